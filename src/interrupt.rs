@@ -1,0 +1,29 @@
+//! Ctrl-C and SIGTERM: the first asks the work in hand to stop and clean up, the second ends the process.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Kind, Result};
+
+static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Starts listening for SIGINT, SIGTERM and SIGHUP; call once, at the start of the program.
+pub fn listen() -> Result<()> {
+    let stop = STOP.get_or_init(Arc::default);
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        // The order matters: the second signal finds the flag already set by the first and exits.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(stop)))
+            .map_err(|error| Error::failed("cannot listen for signals").because(error))?;
+    }
+    Ok(())
+}
+
+/// Fails with [`Kind::Interrupted`] once a signal has asked to stop. Long loops call it often.
+pub fn check() -> Result<()> {
+    match STOP.get() {
+        Some(stop) if stop.load(Ordering::Relaxed) => Err(Error::new(Kind::Interrupted, "interrupted")),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,247 @@
+//! The manifest: the JSON document that describes a snapshot and, in a store, makes it exist.
+//!
+//! The manifest inside the archive is written before the archive is finished; the one outside repeats
+//! it and adds `archive_bytes` and `sha256`. Readers pass over fields that they do not know.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::digest::{RowDigest, Sha256};
+use crate::error::{Error, Result};
+use crate::id::{SnapshotId, SourceName};
+
+/// The version of archive and manifest that this program writes.
+pub const FORMAT: u32 = 1;
+
+/// What a snapshot is of and for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotKind {
+    /// The whole source; only these are ever `latest`, and only these count for retention.
+    Full,
+    /// A selection of the source.
+    Partial,
+    /// Taken before a restore, of what the restore overwrites.
+    Safety,
+    /// What could be saved of a damaged source, for forensics.
+    Damaged,
+}
+
+impl SnapshotKind {
+    /// The word for it in tables and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            SnapshotKind::Full => "full",
+            SnapshotKind::Partial => "partial",
+            SnapshotKind::Safety => "safety",
+            SnapshotKind::Damaged => "damaged",
+        }
+    }
+}
+
+/// Where a source lives, without secrets; two sources are one exactly when these are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The machine's name.
+    pub host: String,
+    /// The absolute path of a database file, links resolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, crate::error::one_line(self.path.as_deref().unwrap_or("")))
+    }
+}
+
+/// One column of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its declared type, empty where none was declared.
+    #[serde(rename = "type")]
+    pub declared: String,
+    /// True for a generated column: its values are not part of the row digest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub generated: bool,
+}
+
+/// One table: its rows and what they hash to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// Rows; None where the table cannot be read (see `reason`).
+    pub rows: Option<u64>,
+    /// Bytes of the values: 8 for a number, the length of a text or blob.
+    pub bytes: Option<u64>,
+    /// The order-independent digest of the rows (see [`crate::digest`]).
+    pub digest: Option<RowDigest>,
+    /// Why there is no digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// `table`, `virtual` or `shadow`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The columns, in order.
+    pub columns: Vec<Column>,
+}
+
+/// Rows that refer to a parent row which is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrphanRows {
+    /// The table that holds them.
+    pub table: String,
+    /// The table they refer to.
+    pub parent: String,
+    /// The number of the foreign key, as SQLite's `foreign_key_list` counts.
+    pub key: i64,
+    /// How many.
+    pub rows: u64,
+}
+
+/// What SQLite's own checks said of the image when it was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// What `integrity_check` reported, at most [`Health::MAX_FAULTS`] lines; empty when it said ok.
+    pub integrity: Vec<String>,
+    /// What `foreign_key_check` reported, summed per key.
+    pub orphans: Vec<OrphanRows>,
+    /// Why a check could not be made at all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unchecked: Vec<String>,
+}
+
+impl Health {
+    /// The most lines of `integrity_check` that are kept.
+    pub const MAX_FAULTS: usize = 100;
+}
+
+/// What only an SQLite snapshot has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SqliteFacts {
+    /// The entry of the archive that is the database's image.
+    pub image: String,
+    /// `wal`, or the rollback mode `delete`.
+    pub journal_mode: String,
+    /// Bytes of a page.
+    pub page_bytes: u64,
+    /// Pages in the image.
+    pub pages: u64,
+    /// The text encoding, as `PRAGMA encoding` says it.
+    pub encoding: String,
+    /// `PRAGMA user_version`.
+    pub user_version: i64,
+    /// `PRAGMA application_id`.
+    pub application_id: i64,
+    /// The digest of `sqlite_schema` (type, name, table, SQL), for telling whether two schemas are one.
+    pub schema_digest: Option<RowDigest>,
+    /// Permission bits of the file.
+    pub file_mode: u32,
+    /// Seconds that writers were locked out (rollback-journal mode), 0 in WAL mode.
+    pub locked_seconds: f64,
+    /// Bytes the WAL grew while it could not be reset.
+    pub wal_growth_bytes: u64,
+    /// What SQLite's checks said at birth; None for a raw copy of a file that SQLite cannot open.
+    pub health: Option<Health>,
+}
+
+/// The document that describes a snapshot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The version of archive and manifest, [`FORMAT`].
+    pub format: u32,
+    /// The program that wrote it.
+    pub lifeboat_version: String,
+    /// The snapshot's id.
+    pub id: SnapshotId,
+    /// The source's short name.
+    pub source: SourceName,
+    /// Where the source lives.
+    pub origin: Origin,
+    /// What the snapshot is of and for.
+    pub kind: SnapshotKind,
+    /// `sqlite`.
+    pub engine: String,
+    /// When the read transaction began.
+    pub created_at: DateTime<Utc>,
+    /// Free words.
+    pub tags: Vec<String>,
+    /// The archive's file name, beside the manifest.
+    pub archive: String,
+    /// The archive's length (outside manifest only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_bytes: Option<u64>,
+    /// Bytes of the database itself.
+    pub raw_bytes: u64,
+    /// SHA-256 of the whole archive (outside manifest only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
+    /// `gzip` or `zstd`.
+    pub codec: String,
+    /// True where the archive is encrypted.
+    pub encrypted: bool,
+    /// The version of the database's server or library.
+    pub server_version: String,
+    /// Rows of all tables that hold rows of their own (virtual tables are views of their shadows).
+    pub rows: u64,
+    /// The tables, by name.
+    pub tables: Vec<Table>,
+    /// Seconds from the start of the snapshot to the writing of this document.
+    pub seconds: f64,
+    /// What only an SQLite snapshot has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqlite: Option<SqliteFacts>,
+}
+
+impl Manifest {
+    /// The largest manifest that is read, in bytes.
+    pub const MAX_BYTES: u64 = 256 << 20;
+
+    /// The document as indented JSON with a line break at its end.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut json = serde_json::to_vec_pretty(self).expect("a manifest has only string keys");
+        json.push(b'\n');
+        json
+    }
+
+    /// Reads a manifest, inside or outside; refuses other formats and what is no manifest.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            format: u32,
+        }
+        let Versioned { format } =
+            serde_json::from_slice(bytes).map_err(|error| Error::problem("the manifest is not readable").because(error))?;
+        if format != FORMAT {
+            return Err(Error::problem(format!("the manifest has the unknown format version {format}"))
+                .hint("a newer lifeboat wrote it: use that one"));
+        }
+        serde_json::from_slice(bytes).map_err(|error| Error::problem("the manifest is not readable").because(error))
+    }
+
+    /// Compares the outside manifest with the inside one: all fields but `archive_bytes` and `sha256`,
+    /// those included that this version does not know. The names of the fields that differ.
+    pub fn differences(outside: &[u8], inside: &[u8]) -> Result<Vec<String>> {
+        let parse = |bytes: &[u8], which: &str| match serde_json::from_slice(bytes) {
+            Ok(Value::Object(mut fields)) => {
+                fields.remove("archive_bytes");
+                fields.remove("sha256");
+                Ok(fields)
+            }
+            Ok(_) => Err(Error::problem(format!("the {which} manifest is not an object"))),
+            Err(error) => Err(Error::problem(format!("the {which} manifest is not readable")).because(error)),
+        };
+        let (outside, inside) = (parse(outside, "outside")?, parse(inside, "inside")?);
+        let mut names: Vec<String> = outside.keys().chain(inside.keys()).cloned().collect();
+        names.sort();
+        names.dedup();
+        names.retain(|name| outside.get(name) != inside.get(name));
+        Ok(names)
+    }
+}
