@@ -249,8 +249,14 @@ mod tests {
     #[test]
     fn rows_that_look_alike_have_different_digests() {
         let rows = [
-            row(|e| { e.text(b"ab"); e.text(b"c"); }),
-            row(|e| { e.text(b"a"); e.text(b"bc"); }),
+            row(|e| {
+                e.text(b"ab");
+                e.text(b"c");
+            }),
+            row(|e| {
+                e.text(b"a");
+                e.text(b"bc");
+            }),
             row(|e| e.integer(1)),
             row(|e| e.text(b"1")),
             row(|e| e.blob(b"1")),

@@ -57,9 +57,8 @@ impl FromStr for SourceName {
         if fits {
             Ok(SourceName(text.to_owned()))
         } else {
-            Err(Error::usage(format!("'{}' cannot name a source", crate::error::one_line(text))).hint(
-                "a name is 1 to 64 letters, digits, '.', '_' and '-', and starts with a letter or digit",
-            ))
+            Err(Error::usage(format!("'{}' cannot name a source", crate::error::one_line(text)))
+                .hint("a name is 1 to 64 letters, digits, '.', '_' and '-', and starts with a letter or digit"))
         }
     }
 }
@@ -89,9 +88,11 @@ impl SnapshotId {
     /// Makes the id of a snapshot of `source` taken at `time`, with `random` telling apart those of one instant.
     #[must_use]
     pub fn new(source: &SourceName, time: DateTime<Utc>, random: u16) -> Self {
-        let fraction = usize::try_from(u64::from(time.nanosecond() % 1_000_000_000) * 1296 / 1_000_000_000).unwrap_or(0);
+        let fraction =
+            usize::try_from(u64::from(time.nanosecond() % 1_000_000_000) * 1296 / 1_000_000_000).unwrap_or(0);
         let random = usize::from(random) % 1296;
-        let suffix: String = [fraction / 36, fraction % 36, random / 36, random % 36].map(|d| char::from(DIGITS[d])).iter().collect();
+        let suffix: String =
+            [fraction / 36, fraction % 36, random / 36, random % 36].map(|d| char::from(DIGITS[d])).iter().collect();
         SnapshotId { source: source.clone(), stamp: format!("{}-{suffix}", time.format(STAMP_TIME)) }
     }
 
@@ -176,8 +177,17 @@ mod tests {
 
     #[test]
     fn what_is_no_id_is_refused() {
-        for text in ["", "app", "app-20261121T170501Z-7f3", "app-20261321T170501Z-7f3a", "-20261121T170501Z-7f3a",
-            "app-20261121T170501Z-7F3A", "app-20261121T170501Z_7f3a", "../x-20261121T170501Z-7f3a", "äpp20261121T170501Z-7f3a"] {
+        for text in [
+            "",
+            "app",
+            "app-20261121T170501Z-7f3",
+            "app-20261321T170501Z-7f3a",
+            "-20261121T170501Z-7f3a",
+            "app-20261121T170501Z-7F3A",
+            "app-20261121T170501Z_7f3a",
+            "../x-20261121T170501Z-7f3a",
+            "äpp20261121T170501Z-7f3a",
+        ] {
             assert!(text.parse::<SnapshotId>().is_err(), "{text}");
         }
     }

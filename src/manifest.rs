@@ -122,7 +122,7 @@ impl Health {
 }
 
 /// What only an SQLite snapshot has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SqliteFacts {
     /// The entry of the archive that is the database's image.
     pub image: String,
@@ -216,8 +216,8 @@ impl Manifest {
         struct Versioned {
             format: u32,
         }
-        let Versioned { format } =
-            serde_json::from_slice(bytes).map_err(|error| Error::problem("the manifest is not readable").because(error))?;
+        let Versioned { format } = serde_json::from_slice(bytes)
+            .map_err(|error| Error::problem("the manifest is not readable").because(error))?;
         if format != FORMAT {
             return Err(Error::problem(format!("the manifest has the unknown format version {format}"))
                 .hint("a newer lifeboat wrote it: use that one"));

@@ -10,6 +10,7 @@
 
 pub mod local;
 pub mod memory;
+mod url;
 
 use std::fmt;
 use std::io::Write;
@@ -21,6 +22,7 @@ use crate::ranged::Ranged;
 
 pub use local::LocalStore;
 pub use memory::MemoryStore;
+pub use url::StoreUrl;
 
 /// The name of an object: parts joined by `/`, none of them empty, `.`, `..` or starting with a dot
 /// (stores keep those for themselves), made of `A-Z a-z 0-9 . _ -`.
@@ -140,7 +142,10 @@ pub trait Store: Send + Sync {
     fn read(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
         let object = self.open(key)?;
         if object.len() > max_bytes {
-            return Err(Error::problem(format!("{key} has {} bytes, more than the {max_bytes} it may have", object.len())));
+            return Err(Error::problem(format!(
+                "{key} has {} bytes, more than the {max_bytes} it may have",
+                object.len()
+            )));
         }
         let mut bytes = vec![0; usize::try_from(object.len()).expect("bounded just above")];
         object.read_at(0, &mut bytes).io(Kind::Unreachable, || format!("cannot read {key} in {}", self.location()))?;

@@ -1,0 +1,52 @@
+# What the scripts here share; sourced, not run.
+# shellcheck shell=bash
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# What may be thrown away and is slow to get again: built code, test data, benchmark databases.
+CACHE=${LIFEBOAT_CACHE:-$HOME/.cache/lifeboat}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
+case $CARGO_TARGET_DIR in /*) ;; *) CARGO_TARGET_DIR=$ROOT/$CARGO_TARGET_DIR ;; esac
+[ -d "$HOME/.cargo/bin" ] && PATH=$PATH:$HOME/.cargo/bin
+
+say() { printf '%s\n' "$*" >&2; }
+step() { printf '\n== %s\n' "$*" >&2; }
+fail() { say "${0##*/}: $*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Stops here and now where the program cannot be built at all.
+need_compiler() {
+    have cargo || fail "cargo is missing: get Rust from https://rustup.rs"
+    have cc || have gcc || have clang || fail "a C compiler is missing (Debian, Ubuntu: apt-get install build-essential)"
+}
+
+# Prefix for commands that only root may run; false where that is not to be had.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif [ "${CI:-}" = true ] && have sudo; then sudo -n "$@"
+    else return 1
+    fi
+}
+
+# Installs Debian packages, saying so; false where it cannot.
+install_packages() {
+    [ $# -gt 0 ] || return 0
+    if ! have apt-get; then
+        say "cannot install $*: there is no apt-get here"
+        return 1
+    fi
+    if ! as_root true 2>/dev/null; then
+        say "cannot install $*: that takes root; run 'apt-get install $*' yourself"
+        return 1
+    fi
+    say "installing with apt-get: $*"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 && return 0
+    say "once more, with fresh package lists"
+    as_root apt-get update -qq >/dev/null || say "the package lists could not be fetched"
+    # One at a time: one that is not to be had must not keep the others away.
+    local package failed=0
+    for package in "$@"; do
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null ||
+            { say "could not install $package"; failed=1; }
+    done
+    return "$failed"
+}

@@ -1,0 +1,268 @@
+//! Compresses and decompresses one block at a time; contexts are made once and used again.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::str::FromStr;
+
+use flate2::{Compress, Crc, Decompress, FlushCompress, FlushDecompress, Status};
+
+use super::BLOCK_BYTES;
+use crate::error::{Error, Result};
+
+/// The compressed form of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// `.tar.gz`: opens everywhere.
+    Gzip,
+    /// `.tar.zst`: several times faster, and smaller.
+    Zstd,
+}
+
+impl Codec {
+    /// Its name in manifests and indexes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Codec::Gzip => "gzip",
+            Codec::Zstd => "zstd",
+        }
+    }
+
+    /// The ending of an archive's file name, dot included.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        match self {
+            Codec::Gzip => ".tar.gz",
+            Codec::Zstd => ".tar.zst",
+        }
+    }
+}
+
+/// How to compress: a codec and its level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compression {
+    codec: Codec,
+    level: u8,
+}
+
+impl Compression {
+    /// The codec.
+    #[must_use]
+    pub fn codec(self) -> Codec {
+        self.codec
+    }
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Compression { codec: Codec::Gzip, level: 6 }
+    }
+}
+
+impl FromStr for Compression {
+    type Err = Error;
+
+    /// Reads `gzip`, `gzip:1` to `gzip:9`, `zstd`, `zstd:1` to `zstd:19`.
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, level) = text.split_once(':').map_or((text, None), |(name, level)| (name, Some(level)));
+        let (codec, default, highest) = match name {
+            "gzip" => (Codec::Gzip, 6, 9),
+            "zstd" => (Codec::Zstd, 3, 19),
+            _ => {
+                return Err(Error::usage(format!("unknown compression '{text}'"))
+                    .hint("use gzip, gzip:1..9, zstd or zstd:1..19"));
+            }
+        };
+        let level =
+            level.map_or(Some(default), |level| level.parse().ok().filter(|level| (1..=highest).contains(level)));
+        let level = level.ok_or_else(|| {
+            Error::usage(format!("'{text}' has no such level")).hint(format!("levels of {name} are 1 to {highest}"))
+        })?;
+        Ok(Compression { codec, level })
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.codec.name(), self.level)
+    }
+}
+
+const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+const GZIP_TRAILER_BYTES: usize = 8;
+
+/// Compresses blocks, one after the other.
+pub(super) enum Encoder {
+    Gzip(Box<Compress>),
+    Zstd(Box<zstd::bulk::Compressor<'static>>),
+}
+
+impl Encoder {
+    pub(super) fn new(compression: Compression) -> Result<Self> {
+        Ok(match compression.codec {
+            Codec::Gzip => {
+                Encoder::Gzip(Box::new(Compress::new(flate2::Compression::new(compression.level.into()), false)))
+            }
+            Codec::Zstd => {
+                let mut compressor = zstd::bulk::Compressor::new(compression.level.into())?;
+                compressor.include_checksum(true)?;
+                compressor.include_contentsize(true)?;
+                Encoder::Zstd(Box::new(compressor))
+            }
+        })
+    }
+
+    /// Replaces `output` by the compressed form of `input`.
+    pub(super) fn encode(&mut self, input: &[u8], output: &mut Vec<u8>) -> Result<()> {
+        output.clear();
+        match self {
+            Encoder::Gzip(deflate) => {
+                deflate.reset();
+                output.extend_from_slice(&GZIP_HEADER);
+                // Deflate's worst case is stored blocks: five bytes for each 16 KiB, and a little.
+                output.reserve(input.len() + input.len() / 1024 + 64);
+                let status = deflate.compress_vec(input, output, FlushCompress::Finish).map_err(io::Error::from)?;
+                if status != Status::StreamEnd || deflate.total_in() != input.len() as u64 {
+                    return Err(Error::failed("the compressor did not take a whole block"));
+                }
+                let mut crc = Crc::new();
+                crc.update(input);
+                output.extend_from_slice(&crc.sum().to_le_bytes());
+                output.extend_from_slice(&u32::try_from(input.len()).expect("blocks are small").to_le_bytes());
+            }
+            Encoder::Zstd(compressor) => {
+                output.reserve(zstd::zstd_safe::compress_bound(input.len()));
+                compressor.compress_to_buffer(input, output)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Decompresses blocks, one after the other.
+pub(super) enum Decoder {
+    Gzip(Box<Decompress>),
+    Zstd(Box<zstd::bulk::Decompressor<'static>>),
+}
+
+impl Decoder {
+    pub(super) fn new(codec: Codec) -> Result<Self> {
+        Ok(match codec {
+            Codec::Gzip => Decoder::Gzip(Box::new(Decompress::new(false))),
+            Codec::Zstd => Decoder::Zstd(Box::new(zstd::bulk::Decompressor::new()?)),
+        })
+    }
+
+    /// Replaces `output` by the content of `input`, which must be exactly `length` bytes (at most a block).
+    pub(super) fn decode(&mut self, input: &[u8], length: usize, output: &mut Vec<u8>) -> Result<()> {
+        assert!(length <= BLOCK_BYTES, "the index was checked");
+        output.clear();
+        let mismatch = || Error::problem("its content is not what the index says");
+        match self {
+            Decoder::Gzip(inflate) => {
+                let body = input
+                    .strip_prefix(&GZIP_HEADER)
+                    .ok_or_else(|| Error::problem("it does not start a gzip member"))?;
+                let (data, trailer) = body
+                    .len()
+                    .checked_sub(GZIP_TRAILER_BYTES)
+                    .map(|at| body.split_at(at))
+                    .ok_or_else(|| Error::problem("it is too short for a gzip member"))?;
+                inflate.reset(false);
+                // One byte more than promised, so that longer content shows.
+                output.reserve_exact(BLOCK_BYTES + 1);
+                let status = inflate.decompress_vec(data, output, FlushDecompress::Finish);
+                let status = status.map_err(|error| Error::problem("it does not decompress").because(error))?;
+                let mut crc = Crc::new();
+                crc.update(output);
+                let expected = [crc.sum().to_le_bytes(), (output.len() as u32).to_le_bytes()].concat();
+                let whole =
+                    status == Status::StreamEnd && inflate.total_in() == data.len() as u64 && output.len() == length;
+                if !whole || trailer != expected {
+                    return Err(mismatch());
+                }
+            }
+            Decoder::Zstd(decompressor) => {
+                output.reserve_exact(BLOCK_BYTES);
+                let written = decompressor.decompress_to_buffer(input, output);
+                let written = written.map_err(|error| Error::problem("it does not decompress").because(error))?;
+                if written != length || output.len() != length {
+                    return Err(mismatch());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Compresses bytes of any length into one member or frame.
+pub(super) fn encode_stream(compression: Compression, bytes: &[u8]) -> Result<Vec<u8>> {
+    use std::io::Write;
+    Ok(match compression.codec {
+        Codec::Gzip => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+            encoder.write_all(bytes)?;
+            encoder.finish()?
+        }
+        Codec::Zstd => zstd::stream::encode_all(bytes, 3)?,
+    })
+}
+
+/// Decompresses a single member or frame as a stream.
+pub(super) fn decode_stream<'a>(codec: Codec, bytes: impl io::BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
+    Ok(match codec {
+        Codec::Gzip => Box::new(flate2::bufread::GzDecoder::new(bytes)),
+        Codec::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(bytes)?.single_frame()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_checked() {
+        for (text, shown) in [("gzip", "gzip:6"), ("gzip:1", "gzip:1"), ("zstd", "zstd:3"), ("zstd:19", "zstd:19")] {
+            assert_eq!(text.parse::<Compression>().expect("good").to_string(), shown);
+        }
+        for text in ["", "gzip:0", "gzip:10", "gzip:", "zstd:20", "zstd:-1", "lz4", "gzip:6:6"] {
+            assert!(text.parse::<Compression>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_block_that_grows_beyond_its_length_is_refused() {
+        for text in ["gzip:9", "zstd:3"] {
+            let compression: Compression = text.parse().expect("good");
+            let (mut packed, mut back) = (Vec::new(), Vec::new());
+            Encoder::new(compression).and_then(|mut e| e.encode(&vec![7; BLOCK_BYTES], &mut packed)).expect("packs");
+            let mut decoder = Decoder::new(compression.codec()).expect("starts");
+            decoder.decode(&packed, BLOCK_BYTES, &mut back).expect("unpacks");
+            for length in [0, 1, BLOCK_BYTES - 1] {
+                assert!(decoder.decode(&packed, length, &mut back).is_err(), "{text} {length}");
+            }
+            assert!(decoder.decode(&[], 0, &mut back).is_err());
+            // A bomb: two members where one was promised.
+            let bomb = encode_stream(compression, &vec![0; 64 << 20]).expect("packs");
+            assert!(decoder.decode(&bomb, BLOCK_BYTES, &mut back).is_err());
+            assert!(back.capacity() <= 2 * BLOCK_BYTES);
+        }
+    }
+
+    #[test]
+    fn incompressible_and_tiny_blocks_come_back() {
+        let mut noise = vec![0u8; BLOCK_BYTES];
+        getrandom::fill(&mut noise).expect("noise");
+        for text in ["gzip:1", "gzip:6", "zstd:3"] {
+            let compression: Compression = text.parse().expect("good");
+            let mut encoder = Encoder::new(compression).expect("starts");
+            let mut decoder = Decoder::new(compression.codec()).expect("starts");
+            let (mut packed, mut back) = (Vec::new(), Vec::new());
+            for block in [&noise[..], &noise[..1], &noise[..4097]] {
+                encoder.encode(block, &mut packed).expect("packs");
+                decoder.decode(&packed, block.len(), &mut back).expect("unpacks");
+                assert!(back == block, "{text} {}", block.len());
+            }
+        }
+    }
+}

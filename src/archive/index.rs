@@ -1,0 +1,297 @@
+//! The index and the footer: written last, read first, and believed only after every number agrees.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read};
+
+use serde::{Deserialize, Serialize};
+
+use super::codec::{self, Codec, Compression};
+use super::{BLOCK_BYTES, tarfile};
+use crate::digest::{Hasher, Sha256};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::manifest::FORMAT;
+use crate::ranged::Ranged;
+
+/// One independently compressed piece.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// Where its compressed bytes start in the file.
+    pub offset: u64,
+    /// How many compressed bytes.
+    pub bytes: u64,
+    /// Where its content starts in the tar stream.
+    pub tar_offset: u64,
+    /// How many bytes of the tar stream.
+    pub tar_bytes: u64,
+    /// Of the compressed bytes.
+    pub sha256: Sha256,
+}
+
+/// One file in the archive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Relative, harmless (see [`super::check_path`]).
+    pub path: String,
+    /// Where its content starts in the tar stream.
+    pub tar_offset: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// Of its content.
+    pub sha256: Sha256,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    format: u32,
+    codec: String,
+    mtime: u64,
+    tar_bytes: u64,
+    blocks: u64,
+    entries: u64,
+}
+
+/// All that the end of an archive says.
+pub(super) struct Index {
+    pub(super) codec: Codec,
+    /// Seconds since 1970, in every tar header.
+    pub(super) mtime: u64,
+    pub(super) tar_bytes: u64,
+    pub(super) blocks: Vec<Block>,
+    pub(super) entries: Vec<Entry>,
+}
+
+const PAYLOAD_BYTES: usize = 64;
+const MAGIC: &[u8; 8] = b"LIFEBOAT";
+const GZIP_FOOTER_HEAD: [u8; 16] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 68, 0, b'L', b'B', 64, 0];
+const GZIP_FOOTER_TAIL: [u8; 10] = [3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const ZSTD_FOOTER_HEAD: [u8; 8] = [0x5b, 0x2a, 0x4d, 0x18, 64, 0, 0, 0];
+/// The longest line of an index: a path of 4096 bytes, each written as `\u0000` at the worst, and numbers.
+const MAX_LINE_BYTES: u64 = 32 << 10;
+
+/// The footer: where the index is and what it hashes to.
+#[derive(Clone, Copy)]
+struct Footer {
+    offset: u64,
+    bytes: u64,
+    sha256: Sha256,
+}
+
+impl Footer {
+    fn encode(&self, codec: Codec) -> Vec<u8> {
+        let (head, tail) = footer_frame(codec);
+        let mut bytes = head.to_vec();
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&self.offset.to_le_bytes());
+        bytes.extend_from_slice(&self.bytes.to_le_bytes());
+        bytes.extend_from_slice(&self.sha256.0);
+        bytes.extend_from_slice(tail);
+        bytes
+    }
+
+    /// Reads the footer at the end of `source`.
+    fn read(source: &dyn Ranged) -> Result<(Codec, Footer)> {
+        for codec in [Codec::Gzip, Codec::Zstd] {
+            let (head, tail) = footer_frame(codec);
+            let length = head.len() + PAYLOAD_BYTES + tail.len();
+            let Some(start) = source.len().checked_sub(length as u64) else { continue };
+            let mut bytes = vec![0; length];
+            source.read_at(start, &mut bytes).io(Kind::Unreachable, || "cannot read the archive's end".to_owned())?;
+            let payload = &bytes[head.len()..head.len() + PAYLOAD_BYTES];
+            if !payload.starts_with(MAGIC) {
+                continue;
+            }
+            let number = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().expect("eight bytes"));
+            let format = u32::from_le_bytes(payload[8..12].try_into().expect("four bytes"));
+            if format != FORMAT {
+                return Err(Error::problem(format!("the archive has the unknown format version {format}"))
+                    .hint("a newer lifeboat wrote it: use that one"));
+            }
+            let sha256 = Sha256(payload[32..].try_into().expect("32 bytes"));
+            let footer = Footer { offset: number(16), bytes: number(24), sha256 };
+            if footer.encode(codec) != bytes {
+                return Err(Error::problem("the archive's footer is damaged"));
+            }
+            if footer.offset.checked_add(footer.bytes) != Some(start) {
+                return Err(Error::problem("the archive's footer points beyond the archive"));
+            }
+            return Ok((codec, footer));
+        }
+        Err(Error::problem(
+            "the archive has no footer: it is cut short, has bytes after its end, or is no lifeboat archive",
+        ))
+    }
+}
+
+fn footer_frame(codec: Codec) -> (&'static [u8], &'static [u8]) {
+    match codec {
+        Codec::Gzip => (&GZIP_FOOTER_HEAD, &GZIP_FOOTER_TAIL),
+        Codec::Zstd => (&ZSTD_FOOTER_HEAD, &[]),
+    }
+}
+
+impl Index {
+    /// Where the blocks end and the index starts.
+    pub(super) fn blocks_end(&self) -> u64 {
+        self.blocks.last().map_or(0, |block| block.offset + block.bytes)
+    }
+
+    /// The index and the footer as they stand at the end of a file.
+    pub(super) fn encode(&self, compression: Compression) -> Result<Vec<u8>> {
+        let mut lines = Vec::new();
+        let mut line = |value: &dyn erased::Line| -> Result<()> {
+            lines.extend_from_slice(&value.json()?);
+            lines.push(b'\n');
+            Ok(())
+        };
+        line(&Head {
+            format: FORMAT,
+            codec: self.codec.name().to_owned(),
+            mtime: self.mtime,
+            tar_bytes: self.tar_bytes,
+            blocks: self.blocks.len() as u64,
+            entries: self.entries.len() as u64,
+        })?;
+        self.blocks.iter().try_for_each(|block| line(block))?;
+        self.entries.iter().try_for_each(|entry| line(entry))?;
+        let mut end = codec::encode_stream(compression, &lines)?;
+        let footer = Footer { offset: self.blocks_end(), bytes: end.len() as u64, sha256: Sha256::of(&end) };
+        end.extend_from_slice(&footer.encode(self.codec));
+        Ok(end)
+    }
+
+    /// Reads footer and index and checks every number in them.
+    pub(super) fn read(source: &dyn Ranged) -> Result<Self> {
+        let (codec, footer) = Footer::read(source)?;
+        let mut hashing =
+            HashingRange { source, at: footer.offset, end: footer.offset + footer.bytes, hasher: Hasher::new() };
+        let index = Self::parse(codec, &footer, &mut hashing);
+        // The hash first: what damage did to the lines below it is of no interest.
+        std::io::copy(&mut hashing, &mut std::io::sink())
+            .io(Kind::Unreachable, || "cannot read the archive's index".to_owned())?;
+        if hashing.hasher.finish() != footer.sha256 {
+            return Err(Error::problem("the archive's index is damaged: its SHA-256 is off"));
+        }
+        index
+    }
+
+    fn parse(codec: Codec, footer: &Footer, bytes: &mut HashingRange) -> Result<Self> {
+        let wrong = |what: &str| Error::problem(format!("the archive's index is wrong: {what}"));
+        let mut compressed = BufReader::with_capacity(64 << 10, bytes);
+        let mut lines =
+            Lines { reader: BufReader::new(codec::decode_stream(codec, &mut compressed)?), line: Vec::new() };
+        let head: Head = lines.read()?;
+        if head.format != FORMAT {
+            return Err(Error::problem(format!("the archive has the unknown format version {}", head.format)));
+        }
+        if head.codec != codec.name() {
+            return Err(wrong("its codec is another than the footer's"));
+        }
+        let (mut blocks, mut entries) = (Vec::new(), Vec::new());
+        let (mut offset, mut tar_offset) = (0u64, 0u64);
+        for _ in 0..head.blocks {
+            let block: Block = lines.read()?;
+            let fits = block.offset == offset
+                && block.bytes > 0
+                && block.bytes <= 2 * BLOCK_BYTES as u64
+                && block.tar_offset == tar_offset
+                && (1..=BLOCK_BYTES as u64).contains(&block.tar_bytes);
+            if !fits {
+                return Err(wrong("a block is not where the one before ends, or has an impossible size"));
+            }
+            offset += block.bytes;
+            tar_offset += block.tar_bytes;
+            if offset > footer.offset {
+                return Err(wrong("its blocks reach into the index"));
+            }
+            blocks.push(block);
+        }
+        if offset != footer.offset || tar_offset != head.tar_bytes {
+            return Err(wrong("its blocks do not add up"));
+        }
+        let mut tar_offset = 0u64;
+        let mut paths = HashSet::new();
+        for _ in 0..head.entries {
+            let entry: Entry = lines.read()?;
+            tarfile::check_path(&entry.path)?;
+            let start = tar_offset + tarfile::header_bytes(&entry.path);
+            let end = start.checked_add(entry.bytes).and_then(|end| end.checked_next_multiple_of(tarfile::SECTOR));
+            match end {
+                Some(end) if entry.tar_offset == start && end <= head.tar_bytes => tar_offset = end,
+                _ => return Err(wrong("an entry is not where the one before ends, or has an impossible size")),
+            }
+            if !paths.insert(entry.path.clone()) {
+                return Err(wrong("a path occurs twice"));
+            }
+            entries.push(entry);
+        }
+        if tar_offset + tarfile::END.len() as u64 != head.tar_bytes {
+            return Err(wrong("its entries do not add up"));
+        }
+        lines.end()?;
+        drop(lines);
+        if !compressed.fill_buf().is_ok_and(<[u8]>::is_empty) {
+            return Err(wrong("there are bytes after its end"));
+        }
+        Ok(Index { codec, mtime: head.mtime, tar_bytes: head.tar_bytes, blocks, entries })
+    }
+}
+
+mod erased {
+    use crate::error::{Error, Result};
+
+    /// Any of the documents that are a line of the index.
+    pub(super) trait Line {
+        fn json(&self) -> Result<Vec<u8>>;
+    }
+
+    impl<T: serde::Serialize> Line for T {
+        fn json(&self) -> Result<Vec<u8>> {
+            serde_json::to_vec(self).map_err(|error| Error::failed("cannot write the archive's index").because(error))
+        }
+    }
+}
+
+struct Lines<R> {
+    reader: R,
+    line: Vec<u8>,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn read<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T> {
+        let broken = |error: &dyn std::fmt::Display| {
+            Error::problem("the archive's index is not readable").because(error.to_string())
+        };
+        self.line.clear();
+        let read = (&mut self.reader).take(MAX_LINE_BYTES).read_until(b'\n', &mut self.line);
+        read.map_err(|error| broken(&error))?;
+        let line = self.line.strip_suffix(b"\n").ok_or_else(|| broken(&"it ends too early"))?;
+        serde_json::from_slice(line).map_err(|error| broken(&error))
+    }
+
+    fn end(&mut self) -> Result<()> {
+        match self.reader.fill_buf() {
+            Ok([]) => Ok(()),
+            _ => Err(Error::problem("the archive's index goes on after its last line")),
+        }
+    }
+}
+
+/// Reads a range and hashes what is read.
+struct HashingRange<'a> {
+    source: &'a dyn Ranged,
+    at: u64,
+    end: u64,
+    hasher: Hasher,
+}
+
+impl Read for HashingRange<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        self.source.read_at(self.at, &mut buffer[..length])?;
+        self.hasher.update(&buffer[..length]);
+        self.at += length as u64;
+        Ok(length)
+    }
+}

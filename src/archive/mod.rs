@@ -1,0 +1,102 @@
+//! The archive, format 1: a plain tar file, compressed in pieces, that proves itself.
+//!
+//! This page is the specification; a second implementation can be written from it alone, and
+//! `tests/formats.rs` holds one that reads the samples in `tests/data/v1/`. Numbers are little-endian,
+//! SHA-256 is written as 64 lower-case hexadecimal digits, text is UTF-8.
+//!
+//! ```text
+//! +---------+---------+-- --+---------+-------+--------+
+//! | block 0 | block 1 | ... | block n | index | footer |
+//! +---------+---------+-- --+---------+-------+--------+
+//! '------- one tar file, cut in pieces ------'
+//! ```
+//!
+//! # The tar stream
+//! Entries follow each other without gaps; each is a 512-byte header, its content, and zero bytes up
+//! to a multiple of 512. Two blocks of 512 zero bytes end the stream, and nothing follows them. The
+//! headers are wholly determined by the index, byte for byte:
+//!
+//! | at | bytes | content |
+//! | --- | --- | --- |
+//! | 0 | 100 | the path, zero padded (its first 100 bytes where it is longer) |
+//! | 100 | 8 | mode `0000600`, NUL |
+//! | 108 | 8 + 8 | uid and gid, `0000000`, NUL each |
+//! | 124 | 12 | length: 11 octal digits and NUL; from 8 GiB on `80`, then 11 bytes big-endian |
+//! | 136 | 12 | the index's `mtime`: 11 octal digits and NUL |
+//! | 148 | 8 | checksum: 7 octal digits and NUL |
+//! | 156 | 1 | `0`, a regular file |
+//! | 257 | 8 | `ustar`, two spaces, NUL |
+//! | | | all else is zero |
+//!
+//! A path of more than 100 bytes is preceded by a long-name record: a header of the same form with path
+//! `././@LongLink`, mode and `mtime` 0, type `L` and the path's length plus one, followed by the path, a NUL and zero padding.
+//!
+//! Paths are relative; their parts are separated by `/` and are not empty, `.` or `..`. Names of files
+//! and tables become a part by [`encode_name`]. A path occurs once.
+//!
+//! # Entries
+//! First `README.txt`, last `manifest.json` (see [`crate::manifest`]). Between them, for SQLite, the
+//! database image `data/<file name>`; in a raw copy of a damaged database also `data/<file name>-wal`
+//! and `data/<file name>-journal`.
+//!
+//! # Blocks
+//! The tar stream is cut into blocks of 1 to 4,194,304 bytes. Each is compressed on its own:
+//! - gzip: one member; header `1f 8b 08 00 00000000 00 ff`, deflate data, CRC-32, length.
+//! - zstd: one frame that holds its content size and checksum.
+//!
+//! Blocks follow each other from offset 0. So the file as a whole is an ordinary `.tar.gz` or `.tar.zst`.
+//!
+//! # The index
+//! Follows the last block; one gzip member or zstd frame. Its content is JSON, one document a line:
+//! ```text
+//! {"format":1,"codec":"gzip","mtime":1795280701,"tar_bytes":4201984,"blocks":2,"entries":3}
+//! {"offset":0,"bytes":1310720,"tar_offset":0,"tar_bytes":4194304,"sha256":"..."}      for each block, in order
+//! {"path":"README.txt","tar_offset":512,"bytes":1893,"sha256":"..."}                  for each entry, in order
+//! ```
+//! A block's `offset` and `bytes` are those of its compressed bytes in the file, and its `sha256` is
+//! theirs; `tar_offset` and `tar_bytes` are those of its content in the tar stream. An entry's
+//! `tar_offset` is where its content starts; its `sha256` is that of the content.
+//!
+//! # The footer
+//! The last bytes of the file: a 64-byte payload inside a member or frame that decompresses to nothing.
+//!
+//! | at | bytes | content |
+//! | --- | --- | --- |
+//! | 0 | 8 | `LIFEBOAT` |
+//! | 8 | 4 | format version, 1 |
+//! | 12 | 4 | 0 |
+//! | 16 | 8 | the index's offset in the file |
+//! | 24 | 8 | the index's length |
+//! | 32 | 32 | SHA-256 of the index's compressed bytes |
+//!
+//! - gzip, 90 bytes: `1f 8b 08 04 00000000 00 ff 4400 'L' 'B' 4000`, the payload, `03 00`, 8 zero bytes.
+//! - zstd, 72 bytes: the skippable frame `5b 2a 4d 18 40000000`, the payload.
+//!
+//! The index ends where the footer begins. Every byte of a file is thus covered: blocks by the index,
+//! the index by the footer, the footer by having one possible form.
+//!
+//! # What a reader refuses
+//! Anything that deviates from the above: it never guesses. It allocates by no number that it has not
+//! checked against the file's length or the block size.
+
+mod codec;
+mod index;
+mod pipeline;
+mod reader;
+mod tarfile;
+mod writer;
+
+pub use codec::{Codec, Compression};
+pub use index::{Block, Entry};
+pub use reader::{ArchiveReader, Visitor, Walk};
+pub use tarfile::{check_path, encode_name, header as tar_header};
+pub use writer::{ArchiveSummary, ArchiveWriter};
+
+/// The most tar bytes in a block.
+pub const BLOCK_BYTES: usize = 4 << 20;
+
+/// The first entry of every archive.
+pub const README_PATH: &str = "README.txt";
+
+/// The last entry of every archive.
+pub const MANIFEST_PATH: &str = "manifest.json";

@@ -1,0 +1,166 @@
+//! Runs jobs on several threads and hands their results out in the order in which the jobs came.
+//!
+//! Buffers go round: a fixed number of input buffers and of output buffers is all the memory there
+//! is, however slow one job may be. Whoever goes away (feeder, workers, receiver) makes the others
+//! end: nobody waits for ever. A worker that died shows as a missing result, so whoever receives
+//! compares the number of results with the number of jobs.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use crate::error::{Error, Result};
+
+type Queue<T> = Arc<Mutex<Receiver<T>>>;
+
+/// Takes jobs in.
+pub(super) struct Feeder<J> {
+    jobs: SyncSender<(u64, J, Vec<u8>)>,
+    empty: Receiver<Vec<u8>>,
+    count: u64,
+}
+
+impl<J> Feeder<J> {
+    /// An empty buffer for the next job's input; None when the other side is gone.
+    pub(super) fn buffer(&self) -> Option<Vec<u8>> {
+        self.empty.recv().ok()
+    }
+
+    /// Hands a job over; false when the other side is gone.
+    #[must_use]
+    pub(super) fn send(&mut self, job: J, input: Vec<u8>) -> bool {
+        let sent = self.jobs.send((self.count, job, input)).is_ok();
+        self.count += 1;
+        sent
+    }
+
+    /// How many jobs were handed over.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+/// Gives results out, in the jobs' order.
+pub(super) struct Ordered<R> {
+    done: Receiver<(u64, R, Vec<u8>)>,
+    early: BTreeMap<u64, (R, Vec<u8>)>,
+    next: u64,
+    spent: Sender<Vec<u8>>,
+}
+
+impl<R> Ordered<R> {
+    /// The next result and its output; None when there will be none.
+    pub(super) fn next(&mut self) -> Option<(R, Vec<u8>)> {
+        loop {
+            if let Some(result) = self.early.remove(&self.next) {
+                self.next += 1;
+                return Some(result);
+            }
+            let (number, result, output) = self.done.recv().ok()?;
+            self.early.insert(number, (result, output));
+        }
+    }
+
+    /// Gives an output buffer back; whoever does not, stops the pipeline.
+    pub(super) fn recycle(&self, output: Vec<u8>) {
+        // A failure only means that no worker is left to use it.
+        let _ = self.spent.send(output);
+    }
+}
+
+/// Starts `jobs` threads, each with a worker of its own that turns a job and its input into a result and its output.
+pub(super) fn start<J, R, W>(jobs: usize, name: &str, worker: impl Fn() -> Result<W>) -> Result<(Feeder<J>, Ordered<R>)>
+where
+    J: Send + 'static,
+    R: Send + 'static,
+    W: FnMut(J, &[u8], &mut Vec<u8>) -> R + Send + 'static,
+{
+    let jobs = jobs.max(1);
+    let buffers = jobs + 2;
+    let (job_sender, job_queue) = sync_channel(buffers);
+    let (done_sender, done) = channel();
+    let (empty_sender, empty) = channel();
+    let (spent, spent_queue) = channel();
+    for _ in 0..buffers {
+        empty_sender.send(Vec::new()).expect("the receiver is right here");
+        spent.send(Vec::new()).expect("the receiver is right here");
+    }
+    let job_queue: Queue<(u64, J, Vec<u8>)> = Arc::new(Mutex::new(job_queue));
+    let spent_queue: Queue<Vec<u8>> = Arc::new(Mutex::new(spent_queue));
+    for _ in 0..jobs {
+        let (jobs, spent, done, empty) =
+            (Arc::clone(&job_queue), Arc::clone(&spent_queue), done_sender.clone(), empty_sender.clone());
+        let mut work = worker()?;
+        let run = move || {
+            // The output comes before the job: so the oldest job at hand always has one, and gets done.
+            while let Some(mut output) = receive(&spent) {
+                let Some((number, job, input)) = receive(&jobs) else { return };
+                let result = work(job, &input, &mut output);
+                let _ = empty.send(input);
+                if done.send((number, result, output)).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
+        thread.map_err(|error| Error::failed("cannot start a thread").because(error))?;
+    }
+    Ok((Feeder { jobs: job_sender, empty, count: 0 }, Ordered { done, early: BTreeMap::new(), next: 0, spent }))
+}
+
+fn receive<T>(queue: &Queue<T>) -> Option<T> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_order_whatever_the_jobs_take() {
+        let worker = || {
+            Ok(|job: u64, input: &[u8], output: &mut Vec<u8>| {
+                if job % 7 == 0 {
+                    thread::yield_now();
+                }
+                output.clear();
+                output.extend(input.iter().rev());
+                job * 2
+            })
+        };
+        let (mut feeder, mut ordered) = start(4, "test", worker).expect("starts");
+        let feed = thread::spawn(move || {
+            for job in 0..1000u64 {
+                let mut buffer = feeder.buffer().expect("workers live");
+                buffer.clear();
+                buffer.extend(job.to_le_bytes());
+                assert!(feeder.send(job, buffer));
+            }
+            feeder.count()
+        });
+        let mut expected = 0u64;
+        while let Some((result, output)) = ordered.next() {
+            assert_eq!(result, expected * 2);
+            assert_eq!(output, expected.to_be_bytes());
+            ordered.recycle(output);
+            expected += 1;
+        }
+        assert_eq!(feed.join().ok(), Some(expected));
+    }
+
+    #[test]
+    fn nobody_waits_for_one_who_left() {
+        let worker = || Ok(|(): (), _: &[u8], _: &mut Vec<u8>| ());
+        let (mut feeder, ordered) = start(2, "test", worker).expect("starts");
+        drop(ordered);
+        while let Some(buffer) = feeder.buffer() {
+            if !feeder.send((), buffer) {
+                break;
+            }
+        }
+        let (feeder, mut ordered) = start::<(), (), _>(2, "test", worker).expect("starts");
+        drop(feeder);
+        assert!(ordered.next().is_none());
+    }
+}

@@ -1,0 +1,421 @@
+//! Reads an archive: all of it in order, or one entry by its blocks alone; every byte hashed on the way.
+
+use std::sync::Arc;
+use std::thread;
+
+use super::codec::{Codec, Decoder};
+use super::index::{Block, Entry, Index};
+use super::pipeline::{self, Feeder, Ordered};
+use super::tarfile;
+use crate::digest::{Hasher, Sha256};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::ranged::Ranged;
+
+/// An archive whose footer and index were read and found to agree.
+pub struct ArchiveReader {
+    source: Arc<dyn Ranged>,
+    index: Index,
+    jobs: usize,
+}
+
+/// Receives an archive's content, in order. What it was given is known to be good only when
+/// [`ArchiveReader::walk`] has returned.
+pub trait Visitor {
+    /// An entry begins.
+    fn start(&mut self, entry: &Entry) -> Result<()>;
+
+    /// The next bytes of the entry.
+    fn data(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// The entry has ended, with the SHA-256 that the index names.
+    fn end(&mut self, entry: &Entry) -> Result<()>;
+}
+
+/// What a whole reading showed.
+#[derive(Debug)]
+pub struct Walk {
+    /// Of the whole file.
+    pub sha256: Sha256,
+    /// What is damaged; the first is where the walk would have stopped, had it not been told to go on.
+    pub problems: Vec<Error>,
+}
+
+/// What happens when a block or an entry is found damaged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnDamage {
+    Stop,
+    GoOn,
+}
+
+/// The most problems that one walk collects.
+const MAX_PROBLEMS: usize = 100;
+
+impl ArchiveReader {
+    /// Reads footer and index; blocks are then decompressed on `jobs` threads.
+    pub fn open(source: Arc<dyn Ranged>, jobs: usize) -> Result<Self> {
+        let index = Index::read(&*source)?;
+        Ok(ArchiveReader { source, index, jobs })
+    }
+
+    /// The entries, in order.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.index.entries
+    }
+
+    /// The blocks, in order.
+    #[must_use]
+    pub fn blocks(&self) -> &[Block] {
+        &self.index.blocks
+    }
+
+    /// The codec.
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        self.index.codec
+    }
+
+    /// The entry of that path.
+    pub fn entry(&self, path: &str) -> Result<&Entry> {
+        let found = self.index.entries.iter().find(|entry| entry.path == path);
+        found.ok_or_else(|| Error::problem(format!("the archive has no entry '{}'", crate::error::one_line(path))))
+    }
+
+    /// Reads a small entry whole; one of more than `max_bytes` is refused before a byte of it is read.
+    pub fn read_entry(&self, path: &str, max_bytes: u64) -> Result<Vec<u8>> {
+        let entry = self.entry(path)?;
+        if entry.bytes > max_bytes {
+            return Err(Error::problem(format!(
+                "the entry '{path}' has {} bytes, more than the {max_bytes} it may have",
+                entry.bytes
+            )));
+        }
+        let mut content = Vec::new();
+        self.stream_entry(entry, &mut |bytes| {
+            content.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(content)
+    }
+
+    /// Streams one entry into `sink`, touching only its blocks; its SHA-256 is checked before this returns Ok.
+    pub fn stream_entry(&self, entry: &Entry, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let (start, end) = (entry.tar_offset, entry.tar_offset + entry.bytes);
+        let first = self.index.blocks.partition_point(|block| block.tar_offset + block.tar_bytes <= start);
+        let last = self.index.blocks.partition_point(|block| block.tar_offset < end).max(first);
+        let mut hasher = Hasher::new();
+        self.each_block(first..last, None, &mut |block, content| {
+            let content = content?;
+            let from = start.saturating_sub(block.tar_offset).min(block.tar_bytes);
+            let to = (end - block.tar_offset).min(block.tar_bytes);
+            let part = &content[from as usize..to as usize];
+            hasher.update(part);
+            sink(part)
+        })?;
+        check_entry(entry, hasher.finish())
+    }
+
+    /// Reads every byte of the archive: blocks, headers, entries, padding, index, footer. Stops at the first damage.
+    pub fn walk(&self, visitor: &mut dyn Visitor) -> Result<Walk> {
+        self.walk_all(visitor, OnDamage::Stop)
+    }
+
+    /// Reads every byte, as [`walk`](Self::walk) does, but goes on after damage to tell all of it.
+    pub fn inspect(&self) -> Result<Walk> {
+        struct Ignore;
+        impl Visitor for Ignore {
+            fn start(&mut self, _: &Entry) -> Result<()> {
+                Ok(())
+            }
+            fn data(&mut self, _: &[u8]) -> Result<()> {
+                Ok(())
+            }
+            fn end(&mut self, _: &Entry) -> Result<()> {
+                Ok(())
+            }
+        }
+        self.walk_all(&mut Ignore, OnDamage::GoOn)
+    }
+
+    fn walk_all(&self, visitor: &mut dyn Visitor, on_damage: OnDamage) -> Result<Walk> {
+        let mut hasher = Hasher::new();
+        let mut problems = Vec::new();
+        let mut tar = TarWalker::new(&self.index, visitor);
+        self.each_block(0..self.index.blocks.len(), Some(&mut hasher), &mut |block, content| match content
+            .and_then(|content| tar.feed(content))
+        {
+            Err(error) if on_damage == OnDamage::GoOn && error.kind == Kind::Problem => {
+                tar.resume_at(block.tar_offset + block.tar_bytes);
+                if problems.len() < MAX_PROBLEMS {
+                    problems.push(error);
+                }
+                Ok(())
+            }
+            other => other,
+        })?;
+        if problems.is_empty() {
+            tar.finish()?;
+        }
+        let end = self.index.blocks_end();
+        let mut rest = vec![0; 64 << 10];
+        let mut at = end;
+        while at < self.source.len() {
+            let length = rest.len().min(usize::try_from(self.source.len() - at).unwrap_or(usize::MAX));
+            self.source
+                .read_at(at, &mut rest[..length])
+                .io(Kind::Unreachable, || "cannot read the archive's end".to_owned())?;
+            hasher.update(&rest[..length]);
+            at += length as u64;
+        }
+        Ok(Walk { sha256: hasher.finish(), problems })
+    }
+
+    /// Fetches, hashes and decompresses a range of blocks and gives them to `consume` in order; `whole`
+    /// takes in their compressed bytes.
+    fn each_block(
+        &self,
+        range: std::ops::Range<usize>,
+        whole: Option<&mut Hasher>,
+        consume: &mut dyn FnMut(&Block, Result<&[u8]>) -> Result<()>,
+    ) -> Result<()> {
+        let blocks = &self.index.blocks[range];
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let codec = self.index.codec;
+        let worker = || {
+            let mut decoder = Decoder::new(codec)?;
+            Ok(move |(sha256, tar_bytes): (Sha256, u64), input: &[u8], output: &mut Vec<u8>| {
+                if Sha256::of(input) != sha256 {
+                    return Err(Error::problem("its SHA-256 is off"));
+                }
+                decoder.decode(input, usize::try_from(tar_bytes).expect("the index was checked"), output)
+            })
+        };
+        let (feeder, results) = pipeline::start(self.jobs.min(blocks.len()), "decompress", worker)?;
+        thread::scope(|scope| {
+            let fetcher = thread::Builder::new()
+                .name("fetch".to_owned())
+                .spawn_scoped(scope, || self.fetch(blocks, whole, feeder));
+            let fetcher = fetcher.map_err(|error| Error::failed("cannot start a thread").because(error))?;
+            let consumed = take_in_order(blocks, results, consume);
+            let fetched = fetcher.join().unwrap_or_else(|_| Err(Error::failed("a thread has died")));
+            match consumed {
+                // Too few results: whoever fetched knows why.
+                Ok(false) => fetched.and(Err(Error::failed("a decompression thread has died"))),
+                Ok(true) => fetched,
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn fetch(&self, blocks: &[Block], mut whole: Option<&mut Hasher>, mut feeder: Feeder<(Sha256, u64)>) -> Result<()> {
+        for block in blocks {
+            let Some(mut buffer) = feeder.buffer() else { return Ok(()) };
+            buffer.resize(usize::try_from(block.bytes).expect("the index was checked"), 0);
+            self.source
+                .read_at(block.offset, &mut buffer)
+                .io(Kind::Unreachable, || format!("cannot read the archive at offset {}", block.offset))?;
+            if let Some(hasher) = &mut whole {
+                hasher.update(&buffer);
+            }
+            if !feeder.send((block.sha256, block.tar_bytes), buffer) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hands every block to `consume`; false where results ran out early.
+fn take_in_order(
+    blocks: &[Block],
+    mut results: Ordered<Result<()>>,
+    consume: &mut dyn FnMut(&Block, Result<&[u8]>) -> Result<()>,
+) -> Result<bool> {
+    for block in blocks {
+        crate::interrupt::check()?;
+        let Some((result, output)) = results.next() else { return Ok(false) };
+        let content = result.map(|()| &output[..]);
+        consume(
+            block,
+            content.map_err(|error| error.context(format!("the block at offset {} is damaged", block.offset))),
+        )?;
+        results.recycle(output);
+    }
+    Ok(true)
+}
+
+fn check_entry(entry: &Entry, sha256: Sha256) -> Result<()> {
+    if sha256 == entry.sha256 {
+        Ok(())
+    } else {
+        Err(Error::problem(format!(
+            "the entry '{}' is damaged: its SHA-256 is off",
+            crate::error::one_line(&entry.path)
+        )))
+    }
+}
+
+/// Follows the tar stream along the index: every byte of it is either content or known beforehand.
+struct TarWalker<'a> {
+    index: &'a Index,
+    visitor: &'a mut dyn Visitor,
+    /// Where in the tar stream the next byte belongs.
+    at: u64,
+    /// The number of the entry that we are in or before.
+    entry: usize,
+    started: bool,
+    hasher: Hasher,
+    /// What must stand between the content of the entry before and that of this one (or the stream's end).
+    framing: Vec<u8>,
+    framing_at: u64,
+    /// The part of it that has been seen.
+    seen: Vec<u8>,
+    /// True in an entry of which a part could not be read.
+    lost: bool,
+}
+
+impl<'a> TarWalker<'a> {
+    fn new(index: &'a Index, visitor: &'a mut dyn Visitor) -> Self {
+        let mut walker = TarWalker {
+            index,
+            visitor,
+            at: 0,
+            entry: 0,
+            started: false,
+            hasher: Hasher::new(),
+            framing: Vec::new(),
+            framing_at: 0,
+            seen: Vec::new(),
+            lost: false,
+        };
+        walker.expect_framing(0);
+        walker
+    }
+
+    fn current(&self) -> Option<&'a Entry> {
+        self.index.entries.get(self.entry)
+    }
+
+    fn framing_end(&self) -> u64 {
+        self.framing_at + self.framing.len() as u64
+    }
+
+    /// Works out the bytes between the content of the entry before (padding included) and the content of this one.
+    fn expect_framing(&mut self, padding: u64) {
+        self.framing_at = self.at;
+        self.seen.clear();
+        self.framing.clear();
+        self.framing.resize(usize::try_from(padding).expect("less than a sector"), 0);
+        match self.current() {
+            Some(entry) => self.framing.extend_from_slice(&tarfile::header(&entry.path, entry.bytes, self.index.mtime)),
+            None => self.framing.extend_from_slice(&tarfile::END),
+        }
+    }
+
+    fn feed(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            if self.at < self.framing_end() {
+                let now = self.take(&mut bytes, self.framing_end() - self.at);
+                self.seen.extend_from_slice(now);
+                if self.at < self.framing_end() {
+                    return Ok(());
+                }
+                self.check_framing()?;
+                self.begin()?;
+                continue;
+            }
+            let Some(entry) = self.current() else {
+                return Err(Error::problem("the tar stream goes on after its end"));
+            };
+            let now = self.take(&mut bytes, entry.tar_offset + entry.bytes - self.at);
+            self.hasher.update(now);
+            self.visitor.data(now)?;
+            self.end_if_complete()?;
+        }
+        Ok(())
+    }
+
+    /// Takes at most `most` bytes off the front.
+    fn take<'b>(&mut self, bytes: &mut &'b [u8], most: u64) -> &'b [u8] {
+        let (now, later) = bytes.split_at(bytes.len().min(usize::try_from(most).unwrap_or(usize::MAX)));
+        *bytes = later;
+        self.at += now.len() as u64;
+        now
+    }
+
+    fn check_framing(&mut self) -> Result<()> {
+        // After a part that could not be read only the tail of it is there.
+        if self.framing.ends_with(&self.seen) {
+            return Ok(());
+        }
+        let end = tarfile::END.len();
+        let path = self.current().map_or("its end", |entry| &entry.path);
+        let header =
+            self.framing.len() - self.current().map_or(end as u64, |entry| tarfile::header_bytes(&entry.path)) as usize;
+        let problem = Error::problem(format!(
+            "the tar stream is wrong: {}",
+            tarfile::explain(path, self.seen.get(header..).unwrap_or_default())
+        ));
+        self.begin()?;
+        Err(problem)
+    }
+
+    /// Enters the content of the current entry.
+    fn begin(&mut self) -> Result<()> {
+        let Some(entry) = self.current() else { return Ok(()) };
+        if !self.started {
+            self.started = true;
+            self.hasher = Hasher::new();
+            self.visitor.start(entry)?;
+            return self.end_if_complete();
+        }
+        Ok(())
+    }
+
+    fn end_if_complete(&mut self) -> Result<()> {
+        let Some(entry) = self.current() else { return Ok(()) };
+        if self.at < entry.tar_offset + entry.bytes {
+            return Ok(());
+        }
+        let checked = if self.lost { Ok(()) } else { check_entry(entry, std::mem::take(&mut self.hasher).finish()) };
+        if checked.is_ok() && !self.lost {
+            self.visitor.end(entry)?;
+        }
+        self.next_entry();
+        checked
+    }
+
+    fn next_entry(&mut self) {
+        let padding = self.current().map_or(0, |entry| tarfile::padding(entry.bytes));
+        self.entry += 1;
+        self.started = false;
+        self.lost = false;
+        self.expect_framing(padding);
+    }
+
+    /// Passes over a part of the stream that could not be read or made no sense, up to `end`.
+    fn resume_at(&mut self, end: u64) {
+        while let Some(entry) = self.current() {
+            let content_end = entry.tar_offset + entry.bytes;
+            if end < content_end {
+                break;
+            }
+            self.at = content_end;
+            self.next_entry();
+        }
+        self.seen.clear();
+        self.at = self.at.max(end);
+        self.started = self.at >= self.framing_end();
+        self.lost = self.started;
+    }
+
+    fn finish(self) -> Result<()> {
+        if self.entry == self.index.entries.len() && self.at == self.index.tar_bytes {
+            Ok(())
+        } else {
+            Err(Error::problem("the tar stream is cut short"))
+        }
+    }
+}

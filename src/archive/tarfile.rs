@@ -1,0 +1,176 @@
+//! Tar framing as the format fixes it: paths, headers, padding.
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use crate::error::{Error, Result, one_line};
+
+pub(super) const SECTOR: u64 = 512;
+const NAME_BYTES: usize = 100;
+const MAX_PATH_BYTES: usize = 4096;
+
+/// The two empty sectors that end a tar file.
+pub(super) const END: [u8; 2 * SECTOR as usize] = [0; 2 * SECTOR as usize];
+
+/// What a name may not have as it is: what separates paths, what starts an escape, what a shell or a
+/// tar made for another system reads in a second way.
+const ESCAPED: &AsciiSet =
+    &CONTROLS.add(b'/').add(b'%').add(b'\\').add(b':').add(b'"').add(b'*').add(b'?').add(b'<').add(b'>').add(b'|');
+
+/// Makes one part of a path out of any name: percent-encodes separators, `%`, control characters and
+/// what file systems dislike, and the first dot of a name made of dots only. Different names give different parts.
+#[must_use]
+pub fn encode_name(name: &str) -> String {
+    let encoded = utf8_percent_encode(name, ESCAPED).to_string();
+    if encoded.is_empty() {
+        // '%' is always escaped, so that no other name can become this one.
+        return "%".to_owned();
+    }
+    if encoded.bytes().all(|byte| byte == b'.') { format!("%2E{}", &encoded[1..]) } else { encoded }
+}
+
+/// Refuses a path that is not relative, plain and harmless.
+pub fn check_path(path: &str) -> Result<()> {
+    let refuse = |why: &str| Err(Error::problem(format!("the entry '{}' {why}", one_line(path))));
+    if path.is_empty() || path.len() > MAX_PATH_BYTES {
+        return refuse("has no usable path");
+    }
+    if path.starts_with('/') {
+        return refuse("has an absolute path");
+    }
+    if path.split('/').any(|part| part == "..") {
+        return refuse("points outside its folder");
+    }
+    if path.split('/').any(|part| part.is_empty() || part == ".")
+        || path.contains(['\0', '\\'])
+        || path.chars().any(char::is_control)
+    {
+        return refuse("has a malformed path");
+    }
+    Ok(())
+}
+
+/// Bytes of zero padding after `length` bytes of content.
+pub(super) fn padding(length: u64) -> u64 {
+    length.next_multiple_of(SECTOR) - length
+}
+
+/// Bytes of the header (long-name record included) of an entry with `path`.
+pub(super) fn header_bytes(path: &str) -> u64 {
+    if path.len() <= NAME_BYTES { SECTOR } else { 2 * SECTOR + (path.len() as u64 + 1).next_multiple_of(SECTOR) }
+}
+
+/// The header of an entry, long-name record included: what stands before its content in a tar file.
+#[must_use]
+pub fn header(path: &str, length: u64, mtime: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if path.len() > NAME_BYTES {
+        bytes.extend_from_slice(&record("././@LongLink", 0, path.len() as u64 + 1, 0, tar::EntryType::GNULongName));
+        bytes.extend_from_slice(path.as_bytes());
+        bytes.resize(
+            bytes.len().next_multiple_of(SECTOR as usize).max(bytes.len() + 1).next_multiple_of(SECTOR as usize),
+            0,
+        );
+    }
+    bytes.extend_from_slice(&record(path, 0o600, length, mtime, tar::EntryType::Regular));
+    bytes
+}
+
+fn record(path: &str, mode: u32, length: u64, mtime: u64, kind: tar::EntryType) -> [u8; SECTOR as usize] {
+    let mut header = tar::Header::new_gnu();
+    let name = &path.as_bytes()[..path.len().min(NAME_BYTES)];
+    header.as_gnu_mut().expect("made as GNU").name[..name.len()].copy_from_slice(name);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(length);
+    header.set_mtime(mtime);
+    header.set_entry_type(kind);
+    header.as_gnu_mut().expect("made as GNU").dev_major = [0; 8];
+    header.as_gnu_mut().expect("made as GNU").dev_minor = [0; 8];
+    header.set_cksum();
+    *header.as_bytes()
+}
+
+/// Says in words how `found` differs from the header that an entry should have.
+pub(super) fn explain(path: &str, found: &[u8]) -> String {
+    let mut header = tar::Header::new_gnu();
+    if let Some(sector) = found.get(..SECTOR as usize) {
+        header.as_mut_bytes().copy_from_slice(sector);
+    }
+    let kind = header.entry_type();
+    let name = one_line(&String::from_utf8_lossy(&header.path_bytes()));
+    let what = if kind.is_symlink() || kind.is_hard_link() {
+        format!("'{name}' is a link")
+    } else if kind.is_character_special() || kind.is_block_special() || kind.is_fifo() {
+        format!("'{name}' is a device")
+    } else if kind.is_dir() {
+        format!("'{name}' is a folder")
+    } else if header.entry_size().is_err() || header.cksum().is_err() {
+        "there is no tar header".to_owned()
+    } else if name.as_bytes() != path.as_bytes() && path.len() <= NAME_BYTES {
+        format!("there is an entry '{name}'")
+    } else {
+        "the tar header disagrees".to_owned()
+    };
+    format!("where the index names '{}', {what}", one_line(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_names_stay_apart_and_harmless() {
+        let names = [
+            "a.b", "a/b", "a%2Fb", ".", "..", "...", "../../x", "", "%", "a\nb", "数据", "a b", "\\", "a:b", "-rf",
+            "'", "%2E",
+        ];
+        let mut encoded: Vec<String> = names.iter().map(|name| encode_name(name)).collect();
+        for part in &encoded {
+            check_path(&format!("data/{part}")).expect("harmless");
+            assert!(!part.contains('/'));
+        }
+        encoded.sort();
+        encoded.dedup();
+        assert_eq!(encoded.len(), names.len());
+    }
+
+    #[test]
+    fn harmful_paths_are_refused() {
+        for path in ["", "/etc/passwd", "..", "a/../b", "a/..", "./a", "a//b", "a/", "a\0b", "a\nb", "..\\x"] {
+            assert!(check_path(path).is_err(), "{path:?}");
+        }
+        check_path("data/app.db").expect("good");
+        check_path("data/..a").expect("good");
+    }
+
+    #[test]
+    fn headers_are_what_tar_reads() {
+        let content = b"hello";
+        for path in [
+            "data/app.db".to_owned(),
+            format!("data/{}", "é".repeat(120)),
+            "x".repeat(100),
+            "x".repeat(101),
+            "x".repeat(511),
+            "x".repeat(512),
+        ] {
+            let mut bytes = header(&path, 5, 1_795_280_701);
+            assert_eq!(bytes.len() as u64, header_bytes(&path), "{}", path.len());
+            bytes.extend_from_slice(content);
+            bytes.resize(bytes.len() + padding(5) as usize, 0);
+            bytes.extend_from_slice(&END);
+            let mut archive = tar::Archive::new(&bytes[..]);
+            let mut entries = archive.entries().expect("opens");
+            let entry = entries.next().expect("one").expect("reads");
+            assert_eq!(entry.path_bytes(), path.as_bytes());
+            assert_eq!((entry.size(), entry.header().mtime().ok()), (5, Some(1_795_280_701)));
+            assert!(entries.next().is_none());
+        }
+        // From 8 GiB on the length is binary.
+        assert_eq!(
+            tar::Header::from_byte_slice(header("x", 9 << 30, 0)[..].try_into().expect("one sector")).entry_size().ok(),
+            Some(9 << 30)
+        );
+    }
+}

@@ -1,0 +1,600 @@
+//! The snapshots in a store: which there are, what is known of them, and how one comes to exist.
+//!
+//! ```text
+//! lifeboat.json                     the store's format version
+//! <source>/<id>.tar.gz              the archive
+//! <source>/<id>.json                the manifest, written last: it makes the snapshot exist
+//! <source>/<id>.proof-<time>.json   what a verify or drill showed
+//! ```
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::archive::{ArchiveSummary, Codec};
+use crate::digest::{Hasher, Sha256};
+use crate::error::{Error, IoContext, Kind, Result, one_line};
+use crate::id::{SnapshotId, SourceName};
+use crate::manifest::{FORMAT, Manifest, SnapshotKind};
+use crate::ranged::Ranged;
+use crate::store::{Key, ObjectMeta, Published, Store, Upload};
+
+const STORE_DOCUMENT: &str = "lifeboat.json";
+/// How far another machine's clock may be ahead before its snapshots count as dated in the future.
+const CLOCK_SLACK: chrono::Duration = chrono::Duration::seconds(60);
+/// How many manifests are read side by side.
+const READERS: usize = 8;
+const MAX_PROOF_BYTES: u64 = 1 << 20;
+/// How old what a crashed writer left behind must be before it is cleared.
+pub const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// What the tests of a snapshot showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProofLevel {
+    /// It was not tested.
+    None,
+    /// Every byte was hashed.
+    Verified,
+    /// It was restored and compared.
+    Drilled,
+    /// It is damaged; outranks all.
+    Damaged,
+}
+
+impl ProofLevel {
+    /// The word for it in tables and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ProofLevel::None => "none",
+            ProofLevel::Verified => "verified",
+            ProofLevel::Drilled => "drilled",
+            ProofLevel::Damaged => "damaged",
+        }
+    }
+}
+
+/// One test's outcome, as it is kept in the store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proof {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// What the test showed.
+    pub level: ProofLevel,
+    /// When it ended.
+    pub at: DateTime<Utc>,
+    /// The machine that made it.
+    pub host: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// How long the restore in a drill took, checks included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_seconds: Option<f64>,
+    /// What was wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+/// All tests of one snapshot, summed up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProofSummary {
+    /// The newest test's, unless one found damage.
+    pub level: ProofLevel,
+    /// When the test that decides was made.
+    pub at: Option<DateTime<Utc>>,
+    /// True where any drill ever succeeded.
+    pub drilled: bool,
+    /// The restore time that the newest drill measured.
+    pub restore_seconds: Option<f64>,
+}
+
+impl Default for ProofSummary {
+    fn default() -> Self {
+        ProofSummary { level: ProofLevel::None, at: None, drilled: false, restore_seconds: None }
+    }
+}
+
+/// A snapshot as the names in a store tell it: its manifest is there, and nothing of it was read yet.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Its archive, if it is there.
+    pub archive: Option<ObjectMeta>,
+    /// What its tests left, oldest first.
+    pub proofs: Vec<Key>,
+}
+
+/// A snapshot with what was read of it.
+#[derive(Debug)]
+pub struct Described {
+    /// What the names tell.
+    pub listed: Listed,
+    /// The manifest, or why it cannot be used.
+    pub manifest: Result<Manifest>,
+    /// What its tests showed; a snapshot whose archive or manifest is missing or unreadable is damaged.
+    pub proof: ProofSummary,
+}
+
+impl Described {
+    /// True where it counts as a whole, good copy of its source.
+    #[must_use]
+    pub fn is_good_and_full(&self) -> bool {
+        self.proof.level != ProofLevel::Damaged
+            && self.manifest.as_ref().is_ok_and(|manifest| manifest.kind == SnapshotKind::Full)
+    }
+}
+
+/// Which snapshots `latest` may mean.
+#[derive(Clone, Debug, Default)]
+pub struct Narrow {
+    /// Only of this source.
+    pub source: Option<SourceName>,
+    /// Only with all of these tags.
+    pub tags: Vec<String>,
+    /// Only taken before then.
+    pub before: Option<DateTime<Utc>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoreDocument {
+    lifeboat_store: u32,
+}
+
+/// The snapshots of one store.
+pub struct Catalog {
+    store: Box<dyn Store>,
+}
+
+/// Everything in one source's folder, sorted by what it belongs to.
+#[derive(Default)]
+struct Files {
+    manifest: Option<ObjectMeta>,
+    archives: Vec<ObjectMeta>,
+    proofs: Vec<ObjectMeta>,
+}
+
+/// Objects that belong to no snapshot.
+#[derive(Debug, Default)]
+pub struct Orphans {
+    /// Archives and proofs without a manifest, old enough to be nobody's work in hand.
+    pub objects: Vec<ObjectMeta>,
+}
+
+impl Catalog {
+    /// Opens a store that is there already.
+    pub fn open(store: Box<dyn Store>) -> Result<Self> {
+        let location = store.location();
+        let document = store.read(&key(STORE_DOCUMENT)?, 1 << 16).map_err(|error| match error.kind {
+            Kind::NotFound => Error::unreachable(format!("there is no lifeboat store in {}", one_line(&location)))
+                .hint("check the path, and that its disk is mounted; 'lifeboat snapshot --store' makes a new store where there is no folder yet"),
+            _ => error,
+        })?;
+        let document: StoreDocument = serde_json::from_slice(&document).map_err(|error| {
+            Error::problem(format!("{STORE_DOCUMENT} in {} is not readable", one_line(&location))).because(error)
+        })?;
+        if document.lifeboat_store != FORMAT {
+            return Err(Error::usage(format!(
+                "the store {} has the unknown format version {}",
+                one_line(&location),
+                document.lifeboat_store
+            ))
+            .hint("a newer lifeboat made it: use that one"));
+        }
+        Ok(Catalog { store })
+    }
+
+    /// Makes an empty place into a store.
+    pub fn create(store: Box<dyn Store>) -> Result<Self> {
+        let document = serde_json::to_vec(&StoreDocument { lifeboat_store: FORMAT }).expect("one number");
+        // Whoever was first, the document is the same.
+        let _ = store.write(&key(STORE_DOCUMENT)?, &document)?;
+        Catalog::open(store)
+    }
+
+    /// Where the store is.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.store.location()
+    }
+
+    /// The sources that the store has snapshots of, by name.
+    pub fn sources(&self) -> Result<Vec<SourceName>> {
+        Ok(self.store.list("", "")?.folders.iter().filter_map(|folder| folder.parse().ok()).collect())
+    }
+
+    fn files(&self, source: &SourceName) -> Result<BTreeMap<SnapshotId, Files>> {
+        let mut files: BTreeMap<SnapshotId, Files> = BTreeMap::new();
+        for object in self.store.list(source.as_str(), "")?.objects {
+            let name = object.key.name();
+            let id_bytes = source.as_str().len() + 1 + "20261121T170501Z-7f3a".len();
+            let Some((id, rest)) = name.split_at_checked(id_bytes) else { continue };
+            let Ok(id) = id.parse::<SnapshotId>() else { continue };
+            if id.source() != source {
+                continue;
+            }
+            match rest {
+                ".json" => files.entry(id).or_default().manifest = Some(object),
+                ".tar.gz" | ".tar.zst" => files.entry(id).or_default().archives.push(object),
+                _ if rest.starts_with(".proof-") => files.entry(id).or_default().proofs.push(object),
+                _ => {}
+            }
+        }
+        Ok(files)
+    }
+
+    /// The snapshots of one source, newest first.
+    pub fn list(&self, source: &SourceName) -> Result<Vec<Listed>> {
+        let exists = |(id, files): (SnapshotId, Files)| {
+            files.manifest.map(|_| Listed {
+                id,
+                archive: files.archives.into_iter().next(),
+                proofs: files.proofs.into_iter().map(|proof| proof.key).collect(),
+            })
+        };
+        Ok(self.files(source)?.into_iter().rev().filter_map(exists).collect())
+    }
+
+    /// The snapshots of all sources, or of one, newest first.
+    pub fn list_all(&self, source: Option<&SourceName>) -> Result<Vec<Listed>> {
+        let sources = match source {
+            Some(source) => vec![source.clone()],
+            None => self.sources()?,
+        };
+        let mut all = Vec::new();
+        for source in &sources {
+            all.extend(self.list(source)?);
+        }
+        all.sort_by(|a, b| b.id.stamp().cmp(a.id.stamp()));
+        Ok(all)
+    }
+
+    /// Archives and proofs that belong to no snapshot and are older than [`LEFTOVER_AGE`].
+    pub fn orphans(&self, source: &SourceName) -> Result<Orphans> {
+        let now = std::time::SystemTime::now();
+        let old = |object: &ObjectMeta| now.duration_since(object.modified).is_ok_and(|age| age > LEFTOVER_AGE);
+        let lonely = self.files(source)?.into_values().filter(|files| files.manifest.is_none());
+        let objects = lonely.flat_map(|files| files.archives.into_iter().chain(files.proofs)).filter(old).collect();
+        Ok(Orphans { objects })
+    }
+
+    /// The manifest of a snapshot, parsed and as it stands.
+    pub fn manifest(&self, id: &SnapshotId) -> Result<(Manifest, Vec<u8>)> {
+        let bytes = self.store.read(&manifest_key(id)?, Manifest::MAX_BYTES).map_err(|error| match error.kind {
+            Kind::NotFound => {
+                Error::not_found(format!("there is no snapshot {id}")).hint("'lifeboat list' shows what there is")
+            }
+            _ => error,
+        })?;
+        let manifest =
+            Manifest::from_json(&bytes).map_err(|error| error.context(format!("the snapshot {id} is damaged")))?;
+        let own_archive =
+            [Codec::Gzip, Codec::Zstd].iter().any(|codec| manifest.archive == format!("{id}{}", codec.extension()));
+        if &manifest.id != id || &manifest.source != id.source() || !own_archive {
+            return Err(Error::problem(format!("the snapshot {id} is damaged: its manifest is of another snapshot")));
+        }
+        Ok((manifest, bytes))
+    }
+
+    /// Opens a snapshot's archive; one that is missing, or is not as long as its manifest says, is damage.
+    pub fn open_archive(&self, manifest: &Manifest) -> Result<Arc<dyn Ranged>> {
+        let id = &manifest.id;
+        let archive = self.store.open(&archive_key(manifest)?).map_err(|error| match error.kind {
+            Kind::NotFound => Error::problem(format!("the snapshot {id} is damaged: its archive is missing")),
+            _ => error,
+        })?;
+        if Some(archive.len()) != manifest.archive_bytes {
+            return Err(Error::problem(format!(
+                "the snapshot {id} is damaged: its archive has {} bytes where the manifest says {}",
+                archive.len(),
+                manifest.archive_bytes.map_or("nothing".to_owned(), |bytes| bytes.to_string())
+            )));
+        }
+        Ok(Arc::from(archive))
+    }
+
+    /// Sums up what the tests of a snapshot showed.
+    pub fn proof(&self, listed: &Listed) -> Result<ProofSummary> {
+        let mut summary = ProofSummary::default();
+        if listed.archive.is_none() {
+            summary.level = ProofLevel::Damaged;
+        }
+        for key in &listed.proofs {
+            let proof = match self.store.read(key, MAX_PROOF_BYTES) {
+                Ok(bytes) => serde_json::from_slice::<Proof>(&bytes).ok(),
+                // Pruned under our eyes.
+                Err(error) if error.kind == Kind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            let Some(proof) = proof.filter(|proof| proof.id == listed.id) else { continue };
+            if proof.level == ProofLevel::Drilled {
+                summary.drilled = true;
+                summary.restore_seconds = proof.restore_seconds;
+            }
+            if summary.level != ProofLevel::Damaged {
+                (summary.level, summary.at) = (proof.level, Some(proof.at));
+            }
+        }
+        Ok(summary)
+    }
+
+    /// Reads manifests and proofs of many snapshots side by side; the order is kept.
+    ///
+    /// A snapshot that was pruned meanwhile is left out; one that cannot be used is damaged.
+    pub fn describe(&self, listed: Vec<Listed>) -> Result<Vec<Described>> {
+        let one = |listed: Listed| -> Result<Option<Described>> {
+            let manifest = match self.manifest(&listed.id) {
+                Err(error) if error.kind == Kind::NotFound => return Ok(None),
+                Err(error) if error.kind != Kind::Problem => return Err(error),
+                Ok((manifest, _)) => Ok(manifest),
+                Err(error) => Err(error),
+            };
+            let mut proof = self.proof(&listed)?;
+            if manifest.is_err() {
+                proof.level = ProofLevel::Damaged;
+            }
+            Ok(Some(Described { listed, manifest, proof }))
+        };
+        let share = listed.len().div_ceil(READERS).max(1);
+        let mut shares: Vec<Vec<Listed>> = Vec::new();
+        let mut rest = listed.into_iter().peekable();
+        while rest.peek().is_some() {
+            shares.push(rest.by_ref().take(share).collect());
+        }
+        let read = |share: Vec<Listed>| share.into_iter().map(one).collect::<Result<Vec<_>>>();
+        let parts = thread::scope(|scope| {
+            let threads: Vec<_> = shares.into_iter().map(|share| scope.spawn(|| read(share))).collect();
+            let joined = threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("a thread has died"))));
+            joined.collect::<Result<Vec<_>>>()
+        })?;
+        Ok(parts.into_iter().flatten().flatten().collect())
+    }
+
+    /// Finds the snapshot that a person means: an id, a unique prefix of one, or `latest`.
+    pub fn find(&self, wanted: &str, narrow: &Narrow) -> Result<Listed> {
+        if wanted == "latest" { self.latest(narrow) } else { self.by_prefix(wanted, narrow) }
+    }
+
+    fn by_prefix(&self, wanted: &str, narrow: &Narrow) -> Result<Listed> {
+        let none = || {
+            Error::not_found(format!("there is no snapshot {} in {}", one_line(wanted), one_line(&self.location())))
+                .hint("'lifeboat list' shows what there is")
+        };
+        if wanted.is_empty() {
+            return Err(Error::usage("a snapshot is named by its id, the start of one, or 'latest'"));
+        }
+        let could_be = |source: &SourceName| source.as_str().starts_with(wanted) || wanted.starts_with(source.as_str());
+        let mut found = Vec::new();
+        for source in self.sources()?.iter().filter(|source| could_be(source)) {
+            if narrow.source.as_ref().is_none_or(|only| only == source) {
+                found.extend(self.list(source)?.into_iter().filter(|listed| listed.id.to_string().starts_with(wanted)));
+            }
+        }
+        if let Some(exact) = found.iter().position(|listed| listed.id.to_string() == wanted) {
+            return Ok(found.swap_remove(exact));
+        }
+        match found.len() {
+            0 => Err(none()),
+            1 => Ok(found.swap_remove(0)),
+            count => {
+                let some: Vec<String> = found.iter().take(3).map(|listed| listed.id.to_string()).collect();
+                Err(Error::usage(format!("'{}' is the start of {count} snapshots", one_line(wanted))).hint(format!(
+                    "name more of the id: {}{}",
+                    some.join(", "),
+                    if count > 3 { ", ..." } else { "" }
+                )))
+            }
+        }
+    }
+
+    fn latest(&self, narrow: &Narrow) -> Result<Listed> {
+        let source = match &narrow.source {
+            Some(source) => source.clone(),
+            None => {
+                let mut sources = self.sources()?;
+                if sources.len() > 1 {
+                    // A folder that is empty, or holds what a crash left, is no source.
+                    let mut lived_in = Vec::new();
+                    for source in sources {
+                        if !self.list(&source)?.is_empty() {
+                            lived_in.push(source);
+                        }
+                    }
+                    sources = lived_in;
+                }
+                if sources.len() > 1 {
+                    let names: Vec<&str> = sources.iter().map(SourceName::as_str).collect();
+                    return Err(Error::usage(format!(
+                        "the store has snapshots of several sources: {}",
+                        names.join(", ")
+                    ))
+                    .hint("say which with --source"));
+                }
+                sources.pop().ok_or_else(|| {
+                    Error::not_found(format!("there is no snapshot in {}", one_line(&self.location())))
+                        .hint("take one with 'lifeboat snapshot'")
+                })?
+            }
+        };
+        let now = Utc::now();
+        for listed in self.list(&source)? {
+            if listed.id.time() > now + CLOCK_SLACK {
+                tracing::warn!("{} is dated in the future and passed over: a clock was or is wrong", listed.id);
+                continue;
+            }
+            // One at a time: nearly always the first one is it.
+            let Some(described) = self.describe(vec![listed])?.pop() else { continue };
+            if described.proof.level == ProofLevel::Damaged {
+                tracing::warn!("{} is damaged and passed over", described.listed.id);
+                continue;
+            }
+            let Ok(manifest) = &described.manifest else { continue };
+            let tagged = narrow.tags.iter().all(|tag| manifest.tags.contains(tag));
+            if manifest.kind == SnapshotKind::Full
+                && tagged
+                && narrow.before.is_none_or(|before| manifest.created_at < before)
+            {
+                return Ok(described.listed);
+            }
+        }
+        Err(Error::not_found(format!(
+            "there is no full, undamaged snapshot of {source} that fits in {}",
+            one_line(&self.location())
+        ))
+        .hint("'lifeboat list' shows what there is"))
+    }
+
+    /// The newest readable manifest of a full snapshot of `source`, damaged or not; None where there is none.
+    pub fn newest_full(&self, source: &SourceName) -> Result<Option<Manifest>> {
+        for listed in self.list(source)? {
+            match self.manifest(&listed.id) {
+                Ok((manifest, _)) if manifest.kind == SnapshotKind::Full => return Ok(Some(manifest)),
+                Err(error) if !matches!(error.kind, Kind::Problem | Kind::NotFound) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// An id for a snapshot of `source` that nobody uses yet.
+    pub fn new_id(&self, source: &SourceName, time: DateTime<Utc>) -> Result<SnapshotId> {
+        for _ in 0..100 {
+            let random = getrandom::u32()
+                .map_err(|error| Error::failed("the system gives no random numbers").because(error.to_string()))?;
+            let id = SnapshotId::new(source, time, (random % 1296) as u16);
+            if self.store.stat(&manifest_key(&id)?)?.is_none() {
+                return Ok(id);
+            }
+        }
+        Err(Error::failed("found no free snapshot id"))
+    }
+
+    /// Starts the archive of a snapshot.
+    pub fn start_archive(&self, id: &SnapshotId, codec: Codec) -> Result<Box<dyn Upload>> {
+        self.store.create(&key(&format!("{}/{id}{}", id.source(), codec.extension()))?)
+    }
+
+    /// Makes a snapshot exist: publishes its archive, then its manifest, and looks that both are there.
+    ///
+    /// On failure nothing new is listed. A reply that was lost is settled by reading back.
+    pub fn publish(&self, archive: Box<dyn Upload>, summary: ArchiveSummary, manifest: &Manifest) -> Result<()> {
+        let id = &manifest.id;
+        let archive_key = archive_key(manifest)?;
+        let manifest_key = manifest_key(id)?;
+        let context = |error: Error| error.context(format!("cannot publish the snapshot {id}"));
+        match archive.finish() {
+            Ok(Published::Created) => {}
+            Ok(Published::AlreadyThere) => self
+                .settle(&archive_key, summary, Error::failed("an archive of that id is there already"))
+                .map_err(context)?,
+            Err(error) => self.settle(&archive_key, summary, error).map_err(context)?,
+        }
+        let document = manifest.to_json();
+        let bytes = ArchiveSummary { bytes: document.len() as u64, sha256: Sha256::of(&document) };
+        let written = match self.store.write(&manifest_key, &document) {
+            Ok(Published::Created) => Ok(()),
+            Ok(Published::AlreadyThere) => {
+                self.settle(&manifest_key, bytes, Error::failed("a manifest of that id is there already"))
+            }
+            Err(error) => self.settle(&manifest_key, bytes, error),
+        };
+        if let Err(error) = written {
+            // Only what certainly no manifest names may go; else prune clears it some day.
+            if matches!(self.store.stat(&manifest_key), Ok(None)) {
+                let _ = self.store.delete(&archive_key);
+            }
+            return Err(context(error));
+        }
+        match self.store.stat(&archive_key) {
+            Ok(Some(meta)) if meta.bytes == summary.bytes => Ok(()),
+            Ok(_) => {
+                self.store.delete(&manifest_key).map_err(context)?;
+                Err(Error::failed(format!("the archive of {id} vanished while its manifest was written")))
+            }
+            Err(error) => Err(context(error)),
+        }
+    }
+
+    /// Ok where the object that is there has the expected length and hash; else the error that led here.
+    fn settle(&self, key: &Key, expected: ArchiveSummary, error: Error) -> Result<()> {
+        match self.hash(key, expected.bytes) {
+            Ok(sha256) if sha256 == expected.sha256 => {
+                tracing::warn!("the store's reply for {key} was lost ({error}); reading back shows it is there, whole");
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn hash(&self, key: &Key, expected_bytes: u64) -> Result<Sha256> {
+        let object = self.store.open(key)?;
+        if object.len() != expected_bytes {
+            return Err(Error::problem(format!("{key} has another length")));
+        }
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < object.len() {
+            let length = buffer.len().min(usize::try_from(object.len() - at).unwrap_or(usize::MAX));
+            object.read_at(at, &mut buffer[..length]).io(Kind::Unreachable, || format!("cannot read {key}"))?;
+            hasher.write_all(&buffer[..length])?;
+            at += length as u64;
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Keeps a test's outcome.
+    pub fn record_proof(&self, proof: &Proof) -> Result<()> {
+        let document = serde_json::to_vec_pretty(proof).expect("a proof has only string keys");
+        let mut at = proof.at;
+        for _ in 0..100 {
+            let name = format!("{}/{}.proof-{}.json", proof.id.source(), proof.id, at.format("%Y%m%dT%H%M%S%3fZ"));
+            if self.store.write(&key(&name)?, &document)? == Published::Created {
+                return Ok(());
+            }
+            at += chrono::Duration::milliseconds(1);
+        }
+        Err(Error::failed(format!("cannot record the proof of {}", proof.id)))
+    }
+
+    /// Removes a snapshot: its manifest first, so that a half-done removal shows nothing half.
+    pub fn delete(&self, id: &SnapshotId) -> Result<u64> {
+        let files = self.files(id.source())?.remove(id).unwrap_or_default();
+        let mut freed = 0;
+        for object in files.manifest.into_iter().chain(files.proofs).chain(files.archives) {
+            self.store.delete(&object.key)?;
+            freed += object.bytes;
+        }
+        Ok(freed)
+    }
+
+    /// Removes an object that belongs to no snapshot.
+    pub fn delete_orphan(&self, object: &ObjectMeta) -> Result<()> {
+        self.store.delete(&object.key)
+    }
+
+    /// Clears what crashed uploads left behind.
+    pub fn clear_leftovers(&self) -> Result<u64> {
+        self.store.clear_leftovers(LEFTOVER_AGE)
+    }
+}
+
+fn key(text: &str) -> Result<Key> {
+    text.parse()
+}
+
+fn manifest_key(id: &SnapshotId) -> Result<Key> {
+    key(&format!("{}/{id}.json", id.source()))
+}
+
+fn archive_key(manifest: &Manifest) -> Result<Key> {
+    key(&format!("{}/{}", manifest.source, manifest.archive))
+}

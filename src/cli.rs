@@ -1,0 +1,233 @@
+//! The command line: parse, run one command, print its report.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::commands::restore::RestorePlan;
+use crate::commands::{Context, diff, drill, extract, list, prune, restore, show, snapshot, verify};
+use crate::engine::sqlite::check_library;
+use crate::error::{Error, Kind, Result};
+use crate::output::{self, Bars, ErasedReport};
+use crate::progress::{Progress, Silent};
+use crate::scratch::Scratch;
+use crate::store::StoreUrl;
+
+/// Snapshots SQLite databases into checksummed, compressed archives, proves them, and restores them.
+#[derive(Debug, Parser)]
+#[command(name = "lifeboat", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Debug)]
+struct GlobalArgs {
+    /// The folder that holds the snapshots
+    #[arg(long, global = true, value_name = "STORE")]
+    store: Option<StoreUrl>,
+    /// Print exactly one JSON document on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print nothing but the result, warnings and errors
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more of what is done (twice: much more)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Threads for compressing and decompressing; by default one a core
+    #[arg(long, short, global = true, value_name = "JOBS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: Option<u16>,
+    /// A folder for temporary files; by default the system's
+    #[arg(long, global = true, value_name = "DIR", env = "LIFEBOAT_SCRATCH")]
+    scratch: Option<PathBuf>,
+    /// This machine's name in the origin of snapshots; set it in containers, whose names change
+    #[arg(long, global = true, value_name = "NAME", env = "LIFEBOAT_HOST")]
+    host: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(alias = "backup")]
+    Snapshot(snapshot::SnapshotArgs),
+    List(list::ListArgs),
+    Show(show::ShowArgs),
+    Verify(verify::VerifyArgs),
+    Drill(drill::DrillArgs),
+    Restore(restore::RestoreArgs),
+    Extract(extract::ExtractArgs),
+    Diff(diff::DiffArgs),
+    Prune(prune::PruneArgs),
+    /// Prints completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page
+    Man,
+}
+
+/// Runs the program on its arguments; the exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, arguments.iter().any(|argument| argument == "--json")),
+    };
+    start_log(&cli.global);
+    let json = cli.global.json;
+    match execute(cli) {
+        Ok(code) => code,
+        // Who reads our output has read enough.
+        Err(error) if is_closed_pipe(&error) => 0,
+        Err(error) => fail(&error, json),
+    }
+}
+
+fn fail(error: &Error, json: bool) -> u8 {
+    output::print_error(error);
+    if json {
+        let _ = output::write_stdout(output::error_json(error).as_bytes());
+    }
+    error.kind.exit_code()
+}
+
+fn usage(error: &clap::Error, json: bool) -> u8 {
+    let asked_for = !error.use_stderr();
+    if json && !asked_for {
+        let text = error.render().to_string();
+        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        return fail(&Error::usage(first).hint("'lifeboat --help' lists commands and options"), true);
+    }
+    let _ = error.print();
+    if asked_for { 0 } else { Kind::Usage.exit_code() }
+}
+
+fn is_closed_pipe(error: &Error) -> bool {
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
+}
+
+fn start_log(global: &GlobalArgs) {
+    // Warnings are shown however quiet it is to be: silence must mean success.
+    let level = match global.verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
+    };
+    let log = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .with_max_level(level)
+        .without_time();
+    // A second start (in tests of the library) keeps the first.
+    let _ = log.try_init();
+}
+
+impl GlobalArgs {
+    fn context(&self) -> Context {
+        let progress: Arc<dyn Progress> =
+            if Bars::would_show() && !self.quiet && !self.json { Arc::new(Bars::default()) } else { Arc::new(Silent) };
+        let host =
+            self.host.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        Context {
+            store: self.store.clone(),
+            host,
+            jobs: self.jobs.map_or_else(cores, usize::from),
+            scratch: Scratch::new(self.scratch.clone()),
+            progress,
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<u8> {
+    let json = cli.global.json;
+    crate::interrupt::listen()?;
+    check_library()?;
+    let context = cli.global.context();
+    let report: Box<dyn ErasedReport> = match &cli.command {
+        Command::Snapshot(args) => Box::new(snapshot::run(args, &context)?),
+        Command::List(args) => Box::new(list::run(args, &context)?),
+        Command::Show(args) => Box::new(show::run(args, &context)?),
+        Command::Verify(args) => Box::new(verify::run(args, &context)?),
+        Command::Drill(args) => Box::new(drill::run(args, &context)?),
+        Command::Restore(args) => {
+            let plan = RestorePlan::make(args, &context)?;
+            if let Some(question) = plan.question().filter(|_| !args.yes && !args.dry_run) {
+                ask(&question)?;
+            }
+            Box::new(plan.run(args, &context)?)
+        }
+        Command::Extract(args) => Box::new(extract::run(args, json, &context, &mut io::stdout().lock())?),
+        Command::Diff(args) => Box::new(diff::run(args, &context)?),
+        Command::Prune(args) => Box::new(prune::run(args, &context)?),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "lifeboat", &mut script);
+            output::write_stdout(&script)?;
+            return Ok(0);
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            manual(&mut page)?;
+            output::write_stdout(&page)?;
+            return Ok(0);
+        }
+    };
+    for error in report.failures() {
+        output::print_error(error);
+    }
+    output::print(&*report, json)?;
+    Ok(report.code())
+}
+
+/// Asks on a terminal; elsewhere the flags have said it all.
+fn ask(question: &str) -> Result<()> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Ok(());
+    }
+    let mut terminal = io::stderr().lock();
+    write!(terminal, "{question} [y/N] ").and_then(|()| terminal.flush())?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Interrupted, "nothing was changed").hint("answer y, or give --yes"))
+}
+
+/// The manual: the program's page, and one for each command behind it.
+fn manual(page: &mut Vec<u8>) -> Result<()> {
+    let mut root = Cli::command();
+    root.build();
+    clap_mangen::Man::new(root.clone()).render(page)?;
+    for command in root.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
+        let name = format!("lifeboat-{}", command.get_name());
+        clap_mangen::Man::new(command.clone().name(name)).render(page)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,188 @@
+//! `diff`: what changed between two snapshots, or between a snapshot and a live database.
+
+use std::path::Path;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Context, NarrowArgs, Report, origin_path, parse_source};
+use crate::catalog::Catalog;
+use crate::digest::RowDigest;
+use crate::engine::sqlite::{source, survey};
+use crate::error::{Error, Result, one_line};
+use crate::manifest::{Manifest, Table};
+use crate::text;
+
+/// Compares a snapshot with another one, or with a live database
+#[derive(Args, Clone, Debug)]
+pub struct DiffArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: String,
+    /// Another snapshot or a database file; by default the database that the snapshot came from
+    #[arg(value_name = "SNAPSHOT|SOURCE")]
+    pub other: Option<String>,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    pub narrow: NarrowArgs,
+}
+
+/// What became of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Equal rows, equal columns.
+    Same,
+    /// Other rows or other columns.
+    Changed,
+    /// Only there afterwards.
+    Added,
+    /// Only there before.
+    Removed,
+}
+
+/// One table on both sides.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct TableDiff {
+    /// Its name.
+    pub name: String,
+    /// What became of it.
+    pub status: Status,
+    /// Rows before.
+    pub rows_before: Option<u64>,
+    /// Rows afterwards.
+    pub rows_after: Option<u64>,
+    /// True where the columns differ.
+    pub columns_changed: bool,
+    /// True where the rows could not be compared, only counted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub only_counted: bool,
+}
+
+/// What changed from before to after.
+#[derive(Debug, Serialize)]
+pub struct DiffReport {
+    /// True where nothing did, in tables or schema.
+    pub equal: bool,
+    /// What the snapshot is compared with.
+    pub before: String,
+    /// With what.
+    pub after: String,
+    /// True where tables, indexes, views and triggers are defined alike.
+    pub schema_equal: bool,
+    /// Every table of either side.
+    pub tables: Vec<TableDiff>,
+}
+
+impl Report for DiffReport {
+    fn text(&self) -> String {
+        let mut lines = format!("{} -> {}\n", self.before, one_line(&self.after));
+        if self.equal {
+            lines.push_str(&format!("no difference in {} tables\n", self.tables.len()));
+            return lines;
+        }
+        let changed = self.tables.iter().filter(|table| table.status != Status::Same);
+        let number = |rows: Option<u64>| rows.map_or("-".to_owned(), |rows| rows.to_string());
+        let rows = changed.map(|table| {
+            let status = match table.status {
+                Status::Same => "same",
+                Status::Changed if table.columns_changed => "changed (columns)",
+                Status::Changed => "changed",
+                Status::Added => "added",
+                Status::Removed => "removed",
+            };
+            let delta = match (table.rows_before, table.rows_after) {
+                (Some(before), Some(after)) => format!("{:+}", i128::from(after) - i128::from(before)),
+                _ => String::new(),
+            };
+            vec![one_line(&table.name), status.to_owned(), number(table.rows_before), number(table.rows_after), delta]
+        });
+        lines.push_str(&text::table(&["TABLE", "STATUS", ">BEFORE", ">AFTER", ">ROWS"], rows));
+        if !self.schema_equal {
+            lines.push_str("the schema differs\n");
+        }
+        lines
+    }
+}
+
+struct Side {
+    name: String,
+    tables: Vec<Table>,
+    schema: Option<RowDigest>,
+}
+
+/// Runs the command.
+pub fn run(args: &DiffArgs, context: &Context) -> Result<DiffReport> {
+    let catalog = context.open_catalog()?;
+    let before = catalog.find(&args.snapshot, &(&args.narrow).into())?;
+    let (before, _) = catalog.manifest(&before.id)?;
+    let after = match &args.other {
+        Some(other) => other_side(other, &catalog, args)?,
+        None => {
+            let path = origin_path(&before, &context.host).ok_or_else(|| {
+                Error::usage(format!("{} came from another machine, {}", before.id, before.origin))
+                    .hint("name what to compare it with")
+            })?;
+            live(&path)?
+        }
+    };
+    let before = of_manifest(before)?;
+    let tables = compare(&before.tables, &after.tables);
+    let schema_equal = before.schema == after.schema;
+    let equal = schema_equal && tables.iter().all(|table| table.status == Status::Same);
+    Ok(DiffReport { equal, before: before.name, after: after.name, schema_equal, tables })
+}
+
+fn other_side(other: &str, catalog: &Catalog, args: &DiffArgs) -> Result<Side> {
+    let looks_like_a_source = other.contains(['/', '\\']) || other.contains("://") || Path::new(other).exists();
+    if looks_like_a_source {
+        return live(&parse_source(other)?);
+    }
+    let listed = catalog
+        .find(other, &(&args.narrow).into())
+        .map_err(|error| error.hint("name a snapshot ('lifeboat list' shows them) or a database file"))?;
+    of_manifest(catalog.manifest(&listed.id)?.0)
+}
+
+fn of_manifest(manifest: Manifest) -> Result<Side> {
+    let facts = manifest.sqlite.filter(|facts| facts.health.is_some());
+    let facts =
+        facts.ok_or_else(|| Error::usage(format!("{} holds raw bytes, and has no tables to compare", manifest.id)))?;
+    Ok(Side { name: manifest.id.to_string(), tables: manifest.tables, schema: facts.schema_digest })
+}
+
+fn live(path: &Path) -> Result<Side> {
+    let path = source::locate(path)?;
+    let survey = survey::survey_live(&path)?;
+    Ok(Side { name: path.display().to_string(), tables: survey.tables, schema: survey.schema_digest })
+}
+
+fn compare(before: &[Table], after: &[Table]) -> Vec<TableDiff> {
+    let find = |tables: &[Table], name: &str| tables.iter().find(|table| table.name == name).cloned();
+    let mut names: Vec<&String> = before.iter().chain(after).map(|table| &table.name).collect();
+    names.sort();
+    names.dedup();
+    let one = |name: &String| {
+        let (old, new) = (find(before, name), find(after, name));
+        let columns_changed = matches!((&old, &new), (Some(old), Some(new)) if old.columns != new.columns);
+        let only_counted =
+            matches!((&old, &new), (Some(old), Some(new)) if old.digest.is_none() || new.digest.is_none());
+        let status = match (&old, &new) {
+            (None, _) => Status::Added,
+            (_, None) => Status::Removed,
+            (Some(old), Some(new)) if old.rows == new.rows && old.digest == new.digest && !columns_changed => {
+                Status::Same
+            }
+            _ => Status::Changed,
+        };
+        TableDiff {
+            name: name.clone(),
+            status,
+            rows_before: old.and_then(|table| table.rows),
+            rows_after: new.and_then(|table| table.rows),
+            columns_changed,
+            only_counted,
+        }
+    };
+    names.into_iter().map(one).collect()
+}

@@ -1,0 +1,253 @@
+//! `extract`: what is in an archive, as files or on stdout.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::fetch::{self, Opened};
+use super::{Context, NarrowArgs, Report};
+use crate::archive::{Entry, MANIFEST_PATH, Visitor, tar_header};
+use crate::engine::sqlite::dump::{DumpFormat, dump_table};
+use crate::engine::sqlite::target::folder_of;
+use crate::error::{Error, IoContext, Kind, Result, one_line};
+use crate::manifest::Manifest;
+use crate::scratch::{create_file, create_folder, require_space, sync_folder};
+use crate::text;
+
+/// Gets the archive's files, one of them, or one table
+#[derive(Args, Clone, Debug)]
+pub struct ExtractArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
+    pub snapshot: String,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    pub narrow: NarrowArgs,
+    /// A folder (new or empty) for the whole archive, a file (new) for one entry or table, - for stdout
+    #[arg(long, value_name = "PATH")]
+    pub to: Option<PathBuf>,
+    /// Only this entry of the archive, such as manifest.json
+    #[arg(long, value_name = "PATH", conflicts_with = "table")]
+    pub entry: Option<String>,
+    /// Only this table, as text
+    #[arg(long, value_name = "NAME")]
+    pub table: Option<String>,
+    /// How a table is written: sql (loses nothing) or csv
+    #[arg(long, value_name = "FORMAT", default_value = "sql", requires = "table")]
+    pub format: DumpFormat,
+}
+
+/// One file that was written.
+#[derive(Debug, Serialize)]
+pub struct ExtractedFile {
+    /// Where it is.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// The files that were written.
+#[derive(Debug, Serialize)]
+pub struct ExtractReport {
+    /// The snapshot.
+    pub id: String,
+    /// None where all went to stdout.
+    pub files: Vec<ExtractedFile>,
+}
+
+impl Report for ExtractReport {
+    fn text(&self) -> String {
+        self.files.iter().map(|file| format!("{}  {}\n", one_line(&file.path), text::bytes(file.bytes))).collect()
+    }
+}
+
+/// Where the content goes.
+enum Destination<'a> {
+    Path(&'a Path),
+    Stdout,
+}
+
+/// Runs the command; what does not go to files goes to `stdout`.
+pub fn run(args: &ExtractArgs, json: bool, context: &Context, stdout: &mut dyn Write) -> Result<ExtractReport> {
+    let whole = args.entry.is_none() && args.table.is_none();
+    let destination = match &args.to {
+        Some(path) if path.as_os_str() == "-" => Destination::Stdout,
+        Some(path) => Destination::Path(path),
+        None if whole => {
+            return Err(
+                Error::usage("where to is not said").hint("name a folder with --to, or - for a tar stream on stdout")
+            );
+        }
+        None => Destination::Stdout,
+    };
+    if json && matches!(destination, Destination::Stdout) {
+        return Err(Error::usage("--json and the content cannot both go to stdout").hint("name a file with --to"));
+    }
+    let catalog = context.open_catalog()?;
+    let listed = catalog.find(&args.snapshot, &(&args.narrow).into())?;
+    let opened = fetch::open(&catalog, &listed.id, context)?;
+    let files = match (destination, &args.entry, &args.table) {
+        (Destination::Path(path), None, None) => to_folder(&opened, path, context)?,
+        (Destination::Stdout, None, None) => {
+            check_whole(
+                &opened,
+                &mut TarStream {
+                    out: stdout,
+                    padding: 0,
+                    mtime: opened.manifest.created_at.timestamp().unsigned_abs(),
+                },
+            )?;
+            stdout.write_all(&[0; 1024])?;
+            Vec::new()
+        }
+        (Destination::Path(path), _, _) => vec![to_file(path, &mut |out| one(&opened, args, context, out))?],
+        (Destination::Stdout, _, _) => {
+            one(&opened, args, context, stdout)?;
+            Vec::new()
+        }
+    };
+    Ok(ExtractReport { id: listed.id.to_string(), files })
+}
+
+/// Writes one entry or table.
+fn one(opened: &Opened, args: &ExtractArgs, context: &Context, out: &mut dyn Write) -> Result<()> {
+    if let Some(path) = &args.entry {
+        let entry = opened.reader.entry(path).map_err(|_| {
+            let names: Vec<&str> = opened.reader.entries().iter().map(|entry| entry.path.as_str()).take(10).collect();
+            Error::usage(format!("the snapshot {} has no entry '{}'", opened.manifest.id, one_line(path)))
+                .hint(format!("it has {}", names.join(", ")))
+        })?;
+        return opened.reader.stream_entry(entry, &mut |bytes| Ok(out.write_all(bytes)?));
+    }
+    let table = args.table.as_deref().unwrap_or_default();
+    // An image is pages: one table out of it needs all of it.
+    let scratch = context.scratch.folder(opened.manifest.raw_bytes)?;
+    let image = scratch.path("image.db");
+    opened.fetch_image(image.clone(), context)?;
+    dump_table(&image, table, args.format, out).map(drop)
+}
+
+/// Writes a file that was not there, all at once.
+fn to_file(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> Result<ExtractedFile> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(Error::usage(format!("{} is there already", one_line(&path.display().to_string())))
+            .hint("name a new file, or remove it first"));
+    }
+    let cannot = || format!("cannot write {}", one_line(&path.display().to_string()));
+    let folder = folder_of(path);
+    let temporary = tempfile::NamedTempFile::new_in(folder).io(Kind::Unreachable, cannot)?;
+    let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file());
+    write(&mut out)?;
+    out.flush().io(Kind::Failed, cannot)?;
+    drop(out);
+    temporary.as_file().sync_all().io(Kind::Failed, cannot)?;
+    let file = temporary.persist_noclobber(path).map_err(|error| Error::failed(cannot()).because(error.error))?;
+    sync_folder(folder)?;
+    let bytes = file.metadata().io(Kind::Failed, cannot)?.len();
+    Ok(ExtractedFile { path: path.display().to_string(), bytes })
+}
+
+/// Writes the whole archive into a folder that is new or empty; it appears when all of it is there and proven.
+fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<ExtractedFile>> {
+    let shown = one_line(&path.display().to_string());
+    match fs::read_dir(path) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(Error::usage(format!("{shown} is not empty")).hint("name a new folder, or an empty one"));
+            }
+        }
+        Err(_) if fs::symlink_metadata(path).is_ok() => {
+            return Err(Error::usage(format!("{shown} is not a folder")).hint("name a new folder"));
+        }
+        Err(_) => {}
+    }
+    let parent = folder_of(path);
+    require_space(parent, opened.manifest.raw_bytes)?;
+    let making = tempfile::Builder::new()
+        .prefix(".lifeboat-extract-")
+        .tempdir_in(parent)
+        .io(Kind::Unreachable, || format!("cannot write into {}", parent.display()))?;
+    let mut sink = FolderSink { root: making.path(), file: None };
+    context.progress.start("extracting", opened.manifest.raw_bytes);
+    let checked = check_whole(opened, &mut sink);
+    context.progress.finish();
+    checked?;
+    // Over an empty folder a rename is as good as over nothing; over one that has filled meanwhile it fails.
+    fs::rename(making.path(), path).io(Kind::Failed, || format!("cannot create {shown}"))?;
+    drop(making.keep());
+    sync_folder(parent)?;
+    let file = |entry: &Entry| ExtractedFile { path: path.join(&entry.path).display().to_string(), bytes: entry.bytes };
+    Ok(opened.reader.entries().iter().map(file).collect())
+}
+
+/// Walks the whole archive into `visitor`, and fails where any of it is not as it was written.
+fn check_whole(opened: &Opened, visitor: &mut dyn Visitor) -> Result<()> {
+    let id = &opened.manifest.id;
+    let damaged = |error: Error| {
+        if error.kind == Kind::Problem { error.context(format!("the snapshot {id} is damaged")) } else { error }
+    };
+    let walk = opened.reader.walk(visitor).map_err(damaged)?;
+    if Some(walk.sha256) != opened.manifest.sha256 {
+        return Err(damaged(Error::problem("its archive is another than the manifest names: the SHA-256 is off")));
+    }
+    let inside = opened.reader.read_entry(MANIFEST_PATH, Manifest::MAX_BYTES)?;
+    opened.compare_manifests(&inside).map_err(damaged)
+}
+
+struct FolderSink<'a> {
+    root: &'a Path,
+    file: Option<(File, PathBuf)>,
+}
+
+impl Visitor for FolderSink<'_> {
+    fn start(&mut self, entry: &Entry) -> Result<()> {
+        let mut path = self.root.to_owned();
+        let mut parts = entry.path.split('/').peekable();
+        while let Some(part) = parts.next() {
+            // The path was checked, and a part of it is a name that the writer encoded; long ones are cut by no file system silently.
+            path.push(part);
+            if parts.peek().is_some() && !path.is_dir() {
+                create_folder(&path)?;
+            }
+        }
+        self.file = Some((create_file(&path)?, path));
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        let (file, path) = self.file.as_mut().expect("an entry has started");
+        file.write_all(bytes).io(Kind::Failed, || format!("cannot write {}", path.display()))
+    }
+
+    fn end(&mut self, _: &Entry) -> Result<()> {
+        let (file, path) = self.file.take().expect("an entry has started");
+        file.sync_all().io(Kind::Failed, || format!("cannot sync {}", path.display()))?;
+        sync_folder(folder_of(&path))
+    }
+}
+
+/// Writes the entries as a tar stream again.
+struct TarStream<'a> {
+    out: &'a mut dyn Write,
+    padding: u64,
+    mtime: u64,
+}
+
+impl Visitor for TarStream<'_> {
+    fn start(&mut self, entry: &Entry) -> Result<()> {
+        self.out.write_all(&tar_header(&entry.path, entry.bytes, self.mtime))?;
+        self.padding = entry.bytes.next_multiple_of(512) - entry.bytes;
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.out.write_all(bytes)?)
+    }
+
+    fn end(&mut self, _: &Entry) -> Result<()> {
+        Ok(self.out.write_all(&vec![0; usize::try_from(self.padding).expect("less than a sector")])?)
+    }
+}

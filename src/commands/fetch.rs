@@ -1,0 +1,161 @@
+//! Gets an SQLite image out of an archive and into a file, with every byte of the archive hashed on the way.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::Context;
+use crate::archive::{ArchiveReader, Entry, MANIFEST_PATH, Visitor};
+use crate::catalog::Catalog;
+use crate::engine::sqlite::image::ImageWriter;
+use crate::error::{Error, Result};
+use crate::id::SnapshotId;
+use crate::manifest::Manifest;
+
+/// A snapshot whose manifest was read, and whose archive was found and opened.
+pub(super) struct Opened {
+    /// The manifest outside.
+    pub(super) manifest: Manifest,
+    /// The same, as it stands in the store.
+    pub(super) document: Vec<u8>,
+    /// The archive.
+    pub(super) reader: ArchiveReader,
+}
+
+/// Opens a snapshot; every disagreement between manifest and archive that can be seen without reading blocks is damage.
+pub(super) fn open(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Opened> {
+    let (manifest, document) = catalog.manifest(id)?;
+    let archive = catalog.open_archive(&manifest)?;
+    let damaged = |error: Error| error.context(format!("the snapshot {id} is damaged"));
+    let reader = ArchiveReader::open(archive, context.jobs).map_err(damaged)?;
+    let opened = Opened { manifest, document, reader };
+    opened.check_layout().map_err(damaged)?;
+    Ok(opened)
+}
+
+impl Opened {
+    fn check_layout(&self) -> Result<()> {
+        let manifest = &self.manifest;
+        if self.reader.codec().name() != manifest.codec {
+            return Err(Error::problem(format!(
+                "its archive is {} where the manifest says {}",
+                self.reader.codec().name(),
+                manifest.codec
+            )));
+        }
+        let last = self.reader.entries().last().map(|entry| entry.path.as_str());
+        if last != Some(MANIFEST_PATH) {
+            return Err(Error::problem("its archive does not end with a manifest"));
+        }
+        if let Some(facts) = manifest.sqlite.as_ref().filter(|facts| facts.health.is_some()) {
+            let image = self.reader.entry(&facts.image)?;
+            if image.bytes != manifest.raw_bytes || image.bytes != facts.page_bytes * facts.pages {
+                return Err(Error::problem("the image has another length than the manifest says"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the manifest outside with the one inside.
+    pub(super) fn compare_manifests(&self, inside: &[u8]) -> Result<()> {
+        match Manifest::differences(&self.document, inside)?.as_slice() {
+            [] => Ok(()),
+            fields => Err(Error::problem(format!(
+                "the manifest outside and the one inside the archive differ in: {}",
+                fields.join(", ")
+            ))),
+        }
+    }
+
+    /// Writes the image to `path`, which must not be there. What is there when this returns is exactly what was saved,
+    /// and synced; on failure nothing is left. How long streaming and syncing took, in seconds.
+    pub(super) fn fetch_image(&self, path: PathBuf, context: &Context) -> Result<(f64, f64)> {
+        let id = &self.manifest.id;
+        let damaged = |error: Error| match error.kind {
+            crate::error::Kind::Problem => error.context(format!("the snapshot {id} is damaged")),
+            _ => error.context(format!("cannot restore the snapshot {id}")),
+        };
+        let facts = self.manifest.sqlite.as_ref().filter(|facts| facts.health.is_some()).ok_or_else(|| {
+            Error::usage(format!("{id} holds the raw bytes of a damaged file, and cannot be restored as a database"))
+                .hint(format!("get its files with 'lifeboat extract {id}'"))
+        })?;
+        let clock = Instant::now();
+        let writer = ImageWriter::create(path, self.manifest.raw_bytes)?;
+        let mut sink = Sink { image: &facts.image, writer, current: Current::Other, manifest: Vec::new(), context };
+        context.progress.start("restoring", self.manifest.raw_bytes);
+        let walked = self.reader.walk(&mut sink);
+        context.progress.finish();
+        let check = || {
+            let walk = walked?;
+            if Some(walk.sha256) != self.manifest.sha256 {
+                return Err(Error::problem("its archive is another than the manifest names: the SHA-256 is off"));
+            }
+            self.compare_manifests(&sink.manifest)
+        };
+        check().map_err(damaged)?;
+        let streamed = clock.elapsed().as_secs_f64();
+        sink.writer.finish()?;
+        Ok((streamed, clock.elapsed().as_secs_f64() - streamed))
+    }
+}
+
+struct Sink<'a> {
+    image: &'a str,
+    writer: ImageWriter,
+    current: Current,
+    manifest: Vec<u8>,
+    context: &'a Context,
+}
+
+enum Current {
+    Image,
+    Manifest,
+    Other,
+}
+
+impl Visitor for Sink<'_> {
+    fn start(&mut self, entry: &Entry) -> Result<()> {
+        self.current = match entry.path.as_str() {
+            path if path == self.image => Current::Image,
+            MANIFEST_PATH if entry.bytes > Manifest::MAX_BYTES => {
+                return Err(Error::problem("the manifest inside is too large"));
+            }
+            MANIFEST_PATH => Current::Manifest,
+            _ => Current::Other,
+        };
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        match self.current {
+            Current::Image => {
+                self.context.progress.advance(bytes.len() as u64);
+                self.writer.write(bytes)
+            }
+            Current::Manifest => {
+                self.manifest.extend_from_slice(bytes);
+                Ok(())
+            }
+            Current::Other => Ok(()),
+        }
+    }
+
+    fn end(&mut self, _: &Entry) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Removes a file when dropped, unless it has moved on by then.
+pub(super) struct Temporary(pub(super) PathBuf);
+
+impl Temporary {
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

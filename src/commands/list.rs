@@ -1,0 +1,117 @@
+//! `list`: the snapshots in a store, newest first.
+
+use chrono::Utc;
+use clap::Args;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::json;
+
+use super::{Context, NarrowArgs, Report, snapshot_document};
+use crate::catalog::Described;
+use crate::error::Result;
+use crate::text;
+
+/// Lists snapshots, newest first
+#[derive(Args, Clone, Debug)]
+pub struct ListArgs {
+    /// Which snapshots are meant
+    #[command(flatten)]
+    pub narrow: NarrowArgs,
+    /// Only the newest N
+    #[arg(long, short = 'n', value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+/// The snapshots found.
+#[derive(Debug)]
+pub struct ListReport {
+    /// Newest first.
+    pub snapshots: Vec<Described>,
+    /// Older ones that the limit left out.
+    pub left_out: usize,
+}
+
+impl Serialize for ListReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let document = |described: &Described| match &described.manifest {
+            Ok(manifest) => {
+                let mut document = snapshot_document(manifest, &described.proof);
+                document.remove("tables");
+                document.remove("sqlite");
+                document
+            }
+            // It is there and it is damaged: that is all there is to say of it.
+            Err(error) => {
+                let id = &described.listed.id;
+                let fields = [
+                    ("id", json!(id)),
+                    ("source", json!(id.source())),
+                    ("proof", json!("damaged")),
+                    ("problem", json!(error.message)),
+                ];
+                fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+            }
+        };
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry("snapshots", &self.snapshots.iter().map(document).collect::<Vec<_>>())?;
+        map.end()
+    }
+}
+
+impl Report for ListReport {
+    fn text(&self) -> String {
+        let now = Utc::now();
+        let rows = self.snapshots.iter().map(|described| {
+            let id = &described.listed.id;
+            let age = text::age(id.time(), now);
+            let proof = described.proof.level.name().to_owned();
+            match &described.manifest {
+                Ok(manifest) => vec![
+                    id.to_string(),
+                    age,
+                    manifest.kind.name().to_owned(),
+                    text::bytes(manifest.archive_bytes.unwrap_or(0)),
+                    manifest.rows.to_string(),
+                    proof,
+                    described.proof.restore_seconds.map(text::seconds).unwrap_or_default(),
+                    manifest.tags.join(","),
+                ],
+                Err(_) => {
+                    vec![id.to_string(), age, "?".into(), "?".into(), "?".into(), proof, String::new(), String::new()]
+                }
+            }
+        });
+        let mut text = text::table(&["ID", ">AGE", "KIND", ">SIZE", ">ROWS", "PROOF", ">RESTORE", "TAGS"], rows);
+        if self.left_out > 0 {
+            text.push_str(&format!(
+                "and {} older: --limit {} shows all\n",
+                self.left_out,
+                self.left_out + self.snapshots.len()
+            ));
+        }
+        text
+    }
+}
+
+/// Runs the command. Manifests are read only for the rows shown, unless tags or times choose them.
+pub fn run(args: &ListArgs, context: &Context) -> Result<ListReport> {
+    let catalog = context.open_catalog()?;
+    let mut listed = catalog.list_all(args.narrow.source.as_ref())?;
+    if let Some(before) = args.narrow.before {
+        listed.retain(|listed| listed.id.time() < before);
+    }
+    let limit = args.limit.unwrap_or(usize::MAX);
+    if args.narrow.tag.is_empty() {
+        let left_out = listed.len().saturating_sub(limit);
+        listed.truncate(limit);
+        return Ok(ListReport { snapshots: catalog.describe(listed)?, left_out });
+    }
+    let mut snapshots = catalog.describe(listed)?;
+    let tagged = |described: &Described| {
+        described.manifest.as_ref().is_ok_and(|manifest| args.narrow.tag.iter().all(|tag| manifest.tags.contains(tag)))
+    };
+    snapshots.retain(tagged);
+    let left_out = snapshots.len().saturating_sub(limit);
+    snapshots.truncate(limit);
+    Ok(ListReport { snapshots, left_out })
+}

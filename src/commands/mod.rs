@@ -1,0 +1,246 @@
+//! One file per subcommand: `XArgs` in, `XReport` out; nothing here prints.
+
+pub mod diff;
+pub mod drill;
+pub mod extract;
+mod fetch;
+pub mod list;
+pub mod prune;
+mod readme;
+pub mod restore;
+pub mod show;
+pub mod snapshot;
+pub mod verify;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::catalog::{Catalog, Narrow, ProofSummary};
+use crate::engine::sqlite::target::quote_word;
+use crate::error::{Error, Result, one_line};
+use crate::id::SourceName;
+use crate::manifest::Manifest;
+use crate::progress::Progress;
+use crate::scratch::Scratch;
+use crate::store::{LocalStore, StoreUrl};
+
+/// What every command is given, beside its own arguments.
+pub struct Context {
+    /// The store that the command line names.
+    pub store: Option<StoreUrl>,
+    /// This machine's name, as origins carry it.
+    pub host: String,
+    /// Threads for compressing and decompressing.
+    pub jobs: usize,
+    /// Where temporary files go.
+    pub scratch: Scratch,
+    /// Who watches.
+    pub progress: Arc<dyn Progress>,
+}
+
+/// What a command found and did.
+pub trait Report: Serialize {
+    /// The result for people, on stdout.
+    fn text(&self) -> String;
+
+    /// Failures that did not keep the rest from being done; the first decides the exit code.
+    fn errors(&self) -> &[Error] {
+        &[]
+    }
+
+    /// 0, or what says that something is wrong.
+    fn exit_code(&self) -> u8 {
+        self.errors().first().map_or(0, |error| error.kind.exit_code())
+    }
+}
+
+/// An error as JSON documents carry it.
+#[must_use]
+pub fn error_document(error: &Error) -> Value {
+    json!({
+        "kind": error.kind.name(),
+        "message": error.message,
+        "hint": error.hint,
+        "causes": error.causes(),
+    })
+}
+
+/// One thing that is wrong, as JSON documents carry it.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct Problem {
+    /// A word for the sort of problem.
+    pub kind: String,
+    /// The whole story, causes included, on one line.
+    pub message: String,
+}
+
+impl Problem {
+    /// Tells an error as a problem.
+    #[must_use]
+    pub fn of(kind: &str, error: &Error) -> Self {
+        let mut message = error.message.clone();
+        for cause in error.causes() {
+            message.push_str(": ");
+            message.push_str(&cause);
+        }
+        Problem { kind: kind.to_owned(), message }
+    }
+}
+
+impl Context {
+    fn store_url(&self) -> Result<&StoreUrl> {
+        self.store.as_ref().ok_or_else(|| Error::usage("no store is named").hint("name one with --store FOLDER"))
+    }
+
+    /// Opens the store, which must be there.
+    pub fn open_catalog(&self) -> Result<Catalog> {
+        let StoreUrl::Folder(path) = self.store_url()?;
+        Catalog::open(Box::new(LocalStore::open(path)?))
+    }
+
+    /// Opens the store, or makes it where there is no folder yet, or an empty one; says so.
+    pub fn open_or_create_catalog(&self) -> Result<Catalog> {
+        let StoreUrl::Folder(path) = self.store_url()?;
+        if path.join("lifeboat.json").exists() {
+            return self.open_catalog();
+        }
+        if path.exists() {
+            let store = LocalStore::open(path)?;
+            let foreign = std::fs::read_dir(path)
+                .map_err(|error| Error::unreachable(format!("cannot look into {}", path.display())).because(error))?
+                .flatten()
+                // A fresh file system has this.
+                .find(|entry| entry.file_name() != "lost+found");
+            if let Some(entry) = foreign {
+                return Err(Error::usage(format!("{} is no lifeboat store, and not empty", path.display())).hint(
+                    format!(
+                        "it holds {}; name an empty folder, or one that is not there yet",
+                        one_line(&entry.file_name().to_string_lossy())
+                    ),
+                ));
+            }
+            return self.announce(Catalog::create(Box::new(store))?);
+        }
+        self.announce(Catalog::create(Box::new(LocalStore::create(path)?))?)
+    }
+
+    fn announce(&self, catalog: Catalog) -> Result<Catalog> {
+        tracing::warn!("made a new store in {}", catalog.location());
+        Ok(catalog)
+    }
+}
+
+/// Which snapshot is meant.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NarrowArgs {
+    /// Only snapshots of this source
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<SourceName>,
+    /// Only snapshots with this tag (repeatable: with all of them)
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// Only snapshots taken before then: 2026-11-21, 2026-11-21T17:05 (UTC), RFC 3339, or an age such as 24h
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub before: Option<DateTime<Utc>>,
+}
+
+impl From<&NarrowArgs> for Narrow {
+    fn from(args: &NarrowArgs) -> Self {
+        Narrow { source: args.source.clone(), tags: args.tag.clone(), before: args.before }
+    }
+}
+
+/// Reads a time; what has no zone is UTC, what is a duration is that long ago.
+pub fn parse_time(text: &str) -> Result<DateTime<Utc>> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.with_timezone(&Utc));
+    }
+    for form in ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"] {
+        if let Ok(time) = NaiveDateTime::parse_from_str(text, form) {
+            return Ok(time.and_utc());
+        }
+    }
+    if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        return Ok(date.and_hms_opt(0, 0, 0).expect("midnight exists").and_utc());
+    }
+    let ago = crate::duration::parse_duration(text).ok().and_then(|ago| Utc::now().checked_sub_signed(ago));
+    ago.ok_or_else(|| {
+        Error::usage(format!("'{}' is no time", one_line(text)))
+            .hint("write 2026-11-21, 2026-11-21T17:05, 2026-11-21T17:05:00Z or 24h")
+    })
+}
+
+/// A source as a person names it.
+pub fn parse_source(text: &str) -> Result<PathBuf> {
+    if let Some(rest) = text.strip_prefix("sqlite://") {
+        // As SQLAlchemy reads it: three slashes start a relative path, four an absolute one.
+        let path = rest.strip_prefix('/').filter(|path| !path.is_empty());
+        let path = path.ok_or_else(|| {
+            Error::usage(format!("'{}' names no file", one_line(text)))
+                .hint("write sqlite:///relative.db or sqlite:////absolute.db")
+        })?;
+        return Ok(PathBuf::from(path.split('?').next().unwrap_or(path)));
+    }
+    if let Some((scheme, _)) = text.split_once("://") {
+        return Err(Error::usage(format!("this lifeboat knows no sources of the kind {}://", one_line(scheme)))
+            .hint("name an SQLite file"));
+    }
+    if text.is_empty() {
+        return Err(Error::usage("a source has an empty name").hint("name an SQLite file"));
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// The path in an origin that is of this machine.
+pub(crate) fn origin_path(manifest: &Manifest, host: &str) -> Option<PathBuf> {
+    manifest.origin.path.as_ref().filter(|_| manifest.origin.host == host).map(PathBuf::from)
+}
+
+/// A snapshot as JSON documents carry it: its manifest, and what its tests showed.
+#[must_use]
+pub fn snapshot_document(manifest: &Manifest, proof: &ProofSummary) -> Map<String, Value> {
+    let Ok(Value::Object(mut document)) = serde_json::to_value(manifest) else { return Map::new() };
+    document.insert("proof".to_owned(), json!(proof.level.name()));
+    document.insert("proof_at".to_owned(), json!(proof.at));
+    document.insert("restore_seconds".to_owned(), json!(proof.restore_seconds));
+    document
+}
+
+/// A `lifeboat` command that the reader can copy.
+pub(crate) fn command_line(words: &[&str], store: &str) -> String {
+    let mut line = "lifeboat".to_owned();
+    for word in words.iter().copied().chain(["--store", store]) {
+        line.push(' ');
+        line.push_str(&quote_word(word));
+    }
+    line
+}
+
+/// An absolute form of `path`, whether or not anything is there; links in what is there are resolved.
+pub(crate) fn resolve_target(path: &Path) -> Result<PathBuf> {
+    let shown = || one_line(&path.display().to_string());
+    if let Ok(real) = path.canonicalize() {
+        return Ok(real);
+    }
+    // A link that leads nowhere yet is followed too.
+    if let Ok(next) = std::fs::read_link(path) {
+        let next = path.parent().unwrap_or(Path::new(".")).join(next);
+        if next != path && std::fs::symlink_metadata(&next).is_err() {
+            return resolve_target(&next);
+        }
+        return Err(Error::usage(format!("{} is a link that leads nowhere", shown())));
+    }
+    let name = path.file_name().ok_or_else(|| Error::usage(format!("{} names no file", shown())))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = parent.canonicalize().map_err(|error| {
+        Error::unreachable(format!("the folder of {} is not there", shown()))
+            .hint("make it first, or check the path")
+            .because(error)
+    })?;
+    Ok(folder.join(name))
+}

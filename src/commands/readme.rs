@@ -1,0 +1,64 @@
+//! The first entry of every archive: what it is and how to get the data back without this program.
+
+use chrono::{DateTime, Utc};
+
+use crate::engine::sqlite::target::quote_word;
+use crate::error::one_line;
+use crate::id::SnapshotId;
+use crate::manifest::Origin;
+use crate::text;
+
+/// The text for an SQLite snapshot whose image is the entry `image`.
+pub(super) fn sqlite(
+    id: &SnapshotId,
+    origin: &Origin,
+    created_at: DateTime<Utc>,
+    archive: &str,
+    image: &str,
+) -> String {
+    let unpack = if archive.ends_with(".zst") { "tar --zstd -xf" } else { "tar xzf" };
+    let image = quote_word(image);
+    format!(
+        "This is a snapshot of an SQLite database, made by lifeboat {version}.\n\
+         \n\
+         snapshot  {id}\n\
+         taken     {taken}\n\
+         from      {origin}\n\
+         \n\
+         To get the database back with lifeboat (verified on the way):\n\
+         \n\
+         \x20   lifeboat restore {id} --store STORE --to NEW.db\n\
+         \n\
+         By hand, with nothing but tar and sqlite3:\n\
+         \n\
+         \x20   {unpack} {archive}\n\
+         \x20   sqlite3 {image} 'PRAGMA integrity_check'\n\
+         \n\
+         The file is the whole database as it was at one instant, WAL content included. Before you put it\n\
+         in place, stop the program that uses the old one, and move the old file away together with its\n\
+         -wal, -shm and -journal: an old WAL or journal beside the new file would destroy it.\n\
+         \n\
+         manifest.json (the last file) names every table with its number of rows.\n",
+        version = env!("CARGO_PKG_VERSION"),
+        taken = text::time(created_at),
+        origin = one_line(&origin.to_string()),
+    )
+}
+
+/// The text for the raw bytes of a damaged database.
+pub(super) fn raw(id: &SnapshotId, origin: &Origin, created_at: DateTime<Utc>) -> String {
+    format!(
+        "These are the raw bytes of a damaged SQLite database, saved for forensics by lifeboat {version}.\n\
+         \n\
+         snapshot  {id}\n\
+         taken     {taken}\n\
+         from      {origin}\n\
+         \n\
+         SQLite could not open the file. What is left in it may be got out with\n\
+         \n\
+         \x20   sqlite3 FILE '.recover'\n",
+        version = env!("CARGO_PKG_VERSION"),
+        taken = text::time(created_at),
+        origin = one_line(&origin.to_string()),
+    )
+}

@@ -1,0 +1,450 @@
+//! `restore`: puts a snapshot back, and says how to undo it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use clap::Args;
+use serde::Serialize;
+use wildmatch::WildMatch;
+
+use super::fetch::{self, Opened, Temporary};
+use super::snapshot::{Plan, origin_of};
+use super::{Context, NarrowArgs, Report, command_line, origin_path, parse_source, resolve_target};
+use crate::archive::Compression;
+use crate::catalog::Catalog;
+use crate::engine::sqlite::survey::{OnDamage, TableCheck};
+use crate::engine::sqlite::tables::{Overwrite, restore_tables};
+use crate::engine::sqlite::target::{self, LiveTarget, TargetState, folder_of};
+use crate::engine::sqlite::{image, survey};
+use crate::error::{Error, Result, one_line};
+use crate::manifest::{SnapshotKind, Table};
+use crate::scratch::require_space;
+use crate::text;
+
+/// Restores a snapshot, after a safety snapshot of what it overwrites
+#[derive(Args, Clone, Debug)]
+pub struct RestoreArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: String,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    pub narrow: NarrowArgs,
+    /// The database file to write; by default the one the snapshot came from
+    #[arg(long, value_name = "TARGET")]
+    pub to: Option<String>,
+    /// Insist on a new file
+    #[arg(long, conflicts_with = "replace")]
+    pub create: bool,
+    /// Overwrite what is there, even while programs have it open
+    #[arg(long)]
+    pub replace: bool,
+    /// For PostgreSQL only
+    #[arg(long, hide = true)]
+    pub swap: bool,
+    /// For PostgreSQL only
+    #[arg(long, value_name = "SCHEMA", hide = true)]
+    pub beside: Option<String>,
+    /// For PostgreSQL only
+    #[arg(long, hide = true)]
+    pub no_owner: bool,
+    /// Only these tables, into an existing database: a name, or a pattern with * and ? (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub table: Vec<String>,
+    /// Go on without a safety snapshot of what is overwritten
+    #[arg(long)]
+    pub no_safety: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+}
+
+/// One restored table.
+#[derive(Debug, Serialize)]
+pub struct RestoredTable {
+    /// Its name.
+    pub name: String,
+    /// Its rows.
+    pub rows: Option<u64>,
+    /// True where it was compared with the snapshot and is equal.
+    pub ok: bool,
+}
+
+/// What was restored to where.
+#[derive(Debug, Serialize)]
+pub struct RestoreReport {
+    /// The snapshot.
+    pub id: String,
+    /// The file.
+    pub target: String,
+    /// `create`, `replace`, `replace-damaged` or `tables`.
+    pub mode: String,
+    /// True where nothing was done.
+    pub dry_run: bool,
+    /// The snapshot of what was overwritten.
+    pub safety_snapshot: Option<String>,
+    /// The command that brings back what was there before.
+    pub undo: Option<String>,
+    /// Every table, with its rows.
+    pub tables: Vec<RestoredTable>,
+    /// Files that were moved out of the way.
+    pub moved_aside: Vec<String>,
+    /// Reading, hashing, decompressing and writing.
+    pub stream_seconds: f64,
+    /// Waiting for the disk.
+    pub sync_seconds: f64,
+    /// SQLite's checks, row counts and digests.
+    pub check_seconds: f64,
+    /// All of it.
+    pub seconds: f64,
+}
+
+impl Report for RestoreReport {
+    fn text(&self) -> String {
+        let rows: u64 = self.tables.iter().filter_map(|table| table.rows).sum();
+        let done = if self.dry_run { "would be restored" } else { "restored" };
+        let mut lines = format!("{} {done} to {} ({})\n", self.id, one_line(&self.target), self.mode);
+        if self.dry_run {
+            lines.push_str(&format!("  {} tables; nothing was changed\n", self.tables.len()));
+        } else {
+            lines.push_str(&format!(
+                "  {} tables, {rows} rows, compared and equal, in {}\n",
+                self.tables.len(),
+                text::seconds(self.seconds)
+            ));
+        }
+        for path in &self.moved_aside {
+            lines.push_str(&format!("  moved aside: {}\n", one_line(path)));
+        }
+        if let Some(undo) = &self.undo {
+            lines.push_str(&format!("  undo: {undo}\n"));
+        }
+        lines
+    }
+}
+
+/// What is to be done, found out before anything is.
+pub struct RestorePlan {
+    opened: Opened,
+    catalog: Catalog,
+    target: PathBuf,
+    state: TargetState,
+    mode: Mode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Create,
+    Replace,
+    ReplaceDamaged,
+    Tables,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Create => "create",
+            Mode::Replace => "replace",
+            Mode::ReplaceDamaged => "replace-damaged",
+            Mode::Tables => "tables",
+        }
+    }
+}
+
+#[derive(Default)]
+struct Times {
+    stream: f64,
+    sync: f64,
+    check: f64,
+}
+
+impl RestorePlan {
+    /// Finds the snapshot and looks at the target; changes nothing.
+    pub fn make(args: &RestoreArgs, context: &Context) -> Result<Self> {
+        for (flag, given) in [("--swap", args.swap), ("--beside", args.beside.is_some())] {
+            if given {
+                return Err(Error::usage(format!("{flag} does not go with an SQLite snapshot"))
+                    .hint("use --to NEW.db for a copy beside, or --replace to overwrite in place"));
+            }
+        }
+        let catalog = context.open_catalog()?;
+        let listed = catalog.find(&args.snapshot, &(&args.narrow).into())?;
+        let opened = fetch::open(&catalog, &listed.id, context)?;
+        let target = match &args.to {
+            Some(to) => parse_source(to)?,
+            None => origin_path(&opened.manifest, &context.host).ok_or_else(|| {
+                Error::usage(format!("{} came from another machine, {}", listed.id, opened.manifest.origin))
+                    .hint("say where to with --to")
+            })?,
+        };
+        let target = resolve_target(&target)?;
+        let state = target::look(&target)?;
+        let shown = one_line(&target.display().to_string());
+        let mode = match (&state, args.table.is_empty()) {
+            (TargetState::Absent, true) => Mode::Create,
+            (TargetState::Absent, false) => {
+                return Err(Error::usage(format!(
+                    "--table puts tables into an existing database, and {shown} is not there"
+                ))
+                .hint("restore the whole snapshot, without --table"));
+            }
+            (TargetState::Damaged(why), false) => {
+                return Err(Error::usage(format!(
+                    "--table needs a database that can be opened, and {shown} cannot: {why}"
+                ))
+                .hint("restore the whole snapshot over it, with --replace"));
+            }
+            (TargetState::Database { .. }, false) => Mode::Tables,
+            (_, true) if !args.replace => {
+                return Err(Error::usage(format!("{shown} is there already"))
+                    .hint("overwrite it with --replace, or restore to another path with --to"));
+            }
+            (TargetState::Damaged(_), true) => Mode::ReplaceDamaged,
+            (TargetState::Database { .. }, true) => Mode::Replace,
+        };
+        Ok(RestorePlan { opened, catalog, target, state, mode })
+    }
+
+    /// The question to ask a person before anything is overwritten; None where nothing is.
+    #[must_use]
+    pub fn question(&self) -> Option<String> {
+        let target = one_line(&self.target.display().to_string());
+        let manifest = &self.opened.manifest;
+        let what = match self.mode {
+            Mode::Create => return None,
+            Mode::Replace | Mode::ReplaceDamaged => "the whole content of",
+            Mode::Tables => "tables in",
+        };
+        let age = text::age(manifest.created_at, Utc::now());
+        Some(format!("Replace {what} {target} by {} ({age} old, {} rows)?", manifest.id, manifest.rows))
+    }
+
+    /// Carries the plan out.
+    pub fn run(self, args: &RestoreArgs, context: &Context) -> Result<RestoreReport> {
+        let clock = Instant::now();
+        let manifest = &self.opened.manifest;
+        let stamp = Utc::now().format("%Y%m%dT%H%M%S%3fZ").to_string();
+        let chosen = self.choose_tables(args)?;
+        let mut report = RestoreReport {
+            id: manifest.id.to_string(),
+            target: self.target.display().to_string(),
+            mode: self.mode.name().to_owned(),
+            dry_run: args.dry_run,
+            safety_snapshot: None,
+            undo: None,
+            tables: Vec::new(),
+            moved_aside: Vec::new(),
+            stream_seconds: 0.0,
+            sync_seconds: 0.0,
+            check_seconds: 0.0,
+            seconds: 0.0,
+        };
+        if args.dry_run {
+            report.tables = chosen
+                .iter()
+                .map(|table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: false })
+                .collect();
+            return Ok(report);
+        }
+        let mut times = Times::default();
+        let checks = match self.mode {
+            Mode::Create => self.create(&stamp, &mut report, &mut times, context)?,
+            Mode::ReplaceDamaged => self.replace_damaged(&stamp, &mut report, &mut times, context)?,
+            Mode::Replace | Mode::Tables => self.overwrite(args, &chosen, &mut report, &mut times, context)?,
+        };
+        report.tables = checks
+            .into_iter()
+            .map(|check| RestoredTable { name: check.name, rows: check.rows, ok: check.ok })
+            .collect();
+        (report.stream_seconds, report.sync_seconds, report.check_seconds) = (times.stream, times.sync, times.check);
+        report.seconds = clock.elapsed().as_secs_f64();
+        Ok(report)
+    }
+
+    /// The tables that were asked for; every pattern must match one. A name that is a table's goes before a pattern.
+    fn choose_tables(&self, args: &RestoreArgs) -> Result<Vec<&Table>> {
+        let all = &self.opened.manifest.tables;
+        if args.table.is_empty() {
+            return Ok(all.iter().collect());
+        }
+        let mut chosen: Vec<&Table> = Vec::new();
+        for pattern in &args.table {
+            let exact: Vec<&Table> = all.iter().filter(|table| table.name.eq_ignore_ascii_case(pattern)).collect();
+            let wild = WildMatch::new(&pattern.to_lowercase());
+            let ordinary = |table: &&Table| table.kind == "table" && !table.name.starts_with("sqlite_");
+            let found = if exact.is_empty() {
+                all.iter().filter(ordinary).filter(|table| wild.matches(&table.name.to_lowercase())).collect()
+            } else {
+                exact
+            };
+            if found.is_empty() {
+                return Err(Error::usage(format!(
+                    "the snapshot {} has no table {}",
+                    self.opened.manifest.id,
+                    one_line(pattern)
+                ))
+                .hint(format!("'lifeboat show {}' lists its tables", self.opened.manifest.id)));
+            }
+            for table in found {
+                if !chosen.iter().any(|other| other.name == table.name) {
+                    chosen.push(table);
+                }
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Streams the image to `path` and checks it there.
+    fn fetch_and_check(
+        &self,
+        path: PathBuf,
+        times: &mut Times,
+        context: &Context,
+    ) -> Result<(Temporary, Vec<TableCheck>)> {
+        let temporary = Temporary(path.clone());
+        (times.stream, times.sync) = self.opened.fetch_image(path, context)?;
+        let clock = Instant::now();
+        let checks = image::check(temporary.path(), &self.opened.manifest).map_err(|error| {
+            error.context(format!("the image of {} did not pass its checks", self.opened.manifest.id))
+        })?;
+        times.check = clock.elapsed().as_secs_f64();
+        Ok((temporary, checks))
+    }
+
+    /// A name for the new file beside the target, until it is good.
+    fn beside(&self, stamp: &str) -> PathBuf {
+        let mut name = OsString::from(".");
+        name.push(self.target.file_name().unwrap_or_default());
+        name.push(format!(".lifeboat-{stamp}-{}", std::process::id()));
+        folder_of(&self.target).join(name)
+    }
+
+    fn create(
+        &self,
+        stamp: &str,
+        report: &mut RestoreReport,
+        times: &mut Times,
+        context: &Context,
+    ) -> Result<Vec<TableCheck>> {
+        require_space(folder_of(&self.target), self.opened.manifest.raw_bytes)?;
+        let (image, checks) = self.fetch_and_check(self.beside(stamp), times, context)?;
+        let mode = self.opened.manifest.sqlite.as_ref().map_or(0o600, |facts| facts.file_mode);
+        target::set_mode(image.path(), mode)?;
+        let clock = Instant::now();
+        let moved = target::place_new(image.path(), &self.target, stamp)?;
+        times.sync += clock.elapsed().as_secs_f64();
+        report.moved_aside = moved.iter().map(|path| path.display().to_string()).collect();
+        report.undo = Some(format!("rm {}", target::sh(&self.target)));
+        Ok(checks)
+    }
+
+    fn replace_damaged(
+        &self,
+        stamp: &str,
+        report: &mut RestoreReport,
+        times: &mut Times,
+        context: &Context,
+    ) -> Result<Vec<TableCheck>> {
+        require_space(folder_of(&self.target), self.opened.manifest.raw_bytes)?;
+        let (image, checks) = self.fetch_and_check(self.beside(stamp), times, context)?;
+        let aside = target::replace_damaged(image.path(), &self.target, stamp)?;
+        report.moved_aside = vec![aside.display().to_string()];
+        report.undo = Some(target::undo_damaged(&self.target, &aside));
+        Ok(checks)
+    }
+
+    /// Over a live database: the image is made and checked in scratch, a safety snapshot is taken, then all changes at once.
+    fn overwrite(
+        &self,
+        args: &RestoreArgs,
+        chosen: &[&Table],
+        report: &mut RestoreReport,
+        times: &mut Times,
+        context: &Context,
+    ) -> Result<Vec<TableCheck>> {
+        let manifest = &self.opened.manifest;
+        let facts =
+            manifest.sqlite.as_ref().ok_or_else(|| Error::problem("the manifest is not of an SQLite snapshot"))?;
+        let TargetState::Database { page_bytes, bytes, encoding } = &self.state else {
+            return Err(Error::failed("the target has changed meanwhile"));
+        };
+        if page_bytes.is_some() && *bytes > 0 && !manifest.tables.is_empty() && *encoding != facts.encoding {
+            return Err(Error::usage(format!(
+                "the target's text encoding is {encoding}, the snapshot's {}",
+                facts.encoding
+            ))
+            .hint("restore to a new path, stop the program that uses the old file, and move the new one in place"));
+        }
+        let scratch = context.scratch.folder(manifest.raw_bytes * 2)?;
+        require_space(folder_of(&self.target), target::replace_bytes(&self.target, manifest.raw_bytes))?;
+        let (image, mut checks) = self.fetch_and_check(scratch.path("image.db"), times, context)?;
+        let clock = Instant::now();
+        image::leave_wal(image.path())?;
+        if self.mode == Mode::Replace && page_bytes.is_some_and(|page_bytes| page_bytes != facts.page_bytes) {
+            let page_bytes = page_bytes.expect("seen just above");
+            tracing::info!(
+                "the target has pages of {page_bytes} bytes, the snapshot of {}: converting",
+                facts.page_bytes
+            );
+            image::set_page_bytes(image.path(), page_bytes)?;
+            checks = image::check(image.path(), manifest)?;
+        }
+        times.check += clock.elapsed().as_secs_f64();
+        let mut live = LiveTarget::open(&self.target)?;
+        if !args.no_safety {
+            let safety = self.save_safety(context)?;
+            let undo = ["restore", &safety, "--to", &report.target, "--replace"];
+            report.undo = Some(command_line(&undo, &self.catalog.location()));
+            report.safety_snapshot = Some(safety);
+        }
+        let told = |error: Error| match &report.safety_snapshot {
+            Some(safety) => {
+                error.context(format!("cannot restore {} (the safety snapshot {safety} was taken)", manifest.id))
+            }
+            None => error,
+        };
+        let clock = Instant::now();
+        if self.mode == Mode::Tables {
+            let overwrite = if args.replace { Overwrite::Replace } else { Overwrite::Refuse };
+            return restore_tables(&live, image.path(), chosen, overwrite, !args.no_safety).map_err(told);
+        }
+        live.replace_with(image.path(), !args.no_safety).map_err(told)?;
+        times.sync += clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        let found = survey::compare(&manifest.tables, &survey::survey_live(&self.target)?.tables);
+        times.check += clock.elapsed().as_secs_f64();
+        if let Err(error) = survey::require_all(&found) {
+            if !live.was_written_to() {
+                return Err(told(error));
+            }
+            tracing::warn!("other programs have written to {} since it was restored", one_line(&report.target));
+        }
+        Ok(checks)
+    }
+
+    /// Saves what is about to be overwritten, into the same store.
+    fn save_safety(&self, context: &Context) -> Result<String> {
+        let plan = Plan {
+            path: &self.target,
+            name: self.opened.manifest.source.clone(),
+            origin: origin_of(&self.target, &context.host)?,
+            kind: SnapshotKind::Safety,
+            tags: vec!["safety".to_owned()],
+            compression: Compression::default(),
+            max_lock: Duration::from_secs(300),
+            on_damage: OnDamage::Note,
+            allow_empty: true,
+            previous: None,
+        };
+        let saved = plan.run(&self.catalog, context).map_err(|error| {
+            let error = error.context("cannot save what would be overwritten; nothing was changed");
+            if error.hint.is_none() { error.hint("--no-safety goes on without a way back") } else { error }
+        })?;
+        Ok(saved.id.to_string())
+    }
+}

@@ -1,0 +1,130 @@
+//! `show`: one snapshot, and the exact commands that restore it.
+
+use clap::Args;
+use serde::{Serialize, Serializer};
+use serde_json::json;
+
+use super::{Context, NarrowArgs, Report, command_line, origin_path, snapshot_document};
+use crate::catalog::ProofSummary;
+use crate::error::{Result, one_line};
+use crate::manifest::Manifest;
+use crate::text;
+
+/// Shows a snapshot's manifest, and the commands that restore it
+#[derive(Args, Clone, Debug)]
+pub struct ShowArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
+    pub snapshot: String,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    pub narrow: NarrowArgs,
+}
+
+/// One snapshot.
+#[derive(Debug)]
+pub struct ShowReport {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// What its tests showed.
+    pub proof: ProofSummary,
+    /// The commands that restore it, with what each does.
+    pub restore: Vec<(&'static str, String)>,
+}
+
+impl Serialize for ShowReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut document = snapshot_document(&self.manifest, &self.proof);
+        let commands: Vec<&String> = self.restore.iter().map(|(_, command)| command).collect();
+        document.insert("restore".to_owned(), json!(commands));
+        document.serialize(serializer)
+    }
+}
+
+impl Report for ShowReport {
+    fn text(&self) -> String {
+        let manifest = &self.manifest;
+        let proof = match self.proof.at {
+            Some(at) => format!("{} at {}", self.proof.level.name(), text::time(at)),
+            None => self.proof.level.name().to_owned(),
+        };
+        let mut lines = format!(
+            "snapshot  {}\nkind      {}\nfrom      {} ({} {})\ntaken     {} in {}\nsize      {} in {}\nsha256    {}\nproof     {proof}\n",
+            manifest.id,
+            manifest.kind.name(),
+            manifest.origin,
+            manifest.engine,
+            manifest.server_version,
+            text::time(manifest.created_at),
+            text::seconds(manifest.seconds),
+            text::bytes(manifest.raw_bytes),
+            text::bytes(manifest.archive_bytes.unwrap_or(0)),
+            manifest.sha256.map(|sha256| sha256.to_string()).unwrap_or_default(),
+        );
+        if let Some(seconds) = self.proof.restore_seconds {
+            lines.push_str(&format!("restores  in {}, checks included\n", text::seconds(seconds)));
+        }
+        if !manifest.tags.is_empty() {
+            lines.push_str(&format!("tags      {}\n", one_line(&manifest.tags.join(", "))));
+        }
+        if let Some(facts) = &manifest.sqlite {
+            lines.push_str(&format!(
+                "database  {} pages of {}, journal mode {}\n",
+                facts.pages, facts.page_bytes, facts.journal_mode
+            ));
+            for fault in facts.health.iter().flat_map(|health| &health.integrity).take(5) {
+                lines.push_str(&format!("fault     {fault}\n"));
+            }
+            for orphan in facts.health.iter().flat_map(|health| &health.orphans) {
+                lines.push_str(&format!(
+                    "fault     {} rows of {} without their parent in {}\n",
+                    orphan.rows,
+                    one_line(&orphan.table),
+                    one_line(&orphan.parent)
+                ));
+            }
+        }
+        lines.push('\n');
+        let rows = manifest.tables.iter().map(|table| {
+            let number = |value: Option<u64>| value.map_or("?".to_owned(), |value| value.to_string());
+            let note = table.reason.as_deref().unwrap_or(if table.kind == "table" { "" } else { &table.kind });
+            vec![one_line(&table.name), number(table.rows), number(table.bytes), note.to_owned()]
+        });
+        lines.push_str(&text::table(&["TABLE", ">ROWS", ">BYTES", "NOTE"], rows));
+        lines.push('\n');
+        for (what, command) in &self.restore {
+            lines.push_str(&format!("{what}:\n  {command}\n"));
+        }
+        lines
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
+    let catalog = context.open_catalog()?;
+    let listed = catalog.find(&args.snapshot, &(&args.narrow).into())?;
+    let (manifest, _) = catalog.manifest(&listed.id)?;
+    let proof = catalog.proof(&listed)?;
+    let store = catalog.location();
+    let id = manifest.id.to_string();
+    let mut restore = Vec::new();
+    if manifest.sqlite.as_ref().is_some_and(|facts| facts.health.is_some()) {
+        let copy = format!("{}-restored.db", manifest.source);
+        restore.push(("to look at it, as a new file", command_line(&["restore", &id, "--to", &copy], &store)));
+        match origin_path(&manifest, &context.host).and_then(|path| path.to_str().map(str::to_owned)) {
+            Some(path) => {
+                restore.push((
+                    "to put it back where it came from",
+                    command_line(&["restore", &id, "--to", &path, "--replace"], &store),
+                ));
+            }
+            None => restore.push((
+                "over another database",
+                command_line(&["restore", &id, "--to", "TARGET.db", "--replace"], &store),
+            )),
+        }
+    } else {
+        restore.push(("to get the raw files", command_line(&["extract", &id, "--to", "DIR"], &store)));
+    }
+    Ok(ShowReport { manifest, proof, restore })
+}

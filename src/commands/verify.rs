@@ -1,0 +1,183 @@
+//! `verify`: reads snapshots and says what of them is not as it was written.
+
+use std::time::Instant;
+
+use chrono::Utc;
+use clap::Args;
+use serde::Serialize;
+
+use super::{Context, NarrowArgs, Problem, Report, fetch};
+use crate::archive::MANIFEST_PATH;
+use crate::catalog::{Catalog, Listed, Proof, ProofLevel};
+use crate::error::{Error, Kind, Result, one_line};
+use crate::manifest::Manifest;
+use crate::text;
+
+/// Reads every byte of a snapshot and compares all hashes
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
+    pub snapshot: String,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    pub narrow: NarrowArgs,
+    /// All snapshots (of --source, where given)
+    #[arg(long, conflicts_with_all = ["snapshot", "tag", "before"])]
+    pub all: bool,
+    /// Only manifests, indexes and sizes: finds what is missing or cut short, not what has rotted
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// What the test of one snapshot showed.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// The snapshot.
+    pub id: String,
+    /// `verified`, `drilled`, `damaged`, or `none` where nothing but metadata was read.
+    pub level: &'static str,
+    /// True where nothing is wrong.
+    pub ok: bool,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// How long it took.
+    pub seconds: f64,
+    /// How long the restore in a drill took, checks included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore_seconds: Option<f64>,
+}
+
+/// What the tests of some snapshots showed.
+#[derive(Debug, Serialize)]
+pub struct VerifyReport {
+    /// True where nothing is wrong with any.
+    pub ok: bool,
+    /// One for each.
+    pub snapshots: Vec<Outcome>,
+}
+
+impl Report for VerifyReport {
+    fn text(&self) -> String {
+        let mut lines = String::new();
+        for outcome in &self.snapshots {
+            let verdict = match (outcome.ok, outcome.level) {
+                (true, "none") => "complete (quick look)",
+                (true, level) => level,
+                (false, _) => "DAMAGED",
+            };
+            let restore = outcome
+                .restore_seconds
+                .map(|seconds| format!(", restored in {}", text::seconds(seconds)))
+                .unwrap_or_default();
+            lines.push_str(&format!("{}  {verdict}  ({}{restore})\n", outcome.id, text::seconds(outcome.seconds)));
+            for problem in &outcome.problems {
+                lines.push_str(&format!("  {}\n", problem.message));
+            }
+        }
+        lines
+    }
+
+    fn exit_code(&self) -> u8 {
+        if self.ok { 0 } else { Kind::Problem.exit_code() }
+    }
+}
+
+/// Runs the command; a test of nothing fails.
+pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
+    let catalog = context.open_catalog()?;
+    let listed = if args.all {
+        catalog.list_all(args.narrow.source.as_ref())?
+    } else {
+        vec![catalog.find(&args.snapshot, &(&args.narrow).into())?]
+    };
+    if listed.is_empty() {
+        return Err(Error::not_found(format!("there is no snapshot to verify in {}", one_line(&catalog.location())))
+            .hint("take one with 'lifeboat snapshot'"));
+    }
+    let mut snapshots = Vec::new();
+    for listed in &listed {
+        let clock = Instant::now();
+        let problems = match problems(&catalog, listed, args.quick, context) {
+            // Pruned while the others were read.
+            Err(error) if error.kind == Kind::NotFound && args.all => continue,
+            other => other?,
+        };
+        let level = match (problems.is_empty(), args.quick) {
+            (false, _) => ProofLevel::Damaged,
+            (true, true) => ProofLevel::None,
+            (true, false) => ProofLevel::Verified,
+        };
+        let seconds = clock.elapsed().as_secs_f64();
+        if level != ProofLevel::None {
+            keep_proof(&catalog, listed, level, seconds, None, &problems, context);
+        }
+        snapshots.push(Outcome {
+            id: listed.id.to_string(),
+            level: level.name(),
+            ok: problems.is_empty(),
+            problems,
+            seconds,
+            restore_seconds: None,
+        });
+    }
+    Ok(VerifyReport { ok: snapshots.iter().all(|outcome| outcome.ok), snapshots })
+}
+
+/// Keeps the outcome in the store; where that cannot be, the outcome stands all the same.
+pub(super) fn keep_proof(
+    catalog: &Catalog,
+    listed: &Listed,
+    level: ProofLevel,
+    seconds: f64,
+    restore_seconds: Option<f64>,
+    problems: &[Problem],
+    context: &Context,
+) {
+    let proof = Proof {
+        id: listed.id.clone(),
+        level,
+        at: Utc::now(),
+        host: context.host.clone(),
+        seconds,
+        restore_seconds,
+        problems: problems.iter().take(10).map(|problem| problem.message.clone()).collect(),
+    };
+    if let Err(error) = catalog.record_proof(&proof) {
+        tracing::warn!("the outcome for {} could not be kept in the store: {error}", listed.id);
+    }
+}
+
+/// Everything that is wrong with a snapshot; an error where it cannot be told.
+fn problems(catalog: &Catalog, listed: &Listed, quick: bool, context: &Context) -> Result<Vec<Problem>> {
+    let opened = match fetch::open(catalog, &listed.id, context) {
+        Err(error) if error.kind == Kind::Problem => return Ok(vec![Problem::of("damage", &error)]),
+        other => other?,
+    };
+    let mut found = Vec::new();
+    if !quick {
+        context.progress.start(&format!("verifying {}", listed.id), 0);
+        let walk = opened.reader.inspect();
+        context.progress.finish();
+        let walk = match walk {
+            Err(error) if error.kind == Kind::Problem => return Ok(vec![Problem::of("damage", &error)]),
+            other => other?,
+        };
+        found.extend(walk.problems.iter().map(|error| Problem::of("damage", error)));
+        if Some(walk.sha256) != opened.manifest.sha256 {
+            found.push(Problem {
+                kind: "damage".to_owned(),
+                message: "the archive's SHA-256 is not the one in the manifest".to_owned(),
+            });
+        }
+    }
+    let inside = opened
+        .reader
+        .read_entry(MANIFEST_PATH, Manifest::MAX_BYTES)
+        .and_then(|inside| opened.compare_manifests(&inside));
+    match inside {
+        Err(error) if error.kind == Kind::Problem => found.push(Problem::of("manifest", &error)),
+        other => other?,
+    }
+    Ok(found)
+}

@@ -1,0 +1,157 @@
+//! Connections with the settings that this tool needs, and SQLite's errors in our words.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+
+use crate::error::{Error, Kind, Result, one_line};
+
+/// How long to wait for a lock that somebody else holds.
+pub(super) const BUSY_WAIT: Duration = Duration::from_secs(30);
+
+/// The version of the SQLite library that this program is built with.
+#[must_use]
+pub fn library_version() -> &'static str {
+    rusqlite::version()
+}
+
+/// Fails where the bundled SQLite was built without what snapshots need; called once at the start.
+pub fn check_library() -> Result<()> {
+    let memory = Connection::open_in_memory().map_err(|error| Error::failed("cannot start SQLite").because(error))?;
+    for option in ["ENABLE_DBPAGE_VTAB", "ENABLE_SNAPSHOT"] {
+        let used: rusqlite::Result<bool> =
+            memory.query_row("SELECT sqlite_compileoption_used(?1)", [option], |row| row.get(0));
+        if used != Ok(true) {
+            return Err(Error::failed(format!("this lifeboat was built with an SQLite without {option}"))
+                .hint("build it inside its repository, where .cargo/config.toml sets LIBSQLITE3_FLAGS"));
+        }
+    }
+    Ok(())
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Reads a database that others may be using; changes nothing in it.
+    Source,
+    /// Reads a file that nobody else knows and nobody changes.
+    Image,
+    /// Changes a file that nobody else knows.
+    Scratch,
+    /// Changes a database that others may be using.
+    Target,
+}
+
+/// Opens an existing database. `path` is absolute, links resolved.
+pub(super) fn open(path: &Path, purpose: Purpose) -> Result<Connection> {
+    let name = path.display();
+    let failed = |error| explain(error, &format!("cannot open {}", one_line(&name.to_string())));
+    let writable = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let readable = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = match purpose {
+        // A reader of a WAL database must be able to write its -shm, and one that meets a hot journal to roll it back.
+        Purpose::Source => {
+            Connection::open_with_flags(path, writable).or_else(|_| Connection::open_with_flags(path, readable))
+        }
+        Purpose::Image => Connection::open_with_flags(immutable(path), readable | OpenFlags::SQLITE_OPEN_URI),
+        Purpose::Scratch | Purpose::Target => Connection::open_with_flags(path, writable),
+    };
+    let connection = connection.map_err(failed)?;
+    let set = |config, value| connection.set_db_config(config, value).map(drop);
+    let setup = || {
+        connection.busy_timeout(BUSY_WAIT)?;
+        set(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+        set(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+        set(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        if purpose == Purpose::Source {
+            // The last one to leave must not move the WAL into the file: a snapshot changes nothing.
+            set(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        }
+        if matches!(purpose, Purpose::Source | Purpose::Image) {
+            set(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+            connection.pragma_update(None, "query_only", true)?;
+        }
+        Ok(())
+    };
+    setup().map_err(failed)?;
+    Ok(connection)
+}
+
+/// The URI of a file that does not change while we look: no locks, no WAL, no journal.
+fn immutable(path: &Path) -> String {
+    format!("file:{}?immutable=1", percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC))
+}
+
+/// The name of one of a database's companions: `-wal`, `-shm` or `-journal`.
+pub(super) fn companion(path: &Path, suffix: &str) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(OsStr::new(suffix));
+    name.into()
+}
+
+/// `name` as an SQL identifier.
+pub(super) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Turns SQLite's error into one of ours that says `message`.
+pub(super) fn explain(error: rusqlite::Error, message: &str) -> Error {
+    let code = error.sqlite_error_code();
+    let extended = error.sqlite_error().map_or(0, |inner| inner.extended_code);
+    let (kind, hint) = match code {
+        Some(ErrorCode::DatabaseCorrupt) => {
+            (Kind::Problem, Some("the database is damaged: 'lifeboat list' shows what there is to restore"))
+        }
+        Some(ErrorCode::NotADatabase) => (
+            Kind::Usage,
+            Some(
+                "it is no SQLite database, or an encrypted one; if it was a plain one once, its header is damaged, and --allow-damaged saves its bytes",
+            ),
+        ),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            (Kind::Unreachable, Some("another program holds a lock on it: try again, or stop that program"))
+        }
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            (Kind::Unreachable, Some("a WAL database needs write access to its folder, even to be read"))
+        }
+        Some(ErrorCode::ReadOnly) if extended != ffi::SQLITE_READONLY => (
+            Kind::Unreachable,
+            Some("it needs recovery, or its -shm file cannot be written: run as a user who may write it"),
+        ),
+        Some(ErrorCode::ReadOnly) => (Kind::Failed, Some("it cannot be written: check its permissions")),
+        Some(ErrorCode::DiskFull) => (Kind::Failed, Some("the disk is full: free some space, or use another place")),
+        Some(ErrorCode::OperationInterrupted) => (Kind::Interrupted, None),
+        _ => (Kind::Failed, None),
+    };
+    let wrapped = Error::new(kind, message).because(error);
+    match hint {
+        Some(hint) => wrapped.hint(hint),
+        None => wrapped,
+    }
+}
+
+/// True where SQLite found the file's content, not its circumstances, at fault.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// True where the failure says something of the moment (a lock, an interrupt, the disk), not of the table.
+pub(super) fn is_circumstance(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::OperationInterrupted
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::OutOfMemory
+                | ErrorCode::DiskFull
+                | ErrorCode::CannotOpen
+        )
+    )
+}

@@ -1,0 +1,170 @@
+//! What SQLite's own checks say of a database, and whether that is worse than it was.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+
+use super::connection::{explain, is_circumstance, is_damage, quote};
+use super::survey::list_tables;
+use crate::error::{Result, one_line};
+use crate::manifest::{Health, OrphanRows};
+
+/// Runs `integrity_check` and `foreign_key_check` on `main`.
+///
+/// What a check cannot look at (an index with a collation that is not there, say) is named in
+/// `unchecked`; the rest is checked table by table.
+pub(super) fn examine(connection: &Connection) -> Result<Health> {
+    let mut health = Health::default();
+    match integrity(connection, None) {
+        Ok(faults) => health.integrity = faults,
+        Err(error) if is_damage(&error) => health.integrity = vec![one_line(&error.to_string())],
+        Err(error) if is_circumstance(&error) => return Err(explain(error, "cannot run integrity_check")),
+        Err(_) => {
+            let tables = list_tables(connection).map_err(|error| explain(error, "cannot read the schema"))?;
+            for (table, _) in tables {
+                match integrity(connection, Some(&table)) {
+                    Ok(faults) => health.integrity.extend(faults),
+                    Err(error) if is_circumstance(&error) => return Err(explain(error, "cannot run integrity_check")),
+                    Err(error) => health.unchecked.push(one_line(&format!("integrity of {table}: {error}"))),
+                }
+            }
+            health.integrity.truncate(Health::MAX_FAULTS);
+        }
+    }
+    match orphans(connection, None) {
+        Ok(found) => health.orphans = found,
+        Err(error) if is_damage(&error) => health.unchecked.push(one_line(&format!("foreign keys: {error}"))),
+        Err(error) if is_circumstance(&error) => return Err(explain(error, "cannot run foreign_key_check")),
+        Err(_) => {
+            let tables = list_tables(connection).map_err(|error| explain(error, "cannot read the schema"))?;
+            for (table, _) in tables {
+                match orphans(connection, Some(&table)) {
+                    Ok(found) => health.orphans.extend(found),
+                    Err(error) if is_circumstance(&error) => {
+                        return Err(explain(error, "cannot run foreign_key_check"));
+                    }
+                    Err(error) => health.unchecked.push(one_line(&format!("foreign keys of {table}: {error}"))),
+                }
+            }
+        }
+    }
+    Ok(health)
+}
+
+fn integrity(connection: &Connection, table: Option<&str>) -> rusqlite::Result<Vec<String>> {
+    let sql = match table {
+        Some(table) => format!("PRAGMA main.integrity_check({})", quote(table)),
+        None => format!("PRAGMA main.integrity_check({})", Health::MAX_FAULTS),
+    };
+    let mut statement = connection.prepare(&sql)?;
+    let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+    let mut faults = Vec::new();
+    for row in rows {
+        // One report of damage to a b-tree can be many lines.
+        faults.extend(row?.lines().filter(|line| *line != "ok").map(one_line));
+    }
+    faults.truncate(Health::MAX_FAULTS);
+    Ok(faults)
+}
+
+/// The orphans of one table or of all, summed per foreign key.
+pub(super) fn orphans(connection: &Connection, table: Option<&str>) -> rusqlite::Result<Vec<OrphanRows>> {
+    let sql = match table {
+        Some(table) => format!("PRAGMA main.foreign_key_check({})", quote(table)),
+        None => "PRAGMA main.foreign_key_check".to_owned(),
+    };
+    let mut statement = connection.prepare(&sql)?;
+    let mut rows = statement.query([])?;
+    let mut sums: BTreeMap<(String, String, i64), u64> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        *sums.entry((row.get(0)?, row.get(2)?, row.get(3)?)).or_default() += 1;
+    }
+    Ok(sums.into_iter().map(|((table, parent, key), rows)| OrphanRows { table, parent, key, rows }).collect())
+}
+
+/// True for a line of `integrity_check` that says that values break the schema's rules, not that the file is damaged.
+fn breaks_a_rule(fault: &str) -> bool {
+    [
+        "NULL value in ",
+        "CHECK constraint failed in ",
+        "TEXT value in ",
+        "NUMERIC value in ",
+        "non-INTEGER value in ",
+        "non-BLOB value in ",
+        "non-TEXT value in ",
+        "non-REAL value in ",
+        "non-INT value in ",
+    ]
+    .iter()
+    .any(|start| fault.starts_with(start))
+}
+
+/// The lines of `integrity_check` that mean damage to the file.
+#[must_use]
+pub fn damage(health: &Health) -> Vec<&str> {
+    health.integrity.iter().map(String::as_str).filter(|fault| !breaks_a_rule(fault)).collect()
+}
+
+/// What is wrong now and was not at birth, in words; faults that were there before are none of the restore's.
+#[must_use]
+pub fn new_faults(birth: &Health, now: &Health) -> Vec<String> {
+    // A list that was cut off cannot be compared line by line.
+    let comparable = birth.integrity.len() < Health::MAX_FAULTS;
+    let old = |fault: &String| birth.integrity.contains(fault) || !comparable;
+    let mut faults: Vec<String> = now.integrity.iter().filter(|fault| !old(fault)).cloned().collect();
+    faults.extend(
+        now.unchecked
+            .iter()
+            .filter(|reason| !birth.unchecked.contains(reason))
+            .map(|reason| format!("not checked: {reason}")),
+    );
+    faults.extend(new_orphans(&birth.orphans, &now.orphans));
+    faults
+}
+
+/// The foreign keys that have more orphans than before, in words.
+pub(super) fn new_orphans(before: &[OrphanRows], now: &[OrphanRows]) -> Vec<String> {
+    let count = |orphan: &OrphanRows| {
+        let twin =
+            before.iter().find(|old| (&old.table, &old.parent, old.key) == (&orphan.table, &orphan.parent, orphan.key));
+        orphan.rows.saturating_sub(twin.map_or(0, |old| old.rows))
+    };
+    let more = now.iter().map(|orphan| (orphan, count(orphan))).filter(|(_, rows)| *rows > 0);
+    more.map(|(orphan, rows)| {
+        one_line(&format!("{rows} rows of {} refer to rows of {} that are not there", orphan.table, orphan.parent))
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_new_faults_count() {
+        let orphan = |rows| OrphanRows { table: "a".into(), parent: "b".into(), key: 0, rows };
+        let birth = Health {
+            integrity: vec!["row 1 missing from index i".into()],
+            orphans: vec![orphan(2)],
+            unchecked: vec![],
+        };
+        assert!(new_faults(&birth, &birth).is_empty());
+        assert!(new_faults(&birth, &Health::default()).is_empty());
+        assert_eq!(new_faults(&Health::default(), &birth).len(), 2);
+        let worse = Health { orphans: vec![orphan(3)], ..birth.clone() };
+        assert_eq!(new_faults(&birth, &worse), ["1 rows of a refer to rows of b that are not there"]);
+    }
+
+    #[test]
+    fn broken_rules_are_no_damage() {
+        let health = Health {
+            integrity: vec![
+                "NULL value in t.c".into(),
+                "CHECK constraint failed in t".into(),
+                "wrong # of entries in index i".into(),
+            ],
+            ..Health::default()
+        };
+        assert_eq!(damage(&health), ["wrong # of entries in index i"]);
+    }
+}

@@ -1,0 +1,111 @@
+//! A restored image before anybody else sees it: written, synced, checked, and made to fit its target.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use super::connection::{self, Purpose, explain};
+use super::health;
+use super::survey::{self, OnDamage, TableCheck};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::manifest::Manifest;
+use crate::scratch::create_file;
+
+/// An image being written to a file of its own (0600); removed when dropped before [`finish`](Self::finish).
+pub struct ImageWriter {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl ImageWriter {
+    /// Creates the file; space for `bytes` is reserved where the file system can.
+    pub fn create(path: PathBuf, bytes: u64) -> Result<Self> {
+        let file = create_file(&path)?;
+        if bytes > 0 {
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes) {
+                Err(rustix::io::Errno::NOSPC) => {
+                    drop(ImageWriter { path: path.clone(), file: None });
+                    return Err(Error::failed(format!("no room for {bytes} bytes in {}", path.display()))
+                        .hint("free some space"));
+                }
+                // Whether it can be reserved or not, every write is checked.
+                _ => {}
+            }
+        }
+        Ok(ImageWriter { path, file: Some(file) })
+    }
+
+    /// Adds bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let file = self.file.as_mut().expect("taken only by finish");
+        file.write_all(bytes).io(Kind::Failed, || format!("cannot write {}", self.path.display()))
+    }
+
+    /// Syncs and closes the file; from here on its owner removes it.
+    pub fn finish(mut self) -> Result<()> {
+        let file = self.file.as_ref().expect("taken only here");
+        file.sync_all().io(Kind::Failed, || format!("cannot sync {}", self.path.display()))?;
+        self.file = None;
+        Ok(())
+    }
+}
+
+impl Drop for ImageWriter {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Compares an image with the manifest it came with: the rows and digest of every table, the schema, and
+/// SQLite's own checks. What was wrong at its birth already is no fault of its restore; all else fails.
+pub fn check(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>> {
+    let facts = manifest.sqlite.as_ref().ok_or_else(|| Error::problem("the manifest is not of an SQLite snapshot"))?;
+    let birth = facts.health.as_ref().ok_or_else(|| {
+        Error::usage("this snapshot holds the raw bytes of a damaged file, and cannot be restored as a database")
+            .hint("get its files with 'lifeboat extract'")
+    })?;
+    let (for_survey, for_health) = (connection::open(path, Purpose::Image)?, connection::open(path, Purpose::Image)?);
+    let on_damage = if birth.integrity.is_empty() { OnDamage::Fail } else { OnDamage::Note };
+    let (survey, now) = thread::scope(|scope| {
+        let health = scope.spawn(move || health::examine(&for_health));
+        let survey = survey::survey(&for_survey, on_damage);
+        (survey, health.join().unwrap_or_else(|_| Err(Error::failed("a thread has died"))))
+    });
+    let (survey, now) = (survey?, now?);
+    let tables = survey::compare(&manifest.tables, &survey.tables);
+    survey::require_all(&tables)?;
+    if survey.schema_digest != facts.schema_digest {
+        return Err(Error::problem("the restored schema is not the one of the snapshot"));
+    }
+    match health::new_faults(birth, &now).as_slice() {
+        [] => Ok(tables),
+        [first, rest @ ..] => Err(Error::problem(format!(
+            "SQLite finds faults in the restored image that the source did not have: {first} (and {} more)",
+            rest.len()
+        ))),
+    }
+}
+
+/// Takes a scratch image out of WAL mode, so that it is one file again.
+pub fn leave_wal(path: &Path) -> Result<()> {
+    let cannot = |error| explain(error, "cannot take the restored image out of WAL mode");
+    let connection = connection::open(path, Purpose::Scratch)?;
+    let mode: String =
+        connection.query_row("PRAGMA main.journal_mode = DELETE", [], |row| row.get(0)).map_err(cannot)?;
+    if mode == "delete" { Ok(()) } else { Err(Error::failed("cannot take the restored image out of WAL mode")) }
+}
+
+/// Rewrites a scratch image with pages of another size.
+pub fn set_page_bytes(path: &Path, page_bytes: u64) -> Result<()> {
+    let cannot = |error| {
+        explain(error, &format!("cannot convert the restored image to the target's page size of {page_bytes}"))
+            .hint("restore to a new path, stop the program that uses the old file, and move the new one in place")
+    };
+    let connection = connection::open(path, Purpose::Scratch)?;
+    connection.execute_batch(&format!("PRAGMA main.page_size = {page_bytes}; VACUUM main;")).map_err(cannot)?;
+    let now: i64 = connection.query_row("PRAGMA main.page_size", [], |row| row.get(0)).map_err(cannot)?;
+    if now.unsigned_abs() == page_bytes { Ok(()) } else { Err(Error::failed("the restored image kept its page size")) }
+}

@@ -1,0 +1,403 @@
+//! Takes a snapshot: one state of a database, as an image and as counted, hashed and checked rows.
+//!
+//! In WAL mode the image, the survey and the checks read through three connections that share one
+//! state of the database (`sqlite3_snapshot`), and writers go on undisturbed. In a rollback-journal
+//! mode a reader makes writers wait: there the image is copied to scratch at disk speed, the lock is
+//! let go, and all else reads the copy.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, InterruptHandle, ffi};
+
+use super::connection::{self, Purpose, companion, explain};
+use super::health;
+use super::survey::{self, OnDamage, Survey};
+use crate::error::{Error, IoContext, Kind, Result, one_line};
+use crate::manifest::{Health, SqliteFacts};
+use crate::scratch::{Scratch, ScratchFolder, create_file};
+
+/// How a snapshot is taken.
+#[derive(Clone, Debug)]
+pub struct SourceOptions {
+    /// Where a rollback-journal database is copied to.
+    pub scratch: Scratch,
+    /// The longest that writers may be locked out (rollback-journal mode only).
+    pub max_lock: Duration,
+    /// Whether damage fails the snapshot.
+    pub on_damage: OnDamage,
+}
+
+/// One state of a database, held until it has been read.
+pub struct SourceSnapshot {
+    path: PathBuf,
+    /// Dropped before the spool that it reads.
+    image: Connection,
+    readers: Option<Readers>,
+    _spool: Option<ScratchFolder>,
+    started: DateTime<Utc>,
+    facts: SqliteFacts,
+    wal_bytes: u64,
+}
+
+/// What a snapshot turned out to hold.
+#[derive(Debug)]
+pub struct SourceReport {
+    /// Tables and rows.
+    pub survey: Survey,
+    /// For the manifest; `image` is still empty.
+    pub facts: SqliteFacts,
+    /// The lines of `integrity_check` that mean damage.
+    pub damage: Vec<String>,
+}
+
+/// The threads that read beside the image.
+struct Readers {
+    survey: JoinHandle<Result<Survey>>,
+    health: JoinHandle<Result<Health>>,
+    interrupts: Vec<InterruptHandle>,
+    failed: Arc<AtomicBool>,
+}
+
+/// How often a state that others change under our hands is tried for.
+const SHARE_ATTEMPTS: usize = 1000;
+
+/// How many pages are read between two looks at the clock, the WAL and the other readers.
+const PAGES_PER_LOOK: u64 = 256;
+
+/// The growth of a WAL that is first told of.
+const WAL_GROWTH_TOLD_BYTES: u64 = 256 << 20;
+
+/// Finds the file that a source names: absolute, links resolved; it must be a regular file.
+pub fn locate(path: &Path) -> Result<PathBuf> {
+    let shown = || one_line(&path.display().to_string());
+    let real = path.canonicalize().map_err(|error| {
+        Error::unreachable(format!("cannot find the database {}", shown()))
+            .hint("check the path; in a container, check that its volume is mounted")
+            .because(error)
+    })?;
+    let facts = fs::metadata(&real).io(Kind::Unreachable, || format!("cannot look at {}", shown()))?;
+    if facts.is_dir() {
+        return Err(
+            Error::usage(format!("{} is a folder, not a database file", shown())).hint("name the database file in it")
+        );
+    }
+    if !facts.is_file() {
+        return Err(Error::usage(format!("{} is not a regular file", shown())));
+    }
+    Ok(real)
+}
+
+impl SourceSnapshot {
+    /// Starts a read transaction on the database at `path` (see [`locate`]), and the survey and the checks beside it.
+    pub fn begin(path: &Path, options: &SourceOptions) -> Result<Self> {
+        let wal_bytes = file_bytes(&companion(path, "-wal"));
+        let (image, siblings, mode) = open_shared(path)?;
+        let locked = Instant::now();
+        let started = Utc::now();
+        let mut facts = read_facts(&image, path, mode)?;
+        let (image, siblings, spool) = match siblings {
+            Some(siblings) => (image, siblings, None),
+            None => {
+                let (image, siblings, folder) = spool(image, &facts, options, locked)?;
+                facts.locked_seconds = locked.elapsed().as_secs_f64();
+                (image, siblings, Some(folder))
+            }
+        };
+        let readers = Some(Readers::start(siblings, options.on_damage)?);
+        Ok(SourceSnapshot { path: path.to_owned(), image, readers, _spool: spool, started, facts, wal_bytes })
+    }
+
+    /// When the state that this is of was current.
+    #[must_use]
+    pub fn started(&self) -> DateTime<Utc> {
+        self.started
+    }
+
+    /// Length of the image.
+    #[must_use]
+    pub fn image_bytes(&self) -> u64 {
+        self.facts.page_bytes * self.facts.pages
+    }
+
+    /// Reads the image into `sink`, in order; fails as soon as the survey or a check does.
+    pub fn stream_image(&mut self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut pages = 0u64;
+        let mut told = WAL_GROWTH_TOLD_BYTES;
+        let failed = self.readers.as_ref().map(|readers| Arc::clone(&readers.failed));
+        let read = read_image(&self.image, &self.facts, &mut |page| {
+            if pages.is_multiple_of(PAGES_PER_LOOK) {
+                crate::interrupt::check()?;
+                if failed.as_ref().is_some_and(|failed| failed.load(Ordering::Relaxed)) {
+                    return Err(Error::failed("the survey has failed"));
+                }
+                if self._spool.is_none() && pages.is_multiple_of(64 * PAGES_PER_LOOK) {
+                    let growth = self.wal_growth_bytes();
+                    if growth >= told {
+                        tracing::warn!(
+                            "the WAL of {} has grown by {} MiB, and cannot be reset before this snapshot ends",
+                            self.path.display(),
+                            growth >> 20
+                        );
+                        told = growth.saturating_mul(2);
+                    }
+                }
+            }
+            pages += 1;
+            sink(page)
+        });
+        if failed.is_some_and(|failed| failed.load(Ordering::Relaxed)) {
+            // The readers know why.
+            self.readers.take().map_or(Ok(()), |readers| readers.join().map(drop))?;
+        }
+        read
+    }
+
+    /// Waits for the survey and the checks, and lets the state go.
+    pub fn finish(mut self) -> Result<SourceReport> {
+        let readers = self.readers.take().ok_or_else(|| Error::failed("the survey has failed before"))?;
+        let (survey, health) = readers.join()?;
+        self.facts.wal_growth_bytes = if self.facts.journal_mode == "wal" { self.wal_growth_bytes() } else { 0 };
+        self.facts.schema_digest = survey.schema_digest;
+        let mut damage: Vec<String> = health::damage(&health).into_iter().map(str::to_owned).collect();
+        damage.extend(survey.tables.iter().filter_map(|table| {
+            let reason = table.reason.as_ref().filter(|reason| reason.contains("malformed"))?;
+            Some(format!("{}: {reason}", one_line(&table.name)))
+        }));
+        self.facts.health = Some(health);
+        Ok(SourceReport { survey, facts: self.facts.clone(), damage })
+    }
+
+    fn wal_growth_bytes(&self) -> u64 {
+        file_bytes(&companion(&self.path, "-wal")).saturating_sub(self.wal_bytes)
+    }
+}
+
+impl Drop for SourceSnapshot {
+    fn drop(&mut self) {
+        if let Some(readers) = self.readers.take() {
+            readers.interrupts.iter().for_each(InterruptHandle::interrupt);
+            let _ = readers.join();
+        }
+    }
+}
+
+impl Readers {
+    fn start(siblings: [Connection; 2], on_damage: OnDamage) -> Result<Self> {
+        let failed = Arc::new(AtomicBool::new(false));
+        let interrupts = siblings.iter().map(Connection::get_interrupt_handle).collect();
+        let [for_survey, for_health] = siblings;
+        let (survey_failed, health_failed) = (Arc::clone(&failed), Arc::clone(&failed));
+        let spawn_failed = |error| Error::failed("cannot start a thread").because(error);
+        let note = |flag: &AtomicBool, failed: bool| flag.fetch_or(failed, Ordering::Relaxed);
+        let survey = thread::Builder::new().name("survey".to_owned()).spawn(move || {
+            let result = survey::survey(&for_survey, on_damage);
+            note(&survey_failed, result.is_err());
+            result
+        });
+        let health = thread::Builder::new().name("health".to_owned()).spawn(move || {
+            let result = health::examine(&for_health);
+            // Damage that fails the snapshot anyway need not wait for the image.
+            let fatal = |health: &Health| on_damage == OnDamage::Fail && !health::damage(health).is_empty();
+            let result = result.and_then(|health| if fatal(&health) { Err(damaged(&health)) } else { Ok(health) });
+            note(&health_failed, result.is_err());
+            result
+        });
+        Ok(Readers { survey: survey.map_err(spawn_failed)?, health: health.map_err(spawn_failed)?, interrupts, failed })
+    }
+
+    fn join(self) -> Result<(Survey, Health)> {
+        if self.failed.load(Ordering::Relaxed) {
+            self.interrupts.iter().for_each(InterruptHandle::interrupt);
+        }
+        let died = || Error::failed("a thread has died");
+        let survey = self.survey.join().unwrap_or_else(|_| Err(died()));
+        let health = self.health.join().unwrap_or_else(|_| Err(died()));
+        match (survey, health) {
+            (Ok(survey), Ok(health)) => Ok((survey, health)),
+            // One that was only told to stop is not the cause.
+            (Err(survey), Err(health)) if survey.kind == Kind::Interrupted => Err(health),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
+    }
+}
+
+fn damaged(health: &Health) -> Error {
+    let faults = health::damage(health);
+    let first = faults.first().copied().unwrap_or_default();
+    Error::problem(format!(
+        "the database is damaged: {first}{}",
+        if faults.len() > 1 { format!(" (and {} more)", faults.len() - 1) } else { String::new() }
+    ))
+    .hint("restore an older snapshot, or save what is there with --allow-damaged")
+}
+
+/// Opens a read transaction; for a WAL database also two more on the very same state. The journal mode is `wal` or `delete`.
+fn open_shared(path: &Path) -> Result<(Connection, Option<[Connection; 2]>, &'static str)> {
+    let shown = one_line(&path.display().to_string());
+    let cannot = |error| explain(error, &format!("cannot read {shown}"));
+    let purpose = match begin(&connection::open(path, Purpose::Source)?) {
+        Ok(()) => Purpose::Source,
+        // On a disk that nobody can write to, nobody changes the file.
+        Err(_) if is_frozen(path) => Purpose::Image,
+        Err(error) => return Err(cannot(error)),
+    };
+    let image = connection::open(path, purpose)?;
+    for _ in 0..SHARE_ATTEMPTS {
+        begin(&image).map_err(cannot)?;
+        let mode: String = image.query_row("PRAGMA main.journal_mode", [], |row| row.get(0)).map_err(cannot)?;
+        if mode != "wal" && purpose == Purpose::Source {
+            return Ok((image, None, "delete"));
+        }
+        let siblings = [connection::open(path, purpose)?, connection::open(path, purpose)?];
+        let shared = siblings.iter().try_fold(true, |all, sibling| Ok(all && share_state(&image, sibling)?));
+        if shared.map_err(cannot)? {
+            return Ok((image, Some(siblings), if mode == "wal" { "wal" } else { "delete" }));
+        }
+        image.execute_batch("COMMIT").map_err(cannot)?;
+    }
+    Err(Error::unreachable(format!("{shown} changes too fast for one state of it to be held")))
+}
+
+fn begin(connection: &Connection) -> rusqlite::Result<()> {
+    // The lock is taken by the first SELECT, not by BEGIN.
+    connection.execute_batch("BEGIN; SELECT count(*) FROM main.sqlite_schema;")
+}
+
+/// True where the file is on a disk that is mounted read-only and has no WAL beside it.
+fn is_frozen(path: &Path) -> bool {
+    let read_only =
+        rustix::fs::statvfs(path).is_ok_and(|state| state.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    read_only && file_bytes(&companion(path, "-wal")) == 0 && file_bytes(&companion(path, "-journal")) == 0
+}
+
+/// Opens a read transaction on `sibling` that sees exactly what `first`'s sees; false where that state is gone already.
+fn share_state(first: &Connection, sibling: &Connection) -> rusqlite::Result<bool> {
+    // The WAL must have been opened once before a state can be chosen.
+    sibling.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()))?;
+    match WalState::of(first) {
+        Some(state) => {
+            sibling.execute_batch("BEGIN")?;
+            // SAFETY: both handles are open, `state` is a snapshot that SQLite made, "main" is a C string.
+            let code = unsafe { ffi::sqlite3_snapshot_open(sibling.handle(), c"main".as_ptr(), state.0) };
+            Ok(code == ffi::SQLITE_OK)
+        }
+        None => {
+            // No frame was ever written to this WAL, so `first` reads the file alone and keeps checkpoints
+            // from changing it. If the sibling finds the WAL as empty, both see the same file.
+            begin(sibling)?;
+            Ok(WalState::of(sibling).is_none())
+        }
+    }
+}
+
+/// A state of a WAL database, by SQLite's own measure.
+struct WalState(*mut ffi::sqlite3_snapshot);
+
+impl WalState {
+    /// The state that a read transaction sees; None where no frame was ever written to the WAL (or there is none).
+    fn of(connection: &Connection) -> Option<Self> {
+        let mut state = std::ptr::null_mut();
+        // SAFETY: the handle is open and in a read transaction, "main" is a C string, `state` is a place for a pointer.
+        let code = unsafe { ffi::sqlite3_snapshot_get(connection.handle(), c"main".as_ptr(), &raw mut state) };
+        (code == ffi::SQLITE_OK && !state.is_null()).then_some(WalState(state))
+    }
+}
+
+impl Drop for WalState {
+    fn drop(&mut self) {
+        // SAFETY: made by sqlite3_snapshot_get and freed once.
+        unsafe { ffi::sqlite3_snapshot_free(self.0) }
+    }
+}
+
+fn read_facts(connection: &Connection, path: &Path, journal_mode: &str) -> Result<SqliteFacts> {
+    let number = |pragma: &str| connection.query_row(&format!("PRAGMA main.{pragma}"), [], |row| row.get::<_, i64>(0));
+    let facts = || {
+        Ok(SqliteFacts {
+            image: String::new(),
+            journal_mode: journal_mode.to_owned(),
+            page_bytes: number("page_size")?.unsigned_abs(),
+            pages: number("page_count")?.unsigned_abs(),
+            encoding: connection.query_row("PRAGMA main.encoding", [], |row| row.get(0))?,
+            user_version: number("user_version")?,
+            application_id: number("application_id")?,
+            schema_digest: None,
+            // stat, not open: a descriptor closed here would drop the locks.
+            file_mode: fs::metadata(path).map_or(0o600, |facts| facts.mode() & 0o777),
+            locked_seconds: 0.0,
+            wal_growth_bytes: 0,
+            health: None,
+        })
+    };
+    facts().map_err(|error| explain(error, &format!("cannot read {}", one_line(&path.display().to_string()))))
+}
+
+/// Gives every page of the image to `sink`, in order; fails unless there are exactly as many as there should be.
+fn read_image(connection: &Connection, facts: &SqliteFacts, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let cannot = |error| explain(error, "cannot read the database's pages");
+    let mut statement = connection.prepare("SELECT data FROM sqlite_dbpage('main')").map_err(cannot)?;
+    let mut rows = statement.query([]).map_err(cannot)?;
+    let mut pages = 0;
+    while let Some(row) = rows.next().map_err(cannot)? {
+        match row.get_ref(0).map_err(cannot)? {
+            ValueRef::Blob(page) if page.len() as u64 == facts.page_bytes && pages < facts.pages => sink(page)?,
+            _ => return Err(Error::problem(format!("page {} of the database cannot be read", pages + 1))),
+        }
+        pages += 1;
+    }
+    if pages != facts.pages {
+        return Err(Error::problem(format!(
+            "the database has {pages} pages where its header promises {}",
+            facts.pages
+        )));
+    }
+    Ok(())
+}
+
+/// Copies the image to scratch and opens the copy; the lock on the source is let go as soon as the copy is there.
+fn spool(
+    source: Connection,
+    facts: &SqliteFacts,
+    options: &SourceOptions,
+    locked: Instant,
+) -> Result<(Connection, [Connection; 2], ScratchFolder)> {
+    let bytes = facts.page_bytes * facts.pages;
+    let folder = options.scratch.folder(bytes)?;
+    let path = folder.path("spool.db");
+    let cannot_write = || format!("cannot write {}", path.display());
+    let mut file = std::io::BufWriter::with_capacity(1 << 20, create_file(&path)?);
+    let mut pages = 0u64;
+    read_image(&source, facts, &mut |page| {
+        if pages.is_multiple_of(PAGES_PER_LOOK) {
+            crate::interrupt::check()?;
+            if locked.elapsed() > options.max_lock {
+                let share = 100 * pages / facts.pages.max(1);
+                return Err(Error::failed(format!(
+                    "writers would be locked out for more than {} s: {share}% was read by then",
+                    options.max_lock.as_secs()
+                ))
+                .hint("allow more with --max-lock, or put the database into WAL mode, where readers lock nobody out"));
+            }
+        }
+        pages += 1;
+        file.write_all(page).io(Kind::Failed, cannot_write)
+    })?;
+    file.into_inner().map_err(|error| Error::failed(cannot_write()).because(error.into_error()))?;
+    source.execute_batch("COMMIT").map_err(|error| explain(error, "cannot end the read transaction"))?;
+    drop(source);
+    let open = || connection::open(&path, Purpose::Image);
+    Ok((open()?, [open()?, open()?], folder))
+}
+
+pub(super) fn file_bytes(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |facts| facts.len())
+}

@@ -1,0 +1,208 @@
+//! Counts and hashes the rows of every table, as they are in one state of a database.
+
+use std::path::Path;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row};
+
+use super::connection::{self, Purpose, explain, is_circumstance, is_damage, quote};
+use crate::digest::{RowDigest, RowEncoder};
+use crate::error::{Error, Result, one_line};
+use crate::manifest::{Column, Table};
+
+/// What becomes of damage that is met while rows are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDamage {
+    /// It fails the survey.
+    Fail,
+    /// It is the reason why a table has no digest.
+    Note,
+}
+
+/// The tables of a database and its schema, counted and hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// Every table but `sqlite_schema`, by name.
+    pub tables: Vec<Table>,
+    /// Of type, name, table and SQL of everything in the schema.
+    pub schema_digest: Option<RowDigest>,
+}
+
+impl Survey {
+    /// Rows of all tables that hold rows of their own: a virtual table shows those of its shadows.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().filter(|table| table.kind != "virtual").filter_map(|table| table.rows).sum()
+    }
+}
+
+/// Surveys an image that nobody changes.
+pub fn survey_image(path: &Path) -> Result<Survey> {
+    survey(&connection::open(path, Purpose::Image)?, OnDamage::Fail)
+}
+
+/// Surveys a database as it is at this moment, in one read transaction.
+pub fn survey_live(path: &Path) -> Result<Survey> {
+    let connection = connection::open(path, Purpose::Source)?;
+    connection.execute_batch("BEGIN").map_err(|error| explain(error, "cannot start a read transaction"))?;
+    survey(&connection, OnDamage::Fail)
+}
+
+/// Surveys `main` of a connection that is in a read transaction, or alone.
+pub(super) fn survey(connection: &Connection, on_damage: OnDamage) -> Result<Survey> {
+    let mut tables = Vec::new();
+    let list = match list_tables(connection) {
+        Ok(list) => list,
+        Err(error) if on_damage == OnDamage::Note && is_damage(&error) => Vec::new(),
+        Err(error) => return Err(explain(error, "cannot read the schema")),
+    };
+    for (name, kind) in list {
+        crate::interrupt::check()?;
+        tables.push(survey_table(connection, &name, &kind, on_damage)?);
+    }
+    let schema = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema";
+    let schema_digest = match digest(connection, schema, 4) {
+        Ok((_, _, digest)) => Some(digest),
+        Err(error) if on_damage == OnDamage::Note && is_damage(&error) => None,
+        Err(error) => return Err(explain(error, "cannot read the schema")),
+    };
+    Ok(Survey { tables, schema_digest })
+}
+
+/// Names and kinds (`table`, `virtual`, `shadow`) of all tables in `main`, by name.
+pub(super) fn list_tables(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    let sql = "SELECT name, type FROM pragma_table_list WHERE schema = 'main' \
+               AND type IN ('table', 'virtual', 'shadow') AND name NOT IN ('sqlite_schema', 'sqlite_master') ORDER BY name";
+    let mut statement = connection.prepare(sql)?;
+    let text = |row: &Row<'_>, column| row.get_ref(column).map(|value| text_of(value));
+    statement.query_map([], |row| Ok((text(row, 0)?, text(row, 1)?)))?.collect()
+}
+
+fn text_of(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        _ => String::new(),
+    }
+}
+
+/// The columns of a table; those that a virtual table hides are left out.
+pub(super) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
+    let mut statement = connection
+        .prepare("SELECT name, type, hidden FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 1 ORDER BY cid")?;
+    let rows = statement.query_map([table], |row| {
+        let hidden: i64 = row.get(2)?;
+        Ok(Column { name: text_of(row.get_ref(0)?), declared: text_of(row.get_ref(1)?), generated: hidden != 0 })
+    })?;
+    rows.collect()
+}
+
+/// Counts and hashes one table of `main`.
+pub(super) fn survey_table(connection: &Connection, name: &str, kind: &str, on_damage: OnDamage) -> Result<Table> {
+    let mut table = Table {
+        name: name.to_owned(),
+        rows: None,
+        bytes: None,
+        digest: None,
+        reason: None,
+        kind: kind.to_owned(),
+        columns: Vec::new(),
+    };
+    let read = || {
+        let columns = columns(connection, name)?;
+        let own: Vec<String> =
+            columns.iter().filter(|column| !column.generated).map(|column| quote(&column.name)).collect();
+        // The table itself, never an index that happens to hold all its columns: the two may disagree.
+        let hint = if kind == "virtual" { "" } else { " NOT INDEXED" };
+        let sql = format!("SELECT {} FROM main.{}{hint}", own.join(", "), quote(name));
+        Ok((columns, digest(connection, &sql, own.len())?))
+    };
+    match read() {
+        Ok((columns, (rows, bytes, digest))) => {
+            table.columns = columns;
+            (table.rows, table.bytes, table.digest) = (Some(rows), Some(bytes), Some(digest));
+        }
+        Err(error) => {
+            let message = || format!("cannot read the table {}", one_line(name));
+            if is_circumstance(&error) || (is_damage(&error) && on_damage == OnDamage::Fail) {
+                return Err(explain(error, &message()));
+            }
+            table.reason = Some(one_line(&plain(&error)));
+            table.columns = columns(connection, name).unwrap_or_default();
+            let count = format!("SELECT count(*) FROM main.{}", quote(name));
+            table.rows = connection.query_row(&count, [], |row| row.get::<_, i64>(0)).ok().map(i64::unsigned_abs);
+        }
+    }
+    Ok(table)
+}
+
+/// SQLite's own words, without the statement they were said of.
+fn plain(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Rows, bytes and digest of what a query of `columns` columns returns.
+fn digest(connection: &Connection, sql: &str, columns: usize) -> rusqlite::Result<(u64, u64, RowDigest)> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let (mut count, mut bytes, mut digest) = (0u64, 0u64, RowDigest::default());
+    let mut encoder = RowEncoder::default();
+    while let Some(row) = rows.next()? {
+        encoder.clear();
+        for column in 0..columns {
+            match row.get_ref(column)? {
+                ValueRef::Null => encoder.null(),
+                ValueRef::Integer(value) => encoder.integer(value),
+                ValueRef::Real(value) => encoder.real(value),
+                ValueRef::Text(value) => encoder.text(value),
+                ValueRef::Blob(value) => encoder.blob(value),
+            }
+        }
+        digest.add(encoder.encoded());
+        bytes += encoder.payload_bytes();
+        count += 1;
+    }
+    Ok((count, bytes, digest))
+}
+
+/// One table's expectation and what was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableCheck {
+    /// Its name.
+    pub name: String,
+    /// Rows found; None where it cannot be read.
+    pub rows: Option<u64>,
+    /// True where it is what the manifest says.
+    pub ok: bool,
+}
+
+/// Compares found tables with those of a manifest, digest by digest; a table that is there on one side only is not ok.
+#[must_use]
+pub fn compare(expected: &[Table], found: &[Table]) -> Vec<TableCheck> {
+    let mut checks: Vec<TableCheck> = expected
+        .iter()
+        .map(|table| {
+            let twin = found.iter().find(|other| other.name == table.name);
+            let same = |other: &Table| {
+                other.rows == table.rows && other.digest == table.digest && other.columns == table.columns
+            };
+            TableCheck { name: table.name.clone(), rows: twin.and_then(|other| other.rows), ok: twin.is_some_and(same) }
+        })
+        .collect();
+    let extra = found.iter().filter(|other| !expected.iter().any(|table| table.name == other.name));
+    checks.extend(extra.map(|other| TableCheck { name: other.name.clone(), rows: other.rows, ok: false }));
+    checks
+}
+
+/// Fails, with the names, where a table is not what it should be.
+pub fn require_all(checks: &[TableCheck]) -> Result<()> {
+    let wrong: Vec<String> = checks.iter().filter(|check| !check.ok).map(|check| one_line(&check.name)).collect();
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::problem(format!("rows differ from those of the snapshot in: {}", wrong.join(", "))))
+    }
+}

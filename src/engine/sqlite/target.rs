@@ -1,0 +1,366 @@
+//! What a checked image becomes: a new file, the new content of a live database, or the successor of a damaged one.
+//!
+//! `kill -9` at any instant leaves the old or the new database, whole.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ffi};
+use rustix::fs::{CWD, RenameFlags};
+
+use super::connection::{self, Purpose, companion, explain, is_damage};
+use super::source::file_bytes;
+use crate::error::{Error, IoContext, Kind, Result, one_line};
+use crate::scratch::sync_folder;
+
+/// What is where a restore is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetState {
+    /// Nothing.
+    Absent,
+    /// A database that SQLite can open.
+    Database {
+        /// Bytes of a page; None where it has no page yet.
+        page_bytes: Option<u64>,
+        /// Its length, WAL aside.
+        bytes: u64,
+        /// Its text encoding.
+        encoding: String,
+    },
+    /// A file that SQLite cannot open, and why.
+    Damaged(String),
+}
+
+const COMPANIONS: [&str; 3] = ["-wal", "-journal", "-shm"];
+const PAGES_PER_STEP: i32 = 4096;
+
+/// Looks at what is at `path`, which is absolute, links resolved.
+pub fn look(path: &Path) -> Result<TargetState> {
+    let facts = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(TargetState::Absent),
+        other => other.io(Kind::Unreachable, || format!("cannot look at {}", shown(path)))?,
+    };
+    if !facts.is_file() {
+        return Err(Error::usage(format!("{} is not a regular file", shown(path))).hint("name a file"));
+    }
+    let connection = connection::open(path, Purpose::Source)?;
+    let number = |pragma: &str| connection.query_row(&format!("PRAGMA main.{pragma}"), [], |row| row.get::<_, i64>(0));
+    let look = || {
+        connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()))?;
+        let page_bytes = number("page_size")?.unsigned_abs();
+        let pages = number("page_count")?.unsigned_abs();
+        let encoding = connection.query_row("PRAGMA main.encoding", [], |row| row.get(0))?;
+        Ok(TargetState::Database { page_bytes: (pages > 0).then_some(page_bytes), bytes: page_bytes * pages, encoding })
+    };
+    match look() {
+        Err(error) if is_damage(&error) => Ok(TargetState::Damaged(error.to_string())),
+        other => other.map_err(|error| explain(error, &format!("cannot open {}", shown(path)))),
+    }
+}
+
+fn shown(path: &Path) -> String {
+    one_line(&path.display().to_string())
+}
+
+/// `path` with `suffix` behind its name.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+/// The folder that holds `path`.
+#[must_use]
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Moves an image that lies in the target's folder to the target's name, where nothing may be.
+///
+/// Companions of a database that is gone (a stale WAL or journal would be played into the new one) are
+/// moved aside first; their new names are returned.
+pub fn place_new(image: &Path, target: &Path, stamp: &str) -> Result<Vec<PathBuf>> {
+    let mut moved = Vec::new();
+    for suffix in COMPANIONS {
+        let stale = companion(target, suffix);
+        if fs::symlink_metadata(&stale).is_ok() {
+            let aside = beside(&stale, &format!(".stale-{stamp}"));
+            rename_new(&stale, &aside)?;
+            moved.push(aside);
+        }
+    }
+    rename_new(image, target)?;
+    sync_folder(folder_of(target))?;
+    Ok(moved)
+}
+
+/// Renames, unless something of the new name is there.
+fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    let taken = || {
+        Error::failed(format!("{} has appeared meanwhile, and was left as it is", shown(to)))
+            .hint("overwrite it with --replace")
+    };
+    let renamed = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // File systems without that flag have links, or can only be raced against.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match fs::hard_link(from, to) {
+            Ok(()) => fs::remove_file(from),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(taken()),
+            Err(_) if fs::symlink_metadata(to).is_ok() => return Err(taken()),
+            Err(_) => fs::rename(from, to),
+        },
+        Err(rustix::io::Errno::EXIST) => return Err(taken()),
+        other => other.map_err(io::Error::from),
+    };
+    renamed.io(Kind::Failed, || format!("cannot rename {} to {}", shown(from), shown(to)))
+}
+
+/// Where [`replace_damaged`] moves the old files.
+#[must_use]
+pub fn aside_path(target: &Path, stamp: &str) -> PathBuf {
+    beside(target, &format!(".damaged-{stamp}"))
+}
+
+/// The shell command that puts a damaged database back where it was.
+#[must_use]
+pub fn undo_damaged(target: &Path, aside: &Path) -> String {
+    let mut command = format!("mv -f {} {}", sh(aside), sh(target));
+    for suffix in COMPANIONS {
+        if companion(aside, suffix).exists() {
+            command.push_str(&format!(
+                " && mv -f {} {}",
+                sh(&companion(aside, suffix)),
+                sh(&companion(target, suffix))
+            ));
+        }
+    }
+    command
+}
+
+/// `path` as one word of a shell command.
+#[must_use]
+pub fn sh(path: &Path) -> String {
+    quote_word(&path.display().to_string())
+}
+
+/// Any text as one word of a shell command.
+#[must_use]
+pub fn quote_word(text: &str) -> String {
+    let plain = |b: u8| {
+        b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/' | b':' | b'=' | b'@' | b'%' | b'+' | b',')
+    };
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
+/// Puts an image in the place of a database that SQLite cannot open. The old file and its companions are moved
+/// aside together (see [`aside_path`]); owner and mode go over to the new file. Refused while any process holds the old one.
+pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<PathBuf> {
+    let holders = holders(target)?;
+    if !holders.is_empty() {
+        return Err(Error::unreachable(format!(
+            "{} is damaged, and held open by process {}",
+            shown(target),
+            holders.join(", ")
+        ))
+        .hint("stop the program that uses it, then restore again"));
+    }
+    let aside = aside_path(target, stamp);
+    keep_owner(image, target)?;
+    // First the whole old set under its new name, then the companions away from the old name, last the new file in:
+    // at no time does the new file meet an old WAL or journal.
+    if fs::hard_link(target, &aside).is_err() {
+        fs::copy(target, &aside).io(Kind::Failed, || format!("cannot keep {} as {}", shown(target), shown(&aside)))?;
+    }
+    for suffix in COMPANIONS {
+        let old = companion(target, suffix);
+        if fs::symlink_metadata(&old).is_ok() {
+            rename_new(&old, &companion(&aside, suffix))?;
+        }
+    }
+    sync_folder(folder_of(target))?;
+    fs::rename(image, target).io(Kind::Failed, || format!("cannot rename {} to {}", shown(image), shown(target)))?;
+    sync_folder(folder_of(target))?;
+    Ok(aside)
+}
+
+/// Gives `image` the owner and mode that `old` has.
+fn keep_owner(image: &Path, old: &Path) -> Result<()> {
+    let facts = fs::metadata(old).io(Kind::Failed, || format!("cannot look at {}", shown(old)))?;
+    let mine = fs::metadata(image).io(Kind::Failed, || format!("cannot look at {}", shown(image)))?;
+    if (mine.uid(), mine.gid()) != (facts.uid(), facts.gid()) {
+        std::os::unix::fs::chown(image, Some(facts.uid()), Some(facts.gid()))
+            .io(Kind::Failed, || format!("cannot give {} the owner of {}", shown(image), shown(old)))?;
+    }
+    set_mode(image, facts.mode() & 0o7777)
+}
+
+/// Sets permission bits.
+pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .io(Kind::Failed, || format!("cannot set the mode of {}", shown(path)))
+}
+
+/// The other processes that hold `path` or one of its companions open or locked, as far as this user can see.
+fn holders(path: &Path) -> Result<Vec<String>> {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|facts| (facts.dev(), facts.ino()));
+    let wanted: Vec<_> = [path.to_owned()]
+        .into_iter()
+        .chain(COMPANIONS.map(|suffix| companion(path, suffix)))
+        .filter_map(|path| identity(&path))
+        .collect();
+    let mut found = Vec::new();
+    let own = std::process::id().to_string();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = process.file_name().to_string_lossy().into_owned();
+        if pid == own || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        if descriptors.filter_map(|descriptor| identity(&descriptor.path())).any(|held| wanted.contains(&held)) {
+            found.push(pid);
+        }
+    }
+    // Whoever runs as another user shows by its locks at least. No connection of ours is open to it.
+    let file = File::open(path).io(Kind::Failed, || format!("cannot open {}", shown(path)))?;
+    let all = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
+    if let Ok(Some(lock)) = rustix::process::fcntl_getlk(&file, &all)
+        && let Some(pid) = lock.pid
+    {
+        found.push(pid.as_raw_nonzero().to_string());
+    }
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// A live database that is about to be overwritten: it notices every change that others make from `open` on.
+pub struct LiveTarget {
+    pub(super) connection: Connection,
+    path: PathBuf,
+    version: u32,
+}
+
+impl LiveTarget {
+    /// Opens the database and remembers the state that it is in.
+    pub fn open(path: &Path) -> Result<Self> {
+        let connection = connection::open(path, Purpose::Target)?;
+        let cannot = |error| explain(error, &format!("cannot open {}", shown(path)));
+        connection
+            .execute_batch("PRAGMA main.synchronous = EXTRA; SELECT count(*) FROM main.sqlite_schema;")
+            .map_err(cannot)?;
+        let version = data_version(&connection)?;
+        Ok(LiveTarget { connection, path: path.to_owned(), version })
+    }
+
+    /// Fails where somebody else has changed the database since [`open`](Self::open); call with a lock held.
+    pub(super) fn require_unchanged(&self) -> Result<()> {
+        if data_version(&self.connection)? == self.version {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "{} was written to after the safety snapshot was taken; nothing was changed",
+            shown(&self.path)
+        ))
+        .hint("stop the program that writes to it, or restore again (--no-safety goes on without a way back)"))
+    }
+
+    /// Replaces the whole content, in one transaction of SQLite's backup API: open connections of other processes see
+    /// the old or the new content, and a crash rolls back. Page sizes must be equal where the target has pages.
+    pub fn replace_with(&mut self, image: &Path, expect_unchanged: bool) -> Result<()> {
+        let source = connection::open(image, Purpose::Image)?;
+        // SAFETY: both handles are open and outlive the backup, the names are C strings, and neither
+        // connection is used for anything else until the backup is finished.
+        let backup = unsafe {
+            ffi::sqlite3_backup_init(self.connection.handle(), c"main".as_ptr(), source.handle(), c"main".as_ptr())
+        };
+        let message = format!("cannot overwrite {}", shown(&self.path));
+        if backup.is_null() {
+            return Err(Error::failed(message).because(self.last_error()));
+        }
+        let backup = Backup(backup);
+        // No page yet, but the target's lock.
+        let mut code = backup.step(0);
+        if code == ffi::SQLITE_OK && expect_unchanged {
+            self.require_unchanged()?;
+        }
+        while code == ffi::SQLITE_OK {
+            crate::interrupt::check()?;
+            code = backup.step(PAGES_PER_STEP);
+        }
+        if code != ffi::SQLITE_DONE {
+            drop(backup);
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            return Err(explain(error, &message));
+        }
+        drop(backup);
+        self.version = data_version(&self.connection)?;
+        // Readers may keep the WAL from being emptied; then it is by the next checkpoint of anybody's.
+        let _ = self.connection.busy_timeout(Duration::from_secs(1));
+        let _ = self.connection.query_row("PRAGMA main.wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let _ = self.connection.busy_timeout(connection::BUSY_WAIT);
+        Ok(())
+    }
+
+    /// True where somebody else has written since the last look.
+    #[must_use]
+    pub fn was_written_to(&self) -> bool {
+        let read = self.connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()));
+        read.is_err() || !data_version(&self.connection).is_ok_and(|version| version == self.version)
+    }
+
+    fn last_error(&self) -> String {
+        // SAFETY: the handle is open; the message is valid until the next call on it, and is copied at once.
+        unsafe {
+            std::ffi::CStr::from_ptr(ffi::sqlite3_errmsg(self.connection.handle())).to_string_lossy().into_owned()
+        }
+    }
+}
+
+/// A running backup; finishing one that is not done rolls the target back.
+struct Backup(*mut ffi::sqlite3_backup);
+
+impl Backup {
+    fn step(&self, pages: i32) -> i32 {
+        // SAFETY: made by sqlite3_backup_init and not finished yet.
+        unsafe { ffi::sqlite3_backup_step(self.0, pages) }
+    }
+}
+
+impl Drop for Backup {
+    fn drop(&mut self) {
+        // SAFETY: as above; this is the only place that finishes it.
+        unsafe { ffi::sqlite3_backup_finish(self.0) };
+    }
+}
+
+/// A number that changes whenever the content of the database that the connection sees does.
+fn data_version(connection: &Connection) -> Result<u32> {
+    let mut version: u32 = 0;
+    // SAFETY: the handle is open, "main" is a C string, and this operation writes one 32-bit number.
+    let code = unsafe {
+        ffi::sqlite3_file_control(
+            connection.handle(),
+            c"main".as_ptr(),
+            ffi::SQLITE_FCNTL_DATA_VERSION,
+            (&raw mut version).cast(),
+        )
+    };
+    if code == ffi::SQLITE_OK {
+        Ok(version)
+    } else {
+        Err(Error::failed(format!("SQLite does not tell a data version (code {code})")))
+    }
+}
+
+/// Bytes that a restore over a live database may need beside it: its WAL or journal while it is overwritten.
+#[must_use]
+pub fn replace_bytes(path: &Path, image_bytes: u64) -> u64 {
+    image_bytes.max(file_bytes(path)) + image_bytes / 8
+}

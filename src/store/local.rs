@@ -1,0 +1,421 @@
+//! A store in a folder: one file per object, `/` in a key being a folder.
+//!
+//! An upload is a file `.upload-<random>` beside the place where the object will be, locked
+//! (`flock`) for as long as the process that writes it lives. `finish` syncs it, renames it without
+//! replacing anything and syncs the folder. Whatever is no object (names starting with a dot or
+//! made of other characters than a key's, links to files, devices) is passed over as if it were
+//! not there. Files are 0600 and folders 0700 where this store makes them. A folder stays when its
+//! last object is gone, so an empty one may be listed.
+//!
+//! This room knows nothing of `lifeboat.json`: whether a folder *is* a store, others decide.
+
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use tempfile::NamedTempFile;
+
+use super::{Key, Listing, ObjectMeta, Published, Store, Upload};
+use crate::error::{Error, IoContext, Kind, Result, one_line};
+use crate::ranged::Ranged;
+
+const UPLOAD_PREFIX: &str = ".upload-";
+const FOLDER_MODE: u32 = 0o700;
+
+/// A store in a folder of this machine. See [`Store`] for what it promises.
+#[derive(Clone, Debug)]
+pub struct LocalStore {
+    root: PathBuf,
+}
+
+impl LocalStore {
+    /// Opens the folder at `path`, which must be there: [`Kind::Unreachable`] where it is not. Writes nothing.
+    pub fn open(path: &Path) -> Result<Self> {
+        let store = LocalStore { root: path.to_path_buf() };
+        store.check_root()?;
+        Ok(store)
+    }
+
+    /// Creates the folder at `path` and the parents that are missing, durably, all of them for this
+    /// user alone (0700). A folder that is there already is taken as it is.
+    pub fn create(path: &Path) -> Result<Self> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|folder| !or_here(folder).exists()).collect();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(or_here(path))
+            .io(Kind::Unreachable, || format!("cannot create the folder {}", shown(path)))?;
+        for parent in missing.iter().filter_map(|folder| folder.parent()).map(or_here) {
+            sync_folder(parent).io(Kind::Failed, || format!("cannot sync the folder {}", shown(parent)))?;
+        }
+        LocalStore::open(path)
+    }
+
+    /// The path of `key`'s file.
+    fn path(&self, key: &Key) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    /// Fails where the store's folder itself is not there: "no such object" then says nothing about the object.
+    fn check_root(&self) -> Result<()> {
+        let unreachable = |what: &str| {
+            Error::unreachable(format!("{what} {}", shown(&self.root)))
+                .hint("is its disk mounted? a new store needs 'lifeboat init', or an explicit --store")
+        };
+        match fs::metadata(or_here(&self.root)) {
+            Ok(found) if found.is_dir() => Ok(()),
+            Ok(_) => Err(Error::unreachable(format!("the store {} is not a folder", shown(&self.root)))
+                .hint("name the folder that holds the store")),
+            Err(error) if is_absent(&error) => Err(unreachable("there is no store folder").because(error)),
+            Err(error) => Err(unreachable("cannot look at the store folder").because(error)),
+        }
+    }
+
+    /// Settles a look-up: None where the object is absent, but only while the store itself is there.
+    fn found<T>(&self, looked_up: io::Result<T>, message: impl FnOnce() -> String) -> Result<Option<T>> {
+        match looked_up {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if is_absent(&error) => self.check_root().map(|()| None),
+            Err(error) => Err(error).io(Kind::Unreachable, message),
+        }
+    }
+
+    /// Makes the folder that `key` lies in, durably, and gives its path; never the store's own folder.
+    fn make_folder(&self, key: &Key) -> Result<PathBuf> {
+        let mut folder = self.root.clone();
+        for part in key.folder().split('/').filter(|part| !part.is_empty()) {
+            let parent = folder.clone();
+            folder.push(part);
+            let made = match DirBuilder::new().mode(FOLDER_MODE).create(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+                made => made,
+            };
+            if made.as_ref().is_err_and(is_absent) {
+                self.check_root()?;
+            }
+            made.io(Kind::Unreachable, || format!("cannot create the folder {}", shown(&folder)))?;
+            // Also where it was there: another upload may have made it and not yet synced it.
+            sync_folder(&parent).io(Kind::Unreachable, || format!("cannot sync the folder {}", shown(&parent)))?;
+        }
+        Ok(folder)
+    }
+
+    /// Removes the dead uploads of one folder that are older than `age`; the bytes freed.
+    fn clear_folder(folder: &Path, age: Duration) -> Result<u64> {
+        let now = SystemTime::now();
+        let mut freed_bytes = 0;
+        let message = || format!("cannot list the folder {}", shown(folder));
+        for entry in fs::read_dir(folder).io(Kind::Unreachable, message)? {
+            let entry = entry.io(Kind::Unreachable, message)?;
+            if !entry.file_name().to_str().is_some_and(|name| name.starts_with(UPLOAD_PREFIX)) {
+                continue;
+            }
+            let Ok(meta) = entry.metadata() else { continue }; // gone since: its upload has ended
+            let is_old = meta.modified().is_ok_and(|modified| now.duration_since(modified).is_ok_and(|is| is > age));
+            if !meta.is_file() || !is_old || is_owned(&entry.path()) {
+                continue;
+            }
+            match fs::remove_file(entry.path()) {
+                Ok(()) => freed_bytes += meta.len(),
+                Err(error) if is_absent(&error) => {}
+                Err(error) => {
+                    return Err(error).io(Kind::Failed, || format!("cannot remove {}", shown(&entry.path())));
+                }
+            }
+        }
+        Ok(freed_bytes)
+    }
+}
+
+impl Store for LocalStore {
+    /// The path as it was given, unquoted.
+    fn location(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    /// Starts an object; what is written goes straight to a file, so write large pieces.
+    fn create(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        let folder = self.make_folder(key)?;
+        let target = self.path(key);
+        let temp = tempfile::Builder::new().prefix(UPLOAD_PREFIX).rand_bytes(16).tempfile_in(or_here(&folder));
+        if temp.as_ref().is_err_and(is_absent) {
+            self.check_root()?;
+        }
+        let temp = temp.io(Kind::Unreachable, || format!("cannot start writing {}", shown(&target)))?;
+        // Only guards a slow upload against `clear_leftovers`. Where the file system has no locks,
+        // its age still does.
+        let _ = rustix::fs::flock(temp.as_file(), FlockOperation::NonBlockingLockExclusive);
+        Ok(Box::new(LocalUpload { temp, target, failed: false }))
+    }
+
+    fn open(&self, key: &Key) -> Result<Box<dyn Ranged>> {
+        let path = self.path(key);
+        let message = || format!("cannot open {}", shown(&path));
+        let opened = open_plain(&path, OFlags::RDONLY).and_then(|file| Ok((file.metadata()?, file)));
+        match self.found(opened, message)? {
+            Some((meta, file)) if meta.is_file() => Ok(Box::new(LocalObject { file, bytes: meta.len() })),
+            _ => Err(Error::not_found(format!("there is no {key} in {}", shown(&self.root)))),
+        }
+    }
+
+    fn stat(&self, key: &Key) -> Result<Option<ObjectMeta>> {
+        let path = self.path(key);
+        let message = || format!("cannot look at {}", shown(&path));
+        match self.found(fs::symlink_metadata(&path), message)? {
+            Some(meta) if meta.is_file() => object_meta(key.clone(), &meta).map(Some).io(Kind::Unreachable, message),
+            _ => Ok(None),
+        }
+    }
+
+    fn list(&self, folder: &str, from: &str) -> Result<Listing> {
+        let mut listing = Listing::default();
+        let path = match folder {
+            "" => or_here(&self.root).to_path_buf(),
+            folder => self.path(&folder.parse()?),
+        };
+        let message = || format!("cannot list the folder {}", shown(&path));
+        let Some(entries) = self.found(fs::read_dir(&path), message)? else { return Ok(listing) };
+        for entry in entries {
+            let entry = entry.io(Kind::Unreachable, message)?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| *name >= from) else { continue };
+            let key = if folder.is_empty() { name.parse() } else { format!("{folder}/{name}").parse() };
+            let Ok(key) = key else { continue };
+            let kind = entry.file_type().io(Kind::Unreachable, message)?;
+            if kind.is_dir() || (kind.is_symlink() && entry.path().is_dir()) {
+                listing.folders.push(name.to_owned());
+            } else if kind.is_file() {
+                match entry.metadata().and_then(|meta| object_meta(key, &meta)) {
+                    Ok(meta) => listing.objects.push(meta),
+                    Err(error) if is_absent(&error) => {} // deleted since
+                    Err(error) => {
+                        return Err(error).io(Kind::Unreachable, || format!("cannot look at {}", shown(&entry.path())));
+                    }
+                }
+            }
+        }
+        listing.folders.sort();
+        listing.objects.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(listing)
+    }
+
+    fn delete(&self, key: &Key) -> Result<()> {
+        let path = self.path(key);
+        let message = || format!("cannot delete {}", shown(&path));
+        if self.stat(key)?.is_some() {
+            self.found(fs::remove_file(&path), message)?;
+        }
+        // Also where it was gone: whoever deleted it may not have lived to sync it.
+        self.found(sync_folder(folder_of(&path)), message)?;
+        Ok(())
+    }
+
+    /// Looks in the store's folder and in the folders directly in it. A file that a living process
+    /// still writes is kept whatever its age, and so is one of another user that cannot be opened.
+    fn clear_leftovers(&self, age: Duration) -> Result<u64> {
+        let mut freed_bytes = LocalStore::clear_folder(or_here(&self.root), age)?;
+        for folder in self.list("", "")?.folders {
+            freed_bytes += LocalStore::clear_folder(&self.root.join(folder), age)?;
+        }
+        Ok(freed_bytes)
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let usage = rustix::fs::statvfs(or_here(&self.root)).ok()?;
+        Some(usage.f_bavail.saturating_mul(usage.f_frsize))
+    }
+}
+
+/// An object being written: a locked temporary file beside its place, removed when dropped.
+struct LocalUpload {
+    temp: NamedTempFile,
+    target: PathBuf,
+    /// Set by the first error for good: bytes may be missing, so nothing may be published.
+    failed: bool,
+}
+
+impl LocalUpload {
+    fn attempt<T>(&mut self, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
+        let message = || format!("cannot write {}", shown(&self.target));
+        if self.failed {
+            return Err(Error::failed(format!("{} after an earlier failure", message())).into());
+        }
+        match work(self.temp.as_file_mut()) {
+            // Nothing was written, and `write_all` tries again only if it can see why.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                self.failed = true;
+                Err(error).io(Kind::Failed, message).map_err(io::Error::from)
+            }
+            done => done,
+        }
+    }
+}
+
+impl Write for LocalUpload {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.attempt(|file| file.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.attempt(File::flush)
+    }
+}
+
+impl Upload for LocalUpload {
+    fn finish(mut self: Box<Self>) -> Result<Published> {
+        self.flush()?;
+        publish(self.temp, &self.target)
+    }
+}
+
+/// Makes `temp` the object at `target`, durably, in the one order that is safe: sync the file,
+/// rename it without replacing anything, sync the folder. On failure neither of the two is left.
+fn publish(temp: NamedTempFile, target: &Path) -> Result<Published> {
+    let message = || format!("cannot publish {}", shown(target));
+    let folder = folder_of(target);
+    temp.as_file().sync_all().io(Kind::Failed, message)?;
+    match temp.persist_noclobber(target) {
+        Ok(_) => {
+            if let Err(error) = sync_folder(folder) {
+                // It is ours, and nobody was told of it yet.
+                let _ = fs::remove_file(target).and_then(|()| sync_folder(folder));
+                return Err(error).io(Kind::Failed, message);
+            }
+            Ok(Published::Created)
+        }
+        Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => {
+            if !fs::symlink_metadata(target).is_ok_and(|meta| meta.is_file()) {
+                return Err(Error::failed(message())
+                    .because(refused.error)
+                    .hint("something that is not a plain file is in its place: move it away"));
+            }
+            // The other upload may still be about to do this, and our caller relies on the object now.
+            sync_folder(folder).io(Kind::Failed, message)?;
+            Ok(Published::AlreadyThere)
+        }
+        Err(refused) => Err(refused.error).io(Kind::Failed, message),
+    }
+}
+
+/// An object open for reading; stays readable when it is deleted.
+struct LocalObject {
+    file: File,
+    bytes: u64,
+}
+
+impl Ranged for LocalObject {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let end = offset.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > self.bytes) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.file.read_exact_at(buffer, offset)
+    }
+}
+
+fn object_meta(key: Key, meta: &Metadata) -> io::Result<ObjectMeta> {
+    Ok(ObjectMeta { key, bytes: meta.len(), modified: meta.modified()? })
+}
+
+/// True where a living process holds the upload at `path`, or where that cannot be found out.
+fn is_owned(path: &Path) -> bool {
+    // Opened for writing since NFS grants exclusive locks only then.
+    match open_plain(path, OFlags::RDWR) {
+        Ok(file) => match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(error) => error == rustix::io::Errno::WOULDBLOCK,
+            Ok(()) => false,
+        },
+        Err(error) if is_absent(&error) => true,
+        Err(error) => {
+            tracing::warn!("kept {}: {error}", shown(path));
+            true
+        }
+    }
+}
+
+/// Opens a file without following a link in its last part and without waiting for a pipe's other end.
+fn open_plain(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+/// True for the errors that mean: there is no plain file of that name.
+fn is_absent(error: &io::Error) -> bool {
+    let link = rustix::io::Errno::LOOP.raw_os_error();
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || error.raw_os_error() == Some(link)
+}
+
+/// Makes the names in a folder durable. A file system that cannot sync a folder has nothing to sync there.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
+    }
+}
+
+/// The folder that `path` lies in.
+fn folder_of(path: &Path) -> &Path {
+    or_here(path.parent().unwrap_or(path))
+}
+
+/// `path`, or `.` where it is empty: the parent of a relative name is "" in Rust and no path to the system.
+fn or_here(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
+}
+
+/// A path in a message.
+fn shown(path: &Path) -> String {
+    one_line(&path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upload_into(file: &str, folder: &Path) -> Box<LocalUpload> {
+        let target = folder.join("object");
+        let placed = NamedTempFile::new_in(folder).expect("a temporary file").into_temp_path();
+        let file = File::options().write(true).open(file).expect("a device");
+        Box::new(LocalUpload { temp: NamedTempFile::from_parts(file, placed), target, failed: false })
+    }
+
+    #[test]
+    fn full_disk_is_told_and_nothing_is_published_after_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut upload = upload_into("/dev/full", folder.path());
+        let error = Error::from(upload.write_all(b"x").expect_err("no space"));
+        assert!(error.message.contains("object"), "{error}");
+        assert!(error.hint.as_deref().is_some_and(|hint| hint.contains("full")), "{error:?}");
+        upload.temp.as_file_mut().set_len(0).ok();
+        let error = upload.finish().expect_err("a write has failed");
+        assert_eq!(error.kind, Kind::Failed);
+        assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn failed_write_is_never_followed_by_another() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut upload = upload_into("/dev/full", folder.path());
+        upload.write_all(b"x").expect_err("no space");
+        *upload.temp.as_file_mut() = File::options().write(true).open("/dev/null").expect("a device");
+        upload.write_all(b"x").expect_err("a byte is missing before this one");
+        upload.finish().expect_err("a write has failed");
+    }
+
+    #[test]
+    fn object_that_cannot_be_synced_is_not_published() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // A device cannot be synced: EINVAL.
+        let error = upload_into("/dev/null", folder.path()).finish().expect_err("not durable");
+        assert!(error.message.starts_with("cannot publish"), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0);
+    }
+}

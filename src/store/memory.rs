@@ -1,0 +1,225 @@
+//! A store in memory, for tests: it keeps every promise of a store but the one about power cuts,
+//! and breaks down where it is told to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::{Key, Listing, ObjectMeta, Published, Store, Upload};
+use crate::error::{Error, Result};
+use crate::ranged::Ranged;
+
+/// Where a [`MemoryStore`] breaks down. All counts begin at 1, with the [`MemoryStore::inject`]
+/// that sets them.
+///
+/// An operation is a `create`, `open`, `stat`, `list`, `delete` or `finish`, or one `write` or
+/// `read_at` call; a failing one does nothing and gives a [`Kind::Unreachable`] error.
+///
+/// [`Kind::Unreachable`]: crate::error::Kind::Unreachable
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Faults {
+    /// Nowhere.
+    #[default]
+    None,
+    /// The n-th operation fails, and only that: a hiccup.
+    FailOnce(u64),
+    /// The n-th operation fails and all after it: the store is gone.
+    FailFrom(u64),
+    /// The n-th `finish` publishes, and yet gives an error: the reply to it was lost.
+    LoseReply(u64),
+}
+
+/// A store in memory. Clones share what they hold.
+///
+/// A test finds every failure by doing its work with [`Faults::FailOnce`] of 1, 2, 3 and so on,
+/// until [`MemoryStore::operations`] stays below the number.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    objects: BTreeMap<Key, Object>,
+    faults: Faults,
+    operations: u64,
+    finishes: u64,
+}
+
+#[derive(Debug)]
+struct Object {
+    bytes: Arc<Vec<u8>>,
+    modified: SystemTime,
+}
+
+impl Object {
+    fn meta(&self, key: &Key) -> ObjectMeta {
+        ObjectMeta { key: key.clone(), bytes: self.bytes.len() as u64, modified: self.modified }
+    }
+}
+
+impl MemoryStore {
+    /// Makes an empty store that does not fail.
+    #[must_use]
+    pub fn new() -> Self {
+        MemoryStore::default()
+    }
+
+    /// Makes the store break down as told, counting from now on; [`Faults::None`] mends it.
+    pub fn inject(&self, faults: Faults) {
+        let mut inner = self.lock();
+        inner.faults = faults;
+        inner.operations = 0;
+        inner.finishes = 0;
+    }
+
+    /// Operations asked for since the last [`MemoryStore::inject`], failed ones too.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.lock().operations
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A test that panicked in another thread has left whole objects or none.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one operation and gives what it works on, unless this is one to fail.
+    fn operate(&self, what: &str, key: &str) -> Result<MutexGuard<'_, Inner>> {
+        let mut inner = self.lock();
+        inner.operations += 1;
+        let fails = match inner.faults {
+            Faults::FailOnce(n) => inner.operations == n,
+            Faults::FailFrom(n) => inner.operations >= n,
+            Faults::None | Faults::LoseReply(_) => false,
+        };
+        if fails {
+            return Err(Error::unreachable(format!("cannot {what} '{key}' in the store in memory"))
+                .because(format!("a fault was injected at operation {}", inner.operations)));
+        }
+        Ok(inner)
+    }
+}
+
+impl Store for MemoryStore {
+    fn location(&self) -> String {
+        "memory".to_owned()
+    }
+
+    fn create(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        drop(self.operate("create", key.as_str())?);
+        Ok(Box::new(MemoryUpload { store: self.clone(), key: key.clone(), bytes: Vec::new(), failed: false }))
+    }
+
+    fn open(&self, key: &Key) -> Result<Box<dyn Ranged>> {
+        let inner = self.operate("open", key.as_str())?;
+        match inner.objects.get(key) {
+            Some(object) => {
+                Ok(Box::new(MemoryObject { store: self.clone(), key: key.clone(), bytes: Arc::clone(&object.bytes) }))
+            }
+            None => Err(Error::not_found(format!("there is no {key} in {}", self.location()))),
+        }
+    }
+
+    fn stat(&self, key: &Key) -> Result<Option<ObjectMeta>> {
+        Ok(self.operate("stat", key.as_str())?.objects.get(key).map(|object| object.meta(key)))
+    }
+
+    fn list(&self, folder: &str, from: &str) -> Result<Listing> {
+        if !folder.is_empty() {
+            folder.parse::<Key>()?;
+        }
+        let inner = self.operate("list", folder)?;
+        let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let mut folders = BTreeSet::new();
+        let mut objects = Vec::new();
+        for (key, object) in &inner.objects {
+            match key.as_str().strip_prefix(&prefix).map(|rest| rest.split_once('/').ok_or(rest)) {
+                Some(Ok((name, _))) if name >= from => _ = folders.insert(name.to_owned()),
+                Some(Err(name)) if name >= from => objects.push(object.meta(key)),
+                _ => {}
+            }
+        }
+        Ok(Listing { folders: folders.into_iter().collect(), objects })
+    }
+
+    fn delete(&self, key: &Key) -> Result<()> {
+        self.operate("delete", key.as_str())?.objects.remove(key);
+        Ok(())
+    }
+
+    /// Frees nothing: an upload in memory leaves nothing behind.
+    fn clear_leftovers(&self, _age: Duration) -> Result<u64> {
+        Ok(0)
+    }
+}
+
+struct MemoryUpload {
+    store: MemoryStore,
+    key: Key,
+    bytes: Vec<u8>,
+    /// Set by the first error for good: bytes may be missing, so nothing may be published.
+    failed: bool,
+}
+
+impl MemoryUpload {
+    fn check_whole(&self) -> Result<()> {
+        if self.failed {
+            return Err(Error::failed(format!("cannot write '{}' after an earlier failure", self.key)));
+        }
+        Ok(())
+    }
+}
+
+impl Write for MemoryUpload {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.check_whole()?;
+        if let Err(error) = self.store.operate("write", self.key.as_str()) {
+            self.failed = true;
+            return Err(error.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Upload for MemoryUpload {
+    fn finish(self: Box<Self>) -> Result<Published> {
+        self.check_whole()?;
+        let mut inner = self.store.operate("finish", self.key.as_str())?;
+        let published = if inner.objects.contains_key(&self.key) {
+            Published::AlreadyThere
+        } else {
+            let object = Object { bytes: Arc::new(self.bytes), modified: SystemTime::now() };
+            inner.objects.insert(self.key.clone(), object);
+            Published::Created
+        };
+        inner.finishes += 1;
+        if inner.faults == Faults::LoseReply(inner.finishes) {
+            return Err(Error::unreachable(format!("the reply to the finish of '{}' was lost", self.key)));
+        }
+        Ok(published)
+    }
+}
+
+struct MemoryObject {
+    store: MemoryStore,
+    key: Key,
+    bytes: Arc<Vec<u8>>,
+}
+
+impl Ranged for MemoryObject {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        drop(self.store.operate("read", self.key.as_str())?);
+        self.bytes.read_at(offset, buffer)
+    }
+}
