@@ -1,0 +1,232 @@
+//! What all tests share: a folder of one's own, the program in it, databases to save.
+#![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+/// The program under test.
+pub const LIFEBOAT: &str = env!("CARGO_BIN_EXE_lifeboat");
+
+/// A folder of one's own, gone at the end.
+pub struct Sandbox {
+    folder: tempfile::TempDir,
+}
+
+impl Sandbox {
+    pub fn new() -> Self {
+        Sandbox { folder: tempfile::Builder::new().prefix("lifeboat-test-").tempdir().unwrap() }
+    }
+
+    pub fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.root().join(name)
+    }
+
+    /// The program, to be run in this folder, untouched by the outer environment.
+    pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = Command::new(LIFEBOAT);
+        command.args(arguments).current_dir(self.root());
+        for name in ["LIFEBOAT_HOST", "LIFEBOAT_SCRATCH", "LIFEBOAT_STORE", "LIFEBOAT_CONFIG"] {
+            command.env_remove(name);
+        }
+        // Scratch stays inside, so that what is left over shows.
+        std::fs::create_dir_all(self.path("scratch")).unwrap();
+        command.env("TMPDIR", self.path("scratch"));
+        command
+    }
+
+    /// Runs `lifeboat ARGUMENTS`.
+    pub fn run(&self, arguments: &[&str]) -> Run {
+        let output = self.command(arguments).output().unwrap();
+        Run { what: arguments.join(" "), root: self.root().to_owned(), output }
+    }
+
+    /// Runs it and requires exit code 0.
+    pub fn ok(&self, arguments: &[&str]) -> Run {
+        self.run(arguments).code(0)
+    }
+
+    /// Runs it with `--json`, requires exit code 0, and reads the document.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let mut arguments = arguments.to_vec();
+        arguments.push("--json");
+        self.ok(&arguments).json()
+    }
+
+    /// Takes a snapshot of `source` into `./backups`; its id.
+    pub fn snapshot(&self, source: &str) -> String {
+        let document = self.json(&["snapshot", source, "--store", "backups"]);
+        document["snapshots"][0]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The ids that `list` shows, newest first.
+    pub fn ids(&self) -> Vec<String> {
+        let document = self.json(&["list", "--store", "backups"]);
+        document["snapshots"].as_array().unwrap().iter().map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Path, length and SHA-256 of every file below this folder (scratch aside), for saying that nothing changed.
+    pub fn state(&self) -> BTreeMap<PathBuf, String> {
+        let mut state = BTreeMap::new();
+        collect(self.root(), self.root(), &mut state);
+        state.retain(|path, _| !path.starts_with("scratch"));
+        state
+    }
+}
+
+fn collect(root: &Path, folder: &Path, state: &mut BTreeMap<PathBuf, String>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        let name = path.strip_prefix(root).unwrap().to_owned();
+        let facts = std::fs::symlink_metadata(&path).unwrap();
+        if facts.is_dir() {
+            state.insert(name, "folder".to_owned());
+            collect(root, &path, state);
+        } else if facts.is_symlink() {
+            state.insert(name, format!("link to {}", std::fs::read_link(&path).unwrap().display()));
+        } else if facts.is_file() {
+            let bytes = std::fs::read(&path).unwrap();
+            state.insert(name, format!("{} {}", bytes.len(), lifeboat::digest::Sha256::of(&bytes)));
+        }
+    }
+}
+
+/// A finished run of the program.
+pub struct Run {
+    what: String,
+    root: PathBuf,
+    pub output: Output,
+}
+
+impl Run {
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    /// The exit code; 128 and the signal's number where a signal ended it.
+    pub fn exit(&self) -> i32 {
+        use std::os::unix::process::ExitStatusExt;
+        self.output.status.code().unwrap_or_else(|| 128 + self.output.status.signal().unwrap_or(0))
+    }
+
+    /// Requires an exit code; shows everything where it is another.
+    #[track_caller]
+    pub fn code(self, expected: i32) -> Self {
+        assert_eq!(self.exit(), expected, "{}", self.story());
+        self
+    }
+
+    /// The JSON document on stdout, which must be exactly one.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.output.stdout).unwrap_or_else(|error| panic!("{error}\n{}", self.story()))
+    }
+
+    /// Requires words on stderr.
+    #[track_caller]
+    pub fn says(self, words: &str) -> Self {
+        assert!(self.stderr().contains(words), "stderr lacks '{words}'\n{}", self.story());
+        self
+    }
+
+    /// Command, exit code, both streams and the folder.
+    pub fn story(&self) -> String {
+        let mut files = BTreeMap::new();
+        collect(&self.root, &self.root, &mut files);
+        let mut listing = String::new();
+        for (path, what) in files {
+            let _ = writeln!(listing, "  {} {}", path.display(), what.split(' ').next().unwrap_or_default());
+        }
+        format!("$ lifeboat {}\nexit {}\n-- stdout\n{}-- stderr\n{}-- files\n{listing}", self.what, self.exit(), self.stdout(), self.stderr())
+    }
+}
+
+/// Opens a database as any program would, foreign keys not enforced.
+pub fn open(path: impl AsRef<Path>) -> Connection {
+    let connection = Connection::open(path).unwrap();
+    connection.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+    connection.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+    connection
+}
+
+/// A small database with accounts, balances that refer to them, JSON logs, an index, a view and a trigger.
+/// `journal` is `wal` or `delete`.
+pub fn sample(path: impl AsRef<Path>, accounts: u32, journal: &str) {
+    let connection = open(path);
+    let _: String = connection.query_row(&format!("PRAGMA journal_mode = {journal}"), [], |row| row.get(0)).unwrap();
+    connection
+        .execute_batch(
+            "CREATE TABLE accounts (id INTEGER PRIMARY KEY, name TEXT NOT NULL, currency TEXT NOT NULL DEFAULT 'EUR');
+             CREATE TABLE balances (id INTEGER PRIMARY KEY AUTOINCREMENT, account_id INTEGER NOT NULL REFERENCES accounts(id),
+                                    amount REAL, created_at TEXT);
+             CREATE TABLE logs (at TEXT, body TEXT);
+             CREATE INDEX balances_by_account ON balances (account_id, created_at DESC);
+             CREATE VIEW totals AS SELECT account_id, sum(amount) AS total FROM balances GROUP BY account_id;
+             CREATE TRIGGER log_balance AFTER DELETE ON balances BEGIN INSERT INTO logs VALUES ('now', 'deleted ' || old.id); END;
+             BEGIN;",
+        )
+        .unwrap();
+    for account in 1..=accounts {
+        connection.execute("INSERT INTO accounts (id, name) VALUES (?1, ?2)", (account, format!("account {account}"))).unwrap();
+        for day in 1..=10u32 {
+            let balance = f64::from(account * 100 + day) / 3.0;
+            let at = format!("2026-11-{day:02}T12:00:00");
+            connection.execute("INSERT INTO balances (account_id, amount, created_at) VALUES (?1, ?2, ?3)", (account, balance, &at)).unwrap();
+            let body = format!("{{\"account\":{account},\"day\":{day},\"status\":\"ok\",\"took_ms\":{}}}", account * day % 997);
+            connection.execute("INSERT INTO logs VALUES (?1, ?2)", (&at, body)).unwrap();
+        }
+    }
+    connection.execute_batch("COMMIT").unwrap();
+}
+
+/// The number of rows of a table.
+pub fn count(path: impl AsRef<Path>, table: &str) -> i64 {
+    open(path).query_row(&format!("SELECT count(*) FROM \"{}\"", table.replace('"', "\"\"")), [], |row| row.get(0)).unwrap()
+}
+
+/// What `integrity_check` says; `ok` when all is well.
+pub fn integrity(path: impl AsRef<Path>) -> String {
+    open(path).query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap()
+}
+
+/// All rows of all tables, for comparing two databases by another way than the program's own.
+pub fn content(path: impl AsRef<Path>) -> BTreeMap<String, Vec<String>> {
+    let connection = open(path);
+    let mut names = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").unwrap();
+    let names: Vec<String> = names.query_map([], |row| row.get(0)).unwrap().flatten().collect();
+    let mut content = BTreeMap::new();
+    for name in names {
+        let mut statement = connection.prepare(&format!("SELECT * FROM \"{}\"", name.replace('"', "\"\""))).unwrap();
+        let columns = statement.column_count();
+        let rows = statement.query_map([], |row| Ok((0..columns).map(|i| format!("{:?}", row.get_ref(i).unwrap())).collect::<Vec<_>>().join("|")));
+        let mut rows: Vec<String> = rows.unwrap().flatten().collect();
+        rows.sort();
+        content.insert(name, rows);
+    }
+    content
+}
+
+/// A database that others made, fetched by `scripts/test`.
+#[track_caller]
+pub fn real_database(name: &str) -> PathBuf {
+    let folder = std::env::var_os("LIFEBOAT_TEST_DATA").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/lifeboat/data"),
+        PathBuf::from,
+    );
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: run scripts/test, which fetches it", path.display());
+    path
+}
