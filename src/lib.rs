@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod cli;
 pub mod commands;
 pub mod digest;
+pub mod disk;
 pub mod duration;
 pub mod engine;
 pub mod error;

@@ -104,10 +104,24 @@ pub struct OrphanRows {
     pub rows: u64,
 }
 
+/// Which of SQLite's integrity checks was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Depth {
+    /// All pages and all rows, but not whether every index agrees with its table.
+    #[default]
+    #[serde(rename = "quick_check")]
+    Quick,
+    /// Indexes too.
+    #[serde(rename = "integrity_check")]
+    Full,
+}
+
 /// What SQLite's own checks said of the image when it was taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// What `integrity_check` reported, at most [`Health::MAX_FAULTS`] lines; empty when it said ok.
+    /// Which integrity check was made.
+    pub check: Depth,
+    /// What the integrity check reported, at most [`Health::MAX_FAULTS`] lines; empty when it said ok.
     pub integrity: Vec<String>,
     /// What `foreign_key_check` reported, summed per key.
     pub orphans: Vec<OrphanRows>,
@@ -117,7 +131,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// The most lines of `integrity_check` that are kept.
+    /// The most lines of the integrity check that are kept.
     pub const MAX_FAULTS: usize = 100;
 }
 

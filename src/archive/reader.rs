@@ -47,6 +47,9 @@ enum OnDamage {
     GoOn,
 }
 
+/// Takes a block's content, or why there is none.
+type Consume<'a> = dyn FnMut(&Block, Result<&[u8]>) -> Result<()> + 'a;
+
 /// The most problems that one walk collects.
 const MAX_PROBLEMS: usize = 100;
 
@@ -176,7 +179,7 @@ impl ArchiveReader {
         &self,
         range: std::ops::Range<usize>,
         whole: Option<&mut Hasher>,
-        consume: &mut dyn FnMut(&Block, Result<&[u8]>) -> Result<()>,
+        consume: &mut Consume<'_>,
     ) -> Result<()> {
         let blocks = &self.index.blocks[range];
         if blocks.is_empty() {
@@ -228,11 +231,7 @@ impl ArchiveReader {
 }
 
 /// Hands every block to `consume`; false where results ran out early.
-fn take_in_order(
-    blocks: &[Block],
-    mut results: Ordered<Result<()>>,
-    consume: &mut dyn FnMut(&Block, Result<&[u8]>) -> Result<()>,
-) -> Result<bool> {
+fn take_in_order(blocks: &[Block], mut results: Ordered<Result<()>>, consume: &mut Consume<'_>) -> Result<bool> {
     for block in blocks {
         crate::interrupt::check()?;
         let Some((result, output)) = results.next() else { return Ok(false) };

@@ -10,11 +10,10 @@ use serde::Serialize;
 use super::fetch::{self, Opened};
 use super::{Context, NarrowArgs, Report};
 use crate::archive::{Entry, MANIFEST_PATH, Visitor, tar_header};
+use crate::disk::{create_file, create_folder, folder_of, require_space, sync_folder};
 use crate::engine::sqlite::dump::{DumpFormat, dump_table};
-use crate::engine::sqlite::target::folder_of;
 use crate::error::{Error, IoContext, Kind, Result, one_line};
 use crate::manifest::Manifest;
-use crate::scratch::{create_file, create_folder, require_space, sync_folder};
 use crate::text;
 
 /// Gets the archive's files, one of them, or one table
@@ -145,7 +144,7 @@ fn to_file(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> 
     drop(out);
     temporary.as_file().sync_all().io(Kind::Failed, cannot)?;
     let file = temporary.persist_noclobber(path).map_err(|error| Error::failed(cannot()).because(error.error))?;
-    sync_folder(folder)?;
+    sync_folder(folder).io(Kind::Failed, cannot)?;
     let bytes = file.metadata().io(Kind::Failed, cannot)?.len();
     Ok(ExtractedFile { path: path.display().to_string(), bytes })
 }
@@ -178,7 +177,7 @@ fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<Extr
     // Over an empty folder a rename is as good as over nothing; over one that has filled meanwhile it fails.
     fs::rename(making.path(), path).io(Kind::Failed, || format!("cannot create {shown}"))?;
     drop(making.keep());
-    sync_folder(parent)?;
+    sync_folder(parent).io(Kind::Failed, || format!("cannot sync the folder of {shown}"))?;
     let file = |entry: &Entry| ExtractedFile { path: path.join(&entry.path).display().to_string(), bytes: entry.bytes };
     Ok(opened.reader.entries().iter().map(file).collect())
 }
@@ -225,7 +224,7 @@ impl Visitor for FolderSink<'_> {
     fn end(&mut self, _: &Entry) -> Result<()> {
         let (file, path) = self.file.take().expect("an entry has started");
         file.sync_all().io(Kind::Failed, || format!("cannot sync {}", path.display()))?;
-        sync_folder(folder_of(&path))
+        sync_folder(folder_of(&path)).io(Kind::Failed, || format!("cannot sync the folder of {}", path.display()))
     }
 }
 

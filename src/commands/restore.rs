@@ -14,13 +14,13 @@ use super::snapshot::{Plan, origin_of};
 use super::{Context, NarrowArgs, Report, command_line, origin_path, parse_source, resolve_target};
 use crate::archive::Compression;
 use crate::catalog::Catalog;
+use crate::disk::{folder_of, require_space};
 use crate::engine::sqlite::survey::{OnDamage, TableCheck};
 use crate::engine::sqlite::tables::{Overwrite, restore_tables};
-use crate::engine::sqlite::target::{self, LiveTarget, TargetState, folder_of};
+use crate::engine::sqlite::target::{self, LiveTarget, TargetState};
 use crate::engine::sqlite::{image, survey};
 use crate::error::{Error, Result, one_line};
-use crate::manifest::{SnapshotKind, Table};
-use crate::scratch::require_space;
+use crate::manifest::{Depth, SnapshotKind, Table};
 use crate::text;
 
 /// Restores a snapshot, after a safety snapshot of what it overwrites
@@ -438,6 +438,7 @@ impl RestorePlan {
             compression: Compression::default(),
             max_lock: Duration::from_secs(300),
             on_damage: OnDamage::Note,
+            check: Depth::Quick,
             allow_empty: true,
             previous: None,
         };

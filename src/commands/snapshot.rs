@@ -18,7 +18,7 @@ use crate::engine::sqlite::source::{self, SourceOptions, SourceSnapshot};
 use crate::engine::sqlite::survey::{OnDamage, Survey};
 use crate::error::{Error, IoContext, Kind, Result, one_line};
 use crate::id::{SnapshotId, SourceName};
-use crate::manifest::{FORMAT, Manifest, Origin, SnapshotKind, SqliteFacts};
+use crate::manifest::{Depth, FORMAT, Manifest, Origin, SnapshotKind, SqliteFacts};
 use crate::store::Upload;
 use crate::text;
 
@@ -46,6 +46,9 @@ pub struct SnapshotArgs {
     /// The longest that writers may be locked out, in seconds (only without WAL)
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub max_lock: u64,
+    /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
+    #[arg(long)]
+    pub full_check: bool,
     /// For PostgreSQL only: an SQLite image is whole
     #[arg(long, value_name = "PATTERN", hide = true)]
     pub table: Vec<String>,
@@ -175,6 +178,7 @@ fn save(path: &Path, args: &SnapshotArgs, catalog: &Catalog, context: &Context) 
         compression: args.compression,
         max_lock: Duration::from_secs(args.max_lock),
         on_damage: if args.allow_damaged { OnDamage::Note } else { OnDamage::Fail },
+        check: if args.full_check { Depth::Full } else { Depth::Quick },
         allow_empty: args.allow_empty,
         previous,
     };
@@ -208,6 +212,7 @@ pub(super) struct Plan<'a> {
     pub(super) compression: Compression,
     pub(super) max_lock: Duration,
     pub(super) on_damage: OnDamage,
+    pub(super) check: Depth,
     pub(super) allow_empty: bool,
     /// The snapshot that this one follows, if any.
     pub(super) previous: Option<Manifest>,
@@ -232,8 +237,12 @@ impl Plan<'_> {
         {
             return Err(empty("the file has 0 bytes"));
         }
-        let options =
-            SourceOptions { scratch: context.scratch.clone(), max_lock: self.max_lock, on_damage: self.on_damage };
+        let options = SourceOptions {
+            scratch: context.scratch.clone(),
+            max_lock: self.max_lock,
+            on_damage: self.on_damage,
+            check: self.check,
+        };
         let begun = match SourceSnapshot::begin(self.path, &options) {
             Ok(snapshot) => Some(snapshot),
             Err(error) if self.on_damage == OnDamage::Note && is_unreadable(&error) => {

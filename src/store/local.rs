@@ -19,7 +19,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use tempfile::NamedTempFile;
 
 use super::{Key, Listing, ObjectMeta, Published, Store, Upload};
-use crate::error::{Error, IoContext, Kind, Result, one_line};
+use crate::disk::{self, SyncBehind, folder_of, or_here, shown, sync_folder};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::ranged::Ranged;
 
 const UPLOAD_PREFIX: &str = ".upload-";
@@ -148,7 +149,8 @@ impl Store for LocalStore {
         // Only guards a slow upload against `clear_leftovers`. Where the file system has no locks,
         // its age still does.
         let _ = rustix::fs::flock(temp.as_file(), FlockOperation::NonBlockingLockExclusive);
-        Ok(Box::new(LocalUpload { temp, target, failed: false }))
+        let behind = SyncBehind::new(temp.as_file()).io(Kind::Failed, || format!("cannot write {}", shown(&target)))?;
+        Ok(Box::new(LocalUpload { temp, behind, target, failed: false }))
     }
 
     fn open(&self, key: &Key) -> Result<Box<dyn Ranged>> {
@@ -224,14 +226,14 @@ impl Store for LocalStore {
     }
 
     fn free_bytes(&self) -> Option<u64> {
-        let usage = rustix::fs::statvfs(or_here(&self.root)).ok()?;
-        Some(usage.f_bavail.saturating_mul(usage.f_frsize))
+        disk::free_bytes(&self.root).ok()
     }
 }
 
 /// An object being written: a locked temporary file beside its place, removed when dropped.
 struct LocalUpload {
     temp: NamedTempFile,
+    behind: SyncBehind,
     target: PathBuf,
     /// Set by the first error for good: bytes may be missing, so nothing may be published.
     failed: bool,
@@ -257,7 +259,9 @@ impl LocalUpload {
 
 impl Write for LocalUpload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.attempt(|file| file.write(bytes))
+        let written = self.attempt(|file| file.write(bytes))?;
+        self.behind.wrote(written as u64)?;
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -268,6 +272,7 @@ impl Write for LocalUpload {
 impl Upload for LocalUpload {
     fn finish(mut self: Box<Self>) -> Result<Published> {
         self.flush()?;
+        self.behind.finish().io(Kind::Failed, || format!("cannot publish {}", shown(&self.target)))?;
         publish(self.temp, &self.target)
     }
 }
@@ -353,29 +358,6 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || error.raw_os_error() == Some(link)
 }
 
-/// Makes the names in a folder durable. A file system that cannot sync a folder has nothing to sync there.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder)?.sync_all() {
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
-        synced => synced,
-    }
-}
-
-/// The folder that `path` lies in.
-fn folder_of(path: &Path) -> &Path {
-    or_here(path.parent().unwrap_or(path))
-}
-
-/// `path`, or `.` where it is empty: the parent of a relative name is "" in Rust and no path to the system.
-fn or_here(path: &Path) -> &Path {
-    if path.as_os_str().is_empty() { Path::new(".") } else { path }
-}
-
-/// A path in a message.
-fn shown(path: &Path) -> String {
-    one_line(&path.display().to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,7 +366,8 @@ mod tests {
         let target = folder.join("object");
         let placed = NamedTempFile::new_in(folder).expect("a temporary file").into_temp_path();
         let file = File::options().write(true).open(file).expect("a device");
-        Box::new(LocalUpload { temp: NamedTempFile::from_parts(file, placed), target, failed: false })
+        let behind = SyncBehind::new(&file).expect("a second descriptor");
+        Box::new(LocalUpload { temp: NamedTempFile::from_parts(file, placed), behind, target, failed: false })
     }
 
     #[test]

@@ -71,7 +71,12 @@ impl Sandbox {
     /// The ids that `list` shows, newest first.
     pub fn ids(&self) -> Vec<String> {
         let document = self.json(&["list", "--store", "backups"]);
-        document["snapshots"].as_array().unwrap().iter().map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
+        document["snapshots"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|snapshot| snapshot["id"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// Path, length and SHA-256 of every file below this folder (scratch aside), for saying that nothing changed.
@@ -150,7 +155,13 @@ impl Run {
         for (path, what) in files {
             let _ = writeln!(listing, "  {} {}", path.display(), what.split(' ').next().unwrap_or_default());
         }
-        format!("$ lifeboat {}\nexit {}\n-- stdout\n{}-- stderr\n{}-- files\n{listing}", self.what, self.exit(), self.stdout(), self.stderr())
+        format!(
+            "$ lifeboat {}\nexit {}\n-- stdout\n{}-- stderr\n{}-- files\n{listing}",
+            self.what,
+            self.exit(),
+            self.stdout(),
+            self.stderr()
+        )
     }
 }
 
@@ -180,12 +191,22 @@ pub fn sample(path: impl AsRef<Path>, accounts: u32, journal: &str) {
         )
         .unwrap();
     for account in 1..=accounts {
-        connection.execute("INSERT INTO accounts (id, name) VALUES (?1, ?2)", (account, format!("account {account}"))).unwrap();
+        connection
+            .execute("INSERT INTO accounts (id, name) VALUES (?1, ?2)", (account, format!("account {account}")))
+            .unwrap();
         for day in 1..=10u32 {
             let balance = f64::from(account * 100 + day) / 3.0;
             let at = format!("2026-11-{day:02}T12:00:00");
-            connection.execute("INSERT INTO balances (account_id, amount, created_at) VALUES (?1, ?2, ?3)", (account, balance, &at)).unwrap();
-            let body = format!("{{\"account\":{account},\"day\":{day},\"status\":\"ok\",\"took_ms\":{}}}", account * day % 997);
+            connection
+                .execute(
+                    "INSERT INTO balances (account_id, amount, created_at) VALUES (?1, ?2, ?3)",
+                    (account, balance, &at),
+                )
+                .unwrap();
+            let body = format!(
+                "{{\"account\":{account},\"day\":{day},\"status\":\"ok\",\"took_ms\":{}}}",
+                account * day % 997
+            );
             connection.execute("INSERT INTO logs VALUES (?1, ?2)", (&at, body)).unwrap();
         }
     }
@@ -194,7 +215,9 @@ pub fn sample(path: impl AsRef<Path>, accounts: u32, journal: &str) {
 
 /// The number of rows of a table.
 pub fn count(path: impl AsRef<Path>, table: &str) -> i64 {
-    open(path).query_row(&format!("SELECT count(*) FROM \"{}\"", table.replace('"', "\"\"")), [], |row| row.get(0)).unwrap()
+    open(path)
+        .query_row(&format!("SELECT count(*) FROM \"{}\"", table.replace('"', "\"\"")), [], |row| row.get(0))
+        .unwrap()
 }
 
 /// What `integrity_check` says; `ok` when all is well.
@@ -211,7 +234,9 @@ pub fn content(path: impl AsRef<Path>) -> BTreeMap<String, Vec<String>> {
     for name in names {
         let mut statement = connection.prepare(&format!("SELECT * FROM \"{}\"", name.replace('"', "\"\""))).unwrap();
         let columns = statement.column_count();
-        let rows = statement.query_map([], |row| Ok((0..columns).map(|i| format!("{:?}", row.get_ref(i).unwrap())).collect::<Vec<_>>().join("|")));
+        let rows = statement.query_map([], |row| {
+            Ok((0..columns).map(|i| format!("{:?}", row.get_ref(i).unwrap())).collect::<Vec<_>>().join("|"))
+        });
         let mut rows: Vec<String> = rows.unwrap().flatten().collect();
         rows.sort();
         content.insert(name, rows);
@@ -222,10 +247,8 @@ pub fn content(path: impl AsRef<Path>) -> BTreeMap<String, Vec<String>> {
 /// A database that others made, fetched by `scripts/test`.
 #[track_caller]
 pub fn real_database(name: &str) -> PathBuf {
-    let folder = std::env::var_os("LIFEBOAT_TEST_DATA").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/lifeboat/data"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("LIFEBOAT_TEST_DATA")
+        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/lifeboat/data"), PathBuf::from);
     let path = folder.join(name);
     assert!(path.exists(), "{} is missing: run scripts/test, which fetches it", path.display());
     path

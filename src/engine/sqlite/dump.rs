@@ -126,7 +126,7 @@ fn csv_cell(value: ValueRef<'_>) -> String {
         ValueRef::Null => String::new(),
         ValueRef::Integer(number) => number.to_string(),
         ValueRef::Real(number) => format!("{number:?}"),
-        ValueRef::Text(bytes) if bytes.is_empty() => "\"\"".to_owned(),
+        ValueRef::Text([]) => "\"\"".to_owned(),
         ValueRef::Text(bytes) => csv_text(&String::from_utf8_lossy(bytes)),
         ValueRef::Blob(bytes) => hex::encode(bytes),
     }

@@ -7,22 +7,22 @@ use rusqlite::Connection;
 use super::connection::{explain, is_circumstance, is_damage, quote};
 use super::survey::list_tables;
 use crate::error::{Result, one_line};
-use crate::manifest::{Health, OrphanRows};
+use crate::manifest::{Depth, Health, OrphanRows};
 
-/// Runs `integrity_check` and `foreign_key_check` on `main`.
+/// Runs SQLite's integrity check and `foreign_key_check` on `main`.
 ///
 /// What a check cannot look at (an index with a collation that is not there, say) is named in
 /// `unchecked`; the rest is checked table by table.
-pub(super) fn examine(connection: &Connection) -> Result<Health> {
-    let mut health = Health::default();
-    match integrity(connection, None) {
+pub(super) fn examine(connection: &Connection, check: Depth) -> Result<Health> {
+    let mut health = Health { check, ..Health::default() };
+    match integrity(connection, check, None) {
         Ok(faults) => health.integrity = faults,
         Err(error) if is_damage(&error) => health.integrity = vec![one_line(&error.to_string())],
         Err(error) if is_circumstance(&error) => return Err(explain(error, "cannot run integrity_check")),
         Err(_) => {
             let tables = list_tables(connection).map_err(|error| explain(error, "cannot read the schema"))?;
             for (table, _) in tables {
-                match integrity(connection, Some(&table)) {
+                match integrity(connection, check, Some(&table)) {
                     Ok(faults) => health.integrity.extend(faults),
                     Err(error) if is_circumstance(&error) => return Err(explain(error, "cannot run integrity_check")),
                     Err(error) => health.unchecked.push(one_line(&format!("integrity of {table}: {error}"))),
@@ -51,11 +51,13 @@ pub(super) fn examine(connection: &Connection) -> Result<Health> {
     Ok(health)
 }
 
-fn integrity(connection: &Connection, table: Option<&str>) -> rusqlite::Result<Vec<String>> {
-    let sql = match table {
-        Some(table) => format!("PRAGMA main.integrity_check({})", quote(table)),
-        None => format!("PRAGMA main.integrity_check({})", Health::MAX_FAULTS),
+fn integrity(connection: &Connection, check: Depth, table: Option<&str>) -> rusqlite::Result<Vec<String>> {
+    let check = match check {
+        Depth::Quick => "quick_check",
+        Depth::Full => "integrity_check",
     };
+    let argument = table.map_or_else(|| Health::MAX_FAULTS.to_string(), quote);
+    let sql = format!("PRAGMA main.{check}({argument})");
     let mut statement = connection.prepare(&sql)?;
     let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
     let mut faults = Vec::new();
@@ -105,13 +107,36 @@ pub fn damage(health: &Health) -> Vec<&str> {
     health.integrity.iter().map(String::as_str).filter(|fault| !breaks_a_rule(fault)).collect()
 }
 
+/// True for a line that only a full check finds: an index and its table disagree. The rows are not touched by it.
+fn is_of_an_index(fault: &str) -> bool {
+    fault.contains(" missing from index ")
+        || fault.starts_with("wrong # of entries in index ")
+        || fault.starts_with("non-unique entry in index ")
+        || fault.contains(" values differ from index ")
+        || fault.starts_with("rowid not at end-of-record ")
+}
+
+/// What is worse than it was at birth.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct NewFaults {
+    /// What was certainly not there.
+    pub faults: Vec<String>,
+    /// What nobody looked for at birth: indexes that disagree with their tables.
+    pub unknown: Vec<String>,
+}
+
 /// What is wrong now and was not at birth, in words; faults that were there before are none of the restore's.
 #[must_use]
-pub fn new_faults(birth: &Health, now: &Health) -> Vec<String> {
+pub fn new_faults(birth: &Health, now: &Health) -> NewFaults {
     // A list that was cut off cannot be compared line by line.
     let comparable = birth.integrity.len() < Health::MAX_FAULTS;
     let old = |fault: &String| birth.integrity.contains(fault) || !comparable;
-    let mut faults: Vec<String> = now.integrity.iter().filter(|fault| !old(fault)).cloned().collect();
+    let (unknown, mut faults): (Vec<String>, Vec<String>) = now
+        .integrity
+        .iter()
+        .filter(|fault| !old(fault))
+        .cloned()
+        .partition(|fault| birth.check == Depth::Quick && is_of_an_index(fault));
     faults.extend(
         now.unchecked
             .iter()
@@ -119,7 +144,7 @@ pub fn new_faults(birth: &Health, now: &Health) -> Vec<String> {
             .map(|reason| format!("not checked: {reason}")),
     );
     faults.extend(new_orphans(&birth.orphans, &now.orphans));
-    faults
+    NewFaults { faults, unknown }
 }
 
 /// The foreign keys that have more orphans than before, in words.
@@ -144,15 +169,30 @@ mod tests {
     fn only_new_faults_count() {
         let orphan = |rows| OrphanRows { table: "a".into(), parent: "b".into(), key: 0, rows };
         let birth = Health {
+            check: Depth::Full,
             integrity: vec!["row 1 missing from index i".into()],
             orphans: vec![orphan(2)],
             unchecked: vec![],
         };
-        assert!(new_faults(&birth, &birth).is_empty());
-        assert!(new_faults(&birth, &Health::default()).is_empty());
-        assert_eq!(new_faults(&Health::default(), &birth).len(), 2);
+        assert_eq!(new_faults(&birth, &birth), NewFaults::default());
+        assert_eq!(new_faults(&birth, &Health::default()), NewFaults::default());
+        assert_eq!(new_faults(&Health { check: Depth::Full, ..Health::default() }, &birth).faults.len(), 2);
         let worse = Health { orphans: vec![orphan(3)], ..birth.clone() };
-        assert_eq!(new_faults(&birth, &worse), ["1 rows of a refer to rows of b that are not there"]);
+        assert_eq!(new_faults(&birth, &worse).faults, ["1 rows of a refer to rows of b that are not there"]);
+    }
+
+    #[test]
+    fn what_nobody_looked_for_at_birth_is_no_new_fault() {
+        let now = Health {
+            check: Depth::Full,
+            integrity: vec!["row 1 missing from index i".into(), "Page 7: never used".into()],
+            ..Health::default()
+        };
+        let new = new_faults(&Health::default(), &now);
+        assert_eq!(
+            (new.faults, new.unknown),
+            (vec!["Page 7: never used".to_owned()], vec!["row 1 missing from index i".to_owned()])
+        );
     }
 
     #[test]

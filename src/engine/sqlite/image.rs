@@ -6,46 +6,48 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::connection::{self, Purpose, explain};
-use super::health;
+use super::health::{self, NewFaults};
 use super::survey::{self, OnDamage, TableCheck};
+use crate::disk::{SyncBehind, create_file};
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::manifest::Manifest;
-use crate::scratch::create_file;
+use crate::manifest::{Depth, Manifest};
 
 /// An image being written to a file of its own (0600); removed when dropped before [`finish`](Self::finish).
 pub struct ImageWriter {
     path: PathBuf,
-    file: Option<File>,
+    file: Option<(File, SyncBehind)>,
 }
 
 impl ImageWriter {
     /// Creates the file; space for `bytes` is reserved where the file system can.
     pub fn create(path: PathBuf, bytes: u64) -> Result<Self> {
         let file = create_file(&path)?;
-        if bytes > 0 {
-            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes) {
-                Err(rustix::io::Errno::NOSPC) => {
-                    drop(ImageWriter { path: path.clone(), file: None });
-                    return Err(Error::failed(format!("no room for {bytes} bytes in {}", path.display()))
-                        .hint("free some space"));
-                }
-                // Whether it can be reserved or not, every write is checked.
-                _ => {}
-            }
+        // Whether it can be reserved or not, every write is checked.
+        let reserved = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes.max(1));
+        if reserved == Err(rustix::io::Errno::NOSPC) {
+            let _ = std::fs::remove_file(&path);
+            return Err(
+                Error::failed(format!("no room for {bytes} bytes in {}", path.display())).hint("free some space")
+            );
         }
-        Ok(ImageWriter { path, file: Some(file) })
+        let behind = SyncBehind::new(&file).io(Kind::Failed, || format!("cannot write {}", path.display()))?;
+        Ok(ImageWriter { path, file: Some((file, behind)) })
     }
 
     /// Adds bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let file = self.file.as_mut().expect("taken only by finish");
-        file.write_all(bytes).io(Kind::Failed, || format!("cannot write {}", self.path.display()))
+        let (file, behind) = self.file.as_mut().expect("taken only by finish");
+        let written = file.write_all(bytes).and_then(|()| behind.wrote(bytes.len() as u64));
+        written.io(Kind::Failed, || format!("cannot write {}", self.path.display()))
     }
 
     /// Syncs and closes the file; from here on its owner removes it.
     pub fn finish(mut self) -> Result<()> {
-        let file = self.file.as_ref().expect("taken only here");
-        file.sync_all().io(Kind::Failed, || format!("cannot sync {}", self.path.display()))?;
+        let (file, behind) = self.file.as_mut().expect("taken only here");
+        behind
+            .finish()
+            .and_then(|()| file.sync_all())
+            .io(Kind::Failed, || format!("cannot sync {}", self.path.display()))?;
         self.file = None;
         Ok(())
     }
@@ -70,7 +72,7 @@ pub fn check(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>> {
     let (for_survey, for_health) = (connection::open(path, Purpose::Image)?, connection::open(path, Purpose::Image)?);
     let on_damage = if birth.integrity.is_empty() { OnDamage::Fail } else { OnDamage::Note };
     let (survey, now) = thread::scope(|scope| {
-        let health = scope.spawn(move || health::examine(&for_health));
+        let health = scope.spawn(move || health::examine(&for_health, Depth::Full));
         let survey = survey::survey(&for_survey, on_damage);
         (survey, health.join().unwrap_or_else(|_| Err(Error::failed("a thread has died"))))
     });
@@ -80,13 +82,20 @@ pub fn check(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>> {
     if survey.schema_digest != facts.schema_digest {
         return Err(Error::problem("the restored schema is not the one of the snapshot"));
     }
-    match health::new_faults(birth, &now).as_slice() {
-        [] => Ok(tables),
-        [first, rest @ ..] => Err(Error::problem(format!(
-            "SQLite finds faults in the restored image that the source did not have: {first} (and {} more)",
-            rest.len()
-        ))),
+    let NewFaults { faults, unknown } = health::new_faults(birth, &now);
+    if let Some(first) = faults.first() {
+        return Err(Error::problem(format!(
+            "SQLite finds {} faults in the restored image that the source did not have: {first}",
+            faults.len()
+        )));
     }
+    if let Some(first) = unknown.first() {
+        tracing::warn!(
+            "every row is as it was saved, but {} entries of indexes disagree with their tables ({first}): run REINDEX",
+            unknown.len()
+        );
+    }
+    Ok(tables)
 }
 
 /// Takes a scratch image out of WAL mode, so that it is one file again.

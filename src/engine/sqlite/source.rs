@@ -21,9 +21,10 @@ use rusqlite::{Connection, InterruptHandle, ffi};
 use super::connection::{self, Purpose, companion, explain};
 use super::health;
 use super::survey::{self, OnDamage, Survey};
+use crate::disk::create_file;
 use crate::error::{Error, IoContext, Kind, Result, one_line};
-use crate::manifest::{Health, SqliteFacts};
-use crate::scratch::{Scratch, ScratchFolder, create_file};
+use crate::manifest::{Depth, Health, SqliteFacts};
+use crate::scratch::{Scratch, ScratchFolder};
 
 /// How a snapshot is taken.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct SourceOptions {
     pub max_lock: Duration,
     /// Whether damage fails the snapshot.
     pub on_damage: OnDamage,
+    /// How deep SQLite's own check goes.
+    pub check: Depth,
 }
 
 /// One state of a database, held until it has been read.
@@ -55,7 +58,7 @@ pub struct SourceReport {
     pub survey: Survey,
     /// For the manifest; `image` is still empty.
     pub facts: SqliteFacts,
-    /// The lines of `integrity_check` that mean damage.
+    /// What SQLite's check and the reading of the tables found that means damage.
     pub damage: Vec<String>,
 }
 
@@ -112,7 +115,7 @@ impl SourceSnapshot {
                 (image, siblings, Some(folder))
             }
         };
-        let readers = Some(Readers::start(siblings, options.on_damage)?);
+        let readers = Some(Readers::start(siblings, options)?);
         Ok(SourceSnapshot { path: path.to_owned(), image, readers, _spool: spool, started, facts, wal_bytes })
     }
 
@@ -191,7 +194,8 @@ impl Drop for SourceSnapshot {
 }
 
 impl Readers {
-    fn start(siblings: [Connection; 2], on_damage: OnDamage) -> Result<Self> {
+    fn start(siblings: [Connection; 2], options: &SourceOptions) -> Result<Self> {
+        let SourceOptions { on_damage, check, .. } = *options;
         let failed = Arc::new(AtomicBool::new(false));
         let interrupts = siblings.iter().map(Connection::get_interrupt_handle).collect();
         let [for_survey, for_health] = siblings;
@@ -204,7 +208,7 @@ impl Readers {
             result
         });
         let health = thread::Builder::new().name("health".to_owned()).spawn(move || {
-            let result = health::examine(&for_health);
+            let result = health::examine(&for_health, check);
             // Damage that fails the snapshot anyway need not wait for the image.
             let fatal = |health: &Health| on_damage == OnDamage::Fail && !health::damage(health).is_empty();
             let result = result.and_then(|health| if fatal(&health) { Err(damaged(&health)) } else { Ok(health) });

@@ -14,8 +14,8 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::connection::{self, Purpose, companion, explain, is_damage};
 use super::source::file_bytes;
-use crate::error::{Error, IoContext, Kind, Result, one_line};
-use crate::scratch::sync_folder;
+use crate::disk::{folder_of, shown, sync_folder};
+use crate::error::{Error, IoContext, Kind, Result};
 
 /// What is where a restore is to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,21 +62,11 @@ pub fn look(path: &Path) -> Result<TargetState> {
     }
 }
 
-fn shown(path: &Path) -> String {
-    one_line(&path.display().to_string())
-}
-
 /// `path` with `suffix` behind its name.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
-}
-
-/// The folder that holds `path`.
-#[must_use]
-pub fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Moves an image that lies in the target's folder to the target's name, where nothing may be.
@@ -94,7 +84,7 @@ pub fn place_new(image: &Path, target: &Path, stamp: &str) -> Result<Vec<PathBuf
         }
     }
     rename_new(image, target)?;
-    sync_folder(folder_of(target))?;
+    sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
     Ok(moved)
 }
 
@@ -184,9 +174,9 @@ pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<PathB
             rename_new(&old, &companion(&aside, suffix))?;
         }
     }
-    sync_folder(folder_of(target))?;
+    sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
     fs::rename(image, target).io(Kind::Failed, || format!("cannot rename {} to {}", shown(image), shown(target)))?;
-    sync_folder(folder_of(target))?;
+    sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
     Ok(aside)
 }
 

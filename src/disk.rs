@@ -1,0 +1,127 @@
+//! Files, folders and their durability: the few helpers that nobody may forget a part of.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use crate::error::{Error, IoContext, Kind, Result, one_line};
+
+/// Kept free on every disk that something large is written to.
+const HEADROOM_BYTES: u64 = 16 << 20;
+
+/// The folder that `path` lies in; `.` for a bare name.
+#[must_use]
+pub fn folder_of(path: &Path) -> &Path {
+    or_here(path.parent().unwrap_or(path))
+}
+
+/// `path`, or `.` where it is empty: the parent of a bare name is "" in Rust and no path to the system.
+#[must_use]
+pub fn or_here(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
+}
+
+/// A path in a message.
+#[must_use]
+pub fn shown(path: &Path) -> String {
+    one_line(&path.display().to_string())
+}
+
+/// Makes what was done in a folder (names made, changed, removed) survive a power cut. A file system
+/// that cannot sync a folder has nothing to sync there.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Bytes that an ordinary user can still write to the disk of `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let usage = rustix::fs::statvfs(or_here(path))?;
+    Ok(usage.f_bavail.saturating_mul(usage.f_frsize))
+}
+
+/// Fails where the disk of `folder` has not room for `bytes` more, and a little.
+pub fn require_space(folder: &Path, bytes: u64) -> Result<()> {
+    let free = free_bytes(folder).io(Kind::Unreachable, || format!("cannot look at {}", shown(folder)))?;
+    // What is small itself need not leave much.
+    let needed = bytes.saturating_add(HEADROOM_BYTES.min(bytes / 8));
+    if free >= needed {
+        return Ok(());
+    }
+    Err(Error::failed(format!("{} has {free} bytes free and {needed} are needed", shown(folder)))
+        .hint("free some space"))
+}
+
+/// Makes a file (0600) that was not there.
+pub fn create_file(path: &Path) -> Result<File> {
+    let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
+    file.io(Kind::Failed, || format!("cannot create {}", shown(path)))
+}
+
+/// Makes a folder (0700) that was not there.
+pub fn create_folder(path: &Path) -> Result<()> {
+    DirBuilder::new().mode(0o700).create(path).io(Kind::Failed, || format!("cannot create {}", shown(path)))
+}
+
+/// Brings what is written to a large file to the disk while more is being written, so that the sync
+/// at the end has little left to wait for.
+///
+/// It never replaces that last sync; but an error that the disk told it of is not told a second time,
+/// so [`finish`](Self::finish) must be asked before the file is trusted.
+pub struct SyncBehind {
+    file: File,
+    unsynced_bytes: u64,
+    running: Option<(SyncSender<()>, JoinHandle<io::Result<()>>)>,
+}
+
+impl SyncBehind {
+    /// How much is written between two syncs.
+    const STEP_BYTES: u64 = 16 << 20;
+
+    /// Watches a file that is being written.
+    pub fn new(file: &File) -> io::Result<Self> {
+        Ok(SyncBehind { file: file.try_clone()?, unsynced_bytes: 0, running: None })
+    }
+
+    /// So many bytes more were written. Never waits.
+    pub fn wrote(&mut self, bytes: u64) -> io::Result<()> {
+        self.unsynced_bytes += bytes;
+        if self.unsynced_bytes < Self::STEP_BYTES {
+            return Ok(());
+        }
+        self.unsynced_bytes = 0;
+        if self.running.is_none() {
+            let (sender, requests) = sync_channel::<()>(1);
+            let file = self.file.try_clone()?;
+            let work = move || requests.iter().try_for_each(|()| file.sync_data());
+            self.running = Some((sender, thread::Builder::new().name("sync".to_owned()).spawn(work)?));
+        }
+        if let Some((sender, _)) = &self.running {
+            // Full: it will be asked again. Closed: it has failed, and `finish` tells.
+            let _ = sender.try_send(());
+        }
+        Ok(())
+    }
+
+    /// Waits for the sync under way, and tells whether all of them went well.
+    pub fn finish(&mut self) -> io::Result<()> {
+        match self.running.take() {
+            None => Ok(()),
+            Some((sender, thread)) => {
+                drop(sender);
+                thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread has died")))
+            }
+        }
+    }
+}
+
+impl Drop for SyncBehind {
+    fn drop(&mut self) {
+        let _ = self.finish();
+    }
+}
