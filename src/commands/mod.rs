@@ -21,6 +21,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::catalog::{Catalog, Narrow, ProofSummary};
+use crate::disk::shown;
 use crate::engine::sqlite::target::quote_word;
 use crate::error::{Error, Result, one_line};
 use crate::id::SourceName;
@@ -93,31 +94,35 @@ impl Problem {
 }
 
 impl Context {
-    fn store_url(&self) -> Result<&StoreUrl> {
-        self.store.as_ref().ok_or_else(|| Error::usage("no store is named").hint("name one with --store FOLDER"))
+    /// The store's folder, absolute: the commands that are printed work from anywhere.
+    fn store_folder(&self) -> Result<PathBuf> {
+        match &self.store {
+            Some(StoreUrl::Folder(path)) => std::path::absolute(path)
+                .map_err(|error| Error::unreachable(format!("cannot find {}", shown(path))).because(error)),
+            None => Err(Error::usage("no store is named").hint("name one with --store FOLDER")),
+        }
     }
 
     /// Opens the store, which must be there.
     pub fn open_catalog(&self) -> Result<Catalog> {
-        let StoreUrl::Folder(path) = self.store_url()?;
-        Catalog::open(Box::new(LocalStore::open(path)?))
+        Catalog::open(Box::new(LocalStore::open(&self.store_folder()?)?))
     }
 
     /// Opens the store, or makes it where there is no folder yet, or an empty one; says so.
     pub fn open_or_create_catalog(&self) -> Result<Catalog> {
-        let StoreUrl::Folder(path) = self.store_url()?;
+        let path = &self.store_folder()?;
         if path.join("lifeboat.json").exists() {
             return self.open_catalog();
         }
         if path.exists() {
             let store = LocalStore::open(path)?;
             let foreign = std::fs::read_dir(path)
-                .map_err(|error| Error::unreachable(format!("cannot look into {}", path.display())).because(error))?
+                .map_err(|error| Error::unreachable(format!("cannot look into {}", shown(path))).because(error))?
                 .flatten()
                 // A fresh file system has this.
                 .find(|entry| entry.file_name() != "lost+found");
             if let Some(entry) = foreign {
-                return Err(Error::usage(format!("{} is no lifeboat store, and not empty", path.display())).hint(
+                return Err(Error::usage(format!("{} is no lifeboat store, and not empty", shown(path))).hint(
                     format!(
                         "it holds {}; name an empty folder, or one that is not there yet",
                         one_line(&entry.file_name().to_string_lossy())
@@ -223,7 +228,7 @@ pub(crate) fn command_line(words: &[&str], store: &str) -> String {
 
 /// An absolute form of `path`, whether or not anything is there; links in what is there are resolved.
 pub(crate) fn resolve_target(path: &Path) -> Result<PathBuf> {
-    let shown = || one_line(&path.display().to_string());
+    let shown = || shown(path);
     if let Ok(real) = path.canonicalize() {
         return Ok(real);
     }

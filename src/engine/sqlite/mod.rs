@@ -12,6 +12,7 @@ mod connection;
 pub mod dump;
 pub mod health;
 pub mod image;
+mod rows;
 pub mod source;
 pub mod survey;
 pub mod tables;

@@ -6,6 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use super::connection::{self, Purpose, explain, is_circumstance, is_damage, quote};
+use super::rows::Rows;
 use crate::digest::{RowDigest, RowEncoder};
 use crate::error::{Error, Result, one_line};
 use crate::manifest::{Column, Table};
@@ -61,7 +62,7 @@ pub(super) fn survey(connection: &Connection, on_damage: OnDamage) -> Result<Sur
         tables.push(survey_table(connection, &name, &kind, on_damage)?);
     }
     let schema = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema";
-    let schema_digest = match digest(connection, schema, 4) {
+    let schema_digest = match digest(connection, schema) {
         Ok((_, _, digest)) => Some(digest),
         Err(error) if on_damage == OnDamage::Note && is_damage(&error) => None,
         Err(error) => return Err(explain(error, "cannot read the schema")),
@@ -114,7 +115,7 @@ pub(super) fn survey_table(connection: &Connection, name: &str, kind: &str, on_d
         // The table itself, never an index that happens to hold all its columns: the two may disagree.
         let hint = if kind == "virtual" { "" } else { " NOT INDEXED" };
         let sql = format!("SELECT {} FROM main.{}{hint}", own.join(", "), quote(name));
-        Ok((columns, digest(connection, &sql, own.len())?))
+        Ok((columns, digest(connection, &sql)?))
     };
     match read() {
         Ok((columns, (rows, bytes, digest))) => {
@@ -144,23 +145,12 @@ fn plain(error: &rusqlite::Error) -> String {
     }
 }
 
-/// Rows, bytes and digest of what a query of `columns` columns returns.
-fn digest(connection: &Connection, sql: &str, columns: usize) -> rusqlite::Result<(u64, u64, RowDigest)> {
-    let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([])?;
+/// Rows, bytes and digest of what a query returns.
+fn digest(connection: &Connection, sql: &str) -> rusqlite::Result<(u64, u64, RowDigest)> {
+    let mut rows = Rows::query(connection, sql)?;
     let (mut count, mut bytes, mut digest) = (0u64, 0u64, RowDigest::default());
     let mut encoder = RowEncoder::default();
-    while let Some(row) = rows.next()? {
-        encoder.clear();
-        for column in 0..columns {
-            match row.get_ref(column)? {
-                ValueRef::Null => encoder.null(),
-                ValueRef::Integer(value) => encoder.integer(value),
-                ValueRef::Real(value) => encoder.real(value),
-                ValueRef::Text(value) => encoder.text(value),
-                ValueRef::Blob(value) => encoder.blob(value),
-            }
-        }
+    while rows.next(&mut encoder)? {
         digest.add(encoder.encoded());
         bytes += encoder.payload_bytes();
         count += 1;

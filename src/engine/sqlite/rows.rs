@@ -1,0 +1,101 @@
+//! Reads rows with as few calls as SQLite allows: hashing every value of a database is nothing but this loop.
+
+use rusqlite::{Connection, ffi};
+
+use crate::digest::RowEncoder;
+
+/// A query that is being read.
+pub(super) struct Rows<'a> {
+    connection: &'a Connection,
+    statement: *mut ffi::sqlite3_stmt,
+    columns: i32,
+}
+
+impl<'a> Rows<'a> {
+    /// Prepares a query without parameters.
+    pub(super) fn query(connection: &'a Connection, sql: &str) -> rusqlite::Result<Self> {
+        let mut statement = std::ptr::null_mut();
+        let length = i32::try_from(sql.len())
+            .map_err(|_| rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None))?;
+        // SAFETY: the handle is open; the text is valid for the length given; `statement` is a place for a pointer.
+        let code = unsafe {
+            ffi::sqlite3_prepare_v2(
+                connection.handle(),
+                sql.as_ptr().cast(),
+                length,
+                &raw mut statement,
+                std::ptr::null_mut(),
+            )
+        };
+        if code != ffi::SQLITE_OK {
+            return Err(last_error(connection, code));
+        }
+        // SAFETY: prepared just above; a null statement has no columns.
+        let columns = unsafe { ffi::sqlite3_column_count(statement) };
+        Ok(Rows { connection, statement, columns })
+    }
+
+    /// Encodes the next row; false after the last.
+    pub(super) fn next(&mut self, encoder: &mut RowEncoder) -> rusqlite::Result<bool> {
+        // SAFETY: the statement is valid until dropped, and used by this thread alone.
+        match unsafe { ffi::sqlite3_step(self.statement) } {
+            ffi::SQLITE_ROW => {}
+            ffi::SQLITE_DONE => return Ok(false),
+            code => return Err(last_error(self.connection, code)),
+        }
+        encoder.clear();
+        for column in 0..self.columns {
+            // SAFETY: a row is there and the column exists. The value is valid until the next step, and
+            // "unprotected", which only matters to other threads: this connection has one.
+            unsafe {
+                let value = ffi::sqlite3_column_value(self.statement, column);
+                match ffi::sqlite3_value_type(value) {
+                    ffi::SQLITE_INTEGER => encoder.integer(ffi::sqlite3_value_int64(value)),
+                    ffi::SQLITE_FLOAT => encoder.real(ffi::sqlite3_value_double(value)),
+                    ffi::SQLITE_TEXT => {
+                        let start = ffi::sqlite3_value_text(value);
+                        encoder.text(bytes(start.cast(), ffi::sqlite3_value_bytes(value), self)?);
+                    }
+                    ffi::SQLITE_BLOB => {
+                        let start = ffi::sqlite3_value_blob(value);
+                        encoder.blob(bytes(start.cast(), ffi::sqlite3_value_bytes(value), self)?);
+                    }
+                    _ => encoder.null(),
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The bytes of a value; a null pointer where there should be some means that SQLite found no memory.
+///
+/// # Safety
+/// `start` is null or points to `length` bytes that stay as they are until the next step.
+unsafe fn bytes<'a>(start: *const u8, length: i32, rows: &'a Rows<'_>) -> rusqlite::Result<&'a [u8]> {
+    match usize::try_from(length) {
+        Ok(0) | Err(_) => Ok(&[]),
+        Ok(_) if start.is_null() => Err(last_error(rows.connection, ffi::SQLITE_NOMEM)),
+        // SAFETY: by this function's own contract.
+        Ok(length) => Ok(unsafe { std::slice::from_raw_parts(start, length) }),
+    }
+}
+
+impl Drop for Rows<'_> {
+    fn drop(&mut self) {
+        // SAFETY: finalized once, here; null is allowed.
+        unsafe { ffi::sqlite3_finalize(self.statement) };
+    }
+}
+
+fn last_error(connection: &Connection, code: i32) -> rusqlite::Error {
+    // SAFETY: the handle is open; the message is copied before the next call on it.
+    let message =
+        unsafe { std::ffi::CStr::from_ptr(ffi::sqlite3_errmsg(connection.handle())).to_string_lossy().into_owned() };
+    // SAFETY: the handle is open.
+    let extended = unsafe { ffi::sqlite3_extended_errcode(connection.handle()) };
+    rusqlite::Error::SqliteFailure(
+        ffi::Error::new(if extended & 0xff == code & 0xff { extended } else { code }),
+        Some(message),
+    )
+}
