@@ -1,5 +1,6 @@
 //! Writes an archive: cuts the tar stream into blocks, compresses them on all cores, indexes them.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::thread::{self, JoinHandle};
 
@@ -30,6 +31,7 @@ pub struct ArchiveWriter<W: Write + Send + 'static> {
     block: Vec<u8>,
     tar_offset: u64,
     entries: Vec<Entry>,
+    paths: HashSet<String>,
     open: Option<OpenEntry>,
 }
 
@@ -76,6 +78,7 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
             block,
             tar_offset: 0,
             entries: Vec::new(),
+            paths: HashSet::new(),
             open: None,
         })
     }
@@ -84,7 +87,7 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
     pub fn start_entry(&mut self, path: &str, bytes: u64) -> Result<()> {
         assert!(self.open.is_none(), "one entry at a time");
         tarfile::check_path(path)?;
-        if self.entries.iter().any(|entry| entry.path == path) {
+        if !self.paths.insert(path.to_owned()) {
             return Err(Error::failed(format!("the archive has two entries '{path}'")));
         }
         self.push(&tarfile::header(path, bytes, self.mtime))?;

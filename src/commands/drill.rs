@@ -30,9 +30,8 @@ pub fn run(args: &DrillArgs, context: &Context) -> Result<VerifyReport> {
         let opened = fetch::open(&catalog, &listed.id, context)?;
         // The folder is marked as this process's own, and cleared after it should it die.
         let scratch = context.scratch.folder(opened.manifest.raw_bytes)?;
-        let path = scratch.path("drill.db");
-        opened.fetch_image(path.clone(), context)?;
-        image::check(&path, &opened.manifest)
+        let fetched = opened.fetch_image(scratch.path("drill.db"), context)?;
+        image::check(fetched.image.path(), &opened.manifest)
     };
     let problems = match restore() {
         Ok(_) => Vec::new(),

@@ -124,9 +124,8 @@ fn one(opened: &Opened, args: &ExtractArgs, context: &Context, out: &mut dyn Wri
     let table = args.table.as_deref().unwrap_or_default();
     // An image is pages: one table out of it needs all of it.
     let scratch = context.scratch.folder(opened.manifest.raw_bytes)?;
-    let image = scratch.path("image.db");
-    opened.fetch_image(image.clone(), context)?;
-    dump_table(&image, table, args.format, out).map(drop)
+    let fetched = opened.fetch_image(scratch.path("image.db"), context)?;
+    dump_table(fetched.image.path(), table, args.format, out).map(drop)
 }
 
 /// Writes a file that was not there, all at once.

@@ -1,12 +1,12 @@
 //! Gets an SQLite image out of an archive and into a file, with every byte of the archive hashed on the way.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::Context;
 use crate::archive::{ArchiveReader, Entry, MANIFEST_PATH, Visitor};
 use crate::catalog::Catalog;
-use crate::engine::sqlite::image::ImageWriter;
+use crate::engine::sqlite::image::{ImageFile, ImageWriter};
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
 use crate::manifest::Manifest;
@@ -30,6 +30,16 @@ pub(super) fn open(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Res
     let opened = Opened { manifest, document, reader };
     opened.check_layout().map_err(damaged)?;
     Ok(opened)
+}
+
+/// An image that was got out of an archive.
+pub(super) struct Fetched {
+    /// The file, removed when dropped.
+    pub(super) image: ImageFile,
+    /// Reading, hashing, decompressing and writing.
+    pub(super) stream_seconds: f64,
+    /// Waiting for the disk.
+    pub(super) sync_seconds: f64,
 }
 
 impl Opened {
@@ -67,8 +77,8 @@ impl Opened {
     }
 
     /// Writes the image to `path`, which must not be there. What is there when this returns is exactly what was saved,
-    /// and synced; on failure nothing is left. How long streaming and syncing took, in seconds.
-    pub(super) fn fetch_image(&self, path: PathBuf, context: &Context) -> Result<(f64, f64)> {
+    /// and synced; on failure nothing is left.
+    pub(super) fn fetch_image(&self, path: PathBuf, context: &Context) -> Result<Fetched> {
         let id = &self.manifest.id;
         let damaged = |error: Error| match error.kind {
             crate::error::Kind::Problem => error.context(format!("the snapshot {id} is damaged")),
@@ -93,8 +103,8 @@ impl Opened {
         };
         check().map_err(damaged)?;
         let streamed = clock.elapsed().as_secs_f64();
-        sink.writer.finish()?;
-        Ok((streamed, clock.elapsed().as_secs_f64() - streamed))
+        let image = sink.writer.finish()?;
+        Ok(Fetched { image, stream_seconds: streamed, sync_seconds: clock.elapsed().as_secs_f64() - streamed })
     }
 }
 
@@ -141,21 +151,5 @@ impl Visitor for Sink<'_> {
 
     fn end(&mut self, _: &Entry) -> Result<()> {
         Ok(())
-    }
-}
-
-/// Removes a file when dropped, unless it has moved on by then.
-pub(super) struct Temporary(pub(super) PathBuf);
-
-impl Temporary {
-    /// Where it is.
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
     }
 }

@@ -1,6 +1,5 @@
 //! `restore`: puts a snapshot back, and says how to undo it.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -9,16 +8,17 @@ use clap::Args;
 use serde::Serialize;
 use wildmatch::WildMatch;
 
-use super::fetch::{self, Opened, Temporary};
+use super::fetch::{self, Fetched, Opened};
 use super::snapshot::{Plan, origin_of};
 use super::{Context, NarrowArgs, Report, command_line, origin_path, parse_source, resolve_target};
 use crate::archive::Compression;
 use crate::catalog::Catalog;
 use crate::disk::{folder_of, require_space};
+use crate::engine::sqlite::image::{self, ImageFile};
+use crate::engine::sqlite::survey;
 use crate::engine::sqlite::survey::{OnDamage, TableCheck};
 use crate::engine::sqlite::tables::{Overwrite, restore_tables};
 use crate::engine::sqlite::target::{self, LiveTarget, TargetState};
-use crate::engine::sqlite::{image, survey};
 use crate::error::{Error, Result, one_line};
 use crate::manifest::{Depth, SnapshotKind, Table};
 use crate::text;
@@ -305,23 +305,22 @@ impl RestorePlan {
         path: PathBuf,
         times: &mut Times,
         context: &Context,
-    ) -> Result<(Temporary, Vec<TableCheck>)> {
-        let temporary = Temporary(path.clone());
-        (times.stream, times.sync) = self.opened.fetch_image(path, context)?;
+    ) -> Result<(ImageFile, Vec<TableCheck>)> {
+        let Fetched { image, stream_seconds, sync_seconds } = self.opened.fetch_image(path, context)?;
+        (times.stream, times.sync) = (stream_seconds, sync_seconds);
         let clock = Instant::now();
-        let checks = image::check(temporary.path(), &self.opened.manifest).map_err(|error| {
+        let checks = image::check(image.path(), &self.opened.manifest).map_err(|error| {
             error.context(format!("the image of {} did not pass its checks", self.opened.manifest.id))
         })?;
         times.check = clock.elapsed().as_secs_f64();
-        Ok((temporary, checks))
+        Ok((image, checks))
     }
 
-    /// A name for the new file beside the target, until it is good.
-    fn beside(&self, stamp: &str) -> PathBuf {
-        let mut name = OsString::from(".");
-        name.push(self.target.file_name().unwrap_or_default());
-        name.push(format!(".lifeboat-{stamp}-{}", std::process::id()));
-        folder_of(&self.target).join(name)
+    /// The same, beside the target.
+    fn fetch_beside(&self, stamp: &str, times: &mut Times, context: &Context) -> Result<(ImageFile, Vec<TableCheck>)> {
+        image::clear_unfinished(&self.target);
+        require_space(folder_of(&self.target), self.opened.manifest.raw_bytes)?;
+        self.fetch_and_check(image::path_beside(&self.target, stamp), times, context)
     }
 
     fn create(
@@ -331,8 +330,7 @@ impl RestorePlan {
         times: &mut Times,
         context: &Context,
     ) -> Result<Vec<TableCheck>> {
-        require_space(folder_of(&self.target), self.opened.manifest.raw_bytes)?;
-        let (image, checks) = self.fetch_and_check(self.beside(stamp), times, context)?;
+        let (image, checks) = self.fetch_beside(stamp, times, context)?;
         let mode = self.opened.manifest.sqlite.as_ref().map_or(0o600, |facts| facts.file_mode);
         target::set_mode(image.path(), mode)?;
         let clock = Instant::now();
@@ -350,8 +348,7 @@ impl RestorePlan {
         times: &mut Times,
         context: &Context,
     ) -> Result<Vec<TableCheck>> {
-        require_space(folder_of(&self.target), self.opened.manifest.raw_bytes)?;
-        let (image, checks) = self.fetch_and_check(self.beside(stamp), times, context)?;
+        let (image, checks) = self.fetch_beside(stamp, times, context)?;
         let aside = target::replace_damaged(image.path(), &self.target, stamp)?;
         report.moved_aside = vec![aside.display().to_string()];
         report.undo = Some(target::undo_damaged(&self.target, &aside));

@@ -53,6 +53,7 @@ pub(super) fn open(path: &Path, purpose: Purpose) -> Result<Connection> {
     let failed = |error| explain(error, &format!("cannot open {}", one_line(&name.to_string())));
     let writable = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let readable = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let keeps_wal = file_bytes(&companion(path, "-wal")) > 0;
     let connection = match purpose {
         // A reader of a WAL database must be able to write its -shm, and one that meets a hot journal to roll it back.
         Purpose::Source => {
@@ -68,8 +69,9 @@ pub(super) fn open(path: &Path, purpose: Purpose) -> Result<Connection> {
         set(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
         set(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         set(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-        if purpose == Purpose::Source {
-            // The last one to leave must not move the WAL into the file: a snapshot changes nothing.
+        if purpose == Purpose::Source && keeps_wal {
+            // The last one to leave must not move the WAL into the file: a snapshot changes nothing. Where there was
+            // no WAL it may: it then only clears away the empty one that opening the database has made.
             set(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         }
         if matches!(purpose, Purpose::Source | Purpose::Image) {
@@ -92,6 +94,11 @@ pub(super) fn companion(path: &Path, suffix: &str) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(OsStr::new(suffix));
     name.into()
+}
+
+/// The length of a file; 0 where there is none. A look from outside: nothing is opened.
+pub(super) fn file_bytes(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |facts| facts.len())
 }
 
 /// `name` as an SQL identifier.

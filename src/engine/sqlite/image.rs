@@ -5,58 +5,103 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use rustix::fs::FlockOperation;
+
 use super::connection::{self, Purpose, explain};
 use super::health::{self, NewFaults};
 use super::survey::{self, OnDamage, TableCheck};
-use crate::disk::{SyncBehind, create_file};
+use crate::disk::{SyncBehind, create_file, folder_of, shown};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::manifest::{Depth, Manifest};
 
 /// An image being written to a file of its own (0600); removed when dropped before [`finish`](Self::finish).
 pub struct ImageWriter {
+    image: ImageFile,
+    behind: SyncBehind,
+}
+
+/// A written image, until it is moved to where it belongs; removed when dropped before that.
+///
+/// It stays locked (`flock`) for as long as its maker lives, so that what a crash left can be told and cleared.
+pub struct ImageFile {
     path: PathBuf,
-    file: Option<(File, SyncBehind)>,
+    file: File,
 }
 
 impl ImageWriter {
     /// Creates the file; space for `bytes` is reserved where the file system can.
     pub fn create(path: PathBuf, bytes: u64) -> Result<Self> {
         let file = create_file(&path)?;
+        let image = ImageFile { path, file };
+        // Where the file system has no locks, what a crash leaves stays there.
+        let _ = rustix::fs::flock(&image.file, FlockOperation::NonBlockingLockExclusive);
         // Whether it can be reserved or not, every write is checked.
-        let reserved = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes.max(1));
+        let reserved = rustix::fs::fallocate(&image.file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes.max(1));
         if reserved == Err(rustix::io::Errno::NOSPC) {
-            let _ = std::fs::remove_file(&path);
             return Err(
-                Error::failed(format!("no room for {bytes} bytes in {}", path.display())).hint("free some space")
+                Error::failed(format!("no room for {bytes} bytes in {}", shown(&image.path))).hint("free some space")
             );
         }
-        let behind = SyncBehind::new(&file).io(Kind::Failed, || format!("cannot write {}", path.display()))?;
-        Ok(ImageWriter { path, file: Some((file, behind)) })
+        let behind =
+            SyncBehind::new(&image.file).io(Kind::Failed, || format!("cannot write {}", shown(&image.path)))?;
+        Ok(ImageWriter { image, behind })
     }
 
     /// Adds bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let (file, behind) = self.file.as_mut().expect("taken only by finish");
-        let written = file.write_all(bytes).and_then(|()| behind.wrote(bytes.len() as u64));
-        written.io(Kind::Failed, || format!("cannot write {}", self.path.display()))
+        let written = self.image.file.write_all(bytes).and_then(|()| self.behind.wrote(bytes.len() as u64));
+        written.io(Kind::Failed, || format!("cannot write {}", shown(&self.image.path)))
     }
 
-    /// Syncs and closes the file; from here on its owner removes it.
-    pub fn finish(mut self) -> Result<()> {
-        let (file, behind) = self.file.as_mut().expect("taken only here");
+    /// Syncs the file.
+    pub fn finish(self) -> Result<ImageFile> {
+        let ImageWriter { image, mut behind } = self;
         behind
             .finish()
-            .and_then(|()| file.sync_all())
-            .io(Kind::Failed, || format!("cannot sync {}", self.path.display()))?;
-        self.file = None;
-        Ok(())
+            .and_then(|()| image.file.sync_all())
+            .io(Kind::Failed, || format!("cannot sync {}", shown(&image.path)))?;
+        Ok(image)
     }
 }
 
-impl Drop for ImageWriter {
+impl ImageFile {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for ImageFile {
     fn drop(&mut self) {
-        if self.file.take().is_some() {
-            let _ = std::fs::remove_file(&self.path);
+        // Where it has been moved to its place nothing of this name is left.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A name beside `target` for an image until it is good: hidden, and told apart by `stamp`.
+#[must_use]
+pub fn path_beside(target: &Path, stamp: &str) -> PathBuf {
+    folder_of(target).join(format!("{}{stamp}-{}", unfinished_prefix(target), std::process::id()))
+}
+
+fn unfinished_prefix(target: &Path) -> String {
+    format!(".{}.lifeboat-", target.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Removes the images that dead restores to `target` have left beside it.
+pub fn clear_unfinished(target: &Path) {
+    let prefix = unfinished_prefix(target);
+    for entry in std::fs::read_dir(folder_of(target)).into_iter().flatten().flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(&prefix)
+            || !entry.file_type().is_ok_and(|kind| kind.is_file())
+        {
+            continue;
+        }
+        let Ok(file) = File::open(entry.path()) else { continue };
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            tracing::info!("clearing {}, left by a restore that died", shown(&entry.path()));
+            let _ = std::fs::remove_file(entry.path());
         }
     }
 }

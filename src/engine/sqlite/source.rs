@@ -18,7 +18,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, InterruptHandle, ffi};
 
-use super::connection::{self, Purpose, companion, explain};
+use super::connection::{self, Purpose, companion, explain, file_bytes};
 use super::health;
 use super::survey::{self, OnDamage, Survey};
 use crate::disk::create_file;
@@ -400,8 +400,4 @@ fn spool(
     drop(source);
     let open = || connection::open(&path, Purpose::Image);
     Ok((open()?, [open()?, open()?], folder))
-}
-
-pub(super) fn file_bytes(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |facts| facts.len())
 }

@@ -12,8 +12,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ffi};
 use rustix::fs::{CWD, RenameFlags};
 
-use super::connection::{self, Purpose, companion, explain, is_damage};
-use super::source::file_bytes;
+use super::connection::{self, Purpose, companion, explain, file_bytes, is_damage};
 use crate::disk::{folder_of, shown, sync_folder};
 use crate::error::{Error, IoContext, Kind, Result};
 
