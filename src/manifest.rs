@@ -230,13 +230,19 @@ impl Manifest {
         struct Versioned {
             format: u32,
         }
-        let Versioned { format } = serde_json::from_slice(bytes)
-            .map_err(|error| Error::problem("the manifest is not readable").because(error))?;
-        if format != FORMAT {
-            return Err(Error::problem(format!("the manifest has the unknown format version {format}"))
-                .hint("a newer lifeboat wrote it: use that one"));
+        let parsed = serde_json::from_slice::<Manifest>(bytes);
+        // What another version wrote may look like damage; its number says what it is.
+        let format = match &parsed {
+            Ok(manifest) => Ok(manifest.format),
+            Err(_) => serde_json::from_slice(bytes).map(|Versioned { format }| format),
+        };
+        match format {
+            Ok(format) if format != FORMAT => {
+                Err(Error::problem(format!("the manifest has the unknown format version {format}"))
+                    .hint("a newer lifeboat wrote it: use that one"))
+            }
+            _ => parsed.map_err(|error| Error::problem("the manifest is not readable").because(error)),
         }
-        serde_json::from_slice(bytes).map_err(|error| Error::problem("the manifest is not readable").because(error))
     }
 
     /// Compares the outside manifest with the inside one: all fields but `archive_bytes` and `sha256`,

@@ -103,15 +103,14 @@ impl SourceSnapshot {
     /// Starts a read transaction on the database at `path` (see [`locate`]), and the survey and the checks beside it.
     pub fn begin(path: &Path, options: &SourceOptions) -> Result<Self> {
         let wal_bytes = file_bytes(&companion(path, "-wal"));
-        let (image, siblings, mode) = open_shared(path)?;
-        let locked = Instant::now();
+        let Held { image, siblings, journal_mode, since } = open_shared(path)?;
         let started = Utc::now();
-        let mut facts = read_facts(&image, path, mode)?;
+        let mut facts = read_facts(&image, path, journal_mode)?;
         let (image, siblings, spool) = match siblings {
             Some(siblings) => (image, siblings, None),
             None => {
-                let (image, siblings, folder) = spool(image, &facts, options, locked)?;
-                facts.locked_seconds = locked.elapsed().as_secs_f64();
+                let (image, siblings, folder) = spool(image, &facts, options, since)?;
+                facts.locked_seconds = since.elapsed().as_secs_f64();
                 (image, siblings, Some(folder))
             }
         };
@@ -244,8 +243,19 @@ fn damaged(health: &Health) -> Error {
     .hint("restore an older snapshot, or save what is there with --allow-damaged")
 }
 
-/// Opens a read transaction; for a WAL database also two more on the very same state. The journal mode is `wal` or `delete`.
-fn open_shared(path: &Path) -> Result<(Connection, Option<[Connection; 2]>, &'static str)> {
+/// A state of a database, held by read transactions.
+struct Held {
+    image: Connection,
+    /// Two more connections on the very same state; None in a rollback-journal mode.
+    siblings: Option<[Connection; 2]>,
+    /// `wal` or `delete`.
+    journal_mode: &'static str,
+    /// From then on writers may have been waiting.
+    since: Instant,
+}
+
+/// Opens a read transaction; for a WAL database also two more on the very same state.
+fn open_shared(path: &Path) -> Result<Held> {
     let shown = one_line(&path.display().to_string());
     let cannot = |error| explain(error, &format!("cannot read {shown}"));
     let purpose = match begin(&connection::open(path, Purpose::Source)?) {
@@ -256,15 +266,17 @@ fn open_shared(path: &Path) -> Result<(Connection, Option<[Connection; 2]>, &'st
     };
     let image = connection::open(path, purpose)?;
     for _ in 0..SHARE_ATTEMPTS {
+        let since = Instant::now();
         begin(&image).map_err(cannot)?;
         let mode: String = image.query_row("PRAGMA main.journal_mode", [], |row| row.get(0)).map_err(cannot)?;
         if mode != "wal" && purpose == Purpose::Source {
-            return Ok((image, None, "delete"));
+            return Ok(Held { image, siblings: None, journal_mode: "delete", since });
         }
         let siblings = [connection::open(path, purpose)?, connection::open(path, purpose)?];
         let shared = siblings.iter().try_fold(true, |all, sibling| Ok(all && share_state(&image, sibling)?));
         if shared.map_err(cannot)? {
-            return Ok((image, Some(siblings), if mode == "wal" { "wal" } else { "delete" }));
+            let journal_mode = if mode == "wal" { "wal" } else { "delete" };
+            return Ok(Held { image, siblings: Some(siblings), journal_mode, since });
         }
         image.execute_batch("COMMIT").map_err(cannot)?;
     }
