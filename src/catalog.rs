@@ -519,7 +519,11 @@ impl Catalog {
                 self.store.delete(&manifest_key).map_err(context)?;
                 Err(Error::failed(format!("the archive of {id} vanished while its manifest was written")))
             }
-            Err(error) => Err(context(error)),
+            Err(error) => {
+                // Both were confirmed as they were written; only this last look was not possible.
+                tracing::warn!("cannot look whether the archive of {id} is still there: {error}");
+                Ok(())
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use clap::error::ContextKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -99,14 +100,24 @@ fn fail(error: &Error, json: bool) -> u8 {
 }
 
 fn usage(error: &clap::Error, json: bool) -> u8 {
-    let asked_for = !error.use_stderr();
-    if json && !asked_for {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return 0;
+    }
+    // A value that one of our types has refused: its own words and hint.
+    let refused = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Error>());
+    let argument = error.get(ContextKind::InvalidArg).map(|argument| argument.to_string());
+    if let (Some(refused), Some(argument)) = (refused, argument) {
+        let told = Error::usage(format!("{argument}: {}", refused.message));
+        return fail(&if let Some(hint) = &refused.hint { told.hint(hint) } else { told }, json);
+    }
+    if json {
         let text = error.render().to_string();
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         return fail(&Error::usage(first).hint("'lifeboat --help' lists commands and options"), true);
     }
     let _ = error.print();
-    if asked_for { 0 } else { Kind::Usage.exit_code() }
+    Kind::Usage.exit_code()
 }
 
 fn is_closed_pipe(error: &Error) -> bool {

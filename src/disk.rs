@@ -2,10 +2,12 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+
+use rustix::fs::FlockOperation;
 
 use crate::error::{Error, IoContext, Kind, Result, one_line};
 
@@ -61,6 +63,25 @@ pub fn require_space(folder: &Path, bytes: u64) -> Result<()> {
 pub fn create_file(path: &Path) -> Result<File> {
     let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
     file.io(Kind::Failed, || format!("cannot create {}", shown(path)))
+}
+
+/// Makes a file (0600) that was not there, and locks it (`flock`) for as long as it is open, so that what a crash
+/// leaves can be told and cleared. None where somebody took it for that and removed it before it was locked.
+///
+/// Where the file system has no locks, what a crash leaves stays there.
+pub fn create_locked(path: &Path) -> Result<Option<File>> {
+    let file = create_file(path)?;
+    // Whoever clears holds the lock for a moment only.
+    let _ = rustix::fs::flock(&file, FlockOperation::LockExclusive);
+    let facts = file.metadata().io(Kind::Failed, || format!("cannot look at {}", shown(path)))?;
+    Ok((facts.nlink() > 0).then_some(file))
+}
+
+/// A file made by [`create_locked`] whose maker has died, locked; None where the maker lives.
+#[must_use]
+pub fn lock_left_over(path: &Path) -> Option<File> {
+    let file = File::open(path).ok()?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file)
 }
 
 /// Makes a folder (0700) that was not there.

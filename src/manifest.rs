@@ -201,7 +201,8 @@ pub struct Manifest {
     pub encrypted: bool,
     /// The version of the database's server or library.
     pub server_version: String,
-    /// Rows of all tables that hold rows of their own (virtual tables are views of their shadows).
+    /// Rows of all tables that hold rows of their own: not of virtual ones, which show those of their shadows,
+    /// nor of those that SQLite keeps for itself (`sqlite_...`).
     pub rows: u64,
     /// The tables, by name.
     pub tables: Vec<Table>,
@@ -214,7 +215,7 @@ pub struct Manifest {
 
 impl Manifest {
     /// The largest manifest that is read, in bytes.
-    pub const MAX_BYTES: u64 = 256 << 20;
+    pub const MAX_BYTES: u64 = 64 << 20;
 
     /// The document as indented JSON with a line break at its end.
     #[must_use]

@@ -8,9 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
-
-use crate::disk::{create_file, require_space, shown};
+use crate::disk::{create_locked, lock_left_over, require_space, shown};
 use crate::error::{IoContext, Kind, Result};
 
 const PREFIX: &str = "lifeboat-scratch-";
@@ -41,17 +39,18 @@ impl Scratch {
         require_space(&self.base, bytes).map_err(|error| error.hint("name a roomier folder with --scratch"))?;
         clear_dead(&self.base);
         let cannot = || format!("cannot make a scratch folder in {}", shown(&self.base));
-        let private = fs::Permissions::from_mode(0o700);
-        let folder = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .permissions(private)
-            .tempdir_in(&self.base)
-            .io(Kind::Failed, cannot)?;
-        let mark = create_file(&folder.path().join(MARK))?;
-        rustix::fs::flock(&mark, FlockOperation::NonBlockingLockExclusive)
-            .map_err(std::io::Error::from)
-            .io(Kind::Failed, cannot)?;
-        Ok(ScratchFolder { folder, _mark: mark })
+        loop {
+            let private = fs::Permissions::from_mode(0o700);
+            let folder = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(&self.base);
+            let folder = folder.io(Kind::Failed, cannot)?;
+            match create_locked(&folder.path().join(MARK)) {
+                Ok(Some(mark)) => return Ok(ScratchFolder { folder, _mark: mark }),
+                // Somebody who clears took it for one that is left over.
+                Ok(None) => {}
+                Err(_) if !folder.path().exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
@@ -71,8 +70,7 @@ fn clear_dead(base: &Path) {
             continue;
         }
         // No mark yet: it is being made at this moment, or is none of ours.
-        let Ok(mark) = File::open(entry.path().join(MARK)) else { continue };
-        if rustix::fs::flock(&mark, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if let Some(_mark) = lock_left_over(&entry.path().join(MARK)) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }

@@ -192,6 +192,7 @@ impl Decoder {
                 }
             }
             Decoder::Zstd(decompressor) => {
+                check_frame(input, length)?;
                 output.reserve_exact(BLOCK_BYTES);
                 let written = decompressor.decompress_to_buffer(input, output);
                 let written = written.map_err(|error| Error::problem("it does not decompress").because(error))?;
@@ -201,6 +202,19 @@ impl Decoder {
             }
         }
         Ok(())
+    }
+}
+
+/// Fails unless `input` is one zstd frame that holds its content size and a checksum.
+fn check_frame(input: &[u8], length: usize) -> Result<()> {
+    // The frame header descriptor follows the magic number; its bit 2 is the checksum flag (RFC 8878, 3.1.1.1.1).
+    let checksummed = input.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) && input.get(4).is_some_and(|flags| flags & 4 != 0);
+    let sized = matches!(zstd::zstd_safe::get_frame_content_size(input), Ok(Some(size)) if size == length as u64);
+    let alone = zstd::zstd_safe::find_frame_compressed_size(input) == Ok(input.len());
+    if checksummed && sized && alone {
+        Ok(())
+    } else {
+        Err(Error::problem("it is not one zstd frame of the format's form"))
     }
 }
 

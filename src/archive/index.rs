@@ -14,6 +14,7 @@ use crate::ranged::Ranged;
 
 /// One independently compressed piece.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Block {
     /// Where its compressed bytes start in the file.
     pub offset: u64,
@@ -29,6 +30,7 @@ pub struct Block {
 
 /// One file in the archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Relative, harmless (see [`super::check_path`]).
     pub path: String,
@@ -41,6 +43,7 @@ pub struct Entry {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Head {
     format: u32,
     codec: String,
@@ -65,6 +68,10 @@ const MAGIC: &[u8; 8] = b"LIFEBOAT";
 const GZIP_FOOTER_HEAD: [u8; 16] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 68, 0, b'L', b'B', 64, 0];
 const GZIP_FOOTER_TAIL: [u8; 10] = [3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const ZSTD_FOOTER_HEAD: [u8; 8] = [0x5b, 0x2a, 0x4d, 0x18, 64, 0, 0, 0];
+/// The most blocks in an archive: 4 TiB of tar where they are full.
+pub(super) const MAX_BLOCKS: u64 = 1 << 20;
+/// The most entries in an archive.
+pub(super) const MAX_ENTRIES: u64 = 1 << 20;
 /// The longest line of an index: a path of 4096 bytes, each written as `\u0000` at the worst, and numbers.
 const MAX_LINE_BYTES: u64 = 32 << 10;
 
@@ -188,6 +195,9 @@ impl Index {
         if head.codec != codec.name() {
             return Err(wrong("its codec is another than the footer's"));
         }
+        if head.blocks > MAX_BLOCKS || head.entries > MAX_ENTRIES {
+            return Err(wrong("it has more blocks or entries than an archive can have"));
+        }
         let (mut blocks, mut entries) = (Vec::new(), Vec::new());
         let (mut offset, mut tar_offset) = (0u64, 0u64);
         for _ in 0..head.blocks {
@@ -221,7 +231,7 @@ impl Index {
                 Some(end) if entry.tar_offset == start && end <= head.tar_bytes => tar_offset = end,
                 _ => return Err(wrong("an entry is not where the one before ends, or has an impossible size")),
             }
-            if !paths.insert(entry.path.clone()) {
+            if !paths.insert(Sha256::of(entry.path.as_bytes())) {
                 return Err(wrong("a path occurs twice"));
             }
             entries.push(entry);

@@ -31,23 +31,26 @@
 //! A path of more than 100 bytes is preceded by a long-name record: a header of the same form with path
 //! `././@LongLink`, mode and `mtime` 0, type `L` and the path's length plus one, followed by the path, a NUL and zero padding.
 //!
-//! Paths are relative; their parts are separated by `/` and are not empty, `.` or `..`. Names of files
-//! and tables become a part by [`encode_name`]. A path occurs once.
+//! Paths are relative and at most 4,096 bytes; their parts are separated by `/`, are not empty, `.` or `..`, and
+//! hold no control character and no backslash. Names of files and tables become a part by [`encode_name`], whose
+//! description is part of this page. A path occurs once.
 //!
 //! # Entries
 //! First `README.txt`, last `manifest.json` (see [`crate::manifest`]). Between them, for SQLite, the
-//! database image `data/<file name>`; in a raw copy of a damaged database also `data/<file name>-wal`
-//! and `data/<file name>-journal`.
+//! database image `data/<file name>` and nothing else; in a raw copy of a damaged database (whose manifest has no
+//! `sqlite.health`) it may be followed by `data/<file name>-wal` and `data/<file name>-journal`, in this order.
+//! At most 1,048,576 entries.
 //!
 //! # Blocks
-//! The tar stream is cut into blocks of 1 to 4,194,304 bytes. Each is compressed on its own:
+//! The tar stream is cut into blocks of 1 to 4,194,304 bytes, at most 1,048,576 of them. Each is compressed on its own:
 //! - gzip: one member; header `1f 8b 08 00 00000000 00 ff`, deflate data, CRC-32, length.
-//! - zstd: one frame that holds its content size and checksum.
+//! - zstd: exactly one frame, which holds its content size and checksum (RFC 8878).
 //!
 //! Blocks follow each other from offset 0. So the file as a whole is an ordinary `.tar.gz` or `.tar.zst`.
 //!
 //! # The index
-//! Follows the last block; one gzip member or zstd frame. Its content is JSON, one document a line:
+//! Follows the last block; one gzip member or zstd frame. Its content is JSON, one document a line, each with
+//! exactly these fields (who decompresses the whole file finds the lines behind the tar's end, where tar ignores them):
 //! ```text
 //! {"format":1,"codec":"gzip","mtime":1795280701,"tar_bytes":4201984,"blocks":2,"entries":3}
 //! {"offset":0,"bytes":1310720,"tar_offset":0,"tar_bytes":4194304,"sha256":"..."}      for each block, in order

@@ -1,7 +1,6 @@
 //! Tar framing as the format fixes it: paths, headers, padding.
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-
+use crate::digest::Sha256;
 use crate::error::{Error, Result, one_line};
 
 pub(super) const SECTOR: u64 = 512;
@@ -11,21 +10,37 @@ const MAX_PATH_BYTES: usize = 4096;
 /// The two empty sectors that end a tar file.
 pub(super) const END: [u8; 2 * SECTOR as usize] = [0; 2 * SECTOR as usize];
 
-/// What a name may not have as it is: what separates paths, what starts an escape, what a shell or a
-/// tar made for another system reads in a second way.
-const ESCAPED: &AsciiSet =
-    &CONTROLS.add(b'/').add(b'%').add(b'\\').add(b':').add(b'"').add(b'*').add(b'?').add(b'<').add(b'>').add(b'|');
+/// The longest part that a name becomes; a suffix such as `-journal` still fits a file system's 255 bytes behind it.
+const MAX_PART_BYTES: usize = 240;
 
-/// Makes one part of a path out of any name: percent-encodes separators, `%`, control characters and
-/// what file systems dislike, and the first dot of a name made of dots only. Different names give different parts.
+/// Makes one part of a path out of any name; different names give different parts.
+///
+/// Control characters and `% / \\ : " * ? < > |` are percent-encoded, byte by byte of their UTF-8, in upper case;
+/// so is the first dot of a name made of dots only. The empty name is `%`. What is longer than 240 bytes by then
+/// is cut to its first 200 (fewer where a character would be split), followed by `%~` and the first 32
+/// hexadecimal digits of the name's SHA-256.
 #[must_use]
 pub fn encode_name(name: &str) -> String {
-    let encoded = utf8_percent_encode(name, ESCAPED).to_string();
-    if encoded.is_empty() {
-        // '%' is always escaped, so that no other name can become this one.
-        return "%".to_owned();
+    let mut part = String::with_capacity(name.len());
+    for character in name.chars() {
+        if character.is_control() || "%/\\:\"*?<>|".contains(character) {
+            let mut utf8 = [0; 4];
+            character.encode_utf8(&mut utf8).bytes().for_each(|byte| part.push_str(&format!("%{byte:02X}")));
+        } else {
+            part.push(character);
+        }
     }
-    if encoded.bytes().all(|byte| byte == b'.') { format!("%2E{}", &encoded[1..]) } else { encoded }
+    if part.is_empty() {
+        part.push('%');
+    } else if part.bytes().all(|byte| byte == b'.') {
+        part.replace_range(..1, "%2E");
+    }
+    if part.len() > MAX_PART_BYTES {
+        part.truncate(part.floor_char_boundary(200));
+        part.push_str("%~");
+        part.push_str(&Sha256::of(name.as_bytes()).to_string()[..32]);
+    }
+    part
 }
 
 /// Refuses a path that is not relative, plain and harmless.
@@ -121,14 +136,32 @@ mod tests {
 
     #[test]
     fn odd_names_stay_apart_and_harmless() {
+        let (long, longer) = ("日".repeat(100), "%".repeat(300));
         let names = [
-            "a.b", "a/b", "a%2Fb", ".", "..", "...", "../../x", "", "%", "a\nb", "数据", "a b", "\\", "a:b", "-rf",
-            "'", "%2E",
+            long.as_str(),
+            longer.as_str(),
+            "a.b",
+            "a/b",
+            "a%2Fb",
+            ".",
+            "..",
+            "...",
+            "../../x",
+            "",
+            "%",
+            "a\nb",
+            "数据",
+            "a b",
+            "\\",
+            "a:b",
+            "-rf",
+            "'",
+            "%2E",
         ];
         let mut encoded: Vec<String> = names.iter().map(|name| encode_name(name)).collect();
         for part in &encoded {
             check_path(&format!("data/{part}")).expect("harmless");
-            assert!(!part.contains('/'));
+            assert!(!part.contains('/') && part.len() <= MAX_PART_BYTES);
         }
         encoded.sort();
         encoded.dedup();

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::thread::{self, JoinHandle};
 
 use super::codec::{Compression, Encoder};
-use super::index::{Block, Entry, Index};
+use super::index::{self, Block, Entry, Index};
 use super::pipeline::{self, Feeder, Ordered};
 use super::{BLOCK_BYTES, tarfile};
 use crate::digest::{Hasher, Sha256};
@@ -87,6 +87,10 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
     pub fn start_entry(&mut self, path: &str, bytes: u64) -> Result<()> {
         assert!(self.open.is_none(), "one entry at a time");
         tarfile::check_path(path)?;
+        let end = bytes.checked_add(self.tar_offset).filter(|end| *end < (index::MAX_BLOCKS - 2) * BLOCK_BYTES as u64);
+        if end.is_none() || self.entries.len() as u64 >= index::MAX_ENTRIES {
+            return Err(Error::failed("the archive would be larger than the format allows"));
+        }
         if !self.paths.insert(path.to_owned()) {
             return Err(Error::failed(format!("the archive has two entries '{path}'")));
         }

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::{Context, NarrowArgs, Report, origin_path, parse_source};
 use crate::catalog::Catalog;
 use crate::digest::RowDigest;
-use crate::engine::sqlite::{source, survey};
+use crate::engine::sqlite::source;
+use crate::engine::sqlite::survey::{self, OnDamage};
 use crate::error::{Error, Result, one_line};
 use crate::manifest::{Manifest, Table};
 use crate::text;
@@ -62,7 +63,7 @@ pub struct TableDiff {
 /// What changed from before to after.
 #[derive(Debug, Serialize)]
 pub struct DiffReport {
-    /// True where nothing did, in tables or schema.
+    /// True where nothing did, in tables or schema, and all of it could be compared.
     pub equal: bool,
     /// What the snapshot is compared with.
     pub before: String,
@@ -81,10 +82,11 @@ impl Report for DiffReport {
             lines.push_str(&format!("no difference in {} tables\n", self.tables.len()));
             return lines;
         }
-        let changed = self.tables.iter().filter(|table| table.status != Status::Same);
+        let changed = self.tables.iter().filter(|table| table.status != Status::Same || table.only_counted);
         let number = |rows: Option<u64>| rows.map_or("-".to_owned(), |rows| rows.to_string());
         let rows = changed.map(|table| {
             let status = match table.status {
+                Status::Same if table.only_counted => "not comparable",
                 Status::Same => "same",
                 Status::Changed if table.columns_changed => "changed (columns)",
                 Status::Changed => "changed",
@@ -129,7 +131,7 @@ pub fn run(args: &DiffArgs, context: &Context) -> Result<DiffReport> {
     let before = of_manifest(before)?;
     let tables = compare(&before.tables, &after.tables);
     let schema_equal = before.schema == after.schema;
-    let equal = schema_equal && tables.iter().all(|table| table.status == Status::Same);
+    let equal = schema_equal && tables.iter().all(|table| table.status == Status::Same && !table.only_counted);
     Ok(DiffReport { equal, before: before.name, after: after.name, schema_equal, tables })
 }
 
@@ -153,7 +155,7 @@ fn of_manifest(manifest: Manifest) -> Result<Side> {
 
 fn live(path: &Path) -> Result<Side> {
     let path = source::locate(path)?;
-    let survey = survey::survey_live(&path)?;
+    let survey = survey::survey_live(&path, OnDamage::Fail)?;
     Ok(Side { name: path.display().to_string(), tables: survey.tables, schema: survey.schema_digest })
 }
 
@@ -165,8 +167,9 @@ fn compare(before: &[Table], after: &[Table]) -> Vec<TableDiff> {
     let one = |name: &String| {
         let (old, new) = (find(before, name), find(after, name));
         let columns_changed = matches!((&old, &new), (Some(old), Some(new)) if old.columns != new.columns);
-        let only_counted =
-            matches!((&old, &new), (Some(old), Some(new)) if old.digest.is_none() || new.digest.is_none());
+        // What a virtual table shows is in its shadow tables, which are compared themselves.
+        let hidden = |table: &Table| table.digest.is_none() && table.kind != "virtual";
+        let only_counted = matches!((&old, &new), (Some(old), Some(new)) if hidden(old) || hidden(new));
         let status = match (&old, &new) {
             (None, _) => Status::Added,
             (_, None) => Status::Removed,

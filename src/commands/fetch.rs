@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::Context;
-use crate::archive::{ArchiveReader, Entry, MANIFEST_PATH, Visitor};
+use crate::archive::{ArchiveReader, Entry, MANIFEST_PATH, README_PATH, Visitor};
 use crate::catalog::Catalog;
 use crate::engine::sqlite::image::{ImageFile, ImageWriter};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::id::SnapshotId;
 use crate::manifest::Manifest;
 
@@ -21,8 +21,19 @@ pub(super) struct Opened {
     pub(super) reader: ArchiveReader,
 }
 
-/// Opens a snapshot; every disagreement between manifest and archive that can be seen without reading blocks is damage.
+/// Opens a snapshot. The manifest outside is believed only after it was compared with the one inside.
 pub(super) fn open(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Opened> {
+    let opened = open_uncompared(catalog, id, context)?;
+    let inside = opened.reader.read_entry(MANIFEST_PATH, opened.most_manifest_bytes());
+    let compared = inside.and_then(|inside| opened.compare_manifests(&inside));
+    compared.map_err(|error| {
+        if error.kind == Kind::Problem { error.context(format!("the snapshot {id} is damaged")) } else { error }
+    })?;
+    Ok(opened)
+}
+
+/// Opens a snapshot; every disagreement between manifest and archive that can be seen without reading blocks is damage.
+pub(super) fn open_uncompared(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Opened> {
     let (manifest, document) = catalog.manifest(id)?;
     let archive = catalog.open_archive(&manifest)?;
     let damaged = |error: Error| error.context(format!("the snapshot {id} is damaged"));
@@ -46,23 +57,38 @@ impl Opened {
     fn check_layout(&self) -> Result<()> {
         let manifest = &self.manifest;
         if self.reader.codec().name() != manifest.codec {
-            return Err(Error::problem(format!(
-                "its archive is {} where the manifest says {}",
-                self.reader.codec().name(),
-                manifest.codec
-            )));
+            let codec = self.reader.codec().name();
+            return Err(Error::problem(format!("its archive is {codec} where the manifest says {}", manifest.codec)));
         }
-        let last = self.reader.entries().last().map(|entry| entry.path.as_str());
-        if last != Some(MANIFEST_PATH) {
-            return Err(Error::problem("its archive does not end with a manifest"));
-        }
-        if let Some(facts) = manifest.sqlite.as_ref().filter(|facts| facts.health.is_some()) {
-            let image = self.reader.entry(&facts.image)?;
-            if image.bytes != manifest.raw_bytes || image.bytes != facts.page_bytes * facts.pages {
-                return Err(Error::problem("the image has another length than the manifest says"));
+        let facts =
+            manifest.sqlite.as_ref().ok_or_else(|| Error::problem("its manifest is not of an SQLite snapshot"))?;
+        let is_whole = facts.health.is_some();
+        let mut expected = vec![README_PATH.to_owned(), facts.image.clone()];
+        let entries = self.reader.entries();
+        for suffix in ["-wal", "-journal"] {
+            let companion = format!("{}{suffix}", facts.image);
+            if !is_whole && entries.iter().any(|entry| entry.path == companion) {
+                expected.push(companion);
             }
         }
+        expected.push(MANIFEST_PATH.to_owned());
+        let one_part = facts.image.strip_prefix("data/").is_some_and(|name| !name.is_empty() && !name.contains('/'));
+        if !one_part || !entries.iter().map(|entry| &entry.path).eq(&expected) {
+            return Err(Error::problem("its archive holds other files than an SQLite snapshot does"));
+        }
+        let image = self.reader.entry(&facts.image)?.bytes;
+        if is_whole && (image != manifest.raw_bytes || facts.page_bytes.checked_mul(facts.pages) != Some(image)) {
+            return Err(Error::problem("the image has another length than the manifest says"));
+        }
+        if self.reader.entry(MANIFEST_PATH)?.bytes > self.most_manifest_bytes() {
+            return Err(Error::problem("the manifest inside is longer than one that says the same as the one outside"));
+        }
         Ok(())
+    }
+
+    /// The most bytes that the manifest inside can have: it says less than the one outside, perhaps with more space between.
+    pub(super) fn most_manifest_bytes(&self) -> u64 {
+        4 * self.document.len() as u64 + 4096
     }
 
     /// Compares the manifest outside with the one inside.
@@ -81,7 +107,7 @@ impl Opened {
     pub(super) fn fetch_image(&self, path: PathBuf, context: &Context) -> Result<Fetched> {
         let id = &self.manifest.id;
         let damaged = |error: Error| match error.kind {
-            crate::error::Kind::Problem => error.context(format!("the snapshot {id} is damaged")),
+            Kind::Problem => error.context(format!("the snapshot {id} is damaged")),
             _ => error.context(format!("cannot restore the snapshot {id}")),
         };
         let facts = self.manifest.sqlite.as_ref().filter(|facts| facts.health.is_some()).ok_or_else(|| {
@@ -126,9 +152,6 @@ impl Visitor for Sink<'_> {
     fn start(&mut self, entry: &Entry) -> Result<()> {
         self.current = match entry.path.as_str() {
             path if path == self.image => Current::Image,
-            MANIFEST_PATH if entry.bytes > Manifest::MAX_BYTES => {
-                return Err(Error::problem("the manifest inside is too large"));
-            }
             MANIFEST_PATH => Current::Manifest,
             _ => Current::Other,
         };

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Context, NarrowArgs, Report, snapshot_document};
 use crate::catalog::Described;
-use crate::error::Result;
+use crate::error::{Result, one_line};
 use crate::text;
 
 /// Lists snapshots, newest first
@@ -74,7 +74,7 @@ impl Report for ListReport {
                     manifest.rows.to_string(),
                     proof,
                     described.proof.restore_seconds.map(text::seconds).unwrap_or_default(),
-                    manifest.tags.join(","),
+                    one_line(&manifest.tags.join(",")),
                 ],
                 Err(_) => {
                     vec![id.to_string(), age, "?".into(), "?".into(), "?".into(), proof, String::new(), String::new()]

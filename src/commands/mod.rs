@@ -135,7 +135,7 @@ impl Context {
     }
 
     fn announce(&self, catalog: Catalog) -> Result<Catalog> {
-        tracing::warn!("made a new store in {}", catalog.location());
+        tracing::warn!("made a new store in {}", one_line(&catalog.location()));
         Ok(catalog)
     }
 }

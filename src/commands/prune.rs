@@ -82,7 +82,8 @@ pub struct PruneReport {
 
 impl Report for PruneReport {
     fn text(&self) -> String {
-        let kept = self.keep.iter().map(|kept| vec!["keep".to_owned(), kept.id.clone(), kept.reasons.join(", ")]);
+        let kept =
+            self.keep.iter().map(|kept| vec!["keep".to_owned(), kept.id.clone(), one_line(&kept.reasons.join(", "))]);
         let verb = if self.dry_run { "delete" } else { "deleted" };
         let gone = self.delete.iter().map(|gone| vec![verb.to_owned(), gone.id.clone(), String::new()]);
         let mut lines = text::table(&["", "ID", "BECAUSE"], kept.chain(gone));

@@ -17,9 +17,9 @@ use crate::disk::{folder_of, require_space};
 use crate::engine::sqlite::image::{self, ImageFile};
 use crate::engine::sqlite::survey;
 use crate::engine::sqlite::survey::{OnDamage, TableCheck};
-use crate::engine::sqlite::tables::{Overwrite, restore_tables};
+use crate::engine::sqlite::tables::{self, Overwrite};
 use crate::engine::sqlite::target::{self, LiveTarget, TargetState};
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Kind, Result, one_line};
 use crate::manifest::{Depth, SnapshotKind, Table};
 use crate::text;
 
@@ -107,16 +107,20 @@ pub struct RestoreReport {
 impl Report for RestoreReport {
     fn text(&self) -> String {
         let rows: u64 = self.tables.iter().filter_map(|table| table.rows).sum();
+        let apart = self.tables.iter().filter(|table| !table.ok).count();
         let done = if self.dry_run { "would be restored" } else { "restored" };
         let mut lines = format!("{} {done} to {} ({})\n", self.id, one_line(&self.target), self.mode);
         if self.dry_run {
             lines.push_str(&format!("  {} tables; nothing was changed\n", self.tables.len()));
         } else {
+            let took = text::seconds(self.seconds);
             lines.push_str(&format!(
-                "  {} tables, {rows} rows, compared and equal, in {}\n",
-                self.tables.len(),
-                text::seconds(self.seconds)
+                "  {} tables, {rows} rows, compared and equal, in {took}\n",
+                self.tables.len() - apart
             ));
+            if apart > 0 {
+                lines.push_str(&format!("  {apart} tables could not be compared: SQLite cannot read them here\n"));
+            }
         }
         for path in &self.moved_aside {
             lines.push_str(&format!("  moved aside: {}\n", one_line(path)));
@@ -259,7 +263,7 @@ impl RestorePlan {
         };
         report.tables = checks
             .into_iter()
-            .map(|check| RestoredTable { name: check.name, rows: check.rows, ok: check.ok })
+            .map(|check| RestoredTable { name: check.name, rows: check.rows, ok: check.ok && check.compared })
             .collect();
         (report.stream_seconds, report.sync_seconds, report.check_seconds) = (times.stream, times.sync, times.check);
         report.seconds = clock.elapsed().as_secs_f64();
@@ -331,13 +335,13 @@ impl RestorePlan {
         context: &Context,
     ) -> Result<Vec<TableCheck>> {
         let (image, checks) = self.fetch_beside(stamp, times, context)?;
-        let mode = self.opened.manifest.sqlite.as_ref().map_or(0o600, |facts| facts.file_mode);
+        let mode = self.opened.manifest.sqlite.as_ref().map_or(0o600, |facts| facts.file_mode & 0o777);
         target::set_mode(image.path(), mode)?;
         let clock = Instant::now();
         let moved = target::place_new(image.path(), &self.target, stamp)?;
         times.sync += clock.elapsed().as_secs_f64();
         report.moved_aside = moved.iter().map(|path| path.display().to_string()).collect();
-        report.undo = Some(format!("rm {}", target::sh(&self.target)));
+        report.undo = Some(target::undo_new(&self.target));
         Ok(checks)
     }
 
@@ -393,6 +397,10 @@ impl RestorePlan {
         }
         times.check += clock.elapsed().as_secs_f64();
         let mut live = LiveTarget::open(&self.target)?;
+        let overwrite = if args.replace { Overwrite::Replace } else { Overwrite::Refuse };
+        if self.mode == Mode::Tables {
+            tables::require_restorable(&live, image.path(), chosen, overwrite)?;
+        }
         if !args.no_safety {
             let safety = self.save_safety(context)?;
             let undo = ["restore", &safety, "--to", &report.target, "--replace"];
@@ -407,19 +415,28 @@ impl RestorePlan {
         };
         let clock = Instant::now();
         if self.mode == Mode::Tables {
-            let overwrite = if args.replace { Overwrite::Replace } else { Overwrite::Refuse };
-            return restore_tables(&live, image.path(), chosen, overwrite, !args.no_safety).map_err(told);
+            let birth = facts.health.as_ref().map_or(&[][..], |health| &health.orphans);
+            return tables::restore_tables(&live, image.path(), chosen, birth, overwrite, !args.no_safety)
+                .map_err(told);
         }
         live.replace_with(image.path(), !args.no_safety).map_err(told)?;
         times.sync += clock.elapsed().as_secs_f64();
         let clock = Instant::now();
-        let found = survey::compare(&manifest.tables, &survey::survey_live(&self.target)?.tables);
+        // What was put there was compared and checked before; all that can be found now is that others write already.
+        let shown = one_line(&report.target);
+        let compared = survey::survey_live(&self.target, OnDamage::Note)
+            .and_then(|survey| survey::require_all(&survey::compare(&manifest.tables, &survey.tables)));
         times.check += clock.elapsed().as_secs_f64();
-        if let Err(error) = survey::require_all(&found) {
-            if !live.was_written_to() {
-                return Err(told(error));
+        match compared {
+            Err(error) if error.kind == Kind::Problem && !live.was_written_to() => {
+                let undo = report.undo.as_deref().unwrap_or("restore another snapshot");
+                return Err(error.context(format!("{shown} was overwritten, and is not what it should be")).hint(undo));
             }
-            tracing::warn!("other programs have written to {} since it was restored", one_line(&report.target));
+            Err(error) if error.kind == Kind::Problem => {
+                tracing::warn!("other programs have written to {shown} since it was restored");
+            }
+            Err(error) => tracing::warn!("{shown} was restored, but could not be compared once more: {error}"),
+            Ok(()) => {}
         }
         Ok(checks)
     }

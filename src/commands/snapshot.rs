@@ -136,7 +136,7 @@ pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
     let mut report = SnapshotReport { snapshots: Vec::new(), failures: Vec::new() };
     let mut located = Vec::new();
     for path in &paths {
-        match source::locate(path) {
+        match source::locate(path).and_then(|real| require_database(&real, args).map(|()| real)) {
             Ok(real) if located.contains(&real) => {}
             Ok(real) => located.push(real),
             Err(error) => report.failures.push(error),
@@ -156,6 +156,24 @@ pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
         }
     }
     Ok(report)
+}
+
+/// Fails for what will certainly not be saved.
+fn require_database(path: &Path, args: &SnapshotArgs) -> Result<()> {
+    match source::probe(path) {
+        Err(error) if args.allow_damaged && is_unreadable(&error) => Ok(()),
+        Ok(0) if !args.allow_empty => {
+            let what = if fs::metadata(path).is_ok_and(|facts| facts.len() == 0) {
+                "the file has 0 bytes"
+            } else {
+                "it has no tables"
+            };
+            let shown = one_line(&path.display().to_string());
+            Err(empty(what).context(format!("no snapshot of {shown} was made")))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn save(path: &Path, args: &SnapshotArgs, catalog: &Catalog, context: &Context) -> Result<Manifest> {
@@ -231,12 +249,6 @@ impl Plan<'_> {
     /// Takes the snapshot and publishes it; on failure nothing new is in the store.
     pub(super) fn run(&self, catalog: &Catalog, context: &Context) -> Result<Manifest> {
         let clock = Instant::now();
-        if !self.allow_empty
-            && fs::metadata(self.path).is_ok_and(|facts| facts.len() == 0)
-            && source_is_alone(self.path)
-        {
-            return Err(empty("the file has 0 bytes"));
-        }
         let options = SourceOptions {
             scratch: context.scratch.clone(),
             max_lock: self.max_lock,
@@ -245,7 +257,10 @@ impl Plan<'_> {
         };
         let begun = match SourceSnapshot::begin(self.path, &options) {
             Ok(snapshot) => Some(snapshot),
-            Err(error) if self.on_damage == OnDamage::Note && is_unreadable(&error) => {
+            // What a restore is about to overwrite is open already, and is read through SQLite only.
+            Err(error)
+                if self.on_damage == OnDamage::Note && self.kind == SnapshotKind::Full && is_unreadable(&error) =>
+            {
                 tracing::warn!("SQLite cannot open the database ({error}): its raw bytes are saved");
                 None
             }
@@ -307,7 +322,7 @@ impl Plan<'_> {
             );
         }
         if let Some(health) = &report.facts.health {
-            let broken = health.integrity.len() + health.orphans.len();
+            let broken = health.integrity.len() + health.orphans.len() + health.unchecked.len();
             if broken > 0 {
                 tracing::warn!(
                     "the database has {broken} faults of its own, which are saved with it: {}",
@@ -448,22 +463,16 @@ fn empty(what: &str) -> Error {
         .hint("check that this is the right file and that its volume is mounted; --allow-empty saves it all the same")
 }
 
-/// True where no WAL beside the file could hold what it lacks.
-fn source_is_alone(path: &Path) -> bool {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    fs::metadata(wal).map_or(true, |facts| facts.len() == 0)
-}
-
 fn is_unreadable(error: &Error) -> bool {
     // That a file is no database is a usage error, unless the user says that it was one.
     matches!(error.kind, Kind::Problem | Kind::Usage)
 }
 
 fn health_words(health: &crate::manifest::Health) -> String {
+    let unchecked = health.unchecked.iter().map(|reason| format!("not checked: {reason}"));
     let orphans = health.orphans.iter().map(|orphan| {
         format!("{} rows of {} refer to rows of {} that are not there", orphan.rows, orphan.table, orphan.parent)
     });
-    let words: Vec<String> = health.integrity.iter().cloned().chain(orphans).take(3).collect();
+    let words: Vec<String> = health.integrity.iter().cloned().chain(orphans).chain(unchecked).take(3).collect();
     one_line(&words.join("; "))
 }

@@ -10,7 +10,6 @@ use super::{Context, NarrowArgs, Problem, Report, fetch};
 use crate::archive::MANIFEST_PATH;
 use crate::catalog::{Catalog, Listed, Proof, ProofLevel};
 use crate::error::{Error, Kind, Result, one_line};
-use crate::manifest::Manifest;
 use crate::text;
 
 /// Reads every byte of a snapshot and compares all hashes
@@ -150,7 +149,7 @@ pub(super) fn keep_proof(
 
 /// Everything that is wrong with a snapshot; an error where it cannot be told.
 fn problems(catalog: &Catalog, listed: &Listed, quick: bool, context: &Context) -> Result<Vec<Problem>> {
-    let opened = match fetch::open(catalog, &listed.id, context) {
+    let opened = match fetch::open_uncompared(catalog, &listed.id, context) {
         Err(error) if error.kind == Kind::Problem => return Ok(vec![Problem::of("damage", &error)]),
         other => other?,
     };
@@ -173,7 +172,7 @@ fn problems(catalog: &Catalog, listed: &Listed, quick: bool, context: &Context) 
     }
     let inside = opened
         .reader
-        .read_entry(MANIFEST_PATH, Manifest::MAX_BYTES)
+        .read_entry(MANIFEST_PATH, opened.most_manifest_bytes())
         .and_then(|inside| opened.compare_manifests(&inside));
     match inside {
         Err(error) if error.kind == Kind::Problem => found.push(Problem::of("manifest", &error)),

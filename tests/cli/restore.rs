@@ -1,4 +1,46 @@
-use crate::support::{Sandbox, content, sample};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::{Child, Command, Stdio};
+
+use crate::helpers::{ask, flip, has_fields, id_of, refused, refused_by_the_parser, shell_ok, silent, sql};
+use crate::support::{Sandbox, content, integrity, open, sample};
+
+/// A database, a snapshot of it, and changes since.
+fn changed(journal: &str) -> (Sandbox, String) {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 10, journal);
+    let id = sandbox.snapshot("app.db");
+    sql(
+        sandbox.path("app.db"),
+        "DELETE FROM accounts WHERE id > 5; UPDATE logs SET body = 'lost'; CREATE TABLE newer (a); INSERT INTO newer VALUES (1)",
+    );
+    (sandbox, id)
+}
+
+/// Another process that holds a file open, ended when dropped.
+struct Holder(Child);
+
+impl Holder {
+    fn of(sandbox: &Sandbox, name: &str) -> Self {
+        let mut child = Command::new("sh")
+            .args(["-c", "exec 3<\"$1\"; echo ready; exec cat >/dev/null", "sh", name])
+            .current_dir(sandbox.root())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = [0; 6];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        Holder(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 #[test]
 fn restore_brings_every_row_back_to_a_new_file() {
@@ -7,4 +49,450 @@ fn restore_brings_every_row_back_to_a_new_file() {
     sandbox.snapshot("app.db");
     sandbox.ok(&["restore", "latest", "--store", "backups", "--to", "copy.db"]);
     assert_eq!(content(sandbox.path("app.db")), content(sandbox.path("copy.db")));
+}
+
+#[test]
+fn restore_to_a_new_path_is_byte_for_byte_and_keeps_the_mode() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 20, "delete");
+    fs::set_permissions(sandbox.path("app.db"), fs::Permissions::from_mode(0o640)).unwrap();
+    let id = sandbox.snapshot("app.db");
+    let document = sandbox.json(&["restore", &id, "--store", "backups", "--to", "copy.db"]);
+    assert_eq!(fs::read(sandbox.path("app.db")).unwrap(), fs::read(sandbox.path("copy.db")).unwrap());
+    assert_eq!(fs::metadata(sandbox.path("copy.db")).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!((&document["id"], &document["mode"]), (&id.as_str().into(), &"create".into()));
+    assert_eq!(document["target"], sandbox.path("copy.db").canonicalize().unwrap().to_str().unwrap());
+    assert!(document["safety_snapshot"].is_null());
+    for table in document["tables"].as_array().unwrap() {
+        has_fields(table, &["name", "rows", "ok"]);
+        assert_eq!(table["ok"], true, "{document:#}");
+    }
+    shell_ok(&sandbox, document["undo"].as_str().unwrap());
+    assert!(!sandbox.path("copy.db").exists());
+    // Nothing but what was asked for lies about.
+    let mut names: Vec<_> = fs::read_dir(sandbox.root()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["app.db", "backups", "scratch"]);
+}
+
+#[test]
+fn restore_text_says_what_where_and_how_to_undo() {
+    let (sandbox, id) = changed("delete");
+    let run = sandbox.ok(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
+    for words in [&id[..], "app.db", "replace", "compared and equal", "undo: lifeboat restore"] {
+        assert!(run.stdout().contains(words), "{words}\n{}", run.story());
+    }
+}
+
+#[test]
+fn nothing_is_overwritten_unless_asked() {
+    let (sandbox, id) = changed("delete");
+    fs::create_dir(sandbox.path("folder")).unwrap();
+    fs::write(sandbox.path("zero"), "").unwrap();
+    fs::write(sandbox.path("text"), "a letter").unwrap();
+    shell_ok(&sandbox, "mkfifo pipe; ln -s loop loop");
+    let to = |target: &str, code: i32| refused(&sandbox, &["restore", &id, "--to", target, "--store", "backups"], code);
+    to("app.db", 2).says("--replace");
+    to("zero", 2).says("--replace");
+    to("text", 2).says("--replace");
+    to("folder", 2);
+    to("folder/", 2);
+    to(".", 2);
+    to("/", 2);
+    to("..", 2);
+    to("pipe", 2);
+    to("/dev/null", 2);
+    to("", 2);
+    to("no/such/folder/x.db", 5).says("folder");
+    to("app.db/x.db", 5);
+    to("loop", 2);
+    refused(&sandbox, &["restore", &id, "--store", "backups"], 2).says("--replace");
+    refused(&sandbox, &["restore", &id, "--to", "app.db", "--create", "--store", "backups"], 2);
+    refused(&sandbox, &["restore", &id, "--to", "folder", "--replace", "--store", "backups"], 2);
+    refused_by_the_parser(&sandbox, &["restore", &id, "--to", "x.db", "--create", "--replace", "--store", "backups"]);
+    for flags in [&["--swap"][..], &["--beside", "old"]] {
+        let mut arguments = vec!["restore", &id, "--to", "x.db", "--store", "backups"];
+        arguments.extend(flags);
+        refused(&sandbox, &arguments, 2).says(flags[0]);
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_not_there_is_exit_4() {
+    let (sandbox, _) = changed("delete");
+    refused(&sandbox, &["restore", "app-20200101T000000Z-0000", "--to", "x.db", "--store", "backups"], 4);
+    refused(&sandbox, &["restore", "latest", "--source", "nope", "--to", "x.db", "--store", "backups"], 4);
+}
+
+#[test]
+fn a_damaged_snapshot_is_refused_and_the_target_untouched() {
+    let (sandbox, id) = changed("delete");
+    flip(sandbox.path(format!("backups/app/{id}.tar.gz")), 700, 5);
+    refused(&sandbox, &["restore", &id, "--to", "copy.db", "--store", "backups"], 3).says("damaged");
+    refused(&sandbox, &["restore", &id, "--to", "app.db", "--replace", "--store", "backups"], 3);
+    refused(&sandbox, &["restore", &id, "--to", "app.db", "--table", "newer", "--store", "backups"], 3);
+    let run = sandbox.run(&["restore", &id, "--to", "copy.db", "--store", "backups", "--json"]).code(3);
+    assert_eq!(run.json()["ok"], false, "{}", run.story());
+}
+
+#[test]
+fn replace_gives_the_snapshots_content_and_keeps_the_journal_mode() {
+    for journal in ["delete", "wal"] {
+        for target_journal in ["delete", "wal"] {
+            let (sandbox, id) = changed(journal);
+            sandbox.ok(&["restore", &id, "--to", "expected.db", "--store", "backups"]);
+            sample(sandbox.path("target.db"), 3, target_journal);
+            let document = sandbox.json(&["restore", &id, "--to", "target.db", "--replace", "--store", "backups"]);
+            assert_eq!(document["mode"], "replace");
+            assert_eq!(
+                content(sandbox.path("target.db")),
+                content(sandbox.path("expected.db")),
+                "{journal} over {target_journal}"
+            );
+            assert_eq!(integrity(sandbox.path("target.db")), "ok");
+            assert_eq!(
+                ask(sandbox.path("target.db"), "PRAGMA journal_mode"),
+                target_journal,
+                "{journal} over {target_journal}"
+            );
+        }
+    }
+}
+
+#[test]
+fn replace_takes_a_safety_snapshot_and_its_undo_brings_all_back() {
+    for journal in ["delete", "wal"] {
+        let (sandbox, id) = changed(journal);
+        let before = content(sandbox.path("app.db"));
+        let document = sandbox.json(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
+        let safety = document["safety_snapshot"].as_str().unwrap().to_owned();
+        let listed = sandbox.json(&["list", "--store", "backups"]);
+        assert_eq!(
+            (&listed["snapshots"][0]["id"], &listed["snapshots"][0]["kind"]),
+            (&safety.into(), &"safety".into())
+        );
+        assert_eq!(
+            sandbox.json(&["show", "latest", "--store", "backups"])["id"],
+            id.as_str(),
+            "safety is never latest"
+        );
+        assert!(content(sandbox.path("app.db")) != before);
+        let undo = document["undo"].as_str().unwrap();
+        shell_ok(&sandbox, undo);
+        assert_eq!(content(sandbox.path("app.db")), before, "{undo}");
+        assert_eq!(ask(sandbox.path("app.db"), "PRAGMA journal_mode"), journal);
+    }
+}
+
+#[test]
+fn the_undo_works_from_any_folder() {
+    let (sandbox, id) = changed("delete");
+    let before = content(sandbox.path("app.db"));
+    let document = sandbox.json(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
+    shell_ok(&sandbox, &format!("cd scratch; {}", document["undo"].as_str().unwrap()));
+    assert_eq!(content(sandbox.path("app.db")), before);
+}
+
+#[test]
+fn the_undo_of_odd_paths_works() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("it's a \"dir\" $HOME\n")).unwrap();
+    let name = "it's a \"dir\" $HOME\n/-we ird'.db";
+    sample(sandbox.path(name), 3, "delete");
+    let taken = sandbox.json(&["snapshot", name, "--store", "back 'ups'"]);
+    sql(sandbox.path(name), "DELETE FROM accounts");
+    let before = content(sandbox.path(name));
+    let document = sandbox.json(&["restore", &id_of(&taken), "--replace", "--store", "back 'ups'"]);
+    assert!(content(sandbox.path(name)) != before);
+    shell_ok(&sandbox, document["undo"].as_str().unwrap());
+    assert_eq!(content(sandbox.path(name)), before);
+}
+
+#[test]
+fn without_safety_nothing_is_saved_and_no_undo_promised() {
+    let (sandbox, id) = changed("delete");
+    let document = sandbox.json(&["restore", &id, "--to", "app.db", "--replace", "--no-safety", "--store", "backups"]);
+    assert!(document["safety_snapshot"].is_null() && document["undo"].is_null(), "{document:#}");
+    assert_eq!(sandbox.ids(), [id]);
+    assert!(!content(sandbox.path("app.db")).contains_key("newer"));
+}
+
+#[test]
+fn a_dry_run_says_what_it_would_do_and_does_nothing() {
+    let (sandbox, id) = changed("delete");
+    fs::create_dir_all(sandbox.path("scratch")).unwrap();
+    let before = sandbox.state();
+    let cases: [(&[&str], &str); 3] = [
+        (&["--to", "app.db", "--replace"], "replace"),
+        (&["--to", "copy.db"], "create"),
+        (&["--to", "app.db", "--table", "accounts", "--replace"], "tables"),
+    ];
+    for (flags, mode) in cases {
+        let mut arguments = vec!["restore", &id, "--dry-run", "--store", "backups"];
+        arguments.extend(flags);
+        let document = sandbox.json(&arguments);
+        assert_eq!((&document["dry_run"], &document["mode"]), (&true.into(), &mode.into()), "{document:#}");
+        assert!(document["safety_snapshot"].is_null() && document["undo"].is_null(), "{document:#}");
+        let run = silent(sandbox.ok(&arguments));
+        assert!(run.stdout().contains("would be restored"), "{}", run.story());
+        assert_eq!(sandbox.state(), before, "{mode}");
+    }
+    refused(&sandbox, &["restore", &id, "--to", "app.db", "--dry-run", "--store", "backups"], 2);
+}
+
+#[test]
+fn without_to_it_goes_where_it_came_from() {
+    let (sandbox, id) = changed("delete");
+    sandbox.ok(&["restore", &id, "--replace", "--store", "backups"]);
+    assert!(!content(sandbox.path("app.db")).contains_key("newer"));
+    fs::remove_file(sandbox.path("app.db")).unwrap();
+    let document = sandbox.json(&["restore", &id, "--store", "backups"]);
+    assert_eq!(document["target"], sandbox.path("app.db").canonicalize().unwrap().to_str().unwrap());
+}
+
+#[test]
+fn what_came_from_another_machine_needs_a_target() {
+    let (sandbox, id) = changed("delete");
+    let elsewhere = ["restore", &id, "--replace", "--store", "backups", "--host", "elsewhere"];
+    refused(&sandbox, &elsewhere, 2).says("--to");
+    sandbox.ok(&["restore", &id, "--to", "copy.db", "--store", "backups", "--host", "elsewhere"]);
+}
+
+#[test]
+fn a_link_stays_and_what_it_leads_to_is_replaced() {
+    let (sandbox, id) = changed("delete");
+    fs::create_dir(sandbox.path("real")).unwrap();
+    fs::rename(sandbox.path("app.db"), sandbox.path("real/data.db")).unwrap();
+    symlink("real/data.db", sandbox.path("app.db")).unwrap();
+    sandbox.ok(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
+    assert!(fs::symlink_metadata(sandbox.path("app.db")).unwrap().is_symlink());
+    assert!(!content(sandbox.path("real/data.db")).contains_key("newer"));
+    symlink("real/later.db", sandbox.path("later.db")).unwrap();
+    sandbox.ok(&["restore", &id, "--to", "later.db", "--store", "backups"]);
+    assert!(fs::symlink_metadata(sandbox.path("later.db")).unwrap().is_symlink());
+    assert!(fs::symlink_metadata(sandbox.path("real/later.db")).unwrap().is_file());
+    fs::write(sandbox.path("real/data.db"), "ruined ".repeat(1000)).unwrap();
+    sandbox.ok(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
+    assert!(fs::symlink_metadata(sandbox.path("app.db")).unwrap().is_symlink());
+    assert_eq!(content(sandbox.path("real/data.db")), content(sandbox.path("real/later.db")));
+}
+
+#[test]
+fn owner_and_mode_of_the_target_stay() {
+    let (sandbox, id) = changed("delete");
+    let root = rustix::process::geteuid().is_root();
+    for damaged in [false, true] {
+        if damaged {
+            fs::write(sandbox.path("app.db"), "ruined ".repeat(1000)).unwrap();
+        }
+        fs::set_permissions(sandbox.path("app.db"), fs::Permissions::from_mode(0o664)).unwrap();
+        if root {
+            std::os::unix::fs::chown(sandbox.path("app.db"), Some(12345), Some(23456)).unwrap();
+        }
+        sandbox.ok(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
+        let facts = fs::metadata(sandbox.path("app.db")).unwrap();
+        assert_eq!(facts.permissions().mode() & 0o777, 0o664, "damaged: {damaged}");
+        if root {
+            assert_eq!((facts.uid(), facts.gid()), (12345, 23456), "damaged: {damaged}");
+        }
+    }
+}
+
+#[test]
+fn another_page_size_is_converted_or_refused() {
+    for journal in ["delete", "wal"] {
+        let (sandbox, id) = changed("delete");
+        sandbox.ok(&["restore", &id, "--to", "expected.db", "--store", "backups"]);
+        sql(
+            sandbox.path("target.db"),
+            &format!(
+                "PRAGMA page_size = 1024; PRAGMA journal_mode = {journal}; CREATE TABLE x (a); INSERT INTO x VALUES (1)"
+            ),
+        );
+        let before = content(sandbox.path("target.db"));
+        let document = sandbox.json(&["restore", &id, "--to", "target.db", "--replace", "--store", "backups"]);
+        assert_eq!(content(sandbox.path("target.db")), content(sandbox.path("expected.db")));
+        assert_eq!(integrity(sandbox.path("target.db")), "ok");
+        shell_ok(&sandbox, document["undo"].as_str().unwrap());
+        assert_eq!(content(sandbox.path("target.db")), before);
+    }
+}
+
+#[test]
+fn another_text_encoding_is_refused() {
+    let (sandbox, id) = changed("delete");
+    sql(sandbox.path("target.db"), "PRAGMA encoding = 'UTF-16le'; CREATE TABLE x (a); INSERT INTO x VALUES ('x')");
+    refused(&sandbox, &["restore", &id, "--to", "target.db", "--replace", "--store", "backups"], 2).says("UTF-16le");
+}
+
+#[test]
+fn an_empty_file_can_be_replaced() {
+    let (sandbox, id) = changed("delete");
+    sandbox.ok(&["restore", &id, "--to", "expected.db", "--store", "backups"]);
+    fs::write(sandbox.path("target.db"), "").unwrap();
+    let document = sandbox.json(&["restore", &id, "--to", "target.db", "--replace", "--store", "backups"]);
+    assert_eq!(content(sandbox.path("target.db")), content(sandbox.path("expected.db")));
+    shell_ok(&sandbox, document["undo"].as_str().unwrap());
+    assert!(content(sandbox.path("target.db")).is_empty());
+}
+
+#[test]
+fn a_stale_wal_or_journal_never_meets_a_restored_file() {
+    let (sandbox, id) = changed("wal");
+    sandbox.ok(&["restore", &id, "--to", "expected.db", "--store", "backups"]);
+    // A WAL and a journal of another database that was once here.
+    let other = open(sandbox.path("other.db"));
+    other.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE evil (a); INSERT INTO evil VALUES (1)").unwrap();
+    fs::copy(sandbox.path("other.db-wal"), sandbox.path("new.db-wal")).unwrap();
+    fs::write(sandbox.path("new.db-journal"), "old journal").unwrap();
+    let document = sandbox.json(&["restore", &id, "--to", "new.db", "--store", "backups"]);
+    assert_eq!(content(sandbox.path("new.db")), content(sandbox.path("expected.db")));
+    let moved: Vec<_> = document["moved_aside"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    assert_eq!(moved.len(), 2, "{document:#}");
+    assert_eq!(fs::read(moved[0]).unwrap(), fs::read(sandbox.path("other.db-wal")).unwrap());
+    assert_eq!(fs::read(moved[1]).unwrap(), b"old journal");
+}
+
+#[test]
+fn a_damaged_target_is_moved_aside_with_its_companions() {
+    let (sandbox, id) = changed("delete");
+    sandbox.ok(&["restore", &id, "--to", "expected.db", "--store", "backups"]);
+    flip(sandbox.path("app.db"), 0, 2000);
+    fs::write(sandbox.path("app.db-wal"), "old wal").unwrap();
+    fs::write(sandbox.path("app.db-shm"), "").unwrap();
+    // One that starts with zeros is over and done with: SQLite leaves it alone.
+    fs::write(sandbox.path("app.db-journal"), "\0\0\0\0old journal").unwrap();
+    // The -shm is a cache that SQLite makes anew whenever it likes: only where it lies matters.
+    let names = ["app.db", "app.db-wal", "app.db-journal"];
+    let state = || names.map(|name| fs::read(sandbox.path(name)).ok());
+    let before = state();
+    let document = sandbox.json(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
+    assert_eq!(document["mode"], "replace-damaged");
+    for name in ["app.db-wal", "app.db-shm", "app.db-journal"] {
+        assert!(!sandbox.path(name).exists(), "{name} meets the restored file");
+    }
+    assert_eq!(content(sandbox.path("app.db")), content(sandbox.path("expected.db")));
+    let aside = document["moved_aside"][0].as_str().unwrap();
+    for (name, bytes) in ["", "-wal", "-journal"].iter().zip(&before) {
+        assert!(fs::read(format!("{aside}{name}")).ok() == *bytes, "{aside}{name} is not what was there");
+    }
+    shell_ok(&sandbox, document["undo"].as_str().unwrap());
+    assert!(state() == before, "the undo does not bring back what was there");
+}
+
+#[test]
+fn the_undo_of_a_damaged_target_leaves_no_new_wal_beside_the_old_file() {
+    let (sandbox, id) = changed("wal");
+    fs::write(sandbox.path("app.db"), "ruined ".repeat(1000)).unwrap();
+    for name in ["app.db-wal", "app.db-shm"] {
+        let _ = fs::remove_file(sandbox.path(name));
+    }
+    let document = sandbox.json(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
+    // The program starts again, and works for a while.
+    let program = open(sandbox.path("app.db"));
+    program.execute_batch("PRAGMA wal_autocheckpoint = 0; INSERT INTO logs VALUES ('new', 'work')").unwrap();
+    assert!(sandbox.path("app.db-wal").exists());
+    shell_ok(&sandbox, document["undo"].as_str().unwrap());
+    assert_eq!(fs::read(sandbox.path("app.db")).unwrap(), "ruined ".repeat(1000).as_bytes());
+    assert!(!sandbox.path("app.db-wal").exists(), "the old file meets the new file's WAL");
+}
+
+#[test]
+fn a_damaged_target_that_somebody_holds_is_refused() {
+    let (sandbox, id) = changed("delete");
+    fs::write(sandbox.path("app.db"), "ruined ".repeat(1000)).unwrap();
+    let arguments = ["restore", &id, "--to", "app.db", "--replace", "--store", "backups"];
+    let holder = Holder::of(&sandbox, "app.db");
+    refused(&sandbox, &arguments, 5).says(&holder.0.id().to_string());
+    drop(holder);
+    fs::write(sandbox.path("app.db-wal"), "old wal").unwrap();
+    let holder = Holder::of(&sandbox, "app.db-wal");
+    refused(&sandbox, &arguments, 5).says(&holder.0.id().to_string());
+    drop(holder);
+    sandbox.ok(&arguments);
+}
+
+#[test]
+fn replace_works_under_readers_and_they_see_the_new_rows() {
+    for journal in ["delete", "wal"] {
+        let (sandbox, id) = changed(journal);
+        let reader = open(sandbox.path("app.db"));
+        let before: i64 = reader.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0)).unwrap();
+        sandbox.ok(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
+        let after: i64 = reader.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0)).unwrap();
+        assert_eq!((before, after), (5, 10), "{journal}");
+        reader.execute_batch("INSERT INTO logs VALUES ('after', 'restore')").unwrap();
+        assert_eq!(integrity(sandbox.path("app.db")), "ok");
+    }
+}
+
+#[test]
+fn a_target_that_was_changed_by_hand_can_be_restored_twice() {
+    let (sandbox, id) = changed("wal");
+    for _ in 0..2 {
+        sandbox.ok(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
+    }
+    assert_eq!(sandbox.ids().len(), 3);
+    sandbox.ok(&["verify", "--all", "--store", "backups"]);
+}
+
+#[test]
+fn prefixes_and_urls_name_snapshot_and_target() {
+    let (sandbox, id) = changed("delete");
+    sandbox.ok(&["restore", &id[..id.len() - 3], "--to", "sqlite:///copy.db", "--store", "backups"]);
+    assert!(sandbox.path("copy.db").exists());
+    sandbox.ok(&["restore", &id, "--to=-dash.db", "--store", "backups"]);
+    assert!(sandbox.path("-dash.db").exists());
+    sandbox.ok(&["restore", &id, "--to", "file:x?mode=memory", "--store", "backups"]);
+    assert!(sandbox.path("file:x?mode=memory").exists());
+}
+
+#[test]
+fn create_and_yes_go_with_a_new_file() {
+    let (sandbox, id) = changed("delete");
+    sandbox.ok(&["restore", &id, "--to", "new.db", "--create", "--yes", "--store", "backups"]);
+    sandbox.ok(&["restore", &id, "--to", "new.db", "--replace", "-y", "--store", "backups"]);
+}
+
+#[test]
+fn what_could_not_be_compared_is_not_called_equal() {
+    let sandbox = Sandbox::new();
+    sql(
+        sandbox.path("app.db"),
+        "CREATE VIRTUAL TABLE odd USING fts5(body); CREATE TABLE t (a); INSERT INTO t VALUES (1);
+         PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'fts5', 'no_such_module') WHERE name = 'odd'",
+    );
+    let id = sandbox.snapshot("app.db");
+    let document = sandbox.json(&["restore", &id, "--to", "copy.db", "--store", "backups"]);
+    let odd = document["tables"].as_array().unwrap().iter().find(|table| table["name"] == "odd").unwrap();
+    assert_eq!(odd["ok"], false, "it was not compared: {document:#}");
+}
+
+#[test]
+fn a_target_whose_program_crashed_is_saved_with_its_wal_or_without_its_half_transaction() {
+    let (sandbox, id) = changed("delete");
+    // A WAL that nobody moved into its file.
+    let writer = open(sandbox.path("live.db"));
+    writer.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t (a); INSERT INTO t VALUES ('in the wal')").unwrap();
+    for suffix in ["", "-wal"] {
+        fs::copy(sandbox.path(format!("live.db{suffix}")), sandbox.path(format!("wal.db{suffix}"))).unwrap();
+    }
+    let expected = content(sandbox.path("live.db"));
+    drop(writer);
+    // A journal that has to be rolled back.
+    sample(sandbox.path("other.db"), 20, "delete");
+    let whole = content(sandbox.path("other.db"));
+    let writer = open(sandbox.path("other.db"));
+    writer.execute_batch("PRAGMA cache_size = 4; PRAGMA cache_spill = 4; BEGIN IMMEDIATE; UPDATE logs SET body = body || 'half done'").unwrap();
+    for suffix in ["", "-journal"] {
+        fs::copy(sandbox.path(format!("other.db{suffix}")), sandbox.path(format!("hot.db{suffix}"))).unwrap();
+    }
+    writer.execute_batch("ROLLBACK").unwrap();
+    for (target, before) in [("wal.db", expected), ("hot.db", whole)] {
+        let document = sandbox.json(&["restore", &id, "--to", target, "--replace", "--store", "backups"]);
+        assert!(content(sandbox.path(target)).contains_key("accounts") && integrity(sandbox.path(target)) == "ok");
+        assert!(content(sandbox.path(target)) != before);
+        shell_ok(&sandbox, document["undo"].as_str().unwrap());
+        assert_eq!(content(sandbox.path(target)), before, "{target}");
+    }
 }

@@ -9,10 +9,14 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
-use crate::error::{Error, Kind, Result, one_line};
+use crate::disk::shown;
+use crate::error::{Error, Kind, Result};
 
 /// How long to wait for a lock that somebody else holds.
 pub(super) const BUSY_WAIT: Duration = Duration::from_secs(30);
+
+/// How many steps of SQLite's machine pass between two looks whether to stop.
+const STEPS_PER_LOOK: i32 = 100_000;
 
 /// The version of the SQLite library that this program is built with.
 #[must_use]
@@ -49,38 +53,37 @@ pub(super) enum Purpose {
 
 /// Opens an existing database. `path` is absolute, links resolved.
 pub(super) fn open(path: &Path, purpose: Purpose) -> Result<Connection> {
-    let name = path.display();
-    let failed = |error| explain(error, &format!("cannot open {}", one_line(&name.to_string())));
+    open_raw(path, purpose).map_err(|error| explain(error, &format!("cannot open {}", shown(path))))
+}
+
+/// The same, with SQLite's own error.
+pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connection> {
+    let keeps_wal = file_bytes(&companion(path, "-wal")) > 0;
     let writable = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let readable = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let keeps_wal = file_bytes(&companion(path, "-wal")) > 0;
-    let connection = match purpose {
+    let mut connection = match purpose {
         // A reader of a WAL database must be able to write its -shm, and one that meets a hot journal to roll it back.
         Purpose::Source => {
             Connection::open_with_flags(path, writable).or_else(|_| Connection::open_with_flags(path, readable))
         }
         Purpose::Image => Connection::open_with_flags(immutable(path), readable | OpenFlags::SQLITE_OPEN_URI),
         Purpose::Scratch | Purpose::Target => Connection::open_with_flags(path, writable),
-    };
-    let connection = connection.map_err(failed)?;
+    }?;
+    connection.busy_timeout(BUSY_WAIT)?;
+    connection.progress_handler(STEPS_PER_LOOK, Some(|| crate::interrupt::check().is_err()))?;
     let set = |config, value| connection.set_db_config(config, value).map(drop);
-    let setup = || {
-        connection.busy_timeout(BUSY_WAIT)?;
-        set(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
-        set(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-        set(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-        if purpose == Purpose::Source && keeps_wal {
-            // The last one to leave must not move the WAL into the file: a snapshot changes nothing. Where there was
-            // no WAL it may: it then only clears away the empty one that opening the database has made.
-            set(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        }
-        if matches!(purpose, Purpose::Source | Purpose::Image) {
-            set(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-            connection.pragma_update(None, "query_only", true)?;
-        }
-        Ok(())
-    };
-    setup().map_err(failed)?;
+    set(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+    set(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    set(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    if purpose == Purpose::Source && keeps_wal {
+        // The last one to leave must not move the WAL into the file: a snapshot changes nothing. Where there was
+        // no WAL it may: it then only clears away the empty one that opening the database has made.
+        set(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    }
+    if matches!(purpose, Purpose::Source | Purpose::Image) {
+        set(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.pragma_update(None, "query_only", true)?;
+    }
     Ok(connection)
 }
 
@@ -132,19 +135,37 @@ pub(super) fn explain(error: rusqlite::Error, message: &str) -> Error {
         ),
         Some(ErrorCode::ReadOnly) => (Kind::Failed, Some("it cannot be written: check its permissions")),
         Some(ErrorCode::DiskFull) => (Kind::Failed, Some("the disk is full: free some space, or use another place")),
+        Some(ErrorCode::SystemIoFailure) => {
+            (Kind::Failed, Some("the disk may be full or failing: free some space, and look at the system's log"))
+        }
         Some(ErrorCode::OperationInterrupted) => (Kind::Interrupted, None),
         _ => (Kind::Failed, None),
     };
-    let wrapped = Error::new(kind, message).because(error);
+    // SQLite's words once; the library repeats them with the code.
+    let wrapped = Error::new(kind, message).because(plain(&error));
     match hint {
         Some(hint) => wrapped.hint(hint),
         None => wrapped,
     }
 }
 
+/// SQLite's own words, without the statement they were said of.
+pub(super) fn plain(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// True where SQLite found the file's content, not its circumstances, at fault.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// True where somebody else's lock is in the way.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 /// True where the failure says something of the moment (a lock, an interrupt, the disk), not of the table.

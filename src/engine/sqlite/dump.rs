@@ -14,7 +14,8 @@ use crate::error::{Error, Result, one_line};
 /// How a table is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DumpFormat {
-    /// CREATE, INSERT, indexes and triggers, in one transaction; `sqlite3 NEW.db < FILE` loads it. Loses nothing.
+    /// CREATE, INSERT, indexes and triggers, in one transaction; `sqlite3 NEW.db < FILE` loads it. Keeps every value
+    /// (rowids that no column holds are not values).
     Sql,
     /// A heading and a line a row (RFC 4180). NULL is nothing at all, an empty text is `""`, a blob is hexadecimal.
     Csv,

@@ -147,12 +147,12 @@ pub fn new_faults(birth: &Health, now: &Health) -> NewFaults {
     NewFaults { faults, unknown }
 }
 
-/// The foreign keys that have more orphans than before, in words.
+/// The foreign keys that have more orphans than before, in words; of several numbers for one key the largest counts.
 pub(super) fn new_orphans(before: &[OrphanRows], now: &[OrphanRows]) -> Vec<String> {
+    let key = |orphan: &OrphanRows| (orphan.table.clone(), orphan.parent.clone(), orphan.key);
     let count = |orphan: &OrphanRows| {
-        let twin =
-            before.iter().find(|old| (&old.table, &old.parent, old.key) == (&orphan.table, &orphan.parent, orphan.key));
-        orphan.rows.saturating_sub(twin.map_or(0, |old| old.rows))
+        let old = before.iter().filter(|old| key(old) == key(orphan)).map(|old| old.rows).max();
+        orphan.rows.saturating_sub(old.unwrap_or(0))
     };
     let more = now.iter().map(|orphan| (orphan, count(orphan))).filter(|(_, rows)| *rows > 0);
     more.map(|(orphan, rows)| {

@@ -2,15 +2,15 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-
-use rustix::fs::FlockOperation;
 
 use super::connection::{self, Purpose, explain};
 use super::health::{self, NewFaults};
 use super::survey::{self, OnDamage, TableCheck};
-use crate::disk::{SyncBehind, create_file, folder_of, shown};
+use crate::digest::Sha256;
+use crate::disk::{SyncBehind, create_locked, folder_of, lock_left_over, shown};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::manifest::{Depth, Manifest};
 
@@ -31,10 +31,12 @@ pub struct ImageFile {
 impl ImageWriter {
     /// Creates the file; space for `bytes` is reserved where the file system can.
     pub fn create(path: PathBuf, bytes: u64) -> Result<Self> {
-        let file = create_file(&path)?;
+        let file = loop {
+            if let Some(file) = create_locked(&path)? {
+                break file;
+            }
+        };
         let image = ImageFile { path, file };
-        // Where the file system has no locks, what a crash leaves stays there.
-        let _ = rustix::fs::flock(&image.file, FlockOperation::NonBlockingLockExclusive);
         // Whether it can be reserved or not, every write is checked.
         let reserved = rustix::fs::fallocate(&image.file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes.max(1));
         if reserved == Err(rustix::io::Errno::NOSPC) {
@@ -86,7 +88,9 @@ pub fn path_beside(target: &Path, stamp: &str) -> PathBuf {
 }
 
 fn unfinished_prefix(target: &Path) -> String {
-    format!(".{}.lifeboat-", target.file_name().unwrap_or_default().to_string_lossy())
+    // Of one length, whatever the target's: a name may be as long as the file system allows.
+    let name = target.file_name().unwrap_or_default();
+    format!(".lifeboat-{}-", &Sha256::of(name.as_bytes()).to_string()[..16])
 }
 
 /// Removes the images that dead restores to `target` have left beside it.
@@ -98,8 +102,7 @@ pub fn clear_unfinished(target: &Path) {
         {
             continue;
         }
-        let Ok(file) = File::open(entry.path()) else { continue };
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if let Some(_lock) = lock_left_over(&entry.path()) {
             tracing::info!("clearing {}, left by a restore that died", shown(&entry.path()));
             let _ = std::fs::remove_file(entry.path());
         }
@@ -109,16 +112,27 @@ pub fn clear_unfinished(target: &Path) {
 /// Compares an image with the manifest it came with: the rows and digest of every table, the schema, and
 /// SQLite's own checks. What was wrong at its birth already is no fault of its restore; all else fails.
 pub fn check(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>> {
+    check_image(path, manifest).map_err(|mut error| {
+        // Whatever SQLite says of these bytes, it is the snapshot that is wrong, not what the user asked for.
+        if error.kind == Kind::Usage && manifest.sqlite.as_ref().is_some_and(|facts| facts.health.is_some()) {
+            (error.kind, error.hint) = (Kind::Problem, None);
+        }
+        error
+    })
+}
+
+fn check_image(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>> {
     let facts = manifest.sqlite.as_ref().ok_or_else(|| Error::problem("the manifest is not of an SQLite snapshot"))?;
     let birth = facts.health.as_ref().ok_or_else(|| {
         Error::usage("this snapshot holds the raw bytes of a damaged file, and cannot be restored as a database")
             .hint("get its files with 'lifeboat extract'")
     })?;
     let (for_survey, for_health) = (connection::open(path, Purpose::Image)?, connection::open(path, Purpose::Image)?);
-    let on_damage = if birth.integrity.is_empty() { OnDamage::Fail } else { OnDamage::Note };
+    // Two checks word the same damage in two ways: where there was some, the same one is asked again.
+    let depth = if birth.integrity.is_empty() { Depth::Full } else { birth.check };
     let (survey, now) = thread::scope(|scope| {
-        let health = scope.spawn(move || health::examine(&for_health, Depth::Full));
-        let survey = survey::survey(&for_survey, on_damage);
+        let health = scope.spawn(move || health::examine(&for_health, depth));
+        let survey = survey::survey(&for_survey, OnDamage::Note);
         (survey, health.join().unwrap_or_else(|_| Err(Error::failed("a thread has died"))))
     });
     let (survey, now) = (survey?, now?);

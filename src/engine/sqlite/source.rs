@@ -6,7 +6,7 @@
 //! let go, and all else reads the copy.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, InterruptHandle, ffi};
 
-use super::connection::{self, Purpose, companion, explain, file_bytes};
+use super::connection::{self, BUSY_WAIT, Purpose, companion, explain, file_bytes, is_busy};
 use super::health;
 use super::survey::{self, OnDamage, Survey};
 use crate::disk::create_file;
@@ -70,8 +70,8 @@ struct Readers {
     failed: Arc<AtomicBool>,
 }
 
-/// How often a state that others change under our hands is tried for.
-const SHARE_ATTEMPTS: usize = 1000;
+/// What every SQLite database starts with.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// How many pages are read between two looks at the clock, the WAL and the other readers.
 const PAGES_PER_LOOK: u64 = 256;
@@ -97,6 +97,29 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
         return Err(Error::usage(format!("{} is not a regular file", shown())));
     }
     Ok(real)
+}
+
+/// Looks whether a file (see [`locate`]) is a database that can be read, and how many tables of its own it has.
+///
+/// A file that says it is a database and cannot be read as one is damaged; any other is a usage error.
+pub fn probe(path: &Path) -> Result<u64> {
+    // Read before any connection is opened; see the module's rule.
+    let mut magic = [0; MAGIC.len()];
+    let claims = fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == MAGIC;
+    let shown = one_line(&path.display().to_string());
+    let purpose = if is_frozen(path) { Purpose::Image } else { Purpose::Source };
+    let connection = connection::open(path, purpose)?;
+    let sql = "SELECT count(*) FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_'";
+    let tables: rusqlite::Result<i64> = connection.query_row(sql, [], |row| row.get(0));
+    tables.map(i64::unsigned_abs).map_err(|error| {
+        let not_a_database = error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase);
+        let explained = explain(error, &format!("cannot read {shown}"));
+        if claims && not_a_database {
+            let hint = "restore an older snapshot, or save its bytes with --allow-damaged";
+            return Error::problem(format!("{shown} is damaged: its header makes no sense")).hint(hint);
+        }
+        explained
+    })
 }
 
 impl SourceSnapshot {
@@ -258,29 +281,70 @@ struct Held {
 fn open_shared(path: &Path) -> Result<Held> {
     let shown = one_line(&path.display().to_string());
     let cannot = |error| explain(error, &format!("cannot read {shown}"));
-    let purpose = match begin(&connection::open(path, Purpose::Source)?) {
+    let first = connection::open(path, Purpose::Source)?;
+    first.busy_timeout(Duration::ZERO).map_err(cannot)?;
+    let purpose = match begin(&first) {
+        // Also where somebody is in the way: that is waited for below.
         Ok(()) => Purpose::Source,
+        Err(error) if is_busy(&error) => Purpose::Source,
         // On a disk that nobody can write to, nobody changes the file.
         Err(_) if is_frozen(path) => Purpose::Image,
         Err(error) => return Err(cannot(error)),
     };
+    drop(first);
     let image = connection::open(path, purpose)?;
-    for _ in 0..SHARE_ATTEMPTS {
+    let deadline = Instant::now() + BUSY_WAIT;
+    let mut pause = Duration::from_micros(100);
+    loop {
+        crate::interrupt::check()?;
+        // No waiting inside SQLite: whoever is waited for may be waiting for what we hold.
         let since = Instant::now();
-        begin(&image).map_err(cannot)?;
-        let mode: String = image.query_row("PRAGMA main.journal_mode", [], |row| row.get(0)).map_err(cannot)?;
-        if mode != "wal" && purpose == Purpose::Source {
-            return Ok(Held { image, siblings: None, journal_mode: "delete", since });
+        match try_hold(&image, path, purpose) {
+            Ok(Some(held)) => {
+                for connection in held.siblings.iter().flatten() {
+                    connection.busy_timeout(BUSY_WAIT).map_err(cannot)?;
+                }
+                image.busy_timeout(BUSY_WAIT).map_err(cannot)?;
+                return Ok(Held { image, siblings: held.siblings, journal_mode: held.journal_mode, since });
+            }
+            Err(error) if !is_busy(&error) => return Err(cannot(error)),
+            Err(error) if Instant::now() > deadline => return Err(cannot(error)),
+            Ok(None) if Instant::now() > deadline => {
+                return Err(Error::unreachable(format!("{shown} changes too fast for one state of it to be held")));
+            }
+            _ => {}
         }
-        let siblings = [connection::open(path, purpose)?, connection::open(path, purpose)?];
-        let shared = siblings.iter().try_fold(true, |all, sibling| Ok(all && share_state(&image, sibling)?));
-        if shared.map_err(cannot)? {
-            let journal_mode = if mode == "wal" { "wal" } else { "delete" };
-            return Ok(Held { image, siblings: Some(siblings), journal_mode, since });
+        if !image.is_autocommit() {
+            image.execute_batch("ROLLBACK").map_err(cannot)?;
         }
-        image.execute_batch("COMMIT").map_err(cannot)?;
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(5));
     }
-    Err(Error::unreachable(format!("{shown} changes too fast for one state of it to be held")))
+}
+
+/// What one attempt has got hold of.
+struct Grip {
+    siblings: Option<[Connection; 2]>,
+    journal_mode: &'static str,
+}
+
+/// Tries to hold one state; None where the siblings would see another one, a busy error where somebody is in the way.
+fn try_hold(image: &Connection, path: &Path, purpose: Purpose) -> rusqlite::Result<Option<Grip>> {
+    image.busy_timeout(Duration::ZERO)?;
+    begin(image)?;
+    let mode: String = image.query_row("PRAGMA main.journal_mode", [], |row| row.get(0))?;
+    let journal_mode = if mode == "wal" { "wal" } else { "delete" };
+    if journal_mode == "delete" && purpose == Purpose::Source {
+        return Ok(Some(Grip { siblings: None, journal_mode }));
+    }
+    let open = || -> rusqlite::Result<Connection> {
+        let sibling = connection::open_raw(path, purpose)?;
+        sibling.busy_timeout(Duration::ZERO)?;
+        Ok(sibling)
+    };
+    let siblings: [Connection; 2] = [open()?, open()?];
+    let shared = share_state(image, &siblings[0])? && share_state(image, &siblings[1])?;
+    Ok(shared.then_some(Grip { siblings: Some(siblings), journal_mode }))
 }
 
 fn begin(connection: &Connection) -> rusqlite::Result<()> {

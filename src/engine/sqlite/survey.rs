@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
-use super::connection::{self, Purpose, explain, is_circumstance, is_damage, quote};
+use super::connection::{self, Purpose, explain, is_circumstance, is_damage, plain, quote};
 use super::rows::Rows;
 use crate::digest::{RowDigest, RowEncoder};
 use crate::error::{Error, Result, one_line};
@@ -30,23 +30,20 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Rows of all tables that hold rows of their own: a virtual table shows those of its shadows.
+    /// Rows of all tables that hold rows of their own: a virtual table shows those of its shadows, and
+    /// SQLite's own tables (counters, statistics) keep theirs when all else is gone.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.tables.iter().filter(|table| table.kind != "virtual").filter_map(|table| table.rows).sum()
+        let own = |table: &&Table| table.kind != "virtual" && !table.name.starts_with("sqlite_");
+        self.tables.iter().filter(own).filter_map(|table| table.rows).sum()
     }
 }
 
-/// Surveys an image that nobody changes.
-pub fn survey_image(path: &Path) -> Result<Survey> {
-    survey(&connection::open(path, Purpose::Image)?, OnDamage::Fail)
-}
-
 /// Surveys a database as it is at this moment, in one read transaction.
-pub fn survey_live(path: &Path) -> Result<Survey> {
+pub fn survey_live(path: &Path, on_damage: OnDamage) -> Result<Survey> {
     let connection = connection::open(path, Purpose::Source)?;
     connection.execute_batch("BEGIN").map_err(|error| explain(error, "cannot start a read transaction"))?;
-    survey(&connection, OnDamage::Fail)
+    survey(&connection, on_damage)
 }
 
 /// Surveys `main` of a connection that is in a read transaction, or alone.
@@ -136,15 +133,6 @@ pub(super) fn survey_table(connection: &Connection, name: &str, kind: &str, on_d
     Ok(table)
 }
 
-/// SQLite's own words, without the statement they were said of.
-fn plain(error: &rusqlite::Error) -> String {
-    match error {
-        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
-        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
-        other => other.to_string(),
-    }
-}
-
 /// Rows, bytes and digest of what a query returns.
 fn digest(connection: &Connection, sql: &str) -> rusqlite::Result<(u64, u64, RowDigest)> {
     let mut rows = Rows::query(connection, sql)?;
@@ -165,8 +153,10 @@ pub struct TableCheck {
     pub name: String,
     /// Rows found; None where it cannot be read.
     pub rows: Option<u64>,
-    /// True where it is what the manifest says.
+    /// True where it is what the manifest says, as far as that can be told.
     pub ok: bool,
+    /// True where its rows could be hashed, and so compared.
+    pub compared: bool,
 }
 
 /// Compares found tables with those of a manifest, digest by digest; a table that is there on one side only is not ok.
@@ -179,11 +169,21 @@ pub fn compare(expected: &[Table], found: &[Table]) -> Vec<TableCheck> {
             let same = |other: &Table| {
                 other.rows == table.rows && other.digest == table.digest && other.columns == table.columns
             };
-            TableCheck { name: table.name.clone(), rows: twin.and_then(|other| other.rows), ok: twin.is_some_and(same) }
+            TableCheck {
+                name: table.name.clone(),
+                rows: twin.and_then(|other| other.rows),
+                ok: twin.is_some_and(same),
+                compared: table.digest.is_some(),
+            }
         })
         .collect();
     let extra = found.iter().filter(|other| !expected.iter().any(|table| table.name == other.name));
-    checks.extend(extra.map(|other| TableCheck { name: other.name.clone(), rows: other.rows, ok: false }));
+    checks.extend(extra.map(|other| TableCheck {
+        name: other.name.clone(),
+        rows: other.rows,
+        ok: false,
+        compared: true,
+    }));
     checks
 }
 

@@ -10,7 +10,7 @@ use super::health;
 use super::survey::{self, OnDamage, TableCheck};
 use super::target::LiveTarget;
 use crate::error::{Error, Result, one_line};
-use crate::manifest::Table;
+use crate::manifest::{OrphanRows, Table};
 
 /// Whether rows that are in a table may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,38 +21,46 @@ pub enum Overwrite {
     Replace,
 }
 
+/// Fails where [`restore_tables`] would refuse, before anything is begun.
+pub fn require_restorable(target: &LiveTarget, image: &Path, tables: &[&Table], overwrite: Overwrite) -> Result<()> {
+    for table in tables {
+        let shown = one_line(&table.name);
+        if table.kind != "table" || table.name.starts_with("sqlite_") {
+            let kind = if table.kind == "table" { "system" } else { &table.kind };
+            return Err(Error::usage(format!("the table {shown} is a {kind} table, and cannot be restored alone"))
+                .hint(ELSEWHERE));
+        }
+        if table.digest.is_none() {
+            return Err(Error::usage(format!("the table {shown} could not be read when the snapshot was taken"))
+                .hint(ELSEWHERE));
+        }
+    }
+    let connection = &target.connection;
+    attach(connection, image)?;
+    let checked = tables.iter().try_for_each(|table| require_place(connection, table, overwrite).map(drop));
+    detach(connection)?;
+    checked
+}
+
 /// Gives the named tables exactly the image's rows; one that is not there is made, with its indexes and triggers.
 ///
 /// Refused, with nothing changed: virtual tables and SQLite's own, tables whose columns are others than the
-/// snapshot's, and a result in which rows of other tables refer to rows that are gone.
+/// snapshot's, and a result in which rows refer to rows that are not there, unless they did so before or at the
+/// snapshot's `birth` already.
 pub fn restore_tables(
     target: &LiveTarget,
     image: &Path,
     tables: &[&Table],
+    birth: &[OrphanRows],
     overwrite: Overwrite,
     expect_unchanged: bool,
 ) -> Result<Vec<TableCheck>> {
-    for table in tables {
-        if table.kind != "table" || table.name.starts_with("sqlite_") {
-            return Err(Error::usage(format!(
-                "the table {} is a {} table, and cannot be restored alone",
-                one_line(&table.name),
-                if table.kind == "table" { "system" } else { &table.kind }
-            ))
-            .hint("restore the whole snapshot to a new path, and copy from there"));
-        }
-        if table.digest.is_none() {
-            return Err(Error::usage(format!(
-                "the table {} could not be read when the snapshot was taken",
-                one_line(&table.name)
-            )));
-        }
-    }
+    require_restorable(target, image, tables, overwrite)?;
     let connection = &target.connection;
     let failed = |error| explain(error, "cannot restore the tables; nothing was changed");
-    let uri = format!("file:{}?immutable=1", percent_encode(path_bytes(image), NON_ALPHANUMERIC));
-    connection.execute("ATTACH ?1 AS lifeboat_image", [uri]).map_err(failed)?;
-    connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+    attach(connection, image)?;
+    // Rows that break a rule of theirs did so when they were saved: their digests are what counts.
+    connection.execute_batch("PRAGMA ignore_check_constraints = ON; BEGIN IMMEDIATE").map_err(failed)?;
     if expect_unchanged {
         target.require_unchanged()?;
     }
@@ -70,9 +78,10 @@ pub fn restore_tables(
         checks.extend(survey::compare(&[(*table).clone()], &[found]));
     }
     survey::require_all(&checks)?;
-    if let Some(before) = before {
+    if let Some(mut allowed) = before {
+        allowed.extend(birth.iter().filter(|orphan| tables.iter().any(|table| table.name == orphan.table)).cloned());
         let now = health::orphans(connection, None).map_err(failed)?;
-        if let Some(first) = health::new_orphans(&before, &now).first() {
+        if let Some(first) = health::new_orphans(&allowed, &now).first() {
             return Err(Error::failed(format!(
                 "restoring these tables alone would break references: {first}; nothing was changed"
             ))
@@ -80,68 +89,106 @@ pub fn restore_tables(
         }
     }
     connection.execute_batch("COMMIT").map_err(failed)?;
+    detach(connection)?;
+    Ok(checks)
+}
+
+const ELSEWHERE: &str = "restore the whole snapshot to a new path, and copy from there";
+
+fn attach(connection: &Connection, image: &Path) -> Result<()> {
+    let uri = format!("file:{}?immutable=1", percent_encode(path_bytes(image), NON_ALPHANUMERIC));
+    let attached = connection.execute("ATTACH ?1 AS lifeboat_image", [uri]);
+    attached.map(drop).map_err(|error| explain(error, "cannot attach the restored image; nothing was changed"))
+}
+
+fn detach(connection: &Connection) -> Result<()> {
     connection
         .execute_batch("DETACH lifeboat_image")
-        .map_err(|error| explain(error, "the tables were restored, but the image cannot be detached"))?;
-    Ok(checks)
+        .map_err(|error| explain(error, "cannot detach the restored image"))
 }
 
 fn path_bytes(path: &Path) -> &[u8] {
     std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())
 }
 
-fn restore_table(connection: &Connection, table: &Table, overwrite: Overwrite) -> Result<()> {
+/// What is where a table is to go.
+enum Place {
+    Free,
+    Taken,
+}
+
+/// Looks whether a table can go where its name says; fails where it cannot.
+fn require_place(connection: &Connection, table: &Table, overwrite: Overwrite) -> Result<Place> {
     let shown = one_line(&table.name);
-    let failed = |error| explain(error, &format!("cannot restore the table {shown}; nothing was changed"));
-    let name = quote(&table.name);
-    let exists = |schema: &str| {
-        let sql = format!("SELECT 1 FROM {schema}.sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE");
-        connection.query_row(&sql, [&table.name], |_| Ok(())).optional().map(|found| found.is_some())
-    };
-    let is_new = !exists("main").map_err(failed)?;
-    if is_new {
-        let sql = "SELECT sql FROM lifeboat_image.sqlite_schema WHERE type = 'table' AND name = ?1";
-        let create: String = connection.query_row(sql, [&table.name], |row| row.get(0)).map_err(failed)?;
-        connection.execute_batch(&create).map_err(failed)?;
-    } else {
-        let columns = survey::columns(connection, &table.name).map_err(failed)?;
-        if columns != table.columns {
+    let failed = |error| explain(error, &format!("cannot look at the table {shown}; nothing was changed"));
+    let sql = "SELECT type FROM main.sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type <> 'trigger'";
+    let found: Option<String> =
+        connection.query_row(sql, [&table.name], |row| row.get(0)).optional().map_err(failed)?;
+    match found.as_deref() {
+        None => return Ok(Place::Free),
+        Some("table") => {}
+        Some(other) => {
             return Err(Error::usage(format!(
-                "the table {shown} has other columns now than in the snapshot; nothing was changed"
+                "{shown} is a table in the snapshot and a {other} now; nothing was changed"
             ))
-            .hint("restore the whole snapshot to a new path, and copy from there"));
+            .hint(ELSEWHERE));
         }
-        let holds_rows = connection
-            .query_row(&format!("SELECT 1 FROM main.{name} LIMIT 1"), [], |_| Ok(()))
-            .optional()
-            .map_err(failed)?
-            .is_some();
-        if holds_rows && overwrite == Overwrite::Refuse {
-            return Err(Error::usage(format!("the table {shown} holds rows; nothing was changed"))
-                .hint("overwrite them with --replace"));
+    }
+    let columns = survey::columns(connection, &table.name).map_err(failed)?;
+    if columns != table.columns
+        || has_rowids(connection, "main", table)? != has_rowids(connection, "lifeboat_image", table)?
+    {
+        return Err(Error::usage(format!(
+            "the table {shown} has other columns now than in the snapshot; nothing was changed"
+        ))
+        .hint(ELSEWHERE));
+    }
+    let any = format!("SELECT 1 FROM main.{} LIMIT 1", quote(&table.name));
+    let holds_rows = connection.query_row(&any, [], |_| Ok(())).optional().map_err(failed)?.is_some();
+    if holds_rows && overwrite == Overwrite::Refuse {
+        return Err(Error::usage(format!("the table {shown} holds rows; nothing was changed"))
+            .hint("overwrite them with --replace"));
+    }
+    Ok(Place::Taken)
+}
+
+fn has_rowids(connection: &Connection, schema: &str, table: &Table) -> Result<bool> {
+    let sql = "SELECT NOT wr FROM pragma_table_list WHERE schema = ?1 AND name = ?2 COLLATE NOCASE";
+    let found = connection.query_row(sql, [schema, &table.name], |row| row.get(0));
+    found.map_err(|error| explain(error, &format!("cannot look at the table {}", one_line(&table.name))))
+}
+
+fn restore_table(connection: &Connection, table: &Table, overwrite: Overwrite) -> Result<()> {
+    let failed =
+        |error| explain(error, &format!("cannot restore the table {}; nothing was changed", one_line(&table.name)));
+    let name = quote(&table.name);
+    let place = require_place(connection, table, overwrite)?;
+    match place {
+        Place::Free => {
+            let sql = "SELECT sql FROM lifeboat_image.sqlite_schema WHERE type = 'table' AND name = ?1";
+            let create: String = connection.query_row(sql, [&table.name], |row| row.get(0)).map_err(failed)?;
+            connection.execute_batch(&create).map_err(failed)?;
         }
-        connection.execute(&format!("DELETE FROM main.{name}"), []).map_err(failed)?;
+        Place::Taken => {
+            connection.execute(&format!("DELETE FROM main.{name}"), []).map_err(failed)?;
+        }
     }
     let mut columns: Vec<String> =
         table.columns.iter().filter(|column| !column.generated).map(|column| quote(&column.name)).collect();
     // Rowids that nobody declared are kept too: full-text indexes and programs may have noted them.
-    let without_rowid: bool = connection
-        .query_row(
-            "SELECT wr FROM pragma_table_list WHERE schema = 'lifeboat_image' AND name = ?1",
-            [&table.name],
-            |row| row.get(0),
-        )
-        .map_err(failed)?;
     let taken = |name: &&str| table.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
-    if !without_rowid && let Some(rowid) = ["rowid", "_rowid_", "oid"].into_iter().find(|name| !taken(name)) {
+    if has_rowids(connection, "lifeboat_image", table)?
+        && let Some(rowid) = ["rowid", "_rowid_", "oid"].into_iter().find(|name| !taken(name))
+    {
         columns.insert(0, rowid.to_owned());
     }
     let columns = columns.join(", ");
     let copy = format!("INSERT INTO main.{name} ({columns}) SELECT {columns} FROM lifeboat_image.{name} NOT INDEXED");
     connection.execute(&copy, []).map_err(failed)?;
     restore_sequence(connection, &table.name).map_err(failed)?;
-    if is_new {
-        let sql = "SELECT sql FROM lifeboat_image.sqlite_schema WHERE tbl_name = ?1 COLLATE NOCASE AND type IN ('index', 'trigger') AND sql IS NOT NULL";
+    if matches!(place, Place::Free) {
+        let sql = "SELECT sql FROM lifeboat_image.sqlite_schema \
+                   WHERE tbl_name = ?1 COLLATE NOCASE AND type IN ('index', 'trigger') AND sql IS NOT NULL";
         let mut statement = connection.prepare(sql).map_err(failed)?;
         let extras: Vec<String> =
             statement.query_map([&table.name], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;

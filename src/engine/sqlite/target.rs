@@ -73,35 +73,48 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Companions of a database that is gone (a stale WAL or journal would be played into the new one) are
 /// moved aside first; their new names are returned.
 pub fn place_new(image: &Path, target: &Path, stamp: &str) -> Result<Vec<PathBuf>> {
-    let mut moved = Vec::new();
-    for suffix in COMPANIONS {
-        let stale = companion(target, suffix);
-        if fs::symlink_metadata(&stale).is_ok() {
-            let aside = beside(&stale, &format!(".stale-{stamp}"));
-            rename_new(&stale, &aside)?;
-            moved.push(aside);
-        }
+    if fs::symlink_metadata(target).is_ok() {
+        return Err(taken(target));
     }
-    rename_new(image, target)?;
+    let mut moved: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let placed = (|| {
+        for suffix in COMPANIONS {
+            let stale = companion(target, suffix);
+            if fs::symlink_metadata(&stale).is_ok() {
+                let aside = beside(&stale, &format!(".stale-{stamp}"));
+                rename_new(&stale, &aside)?;
+                moved.push((stale, aside));
+            }
+        }
+        rename_new(image, target)
+    })();
+    if let Err(error) = placed {
+        // They may belong to whoever has taken the name meanwhile.
+        for (stale, aside) in moved.iter().rev() {
+            let _ = rename_new(aside, stale);
+        }
+        return Err(error);
+    }
     sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
-    Ok(moved)
+    Ok(moved.into_iter().map(|(_, aside)| aside).collect())
+}
+
+fn taken(path: &Path) -> Error {
+    Error::failed(format!("{} has appeared meanwhile, and was left as it is", shown(path)))
+        .hint("overwrite it with --replace")
 }
 
 /// Renames, unless something of the new name is there.
 fn rename_new(from: &Path, to: &Path) -> Result<()> {
-    let taken = || {
-        Error::failed(format!("{} has appeared meanwhile, and was left as it is", shown(to)))
-            .hint("overwrite it with --replace")
-    };
     let renamed = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // File systems without that flag have links, or can only be raced against.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match fs::hard_link(from, to) {
             Ok(()) => fs::remove_file(from),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(taken()),
-            Err(_) if fs::symlink_metadata(to).is_ok() => return Err(taken()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(taken(to)),
+            Err(_) if fs::symlink_metadata(to).is_ok() => return Err(taken(to)),
             Err(_) => fs::rename(from, to),
         },
-        Err(rustix::io::Errno::EXIST) => return Err(taken()),
+        Err(rustix::io::Errno::EXIST) => return Err(taken(to)),
         other => other.map_err(io::Error::from),
     };
     renamed.io(Kind::Failed, || format!("cannot rename {} to {}", shown(from), shown(to)))
@@ -113,10 +126,17 @@ pub fn aside_path(target: &Path, stamp: &str) -> PathBuf {
     beside(target, &format!(".damaged-{stamp}"))
 }
 
+/// The shell command that removes a restored database, together with what a program may have made beside it since.
+#[must_use]
+pub fn undo_new(target: &Path) -> String {
+    let files: Vec<String> = ["", "-wal", "-shm", "-journal"].map(|suffix| sh(&companion(target, suffix))).into();
+    format!("rm -f {}", files.join(" "))
+}
+
 /// The shell command that puts a damaged database back where it was.
 #[must_use]
 pub fn undo_damaged(target: &Path, aside: &Path) -> String {
-    let mut command = format!("mv -f {} {}", sh(aside), sh(target));
+    let mut command = format!("{} && mv -f {} {}", undo_new(target), sh(aside), sh(target));
     for suffix in COMPANIONS {
         if companion(aside, suffix).exists() {
             command.push_str(&format!(

@@ -1,0 +1,36 @@
+use crate::helpers::{refused_by_the_parser, silent};
+use crate::support::Sandbox;
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    let sandbox = Sandbox::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let run = silent(sandbox.ok(&["completions", shell]));
+        assert!(run.stdout().contains("lifeboat"), "{}", run.story());
+        assert!(run.stdout().contains("snapshot"), "{}", run.story());
+    }
+}
+
+#[test]
+fn completions_of_bash_are_a_script_that_bash_takes() {
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.path("completions.bash"), sandbox.ok(&["completions", "bash"]).stdout()).unwrap();
+    crate::helpers::shell_ok(&sandbox, "bash -n completions.bash");
+}
+
+#[test]
+fn completions_for_an_unknown_shell_are_refused() {
+    let sandbox = Sandbox::new();
+    refused_by_the_parser(&sandbox, &["completions", "cmd.exe"]);
+}
+
+#[test]
+fn man_prints_a_page_that_names_every_command() {
+    let sandbox = Sandbox::new();
+    let run = silent(sandbox.ok(&["man"]));
+    let page = run.stdout();
+    assert!(page.contains(".TH lifeboat"), "{}", run.story());
+    for command in ["snapshot", "list", "show", "verify", "drill", "restore", "extract", "diff", "prune"] {
+        assert!(page.contains(&format!("lifeboat\\-{command}")), "{command} is not in the manual");
+    }
+}

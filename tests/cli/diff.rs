@@ -1,0 +1,120 @@
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::helpers::{has_fields, refused, silent, sql};
+use crate::support::{Sandbox, sample};
+
+fn statuses(document: &Value) -> BTreeMap<String, String> {
+    let tables = document["tables"].as_array().unwrap().iter();
+    tables.map(|one| (one["name"].as_str().unwrap().to_owned(), one["status"].as_str().unwrap().to_owned())).collect()
+}
+
+fn changed() -> (Sandbox, String) {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 4, "delete");
+    sql(sandbox.path("app.db"), "CREATE TABLE gone (a); INSERT INTO gone VALUES (1); CREATE TABLE wide (a)");
+    let id = sandbox.snapshot("app.db");
+    sql(
+        sandbox.path("app.db"),
+        "DROP TABLE gone; CREATE TABLE fresh (a); INSERT INTO fresh VALUES (1), (2); ALTER TABLE wide ADD COLUMN b TEXT;
+         UPDATE accounts SET name = 'other' WHERE id = 2; INSERT INTO logs VALUES ('x', 'y')",
+    );
+    (sandbox, id)
+}
+
+#[test]
+fn diff_tells_every_kind_of_change_against_the_live_database() {
+    let (sandbox, id) = changed();
+    let run = silent(sandbox.ok(&["diff", &id, "--store", "backups", "--json"]));
+    let document = run.json();
+    assert_eq!(document["equal"], false);
+    let expected = [
+        ("accounts", "changed"),
+        ("balances", "same"),
+        ("fresh", "added"),
+        ("gone", "removed"),
+        ("logs", "changed"),
+        ("sqlite_sequence", "same"),
+        ("wide", "changed"),
+    ];
+    assert_eq!(statuses(&document), expected.map(|(a, b)| (a.to_owned(), b.to_owned())).into());
+    let table = |name: &str| document["tables"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+    has_fields(table("logs"), &["name", "status", "rows_before", "rows_after"]);
+    assert_eq!((&table("logs")["rows_before"], &table("logs")["rows_after"]), (&40.into(), &41.into()));
+    assert_eq!((&table("gone")["rows_before"], &table("gone")["rows_after"]), (&1.into(), &Value::Null));
+    assert_eq!((&table("fresh")["rows_before"], &table("fresh")["rows_after"]), (&Value::Null, &2.into()));
+    assert_eq!((&table("wide")["columns_changed"], &table("logs")["columns_changed"]), (&true.into(), &false.into()));
+}
+
+#[test]
+fn diff_prints_only_what_changed() {
+    let (sandbox, id) = changed();
+    let run = sandbox.ok(&["diff", &id, "--store", "backups"]);
+    for words in ["accounts", "fresh", "gone", "changed (columns)", "+1", "the schema differs"] {
+        assert!(run.stdout().contains(words), "{words}\n{}", run.story());
+    }
+    assert!(!run.stdout().contains("balances"), "{}", run.story());
+}
+
+#[test]
+fn diff_takes_a_path_or_an_id_on_the_other_side() {
+    let (sandbox, id) = changed();
+    let newer = sandbox.snapshot("app.db");
+    let live = sandbox.json(&["diff", &id, "--store", "backups"]);
+    for other in [&newer[..], "app.db", "./app.db", "sqlite:///app.db", "latest"] {
+        let document = sandbox.json(&["diff", &id, other, "--store", "backups"]);
+        assert_eq!(document["tables"], live["tables"], "{other}");
+    }
+    let back = sandbox.json(&["diff", &newer, &id, "--store", "backups"]);
+    assert_eq!(statuses(&back)["gone"], "added");
+    let same = sandbox.json(&["diff", &newer, &newer, "--store", "backups"]);
+    assert_eq!(same["equal"], true);
+    let run = sandbox.ok(&["diff", &newer, "--store", "backups"]);
+    assert!(run.stdout().contains("no difference"), "{}", run.story());
+}
+
+#[test]
+fn diff_notices_an_index_that_is_gone() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 2, "delete");
+    let id = sandbox.snapshot("app.db");
+    sql(sandbox.path("app.db"), "DROP INDEX balances_by_account");
+    let document = sandbox.json(&["diff", &id, "--store", "backups"]);
+    assert_eq!((&document["equal"], &document["schema_equal"]), (&false.into(), &false.into()), "{document:#}");
+}
+
+#[test]
+fn diff_with_what_is_not_there_is_refused() {
+    let (sandbox, id) = changed();
+    refused(&sandbox, &["diff", &id, "app-20200101T000000Z-0000", "--store", "backups"], 4);
+    refused(&sandbox, &["diff", &id, "./missing.db", "--store", "backups"], 5);
+    std::fs::remove_file(sandbox.path("app.db")).unwrap();
+    refused(&sandbox, &["diff", &id, "--store", "backups"], 5);
+    refused(&sandbox, &["diff", &id, "--store", "backups", "--host", "elsewhere"], 2).says("another machine");
+}
+
+#[test]
+fn diff_never_calls_equal_what_it_could_not_compare() {
+    let sandbox = Sandbox::new();
+    sql(
+        sandbox.path("app.db"),
+        "CREATE TABLE keyed (a TEXT COLLATE NOCASE PRIMARY KEY) WITHOUT ROWID; INSERT INTO keyed VALUES ('x');
+         CREATE TABLE t (a); INSERT INTO t VALUES (1)",
+    );
+    let redefine = |from: &str, to: &str| {
+        let statement = format!(
+            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, '{from}', '{to}') WHERE name = 'keyed'"
+        );
+        sql(sandbox.path("app.db"), &statement);
+    };
+    redefine("NOCASE", "house_order");
+    let id = sandbox.snapshot("app.db");
+    redefine("house_order", "NOCASE");
+    sql(sandbox.path("app.db"), "INSERT INTO keyed VALUES ('y')");
+    redefine("NOCASE", "house_order");
+    let document = sandbox.json(&["diff", &id, "--store", "backups"]);
+    assert_eq!(document["equal"], false, "{document:#}");
+    let run = sandbox.ok(&["diff", &id, "--store", "backups"]);
+    assert!(run.stdout().contains("keyed"), "{}", run.story());
+}

@@ -1,0 +1,153 @@
+use chrono::{Duration, Utc};
+
+use crate::helpers::{SNAPSHOT_FIELDS, fields, has_fields, id_of, redate, refused_by_the_parser, silent};
+use crate::support::{Sandbox, sample};
+
+fn ids(sandbox: &Sandbox, flags: &[&str]) -> Vec<String> {
+    let mut arguments = vec!["list", "--store", "backups"];
+    arguments.extend(flags);
+    let document = sandbox.json(&arguments);
+    document["snapshots"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn list_shows_the_newest_first_across_sources() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("zebra.db"), 1, "delete");
+    sample(sandbox.path("app.db"), 1, "delete");
+    let mut expected = Vec::new();
+    for source in ["zebra.db", "app.db", "zebra.db", "app.db"] {
+        expected.insert(0, sandbox.snapshot(source));
+    }
+    assert_eq!(ids(&sandbox, &[]), expected);
+    assert_eq!(ids(&sandbox, &["--limit", "3"]), expected[..3]);
+    assert_eq!(ids(&sandbox, &["-n", "1"]), expected[..1]);
+    assert_eq!(ids(&sandbox, &["-n", "0"]), expected[..0]);
+    let of_app: Vec<_> = expected.iter().filter(|id| id.starts_with("app-")).cloned().collect();
+    assert_eq!(ids(&sandbox, &["--source", "app"]), of_app);
+    assert_eq!(ids(&sandbox, &["--source", "app", "-n", "1"]), of_app[..1]);
+    assert_eq!(ids(&sandbox, &["--source", "none"]), expected[..0]);
+    let text = sandbox.ok(&["list", "--store", "backups", "-n", "1"]);
+    assert!(text.stdout().contains("and 3 older"), "{}", text.story());
+}
+
+#[test]
+fn list_is_narrowed_by_tags_and_time() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 1, "delete");
+    let take = |tags: &[&str]| {
+        let mut arguments = vec!["snapshot", "app.db", "--store", "backups"];
+        tags.iter().for_each(|tag| arguments.extend(["--tag", tag]));
+        id_of(&sandbox.json(&arguments))
+    };
+    let (plain, deploy, both) = (take(&[]), take(&["deploy"]), take(&["deploy", "v2"]));
+    assert_eq!(ids(&sandbox, &["--tag", "deploy"]), [both.clone(), deploy.clone()]);
+    assert_eq!(ids(&sandbox, &["--tag", "deploy", "--tag", "v2"]), std::slice::from_ref(&both));
+    assert_eq!(ids(&sandbox, &["--tag", "deploy", "-n", "1"]), std::slice::from_ref(&both));
+    assert!(ids(&sandbox, &["--tag", "dep"]).is_empty());
+    let old = redate(&sandbox.path("backups"), &plain, Utc::now() - Duration::days(30));
+    assert_eq!(ids(&sandbox, &["--before", "7d"]), std::slice::from_ref(&old));
+    assert_eq!(ids(&sandbox, &[]), [both, deploy, plain, old]);
+    refused_by_the_parser(&sandbox, &["list", "--before", "tomorrow", "--store", "backups"]);
+    refused_by_the_parser(&sandbox, &["list", "--limit", "-3", "--store", "backups"]);
+}
+
+#[test]
+fn list_documents_hold_every_field_but_the_tables() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 2, "delete");
+    let id = sandbox.snapshot("app.db");
+    let document = sandbox.json(&["list", "--store", "backups"]);
+    let snapshot = &document["snapshots"][0];
+    has_fields(snapshot, SNAPSHOT_FIELDS);
+    assert!(!fields(snapshot).contains("tables"), "{snapshot:#}");
+    assert_eq!(snapshot["id"], id.as_str());
+    assert_eq!(snapshot["proof"], "none");
+    sandbox.ok(&["verify", &id, "--store", "backups"]);
+    assert_eq!(sandbox.json(&["list", "--store", "backups"])["snapshots"][0]["proof"], "verified");
+    sandbox.ok(&["drill", &id, "--store", "backups"]);
+    let document = sandbox.json(&["list", "--store", "backups"]);
+    assert_eq!(document["snapshots"][0]["proof"], "drilled");
+    assert!(document["snapshots"][0]["restore_seconds"].is_number(), "{document:#}");
+}
+
+#[test]
+fn list_shows_age_kind_size_rows_proof_tags_and_the_restore_time() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 2, "delete");
+    let id = id_of(&sandbox.json(&["snapshot", "app.db", "--tag", "nightly", "--store", "backups"]));
+    sandbox.ok(&["drill", &id, "--store", "backups"]);
+    let run = silent(sandbox.ok(&["list", "--store", "backups"]));
+    let lines: Vec<String> = run.stdout().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 2, "{}", run.story());
+    for heading in ["ID", "AGE", "KIND", "SIZE", "ROWS", "PROOF", "RESTORE", "TAGS"] {
+        assert!(lines[0].contains(heading), "{}", run.story());
+    }
+    for word in [&id[..], "full", "drilled", "nightly", "KiB"] {
+        assert!(lines[1].contains(word), "{word}\n{}", run.story());
+    }
+}
+
+#[test]
+fn list_shows_a_snapshot_that_cannot_be_read_as_damaged() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 2, "delete");
+    let (older, newer) = (sandbox.snapshot("app.db"), sandbox.snapshot("app.db"));
+    std::fs::write(sandbox.path(format!("backups/app/{newer}.json")), "{").unwrap();
+    std::fs::remove_file(sandbox.path(format!("backups/app/{older}.tar.gz"))).unwrap();
+    let document = sandbox.json(&["list", "--store", "backups"]);
+    let proofs: Vec<_> = document["snapshots"].as_array().unwrap().iter().map(|one| &one["proof"]).collect();
+    assert_eq!(proofs, ["damaged", "damaged"], "{document:#}");
+    let run = sandbox.ok(&["list", "--store", "backups"]);
+    assert_eq!(run.stdout().matches("damaged").count(), 2, "{}", run.story());
+}
+
+#[test]
+fn list_ignores_what_is_no_snapshot() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 2, "delete");
+    let id = sandbox.snapshot("app.db");
+    for name in ["backups/app/notes.txt", "backups/app/.upload-abc", "backups/stray.json", "backups/app/x.json"] {
+        std::fs::write(sandbox.path(name), "hello").unwrap();
+    }
+    std::fs::create_dir(sandbox.path("backups/lost+found")).unwrap();
+    std::fs::create_dir(sandbox.path("backups/empty")).unwrap();
+    std::fs::write(sandbox.path("backups/app/app-20200101T000000Z-0000.tar.gz"), "half").unwrap();
+    assert_eq!(ids(&sandbox, &[]), [id]);
+}
+
+#[test]
+fn odd_tags_do_not_break_the_table() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 1, "delete");
+    let tag = "line\nbreak \u{1b}[31m,\"quoted\" ünïcode";
+    sandbox.ok(&["snapshot", "app.db", "--tag", tag, "--store", "backups"]);
+    let document = sandbox.json(&["list", "--store", "backups", "--tag", tag]);
+    assert_eq!(document["snapshots"][0]["tags"], serde_json::json!([tag]));
+    for arguments in [&["list", "--store", "backups"][..], &["prune", "--keep-tag", tag, "--store", "backups"]] {
+        let run = sandbox.ok(arguments);
+        assert!(!run.stdout().contains('\u{1b}'), "{}", run.story());
+        assert!(!run.stdout().lines().any(|line| line.trim_start().starts_with("break")), "{}", run.story());
+    }
+}
+
+#[test]
+fn a_hundred_snapshots_keep_their_order() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 1, "delete");
+    let newest = sandbox.snapshot("app.db");
+    let now = Utc::now();
+    // Added in no order at all: 37 and 100 have no common divisor.
+    let hours: Vec<i64> = (1..=100).map(|n| n * 37 % 101).collect();
+    let mut expected: Vec<(i64, String)> = hours
+        .iter()
+        .map(|hour| (*hour, redate(&sandbox.path("backups"), &newest, now - Duration::hours(*hour))))
+        .collect();
+    expected.sort();
+    expected.insert(0, (0, newest));
+    let expected: Vec<String> = expected.into_iter().map(|(_, id)| id).collect();
+    assert_eq!(ids(&sandbox, &[]), expected);
+    assert_eq!(ids(&sandbox, &["-n", "7"]), expected[..7]);
+    let text = sandbox.ok(&["list", "--store", "backups"]);
+    assert_eq!(text.stdout().lines().count(), 102, "{}", text.story());
+}

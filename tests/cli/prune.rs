@@ -1,0 +1,126 @@
+use chrono::{Duration, Utc};
+use serde_json::Value;
+
+use crate::helpers::{has_fields, id_of, redate, refused, refused_by_the_parser, silent};
+use crate::support::{Sandbox, sample};
+
+/// A store with one snapshot of now and one of each of these ages in days; the newest first.
+fn aged(days: &[i64]) -> (Sandbox, Vec<String>) {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 2, "delete");
+    let now = sandbox.snapshot("app.db");
+    let mut ids = vec![now.clone()];
+    for day in days {
+        ids.push(redate(&sandbox.path("backups"), &now, Utc::now() - Duration::days(*day)));
+    }
+    (sandbox, ids)
+}
+
+fn ids(document: &Value, what: &str) -> Vec<String> {
+    document[what].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn prune_plans_and_deletes_nothing_without_yes() {
+    let (sandbox, all) = aged(&[1, 2, 3]);
+    let before = sandbox.state();
+    let document = sandbox.json(&["prune", "--keep-last", "2", "--store", "backups"]);
+    assert_eq!(document["dry_run"], true);
+    assert_eq!(ids(&document, "keep"), all[..2]);
+    assert_eq!(ids(&document, "delete"), all[2..]);
+    assert!(document["freed_bytes"].as_u64().unwrap() > 0);
+    for kept in document["keep"].as_array().unwrap() {
+        has_fields(kept, &["id", "reasons"]);
+        assert!(!kept["reasons"].as_array().unwrap().is_empty(), "{kept}");
+    }
+    let run = silent(sandbox.ok(&["prune", "--keep-last", "2", "--store", "backups"]));
+    assert!(run.stdout().contains("nothing was deleted; --yes"), "{}", run.story());
+    assert_eq!(sandbox.state(), before);
+}
+
+#[test]
+fn prune_with_yes_deletes_exactly_its_plan() {
+    let (sandbox, all) = aged(&[1, 2, 3]);
+    let plan = sandbox.json(&["prune", "--keep-last", "2", "--store", "backups"]);
+    let done = sandbox.json(&["prune", "--keep-last", "2", "--store", "backups", "--yes"]);
+    assert_eq!(done["dry_run"], false);
+    assert_eq!((ids(&done, "keep"), ids(&done, "delete")), (ids(&plan, "keep"), ids(&plan, "delete")));
+    assert_eq!(sandbox.ids(), all[..2]);
+    let files: Vec<_> =
+        std::fs::read_dir(sandbox.path("backups/app")).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert_eq!(files.len(), 4, "{files:?}");
+    sandbox.ok(&["restore", &all[0], "--to", "x.db", "--store", "backups"]);
+}
+
+#[test]
+fn prune_refuses_a_policy_that_keeps_nothing() {
+    let (sandbox, _) = aged(&[1]);
+    refused(&sandbox, &["prune", "--store", "backups", "--yes"], 2).says("--keep-last");
+    refused(&sandbox, &["prune", "--keep-last", "0", "--store", "backups", "--yes"], 2);
+    refused(&sandbox, &["prune", "--keep-within", "0d", "--store", "backups", "--yes"], 2);
+    refused_by_the_parser(&sandbox, &["prune", "--keep-last", "-1", "--store", "backups", "--yes"]);
+    refused_by_the_parser(&sandbox, &["prune", "--keep-within", "a while", "--store", "backups", "--yes"]);
+}
+
+#[test]
+fn prune_keeps_by_period_age_and_tag() {
+    let (sandbox, all) = aged(&[1, 2, 40, 400]);
+    let kept = |flags: &[&str]| {
+        let mut arguments = vec!["prune", "--store", "backups"];
+        arguments.extend(flags);
+        ids(&sandbox.json(&arguments), "keep")
+    };
+    assert_eq!(kept(&["--keep-daily", "3"]), all[..3]);
+    assert_eq!(kept(&["--keep-yearly", "9"]).last(), all.last());
+    assert_eq!(kept(&["--keep-within", "3d"]), all[..3]);
+    assert_eq!(kept(&["--keep-hourly", "1"]), all[..1]);
+    assert!(kept(&["--keep-monthly", "3"]).contains(&all[3]));
+    assert!(kept(&["--keep-weekly", "9"]).contains(&all[4]));
+    let tagged = id_of(&sandbox.json(&["snapshot", "app.db", "--tag", "keep-me", "--store", "backups"]));
+    let newest = sandbox.snapshot("app.db");
+    assert_eq!(kept(&["--keep-tag", "keep-me"]), [newest, tagged]);
+}
+
+#[test]
+fn prune_keeps_the_newest_drilled_one() {
+    let (sandbox, all) = aged(&[]);
+    sandbox.ok(&["drill", &all[0], "--store", "backups"]);
+    let newer: Vec<String> = (0..3).map(|_| sandbox.snapshot("app.db")).collect();
+    let done = sandbox.json(&["prune", "--keep-last", "1", "--yes", "--store", "backups"]);
+    assert_eq!(ids(&done, "keep"), [newer[2].clone(), all[0].clone()]);
+    assert_eq!(sandbox.ids(), ids(&done, "keep"));
+}
+
+#[test]
+fn prune_never_deletes_the_last_good_one_for_a_damaged_one() {
+    let (sandbox, all) = aged(&[]);
+    let newer = sandbox.snapshot("app.db");
+    crate::helpers::flip(sandbox.path(format!("backups/app/{newer}.tar.gz")), 90, 1);
+    sandbox.run(&["verify", &newer, "--store", "backups"]).code(3);
+    let done = sandbox.json(&["prune", "--keep-last", "1", "--yes", "--keep-others", "0d", "--store", "backups"]);
+    assert!(ids(&done, "keep").contains(&all[0]), "{done:#}");
+    assert!(sandbox.ids().contains(&all[0]));
+}
+
+#[test]
+fn prune_works_on_each_source_for_itself() {
+    let (sandbox, all) = aged(&[1, 2]);
+    sample(sandbox.path("other.db"), 2, "delete");
+    let other = sandbox.snapshot("other.db");
+    let only = sandbox.json(&["prune", "--keep-last", "1", "--source", "other", "--store", "backups"]);
+    assert_eq!((ids(&only, "keep"), ids(&only, "delete")), (vec![other.clone()], vec![]));
+    sandbox.ok(&["prune", "--keep-last", "1", "--store", "backups", "--yes"]);
+    assert_eq!(sandbox.ids(), [other, all[0].clone()]);
+}
+
+#[test]
+fn prune_keeps_safety_snapshots_for_their_time_and_does_not_count_them() {
+    let (sandbox, all) = aged(&[1]);
+    let report = sandbox.json(&["restore", &all[0], "--to", "app.db", "--replace", "--store", "backups"]);
+    let safety = report["safety_snapshot"].as_str().unwrap().to_owned();
+    let plan = sandbox.json(&["prune", "--keep-last", "1", "--store", "backups"]);
+    assert_eq!(ids(&plan, "keep"), [safety.clone(), all[0].clone()]);
+    let plan = sandbox.json(&["prune", "--keep-last", "1", "--keep-others", "0s", "--store", "backups"]);
+    assert_eq!(ids(&plan, "keep"), [all[0].clone()]);
+    assert!(ids(&plan, "delete").contains(&safety));
+}
