@@ -783,7 +783,7 @@ fn killed_restore_leaves_nothing_beside_the_target_after_the_next() {
     let deadline = Instant::now() + Duration::from_secs(60);
     let folder = sandbox.path("run");
     copy_folder(&restoring.template, &folder);
-    let beside = || names_below(&folder).into_iter().find(|name| name.starts_with(".app.db.lifeboat-"));
+    let beside = || names_below(&folder).into_iter().find(|name| name.starts_with(".lifeboat-"));
     // Until one dies in the middle.
     while beside().is_none() {
         assert!(Instant::now() < deadline, "no kill landed in the middle");

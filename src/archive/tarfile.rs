@@ -11,12 +11,12 @@ const MAX_PATH_BYTES: usize = 4096;
 pub(super) const END: [u8; 2 * SECTOR as usize] = [0; 2 * SECTOR as usize];
 
 /// The longest part that a name becomes; a suffix such as `-journal` still fits a file system's 255 bytes behind it.
-const MAX_PART_BYTES: usize = 240;
+const MAX_PART_BYTES: usize = 247;
 
 /// Makes one part of a path out of any name; different names give different parts.
 ///
 /// Control characters and `% / \\ : " * ? < > |` are percent-encoded, byte by byte of their UTF-8, in upper case;
-/// so is the first dot of a name made of dots only. The empty name is `%`. What is longer than 240 bytes by then
+/// so is the first dot of a name made of dots only. The empty name is `%`. What is longer than 247 bytes by then
 /// is cut to its first 200 (fewer where a character would be split), followed by `%~` and the first 32
 /// hexadecimal digits of the name's SHA-256.
 #[must_use]
