@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::{self, JoinHandle};
 
 use super::connection::{self, Purpose, explain};
 use super::health::{self, NewFaults};
@@ -15,10 +16,23 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::manifest::{Depth, Manifest};
 
 /// An image being written to a file of its own (0600); removed when dropped before [`finish`](Self::finish).
+///
+/// A thread of its own writes, so that whoever hands bytes over can hash the next ones meanwhile.
 pub struct ImageWriter {
-    image: ImageFile,
-    behind: SyncBehind,
+    image: Option<ImageFile>,
+    buffer: Vec<u8>,
+    running: Option<Running>,
 }
+
+struct Running {
+    full: SyncSender<Vec<u8>>,
+    empty: Receiver<Vec<u8>>,
+    thread: JoinHandle<Result<()>>,
+}
+
+/// How much is handed to the writing thread at once, and how many such buffers there are.
+const PIECE_BYTES: usize = 1 << 20;
+const PIECES: usize = 4;
 
 /// A written image, until it is moved to where it belongs; removed when dropped before that.
 ///
@@ -44,26 +58,84 @@ impl ImageWriter {
                 Error::failed(format!("no room for {bytes} bytes in {}", shown(&image.path))).hint("free some space")
             );
         }
-        let behind =
-            SyncBehind::new(&image.file).io(Kind::Failed, || format!("cannot write {}", shown(&image.path)))?;
-        Ok(ImageWriter { image, behind })
+        let message = format!("cannot write {}", shown(&image.path));
+        let cannot = || message.clone();
+        let file = image.file.try_clone().io(Kind::Failed, cannot)?;
+        let (full, pieces) = sync_channel::<Vec<u8>>(PIECES);
+        let (give_back, empty) = channel();
+        for _ in 1..PIECES {
+            give_back.send(Vec::new()).expect("the receiver is right here");
+        }
+        let told = message.clone();
+        let write = move || write_pieces(file, &pieces, &give_back).io(Kind::Failed, || told);
+        let thread = thread::Builder::new().name("write".to_owned()).spawn(write).io(Kind::Failed, cannot)?;
+        Ok(ImageWriter { image: Some(image), buffer: Vec::new(), running: Some(Running { full, empty, thread }) })
     }
 
     /// Adds bytes.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.image.file.write_all(bytes).and_then(|()| self.behind.wrote(bytes.len() as u64));
-        written.io(Kind::Failed, || format!("cannot write {}", shown(&self.image.path)))
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            self.buffer.reserve_exact(PIECE_BYTES - self.buffer.len());
+            let (now, later) = bytes.split_at(bytes.len().min(PIECE_BYTES - self.buffer.len()));
+            self.buffer.extend_from_slice(now);
+            bytes = later;
+            if self.buffer.len() == PIECE_BYTES {
+                self.hand_over()?;
+            }
+        }
+        Ok(())
     }
 
-    /// Syncs the file.
-    pub fn finish(self) -> Result<ImageFile> {
-        let ImageWriter { image, mut behind } = self;
-        behind
-            .finish()
-            .and_then(|()| image.file.sync_all())
-            .io(Kind::Failed, || format!("cannot sync {}", shown(&image.path)))?;
-        Ok(image)
+    fn hand_over(&mut self) -> Result<()> {
+        let piece = std::mem::take(&mut self.buffer);
+        if let Some(running) = &self.running
+            && running.full.send(piece).is_ok()
+            && let Ok(mut next) = running.empty.recv()
+        {
+            next.clear();
+            self.buffer = next;
+            return Ok(());
+        }
+        // The writing thread has gone: it knows why.
+        self.join().and(Err(Error::failed("the image has failed before")))
     }
+
+    fn join(&mut self) -> Result<()> {
+        match self.running.take() {
+            None => Ok(()),
+            Some(Running { full, thread, .. }) => {
+                drop(full);
+                thread.join().unwrap_or_else(|_| Err(Error::failed("the writing thread has died")))
+            }
+        }
+    }
+
+    /// Writes what is left and syncs the file.
+    pub fn finish(mut self) -> Result<ImageFile> {
+        if !self.buffer.is_empty() {
+            self.hand_over()?;
+        }
+        self.join()?;
+        self.image.take().ok_or_else(|| Error::failed("the image was finished before"))
+    }
+}
+
+impl Drop for ImageWriter {
+    fn drop(&mut self) {
+        let _ = self.join();
+    }
+}
+
+fn write_pieces(mut file: File, pieces: &Receiver<Vec<u8>>, give_back: &Sender<Vec<u8>>) -> std::io::Result<()> {
+    let mut behind = SyncBehind::new(&file)?;
+    for piece in pieces {
+        file.write_all(&piece)?;
+        behind.wrote(piece.len() as u64)?;
+        // Nobody wants it back any more after the last one.
+        let _ = give_back.send(piece);
+    }
+    behind.finish()?;
+    file.sync_all()
 }
 
 impl ImageFile {
