@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::{ArchiveSummary, Codec};
 use crate::digest::{Hasher, Sha256};
 use crate::error::{Error, IoContext, Kind, Result, one_line};
-use crate::id::{SnapshotId, SourceName};
+use crate::id::{STAMP_BYTES, SnapshotId, SourceName};
 use crate::manifest::{FORMAT, Manifest, SnapshotKind};
 use crate::ranged::Ranged;
 use crate::store::{Key, ObjectMeta, Published, Store, Upload};
@@ -122,15 +122,6 @@ pub struct Described {
     pub proof: ProofSummary,
 }
 
-impl Described {
-    /// True where it counts as a whole, good copy of its source.
-    #[must_use]
-    pub fn is_good_and_full(&self) -> bool {
-        self.proof.level != ProofLevel::Damaged
-            && self.manifest.as_ref().is_ok_and(|manifest| manifest.kind == SnapshotKind::Full)
-    }
-}
-
 /// Which snapshots `latest` may mean.
 #[derive(Clone, Debug, Default)]
 pub struct Narrow {
@@ -213,7 +204,7 @@ impl Catalog {
         let mut files: BTreeMap<SnapshotId, Files> = BTreeMap::new();
         for object in self.store.list(source.as_str(), "")?.objects {
             let name = object.key.name();
-            let id_bytes = source.as_str().len() + 1 + "20261121T170501Z-7f3a".len();
+            let id_bytes = source.as_str().len() + 1 + STAMP_BYTES;
             let Some((id, rest)) = name.split_at_checked(id_bytes) else { continue };
             let Ok(id) = id.parse::<SnapshotId>() else { continue };
             if id.source() != source {
@@ -231,14 +222,39 @@ impl Catalog {
 
     /// The snapshots of one source, newest first.
     pub fn list(&self, source: &SourceName) -> Result<Vec<Listed>> {
-        let exists = |(id, files): (SnapshotId, Files)| {
-            files.manifest.map(|_| Listed {
-                id,
-                archive: files.archives.into_iter().next(),
-                proofs: files.proofs.into_iter().map(|proof| proof.key).collect(),
-            })
-        };
-        Ok(self.files(source)?.into_iter().rev().filter_map(exists).collect())
+        let mut listed = Vec::new();
+        for (id, files) in self.files(source)?.into_iter().rev() {
+            if files.manifest.is_none() {
+                continue;
+            }
+            // A listing made while others write may miss the one and show the other.
+            let archive = match files.archives.into_iter().next() {
+                Some(archive) => Some(archive),
+                None => self.stat_archive(&id)?,
+            };
+            listed.push(Listed { id, archive, proofs: files.proofs.into_iter().map(|proof| proof.key).collect() });
+        }
+        Ok(listed)
+    }
+
+    fn stat_archive(&self, id: &SnapshotId) -> Result<Option<ObjectMeta>> {
+        for codec in [Codec::Gzip, Codec::Zstd] {
+            let found = self.store.stat(&key(&format!("{}/{id}{}", id.source(), codec.extension()))?)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Fails where the store has no snapshot of `source`.
+    pub fn require_source(&self, source: &SourceName) -> Result<()> {
+        if !self.list(source)?.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = self.sources()?.iter().map(ToString::to_string).collect();
+        Err(Error::not_found(format!("there is no snapshot of {source} in {}", one_line(&self.location())))
+            .hint(format!("the store knows: {}", names.join(", "))))
     }
 
     /// The snapshots of all sources, or of one, newest first.
@@ -276,7 +292,8 @@ impl Catalog {
             Manifest::from_json(&bytes).map_err(|error| error.context(format!("the snapshot {id} is damaged")))?;
         let own_archive =
             [Codec::Gzip, Codec::Zstd].iter().any(|codec| manifest.archive == format!("{id}{}", codec.extension()));
-        if &manifest.id != id || &manifest.source != id.source() || !own_archive {
+        let same_time = manifest.created_at.timestamp() == id.time().timestamp();
+        if &manifest.id != id || &manifest.source != id.source() || !own_archive || !same_time {
             return Err(Error::problem(format!("the snapshot {id} is damaged: its manifest is of another snapshot")));
         }
         Ok((manifest, bytes))
@@ -286,6 +303,10 @@ impl Catalog {
     pub fn open_archive(&self, manifest: &Manifest) -> Result<Arc<dyn Ranged>> {
         let id = &manifest.id;
         let archive = self.store.open(&archive_key(manifest)?).map_err(|error| match error.kind {
+            // Pruned meanwhile, or really missing?
+            Kind::NotFound if matches!(manifest_key(id).and_then(|key| self.store.stat(&key)), Ok(None)) => {
+                Error::not_found(format!("there is no snapshot {id} any more"))
+            }
             Kind::NotFound => Error::problem(format!("the snapshot {id} is damaged: its archive is missing")),
             _ => error,
         })?;
@@ -324,19 +345,23 @@ impl Catalog {
         Ok(summary)
     }
 
-    /// Reads manifests and proofs of many snapshots side by side; the order is kept.
+    /// Reads manifests (without their tables) and proofs of many snapshots side by side; the order is kept.
     ///
-    /// A snapshot that was pruned meanwhile is left out; one that cannot be used is damaged.
+    /// A snapshot that was pruned meanwhile is left out; one that makes no sense is damaged; one that
+    /// cannot be read at this moment carries the reason.
     pub fn describe(&self, listed: Vec<Listed>) -> Result<Vec<Described>> {
         let one = |listed: Listed| -> Result<Option<Described>> {
             let manifest = match self.manifest(&listed.id) {
-                Err(error) if error.kind == Kind::NotFound => return Ok(None),
-                Err(error) if error.kind != Kind::Problem => return Err(error),
-                Ok((manifest, _)) => Ok(manifest),
+                Err(error) if matches!(error.kind, Kind::NotFound | Kind::Interrupted) => {
+                    return if error.kind == Kind::NotFound { Ok(None) } else { Err(error) };
+                }
+                // Its tables would fill memory where there are thousands.
+                Ok((manifest, _)) => Ok(Manifest { tables: Vec::new(), sqlite: None, ..manifest }),
+                // One that cannot be read must not hide the others.
                 Err(error) => Err(error),
             };
-            let mut proof = self.proof(&listed)?;
-            if manifest.is_err() {
+            let mut proof = self.proof(&listed).unwrap_or_default();
+            if manifest.as_ref().is_err_and(|error| error.kind == Kind::Problem) {
                 proof.level = ProofLevel::Damaged;
             }
             Ok(Some(Described { listed, manifest, proof }))
@@ -360,7 +385,14 @@ impl Catalog {
 
     /// Finds the snapshot that a person means: an id, a unique prefix of one, or `latest`.
     pub fn find(&self, wanted: &str, narrow: &Narrow) -> Result<Listed> {
-        if wanted == "latest" { self.latest(narrow) } else { self.by_prefix(wanted, narrow) }
+        if wanted == "latest" {
+            return self.latest(narrow);
+        }
+        if !narrow.tags.is_empty() || narrow.before.is_some() {
+            return Err(Error::usage("--tag and --before choose among snapshots, and this one is named")
+                .hint("name 'latest' with them"));
+        }
+        self.by_prefix(wanted, narrow)
     }
 
     fn by_prefix(&self, wanted: &str, narrow: &Narrow) -> Result<Listed> {
@@ -457,7 +489,8 @@ impl Catalog {
         for listed in self.list(source)? {
             match self.manifest(&listed.id) {
                 Ok((manifest, _)) if manifest.kind == SnapshotKind::Full => return Ok(Some(manifest)),
-                Err(error) if !matches!(error.kind, Kind::Problem | Kind::NotFound) => return Err(error),
+                Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                Err(error) if error.kind == Kind::Unreachable => tracing::warn!("{}", error.whole()),
                 _ => {}
             }
         }
@@ -521,7 +554,7 @@ impl Catalog {
             }
             Err(error) => {
                 // Both were confirmed as they were written; only this last look was not possible.
-                tracing::warn!("cannot look whether the archive of {id} is still there: {error}");
+                tracing::warn!("cannot look whether the archive of {id} is still there: {}", error.whole());
                 Ok(())
             }
         }
@@ -531,7 +564,10 @@ impl Catalog {
     fn settle(&self, key: &Key, expected: ArchiveSummary, error: Error) -> Result<()> {
         match self.hash(key, expected.bytes) {
             Ok(sha256) if sha256 == expected.sha256 => {
-                tracing::warn!("the store's reply for {key} was lost ({error}); reading back shows it is there, whole");
+                tracing::warn!(
+                    "the store's reply for {key} was lost ({}); reading back shows it is there, whole",
+                    error.whole()
+                );
                 Ok(())
             }
             _ => Err(error),
@@ -569,20 +605,26 @@ impl Catalog {
         Err(Error::failed(format!("cannot record the proof of {}", proof.id)))
     }
 
-    /// Removes a snapshot: its manifest first, so that a half-done removal shows nothing half.
-    pub fn delete(&self, id: &SnapshotId) -> Result<u64> {
-        let files = self.files(id.source())?.remove(id).unwrap_or_default();
-        let mut freed = 0;
-        for object in files.manifest.into_iter().chain(files.proofs).chain(files.archives) {
-            self.store.delete(&object.key)?;
-            freed += object.bytes;
+    /// Removes a snapshot: its manifest first, so that a half-done removal shows nothing half. The bytes of its archive.
+    pub fn delete(&self, listed: &Listed) -> Result<u64> {
+        self.store.delete(&manifest_key(&listed.id)?)?;
+        for proof in &listed.proofs {
+            self.store.delete(proof)?;
         }
-        Ok(freed)
+        match &listed.archive {
+            Some(archive) => self.store.delete(&archive.key).map(|()| archive.bytes),
+            None => Ok(0),
+        }
     }
 
-    /// Removes an object that belongs to no snapshot.
+    /// Removes an object that belongs to no snapshot, after one more look whether that is still so.
     pub fn delete_orphan(&self, object: &ObjectMeta) -> Result<()> {
-        self.store.delete(&object.key)
+        let id_bytes = object.key.folder().len() + 1 + STAMP_BYTES;
+        let id = object.key.name().get(..id_bytes).and_then(|id| id.parse::<SnapshotId>().ok());
+        match id {
+            Some(id) if self.store.stat(&manifest_key(&id)?)?.is_none() => self.store.delete(&object.key),
+            _ => Ok(()),
+        }
     }
 
     /// Clears what crashed uploads left behind.

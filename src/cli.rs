@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::error::ContextKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use serde_json::{Value, json};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::commands::restore::RestorePlan;
@@ -20,7 +21,7 @@ use crate::store::StoreUrl;
 
 /// Snapshots SQLite databases into checksummed, compressed archives, proves them, and restores them.
 #[derive(Debug, Parser)]
-#[command(name = "lifeboat", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "lifeboat", version, max_term_width = 80, arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
@@ -29,6 +30,7 @@ struct Cli {
 }
 
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
 struct GlobalArgs {
     /// The folder that holds the snapshots
     #[arg(long, global = true, value_name = "STORE")]
@@ -42,7 +44,7 @@ struct GlobalArgs {
     /// Say more of what is done (twice: much more)
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Threads for compressing and decompressing; by default one a core
+    /// Threads for compressing and decompressing, 8 to 16 MiB of memory each; by default one a core, at most 8
     #[arg(long, short, global = true, value_name = "JOBS", value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
     /// A folder for temporary files; by default the system's
@@ -74,6 +76,9 @@ enum Command {
     Man,
 }
 
+/// The most threads that are used unasked: each costs memory.
+const DEFAULT_JOBS: usize = 8;
+
 /// Runs the program on its arguments; the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -83,18 +88,37 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     };
     start_log(&cli.global);
     let json = cli.global.json;
+    let own = own_fields(&cli.command);
     match execute(cli) {
         Ok(code) => code,
         // Who reads our output has read enough.
         Err(error) if is_closed_pipe(&error) => 0,
-        Err(error) => fail(&error, json),
+        Err(error) => fail(&error, json, &own),
     }
 }
 
-fn fail(error: &Error, json: bool) -> u8 {
+/// The fields that a command's document has also where it ends with a problem.
+fn own_fields(command: &Command) -> Vec<(&'static str, Value)> {
+    match command {
+        Command::Restore(args) => vec![
+            ("id", json!(args.snapshot)),
+            ("target", json!(args.to)),
+            ("mode", Value::Null),
+            ("safety_snapshot", Value::Null),
+            ("undo", Value::Null),
+            ("tables", json!([])),
+            ("seconds", json!(0.0)),
+        ],
+        Command::Extract(args) => vec![("id", json!(args.snapshot)), ("files", json!([]))],
+        Command::Show(args) => vec![("id", json!(args.snapshot))],
+        _ => Vec::new(),
+    }
+}
+
+fn fail(error: &Error, json: bool, own: &[(&str, Value)]) -> u8 {
     output::print_error(error);
     if json {
-        let _ = output::write_stdout(output::error_json(error).as_bytes());
+        let _ = output::write_stdout(output::error_json(error, own).as_bytes());
     }
     error.kind.exit_code()
 }
@@ -109,12 +133,12 @@ fn usage(error: &clap::Error, json: bool) -> u8 {
     let argument = error.get(ContextKind::InvalidArg).map(|argument| argument.to_string());
     if let (Some(refused), Some(argument)) = (refused, argument) {
         let told = Error::usage(format!("{argument}: {}", refused.message));
-        return fail(&if let Some(hint) = &refused.hint { told.hint(hint) } else { told }, json);
+        return fail(&if let Some(hint) = &refused.hint { told.hint(hint) } else { told }, json, &[]);
     }
     if json {
         let text = error.render().to_string();
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        return fail(&Error::usage(first).hint("'lifeboat --help' lists commands and options"), true);
+        return fail(&Error::usage(first).hint("'lifeboat --help' lists commands and options"), true, &[]);
     }
     let _ = error.print();
     Kind::Usage.exit_code()
@@ -154,7 +178,7 @@ impl GlobalArgs {
             if Bars::would_show() && !self.quiet && !self.json { Arc::new(Bars::default()) } else { Arc::new(Silent) };
         let host =
             self.host.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_JOBS);
         Context {
             store: self.store.clone(),
             host,
@@ -167,7 +191,10 @@ impl GlobalArgs {
 
 fn execute(cli: Cli) -> Result<u8> {
     let json = cli.global.json;
-    crate::interrupt::listen()?;
+    // A restore asks first, and there Ctrl-C simply ends the program.
+    if !matches!(cli.command, Command::Restore(_)) {
+        crate::interrupt::listen()?;
+    }
     check_library()?;
     let context = cli.global.context();
     let report: Box<dyn ErasedReport> = match &cli.command {
@@ -181,6 +208,7 @@ fn execute(cli: Cli) -> Result<u8> {
             if let Some(question) = plan.question().filter(|_| !args.yes && !args.dry_run) {
                 ask(&question)?;
             }
+            crate::interrupt::listen()?;
             Box::new(plan.run(args, &context)?)
         }
         Command::Extract(args) => Box::new(extract::run(args, json, &context, &mut io::stdout().lock())?),

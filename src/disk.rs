@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::error::{Error, IoContext, Kind, Result, one_line};
 
@@ -77,10 +77,21 @@ pub fn create_locked(path: &Path) -> Result<Option<File>> {
     Ok((facts.nlink() > 0).then_some(file))
 }
 
+/// Opens a file without following a link in its last part and without waiting for a pipe's other end.
+pub fn open_plain(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
 /// A file made by [`create_locked`] whose maker has died, locked; None where the maker lives.
 #[must_use]
 pub fn lock_left_over(path: &Path) -> Option<File> {
-    let file = File::open(path).ok()?;
+    let file = open_plain(path, OFlags::RDONLY).ok()?;
+    // Others may put anything under such a name into a folder that all share.
+    let facts = file.metadata().ok()?;
+    if !facts.is_file() || facts.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file)
 }
 

@@ -121,6 +121,17 @@ impl Error {
         Error { kind, message: message.to_string(), hint, source: Some(Box::new(self)) }
     }
 
+    /// Message and causes on one line, for logs.
+    #[must_use]
+    pub fn whole(&self) -> String {
+        let mut line = one_line(&self.message);
+        for cause in self.causes() {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+        line
+    }
+
     /// The chain of causes, nearest first, each in words; a cause that repeats the one before is left out.
     #[must_use]
     pub fn causes(&self) -> Vec<String> {

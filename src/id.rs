@@ -80,7 +80,8 @@ pub struct SnapshotId {
     stamp: String,
 }
 
-const STAMP_BYTES: usize = "20261121T170501Z-7f3a".len();
+/// Bytes of the part of an id that tells the time.
+pub(crate) const STAMP_BYTES: usize = "20261121T170501Z-7f3a".len();
 const STAMP_TIME: &str = "%Y%m%dT%H%M%SZ";
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 

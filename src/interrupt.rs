@@ -11,13 +11,25 @@ static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 /// Starts listening for SIGINT, SIGTERM and SIGHUP; call once, at the start of the program.
 pub fn listen() -> Result<()> {
     let stop = STOP.get_or_init(Arc::default);
+    let ignored = ignored_signals();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        // Whoever started us with a signal ignored (nohup, say) wants it to stay so.
+        if ignored & (1 << (signal - 1)) != 0 {
+            continue;
+        }
         // The order matters: the second signal finds the flag already set by the first and exits.
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(stop))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(stop)))
             .map_err(|error| Error::failed("cannot listen for signals").because(error))?;
     }
     Ok(())
+}
+
+/// The signals that this process was started to ignore, as the kernel's mask; none where that cannot be told.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Fails with [`Kind::Interrupted`] once a signal has asked to stop. Long loops call it often.

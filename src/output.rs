@@ -27,12 +27,7 @@ pub fn write_stdout(bytes: &[u8]) -> Result<()> {
 
 /// Prints an error for people: what failed, why, and what to do.
 pub fn print_error(error: &Error) {
-    let mut text = format!("error: {}", crate::error::one_line(&error.message));
-    for cause in error.causes() {
-        text.push_str(": ");
-        text.push_str(&cause);
-    }
-    text.push('\n');
+    let mut text = format!("error: {}\n", error.whole());
     if let Some(hint) = &error.hint {
         text.push_str(&format!("hint: {}\n", crate::error::one_line(hint)));
     }
@@ -40,12 +35,16 @@ pub fn print_error(error: &Error) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// The JSON document of a command that failed.
+/// The JSON document of a command that failed. Where a problem was found (exit 3) it is the command's own document,
+/// as far as it got: `own` holds its fields.
 #[must_use]
-pub fn error_json(error: &Error) -> String {
+pub fn error_json(error: &Error, own: &[(&str, Value)]) -> String {
     let mut document = json!({ "error": error_document(error) });
     if error.kind == Kind::Problem {
         document["ok"] = Value::Bool(false);
+        for (name, value) in own {
+            document[*name] = value.clone();
+        }
     }
     format!("{document:#}\n")
 }

@@ -36,7 +36,10 @@ impl Scratch {
 
     /// Makes a folder on a disk that has room for `bytes` more.
     pub fn folder(&self, bytes: u64) -> Result<ScratchFolder> {
-        require_space(&self.base, bytes).map_err(|error| error.hint("name a roomier folder with --scratch"))?;
+        require_space(&self.base, bytes).map_err(|error| match error.kind {
+            Kind::Failed => error.hint("name a roomier folder with --scratch"),
+            _ => error.hint("name another folder with --scratch"),
+        })?;
         clear_dead(&self.base);
         let cannot = || format!("cannot make a scratch folder in {}", shown(&self.base));
         loop {

@@ -5,6 +5,8 @@ use chrono::{DateTime, Utc};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, TableStyle};
 use indicatif::BinaryBytes;
 
+use crate::error::one_line;
+
 /// A size in binary units.
 #[must_use]
 pub fn bytes(count: u64) -> String {
@@ -48,7 +50,8 @@ pub fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> 
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(headings.iter().map(|heading| heading.trim_start_matches('>')));
     for row in rows {
-        table.add_row(row);
+        // What comes from a store or a database must not move the cursor.
+        table.add_row(row.iter().map(|cell| one_line(cell)));
     }
     for (index, heading) in headings.iter().enumerate() {
         if let Some(column) = table.column_mut(index) {

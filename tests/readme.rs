@@ -26,6 +26,8 @@ fn every_command_in_the_readme_works() {
     let blocks = blocks(readme, "sh");
     assert!(blocks.len() >= 7, "the README has lost its commands");
     for command in blocks.iter().flat_map(|block| block.lines()) {
+        // The day in the README is long past; here all snapshots are of today.
+        let command = &command.replace("2026-11-21T18:00", "2099-01-01");
         let run =
             Command::new("sh").args(["-c", command]).current_dir(sandbox.root()).env("PATH", &path).output().unwrap();
         assert!(

@@ -72,6 +72,8 @@ const ZSTD_FOOTER_HEAD: [u8; 8] = [0x5b, 0x2a, 0x4d, 0x18, 64, 0, 0, 0];
 pub(super) const MAX_BLOCKS: u64 = 1 << 20;
 /// The most entries in an archive.
 pub(super) const MAX_ENTRIES: u64 = 1 << 20;
+/// The most bytes that all paths have together.
+pub(super) const MAX_PATHS_BYTES: usize = 64 << 20;
 /// The longest line of an index: a path of 4096 bytes, each written as `\u0000` at the worst, and numbers.
 const MAX_LINE_BYTES: u64 = 32 << 10;
 
@@ -195,6 +197,9 @@ impl Index {
         if head.codec != codec.name() {
             return Err(wrong("its codec is another than the footer's"));
         }
+        if head.mtime >= 1 << 33 {
+            return Err(wrong("its time does not fit a tar header"));
+        }
         if head.blocks > MAX_BLOCKS || head.entries > MAX_ENTRIES {
             return Err(wrong("it has more blocks or entries than an archive can have"));
         }
@@ -222,9 +227,14 @@ impl Index {
         }
         let mut tar_offset = 0u64;
         let mut paths = HashSet::new();
+        let mut path_bytes = 0;
         for _ in 0..head.entries {
             let entry: Entry = lines.read()?;
             tarfile::check_path(&entry.path)?;
+            path_bytes += entry.path.len();
+            if path_bytes > MAX_PATHS_BYTES {
+                return Err(wrong("its paths are longer than an archive's can be"));
+            }
             let start = tar_offset + tarfile::header_bytes(&entry.path);
             let end = start.checked_add(entry.bytes).and_then(|end| end.checked_next_multiple_of(tarfile::SECTOR));
             match end {

@@ -39,14 +39,14 @@
 //! First `README.txt`, last `manifest.json` (see [`crate::manifest`]). Between them, for SQLite, the
 //! database image `data/<file name>` and nothing else; in a raw copy of a damaged database (whose manifest has no
 //! `sqlite.health`) it may be followed by `data/<file name>-wal` and `data/<file name>-journal`, in this order.
-//! At most 1,048,576 entries.
+//! At most 1,048,576 entries, whose paths have at most 64 MiB together.
 //!
 //! # Blocks
 //! The tar stream is cut into blocks of 1 to 4,194,304 bytes, at most 1,048,576 of them. Each is compressed on its own:
 //! - gzip: one member; header `1f 8b 08 00 00000000 00 ff`, deflate data, CRC-32, length.
 //! - zstd: exactly one frame, which holds its content size and checksum (RFC 8878).
 //!
-//! Blocks follow each other from offset 0. So the file as a whole is an ordinary `.tar.gz` or `.tar.zst`.
+//! No block has more than 8 MiB of compressed bytes. Blocks follow each other from offset 0. So the file as a whole is an ordinary `.tar.gz` or `.tar.zst`.
 //!
 //! # The index
 //! Follows the last block; one gzip member or zstd frame. Its content is JSON, one document a line, each with
@@ -58,7 +58,8 @@
 //! ```
 //! A block's `offset` and `bytes` are those of its compressed bytes in the file, and its `sha256` is
 //! theirs; `tar_offset` and `tar_bytes` are those of its content in the tar stream. An entry's
-//! `tar_offset` is where its content starts; its `sha256` is that of the content.
+//! `tar_offset` is where its content starts; its `sha256` is that of the content. `mtime` is less than 2^33. No line has
+//! more than 32 KiB.
 //!
 //! # The footer
 //! The last bytes of the file: a 64-byte payload inside a member or frame that decompresses to nothing.

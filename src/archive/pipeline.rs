@@ -2,10 +2,11 @@
 //!
 //! Buffers go round: a fixed number of input buffers and of output buffers is all the memory there
 //! is, however slow one job may be. Whoever goes away (feeder, workers, receiver) makes the others
-//! end: nobody waits for ever. A worker that died shows as a missing result, so whoever receives
-//! compares the number of results with the number of jobs.
+//! end: nobody waits for ever. A worker that panics ends the results, so whoever receives compares
+//! the number of results with the number of jobs.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -41,9 +42,12 @@ impl<J> Feeder<J> {
     }
 }
 
+/// A job's number, result and output; None from a worker that panicked.
+type Done<R> = Option<(u64, R, Vec<u8>)>;
+
 /// Gives results out, in the jobs' order.
 pub(super) struct Ordered<R> {
-    done: Receiver<(u64, R, Vec<u8>)>,
+    done: Receiver<Done<R>>,
     early: BTreeMap<u64, (R, Vec<u8>)>,
     next: u64,
     spent: Sender<Vec<u8>>,
@@ -57,7 +61,7 @@ impl<R> Ordered<R> {
                 self.next += 1;
                 return Some(result);
             }
-            let (number, result, output) = self.done.recv().ok()?;
+            let (number, result, output) = self.done.recv().ok()??;
             self.early.insert(number, (result, output));
         }
     }
@@ -96,9 +100,12 @@ where
             // The output comes before the job: so the oldest job at hand always has one, and gets done.
             while let Some(mut output) = receive(&spent) {
                 let Some((number, job, input)) = receive(&jobs) else { return };
-                let result = work(job, &input, &mut output);
+                let Ok(result) = catch_unwind(AssertUnwindSafe(|| work(job, &input, &mut output))) else {
+                    let _ = done.send(None);
+                    return;
+                };
                 let _ = empty.send(input);
-                if done.send((number, result, output)).is_err() {
+                if done.send(Some((number, result, output))).is_err() {
                     return;
                 }
             }
@@ -147,6 +154,33 @@ mod tests {
             expected += 1;
         }
         assert_eq!(feed.join().ok(), Some(expected));
+    }
+
+    #[test]
+    fn a_worker_that_dies_ends_the_results() {
+        let worker = || {
+            Ok(|job: u64, _: &[u8], _: &mut Vec<u8>| {
+                assert!(job != 5, "as a worker with a fault would");
+                job
+            })
+        };
+        let (mut feeder, mut ordered) = start(2, "test", worker).expect("starts");
+        let feed = thread::spawn(move || {
+            for job in 0..100u64 {
+                let Some(buffer) = feeder.buffer() else { break };
+                if !feeder.send(job, buffer) {
+                    break;
+                }
+            }
+        });
+        let mut count = 0;
+        while let Some((_, output)) = ordered.next() {
+            ordered.recycle(output);
+            count += 1;
+        }
+        drop(ordered);
+        assert!(count <= 5, "{count}");
+        feed.join().expect("the feeder ends too");
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub struct ArchiveWriter<W: Write + Send + 'static> {
     tar_offset: u64,
     entries: Vec<Entry>,
     paths: HashSet<String>,
+    path_bytes: usize,
     open: Option<OpenEntry>,
 }
 
@@ -79,6 +80,7 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
             tar_offset: 0,
             entries: Vec::new(),
             paths: HashSet::new(),
+            path_bytes: 0,
             open: None,
         })
     }
@@ -88,7 +90,9 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
         assert!(self.open.is_none(), "one entry at a time");
         tarfile::check_path(path)?;
         let end = bytes.checked_add(self.tar_offset).filter(|end| *end < (index::MAX_BLOCKS - 2) * BLOCK_BYTES as u64);
-        if end.is_none() || self.entries.len() as u64 >= index::MAX_ENTRIES {
+        self.path_bytes += path.len();
+        if end.is_none() || self.entries.len() as u64 >= index::MAX_ENTRIES || self.path_bytes > index::MAX_PATHS_BYTES
+        {
             return Err(Error::failed("the archive would be larger than the format allows"));
         }
         if !self.paths.insert(path.to_owned()) {

@@ -10,7 +10,7 @@ use crate::catalog::Catalog;
 use crate::digest::RowDigest;
 use crate::engine::sqlite::source;
 use crate::engine::sqlite::survey::{self, OnDamage};
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Kind, Result, one_line};
 use crate::manifest::{Manifest, Table};
 use crate::text;
 
@@ -23,6 +23,9 @@ pub struct DiffArgs {
     /// Another snapshot or a database file; by default the database that the snapshot came from
     #[arg(value_name = "SNAPSHOT|SOURCE")]
     pub other: Option<String>,
+    /// Exit with 3 where there is a difference
+    #[arg(long)]
+    pub exit_code: bool,
     /// Which snapshots are meant
     #[command(flatten)]
     pub narrow: NarrowArgs,
@@ -73,6 +76,9 @@ pub struct DiffReport {
     pub schema_equal: bool,
     /// Every table of either side.
     pub tables: Vec<TableDiff>,
+    /// True where a difference is a problem.
+    #[serde(skip)]
+    pub must_be_equal: bool,
 }
 
 impl Report for DiffReport {
@@ -105,6 +111,10 @@ impl Report for DiffReport {
         }
         lines
     }
+
+    fn exit_code(&self) -> u8 {
+        if self.must_be_equal && !self.equal { Kind::Problem.exit_code() } else { 0 }
+    }
 }
 
 struct Side {
@@ -132,7 +142,8 @@ pub fn run(args: &DiffArgs, context: &Context) -> Result<DiffReport> {
     let tables = compare(&before.tables, &after.tables);
     let schema_equal = before.schema == after.schema;
     let equal = schema_equal && tables.iter().all(|table| table.status == Status::Same && !table.only_counted);
-    Ok(DiffReport { equal, before: before.name, after: after.name, schema_equal, tables })
+    let (before, after) = (before.name, after.name);
+    Ok(DiffReport { equal, before, after, schema_equal, tables, must_be_equal: args.exit_code })
 }
 
 fn other_side(other: &str, catalog: &Catalog, args: &DiffArgs) -> Result<Side> {

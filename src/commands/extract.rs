@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::fetch::{self, Opened};
 use super::{Context, NarrowArgs, Report};
 use crate::archive::{Entry, Visitor, tar_header};
-use crate::disk::{create_file, create_folder, folder_of, require_space, sync_folder};
+use crate::disk::{self, create_file, create_folder, folder_of, require_space, sync_folder};
 use crate::engine::sqlite::dump::{DumpFormat, dump_table};
 use crate::error::{Error, IoContext, Kind, Result, one_line};
 use crate::text;
@@ -98,16 +98,21 @@ pub fn run(args: &ExtractArgs, json: bool, context: &Context, stdout: &mut dyn W
                     mtime: opened.manifest.created_at.timestamp().unsigned_abs(),
                 },
             )?;
-            stdout.write_all(&[0; 1024])?;
+            stdout.write_all(&[0; 1024]).io(Kind::Failed, || "cannot write to stdout".to_owned())?;
             Vec::new()
         }
         (Destination::Path(path), _, _) => vec![to_file(path, &mut |out| one(&opened, args, context, out))?],
         (Destination::Stdout, _, _) => {
-            one(&opened, args, context, stdout)?;
+            one(&opened, args, context, stdout).map_err(to_stdout)?;
             Vec::new()
         }
     };
     Ok(ExtractReport { id: listed.id.to_string(), files })
+}
+
+/// Says where the writing failed that has no other name.
+fn to_stdout(error: Error) -> Error {
+    if error.message == "input or output failed" { error.context("cannot write to stdout") } else { error }
 }
 
 /// Writes one entry or table.
@@ -161,20 +166,35 @@ fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<Extr
         }
         Err(_) => {}
     }
-    let parent = folder_of(path);
+    // Into a folder that is there (perhaps a mount point, or where a link leads) its files are moved one by one, the
+    // manifest last; a new one appears at once.
+    let existing = path.canonicalize().ok();
+    let parent = existing.as_deref().unwrap_or_else(|| folder_of(path));
     require_space(parent, opened.manifest.raw_bytes)?;
     let making = tempfile::Builder::new()
         .prefix(".lifeboat-extract-")
         .tempdir_in(parent)
-        .io(Kind::Unreachable, || format!("cannot write into {}", parent.display()))?;
+        .io(Kind::Unreachable, || format!("cannot write into {}", disk::shown(parent)))?;
     let mut sink = FolderSink { root: making.path(), file: None };
     context.progress.start("extracting", opened.manifest.raw_bytes);
     let checked = check_whole(opened, &mut sink);
     context.progress.finish();
     checked?;
-    // Over an empty folder a rename is as good as over nothing; over one that has filled meanwhile it fails.
-    fs::rename(making.path(), path).io(Kind::Failed, || format!("cannot create {shown}"))?;
-    drop(making.keep());
+    let cannot = || format!("cannot create {shown}");
+    match &existing {
+        Some(folder) => {
+            let mut names: Vec<&str> =
+                opened.reader.entries().iter().filter_map(|entry| entry.path.split('/').next()).collect();
+            names.dedup();
+            for name in names {
+                fs::rename(making.path().join(name), folder.join(name)).io(Kind::Failed, cannot)?;
+            }
+        }
+        None => {
+            fs::rename(making.path(), path).io(Kind::Failed, cannot)?;
+            drop(making.keep());
+        }
+    }
     sync_folder(parent).io(Kind::Failed, || format!("cannot sync the folder of {shown}"))?;
     let file = |entry: &Entry| ExtractedFile { path: path.join(&entry.path).display().to_string(), bytes: entry.bytes };
     Ok(opened.reader.entries().iter().map(file).collect())

@@ -9,7 +9,7 @@ use crate::catalog::Catalog;
 use crate::engine::sqlite::image::{ImageFile, ImageWriter};
 use crate::error::{Error, Kind, Result};
 use crate::id::SnapshotId;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, SqliteFacts};
 
 /// A snapshot whose manifest was read, and whose archive was found and opened.
 pub(super) struct Opened {
@@ -102,6 +102,15 @@ impl Opened {
         }
     }
 
+    /// What the manifest says of the image; a raw copy of a damaged file has none.
+    pub(super) fn image_facts(&self) -> Result<&SqliteFacts> {
+        let id = &self.manifest.id;
+        self.manifest.sqlite.as_ref().filter(|facts| facts.health.is_some()).ok_or_else(|| {
+            Error::usage(format!("{id} holds the raw bytes of a damaged file, and cannot be restored as a database"))
+                .hint(format!("get its files with 'lifeboat extract {id}'"))
+        })
+    }
+
     /// Writes the image to `path`, which must not be there. What is there when this returns is exactly what was saved,
     /// and synced; on failure nothing is left.
     pub(super) fn fetch_image(&self, path: PathBuf, context: &Context) -> Result<Fetched> {
@@ -110,10 +119,7 @@ impl Opened {
             Kind::Problem => error.context(format!("the snapshot {id} is damaged")),
             _ => error.context(format!("cannot restore the snapshot {id}")),
         };
-        let facts = self.manifest.sqlite.as_ref().filter(|facts| facts.health.is_some()).ok_or_else(|| {
-            Error::usage(format!("{id} holds the raw bytes of a damaged file, and cannot be restored as a database"))
-                .hint(format!("get its files with 'lifeboat extract {id}'"))
-        })?;
+        let facts = self.image_facts()?;
         let clock = Instant::now();
         let writer = ImageWriter::create(path, self.manifest.raw_bytes)?;
         let mut sink = Sink { image: &facts.image, writer, current: Current::Other, manifest: Vec::new(), context };

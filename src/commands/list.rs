@@ -43,13 +43,29 @@ impl Serialize for ListReport {
             // It is there and it is damaged: that is all there is to say of it.
             Err(error) => {
                 let id = &described.listed.id;
-                let fields = [
-                    ("id", json!(id)),
-                    ("source", json!(id.source())),
-                    ("proof", json!("damaged")),
-                    ("problem", json!(error.message)),
+                let unknown = [
+                    "origin",
+                    "kind",
+                    "engine",
+                    "created_at",
+                    "tags",
+                    "archive",
+                    "archive_bytes",
+                    "raw_bytes",
+                    "sha256",
+                    "codec",
+                    "encrypted",
+                    "server_version",
+                    "rows",
+                    "seconds",
                 ];
-                fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+                let mut fields: serde_json::Map<_, _> =
+                    unknown.map(|name| (name.to_owned(), json!(null))).into_iter().collect();
+                fields.insert("id".to_owned(), json!(id));
+                fields.insert("source".to_owned(), json!(id.source()));
+                fields.insert("proof".to_owned(), json!(described.proof.level.name()));
+                fields.insert("problem".to_owned(), json!(error.whole()));
+                fields
             }
         };
         let mut map = serializer.serialize_map(Some(1))?;

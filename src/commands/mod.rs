@@ -84,12 +84,7 @@ impl Problem {
     /// Tells an error as a problem.
     #[must_use]
     pub fn of(kind: &str, error: &Error) -> Self {
-        let mut message = error.message.clone();
-        for cause in error.causes() {
-            message.push_str(": ");
-            message.push_str(&cause);
-        }
-        Problem { kind: kind.to_owned(), message }
+        Problem { kind: kind.to_owned(), message: error.whole() }
     }
 }
 
@@ -119,8 +114,10 @@ impl Context {
             let foreign = std::fs::read_dir(path)
                 .map_err(|error| Error::unreachable(format!("cannot look into {}", shown(path))).because(error))?
                 .flatten()
-                // A fresh file system has this.
-                .find(|entry| entry.file_name() != "lost+found");
+                // A fresh file system has the one, and somebody who makes this store at the same time the other.
+                .find(|entry| {
+                    entry.file_name() != "lost+found" && !entry.file_name().to_string_lossy().starts_with(".upload-")
+                });
             if let Some(entry) = foreign {
                 return Err(Error::usage(format!("{} is no lifeboat store, and not empty", shown(path))).hint(
                     format!(
@@ -190,6 +187,9 @@ pub fn parse_source(text: &str) -> Result<PathBuf> {
                 .hint("write sqlite:///relative.db or sqlite:////absolute.db")
         })?;
         return Ok(PathBuf::from(path.split('?').next().unwrap_or(path)));
+    }
+    if let Some(path) = text.strip_prefix("file://") {
+        return Ok(PathBuf::from(path));
     }
     if let Some((scheme, _)) = text.split_once("://") {
         return Err(Error::usage(format!("this lifeboat knows no sources of the kind {}://", one_line(scheme)))

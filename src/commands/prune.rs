@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::{Context, Report};
 use crate::catalog::{Described, ProofLevel};
 use crate::duration::parse_duration;
-use crate::error::{Error, Kind, Result, one_line};
+use crate::error::{Error, Result, one_line};
 use crate::id::SourceName;
 use crate::manifest::SnapshotKind;
-use crate::retention::{Candidate, Policy, plan};
+use crate::retention::{Candidate, Plan, Policy, plan};
 use crate::text;
 
 /// Removes old snapshots by a policy; prints its plan, and deletes only with --yes
@@ -76,7 +76,7 @@ pub struct PruneReport {
     pub keep: Vec<Kept>,
     /// Newest first.
     pub delete: Vec<Deleted>,
-    /// What was freed, or would be: snapshots and what crashed writers left behind.
+    /// Bytes of the archives that were deleted, or would be, and of what crashed writers left behind.
     pub freed_bytes: u64,
 }
 
@@ -118,22 +118,31 @@ pub fn run(args: &PruneArgs, context: &Context) -> Result<PruneReport> {
             .hint("say what to keep, with --keep-last, --keep-daily, --keep-within and the like"));
     }
     let catalog = context.open_catalog()?;
+    if let Some(source) = &args.source {
+        catalog.require_source(source)?;
+    }
     let described = catalog.describe(catalog.list_all(args.source.as_ref())?)?;
-    let candidates: Vec<Candidate> = described.iter().map(candidate).collect();
-    let plan = plan(&candidates, &policy, Utc::now());
-    let size = |described: &Described| described.listed.archive.as_ref().map_or(0, |archive| archive.bytes);
+    // What cannot be read cannot be judged, and stays.
+    let candidates: Vec<Candidate> = described.iter().filter_map(candidate).collect();
+    let mut plan = plan(&candidates, &policy, Utc::now());
+    spare_last_copies(&candidates, &mut plan);
+    for unreadable in described.iter().filter(|described| described.manifest.is_err()) {
+        plan.keep.push((unreadable.listed.id.clone(), vec!["unreadable".to_owned()]));
+    }
+    plan.keep.sort_by(|a, b| b.0.stamp().cmp(a.0.stamp()));
     let sources = match &args.source {
         Some(source) => vec![source.clone()],
         None => catalog.sources()?,
     };
     let mut freed_bytes = 0;
-    for id in &plan.delete {
+    let doomed = described.iter().map(|described| &described.listed).filter(|listed| plan.delete.contains(&listed.id));
+    for listed in doomed {
         crate::interrupt::check()?;
         if args.yes {
-            freed_bytes +=
-                catalog.delete(id).map_err(|error| error.context(format!("cannot delete the snapshot {id}")))?;
+            let freed = catalog.delete(listed);
+            freed_bytes += freed.map_err(|error| error.context(format!("cannot delete the snapshot {}", listed.id)))?;
         } else {
-            freed_bytes += described.iter().find(|described| &described.listed.id == id).map_or(0, size);
+            freed_bytes += listed.archive.as_ref().map_or(0, |archive| archive.bytes);
         }
     }
     for source in &sources {
@@ -153,19 +162,36 @@ pub fn run(args: &PruneArgs, context: &Context) -> Result<PruneReport> {
     Ok(PruneReport { dry_run: !args.yes, keep, delete, freed_bytes })
 }
 
-fn candidate(described: &Described) -> Candidate {
-    let id = described.listed.id.clone();
-    let manifest = described.manifest.as_ref();
-    if let Err(error) = manifest {
-        debug_assert_eq!(error.kind, Kind::Problem, "describe gives no other");
-        tracing::warn!("{} does not count: {}", id, one_line(&error.message));
+/// Where a source has no good full snapshot left, its newest full one stays although it is damaged: parts of it may be all there is.
+fn spare_last_copies(candidates: &[Candidate], plan: &mut Plan) {
+    let full = |candidate: &&Candidate| candidate.kind == SnapshotKind::Full;
+    let has_good = |source| candidates.iter().filter(full).any(|other| other.id.source() == source && !other.damaged);
+    let mut hopeless: Vec<&Candidate> =
+        candidates.iter().filter(full).filter(|candidate| !has_good(candidate.id.source())).collect();
+    hopeless.sort_by(|a, b| b.id.cmp(&a.id));
+    hopeless.dedup_by(|later, first| later.id.source() == first.id.source());
+    for candidate in hopeless {
+        if plan.delete.contains(&candidate.id) {
+            plan.delete.retain(|id| id != &candidate.id);
+            plan.keep.push((candidate.id.clone(), vec!["the newest, though damaged".to_owned()]));
+        }
     }
-    Candidate {
-        created_at: manifest.map_or(id.time(), |manifest| manifest.created_at),
-        kind: manifest.map_or(SnapshotKind::Damaged, |manifest| manifest.kind),
-        damaged: described.proof.level == ProofLevel::Damaged,
-        drilled: described.proof.drilled,
-        tags: manifest.map(|manifest| manifest.tags.clone()).unwrap_or_default(),
-        id,
+}
+
+fn candidate(described: &Described) -> Option<Candidate> {
+    let id = described.listed.id.clone();
+    match &described.manifest {
+        Err(error) => {
+            tracing::warn!("{id} does not count, and stays: {}", error.whole());
+            None
+        }
+        Ok(manifest) => Some(Candidate {
+            created_at: manifest.created_at,
+            kind: manifest.kind,
+            damaged: described.proof.level == ProofLevel::Damaged,
+            drilled: described.proof.drilled,
+            tags: manifest.tags.clone(),
+            id,
+        }),
     }
 }

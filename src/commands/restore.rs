@@ -211,7 +211,30 @@ impl RestorePlan {
             (TargetState::Damaged(_), true) => Mode::ReplaceDamaged,
             (TargetState::Database { .. }, true) => Mode::Replace,
         };
-        Ok(RestorePlan { opened, catalog, target, state, mode })
+        let plan = RestorePlan { opened, catalog, target, state, mode };
+        plan.require_fit()?;
+        Ok(plan)
+    }
+
+    /// Fails for what can be known to fail before anything is read or written.
+    fn require_fit(&self) -> Result<()> {
+        let manifest = &self.opened.manifest;
+        let facts = self.opened.image_facts()?;
+        if let TargetState::Database { page_bytes: Some(_), encoding, .. } = &self.state
+            && !manifest.tables.is_empty()
+            && *encoding != facts.encoding
+        {
+            return Err(Error::usage(format!(
+                "the target's text encoding is {encoding}, the snapshot's {}",
+                facts.encoding
+            ))
+            .hint("restore to a new path, stop the program that uses the old file, and move the new one in place"));
+        }
+        let needed = match self.mode {
+            Mode::Create | Mode::ReplaceDamaged => manifest.raw_bytes,
+            Mode::Replace | Mode::Tables => target::replace_bytes(&self.target, manifest.raw_bytes),
+        };
+        require_space(folder_of(&self.target), needed)
     }
 
     /// The question to ask a person before anything is overwritten; None where nothing is.
@@ -323,7 +346,6 @@ impl RestorePlan {
     /// The same, beside the target.
     fn fetch_beside(&self, stamp: &str, times: &mut Times, context: &Context) -> Result<(ImageFile, Vec<TableCheck>)> {
         image::clear_unfinished(&self.target);
-        require_space(folder_of(&self.target), self.opened.manifest.raw_bytes)?;
         self.fetch_and_check(image::path_beside(&self.target, stamp), times, context)
     }
 
@@ -371,29 +393,24 @@ impl RestorePlan {
         let manifest = &self.opened.manifest;
         let facts =
             manifest.sqlite.as_ref().ok_or_else(|| Error::problem("the manifest is not of an SQLite snapshot"))?;
-        let TargetState::Database { page_bytes, bytes, encoding } = &self.state else {
+        let TargetState::Database { page_bytes, .. } = &self.state else {
             return Err(Error::failed("the target has changed meanwhile"));
         };
-        if page_bytes.is_some() && *bytes > 0 && !manifest.tables.is_empty() && *encoding != facts.encoding {
-            return Err(Error::usage(format!(
-                "the target's text encoding is {encoding}, the snapshot's {}",
-                facts.encoding
-            ))
-            .hint("restore to a new path, stop the program that uses the old file, and move the new one in place"));
-        }
         let scratch = context.scratch.folder(manifest.raw_bytes * 2)?;
-        require_space(folder_of(&self.target), target::replace_bytes(&self.target, manifest.raw_bytes))?;
         let (image, mut checks) = self.fetch_and_check(scratch.path("image.db"), times, context)?;
         let clock = Instant::now();
         image::leave_wal(image.path())?;
+        let mut image_path = image.path().to_owned();
         if self.mode == Mode::Replace && page_bytes.is_some_and(|page_bytes| page_bytes != facts.page_bytes) {
             let page_bytes = page_bytes.expect("seen just above");
             tracing::info!(
                 "the target has pages of {page_bytes} bytes, the snapshot of {}: converting",
                 facts.page_bytes
             );
-            image::set_page_bytes(image.path(), page_bytes)?;
-            checks = image::check(image.path(), manifest)?;
+            let converted = scratch.path("converted.db");
+            image::convert_pages(image.path(), page_bytes, &converted)?;
+            checks = image::check(&converted, manifest)?;
+            image_path = converted;
         }
         times.check += clock.elapsed().as_secs_f64();
         let mut live = LiveTarget::open(&self.target)?;
@@ -419,12 +436,12 @@ impl RestorePlan {
             return tables::restore_tables(&live, image.path(), chosen, birth, overwrite, !args.no_safety)
                 .map_err(told);
         }
-        live.replace_with(image.path(), !args.no_safety).map_err(told)?;
+        live.replace_with(&image_path, !args.no_safety).map_err(told)?;
         times.sync += clock.elapsed().as_secs_f64();
         let clock = Instant::now();
         // What was put there was compared and checked before; all that can be found now is that others write already.
         let shown = one_line(&report.target);
-        let compared = survey::survey_live(&self.target, OnDamage::Note)
+        let compared = survey::survey_in_pieces(&self.target)
             .and_then(|survey| survey::require_all(&survey::compare(&manifest.tables, &survey.tables)));
         times.check += clock.elapsed().as_secs_f64();
         match compared {
@@ -435,7 +452,9 @@ impl RestorePlan {
             Err(error) if error.kind == Kind::Problem => {
                 tracing::warn!("other programs have written to {shown} since it was restored");
             }
-            Err(error) => tracing::warn!("{shown} was restored, but could not be compared once more: {error}"),
+            Err(error) => {
+                tracing::warn!("{shown} was restored, but could not be compared once more: {}", error.whole())
+            }
             Ok(()) => {}
         }
         Ok(checks)

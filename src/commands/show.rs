@@ -53,8 +53,8 @@ impl Report for ShowReport {
             manifest.id,
             manifest.kind.name(),
             manifest.origin,
-            manifest.engine,
-            manifest.server_version,
+            one_line(&manifest.engine),
+            one_line(&manifest.server_version),
             text::time(manifest.created_at),
             text::seconds(manifest.seconds),
             text::bytes(manifest.raw_bytes),
@@ -70,10 +70,12 @@ impl Report for ShowReport {
         if let Some(facts) = &manifest.sqlite {
             lines.push_str(&format!(
                 "database  {} pages of {}, journal mode {}\n",
-                facts.pages, facts.page_bytes, facts.journal_mode
+                facts.pages,
+                facts.page_bytes,
+                one_line(&facts.journal_mode)
             ));
             for fault in facts.health.iter().flat_map(|health| &health.integrity).take(5) {
-                lines.push_str(&format!("fault     {fault}\n"));
+                lines.push_str(&format!("fault     {}\n", one_line(fault)));
             }
             for orphan in facts.health.iter().flat_map(|health| &health.orphans) {
                 lines.push_str(&format!(

@@ -261,7 +261,7 @@ impl Plan<'_> {
             Err(error)
                 if self.on_damage == OnDamage::Note && self.kind == SnapshotKind::Full && is_unreadable(&error) =>
             {
-                tracing::warn!("SQLite cannot open the database ({error}): its raw bytes are saved");
+                tracing::warn!("SQLite cannot open the database ({}): its raw bytes are saved", error.whole());
                 None
             }
             Err(error) => return Err(error),
@@ -353,11 +353,11 @@ impl Plan<'_> {
             let mut path = self.path.as_os_str().to_owned();
             path.push(suffix);
             let path = PathBuf::from(path);
-            let Ok(mut source) = File::open(&path) else {
-                if suffix.is_empty() {
-                    return Err(Error::unreachable(format!("cannot open {}", one_line(&path.display().to_string()))));
+            let mut source = match File::open(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && !suffix.is_empty() => continue,
+                opened => {
+                    opened.io(Kind::Unreachable, || format!("cannot open {}", one_line(&path.display().to_string())))?
                 }
-                continue;
             };
             let cannot = || format!("cannot read {}", one_line(&path.display().to_string()));
             let bytes = source.metadata().io(Kind::Failed, cannot)?.len();

@@ -100,6 +100,20 @@ pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
         let problems = match problems(&catalog, listed, args.quick, context) {
             // Pruned while the others were read.
             Err(error) if error.kind == Kind::NotFound && args.all => continue,
+            // One that cannot be read must not hide what is found of the others.
+            Err(error) if error.kind == Kind::Unreachable && args.all => {
+                let (seconds, problems) = (clock.elapsed().as_secs_f64(), vec![Problem::of("unreadable", &error)]);
+                let level = ProofLevel::None.name();
+                snapshots.push(Outcome {
+                    id: listed.id.to_string(),
+                    level,
+                    ok: false,
+                    problems,
+                    seconds,
+                    restore_seconds: None,
+                });
+                continue;
+            }
             other => other?,
         };
         let level = match (problems.is_empty(), args.quick) {
@@ -108,8 +122,20 @@ pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
             (true, false) => ProofLevel::Verified,
         };
         let seconds = clock.elapsed().as_secs_f64();
-        if level != ProofLevel::None {
+        // That an archive is missing shows by itself, and is over when it is back.
+        if level != ProofLevel::None && listed.archive.is_some() {
             keep_proof(&catalog, listed, level, seconds, None, &problems, context);
+        }
+        if level == ProofLevel::Verified
+            && !listed.proofs.is_empty()
+            && catalog.proof(listed)?.level == ProofLevel::Damaged
+        {
+            tracing::warn!(
+                "every byte of {} is as it was written, but an earlier test found it damaged, which outranks: \
+                 'latest' passes it over while that test's {}.proof-*.json is in the store",
+                listed.id,
+                listed.id
+            );
         }
         snapshots.push(Outcome {
             id: listed.id.to_string(),
@@ -143,7 +169,7 @@ pub(super) fn keep_proof(
         problems: problems.iter().take(10).map(|problem| problem.message.clone()).collect(),
     };
     if let Err(error) = catalog.record_proof(&proof) {
-        tracing::warn!("the outcome for {} could not be kept in the store: {error}", listed.id);
+        tracing::warn!("the outcome for {} could not be kept in the store: {}", listed.id, error.whole());
     }
 }
 

@@ -15,11 +15,11 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FlockOperation, OFlags};
 use tempfile::NamedTempFile;
 
 use super::{Key, Listing, ObjectMeta, Published, Store, Upload};
-use crate::disk::{self, SyncBehind, folder_of, or_here, shown, sync_folder};
+use crate::disk::{self, SyncBehind, folder_of, open_plain, or_here, shown, sync_folder};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::ranged::Ranged;
 
@@ -64,7 +64,7 @@ impl LocalStore {
     fn check_root(&self) -> Result<()> {
         let unreachable = |what: &str| {
             Error::unreachable(format!("{what} {}", shown(&self.root)))
-                .hint("is its disk mounted? a new store needs 'lifeboat init', or an explicit --store")
+                .hint("is its disk mounted? only 'lifeboat snapshot --store' makes a new store")
         };
         match fs::metadata(or_here(&self.root)) {
             Ok(found) if found.is_dir() => Ok(()),
@@ -344,12 +344,6 @@ fn is_owned(path: &Path) -> bool {
             true
         }
     }
-}
-
-/// Opens a file without following a link in its last part and without waiting for a pipe's other end.
-fn open_plain(path: &Path, flags: OFlags) -> io::Result<File> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }
 
 /// True for the errors that mean: there is no plain file of that name.

@@ -118,3 +118,15 @@ fn diff_never_calls_equal_what_it_could_not_compare() {
     let run = sandbox.ok(&["diff", &id, "--store", "backups"]);
     assert!(run.stdout().contains("keyed"), "{}", run.story());
 }
+
+#[test]
+fn a_difference_is_exit_3_where_that_is_asked_for() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 3, "delete");
+    let id = sandbox.snapshot("app.db");
+    sandbox.ok(&["diff", &id, "--exit-code", "--store", "backups"]);
+    sql(sandbox.path("app.db"), "DELETE FROM logs");
+    sandbox.ok(&["diff", &id, "--store", "backups"]);
+    let run = sandbox.run(&["diff", &id, "--exit-code", "--store", "backups", "--json"]).code(3);
+    assert_eq!(run.json()["equal"], false, "{}", run.story());
+}

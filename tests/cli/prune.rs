@@ -124,3 +124,39 @@ fn prune_keeps_safety_snapshots_for_their_time_and_does_not_count_them() {
     assert_eq!(ids(&plan, "keep"), [all[0].clone()]);
     assert!(ids(&plan, "delete").contains(&safety));
 }
+
+#[test]
+fn prune_keeps_what_it_cannot_read() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 3, "delete");
+    let old = sandbox.snapshot("app.db");
+    let manifest = sandbox.path(format!("backups/app/{old}.json"));
+    let newer = std::fs::read_to_string(&manifest).unwrap().replacen("\"format\": 1", "\"format\": 2", 1);
+    std::fs::write(&manifest, newer).unwrap();
+    sandbox.snapshot("app.db");
+    let run = sandbox
+        .ok(&["prune", "--keep-last", "1", "--keep-others", "0s", "--yes", "--store", "backups"])
+        .says("version 2");
+    assert!(manifest.exists(), "{}", run.story());
+}
+
+#[test]
+fn prune_keeps_the_newest_where_all_are_damaged() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 3, "delete");
+    let ids = [sandbox.snapshot("app.db"), sandbox.snapshot("app.db")];
+    for id in &ids {
+        crate::helpers::flip(sandbox.path(format!("backups/app/{id}.tar.gz")), 700, 5);
+    }
+    sandbox.run(&["verify", "--all", "--store", "backups"]).code(3);
+    sandbox.ok(&["prune", "--keep-last", "1", "--keep-others", "0s", "--yes", "--store", "backups"]);
+    assert_eq!(sandbox.ids(), ids[1..]);
+}
+
+#[test]
+fn prune_of_a_source_that_is_not_there_is_exit_4() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 3, "delete");
+    sandbox.snapshot("app.db");
+    refused(&sandbox, &["prune", "--source", "aap", "--keep-last", "1", "--store", "backups"], 4).says("aap");
+}

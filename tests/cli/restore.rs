@@ -496,3 +496,58 @@ fn a_target_whose_program_crashed_is_saved_with_its_wal_or_without_its_half_tran
         assert_eq!(content(sandbox.path(target)), before, "{target}");
     }
 }
+
+#[test]
+fn rowids_that_a_full_text_index_has_noted_survive_another_page_size() {
+    let sandbox = Sandbox::new();
+    sql(
+        sandbox.path("app.db"),
+        "PRAGMA page_size = 4096; CREATE TABLE note (body TEXT);
+         INSERT INTO note (rowid, body) VALUES (10, 'ten'), (20, 'twenty'), (30, 'thirty');
+         CREATE VIRTUAL TABLE words USING fts5(body, content = 'note'); INSERT INTO words (words) VALUES ('rebuild')",
+    );
+    let id = sandbox.snapshot("app.db");
+    sql(sandbox.path("other.db"), "PRAGMA page_size = 8192; CREATE TABLE t (a)");
+    sandbox.ok(&["restore", &id, "--to", "other.db", "--replace", "--store", "backups"]);
+    let connection = open(sandbox.path("other.db"));
+    let found = "SELECT rowid FROM words WHERE words MATCH 'twenty'";
+    assert_eq!(connection.query_row(found, [], |row| row.get::<_, i64>(0)).unwrap(), 20);
+    assert_eq!(connection.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0)).unwrap(), 8192);
+}
+
+#[test]
+fn an_index_that_calls_a_function_of_the_program_keeps_nothing_from_being_restored() {
+    let sandbox = Sandbox::new();
+    let connection = open(sandbox.path("app.db"));
+    let flags = rusqlite::functions::FunctionFlags::SQLITE_DETERMINISTIC;
+    connection.create_scalar_function("norm", 1, flags, |row| row.get::<String>(0)).unwrap();
+    connection
+        .execute_batch("CREATE TABLE u (email TEXT); INSERT INTO u VALUES ('a'); CREATE INDEX ux ON u (norm(email))")
+        .unwrap();
+    drop(connection);
+    let id = sandbox.snapshot("app.db");
+    sandbox.ok(&["drill", &id, "--store", "backups"]).says("ux").says("norm");
+    sandbox.ok(&["restore", "latest", "--to", "copy.db", "--store", "backups"]);
+    assert_eq!(content(sandbox.path("copy.db")), content(sandbox.path("app.db")));
+}
+
+#[test]
+fn a_dry_run_refuses_what_the_run_would() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 3, "delete");
+    let id = sandbox.snapshot("app.db");
+    sql(sandbox.path("wide.db"), "PRAGMA encoding = 'UTF-16le'; CREATE TABLE t (a); INSERT INTO t VALUES ('x')");
+    for extra in ["--dry-run", "--yes"] {
+        refused(&sandbox, &["restore", &id, "--to", "wide.db", "--replace", extra, "--store", "backups"], 2)
+            .says("encoding");
+    }
+}
+
+#[test]
+fn tags_and_times_do_not_go_with_a_snapshot_that_is_named() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 3, "delete");
+    let id = sandbox.snapshot("app.db");
+    refused(&sandbox, &["restore", &id, "--before", "2020-01-01", "--to", "new.db", "--store", "backups"], 2)
+        .says("--before");
+}

@@ -479,3 +479,27 @@ fn a_store_with_an_odd_name_is_told_of_in_one_line() {
     let run = sandbox.ok(&["show", "--store", store]);
     assert!(run.stdout().contains("lifeboat restore"), "{}", run.story());
 }
+
+#[test]
+fn a_full_text_index_that_is_behind_its_table_is_told_and_saved() {
+    let sandbox = Sandbox::new();
+    sql(
+        sandbox.path("app.db"),
+        "CREATE TABLE note (body TEXT); INSERT INTO note VALUES ('old');
+         CREATE VIRTUAL TABLE words USING fts4(body, content = 'note'); INSERT INTO words (words) VALUES ('rebuild');
+         UPDATE note SET body = 'new'",
+    );
+    let run = sandbox.ok(&["snapshot", "app.db", "--store", "backups", "--json"]).says("inverted index");
+    assert_eq!(run.json()["snapshots"][0]["kind"], "full", "{}", run.story());
+    sandbox.ok(&["drill", "latest", "--store", "backups"]);
+}
+
+#[test]
+fn what_others_put_into_the_folder_for_scratch_stops_nobody() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 3, "delete");
+    std::fs::create_dir_all(sandbox.path("scratch/lifeboat-scratch-x")).unwrap();
+    shell_ok(&sandbox, "mkfifo scratch/lifeboat-scratch-x/making");
+    sandbox.snapshot("app.db");
+    assert!(sandbox.path("scratch/lifeboat-scratch-x/making").exists());
+}

@@ -92,3 +92,15 @@ fn verify_takes_a_name_or_all_of_them() {
     let run = sandbox.run(&["verify", "--all", "--source", "other", "--store", "backups", "--json"]).code(4);
     error_document(&run, "not_found");
 }
+
+#[test]
+fn an_archive_that_was_away_for_a_while_is_good_again() {
+    let sandbox = crate::support::Sandbox::new();
+    crate::support::sample(sandbox.path("app.db"), 3, "delete");
+    let id = sandbox.snapshot("app.db");
+    let archive = sandbox.path(format!("backups/app/{id}.tar.gz"));
+    std::fs::rename(&archive, sandbox.path("away")).unwrap();
+    sandbox.run(&["verify", &id, "--store", "backups"]).code(3);
+    std::fs::rename(sandbox.path("away"), &archive).unwrap();
+    sandbox.ok(&["verify", "latest", "--store", "backups"]);
+}

@@ -76,8 +76,9 @@ pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connec
     set(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     set(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     if purpose == Purpose::Source && keeps_wal {
-        // The last one to leave must not move the WAL into the file: a snapshot changes nothing. Where there was
-        // no WAL it may: it then only clears away the empty one that opening the database has made.
+        // The last one to leave must not move the WAL into the file: a snapshot changes nothing. Where there was no
+        // WAL it may, so that the empty one that opening the database makes is cleared away again (should another
+        // program write and leave meanwhile, what it wrote is moved into the file, as its own leaving would have done).
         set(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     }
     if matches!(purpose, Purpose::Source | Purpose::Image) {
@@ -126,9 +127,10 @@ pub(super) fn explain(error: rusqlite::Error, message: &str) -> Error {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (Kind::Unreachable, Some("another program holds a lock on it: try again, or stop that program"))
         }
-        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-            (Kind::Unreachable, Some("a WAL database needs write access to its folder, even to be read"))
-        }
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
+            Kind::Unreachable,
+            Some("a WAL database needs write access to its folder, its -wal and its -shm, even to be read"),
+        ),
         Some(ErrorCode::ReadOnly) if extended != ffi::SQLITE_READONLY => (
             Kind::Unreachable,
             Some("it needs recovery, or its -shm file cannot be written: run as a user who may write it"),

@@ -222,7 +222,8 @@ fn check_image(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>> {
     }
     if let Some(first) = unknown.first() {
         tracing::warn!(
-            "every row is as it was saved, but {} entries of indexes disagree with their tables ({first}): run REINDEX",
+            "every row is as it was saved, but {} things about indexes are not as they should be, or cannot be checked \
+             here: {first}; REINDEX mends what can be mended",
             unknown.len()
         );
     }
@@ -238,14 +239,17 @@ pub fn leave_wal(path: &Path) -> Result<()> {
     if mode == "delete" { Ok(()) } else { Err(Error::failed("cannot take the restored image out of WAL mode")) }
 }
 
-/// Rewrites a scratch image with pages of another size.
-pub fn set_page_bytes(path: &Path, page_bytes: u64) -> Result<()> {
+/// Writes a scratch image once more, to `converted`, with pages of another size.
+pub fn convert_pages(path: &Path, page_bytes: u64, converted: &Path) -> Result<()> {
     let cannot = |error| {
         explain(error, &format!("cannot convert the restored image to the target's page size of {page_bytes}"))
             .hint("restore to a new path, stop the program that uses the old file, and move the new one in place")
     };
     let connection = connection::open(path, Purpose::Scratch)?;
-    connection.execute_batch(&format!("PRAGMA main.page_size = {page_bytes}; VACUUM main;")).map_err(cannot)?;
-    let now: i64 = connection.query_row("PRAGMA main.page_size", [], |row| row.get(0)).map_err(cannot)?;
+    connection.execute_batch(&format!("PRAGMA main.page_size = {page_bytes}")).map_err(cannot)?;
+    // A plain VACUUM would number rows anew where no column keeps their number; full-text indexes have noted it.
+    connection.execute("VACUUM main INTO ?1", [converted.to_string_lossy()]).map_err(cannot)?;
+    let result = connection::open(converted, Purpose::Image)?;
+    let now: i64 = result.query_row("PRAGMA main.page_size", [], |row| row.get(0)).map_err(cannot)?;
     if now.unsigned_abs() == page_bytes { Ok(()) } else { Err(Error::failed("the restored image kept its page size")) }
 }

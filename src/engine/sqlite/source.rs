@@ -42,6 +42,7 @@ pub struct SourceOptions {
 /// One state of a database, held until it has been read.
 pub struct SourceSnapshot {
     path: PathBuf,
+    unlocked: Option<Look>,
     /// Dropped before the spool that it reads.
     image: Connection,
     readers: Option<Readers>,
@@ -126,7 +127,7 @@ impl SourceSnapshot {
     /// Starts a read transaction on the database at `path` (see [`locate`]), and the survey and the checks beside it.
     pub fn begin(path: &Path, options: &SourceOptions) -> Result<Self> {
         let wal_bytes = file_bytes(&companion(path, "-wal"));
-        let Held { image, siblings, journal_mode, since } = open_shared(path)?;
+        let Held { unlocked, image, siblings, journal_mode, since } = open_shared(path)?;
         let started = Utc::now();
         let mut facts = read_facts(&image, path, journal_mode)?;
         let (image, siblings, spool) = match siblings {
@@ -138,7 +139,7 @@ impl SourceSnapshot {
             }
         };
         let readers = Some(Readers::start(siblings, options)?);
-        Ok(SourceSnapshot { path: path.to_owned(), image, readers, _spool: spool, started, facts, wal_bytes })
+        Ok(SourceSnapshot { path: path.to_owned(), unlocked, image, readers, _spool: spool, started, facts, wal_bytes })
     }
 
     /// When the state that this is of was current.
@@ -190,6 +191,13 @@ impl SourceSnapshot {
     pub fn finish(mut self) -> Result<SourceReport> {
         let readers = self.readers.take().ok_or_else(|| Error::failed("the survey has failed before"))?;
         let (survey, health) = readers.join()?;
+        if self.unlocked.as_ref().is_some_and(|look| *look != Look::at(&self.path)) {
+            return Err(Error::unreachable(format!(
+                "{} was written to while it was read without locks",
+                one_line(&self.path.display().to_string())
+            ))
+            .hint("mount its folder read-write, so that locks can be taken"));
+        }
         self.facts.wal_growth_bytes = if self.facts.journal_mode == "wal" { self.wal_growth_bytes() } else { 0 };
         self.facts.schema_digest = survey.schema_digest;
         let mut damage: Vec<String> = health::damage(&health).into_iter().map(str::to_owned).collect();
@@ -266,8 +274,31 @@ fn damaged(health: &Health) -> Error {
     .hint("restore an older snapshot, or save what is there with --allow-damaged")
 }
 
+/// What a file and its companions look like from outside; it changes when somebody writes.
+#[derive(PartialEq, Eq)]
+struct Look([Option<FileLook>; 3]);
+
+/// Device, inode and length; times of the last change of content and of attributes.
+#[derive(PartialEq, Eq)]
+struct FileLook {
+    identity: (u64, u64, u64),
+    changed: [(i64, i64); 2],
+}
+
+impl Look {
+    fn at(path: &Path) -> Self {
+        Look(["", "-wal", "-journal"].map(|suffix| {
+            let facts = fs::metadata(companion(path, suffix)).ok()?;
+            let changed = [(facts.mtime(), facts.mtime_nsec()), (facts.ctime(), facts.ctime_nsec())];
+            Some(FileLook { identity: (facts.dev(), facts.ino(), facts.len()), changed })
+        }))
+    }
+}
+
 /// A state of a database, held by read transactions.
 struct Held {
+    /// What it looked like before it was opened, where no lock could be taken.
+    unlocked: Option<Look>,
     image: Connection,
     /// Two more connections on the very same state; None in a rollback-journal mode.
     siblings: Option<[Connection; 2]>,
@@ -281,13 +312,14 @@ struct Held {
 fn open_shared(path: &Path) -> Result<Held> {
     let shown = one_line(&path.display().to_string());
     let cannot = |error| explain(error, &format!("cannot read {shown}"));
+    let look = Look::at(path);
     let first = connection::open(path, Purpose::Source)?;
     first.busy_timeout(Duration::ZERO).map_err(cannot)?;
     let purpose = match begin(&first) {
         // Also where somebody is in the way: that is waited for below.
         Ok(()) => Purpose::Source,
         Err(error) if is_busy(&error) => Purpose::Source,
-        // On a disk that nobody can write to, nobody changes the file.
+        // On a disk that we cannot write to there are no locks for us; that nobody else writes is looked at afterwards.
         Err(_) if is_frozen(path) => Purpose::Image,
         Err(error) => return Err(cannot(error)),
     };
@@ -305,7 +337,11 @@ fn open_shared(path: &Path) -> Result<Held> {
                     connection.busy_timeout(BUSY_WAIT).map_err(cannot)?;
                 }
                 image.busy_timeout(BUSY_WAIT).map_err(cannot)?;
-                return Ok(Held { image, siblings: held.siblings, journal_mode: held.journal_mode, since });
+                let unlocked = (purpose == Purpose::Image).then_some(look);
+                if unlocked.is_some() {
+                    tracing::warn!("{shown} is on a disk mounted read-only, and is read without locks");
+                }
+                return Ok(Held { unlocked, image, siblings: held.siblings, journal_mode: held.journal_mode, since });
             }
             Err(error) if !is_busy(&error) => return Err(cannot(error)),
             Err(error) if Instant::now() > deadline => return Err(cannot(error)),
@@ -352,7 +388,7 @@ fn begin(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("BEGIN; SELECT count(*) FROM main.sqlite_schema;")
 }
 
-/// True where the file is on a disk that is mounted read-only and has no WAL beside it.
+/// True where the file is on a disk that is mounted read-only here and has no WAL beside it.
 fn is_frozen(path: &Path) -> bool {
     let read_only =
         rustix::fs::statvfs(path).is_ok_and(|state| state.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
@@ -368,7 +404,12 @@ fn share_state(first: &Connection, sibling: &Connection) -> rusqlite::Result<boo
             sibling.execute_batch("BEGIN")?;
             // SAFETY: both handles are open, `state` is a snapshot that SQLite made, "main" is a C string.
             let code = unsafe { ffi::sqlite3_snapshot_open(sibling.handle(), c"main".as_ptr(), state.0) };
-            Ok(code == ffi::SQLITE_OK)
+            match code {
+                ffi::SQLITE_OK => Ok(true),
+                // The state is gone, or a checkpoint is at work: another one may be had.
+                ffi::SQLITE_ERROR | ffi::SQLITE_ERROR_SNAPSHOT => Ok(false),
+                code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)),
+            }
         }
         None => {
             // No frame was ever written to this WAL, so `first` reads the file alone and keeps checkpoints

@@ -76,27 +76,27 @@ pub fn place_new(image: &Path, target: &Path, stamp: &str) -> Result<Vec<PathBuf
     if fs::symlink_metadata(target).is_ok() {
         return Err(taken(target));
     }
-    let mut moved: Vec<(PathBuf, PathBuf)> = Vec::new();
-    let placed = (|| {
-        for suffix in COMPANIONS {
-            let stale = companion(target, suffix);
-            if fs::symlink_metadata(&stale).is_ok() {
-                let aside = beside(&stale, &format!(".stale-{stamp}"));
-                rename_new(&stale, &aside)?;
-                moved.push((stale, aside));
-            }
-        }
-        rename_new(image, target)
-    })();
+    // Whoever still holds a WAL works on a database whose name is gone.
+    let holders = holders(target)?;
+    if !holders.is_empty() {
+        return Err(held(target, "was removed", &holders));
+    }
+    let mut moved = Vec::new();
+    let placed =
+        move_aside(target, &mut moved, |suffix| beside(&companion(target, suffix), &format!(".stale-{stamp}")))
+            .and_then(|()| rename_new(image, target));
     if let Err(error) = placed {
         // They may belong to whoever has taken the name meanwhile.
-        for (stale, aside) in moved.iter().rev() {
-            let _ = rename_new(aside, stale);
-        }
+        put_back(&moved);
         return Err(error);
     }
     sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
     Ok(moved.into_iter().map(|(_, aside)| aside).collect())
+}
+
+fn held(path: &Path, what: &str, holders: &[String]) -> Error {
+    Error::unreachable(format!("{} {what}, and is held open by {}", shown(path), holders.join(", ")))
+        .hint("stop the program that uses it, then restore again")
 }
 
 fn taken(path: &Path) -> Error {
@@ -173,30 +173,49 @@ pub fn quote_word(text: &str) -> String {
 pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<PathBuf> {
     let holders = holders(target)?;
     if !holders.is_empty() {
-        return Err(Error::unreachable(format!(
-            "{} is damaged, and held open by process {}",
-            shown(target),
-            holders.join(", ")
-        ))
-        .hint("stop the program that uses it, then restore again"));
+        return Err(held(target, "is damaged", &holders));
     }
     let aside = aside_path(target, stamp);
     keep_owner(image, target)?;
-    // First the whole old set under its new name, then the companions away from the old name, last the new file in:
-    // at no time does the new file meet an old WAL or journal.
+    // First the old file under its new name too, then its companions, last the new file in: at no time does the new
+    // file meet an old WAL or journal. A kill in between leaves the old file where it was, and its companions aside.
     if fs::hard_link(target, &aside).is_err() {
-        fs::copy(target, &aside).io(Kind::Failed, || format!("cannot keep {} as {}", shown(target), shown(&aside)))?;
+        let cannot = || format!("cannot keep {} as {}", shown(target), shown(&aside));
+        fs::copy(target, &aside).and_then(|_| File::open(&aside)?.sync_all()).io(Kind::Failed, cannot)?;
     }
+    let mut moved = Vec::new();
+    let replaced = move_aside(target, &mut moved, |suffix| companion(&aside, suffix)).and_then(|()| {
+        sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
+        fs::rename(image, target).io(Kind::Failed, || format!("cannot rename {} to {}", shown(image), shown(target)))
+    });
+    if let Err(error) = replaced {
+        put_back(&moved);
+        let _ = fs::remove_file(&aside);
+        return Err(error);
+    }
+    sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
+    Ok(aside)
+}
+
+/// Renames the companions of `target`; `moved` tells which, also on failure.
+fn move_aside(target: &Path, moved: &mut Vec<(PathBuf, PathBuf)>, aside: impl Fn(&str) -> PathBuf) -> Result<()> {
     for suffix in COMPANIONS {
         let old = companion(target, suffix);
         if fs::symlink_metadata(&old).is_ok() {
-            rename_new(&old, &companion(&aside, suffix))?;
+            let new = aside(suffix);
+            rename_new(&old, &new)?;
+            moved.push((old, new));
         }
     }
-    sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
-    fs::rename(image, target).io(Kind::Failed, || format!("cannot rename {} to {}", shown(image), shown(target)))?;
-    sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
-    Ok(aside)
+    Ok(())
+}
+
+fn put_back(moved: &[(PathBuf, PathBuf)]) {
+    for (old, new) in moved.iter().rev() {
+        if let Err(error) = rename_new(new, old) {
+            tracing::warn!("{} could not be put back: {}", shown(old), error.whole());
+        }
+    }
 }
 
 /// Gives `image` the owner and mode that `old` has.
@@ -233,16 +252,21 @@ fn holders(path: &Path) -> Result<Vec<String>> {
         }
         let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
         if descriptors.filter_map(|descriptor| identity(&descriptor.path())).any(|held| wanted.contains(&held)) {
-            found.push(pid);
+            found.push(format!("process {pid}"));
         }
     }
-    // Whoever runs as another user shows by its locks at least. No connection of ours is open to it.
-    let file = File::open(path).io(Kind::Failed, || format!("cannot open {}", shown(path)))?;
-    let all = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
-    if let Ok(Some(lock)) = rustix::process::fcntl_getlk(&file, &all)
-        && let Some(pid) = lock.pid
-    {
-        found.push(pid.as_raw_nonzero().to_string());
+    // Whoever runs as another user, or in another container, shows by its locks at least. No connection of ours is open.
+    for path in [path.to_owned(), companion(path, "-shm")] {
+        let Ok(file) = File::open(&path) else { continue };
+        let all = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
+        match rustix::process::fcntl_getlk(&file, &all) {
+            Ok(Some(lock)) => match lock.pid {
+                Some(pid) => found.push(format!("process {}", pid.as_raw_nonzero())),
+                None => found.push("a process in another container".to_owned()),
+            },
+            Ok(None) => {}
+            Err(error) => tracing::warn!("cannot look who has locked {}: {error}", shown(&path)),
+        }
     }
     found.sort();
     found.dedup();
@@ -284,6 +308,15 @@ impl LiveTarget {
     /// the old or the new content, and a crash rolls back. Page sizes must be equal where the target has pages.
     pub fn replace_with(&mut self, image: &Path, expect_unchanged: bool) -> Result<()> {
         let source = connection::open(image, Purpose::Image)?;
+        if expect_unchanged && file_bytes(image) == 0 {
+            // A backup of no pages is done with its first step, which leaves no moment for the look below.
+            self.connection
+                .execute_batch("BEGIN IMMEDIATE")
+                .map_err(|error| explain(error, "cannot lock the target"))?;
+            let unchanged = self.require_unchanged();
+            self.connection.execute_batch("ROLLBACK").map_err(|error| explain(error, "cannot unlock the target"))?;
+            unchanged?;
+        }
         // SAFETY: both handles are open and outlive the backup, the names are C strings, and neither
         // connection is used for anything else until the backup is finished.
         let backup = unsafe {
