@@ -486,7 +486,7 @@ fn a_full_text_index_that_is_behind_its_table_is_told_and_saved() {
     sql(
         sandbox.path("app.db"),
         "CREATE TABLE note (body TEXT); INSERT INTO note VALUES ('old');
-         CREATE VIRTUAL TABLE words USING fts4(body, content = 'note'); INSERT INTO words (words) VALUES ('rebuild');
+         CREATE VIRTUAL TABLE words USING fts4(body, content=\"note\"); INSERT INTO words (words) VALUES ('rebuild');
          UPDATE note SET body = 'new'",
     );
     let run = sandbox.ok(&["snapshot", "app.db", "--store", "backups", "--json"]).says("inverted index");
