@@ -808,7 +808,7 @@ fn prune_leaves_an_archive_that_is_being_written() {
     sandbox.ok(&["verify", "--all", "--store", "backups"]);
     // An archive whose manifest is yet to come stays, one that nobody will ever name goes.
     let (young, stale) = (
-        folder.join(format!("{}0.tar.gz", &first[..first.len() - 1])),
+        folder.join(format!("{}{}.tar.gz", &first[..first.len() - 1], if first.ends_with('0') { '1' } else { '0' })),
         folder.join("app-20200101T000000Z-0000.tar.gz"),
     );
     fs::write(&young, b"young").unwrap();

@@ -419,6 +419,7 @@ impl RestorePlan {
             tables::require_restorable(&live, image.path(), chosen, overwrite)?;
         }
         if !args.no_safety {
+            live.keep_writers_out()?;
             let safety = self.save_safety(context)?;
             let undo = ["restore", &safety, "--to", &report.target, "--replace"];
             report.undo = Some(command_line(&undo, &self.catalog.location()));
@@ -433,7 +434,7 @@ impl RestorePlan {
         let clock = Instant::now();
         if self.mode == Mode::Tables {
             let birth = facts.health.as_ref().map_or(&[][..], |health| &health.orphans);
-            return tables::restore_tables(&live, image.path(), chosen, birth, overwrite, !args.no_safety)
+            return tables::restore_tables(&mut live, image.path(), chosen, birth, overwrite, !args.no_safety)
                 .map_err(told);
         }
         live.replace_with(&image_path, !args.no_safety).map_err(told)?;

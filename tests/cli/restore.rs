@@ -551,3 +551,39 @@ fn tags_and_times_do_not_go_with_a_snapshot_that_is_named() {
     refused(&sandbox, &["restore", &id, "--before", "2020-01-01", "--to", "new.db", "--store", "backups"], 2)
         .says("--before");
 }
+
+/// Stops a writer, also when the test fails.
+struct StopAtEnd<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_database_that_is_written_to_all_the_time_is_overwritten_at_once_or_left_as_it_is() {
+    for arguments in [&["--replace"][..], &["--table", "balances", "--replace"]] {
+        let (sandbox, id) = changed("wal");
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let _stop = StopAtEnd(&stop);
+            scope.spawn(|| {
+                let connection = open(sandbox.path("app.db"));
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    // The table is there before and after the restore; a refusal is the writer's own affair.
+                    let _ = connection.execute("INSERT INTO logs VALUES ('now', 'busy')", []);
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+            });
+            let mut command = vec!["restore", &id, "--to", "app.db", "--store", "backups", "--yes"];
+            command.extend(arguments);
+            // Who gets in between the safety snapshot and the overwriting is noticed: then once more.
+            let runs = (0..5)
+                .map(|_| sandbox.run(&command))
+                .find(|run| run.exit() == 0 || !run.stderr().contains("was written to"));
+            runs.expect("five times somebody got in between").code(0);
+        });
+        assert_eq!(integrity(sandbox.path("app.db")), "ok");
+    }
+}

@@ -48,7 +48,7 @@ pub fn require_restorable(target: &LiveTarget, image: &Path, tables: &[&Table], 
 /// snapshot's, and a result in which rows refer to rows that are not there, unless they did so before or at the
 /// snapshot's `birth` already.
 pub fn restore_tables(
-    target: &LiveTarget,
+    target: &mut LiveTarget,
     image: &Path,
     tables: &[&Table],
     birth: &[OrphanRows],
@@ -56,9 +56,11 @@ pub fn restore_tables(
     expect_unchanged: bool,
 ) -> Result<Vec<TableCheck>> {
     require_restorable(target, image, tables, overwrite)?;
+    attach(&target.connection, image)?;
+    target.let_writers_in()?;
+    let target = &*target;
     let connection = &target.connection;
     let failed = |error| explain(error, "cannot restore the tables; nothing was changed");
-    attach(connection, image)?;
     // Rows that break a rule of theirs did so when they were saved: their digests are what counts.
     connection.execute_batch("PRAGMA ignore_check_constraints = ON; BEGIN IMMEDIATE").map_err(failed)?;
     if expect_unchanged {

@@ -278,6 +278,8 @@ pub struct LiveTarget {
     pub(super) connection: Connection,
     path: PathBuf,
     version: u32,
+    /// Holds the write lock, so that what is saved of the database stays what is in it.
+    guard: Option<Connection>,
 }
 
 impl LiveTarget {
@@ -289,7 +291,29 @@ impl LiveTarget {
             .execute_batch("PRAGMA main.synchronous = EXTRA; SELECT count(*) FROM main.sqlite_schema;")
             .map_err(cannot)?;
         let version = data_version(&connection)?;
-        Ok(LiveTarget { connection, path: path.to_owned(), version })
+        Ok(LiveTarget { connection, path: path.to_owned(), version, guard: None })
+    }
+
+    /// Keeps other writers out (readers go on), until the database is overwritten or this is dropped; what they have
+    /// written before is taken for known.
+    ///
+    /// The lock must be let go for a moment before the overwriting takes it again: who gets in between is noticed.
+    pub fn keep_writers_out(&mut self) -> Result<()> {
+        let cannot = |error| explain(error, &format!("cannot keep writers out of {}", shown(&self.path)));
+        let guard = connection::open(&self.path, Purpose::Target)?;
+        guard.execute_batch("BEGIN IMMEDIATE").map_err(cannot)?;
+        self.connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(())).map_err(cannot)?;
+        self.version = data_version(&self.connection)?;
+        self.guard = Some(guard);
+        Ok(())
+    }
+
+    /// Lets writers in again.
+    pub(super) fn let_writers_in(&mut self) -> Result<()> {
+        match self.guard.take() {
+            None => Ok(()),
+            Some(guard) => guard.execute_batch("ROLLBACK").map_err(|error| explain(error, "cannot let the lock go")),
+        }
     }
 
     /// Fails where somebody else has changed the database since [`open`](Self::open); call with a lock held.
@@ -310,6 +334,7 @@ impl LiveTarget {
         let source = connection::open(image, Purpose::Image)?;
         if expect_unchanged && file_bytes(image) == 0 {
             // A backup of no pages is done with its first step, which leaves no moment for the look below.
+            self.let_writers_in()?;
             self.connection
                 .execute_batch("BEGIN IMMEDIATE")
                 .map_err(|error| explain(error, "cannot lock the target"))?;
@@ -327,6 +352,9 @@ impl LiveTarget {
             return Err(Error::failed(message).because(self.last_error()));
         }
         let backup = Backup(backup);
+        if let Some(guard) = self.guard.take() {
+            guard.execute_batch("ROLLBACK").map_err(|error| explain(error, "cannot let the lock go"))?;
+        }
         // No page yet, but the target's lock.
         let mut code = backup.step(0);
         if code == ffi::SQLITE_OK && expect_unchanged {
