@@ -352,9 +352,7 @@ impl LiveTarget {
             return Err(Error::failed(message).because(self.last_error()));
         }
         let backup = Backup(backup);
-        if let Some(guard) = self.guard.take() {
-            guard.execute_batch("ROLLBACK").map_err(|error| explain(error, "cannot let the lock go"))?;
-        }
+        self.let_writers_in()?;
         // No page yet, but the target's lock.
         let mut code = backup.step(0);
         if code == ffi::SQLITE_OK && expect_unchanged {
