@@ -355,7 +355,8 @@ fn many_snapshots_of_a_hammered_rollback_journal_database_are_each_one_instant()
     let sandbox = Sandbox::new();
     bank(&sandbox.path("app.db"), "delete", 1024, "a", 1000);
     // Both pause: SQLite's locks are not fair, and a writer that never rests lets no other one begin.
-    let writers = [5, 11].map(|pause| Helper::start(&sandbox, "writer", &sandbox.path("app.db"), 30_000, pause).ready());
+    let writers =
+        [5, 11].map(|pause| Helper::start(&sandbox, "writer", &sandbox.path("app.db"), 30_000, pause).ready());
     for _ in 0..10 {
         let document = sandbox.json(&["snapshot", "app.db", "--store", "backups", "--compression", "zstd"]);
         require_consistent(&sandbox, &id_of(&document));
