@@ -1,11 +1,16 @@
 //! What all tests share: a folder of one's own, the program in it, databases to save.
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+pub mod compare;
+pub mod postgres;
+pub mod proxy;
+pub mod samples;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use rusqlite::Connection;
 use serde_json::Value;
@@ -48,6 +53,21 @@ impl Sandbox {
     pub fn run(&self, arguments: &[&str]) -> Run {
         let output = self.command(arguments).output().unwrap();
         Run { what: arguments.join(" "), root: self.root().to_owned(), output }
+    }
+
+    /// Runs a command that [`command`](Self::command) made, to its end.
+    pub fn finish(&self, mut command: Command) -> Run {
+        let what: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
+        let output = command.output().unwrap();
+        Run { what: what.join(" "), root: self.root().to_owned(), output }
+    }
+
+    /// Starts `lifeboat ARGUMENTS` and leaves it running.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = Some(command.spawn().unwrap());
+        Running { what: arguments.join(" "), root: self.root().to_owned(), child }
     }
 
     /// Runs it and requires exit code 0.
@@ -101,6 +121,40 @@ fn collect(root: &Path, folder: &Path, state: &mut BTreeMap<PathBuf, String>) {
         } else if facts.is_file() {
             let bytes = std::fs::read(&path).unwrap();
             state.insert(name, format!("{} {}", bytes.len(), lifeboat::digest::Sha256::of(&bytes)));
+        }
+    }
+}
+
+/// A run of the program that goes on meanwhile; killed when dropped.
+pub struct Running {
+    what: String,
+    root: PathBuf,
+    child: Option<Child>,
+}
+
+impl Running {
+    /// Sends a signal; one that has ended gets none.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let child = self.child.as_ref().unwrap();
+        let _ = rustix::process::kill_process(rustix::process::Pid::from_child(child), signal);
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_some()
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Run {
+        let output = self.child.take().unwrap().wait_with_output().unwrap();
+        Run { what: self.what.clone(), root: self.root.clone(), output }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
