@@ -17,5 +17,6 @@ pub mod progress;
 pub mod ranged;
 pub mod retention;
 pub mod scratch;
+pub mod secret;
 pub mod store;
 pub mod text;

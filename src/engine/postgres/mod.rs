@@ -1,6 +1,31 @@
 //! PostgreSQL, TimescaleDB included, spoken to over its own protocol: no client programs, so no version to match.
 //!
-//! - [`session`] is one connection; [`catalog`] reads the whole schema as SQL that makes it again.
+//! - [`params`] is what to connect to, as libpq reads it, [`session`] one connection, [`settings`] what is pinned on it.
+//! - [`catalog`] reads the whole schema as SQL that makes it again.
+//! - [`reading`] holds one instant open and reads [`rows`] by COPY; [`snapshot`] is all that is saved of it,
+//!   [`large_objects`] included; [`script`] is how to load it by hand.
+//! - [`target`] makes, marks and exchanges databases, [`load`] fills them; [`replace`] gives tables other rows in place.
 
 pub mod catalog;
+mod certificate;
+pub mod commit;
+mod connect;
+mod conninfo;
+mod failure;
+pub mod large_objects;
+pub mod load;
+pub mod params;
+mod passfile;
+pub mod reading;
+pub mod replace;
+pub mod rows;
+pub mod script;
+pub mod selection;
+mod service;
 pub mod session;
+pub mod settings;
+pub mod snapshot;
+pub mod target;
+mod tls;
+
+pub use params::Params;

@@ -1,27 +1,86 @@
 //! One connection to a server, used from a plain thread.
 
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, Stream};
 use tokio::runtime::Runtime;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
 
-use crate::error::{Error, Kind, Result};
+use super::connect::{self, Heard, Link};
+use super::failure;
+pub use super::failure::sqlstate;
+use super::params::Params;
+use super::tls::Connector;
+use crate::error::{Error, Result};
 use crate::interrupt;
 
 /// How often a wait for the server looks whether a signal asked to stop.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How long a cancel request may take; whoever pressed Ctrl-C is waiting.
+const CANCEL: Duration = Duration::from_secs(1);
+
+/// How long the server may take over a goodbye.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// The same after Ctrl-C.
+const SHORT_GOODBYE: Duration = Duration::from_millis(100);
+
+/// How long clearing up may go on after Ctrl-C.
+const CLEARING: Duration = Duration::from_millis(1000);
+
+/// How many messages of a COPY are taken from the connection in one go.
+const BATCH: usize = 1024;
+
+/// How many bytes of a COPY are handed to the connection in one go.
+const CHUNK_BYTES: usize = 64 * 1024;
+
 /// One connection. It belongs to one thread at a time; dropping it closes it.
+///
+/// Not to be used, nor dropped, inside an async task: it waits.
 pub struct Session {
-    // Declared before the runtime: dropping it first lets the connection say goodbye.
+    // Declared before the driver: dropping it first lets the connection say goodbye.
     client: Client,
-    runtime: Runtime,
-    version: u32,
+    driver: Driver,
+    heard: Arc<Heard>,
+    connector: Connector,
+    about: ServerAbout,
+    pid: i32,
+    /// For messages; without a password.
+    place: String,
+    /// Whether a signal that asks to stop ends a wait at once.
+    heeds: bool,
+}
+
+/// What a server is, and as whom we are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerAbout {
+    /// The version as a number: 150004 for 15.4.
+    pub version_num: u32,
+    /// The version as people write it: `15.4`.
+    pub version: String,
+    /// The host that answered: a name, an address, or the folder of a socket.
+    pub host: String,
+    /// The port that answered.
+    pub port: u16,
+    /// The database.
+    pub database: String,
+    /// The role that statements run as.
+    pub user: String,
+    /// Whether that role may do everything.
+    pub is_superuser: bool,
+    /// Whether the server is a standby, or recovers.
+    pub in_recovery: bool,
+    /// Whether transactions are read-only unless they ask otherwise.
+    pub read_only: bool,
+    /// The encoding that the database keeps text in; over the connection it is always UTF-8.
+    pub server_encoding: String,
 }
 
 /// One row of a query's result; every value is the text that the server prints for it.
@@ -31,29 +90,95 @@ pub struct Row {
     values: Vec<Option<String>>,
 }
 
+/// The runtime that a connection lives on, and the task that keeps it going.
+struct Driver {
+    runtime: Option<Runtime>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Driver {
+    fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().expect("the runtime is there until it is dropped")
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let Some(runtime) = self.runtime.take() else { return };
+        // The client is gone, so the connection ends by itself, if it gets the time.
+        if let Some(task) = self.task.take().filter(|_| tokio::runtime::Handle::try_current().is_err()) {
+            let bound = if interrupt::check().is_ok() { GOODBYE } else { SHORT_GOODBYE };
+            let _ = runtime.block_on(async { tokio::time::timeout(bound, task).await });
+        }
+        // A look-up of a host's name may still hang, and is not waited for.
+        runtime.shutdown_background();
+    }
+}
+
 impl Session {
-    /// Connects; `url` is a libpq URL or keyword string.
-    pub fn connect(url: &str) -> Result<Self> {
+    /// Connects, trying the hosts in turn, and finds out what the server is.
+    ///
+    /// Fails with [`crate::error::Kind::Unreachable`] where no server can be reached or none lets us in. A signal
+    /// that asks to stop ends it.
+    pub fn connect(params: &Params) -> Result<Self> {
+        Self::connect_heeding(params, true)
+    }
+
+    /// The same for clearing up, or for what must not be left half told: see [`Session::settle`].
+    pub fn connect_to_settle(params: &Params) -> Result<Self> {
+        Self::connect_heeding(params, false)
+    }
+
+    fn connect_heeding(params: &Params, heeds: bool) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Error::failed("cannot start the network runtime").because(error))?;
-        let config: tokio_postgres::Config =
-            url.parse().map_err(|error: tokio_postgres::Error| Error::usage("bad PostgreSQL URL").because(error))?;
-        let (client, connection) = runtime
-            .block_on(config.connect(NoTls))
-            .map_err(|error| Error::unreachable("cannot connect to the server").because(error))?;
-        runtime.spawn(connection);
-        let mut session = Session { client, runtime, version: 0 };
-        let version = session.row("SELECT current_setting('server_version_num') AS version")?;
-        session.version = version.number("version")?;
-        Ok(session)
+        let mut driver = Driver { runtime: Some(runtime), task: None };
+        let link = driver.runtime().block_on(heed(connect::connect(params), heeds)).flatten()?;
+        let Link { client, driver: task, heard, connector, about, pid } = link;
+        driver.task = Some(task);
+        let place = params.shown();
+        tracing::info!(
+            "connected to {place}: PostgreSQL {} at {}:{}{}, as {}{}",
+            about.version,
+            about.host,
+            about.port,
+            if about.in_recovery { " (a standby)" } else { "" },
+            about.user,
+            if about.is_superuser { " (a superuser)" } else { "" },
+        );
+        Ok(Session { client, driver, heard, connector, about, pid, place, heeds })
+    }
+
+    /// From now on a signal that asks to stop does not end a wait at once, only one that lasts for a second longer;
+    /// and the server is not told to stop then: it ends what it was asked for by itself.
+    pub fn settle(&mut self) {
+        self.heeds = false;
     }
 
     /// The server's version as a number: 150004 for 15.4.
     #[must_use]
     pub fn version(&self) -> u32 {
-        self.version
+        self.about.version_num
+    }
+
+    /// What the server is, and as whom we are there; it was asked when connecting.
+    #[must_use]
+    pub fn about(&self) -> &ServerAbout {
+        &self.about
+    }
+
+    /// The id of the server's process for this connection, as in `pg_stat_activity`.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The server's notices and warnings since the last call, oldest first; of very many, the newest.
+    #[must_use]
+    pub fn take_notices(&self) -> Vec<String> {
+        self.heard.take_notices()
     }
 
     /// Runs statements that give no rows; several, parted by semicolons, run as one transaction.
@@ -72,7 +197,11 @@ impl Session {
                     columns = description.iter().map(|column| column.name().to_owned()).collect();
                 }
                 SimpleQueryMessage::Row(row) => {
-                    let values = (0..row.len()).map(|index| row.get(index).map(str::to_owned)).collect();
+                    let value = |index| row.try_get(index).map(|value| value.map(str::to_owned));
+                    // Only a database that takes any bytes for text (SQL_ASCII) has what is none.
+                    let values: std::result::Result<_, _> = (0..row.len()).map(value).collect();
+                    let values =
+                        values.map_err(|error| Error::failed("the server's answer is no UTF-8").because(error))?;
                     rows.push(Row { columns: Arc::clone(&columns), values });
                 }
                 _ => {}
@@ -91,50 +220,142 @@ impl Session {
     }
 
     /// Runs a `COPY ... TO STDOUT`, giving every message (in text form: one row with its newline) to `sink`.
+    ///
+    /// Where `sink` fails, the server is told to stop.
     pub fn copy_out(&mut self, sql: &str, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let stream = self.wait(self.client.copy_out(sql))?;
         let mut stream = pin!(stream);
+        let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let next = self.wait(async { stream.next().await.transpose() })?;
-            match next {
-                Some(bytes) => sink(&bytes)?,
-                None => return Ok(()),
+            // The sink is called between the waits, so that it may wait on its own, for another session say.
+            let more = self.wait(next_batch(stream.as_mut(), &mut batch))?;
+            let done = interrupt::check().and_then(|()| batch.drain(..).try_for_each(|bytes: Bytes| sink(&bytes)));
+            if let Err(error) = done {
+                if more {
+                    self.cancel();
+                    // Reads on to the end, so that a late cancel does not hit the next statement.
+                    let rest = async { while let Ok(true) = next_batch(stream.as_mut(), &mut Vec::new()).await {} };
+                    let _ = self.driver.runtime().block_on(async { tokio::time::timeout(CANCEL, rest).await });
+                }
+                return Err(error);
+            }
+            if !more {
+                return Ok(());
             }
         }
     }
 
     /// Runs a `COPY ... FROM STDIN` with what `source` gives until it gives None; the rows that the server took.
+    ///
+    /// The pieces need not end where rows end. Where `source` fails, the server takes nothing.
     pub fn copy_in(&mut self, sql: &str, mut source: impl FnMut() -> Result<Option<Bytes>>) -> Result<u64> {
         let sink = self.wait(self.client.copy_in::<_, Bytes>(sql))?;
         let mut sink = pin!(sink);
+        let mut chunk = BytesMut::new();
         // Dropping the sink before finish() makes the server roll the COPY back.
         while let Some(bytes) = source()? {
-            self.wait(sink.as_mut().feed(bytes))?;
+            interrupt::check()?;
+            if chunk.is_empty() && bytes.len() >= CHUNK_BYTES {
+                self.wait(sink.as_mut().feed(bytes))?;
+                continue;
+            }
+            chunk.extend_from_slice(&bytes);
+            if chunk.len() >= CHUNK_BYTES {
+                self.wait(sink.as_mut().feed(chunk.split().freeze()))?;
+            }
+        }
+        if !chunk.is_empty() {
+            self.wait(sink.as_mut().feed(chunk.freeze()))?;
         }
         self.wait(sink.as_mut().finish())
     }
 
-    /// Waits for the server, and for a signal.
+    /// Asks the server to stop what it is doing for this connection; it may be too late for that.
+    fn cancel(&self) {
+        let token = self.client.cancel_token();
+        let asked = async { tokio::time::timeout(CANCEL, token.cancel_query(self.connector.clone())).await };
+        match self.driver.runtime().block_on(asked) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("{} could not be asked to stop: {error}", self.place),
+            Err(_) => tracing::debug!("{} does not answer a request to stop", self.place),
+        }
+    }
+
+    /// Waits for the server, and for a signal; at a signal the server is told to stop too.
     fn wait<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
-        self.runtime.block_on(async {
-            let mut work = pin!(work);
-            loop {
-                tokio::select! {
-                    biased;
-                    done = &mut work => return done.map_err(server_error),
-                    () = tokio::time::sleep(TICK) => interrupt::check()?,
+        match self.driver.runtime().block_on(heed(work, self.heeds)) {
+            Ok(done) => done.map_err(|error| failure::in_session(&error, self.heard.lost().as_deref(), &self.place)),
+            Err(interrupted) => {
+                if self.heeds {
+                    self.cancel();
                 }
+                Err(interrupted)
             }
-        })
+        }
     }
 }
 
-/// An error of the server's or of the connection to it, in words.
-fn server_error(error: tokio_postgres::Error) -> Error {
-    match error.as_db_error() {
-        Some(told) => Error::new(Kind::Failed, told.message()).because(error),
-        None => Error::unreachable("the connection to the server failed").because(error),
+/// Opens up to so many sessions; fewer where the server has no room for more.
+pub fn as_many_as_let_in(most: usize, open: impl Fn() -> Result<Session>) -> Result<Vec<Session>> {
+    let mut sessions = Vec::new();
+    while sessions.len() < most {
+        match open() {
+            Ok(session) => sessions.push(session),
+            // too_many_connections: of the server, the database or the role.
+            Err(error) if sqlstate(&error).as_deref() == Some("53300") => {
+                tracing::warn!("going on with {} sessions of {}: {}", sessions.len() + 1, most + 1, error.whole());
+                break;
+            }
+            Err(error) => return Err(error),
+        }
     }
+    Ok(sessions)
+}
+
+const NULL_ANSWER: &str = "the server says NULL for";
+
+/// Whether a failure is that a value was NULL: the server's functions say so of what was dropped a moment ago.
+#[must_use]
+pub fn is_null_answer(error: &Error) -> bool {
+    error.message.starts_with(NULL_ANSWER) || error.causes().iter().any(|cause| cause.starts_with(NULL_ANSWER))
+}
+
+/// Waits for `work`, and fails when a signal asks to stop: at once, or when clearing up has had its time.
+async fn heed<T>(work: impl Future<Output = T>, at_once: bool) -> Result<T> {
+    let mut work = pin!(work);
+    let mut asked: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return Ok(done),
+            () = tokio::time::sleep(TICK) => {}
+        }
+        if let Err(interrupted) = interrupt::check()
+            && (at_once || asked.get_or_insert_with(Instant::now).elapsed() >= CLEARING)
+        {
+            return Err(interrupted);
+        }
+    }
+}
+
+/// Takes what is there of a COPY, at least one message; false when it has ended.
+async fn next_batch(
+    mut stream: Pin<&mut CopyOutStream>,
+    batch: &mut Vec<Bytes>,
+) -> Result<bool, tokio_postgres::Error> {
+    poll_fn(|cx| {
+        while batch.len() < BATCH {
+            match stream.as_mut().poll_next(cx) {
+                Poll::Ready(Some(Ok(bytes))) => batch.push(bytes),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Ok(false)),
+                Poll::Pending if batch.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Ok(true))
+    })
+    .await
 }
 
 impl Row {
@@ -148,7 +369,7 @@ impl Row {
 
     /// The text in a column that is never NULL.
     pub fn text(&self, column: &str) -> Result<&str> {
-        self.get(column)?.ok_or_else(|| Error::failed(format!("the server says NULL for {column}")))
+        self.get(column)?.ok_or_else(|| Error::failed(format!("{NULL_ANSWER} {column}")))
     }
 
     /// An owned copy of the text in a column, None for NULL.
