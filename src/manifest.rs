@@ -49,11 +49,21 @@ pub struct Origin {
     /// The absolute path of a database file, links resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// The port of a server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The name of a server's database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
 }
 
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.host, crate::error::one_line(self.path.as_deref().unwrap_or("")))
+        let shown = |text: &Option<String>| crate::error::one_line(text.as_deref().unwrap_or(""));
+        match self.port {
+            Some(port) => write!(f, "{}:{port}/{}", self.host, shown(&self.database)),
+            None => write!(f, "{}:{}", self.host, shown(&self.path)),
+        }
     }
 }
 
@@ -68,13 +78,19 @@ pub struct Column {
     /// True for a generated column: its values are not part of the row digest.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub generated: bool,
+    /// True for a column that refuses NULL (PostgreSQL).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_null: bool,
 }
 
 /// One table: its rows and what they hash to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
-    /// Its name.
+    /// Its name; of PostgreSQL `schema.table`, each part quoted where SQL wants it quoted.
     pub name: String,
+    /// Schema and table, unquoted (PostgreSQL).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation: Option<Relation>,
     /// Rows; None where the table cannot be read (see `reason`).
     pub rows: Option<u64>,
     /// Bytes of the values: 8 for a number, the length of a text or blob.
@@ -89,6 +105,18 @@ pub struct Table {
     pub kind: String,
     /// The columns, in order.
     pub columns: Vec<Column>,
+}
+
+/// Which table of a PostgreSQL database.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Relation {
+    /// The schema's name, unquoted.
+    pub schema: String,
+    /// The table's, unquoted.
+    pub table: String,
+    /// The condition on the rows of an extension's configuration table: only they are saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
 }
 
 /// Rows that refer to a parent row which is not there.
@@ -164,6 +192,100 @@ pub struct SqliteFacts {
     pub health: Option<Health>,
 }
 
+/// What `CREATE DATABASE` must be told to make one like it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseFacts {
+    /// Its name.
+    pub name: String,
+    /// The role that owns it.
+    pub owner: String,
+    /// The name of its encoding.
+    pub encoding: String,
+    /// `LC_COLLATE`.
+    pub collate: String,
+    /// `LC_CTYPE`.
+    pub ctype: String,
+    /// `libc`, `icu` or `builtin`.
+    pub provider: String,
+    /// The locale of a provider that is not libc.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    /// The ICU rules of the locale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icu_rules: Option<String>,
+    /// All of its size in bytes, as the server says it; 0 where it does not say.
+    pub bytes: u64,
+}
+
+/// An extension that must be installed on the server that a schema is restored to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extension {
+    /// Its name.
+    pub name: String,
+    /// The version that the source has.
+    pub version: String,
+    /// The schema that its objects are in.
+    pub schema: String,
+}
+
+/// Where a sequence stood.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceValue {
+    /// The schema, unquoted.
+    pub schema: String,
+    /// The name, unquoted.
+    pub name: String,
+    /// The value last given, or the first to be given.
+    pub last_value: i64,
+    /// Whether `last_value` was given already.
+    pub is_called: bool,
+    /// What is added from one value to the next.
+    pub increment: i64,
+    /// The table whose column owns it, as [`Table::name`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+}
+
+/// The large objects of a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LargeObjectFacts {
+    /// How many.
+    pub count: u64,
+    /// The rows of chunks that carry them.
+    pub rows: u64,
+    /// The digest of those rows.
+    pub digest: RowDigest,
+}
+
+/// What only a PostgreSQL snapshot has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PostgresFacts {
+    /// The server's version as a number: 150004 for 15.4.
+    pub version_num: u32,
+    /// The host or the socket's folder that it was reached by, from the machine that took the snapshot.
+    pub reached_by: String,
+    /// The role that read it.
+    pub role: String,
+    /// The database.
+    pub database: DatabaseFacts,
+    /// The extensions in it.
+    pub extensions: Vec<Extension>,
+    /// The roles that owners, grants and policies name.
+    pub roles: Vec<String>,
+    /// The digest of the statements that make the schema, for telling whether two schemas are one.
+    pub schema_digest: RowDigest,
+    /// Large objects.
+    pub large_objects: LargeObjectFacts,
+    /// Where the sequences stood.
+    pub sequences: Vec<SequenceValue>,
+    /// What was left out: by a selection, or because it could not be saved and that was allowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+    /// What is to be known of the restored database: secrets to be set again, and the like.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
 /// The document that describes a snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -179,7 +301,7 @@ pub struct Manifest {
     pub origin: Origin,
     /// What the snapshot is of and for.
     pub kind: SnapshotKind,
-    /// `sqlite`.
+    /// `sqlite` or `postgres`.
     pub engine: String,
     /// When the read transaction began.
     pub created_at: DateTime<Utc>,
@@ -211,6 +333,9 @@ pub struct Manifest {
     /// What only an SQLite snapshot has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlite: Option<SqliteFacts>,
+    /// What only a PostgreSQL snapshot has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<PostgresFacts>,
 }
 
 impl Manifest {

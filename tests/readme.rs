@@ -7,12 +7,61 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
+use support::postgres::{self, Server};
 use support::{LIFEBOAT, Sandbox, content, sample};
 
 /// The content of the fenced blocks that start with "```" and `language`.
 fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("\n```{language}\n");
     text.split(&fence).skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect()
+}
+
+/// The PostgreSQL database that the README speaks of.
+struct Shop {
+    server: Server,
+}
+
+impl Shop {
+    fn open() -> Self {
+        let shop = Shop { server: postgres::server(15) };
+        shop.clear();
+        shop.server.psql("postgres", "CREATE DATABASE shop");
+        shop.server.psql(
+            "shop",
+            "CREATE TABLE orders (id int PRIMARY KEY, item text NOT NULL);
+             INSERT INTO orders SELECT n, 'item ' || n FROM generate_series(1, 1000) n;
+             CREATE TABLE returns (id int PRIMARY KEY, note text);",
+        );
+        shop
+    }
+
+    /// Makes a command find the server as the README's reader has it: on localhost, with nothing to say.
+    fn reach<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let Server { port, user, password, .. } = &self.server;
+        command.env("PGPORT", port.to_string()).env("PGUSER", user).env("PGPASSWORD", password)
+    }
+
+    fn databases(&self) -> Vec<String> {
+        let rows = self.server.query("postgres", "SELECT datname FROM pg_database WHERE datname ~ '^shop(_|$)'");
+        rows.into_iter().flatten().collect()
+    }
+
+    /// The name that an exchanged database is kept under.
+    fn old(&self) -> String {
+        self.databases().into_iter().find(|name| name.starts_with("shop_before_")).unwrap()
+    }
+
+    fn clear(&self) {
+        for name in self.databases() {
+            self.server.psql("postgres", format!("DROP DATABASE \"{name}\" WITH (FORCE)"));
+        }
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 #[test]
@@ -22,14 +71,16 @@ fn every_command_in_the_readme_works() {
     std::fs::create_dir(sandbox.path("data")).unwrap();
     sample(sandbox.path("data/app.db"), 10, "wal");
     let before = content(sandbox.path("data/app.db"));
+    let shop = Shop::open();
     let path = format!("{}:{}", Path::new(LIFEBOAT).parent().unwrap().display(), std::env::var("PATH").unwrap());
     let blocks = blocks(readme, "sh");
     assert!(blocks.len() >= 7, "the README has lost its commands");
     for command in blocks.iter().flat_map(|block| block.lines()) {
         // The day in the README is long past; here all snapshots are of today.
         let command = &command.replace("2026-11-21T18:00", "2099-01-01");
-        let run =
-            Command::new("sh").args(["-c", command]).current_dir(sandbox.root()).env("PATH", &path).output().unwrap();
+        let mut run = Command::new("sh");
+        run.args(["-c", command]).current_dir(sandbox.root()).env("PATH", &path);
+        let run = shop.reach(&mut run).output().unwrap();
         assert!(
             run.status.success(),
             "$ {command}\n{}{}",
@@ -40,6 +91,16 @@ fn every_command_in_the_readme_works() {
     assert_eq!(content(sandbox.path("data/app.db")), before);
     for copy in ["copy.db", "older.db", "files/data/app.db"] {
         assert_eq!(content(sandbox.path(copy)), before, "{copy}");
+    }
+    assert_eq!(std::fs::read_to_string(sandbox.path("orders.copy")).unwrap().lines().count(), 1000);
+    for (database, table) in [("shop", "public.orders"), ("shop", "yesterday.orders"), ("shop_new", "public.orders")] {
+        // The exchanged database is the snapshot's: what was brought back beside is in the old one.
+        let database = if table == "yesterday.orders" { shop.old() } else { database.to_owned() };
+        assert_eq!(
+            shop.server.value(&database, &format!("SELECT count(*) FROM {table}")),
+            "1000",
+            "{database} {table}"
+        );
     }
     assert!(std::fs::read_to_string(sandbox.path("balances.sql")).unwrap().contains("INSERT INTO"));
 }

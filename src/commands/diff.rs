@@ -1,13 +1,19 @@
 //! `diff`: what changed between two snapshots, or between a snapshot and a live database.
 
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{Context, NarrowArgs, Report, origin_path, parse_source};
+use super::restore::origin_params;
+use super::snapshot::{schema_digest, table_of};
+use super::{Context, NarrowArgs, Report, Source, origin_path, parse_source};
 use crate::catalog::Catalog;
 use crate::digest::RowDigest;
+use crate::engine::postgres::params::{self, Params};
+use crate::engine::postgres::selection::Selection;
+use crate::engine::postgres::snapshot::{Snapshot, SnapshotOptions};
 use crate::engine::sqlite::source;
 use crate::engine::sqlite::survey::{self, OnDamage};
 use crate::error::{Error, Kind, Result, one_line};
@@ -129,7 +135,8 @@ pub fn run(args: &DiffArgs, context: &Context) -> Result<DiffReport> {
     let before = catalog.find(&args.snapshot, &(&args.narrow).into())?;
     let (before, _) = catalog.manifest(&before.id)?;
     let after = match &args.other {
-        Some(other) => other_side(other, &catalog, args)?,
+        Some(other) => other_side(other, &catalog, args, context)?,
+        None if before.postgres.is_some() => live_postgres(&origin_params(&before, context)?, context)?,
         None => {
             let path = origin_path(&before, &context.host).ok_or_else(|| {
                 Error::usage(format!("{} came from another machine, {}", before.id, before.origin))
@@ -146,10 +153,14 @@ pub fn run(args: &DiffArgs, context: &Context) -> Result<DiffReport> {
     Ok(DiffReport { equal, before, after, schema_equal, tables, must_be_equal: args.exit_code })
 }
 
-fn other_side(other: &str, catalog: &Catalog, args: &DiffArgs) -> Result<Side> {
-    let looks_like_a_source = other.contains(['/', '\\']) || other.contains("://") || Path::new(other).exists();
+fn other_side(other: &str, catalog: &Catalog, args: &DiffArgs, context: &Context) -> Result<Side> {
+    let looks_like_a_source =
+        other.contains(['/', '\\']) || other.contains("://") || params::looks_like(other) || Path::new(other).exists();
     if looks_like_a_source {
-        return live(&parse_source(other)?);
+        return match parse_source(other)? {
+            Source::Sqlite(path) => live(&path),
+            Source::Postgres(params) => live_postgres(&params, context),
+        };
     }
     let listed = catalog
         .find(other, &(&args.narrow).into())
@@ -158,6 +169,9 @@ fn other_side(other: &str, catalog: &Catalog, args: &DiffArgs) -> Result<Side> {
 }
 
 fn of_manifest(manifest: Manifest) -> Result<Side> {
+    if let Some(facts) = manifest.postgres {
+        return Ok(Side { name: manifest.id.to_string(), tables: manifest.tables, schema: Some(facts.schema_digest) });
+    }
     let facts = manifest.sqlite.filter(|facts| facts.health.is_some());
     let facts =
         facts.ok_or_else(|| Error::usage(format!("{} holds raw bytes, and has no tables to compare", manifest.id)))?;
@@ -168,6 +182,19 @@ fn live(path: &Path) -> Result<Side> {
     let path = source::locate(path)?;
     let survey = survey::survey_live(&path, OnDamage::Fail)?;
     Ok(Side { name: path.display().to_string(), tables: survey.tables, schema: survey.schema_digest })
+}
+
+fn live_postgres(params: &Params, context: &Context) -> Result<Side> {
+    let options = SnapshotOptions {
+        jobs: context.jobs,
+        lock_timeout: Duration::from_secs(30),
+        selection: Selection::default(),
+        allow_partial: false,
+    };
+    let mut snapshot = Snapshot::begin(params, &options)?;
+    snapshot.read_rows(&mut |_| Ok(()))?;
+    let tables = snapshot.tables.iter().zip(&snapshot.rows).map(|(table, rows)| table_of(table, &rows.sum)).collect();
+    Ok(Side { name: params.shown(), tables, schema: Some(schema_digest(&snapshot.schema.items)) })
 }
 
 fn compare(before: &[Table], after: &[Table]) -> Vec<TableDiff> {

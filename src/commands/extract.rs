@@ -4,13 +4,15 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::fetch::{self, Opened};
-use super::{Context, NarrowArgs, Report};
+use super::{Context, NarrowArgs, Report, layout};
 use crate::archive::{Entry, Visitor, tar_header};
 use crate::disk::{self, create_file, create_folder, folder_of, require_space, sync_folder};
+use crate::engine::postgres::rows::RowSum;
+use crate::engine::postgres::selection::Pattern;
 use crate::engine::sqlite::dump::{DumpFormat, dump_table};
 use crate::error::{Error, IoContext, Kind, Result, one_line};
 use crate::text;
@@ -33,9 +35,20 @@ pub struct ExtractArgs {
     /// Only this table, as text
     #[arg(long, value_name = "NAME")]
     pub table: Option<String>,
-    /// How a table is written: sql (keeps every value) or csv
-    #[arg(long, value_name = "FORMAT", default_value = "sql", requires = "table")]
-    pub format: DumpFormat,
+    /// How a table is written: sql (keeps every value) or csv; PostgreSQL: copy, as COPY reads it
+    #[arg(long, value_name = "FORMAT", requires = "table")]
+    pub format: Option<TableFormat>,
+}
+
+/// How a table is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// Statements that make it again (SQLite).
+    Sql,
+    /// Comma-separated values (SQLite).
+    Csv,
+    /// Rows as COPY prints and reads them (PostgreSQL).
+    Copy,
 }
 
 /// One file that was written.
@@ -90,14 +103,11 @@ pub fn run(args: &ExtractArgs, json: bool, context: &Context, stdout: &mut dyn W
     let files = match (destination, &args.entry, &args.table) {
         (Destination::Path(path), None, None) => to_folder(&opened, path, context)?,
         (Destination::Stdout, None, None) => {
-            check_whole(
-                &opened,
-                &mut TarStream {
-                    out: stdout,
-                    padding: 0,
-                    mtime: opened.manifest.created_at.timestamp().unsigned_abs(),
-                },
-            )?;
+            opened.walk(&mut TarStream {
+                out: stdout,
+                padding: 0,
+                mtime: opened.manifest.created_at.timestamp().unsigned_abs(),
+            })?;
             stdout.write_all(&[0; 1024]).io(Kind::Failed, || "cannot write to stdout".to_owned())?;
             Vec::new()
         }
@@ -126,10 +136,60 @@ fn one(opened: &Opened, args: &ExtractArgs, context: &Context, out: &mut dyn Wri
         return opened.reader.stream_entry(entry, &mut |bytes| Ok(out.write_all(bytes)?));
     }
     let table = args.table.as_deref().unwrap_or_default();
+    if opened.manifest.postgres.is_some() {
+        return postgres_table(opened, table, args.format, out);
+    }
+    let format = match args.format {
+        Some(TableFormat::Copy) => {
+            return Err(Error::usage("an SQLite table has no COPY form").hint("write it as sql or csv"));
+        }
+        Some(TableFormat::Csv) => DumpFormat::Csv,
+        Some(TableFormat::Sql) | None => DumpFormat::Sql,
+    };
     // An image is pages: one table out of it needs all of it.
     let scratch = context.scratch.folder(opened.manifest.raw_bytes)?;
     let fetched = opened.fetch_image(scratch.path("image.db"), context)?;
-    dump_table(fetched.image.path(), table, args.format, out).map(drop)
+    dump_table(fetched.image.path(), table, format, out).map(drop)
+}
+
+/// Writes one table's rows as they were saved; only its own blocks are read.
+fn postgres_table(opened: &Opened, name: &str, format: Option<TableFormat>, out: &mut dyn Write) -> Result<()> {
+    if !matches!(format, None | Some(TableFormat::Copy)) {
+        return Err(Error::usage("a table of a PostgreSQL snapshot is written as COPY prints it, in no other form")
+            .hint("leave --format away"));
+    }
+    let (id, pattern) = (&opened.manifest.id, Pattern::new(name));
+    let tables = opened.manifest.tables.iter().filter_map(|table| Some((table, table.relation.as_ref()?)));
+    let found: Vec<_> =
+        tables.filter(|(table, relation)| pattern.matches(&relation.schema, &relation.table, &table.name)).collect();
+    let (table, relation) = match found.as_slice() {
+        [one] => one,
+        [] => {
+            return Err(Error::usage(format!("the snapshot {id} has no table {}", one_line(name)))
+                .hint(format!("'lifeboat show {id}' lists its tables")));
+        }
+        several => {
+            let names: Vec<&str> = several.iter().map(|(table, _)| table.name.as_str()).collect();
+            return Err(Error::usage(format!("{} is the name of several tables", one_line(name)))
+                .hint(format!("name one: {}", one_line(&names.join(", ")))));
+        }
+    };
+    let folder = layout::table_folder(&relation.schema, &relation.table);
+    let mut sum = RowSum::default();
+    let mut rest = Vec::new();
+    for entry in opened.reader.entries().iter().filter(|entry| entry.path.starts_with(&folder)) {
+        opened.reader.stream_entry(entry, &mut |bytes| {
+            rest.extend_from_slice(bytes);
+            let whole = std::mem::take(&mut rest);
+            rest.extend_from_slice(sum.add(&whole));
+            Ok(out.write_all(bytes)?)
+        })?;
+    }
+    if table.rows != Some(sum.rows) || table.digest != Some(sum.digest) {
+        return Err(Error::problem(format!("the rows of {} are not those that were saved", one_line(&table.name)))
+            .context(format!("the snapshot {id} is damaged")));
+    }
+    Ok(())
 }
 
 /// Writes a file that was not there, all at once.
@@ -177,15 +237,18 @@ fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<Extr
         .io(Kind::Unreachable, || format!("cannot write into {}", disk::shown(parent)))?;
     let mut sink = FolderSink { root: making.path(), file: None };
     context.progress.start("extracting", opened.manifest.raw_bytes);
-    let checked = check_whole(opened, &mut sink);
+    let checked = opened.walk(&mut sink);
     context.progress.finish();
     checked?;
     let cannot = || format!("cannot create {shown}");
     match &existing {
         Some(folder) => {
-            let mut names: Vec<&str> =
-                opened.reader.entries().iter().filter_map(|entry| entry.path.split('/').next()).collect();
-            names.dedup();
+            let mut names: Vec<&str> = Vec::new();
+            for name in opened.reader.entries().iter().filter_map(|entry| entry.path.split('/').next()) {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
             for name in names {
                 fs::rename(making.path().join(name), folder.join(name)).io(Kind::Failed, cannot)?;
             }
@@ -198,19 +261,6 @@ fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<Extr
     sync_folder(parent).io(Kind::Failed, || format!("cannot sync the folder of {shown}"))?;
     let file = |entry: &Entry| ExtractedFile { path: path.join(&entry.path).display().to_string(), bytes: entry.bytes };
     Ok(opened.reader.entries().iter().map(file).collect())
-}
-
-/// Walks the whole archive into `visitor`, and fails where any of it is not as it was written.
-fn check_whole(opened: &Opened, visitor: &mut dyn Visitor) -> Result<()> {
-    let id = &opened.manifest.id;
-    let damaged = |error: Error| {
-        if error.kind == Kind::Problem { error.context(format!("the snapshot {id} is damaged")) } else { error }
-    };
-    let walk = opened.reader.walk(visitor).map_err(damaged)?;
-    if Some(walk.sha256) != opened.manifest.sha256 {
-        return Err(damaged(Error::problem("its archive is another than the manifest names: the SHA-256 is off")));
-    }
-    Ok(())
 }
 
 struct FolderSink<'a> {

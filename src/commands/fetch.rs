@@ -1,9 +1,10 @@
-//! Gets an SQLite image out of an archive and into a file, with every byte of the archive hashed on the way.
+//! Opens snapshots, and gets an SQLite image out of an archive, with every byte of it hashed on the way.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::Context;
+use super::{Context, layout};
 use crate::archive::{ArchiveReader, Entry, MANIFEST_PATH, README_PATH, Visitor};
 use crate::catalog::Catalog;
 use crate::engine::sqlite::image::{ImageFile, ImageWriter};
@@ -43,6 +44,10 @@ pub(super) fn open_uncompared(catalog: &Catalog, id: &SnapshotId, context: &Cont
     Ok(opened)
 }
 
+/// What stands before the rows in the archive of a PostgreSQL snapshot, and what after them.
+const LAYOUT_BEFORE: [&str; 3] = [README_PATH, layout::OBJECTS, layout::PRE_DATA];
+const LAYOUT_AFTER: [&str; 4] = [layout::SEQUENCES, layout::POST_DATA, layout::RESTORE, MANIFEST_PATH];
+
 /// An image that was got out of an archive.
 pub(super) struct Fetched {
     /// The file, removed when dropped.
@@ -60,8 +65,54 @@ impl Opened {
             let codec = self.reader.codec().name();
             return Err(Error::problem(format!("its archive is {codec} where the manifest says {}", manifest.codec)));
         }
-        let facts =
-            manifest.sqlite.as_ref().ok_or_else(|| Error::problem("its manifest is not of an SQLite snapshot"))?;
+        if self.reader.entry(MANIFEST_PATH)?.bytes > self.most_manifest_bytes() {
+            return Err(Error::problem("the manifest inside is longer than one that says the same as the one outside"));
+        }
+        match (&manifest.sqlite, &manifest.postgres) {
+            (Some(facts), None) => self.check_sqlite_layout(facts),
+            (None, Some(_)) => self.check_postgres_layout(),
+            _ => Err(Error::problem("its manifest is neither of an SQLite nor of a PostgreSQL snapshot")),
+        }
+    }
+
+    /// Every file is one that a PostgreSQL snapshot has, in its order, and the pieces of each table are all there.
+    fn check_postgres_layout(&self) -> Result<()> {
+        let entries = self.reader.entries();
+        let (first, last) = (&LAYOUT_BEFORE[..], &LAYOUT_AFTER[..]);
+        let wrong =
+            |what: &str| Error::problem(format!("its archive holds other files than its manifest says: {what}"));
+        let is = |entry: &Entry, path: &&str| entry.path == **path;
+        let middle = entries.len().checked_sub(first.len() + last.len()).ok_or_else(|| wrong("some are missing"))?;
+        let (head, rest) = entries.split_at(first.len());
+        let (data, tail) = rest.split_at(middle);
+        if !head.iter().zip(first).all(|(entry, path)| is(entry, path))
+            || !tail.iter().zip(last).all(|(entry, path)| is(entry, path))
+        {
+            return Err(wrong("those of the schema are not where they belong"));
+        }
+        let mut pieces: HashMap<String, u32> = HashMap::new();
+        for table in &self.manifest.tables {
+            let relation = table.relation.as_ref().ok_or_else(|| wrong("a table has no name"))?;
+            pieces.insert(layout::table_folder(&relation.schema, &relation.table), 0);
+        }
+        pieces.insert(layout::LARGE_OBJECTS.to_owned(), 0);
+        for entry in data {
+            let (folder, name) = entry.path.rsplit_once('/').ok_or_else(|| wrong("an entry is of no table"))?;
+            let count = pieces.get_mut(&format!("{folder}/")).ok_or_else(|| wrong("an entry is of no table"))?;
+            *count += 1;
+            if name != format!("{count:06}.copy") {
+                return Err(wrong("the pieces of a table are not all there"));
+            }
+        }
+        let bytes: u64 = data.iter().map(|entry| entry.bytes).sum();
+        if bytes != self.manifest.raw_bytes {
+            return Err(wrong("the rows have another length"));
+        }
+        Ok(())
+    }
+
+    fn check_sqlite_layout(&self, facts: &SqliteFacts) -> Result<()> {
+        let manifest = &self.manifest;
         let is_whole = facts.health.is_some();
         let mut expected = vec![README_PATH.to_owned(), facts.image.clone()];
         let entries = self.reader.entries();
@@ -80,8 +131,18 @@ impl Opened {
         if is_whole && (image != manifest.raw_bytes || facts.page_bytes.checked_mul(facts.pages) != Some(image)) {
             return Err(Error::problem("the image has another length than the manifest says"));
         }
-        if self.reader.entry(MANIFEST_PATH)?.bytes > self.most_manifest_bytes() {
-            return Err(Error::problem("the manifest inside is longer than one that says the same as the one outside"));
+        Ok(())
+    }
+
+    /// Walks the whole archive into `visitor`, and fails where any of it is not as it was written.
+    pub(super) fn walk(&self, visitor: &mut dyn Visitor) -> Result<()> {
+        let id = &self.manifest.id;
+        let damaged = |error: Error| {
+            if error.kind == Kind::Problem { error.context(format!("the snapshot {id} is damaged")) } else { error }
+        };
+        let walk = self.reader.walk(visitor).map_err(damaged)?;
+        if Some(walk.sha256) != self.manifest.sha256 {
+            return Err(damaged(Error::problem("its archive is another than the manifest names: the SHA-256 is off")));
         }
         Ok(())
     }

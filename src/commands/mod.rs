@@ -4,6 +4,7 @@ pub mod diff;
 pub mod drill;
 pub mod extract;
 mod fetch;
+mod layout;
 pub mod list;
 pub mod prune;
 mod readme;
@@ -22,6 +23,7 @@ use serde_json::{Map, Value, json};
 
 use crate::catalog::{Catalog, Narrow, ProofSummary};
 use crate::disk::shown;
+use crate::engine::postgres::params::{self, Params};
 use crate::engine::sqlite::target::quote_word;
 use crate::error::{Error, Result, one_line};
 use crate::id::SourceName;
@@ -177,8 +179,17 @@ pub fn parse_time(text: &str) -> Result<DateTime<Utc>> {
     })
 }
 
-/// A source as a person names it.
-pub fn parse_source(text: &str) -> Result<PathBuf> {
+/// A source or target as a person names it.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file.
+    Sqlite(PathBuf),
+    /// A database on a server.
+    Postgres(Box<Params>),
+}
+
+/// Reads what a person calls a source.
+pub fn parse_source(text: &str) -> Result<Source> {
     if let Some(rest) = text.strip_prefix("sqlite://") {
         // As SQLAlchemy reads it: three slashes start a relative path, four an absolute one.
         let path = rest.strip_prefix('/').filter(|path| !path.is_empty());
@@ -186,19 +197,23 @@ pub fn parse_source(text: &str) -> Result<PathBuf> {
             Error::usage(format!("'{}' names no file", one_line(text)))
                 .hint("write sqlite:///relative.db or sqlite:////absolute.db")
         })?;
-        return Ok(PathBuf::from(path.split('?').next().unwrap_or(path)));
+        return Ok(Source::Sqlite(PathBuf::from(path.split('?').next().unwrap_or(path))));
     }
     if let Some(path) = text.strip_prefix("file://") {
-        return Ok(PathBuf::from(path));
+        return Ok(Source::Sqlite(PathBuf::from(path)));
+    }
+    // 'host=x' may be a file's name all the same.
+    if params::looks_like(text) && (text.contains("://") || !Path::new(text).exists()) {
+        return Ok(Source::Postgres(Box::new(Params::parse(text)?)));
     }
     if let Some((scheme, _)) = text.split_once("://") {
         return Err(Error::usage(format!("this lifeboat knows no sources of the kind {}://", one_line(scheme)))
-            .hint("name an SQLite file"));
+            .hint("name an SQLite file or a PostgreSQL URL"));
     }
     if text.is_empty() {
-        return Err(Error::usage("a source has an empty name").hint("name an SQLite file"));
+        return Err(Error::usage("a source has an empty name").hint("name an SQLite file or a PostgreSQL URL"));
     }
-    Ok(PathBuf::from(text))
+    Ok(Source::Sqlite(PathBuf::from(text)))
 }
 
 /// The path in an origin that is of this machine.

@@ -45,6 +45,35 @@ pub(super) fn sqlite(
     )
 }
 
+/// The text for a PostgreSQL snapshot.
+pub(super) fn postgres(id: &SnapshotId, origin: &Origin, created_at: DateTime<Utc>, archive: &str) -> String {
+    let unpack = if archive.ends_with(".zst") { "tar --zstd -xf" } else { "tar xzf" };
+    format!(
+        "This is a snapshot of a PostgreSQL database, made by lifeboat {version}.\n\
+         \n\
+         snapshot  {id}\n\
+         taken     {taken}\n\
+         from      {origin}\n\
+         \n\
+         To get the database back with lifeboat (verified on the way):\n\
+         \n\
+         \x20   lifeboat restore {id} --store STORE --to postgres://USER@HOST/NEW --create\n\
+         \n\
+         By hand, with nothing but tar and psql:\n\
+         \n\
+         \x20   {unpack} {archive}\n\
+         \x20   createdb --template template0 NEW\n\
+         \x20   psql -d NEW -f restore.sql\n\
+         \n\
+         restore.sql stops at the first error. Roles that own things and extensions must be there before:\n\
+         manifest.json (the last file) names them, and every table with its number of rows. Rows are in\n\
+         data/SCHEMA/TABLE/*.copy as COPY prints them, the schema is in schema/*.sql.\n",
+        version = env!("CARGO_PKG_VERSION"),
+        taken = text::time(created_at),
+        origin = one_line(&origin.to_string()),
+    )
+}
+
 /// The text for the raw bytes of a damaged database.
 pub(super) fn raw(id: &SnapshotId, origin: &Origin, created_at: DateTime<Utc>) -> String {
     format!(

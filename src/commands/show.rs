@@ -4,6 +4,7 @@ use clap::Args;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
+use super::restore::origin_params;
 use super::{Context, NarrowArgs, Report, command_line, origin_path, snapshot_document};
 use crate::catalog::ProofSummary;
 use crate::error::{Result, one_line};
@@ -86,6 +87,32 @@ impl Report for ShowReport {
                 ));
             }
         }
+        if let Some(facts) = &manifest.postgres {
+            let database = &facts.database;
+            lines.push_str(&format!(
+                "database  {}, {} {}, read by the role {}\n",
+                one_line(&database.name),
+                one_line(&database.encoding),
+                one_line(&database.collate),
+                one_line(&facts.role)
+            ));
+            let extensions: Vec<String> =
+                facts.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
+            for (what, words) in [("needs", extensions), ("roles", facts.roles.clone())] {
+                if !words.is_empty() {
+                    lines.push_str(&format!("{what:<10}{}\n", one_line(&words.join(", "))));
+                }
+            }
+            if facts.large_objects.count > 0 {
+                lines.push_str(&format!("objects   {} large objects\n", facts.large_objects.count));
+            }
+            for left_out in &facts.left_out {
+                lines.push_str(&format!("left out  {}\n", one_line(left_out)));
+            }
+            for note in &facts.notes {
+                lines.push_str(&format!("note      {}\n", one_line(note)));
+            }
+        }
         lines.push('\n');
         let rows = manifest.tables.iter().map(|table| {
             let number = |value: Option<u64>| value.map_or("?".to_owned(), |value| value.to_string());
@@ -110,7 +137,19 @@ pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
     let store = catalog.location();
     let id = manifest.id.to_string();
     let mut restore = Vec::new();
-    if manifest.sqlite.as_ref().is_some_and(|facts| facts.health.is_some()) {
+    if manifest.postgres.is_some() {
+        let database = manifest.origin.database.as_deref().unwrap_or_default();
+        let params = origin_params(&manifest, context)?;
+        let (same, new) = (params.shown(), params.with_database(&format!("{database}_restored")).shown());
+        restore.push(("as a new database", command_line(&["restore", &id, "--to", &new, "--create"], &store)));
+        restore.push((
+            "the rows of one table",
+            command_line(&["restore", &id, "--to", &same, "--replace", "--table", "SCHEMA.TABLE"], &store),
+        ));
+        restore.push(("all rows, in place", command_line(&["restore", &id, "--to", &same, "--replace"], &store)));
+        restore
+            .push(("the whole database, exchanged", command_line(&["restore", &id, "--to", &same, "--swap"], &store)));
+    } else if manifest.sqlite.as_ref().is_some_and(|facts| facts.health.is_some()) {
         let copy = format!("{}-restored.db", manifest.source);
         restore.push(("to look at it, as a new file", command_line(&["restore", &id, "--to", &copy], &store)));
         match origin_path(&manifest, &context.host).and_then(|path| path.to_str().map(str::to_owned)) {

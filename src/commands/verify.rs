@@ -63,6 +63,7 @@ impl Report for VerifyReport {
             let verdict = match (outcome.ok, outcome.level) {
                 (true, "none") => "complete (quick look)",
                 (true, level) => level,
+                (false, "none") => "NOT PROVEN",
                 (false, _) => "DAMAGED",
             };
             let restore = outcome

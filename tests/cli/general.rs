@@ -348,11 +348,17 @@ fn an_empty_store_has_nothing_to_verify_or_restore() {
 fn stores_and_sources_of_other_kinds_are_refused_by_name() {
     let (sandbox, _) = sandbox_with_a_snapshot();
     refused_by_the_parser(&sandbox, &["list", "--store", "s3://bucket/prefix"]).says("s3://");
-    refused(&sandbox, &["snapshot", "postgres://user:secret@host/db", "--store", "backups"], 2).says("postgres://");
+    refused(&sandbox, &["snapshot", "postgres://user:secret@host.invalid/db", "--store", "backups"], 5)
+        .says("postgres://user@host.invalid");
+    refused(&sandbox, &["snapshot", "postgre://user:secret@host/db", "--store", "backups"], 2).says("postgre://");
     refused(&sandbox, &["snapshot", "mysql://host/db", "--store", "backups"], 2).says("mysql://");
     refused(&sandbox, &["restore", "latest", "--to", "postgres://host/db", "--store", "backups"], 2);
-    let run = sandbox.run(&["snapshot", "postgres://user:secret@host/db", "--store", "backups", "-vv"]);
-    assert!(!run.story().split("-- stdout").nth(1).unwrap().contains("secret"), "{}", run.story());
+    for url in
+        ["postgres://user:secret@host.invalid/db", "postgre://user:secret@host/db", "mysql://user:secret@host/db"]
+    {
+        let run = sandbox.run(&["snapshot", url, "--store", "backups", "-vv"]);
+        assert!(!run.story().split("-- stdout").nth(1).unwrap().contains("secret"), "{}", run.story());
+    }
 }
 
 #[test]

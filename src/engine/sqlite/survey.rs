@@ -94,7 +94,12 @@ pub(super) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<
         .prepare("SELECT name, type, hidden FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 1 ORDER BY cid")?;
     let rows = statement.query_map([table], |row| {
         let hidden: i64 = row.get(2)?;
-        Ok(Column { name: text_of(row.get_ref(0)?), declared: text_of(row.get_ref(1)?), generated: hidden != 0 })
+        Ok(Column {
+            name: text_of(row.get_ref(0)?),
+            declared: text_of(row.get_ref(1)?),
+            generated: hidden != 0,
+            not_null: false,
+        })
     })?;
     rows.collect()
 }
@@ -102,6 +107,7 @@ pub(super) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<
 /// Counts and hashes one table of `main`.
 pub(super) fn survey_table(connection: &Connection, name: &str, kind: &str, on_damage: OnDamage) -> Result<Table> {
     let mut table = Table {
+        relation: None,
         name: name.to_owned(),
         rows: None,
         bytes: None,

@@ -1,18 +1,17 @@
-//! `restore`: puts a snapshot back, and says how to undo it.
+//! Restores an SQLite snapshot: to a new file, over a live database, or some of its tables.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use clap::Args;
-use serde::Serialize;
 use wildmatch::WildMatch;
 
-use super::fetch::{self, Fetched, Opened};
-use super::snapshot::{Plan, origin_of};
-use super::{Context, NarrowArgs, Report, command_line, origin_path, parse_source, resolve_target};
+use super::{RestoreArgs, RestoreReport, RestoredTable};
 use crate::archive::Compression;
 use crate::catalog::Catalog;
+use crate::commands::fetch::{Fetched, Opened};
+use crate::commands::snapshot::{SqlitePlan, sqlite_origin_of};
+use crate::commands::{Context, Source, command_line, origin_path, parse_source, resolve_target};
 use crate::disk::{folder_of, require_space};
 use crate::engine::sqlite::image::{self, ImageFile};
 use crate::engine::sqlite::survey;
@@ -20,120 +19,11 @@ use crate::engine::sqlite::survey::{OnDamage, TableCheck};
 use crate::engine::sqlite::tables::{self, Overwrite};
 use crate::engine::sqlite::target::{self, LiveTarget, TargetState};
 use crate::error::{Error, Kind, Result, one_line};
-use crate::manifest::{Depth, SnapshotKind, Table};
+use crate::manifest::{Depth, Manifest, SnapshotKind, Table};
 use crate::text;
 
-/// Restores a snapshot, after a safety snapshot of what it overwrites
-#[derive(Args, Clone, Debug)]
-pub struct RestoreArgs {
-    /// An id, the start of one, or 'latest'
-    #[arg(value_name = "SNAPSHOT")]
-    pub snapshot: String,
-    /// Which snapshots are meant
-    #[command(flatten)]
-    pub narrow: NarrowArgs,
-    /// The database file to write; by default the one the snapshot came from
-    #[arg(long, value_name = "TARGET")]
-    pub to: Option<String>,
-    /// Insist on a new file
-    #[arg(long, conflicts_with = "replace")]
-    pub create: bool,
-    /// Overwrite what is there, even while programs have it open
-    #[arg(long)]
-    pub replace: bool,
-    /// For PostgreSQL only
-    #[arg(long, hide = true)]
-    pub swap: bool,
-    /// For PostgreSQL only
-    #[arg(long, value_name = "SCHEMA", hide = true)]
-    pub beside: Option<String>,
-    /// For PostgreSQL only
-    #[arg(long, hide = true)]
-    pub no_owner: bool,
-    /// Only these tables, into an existing database: a name, or a pattern with * and ? (repeatable)
-    #[arg(long, value_name = "PATTERN")]
-    pub table: Vec<String>,
-    /// Go on without a safety snapshot of what is overwritten
-    #[arg(long)]
-    pub no_safety: bool,
-    /// Say what would be done, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Do not ask
-    #[arg(long, short = 'y')]
-    pub yes: bool,
-}
-
-/// One restored table.
-#[derive(Debug, Serialize)]
-pub struct RestoredTable {
-    /// Its name.
-    pub name: String,
-    /// Its rows.
-    pub rows: Option<u64>,
-    /// True where it was compared with the snapshot and is equal.
-    pub ok: bool,
-}
-
-/// What was restored to where.
-#[derive(Debug, Serialize)]
-pub struct RestoreReport {
-    /// The snapshot.
-    pub id: String,
-    /// The file.
-    pub target: String,
-    /// `create`, `replace`, `replace-damaged` or `tables`.
-    pub mode: String,
-    /// True where nothing was done.
-    pub dry_run: bool,
-    /// The snapshot of what was overwritten.
-    pub safety_snapshot: Option<String>,
-    /// The command that brings back what was there before.
-    pub undo: Option<String>,
-    /// Every table, with its rows.
-    pub tables: Vec<RestoredTable>,
-    /// Files that were moved out of the way.
-    pub moved_aside: Vec<String>,
-    /// Reading, hashing, decompressing and writing.
-    pub stream_seconds: f64,
-    /// Waiting for the disk.
-    pub sync_seconds: f64,
-    /// SQLite's checks, row counts and digests.
-    pub check_seconds: f64,
-    /// All of it.
-    pub seconds: f64,
-}
-
-impl Report for RestoreReport {
-    fn text(&self) -> String {
-        let rows: u64 = self.tables.iter().filter_map(|table| table.rows).sum();
-        let apart = self.tables.iter().filter(|table| !table.ok).count();
-        let done = if self.dry_run { "would be restored" } else { "restored" };
-        let mut lines = format!("{} {done} to {} ({})\n", self.id, one_line(&self.target), self.mode);
-        if self.dry_run {
-            lines.push_str(&format!("  {} tables; nothing was changed\n", self.tables.len()));
-        } else {
-            let took = text::seconds(self.seconds);
-            lines.push_str(&format!(
-                "  {} tables, {rows} rows, compared and equal, in {took}\n",
-                self.tables.len() - apart
-            ));
-            if apart > 0 {
-                lines.push_str(&format!("  {apart} tables could not be compared: SQLite cannot read them here\n"));
-            }
-        }
-        for path in &self.moved_aside {
-            lines.push_str(&format!("  moved aside: {}\n", one_line(path)));
-        }
-        if let Some(undo) = &self.undo {
-            lines.push_str(&format!("  undo: {undo}\n"));
-        }
-        lines
-    }
-}
-
 /// What is to be done, found out before anything is.
-pub struct RestorePlan {
+pub(super) struct Plan {
     opened: Opened,
     catalog: Catalog,
     target: PathBuf,
@@ -167,23 +57,32 @@ struct Times {
     check: f64,
 }
 
-impl RestorePlan {
+impl Plan {
     /// Finds the snapshot and looks at the target; changes nothing.
-    pub fn make(args: &RestoreArgs, context: &Context) -> Result<Self> {
-        for (flag, given) in [("--swap", args.swap), ("--beside", args.beside.is_some())] {
+    pub(super) fn make(args: &RestoreArgs, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
+        for (flag, given) in [
+            ("--swap", args.swap),
+            ("--beside", args.beside.is_some()),
+            ("--no-owner", args.no_owner),
+            ("--disconnect", args.disconnect),
+        ] {
             if given {
                 return Err(Error::usage(format!("{flag} does not go with an SQLite snapshot"))
                     .hint("use --to NEW.db for a copy beside, or --replace to overwrite in place"));
             }
         }
-        let catalog = context.open_catalog()?;
-        let listed = catalog.find(&args.snapshot, &(&args.narrow).into())?;
-        let opened = fetch::open(&catalog, &listed.id, context)?;
-        let target = match &args.to {
-            Some(to) => parse_source(to)?,
+        let target = match args.to.as_deref().map(parse_source).transpose()? {
+            Some(Source::Sqlite(path)) => path,
+            Some(Source::Postgres(_)) => {
+                return Err(Error::usage(format!(
+                    "{} is of an SQLite database, and cannot be restored into PostgreSQL",
+                    opened.manifest.id
+                ))
+                .hint("name a file with --to"));
+            }
             None => origin_path(&opened.manifest, &context.host).ok_or_else(|| {
-                Error::usage(format!("{} came from another machine, {}", listed.id, opened.manifest.origin))
-                    .hint("say where to with --to")
+                let Manifest { id, origin, .. } = &opened.manifest;
+                Error::usage(format!("{id} came from another machine, {origin}")).hint("say where to with --to")
             })?,
         };
         let target = resolve_target(&target)?;
@@ -211,7 +110,7 @@ impl RestorePlan {
             (TargetState::Damaged(_), true) => Mode::ReplaceDamaged,
             (TargetState::Database { .. }, true) => Mode::Replace,
         };
-        let plan = RestorePlan { opened, catalog, target, state, mode };
+        let plan = Plan { opened, catalog, target, state, mode };
         plan.require_fit()?;
         Ok(plan)
     }
@@ -239,7 +138,7 @@ impl RestorePlan {
 
     /// The question to ask a person before anything is overwritten; None where nothing is.
     #[must_use]
-    pub fn question(&self) -> Option<String> {
+    pub(super) fn question(&self) -> Option<String> {
         let target = one_line(&self.target.display().to_string());
         let manifest = &self.opened.manifest;
         let what = match self.mode {
@@ -252,7 +151,7 @@ impl RestorePlan {
     }
 
     /// Carries the plan out.
-    pub fn run(self, args: &RestoreArgs, context: &Context) -> Result<RestoreReport> {
+    pub(super) fn run(self, args: &RestoreArgs, context: &Context) -> Result<RestoreReport> {
         let clock = Instant::now();
         let manifest = &self.opened.manifest;
         let stamp = Utc::now().format("%Y%m%dT%H%M%S%3fZ").to_string();
@@ -463,10 +362,10 @@ impl RestorePlan {
 
     /// Saves what is about to be overwritten, into the same store.
     fn save_safety(&self, context: &Context) -> Result<String> {
-        let plan = Plan {
+        let plan = SqlitePlan {
             path: &self.target,
             name: self.opened.manifest.source.clone(),
-            origin: origin_of(&self.target, &context.host)?,
+            origin: sqlite_origin_of(&self.target, &context.host)?,
             kind: SnapshotKind::Safety,
             tags: vec!["safety".to_owned()],
             compression: Compression::default(),

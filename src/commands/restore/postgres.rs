@@ -1,0 +1,1063 @@
+//! Restores a PostgreSQL snapshot: as a new database, in place of one, or some of its tables.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+
+use super::{RestoreArgs, RestoreReport, RestoredTable};
+use crate::archive::{Compression, Entry, Visitor};
+use crate::catalog::Catalog;
+use crate::commands::fetch::Opened;
+use crate::commands::snapshot::{PostgresPlan, postgres_origin_of};
+use crate::commands::{Context, Source, command_line, layout, parse_source};
+use crate::engine::postgres::catalog::quote::{ident, qualified};
+use crate::engine::postgres::catalog::{self, Item, Kind, Section, data, sequences};
+use crate::engine::postgres::commit::commit;
+use crate::engine::postgres::load::{self, Load, Loaders, Owners};
+use crate::engine::postgres::reading::{Reading, RowSource};
+use crate::engine::postgres::replace::{self, Replacement};
+use crate::engine::postgres::rows::{PIECE_BYTES, RowSum};
+use crate::engine::postgres::selection::{Pattern, Selection};
+use crate::engine::postgres::session::{Session, as_many_as_let_in};
+use crate::engine::postgres::snapshot::SnapshotOptions;
+use crate::engine::postgres::target::{self, Existing, Mark, Server};
+use crate::engine::postgres::{Params, large_objects, settings};
+use crate::error::{Error, Kind as ErrorKind, Result, one_line};
+use crate::manifest::{LargeObjectFacts, Manifest, PostgresFacts, SequenceValue, SnapshotKind, Table};
+use crate::text;
+
+/// The longest wait for locks in a database that nobody else is in.
+const OWN_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Mode {
+    /// A new database.
+    Create,
+    /// A database that is there and empty.
+    Empty,
+    /// The rows of tables that are there.
+    Replace,
+    /// Tables that are not there, into a database that is.
+    Tables,
+    /// A new database in the place of another.
+    Swap,
+    /// Tables under another schema.
+    Beside(String),
+}
+
+impl Mode {
+    fn name(&self) -> &'static str {
+        match self {
+            Mode::Create => "create",
+            Mode::Empty => "empty",
+            Mode::Replace => "replace",
+            Mode::Tables => "tables",
+            Mode::Swap => "swap",
+            Mode::Beside(_) => "beside",
+        }
+    }
+}
+
+/// What is to be done, found out before anything is.
+pub(super) struct Plan {
+    catalog: Catalog,
+    opened: Opened,
+    facts: PostgresFacts,
+    params: Params,
+    mode: Mode,
+    owners: Owners,
+    /// Places in the manifest's tables.
+    chosen: Vec<usize>,
+    /// The comment that the database has.
+    comment: Option<String>,
+    /// The steps that make the schema.
+    items: Vec<Item>,
+}
+
+impl Plan {
+    /// Looks at the server and the database; changes nothing.
+    pub(super) fn make(args: &RestoreArgs, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
+        let manifest = &opened.manifest;
+        let facts = manifest.postgres.clone().ok_or_else(|| Error::problem("its manifest is not of PostgreSQL"))?;
+        let params = match args.to.as_deref().map(parse_source).transpose()? {
+            Some(Source::Postgres(params)) => *params,
+            Some(Source::Sqlite(_)) => {
+                return Err(Error::usage(format!(
+                    "{} is of a PostgreSQL database, and --to names a file",
+                    manifest.id
+                ))
+                .hint("name a database with --to postgres://user@host/database"));
+            }
+            None => origin_params(&opened.manifest, context)?,
+        };
+        let name = params.database().to_owned();
+        let shown = one_line(&params.shown());
+        let items = read_items(&opened)?;
+        let chosen = choose(&opened, &items, &args.table)?;
+        let mut server = Server::connect(&params)?;
+        let existing = server.look(&name)?;
+        if let Some(mark) = existing.as_ref().and_then(|existing| Mark::read(existing.comment.as_deref()?)) {
+            return Err(unfinished(&mark, &shown, context));
+        }
+        let absent = |hint: &str| Error::usage(format!("the database {shown} is not there")).hint(hint);
+        let mode = match (&existing, &args.beside) {
+            (_, _) if args.create && existing.is_some() => {
+                return Err(Error::usage(format!("the database {shown} is there already"))
+                    .hint("restore to another name, overwrite its rows with --replace, or exchange it with --swap"));
+            }
+            (_, _) if (args.create || args.swap) && !args.table.is_empty() => {
+                return Err(Error::usage("--table goes into a database that stays")
+                    .hint("leave --create and --swap away, or restore everything"));
+            }
+            (None, _) if args.create => Mode::Create,
+            (None, _) if args.swap || args.replace => return Err(absent("make it with --create")),
+            (None, _) => return Err(absent("let it be made with --create, or name another with --to")),
+            (Some(_), Some(schema)) => Mode::Beside(schema.clone()),
+            (Some(_), _) if args.swap => Mode::Swap,
+            (Some(_), _) if args.replace => Mode::Replace,
+            (Some(_), _) if !args.table.is_empty() => Mode::Tables,
+            (Some(Existing { comment: Some(comment), .. }), _) if Mark::read(comment).is_some() => {
+                return Err(Error::usage(format!(
+                    "the database {shown} is unfinished: a restore into it goes on, or has ended early"
+                ))
+                .hint("wait for it; or drop the database, and restore with --create"));
+            }
+            (Some(_), _) => {
+                let found = target::contents(&mut Session::connect(&params)?)?;
+                if !found.is_empty() {
+                    let found = one_line(&found.join(", "));
+                    return Err(Error::usage(format!("the database {shown} is not empty: it has {found}")).hint(
+                        "overwrite the rows with --replace, exchange the whole database with --swap, bring tables \
+                         back beside with --beside SCHEMA, or restore to a new database with --create",
+                    ));
+                }
+                Mode::Empty
+            }
+        };
+        let owners = if args.no_owner { Owners::Leave } else { Owners::Keep };
+        if matches!(mode, Mode::Create | Mode::Empty | Mode::Swap) {
+            let obstacles = server.obstacles(&facts, owners)?;
+            if !obstacles.is_empty() {
+                return Err(target::cannot_restore(&obstacles));
+            }
+        }
+        let mut items = items;
+        if owners == Owners::Leave {
+            leave_out_strangers(&mut items, &server.missing_roles(&facts)?);
+        }
+        let comment = existing.and_then(|existing| existing.comment);
+        let plan = Plan { catalog, opened, facts, params, mode, owners, chosen, comment, items };
+        plan.require_whole(args)?;
+        plan.require_fit(args)?;
+        Ok(plan)
+    }
+
+    /// A snapshot that lacks something does not take the place of everything without a word.
+    fn require_whole(&self, args: &RestoreArgs) -> Result<()> {
+        for left_out in &self.facts.left_out {
+            tracing::warn!("not in the snapshot: {}", one_line(left_out));
+        }
+        let takes_all = match self.mode {
+            Mode::Swap => true,
+            Mode::Replace => args.table.is_empty(),
+            Mode::Create | Mode::Empty | Mode::Tables | Mode::Beside(_) => false,
+        };
+        if !takes_all || self.facts.left_out.is_empty() || args.allow_partial || !is_lacking(&self.opened.manifest) {
+            return Ok(());
+        }
+        let shown: Vec<String> = self.facts.left_out.iter().take(10).map(|left_out| one_line(left_out)).collect();
+        Err(Error::usage(format!("{} is not whole: it lacks {}", self.opened.manifest.id, shown.join(", ")))
+            .hint("restore what it has with --table, or all the same with --allow-partial"))
+    }
+
+    /// Fails for what can be known to fail before anything is read or written.
+    fn require_fit(&self, args: &RestoreArgs) -> Result<()> {
+        if self.mode == Mode::Replace {
+            if args.table.is_empty() && self.facts.large_objects.count > 0 {
+                return Err(Error::usage(format!(
+                    "{} has {} large objects, and --replace puts back rows only",
+                    self.opened.manifest.id, self.facts.large_objects.count
+                ))
+                .hint("exchange the whole database with --swap, or name the tables to restore with --table"));
+            }
+            let mut session = Session::connect(&self.params)?;
+            settings::pin(&mut session)?;
+            session.execute("BEGIN READ ONLY")?;
+            replace::require_fit(&mut session, &self.tables(), args.table.is_empty())?;
+        }
+        if self.mode == Mode::Tables {
+            let mut session = Session::connect(&self.params)?;
+            settings::pin(&mut session)?;
+            session.execute("BEGIN READ ONLY")?;
+            let live = data::tables(&mut session)?;
+            let there: Vec<&str> = self
+                .tables()
+                .iter()
+                .filter(|table| live.iter().any(|live| live.qualified == table.name))
+                .map(|table| table.name.as_str())
+                .collect();
+            if !there.is_empty() {
+                return Err(Error::usage(format!("in the way are the tables {}", one_line(&there.join(", ")))).hint(
+                    "give them the snapshot's rows with --replace, or bring the snapshot's back beside with --beside SCHEMA",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn tables(&self) -> Vec<&Table> {
+        self.chosen.iter().map(|index| &self.opened.manifest.tables[*index]).collect()
+    }
+
+    /// The question to ask a person before anything is overwritten; None where nothing is.
+    pub(super) fn question(&self) -> Option<String> {
+        let manifest = &self.opened.manifest;
+        let target = one_line(&self.params.shown());
+        let age = text::age(manifest.created_at, Utc::now());
+        let by = format!("{} ({age} old, {} rows)", manifest.id, manifest.rows);
+        let lacks = match self.facts.left_out.len() {
+            0 => String::new(),
+            some => format!(", which lacks {some} things that were not saved,"),
+        };
+        match self.mode {
+            Mode::Replace => Some(format!(
+                "Replace the rows of {} tables in {target} by {by}{lacks}? (Nobody can use these tables meanwhile.)",
+                self.chosen.len()
+            )),
+            Mode::Swap => Some(format!("Put a new database made of {by}{lacks} in the place of {target}?")),
+            Mode::Create | Mode::Empty | Mode::Tables | Mode::Beside(_) => None,
+        }
+    }
+
+    /// Carries the plan out.
+    pub(super) fn run(self, args: &RestoreArgs, context: &Context) -> Result<RestoreReport> {
+        let clock = Instant::now();
+        let mut report = RestoreReport {
+            id: self.opened.manifest.id.to_string(),
+            target: self.params.shown(),
+            mode: self.mode.name().to_owned(),
+            dry_run: args.dry_run,
+            safety_snapshot: None,
+            undo: None,
+            tables: Vec::new(),
+            moved_aside: Vec::new(),
+            stream_seconds: 0.0,
+            sync_seconds: 0.0,
+            check_seconds: 0.0,
+            seconds: 0.0,
+        };
+        if args.dry_run {
+            let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: false };
+            report.tables = self.tables().into_iter().map(restored).collect();
+            return Ok(report);
+        }
+        match &self.mode {
+            Mode::Create => self.create(&mut report, context)?,
+            Mode::Empty => self.fill(&mut report, context)?,
+            Mode::Swap => self.swap(args, &mut report, context)?,
+            Mode::Replace => self.replace(args, &mut report, context)?,
+            Mode::Tables => self.make_tables(args, &mut report, context)?,
+            Mode::Beside(schema) => self.beside(schema, &mut report, context)?,
+        }
+        let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: true };
+        report.tables = self.tables().into_iter().map(restored).collect();
+        for note in &self.facts.notes {
+            tracing::warn!("{}", one_line(note));
+        }
+        report.seconds = clock.elapsed().as_secs_f64();
+        Ok(report)
+    }
+
+    fn create(&self, report: &mut RestoreReport, context: &Context) -> Result<()> {
+        let mut server = Server::connect(&self.params)?;
+        tell_dropped(&server.drop_left_over(&context.host)?);
+        let name = self.params.database();
+        let scratch = target::scratch_name(&context.host)?;
+        let mark = Mark::new("restore", &report.id, &context.host);
+        server.create(&scratch, &self.facts.database, &mark)?;
+        let built = self
+            .build(&self.params.with_database(&scratch), Some(&mark), report, context)
+            .and_then(|comment| server.finish(&scratch, name, comment.as_deref()));
+        built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
+        report.undo = Some(sql_command(&self.params, &[format!("DROP DATABASE {}", ident(name))]));
+        Ok(())
+    }
+
+    /// Into a database that is there and empty: it carries a mark until it is done.
+    fn fill(&self, report: &mut RestoreReport, context: &Context) -> Result<()> {
+        let mut server = Server::connect(&self.params)?;
+        let name = self.params.database();
+        let shown = one_line(&self.params.shown());
+        server.mark(name, &Mark::new(target::FILL, &report.id, &context.host))?;
+        match self.build(&self.params, None, report, context) {
+            Ok(_) => server.unmark(name, self.comment.as_deref()),
+            Err(error) => {
+                let cleared = Session::connect_to_settle(&self.params)
+                    .and_then(|mut session| {
+                        settings::pin(&mut session)?;
+                        load::unmake(&mut session, &self.items)
+                    })
+                    .and_then(|()| server.unmark(name, self.comment.as_deref()));
+                Err(match cleared {
+                    Ok(()) => error.context(format!("the restore failed; {shown} is empty again")),
+                    Err(_) if matches!(server.look(name), Ok(None)) => {
+                        error.context(format!("the restore failed; {shown} is no more: somebody has dropped it"))
+                    }
+                    Err(why) => {
+                        tracing::warn!("what was made could not be taken away: {}", why.whole());
+                        error.context(format!(
+                            "the restore failed; {shown} is left incomplete, as its comment says: drop it"
+                        ))
+                    }
+                })
+            }
+        }
+    }
+
+    fn swap(&self, args: &RestoreArgs, report: &mut RestoreReport, context: &Context) -> Result<()> {
+        let mut server = Server::connect(&self.params)?;
+        tell_dropped(&server.drop_left_over(&context.host)?);
+        let name = self.params.database().to_owned();
+        // Early: not after an hour of building.
+        let busy = server.look(&name)?.map_or(0, |existing| existing.sessions);
+        if busy > 0 && !args.disconnect {
+            return Err(Error::failed(format!(
+                "{busy} sessions of others are in {}: a database in use cannot be exchanged",
+                one_line(&self.params.shown())
+            ))
+            .hint("stop what uses it, or let this end their sessions with --disconnect; nothing was changed"));
+        }
+        let mut settings_now = database_settings(&self.params)?;
+        // Until the names are exchanged the mark stands in the comment's place.
+        settings_now.retain(|item| item.name != "comment");
+        let scratch = target::scratch_name(&context.host)?;
+        let mark = Mark::new("restore", &report.id, &context.host);
+        server.create(&scratch, &self.facts.database, &mark)?;
+        let aside = format!("{}_before_{}", cut(&name, 38), Utc::now().format("%Y%m%dT%H%M%SZ"));
+        let new = self.params.with_database(&scratch);
+        let built = self
+            .build(&new, None, report, context)
+            .and_then(|_| {
+                let mut session = Session::connect(&new)?;
+                settings::pin(&mut session)?;
+                load::apply_settings(&mut session, &settings_now)
+            })
+            .and_then(|()| server.exchange(&scratch, &name, &aside, self.comment.as_deref(), args.disconnect));
+        built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
+        report.moved_aside.push(aside.clone());
+        let undo = [
+            format!("ALTER DATABASE {} RENAME TO {}", ident(&name), ident(&scratch)),
+            format!("ALTER DATABASE {} RENAME TO {}", ident(&aside), ident(&name)),
+        ];
+        report.undo = Some(sql_command(&self.params, &undo));
+        Ok(())
+    }
+
+    /// Makes everything in an empty database, loads it, compares it. With a mark the database's own settings come back
+    /// too, all but its comment, which is given back: until all is done the mark stands in its place.
+    fn build(
+        &self,
+        params: &Params,
+        mark: Option<&Mark>,
+        report: &mut RestoreReport,
+        context: &Context,
+    ) -> Result<Option<String>> {
+        let clock = Instant::now();
+        let build = Build { opened: &self.opened, items: &self.items, owners: self.owners, params, context };
+        let comment = build.run(mark)?;
+        report.stream_seconds = clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        build.compare(context.jobs)?;
+        report.check_seconds = clock.elapsed().as_secs_f64();
+        Ok(comment)
+    }
+
+    fn replace(&self, args: &RestoreArgs, report: &mut RestoreReport, context: &Context) -> Result<()> {
+        let whole = args.table.is_empty();
+        let tables = self.tables();
+        let lock_timeout = Duration::from_secs(args.lock_timeout);
+        let sequences: Vec<&SequenceValue> = self
+            .facts
+            .sequences
+            .iter()
+            .filter(|value| {
+                whole || value.table.as_ref().is_some_and(|owner| tables.iter().any(|table| table.name == *owner))
+            })
+            .collect();
+        let mut replacement = Replacement::begin(&self.params, &tables, &sequences, whole, lock_timeout)?;
+        if !args.no_safety {
+            // Nobody can write to the tables any more: what is saved is what is overwritten.
+            let safety;
+            (safety, replacement) = self.save_safety(replacement, &tables, whole, context)?;
+            let mut undo = vec!["restore", &safety, "--to", &report.target, "--replace"];
+            let names: Vec<&str> = if whole { Vec::new() } else { tables.iter().map(|table| &*table.name).collect() };
+            names.iter().for_each(|name| undo.extend(["--table", name]));
+            report.undo = Some(command_line(&undo, &self.catalog.location()));
+            report.safety_snapshot = Some(safety);
+        }
+        let mut work = || -> Result<()> {
+            let clock = Instant::now();
+            replacement.empty()?;
+            let copies: Vec<RowSource> = replacement.tables().to_vec();
+            self.load_serially(replacement.session(), &copies, whole, context)?;
+            replacement.settle(&sequences, !whole)?;
+            replacement.refresh(whole)?;
+            report.stream_seconds = clock.elapsed().as_secs_f64();
+            let clock = Instant::now();
+            self.compare_serially(replacement.session(), &copies)?;
+            report.check_seconds = clock.elapsed().as_secs_f64();
+            Ok(())
+        };
+        let told =
+            |error: Error| error.context(format!("cannot restore {}; nothing was changed", self.opened.manifest.id));
+        work().map_err(told)?;
+        replacement.commit().map_err(|error| match (&error.hint, &report.undo) {
+            (None, Some(undo)) => error.hint(format!("what was there before comes back with: {undo}")),
+            _ => error,
+        })
+    }
+
+    fn make_tables(&self, args: &RestoreArgs, report: &mut RestoreReport, context: &Context) -> Result<()> {
+        let mut session = Session::connect(&self.params)?;
+        settings::pin(&mut session)?;
+        // Keys to tables that stay lock these.
+        session
+            .execute(&format!("SET lock_timeout = {}; BEGIN", Duration::from_secs(args.lock_timeout).as_millis()))?;
+        let work = |session: &mut Session, report: &mut RestoreReport| -> Result<()> {
+            let clock = Instant::now();
+            let (items, attached_last) = self.items_of_tables(session)?;
+            load::make(session, &items, Section::Pre, self.owners)?;
+            let copies: Vec<RowSource> = self.tables().iter().map(|table| RowSource::like(table)).collect();
+            self.load_serially(session, &copies, false, context)?;
+            for value in &self.facts.sequences {
+                if items.iter().any(|item| {
+                    item.kind == Kind::Sequence
+                        && item.schema.as_ref() == Some(&value.schema)
+                        && item.name == value.name
+                }) || self.tables().iter().any(|table| value.table.as_ref() == Some(&table.name))
+                {
+                    session.rows(&sequences::statement(value))?;
+                }
+            }
+            load::make(session, &items, Section::Post, self.owners)?;
+            attached_last.iter().try_for_each(|item| load::make_one(session, item, self.owners))?;
+            if self.owners == Owners::Keep {
+                load::grant(session, &items)?;
+            }
+            self.tell_lost(session, &items)?;
+            report.stream_seconds = clock.elapsed().as_secs_f64();
+            let clock = Instant::now();
+            self.compare_serially(session, &copies)?;
+            report.check_seconds = clock.elapsed().as_secs_f64();
+            Ok(())
+        };
+        work(&mut session, report).map_err(|error| {
+            error.context(format!("cannot restore {}; nothing was changed", self.opened.manifest.id))
+        })?;
+        commit(&mut session, &self.params)?;
+        let names: Vec<&str> = self.tables().iter().map(|table| table.name.as_str()).collect();
+        let undo = format!("DROP TABLE {}", names.join(", "));
+        report.undo = Some(sql_command_in(&self.params, self.params.database(), &[undo]));
+        Ok(())
+    }
+
+    /// The steps that make the chosen tables and what hangs on them; and those that attach partitions to a table that
+    /// is there: it would give them indexes of its own, were they attached before they have theirs.
+    fn items_of_tables(&self, session: &mut Session) -> Result<(Vec<Item>, Vec<Item>)> {
+        let wanted: BTreeSet<(&str, &str)> = self
+            .tables()
+            .iter()
+            .filter_map(|table| table.relation.as_ref())
+            .map(|relation| (relation.schema.as_str(), relation.table.as_str()))
+            .collect();
+        let is_wanted = |item: &Item| {
+            item.kind == Kind::Table
+                && wanted.contains(&(item.schema.as_deref().unwrap_or_default(), item.name.as_str()))
+        };
+        // The partitioned tables above them, where they are gone too.
+        let mut above: BTreeSet<usize> = BTreeSet::new();
+        for table in self.items.iter().filter(|item| is_wanted(item)) {
+            let mut next = attachment_of(&self.items, table).and_then(|attach| parent_of(&self.items, attach));
+            while let Some(parent) = next.filter(|parent| !above.contains(&parent.id)) {
+                if !is_there(session, parent)? {
+                    above.insert(parent.id);
+                }
+                next = attachment_of(&self.items, parent).and_then(|attach| parent_of(&self.items, attach));
+            }
+        }
+        let mut taken: BTreeSet<usize> = BTreeSet::new();
+        for item in &self.items {
+            let own = is_wanted(item) || above.contains(&item.id);
+            if own || item.table.is_some_and(|table| taken.contains(&table)) {
+                taken.insert(item.id);
+            }
+        }
+        // Sequences that defaults draw from are made with the tables where they are gone too.
+        let needed: BTreeSet<usize> = taken.iter().flat_map(|id| self.items[*id].needs.iter().copied()).collect();
+        for id in needed {
+            let item = &self.items[id];
+            if item.kind == Kind::Sequence && !taken.contains(&id) && !is_there(session, item)? {
+                taken.insert(id);
+            }
+        }
+        let attached_last = |item: &Item| match item.kind {
+            Kind::AttachPartition => parent_of(&self.items, item).is_none_or(|parent| !taken.contains(&parent.id)),
+            Kind::IndexAttach => item.needs.iter().any(|need| !taken.contains(need)),
+            _ => false,
+        };
+        let items = self.items.iter().filter(|item| taken.contains(&item.id)).cloned();
+        let (last, items): (Vec<Item>, Vec<Item>) = items.partition(|item| attached_last(item));
+        Ok((items, last))
+    }
+
+    /// Tells of what others had of the tables and has gone with them: keys that point at them, views.
+    fn tell_lost(&self, session: &mut Session, made: &[Item]) -> Result<()> {
+        let made: BTreeSet<usize> = made.iter().map(|item| item.id).collect();
+        let mut gone: BTreeSet<usize> = made.clone();
+        let mut lost = Vec::new();
+        for item in self.items.iter().filter(|item| !made.contains(&item.id)) {
+            let schema = item.schema.as_deref().unwrap_or_default();
+            let literal = catalog::quote::literal;
+            let uses = item.needs.iter().any(|need| gone.contains(need));
+            match item.kind {
+                Kind::View | Kind::MaterializedView if uses && !is_there(session, item)? => {
+                    gone.insert(item.id);
+                    lost.push(format!("the {} {}", item.kind.words(), qualified(schema, &item.name)));
+                }
+                Kind::ForeignKey if uses => {
+                    let Some(table) = item.table.map(|table| &self.items[table]) else { continue };
+                    let from = qualified(table.schema.as_deref().unwrap_or_default(), &table.name);
+                    let there = session.row(&format!(
+                        "SELECT pg_catalog.to_regclass({0}) IS NULL OR EXISTS (
+                             SELECT FROM pg_catalog.pg_constraint
+                              WHERE conrelid = pg_catalog.to_regclass({0}) AND conname = {1}) AS there",
+                        literal(&from),
+                        literal(&item.name)
+                    ))?;
+                    if !there.flag("there")? {
+                        lost.push(format!("the foreign key {} of {from}", item.name));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if !lost.is_empty() {
+            tracing::warn!(
+                "gone with the tables, and not made again: {} ('lifeboat extract --entry {}' shows how they were made)",
+                one_line(&lost.join(", ")),
+                layout::POST_DATA
+            );
+        }
+        Ok(())
+    }
+
+    fn beside(&self, schema: &str, report: &mut RestoreReport, context: &Context) -> Result<()> {
+        let mut session = Session::connect(&self.params)?;
+        settings::pin(&mut session)?;
+        let work = |session: &mut Session, report: &mut RestoreReport| -> Result<()> {
+            session.execute("BEGIN")?;
+            let clock = Instant::now();
+            let copies = replace::make_beside(session, schema, &self.tables())?;
+            self.load_serially(session, &copies, false, context)?;
+            report.stream_seconds = clock.elapsed().as_secs_f64();
+            let clock = Instant::now();
+            self.compare_serially(session, &copies)?;
+            report.check_seconds = clock.elapsed().as_secs_f64();
+            Ok(())
+        };
+        work(&mut session, report).map_err(|error| {
+            error.context(format!("cannot restore {}; nothing was changed", self.opened.manifest.id))
+        })?;
+        commit(&mut session, &self.params)?;
+        let undo = format!("DROP SCHEMA {} CASCADE", ident(schema));
+        report.undo = Some(sql_command_in(&self.params, self.params.database(), &[undo]));
+        Ok(())
+    }
+
+    /// Loads the chosen tables in the session's transaction. Only their entries are read, unless all of them are wanted:
+    /// then the whole archive is, and hashed as a whole.
+    fn load_serially(&self, session: &mut Session, copies: &[RowSource], whole: bool, context: &Context) -> Result<()> {
+        let tables = self.tables();
+        let sinks: Vec<(&Table, &RowSource)> = tables.iter().copied().zip(copies).collect();
+        let total = tables.iter().filter_map(|table| table.bytes).sum();
+        context.progress.start("restoring", total);
+        let mut visitor = Rows::new(&sinks, context, |work| load::load(session, work).map(|_| true));
+        let read = if whole {
+            self.opened.walk(&mut visitor)
+        } else {
+            let entries = self.opened.reader.entries();
+            let result = entries.iter().filter(|entry| visitor.wants(&entry.path)).cloned().collect::<Vec<Entry>>();
+            result.iter().try_for_each(|entry| {
+                visitor.start(entry)?;
+                self.opened.reader.stream_entry(entry, &mut |bytes| visitor.data(bytes))?;
+                visitor.end(entry)
+            })
+        };
+        context.progress.finish();
+        read
+    }
+
+    fn compare_serially(&self, session: &mut Session, copies: &[RowSource]) -> Result<()> {
+        for (table, copy) in self.tables().iter().zip(copies) {
+            require_equal(table, &copy.sum(session)?)?;
+        }
+        Ok(())
+    }
+
+    /// Saves what is about to be overwritten, into the same store.
+    fn save_safety(
+        &self,
+        replacement: Replacement,
+        tables: &[&Table],
+        whole: bool,
+        context: &Context,
+    ) -> Result<(String, Replacement)> {
+        let patterns = |tables: &[&Table]| tables.iter().map(|table| Pattern::exact(&table.name)).collect();
+        let plan = PostgresPlan {
+            params: &self.params,
+            name: self.opened.manifest.source.clone(),
+            origin: postgres_origin_of(&self.params, &context.host),
+            kind: SnapshotKind::Safety,
+            tags: vec!["safety".to_owned()],
+            compression: Compression::default(),
+            options: SnapshotOptions {
+                jobs: 1,
+                lock_timeout: Duration::ZERO,
+                selection: Selection {
+                    tables: if whole { Vec::new() } else { patterns(tables) },
+                    without_large_objects: true,
+                    ..Selection::default()
+                },
+                allow_partial: true,
+            },
+            allow_empty: true,
+            previous: None,
+        };
+        let read = |reading| plan.run_within(reading, &self.catalog, context);
+        let (saved, replacement) = replacement.read(read).map_err(|error| {
+            let error = error.context("cannot save what would be overwritten; nothing was changed");
+            if error.hint.is_none() { error.hint("--no-safety goes on without a way back") } else { error }
+        })?;
+        for table in tables {
+            if !saved.tables.iter().any(|saved| saved.relation == table.relation) {
+                let name = one_line(&table.name);
+                return Err(Error::failed(format!("the table {name} could not be saved; nothing was changed"))
+                    .hint("--no-safety goes on without a way back"));
+            }
+        }
+        Ok((saved.id.to_string(), replacement))
+    }
+}
+
+/// Whether rows or objects that the source had are missing; a safety snapshot leaves large objects out by its nature.
+fn is_lacking(manifest: &Manifest) -> bool {
+    manifest.kind != SnapshotKind::Safety
+}
+
+/// Where a snapshot came from, as far as this machine's environment knows how to get there.
+pub(in crate::commands) fn origin_params(manifest: &Manifest, context: &Context) -> Result<Params> {
+    let origin = &manifest.origin;
+    let user = manifest.postgres.as_ref().map_or("", |facts| &facts.role);
+    let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+    let mut words = vec![
+        format!("dbname={}", quoted(origin.database.as_deref().unwrap_or_default())),
+        format!("user={}", quoted(user)),
+        format!("port={}", origin.port.unwrap_or(5432)),
+    ];
+    // Always said: the environment of the moment may know another one.
+    let reached_by = manifest.postgres.as_ref().map(|facts| facts.reached_by.as_str());
+    match reached_by.filter(|_| origin.host == context.host) {
+        Some(reached_by) => words.push(format!("host={}", quoted(reached_by))),
+        None => words.push(format!("host={}", quoted(&origin.host))),
+    }
+    Params::parse(&words.join(" "))
+}
+
+/// The tables that were asked for, as places in the manifest; every pattern must match one. A partitioned table stands
+/// for its partitions.
+fn choose(opened: &Opened, items: &[Item], patterns: &[String]) -> Result<Vec<usize>> {
+    let tables = &opened.manifest.tables;
+    if patterns.is_empty() {
+        return Ok((0..tables.len()).collect());
+    }
+    let mut parents: HashMap<(&str, &str), Vec<&Item>> = HashMap::new();
+    for item in items.iter().filter(|item| item.kind == Kind::AttachPartition) {
+        let mut above = Vec::new();
+        let mut next = Some(item);
+        while let Some(attach) = next {
+            let parent = parent_of(items, attach);
+            above.extend(parent);
+            next = parent.and_then(|parent| attachment_of(items, parent));
+        }
+        if let Some(table) = item.table.map(|table| &items[table]) {
+            parents.insert((table.schema.as_deref().unwrap_or_default(), table.name.as_str()), above);
+        }
+    }
+    let mut chosen = BTreeSet::new();
+    for text in patterns {
+        let pattern = Pattern::new(text);
+        let found: Vec<usize> = (0..tables.len())
+            .filter(|index| {
+                let table = &tables[*index];
+                let Some(relation) = table.relation.as_ref() else { return false };
+                let above = parents.get(&(relation.schema.as_str(), relation.table.as_str()));
+                let by_parent = |parent: &&Item| {
+                    let schema = parent.schema.as_deref().unwrap_or_default();
+                    pattern.matches(schema, &parent.name, &qualified(schema, &parent.name))
+                };
+                pattern.matches(&relation.schema, &relation.table, &table.name)
+                    || above.into_iter().flatten().any(by_parent)
+            })
+            .collect();
+        if found.is_empty() {
+            return Err(Error::usage(format!("the snapshot {} has no table {}", opened.manifest.id, one_line(text)))
+                .hint(format!("'lifeboat show {}' lists its tables", opened.manifest.id)));
+        }
+        chosen.extend(found);
+    }
+    Ok(chosen.into_iter().collect())
+}
+
+/// Empties the items that cannot be made without naming a role that is missing, and tells of them. They keep their
+/// places, which others refer to.
+fn leave_out_strangers(items: &mut [Item], missing: &[String]) {
+    for item in items.iter_mut().filter(|item| matches!(item.kind, Kind::Policy | Kind::UserMapping)) {
+        let Some(role) = item.roles.iter().find(|role| missing.contains(role)) else { continue };
+        tracing::warn!(
+            "left out: the {} {}, which is for the role {}, and that is missing",
+            item.kind.words(),
+            one_line(if item.identity.is_empty() { &item.name } else { &item.identity }),
+            one_line(role)
+        );
+        item.create.clear();
+        item.comments.clear();
+    }
+}
+
+/// The partitioned table that an item attaches a partition to.
+fn parent_of<'a>(items: &'a [Item], attach: &Item) -> Option<&'a Item> {
+    let others = attach.needs.iter().filter(|need| Some(**need) != attach.table).map(|need| &items[*need]);
+    others.into_iter().find(|item| item.kind == Kind::Table)
+}
+
+/// The item that attaches a table to the one it is a partition of.
+fn attachment_of<'a>(items: &'a [Item], table: &Item) -> Option<&'a Item> {
+    items.iter().find(|item| item.kind == Kind::AttachPartition && item.table == Some(table.id))
+}
+
+fn read_items(opened: &Opened) -> Result<Vec<Item>> {
+    let bytes = opened.reader.read_entry(layout::OBJECTS, 1 << 30)?;
+    let items: Vec<Item> = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::problem("the list of what makes the schema is not readable").because(error))?;
+    let is_in_order = items.iter().enumerate().all(|(place, item)| {
+        item.id == place
+            && item.needs.iter().all(|need| *need < place)
+            && item.table.is_none_or(|table| table < items.len())
+    });
+    if is_in_order { Ok(items) } else { Err(Error::problem("the list of what makes the schema is out of order")) }
+}
+
+/// The steps that set what belongs to the database itself, as it is now.
+fn database_settings(params: &Params) -> Result<Vec<Item>> {
+    let mut session = Session::connect(params)?;
+    settings::pin(&mut session)?;
+    session.execute("BEGIN READ ONLY")?;
+    let schema = catalog::read(&mut session)?;
+    Ok(schema.items.into_iter().filter(|item| is_of_database(item.kind)).collect())
+}
+
+fn is_of_database(kind: Kind) -> bool {
+    matches!(kind, Kind::Database | Kind::DatabaseSetting)
+}
+
+/// Whether something of that name is in the database.
+fn is_there(session: &mut Session, relation: &Item) -> Result<bool> {
+    let name = qualified(relation.schema.as_deref().unwrap_or_default(), &relation.name);
+    let name = catalog::quote::literal(&name);
+    session.row(&format!("SELECT pg_catalog.to_regclass({name}) IS NOT NULL AS there"))?.flag("there")
+}
+
+/// A database that is built of a snapshot.
+struct Build<'a> {
+    opened: &'a Opened,
+    items: &'a [Item],
+    owners: Owners,
+    params: &'a Params,
+    context: &'a Context,
+}
+
+impl Build<'_> {
+    fn session(&self) -> Result<Session> {
+        let mut session = Session::connect(self.params)?;
+        settings::pin(&mut session)?;
+        // Nobody else is in here, and what is not finished is thrown away: no need to wait for the disk each time.
+        session.execute("SET synchronous_commit = off; SET lock_timeout = 0")?;
+        Ok(session)
+    }
+
+    /// Makes and loads everything; see [`Plan::build`] for the mark and the comment.
+    fn run(&self, mark: Option<&Mark>) -> Result<Option<String>> {
+        let clock = Instant::now();
+        let mut first = self.session()?;
+        load::make(&mut first, self.items, Section::Pre, self.owners)?;
+        let mut sessions = vec![first];
+        sessions.extend(as_many_as_let_in(self.context.jobs.saturating_sub(1), || self.session())?);
+        let tables: Vec<&Table> = self.opened.manifest.tables.iter().collect();
+        let copies: Vec<RowSource> = tables.iter().map(|table| RowSource::like(table)).collect();
+        let sinks: Vec<(&Table, &RowSource)> = tables.into_iter().zip(&copies).collect();
+        let loaders = Loaders::start(sessions)?;
+        self.context.progress.start("restoring", self.opened.manifest.raw_bytes);
+        let mut visitor = Rows::new(&sinks, self.context, |work| Ok(loaders.load(work)));
+        let walked = self.opened.walk(&mut visitor);
+        let stopped = visitor.stopped;
+        drop(visitor);
+        self.context.progress.finish();
+        let loaded = loaders.finish();
+        // Where a loader has stopped, it knows why; the walk only saw that it had.
+        let mut sessions = match (walked, loaded) {
+            (_, Err(error)) if stopped => return Err(error),
+            (Err(error), _) | (Ok(()), Err(error)) => return Err(error),
+            (Ok(()), Ok(sessions)) => sessions,
+        };
+        tracing::info!("rows loaded in {}", text::seconds(clock.elapsed().as_secs_f64()));
+        self.context.progress.start("making indexes and keys", 0);
+        let made = self.make_rest(&mut sessions, mark);
+        self.context.progress.finish();
+        made
+    }
+
+    fn make_rest(&self, sessions: &mut [Session], mark: Option<&Mark>) -> Result<Option<String>> {
+        let facts = self.opened.manifest.postgres.as_ref();
+        for value in facts.iter().flat_map(|facts| &facts.sequences) {
+            sessions[0].rows(&sequences::statement(value))?;
+        }
+        let bytes: HashMap<(&str, &str), u64> = self
+            .opened
+            .manifest
+            .tables
+            .iter()
+            .filter_map(|table| table.relation.as_ref().map(|relation| (relation, table.bytes.unwrap_or(0))))
+            .map(|(relation, bytes)| ((relation.schema.as_str(), relation.table.as_str()), bytes))
+            .collect();
+        load::make_post(sessions, self.items, self.owners, &|table: &Item| {
+            let name = (table.schema.as_deref().unwrap_or_default(), table.name.as_str());
+            bytes.get(&name).copied().unwrap_or(0)
+        })?;
+        let last: Vec<Item> =
+            self.items.iter().filter(|item| mark.is_some() || !is_of_database(item.kind)).cloned().collect();
+        if self.owners == Owners::Keep {
+            load::grant(&mut sessions[0], &last)?;
+        }
+        let session = &mut sessions[0];
+        let is_comment = |item: &&Item| item.kind == Kind::DatabaseSetting && item.name == "comment";
+        let (comment, rest): (Vec<&Item>, Vec<&Item>) =
+            last.iter().filter(|item| item.section == Section::Last).partition(is_comment);
+        rest.iter().try_for_each(|item| load::make_one(session, item, self.owners))?;
+        let Some(mark) = mark else { return Ok(None) };
+        // One transaction: at no instant is the database without its mark.
+        session.execute("BEGIN")?;
+        comment.iter().try_for_each(|item| load::make_one(session, item, self.owners))?;
+        let comment = target::exchange_comment(session, mark)?;
+        session.execute("COMMIT")?;
+        Ok(comment)
+    }
+
+    /// Compares every table with what was saved.
+    fn compare(&self, jobs: usize) -> Result<()> {
+        compare(self.opened, self.params, jobs)
+    }
+}
+
+/// Compares every table in a database with what was saved.
+fn compare(opened: &Opened, params: &Params, jobs: usize) -> Result<()> {
+    let mut reading = Reading::begin(params, jobs, OWN_LOCK_TIMEOUT)?;
+    let live = data::tables(&mut reading.session)?;
+    let by_name: HashMap<(&str, &str), &data::TableData> =
+        live.iter().map(|table| ((table.schema.as_str(), table.name.as_str()), table)).collect();
+    let mut there = Vec::new();
+    for table in &opened.manifest.tables {
+        let relation = table.relation.as_ref();
+        let found = relation.and_then(|relation| by_name.get(&(relation.schema.as_str(), relation.table.as_str())));
+        there.push(
+            (*found.ok_or_else(|| Error::problem(format!("the table {} is not there", one_line(&table.name))))?)
+                .clone(),
+        );
+    }
+    let mut rows: Vec<RowSource> = opened.manifest.tables.iter().map(RowSource::like).collect();
+    reading.measure(&there, &mut rows)?;
+    reading.read(&mut rows, &mut |_| Ok(()))?;
+    opened.manifest.tables.iter().zip(&rows).try_for_each(|(table, rows)| require_equal(table, &rows.sum))?;
+    let Some(facts) = opened.manifest.postgres.as_ref() else { return Ok(()) };
+    if facts.left_out.iter().any(|what| what.starts_with("large object")) {
+        if facts.large_objects.count > 0 {
+            tracing::warn!("the large objects were not compared: not all of them are in the snapshot");
+        }
+        return Ok(());
+    }
+    compare_large_objects(&facts.large_objects, &mut reading.session)
+}
+
+fn compare_large_objects(saved: &LargeObjectFacts, session: &mut Session) -> Result<()> {
+    let mut found = large_objects::list(session, &mut Vec::new())?;
+    large_objects::read(session, &mut found, &mut |_| Ok(()))?;
+    if (found.sum.rows, found.sum.digest) == (saved.rows, saved.digest) {
+        return Ok(());
+    }
+    Err(Error::problem("the large objects are not those that were saved: their digest is another"))
+}
+
+fn require_equal(table: &Table, found: &RowSum) -> Result<()> {
+    if table.rows == Some(found.rows) && table.digest == Some(found.digest) {
+        return Ok(());
+    }
+    let name = one_line(&table.name);
+    Err(match table.rows {
+        Some(rows) if rows != found.rows => {
+            Error::problem(format!("the table {name} has {} rows, and {rows} were saved", found.rows))
+        }
+        _ => Error::problem(format!(
+            "the rows of the table {name} are not those that were saved: their digest is another"
+        )),
+    })
+}
+
+/// Takes an archive apart: whole pieces of rows go to `load`, which says whether it wants more.
+struct Rows<'a, F> {
+    folders: HashMap<String, (Arc<str>, Arc<str>)>,
+    context: &'a Context,
+    load: F,
+    piece: Option<Vec<u8>>,
+    current: Option<(Arc<str>, Arc<str>)>,
+    with_large_objects: bool,
+    /// Set when nobody wants more.
+    stopped: bool,
+}
+
+impl<'a, F: FnMut(Load) -> Result<bool>> Rows<'a, F> {
+    fn new(sinks: &[(&Table, &RowSource)], context: &'a Context, load: F) -> Self {
+        let folder = |table: &Table| {
+            table.relation.as_ref().map(|relation| layout::table_folder(&relation.schema, &relation.table))
+        };
+        let folders = sinks.iter().filter_map(|(table, copy)| {
+            Some((folder(table)?, (Arc::from(copy.copy_in()), Arc::from(copy.qualified.as_str()))))
+        });
+        let folders = folders.collect();
+        Rows { folders, context, load, piece: None, current: None, with_large_objects: true, stopped: false }
+    }
+
+    fn wants(&self, path: &str) -> bool {
+        path.rsplit_once('/').is_some_and(|(folder, _)| self.folders.contains_key(&format!("{folder}/")))
+    }
+}
+
+impl<F: FnMut(Load) -> Result<bool>> Visitor for Rows<'_, F> {
+    fn start(&mut self, entry: &Entry) -> Result<()> {
+        let folder = entry.path.rsplit_once('/').map(|(folder, _)| format!("{folder}/"));
+        self.current = folder.as_ref().and_then(|folder| self.folders.get(folder).cloned());
+        let is_large = self.with_large_objects && entry.path.starts_with(layout::LARGE_OBJECTS);
+        let bytes = usize::try_from(entry.bytes).map_err(|_| Error::problem("an entry is larger than memory"))?;
+        self.piece = (self.current.is_some() || is_large).then(|| Vec::with_capacity(bytes.min(2 * PIECE_BYTES)));
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Some(piece) = &mut self.piece {
+            piece.extend_from_slice(bytes);
+            self.context.progress.advance(bytes.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, _: &Entry) -> Result<()> {
+        let Some(rows) = self.piece.take() else { return Ok(()) };
+        let work = match self.current.take() {
+            Some((copy, table)) => Load::Rows { copy, table, rows },
+            None => Load::LargeObjects(rows),
+        };
+        if (self.load)(work)? {
+            return Ok(());
+        }
+        self.stopped = true;
+        Err(Error::failed("the server takes no more rows"))
+    }
+}
+
+/// What to say of a database that a restore has begun to fill and not ended.
+fn unfinished(mark: &Mark, shown: &str, context: &Context) -> Error {
+    let (id, since) = (one_line(&mark.snapshot), mark.since.format("%Y-%m-%d %H:%M:%SZ"));
+    if mark.may_be_at_work(&context.host) {
+        let (process, host) = (mark.process, one_line(&mark.host));
+        return Error::failed(format!("{shown} is being restored to, from {id}, by process {process} on {host}"))
+            .hint("wait for its end; where it has died, drop the database, and make it anew with --create");
+    }
+    Error::failed(format!("{shown} is half of {id}: the restore that began at {since} has died"))
+        .hint("drop the database, and make it anew with --create")
+}
+
+fn tell_dropped(dropped: &[String]) {
+    for name in dropped {
+        tracing::warn!("dropped {}: a run that has died left it unfinished", one_line(name));
+    }
+}
+
+fn drop_failed(server: &mut Server, scratch: &str, error: Error) -> Error {
+    if let Err(why) = server.drop(scratch) {
+        tracing::warn!("the unfinished database {scratch} is left behind: {}", why.whole());
+    }
+    error.context("the restore failed; what was there before is as it was")
+}
+
+/// At most `most` bytes of a name.
+fn cut(name: &str, most: usize) -> &str {
+    &name[..name.floor_char_boundary(most)]
+}
+
+/// A command that runs statements in one transaction beside the database.
+fn sql_command(params: &Params, statements: &[String]) -> String {
+    sql_command_in(params, "postgres", statements)
+}
+
+fn sql_command_in(params: &Params, database: &str, statements: &[String]) -> String {
+    let sql = match statements {
+        [one] => one.clone(),
+        many => format!("BEGIN; {}; COMMIT", many.join("; ")),
+    };
+    let quote = crate::engine::sqlite::target::quote_word;
+    format!("psql {} -c {}", quote(&params.with_database(database).shown()), quote(&sql))
+}
+
+/// Restores a snapshot into a database of this program's own making, compares it, and drops it. Seconds of the restore.
+///
+/// Other rows than were saved are no damage of the archive, every byte of which was hashed on the way: they are given back
+/// as what differs.
+pub(in crate::commands) fn drill(opened: &Opened, to: Option<&str>, context: &Context) -> Result<Option<Error>> {
+    let params = match to.map(parse_source).transpose()? {
+        Some(Source::Postgres(params)) => *params,
+        Some(Source::Sqlite(_)) => {
+            return Err(Error::usage("--to names a file, and the snapshot is of a PostgreSQL database")
+                .hint("name a server with --to postgres://user@host/database"));
+        }
+        None => origin_params(&opened.manifest, context)?,
+    };
+    let facts = opened.manifest.postgres.as_ref().ok_or_else(|| Error::problem("its manifest is not of PostgreSQL"))?;
+    let mut server = Server::connect(&params)?;
+    tell_dropped(&server.drop_left_over(&context.host)?);
+    let obstacles = server.obstacles(facts, Owners::Keep)?;
+    if !obstacles.is_empty() {
+        return Err(target::cannot_restore(&obstacles));
+    }
+    let items = read_items(opened)?;
+    let scratch = target::scratch_name(&context.host)?;
+    let mark = Mark::new("drill", &opened.manifest.id.to_string(), &context.host);
+    server.create(&scratch, &facts.database, &mark)?;
+    let new = params.with_database(&scratch);
+    let build = Build { opened, items: &items, owners: Owners::Keep, params: &new, context };
+    let drilled = build.run(Some(&mark)).and_then(|_| match build.compare(context.jobs) {
+        Err(error) if error.kind == ErrorKind::Problem => Ok(Some(error)),
+        other => other.map(|()| None),
+    });
+    let dropped = server.drop(&scratch);
+    drilled.and_then(|different| dropped.map(|()| different))
+}

@@ -1,0 +1,297 @@
+//! `snapshot`: saves the state of databases into the store.
+
+mod postgres;
+mod sqlite;
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::{Context, Problem, Report, Source, error_document, parse_source, snapshot_document};
+use crate::archive::{ArchiveSummary, ArchiveWriter, Compression, MANIFEST_PATH};
+use crate::catalog::{Catalog, ProofSummary};
+use crate::engine::postgres::Params;
+use crate::engine::sqlite::source;
+use crate::error::{Error, Kind, Result, one_line};
+use crate::id::{SnapshotId, SourceName};
+use crate::manifest::{Manifest, Table};
+use crate::store::Upload;
+use crate::text;
+
+pub(in crate::commands) use postgres::{
+    Plan as PostgresPlan, origin_of as postgres_origin_of, schema_digest, table_of,
+};
+pub(in crate::commands) use sqlite::{Plan as SqlitePlan, origin_of as sqlite_origin_of};
+
+/// Takes a snapshot of each SOURCE
+#[derive(Args, Clone, Debug)]
+pub struct SnapshotArgs {
+    /// SQLite files, or URLs such as sqlite:///data/app.db and postgres://user@host/database
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<String>,
+    /// The source's name in the store; by default made of the file's
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<SourceName>,
+    /// Words to find the snapshot by (repeatable)
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// gzip[:1-9] opens everywhere, zstd[:1-19] is faster
+    #[arg(long, value_name = "CODEC", default_value = "gzip:6")]
+    pub compression: Compression,
+    /// Save a database that is damaged, as kind 'damaged', which is never 'latest'
+    #[arg(long)]
+    pub allow_damaged: bool,
+    /// Save a database that holds nothing
+    #[arg(long)]
+    pub allow_empty: bool,
+    /// The longest that writers may be locked out, in seconds (only without WAL)
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub max_lock: u64,
+    /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
+    #[arg(long)]
+    pub full_check: bool,
+    /// PostgreSQL: only these tables, by SCHEMA.TABLE or name, with * and ? (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub table: Vec<String>,
+    /// PostgreSQL: all but these tables (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude_table: Vec<String>,
+    /// PostgreSQL: of these tables only the definition (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude_data: Vec<String>,
+    /// PostgreSQL: no rows at all
+    #[arg(long)]
+    pub schema_only: bool,
+    /// PostgreSQL: go on without what cannot be saved, as kind 'partial', which is never 'latest'
+    #[arg(long)]
+    pub allow_partial: bool,
+    /// PostgreSQL: the longest to wait for others' locks, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub lock_timeout: u64,
+}
+
+impl SnapshotArgs {
+    /// The first of the flags given that goes with PostgreSQL only.
+    fn postgres_only(&self) -> Option<&'static str> {
+        let given = [
+            ("--table", !self.table.is_empty()),
+            ("--exclude-table", !self.exclude_table.is_empty()),
+            ("--exclude-data", !self.exclude_data.is_empty()),
+            ("--schema-only", self.schema_only),
+            ("--allow-partial", self.allow_partial),
+        ];
+        given.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
+}
+
+/// The snapshots that were made, and what kept others from being made.
+#[derive(Debug)]
+pub struct SnapshotReport {
+    /// One manifest for each snapshot made.
+    pub snapshots: Vec<Manifest>,
+    /// What was wrong with the sources that were not saved; the first decides the exit code.
+    pub failures: Vec<Error>,
+}
+
+impl Serialize for SnapshotReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        match self.failures.first() {
+            Some(error) if error.kind != Kind::Problem => map.serialize_entry("error", &error_document(error))?,
+            _ => {}
+        }
+        let snapshots: Vec<_> =
+            self.snapshots.iter().map(|manifest| snapshot_document(manifest, &ProofSummary::default())).collect();
+        map.serialize_entry("snapshots", &snapshots)?;
+        if !self.failures.is_empty() {
+            let problems: Vec<_> = self.failures.iter().map(|error| Problem::of(error.kind.name(), error)).collect();
+            map.serialize_entry("problems", &problems)?;
+        }
+        map.end()
+    }
+}
+
+impl Report for SnapshotReport {
+    fn text(&self) -> String {
+        let lines = self.snapshots.iter().map(|manifest| {
+            let rate = text::bytes((manifest.raw_bytes as f64 / manifest.seconds.max(0.001)) as u64);
+            let mut line = format!(
+                "{}  {} tables, {} rows, {} in {} ({rate}/s, {})\n",
+                manifest.id,
+                manifest.tables.len(),
+                manifest.rows,
+                text::bytes(manifest.raw_bytes),
+                text::bytes(manifest.archive_bytes.unwrap_or(0)),
+                text::seconds(manifest.seconds),
+            );
+            for left_out in manifest.postgres.iter().flat_map(|facts| &facts.left_out) {
+                line.push_str(&format!("  not saved: {}\n", one_line(left_out)));
+            }
+            if let Some(facts) = &manifest.sqlite {
+                if facts.journal_mode != "wal" && facts.health.is_some() {
+                    line.push_str(&format!("  writers were locked out for {}\n", text::seconds(facts.locked_seconds)));
+                }
+                if facts.wal_growth_bytes > 0 {
+                    line.push_str(&format!("  the WAL grew by {} meanwhile\n", text::bytes(facts.wal_growth_bytes)));
+                }
+            }
+            line
+        });
+        lines.collect()
+    }
+
+    fn errors(&self) -> &[Error] {
+        &self.failures
+    }
+}
+
+/// Runs the command: every source is tried, whatever becomes of the others.
+pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
+    if args.name.is_some() && args.sources.len() > 1 {
+        return Err(Error::usage("--name names one source, and several are given").hint("take them one by one"));
+    }
+    let sources = args.sources.iter().map(|source| parse_source(source)).collect::<Result<Vec<_>>>()?;
+    if let (Some(flag), true) = (args.postgres_only(), sources.iter().any(|source| matches!(source, Source::Sqlite(_))))
+    {
+        return Err(Error::usage(format!("{flag} does not go with an SQLite snapshot: its image is whole"))
+            .hint("choose tables when you restore: 'lifeboat restore --table'"));
+    }
+    // Sources first: a mistyped one must not leave a new, empty store behind.
+    let mut report = SnapshotReport { snapshots: Vec::new(), failures: Vec::new() };
+    let mut located: Vec<Located> = Vec::new();
+    for source in sources {
+        match locate(source, args) {
+            Ok(source) if located.iter().any(|other| other.shown() == source.shown()) => {}
+            Ok(source) => located.push(source),
+            Err(error) => report.failures.push(error),
+        }
+    }
+    if located.is_empty() {
+        return Ok(report);
+    }
+    let catalog = context.open_or_create_catalog()?;
+    for source in &located {
+        let saved = match source {
+            Located::Sqlite(path) => sqlite::save(path, args, &catalog, context),
+            Located::Postgres(params) => postgres::save(params, args, &catalog, context),
+        };
+        match saved {
+            Ok(manifest) => report.snapshots.push(manifest),
+            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            Err(error) => {
+                report.failures.push(error.context(format!("no snapshot of {} was made", one_line(&source.shown()))));
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// A source that is there.
+enum Located {
+    /// An absolute path, links resolved.
+    Sqlite(PathBuf),
+    /// A server that answers.
+    Postgres(Box<Params>),
+}
+
+impl Located {
+    fn shown(&self) -> String {
+        match self {
+            Located::Sqlite(path) => path.display().to_string(),
+            Located::Postgres(params) => params.shown(),
+        }
+    }
+}
+
+/// Fails for what will certainly not be saved.
+fn locate(source: Source, args: &SnapshotArgs) -> Result<Located> {
+    match source {
+        Source::Sqlite(path) => {
+            let real = source::locate(&path)?;
+            sqlite::require_database(&real, args).map(|()| Located::Sqlite(real))
+        }
+        Source::Postgres(params) => {
+            crate::engine::postgres::session::Session::connect(&params)?;
+            Ok(Located::Postgres(params))
+        }
+    }
+}
+
+/// An archive that is being written.
+struct Draft {
+    id: SnapshotId,
+    /// The archive's file name.
+    name: String,
+    archive: ArchiveWriter<Box<dyn Upload>>,
+}
+
+impl Draft {
+    fn start(
+        catalog: &Catalog,
+        source: &SourceName,
+        started: DateTime<Utc>,
+        compression: Compression,
+        context: &Context,
+    ) -> Result<Self> {
+        let id = catalog.new_id(source, started)?;
+        let upload = catalog.start_archive(&id, compression.codec())?;
+        let mtime = started.timestamp().unsigned_abs();
+        let archive = ArchiveWriter::create(upload, compression, context.jobs, mtime)?;
+        let name = format!("{id}{}", compression.codec().extension());
+        Ok(Draft { id, name, archive })
+    }
+
+    /// Ends the archive and publishes it; on failure nothing new is in the store.
+    fn publish(mut self, mut manifest: Manifest, catalog: &Catalog) -> Result<Manifest> {
+        self.archive.append(MANIFEST_PATH, &manifest.to_json())?;
+        let (upload, ArchiveSummary { bytes, sha256 }) = self.archive.finish()?;
+        (manifest.archive_bytes, manifest.sha256) = (Some(bytes), Some(sha256));
+        catalog.publish(upload, ArchiveSummary { bytes, sha256 }, &manifest)?;
+        Ok(manifest)
+    }
+}
+
+/// Whether a table is the user's, rather than the engine's own.
+fn is_ordinary(table: &&Table) -> bool {
+    table.kind == "table" && !table.name.starts_with("sqlite_")
+}
+
+/// An empty database never quietly becomes the newest good backup.
+fn require_something(tables: &[Table], previous: Option<&Manifest>) -> Result<()> {
+    if !tables.iter().any(|table| !table.name.starts_with("sqlite_")) {
+        return Err(empty("it has no tables"));
+    }
+    let own = |table: &&Table| table.kind != "virtual" && !table.name.starts_with("sqlite_");
+    let rows: u64 = tables.iter().filter(own).filter_map(|table| table.rows).sum();
+    match previous.filter(|previous| previous.rows > 0) {
+        Some(previous) if rows == 0 => {
+            Err(empty(&format!("it has no rows, where {} had {}", previous.id, previous.rows)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes it heard where much is gone since the snapshot before.
+fn tell_losses(tables: &[Table], previous: &Manifest) {
+    for before in previous.tables.iter().filter(is_ordinary) {
+        let Some(rows_before) = before.rows.filter(|rows| *rows > 0) else { continue };
+        let now = tables.iter().find(|table| table.name == before.name);
+        let name = one_line(&before.name);
+        match now.map(|table| table.rows) {
+            None => tracing::warn!("the table {name} is gone; {} had {rows_before} rows of it", previous.id),
+            Some(Some(rows)) if rows < rows_before / 2 => {
+                tracing::warn!("the table {name} has {rows} rows; {} had {rows_before}", previous.id);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn empty(what: &str) -> Error {
+    Error::problem(format!("the database is empty: {what}")).hint(
+        "check that this is the right database and that its volume is mounted; --allow-empty saves it all the same",
+    )
+}

@@ -1,0 +1,303 @@
+//! A snapshot of a PostgreSQL database: its schema as SQL, its rows as COPY prints them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::{Draft, SnapshotArgs, require_something, tell_losses};
+use crate::archive::{Compression, README_PATH};
+use crate::catalog::Catalog;
+use crate::commands::{Context, layout, readme};
+use crate::digest::RowDigest;
+use crate::engine::postgres::catalog::data::TableData;
+use crate::engine::postgres::catalog::{Item, Section, render, sequences};
+use crate::engine::postgres::reading::Reading;
+use crate::engine::postgres::rows::RowSum;
+use crate::engine::postgres::script::Script;
+use crate::engine::postgres::selection::{Pattern, Selection};
+use crate::engine::postgres::session::Session;
+use crate::engine::postgres::snapshot::{Snapshot, SnapshotOptions};
+use crate::engine::postgres::{Params, large_objects, settings};
+use crate::error::{Error, Result, one_line};
+use crate::id::SourceName;
+use crate::manifest::{
+    Column, FORMAT, LargeObjectFacts, Manifest, Origin, PostgresFacts, Relation, SnapshotKind, Table,
+};
+
+pub(super) fn save(params: &Params, args: &SnapshotArgs, catalog: &Catalog, context: &Context) -> Result<Manifest> {
+    let origin = origin_of(params, &context.host);
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => SourceName::derive(params.database()).ok_or_else(|| {
+            Error::usage(format!("no name for the source can be made of '{}'", one_line(params.database())))
+                .hint("give it one with --name")
+        })?,
+    };
+    let previous = catalog.newest_full(&name)?;
+    if let Some(previous) = previous.as_ref().filter(|previous| previous.origin != origin) {
+        return Err(Error::usage(format!("the store already has a source {name}, from {}", previous.origin))
+            .hint("give this one another name with --name"));
+    }
+    let patterns = |texts: &[String]| texts.iter().map(|text| Pattern::new(text)).collect();
+    let plan = Plan {
+        params,
+        name,
+        origin,
+        kind: SnapshotKind::Full,
+        tags: args.tag.clone(),
+        compression: args.compression,
+        options: SnapshotOptions {
+            jobs: context.jobs,
+            lock_timeout: Duration::from_secs(args.lock_timeout),
+            selection: Selection {
+                tables: patterns(&args.table),
+                exclude_tables: patterns(&args.exclude_table),
+                exclude_data: patterns(&args.exclude_data),
+                schema_only: args.schema_only,
+                without_large_objects: false,
+            },
+            allow_partial: args.allow_partial,
+        },
+        allow_empty: args.allow_empty,
+        previous,
+    };
+    plan.run(catalog, context)
+}
+
+/// Where a database lives; one that is reached through a socket or the loopback lives on this machine.
+pub(in crate::commands) fn origin_of(params: &Params, host: &str) -> Origin {
+    let is_local = params.host().starts_with(['/', '@'])
+        || params.host().eq_ignore_ascii_case("localhost")
+        || params.host().parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    Origin {
+        host: if is_local { host.to_owned() } else { params.host().to_owned() },
+        path: None,
+        port: Some(params.port()),
+        database: Some(params.database().to_owned()),
+    }
+}
+
+/// A snapshot to be taken.
+pub(in crate::commands) struct Plan<'a> {
+    pub(in crate::commands) params: &'a Params,
+    pub(in crate::commands) name: SourceName,
+    pub(in crate::commands) origin: Origin,
+    pub(in crate::commands) kind: SnapshotKind,
+    pub(in crate::commands) tags: Vec<String>,
+    pub(in crate::commands) compression: Compression,
+    pub(in crate::commands) options: SnapshotOptions,
+    pub(in crate::commands) allow_empty: bool,
+    /// The snapshot that this one follows, if any.
+    pub(in crate::commands) previous: Option<Manifest>,
+}
+
+impl Plan<'_> {
+    /// Takes the snapshot and publishes it; on failure nothing new is in the store.
+    pub(in crate::commands) fn run(&self, catalog: &Catalog, context: &Context) -> Result<Manifest> {
+        let clock = Instant::now();
+        let snapshot = Snapshot::begin(self.params, &self.options)?;
+        Ok(self.save(snapshot, clock, catalog, context)?.0)
+    }
+
+    /// The same in a transaction that has begun, whose session is given back.
+    pub(in crate::commands) fn run_within(
+        &self,
+        reading: Reading,
+        catalog: &Catalog,
+        context: &Context,
+    ) -> Result<(Manifest, Session)> {
+        let clock = Instant::now();
+        let snapshot = Snapshot::of(reading, &self.options)?;
+        self.save(snapshot, clock, catalog, context)
+    }
+
+    fn save(
+        &self,
+        mut snapshot: Snapshot,
+        clock: Instant,
+        catalog: &Catalog,
+        context: &Context,
+    ) -> Result<(Manifest, Session)> {
+        for refused in &snapshot.refused {
+            tracing::warn!("not saved: {}", one_line(refused));
+        }
+        let mut draft = Draft::start(catalog, &self.name, snapshot.reading.started, self.compression, context)?;
+        let readme = readme::postgres(&draft.id, &self.origin, snapshot.reading.started, &draft.name);
+        draft.archive.append(README_PATH, readme.as_bytes())?;
+        draft.archive.append(layout::OBJECTS, &objects_json(&snapshot.schema.items))?;
+        draft.archive.append(layout::PRE_DATA, render(&snapshot.schema.items, Section::Pre, true).as_bytes())?;
+        let mut script = Script::new(&draft.id.to_string(), &snapshot.database.encoding, layout::PRE_DATA);
+        let raw_bytes = self.save_rows(&mut snapshot, &mut draft, &mut script, context)?;
+        draft.archive.append(layout::SEQUENCES, sequences::render(&snapshot.sequences).as_bytes())?;
+        let items = &snapshot.schema.items;
+        let post_data = render(items, Section::Post, true) + &render(items, Section::Last, true);
+        draft.archive.append(layout::POST_DATA, post_data.as_bytes())?;
+        let script = script.finish(&[layout::SEQUENCES, layout::POST_DATA]);
+        draft.archive.append(layout::RESTORE, script.as_bytes())?;
+        let (manifest, session) = self.manifest(&draft, snapshot, raw_bytes, clock);
+        // What was asked for in part says nothing of the whole.
+        let is_all = self.options.selection.is_all();
+        if !self.allow_empty && is_all {
+            require_something(&manifest.tables, self.previous.as_ref())?;
+        }
+        if let Some(previous) = self.previous.as_ref().filter(|_| is_all) {
+            tell_losses(&manifest.tables, previous);
+        }
+        Ok((draft.publish(manifest, catalog)?, session))
+    }
+
+    /// Saves the rows of all tables, and large objects; their bytes.
+    fn save_rows(
+        &self,
+        snapshot: &mut Snapshot,
+        draft: &mut Draft,
+        script: &mut Script,
+        context: &Context,
+    ) -> Result<u64> {
+        let relations: Vec<(String, String)> =
+            snapshot.tables.iter().map(|table| (table.schema.clone(), table.name.clone())).collect();
+        let sources = snapshot.rows.clone();
+        let total: u64 = sources.iter().map(|table| table.bytes).sum();
+        let mut pieces: HashMap<usize, u32> = HashMap::new();
+        let takes_any_bytes = settings::encoding(&snapshot.database.encoding) != "UTF8";
+        let mut garbled: BTreeSet<usize> = BTreeSet::new();
+        let mut raw_bytes = 0;
+        context.progress.start(&format!("saving {}", one_line(&snapshot.database.name)), total);
+        let read = snapshot.read_rows(&mut |piece| {
+            if !piece.is_utf8 && !takes_any_bytes && garbled.insert(piece.table) && !self.options.allow_partial {
+                return Err(not_to_be_loaded(&sources[piece.table].qualified));
+            }
+            let number = pieces.entry(piece.table).or_default();
+            *number += 1;
+            let (schema, table) = &relations[piece.table];
+            let path = layout::piece_path(schema, table, *number);
+            context.progress.advance(piece.rows.len() as u64);
+            raw_bytes += piece.rows.len() as u64;
+            script.copy(&sources[piece.table], &path);
+            draft.archive.append(&path, &piece.rows)
+        });
+        context.progress.finish();
+        read?;
+        for table in garbled {
+            let table = one_line(&sources[table].qualified);
+            tracing::warn!("saved as they are, the server would not take them back: the rows of {table}");
+            snapshot.refused.push(format!("rows of {table} in a form that a server takes back: they are not all text"));
+        }
+        let mut number = 0;
+        let mut objects = std::mem::take(&mut snapshot.large_objects);
+        large_objects::read(&mut snapshot.reading.session, &mut objects, &mut |rows| {
+            number += 1;
+            let path = layout::large_objects_path(number);
+            raw_bytes += rows.len() as u64;
+            script.large_objects(&path);
+            draft.archive.append(&path, &rows)
+        })?;
+        snapshot.large_objects = objects;
+        Ok(raw_bytes)
+    }
+
+    fn manifest(&self, draft: &Draft, snapshot: Snapshot, raw_bytes: u64, clock: Instant) -> (Manifest, Session) {
+        let about = snapshot.reading.session.about().clone();
+        let selection = &self.options.selection;
+        let mut tables: Vec<Table> =
+            snapshot.tables.iter().zip(&snapshot.rows).map(|(table, rows)| table_of(table, &rows.sum)).collect();
+        tables.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut left_out = snapshot.refused.clone();
+        left_out.extend(snapshot.left_out.iter().map(|table| format!("rows of {}", table.qualified)));
+        if !selection.takes_large_objects() {
+            left_out.push("large objects".to_owned());
+        }
+        let is_whole = left_out.is_empty();
+        let manifest = Manifest {
+            format: FORMAT,
+            lifeboat_version: env!("CARGO_PKG_VERSION").to_owned(),
+            id: draft.id.clone(),
+            source: self.name.clone(),
+            origin: self.origin.clone(),
+            kind: if is_whole || self.kind != SnapshotKind::Full { self.kind } else { SnapshotKind::Partial },
+            engine: "postgres".to_owned(),
+            created_at: snapshot.reading.started,
+            tags: self.tags.clone(),
+            archive: draft.name.clone(),
+            archive_bytes: None,
+            raw_bytes,
+            sha256: None,
+            codec: self.compression.codec().name().to_owned(),
+            encrypted: false,
+            server_version: about.version.clone(),
+            rows: tables.iter().filter_map(|table| table.rows).sum(),
+            tables,
+            seconds: clock.elapsed().as_secs_f64(),
+            sqlite: None,
+            postgres: Some(PostgresFacts {
+                version_num: about.version_num,
+                reached_by: self.params.host().to_owned(),
+                role: about.user,
+                schema_digest: schema_digest(&snapshot.schema.items),
+                large_objects: LargeObjectFacts {
+                    count: snapshot.large_objects.oids.len() as u64,
+                    rows: snapshot.large_objects.sum.rows,
+                    digest: snapshot.large_objects.sum.digest,
+                },
+                extensions: snapshot.schema.extensions,
+                roles: snapshot.schema.roles.into_iter().collect(),
+                sequences: snapshot.sequences,
+                database: snapshot.database,
+                left_out,
+                notes: snapshot.schema.notes,
+            }),
+        };
+        (manifest, snapshot.reading.session)
+    }
+}
+
+/// What COPY prints is not always what COPY reads: before 15 a `"char"` above 127 is printed as that one byte.
+fn not_to_be_loaded(table: &str) -> Error {
+    Error::failed(format!(
+        "the rows of {} hold bytes that are no text of the database's encoding: the server would not take them back",
+        one_line(table)
+    ))
+    .hint("repair them, leave them out with --exclude-data, or save them as they are with --allow-partial")
+}
+
+/// The steps that make the schema, as the archive carries them.
+fn objects_json(items: &[Item]) -> Vec<u8> {
+    let mut json = serde_json::to_vec_pretty(items).expect("an item has only string keys");
+    json.push(b'\n');
+    json
+}
+
+/// The digest of what makes a schema: equal for two schemas that are made by the same statements.
+pub(in crate::commands) fn schema_digest(items: &[Item]) -> RowDigest {
+    let mut digest = RowDigest::default();
+    for item in items {
+        let statements = [&item.create, &item.set_owner, &item.comments, &item.grants];
+        let text = serde_json::to_vec(&(item.kind, &item.schema, &item.name, statements));
+        digest.add(&text.expect("an item has only string keys"));
+    }
+    digest
+}
+
+/// A saved table as the manifest tells it.
+pub(in crate::commands) fn table_of(data: &TableData, sum: &RowSum) -> Table {
+    let columns = data.columns.iter().map(|column| Column {
+        name: column.name.clone(),
+        declared: column.type_name.clone(),
+        generated: column.generated,
+        not_null: column.not_null,
+    });
+    Table {
+        name: data.qualified.clone(),
+        relation: Some(Relation {
+            schema: data.schema.clone(),
+            table: data.name.clone(),
+            condition: data.extension_condition.clone().flatten(),
+        }),
+        rows: Some(sum.rows),
+        bytes: Some(sum.bytes),
+        digest: Some(sum.digest),
+        reason: None,
+        kind: "table".to_owned(),
+        columns: columns.collect(),
+    }
+}
