@@ -1,0 +1,18 @@
+//! What people see of PostgreSQL, through the program itself, on every server version: one file for each theme.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod helpers;
+
+mod by_hand;
+mod done_when;
+mod drill;
+mod dropped;
+mod extension;
+mod look;
+mod replace;
+mod roles_and_names;
+mod round_trip;
+mod swap;

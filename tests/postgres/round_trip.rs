@@ -1,0 +1,61 @@
+//! What was saved comes back as it was: every sample, every encoding, whatever the settings.
+
+use crate::helpers::{Place, oldest_and_newest};
+use crate::support::compare;
+use crate::support::postgres::{Server, TestDatabase, each_server};
+use crate::support::samples;
+
+/// Snapshot, restore as a new database, compare with pg_dump's eyes and with the program's own.
+#[track_caller]
+fn round_trip(server: &Server, sample: &str, snapshot: &[&str], restore: &[&str]) {
+    round_trip_of(Place::new(server), samples::database(server, sample), snapshot, restore);
+}
+
+#[track_caller]
+fn round_trip_of(place: Place, source: TestDatabase, snapshot: &[&str], restore: &[&str]) {
+    let id = place.snapshot(&source, snapshot);
+    let new = place.restore_new(&id, restore);
+    compare::assert_equal(&source, &new, &source.name);
+    let difference = place.json(&["diff", &id, &new.url()]);
+    assert_eq!(difference["equal"], true, "{difference:#}");
+}
+
+#[test]
+fn everything_comes_back() {
+    each_server(|server| round_trip(server, "everything", &["--compression", "zstd", "-j", "2"], &["-j", "8"]));
+}
+
+#[test]
+fn every_type_comes_back() {
+    each_server(|server| {
+        let place = Place::new(server);
+        let source = samples::database(server, "types");
+        let bytes = "SELECT count(*) FROM every_char WHERE code BETWEEN 128 AND 255 AND octet_length(c::text) < 4";
+        if source.value(bytes) != "0" {
+            // An old server prints a "char" above 127 as one byte, and would not take it back: said when it is saved.
+            let run = place.run(&["snapshot", &source.url()]).code(1);
+            for word in ["public.every_char", "--exclude-data"] {
+                assert!(run.stderr().contains(word), "{word}\n{}", run.story());
+            }
+            let id = place.snapshot(&source, &["--allow-partial", "--name", "garbled", "--compression", "zstd:1"]);
+            assert_eq!(place.json(&["show", &id])["kind"], "partial");
+            source.psql("DELETE FROM every_char WHERE code BETWEEN 128 AND 255");
+        }
+        round_trip_of(place, source, &["--compression", "gzip:1", "-j", "8"], &["-j", "1"]);
+    });
+}
+
+#[test]
+fn many_tables_come_back() {
+    oldest_and_newest(|server| round_trip(server, "many", &["--compression", "zstd:1", "-j", "1"], &["-j", "2"]));
+}
+
+#[test]
+fn odd_settings_come_back() {
+    each_server(|server| round_trip(server, "odd_settings", &[], &[]));
+}
+
+#[test]
+fn zabbix_comes_back() {
+    oldest_and_newest(|server| round_trip(server, "zabbix", &["--compression", "zstd:1"], &[]));
+}
