@@ -114,8 +114,8 @@ fn a_failed_restore_leaves_an_empty_database_empty() {
         // One that a killed restore has left says so, and is not taken for empty.
         let mark = "lifeboat: not finished {\"purpose\":\"restore\",\"snapshot\":\"x\",\"host\":\"h\",\"process\":1,\"since\":\"2026-11-21T00:00:00Z\"}";
         server.psql("postgres", format!("COMMENT ON DATABASE \"{}\" IS '{mark}'", target.name));
-        let run = place.run(&["restore", &id, "--to", &target.url()]).code(2);
-        assert!(run.stderr().contains("unfinished"), "{}", run.story());
+        let run = place.run(&["restore", &id, "--to", &target.url()]).code(1);
+        assert!(run.stderr().contains("is being restored to"), "{}", run.story());
         // A new one is not there at all.
         let new = server.reserve_database("never_made");
         place.run(&["restore", &id, "--to", &new.url(), "--create"]).code(1);
