@@ -5,7 +5,7 @@
 //! Then the tables are listed again, inside the snapshot; where one is there that is not locked, all begins anew.
 //!
 //! The locks are tried for a moment at a time and all given back between two tries. So a migration that waits for one
-//! table is never kept from the others, and no deadlock can come of it: [`ATTEMPT`] is shorter than `deadlock_timeout`.
+//! table is never kept from the others, and no deadlock can come of it: `ATTEMPT` is shorter than `deadlock_timeout`.
 //! Nor does one come later: the session that holds the locks waits for no other, and the sessions beside it leave to it
 //! what they would have to wait for.
 

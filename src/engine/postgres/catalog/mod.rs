@@ -5,7 +5,7 @@
 //! it runs, so that every name comes out qualified.
 //!
 //! [`object`] is one thing that can be made, with what it needs; [`order`] puts things in an order in which they can
-//! be made; one file per kind of thing reads it; [`grants`], [`comments`] and [`depends`] serve them all.
+//! be made; one file per kind of thing reads it; [`grants`], `comments` and `depends` serve them all.
 
 mod columns;
 mod comments;
