@@ -10,12 +10,14 @@ fn database_with_anything_in_it_is_not_restored_into() {
     let source = scene.bank("in_the_way", 0);
     let id = scene.snapshot(&source.url());
     let things = [
-        ("CREATE TABLE t (a int)", "table, view or sequence public.t"),
+        ("CREATE TABLE t (a int)", "table public.t"),
         ("CREATE VIEW v AS SELECT 1 AS one", "public.v"),
         ("CREATE SEQUENCE s", "public.s"),
         ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "function"),
         ("CREATE TYPE e AS ENUM ('a')", "type"),
-        ("CREATE DOMAIN d AS int", "type"),
+        ("CREATE DOMAIN d AS int", "domain"),
+        ("CREATE COLLATION c (LOCALE = 'C')", "collation public.c"),
+        ("CREATE PUBLICATION p", "publication p"),
         ("CREATE SCHEMA other", "schema other"),
         ("CREATE EXTENSION citext", "extension citext"),
         ("SELECT lo_from_bytea(4711, 'x')", "large object 4711"),

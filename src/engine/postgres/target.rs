@@ -492,6 +492,7 @@ pub fn contents(session: &mut Session) -> Result<Vec<String>> {
     });
     let shown = |item: &Item| match &item.schema {
         Some(schema) => format!("{} {}", item.kind.words(), qualified(schema, &item.name)),
+        None if item.kind == ItemKind::LargeObject => format!("large object {}", item.name),
         None => format!("{} {}", item.kind.words(), ident(&item.name)),
     };
     // What cannot be carried is there all the same.
