@@ -102,6 +102,26 @@ pub struct RestoreReport {
     pub seconds: f64,
 }
 
+impl RestoreReport {
+    /// A report of nothing done yet.
+    fn new(id: String, target: String, mode: &str, dry_run: bool) -> Self {
+        RestoreReport {
+            id,
+            target,
+            mode: mode.to_owned(),
+            dry_run,
+            safety_snapshot: None,
+            undo: None,
+            tables: Vec::new(),
+            moved_aside: Vec::new(),
+            stream_seconds: 0.0,
+            sync_seconds: 0.0,
+            check_seconds: 0.0,
+            seconds: 0.0,
+        }
+    }
+}
+
 impl Report for RestoreReport {
     fn text(&self) -> String {
         let rows: u64 = self.tables.iter().filter_map(|table| table.rows).sum();

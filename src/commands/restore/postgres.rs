@@ -234,20 +234,12 @@ impl Plan {
     /// Carries the plan out.
     pub(super) fn run(self, args: &RestoreArgs, context: &Context) -> Result<RestoreReport> {
         let clock = Instant::now();
-        let mut report = RestoreReport {
-            id: self.opened.manifest.id.to_string(),
-            target: self.params.shown(),
-            mode: self.mode.name().to_owned(),
-            dry_run: args.dry_run,
-            safety_snapshot: None,
-            undo: None,
-            tables: Vec::new(),
-            moved_aside: Vec::new(),
-            stream_seconds: 0.0,
-            sync_seconds: 0.0,
-            check_seconds: 0.0,
-            seconds: 0.0,
-        };
+        let mut report = RestoreReport::new(
+            self.opened.manifest.id.to_string(),
+            self.params.shown(),
+            self.mode.name(),
+            args.dry_run,
+        );
         if args.dry_run {
             let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: false };
             report.tables = self.tables().into_iter().map(restored).collect();
@@ -423,10 +415,8 @@ impl Plan {
         let mut session = Session::connect(&self.params)?;
         settings::pin(&mut session)?;
         // Keys to tables that stay lock these.
-        session
-            .execute(&format!("SET lock_timeout = {}; BEGIN", Duration::from_secs(args.lock_timeout).as_millis()))?;
-        let work = |session: &mut Session, report: &mut RestoreReport| -> Result<()> {
-            let clock = Instant::now();
+        session.execute(&format!("SET lock_timeout = {}", Duration::from_secs(args.lock_timeout).as_millis()))?;
+        self.in_one_transaction(&mut session, report, |session| {
             let (items, attached_last) = self.items_of_tables(session)?;
             load::make(session, &items, Section::Pre, self.owners)?;
             let copies: Vec<RowSource> = self.tables().iter().map(|table| RowSource::like(table)).collect();
@@ -447,16 +437,8 @@ impl Plan {
                 load::grant(session, &items)?;
             }
             self.tell_lost(session, &items)?;
-            report.stream_seconds = clock.elapsed().as_secs_f64();
-            let clock = Instant::now();
-            self.compare_serially(session, &copies)?;
-            report.check_seconds = clock.elapsed().as_secs_f64();
-            Ok(())
-        };
-        work(&mut session, report).map_err(|error| {
-            error.context(format!("cannot restore {}; nothing was changed", self.opened.manifest.id))
+            Ok(copies)
         })?;
-        commit(&mut session, &self.params)?;
         let names: Vec<&str> = self.tables().iter().map(|table| table.name.as_str()).collect();
         let undo = format!("DROP TABLE {}", names.join(", "));
         report.undo = Some(sql_command_in(&self.params, self.params.database(), &[undo]));
@@ -556,24 +538,37 @@ impl Plan {
     fn beside(&self, schema: &str, report: &mut RestoreReport, context: &Context) -> Result<()> {
         let mut session = Session::connect(&self.params)?;
         settings::pin(&mut session)?;
-        let work = |session: &mut Session, report: &mut RestoreReport| -> Result<()> {
-            session.execute("BEGIN")?;
-            let clock = Instant::now();
+        self.in_one_transaction(&mut session, report, |session| {
             let copies = replace::make_beside(session, schema, &self.tables())?;
             self.load_serially(session, &copies, false, context)?;
+            Ok(copies)
+        })?;
+        let undo = format!("DROP SCHEMA {} CASCADE", ident(schema));
+        report.undo = Some(sql_command_in(&self.params, self.params.database(), &[undo]));
+        Ok(())
+    }
+
+    /// Does the work, compares what it says it has loaded, and only then keeps it.
+    fn in_one_transaction(
+        &self,
+        session: &mut Session,
+        report: &mut RestoreReport,
+        work: impl FnOnce(&mut Session) -> Result<Vec<RowSource>>,
+    ) -> Result<()> {
+        let all = |session: &mut Session, report: &mut RestoreReport| -> Result<()> {
+            session.execute("BEGIN")?;
+            let clock = Instant::now();
+            let copies = work(session)?;
             report.stream_seconds = clock.elapsed().as_secs_f64();
             let clock = Instant::now();
             self.compare_serially(session, &copies)?;
             report.check_seconds = clock.elapsed().as_secs_f64();
             Ok(())
         };
-        work(&mut session, report).map_err(|error| {
+        all(session, report).map_err(|error| {
             error.context(format!("cannot restore {}; nothing was changed", self.opened.manifest.id))
         })?;
-        commit(&mut session, &self.params)?;
-        let undo = format!("DROP SCHEMA {} CASCADE", ident(schema));
-        report.undo = Some(sql_command_in(&self.params, self.params.database(), &[undo]));
-        Ok(())
+        commit(session, &self.params)
     }
 
     /// Loads the chosen tables in the session's transaction. Only their entries are read, unless all of them are wanted:

@@ -156,20 +156,12 @@ impl Plan {
         let manifest = &self.opened.manifest;
         let stamp = Utc::now().format("%Y%m%dT%H%M%S%3fZ").to_string();
         let chosen = self.choose_tables(args)?;
-        let mut report = RestoreReport {
-            id: manifest.id.to_string(),
-            target: self.target.display().to_string(),
-            mode: self.mode.name().to_owned(),
-            dry_run: args.dry_run,
-            safety_snapshot: None,
-            undo: None,
-            tables: Vec::new(),
-            moved_aside: Vec::new(),
-            stream_seconds: 0.0,
-            sync_seconds: 0.0,
-            check_seconds: 0.0,
-            seconds: 0.0,
-        };
+        let mut report = RestoreReport::new(
+            manifest.id.to_string(),
+            self.target.display().to_string(),
+            self.mode.name(),
+            args.dry_run,
+        );
         if args.dry_run {
             report.tables = chosen
                 .iter()
