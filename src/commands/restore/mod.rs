@@ -1,5 +1,6 @@
 //! `restore`: puts a snapshot back, and says how to undo it.
 
+mod build;
 mod postgres;
 mod sqlite;
 
