@@ -585,7 +585,7 @@ fn what_the_server_says_of_an_error_is_kept() {
         let error = session.copy_in("COPY t FROM STDIN", || lines.next().unwrap_or(Ok(None))).unwrap_err();
         assert!(error.causes().iter().any(|cause| cause.starts_with("context: COPY t, line 2")), "{error:?}");
         // A command that is no COPY.
-        let error = session.copy_out("SELECT 1", |_| Ok(())).unwrap_err();
+        let error = session.copy_out("SELECT 1", Vec::new(), |_| Ok(())).unwrap_err();
         assert_eq!(error.kind, Kind::Failed, "{error:?}");
         assert_eq!(session.row("SELECT count(*) AS n FROM t").unwrap().number::<u32>("n").unwrap(), 1);
     });
@@ -634,13 +634,18 @@ fn a_connection_that_the_server_ends_is_told_as_lost() {
         let pid = session.pid();
         let mut count = 0;
         let error = session
-            .copy_out("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 1000000)) TO STDOUT", |_| {
-                count += 1;
-                if count == 1 {
-                    server.psql("postgres", format!("SELECT pg_terminate_backend({pid})"));
-                }
-                Ok(())
-            })
+            .copy_out(
+                "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 1000000)) TO STDOUT",
+                Vec::new(),
+                |rows| {
+                    rows.clear();
+                    count += 1;
+                    if count == 1 {
+                        server.psql("postgres", format!("SELECT pg_terminate_backend({pid})"));
+                    }
+                    Ok(())
+                },
+            )
             .unwrap_err();
         assert_eq!(error.kind, Kind::Unreachable, "{error:?}");
     });
@@ -675,16 +680,21 @@ fn rows_go_out_and_in_by_copy() {
         session
             .execute("INSERT INTO t SELECT i, repeat('ä', i % 300) FROM generate_series(1, 5000) i; INSERT INTO t VALUES (0, repeat('z', 300000)), (NULL, E'a\\nb')")
             .unwrap();
-        let mut lines: Vec<Vec<u8>> = Vec::new();
-        session
-            .copy_out("COPY t TO STDOUT", |line| {
-                assert_eq!(line.last(), Some(&b'\n'));
-                lines.push(line.to_vec());
-                Ok(())
-            })
-            .unwrap();
-        assert_eq!(lines.len(), 5002);
-        let text = lines.concat();
+        let mut taken: Vec<u8> = Vec::new();
+        let (text, rows) = session.copy_out("COPY t TO STDOUT", Vec::new(), |_| Ok(())).unwrap();
+        assert_eq!((rows, text.iter().filter(|byte| **byte == b'\n').count()), (5002, 5002));
+        // Whoever takes some of it gets the rest as well; inside TLS as outside, and where TLS was asked for in vain.
+        for mode in ["disable", "prefer", "require"] {
+            let mut session = connect(&format!("{}?sslmode={mode}", database.url()));
+            taken.clear();
+            let (rest, rows) = session
+                .copy_out("COPY t TO STDOUT", b"is emptied".to_vec(), |rows| {
+                    taken.extend(rows.drain(..rows.len() / 2));
+                    Ok(())
+                })
+                .unwrap();
+            assert!(rows == 5002 && [&taken[..], &rest].concat() == text, "{mode}");
+        }
         // In pieces that have nothing to do with rows: small, big, and one by one.
         for piece in [7, 4096, 100_000, text.len()] {
             let mut pieces = text.chunks(piece).map(Bytes::copy_from_slice);
@@ -707,13 +717,17 @@ fn a_copy_that_is_given_up_leaves_the_session_usable() {
     let mut seen = 0;
     // It would take minutes to the end.
     let error = session
-        .copy_out("COPY (SELECT repeat('x', 1000), generate_series(1, 200000000)) TO STDOUT", |_| {
+        .copy_out("COPY (SELECT repeat('x', 1000), generate_series(1, 200000000)) TO STDOUT", Vec::new(), |rows| {
+            rows.clear();
             seen += 1;
             if seen == 10 { Err(Error::problem("enough")) } else { Ok(()) }
         })
         .unwrap_err();
     assert_eq!((error.kind, error.message.as_str(), seen), (Kind::Problem, "enough", 10));
     assert!(start.elapsed() < Duration::from_secs(20));
+    // None of what was still on its way is taken for rows of the next.
+    let next = session.copy_out("COPY (VALUES (1), (2)) TO STDOUT", Vec::new(), |_| Ok(())).unwrap();
+    assert_eq!(next, (b"1\n2\n".to_vec(), 2));
     let mut pieces = [Ok(Some(Bytes::from_static(b"1\n2\n"))), Err(Error::problem("source is gone"))].into_iter();
     let error = session.copy_in("COPY t FROM STDIN", || pieces.next().unwrap()).unwrap_err();
     assert_eq!(error.message, "source is gone");
@@ -727,9 +741,9 @@ fn one_session_can_feed_another() {
     let (mut source, mut target) = (connect(&from.url()), connect(&to.url()));
     target.execute("CREATE TABLE t (id int)").unwrap();
     source
-        .copy_out("COPY (SELECT generate_series(1, 100)) TO STDOUT", |line| {
-            let mut line = Some(Bytes::copy_from_slice(line));
-            target.copy_in("COPY t FROM STDIN", || Ok(line.take())).map(drop)
+        .copy_out("COPY (SELECT generate_series(1, 100)) TO STDOUT", Vec::new(), |rows| {
+            let mut rows = Some(Bytes::from(std::mem::take(rows)));
+            target.copy_in("COPY t FROM STDIN", || Ok(rows.take())).map(drop)
         })
         .unwrap();
     assert_eq!(target.row("SELECT sum(id) AS n FROM t").unwrap().text("n").unwrap(), "5050");
@@ -813,7 +827,14 @@ fn interrupted_child() {
     }
     let mut session = connect(&url);
     let error = match what.as_str() {
-        "copy" => session.copy_out("COPY (SELECT generate_series(1, 2000000000)) TO STDOUT", |_| Ok(())).unwrap_err(),
+        "copy" => {
+            let endless = "COPY (SELECT generate_series(1, 2000000000)) TO STDOUT";
+            let take = |rows: &mut Vec<u8>| {
+                rows.clear();
+                Ok(())
+            };
+            session.copy_out(endless, Vec::new(), take).unwrap_err()
+        }
         _ => session.execute("SELECT pg_sleep(600)").unwrap_err(),
     };
     assert_eq!(error.kind, Kind::Interrupted);

@@ -8,8 +8,11 @@ use super::postgres::is_of_database;
 use crate::archive::{Entry, Visitor};
 use crate::commands::fetch::Opened;
 use crate::commands::{Context, layout};
+use crate::engine::postgres::catalog::quote::qualified;
 use crate::engine::postgres::catalog::{Item, Kind, Section, data, sequences};
-use crate::engine::postgres::load::{self, Load, Loaders, Owners};
+use crate::engine::postgres::load::{Load, Loaders};
+use crate::engine::postgres::make::{self, Owners};
+use crate::engine::postgres::post::{self, Filled};
 use crate::engine::postgres::reading::{Reading, RowSource};
 use crate::engine::postgres::rows::{PIECE_BYTES, RowSum};
 use crate::engine::postgres::session::{Session, as_many_as_let_in};
@@ -44,7 +47,7 @@ impl Build<'_> {
     pub(super) fn run(&self, mark: Option<&Mark>) -> Result<Option<String>> {
         let clock = Instant::now();
         let mut first = self.session()?;
-        load::make(&mut first, self.items, Section::Pre, self.owners)?;
+        make::make(&mut first, self.items, Section::Pre, self.owners)?;
         let mut sessions = vec![first];
         sessions.extend(as_many_as_let_in(self.context.jobs.saturating_sub(1), || self.session())?);
         let tables: Vec<&Table> = self.opened.manifest.tables.iter().collect();
@@ -66,42 +69,38 @@ impl Build<'_> {
         };
         tracing::info!("rows loaded in {}", text::seconds(clock.elapsed().as_secs_f64()));
         self.context.progress.start("making indexes and keys", 0);
-        let made = self.make_rest(&mut sessions, mark);
+        let made = self.make_rest(&mut sessions, &copies, mark);
         self.context.progress.finish();
         made
     }
 
-    fn make_rest(&self, sessions: &mut [Session], mark: Option<&Mark>) -> Result<Option<String>> {
+    fn make_rest(&self, sessions: &mut [Session], filled: &[RowSource], mark: Option<&Mark>) -> Result<Option<String>> {
         let facts = self.opened.manifest.postgres.as_ref();
         for value in facts.iter().flat_map(|facts| &facts.sequences) {
             sessions[0].rows(&sequences::statement(value))?;
         }
-        let bytes: HashMap<(&str, &str), u64> = self
-            .opened
-            .manifest
-            .tables
+        let by_name: HashMap<String, usize> = self
+            .items
             .iter()
-            .filter_map(|table| table.relation.as_ref().map(|relation| (relation, table.bytes.unwrap_or(0))))
-            .map(|(relation, bytes)| ((relation.schema.as_str(), relation.table.as_str()), bytes))
+            .filter(|item| item.kind == Kind::Table)
+            .map(|item| (qualified(item.schema.as_deref().unwrap_or_default(), &item.name), item.id))
             .collect();
-        load::make_post(sessions, self.items, self.owners, &|table: &Item| {
-            let name = (table.schema.as_deref().unwrap_or_default(), table.name.as_str());
-            bytes.get(&name).copied().unwrap_or(0)
-        })?;
+        let filled = filled.iter().filter_map(|table| Some(Filled { item: *by_name.get(&table.qualified)?, table }));
+        post::make(sessions, self.items, self.owners, &filled.collect::<Vec<_>>())?;
         let last: Vec<Item> =
             self.items.iter().filter(|item| mark.is_some() || !is_of_database(item.kind)).cloned().collect();
         if self.owners == Owners::Keep {
-            load::grant(&mut sessions[0], &last)?;
+            make::grant(&mut sessions[0], &last)?;
         }
         let session = &mut sessions[0];
         let is_comment = |item: &&Item| item.kind == Kind::DatabaseSetting && item.name == "comment";
         let (comment, rest): (Vec<&Item>, Vec<&Item>) =
             last.iter().filter(|item| item.section == Section::Last).partition(is_comment);
-        rest.iter().try_for_each(|item| load::make_one(session, item, self.owners))?;
+        rest.iter().try_for_each(|item| make::make_one(session, item, self.owners))?;
         let Some(mark) = mark else { return Ok(None) };
         // One transaction: at no instant is the database without its mark.
         session.execute("BEGIN")?;
-        comment.iter().try_for_each(|item| load::make_one(session, item, self.owners))?;
+        comment.iter().try_for_each(|item| make::make_one(session, item, self.owners))?;
         let comment = target::exchange_comment(session, mark)?;
         session.execute("COMMIT")?;
         Ok(comment)

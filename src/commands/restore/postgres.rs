@@ -15,7 +15,8 @@ use crate::commands::{Context, Source, command_line, layout, parse_source};
 use crate::engine::postgres::catalog::quote::{ident, qualified};
 use crate::engine::postgres::catalog::{self, Item, Kind, Section, data, sequences};
 use crate::engine::postgres::commit::commit;
-use crate::engine::postgres::load::{self, Owners};
+use crate::engine::postgres::load;
+use crate::engine::postgres::make::{self, Owners};
 use crate::engine::postgres::reading::RowSource;
 use crate::engine::postgres::replace::{self, Replacement};
 use crate::engine::postgres::selection::{Pattern, Selection};
@@ -285,7 +286,7 @@ impl Plan {
                 let cleared = Session::connect_to_settle(&self.params)
                     .and_then(|mut session| {
                         settings::pin(&mut session)?;
-                        load::unmake(&mut session, &self.items)
+                        make::unmake(&mut session, &self.items)
                     })
                     .and_then(|()| server.unmark(name, self.comment.as_deref()));
                 Err(match cleared {
@@ -330,7 +331,7 @@ impl Plan {
             .and_then(|_| {
                 let mut session = Session::connect(&new)?;
                 settings::pin(&mut session)?;
-                load::apply_settings(&mut session, &settings_now)
+                make::apply_settings(&mut session, &settings_now)
             })
             .and_then(|()| server.exchange(&scratch, &name, &aside, self.comment.as_deref(), args.disconnect));
         built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
@@ -414,7 +415,7 @@ impl Plan {
         session.execute(&format!("SET lock_timeout = {}", Duration::from_secs(args.lock_timeout).as_millis()))?;
         self.in_one_transaction(&mut session, report, |session| {
             let (items, attached_last) = self.items_of_tables(session)?;
-            load::make(session, &items, Section::Pre, self.owners)?;
+            make::make(session, &items, Section::Pre, self.owners)?;
             let copies: Vec<RowSource> = self.tables().iter().map(|table| RowSource::like(table)).collect();
             self.load_serially(session, &copies, false, context)?;
             for value in &self.facts.sequences {
@@ -427,10 +428,10 @@ impl Plan {
                     session.rows(&sequences::statement(value))?;
                 }
             }
-            load::make(session, &items, Section::Post, self.owners)?;
-            attached_last.iter().try_for_each(|item| load::make_one(session, item, self.owners))?;
+            make::make(session, &items, Section::Post, self.owners)?;
+            attached_last.iter().try_for_each(|item| make::make_one(session, item, self.owners))?;
             if self.owners == Owners::Keep {
-                load::grant(session, &items)?;
+                make::grant(session, &items)?;
             }
             self.tell_lost(session, &items)?;
             Ok(copies)

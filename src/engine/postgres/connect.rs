@@ -2,18 +2,20 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::net::IpAddr;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslNegotiation;
 use tokio_postgres::error::{DbError, SqlState};
-use tokio_postgres::{AsyncMessage, Client, Connection, SimpleQueryMessage, Socket};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, SimpleQueryMessage};
 
 use super::failure;
-use super::params::{Host, Params, Wanted};
+use super::params::{Host, Keepalives, Params, Wanted};
 use super::session::ServerAbout;
+use super::socket::{self, Address, Socket};
+use super::tap::{Messages, Rows, Tap};
 use super::tls::{Connector, SslMode, Stream};
 use crate::error::{Error, Result};
 
@@ -26,10 +28,47 @@ pub(super) struct Link {
     /// Reads and writes the socket; ends when the client is dropped or the connection is lost.
     pub(super) driver: JoinHandle<()>,
     pub(super) heard: Arc<Heard>,
-    /// For cancel requests, which are connections of their own.
-    pub(super) connector: Connector,
+    /// The rows that COPY gives.
+    pub(super) rows: Rows,
+    /// Where the server was found.
+    pub(super) place: Place,
     pub(super) about: ServerAbout,
     pub(super) pid: i32,
+}
+
+/// One address of a host, and how to speak to it.
+#[derive(Clone)]
+pub(super) struct Place {
+    host: Host,
+    address: Address,
+    keepalives: Keepalives,
+    connector: Connector,
+}
+
+impl Place {
+    async fn open(&self) -> io::Result<Socket> {
+        socket::open(&self.host, self.address, &self.keepalives).await
+    }
+
+    /// Asks the server to stop what it does for a connection; that is a connection of its own.
+    pub(super) async fn cancel(&self, token: CancelToken) -> std::result::Result<(), Unconnected> {
+        let socket = self.open().await.map_err(Unconnected::Socket)?;
+        token
+            .cancel_query_raw(socket, self.connector.handshake(&self.host.name, Rows::default()))
+            .await
+            .map_err(Unconnected::Server)
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unconnected {
+    /// There is no socket to anybody.
+    #[error("{0}")]
+    Socket(#[source] io::Error),
+    /// There was one, and what came of it was not what should.
+    #[error("{0}")]
+    Server(#[source] tokio_postgres::Error),
 }
 
 /// What came from the server without having been asked for.
@@ -61,7 +100,7 @@ impl Heard {
 }
 
 /// Drives a connection until it ends.
-async fn drive(mut connection: Connection<Socket, Stream<Socket>>, heard: Arc<Heard>) {
+async fn drive(mut connection: Connection<Tap<Socket>, Stream<Tap<Socket>>>, heard: Arc<Heard>) {
     loop {
         match poll_fn(|cx| connection.poll_message(cx)).await {
             Some(Ok(AsyncMessage::Notice(notice))) => heard.notice(&notice),
@@ -123,20 +162,23 @@ fn order<T>(items: &[T], random: bool) -> Result<Vec<&T>> {
     Ok(ordered)
 }
 
-/// The addresses of a host; one None for a socket.
-async fn addresses(params: &Params, host: &Host) -> Result<Vec<Option<IpAddr>>> {
-    if host.is_socket() || host.address.is_some() {
-        return Ok(vec![host.address]);
+/// The addresses of a host.
+async fn addresses(params: &Params, host: &Host) -> Result<Vec<Address>> {
+    if host.is_socket() {
+        return Ok(vec![Address::Folder]);
+    }
+    if let Some(address) = host.address {
+        return Ok(vec![Address::Tcp(address)]);
     }
     let found = match bounded(params.connect_timeout, tokio::net::lookup_host((host.name.as_str(), host.port))).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => return Err(failure::unknown_host(params, host, error)),
         Err(bound) => return Err(failure::no_answer(params, host, bound)),
     };
-    let mut addresses: Vec<Option<IpAddr>> = Vec::new();
-    for address in found {
-        if !addresses.contains(&Some(address.ip())) {
-            addresses.push(Some(address.ip()));
+    let mut addresses: Vec<Address> = Vec::new();
+    for address in found.map(|found| Address::Tcp(found.ip())) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
         }
     }
     Ok(addresses)
@@ -172,20 +214,22 @@ fn ways(mode: SslMode, host: &Host) -> &'static [tokio_postgres::config::SslMode
 async fn reach(
     params: &Params,
     host: &Host,
-    address: Option<IpAddr>,
+    address: Address,
     connector: &Connector,
     wanted: Wanted,
 ) -> Result<Link, (Vec<Error>, End)> {
     let mut failures = Vec::new();
     let password = params.password_for(host);
-    let mut config = config(params, host, address);
+    let mut config = config(params);
+    let (host_of_place, keepalives, connector) = (host.clone(), params.keepalives, connector.clone());
+    let place = Place { host: host_of_place, address, keepalives, connector };
     if let Some((password, _)) = &password {
         config.password(password.expose());
     }
     let mut end = End::NextHost;
     for way in ways(params.tls.mode, host) {
         config.ssl_mode(*way);
-        match bounded(params.connect_timeout, log_in(&config, connector, host)).await {
+        match bounded(params.connect_timeout, log_in(&config, *way, &place, params.tls.direct)).await {
             Ok(Ok(link)) => {
                 check_version(&link.about, params, host).map_err(|error| (vec![error], End::Stop))?;
                 return match unwanted(wanted, &link.about) {
@@ -197,7 +241,12 @@ async fn reach(
                     }
                 };
             }
-            Ok(Err(error)) => {
+            Ok(Err(Unconnected::Socket(error))) => {
+                failures.push(failure::no_socket(&error, params, host));
+                end = End::NextHost;
+                break;
+            }
+            Ok(Err(Unconnected::Server(error))) => {
                 let from = password.as_ref().map(|(_, from)| from.as_str());
                 failures.push(failure::connecting(&error, params, host, from));
                 let login_refused = error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
@@ -217,32 +266,16 @@ async fn reach(
     Err((failures, end))
 }
 
-/// The library's configuration for one address, without password and TLS.
-fn config(params: &Params, host: &Host, address: Option<IpAddr>) -> tokio_postgres::Config {
+/// The library's configuration for a login, without password and TLS.
+fn config(params: &Params) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
     config
-        .host(&host.name)
-        .port(host.port)
         .user(&params.user)
         .dbname(&params.database)
         .application_name(&params.application_name)
-        .channel_binding(params.channel_binding)
-        .keepalives(params.keepalives.on)
-        .keepalives_idle(params.keepalives.idle);
-    if let Some(address) = address {
-        config.hostaddr(address);
-    }
+        .channel_binding(params.channel_binding);
     if let Some(options) = &params.options {
         config.options(options);
-    }
-    if let Some(interval) = params.keepalives.interval {
-        config.keepalives_interval(interval);
-    }
-    if let Some(count) = params.keepalives.count {
-        config.keepalives_retries(count);
-    }
-    if let Some(user_timeout) = params.keepalives.user_timeout {
-        config.tcp_user_timeout(user_timeout);
     }
     if params.tls.direct {
         config.ssl_negotiation(SslNegotiation::Direct);
@@ -253,10 +286,21 @@ fn config(params: &Params, host: &Host, address: Option<IpAddr>) -> tokio_postgr
 /// Logs in, and asks the server what it is.
 async fn log_in(
     config: &tokio_postgres::Config,
-    connector: &Connector,
-    host: &Host,
-) -> Result<Link, tokio_postgres::Error> {
-    let (client, connection) = config.connect(connector.clone()).await?;
+    way: tokio_postgres::config::SslMode,
+    place: &Place,
+    direct: bool,
+) -> std::result::Result<Link, Unconnected> {
+    use tokio_postgres::config::SslMode as Way;
+    let socket = place.open().await.map_err(Unconnected::Socket)?;
+    let rows = Rows::default();
+    let messages = match way {
+        Way::Disable => Messages::FromStart,
+        _ if direct => Messages::Nowhere,
+        _ => Messages::AfterRefusal,
+    };
+    let handshake = place.connector.handshake(&place.host.name, rows.clone());
+    let connected = config.connect_raw(Tap::new(socket, messages, rows.clone()), handshake).await;
+    let (client, connection) = connected.map_err(Unconnected::Server)?;
     let heard = Arc::new(Heard::default());
     let driver = tokio::spawn(drive(connection, Arc::clone(&heard)));
     // A role or database may allow a statement less time than the next one takes; this one takes next to none.
@@ -264,7 +308,7 @@ async fn log_in(
         match client.simple_query("SET statement_timeout = 0").await {
             Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => {}
             done => {
-                done?;
+                done.map_err(Unconnected::Server)?;
                 break;
             }
         }
@@ -276,7 +320,8 @@ async fn log_in(
                     pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_encoding'),
                     pg_catalog.current_setting('transaction_read_only')",
         )
-        .await?;
+        .await
+        .map_err(Unconnected::Server)?;
     let row = messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
@@ -286,8 +331,8 @@ async fn log_in(
     let about = ServerAbout {
         version_num,
         version: format!("{}.{}", version_num / 10000, version_num % 10000),
-        host: host.name.clone(),
-        port: host.port,
+        host: place.host.name.clone(),
+        port: place.host.port,
         database: text(2),
         user: text(3),
         is_superuser: text(4) == "on",
@@ -295,7 +340,8 @@ async fn log_in(
         server_encoding: text(6),
         read_only: text(7) == "on",
     };
-    Ok(Link { client, driver, heard, connector: connector.clone(), about, pid: text(1).parse().unwrap_or(0) })
+    let pid = text(1).parse().unwrap_or(0);
+    Ok(Link { client, driver, heard, rows, place: place.clone(), about, pid })
 }
 
 /// Refuses servers that are too old, and says so where one is newer than any that was tried.

@@ -171,7 +171,27 @@ pub(super) fn connecting(
         return Error::unreachable(format!("{place} does not tie the login to its certificate"))
             .hint("channel_binding=require needs TLS and a password kept as scram-sha-256; leave it out otherwise");
     }
-    let hint = match io_error(error).map(io::Error::kind) {
+    let mut texts = words(error);
+    // Its own "error connecting to server" says nothing new.
+    if texts.len() > 1 {
+        texts.remove(0);
+    }
+    caused(cannot().hint(socket_hint(io_error(error), host)), chain(texts, None))
+}
+
+/// There is no connection to a host at all; it is [`Kind::Unreachable`].
+pub(super) fn no_socket(error: &io::Error, params: &Params, host: &Host) -> Error {
+    let place = params.shown_at(std::slice::from_ref(host));
+    let error_hint = socket_hint(Some(error), host);
+    caused(
+        Error::unreachable(format!("cannot connect to {place}")).hint(error_hint),
+        chain(vec![error.to_string()], None),
+    )
+}
+
+/// What to do where a socket cannot be opened, or breaks before it was of use.
+fn socket_hint(error: Option<&io::Error>, host: &Host) -> String {
+    match error.map(io::Error::kind) {
         Some(io::ErrorKind::NotFound) if host.is_socket() => format!(
             "there is no socket {}/.s.PGSQL.{}: is the server running, and is its socket in that folder?",
             host.name, host.port
@@ -186,13 +206,7 @@ pub(super) fn connecting(
             "is it a PostgreSQL server that listens there? its log may say why it hung up".to_owned()
         }
         _ => "are host and port right, and is the server running?".to_owned(),
-    };
-    let mut texts = words(error);
-    // Its own "error connecting to server" says nothing new.
-    if texts.len() > 1 {
-        texts.remove(0);
     }
-    caused(cannot().hint(hint), chain(texts, None))
 }
 
 /// Why the server did not let us in.

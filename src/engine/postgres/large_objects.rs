@@ -1,6 +1,6 @@
 //! Large objects: read and written by `lo_get` and `lo_put`, which any role may that may use the object.
 
-use super::rows::{Gatherer, RowSum};
+use super::rows::{Gatherer, RowSum, Spare};
 use super::session::Session;
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -56,28 +56,27 @@ pub fn read(
     objects: &mut LargeObjects,
     sink: &mut dyn FnMut(Vec<u8>) -> Result<()>,
 ) -> Result<()> {
-    let mut gatherer = Gatherer::default();
+    let spare = Spare::default();
+    let mut gatherer = Gatherer::new(&spare);
+    let (mut buffer, mut rows) = (gatherer.buffer(), 0);
     for oid in &objects.oids {
         let mut start = 0;
         loop {
             interrupt::check()?;
             let sql =
                 format!("COPY (SELECT {oid}, {start}, pg_catalog.lo_get({oid}, {start}, {CHUNK_BYTES})) TO STDOUT");
-            let mut full = None;
-            let mut content = 0;
-            session
-                .copy_out(&sql, |row| {
-                    // Two hexadecimal digits a byte, after the last tab and `\\x`, before the line break.
-                    let value = row.iter().rposition(|byte| *byte == b'\t').map_or(0, |tab| tab + 1);
-                    content = (row.len().saturating_sub(value + 4) / 2) as u64;
-                    if content > 0 || start == 0 {
-                        full = gatherer.add(row);
-                    }
-                    Ok(())
-                })
+            let (row, told_rows) = session
+                .copy_out(&sql, Vec::new(), |_| Ok(()))
                 .map_err(|error: Error| error.context(format!("cannot read the large object {oid}")))?;
-            if let Some(piece) = full {
-                sink(piece)?;
+            // Two hexadecimal digits a byte, after the last tab and `\\x`, before the line break.
+            let value = row.iter().rposition(|byte| *byte == b'\t').map_or(0, |tab| tab + 1);
+            let content = (row.len().saturating_sub(value + 4) / 2) as u64;
+            if content > 0 || start == 0 {
+                buffer.extend_from_slice(&row);
+                rows += told_rows;
+                if let Some(piece) = gatherer.gather(&mut buffer) {
+                    sink(piece)?;
+                }
             }
             if content < CHUNK_BYTES {
                 break;
@@ -85,7 +84,7 @@ pub fn read(
             start += CHUNK_BYTES;
         }
     }
-    if let Some(piece) = gatherer.finish()? {
+    if let Some(piece) = gatherer.finish(buffer, rows)? {
         sink(piece)?;
     }
     objects.sum = gatherer.sum;

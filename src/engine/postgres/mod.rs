@@ -4,7 +4,8 @@
 //! - [`catalog`] reads the whole schema as SQL that makes it again.
 //! - [`reading`] holds one instant open and reads [`rows`] by COPY; [`snapshot`] is all that is saved of it,
 //!   [`large_objects`] included; [`script`] is how to load it by hand.
-//! - [`target`] makes, marks and exchanges databases, [`load`] fills them; [`replace`] gives tables other rows in place.
+//! - [`target`] makes, marks and exchanges databases, [`make`] makes what is in them, [`load`] fills it, [`post`] makes
+//!   indexes and keys; [`replace`] gives tables other rows in place.
 
 pub mod catalog;
 mod certificate;
@@ -14,8 +15,10 @@ mod conninfo;
 mod failure;
 pub mod large_objects;
 pub mod load;
+pub mod make;
 pub mod params;
 mod passfile;
+pub mod post;
 pub mod reading;
 pub mod replace;
 pub mod rows;
@@ -25,6 +28,8 @@ mod service;
 pub mod session;
 pub mod settings;
 pub mod snapshot;
+mod socket;
+mod tap;
 pub mod target;
 mod tls;
 

@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use super::catalog::data::TableData;
 use super::catalog::quote::{ident, qualified};
 use super::params::Params;
-use super::rows::{Gatherer, RowSum};
+use super::rows::{Gatherer, RowSum, Spare};
 use super::session::{Session, as_many_as_let_in, is_null_answer, sqlstate};
 use super::settings;
 use crate::error::{Error, Result, one_line};
@@ -125,19 +125,16 @@ impl RowSource {
 
     /// Reads and sums its rows on one session.
     pub fn sum(&self, session: &mut Session) -> Result<RowSum> {
-        let mut sum = RowSum::default();
-        let mut rest: Vec<u8> = Vec::new();
-        session.copy_out(&self.copy_out(None), |bytes| {
-            if rest.is_empty() {
-                rest.extend_from_slice(sum.add(bytes));
-            } else {
-                rest.extend_from_slice(bytes);
-                let whole = std::mem::take(&mut rest);
-                rest.extend_from_slice(sum.add(&whole));
+        let spare = Spare::default();
+        let mut gatherer = Gatherer::new(&spare);
+        let (rest, told_rows) = session.copy_out(&self.copy_out(None), gatherer.buffer(), |buffer| {
+            if let Some(piece) = gatherer.gather(buffer) {
+                spare.put(piece);
             }
             Ok(())
         })?;
-        Ok(sum)
+        gatherer.finish(rest, told_rows)?;
+        Ok(gatherer.sum)
     }
 }
 
@@ -210,7 +207,7 @@ impl Reading {
     /// Reads all rows of all tables on all sessions; `sink` gets them piece by piece, of different tables in any order.
     ///
     /// Memory: per session one piece being filled, one waiting; a piece is [`PIECE_BYTES`](super::rows::PIECE_BYTES) and a row.
-    pub fn read(&mut self, tables: &mut [RowSource], sink: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
+    pub fn read(&mut self, tables: &mut [RowSource], sink: &mut dyn FnMut(&Piece) -> Result<()>) -> Result<()> {
         let parts = self.parts(tables)?;
         let jobs = self.jobs.min(parts.len()).max(1);
         let others = as_many_as_let_in(jobs - 1, || self.join())?;
@@ -220,6 +217,7 @@ impl Reading {
             left: Mutex::new(VecDeque::new()),
             others: AtomicUsize::new(others.len()),
             has_failed: AtomicBool::new(false),
+            spare: Spare::default(),
         };
         let (sources, main) = (&*tables, &mut self.session);
         let (sender, receiver) = sync_channel::<Piece>(jobs);
@@ -239,8 +237,9 @@ impl Reading {
             let mut sunk = started;
             for piece in &receiver {
                 if sunk.is_ok() {
-                    sunk = sink(piece);
+                    sunk = sink(&piece);
                 }
+                queue.spare.put(piece.rows);
                 if sunk.is_err() {
                     break;
                 }
@@ -286,25 +285,36 @@ impl Reading {
         Ok(session)
     }
 
-    /// The work, largest first; a table that is much of the whole is cut, so that no session is left with it alone.
+    /// The work, largest first. A table is cut only where one session would be left with it while the others have
+    /// nothing to do: to read by ranges costs the server a tenth more, and its cache is emptied for it.
     fn parts(&mut self, tables: &[RowSource]) -> Result<Vec<Part>> {
         let total: u64 = tables.iter().map(|table| table.bytes).sum();
-        let can_split = self.jobs > 1 && self.session.version() >= TID_RANGE_VERSION;
-        let most = (total / (self.jobs as u64 * 6)).max(SPLIT_BYTES);
-        let mut parts = Vec::new();
+        let jobs = self.jobs as u64;
+        let step_bytes = (total / (jobs * 6)).max(SPLIT_BYTES);
+        let is_cut_well =
+            |pieces: u64, table: &RowSource| pieces > 1 && table.condition.is_none() && !table.columns.is_empty();
+        let mut parts: Vec<(u64, Part)> = Vec::new();
         for (index, table) in tables.iter().enumerate() {
-            let pieces = table.bytes.div_ceil(most).min(table.pages);
-            let may_split = can_split && pieces > 1 && table.condition.is_none() && !table.columns.is_empty();
-            if !may_split || !self.lock_indexes(table)? {
-                parts.push((table.bytes, Part { table: index, pages: None }));
-                continue;
-            }
-            let step = table.pages.div_ceil(pieces);
-            let mut first = 0;
-            while first < table.pages {
-                let end = if first + step < table.pages { Some(first + step) } else { None };
-                parts.push((table.bytes / pieces, Part { table: index, pages: Some((first, end)) }));
-                first += step;
+            parts.push((table.bytes, Part { table: index, pages: None }));
+        }
+        parts.sort_by_key(|part| std::cmp::Reverse(part.0));
+        if jobs > 1 && self.session.version() >= TID_RANGE_VERSION {
+            let mut next = 0;
+            while next < parts.len() && busiest(&parts, self.jobs) > total / jobs + step_bytes {
+                let index = parts[next].1.table;
+                let table = &tables[index];
+                let pieces = table.bytes.div_ceil(step_bytes).min(table.pages);
+                if !is_cut_well(pieces, table) || !self.lock_indexes(table)? {
+                    next += 1;
+                    continue;
+                }
+                parts.remove(next);
+                let step = table.pages.div_ceil(pieces);
+                let cuts = (0..table.pages).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+                parts.extend(cuts.map(|first| {
+                    let end = (first + step < table.pages).then_some(first + step);
+                    (table.bytes / pieces, Part { table: index, pages: Some((first, end)) })
+                }));
             }
         }
         parts.sort_by_key(|part| std::cmp::Reverse(part.0));
@@ -317,6 +327,19 @@ impl Reading {
     fn lock_indexes(&mut self, table: &RowSource) -> Result<bool> {
         try_in_savepoint(&mut self.session, &format!("EXPLAIN SELECT FROM ONLY {}", table.qualified))
     }
+}
+
+/// The bytes of the session that gets most, where each takes the largest part that is left when it is free.
+fn busiest(parts: &[(u64, Part)], jobs: usize) -> u64 {
+    let mut sizes: Vec<u64> = parts.iter().map(|(bytes, _)| *bytes).collect();
+    sizes.sort_unstable_by_key(|bytes| std::cmp::Reverse(*bytes));
+    let mut loads = vec![0; jobs];
+    for bytes in sizes {
+        if let Some(load) = loads.iter_mut().min() {
+            *load += bytes;
+        }
+    }
+    loads.into_iter().max().unwrap_or(0)
 }
 
 const HUNG_UP: &str = "the archive's writer has stopped";
@@ -335,6 +358,8 @@ struct Queue {
     others: AtomicUsize,
     /// Set when one could not do its part: then nothing comes of the work of all others.
     has_failed: AtomicBool,
+    /// Buffers that were used.
+    spare: Spare,
 }
 
 /// Which session reads.
@@ -392,7 +417,7 @@ impl Start<'_> {
             // and it waits for the session that holds the locks. That one needs not ask again.
             let lock = format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE NOWAIT", table.qualified);
             let sum = if is_main || try_in_savepoint(session, &lock)? {
-                copy(session, &part, table, sender, &queue.has_failed, !is_main)
+                copy(session, &part, table, sender, queue, !is_main)
                     .map_err(|error| error.context(format!("cannot read the table {}", one_line(&table.qualified))))?
             } else {
                 None
@@ -429,12 +454,12 @@ fn copy(
     part: &Part,
     table: &RowSource,
     sender: &SyncSender<Piece>,
-    has_failed: &AtomicBool,
+    queue: &Queue,
     may_be_locked: bool,
 ) -> Result<Option<RowSum>> {
-    let mut gatherer = Gatherer::default();
+    let mut gatherer = Gatherer::new(&queue.spare);
     let send = |rows: Vec<u8>| {
-        if has_failed.load(Ordering::Acquire) {
+        if queue.has_failed.load(Ordering::Acquire) {
             return Err(Error::failed(HUNG_UP));
         }
         // Cut where rows end, a piece has no half letters.
@@ -444,21 +469,22 @@ fn copy(
     if may_be_locked {
         session.execute("SAVEPOINT before_rows")?;
     }
-    let copied = session.copy_out(&table.copy_out(part.pages), |bytes| match gatherer.add(bytes) {
-        Some(rows) => send(rows),
-        None => Ok(()),
-    });
-    match copied {
+    let copied =
+        session.copy_out(&table.copy_out(part.pages), gatherer.buffer(), |buffer| match gatherer.gather(buffer) {
+            Some(rows) => send(rows),
+            None => Ok(()),
+        });
+    let (rest, told_rows) = match copied {
         // A query is planned, and its locks are taken, before its first row.
         Err(error) if may_be_locked && is_locked(&error) && gatherer.sum == RowSum::default() => {
             return session.execute("ROLLBACK TO SAVEPOINT before_rows").map(|()| None);
         }
         copied => copied?,
-    }
+    };
     if may_be_locked {
         session.execute("RELEASE SAVEPOINT before_rows")?;
     }
-    if let Some(rows) = gatherer.finish()? {
+    if let Some(rows) = gatherer.finish(rest, told_rows)? {
         send(rows)?;
     }
     Ok(Some(gatherer.sum))

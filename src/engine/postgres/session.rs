@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -12,11 +13,11 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
 
-use super::connect::{self, Heard, Link};
+use super::connect::{self, Heard, Link, Place};
 use super::failure;
 pub use super::failure::sqlstate;
 use super::params::Params;
-use super::tls::Connector;
+use super::tap::Rows;
 use crate::error::{Error, Result};
 use crate::interrupt;
 
@@ -35,8 +36,13 @@ const SHORT_GOODBYE: Duration = Duration::from_millis(100);
 /// How long clearing up may go on after Ctrl-C.
 const CLEARING: Duration = Duration::from_millis(1000);
 
-/// How many messages of a COPY are taken from the connection in one go.
-const BATCH: usize = 1024;
+/// Where so little came of a COPY, we are ahead of the server. It would wake us for every 8 KiB that it sends, which costs
+/// both sides more than the bytes do; so we sleep while the socket takes in some more (it has room for 200 KiB and more).
+const FEW_BYTES: usize = 96 * 1024;
+const NAP: Duration = Duration::from_micros(300);
+
+/// A COPY that has given no more than this may be at its end.
+const NAP_FROM_BYTES: u64 = 1 << 20;
 
 /// How many bytes of a COPY are handed to the connection in one go.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -49,7 +55,8 @@ pub struct Session {
     client: Client,
     driver: Driver,
     heard: Arc<Heard>,
-    connector: Connector,
+    rows: Rows,
+    found_at: Place,
     about: ServerAbout,
     pid: i32,
     /// For messages; without a password.
@@ -136,7 +143,7 @@ impl Session {
             .map_err(|error| Error::failed("cannot start the network runtime").because(error))?;
         let mut driver = Driver { runtime: Some(runtime), task: None };
         let link = driver.runtime().block_on(heed(connect::connect(params), heeds)).flatten()?;
-        let Link { client, driver: task, heard, connector, about, pid } = link;
+        let Link { client, driver: task, heard, rows, place: found_at, about, pid } = link;
         driver.task = Some(task);
         let place = params.shown();
         tracing::info!(
@@ -148,7 +155,7 @@ impl Session {
             about.user,
             if about.is_superuser { " (a superuser)" } else { "" },
         );
-        Ok(Session { client, driver, heard, connector, about, pid, place, heeds })
+        Ok(Session { client, driver, heard, rows, found_at, about, pid, place, heeds })
     }
 
     /// From now on a signal that asks to stop does not end a wait at once, only one that lasts for a second longer;
@@ -219,28 +226,45 @@ impl Session {
         }
     }
 
-    /// Runs a `COPY ... TO STDOUT`, giving every message (in text form: one row with its newline) to `sink`.
+    /// Runs a `COPY ... TO STDOUT` into `buffer`, which is given back with what is left in it, and with how many rows
+    /// there were by the server's count.
     ///
-    /// Where `sink` fails, the server is told to stop.
-    pub fn copy_out(&mut self, sql: &str, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    /// Whenever something has come, `sink` sees the buffer and may take from it, all or its beginning; what comes next is
+    /// added to what it leaves. Where it fails, the server is told to stop.
+    pub fn copy_out(
+        &mut self,
+        sql: &str,
+        buffer: Vec<u8>,
+        mut sink: impl FnMut(&mut Vec<u8>) -> Result<()>,
+    ) -> Result<(Vec<u8>, u64)> {
+        self.rows.exchange(buffer);
         let stream = self.wait(self.client.copy_out(sql))?;
         let mut stream = pin!(stream);
-        let mut batch = Vec::with_capacity(BATCH);
+        let (mut bytes, mut has_ended) = (0, false);
         loop {
+            let told = self.wait(next_rows(stream.as_mut(), &mut has_ended, &self.rows))?;
+            if let Some(rows) = told {
+                return Ok((self.rows.exchange(Vec::new()), rows));
+            }
             // The sink is called between the waits, so that it may wait on its own, for another session say.
-            let more = self.wait(next_batch(stream.as_mut(), &mut batch))?;
-            let done = interrupt::check().and_then(|()| batch.drain(..).try_for_each(|bytes: Bytes| sink(&bytes)));
-            if let Err(error) = done {
-                if more {
+            match interrupt::check().and_then(|()| self.rows.look(&mut sink)) {
+                Ok(new_bytes) => {
+                    bytes += new_bytes as u64;
+                    if new_bytes < FEW_BYTES && bytes > NAP_FROM_BYTES {
+                        thread::sleep(NAP);
+                    }
+                }
+                Err(error) => {
                     self.cancel();
                     // Reads on to the end, so that a late cancel does not hit the next statement.
-                    let rest = async { while let Ok(true) = next_batch(stream.as_mut(), &mut Vec::new()).await {} };
+                    let rest = async {
+                        while let Ok(None) = next_rows(stream.as_mut(), &mut has_ended, &self.rows).await {
+                            self.rows.exchange(Vec::new());
+                        }
+                    };
                     let _ = self.driver.runtime().block_on(async { tokio::time::timeout(CANCEL, rest).await });
+                    return Err(error);
                 }
-                return Err(error);
-            }
-            if !more {
-                return Ok(());
             }
         }
     }
@@ -273,7 +297,7 @@ impl Session {
     /// Asks the server to stop what it is doing for this connection; it may be too late for that.
     fn cancel(&self) {
         let token = self.client.cancel_token();
-        let asked = async { tokio::time::timeout(CANCEL, token.cancel_query(self.connector.clone())).await };
+        let asked = async { tokio::time::timeout(CANCEL, self.found_at.cancel(token)).await };
         match self.driver.runtime().block_on(asked) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!("{} could not be asked to stop: {error}", self.place),
@@ -338,22 +362,37 @@ async fn heed<T>(work: impl Future<Output = T>, at_once: bool) -> Result<T> {
     }
 }
 
-/// Takes what is there of a COPY, at least one message; false when it has ended.
-async fn next_batch(
+/// Waits for rows of a COPY; when it has ended, the number of them by the server's count.
+///
+/// `has_ended` says whether the library's own stream has come to its end, behind which only that number is to come.
+async fn next_rows(
     mut stream: Pin<&mut CopyOutStream>,
-    batch: &mut Vec<Bytes>,
-) -> Result<bool, tokio_postgres::Error> {
+    has_ended: &mut bool,
+    rows: &Rows,
+) -> Result<Option<u64>, tokio_postgres::Error> {
     poll_fn(|cx| {
-        while batch.len() < BATCH {
-            match stream.as_mut().poll_next(cx) {
-                Poll::Ready(Some(Ok(bytes))) => batch.push(bytes),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
-                Poll::Ready(None) => return Poll::Ready(Ok(false)),
-                Poll::Pending if batch.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
+        // What ends the COPY comes after its rows, and by another way: it is looked for first.
+        let ended = match stream.as_mut().poll_next(cx) {
+            Poll::Ready(None) => {
+                *has_ended = true;
+                // Asked once more, so that it wakes us for a failure.
+                stream.as_mut().poll_next(cx)
             }
+            polled => polled,
+        };
+        if rows.have_come(cx) {
+            return Poll::Ready(Ok(None));
         }
-        Poll::Ready(Ok(true))
+        match ended {
+            // Behind the end the library expects nothing, not even the number that was waited for.
+            Poll::Ready(Some(Err(error))) if !*has_ended || error.as_db_error().is_some() || error.is_closed() => {
+                Poll::Ready(Err(error))
+            }
+            _ => match rows.told(cx) {
+                Some(told) if *has_ended => Poll::Ready(Ok(Some(told))),
+                _ => Poll::Pending,
+            },
+        }
     })
     .await
 }

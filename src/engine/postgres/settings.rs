@@ -29,6 +29,8 @@ const PINNED: &[&str] = &[
     "transform_null_equals = off",
     "default_tablespace = ''",
     "default_table_access_method = 'heap'",
+    // What is planned here is read once: compiling it takes longer than it saves.
+    "jit = off",
     "lock_timeout = '60s'",
     "client_min_messages = 'warning'",
 ];

@@ -83,7 +83,7 @@ impl Snapshot {
     }
 
     /// Reads all rows of all tables; see [`Reading::read`].
-    pub fn read_rows(&mut self, sink: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
+    pub fn read_rows(&mut self, sink: &mut dyn FnMut(&Piece) -> Result<()>) -> Result<()> {
         self.reading.read(&mut self.rows, sink)
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::quote::{ident, literal, qualified};
 use super::catalog::{self, Item, Kind as ItemKind};
-use super::load::Owners;
+use super::make::Owners;
 use super::params::Params;
 use super::session::Session;
 use super::settings;

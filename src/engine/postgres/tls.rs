@@ -18,9 +18,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublic
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
+use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::certificate::Certificate;
+use super::tap::{Messages, Rows, Tap};
 use crate::error::{Error, IoContext, Kind, Result};
 
 /// What `sslmode` asks for.
@@ -90,6 +91,14 @@ impl Connector {
         config.enable_sni = params.server_name;
         config.alpn_protocols = vec![b"postgresql".to_vec()];
         Ok(Connector(Arc::new(config)))
+    }
+
+    /// What agrees on TLS with one server; `rows` is where the rows of that connection go.
+    pub(super) fn handshake(&self, host: &str, rows: Rows) -> Handshake {
+        // A name that no certificate can have is told to no server, and matches none.
+        let nowhere = ServerName::IpAddress(std::net::Ipv6Addr::UNSPECIFIED.into());
+        let host = ServerName::try_from(host.to_owned()).unwrap_or(nowhere);
+        Handshake { config: Arc::clone(&self.0), host, rows }
     }
 
     /// One that reads no file and is never used: a Unix socket needs no TLS.
@@ -334,26 +343,11 @@ impl std::error::Error for HandshakeError {}
 pub(super) struct Handshake {
     config: Arc<ClientConfig>,
     host: ServerName<'static>,
+    rows: Rows,
 }
 
 /// A connection inside TLS.
-pub(super) struct Stream<S>(tokio_rustls::client::TlsStream<S>);
-
-impl<S> MakeTlsConnect<S> for Connector
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    type Stream = Stream<S>;
-    type TlsConnect = Handshake;
-    type Error = HandshakeError;
-
-    fn make_tls_connect(&mut self, host: &str) -> Result<Handshake, HandshakeError> {
-        // A name that no certificate can have is told to no server, and matches none.
-        let nowhere = ServerName::IpAddress(std::net::Ipv6Addr::UNSPECIFIED.into());
-        let host = ServerName::try_from(host.to_owned()).unwrap_or(nowhere);
-        Ok(Handshake { config: Arc::clone(&self.0), host })
-    }
-}
+pub(super) struct Stream<S>(Tap<tokio_rustls::client::TlsStream<S>>);
 
 impl<S> TlsConnect<S> for Handshake
 where
@@ -365,13 +359,17 @@ where
 
     fn connect(self, stream: S) -> Self::Future {
         let connecting = tokio_rustls::TlsConnector::from(self.config).connect(self.host, stream);
-        Box::pin(async move { connecting.await.map(Stream).map_err(HandshakeError) })
+        let rows = self.rows;
+        Box::pin(async move {
+            let stream = connecting.await.map_err(HandshakeError)?;
+            Ok(Stream(Tap::new(stream, Messages::FromStart, rows)))
+        })
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Stream<S> {
     fn channel_binding(&self) -> ChannelBinding {
-        let (_, session) = self.0.get_ref();
+        let (_, session) = self.0.get_ref().get_ref();
         let own = session.peer_certificates().and_then(<[_]>::first);
         match own.and_then(|own| Certificate::read(own)?.end_point_hash()) {
             Some(hash) => ChannelBinding::tls_server_end_point(hash),
