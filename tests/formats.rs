@@ -17,7 +17,7 @@ use craft::{CODECS, Codec, sha256};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Map, Value, json};
-use support::{Sandbox, open};
+use support::{Sandbox, copy_folder, open};
 
 // --- an independent reader
 
@@ -339,20 +339,8 @@ fn sample(codec: Codec) -> (Vec<u8>, Vec<u8>, String) {
 /// A sandbox with a copy of a sample store as `backups`.
 fn sample_store(codec: Codec) -> Sandbox {
     let sandbox = Sandbox::new();
-    copy(&samples().join(codec.name()), &sandbox.path("backups"));
+    copy_folder(&samples().join(codec.name()), &sandbox.path("backups"));
     sandbox
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::write(target, fs::read(entry.path()).unwrap()).unwrap();
-        }
-    }
 }
 
 /// A small database of all that is odd.
@@ -436,7 +424,7 @@ fn make_the_samples() {
             json!({"id": document["snapshots"][0]["id"], "schema_digest": schema, "tables": tables}),
         );
         fs::create_dir_all(samples()).unwrap();
-        copy(&sandbox.path("backups"), &samples().join(codec.name()));
+        copy_folder(&sandbox.path("backups"), &samples().join(codec.name()));
     }
     fs::write(samples().join("expected.json"), serde_json::to_vec_pretty(&expected).unwrap()).unwrap();
 }

@@ -8,6 +8,7 @@ use super::restore::drill_postgres;
 use super::verify::{Outcome, VerifyReport, keep_proof};
 use super::{Context, NarrowArgs, Problem, fetch};
 use crate::catalog::ProofLevel;
+use crate::engine::postgres::make::Owners;
 use crate::engine::sqlite::image;
 use crate::error::{Error, Kind, Result};
 
@@ -23,6 +24,9 @@ pub struct DrillArgs {
     /// PostgreSQL: the server to make the scratch database on; by default the one the snapshot came from
     #[arg(long, value_name = "URL")]
     pub to: Option<String>,
+    /// PostgreSQL: leave owners and grants out, for a server that lacks the roles
+    #[arg(long)]
+    pub no_owner: bool,
 }
 
 /// Runs the command.
@@ -31,15 +35,18 @@ pub fn run(args: &DrillArgs, context: &Context) -> Result<VerifyReport> {
     let listed = catalog.find(&args.snapshot, &(&args.narrow).into())?;
     let clock = Instant::now();
     let mut different = None;
+    let owners = if args.no_owner { Owners::Leave } else { Owners::Keep };
     let mut restore = || {
         let opened = fetch::open(&catalog, &listed.id, context)?;
         if opened.manifest.postgres.is_some() {
-            different = drill_postgres(&opened, args.to.as_deref(), context)?;
+            different = drill_postgres(&opened, args.to.as_deref(), owners, context)?;
             return Ok(());
         }
-        if args.to.is_some() {
-            return Err(Error::usage("--to names a server, and the snapshot is of an SQLite database")
-                .hint("it is drilled in a scratch file: --scratch names the folder"));
+        if args.to.is_some() || args.no_owner {
+            return Err(Error::usage(
+                "--to and --no-owner go with a server, and the snapshot is of an SQLite database",
+            )
+            .hint("it is drilled in a scratch file: --scratch names the folder"));
         }
         // The folder is marked as this process's own, and cleared after it should it die.
         let scratch = context.scratch.folder(opened.manifest.raw_bytes)?;

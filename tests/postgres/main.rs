@@ -6,11 +6,14 @@ mod support;
 
 mod helpers;
 
+mod big;
 mod by_hand;
 mod done_when;
 mod drill;
 mod dropped;
 mod extension;
+mod fill;
+mod formats;
 mod look;
 mod replace;
 mod roles_and_names;

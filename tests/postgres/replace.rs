@@ -56,6 +56,33 @@ fn replace_gives_exactly_the_saved_rows_and_undo_takes_them_back() {
 }
 
 #[test]
+fn a_sequence_that_only_a_default_draws_from_is_moved_with_its_table_and_never_back() {
+    each_server(|server| {
+        let place = Place::new(server);
+        let database = server.create_database("drawn");
+        database.psql(
+            "CREATE SEQUENCE shared; CREATE SEQUENCE unused;
+             CREATE TABLE a (id bigint DEFAULT nextval('shared'), what text);
+             CREATE TABLE b (id bigint, what text);
+             INSERT INTO a (what) SELECT 'row' FROM generate_series(1, 50); SELECT nextval('unused')",
+        );
+        let id = place.snapshot(&database, &[]);
+        let replace = ["restore", &id, "--replace", "--table", "a", "--to", &database.url()];
+        database.psql("TRUNCATE a; SELECT setval('shared', 3), setval('unused', 9)");
+        place.ok(&replace);
+        assert_eq!(database.value("SELECT nextval('shared')"), "51", "PostgreSQL {}", server.version);
+        assert_eq!(database.value("SELECT nextval('unused')"), "10");
+        database.psql("SELECT setval('shared', 1000)");
+        place.ok(&replace);
+        assert_eq!(database.value("SELECT nextval('shared')"), "1001");
+        // Of a table that draws from none, none is moved.
+        database.psql("SELECT setval('shared', 5)");
+        place.ok(&["restore", &id, "--replace", "--table", "b", "--to", &database.url()]);
+        assert_eq!(database.value("SELECT nextval('shared')"), "6");
+    });
+}
+
+#[test]
 fn replace_of_some_tables_leaves_the_others() {
     each_server(|server| {
         let place = Place::new(server);

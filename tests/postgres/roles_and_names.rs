@@ -46,6 +46,23 @@ fn a_role_that_owns_its_database_can_do_everything() {
 }
 
 #[test]
+fn a_drill_goes_without_roles_that_the_server_lacks_where_that_is_asked_for() {
+    each_server(|server| {
+        let place = Place::new(server);
+        let role = format!("lifeboat_gone_{}_{}", std::process::id(), server.major);
+        let source = shop(server, "without_roles");
+        source.psql(format!("CREATE ROLE {role}; ALTER TABLE users OWNER TO {role}; GRANT SELECT ON orders TO {role}"));
+        let id = place.snapshot(&source, &[]);
+        source.psql(format!("REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}"));
+        let run = place.run(&["drill", &id]).code(1);
+        assert!(run.stderr().contains(&role), "{}", run.story());
+        assert_eq!(place.json(&["show", &id])["proof"], "none");
+        assert_eq!(place.json(&["drill", &id, "--no-owner"])["ok"], true);
+        assert_eq!(place.json(&["show", &id])["proof"], "drilled");
+    });
+}
+
+#[test]
 fn databases_with_odd_names() {
     each_server(|server| {
         let place = Place::new(server);

@@ -50,6 +50,25 @@ fn many_tables_come_back() {
     oldest_and_newest(|server| round_trip(server, "many", &["--compression", "zstd:1", "-j", "1"], &["-j", "2"]));
 }
 
+/// Its rows come first, since they are more: nothing it looks at is there yet.
+#[test]
+fn a_check_that_looks_at_another_table_comes_back() {
+    each_server(|server| {
+        let place = Place::new(server);
+        let source = server.create_database("looking");
+        source.psql(
+            "CREATE TABLE known (id integer PRIMARY KEY); INSERT INTO known SELECT generate_series(1, 10);
+             CREATE FUNCTION is_known(integer) RETURNS boolean LANGUAGE sql STABLE
+                 AS 'SELECT EXISTS (SELECT FROM public.known WHERE id = $1)';
+             CREATE TABLE a_checked (known integer CONSTRAINT must_be_known CHECK (is_known(known)), CHECK (known > 0));
+             INSERT INTO a_checked SELECT 1 + g % 10 FROM generate_series(1, 20000) AS g;
+             CREATE TABLE parent (known integer CHECK (is_known(known) OR known > 0)); CREATE TABLE child () INHERITS (parent);
+             INSERT INTO child VALUES (3)",
+        );
+        round_trip_of(place, source, &["-j", "1"], &["-j", "1"]);
+    });
+}
+
 #[test]
 fn odd_settings_come_back() {
     each_server(|server| round_trip(server, "odd_settings", &[], &[]));

@@ -307,3 +307,16 @@ pub fn real_database(name: &str) -> PathBuf {
     assert!(path.exists(), "{} is missing: run scripts/test, which fetches it", path.display());
     path
 }
+
+/// Copies a folder and all in it.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::write(target, std::fs::read(entry.path()).unwrap()).unwrap();
+        }
+    }
+}

@@ -169,6 +169,15 @@ impl Plan {
             .hint("restore what it has with --table, or all the same with --allow-partial"))
     }
 
+    /// A session that only looks, and waits for locks no longer than it may.
+    fn look(&self, args: &RestoreArgs) -> Result<Session> {
+        let mut session = Session::connect(&self.params)?;
+        settings::pin(&mut session)?;
+        session.execute(&format!("SET lock_timeout = {}", Duration::from_secs(args.lock_timeout).as_millis()))?;
+        session.execute("BEGIN READ ONLY")?;
+        Ok(session)
+    }
+
     /// Fails for what can be known to fail before anything is read or written.
     fn require_fit(&self, args: &RestoreArgs) -> Result<()> {
         if self.mode == Mode::Replace {
@@ -179,15 +188,11 @@ impl Plan {
                 ))
                 .hint("exchange the whole database with --swap, or name the tables to restore with --table"));
             }
-            let mut session = Session::connect(&self.params)?;
-            settings::pin(&mut session)?;
-            session.execute("BEGIN READ ONLY")?;
+            let mut session = self.look(args)?;
             replace::require_fit(&mut session, &self.tables(), args.table.is_empty())?;
         }
         if self.mode == Mode::Tables {
-            let mut session = Session::connect(&self.params)?;
-            settings::pin(&mut session)?;
-            session.execute("BEGIN READ ONLY")?;
+            let mut session = self.look(args)?;
             let live = data::tables(&mut session)?;
             let there: Vec<&str> = self
                 .tables()
@@ -206,6 +211,24 @@ impl Plan {
 
     fn tables(&self) -> Vec<&Table> {
         self.chosen.iter().map(|index| &self.opened.manifest.tables[*index]).collect()
+    }
+
+    /// Names what the database itself had, where the one that was filled keeps its own.
+    fn tell_settings_left(&self) {
+        let left: Vec<&str> = self
+            .items
+            .iter()
+            .filter(|item| is_of_database(item.kind) && item.name != "owner")
+            .map(|item| item.name.as_str())
+            .collect();
+        if !left.is_empty() {
+            tracing::warn!(
+                "{} keeps what it has of its own; the snapshot's {} was not set ('lifeboat extract --entry {}' shows it)",
+                one_line(self.params.database()),
+                one_line(&left.join(", ")),
+                layout::POST_DATA
+            );
+        }
     }
 
     /// The question to ask a person before anything is overwritten; None where nothing is.
@@ -281,7 +304,10 @@ impl Plan {
         let shown = one_line(&self.params.shown());
         server.mark(name, &Mark::new(target::FILL, &report.id, &context.host))?;
         match self.build(&self.params, None, report, context) {
-            Ok(_) => server.unmark(name, self.comment.as_deref()),
+            Ok(_) => {
+                self.tell_settings_left();
+                server.unmark(name, self.comment.as_deref())
+            }
             Err(error) => {
                 let cleared = Session::connect_to_settle(&self.params)
                     .and_then(|mut session| {
@@ -367,14 +393,12 @@ impl Plan {
         let whole = args.table.is_empty();
         let tables = self.tables();
         let lock_timeout = Duration::from_secs(args.lock_timeout);
-        let sequences: Vec<&SequenceValue> = self
-            .facts
-            .sequences
-            .iter()
-            .filter(|value| {
-                whole || value.table.as_ref().is_some_and(|owner| tables.iter().any(|table| table.name == *owner))
-            })
-            .collect();
+        let drawn_from = self.sequences_drawn_from(&tables);
+        let is_theirs = |value: &&SequenceValue| {
+            let owned = value.table.as_ref().is_some_and(|owner| tables.iter().any(|table| table.name == *owner));
+            whole || owned || drawn_from.contains(&(value.schema.as_str(), value.name.as_str()))
+        };
+        let sequences: Vec<&SequenceValue> = self.facts.sequences.iter().filter(is_theirs).collect();
         let mut replacement = Replacement::begin(&self.params, &tables, &sequences, whole, lock_timeout)?;
         if !args.no_safety {
             // Nobody can write to the tables any more: what is saved is what is overwritten.
@@ -406,6 +430,23 @@ impl Plan {
             (None, Some(undo)) => error.hint(format!("what was there before comes back with: {undo}")),
             _ => error,
         })
+    }
+
+    /// The sequences that the tables' defaults draw from, whoever owns them: schema and name.
+    fn sequences_drawn_from(&self, tables: &[&Table]) -> BTreeSet<(&str, &str)> {
+        let chosen: BTreeSet<(&str, &str)> = tables
+            .iter()
+            .filter_map(|table| table.relation.as_ref())
+            .map(|relation| (relation.schema.as_str(), relation.table.as_str()))
+            .collect();
+        let is_chosen = |item: &Item| {
+            item.kind == Kind::Table
+                && chosen.contains(&(item.schema.as_deref().unwrap_or_default(), item.name.as_str()))
+        };
+        let of_theirs = |item: &&Item| is_chosen(item) || item.table.is_some_and(|table| is_chosen(&self.items[table]));
+        let needed = self.items.iter().filter(of_theirs).flat_map(|item| &item.needs).map(|need| &self.items[*need]);
+        let sequences = needed.filter(|item| item.kind == Kind::Sequence);
+        sequences.map(|item| (item.schema.as_deref().unwrap_or_default(), item.name.as_str())).collect()
     }
 
     fn make_tables(&self, args: &RestoreArgs, report: &mut RestoreReport, context: &Context) -> Result<()> {
@@ -819,7 +860,12 @@ fn sql_command_in(params: &Params, database: &str, statements: &[String]) -> Str
 ///
 /// Other rows than were saved are no damage of the archive, every byte of which was hashed on the way: they are given back
 /// as what differs.
-pub(in crate::commands) fn drill(opened: &Opened, to: Option<&str>, context: &Context) -> Result<Option<Error>> {
+pub(in crate::commands) fn drill(
+    opened: &Opened,
+    to: Option<&str>,
+    owners: Owners,
+    context: &Context,
+) -> Result<Option<Error>> {
     let params = match to.map(parse_source).transpose()? {
         Some(Source::Postgres(params)) => *params,
         Some(Source::Sqlite(_)) => {
@@ -831,16 +877,19 @@ pub(in crate::commands) fn drill(opened: &Opened, to: Option<&str>, context: &Co
     let facts = opened.manifest.postgres.as_ref().ok_or_else(|| Error::problem("its manifest is not of PostgreSQL"))?;
     let mut server = Server::connect(&params)?;
     tell_dropped(&server.drop_left_over(&context.host)?);
-    let obstacles = server.obstacles(facts, Owners::Keep)?;
+    let obstacles = server.obstacles(facts, owners)?;
     if !obstacles.is_empty() {
         return Err(target::cannot_restore(&obstacles));
     }
-    let items = read_items(opened)?;
+    let mut items = read_items(opened)?;
+    if owners == Owners::Leave {
+        leave_out_strangers(&mut items, &server.missing_roles(facts)?);
+    }
     let scratch = target::scratch_name(&context.host)?;
     let mark = Mark::new("drill", &opened.manifest.id.to_string(), &context.host);
     server.create(&scratch, &facts.database, &mark)?;
     let new = params.with_database(&scratch);
-    let build = Build { opened, items: &items, owners: Owners::Keep, params: &new, context };
+    let build = Build { opened, items: &items, owners, params: &new, context };
     let drilled = build.run(Some(&mark)).and_then(|_| match build.compare(context.jobs) {
         Err(error) if error.kind == ErrorKind::Problem => Ok(Some(error)),
         other => other.map(|()| None),

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt, Stream};
+use futures_util::{SinkExt, Stream, StreamExt};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
@@ -237,17 +237,22 @@ impl Session {
         buffer: Vec<u8>,
         mut sink: impl FnMut(&mut Vec<u8>) -> Result<()>,
     ) -> Result<(Vec<u8>, u64)> {
-        self.rows.exchange(buffer);
+        self.rows.keep_next(buffer);
+        let copied = self.copy_out_rows(sql, &mut sink);
+        let rest = self.rows.keep_none();
+        copied.map(|rows| (rest, rows))
+    }
+
+    fn copy_out_rows(&mut self, sql: &str, sink: &mut impl FnMut(&mut Vec<u8>) -> Result<()>) -> Result<u64> {
         let stream = self.wait(self.client.copy_out(sql))?;
         let mut stream = pin!(stream);
         let (mut bytes, mut has_ended) = (0, false);
         loop {
-            let told = self.wait(next_rows(stream.as_mut(), &mut has_ended, &self.rows))?;
-            if let Some(rows) = told {
-                return Ok((self.rows.exchange(Vec::new()), rows));
+            if let Some(rows) = self.wait(next_rows(stream.as_mut(), &mut has_ended, &self.rows))? {
+                return Ok(rows);
             }
             // The sink is called between the waits, so that it may wait on its own, for another session say.
-            match interrupt::check().and_then(|()| self.rows.look(&mut sink)) {
+            match interrupt::check().and_then(|()| self.rows.look(&mut *sink)) {
                 Ok(new_bytes) => {
                     bytes += new_bytes as u64;
                     if new_bytes < FEW_BYTES && bytes > NAP_FROM_BYTES {
@@ -255,13 +260,10 @@ impl Session {
                     }
                 }
                 Err(error) => {
+                    self.rows.keep_none();
                     self.cancel();
                     // Reads on to the end, so that a late cancel does not hit the next statement.
-                    let rest = async {
-                        while let Ok(None) = next_rows(stream.as_mut(), &mut has_ended, &self.rows).await {
-                            self.rows.exchange(Vec::new());
-                        }
-                    };
+                    let rest = async { while let Some(Ok(_)) = stream.next().await {} };
                     let _ = self.driver.runtime().block_on(async { tokio::time::timeout(CANCEL, rest).await });
                     return Err(error);
                 }

@@ -37,8 +37,19 @@ const HEADER_BYTES: usize = 5;
 #[derive(Clone, Default)]
 pub(super) struct Rows(Arc<Mutex<Waiting>>);
 
+/// Whether rows are kept; those that nobody wants are of a COPY that was given up, and are thrown away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Wanted {
+    #[default]
+    None,
+    /// From the next COPY on.
+    Next,
+    These,
+}
+
 #[derive(Default)]
 struct Waiting {
+    wanted: Wanted,
     rows: Vec<u8>,
     /// How many bytes of it have been looked at.
     seen: usize,
@@ -61,11 +72,20 @@ impl Rows {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts `buffer`, emptied, in the place of the one that is there, which is given back.
-    pub(super) fn exchange(&self, mut buffer: Vec<u8>) -> Vec<u8> {
-        let mut waiting = self.lock();
+    /// Keeps the rows of the COPY that is begun next, in `buffer`, which is emptied.
+    pub(super) fn keep_next(&self, buffer: Vec<u8>) {
+        self.exchange(buffer, Wanted::Next);
+    }
+
+    /// Keeps no more rows; what there are.
+    pub(super) fn keep_none(&self) -> Vec<u8> {
+        self.exchange(Vec::new(), Wanted::None)
+    }
+
+    fn exchange(&self, mut buffer: Vec<u8>, wanted: Wanted) -> Vec<u8> {
         buffer.clear();
-        (waiting.seen, waiting.told_rows) = (0, None);
+        let mut waiting = self.lock();
+        (waiting.wanted, waiting.seen, waiting.told_rows) = (wanted, 0, None);
         if let Some(giver) = waiting.giver.take() {
             giver.wake();
         }
@@ -158,10 +178,8 @@ impl<S> Tap<S> {
                 }
                 self.kind = *kind;
                 self.tag.clear();
-                if *kind == COPY_OUT_RESPONSE {
-                    // What is still there is of a COPY that was given up.
-                    waiting.rows.clear();
-                    (waiting.seen, waiting.told_rows) = (0, None);
+                if *kind == COPY_OUT_RESPONSE && waiting.wanted != Wanted::None {
+                    waiting.wanted = Wanted::These;
                 }
                 if *kind == COPY_DATA {
                     self.start += HEADER_BYTES;
@@ -178,8 +196,10 @@ impl<S> Tap<S> {
                 break;
             }
             if is_rows {
-                waiting.rows.extend_from_slice(now);
-                found = true;
+                if waiting.wanted == Wanted::These {
+                    waiting.rows.extend_from_slice(now);
+                    found = true;
+                }
             } else {
                 output.put_slice(now);
                 if self.kind == COMMAND_COMPLETE && self.tag.len() + now.len() <= TAG_BYTES {
@@ -188,7 +208,7 @@ impl<S> Tap<S> {
             }
             self.start += now.len();
             self.within -= now.len();
-            if self.within == 0 && self.kind == COMMAND_COMPLETE {
+            if self.within == 0 && self.kind == COMMAND_COMPLETE && waiting.wanted == Wanted::These {
                 waiting.told_rows = told_rows(&self.tag);
                 found |= waiting.told_rows.is_some();
             }
@@ -294,6 +314,7 @@ mod tests {
         runtime.block_on(async {
             let (mut server, client) = tokio::io::duplex(size);
             let rows = Rows::default();
+            rows.keep_next(Vec::new());
             let mut tap = Tap::new(client, messages, rows.clone());
             tokio::spawn(async move {
                 let _ = server.write_all(&bytes).await;
@@ -350,12 +371,16 @@ mod tests {
             assert!(taken == rows, "{size}");
         }
         for (answer, taps) in [(b'N', true), (b'S', false)] {
-            let mut stream = [&[answer][..], &message(b'd', b"row"), &message(b'Z', b"I")].concat();
+            // Rows before a COPY begins are of one before it.
+            let lost = message(b'd', b"lost");
+            let mut stream =
+                [&[answer][..], &lost, &message(b'H', &[]), &message(b'd', b"row"), &message(b'Z', b"I")].concat();
             let (passed, taken, _) = pass(stream.clone(), 100, Messages::AfterRefusal);
             if taps {
-                stream.drain(1..9);
+                stream.drain(15..23);
+                stream.drain(1..10);
             }
-            assert_eq!((passed.unwrap(), taken.is_empty()), (stream, !taps));
+            assert_eq!((passed.unwrap(), &taken[..]), (stream, if taps { &b"row"[..] } else { b"" }));
         }
     }
 

@@ -485,7 +485,7 @@ pub fn contents(session: &mut Session) -> Result<Vec<String>> {
     let schema = catalog::read(session)?;
     session.execute("COMMIT")?;
     let own = schema.items.iter().filter(|item| match item.kind {
-        ItemKind::Database | ItemKind::DatabaseSetting => false,
+        ItemKind::Database | ItemKind::DatabaseSetting | ItemKind::SystemPrivileges => false,
         ItemKind::Schema => item.name != "public",
         ItemKind::Extension => item.name != "plpgsql",
         _ => true,

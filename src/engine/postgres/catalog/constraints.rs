@@ -1,11 +1,11 @@
-//! Constraints that are made after the rows are there: keys, exclusions, foreign keys, and what not all rows are
-//! known to meet.
+//! Constraints that are made after the rows are there: keys, exclusions, foreign keys, what not all rows are
+//! known to meet, and checks that may look at other tables.
 
 use std::collections::HashMap;
 
 use super::indexes::{self, Settings};
 use super::object::{Address, Kind, Object, Section, catalogs};
-use super::relation::{self, OWN, TABLE_NAMES, letter, options};
+use super::relation::{self, CALLS_A_FUNCTION, OWN, TABLE_NAMES, letter, options};
 use super::{Reader, quote};
 use crate::error::Result;
 
@@ -30,7 +30,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
            LEFT JOIN pg_catalog.pg_class t ON t.oid = parent.conrelid
            LEFT JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
           WHERE (k.contype IN ('p', 'u', 'x') OR k.contype = 'f' AND k.conparentid = 0
-                 OR k.contype IN ('c', 'n') AND NOT k.convalidated AND k.conislocal) AND {OWN}
+                 OR k.contype IN ('c', 'n') AND NOT k.convalidated AND k.conislocal OR {CALLS_A_FUNCTION}) AND {OWN}
           ORDER BY k.oid",
         options("i.reloptions", ""),
     ))?;

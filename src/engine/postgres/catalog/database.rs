@@ -301,6 +301,13 @@ pub(super) fn system_privileges(reader: &mut Reader) -> Result<()> {
     ];
     let mut found = Vec::new();
     for (catalog, relation, word, name, prefix, class, join) in queries {
+        // What information_schema grants is not kept as its initial privileges, though nobody has changed it; pg_dump
+        // passes it over, too.
+        let system = match catalog {
+            catalogs::NAMESPACE => "x.nspname <> 'information_schema'",
+            _ if join.contains("pg_namespace n") => "n.nspname <> 'information_schema'",
+            _ => "true",
+        };
         found.extend(reader.rows(&format!(
             "SELECT {catalog} AS catalog, x.oid, {word} AS word, {name} AS name, NULL AS column_name, \
              pg_catalog.pg_get_userbyid(x.{prefix}owner) AS owner, e.refobjid AS extension, \
@@ -310,7 +317,7 @@ pub(super) fn system_privileges(reader: &mut Reader) -> Result<()> {
              LEFT JOIN pg_catalog.pg_init_privs i ON i.classoid = {catalog} AND i.objoid = x.oid AND i.objsubid = 0 \
              LEFT JOIN pg_catalog.pg_depend e ON e.classid = {catalog} AND e.objid = x.oid AND e.objsubid = 0 \
              AND e.deptype = 'e' \
-             WHERE (x.oid < {FIRST_NORMAL_OID} OR e.refobjid IS NOT NULL) \
+             WHERE (x.oid < {FIRST_NORMAL_OID} AND {system} OR e.refobjid IS NOT NULL) \
              AND x.{prefix}acl IS DISTINCT FROM i.initprivs AND NOT ({catalog} = {} AND x.oid = 2200) ORDER BY 4",
             catalogs::NAMESPACE
         ))?);
@@ -324,7 +331,8 @@ pub(super) fn system_privileges(reader: &mut Reader) -> Result<()> {
          LEFT JOIN pg_catalog.pg_init_privs i ON i.classoid = {0} AND i.objoid = c.oid AND i.objsubid = a.attnum \
          LEFT JOIN pg_catalog.pg_depend e ON e.classid = {0} AND e.objid = c.oid AND e.objsubid = 0 \
          AND e.deptype = 'e' \
-         WHERE (c.oid < {FIRST_NORMAL_OID} OR e.refobjid IS NOT NULL) AND NOT a.attisdropped \
+         WHERE (c.oid < {FIRST_NORMAL_OID} AND n.nspname <> 'information_schema' OR e.refobjid IS NOT NULL) \
+         AND NOT a.attisdropped \
          AND a.attacl IS DISTINCT FROM i.initprivs ORDER BY 4, a.attnum",
         catalogs::CLASS
     ))?);
@@ -333,8 +341,7 @@ pub(super) fn system_privileges(reader: &mut Reader) -> Result<()> {
         .row("SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()")?
         .number("oid")?;
     let address = Address { catalog: catalogs::DATABASE, oid, column: -1 };
-    let mut system =
-        Object::new(address, Kind::DatabaseSetting, None, "privileges on system objects").at(Section::Last);
+    let mut system = Object::new(address, Kind::SystemPrivileges, None, "system objects").at(Section::Last);
     for row in found {
         let extension = row.get("extension")?.and_then(|oid| oid.parse().ok());
         let extension = extension.map(|oid| Address::new(catalogs::EXTENSION, oid));

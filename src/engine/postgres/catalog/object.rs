@@ -130,6 +130,7 @@ pub enum Kind {
     Refresh,
     EventTrigger,
     DefaultPrivileges,
+    SystemPrivileges,
     DatabaseSetting,
 }
 

@@ -28,6 +28,14 @@ pub(super) const OWN: &str = "c.relpersistence <> 't' AND n.nspname !~ '^pg_' AN
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend own
                      WHERE own.classid = 1259 AND own.objid = c.oid AND own.objsubid = 0 AND own.deptype = 'e')";
 
+/// The condition that the constraint `k` is a check that calls somebody's function. That may look at other tables, so
+/// such a check is made when all rows are there. Not where tables inherit it: those have it from the beginning.
+pub(super) const CALLS_A_FUNCTION: &str = "(k.contype = 'c'
+    AND EXISTS (SELECT FROM pg_catalog.pg_depend called
+                 WHERE called.classid = 2606 AND called.objid = k.oid AND called.refclassid = 1255)
+    AND EXISTS (SELECT FROM pg_catalog.pg_class plain WHERE plain.oid = k.conrelid AND plain.relkind = 'r')
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE k.conrelid IN (i.inhrelid, i.inhparent)))";
+
 /// The columns of a query that say which relation `c` in schema `n` is, and whose.
 pub(super) const NAMES: &str = "c.oid, n.nspname AS schema, c.relname AS name,
     pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS qualified,

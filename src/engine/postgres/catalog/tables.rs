@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::columns::{self, Column};
 use super::object::{Address, Kind, Object, Stub, catalogs};
-use super::relation::{self, NAMES, OWN, letter, options};
+use super::relation::{self, CALLS_A_FUNCTION, NAMES, OWN, letter, options};
 use super::{Reader, grants, quote};
 use crate::engine::postgres::session::Row;
 use crate::error::Result;
@@ -423,16 +423,16 @@ fn row_security(reader: &mut Reader<'_>, row: &Row, table: &Table) -> Result<()>
     Ok(())
 }
 
-/// The check constraints of every table that all rows are known to meet: the others are made after the rows are
-/// there.
+/// The check constraints of every table that can be there before the rows: those that all rows are known to meet, and
+/// for which nothing but the row matters.
 fn checks(reader: &mut Reader<'_>) -> Result<HashMap<u32, Vec<Check>>> {
-    let rows = reader.rows(
+    let rows = reader.rows(&format!(
         "SELECT k.oid, k.conrelid AS table, k.conname AS name, pg_catalog.pg_get_constraintdef(k.oid) AS definition,
                 k.conislocal AS is_local, k.connoinherit AS no_inherit
            FROM pg_catalog.pg_constraint k
-          WHERE k.contype = 'c' AND k.conrelid <> 0 AND k.convalidated AND k.oid >= 16384
-          ORDER BY k.conrelid, k.conname COLLATE \"C\"",
-    )?;
+          WHERE k.contype = 'c' AND k.conrelid <> 0 AND k.convalidated AND k.oid >= 16384 AND NOT {CALLS_A_FUNCTION}
+          ORDER BY k.conrelid, k.conname COLLATE \"C\""
+    ))?;
     let mut checks: HashMap<u32, Vec<Check>> = HashMap::new();
     for row in &rows {
         checks.entry(row.number("table")?).or_default().push(Check {

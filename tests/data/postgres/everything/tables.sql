@@ -71,6 +71,11 @@ ALTER TABLE app.stored ALTER main_text SET STORAGE main, ALTER external_text SET
 ALTER TABLE app.stored ALTER many_distinct SET (n_distinct = -0.5, n_distinct_inherited = 20), ALTER many_distinct SET STATISTICS 500, ALTER id SET STATISTICS 0;
 \if :v14
 ALTER TABLE app.stored ALTER squeezed SET COMPRESSION pglz;
+-- Where the server was built with it.
+SELECT 'lz4' = ANY (enumvals) AS has_lz4 FROM pg_settings WHERE name = 'default_toast_compression' \gset
+\if :has_lz4
+ALTER TABLE app.stored ALTER main_text SET COMPRESSION lz4;
+\endif
 \endif
 INSERT INTO app.stored SELECT g, g, repeat('main ', g * 100), 'x', repeat('external ', g * 500), 'plain', decode(repeat('00ff', g * 300), 'hex'), g % 3, repeat('s', 5000), '<a/>' FROM generate_series(1, 20) AS g;
 ALTER TABLE app.stored DROP COLUMN gone_first, DROP COLUMN gone_middle, DROP COLUMN gone_last;
