@@ -627,18 +627,11 @@ impl Plan {
             allow_empty: true,
             previous: None,
         };
-        let read = |reading| plan.run_within(reading, &self.catalog, context);
+        let read = |reading| plan.run_within(reading, tables, &self.catalog, context);
         let (saved, replacement) = replacement.read(read).map_err(|error| {
             let error = error.context("cannot save what would be overwritten; nothing was changed");
             if error.hint.is_none() { error.hint("--no-safety goes on without a way back") } else { error }
         })?;
-        for table in tables {
-            if !saved.tables.iter().any(|saved| saved.relation == table.relation) {
-                let name = one_line(&table.name);
-                return Err(Error::failed(format!("the table {name} could not be saved; nothing was changed"))
-                    .hint("--no-safety goes on without a way back"));
-            }
-        }
         Ok((saved.id.to_string(), replacement))
     }
 }

@@ -10,6 +10,7 @@ use crate::catalog::Catalog;
 use crate::commands::{Context, layout, readme};
 use crate::digest::RowDigest;
 use crate::engine::postgres::catalog::data::TableData;
+use crate::engine::postgres::catalog::quote::qualified;
 use crate::engine::postgres::catalog::{Item, Section, render, sequences};
 use crate::engine::postgres::reading::Reading;
 use crate::engine::postgres::rows::RowSum;
@@ -99,15 +100,25 @@ impl Plan<'_> {
         Ok(self.save(snapshot, clock, catalog, context)?.0)
     }
 
-    /// The same in a transaction that has begun, whose session is given back.
+    /// The same in a transaction that has begun, whose session is given back. Fails where the rows of one of the tables
+    /// cannot be saved.
     pub(in crate::commands) fn run_within(
         &self,
         reading: Reading,
+        tables: &[&Table],
         catalog: &Catalog,
         context: &Context,
     ) -> Result<(Manifest, Session)> {
         let clock = Instant::now();
         let snapshot = Snapshot::of(reading, &self.options)?;
+        for relation in tables.iter().filter_map(|table| table.relation.as_ref()) {
+            if !snapshot.tables.iter().any(|saved| (&saved.schema, &saved.name) == (&relation.schema, &relation.table))
+            {
+                let name = format!("table {}", one_line(&qualified(&relation.schema, &relation.table)));
+                let why = snapshot.refused.iter().find(|refused| refused.starts_with(&format!("{name}: ")));
+                return Err(Error::failed(why.cloned().unwrap_or(format!("{name}: it is not there"))));
+            }
+        }
         self.save(snapshot, clock, catalog, context)
     }
 
