@@ -10,7 +10,7 @@ use super::{RestoreArgs, RestoreReport, RestoredTable};
 use crate::archive::{Compression, Entry, Visitor};
 use crate::catalog::Catalog;
 use crate::commands::fetch::Opened;
-use crate::commands::snapshot::{PostgresPlan, postgres_origin_of};
+use crate::commands::snapshot::{LARGE_OBJECTS, PostgresPlan, postgres_origin_of};
 use crate::commands::{Context, Source, command_line, layout, parse_source};
 use crate::engine::postgres::catalog::quote::{ident, qualified};
 use crate::engine::postgres::catalog::{self, Item, Kind, Section, data, sequences};
@@ -156,12 +156,14 @@ impl Plan {
         for left_out in &self.facts.left_out {
             tracing::warn!("not in the snapshot: {}", one_line(left_out));
         }
-        let takes_all = match self.mode {
-            Mode::Swap => true,
-            Mode::Replace => args.table.is_empty(),
+        // A safety snapshot leaves large objects out by its nature, and --replace sees for itself which tables are there.
+        let is_safety = self.opened.manifest.kind == SnapshotKind::Safety;
+        let is_lacking = match self.mode {
+            Mode::Swap => self.facts.left_out.iter().any(|left_out| !(is_safety && left_out == LARGE_OBJECTS)),
+            Mode::Replace => args.table.is_empty() && !is_safety && !self.facts.left_out.is_empty(),
             Mode::Create | Mode::Empty | Mode::Tables | Mode::Beside(_) => false,
         };
-        if !takes_all || self.facts.left_out.is_empty() || args.allow_partial || !is_lacking(&self.opened.manifest) {
+        if !is_lacking || args.allow_partial {
             return Ok(());
         }
         let shown: Vec<String> = self.facts.left_out.iter().take(10).map(|left_out| one_line(left_out)).collect();
@@ -634,11 +636,6 @@ impl Plan {
         })?;
         Ok((saved.id.to_string(), replacement))
     }
-}
-
-/// Whether rows or objects that the source had are missing; a safety snapshot leaves large objects out by its nature.
-fn is_lacking(manifest: &Manifest) -> bool {
-    manifest.kind != SnapshotKind::Safety
 }
 
 /// Where a snapshot came from, as far as this machine's environment knows how to get there.

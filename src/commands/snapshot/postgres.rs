@@ -65,6 +65,9 @@ pub(super) fn save(params: &Params, args: &SnapshotArgs, catalog: &Catalog, cont
     plan.run(catalog, context)
 }
 
+/// What is said to be left out of a snapshot that has no large objects.
+pub(in crate::commands) const LARGE_OBJECTS: &str = "large objects";
+
 /// Where a database lives; one that is reached through a socket or the loopback lives on this machine.
 pub(in crate::commands) fn origin_of(params: &Params, host: &str) -> Origin {
     let is_local = params.host().starts_with(['/', '@'])
@@ -216,7 +219,7 @@ impl Plan<'_> {
         let mut left_out = snapshot.refused.clone();
         left_out.extend(snapshot.left_out.iter().map(|table| format!("rows of {}", table.qualified)));
         if !selection.takes_large_objects() {
-            left_out.push("large objects".to_owned());
+            left_out.push(LARGE_OBJECTS.to_owned());
         }
         let is_whole = left_out.is_empty();
         let manifest = Manifest {
