@@ -12,6 +12,7 @@ mod drill;
 mod dropped;
 mod extension;
 mod look;
+mod origin;
 mod partial;
 mod replace;
 mod roles_and_names;

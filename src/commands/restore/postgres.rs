@@ -648,7 +648,8 @@ pub(in crate::commands) fn origin_params(manifest: &Manifest, context: &Context)
         format!("user={}", quoted(user)),
         format!("port={}", origin.port.unwrap_or(5432)),
     ];
-    // Always said: the environment of the moment may know another one.
+    // Always said, and that no other address stands for it: the environment of the moment may know another one.
+    words.push("hostaddr=''".to_owned());
     let reached_by = manifest.postgres.as_ref().map(|facts| facts.reached_by.as_str());
     match reached_by.filter(|_| origin.host == context.host) {
         Some(reached_by) => words.push(format!("host={}", quoted(reached_by))),
