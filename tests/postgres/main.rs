@@ -17,4 +17,5 @@ mod partial;
 mod replace;
 mod roles_and_names;
 mod round_trip;
+mod standby;
 mod swap;
