@@ -1,6 +1,8 @@
 //! What people see of PostgreSQL, through the program itself, on every server version: one file for each theme.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../support/craft.rs"]
+mod craft;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -11,6 +13,7 @@ mod done_when;
 mod drill;
 mod dropped;
 mod extension;
+mod hostile;
 mod look;
 mod origin;
 mod partial;
