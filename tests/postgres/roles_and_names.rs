@@ -2,7 +2,7 @@
 
 use crate::helpers::{Place, lasting, shop, text};
 use crate::support::compare::{assert_equal_data, data};
-use crate::support::postgres::{TestDatabase, each_server};
+use crate::support::postgres::{TestDatabase, each_server, servers};
 
 #[test]
 fn a_role_that_owns_its_database_can_do_everything() {
@@ -79,4 +79,46 @@ fn databases_with_odd_names() {
         place.paste(&text(&created["undo"]));
         assert!(place.databases_like(&format!("datname = '{}'", new.name.replace('\'', "''"))).is_empty());
     });
+}
+
+/// What must be quoted differs from one server version to the next; what a table is called does not.
+#[test]
+fn names_that_are_words_of_a_newer_server_only() {
+    let servers = servers();
+    let (old, new) = (&servers[0], &servers[servers.len() - 1]);
+    let place = Place::new(old);
+    let source = old.create_database("keywords");
+    source.psql(
+        "CREATE SCHEMA json_scalar;
+         CREATE TABLE system_user (system_user serial, json_table text, merge_action integer DEFAULT 1);
+         CREATE TABLE json_scalar.json_table (id integer, system_user integer) PARTITION BY RANGE (id);
+         CREATE TABLE json_scalar.json_query PARTITION OF json_scalar.json_table FOR VALUES FROM (0) TO (10);
+         CREATE SEQUENCE json_exists; SELECT nextval('json_exists');
+         COMMENT ON COLUMN system_user.json_table IS 'a word'; GRANT SELECT (json_table) ON system_user TO PUBLIC;
+         INSERT INTO system_user (json_table) VALUES ('a'), ('b'); INSERT INTO json_scalar.json_table VALUES (1, 1), (2, 2)",
+    );
+    let id = place.snapshot(&source, &[]);
+    let names = |id: &str| -> Vec<String> {
+        let shown = place.json(&["show", id]);
+        shown["tables"].as_array().unwrap().iter().map(|table| text(&table["name"])).collect()
+    };
+    assert_eq!(names(&id), ["\"json_scalar\".\"json_query\"", "public.\"system_user\""]);
+    let restored = new.reserve_database("keywords_new");
+    place.ok(&["restore", &id, "--to", &restored.url(), "--create"]);
+    let again = place.snapshot(&restored, &["--name", "again"]);
+    assert_eq!(names(&again), names(&id));
+    let difference = place.json(&["diff", &id, &again]);
+    let status = |table: &serde_json::Value| (text(&table["status"]), table["columns_changed"] == true);
+    let found: Vec<_> = difference["tables"].as_array().unwrap().iter().map(status).collect();
+    assert_eq!(found, [("same".to_owned(), false), ("same".to_owned(), false)], "{difference:#}");
+    restored.psql("DELETE FROM public.\"system_user\"; DELETE FROM \"json_scalar\".\"json_query\"");
+    let replaced = place.json(&["restore", &id, "--replace", "--to", &restored.url()]);
+    assert_eq!(restored.value("SELECT count(*) FROM public.\"system_user\""), "2");
+    place.paste(&text(&replaced["undo"]));
+    assert_eq!(restored.value("SELECT count(*) FROM public.\"system_user\""), "0");
+    for name in ["system_user", "public.\"system_user\"", "json_scalar.json_table"] {
+        place.ok(&["restore", &id, "--replace", "--table", name, "--to", &restored.url()]);
+    }
+    assert_eq!(restored.value("SELECT sum(\"system_user\") FROM \"json_scalar\".\"json_table\""), "3");
+    assert_eq!(restored.value("SELECT nextval('public.\"json_exists\"')"), "2");
 }
