@@ -323,3 +323,34 @@ fn a_table_that_can_no_longer_be_saved_is_not_overwritten() {
         assert_eq!(database.value("SELECT mood FROM moods"), "ok");
     });
 }
+
+#[test]
+fn a_sequence_that_is_gone_is_named_and_no_rows_are_replaced() {
+    oldest_and_newest(|server| {
+        let place = Place::new(server);
+        let database = server.create_database("no_sequence");
+        database.psql(
+            "CREATE TABLE t (id serial, what text); INSERT INTO t (what) VALUES ('saved');
+             CREATE SEQUENCE tickets; SELECT nextval('tickets'); CREATE TABLE u (id integer)",
+        );
+        let (id, url) = (place.snapshot(&database, &[]), database.url());
+        let all = ["restore", &id, "--replace", "--no-safety", "--to", &url];
+        let one = [&all[..], &["--table", "t"]].concat();
+        database.psql("UPDATE t SET what = 'now'; DROP SEQUENCE tickets");
+        // One that is no table's own does not matter to some tables.
+        refused(&place, &database, &all, 1, &["the sequence public.tickets is not there", "nothing was changed"]);
+        place.ok(&one);
+        assert_eq!(database.value("SELECT what FROM t"), "saved");
+        database.psql("CREATE SEQUENCE tickets; UPDATE t SET what = 'now'; ALTER TABLE t ALTER id DROP DEFAULT; DROP SEQUENCE t_id_seq");
+        for arguments in [&all[..], &one] {
+            refused(
+                &place,
+                &database,
+                arguments,
+                1,
+                &["the sequence public.t_id_seq is not there", "nothing was changed"],
+            );
+        }
+        place.ok(&[&all[..], &["--table", "u"]].concat());
+    });
+}
