@@ -106,3 +106,37 @@ fn hash_partitions_by_an_enum_are_named_and_left_out_only_when_allowed() {
         assert_eq!(rows(&new, "SELECT count(*) FROM moods UNION ALL SELECT count(*) FROM numbers"), ["0", "9"]);
     });
 }
+
+/// The hash of an array or a range is made of those of its parts.
+#[test]
+fn hash_partitions_by_what_holds_an_enum_are_named_too() {
+    oldest_and_newest(|server| {
+        let place = Place::new(server);
+        let database = server.create_database("hashed_within");
+        database.psql(
+            "CREATE TYPE mood AS ENUM ('sad', 'ok', 'glad'); CREATE DOMAIN good AS mood CHECK (value <> 'sad');
+             CREATE TYPE moods AS RANGE (SUBTYPE = mood);
+             CREATE TABLE lists (moods mood[]) PARTITION BY HASH (moods);
+             CREATE TABLE lists_0 PARTITION OF lists FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+             CREATE TABLE ranges (id integer, moods moods) PARTITION BY HASH (id, moods);
+             CREATE TABLE ranges_0 PARTITION OF ranges FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+             CREATE TABLE domains (mood good) PARTITION BY HASH (mood);
+             CREATE TABLE domains_0 PARTITION OF domains FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+             CREATE TABLE holds (id integer, moods mood[]) PARTITION BY HASH (id);
+             CREATE TABLE holds_0 PARTITION OF holds FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+             INSERT INTO lists VALUES ('{ok}'); INSERT INTO holds VALUES (1, '{ok}')",
+        );
+        let url = database.url();
+        let run = place.run(&["snapshot", &url]).code(1).says("3 things cannot be saved");
+        for name in ["lists_0", "ranges_0", "domains_0"] {
+            assert!(
+                run.stderr().contains(&format!("table public.{name}: it is a hash partition by an enum")),
+                "{}",
+                run.story()
+            );
+        }
+        // By what holds none, the rows are saved.
+        let partial = place.snapshot(&database, &["--allow-partial"]);
+        assert_eq!(place.json(&["show", &partial])["rows"], 1);
+    });
+}
