@@ -65,15 +65,22 @@ fn a_type_that_is_more_than_a_type_is_not_run() {
             "nothing.such".to_owned(),
             String::new(),
         ];
+        let before = (lasting(&database), data(&database), place.sandbox.ids());
         for declared in types {
             forger.put(&id, &|manifest| table(manifest, "public.log")["columns"][0]["type"] = declared.as_str().into());
             place.ok(&["verify", &id]);
-            let beside = ["restore", &id, "--beside", "old", "--table", "log", "--to", &url];
-            refused(&place, &database, &beside, 1, &["the type ", "nothing was changed"]);
-            // Where the table is there, its own types count.
-            let replace = ["restore", &id, "--replace", "--no-safety", "--table", "log", "--to", &url];
-            refused(&place, &database, &replace, 1, &["the columns of public.log have changed"]);
+            for (more, words) in [
+                (&["--beside", "old"][..], "the type "),
+                // Where the table is there, its own types count.
+                (&["--replace", "--no-safety"], "the columns of public.log have changed"),
+            ] {
+                let restore = [&["restore", &id, "--table", "log", "--to", &url], more].concat();
+                place.run(&restore).code(1).says(words).says("nothing was changed");
+                let there = rows(&database, "SELECT to_regnamespace('old') IS NULL, to_regclass('orders') IS NOT NULL");
+                assert_eq!(there, ["t|t"], "{declared}");
+            }
         }
+        assert_eq!((lasting(&database), data(&database), place.sandbox.ids()), before);
     });
 }
 
