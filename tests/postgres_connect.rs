@@ -735,6 +735,22 @@ fn a_copy_that_is_given_up_leaves_the_session_usable() {
 }
 
 #[test]
+fn an_error_in_the_middle_of_a_copy_is_told_as_the_server_says_it() {
+    each_server(|server| {
+        let mut session = connect(&server.url("postgres"));
+        // Rows are on the way when it happens, whatever their number.
+        for rows in [1, 5000, 500_000] {
+            let copy = format!("COPY (SELECT 1 / ({rows} - g) FROM generate_series(1, {rows}) AS g) TO STDOUT");
+            let error = session.copy_out(&copy, Vec::new(), |_| Ok(())).unwrap_err();
+            assert_eq!(error.message, "division by zero", "{rows}: {error:?}");
+            assert_eq!(sqlstate(&error).as_deref(), Some("22012"), "{rows}");
+            let next = session.copy_out("COPY (VALUES (1)) TO STDOUT", Vec::new(), |_| Ok(())).unwrap();
+            assert_eq!(next, (b"1\n".to_vec(), 1));
+        }
+    });
+}
+
+#[test]
 fn one_session_can_feed_another() {
     let server = server(15);
     let (from, to) = (server.create_database("from"), server.create_database("to"));

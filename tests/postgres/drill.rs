@@ -106,3 +106,44 @@ fn a_snapshot_that_cannot_be_restored_is_found_out() {
     assert!(run.stderr().contains("only_here"), "{}", run.story());
     assert!(scratch_of(&place, &id).is_empty());
 }
+
+/// The archive is good, and the restored database holds something else all the same: a check that writes, as it is
+/// run by whoever loads rows.
+#[test]
+fn a_drill_that_finds_other_rows_is_a_problem_and_no_damage() {
+    oldest_and_newest(|server| {
+        let place = Place::new(server);
+        let source = server.create_database("differs");
+        source.psql(
+            "CREATE TABLE log (what text);
+             CREATE FUNCTION noted(id integer) RETURNS boolean LANGUAGE plpgsql AS
+                 $$BEGIN INSERT INTO public.log VALUES ('checked ' || id); RETURN true; END$$;
+             CREATE TABLE t (id integer CHECK (public.noted(id))); INSERT INTO t VALUES (1), (2)",
+        );
+        let id = place.snapshot(&source, &[]);
+        let run = place.run(&["drill", &id, "--json"]).code(3);
+        let document = run.json();
+        let drilled = &document["snapshots"][0];
+        assert_eq!(
+            (&document["ok"], &drilled["ok"], &drilled["level"]),
+            (&false.into(), &false.into(), &"none".into())
+        );
+        let problem = &drilled["problems"][0];
+        assert_eq!(problem["kind"], "different", "{}", run.story());
+        let told = problem["message"].as_str().unwrap();
+        assert!(told.contains("the table public.log has 4 rows, and 2 were saved"), "{told}");
+        assert!(scratch_of(&place, &id).is_empty());
+        // Nothing is held against the archive, and what was known of it stays.
+        assert_eq!(place.json(&["show", &id])["proof"], "none");
+        place.ok(&["verify", &id]);
+        let verified = place.json(&["show", &id])["proof"].clone();
+        let run = place.run(&["drill", &id]).code(3);
+        assert!(format!("{}{}", run.stdout(), run.stderr()).contains("public.log"), "{}", run.story());
+        assert_eq!((place.json(&["show", &id])["proof"].clone(), verified == "none"), (verified, false));
+        assert_eq!(place.json(&["show", "latest"])["id"], id);
+        // Nor is it kept by a restore.
+        let new = server.reserve_database("differs_new");
+        place.run(&["restore", &id, "--to", &new.url(), "--create"]).code(3).says("public.log");
+        assert!(place.databases_like(&format!("datname = '{}'", new.name)).is_empty());
+    });
+}

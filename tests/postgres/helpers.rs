@@ -7,6 +7,7 @@ use lifeboat::engine::postgres::Params;
 use lifeboat::engine::postgres::session::Session;
 use serde_json::Value;
 
+use crate::support::compare::data;
 use crate::support::postgres::{Server, TestDatabase, servers};
 use crate::support::{LIFEBOAT, Run, Sandbox};
 
@@ -184,4 +185,15 @@ pub(crate) fn lasting(database: &TestDatabase) -> (String, Vec<Vec<String>>) {
 #[track_caller]
 pub(crate) fn rows(database: &TestDatabase, query: &str) -> Vec<String> {
     database.query(query).into_iter().map(|row| row.join("|")).collect()
+}
+
+/// Runs what must be refused, and requires that the database is as it was, and that nothing new is listed.
+#[track_caller]
+pub(crate) fn refused(place: &Place, database: &TestDatabase, arguments: &[&str], code: i32, words: &[&str]) {
+    let before = (lasting(database), data(database), place.sandbox.ids());
+    let run = place.run(arguments).code(code);
+    for word in words {
+        assert!(run.stderr().contains(word), "'{word}' is not said\n{}", run.story());
+    }
+    assert_eq!((lasting(database), data(database), place.sandbox.ids()), before, "{}", run.story());
 }

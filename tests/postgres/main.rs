@@ -1,6 +1,8 @@
 //! What people see of PostgreSQL, through the program itself, on every server version: one file for each theme.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../support/craft.rs"]
+mod craft;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -14,8 +16,12 @@ mod dropped;
 mod extension;
 mod fill;
 mod formats;
+mod hostile;
 mod look;
+mod origin;
+mod partial;
 mod replace;
 mod roles_and_names;
 mod round_trip;
+mod standby;
 mod swap;

@@ -1,24 +1,13 @@
 //! `restore --replace`: other rows in the same tables, in one transaction, and a way back.
 
-use crate::helpers::{Place, lasting, rows, shop, stay, text};
+use crate::helpers::{Place, lasting, oldest_and_newest, refused, rows, shop, stay, text};
 use crate::support::compare::{assert_equal_data, data};
-use crate::support::postgres::{TestDatabase, each_server};
+use crate::support::postgres::each_server;
 
 /// What a bad deploy does to the shop.
 const HARM: &str = "DELETE FROM orders WHERE id > 100; UPDATE users SET name = 'nobody ' || id WHERE id < 10;
     INSERT INTO users (name) VALUES ('new 1'), ('new 2'); DELETE FROM \"Odd \"\"name\"\"\";
     INSERT INTO orders (user_id, total) VALUES (1, 1), (2, 2)";
-
-/// Runs what must be refused, and requires that the database is as it was, and that nothing new is listed.
-#[track_caller]
-fn refused(place: &Place, database: &TestDatabase, arguments: &[&str], code: i32, words: &[&str]) {
-    let before = (lasting(database), data(database), place.sandbox.ids());
-    let run = place.run(arguments).code(code);
-    for word in words {
-        assert!(run.stderr().contains(word), "'{word}' is not said\n{}", run.story());
-    }
-    assert_eq!((lasting(database), data(database), place.sandbox.ids()), before, "{}", run.story());
-}
 
 #[test]
 fn replace_gives_exactly_the_saved_rows_and_undo_takes_them_back() {
@@ -79,6 +68,15 @@ fn a_sequence_that_only_a_default_draws_from_is_moved_with_its_table_and_never_b
         database.psql("SELECT setval('shared', 5)");
         place.ok(&["restore", &id, "--replace", "--table", "b", "--to", &database.url()]);
         assert_eq!(database.value("SELECT nextval('shared')"), "6");
+        // One that is gone, or that somebody has, keeps no row away; the latter is said.
+        let mut held = stay(&database);
+        held.execute("BEGIN; ALTER SEQUENCE shared CACHE 1").unwrap();
+        let run = place.ok(&replace);
+        assert!(run.stderr().contains("shared") && run.stderr().contains("could not be moved on"), "{}", run.story());
+        held.execute("ROLLBACK").unwrap();
+        database.psql("ALTER TABLE a ALTER id DROP DEFAULT; DROP SEQUENCE shared; TRUNCATE a");
+        place.ok(&replace);
+        assert_eq!(database.value("SELECT count(*) FROM a"), "50");
     });
 }
 
@@ -312,5 +310,83 @@ fn settings_of_the_database_do_not_matter() {
         assert_eq!(place.json(&["diff", &id, &url])["equal"], true);
         server.psql("postgres", format!("ALTER DATABASE \"{}\" RESET statement_timeout", database.name));
         assert_equal_data(&original, &database, "odd settings");
+    });
+}
+
+/// Who may empty and fill a table may still not see what is in it: there would be no way back.
+#[test]
+fn rows_that_the_safety_snapshot_cannot_hold_are_not_overwritten() {
+    oldest_and_newest(|server| {
+        let place = Place::new(server);
+        let database = shop(server, "unsafe");
+        database.psql("INSERT INTO log (what) VALUES ('saved')");
+        let id = place.snapshot(&database, &[]);
+        let role = format!("lifeboat_blind_{}_{}", std::process::id(), server.major);
+        server.psql("postgres", format!("CREATE ROLE {role} LOGIN PASSWORD '{}'", server.password));
+        database.psql(format!("UPDATE log SET what = 'now'; GRANT INSERT, TRUNCATE ON log TO {role}"));
+        let url = database.url().replacen("//postgres:", &format!("//{role}:"), 1);
+        let words = ["cannot save what would be overwritten", "public.log", "may not read it", "--no-safety"];
+        refused(&place, &database, &["restore", &id, "--replace", "--table", "log", "--to", &url], 1, &words);
+        database.psql(format!("GRANT SELECT ON log TO {role}"));
+        place.ok(&["restore", &id, "--replace", "--table", "log", "--to", &url]);
+        assert_eq!(database.value("SELECT what FROM log"), "saved");
+        database.psql(format!("DROP OWNED BY {role}"));
+        server.psql("postgres", format!("DROP ROLE {role}"));
+    });
+}
+
+/// A table that was saved as one of its own, and is a hash partition by an enum now: its rows could not be saved.
+#[test]
+fn a_table_that_can_no_longer_be_saved_is_not_overwritten() {
+    oldest_and_newest(|server| {
+        let place = Place::new(server);
+        let database = server.create_database("unsafe_part");
+        database.psql(
+            "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE calm (mood mood); INSERT INTO calm VALUES ('ok');
+             CREATE TABLE other (id integer); INSERT INTO other VALUES (1)",
+        );
+        let id = place.snapshot(&database, &[]);
+        database.psql(
+            "UPDATE calm SET mood = 'sad'; CREATE TABLE moods (mood mood) PARTITION BY HASH (mood);
+             ALTER TABLE moods ATTACH PARTITION calm FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+        );
+        let url = database.url();
+        for table in [&[][..], &["--table", "calm"]] {
+            let arguments = [&["restore", &id, "--replace", "--to", &url][..], table].concat();
+            refused(&place, &database, &arguments, 1, &["public.calm", "hash partition by an enum", "--no-safety"]);
+        }
+        place.ok(&["restore", &id, "--replace", "--table", "calm", "--to", &url, "--no-safety"]);
+        assert_eq!(database.value("SELECT mood FROM moods"), "ok");
+    });
+}
+
+#[test]
+fn a_sequence_that_is_gone_is_named_and_no_rows_are_replaced() {
+    oldest_and_newest(|server| {
+        let place = Place::new(server);
+        let database = server.create_database("no_sequence");
+        database.psql(
+            "CREATE TABLE t (id serial, what text); INSERT INTO t (what) VALUES ('saved');
+             CREATE SEQUENCE tickets; SELECT nextval('tickets'); CREATE TABLE u (id integer)",
+        );
+        let (id, url) = (place.snapshot(&database, &[]), database.url());
+        let all = ["restore", &id, "--replace", "--no-safety", "--to", &url];
+        let one = [&all[..], &["--table", "t"]].concat();
+        database.psql("UPDATE t SET what = 'now'; DROP SEQUENCE tickets");
+        // One that is no table's own does not matter to some tables.
+        refused(&place, &database, &all, 1, &["the sequence public.tickets is not there", "nothing was changed"]);
+        place.ok(&one);
+        assert_eq!(database.value("SELECT what FROM t"), "saved");
+        database.psql("CREATE SEQUENCE tickets; UPDATE t SET what = 'now'; ALTER TABLE t ALTER id DROP DEFAULT; DROP SEQUENCE t_id_seq");
+        for arguments in [&all[..], &one] {
+            refused(
+                &place,
+                &database,
+                arguments,
+                1,
+                &["the sequence public.t_id_seq is not there", "nothing was changed"],
+            );
+        }
+        place.ok(&[&all[..], &["--table", "u"]].concat());
     });
 }

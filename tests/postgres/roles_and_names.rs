@@ -1,8 +1,8 @@
 //! As most people have it: a role that is no superuser; and databases with names that nobody should have chosen.
 
-use crate::helpers::{Place, lasting, shop, text};
+use crate::helpers::{Place, lasting, rows, shop, text};
 use crate::support::compare::{assert_equal_data, data};
-use crate::support::postgres::{TestDatabase, each_server};
+use crate::support::postgres::{TestDatabase, each_server, servers};
 
 #[test]
 fn a_role_that_owns_its_database_can_do_everything() {
@@ -96,4 +96,99 @@ fn databases_with_odd_names() {
         place.paste(&text(&created["undo"]));
         assert!(place.databases_like(&format!("datname = '{}'", new.name.replace('\'', "''"))).is_empty());
     });
+}
+
+/// What must be quoted differs from one server version to the next; what a table is called does not.
+#[test]
+fn names_that_are_words_of_a_newer_server_only() {
+    let servers = servers();
+    let (old, new) = (&servers[0], &servers[servers.len() - 1]);
+    let place = Place::new(old);
+    let source = old.create_database("keywords");
+    source.psql(
+        "CREATE SCHEMA json_scalar;
+         CREATE TABLE system_user (system_user serial, json_table text, merge_action integer DEFAULT 1);
+         CREATE TABLE json_scalar.json_table (id integer, system_user integer) PARTITION BY RANGE (id);
+         CREATE TABLE json_scalar.json_query PARTITION OF json_scalar.json_table FOR VALUES FROM (0) TO (10);
+         CREATE SEQUENCE json_exists; SELECT nextval('json_exists');
+         COMMENT ON COLUMN system_user.json_table IS 'a word'; GRANT SELECT (json_table) ON system_user TO PUBLIC;
+         INSERT INTO system_user (json_table) VALUES ('a'), ('b'); INSERT INTO json_scalar.json_table VALUES (1, 1), (2, 2)",
+    );
+    let id = place.snapshot(&source, &[]);
+    let names = |id: &str| -> Vec<String> {
+        let shown = place.json(&["show", id]);
+        shown["tables"].as_array().unwrap().iter().map(|table| text(&table["name"])).collect()
+    };
+    assert_eq!(names(&id), ["\"json_scalar\".\"json_query\"", "public.\"system_user\""]);
+    let restored = new.reserve_database("keywords_new");
+    place.ok(&["restore", &id, "--to", &restored.url(), "--create"]);
+    let again = place.snapshot(&restored, &["--name", "again"]);
+    assert_eq!(names(&again), names(&id));
+    let difference = place.json(&["diff", &id, &again]);
+    let status = |table: &serde_json::Value| (text(&table["status"]), table["columns_changed"] == true);
+    let found: Vec<_> = difference["tables"].as_array().unwrap().iter().map(status).collect();
+    assert_eq!(found, [("same".to_owned(), false), ("same".to_owned(), false)], "{difference:#}");
+    restored.psql("DELETE FROM public.\"system_user\"; DELETE FROM \"json_scalar\".\"json_query\"");
+    let replaced = place.json(&["restore", &id, "--replace", "--to", &restored.url()]);
+    assert_eq!(restored.value("SELECT count(*) FROM public.\"system_user\""), "2");
+    place.paste(&text(&replaced["undo"]));
+    assert_eq!(restored.value("SELECT count(*) FROM public.\"system_user\""), "0");
+    for name in ["system_user", "public.\"system_user\"", "json_scalar.json_table"] {
+        place.ok(&["restore", &id, "--replace", "--table", name, "--to", &restored.url()]);
+    }
+    assert_eq!(restored.value("SELECT sum(\"system_user\") FROM \"json_scalar\".\"json_table\""), "3");
+    assert_eq!(restored.value("SELECT nextval('public.\"json_exists\"')"), "2");
+}
+
+/// A definition in which such a name stands bare would mean something else on the newer server, or nothing.
+#[test]
+fn definitions_with_words_of_a_newer_server_mean_the_same_there() {
+    let servers = servers();
+    let (old, new) = (&servers[0], &servers[servers.len() - 1]);
+    let place = Place::new(old);
+    let source = old.create_database("meanings");
+    source.psql(
+        "CREATE TABLE t (id integer, system_user text PRIMARY KEY CHECK (system_user <> ''), json_table integer,
+                         twice integer GENERATED ALWAYS AS (json_table * 2) STORED);
+         CREATE INDEX by_word ON t (json_table DESC, lower(system_user)) WHERE system_user > 'a';
+         CREATE TABLE refers (merge_action text REFERENCES t (system_user));
+         CREATE VIEW seen AS SELECT system_user, json_table AS json_scalar FROM t WHERE system_user < 'z';
+         CREATE TYPE json_exists AS ENUM ('a'); CREATE TABLE typed (a json_exists DEFAULT 'a', b json_exists[]);
+         CREATE FUNCTION json_value(json_array integer, json_query json_exists DEFAULT 'a') RETURNS integer
+             LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+         CREATE TABLE uses (id integer DEFAULT json_value(7), CHECK (json_value(id) > 0));
+         CREATE TABLE parts (system_user integer, day date) PARTITION BY RANGE (system_user, (json_value(system_user)));
+         CREATE TABLE part PARTITION OF parts DEFAULT;
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER note BEFORE UPDATE OF system_user ON t FOR EACH ROW WHEN (new.system_user <> old.system_user)
+             EXECUTE FUNCTION note();
+         CREATE POLICY mine ON t USING (system_user = current_user);
+         COMMENT ON COLUMN t.system_user IS 'who'; COMMENT ON FUNCTION json_value IS 'what';
+         COMMENT ON CONSTRAINT t_pkey ON t IS 'key'; COMMENT ON TRIGGER note ON t IS 'notes'; COMMENT ON POLICY mine ON t IS 'own';
+         INSERT INTO t VALUES (1, 'me', 2), (2, 'you', 3); INSERT INTO refers VALUES ('me'); INSERT INTO typed DEFAULT VALUES;
+         INSERT INTO uses DEFAULT VALUES; INSERT INTO parts VALUES (1, '2026-01-01')",
+    );
+    let id = place.snapshot(&source, &[]);
+    let restored = new.reserve_database("meanings_new");
+    place.ok(&["restore", &id, "--to", &restored.url(), "--create"]);
+    let expected = rows(&source, "SELECT * FROM seen ORDER BY 1");
+    assert_eq!(expected, ["me|2", "you|3"]);
+    assert_eq!(rows(&restored, "SELECT * FROM seen ORDER BY 1"), expected);
+    let bare = restored.query(
+        "SELECT definition FROM (
+             SELECT pg_get_viewdef('seen'::regclass) UNION ALL SELECT pg_get_constraintdef(oid) FROM pg_constraint
+             UNION ALL SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid >= 16384
+             UNION ALL SELECT pg_get_partkeydef('parts'::regclass) UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger
+             UNION ALL SELECT pg_get_expr(polqual, polrelid) FROM pg_policy) AS d (definition)
+          WHERE definition ~ '(^|[^\"])(SYSTEM_USER|system_user)($|[^\"])'",
+    );
+    assert_eq!(bare, Vec::<Vec<String>>::new());
+    let count = "SELECT count(*) FROM pg_description WHERE objoid >= 16384";
+    assert_eq!(restored.value(count), source.value(count));
+    assert_eq!(restored.value("INSERT INTO uses DEFAULT VALUES RETURNING id"), "7");
+    place.ok(&["restore", &id, "--replace", "--table", "t", "--table", "refers", "--to", &restored.url()]);
+    // Nothing of it is quoted where nothing needs it.
+    let plain = shop(old, "plain_names");
+    let script = place.ok(&["extract", &place.snapshot(&plain, &[]), "--entry", "schema/pre-data.sql"]).stdout();
+    assert!(script.contains("CREATE TABLE public.users"), "{script}");
 }

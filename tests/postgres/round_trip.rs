@@ -62,10 +62,16 @@ fn a_check_that_looks_at_another_table_comes_back() {
                  AS 'SELECT EXISTS (SELECT FROM public.known WHERE id = $1)';
              CREATE TABLE a_checked (known integer CONSTRAINT must_be_known CHECK (is_known(known)), CHECK (known > 0));
              INSERT INTO a_checked SELECT 1 + g % 10 FROM generate_series(1, 20000) AS g;
+             CREATE TABLE left_ones (id integer); CREATE TABLE right_ones (id integer);
+             CREATE FUNCTION is_left(integer) RETURNS boolean LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM public.left_ones WHERE id = $1)';
+             CREATE FUNCTION is_right(integer) RETURNS boolean LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM public.right_ones WHERE id = $1)';
+             ALTER TABLE left_ones ADD CHECK (NOT is_right(id)); ALTER TABLE right_ones ADD CHECK (NOT is_left(id));
+             INSERT INTO left_ones SELECT g FROM generate_series(1, 300) AS g;
+             INSERT INTO right_ones SELECT g + 1000 FROM generate_series(1, 300) AS g;
              CREATE TABLE parent (known integer CHECK (is_known(known) OR known > 0)); CREATE TABLE child () INHERITS (parent);
              INSERT INTO child VALUES (3)",
         );
-        round_trip_of(place, source, &["-j", "1"], &["-j", "1"]);
+        round_trip_of(place, source, &["-j", "1"], &["-j", "4"]);
     });
 }
 

@@ -279,6 +279,23 @@ impl PrivateServer {
         self.start_again();
     }
 
+    /// Restarts it as a standby of nobody: it recovers for ever, and may only be read.
+    #[track_caller]
+    pub fn become_standby(&self) {
+        let signal = self.data.join("standby.signal");
+        std::fs::write(&signal, "").unwrap();
+        let owner = std::fs::metadata(&self.data).unwrap();
+        std::os::unix::fs::chown(&signal, Some(owner.uid()), Some(owner.gid())).unwrap();
+        self.pg_ctl(&["stop", "--mode=fast"]);
+        self.start_again();
+    }
+
+    /// Ends that.
+    #[track_caller]
+    pub fn become_primary(&self) {
+        self.pg_ctl(&["promote"]);
+    }
+
     /// As the owner of the data, in the server's own folder: there `scripts/servers stop` looks for it.
     #[track_caller]
     fn pg_ctl(&self, arguments: &[&str]) {

@@ -10,7 +10,7 @@ use super::{RestoreArgs, RestoreReport, RestoredTable};
 use crate::archive::{Compression, Entry, Visitor};
 use crate::catalog::Catalog;
 use crate::commands::fetch::Opened;
-use crate::commands::snapshot::{PostgresPlan, postgres_origin_of};
+use crate::commands::snapshot::{LARGE_OBJECTS, PostgresPlan, postgres_origin_of};
 use crate::commands::{Context, Source, command_line, layout, parse_source};
 use crate::engine::postgres::catalog::quote::{ident, qualified};
 use crate::engine::postgres::catalog::{self, Item, Kind, Section, data, sequences};
@@ -156,12 +156,14 @@ impl Plan {
         for left_out in &self.facts.left_out {
             tracing::warn!("not in the snapshot: {}", one_line(left_out));
         }
-        let takes_all = match self.mode {
-            Mode::Swap => true,
-            Mode::Replace => args.table.is_empty(),
+        // A safety snapshot leaves large objects out by its nature, and --replace sees for itself which tables are there.
+        let is_safety = self.opened.manifest.kind == SnapshotKind::Safety;
+        let is_lacking = match self.mode {
+            Mode::Swap => self.facts.left_out.iter().any(|left_out| !(is_safety && left_out == LARGE_OBJECTS)),
+            Mode::Replace => args.table.is_empty() && !is_safety && !self.facts.left_out.is_empty(),
             Mode::Create | Mode::Empty | Mode::Tables | Mode::Beside(_) => false,
         };
-        if !takes_all || self.facts.left_out.is_empty() || args.allow_partial || !is_lacking(&self.opened.manifest) {
+        if !is_lacking || args.allow_partial {
             return Ok(());
         }
         let shown: Vec<String> = self.facts.left_out.iter().take(10).map(|left_out| one_line(left_out)).collect();
@@ -393,12 +395,14 @@ impl Plan {
         let whole = args.table.is_empty();
         let tables = self.tables();
         let lock_timeout = Duration::from_secs(args.lock_timeout);
-        let drawn_from = self.sequences_drawn_from(&tables);
-        let is_theirs = |value: &&SequenceValue| {
-            let owned = value.table.as_ref().is_some_and(|owner| tables.iter().any(|table| table.name == *owner));
-            whole || owned || drawn_from.contains(&(value.schema.as_str(), value.name.as_str()))
+        let is_owned = |value: &&SequenceValue| {
+            whole || value.table.as_ref().is_some_and(|owner| tables.iter().any(|table| table.name == *owner))
         };
-        let sequences: Vec<&SequenceValue> = self.facts.sequences.iter().filter(is_theirs).collect();
+        let (sequences, others): (Vec<&SequenceValue>, Vec<&SequenceValue>) =
+            self.facts.sequences.iter().partition(is_owned);
+        let drawn_from = self.sequences_drawn_from(&tables);
+        let is_shared = |value: &&&SequenceValue| drawn_from.contains(&(value.schema.as_str(), value.name.as_str()));
+        let shared: Vec<&SequenceValue> = others.iter().filter(is_shared).copied().collect();
         let mut replacement = Replacement::begin(&self.params, &tables, &sequences, whole, lock_timeout)?;
         if !args.no_safety {
             // Nobody can write to the tables any more: what is saved is what is overwritten.
@@ -421,7 +425,7 @@ impl Plan {
             let clock = Instant::now();
             self.compare_serially(replacement.session(), &copies)?;
             report.check_seconds = clock.elapsed().as_secs_f64();
-            Ok(())
+            replacement.move_forward(&shared)
         };
         let told =
             |error: Error| error.context(format!("cannot restore {}; nothing was changed", self.opened.manifest.id));
@@ -668,25 +672,13 @@ impl Plan {
             allow_empty: true,
             previous: None,
         };
-        let read = |reading| plan.run_within(reading, &self.catalog, context);
+        let read = |reading| plan.run_within(reading, tables, &self.catalog, context);
         let (saved, replacement) = replacement.read(read).map_err(|error| {
             let error = error.context("cannot save what would be overwritten; nothing was changed");
             if error.hint.is_none() { error.hint("--no-safety goes on without a way back") } else { error }
         })?;
-        for table in tables {
-            if !saved.tables.iter().any(|saved| saved.relation == table.relation) {
-                let name = one_line(&table.name);
-                return Err(Error::failed(format!("the table {name} could not be saved; nothing was changed"))
-                    .hint("--no-safety goes on without a way back"));
-            }
-        }
         Ok((saved.id.to_string(), replacement))
     }
-}
-
-/// Whether rows or objects that the source had are missing; a safety snapshot leaves large objects out by its nature.
-fn is_lacking(manifest: &Manifest) -> bool {
-    manifest.kind != SnapshotKind::Safety
 }
 
 /// Where a snapshot came from, as far as this machine's environment knows how to get there.
@@ -699,7 +691,8 @@ pub(in crate::commands) fn origin_params(manifest: &Manifest, context: &Context)
         format!("user={}", quoted(user)),
         format!("port={}", origin.port.unwrap_or(5432)),
     ];
-    // Always said: the environment of the moment may know another one.
+    // Always said, and that no other address stands for it: the environment of the moment may know another one.
+    words.push("hostaddr=''".to_owned());
     let reached_by = manifest.postgres.as_ref().map(|facts| facts.reached_by.as_str());
     match reached_by.filter(|_| origin.host == context.host) {
         Some(reached_by) => words.push(format!("host={}", quoted(reached_by))),

@@ -22,7 +22,7 @@ use crate::store::Upload;
 use crate::text;
 
 pub(in crate::commands) use postgres::{
-    Plan as PostgresPlan, origin_of as postgres_origin_of, schema_digest, table_of,
+    LARGE_OBJECTS, Plan as PostgresPlan, origin_of as postgres_origin_of, schema_digest, table_of,
 };
 pub(in crate::commands) use sqlite::{Plan as SqlitePlan, origin_of as sqlite_origin_of};
 

@@ -10,6 +10,7 @@ use crate::catalog::Catalog;
 use crate::commands::{Context, layout, readme};
 use crate::digest::RowDigest;
 use crate::engine::postgres::catalog::data::TableData;
+use crate::engine::postgres::catalog::quote::qualified;
 use crate::engine::postgres::catalog::{Item, Section, render, sequences};
 use crate::engine::postgres::reading::Reading;
 use crate::engine::postgres::rows::RowSum;
@@ -64,6 +65,9 @@ pub(super) fn save(params: &Params, args: &SnapshotArgs, catalog: &Catalog, cont
     plan.run(catalog, context)
 }
 
+/// What is said to be left out of a snapshot that has no large objects.
+pub(in crate::commands) const LARGE_OBJECTS: &str = "large objects";
+
 /// Where a database lives; one that is reached through a socket or the loopback lives on this machine.
 pub(in crate::commands) fn origin_of(params: &Params, host: &str) -> Origin {
     let is_local = params.host().starts_with(['/', '@'])
@@ -99,15 +103,25 @@ impl Plan<'_> {
         Ok(self.save(snapshot, clock, catalog, context)?.0)
     }
 
-    /// The same in a transaction that has begun, whose session is given back.
+    /// The same in a transaction that has begun, whose session is given back. Fails where the rows of one of the tables
+    /// cannot be saved.
     pub(in crate::commands) fn run_within(
         &self,
         reading: Reading,
+        tables: &[&Table],
         catalog: &Catalog,
         context: &Context,
     ) -> Result<(Manifest, Session)> {
         let clock = Instant::now();
         let snapshot = Snapshot::of(reading, &self.options)?;
+        for relation in tables.iter().filter_map(|table| table.relation.as_ref()) {
+            if !snapshot.tables.iter().any(|saved| (&saved.schema, &saved.name) == (&relation.schema, &relation.table))
+            {
+                let name = format!("table {}", one_line(&qualified(&relation.schema, &relation.table)));
+                let why = snapshot.refused.iter().find(|refused| refused.starts_with(&format!("{name}: ")));
+                return Err(Error::failed(why.cloned().unwrap_or(format!("{name}: it is not there"))));
+            }
+        }
         self.save(snapshot, clock, catalog, context)
     }
 
@@ -205,7 +219,7 @@ impl Plan<'_> {
         let mut left_out = snapshot.refused.clone();
         left_out.extend(snapshot.left_out.iter().map(|table| format!("rows of {}", table.qualified)));
         if !selection.takes_large_objects() {
-            left_out.push("large objects".to_owned());
+            left_out.push(LARGE_OBJECTS.to_owned());
         }
         let is_whole = left_out.is_empty();
         let manifest = Manifest {

@@ -39,9 +39,10 @@ pub fn make(sessions: &mut [Session], items: &[Item], owners: Owners, filled: &[
     post.iter().filter(|item| short.contains(&item.id)).try_for_each(|item| make_one(first, item, owners))
 }
 
-/// Whether an item is worth making beside others: it reads all rows of a table.
+/// Whether an item is worth making beside others: it reads all rows of a table. A check is not made so, since it may
+/// look at tables that nobody knows of: two that look at each other's would wait for each other.
 fn is_long(item: &Item) -> bool {
-    matches!(item.kind, Kind::Check | Kind::Constraint | Kind::Index | Kind::IndexAttach | Kind::ForeignKey)
+    matches!(item.kind, Kind::Constraint | Kind::Index | Kind::IndexAttach | Kind::ForeignKey)
 }
 
 /// Something to do, and what stands against it.
@@ -188,12 +189,15 @@ fn make_side_by_side(sessions: &mut [Session], tasks: Vec<Task<'_>>, owners: Own
         }
     });
     let work = work.into_inner().map_err(|_| Error::failed("a thread has died"))?;
-    match (work.failed, work.waiting.first().map(|task| &task.what)) {
-        (Some(error), _) => Err(error),
-        (None, Some(What::Make(item))) => {
+    if let Some(error) = work.failed {
+        return Err(error);
+    }
+    match work.waiting.first().map(|task| &task.what) {
+        Some(What::Make(item)) => {
             Err(Error::failed(format!("the {} waits for something that is never made", shown(item))))
         }
-        (None, _) => Ok(()),
+        Some(What::Analyze(table)) => Err(Error::failed(format!("something on {} is never made", table.qualified))),
+        None => Ok(()),
     }
 }
 

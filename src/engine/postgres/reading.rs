@@ -285,40 +285,10 @@ impl Reading {
         Ok(session)
     }
 
-    /// The work, largest first. A table is cut only where one session would be left with it while the others have
-    /// nothing to do: to read by ranges costs the server a tenth more, and its cache is emptied for it.
+    /// The work, largest first.
     fn parts(&mut self, tables: &[RowSource]) -> Result<Vec<Part>> {
-        let total: u64 = tables.iter().map(|table| table.bytes).sum();
-        let jobs = self.jobs as u64;
-        let step_bytes = (total / (jobs * 6)).max(SPLIT_BYTES);
-        let is_cut_well =
-            |pieces: u64, table: &RowSource| pieces > 1 && table.condition.is_none() && !table.columns.is_empty();
-        let mut parts: Vec<(u64, Part)> = Vec::new();
-        for (index, table) in tables.iter().enumerate() {
-            parts.push((table.bytes, Part { table: index, pages: None }));
-        }
-        parts.sort_by_key(|part| std::cmp::Reverse(part.0));
-        if jobs > 1 && self.session.version() >= TID_RANGE_VERSION {
-            let mut next = 0;
-            while next < parts.len() && busiest(&parts, self.jobs) > total / jobs + step_bytes {
-                let index = parts[next].1.table;
-                let table = &tables[index];
-                let pieces = table.bytes.div_ceil(step_bytes).min(table.pages);
-                if !is_cut_well(pieces, table) || !self.lock_indexes(table)? {
-                    next += 1;
-                    continue;
-                }
-                parts.remove(next);
-                let step = table.pages.div_ceil(pieces);
-                let cuts = (0..table.pages).step_by(usize::try_from(step).unwrap_or(usize::MAX));
-                parts.extend(cuts.map(|first| {
-                    let end = (first + step < table.pages).then_some(first + step);
-                    (table.bytes / pieces, Part { table: index, pages: Some((first, end)) })
-                }));
-            }
-        }
-        parts.sort_by_key(|part| std::cmp::Reverse(part.0));
-        Ok(parts.into_iter().map(|(_, part)| part).collect())
+        let jobs = if self.session.version() >= TID_RANGE_VERSION { self.jobs } else { 1 };
+        cut(tables, jobs, |table| self.lock_indexes(table))
     }
 
     /// Locks the indexes of a table, which a query is planned with and a COPY of the table is not; false where somebody
@@ -327,6 +297,42 @@ impl Reading {
     fn lock_indexes(&mut self, table: &RowSource) -> Result<bool> {
         try_in_savepoint(&mut self.session, &format!("EXPLAIN SELECT FROM ONLY {}", table.qualified))
     }
+}
+
+/// The parts to read tables in, largest first. A table is cut only where one session would be left with it while the
+/// others have nothing to do: to read by ranges costs the server a tenth more, and its cache is emptied for it.
+fn cut(tables: &[RowSource], jobs: usize, mut may_cut: impl FnMut(&RowSource) -> Result<bool>) -> Result<Vec<Part>> {
+    let total: u64 = tables.iter().map(|table| table.bytes).sum();
+    let share = total / jobs as u64;
+    let step_bytes = (share / 6).max(SPLIT_BYTES);
+    let whole = tables.iter().enumerate().map(|(index, table)| (table.bytes, Part { table: index, pages: None }));
+    let mut parts: Vec<(u64, Part)> = whole.collect();
+    parts.sort_by_key(|part| std::cmp::Reverse(part.0));
+    let mut uncut = 0;
+    // Those that are cut come behind all others, where they are not met again.
+    for _ in 0..tables.len() {
+        if jobs < 2 || busiest(&parts, jobs) <= share + step_bytes {
+            break;
+        }
+        let index = parts[uncut].1.table;
+        let table = &tables[index];
+        let pieces = table.bytes.div_ceil(step_bytes).min(table.pages);
+        let is_cuttable = pieces > 1 && table.condition.is_none() && !table.columns.is_empty();
+        if !is_cuttable || !may_cut(table)? {
+            uncut += 1;
+            continue;
+        }
+        parts.remove(uncut);
+        let step = table.pages.div_ceil(pieces);
+        let mut first = 0;
+        while first < table.pages {
+            let end = (first + step < table.pages).then_some(first + step);
+            parts.push((table.bytes / pieces, Part { table: index, pages: Some((first, end)) }));
+            first += step;
+        }
+    }
+    parts.sort_by_key(|part| std::cmp::Reverse(part.0));
+    Ok(parts.into_iter().map(|(_, part)| part).collect())
 }
 
 /// The bytes of the session that gets most, where each takes the largest part that is left when it is free.
@@ -641,4 +647,65 @@ fn blockers(session: &mut Session) -> Result<Vec<String>> {
             Ok(told)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn table(name: &str, bytes: u64, pages: u64) -> RowSource {
+        let (qualified, columns) = (name.to_owned(), vec!["id".to_owned()]);
+        RowSource { qualified, columns, condition: None, bytes, pages, sum: RowSum::default() }
+    }
+
+    /// How each table is read: the number of its parts, after it was seen that they are all of it and once.
+    fn parts_of(tables: &[RowSource], jobs: usize, may_cut: &dyn Fn(&RowSource) -> bool) -> Vec<usize> {
+        let parts = cut(tables, jobs, |table| Ok(may_cut(table))).unwrap();
+        let of_table = |index: usize| {
+            let mut pages: Vec<_> = parts.iter().filter(|part| part.table == index).map(|part| part.pages).collect();
+            if pages == [None] {
+                return 1;
+            }
+            pages.sort();
+            let mut next = Some(0);
+            for (first, end) in pages.iter().flatten() {
+                assert_eq!(next, Some(*first), "{pages:?}");
+                next = *end;
+            }
+            assert!(next.is_none() && pages.len() > 1, "the last one is open-ended: {pages:?}");
+            pages.len()
+        };
+        (0..tables.len()).map(of_table).collect()
+    }
+
+    #[test]
+    fn tables_are_cut_only_where_that_evens_out_the_work() {
+        let large = |name: &str, mib: u64| table(name, mib * MIB, mib * 128);
+        let always = |_: &RowSource| true;
+        assert_eq!(parts_of(&[large("a", 600)], 2, &always), [12]);
+        assert_eq!(parts_of(&[large("a", 600)], 1, &always), [1]);
+        // The smaller one is enough for one session, the larger one is cut to fill both.
+        assert_eq!(parts_of(&[large("a", 600), large("b", 300)], 2, &always), [8, 1]);
+        assert_eq!(parts_of(&[large("a", 300), large("b", 300)], 2, &always), [1, 1]);
+        assert_eq!(parts_of(&[large("a", 30), large("b", 1)], 2, &always), [1, 1]);
+        assert_eq!(parts_of(&[], 2, &always), [0; 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_cut_is_read_whole_and_nothing_twice() {
+        let always = |_: &RowSource| true;
+        // Much of it is kept apart: a page in the table itself, and so nothing to cut.
+        let blobs = table("blobs", 1000 * MIB, 1);
+        assert_eq!(
+            parts_of(&[blobs.clone(), table("events", 200 * MIB, 25600), table("small", 1, 1)], 2, &always),
+            [1, 2, 1]
+        );
+        assert_eq!(parts_of(&[table("two", 1000 * MIB, 2)], 4, &always), [2]);
+        // Somebody has its indexes.
+        assert_eq!(parts_of(&[table("held", 600 * MIB, 76800), blobs], 2, &|table| table.qualified != "held"), [1, 1]);
+    }
 }

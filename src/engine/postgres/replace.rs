@@ -292,11 +292,7 @@ impl Replacement {
                 let name = one_line(&qualified(&value.schema, &value.name));
                 return Err(Error::failed(format!("the sequence {name} is not there, or the role may not read it")));
             };
-            let ahead = |a: &SequenceValue, b: &SequenceValue| {
-                let (a, b) = ((a.last_value, a.is_called), (b.last_value, b.is_called));
-                if value.increment > 0 { a >= b } else { (-i128::from(a.0), a.1) >= (-i128::from(b.0), b.1) }
-            };
-            if forward_only && ahead(now, value) {
+            if forward_only && is_ahead(now, value) {
                 continue;
             }
             // By itself this would outlive a rollback; but the statement that locked the sequence gave it a new file,
@@ -304,6 +300,36 @@ impl Replacement {
             self.session.rows(&sequences::statement(value)).map_err(|error| {
                 error.context(format!("cannot set the sequence {}", one_line(&qualified(&value.schema, &value.name))))
             })?;
+        }
+        Ok(())
+    }
+
+    /// Moves sequences that others have too to where rows of these tables may not meet their values, at the very end: until
+    /// the commit whoever draws from one waits. One that is gone, or is ahead already, stays; so does one that the role may
+    /// not move, and that is said.
+    pub fn move_forward(&mut self, values: &[&SequenceValue]) -> Result<()> {
+        let live = sequences::values(&mut self.session, &mut Vec::new())?;
+        for value in values {
+            let is_same = |now: &&SequenceValue| now.schema == value.schema && now.name == value.name;
+            let Some(now) = live.iter().find(is_same).filter(|now| !is_ahead(now, value)) else { continue };
+            let name = qualified(&value.schema, &value.name);
+            self.session.execute(&format!("SAVEPOINT moving; SET LOCAL lock_timeout = {}", ATTEMPT.as_millis()))?;
+            let moved = self
+                .session
+                .execute(&format!("ALTER SEQUENCE {name} INCREMENT BY {}", now.increment))
+                .and_then(|()| self.session.rows(&sequences::statement(value)).map(drop));
+            match moved {
+                Ok(()) => self.session.execute("RELEASE SAVEPOINT moving; SET LOCAL lock_timeout = 0")?,
+                Err(error) if sqlstate(&error).is_some() => {
+                    self.session.execute("ROLLBACK TO SAVEPOINT moving")?;
+                    tracing::warn!(
+                        "the sequence {} gives numbers that are in the restored rows, and could not be moved on: {}",
+                        one_line(&name),
+                        error.whole()
+                    );
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -403,6 +429,12 @@ fn listed(session: &mut Session) -> Result<Vec<TableData>> {
     let tables = data::tables(session)?;
     session.execute("COMMIT")?;
     Ok(tables)
+}
+
+/// Whether a sequence stands where another stood, or beyond.
+fn is_ahead(now: &SequenceValue, then: &SequenceValue) -> bool {
+    let (a, b) = ((now.last_value, now.is_called), (then.last_value, then.is_called));
+    if then.increment > 0 { a >= b } else { (-i128::from(a.0), a.1) >= (-i128::from(b.0), b.1) }
 }
 
 /// Fails where something stands against putting rows in place, naming it.

@@ -373,7 +373,7 @@ async fn next_rows(
     rows: &Rows,
 ) -> Result<Option<u64>, tokio_postgres::Error> {
     poll_fn(|cx| {
-        // What ends the COPY comes after its rows, and by another way: it is looked for first.
+        // What ends the COPY comes after its rows, and by another way. It is looked for first: an error comes but once.
         let ended = match stream.as_mut().poll_next(cx) {
             Poll::Ready(None) => {
                 *has_ended = true;
@@ -382,18 +382,19 @@ async fn next_rows(
             }
             polled => polled,
         };
+        if let Poll::Ready(Some(Err(error))) = ended {
+            // Behind its end the library expects nothing, not even the number that is waited for.
+            let is_number = *has_ended && rows.told(cx).is_some();
+            if !is_number || error.as_db_error().is_some() || error.is_closed() {
+                return Poll::Ready(Err(error));
+            }
+        }
         if rows.have_come(cx) {
             return Poll::Ready(Ok(None));
         }
-        match ended {
-            // Behind the end the library expects nothing, not even the number that was waited for.
-            Poll::Ready(Some(Err(error))) if !*has_ended || error.as_db_error().is_some() || error.is_closed() => {
-                Poll::Ready(Err(error))
-            }
-            _ => match rows.told(cx) {
-                Some(told) if *has_ended => Poll::Ready(Ok(Some(told))),
-                _ => Poll::Pending,
-            },
+        match rows.told(cx) {
+            Some(told) if *has_ended => Poll::Ready(Ok(Some(told))),
+            _ => Poll::Pending,
         }
     })
     .await

@@ -173,11 +173,25 @@ fn require_finished(session: &mut Session) -> Result<()> {
 /// restore.
 fn hashed_by_enum(session: &mut Session) -> Result<HashSet<u32>> {
     let rows = session.rows(
-        "WITH RECURSIVE below AS (
+        "WITH RECURSIVE enums AS (
+             -- And what holds an enum: its hash is made of those of its parts.
+             SELECT oid FROM pg_catalog.pg_type WHERE typtype = 'e'
+              UNION SELECT t.oid FROM enums e JOIN (
+                  SELECT oid, typelem AS part FROM pg_catalog.pg_type
+                   UNION ALL SELECT oid, typbasetype FROM pg_catalog.pg_type
+                   UNION ALL SELECT rngtypid, rngsubtype FROM pg_catalog.pg_range
+                   UNION ALL SELECT c.reltype, a.atttypid FROM pg_catalog.pg_class c
+                                JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
+                               WHERE c.reltype <> 0) t ON t.part = e.oid),
+         below AS (
              SELECT p.partrelid AS oid FROM pg_catalog.pg_partitioned_table p
-              WHERE p.partstrat = 'h' AND EXISTS (
+              WHERE p.partstrat = 'h' AND (EXISTS (
                   SELECT FROM pg_catalog.pg_opclass c
                    WHERE c.oid = ANY (p.partclass::pg_catalog.oid[]) AND c.opcname = 'enum_ops')
+                 OR EXISTS (
+                  SELECT FROM pg_catalog.pg_attribute a
+                   WHERE a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs::pg_catalog.int2[])
+                     AND a.atttypid IN (SELECT oid FROM enums)))
               UNION SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid)
          SELECT c.oid FROM below b JOIN pg_catalog.pg_class c ON c.oid = b.oid WHERE c.relkind = 'r'",
     )?;

@@ -127,6 +127,9 @@ pub fn read(session: &mut Session) -> Result<Schema> {
          SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL extra_float_digits = 3; \
          SET LOCAL bytea_output = hex",
     )?;
+    if has_newer_words(session)? {
+        session.execute("SET LOCAL quote_all_identifiers = on")?;
+    }
     let mut reader = Reader {
         session,
         objects: Vec::new(),
@@ -154,6 +157,7 @@ pub fn read(session: &mut Session) -> Result<Schema> {
     places.add_needs(&mut reader)?;
     comments::add(&mut reader, &places)?;
     complete::check(&mut reader, &places)?;
+    reader.session.execute("SET LOCAL quote_all_identifiers = off")?;
     let roles = reader.objects.iter().flat_map(|object| object.roles.iter().cloned()).collect();
     Ok(Schema {
         items: order::sort(reader.objects)?,
@@ -162,6 +166,26 @@ pub fn read(session: &mut Session) -> Result<Schema> {
         roles,
         extensions: reader.extensions,
     })
+}
+
+/// Whether something has a name that this server writes without quotes and that a newer one reads as a keyword: a
+/// column `system_user` in a view or an index would come back as the function of that name, or not at all.
+fn has_newer_words(session: &mut Session) -> Result<bool> {
+    let words: Vec<String> = quote::KEYWORDS.iter().map(|word| quote::literal(word)).collect();
+    let row = session.row(&format!(
+        "SELECT EXISTS (
+             SELECT FROM unnest(ARRAY[{}]::name[]) AS word
+              WHERE pg_catalog.quote_ident(word) = word::text
+                AND (word IN (SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid >= {FIRST_NORMAL_OID})
+                     OR word IN (SELECT relname FROM pg_catalog.pg_class WHERE oid >= {FIRST_NORMAL_OID})
+                     OR word IN (SELECT typname FROM pg_catalog.pg_type WHERE oid >= {FIRST_NORMAL_OID})
+                     OR word IN (SELECT proname FROM pg_catalog.pg_proc WHERE oid >= {FIRST_NORMAL_OID})
+                     OR word::text IN (SELECT unnest(proargnames) FROM pg_catalog.pg_proc WHERE oid >= {FIRST_NORMAL_OID})
+                     OR word IN (SELECT collname FROM pg_catalog.pg_collation WHERE oid >= {FIRST_NORMAL_OID})
+                     OR word IN (SELECT nspname FROM pg_catalog.pg_namespace WHERE oid >= {FIRST_NORMAL_OID}))) AS has",
+        words.join(", ")
+    ))?;
+    row.flag("has")
 }
 
 /// Reads every kind of thing.

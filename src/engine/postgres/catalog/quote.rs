@@ -1,7 +1,7 @@
 //! Names and strings as SQL spells them.
 
 /// The words that cannot stand as a bare name somewhere in the grammar of some version from 13 to 18.
-const KEYWORDS: &[&str] = &[
+pub(super) const KEYWORDS: &[&str] = &[
     "all",
     "analyse",
     "analyze",

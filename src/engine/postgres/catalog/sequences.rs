@@ -129,13 +129,15 @@ pub fn statement(value: &SequenceValue) -> String {
 /// Where all sequences stand, by schema and name: the user's own, and those that an extension declared as
 /// configuration. Sequences change outside of transactions: the snapshot of the transaction does not hold for them.
 ///
-/// Those that the role may not read are added to `refused`.
+/// Those that the role may not read are added to `refused`, and on a standby those that are unlogged. Where such a one
+/// is a table's own, the table says it.
 pub fn values(session: &mut Session, refused: &mut Vec<String>) -> Result<Vec<SequenceValue>> {
     let rows = session.rows(&format!(
         "SELECT n.nspname AS schema, c.relname AS name,
                 pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS qualified,
                 pg_catalog.has_schema_privilege(n.oid, 'USAGE')
                     AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT') AS readable,
+                c.relpersistence = 'u' AND pg_catalog.pg_is_in_recovery() AS is_lost,
                 s.seqincrement AS increment,
                 (SELECT pg_catalog.json_build_array(tn.nspname, t.relname)
                    FROM pg_catalog.pg_depend d
@@ -148,12 +150,16 @@ pub fn values(session: &mut Session, refused: &mut Vec<String>) -> Result<Vec<Se
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
            JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid
           WHERE c.relkind = 'S' AND ({OWN} OR c.oid IN (SELECT unnest(extconfig) FROM pg_catalog.pg_extension))
-            AND NOT (c.relpersistence = 'u' AND pg_catalog.pg_is_in_recovery())
           ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\""
     ))?;
     let mut readable = Vec::with_capacity(rows.len());
     for row in &rows {
-        if row.flag("readable")? {
+        if row.flag("is_lost")? {
+            if row.get("owner")?.is_none() {
+                let name = row.text("qualified")?;
+                refused.push(format!("sequence {name}: it is unlogged, and has no value on a standby"));
+            }
+        } else if row.flag("readable")? {
             readable.push(row);
         } else {
             refused.push(format!("sequence {}: the role may not read it", row.text("qualified")?));
