@@ -1,7 +1,6 @@
 //! A snapshot of a PostgreSQL database: its schema as SQL, its rows as COPY prints them.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::{Draft, SnapshotArgs, require_something, tell_losses};
@@ -12,6 +11,7 @@ use crate::digest::RowDigest;
 use crate::engine::postgres::catalog::data::TableData;
 use crate::engine::postgres::catalog::quote::qualified;
 use crate::engine::postgres::catalog::{Item, Section, render, sequences};
+use crate::engine::postgres::params::is_this_machine;
 use crate::engine::postgres::reading::Reading;
 use crate::engine::postgres::rows::RowSum;
 use crate::engine::postgres::script::Script;
@@ -70,11 +70,8 @@ pub(in crate::commands) const LARGE_OBJECTS: &str = "large objects";
 
 /// Where a database lives; one that is reached through a socket or the loopback lives on this machine.
 pub(in crate::commands) fn origin_of(params: &Params, host: &str) -> Origin {
-    let is_local = params.host().starts_with(['/', '@'])
-        || params.host().eq_ignore_ascii_case("localhost")
-        || params.host().parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     Origin {
-        host: if is_local { host.to_owned() } else { params.host().to_owned() },
+        host: if is_this_machine(params.host()) { host.to_owned() } else { params.host().to_owned() },
         path: None,
         port: Some(params.port()),
         database: Some(params.database().to_owned()),

@@ -320,6 +320,14 @@ impl Params {
     }
 }
 
+/// Whether a host is the machine that this runs on: a socket's folder, the loopback.
+#[must_use]
+pub fn is_this_machine(host: &str) -> bool {
+    host.starts_with(['/', '@'])
+        || host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 impl Host {
     /// Whether this is the folder of a Unix socket.
     pub(super) fn is_socket(&self) -> bool {

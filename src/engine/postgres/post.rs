@@ -10,6 +10,7 @@ use std::thread;
 
 use super::catalog::{Item, Kind, Section};
 use super::make::{Owners, make_one, shown};
+use super::params::is_this_machine;
 use super::reading::RowSource;
 use super::session::Session;
 use crate::error::{self, Error, Result};
@@ -33,10 +34,24 @@ pub fn make(sessions: &mut [Session], items: &[Item], owners: Owners, filled: &[
             short.insert(item.id);
         }
     }
+    limit_workers(sessions)?;
     let long: Vec<&Item> = post.iter().copied().filter(|item| !short.contains(&item.id)).collect();
     make_side_by_side(sessions, tasks(items, &long, filled), owners)?;
     let first = sessions.first_mut().ok_or_else(|| Error::failed("there is no session"))?;
     post.iter().filter(|item| short.contains(&item.id)).try_for_each(|item| make_one(first, item, owners))
+}
+
+/// Where there is a session for each processor of the server, workers of its own would only be in each other's way: an
+/// index costs half as much again with them. A server on another machine has as many as it says.
+fn limit_workers(sessions: &mut [Session]) -> Result<()> {
+    let processors = thread::available_parallelism().map_or(usize::MAX, std::num::NonZero::get);
+    if sessions.len() < processors {
+        return Ok(());
+    }
+    sessions
+        .iter_mut()
+        .filter(|session| is_this_machine(&session.about().host))
+        .try_for_each(|session| session.execute("SET max_parallel_maintenance_workers = 0"))
 }
 
 /// Whether an item is worth making beside others: it reads all rows of a table. A check is not made so, since it may
