@@ -400,7 +400,7 @@ impl Plan {
         };
         let (sequences, others): (Vec<&SequenceValue>, Vec<&SequenceValue>) =
             self.facts.sequences.iter().partition(is_owned);
-        let drawn_from = self.sequences_drawn_from(&tables);
+        let drawn_from = self.sequences_drawn_from();
         let is_shared = |value: &&&SequenceValue| drawn_from.contains(&(value.schema.as_str(), value.name.as_str()));
         let shared: Vec<&SequenceValue> = others.iter().filter(is_shared).copied().collect();
         let mut replacement = Replacement::begin(&self.params, &tables, &sequences, whole, lock_timeout)?;
@@ -436,21 +436,19 @@ impl Plan {
         })
     }
 
+    /// The tables that were chosen: schema and name.
+    fn relations(&self) -> BTreeSet<(&str, &str)> {
+        let relations = self.tables().into_iter().filter_map(|table| table.relation.as_ref());
+        relations.map(|relation| (relation.schema.as_str(), relation.table.as_str())).collect()
+    }
+
     /// The sequences that the tables' defaults draw from, whoever owns them: schema and name.
-    fn sequences_drawn_from(&self, tables: &[&Table]) -> BTreeSet<(&str, &str)> {
-        let chosen: BTreeSet<(&str, &str)> = tables
-            .iter()
-            .filter_map(|table| table.relation.as_ref())
-            .map(|relation| (relation.schema.as_str(), relation.table.as_str()))
-            .collect();
-        let is_chosen = |item: &Item| {
-            item.kind == Kind::Table
-                && chosen.contains(&(item.schema.as_deref().unwrap_or_default(), item.name.as_str()))
-        };
+    fn sequences_drawn_from(&self) -> BTreeSet<(&str, &str)> {
+        let chosen = self.relations();
+        let is_chosen = |item: &Item| item.kind == Kind::Table && chosen.contains(&names_of(item));
         let of_theirs = |item: &&Item| is_chosen(item) || item.table.is_some_and(|table| is_chosen(&self.items[table]));
         let needed = self.items.iter().filter(of_theirs).flat_map(|item| &item.needs).map(|need| &self.items[*need]);
-        let sequences = needed.filter(|item| item.kind == Kind::Sequence);
-        sequences.map(|item| (item.schema.as_deref().unwrap_or_default(), item.name.as_str())).collect()
+        needed.filter(|item| item.kind == Kind::Sequence).map(names_of).collect()
     }
 
     fn make_tables(&self, args: &RestoreArgs, report: &mut RestoreReport, context: &Context) -> Result<()> {
@@ -490,16 +488,8 @@ impl Plan {
     /// The steps that make the chosen tables and what hangs on them; and those that attach partitions to a table that
     /// is there: it would give them indexes of its own, were they attached before they have theirs.
     fn items_of_tables(&self, session: &mut Session) -> Result<(Vec<Item>, Vec<Item>)> {
-        let wanted: BTreeSet<(&str, &str)> = self
-            .tables()
-            .iter()
-            .filter_map(|table| table.relation.as_ref())
-            .map(|relation| (relation.schema.as_str(), relation.table.as_str()))
-            .collect();
-        let is_wanted = |item: &Item| {
-            item.kind == Kind::Table
-                && wanted.contains(&(item.schema.as_deref().unwrap_or_default(), item.name.as_str()))
-        };
+        let wanted = self.relations();
+        let is_wanted = |item: &Item| item.kind == Kind::Table && wanted.contains(&names_of(item));
         // The partitioned tables above them, where they are gone too.
         let mut above: BTreeSet<usize> = BTreeSet::new();
         for table in self.items.iter().filter(|item| is_wanted(item)) {
@@ -760,6 +750,11 @@ fn leave_out_strangers(items: &mut [Item], missing: &[String]) {
         item.create.clear();
         item.comments.clear();
     }
+}
+
+/// Schema and name of something that has both.
+fn names_of(item: &Item) -> (&str, &str) {
+    (item.schema.as_deref().unwrap_or_default(), &item.name)
 }
 
 /// The partitioned table that an item attaches a partition to.

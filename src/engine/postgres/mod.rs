@@ -2,8 +2,8 @@
 //!
 //! - [`params`] is what to connect to, as libpq reads it, [`session`] one connection, [`settings`] what is pinned on it.
 //! - [`catalog`] reads the whole schema as SQL that makes it again.
-//! - [`reading`] holds one instant open and reads [`rows`] by COPY; [`snapshot`] is all that is saved of it,
-//!   [`large_objects`] included; [`script`] is how to load it by hand.
+//! - [`reading`] holds one instant open and reads [`rows`] by COPY, cut into `parts`, taken off the stream by a `tap`.
+//! - [`snapshot`] is all that is saved of it, [`large_objects`] included; [`script`] is how to load it by hand.
 //! - [`target`] makes, marks and exchanges databases, [`make`] makes what is in them, [`load`] fills it, [`post`] makes
 //!   indexes and keys; [`replace`] gives tables other rows in place.
 
@@ -17,6 +17,7 @@ pub mod large_objects;
 pub mod load;
 pub mod make;
 pub mod params;
+mod parts;
 mod passfile;
 pub mod post;
 pub mod reading;
