@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::commands::restore::RestorePlan;
-use crate::commands::{Context, diff, drill, extract, list, prune, restore, show, snapshot, verify};
+use crate::commands::{Context, diff, drill, extract, keygen, list, prune, restore, show, snapshot, verify};
 use crate::engine::sqlite::check_library;
 use crate::error::{Error, Kind, Result};
 use crate::output::{self, Bars, ErasedReport};
@@ -67,6 +67,7 @@ enum Command {
     Extract(extract::ExtractArgs),
     Diff(diff::DiffArgs),
     Prune(prune::PruneArgs),
+    Keygen(keygen::KeygenArgs),
     /// Prints completions for a shell
     Completions {
         /// The shell
@@ -214,6 +215,13 @@ fn execute(cli: Cli) -> Result<u8> {
         Command::Extract(args) => Box::new(extract::run(args, json, &context, &mut io::stdout().lock())?),
         Command::Diff(args) => Box::new(diff::run(args, &context)?),
         Command::Prune(args) => Box::new(prune::run(args, &context)?),
+        Command::Keygen(args) => {
+            let report = keygen::run(args, json)?;
+            if let Some(note) = report.note().filter(|_| !cli.global.quiet) {
+                output::print_note(&note);
+            }
+            Box::new(report)
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "lifeboat", &mut script);

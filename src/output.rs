@@ -25,6 +25,12 @@ pub fn write_stdout(bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// Prints a line for people beside the result.
+pub fn print_note(note: &str) {
+    // If stderr is closed nobody can be told.
+    let _ = io::stderr().lock().write_all(format!("{}\n", crate::error::one_line(note)).as_bytes());
+}
+
 /// Prints an error for people: what failed, why, and what to do.
 pub fn print_error(error: &Error) {
     let mut text = format!("error: {}\n", error.whole());

@@ -79,20 +79,29 @@
 //! The index ends where the footer begins. Every byte of a file is thus covered: blocks by the index,
 //! the index by the footer, the footer by having one possible form.
 //!
+//! # Encryption
+//! The file described above may be encrypted whole with age, version 1 (<https://c2sp.org/age>), in its binary form, to
+//! X25519 recipients or with a passphrase; its name then ends in `.age`. `age --decrypt` gives back the plain file.
+//! Header and nonce have at most 64 KiB together, and a passphrase's work factor is at most 20.
+//!
 //! # What a reader refuses
 //! Anything that deviates from the above: it never guesses. It allocates by no number that it has not
 //! checked against the file's length or the block size.
 
 mod codec;
 mod index;
+mod keys;
 mod pipeline;
 mod reader;
+mod seal;
 mod tarfile;
 mod writer;
 
 pub use codec::{Codec, Compression};
 pub use index::{Block, Entry};
+pub use keys::{Keys, MAX_RECIPIENTS, Recipient, Sealing, generate_key, read_passphrase_file};
 pub use reader::{ArchiveReader, Visitor, Walk};
+pub use seal::{SealedWriter, Unsealed};
 pub use tarfile::{check_path, encode_name, header as tar_header};
 pub use writer::{ArchiveSummary, ArchiveWriter};
 

@@ -4,6 +4,7 @@ pub mod diff;
 pub mod drill;
 pub mod extract;
 mod fetch;
+pub mod keygen;
 mod layout;
 pub mod list;
 pub mod prune;

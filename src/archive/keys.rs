@@ -1,0 +1,470 @@
+//! Keys of encrypted archives: to whom one is encrypted, what opens it, and how people write both down.
+//!
+//! No error here repeats a text that may hold a secret.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::str::FromStr;
+
+use age::secrecy::ExposeSecret;
+use age::x25519;
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use crate::disk::shown;
+use crate::error::{Error, Result, one_line};
+use crate::secret::Secret;
+
+/// The most recipients of an archive: what bounds its header when it is written.
+pub const MAX_RECIPIENTS: usize = 256;
+
+/// The length of `age1...`.
+const RECIPIENT_CHARACTERS: usize = 62;
+
+/// The most bytes of a file of identities or of a passphrase.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The public half of a key, `age1...`: who has the other half can open what is encrypted to it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Recipient(x25519::Recipient);
+
+impl Recipient {
+    /// As the `age` crate takes it.
+    pub(super) fn as_age(&self) -> &dyn age::Recipient {
+        &self.0
+    }
+}
+
+impl FromStr for Recipient {
+    type Err = Error;
+
+    /// Reads `age1...`; a secret key given in its place is refused and not repeated.
+    fn from_str(text: &str) -> Result<Self> {
+        let text = text.trim();
+        if is_secret(text) {
+            return Err(Error::usage("this is a secret key; to encrypt, give the public one, which starts with age1")
+                .hint("'lifeboat keygen --public FILE' prints the public key of a file of identities"));
+        }
+        if let Ok(recipient) = text.parse() {
+            return Ok(Recipient(recipient));
+        }
+        let told = one_line(text);
+        if let Some(sort) = foreign_recipient(text) {
+            return Err(Error::usage(format!("'{told}' is {sort}, which is not supported here"))
+                .hint("give a key of the form age1..., as 'lifeboat keygen' and 'age-keygen' make them"));
+        }
+        Err(Error::usage(format!("'{told}' is no public key of age")).hint(format!(
+            "it starts with age1 and has {RECIPIENT_CHARACTERS} letters and digits: was it copied whole?"
+        )))
+    }
+}
+
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// To whom archives are encrypted.
+#[derive(Clone, Debug)]
+pub enum Sealing {
+    /// Whoever has the other half of one of these keys.
+    Recipients(Vec<Recipient>),
+    /// Whoever knows the passphrase.
+    Passphrase(Secret),
+}
+
+/// What opens encrypted archives: identities (secret keys) and passphrases. Not printable.
+#[derive(Clone, Default)]
+pub struct Keys {
+    pub(super) identities: Vec<x25519::Identity>,
+    pub(super) passphrases: Vec<Secret>,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keys({} identities, {} passphrases)", self.identities.len(), self.passphrases.len())
+    }
+}
+
+impl Keys {
+    /// No keys yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Keys::default()
+    }
+
+    /// Whether there is nothing to open an archive with.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.identities.is_empty() && self.passphrases.is_empty()
+    }
+
+    /// Adds the identities in a file, as `age-keygen` writes it: one a line, comments, empty lines.
+    /// Warns where others may read the file.
+    pub fn add_identity_file(&mut self, path: &Path) -> Result<()> {
+        let text = read_secret_file(path, "identity")?;
+        self.add_identities(text.expose(), &shown(path))
+    }
+
+    /// Adds identities from a text that is either the identities themselves or the path of a file of them, as an
+    /// environment variable holds it; `name` is what errors call the text.
+    pub fn add_identity(&mut self, text: &str, name: &str) -> Result<()> {
+        if text.lines().any(|line| is_secret(line.trim()) || is_encrypted(line)) {
+            self.add_identities(text, name)
+        } else if text.trim().is_empty() {
+            Err(Error::usage(format!("{name} is empty")).hint("it holds a secret key of age, or a file's path"))
+        } else {
+            self.add_identity_file(Path::new(text.trim()))
+        }
+    }
+
+    /// Adds the passphrase in a file: its first line (see [`read_passphrase_file`]).
+    pub fn add_passphrase_file(&mut self, path: &Path) -> Result<()> {
+        self.passphrases.push(read_passphrase_file(path)?);
+        Ok(())
+    }
+
+    /// Adds a passphrase.
+    pub fn add_passphrase(&mut self, passphrase: Secret) {
+        self.passphrases.push(passphrase);
+    }
+
+    /// The public halves of the identities.
+    #[must_use]
+    pub fn recipients(&self) -> Vec<Recipient> {
+        self.identities.iter().map(recipient_of).collect()
+    }
+
+    /// What encrypts to all these identities, or else to the first passphrase; None where there is no key.
+    #[must_use]
+    pub fn sealing(&self) -> Option<Sealing> {
+        if self.identities.is_empty() {
+            return self.passphrases.first().cloned().map(Sealing::Passphrase);
+        }
+        Some(Sealing::Recipients(self.recipients()))
+    }
+
+    fn add_identities(&mut self, text: &str, name: &str) -> Result<()> {
+        let before = self.identities.len();
+        for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let at = || format!("line {} of {name}", number + 1);
+            if is_encrypted(line) {
+                return Err(Error::usage(format!("{name} is itself encrypted"))
+                    .hint("decrypt it first: age --decrypt --output KEY.txt FILE"));
+            }
+            match line.parse() {
+                Ok(identity) => self.identities.push(identity),
+                Err(_) if line.parse::<Recipient>().is_ok() => {
+                    return Err(Error::usage(format!("{} is a public key; it opens nothing", at()))
+                        .hint("give the file with the secret key, which starts with AGE-SECRET-KEY-1"));
+                }
+                Err(_) => {
+                    let what = foreign_identity(line).map_or_else(
+                        || "is no secret key of age".to_owned(),
+                        |sort| format!("is {sort}, which is not supported here"),
+                    );
+                    return Err(Error::usage(format!("{} {what}", at())).hint(
+                        "keys of the form AGE-SECRET-KEY-1... are, as 'lifeboat keygen' and 'age-keygen' make them",
+                    ));
+                }
+            }
+        }
+        if self.identities.len() == before {
+            return Err(Error::usage(format!("{name} holds no secret key"))
+                .hint("a secret key is a line that starts with AGE-SECRET-KEY-1"));
+        }
+        Ok(())
+    }
+}
+
+/// The public half of an identity.
+pub(super) fn recipient_of(identity: &x25519::Identity) -> Recipient {
+    Recipient(identity.to_public())
+}
+
+/// A new key: its public half, and the text of a file of identities, in the form that `age-keygen` writes.
+#[must_use]
+pub fn generate_key(now: DateTime<Utc>) -> (Recipient, Secret) {
+    let identity = x25519::Identity::generate();
+    let public = recipient_of(&identity);
+    let created = now.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let secret = identity.to_string();
+    let text = format!("# created: {created}\n# public key: {public}\n{}\n", secret.expose_secret());
+    (public, Secret::new(text))
+}
+
+/// Reads a passphrase: the first line of a file, without its line break. Warns where others may read the file.
+pub fn read_passphrase_file(path: &Path) -> Result<Secret> {
+    let text = read_secret_file(path, "passphrase")?;
+    let line = text.expose().lines().next().unwrap_or_default();
+    if line.is_empty() {
+        return Err(Error::usage(format!("the first line of {} is empty", shown(path)))
+            .hint("the passphrase is the first line of the file"));
+    }
+    Ok(Secret::new(line))
+}
+
+/// Reads a small file that holds a secret.
+fn read_secret_file(path: &Path, what: &str) -> Result<Secret> {
+    if is_secret(&path.to_string_lossy()) {
+        return Err(Error::usage(format!("a secret key is given where the name of the {what} file belongs"))
+            .hint("write it to a file that only you can read, and name that; others see a command's arguments"));
+    }
+    let cannot =
+        |error: std::io::Error| Error::usage(format!("cannot read the {what} file {}", shown(path))).because(error);
+    let file = File::open(path).map_err(cannot)?;
+    let facts = file.metadata().map_err(cannot)?;
+    // A pipe (<(pass show backup)) has rights too, and nobody else has its other end.
+    if facts.is_file() && facts.mode() & 0o077 != 0 {
+        tracing::warn!("the {what} file {} can be read by others: run 'chmod 600' on it", shown(path));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Error::usage(format!("{} is too large for a file of this sort", shown(path)))
+            .hint(format!("name the {what} file")));
+    }
+    // The bytes are in the error that this makes: it is no cause.
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let encrypted = error.as_bytes().starts_with(ENCRYPTED.as_bytes());
+        let told = Error::usage(if encrypted {
+            format!("{} is itself encrypted", shown(path))
+        } else {
+            format!("the {what} file {} is not UTF-8", shown(path))
+        });
+        if encrypted { told.hint("decrypt it first: age --decrypt --output KEY.txt FILE") } else { told }
+    })?;
+    Ok(Secret::new(text))
+}
+
+/// How every file that age encrypted begins.
+const ENCRYPTED: &str = "age-encryption.org/";
+
+/// Whether a line begins a file that age encrypted, as it is or in armor.
+fn is_encrypted(line: &str) -> bool {
+    line.starts_with(ENCRYPTED) || line.starts_with("-----BEGIN AGE ENCRYPTED FILE")
+}
+
+/// Whether a text is meant as a secret key, of whatever sort.
+fn is_secret(text: &str) -> bool {
+    ["AGE-SECRET-KEY-", "AGE-PLUGIN-"].iter().any(|prefix| begins(text, prefix))
+}
+
+/// Whether a text begins with this, in whatever case: keys are written in either.
+fn begins(text: &str, prefix: &str) -> bool {
+    text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+/// What a recipient of another sort is called.
+fn foreign_recipient(text: &str) -> Option<&'static str> {
+    if text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-") {
+        return Some("a key of SSH");
+    }
+    // `age1NAME1...`: the last 1 divides name and data. One of the length of ours is ours, mistyped.
+    let rest = text.get(4..).filter(|_| begins(text, "age1") && text.len() != RECIPIENT_CHARACTERS)?;
+    let name = rest.rsplit_once('1')?.0;
+    match name.to_ascii_lowercase().as_str() {
+        "pq" => Some("a post-quantum key"),
+        "tag" | "tagpq" => Some("a tagged key"),
+        _ => Some("a key of a plugin"),
+    }
+}
+
+/// What an identity of another sort is called.
+fn foreign_identity(line: &str) -> Option<&'static str> {
+    if begins(line, "AGE-PLUGIN-") {
+        Some("a key of a plugin")
+    } else if begins(line, "AGE-SECRET-KEY-PQ-1") {
+        Some("a post-quantum key")
+    } else if line.starts_with("-----BEGIN") {
+        Some("a key of SSH or of another program")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::error::Kind;
+
+    const SECRET: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+    const PUBLIC: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+
+    /// An error that must not show any part of the key.
+    #[track_caller]
+    fn refused<T>(result: Result<T>) -> String {
+        let Err(error) = result else { panic!("nothing was refused") };
+        assert_eq!(error.kind, Kind::Usage, "{}", error.whole());
+        let told = format!("{} {} {error:?}", error.whole(), error.hint.clone().unwrap_or_default());
+        for part in ["GQ9778", "gq9778", "Y5J33", "y5j33", "hunter2"] {
+            assert!(!told.contains(part), "{told}");
+        }
+        format!("{} / {}", error.whole(), error.hint.unwrap_or_default())
+    }
+
+    fn read(text: &str) -> Result<Vec<Recipient>> {
+        let mut keys = Keys::new();
+        keys.add_identities(text, "keys.txt").map(|()| keys.recipients())
+    }
+
+    #[test]
+    fn a_recipient_is_read_and_written_back() {
+        let recipient: Recipient = PUBLIC.parse().unwrap();
+        assert_eq!(recipient.to_string(), PUBLIC);
+        assert_eq!(format!(" {PUBLIC}\n").parse::<Recipient>().unwrap(), recipient);
+    }
+
+    #[test]
+    fn a_mistyped_recipient_is_shown() {
+        let mistyped = PUBLIC.replace("t7rx", "t7ry");
+        assert!(refused(mistyped.parse::<Recipient>()).contains(&format!("'{mistyped}' is no public key of age")));
+        assert!(refused(PUBLIC[..40].parse::<Recipient>()).contains("copied whole"));
+        assert!(refused(PUBLIC.replace("7rx", "1rx").parse::<Recipient>()).contains("copied whole"));
+        assert!(refused("".parse::<Recipient>()).contains("'' is no public key"));
+        assert!(refused("a\nb".parse::<Recipient>()).contains("'a\\nb'"));
+    }
+
+    #[test]
+    fn a_secret_key_as_a_recipient_is_refused_and_not_repeated() {
+        for text in [SECRET.to_owned(), SECRET.to_lowercase(), format!(" {SECRET}"), SECRET[..30].to_owned()] {
+            assert!(refused(text.parse::<Recipient>()).contains("secret key"));
+        }
+    }
+
+    #[test]
+    fn recipients_of_other_sorts_are_named() {
+        for (text, sort) in [
+            ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO me@here", "a key of SSH"),
+            ("age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t", "a key of a plugin"),
+            ("age1pq1qqqqqqqqqqqqqqqqqqqqqqqqq", "a post-quantum key"),
+            ("age1tag1qqqqqqqqqqqqqqqqqqqqqqqq", "a tagged key"),
+        ] {
+            let told = refused(text.parse::<Recipient>());
+            assert!(told.contains(sort) && told.contains("not supported here"), "{told}");
+        }
+    }
+
+    #[test]
+    fn identities_are_read_as_age_keygen_writes_them_and_people_edit_them() {
+        let other = x25519::Identity::generate();
+        let (secret, public) = (other.to_string().expose_secret().to_owned(), other.to_public().to_string());
+        for text in [
+            format!("# created: 2026-11-21T17:05:00Z\n# public key: {PUBLIC}\n{SECRET}\n\n{secret}"),
+            format!("\u{feff}# of the office\r\n\r\n{SECRET}\r\n  {secret}  \r\n"),
+            format!("{}\n{secret}", SECRET.to_lowercase()),
+        ] {
+            let found: Vec<String> = read(&text).unwrap().iter().map(Recipient::to_string).collect();
+            assert_eq!(found, [PUBLIC, &public]);
+        }
+    }
+
+    #[test]
+    fn what_holds_no_identity_is_refused_and_never_shown() {
+        let mistyped = SECRET.replace("PVQ2", "PVQ3");
+        for (text, words) in [
+            ("", "holds no secret key"),
+            ("# nothing\n", "holds no secret key"),
+            (&format!("# x\n{PUBLIC}"), "line 2 of keys.txt is a public key"),
+            (&mistyped, "line 1 of keys.txt is no secret key"),
+            (&SECRET[..40], "line 1 of keys.txt is no secret key"),
+            (&format!("{SECRET}\nhunter2"), "line 2 of keys.txt is no secret key"),
+            ("AGE-PLUGIN-YUBIKEY-1GQ9778", "a key of a plugin, which is not supported"),
+            ("AGE-SECRET-KEY-PQ-1GQ9778", "a post-quantum key"),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\nGQ9778", "a key of SSH"),
+            ("age-encryption.org/v1\n-> scrypt x 18\n", "keys.txt is itself encrypted / decrypt it first"),
+            ("-----BEGIN AGE ENCRYPTED FILE-----\nGQ9778", "keys.txt is itself encrypted / decrypt it first"),
+        ] {
+            let told = refused(read(text));
+            assert!(told.contains(words), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_variable_holds_an_identity_or_the_path_of_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.txt");
+        fs::write(&path, format!("# mine\n{SECRET}\n")).unwrap();
+        for text in [
+            SECRET,
+            &SECRET.to_lowercase(),
+            &format!("# created: now\n{SECRET}\n"),
+            path.to_str().unwrap(),
+            &format!("{}\n", path.to_str().unwrap()),
+        ] {
+            let mut keys = Keys::new();
+            keys.add_identity(text, "LIFEBOAT_IDENTITY").unwrap();
+            assert_eq!(keys.recipients(), [PUBLIC.parse().unwrap()]);
+        }
+        let add = |text: &str| Keys::new().add_identity(text, "LIFEBOAT_IDENTITY");
+        assert!(refused(add(&SECRET[..50])).contains("line 1 of LIFEBOAT_IDENTITY is no secret key"));
+        assert!(refused(add("AGE-SECRET-KEY-PQ-1GQ9778")).contains("a post-quantum key"));
+        assert!(refused(add(" ")).contains("LIFEBOAT_IDENTITY is empty"));
+        assert!(refused(add("/nowhere/key.txt")).contains("cannot read the identity file /nowhere/key.txt"));
+        assert!(refused(Keys::new().add_identity_file(Path::new(SECRET))).contains("a secret key is given where"));
+        assert!(refused(Keys::new().add_passphrase_file(Path::new(SECRET))).contains("a secret key is given where"));
+    }
+
+    #[test]
+    fn a_passphrase_is_the_first_line_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passphrase");
+        let write = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            read_passphrase_file(&path)
+        };
+        for (bytes, passphrase) in [
+            (&b"correct horse"[..], "correct horse"),
+            (b"correct horse\n", "correct horse"),
+            (b"correct horse\r\nsecond line\n", "correct horse"),
+            (b" spaces count \n", " spaces count "),
+            ("gr\u{fc}\u{df}e\n".as_bytes(), "gr\u{fc}\u{df}e"),
+        ] {
+            assert_eq!(write(bytes).unwrap().expose(), passphrase);
+        }
+        assert!(refused(write(b"")).contains("is empty"));
+        assert!(refused(write(b"\nhunter2\n")).contains("is empty"));
+        assert!(refused(write(b"hunter2\xff\n")).contains("is not UTF-8"));
+        assert!(refused(write(b"age-encryption.org/v1\n\xff\xfe")).contains("itself encrypted"));
+        assert!(refused(write(&vec![b'x'; 2 << 20])).contains("too large"));
+        assert!(refused(read_passphrase_file(&path.join("no"))).contains("cannot read the passphrase file"));
+    }
+
+    #[test]
+    fn a_new_key_is_written_as_age_keygen_does_and_opens_what_is_encrypted_to_it() {
+        let now = "2026-11-21T17:05:01.25Z".parse().unwrap();
+        let (public, text) = generate_key(now);
+        let lines: Vec<&str> = text.expose().lines().collect();
+        assert_eq!(lines[..2], ["# created: 2026-11-21T17:05:01Z", &format!("# public key: {public}")]);
+        assert!(lines.len() == 3 && lines[2].starts_with("AGE-SECRET-KEY-1"));
+        assert_eq!(read(text.expose()).unwrap(), [public]);
+    }
+
+    #[test]
+    fn keys_are_not_printed() {
+        let mut keys = Keys::new();
+        keys.add_identities(SECRET, "x").unwrap();
+        keys.add_passphrase(Secret::new("hunter2"));
+        assert_eq!(format!("{keys:?}"), "Keys(1 identities, 1 passphrases)");
+        assert_eq!(format!("{:?}", Sealing::Passphrase(Secret::new("hunter2"))), "Passphrase([hidden])");
+        assert!(matches!(keys.sealing(), Some(Sealing::Recipients(recipients)) if recipients == keys.recipients()));
+        assert!(Keys::new().sealing().is_none());
+    }
+}

@@ -1,0 +1,1070 @@
+//! Encryption around a whole archive: age, version 1 (<https://c2sp.org/age>), to keys or with a passphrase.
+//!
+//! ```text
+//! +--------+-------+---------+---------+-- --+--------------+
+//! | header | nonce | chunk 0 | chunk 1 | ... | chunk n, last |
+//! +--------+-------+---------+---------+-- --+--------------+
+//!           16       65,552    65,552          16 to 65,552 bytes
+//! ```
+//! The header holds the file's key, wrapped for whoever may open it. Each chunk is 64 KiB of the archive and a tag
+//! of 16 bytes that binds it to its place and to being the last one or not, so that an archive can be read from any offset, and
+//! nothing can be changed, moved, cut off or added unseen. All cryptography is that of the `age` crate.
+
+use std::cell::RefCell;
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
+use std::iter;
+use std::sync::Arc;
+
+use age::secrecy::{ExposeSecret, SecretString};
+use age::stream::{StreamReader, StreamWriter};
+use age::{DecryptError, Decryptor, Encryptor, Identity, scrypt};
+use age_core::format::{FileKey, Stanza};
+
+use super::keys::{Keys, MAX_RECIPIENTS, Sealing, recipient_of};
+use super::writer::ArchiveSummary;
+use crate::digest::Hasher;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::ranged::Ranged;
+use crate::secret::Secret;
+
+/// The plaintext of every chunk but the last.
+const CHUNK_BYTES: u64 = 64 << 10;
+
+/// What encryption adds to each chunk.
+const TAG_BYTES: u64 = 16;
+
+/// A chunk in the file.
+const SEALED_CHUNK_BYTES: u64 = CHUNK_BYTES + TAG_BYTES;
+
+/// Follows the header.
+const NONCE_BYTES: usize = 16;
+
+/// The most bytes of header and nonce; [`MAX_RECIPIENTS`] need 27 KiB.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// The binary logarithm of scrypt's work for a new passphrase: 256 MiB of memory and about a second, as the stock age has it.
+const WORK: u8 = 18;
+
+/// The most work for a passphrase that a header may ask for: 1 GiB, and about four seconds.
+const MAX_WORK: u8 = 20;
+
+/// The first line of what is encrypted with this version of age.
+const FIRST_LINE: &[u8] = b"age-encryption.org/v1\n";
+
+/// Encrypts what is written to it on its way into `W`. Nothing is complete until [`finish`](Self::finish); dropping
+/// means abandoning, and what `W` has got by then is refused by every reader.
+///
+/// Memory: two chunks, and the header.
+pub struct SealedWriter<W: Write + Send> {
+    /// None once a write has failed: age's writer would go on, with a chunk too many.
+    stream: Option<StreamWriter<Tap<W>>>,
+}
+
+impl<W: Write + Send> SealedWriter<W> {
+    /// Starts an encrypted file with a key of its own. With a passphrase this takes about a second.
+    pub fn create(writer: W, sealing: &Sealing) -> Result<Self> {
+        Self::create_with(writer, sealing, WORK)
+    }
+
+    fn create_with(writer: W, sealing: &Sealing, work: u8) -> Result<Self> {
+        let encryptor = match sealing {
+            Sealing::Recipients(recipients) => {
+                if recipients.len() > MAX_RECIPIENTS {
+                    return Err(Error::usage(format!("an archive can have {MAX_RECIPIENTS} recipients, no more")));
+                }
+                Encryptor::with_recipients(recipients.iter().map(|recipient| recipient.as_age()))
+            }
+            Sealing::Passphrase(passphrase) => {
+                if passphrase.is_empty() {
+                    return Err(Error::usage("the passphrase is empty"));
+                }
+                let mut recipient = scrypt::Recipient::new(secret_string(passphrase));
+                recipient.set_work_factor(work);
+                Encryptor::with_recipients(iter::once(&recipient as &dyn age::Recipient))
+            }
+        };
+        let encryptor = encryptor.map_err(|error| match error {
+            age::EncryptError::MissingRecipients => Error::usage("an archive is encrypted to nobody"),
+            other => Error::failed("cannot begin to encrypt").because(other),
+        })?;
+        let tap = Tap { writer, hasher: Hasher::new(), bytes: 0, held: Vec::new() };
+        Ok(SealedWriter { stream: Some(encryptor.wrap_output(tap)?) })
+    }
+
+    /// Writes the last chunk and gives the writer back, flushed but not published, with what it has got.
+    pub fn finish(mut self) -> Result<(W, ArchiveSummary)> {
+        let mut tap = self.stream.take().ok_or_else(failed_before)?.finish()?;
+        tap.flush()?;
+        Ok((tap.writer, ArchiveSummary { bytes: tap.bytes, sha256: tap.hasher.finish() }))
+    }
+}
+
+impl<W: Write + Send> Write for SealedWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.stream.as_mut().ok_or_else(failed_before)?.write(bytes);
+        if written.is_err() {
+            self.stream = None;
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.stream.as_mut().ok_or_else(failed_before)?.flush();
+        if flushed.is_err() {
+            self.stream = None;
+        }
+        flushed
+    }
+}
+
+fn failed_before() -> Error {
+    Error::failed("the encrypted archive has failed before")
+}
+
+fn secret_string(secret: &Secret) -> SecretString {
+    SecretString::from(secret.expose().to_owned())
+}
+
+/// Counts and hashes what goes into `W`.
+///
+/// Less than a chunk is held back until more comes: age writes its header in small pieces, and loses the kind of an
+/// error that it meets there.
+struct Tap<W> {
+    writer: W,
+    hasher: Hasher,
+    bytes: u64,
+    held: Vec<u8>,
+}
+
+impl<W: Write> Tap<W> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn release(&mut self) -> io::Result<()> {
+        let held = std::mem::take(&mut self.held);
+        if held.is_empty() { Ok(()) } else { self.put(&held) }
+    }
+}
+
+impl<W: Write> Write for Tap<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.held.len() + bytes.len() < MAX_HEAD_BYTES {
+            self.held.extend_from_slice(bytes);
+        } else {
+            self.release()?;
+            self.put(bytes)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.release()?;
+        self.writer.flush()
+    }
+}
+
+/// The plaintext of an encrypted archive, read at any offset, from several threads at once.
+///
+/// What it gives is authenticated; it knows from the start where the archive ends.
+pub struct Unsealed {
+    cipher: Arc<dyn Ranged>,
+    head: Head,
+    file_key: FileKey,
+    sealing: Sealing,
+    len: u64,
+    /// Where the tail begins: at a chunk.
+    tail_at: u64,
+    /// The plaintext of the last two chunks, where an archive has its footer and most of its index.
+    tail: Vec<u8>,
+}
+
+/// Header and nonce.
+#[derive(Clone)]
+struct Head {
+    bytes: Arc<[u8]>,
+    header_bytes: usize,
+}
+
+impl Unsealed {
+    /// Opens an encrypted archive with whichever of the keys fits: one read of its head and one of its tail. With a
+    /// passphrase this takes about a second, once.
+    ///
+    /// [`Kind::Usage`] where no key fits, [`Kind::Problem`] where the archive is damaged, cut short or followed by more.
+    pub fn open(cipher: Arc<dyn Ranged>, keys: &Keys) -> Result<Self> {
+        if keys.is_empty() {
+            return Err(Error::usage("the archive is encrypted and no key is given").hint(HOW_TO_GIVE_KEYS));
+        }
+        let cipher_bytes = cipher.len();
+        let mut first = vec![0; usize::try_from(cipher_bytes).unwrap_or(usize::MAX).min(MAX_HEAD_BYTES)];
+        cipher
+            .read_at(0, &mut first)
+            .io(Kind::Unreachable, || "cannot read the encrypted archive's head".to_owned())?;
+        let head = Head::find(&first, cipher_bytes)?;
+        let (file_key, sealing) = unwrap_file_key(&head, keys)?;
+
+        let head_bytes = head.bytes.len() as u64;
+        let chunks = Chunks::of(cipher_bytes - head_bytes)?;
+        let first_of_tail = chunks.count.saturating_sub(2);
+        let start = first_of_tail * SEALED_CHUNK_BYTES;
+        let tail_bytes = usize::try_from(chunks.sealed_bytes - start).expect("two chunks");
+        let sealed = match first.get(usize::try_from(head_bytes + start).unwrap_or(usize::MAX)..) {
+            // A small archive is here already.
+            Some(rest) if rest.len() == tail_bytes => rest.to_vec(),
+            _ => {
+                let mut sealed = vec![0; tail_bytes];
+                cipher
+                    .read_at(head_bytes + start, &mut sealed)
+                    .io(Kind::Unreachable, || "cannot read the encrypted archive's end".to_owned())?;
+                sealed
+            }
+        };
+        let window = Window { start, sealed, end: chunks.sealed_bytes, at: 0 };
+        let mut unsealed =
+            Unsealed { cipher, head, file_key, sealing, len: chunks.bytes, tail_at: 0, tail: Vec::new() };
+        unsealed.tail_at = first_of_tail * CHUNK_BYTES;
+        unsealed.tail = unsealed.open_tail(window).map_err(|error| {
+            Error::problem(
+                "the end of the encrypted archive is damaged, or the archive is cut short or followed by more",
+            )
+            .because(error)
+        })?;
+        Ok(unsealed)
+    }
+
+    /// What encrypts another archive so that the key that opened this one opens it too.
+    #[must_use]
+    pub fn sealing(&self) -> &Sealing {
+        &self.sealing
+    }
+
+    /// The plaintext in one go, given a reader of the whole encrypted file from its start. At its end it fails where the file
+    /// is cut short or followed by more: who does not read to the end does not know.
+    pub fn stream<R: Read>(&self, mut cipher: R) -> Result<impl Read + use<R>> {
+        let mut head = Vec::new();
+        cipher
+            .by_ref()
+            .take(self.head.bytes.len() as u64)
+            .read_to_end(&mut head)
+            .io(Kind::Unreachable, || "cannot read the encrypted archive".to_owned())?;
+        if head != *self.head.bytes {
+            return Err(Error::problem("the encrypted archive's head is not what it was when it was opened"));
+        }
+        Ok(Sequential { reader: self.reader(Below(cipher))? })
+    }
+
+    /// Makes sure that the last chunk is the last, and gives the plaintext of the tail.
+    fn open_tail(&self, window: Window) -> io::Result<Vec<u8>> {
+        let mut reader = self.reader(window)?;
+        // A seek from the end authenticates the last chunk as such.
+        if reader.seek(SeekFrom::End(0))? != self.len {
+            return Err(io::Error::other("its length is not what its last chunk says"));
+        }
+        let mut tail = vec![0; usize::try_from(self.len - self.tail_at).expect("two chunks")];
+        if !tail.is_empty() {
+            go_to(&mut reader, self.tail_at)?;
+            reader.read_exact(&mut tail)?;
+        }
+        Ok(tail)
+    }
+
+    /// A reader of the plaintext over the sealed chunks in `body`.
+    fn reader<R: Read>(&self, body: R) -> Result<StreamReader<Input<R>>> {
+        let decryptor = self.head.decryptor(body)?;
+        decryptor.decrypt(iter::once(&Unwrapped(&self.file_key) as &dyn Identity)).map_err(|error| damaged_head(&error))
+    }
+}
+
+impl Ranged for Unsealed {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// One read of the cipher for all chunks that the range touches, none where it lies in the archive's end.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let end = offset.checked_add(buffer.len() as u64).filter(|end| *end <= self.len);
+        end.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        let before_tail = usize::try_from(self.tail_at.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
+        let (buffer, in_tail) = buffer.split_at_mut(before_tail);
+        if !in_tail.is_empty() {
+            let from = usize::try_from(offset + before_tail as u64 - self.tail_at).expect("inside the tail");
+            in_tail.copy_from_slice(&self.tail[from..][..in_tail.len()]);
+        }
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        // Only whole chunks lie before the tail.
+        let first = offset / CHUNK_BYTES;
+        let count = (offset + before_tail as u64).div_ceil(CHUNK_BYTES) - first;
+        let start = first * SEALED_CHUNK_BYTES;
+        let sealed_bytes = usize::try_from(count * SEALED_CHUNK_BYTES).map_err(io::Error::other)?;
+        let mut sealed = vec![0; sealed_bytes];
+        self.cipher.read_at(self.head.bytes.len() as u64 + start, &mut sealed)?;
+        let end = self.cipher.len() - self.head.bytes.len() as u64;
+        let mut reader = self.reader(Window { start, sealed, end, at: 0 })?;
+        go_to(&mut reader, offset).and_then(|()| reader.read_exact(buffer)).map_err(|error| {
+            let chunk = self.head.bytes.len() as u64 + start;
+            Error::problem(format!("the encrypted archive is damaged at offset {chunk} or behind it"))
+                .because(error)
+                .into()
+        })
+    }
+}
+
+/// Moves to where there is plaintext.
+fn go_to<R: Read + Seek>(reader: &mut StreamReader<R>, offset: u64) -> io::Result<()> {
+    // A seek to a chunk's start makes age look at the last chunk, which the window need not have. One byte further it
+    // does not, and back within a chunk is no more than a number.
+    reader.seek(SeekFrom::Start(offset / CHUNK_BYTES * CHUNK_BYTES + 1))?;
+    reader.seek(SeekFrom::Start(offset))?;
+    Ok(())
+}
+
+/// How many chunks there are, and how much is in them.
+struct Chunks {
+    count: u64,
+    sealed_bytes: u64,
+    bytes: u64,
+}
+
+impl Chunks {
+    fn of(sealed_bytes: u64) -> Result<Self> {
+        let count = sealed_bytes.div_ceil(SEALED_CHUNK_BYTES);
+        let last = sealed_bytes - count.saturating_sub(1) * SEALED_CHUNK_BYTES;
+        // Only a file of nothing has an empty chunk.
+        if count == 0 || last < TAG_BYTES || (last == TAG_BYTES && count > 1) {
+            return Err(Error::problem("the encrypted archive is cut short or followed by more"));
+        }
+        Ok(Chunks { count, sealed_bytes, bytes: sealed_bytes - count * TAG_BYTES })
+    }
+}
+
+impl Head {
+    /// Finds the end of header and nonce in a file's first bytes.
+    fn find(first: &[u8], cipher_bytes: u64) -> Result<Self> {
+        if !first.starts_with(FIRST_LINE) {
+            let armored = first.starts_with(b"-----BEGIN AGE");
+            let newer = first.starts_with(b"age-encryption.org/");
+            return Err(if armored {
+                Error::problem("the archive is encrypted in age's text form, which is not read")
+                    .hint("decrypt it with 'age --decrypt' first")
+            } else if newer {
+                Error::problem("the archive is encrypted with a version of age that is not known, or is damaged")
+            } else {
+                Error::problem("the archive does not begin as one that age has encrypted")
+            });
+        }
+        // Bodies are base64, so that the one line that starts this way is the last.
+        let mut header_bytes = None;
+        let mut at = FIRST_LINE.len();
+        while let Some(length) = memchr::memchr(b'\n', &first[at..]) {
+            let line = &first[at..at + length];
+            at += length + 1;
+            if line.starts_with(b"---") {
+                header_bytes = Some(at);
+                break;
+            }
+        }
+        let found = header_bytes.and_then(|header_bytes| {
+            first.get(..header_bytes + NONCE_BYTES).map(|bytes| Head { bytes: bytes.into(), header_bytes })
+        });
+        found.ok_or_else(|| {
+            let whole = first.len() as u64 == cipher_bytes;
+            Error::problem(if whole {
+                "the encrypted archive is cut off in its header".to_owned()
+            } else {
+                format!("the encrypted archive's header has no end within {MAX_HEAD_BYTES} bytes")
+            })
+        })
+    }
+
+    fn decryptor<R: Read>(&self, body: R) -> Result<Decryptor<Input<R>>> {
+        let input = Input { head: self.clone(), at: 0, body };
+        Decryptor::new_buffered(input).map_err(|error| damaged_head(&error))
+    }
+}
+
+const HOW_TO_GIVE_KEYS: &str =
+    "give the secret key with --identity FILE or LIFEBOAT_IDENTITY, or the passphrase with --passphrase-file FILE";
+
+/// Tries one key after the other; the file's key, and what encrypts to the key that fits.
+fn unwrap_file_key(head: &Head, keys: &Keys) -> Result<(FileKey, Sealing)> {
+    for identity in &keys.identities {
+        if let Some(file_key) = try_key(head, identity)? {
+            return Ok((file_key, Sealing::Recipients(vec![recipient_of(identity)])));
+        }
+    }
+    let with_passphrase = head.decryptor(io::empty())?.is_scrypt();
+    if !with_passphrase {
+        return Err(if keys.identities.is_empty() {
+            Error::usage("the archive is encrypted to keys, and only a passphrase is given")
+                .hint("give the secret key with --identity FILE or LIFEBOAT_IDENTITY")
+        } else {
+            Error::usage("none of the keys given opens the archive").hint(
+                "give the secret key of one that it was encrypted to; if that is among them, the archive's header is damaged",
+            )
+        });
+    }
+    for passphrase in &keys.passphrases {
+        let mut identity = scrypt::Identity::new(secret_string(passphrase));
+        identity.set_max_work_factor(MAX_WORK);
+        if let Some(file_key) = try_key(head, &identity)? {
+            return Ok((file_key, Sealing::Passphrase(passphrase.clone())));
+        }
+    }
+    Err(if keys.passphrases.is_empty() {
+        Error::usage("the archive is encrypted with a passphrase, and none is given")
+            .hint("give it with --passphrase-file FILE")
+    } else {
+        Error::usage("none of the keys given opens the archive")
+            .hint("check the passphrase; if it is right, the archive's header is damaged")
+    })
+}
+
+/// The file's key, if this identity unwraps it.
+fn try_key(head: &Head, identity: &dyn Identity) -> Result<Option<FileKey>> {
+    let remembering = Remembering { identity, found: RefCell::new(None) };
+    match head.decryptor(io::empty())?.decrypt(iter::once(&remembering as &dyn Identity)) {
+        Ok(_) => Ok(remembering.found.into_inner()),
+        Err(DecryptError::NoMatchingKeys | DecryptError::DecryptionFailed | DecryptError::KeyDecryptionFailed) => {
+            Ok(None)
+        }
+        Err(error) => Err(damaged_head(&error)),
+    }
+}
+
+/// Age's errors say more, in several lines, to people of age; a header is either damaged or asks too much.
+fn damaged_head(error: &DecryptError) -> Error {
+    let why = match error {
+        DecryptError::ExcessiveWork { required, .. } => {
+            return Error::problem(format!(
+                "the encrypted archive's header asks for 2^{required} rounds of scrypt; at most 2^{MAX_WORK} are done"
+            ));
+        }
+        DecryptError::InvalidMac => "it was changed after it was written",
+        DecryptError::Io(_) => "it is cut off",
+        _ => "it is none of age",
+    };
+    Error::problem("the encrypted archive's header is damaged").because(why)
+}
+
+/// An identity that remembers the file's key when it has unwrapped it.
+struct Remembering<'a> {
+    identity: &'a dyn Identity,
+    found: RefCell<Option<FileKey>>,
+}
+
+impl Identity for Remembering<'_> {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, DecryptError>> {
+        let result = self.identity.unwrap_stanza(stanza);
+        if let Some(Ok(file_key)) = &result {
+            *self.found.borrow_mut() = Some(copy(file_key));
+        }
+        result
+    }
+}
+
+/// A file's key that was unwrapped before; age still checks it against the header.
+struct Unwrapped<'a>(&'a FileKey);
+
+impl Identity for Unwrapped<'_> {
+    fn unwrap_stanza(&self, _: &Stanza) -> Option<Result<FileKey, DecryptError>> {
+        Some(Ok(copy(self.0)))
+    }
+}
+
+fn copy(file_key: &FileKey) -> FileKey {
+    FileKey::new(Box::new(*file_key.expose_secret()))
+}
+
+/// An encrypted file as age reads it: its head from memory, its chunks from elsewhere. A seek is one in the chunks.
+struct Input<R> {
+    head: Head,
+    at: usize,
+    body: R,
+}
+
+impl<R: Read> Read for Input<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut rest = &self.head.bytes[self.at..];
+        if rest.is_empty() {
+            return self.body.read(buffer);
+        }
+        let count = rest.read(buffer)?;
+        self.at += count;
+        Ok(count)
+    }
+}
+
+impl<R: Read> BufRead for Input<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        Ok(&self.head.bytes[self.at..])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at += count;
+    }
+
+    /// The whole header at once: age begins to parse anew after each line that it gets, which takes minutes for a hostile
+    /// one, and time for each read.
+    fn read_until(&mut self, _: u8, data: &mut Vec<u8>) -> io::Result<usize> {
+        let rest = self.head.bytes.get(self.at..self.head.header_bytes).unwrap_or_default();
+        data.extend_from_slice(rest);
+        self.at += rest.len();
+        Ok(rest.len())
+    }
+}
+
+impl<R: Seek> Seek for Input<R> {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.body.seek(position)
+    }
+}
+
+/// Some chunks that follow each other, in the place that they have among all.
+struct Window {
+    start: u64,
+    sealed: Vec<u8>,
+    /// Where all chunks end.
+    end: u64,
+    at: u64,
+}
+
+impl Read for Window {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let from = self.at.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        let count = match from.and_then(|from| self.sealed.get(from..)) {
+            Some(mut rest) if !rest.is_empty() || self.at == self.end => rest.read(buffer)?,
+            _ => return Err(io::Error::other("a chunk was asked for that was not fetched")),
+        };
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Window {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        let target = match position {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.end.checked_add_signed(by),
+        };
+        self.at = target.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.at)
+    }
+}
+
+/// The plaintext in order.
+struct Sequential<R> {
+    reader: StreamReader<Input<Below<R>>>,
+}
+
+impl<R: Read> Read for Sequential<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).map_err(|error| {
+            if !error.get_ref().is_some_and(|inner| inner.is::<FromBelow>()) {
+                return Error::problem("the encrypted archive is damaged, cut short or followed by more")
+                    .because(error)
+                    .into();
+            }
+            match error.into_inner().map(|inner| inner.downcast::<FromBelow>()) {
+                Some(Ok(below)) => below.0,
+                _ => io::Error::other("cannot read the encrypted archive"),
+            }
+        })
+    }
+}
+
+/// Marks the errors of what is read, so that they are not taken for damage that age found.
+struct Below<R>(R);
+
+impl<R: Read> Read for Below<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            _ => io::Error::other(FromBelow(error)),
+        })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct FromBelow(io::Error);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::thread;
+
+    use super::*;
+    use crate::archive::generate_key;
+    use crate::digest::Sha256;
+
+    /// Quick, where nothing is to be kept secret.
+    const TEST_WORK: u8 = 4;
+
+    const SIZES: [usize; 9] = [0, 1, 65_535, 65_536, 65_537, 131_072, 131_073, 196_608, 3_000_001];
+
+    fn key() -> (Sealing, Keys) {
+        let (public, text) = generate_key(chrono::Utc::now());
+        let mut keys = Keys::new();
+        keys.add_identity(text.expose(), "a key").unwrap();
+        (Sealing::Recipients(vec![public]), keys)
+    }
+
+    fn passphrase(text: &str) -> (Sealing, Keys) {
+        let mut keys = Keys::new();
+        keys.add_passphrase(Secret::new(text));
+        (Sealing::Passphrase(Secret::new(text)), keys)
+    }
+
+    /// Bytes that differ from chunk to chunk.
+    fn plain(count: usize) -> Vec<u8> {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ count as u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let mut bytes: Vec<u8> = iter::repeat_with(|| next().to_le_bytes()).take(count / 8 + 1).flatten().collect();
+        bytes.truncate(count);
+        bytes
+    }
+
+    fn seal(bytes: &[u8], sealing: &Sealing) -> Vec<u8> {
+        let mut writer = SealedWriter::create_with(Vec::new(), sealing, TEST_WORK).unwrap();
+        for piece in bytes.chunks(50_000) {
+            writer.write_all(piece).unwrap();
+        }
+        let (cipher, summary) = writer.finish().unwrap();
+        assert_eq!((summary.bytes, summary.sha256), (cipher.len() as u64, Sha256::of(&cipher)));
+        cipher
+    }
+
+    fn head_bytes(cipher: &[u8]) -> usize {
+        Head::find(&cipher[..cipher.len().min(MAX_HEAD_BYTES)], cipher.len() as u64).unwrap().bytes.len()
+    }
+
+    fn all(unsealed: &Unsealed) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(unsealed.len()).unwrap()];
+        unsealed.read_at(0, &mut bytes).map(|()| bytes)
+    }
+
+    fn streamed(unsealed: &Unsealed, cipher: impl Read) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        unsealed.stream(cipher)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Opens it and reads all of it, both ways.
+    fn open_and_read(cipher: &[u8], keys: &Keys) -> Result<Vec<u8>> {
+        let unsealed = Unsealed::open(Arc::new(cipher.to_vec()), keys)?;
+        let bytes = all(&unsealed)?;
+        assert_eq!(streamed(&unsealed, cipher)?, bytes);
+        Ok(bytes)
+    }
+
+    /// Remembers what was read, and fails on request.
+    struct Watched {
+        bytes: Vec<u8>,
+        reads: Mutex<Vec<(u64, usize)>>,
+        failing: Mutex<Option<Kind>>,
+    }
+
+    impl Watched {
+        fn new(bytes: Vec<u8>) -> Arc<Self> {
+            Arc::new(Watched { bytes, reads: Mutex::default(), failing: Mutex::default() })
+        }
+
+        fn reads(&self) -> Vec<(u64, usize)> {
+            std::mem::take(&mut self.reads.lock().unwrap())
+        }
+    }
+
+    impl Ranged for Watched {
+        fn len(&self) -> u64 {
+            self.bytes.len() as u64
+        }
+
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+            self.reads.lock().unwrap().push((offset, buffer.len()));
+            if let Some(kind) = *self.failing.lock().unwrap() {
+                return Err(Error::new(kind, "the store is gone").into());
+            }
+            self.bytes.read_at(offset, buffer)
+        }
+    }
+
+    #[track_caller]
+    fn fails<T>(result: Result<T>, kind: Kind, words: &str) -> Error {
+        let Err(error) = result else { panic!("nothing failed; expected: {words}") };
+        let told = format!("{} / {}", error.whole(), error.hint.clone().unwrap_or_default());
+        assert_eq!(error.kind, kind, "{told}");
+        assert!(told.contains(words), "'{words}' is not in: {told}");
+        error
+    }
+
+    #[test]
+    fn archives_of_all_sizes_come_back_both_ways() {
+        for (sealing, keys) in [key(), passphrase("correct horse")] {
+            for size in SIZES {
+                let bytes = plain(size);
+                let cipher = seal(&bytes, &sealing);
+                assert_eq!(open_and_read(&cipher, &keys).unwrap(), bytes, "{size}");
+                let sealed = cipher.len() - head_bytes(&cipher);
+                assert_eq!(sealed, size + 16 * size.div_ceil(65_536).max(1));
+            }
+        }
+    }
+
+    #[test]
+    fn any_range_is_what_the_plain_bytes_have_there() {
+        let (sealing, keys) = key();
+        for size in SIZES {
+            let bytes = plain(size);
+            let unsealed = Unsealed::open(Arc::new(seal(&bytes, &sealing)), &keys).unwrap();
+            let mut offsets: Vec<usize> = [0, 1, 65_535, 65_536, 65_537, 131_071, 131_072, 196_607, 196_608].to_vec();
+            offsets.extend([
+                size / 2,
+                size.saturating_sub(90),
+                size.saturating_sub(65_536),
+                size.saturating_sub(1),
+                size,
+            ]);
+            for offset in offsets.into_iter().filter(|offset| *offset <= size) {
+                for count in [0, 1, 90, 65_535, 65_536, 65_537, 300_000, size - offset] {
+                    let count = count.min(size - offset);
+                    let mut found = vec![0; count];
+                    unsealed.read_at(offset as u64, &mut found).unwrap();
+                    assert!(found == bytes[offset..offset + count], "{count} bytes at {offset} of {size}");
+                }
+            }
+            for (offset, count) in [(size as u64, 1), (0, size + 1), (size as u64 + 1, 0), (u64::MAX, 2)] {
+                let error = unsealed.read_at(offset, &mut vec![0; count]).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+            }
+        }
+    }
+
+    #[test]
+    fn each_read_is_one_request_and_opening_is_two() {
+        let (sealing, keys) = key();
+        let bytes = plain(3_000_001);
+        let cipher = seal(&bytes, &sealing);
+        let head = head_bytes(&cipher) as u64;
+        let watched = Watched::new(cipher);
+        let unsealed = Unsealed::open(Arc::clone(&watched) as Arc<dyn Ranged>, &keys).unwrap();
+        // 46 chunks; the last two are the tail.
+        let tail = head + 44 * 65_552;
+        assert_eq!(watched.reads(), [(0, 65_536), (tail, usize::try_from(watched.len() - tail).unwrap())]);
+        for (offset, count, sealed) in [
+            (0, 1, Some((head, 65_552))),
+            (65_536, 65_536, Some((head + 65_552, 65_552))),
+            (65_535, 2, Some((head, 131_104))),
+            (100_000, 2_000_000, Some((head + 65_552, 32 * 65_552))),
+            (0, 3_000_001, Some((head, 44 * 65_552))),
+            (44 * 65_536 - 1, 2, Some((head + 43 * 65_552, 65_552))),
+            (44 * 65_536, 100, None),
+            (3_000_001 - 90, 90, None),
+        ] {
+            let mut found = vec![0; count];
+            unsealed.read_at(offset as u64, &mut found).unwrap();
+            assert!(found == bytes[offset..offset + count]);
+            assert_eq!(watched.reads(), sealed.into_iter().collect::<Vec<_>>(), "{count} bytes at {offset}");
+        }
+    }
+
+    #[test]
+    fn a_small_archive_is_opened_with_one_request() {
+        let (sealing, keys) = key();
+        let watched = Watched::new(seal(&plain(50_000), &sealing));
+        let unsealed = Unsealed::open(Arc::clone(&watched) as Arc<dyn Ranged>, &keys).unwrap();
+        assert_eq!(all(&unsealed).unwrap(), plain(50_000));
+        assert_eq!(watched.reads().len(), 1);
+    }
+
+    #[test]
+    fn many_threads_read_side_by_side() {
+        let (sealing, keys) = passphrase("correct horse");
+        let bytes = plain(3_000_001);
+        let unsealed = Unsealed::open(Arc::new(seal(&bytes, &sealing)), &keys).unwrap();
+        thread::scope(|scope| {
+            for thread in 0..8_usize {
+                let (unsealed, bytes) = (&unsealed, &bytes);
+                scope.spawn(move || {
+                    for step in 0..20 {
+                        let offset = (thread * 37_777 + step * 141_421) % bytes.len();
+                        let count = 200_000.min(bytes.len() - offset);
+                        let mut found = vec![0; count];
+                        unsealed.read_at(offset as u64, &mut found).unwrap();
+                        assert!(found == bytes[offset..offset + count]);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn every_recipient_opens_it_and_the_key_that_did_is_known() {
+        let (pairs, mut recipients) = ([key(), key(), key()], Vec::new());
+        for (sealing, _) in &pairs {
+            let Sealing::Recipients(own) = sealing else { panic!("no passphrase") };
+            recipients.extend(own.clone());
+        }
+        let cipher = seal(b"all of us", &Sealing::Recipients(recipients));
+        for (sealing, keys) in &pairs {
+            let mut several = key().1;
+            several.add_passphrase(Secret::new("another"));
+            several.identities.extend(keys.identities.clone());
+            let unsealed = Unsealed::open(Arc::new(cipher.clone()), &several).unwrap();
+            assert_eq!(all(&unsealed).unwrap(), b"all of us");
+            let again = seal(b"safety", unsealed.sealing());
+            assert_eq!(open_and_read(&again, keys).unwrap(), b"safety");
+            assert!(format!("{:?}", unsealed.sealing()) == format!("{sealing:?}"));
+        }
+    }
+
+    #[test]
+    fn the_passphrase_that_opened_it_seals_again() {
+        let (sealing, mut keys) = passphrase("first");
+        keys.passphrases.insert(0, Secret::new("wrong"));
+        keys.identities = key().1.identities;
+        let unsealed = Unsealed::open(Arc::new(seal(b"x", &sealing)), &keys).unwrap();
+        assert!(matches!(unsealed.sealing(), Sealing::Passphrase(passphrase) if passphrase.expose() == "first"));
+    }
+
+    #[test]
+    fn keys_that_are_not_there_or_do_not_fit_are_told_apart() {
+        let to_key = seal(b"x", &key().0);
+        let with_passphrase = seal(b"x", &passphrase("right").0);
+        let open = |cipher: &Vec<u8>, keys: &Keys| Unsealed::open(Arc::new(cipher.clone()), keys);
+        for cipher in [&to_key, &with_passphrase] {
+            let error = fails(open(cipher, &Keys::new()), Kind::Usage, "the archive is encrypted and no key is given");
+            let hint = error.hint.unwrap();
+            for word in ["--identity FILE", "LIFEBOAT_IDENTITY", "--passphrase-file"] {
+                assert!(hint.contains(word), "{hint}");
+            }
+        }
+        fails(open(&to_key, &key().1), Kind::Usage, "none of the keys given opens the archive");
+        fails(open(&to_key, &passphrase("right").1), Kind::Usage, "encrypted to keys, and only a passphrase is given");
+        fails(open(&with_passphrase, &key().1), Kind::Usage, "encrypted with a passphrase, and none is given");
+        fails(open(&with_passphrase, &passphrase("wrong").1), Kind::Usage, "none of the keys given opens the archive");
+    }
+
+    #[test]
+    fn what_age_did_not_encrypt_is_refused() {
+        let keys = key().1;
+        let open = |cipher: &[u8]| Unsealed::open(Arc::new(cipher.to_vec()), &keys);
+        fails(open(b""), Kind::Problem, "does not begin as one that age has encrypted");
+        fails(open(&[0x1f, 0x8b, 8, 0]), Kind::Problem, "does not begin as one that age has encrypted");
+        fails(open(b"age-encryption.org/v2\nx"), Kind::Problem, "a version of age that is not known");
+        fails(open(b"-----BEGIN AGE ENCRYPTED FILE-----\n"), Kind::Problem, "age's text form");
+        fails(open(b"age-encryption.org/v1\n-> X25519"), Kind::Problem, "cut off in its header");
+        let mut long = b"age-encryption.org/v1\n".to_vec();
+        long.extend(b"-> x\n\n".repeat(20_000));
+        fails(open(&long), Kind::Problem, "has no end within 65536 bytes");
+        // As long as it may be, and quadratic to parse line by line.
+        long.truncate(65_000 / 6 * 6 + 22);
+        long.extend(format!("--- {}\n", "A".repeat(43)).as_bytes());
+        long.extend([0; 16 + 16]);
+        fails(open(&long), Kind::Usage, "none of the keys");
+    }
+
+    #[test]
+    fn a_header_that_asks_for_endless_work_is_refused_at_once() {
+        let (sealing, keys) = passphrase("right");
+        let cipher = seal(b"x", &sealing);
+        let line = cipher.split(|byte| *byte == b'\n').nth(1).unwrap().to_vec();
+        let line = String::from_utf8(line).unwrap();
+        assert!(line.ends_with(" 4"), "{line}");
+        for work in ["21", "30", "63", "64", "255", "256", "0", "-1", "04", "99999999999999999999"] {
+            let hostile = line.replace(" 4", &format!(" {work}"));
+            let rest = &cipher[22 + line.len()..];
+            let hostile = [&cipher[..22], hostile.as_bytes(), rest].concat();
+            let error = Unsealed::open(Arc::new(hostile), &keys).map(|_| ()).unwrap_err();
+            // What is no number of rounds makes it a damaged header; no rounds at all open nothing.
+            assert!(matches!(error.kind, Kind::Problem | Kind::Usage), "{work}: {}", error.whole());
+            if ["21", "30", "63"].contains(&work) {
+                assert!(error.whole().contains(&format!("2^{work} rounds of scrypt")), "{}", error.whole());
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_found() {
+        let (sealing, keys) = key();
+        let bytes = plain(300_000);
+        let cipher = seal(&bytes, &sealing);
+        let head = head_bytes(&cipher);
+        // Every byte of the head; of each chunk the first and last, its tag, and some between.
+        let mut places: Vec<usize> = (0..head).collect();
+        for start in (head..cipher.len()).step_by(65_552) {
+            let end = (start + 65_552).min(cipher.len());
+            places.extend([start, start + 1, (start + end) / 2, end - 17, end - 16, end - 1]);
+        }
+        for place in places {
+            let mut damaged = cipher.clone();
+            damaged[place] ^= 1;
+            let error = open_and_read(&damaged, &keys).map(|_| ()).unwrap_err();
+            // A wrapped key that is damaged looks like one for somebody else.
+            let wrapped = place > 22 && place < head - 16;
+            assert!(
+                error.kind == Kind::Problem || (wrapped && error.kind == Kind::Usage),
+                "at {place} of {head}: {}",
+                error.whole()
+            );
+            if place >= head {
+                // In order it is found too, by who has opened it whole.
+                let unsealed = Unsealed::open(Arc::new(cipher.clone()), &keys).unwrap();
+                fails(streamed(&unsealed, &damaged[..]), Kind::Problem, "damaged");
+            }
+        }
+    }
+
+    #[test]
+    fn damage_is_found_by_those_reads_that_touch_it() {
+        let (sealing, keys) = key();
+        let bytes = plain(1_000_000);
+        let mut cipher = seal(&bytes, &sealing);
+        let place = head_bytes(&cipher) + 3 * 65_552 + 7;
+        cipher[place] ^= 0x40;
+        let unsealed = Unsealed::open(Arc::new(cipher), &keys).unwrap();
+        let mut found = vec![0; 65_536];
+        unsealed.read_at(2 * 65_536, &mut found).unwrap();
+        assert!(found == bytes[2 * 65_536..][..65_536]);
+        let error = Error::from(unsealed.read_at(3 * 65_536 + 60_000, &mut found[..1]).unwrap_err());
+        fails::<()>(Err(error), Kind::Problem, "damaged at offset");
+        unsealed.read_at(4 * 65_536, &mut found).unwrap();
+    }
+
+    #[test]
+    fn a_cut_and_an_addition_are_found_when_it_is_opened_and_when_it_is_streamed() {
+        let (sealing, keys) = key();
+        for size in [0, 100, 65_536, 200_000, 262_144] {
+            let cipher = seal(&plain(size), &sealing);
+            let (head, len) = (head_bytes(&cipher), cipher.len());
+            let whole = Unsealed::open(Arc::new(cipher.clone()), &keys).unwrap();
+            let mut wrong: Vec<Vec<u8>> = Vec::new();
+            let cuts = [1, 15, 16, 17, 90, 65_536, 65_552, 65_553, 131_104, len - head, len - head + 1, len - 5];
+            for cut in cuts.into_iter().filter(|cut| *cut <= len) {
+                wrong.push(cipher[..len - cut].to_vec());
+            }
+            // At each chunk's end.
+            wrong.extend((head..len).step_by(65_552).map(|end| cipher[..end].to_vec()));
+            for more in [1, 15, 16, 17, 65_552] {
+                wrong.push([&cipher[..], &vec![0; more]].concat());
+                wrong.push([&cipher[..], &cipher[len - more.min(len)..]].concat());
+            }
+            // The last chunk twice, and chunks exchanged.
+            wrong.push([&cipher[..], &cipher[head + (size.saturating_sub(1) / 65_536) * 65_552..]].concat());
+            if size > 131_072 {
+                let (one, two) = (&cipher[head..head + 65_552], &cipher[head + 65_552..head + 131_104]);
+                wrong.push([&cipher[..head], two, one, &cipher[head + 131_104..]].concat());
+            }
+            for cipher in wrong {
+                let found = open_and_read(&cipher, &keys);
+                fails(found, Kind::Problem, "");
+                fails(streamed(&whole, &cipher[..]), Kind::Problem, "");
+                if cipher.len() != len {
+                    fails(Unsealed::open(Arc::new(cipher), &keys), Kind::Problem, "");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_chunk_after_a_full_one_is_refused() {
+        assert!(Chunks::of(0).is_err() && Chunks::of(15).is_err());
+        assert_eq!(Chunks::of(16).unwrap().bytes, 0);
+        assert_eq!(Chunks::of(65_552).unwrap().bytes, 65_536);
+        for extra in 1..=16 {
+            assert!(Chunks::of(65_552 + extra).is_err());
+        }
+        assert_eq!(Chunks::of(65_552 + 17).unwrap().bytes, 65_537);
+        assert_eq!(Chunks::of(65_552 * 3 + 20).unwrap().bytes, 65_536 * 3 + 4);
+    }
+
+    #[test]
+    fn errors_of_what_is_read_keep_their_kind() {
+        let (sealing, keys) = key();
+        let cipher = seal(&plain(1_000_000), &sealing);
+        let watched = Watched::new(cipher.clone());
+        let unsealed = Unsealed::open(Arc::clone(&watched) as Arc<dyn Ranged>, &keys).unwrap();
+        for kind in [Kind::Unreachable, Kind::Interrupted, Kind::NotFound] {
+            *watched.failing.lock().unwrap() = Some(kind);
+            fails(Unsealed::open(Arc::clone(&watched) as Arc<dyn Ranged>, &keys), kind, "the store is gone");
+            fails(unsealed.read_at(0, &mut [0; 10]).map_err(Error::from), kind, "the store is gone");
+
+            struct Failing(Kind);
+            impl Read for Failing {
+                fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                    Err(Error::new(self.0, "the store is gone").into())
+                }
+            }
+            for before in [0, 100, 300, 5_000, 65_552, 500_000] {
+                fails(streamed(&unsealed, cipher[..before].chain(Failing(kind))), kind, "the store is gone");
+            }
+        }
+        let shorter = Watched::new(cipher[..cipher.len() / 2].to_vec());
+        let error = unsealed.stream(&shorter.bytes[..]).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+        fails::<()>(Err(error.into()), Kind::Problem, "cut short");
+    }
+
+    #[test]
+    fn a_write_that_fails_keeps_its_kind_and_ends_it() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                if bytes.len() > self.0 {
+                    self.0 = usize::MAX;
+                    return Err(Error::unreachable("the store is gone").into());
+                }
+                self.0 -= bytes.len();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let sealing = key().0;
+        for room in [0, 10, 70_000, 140_000] {
+            let mut writer = SealedWriter::create(Full(room), &sealing).unwrap();
+            let failed = (0..10).find_map(|_| writer.write_all(&plain(30_000)).err()).unwrap();
+            fails::<()>(Err(failed.into()), Kind::Unreachable, "the store is gone");
+            // The store takes anything again, and yet nothing can come of it.
+            fails(writer.write(b"more").map_err(Error::from), Kind::Failed, "has failed before");
+            fails(writer.flush().map_err(Error::from), Kind::Failed, "has failed before");
+            fails(writer.finish().map(|_| ()), Kind::Failed, "has failed before");
+        }
+        let writer = SealedWriter::create(Full(0), &sealing).unwrap();
+        fails(writer.finish().map(|_| ()), Kind::Unreachable, "the store is gone");
+    }
+
+    #[test]
+    fn what_was_dropped_does_not_open() {
+        let (sealing, keys) = key();
+        for size in [0, 10, 65_536, 131_072, 200_000] {
+            let mut cipher = Vec::new();
+            let mut writer = SealedWriter::create(&mut cipher, &sealing).unwrap();
+            writer.write_all(&plain(size)).unwrap();
+            writer.flush().unwrap();
+            drop(writer);
+            fails(Unsealed::open(Arc::new(cipher), &keys), Kind::Problem, "");
+        }
+    }
+
+    #[test]
+    fn a_sealing_to_nobody_or_to_too_many_is_refused() {
+        fails(SealedWriter::create(Vec::new(), &Sealing::Recipients(Vec::new())), Kind::Usage, "to nobody");
+        fails(SealedWriter::create(Vec::new(), &Sealing::Passphrase(Secret::new(""))), Kind::Usage, "is empty");
+        let Sealing::Recipients(one) = key().0 else { panic!("no passphrase") };
+        let many = |count: usize| Sealing::Recipients(one.iter().cycle().take(count).cloned().collect());
+        fails(SealedWriter::create(Vec::new(), &many(MAX_RECIPIENTS + 1)), Kind::Usage, "no more");
+        let cipher = seal(b"x", &many(MAX_RECIPIENTS));
+        assert!(head_bytes(&cipher) < MAX_HEAD_BYTES / 2);
+    }
+}
