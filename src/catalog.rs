@@ -2,13 +2,12 @@
 //!
 //! ```text
 //! lifeboat.json                     the store's format version
-//! <source>/<id>.tar.gz              the archive
+//! <source>/<id>.tar.gz              the archive; .tar.zst where it is zstd's, and .age behind it where it is encrypted
 //! <source>/<id>.json                the manifest, written last: it makes the snapshot exist
 //! <source>/<id>.proof-<time>.json   what a verify or drill showed
 //! ```
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -16,19 +15,27 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::archive::{ArchiveSummary, Codec};
-use crate::digest::{Hasher, Sha256};
-use crate::error::{Error, IoContext, Kind, Result, one_line};
+use crate::archive::{ArchiveSummary, Codec, sha256_of};
+use crate::digest::Sha256;
+use crate::error::{Error, Kind, Result, one_line};
 use crate::id::{STAMP_BYTES, SnapshotId, SourceName};
 use crate::manifest::{FORMAT, Manifest, SnapshotKind};
 use crate::ranged::Ranged;
-use crate::store::{Key, ObjectMeta, Published, Store, Upload};
+use crate::store::{Key, Names, ObjectMeta, Published, Store, Upload};
 
+/// What the name of an encrypted archive ends with.
+pub const SEALED_ENDING: &str = ".age";
 const STORE_DOCUMENT: &str = "lifeboat.json";
+/// What the names of objects begin with by which `doctor` tries a store.
+pub const TRIAL_PREFIX: &str = "trial-";
 /// How far another machine's clock may be ahead before its snapshots count as dated in the future.
 const CLOCK_SLACK: chrono::Duration = chrono::Duration::seconds(60);
 /// How many manifests are read side by side.
-const READERS: usize = 8;
+const READERS: usize = 16;
+/// How far back the newest snapshots are looked for, step by step; then everywhere.
+const LOOKS_HOURS: [i64; 5] = [1, 24, 8 * 24, 64 * 24, 512 * 24];
+/// How many snapshots of a store that is far away are deleted at once.
+const DELETED_AT_ONCE: usize = 300;
 const MAX_PROOF_BYTES: u64 = 1 << 20;
 /// How old what a crashed writer left behind must be before it is cleared.
 pub const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -181,6 +188,17 @@ impl Catalog {
         Ok(Catalog { store })
     }
 
+    /// True where `store` is a store of snapshots already.
+    pub fn is_there(store: &dyn Store) -> Result<bool> {
+        Ok(store.stat(&key(STORE_DOCUMENT)?)?.is_some())
+    }
+
+    /// True for the name of an object at a store's top that is a store's own.
+    #[must_use]
+    pub fn is_own(name: &str) -> bool {
+        name == STORE_DOCUMENT || name.starts_with(TRIAL_PREFIX)
+    }
+
     /// Makes an empty place into a store.
     pub fn create(store: Box<dyn Store>) -> Result<Self> {
         let document = serde_json::to_vec(&StoreDocument { lifeboat_store: FORMAT }).expect("one number");
@@ -197,12 +215,12 @@ impl Catalog {
 
     /// The sources that the store has snapshots of, by name.
     pub fn sources(&self) -> Result<Vec<SourceName>> {
-        Ok(self.store.list("", "")?.folders.iter().filter_map(|folder| folder.parse().ok()).collect())
+        Ok(self.store.list("", Names::All)?.folders.iter().filter_map(|folder| folder.parse().ok()).collect())
     }
 
-    fn files(&self, source: &SourceName) -> Result<BTreeMap<SnapshotId, Files>> {
+    fn files(&self, source: &SourceName, names: Names<'_>) -> Result<BTreeMap<SnapshotId, Files>> {
         let mut files: BTreeMap<SnapshotId, Files> = BTreeMap::new();
-        for object in self.store.list(source.as_str(), "")?.objects {
+        for object in self.store.list(source.as_str(), names)?.objects {
             let name = object.key.name();
             let id_bytes = source.as_str().len() + 1 + STAMP_BYTES;
             let Some((id, rest)) = name.split_at_checked(id_bytes) else { continue };
@@ -212,7 +230,7 @@ impl Catalog {
             }
             match rest {
                 ".json" => files.entry(id).or_default().manifest = Some(object),
-                ".tar.gz" | ".tar.zst" => files.entry(id).or_default().archives.push(object),
+                _ if is_archive(rest) => files.entry(id).or_default().archives.push(object),
                 _ if rest.starts_with(".proof-") => files.entry(id).or_default().proofs.push(object),
                 _ => {}
             }
@@ -222,8 +240,12 @@ impl Catalog {
 
     /// The snapshots of one source, newest first.
     pub fn list(&self, source: &SourceName) -> Result<Vec<Listed>> {
+        self.list_named(source, Names::All)
+    }
+
+    fn list_named(&self, source: &SourceName, names: Names<'_>) -> Result<Vec<Listed>> {
         let mut listed = Vec::new();
-        for (id, files) in self.files(source)?.into_iter().rev() {
+        for (id, files) in self.files(source, names)?.into_iter().rev() {
             if files.manifest.is_none() {
                 continue;
             }
@@ -237,9 +259,20 @@ impl Catalog {
         Ok(listed)
     }
 
+    /// The snapshots of one source, newest first, of which no more are asked for than are taken.
+    fn newest_first(&self, source: &SourceName) -> NewestFirst<'_> {
+        let mut starts: Vec<Option<String>> = vec![None];
+        if !self.store.is_near() {
+            let now = Utc::now();
+            let start = |hours: &i64| Some(first_name(source, now - chrono::Duration::hours(*hours)));
+            starts.extend(LOOKS_HOURS.iter().rev().map(start));
+        }
+        NewestFirst { catalog: self, source: source.clone(), starts, until: None, found: Vec::new().into_iter() }
+    }
+
     fn stat_archive(&self, id: &SnapshotId) -> Result<Option<ObjectMeta>> {
-        for codec in [Codec::Gzip, Codec::Zstd] {
-            let found = self.store.stat(&key(&format!("{}/{id}{}", id.source(), codec.extension()))?)?;
+        for ending in archive_endings() {
+            let found = self.store.stat(&key(&format!("{}/{id}{ending}", id.source()))?)?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -249,8 +282,8 @@ impl Catalog {
 
     /// Fails where the store has no snapshot of `source`.
     pub fn require_source(&self, source: &SourceName) -> Result<()> {
-        if !self.list(source)?.is_empty() {
-            return Ok(());
+        if let Some(found) = self.newest_first(source).next() {
+            return found.map(drop);
         }
         let names: Vec<String> = self.sources()?.iter().map(ToString::to_string).collect();
         Err(Error::not_found(format!("there is no snapshot of {source} in {}", one_line(&self.location())))
@@ -271,11 +304,39 @@ impl Catalog {
         Ok(all)
     }
 
+    /// The newest snapshots of all sources, or of one, newest first: those taken before then, where that is given. How many
+    /// there are that were left out, where that is known.
+    pub fn list_newest(
+        &self,
+        source: Option<&SourceName>,
+        before: Option<DateTime<Utc>>,
+        limit: usize,
+    ) -> Result<(Vec<Listed>, LeftOut)> {
+        let sources = match source {
+            Some(source) => vec![source.clone()],
+            None => self.sources()?,
+        };
+        let (mut all, mut is_all) = (Vec::new(), true);
+        let fits = |listed: &Listed| before.is_none_or(|before| listed.id.time() < before);
+        for source in &sources {
+            let mut newest = self.newest_first(source);
+            let most = if self.store.is_near() { usize::MAX } else { limit };
+            for listed in newest.by_ref().filter(|listed| listed.as_ref().map_or(true, fits)).take(most) {
+                all.push(listed?);
+            }
+            is_all &= newest.is_at_end();
+        }
+        all.sort_by(|a, b| b.id.stamp().cmp(a.id.stamp()));
+        let left_out = all.len().saturating_sub(limit);
+        all.truncate(limit);
+        Ok((all, if is_all { LeftOut::These(left_out) } else { LeftOut::Some }))
+    }
+
     /// Archives and proofs that belong to no snapshot and are older than [`LEFTOVER_AGE`].
     pub fn orphans(&self, source: &SourceName) -> Result<Orphans> {
         let now = std::time::SystemTime::now();
         let old = |object: &ObjectMeta| now.duration_since(object.modified).is_ok_and(|age| age > LEFTOVER_AGE);
-        let lonely = self.files(source)?.into_values().filter(|files| files.manifest.is_none());
+        let lonely = self.files(source, Names::All)?.into_values().filter(|files| files.manifest.is_none());
         let objects = lonely.flat_map(|files| files.archives.into_iter().chain(files.proofs)).filter(old).collect();
         Ok(Orphans { objects })
     }
@@ -290,8 +351,7 @@ impl Catalog {
         })?;
         let manifest =
             Manifest::from_json(&bytes).map_err(|error| error.context(format!("the snapshot {id} is damaged")))?;
-        let own_archive =
-            [Codec::Gzip, Codec::Zstd].iter().any(|codec| manifest.archive == format!("{id}{}", codec.extension()));
+        let own_archive = manifest.archive.strip_prefix(&id.to_string()).is_some_and(is_archive);
         let same_time = manifest.created_at.timestamp() == id.time().timestamp();
         if &manifest.id != id || &manifest.source != id.source() || !own_archive || !same_time {
             return Err(Error::problem(format!("the snapshot {id} is damaged: its manifest is of another snapshot")));
@@ -403,11 +463,14 @@ impl Catalog {
         if wanted.is_empty() {
             return Err(Error::usage("a snapshot is named by its id, the start of one, or 'latest'"));
         }
-        let could_be = |source: &SourceName| source.as_str().starts_with(wanted) || wanted.starts_with(source.as_str());
+        let could_be = |source: &SourceName| {
+            let start = format!("{source}-");
+            start.starts_with(wanted) || wanted.starts_with(&start)
+        };
         let mut found = Vec::new();
         for source in self.sources()?.iter().filter(|source| could_be(source)) {
             if narrow.source.as_ref().is_none_or(|only| only == source) {
-                found.extend(self.list(source)?.into_iter().filter(|listed| listed.id.to_string().starts_with(wanted)));
+                found.extend(self.list_named(source, Names::StartingWith(wanted))?);
             }
         }
         if let Some(exact) = found.iter().position(|listed| listed.id.to_string() == wanted) {
@@ -436,7 +499,7 @@ impl Catalog {
                     // A folder that is empty, or holds what a crash left, is no source.
                     let mut lived_in = Vec::new();
                     for source in sources {
-                        if !self.list(&source)?.is_empty() {
+                        if self.newest_first(&source).next().transpose()?.is_some() {
                             lived_in.push(source);
                         }
                     }
@@ -457,7 +520,8 @@ impl Catalog {
             }
         };
         let now = Utc::now();
-        for listed in self.list(&source)? {
+        for listed in self.newest_first(&source) {
+            let listed = listed?;
             if listed.id.time() > now + CLOCK_SLACK {
                 tracing::warn!("{} is dated in the future and passed over: a clock was or is wrong", listed.id);
                 continue;
@@ -486,8 +550,8 @@ impl Catalog {
 
     /// The newest readable manifest of a full snapshot of `source`, damaged or not; None where there is none.
     pub fn newest_full(&self, source: &SourceName) -> Result<Option<Manifest>> {
-        for listed in self.list(source)? {
-            match self.manifest(&listed.id) {
+        for listed in self.newest_first(source) {
+            match self.manifest(&listed?.id) {
                 Ok((manifest, _)) if manifest.kind == SnapshotKind::Full => return Ok(Some(manifest)),
                 Err(error) if error.kind == Kind::Interrupted => return Err(error),
                 Err(error) if error.kind == Kind::Unreachable => tracing::warn!("{}", error.whole()),
@@ -497,22 +561,27 @@ impl Catalog {
         Ok(None)
     }
 
+    /// True where the store has a snapshot of that id.
+    pub fn has(&self, id: &SnapshotId) -> Result<bool> {
+        Ok(self.store.stat(&manifest_key(id)?)?.is_some())
+    }
+
     /// An id for a snapshot of `source` that nobody uses yet.
     pub fn new_id(&self, source: &SourceName, time: DateTime<Utc>) -> Result<SnapshotId> {
         for _ in 0..100 {
             let random = getrandom::u32()
                 .map_err(|error| Error::failed("the system gives no random numbers").because(error.to_string()))?;
             let id = SnapshotId::new(source, time, (random % 1296) as u16);
-            if self.store.stat(&manifest_key(&id)?)?.is_none() {
+            if !self.has(&id)? {
                 return Ok(id);
             }
         }
         Err(Error::failed("found no free snapshot id"))
     }
 
-    /// Starts the archive of a snapshot.
-    pub fn start_archive(&self, id: &SnapshotId, codec: Codec) -> Result<Box<dyn Upload>> {
-        self.store.create(&key(&format!("{}/{id}{}", id.source(), codec.extension()))?)
+    /// Starts the archive of a snapshot, of that name and of at most so many bytes.
+    pub fn start_archive(&self, id: &SnapshotId, name: &str, most_bytes: u64) -> Result<Box<dyn Upload>> {
+        self.store.create_large(&key(&format!("{}/{name}", id.source()))?, most_bytes)
     }
 
     /// Makes a snapshot exist: publishes its archive, then its manifest, and looks that both are there.
@@ -579,16 +648,7 @@ impl Catalog {
         if object.len() != expected_bytes {
             return Err(Error::problem(format!("{key} has another length")));
         }
-        let mut hasher = Hasher::new();
-        let mut buffer = vec![0; 1 << 20];
-        let mut at = 0;
-        while at < object.len() {
-            let length = buffer.len().min(usize::try_from(object.len() - at).unwrap_or(usize::MAX));
-            object.read_at(at, &mut buffer[..length]).io(Kind::Unreachable, || format!("cannot read {key}"))?;
-            hasher.write_all(&buffer[..length])?;
-            at += length as u64;
-        }
-        Ok(hasher.finish())
+        sha256_of(Arc::from(object))
     }
 
     /// Keeps a test's outcome.
@@ -605,16 +665,26 @@ impl Catalog {
         Err(Error::failed(format!("cannot record the proof of {}", proof.id)))
     }
 
-    /// Removes a snapshot: its manifest first, so that a half-done removal shows nothing half. The bytes of its archive.
-    pub fn delete(&self, listed: &Listed) -> Result<u64> {
-        self.store.delete(&manifest_key(&listed.id)?)?;
-        for proof in &listed.proofs {
-            self.store.delete(proof)?;
+    /// Removes snapshots: their manifests first, so that a half-done removal shows nothing half. The bytes of their archives.
+    pub fn delete(&self, doomed: &[&Listed]) -> Result<u64> {
+        let mut freed_bytes = 0;
+        for some in doomed.chunks(if self.store.is_near() { 1 } else { DELETED_AT_ONCE }) {
+            crate::interrupt::check()?;
+            let manifests = some.iter().map(|listed| manifest_key(&listed.id)).collect::<Result<Vec<_>>>()?;
+            let archives = some.iter().filter_map(|listed| listed.archive.as_ref());
+            let rest = some.iter().flat_map(|listed| &listed.proofs).chain(archives.clone().map(|archive| &archive.key));
+            let delete = |keys: &[Key]| {
+                let first = &some[0].id;
+                self.store.delete_all(keys).map_err(|error| match some.len() {
+                    1 => error.context(format!("cannot delete the snapshot {first}")),
+                    more => error.context(format!("cannot delete {more} snapshots, the newest of them {first}")),
+                })
+            };
+            delete(&manifests)?;
+            delete(&rest.cloned().collect::<Vec<_>>())?;
+            freed_bytes += archives.map(|archive| archive.bytes).sum::<u64>();
         }
-        match &listed.archive {
-            Some(archive) => self.store.delete(&archive.key).map(|()| archive.bytes),
-            None => Ok(0),
-        }
+        Ok(freed_bytes)
     }
 
     /// Removes an object that belongs to no snapshot, after one more look whether that is still so.
@@ -631,6 +701,72 @@ impl Catalog {
     pub fn clear_leftovers(&self) -> Result<u64> {
         self.store.clear_leftovers(LEFTOVER_AGE)
     }
+}
+
+/// How many snapshots a listing has left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// So many.
+    These(usize),
+    /// There may be some; they were not looked for.
+    Some,
+}
+
+/// See [`Catalog::newest_first`].
+struct NewestFirst<'a> {
+    catalog: &'a Catalog,
+    source: SourceName,
+    /// Where the looks that are yet to come begin, the next one last; None is the beginning of all.
+    starts: Vec<Option<String>>,
+    /// Where the look before began.
+    until: Option<String>,
+    found: std::vec::IntoIter<Listed>,
+}
+
+impl NewestFirst<'_> {
+    /// True where all there is was looked at and taken.
+    fn is_at_end(&self) -> bool {
+        self.starts.is_empty() && self.found.as_slice().is_empty()
+    }
+}
+
+impl Iterator for NewestFirst<'_> {
+    type Item = Result<Listed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(listed) = self.found.next() {
+                return Some(Ok(listed));
+            }
+            let start = self.starts.pop()?;
+            let names = match (&start, &self.until) {
+                (None, None) => Names::All,
+                (start, until) => Names::Between(start.as_deref().unwrap_or(""), until.as_deref()),
+            };
+            match self.catalog.list_named(&self.source, names) {
+                Ok(found) => self.found = found.into_iter(),
+                Err(error) => {
+                    self.starts.clear();
+                    return Some(Err(error));
+                }
+            }
+            self.until = start;
+        }
+    }
+}
+
+/// What no name of a snapshot taken at `time` or later sorts before.
+fn first_name(source: &SourceName, time: DateTime<Utc>) -> String {
+    SnapshotId::new(source, time, 0).to_string()[..source.as_str().len() + 1 + STAMP_BYTES - 5].to_owned()
+}
+
+/// What an archive's name has behind the id.
+fn archive_endings() -> impl Iterator<Item = String> {
+    [Codec::Gzip, Codec::Zstd].into_iter().flat_map(|codec| ["", SEALED_ENDING].map(|sealed| codec.extension().to_owned() + sealed))
+}
+
+fn is_archive(ending: &str) -> bool {
+    archive_endings().any(|own| own == ending)
 }
 
 fn key(text: &str) -> Result<Key> {

@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::archive::{Keys, read_passphrase_file};
 use crate::commands::restore::RestorePlan;
 use crate::commands::{Context, diff, drill, extract, keygen, list, prune, restore, show, snapshot, verify};
 use crate::engine::sqlite::check_library;
@@ -17,6 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::output::{self, Bars, ErasedReport};
 use crate::progress::{Progress, Silent};
 use crate::scratch::Scratch;
+use crate::secret::Secret;
 use crate::store::StoreUrl;
 
 /// Snapshots SQLite databases into checksummed, compressed archives, proves them, and restores them.
@@ -32,9 +34,15 @@ struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Options of every command")]
 struct GlobalArgs {
-    /// The folder that holds the snapshots
+    /// What holds the snapshots: a folder, or s3://bucket/prefix; 'snapshot' takes several
     #[arg(long, global = true, value_name = "STORE")]
-    store: Option<StoreUrl>,
+    store: Vec<StoreUrl>,
+    /// A file of secret keys of age that open encrypted snapshots (repeatable); LIFEBOAT_IDENTITY holds such keys, or a file's name
+    #[arg(long, global = true, value_name = "FILE")]
+    identity: Vec<PathBuf>,
+    /// A file whose first line is the passphrase that encrypts and opens snapshots
+    #[arg(long, global = true, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
     /// Print exactly one JSON document on stdout
     #[arg(long, global = true)]
     json: bool,
@@ -76,6 +84,9 @@ enum Command {
     /// Prints the manual page
     Man,
 }
+
+/// The environment's variable for keys that open snapshots. Not read by clap, which shows what a variable holds.
+const IDENTITY: &str = "LIFEBOAT_IDENTITY";
 
 /// The most threads that are used unasked: each costs memory.
 const DEFAULT_JOBS: usize = 8;
@@ -174,19 +185,32 @@ fn start_log(global: &GlobalArgs) {
 }
 
 impl GlobalArgs {
-    fn context(&self) -> Context {
+    fn context(&self) -> Result<Context> {
         let progress: Arc<dyn Progress> =
             if Bars::would_show() && !self.quiet && !self.json { Arc::new(Bars::default()) } else { Arc::new(Silent) };
         let host =
             self.host.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
         let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_JOBS);
-        Context {
-            store: self.store.clone(),
+        let passphrase = self.passphrase_file.as_deref().map(read_passphrase_file).transpose()?;
+        Ok(Context {
+            stores: self.store.clone(),
+            keys: self.keys(passphrase.clone())?,
+            passphrase,
             host,
             jobs: self.jobs.map_or_else(cores, usize::from),
             scratch: Scratch::new(self.scratch.clone()),
             progress,
+        })
+    }
+
+    fn keys(&self, passphrase: Option<Secret>) -> Result<Keys> {
+        let mut keys = Keys::new();
+        if let Ok(text) = std::env::var(IDENTITY) {
+            keys.add_identity(&text, IDENTITY)?;
         }
+        self.identity.iter().try_for_each(|path| keys.add_identity_file(path))?;
+        passphrase.into_iter().for_each(|passphrase| keys.add_passphrase(passphrase));
+        Ok(keys)
     }
 }
 
@@ -197,7 +221,7 @@ fn execute(cli: Cli) -> Result<u8> {
         crate::interrupt::listen()?;
     }
     check_library()?;
-    let context = cli.global.context();
+    let context = cli.global.context()?;
     let report: Box<dyn ErasedReport> = match &cli.command {
         Command::Snapshot(args) => Box::new(snapshot::run(args, &context)?),
         Command::List(args) => Box::new(list::run(args, &context)?),

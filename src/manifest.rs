@@ -350,6 +350,15 @@ impl Manifest {
         json
     }
 
+    /// The form that stands outside the archive. Where that is encrypted, nothing outside names a table.
+    #[must_use]
+    pub fn outside(&self) -> Manifest {
+        if !self.encrypted {
+            return self.clone();
+        }
+        Manifest { tables: Vec::new(), sqlite: None, postgres: None, ..self.clone() }
+    }
+
     /// Reads a manifest, inside or outside; refuses other formats and what is no manifest.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
@@ -372,7 +381,8 @@ impl Manifest {
     }
 
     /// Compares the outside manifest with the inside one: all fields but `archive_bytes` and `sha256`,
-    /// those included that this version does not know. The names of the fields that differ.
+    /// those included that this version does not know; of an encrypted snapshot those that are outside only.
+    /// The names of the fields that differ.
     pub fn differences(outside: &[u8], inside: &[u8]) -> Result<Vec<String>> {
         let parse = |bytes: &[u8], which: &str| match serde_json::from_slice(bytes) {
             Ok(Value::Object(mut fields)) => {
@@ -383,7 +393,13 @@ impl Manifest {
             Ok(_) => Err(Error::problem(format!("the {which} manifest is not an object"))),
             Err(error) => Err(Error::problem(format!("the {which} manifest is not readable")).because(error)),
         };
-        let (outside, inside) = (parse(outside, "outside")?, parse(inside, "inside")?);
+        let (mut outside, mut inside) = (parse(outside, "outside")?, parse(inside, "inside")?);
+        if inside.get("encrypted") == Some(&Value::Bool(true)) {
+            // Outside there are no tables, whatever there is inside.
+            if outside.remove("tables").is_some_and(|tables| tables == Value::Array(Vec::new())) {
+                inside.retain(|name, _| outside.contains_key(name));
+            }
+        }
         let mut names: Vec<String> = outside.keys().chain(inside.keys()).cloned().collect();
         names.sort();
         names.dedup();

@@ -12,6 +12,11 @@ pub trait Ranged: Send + Sync {
         self.len() == 0
     }
 
+    /// How many reads at once are worth it: 1 where the next byte is near, more where each read is a way to a server.
+    fn lanes(&self) -> usize {
+        1
+    }
+
     /// Fills `buffer` with the bytes from `offset` on; fewer bytes than asked for are an error
     /// ([`io::ErrorKind::UnexpectedEof`]).
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;

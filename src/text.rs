@@ -13,6 +13,22 @@ pub fn bytes(count: u64) -> String {
     BinaryBytes(count).to_string()
 }
 
+/// Reads a size: a whole number of bytes, or one with a binary unit (`KiB`, `MiB`, `GiB`, `TiB`); None for anything else.
+#[must_use]
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_start() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
 /// The time between then and now, in its largest unit; `in the future` where there is none.
 #[must_use]
 pub fn age(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
@@ -72,6 +88,17 @@ pub fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read_with_and_without_units() {
+        let read = [("0", 0), ("17", 17), ("17B", 17), ("1KiB", 1024), ("64 MiB", 64 << 20), ("2TiB", 2 << 40)];
+        for (text, count) in read {
+            assert_eq!(parse_bytes(text), Some(count), "{text}");
+        }
+        for text in ["", "MiB", "-1", "1.5GiB", "1MB", "1 mib", "99999999999999999999", "99999999TiB"] {
+            assert_eq!(parse_bytes(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_table_is_plain_and_aligned() {

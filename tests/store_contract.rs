@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use lifeboat::error::{Error, Kind};
 use lifeboat::store::memory::Faults;
-use lifeboat::store::{Key, Listing, LocalStore, MemoryStore, Published, Store};
+use lifeboat::store::{Key, Listing, LocalStore, MemoryStore, Names, Published, Store};
 use proptest::prelude::*;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -27,10 +27,10 @@ fn names(listing: &Listing) -> Vec<&str> {
 
 /// The objects of a store at its top and one level down, with their bytes.
 fn contents(store: &dyn Store) -> Vec<(String, Vec<u8>)> {
-    let top = store.list("", "").unwrap();
+    let top = store.list("", Names::All).unwrap();
     let mut objects = top.objects;
     for folder in &top.folders {
-        objects.extend(store.list(folder, "").unwrap().objects);
+        objects.extend(store.list(folder, Names::All).unwrap().objects);
     }
     objects
         .into_iter()
@@ -63,7 +63,7 @@ mod contract {
         for name in ["lifeboat.json", "a/b/c/d.json", "a/b/e.json"] {
             assert_eq!(store.read(&key(name), 100).unwrap(), name.as_bytes());
         }
-        assert_eq!(store.list("a/b", "").unwrap().folders, ["c"]);
+        assert_eq!(store.list("a/b", Names::All).unwrap().folders, ["c"]);
     }
 
     pub(crate) fn upload_is_invisible_before_finish(store: &dyn Store) {
@@ -222,14 +222,14 @@ mod contract {
         for name in ["b/z", "a", "b/B", "b/a.x", "b/a", "c/x/y", "b/a-1", "C/x", "10", "9"] {
             let _ = store.write(&key(name), name.as_bytes()).unwrap();
         }
-        let top = store.list("", "").unwrap();
+        let top = store.list("", Names::All).unwrap();
         assert_eq!((names(&top), top.folders.join(" ")), (vec!["10", "9", "a"], "C b c".to_owned()));
-        let b = store.list("b", "").unwrap();
+        let b = store.list("b", Names::All).unwrap();
         assert_eq!((names(&b), b.folders.len()), (vec!["b/B", "b/a", "b/a-1", "b/a.x", "b/z"], 0));
-        let c = store.list("c", "").unwrap();
+        let c = store.list("c", Names::All).unwrap();
         assert_eq!((names(&c), c.folders.join(" ")), (vec![], "x".to_owned()));
         // A folder whose name only begins alike is another one.
-        assert_eq!(store.list("x", "").unwrap(), Listing::default());
+        assert_eq!(store.list("x", Names::All).unwrap(), Listing::default());
         for object in b.objects {
             assert_eq!(store.stat(&object.key).unwrap().unwrap(), object);
         }
@@ -239,20 +239,20 @@ mod contract {
         for name in ["app/1", "app/2", "app/20", "app/3", "f1/x", "f2/x", "top"] {
             let _ = store.write(&key(name), b"").unwrap();
         }
-        assert_eq!(names(&store.list("app", "2").unwrap()), ["app/2", "app/20", "app/3"]);
-        assert_eq!(names(&store.list("app", "21").unwrap()), ["app/3"]);
-        assert_eq!(names(&store.list("app", "~").unwrap()), [""; 0]);
-        let top = store.list("", "f2").unwrap();
+        assert_eq!(names(&store.list("app", Names::Between("2", None)).unwrap()), ["app/2", "app/20", "app/3"]);
+        assert_eq!(names(&store.list("app", Names::Between("21", None)).unwrap()), ["app/3"]);
+        assert_eq!(names(&store.list("app", Names::Between("~", None)).unwrap()), [""; 0]);
+        let top = store.list("", Names::Between("f2", None)).unwrap();
         assert_eq!((names(&top), top.folders.join(" ")), (vec!["top"], "f2".to_owned()));
     }
 
     pub(crate) fn absent_folder_is_empty_and_a_bad_one_refused(store: &dyn Store) {
         let _ = store.write(&key("app/a"), b"x").unwrap();
         for folder in ["nothing", "nothing/below", "app/a"] {
-            assert_eq!(store.list(folder, "").unwrap(), Listing::default(), "{folder}");
+            assert_eq!(store.list(folder, Names::All).unwrap(), Listing::default(), "{folder}");
         }
         for folder in ["..", "app/..", "/", "app/", ".", "/etc", "app//a", ".upload-x"] {
-            assert_eq!(store.list(folder, "").unwrap_err().kind, Kind::Usage, "{folder}");
+            assert_eq!(store.list(folder, Names::All).unwrap_err().kind, Kind::Usage, "{folder}");
         }
     }
 
@@ -406,8 +406,8 @@ fn local_store_that_goes_away_is_unreachable_and_not_empty() {
     let failures: [Error; 8] = [
         store.stat(&a).unwrap_err(),
         store.open(&a).err().unwrap(),
-        store.list("", "").unwrap_err(),
-        store.list("app", "").unwrap_err(),
+        store.list("", Names::All).unwrap_err(),
+        store.list("app", Names::All).unwrap_err(),
         store.delete(&a).unwrap_err(),
         store.create(&a).err().unwrap(),
         store.create(&key("top")).err().unwrap(),
@@ -447,9 +447,9 @@ fn local_list_passes_over_what_is_no_object() {
     symlink("/dev/zero", root.join("app/zero")).unwrap();
     symlink("nowhere", root.join("app/dangling")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(root.join("app/socket")).unwrap();
-    let top = store.list("", "").unwrap();
+    let top = store.list("", Names::All).unwrap();
     assert_eq!((names(&top), top.folders.join(" ")), (vec![], "app".to_owned()));
-    let app = store.list("app", "").unwrap();
+    let app = store.list("app", Names::All).unwrap();
     assert_eq!((names(&app), app.folders.len()), (vec!["app/a"], 0));
     // The other verbs agree that these are no objects, and none is followed, replaced or removed.
     for name in ["app/link", "app/zero", "app/dangling", "app/socket"] {
@@ -470,7 +470,7 @@ fn local_folder_may_be_a_link_to_another_disk() {
     fs::create_dir(folder.path().join("disk")).unwrap();
     symlink(folder.path().join("disk"), folder.path().join("store/app")).unwrap();
     let _ = store.write(&key("app/a"), b"x").unwrap();
-    assert_eq!(store.list("", "").unwrap().folders, ["app"]);
+    assert_eq!(store.list("", Names::All).unwrap().folders, ["app"]);
     assert_eq!(contents(&store), [("app/a".to_owned(), b"x".to_vec())]);
     assert!(folder.path().join("disk/a").exists());
 }
@@ -524,7 +524,7 @@ fn local_list_of_twenty_thousand_is_complete() {
     for i in 0..20_000 {
         File::create(folder.path().join(format!("store/app/{i:05}.json"))).unwrap();
     }
-    let listing = store.list("app", "").unwrap();
+    let listing = store.list("app", Names::All).unwrap();
     assert_eq!(listing.objects.len(), 20_000);
     assert!(listing.objects.is_sorted_by(|a, b| a.key < b.key));
     assert_eq!(store.list("app", "19990").unwrap().objects.len(), 10);
@@ -564,7 +564,7 @@ proptest! {
 /// What a command does with a store, in small: the second object promises that the first is whole,
 /// and the old one goes last.
 fn scenario(store: &dyn Store) -> lifeboat::error::Result<()> {
-    let _ = store.list("app", "")?;
+    let _ = store.list("app", Names::All)?;
     let mut archive = store.create(&key("app/1.tar.gz"))?;
     for piece in [b"one", b"two"] {
         archive.write_all(piece)?;

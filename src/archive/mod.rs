@@ -88,6 +88,7 @@
 //! Anything that deviates from the above: it never guesses. It allocates by no number that it has not
 //! checked against the file's length or the block size.
 
+mod ahead;
 mod codec;
 mod index;
 mod keys;
@@ -97,11 +98,12 @@ mod seal;
 mod tarfile;
 mod writer;
 
+pub use ahead::sha256_of;
 pub use codec::{Codec, Compression};
 pub use index::{Block, Entry};
 pub use keys::{Keys, MAX_RECIPIENTS, Recipient, Sealing, generate_key, read_passphrase_file};
 pub use reader::{ArchiveReader, Visitor, Walk};
-pub use seal::{SealedWriter, Unsealed};
+pub use seal::{HOW_TO_GIVE_KEYS, SealedWriter, Unsealed};
 pub use tarfile::{check_path, encode_name, header as tar_header};
 pub use writer::{ArchiveSummary, ArchiveWriter};
 

@@ -1,11 +1,15 @@
 //! Reads an archive: all of it in order, or one entry by its blocks alone; every byte hashed on the way.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::thread;
 
+use super::ahead::Ahead;
 use super::codec::{Codec, Decoder};
 use super::index::{Block, Entry, Index};
+use super::keys::{Keys, Sealing};
 use super::pipeline::{self, Feeder, Ordered};
+use super::seal::Unsealed;
 use super::tarfile;
 use crate::digest::{Hasher, Sha256};
 use crate::error::{Error, IoContext, Kind, Result};
@@ -13,7 +17,10 @@ use crate::ranged::Ranged;
 
 /// An archive whose footer and index were read and found to agree.
 pub struct ArchiveReader {
-    source: Arc<dyn Ranged>,
+    /// The file as it is stored.
+    file: Arc<dyn Ranged>,
+    /// The same, where the file is encrypted, decrypted.
+    unsealed: Option<Arc<Unsealed>>,
     index: Index,
     jobs: usize,
 }
@@ -55,9 +62,30 @@ const MAX_PROBLEMS: usize = 100;
 
 impl ArchiveReader {
     /// Reads footer and index; blocks are then decompressed on `jobs` threads.
-    pub fn open(source: Arc<dyn Ranged>, jobs: usize) -> Result<Self> {
-        let index = Index::read(&*source)?;
-        Ok(ArchiveReader { source, index, jobs })
+    pub fn open(file: Arc<dyn Ranged>, jobs: usize) -> Result<Self> {
+        let index = Index::read(&*file)?;
+        Ok(ArchiveReader { file, unsealed: None, index, jobs })
+    }
+
+    /// The same for a file that is encrypted; see [`Unsealed::open`] for what becomes of keys that do not fit.
+    pub fn open_sealed(file: Arc<dyn Ranged>, keys: &Keys, jobs: usize) -> Result<Self> {
+        let unsealed = Unsealed::open(Arc::clone(&file), keys)?;
+        let index = Index::read(&unsealed)?;
+        Ok(ArchiveReader { file, unsealed: Some(Arc::new(unsealed)), index, jobs })
+    }
+
+    /// What encrypts another archive so that what has opened this one opens it too; None where it is not encrypted.
+    #[must_use]
+    pub fn sealing(&self) -> Option<&Sealing> {
+        self.unsealed.as_ref().map(|unsealed| unsealed.sealing())
+    }
+
+    /// The archive's bytes, decrypted.
+    fn plain(&self) -> Arc<dyn Ranged> {
+        match &self.unsealed {
+            Some(unsealed) => Arc::clone(unsealed) as Arc<dyn Ranged>,
+            None => Arc::clone(&self.file),
+        }
     }
 
     /// The entries, in order.
@@ -103,19 +131,94 @@ impl ArchiveReader {
 
     /// Streams one entry into `sink`, touching only its blocks; its SHA-256 is checked before this returns Ok.
     pub fn stream_entry(&self, entry: &Entry, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        struct Sink<'a>(&'a mut dyn FnMut(&[u8]) -> Result<()>);
+        impl Visitor for Sink<'_> {
+            fn start(&mut self, _: &Entry) -> Result<()> {
+                Ok(())
+            }
+            fn data(&mut self, bytes: &[u8]) -> Result<()> {
+                (self.0)(bytes)
+            }
+            fn end(&mut self, _: &Entry) -> Result<()> {
+                Ok(())
+            }
+        }
+        self.visit(&[entry], &mut Sink(sink))
+    }
+
+    /// Gives some of the entries to `visitor`, in the archive's order, which is the one they must be named in. Only their
+    /// blocks are read, each of them once. An entry's SHA-256 is checked before it ends.
+    pub fn visit(&self, entries: &[&Entry], visitor: &mut dyn Visitor) -> Result<()> {
+        let mut rest = entries;
+        while let Some(first) = rest.first() {
+            let mut blocks = self.blocks_of(first);
+            let mut count = 1;
+            while let Some(next) = rest.get(count).map(|next| self.blocks_of(next)) {
+                if next.start > blocks.end {
+                    break;
+                }
+                blocks.end = blocks.end.max(next.end);
+                count += 1;
+            }
+            let (run, later) = rest.split_at(count);
+            self.visit_run(run, blocks, visitor)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// The blocks that an entry's content lies in.
+    fn blocks_of(&self, entry: &Entry) -> std::ops::Range<usize> {
         let (start, end) = (entry.tar_offset, entry.tar_offset + entry.bytes);
         let first = self.index.blocks.partition_point(|block| block.tar_offset + block.tar_bytes <= start);
         let last = self.index.blocks.partition_point(|block| block.tar_offset < end).max(first);
-        let mut hasher = Hasher::new();
-        self.each_block(first..last, None, &mut |block, content| {
-            let content = content?;
-            let from = start.saturating_sub(block.tar_offset).min(block.tar_bytes);
-            let to = (end - block.tar_offset).min(block.tar_bytes);
-            let part = &content[from as usize..to as usize];
-            hasher.update(part);
-            sink(part)
+        first..last
+    }
+
+    /// Gives entries to `visitor` whose blocks follow each other.
+    fn visit_run(&self, run: &[&Entry], blocks: std::ops::Range<usize>, visitor: &mut dyn Visitor) -> Result<()> {
+        let mut rest = run.iter().peekable();
+        let mut current: Option<(&Entry, Hasher)> = None;
+        let mut ended = 0;
+        let mut consume = |from: u64, content: &[u8], to: u64| -> Result<()> {
+            loop {
+                let (entry, mut hasher) = match current.take() {
+                    Some(current) => current,
+                    None => match rest.next_if(|entry| entry.tar_offset < to || entry.bytes == 0) {
+                        Some(entry) => {
+                            visitor.start(entry)?;
+                            (*entry, Hasher::new())
+                        }
+                        None => return Ok(()),
+                    },
+                };
+                let (start, end) = (entry.tar_offset, entry.tar_offset + entry.bytes);
+                let part = start.clamp(from, to).max(from) - from..end.clamp(from, to) - from;
+                if !part.is_empty() {
+                    let part = &content[part.start as usize..part.end as usize];
+                    hasher.update(part);
+                    visitor.data(part)?;
+                }
+                if end > to && entry.bytes > 0 {
+                    current = Some((entry, hasher));
+                    return Ok(());
+                }
+                check_entry(entry, hasher.finish())?;
+                visitor.end(entry)?;
+                ended += 1;
+            }
+        };
+        if blocks.is_empty() {
+            // Entries without content.
+            return consume(0, &[], 0);
+        }
+        let range = &self.index.blocks[blocks.clone()];
+        let (first, last) = (&range[0], &range[range.len() - 1]);
+        let mut input = Ahead::new(self.plain(), first.offset..last.offset + last.bytes)?;
+        self.each_block(blocks, &mut input, &mut |block, content| {
+            consume(block.tar_offset, content?, block.tar_offset + block.tar_bytes)
         })?;
-        check_entry(entry, hasher.finish())
+        if ended == run.len() { Ok(()) } else { Err(Error::failed("entries were asked for in another order than theirs")) }
     }
 
     /// Reads every byte of the archive: blocks, headers, entries, padding, index, footer. Stops at the first damage.
@@ -141,10 +244,24 @@ impl ArchiveReader {
     }
 
     fn walk_all(&self, visitor: &mut dyn Visitor, on_damage: OnDamage) -> Result<Walk> {
-        let mut hasher = Hasher::new();
+        let mut file = Ahead::new(Arc::clone(&self.file), 0..self.file.len())?;
+        let problems = match &self.unsealed {
+            Some(unsealed) => self.walk_through(&mut unsealed.stream(&mut file)?, visitor, on_damage)?,
+            None => self.walk_through(&mut file, visitor, on_damage)?,
+        };
+        Ok(Walk { sha256: file.sha256(), problems })
+    }
+
+    /// Walks through the archive's bytes as `input` gives them, to their end; what was found damaged.
+    fn walk_through(
+        &self,
+        input: &mut (dyn Read + Send),
+        visitor: &mut dyn Visitor,
+        on_damage: OnDamage,
+    ) -> Result<Vec<Error>> {
         let mut problems = Vec::new();
         let mut tar = TarWalker::new(&self.index, visitor);
-        self.each_block(0..self.index.blocks.len(), Some(&mut hasher), &mut |block, content| match content
+        self.each_block(0..self.index.blocks.len(), input, &mut |block, content| match content
             .and_then(|content| tar.feed(content))
         {
             Err(error) if on_damage == OnDamage::GoOn && error.kind == Kind::Problem => {
@@ -159,26 +276,16 @@ impl ArchiveReader {
         if problems.is_empty() {
             tar.finish()?;
         }
-        let end = self.index.blocks_end();
         let mut rest = vec![0; 64 << 10];
-        let mut at = end;
-        while at < self.source.len() {
-            let length = rest.len().min(usize::try_from(self.source.len() - at).unwrap_or(usize::MAX));
-            self.source
-                .read_at(at, &mut rest[..length])
-                .io(Kind::Unreachable, || "cannot read the archive's end".to_owned())?;
-            hasher.update(&rest[..length]);
-            at += length as u64;
-        }
-        Ok(Walk { sha256: hasher.finish(), problems })
+        while input.read(&mut rest).io(Kind::Unreachable, || "cannot read the archive's end".to_owned())? > 0 {}
+        Ok(problems)
     }
 
-    /// Fetches, hashes and decompresses a range of blocks and gives them to `consume` in order; `whole`
-    /// takes in their compressed bytes.
+    /// Takes a range of blocks from `input`, hashes and decompresses them, and gives them to `consume` in order.
     fn each_block(
         &self,
         range: std::ops::Range<usize>,
-        whole: Option<&mut Hasher>,
+        input: &mut (dyn Read + Send),
         consume: &mut Consume<'_>,
     ) -> Result<()> {
         let blocks = &self.index.blocks[range];
@@ -199,7 +306,7 @@ impl ArchiveReader {
         thread::scope(|scope| {
             let fetcher = thread::Builder::new()
                 .name("fetch".to_owned())
-                .spawn_scoped(scope, || self.fetch(blocks, whole, feeder));
+                .spawn_scoped(scope, || fetch(blocks, input, feeder));
             let fetcher = fetcher.map_err(|error| Error::failed("cannot start a thread").because(error))?;
             let consumed = take_in_order(blocks, results, consume);
             let fetched = fetcher.join().unwrap_or_else(|_| Err(Error::failed("a thread has died")));
@@ -211,23 +318,20 @@ impl ArchiveReader {
             }
         })
     }
+}
 
-    fn fetch(&self, blocks: &[Block], mut whole: Option<&mut Hasher>, mut feeder: Feeder<(Sha256, u64)>) -> Result<()> {
-        for block in blocks {
-            let Some(mut buffer) = feeder.buffer() else { return Ok(()) };
-            buffer.resize(usize::try_from(block.bytes).expect("the index was checked"), 0);
-            self.source
-                .read_at(block.offset, &mut buffer)
-                .io(Kind::Unreachable, || format!("cannot read the archive at offset {}", block.offset))?;
-            if let Some(hasher) = &mut whole {
-                hasher.update(&buffer);
-            }
-            if !feeder.send((block.sha256, block.tar_bytes), buffer) {
-                return Ok(());
-            }
+fn fetch(blocks: &[Block], input: &mut (dyn Read + Send), mut feeder: Feeder<(Sha256, u64)>) -> Result<()> {
+    for block in blocks {
+        let Some(mut buffer) = feeder.buffer() else { return Ok(()) };
+        buffer.resize(usize::try_from(block.bytes).expect("the index was checked"), 0);
+        input
+            .read_exact(&mut buffer)
+            .io(Kind::Unreachable, || format!("cannot read the archive at offset {}", block.offset))?;
+        if !feeder.send((block.sha256, block.tar_bytes), buffer) {
+            return Ok(());
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Hands every block to `consume`; false where results ran out early.

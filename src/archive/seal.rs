@@ -387,7 +387,8 @@ impl Head {
     }
 }
 
-const HOW_TO_GIVE_KEYS: &str =
+/// What to do where an archive is encrypted and no key was given.
+pub const HOW_TO_GIVE_KEYS: &str =
     "give the secret key with --identity FILE or LIFEBOAT_IDENTITY, or the passphrase with --passphrase-file FILE";
 
 /// Tries one key after the other; the file's key, and what encrypts to the key that fits.

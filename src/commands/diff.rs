@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::restore::origin_params;
 use super::snapshot::{schema_digest, table_of};
-use super::{Context, NarrowArgs, Report, Source, origin_path, parse_source};
+use super::{Context, NarrowArgs, Report, Source, fetch, origin_path, parse_source};
+use crate::archive::HOW_TO_GIVE_KEYS;
 use crate::catalog::Catalog;
 use crate::digest::RowDigest;
 use crate::engine::postgres::params::{self, Params};
@@ -133,10 +134,10 @@ struct Side {
 pub fn run(args: &DiffArgs, context: &Context) -> Result<DiffReport> {
     let catalog = context.open_catalog()?;
     let before = catalog.find(&args.snapshot, &(&args.narrow).into())?;
-    let (before, _) = catalog.manifest(&before.id)?;
+    let before = fetch::manifest(&catalog, &before.id, context)?;
     let after = match &args.other {
         Some(other) => other_side(other, &catalog, args, context)?,
-        None if before.postgres.is_some() => live_postgres(&origin_params(&before, context)?, context)?,
+        None if before.engine == "postgres" => live_postgres(&origin_params(&before, context)?, context)?,
         None => {
             let path = origin_path(&before, &context.host).ok_or_else(|| {
                 Error::usage(format!("{} came from another machine, {}", before.id, before.origin))
@@ -165,10 +166,14 @@ fn other_side(other: &str, catalog: &Catalog, args: &DiffArgs, context: &Context
     let listed = catalog
         .find(other, &(&args.narrow).into())
         .map_err(|error| error.hint("name a snapshot ('lifeboat list' shows them) or a database file"))?;
-    of_manifest(catalog.manifest(&listed.id)?.0)
+    of_manifest(fetch::manifest(catalog, &listed.id, context)?)
 }
 
 fn of_manifest(manifest: Manifest) -> Result<Side> {
+    if manifest.encrypted && manifest.sqlite.is_none() && manifest.postgres.is_none() {
+        return Err(Error::usage(format!("{} is encrypted: its tables cannot be compared without a key", manifest.id))
+            .hint(HOW_TO_GIVE_KEYS));
+    }
     if let Some(facts) = manifest.postgres {
         return Ok(Side { name: manifest.id.to_string(), tables: manifest.tables, schema: Some(facts.schema_digest) });
     }

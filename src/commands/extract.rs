@@ -175,21 +175,41 @@ fn postgres_table(opened: &Opened, name: &str, format: Option<TableFormat>, out:
         }
     };
     let folder = layout::table_folder(&relation.schema, &relation.table);
-    let mut sum = RowSum::default();
-    let mut rest = Vec::new();
-    for entry in opened.reader.entries().iter().filter(|entry| entry.path.starts_with(&folder)) {
-        opened.reader.stream_entry(entry, &mut |bytes| {
-            rest.extend_from_slice(bytes);
-            let whole = std::mem::take(&mut rest);
-            rest.extend_from_slice(sum.add(&whole));
-            Ok(out.write_all(bytes)?)
-        })?;
-    }
+    let wanted: Vec<&Entry> =
+        opened.reader.entries().iter().filter(|entry| entry.path.starts_with(&folder)).collect();
+    let mut rows = TableRows { out, sum: RowSum::default(), rest: Vec::new() };
+    opened.reader.visit(&wanted, &mut rows)?;
+    let sum = rows.sum;
     if table.rows != Some(sum.rows) || table.digest != Some(sum.digest) {
         return Err(Error::problem(format!("the rows of {} are not those that were saved", one_line(&table.name)))
             .context(format!("the snapshot {id} is damaged")));
     }
     Ok(())
+}
+
+/// Writes rows as they come, and sums them up.
+struct TableRows<'a> {
+    out: &'a mut dyn Write,
+    sum: RowSum,
+    /// The beginning of a row whose end is yet to come.
+    rest: Vec<u8>,
+}
+
+impl Visitor for TableRows<'_> {
+    fn start(&mut self, _: &Entry) -> Result<()> {
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        self.rest.extend_from_slice(bytes);
+        let whole = std::mem::take(&mut self.rest);
+        self.rest.extend_from_slice(self.sum.add(&whole));
+        Ok(self.out.write_all(bytes)?)
+    }
+
+    fn end(&mut self, _: &Entry) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes a file that was not there, all at once.

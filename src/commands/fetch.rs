@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::snapshot::Destination;
 use super::{Context, layout};
 use crate::archive::{ArchiveReader, Entry, MANIFEST_PATH, README_PATH, Visitor};
 use crate::catalog::Catalog;
@@ -25,23 +26,45 @@ pub(super) struct Opened {
 /// Opens a snapshot. The manifest outside is believed only after it was compared with the one inside.
 pub(super) fn open(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Opened> {
     let opened = open_uncompared(catalog, id, context)?;
-    let inside = opened.reader.read_entry(MANIFEST_PATH, opened.most_manifest_bytes());
-    let compared = inside.and_then(|inside| opened.compare_manifests(&inside));
-    compared.map_err(|error| {
-        if error.kind == Kind::Problem { error.context(format!("the snapshot {id} is damaged")) } else { error }
-    })?;
+    opened.compare_inside().map_err(|error| damaged(id, error))?;
     Ok(opened)
 }
 
 /// Opens a snapshot; every disagreement between manifest and archive that can be seen without reading blocks is damage.
+/// Of an encrypted one the manifest is the one inside, since the one outside says little.
 pub(super) fn open_uncompared(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Opened> {
     let (manifest, document) = catalog.manifest(id)?;
     let archive = catalog.open_archive(&manifest)?;
-    let damaged = |error: Error| error.context(format!("the snapshot {id} is damaged"));
-    let reader = ArchiveReader::open(archive, context.jobs).map_err(damaged)?;
-    let opened = Opened { manifest, document, reader };
-    opened.check_layout().map_err(damaged)?;
-    Ok(opened)
+    let opened = || -> Result<Opened> {
+        let reader = match manifest.encrypted {
+            false => ArchiveReader::open(archive, context.jobs)?,
+            true => ArchiveReader::open_sealed(archive, &context.keys, context.jobs)?,
+        };
+        let mut opened = Opened { manifest, document, reader };
+        if opened.manifest.encrypted {
+            let inside = Manifest::from_json(&opened.reader.read_entry(MANIFEST_PATH, Manifest::MAX_BYTES)?)?;
+            let Manifest { archive_bytes, sha256, .. } = opened.manifest;
+            opened.manifest = Manifest { archive_bytes, sha256, ..inside };
+        }
+        opened.check_layout()?;
+        Ok(opened)
+    };
+    opened().map_err(|error| damaged(id, error))
+}
+
+/// Says of what snapshot a damage is.
+fn damaged(id: &SnapshotId, error: Error) -> Error {
+    match error.kind {
+        Kind::Problem => error.context(format!("the snapshot {id} is damaged")),
+        _ => error.context(format!("cannot open the snapshot {id}")),
+    }
+}
+
+/// The manifest of a snapshot with all that it says inside, compared with the one outside where that says less. Without a
+/// key it is the one outside.
+pub(super) fn manifest(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Manifest> {
+    let (outside, _) = catalog.manifest(id)?;
+    if outside.encrypted && !context.keys.is_empty() { Ok(open(catalog, id, context)?.manifest) } else { Ok(outside) }
 }
 
 /// What stands before the rows in the archive of a PostgreSQL snapshot, and what after them.
@@ -147,9 +170,21 @@ impl Opened {
         Ok(())
     }
 
+    /// Compares the manifest outside with the one inside, which is read.
+    pub(super) fn compare_inside(&self) -> Result<()> {
+        self.compare_manifests(&self.reader.read_entry(MANIFEST_PATH, self.most_manifest_bytes())?)
+    }
+
     /// The most bytes that the manifest inside can have: it says less than the one outside, perhaps with more space between.
-    pub(super) fn most_manifest_bytes(&self) -> u64 {
-        4 * self.document.len() as u64 + 4096
+    /// Of an encrypted snapshot it says more.
+    fn most_manifest_bytes(&self) -> u64 {
+        if self.manifest.encrypted { Manifest::MAX_BYTES } else { 4 * self.document.len() as u64 + 4096 }
+    }
+
+    /// Where a safety snapshot of what this one overwrites goes: into the same store, and where this one is encrypted,
+    /// openable by the key that has opened it.
+    pub(super) fn safety_destination<'a>(&self, catalog: &'a Catalog) -> Destination<'a> {
+        Destination { catalogs: vec![catalog], sealing: self.reader.sealing().cloned() }
     }
 
     /// Compares the manifest outside with the one inside.

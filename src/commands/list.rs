@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::{Context, NarrowArgs, Report, snapshot_document};
-use crate::catalog::Described;
+use crate::catalog::{Described, LeftOut};
 use crate::error::{Result, one_line};
 use crate::text;
 
@@ -28,7 +28,7 @@ pub struct ListReport {
     /// Newest first.
     pub snapshots: Vec<Described>,
     /// Older ones that the limit left out.
-    pub left_out: usize,
+    pub left_out: LeftOut,
 }
 
 impl Serialize for ListReport {
@@ -98,12 +98,13 @@ impl Report for ListReport {
             }
         });
         let mut text = text::table(&["ID", ">AGE", "KIND", ">SIZE", ">ROWS", "PROOF", ">RESTORE", "TAGS"], rows);
-        if self.left_out > 0 {
-            text.push_str(&format!(
-                "and {} older: --limit {} shows all\n",
-                self.left_out,
-                self.left_out + self.snapshots.len()
-            ));
+        match self.left_out {
+            LeftOut::These(0) => {}
+            LeftOut::These(count) => {
+                let all = count + self.snapshots.len();
+                text.push_str(&format!("and {count} older: --limit {all} shows all\n"));
+            }
+            LeftOut::Some => text.push_str("and perhaps older ones: a higher --limit shows more\n"),
         }
         text
     }
@@ -112,22 +113,18 @@ impl Report for ListReport {
 /// Runs the command. Manifests are read only for the rows shown, unless tags or times choose them.
 pub fn run(args: &ListArgs, context: &Context) -> Result<ListReport> {
     let catalog = context.open_catalog()?;
-    let mut listed = catalog.list_all(args.narrow.source.as_ref())?;
-    if let Some(before) = args.narrow.before {
-        listed.retain(|listed| listed.id.time() < before);
-    }
+    let (source, before) = (args.narrow.source.as_ref(), args.narrow.before);
     let limit = args.limit.unwrap_or(usize::MAX);
     if args.narrow.tag.is_empty() {
-        let left_out = listed.len().saturating_sub(limit);
-        listed.truncate(limit);
+        let (listed, left_out) = catalog.list_newest(source, before, limit)?;
         return Ok(ListReport { snapshots: catalog.describe(listed)?, left_out });
     }
-    let mut snapshots = catalog.describe(listed)?;
+    let mut snapshots = catalog.describe(catalog.list_newest(source, before, usize::MAX)?.0)?;
     let tagged = |described: &Described| {
         described.manifest.as_ref().is_ok_and(|manifest| args.narrow.tag.iter().all(|tag| manifest.tags.contains(tag)))
     };
     snapshots.retain(tagged);
-    let left_out = snapshots.len().saturating_sub(limit);
+    let left_out = LeftOut::These(snapshots.len().saturating_sub(limit));
     snapshots.truncate(limit);
     Ok(ListReport { snapshots, left_out })
 }

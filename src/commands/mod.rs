@@ -12,6 +12,7 @@ mod readme;
 pub mod restore;
 pub mod show;
 pub mod snapshot;
+mod stores;
 pub mod verify;
 
 use std::path::{Path, PathBuf};
@@ -22,7 +23,8 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::catalog::{Catalog, Narrow, ProofSummary};
+use crate::archive::Keys;
+use crate::catalog::{Narrow, ProofSummary};
 use crate::disk::shown;
 use crate::engine::postgres::params::{self, Params};
 use crate::engine::sqlite::target::quote_word;
@@ -31,12 +33,17 @@ use crate::id::SourceName;
 use crate::manifest::Manifest;
 use crate::progress::Progress;
 use crate::scratch::Scratch;
-use crate::store::{LocalStore, StoreUrl};
+use crate::secret::Secret;
+use crate::store::StoreUrl;
 
 /// What every command is given, beside its own arguments.
 pub struct Context {
-    /// The store that the command line names.
-    pub store: Option<StoreUrl>,
+    /// The stores that the command line names.
+    pub stores: Vec<StoreUrl>,
+    /// What opens encrypted archives.
+    pub keys: Keys,
+    /// The passphrase among them, which also encrypts.
+    pub passphrase: Option<Secret>,
     /// This machine's name, as origins carry it.
     pub host: String,
     /// Threads for compressing and decompressing.
@@ -88,55 +95,6 @@ impl Problem {
     #[must_use]
     pub fn of(kind: &str, error: &Error) -> Self {
         Problem { kind: kind.to_owned(), message: error.whole() }
-    }
-}
-
-impl Context {
-    /// The store's folder, absolute: the commands that are printed work from anywhere.
-    fn store_folder(&self) -> Result<PathBuf> {
-        match &self.store {
-            Some(StoreUrl::Folder(path)) => std::path::absolute(path)
-                .map_err(|error| Error::unreachable(format!("cannot find {}", shown(path))).because(error)),
-            None => Err(Error::usage("no store is named").hint("name one with --store FOLDER")),
-        }
-    }
-
-    /// Opens the store, which must be there.
-    pub fn open_catalog(&self) -> Result<Catalog> {
-        Catalog::open(Box::new(LocalStore::open(&self.store_folder()?)?))
-    }
-
-    /// Opens the store, or makes it where there is no folder yet, or an empty one; says so.
-    pub fn open_or_create_catalog(&self) -> Result<Catalog> {
-        let path = &self.store_folder()?;
-        if path.join("lifeboat.json").exists() {
-            return self.open_catalog();
-        }
-        if path.exists() {
-            let store = LocalStore::open(path)?;
-            let foreign = std::fs::read_dir(path)
-                .map_err(|error| Error::unreachable(format!("cannot look into {}", shown(path))).because(error))?
-                .flatten()
-                // A fresh file system has the one, and somebody who makes this store at the same time the other.
-                .find(|entry| {
-                    entry.file_name() != "lost+found" && !entry.file_name().to_string_lossy().starts_with(".upload-")
-                });
-            if let Some(entry) = foreign {
-                return Err(Error::usage(format!("{} is no lifeboat store, and not empty", shown(path))).hint(
-                    format!(
-                        "it holds {}; name an empty folder, or one that is not there yet",
-                        one_line(&entry.file_name().to_string_lossy())
-                    ),
-                ));
-            }
-            return self.announce(Catalog::create(Box::new(store))?);
-        }
-        self.announce(Catalog::create(Box::new(LocalStore::create(path)?))?)
-    }
-
-    fn announce(&self, catalog: Catalog) -> Result<Catalog> {
-        tracing::warn!("made a new store in {}", one_line(&catalog.location()));
-        Ok(catalog)
     }
 }
 

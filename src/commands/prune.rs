@@ -5,7 +5,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Context, Report};
-use crate::catalog::{Described, ProofLevel};
+use crate::catalog::{Described, Listed, ProofLevel};
 use crate::duration::parse_duration;
 use crate::error::{Error, Result, one_line};
 use crate::id::SourceName;
@@ -134,17 +134,13 @@ pub fn run(args: &PruneArgs, context: &Context) -> Result<PruneReport> {
         Some(source) => vec![source.clone()],
         None => catalog.sources()?,
     };
-    let mut freed_bytes = 0;
     let doomed = described.iter().map(|described| &described.listed).filter(|listed| plan.delete.contains(&listed.id));
-    for listed in doomed {
-        crate::interrupt::check()?;
-        if args.yes {
-            let freed = catalog.delete(listed);
-            freed_bytes += freed.map_err(|error| error.context(format!("cannot delete the snapshot {}", listed.id)))?;
-        } else {
-            freed_bytes += listed.archive.as_ref().map_or(0, |archive| archive.bytes);
-        }
-    }
+    let doomed: Vec<&Listed> = doomed.collect();
+    let mut freed_bytes = if args.yes {
+        catalog.delete(&doomed)?
+    } else {
+        doomed.iter().filter_map(|listed| listed.archive.as_ref()).map(|archive| archive.bytes).sum()
+    };
     for source in &sources {
         for object in catalog.orphans(source)?.objects {
             freed_bytes += object.bytes;

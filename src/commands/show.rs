@@ -5,10 +5,10 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::restore::origin_params;
-use super::{Context, NarrowArgs, Report, command_line, origin_path, snapshot_document};
+use super::{Context, NarrowArgs, Report, command_line, fetch, origin_path, snapshot_document};
 use crate::catalog::ProofSummary;
 use crate::error::{Result, one_line};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, SnapshotKind};
 use crate::text;
 
 /// Shows a snapshot's manifest, and the commands that restore it
@@ -113,14 +113,21 @@ impl Report for ShowReport {
                 lines.push_str(&format!("note      {}\n", one_line(note)));
             }
         }
+        let is_closed = manifest.encrypted && manifest.sqlite.is_none() && manifest.postgres.is_none();
+        if manifest.encrypted {
+            let key = if is_closed { ": a key (--identity FILE) shows its tables" } else { "" };
+            lines.push_str(&format!("encrypted with age{key}\n"));
+        }
         lines.push('\n');
         let rows = manifest.tables.iter().map(|table| {
             let number = |value: Option<u64>| value.map_or("?".to_owned(), |value| value.to_string());
             let note = table.reason.as_deref().unwrap_or(if table.kind == "table" { "" } else { &table.kind });
             vec![one_line(&table.name), number(table.rows), number(table.bytes), note.to_owned()]
         });
-        lines.push_str(&text::table(&["TABLE", ">ROWS", ">BYTES", "NOTE"], rows));
-        lines.push('\n');
+        if !is_closed {
+            lines.push_str(&text::table(&["TABLE", ">ROWS", ">BYTES", "NOTE"], rows));
+            lines.push('\n');
+        }
         for (what, command) in &self.restore {
             lines.push_str(&format!("{what}:\n  {command}\n"));
         }
@@ -132,12 +139,12 @@ impl Report for ShowReport {
 pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
     let catalog = context.open_catalog()?;
     let listed = catalog.find(&args.snapshot, &(&args.narrow).into())?;
-    let (manifest, _) = catalog.manifest(&listed.id)?;
+    let manifest = fetch::manifest(&catalog, &listed.id, context)?;
     let proof = catalog.proof(&listed)?;
     let store = catalog.location();
     let id = manifest.id.to_string();
     let mut restore = Vec::new();
-    if manifest.postgres.is_some() {
+    if manifest.engine == "postgres" {
         let database = manifest.origin.database.as_deref().unwrap_or_default();
         let params = origin_params(&manifest, context)?;
         let (same, new) = (params.shown(), params.with_database(&format!("{database}_restored")).shown());
@@ -149,7 +156,7 @@ pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
         restore.push(("all rows, in place", command_line(&["restore", &id, "--to", &same, "--replace"], &store)));
         restore
             .push(("the whole database, exchanged", command_line(&["restore", &id, "--to", &same, "--swap"], &store)));
-    } else if manifest.sqlite.as_ref().is_some_and(|facts| facts.health.is_some()) {
+    } else if manifest.kind != SnapshotKind::Damaged || manifest.sqlite.as_ref().is_some_and(|facts| facts.health.is_some()) {
         let copy = format!("{}-restored.db", manifest.source);
         restore.push(("to look at it, as a new file", command_line(&["restore", &id, "--to", &copy], &store)));
         match origin_path(&manifest, &context.host).and_then(|path| path.to_str().map(str::to_owned)) {

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FlockOperation, OFlags};
 use tempfile::NamedTempFile;
 
-use super::{Key, Listing, ObjectMeta, Published, Store, Upload};
+use super::{Key, Listing, Names, ObjectMeta, Published, Store, Upload};
 use crate::disk::{self, SyncBehind, folder_of, open_plain, or_here, shown, sync_folder};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::ranged::Ranged;
@@ -172,7 +172,7 @@ impl Store for LocalStore {
         }
     }
 
-    fn list(&self, folder: &str, from: &str) -> Result<Listing> {
+    fn list(&self, folder: &str, names: Names<'_>) -> Result<Listing> {
         let mut listing = Listing::default();
         let path = match folder {
             "" => or_here(&self.root).to_path_buf(),
@@ -183,7 +183,7 @@ impl Store for LocalStore {
         for entry in entries {
             let entry = entry.io(Kind::Unreachable, message)?;
             let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|name| *name >= from) else { continue };
+            let Some(name) = name.to_str().filter(|name| names.include(name)) else { continue };
             let key = if folder.is_empty() { name.parse() } else { format!("{folder}/{name}").parse() };
             let Ok(key) = key else { continue };
             let kind = entry.file_type().io(Kind::Unreachable, message)?;
@@ -204,6 +204,10 @@ impl Store for LocalStore {
         Ok(listing)
     }
 
+    fn is_near(&self) -> bool {
+        true
+    }
+
     fn delete(&self, key: &Key) -> Result<()> {
         let path = self.path(key);
         let message = || format!("cannot delete {}", shown(&path));
@@ -219,7 +223,7 @@ impl Store for LocalStore {
     /// still writes is kept whatever its age, and so is one of another user that cannot be opened.
     fn clear_leftovers(&self, age: Duration) -> Result<u64> {
         let mut freed_bytes = LocalStore::clear_folder(or_here(&self.root), age)?;
-        for folder in self.list("", "")?.folders {
+        for folder in self.list("", Names::All)?.folders {
             freed_bytes += LocalStore::clear_folder(&self.root.join(folder), age)?;
         }
         Ok(freed_bytes)

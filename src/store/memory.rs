@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::{Key, Listing, ObjectMeta, Published, Store, Upload};
+use super::{Key, Listing, Names, ObjectMeta, Published, Store, Upload};
 use crate::error::{Error, Result};
 use crate::ranged::Ranged;
 
@@ -126,7 +126,7 @@ impl Store for MemoryStore {
         Ok(self.operate("stat", key.as_str())?.objects.get(key).map(|object| object.meta(key)))
     }
 
-    fn list(&self, folder: &str, from: &str) -> Result<Listing> {
+    fn list(&self, folder: &str, names: Names<'_>) -> Result<Listing> {
         if !folder.is_empty() {
             folder.parse::<Key>()?;
         }
@@ -136,12 +136,16 @@ impl Store for MemoryStore {
         let mut objects = Vec::new();
         for (key, object) in &inner.objects {
             match key.as_str().strip_prefix(&prefix).map(|rest| rest.split_once('/').ok_or(rest)) {
-                Some(Ok((name, _))) if name >= from => _ = folders.insert(name.to_owned()),
-                Some(Err(name)) if name >= from => objects.push(object.meta(key)),
+                Some(Ok((name, _))) if names.include(name) => _ = folders.insert(name.to_owned()),
+                Some(Err(name)) if names.include(name) => objects.push(object.meta(key)),
                 _ => {}
             }
         }
         Ok(Listing { folders: folders.into_iter().collect(), objects })
+    }
+
+    fn is_near(&self) -> bool {
+        true
     }
 
     fn delete(&self, key: &Key) -> Result<()> {

@@ -10,6 +10,7 @@
 
 pub mod local;
 pub mod memory;
+pub mod s3;
 mod url;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use crate::ranged::Ranged;
 
 pub use local::LocalStore;
 pub use memory::MemoryStore;
+pub use s3::S3Store;
 pub use url::StoreUrl;
 
 /// The name of an object: parts joined by `/`, none of them empty, `.`, `..` or starting with a dot
@@ -93,6 +95,29 @@ pub struct Listing {
     pub objects: Vec<ObjectMeta>,
 }
 
+/// Which names in a folder are asked for: a store need not look at the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names<'a> {
+    /// All.
+    All,
+    /// Those that do not sort before the one, and sort before the other where there is one.
+    Between(&'a str, Option<&'a str>),
+    /// Those that begin with this.
+    StartingWith(&'a str),
+}
+
+impl Names<'_> {
+    /// Whether a name is one of them.
+    #[must_use]
+    pub fn include(&self, name: &str) -> bool {
+        match self {
+            Names::All => true,
+            Names::Between(from, until) => name >= *from && until.is_none_or(|until| name < until),
+            Names::StartingWith(start) => name.starts_with(start),
+        }
+    }
+}
+
 /// How a `finish` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -117,21 +142,37 @@ pub trait Store: Send + Sync {
     /// Starts an object of that key.
     fn create(&self, key: &Key) -> Result<Box<dyn Upload>>;
 
+    /// The same for one that may have as many as `most_bytes`: a store that cuts uploads into parts makes them large enough.
+    fn create_large(&self, key: &Key, most_bytes: u64) -> Result<Box<dyn Upload>> {
+        let _ = most_bytes;
+        self.create(key)
+    }
+
     /// Opens an object for reading; [`Kind::NotFound`] where there is none.
     fn open(&self, key: &Key) -> Result<Box<dyn Ranged>>;
 
     /// What is known of an object; None where there is none.
     fn stat(&self, key: &Key) -> Result<Option<ObjectMeta>>;
 
-    /// Lists one folder (`""` is the top), passing over folders and objects whose name sorts before `from`.
-    /// A folder that is not there is empty.
-    fn list(&self, folder: &str, from: &str) -> Result<Listing>;
+    /// Lists the folders and objects of these names in one folder (`""` is the top). A folder that is not there is empty.
+    fn list(&self, folder: &str, names: Names<'_>) -> Result<Listing>;
 
     /// Removes an object, durably; one that is not there is no error.
     fn delete(&self, key: &Key) -> Result<()>;
 
+    /// Removes many objects, in no order; on failure some may be gone and some not.
+    fn delete_all(&self, keys: &[Key]) -> Result<()> {
+        keys.iter().try_for_each(|key| self.delete(key))
+    }
+
     /// Removes what crashed uploads left behind and is older than `age`; how many bytes that freed.
     fn clear_leftovers(&self, age: Duration) -> Result<u64>;
+
+    /// True where a part of a folder costs as much to list as all of it, and objects are deleted one by one: the store is
+    /// near. One that is far away is asked for as little as will do, and for much at once.
+    fn is_near(&self) -> bool {
+        false
+    }
 
     /// Bytes that the store can still take, where it can tell.
     fn free_bytes(&self) -> Option<u64> {

@@ -4,13 +4,16 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
+use super::s3::S3Settings;
+use crate::error::{Error, Result, one_line};
 
 /// The name of a store, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreUrl {
     /// A folder.
     Folder(PathBuf),
+    /// A bucket and a prefix of S3, or of a service that speaks its language.
+    S3(Box<S3Settings>),
 }
 
 impl FromStr for StoreUrl {
@@ -18,14 +21,18 @@ impl FromStr for StoreUrl {
 
     fn from_str(text: &str) -> Result<Self> {
         if text.is_empty() {
-            return Err(Error::usage("the store has an empty name").hint("name a folder"));
+            return Err(Error::usage("the store has an empty name").hint("name a folder, or s3://bucket/prefix"));
         }
         if let Some(path) = text.strip_prefix("file://") {
             return Ok(StoreUrl::Folder(PathBuf::from(path)));
         }
+        if text.starts_with("s3://") {
+            return Ok(StoreUrl::S3(Box::new(text.parse()?)));
+        }
         if let Some((scheme, _)) = text.split_once("://") {
             return Err(
-                Error::usage(format!("this lifeboat has no stores of the kind {scheme}://")).hint("name a folder")
+                Error::usage(format!("this lifeboat has no stores of the kind {}://", one_line(scheme)))
+                    .hint("name a folder, or s3://bucket/prefix"),
             );
         }
         Ok(StoreUrl::Folder(PathBuf::from(text)))
@@ -36,6 +43,7 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreUrl::Folder(path) => write!(f, "{}", path.display()),
+            StoreUrl::S3(settings) => write!(f, "{settings}"),
         }
     }
 }

@@ -7,7 +7,7 @@ use chrono::Utc;
 
 use super::build::{Build, Rows, require_equal};
 use super::{RestoreArgs, RestoreReport, RestoredTable};
-use crate::archive::{Compression, Entry, Visitor};
+use crate::archive::{Compression, Entry};
 use crate::catalog::Catalog;
 use crate::commands::fetch::Opened;
 use crate::commands::snapshot::{LARGE_OBJECTS, PostgresPlan, postgres_origin_of};
@@ -614,13 +614,9 @@ impl Plan {
         let read = if whole {
             self.opened.walk(&mut visitor)
         } else {
-            let entries = self.opened.reader.entries();
-            let result = entries.iter().filter(|entry| visitor.wants(&entry.path)).cloned().collect::<Vec<Entry>>();
-            result.iter().try_for_each(|entry| {
-                visitor.start(entry)?;
-                self.opened.reader.stream_entry(entry, &mut |bytes| visitor.data(bytes))?;
-                visitor.end(entry)
-            })
+            let entries = self.opened.reader.entries().iter();
+            let wanted: Vec<&Entry> = entries.filter(|entry| visitor.wants(&entry.path)).collect();
+            self.opened.reader.visit(&wanted, &mut visitor)
         };
         context.progress.finish();
         read
@@ -662,12 +658,13 @@ impl Plan {
             allow_empty: true,
             previous: None,
         };
-        let read = |reading| plan.run_within(reading, tables, &self.catalog, context);
+        let destination = self.opened.safety_destination(&self.catalog);
+        let read = |reading| plan.run_within(reading, tables, &destination, context);
         let (saved, replacement) = replacement.read(read).map_err(|error| {
             let error = error.context("cannot save what would be overwritten; nothing was changed");
             if error.hint.is_none() { error.hint("--no-safety goes on without a way back") } else { error }
         })?;
-        Ok((saved.id.to_string(), replacement))
+        Ok((saved.manifest.id.to_string(), replacement))
     }
 }
 

@@ -1,26 +1,29 @@
 //! `snapshot`: saves the state of databases into the store.
 
+mod draft;
+mod fanout;
 mod postgres;
 mod sqlite;
 
 use std::path::PathBuf;
 
-use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use serde_json::json;
 
-use super::{Context, Problem, Report, Source, error_document, parse_source, snapshot_document};
-use crate::archive::{ArchiveSummary, ArchiveWriter, Compression, MANIFEST_PATH};
+use super::{Context, Problem, Report, Source, error_document, parse_source, snapshot_document, stores};
+use crate::archive::{Compression, Recipient, Sealing};
 use crate::catalog::{Catalog, ProofSummary};
 use crate::engine::postgres::Params;
 use crate::engine::sqlite::source;
 use crate::error::{Error, Kind, Result, one_line};
-use crate::id::{SnapshotId, SourceName};
+use crate::id::SourceName;
 use crate::manifest::{Manifest, Table};
-use crate::store::Upload;
 use crate::text;
 
+pub use draft::Saved;
+pub(in crate::commands) use draft::Destination;
 pub(in crate::commands) use postgres::{
     LARGE_OBJECTS, Plan as PostgresPlan, origin_of as postgres_origin_of, schema_digest, table_of,
 };
@@ -41,6 +44,9 @@ pub struct SnapshotArgs {
     /// gzip[:1-9] opens everywhere, zstd[:1-19] is faster
     #[arg(long, value_name = "CODEC", default_value = "gzip:6")]
     pub compression: Compression,
+    /// Encrypt: whoever has the secret half of this key of age can restore (repeatable); or with --passphrase-file
+    #[arg(long, value_name = "age1...")]
+    pub encrypt_to: Vec<Recipient>,
     /// Save a database that is damaged, as kind 'damaged', which is never 'latest'
     #[arg(long)]
     pub allow_damaged: bool,
@@ -87,12 +93,25 @@ impl SnapshotArgs {
     }
 }
 
+impl SnapshotArgs {
+    /// For whom the snapshot is encrypted.
+    fn sealing(&self, context: &Context) -> Result<Option<Sealing>> {
+        match (self.encrypt_to.as_slice(), &context.passphrase) {
+            ([], None) => Ok(None),
+            ([], Some(passphrase)) => Ok(Some(Sealing::Passphrase(passphrase.clone()))),
+            (recipients, None) => Ok(Some(Sealing::Recipients(recipients.to_vec()))),
+            (_, Some(_)) => Err(Error::usage("an archive is encrypted to keys or with a passphrase, not both")
+                .hint("leave --encrypt-to or --passphrase-file away")),
+        }
+    }
+}
+
 /// The snapshots that were made, and what kept others from being made.
 #[derive(Debug)]
 pub struct SnapshotReport {
-    /// One manifest for each snapshot made.
-    pub snapshots: Vec<Manifest>,
-    /// What was wrong with the sources that were not saved; the first decides the exit code.
+    /// The snapshots made.
+    pub snapshots: Vec<Saved>,
+    /// What was wrong with the sources that were not saved, or not in all stores; the first decides the exit code.
     pub failures: Vec<Error>,
 }
 
@@ -103,8 +122,12 @@ impl Serialize for SnapshotReport {
             Some(error) if error.kind != Kind::Problem => map.serialize_entry("error", &error_document(error))?,
             _ => {}
         }
-        let snapshots: Vec<_> =
-            self.snapshots.iter().map(|manifest| snapshot_document(manifest, &ProofSummary::default())).collect();
+        let document = |saved: &Saved| {
+            let mut document = snapshot_document(&saved.manifest, &ProofSummary::default());
+            document.insert("stores".to_owned(), json!(saved.stores));
+            document
+        };
+        let snapshots: Vec<_> = self.snapshots.iter().map(document).collect();
         map.serialize_entry("snapshots", &snapshots)?;
         if !self.failures.is_empty() {
             let problems: Vec<_> = self.failures.iter().map(|error| Problem::of(error.kind.name(), error)).collect();
@@ -116,7 +139,8 @@ impl Serialize for SnapshotReport {
 
 impl Report for SnapshotReport {
     fn text(&self) -> String {
-        let lines = self.snapshots.iter().map(|manifest| {
+        let lines = self.snapshots.iter().map(|saved| {
+            let manifest = &saved.manifest;
             let rate = text::bytes((manifest.raw_bytes as f64 / manifest.seconds.max(0.001)) as u64);
             let mut line = format!(
                 "{}  {} tables, {} rows, {} in {} ({rate}/s, {})\n",
@@ -137,6 +161,10 @@ impl Report for SnapshotReport {
                 if facts.wal_growth_bytes > 0 {
                     line.push_str(&format!("  the WAL grew by {} meanwhile\n", text::bytes(facts.wal_growth_bytes)));
                 }
+            }
+            // With one store there is nothing to tell apart.
+            for store in saved.stores.iter().filter(|_| saved.stores.len() + saved.failures.len() > 1) {
+                line.push_str(&format!("  in {}\n", one_line(store)));
             }
             line
         });
@@ -159,6 +187,7 @@ pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
         return Err(Error::usage(format!("{flag} does not go with an SQLite snapshot: its image is whole"))
             .hint("choose tables when you restore: 'lifeboat restore --table'"));
     }
+    let sealing = args.sealing(context)?;
     // Sources first: a mistyped one must not leave a new, empty store behind.
     let mut report = SnapshotReport { snapshots: Vec::new(), failures: Vec::new() };
     let mut located: Vec<Located> = Vec::new();
@@ -172,14 +201,23 @@ pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
     if located.is_empty() {
         return Ok(report);
     }
-    let catalog = context.open_or_create_catalog()?;
+    let catalogs = open_stores(context, &mut report)?;
+    if catalogs.is_empty() {
+        return Ok(report);
+    }
+    let destination = Destination { catalogs: catalogs.iter().collect(), sealing };
     for source in &located {
         let saved = match source {
-            Located::Sqlite(path) => sqlite::save(path, args, &catalog, context),
-            Located::Postgres(params) => postgres::save(params, args, &catalog, context),
+            Located::Sqlite(path) => sqlite::save(path, args, destination.clone(), context),
+            Located::Postgres(params) => postgres::save(params, args, destination.clone(), context),
         };
         match saved {
-            Ok(manifest) => report.snapshots.push(manifest),
+            Ok(mut saved) => {
+                let id = &saved.manifest.id;
+                let told = saved.failures.drain(..).map(|error| error.context(format!("{id} is not in every store")));
+                report.failures.extend(told);
+                report.snapshots.push(saved);
+            }
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
             Err(error) => {
                 report.failures.push(error.context(format!("no snapshot of {} was made", one_line(&source.shown()))));
@@ -187,6 +225,24 @@ pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
         }
     }
     Ok(report)
+}
+
+/// Opens or makes the stores; one that cannot be used is no reason not to save in the others.
+fn open_stores(context: &Context, report: &mut SnapshotReport) -> Result<Vec<Catalog>> {
+    if context.stores.is_empty() {
+        return Err(Error::usage("no store is named").hint("name one with --store, a folder or s3://bucket/prefix"));
+    }
+    let mut catalogs: Vec<Catalog> = Vec::new();
+    for store in &context.stores {
+        match stores::open_or_create(store) {
+            // Named twice.
+            Ok(catalog) if catalogs.iter().any(|other| other.location() == catalog.location()) => {}
+            Ok(catalog) => catalogs.push(catalog),
+            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            Err(error) => report.failures.push(error),
+        }
+    }
+    Ok(catalogs)
 }
 
 /// A source that is there.
@@ -217,40 +273,6 @@ fn locate(source: Source, args: &SnapshotArgs) -> Result<Located> {
             crate::engine::postgres::session::Session::connect(&params)?;
             Ok(Located::Postgres(params))
         }
-    }
-}
-
-/// An archive that is being written.
-struct Draft {
-    id: SnapshotId,
-    /// The archive's file name.
-    name: String,
-    archive: ArchiveWriter<Box<dyn Upload>>,
-}
-
-impl Draft {
-    fn start(
-        catalog: &Catalog,
-        source: &SourceName,
-        started: DateTime<Utc>,
-        compression: Compression,
-        context: &Context,
-    ) -> Result<Self> {
-        let id = catalog.new_id(source, started)?;
-        let upload = catalog.start_archive(&id, compression.codec())?;
-        let mtime = started.timestamp().unsigned_abs();
-        let archive = ArchiveWriter::create(upload, compression, context.jobs, mtime)?;
-        let name = format!("{id}{}", compression.codec().extension());
-        Ok(Draft { id, name, archive })
-    }
-
-    /// Ends the archive and publishes it; on failure nothing new is in the store.
-    fn publish(mut self, mut manifest: Manifest, catalog: &Catalog) -> Result<Manifest> {
-        self.archive.append(MANIFEST_PATH, &manifest.to_json())?;
-        let (upload, ArchiveSummary { bytes, sha256 }) = self.archive.finish()?;
-        (manifest.archive_bytes, manifest.sha256) = (Some(bytes), Some(sha256));
-        catalog.publish(upload, ArchiveSummary { bytes, sha256 }, &manifest)?;
-        Ok(manifest)
     }
 }
 

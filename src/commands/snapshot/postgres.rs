@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use super::{Draft, SnapshotArgs, require_something, tell_losses};
+use super::draft::{Destination, Draft, Saved};
+use super::{SnapshotArgs, require_something, tell_losses};
 use crate::archive::{Compression, README_PATH};
-use crate::catalog::Catalog;
 use crate::commands::{Context, layout, readme};
 use crate::digest::RowDigest;
 use crate::engine::postgres::catalog::data::TableData;
@@ -25,7 +25,12 @@ use crate::manifest::{
     Column, FORMAT, LargeObjectFacts, Manifest, Origin, PostgresFacts, Relation, SnapshotKind, Table,
 };
 
-pub(super) fn save(params: &Params, args: &SnapshotArgs, catalog: &Catalog, context: &Context) -> Result<Manifest> {
+pub(super) fn save(
+    params: &Params,
+    args: &SnapshotArgs,
+    mut destination: Destination<'_>,
+    context: &Context,
+) -> Result<Saved> {
     let origin = origin_of(params, &context.host);
     let name = match &args.name {
         Some(name) => name.clone(),
@@ -34,11 +39,7 @@ pub(super) fn save(params: &Params, args: &SnapshotArgs, catalog: &Catalog, cont
                 .hint("give it one with --name")
         })?,
     };
-    let previous = catalog.newest_full(&name)?;
-    if let Some(previous) = previous.as_ref().filter(|previous| previous.origin != origin) {
-        return Err(Error::usage(format!("the store already has a source {name}, from {}", previous.origin))
-            .hint("give this one another name with --name"));
-    }
+    let (previous, failures) = destination.previous(&name, &origin)?;
     let patterns = |texts: &[String]| texts.iter().map(|text| Pattern::new(text)).collect();
     let plan = Plan {
         params,
@@ -62,7 +63,9 @@ pub(super) fn save(params: &Params, args: &SnapshotArgs, catalog: &Catalog, cont
         allow_empty: args.allow_empty,
         previous,
     };
-    plan.run(catalog, context)
+    let mut saved = plan.run(&destination, context)?;
+    saved.failures.extend(failures);
+    Ok(saved)
 }
 
 /// What is said to be left out of a snapshot that has no large objects.
@@ -93,11 +96,11 @@ pub(in crate::commands) struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Takes the snapshot and publishes it; on failure nothing new is in the store.
-    pub(in crate::commands) fn run(&self, catalog: &Catalog, context: &Context) -> Result<Manifest> {
+    /// Takes the snapshot and publishes it; on failure nothing new is in any store.
+    pub(in crate::commands) fn run(&self, destination: &Destination<'_>, context: &Context) -> Result<Saved> {
         let clock = Instant::now();
         let snapshot = Snapshot::begin(self.params, &self.options)?;
-        Ok(self.save(snapshot, clock, catalog, context)?.0)
+        Ok(self.save(snapshot, clock, destination, context)?.0)
     }
 
     /// The same in a transaction that has begun, whose session is given back. Fails where the rows of one of the tables
@@ -106,9 +109,9 @@ impl Plan<'_> {
         &self,
         reading: Reading,
         tables: &[&Table],
-        catalog: &Catalog,
+        destination: &Destination<'_>,
         context: &Context,
-    ) -> Result<(Manifest, Session)> {
+    ) -> Result<(Saved, Session)> {
         let clock = Instant::now();
         let snapshot = Snapshot::of(reading, &self.options)?;
         for relation in tables.iter().filter_map(|table| table.relation.as_ref()) {
@@ -119,21 +122,24 @@ impl Plan<'_> {
                 return Err(Error::failed(why.cloned().unwrap_or(format!("{name}: it is not there"))));
             }
         }
-        self.save(snapshot, clock, catalog, context)
+        self.save(snapshot, clock, destination, context)
     }
 
     fn save(
         &self,
         mut snapshot: Snapshot,
         clock: Instant,
-        catalog: &Catalog,
+        destination: &Destination<'_>,
         context: &Context,
-    ) -> Result<(Manifest, Session)> {
+    ) -> Result<(Saved, Session)> {
         for refused in &snapshot.refused {
             tracing::warn!("not saved: {}", one_line(refused));
         }
-        let mut draft = Draft::start(catalog, &self.name, snapshot.reading.started, self.compression, context)?;
-        let readme = readme::postgres(&draft.id, &self.origin, snapshot.reading.started, &draft.name);
+        let started = snapshot.reading.started;
+        // What COPY prints is compressed: that it is larger than the tables were is all but impossible.
+        let most_bytes = snapshot.database.bytes.saturating_add(snapshot.database.bytes / 4);
+        let mut draft = Draft::start(destination, &self.name, started, self.compression, most_bytes, context)?;
+        let readme = readme::postgres(&draft.id, &self.origin, started, &draft.plain_name);
         draft.archive.append(README_PATH, readme.as_bytes())?;
         draft.archive.append(layout::OBJECTS, &objects_json(&snapshot.schema.items))?;
         draft.archive.append(layout::PRE_DATA, render(&snapshot.schema.items, Section::Pre, true).as_bytes())?;
@@ -154,14 +160,14 @@ impl Plan<'_> {
         if let Some(previous) = self.previous.as_ref().filter(|_| is_all) {
             tell_losses(&manifest.tables, previous);
         }
-        Ok((draft.publish(manifest, catalog)?, session))
+        Ok((draft.publish(manifest)?, session))
     }
 
     /// Saves the rows of all tables, and large objects; their bytes.
     fn save_rows(
         &self,
         snapshot: &mut Snapshot,
-        draft: &mut Draft,
+        draft: &mut Draft<'_>,
         script: &mut Script,
         context: &Context,
     ) -> Result<u64> {
@@ -207,7 +213,7 @@ impl Plan<'_> {
         Ok(raw_bytes)
     }
 
-    fn manifest(&self, draft: &Draft, snapshot: Snapshot, raw_bytes: u64, clock: Instant) -> (Manifest, Session) {
+    fn manifest(&self, draft: &Draft<'_>, snapshot: Snapshot, raw_bytes: u64, clock: Instant) -> (Manifest, Session) {
         let about = snapshot.reading.session.about().clone();
         let selection = &self.options.selection;
         let mut tables: Vec<Table> =
@@ -229,12 +235,12 @@ impl Plan<'_> {
             engine: "postgres".to_owned(),
             created_at: snapshot.reading.started,
             tags: self.tags.clone(),
-            archive: draft.name.clone(),
+            archive: draft.name(),
             archive_bytes: None,
             raw_bytes,
             sha256: None,
             codec: self.compression.codec().name().to_owned(),
-            encrypted: false,
+            encrypted: draft.is_sealed(),
             server_version: about.version.clone(),
             rows: tables.iter().filter_map(|table| table.rows).sum(),
             tables,

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use super::{Draft, SnapshotArgs, empty, require_something, tell_losses};
+use super::draft::{Destination, Draft, Saved};
+use super::{SnapshotArgs, empty, require_something, tell_losses};
 use crate::archive::{Compression, README_PATH, encode_name};
-use crate::catalog::Catalog;
 use crate::commands::{Context, readme};
 use crate::engine::sqlite::library_version;
 use crate::engine::sqlite::source::{self, SourceOptions, SourceSnapshot};
@@ -36,17 +36,18 @@ pub(super) fn require_database(path: &Path, args: &SnapshotArgs) -> Result<()> {
     }
 }
 
-pub(super) fn save(path: &Path, args: &SnapshotArgs, catalog: &Catalog, context: &Context) -> Result<Manifest> {
+pub(super) fn save(
+    path: &Path,
+    args: &SnapshotArgs,
+    mut destination: Destination<'_>,
+    context: &Context,
+) -> Result<Saved> {
     let origin = origin_of(path, &context.host)?;
     let name = match &args.name {
         Some(name) => name.clone(),
         None => derive_name(path)?,
     };
-    let previous = catalog.newest_full(&name)?;
-    if let Some(previous) = previous.as_ref().filter(|previous| previous.origin != origin) {
-        return Err(Error::usage(format!("the store already has a source {name}, from {}", previous.origin))
-            .hint("give this one another name with --name"));
-    }
+    let (previous, failures) = destination.previous(&name, &origin)?;
     let plan = Plan {
         path,
         name,
@@ -60,7 +61,9 @@ pub(super) fn save(path: &Path, args: &SnapshotArgs, catalog: &Catalog, context:
         allow_empty: args.allow_empty,
         previous,
     };
-    plan.run(catalog, context)
+    let mut saved = plan.run(&destination, context)?;
+    saved.failures.extend(failures);
+    Ok(saved)
 }
 
 /// Where a local database lives.
@@ -106,8 +109,8 @@ struct Content {
 }
 
 impl Plan<'_> {
-    /// Takes the snapshot and publishes it; on failure nothing new is in the store.
-    pub(in crate::commands) fn run(&self, catalog: &Catalog, context: &Context) -> Result<Manifest> {
+    /// Takes the snapshot and publishes it; on failure nothing new is in any store.
+    pub(in crate::commands) fn run(&self, destination: &Destination<'_>, context: &Context) -> Result<Saved> {
         let clock = Instant::now();
         let options = SourceOptions {
             scratch: context.scratch.clone(),
@@ -127,7 +130,11 @@ impl Plan<'_> {
             Err(error) => return Err(error),
         };
         let started = begun.as_ref().map_or_else(Utc::now, SourceSnapshot::started);
-        let mut draft = Draft::start(catalog, &self.name, started, self.compression, context)?;
+        let most_bytes = match &begun {
+            Some(snapshot) => snapshot.image_bytes(),
+            None => self.raw_bytes(),
+        };
+        let mut draft = Draft::start(destination, &self.name, started, self.compression, most_bytes, context)?;
         let content = match begun {
             Some(snapshot) => self.save_image(snapshot, &mut draft, context)?,
             None => self.save_raw(&mut draft, started)?,
@@ -139,19 +146,19 @@ impl Plan<'_> {
             tell_losses(&content.survey.tables, previous);
         }
         let manifest = self.manifest(&draft, content, clock);
-        draft.publish(manifest, catalog)
+        draft.publish(manifest)
     }
 
     fn save_image(
         &self,
         mut snapshot: SourceSnapshot,
-        Draft { id, name, archive }: &mut Draft,
+        Draft { id, plain_name, archive, .. }: &mut Draft<'_>,
         context: &Context,
     ) -> Result<Content> {
         let file = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let image = format!("data/{}", encode_name(&file));
         let started = snapshot.started();
-        archive.append(README_PATH, readme::sqlite(id, &self.origin, started, name, &image).as_bytes())?;
+        archive.append(README_PATH, readme::sqlite(id, &self.origin, started, plain_name, &image).as_bytes())?;
         let raw_bytes = snapshot.image_bytes();
         archive.start_entry(&image, raw_bytes)?;
         context.progress.start(&format!("saving {file}"), raw_bytes);
@@ -193,15 +200,25 @@ impl Plan<'_> {
         })
     }
 
+    /// Bytes of the file and its companions.
+    fn raw_bytes(&self) -> u64 {
+        let bytes = |suffix: &&str| fs::metadata(self.companion(suffix)).map_or(0, |facts| facts.len());
+        ["", "-wal", "-journal"].iter().map(bytes).sum()
+    }
+
+    fn companion(&self, suffix: &str) -> PathBuf {
+        let mut path = self.path.as_os_str().to_owned();
+        path.push(suffix);
+        PathBuf::from(path)
+    }
+
     /// Saves the file and its companions as they are. SQLite has no connection to them here.
-    fn save_raw(&self, Draft { id, archive, .. }: &mut Draft, started: DateTime<Utc>) -> Result<Content> {
+    fn save_raw(&self, Draft { id, archive, .. }: &mut Draft<'_>, started: DateTime<Utc>) -> Result<Content> {
         let file = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         archive.append(README_PATH, readme::raw(id, &self.origin, started).as_bytes())?;
         let mut raw_bytes = 0;
         for suffix in ["", "-wal", "-journal"] {
-            let mut path = self.path.as_os_str().to_owned();
-            path.push(suffix);
-            let path = PathBuf::from(path);
+            let path = self.companion(suffix);
             let mut source = match File::open(&path) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && !suffix.is_empty() => continue,
                 opened => {
@@ -246,7 +263,7 @@ impl Plan<'_> {
         })
     }
 
-    fn manifest(&self, draft: &Draft, content: Content, clock: Instant) -> Manifest {
+    fn manifest(&self, draft: &Draft<'_>, content: Content, clock: Instant) -> Manifest {
         Manifest {
             format: FORMAT,
             lifeboat_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -257,12 +274,12 @@ impl Plan<'_> {
             engine: "sqlite".to_owned(),
             created_at: content.started,
             tags: self.tags.clone(),
-            archive: draft.name.clone(),
+            archive: draft.name(),
             archive_bytes: None,
             raw_bytes: content.raw_bytes,
             sha256: None,
             codec: self.compression.codec().name().to_owned(),
-            encrypted: false,
+            encrypted: draft.is_sealed(),
             server_version: library_version().to_owned(),
             rows: content.survey.rows(),
             tables: content.survey.tables,

@@ -1,0 +1,91 @@
+//! Opening the stores that a command line names, and making new ones where that is allowed.
+
+use std::path::{Path, PathBuf};
+
+use super::Context;
+use crate::catalog::Catalog;
+use crate::disk::shown;
+use crate::error::{Error, Result, one_line};
+use crate::store::{LocalStore, Names, S3Store, Store, StoreUrl};
+
+impl Context {
+    /// The one store that the command line names.
+    fn store(&self) -> Result<&StoreUrl> {
+        match self.stores.as_slice() {
+            [] => Err(Error::usage("no store is named").hint("name one with --store, a folder or s3://bucket/prefix")),
+            [store] => Ok(store),
+            _ => Err(Error::usage("several stores are named, and only 'snapshot' writes to several")
+                .hint("name one; 'lifeboat copy' copies between two")),
+        }
+    }
+
+    /// Opens the store, which must be there.
+    pub fn open_catalog(&self) -> Result<Catalog> {
+        open(self.store()?)
+    }
+}
+
+/// Opens a store, which must be there.
+pub(super) fn open(store: &StoreUrl) -> Result<Catalog> {
+    match store {
+        StoreUrl::Folder(path) => Catalog::open(Box::new(LocalStore::open(&absolute(path)?)?)),
+        StoreUrl::S3(settings) => Catalog::open(Box::new(S3Store::new((**settings).clone())?)),
+    }
+}
+
+/// Opens a store, or makes it where there is no folder yet, an empty one, or nothing under the prefix; says so.
+pub(super) fn open_or_create(store: &StoreUrl) -> Result<Catalog> {
+    match store {
+        StoreUrl::Folder(path) => open_or_create_folder(&absolute(path)?),
+        StoreUrl::S3(settings) => {
+            let store = S3Store::new((**settings).clone())?;
+            if Catalog::is_there(&store)? {
+                return Catalog::open(Box::new(store));
+            }
+            let found = store.list("", Names::All)?;
+            let objects = found.objects.iter().map(|object| object.key.as_str());
+            // Others may be making this store, or looking at what its service can do.
+            let foreign = found.folders.iter().map(String::as_str).chain(objects).find(|name| !Catalog::is_own(name));
+            if let Some(name) = foreign {
+                return Err(not_empty(&store.location(), name));
+            }
+            announce(Catalog::create(Box::new(store))?)
+        }
+    }
+}
+
+/// The store's folder, absolute: the commands that are printed work from anywhere.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| Error::unreachable(format!("cannot find {}", shown(path))).because(error))
+}
+
+fn open_or_create_folder(path: &Path) -> Result<Catalog> {
+    if path.join("lifeboat.json").exists() {
+        return Catalog::open(Box::new(LocalStore::open(path)?));
+    }
+    if !path.exists() {
+        return announce(Catalog::create(Box::new(LocalStore::create(path)?))?);
+    }
+    let store = LocalStore::open(path)?;
+    let foreign = std::fs::read_dir(path)
+        .map_err(|error| Error::unreachable(format!("cannot look into {}", shown(path))).because(error))?
+        .flatten()
+        // A fresh file system has the one, and somebody who makes this store at the same time the other.
+        .find(|entry| entry.file_name() != "lost+found" && !entry.file_name().to_string_lossy().starts_with(".upload-"));
+    if let Some(entry) = foreign {
+        return Err(not_empty(&path.display().to_string(), &entry.file_name().to_string_lossy()));
+    }
+    announce(Catalog::create(Box::new(store))?)
+}
+
+fn not_empty(place: &str, name: &str) -> Error {
+    Error::usage(format!("{} is no lifeboat store, and not empty", one_line(place))).hint(format!(
+        "it holds {}; name an empty place, or one that is not there yet",
+        one_line(name)
+    ))
+}
+
+fn announce(catalog: Catalog) -> Result<Catalog> {
+    tracing::warn!("made a new store in {}", one_line(&catalog.location()));
+    Ok(catalog)
+}

@@ -1,0 +1,288 @@
+//! A store in a bucket of S3, or of a service that speaks its language.
+//!
+//! What is asked of a service: PUT, ranged GET, HEAD, LIST (version 2), DELETE, and multipart uploads. Made use of
+//! where it is there: `If-None-Match: *` on PUT and on the completion of an upload, so that of two that write one key one
+//! wins; batch deletes. Where a service lacks the condition, a look before the write takes its place: two uploads
+//! of one key at the very same instant could then both be taken for the winner, which is why ids are random.
+//!
+//! What was stored is looked at after it was sent: its size, and its ETag, which is the MD5 of what was sent. Where it
+//! is not, the object is read back.
+
+mod client;
+mod failure;
+mod object;
+mod place;
+mod settings;
+mod upload;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::types::{Delete, EncodingType, MultipartUpload, ObjectIdentifier};
+use percent_encoding::percent_decode_str;
+
+use self::failure::{Answer, answer, told};
+use self::object::S3Object;
+use self::place::Place;
+use self::upload::S3Upload;
+use super::{Key, Listing, Names, ObjectMeta, Store, Upload};
+use crate::error::{Error, Result};
+use crate::ranged::Ranged;
+
+pub use settings::{Checksums, LockMode, ObjectLock, S3Settings, ServerEncryption};
+
+/// The most objects that one request deletes.
+const MAX_DELETES: usize = 1000;
+
+/// A store in a bucket. See [`Store`] for what it promises, and the module's description for how it keeps it.
+pub struct S3Store {
+    place: Arc<Place>,
+}
+
+impl S3Store {
+    /// Makes the way to a store; the service is first asked for something when the store is used.
+    pub fn new(settings: S3Settings) -> Result<Self> {
+        Ok(S3Store { place: Arc::new(Place::new(settings)?) })
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.place.bridge.wait(work)
+    }
+
+    fn absent(&self, key: &Key) -> Error {
+        Error::not_found(format!("there is no {key} in {}", self.place.name()))
+    }
+
+    /// The key of ours that a key of the service's is.
+    fn key_of(&self, path: &str) -> Option<Key> {
+        path.strip_prefix(&self.place.prefix())?.parse().ok()
+    }
+
+    async fn list_pages(&self, folder: &str, names: Names<'_>) -> Result<Listing> {
+        let folder = if folder.is_empty() { String::new() } else { format!("{}/", folder.parse::<Key>()?) };
+        let base = format!("{}{folder}", self.place.prefix());
+        let (prefix, start_after) = match names {
+            Names::All => (base.clone(), None),
+            Names::StartingWith(start) => (format!("{base}{start}"), None),
+            Names::Between(from, _) => (base.clone(), before(from).map(|before| format!("{base}{before}"))),
+        };
+        let mut listing = Listing::default();
+        let mut next: Option<String> = None;
+        loop {
+            let request = self.place.client().list_objects_v2().bucket(self.place.bucket()).prefix(&prefix);
+            let request = request.delimiter("/").encoding_type(EncodingType::Url);
+            // A page that goes on where the last one ended is past the start.
+            let request = match next {
+                Some(token) => request.continuation_token(token),
+                None => request.set_start_after(start_after.clone()),
+            };
+            let page = request.send().await;
+            let page = page.map_err(|error| told(error, format!("cannot list {}/{folder}", self.place.name())))?;
+            for object in page.contents() {
+                let path = decoded(object.key().unwrap_or_default());
+                let Some(key) = self.key_of(&path).filter(|key| names.include(key.name())) else { continue };
+                let bytes = object.size().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+                listing.objects.push(ObjectMeta { key, bytes, modified: time(object.last_modified()) });
+            }
+            for common in page.common_prefixes() {
+                let path = decoded(common.prefix().unwrap_or_default());
+                let name = path.strip_prefix(&base).and_then(|name| name.strip_suffix('/')).unwrap_or_default();
+                if name.parse::<Key>().is_ok() && names.include(name) {
+                    listing.folders.push(name.to_owned());
+                }
+            }
+            // Names come in order: what follows is not asked for.
+            let last = page.contents().last().and_then(|object| object.key()).map(decoded);
+            let is_past = |until| last.as_ref().is_some_and(|last| *last >= format!("{base}{until}"));
+            let is_past = matches!(names, Names::Between(_, Some(until)) if is_past(until));
+            next = page.next_continuation_token;
+            if page.is_truncated != Some(true) || next.is_none() || is_past {
+                break;
+            }
+        }
+        listing.objects.sort_by(|a, b| a.key.cmp(&b.key));
+        listing.folders.sort();
+        listing.folders.dedup();
+        Ok(listing)
+    }
+
+    /// Deletes up to [`MAX_DELETES`] objects in one request; None where the service does not know such requests.
+    async fn delete_batch(&self, keys: &[Key]) -> Result<Option<()>> {
+        let object = |key: &Key| ObjectIdentifier::builder().key(self.place.path(key)).build();
+        let cannot = || format!("cannot delete {} objects in {}", keys.len(), self.place.name());
+        let objects = keys.iter().map(object).collect::<Result<Vec<_>, _>>();
+        let batch = objects.and_then(|objects| Delete::builder().set_objects(Some(objects)).quiet(true).build());
+        let batch = batch.map_err(|error| Error::failed(cannot()).because(error))?;
+        let reply = match self.place.client().delete_objects().bucket(self.place.bucket()).delete(batch).send().await {
+            Ok(reply) => reply,
+            // One by one it is then, and where that fails too, its error says why.
+            Err(error) if error.raw_response().is_some_and(|reply| reply.status().is_client_error() || reply.status().as_u16() == 501) => {
+                tracing::debug!("{} takes no batch deletes: {}", self.place.name(), told(error, "refused").whole());
+                return Ok(None);
+            }
+            Err(error) => return Err(told(error, cannot())),
+        };
+        match reply.errors().first() {
+            Some(error) => {
+                tracing::debug!("a batch delete left {} objects", reply.errors().len());
+                tracing::debug!("{}: {}", error.code().unwrap_or_default(), error.message().unwrap_or_default());
+                Ok(None)
+            }
+            None => Ok(Some(())),
+        }
+    }
+
+    /// Gives up an upload that is dead; the bytes of its parts.
+    async fn clear_upload(&self, upload: &MultipartUpload, before: SystemTime) -> Result<u64> {
+        let (Some(path), Some(id)) = (upload.key(), upload.upload_id()) else { return Ok(0) };
+        if upload.initiated().is_none_or(|begun| time(Some(begun)) >= before) {
+            return Ok(0);
+        }
+        let mut bytes = 0;
+        let mut next: Option<String> = None;
+        loop {
+            let request = self.place.client().list_parts().bucket(self.place.bucket()).key(path).upload_id(id);
+            let page = match request.set_part_number_marker(next.take()).send().await {
+                Ok(page) => page,
+                // It has ended meanwhile.
+                Err(error) if answer(&error) == Answer::Absent => return Ok(0),
+                Err(error) => return Err(told(error, format!("cannot look at an unfinished upload in {}", self.place.name()))),
+            };
+            for part in page.parts() {
+                // Parts still come: somebody is at it, for longer than a day.
+                if time(part.last_modified()) >= before {
+                    return Ok(0);
+                }
+                bytes += part.size().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+            }
+            next = page.next_part_number_marker;
+            if page.is_truncated != Some(true) || next.is_none() {
+                break;
+            }
+        }
+        self.place.abort(path.to_owned(), id.to_owned()).await?;
+        Ok(bytes)
+    }
+
+    async fn clear_uploads(&self, age: Duration) -> Result<u64> {
+        let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut freed_bytes = 0;
+        let (mut key, mut id): (Option<String>, Option<String>) = (None, None);
+        loop {
+            let request = self.place.client().list_multipart_uploads().bucket(self.place.bucket());
+            let request = request.prefix(self.place.prefix()).set_key_marker(key.take()).set_upload_id_marker(id.take());
+            let page = match request.send().await {
+                Ok(page) => page,
+                Err(error) if answer(&error) == Answer::Unknown => {
+                    tracing::debug!("{} does not list unfinished uploads", self.place.name());
+                    break;
+                }
+                Err(error) => return Err(told(error, format!("cannot list unfinished uploads in {}", self.place.name()))),
+            };
+            for upload in page.uploads() {
+                // What is not ours by its name is another program's.
+                if upload.key().is_some_and(|path| self.key_of(path).is_some()) {
+                    freed_bytes += self.clear_upload(upload, before).await?;
+                }
+            }
+            (key, id) = (page.next_key_marker, page.next_upload_id_marker);
+            if page.is_truncated != Some(true) || key.is_none() {
+                break;
+            }
+        }
+        Ok(freed_bytes)
+    }
+}
+
+impl Store for S3Store {
+    fn location(&self) -> String {
+        self.place.settings.to_string()
+    }
+
+    fn create(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.create_large(key, 0)
+    }
+
+    fn create_large(&self, key: &Key, most_bytes: u64) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(S3Upload::new(Arc::clone(&self.place), key.clone(), most_bytes)?))
+    }
+
+    fn open(&self, key: &Key) -> Result<Box<dyn Ranged>> {
+        let head = self.wait(self.place.head(key))?.ok_or_else(|| self.absent(key))?;
+        let bytes = head.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+        Ok(Box::new(S3Object { place: Arc::clone(&self.place), key: key.clone(), bytes, etag: head.e_tag }))
+    }
+
+    fn stat(&self, key: &Key) -> Result<Option<ObjectMeta>> {
+        let Some(head) = self.wait(self.place.head(key))? else { return Ok(None) };
+        let bytes = head.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+        Ok(Some(ObjectMeta { key: key.clone(), bytes, modified: time(head.last_modified()) }))
+    }
+
+    fn list(&self, folder: &str, names: Names<'_>) -> Result<Listing> {
+        self.wait(self.list_pages(folder, names))
+    }
+
+    fn delete(&self, key: &Key) -> Result<()> {
+        self.wait(self.place.delete(key))
+    }
+
+    fn delete_all(&self, keys: &[Key]) -> Result<()> {
+        for batch in keys.chunks(MAX_DELETES) {
+            if batch.len() > 1 && self.wait(self.delete_batch(batch))?.is_some() {
+                continue;
+            }
+            batch.iter().try_for_each(|key| self.delete(key))?;
+        }
+        Ok(())
+    }
+
+    /// Gives up uploads of which no part has come for so long. A service that does not list them clears them by itself.
+    fn clear_leftovers(&self, age: Duration) -> Result<u64> {
+        self.wait(self.clear_uploads(age))
+    }
+
+    /// Reads a small object by one request.
+    fn read(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
+        self.wait(self.place.get(key, max_bytes))
+    }
+}
+
+/// A name that sorts right before `from` and all that begin with it; None where everything comes after.
+fn before(from: &str) -> Option<String> {
+    let (last, rest) = from.as_bytes().split_last()?;
+    let mut before = String::from_utf8(rest.to_vec()).ok()?;
+    // No name of ours has a tilde, and all it may have sorts before that.
+    before.push(char::from(last.checked_sub(1)?));
+    before.push('~');
+    Some(before)
+}
+
+/// A key as a listing spells it.
+fn decoded(text: &str) -> String {
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+}
+
+fn time(time: Option<&DateTime>) -> SystemTime {
+    time.and_then(|time| SystemTime::try_from(*time).ok()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_before_a_name_comes_after_all_that_are_smaller() {
+        for from in ["2", "app-20261126T000000Z", "a.", "b-"] {
+            let before = before(from).expect("something");
+            assert!(before.as_str() < from);
+            let (last, rest) = from.as_bytes().split_last().expect("not empty");
+            for smaller in (b'-'..*last).filter(|b| b.is_ascii_alphanumeric() || b"._-".contains(b)) {
+                let name = format!("{}{}zzz", String::from_utf8_lossy(rest), char::from(smaller));
+                assert!(name < before, "{name} {before}");
+            }
+        }
+        assert_eq!(before(""), None);
+    }
+}

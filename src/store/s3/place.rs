@@ -1,0 +1,164 @@
+//! Where in the service a store is: a bucket and a prefix, by one client.
+
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::primitives::ByteStream;
+
+use super::client::Bridge;
+use super::failure::{Answer, answer, told};
+use super::settings::S3Settings;
+use crate::error::{Error, Result};
+use crate::store::Key;
+
+/// The bucket and prefix of a store, and the way there.
+pub(super) struct Place {
+    pub(super) settings: S3Settings,
+    pub(super) bridge: Bridge,
+}
+
+impl Place {
+    pub(super) fn new(settings: S3Settings) -> Result<Self> {
+        let bridge = Bridge::new(&settings)?;
+        Ok(Place { settings, bridge })
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.bridge.client
+    }
+
+    pub(super) fn bucket(&self) -> &str {
+        &self.settings.bucket
+    }
+
+    /// What every key of the store begins with: empty, or ending in a slash.
+    pub(super) fn prefix(&self) -> String {
+        if self.settings.prefix.is_empty() { String::new() } else { format!("{}/", self.settings.prefix) }
+    }
+
+    /// The service's key of an object.
+    pub(super) fn path(&self, key: &Key) -> String {
+        format!("{}{key}", self.prefix())
+    }
+
+    /// The store's name in messages: bucket and prefix, without the settings.
+    pub(super) fn name(&self) -> String {
+        let separator = if self.settings.prefix.is_empty() { "" } else { "/" };
+        format!("s3://{}{separator}{}", self.settings.bucket, self.settings.prefix)
+    }
+}
+
+impl Place {
+    /// What the service says of an object; None where there is none.
+    pub(super) async fn head(&self, key: &Key) -> Result<Option<HeadObjectOutput>> {
+        match self.client().head_object().bucket(self.bucket()).key(self.path(key)).send().await {
+            Ok(head) => Ok(Some(head)),
+            Err(error) if answer(&error) == Answer::Absent => Ok(None),
+            Err(error) => Err(told(error, format!("cannot look at {key} in {}", self.name()))),
+        }
+    }
+
+    /// Reads a small object by one request; one of more than `max_bytes` is refused before its body is read.
+    pub(super) async fn get(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
+        let message = || format!("cannot read {key} in {}", self.name());
+        self.until_whole(message, self.bridge.patience(0), async || {
+            let reply = match self.client().get_object().bucket(self.bucket()).key(self.path(key)).send().await {
+                Ok(reply) => reply,
+                Err(error) if answer(&error) == Answer::Absent => {
+                    return Err(Error::not_found(format!("there is no {key} in {}", self.name())));
+                }
+                Err(error) => return Err(told(error, message())),
+            };
+            let bytes = reply.content_length().and_then(|bytes| u64::try_from(bytes).ok());
+            let bytes = bytes.ok_or_else(|| Error::failed(message()).because("the service does not say its length"))?;
+            if bytes > max_bytes {
+                return Err(Error::problem(format!("{key} has {bytes} bytes, more than the {max_bytes} it may have")));
+            }
+            let mut content = vec![0; usize::try_from(bytes).expect("a small object")];
+            Ok(fill(reply.body, &mut content).await.map(|()| content))
+        })
+        .await
+    }
+
+    /// Fills `buffer` with a range of an object; one whose ETag is another than `etag` is another object.
+    pub(super) async fn get_range(&self, key: &Key, etag: Option<&str>, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let bytes = buffer.len() as u64;
+        let patience = self.bridge.patience(bytes);
+        let message = || format!("cannot read {key} in {}", self.name());
+        self.until_whole(message, patience, async || {
+            let request = self.client().get_object().bucket(self.bucket()).key(self.path(key));
+            let request = request.range(format!("bytes={offset}-{}", offset + bytes - 1));
+            let request = request.set_if_match(etag.map(str::to_owned)).customize();
+            match request.config_override(self.bridge.patient(patience)).send().await {
+                Ok(reply) => Ok(fill(reply.body, buffer).await),
+                Err(error) => Err(match answer(&error) {
+                    Answer::Absent => Error::not_found(format!("there is no {key} in {} any more", self.name())),
+                    Answer::AlreadyThere => {
+                        Error::problem(format!("{key} was replaced by another object while it was read"))
+                    }
+                    _ => told(error, message()),
+                }),
+            }
+        })
+        .await
+    }
+
+    /// Tries, a bounded number of times, until a reply's body has come whole. The SDK itself tries again until a reply
+    /// begins; what becomes of its body is our affair: `attempt` says why it did not come.
+    async fn until_whole<T>(
+        &self,
+        message: impl Fn() -> String,
+        patience: Duration,
+        mut attempt: impl AsyncFnMut() -> Result<Result<T, String>>,
+    ) -> Result<T> {
+        // A reply may only begin after as many tries of the SDK's.
+        let patience = patience.saturating_mul(2 + self.bridge.retries());
+        let mut tries = 0;
+        loop {
+            let why = match tokio::time::timeout(patience, attempt()).await {
+                Ok(Ok(Ok(whole))) => return Ok(whole),
+                Ok(Ok(Err(why))) => why,
+                Ok(Err(error)) => return Err(error),
+                Err(_) => "the service did not send all of it in time".to_owned(),
+            };
+            tries += 1;
+            if tries > self.bridge.retries() {
+                return Err(Error::unreachable(message()).because(why).hint("try again later"));
+            }
+            tracing::debug!("{}: {why}; trying again", message());
+            self.bridge.pause(tries).await;
+        }
+    }
+
+    /// Deletes an object; one that is not there is no error.
+    pub(super) async fn delete(&self, key: &Key) -> Result<()> {
+        match self.client().delete_object().bucket(self.bucket()).key(self.path(key)).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if answer(&error) == Answer::Absent => Ok(()),
+            Err(error) => Err(told(error, format!("cannot delete {key} in {}", self.name()))),
+        }
+    }
+
+    /// Gives an unfinished upload up; one that is not there is no error.
+    pub(super) async fn abort(&self, path: String, upload: String) -> Result<()> {
+        let request = self.client().abort_multipart_upload().bucket(self.bucket()).key(&path).upload_id(upload);
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if answer(&error) == Answer::Absent => Ok(()),
+            Err(error) => Err(told(error, format!("cannot give up an upload in {}", self.name()))),
+        }
+    }
+}
+
+/// Fills the buffer from a reply's body, which must be exactly as long.
+async fn fill(mut body: ByteStream, buffer: &mut [u8]) -> Result<(), String> {
+    let mut at = 0;
+    while let Some(bytes) = body.next().await {
+        let bytes = bytes.map_err(|error| format!("the reply was cut off: {error}"))?;
+        let end = at + bytes.len();
+        buffer.get_mut(at..end).ok_or("the reply is longer than was asked for")?.copy_from_slice(&bytes);
+        at = end;
+    }
+    if at == buffer.len() { Ok(()) } else { Err(format!("the reply has {at} bytes instead of {}", buffer.len())) }
+}

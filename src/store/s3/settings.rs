@@ -1,0 +1,348 @@
+//! How a person names a store in S3: `s3://bucket/prefix?endpoint=...&region=...`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
+use crate::duration::parse_duration;
+use crate::error::{Error, Result, one_line};
+use crate::text;
+
+/// Where a store in S3 is, and how its objects are kept. Holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3Settings {
+    /// The bucket.
+    pub bucket: String,
+    /// What every key begins with, without a slash at its end; may be empty.
+    pub prefix: String,
+    /// The service's address where it is not AWS: `http(s)://host[:port]`.
+    pub endpoint: Option<String>,
+    /// The region; by default what the environment or the profile says.
+    pub region: Option<String>,
+    /// Whether the bucket is in the path of an address rather than in its host name; by default where there is an endpoint.
+    pub path_style: bool,
+    /// The profile of `~/.aws/config` and `~/.aws/credentials`.
+    pub profile: Option<String>,
+    /// The storage class of new objects.
+    pub storage_class: Option<String>,
+    /// How the service encrypts new objects.
+    pub encryption: Option<ServerEncryption>,
+    /// How long nobody may delete new objects.
+    pub lock: Option<ObjectLock>,
+    /// Whether requests carry the newer checksums also where the service does not insist on them.
+    pub checksums: Checksums,
+    /// How long a request may take, and as long again for each MiB that it carries.
+    pub timeout: Duration,
+    /// How often a request is sent again after a failure that may pass.
+    pub retries: u32,
+    /// The size of an upload's parts; by default 8 MiB, or larger where the archive may need it.
+    pub part_bytes: Option<u64>,
+}
+
+/// How the service encrypts objects with keys of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerEncryption {
+    /// With a key of S3's.
+    Aes256,
+    /// With a key of the key service: the one named, or the account's.
+    Kms(Option<String>),
+}
+
+/// How long an object cannot be deleted (the bucket must have been made with object lock).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectLock {
+    /// Whether some may all the same.
+    pub mode: LockMode,
+    /// For how many days from its upload.
+    pub days: u32,
+}
+
+/// Who may delete a locked object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// Who has a special right.
+    Governance,
+    /// Nobody.
+    Compliance,
+}
+
+/// When requests carry CRC checksums, which many compatible services refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checksums {
+    /// Where the service insists.
+    #[default]
+    WhenRequired,
+    /// Always.
+    WhenSupported,
+}
+
+/// Characters that stand for themselves in a setting's value.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+').add(b'?');
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_RETRIES: u32 = 7;
+/// S3's own bounds of a part (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>).
+const PART_BYTES: std::ops::RangeInclusive<u64> = 5 << 20..=5 << 30;
+
+const KNOWN: &str = "endpoint, region, path_style, profile, storage_class, sse, kms_key, object_lock, object_lock_days, \
+                     checksums, timeout, retries, part_size";
+
+impl FromStr for S3Settings {
+    type Err = Error;
+
+    /// Reads `s3://bucket/prefix?...`.
+    fn from_str(text: &str) -> Result<Self> {
+        let rest = text.strip_prefix("s3://").unwrap_or(text);
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        check_bucket(bucket)?;
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        check_prefix(prefix)?;
+        let mut settings = S3Settings {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+            endpoint: None,
+            region: None,
+            path_style: false,
+            profile: None,
+            storage_class: None,
+            encryption: None,
+            lock: None,
+            checksums: Checksums::default(),
+            timeout: DEFAULT_TIMEOUT,
+            retries: DEFAULT_RETRIES,
+            part_bytes: None,
+        };
+        let (mut path_style, mut kms_key, mut lock, mut days) = (None, None, None, None);
+        let mut seen = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').ok_or_else(|| bad_setting(pair, "it has no value"))?;
+            let value = percent_decode_str(value).decode_utf8().map_err(|_| bad_setting(name, "it is not UTF-8"))?;
+            if value.is_empty() {
+                return Err(bad_setting(name, "it has no value"));
+            }
+            if seen.contains(&name) {
+                return Err(bad_setting(name, "it is given twice"));
+            }
+            seen.push(name);
+            let value = value.into_owned();
+            match name {
+                "endpoint" => settings.endpoint = Some(check_endpoint(value)?),
+                "region" => settings.region = Some(value),
+                "path_style" => path_style = Some(parse_bool(name, &value)?),
+                "profile" => settings.profile = Some(value),
+                "storage_class" => settings.storage_class = Some(value),
+                "sse" => {
+                    settings.encryption = Some(match value.as_str() {
+                        "AES256" => ServerEncryption::Aes256,
+                        "aws:kms" => ServerEncryption::Kms(None),
+                        _ => return Err(bad_setting(name, "it is AES256 or aws:kms")),
+                    });
+                }
+                "kms_key" => kms_key = Some(value),
+                "object_lock" => {
+                    lock = Some(match value.as_str() {
+                        "governance" => LockMode::Governance,
+                        "compliance" => LockMode::Compliance,
+                        _ => return Err(bad_setting(name, "it is governance or compliance")),
+                    });
+                }
+                "object_lock_days" => days = Some(parse_number(name, &value, 1..=36_500)?),
+                "checksums" => {
+                    settings.checksums = match value.as_str() {
+                        "when_required" => Checksums::WhenRequired,
+                        "when_supported" => Checksums::WhenSupported,
+                        _ => return Err(bad_setting(name, "it is when_required or when_supported")),
+                    };
+                }
+                "timeout" => {
+                    settings.timeout = parse_duration(&value)
+                        .ok()
+                        .and_then(|timeout| timeout.to_std().ok())
+                        .filter(|timeout| (1..=3600).contains(&timeout.as_secs()))
+                        .ok_or_else(|| bad_setting(name, "it is a time such as 30s, from 1s to 1h"))?;
+                }
+                "retries" => settings.retries = parse_number(name, &value, 0..=20)?,
+                "part_size" => {
+                    let bytes = text::parse_bytes(&value).filter(|bytes| PART_BYTES.contains(bytes));
+                    settings.part_bytes =
+                        Some(bytes.ok_or_else(|| bad_setting(name, "it is a size such as 64MiB, from 5MiB to 5GiB"))?);
+                }
+                _ => {
+                    return Err(Error::usage(format!("a store in S3 has no setting '{}'", one_line(name)))
+                        .hint(format!("its settings are {KNOWN}; credentials come from the environment or a profile")));
+                }
+            }
+        }
+        settings.path_style = path_style.unwrap_or(settings.endpoint.is_some());
+        match (&mut settings.encryption, kms_key) {
+            (Some(ServerEncryption::Kms(own)), key) => *own = key,
+            (_, Some(_)) => return Err(bad_setting("kms_key", "it goes with sse=aws:kms")),
+            _ => {}
+        }
+        settings.lock = match (lock, days) {
+            (Some(mode), Some(days)) => Some(ObjectLock { mode, days }),
+            (None, None) => None,
+            _ => return Err(bad_setting("object_lock", "it goes with object_lock_days")),
+        };
+        Ok(settings)
+    }
+}
+
+impl fmt::Display for S3Settings {
+    /// The one form that reads back as the same settings.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}", self.bucket)?;
+        if !self.prefix.is_empty() {
+            write!(f, "/{}", self.prefix)?;
+        }
+        let (sse, kms_key) = match &self.encryption {
+            None => (None, None),
+            Some(ServerEncryption::Aes256) => (Some("AES256"), None),
+            Some(ServerEncryption::Kms(key)) => (Some("aws:kms"), key.clone()),
+        };
+        let lock = self.lock.map(|lock| match lock.mode {
+            LockMode::Governance => "governance",
+            LockMode::Compliance => "compliance",
+        });
+        let settings = [
+            ("endpoint", self.endpoint.clone()),
+            ("region", self.region.clone()),
+            ("path_style", (self.path_style != self.endpoint.is_some()).then(|| self.path_style.to_string())),
+            ("profile", self.profile.clone()),
+            ("storage_class", self.storage_class.clone()),
+            ("sse", sse.map(str::to_owned)),
+            ("kms_key", kms_key),
+            ("object_lock", lock.map(str::to_owned)),
+            ("object_lock_days", self.lock.map(|lock| lock.days.to_string())),
+            ("checksums", (self.checksums == Checksums::WhenSupported).then(|| "when_supported".to_owned())),
+            ("timeout", (self.timeout != DEFAULT_TIMEOUT).then(|| format!("{}s", self.timeout.as_secs()))),
+            ("retries", (self.retries != DEFAULT_RETRIES).then(|| self.retries.to_string())),
+            ("part_size", self.part_bytes.map(|bytes| bytes.to_string())),
+        ];
+        let mut separator = '?';
+        for (name, value) in settings {
+            if let Some(value) = value {
+                write!(f, "{separator}{name}={}", utf8_percent_encode(&value, ESCAPED))?;
+                separator = '&';
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bad_setting(name: &str, why: &str) -> Error {
+    Error::usage(format!("the store's setting '{}' makes no sense: {why}", one_line(name)))
+}
+
+/// The rules that every service shares (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>).
+fn check_bucket(bucket: &str) -> Result<()> {
+    let fits = (3..=63).contains(&bucket.len())
+        && bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        && bucket.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if fits {
+        return Ok(());
+    }
+    if bucket.contains('@') {
+        return Err(Error::usage("a store's name cannot hold credentials")
+            .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with ?profile=NAME"));
+    }
+    Err(Error::usage(format!("'{}' cannot name a bucket", one_line(bucket))).hint("write s3://bucket/prefix"))
+}
+
+fn check_prefix(prefix: &str) -> Result<()> {
+    let good = |part: &str| {
+        !part.is_empty()
+            && !matches!(part, "." | "..")
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+=@,:!".contains(&b))
+    };
+    if prefix.is_empty() || (prefix.len() <= 512 && prefix.split('/').all(good)) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("'{}' cannot be a prefix in a bucket", one_line(prefix)))
+        .hint("parts between single slashes, of letters, digits and ._-+=@,:!"))
+}
+
+fn check_endpoint(endpoint: String) -> Result<String> {
+    let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
+    let host = host.map(|host| host.strip_suffix('/').unwrap_or(host));
+    match host {
+        Some(host) if host.contains('@') => Err(Error::usage("an endpoint cannot hold credentials")
+            .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with profile=NAME")),
+        Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', ' ', '\\']) => {
+            Ok(endpoint.strip_suffix('/').unwrap_or(&endpoint).to_owned())
+        }
+        _ => Err(bad_setting("endpoint", "it is http://host:port or https://host")),
+    }
+}
+
+fn parse_bool(name: &str, value: &str) -> Result<bool> {
+    value.parse().map_err(|_| bad_setting(name, "it is true or false"))
+}
+
+fn parse_number(name: &str, value: &str, range: std::ops::RangeInclusive<u32>) -> Result<u32> {
+    let number = value.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| bad_setting(name, &format!("it is a number from {} to {}", range.start(), range.end())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_reads_back_as_the_same() {
+        for text in [
+            "s3://bucket",
+            "s3://bucket/a/b",
+            "s3://bucket/prod?endpoint=http://127.0.0.1:9000",
+            "s3://bucket?endpoint=https://s3.example.com&region=eu-central-1&path_style=false&profile=a%20b%26c",
+            "s3://bucket/p?storage_class=STANDARD_IA&sse=aws:kms&kms_key=arn:aws:kms:eu:1:key/x&object_lock=governance&\
+             object_lock_days=30&checksums=when_supported&timeout=5s&retries=2&part_size=67108864",
+            "s3://bucket/p?path_style=true&sse=AES256",
+        ] {
+            let settings: S3Settings = text.parse().expect(text);
+            assert_eq!(settings.to_string(), text);
+            assert_eq!(settings.to_string().parse::<S3Settings>().expect(text), settings);
+        }
+        let settings: S3Settings = "s3://bucket/p/?part_size=64MiB&endpoint=http://h:1/".parse().expect("good");
+        assert_eq!((settings.part_bytes, settings.path_style), (Some(64 << 20), true));
+        assert_eq!(settings.to_string(), "s3://bucket/p?endpoint=http://h:1&part_size=67108864");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_without_a_secret() {
+        for text in [
+            "s3://",
+            "s3:///x",
+            "s3://b",
+            "s3://bucket//x",
+            "s3://bucket/../x",
+            "s3://bucket/a b",
+            "s3://bucket?regoin=x",
+            "s3://bucket?region",
+            "s3://bucket?region=",
+            "s3://bucket?region=a&region=b",
+            "s3://bucket?endpoint=ftp://x",
+            "s3://bucket?endpoint=http://x/y",
+            "s3://bucket?path_style=maybe",
+            "s3://bucket?sse=rot13",
+            "s3://bucket?kms_key=x",
+            "s3://bucket?object_lock=governance",
+            "s3://bucket?object_lock_days=0&object_lock=compliance",
+            "s3://bucket?timeout=0s",
+            "s3://bucket?retries=1000",
+            "s3://bucket?part_size=1MiB",
+            "s3://bucket?region=%ff",
+        ] {
+            let error = text.parse::<S3Settings>().expect_err(text);
+            assert_eq!(error.kind, crate::error::Kind::Usage, "{text}");
+        }
+        for text in ["s3://AKIA:hunter2@bucket/x", "s3://bucket?endpoint=http://AKIA:hunter2@host"] {
+            let error = text.parse::<S3Settings>().expect_err(text);
+            let told = format!("{} {:?}", error.whole(), error.hint);
+            assert!(!told.contains("hunter2"), "{told}");
+        }
+    }
+}
