@@ -298,6 +298,8 @@ fn foreign_identity(line: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt;
 

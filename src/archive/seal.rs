@@ -7,8 +7,8 @@
 //!           16       65,552    65,552          16 to 65,552 bytes
 //! ```
 //! The header holds the file's key, wrapped for whoever may open it. Each chunk is 64 KiB of the archive and a tag
-//! of 16 bytes that binds it to its place and to being the last one or not, so that an archive can be read from any offset, and
-//! nothing can be changed, moved, cut off or added unseen. All cryptography is that of the `age` crate.
+//! of 16 bytes that binds it to its place and to being the last one or not, so that an archive can be read from any
+//! offset, and nothing can be changed, moved, cut off or added unseen. All cryptography is that of the `age` crate.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
@@ -42,7 +42,7 @@ const NONCE_BYTES: usize = 16;
 /// The most bytes of header and nonce; [`MAX_RECIPIENTS`] need 27 KiB.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// The binary logarithm of scrypt's work for a new passphrase: 256 MiB of memory and about a second, as the stock age has it.
+/// The binary logarithm of scrypt's work for a new passphrase, as the stock age has it: 256 MiB and about a second.
 const WORK: u8 = 18;
 
 /// The most work for a passphrase that a header may ask for: 1 GiB, and about four seconds.
@@ -193,7 +193,8 @@ impl Unsealed {
     /// Opens an encrypted archive with whichever of the keys fits: one read of its head and one of its tail. With a
     /// passphrase this takes about a second, once.
     ///
-    /// [`Kind::Usage`] where no key fits, [`Kind::Problem`] where the archive is damaged, cut short or followed by more.
+    /// [`Kind::Usage`] where no key fits, [`Kind::Problem`] where the archive is damaged, cut short or followed by
+    /// more. (A damaged header can look like one for another key: the two cannot be told apart.)
     pub fn open(cipher: Arc<dyn Ranged>, keys: &Keys) -> Result<Self> {
         if keys.is_empty() {
             return Err(Error::usage("the archive is encrypted and no key is given").hint(HOW_TO_GIVE_KEYS));
@@ -241,8 +242,8 @@ impl Unsealed {
         &self.sealing
     }
 
-    /// The plaintext in one go, given a reader of the whole encrypted file from its start. At its end it fails where the file
-    /// is cut short or followed by more: who does not read to the end does not know.
+    /// The plaintext in one go, given a reader of the whole encrypted file from its start. At its end it fails where
+    /// the file is cut short or followed by more: who does not read to the end does not know.
     pub fn stream<R: Read>(&self, mut cipher: R) -> Result<impl Read + use<R>> {
         let mut head = Vec::new();
         cipher
@@ -404,9 +405,8 @@ fn unwrap_file_key(head: &Head, keys: &Keys) -> Result<(FileKey, Sealing)> {
             Error::usage("the archive is encrypted to keys, and only a passphrase is given")
                 .hint("give the secret key with --identity FILE or LIFEBOAT_IDENTITY")
         } else {
-            Error::usage("none of the keys given opens the archive").hint(
-                "give the secret key of one that it was encrypted to; if that is among them, the archive's header is damaged",
-            )
+            Error::usage("none of the keys given opens the archive")
+                .hint("give the secret key of a recipient; if it is among them, the archive's header is damaged")
         });
     }
     for passphrase in &keys.passphrases {
@@ -509,7 +509,7 @@ impl<R: Read> BufRead for Input<R> {
         self.at += count;
     }
 
-    /// The whole header at once: age begins to parse anew after each line that it gets, which takes minutes for a hostile
+    /// The whole header at once: age begins to parse anew after each line that it gets, which takes long for a hostile
     /// one, and time for each read.
     fn read_until(&mut self, _: u8, data: &mut Vec<u8>) -> io::Result<usize> {
         let rest = self.head.bytes.get(self.at..self.head.header_bytes).unwrap_or_default();
@@ -597,6 +597,8 @@ struct FromBelow(io::Error);
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::sync::Mutex;
     use std::thread;
 

@@ -30,7 +30,7 @@ fn man_prints_a_page_that_names_every_command() {
     let run = silent(sandbox.ok(&["man"]));
     let page = run.stdout();
     assert!(page.contains(".TH lifeboat"), "{}", run.story());
-    for command in ["snapshot", "list", "show", "verify", "drill", "restore", "extract", "diff", "prune"] {
+    for command in ["snapshot", "list", "show", "verify", "drill", "restore", "extract", "diff", "prune", "keygen"] {
         assert!(page.contains(&format!("lifeboat\\-{command}")), "{command} is not in the manual");
     }
 }
