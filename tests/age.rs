@@ -7,7 +7,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use lifeboat::archive::{Keys, Recipient, SealedWriter, Sealing, Unsealed, generate_key};
+use lifeboat::archive::{
+    ArchiveReader, ArchiveWriter, Compression, Keys, Recipient, SealedWriter, Sealing, Unsealed, generate_key,
+};
+use lifeboat::digest::Sha256;
 use lifeboat::error::Kind;
 use lifeboat::ranged::Ranged;
 use lifeboat::secret::Secret;
@@ -142,4 +145,36 @@ fn passphrases_open_what_either_has_encrypted() {
     fs::write(path("theirs"), plain(70_000)).unwrap();
     age_with_passphrase(&["--passphrase", "-o", &path("theirs.age"), &path("theirs")], passphrase, 2);
     assert!(unseal(fs::read(path("theirs.age")).unwrap(), &keys) == plain(70_000));
+}
+
+#[test]
+fn an_encrypted_archive_is_read_through_its_encryption_and_by_age_and_tar() {
+    let folder = tempfile::tempdir().unwrap();
+    let (public, text) = generate_key(chrono::Utc::now());
+    let key = folder.path().join("key.txt");
+    fs::write(&key, text.expose()).unwrap();
+    let mut keys = Keys::new();
+    keys.add_identity(text.expose(), "the key").unwrap();
+
+    let sealed = SealedWriter::create(Vec::new(), &Sealing::Recipients(vec![public])).unwrap();
+    let compression: Compression = "gzip:1".parse().unwrap();
+    let mut writer = ArchiveWriter::create(sealed, compression, 2, 1_795_280_701).unwrap();
+    writer.append("README.txt", b"read me").unwrap();
+    writer.append("data/app.db", &plain(10_000_000)).unwrap();
+    writer.append("manifest.json", b"{}").unwrap();
+    let (sealed, inner) = writer.finish().unwrap();
+    let (cipher, outer) = sealed.finish().unwrap();
+    assert_eq!((outer.bytes, outer.sha256), (cipher.len() as u64, Sha256::of(&cipher)));
+
+    let unsealed = Arc::new(Unsealed::open(Arc::new(cipher.clone()), &keys).unwrap());
+    assert_eq!(unsealed.len(), inner.bytes);
+    let reader = ArchiveReader::open(unsealed, 2).unwrap();
+    assert!(reader.read_entry("data/app.db", 10_000_000).unwrap() == plain(10_000_000));
+    let walk = reader.inspect().unwrap();
+    assert!(walk.problems.is_empty() && walk.sha256 == inner.sha256);
+
+    let archive = folder.path().join("archive.tar.gz.age");
+    fs::write(&archive, cipher).unwrap();
+    let line = format!("age --decrypt -i {} {} | tar xzO data/app.db", key.display(), archive.display());
+    assert!(ok(run("sh", &["-c", &line], b"")) == plain(10_000_000));
 }
