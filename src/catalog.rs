@@ -15,7 +15,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::archive::{ArchiveSummary, Codec, sha256_of};
+use crate::archive::{self, ArchiveSummary, Codec};
 use crate::digest::Sha256;
 use crate::error::{Error, Kind, Result, one_line};
 use crate::id::{STAMP_BYTES, SnapshotId, SourceName};
@@ -588,20 +588,40 @@ impl Catalog {
     ///
     /// On failure nothing new is listed. A reply that was lost is settled by reading back.
     pub fn publish(&self, archive: Box<dyn Upload>, summary: ArchiveSummary, manifest: &Manifest) -> Result<()> {
+        self.publish_document(archive, summary, manifest, &manifest.to_json(), ReadBack::WhenInDoubt)
+    }
+
+    /// The same with a manifest's document as it stands, and with the archive read back whole, if that is asked for, before
+    /// the manifest is written.
+    pub fn publish_document(
+        &self,
+        archive: Box<dyn Upload>,
+        summary: ArchiveSummary,
+        manifest: &Manifest,
+        document: &[u8],
+        read_back: ReadBack,
+    ) -> Result<()> {
         let id = &manifest.id;
         let archive_key = archive_key(manifest)?;
         let manifest_key = manifest_key(id)?;
         let context = |error: Error| error.context(format!("cannot publish the snapshot {id}"));
-        match archive.finish() {
-            Ok(Published::Created) => {}
-            Ok(Published::AlreadyThere) => self
-                .settle(&archive_key, summary, Error::failed("an archive of that id is there already"))
-                .map_err(context)?,
-            Err(error) => self.settle(&archive_key, summary, error).map_err(context)?,
+        let settle = |error: Error| self.settle(&archive_key, summary, error).map_err(context);
+        match (archive.finish(), read_back) {
+            (Ok(Published::Created), ReadBack::WhenInDoubt) => {}
+            (Ok(Published::Created), ReadBack::Always) => {
+                let sha256 = self.hash(&archive_key, summary.bytes).map_err(context)?;
+                if sha256 != summary.sha256 {
+                    let _ = self.store.delete(&archive_key);
+                    return Err(context(Error::failed(
+                        "what was stored is not what was written: its SHA-256 is another",
+                    )));
+                }
+            }
+            (Ok(Published::AlreadyThere), _) => settle(Error::failed("an archive of that id is there already"))?,
+            (Err(error), _) => settle(error)?,
         }
-        let document = manifest.to_json();
-        let bytes = ArchiveSummary { bytes: document.len() as u64, sha256: Sha256::of(&document) };
-        let written = match self.store.write(&manifest_key, &document) {
+        let bytes = ArchiveSummary { bytes: document.len() as u64, sha256: Sha256::of(document) };
+        let written = match self.store.write(&manifest_key, document) {
             Ok(Published::Created) => Ok(()),
             Ok(Published::AlreadyThere) => {
                 self.settle(&manifest_key, bytes, Error::failed("a manifest of that id is there already"))
@@ -616,7 +636,10 @@ impl Catalog {
             return Err(context(error));
         }
         match self.store.stat(&archive_key) {
-            Ok(Some(meta)) if meta.bytes == summary.bytes => Ok(()),
+            Ok(Some(meta)) if meta.bytes == summary.bytes => {
+                tell_clock(&meta);
+                Ok(())
+            }
             Ok(_) => {
                 self.store.delete(&manifest_key).map_err(context)?;
                 Err(Error::failed(format!("the archive of {id} vanished while its manifest was written")))
@@ -648,7 +671,7 @@ impl Catalog {
         if object.len() != expected_bytes {
             return Err(Error::problem(format!("{key} has another length")));
         }
-        sha256_of(Arc::from(object))
+        archive::stream(Arc::from(object), &mut |_| Ok(()))
     }
 
     /// Keeps a test's outcome.
@@ -672,7 +695,8 @@ impl Catalog {
             crate::interrupt::check()?;
             let manifests = some.iter().map(|listed| manifest_key(&listed.id)).collect::<Result<Vec<_>>>()?;
             let archives = some.iter().filter_map(|listed| listed.archive.as_ref());
-            let rest = some.iter().flat_map(|listed| &listed.proofs).chain(archives.clone().map(|archive| &archive.key));
+            let rest =
+                some.iter().flat_map(|listed| &listed.proofs).chain(archives.clone().map(|archive| &archive.key));
             let delete = |keys: &[Key]| {
                 let first = &some[0].id;
                 self.store.delete_all(keys).map_err(|error| match some.len() {
@@ -701,6 +725,15 @@ impl Catalog {
     pub fn clear_leftovers(&self) -> Result<u64> {
         self.store.clear_leftovers(LEFTOVER_AGE)
     }
+}
+
+/// When an archive is read back before its manifest is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadBack {
+    /// Where the store did not say that it has it.
+    WhenInDoubt,
+    /// Always.
+    Always,
 }
 
 /// How many snapshots a listing has left out.
@@ -762,11 +795,23 @@ fn first_name(source: &SourceName, time: DateTime<Utc>) -> String {
 
 /// What an archive's name has behind the id.
 fn archive_endings() -> impl Iterator<Item = String> {
-    [Codec::Gzip, Codec::Zstd].into_iter().flat_map(|codec| ["", SEALED_ENDING].map(|sealed| codec.extension().to_owned() + sealed))
+    [Codec::Gzip, Codec::Zstd]
+        .into_iter()
+        .flat_map(|codec| ["", SEALED_ENDING].map(|sealed| codec.extension().to_owned() + sealed))
 }
 
 fn is_archive(ending: &str) -> bool {
     archive_endings().any(|own| own == ending)
+}
+
+/// Says it where this machine's clock and the store's are apart: snapshots are found by their time.
+fn tell_clock(written: &ObjectMeta) {
+    let now: DateTime<Utc> = std::time::SystemTime::now().into();
+    let apart = now - DateTime::<Utc>::from(written.modified);
+    // An upload in parts may count from its beginning.
+    if apart < -CLOCK_SLACK {
+        tracing::warn!("this machine's clock is {} s behind the store's: set it", -apart.num_seconds());
+    }
 }
 
 fn key(text: &str) -> Result<Key> {

@@ -12,7 +12,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::archive::{Keys, read_passphrase_file};
 use crate::commands::restore::RestorePlan;
-use crate::commands::{Context, diff, drill, extract, keygen, list, prune, restore, show, snapshot, verify};
+use crate::commands::{
+    Context, copy, diff, doctor, drill, extract, keygen, list, prune, restore, show, snapshot, verify,
+};
+use crate::disk::shown;
 use crate::engine::sqlite::check_library;
 use crate::error::{Error, Kind, Result};
 use crate::output::{self, Bars, ErasedReport};
@@ -75,6 +78,8 @@ enum Command {
     Extract(extract::ExtractArgs),
     Diff(diff::DiffArgs),
     Prune(prune::PruneArgs),
+    Copy(copy::CopyArgs),
+    Doctor(doctor::DoctorArgs),
     Keygen(keygen::KeygenArgs),
     /// Prints completions for a shell
     Completions {
@@ -196,11 +201,25 @@ impl GlobalArgs {
             stores: self.store.clone(),
             keys: self.keys(passphrase.clone())?,
             passphrase,
+            key_flags: self.key_flags()?,
             host,
             jobs: self.jobs.map_or_else(cores, usize::from),
             scratch: Scratch::new(self.scratch.clone()),
             progress,
         })
+    }
+
+    /// The flags that gave the keys, with absolute paths: what is printed works from anywhere.
+    fn key_flags(&self) -> Result<Vec<String>> {
+        let identities = self.identity.iter().map(|path| ("--identity", path));
+        let flags = identities.chain(self.passphrase_file.iter().map(|path| ("--passphrase-file", path)));
+        let mut words = Vec::new();
+        for (flag, path) in flags {
+            let path = std::path::absolute(path)
+                .map_err(|error| Error::usage(format!("cannot find {}", shown(path))).because(error))?;
+            words.extend([flag.to_owned(), path.display().to_string()]);
+        }
+        Ok(words)
     }
 
     fn keys(&self, passphrase: Option<Secret>) -> Result<Keys> {
@@ -239,6 +258,8 @@ fn execute(cli: Cli) -> Result<u8> {
         Command::Extract(args) => Box::new(extract::run(args, json, &context, &mut io::stdout().lock())?),
         Command::Diff(args) => Box::new(diff::run(args, &context)?),
         Command::Prune(args) => Box::new(prune::run(args, &context)?),
+        Command::Copy(args) => Box::new(copy::run(args, &context)?),
+        Command::Doctor(args) => Box::new(doctor::run(args, &context)?),
         Command::Keygen(args) => {
             let report = keygen::run(args, json)?;
             if let Some(note) = report.note().filter(|_| !cli.global.quiet) {

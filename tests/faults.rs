@@ -27,7 +27,7 @@ use lifeboat::id::{SnapshotId, SourceName};
 use lifeboat::manifest::Manifest;
 use lifeboat::ranged::Ranged;
 use lifeboat::store::memory::Faults;
-use lifeboat::store::{Key, Listing, MemoryStore, ObjectMeta, Published, Store, Upload};
+use lifeboat::store::{Key, Listing, MemoryStore, Names, ObjectMeta, Published, Store, Upload};
 use support::{Sandbox, integrity, open, sample};
 
 // ---------------------------------------------------------------- the store breaks down
@@ -55,7 +55,8 @@ fn save(catalog: &Catalog, payload: &[u8]) -> Result<SnapshotId> {
     let _ = catalog.newest_full(&source)?;
     let id = catalog.new_id(&source, time)?;
     let compression: Compression = "zstd:1".parse()?;
-    let upload = catalog.start_archive(&id, compression.codec())?;
+    let upload =
+        catalog.start_archive(&id, &format!("{id}{}", compression.codec().extension()), payload.len() as u64)?;
     let mut archive = ArchiveWriter::create(upload, compression, 2, 1)?;
     archive.start_entry("data/app.db", payload.len() as u64)?;
     for piece in payload.chunks(1 << 20) {
@@ -220,8 +221,8 @@ impl Store for Lossy {
     fn stat(&self, key: &Key) -> Result<Option<ObjectMeta>> {
         self.inner.stat(key)
     }
-    fn list(&self, folder: &str, from: &str) -> Result<Listing> {
-        self.inner.list(folder, from)
+    fn list(&self, folder: &str, names: Names<'_>) -> Result<Listing> {
+        self.inner.list(folder, names)
     }
     fn delete(&self, key: &Key) -> Result<()> {
         self.inner.delete(key)

@@ -23,15 +23,18 @@ pub(super) struct Ahead {
     hasher: Hasher,
 }
 
-/// The SHA-256 of a whole file.
-pub fn sha256_of(file: Arc<dyn Ranged>) -> Result<Sha256> {
+/// Gives a whole file to `sink`, in order; its SHA-256.
+pub fn stream(file: Arc<dyn Ranged>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Sha256> {
     let bytes = file.len();
     let mut ahead = Ahead::new(file, 0..bytes)?;
     let mut buffer = vec![0; 1 << 20];
-    while ahead.read(&mut buffer).io(Kind::Unreachable, || "cannot read the archive".to_owned())? > 0 {
+    loop {
         crate::interrupt::check()?;
+        match ahead.read(&mut buffer).io(Kind::Unreachable, || "cannot read the archive".to_owned())? {
+            0 => return Ok(ahead.sha256()),
+            length => sink(&buffer[..length])?,
+        }
     }
-    Ok(ahead.sha256())
 }
 
 struct Lanes {

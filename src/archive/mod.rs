@@ -98,7 +98,7 @@ mod seal;
 mod tarfile;
 mod writer;
 
-pub use ahead::sha256_of;
+pub use ahead::stream;
 pub use codec::{Codec, Compression};
 pub use index::{Block, Entry};
 pub use keys::{Keys, MAX_RECIPIENTS, Recipient, Sealing, generate_key, read_passphrase_file};

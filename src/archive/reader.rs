@@ -218,7 +218,11 @@ impl ArchiveReader {
         self.each_block(blocks, &mut input, &mut |block, content| {
             consume(block.tar_offset, content?, block.tar_offset + block.tar_bytes)
         })?;
-        if ended == run.len() { Ok(()) } else { Err(Error::failed("entries were asked for in another order than theirs")) }
+        if ended == run.len() {
+            Ok(())
+        } else {
+            Err(Error::failed("entries were asked for in another order than theirs"))
+        }
     }
 
     /// Reads every byte of the archive: blocks, headers, entries, padding, index, footer. Stops at the first damage.
@@ -304,9 +308,8 @@ impl ArchiveReader {
         };
         let (feeder, results) = pipeline::start(self.jobs.min(blocks.len()), "decompress", worker)?;
         thread::scope(|scope| {
-            let fetcher = thread::Builder::new()
-                .name("fetch".to_owned())
-                .spawn_scoped(scope, || fetch(blocks, input, feeder));
+            let fetcher =
+                thread::Builder::new().name("fetch".to_owned()).spawn_scoped(scope, || fetch(blocks, input, feeder));
             let fetcher = fetcher.map_err(|error| Error::failed("cannot start a thread").because(error))?;
             let consumed = take_in_order(blocks, results, consume);
             let fetched = fetcher.join().unwrap_or_else(|_| Err(Error::failed("a thread has died")));

@@ -175,8 +175,7 @@ fn postgres_table(opened: &Opened, name: &str, format: Option<TableFormat>, out:
         }
     };
     let folder = layout::table_folder(&relation.schema, &relation.table);
-    let wanted: Vec<&Entry> =
-        opened.reader.entries().iter().filter(|entry| entry.path.starts_with(&folder)).collect();
+    let wanted: Vec<&Entry> = opened.reader.entries().iter().filter(|entry| entry.path.starts_with(&folder)).collect();
     let mut rows = TableRows { out, sum: RowSum::default(), rest: Vec::new() };
     opened.reader.visit(&wanted, &mut rows)?;
     let sum = rows.sum;

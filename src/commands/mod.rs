@@ -1,6 +1,8 @@
 //! One file per subcommand: `XArgs` in, `XReport` out; nothing here prints.
 
+pub mod copy;
 pub mod diff;
+pub mod doctor;
 pub mod drill;
 pub mod extract;
 mod fetch;
@@ -44,6 +46,8 @@ pub struct Context {
     pub keys: Keys,
     /// The passphrase among them, which also encrypts.
     pub passphrase: Option<Secret>,
+    /// The flags that gave the keys, for commands that are printed; the keys themselves are in none.
+    pub key_flags: Vec<String>,
     /// This machine's name, as origins carry it.
     pub host: String,
     /// Threads for compressing and decompressing.
@@ -190,14 +194,24 @@ pub fn snapshot_document(manifest: &Manifest, proof: &ProofSummary) -> Map<Strin
     document
 }
 
-/// A `lifeboat` command that the reader can copy.
-pub(crate) fn command_line(words: &[&str], store: &str) -> String {
-    let mut line = "lifeboat".to_owned();
-    for word in words.iter().copied().chain(["--store", store]) {
-        line.push(' ');
-        line.push_str(&quote_word(word));
+impl Context {
+    /// A `lifeboat` command on `snapshot` that the reader can copy.
+    pub(crate) fn command_line(&self, words: &[&str], snapshot: &Manifest, store: &str) -> String {
+        let mut line = "lifeboat".to_owned();
+        let mut words: Vec<&str> = words.iter().copied().chain(["--store", store]).collect();
+        if snapshot.encrypted {
+            match self.key_flags.as_slice() {
+                // The environment has the key, or nobody has given one yet.
+                [] if self.keys.is_empty() => words.extend(["--identity", "KEY.txt"]),
+                flags => words.extend(flags.iter().map(String::as_str)),
+            }
+        }
+        for word in words {
+            line.push(' ');
+            line.push_str(&quote_word(word));
+        }
+        line
     }
-    line
 }
 
 /// An absolute form of `path`, whether or not anything is there; links in what is there are resolved.

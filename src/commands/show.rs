@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::restore::origin_params;
-use super::{Context, NarrowArgs, Report, command_line, fetch, origin_path, snapshot_document};
+use super::{Context, NarrowArgs, Report, fetch, origin_path, snapshot_document};
 use crate::catalog::ProofSummary;
 use crate::error::{Result, one_line};
 use crate::manifest::{Manifest, SnapshotKind};
@@ -144,35 +144,35 @@ pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
     let store = catalog.location();
     let id = manifest.id.to_string();
     let mut restore = Vec::new();
+    let command_line = |words: &[&str]| context.command_line(words, &manifest, &store);
     if manifest.engine == "postgres" {
         let database = manifest.origin.database.as_deref().unwrap_or_default();
         let params = origin_params(&manifest, context)?;
         let (same, new) = (params.shown(), params.with_database(&format!("{database}_restored")).shown());
-        restore.push(("as a new database", command_line(&["restore", &id, "--to", &new, "--create"], &store)));
+        restore.push(("as a new database", command_line(&["restore", &id, "--to", &new, "--create"])));
         restore.push((
             "the rows of one table",
-            command_line(&["restore", &id, "--to", &same, "--replace", "--table", "SCHEMA.TABLE"], &store),
+            command_line(&["restore", &id, "--to", &same, "--replace", "--table", "SCHEMA.TABLE"]),
         ));
-        restore.push(("all rows, in place", command_line(&["restore", &id, "--to", &same, "--replace"], &store)));
-        restore
-            .push(("the whole database, exchanged", command_line(&["restore", &id, "--to", &same, "--swap"], &store)));
-    } else if manifest.kind != SnapshotKind::Damaged || manifest.sqlite.as_ref().is_some_and(|facts| facts.health.is_some()) {
+        restore.push(("all rows, in place", command_line(&["restore", &id, "--to", &same, "--replace"])));
+        restore.push(("the whole database, exchanged", command_line(&["restore", &id, "--to", &same, "--swap"])));
+    } else if manifest.kind != SnapshotKind::Damaged
+        || manifest.sqlite.as_ref().is_some_and(|facts| facts.health.is_some())
+    {
         let copy = format!("{}-restored.db", manifest.source);
-        restore.push(("to look at it, as a new file", command_line(&["restore", &id, "--to", &copy], &store)));
+        restore.push(("to look at it, as a new file", command_line(&["restore", &id, "--to", &copy])));
         match origin_path(&manifest, &context.host).and_then(|path| path.to_str().map(str::to_owned)) {
             Some(path) => {
                 restore.push((
                     "to put it back where it came from",
-                    command_line(&["restore", &id, "--to", &path, "--replace"], &store),
+                    command_line(&["restore", &id, "--to", &path, "--replace"]),
                 ));
             }
-            None => restore.push((
-                "over another database",
-                command_line(&["restore", &id, "--to", "TARGET.db", "--replace"], &store),
-            )),
+            None => restore
+                .push(("over another database", command_line(&["restore", &id, "--to", "TARGET.db", "--replace"]))),
         }
     } else {
-        restore.push(("to get the raw files", command_line(&["extract", &id, "--to", "DIR"], &store)));
+        restore.push(("to get the raw files", command_line(&["extract", &id, "--to", "DIR"])));
     }
     Ok(ShowReport { manifest, proof, restore })
 }

@@ -27,10 +27,15 @@ impl Context {
 
 /// Opens a store, which must be there.
 pub(super) fn open(store: &StoreUrl) -> Result<Catalog> {
-    match store {
-        StoreUrl::Folder(path) => Catalog::open(Box::new(LocalStore::open(&absolute(path)?)?)),
-        StoreUrl::S3(settings) => Catalog::open(Box::new(S3Store::new((**settings).clone())?)),
-    }
+    Catalog::open(place(store)?)
+}
+
+/// The place that a store is in, or may be made in: a folder, which must be there, or a bucket and prefix.
+pub(super) fn place(store: &StoreUrl) -> Result<Box<dyn Store>> {
+    Ok(match store {
+        StoreUrl::Folder(path) => Box::new(LocalStore::open(&absolute(path)?)?),
+        StoreUrl::S3(settings) => Box::new(S3Store::new((**settings).clone())?),
+    })
 }
 
 /// Opens a store, or makes it where there is no folder yet, an empty one, or nothing under the prefix; says so.
@@ -71,7 +76,9 @@ fn open_or_create_folder(path: &Path) -> Result<Catalog> {
         .map_err(|error| Error::unreachable(format!("cannot look into {}", shown(path))).because(error))?
         .flatten()
         // A fresh file system has the one, and somebody who makes this store at the same time the other.
-        .find(|entry| entry.file_name() != "lost+found" && !entry.file_name().to_string_lossy().starts_with(".upload-"));
+        .find(|entry| {
+            entry.file_name() != "lost+found" && !entry.file_name().to_string_lossy().starts_with(".upload-")
+        });
     if let Some(entry) = foreign {
         return Err(not_empty(&path.display().to_string(), &entry.file_name().to_string_lossy()));
     }
@@ -79,10 +86,8 @@ fn open_or_create_folder(path: &Path) -> Result<Catalog> {
 }
 
 fn not_empty(place: &str, name: &str) -> Error {
-    Error::usage(format!("{} is no lifeboat store, and not empty", one_line(place))).hint(format!(
-        "it holds {}; name an empty place, or one that is not there yet",
-        one_line(name)
-    ))
+    Error::usage(format!("{} is no lifeboat store, and not empty", one_line(place)))
+        .hint(format!("it holds {}; name an empty place, or one that is not there yet", one_line(name)))
 }
 
 fn announce(catalog: Catalog) -> Result<Catalog> {

@@ -7,9 +7,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Context, NarrowArgs, Problem, Report, fetch};
-use crate::archive::sha256_of;
+use crate::archive::{self, Unsealed};
 use crate::catalog::{Catalog, Listed, Proof, ProofLevel};
 use crate::error::{Error, Kind, Result, one_line};
+use crate::manifest::Manifest;
 use crate::text;
 
 /// Reads every byte of a snapshot and compares all hashes
@@ -194,10 +195,7 @@ fn problems(catalog: &Catalog, listed: &Listed, quick: bool, context: &Context) 
         };
         found.extend(walk.problems.iter().map(|error| Problem::of("damage", error)));
         if Some(walk.sha256) != opened.manifest.sha256 {
-            found.push(Problem {
-                kind: "damage".to_owned(),
-                message: "the archive's SHA-256 is not the one in the manifest".to_owned(),
-            });
+            found.push(hash_is_off());
         }
     }
     match opened.compare_inside() {
@@ -209,29 +207,47 @@ fn problems(catalog: &Catalog, listed: &Listed, quick: bool, context: &Context) 
 
 /// What is wrong with an encrypted snapshot, as far as that shows without a key: its bytes are those that were written, or
 /// they are not. None where there is a key, or no need of one.
-fn sealed_problems(
-    catalog: &Catalog,
-    listed: &Listed,
-    quick: bool,
-    context: &Context,
-) -> Result<Option<Vec<Problem>>> {
-    if !context.keys.is_empty() {
-        return Ok(None);
-    }
-    let look = || -> Result<Option<Vec<Problem>>> {
-        let (manifest, _) = catalog.manifest(&listed.id)?;
-        if !manifest.encrypted {
-            return Ok(None);
-        }
-        let archive = catalog.open_archive(&manifest)?;
-        tracing::info!("{} is encrypted and no key is given: its ciphertext is verified", listed.id);
-        if !quick && Some(sha256_of(archive)?) != manifest.sha256 {
-            return Err(Error::problem("the archive's SHA-256 is not the one in the manifest"));
-        }
-        Ok(Some(Vec::new()))
+fn sealed_problems(catalog: &Catalog, listed: &Listed, quick: bool, context: &Context) -> Result<Option<Vec<Problem>>> {
+    let manifest = match catalog.manifest(&listed.id) {
+        Ok((manifest, _)) if manifest.encrypted => manifest,
+        // What is wrong with it shows where it is opened.
+        _ => return Ok(None),
     };
-    match look() {
-        Err(error) if error.kind == Kind::Problem => Ok(Some(vec![Problem::of("damage", &error)])),
-        other => other,
+    if !context.keys.is_empty() {
+        match catalog.open_archive(&manifest).and_then(|archive| Unsealed::open(archive, &context.keys)) {
+            // Not the right key, or a header with a flaw in it: age cannot tell the two apart, the hash can.
+            Err(error) if error.kind == Kind::Usage => {
+                let problems = hash_sealed(catalog, &manifest, context)?;
+                return if problems.is_empty() { Err(error) } else { Ok(Some(problems)) };
+            }
+            _ => return Ok(None),
+        }
     }
+    tracing::info!("{} is encrypted and no key is given: its ciphertext is verified", listed.id);
+    if quick {
+        return match catalog.open_archive(&manifest) {
+            Err(error) if error.kind == Kind::Problem => Ok(Some(vec![Problem::of("damage", &error)])),
+            opened => opened.map(|_| Some(Vec::new())),
+        };
+    }
+    hash_sealed(catalog, &manifest, context).map(Some)
+}
+
+/// Whether an encrypted archive's bytes are those that were written.
+fn hash_sealed(catalog: &Catalog, manifest: &Manifest, context: &Context) -> Result<Vec<Problem>> {
+    let archive = match catalog.open_archive(manifest) {
+        Err(error) if error.kind == Kind::Problem => return Ok(vec![Problem::of("damage", &error)]),
+        opened => opened?,
+    };
+    context.progress.start(&format!("verifying {}", manifest.id), archive.len());
+    let sha256 = archive::stream(archive, &mut |bytes| {
+        context.progress.advance(bytes.len() as u64);
+        Ok(())
+    });
+    context.progress.finish();
+    if Some(sha256?) == manifest.sha256 { Ok(Vec::new()) } else { Ok(vec![hash_is_off()]) }
+}
+
+fn hash_is_off() -> Problem {
+    Problem { kind: "damage".to_owned(), message: "the archive's SHA-256 is not the one in the manifest".to_owned() }
 }

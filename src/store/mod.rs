@@ -174,6 +174,13 @@ pub trait Store: Send + Sync {
         false
     }
 
+    /// What the service behind the store can do beside what every store must, each by a name: tried on the object of `key`,
+    /// which is there and may be overwritten.
+    fn probe(&self, key: &Key) -> Vec<(String, Result<String>)> {
+        let _ = key;
+        Vec::new()
+    }
+
     /// Bytes that the store can still take, where it can tell.
     fn free_bytes(&self) -> Option<u64> {
         None

@@ -30,10 +30,8 @@ impl FromStr for StoreUrl {
             return Ok(StoreUrl::S3(Box::new(text.parse()?)));
         }
         if let Some((scheme, _)) = text.split_once("://") {
-            return Err(
-                Error::usage(format!("this lifeboat has no stores of the kind {}://", one_line(scheme)))
-                    .hint("name a folder, or s3://bucket/prefix"),
-            );
+            return Err(Error::usage(format!("this lifeboat has no stores of the kind {}://", one_line(scheme)))
+                .hint("name a folder, or s3://bucket/prefix"));
         }
         Ok(StoreUrl::Folder(PathBuf::from(text)))
     }

@@ -40,7 +40,7 @@ impl Sandbox {
     pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(LIFEBOAT);
         command.args(arguments).current_dir(self.root());
-        for name in ["LIFEBOAT_HOST", "LIFEBOAT_SCRATCH", "LIFEBOAT_STORE", "LIFEBOAT_CONFIG"] {
+        for name in ["LIFEBOAT_IDENTITY", "LIFEBOAT_HOST", "LIFEBOAT_SCRATCH", "LIFEBOAT_STORE", "LIFEBOAT_CONFIG"] {
             command.env_remove(name);
         }
         // Scratch stays inside, so that what is left over shows.

@@ -11,7 +11,7 @@ use crate::archive::{Compression, Entry};
 use crate::catalog::Catalog;
 use crate::commands::fetch::Opened;
 use crate::commands::snapshot::{LARGE_OBJECTS, PostgresPlan, postgres_origin_of};
-use crate::commands::{Context, Source, command_line, layout, parse_source};
+use crate::commands::{Context, Source, layout, parse_source};
 use crate::engine::postgres::catalog::quote::{ident, qualified};
 use crate::engine::postgres::catalog::{self, Item, Kind, Section, data, sequences};
 use crate::engine::postgres::commit::commit;
@@ -411,7 +411,7 @@ impl Plan {
             let mut undo = vec!["restore", &safety, "--to", &report.target, "--replace"];
             let names: Vec<&str> = if whole { Vec::new() } else { tables.iter().map(|table| &*table.name).collect() };
             names.iter().for_each(|name| undo.extend(["--table", name]));
-            report.undo = Some(command_line(&undo, &self.catalog.location()));
+            report.undo = Some(context.command_line(&undo, &self.opened.manifest, &self.catalog.location()));
             report.safety_snapshot = Some(safety);
         }
         let mut work = || -> Result<()> {

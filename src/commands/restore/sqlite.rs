@@ -11,7 +11,7 @@ use crate::archive::Compression;
 use crate::catalog::Catalog;
 use crate::commands::fetch::{Fetched, Opened};
 use crate::commands::snapshot::{SqlitePlan, sqlite_origin_of};
-use crate::commands::{Context, Source, command_line, origin_path, parse_source, resolve_target};
+use crate::commands::{Context, Source, origin_path, parse_source, resolve_target};
 use crate::disk::{folder_of, require_space};
 use crate::engine::sqlite::image::{self, ImageFile};
 use crate::engine::sqlite::survey;
@@ -313,7 +313,7 @@ impl Plan {
             live.keep_writers_out()?;
             let safety = self.save_safety(context)?;
             let undo = ["restore", &safety, "--to", &report.target, "--replace"];
-            report.undo = Some(command_line(&undo, &self.catalog.location()));
+            report.undo = Some(context.command_line(&undo, &self.opened.manifest, &self.catalog.location()));
             report.safety_snapshot = Some(safety);
         }
         let told = |error: Error| match &report.safety_snapshot {

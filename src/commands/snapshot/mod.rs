@@ -22,8 +22,8 @@ use crate::id::SourceName;
 use crate::manifest::{Manifest, Table};
 use crate::text;
 
-pub use draft::Saved;
 pub(in crate::commands) use draft::Destination;
+pub use draft::Saved;
 pub(in crate::commands) use postgres::{
     LARGE_OBJECTS, Plan as PostgresPlan, origin_of as postgres_origin_of, schema_digest, table_of,
 };

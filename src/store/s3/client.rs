@@ -138,9 +138,7 @@ async fn client(settings: &S3Settings) -> Client {
     };
     let environment = environment.load().await;
     let (request, response) = match settings.checksums {
-        Checksums::WhenRequired => {
-            (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired)
-        }
+        Checksums::WhenRequired => (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired),
         Checksums::WhenSupported => {
             (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported)
         }

@@ -89,9 +89,10 @@ fn judge(code: &str, status: u16) -> (Kind, Option<&'static str>) {
         "InvalidArgument" | "InvalidRequest" | "InvalidStorageClass" | "NotImplemented" => {
             (Kind::Failed, Some("'lifeboat doctor --store STORE' says what the service can do"))
         }
-        _ if matches!(status, 401 | 403) => {
-            (Kind::Unreachable, Some("these credentials may not do that: check the bucket's policy and the user's rights"))
-        }
+        _ if matches!(status, 401 | 403) => (
+            Kind::Unreachable,
+            Some("these credentials may not do that: check the bucket's policy and the user's rights"),
+        ),
         _ if status == 507 => (Kind::Failed, Some("the store is full: free some space")),
         _ if status == 429 || status >= 500 => (Kind::Unreachable, Some("the service is in trouble: try again later")),
         _ if (300..400).contains(&status) => {

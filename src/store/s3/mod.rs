@@ -12,6 +12,7 @@ mod client;
 mod failure;
 mod object;
 mod place;
+mod probe;
 mod settings;
 mod upload;
 
@@ -117,7 +118,11 @@ impl S3Store {
         let reply = match self.place.client().delete_objects().bucket(self.place.bucket()).delete(batch).send().await {
             Ok(reply) => reply,
             // One by one it is then, and where that fails too, its error says why.
-            Err(error) if error.raw_response().is_some_and(|reply| reply.status().is_client_error() || reply.status().as_u16() == 501) => {
+            Err(error)
+                if error
+                    .raw_response()
+                    .is_some_and(|reply| reply.status().is_client_error() || reply.status().as_u16() == 501) =>
+            {
                 tracing::debug!("{} takes no batch deletes: {}", self.place.name(), told(error, "refused").whole());
                 return Ok(None);
             }
@@ -147,7 +152,9 @@ impl S3Store {
                 Ok(page) => page,
                 // It has ended meanwhile.
                 Err(error) if answer(&error) == Answer::Absent => return Ok(0),
-                Err(error) => return Err(told(error, format!("cannot look at an unfinished upload in {}", self.place.name()))),
+                Err(error) => {
+                    return Err(told(error, format!("cannot look at an unfinished upload in {}", self.place.name())));
+                }
             };
             for part in page.parts() {
                 // Parts still come: somebody is at it, for longer than a day.
@@ -171,14 +178,17 @@ impl S3Store {
         let (mut key, mut id): (Option<String>, Option<String>) = (None, None);
         loop {
             let request = self.place.client().list_multipart_uploads().bucket(self.place.bucket());
-            let request = request.prefix(self.place.prefix()).set_key_marker(key.take()).set_upload_id_marker(id.take());
+            let request =
+                request.prefix(self.place.prefix()).set_key_marker(key.take()).set_upload_id_marker(id.take());
             let page = match request.send().await {
                 Ok(page) => page,
                 Err(error) if answer(&error) == Answer::Unknown => {
                     tracing::debug!("{} does not list unfinished uploads", self.place.name());
                     break;
                 }
-                Err(error) => return Err(told(error, format!("cannot list unfinished uploads in {}", self.place.name()))),
+                Err(error) => {
+                    return Err(told(error, format!("cannot list unfinished uploads in {}", self.place.name())));
+                }
             };
             for upload in page.uploads() {
                 // What is not ours by its name is another program's.
@@ -241,6 +251,11 @@ impl Store for S3Store {
     /// Gives up uploads of which no part has come for so long. A service that does not list them clears them by itself.
     fn clear_leftovers(&self, age: Duration) -> Result<u64> {
         self.wait(self.clear_uploads(age))
+    }
+
+    fn probe(&self, key: &Key) -> Vec<(String, Result<String>)> {
+        let found = self.wait(async { Ok(self.probe_service(key).await) });
+        found.unwrap_or_else(|error| vec![("service".to_owned(), Err(error))])
     }
 
     /// Reads a small object by one request.

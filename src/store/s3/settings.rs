@@ -171,8 +171,9 @@ impl FromStr for S3Settings {
                         Some(bytes.ok_or_else(|| bad_setting(name, "it is a size such as 64MiB, from 5MiB to 5GiB"))?);
                 }
                 _ => {
-                    return Err(Error::usage(format!("a store in S3 has no setting '{}'", one_line(name)))
-                        .hint(format!("its settings are {KNOWN}; credentials come from the environment or a profile")));
+                    return Err(Error::usage(format!("a store in S3 has no setting '{}'", one_line(name))).hint(
+                        format!("its settings are {KNOWN}; credentials come from the environment or a profile"),
+                    ));
                 }
             }
         }

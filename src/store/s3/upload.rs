@@ -11,9 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::{
-    CompletedMultipartUpload, CompletedPart, ObjectLockMode, ServerSideEncryption, StorageClass,
-};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ObjectLockMode, ServerSideEncryption, StorageClass};
 use bytes::Bytes;
 use md5::{Digest, Md5};
 use tokio::task::JoinHandle;
@@ -107,9 +105,9 @@ macro_rules! kept {
             LockMode::Governance => ObjectLockMode::Governance,
             LockMode::Compliance => ObjectLockMode::Compliance,
         });
-        let until = settings.lock.map(|lock| {
-            DateTime::from(SystemTime::now() + Duration::from_secs(u64::from(lock.days) * 24 * 3600))
-        });
+        let until = settings
+            .lock
+            .map(|lock| DateTime::from(SystemTime::now() + Duration::from_secs(u64::from(lock.days) * 24 * 3600)));
         $request
             .metadata(WORD, &$upload.word)
             .set_storage_class(settings.storage_class.as_deref().map(StorageClass::from))
@@ -192,9 +190,10 @@ impl S3Upload {
         let Some(parts) = &mut self.parts else { return Ok(()) };
         while parts.on_their_way.len() > most {
             let next = parts.on_their_way.front_mut().expect("there are some");
-            let done = self.place.bridge.wait(async {
-                next.await.unwrap_or_else(|_| Err(Error::failed("a thread has died")))
-            });
+            let done = self
+                .place
+                .bridge
+                .wait(async { next.await.unwrap_or_else(|_| Err(Error::failed("a thread has died"))) });
             parts.on_their_way.pop_front();
             parts.sent.push(done?);
         }
@@ -239,9 +238,9 @@ impl S3Upload {
                     continue;
                 }
                 Err(Try::Failed(error)) => Some(error),
-                Err(Try::Again | Try::Unconditionally) => Some(
-                    Error::unreachable(self.message()).because("another upload of it was under way all the time"),
-                ),
+                Err(Try::Again | Try::Unconditionally) => {
+                    Some(Error::unreachable(self.message()).because("another upload of it was under way all the time"))
+                }
             };
             return match (self.look(&expected).await, failure) {
                 (Ok(Found::Ours), None) => Ok(Published::Created),
@@ -251,7 +250,8 @@ impl S3Upload {
                 }
                 (Ok(Found::Others), None) => Ok(Published::AlreadyThere),
                 (Ok(Found::Nothing), None) => {
-                    Err(Error::failed(self.message()).because("the service said that it was stored, and it is not there"))
+                    Err(Error::failed(self.message())
+                        .because("the service said that it was stored, and it is not there"))
                 }
                 (_, Some(error)) | (Err(error), None) => Err(error),
             };
