@@ -4,6 +4,7 @@
 pub mod compare;
 pub mod postgres;
 pub mod proxy;
+pub mod s3;
 pub mod samples;
 
 use std::collections::BTreeMap;
@@ -64,10 +65,15 @@ impl Sandbox {
 
     /// Starts `lifeboat ARGUMENTS` and leaves it running.
     pub fn start(&self, arguments: &[&str]) -> Running {
-        let mut command = self.command(arguments);
+        self.start_command(self.command(arguments))
+    }
+
+    /// Starts a command that [`command`](Self::command) made, and leaves it running.
+    pub fn start_command(&self, mut command: Command) -> Running {
+        let what: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = Some(command.spawn().unwrap());
-        Running { what: arguments.join(" "), root: self.root().to_owned(), child }
+        Running { what: what.join(" "), root: self.root().to_owned(), child }
     }
 
     /// Runs it and requires exit code 0.
