@@ -1,6 +1,8 @@
 //! What every store promises, in one suite that each of them passes, and what only a folder can show.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Write};
@@ -139,6 +141,64 @@ mod contract {
             }
         });
         assert_eq!(contents(store).len(), 80);
+    }
+
+    pub(crate) fn large_object_is_read_back_whole_and_by_ranges(store: &dyn Store) {
+        let bytes = pattern(9, (21 << 20) + 5);
+        let mut upload = store.create_large(&key("app/large"), bytes.len() as u64).unwrap();
+        for piece in bytes.chunks(3_000_001) {
+            upload.write_all(piece).unwrap();
+            assert_eq!(store.stat(&key("app/large")).unwrap(), None);
+        }
+        assert_eq!(upload.finish().unwrap(), Published::Created);
+        assert_eq!(store.stat(&key("app/large")).unwrap().unwrap().bytes, bytes.len() as u64);
+        let object = store.open(&key("app/large")).unwrap();
+        // Around the ends of an upload's parts, too.
+        for (offset, length) in [(0, bytes.len()), ((8 << 20) - 3, 7), ((16 << 20) - 1, 5 << 20), (bytes.len() - 1, 1)] {
+            let mut buffer = vec![0; length];
+            object.read_at(offset as u64, &mut buffer).unwrap();
+            assert!(buffer == bytes[offset..][..length], "{offset}+{length}");
+        }
+        let mut other = store.create_large(&key("app/large"), 1 << 30).unwrap();
+        other.write_all(&pattern(8, 9 << 20)).unwrap();
+        assert_eq!(other.finish().unwrap(), Published::AlreadyThere);
+        assert_eq!(store.stat(&key("app/large")).unwrap().unwrap().bytes, bytes.len() as u64);
+    }
+
+    pub(crate) fn dropped_large_upload_leaves_nothing(store: &dyn Store) {
+        let mut upload = store.create_large(&key("app/large"), 1 << 30).unwrap();
+        upload.write_all(&pattern(9, 20 << 20)).unwrap();
+        drop(upload);
+        assert!(contents(store).is_empty());
+        // What an upload in parts would leave is not to be seen in a listing, but found here.
+        assert_eq!(store.clear_leftovers(Duration::ZERO).unwrap(), 0);
+    }
+
+    pub(crate) fn list_takes_ranges_and_beginnings_of_names(store: &dyn Store) {
+        for name in ["app/1", "app/2", "app/2.x", "app/20", "app/3", "app/30", "app/a-1", "app/a-2"] {
+            let _ = store.write(&key(name), b"").unwrap();
+        }
+        let list = |wanted| store.list("app", wanted).unwrap().objects.into_iter().map(|object| object.key.to_string());
+        let list = |wanted| list(wanted).collect::<Vec<_>>().join(" ");
+        assert_eq!(list(Names::Between("2", Some("3"))), "app/2 app/2.x app/20");
+        assert_eq!(list(Names::Between("", Some("2"))), "app/1");
+        assert_eq!(list(Names::Between("20", Some("20"))), "");
+        assert_eq!(list(Names::StartingWith("2")), "app/2 app/2.x app/20");
+        assert_eq!(list(Names::StartingWith("a-")), "app/a-1 app/a-2");
+        assert_eq!(list(Names::StartingWith("nothing")), "");
+    }
+
+    pub(crate) fn many_are_deleted_at_once(store: &dyn Store) {
+        let keys: Vec<Key> = (0..30).map(|i| key(&format!("app/{i}"))).collect();
+        for key in &keys {
+            let _ = store.write(key, b"x").unwrap();
+        }
+        let _ = store.write(&key("app/kept"), b"kept").unwrap();
+        store.delete_all(&keys).unwrap();
+        assert_eq!(contents(store), [("app/kept".to_owned(), b"kept".to_vec())]);
+        // Some that are gone, and none at all.
+        store.delete_all(&keys[..3]).unwrap();
+        store.delete_all(&[]).unwrap();
     }
 
     pub(crate) fn ranges_are_exact_and_never_short(store: &dyn Store) {
@@ -293,6 +353,20 @@ macro_rules! against_every_store {
             })*
         }
 
+        mod seaweedfs {
+            $(#[test]
+            fn $promise() {
+                super::contract::$promise(&super::support::s3::s3_server("seaweedfs").open_new());
+            })*
+        }
+
+        mod ceph {
+            $(#[test]
+            fn $promise() {
+                super::contract::$promise(&super::support::s3::s3_server("ceph").open_new());
+            })*
+        }
+
         mod memory {
             $(#[test]
             fn $promise() {
@@ -310,6 +384,10 @@ against_every_store! {
     object_that_is_there_is_never_overwritten
     of_many_uploads_of_one_key_exactly_one_wins
     uploads_go_on_side_by_side
+    large_object_is_read_back_whole_and_by_ranges
+    dropped_large_upload_leaves_nothing
+    list_takes_ranges_and_beginnings_of_names
+    many_are_deleted_at_once
     ranges_are_exact_and_never_short
     one_object_is_read_by_many_threads
     empty_object_is_an_object

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use lifeboat::store::{S3Store, Store as _};
 use serde::Deserialize;
 
 use super::{Run, Sandbox};
@@ -69,6 +70,27 @@ impl S3Server {
     /// The URL of a new store, reached by another address, a proxy's.
     pub fn store_at(&self, endpoint: &str) -> String {
         format!("s3://{}/{}?endpoint={endpoint}", self.bucket, fresh_prefix())
+    }
+
+    /// A new store, used from within the test; other threads' environment stays as it is.
+    pub fn open_new(&self) -> S3Store {
+        self.open(&self.new_store())
+    }
+
+    /// The store of a URL of this server's.
+    pub fn open(&self, url: &str) -> S3Store {
+        let credentials = std::env::temp_dir().join(format!("lifeboat-credentials-{}", fresh_prefix()));
+        let text = format!(
+            "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
+            self.access_key, self.secret_key
+        );
+        std::fs::write(&credentials, text).unwrap();
+        let url = format!("{url}&profile=default&credentials_file={}", credentials.display());
+        let store = S3Store::new(url.parse().unwrap()).unwrap();
+        // The file is read with the first request.
+        let _ = store.stat(&"lifeboat.json".parse().unwrap()).unwrap();
+        std::fs::remove_file(&credentials).unwrap();
+        store
     }
 
     /// Gives a command the credentials, and nothing else of AWS's environment.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
+use aws_config::provider_config::ProviderConfig;
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::InterceptorContext;
 use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction, RetryConfig};
@@ -119,9 +121,24 @@ impl Drop for Bridge {
 
 async fn client(settings: &S3Settings) -> Client {
     let http = http_client();
-    let mut environment = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
-    if let Some(profile) = &settings.profile {
-        environment = environment.profile_name(profile);
+    let mut environment = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone());
+    // What is named goes before what the environment holds, also before keys in it.
+    if settings.profile.is_some() || settings.credentials_file.is_some() {
+        let mut files = EnvConfigFiles::builder().include_default_config_file(true);
+        files = match &settings.credentials_file {
+            Some(path) => files.with_file(EnvConfigFileKind::Credentials, path),
+            None => files.include_default_credentials_file(true),
+        };
+        let files = files.build();
+        let provider = ProviderConfig::default().with_http_client(http);
+        let mut credentials =
+            ProfileFileCredentialsProvider::builder().configure(&provider).profile_files(files.clone());
+        environment = environment.profile_files(files);
+        if let Some(profile) = &settings.profile {
+            credentials = credentials.profile_name(profile);
+            environment = environment.profile_name(profile);
+        }
+        environment = environment.credentials_provider(credentials.build());
     }
     environment = match (&settings.region, &settings.endpoint) {
         (Some(region), _) => environment.region(Region::new(region.clone())),

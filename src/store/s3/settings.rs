@@ -23,8 +23,10 @@ pub struct S3Settings {
     pub region: Option<String>,
     /// Whether the bucket is in the path of an address rather than in its host name; by default where there is an endpoint.
     pub path_style: bool,
-    /// The profile of `~/.aws/config` and `~/.aws/credentials`.
+    /// The profile of `~/.aws/config` and `~/.aws/credentials`; one that is named goes before the environment's keys.
     pub profile: Option<String>,
+    /// The file that the profile's credentials are in, instead of `~/.aws/credentials`.
+    pub credentials_file: Option<String>,
     /// The storage class of new objects.
     pub storage_class: Option<String>,
     /// How the service encrypts new objects.
@@ -86,8 +88,8 @@ const DEFAULT_RETRIES: u32 = 7;
 /// S3's own bounds of a part (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>).
 const PART_BYTES: std::ops::RangeInclusive<u64> = 5 << 20..=5 << 30;
 
-const KNOWN: &str = "endpoint, region, path_style, profile, storage_class, sse, kms_key, object_lock, object_lock_days, \
-                     checksums, timeout, retries, part_size";
+const KNOWN: &str = "endpoint, region, path_style, profile, credentials_file, storage_class, sse, kms_key, object_lock, \
+                     object_lock_days, checksums, timeout, retries, part_size";
 
 impl FromStr for S3Settings {
     type Err = Error;
@@ -107,6 +109,7 @@ impl FromStr for S3Settings {
             region: None,
             path_style: false,
             profile: None,
+            credentials_file: None,
             storage_class: None,
             encryption: None,
             lock: None,
@@ -133,6 +136,7 @@ impl FromStr for S3Settings {
                 "region" => settings.region = Some(value),
                 "path_style" => path_style = Some(parse_bool(name, &value)?),
                 "profile" => settings.profile = Some(value),
+                "credentials_file" => settings.credentials_file = Some(value),
                 "storage_class" => settings.storage_class = Some(value),
                 "sse" => {
                     settings.encryption = Some(match value.as_str() {
@@ -213,6 +217,7 @@ impl fmt::Display for S3Settings {
             ("region", self.region.clone()),
             ("path_style", (self.path_style != self.endpoint.is_some()).then(|| self.path_style.to_string())),
             ("profile", self.profile.clone()),
+            ("credentials_file", self.credentials_file.clone()),
             ("storage_class", self.storage_class.clone()),
             ("sse", sse.map(str::to_owned)),
             ("kms_key", kms_key),
