@@ -1,0 +1,50 @@
+//! Signs a request anew that the proxy has changed.
+
+use sha2::{Digest as _, Sha256};
+
+use super::request::Request;
+
+/// The value of Authorization for a request that lacks a header now: Signature Version 4, as the S3 API's manual
+/// has it under "Authenticating Requests: Using the Authorization Header". None where the header was not signed.
+pub fn authorization_without(request: &Request, name: &str, secret: &str) -> Option<String> {
+    let authorization = request.head.header("authorization")?;
+    let field = |name| authorization.split([',', ' ']).find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    let (credential, signed) = (field("Credential")?, field("SignedHeaders")?);
+    let (_, scope) = credential.split_once('/')?;
+    let kept: Vec<_> = signed.split(';').filter(|signed| !signed.eq_ignore_ascii_case(name)).collect();
+    if kept.join(";") == signed {
+        return None;
+    }
+    let signed = kept.join(";");
+    // As it was sent: the SDK encodes it as the signature wants it.
+    let path = request.head.first.split([' ', '?']).nth(1)?;
+    let mut query: Vec<_> = request.query.split('&').filter(|pair| !pair.is_empty()).collect();
+    query.sort_by_key(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let query: Vec<_> =
+        query.iter().map(|pair| if pair.contains('=') { (*pair).to_owned() } else { format!("{pair}=") }).collect();
+    let mut canonical = format!("{}\n{path}\n{}\n", request.method, query.join("&"));
+    for name in kept {
+        let values: Vec<_> = request.head.headers.iter().filter(|(other, _)| other == name).collect();
+        let values: Vec<_> = values
+            .iter()
+            .map(|(_, value)| value.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" "))
+            .collect();
+        canonical += &format!("{name}:{}\n", values.join(","));
+    }
+    canonical += &format!("\n{signed}\n{}", request.head.header("x-amz-content-sha256")?);
+    let text = format!(
+        "AWS4-HMAC-SHA256\n{}\n{scope}\n{}",
+        request.head.header("x-amz-date")?,
+        hex::encode(Sha256::digest(canonical.as_bytes()))
+    );
+    let key = scope.split('/').fold(format!("AWS4{secret}").into_bytes(), |key, word| hmac(&key, word.as_bytes()));
+    let signature = hex::encode(hmac(&key, text.as_bytes()));
+    Some(format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={signed}, Signature={signature}"))
+}
+
+/// HMAC-SHA256, RFC 2104, for keys of 64 bytes at most.
+fn hmac(key: &[u8], text: &[u8]) -> Vec<u8> {
+    let pad = |with: u8| (0..64).map(|at| key.get(at).unwrap_or(&0) ^ with).collect::<Vec<u8>>();
+    let inner = Sha256::new().chain_update(pad(0x36)).chain_update(text).finalize();
+    Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().to_vec()
+}
