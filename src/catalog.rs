@@ -37,6 +37,7 @@ const LOOKS_HOURS: [i64; 5] = [1, 24, 8 * 24, 64 * 24, 512 * 24];
 /// How many snapshots of a store that is far away are deleted at once.
 const DELETED_AT_ONCE: usize = 300;
 const MAX_PROOF_BYTES: u64 = 1 << 20;
+const MAX_DOCUMENT_BYTES: u64 = 1 << 16;
 /// How old what a crashed writer left behind must be before it is cleared.
 pub const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -169,7 +170,7 @@ impl Catalog {
     /// Opens a store that is there already.
     pub fn open(store: Box<dyn Store>) -> Result<Self> {
         let location = store.location();
-        let document = store.read(&key(STORE_DOCUMENT)?, 1 << 16).map_err(|error| match error.kind {
+        let document = store.read(&key(STORE_DOCUMENT)?, MAX_DOCUMENT_BYTES).map_err(|error| match error.kind {
             Kind::NotFound => Error::unreachable(format!("there is no lifeboat store in {}", one_line(&location)))
                 .hint("check the path, and that its disk is mounted; 'lifeboat snapshot --store' makes a new store where there is no folder yet"),
             _ => error,
@@ -190,7 +191,12 @@ impl Catalog {
 
     /// True where `store` is a store of snapshots already.
     pub fn is_there(store: &dyn Store) -> Result<bool> {
-        Ok(store.stat(&key(STORE_DOCUMENT)?)?.is_some())
+        // Read and not looked at: where that is refused, a reply with a body says why.
+        match store.read(&key(STORE_DOCUMENT)?, MAX_DOCUMENT_BYTES) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind == Kind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// True for the name of an object at a store's top that is a store's own.
@@ -211,6 +217,12 @@ impl Catalog {
     #[must_use]
     pub fn location(&self) -> String {
         self.store.location()
+    }
+
+    /// True where what is read comes from this machine, and not over a network.
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        self.store.is_near()
     }
 
     /// The sources that the store has snapshots of, by name.
@@ -629,15 +641,21 @@ impl Catalog {
             Err(error) => self.settle(&manifest_key, bytes, error),
         };
         if let Err(error) = written {
-            // Only what certainly no manifest names may go; else prune clears it some day.
-            if matches!(self.store.stat(&manifest_key), Ok(None)) {
-                let _ = self.store.delete(&archive_key);
-            }
-            return Err(context(error));
+            return Err(context(match self.store.stat(&manifest_key) {
+                // Only what certainly no manifest names may go; else prune clears it some day.
+                Ok(None) => {
+                    let _ = self.store.delete(&archive_key);
+                    error
+                }
+                Ok(Some(_)) => error,
+                Err(_) => error.hint("whether it is there could not be found out: 'lifeboat list' will tell"),
+            }));
         }
         match self.store.stat(&archive_key) {
             Ok(Some(meta)) if meta.bytes == summary.bytes => {
-                tell_clock(&meta);
+                if !self.is_near() {
+                    self.tell_clock(&manifest_key);
+                }
                 Ok(())
             }
             Ok(_) => {
@@ -649,6 +667,16 @@ impl Catalog {
                 tracing::warn!("cannot look whether the archive of {id} is still there: {}", error.whole());
                 Ok(())
             }
+        }
+    }
+
+    /// Says it where this machine's clock and the store's are apart: snapshots are named and found by their time.
+    fn tell_clock(&self, just_written: &Key) {
+        let Ok(Some(meta)) = self.store.stat(just_written) else { return };
+        let ahead = Utc::now() - DateTime::<Utc>::from(meta.modified);
+        if ahead.abs() > CLOCK_SLACK {
+            let which = if ahead > chrono::Duration::zero() { "ahead of" } else { "behind" };
+            tracing::warn!("this machine's clock is {} s {which} the store's: set it", ahead.num_seconds().abs());
         }
     }
 
@@ -802,16 +830,6 @@ fn archive_endings() -> impl Iterator<Item = String> {
 
 fn is_archive(ending: &str) -> bool {
     archive_endings().any(|own| own == ending)
-}
-
-/// Says it where this machine's clock and the store's are apart: snapshots are found by their time.
-fn tell_clock(written: &ObjectMeta) {
-    let now: DateTime<Utc> = std::time::SystemTime::now().into();
-    let apart = now - DateTime::<Utc>::from(written.modified);
-    // An upload in parts may count from its beginning.
-    if apart < -CLOCK_SLACK {
-        tracing::warn!("this machine's clock is {} s behind the store's: set it", -apart.num_seconds());
-    }
 }
 
 fn key(text: &str) -> Result<Key> {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use clap::error::ContextKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::archive::{Keys, read_passphrase_file};
 use crate::commands::restore::RestorePlan;
@@ -179,12 +181,16 @@ fn start_log(global: &GlobalArgs) {
         1 => LevelFilter::INFO,
         _ => LevelFilter::DEBUG,
     };
+    // What the libraries beneath have to say is for whoever looks for a fault of theirs.
+    let others = if global.verbose > 1 { LevelFilter::WARN } else { LevelFilter::OFF };
     let log = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(false)
         .with_target(false)
         .with_max_level(level)
-        .without_time();
+        .without_time()
+        .finish()
+        .with(Targets::new().with_default(others).with_target(env!("CARGO_CRATE_NAME"), level));
     // A second start (in tests of the library) keeps the first.
     let _ = log.try_init();
 }

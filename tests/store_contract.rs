@@ -154,7 +154,8 @@ mod contract {
         assert_eq!(store.stat(&key("app/large")).unwrap().unwrap().bytes, bytes.len() as u64);
         let object = store.open(&key("app/large")).unwrap();
         // Around the ends of an upload's parts, too.
-        for (offset, length) in [(0, bytes.len()), ((8 << 20) - 3, 7), ((16 << 20) - 1, 5 << 20), (bytes.len() - 1, 1)] {
+        for (offset, length) in [(0, bytes.len()), ((8 << 20) - 3, 7), ((16 << 20) - 1, 5 << 20), (bytes.len() - 1, 1)]
+        {
             let mut buffer = vec![0; length];
             object.read_at(offset as u64, &mut buffer).unwrap();
             assert!(buffer == bytes[offset..][..length], "{offset}+{length}");

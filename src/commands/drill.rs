@@ -53,7 +53,15 @@ pub fn run(args: &DrillArgs, context: &Context) -> Result<VerifyReport> {
         let fetched = opened.fetch_image(scratch.path("drill.db"), context)?;
         image::check(fetched.image.path(), &opened.manifest).map(drop)
     };
-    let problems = match restore() {
+    let restored = match restore() {
+        // Damage is recorded for good: what was only damaged on its way from far away is none.
+        Err(error) if error.kind == Kind::Problem && !catalog.is_near() => {
+            tracing::warn!("restoring {} once more: {}", listed.id, error.whole());
+            restore()
+        }
+        restored => restored,
+    };
+    let problems = match restored {
         Ok(()) => Vec::new(),
         Err(error) if error.kind == Kind::Problem => vec![Problem::of("damage", &error)],
         Err(error) => return Err(error.context(format!("cannot drill {}", listed.id))),

@@ -99,7 +99,7 @@ pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
     let mut snapshots = Vec::new();
     for listed in &listed {
         let clock = Instant::now();
-        let problems = match problems(&catalog, listed, args.quick, context) {
+        let problems = match confirmed_problems(&catalog, listed, args.quick, context) {
             // Pruned while the others were read.
             Err(error) if error.kind == Kind::NotFound && args.all => continue,
             // One that cannot be read must not hide what is found of the others.
@@ -173,6 +173,20 @@ pub(super) fn keep_proof(
     if let Err(error) = catalog.record_proof(&proof) {
         tracing::warn!("the outcome for {} could not be kept in the store: {}", listed.id, error.whole());
     }
+}
+
+/// The same as [`problems`], looked for twice where the bytes come from far away: damage is recorded for good, and what was
+/// only damaged on its way is none.
+fn confirmed_problems(catalog: &Catalog, listed: &Listed, quick: bool, context: &Context) -> Result<Vec<Problem>> {
+    let found = problems(catalog, listed, quick, context)?;
+    if found.is_empty() || catalog.is_near() {
+        return Ok(found);
+    }
+    let again = problems(catalog, listed, quick, context)?;
+    if again.is_empty() {
+        tracing::warn!("{} came damaged once, and whole when it was read again: {}", listed.id, found[0].message);
+    }
+    Ok(again)
 }
 
 /// Everything that is wrong with a snapshot; an error where it cannot be told.

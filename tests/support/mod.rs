@@ -5,6 +5,7 @@ pub mod compare;
 pub mod postgres;
 pub mod proxy;
 pub mod s3;
+pub mod s3_proxy;
 pub mod samples;
 
 use std::collections::BTreeMap;

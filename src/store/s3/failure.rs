@@ -13,6 +13,8 @@ use crate::error::{Error, Kind, one_line};
 pub(super) enum Answer {
     /// There is no such object, or no such upload.
     Absent,
+    /// The object has no bytes, and so no range of them.
+    Empty,
     /// The object is there already, where it must not be.
     AlreadyThere,
     /// Another request for the same object is under way.
@@ -31,6 +33,7 @@ pub(super) fn answer<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>)
         ("NoSuchKey" | "NotFound" | "NoSuchUpload", _) => Answer::Absent,
         // A reply to HEAD has no body, and so no code.
         ("", 404) => Answer::Absent,
+        ("InvalidRange", _) | (_, 416) => Answer::Empty,
         ("PreconditionFailed", _) | (_, 412) => Answer::AlreadyThere,
         ("ConditionalRequestConflict" | "OperationAborted", _) => Answer::Conflict,
         ("NotImplemented" | "MethodNotAllowed", _) | (_, 405 | 501) => Answer::Unknown,

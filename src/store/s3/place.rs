@@ -63,15 +63,19 @@ impl Place {
     pub(super) async fn get(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
         let message = || format!("cannot read {key} in {}", self.name());
         self.until_whole(message, self.bridge.patience(0), async || {
-            let reply = match self.client().get_object().bucket(self.bucket()).key(self.path(key)).send().await {
+            let request = self.client().get_object().bucket(self.bucket()).key(self.path(key));
+            // A range's reply says how long the object is beside how long the reply is.
+            let reply = match request.range(format!("bytes=0-{max_bytes}")).send().await {
                 Ok(reply) => reply,
                 Err(error) if answer(&error) == Answer::Absent => {
                     return Err(Error::not_found(format!("there is no {key} in {}", self.name())));
                 }
+                Err(error) if answer(&error) == Answer::Empty => return Ok(Ok(Vec::new())),
                 Err(error) => return Err(told(error, message())),
             };
-            let bytes = reply.content_length().and_then(|bytes| u64::try_from(bytes).ok());
-            let bytes = bytes.ok_or_else(|| Error::failed(message()).because("the service does not say its length"))?;
+            let total = reply.content_range().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
+            let total = total.or(reply.content_length().and_then(|bytes| u64::try_from(bytes).ok()));
+            let bytes = total.ok_or_else(|| Error::failed(message()).because("the service does not say its length"))?;
             if bytes > max_bytes {
                 return Err(Error::problem(format!("{key} has {bytes} bytes, more than the {max_bytes} it may have")));
             }

@@ -1,0 +1,15 @@
+//! A service that breaks: whatever it does, an upload retries within bounds or fails with one clear line, nothing half is
+//! ever listed, and a restore is whole or not at all.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bench;
+mod bytes;
+mod clock;
+mod download;
+mod ends;
+mod prune;
+mod together;
+mod upload;

@@ -1,0 +1,67 @@
+//! Deletes that are refused, in batches and alone.
+
+use crate::bench::{Bench, require_clear_failure};
+use crate::support::s3_proxy::{Action, Rule, Verb};
+
+fn answer(status: u16, code: &'static str) -> Action {
+    Action::Answer { status, code, retry_after: None }
+}
+
+fn with_three() -> Bench {
+    let bench = Bench::new();
+    for _ in 0..3 {
+        bench.direct(&["snapshot", "first.db", "--name", "app"]).code(0);
+    }
+    bench
+}
+
+const PRUNE: &[&str] = &["prune", "--source", "app", "--keep-last", "1", "--yes"];
+
+#[test]
+fn service_without_batch_deletes_is_pruned_one_by_one() {
+    for refusal in [answer(501, "NotImplemented"), answer(400, "MalformedXML"), answer(403, "AccessDenied")] {
+        let bench = with_three();
+        bench.proxy.add(Rule::on(Verb::DeleteMany, refusal).forever());
+        bench.run(PRUNE).code(0);
+        assert_eq!(bench.ids().len(), 1);
+        assert_eq!(bench.proxy.count(Verb::Delete), 4, "two manifests, two archives");
+        let own = bench.objects().into_iter().filter(|key| key.starts_with("app/")).count();
+        assert_eq!(own, 2, "one archive and its manifest");
+    }
+}
+
+#[test]
+fn denied_deletes_are_told_and_leave_whole_snapshots() {
+    let bench = with_three();
+    for verb in [Verb::DeleteMany, Verb::Delete] {
+        bench.proxy.add(Rule::on(verb, answer(403, "AccessDenied")).forever());
+    }
+    let run = bench.run(PRUNE);
+    require_clear_failure(&run, &[5], &bench.server);
+    assert!(run.stderr().contains("cannot delete"), "{}", run.story());
+    assert_eq!(bench.ids().len(), 3);
+    bench.direct(&["verify", "--all"]).code(0);
+}
+
+#[test]
+fn prune_that_breaks_between_manifests_and_archives_shows_nothing_half() {
+    let bench = with_three();
+    bench.proxy.add(Rule::on(Verb::DeleteMany, answer(500, "InternalError")).skip(1).forever());
+    bench.proxy.add(Rule::on(Verb::Delete, answer(500, "InternalError")).forever());
+    let run = bench.run(PRUNE);
+    require_clear_failure(&run, &[5], &bench.server);
+    assert_eq!(bench.ids().len(), 1);
+    bench.direct(&["verify", "--all"]).code(0);
+}
+
+#[test]
+fn prune_survives_what_breaks_once() {
+    let bench = with_three();
+    for verb in [Verb::DeleteMany, Verb::List, Verb::ListUploads, Verb::Get] {
+        bench.proxy.add(Rule::on(verb, answer(503, "SlowDown")));
+        bench.proxy.add(Rule::on(verb, Action::CutAtOnce));
+    }
+    bench.proxy.add(Rule::on(Verb::DeleteMany, Action::LoseReply));
+    bench.run(PRUNE).code(0);
+    assert_eq!(bench.ids().len(), 1);
+}
