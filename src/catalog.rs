@@ -363,7 +363,8 @@ impl Catalog {
         })?;
         let manifest =
             Manifest::from_json(&bytes).map_err(|error| error.context(format!("the snapshot {id} is damaged")))?;
-        let own_archive = manifest.archive.strip_prefix(&id.to_string()).is_some_and(is_archive);
+        let ending = manifest.archive.strip_prefix(&id.to_string()).filter(|ending| is_archive(ending));
+        let own_archive = ending.is_some_and(|ending| ending.ends_with(SEALED_ENDING) == manifest.encrypted);
         let same_time = manifest.created_at.timestamp() == id.time().timestamp();
         if &manifest.id != id || &manifest.source != id.source() || !own_archive || !same_time {
             return Err(Error::problem(format!("the snapshot {id} is damaged: its manifest is of another snapshot")));

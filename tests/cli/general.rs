@@ -347,7 +347,7 @@ fn an_empty_store_has_nothing_to_verify_or_restore() {
 #[test]
 fn stores_and_sources_of_other_kinds_are_refused_by_name() {
     let (sandbox, _) = sandbox_with_a_snapshot();
-    refused_by_the_parser(&sandbox, &["list", "--store", "s3://bucket/prefix"]).says("s3://");
+    refused_by_the_parser(&sandbox, &["list", "--store", "gs://bucket/prefix"]).says("gs://");
     refused(&sandbox, &["snapshot", "postgres://user:secret@host.invalid/db", "--store", "backups"], 5)
         .says("postgres://user@host.invalid");
     refused(&sandbox, &["snapshot", "postgre://user:secret@host/db", "--store", "backups"], 2).says("postgre://");

@@ -17,7 +17,7 @@ fn wrong_clock_is_told_and_nothing_half_is_left() {
         let run = bench.sandbox.finish(command);
         // The service refuses a signature of another hour, once; the client then takes the service's word for the time.
         assert_eq!(run.exit(), 0, "{}", run.story());
-        let is_told = run.stderr().contains(&format!("clock is")) && run.stderr().contains(words);
+        let is_told = run.stderr().contains("clock is") && run.stderr().contains(words);
         assert!(is_told, "{}", run.story());
         assert_eq!(bench.ids().len(), 1);
         bench.direct(&["verify", "--all"]).code(0);

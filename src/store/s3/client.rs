@@ -29,6 +29,8 @@ use super::settings::{Checksums, S3Settings};
 use crate::error::{Error, Result};
 use crate::interrupt;
 
+/// Where the environment names a service that is not AWS.
+const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
 /// How often a wait for the service looks whether a signal asked to stop.
 const TICK: Duration = Duration::from_millis(100);
 /// Threads that sign, hash and encrypt what goes over the wire; waiting needs none.
@@ -140,10 +142,11 @@ async fn client(settings: &S3Settings) -> Client {
         }
         environment = environment.credentials_provider(credentials.build());
     }
-    environment = match (&settings.region, &settings.endpoint) {
-        (Some(region), _) => environment.region(Region::new(region.clone())),
+    let is_aws = settings.endpoint.is_none() && ENDPOINTS.iter().all(|name| std::env::var_os(name).is_none());
+    environment = match &settings.region {
+        Some(region) => environment.region(Region::new(region.clone())),
         // A service that is not AWS mostly does not care, and the machine need not be asked whether it is one of AWS's.
-        (None, Some(_)) => {
+        None if !is_aws => {
             let mut profile = ProfileFileRegionProvider::builder();
             if let Some(name) = &settings.profile {
                 profile = profile.profile_name(name);
@@ -151,7 +154,7 @@ async fn client(settings: &S3Settings) -> Client {
             let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
             environment.region(chain.or_else(profile.build()).or_else(Region::new("us-east-1")))
         }
-        (None, None) => environment,
+        None => environment,
     };
     let environment = environment.load().await;
     let (request, response) = match settings.checksums {
