@@ -43,7 +43,7 @@ impl FromStr for Recipient {
     /// Reads `age1...`; a secret key given in its place is refused and not repeated.
     fn from_str(text: &str) -> Result<Self> {
         let text = text.trim();
-        if is_secret(text) {
+        if holds_secret(text) {
             return Err(Error::usage("this is a secret key; to encrypt, give the public one, which starts with age1")
                 .hint("'lifeboat keygen --public FILE' prints the public key of a file of identities"));
         }
@@ -219,7 +219,7 @@ pub fn read_passphrase_file(path: &Path) -> Result<Secret> {
 
 /// Reads a small file that holds a secret.
 fn read_secret_file(path: &Path, what: &str) -> Result<Secret> {
-    if is_secret(&path.to_string_lossy()) {
+    if holds_secret(&path.to_string_lossy()) {
         return Err(Error::usage(format!("a secret key is given where the name of the {what} file belongs"))
             .hint("write it to a file that only you can read, and name that; others see a command's arguments"));
     }
@@ -258,9 +258,18 @@ fn is_encrypted(line: &str) -> bool {
     line.starts_with(ENCRYPTED) || line.starts_with("-----BEGIN AGE ENCRYPTED FILE")
 }
 
-/// Whether a text is meant as a secret key, of whatever sort.
+/// How secret keys begin, of whatever sort.
+const SECRET: [&str; 2] = ["AGE-SECRET-KEY-", "AGE-PLUGIN-"];
+
+/// Whether a text is meant as a secret key.
 fn is_secret(text: &str) -> bool {
-    ["AGE-SECRET-KEY-", "AGE-PLUGIN-"].iter().any(|prefix| begins(text, prefix))
+    SECRET.iter().any(|prefix| begins(text, prefix))
+}
+
+/// Whether there is a secret key in a text, perhaps in quotes or behind a name.
+fn holds_secret(text: &str) -> bool {
+    let text = text.to_ascii_uppercase();
+    SECRET.iter().any(|prefix| text.contains(prefix))
 }
 
 /// Whether a text begins with this, in whatever case: keys are written in either.
