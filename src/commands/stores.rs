@@ -61,7 +61,10 @@ pub(super) fn open_or_create(store: &StoreUrl) -> Result<Catalog> {
 
 /// The store's folder, absolute: the commands that are printed work from anywhere.
 fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|error| Error::unreachable(format!("cannot find {}", shown(path))).because(error))
+    let absolute = std::path::absolute(path)
+        .map_err(|error| Error::unreachable(format!("cannot find {}", shown(path))).because(error))?;
+    // Without a slash at its end: one store has one name.
+    Ok(absolute.components().collect())
 }
 
 fn open_or_create_folder(path: &Path) -> Result<Catalog> {
