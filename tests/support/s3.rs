@@ -114,7 +114,7 @@ pub fn forget_aws(command: &mut Command) {
             command.env_remove(name);
         }
     }
-    // Nothing of the home folder, and no metadata service of a cloud.
-    command.env("AWS_CONFIG_FILE", "/nonexistent").env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent");
+    // Nothing of the home folder (of files that are not there the SDK warns), and no metadata service of a cloud.
+    command.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
     command.env("AWS_EC2_METADATA_DISABLED", "true");
 }

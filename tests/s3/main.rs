@@ -1,0 +1,20 @@
+//! What people see of stores in S3, encryption, `copy`, `doctor` and several stores, through the program itself, on every S3
+//! server: one file for each theme.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "../support/s3_proxy/mod.rs"]
+mod s3_proxy;
+#[path = "../support/mod.rs"]
+mod support;
+
+#[macro_use]
+mod helpers;
+
+mod copy;
+mod doctor;
+mod done_when;
+mod encryption;
+mod listing;
+mod settings;
+mod several_stores;
