@@ -93,13 +93,14 @@ impl Report for CopyReport {
 
 /// Runs the command; of several snapshots each is tried, whatever becomes of the others.
 pub fn run(args: &CopyArgs, context: &Context) -> Result<CopyReport> {
-    let from = match &args.from {
-        Some(from) => stores::open(from)?,
+    let from_url = match &args.from {
+        Some(from) => from,
         None if context.stores.is_empty() => {
             return Err(Error::usage("the store to copy from is not said").hint("name it with --from"));
         }
-        None => context.open_catalog()?,
+        None => context.store()?,
     };
+    let from = stores::open(from_url)?;
     let listed = if args.all {
         from.list_all(args.narrow.source.as_ref())?
     } else {
@@ -111,7 +112,7 @@ pub fn run(args: &CopyArgs, context: &Context) -> Result<CopyReport> {
     }
     let to =
         if args.create { stores::open_or_create(&args.to)? } else { stores::open(&args.to).map_err(hint_create)? };
-    if from.location() == to.location() {
+    if stores::are_one(from_url, &args.to) {
         return Err(Error::usage("the two stores are one").hint("name another one with --to"));
     }
     let mut report = CopyReport { snapshots: Vec::new(), failures: Vec::new(), store: to.location() };

@@ -10,7 +10,7 @@ use crate::store::{LocalStore, Names, S3Store, Store, StoreUrl};
 
 impl Context {
     /// The one store that the command line names.
-    fn store(&self) -> Result<&StoreUrl> {
+    pub(super) fn store(&self) -> Result<&StoreUrl> {
         match self.stores.as_slice() {
             [] => Err(Error::usage("no store is named").hint("name one with --store, a folder or s3://bucket/prefix")),
             [store] => Ok(store),
@@ -52,10 +52,28 @@ pub(super) fn open_or_create(store: &StoreUrl) -> Result<Catalog> {
             // Others may be making this store, or looking at what its service can do.
             let foreign = found.folders.iter().map(String::as_str).chain(objects).find(|name| !Catalog::is_own(name));
             if let Some(name) = foreign {
-                return Err(not_empty(&store.location(), name));
+                // Somebody may have made it, and used it, between the two looks.
+                return match Catalog::is_there(&store)? {
+                    true => Catalog::open(Box::new(store)),
+                    false => Err(not_empty(&store.location(), name)),
+                };
             }
             announce(Catalog::create(Box::new(store))?)
         }
+    }
+}
+
+/// True where two names mean one place, by whatever way and settings.
+pub(super) fn are_one(one: &StoreUrl, other: &StoreUrl) -> bool {
+    match (one, other) {
+        (StoreUrl::S3(one), StoreUrl::S3(other)) => {
+            (&one.endpoint, &one.bucket, &one.prefix) == (&other.endpoint, &other.bucket, &other.prefix)
+        }
+        (StoreUrl::Folder(one), StoreUrl::Folder(other)) => {
+            let real = |path: &Path| path.canonicalize().ok().or_else(|| absolute(path).ok());
+            real(one) == real(other)
+        }
+        _ => false,
     }
 }
 
@@ -83,6 +101,9 @@ fn open_or_create_folder(path: &Path) -> Result<Catalog> {
             entry.file_name() != "lost+found" && !entry.file_name().to_string_lossy().starts_with(".upload-")
         });
     if let Some(entry) = foreign {
+        if path.join("lifeboat.json").exists() {
+            return Catalog::open(Box::new(store));
+        }
         return Err(not_empty(&path.display().to_string(), &entry.file_name().to_string_lossy()));
     }
     announce(Catalog::create(Box::new(store))?)

@@ -233,10 +233,12 @@ fn open_stores(context: &Context, report: &mut SnapshotReport) -> Result<Vec<Cat
         return Err(Error::usage("no store is named").hint("name one with --store, a folder or s3://bucket/prefix"));
     }
     let mut catalogs: Vec<Catalog> = Vec::new();
-    for store in &context.stores {
+    for (number, store) in context.stores.iter().enumerate() {
+        // Named twice: that is one copy, not two.
+        if context.stores[..number].iter().any(|other| stores::are_one(other, store)) {
+            continue;
+        }
         match stores::open_or_create(store) {
-            // Named twice.
-            Ok(catalog) if catalogs.iter().any(|other| other.location() == catalog.location()) => {}
             Ok(catalog) => catalogs.push(catalog),
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
             Err(error) => report.failures.push(error),
