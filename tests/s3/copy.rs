@@ -5,6 +5,7 @@ use std::fs;
 use rustix::process::Signal;
 
 use crate::helpers::{Bucket, Place, archive_in, big, files, one_error, sql, text, wait_until};
+use crate::s3_proxy::{Action, Rule, S3Proxy, Verb};
 use crate::support::proxy::{Proxy, Trouble};
 use crate::support::s3::{forget_aws, s3_servers};
 use crate::support::{content, sample};
@@ -15,6 +16,7 @@ on_every_server! {
     what_is_damaged_is_not_copied
     a_source_from_elsewhere_and_an_absent_store_are_refused
     a_copy_that_is_killed_leaves_nothing_listed
+    a_copy_that_is_killed_before_its_manifest_leaves_nothing_listed
     a_copy_that_is_interrupted_clears_up
 }
 
@@ -32,7 +34,7 @@ fn snapshots_go_from_a_folder_to_s3_and_back(place: &Place) {
         .ok(&["copy", "--source", "app", "--from", "a", "--to", &place.store, "--create"])
         .says("made a new store");
     assert!(run.stdout().contains("copied and read back"), "{}", run.story());
-    assert_eq!(place.ids(&place.store), [second.clone()]);
+    assert_eq!(place.ids(&place.store), std::slice::from_ref(&second));
     // Again: it is there, and all stays as it is.
     let before = place.objects();
     let again = place.json(&["copy", &second, "--store", "a", "--to", &place.store]);
@@ -122,7 +124,7 @@ fn what_is_damaged_is_not_copied(place: &Place) {
     let document = run.json();
     assert_eq!(document["snapshots"].as_array().unwrap().len(), 1, "{document:#}");
     assert_eq!(document["problems"].as_array().unwrap().len(), 3, "{document:#}");
-    assert_eq!(place.ids(&place.store), [good.clone()]);
+    assert_eq!(place.ids(&place.store), std::slice::from_ref(&good));
     // The archive is missing at the target: 'was there' would be a lie.
     let key = place.objects().into_iter().find(|key| key.contains(".tar.gz")).unwrap();
     let bucket = Bucket::of(&place.server, &place.server.bucket);
@@ -174,6 +176,26 @@ fn a_copy_that_is_killed_leaves_nothing_listed(place: &Place) {
     // What it left behind is in nobody's way.
     place.ok(&["copy", &id, "--from", "a", "--to", &place.store]);
     assert_eq!(place.ids(&place.store), [id]);
+    place.ok(&["verify", "--store", &place.store]);
+}
+
+fn a_copy_that_is_killed_before_its_manifest_leaves_nothing_listed(place: &Place) {
+    sample(place.at("app.db"), 20, "delete");
+    let id = place.snapshot("app.db", "a", &[]);
+    let proxy = S3Proxy::start(place.server.port);
+    proxy.add(Rule::on(Verb::Put, Action::StallRequest).key(&format!("{id}.json")).forever());
+    let to = place.store_by(proxy.port);
+    let running = place.sandbox.start_command(place.command(&["copy", &id, "--from", "a", "--to", &to, "--create"]));
+    wait_until("the manifest is sent", || {
+        proxy.requests().iter().any(|seen| seen.verb == Verb::Put && seen.path.ends_with(&format!("{id}.json")))
+    });
+    running.signal(Signal::KILL);
+    assert_eq!(running.finish().exit(), 128 + 9);
+    assert!(place.ids(&place.store).is_empty());
+    assert_eq!(place.objects(), [format!("app/{id}.tar.gz"), "lifeboat.json".to_owned()]);
+    // Again: the archive is there, whole, and is taken as it is.
+    place.ok(&["copy", &id, "--from", "a", "--to", &place.store]);
+    assert_eq!(place.ids(&place.store), std::slice::from_ref(&id));
     place.ok(&["verify", "--store", &place.store]);
 }
 

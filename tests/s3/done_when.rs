@@ -79,7 +79,7 @@ fn whole_way_of_sqlite(place: &Place, sealing: &[&str], keys: &[&str]) {
     assert_eq!(snapshot["sha256"], lifeboat::digest::Sha256::of(&stored).to_string());
 
     let listed = json(&["list"]);
-    assert_eq!(names(&listed, "snapshots", "id"), [id.clone()]);
+    assert_eq!(names(&listed, "snapshots", "id"), std::slice::from_ref(&id));
     assert_eq!((&listed["snapshots"][0]["proof"], &listed["snapshots"][0]["rows"]), (&"none".into(), &843.into()));
     let shown = json(&["show", "latest", "--tag", "first"]);
     assert_eq!(shown["id"], id.as_str());
@@ -153,7 +153,7 @@ fn whole_way_of_sqlite(place: &Place, sealing: &[&str], keys: &[&str]) {
     let done = json(&["prune", "--keep-last", "1", "--keep-others", "0s", "--yes"]);
     assert!(names(&done, "delete", "id").contains(&id), "{done:#}");
     assert!(done["freed_bytes"].as_u64().unwrap() >= stored.len() as u64);
-    assert_eq!(place.ids(&store), [second.clone()]);
+    assert_eq!(place.ids(&store), std::slice::from_ref(&second));
     let left = place.objects();
     assert!(left.iter().all(|key| key.contains(&second) || key == "lifeboat.json"), "{left:?}");
     let run = on(&["restore", &id, "--to", "gone.db"]);

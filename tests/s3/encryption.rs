@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::helpers::{Place, archive_in, files, one_error, sql, text, with};
+use crate::helpers::{Place, archive_in, big, files, one_error, sql, text, with};
 use crate::support::postgres::server;
 use crate::support::{Run, content, copy_folder, sample};
 
@@ -92,8 +92,12 @@ fn nothing_outside_the_ciphertext_names_a_table(place: &Place) {
         }
     }
 
-    // Nor what a test with the key leaves that finds damage.
-    for id in [&first, &second] {
+    // Nor what a test with the key leaves that finds damage, also where it lies in a block of rows.
+    database.psql("INSERT INTO \"Zebracrossing x\" SELECT md5(g::text), g FROM generate_series(1, 20000) AS g");
+    big(place.at("app.db"), 1);
+    let third = place.snapshot(&url, &place.store, &with(&["--name", "pg"], &sealing));
+    let fourth = place.snapshot("app.db", &place.store, &sealing);
+    for id in [&first, &second, &third, &fourth] {
         place.json(&["copy", id, "--from", &place.store, "--to", "folder", "--create"]);
         let archive = place.sandbox.path("folder").join(id.rsplitn(3, '-').last().unwrap());
         let archive = archive.join(format!("{id}.tar.gz.age"));
@@ -106,7 +110,7 @@ fn nothing_outside_the_ciphertext_names_a_table(place: &Place) {
         }
     }
     let left = files(&place.sandbox.path("folder"));
-    assert_eq!(left.iter().filter(|(name, _)| name.contains(".proof-")).count(), 4);
+    assert_eq!(left.iter().filter(|(name, _)| name.contains(".proof-")).count(), 8);
     left.iter().for_each(|(name, bytes)| names_nothing(name, bytes));
 }
 

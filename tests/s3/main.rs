@@ -11,6 +11,7 @@ mod support;
 #[macro_use]
 mod helpers;
 
+mod at_once;
 mod copy;
 mod doctor;
 mod done_when;

@@ -3,7 +3,8 @@
 use std::fs;
 use std::net::TcpListener;
 
-use crate::helpers::{Place, files, id_of, one_error, sql, text, with};
+use crate::helpers::{Bucket, Place, big, files, id_of, one_error, sql, text, with};
+use crate::s3_proxy::{Action, Rule, S3Proxy, Verb};
 use crate::support::{content, sample};
 
 on_every_server! {
@@ -11,6 +12,7 @@ on_every_server! {
     a_store_that_cannot_be_used_keeps_the_others_from_nothing
     no_store_at_all_is_a_failure_of_its_own
     another_origin_in_one_store_refuses_all
+    a_store_that_fails_on_the_way_has_nothing_and_the_others_all
     only_snapshot_takes_several
 }
 
@@ -120,23 +122,59 @@ fn no_store_at_all_is_a_failure_of_its_own(place: &Place) {
     assert_eq!(document["snapshots"], serde_json::json!([]), "{document:#}");
     assert_eq!(document["problems"].as_array().unwrap().len(), 2, "{document:#}");
     assert_eq!(document["error"]["kind"], "unreachable");
-    // One that is named twice is one.
-    let twice = format!("{}&path_style=true", place.store);
-    let taken = place.json(&[
-        "snapshot",
-        "app.db",
-        "--store",
-        &place.store,
-        "--store",
-        &twice,
-        "--store",
-        "f",
-        "--store",
-        "./f/",
-    ]);
-    assert_eq!(taken["snapshots"][0]["stores"].as_array().unwrap().len(), 2, "{taken:#}");
+    // One that is named twice is one: nobody is to think that there are two copies.
+    std::os::unix::fs::symlink("f", place.at("link")).unwrap();
+    let (twice, thrice) = (format!("{}&path_style=true", place.store), format!("{}&retries=3", place.store));
+    let stores = [place.store.as_str(), &twice, &thrice, "f", "./f/", &place.at("f"), "link"];
+    let stores: Vec<&str> = stores.iter().flat_map(|store| ["--store", store]).collect();
+    let run = place.ok(&[&["snapshot", "app.db", "--json"], &stores[..]].concat());
+    assert_eq!(
+        run.json()["snapshots"][0]["stores"],
+        serde_json::json!([place.store, place.at("f")]),
+        "{}",
+        run.story()
+    );
+    assert!(!run.stderr().contains("lost"), "{}", run.story());
     assert_eq!(place.ids(&place.store).len(), 1);
     assert_eq!(place.ids("f").len(), 1);
+}
+
+fn a_store_that_fails_on_the_way_has_nothing_and_the_others_all(place: &Place) {
+    big(place.at("big.db"), 20);
+    let trouble = |status| Action::Answer { status, code: "SlowDown", retry_after: None };
+    for (what, rule, code) in [
+        ("no part gets through", Rule::on(Verb::UploadPart, Action::CutAtOnce).forever(), 5),
+        ("the second part does not", Rule::on(Verb::UploadPart, trouble(503)).skip(1).forever(), 5),
+        ("it cannot be put together", Rule::on(Verb::CompleteUpload, trouble(500)).forever(), 5),
+        ("nothing answers any more", Rule::on(Verb::UploadPart, Action::StallRequest).forever(), 5),
+        ("the manifest does not arrive", Rule::on(Verb::Put, trouble(500)).key("/big/").forever(), 5),
+    ] {
+        let failing = Place::new(&place.server.name);
+        failing.put("lifeboat.json", b"{\"lifeboat_store\":1}");
+        let proxy = S3Proxy::start(place.server.port);
+        proxy.add(rule);
+        let bad = format!("{}&retries=1&timeout=1s", failing.store_by(proxy.port));
+        let folder = format!("folder-{}", what.replace(' ', "-"));
+        let arguments =
+            ["snapshot", "big.db", "--compression", "gzip:1", "--store", &bad, "--store", &folder, "--json"];
+        let run = place.run(&arguments);
+        assert_eq!(run.exit(), code, "{what}\n{}", run.story());
+        let document = run.json();
+        assert_eq!(
+            document["snapshots"][0]["stores"],
+            serde_json::json!([place.at(&folder)]),
+            "{what}\n{}",
+            run.story()
+        );
+        let problem = text(&document["problems"][0]["message"]);
+        assert!(problem.contains(&id_of(&document)) && problem.contains("not in every store"), "{problem}");
+        assert_eq!(place.json(&["verify", "--store", &folder])["ok"], true);
+        // Where it failed there is nothing: not listed, not stored, not half sent.
+        assert!(failing.ids(&failing.store).is_empty(), "{what}");
+        assert_eq!(failing.objects(), ["lifeboat.json"], "{what}\n{}", run.story());
+        let bucket = Bucket::of(&failing.server, &failing.server.bucket);
+        assert_eq!(bucket.uploads(&failing.prefix()), 0, "{what}\n{}", run.story());
+    }
 }
 
 fn another_origin_in_one_store_refuses_all(place: &Place) {
