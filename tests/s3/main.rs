@@ -19,3 +19,4 @@ mod encryption;
 mod listing;
 mod settings;
 mod several_stores;
+mod traffic;
