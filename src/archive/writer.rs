@@ -134,6 +134,12 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
         self.finish_entry()
     }
 
+    /// Ends the block here, so that what follows can be read without what came before. Between entries only.
+    pub fn cut(&mut self) -> Result<()> {
+        assert!(self.open.is_none(), "between entries");
+        self.flush_block()
+    }
+
     /// Ends the tar stream, writes index and footer, and gives the writer back, flushed but not published.
     pub fn finish(mut self) -> Result<(W, ArchiveSummary)> {
         assert!(self.open.is_none(), "the last entry was finished");

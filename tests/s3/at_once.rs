@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::helpers::{Place, id_of, wait_until};
-use crate::s3_proxy::{Action, Rule, S3Proxy, Verb};
+use crate::support::s3_proxy::{Action, Rule, S3Proxy, Verb};
 use crate::support::{Running, sample};
 
 on_every_server! {

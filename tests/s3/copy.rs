@@ -5,9 +5,9 @@ use std::fs;
 use rustix::process::Signal;
 
 use crate::helpers::{Bucket, Place, archive_in, big, files, one_error, sql, text, wait_until};
-use crate::s3_proxy::{Action, Rule, S3Proxy, Verb};
 use crate::support::proxy::{Proxy, Trouble};
 use crate::support::s3::{forget_aws, s3_servers};
+use crate::support::s3_proxy::{Action, Rule, S3Proxy, Verb};
 use crate::support::{content, sample};
 
 on_every_server! {

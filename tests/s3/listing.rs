@@ -9,7 +9,7 @@ use lifeboat::id::SnapshotId;
 use serde_json::{Value, json};
 
 use crate::helpers::{Bucket, Place, id_of, one_error, text, wait};
-use crate::s3_proxy::{Action, Rule, S3Proxy, Verb};
+use crate::support::s3_proxy::{Action, Rule, S3Proxy, Verb};
 use crate::support::{Run, sample};
 
 on_every_server! {

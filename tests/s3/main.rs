@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[allow(dead_code, unreachable_pub)]
-#[path = "../support/s3_proxy/mod.rs"]
-mod s3_proxy;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -7,8 +7,8 @@ use std::time::Instant;
 use aws_sdk_s3::types::{ObjectLockMode, ObjectLockRetentionMode};
 
 use crate::helpers::{Bucket, Place, big, nobody, one_error, wait};
-use crate::s3_proxy::{S3Proxy, Verb};
 use crate::support::s3::fresh_prefix;
+use crate::support::s3_proxy::{S3Proxy, Verb};
 use crate::support::{Run, content, sample};
 
 on_every_server! {

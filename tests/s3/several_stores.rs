@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 
 use crate::helpers::{Bucket, Place, big, files, id_of, one_error, sql, text, with};
-use crate::s3_proxy::{Action, Rule, S3Proxy, Verb};
+use crate::support::s3_proxy::{Action, Rule, S3Proxy, Verb};
 use crate::support::{content, sample};
 
 on_every_server! {

@@ -1,9 +1,9 @@
 //! How much goes over the wire: what is read, is read once, and of one table no more than is its own.
 
 use crate::helpers::{Place, archive_in, big, id_of, with};
-use crate::s3_proxy::S3Proxy;
 use crate::support::content;
 use crate::support::postgres::server;
+use crate::support::s3_proxy::S3Proxy;
 
 on_every_server! {
     an_archive_is_fetched_once

@@ -127,6 +127,8 @@ impl<'a> Draft<'a> {
 
     /// Ends the archive and publishes it wherever it could be written; fails where it is in no store.
     pub(super) fn publish(mut self, mut manifest: Manifest) -> Result<Saved> {
+        // The manifest is what is read most often: not in one block with the last of the rows.
+        self.archive.cut()?;
         self.archive.append(MANIFEST_PATH, &manifest.to_json())?;
         let (outlet, summary) = self.archive.finish()?;
         let (fanout, summary) = match outlet {

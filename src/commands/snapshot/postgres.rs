@@ -143,6 +143,8 @@ impl Plan<'_> {
         draft.archive.append(README_PATH, readme.as_bytes())?;
         draft.archive.append(layout::OBJECTS, &objects_json(&snapshot.schema.items))?;
         draft.archive.append(layout::PRE_DATA, render(&snapshot.schema.items, Section::Pre, true).as_bytes())?;
+        // One table is restored from here, and from its own blocks.
+        draft.archive.cut()?;
         let mut script = Script::new(&draft.id.to_string(), &snapshot.database.encoding, layout::PRE_DATA);
         let raw_bytes = self.save_rows(&mut snapshot, &mut draft, &mut script, context)?;
         draft.archive.append(layout::SEQUENCES, sequences::render(&snapshot.sequences).as_bytes())?;
