@@ -26,7 +26,7 @@ use crate::scratch::Scratch;
 use crate::secret::Secret;
 use crate::store::StoreUrl;
 
-/// Snapshots SQLite databases into checksummed, compressed archives, proves them, and restores them.
+/// Snapshots SQLite and PostgreSQL databases into checksummed, compressed archives, proves them, and restores them.
 #[derive(Debug, Parser)]
 #[command(name = "lifeboat", version, max_term_width = 80, arg_required_else_help = true)]
 struct Cli {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Context, NarrowArgs, Problem, Report, fetch};
 use crate::archive::{self, Unsealed};
-use crate::catalog::{Catalog, Listed, Proof, ProofLevel};
+use crate::catalog::{Catalog, Listed, Proof, ProofLevel, SEALED_ENDING};
 use crate::error::{Error, Kind, Result, one_line};
 use crate::manifest::Manifest;
 use crate::text;
@@ -161,6 +161,9 @@ pub(super) fn keep_proof(
     problems: &[Problem],
     context: &Context,
 ) {
+    let is_sealed = listed.archive.as_ref().is_some_and(|archive| archive.key.name().ends_with(SEALED_ENDING));
+    // What is wrong may name a table, and nothing outside an encrypted archive does.
+    let words = |problem: &Problem| if is_sealed { problem.kind.clone() } else { problem.message.clone() };
     let proof = Proof {
         id: listed.id.clone(),
         level,
@@ -168,7 +171,7 @@ pub(super) fn keep_proof(
         host: context.host.clone(),
         seconds,
         restore_seconds,
-        problems: problems.iter().take(10).map(|problem| problem.message.clone()).collect(),
+        problems: problems.iter().take(10).map(words).collect(),
     };
     if let Err(error) = catalog.record_proof(&proof) {
         tracing::warn!("the outcome for {} could not be kept in the store: {}", listed.id, error.whole());

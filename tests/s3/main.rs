@@ -2,7 +2,6 @@
 //! server: one file for each theme.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[allow(dead_code, unreachable_pub)]
 #[path = "../support/mod.rs"]
 mod support;
 
