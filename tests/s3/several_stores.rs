@@ -3,8 +3,11 @@
 use std::fs;
 use std::net::TcpListener;
 
-use crate::helpers::{Bucket, Place, big, files, id_of, one_error, sql, text, with};
+use rustix::process::Signal;
+
+use crate::helpers::{Bucket, Place, big, files, id_of, one_error, sql, text, wait_until, with};
 use crate::support::s3_proxy::{Action, Rule, S3Proxy, Verb};
+use crate::support::proxy::{Proxy, Trouble};
 use crate::support::{content, sample};
 
 on_every_server! {
@@ -13,6 +16,8 @@ on_every_server! {
     no_store_at_all_is_a_failure_of_its_own
     another_origin_in_one_store_refuses_all
     a_store_that_fails_on_the_way_has_nothing_and_the_others_all
+    one_that_is_stopped_is_in_no_store
+    one_that_is_stopped_after_the_first_store_says_who_has_it
     only_snapshot_takes_several
 }
 
@@ -197,6 +202,62 @@ fn another_origin_in_one_store_refuses_all(place: &Place) {
     let run = place.run(&["snapshot", "app.db", "--store", &other, "--store", "folder"]).code(3).says("--allow-empty");
     assert!(run.stderr().contains(&good), "{}", run.story());
     assert!(place.ids(&other).is_empty());
+}
+
+fn one_that_is_stopped_is_in_no_store(place: &Place) {
+    big(place.at("big.db"), 36);
+    let (_, public) = place.age_key("key.txt");
+    for (signal, exit) in [(Signal::TERM, 130), (Signal::KILL, 128 + 9)] {
+        // Room for lifeboat.json and a part; then what is sent of the archive stands still, and soon so does its making.
+        let proxy = Proxy::start(place.server.port, Trouble::Stall(7 << 20));
+        let store = format!("{}&part_size=5MiB", place.store_by(proxy.port));
+        let folder = format!("folder-{exit}");
+        let arguments = ["snapshot", "big.db", "--compression", "zstd:1", "--store", &folder, "--store", &store];
+        let command = place.command(&[&arguments[..], &["--encrypt-to", &public]].concat());
+        let running = place.sandbox.start_command(command);
+        wait_until("the snapshot is under way", || proxy.is_troubled());
+        running.signal(signal);
+        let run = running.finish();
+        assert_eq!(run.exit(), exit, "{}", run.story());
+        assert!(place.ids(&folder).is_empty() && place.ids(&place.store).is_empty(), "{}", run.story());
+        assert_eq!(place.objects(), ["lifeboat.json"], "{}", run.story());
+        if exit == 130 {
+            let left = files(&place.sandbox.path(&folder));
+            assert_eq!(left.len(), 1, "{:?}\n{}", left.iter().map(|(name, _)| name).collect::<Vec<_>>(), run.story());
+            let bucket = Bucket::of(&place.server, &place.server.bucket);
+            assert_eq!(bucket.uploads(&place.prefix()), 0, "{}", run.story());
+        }
+    }
+    // The next one is well, in both.
+    let arguments = ["snapshot", "big.db", "--compression", "zstd:1", "--store", "folder-137", "--store", &place.store];
+    let id = id_of(&place.json(&arguments));
+    for store in ["folder-137", &place.store] {
+        assert_eq!(place.ids(store), std::slice::from_ref(&id));
+        place.ok(&["verify", "--store", store]);
+    }
+}
+
+fn one_that_is_stopped_after_the_first_store_says_who_has_it(place: &Place) {
+    sample(place.at("app.db"), 3, "delete");
+    let proxy = S3Proxy::start(place.server.port);
+    proxy.add(Rule::on(Verb::Put, Action::StallRequest).key("/app/").forever());
+    let store = place.store_by(proxy.port);
+    let sources = ["snapshot", "app.db", "--name", "app", "--json"];
+    let arguments = [&sources[..], &["--store", "folder", "--store", &store]].concat();
+    let running = place.sandbox.start_command(place.command(&arguments));
+    wait_until("the archive is sent", || {
+        proxy.requests().iter().any(|seen| seen.verb == Verb::Put && seen.path.contains("/app/"))
+    });
+    running.signal(Signal::TERM);
+    let run = running.finish().code(130);
+    let document = run.json();
+    let id = id_of(&document);
+    assert_eq!(document["snapshots"][0]["stores"], serde_json::json!([place.at("folder")]), "{}", run.story());
+    assert_eq!(document["error"]["kind"], "interrupted");
+    assert_eq!(place.ids("folder"), std::slice::from_ref(&id));
+    place.ok(&["verify", &id, "--store", "folder"]);
+    assert!(place.ids(&place.store).is_empty());
+    assert_eq!(place.objects(), ["lifeboat.json"]);
 }
 
 fn only_snapshot_takes_several(place: &Place) {

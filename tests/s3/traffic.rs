@@ -61,7 +61,7 @@ fn one_table_is_fetched_without_the_others(place: &Place) {
     let database = server(17).create_database("s3_traffic");
     database.psql(
         "CREATE TABLE big AS SELECT g, md5(g::text) a, md5('a' || g) b, md5('b' || g) c, md5('c' || g) d
-             FROM generate_series(1, 150000) AS g;
+             FROM generate_series(1, 300000) AS g;
          CREATE TABLE small AS SELECT g, md5(g::text) a FROM generate_series(1, 1000) AS g;",
     );
     let url = database.url();
@@ -71,7 +71,7 @@ fn one_table_is_fetched_without_the_others(place: &Place) {
         let snapshot = ["snapshot", &url, "--name", name, "--compression", "zstd:1", "--store", &store];
         let taken = place.json(&with(&snapshot, sealing));
         let archive_bytes = taken["snapshots"][0]["archive_bytes"].as_u64().unwrap();
-        assert!(archive_bytes > 10 << 20, "{archive_bytes}");
+        assert!(archive_bytes > 20 << 20, "{archive_bytes}");
         let id = id_of(&taken);
         database.psql("DELETE FROM small WHERE g > 10");
         for arguments in [
@@ -82,7 +82,7 @@ fn one_table_is_fetched_without_the_others(place: &Place) {
             let run = place.ok(&[arguments, &["--store", &store, "--identity", &key]].concat());
             let share = proxy.bytes_down() as f64 / archive_bytes as f64;
             eprintln!("{} {name}: {}: {share:.3} of the archive", place.server.name, arguments[0]);
-            assert!(share < 0.5, "{name}: {share} of the archive was fetched\n{}", run.story());
+            assert!(share < 0.4, "{name}: {share} of the archive was fetched\n{}", run.story());
         }
         assert_eq!(database.value("SELECT count(*) FROM small"), "1000");
     }
