@@ -141,7 +141,8 @@ impl<'a> Draft<'a> {
         for (catalog, lane) in self.destination.catalogs.iter().zip(fanout.into_lanes()) {
             match lane.and_then(|upload| catalog.publish(upload, summary, &outside)) {
                 Ok(()) => stores.push(catalog.location()),
-                Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                // Where one has it already, that is to be told.
+                Err(error) if error.kind == Kind::Interrupted && stores.is_empty() => return Err(error),
                 Err(error) => failures.push(error),
             }
         }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::store::Upload;
 
 /// Writes the same bytes to several uploads. One that fails is given up at once, and the others go on.
@@ -37,7 +37,12 @@ impl Fanout {
             if let Ok(upload) = lane
                 && let Err(error) = work(upload.as_mut())
             {
-                *lane = Err(error.into());
+                let error = Error::from(error);
+                // A signal is no failure of a store's: it stops all.
+                if error.kind == Kind::Interrupted {
+                    return Err(error.into());
+                }
+                *lane = Err(error);
             }
         }
         Ok(self.require_one()?)
@@ -87,7 +92,7 @@ mod tests {
         let mut fanout = Fanout::new(stores.iter().map(|store| store.create(&key)).collect()).expect("both start");
         stores.iter().for_each(|store| store.inject(Faults::FailFrom(1)));
         let error = Error::from(fanout.write_all(b"x").expect_err("none is well"));
-        assert_eq!(error.kind, crate::error::Kind::Unreachable);
+        assert_eq!(error.kind, Kind::Unreachable);
         stores[0].inject(Faults::FailFrom(1));
         assert!(Fanout::new(vec![stores[0].create(&key)]).is_err());
     }

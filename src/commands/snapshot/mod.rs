@@ -218,7 +218,12 @@ pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
                 report.failures.extend(told);
                 report.snapshots.push(saved);
             }
-            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            Err(error) if error.kind == Kind::Interrupted && report.snapshots.is_empty() => return Err(error),
+            // What was saved before is told all the same.
+            Err(error) if error.kind == Kind::Interrupted => {
+                report.failures.insert(0, error);
+                break;
+            }
             Err(error) => {
                 report.failures.push(error.context(format!("no snapshot of {} was made", one_line(&source.shown()))));
             }
