@@ -171,8 +171,12 @@ impl Catalog {
     pub fn open(store: Box<dyn Store>) -> Result<Self> {
         let location = store.location();
         let document = store.read(&key(STORE_DOCUMENT)?, MAX_DOCUMENT_BYTES).map_err(|error| match error.kind {
-            Kind::NotFound => Error::unreachable(format!("there is no lifeboat store in {}", one_line(&location)))
-                .hint("check the path, and that its disk is mounted; 'lifeboat snapshot --store' makes a new store where there is no folder yet"),
+            Kind::NotFound => Error::unreachable(format!("there is no lifeboat store in {}", one_line(&location))).hint(
+                match store.is_near() {
+                    true => "check the path, and that its disk is mounted; 'lifeboat snapshot --store' makes a new store where there is no folder yet",
+                    false => "check the bucket and the prefix; 'lifeboat snapshot --store' makes a new store where there is nothing yet",
+                },
+            ),
             _ => error,
         })?;
         let document: StoreDocument = serde_json::from_slice(&document).map_err(|error| {
@@ -271,15 +275,21 @@ impl Catalog {
         Ok(listed)
     }
 
-    /// The snapshots of one source, newest first, of which no more are asked for than are taken.
-    fn newest_first(&self, source: &SourceName) -> NewestFirst<'_> {
+    /// The snapshots of one source, newest first, of which no more are asked for than are taken; those taken before then, to
+    /// the second, where that is given.
+    fn newest_first(&self, source: &SourceName, before: Option<DateTime<Utc>>) -> NewestFirst<'_> {
         let mut starts: Vec<Option<String>> = vec![None];
         if !self.store.is_near() {
-            let now = Utc::now();
-            let start = |hours: &i64| Some(first_name(source, now - chrono::Duration::hours(*hours)));
-            starts.extend(LOOKS_HOURS.iter().rev().map(start));
+            let newest = before.unwrap_or_else(Utc::now);
+            let start = |hours: &i64| {
+                let start = newest.checked_sub_signed(chrono::Duration::hours(*hours));
+                start.map(|start| first_name(source, start))
+            };
+            starts.extend(LOOKS_HOURS.iter().rev().map(start).filter(Option::is_some));
         }
-        NewestFirst { catalog: self, source: source.clone(), starts, until: None, found: Vec::new().into_iter() }
+        let second = chrono::Duration::seconds(1);
+        let until = before.and_then(|before| before.checked_add_signed(second)).map(|end| first_name(source, end));
+        NewestFirst { catalog: self, source: source.clone(), starts, until, found: Vec::new().into_iter() }
     }
 
     fn stat_archive(&self, id: &SnapshotId) -> Result<Option<ObjectMeta>> {
@@ -294,7 +304,7 @@ impl Catalog {
 
     /// Fails where the store has no snapshot of `source`.
     pub fn require_source(&self, source: &SourceName) -> Result<()> {
-        if let Some(found) = self.newest_first(source).next() {
+        if let Some(found) = self.newest_first(source, None).next() {
             return found.map(drop);
         }
         let names: Vec<String> = self.sources()?.iter().map(ToString::to_string).collect();
@@ -331,7 +341,7 @@ impl Catalog {
         let (mut all, mut is_all) = (Vec::new(), true);
         let fits = |listed: &Listed| before.is_none_or(|before| listed.id.time() < before);
         for source in &sources {
-            let mut newest = self.newest_first(source);
+            let mut newest = self.newest_first(source, before);
             let most = if self.store.is_near() { usize::MAX } else { limit };
             for listed in newest.by_ref().filter(|listed| listed.as_ref().map_or(true, fits)).take(most) {
                 all.push(listed?);
@@ -512,7 +522,7 @@ impl Catalog {
                     // A folder that is empty, or holds what a crash left, is no source.
                     let mut lived_in = Vec::new();
                     for source in sources {
-                        if self.newest_first(&source).next().transpose()?.is_some() {
+                        if self.newest_first(&source, None).next().transpose()?.is_some() {
                             lived_in.push(source);
                         }
                     }
@@ -533,7 +543,7 @@ impl Catalog {
             }
         };
         let now = Utc::now();
-        for listed in self.newest_first(&source) {
+        for listed in self.newest_first(&source, narrow.before) {
             let listed = listed?;
             // An id tells the time to the second.
             if narrow.before.is_some_and(|before| listed.id.time() >= before) {
@@ -567,10 +577,12 @@ impl Catalog {
 
     /// The newest readable manifest of a full snapshot of `source`, damaged or not; None where there is none.
     pub fn newest_full(&self, source: &SourceName) -> Result<Option<Manifest>> {
-        for listed in self.newest_first(source) {
+        for listed in self.newest_first(source, None) {
             match self.manifest(&listed?.id) {
                 Ok((manifest, _)) if manifest.kind == SnapshotKind::Full => return Ok(Some(manifest)),
                 Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                // One file that cannot be read is one file; a service that does not answer is in trouble as a whole.
+                Err(error) if error.kind == Kind::Unreachable && !self.is_near() => return Err(error),
                 Err(error) if error.kind == Kind::Unreachable => tracing::warn!("{}", error.whole()),
                 _ => {}
             }
@@ -754,9 +766,17 @@ impl Catalog {
         }
     }
 
-    /// Clears what crashed uploads left behind.
+    /// Clears what crashed uploads left behind, and what trials of the store did.
     pub fn clear_leftovers(&self) -> Result<u64> {
-        self.store.clear_leftovers(LEFTOVER_AGE)
+        let mut freed_bytes = self.store.clear_leftovers(LEFTOVER_AGE)?;
+        let now = std::time::SystemTime::now();
+        for object in self.store.list("", Names::StartingWith(TRIAL_PREFIX))?.objects {
+            if now.duration_since(object.modified).is_ok_and(|age| age > LEFTOVER_AGE) {
+                self.store.delete(&object.key)?;
+                freed_bytes += object.bytes;
+            }
+        }
+        Ok(freed_bytes)
     }
 }
 

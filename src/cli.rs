@@ -230,7 +230,8 @@ impl GlobalArgs {
 
     fn keys(&self, passphrase: Option<Secret>) -> Result<Keys> {
         let mut keys = Keys::new();
-        if let Ok(text) = std::env::var(IDENTITY) {
+        // Empty is what a secret that is not set is in many a pipeline.
+        if let Some(text) = std::env::var(IDENTITY).ok().filter(|text| !text.trim().is_empty()) {
             keys.add_identity(&text, IDENTITY)?;
         }
         self.identity.iter().try_for_each(|path| keys.add_identity_file(path))?;

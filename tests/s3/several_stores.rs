@@ -6,8 +6,8 @@ use std::net::TcpListener;
 use rustix::process::Signal;
 
 use crate::helpers::{Bucket, Place, big, files, id_of, one_error, sql, text, wait_until, with};
-use crate::support::s3_proxy::{Action, Rule, S3Proxy, Verb};
 use crate::support::proxy::{Proxy, Trouble};
+use crate::support::s3_proxy::{Action, Rule, S3Proxy, Verb};
 use crate::support::{content, sample};
 
 on_every_server! {

@@ -115,7 +115,12 @@ fn missing<E: StdError + 'static>(error: &SdkError<E, HttpResponse>) -> Option<&
     if has(&["region must be set", "Invalid Configuration: Missing Region", "MissingRegion"]) {
         return Some("name the region with ?region=REGION, AWS_REGION or a profile");
     }
-    if has(&["CredentialsNotLoaded", "no providers in chain provided credentials", "failed to load credentials"]) {
+    if has(&[
+        "CredentialsNotLoaded",
+        "no providers in chain provided credentials",
+        "failed to load credentials",
+        "IMDS",
+    ]) {
         return Some(
             "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile with \
              ?profile=NAME, or run where a role is attached",

@@ -277,11 +277,17 @@ fn check_endpoint(endpoint: String) -> Result<String> {
     match host {
         Some(host) if host.contains('@') => Err(Error::usage("an endpoint cannot hold credentials")
             .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with profile=NAME")),
-        Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', ' ', '\\']) => {
+        Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', ' ', '\\']) && has_good_port(host) => {
             Ok(endpoint.strip_suffix('/').unwrap_or(&endpoint).to_owned())
         }
         _ => Err(bad_setting("endpoint", "it is http://host:port or https://host")),
     }
+}
+
+/// Whether what stands behind a host's colon, if there is one, is a port; an IPv6 address is in brackets.
+fn has_good_port(host: &str) -> bool {
+    let behind = host.rsplit_once(']').map_or(host, |(_, behind)| behind);
+    behind.split_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 fn parse_bool(name: &str, value: &str) -> Result<bool> {
@@ -307,6 +313,7 @@ mod tests {
             "s3://bucket/p?storage_class=STANDARD_IA&sse=aws:kms&kms_key=arn:aws:kms:eu:1:key/x&object_lock=governance&\
              object_lock_days=30&checksums=when_supported&timeout=5s&retries=2&part_size=67108864",
             "s3://bucket/p?path_style=true&sse=AES256",
+            "s3://bucket?endpoint=http://[::1]:9000",
         ] {
             let settings: S3Settings = text.parse().expect(text);
             assert_eq!(settings.to_string(), text);
@@ -332,6 +339,8 @@ mod tests {
             "s3://bucket?region=a&region=b",
             "s3://bucket?endpoint=ftp://x",
             "s3://bucket?endpoint=http://x/y",
+            "s3://bucket?endpoint=http://x:19696x",
+            "s3://bucket?endpoint=http://[::1]:",
             "s3://bucket?path_style=maybe",
             "s3://bucket?sse=rot13",
             "s3://bucket?kms_key=x",
