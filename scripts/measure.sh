@@ -2,14 +2,14 @@
 # folder of one's own.
 # shellcheck shell=bash disable=SC2154
 
-declare -A seconds peak times # by name; seconds are those of the newest run
-# Runs a command and notes its seconds and its largest process's memory (KiB) under a name.
+declare -A seconds cpu peak times # by name; seconds are those of the newest run
+# Runs a command and notes its seconds, those of its processors, and its largest process's memory (KiB) under a name.
 measure() {
     local name=$1 begin end
     shift
     sync
     begin=$EPOCHREALTIME
-    if ! /usr/bin/time -q -f %M -o "$work/peak" "$@" >"$work/stdout" 2>"$work/stderr"; then
+    if ! /usr/bin/time -q -f '%U %S %M' -o "$work/peak" "$@" >"$work/stdout" 2>"$work/stderr"; then
         say "FAILED: $*"
         tail -n 5 "$work/stderr" >&2
         fail "a measured command failed: $name"
@@ -17,8 +17,9 @@ measure() {
     end=$EPOCHREALTIME
     seconds[$name]=$(awk -v a="$begin" -v b="$end" 'BEGIN { printf "%.3f", b - a }')
     times[$name]+=" ${seconds[$name]}"
-    local memory
-    memory=$(tail -n 1 "$work/peak")
+    local user system memory
+    read -r user system memory < <(tail -n 1 "$work/peak")
+    cpu[$name]=$(awk -v a="$user" -v b="$system" 'BEGIN { printf "%.2f", a + b }')
     [ "$memory" -le "${peak[$name]:-0}" ] || peak[$name]=$memory
 }
 # Measures a line of shell.
