@@ -525,3 +525,148 @@ impl<'a> TarWalker<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::archive::{ArchiveWriter, SealedWriter, generate_key};
+
+    /// Bytes that count what is read of them.
+    struct Counted(Vec<u8>, Mutex<u64>);
+
+    impl Ranged for Counted {
+        fn len(&self) -> u64 {
+            self.0.len() as u64
+        }
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+            *self.1.lock().expect("no panic") += buffer.len() as u64;
+            self.0.read_at(offset, buffer)
+        }
+        fn lanes(&self) -> usize {
+            3
+        }
+    }
+
+    #[derive(Default)]
+    struct Collect(Vec<(String, Vec<u8>, bool)>);
+
+    impl Visitor for Collect {
+        fn start(&mut self, entry: &Entry) -> Result<()> {
+            self.0.push((entry.path.clone(), Vec::new(), false));
+            Ok(())
+        }
+        fn data(&mut self, bytes: &[u8]) -> Result<()> {
+            self.0.last_mut().expect("started").1.extend_from_slice(bytes);
+            Ok(())
+        }
+        fn end(&mut self, entry: &Entry) -> Result<()> {
+            let last = self.0.last_mut().expect("started");
+            assert_eq!(last.0, entry.path);
+            last.2 = true;
+            Ok(())
+        }
+    }
+
+    fn noise(seed: u32, length: usize) -> Vec<u8> {
+        let next =
+            |at: u32| (at.wrapping_mul(2_654_435_761) ^ seed.wrapping_mul(40_503)).wrapping_mul(2_246_822_519) >> 24;
+        (0..length as u32).map(|at| next(at) as u8).collect()
+    }
+
+    /// Sizes around those of blocks and of nothing; what `cut` stands before.
+    const SIZES: [usize; 13] = [0, 1, 4_193_792, 0, 0, 512, 5 << 20, 3, 0, (9 << 20) + 1, 100, 4 << 20, 0];
+
+    fn archive() -> (Vec<u8>, Vec<(String, Vec<u8>)>) {
+        let mut writer = ArchiveWriter::create(Vec::new(), "zstd:1".parse().expect("a codec"), 2, 1).expect("starts");
+        let mut content = Vec::new();
+        for (number, size) in SIZES.into_iter().enumerate() {
+            if number % 4 == 3 {
+                writer.cut().expect("between entries");
+            }
+            let (path, bytes) = (format!("data/{number}"), noise(number as u32, size));
+            writer.append(&path, &bytes).expect("in memory");
+            content.push((path, bytes));
+        }
+        (writer.finish().expect("in memory").0, content)
+    }
+
+    fn sealed(plain: &[u8]) -> (Vec<u8>, Keys) {
+        use std::io::Write as _;
+        let (recipient, secret) = generate_key(chrono::Utc::now());
+        let mut keys = Keys::new();
+        keys.add_identity(secret.expose(), "a key").expect("a key");
+        let mut writer = SealedWriter::create(Vec::new(), &Sealing::Recipients(vec![recipient])).expect("starts");
+        writer.write_all(plain).expect("in memory");
+        (writer.finish().expect("in memory").0, keys)
+    }
+
+    #[test]
+    fn any_entries_in_their_order_are_given_whole() {
+        let (bytes, content) = archive();
+        let (cipher, keys) = sealed(&bytes);
+        let plain = ArchiveReader::open(Arc::new(Counted(bytes, Mutex::new(0))), 2).expect("whole");
+        let sealed = ArchiveReader::open_sealed(Arc::new(Counted(cipher, Mutex::new(0))), &keys, 2).expect("whole");
+        for reader in [plain, sealed] {
+            // All subsets of the first seven, with every other of the rest.
+            for chosen in 0..128_u32 {
+                let wanted = |number: usize| {
+                    if number < 7 { chosen >> number & 1 == 1 } else { (number as u32 + chosen) % 2 == 0 }
+                };
+                let picked: Vec<usize> = (0..SIZES.len()).filter(|number| wanted(*number)).collect();
+                if chosen % 16 != 5 && picked.iter().map(|number| SIZES[*number]).sum::<usize>() > 1 << 20 {
+                    continue;
+                }
+                let entries: Vec<&Entry> = picked.iter().map(|number| &reader.entries()[*number]).collect();
+                let mut found = Collect::default();
+                reader.visit(&entries, &mut found).expect("whole");
+                let expected: Vec<_> = picked.iter().map(|number| content[*number].clone()).collect();
+                assert!(found.0.iter().all(|(_, _, ended)| *ended), "{picked:?}");
+                let found: Vec<_> = found.0.into_iter().map(|(path, bytes, _)| (path, bytes)).collect();
+                assert!(found == expected, "{picked:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn entries_in_another_order_are_refused() {
+        let (bytes, _) = archive();
+        let reader = ArchiveReader::open(Arc::new(bytes), 1).expect("whole");
+        let entries = reader.entries();
+        for wrong in [vec![&entries[7], &entries[6]], vec![&entries[6], &entries[6]], vec![&entries[9], &entries[2]]] {
+            assert!(reader.visit(&wrong, &mut Collect::default()).is_err());
+        }
+    }
+
+    #[test]
+    fn each_block_is_read_once_though_many_entries_lie_in_it() {
+        let mut writer = ArchiveWriter::create(Vec::new(), "gzip:1".parse().expect("a codec"), 2, 1).expect("starts");
+        for number in 0..200 {
+            writer.append(&format!("data/{number}"), &noise(number, 50_000)).expect("in memory");
+        }
+        let bytes = writer.finish().expect("in memory").0;
+        let whole = bytes.len() as u64;
+        let counted = Arc::new(Counted(bytes, Mutex::new(0)));
+        let reader = ArchiveReader::open(Arc::clone(&counted) as Arc<dyn Ranged>, 2).expect("whole");
+        let opened = std::mem::take(&mut *counted.1.lock().expect("no panic"));
+        let entries: Vec<&Entry> = reader.entries().iter().collect();
+        reader.visit(&entries, &mut Collect::default()).expect("whole");
+        let read = *counted.1.lock().expect("no panic");
+        assert!(read <= whole && opened < 100_000, "{read} of {whole}, {opened} to open it");
+    }
+
+    #[test]
+    fn a_walk_hashes_the_file_as_it_is_stored() {
+        let (bytes, content) = archive();
+        let (cipher, keys) = sealed(&bytes);
+        let (plain_hash, cipher_hash) = (Sha256::of(&bytes), Sha256::of(&cipher));
+        let plain = ArchiveReader::open(Arc::new(Counted(bytes, Mutex::new(0))), 2).expect("whole");
+        let sealed = ArchiveReader::open_sealed(Arc::new(Counted(cipher, Mutex::new(0))), &keys, 2).expect("whole");
+        for (reader, hash) in [(plain, plain_hash), (sealed, cipher_hash)] {
+            let mut found = Collect::default();
+            assert_eq!(reader.walk(&mut found).expect("whole").sha256, hash);
+            assert!(found.0.into_iter().map(|(path, bytes, _)| (path, bytes)).eq(content.iter().cloned()));
+        }
+    }
+}
