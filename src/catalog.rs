@@ -41,6 +41,10 @@ const MAX_DOCUMENT_BYTES: u64 = 1 << 16;
 /// How old what a crashed writer left behind must be before it is cleared.
 pub const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
 
+/// The same of whole archives that no manifest names in a store that is far away: there an archive counts as old as its
+/// upload, which may take days, and is perhaps read back before its manifest is written.
+const FAR_LEFTOVER_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// What the tests of a snapshot showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -357,7 +361,8 @@ impl Catalog {
     /// Archives and proofs that belong to no snapshot and are older than [`LEFTOVER_AGE`].
     pub fn orphans(&self, source: &SourceName) -> Result<Orphans> {
         let now = std::time::SystemTime::now();
-        let old = |object: &ObjectMeta| now.duration_since(object.modified).is_ok_and(|age| age > LEFTOVER_AGE);
+        let most = if self.is_near() { LEFTOVER_AGE } else { FAR_LEFTOVER_AGE };
+        let old = |object: &ObjectMeta| now.duration_since(object.modified).is_ok_and(|age| age > most);
         let lonely = self.files(source, Names::All)?.into_values().filter(|files| files.manifest.is_none());
         let objects = lonely.flat_map(|files| files.archives.into_iter().chain(files.proofs)).filter(old).collect();
         Ok(Orphans { objects })
@@ -411,7 +416,11 @@ impl Catalog {
         }
         for key in &listed.proofs {
             let proof = match self.store.read(key, MAX_PROOF_BYTES) {
-                Ok(bytes) => serde_json::from_slice::<Proof>(&bytes).ok(),
+                Ok(bytes) => Some(serde_json::from_slice::<Proof>(&bytes).map_err(|error| {
+                    Error::unreachable(format!("the proof {key} cannot be read"))
+                        .because(error)
+                        .hint("look at it, and remove it where it says nothing; then verify the snapshot")
+                })?),
                 // Pruned under our eyes.
                 Err(error) if error.kind == Kind::NotFound => None,
                 Err(error) => return Err(error),
@@ -443,7 +452,12 @@ impl Catalog {
                 // One that cannot be read must not hide the others.
                 Err(error) => Err(error),
             };
-            let mut proof = self.proof(&listed).unwrap_or_default();
+            // What its tests showed decides what it is good for: not to know that is not to know the snapshot.
+            let (manifest, mut proof) = match self.proof(&listed) {
+                Ok(proof) => (manifest, proof),
+                Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                Err(error) => (manifest.and(Err(error)), ProofSummary::default()),
+            };
             if manifest.as_ref().is_err_and(|error| error.kind == Kind::Problem) {
                 proof.level = ProofLevel::Damaged;
             }
@@ -559,7 +573,16 @@ impl Catalog {
                 tracing::warn!("{} is damaged and passed over", described.listed.id);
                 continue;
             }
-            let Ok(manifest) = &described.manifest else { continue };
+            let manifest = match described.manifest {
+                Ok(manifest) => manifest,
+                Err(error) if error.kind != Kind::Problem && !self.is_near() => {
+                    return Err(error.context(format!("cannot tell whether {} is the latest", described.listed.id)));
+                }
+                Err(error) => {
+                    tracing::warn!("{} is passed over: {}", described.listed.id, error.whole());
+                    continue;
+                }
+            };
             let tagged = narrow.tags.iter().all(|tag| manifest.tags.contains(tag));
             if manifest.kind == SnapshotKind::Full
                 && tagged
@@ -646,7 +669,16 @@ impl Catalog {
                     )));
                 }
             }
-            (Ok(Published::AlreadyThere), _) => settle(Error::failed("an archive of that id is there already"))?,
+            (Ok(Published::AlreadyThere), ReadBack::Always) => {
+                settle(Error::failed("an archive of that id is there already"))?;
+            }
+            // Its id is new and random.
+            (Ok(Published::AlreadyThere), ReadBack::WhenInDoubt) => {
+                return Err(context(
+                    Error::failed("an archive of that id is there already")
+                        .hint("are two of the stores one, under two names?"),
+                ));
+            }
             (Err(error), _) => settle(error)?,
         }
         let bytes = ArchiveSummary { bytes: document.len() as u64, sha256: Sha256::of(document) };
@@ -657,15 +689,19 @@ impl Catalog {
             }
             Err(error) => self.settle(&manifest_key, bytes, error),
         };
-        if let Err(error) = written {
+        if let Err(mut error) = written {
             return Err(context(match self.store.stat(&manifest_key) {
-                // Only what certainly no manifest names may go; else prune clears it some day.
-                Ok(None) => {
+                // Only what certainly no manifest names may go; else prune clears it some day. A write that a service far
+                // away did not confirm may yet come to pass.
+                Ok(None) if self.is_near() || error.kind == Kind::Failed => {
                     let _ = self.store.delete(&archive_key);
                     error
                 }
                 Ok(Some(_)) => error,
-                Err(_) => error.hint("whether it is there could not be found out: 'lifeboat list' will tell"),
+                Ok(None) | Err(_) => {
+                    let hint = error.hint.take().map(|hint| format!("{hint}; ")).unwrap_or_default();
+                    error.hint(format!("{hint}whether it is there after all, 'lifeboat list' will tell"))
+                }
             }));
         }
         match self.store.stat(&archive_key) {

@@ -196,7 +196,7 @@ fn start_log(global: &GlobalArgs) {
 }
 
 impl GlobalArgs {
-    fn context(&self) -> Result<Context> {
+    fn context(&self, with_keys: bool) -> Result<Context> {
         let progress: Arc<dyn Progress> =
             if Bars::would_show() && !self.quiet && !self.json { Arc::new(Bars::default()) } else { Arc::new(Silent) };
         let host =
@@ -205,7 +205,7 @@ impl GlobalArgs {
         let passphrase = self.passphrase_file.as_deref().map(read_passphrase_file).transpose()?;
         Ok(Context {
             stores: self.store.clone(),
-            keys: self.keys(passphrase.clone())?,
+            keys: if with_keys { self.keys(passphrase.clone())? } else { Keys::new() },
             passphrase,
             key_flags: self.key_flags()?,
             host,
@@ -231,12 +231,35 @@ impl GlobalArgs {
     fn keys(&self, passphrase: Option<Secret>) -> Result<Keys> {
         let mut keys = Keys::new();
         // Empty is what a secret that is not set is in many a pipeline.
-        if let Some(text) = std::env::var(IDENTITY).ok().filter(|text| !text.trim().is_empty()) {
-            keys.add_identity(&text, IDENTITY)?;
+        if let Some(text) = std::env::var_os(IDENTITY) {
+            let text = text.to_str().ok_or_else(|| Error::usage(format!("{IDENTITY} is not UTF-8")))?;
+            if !text.trim().is_empty() {
+                keys.add_identity(text, IDENTITY)?;
+            }
         }
         self.identity.iter().try_for_each(|path| keys.add_identity_file(path))?;
         passphrase.into_iter().for_each(|passphrase| keys.add_passphrase(passphrase));
         Ok(keys)
+    }
+}
+
+/// Whether a command may open encrypted archives: the others need no key, and none that is wrong keeps them from working.
+fn opens_archives(command: &Command) -> bool {
+    match command {
+        Command::Show(_)
+        | Command::Verify(_)
+        | Command::Drill(_)
+        | Command::Restore(_)
+        | Command::Extract(_)
+        | Command::Diff(_) => true,
+        Command::Snapshot(_)
+        | Command::List(_)
+        | Command::Prune(_)
+        | Command::Copy(_)
+        | Command::Doctor(_)
+        | Command::Keygen(_)
+        | Command::Completions { .. }
+        | Command::Man => false,
     }
 }
 
@@ -247,7 +270,7 @@ fn execute(cli: Cli) -> Result<u8> {
         crate::interrupt::listen()?;
     }
     check_library()?;
-    let context = cli.global.context()?;
+    let context = cli.global.context(opens_archives(&cli.command))?;
     let report: Box<dyn ErasedReport> = match &cli.command {
         Command::Snapshot(args) => Box::new(snapshot::run(args, &context)?),
         Command::List(args) => Box::new(list::run(args, &context)?),

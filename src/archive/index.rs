@@ -187,7 +187,7 @@ impl Index {
 
     fn parse(codec: Codec, footer: &Footer, bytes: &mut HashingRange) -> Result<Self> {
         let wrong = |what: &str| Error::problem(format!("the archive's index is wrong: {what}"));
-        let mut compressed = BufReader::with_capacity(64 << 10, bytes);
+        let mut compressed = BufReader::with_capacity(1 << 20, bytes);
         let mut lines =
             Lines { reader: BufReader::new(codec::decode_stream(codec, &mut compressed)?), line: Vec::new() };
         let head: Head = lines.read()?;

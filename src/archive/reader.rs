@@ -612,7 +612,7 @@ mod tests {
             // All subsets of the first seven, with every other of the rest.
             for chosen in 0..128_u32 {
                 let wanted = |number: usize| {
-                    if number < 7 { chosen >> number & 1 == 1 } else { (number as u32 + chosen) % 2 == 0 }
+                    if number < 7 { chosen >> number & 1 == 1 } else { (number as u32 + chosen).is_multiple_of(2) }
                 };
                 let picked: Vec<usize> = (0..SIZES.len()).filter(|number| wanted(*number)).collect();
                 if chosen % 16 != 5 && picked.iter().map(|number| SIZES[*number]).sum::<usize>() > 1 << 20 {

@@ -284,6 +284,10 @@ impl Ranged for Unsealed {
         self.len
     }
 
+    fn lanes(&self) -> usize {
+        self.cipher.lanes()
+    }
+
     /// One read of the cipher for all chunks that the range touches, none where it lies in the archive's end.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let end = offset.checked_add(buffer.len() as u64).filter(|end| *end <= self.len);

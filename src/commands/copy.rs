@@ -1,5 +1,6 @@
 //! `copy`: snapshots of one store into another, byte for byte, hashed where they are read and where they are written.
 
+use chrono::Utc;
 use clap::Args;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -7,7 +8,7 @@ use serde_json::json;
 
 use super::{Context, NarrowArgs, Problem, Report, error_document, snapshot_document, stores};
 use crate::archive::{self, ArchiveSummary};
-use crate::catalog::{Catalog, Listed, ProofSummary, ReadBack};
+use crate::catalog::{Catalog, Listed, Proof, ProofLevel, ProofSummary, ReadBack};
 use crate::error::{Error, Kind, Result, one_line};
 use crate::manifest::Manifest;
 use crate::store::StoreUrl;
@@ -117,9 +118,13 @@ pub fn run(args: &CopyArgs, context: &Context) -> Result<CopyReport> {
     }
     let mut report = CopyReport { snapshots: Vec::new(), failures: Vec::new(), store: to.location() };
     for listed in &listed {
-        match copy(&from, &to, listed, context) {
+        match copy(&from, &to, listed, args.all, context) {
             Ok(copied) => report.snapshots.push(copied),
-            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            Err(error) if error.kind == Kind::Interrupted && report.snapshots.is_empty() => return Err(error),
+            Err(error) if error.kind == Kind::Interrupted => {
+                report.failures.insert(0, error.context(format!("{} was not copied", listed.id)));
+                break;
+            }
             // Pruned while the others were copied.
             Err(error) if error.kind == Kind::NotFound && args.all => {}
             Err(error) => report.failures.push(error.context(format!("{} was not copied", listed.id))),
@@ -137,8 +142,12 @@ fn hint_create(error: Error) -> Error {
     }
 }
 
-fn copy(from: &Catalog, to: &Catalog, listed: &Listed, context: &Context) -> Result<Copied> {
+fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, context: &Context) -> Result<Copied> {
     let (manifest, document) = from.manifest(&listed.id)?;
+    let is_damaged = from.proof(listed)?.level == ProofLevel::Damaged;
+    if is_damaged && is_one_of_all {
+        return Err(Error::problem("a test found it damaged").hint("name it to have it copied all the same"));
+    }
     if to.has(&manifest.id)? {
         let (other, theirs) = to.manifest(&manifest.id)?;
         if theirs != document {
@@ -165,5 +174,17 @@ fn copy(from: &Catalog, to: &Catalog, listed: &Listed, context: &Context) -> Res
         return Err(Error::problem(format!("the snapshot {} is damaged: its archive's SHA-256 is off", manifest.id)));
     }
     to.publish_document(upload, ArchiveSummary { bytes, sha256 }, &manifest, &document, ReadBack::Always)?;
+    if is_damaged {
+        // Its bytes are as they were written, and yet a test found fault with it: it must not be the other store's latest.
+        to.record_proof(&Proof {
+            id: manifest.id.clone(),
+            level: ProofLevel::Damaged,
+            at: Utc::now(),
+            host: context.host.clone(),
+            seconds: 0.0,
+            restore_seconds: None,
+            problems: vec!["it was found damaged in the store that it was copied from".to_owned()],
+        })?;
+    }
     Ok(Copied { manifest, was_there: false })
 }

@@ -64,7 +64,17 @@ fn damaged(id: &SnapshotId, error: Error) -> Error {
 /// key it is the one outside.
 pub(super) fn manifest(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Manifest> {
     let (outside, _) = catalog.manifest(id)?;
-    if outside.encrypted && !context.keys.is_empty() { Ok(open(catalog, id, context)?.manifest) } else { Ok(outside) }
+    if !outside.encrypted || context.keys.is_empty() {
+        return Ok(outside);
+    }
+    match open(catalog, id, context) {
+        // A key, but not to this one.
+        Err(error) if error.kind == Kind::Usage => {
+            tracing::warn!("{}", error.whole());
+            Ok(outside)
+        }
+        opened => Ok(opened?.manifest),
+    }
 }
 
 /// What stands before the rows in the archive of a PostgreSQL snapshot, and what after them.
@@ -183,8 +193,10 @@ impl Opened {
 
     /// Where a safety snapshot of what this one overwrites goes: into the same store, and where this one is encrypted,
     /// openable by the key that has opened it.
-    pub(super) fn safety_destination<'a>(&self, catalog: &'a Catalog) -> Destination<'a> {
-        Destination { catalogs: vec![catalog], sealing: self.reader.sealing().cloned() }
+    pub(super) fn safety_destination<'a>(&self, catalog: &'a Catalog, context: &Context) -> Destination<'a> {
+        // Also where this one is not encrypted but keys are given: what is saved is of today.
+        let sealing = self.reader.sealing().cloned().or_else(|| context.keys.sealing());
+        Destination { catalogs: vec![catalog], sealing }
     }
 
     /// Compares the manifest outside with the one inside.

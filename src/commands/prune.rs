@@ -2,10 +2,10 @@
 
 use chrono::{Duration, Utc};
 use clap::Args;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::{Context, Report};
-use crate::catalog::{Described, Listed, ProofLevel};
+use super::{Context, Problem, Report};
+use crate::catalog::{Catalog, Described, Listed, ProofLevel};
 use crate::duration::parse_duration;
 use crate::error::{Error, Result, one_line};
 use crate::id::SourceName;
@@ -78,6 +78,13 @@ pub struct PruneReport {
     pub delete: Vec<Deleted>,
     /// Bytes of the archives that were deleted, or would be, and of what crashed writers left behind.
     pub freed_bytes: u64,
+    /// What could not be cleared beside the snapshots; the first decides the exit code.
+    #[serde(rename = "problems", skip_serializing_if = "Vec::is_empty", serialize_with = "as_problems")]
+    pub failures: Vec<Error>,
+}
+
+fn as_problems<S: Serializer>(failures: &[Error], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(failures.iter().map(|error| Problem::of(error.kind.name(), error)))
 }
 
 impl Report for PruneReport {
@@ -97,6 +104,10 @@ impl Report for PruneReport {
             lines.push_str(&format!("{} snapshots deleted, {freed} freed\n", self.delete.len()));
         }
         lines
+    }
+
+    fn errors(&self) -> &[Error] {
+        &self.failures
     }
 }
 
@@ -141,21 +152,31 @@ pub fn run(args: &PruneArgs, context: &Context) -> Result<PruneReport> {
     } else {
         doomed.iter().filter_map(|listed| listed.archive.as_ref()).map(|archive| archive.bytes).sum()
     };
-    for source in &sources {
+    // The snapshots are gone by now, and that is told whatever becomes of the rest.
+    let mut failures = Vec::new();
+    match clear(&catalog, &sources, args.yes) {
+        Ok(freed) => freed_bytes += freed,
+        Err(error) if error.kind == crate::error::Kind::Interrupted => return Err(error),
+        Err(error) => failures.push(error.context("cannot clear what crashed writers left behind")),
+    }
+    let keep = plan.keep.into_iter().map(|(id, reasons)| Kept { id: id.to_string(), reasons }).collect();
+    let delete = plan.delete.into_iter().map(|id| Deleted { id: id.to_string() }).collect();
+    Ok(PruneReport { dry_run: !args.yes, keep, delete, freed_bytes, failures })
+}
+
+/// Clears what belongs to no snapshot, or says how much that would free; the bytes.
+fn clear(catalog: &Catalog, sources: &[SourceName], for_real: bool) -> Result<u64> {
+    let mut freed_bytes = 0;
+    for source in sources {
         for object in catalog.orphans(source)?.objects {
             freed_bytes += object.bytes;
-            if args.yes {
+            if for_real {
                 tracing::info!("clearing {}, which belongs to no snapshot", object.key);
                 catalog.delete_orphan(&object)?;
             }
         }
     }
-    if args.yes {
-        freed_bytes += catalog.clear_leftovers()?;
-    }
-    let keep = plan.keep.into_iter().map(|(id, reasons)| Kept { id: id.to_string(), reasons }).collect();
-    let delete = plan.delete.into_iter().map(|id| Deleted { id: id.to_string() }).collect();
-    Ok(PruneReport { dry_run: !args.yes, keep, delete, freed_bytes })
+    Ok(if for_real { freed_bytes + catalog.clear_leftovers()? } else { freed_bytes })
 }
 
 /// Where a source has no good full snapshot left, its newest full one stays although it is damaged: parts of it may be all there is.

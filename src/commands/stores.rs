@@ -6,7 +6,7 @@ use super::Context;
 use crate::catalog::Catalog;
 use crate::disk::shown;
 use crate::error::{Error, Result, one_line};
-use crate::store::{LocalStore, Names, S3Store, Store, StoreUrl};
+use crate::store::{LocalStore, S3Store, Store, StoreUrl};
 
 impl Context {
     /// The one store that the command line names.
@@ -47,11 +47,9 @@ pub(super) fn open_or_create(store: &StoreUrl) -> Result<Catalog> {
             if Catalog::is_there(&store)? {
                 return Catalog::open(Box::new(store));
             }
-            let found = store.list("", Names::All)?;
-            let objects = found.objects.iter().map(|object| object.key.as_str());
             // Others may be making this store, or looking at what its service can do.
-            let foreign = found.folders.iter().map(String::as_str).chain(objects).find(|name| !Catalog::is_own(name));
-            if let Some(name) = foreign {
+            let names = store.some_names()?;
+            if let Some(name) = names.iter().find(|name| !Catalog::is_own(name)) {
                 // Somebody may have made it, and used it, between the two looks.
                 return match Catalog::is_there(&store)? {
                     true => Catalog::open(Box::new(store)),

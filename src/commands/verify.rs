@@ -1,5 +1,6 @@
 //! `verify`: reads snapshots and says what of them is not as it was written.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::Utc;
@@ -7,10 +8,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Context, NarrowArgs, Problem, Report, fetch};
-use crate::archive::{self, Unsealed};
+use crate::archive;
 use crate::catalog::{Catalog, Listed, Proof, ProofLevel, SEALED_ENDING};
 use crate::error::{Error, Kind, Result, one_line};
 use crate::manifest::Manifest;
+use crate::ranged::Ranged;
 use crate::text;
 
 /// Reads every byte of a snapshot and compares all hashes
@@ -96,10 +98,11 @@ pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
         return Err(Error::not_found(format!("there is no snapshot to verify in {}", one_line(&catalog.location())))
             .hint("take one with 'lifeboat snapshot'"));
     }
+    let how = How { quick: args.quick, any_key: args.all };
     let mut snapshots = Vec::new();
     for listed in &listed {
         let clock = Instant::now();
-        let problems = match confirmed_problems(&catalog, listed, args.quick, context) {
+        let problems = match confirmed_problems(&catalog, listed, how, context) {
             // Pruned while the others were read.
             Err(error) if error.kind == Kind::NotFound && args.all => continue,
             // One that cannot be read must not hide what is found of the others.
@@ -130,7 +133,7 @@ pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
         }
         if level == ProofLevel::Verified
             && !listed.proofs.is_empty()
-            && catalog.proof(listed)?.level == ProofLevel::Damaged
+            && catalog.proof(listed).is_ok_and(|proof| proof.level == ProofLevel::Damaged)
         {
             tracing::warn!(
                 "every byte of {} is as it was written, but an earlier test found it damaged, which outranks: \
@@ -180,12 +183,12 @@ pub(super) fn keep_proof(
 
 /// The same as [`problems`], looked for twice where the bytes come from far away: damage is recorded for good, and what was
 /// only damaged on its way is none.
-fn confirmed_problems(catalog: &Catalog, listed: &Listed, quick: bool, context: &Context) -> Result<Vec<Problem>> {
-    let found = problems(catalog, listed, quick, context)?;
+fn confirmed_problems(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Vec<Problem>> {
+    let found = problems(catalog, listed, how, context)?;
     if found.is_empty() || catalog.is_near() {
         return Ok(found);
     }
-    let again = problems(catalog, listed, quick, context)?;
+    let again = problems(catalog, listed, how, context)?;
     if again.is_empty() {
         tracing::warn!("{} came damaged once, and whole when it was read again: {}", listed.id, found[0].message);
     }
@@ -193,16 +196,15 @@ fn confirmed_problems(catalog: &Catalog, listed: &Listed, quick: bool, context: 
 }
 
 /// Everything that is wrong with a snapshot; an error where it cannot be told.
-fn problems(catalog: &Catalog, listed: &Listed, quick: bool, context: &Context) -> Result<Vec<Problem>> {
-    if let Some(sealed) = sealed_problems(catalog, listed, quick, context)? {
-        return Ok(sealed);
-    }
-    let opened = match fetch::open_uncompared(catalog, &listed.id, context) {
+fn problems(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Vec<Problem>> {
+    let opened = match open_or_hash(catalog, listed, how, context) {
         Err(error) if error.kind == Kind::Problem => return Ok(vec![Problem::of("damage", &error)]),
-        other => other?,
+        Ok(Looked::Hashed(problems)) => return Ok(problems),
+        Ok(Looked::Opened(opened)) => opened,
+        Err(error) => return Err(error),
     };
     let mut found = Vec::new();
-    if !quick {
+    if !how.quick {
         context.progress.start(&format!("verifying {}", listed.id), 0);
         let walk = opened.reader.inspect();
         context.progress.finish();
@@ -222,40 +224,47 @@ fn problems(catalog: &Catalog, listed: &Listed, quick: bool, context: &Context) 
     Ok(found)
 }
 
-/// What is wrong with an encrypted snapshot, as far as that shows without a key: its bytes are those that were written, or
-/// they are not. None where there is a key, or no need of one.
-fn sealed_problems(catalog: &Catalog, listed: &Listed, quick: bool, context: &Context) -> Result<Option<Vec<Problem>>> {
-    let manifest = match catalog.manifest(&listed.id) {
-        Ok((manifest, _)) if manifest.encrypted => manifest,
-        // What is wrong with it shows where it is opened.
-        _ => return Ok(None),
-    };
-    if !context.keys.is_empty() {
-        match catalog.open_archive(&manifest).and_then(|archive| Unsealed::open(archive, &context.keys)) {
-            // Not the right key, or a header with a flaw in it: age cannot tell the two apart, the hash can.
-            Err(error) if error.kind == Kind::Usage => {
-                let problems = hash_sealed(catalog, &manifest, context)?;
-                return if problems.is_empty() { Err(error) } else { Ok(Some(problems)) };
+/// How far a test looks into a snapshot.
+#[derive(Clone, Copy)]
+struct How {
+    /// Only metadata and sizes.
+    quick: bool,
+    /// Of an encrypted one that no key opens the ciphertext alone, and say so; else a key that does not fit is an error.
+    any_key: bool,
+}
+
+/// What could be looked into.
+enum Looked {
+    Opened(Box<fetch::Opened>),
+    /// Of an encrypted archive without a key only the hash: whether its bytes are those that were written.
+    Hashed(Vec<Problem>),
+}
+
+fn open_or_hash(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Looked> {
+    let (manifest, _) = catalog.manifest(&listed.id)?;
+    if manifest.encrypted && context.keys.is_empty() {
+        tracing::info!("{} is encrypted and no key is given: its ciphertext is verified", listed.id);
+        let archive = catalog.open_archive(&manifest)?;
+        return Ok(Looked::Hashed(if how.quick { Vec::new() } else { hash_sealed(archive, &manifest, context)? }));
+    }
+    match fetch::open_uncompared(catalog, &listed.id, context) {
+        // Not the right key, or a header with a flaw in it: age cannot tell the two apart, the hash can.
+        Err(error) if error.kind == Kind::Usage && manifest.encrypted => {
+            let problems = hash_sealed(catalog.open_archive(&manifest)?, &manifest, context)?;
+            if problems.is_empty() && !how.any_key {
+                return Err(error);
             }
-            _ => return Ok(None),
+            if problems.is_empty() {
+                tracing::warn!("of {} only the ciphertext is verified: {}", listed.id, error.whole());
+            }
+            Ok(Looked::Hashed(problems))
         }
+        opened => Ok(Looked::Opened(Box::new(opened?))),
     }
-    tracing::info!("{} is encrypted and no key is given: its ciphertext is verified", listed.id);
-    if quick {
-        return match catalog.open_archive(&manifest) {
-            Err(error) if error.kind == Kind::Problem => Ok(Some(vec![Problem::of("damage", &error)])),
-            opened => opened.map(|_| Some(Vec::new())),
-        };
-    }
-    hash_sealed(catalog, &manifest, context).map(Some)
 }
 
 /// Whether an encrypted archive's bytes are those that were written.
-fn hash_sealed(catalog: &Catalog, manifest: &Manifest, context: &Context) -> Result<Vec<Problem>> {
-    let archive = match catalog.open_archive(manifest) {
-        Err(error) if error.kind == Kind::Problem => return Ok(vec![Problem::of("damage", &error)]),
-        opened => opened?,
-    };
+fn hash_sealed(archive: Arc<dyn Ranged>, manifest: &Manifest, context: &Context) -> Result<Vec<Problem>> {
     context.progress.start(&format!("verifying {}", manifest.id), archive.len());
     let sha256 = archive::stream(archive, &mut |bytes| {
         context.progress.advance(bytes.len() as u64);

@@ -1,5 +1,7 @@
 //! Deletes that are refused, in batches and alone.
 
+use lifeboat::store::{Published, Store as _};
+
 use crate::bench::{Bench, require_clear_failure};
 use crate::support::s3_proxy::{Action, Rule, Verb};
 
@@ -63,5 +65,40 @@ fn prune_survives_what_breaks_once() {
     }
     bench.proxy.add(Rule::on(Verb::DeleteMany, Action::LoseReply));
     bench.run(PRUNE).code(0);
+    assert_eq!(bench.ids().len(), 1);
+}
+
+/// What a test found is not forgotten because it cannot be read: the good snapshot is not taken for superseded.
+#[test]
+fn proof_that_cannot_be_read_costs_no_good_snapshot() {
+    let bench = with_three();
+    let newest = bench.ids()[0].clone();
+    let store = bench.server.open(&bench.direct_url());
+    let proof = format!(
+        r#"{{"id":"{newest}","level":"damaged","at":"2026-11-26T00:00:00Z","host":"here","seconds":1.0,"problems":["x"]}}"#
+    );
+    let key = format!("app/{newest}.proof-20261126T000000000Z.json").parse().unwrap();
+    assert_eq!(store.write(&key, proof.as_bytes()).unwrap(), Published::Created);
+    for trouble in [answer(403, "AccessDenied"), answer(500, "InternalError")] {
+        bench.proxy.add(Rule::on(Verb::Get, trouble).key(".proof-").forever());
+        bench.run(PRUNE).code(0);
+        assert!(bench.ids().len() >= 2, "the newest good one is there beside the damaged one");
+        let run = bench.run(&["restore", "latest", "--source", "app", "--to", "back.db"]);
+        require_clear_failure(&run, &[5], &bench.server);
+        bench.proxy.clear();
+    }
+    let latest = bench.run(&["show", "latest", "--source", "app", "--json"]).code(0).json();
+    assert_ne!(latest["id"].as_str().unwrap(), newest);
+}
+
+#[test]
+fn prune_tells_what_it_deleted_where_it_may_not_clear_the_rest() {
+    let bench = with_three();
+    bench.proxy.add(Rule::on(Verb::ListUploads, answer(403, "AccessDenied")).forever());
+    let run = bench.run(&[PRUNE, &["--json"]].concat());
+    assert_eq!(run.exit(), 5, "{}", run.story());
+    let told = run.json();
+    assert_eq!(told["delete"].as_array().unwrap().len(), 2, "{told}");
+    assert_eq!(told["problems"].as_array().unwrap().len(), 1, "{told}");
     assert_eq!(bench.ids().len(), 1);
 }

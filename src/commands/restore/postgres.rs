@@ -658,7 +658,7 @@ impl Plan {
             allow_empty: true,
             previous: None,
         };
-        let destination = self.opened.safety_destination(&self.catalog);
+        let destination = self.opened.safety_destination(&self.catalog, context);
         let read = |reading| plan.run_within(reading, tables, &destination, context);
         let (saved, replacement) = replacement.read(read).map_err(|error| {
             let error = error.context("cannot save what would be overwritten; nothing was changed");

@@ -367,7 +367,7 @@ impl Plan {
             allow_empty: true,
             previous: None,
         };
-        let saved = plan.run(&self.opened.safety_destination(&self.catalog), context).map_err(|error| {
+        let saved = plan.run(&self.opened.safety_destination(&self.catalog, context), context).map_err(|error| {
             let error = error.context("cannot save what would be overwritten; nothing was changed");
             if error.hint.is_none() { error.hint("--no-safety goes on without a way back") } else { error }
         })?;

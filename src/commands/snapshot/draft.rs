@@ -66,6 +66,9 @@ impl Destination<'_> {
                 return Err(Error::usage(format!("the store already has a source {name}, from {}", other.origin))
                     .hint("give this one another name with --name"));
             }
+            if let Some(found) = found.as_ref().filter(|found| found.encrypted && self.sealing.is_none()) {
+                tracing::warn!("{} is encrypted, and this one of the same source is not", found.id);
+            }
             previous = previous.into_iter().chain(found).max_by_key(|manifest| manifest.created_at);
             usable.push(catalog);
         }
@@ -147,6 +150,8 @@ impl<'a> Draft<'a> {
             }
         }
         if stores.is_empty() {
+            // The first is told by whoever asked.
+            failures.iter().skip(1).for_each(|error| tracing::warn!("{}", error.whole()));
             return Err(failures.into_iter().next().unwrap_or_else(|| Error::failed("there is no store to write to")));
         }
         Ok(Saved { manifest, stores, failures })

@@ -305,6 +305,13 @@ fn require_something(tables: &[Table], previous: Option<&Manifest>) -> Result<()
 
 /// Makes it heard where much is gone since the snapshot before.
 fn tell_losses(tables: &[Table], previous: &Manifest) {
+    if previous.encrypted && previous.tables.is_empty() {
+        // Without its key no more is known of it.
+        let rows: u64 = tables.iter().filter(is_ordinary).filter_map(|table| table.rows).sum();
+        if rows < previous.rows / 2 {
+            tracing::warn!("the database has {rows} rows; {} had {}", previous.id, previous.rows);
+        }
+    }
     for before in previous.tables.iter().filter(is_ordinary) {
         let Some(rows_before) = before.rows.filter(|rows| *rows > 0) else { continue };
         let now = tables.iter().find(|table| table.name == before.name);

@@ -136,8 +136,11 @@ impl Plan<'_> {
             tracing::warn!("not saved: {}", one_line(refused));
         }
         let started = snapshot.reading.started;
-        // What COPY prints is compressed: that it is larger than the tables were is all but impossible.
-        let most_bytes = snapshot.database.bytes.saturating_add(snapshot.database.bytes / 4);
+        // What COPY prints is compressed: that it is larger than the tables were is all but impossible, unless they were
+        // compressed by columns.
+        let is_columnar = snapshot.schema.extensions.iter().any(|extension| extension.name == "timescaledb");
+        let most_bytes = snapshot.database.bytes.saturating_mul(if is_columnar { 16 } else { 1 });
+        let most_bytes = most_bytes.saturating_add(snapshot.database.bytes / 4);
         let mut draft = Draft::start(destination, &self.name, started, self.compression, most_bytes, context)?;
         let readme = readme::postgres(&draft.id, &self.origin, started, &draft.plain_name);
         draft.archive.append(README_PATH, readme.as_bytes())?;

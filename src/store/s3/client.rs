@@ -37,9 +37,10 @@ const TICK: Duration = Duration::from_millis(100);
 const THREADS: usize = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// No service is waited for longer than this before the next try, whatever it asks for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How much a request may carry for each `timeout` that it may take longer.
+const STEP_BYTES: u64 = 4 << 20;
 
 /// The client, and the runtime that it lives in.
 pub(super) struct Bridge {
@@ -91,7 +92,7 @@ impl Bridge {
 
     /// How long a request may take that carries so many bytes, either way.
     pub(super) fn patience(&self, bytes: u64) -> Duration {
-        self.timeout.saturating_mul(u32::try_from(1 + bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX))
+        self.timeout.saturating_mul(u32::try_from(1 + bytes.div_ceil(STEP_BYTES)).unwrap_or(u32::MAX))
     }
 
     /// The settings of a request that may take so long.
@@ -168,14 +169,14 @@ async fn client(settings: &S3Settings) -> Client {
         .with_initial_backoff(FIRST_PAUSE)
         .with_max_backoff(LONGEST_PAUSE);
     let mut config = Builder::from(&environment)
-        .force_path_style(settings.path_style)
+        .force_path_style(settings.path_style.unwrap_or(!is_aws))
         .request_checksum_calculation(request)
         .response_checksum_validation(response)
         .retry_config(retries)
         .retry_classifier(AsTold)
         .timeout_config(timeouts(settings.timeout, settings.timeout))
-        // What stands still is noticed by the time that a request may take, which also covers a reply's body here.
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        // What stands still is noticed long before the time is over that a large request may take.
+        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(settings.timeout).build());
     if let Some(endpoint) = &settings.endpoint {
         config = config.endpoint_url(endpoint);
     }
@@ -221,7 +222,7 @@ impl ClassifyRetry for AsTold {
         };
         let after = response.headers().get("retry-after").and_then(|after| after.trim().parse().ok());
         match after.map(Duration::from_secs) {
-            Some(after) => RetryAction::retryable_error_with_explicit_delay(kind, after.min(LONGEST_RETRY_AFTER)),
+            Some(after) => RetryAction::retryable_error_with_explicit_delay(kind, after.min(LONGEST_PAUSE)),
             None if kind == ErrorKind::ThrottlingError => RetryAction::throttling_error(),
             None => RetryAction::NoActionIndicated,
         }

@@ -31,14 +31,19 @@ pub(super) fn answer<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>)
     match (error.code().unwrap_or_default(), status) {
         ("NoSuchBucket", _) => Answer::Failed,
         ("NoSuchKey" | "NotFound" | "NoSuchUpload", _) => Answer::Absent,
-        // A reply to HEAD has no body, and so no code.
-        ("", 404) => Answer::Absent,
         ("InvalidRange", _) | (_, 416) => Answer::Empty,
         ("PreconditionFailed", _) | (_, 412) => Answer::AlreadyThere,
         ("ConditionalRequestConflict" | "OperationAborted", _) => Answer::Conflict,
         ("NotImplemented" | "MethodNotAllowed", _) | (_, 405 | 501) => Answer::Unknown,
         _ => Answer::Failed,
     }
+}
+
+/// Whether a look at an object found none: a reply to HEAD has no body, and so no code. Of other replies one without a code
+/// comes from something between, and says nothing of the object.
+pub(super) fn is_absent<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    let is_404 = error.raw_response().is_some_and(|response| response.status().as_u16() == 404);
+    answer(error) == Answer::Absent || (is_404 && error.code().is_none_or(str::is_empty))
 }
 
 /// Tells a failure: `message` is what could not be done; kind and hint come from why.
@@ -98,6 +103,7 @@ fn judge(code: &str, status: u16) -> (Kind, Option<&'static str>) {
         ),
         _ if status == 507 => (Kind::Failed, Some("the store is full: free some space")),
         _ if status == 429 || status >= 500 => (Kind::Unreachable, Some("the service is in trouble: try again later")),
+        "" if status == 404 => (Kind::Unreachable, Some("check the endpoint: no service of S3 answers so")),
         _ if (300..400).contains(&status) => {
             (Kind::Unreachable, Some("the bucket is elsewhere: name its region with ?region=REGION, or its endpoint"))
         }

@@ -19,6 +19,7 @@ mod upload;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{Delete, EncodingType, MultipartUpload, ObjectIdentifier};
 use percent_encoding::percent_decode_str;
@@ -55,6 +56,30 @@ impl S3Store {
         Error::not_found(format!("there is no {key} in {}", self.place.name()))
     }
 
+    /// The length of an object, as a look at it tells.
+    fn length(&self, key: &Key, head: &HeadObjectOutput) -> Result<u64> {
+        head.content_length().and_then(|bytes| u64::try_from(bytes).ok()).ok_or_else(|| {
+            Error::unreachable(format!("cannot look at {key} in {}", self.place.name()))
+                .because("the service, or what is between, does not say its length")
+        })
+    }
+
+    /// What is first under the prefix, whatever its name: of folders and objects a few.
+    pub fn some_names(&self) -> Result<Vec<String>> {
+        self.wait(async {
+            let prefix = self.place.prefix();
+            let request = self.place.client().list_objects_v2().bucket(self.place.bucket()).prefix(&prefix);
+            let page = request.delimiter("/").max_keys(100).send().await;
+            let page = page.map_err(|error| told(error, format!("cannot list {}", self.place.name())))?;
+            let folders = page.common_prefixes().iter().filter_map(|common| common.prefix());
+            let names = folders.chain(page.contents().iter().filter_map(|object| object.key()));
+            Ok(names
+                .filter_map(|name| name.strip_prefix(&prefix))
+                .map(|name| name.trim_end_matches('/').to_owned())
+                .collect())
+        })
+    }
+
     /// The key of ours that a key of the service's is.
     fn key_of(&self, path: &str) -> Option<Key> {
         path.strip_prefix(&self.place.prefix())?.parse().ok()
@@ -74,12 +99,15 @@ impl S3Store {
             let request = self.place.client().list_objects_v2().bucket(self.place.bucket()).prefix(&prefix);
             let request = request.delimiter("/").encoding_type(EncodingType::Url);
             // A page that goes on where the last one ended is past the start.
-            let request = match next {
+            let request = match &next {
                 Some(token) => request.continuation_token(token),
                 None => request.set_start_after(start_after.clone()),
             };
             let page = request.send().await;
             let page = page.map_err(|error| told(error, format!("cannot list {}/{folder}", self.place.name())))?;
+            // A service that does not know how to encode names gives them as they are.
+            let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
+            let decoded = |text: &str| if is_encoded { decoded(text) } else { text.to_owned() };
             for object in page.contents() {
                 let path = decoded(object.key().unwrap_or_default());
                 let Some(key) = self.key_of(&path).filter(|key| names.include(key.name())) else { continue };
@@ -97,10 +125,11 @@ impl S3Store {
             let last = page.contents().last().and_then(|object| object.key()).map(decoded);
             let is_past = |until| last.as_ref().is_some_and(|last| *last >= format!("{base}{until}"));
             let is_past = matches!(names, Names::Between(_, Some(until)) if is_past(until));
-            next = page.next_continuation_token;
-            if page.is_truncated != Some(true) || next.is_none() || is_past {
+            if page.is_truncated != Some(true) || is_past {
                 break;
             }
+            let token = next_page(page.next_continuation_token, next.as_ref());
+            next = Some(token.map_err(|error| error.context(format!("cannot list {}/{folder}", self.place.name())))?);
         }
         listing.objects.sort_by(|a, b| a.key.cmp(&b.key));
         listing.folders.sort();
@@ -176,19 +205,18 @@ impl S3Store {
         let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut freed_bytes = 0;
         let (mut key, mut id): (Option<String>, Option<String>) = (None, None);
+        let cannot = || format!("cannot list unfinished uploads in {}", self.place.name());
         loop {
             let request = self.place.client().list_multipart_uploads().bucket(self.place.bucket());
             let request =
-                request.prefix(self.place.prefix()).set_key_marker(key.take()).set_upload_id_marker(id.take());
+                request.prefix(self.place.prefix()).set_key_marker(key.clone()).set_upload_id_marker(id.clone());
             let page = match request.send().await {
                 Ok(page) => page,
                 Err(error) if answer(&error) == Answer::Unknown => {
                     tracing::debug!("{} does not list unfinished uploads", self.place.name());
                     break;
                 }
-                Err(error) => {
-                    return Err(told(error, format!("cannot list unfinished uploads in {}", self.place.name())));
-                }
+                Err(error) => return Err(told(error, cannot())),
             };
             for upload in page.uploads() {
                 // What is not ours by its name is another program's.
@@ -196,10 +224,17 @@ impl S3Store {
                     freed_bytes += self.clear_upload(upload, before).await?;
                 }
             }
-            (key, id) = (page.next_key_marker, page.next_upload_id_marker);
-            if page.is_truncated != Some(true) || key.is_none() {
+            if page.is_truncated != Some(true) {
                 break;
             }
+            // Many uploads may be of one key.
+            let marker = (page.next_key_marker, page.next_upload_id_marker);
+            if marker.0.is_none() || marker == (key.clone(), id.clone()) {
+                return Err(
+                    Error::unreachable(cannot()).because("the list goes on, and the service does not say where")
+                );
+            }
+            (key, id) = marker;
         }
         Ok(freed_bytes)
     }
@@ -220,13 +255,13 @@ impl Store for S3Store {
 
     fn open(&self, key: &Key) -> Result<Box<dyn Ranged>> {
         let head = self.wait(self.place.head(key))?.ok_or_else(|| self.absent(key))?;
-        let bytes = head.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+        let bytes = self.length(key, &head)?;
         Ok(Box::new(S3Object { place: Arc::clone(&self.place), key: key.clone(), bytes, etag: head.e_tag }))
     }
 
     fn stat(&self, key: &Key) -> Result<Option<ObjectMeta>> {
         let Some(head) = self.wait(self.place.head(key))? else { return Ok(None) };
-        let bytes = head.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+        let bytes = self.length(key, &head)?;
         Ok(Some(ObjectMeta { key: key.clone(), bytes, modified: time(head.last_modified()) }))
     }
 
@@ -254,8 +289,7 @@ impl Store for S3Store {
     }
 
     fn probe(&self, key: &Key) -> Vec<(String, Result<String>)> {
-        let found = self.wait(async { Ok(self.probe_service(key).await) });
-        found.unwrap_or_else(|error| vec![("service".to_owned(), Err(error))])
+        self.probe_service(key)
     }
 
     /// Reads a small object by one request.
@@ -272,6 +306,13 @@ fn before(from: &str) -> Option<String> {
     before.push(char::from(last.checked_sub(1)?));
     before.push('~');
     Some(before)
+}
+
+/// Where a listing goes on that says that it does: a list that ends early would be believed.
+fn next_page(token: Option<String>, last: Option<&String>) -> Result<String> {
+    token
+        .filter(|token| Some(token) != last)
+        .ok_or_else(|| Error::unreachable("the list goes on, and the service does not say where"))
 }
 
 /// A key as a listing spells it.

@@ -1,13 +1,11 @@
 //! Where in the service a store is: a bucket and a prefix, by one client.
 
-use std::time::Duration;
-
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 
 use super::client::Bridge;
-use super::failure::{Answer, answer, told};
+use super::failure::{Answer, answer, is_absent, told};
 use super::settings::S3Settings;
 use crate::error::{Error, Result};
 use crate::store::Key;
@@ -42,10 +40,11 @@ impl Place {
         format!("{}{key}", self.prefix())
     }
 
-    /// The store's name in messages: bucket and prefix, without the settings.
+    /// The store's name in messages: bucket and prefix, and whose they are, without the other settings.
     pub(super) fn name(&self) -> String {
         let separator = if self.settings.prefix.is_empty() { "" } else { "/" };
-        format!("s3://{}{separator}{}", self.settings.bucket, self.settings.prefix)
+        let at = self.settings.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
+        format!("s3://{}{separator}{}{at}", self.settings.bucket, self.settings.prefix)
     }
 }
 
@@ -54,7 +53,7 @@ impl Place {
     pub(super) async fn head(&self, key: &Key) -> Result<Option<HeadObjectOutput>> {
         match self.client().head_object().bucket(self.bucket()).key(self.path(key)).send().await {
             Ok(head) => Ok(Some(head)),
-            Err(error) if answer(&error) == Answer::Absent => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(told(error, format!("cannot look at {key} in {}", self.name()))),
         }
     }
@@ -62,7 +61,7 @@ impl Place {
     /// Reads a small object by one request; one of more than `max_bytes` is refused before its body is read.
     pub(super) async fn get(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
         let message = || format!("cannot read {key} in {}", self.name());
-        self.until_whole(message, self.bridge.patience(0), async || {
+        self.until_whole(message, async || {
             let request = self.client().get_object().bucket(self.bucket()).key(self.path(key));
             // A range's reply says how long the object is beside how long the reply is.
             let reply = match request.range(format!("bytes=0-{max_bytes}")).send().await {
@@ -80,7 +79,7 @@ impl Place {
                 return Err(Error::problem(format!("{key} has {bytes} bytes, more than the {max_bytes} it may have")));
             }
             let mut content = vec![0; usize::try_from(bytes).expect("a small object")];
-            Ok(fill(reply.body, &mut content).await.map(|()| content))
+            Ok(self.fill(reply.body, &mut content).await.map(|()| content))
         })
         .await
     }
@@ -90,16 +89,17 @@ impl Place {
         let bytes = buffer.len() as u64;
         let patience = self.bridge.patience(bytes);
         let message = || format!("cannot read {key} in {}", self.name());
-        self.until_whole(message, patience, async || {
+        self.until_whole(message, async || {
             let request = self.client().get_object().bucket(self.bucket()).key(self.path(key));
             let request = request.range(format!("bytes={offset}-{}", offset + bytes - 1));
             let request = request.set_if_match(etag.map(str::to_owned)).customize();
             match request.config_override(self.bridge.patient(patience)).send().await {
-                Ok(reply) => Ok(fill(reply.body, buffer).await),
+                Ok(reply) => Ok(self.fill(reply.body, buffer).await),
                 Err(error) => Err(match answer(&error) {
                     Answer::Absent => Error::not_found(format!("there is no {key} in {} any more", self.name())),
+                    // No damage: the next look may find what was meant.
                     Answer::AlreadyThere => {
-                        Error::problem(format!("{key} was replaced by another object while it was read"))
+                        Error::failed(message()).because("it is another object by now than it was when it was opened")
                     }
                     _ => told(error, message()),
                 }),
@@ -113,18 +113,13 @@ impl Place {
     async fn until_whole<T>(
         &self,
         message: impl Fn() -> String,
-        patience: Duration,
         mut attempt: impl AsyncFnMut() -> Result<Result<T, String>>,
     ) -> Result<T> {
-        // A reply may only begin after as many tries of the SDK's.
-        let patience = patience.saturating_mul(2 + self.bridge.retries());
         let mut tries = 0;
         loop {
-            let why = match tokio::time::timeout(patience, attempt()).await {
-                Ok(Ok(Ok(whole))) => return Ok(whole),
-                Ok(Ok(Err(why))) => why,
-                Ok(Err(error)) => return Err(error),
-                Err(_) => "the service did not send all of it in time".to_owned(),
+            let why = match attempt().await? {
+                Ok(whole) => return Ok(whole),
+                Err(why) => why,
             };
             tries += 1;
             if tries > self.bridge.retries() {
@@ -133,6 +128,13 @@ impl Place {
             tracing::debug!("{}: {why}; trying again", message());
             self.bridge.pause(tries).await;
         }
+    }
+
+    /// Fills the buffer from a reply's body, which must be exactly as long and come in time.
+    async fn fill(&self, body: ByteStream, buffer: &mut [u8]) -> Result<(), String> {
+        let patience = self.bridge.patience(buffer.len() as u64);
+        let filled = tokio::time::timeout(patience, fill(body, buffer)).await;
+        filled.unwrap_or_else(|_| Err("the service did not send all of it in time".to_owned()))
     }
 
     /// Deletes an object; one that is not there is no error.

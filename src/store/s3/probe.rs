@@ -1,10 +1,10 @@
 //! What a service can do beside what every store must: tried, not asked.
 
-use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{BucketVersioningStatus, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::BucketVersioningStatus;
 
 use super::S3Store;
 use super::failure::{Answer, answer, told};
+use super::upload::probe_conditions;
 use crate::error::{Error, Result};
 use crate::store::Key;
 
@@ -13,42 +13,20 @@ const HEEDED: &str = "heeded: of two that write one object one wins";
 const NOT_HEEDED: &str = "not heeded: a look before the write takes its place";
 
 impl S3Store {
-    pub(super) async fn probe_service(&self, key: &Key) -> Vec<(String, Result<String>)> {
+    pub(super) fn probe_service(&self, key: &Key) -> Vec<(String, Result<String>)> {
+        // Before those that may overwrite it.
+        let hashes = self.wait(self.probe_hashes(key));
+        let [small, in_parts] = probe_conditions(&self.place, key)
+            .map(|heeded| heeded.map(|heeded| if heeded { HEEDED } else { NOT_HEEDED }.to_owned()));
         let found = [
-            // Before those that may overwrite it.
-            ("hashes", self.probe_hashes(key).await),
-            ("condition on a write", self.probe_put(key).await),
-            ("condition on parts", self.probe_parts(key).await),
-            ("batch delete", self.probe_batch().await),
-            ("unfinished uploads", self.probe_uploads().await),
-            ("versions", self.probe_versions().await),
+            ("hashes", hashes),
+            ("condition on a write", small),
+            ("condition on parts", in_parts),
+            ("batch delete", self.wait(self.probe_batch())),
+            ("unfinished uploads", self.wait(self.probe_uploads())),
+            ("versions", self.wait(self.probe_versions())),
         ];
         found.map(|(name, found)| (name.to_owned(), found)).into()
-    }
-
-    async fn probe_put(&self, key: &Key) -> Result<String> {
-        let place = &self.place;
-        let request = place.client().put_object().bucket(place.bucket()).key(place.path(key));
-        let sent = request.if_none_match("*").body(ByteStream::from_static(b"overwritten")).send().await;
-        told_condition(sent.map(drop).map_err(|error| (answer(&error), told(error, "cannot write with a condition"))))
-    }
-
-    async fn probe_parts(&self, key: &Key) -> Result<String> {
-        let place = &self.place;
-        let cannot = "cannot write in parts";
-        let begun = place.client().create_multipart_upload().bucket(place.bucket()).key(place.path(key)).send().await;
-        let upload = begun.map_err(|error| told(error, cannot))?.upload_id;
-        let upload = upload.ok_or_else(|| Error::failed(cannot).because("the service gave the upload no id"))?;
-        let request = place.client().upload_part().bucket(place.bucket()).key(place.path(key)).upload_id(&upload);
-        let part = request.part_number(1).body(ByteStream::from_static(b"overwritten")).send().await;
-        let part = part.map_err(|error| told(error, cannot))?;
-        let part = CompletedPart::builder().part_number(1).set_e_tag(part.e_tag).build();
-        let list = CompletedMultipartUpload::builder().parts(part).build();
-        let request = place.client().complete_multipart_upload().bucket(place.bucket()).key(place.path(key));
-        let sent = request.upload_id(&upload).multipart_upload(list).if_none_match("*").send().await;
-        let found = told_condition(sent.map(drop).map_err(|error| (answer(&error), told(error, cannot))));
-        place.abort(place.path(key), upload).await?;
-        found
     }
 
     async fn probe_batch(&self) -> Result<String> {
@@ -100,13 +78,5 @@ impl S3Store {
             // Few may ask, and nothing depends on it.
             Err(error) => Ok(format!("not known: {}", told(error, "cannot ask").whole())),
         }
-    }
-}
-
-fn told_condition(sent: std::result::Result<(), (Answer, Error)>) -> Result<String> {
-    match sent {
-        Err((Answer::AlreadyThere, _)) => Ok(HEEDED.to_owned()),
-        Ok(()) | Err((Answer::Unknown, _)) => Ok(NOT_HEEDED.to_owned()),
-        Err((_, error)) => Err(error),
     }
 }

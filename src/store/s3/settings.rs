@@ -22,7 +22,7 @@ pub struct S3Settings {
     /// The region; by default what the environment or the profile says.
     pub region: Option<String>,
     /// Whether the bucket is in the path of an address rather than in its host name; by default where there is an endpoint.
-    pub path_style: bool,
+    pub path_style: Option<bool>,
     /// The profile of `~/.aws/config` and `~/.aws/credentials`; one that is named goes before the environment's keys.
     pub profile: Option<String>,
     /// The file that the profile's credentials are in, instead of `~/.aws/credentials`.
@@ -35,7 +35,7 @@ pub struct S3Settings {
     pub lock: Option<ObjectLock>,
     /// Whether requests carry the newer checksums also where the service does not insist on them.
     pub checksums: Checksums,
-    /// How long a request may take, and as long again for each MiB that it carries.
+    /// How long a request may take, and as long again for each 4 MiB that it carries.
     pub timeout: Duration,
     /// How often a request is sent again after a failure that may pass.
     pub retries: u32,
@@ -107,7 +107,7 @@ impl FromStr for S3Settings {
             prefix: prefix.to_owned(),
             endpoint: None,
             region: None,
-            path_style: false,
+            path_style: None,
             profile: None,
             credentials_file: None,
             storage_class: None,
@@ -118,7 +118,7 @@ impl FromStr for S3Settings {
             retries: DEFAULT_RETRIES,
             part_bytes: None,
         };
-        let (mut path_style, mut kms_key, mut lock, mut days) = (None, None, None, None);
+        let (mut kms_key, mut lock, mut days) = (None, None, None);
         let mut seen = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or_else(|| bad_setting(pair, "it has no value"))?;
@@ -134,7 +134,7 @@ impl FromStr for S3Settings {
             match name {
                 "endpoint" => settings.endpoint = Some(check_endpoint(value)?),
                 "region" => settings.region = Some(value),
-                "path_style" => path_style = Some(parse_bool(name, &value)?),
+                "path_style" => settings.path_style = Some(parse_bool(name, &value)?),
                 "profile" => settings.profile = Some(value),
                 "credentials_file" => settings.credentials_file = Some(value),
                 "storage_class" => settings.storage_class = Some(value),
@@ -181,7 +181,6 @@ impl FromStr for S3Settings {
                 }
             }
         }
-        settings.path_style = path_style.unwrap_or(settings.endpoint.is_some());
         match (&mut settings.encryption, kms_key) {
             (Some(ServerEncryption::Kms(own)), key) => *own = key,
             (_, Some(_)) => return Err(bad_setting("kms_key", "it goes with sse=aws:kms")),
@@ -215,7 +214,7 @@ impl fmt::Display for S3Settings {
         let settings = [
             ("endpoint", self.endpoint.clone()),
             ("region", self.region.clone()),
-            ("path_style", (self.path_style != self.endpoint.is_some()).then(|| self.path_style.to_string())),
+            ("path_style", self.path_style.map(|path_style| path_style.to_string())),
             ("profile", self.profile.clone()),
             ("credentials_file", self.credentials_file.clone()),
             ("storage_class", self.storage_class.clone()),
@@ -320,7 +319,7 @@ mod tests {
             assert_eq!(settings.to_string().parse::<S3Settings>().expect(text), settings);
         }
         let settings: S3Settings = "s3://bucket/p/?part_size=64MiB&endpoint=http://h:1/".parse().expect("good");
-        assert_eq!((settings.part_bytes, settings.path_style), (Some(64 << 20), true));
+        assert_eq!((settings.part_bytes, settings.path_style), (Some(64 << 20), None));
         assert_eq!(settings.to_string(), "s3://bucket/p?endpoint=http://h:1&part_size=67108864");
     }
 

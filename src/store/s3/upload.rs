@@ -11,14 +11,16 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ObjectLockMode, ServerSideEncryption, StorageClass};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ObjectLockMode, ServerSideEncryption, StorageClass,
+};
 use bytes::Bytes;
 use md5::{Digest, Md5};
 use tokio::task::JoinHandle;
 
 use super::failure::{Answer, answer, told};
 use super::place::Place;
-use super::settings::{LockMode, ServerEncryption};
+use super::settings::{Checksums, LockMode, ServerEncryption};
 use crate::error::{Error, Result};
 use crate::store::{Key, Published, Upload};
 
@@ -171,7 +173,10 @@ impl S3Upload {
             let request = place.client().upload_part().bucket(place.bucket()).key(place.path(&key)).upload_id(upload);
             let request = request.part_number(number).content_md5(base64(md5)).body(ByteStream::from(body));
             match request.customize().config_override(place.bridge.patient(patience)).send().await {
-                Ok(reply) => Ok(CompletedPart::builder().part_number(number).set_e_tag(reply.e_tag).build()),
+                Ok(reply) => {
+                    let part = CompletedPart::builder().part_number(number).set_e_tag(reply.e_tag);
+                    Ok(part.set_checksum_crc32(reply.checksum_crc32).build())
+                }
                 Err(error) => Err(told(error, message)),
             }
         }));
@@ -180,6 +185,9 @@ impl S3Upload {
 
     async fn begin(&self) -> Result<String> {
         let request = self.place.client().create_multipart_upload().bucket(self.place.bucket());
+        // An upload whose parts carry checksums must say so, and of what kind they are.
+        let is_summed = self.place.settings.checksums == Checksums::WhenSupported;
+        let request = request.set_checksum_algorithm(is_summed.then_some(ChecksumAlgorithm::Crc32));
         let request = kept!(request.key(self.place.path(&self.key)), self);
         let begun = request.send().await.map_err(|error| told(error, self.message()))?;
         begun.upload_id.ok_or_else(|| Error::failed(self.message()).because("the service gave the upload no id"))
@@ -328,7 +336,7 @@ impl S3Upload {
     /// Reads the object back, for services whose ETag is no MD5: those that encrypt with a key service, for one.
     async fn reads_back(&self, expected: &Expected, etag: Option<&str>) -> Result<bool> {
         tracing::info!("reading {} back: the service does not tell its MD5", self.key);
-        let mut buffer = vec![0; 1 << 20];
+        let mut buffer = vec![0; self.part_bytes.min(LANES_BYTES as usize)];
         let mut at = 0;
         for md5 in &expected.md5s {
             let end = (at + self.part_bytes as u64).min(expected.bytes);
@@ -344,6 +352,38 @@ impl S3Upload {
             }
         }
         Ok(at == expected.bytes)
+    }
+}
+
+/// Whether the service heeds `If-None-Match: *` where it writes a small object, and where it puts parts together: tried on
+/// an object that is there, with all that goes with a write of ours.
+pub(super) fn probe_conditions(place: &Arc<Place>, key: &Key) -> [Result<bool>; 2] {
+    let upload = || -> Result<S3Upload> {
+        let mut upload = S3Upload::new(Arc::clone(place), key.clone(), 0)?;
+        upload.write_all(b"overwritten")?;
+        Ok(upload)
+    };
+    let small = || {
+        let upload = upload()?;
+        upload.place.bridge.wait(async { is_heeded(upload.put(true).await) })
+    };
+    let in_parts = || {
+        let mut upload = upload()?;
+        upload.send_part()?;
+        upload.wait_for_parts(0)?;
+        let parts = upload.parts.as_ref().expect("one was sent");
+        // Given up when it is dropped; where it was completed there is nothing to give up.
+        upload.place.bridge.wait(async { is_heeded(upload.complete(parts, true).await) })
+    };
+    [small(), in_parts()]
+}
+
+fn is_heeded(tried: Result<(), Try>) -> Result<bool> {
+    match tried {
+        Err(Try::Look) => Ok(true),
+        Ok(()) | Err(Try::Unconditionally) => Ok(false),
+        Err(Try::Again) => Err(Error::unreachable("another upload is under way")),
+        Err(Try::Failed(error)) => Err(error),
     }
 }
 
