@@ -116,11 +116,11 @@ fn a_byte_too_many_or_too_few_anywhere_is_found_without_the_manifest() {
     }
 }
 
-/// The structural places of an archive of three blocks.
+/// The structural places of an archive of four blocks, the last of which holds the manifest.
 fn places(archive: &[u8]) -> Vec<(String, Range<usize>)> {
     let map = craft::map(archive);
-    let (first, middle, last) = (map.blocks[0].clone(), map.blocks[1].clone(), map.blocks[2].clone());
-    assert_eq!(map.blocks.len(), 3);
+    let (first, middle, last) = (map.blocks[0].clone(), map.blocks[1].clone(), map.blocks[3].clone());
+    assert_eq!(map.blocks.len(), 4);
     // A member's header and what ends it: CRC-32 and length, or the checksum.
     let (head, tail) = if map.codec == Codec::Gzip { (10, 8) } else { (9, 4) };
     let half = |range: &Range<usize>| range.start + range.len() / 2..range.start + range.len() / 2 + 16;

@@ -130,7 +130,7 @@ fn a_damaged_snapshot_is_refused_and_the_target_untouched() {
     flip(sandbox.path(format!("backups/app/{id}.tar.gz")), 700, 5);
     refused(&sandbox, &["restore", &id, "--to", "copy.db", "--store", "backups"], 3).says("damaged");
     refused(&sandbox, &["restore", &id, "--to", "app.db", "--replace", "--store", "backups"], 3);
-    refused(&sandbox, &["restore", &id, "--to", "app.db", "--table", "newer", "--store", "backups"], 3);
+    refused(&sandbox, &["restore", &id, "--to", "app.db", "--table", "accounts", "--replace", "--store", "backups"], 3);
     let run = sandbox.run(&["restore", &id, "--to", "copy.db", "--store", "backups", "--json"]).code(3);
     assert_eq!(run.json()["ok"], false, "{}", run.story());
 }

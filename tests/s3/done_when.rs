@@ -69,7 +69,7 @@ fn whole_way_of_sqlite(place: &Place, sealing: &[&str], keys: &[&str]) {
     let id = id_of(&taken);
     let snapshot = &taken["snapshots"][0];
     assert_eq!((&snapshot["kind"], &snapshot["encrypted"]), (&"full".into(), &is_sealed.into()), "{taken:#}");
-    assert_eq!(snapshot["stores"], serde_json::json!([place.store]));
+    assert_eq!(snapshot["stores"], serde_json::json!([store]));
     assert_eq!(snapshot["rows"], 40 + 400 + 400 + 3);
     let archive = format!("{id}.tar.gz{}", if is_sealed { ".age" } else { "" });
     assert_eq!(snapshot["archive"], archive.as_str());

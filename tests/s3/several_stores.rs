@@ -176,7 +176,12 @@ fn a_store_that_fails_on_the_way_has_nothing_and_the_others_all(place: &Place) {
         assert_eq!(place.json(&["verify", "--store", &folder])["ok"], true);
         // Where it failed there is nothing: not listed, not stored, not half sent.
         assert!(failing.ids(&failing.store).is_empty(), "{what}");
-        assert_eq!(failing.objects(), ["lifeboat.json"], "{what}\n{}", run.story());
+        let mut objects = failing.objects();
+        if what.starts_with("the manifest") {
+            // Its write may yet come to pass: the archive stays until prune.
+            objects.retain(|key| !key.contains(".tar."));
+        }
+        assert_eq!(objects, ["lifeboat.json"], "{what}\n{}", run.story());
         let bucket = Bucket::of(&failing.server, &failing.server.bucket);
         assert_eq!(bucket.uploads(&failing.prefix()), 0, "{what}\n{}", run.story());
     }

@@ -73,10 +73,9 @@ impl S3Store {
             let page = page.map_err(|error| told(error, format!("cannot list {}", self.place.name())))?;
             let folders = page.common_prefixes().iter().filter_map(|common| common.prefix());
             let names = folders.chain(page.contents().iter().filter_map(|object| object.key()));
-            Ok(names
-                .filter_map(|name| name.strip_prefix(&prefix))
-                .map(|name| name.trim_end_matches('/').to_owned())
-                .collect())
+            let names = names.filter_map(|name| name.strip_prefix(&prefix)).map(|name| name.trim_end_matches('/'));
+            // The prefix itself may be there, as a folder that somebody made.
+            Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
         })
     }
 

@@ -10,6 +10,9 @@ use super::settings::S3Settings;
 use crate::error::{Error, Result};
 use crate::store::Key;
 
+/// No object is larger (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>), and no service wants to hear of more.
+const LARGEST_BYTES: u64 = 50 << 40;
+
 /// The bucket and prefix of a store, and the way there.
 pub(super) struct Place {
     pub(super) settings: S3Settings,
@@ -60,16 +63,23 @@ impl Place {
 
     /// Reads a small object by one request; one of more than `max_bytes` is refused before its body is read.
     pub(super) async fn get(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
+        let range = format!("bytes=0-{}", max_bytes.min(LARGEST_BYTES));
         let message = || format!("cannot read {key} in {}", self.name());
         self.until_whole(message, async || {
             let request = self.client().get_object().bucket(self.bucket()).key(self.path(key));
             // A range's reply says how long the object is beside how long the reply is.
-            let reply = match request.range(format!("bytes=0-{max_bytes}")).send().await {
+            let reply = match request.range(&range).send().await {
                 Ok(reply) => reply,
                 Err(error) if answer(&error) == Answer::Absent => {
                     return Err(Error::not_found(format!("there is no {key} in {}", self.name())));
                 }
-                Err(error) if answer(&error) == Answer::Empty => return Ok(Ok(Vec::new())),
+                // An object without bytes has no range; but that it has none is not for the range to say.
+                Err(error) if answer(&error) == Answer::Empty => {
+                    return match self.head(key).await?.and_then(|head| head.content_length()) {
+                        Some(0) => Ok(Ok(Vec::new())),
+                        _ => Err(told(error, message())),
+                    };
+                }
                 Err(error) => return Err(told(error, message())),
             };
             let total = reply.content_range().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
