@@ -116,7 +116,7 @@ fn try_store(url: &StoreUrl, trials: &mut Trials) -> Result<()> {
     let small: Key = format!("{TRIAL_PREFIX}{}", random()?).parse()?;
     let large: Key = format!("{TRIAL_PREFIX}{}", random()?).parse()?;
     let tried = try_objects(&*store, &small, &large, trials);
-    // Whatever happened, nothing of it stays.
+    // Whatever was found, nothing of it stays; what a signal leaves here, 'prune' clears.
     let cleared = store.delete_all(&[small.clone(), large.clone()]).and_then(|()| {
         let left = [&small, &large].map(|key| store.stat(key));
         for left in left {

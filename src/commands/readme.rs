@@ -2,11 +2,24 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::catalog::SEALED_ENDING;
 use crate::engine::sqlite::target::quote_word;
 use crate::error::one_line;
 use crate::id::SnapshotId;
 use crate::manifest::Origin;
 use crate::text;
+
+/// What gets the files out of an archive of that name with common tools, and what `lifeboat` wants beside for it.
+fn by_hand(archive: &str) -> (String, &'static str) {
+    let is_zstd = archive.contains(".tar.zst");
+    match archive.ends_with(SEALED_ENDING) {
+        true => (
+            format!("age -d -i KEY.txt {archive} | tar {}", if is_zstd { "--zstd -x" } else { "xz" }),
+            " --identity KEY.txt",
+        ),
+        false => (format!("tar {} {archive}", if is_zstd { "--zstd -xf" } else { "xzf" }), ""),
+    }
+}
 
 /// The text for an SQLite snapshot whose image is the entry `image`.
 pub(super) fn sqlite(
@@ -16,7 +29,7 @@ pub(super) fn sqlite(
     archive: &str,
     image: &str,
 ) -> String {
-    let unpack = if archive.ends_with(".zst") { "tar --zstd -xf" } else { "tar xzf" };
+    let (unpack, key) = by_hand(archive);
     let image = quote_word(image);
     format!(
         "This is a snapshot of an SQLite database, made by lifeboat {version}.\n\
@@ -27,11 +40,11 @@ pub(super) fn sqlite(
          \n\
          To get the database back with lifeboat (verified on the way):\n\
          \n\
-         \x20   lifeboat restore {id} --store STORE --to NEW.db\n\
+         \x20   lifeboat restore {id} --store STORE --to NEW.db{key}\n\
          \n\
          By hand, with nothing but tar and sqlite3:\n\
          \n\
-         \x20   {unpack} {archive}\n\
+         \x20   {unpack}\n\
          \x20   sqlite3 {image} 'PRAGMA integrity_check'\n\
          \n\
          The file is the whole database as it was at one instant, WAL content included. Before you put it\n\
@@ -47,7 +60,7 @@ pub(super) fn sqlite(
 
 /// The text for a PostgreSQL snapshot.
 pub(super) fn postgres(id: &SnapshotId, origin: &Origin, created_at: DateTime<Utc>, archive: &str) -> String {
-    let unpack = if archive.ends_with(".zst") { "tar --zstd -xf" } else { "tar xzf" };
+    let (unpack, key) = by_hand(archive);
     format!(
         "This is a snapshot of a PostgreSQL database, made by lifeboat {version}.\n\
          \n\
@@ -57,11 +70,11 @@ pub(super) fn postgres(id: &SnapshotId, origin: &Origin, created_at: DateTime<Ut
          \n\
          To get the database back with lifeboat (verified on the way):\n\
          \n\
-         \x20   lifeboat restore {id} --store STORE --to postgres://USER@HOST/NEW --create\n\
+         \x20   lifeboat restore {id} --store STORE --to postgres://USER@HOST/NEW --create{key}\n\
          \n\
          By hand, with nothing but tar and psql:\n\
          \n\
-         \x20   {unpack} {archive}\n\
+         \x20   {unpack}\n\
          \x20   createdb --template template0 NEW\n\
          \x20   psql -d NEW -f restore.sql\n\
          \n\

@@ -101,6 +101,23 @@ fn bytes_that_were_damaged_on_their_way_are_no_damage_of_the_snapshot() {
     assert_eq!(listed["snapshots"][0]["proof"], "drilled");
 }
 
+/// A page of something between us and the service says nothing of the object, least of all that it was pruned.
+#[test]
+fn not_found_without_the_services_own_word_is_no_absence() {
+    let bench = saved();
+    bench
+        .proxy
+        .add(Rule::on(Verb::Get, Action::Answer { status: 404, code: "", retry_after: None }).key("/app-").forever());
+    let run = bench.run(&["verify", "--all"]);
+    assert_eq!(run.exit(), 3, "{}", run.story());
+    assert!(run.stdout().contains("NOT PROVEN"), "{}", run.story());
+    let run = bench.run(&["restore", "latest", "--source", "app", "--to", "back.db"]);
+    require_clear_failure(&run, &[5], &bench.server);
+    bench.proxy.clear();
+    let listed = bench.direct(&["list", "--source", "app", "--json"]).code(0).json();
+    assert_eq!(listed["snapshots"][0]["proof"], "none", "nothing was recorded as damage");
+}
+
 #[test]
 fn denied_listing_is_told() {
     let bench = saved();

@@ -35,8 +35,8 @@ pub struct Saved {
 /// An archive that is being written.
 pub(super) struct Draft<'a> {
     pub(super) id: SnapshotId,
-    /// The name that the archive has when it is not, or no longer, encrypted.
-    pub(super) plain_name: String,
+    /// The archive's file name.
+    name: String,
     pub(super) archive: ArchiveWriter<Outlet>,
     destination: &'a Destination<'a>,
 }
@@ -103,8 +103,8 @@ impl<'a> Draft<'a> {
         context: &Context,
     ) -> Result<Self> {
         let id = destination.new_id(source, started)?;
-        let plain_name = format!("{id}{}", compression.codec().extension());
-        let name = archive_name(&plain_name, destination.sealing.as_ref());
+        let sealed = if destination.sealing.is_some() { SEALED_ENDING } else { "" };
+        let name = format!("{id}{}{sealed}", compression.codec().extension());
         // Neither compression nor encryption adds more.
         let most_bytes = most_bytes + most_bytes / 64 + (1 << 20);
         let start = |catalog: &&Catalog| catalog.start_archive(&id, &name, most_bytes);
@@ -115,12 +115,12 @@ impl<'a> Draft<'a> {
         };
         let mtime = started.timestamp().unsigned_abs();
         let archive = ArchiveWriter::create(outlet, compression, context.jobs, mtime)?;
-        Ok(Draft { id, plain_name, archive, destination })
+        Ok(Draft { id, name, archive, destination })
     }
 
     /// The archive's file name.
     pub(super) fn name(&self) -> String {
-        archive_name(&self.plain_name, self.destination.sealing.as_ref())
+        self.name.clone()
     }
 
     /// True where the archive is encrypted.
@@ -156,10 +156,6 @@ impl<'a> Draft<'a> {
         }
         Ok(Saved { manifest, stores, failures })
     }
-}
-
-fn archive_name(plain_name: &str, sealing: Option<&Sealing>) -> String {
-    format!("{plain_name}{}", if sealing.is_some() { SEALED_ENDING } else { "" })
 }
 
 impl Write for Outlet {

@@ -142,7 +142,7 @@ impl Plan<'_> {
         let most_bytes = snapshot.database.bytes.saturating_mul(if is_columnar { 16 } else { 1 });
         let most_bytes = most_bytes.saturating_add(snapshot.database.bytes / 4);
         let mut draft = Draft::start(destination, &self.name, started, self.compression, most_bytes, context)?;
-        let readme = readme::postgres(&draft.id, &self.origin, started, &draft.plain_name);
+        let readme = readme::postgres(&draft.id, &self.origin, started, &draft.name());
         draft.archive.append(README_PATH, readme.as_bytes())?;
         draft.archive.append(layout::OBJECTS, &objects_json(&snapshot.schema.items))?;
         draft.archive.append(layout::PRE_DATA, render(&snapshot.schema.items, Section::Pre, true).as_bytes())?;

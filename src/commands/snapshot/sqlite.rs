@@ -149,16 +149,13 @@ impl Plan<'_> {
         draft.publish(manifest)
     }
 
-    fn save_image(
-        &self,
-        mut snapshot: SourceSnapshot,
-        Draft { id, plain_name, archive, .. }: &mut Draft<'_>,
-        context: &Context,
-    ) -> Result<Content> {
+    fn save_image(&self, mut snapshot: SourceSnapshot, draft: &mut Draft<'_>, context: &Context) -> Result<Content> {
+        let name = draft.name();
+        let Draft { id, archive, .. } = draft;
         let file = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let image = format!("data/{}", encode_name(&file));
         let started = snapshot.started();
-        archive.append(README_PATH, readme::sqlite(id, &self.origin, started, plain_name, &image).as_bytes())?;
+        archive.append(README_PATH, readme::sqlite(id, &self.origin, started, &name, &image).as_bytes())?;
         let raw_bytes = snapshot.image_bytes();
         archive.start_entry(&image, raw_bytes)?;
         context.progress.start(&format!("saving {file}"), raw_bytes);

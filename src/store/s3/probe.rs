@@ -1,6 +1,6 @@
 //! What a service can do beside what every store must: tried, not asked.
 
-use aws_sdk_s3::types::BucketVersioningStatus;
+use aws_sdk_s3::types::{BucketVersioningStatus, ServerSideEncryption};
 
 use super::S3Store;
 use super::failure::{Answer, answer, told};
@@ -59,7 +59,9 @@ impl S3Store {
             self.place.head(key).await?.ok_or_else(|| Error::failed("an object that was written is not there"))?;
         let etag = head.e_tag().unwrap_or_default().trim_matches('"').to_owned();
         let hash = etag.split('-').next().unwrap_or_default();
-        let is_md5 = hash.len() == 32 && hash.bytes().all(|b| b.is_ascii_hexdigit());
+        let keys = [ServerSideEncryption::AwsKms, ServerSideEncryption::AwsKmsDsse];
+        let is_hidden = head.server_side_encryption().is_some_and(|encryption| keys.contains(encryption));
+        let is_md5 = !is_hidden && hash.len() == 32 && hash.bytes().all(|b| b.is_ascii_hexdigit());
         let keeps_words = head.metadata().is_some_and(|metadata| !metadata.is_empty());
         Ok(format!(
             "{}{}",
