@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use aws_config::default_provider::region::DefaultRegionChain;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
@@ -124,7 +125,10 @@ impl Drop for Bridge {
 
 async fn client(settings: &S3Settings) -> Client {
     let http = http_client();
-    let mut environment = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone());
+    let is_aws = settings.endpoint.is_none() && ENDPOINTS.iter().all(|name| std::env::var_os(name).is_none());
+    let region = region(settings, is_aws).await;
+    let mut environment =
+        aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone()).region(region.clone());
     // What is named goes before what the environment holds, also before keys in it.
     if settings.profile.is_some() || settings.credentials_file.is_some() {
         let mut files = EnvConfigFiles::builder().include_default_config_file(true);
@@ -133,7 +137,8 @@ async fn client(settings: &S3Settings) -> Client {
             None => files.include_default_credentials_file(true),
         };
         let files = files.build();
-        let provider = ProviderConfig::default().with_http_client(http);
+        // A profile may ask AWS for the role that it names.
+        let provider = ProviderConfig::default().with_http_client(http).with_region(region);
         let mut credentials =
             ProfileFileCredentialsProvider::builder().configure(&provider).profile_files(files.clone());
         environment = environment.profile_files(files);
@@ -143,20 +148,6 @@ async fn client(settings: &S3Settings) -> Client {
         }
         environment = environment.credentials_provider(credentials.build());
     }
-    let is_aws = settings.endpoint.is_none() && ENDPOINTS.iter().all(|name| std::env::var_os(name).is_none());
-    environment = match &settings.region {
-        Some(region) => environment.region(Region::new(region.clone())),
-        // A service that is not AWS mostly does not care, and the machine need not be asked whether it is one of AWS's.
-        None if !is_aws => {
-            let mut profile = ProfileFileRegionProvider::builder();
-            if let Some(name) = &settings.profile {
-                profile = profile.profile_name(name);
-            }
-            let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
-            environment.region(chain.or_else(profile.build()).or_else(Region::new("us-east-1")))
-        }
-        None => environment,
-    };
     let environment = environment.load().await;
     let (request, response) = match settings.checksums {
         Checksums::WhenRequired => (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired),
@@ -181,6 +172,27 @@ async fn client(settings: &S3Settings) -> Client {
         config = config.endpoint_url(endpoint);
     }
     Client::from_conf(config.build())
+}
+
+/// The region: as it is named, or as the environment, the profile or the machine says.
+async fn region(settings: &S3Settings, is_aws: bool) -> Option<Region> {
+    if let Some(region) = &settings.region {
+        return Some(Region::new(region.clone()));
+    }
+    if is_aws {
+        let mut chain = DefaultRegionChain::builder();
+        if let Some(profile) = &settings.profile {
+            chain = chain.profile_name(profile);
+        }
+        return chain.build().region().await;
+    }
+    // A service that is not AWS mostly does not care, and the machine need not be asked whether it is one of AWS's.
+    let mut profile = ProfileFileRegionProvider::builder();
+    if let Some(name) = &settings.profile {
+        profile = profile.profile_name(name);
+    }
+    let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
+    chain.or_else(profile.build()).or_else(Region::new("us-east-1")).region().await
 }
 
 fn timeouts(timeout: Duration, longest: Duration) -> TimeoutConfig {
