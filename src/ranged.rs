@@ -22,6 +22,14 @@ pub trait Ranged: Send + Sync {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 }
 
+/// Fails for a range that does not lie within `bytes` bytes.
+pub fn require_within(bytes: u64, offset: u64, length: usize) -> io::Result<()> {
+    match offset.checked_add(length as u64) {
+        Some(end) if end <= bytes => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
 impl Ranged for Vec<u8> {
     fn len(&self) -> u64 {
         Vec::len(self) as u64

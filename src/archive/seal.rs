@@ -24,7 +24,7 @@ use super::keys::{Keys, MAX_RECIPIENTS, Sealing, recipient_of};
 use super::writer::ArchiveSummary;
 use crate::digest::Hasher;
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::ranged::Ranged;
+use crate::ranged::{Ranged, require_within};
 use crate::secret::Secret;
 
 /// The plaintext of every chunk but the last.
@@ -290,8 +290,7 @@ impl Ranged for Unsealed {
 
     /// One read of the cipher for all chunks that the range touches, none where it lies in the archive's end.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let end = offset.checked_add(buffer.len() as u64).filter(|end| *end <= self.len);
-        end.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        require_within(self.len, offset, buffer.len())?;
         let before_tail = usize::try_from(self.tail_at.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
         let (buffer, in_tail) = buffer.split_at_mut(before_tail);
         if !in_tail.is_empty() {

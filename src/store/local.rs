@@ -21,7 +21,7 @@ use tempfile::NamedTempFile;
 use super::{Key, Listing, Names, ObjectMeta, Published, Store, Upload};
 use crate::disk::{self, SyncBehind, folder_of, open_plain, or_here, shown, sync_folder};
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::ranged::Ranged;
+use crate::ranged::{Ranged, require_within};
 
 const UPLOAD_PREFIX: &str = ".upload-";
 const FOLDER_MODE: u32 = 0o700;
@@ -322,10 +322,7 @@ impl Ranged for LocalObject {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let end = offset.checked_add(buffer.len() as u64);
-        if end.is_none_or(|end| end > self.bytes) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        require_within(self.bytes, offset, buffer.len())?;
         self.file.read_exact_at(buffer, offset)
     }
 }

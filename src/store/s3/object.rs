@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::place::Place;
-use crate::ranged::Ranged;
+use crate::ranged::{Ranged, require_within};
 use crate::store::Key;
 
 /// How many ranges of one object are worth asking for at once: the way of one answer is then the others' time.
@@ -25,10 +25,7 @@ impl Ranged for S3Object {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let end = offset.checked_add(buffer.len() as u64);
-        if end.is_none_or(|end| end > self.bytes) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        require_within(self.bytes, offset, buffer.len())?;
         if buffer.is_empty() {
             return Ok(());
         }

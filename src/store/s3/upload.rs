@@ -9,6 +9,9 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::RequestId;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{
@@ -87,6 +90,21 @@ enum Try {
     Unconditionally,
     /// It has failed, unless what is there says otherwise.
     Failed(Error),
+}
+
+impl Try {
+    /// What a refused publish is to be followed by.
+    fn after<E>(error: SdkError<E, HttpResponse>, is_conditional: bool, message: String) -> Self
+    where
+        E: ProvideErrorMetadata + RequestId + std::error::Error + Send + Sync + 'static,
+    {
+        match answer(&error) {
+            Answer::AlreadyThere => Try::Look,
+            Answer::Conflict => Try::Again,
+            Answer::Unknown if is_conditional => Try::Unconditionally,
+            _ => Try::Failed(told(error, message)),
+        }
+    }
 }
 
 /// The size of the parts of an upload of at most so many bytes.
@@ -275,12 +293,7 @@ impl S3Upload {
         let patience = self.place.bridge.patience(self.bytes);
         match request.customize().config_override(self.place.bridge.patient(patience)).send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(match answer(&error) {
-                Answer::AlreadyThere => Try::Look,
-                Answer::Conflict => Try::Again,
-                Answer::Unknown if is_conditional => Try::Unconditionally,
-                _ => Try::Failed(told(error, self.message())),
-            }),
+            Err(error) => Err(Try::after(error, is_conditional, self.message())),
         }
     }
 
@@ -293,13 +306,8 @@ impl S3Upload {
         let patience = self.place.bridge.patience(0) * COMPLETION;
         match request.customize().config_override(self.place.bridge.patient(patience)).send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(match answer(&error) {
-                Answer::AlreadyThere => Try::Look,
-                Answer::Conflict => Try::Again,
-                Answer::Unknown if is_conditional => Try::Unconditionally,
-                // "No such upload" also where this very one was completed, and the reply lost.
-                _ => Try::Failed(told(error, self.message())),
-            }),
+            // "No such upload" also where this very one was completed, and the reply lost.
+            Err(error) => Err(Try::after(error, is_conditional, self.message())),
         }
     }
 
