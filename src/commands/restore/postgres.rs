@@ -304,6 +304,9 @@ impl Plan {
         let mut server = Server::connect(&self.params)?;
         let name = self.params.database();
         let shown = one_line(&self.params.shown());
+        // In the database from the start: a server whose disk is full lets nobody in any more ("could not write init
+        // file"), and taking away what filled it is what is left to do then.
+        let mut caretaker = self.settling_session().ok();
         server.mark(name, &Mark::new(target::FILL, &report.id, &context.host))?;
         match self.build(&self.params, None, report, context) {
             Ok(_) => {
@@ -311,12 +314,12 @@ impl Plan {
                 server.unmark(name, self.comment.as_deref())
             }
             Err(error) => {
-                let cleared = Session::connect_to_settle(&self.params)
-                    .and_then(|mut session| {
-                        settings::pin(&mut session)?;
-                        make::unmake(&mut session, &self.items)
-                    })
-                    .and_then(|()| server.unmark(name, self.comment.as_deref()));
+                let cleared = match caretaker.as_mut().map(|session| make::unmake(session, &self.items)) {
+                    Some(Ok(())) => Ok(()),
+                    // It has been ended meanwhile, or never came to be.
+                    _ => self.settling_session().and_then(|mut session| make::unmake(&mut session, &self.items)),
+                };
+                let cleared = cleared.and_then(|()| server.unmark(name, self.comment.as_deref()));
                 Err(match cleared {
                     Ok(()) => error.context(format!("the restore failed; {shown} is empty again")),
                     Err(_) if matches!(server.look(name), Ok(None)) => {
@@ -331,6 +334,13 @@ impl Plan {
                 })
             }
         }
+    }
+
+    /// A session in the database that clears up also where a signal has asked to stop.
+    fn settling_session(&self) -> Result<Session> {
+        let mut session = Session::connect_to_settle(&self.params)?;
+        settings::pin(&mut session)?;
+        Ok(session)
     }
 
     fn swap(&self, args: &RestoreArgs, report: &mut RestoreReport, context: &Context) -> Result<()> {
