@@ -1,11 +1,12 @@
 //! Files, folders and their durability: the few helpers that nobody may forget a part of.
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -45,6 +46,12 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let usage = rustix::fs::statvfs(or_here(path))?;
     Ok(usage.f_bavail.saturating_mul(usage.f_frsize))
+}
+
+/// Files that can still be made on the disk of `path`; None where its file system does not count them.
+pub fn free_files(path: &Path) -> io::Result<Option<u64>> {
+    let usage = rustix::fs::statvfs(or_here(path))?;
+    Ok((usage.f_files > 0).then_some(usage.f_favail))
 }
 
 /// Fails where the disk of `folder` has not room for `bytes` more, and a little.
@@ -93,6 +100,37 @@ pub fn lock_left_over(path: &Path) -> Option<File> {
         return None;
     }
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file)
+}
+
+/// Writes a whole small file in place of the one that may be there: whoever reads finds the old one or the new one,
+/// also after a power cut. A link is followed, so that what it points to is replaced and not the link.
+pub fn replace_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let folder = folder_of(path);
+    let mut file = tempfile::Builder::new().prefix(".lifeboat-").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    // Not as it is made: the umask would have its say.
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_folder(folder)
+}
+
+/// Locks a folder (`flock`) for as long as what this gives is open, so that a file in it is read and replaced by one
+/// at a time. None where somebody holds it for longer than `longest`, or the file system has no locks.
+#[must_use]
+pub fn lock_folder(folder: &Path, longest: Duration) -> Option<File> {
+    let start = Instant::now();
+    let file = File::open(or_here(folder)).ok()?;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(file),
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if start.elapsed() < longest => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(_) => return None,
+        }
+    }
 }
 
 /// Makes a folder (0700) that was not there.

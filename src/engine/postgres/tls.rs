@@ -23,6 +23,7 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use super::certificate::Certificate;
 use super::tap::{Messages, Rows, Tap};
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::tls;
 
 /// What `sslmode` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub(super) struct Connector(Arc<ClientConfig>);
 impl Connector {
     /// Reads the certificates that `params` name, and fails with [`Kind::Usage`] where that cannot be.
     pub(super) fn new(params: &TlsParams) -> Result<Self> {
-        let provider = Arc::new(crypto::ring::default_provider());
+        let provider = tls::provider();
         let versions: &[&rustls::SupportedProtocolVersion] = match (params.only_12, params.only_13) {
             (true, true) => return Err(Error::usage("no version of TLS is in the range that is allowed")),
             (true, false) => &[&rustls::version::TLS12],
@@ -185,16 +186,12 @@ fn roots_in(file: &Path) -> Result<Roots> {
 }
 
 fn system_roots() -> Result<Roots> {
-    let found = rustls_native_certs::load_native_certs();
+    let found = tls::system_certificates().map_err(|error| match error.hint {
+        Some(_) => error.hint("install ca-certificates, or name a file with sslrootcert=FILE"),
+        None => error,
+    })?;
     let mut store = RootCertStore::empty();
-    let (added, _) = store.add_parsable_certificates(found.certs);
-    if added == 0 {
-        let error = Error::usage("the system has no certificates that it trusts");
-        return Err(match found.errors.into_iter().next() {
-            Some(cause) => error.because(cause),
-            None => error.hint("install ca-certificates, or name a file with sslrootcert=FILE"),
-        });
-    }
+    store.add_parsable_certificates(found);
     Ok(Roots { store, certificates: Vec::new() })
 }
 

@@ -1,0 +1,117 @@
+//! Remembers which runs have failed, so that the first good one after them can be told of.
+//!
+//! A JSON file `{"failing": {KEY: TIME}}`, replaced atomically. Whoever cannot read it learns so, and tells of no
+//! recovery.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{folder_of, lock_folder, replace_file, shown};
+use crate::error::{Error, IoContext, Kind, Result};
+
+/// The file's name in the folder that is its usual place.
+const NAME: &str = "notices.json";
+const MOST_BYTES: u64 = 1 << 20;
+const LONGEST_LOCK: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Failing {
+    failing: BTreeMap<String, DateTime<Utc>>,
+}
+
+/// The file where it usually is: in `LIFEBOAT_STATE`, `$XDG_STATE_HOME/lifeboat` or `~/.local/state/lifeboat`.
+pub(super) fn usual_path() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = set("LIFEBOAT_STATE")
+        .or_else(|| set("XDG_STATE_HOME").map(|home| home.join("lifeboat")))
+        .or_else(|| set("HOME").map(|home| home.join(".local/state/lifeboat")));
+    folder.map(|folder| folder.join(NAME)).ok_or_else(|| {
+        Error::usage("there is no place to remember failures in").hint("name a folder with LIFEBOAT_STATE")
+    })
+}
+
+/// Since when runs of `key` have been failing, if they have.
+pub(super) fn failing_since(path: &Path, key: &str) -> Result<Option<DateTime<Utc>>> {
+    Ok(read(path)?.failing.get(key).copied())
+}
+
+/// Remembers that runs of `key` fail since `at`, or earlier where that was known, or that they do not.
+pub(super) fn remember(path: &Path, key: &str, failed_at: Option<DateTime<Utc>>) -> Result<()> {
+    let cannot = || format!("cannot write {}", shown(path));
+    let folder = folder_of(path);
+    fs::create_dir_all(folder).io(Kind::Failed, || format!("cannot create the folder {}", shown(folder)))?;
+    let _lock = lock_folder(folder, LONGEST_LOCK);
+    let mut state = match (read(path), failed_at) {
+        (Ok(state), _) => state,
+        // What is damaged must not keep the next failure from being remembered; what is no file of ours must stay.
+        (Err(error), Some(_)) if error.kind == Kind::Problem => Failing::default(),
+        (Err(error), _) => return Err(error),
+    };
+    match failed_at {
+        Some(at) => {
+            state.failing.entry(key.to_owned()).or_insert(at);
+        }
+        None if state.failing.remove(key).is_none() => return Ok(()),
+        None => {}
+    }
+    let mut text = serde_json::to_vec_pretty(&state).expect("it has only string keys");
+    text.push(b'\n');
+    replace_file(path, 0o600, &text).io(Kind::Failed, cannot)
+}
+
+fn read(path: &Path) -> Result<Failing> {
+    let cannot = || format!("cannot read {}", shown(path));
+    let text = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Failing::default()),
+        Err(error) => return Err(error).io(Kind::Failed, cannot),
+        Ok(facts) if !facts.is_file() || facts.len() > MOST_BYTES => {
+            return Err(Error::failed(format!("{} is not the file that failures are remembered in", shown(path))));
+        }
+        Ok(_) => fs::read(path).io(Kind::Failed, cannot)?,
+    };
+    serde_json::from_slice(&text).map_err(|error| {
+        Error::problem(format!("{} is damaged", shown(path))).because(error).hint("the next failure writes it anew")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).expect("a time")
+    }
+
+    #[test]
+    fn failures_are_remembered_by_key_since_the_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("new/state/notices.json");
+        assert_eq!(failing_since(&path, "a").expect("nothing yet"), None);
+        remember(&path, "a", None).expect("nothing to write");
+        assert!(!path.exists());
+        remember(&path, "a", Some(at(1))).expect("written");
+        remember(&path, "a", Some(at(2))).expect("written");
+        remember(&path, "b", Some(at(3))).expect("written");
+        assert_eq!(failing_since(&path, "a").expect("there"), Some(at(1)));
+        remember(&path, "a", None).expect("written");
+        assert_eq!(failing_since(&path, "a").expect("there"), None);
+        assert_eq!(failing_since(&path, "b").expect("there"), Some(at(3)));
+    }
+
+    #[test]
+    fn a_damaged_file_is_told_and_written_anew_by_the_next_failure() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("notices.json");
+        fs::write(&path, "{\"failing\": {\"a\"").expect("written");
+        assert!(failing_since(&path, "a").expect_err("damaged").message.ends_with("is damaged"));
+        remember(&path, "a", None).expect_err("damaged");
+        remember(&path, "a", Some(at(1))).expect("written anew");
+        assert_eq!(failing_since(&path, "a").expect("there"), Some(at(1)));
+    }
+}
