@@ -1,8 +1,12 @@
 //! Ctrl-C and SIGTERM: the first asks the work in hand to stop and clean up, the second ends the process.
+//!
+//! Who hears the signals is one of two: [`listen`], or for a program that runs another one the room `supervise`,
+//! which decides itself what a signal means and says so through [`request`] and [`clear`].
 
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
 
@@ -26,10 +30,20 @@ pub fn listen() -> Result<()> {
 }
 
 /// The signals that this process was started to ignore, as the kernel's mask; none where that cannot be told.
-fn ignored_signals() -> u64 {
+pub(crate) fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Asks the work in hand to stop, as a first signal does.
+pub fn request() {
+    STOP.get_or_init(Arc::default).store(true, Ordering::SeqCst);
+}
+
+/// Forgets what asked to stop: work that begins now is asked anew.
+pub fn clear() {
+    STOP.get_or_init(Arc::default).store(false, Ordering::SeqCst);
 }
 
 /// Fails with [`Kind::Interrupted`] once a signal has asked to stop. Long loops call it often.
@@ -37,5 +51,18 @@ pub fn check() -> Result<()> {
     match STOP.get() {
         Some(stop) if stop.load(Ordering::Relaxed) => Err(Error::new(Kind::Interrupted, "interrupted")),
         _ => Ok(()),
+    }
+}
+
+/// Waits, but no longer than until a signal asks to stop.
+pub fn sleep(time: Duration) -> Result<()> {
+    const LOOK: Duration = Duration::from_millis(50);
+    let start = Instant::now();
+    loop {
+        check()?;
+        match time.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+            Some(left) => std::thread::sleep(left.min(LOOK)),
+            None => return Ok(()),
+        }
     }
 }
