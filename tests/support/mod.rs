@@ -1,6 +1,7 @@
 //! What all tests share: a folder of one's own, the program in it, databases to save.
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+pub mod actions;
 pub mod compare;
 pub mod postgres;
 pub mod proxy;
