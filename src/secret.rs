@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A secret text. Neither `{}` nor `{:?}` shows it; [`Secret::expose`] is the one way to it.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {

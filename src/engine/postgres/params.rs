@@ -178,8 +178,13 @@ impl Params {
 
     /// As [`Params::parse`], in surroundings of the caller's.
     pub fn parse_in(text: &str, around: &Surroundings) -> Result<Self> {
+        Params::parse_with(text, &[], around)
+    }
+
+    /// As [`Params::parse_in`], with keywords and values of their own that outdo those of the text. They need no escapes.
+    pub fn parse_with(text: &str, keywords: &[(String, String)], around: &Surroundings) -> Result<Self> {
         let mut settings = Settings(HashMap::new());
-        for (name, value) in conninfo::split(text)? {
+        for (name, value) in conninfo::split(text)?.into_iter().chain(keywords.iter().cloned()) {
             settings.put(&name, value, "what was given to connect to");
         }
         let service = settings.get("service").or(around.variable("PGSERVICE")).map(str::to_owned);
@@ -281,6 +286,12 @@ impl Params {
     #[must_use]
     pub fn user(&self) -> &str {
         &self.user
+    }
+
+    /// The password that was given, if one was: for whoever keeps it from being shown.
+    #[must_use]
+    pub fn password(&self) -> Option<&Secret> {
+        self.password.as_ref().map(|(password, _)| password)
     }
 
     /// The same server and role with another database.

@@ -14,7 +14,7 @@ use aws_sdk_s3::config::interceptors::InterceptorContext;
 use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction, RetryConfig};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Builder, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -147,6 +147,11 @@ async fn client(settings: &S3Settings) -> Client {
             environment = environment.profile_name(profile);
         }
         environment = environment.credentials_provider(credentials.build());
+    }
+    if let Some(key) = &settings.key {
+        let token = key.token.as_ref().map(|token| token.expose().to_owned());
+        let key = Credentials::new(key.id.as_str(), key.secret.expose(), token, None, "lifeboat.toml");
+        environment = environment.credentials_provider(key);
     }
     let environment = environment.load().await;
     let (request, response) = match settings.checksums {

@@ -32,7 +32,7 @@ use super::{Key, Listing, Names, ObjectMeta, Store, Upload};
 use crate::error::{Error, Result};
 use crate::ranged::Ranged;
 
-pub use settings::{Checksums, LockMode, ObjectLock, S3Settings, ServerEncryption};
+pub use settings::{AccessKey, Checksums, LockMode, ObjectLock, S3Settings, ServerEncryption};
 
 /// The most objects that one request deletes.
 const MAX_DELETES: usize = 1000;

@@ -8,9 +8,10 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 
 use crate::duration::parse_duration;
 use crate::error::{Error, Result, one_line};
+use crate::secret::Secret;
 use crate::text;
 
-/// Where a store in S3 is, and how its objects are kept. Holds no secret.
+/// Where a store in S3 is, and how its objects are kept. Neither `{}` nor `{:?}` shows its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3Settings {
     /// The bucket.
@@ -23,6 +24,8 @@ pub struct S3Settings {
     pub region: Option<String>,
     /// Whether the bucket is in the path of an address rather than in its host name; by default where there is an endpoint.
     pub path_style: Option<bool>,
+    /// A key of its own, which goes before all others.
+    pub key: Option<AccessKey>,
     /// The profile of `~/.aws/config` and `~/.aws/credentials`; one that is named goes before the environment's keys.
     pub profile: Option<String>,
     /// The file that the profile's credentials are in, instead of `~/.aws/credentials`.
@@ -41,6 +44,17 @@ pub struct S3Settings {
     pub retries: u32,
     /// The size of an upload's parts; by default 8 MiB, or larger where the archive may need it.
     pub part_bytes: Option<u64>,
+}
+
+/// What the service knows its user by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessKey {
+    /// The key's name.
+    pub id: String,
+    /// The key.
+    pub secret: Secret,
+    /// What a key that lasts for a while only needs beside.
+    pub token: Option<Secret>,
 }
 
 /// How the service encrypts objects with keys of its own.
@@ -108,6 +122,7 @@ impl FromStr for S3Settings {
             endpoint: None,
             region: None,
             path_style: None,
+            key: None,
             profile: None,
             credentials_file: None,
             storage_class: None,

@@ -1,0 +1,300 @@
+//! `lifeboat.toml`: stores, sources, and everything that is done around them.
+//!
+//! A config is read once, at the start. What is wrong with its form is an error at once, whatever the command; that a variable
+//! is not set, or the file of a secret not there, is one only for the command that needs that section.
+
+mod document;
+mod env_file;
+mod sections;
+mod values;
+mod variables;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+
+use self::document::{Document, Section};
+use self::sections::{
+    Around, RawBackups, RawEncryption, RawGuard, RawNotices, RawPreflight, RawRetention, RawSource, RawStore, in_words,
+};
+use self::values::{Parsed, Text};
+use crate::archive::Compression;
+use crate::disk::shown;
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+use crate::source::Source;
+use crate::store::StoreUrl;
+
+pub use self::sections::{
+    Backups, ConfiguredSource, ConfiguredStore, Encryption, Guard, Notices, Preflight, Retention, WATCHED,
+};
+pub use self::variables::Variables;
+
+/// The file that is looked for where none is named.
+pub const FILE_NAME: &str = "lifeboat.toml";
+
+/// The variable that names it.
+pub const VARIABLE: &str = "LIFEBOAT_CONFIG";
+
+/// The most bytes that a config may have.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A config, read.
+#[derive(Debug)]
+pub struct Config {
+    /// Its file, absolute.
+    pub path: PathBuf,
+    host: Section<Option<Text>>,
+    compression: Section<Option<Parsed<Compression>>>,
+    metrics_file: Section<Option<Text>>,
+    stores: Section<Vec<ConfiguredStore>>,
+    sources: Section<Vec<ConfiguredSource>>,
+    preflight: Section<Preflight>,
+    backups: Section<Backups>,
+    retention: Section<Retention>,
+    notices: Section<Notices>,
+    encryption: Section<Encryption>,
+    guard: Section<Guard>,
+}
+
+/// The keys at the top.
+const KNOWN: [&str; 12] = [
+    "env_file",
+    "host",
+    "compression",
+    "metrics_file",
+    "store",
+    "source",
+    "preflight",
+    "backups",
+    "retention",
+    "notify",
+    "encryption",
+    "guard",
+];
+
+/// The file that holds the config: the one named, or what `LIFEBOAT_CONFIG` says (where it is empty: none), or
+/// `lifeboat.toml` in this folder if that is there, be it a link that leads nowhere: that is no config left out on purpose.
+pub fn discover(named: Option<&Path>) -> Option<PathBuf> {
+    if let Some(named) = named {
+        return Some(named.to_owned());
+    }
+    match std::env::var_os(VARIABLE) {
+        Some(named) => Some(PathBuf::from(named)).filter(|named| !named.as_os_str().is_empty()),
+        None => Some(PathBuf::from(FILE_NAME)).filter(|path| std::fs::symlink_metadata(path).is_ok()),
+    }
+}
+
+impl Config {
+    /// Reads a config.
+    pub fn load(path: &Path) -> Result<Self> {
+        let cannot = |error: std::io::Error| {
+            let hint = match error.kind() {
+                std::io::ErrorKind::NotFound => "check --config and LIFEBOAT_CONFIG; 'lifeboat init' writes one",
+                _ => "name a file that this user can read",
+            };
+            Error::usage(format!("cannot read the config {}", shown(path))).hint(hint).because(error)
+        };
+        let path = std::path::absolute(path).map_err(cannot)?;
+        let path: PathBuf = path.components().collect();
+        let bytes = read_bounded(&path, MAX_BYTES)
+            .map_err(cannot)?
+            .ok_or_else(|| Error::usage(format!("{} is too large for a config", shown(&path))))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| Error::usage(format!("the config {} is not UTF-8", shown(&path))))?;
+        Config::parse(path, &text)
+    }
+
+    fn parse(path: PathBuf, text: &str) -> Result<Self> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut document = Document::parse(&path, text)?;
+        document.require_known(&KNOWN)?;
+        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        document.expand(Some("env_file"), &Variables::default())?;
+        let env_file: Section<Option<Text>> = document.section("env_file")?;
+        let file = match &env_file.get()? {
+            Some(file) if !file.0.is_empty() => env_file::read(&folder.join(&file.0))?,
+            _ => Default::default(),
+        };
+        let variables = Variables::new(file);
+        document.expand(None, &variables)?;
+        let around = Around { folder: &folder, variables: &variables };
+        for name in ["store", "source"] {
+            if let Some(span) = document.span(name).filter(|_| document.is_single(name)) {
+                let error = document.wrong(Some(span), "there may be several of them");
+                return Err(error.hint(format!("write [[{name}]], with two brackets")));
+            }
+        }
+        let stores: Section<Vec<Spanned<RawStore>>> = document.section("store")?;
+        let stores = stores.and_then(|raw| {
+            let mut stores: Vec<ConfiguredStore> = Vec::new();
+            for raw in raw {
+                let span = raw.span();
+                let raw = raw.into_inner();
+                let at = raw.place().unwrap_or(span);
+                let store = raw.read(&around).map_err(|error| document.refuse("store", at.clone(), error))?;
+                if let Some(name) =
+                    store.name.as_ref().filter(|name| stores.iter().any(|other| other.name.as_ref() == Some(*name)))
+                {
+                    return Err(document.refuse("store", at, Error::usage(format!("two stores have the name {name}"))));
+                }
+                stores.push(store);
+            }
+            Ok(stores)
+        })?;
+        let sources: Section<Vec<Spanned<RawSource>>> = document.section("source")?;
+        let sources = sources.and_then(|raw| {
+            let mut sources: Vec<ConfiguredSource> = Vec::new();
+            for raw in raw {
+                let span = raw.span();
+                let source = read_source(raw, &document, &around)?;
+                if sources.iter().any(|other| other.name == source.name) {
+                    let error = Error::usage(format!("two sources have the name {}", source.name));
+                    return Err(document.refuse("source", span, error));
+                }
+                sources.push(source);
+            }
+            Ok(sources)
+        })?;
+        let document = &mut document;
+        Ok(Config {
+            host: document.section("host")?,
+            compression: document.section("compression")?,
+            metrics_file: section(document, "metrics_file", |file: Option<Text>| {
+                let absolute = |file: Text| Text(folder.join(&file.0).display().to_string());
+                Ok(file.filter(|file| !file.0.is_empty()).map(absolute))
+            })?,
+            preflight: section(document, "preflight", |raw: RawPreflight| raw.read(&around))?,
+            backups: section(document, "backups", RawBackups::read)?,
+            retention: section(document, "retention", RawRetention::read)?,
+            notices: section(document, "notify", |raw: RawNotices| raw.read(&around))?,
+            encryption: section(document, "encryption", |raw: RawEncryption| raw.read(&around))?,
+            guard: section(document, "guard", RawGuard::read)?,
+            stores,
+            sources,
+            path,
+        })
+    }
+
+    /// The name that the machine has in origins, where the config gives one.
+    pub fn host(&self) -> Result<Option<&str>> {
+        Ok(self.host.get()?.as_ref().map(|host| host.0.as_str()).filter(|host| !host.is_empty()))
+    }
+
+    /// How snapshots are compressed, where the source does not say.
+    pub fn compression(&self) -> Result<Option<Compression>> {
+        Ok(self.compression.get()?.as_ref().map(|compression| compression.0))
+    }
+
+    /// Where metrics are written.
+    pub fn metrics_file(&self) -> Result<Option<PathBuf>> {
+        Ok(self.metrics_file.get()?.as_ref().map(|file| PathBuf::from(&file.0)))
+    }
+
+    /// The stores.
+    pub fn stores(&self) -> Result<&[ConfiguredStore]> {
+        self.stores.get().map(Vec::as_slice)
+    }
+
+    /// The store that a person means: one of the config by its name, or another by its place.
+    #[must_use]
+    pub fn store_named(&self, given: &StoreUrl) -> StoreUrl {
+        let is_meant =
+            |store: &&ConfiguredStore| store.name.as_ref().is_some_and(|name| given.to_string() == name.as_str());
+        let named = self.stores().unwrap_or_default().iter().find(is_meant);
+        named.map_or_else(|| given.clone(), |named| named.store.clone())
+    }
+
+    /// The sources.
+    pub fn sources(&self) -> Result<&[ConfiguredSource]> {
+        self.sources.get().map(Vec::as_slice)
+    }
+
+    /// The secrets in it that other programs may print.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<Secret> {
+        let mut secrets = Vec::new();
+        for source in self.sources().unwrap_or_default() {
+            if let Source::Postgres(params) = &source.source {
+                secrets.extend(params.password().cloned());
+            }
+        }
+        for store in self.stores().unwrap_or_default() {
+            if let StoreUrl::S3(settings) = &store.store {
+                secrets.extend(settings.key.iter().map(|key| key.secret.clone()));
+                secrets.extend(settings.key.iter().filter_map(|key| key.token.clone()));
+            }
+        }
+        if let Ok(encryption) = self.encryption() {
+            secrets.extend(encryption.identity.clone());
+        }
+        secrets
+    }
+
+    /// What is looked at before anything is done.
+    pub fn preflight(&self) -> Result<&Preflight> {
+        self.preflight.get()
+    }
+
+    /// What the backups must be.
+    pub fn backups(&self) -> Result<&Backups> {
+        self.backups.get()
+    }
+
+    /// Which snapshots stay.
+    pub fn retention(&self) -> Result<&Retention> {
+        self.retention.get()
+    }
+
+    /// Who is told.
+    pub fn notices(&self) -> Result<&Notices> {
+        self.notices.get()
+    }
+
+    /// For whom snapshots are encrypted.
+    pub fn encryption(&self) -> Result<&Encryption> {
+        self.encryption.get()
+    }
+
+    /// How `guard` keeps a program.
+    pub fn guard(&self) -> Result<&Guard> {
+        self.guard.get()
+    }
+}
+
+/// Reads a section, and says of what is wrong in it where it is.
+fn section<Raw: DeserializeOwned + Default, T>(
+    document: &mut Document<'_>,
+    name: &str,
+    read: impl FnOnce(Raw) -> Result<T>,
+) -> Result<Section<T>> {
+    let span = document.span(name);
+    let section = document.section::<Raw>(name)?;
+    section.and_then(|raw| {
+        read(raw).map_err(|error| match span {
+            Some(span) => document.refuse(name, span, error),
+            None => error,
+        })
+    })
+}
+
+fn read_source(raw: Spanned<RawSource>, document: &Document<'_>, around: &Around<'_>) -> Result<ConfiguredSource> {
+    let span = raw.span();
+    let mut raw = raw.into_inner();
+    let mut rules = Vec::new();
+    for rule in raw.take_rules() {
+        let span = rule.span();
+        rules.extend(rule.into_inner().read().map_err(|error| document.refuse("source", span, error))?);
+    }
+    let at = raw.place().unwrap_or(span);
+    raw.read(rules, around).map_err(|error| document.refuse("source", at, in_words(&error)))
+}
+
+/// Reads a file of at most so many bytes; None where it has more. It may be a pipe, or a device that has no end.
+fn read_bounded(path: &Path, max_bytes: u64) -> std::io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= max_bytes).then_some(bytes))
+}

@@ -1,0 +1,860 @@
+//! The sections of a config as they are written, and what they mean.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use chrono::{Duration, Utc};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Deserializer, de};
+use toml::Spanned;
+
+use super::document::hide;
+use super::values::{
+    Age, Count, Flag, Form as FormWord, HttpUrl, Number, Occasion, Parsed, Proof, Size, Status, Text, told,
+};
+use super::variables::Variables;
+use crate::archive::{Compression, Keys, Recipient, read_passphrase_file};
+use crate::engine::postgres::Params;
+use crate::engine::postgres::params::Surroundings;
+use crate::error::{Error, Kind, Result};
+use crate::http::Url;
+use crate::id::SourceName;
+use crate::notify::{Event, Form, Notify, When};
+use crate::preflight::{HttpCheck, JsonField};
+use crate::retention::Policy;
+use crate::rules::{Demand, Fresh, Rule, Share};
+use crate::secret::Secret;
+use crate::source::{Source, parse_source_url};
+use crate::store::StoreUrl;
+use crate::store::s3::AccessKey;
+
+/// A store of the config.
+#[derive(Clone, Debug)]
+pub struct ConfiguredStore {
+    /// What `--store` may call it.
+    pub name: Option<SourceName>,
+    /// Where it is.
+    pub store: StoreUrl,
+}
+
+/// A source of the config.
+#[derive(Clone, Debug)]
+pub struct ConfiguredSource {
+    /// Its name, here and in the stores.
+    pub name: SourceName,
+    /// Where it is.
+    pub source: Source,
+    /// How its snapshots are compressed, where that is said.
+    pub compression: Option<Compression>,
+    /// The tags of its snapshots, beside those of the command line.
+    pub tags: Vec<String>,
+    /// What must be true of it.
+    pub rules: Vec<Rule>,
+}
+
+/// What is looked at before anything is done.
+#[derive(Clone, Debug, Default)]
+pub struct Preflight {
+    /// Folders that must be mount points.
+    pub mounts: Vec<PathBuf>,
+    /// Folders that must be writable, beside the mount points.
+    pub writable: Vec<PathBuf>,
+    /// Bytes that must be free wherever something is written.
+    pub min_free: Option<u64>,
+    /// Endpoints that must answer.
+    pub http: Vec<HttpCheck>,
+    /// Whether a file system in memory will do for a mount.
+    pub allow_tmpfs: bool,
+}
+
+/// What the backups themselves must be.
+#[derive(Clone, Debug)]
+pub struct Backups {
+    /// How old the newest one may be.
+    pub max_age: Option<Duration>,
+    /// How much smaller or emptier than those before it.
+    pub max_shrink: Share,
+    /// How long ago a test of one of them may be.
+    pub proof_within: Option<Duration>,
+    /// Whether that test must be a drill.
+    pub proof_by_drill: bool,
+}
+
+/// Which snapshots stay.
+#[derive(Clone, Debug, Default)]
+pub struct Retention {
+    /// What is kept.
+    pub policy: Policy,
+    /// Whether `snapshot` prunes after good snapshots without being asked to.
+    pub after_snapshot: bool,
+}
+
+/// Who is told of what.
+#[derive(Clone, Debug, Default)]
+pub struct Notices {
+    /// An address that gets a document.
+    pub webhook: Option<Url>,
+    /// In which form.
+    pub form: Form,
+    /// When.
+    pub on: When,
+    /// The addresses that are pinged at start, success and failure, by command.
+    pub pings: Vec<(String, Url)>,
+    /// Where it is remembered how the last run ended.
+    pub state: Option<PathBuf>,
+}
+
+impl Notices {
+    /// What is told of one command.
+    #[must_use]
+    pub fn of(&self, command: &str) -> Notify {
+        let ping = self.pings.iter().find(|(of, _)| of == command).map(|(_, url)| url.clone());
+        let Notices { webhook, form, on, state, .. } = self.clone();
+        Notify { webhook, form, ping, on, state }
+    }
+
+    /// Sends a notice and every ping, to see them arrive. What went wrong.
+    #[must_use]
+    pub fn trial(&self) -> Vec<String> {
+        let event = |command: &str| Event {
+            command: command.to_owned(),
+            key: "trial".to_owned(),
+            ok: true,
+            exit_code: 0,
+            error: None,
+            checks: Vec::new(),
+            snapshots: Vec::new(),
+            sources: Vec::new(),
+            host: "a trial by lifeboat doctor".to_owned(),
+            at: Utc::now(),
+            seconds: 0.0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let webhook = Notify { ping: None, on: When::Always, ..self.of("doctor") };
+        let ping = |(command, _): &(String, Url)| Notify { webhook: None, ..self.of(command) }.ended(&event(command));
+        let mut warnings = webhook.ended(&event("doctor"));
+        warnings.extend(self.pings.iter().flat_map(ping));
+        warnings
+    }
+}
+
+/// For whom snapshots are encrypted, and what opens them.
+#[derive(Clone, Default)]
+pub struct Encryption {
+    /// Who can open new snapshots.
+    pub recipients: Vec<Recipient>,
+    /// What opens them, where it is given as text.
+    pub identity: Option<Secret>,
+    /// Files of what opens them.
+    pub identity_files: Vec<PathBuf>,
+    /// A file whose first line encrypts and opens.
+    pub passphrase_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Encryption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Encryption({} recipients)", self.recipients.len())
+    }
+}
+
+impl Encryption {
+    /// The passphrase, read from its file.
+    pub fn passphrase(&self) -> Result<Option<Secret>> {
+        self.passphrase_file.as_deref().map(read_passphrase_file).transpose()
+    }
+
+    /// Adds what opens encrypted snapshots; the passphrase too. A machine that only saves has no such file, and needs none.
+    pub fn add_to(&self, keys: &mut Keys) -> Result<()> {
+        if let Some(identity) = &self.identity {
+            keys.add_identity(identity.expose(), "encryption.identity").map_err(|error| {
+                // What is no key counts as the name of a file, and is in the message.
+                if error.whole().contains(identity.expose().trim()) {
+                    return Error::usage(
+                        "encryption.identity is no secret key of age, and names no file that can be read",
+                    );
+                }
+                error
+            })?;
+        }
+        for path in &self.identity_files {
+            if path.exists() {
+                keys.add_identity_file(path)?;
+            } else {
+                tracing::info!("there is no identity file {}", crate::disk::shown(path));
+            }
+        }
+        if let Some(passphrase) = self.passphrase()? {
+            keys.add_passphrase(passphrase);
+        }
+        Ok(())
+    }
+}
+
+/// How `guard` keeps a program.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// From the signal to stop to the end of everything: what the platform grants.
+    pub grace: Duration,
+    /// What of the grace is kept for the last snapshot.
+    pub reserve: Option<Duration>,
+    /// Whether a database that is missing or empty is restored.
+    pub restore_if_missing: bool,
+    /// Whether a last snapshot is taken.
+    pub snapshot_at_end: bool,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        // What `docker stop` grants.
+        Guard { grace: Duration::seconds(10), reserve: None, restore_if_missing: true, snapshot_at_end: true }
+    }
+}
+
+impl Default for Backups {
+    fn default() -> Self {
+        let half = "50%".parse().unwrap_or_else(|_| unreachable!("a half is a share"));
+        Backups { max_age: None, max_shrink: half, proof_within: None, proof_by_drill: false }
+    }
+}
+
+/// What sections are read with.
+pub(super) struct Around<'a> {
+    /// The folder that paths begin in.
+    pub(super) folder: &'a Path,
+    /// What variables hold.
+    pub(super) variables: &'a Variables,
+}
+
+impl Around<'_> {
+    fn path(&self, text: &str) -> PathBuf {
+        self.folder.join(text.strip_prefix("./").unwrap_or(text))
+    }
+
+    fn secret_file(&self, path: &str) -> Result<Secret> {
+        let path = self.path(path);
+        let shown = crate::disk::shown(&path);
+        let read = super::read_bounded(&path, MAX_SECRET_BYTES)
+            .map_err(|error| Error::unreachable(format!("cannot read the secret in {shown}")).because(error))?;
+        let bytes = read.ok_or_else(|| Error::unreachable(format!("{shown} is too large for a secret")))?;
+        // The bytes are in the error that this makes: it is no cause.
+        let text =
+            String::from_utf8(bytes).map_err(|_| Error::unreachable(format!("the secret in {shown} is not UTF-8")))?;
+        Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+    }
+}
+
+/// The most bytes that the file of a secret may have.
+const MAX_SECRET_BYTES: u64 = 1 << 16;
+
+/// Empty is what a variable that is not set gives: no value.
+fn filled(text: Option<Text>) -> Option<String> {
+    text.map(|text| text.0).filter(|text| !text.trim().is_empty())
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawStore {
+    url: Option<Spanned<Text>>,
+    name: Option<Parsed<SourceName>>,
+    access_key_id: Option<Text>,
+    secret_access_key: Option<Text>,
+    secret_access_key_file: Option<Text>,
+    session_token: Option<Text>,
+    endpoint: Option<Text>,
+    region: Option<Text>,
+    path_style: Option<Text>,
+    profile: Option<Text>,
+    credentials_file: Option<Text>,
+    storage_class: Option<Text>,
+    sse: Option<Text>,
+    kms_key: Option<Text>,
+    object_lock: Option<Text>,
+    object_lock_days: Option<Text>,
+    checksums: Option<Text>,
+    timeout: Option<Text>,
+    retries: Option<Text>,
+    part_size: Option<Text>,
+}
+
+impl RawStore {
+    /// Where its url stands.
+    pub(super) fn place(&self) -> Option<std::ops::Range<usize>> {
+        self.url.as_ref().map(Spanned::span)
+    }
+
+    pub(super) fn read(self, around: &Around<'_>) -> Result<ConfiguredStore> {
+        let mut url = filled(self.url.map(Spanned::into_inner))
+            .ok_or_else(|| Error::usage("a store has no url").hint("name a folder, or s3://bucket/prefix"))?;
+        let is_s3 = url.starts_with("s3://");
+        let settings = [
+            ("endpoint", self.endpoint),
+            ("region", self.region),
+            ("path_style", self.path_style),
+            ("profile", self.profile),
+            ("credentials_file", self.credentials_file),
+            ("storage_class", self.storage_class),
+            ("sse", self.sse),
+            ("kms_key", self.kms_key),
+            ("object_lock", self.object_lock),
+            ("object_lock_days", self.object_lock_days),
+            ("checksums", self.checksums),
+            ("timeout", self.timeout),
+            ("retries", self.retries),
+            ("part_size", self.part_size),
+        ];
+        for (name, value) in settings {
+            let Some(mut value) = filled(value) else { continue };
+            if !is_s3 {
+                return Err(Error::usage(format!("'{name}' goes with a store in S3, and the url is a folder")));
+            }
+            if name == "credentials_file" {
+                value = around.path(&value).display().to_string();
+            }
+            url.push(if url.contains('?') { '&' } else { '?' });
+            url.push_str(&format!("{name}={}", utf8_percent_encode(&value, NON_ALPHANUMERIC)));
+        }
+        let mut store: StoreUrl = url.parse()?;
+        let id = filled(self.access_key_id);
+        let mut secret = filled(self.secret_access_key).map(Secret::new);
+        if let Some(path) = filled(self.secret_access_key_file) {
+            secret = Some(around.secret_file(&path)?);
+        }
+        match &mut store {
+            StoreUrl::Folder(path) => {
+                if id.is_some() || secret.is_some() {
+                    return Err(Error::usage("keys go with a store in S3, and the url is a folder"));
+                }
+                *path = around.folder.join(&*path).components().collect();
+            }
+            StoreUrl::S3(settings) => {
+                let token = filled(self.session_token).map(Secret::new);
+                settings.key = match (id, secret) {
+                    (Some(id), Some(secret)) => Some(AccessKey { id, secret, token }),
+                    (None, None) => None,
+                    _ => return Err(Error::usage("access_key_id and secret_access_key go together")),
+                };
+                complete_s3(settings, around.variables);
+            }
+        }
+        Ok(ConfiguredStore { name: self.name.map(|name| name.0), store })
+    }
+}
+
+/// What AWS's variables say in the file of variables counts as if the process had them.
+fn complete_s3(settings: &mut crate::store::s3::S3Settings, variables: &Variables) {
+    let file = variables.of_file();
+    let get = |name: &str| file.get(name).filter(|value| !value.is_empty());
+    let is_named = settings.profile.is_some() || settings.credentials_file.is_some() || settings.key.is_some();
+    if let (false, Some(id), Some(secret)) = (is_named, get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY"))
+        && std::env::var_os("AWS_ACCESS_KEY_ID").is_none()
+    {
+        let token = get("AWS_SESSION_TOKEN").map(|token| Secret::new(token.as_str()));
+        settings.key = Some(AccessKey { id: id.clone(), secret: Secret::new(secret.as_str()), token });
+    }
+    if settings.region.is_none() {
+        settings.region = get("AWS_REGION").or(get("AWS_DEFAULT_REGION")).cloned();
+    }
+    if settings.endpoint.is_none() {
+        settings.endpoint = get("AWS_ENDPOINT_URL_S3").or(get("AWS_ENDPOINT_URL")).cloned();
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSource {
+    name: Option<Parsed<SourceName>>,
+    url: Option<Spanned<Text>>,
+    env_prefix: Option<Spanned<Text>>,
+    host: Option<Text>,
+    hostaddr: Option<Text>,
+    port: Option<Text>,
+    dbname: Option<Text>,
+    user: Option<Text>,
+    password: Option<Text>,
+    password_file: Option<Text>,
+    passfile: Option<Text>,
+    service: Option<Text>,
+    sslmode: Option<Text>,
+    sslrootcert: Option<Text>,
+    sslcert: Option<Text>,
+    sslkey: Option<Text>,
+    channel_binding: Option<Text>,
+    connect_timeout: Option<Text>,
+    options: Option<Text>,
+    application_name: Option<Text>,
+    target_session_attrs: Option<Text>,
+    compression: Option<Parsed<Compression>>,
+    tags: Vec<String>,
+    rule: Vec<Spanned<RawRule>>,
+}
+
+/// The endings of an application's variables, and the keyword that each is.
+const PREFIXED: [(&str, &str); 11] = [
+    ("HOST", "host"),
+    ("PORT", "port"),
+    ("NAME", "dbname"),
+    ("DBNAME", "dbname"),
+    ("DATABASE", "dbname"),
+    // As PostgreSQL's own image has it: POSTGRES_DB.
+    ("DB", "dbname"),
+    ("USER", "user"),
+    ("USERNAME", "user"),
+    ("PASSWORD", "password"),
+    ("PASS", "password"),
+    ("SSLMODE", "sslmode"),
+];
+
+impl RawSource {
+    /// Where it says where the database is.
+    pub(super) fn place(&self) -> Option<std::ops::Range<usize>> {
+        self.url.as_ref().or(self.env_prefix.as_ref()).map(Spanned::span)
+    }
+
+    pub(super) fn take_rules(&mut self) -> Vec<Spanned<RawRule>> {
+        std::mem::take(&mut self.rule)
+    }
+
+    pub(super) fn read(self, rules: Vec<Rule>, around: &Around<'_>) -> Result<ConfiguredSource> {
+        let name = self.name.ok_or_else(|| {
+            Error::usage("a source has no name").hint("give it one: it is what the stores and the commands call it")
+        })?;
+        let prefix = filled(self.env_prefix.map(Spanned::into_inner));
+        // What the variables hold is told by their names.
+        let called = |error: Error| {
+            let mut message = told(&error);
+            if let Some(prefix) = &prefix {
+                for (variable, value) in PREFIXED.iter().filter_map(|(ending, _)| {
+                    let variable = format!("{prefix}{ending}");
+                    around.variables.get(&variable).map(|value| (variable, value))
+                }) {
+                    message = hide(&message, &value, &format!("${{{variable}}}"));
+                }
+            }
+            Error::new(error.kind, format!("the source {}: {message}", name.0))
+        };
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        if let Some(prefix) = &prefix {
+            for (ending, keyword) in PREFIXED {
+                let value = around.variables.get(&format!("{prefix}{ending}")).filter(|value| !value.is_empty());
+                if let Some(value) = value.filter(|_| !pairs.iter().any(|(known, _)| known == keyword)) {
+                    pairs.push((keyword.to_owned(), value));
+                }
+            }
+            if !pairs.iter().any(|(keyword, _)| keyword == "dbname") {
+                return Err(called(
+                    Error::unreachable(format!("the variable {prefix}NAME is not set"))
+                        .hint(format!("set {prefix}HOST, {prefix}NAME, {prefix}USER and so on, or check env_prefix")),
+                ));
+            }
+        }
+        let password = match filled(self.password_file) {
+            Some(path) => Some(Text(around.secret_file(&path).map_err(called)?.expose().to_owned())),
+            None => self.password,
+        };
+        let in_folder = |text: Option<Text>| filled(text).map(|path| Text(around.path(&path).display().to_string()));
+        let keywords = [
+            ("host", self.host),
+            ("hostaddr", self.hostaddr),
+            ("port", self.port),
+            ("dbname", self.dbname),
+            ("user", self.user),
+            ("password", password),
+            ("passfile", in_folder(self.passfile)),
+            ("service", self.service),
+            ("sslmode", self.sslmode),
+            ("sslrootcert", self.sslrootcert),
+            ("sslcert", in_folder(self.sslcert)),
+            ("sslkey", in_folder(self.sslkey)),
+            ("channel_binding", self.channel_binding),
+            ("connect_timeout", self.connect_timeout),
+            ("options", self.options),
+            ("application_name", self.application_name),
+            ("target_session_attrs", self.target_session_attrs),
+        ];
+        for (keyword, value) in keywords {
+            if let Some(value) = filled(value) {
+                pairs.retain(|(known, _)| known != keyword);
+                pairs.push((keyword.to_owned(), value));
+            }
+        }
+        let mut surroundings = Surroundings::of_process();
+        for (variable, value) in around.variables.of_file() {
+            if variable.starts_with("PG") {
+                surroundings = surroundings.with(&variable, &value);
+            }
+        }
+        let source = match (filled(self.url.map(Spanned::into_inner)), pairs.is_empty()) {
+            (Some(url), _) => match parse_source_url(&url).map_err(called)? {
+                Source::Sqlite(path) if pairs.is_empty() => Source::Sqlite(around.folder.join(clean(&path))),
+                Source::Sqlite(_) => {
+                    return Err(called(Error::usage(
+                        "keywords such as host go with PostgreSQL, and the url is an SQLite file",
+                    )));
+                }
+                // Read again, with what the file of variables has beside; keywords outdo what the URL says.
+                Source::Postgres(_) => {
+                    Source::Postgres(Box::new(Params::parse_with(&url, &pairs, &surroundings).map_err(called)?))
+                }
+            },
+            (None, false) => Source::Postgres(Box::new(Params::parse_with("", &pairs, &surroundings).map_err(called)?)),
+            (None, true) => {
+                return Err(called(
+                    Error::usage("it has no url")
+                        .hint("name an SQLite file, a PostgreSQL URL, or give host, port, dbname, user and password"),
+                ));
+            }
+        };
+        let compression = self.compression.map(|compression| compression.0);
+        Ok(ConfiguredSource { name: name.0, source, compression, tags: self.tags, rules })
+    }
+}
+
+fn clean(path: &Path) -> PathBuf {
+    path.strip_prefix(".").unwrap_or(path).to_owned()
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRule {
+    table: Option<String>,
+    min_rows: Option<Parsed<Number>>,
+    fresh: Option<RawFresh>,
+    max_row_drop: Option<Parsed<Share>>,
+    query: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFresh {
+    column: String,
+    within: Parsed<Age>,
+    #[serde(default)]
+    zone: Option<Parsed<Zone>>,
+}
+
+#[derive(Clone, Copy)]
+struct Zone(chrono_tz::Tz);
+
+impl std::str::FromStr for Zone {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        text.parse()
+            .map(Zone)
+            .map_err(|_| Error::usage(format!("'{text}' is no time zone")).hint("write one as in UTC or Asia/Shanghai"))
+    }
+}
+
+impl RawRule {
+    /// The rules that a table of the config holds: one for each thing that it demands.
+    pub(super) fn read(self) -> Result<Vec<Rule>> {
+        let Some(table) = self.table.clone() else {
+            if self.min_rows.is_some() || self.fresh.is_some() {
+                return Err(Error::usage("the rule names no table").hint("add table = \"...\""));
+            }
+            return self.demands(None);
+        };
+        if self.query.is_some() {
+            return Err(Error::usage("a query names its own tables").hint("leave table away, or make two rules of it"));
+        }
+        self.demands(Some(table))
+    }
+
+    fn demands(self, table: Option<String>) -> Result<Vec<Rule>> {
+        let zone = |fresh: &RawFresh| fresh.zone.as_ref().map_or(chrono_tz::UTC, |zone| zone.0.0);
+        let demands = [
+            self.min_rows.map(|rows| Demand::MinRows(rows.0.0)),
+            self.fresh.map(|fresh| {
+                let zone = zone(&fresh);
+                Demand::Fresh(Fresh { column: fresh.column, within: fresh.within.0.0, zone })
+            }),
+            self.max_row_drop.map(|share| Demand::MaxRowDrop(share.0)),
+            self.query.map(Demand::Query),
+        ];
+        let rules: Vec<Rule> =
+            demands.into_iter().flatten().map(|demand| Rule { table: table.clone(), demand }).collect();
+        if rules.is_empty() {
+            return Err(Error::usage("the rule demands nothing").hint("give it min_rows, fresh, max_row_drop or query"));
+        }
+        Ok(rules)
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPreflight {
+    mounts: Vec<String>,
+    writable: Vec<String>,
+    min_free: Option<Parsed<Size>>,
+    http: Vec<RawEndpoint>,
+    allow_tmpfs: Option<Parsed<Flag>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEndpoint {
+    url: Parsed<HttpUrl>,
+    #[serde(default)]
+    status: Option<Parsed<Status>>,
+    #[serde(default)]
+    json: Option<String>,
+    #[serde(default)]
+    equals: Option<Text>,
+    #[serde(default)]
+    contains: Option<String>,
+    #[serde(default)]
+    timeout: Option<Parsed<Age>>,
+}
+
+impl RawPreflight {
+    pub(super) fn read(self, around: &Around<'_>) -> Result<Preflight> {
+        let paths = |texts: Vec<String>| texts.iter().map(|text| around.path(text)).collect();
+        let endpoint = |raw: RawEndpoint| {
+            if raw.url.0.0.is_empty() {
+                return Err(Error::usage("an endpoint's url is empty"));
+            }
+            let mut check = HttpCheck::new(raw.url.0.0.parse()?);
+            if let Some(status) = raw.status {
+                check.status = status.0.0;
+            }
+            if let Some(timeout) = raw.timeout {
+                check.timeout = timeout.0.0.to_std().map_err(|_| Error::usage("the timeout makes no sense"))?;
+            }
+            check.contains = raw.contains;
+            check.json = match (raw.json, raw.equals) {
+                (Some(path), Some(expected)) => Some(JsonField { path, expected: expected.0 }),
+                (None, None) => None,
+                _ => {
+                    return Err(Error::usage("json and equals go together").hint("json = \"status\", equals = \"ok\""));
+                }
+            };
+            Ok(check)
+        };
+        Ok(Preflight {
+            mounts: paths(self.mounts),
+            writable: paths(self.writable),
+            min_free: self.min_free.map(|size| size.0.0),
+            http: self.http.into_iter().map(endpoint).collect::<Result<_>>()?,
+            allow_tmpfs: self.allow_tmpfs.is_some_and(|flag| flag.0.0),
+        })
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawBackups {
+    max_age: Option<Parsed<Age>>,
+    max_shrink: Option<Parsed<Share>>,
+    proof: Option<Parsed<Proof>>,
+    proof_within: Option<Parsed<Age>>,
+}
+
+impl RawBackups {
+    pub(super) fn read(self) -> Result<Backups> {
+        let default = Backups::default();
+        let proof_by_drill = self.proof.as_ref().is_some_and(|proof| proof.0.0 == "drilled");
+        if self.proof.is_some() && self.proof_within.is_none() {
+            return Err(Error::usage("proof goes with proof_within").hint("proof_within = \"8d\""));
+        }
+        Ok(Backups {
+            max_age: self.max_age.map(|age| age.0.0),
+            max_shrink: self.max_shrink.map_or(default.max_shrink, |share| share.0),
+            proof_within: self.proof_within.map(|age| age.0.0),
+            proof_by_drill,
+        })
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRetention {
+    keep_last: Option<Parsed<Count>>,
+    keep_hourly: Option<Parsed<Count>>,
+    keep_daily: Option<Parsed<Count>>,
+    keep_weekly: Option<Parsed<Count>>,
+    keep_monthly: Option<Parsed<Count>>,
+    keep_yearly: Option<Parsed<Count>>,
+    keep_within: Option<Parsed<Age>>,
+    keep_tags: Vec<String>,
+    keep_others: Option<Parsed<Age>>,
+    after_snapshot: Option<Parsed<Flag>>,
+}
+
+impl RawRetention {
+    pub(super) fn read(self) -> Result<Retention> {
+        let default = Policy::default();
+        let count = |count: Option<Parsed<Count>>| count.map_or(0, |count| count.0.0);
+        let policy = Policy {
+            last: count(self.keep_last),
+            hourly: count(self.keep_hourly),
+            daily: count(self.keep_daily),
+            weekly: count(self.keep_weekly),
+            monthly: count(self.keep_monthly),
+            yearly: count(self.keep_yearly),
+            within: self.keep_within.map(|age| age.0.0),
+            tags: self.keep_tags,
+            others_within: self.keep_others.map_or(default.others_within, |age| age.0.0),
+        };
+        let after_snapshot = self.after_snapshot.is_some_and(|flag| flag.0.0);
+        if after_snapshot && policy.is_empty() {
+            return Err(Error::usage("the policy keeps nothing").hint("say what to keep: keep_last, keep_daily, ..."));
+        }
+        Ok(Retention { policy, after_snapshot })
+    }
+}
+
+/// The commands that notices are of.
+pub const WATCHED: [&str; 8] = ["snapshot", "check", "predeploy", "postdeploy", "guard", "drill", "verify", "prune"];
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawNotices {
+    webhook: Option<Parsed<HttpUrl>>,
+    webhook_file: Option<Text>,
+    form: Option<Parsed<FormWord>>,
+    on: Option<Parsed<Occasion>>,
+    ping: Option<Pings>,
+    state: Option<Text>,
+}
+
+/// Addresses of pings, by command.
+struct Pings(Vec<(String, HttpUrl)>);
+
+impl<'de> Deserialize<'de> for Pings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Pings;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address, or one for each of some commands")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Pings, E> {
+                let url = text.parse().map_err(|error| de::Error::custom(told(&error)))?;
+                // The job that a ping watches is the backup.
+                Ok(Pings(vec![("snapshot".to_owned(), url)]))
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Pings, A::Error> {
+                let mut pings = Vec::new();
+                while let Some((command, url)) = map.next_entry::<String, Parsed<HttpUrl>>()? {
+                    if !WATCHED.contains(&command.as_str()) {
+                        let known = WATCHED.join(", ");
+                        return Err(de::Error::custom(format!(
+                            "there are no pings of '{command}' (there are of {known})"
+                        )));
+                    }
+                    pings.push((command, url.0));
+                }
+                Ok(Pings(pings))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl RawNotices {
+    pub(super) fn read(self, around: &Around<'_>) -> Result<Notices> {
+        let mut webhook = self.webhook.map(|url| url.0);
+        if let Some(path) = filled(self.webhook_file) {
+            let parsed = around.secret_file(&path)?.expose().parse();
+            webhook = Some(parsed.map_err(|error: Error| error.context("webhook_file"))?);
+        }
+        let is_slack = self.form.is_some_and(|form| form.0.0 == "slack");
+        let pings = self.ping.map(|pings| pings.0).unwrap_or_default();
+        Ok(Notices {
+            webhook: webhook.filter(|url| !url.0.is_empty()).map(|url| url.0.parse()).transpose()?,
+            form: if is_slack { Form::Slack } else { Form::Json },
+            on: match self.on.as_ref().map(|on| on.0.0.as_str()) {
+                Some("recovery") => When::Recovery,
+                Some("always") => When::Always,
+                _ => When::Failure,
+            },
+            pings: pings
+                .into_iter()
+                .filter(|(_, url)| !url.0.is_empty())
+                .map(|(command, url)| Ok((command, url.0.parse()?)))
+                .collect::<Result<_>>()?,
+            state: filled(self.state).map(|path| around.path(&path)),
+        })
+    }
+}
+
+/// A public key; none where it is empty.
+struct MaybeRecipient(Option<Recipient>);
+
+impl std::str::FromStr for MaybeRecipient {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text.trim().is_empty() {
+            Ok(MaybeRecipient(None))
+        } else {
+            text.trim().parse().map(|key| MaybeRecipient(Some(key)))
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawEncryption {
+    recipients: Vec<Parsed<MaybeRecipient>>,
+    identity: Option<Text>,
+    identity_file: Option<Text>,
+    identity_files: Vec<String>,
+    passphrase_file: Option<Text>,
+}
+
+impl RawEncryption {
+    pub(super) fn read(self, around: &Around<'_>) -> Result<Encryption> {
+        // A secret that is not set is empty in many a pipeline, and what was to be encrypted must not be saved in the clear.
+        let is_written = !self.recipients.is_empty() || self.passphrase_file.is_some();
+        let recipients: Vec<Recipient> = self.recipients.into_iter().filter_map(|recipient| recipient.0.0).collect();
+        let passphrase_file = filled(self.passphrase_file).map(|path| around.path(&path));
+        if is_written && recipients.is_empty() && passphrase_file.is_none() {
+            return Err(Error::unreachable("the recipients or the passphrase_file are empty")
+                .hint("set what they come from, or leave them away to save in the clear"));
+        }
+        if !recipients.is_empty() && passphrase_file.is_some() {
+            return Err(Error::usage("an archive is encrypted to keys or with a passphrase, not both")
+                .hint("leave recipients or passphrase_file away"));
+        }
+        let files = filled(self.identity_file).into_iter().chain(self.identity_files);
+        Ok(Encryption {
+            recipients,
+            identity: filled(self.identity).map(Secret::new),
+            identity_files: files.map(|path| around.path(&path)).collect(),
+            passphrase_file,
+        })
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawGuard {
+    grace: Option<Parsed<Age>>,
+    reserve: Option<Parsed<Age>>,
+    restore_if_missing: Option<Parsed<Flag>>,
+    snapshot_at_end: Option<Parsed<Flag>>,
+}
+
+impl RawGuard {
+    pub(super) fn read(self) -> Result<Guard> {
+        let default = Guard::default();
+        let grace = self.grace.map_or(default.grace, |age| age.0.0);
+        let reserve = self.reserve.map(|age| age.0.0);
+        if reserve.is_some_and(|reserve| reserve >= grace) {
+            return Err(Error::usage("the reserve for the last snapshot is a part of the grace")
+                .hint("grace is what the platform grants from SIGTERM to SIGKILL"));
+        }
+        Ok(Guard {
+            grace,
+            reserve,
+            restore_if_missing: self.restore_if_missing.is_none_or(|flag| flag.0.0),
+            snapshot_at_end: self.snapshot_at_end.is_none_or(|flag| flag.0.0),
+        })
+    }
+}
+
+/// The message of an error that is only told, of a value that was read already.
+pub(super) fn in_words(error: &Error) -> Error {
+    Error::new(if error.kind == Kind::Unreachable { Kind::Unreachable } else { Kind::Usage }, told(error))
+}

@@ -1,0 +1,119 @@
+//! What `${VAR}` stands for: the process's environment, and after it a file of variables.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::env_file::{self, is_name};
+use crate::error::Result;
+
+/// The variables that a config may name.
+#[derive(Clone, Default)]
+pub struct Variables {
+    file: BTreeMap<String, String>,
+}
+
+/// Why a text could not be expanded.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// A variable without a default is not set.
+    Unset(String),
+    /// It is not written as a variable is.
+    Syntax(&'static str),
+}
+
+impl Variables {
+    /// The process's environment, completed by what a file says.
+    pub(super) fn new(file: BTreeMap<String, String>) -> Self {
+        Variables { file }
+    }
+
+    /// The process's environment, completed by what the file at `path` says, where there is one.
+    pub fn read(path: &Path) -> Result<Self> {
+        env_file::read(path).map(Variables::new)
+    }
+
+    /// All variables that a config can name.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<String, String> {
+        let own =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        self.of_file().into_iter().chain(own).filter(|(name, _)| is_name(name)).collect()
+    }
+
+    /// What a variable holds. What the process was given outdoes the file.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok().or_else(|| self.file.get(name).cloned())
+    }
+
+    /// The variables of the file alone, without those that the process has too.
+    #[must_use]
+    pub fn of_file(&self) -> BTreeMap<String, String> {
+        let own = |(name, _): &(&String, &String)| std::env::var_os(name).is_none();
+        self.file.iter().filter(own).map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// Puts in what `${VAR}` and `${VAR:-default}` stand for; `$${` is `${` itself. None where there is nothing to put in.
+    pub(super) fn expand(&self, text: &str) -> Result<Option<String>, Trouble> {
+        if !text.contains("${") {
+            return Ok(None);
+        }
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find("${") {
+            let (before, inside) = (&rest[..at], &rest[at + 2..]);
+            if let Some(before) = before.strip_suffix('$') {
+                out.push_str(before);
+                out.push_str("${");
+                rest = inside;
+                continue;
+            }
+            out.push_str(before);
+            let end = inside.find('}').ok_or(Trouble::Syntax("'${' is not closed; write $${ for the characters"))?;
+            let (name, default) = match inside[..end].split_once(":-") {
+                Some((name, default)) => (name, Some(default)),
+                None => (&inside[..end], None),
+            };
+            if !is_name(name) {
+                return Err(Trouble::Syntax("between '${' and '}' stands the name of a variable, or NAME:-default"));
+            }
+            // As in a shell: with ':-' an empty one counts as none. Secrets that are not set are empty in many a pipeline.
+            match (self.get(name), default) {
+                (Some(value), None) => out.push_str(&value),
+                (Some(value), Some(_)) if !value.is_empty() => out.push_str(&value),
+                (_, Some(default)) => out.push_str(default),
+                (None, None) => return Err(Trouble::Unset(name.to_owned())),
+            }
+            rest = &inside[end + 1..];
+        }
+        Ok(Some(out + rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_and_defaults_are_put_in() {
+        let file = [("A", "1"), ("EMPTY", ""), ("DEEP", "${A}")];
+        let variables = Variables::new(file.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        for (text, expanded) in [
+            ("x${A}y${A}", "x1y1"),
+            ("${EMPTY:-d}", "d"),
+            ("${EMPTY}", ""),
+            ("${NOT_SET_ANYWHERE:-}", ""),
+            ("${NOT_SET_ANYWHERE:-s3://b}", "s3://b"),
+            ("$${A} $A", "${A} $A"),
+            // What a variable holds is not expanded again: it may be a password.
+            ("${DEEP}", "${A}"),
+        ] {
+            assert_eq!(variables.expand(text), Ok(Some(expanded.to_owned())), "{text}");
+        }
+        assert_eq!(variables.expand("pa$$word"), Ok(None));
+        assert_eq!(variables.expand("${NOT_SET_ANYWHERE}"), Err(Trouble::Unset("NOT_SET_ANYWHERE".to_owned())));
+        for text in ["${", "${}", "${A", "${a b}", "${A:?no}"] {
+            assert!(matches!(variables.expand(text), Err(Trouble::Syntax(_))), "{text}");
+        }
+    }
+}
