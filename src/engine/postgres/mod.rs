@@ -14,6 +14,7 @@ mod connect;
 mod conninfo;
 mod failure;
 pub mod large_objects;
+pub mod live;
 pub mod load;
 pub mod make;
 pub mod params;

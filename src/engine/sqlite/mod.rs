@@ -10,8 +10,10 @@
 
 mod connection;
 pub mod dump;
+pub mod glance;
 pub mod health;
 pub mod image;
+pub mod live;
 mod rows;
 pub mod source;
 pub mod survey;

@@ -389,7 +389,7 @@ fn begin(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// True where the file is on a disk that is mounted read-only here and has no WAL beside it.
-fn is_frozen(path: &Path) -> bool {
+pub(super) fn is_frozen(path: &Path) -> bool {
     let read_only =
         rustix::fs::statvfs(path).is_ok_and(|state| state.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
     read_only && file_bytes(&companion(path, "-wal")) == 0 && file_bytes(&companion(path, "-journal")) == 0

@@ -1,0 +1,330 @@
+//! Looks at a live PostgreSQL database for checks and rules: in one transaction that reads, and is bounded in time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::Params;
+use super::catalog::quote::{ident, literal, qualified};
+use super::session::{Row, Session};
+use crate::engine::{Integrity, Live, Newest, Value, is_true, not_there};
+use crate::error::{Error, Kind, Result, one_line};
+use crate::manifest::Depth;
+
+/// The longest that one question may take.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// The longest that indexes are compared with their tables.
+const LONGEST_AMCHECK: Duration = Duration::from_secs(60);
+
+struct Database {
+    session: Session,
+}
+
+/// A table, view or the like.
+struct Relation {
+    oid: u32,
+    schema: String,
+    name: String,
+    kind: String,
+    readable: bool,
+}
+
+impl Relation {
+    fn qualified(&self) -> String {
+        qualified(&self.schema, &self.name)
+    }
+}
+
+/// Connects, and begins to read.
+pub fn open(params: &Params) -> Result<Box<dyn Live>> {
+    let mut session = Session::connect(params)?;
+    session.execute(&format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {};
+         SET LOCAL lock_timeout = '30s'; SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL TimeZone = 'UTC';
+         SET LOCAL extra_float_digits = 3; SET LOCAL client_encoding = {}",
+        LONGEST.as_millis(),
+        literal(super::settings::encoding(&session.about().server_encoding)),
+    ))?;
+    Ok(Box::new(Database { session }))
+}
+
+impl Database {
+    /// Asks something; what goes wrong leaves the transaction as it was.
+    fn ask<T>(&mut self, work: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
+        self.session.execute("SAVEPOINT look")?;
+        let done = work(&mut self.session);
+        let end = if done.is_ok() { "RELEASE look" } else { "ROLLBACK TO look; RELEASE look" };
+        match (done, self.session.execute(end)) {
+            (Ok(done), ended) => ended.map(|()| done),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Everything that has rows, of the user's own.
+    fn relations(&mut self) -> Result<Vec<Relation>> {
+        let rows = self.ask(|session| {
+            session.rows(
+                "SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind,
+                        pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+                            AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AS readable
+                   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
+                    AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                         WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                           AND d.objsubid = 0 AND d.deptype = 'e')
+                  ORDER BY n.nspname, c.relname",
+            )
+        })?;
+        let read = |row: &Row| {
+            Ok(Relation {
+                oid: row.number("oid")?,
+                schema: row.text("schema")?.to_owned(),
+                name: row.text("name")?.to_owned(),
+                kind: row.text("kind")?.to_owned(),
+                readable: row.flag("readable")?,
+            })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// The table or view that a rule names: `schema.table`, or the table alone where there is one of that name, or one of
+    /// the schema public.
+    fn relation(&mut self, name: &str) -> Result<Relation> {
+        let relations = self.relations()?;
+        let names: Vec<String> =
+            relations.iter().map(|relation| format!("{}.{}", relation.schema, relation.name)).collect();
+        let is_exact = |relation: &Relation| {
+            relation.qualified() == name || format!("{}.{}", relation.schema, relation.name) == name
+        };
+        let mut exact: Vec<usize> = (0..relations.len()).filter(|at| is_exact(&relations[*at])).collect();
+        if exact.is_empty() {
+            exact = (0..relations.len()).filter(|at| relations[*at].name == name).collect();
+            if exact.len() > 1 {
+                let public: Vec<usize> = exact.iter().copied().filter(|at| relations[*at].schema == "public").collect();
+                if public.is_empty() {
+                    return Err(Error::problem(format!("there are several tables {}", one_line(name)))
+                        .hint("name the schema too: schema.table"));
+                }
+                exact = public;
+            }
+        }
+        match exact.first() {
+            Some(at) => {
+                let relation = relations.into_iter().nth(*at).ok_or_else(|| Error::failed("a table is gone"))?;
+                if !relation.readable {
+                    return Err(Error::problem(format!("the role may not read {}", one_line(name)))
+                        .hint("grant it SELECT on the table, and USAGE on its schema"));
+                }
+                Ok(relation)
+            }
+            None => {
+                // Those that are alike but for the schema are the nearest.
+                let near = relations.iter().map(|relation| relation.name.as_str());
+                Err(not_there("table", name, near.chain(names.iter().map(String::as_str))))
+            }
+        }
+    }
+
+    /// The name and the type's category and name of a column.
+    fn column(&mut self, relation: &Relation, name: &str) -> Result<(String, String)> {
+        let sql = format!(
+            "SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, NULL) AS type, t.typcategory AS category
+               FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+              WHERE a.attrelid = {} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+            relation.oid
+        );
+        let rows = self.ask(|session| session.rows(&sql))?;
+        let mut names = Vec::new();
+        for row in &rows {
+            if row.text("name")? == name {
+                let kind = match (row.text("category")?, row.text("type")?) {
+                    ("D", "timestamp with time zone") => "moment",
+                    ("D", _) => "time",
+                    ("N", _) => "number",
+                    _ => "text",
+                };
+                return Ok((ident(name), kind.to_owned()));
+            }
+            names.push(row.text("name")?);
+        }
+        Err(not_there("column", name, names.into_iter())
+            .context(format!("in the table {}", one_line(&relation.qualified()))))
+    }
+
+    fn count(&mut self, relation: &str) -> Result<u64> {
+        let sql = format!("SELECT count(*) AS rows FROM ONLY {relation}");
+        self.ask(|session| session.row(&sql)?.number("rows"))
+    }
+
+    fn amcheck(&mut self, faults: &mut Vec<String>) -> Result<()> {
+        let begun = Instant::now();
+        let there = "SELECT n.nspname AS schema FROM pg_catalog.pg_extension e
+                     JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'amcheck'";
+        let Some(row) = self.ask(|session| session.rows(there))?.into_iter().next() else { return Ok(()) };
+        let check = format!("{}.bt_index_check", ident(row.text("schema")?));
+        let indexes = self.ask(|session| {
+            session.rows(
+                "SELECT i.indexrelid AS oid, n.nspname AS schema, c.relname AS name
+                   FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                   JOIN pg_catalog.pg_am m ON m.oid = c.relam
+                  WHERE m.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p' AND i.indisvalid
+                    AND n.nspname !~ '^pg_' ORDER BY c.relpages",
+            )
+        })?;
+        for (number, index) in indexes.iter().enumerate() {
+            if begun.elapsed() > LONGEST_AMCHECK {
+                tracing::info!(
+                    "{} of {} indexes were compared with their tables in the time there was",
+                    number,
+                    indexes.len()
+                );
+                break;
+            }
+            let sql = format!("SELECT {check}({}::pg_catalog.oid::pg_catalog.regclass)", index.number::<u32>("oid")?);
+            match self.ask(|session| session.rows(&sql)) {
+                Ok(_) => {}
+                Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                Err(error) => {
+                    let (name, told) = (qualified(index.text("schema")?, index.text("name")?), error.whole());
+                    if told.contains("permission denied") {
+                        tracing::info!("indexes are not compared with their tables: {told}");
+                        break;
+                    }
+                    faults.push(one_line(&format!("index {name}: {told}")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Live for Database {
+    fn integrity(&mut self, _: Depth) -> Result<Integrity> {
+        let mut found = Integrity::default();
+        // One that is being built is not yet valid, and no fault.
+        let invalid = self.ask(|session| {
+            session.rows(
+                "SELECT n.nspname AS schema, c.relname AS name
+                   FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                  WHERE NOT (i.indisvalid AND i.indisready) AND c.relkind = 'i' AND n.nspname !~ '^pg_'
+                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.index_relid = c.oid)
+                  ORDER BY 1, 2",
+            )
+        })?;
+        for row in &invalid {
+            let name = qualified(row.text("schema")?, row.text("name")?);
+            found.complaints.push(one_line(&format!("index {name} is invalid: REINDEX it, or drop it")));
+        }
+        let failures = self.ask(|session| {
+            session.rows(
+                "SELECT coalesce(checksum_failures, 0) AS failures FROM pg_catalog.pg_stat_database
+                  WHERE datname = pg_catalog.current_database()",
+            )
+        })?;
+        for row in &failures {
+            let count: u64 = row.number("failures")?;
+            if count > 0 {
+                found.damage.push(format!("{count} pages failed their checksum since the statistics were reset"));
+            }
+        }
+        self.amcheck(&mut found.complaints)?;
+        Ok(found)
+    }
+
+    fn tables(&mut self) -> Result<BTreeMap<String, u64>> {
+        let mut tables = BTreeMap::new();
+        for relation in self.relations()?.iter().filter(|relation| relation.kind == "r") {
+            let name = relation.qualified();
+            if !relation.readable {
+                return Err(Error::problem(format!("the role may not read {}", one_line(&name)))
+                    .hint("grant it SELECT on the table, and USAGE on its schema"));
+            }
+            let rows = self.count(&name)?;
+            tables.insert(name, rows);
+        }
+        Ok(tables)
+    }
+
+    fn rows(&mut self, table: &str) -> Result<u64> {
+        let relation = self.relation(table)?.qualified();
+        let sql = format!("SELECT count(*) AS rows FROM {relation}");
+        self.ask(|session| session.row(&sql)?.number("rows"))
+    }
+
+    fn newest(&mut self, table: &str, column: &str) -> Result<Newest> {
+        let relation = self.relation(table)?;
+        let (column, kind) = self.column(&relation, column)?;
+        if kind == "text" {
+            return Ok(Newest::Each);
+        }
+        let sql = format!("SELECT max({column})::pg_catalog.text AS newest FROM {}", relation.qualified());
+        let newest = self.ask(|session| session.row(&sql)?.owned("newest"))?;
+        Ok(match newest {
+            None => Newest::None,
+            Some(text) => Newest::One(value(text, &kind)),
+        })
+    }
+
+    fn each(&mut self, table: &str, column: &str, see: &mut dyn FnMut(&Value) -> bool) -> Result<()> {
+        let relation = self.relation(table)?;
+        let (column, kind) = self.column(&relation, column)?;
+        // A portion at a time: a table may have more of them than there is memory.
+        self.ask(|session| {
+            session.execute(&format!(
+                "DECLARE look_values NO SCROLL CURSOR FOR SELECT DISTINCT {column}::pg_catalog.text AS value FROM {} \
+                 WHERE {column} IS NOT NULL",
+                relation.qualified()
+            ))?;
+            loop {
+                let rows = session.rows("FETCH 10000 FROM look_values")?;
+                for row in &rows {
+                    if !see(&value(row.text("value")?.to_owned(), &kind)) {
+                        return session.execute("CLOSE look_values");
+                    }
+                }
+                if rows.is_empty() {
+                    return session.execute("CLOSE look_values");
+                }
+            }
+        })
+    }
+
+    fn holds(&mut self, query: &str) -> Result<bool> {
+        // One statement, whatever stands at its end.
+        let query = query.trim().trim_end_matches(';');
+        let sql = format!("SELECT pg_catalog.to_jsonb(rule) AS value FROM (\n{query}\n) AS rule LIMIT 2");
+        let rows = self.ask(|session| session.rows(&sql)).map_err(|error| {
+            if error.kind == Kind::Interrupted {
+                error
+            } else {
+                Error::problem("the query cannot be run").because(error)
+            }
+        })?;
+        let other = || Error::problem("the query gives other than one value").hint("select one value of one row");
+        let [row] = rows.as_slice() else { return Err(other()) };
+        let value: serde_json::Value = serde_json::from_str(row.text("value")?)
+            .map_err(|error| Error::failed("the server's answer is no JSON").because(error))?;
+        let fields: Vec<&serde_json::Value> =
+            value.as_object().into_iter().flat_map(|fields| fields.values()).collect();
+        let [value] = fields.as_slice() else { return Err(other()) };
+        match value {
+            serde_json::Value::Null => Ok(false),
+            serde_json::Value::String(text) => is_true(Some(text)),
+            other => is_true(Some(&other.to_string())),
+        }
+    }
+}
+
+fn value(text: String, kind: &str) -> Value {
+    match kind {
+        // It came with its zone, which is UTC's.
+        "moment" | "time" | "text" => Value::Text(text),
+        _ => match text.parse::<i64>() {
+            Ok(number) => Value::Integer(number),
+            Err(_) => text.parse::<f64>().map_or(Value::Other, Value::Real),
+        },
+    }
+}

@@ -1,0 +1,212 @@
+//! Looks at a live SQLite database for checks and rules; nothing in it is changed, and nobody is kept waiting for long.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use rusqlite::types::ValueRef;
+
+use super::connection::{self, Purpose, explain, plain, quote};
+use super::{health, source, survey};
+use crate::engine::{Integrity, Live, Newest, Value, is_true, not_there};
+use crate::error::{Error, Result, one_line};
+use crate::manifest::{Depth, OrphanRows};
+
+/// The longest that one rule may take.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// A check of the whole database takes as long as it takes.
+const UNBOUNDED: Duration = Duration::from_secs(365 * 86_400);
+
+/// How many steps of SQLite's machine pass between two looks at the clock.
+const STEPS_PER_LOOK: i32 = 100_000;
+
+struct Database {
+    connection: Connection,
+    /// When the rule in hand was begun; SQLite's machine looks at it.
+    begun: Arc<Mutex<Instant>>,
+    shown: String,
+}
+
+/// Opens a database that is there; one that is not is not made.
+pub fn open(path: &Path) -> Result<Box<dyn Live>> {
+    let path = source::locate(path)?;
+    source::probe(&path)?;
+    let purpose = if source::is_frozen(&path) { Purpose::Image } else { Purpose::Source };
+    let shown = crate::disk::shown(&path);
+    let mut connection = connection::open(&path, purpose)?;
+    // Else a column's name that is misspelt is a text, and a rule on it true.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)
+        .map_err(|error| explain(error, &format!("cannot look at {shown}")))?;
+    let begun = Arc::new(Mutex::new(Instant::now()));
+    let clock = Arc::clone(&begun);
+    let is_over = move || crate::interrupt::check().is_err() || elapsed(&clock) > LONGEST;
+    connection
+        .progress_handler(STEPS_PER_LOOK, Some(is_over))
+        .map_err(|error| explain(error, &format!("cannot look at {shown}")))?;
+    Ok(Box::new(Database { connection, begun, shown }))
+}
+
+impl Database {
+    /// The name of a table or view as the schema has it; SQLite does not tell A from a.
+    fn table(&self, name: &str) -> Result<String> {
+        let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%'";
+        let names = self.names(sql, [])?;
+        let found = names.iter().find(|other| *other == name);
+        let found = found.or_else(|| names.iter().find(|other| other.eq_ignore_ascii_case(name)));
+        found.cloned().ok_or_else(|| not_there("table", name, names.iter().map(String::as_str)))
+    }
+
+    fn column(&self, table: &str, name: &str) -> Result<String> {
+        let names = self.names("SELECT name FROM pragma_table_xinfo(?1)", [table])?;
+        let found = names.iter().find(|other| other.eq_ignore_ascii_case(name));
+        found.cloned().ok_or_else(|| {
+            not_there("column", name, names.iter().map(String::as_str))
+                .context(format!("in the table {}", one_line(table)))
+        })
+    }
+
+    fn names(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<String>> {
+        let read = || -> rusqlite::Result<Vec<String>> {
+            self.connection.prepare(sql)?.query_map(parameters, |row| row.get(0))?.collect()
+        };
+        read().map_err(|error| self.explain(error, "cannot read the schema of"))
+    }
+
+    fn explain(&self, error: rusqlite::Error, what: &str) -> Error {
+        explain(error, &format!("{what} {}", self.shown))
+    }
+
+    fn count(&self, table: &str) -> Result<u64> {
+        let sql = format!("SELECT count(*) FROM main.{}", quote(table));
+        let rows: rusqlite::Result<i64> = self.connection.query_row(&sql, [], |row| row.get(0));
+        rows.map(i64::unsigned_abs)
+            .map_err(|error| self.explain(error, &format!("cannot count {} of", one_line(table))))
+    }
+
+    /// Does something that ends after the longest time at the latest.
+    fn bounded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        let done = work();
+        crate::interrupt::check()?;
+        if done.is_err() && elapsed(&self.begun) > LONGEST {
+            return Err(Error::problem(format!("it took longer than {} minutes", LONGEST.as_secs() / 60))
+                .hint("an index may help"));
+        }
+        done
+    }
+}
+
+fn elapsed(begun: &Mutex<Instant>) -> Duration {
+    begun.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+}
+
+fn value(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Integer(number) => Value::Integer(number),
+        ValueRef::Real(number) => Value::Real(number),
+        ValueRef::Text(bytes) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
+        ValueRef::Null | ValueRef::Blob(_) => Value::Other,
+    }
+}
+
+impl Live for Database {
+    fn integrity(&mut self, depth: Depth) -> Result<Integrity> {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + UNBOUNDED;
+        let health = health::examine(&self.connection, depth)?;
+        let damage: Vec<String> = health::damage(&health).into_iter().map(str::to_owned).collect();
+        let orphan = |orphan: &OrphanRows| {
+            format!("{} rows of {} refer to rows of {} that are not there", orphan.rows, orphan.table, orphan.parent)
+        };
+        let rest = health.integrity.iter().filter(|fault| !damage.contains(fault)).cloned();
+        let complaints = rest.chain(health.orphans.iter().map(orphan)).collect();
+        Ok(Integrity { damage, complaints })
+    }
+
+    fn tables(&mut self) -> Result<BTreeMap<String, u64>> {
+        let list =
+            survey::list_tables(&self.connection).map_err(|error| self.explain(error, "cannot read the schema of"))?;
+        let own = list.into_iter().filter(|(name, kind)| kind == "table" && !name.starts_with("sqlite_"));
+        own.map(|(name, _)| self.count(&name).map(|rows| (name, rows))).collect()
+    }
+
+    fn rows(&mut self, table: &str) -> Result<u64> {
+        let table = self.table(table)?;
+        self.bounded(|| self.count(&table))
+    }
+
+    fn newest(&mut self, table: &str, column: &str) -> Result<Newest> {
+        let table = self.table(table)?;
+        let column = quote(&self.column(&table, column)?);
+        let sql = format!(
+            "SELECT max({column}), count({column}), count(CASE WHEN typeof({column}) IN ('integer', 'real') THEN 1 END) \
+             FROM main.{}",
+            quote(&table)
+        );
+        self.bounded(|| {
+            let newest = self.connection.query_row(&sql, [], |row| {
+                let (values, numbers): (i64, i64) = (row.get(1)?, row.get(2)?);
+                Ok(match (values, numbers) {
+                    (0, _) => Newest::None,
+                    (values, numbers) if values == numbers => Newest::One(value(row.get_ref(0)?)),
+                    _ => Newest::Each,
+                })
+            });
+            newest.map_err(|error| self.explain(error, &format!("cannot read {column} of {} in", one_line(&table))))
+        })
+    }
+
+    fn each(&mut self, table: &str, column: &str, see: &mut dyn FnMut(&Value) -> bool) -> Result<()> {
+        let table = self.table(table)?;
+        let column = quote(&self.column(&table, column)?);
+        // Each text once: a table of many rows has few days.
+        let sql = format!("SELECT DISTINCT {column} FROM main.{} WHERE {column} IS NOT NULL", quote(&table));
+        let mut read = || -> rusqlite::Result<()> {
+            let mut statement = self.connection.prepare(&sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                if !see(&value(row.get_ref(0)?)) {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        self.bounded(|| {
+            read().map_err(|error| self.explain(error, &format!("cannot read {column} of {} in", one_line(&table))))
+        })
+    }
+
+    fn holds(&mut self, query: &str) -> Result<bool> {
+        let read = || -> rusqlite::Result<Vec<Option<String>>> {
+            let mut statement = self.connection.prepare(query)?;
+            if statement.column_count() != 1 {
+                return Ok(Vec::new());
+            }
+            let mut rows = statement.query([])?;
+            let mut values = Vec::new();
+            while let Some(row) = rows.next()? {
+                values.push(match value(row.get_ref(0)?) {
+                    Value::Integer(number) => Some(number.to_string()),
+                    Value::Real(number) => Some(number.to_string()),
+                    Value::Text(text) => Some(text),
+                    Value::Other => None,
+                });
+                if values.len() > 1 {
+                    break;
+                }
+            }
+            Ok(values)
+        };
+        self.bounded(|| {
+            let values = read().map_err(|error| Error::problem("the query cannot be run").because(plain(&error)))?;
+            match values.as_slice() {
+                [value] => is_true(value.as_deref()),
+                _ => Err(Error::problem("the query gives other than one value").hint("select one value of one row")),
+            }
+        })
+    }
+}
