@@ -75,6 +75,8 @@ pub struct Candidate {
     pub damaged: bool,
     /// True where a drill has restored it.
     pub drilled: bool,
+    /// True where the rules on it passed before it was taken.
+    pub passed: bool,
     /// Its tags.
     pub tags: Vec<String>,
 }
@@ -98,7 +100,7 @@ pub struct Plan {
 /// Decides which of `candidates` stay. The order they come in does not matter.
 ///
 /// Whatever the policy, these stay: per source the newest full undamaged snapshot and the newest of
-/// those that was drilled, and snapshots dated after `now`, which never count either (a clock was
+/// those that was drilled and of those whose rules passed, and snapshots dated after `now`, which never count either (a clock was
 /// wrong, and they must not push out the others).
 ///
 /// An empty policy is the caller's error, to be refused before; here it keeps everything.
@@ -150,6 +152,7 @@ fn reasons_of_its_own(candidate: &Candidate, policy: &Policy, now: DateTime<Utc>
 struct CountingRules {
     seen: bool,
     seen_drilled: bool,
+    seen_passed: bool,
     last: u32,
     last_taken: u32,
     periods: [PeriodRule; 5],
@@ -160,6 +163,7 @@ impl CountingRules {
         CountingRules {
             seen: false,
             seen_drilled: false,
+            seen_passed: false,
             last: policy.last,
             last_taken: 0,
             periods: [
@@ -181,6 +185,10 @@ impl CountingRules {
         if candidate.drilled && !self.seen_drilled {
             self.seen_drilled = true;
             reasons.push("newest drilled".to_owned());
+        }
+        if candidate.passed && !self.seen_passed {
+            self.seen_passed = true;
+            reasons.push("newest whose rules passed".to_owned());
         }
         if self.last_taken < self.last {
             self.last_taken += 1;

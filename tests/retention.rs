@@ -20,6 +20,7 @@ fn snapshot(source: &str, created_at: DateTime<Utc>, random: u16) -> Candidate {
         kind: SnapshotKind::Full,
         damaged: false,
         drilled: false,
+        passed: false,
         tags: Vec::new(),
     }
 }
@@ -54,11 +55,11 @@ fn any_candidate() -> impl Strategy<Value = Candidate> {
         1 => Just(SnapshotKind::Damaged),
     ];
     let tags = proptest::collection::vec(prop_oneof![Just("a".to_owned()), Just("b".to_owned())], 0..2);
-    let flags = (proptest::bool::weighted(0.15), proptest::bool::weighted(0.2));
+    let flags = (proptest::bool::weighted(0.15), proptest::bool::weighted(0.2), proptest::bool::weighted(0.2));
     (prop_oneof![Just("app"), Just("other"), Just("app-2")], minutes_old, kind, flags, tags).prop_map(
-        |(source, minutes, kind, (damaged, drilled), tags)| {
+        |(source, minutes, kind, (damaged, drilled, passed), tags)| {
             let candidate = snapshot(source, now() - Duration::minutes(minutes), 0);
-            Candidate { kind, damaged, drilled, tags, ..candidate }
+            Candidate { kind, damaged, drilled, passed, tags, ..candidate }
         },
     )
 }
@@ -141,6 +142,7 @@ fn model_keeps(candidate: &Candidate, all: &[Candidate], policy: &Policy) -> boo
     }
     let peers: Vec<&Candidate> = all.iter().filter(|c| counts(c) && c.id.source() == candidate.id.source()).collect();
     let drilled: Vec<&Candidate> = peers.iter().copied().filter(|c| c.drilled).collect();
+    let passed: Vec<&Candidate> = peers.iter().copied().filter(|c| c.passed).collect();
     let among = |count: u32, (newer, own): (usize, bool)| !own && (newer as u64) < u64::from(count);
     let each = |time: DateTime<Utc>| time.timestamp_nanos_opt();
     let rank = peers.iter().filter(|c| (c.created_at, &c.id) > (candidate.created_at, &candidate.id)).count();
@@ -148,6 +150,7 @@ fn model_keeps(candidate: &Candidate, all: &[Candidate], policy: &Policy) -> boo
     rank == 0
         || (rank as u64) < u64::from(policy.last)
         || (candidate.drilled && among(1, newer_periods(candidate, &drilled, each)))
+        || (candidate.passed && among(1, newer_periods(candidate, &passed, each)))
         || among(policy.hourly, newer_periods(candidate, &peers, |time| (days(time), time.hour())))
         || among(policy.daily, newer_periods(candidate, &peers, days))
         // Days from the Monday 0001-01-01: an ISO week is seven of them.

@@ -5,8 +5,10 @@
 //! <source>/<id>.tar.gz              the archive; .tar.zst where it is zstd's, and .age behind it where it is encrypted
 //! <source>/<id>.json                the manifest, written last: it makes the snapshot exist
 //! <source>/<id>.proof-<time>.json   what a verify or drill showed
+//! <source>/<id>.lease-<random>      that it is being read at this moment (see [`lease`])
 //! ```
 
+mod lease;
 mod newest;
 
 use std::collections::BTreeMap;
@@ -24,6 +26,8 @@ use crate::id::{STAMP_BYTES, SnapshotId, SourceName};
 use crate::manifest::{FORMAT, Manifest, SnapshotKind};
 use crate::ranged::Ranged;
 use crate::store::{Key, Names, ObjectMeta, Published, Store, Upload};
+
+pub use lease::Lease;
 
 /// What the name of an encrypted archive ends with.
 pub const SEALED_ENDING: &str = ".age";
@@ -102,13 +106,15 @@ pub struct ProofSummary {
     pub at: Option<DateTime<Utc>>,
     /// True where any drill ever succeeded.
     pub drilled: bool,
+    /// When the newest drill that succeeded was made.
+    pub drilled_at: Option<DateTime<Utc>>,
     /// The restore time that the newest drill measured.
     pub restore_seconds: Option<f64>,
 }
 
 impl Default for ProofSummary {
     fn default() -> Self {
-        ProofSummary { level: ProofLevel::None, at: None, drilled: false, restore_seconds: None }
+        ProofSummary { level: ProofLevel::None, at: None, drilled: false, drilled_at: None, restore_seconds: None }
     }
 }
 
@@ -225,6 +231,12 @@ impl Catalog {
     #[must_use]
     pub fn location(&self) -> String {
         self.store.location()
+    }
+
+    /// Bytes that the store can still take, where it can tell.
+    #[must_use]
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.store.free_bytes()
     }
 
     /// True where what is read comes from this machine, and not over a network.
@@ -411,6 +423,7 @@ impl Catalog {
             let Some(proof) = proof.filter(|proof| proof.id == listed.id) else { continue };
             if proof.level == ProofLevel::Drilled {
                 summary.drilled = true;
+                summary.drilled_at = Some(proof.at);
                 summary.restore_seconds = proof.restore_seconds;
             }
             if summary.level != ProofLevel::Damaged {
