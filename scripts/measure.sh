@@ -19,6 +19,7 @@ measure() {
     times[$name]+=" ${seconds[$name]}"
     local user system memory
     read -r user system memory < <(tail -n 1 "$work/peak")
+    # shellcheck disable=SC2034  # read by who sources this
     cpu[$name]=$(awk -v a="$user" -v b="$system" 'BEGIN { printf "%.2f", a + b }')
     [ "$memory" -le "${peak[$name]:-0}" ] || peak[$name]=$memory
 }

@@ -13,13 +13,18 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::archive::{Keys, read_passphrase_file};
+use crate::commands::gate::{postdeploy, predeploy};
 use crate::commands::restore::RestorePlan;
+use crate::commands::watch::{Ending, Watch};
 use crate::commands::{
-    Context, copy, diff, doctor, drill, extract, keygen, list, prune, restore, show, snapshot, verify,
+    Context, check, copy, diff, doctor, drill, extract, guard, init, keygen, list, prune, restore, show, snapshot,
+    verify,
 };
+use crate::config::{self, Config};
 use crate::disk::shown;
 use crate::engine::sqlite::check_library;
 use crate::error::{Error, Kind, Result};
+use crate::github;
 use crate::output::{self, Bars, ErasedReport};
 use crate::progress::{Progress, Silent};
 use crate::scratch::Scratch;
@@ -39,9 +44,12 @@ struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Options of every command")]
 struct GlobalArgs {
-    /// What holds the snapshots: a folder, or s3://bucket/prefix; 'snapshot' takes several
+    /// What holds the snapshots: a folder, s3://bucket/prefix, or a store's name in the config; 'snapshot' takes several
     #[arg(long, global = true, value_name = "STORE")]
     store: Vec<StoreUrl>,
+    /// The config; by default what LIFEBOAT_CONFIG names, or lifeboat.toml in this folder
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// A file of secret keys of age that open encrypted snapshots (repeatable); LIFEBOAT_IDENTITY holds such keys, or a file's name
     #[arg(long, global = true, value_name = "FILE")]
     identity: Vec<PathBuf>,
@@ -60,6 +68,9 @@ struct GlobalArgs {
     /// Threads for compressing and decompressing, 8 to 16 MiB of memory each; by default one a core, at most 8
     #[arg(long, short, global = true, value_name = "JOBS", value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
+    /// A file that metrics are written to, for Prometheus' node_exporter; by default what the config says
+    #[arg(long, global = true, value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
     /// A folder for temporary files; by default the system's
     #[arg(long, global = true, value_name = "DIR", env = "LIFEBOAT_SCRATCH")]
     scratch: Option<PathBuf>,
@@ -81,8 +92,13 @@ enum Command {
     Diff(diff::DiffArgs),
     Prune(prune::PruneArgs),
     Copy(copy::CopyArgs),
+    Check(check::CheckArgs),
+    Predeploy(predeploy::PredeployArgs),
+    Postdeploy(postdeploy::PostdeployArgs),
+    Init(init::InitArgs),
     Doctor(doctor::DoctorArgs),
     Keygen(keygen::KeygenArgs),
+    Guard(guard::GuardArgs),
     /// Prints completions for a shell
     Completions {
         /// The shell
@@ -105,15 +121,64 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(cli) => cli,
         Err(error) => return usage(&error, arguments.iter().any(|argument| argument == "--json")),
     };
-    start_log(&cli.global);
+    // What a guard does is told where its program's own words are told.
+    start_log(&cli.global, matches!(cli.command, Command::Guard(_)));
     let json = cli.global.json;
     let own = own_fields(&cli.command);
-    match execute(cli) {
-        Ok(code) => code,
+    let (name, shows_in_actions) = (name(&cli.command), is_gate(&cli.command) && github::is_here());
+    let mut run = Run::default();
+    let outcome = execute(cli, &mut run);
+    let code = match &outcome {
+        Ok(code) => *code,
         // Who reads our output has read enough.
-        Err(error) if is_closed_pipe(&error) => 0,
-        Err(error) => fail(&error, json, &own),
+        Err(error) if is_closed_pipe(error) => 0,
+        Err(error) => fail(error, json, &own),
+    };
+    let error = outcome.as_ref().err().or(run.error.as_ref());
+    let own_code = run.code.unwrap_or(code);
+    let ending = Ending { code: own_code, error: error.filter(|_| own_code != 0), document: &run.document };
+    if let Some(watch) = run.watch {
+        watch.end(&ending);
     }
+    if shows_in_actions {
+        github::annotations(name, &ending).iter().for_each(|line| output::print_note(line));
+        if let Err(error) = github::write(name, &ending) {
+            tracing::warn!("the summary of the job was not written: {}", error.whole());
+        }
+    }
+    code
+}
+
+/// What is known of a run beside its exit code.
+#[derive(Default)]
+struct Run {
+    /// Who tells others of it.
+    watch: Option<Watch>,
+    /// The document that it has printed, or would have with --json.
+    document: Value,
+    /// The first failure that did not keep the rest from being done.
+    error: Option<Error>,
+    /// The exit code that its own work would have, where the process has that of another program.
+    code: Option<u8>,
+}
+
+/// What the command line calls a command that others are told of; empty for the others.
+fn name(command: &Command) -> &'static str {
+    match command {
+        Command::Snapshot(_) => "snapshot",
+        Command::Check(_) => "check",
+        Command::Predeploy(_) => "predeploy",
+        Command::Postdeploy(_) => "postdeploy",
+        Command::Drill(_) => "drill",
+        Command::Verify(_) => "verify",
+        Command::Prune(_) => "prune",
+        Command::Guard(_) => "guard",
+        _ => "",
+    }
+}
+
+fn is_gate(command: &Command) -> bool {
+    matches!(command, Command::Predeploy(_) | Command::Postdeploy(_))
 }
 
 /// The fields that a command's document has also where it ends with a problem.
@@ -174,9 +239,10 @@ fn is_closed_pipe(error: &Error) -> bool {
     false
 }
 
-fn start_log(global: &GlobalArgs) {
+fn start_log(global: &GlobalArgs, tells: bool) {
     // Warnings are shown however quiet it is to be: silence must mean success.
     let level = match global.verbose {
+        0 if tells && !global.quiet => LevelFilter::INFO,
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
         _ => LevelFilter::DEBUG,
@@ -196,23 +262,50 @@ fn start_log(global: &GlobalArgs) {
 }
 
 impl GlobalArgs {
-    fn context(&self, with_keys: bool) -> Result<Context> {
+    fn context(&self, command: &Command) -> Result<Context> {
         let progress: Arc<dyn Progress> =
             if Bars::would_show() && !self.quiet && !self.json { Arc::new(Bars::default()) } else { Arc::new(Silent) };
-        let host =
-            self.host.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
+        let config = match config::discover(self.config.as_deref()).filter(|_| uses_config(command)) {
+            Some(path) => Some(Config::load(&path)?),
+            None => None,
+        };
         let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_JOBS);
         let passphrase = self.passphrase_file.as_deref().map(read_passphrase_file).transpose()?;
         Ok(Context {
-            stores: self.store.clone(),
-            keys: if with_keys { self.keys(passphrase.clone())? } else { Keys::new() },
+            stores: self.stores(config.as_ref(), command)?,
+            stores_are_given: !self.store.is_empty(),
+            keys: if opens_archives(command) { self.keys(passphrase.clone(), config.as_ref())? } else { Keys::new() },
             passphrase,
             key_flags: self.key_flags()?,
-            host,
+            host: self.host(config.as_ref())?,
+            config,
             jobs: self.jobs.map_or_else(cores, usize::from),
             scratch: Scratch::new(self.scratch.clone()),
             progress,
         })
+    }
+
+    /// The stores that the command line names, by their place or their name in the config, or else the config's.
+    fn stores(&self, config: Option<&Config>, command: &Command) -> Result<Vec<StoreUrl>> {
+        let Some(config) = config else { return Ok(self.store.clone()) };
+        if self.store.is_empty() {
+            // It says where from and where to by itself.
+            return match command {
+                Command::Copy(_) => Ok(Vec::new()),
+                _ => Ok(config.stores()?.iter().map(|configured| configured.store.clone()).collect()),
+            };
+        }
+        Ok(self.store.iter().map(|given| config.store_named(given)).collect())
+    }
+
+    fn host(&self, config: Option<&Config>) -> Result<String> {
+        if let Some(host) = &self.host {
+            return Ok(host.clone());
+        }
+        if let Some(host) = config.map(Config::host).transpose()?.flatten() {
+            return Ok(host.to_owned());
+        }
+        Ok(rustix::system::uname().nodename().to_string_lossy().into_owned())
     }
 
     /// The flags that gave the keys, with absolute paths: what is printed works from anywhere.
@@ -228,7 +321,7 @@ impl GlobalArgs {
         Ok(words)
     }
 
-    fn keys(&self, passphrase: Option<Secret>) -> Result<Keys> {
+    fn keys(&self, passphrase: Option<Secret>, config: Option<&Config>) -> Result<Keys> {
         let mut keys = Keys::new();
         // Empty is what a secret that is not set is in many a pipeline.
         if let Some(text) = std::env::var_os(IDENTITY) {
@@ -239,6 +332,17 @@ impl GlobalArgs {
         }
         self.identity.iter().try_for_each(|path| keys.add_identity_file(path))?;
         passphrase.into_iter().for_each(|passphrase| keys.add_passphrase(passphrase));
+        if let Some(config) = config {
+            match config.encryption() {
+                // What is not encrypted needs no key.
+                Ok(encryption) => {
+                    if let Err(error) = encryption.add_to(&mut keys) {
+                        tracing::warn!("encrypted snapshots cannot be opened: {}", error.whole());
+                    }
+                }
+                Err(error) => tracing::info!("{}", error.whole()),
+            }
+        }
         Ok(keys)
     }
 }
@@ -251,26 +355,43 @@ fn opens_archives(command: &Command) -> bool {
         | Command::Drill(_)
         | Command::Restore(_)
         | Command::Extract(_)
-        | Command::Diff(_) => true,
+        | Command::Diff(_)
+        | Command::Doctor(_)
+        | Command::Guard(_)
+        | Command::Check(_)
+        | Command::Predeploy(_)
+        | Command::Postdeploy(_) => true,
         Command::Snapshot(_)
         | Command::List(_)
         | Command::Prune(_)
         | Command::Copy(_)
-        | Command::Doctor(_)
         | Command::Keygen(_)
+        | Command::Init(_)
         | Command::Completions { .. }
         | Command::Man => false,
     }
 }
 
-fn execute(cli: Cli) -> Result<u8> {
+/// Whether a command looks at the config: the others work where it is broken, or not there yet.
+fn uses_config(command: &Command) -> bool {
+    !matches!(command, Command::Init(_) | Command::Keygen(_) | Command::Completions { .. } | Command::Man)
+}
+
+fn execute(cli: Cli, run: &mut Run) -> Result<u8> {
     let json = cli.global.json;
-    // A restore asks first, and there Ctrl-C simply ends the program.
-    if !matches!(cli.command, Command::Restore(_)) {
+    // A restore asks first, and there Ctrl-C simply ends the program; guard hears the signals itself.
+    if !matches!(cli.command, Command::Restore(_) | Command::Guard(_)) {
         crate::interrupt::listen()?;
     }
     check_library()?;
-    let context = cli.global.context(opens_archives(&cli.command))?;
+    let context = Arc::new(cli.global.context(&cli.command)?);
+    if is_gate(&cli.command) && github::is_here() {
+        let secrets = context.config.as_ref().map(Config::secrets).unwrap_or_default();
+        github::masks(&secrets).iter().for_each(|line| output::print_note(line));
+    }
+    if let Some(command) = config::WATCHED.into_iter().find(|watched| *watched == name(&cli.command)) {
+        run.watch = Some(Watch::begin(command, cli.global.metrics_file.clone(), Arc::clone(&context)));
+    }
     let report: Box<dyn ErasedReport> = match &cli.command {
         Command::Snapshot(args) => Box::new(snapshot::run(args, &context)?),
         Command::List(args) => Box::new(list::run(args, &context)?),
@@ -289,13 +410,26 @@ fn execute(cli: Cli) -> Result<u8> {
         Command::Diff(args) => Box::new(diff::run(args, &context)?),
         Command::Prune(args) => Box::new(prune::run(args, &context)?),
         Command::Copy(args) => Box::new(copy::run(args, &context)?),
+        Command::Check(args) => Box::new(check::run(args, &context)?),
+        Command::Predeploy(args) => Box::new(predeploy::run(args, &context)?),
+        Command::Postdeploy(args) => Box::new(postdeploy::run(args, &context)?),
         Command::Doctor(args) => Box::new(doctor::run(args, &context)?),
+        Command::Init(args) => {
+            Box::new(init::run(args, cli.global.config.as_deref(), cli.global.host.as_deref(), &context)?)
+        }
         Command::Keygen(args) => {
             let report = keygen::run(args, json)?;
             if let Some(note) = report.note().filter(|_| !cli.global.quiet) {
                 output::print_note(&note);
             }
             Box::new(report)
+        }
+        Command::Guard(args) => {
+            let guarded = guard::run(args, &context)?;
+            run.document = guarded.document;
+            run.code = Some(guarded.failures.first().map_or(0, |error| error.kind.exit_code()));
+            run.error = guarded.failures.into_iter().next();
+            return Ok(guarded.code);
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -312,6 +446,10 @@ fn execute(cli: Cli) -> Result<u8> {
     };
     for error in report.failures() {
         output::print_error(error);
+    }
+    if run.watch.is_some() {
+        run.document = serde_json::from_str(&report.json()?).unwrap_or_default();
+        run.error = report.failures().first().map(Error::again);
     }
     output::print(&*report, json)?;
     Ok(report.code())

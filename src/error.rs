@@ -121,6 +121,25 @@ impl Error {
         Error { kind, message: message.to_string(), hint, source: Some(Box::new(self)) }
     }
 
+    /// The same error once more, its causes as words.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let mut causes = self.causes().into_iter().rev();
+        let last = causes.next().map(|cause| Error::new(self.kind, cause));
+        let cause = causes.fold(last, |inner, cause| {
+            let outer = Error::new(self.kind, cause);
+            Some(match inner {
+                Some(inner) => outer.because(inner),
+                None => outer,
+            })
+        });
+        let error = Error { kind: self.kind, message: self.message.clone(), hint: self.hint.clone(), source: None };
+        match cause {
+            Some(cause) => error.because(cause),
+            None => error,
+        }
+    }
+
     /// Message and causes on one line, for logs.
     #[must_use]
     pub fn whole(&self) -> String {

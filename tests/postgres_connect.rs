@@ -236,6 +236,62 @@ fn every_sort_of_password_is_given() {
     }
 }
 
+// ---------------------------------------------------------------- what a config says
+
+#[test]
+fn odd_passwords_of_a_config_need_no_escapes() {
+    let server = server(17);
+    let database = server.create_database("odd_password");
+    server.psql(&database.name, "CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2)");
+    let role = Role::new(&server, "odd");
+    let password = "p@ss:w/rd#1 $x";
+    server.psql("postgres", format!("ALTER ROLE \"{}\" SUPERUSER PASSWORD '{password}'", role.name));
+    let sandbox = Sandbox::new();
+    let run = |arguments: &[&str], more: &[(&str, &str)]| {
+        let mut command = sandbox.command(arguments);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("TMPDIR", sandbox.path("scratch"));
+        command.envs(more.iter().copied());
+        sandbox.finish(command)
+    };
+    // In a file of variables, as an application has it; 'init' finds it, and a snapshot is made of what it wrote.
+    let env = format!(
+        "TDX_DB_HOST=127.0.0.1\nTDX_DB_PORT={}\nTDX_DB_NAME={}\nTDX_DB_USER={}\nTDX_DB_PASSWORD='{password}'\n",
+        server.port, database.name, role.name
+    );
+    fs::write(sandbox.path(".env"), &env).unwrap();
+    let made = run(&["init"], &[]).code(0);
+    let saved = run(&["snapshot", "-vv", "--json"], &[]).code(0);
+    assert_eq!(saved.json()["snapshots"][0]["rows"], 2, "{}", saved.story());
+    let text = fs::read_to_string(sandbox.path("lifeboat.toml")).unwrap();
+    for told in [made.stdout(), made.stderr(), saved.stdout(), saved.stderr(), text] {
+        assert!(!told.contains(password) && !told.contains("w/rd"), "{told}");
+    }
+    // The process outdoes the file; a wrong password is refused, and not told.
+    let wrong = run(&["snapshot", "-vv"], &[("TDX_DB_PASSWORD", SECRET)]).code(5);
+    assert!(!wrong.stderr().contains(SECRET), "{}", wrong.story());
+    // As a key of its own, in a file of its own, and from PostgreSQL's own variables in the file.
+    fs::write(sandbox.path("password"), format!("{password}\n")).unwrap();
+    fs::write(sandbox.path("pg"), format!("PGPASSWORD=\"p@ss:w/rd#1 \\$x\"\nPGUSER={}\n", role.name)).unwrap();
+    let place = format!("host = \"127.0.0.1\"\nport = {}\ndbname = \"{}\"\n", server.port, database.name);
+    let user = format!("user = \"{}\"\n", role.name);
+    let url = format!("url = \"postgresql+asyncpg://127.0.0.1:{}/{}\"\n", server.port, database.name);
+    for (number, (head, keys)) in [
+        ("", format!("{place}{user}password = \"{password}\"\n")),
+        ("", format!("{place}{user}password = \"${{PASSWORD}}\"\n")),
+        ("", format!("{place}{user}password_file = \"password\"\n")),
+        ("", format!("{url}{user}password_file = \"password\"\n")),
+        ("env_file = \"pg\"\n", url.clone()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = format!("{head}[[store]]\nurl = \"backups\"\n[[source]]\nname = \"n{number}\"\n{keys}");
+        fs::write(sandbox.path("my.toml"), text).unwrap();
+        let saved = run(&["snapshot", "--config", "my.toml", "--json"], &[("PASSWORD", password)]).code(0);
+        assert_eq!(saved.json()["snapshots"][0]["rows"], 2, "{}", saved.story());
+    }
+}
+
 // ---------------------------------------------------------------- TLS
 
 #[test]

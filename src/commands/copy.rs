@@ -94,7 +94,12 @@ impl Report for CopyReport {
 
 /// Runs the command; of several snapshots each is tried, whatever becomes of the others.
 pub fn run(args: &CopyArgs, context: &Context) -> Result<CopyReport> {
-    let from_url = match &args.from {
+    let named = |given: &StoreUrl| match &context.config {
+        Some(config) => config.store_named(given),
+        None => given.clone(),
+    };
+    let (from, to_url) = (args.from.as_ref().map(named), named(&args.to));
+    let from_url = match &from {
         Some(from) => from,
         None if context.stores.is_empty() => {
             return Err(Error::usage("the store to copy from is not said").hint("name it with --from"));
@@ -111,9 +116,8 @@ pub fn run(args: &CopyArgs, context: &Context) -> Result<CopyReport> {
         return Err(Error::not_found(format!("there is no snapshot to copy in {}", one_line(&from.location())))
             .hint("take one with 'lifeboat snapshot'"));
     }
-    let to =
-        if args.create { stores::open_or_create(&args.to)? } else { stores::open(&args.to).map_err(hint_create)? };
-    if stores::are_one(from_url, &args.to) {
+    let to = if args.create { stores::open_or_create(&to_url)? } else { stores::open(&to_url).map_err(hint_create)? };
+    if stores::are_one(from_url, &to_url) {
         return Err(Error::usage("the two stores are one").hint("name another one with --to"));
     }
     let mut report = CopyReport { snapshots: Vec::new(), failures: Vec::new(), store: to.location() };

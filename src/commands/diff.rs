@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::restore::origin_params;
 use super::snapshot::{schema_digest, table_of};
-use super::{Context, NarrowArgs, Report, Source, fetch, origin_path, parse_source};
+use super::{Context, NarrowArgs, Report, fetch};
 use crate::archive::HOW_TO_GIVE_KEYS;
 use crate::catalog::Catalog;
 use crate::digest::RowDigest;
@@ -19,6 +19,7 @@ use crate::engine::sqlite::source;
 use crate::engine::sqlite::survey::{self, OnDamage};
 use crate::error::{Error, Kind, Result, one_line};
 use crate::manifest::{Manifest, Table};
+use crate::source::{Source, parse_source};
 use crate::text;
 
 /// Compares a snapshot with another one, or with a live database
@@ -139,7 +140,7 @@ pub fn run(args: &DiffArgs, context: &Context) -> Result<DiffReport> {
         Some(other) => other_side(other, &catalog, args, context)?,
         None if before.engine == "postgres" => live_postgres(&origin_params(&before, context)?, context)?,
         None => {
-            let path = origin_path(&before, &context.host).ok_or_else(|| {
+            let path = context.home_path(&before)?.ok_or_else(|| {
                 Error::usage(format!("{} came from another machine, {}", before.id, before.origin))
                     .hint("name what to compare it with")
             })?;
@@ -157,8 +158,9 @@ pub fn run(args: &DiffArgs, context: &Context) -> Result<DiffReport> {
 fn other_side(other: &str, catalog: &Catalog, args: &DiffArgs, context: &Context) -> Result<Side> {
     let looks_like_a_source =
         other.contains(['/', '\\']) || other.contains("://") || params::looks_like(other) || Path::new(other).exists();
-    if looks_like_a_source {
-        return match parse_source(other)? {
+    let chosen = context.named_source(other).ok().filter(|chosen| chosen.configured.is_some());
+    if looks_like_a_source || chosen.is_some() {
+        return match chosen.map_or_else(|| parse_source(other), |chosen| Ok(chosen.source))? {
             Source::Sqlite(path) => live(&path),
             Source::Postgres(params) => live_postgres(&params, context),
         };

@@ -1,58 +1,33 @@
 //! `doctor`: tries for real what a store must be able to do, and says what it can.
 
 use std::io::Write as _;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use serde::Serialize;
 
-use super::{Context, Report, stores};
+use super::checks::{Checks, ChecksReport};
+use super::look::{Strictness, look};
+use super::{Context, gate, stores};
 use crate::archive;
 use crate::catalog::{Catalog, TRIAL_PREFIX};
+use crate::config::Config;
 use crate::digest::Sha256;
+use crate::disk::shown;
 use crate::error::{Error, IoContext, Kind, Result, one_line};
+use crate::http::Url;
+use crate::manifest::Depth;
 use crate::store::{Key, Names, Published, Store, StoreUrl};
 use crate::text;
 
-/// Tries a store: writes, reads, lists and deletes objects of its own, and says what the service can do
+/// Tries everything in the config: sources, stores (writes, reads, lists and deletes objects of its own), mount points, keys, addresses
 #[derive(Args, Clone, Debug)]
-pub struct DoctorArgs {}
-
-/// One thing that was tried.
-#[derive(Debug, Serialize)]
-pub struct Check {
-    /// What.
-    pub name: String,
-    /// True where it is as it must be.
-    pub ok: bool,
-    /// What was found.
-    pub message: String,
-}
-
-/// Everything that was tried.
-#[derive(Debug, Serialize)]
-pub struct DoctorReport {
-    /// True where all is as it must be.
-    pub ok: bool,
-    /// In the order in which it was tried.
-    pub checks: Vec<Check>,
-    /// None: nothing is saved. The documents of all checks have this field.
-    pub snapshots: [(); 0],
-}
-
-impl Report for DoctorReport {
-    fn text(&self) -> String {
-        let row = |check: &Check| {
-            vec![if check.ok { "ok" } else { "FAILED" }.to_owned(), check.name.clone(), check.message.clone()]
-        };
-        text::table(&["", "CHECK", "FOUND"], self.checks.iter().map(row))
-    }
-
-    fn exit_code(&self) -> u8 {
-        if self.ok { 0 } else { Kind::Problem.exit_code() }
-    }
+pub struct DoctorArgs {
+    /// Send a notice and pings too, to see them arrive
+    #[arg(long)]
+    pub notify: bool,
 }
 
 /// More than one part of an upload, and no multiple of one.
@@ -61,39 +36,142 @@ const LARGE_BYTES: usize = (17 << 20) + 11;
 const CLOCK_SLACK: chrono::Duration = chrono::Duration::seconds(30);
 
 /// Runs the command.
-pub fn run(_: &DoctorArgs, context: &Context) -> Result<DoctorReport> {
-    if context.stores.is_empty() {
-        return Err(Error::usage("no store is named").hint("name one with --store, a folder or s3://bucket/prefix"));
+pub fn run(args: &DoctorArgs, context: &Context) -> Result<ChecksReport> {
+    let mut trials = Checks::default();
+    if let Some(config) = &context.config {
+        trials.add("config", true, shown(&config.path));
+        let host = config.host().and_then(|host| match host {
+            None if is_containers_own(&context.host) => Err(Error::problem(format!(
+                "{} is a container's own name, and the next one has another",
+                one_line(&context.host)
+            ))
+            .hint("give host = \"...\" in the config: snapshots belong to a machine and a path")),
+            _ => Ok(format!("origins are of {}", one_line(&context.host))),
+        });
+        trials.note("host", host)?;
+        try_sources(config, &mut trials, context)?;
+        let preflight = config.preflight().map(|_| String::new());
+        match preflight {
+            Ok(_) => gate::preflight(&[], context, &mut trials)?,
+            Err(error) => drop(trials.note("preflight", Err(error))?),
+        }
     }
-    let mut trials = Trials { checks: Vec::new() };
-    for store in &context.stores {
-        try_store(store, &mut trials)?;
-    }
-    Ok(DoctorReport { ok: trials.checks.iter().all(|check| check.ok), checks: trials.checks, snapshots: [] })
-}
-
-/// What was tried so far.
-struct Trials {
-    checks: Vec<Check>,
-}
-
-impl Trials {
-    /// Notes how a trial ended; false where it failed. A signal is no finding.
-    fn note(&mut self, name: &str, found: Result<String>) -> Result<bool> {
-        let (ok, message) = match found {
-            Ok(message) => (true, message),
-            Err(error) if error.kind == Kind::Interrupted => return Err(error),
-            Err(error) => {
-                let hint = error.hint.as_ref().map(|hint| format!(" ({})", one_line(hint))).unwrap_or_default();
-                (false, error.whole() + &hint)
+    match context.all_stores() {
+        Ok(stores) => {
+            for store in stores {
+                try_store(store, &mut trials)?;
             }
-        };
-        self.checks.push(Check { name: name.to_owned(), ok, message });
-        Ok(ok)
+        }
+        Err(error) if context.config.is_none() => return Err(error),
+        Err(error) => drop(trials.note("store", Err(error))?),
     }
+    if let Some(config) = &context.config {
+        trials.note("encryption", encryption(config, context))?;
+        trials.note("retention", retention(config))?;
+        try_notices(config, args, &mut trials)?;
+        if let Some(file) = config.metrics_file()? {
+            let folder = crate::disk::folder_of(&file).to_owned();
+            let found = crate::preflight::writable(&folder);
+            trials.add("metrics", found.ok, found.message);
+        }
+    }
+    let mut report = trials.into_report();
+    let failed = report.failed().count();
+    report.verdict = match failed {
+        0 => "everything works".to_owned(),
+        failed => format!("{failed} of {} trials FAILED", report.checks.len()),
+    };
+    Ok(report)
 }
 
-fn try_store(url: &StoreUrl, trials: &mut Trials) -> Result<()> {
+/// Whether this is a name that a container runtime makes up: twelve hexadecimal digits.
+pub(super) fn is_containers_own(host: &str) -> bool {
+    host.len() == 12 && host.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn try_sources(config: &Config, trials: &mut Checks, context: &Context) -> Result<()> {
+    let sources = match config.sources() {
+        Ok(sources) => sources,
+        Err(error) => return trials.note("sources", Err(error)).map(drop),
+    };
+    if sources.is_empty() {
+        trials.add("sources", false, "the config has none (add a [[source]] with name and url)");
+        return Ok(());
+    }
+    for chosen in context.sources(&[])? {
+        trials.append(look(&chosen, None, Depth::Quick, Strictness::Complaints)?.checks);
+    }
+    Ok(())
+}
+
+/// Whether what is encrypted here can be opened, and where.
+fn encryption(config: &Config, context: &Context) -> Result<String> {
+    let encryption = config.encryption()?;
+    if encryption.passphrase()?.is_some() {
+        return Ok("with a passphrase".to_owned());
+    }
+    if encryption.recipients.is_empty() {
+        return Ok("none".to_owned());
+    }
+    let ours = context.keys.recipients();
+    let count = encryption.recipients.len();
+    if ours.is_empty() {
+        return Ok(format!(
+            "to {count} keys; nothing on this machine opens it: keep the secret ones where you find them"
+        ));
+    }
+    if encryption.recipients.iter().any(|recipient| ours.contains(recipient)) {
+        return Ok(format!("to {count} keys, one of which is here"));
+    }
+    Err(Error::problem("the keys that are here open nothing that is encrypted to the recipients")
+        .hint("check recipients against 'lifeboat keygen --public FILE'"))
+}
+
+fn retention(config: &Config) -> Result<String> {
+    let retention = config.retention()?;
+    Ok(match (retention.policy.is_empty(), retention.after_snapshot) {
+        (true, _) => "none: every snapshot stays".to_owned(),
+        (false, true) => "pruned after every good snapshot".to_owned(),
+        (false, false) => "pruned by 'snapshot --prune' and 'prune --yes'".to_owned(),
+    })
+}
+
+/// Whether the addresses can be reached; nothing is sent, unless that is asked for.
+fn try_notices(config: &Config, args: &DoctorArgs, trials: &mut Checks) -> Result<()> {
+    let notices = match config.notices() {
+        Ok(notices) => notices,
+        Err(error) => return trials.note("notify", Err(error)).map(drop),
+    };
+    let pings = notices.pings.iter().map(|(command, url)| (format!("ping of {command}"), url));
+    let urls: Vec<_> = notices.webhook.iter().map(|url| ("webhook".to_owned(), url)).chain(pings).collect();
+    if urls.is_empty() {
+        trials.add("notify", true, "nobody is told of failures (webhook and ping under [notify])");
+    }
+    for (name, url) in urls {
+        trials.note(name, reach(url))?;
+    }
+    if args.notify {
+        for warning in notices.trial() {
+            trials.add("notice", false, warning);
+        }
+    }
+    Ok(())
+}
+
+fn reach(url: &Url) -> Result<String> {
+    let unreachable = |error: std::io::Error| Error::unreachable(format!("cannot reach {url}")).because(error);
+    let addresses = (url.host(), url.port()).to_socket_addrs().map_err(unreachable)?;
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, Duration::from_secs(5)) {
+            Ok(_) => return Ok(format!("{url} answers")),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(unreachable(last.unwrap_or_else(|| std::io::Error::other("it has no address"))))
+}
+
+fn try_store(url: &StoreUrl, trials: &mut Checks) -> Result<()> {
     let mut url = url.clone();
     if let StoreUrl::S3(settings) = &mut url
         && let Some(lock) = settings.lock.take()
@@ -130,7 +208,7 @@ fn try_store(url: &StoreUrl, trials: &mut Trials) -> Result<()> {
     tried
 }
 
-fn try_objects(store: &dyn Store, small: &Key, large: &Key, trials: &mut Trials) -> Result<()> {
+fn try_objects(store: &dyn Store, small: &Key, large: &Key, trials: &mut Checks) -> Result<()> {
     let words = b"written by lifeboat doctor; it may be deleted";
     let begun = SystemTime::now();
     let put = store.write(small, words).and_then(|published| match published {

@@ -7,17 +7,22 @@ use clap::Args;
 use super::restore::drill_postgres;
 use super::verify::{Outcome, VerifyReport, keep_proof};
 use super::{Context, NarrowArgs, Problem, fetch};
-use crate::catalog::ProofLevel;
+use crate::catalog::{Catalog, Described, Listed, Narrow, ProofLevel};
+use crate::config::ConfiguredSource;
 use crate::engine::postgres::make::Owners;
 use crate::engine::sqlite::image;
 use crate::error::{Error, Kind, Result};
+use crate::manifest::SnapshotKind;
 
-/// Restores a snapshot into scratch, checks it, times it, and drops it
+/// Restores a snapshot into scratch, checks it, times it, and drops it; by default the newest of every source of the config
 #[derive(Args, Clone, Debug)]
 pub struct DrillArgs {
     /// An id, the start of one, or 'latest'
-    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
-    pub snapshot: String,
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: Option<String>,
+    /// Any one of the full, undamaged snapshots, and not the newest
+    #[arg(long, conflicts_with_all = ["snapshot", "tag", "before"])]
+    pub random: bool,
     /// Which snapshots are meant
     #[command(flatten)]
     pub narrow: NarrowArgs,
@@ -29,15 +34,67 @@ pub struct DrillArgs {
     pub no_owner: bool,
 }
 
-/// Runs the command.
+/// Runs the command; of several snapshots each is tried, whatever becomes of the others.
 pub fn run(args: &DrillArgs, context: &Context) -> Result<VerifyReport> {
     let catalog = context.open_catalog()?;
-    let listed = catalog.find(&args.snapshot, &(&args.narrow).into())?;
+    let mut report = VerifyReport { ok: true, snapshots: Vec::new(), failures: Vec::new() };
+    let narrows = args.narrows(context)?;
+    for narrow in &narrows {
+        let drilled = args.find(narrow, &catalog).and_then(|listed| drill(&listed, args, &catalog, context));
+        match drilled {
+            Ok(outcome) => report.snapshots.push(outcome),
+            Err(error) if error.kind == Kind::Interrupted || narrows.len() == 1 => return Err(error),
+            Err(error) => report.failures.push(match &narrow.source {
+                Some(source) => error.context(format!("no snapshot of {source} was drilled")),
+                None => error,
+            }),
+        }
+    }
+    report.ok = report.failures.is_empty() && report.snapshots.iter().all(|outcome| outcome.ok);
+    Ok(report)
+}
+
+impl DrillArgs {
+    /// What is drilled one of each: what is named, or every source of the config.
+    fn narrows(&self, context: &Context) -> Result<Vec<Narrow>> {
+        let narrow = Narrow::from(&self.narrow);
+        let Some(config) = &context.config else { return Ok(vec![narrow]) };
+        if self.snapshot.is_some() || narrow.source.is_some() || config.sources()?.is_empty() {
+            return Ok(vec![narrow]);
+        }
+        let of = |source: &ConfiguredSource| Narrow { source: Some(source.name.clone()), ..narrow.clone() };
+        Ok(config.sources()?.iter().map(of).collect())
+    }
+
+    fn find(&self, narrow: &Narrow, catalog: &Catalog) -> Result<Listed> {
+        if !self.random {
+            return catalog.find(self.snapshot.as_deref().unwrap_or("latest"), narrow);
+        }
+        // The newest is one of them, and says whether there is any.
+        let newest = catalog.find("latest", narrow)?;
+        let listed = catalog.list(newest.id.source())?;
+        let is_good = |described: &Described| {
+            described.proof.level != ProofLevel::Damaged
+                && described.manifest.as_ref().is_ok_and(|manifest| manifest.kind == SnapshotKind::Full)
+        };
+        let mut good: Vec<Described> = catalog.describe(listed)?.into_iter().filter(is_good).collect();
+        let number = getrandom::u64()
+            .map_err(|error| Error::failed("the system gives no random numbers").because(error.to_string()))?;
+        if good.is_empty() {
+            return Ok(newest);
+        }
+        let number = usize::try_from(number % good.len() as u64).unwrap_or(0);
+        Ok(good.swap_remove(number).listed)
+    }
+}
+
+fn drill(listed: &Listed, args: &DrillArgs, catalog: &Catalog, context: &Context) -> Result<Outcome> {
+    let _lease = catalog.lease(&listed.id);
     let clock = Instant::now();
     let mut different = None;
     let owners = if args.no_owner { Owners::Leave } else { Owners::Keep };
     let mut restore = || {
-        let opened = fetch::open(&catalog, &listed.id, context)?;
+        let opened = fetch::open(catalog, &listed.id, context)?;
         if opened.manifest.postgres.is_some() {
             different = drill_postgres(&opened, args.to.as_deref(), owners, context)?;
             return Ok(());
@@ -72,13 +129,11 @@ pub fn run(args: &DrillArgs, context: &Context) -> Result<VerifyReport> {
         let problems = vec![Problem::of("different", &error)];
         let level = ProofLevel::None.name();
         let id = listed.id.to_string();
-        let outcome = Outcome { id, level, ok: false, problems, seconds, restore_seconds: None };
-        return Ok(VerifyReport { ok: false, snapshots: vec![outcome] });
+        return Ok(Outcome { id, level, ok: false, problems, seconds, restore_seconds: None });
     }
     let (level, restore_seconds) =
         if problems.is_empty() { (ProofLevel::Drilled, Some(seconds)) } else { (ProofLevel::Damaged, None) };
-    keep_proof(&catalog, &listed, level, seconds, restore_seconds, &problems, context);
+    keep_proof(catalog, listed, level, seconds, restore_seconds, &problems, context);
     let ok = problems.is_empty();
-    let outcome = Outcome { id: listed.id.to_string(), level: level.name(), ok, problems, seconds, restore_seconds };
-    Ok(VerifyReport { ok, snapshots: vec![outcome] })
+    Ok(Outcome { id: listed.id.to_string(), level: level.name(), ok, problems, seconds, restore_seconds })
 }

@@ -193,10 +193,13 @@ impl Opened {
 
     /// Where a safety snapshot of what this one overwrites goes: into the same store, and where this one is encrypted,
     /// openable by the key that has opened it.
-    pub(super) fn safety_destination<'a>(&self, catalog: &'a Catalog, context: &Context) -> Destination<'a> {
-        // Also where this one is not encrypted but keys are given: what is saved is of today.
-        let sealing = self.reader.sealing().cloned().or_else(|| context.keys.sealing());
-        Destination { catalogs: vec![catalog], sealing }
+    pub(super) fn safety_destination<'a>(&self, catalog: &'a Catalog, context: &Context) -> Result<Destination<'a>> {
+        // Also where this one is not encrypted but the config wants it, or keys are given: what is saved is of today.
+        let mut sealing = self.reader.sealing().cloned();
+        if sealing.is_none() {
+            sealing = context.config_sealing()?;
+        }
+        Ok(Destination { catalogs: vec![catalog], sealing: sealing.or_else(|| context.keys.sealing()) })
     }
 
     /// Compares the manifest outside with the one inside.

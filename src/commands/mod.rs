@@ -1,21 +1,30 @@
 //! One file per subcommand: `XArgs` in, `XReport` out; nothing here prints.
 
+pub mod check;
+pub mod checks;
 pub mod copy;
 pub mod diff;
 pub mod doctor;
 pub mod drill;
 pub mod extract;
 mod fetch;
+pub mod gate;
+pub mod guard;
+pub mod init;
 pub mod keygen;
 mod layout;
 pub mod list;
+mod look;
 pub mod prune;
+mod put_back;
 mod readme;
 pub mod restore;
 pub mod show;
 pub mod snapshot;
+mod sources;
 mod stores;
 pub mod verify;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,10 +34,10 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::archive::Keys;
+use crate::archive::{Keys, Sealing};
 use crate::catalog::{Narrow, ProofSummary};
+use crate::config::Config;
 use crate::disk::shown;
-use crate::engine::postgres::params::{self, Params};
 use crate::engine::sqlite::target::quote_word;
 use crate::error::{Error, Result, one_line};
 use crate::id::SourceName;
@@ -40,8 +49,12 @@ use crate::store::StoreUrl;
 
 /// What every command is given, beside its own arguments.
 pub struct Context {
-    /// The stores that the command line names.
+    /// The config, where there is one.
+    pub config: Option<Config>,
+    /// The stores that the command line names, or else those of the config.
     pub stores: Vec<StoreUrl>,
+    /// Whether the command line names them: only then one may be made.
+    pub stores_are_given: bool,
     /// What opens encrypted archives.
     pub keys: Keys,
     /// The passphrase among them, which also encrypts.
@@ -142,43 +155,6 @@ pub fn parse_time(text: &str) -> Result<DateTime<Utc>> {
     })
 }
 
-/// A source or target as a person names it.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// A file.
-    Sqlite(PathBuf),
-    /// A database on a server.
-    Postgres(Box<Params>),
-}
-
-/// Reads what a person calls a source.
-pub fn parse_source(text: &str) -> Result<Source> {
-    if let Some(rest) = text.strip_prefix("sqlite://") {
-        // As SQLAlchemy reads it: three slashes start a relative path, four an absolute one.
-        let path = rest.strip_prefix('/').filter(|path| !path.is_empty());
-        let path = path.ok_or_else(|| {
-            Error::usage(format!("'{}' names no file", one_line(text)))
-                .hint("write sqlite:///relative.db or sqlite:////absolute.db")
-        })?;
-        return Ok(Source::Sqlite(PathBuf::from(path.split('?').next().unwrap_or(path))));
-    }
-    if let Some(path) = text.strip_prefix("file://") {
-        return Ok(Source::Sqlite(PathBuf::from(path)));
-    }
-    // 'host=x' may be a file's name all the same.
-    if params::looks_like(text) && (text.contains("://") || !Path::new(text).exists()) {
-        return Ok(Source::Postgres(Box::new(Params::parse(text)?)));
-    }
-    if let Some((scheme, _)) = text.split_once("://") {
-        return Err(Error::usage(format!("this lifeboat knows no sources of the kind {}://", one_line(scheme)))
-            .hint("name an SQLite file or a PostgreSQL URL"));
-    }
-    if text.is_empty() {
-        return Err(Error::usage("a source has an empty name").hint("name an SQLite file or a PostgreSQL URL"));
-    }
-    Ok(Source::Sqlite(PathBuf::from(text)))
-}
-
 /// The path in an origin that is of this machine.
 pub(crate) fn origin_path(manifest: &Manifest, host: &str) -> Option<PathBuf> {
     manifest.origin.path.as_ref().filter(|_| manifest.origin.host == host).map(PathBuf::from)
@@ -195,13 +171,25 @@ pub fn snapshot_document(manifest: &Manifest, proof: &ProofSummary) -> Map<Strin
 }
 
 impl Context {
+    /// For whom the config wants snapshots encrypted.
+    pub(crate) fn config_sealing(&self) -> Result<Option<Sealing>> {
+        let Some(config) = &self.config else { return Ok(None) };
+        let encryption = config.encryption()?;
+        if !encryption.recipients.is_empty() {
+            return Ok(Some(Sealing::Recipients(encryption.recipients.clone())));
+        }
+        Ok(encryption.passphrase()?.map(Sealing::Passphrase))
+    }
+
     /// A `lifeboat` command on `snapshot` that the reader can copy.
     pub(crate) fn command_line(&self, words: &[&str], snapshot: &Manifest, store: &str) -> String {
         let mut line = "lifeboat".to_owned();
+        let config = self.config.as_ref().map(|config| config.path.display().to_string());
         let mut words: Vec<&str> = words.iter().copied().chain(["--store", store]).collect();
+        words.extend(config.iter().flat_map(|path| ["--config", path.as_str()]));
         if snapshot.encrypted {
             match self.key_flags.as_slice() {
-                // The environment has the key, or nobody has given one yet.
+                // The environment or the config has the key, or nobody has given one yet.
                 [] if self.keys.is_empty() => words.extend(["--identity", "KEY.txt"]),
                 flags => words.extend(flags.iter().map(String::as_str)),
             }

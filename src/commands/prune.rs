@@ -1,14 +1,16 @@
 //! `prune`: removes what the policy no longer keeps; the only command that deletes.
 
+use std::collections::BTreeSet;
+
 use chrono::{Duration, Utc};
 use clap::Args;
 use serde::{Serialize, Serializer};
 
-use super::{Context, Problem, Report};
+use super::{Context, Problem, Report, gate, stores};
 use crate::catalog::{Catalog, Described, Listed, ProofLevel};
 use crate::duration::parse_duration;
-use crate::error::{Error, Result, one_line};
-use crate::id::SourceName;
+use crate::error::{Error, Kind, Result, one_line};
+use crate::id::{SnapshotId, SourceName};
 use crate::manifest::SnapshotKind;
 use crate::retention::{Candidate, Plan, Policy, plan};
 use crate::text;
@@ -68,7 +70,7 @@ pub struct Deleted {
 }
 
 /// What stays and what goes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct PruneReport {
     /// True where nothing was deleted.
     pub dry_run: bool,
@@ -85,6 +87,16 @@ pub struct PruneReport {
 
 fn as_problems<S: Serializer>(failures: &[Error], serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.collect_seq(failures.iter().map(|error| Problem::of(error.kind.name(), error)))
+}
+
+impl PruneReport {
+    /// Adds what became of another store.
+    fn add(&mut self, other: PruneReport) {
+        self.keep.extend(other.keep);
+        self.delete.extend(other.delete);
+        self.freed_bytes += other.freed_bytes;
+        self.failures.extend(other.failures);
+    }
 }
 
 impl Report for PruneReport {
@@ -111,57 +123,126 @@ impl Report for PruneReport {
     }
 }
 
-/// Runs the command.
+impl PruneArgs {
+    /// The policy that the command line names; an empty one where it names none.
+    fn policy(&self) -> Policy {
+        Policy {
+            last: self.keep_last,
+            hourly: self.keep_hourly,
+            daily: self.keep_daily,
+            weekly: self.keep_weekly,
+            monthly: self.keep_monthly,
+            yearly: self.keep_yearly,
+            within: self.keep_within,
+            tags: self.keep_tag.clone(),
+            others_within: self.keep_others,
+        }
+    }
+}
+
+impl Context {
+    /// The config's policy, which must keep something.
+    pub(super) fn retention(&self) -> Result<&Policy> {
+        let nothing = || {
+            Error::usage("the policy keeps nothing").hint(
+                "say what to keep, with --keep-last, --keep-daily, --keep-within and the like, or under [retention] in the config",
+            )
+        };
+        let config = self.config.as_ref().ok_or_else(nothing)?;
+        Some(&config.retention()?.policy).filter(|policy| !policy.is_empty()).ok_or_else(nothing)
+    }
+
+    /// Whether the config wants pruning after every good snapshot.
+    pub(super) fn prunes_after_snapshot(&self) -> Result<bool> {
+        match &self.config {
+            Some(config) => Ok(config.retention()?.after_snapshot),
+            None => Ok(false),
+        }
+    }
+}
+
+/// Runs the command: by the policy of the command line, or else the config's.
 pub fn run(args: &PruneArgs, context: &Context) -> Result<PruneReport> {
-    let policy = Policy {
-        last: args.keep_last,
-        hourly: args.keep_hourly,
-        daily: args.keep_daily,
-        weekly: args.keep_weekly,
-        monthly: args.keep_monthly,
-        yearly: args.keep_yearly,
-        within: args.keep_within,
-        tags: args.keep_tag.clone(),
-        others_within: args.keep_others,
+    let policy = match args.policy() {
+        policy if policy.is_empty() => context.retention()?.clone(),
+        policy => policy,
     };
-    if policy.is_empty() {
-        return Err(Error::usage("the policy keeps nothing")
-            .hint("say what to keep, with --keep-last, --keep-daily, --keep-within and the like"));
+    let sources: Option<Vec<SourceName>> = args.source.clone().map(|source| vec![source]);
+    if context.stores_are_given || context.stores.len() < 2 {
+        let catalog = context.open_catalog()?;
+        if let Some(source) = &args.source {
+            catalog.require_source(source)?;
+        }
+        return prune(&catalog, sources.as_deref(), &policy, args.yes);
     }
-    let catalog = context.open_catalog()?;
-    if let Some(source) = &args.source {
-        catalog.require_source(source)?;
+    // Every store of the config keeps the same; one that is out of reach does not keep the others from it.
+    let mut all = PruneReport { dry_run: !args.yes, ..PruneReport::default() };
+    for store in context.all_stores()? {
+        match stores::open(store).and_then(|catalog| prune(&catalog, sources.as_deref(), &policy, args.yes)) {
+            Ok(report) => all.add(report),
+            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            Err(error) => all.failures.push(error.context("a store was not pruned")),
+        }
     }
-    let described = catalog.describe(catalog.list_all(args.source.as_ref())?)?;
+    Ok(all)
+}
+
+/// Prunes these sources in every store by the config's policy.
+pub(super) fn after_snapshot(sources: &[SourceName], context: &Context) -> Result<Vec<PruneReport>> {
+    let policy = context.retention()?;
+    let prune_store = |store| prune(&stores::open(store)?, Some(sources), policy, true);
+    context.all_stores()?.iter().map(prune_store).collect()
+}
+
+/// Prunes one store: all sources, or some.
+fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, for_real: bool) -> Result<PruneReport> {
+    let sources = match sources {
+        Some(sources) => sources.to_vec(),
+        None => catalog.sources()?,
+    };
+    let mut listed = Vec::new();
+    for source in &sources {
+        listed.extend(catalog.list(source)?);
+    }
+    let described = catalog.describe(listed)?;
     // What cannot be read cannot be judged, and stays.
     let candidates: Vec<Candidate> = described.iter().filter_map(candidate).collect();
-    let mut plan = plan(&candidates, &policy, Utc::now());
+    let mut plan = plan(&candidates, policy, Utc::now());
     spare_last_copies(&candidates, &mut plan);
     for unreadable in described.iter().filter(|described| described.manifest.is_err()) {
         plan.keep.push((unreadable.listed.id.clone(), vec!["unreadable".to_owned()]));
     }
+    let mut in_use = BTreeSet::new();
+    for source in &sources {
+        in_use.extend(catalog.in_use(source, for_real)?);
+    }
+    spare_those_in_use(&in_use, &mut plan);
     plan.keep.sort_by(|a, b| b.0.stamp().cmp(a.0.stamp()));
-    let sources = match &args.source {
-        Some(source) => vec![source.clone()],
-        None => catalog.sources()?,
-    };
     let doomed = described.iter().map(|described| &described.listed).filter(|listed| plan.delete.contains(&listed.id));
     let doomed: Vec<&Listed> = doomed.collect();
-    let mut freed_bytes = if args.yes {
+    let mut freed_bytes = if for_real {
         catalog.delete(&doomed)?
     } else {
         doomed.iter().filter_map(|listed| listed.archive.as_ref()).map(|archive| archive.bytes).sum()
     };
     // The snapshots are gone by now, and that is told whatever becomes of the rest.
     let mut failures = Vec::new();
-    match clear(&catalog, &sources, args.yes) {
+    match clear(catalog, &sources, for_real) {
         Ok(freed) => freed_bytes += freed,
-        Err(error) if error.kind == crate::error::Kind::Interrupted => return Err(error),
+        Err(error) if error.kind == Kind::Interrupted => return Err(error),
         Err(error) => failures.push(error.context("cannot clear what crashed writers left behind")),
     }
     let keep = plan.keep.into_iter().map(|(id, reasons)| Kept { id: id.to_string(), reasons }).collect();
     let delete = plan.delete.into_iter().map(|id| Deleted { id: id.to_string() }).collect();
-    Ok(PruneReport { dry_run: !args.yes, keep, delete, freed_bytes, failures })
+    Ok(PruneReport { dry_run: !for_real, keep, delete, freed_bytes, failures })
+}
+
+/// What is being restored or drilled stays until that is over: half a restore is none.
+fn spare_those_in_use(in_use: &BTreeSet<SnapshotId>, plan: &mut Plan) {
+    let (spared, doomed) = std::mem::take(&mut plan.delete).into_iter().partition(|id| in_use.contains(id));
+    plan.delete = doomed;
+    let spared: Vec<SnapshotId> = spared;
+    plan.keep.extend(spared.into_iter().map(|id| (id, vec!["being read".to_owned()])));
 }
 
 /// Clears what belongs to no snapshot, or says how much that would free; the bytes.
@@ -207,6 +288,8 @@ fn candidate(described: &Described) -> Option<Candidate> {
             kind: manifest.kind,
             damaged: described.proof.level == ProofLevel::Damaged,
             drilled: described.proof.drilled,
+            // A gate takes one only where they did.
+            passed: manifest.tags.iter().any(|tag| tag == gate::TAG),
             tags: manifest.tags.clone(),
             id,
         }),

@@ -4,8 +4,8 @@ use clap::Args;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::restore::origin_params;
-use super::{Context, NarrowArgs, Report, fetch, origin_path, snapshot_document};
+use super::restore::{origin_params, target_word};
+use super::{Context, NarrowArgs, Report, fetch, snapshot_document};
 use crate::catalog::ProofSummary;
 use crate::error::{Result, one_line};
 use crate::manifest::{Manifest, SnapshotKind};
@@ -148,7 +148,8 @@ pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
     if manifest.engine == "postgres" {
         let database = manifest.origin.database.as_deref().unwrap_or_default();
         let params = origin_params(&manifest, context)?;
-        let (same, new) = (params.shown(), params.with_database(&format!("{database}_restored")).shown());
+        let (same, new) =
+            (target_word(&manifest, &params, context)?, params.with_database(&format!("{database}_restored")).shown());
         restore.push(("as a new database", command_line(&["restore", &id, "--to", &new, "--create"])));
         restore.push((
             "the rows of one table",
@@ -161,7 +162,7 @@ pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
     {
         let copy = format!("{}-restored.db", manifest.source);
         restore.push(("to look at it, as a new file", command_line(&["restore", &id, "--to", &copy])));
-        match origin_path(&manifest, &context.host).and_then(|path| path.to_str().map(str::to_owned)) {
+        match context.home_path(&manifest)?.and_then(|path| path.to_str().map(str::to_owned)) {
             Some(path) => {
                 restore.push((
                     "to put it back where it came from",

@@ -5,23 +5,60 @@ use std::path::{Path, PathBuf};
 use super::Context;
 use crate::catalog::Catalog;
 use crate::disk::shown;
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Kind, Result, one_line};
 use crate::store::{LocalStore, S3Store, Store, StoreUrl};
 
 impl Context {
-    /// The one store that the command line names.
+    /// The stores, of which there is at least one.
+    pub(super) fn all_stores(&self) -> Result<&[StoreUrl]> {
+        if self.stores.is_empty() {
+            let error = Error::usage("no store is named");
+            return Err(error.hint("name one with --store, a folder or s3://bucket/prefix, or in lifeboat.toml"));
+        }
+        Ok(&self.stores)
+    }
+
+    /// The one store that the command line names, or the config's first.
     pub(super) fn store(&self) -> Result<&StoreUrl> {
-        match self.stores.as_slice() {
-            [] => Err(Error::usage("no store is named").hint("name one with --store, a folder or s3://bucket/prefix")),
-            [store] => Ok(store),
-            _ => Err(Error::usage("several stores are named, and only 'snapshot' writes to several")
-                .hint("name one; 'lifeboat copy' copies between two")),
+        match self.all_stores()? {
+            [_, _, ..] if self.stores_are_given => {
+                Err(Error::usage("several stores are named, and only 'snapshot' writes to several")
+                    .hint("name one; 'lifeboat copy' copies between two"))
+            }
+            stores => Ok(&stores[0]),
         }
     }
 
-    /// Opens the store, which must be there.
+    /// Opens the store, which must be there. Where the config has several, and one is out of reach, the next will do.
     pub fn open_catalog(&self) -> Result<Catalog> {
-        open(self.store()?)
+        let first = match (open(self.store()?), self.stores_are_given) {
+            (Err(error), false) if error.kind == Kind::Unreachable => error,
+            (opened, _) => return opened,
+        };
+        for store in &self.stores[1..] {
+            if let Ok(catalog) = open(store) {
+                tracing::warn!("using {}: {}", one_line(&catalog.location()), first.whole());
+                return Ok(catalog);
+            }
+        }
+        Err(first)
+    }
+
+    /// Opens a store to write to. One that the command line names is made where it is not there yet; one of the config must
+    /// be there: a disk that is not mounted leaves an empty folder too.
+    pub(super) fn open_to_write(&self, store: &StoreUrl) -> Result<Catalog> {
+        // By its name the command line means one of the config's.
+        let configured = self.config.as_ref().and_then(|config| config.stores().ok()).unwrap_or_default();
+        let is_named = configured.iter().any(|known| known.name.is_some() && are_one(&known.store, store));
+        if self.stores_are_given && !is_named {
+            return open_or_create(store);
+        }
+        open(store).map_err(|error| match error.kind {
+            Kind::Unreachable => {
+                error.hint("check that its disk is mounted; 'lifeboat init' makes the stores of a new config")
+            }
+            _ => error,
+        })
     }
 }
 

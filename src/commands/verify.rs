@@ -7,10 +7,11 @@ use chrono::Utc;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Context, NarrowArgs, Problem, Report, fetch};
+use super::{Context, NarrowArgs, Problem, Report, error_document, fetch};
 use crate::archive;
-use crate::catalog::{Catalog, Listed, Proof, ProofLevel, SEALED_ENDING};
+use crate::catalog::{Catalog, Listed, Narrow, Proof, ProofLevel, SEALED_ENDING};
 use crate::error::{Error, Kind, Result, one_line};
+use crate::id::SnapshotId;
 use crate::manifest::Manifest;
 use crate::ranged::Ranged;
 use crate::text;
@@ -57,6 +58,13 @@ pub struct VerifyReport {
     pub ok: bool,
     /// One for each.
     pub snapshots: Vec<Outcome>,
+    /// What kept some from being tested; the first decides the exit code.
+    #[serde(rename = "error", skip_serializing_if = "Vec::is_empty", serialize_with = "first_document")]
+    pub failures: Vec<Error>,
+}
+
+fn first_document<S: serde::Serializer>(failures: &[Error], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    failures.first().map(error_document).serialize(serializer)
 }
 
 impl Report for VerifyReport {
@@ -81,8 +89,16 @@ impl Report for VerifyReport {
         lines
     }
 
+    fn errors(&self) -> &[Error] {
+        &self.failures
+    }
+
     fn exit_code(&self) -> u8 {
-        if self.ok { 0 } else { Kind::Problem.exit_code() }
+        match self.failures.first() {
+            Some(error) => error.kind.exit_code(),
+            None if self.ok => 0,
+            None => Kind::Problem.exit_code(),
+        }
     }
 }
 
@@ -101,57 +117,56 @@ pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
     let how = How { quick: args.quick, any_key: args.all };
     let mut snapshots = Vec::new();
     for listed in &listed {
-        let clock = Instant::now();
-        let problems = match confirmed_problems(&catalog, listed, how, context) {
+        match outcome(&catalog, listed, how, context) {
+            Ok(outcome) => snapshots.push(outcome),
             // Pruned while the others were read.
-            Err(error) if error.kind == Kind::NotFound && args.all => continue,
+            Err(error) if error.kind == Kind::NotFound && args.all => {}
             // One that cannot be read must not hide what is found of the others.
             Err(error) if error.kind == Kind::Unreachable && args.all => {
-                let (seconds, problems) = (clock.elapsed().as_secs_f64(), vec![Problem::of("unreadable", &error)]);
-                let level = ProofLevel::None.name();
-                snapshots.push(Outcome {
-                    id: listed.id.to_string(),
-                    level,
-                    ok: false,
-                    problems,
-                    seconds,
-                    restore_seconds: None,
-                });
-                continue;
+                let (seconds, problems) = (0.0, vec![Problem::of("unreadable", &error)]);
+                let (id, level) = (listed.id.to_string(), ProofLevel::None.name());
+                snapshots.push(Outcome { id, level, ok: false, problems, seconds, restore_seconds: None });
             }
-            other => other?,
-        };
-        let level = match (problems.is_empty(), args.quick) {
-            (false, _) => ProofLevel::Damaged,
-            (true, true) => ProofLevel::None,
-            (true, false) => ProofLevel::Verified,
-        };
-        let seconds = clock.elapsed().as_secs_f64();
-        // That an archive is missing shows by itself, and is over when it is back.
-        if level != ProofLevel::None && listed.archive.is_some() {
-            keep_proof(&catalog, listed, level, seconds, None, &problems, context);
+            Err(error) => return Err(error),
         }
-        if level == ProofLevel::Verified
-            && !listed.proofs.is_empty()
-            && catalog.proof(listed).is_ok_and(|proof| proof.level == ProofLevel::Damaged)
-        {
-            tracing::warn!(
-                "every byte of {} is as it was written, but an earlier test found it damaged, which outranks: \
-                 'latest' passes it over while that test's {}.proof-*.json is in the store",
-                listed.id,
-                listed.id
-            );
-        }
-        snapshots.push(Outcome {
-            id: listed.id.to_string(),
-            level: level.name(),
-            ok: problems.is_empty(),
-            problems,
-            seconds,
-            restore_seconds: None,
-        });
     }
-    Ok(VerifyReport { ok: snapshots.iter().all(|outcome| outcome.ok), snapshots })
+    Ok(VerifyReport { ok: snapshots.iter().all(|outcome| outcome.ok), snapshots, failures: Vec::new() })
+}
+
+/// Reads back every byte of a snapshot that was just taken; of an encrypted one that no key opens, of the ciphertext.
+pub(super) fn read_back(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Outcome> {
+    let narrow = Narrow { source: Some(id.source().clone()), ..Narrow::default() };
+    let listed = catalog.find(&id.to_string(), &narrow)?;
+    outcome(catalog, &listed, How { quick: false, any_key: true }, context)
+}
+
+/// Tests one snapshot, and keeps what that showed.
+fn outcome(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Outcome> {
+    let clock = Instant::now();
+    let problems = confirmed_problems(catalog, listed, how, context)?;
+    let level = match (problems.is_empty(), how.quick) {
+        (false, _) => ProofLevel::Damaged,
+        (true, true) => ProofLevel::None,
+        (true, false) => ProofLevel::Verified,
+    };
+    let seconds = clock.elapsed().as_secs_f64();
+    // That an archive is missing shows by itself, and is over when it is back.
+    if level != ProofLevel::None && listed.archive.is_some() {
+        keep_proof(catalog, listed, level, seconds, None, &problems, context);
+    }
+    if level == ProofLevel::Verified
+        && !listed.proofs.is_empty()
+        && catalog.proof(listed).is_ok_and(|proof| proof.level == ProofLevel::Damaged)
+    {
+        tracing::warn!(
+            "every byte of {} is as it was written, but an earlier test found it damaged, which outranks: \
+             'latest' passes it over while that test's {}.proof-*.json is in the store",
+            listed.id,
+            listed.id
+        );
+    }
+    let (id, level, ok) = (listed.id.to_string(), level.name(), problems.is_empty());
+    Ok(Outcome { id, level, ok, problems, seconds, restore_seconds: None })
 }
 
 /// Keeps the outcome in the store; where that cannot be, the outcome stands all the same.

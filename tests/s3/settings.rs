@@ -22,6 +22,49 @@ on_every_server! {
     without_a_region_it_is_said
     who_may_only_read_lists_verifies_and_restores
     odd_letters_in_a_prefix_are_no_trouble
+    keys_of_a_config_are_used_and_not_told
+}
+
+fn keys_of_a_config_are_used_and_not_told(place: &Place) {
+    sample(place.at("app.db"), 3, "delete");
+    let (server, at) = (&place.server, |name: &str| place.sandbox.path(name));
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = nobody(place, arguments);
+        command.envs(variables.iter().copied());
+        let run = place.sandbox.finish(command);
+        let told = run.stdout() + &run.stderr();
+        assert!(!told.contains(&server.secret_key), "{}", run.story());
+        run
+    };
+    let source = "[[source]]\nname = \"app\"\nurl = \"app.db\"\n";
+    let store = format!("[[store]]\nname = \"s3\"\nurl = \"{}\"\naccess_key_id = \"${{KEY_ID}}\"\n", place.store);
+    let key_id = [("KEY_ID", server.access_key.as_str())];
+    fs::write(at("lifeboat.toml"), format!("{source}{store}secret_access_key_file = \"secret\"\n")).unwrap();
+    run(&["init"], &key_id).code(2).says("cannot read the secret");
+    fs::write(at("secret"), format!("{}\n", server.secret_key)).unwrap();
+    run(&["init"], &key_id).code(0).says("made a new store");
+    run(&["snapshot", "-vv"], &key_id).code(0);
+    run(&["snapshot", "--store", "s3"], &key_id).code(0);
+    // They go before those of the environment, and a key that is not known is told, but not its secret.
+    let others = [key_id[0], ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "y")];
+    assert_eq!(run(&["list", "--json"], &others).code(0).json()["snapshots"].as_array().unwrap().len(), 2);
+    run(&["restore", "latest", "--to", "copy.db", "--yes"], &key_id).code(0);
+    assert_eq!(content(at("copy.db")), content(at("app.db")));
+    run(&["list"], &[("KEY_ID", "nobody-knows-this")]).code(5);
+    // From the application's own file of variables, with what 'init' makes of it.
+    fs::remove_file(at("lifeboat.toml")).unwrap();
+    fs::remove_file(at("copy.db")).unwrap();
+    let env = format!(
+        "AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}\nAWS_ENDPOINT_URL_S3={}\n",
+        server.access_key, server.secret_key, server.endpoint
+    );
+    fs::write(at(".env"), env).unwrap();
+    let named = place.store.split('?').next().unwrap();
+    run(&["init", "--store", &format!("{named}/of-init")], &[]).code(0).says("made a new store");
+    let text = fs::read_to_string(at("lifeboat.toml")).unwrap();
+    assert!(!text.contains(&server.secret_key) && text.contains("AWS_ENDPOINT_URL_S3"), "{text}");
+    run(&["snapshot"], &[]).code(0);
+    run(&["verify", "--all"], &[]).code(0);
 }
 
 fn a_profile_gives_the_credentials(place: &Place) {

@@ -8,10 +8,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Context, NarrowArgs, Report, fetch};
+use crate::catalog::Catalog;
 use crate::error::{Result, one_line};
+use crate::id::SnapshotId;
 use crate::text;
 
-pub(in crate::commands) use postgres::{drill as drill_postgres, origin_params};
+pub(in crate::commands) use postgres::{drill as drill_postgres, origin_params, target_word};
 
 /// Restores a snapshot, after a safety snapshot of what it overwrites
 #[derive(Args, Clone, Debug)]
@@ -61,6 +63,29 @@ pub struct RestoreArgs {
     /// Do not ask
     #[arg(long, short = 'y')]
     pub yes: bool,
+}
+
+/// As the command line has it where nothing is said.
+impl Default for RestoreArgs {
+    fn default() -> Self {
+        RestoreArgs {
+            snapshot: String::new(),
+            narrow: NarrowArgs::default(),
+            to: None,
+            create: false,
+            replace: false,
+            swap: false,
+            disconnect: false,
+            beside: None,
+            no_owner: false,
+            allow_partial: false,
+            lock_timeout: 30,
+            table: Vec::new(),
+            no_safety: false,
+            dry_run: false,
+            yes: false,
+        }
+    }
 }
 
 /// One restored table.
@@ -164,7 +189,17 @@ impl RestorePlan {
     pub fn make(args: &RestoreArgs, context: &Context) -> Result<Self> {
         let catalog = context.open_catalog()?;
         let listed = catalog.find(&args.snapshot, &(&args.narrow).into())?;
-        let opened = fetch::open(&catalog, &listed.id, context)?;
+        RestorePlan::of(&listed.id, catalog, args, context)
+    }
+
+    /// The same for a snapshot that was found.
+    pub(in crate::commands) fn of(
+        id: &SnapshotId,
+        catalog: Catalog,
+        args: &RestoreArgs,
+        context: &Context,
+    ) -> Result<Self> {
+        let opened = fetch::open(&catalog, id, context)?;
         Ok(RestorePlan(if opened.manifest.postgres.is_some() {
             Engine::Postgres(Box::new(postgres::Plan::make(args, catalog, opened, context)?))
         } else {

@@ -11,7 +11,7 @@ use crate::archive::{Compression, Entry};
 use crate::catalog::Catalog;
 use crate::commands::fetch::Opened;
 use crate::commands::snapshot::{LARGE_OBJECTS, PostgresPlan, postgres_origin_of};
-use crate::commands::{Context, Source, layout, parse_source};
+use crate::commands::{Context, layout};
 use crate::engine::postgres::catalog::quote::{ident, qualified};
 use crate::engine::postgres::catalog::{self, Item, Kind, Section, data, sequences};
 use crate::engine::postgres::commit::commit;
@@ -26,6 +26,7 @@ use crate::engine::postgres::target::{self, Existing, Mark, Server};
 use crate::engine::postgres::{Params, settings};
 use crate::error::{Error, Kind as ErrorKind, Result, one_line};
 use crate::manifest::{Manifest, PostgresFacts, SequenceValue, SnapshotKind, Table};
+use crate::source::Source;
 use crate::text;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,17 +79,18 @@ impl Plan {
     pub(super) fn make(args: &RestoreArgs, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
         let manifest = &opened.manifest;
         let facts = manifest.postgres.clone().ok_or_else(|| Error::problem("its manifest is not of PostgreSQL"))?;
-        let params = match args.to.as_deref().map(parse_source).transpose()? {
-            Some(Source::Postgres(params)) => *params,
-            Some(Source::Sqlite(_)) => {
-                return Err(Error::usage(format!(
-                    "{} is of a PostgreSQL database, and --to names a file",
-                    manifest.id
-                ))
-                .hint("name a database with --to postgres://user@host/database"));
-            }
-            None => origin_params(&opened.manifest, context)?,
-        };
+        let params =
+            match args.to.as_deref().map(|to| context.named_source(to)).transpose()?.map(|chosen| chosen.source) {
+                Some(Source::Postgres(params)) => *params,
+                Some(Source::Sqlite(_)) => {
+                    return Err(Error::usage(format!(
+                        "{} is of a PostgreSQL database, and --to names a file",
+                        manifest.id
+                    ))
+                    .hint("name a database with --to postgres://user@host/database"));
+                }
+                None => origin_params(&opened.manifest, context)?,
+            };
         let name = params.database().to_owned();
         let shown = one_line(&params.shown());
         let items = read_items(&opened)?;
@@ -267,6 +269,7 @@ impl Plan {
             report.tables = self.tables().into_iter().map(restored).collect();
             return Ok(report);
         }
+        let _lease = self.catalog.lease(&self.opened.manifest.id);
         match &self.mode {
             Mode::Create => self.create(&mut report, context)?,
             Mode::Empty => self.fill(&mut report, context)?,
@@ -418,7 +421,8 @@ impl Plan {
             // Nobody can write to the tables any more: what is saved is what is overwritten.
             let safety;
             (safety, replacement) = self.save_safety(replacement, &tables, whole, context)?;
-            let mut undo = vec!["restore", &safety, "--to", &report.target, "--replace"];
+            let target = target_word(&self.opened.manifest, &self.params, context)?;
+            let mut undo = vec!["restore", &safety, "--to", &target, "--replace"];
             let names: Vec<&str> = if whole { Vec::new() } else { tables.iter().map(|table| &*table.name).collect() };
             names.iter().for_each(|name| undo.extend(["--table", name]));
             report.undo = Some(context.command_line(&undo, &self.opened.manifest, &self.catalog.location()));
@@ -668,7 +672,7 @@ impl Plan {
             allow_empty: true,
             previous: None,
         };
-        let destination = self.opened.safety_destination(&self.catalog, context);
+        let destination = self.opened.safety_destination(&self.catalog, context)?;
         let read = |reading| plan.run_within(reading, tables, &destination, context);
         let (saved, replacement) = replacement.read(read).map_err(|error| {
             let error = error.context("cannot save what would be overwritten; nothing was changed");
@@ -678,8 +682,20 @@ impl Plan {
     }
 }
 
-/// Where a snapshot came from, as far as this machine's environment knows how to get there.
+/// What a command that is printed calls a database: by its name in the config, which knows its password, or by its URL.
+pub(in crate::commands) fn target_word(manifest: &Manifest, params: &Params, context: &Context) -> Result<String> {
+    Ok(match context.home_of(manifest)? {
+        Some(Source::Postgres(home)) if home.shown() == params.shown() => manifest.source.to_string(),
+        _ => params.shown(),
+    })
+}
+
+/// Where a snapshot is restored to unless another place is named: where the config has its source, or where it came from,
+/// as far as this machine's environment knows how to get there.
 pub(in crate::commands) fn origin_params(manifest: &Manifest, context: &Context) -> Result<Params> {
+    if let Some(Source::Postgres(params)) = context.home_of(manifest)? {
+        return Ok(*params);
+    }
     let origin = &manifest.origin;
     let user = manifest.postgres.as_ref().map_or("", |facts| &facts.role);
     let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
@@ -861,7 +877,7 @@ pub(in crate::commands) fn drill(
     owners: Owners,
     context: &Context,
 ) -> Result<Option<Error>> {
-    let params = match to.map(parse_source).transpose()? {
+    let params = match to.map(|to| context.named_source(to)).transpose()?.map(|chosen| chosen.source) {
         Some(Source::Postgres(params)) => *params,
         Some(Source::Sqlite(_)) => {
             return Err(Error::usage("--to names a file, and the snapshot is of a PostgreSQL database")

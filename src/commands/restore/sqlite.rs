@@ -11,7 +11,7 @@ use crate::archive::Compression;
 use crate::catalog::Catalog;
 use crate::commands::fetch::{Fetched, Opened};
 use crate::commands::snapshot::{SqlitePlan, sqlite_origin_of};
-use crate::commands::{Context, Source, origin_path, parse_source, resolve_target};
+use crate::commands::{Context, resolve_target};
 use crate::disk::{folder_of, require_space};
 use crate::engine::sqlite::image::{self, ImageFile};
 use crate::engine::sqlite::survey;
@@ -20,6 +20,7 @@ use crate::engine::sqlite::tables::{self, Overwrite};
 use crate::engine::sqlite::target::{self, LiveTarget, TargetState};
 use crate::error::{Error, Kind, Result, one_line};
 use crate::manifest::{Depth, Manifest, SnapshotKind, Table};
+use crate::source::Source;
 use crate::text;
 
 /// What is to be done, found out before anything is.
@@ -71,20 +72,21 @@ impl Plan {
                     .hint("use --to NEW.db for a copy beside, or --replace to overwrite in place"));
             }
         }
-        let target = match args.to.as_deref().map(parse_source).transpose()? {
-            Some(Source::Sqlite(path)) => path,
-            Some(Source::Postgres(_)) => {
-                return Err(Error::usage(format!(
-                    "{} is of an SQLite database, and cannot be restored into PostgreSQL",
-                    opened.manifest.id
-                ))
-                .hint("name a file with --to"));
-            }
-            None => origin_path(&opened.manifest, &context.host).ok_or_else(|| {
-                let Manifest { id, origin, .. } = &opened.manifest;
-                Error::usage(format!("{id} came from another machine, {origin}")).hint("say where to with --to")
-            })?,
-        };
+        let target =
+            match args.to.as_deref().map(|to| context.named_source(to)).transpose()?.map(|chosen| chosen.source) {
+                Some(Source::Sqlite(path)) => path,
+                Some(Source::Postgres(_)) => {
+                    return Err(Error::usage(format!(
+                        "{} is of an SQLite database, and cannot be restored into PostgreSQL",
+                        opened.manifest.id
+                    ))
+                    .hint("name a file with --to"));
+                }
+                None => context.home_path(&opened.manifest)?.ok_or_else(|| {
+                    let Manifest { id, origin, .. } = &opened.manifest;
+                    Error::usage(format!("{id} came from another machine, {origin}")).hint("say where to with --to")
+                })?,
+            };
         let target = resolve_target(&target)?;
         let state = target::look(&target)?;
         let shown = one_line(&target.display().to_string());
@@ -169,6 +171,7 @@ impl Plan {
                 .collect();
             return Ok(report);
         }
+        let _lease = self.catalog.lease(&self.opened.manifest.id);
         let mut times = Times::default();
         let checks = match self.mode {
             Mode::Create => self.create(&stamp, &mut report, &mut times, context)?,
@@ -367,7 +370,7 @@ impl Plan {
             allow_empty: true,
             previous: None,
         };
-        let saved = plan.run(&self.opened.safety_destination(&self.catalog, context), context).map_err(|error| {
+        let saved = plan.run(&self.opened.safety_destination(&self.catalog, context)?, context).map_err(|error| {
             let error = error.context("cannot save what would be overwritten; nothing was changed");
             if error.hint.is_none() { error.hint("--no-safety goes on without a way back") } else { error }
         })?;

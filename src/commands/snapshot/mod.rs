@@ -12,14 +12,18 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::{Context, Problem, Report, Source, error_document, parse_source, snapshot_document, stores};
+use super::prune::PruneReport;
+use super::sources::Chosen;
+use super::{Context, Problem, Report, error_document, prune, snapshot_document, stores};
 use crate::archive::{Compression, Recipient, Sealing};
 use crate::catalog::{Catalog, ProofSummary};
+use crate::config::Config;
 use crate::engine::postgres::Params;
 use crate::engine::sqlite::source;
 use crate::error::{Error, Kind, Result, one_line};
 use crate::id::SourceName;
 use crate::manifest::{Manifest, Table};
+use crate::source::Source;
 use crate::text;
 
 pub(in crate::commands) use draft::Destination;
@@ -32,8 +36,9 @@ pub(in crate::commands) use sqlite::{Plan as SqlitePlan, origin_of as sqlite_ori
 /// Takes a snapshot of each SOURCE
 #[derive(Args, Clone, Debug)]
 pub struct SnapshotArgs {
-    /// SQLite files, or URLs such as sqlite:///data/app.db and postgres://user@host/database
-    #[arg(required = true, value_name = "SOURCE")]
+    /// Names of the config, SQLite files, or URLs such as sqlite:///data/app.db and postgres://user@host/database; by default
+    /// all sources of the config
+    #[arg(value_name = "SOURCE")]
     pub sources: Vec<String>,
     /// The source's name in the store; by default made of the file's
     #[arg(long, value_name = "NAME")]
@@ -41,9 +46,9 @@ pub struct SnapshotArgs {
     /// Words to find the snapshot by (repeatable)
     #[arg(long, value_name = "TAG")]
     pub tag: Vec<String>,
-    /// gzip[:1-9] opens everywhere, zstd[:1-19] is faster
-    #[arg(long, value_name = "CODEC", default_value = "gzip:6")]
-    pub compression: Compression,
+    /// gzip[:1-9] opens everywhere, zstd[:1-19] is faster; by default what the config says, or gzip:6
+    #[arg(long, value_name = "CODEC")]
+    pub compression: Option<Compression>,
     /// Encrypt: whoever has the secret half of this key of age can restore (repeatable); or with --passphrase-file
     #[arg(long, value_name = "age1...")]
     pub encrypt_to: Vec<Recipient>,
@@ -77,9 +82,33 @@ pub struct SnapshotArgs {
     /// PostgreSQL: the longest to wait for others' locks, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub lock_timeout: u64,
+    /// Prune by the config's retention afterwards, if every snapshot was made
+    #[arg(long)]
+    pub prune: bool,
 }
 
 impl SnapshotArgs {
+    /// The same for one source: what the config says of it, where the command line says nothing.
+    fn of(&self, chosen: &Chosen, context: &Context) -> Result<Self> {
+        let mut args = self.clone();
+        let configured = chosen.configured.as_ref();
+        if args.name.is_none() {
+            args.name = configured.map(|configured| configured.name.clone());
+        }
+        if args.compression.is_none() {
+            args.compression = configured.and_then(|configured| configured.compression);
+        }
+        if args.compression.is_none() {
+            args.compression = context.config.as_ref().map(Config::compression).transpose()?.flatten();
+        }
+        for tag in configured.iter().flat_map(|configured| &configured.tags) {
+            if !args.tag.contains(tag) {
+                args.tag.push(tag.clone());
+            }
+        }
+        Ok(args)
+    }
+
     /// The first of the flags given that goes with PostgreSQL only.
     fn postgres_only(&self) -> Option<&'static str> {
         let given = [
@@ -93,11 +122,35 @@ impl SnapshotArgs {
     }
 }
 
+/// As the command line has it where nothing is said.
+impl Default for SnapshotArgs {
+    fn default() -> Self {
+        SnapshotArgs {
+            sources: Vec::new(),
+            name: None,
+            tag: Vec::new(),
+            compression: None,
+            encrypt_to: Vec::new(),
+            allow_damaged: false,
+            allow_empty: false,
+            max_lock: 300,
+            full_check: false,
+            table: Vec::new(),
+            exclude_table: Vec::new(),
+            exclude_data: Vec::new(),
+            schema_only: false,
+            allow_partial: false,
+            lock_timeout: 30,
+            prune: false,
+        }
+    }
+}
+
 impl SnapshotArgs {
-    /// For whom the snapshot is encrypted.
+    /// For whom the snapshot is encrypted: whom the command line names, or else the config.
     fn sealing(&self, context: &Context) -> Result<Option<Sealing>> {
         match (self.encrypt_to.as_slice(), &context.passphrase) {
-            ([], None) => Ok(None),
+            ([], None) => context.config_sealing(),
             ([], Some(passphrase)) => Ok(Some(Sealing::Passphrase(passphrase.clone()))),
             (recipients, None) => Ok(Some(Sealing::Recipients(recipients.to_vec()))),
             (_, Some(_)) => Err(Error::usage("an archive is encrypted to keys or with a passphrase, not both")
@@ -113,6 +166,25 @@ pub struct SnapshotReport {
     pub snapshots: Vec<Saved>,
     /// What was wrong with the sources that were not saved, or not in all stores; the first decides the exit code.
     pub failures: Vec<Error>,
+    /// What was pruned afterwards, in each store.
+    pub pruned: Vec<PruneReport>,
+}
+
+impl SnapshotReport {
+    /// Prunes by the config's retention, but only where all that was to be saved is saved.
+    fn prune(&mut self, context: &Context) -> Result<()> {
+        if !self.failures.is_empty() || self.snapshots.is_empty() {
+            tracing::warn!("nothing was pruned: not every snapshot was made");
+            return Ok(());
+        }
+        let sources: Vec<SourceName> = self.snapshots.iter().map(|saved| saved.manifest.source.clone()).collect();
+        // The snapshots are there, and that is told whatever becomes of the rest.
+        match prune::after_snapshot(&sources, context) {
+            Ok(pruned) => self.pruned = pruned,
+            Err(error) => self.failures.push(error.context("the snapshots were made, and nothing was pruned")),
+        }
+        Ok(())
+    }
 }
 
 impl Serialize for SnapshotReport {
@@ -132,6 +204,9 @@ impl Serialize for SnapshotReport {
         if !self.failures.is_empty() {
             let problems: Vec<_> = self.failures.iter().map(|error| Problem::of(error.kind.name(), error)).collect();
             map.serialize_entry("problems", &problems)?;
+        }
+        if !self.pruned.is_empty() {
+            map.serialize_entry("pruned", &self.pruned)?;
         }
         map.end()
     }
@@ -168,7 +243,8 @@ impl Report for SnapshotReport {
             }
             line
         });
-        lines.collect()
+        let lines: String = lines.collect();
+        lines + &self.pruned.iter().map(Report::text).collect::<String>()
     }
 
     fn errors(&self) -> &[Error] {
@@ -178,24 +254,42 @@ impl Report for SnapshotReport {
 
 /// Runs the command: every source is tried, whatever becomes of the others.
 pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
-    if args.name.is_some() && args.sources.len() > 1 {
+    let prunes = args.prune || context.prunes_after_snapshot()?;
+    if args.prune {
+        // Known before anything is saved, not after.
+        context.retention()?;
+    }
+    let mut report = take(args, &context.sources(&args.sources)?, context)?;
+    if prunes {
+        report.prune(context)?;
+    }
+    Ok(report)
+}
+
+/// Takes a snapshot of each source.
+pub(super) fn take(args: &SnapshotArgs, chosen: &[Chosen], context: &Context) -> Result<SnapshotReport> {
+    if args.name.is_some() && chosen.len() > 1 {
         return Err(Error::usage("--name names one source, and several are given").hint("take them one by one"));
     }
-    let sources = args.sources.iter().map(|source| parse_source(source)).collect::<Result<Vec<_>>>()?;
-    if let (Some(flag), true) = (args.postgres_only(), sources.iter().any(|source| matches!(source, Source::Sqlite(_))))
+    if let (Some(flag), true) =
+        (args.postgres_only(), chosen.iter().any(|chosen| matches!(chosen.source, Source::Sqlite(_))))
     {
         return Err(Error::usage(format!("{flag} does not go with an SQLite snapshot: its image is whole"))
             .hint("choose tables when you restore: 'lifeboat restore --table'"));
     }
     let sealing = args.sealing(context)?;
     // Sources first: a mistyped one must not leave a new, empty store behind.
-    let mut report = SnapshotReport { snapshots: Vec::new(), failures: Vec::new() };
-    let mut located: Vec<Located> = Vec::new();
-    for source in sources {
-        match locate(source, args) {
-            Ok(source) if located.iter().any(|other| other.shown() == source.shown()) => {}
-            Ok(source) => located.push(source),
-            Err(error) => report.failures.push(error),
+    let mut report = SnapshotReport { snapshots: Vec::new(), failures: Vec::new(), pruned: Vec::new() };
+    let mut located: Vec<(Located, SnapshotArgs)> = Vec::new();
+    for chosen in chosen {
+        let args = args.of(chosen, context)?;
+        match locate(chosen.source.clone(), &args) {
+            Ok(source) if located.iter().any(|(other, _)| other.shown() == source.shown()) => {}
+            Ok(source) => located.push((source, args)),
+            Err(error) => report.failures.push(match &chosen.configured {
+                Some(configured) => error.context(format!("no snapshot of {} was made", configured.name)),
+                None => error,
+            }),
         }
     }
     if located.is_empty() {
@@ -206,7 +300,7 @@ pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
         return Ok(report);
     }
     let destination = Destination { catalogs: catalogs.iter().collect(), sealing };
-    for source in &located {
+    for (source, args) in &located {
         let saved = match source {
             Located::Sqlite(path) => sqlite::save(path, args, destination.clone(), context),
             Located::Postgres(params) => postgres::save(params, args, destination.clone(), context),
@@ -234,16 +328,13 @@ pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
 
 /// Opens or makes the stores; one that cannot be used is no reason not to save in the others.
 fn open_stores(context: &Context, report: &mut SnapshotReport) -> Result<Vec<Catalog>> {
-    if context.stores.is_empty() {
-        return Err(Error::usage("no store is named").hint("name one with --store, a folder or s3://bucket/prefix"));
-    }
     let mut catalogs: Vec<Catalog> = Vec::new();
-    for (number, store) in context.stores.iter().enumerate() {
+    for (number, store) in context.all_stores()?.iter().enumerate() {
         // Named twice: that is one copy, not two.
         if context.stores[..number].iter().any(|other| stores::are_one(other, store)) {
             continue;
         }
-        match stores::open_or_create(store) {
+        match context.open_to_write(store) {
             Ok(catalog) => catalogs.push(catalog),
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
             Err(error) => report.failures.push(error),

@@ -47,7 +47,7 @@ pub(super) fn save(
         origin,
         kind: SnapshotKind::Full,
         tags: args.tag.clone(),
-        compression: args.compression,
+        compression: args.compression.unwrap_or_default(),
         options: SnapshotOptions {
             jobs: context.jobs,
             lock_timeout: Duration::from_secs(args.lock_timeout),

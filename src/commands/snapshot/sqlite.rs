@@ -54,7 +54,7 @@ pub(super) fn save(
         origin,
         kind: SnapshotKind::Full,
         tags: args.tag.clone(),
-        compression: args.compression,
+        compression: args.compression.unwrap_or_default(),
         max_lock: Duration::from_secs(args.max_lock),
         on_damage: if args.allow_damaged { OnDamage::Note } else { OnDamage::Fail },
         check: if args.full_check { Depth::Full } else { Depth::Quick },

@@ -1,0 +1,206 @@
+//! Looks at live databases: their integrity, the config's rules, and what was lost since a snapshot.
+
+use std::collections::BTreeMap;
+
+use chrono::Utc;
+
+use super::checks::{Checks, told};
+use super::sources::Chosen;
+use super::{Context, fetch, stores};
+use crate::catalog::{Catalog, Listed, Narrow};
+use crate::engine::Live;
+use crate::engine::postgres::target::Server;
+use crate::error::{Error, Kind, Result, one_line};
+use crate::id::SourceName;
+use crate::manifest::{Depth, Manifest, Table};
+use crate::rules::{self, Demand, Rule, Verdict};
+use crate::source::Source;
+
+/// A snapshot, and the store that it was found in.
+pub(super) struct Found {
+    pub(super) catalog: Catalog,
+    pub(super) listed: Listed,
+    /// With all that it says inside, where a key opens it.
+    pub(super) manifest: Manifest,
+}
+
+impl Context {
+    /// The newest full, undamaged snapshot that fits, in whatever store has it. A store that is out of reach is told of, and
+    /// is the error where no other has one.
+    pub(super) fn newest(&self, narrow: &Narrow) -> Result<Option<Found>> {
+        let (mut newest, mut unreachable): (Option<(Catalog, Listed)>, Option<Error>) = (None, None);
+        for store in self.all_stores()? {
+            let found = stores::open(store).and_then(|catalog| {
+                let listed = catalog.find("latest", narrow)?;
+                Ok((catalog, listed))
+            });
+            match found {
+                Ok(found) => {
+                    if newest.as_ref().is_none_or(|newest| newest.1.id.stamp() < found.1.id.stamp()) {
+                        newest = Some(found);
+                    }
+                }
+                Err(error) if error.kind == Kind::NotFound => {}
+                Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                Err(error) => {
+                    tracing::warn!("{}", told(&error));
+                    unreachable = Some(error);
+                }
+            }
+        }
+        match (newest, unreachable) {
+            (Some((catalog, listed)), _) => {
+                let manifest = fetch::manifest(&catalog, &listed.id, self)?;
+                Ok(Some(Found { catalog, listed, manifest }))
+            }
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The same of one source.
+    pub(super) fn newest_of(&self, source: &SourceName) -> Result<Option<Found>> {
+        self.newest(&Narrow { source: Some(source.clone()), ..Narrow::default() })
+    }
+}
+
+/// What a look at a source showed.
+#[derive(Default)]
+pub(super) struct Looked {
+    /// What was found.
+    pub(super) checks: Checks,
+    /// Whether something is wrong that a snapshot can put right: the database is gone or damaged, or rows of it are.
+    pub(super) is_lost: bool,
+}
+
+impl Looked {
+    fn add(&mut self, name: String, verdict: &Verdict, restorable: bool) {
+        self.is_lost |= restorable && verdict.judged && !verdict.ok;
+        self.checks.add(name, verdict.ok, verdict.message());
+    }
+}
+
+/// What is enough to fail a look at a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strictness {
+    /// Damage: for a gate, which an app that breaks its own foreign keys may pass as it did before.
+    Damage,
+    /// Also rows without their parents, and indexes that are not valid.
+    Complaints,
+}
+
+/// Whether a database that cannot be opened is gone or damaged: one that is locked, or whose server is down, is neither, and
+/// nothing may be restored over it.
+fn is_gone(source: &Source, error: &Error) -> bool {
+    match source {
+        Source::Sqlite(path) => {
+            std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+                || matches!(error.kind, Kind::Problem | Kind::Usage)
+        }
+        Source::Postgres(params) => {
+            let look = || Server::connect(params)?.look(params.database());
+            look().is_ok_and(|found| found.is_none())
+        }
+    }
+}
+
+/// Looks at a source: that it can be read and is sound, that the config's rules hold, and, where there is a snapshot to
+/// compare it with, that nothing was lost since.
+pub(super) fn look(chosen: &Chosen, before: Option<&Manifest>, depth: Depth, strictness: Strictness) -> Result<Looked> {
+    let name = chosen.name()?;
+    let mut looked = Looked::default();
+    let mut live = match open(&chosen.source) {
+        Ok(live) => live,
+        Err(error) if error.kind == Kind::Interrupted => return Err(error),
+        Err(error) => {
+            looked.is_lost = is_gone(&chosen.source, &error);
+            looked.checks.add(format!("{name}: database"), false, told(&error));
+            return Ok(looked);
+        }
+    };
+    match live.integrity(depth) {
+        Ok(found) => {
+            looked.is_lost |= !found.damage.is_empty();
+            let is_strict = strictness == Strictness::Complaints;
+            let faults: Vec<&String> = found.damage.iter().chain(&found.complaints).collect();
+            let some: Vec<String> = faults.iter().take(3).map(|fault| one_line(fault)).collect();
+            let more = faults.len().saturating_sub(3);
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+            let ok = found.damage.is_empty() && (found.complaints.is_empty() || !is_strict);
+            let message = if faults.is_empty() { "sound".to_owned() } else { some.join("; ") + &more };
+            looked.checks.add(format!("{name}: integrity"), ok, message);
+        }
+        Err(error) => {
+            looked.is_lost |= error.kind == Kind::Problem;
+            looked.checks.note(format!("{name}: integrity"), Err(error))?;
+        }
+    }
+    let now = Utc::now();
+    for rule in chosen.rules().iter().filter(|rule| !matches!(rule.demand, Demand::MaxRowDrop(_))) {
+        let verdict = rules::judge(rule, &mut *live, now);
+        // Older data is no fresher.
+        let restorable = !matches!(rule.demand, Demand::Fresh(_));
+        looked.add(format!("{name}: {}", verdict.name), &verdict, restorable);
+    }
+    let tables = match live.tables() {
+        Ok(tables) => tables,
+        Err(error) => {
+            looked.checks.note(format!("{name}: rows"), Err(error))?;
+            return Ok(looked);
+        }
+    };
+    let rows: u64 = tables.values().sum();
+    match before {
+        None => {
+            let is_empty = tables.is_empty();
+            let message = if is_empty { "it has no tables".to_owned() } else { counted(tables.len(), rows) };
+            looked.checks.add(format!("{name}: rows"), !is_empty, message);
+        }
+        Some(before) => compare(&name, before, &tables, chosen.rules(), &mut looked),
+    }
+    Ok(looked)
+}
+
+fn counted(tables: usize, rows: u64) -> String {
+    format!("{tables} tables, {rows} rows")
+}
+
+/// Compares rows with a snapshot's, table by table; of an encrypted one that no key opens only all together.
+fn compare(name: &SourceName, before: &Manifest, now: &BTreeMap<String, u64>, rules: &[Rule], looked: &mut Looked) {
+    let rows: u64 = now.values().sum();
+    let verdicts = if before.encrypted && before.tables.is_empty() {
+        rules::compare_totals(before.rows, rows, rules)
+    } else {
+        let ordinary = |table: &&Table| table.kind == "table" && !table.name.starts_with("sqlite_");
+        let rows = |table: &Table| Some((table.name.clone(), table.rows?));
+        let before: BTreeMap<String, u64> = before.tables.iter().filter(ordinary).filter_map(rows).collect();
+        rules::compare(&before, now, rules)
+    };
+    let failed: Vec<&Verdict> = verdicts.iter().filter(|verdict| !verdict.ok).collect();
+    for verdict in &failed {
+        looked.add(format!("{name}: {}", verdict.name), verdict, true);
+    }
+    if failed.is_empty() {
+        let message = format!("{}; nothing lost since {}", counted(now.len(), rows), before.id);
+        looked.checks.add(format!("{name}: rows"), true, message);
+    }
+}
+
+/// Opens a database to look at it.
+fn open(source: &Source) -> Result<Box<dyn Live>> {
+    match source {
+        Source::Sqlite(path) => crate::engine::sqlite::live::open(path),
+        Source::Postgres(params) => crate::engine::postgres::live::open(params),
+    }
+}
+
+/// How many tables and rows a database has; None where it is not there.
+pub(super) fn count(source: &Source) -> Result<Option<(usize, u64)>> {
+    match source {
+        Source::Sqlite(path) if !path.exists() => Ok(None),
+        _ => {
+            let tables = open(source)?.tables()?;
+            Ok(Some((tables.len(), tables.values().sum())))
+        }
+    }
+}
