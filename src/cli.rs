@@ -295,7 +295,7 @@ impl GlobalArgs {
                 _ => Ok(config.stores()?.iter().map(|configured| configured.store.clone()).collect()),
             };
         }
-        Ok(self.store.iter().map(|given| config.store_named(given)).collect())
+        self.store.iter().map(|given| config.store_named(given)).collect()
     }
 
     fn host(&self, config: Option<&Config>) -> Result<String> {

@@ -75,7 +75,7 @@ pub struct Candidate {
     pub damaged: bool,
     /// True where a drill has restored it.
     pub drilled: bool,
-    /// True where the rules on it passed before it was taken.
+    /// True where nothing spoke against it when it was taken: the rules passed, and nothing was lost.
     pub passed: bool,
     /// Its tags.
     pub tags: Vec<String>,
@@ -100,7 +100,7 @@ pub struct Plan {
 /// Decides which of `candidates` stay. The order they come in does not matter.
 ///
 /// Whatever the policy, these stay: per source the newest full undamaged snapshot and the newest of
-/// those that was drilled and of those whose rules passed, and snapshots dated after `now`, which never count either (a clock was
+/// those that was drilled and of those that nothing spoke against, and snapshots dated after `now`, which never count either (a clock was
 /// wrong, and they must not push out the others).
 ///
 /// An empty policy is the caller's error, to be refused before; here it keeps everything.
@@ -188,7 +188,9 @@ impl CountingRules {
         }
         if candidate.passed && !self.seen_passed {
             self.seen_passed = true;
-            reasons.push("newest whose rules passed".to_owned());
+            if reasons.is_empty() {
+                reasons.push("newest that is no suspect".to_owned());
+            }
         }
         if self.last_taken < self.last {
             self.last_taken += 1;

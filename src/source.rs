@@ -14,6 +14,23 @@ pub enum Source {
     Postgres(Box<Params>),
 }
 
+impl Source {
+    /// Whether another names the same place.
+    #[must_use]
+    pub fn is_same(&self, other: &Source) -> bool {
+        match (self, other) {
+            (Source::Sqlite(one), Source::Sqlite(other)) => {
+                let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+                real(one) == real(other)
+            }
+            (Source::Postgres(one), Source::Postgres(other)) => {
+                (one.host(), one.port(), one.database()) == (other.host(), other.port(), other.database())
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Reads what a person calls a source on the command line. What has a colon and no slashes behind it may be a file there.
 pub fn parse_source(text: &str) -> Result<Source> {
     if text.contains("://")

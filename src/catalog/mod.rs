@@ -147,6 +147,8 @@ pub struct Narrow {
     pub source: Option<SourceName>,
     /// Only with all of these tags.
     pub tags: Vec<String>,
+    /// Only without this one.
+    pub without: Option<String>,
     /// Only taken before then.
     pub before: Option<DateTime<Utc>>,
 }
@@ -579,7 +581,8 @@ impl Catalog {
                     continue;
                 }
             };
-            let tagged = narrow.tags.iter().all(|tag| manifest.tags.contains(tag));
+            let tagged = narrow.tags.iter().all(|tag| manifest.tags.contains(tag))
+                && narrow.without.as_ref().is_none_or(|tag| !manifest.tags.contains(tag));
             if manifest.kind == SnapshotKind::Full
                 && tagged
                 && narrow.before.is_none_or(|before| manifest.created_at < before)

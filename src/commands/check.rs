@@ -43,7 +43,7 @@ pub fn run(args: &CheckArgs, context: &Context) -> Result<ChecksReport> {
         // What was lost since the last snapshot is a matter for it too: before the next one is taken.
         let before = match context.stores.is_empty() {
             true => None,
-            false => chosen.name().and_then(|name| context.newest_of(&name)).unwrap_or_default(),
+            false => chosen.name().and_then(|name| context.newest_measure(&name)).unwrap_or_default(),
         };
         let before = before.as_ref().map(|found| &found.manifest);
         checks.append(look::look(chosen, before, depth, look::Strictness::Complaints)?.checks);

@@ -96,9 +96,9 @@ impl Report for CopyReport {
 pub fn run(args: &CopyArgs, context: &Context) -> Result<CopyReport> {
     let named = |given: &StoreUrl| match &context.config {
         Some(config) => config.store_named(given),
-        None => given.clone(),
+        None => Ok(given.clone()),
     };
-    let (from, to_url) = (args.from.as_ref().map(named), named(&args.to));
+    let (from, to_url) = (args.from.as_ref().map(named).transpose()?, named(&args.to)?);
     let from_url = match &from {
         Some(from) => from,
         None if context.stores.is_empty() => {

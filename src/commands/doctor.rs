@@ -131,7 +131,7 @@ fn retention(config: &Config) -> Result<String> {
     let retention = config.retention()?;
     Ok(match (retention.policy.is_empty(), retention.after_snapshot) {
         (true, _) => "none: every snapshot stays".to_owned(),
-        (false, true) => "pruned after every good snapshot".to_owned(),
+        (false, true) => "pruned by every 'snapshot' that is good".to_owned(),
         (false, false) => "pruned by 'snapshot --prune' and 'prune --yes'".to_owned(),
     })
 }

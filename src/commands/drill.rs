@@ -36,7 +36,7 @@ pub struct DrillArgs {
 
 /// Runs the command; of several snapshots each is tried, whatever becomes of the others.
 pub fn run(args: &DrillArgs, context: &Context) -> Result<VerifyReport> {
-    let catalog = context.open_catalog()?;
+    let catalog = context.open_first()?;
     let mut report = VerifyReport { ok: true, snapshots: Vec::new(), failures: Vec::new() };
     let narrows = args.narrows(context)?;
     for narrow in &narrows {

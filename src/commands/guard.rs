@@ -143,7 +143,12 @@ fn restore_if_missing(chosen: &Chosen, context: &Context) -> Result<()> {
                 .hint(format!("look at it; 'lifeboat restore latest --source {name} --replace' puts the last snapshot in its place")));
         }
     };
-    let found = match context.newest_of(&name) {
+    // One that nothing spoke against, or else any.
+    let newest = || match context.newest_measure(&name)? {
+        Some(found) => Ok(Some(found)),
+        None => context.newest_of(&name),
+    };
+    let found = match newest() {
         Ok(found) => found,
         Err(error) if error.kind == Kind::Interrupted => return Err(error),
         // There is something to run with, and the end will be told of.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::Utc;
 
 use super::checks::{Checks, told};
+use super::snapshot::SUSPECT;
 use super::sources::Chosen;
 use super::{Context, fetch, stores};
 use crate::catalog::{Catalog, Listed, Narrow};
@@ -58,7 +59,12 @@ impl Context {
         }
     }
 
-    /// The same of one source.
+    /// The newest of a source that those after it may be held against.
+    pub(super) fn newest_measure(&self, source: &SourceName) -> Result<Option<Found>> {
+        self.newest(&Narrow { source: Some(source.clone()), without: Some(SUSPECT.to_owned()), ..Narrow::default() })
+    }
+
+    /// The newest of one source.
     pub(super) fn newest_of(&self, source: &SourceName) -> Result<Option<Found>> {
         self.newest(&Narrow { source: Some(source.clone()), ..Narrow::default() })
     }
@@ -73,29 +79,31 @@ pub(super) struct Looked {
     pub(super) is_lost: bool,
 }
 
-impl Looked {
-    fn add(&mut self, name: String, verdict: &Verdict, restorable: bool) {
-        self.is_lost |= restorable && verdict.judged && !verdict.ok;
-        self.checks.add(name, verdict.ok, verdict.message());
-    }
-}
-
 /// What is enough to fail a look at a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strictness {
     /// Damage: for a gate, which an app that breaks its own foreign keys may pass as it did before.
     Damage,
+    /// Also that the tables of an encrypted snapshot cannot be compared: for who is to say that nothing was lost.
+    Loss,
     /// Also rows without their parents, and indexes that are not valid.
     Complaints,
 }
 
 /// Whether a database that cannot be opened is gone or damaged: one that is locked, or whose server is down, is neither, and
-/// nothing may be restored over it.
+/// nothing may be restored over it. Nor over what is no database at all: somebody has put it there.
 fn is_gone(source: &Source, error: &Error) -> bool {
+    match source {
+        Source::Sqlite(_) => is_absent(source) || error.kind == Kind::Problem,
+        Source::Postgres(_) => is_absent(source),
+    }
+}
+
+/// Whether there is no such file, or a server that answers and has no such database.
+fn is_absent(source: &Source) -> bool {
     match source {
         Source::Sqlite(path) => {
             std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-                || matches!(error.kind, Kind::Problem | Kind::Usage)
         }
         Source::Postgres(params) => {
             let look = || Server::connect(params)?.look(params.database());
@@ -109,7 +117,7 @@ fn is_gone(source: &Source, error: &Error) -> bool {
 pub(super) fn look(chosen: &Chosen, before: Option<&Manifest>, depth: Depth, strictness: Strictness) -> Result<Looked> {
     let name = chosen.name()?;
     let mut looked = Looked::default();
-    let mut live = match open(&chosen.source) {
+    let mut live = match live_of(&chosen.source) {
         Ok(live) => live,
         Err(error) if error.kind == Kind::Interrupted => return Err(error),
         Err(error) => {
@@ -138,9 +146,8 @@ pub(super) fn look(chosen: &Chosen, before: Option<&Manifest>, depth: Depth, str
     let now = Utc::now();
     for rule in chosen.rules().iter().filter(|rule| !matches!(rule.demand, Demand::MaxRowDrop(_))) {
         let verdict = rules::judge(rule, &mut *live, now);
-        // Older data is no fresher.
-        let restorable = !matches!(rule.demand, Demand::Fresh(_));
-        looked.add(format!("{name}: {}", verdict.name), &verdict, restorable);
+        // Whether the snapshot is any better nobody knows: only what is seen to be lost is brought back.
+        looked.checks.add(format!("{name}: {}", verdict.name), verdict.ok, verdict.message());
     }
     let tables = match live.tables() {
         Ok(tables) => tables,
@@ -156,7 +163,7 @@ pub(super) fn look(chosen: &Chosen, before: Option<&Manifest>, depth: Depth, str
             let message = if is_empty { "it has no tables".to_owned() } else { counted(tables.len(), rows) };
             looked.checks.add(format!("{name}: rows"), !is_empty, message);
         }
-        Some(before) => compare(&name, before, &tables, chosen.rules(), &mut looked),
+        Some(before) => compare(&name, before, &tables, chosen.rules(), strictness, &mut looked),
     }
     Ok(looked)
 }
@@ -166,28 +173,48 @@ fn counted(tables: usize, rows: u64) -> String {
 }
 
 /// Compares rows with a snapshot's, table by table; of an encrypted one that no key opens only all together.
-fn compare(name: &SourceName, before: &Manifest, now: &BTreeMap<String, u64>, rules: &[Rule], looked: &mut Looked) {
+fn compare(
+    name: &SourceName,
+    before: &Manifest,
+    now: &BTreeMap<String, u64>,
+    rules: &[Rule],
+    strictness: Strictness,
+    looked: &mut Looked,
+) {
     let rows: u64 = now.values().sum();
-    let verdicts = if before.encrypted && before.tables.is_empty() {
+    let is_sealed = before.encrypted && before.tables.is_empty();
+    let verdicts = if is_sealed {
         rules::compare_totals(before.rows, rows, rules)
     } else {
         let ordinary = |table: &&Table| table.kind == "table" && !table.name.starts_with("sqlite_");
-        let rows = |table: &Table| Some((table.name.clone(), table.rows?));
-        let before: BTreeMap<String, u64> = before.tables.iter().filter(ordinary).filter_map(rows).collect();
-        rules::compare(&before, now, rules)
+        rules::compare(&rows_of(before.tables.iter().filter(ordinary)), now, rules)
     };
     let failed: Vec<&Verdict> = verdicts.iter().filter(|verdict| !verdict.ok).collect();
     for verdict in &failed {
-        looked.add(format!("{name}: {}", verdict.name), verdict, true);
+        looked.is_lost |= verdict.judged;
+        looked.checks.add(format!("{name}: {}", verdict.name), false, verdict.message());
     }
-    if failed.is_empty() {
+    if is_sealed {
+        // A table may be gone, and another have grown.
+        let message = format!(
+            "{} is encrypted, and no key here opens it: its tables cannot be compared, only the sum of all rows, {rows} \
+             where it had {} (give a key with --identity, or identity_file in the config)",
+            before.id, before.rows
+        );
+        looked.checks.add(format!("{name}: tables"), strictness != Strictness::Loss, message);
+    } else if failed.is_empty() {
         let message = format!("{}; nothing lost since {}", counted(now.len(), rows), before.id);
         looked.checks.add(format!("{name}: rows"), true, message);
     }
 }
 
+/// The rows of tables that can be counted, by name.
+pub(super) fn rows_of<'a>(tables: impl Iterator<Item = &'a Table>) -> BTreeMap<String, u64> {
+    tables.filter_map(|table| Some((table.name.clone(), table.rows?))).collect()
+}
+
 /// Opens a database to look at it.
-fn open(source: &Source) -> Result<Box<dyn Live>> {
+pub(super) fn live_of(source: &Source) -> Result<Box<dyn Live>> {
     match source {
         Source::Sqlite(path) => crate::engine::sqlite::live::open(path),
         Source::Postgres(params) => crate::engine::postgres::live::open(params),
@@ -196,11 +223,12 @@ fn open(source: &Source) -> Result<Box<dyn Live>> {
 
 /// How many tables and rows a database has; None where it is not there.
 pub(super) fn count(source: &Source) -> Result<Option<(usize, u64)>> {
-    match source {
-        Source::Sqlite(path) if !path.exists() => Ok(None),
-        _ => {
-            let tables = open(source)?.tables()?;
+    match live_of(source) {
+        Ok(mut live) => {
+            let tables = live.tables()?;
             Ok(Some((tables.len(), tables.values().sum())))
         }
+        Err(error) if error.kind != Kind::Interrupted && is_absent(source) => Ok(None),
+        Err(error) => Err(error),
     }
 }

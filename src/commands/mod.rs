@@ -131,7 +131,7 @@ pub struct NarrowArgs {
 
 impl From<&NarrowArgs> for Narrow {
     fn from(args: &NarrowArgs) -> Self {
-        Narrow { source: args.source.clone(), tags: args.tag.clone(), before: args.before }
+        Narrow { source: args.source.clone(), tags: args.tag.clone(), without: None, before: args.before }
     }
 }
 

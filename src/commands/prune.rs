@@ -6,7 +6,8 @@ use chrono::{Duration, Utc};
 use clap::Args;
 use serde::{Serialize, Serializer};
 
-use super::{Context, Problem, Report, gate, stores};
+use super::snapshot::SUSPECT;
+use super::{Context, Problem, Report, stores};
 use crate::catalog::{Catalog, Described, Listed, ProofLevel};
 use crate::duration::parse_duration;
 use crate::error::{Error, Kind, Result, one_line};
@@ -187,11 +188,17 @@ pub fn run(args: &PruneArgs, context: &Context) -> Result<PruneReport> {
     Ok(all)
 }
 
-/// Prunes these sources in every store by the config's policy.
-pub(super) fn after_snapshot(sources: &[SourceName], context: &Context) -> Result<Vec<PruneReport>> {
+/// Prunes these sources in every store by the config's policy, and says which could not be.
+pub(super) fn after_snapshot(sources: &[SourceName], context: &Context) -> Result<(Vec<PruneReport>, Vec<Error>)> {
     let policy = context.retention()?;
-    let prune_store = |store| prune(&stores::open(store)?, Some(sources), policy, true);
-    context.all_stores()?.iter().map(prune_store).collect()
+    let (mut pruned, mut failures) = (Vec::new(), Vec::new());
+    for store in context.all_stores()? {
+        match stores::open(store).and_then(|catalog| prune(&catalog, Some(sources), policy, true)) {
+            Ok(report) => pruned.push(report),
+            Err(error) => failures.push(error),
+        }
+    }
+    Ok((pruned, failures))
 }
 
 /// Prunes one store: all sources, or some.
@@ -288,8 +295,7 @@ fn candidate(described: &Described) -> Option<Candidate> {
             kind: manifest.kind,
             damaged: described.proof.level == ProofLevel::Damaged,
             drilled: described.proof.drilled,
-            // A gate takes one only where they did.
-            passed: manifest.tags.iter().any(|tag| tag == gate::TAG),
+            passed: !manifest.tags.iter().any(|tag| tag == SUSPECT),
             tags: manifest.tags.clone(),
             id,
         }),

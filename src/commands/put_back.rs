@@ -1,6 +1,6 @@
 //! Puts a snapshot back into its place without being told how: for gates and guards, where nobody is there to choose.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::look::Found;
 use super::restore::{RestoreArgs, RestorePlan, RestoreReport, target_word};
@@ -29,7 +29,8 @@ pub(super) fn put_back(
     let basic = RestoreArgs { yes: true, lock_timeout, ..RestoreArgs::default() };
     let attempts = match &chosen.source {
         Source::Sqlite(path) => {
-            if let Some(mount) = gone.iter().find(|mount| path.starts_with(mount)) {
+            let place = real(path);
+            if let Some(mount) = gone.iter().find(|mount| place.starts_with(real(mount))) {
                 let mount = crate::disk::shown(mount);
                 return Err(Error::problem(format!(
                     "{mount} is not mounted, and what is put there would be lost again"
@@ -87,4 +88,28 @@ fn reopen(found: &Found, context: &Context) -> Result<crate::catalog::Catalog> {
         }
     }
     Err(Error::unreachable(format!("the store {} is no longer there", one_line(&location))))
+}
+
+/// Where a path leads, whether or not all of it is there: links and `..` are followed as far as they go.
+fn real(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if let Ok(target) = std::fs::read_link(&absolute)
+        && !absolute.exists()
+    {
+        return real(&absolute.parent().unwrap_or(Path::new("/")).join(target));
+    }
+    let mut rest = Vec::new();
+    let mut above = absolute.as_path();
+    loop {
+        if let Ok(real) = above.canonicalize() {
+            return rest.iter().rev().fold(real, |path, name| path.join(name));
+        }
+        match (above.parent(), above.file_name()) {
+            (Some(parent), Some(name)) => {
+                rest.push(name.to_owned());
+                above = parent;
+            }
+            _ => return absolute,
+        }
+    }
 }

@@ -44,6 +44,11 @@ impl Context {
         Err(first)
     }
 
+    /// Opens the first store, and no other in its place: what is to be tested is this one.
+    pub(super) fn open_first(&self) -> Result<Catalog> {
+        open(self.store()?)
+    }
+
     /// Opens a store to write to. One that the command line names is made where it is not there yet; one of the config must
     /// be there: a disk that is not mounted leaves an empty folder too.
     pub(super) fn open_to_write(&self, store: &StoreUrl) -> Result<Catalog> {

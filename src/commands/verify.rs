@@ -104,7 +104,7 @@ impl Report for VerifyReport {
 
 /// Runs the command; a test of nothing fails.
 pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
-    let catalog = context.open_catalog()?;
+    let catalog = context.open_first()?;
     let listed = if args.all {
         catalog.list_all(args.narrow.source.as_ref())?
     } else {

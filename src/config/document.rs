@@ -146,7 +146,7 @@ impl<'a> Document<'a> {
         }
         let Some(value) = self.table.remove(name) else { return Ok(Section::Ready(T::default())) };
         let read = T::deserialize(toml::de::ValueDeserializer::from(value));
-        read.map(Section::Ready).map_err(|error| self.wrong(error.span(), error.message()))
+        read.map(Section::Ready).map_err(|error| self.wrong(error.span(), &in_our_words(error.message())))
     }
 
     /// Where a section is.
@@ -216,6 +216,35 @@ pub(super) fn hide(message: &str, value: &str, written: &str) -> String {
         rest = behind;
     }
     out + rest
+}
+
+/// What the library says of a value of a wrong type, without the value, which may be a secret, and without our types' names.
+fn in_our_words(message: &str) -> String {
+    let Some((what, expected)) = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "))
+        .and_then(|rest| rest.rsplit_once(", expected "))
+    else {
+        return message.to_owned();
+    };
+    let what = what.split([' ', '"', '`']).next().unwrap_or_default();
+    let what = match what {
+        "string" => "a text",
+        "map" => "a table",
+        "sequence" => "a list",
+        "integer" => "a number",
+        "boolean" => "a truth value",
+        "floating" => "a number with a fraction",
+        _ => "something else",
+    };
+    let expected = match expected {
+        "a sequence" => "a list",
+        "a map" => "a table",
+        "a string" => "a text",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    };
+    format!("here stands {what}, expected {expected}")
 }
 
 /// Appends the path of the innermost key or value that holds `span`.

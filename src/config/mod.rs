@@ -23,6 +23,7 @@ use self::values::{Parsed, Text};
 use crate::archive::Compression;
 use crate::disk::shown;
 use crate::error::{Error, Result};
+use crate::id::SourceName;
 use crate::secret::Secret;
 use crate::source::Source;
 use crate::store::StoreUrl;
@@ -154,6 +155,10 @@ impl Config {
                     let error = Error::usage(format!("two sources have the name {}", source.name));
                     return Err(document.refuse("source", span, error));
                 }
+                if let Some(other) = sources.iter().find(|other| other.source.is_same(&source.source)) {
+                    let error = Error::usage(format!("{} and {} are one database", other.name, source.name));
+                    return Err(document.refuse("source", span, error.hint("give each source its own url")));
+                }
                 sources.push(source);
             }
             Ok(sources)
@@ -198,13 +203,24 @@ impl Config {
         self.stores.get().map(Vec::as_slice)
     }
 
-    /// The store that a person means: one of the config by its name, or another by its place.
-    #[must_use]
-    pub fn store_named(&self, given: &StoreUrl) -> StoreUrl {
-        let is_meant =
-            |store: &&ConfiguredStore| store.name.as_ref().is_some_and(|name| given.to_string() == name.as_str());
-        let named = self.stores().unwrap_or_default().iter().find(is_meant);
-        named.map_or_else(|| given.clone(), |named| named.store.clone())
+    /// The store that a person means: one of the config by its name, or another by its place. Where the config's stores have
+    /// names, one word that is none of them, and no folder either, is a slip.
+    pub fn store_named(&self, given: &StoreUrl) -> Result<StoreUrl> {
+        let text = given.to_string();
+        if text.parse::<SourceName>().is_err() {
+            return Ok(given.clone());
+        }
+        let is_meant = |store: &&ConfiguredStore| store.name.as_ref().is_some_and(|name| text == name.as_str());
+        if let Some(named) = self.stores()?.iter().find(is_meant) {
+            return Ok(named.store.clone());
+        }
+        let names = self.stores()?.iter().filter_map(|store| store.name.as_ref());
+        let names: Vec<&str> = names.map(SourceName::as_str).collect();
+        if names.is_empty() || Path::new(&text).exists() {
+            return Ok(given.clone());
+        }
+        Err(Error::usage(format!("the config has no store {text}"))
+            .hint(format!("it has {}; write ./{text} for a folder", names.join(", "))))
     }
 
     /// The sources.

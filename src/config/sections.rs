@@ -246,6 +246,19 @@ impl Around<'_> {
 /// The most bytes that the file of a secret may have.
 const MAX_SECRET_BYTES: u64 = 1 << 16;
 
+/// A shell would read another folder than we do.
+fn refuse_tilde(path: &str) -> Result<()> {
+    if path == "~" || path.starts_with("~/") {
+        return Err(Error::usage("'~' is nobody's home in here").hint("write ${HOME}/..."));
+    }
+    Ok(())
+}
+
+/// What a truth value says, or else its default.
+fn is_on(flag: Option<Parsed<Flag>>, default: bool) -> bool {
+    flag.and_then(|flag| flag.0.0).unwrap_or(default)
+}
+
 /// Empty is what a variable that is not set gives: no value.
 fn filled(text: Option<Text>) -> Option<String> {
     text.map(|text| text.0).filter(|text| !text.trim().is_empty())
@@ -285,6 +298,7 @@ impl RawStore {
     pub(super) fn read(self, around: &Around<'_>) -> Result<ConfiguredStore> {
         let mut url = filled(self.url.map(Spanned::into_inner))
             .ok_or_else(|| Error::usage("a store has no url").hint("name a folder, or s3://bucket/prefix"))?;
+        refuse_tilde(&url)?;
         let is_s3 = url.starts_with("s3://");
         let settings = [
             ("endpoint", self.endpoint),
@@ -635,7 +649,7 @@ impl RawPreflight {
             writable: paths(self.writable),
             min_free: self.min_free.map(|size| size.0.0),
             http: self.http.into_iter().map(endpoint).collect::<Result<_>>()?,
-            allow_tmpfs: self.allow_tmpfs.is_some_and(|flag| flag.0.0),
+            allow_tmpfs: is_on(self.allow_tmpfs, false),
         })
     }
 }
@@ -695,7 +709,7 @@ impl RawRetention {
             tags: self.keep_tags,
             others_within: self.keep_others.map_or(default.others_within, |age| age.0.0),
         };
-        let after_snapshot = self.after_snapshot.is_some_and(|flag| flag.0.0);
+        let after_snapshot = is_on(self.after_snapshot, false);
         if after_snapshot && policy.is_empty() {
             return Err(Error::usage("the policy keeps nothing").hint("say what to keep: keep_last, keep_daily, ..."));
         }
@@ -848,8 +862,8 @@ impl RawGuard {
         Ok(Guard {
             grace,
             reserve,
-            restore_if_missing: self.restore_if_missing.is_none_or(|flag| flag.0.0),
-            snapshot_at_end: self.snapshot_at_end.is_none_or(|flag| flag.0.0),
+            restore_if_missing: is_on(self.restore_if_missing, true),
+            snapshot_at_end: is_on(self.snapshot_at_end, true),
         })
     }
 }

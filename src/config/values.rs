@@ -72,17 +72,19 @@ impl FromStr for Number {
     }
 }
 
-/// A truth value.
+/// A truth value; None where there is nothing but an empty text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Flag(pub(super) bool);
+pub(super) struct Flag(pub(super) Option<bool>);
 
 impl FromStr for Flag {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         match text.trim().to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" | "1" => Ok(Flag(true)),
-            "false" | "no" | "off" | "0" | "" => Ok(Flag(false)),
+            "true" | "yes" | "on" | "1" => Ok(Flag(Some(true))),
+            "false" | "no" | "off" | "0" => Ok(Flag(Some(false))),
+            // What a variable that is not set gives says nothing.
+            "" => Ok(Flag(None)),
             _ => Err(Error::usage(format!("'{text}' is neither true nor false"))),
         }
     }

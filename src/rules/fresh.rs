@@ -28,23 +28,25 @@ pub struct Fresh {
 /// A look at the times of a column, one after the other.
 pub(super) struct Scan<'a> {
     fresh: &'a Fresh,
+    now: DateTime<Utc>,
     newest: Option<DateTime<Utc>>,
 }
 
 impl<'a> Scan<'a> {
-    pub(super) fn new(fresh: &'a Fresh) -> Self {
-        Scan { fresh, newest: None }
+    pub(super) fn new(fresh: &'a Fresh, now: DateTime<Utc>) -> Self {
+        Scan { fresh, now, newest: None }
     }
 
     /// Takes one more value.
     pub(super) fn see(&mut self, value: &Value) -> Result<()> {
-        let time = read(value, self.fresh.zone)?;
+        let time = read(value, self.fresh.zone, self.now)?;
         self.newest = self.newest.max(Some(time));
         Ok(())
     }
 
     /// What the newest of them is, and whether it is young enough.
-    pub(super) fn judge(&self, now: DateTime<Utc>) -> Observed {
+    pub(super) fn judge(&self) -> Observed {
+        let now = self.now;
         let Some(newest) = self.newest else {
             return Observed { ok: false, told: "there is no time at all".to_owned() };
         };
@@ -58,10 +60,10 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The latest that a value may mean: a date without a time may be any of its day's.
-fn read(value: &Value, zone: Tz) -> Result<DateTime<Utc>> {
+/// The latest that a value may mean: a date without a time may be any of its day's, but of today none that is yet to come.
+fn read(value: &Value, zone: Tz, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
     if let Some(moment) = moment::read(value, zone) {
-        return Ok(moment.last);
+        return Ok(if moment.first <= now { moment.last.min(now) } else { moment.last });
     }
     let told = match value {
         Value::Integer(number) => number.to_string(),
@@ -83,7 +85,8 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_told_and_cut_short() {
-        let error = read(&Value::Text("x".repeat(500)), chrono_tz::UTC).expect_err("no time");
+        let now = utc("2026-11-21T17:00:00Z");
+        let error = read(&Value::Text("x".repeat(500)), chrono_tz::UTC, now).expect_err("no time");
         assert!(error.message.len() < 120, "{error}");
     }
 
@@ -92,17 +95,20 @@ mod tests {
         let fresh = Fresh { column: "at".to_owned(), within: Duration::hours(24), zone: chrono_tz::UTC };
         let now = utc("2026-11-21T17:00:00Z");
         let judge = |texts: &[&str]| {
-            let mut scan = Scan::new(&fresh);
+            let mut scan = Scan::new(&fresh, now);
             for text in texts {
                 scan.see(&Value::Text((*text).to_owned())).expect("a time");
             }
-            let observed = scan.judge(now);
+            let observed = scan.judge();
             if observed.ok { Ok(observed.told) } else { Err(observed.told) }
         };
         assert!(judge(&["2026-11-20 17:00:00", "2026-01-01"]).is_ok());
         assert!(judge(&["2026-11-20 16:59:59"]).expect_err("old").contains("24h ago"));
         assert!(judge(&["2026-11-21 17:04:00"]).is_ok());
         assert!(judge(&["2026-11-21 17:06:00"]).expect_err("future").contains("future"));
+        // Of a day that has begun no time is in the future; of one that has not, all are.
+        assert!(judge(&["2026-11-21"]).expect("today").contains("0s ago"));
+        assert!(judge(&["2026-11-22"]).expect_err("tomorrow").contains("future"));
         assert!(judge(&[]).expect_err("none").contains("no time"));
         // As texts the first of the two is the greater.
         assert!(judge(&["2026-11-20T01:00:00", "2026-11-21 16:00:00"]).is_ok());

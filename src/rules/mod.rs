@@ -117,7 +117,7 @@ fn min_rows(rule: &Rule, least: u64, live: &mut dyn Live) -> Result<Observed, Er
 
 fn newest(rule: &Rule, fresh: &Fresh, live: &mut dyn Live, now: DateTime<Utc>) -> Result<Observed, Error> {
     let table = rule.table.as_deref().unwrap_or_default();
-    let mut newest = fresh::Scan::new(fresh);
+    let mut newest = fresh::Scan::new(fresh, now);
     match live.newest(table, &fresh.column)? {
         Newest::One(value) => newest.see(&value)?,
         // As text the greatest need not be the latest.
@@ -136,7 +136,7 @@ fn newest(rule: &Rule, fresh: &Fresh, live: &mut dyn Live, now: DateTime<Utc>) -
         }
         Newest::None => {}
     }
-    Ok(newest.judge(now))
+    Ok(newest.judge())
 }
 
 /// Compares the rows of tables with those of a snapshot: a verdict for each table that it had.

@@ -59,6 +59,8 @@ pub(super) fn read(value: &Value, zone: Tz) -> Option<Moment> {
             };
             if is_number(text) {
                 return match text.parse::<i64>() {
+                    // A year, a month, an hour: so short a text counts no seconds since 1970.
+                    Ok(number) if number.unsigned_abs() < 100_000_000 && text.len() != 8 => None,
                     Ok(number) => whole(number, zone),
                     Err(_) => real(text.parse().ok()?, zone),
                 };

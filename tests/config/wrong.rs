@@ -120,7 +120,7 @@ fn bad_values_are_told_by_their_line_and_key() {
         ("[notify]\nwebhook = \"${SECRET}\"\n".to_owned(), "2: notify.webhook: an address starts with"),
         ("[notify]\nping = \"${SECRET}\"\n".to_owned(), "2: notify.ping: an address starts with"),
         ("[notify]\nping = { backup = \"http://h\" }\n".to_owned(), "2: notify.ping"),
-        ("[notify]\nping = 5\n".to_owned(), "2: notify.ping: invalid type"),
+        ("[notify]\nping = 5\n".to_owned(), "2: notify.ping: here stands a number"),
         (
             "[encryption]\nrecipients = [\"${SECRET}\"]\n".to_owned(),
             "2: encryption.recipients: '${SECRET}' is no public key",

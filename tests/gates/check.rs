@@ -33,7 +33,7 @@ fn a_rule_on_what_is_not_there_fails_by_name() {
                  [[source.rule]]\ntable = \"balances\"\nfresh = { column = \"createdat\", within = \"24h\" }\n\
                  [[source.rule]]\nquery = \"select nothing from nowhere\"\n";
     let app = App::new(rules);
-    app.sandbox.ok(&["snapshot"]);
+    app.sandbox.ok(&["snapshot", "--accept"]);
     let (failed, _) = app.closed(&["check"]);
     assert_eq!(failed.len(), 3, "{failed:#?}");
     assert!(failed[0].contains("acounts") && failed[0].contains("accounts"), "{failed:#?}");
@@ -75,7 +75,7 @@ fn backups_that_are_missing_old_damaged_or_shrunken_are_told() {
     only(&failed(&document), &["app: newest", "40h old", "26h"]);
     // Four in five rows are gone, and somebody has saved that.
     app.sql("DELETE FROM balances WHERE id > 20; VACUUM");
-    app.sandbox.ok(&["snapshot"]);
+    app.sandbox.run(&["snapshot"]).code(3);
     let (lines, _) = app.closed(&["check"]);
     assert!(lines.iter().any(|line| line.contains("app: size") && line.contains("60 rows")), "{lines:#?}");
 }

@@ -16,3 +16,4 @@ mod helpers;
 mod notices;
 mod postgres;
 mod retention;
+mod truth;

@@ -77,16 +77,3 @@ fn a_store_that_is_out_of_reach_keeps_every_snapshot_and_is_told() {
     app.sandbox.ok(&["prune", "--yes"]);
     assert_eq!(app.sandbox.json(&["list", "--store", "second"])["snapshots"].as_array().unwrap().len(), 1);
 }
-
-#[test]
-fn the_newest_that_passed_a_gate_stays() {
-    let app = App::new(KEEP_TWO);
-    app.passes(&["predeploy"]);
-    let gate = app.ids()[0].clone();
-    for _ in 0..3 {
-        app.sandbox.ok(&["snapshot"]);
-    }
-    let run = app.sandbox.ok(&["prune", "--yes"]);
-    assert!(run.stdout().contains("rules passed"), "{}", run.story());
-    assert!(app.ids().contains(&gate) && app.ids().len() == 3, "{:?}", app.ids());
-}

@@ -49,7 +49,7 @@ pub fn run(args: &PostdeployArgs, context: &Context) -> Result<ChecksReport> {
     let mut pairs = Vec::new();
     for chosen in &chosen {
         let source = chosen.name()?;
-        let narrow = Narrow { source: Some(source.clone()), tags: tags.clone(), before: None };
+        let narrow = Narrow { source: Some(source.clone()), tags: tags.clone(), ..Narrow::default() };
         let before = context.newest(&narrow)?.ok_or_else(|| {
             Error::not_found(format!("there is no snapshot of {source} with the tags {}", tags.join(", ")))
                 .hint("run 'lifeboat predeploy' before the deploy, with the same --commit")
@@ -61,7 +61,7 @@ pub fn run(args: &PostdeployArgs, context: &Context) -> Result<ChecksReport> {
         preflight(&chosen, context, &mut checks)?;
         let mut lost = Vec::new();
         for (number, pair) in pairs.iter().enumerate() {
-            let looked = look(pair.chosen, Some(&pair.before.manifest), Depth::Quick, Strictness::Damage)?;
+            let looked = look(pair.chosen, Some(&pair.before.manifest), Depth::Quick, Strictness::Loss)?;
             if looked.is_lost {
                 lost.push(number);
             }
@@ -91,23 +91,33 @@ pub fn run(args: &PostdeployArgs, context: &Context) -> Result<ChecksReport> {
         report.rollback.push(rollback_command(args, context)?);
         return Ok(report);
     }
+    let mut is_back = true;
     for pair in lost.iter().map(|number| &pairs[*number]) {
         let name = pair.chosen.name()?;
         match put_back(&pair.before, pair.chosen, args.lock_timeout, &gone, context) {
             Ok(restored) => {
                 report.restored.push(restored);
                 // What is there now is what counts.
-                let mut again = look(pair.chosen, Some(&pair.before.manifest), Depth::Quick, Strictness::Damage)?
+                let mut again = look(pair.chosen, Some(&pair.before.manifest), Depth::Quick, Strictness::Loss)?
                     .checks
                     .into_report();
+                is_back &= again.ok;
                 again.checks.iter_mut().for_each(|check| check.name.push_str(" (after the rollback)"));
                 report.checks.append(&mut again.checks);
             }
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
-            Err(error) => report.failures.push(error.context(format!("{name} was not restored"))),
+            // The gate has found what it is there to find: that it cannot be mended is told beside.
+            Err(error) => {
+                let told = Error::problem(format!("{name} was not restored: {}", error.whole()));
+                report.failures.push(match error.hint {
+                    Some(hint) => told.hint(hint),
+                    None => told,
+                });
+            }
         }
     }
     report.verdict = match report.failures.is_empty() {
+        true if !is_back => format!("{failed} checks FAILED; the snapshot was put back, and some fail still"),
         true => format!("{failed} checks FAILED; the data was brought back: {} restored", report.restored.len()),
         false => format!("{failed} checks FAILED, and not everything could be brought back"),
     };

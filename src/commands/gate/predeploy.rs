@@ -43,7 +43,7 @@ pub fn run(args: &PredeployArgs, context: &Context) -> Result<ChecksReport> {
     let depth = if args.full_check { Depth::Full } else { Depth::Quick };
     let mut before: Vec<Option<Found>> = Vec::new();
     for chosen in &chosen {
-        before.push(context.newest_of(&chosen.name()?)?);
+        before.push(context.newest_measure(&chosen.name()?)?);
     }
     let checks = wait_until(args.wait.to_std().unwrap_or_default(), || {
         let mut checks = Checks::default();
@@ -57,7 +57,10 @@ pub fn run(args: &PredeployArgs, context: &Context) -> Result<ChecksReport> {
     if !checks.are_ok() {
         let mut report = checks.into_report();
         let failed = report.failed().count();
-        report.verdict = format!("the gate is CLOSED: {failed} checks failed, and no snapshot was taken");
+        report.verdict = format!(
+            "the gate is CLOSED: {failed} checks failed, and no snapshot was taken; if rows are gone that should be, \
+             'lifeboat snapshot --accept' makes what is there the measure"
+        );
         return Ok(report);
     }
     save(args, &chosen, checks, context)

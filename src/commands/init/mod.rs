@@ -209,7 +209,7 @@ fn chosen_stores(config: &Config, context: &Context) -> Result<Vec<StoreUrl>> {
     if context.stores.is_empty() {
         return Ok(config.stores()?.iter().map(|configured| configured.store.clone()).collect());
     }
-    Ok(context.stores.iter().map(|given| config.store_named(given)).collect())
+    context.stores.iter().map(|given| config.store_named(given)).collect()
 }
 
 /// The folders that are stores, or will be.

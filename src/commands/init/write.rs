@@ -72,7 +72,8 @@ fn head(out: &mut String, findings: &Findings, wanted: &Wanted<'_>) {
     }
     out.push_str(&format!(
         "# This machine's name in the origin of snapshots. A container has a new one after every deploy, and a source that\n\
-         # comes from elsewhere all of a sudden is refused: so it is fixed here.\n\
+         # comes from elsewhere all of a sudden is refused: so it is fixed here. Two\n\
+         # machines or environments that share a store need two names.\n\
          host = {}\n\n\
          # gzip opens everywhere, zstd is faster.\n\
          #compression = \"zstd:3\"\n\n\

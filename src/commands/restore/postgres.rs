@@ -671,6 +671,7 @@ impl Plan {
             },
             allow_empty: true,
             previous: None,
+            measure: None,
         };
         let destination = self.opened.safety_destination(&self.catalog, context)?;
         let read = |reading| plan.run_within(reading, tables, &destination, context);

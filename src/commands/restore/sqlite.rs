@@ -369,6 +369,7 @@ impl Plan {
             check: Depth::Quick,
             allow_empty: true,
             previous: None,
+            measure: None,
         };
         let saved = plan.run(&self.opened.safety_destination(&self.catalog, context)?, context).map_err(|error| {
             let error = error.context("cannot save what would be overwritten; nothing was changed");

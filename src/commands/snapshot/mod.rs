@@ -2,6 +2,7 @@
 
 mod draft;
 mod fanout;
+mod measure;
 mod postgres;
 mod sqlite;
 
@@ -14,7 +15,7 @@ use serde_json::json;
 
 use super::prune::PruneReport;
 use super::sources::Chosen;
-use super::{Context, Problem, Report, error_document, prune, snapshot_document, stores};
+use super::{Context, Problem, Report, error_document, gate, prune, snapshot_document, stores};
 use crate::archive::{Compression, Recipient, Sealing};
 use crate::catalog::{Catalog, ProofSummary};
 use crate::config::Config;
@@ -28,6 +29,7 @@ use crate::text;
 
 pub(in crate::commands) use draft::Destination;
 pub use draft::Saved;
+pub(in crate::commands) use measure::{Measure, SUSPECT};
 pub(in crate::commands) use postgres::{
     LARGE_OBJECTS, Plan as PostgresPlan, origin_of as postgres_origin_of, schema_digest, table_of,
 };
@@ -85,6 +87,9 @@ pub struct SnapshotArgs {
     /// Prune by the config's retention afterwards, if every snapshot was made
     #[arg(long)]
     pub prune: bool,
+    /// Take what is there for right: rows and tables that are gone are no loss, and those after it are compared with this one
+    #[arg(long)]
+    pub accept: bool,
 }
 
 impl SnapshotArgs {
@@ -142,6 +147,7 @@ impl Default for SnapshotArgs {
             allow_partial: false,
             lock_timeout: 30,
             prune: false,
+            accept: false,
         }
     }
 }
@@ -174,15 +180,15 @@ impl SnapshotReport {
     /// Prunes by the config's retention, but only where all that was to be saved is saved.
     fn prune(&mut self, context: &Context) -> Result<()> {
         if !self.failures.is_empty() || self.snapshots.is_empty() {
-            tracing::warn!("nothing was pruned: not every snapshot was made");
+            tracing::warn!("nothing was pruned: not every snapshot was made, and is as it should be");
             return Ok(());
         }
         let sources: Vec<SourceName> = self.snapshots.iter().map(|saved| saved.manifest.source.clone()).collect();
         // The snapshots are there, and that is told whatever becomes of the rest.
-        match prune::after_snapshot(&sources, context) {
-            Ok(pruned) => self.pruned = pruned,
-            Err(error) => self.failures.push(error.context("the snapshots were made, and nothing was pruned")),
-        }
+        let (pruned, failures) = prune::after_snapshot(&sources, context)?;
+        self.pruned = pruned;
+        let told = |error: Error| error.context("the snapshots were made, and a store was not pruned");
+        self.failures.extend(failures.into_iter().map(told));
         Ok(())
     }
 }
@@ -254,6 +260,10 @@ impl Report for SnapshotReport {
 
 /// Runs the command: every source is tried, whatever becomes of the others.
 pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
+    let reserved = [gate::TAG, SUSPECT];
+    if let Some(tag) = args.tag.iter().find(|tag| reserved.contains(&tag.as_str())) {
+        return Err(Error::usage(format!("the tag {tag} is lifeboat's own")).hint("choose another word"));
+    }
     let prunes = args.prune || context.prunes_after_snapshot()?;
     if args.prune {
         // Known before anything is saved, not after.
@@ -280,12 +290,30 @@ pub(super) fn take(args: &SnapshotArgs, chosen: &[Chosen], context: &Context) ->
     let sealing = args.sealing(context)?;
     // Sources first: a mistyped one must not leave a new, empty store behind.
     let mut report = SnapshotReport { snapshots: Vec::new(), failures: Vec::new(), pruned: Vec::new() };
-    let mut located: Vec<(Located, SnapshotArgs)> = Vec::new();
+    let mut located: Vec<(Located, SnapshotArgs, Option<Measure>)> = Vec::new();
     for chosen in chosen {
         let args = args.of(chosen, context)?;
         match locate(chosen.source.clone(), &args) {
-            Ok(source) if located.iter().any(|(other, _)| other.shown() == source.shown()) => {}
-            Ok(source) => located.push((source, args)),
+            Ok(source) if located.iter().any(|(other, ..)| other.shown() == source.shown()) => {
+                // Named twice on a command line; in a config two names are two sources.
+                if let Some(configured) = &chosen.configured {
+                    let message = format!("{} is a second name of {}", configured.name, one_line(&source.shown()));
+                    report.failures.push(Error::usage(message).hint("give each source of the config its own url"));
+                }
+            }
+            Ok(source) => {
+                let is_measured = chosen.configured.is_some() && !args.accept && !context.stores.is_empty();
+                let measure = is_measured.then(|| Measure::of(chosen, context)).transpose();
+                match measure {
+                    Ok(measure) => located.push((source, args, measure)),
+                    Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                    // Where no store says anything, nothing will be saved, or only there where it can be.
+                    Err(error) => {
+                        tracing::warn!("nothing to compare with: {}", error.whole());
+                        located.push((source, args, None));
+                    }
+                }
+            }
             Err(error) => report.failures.push(match &chosen.configured {
                 Some(configured) => error.context(format!("no snapshot of {} was made", configured.name)),
                 None => error,
@@ -300,16 +328,23 @@ pub(super) fn take(args: &SnapshotArgs, chosen: &[Chosen], context: &Context) ->
         return Ok(report);
     }
     let destination = Destination { catalogs: catalogs.iter().collect(), sealing };
-    for (source, args) in &located {
+    for (source, args, measure) in &located {
         let saved = match source {
-            Located::Sqlite(path) => sqlite::save(path, args, destination.clone(), context),
-            Located::Postgres(params) => postgres::save(params, args, destination.clone(), context),
+            Located::Sqlite(path) => sqlite::save(path, args, measure.as_ref(), destination.clone(), context),
+            Located::Postgres(params) => postgres::save(params, args, measure.as_ref(), destination.clone(), context),
         };
         match saved {
             Ok(mut saved) => {
                 let id = &saved.manifest.id;
                 let told = saved.failures.drain(..).map(|error| error.context(format!("{id} is not in every store")));
                 report.failures.extend(told);
+                let found = measure.as_ref().map(Measure::found).unwrap_or_default();
+                if !found.is_empty() {
+                    let message = format!("{id} was saved, and is no measure for those after it: {}", found.join("; "));
+                    report.failures.push(Error::problem(message).hint(
+                        "restore what was lost; or, if all is as it should be, run 'lifeboat snapshot --accept'",
+                    ));
+                }
                 report.snapshots.push(saved);
             }
             Err(error) if error.kind == Kind::Interrupted && report.snapshots.is_empty() => return Err(error),

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::draft::{Destination, Draft, Saved};
-use super::{SnapshotArgs, require_something, tell_losses};
+use super::{Measure, SnapshotArgs, require_something, tell_losses};
 use crate::archive::{Compression, README_PATH};
 use crate::commands::{Context, layout, readme};
 use crate::digest::RowDigest;
@@ -28,6 +28,7 @@ use crate::manifest::{
 pub(super) fn save(
     params: &Params,
     args: &SnapshotArgs,
+    measure: Option<&Measure>,
     mut destination: Destination<'_>,
     context: &Context,
 ) -> Result<Saved> {
@@ -62,6 +63,7 @@ pub(super) fn save(
         },
         allow_empty: args.allow_empty,
         previous,
+        measure,
     };
     let mut saved = plan.run(&destination, context)?;
     saved.failures.extend(failures);
@@ -93,6 +95,8 @@ pub(in crate::commands) struct Plan<'a> {
     pub(in crate::commands) allow_empty: bool,
     /// The snapshot that this one follows, if any.
     pub(in crate::commands) previous: Option<Manifest>,
+    /// What it is held against, if anything.
+    pub(in crate::commands) measure: Option<&'a Measure>,
 }
 
 impl Plan<'_> {
@@ -156,7 +160,7 @@ impl Plan<'_> {
         draft.archive.append(layout::POST_DATA, post_data.as_bytes())?;
         let script = script.finish(&[layout::SEQUENCES, layout::POST_DATA]);
         draft.archive.append(layout::RESTORE, script.as_bytes())?;
-        let (manifest, session) = self.manifest(&draft, snapshot, raw_bytes, clock);
+        let (mut manifest, session) = self.manifest(&draft, snapshot, raw_bytes, clock);
         // What was asked for in part says nothing of the whole.
         let is_all = self.options.selection.is_all();
         if !self.allow_empty && is_all {
@@ -165,6 +169,8 @@ impl Plan<'_> {
         if let Some(previous) = self.previous.as_ref().filter(|_| is_all) {
             tell_losses(&manifest.tables, previous);
         }
+        let measure = self.measure.filter(|_| is_all);
+        manifest.tags.extend(measure.and_then(|measure| measure.tag(&manifest.tables)));
         Ok((draft.publish(manifest)?, session))
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use super::draft::{Destination, Draft, Saved};
-use super::{SnapshotArgs, empty, require_something, tell_losses};
+use super::{Measure, SnapshotArgs, empty, require_something, tell_losses};
 use crate::archive::{Compression, README_PATH, encode_name};
 use crate::commands::{Context, readme};
 use crate::engine::sqlite::library_version;
@@ -39,6 +39,7 @@ pub(super) fn require_database(path: &Path, args: &SnapshotArgs) -> Result<()> {
 pub(super) fn save(
     path: &Path,
     args: &SnapshotArgs,
+    measure: Option<&Measure>,
     mut destination: Destination<'_>,
     context: &Context,
 ) -> Result<Saved> {
@@ -60,6 +61,7 @@ pub(super) fn save(
         check: if args.full_check { Depth::Full } else { Depth::Quick },
         allow_empty: args.allow_empty,
         previous,
+        measure,
     };
     let mut saved = plan.run(&destination, context)?;
     saved.failures.extend(failures);
@@ -97,6 +99,8 @@ pub(in crate::commands) struct Plan<'a> {
     pub(in crate::commands) allow_empty: bool,
     /// The snapshot that this one follows, if any.
     pub(in crate::commands) previous: Option<Manifest>,
+    /// What it is held against, if anything.
+    pub(in crate::commands) measure: Option<&'a Measure>,
 }
 
 /// What an archive holds besides its manifest.
@@ -145,7 +149,8 @@ impl Plan<'_> {
         if let Some(previous) = &self.previous {
             tell_losses(&content.survey.tables, previous);
         }
-        let manifest = self.manifest(&draft, content, clock);
+        let mut manifest = self.manifest(&draft, content, clock);
+        manifest.tags.extend(self.measure.and_then(|measure| measure.tag(&manifest.tables)));
         draft.publish(manifest)
     }
 

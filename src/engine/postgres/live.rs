@@ -41,7 +41,7 @@ pub fn open(params: &Params) -> Result<Box<dyn Live>> {
     session.execute(&format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {};
          SET LOCAL lock_timeout = '30s'; SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL TimeZone = 'UTC';
-         SET LOCAL extra_float_digits = 3; SET LOCAL client_encoding = {}",
+         SET LOCAL row_security = off; SET LOCAL extra_float_digits = 3; SET LOCAL client_encoding = {}",
         LONGEST.as_millis(),
         literal(super::settings::encoding(&session.about().server_encoding)),
     ))?;
