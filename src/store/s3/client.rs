@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use aws_config::default_provider::region::DefaultRegionChain;
 use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
@@ -126,7 +126,7 @@ impl Drop for Bridge {
 async fn client(settings: &S3Settings) -> Client {
     let http = http_client();
     let is_aws = settings.endpoint.is_none() && ENDPOINTS.iter().all(|name| std::env::var_os(name).is_none());
-    let region = region(settings, is_aws).await;
+    let region = region(settings, is_aws, &http).await;
     let mut environment =
         aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone()).region(region.clone());
     // What is named goes before what the environment holds, also before keys in it.
@@ -180,24 +180,22 @@ async fn client(settings: &S3Settings) -> Client {
 }
 
 /// The region: as it is named, or as the environment, the profile or the machine says.
-async fn region(settings: &S3Settings, is_aws: bool) -> Option<Region> {
+async fn region(settings: &S3Settings, is_aws: bool, http: &SharedHttpClient) -> Option<Region> {
     if let Some(region) = &settings.region {
         return Some(Region::new(region.clone()));
     }
-    if is_aws {
-        let mut chain = DefaultRegionChain::builder();
-        if let Some(profile) = &settings.profile {
-            chain = chain.profile_name(profile);
-        }
-        return chain.build().region().await;
-    }
-    // A service that is not AWS mostly does not care, and the machine need not be asked whether it is one of AWS's.
     let mut profile = ProfileFileRegionProvider::builder();
     if let Some(name) = &settings.profile {
         profile = profile.profile_name(name);
     }
-    let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
-    chain.or_else(profile.build()).or_else(Region::new("us-east-1")).region().await
+    let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new()).or_else(profile.build());
+    if is_aws {
+        // Not the SDK's own chain: that asks the machine, which may be one of AWS's, with a client that we do not have.
+        let provider = ProviderConfig::default().with_http_client(http.clone());
+        return chain.or_else(ImdsRegionProvider::builder().configure(&provider).build()).region().await;
+    }
+    // A service that is not AWS mostly does not care, and the machine need not be asked whether it is one of AWS's.
+    chain.or_else(Region::new("us-east-1")).region().await
 }
 
 fn timeouts(timeout: Duration, longest: Duration) -> TimeoutConfig {
