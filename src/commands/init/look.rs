@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 use crate::commands::resolve_target;
 use crate::config::Variables;
 use crate::disk::{open_plain, shown};
+use crate::engine::sqlite::header::MAGIC;
 use crate::id::SourceName;
 use crate::source::{Source, parse_source_url};
 
@@ -20,9 +21,6 @@ const MAX_DEPTH: usize = 3;
 const MAX_NAMES: usize = 20_000;
 /// How many files are taken as sources; more is a heap of files, and its owner knows which count.
 const MAX_FILES: usize = 25;
-
-/// What every SQLite file begins with.
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Folders of programs, which hold no data of an application's.
 const FOREIGN_FOLDERS: [&str; 6] = ["node_modules", "target", "venv", "__pycache__", "site-packages", "lost+found"];

@@ -9,6 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
+use super::header::HEADER_BYTES;
 use crate::disk::shown;
 use crate::error::{Error, Kind, Result};
 
@@ -43,6 +44,9 @@ pub fn check_library() -> Result<()> {
 pub(super) enum Purpose {
     /// Reads a database that others may be using; changes nothing in it.
     Source,
+    /// The same, and writes nothing beside it either: a hot journal is not rolled back. Not for WAL databases, which cannot
+    /// be read without a `-shm`.
+    Look,
     /// Reads a file that nobody else knows and nobody changes.
     Image,
     /// Changes a file that nobody else knows.
@@ -66,6 +70,7 @@ pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connec
         Purpose::Source => {
             Connection::open_with_flags(path, writable).or_else(|_| Connection::open_with_flags(path, readable))
         }
+        Purpose::Look => Connection::open_with_flags(path, readable),
         Purpose::Image => Connection::open_with_flags(immutable(path), readable | OpenFlags::SQLITE_OPEN_URI),
         Purpose::Scratch | Purpose::Target => Connection::open_with_flags(path, writable),
     }?;
@@ -81,11 +86,35 @@ pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connec
         // program write and leave meanwhile, what it wrote is moved into the file, as its own leaving would have done).
         set(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     }
-    if matches!(purpose, Purpose::Source | Purpose::Image) {
+    if matches!(purpose, Purpose::Source | Purpose::Look | Purpose::Image) {
         set(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         connection.pragma_update(None, "query_only", true)?;
     }
     Ok(connection)
+}
+
+/// The first bytes of the database's file as they are on its disk; fewer where it is shorter, none where it cannot be read.
+/// Through SQLite's own descriptor, so that no lock is dropped; and without a lock.
+pub(super) fn file_start(connection: &Connection) -> Vec<u8> {
+    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+    let mut start = [0u8; HEADER_BYTES];
+    // SAFETY: the handle is open, "main" is a C string, and this operation stores a pointer to the file that the connection
+    // has open and keeps; its methods are SQLite's, and xRead writes as many bytes as it is told to.
+    unsafe {
+        let place = (&raw mut file).cast();
+        let code =
+            ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), ffi::SQLITE_FCNTL_FILE_POINTER, place);
+        if code != ffi::SQLITE_OK || file.is_null() || (*file).pMethods.is_null() {
+            return Vec::new();
+        }
+        let Some(read) = (*(*file).pMethods).xRead else { return Vec::new() };
+        match read(file, start.as_mut_ptr().cast(), HEADER_BYTES as i32, 0) {
+            ffi::SQLITE_OK => start.to_vec(),
+            // What is missing is zeros.
+            ffi::SQLITE_IOERR_SHORT_READ if start != [0; HEADER_BYTES] => start.to_vec(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// The URI of a file that does not change while we look: no locks, no WAL, no journal.

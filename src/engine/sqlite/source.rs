@@ -6,7 +6,7 @@
 //! let go, and all else reads the copy.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, InterruptHandle, ffi};
 
 use super::connection::{self, BUSY_WAIT, Purpose, companion, explain, file_bytes, is_busy};
+use super::header::MAGIC;
 use super::health;
 use super::survey::{self, OnDamage, Survey};
 use crate::disk::create_file;
@@ -71,9 +72,6 @@ struct Readers {
     failed: Arc<AtomicBool>,
 }
 
-/// What every SQLite database starts with.
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-
 /// How many pages are read between two looks at the clock, the WAL and the other readers.
 const PAGES_PER_LOOK: u64 = 256;
 
@@ -104,9 +102,6 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
 ///
 /// A file that says it is a database and cannot be read as one is damaged; any other is a usage error.
 pub fn probe(path: &Path) -> Result<u64> {
-    // Read before any connection is opened; see the module's rule.
-    let mut magic = [0; MAGIC.len()];
-    let claims = fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == MAGIC;
     let shown = one_line(&path.display().to_string());
     let purpose = if is_frozen(path) { Purpose::Image } else { Purpose::Source };
     let connection = connection::open(path, purpose)?;
@@ -114,6 +109,8 @@ pub fn probe(path: &Path) -> Result<u64> {
     let tables: rusqlite::Result<i64> = connection.query_row(sql, [], |row| row.get(0));
     tables.map(i64::unsigned_abs).map_err(|error| {
         let not_a_database = error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase);
+        // Others in this process may have it open; see the module's rule.
+        let claims = connection::file_start(&connection).starts_with(MAGIC);
         let explained = explain(error, &format!("cannot read {shown}"));
         if claims && not_a_database {
             let hint = "restore an older snapshot, or save its bytes with --allow-damaged";
@@ -275,18 +272,18 @@ fn damaged(health: &Health) -> Error {
 }
 
 /// What a file and its companions look like from outside; it changes when somebody writes.
-#[derive(PartialEq, Eq)]
-struct Look([Option<FileLook>; 3]);
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Look([Option<FileLook>; 3]);
 
 /// Device, inode and length; times of the last change of content and of attributes.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct FileLook {
     identity: (u64, u64, u64),
     changed: [(i64, i64); 2],
 }
 
 impl Look {
-    fn at(path: &Path) -> Self {
+    pub(super) fn at(path: &Path) -> Self {
         Look(["", "-wal", "-journal"].map(|suffix| {
             let facts = fs::metadata(companion(path, suffix)).ok()?;
             let changed = [(facts.mtime(), facts.mtime_nsec()), (facts.ctime(), facts.ctime_nsec())];
@@ -440,7 +437,7 @@ impl Drop for WalState {
     }
 }
 
-fn read_facts(connection: &Connection, path: &Path, journal_mode: &str) -> Result<SqliteFacts> {
+pub(super) fn read_facts(connection: &Connection, path: &Path, journal_mode: &str) -> Result<SqliteFacts> {
     let number = |pragma: &str| connection.query_row(&format!("PRAGMA main.{pragma}"), [], |row| row.get::<_, i64>(0));
     let facts = || {
         Ok(SqliteFacts {

@@ -13,6 +13,7 @@ use rusqlite::{Connection, ffi};
 use rustix::fs::{CWD, RenameFlags};
 
 use super::connection::{self, Purpose, companion, explain, file_bytes, is_damage};
+use super::holders::{self, Holder};
 use crate::disk::{folder_of, shown, sync_folder};
 use crate::error::{Error, IoContext, Kind, Result};
 
@@ -77,7 +78,7 @@ pub fn place_new(image: &Path, target: &Path, stamp: &str) -> Result<Vec<PathBuf
         return Err(taken(target));
     }
     // Whoever still holds a WAL works on a database whose name is gone.
-    let holders = holders(target)?;
+    let holders = holders::of(target)?;
     if !holders.is_empty() {
         return Err(held(target, "was removed", &holders));
     }
@@ -94,7 +95,8 @@ pub fn place_new(image: &Path, target: &Path, stamp: &str) -> Result<Vec<PathBuf
     Ok(moved.into_iter().map(|(_, aside)| aside).collect())
 }
 
-fn held(path: &Path, what: &str, holders: &[String]) -> Error {
+fn held(path: &Path, what: &str, holders: &[Holder]) -> Error {
+    let holders: Vec<String> = holders.iter().map(Holder::shown).collect();
     Error::unreachable(format!("{} {what}, and is held open by {}", shown(path), holders.join(", ")))
         .hint("stop the program that uses it, then restore again")
 }
@@ -171,7 +173,7 @@ pub fn quote_word(text: &str) -> String {
 /// Puts an image in the place of a database that SQLite cannot open. The old file and its companions are moved
 /// aside together (see [`aside_path`]); owner and mode go over to the new file. Refused while any process holds the old one.
 pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<PathBuf> {
-    let holders = holders(target)?;
+    let holders = holders::of(target)?;
     if !holders.is_empty() {
         return Err(held(target, "is damaged", &holders));
     }
@@ -233,44 +235,6 @@ fn keep_owner(image: &Path, old: &Path) -> Result<()> {
 pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .io(Kind::Failed, || format!("cannot set the mode of {}", shown(path)))
-}
-
-/// The other processes that hold `path` or one of its companions open or locked, as far as this user can see.
-fn holders(path: &Path) -> Result<Vec<String>> {
-    let identity = |path: &Path| fs::metadata(path).ok().map(|facts| (facts.dev(), facts.ino()));
-    let wanted: Vec<_> = [path.to_owned()]
-        .into_iter()
-        .chain(COMPANIONS.map(|suffix| companion(path, suffix)))
-        .filter_map(|path| identity(&path))
-        .collect();
-    let mut found = Vec::new();
-    let own = std::process::id().to_string();
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = process.file_name().to_string_lossy().into_owned();
-        if pid == own || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
-            continue;
-        }
-        let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
-        if descriptors.filter_map(|descriptor| identity(&descriptor.path())).any(|held| wanted.contains(&held)) {
-            found.push(format!("process {pid}"));
-        }
-    }
-    // Whoever runs as another user, or in another container, shows by its locks at least. No connection of ours is open.
-    for path in [path.to_owned(), companion(path, "-shm")] {
-        let Ok(file) = File::open(&path) else { continue };
-        let all = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
-        match rustix::process::fcntl_getlk(&file, &all) {
-            Ok(Some(lock)) => match lock.pid {
-                Some(pid) => found.push(format!("process {}", pid.as_raw_nonzero())),
-                None => found.push("a process in another container".to_owned()),
-            },
-            Ok(None) => {}
-            Err(error) => tracing::warn!("cannot look who has locked {}: {error}", shown(&path)),
-        }
-    }
-    found.sort();
-    found.dedup();
-    Ok(found)
 }
 
 /// A live database that is about to be overwritten: it notices every change that others make from `open` on.
@@ -409,7 +373,7 @@ impl Drop for Backup {
 }
 
 /// A number that changes whenever the content of the database that the connection sees does.
-fn data_version(connection: &Connection) -> Result<u32> {
+pub(super) fn data_version(connection: &Connection) -> Result<u32> {
     let mut version: u32 = 0;
     // SAFETY: the handle is open, "main" is a C string, and this operation writes one 32-bit number.
     let code = unsafe {

@@ -1,0 +1,125 @@
+//! The first bytes of a file: whether it is a database, and what it says of itself before SQLite opens it.
+//!
+//! See "The Database Header" of SQLite's file format.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use crate::disk::open_plain;
+
+/// What every SQLite database starts with.
+pub const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Length of the header.
+pub const HEADER_BYTES: usize = 100;
+
+/// What every WAL starts with, but for its last bit; and a rollback journal.
+const WAL_MAGIC: [u8; 4] = [0x37, 0x7f, 0x06, 0x82];
+const JOURNAL_MAGIC: [u8; 4] = [0xd9, 0xd5, 0x05, 0xf9];
+
+/// What a file is, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A database.
+    Database(Header),
+    /// It says that it is a database, and the rest of its header makes no sense.
+    Damaged,
+    /// It has no bytes at all.
+    Empty,
+    /// A write-ahead log or a rollback journal.
+    Companion,
+    /// Something else; an encrypted database looks so too.
+    Other,
+}
+
+/// What a database says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Bytes of a page.
+    pub page_bytes: u32,
+    /// Whether it is in WAL mode.
+    pub is_wal: bool,
+    /// Counts the transactions that changed the file; in WAL mode only checkpoints do.
+    pub change_counter: u32,
+}
+
+impl Header {
+    /// `wal` or `delete`, as manifests name it: the rollback modes look alike from outside.
+    #[must_use]
+    pub fn journal_mode(&self) -> &'static str {
+        if self.is_wal { "wal" } else { "delete" }
+    }
+
+    fn parse(start: &[u8]) -> Option<Self> {
+        let page_bytes = match u16::from_be_bytes(start.get(16..18)?.try_into().ok()?) {
+            1 => 65_536,
+            bytes => u32::from(bytes),
+        };
+        let change_counter = u32::from_be_bytes(start.get(24..28)?.try_into().ok()?);
+        let is_whole = start.len() >= HEADER_BYTES;
+        let header = Header { page_bytes, is_wal: start.get(18..20)? == [2, 2], change_counter };
+        (is_whole && page_bytes.is_power_of_two() && page_bytes >= 512).then_some(header)
+    }
+}
+
+impl Content {
+    /// What the first bytes of a file say.
+    #[must_use]
+    pub fn of(start: &[u8]) -> Self {
+        if start.is_empty() {
+            Content::Empty
+        } else if start.starts_with(MAGIC) {
+            Header::parse(start).map_or(Content::Damaged, Content::Database)
+        } else if start.get(..3) == Some(&WAL_MAGIC[..3]) && matches!(start.get(3), Some(0x82 | 0x83))
+            || start.starts_with(&JOURNAL_MAGIC)
+        {
+            Content::Companion
+        } else {
+            Content::Other
+        }
+    }
+
+    /// Reads the start of a file; only while nothing in this process has it open through SQLite (see the module above).
+    /// Links are not followed, and nothing is waited for.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let mut start = Vec::with_capacity(HEADER_BYTES);
+        open_plain(path, OFlags::RDONLY)?.take(HEADER_BYTES as u64).read_to_end(&mut start)?;
+        Ok(Content::of(&start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(page: [u8; 2], modes: [u8; 2]) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(page);
+        bytes.extend(modes);
+        bytes.extend([0, 64, 32, 32, 0, 0, 0, 7]);
+        bytes.resize(HEADER_BYTES, 0);
+        bytes
+    }
+
+    #[test]
+    fn a_database_is_known_by_its_header() {
+        let header = |page_bytes, is_wal| Content::Database(Header { page_bytes, is_wal, change_counter: 7 });
+        assert_eq!(Content::of(&start([16, 0], [1, 1])), header(4096, false));
+        assert_eq!(Content::of(&start([2, 0], [2, 2])), header(512, true));
+        assert_eq!(Content::of(&start([0, 1], [1, 1])), header(65_536, false));
+    }
+
+    #[test]
+    fn what_is_none_is_told_apart() {
+        assert_eq!(Content::of(b""), Content::Empty);
+        assert_eq!(Content::of(MAGIC), Content::Damaged);
+        assert_eq!(Content::of(&start([16, 1], [1, 1])), Content::Damaged);
+        assert_eq!(Content::of(&start([0, 0], [1, 1])), Content::Damaged);
+        assert_eq!(Content::of(&start([16, 0], [1, 1])[..50]), Content::Damaged);
+        assert_eq!(Content::of(b"SQLite format 3, the story of"), Content::Other);
+        assert_eq!(Content::of(&[0x37, 0x7f, 0x06, 0x83, 0]), Content::Companion);
+        assert_eq!(Content::of(&[0xd9, 0xd5, 0x05, 0xf9, 0x20]), Content::Companion);
+    }
+}

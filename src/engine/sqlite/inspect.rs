@@ -1,0 +1,233 @@
+//! Looks at a database that nobody has asked to save yet: what kind of file it is, and exactly how many rows are where.
+//!
+//! Nothing is changed by it. A WAL database gets the `-shm` that it cannot be read without; a hot journal, which any other
+//! reader would roll back, is left as it is and told.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, ErrorCode, ffi};
+
+use super::connection::{self, Purpose, companion, explain, file_bytes, is_circumstance, is_damage, plain, quote};
+use super::header::Header;
+use super::source::{self, Look};
+use super::survey::list_tables;
+use super::target::data_version;
+use crate::disk::shown;
+use crate::error::{Error, IoContext, Kind, Result, one_line};
+use crate::manifest::SqliteFacts;
+
+/// How long others are waited for before a table counts as not readable now.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the files of a database are like from outside.
+#[derive(Clone, Debug)]
+pub struct FileFacts {
+    /// Length of the file.
+    pub bytes: u64,
+    /// Length of its WAL; 0 where there is none.
+    pub wal_bytes: u64,
+    /// Length of its rollback journal; 0 where there is none.
+    pub journal_bytes: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Who owns it.
+    pub owner: u32,
+    /// Its group.
+    pub group: u32,
+    /// The last write to the file or its WAL.
+    pub modified_at: DateTime<Utc>,
+}
+
+/// What a database is, and what is in it.
+#[derive(Clone, Debug)]
+pub struct Inside {
+    /// As manifests have it.
+    pub facts: SqliteFacts,
+    /// Pages that hold nothing.
+    pub free_pages: u64,
+    /// `none`, `full` or `incremental`.
+    pub auto_vacuum: &'static str,
+    /// How many of each kind its schema has.
+    pub schema: SchemaCounts,
+    /// Every table of its own, by name; SQLite's own (`sqlite_...`) are left out.
+    pub tables: Vec<CountedTable>,
+    /// Whether it was read without locks, on a disk or in a folder that cannot be written to.
+    pub is_unlocked: bool,
+    /// Whether somebody wrote while the tables were counted one after another, so that the counts are of several moments.
+    pub changed_meanwhile: bool,
+}
+
+/// What a schema has, SQLite's own aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct SchemaCounts {
+    /// Ordinary tables, those of virtual ones included.
+    pub tables: u64,
+    /// Virtual tables.
+    pub virtual_tables: u64,
+    /// Indexes, those of keys included.
+    pub indexes: u64,
+    /// Triggers.
+    pub triggers: u64,
+    /// Views.
+    pub views: u64,
+}
+
+/// A table and its rows.
+#[derive(Clone, Debug)]
+pub struct CountedTable {
+    /// Its name.
+    pub name: String,
+    /// `table`, `virtual` or `shadow`.
+    pub kind: String,
+    /// Its rows, or why they cannot be counted.
+    pub rows: Result<u64, Uncounted>,
+}
+
+/// Why a table has no number of rows.
+#[derive(Clone, Debug)]
+pub struct Uncounted {
+    /// In SQLite's words.
+    pub reason: String,
+    /// Whether it can be put down to how the database is made (a module that is not here), rather than to damage or a lock.
+    pub is_harmless: bool,
+}
+
+/// Looks at the files; nothing is opened.
+pub fn look_outside(path: &Path) -> Result<FileFacts> {
+    let facts = fs::metadata(path).io(Kind::Problem, || format!("cannot look at {}", shown(path)))?;
+    let written = |path: &Path| fs::metadata(path).and_then(|facts| facts.modified()).ok();
+    // An empty WAL is as old as the last who looked.
+    let wal = companion(path, "-wal");
+    let wal_bytes = file_bytes(&wal);
+    let wal_written = (wal_bytes > 0).then(|| written(&wal)).flatten();
+    let newest = written(path).into_iter().chain(wal_written).max().unwrap_or(SystemTime::UNIX_EPOCH);
+    Ok(FileFacts {
+        bytes: facts.len(),
+        wal_bytes,
+        journal_bytes: file_bytes(&companion(path, "-journal")),
+        mode: facts.mode() & 0o7777,
+        owner: facts.uid(),
+        group: facts.gid(),
+        modified_at: newest.into(),
+    })
+}
+
+/// A connection that only looks.
+pub(super) struct Looking {
+    pub(super) connection: Connection,
+    /// What the files looked like, where no lock could be taken.
+    pub(super) unlocked: Option<Look>,
+}
+
+/// Opens a database to look at it; [`Kind::Problem`] where a hot journal stands beside it.
+pub(super) fn open(path: &Path, header: &Header) -> Result<Looking> {
+    let unlocked = Look::at(path);
+    let purpose = if header.is_wal { Purpose::Source } else { Purpose::Look };
+    let look = |purpose| -> rusqlite::Result<Connection> {
+        let connection = connection::open_raw(path, purpose)?;
+        connection.busy_timeout(PATIENCE)?;
+        connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()))?;
+        Ok(connection)
+    };
+    match look(purpose) {
+        Ok(connection) => Ok(Looking { connection, unlocked: None }),
+        Err(error) if is_hot_journal(&error) => Err(Error::problem(format!(
+            "{} was left in the middle of a write: a hot journal stands beside it",
+            shown(path)
+        ))
+        .hint("copy both files away, then open it with its own program, which rolls that write back")),
+        Err(error) => {
+            let is_shut = matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly));
+            let is_alone = file_bytes(&companion(path, "-wal")) == 0 && file_bytes(&companion(path, "-journal")) == 0;
+            // Where nothing can be made beside it there are no locks for us; that nobody wrote is looked at afterwards.
+            if (is_shut && is_alone) || source::is_frozen(path) {
+                let image = look(Purpose::Image);
+                return match image {
+                    Ok(connection) => Ok(Looking { connection, unlocked: Some(unlocked) }),
+                    Err(_) => Err(explain(error, &format!("cannot read {}", shown(path)))),
+                };
+            }
+            Err(explain(error, &format!("cannot read {}", shown(path))))
+        }
+    }
+}
+
+fn is_hot_journal(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|inner| inner.extended_code == ffi::SQLITE_READONLY_ROLLBACK)
+}
+
+/// Looks into a database (see [`source::locate`]): what it is and how many rows each table has.
+///
+/// A WAL database is counted as it is at one moment, with nobody kept waiting. In the other modes each table is counted by
+/// itself, so that a writer waits for one table at most.
+pub fn look_inside(path: &Path, header: &Header) -> Result<Inside> {
+    let Looking { connection, unlocked } = open(path, header)?;
+    let cannot = |error| explain(error, &format!("cannot read {}", shown(path)));
+    let mode: String = connection.query_row("PRAGMA main.journal_mode", [], |row| row.get(0)).map_err(cannot)?;
+    let is_one_moment = mode == "wal" || unlocked.is_some();
+    let before = data_version(&connection)?;
+    if is_one_moment {
+        connection.execute_batch("BEGIN").map_err(cannot)?;
+    }
+    let mut facts = source::read_facts(&connection, path, header.journal_mode())?;
+    facts.file_mode = 0;
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
+    let free_pages = number("PRAGMA main.freelist_count").map_err(cannot)?;
+    let auto_vacuum = match number("PRAGMA main.auto_vacuum").map_err(cannot)? {
+        1 => "full",
+        2 => "incremental",
+        _ => "none",
+    };
+    let schema = count_schema(&connection).map_err(cannot)?;
+    let mut tables = Vec::new();
+    for (name, kind) in list_tables(&connection).map_err(cannot)? {
+        if name.starts_with("sqlite_") {
+            continue;
+        }
+        crate::interrupt::check()?;
+        let rows = count(&connection, &name)?;
+        tables.push(CountedTable { name, kind, rows });
+    }
+    if is_one_moment {
+        connection.execute_batch("COMMIT").map_err(cannot)?;
+    }
+    let is_unlocked = unlocked.is_some();
+    let changed_meanwhile = match unlocked {
+        Some(look) => look != Look::at(path),
+        None => !is_one_moment && data_version(&connection)? != before,
+    };
+    Ok(Inside { facts, free_pages, auto_vacuum, schema, tables, is_unlocked, changed_meanwhile })
+}
+
+fn count_schema(connection: &Connection) -> rusqlite::Result<SchemaCounts> {
+    let sql = "SELECT count(*) FILTER (WHERE type = 'table' AND rootpage > 0 AND substr(name, 1, 7) <> 'sqlite_'),
+                      count(*) FILTER (WHERE type = 'table' AND ifnull(rootpage, 0) = 0),
+                      count(*) FILTER (WHERE type = 'index'), count(*) FILTER (WHERE type = 'trigger'),
+                      count(*) FILTER (WHERE type = 'view')
+                 FROM main.sqlite_schema";
+    connection.query_row(sql, [], |row| {
+        let number = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
+        Ok(SchemaCounts {
+            tables: number(0)?,
+            virtual_tables: number(1)?,
+            indexes: number(2)?,
+            triggers: number(3)?,
+            views: number(4)?,
+        })
+    })
+}
+
+/// The rows of a table. What says something of the table is its reason; only a signal fails.
+fn count(connection: &Connection, table: &str) -> Result<Result<u64, Uncounted>> {
+    let sql = format!("SELECT count(*) FROM main.{}", quote(table));
+    let rows = connection.query_row(&sql, [], |row| row.get::<_, i64>(0));
+    crate::interrupt::check()?;
+    Ok(rows.map(i64::unsigned_abs).map_err(|error| Uncounted {
+        reason: one_line(&plain(&error)),
+        is_harmless: !is_damage(&error) && !is_circumstance(&error),
+    }))
+}

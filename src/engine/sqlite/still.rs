@@ -1,0 +1,148 @@
+//! Proves that nobody writes to a database for a while, or says who seems to.
+//!
+//! A connection is held meanwhile, which takes no lock that keeps a writer waiting. It tells of every commit by another
+//! connection (`PRAGMA data_version`); the counter in the file's header, the WAL's beginning and what the system says of the
+//! files tell of writes that are not commits, such as checkpoints.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use super::connection::{companion, explain, file_bytes, file_start};
+use super::header::{Content, Header};
+use super::inspect::{self, Looking};
+use super::source::Look;
+use super::target::data_version;
+use crate::disk::{open_plain, shown};
+use crate::error::{Error, Kind, Result};
+
+/// A database that is watched.
+pub struct Watched {
+    looking: Looking,
+    path: PathBuf,
+    first: State,
+}
+
+/// All that a write changes one or other of.
+struct State {
+    version: u32,
+    counter: Option<u32>,
+    wal_start: Vec<u8>,
+    wal_bytes: u64,
+    bytes: u64,
+    look: Look,
+}
+
+/// Bytes of the WAL's header: its salts change whenever it is begun anew.
+const WAL_HEADER_BYTES: u64 = 32;
+
+/// Descriptors that a watched database may need, and what the rest of the program does.
+const FILES_EACH: u64 = 4;
+const FILES_BESIDE: u64 = 128;
+
+/// Makes sure that so many databases can be held at once; raises the process's own limit where it may.
+pub fn require_files(databases: usize) -> Result<()> {
+    let needed = databases as u64 * FILES_EACH + FILES_BESIDE;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let raised = rustix::process::Rlimit { current: Some(needed), maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).map_err(|error| {
+        Error::failed(format!("{databases} databases cannot be held open at once: that takes {needed} descriptors"))
+            .hint("raise the limit with 'ulimit -n', or watch fewer at a time")
+            .because(error)
+    })
+}
+
+impl Watched {
+    /// Begins to watch a database (see [`super::source::locate`]).
+    pub fn begin(path: &Path, header: &Header) -> Result<Self> {
+        let looking = inspect::open(path, header)?;
+        // After the connection is there: opening a WAL database makes files beside it.
+        let first = State::of(&looking, path)?;
+        Ok(Watched { looking, path: path.to_owned(), first })
+    }
+
+    /// Whether the files look as they did; a look from outside, which costs next to nothing.
+    #[must_use]
+    pub fn looks_still(&self) -> bool {
+        Look::at(&self.path) == self.first.look
+    }
+
+    /// What has changed since the watch began, in words; nothing where all is as it was.
+    pub fn changes(&self) -> Result<Vec<String>> {
+        if fs::symlink_metadata(&self.path).is_err() {
+            return Ok(vec!["the file is gone".to_owned()]);
+        }
+        let now = match State::of(&self.looking, &self.path) {
+            Ok(now) => now,
+            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            Err(error) => return Ok(vec![format!("it cannot be read any more: {}", error.whole())]),
+        };
+        Ok(self.first.differences(&now))
+    }
+}
+
+impl State {
+    fn of(looking: &Looking, path: &Path) -> Result<Self> {
+        // A connection notices what others did when it reads.
+        let read = looking.connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()));
+        read.map_err(|error| explain(error, &format!("cannot read {}", shown(path))))?;
+        let version = data_version(&looking.connection)?;
+        let counter = match Content::of(&file_start(&looking.connection)) {
+            Content::Database(header) => Some(header.change_counter),
+            _ => None,
+        };
+        let wal = companion(path, "-wal");
+        Ok(State {
+            version,
+            counter,
+            wal_start: wal_start(&wal),
+            wal_bytes: file_bytes(&wal),
+            bytes: file_bytes(path),
+            look: Look::at(path),
+        })
+    }
+
+    fn differences(&self, now: &State) -> Vec<String> {
+        let mut found = Vec::new();
+        if now.version != self.version {
+            found.push("another program committed to it".to_owned());
+        }
+        if now.counter != self.counter {
+            let number = |counter: Option<u32>| counter.map_or("unreadable".to_owned(), |counter| counter.to_string());
+            found.push(format!("its change counter was {} and is {}", number(self.counter), number(now.counter)));
+        }
+        if now.wal_start != self.wal_start {
+            found.push("its WAL was begun anew".to_owned());
+        }
+        if now.wal_bytes != self.wal_bytes {
+            found.push(format!("its WAL had {} bytes and has {}", self.wal_bytes, now.wal_bytes));
+        }
+        if now.bytes != self.bytes {
+            found.push(format!("it had {} bytes and has {}", self.bytes, now.bytes));
+        }
+        if found.is_empty() && now.look != self.look {
+            found.push(
+                "its file, or its WAL or journal, was written to, exchanged or given other attributes".to_owned(),
+            );
+        }
+        found
+    }
+}
+
+/// The header of a WAL. No lock is ever on that file, so it may be opened and closed.
+fn wal_start(wal: &Path) -> Vec<u8> {
+    let mut start = Vec::new();
+    match open_plain(wal, OFlags::RDONLY).and_then(|file| file.take(WAL_HEADER_BYTES).read_to_end(&mut start)) {
+        Ok(_) => start,
+        Err(error) => {
+            tracing::debug!("cannot read {}: {error}", shown(wal));
+            Vec::new()
+        }
+    }
+}
