@@ -17,8 +17,8 @@ use crate::commands::gate::{postdeploy, predeploy};
 use crate::commands::restore::RestorePlan;
 use crate::commands::watch::{Ending, Watch};
 use crate::commands::{
-    Context, check, copy, diff, doctor, drill, extract, guard, init, keygen, list, prune, restore, show, snapshot,
-    verify,
+    Context, check, copy, diff, doctor, drill, extract, guard, init, inventory, keygen, list, prune, restore, show,
+    snapshot, verify,
 };
 use crate::config::{self, Config};
 use crate::disk::shown;
@@ -93,6 +93,7 @@ enum Command {
     Prune(prune::PruneArgs),
     Copy(copy::CopyArgs),
     Check(check::CheckArgs),
+    Inventory(inventory::InventoryArgs),
     Predeploy(predeploy::PredeployArgs),
     Postdeploy(postdeploy::PostdeployArgs),
     Init(init::InitArgs),
@@ -195,6 +196,7 @@ fn own_fields(command: &Command) -> Vec<(&'static str, Value)> {
         ],
         Command::Extract(args) => vec![("id", json!(args.snapshot)), ("files", json!([]))],
         Command::Show(args) => vec![("id", json!(args.snapshot))],
+        Command::Inventory(_) => vec![("databases", json!([]))],
         _ => Vec::new(),
     }
 }
@@ -365,6 +367,7 @@ fn opens_archives(command: &Command) -> bool {
         | Command::List(_)
         | Command::Prune(_)
         | Command::Copy(_)
+        | Command::Inventory(_)
         | Command::Keygen(_)
         | Command::Init(_)
         | Command::Completions { .. }
@@ -411,6 +414,7 @@ fn execute(cli: Cli, run: &mut Run) -> Result<u8> {
         Command::Prune(args) => Box::new(prune::run(args, &context)?),
         Command::Copy(args) => Box::new(copy::run(args, &context)?),
         Command::Check(args) => Box::new(check::run(args, &context)?),
+        Command::Inventory(args) => Box::new(inventory::run(args, &context)?),
         Command::Predeploy(args) => Box::new(predeploy::run(args, &context)?),
         Command::Postdeploy(args) => Box::new(postdeploy::run(args, &context)?),
         Command::Doctor(args) => Box::new(doctor::run(args, &context)?),

@@ -11,6 +11,7 @@ mod fetch;
 pub mod gate;
 pub mod guard;
 pub mod init;
+pub mod inventory;
 pub mod keygen;
 mod layout;
 pub mod list;

@@ -16,6 +16,8 @@ pub(super) struct Chosen {
     pub(super) source: Source,
     /// What the config says of it, where it is one of the config's.
     pub(super) configured: Option<ConfiguredSource>,
+    /// The name that whoever found it has given it.
+    pub(super) name: Option<SourceName>,
 }
 
 impl Chosen {
@@ -23,6 +25,9 @@ impl Chosen {
     pub(super) fn name(&self) -> Result<SourceName> {
         if let Some(configured) = &self.configured {
             return Ok(configured.name.clone());
+        }
+        if let Some(name) = &self.name {
+            return Ok(name.clone());
         }
         let derived = match &self.source {
             Source::Sqlite(path) => path.file_name().and_then(|name| SourceName::derive(&name.to_string_lossy())),
@@ -68,7 +73,7 @@ impl Context {
         {
             return Ok(chosen(configured.clone()));
         }
-        Ok(Chosen { source: parse_source(text)?, configured: None })
+        Ok(Chosen { source: parse_source(text)?, configured: None, name: None })
     }
 
     /// Where a snapshot's database is by the config: the source of its name and engine.
@@ -98,6 +103,6 @@ impl Context {
     }
 }
 
-fn chosen(configured: ConfiguredSource) -> Chosen {
-    Chosen { source: configured.source.clone(), configured: Some(configured) }
+pub(super) fn chosen(configured: ConfiguredSource) -> Chosen {
+    Chosen { source: configured.source.clone(), configured: Some(configured), name: None }
 }

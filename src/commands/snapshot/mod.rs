@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::prune::PruneReport;
 use super::sources::Chosen;
@@ -98,7 +98,7 @@ impl SnapshotArgs {
         let mut args = self.clone();
         let configured = chosen.configured.as_ref();
         if args.name.is_none() {
-            args.name = configured.map(|configured| configured.name.clone());
+            args.name = configured.map(|configured| configured.name.clone()).or_else(|| chosen.name.clone());
         }
         if args.compression.is_none() {
             args.compression = configured.and_then(|configured| configured.compression);
@@ -177,6 +177,16 @@ pub struct SnapshotReport {
 }
 
 impl SnapshotReport {
+    /// The snapshots as documents carry them.
+    pub(super) fn documents(&self) -> Vec<Map<String, Value>> {
+        let document = |saved: &Saved| {
+            let mut document = snapshot_document(&saved.manifest, &ProofSummary::default());
+            document.insert("stores".to_owned(), json!(saved.stores));
+            document
+        };
+        self.snapshots.iter().map(document).collect()
+    }
+
     /// Prunes by the config's retention, but only where all that was to be saved is saved.
     fn prune(&mut self, context: &Context) -> Result<()> {
         if !self.failures.is_empty() || self.snapshots.is_empty() {
@@ -200,13 +210,7 @@ impl Serialize for SnapshotReport {
             Some(error) if error.kind != Kind::Problem => map.serialize_entry("error", &error_document(error))?,
             _ => {}
         }
-        let document = |saved: &Saved| {
-            let mut document = snapshot_document(&saved.manifest, &ProofSummary::default());
-            document.insert("stores".to_owned(), json!(saved.stores));
-            document
-        };
-        let snapshots: Vec<_> = self.snapshots.iter().map(document).collect();
-        map.serialize_entry("snapshots", &snapshots)?;
+        map.serialize_entry("snapshots", &self.documents())?;
         if !self.failures.is_empty() {
             let problems: Vec<_> = self.failures.iter().map(|error| Problem::of(error.kind.name(), error)).collect();
             map.serialize_entry("problems", &problems)?;
@@ -260,10 +264,7 @@ impl Report for SnapshotReport {
 
 /// Runs the command: every source is tried, whatever becomes of the others.
 pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
-    let reserved = [gate::TAG, SUSPECT];
-    if let Some(tag) = args.tag.iter().find(|tag| reserved.contains(&tag.as_str())) {
-        return Err(Error::usage(format!("the tag {tag} is lifeboat's own")).hint("choose another word"));
-    }
+    require_free_tags(&args.tag)?;
     let prunes = args.prune || context.prunes_after_snapshot()?;
     if args.prune {
         // Known before anything is saved, not after.
@@ -274,6 +275,15 @@ pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
         report.prune(context)?;
     }
     Ok(report)
+}
+
+/// Fails where a tag is one that lifeboat gives by itself.
+pub(super) fn require_free_tags(tags: &[String]) -> Result<()> {
+    let reserved = [gate::TAG, SUSPECT];
+    match tags.iter().find(|tag| reserved.contains(&tag.as_str())) {
+        Some(tag) => Err(Error::usage(format!("the tag {tag} is lifeboat's own")).hint("choose another word")),
+        None => Ok(()),
+    }
 }
 
 /// Takes a snapshot of each source.
