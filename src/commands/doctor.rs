@@ -10,26 +10,37 @@ use clap::Args;
 
 use super::checks::{Checks, ChecksReport};
 use super::look::{Strictness, look};
+use super::sources::Chosen;
 use super::{Context, gate, stores};
 use crate::archive;
 use crate::catalog::{Catalog, TRIAL_PREFIX};
 use crate::config::Config;
 use crate::digest::Sha256;
 use crate::disk::shown;
+use crate::engine::postgres::Params;
+use crate::engine::postgres::session::ServerAbout;
+use crate::engine::postgres::standing::{Connections, Extension, Rights, Standing};
 use crate::error::{Error, IoContext, Kind, Result, one_line};
 use crate::http::Url;
+use crate::id::SourceName;
 use crate::manifest::Depth;
+use crate::source::Source;
 use crate::store::{Key, Names, Published, Store, StoreUrl};
 use crate::text;
 
 /// Tries everything in the config: sources, stores (writes, reads, lists and deletes objects of its own), mount points, keys, addresses
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
+    /// Try only these: names of the config, SQLite files, PostgreSQL URLs
+    #[arg(value_name = "SOURCE")]
+    pub sources: Vec<String>,
     /// Send a notice and pings too, to see them arrive
     #[arg(long)]
     pub notify: bool,
 }
 
+/// The extension that is told of also where it is not there.
+const TIMESCALEDB: &str = "timescaledb";
 /// More than one part of an upload, and no multiple of one.
 const LARGE_BYTES: usize = (17 << 20) + 11;
 /// How far the clocks of this machine and of the store may be apart.
@@ -38,6 +49,12 @@ const CLOCK_SLACK: chrono::Duration = chrono::Duration::seconds(30);
 /// Runs the command.
 pub fn run(args: &DoctorArgs, context: &Context) -> Result<ChecksReport> {
     let mut trials = Checks::default();
+    if !args.sources.is_empty() {
+        for chosen in context.sources(&args.sources)? {
+            try_source(&chosen, &mut trials)?;
+        }
+        return Ok(told(trials));
+    }
     if let Some(config) = &context.config {
         trials.add("config", true, shown(&config.path));
         let host = config.host().and_then(|host| match host {
@@ -75,13 +92,17 @@ pub fn run(args: &DoctorArgs, context: &Context) -> Result<ChecksReport> {
             trials.add("metrics", found.ok, found.message);
         }
     }
+    Ok(told(trials))
+}
+
+fn told(trials: Checks) -> ChecksReport {
     let mut report = trials.into_report();
     let failed = report.failed().count();
     report.verdict = match failed {
         0 => "everything works".to_owned(),
         failed => format!("{failed} of {} trials FAILED", report.checks.len()),
     };
-    Ok(report)
+    report
 }
 
 /// Whether this is a name that a container runtime makes up: twelve hexadecimal digits.
@@ -99,9 +120,99 @@ fn try_sources(config: &Config, trials: &mut Checks, context: &Context) -> Resul
         return Ok(());
     }
     for chosen in context.sources(&[])? {
-        trials.append(look(&chosen, None, Depth::Quick, Strictness::Complaints)?.checks);
+        try_source(&chosen, trials)?;
     }
     Ok(())
+}
+
+fn try_source(chosen: &Chosen, trials: &mut Checks) -> Result<()> {
+    let strictness = match &chosen.source {
+        Source::Sqlite(_) => Strictness::Complaints,
+        Source::Postgres(params) => {
+            if !try_server(&chosen.name()?, params, trials)? {
+                return Ok(());
+            }
+            Strictness::Trial
+        }
+    };
+    trials.append(look(chosen, None, Depth::Quick, strictness)?.checks);
+    Ok(())
+}
+
+/// Tells how we stand with a server; false where it cannot be reached. What a role lacks that only reads is told, and fails
+/// nothing: it is a restore or a migration that needs it.
+fn try_server(name: &SourceName, params: &Params, trials: &mut Checks) -> Result<bool> {
+    let mut standing = match Standing::open(params) {
+        Ok(standing) => standing,
+        Err(error) => return trials.note(format!("{name}: server"), Err(error)),
+    };
+    let about = standing.about().clone();
+    let place = format!("PostgreSQL {} at {}:{}, database {}", about.version, about.host, about.port, about.database);
+    trials.add(format!("{name}: server"), true, one_line(&place));
+    let power = if about.is_superuser { ", a superuser" } else { "" };
+    trials.add(format!("{name}: role"), true, one_line(&format!("{}{power}", about.user)));
+    trials.note(format!("{name}: writing"), standing.is_read_only().map(|is_now| writing(&about, is_now)))?;
+    trials.note(format!("{name}: extensions"), standing.extensions().map(|found| extensions(&found)))?;
+    trials.note(format!("{name}: rights to create"), standing.rights().map(|found| rights(&found)))?;
+    trials.note(format!("{name}: connections"), standing.connections().and_then(connections))?;
+    Ok(true)
+}
+
+/// Whether transactions may write, now and by default.
+fn writing(about: &ServerAbout, is_read_only: bool) -> String {
+    let now = match (about.in_recovery, is_read_only) {
+        (true, _) => "no: the server is a standby",
+        (false, true) => "no: transactions are read-only here",
+        (false, false) => return "allowed".to_owned(),
+    };
+    format!("{now} (a backup needs no more, a restore or a migration does)")
+}
+
+fn extensions(found: &[Extension]) -> String {
+    let mut words: Vec<String> = found
+        .iter()
+        .filter_map(|extension| {
+            let installed = extension.installed.as_ref()?;
+            let newer = extension.available.as_ref().filter(|available| *available != installed);
+            let newer = newer.map(|newer| format!(" (the server has {newer})")).unwrap_or_default();
+            Some(format!("{} {installed}{newer}", extension.name))
+        })
+        .collect();
+    match found.iter().find(|extension| extension.name == TIMESCALEDB) {
+        Some(Extension { installed: None, available: Some(version), .. }) => {
+            words.push(format!("{TIMESCALEDB} {version} is available, and not installed in this database"));
+        }
+        Some(_) => {}
+        None => words.push(format!("{TIMESCALEDB} is not available on this server")),
+    }
+    one_line(&words.join(", "))
+}
+
+fn rights(found: &Rights) -> String {
+    let mut words = vec![match found.in_database {
+        true => "schemas in the database: yes".to_owned(),
+        false => "schemas in the database: no".to_owned(),
+    }];
+    if !found.in_schemas.is_empty() {
+        words.push(format!("in {}: yes", found.in_schemas.join(", ")));
+    }
+    if !found.not_in_schemas.is_empty() {
+        words.push(format!("in {}: no", found.not_in_schemas.join(", ")));
+    }
+    if !found.in_database || !found.not_in_schemas.is_empty() {
+        words.push("a backup needs none of them, a restore or a migration does".to_owned());
+    }
+    one_line(&words.join("; "))
+}
+
+fn connections(found: Connections) -> Result<String> {
+    let Connections { free, used, most, reserved, limit } = found;
+    let limit = limit.map(|limit| format!(", this database or role may have {limit}")).unwrap_or_default();
+    let told = format!("{free} more may be opened ({used} of {most} are, {reserved} are reserved{limit})");
+    if free > 0 {
+        return Ok(told);
+    }
+    Err(Error::problem(told).hint("raise max_connections or the limit, or close some; '--jobs 1' takes fewest"))
 }
 
 /// Whether what is encrypted here can be opened, and where.

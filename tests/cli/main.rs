@@ -13,6 +13,7 @@ mod diff;
 mod drill;
 mod extract;
 mod general;
+mod inventory;
 mod keygen;
 mod list;
 mod prune;

@@ -10,6 +10,7 @@ mod helpers;
 
 mod big;
 mod by_hand;
+mod doctor;
 mod done_when;
 mod drill;
 mod dropped;

@@ -31,6 +31,7 @@ pub mod session;
 pub mod settings;
 pub mod snapshot;
 mod socket;
+pub mod standing;
 mod tap;
 pub mod target;
 mod tls;

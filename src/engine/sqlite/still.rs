@@ -70,7 +70,7 @@ impl Watched {
     /// Whether the files look as they did; a look from outside, which costs next to nothing.
     #[must_use]
     pub fn looks_still(&self) -> bool {
-        Look::at(&self.path) == self.first.look
+        Look::at(&self.path).has_content_of(&self.first.look)
     }
 
     /// What has changed since the watch began, in words; nothing where all is as it was.
@@ -126,10 +126,8 @@ impl State {
         if now.bytes != self.bytes {
             found.push(format!("it had {} bytes and has {}", self.bytes, now.bytes));
         }
-        if found.is_empty() && now.look != self.look {
-            found.push(
-                "its file, or its WAL or journal, was written to, exchanged or given other attributes".to_owned(),
-            );
+        if found.is_empty() && !now.look.has_content_of(&self.look) {
+            found.push("its file, or its WAL or journal, was written to or exchanged".to_owned());
         }
         found
     }
