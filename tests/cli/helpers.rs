@@ -23,7 +23,7 @@ pub(crate) fn refused(sandbox: &Sandbox, arguments: &[&str], code: i32) -> Run {
 
 /// Every file that holds something of its own. SQLite makes a `-shm` and an empty `-wal` where it reads a WAL database;
 /// a source's folder in a store may stay empty.
-fn lasting(sandbox: &Sandbox) -> BTreeMap<PathBuf, String> {
+pub(crate) fn lasting(sandbox: &Sandbox) -> BTreeMap<PathBuf, String> {
     let mut state = sandbox.state();
     state.retain(|path, what| {
         let name = path.to_string_lossy();
