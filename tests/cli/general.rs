@@ -7,8 +7,20 @@ use crate::helpers::{
 };
 use crate::support::{Sandbox, sample};
 
-const COMMANDS: [&str; 11] =
-    ["snapshot", "list", "show", "verify", "drill", "restore", "extract", "diff", "prune", "completions", "man"];
+const COMMANDS: [&str; 12] = [
+    "snapshot",
+    "list",
+    "show",
+    "verify",
+    "drill",
+    "restore",
+    "extract",
+    "diff",
+    "prune",
+    "inventory",
+    "completions",
+    "man",
+];
 
 fn sandbox_with_a_snapshot() -> (Sandbox, String) {
     let sandbox = Sandbox::new();
@@ -34,7 +46,7 @@ fn help_and_version_are_data_and_no_failure() {
 #[test]
 fn every_command_has_help_that_names_its_flags() {
     let sandbox = Sandbox::new();
-    let flags: [(&str, &[&str]); 11] = [
+    let flags: [(&str, &[&str]); 12] = [
         ("snapshot", &["--name", "--tag", "--compression", "--allow-damaged", "--allow-empty", "--max-lock"]),
         ("list", &["--limit", "--tag", "--source", "--before"]),
         ("show", &["--tag", "--source", "--before"]),
@@ -57,6 +69,7 @@ fn every_command_has_help_that_names_its_flags() {
                 "--yes",
             ],
         ),
+        ("inventory", &["--snapshot", "--watch", "--tag", "--allow-empty"]),
         ("completions", &[]),
         ("man", &[]),
     ];

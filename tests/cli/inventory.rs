@@ -282,6 +282,25 @@ fn a_hot_journal_is_left_as_it_is() {
 }
 
 #[test]
+fn a_wal_that_nobody_expects_is_told() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 2, "wal");
+    let writer = open(sandbox.path("app.db"));
+    writer.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    writer.execute_batch("INSERT INTO logs VALUES ('now', 'in the WAL')").unwrap();
+    drop(writer);
+    // As it is where a file was put back from an old copy, and the WAL of the one before it was not removed.
+    let mut bytes = fs::read(sandbox.path("app.db")).unwrap();
+    bytes[18..20].copy_from_slice(&[1, 1]);
+    fs::write(sandbox.path("app.db"), bytes).unwrap();
+    let before = lasting(&sandbox);
+    let document = sandbox.json(&["inventory", "."]);
+    assert!(told(&document, "notes", "./app.db").contains("a WAL stands beside it"), "{document:#}");
+    assert_eq!(rows(database(&document, "./app.db"), "logs"), Some(21), "what every program would read");
+    assert_eq!(lasting(&sandbox), before);
+}
+
+#[test]
 fn damage_is_told_and_does_not_hide_the_rest() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("good.db"), 2, "delete");

@@ -87,7 +87,7 @@ impl Freeze {
         self.look_closely()
     }
 
-    /// Compares each with what it was at the beginning; true where nothing has changed.
+    /// Compares each with what it was at the beginning.
     pub(super) fn look_closely(&mut self) -> Result<()> {
         self.look_for_holders();
         for (watched, seen) in self.watched.iter().zip(&mut self.seen) {

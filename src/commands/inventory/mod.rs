@@ -193,13 +193,17 @@ pub fn run(args: &InventoryArgs, context: &Context) -> Result<InventoryReport> {
         freeze.watch(time.to_std().unwrap_or(Duration::ZERO))?;
     }
     let is_still = freeze.as_ref().is_none_or(Freeze::is_still);
+    let mut is_interrupted = false;
     if args.snapshot && is_still {
-        report.snapshots = Some(save(args, &found.databases, context)?);
-        if let Some(freeze) = &mut freeze {
+        let saved = save(args, &found.databases, context)?;
+        // What was saved before is told all the same.
+        is_interrupted = saved.failures.iter().any(|error| error.kind == Kind::Interrupted);
+        report.snapshots = Some(saved);
+        if let Some(freeze) = freeze.as_mut().filter(|_| !is_interrupted) {
             freeze.look_closely()?;
         }
     }
-    if let Some(freeze) = freeze {
+    if let Some(freeze) = freeze.filter(|_| !is_interrupted) {
         report.tell_freeze(freeze, &found.databases);
     }
     if args.snapshot && !is_still {
@@ -276,6 +280,11 @@ impl InventoryReport {
                 return Ok(());
             }
         };
+        if outside.wal_bytes > 0 && !database.header.is_wal {
+            let message = "a WAL stands beside it, though it is not in WAL mode; SQLite reads both as one: check that they \
+                           belong together";
+            self.note(path, message.to_owned());
+        }
         let inside = match inspect::look_inside(&database.real_path, &database.header) {
             Ok(inside) => Ok(inside),
             Err(error) if error.kind == Kind::Interrupted => return Err(error),

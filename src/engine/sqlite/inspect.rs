@@ -126,7 +126,10 @@ pub(super) struct Looking {
 /// Opens a database to look at it; [`Kind::Problem`] where a hot journal stands beside it.
 pub(super) fn open(path: &Path, header: &Header) -> Result<Looking> {
     let unlocked = Look::at(path);
-    let purpose = if header.is_wal { Purpose::Source } else { Purpose::Look };
+    // A WAL is read whatever the header says, and a journal may be a hot one, which only a look leaves as it is.
+    let has_wal = header.is_wal || file_bytes(&companion(path, "-wal")) > 0;
+    let may_be_hot = file_bytes(&companion(path, "-journal")) > 0;
+    let purpose = if has_wal && !may_be_hot { Purpose::Source } else { Purpose::Look };
     let look = |purpose| -> rusqlite::Result<Connection> {
         let connection = connection::open_raw(path, purpose)?;
         connection.busy_timeout(PATIENCE)?;
