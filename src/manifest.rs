@@ -100,7 +100,7 @@ pub struct Table {
     /// Why there is no digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// `table`, `virtual` or `shadow`.
+    /// `table`, `virtual` or `shadow`; of TimescaleDB `hypertable`, or `continuous aggregate` for its materialized rows.
     #[serde(rename = "type")]
     pub kind: String,
     /// The columns, in order.
@@ -117,6 +117,9 @@ pub struct Relation {
     /// The condition on the rows of an extension's configuration table: only they are saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
+    /// The column by whose values rows of a time can be restored alone (TimescaleDB), unquoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
 }
 
 /// Rows that refer to a parent row which is not there.

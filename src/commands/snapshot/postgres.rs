@@ -12,7 +12,7 @@ use crate::engine::postgres::catalog::data::TableData;
 use crate::engine::postgres::catalog::quote::qualified;
 use crate::engine::postgres::catalog::{Item, Section, render, sequences};
 use crate::engine::postgres::params::is_this_machine;
-use crate::engine::postgres::reading::Reading;
+use crate::engine::postgres::reading::{Reading, RowSource};
 use crate::engine::postgres::rows::RowSum;
 use crate::engine::postgres::script::Script;
 use crate::engine::postgres::selection::{Pattern, Selection};
@@ -185,6 +185,8 @@ impl Plan<'_> {
         let relations: Vec<(String, String)> =
             snapshot.tables.iter().map(|table| (table.schema.clone(), table.name.clone())).collect();
         let sources = snapshot.rows.clone();
+        let sinks: Vec<RowSource> =
+            snapshot.tables.iter().map(|table| RowSource::like(&table_of(table, &RowSum::default()))).collect();
         let total: u64 = sources.iter().map(|table| table.bytes).sum();
         let mut pieces: HashMap<usize, u32> = HashMap::new();
         let takes_any_bytes = settings::encoding(&snapshot.database.encoding) != "UTF8";
@@ -201,7 +203,7 @@ impl Plan<'_> {
             let path = layout::piece_path(schema, table, *number);
             context.progress.advance(piece.rows.len() as u64);
             raw_bytes += piece.rows.len() as u64;
-            script.copy(&sources[piece.table], &path);
+            script.copy(&sinks[piece.table], &path);
             draft.archive.append(&path, &piece.rows)
         });
         context.progress.finish();
@@ -320,12 +322,13 @@ pub(in crate::commands) fn table_of(data: &TableData, sum: &RowSum) -> Table {
             schema: data.schema.clone(),
             table: data.name.clone(),
             condition: data.extension_condition.clone().flatten(),
+            time: data.chunked.as_ref().and_then(|chunked| chunked.time.clone()),
         }),
         rows: Some(sum.rows),
         bytes: Some(sum.bytes),
         digest: Some(sum.digest),
         reason: None,
-        kind: "table".to_owned(),
+        kind: data.chunked.as_ref().map_or("table", |chunked| chunked.kind).to_owned(),
         columns: columns.collect(),
     }
 }

@@ -4,6 +4,7 @@
 //! - [`catalog`] reads the whole schema as SQL that makes it again.
 //! - [`reading`] holds one instant open and reads [`rows`] by COPY, cut into `parts`, taken off the stream by a `tap`.
 //! - [`snapshot`] is all that is saved of it, [`large_objects`] included; [`script`] is how to load it by hand.
+//! - [`timescale`] is what TimescaleDB adds to all of these.
 //! - [`target`] makes, marks and exchanges databases, [`make`] makes what is in them, [`load`] fills it, [`post`] makes
 //!   indexes and keys; [`replace`] gives tables other rows in place.
 
@@ -34,6 +35,7 @@ mod socket;
 pub mod standing;
 mod tap;
 pub mod target;
+pub mod timescale;
 mod tls;
 
 pub use params::Params;

@@ -18,16 +18,17 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use super::catalog::data::TableData;
-use super::catalog::quote::{ident, qualified};
+use super::catalog::data::{Chunked, TableData};
+use super::catalog::quote::{ident, literal, qualified};
 use super::params::Params;
-use super::parts::{Part, cut};
+use super::parts::{Part, Range, cut};
 use super::rows::{Gatherer, RowSum, Spare};
 use super::session::{Session, as_many_as_let_in, is_null_answer, sqlstate};
 use super::settings;
+use super::timescale::{AGGREGATE, HYPERTABLE, waiting_room};
 use crate::error::{Error, Result, one_line};
 use crate::interrupt;
-use crate::manifest::Table;
+use crate::manifest::{Relation, Table};
 
 /// How long one try for the locks lasts. It stays the session's `lock_timeout`.
 pub(super) const ATTEMPT: Duration = Duration::from_millis(250);
@@ -63,8 +64,29 @@ pub struct RowSource {
     pub bytes: u64,
     /// Pages of the main fork, where it can be read by ranges of them; else 0.
     pub(super) pages: u64,
+    /// Set where its rows are those of chunks.
+    pub span: Option<Span>,
     /// Its rows, once they have passed.
     pub sum: RowSum,
+}
+
+/// What is read by a query over all of its chunks: a COPY of the table itself would find it empty, and say nothing.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// What the query reads, as statements write it.
+    pub relation: String,
+    /// The column of time, quoted.
+    pub time: Option<String>,
+    /// Where it can be cut, with the bytes from there to the next; empty where it cannot.
+    pub(super) starts: Vec<(String, u64)>,
+}
+
+impl Span {
+    fn of(chunked: &Chunked) -> Self {
+        let time = chunked.time.as_deref().map(ident);
+        let starts = if time.is_some() { chunked.starts.clone() } else { Vec::new() };
+        Span { relation: chunked.relation.clone(), time, starts }
+    }
 }
 
 impl RowSource {
@@ -78,18 +100,25 @@ impl RowSource {
             condition: data.extension_condition.clone().flatten(),
             bytes: data.bytes,
             pages: 0,
+            span: data.chunked.as_ref().map(Span::of),
             sum: RowSum::default(),
         }
     }
 
-    /// The counterpart of a snapshot's table.
+    /// The counterpart of a snapshot's table: what its rows are loaded into.
     #[must_use]
     pub fn like(table: &Table) -> Self {
         let relation = table.relation.as_ref();
         let stored = table.columns.iter().filter(|column| !column.generated);
+        let name = |relation: &Relation| match table.kind.as_str() {
+            AGGREGATE => qualified(&relation.schema, &waiting_room(&relation.table)),
+            _ => qualified(&relation.schema, &relation.table),
+        };
+        let name = relation.map_or_else(|| table.name.clone(), name);
+        let time = relation.and_then(|relation| relation.time.as_deref()).map(ident);
         RowSource {
-            qualified: relation
-                .map_or_else(|| table.name.clone(), |relation| qualified(&relation.schema, &relation.table)),
+            span: (table.kind == HYPERTABLE).then(|| Span { relation: name.clone(), time, starts: Vec::new() }),
+            qualified: name,
             columns: stored.map(|column| ident(&column.name)).collect(),
             condition: relation.and_then(|relation| relation.condition.clone()),
             bytes: table.bytes.unwrap_or(0),
@@ -110,22 +139,43 @@ impl RowSource {
         format!("COPY {}{} FROM STDIN", self.qualified, self.column_list())
     }
 
-    /// The COPY that reads its own rows, or those of some of its pages.
-    fn copy_out(&self, pages: Option<(u64, Option<u64>)>) -> String {
-        let condition = match (&self.condition, pages) {
+    /// The COPY that reads its rows, or some of them.
+    fn copy_out(&self, range: &Range) -> String {
+        let condition = match (&self.condition, range) {
             (Some(condition), _) => condition.clone(),
-            (_, Some((first, Some(end)))) => format!("WHERE ctid >= '({first},0)' AND ctid < '({end},0)'"),
-            (_, Some((first, None))) => format!("WHERE ctid >= '({first},0)'"),
+            (_, Range::Pages(first, Some(end))) => format!("WHERE ctid >= '({first},0)' AND ctid < '({end},0)'"),
+            (_, Range::Pages(first, None)) => format!("WHERE ctid >= '({first},0)'"),
+            (_, Range::Times(from, until)) => self.within(from.as_deref(), until.as_deref()),
+            _ if self.span.is_some() => String::new(),
             _ => return format!("COPY {}{} TO STDOUT", self.qualified, self.column_list()),
         };
-        format!("COPY (SELECT {} FROM ONLY {} {condition}) TO STDOUT", self.columns.join(", "), self.qualified)
+        format!("COPY (SELECT {} FROM {} {condition}) TO STDOUT", self.columns.join(", "), self.relation())
+    }
+
+    /// What a query reads its rows from.
+    #[must_use]
+    pub fn relation(&self) -> String {
+        match &self.span {
+            Some(span) => span.relation.clone(),
+            None => format!("ONLY {}", self.qualified),
+        }
+    }
+
+    /// The condition on rows of a time, the end not included; nothing where both ends are open, or it has no time.
+    #[must_use]
+    pub fn within(&self, from: Option<&str>, until: Option<&str>) -> String {
+        let Some(time) = self.span.as_ref().and_then(|span| span.time.as_ref()) else { return String::new() };
+        let from = from.map(|from| format!("{time} >= {}", literal(from)));
+        let until = until.map(|until| format!("{time} < {}", literal(until)));
+        let both: Vec<String> = from.into_iter().chain(until).collect();
+        if both.is_empty() { String::new() } else { format!("WHERE {}", both.join(" AND ")) }
     }
 
     /// Reads and sums its rows on one session.
     pub fn sum(&self, session: &mut Session) -> Result<RowSum> {
         let spare = Spare::default();
         let mut gatherer = Gatherer::new(&spare);
-        let (rest, told_rows) = session.copy_out(&self.copy_out(None), gatherer.buffer(), |buffer| {
+        let (rest, told_rows) = session.copy_out(&self.copy_out(&Range::All), gatherer.buffer(), |buffer| {
             if let Some(piece) = gatherer.gather(buffer) {
                 spare.put(piece);
             }
@@ -189,6 +239,10 @@ impl Reading {
         }
         for (table, source) in tables.iter().zip(rows) {
             source.bytes = bytes.get(&table.oid).copied().unwrap_or(table.bytes);
+            source.span = table.chunked.as_ref().map(Span::of);
+            if let Some(chunked) = &table.chunked {
+                source.bytes += chunked.bytes();
+            }
             source.pages = if table.access_method == "heap" { table.bytes / page } else { 0 };
         }
         Ok(())
@@ -285,7 +339,7 @@ impl Reading {
     /// has one (REINDEX, say). Were this left to the other sessions, a REINDEX could wait for one of them and the next
     /// one for the REINDEX.
     fn lock_indexes(&mut self, table: &RowSource) -> Result<bool> {
-        try_in_savepoint(&mut self.session, &format!("EXPLAIN SELECT FROM ONLY {}", table.qualified))
+        try_in_savepoint(&mut self.session, &format!("EXPLAIN SELECT FROM {}", table.relation()))
     }
 }
 
@@ -362,7 +416,8 @@ impl Start<'_> {
             let table = &tables[part.table];
             // Somebody may wait for an ACCESS EXCLUSIVE lock by now: a request of this session would queue behind it,
             // and it waits for the session that holds the locks. That one needs not ask again.
-            let lock = format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE NOWAIT", table.qualified);
+            let own = table.span.as_ref().map_or(&table.qualified, |span| &span.relation);
+            let lock = format!("LOCK TABLE ONLY {own} IN ACCESS SHARE MODE NOWAIT");
             let sum = if is_main || try_in_savepoint(session, &lock)? {
                 copy(session, &part, table, sender, queue, !is_main)
                     .map_err(|error| error.context(format!("cannot read the table {}", one_line(&table.qualified))))?
@@ -417,7 +472,7 @@ fn copy(
         session.execute("SAVEPOINT before_rows")?;
     }
     let copied =
-        session.copy_out(&table.copy_out(part.pages), gatherer.buffer(), |buffer| match gatherer.gather(buffer) {
+        session.copy_out(&table.copy_out(&part.range), gatherer.buffer(), |buffer| match gatherer.gather(buffer) {
             Some(rows) => send(rows),
             None => Ok(()),
         });

@@ -128,7 +128,9 @@ impl Contents {
                      of a restored table"
                 ));
             }
-            unreadable(table, reading.has_locked(table.oid))
+            let chunks = table.chunked.iter().flat_map(|chunked| &chunked.chunks);
+            let locked = reading.has_locked(table.oid) && chunks.into_iter().all(|chunk| reading.has_locked(*chunk));
+            unreadable(table, locked)
         };
         let mut refused: Vec<String> = tables.iter().filter_map(unreadable).collect();
         tables.retain(|table| unreadable(table).is_none());

@@ -70,7 +70,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
             }
             _ => definition.to_owned(),
         };
-        let only = if only { "ONLY " } else { "" };
+        let only_this = reader.only(row.number("table_oid")?);
+        let only = if only { only_this } else { "" };
         object.create = if row.flag("copied")? {
             object.needs.push(Address::new(catalogs::CONSTRAINT, row.number("parent")?));
             vec![rename(table, name, row.text("parent_table")?, row.text("parent_name")?)]
@@ -79,8 +80,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
         };
         if what == Kind::Constraint {
             let index_name = quote::qualified(row.text("schema")?, name);
-            let settings =
-                settings.get(&index).map(|settings: &Settings| settings.statements(table, name, &index_name));
+            let settings = settings
+                .get(&index)
+                .map(|settings: &Settings| settings.statements(only_this, table, name, &index_name));
             object.create.extend(settings.into_iter().flatten());
             if let Some(tablespace) = row.get("tablespace")? {
                 reader

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::quote;
 use crate::engine::postgres::session::{Row, Session};
+use crate::engine::postgres::timescale::{self, Aggregate, Hypertable, Timescale};
 use crate::error::Result;
 
 /// One table with rows of its own.
@@ -50,6 +51,48 @@ pub struct TableData {
     pub access_method: String,
     /// Whether a column is `GENERATED ALWAYS AS IDENTITY`.
     pub identity_always: bool,
+    /// What TimescaleDB makes of it, where it does.
+    pub chunked: Option<Chunked>,
+}
+
+/// A hypertable, or the rows of a continuous aggregate.
+#[derive(Clone, Debug)]
+pub struct Chunked {
+    /// What a manifest calls it.
+    pub kind: &'static str,
+    /// What its rows are read from, as statements write it.
+    pub relation: String,
+    /// The column of time by whose values parts of it can be asked for, unquoted.
+    pub time: Option<String>,
+    /// Its chunks.
+    pub chunks: Vec<u32>,
+    /// Where chunks begin, as text of that column's type, each with how much is in the chunks that begin there.
+    pub starts: Vec<(String, u64)>,
+}
+
+/// How much a compressed chunk counts for when work is shared out: what it holds is not known.
+const COMPRESSED_BYTES: u64 = 32 << 20;
+
+impl Chunked {
+    fn of(kind: &'static str, table: &Hypertable) -> Self {
+        let time = table.time().filter(|time| time.is_comparable()).map(|time| time.column.clone());
+        let mut starts: Vec<(String, u64)> = Vec::new();
+        for chunk in &table.chunks {
+            let bytes = if chunk.is_compressed { COMPRESSED_BYTES } else { chunk.bytes };
+            match starts.last_mut() {
+                Some(last) if last.0 == chunk.start => last.1 += bytes,
+                _ => starts.push((chunk.start.clone(), bytes)),
+            }
+        }
+        let chunks = table.chunks.iter().map(|chunk| chunk.oid).collect();
+        Chunked { kind, relation: table.qualified(), time, chunks, starts }
+    }
+
+    /// How much is in all of them.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.starts.iter().map(|(_, bytes)| bytes).sum()
+    }
 }
 
 /// One column.
@@ -79,6 +122,7 @@ pub fn tables(session: &mut Session) -> Result<Vec<TableData>> {
     let mut columns = columns(session)?;
     let parents = parents(session)?;
     let references = references(session, &parents)?;
+    let timescale = timescale::read(session)?.unwrap_or_default();
     let rows = session.rows(
         "SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind,
                 coalesce(pg_catalog.pg_relation_size(c.oid), 0) AS bytes,
@@ -107,7 +151,8 @@ pub fn tables(session: &mut Session) -> Result<Vec<TableData>> {
                    AND d.deptype = 'e'))
           ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\"",
     )?;
-    rows.iter()
+    let tables = rows
+        .iter()
         .map(|row| {
             let oid = row.number("oid")?;
             let columns: Vec<ColumnData> = columns.remove(&oid).unwrap_or_default();
@@ -132,9 +177,34 @@ pub fn tables(session: &mut Session) -> Result<Vec<TableData>> {
                 access_method: row.owned("access_method")?.unwrap_or_default(),
                 identity_always: columns.iter().any(|column| column.identity == Some('a')),
                 columns,
+                chunked: None,
             })
         })
-        .collect()
+        .collect::<Result<Vec<_>>>()?;
+    Ok(with_timescale(tables, &timescale))
+}
+
+/// Tells hypertables from other tables, gives the rows of an aggregate its name, and leaves out what TimescaleDB keeps
+/// for itself.
+fn with_timescale(tables: Vec<TableData>, timescale: &Timescale) -> Vec<TableData> {
+    let by_rows: HashMap<u32, &Aggregate> =
+        timescale.aggregates.values().filter(|found| found.is_finalized).map(|found| (found.rows, found)).collect();
+    let told = tables.into_iter().filter_map(|mut table| {
+        if let Some(found) = timescale.hypertables.get(&table.oid) {
+            table.chunked = Some(Chunked::of(timescale::HYPERTABLE, found));
+        } else if let Some(found) = by_rows.get(&table.oid) {
+            table.chunked = Some(Chunked::of(timescale::AGGREGATE, &found.store));
+            table.schema.clone_from(&found.schema);
+            table.name.clone_from(&found.name);
+            table.qualified = found.qualified();
+        } else if timescale.internal.contains(&table.oid) {
+            return None;
+        }
+        Some(table)
+    });
+    let mut told: Vec<TableData> = told.collect();
+    told.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+    told
 }
 
 /// The columns of every table, by its oid.

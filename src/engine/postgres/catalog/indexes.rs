@@ -16,8 +16,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The statements that set it, for an index named `index` on a table.
-    pub(super) fn statements(&self, table: &str, index: &str, qualified: &str) -> Vec<String> {
+    /// The statements that set it, for an index named `index` on a table; `only` stands before the table's name.
+    pub(super) fn statements(&self, only: &str, table: &str, index: &str, qualified: &str) -> Vec<String> {
         let mut statements = Vec::new();
         let index = quote::ident(index);
         if self.is_clustered {
@@ -27,7 +27,7 @@ impl Settings {
             statements.push(format!("ALTER INDEX {qualified} ALTER COLUMN {column}"));
         }
         if self.is_replica_identity {
-            statements.push(format!("ALTER TABLE ONLY {table} REPLICA IDENTITY USING INDEX {index}"));
+            statements.push(format!("ALTER TABLE {only}{table} REPLICA IDENTITY USING INDEX {index}"));
         }
         statements
     }
@@ -102,7 +102,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
             object.identity = format!("INDEX {qualified}");
             object.create = vec![row.text("definition")?.to_owned()];
             if let Some(settings) = settings.get(&oid) {
-                object.create.extend(settings.statements(row.text("table_qualified")?, name, qualified));
+                let (only, on) = (reader.only(table.oid), row.text("table_qualified")?);
+                object.create.extend(settings.statements(only, on, name, qualified));
             }
             object.owner = row.owned("owner")?;
             object.table = Some(table);

@@ -42,6 +42,7 @@ pub use object::{Address, Item, Kind, Object, Section, Stub, catalogs};
 pub use render::{SETTINGS, render};
 
 use super::session::{Row, Session};
+use super::timescale::{self, Timescale};
 use crate::error::Result;
 pub use crate::manifest::Extension;
 
@@ -84,6 +85,8 @@ pub struct Reader<'a> {
     /// Parts that stand for a whole in pg_depend beyond what pg_depend itself tells (internal dependencies, and
     /// defaults and constraints of a table or domain that are no objects of their own).
     pub aliases: HashMap<Address, Address>,
+    /// What TimescaleDB has here, where the database has it.
+    pub timescale: Option<Timescale>,
 }
 
 impl Reader<'_> {
@@ -109,6 +112,13 @@ impl Reader<'_> {
         if !self.is_member(object.address) {
             self.objects.push(object);
         }
+    }
+
+    /// `ONLY ` for statements that go for one table alone; nothing for a hypertable, of which its chunks are not told apart.
+    #[must_use]
+    pub fn only(&self, table: u32) -> &'static str {
+        let is_hypertable = |timescale: &Timescale| timescale.hypertables.contains_key(&table);
+        if self.timescale.as_ref().is_some_and(is_hypertable) { "" } else { "ONLY " }
     }
 
     /// `column` where the server has it, from version `since` (150000) on, and `otherwise` where it has not.
@@ -138,6 +148,7 @@ pub fn read(session: &mut Session) -> Result<Schema> {
         extensions: Vec::new(),
         members: HashSet::new(),
         aliases: HashMap::new(),
+        timescale: None,
     };
     // What sessions hold in temporary schemas is passed over in the same way, and so is the store behind long values.
     let members = format!(
@@ -152,7 +163,16 @@ pub fn read(session: &mut Session) -> Result<Schema> {
     for row in reader.rows(&members)? {
         reader.members.insert(Address::new(row.number("classid")?, row.number("objid")?));
     }
+    if let Some(mut timescale) = timescale::read(reader.session)? {
+        timescale::reach(reader.session, &mut timescale)?;
+        timescale::definitions::pass_over(&mut reader, &timescale)?;
+        reader.timescale = Some(timescale);
+    }
     read_objects(&mut reader)?;
+    if let Some(timescale) = reader.timescale.take() {
+        timescale::definitions::read(&mut reader, &timescale)?;
+        reader.timescale = Some(timescale);
+    }
     let places = depends::Places::read(&mut reader)?;
     places.add_needs(&mut reader)?;
     comments::add(&mut reader, &places)?;

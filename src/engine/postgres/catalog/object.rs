@@ -110,6 +110,7 @@ pub enum Kind {
     MaterializedView,
     Default,
     AttachPartition,
+    Hypertable,
     LargeObject,
     SequenceOwner,
     // From here on: after the data.
@@ -126,12 +127,19 @@ pub enum Kind {
     Publication,
     PublicationTable,
     Subscription,
+    CompressionSettings,
+    ContinuousAggregate,
+    AggregateIndex,
     // From here on: after everything else.
+    AggregateRows,
     Refresh,
+    CompressedChunks,
     EventTrigger,
     DefaultPrivileges,
     SystemPrivileges,
     DatabaseSetting,
+    // A job may run as soon as it is there.
+    Job,
 }
 
 impl Kind {

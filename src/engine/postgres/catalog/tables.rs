@@ -144,7 +144,7 @@ fn object(
             .notes
             .push(format!("table {} is in tablespace {tablespace}: restored into the default", table.qualified));
     }
-    let shape = Shape { row, table, parents, of_type: row.get("of_type")? };
+    let shape = Shape { row, table, parents, of_type: row.get("of_type")?, only: reader.only(table.oid) };
     object.create = shape.create(Form::Whole)?;
     if !shape.in_order() && !shape.inherits_later() {
         reader.notes.push(format!(
@@ -179,6 +179,8 @@ struct Shape<'a> {
     table: &'a Table,
     parents: &'a [&'a Table],
     of_type: Option<&'a str>,
+    /// What stands before its name where it alone is altered.
+    only: &'static str,
 }
 
 impl Shape<'_> {
@@ -377,7 +379,7 @@ impl Shape<'_> {
     }
 
     fn alter(&self) -> String {
-        format!("ALTER {} ONLY {}", relation::word(self.table.kind), self.table.qualified)
+        format!("ALTER {} {}{}", relation::word(self.table.kind), self.only, self.table.qualified)
     }
 
     fn alter_column(&self, column: &Column, change: &str) -> String {

@@ -7,6 +7,7 @@ use super::object::{Address, Kind, Object, Section, Stub, catalogs};
 use super::relation::{self, NAMES, OWN, options};
 use super::{Reader, grants, quote, tables};
 use crate::engine::postgres::session::Row;
+use crate::engine::postgres::timescale::definitions;
 use crate::error::Result;
 
 /// Reads the views of both kinds.
@@ -47,7 +48,14 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
             let statements = grants::statements(&mut object, "TABLE", qualified, Some(&column), &owner, &acl, &base)?;
             object.grants.extend(statements);
         }
-        if is_view {
+        let aggregates = reader.timescale.as_ref().map(|timescale| &timescale.aggregates);
+        if let Some(aggregate) = aggregates.and_then(|all| all.get(&oid)).cloned() {
+            let default_indexes = definitions::has_default_indexes(reader, &aggregate)?;
+            if let Some(timescale) = &reader.timescale {
+                definitions::aggregate(timescale, oid, &mut object, default_indexes);
+            }
+            reader.add(object);
+        } else if is_view {
             object.create = vec![view(row, "CREATE VIEW")?];
             object.stub = Some(Stub {
                 create: vec![first_form(qualified, columns)],

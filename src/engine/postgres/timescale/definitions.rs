@@ -1,0 +1,663 @@
+//! What makes a hypertable of a table, and a continuous aggregate: statements of the extension's public functions, which
+//! every version since 2.9 has.
+
+use serde_json::Value;
+
+use super::jobs;
+use super::{Aggregate, Dimension, Hypertable, Timescale, is_integer, json, waiting_room};
+use crate::engine::postgres::catalog::object::catalogs;
+use crate::engine::postgres::catalog::quote::{dollars, ident, literal, qualified};
+use crate::engine::postgres::catalog::{Address, Kind, Object, Reader, Section};
+use crate::error::{Result, one_line};
+
+/// The address of what makes a table a hypertable.
+pub(in crate::engine::postgres) fn hypertable_at(table: u32) -> Address {
+    Address { catalog: 0, oid: table, column: 11 }
+}
+
+/// The address of a hypertable's, or an aggregate's, compression settings.
+fn settings_at(table: u32) -> Address {
+    Address { catalog: 0, oid: table, column: 12 }
+}
+
+/// The address of the compression of its chunks.
+fn compressed_at(table: u32) -> Address {
+    Address { catalog: 0, oid: table, column: 13 }
+}
+
+/// The address of the table that an aggregate's rows are loaded into.
+fn waiting_room_at(view: u32) -> Address {
+    Address { catalog: 0, oid: view, column: 14 }
+}
+
+/// The address of putting an aggregate's rows where they belong.
+fn rows_at(view: u32) -> Address {
+    Address { catalog: 0, oid: view, column: 15 }
+}
+
+/// Keeps what the extension has made for itself out of what is read: see [`Reader::members`].
+pub(in crate::engine::postgres) fn pass_over(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()> {
+    let oids: Vec<String> = timescale.internal.iter().map(u32::to_string).collect();
+    let oids = format!("'{{{}}}'::pg_catalog.oid[]", oids.join(","));
+    let Catalogs { class, constraint, trigger, policy, statistics, proc, publication } = CATALOGS;
+    let rows = reader.rows(&format!(
+        "WITH own AS MATERIALIZED (
+             SELECT oid FROM unnest({oids}) AS oid
+              UNION SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = ANY ({oids}))
+         SELECT {class} AS catalog, oid FROM own
+          UNION ALL SELECT {constraint}, k.oid FROM pg_catalog.pg_constraint k
+                     WHERE k.conrelid IN (SELECT oid FROM own) OR k.confrelid IN (SELECT oid FROM own)
+          UNION ALL SELECT {publication}, p.oid FROM pg_catalog.pg_publication_rel p WHERE p.prrelid IN (SELECT oid FROM own)
+          UNION ALL SELECT {policy}, p.oid FROM pg_catalog.pg_policy p WHERE p.polrelid IN (SELECT oid FROM own)
+          UNION ALL SELECT {statistics}, s.oid FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid IN (SELECT oid FROM own)
+          -- Those on hypertables too that call a function of the extension's.
+          UNION ALL SELECT {trigger}, t.oid FROM pg_catalog.pg_trigger t
+                     WHERE t.tgrelid IN (SELECT oid FROM own)
+                        OR EXISTS (SELECT FROM pg_catalog.pg_depend d
+                                    WHERE d.classid = {proc} AND d.objid = t.tgfoid AND d.deptype = 'e'
+                                      AND d.refobjid = {})",
+        timescale.extension
+    ))?;
+    for row in &rows {
+        reader.members.insert(Address::new(row.number("catalog")?, row.number("oid")?));
+    }
+    // What stands behind an aggregate needs what the aggregate needs.
+    for (view, aggregate) in &timescale.aggregates {
+        let view = Address::new(catalogs::CLASS, *view);
+        reader.aliases.insert(Address::new(catalogs::CLASS, aggregate.rows), waiting_room_at(view.oid));
+        let Some(number) = aggregate.store.name.strip_prefix("_materialized_hypertable_") else { continue };
+        let behind = reader.rows(&format!(
+            "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              WHERE n.nspname ~ '^_timescaledb_' AND c.relname = ANY (ARRAY[{}, {}])",
+            literal(&format!("_direct_view_{number}")),
+            literal(&format!("_partial_view_{number}")),
+        ))?;
+        for row in &behind {
+            reader.aliases.insert(Address::new(catalogs::CLASS, row.number("oid")?), view);
+        }
+    }
+    Ok(())
+}
+
+/// The oids of catalogs, for a query.
+struct Catalogs {
+    class: u32,
+    constraint: u32,
+    trigger: u32,
+    policy: u32,
+    statistics: u32,
+    proc: u32,
+    publication: u32,
+}
+
+const CATALOGS: Catalogs = Catalogs {
+    class: catalogs::CLASS,
+    constraint: catalogs::CONSTRAINT,
+    trigger: catalogs::TRIGGER,
+    policy: catalogs::POLICY,
+    statistics: catalogs::STATISTIC_EXT,
+    proc: catalogs::PROC,
+    publication: catalogs::PUBLICATION_REL,
+};
+
+/// Adds what makes hypertables and fills aggregates, and the jobs; the tables, and the aggregates themselves, are read
+/// with the other tables and views.
+pub(in crate::engine::postgres) fn read(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()> {
+    reader.refused.extend(timescale.strange.iter().cloned());
+    for (oid, table) in &timescale.hypertables {
+        hypertable(reader, timescale, *oid, table)?;
+        let settings = settings(reader, timescale, *oid, table, "TABLE", &table.qualified())?;
+        compressed(reader, timescale, *oid, Address::new(catalogs::CLASS, *oid), table, settings);
+    }
+    for (view, aggregate) in &timescale.aggregates {
+        rows(reader, timescale, *view, aggregate)?;
+        indexes(reader, *view, aggregate)?;
+        let (store, name) = (&aggregate.store, aggregate.qualified());
+        let settings = settings(reader, timescale, *view, store, "MATERIALIZED VIEW", &name)?;
+        compressed(reader, timescale, *view, Address::new(catalogs::CLASS, *view), store, settings);
+    }
+    jobs::read(reader, timescale)
+}
+
+/// What cuts a table into chunks, before it has rows.
+fn hypertable(reader: &mut Reader<'_>, timescale: &Timescale, oid: u32, table: &Hypertable) -> Result<()> {
+    let name = table.qualified();
+    let address = Address::new(catalogs::CLASS, oid);
+    let mut object = Object::new(hypertable_at(oid), Kind::Hypertable, Some(&table.schema), &table.name);
+    object.table = Some(address);
+    object.needs = vec![address];
+    let (Some(time), rest) = (table.dimensions.first(), table.dimensions.get(1..).unwrap_or_default()) else {
+        reader.refused.push(format!("table {}: the extension does not tell how it is cut", one_line(&name)));
+        return Ok(());
+    };
+    let schema = ident(&timescale.schema);
+    object.create.push(create_hypertable(&schema, &name, time));
+    object.create.extend(rest.iter().map(|dimension| add_dimension(&schema, &name, dimension)));
+    for dimension in &table.dimensions {
+        if let Some((schema, function)) = &dimension.function {
+            need_function(reader, &mut object, Some(schema), function, None)?;
+        }
+        if let Some(function) = &dimension.integer_now {
+            let found = need_function(reader, &mut object, None, function, Some(&dimension.type_name))?;
+            match found {
+                Some(found) => object.create.push(format!(
+                    "SELECT {schema}.set_integer_now_func({}, {}::pg_catalog.regproc)",
+                    class(&name),
+                    literal(&found)
+                )),
+                None => reader.refused.push(format!(
+                    "table {}: which of the functions {} tells its present time is not known",
+                    one_line(&name),
+                    one_line(function)
+                )),
+            }
+        }
+    }
+    if !table.tablespaces.is_empty() {
+        reader.notes.push(format!(
+            "hypertable {name} has the tablespaces {}: restored into the default",
+            table.tablespaces.join(", ")
+        ));
+    }
+    skipping(reader, &mut object, &schema, table)?;
+    reader.add(object);
+    Ok(())
+}
+
+/// `'app.records'::regclass`.
+fn class(qualified: &str) -> String {
+    format!("{}::pg_catalog.regclass", literal(qualified))
+}
+
+/// The statement that makes a hypertable: by the newer of two forms where the server has it, as the older one may go.
+fn create_hypertable(schema: &str, table: &str, time: &Dimension) -> String {
+    let function = time.function.as_ref().map(|(schema, name)| literal(&qualified(schema, name)));
+    let older = function.as_ref().map(|function| format!(", time_partitioning_func => {function}::pg_catalog.regproc"));
+    let newer = function.map(|function| format!(", partition_func => {function}::pg_catalog.regproc"));
+    let (column, interval) = (literal(&time.column), typed_interval(time));
+    either(
+        &format!("{schema}.by_range"),
+        &format!(
+            "{schema}.create_hypertable({}, {schema}.by_range({column}, {interval}{}), create_default_indexes => false)",
+            class(table),
+            newer.unwrap_or_default()
+        ),
+        &format!(
+            "{schema}.create_hypertable({}, {column}, chunk_time_interval => {interval}, \
+             create_default_indexes => false{})",
+            class(table),
+            older.unwrap_or_default()
+        ),
+    )
+}
+
+fn add_dimension(schema: &str, table: &str, dimension: &Dimension) -> String {
+    let (class, column) = (class(table), literal(&dimension.column));
+    let function = dimension.function.as_ref().map(|(schema, name)| literal(&qualified(schema, name)));
+    let newer = function.as_ref().map(|name| format!(", partition_func => {name}::pg_catalog.regproc"));
+    let older = function.map(|name| format!(", partitioning_func => {name}::pg_catalog.regproc")).unwrap_or_default();
+    let newer = newer.unwrap_or_default();
+    match dimension.partitions {
+        Some(count) => either(
+            &format!("{schema}.by_hash"),
+            &format!("{schema}.add_dimension({class}, {schema}.by_hash({column}, {count}{newer}))"),
+            &format!("{schema}.add_dimension({class}, {column}, number_partitions => {count}{older})"),
+        ),
+        None => {
+            let interval = typed_interval(dimension);
+            either(
+                &format!("{schema}.by_range"),
+                &format!("{schema}.add_dimension({class}, {schema}.by_range({column}, {interval}{newer}))"),
+                &format!("{schema}.add_dimension({class}, {column}, chunk_time_interval => {interval}{older})"),
+            )
+        }
+    }
+}
+
+/// The interval as the functions take it: a number is of a type that holds every one.
+fn typed_interval(dimension: &Dimension) -> String {
+    if dimension.interval.starts_with("INTERVAL") {
+        dimension.interval.clone()
+    } else {
+        format!("{}::pg_catalog.int8", dimension.interval)
+    }
+}
+
+/// A statement that runs one call where a function is there, and another where it is not.
+fn either(function: &str, call: &str, otherwise: &str) -> String {
+    let body = format!(
+        "BEGIN IF pg_catalog.to_regproc({}) IS NULL THEN PERFORM {otherwise}; ELSE PERFORM {call}; END IF; END",
+        literal(function)
+    );
+    format!("DO {}", dollars(&body))
+}
+
+/// Finds a function by its name, and notes that it is needed; its name as statements write it, where there is but one.
+fn need_function(
+    reader: &mut Reader<'_>,
+    object: &mut Object,
+    schema: Option<&str>,
+    name: &str,
+    without_arguments_for: Option<&str>,
+) -> Result<Option<String>> {
+    let schema = schema.map_or_else(|| "true".to_owned(), |schema| format!("n.nspname = {}", literal(schema)));
+    let gives = without_arguments_for.map_or_else(
+        || "true".to_owned(),
+        |kind| format!("p.pronargs = 0 AND p.prorettype = pg_catalog.to_regtype({})", literal(kind)),
+    );
+    let rows = reader.rows(&format!(
+        "SELECT p.oid, n.nspname AS schema FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+          WHERE p.proname = {} AND {schema} AND {gives}",
+        literal(name)
+    ))?;
+    let [row] = rows.as_slice() else { return Ok(None) };
+    object.needs.push(Address::new(catalogs::PROC, row.number("oid")?));
+    Ok(Some(qualified(row.text("schema")?, name)))
+}
+
+/// The columns of which the ranges in each chunk are kept, so that chunks can be passed over. No public view has them.
+fn skipping(reader: &mut Reader<'_>, object: &mut Object, schema: &str, table: &Hypertable) -> Result<()> {
+    let there = reader.session.row(
+        "SELECT count(*) = 3 AS there FROM pg_catalog.pg_attribute
+          WHERE attrelid = pg_catalog.to_regclass('_timescaledb_catalog.chunk_column_stats')
+            AND attname IN ('hypertable_id', 'chunk_id', 'column_name')",
+    )?;
+    if !there.flag("there")? {
+        return Ok(());
+    }
+    let rows = reader.rows(&format!(
+        "SELECT DISTINCT s.column_name AS name FROM _timescaledb_catalog.chunk_column_stats s
+           JOIN _timescaledb_catalog.hypertable h ON h.id = s.hypertable_id
+          WHERE h.schema_name = {} AND h.table_name = {} ORDER BY 1",
+        literal(&table.schema),
+        literal(&table.name)
+    ))?;
+    for row in &rows {
+        let body = format!(
+            "BEGIN IF pg_catalog.to_regproc({}) IS NULL THEN RAISE WARNING 'this version cannot pass over chunks'; \
+             ELSE PERFORM pg_catalog.set_config('timescaledb.enable_chunk_skipping', 'on', true); \
+             PERFORM {schema}.enable_chunk_skipping({}, {}); END IF; END",
+            literal(&format!("{schema}.enable_chunk_skipping")),
+            class(&table.qualified()),
+            literal(row.text("name")?)
+        );
+        object.create.push(format!("DO {}", dollars(&body)));
+    }
+    Ok(())
+}
+
+/// The compression settings of a hypertable, or of an aggregate's rows; whether there are some.
+fn settings(
+    reader: &mut Reader<'_>,
+    timescale: &Timescale,
+    oid: u32,
+    table: &Hypertable,
+    word: &str,
+    name: &str,
+) -> Result<bool> {
+    if !table.has_compression {
+        return Ok(false);
+    }
+    let rows = reader.rows(&format!(
+        "SELECT attname AS name, segmentby_column_index AS segment, orderby_column_index AS place,
+                coalesce(orderby_asc, true) AS ascending, coalesce(orderby_nullsfirst, false) AS nulls_first
+           FROM timescaledb_information.compression_settings
+          WHERE hypertable_schema = {} AND hypertable_name = {}
+          ORDER BY segmentby_column_index, orderby_column_index",
+        literal(&table.schema),
+        literal(&table.name)
+    ))?;
+    let (mut segments, mut places) = (Vec::new(), Vec::new());
+    for row in &rows {
+        let column = ident(row.text("name")?);
+        if row.get("segment")?.is_some() {
+            segments.push(column);
+        } else if row.get("place")?.is_some() {
+            let direction = if row.flag("ascending")? { "ASC" } else { "DESC" };
+            let nulls = if row.flag("nulls_first")? { "FIRST" } else { "LAST" };
+            places.push(format!("{column} {direction} NULLS {nulls}"));
+        }
+    }
+    let mut options = vec!["timescaledb.compress = true".to_owned()];
+    for (option, values) in [("compress_segmentby", segments), ("compress_orderby", places)] {
+        if !values.is_empty() {
+            options.push(format!("timescaledb.{option} = {}", literal(&values.join(", "))));
+        }
+    }
+    if let Some(interval) = other_settings(reader, table)? {
+        options.push(format!("timescaledb.compress_chunk_time_interval = {}", literal(&interval)));
+    }
+    let kind = if timescale.hypertables.contains_key(&oid) { Kind::Hypertable } else { Kind::ContinuousAggregate };
+    let (schema, plain) = match timescale.aggregates.get(&oid) {
+        Some(aggregate) => (&aggregate.schema, &aggregate.name),
+        None => (&table.schema, &table.name),
+    };
+    let mut object = Object::new(settings_at(oid), Kind::CompressionSettings, Some(schema), plain).at(Section::Post);
+    object.create = vec![format!("ALTER {word} {name} SET ({})", options.join(", "))];
+    let table = Address::new(catalogs::CLASS, oid);
+    object.table = Some(table);
+    object.needs = vec![table];
+    // The indexes and keys that it is held against, where they are all made.
+    if kind == Kind::Hypertable {
+        object.needs.push(hypertable_at(oid));
+        let of_table =
+            |made: &&Object| made.table == Some(table) && matches!(made.kind, Kind::Constraint | Kind::Index);
+        object.needs.extend(reader.objects.iter().filter(of_table).map(|made| made.address));
+    }
+    reader.add(object);
+    Ok(true)
+}
+
+/// The interval to which compressed chunks are put together, where there is one; names what cannot be carried.
+fn other_settings(reader: &mut Reader<'_>, table: &Hypertable) -> Result<Option<String>> {
+    let there = reader.session.row(
+        "SELECT pg_catalog.to_regclass('timescaledb_information.hypertable_compression_settings') IS NOT NULL AS there",
+    )?;
+    if !there.flag("there")? {
+        return Ok(None);
+    }
+    let name = table.qualified();
+    let rows = reader.rows(&format!(
+        "SELECT pg_catalog.to_jsonb(s) AS settings FROM timescaledb_information.hypertable_compression_settings s
+          WHERE s.hypertable = {}",
+        class(&name)
+    ))?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let told = json(row, "settings")?;
+    let of_user = |index: &Value| index.get("source").and_then(Value::as_str).is_some_and(|source| source != "default");
+    if told.get("index").and_then(Value::as_array).is_some_and(|list| list.iter().any(of_user)) {
+        reader.refused.push(format!("table {}: the sparse indexes of its compressed chunks", one_line(&name)));
+    }
+    Ok(told.get("compress_interval_length").and_then(Value::as_str).map(str::to_owned))
+}
+
+/// Compresses the chunks again that were compressed, when all rows are there.
+fn compressed(
+    reader: &mut Reader<'_>,
+    timescale: &Timescale,
+    oid: u32,
+    address: Address,
+    table: &Hypertable,
+    has_settings: bool,
+) {
+    let ranges = merged(table);
+    if ranges.is_empty() || !has_settings {
+        return;
+    }
+    let (schema, name) = match timescale.aggregates.get(&oid) {
+        Some(aggregate) => (&aggregate.schema, &aggregate.name),
+        None => (&table.schema, &table.name),
+    };
+    let mut object = Object::new(compressed_at(oid), Kind::CompressedChunks, Some(schema), name).at(Section::Last);
+    let is_aggregate = timescale.aggregates.contains_key(&oid);
+    let body = compress_sql(&ident(&timescale.schema), schema, name, is_aggregate, table, &ranges);
+    object.create = vec![format!("DO {}", dollars(&body))];
+    object.table = Some(address);
+    object.needs = vec![address, settings_at(oid)];
+    if is_aggregate {
+        object.needs.push(rows_at(oid));
+    }
+    reader.add(object);
+}
+
+/// The ranges of the compressed chunks, those that touch as one.
+fn merged(table: &Hypertable) -> Vec<(String, String)> {
+    let mut ranges: Vec<(String, String)> = Vec::new();
+    for chunk in table.chunks.iter().filter(|chunk| chunk.is_compressed) {
+        match ranges.last_mut() {
+            // Chunks of one range, parted by another dimension.
+            Some(last) if last.1 == chunk.end => {}
+            Some(last) if last.1 == chunk.start => last.1.clone_from(&chunk.end),
+            _ => ranges.push((chunk.start.clone(), chunk.end.clone())),
+        }
+    }
+    ranges
+}
+
+/// What compresses the chunks that lie in one of the ranges.
+fn compress_sql(
+    functions: &str,
+    schema: &str,
+    name: &str,
+    is_aggregate: bool,
+    table: &Hypertable,
+    ranges: &[(String, String)],
+) -> String {
+    let time = table.time().cloned().unwrap_or_default();
+    let (columns, cast) = if time.interval.starts_with("INTERVAL") {
+        (("range_start", "range_end"), "pg_catalog.timestamptz")
+    } else {
+        (("range_start_integer", "range_end_integer"), "pg_catalog.int8")
+    };
+    // A time without a zone is UTC's to the extension.
+    let zone = if cast == "pg_catalog.timestamptz" && !time.type_name.contains("with time zone") { "+00" } else { "" };
+    let bound = |text: &String| match text.as_str() {
+        "infinity" | "-infinity" => literal(text),
+        _ if time.type_name == "date" => literal(&format!("{text} 00:00:00{zone}")),
+        _ => literal(&format!("{text}{zone}")),
+    };
+    let rows: Vec<String> =
+        ranges.iter().map(|(start, end)| format!("({}::{cast}, {}::{cast})", bound(start), bound(end))).collect();
+    let hypertable = if is_aggregate {
+        format!(
+            "(SELECT a.materialization_hypertable_schema, a.materialization_hypertable_name \
+              FROM timescaledb_information.continuous_aggregates a WHERE a.view_schema = {} AND a.view_name = {})",
+            literal(schema),
+            literal(name)
+        )
+    } else {
+        format!("({}, {})", literal(schema), literal(name))
+    };
+    let (first, end) = columns;
+    format!(
+        "DECLARE part record; BEGIN FOR part IN SELECT pg_catalog.format('%I.%I', k.chunk_schema, k.chunk_name) AS name \
+         FROM timescaledb_information.chunks k WHERE (k.hypertable_schema, k.hypertable_name) = {hypertable} \
+         AND NOT k.is_compressed AND EXISTS (SELECT FROM (VALUES {}) AS was (first, until) \
+         WHERE k.{first} >= was.first AND k.{end} <= was.until) ORDER BY k.{first} \
+         LOOP PERFORM {functions}.compress_chunk(part.name::pg_catalog.regclass, true); END LOOP; END",
+        rows.join(", ")
+    )
+}
+
+/// Makes a continuous aggregate, without its rows. `object` is the view that users see, with its names and owner.
+pub(in crate::engine::postgres) fn aggregate(
+    timescale: &Timescale,
+    view: u32,
+    object: &mut Object,
+    default_indexes: bool,
+) {
+    let Some(aggregate) = timescale.aggregates.get(&view) else { return };
+    let name = aggregate.qualified();
+    object.kind = Kind::ContinuousAggregate;
+    object.section = Section::Post;
+    object.stub = None;
+    object.create = vec![format!(
+        "CREATE MATERIALIZED VIEW {name} WITH (timescaledb.continuous, timescaledb.materialized_only = {}, \
+         timescaledb.create_group_indexes = {default_indexes}) AS\n{}\n  WITH NO DATA",
+        aggregate.is_materialized_only, aggregate.query
+    )];
+    object.set_owner =
+        object.set_owner.iter().map(|sql| sql.replacen("ALTER VIEW ", "ALTER MATERIALIZED VIEW ", 1)).collect();
+    object.needs.push(Address::new(catalogs::CLASS, aggregate.reads));
+    if timescale.hypertables.contains_key(&aggregate.reads) {
+        object.needs.push(hypertable_at(aggregate.reads));
+    } else {
+        // It is computed of the other's rows, and gets its own when those are there.
+        object.needs.push(Address::new(catalogs::CLASS, aggregate.reads));
+    }
+    if let Some(time) = aggregate.store.time() {
+        let body = format!(
+            "DECLARE store text; BEGIN {} PERFORM {}.set_chunk_time_interval(store::pg_catalog.regclass, {}); END",
+            find_store(aggregate),
+            ident(&timescale.schema),
+            typed_interval(time)
+        );
+        object.create.push(format!("DO {}", dollars(&body)));
+    }
+}
+
+/// Statements of a block with the variable `store`: the hypertable of an aggregate's rows as it is called here.
+fn find_store(aggregate: &Aggregate) -> String {
+    format!(
+        "SELECT pg_catalog.format('%I.%I', a.materialization_hypertable_schema, a.materialization_hypertable_name) \
+         INTO STRICT store FROM timescaledb_information.continuous_aggregates a \
+         WHERE a.view_schema = {} AND a.view_name = {};",
+        literal(&aggregate.schema),
+        literal(&aggregate.name)
+    )
+}
+
+/// The table that an aggregate's rows are loaded into, and what puts them where they belong.
+///
+/// The extension keeps a log of what is yet to be computed; a new aggregate has everything in it, and the next refresh
+/// would throw away all rows whose raw data is gone. So all is computed once, of what is there, up to where it had been;
+/// then the rows are exchanged for those that were saved. Where the newest of them has no raw data either, computing alone
+/// would not bring the aggregate as far: it is put in first, and something before it computed, which moves the mark.
+fn rows(reader: &mut Reader<'_>, timescale: &Timescale, view: u32, aggregate: &Aggregate) -> Result<()> {
+    let (schema, name) = (&aggregate.schema, aggregate.qualified());
+    if !aggregate.is_finalized {
+        reader.refused.push(format!(
+            "continuous aggregate {}: it is of the form of before 2.7; cagg_migrate() makes a newer one of it",
+            one_line(&name)
+        ));
+        return Ok(());
+    }
+    let columns = reader.rows(&format!(
+        "SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
+                (SELECT pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname)
+                   FROM pg_catalog.pg_collation co JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
+                   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+                  WHERE co.oid = a.attcollation AND a.attcollation <> t.typcollation) AS collation
+           FROM pg_catalog.pg_attribute a
+          WHERE a.attrelid = {} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+        aggregate.rows
+    ))?;
+    let (mut definitions, mut names) = (Vec::new(), Vec::new());
+    for column in &columns {
+        let quoted = ident(column.text("name")?);
+        let collation = column.get("collation")?.map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+        definitions.push(format!("{quoted} {}{collation}", column.text("type")?));
+        names.push(quoted);
+    }
+    let room_name = waiting_room(&aggregate.name);
+    let room = qualified(schema, &room_name);
+    let mut table = Object::new(waiting_room_at(view), Kind::Table, Some(schema), &room_name);
+    table.identity = format!("TABLE {room}");
+    table.create = vec![format!("CREATE TABLE {room} (\n    {}\n)", definitions.join(",\n    "))];
+    let namespace =
+        reader.rows(&format!("SELECT c.relnamespace AS schema FROM pg_catalog.pg_class c WHERE c.oid = {view}"))?;
+    for row in &namespace {
+        table.needs.push(Address::new(catalogs::NAMESPACE, row.number("schema")?));
+    }
+    reader.add(table);
+
+    let mut object = Object::new(rows_at(view), Kind::AggregateRows, Some(schema), &aggregate.name).at(Section::Last);
+    object.table = Some(Address::new(catalogs::CLASS, view));
+    object.needs = vec![Address::new(catalogs::CLASS, view), waiting_room_at(view)];
+    if timescale.aggregates.contains_key(&aggregate.reads) {
+        object.needs.push(rows_at(aggregate.reads));
+    }
+    object.create = fill(&ident(&timescale.schema), aggregate, &room, &names.join(", "));
+    reader.add(object);
+    Ok(())
+}
+
+/// The statements that bring an aggregate to where it was.
+fn fill(functions: &str, aggregate: &Aggregate, room: &str, columns: &str) -> Vec<String> {
+    let name = literal(&aggregate.qualified());
+    let time = aggregate.store.time().cloned().unwrap_or_default();
+    let value = |text: &str| format!("{}::{}", literal(text), time.type_name);
+    let block = |work: &str| {
+        // Where the rows may not be put there, they stay where they are, and that is seen.
+        let body = format!(
+            "DECLARE store text; BEGIN {} {work} EXCEPTION WHEN insufficient_privilege OR feature_not_supported THEN \
+             RAISE WARNING 'the rows of % stay in %: %', {name}, {}, SQLERRM; END",
+            find_store(aggregate),
+            literal(room)
+        );
+        format!("DO {}", dollars(&body))
+    };
+    let insert = |condition: &str| {
+        format!(
+            "EXECUTE pg_catalog.format({}, store);",
+            literal(&format!(
+                "INSERT INTO %s ({0}) SELECT {0} FROM {1}{2}",
+                percent(columns),
+                percent(room),
+                percent(condition)
+            ))
+        )
+    };
+    let mut statements = Vec::new();
+    if let Some(newest) = &aggregate.newest {
+        let until = aggregate.watermark.as_ref().unwrap_or(newest);
+        if let Some(watermark) = aggregate.watermark.as_ref().filter(|watermark| *watermark != newest) {
+            let (first, end) = (value(newest), value(watermark));
+            statements.push(block(&insert(&format!(" WHERE {} = {first}", ident(&time.column)))));
+            // More than one whole bucket, whatever its length.
+            let before = match time.type_name.as_str() {
+                "date" => format!("({first} - 3 * ({end} - {first}))"),
+                kind if is_integer(kind) => format!("({first} - 3 * ({end} - {first}))::{kind}"),
+                _ => format!("({first} - 3 * ({end} - {first}))"),
+            };
+            statements.push(format!("CALL {functions}.refresh_continuous_aggregate({name}, {before}, {first})"));
+        }
+        statements.push(format!("CALL {functions}.refresh_continuous_aggregate({name}, NULL, {})", value(until)));
+        let work = format!("EXECUTE pg_catalog.format('DELETE FROM %s', store); {} DROP TABLE {room};", insert(""));
+        statements.push(block(&work));
+    } else {
+        statements.push(format!("DROP TABLE {room}"));
+    }
+    statements
+}
+
+/// Text for `format`, which takes a percent sign for its own.
+fn percent(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+/// Whether an aggregate has the indexes on what it groups by that it gets by default.
+pub(in crate::engine::postgres) fn has_default_indexes(reader: &mut Reader<'_>, aggregate: &Aggregate) -> Result<bool> {
+    let own = format!("{}_", aggregate.store.name);
+    let rows = reader.rows(&format!(
+        "SELECT x.relname AS name, i.indnkeyatts AS keys FROM pg_catalog.pg_index i
+           JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+          WHERE i.indrelid = {} AND pg_catalog.starts_with(x.relname, {})",
+        aggregate.rows,
+        literal(&own)
+    ))?;
+    for row in &rows {
+        if row.number::<u32>("keys")? > 1 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The indexes that users have made on an aggregate.
+fn indexes(reader: &mut Reader<'_>, view: u32, aggregate: &Aggregate) -> Result<()> {
+    let rows = reader.rows(&format!(
+        "SELECT x.oid, x.relname AS name, pg_catalog.pg_get_indexdef(x.oid) AS definition
+           FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+          WHERE i.indrelid = {} AND NOT pg_catalog.starts_with(x.relname, {}) AND i.indisvalid",
+        aggregate.rows,
+        literal(&format!("{}_", aggregate.store.name))
+    ))?;
+    for row in &rows {
+        let name = row.text("name")?;
+        let address = Address { catalog: 0, oid: row.number("oid")?, column: 16 };
+        let store = aggregate.store.qualified();
+        let definition =
+            row.text("definition")?.replacen(&format!(" ON {store} "), &format!(" ON {} ", aggregate.qualified()), 1);
+        if !definition.contains(&aggregate.qualified()) {
+            reader.refused.push(format!("index {} of {}", one_line(name), one_line(&aggregate.qualified())));
+            continue;
+        }
+        let mut object = Object::new(address, Kind::AggregateIndex, Some(&aggregate.schema), name).at(Section::Post);
+        object.create = vec![definition];
+        object.table = Some(Address::new(catalogs::CLASS, view));
+        object.needs = vec![Address::new(catalogs::CLASS, view)];
+        reader.add(object);
+    }
+    Ok(())
+}

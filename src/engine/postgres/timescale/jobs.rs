@@ -1,0 +1,237 @@
+//! Policies and other jobs. They come back last of all: a retention policy deletes old rows within moments.
+
+use serde_json::{Map, Value};
+
+use super::definitions::hypertable_at;
+use super::{Dimension, Timescale, json};
+use crate::engine::postgres::catalog::object::catalogs;
+use crate::engine::postgres::catalog::quote::{dollars, ident, literal, qualified};
+use crate::engine::postgres::catalog::{Address, Kind, Object, Reader, Section};
+use crate::error::{Result, one_line};
+
+/// The first number of a job that is not the extension's own.
+const FIRST_OF_USERS: u64 = 1000;
+
+/// One job, as the public view tells of it.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    id: u64,
+    row: Map<String, Value>,
+}
+
+impl Job {
+    /// Reads one row of `timescaledb_information.jobs`; None where it has no number.
+    pub(super) fn of(row: &Value) -> Option<Self> {
+        let row = row.as_object()?.clone();
+        Some(Job { id: row.get("job_id")?.as_u64()?, row })
+    }
+
+    fn text(&self, column: &str) -> Option<&str> {
+        self.row.get(column).and_then(Value::as_str)
+    }
+
+    fn config(&self) -> Map<String, Value> {
+        self.row.get("config").and_then(Value::as_object).cloned().unwrap_or_default()
+    }
+
+    /// What it does: `policy_retention`, or the procedure's name.
+    fn procedure(&self) -> &str {
+        self.text("proc_name").unwrap_or_default()
+    }
+
+    fn is_policy(&self) -> bool {
+        self.text("proc_schema").is_some_and(|schema| schema.starts_with("_timescaledb_"))
+    }
+
+    /// The first start, where every other follows from it; else the next one follows from the end of the one before.
+    fn fixed_start(&self) -> Option<&str> {
+        let is_fixed = self.row.get("fixed_schedule").and_then(Value::as_bool).unwrap_or(false);
+        self.text("initial_start").filter(|_| is_fixed)
+    }
+}
+
+/// What a policy is on: a name as statements write it, and the dimension by time.
+pub(super) struct Subject<'a> {
+    pub(super) name: String,
+    pub(super) time: Option<&'a Dimension>,
+}
+
+/// Reads the jobs of users.
+pub(super) fn read(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()> {
+    let rows =
+        reader.rows("SELECT pg_catalog.to_jsonb(j) AS job FROM timescaledb_information.jobs j ORDER BY j.job_id")?;
+    let zones = zones(reader)?;
+    for row in &rows {
+        let Some(job) = Job::of(&json(row, "job")?).filter(|job| job.id >= FIRST_OF_USERS) else { continue };
+        let on = (job.text("hypertable_schema").unwrap_or_default(), job.text("hypertable_name").unwrap_or_default());
+        let table = timescale.hypertables.iter().find(|(_, table)| (&*table.schema, &*table.name) == on);
+        // Some versions name the aggregate, and some the hypertable of its rows.
+        let aggregate = timescale.aggregates.iter().find(|(_, found)| {
+            (&*found.schema, &*found.name) == on || (&*found.store.schema, &*found.store.name) == on
+        });
+        let (oid, subject) = match (table, aggregate) {
+            (Some((oid, table)), _) => (Some(*oid), Some(Subject { name: table.qualified(), time: table.time() })),
+            (_, Some((oid, aggregate))) => {
+                (Some(*oid), Some(Subject { name: aggregate.qualified(), time: aggregate.store.time() }))
+            }
+            _ => (None, None),
+        };
+        let zone = zones.iter().find(|(id, _)| *id == job.id).map(|(_, zone)| zone.as_str());
+        let shown = one_line(&format!("{} {}", job.procedure(), subject.as_ref().map_or("", |on| &on.name)));
+        let Some(sql) = statement(&job, subject.as_ref(), zone, &timescale.schema) else {
+            reader.refused.push(format!("job {} ({}): how to make it again is not known", job.id, shown.trim()));
+            continue;
+        };
+        let address = Address { catalog: 0, oid: u32::try_from(job.id).unwrap_or(u32::MAX), column: 17 };
+        let schema = if job.is_policy() { None } else { job.text("proc_schema") };
+        let mut object = Object::new(address, Kind::Job, schema, shown.trim()).at(Section::Last);
+        object.create = vec![sql];
+        object.owner = job.text("owner").map(str::to_owned);
+        if let Some(oid) = oid {
+            let table = Address::new(catalogs::CLASS, oid);
+            object.table = Some(table);
+            object.needs = vec![table, hypertable_at(oid)];
+            let before = |made: &&Object| made.table == Some(table) && made.section != Section::Pre;
+            let before = reader.objects.iter().filter(before).filter(|made| made.kind != Kind::Job);
+            object.needs.extend(before.map(|made| made.address));
+        }
+        if !job.is_policy() {
+            procedures(reader, &job, &mut object)?;
+            let owner = job.text("owner").unwrap_or_default();
+            let user = reader.session.about().user.clone();
+            if owner != user {
+                reader.notes.push(format!(
+                    "job {}: it ran as {}, and will run as the role that restores",
+                    shown.trim(),
+                    one_line(owner)
+                ));
+            }
+        }
+        reader.add(object);
+    }
+    Ok(())
+}
+
+/// Notes the procedures that a job of a user's calls.
+fn procedures(reader: &mut Reader<'_>, job: &Job, object: &mut Object) -> Result<()> {
+    for (schema, name) in [("proc_schema", "proc_name"), ("check_schema", "check_name")] {
+        let (Some(schema), Some(name)) = (job.text(schema), job.text(name)) else { continue };
+        let rows = reader.rows(&format!(
+            "SELECT p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+              WHERE n.nspname = {} AND p.proname = {}",
+            literal(schema),
+            literal(name)
+        ))?;
+        for row in &rows {
+            object.needs.push(Address::new(catalogs::PROC, row.number("oid")?));
+        }
+    }
+    Ok(())
+}
+
+/// The time zones of jobs by their numbers. The public view lacks them.
+fn zones(reader: &mut Reader<'_>) -> Result<Vec<(u64, String)>> {
+    let there = reader.rows(
+        "SELECT a.attrelid::pg_catalog.regclass::text AS jobs FROM pg_catalog.pg_attribute a
+          WHERE a.attname = 'timezone' AND a.attrelid IN (
+                pg_catalog.to_regclass('_timescaledb_config.bgw_job'), pg_catalog.to_regclass('_timescaledb_catalog.bgw_job'))
+            AND pg_catalog.has_table_privilege(a.attrelid, 'SELECT')
+            AND (SELECT c.relkind = 'r' FROM pg_catalog.pg_class c WHERE c.oid = a.attrelid)",
+    )?;
+    let Some(row) = there.first() else { return Ok(Vec::new()) };
+    let jobs = row.text("jobs")?.to_owned();
+    let rows = reader.rows(&format!("SELECT id, timezone AS zone FROM {jobs} WHERE timezone IS NOT NULL"))?;
+    rows.iter().map(|row| Ok((row.number("id")?, row.text("zone")?.to_owned()))).collect()
+}
+
+/// The statement that makes a job as it was, paused where it was paused; None where there is no way known.
+///
+/// One block, and so one transaction: no job that is to be paused is ever seen otherwise.
+pub(super) fn statement(job: &Job, on: Option<&Subject<'_>>, zone: Option<&str>, schema: &str) -> Option<String> {
+    let functions = ident(schema);
+    let config = job.config();
+    let interval = |text: &str| format!("INTERVAL {}", literal(text));
+    let mut arguments: Vec<String> = Vec::new();
+    let (function, known): (&str, &[&str]) = if job.is_policy() {
+        let on = on?;
+        arguments.push(format!("{}::pg_catalog.regclass", literal(&on.name)));
+        let offset = |value: Option<&Value>| match value {
+            Some(Value::String(text)) => Some(interval(text)),
+            Some(Value::Number(number)) => {
+                let kind = on.time.map_or("bigint", |time| time.type_name.as_str());
+                Some(format!("{}::{kind}", literal(&number.to_string())))
+            }
+            None | Some(Value::Null) => Some("NULL".to_owned()),
+            _ => None,
+        };
+        match job.procedure() {
+            "policy_retention" => {
+                let key = if config.contains_key("drop_created_before") { "drop_created_before" } else { "drop_after" };
+                arguments.push(format!("{key} => {}", offset(config.get(key))?));
+                ("add_retention_policy", &["drop_after", "drop_created_before"])
+            }
+            "policy_compression" => {
+                let made = "compress_created_before";
+                let key = if config.contains_key(made) { made } else { "compress_after" };
+                arguments.push(format!("{key} => {}", offset(config.get(key))?));
+                ("add_compression_policy", &["compress_after", "compress_created_before"])
+            }
+            "policy_reorder" => {
+                arguments.push(literal(config.get("index_name")?.as_str()?));
+                ("add_reorder_policy", &["index_name"])
+            }
+            "policy_refresh_continuous_aggregate" => {
+                for key in ["start_offset", "end_offset"] {
+                    arguments.push(format!("{key} => {}", offset(config.get(key))?));
+                }
+                arguments.push(format!("schedule_interval => {}", interval(job.text("schedule_interval")?)));
+                ("add_continuous_aggregate_policy", &["start_offset", "end_offset"])
+            }
+            _ => return None,
+        }
+    } else {
+        arguments.push(literal(&qualified(job.text("proc_schema")?, job.procedure())));
+        arguments.push(interval(job.text("schedule_interval")?));
+        if let Some(config) = job.row.get("config").filter(|config| !config.is_null()) {
+            arguments.push(format!("config => {}::pg_catalog.jsonb", literal(&config.to_string())));
+        }
+        if let (Some(schema), Some(name)) = (job.text("check_schema"), job.text("check_name")) {
+            arguments.push(format!("check_config => {}::pg_catalog.regproc", literal(&qualified(schema, name))));
+        }
+        arguments.push(format!("fixed_schedule => {}", job.fixed_start().is_some()));
+        ("add_job", &[])
+    };
+    if let Some(start) = job.fixed_start() {
+        arguments.push(format!("initial_start => {}::pg_catalog.timestamptz", literal(start)));
+        if let Some(zone) = zone {
+            arguments.push(format!("timezone => {}", literal(zone)));
+        }
+    }
+    let mut changes = Vec::new();
+    for column in ["schedule_interval", "max_runtime", "retry_period"] {
+        if let Some(value) = job.text(column) {
+            changes.push(format!("{column} => {}", interval(value)));
+        }
+    }
+    if let Some(retries) = job.row.get("max_retries").and_then(Value::as_i64) {
+        changes.push(format!("max_retries => {retries}"));
+    }
+    if let Some(scheduled) = job.row.get("scheduled").and_then(Value::as_bool) {
+        changes.push(format!("scheduled => {scheduled}"));
+    }
+    // Its own numbers stand in it too, which are others here.
+    let is_other = |key: &str| !known.contains(&key) && !matches!(key, "hypertable_id" | "mat_hypertable_id");
+    let more: Map<String, Value> = config.into_iter().filter(|(key, _)| job.is_policy() && is_other(key)).collect();
+    if !more.is_empty() {
+        let more = literal(&Value::Object(more).to_string());
+        changes.push(format!(
+            "config => (SELECT j.config || {more}::pg_catalog.jsonb FROM timescaledb_information.jobs j WHERE j.job_id = job)"
+        ));
+    }
+    let body = format!(
+        "DECLARE job pg_catalog.int4; BEGIN job := {functions}.{function}({}); PERFORM {functions}.alter_job(job, {}); END",
+        arguments.join(", "),
+        changes.join(", ")
+    );
+    Some(format!("DO {}", dollars(&body)))
+}

@@ -1,0 +1,446 @@
+//! TimescaleDB: hypertables and continuous aggregates, as the extension's public views tell of them.
+//!
+//! A hypertable is saved as an ordinary table and what makes it one, with all its rows as one table's; a continuous
+//! aggregate as its query, and its materialized rows as a table's, since what they were computed of may be gone. What
+//! the extension keeps for itself (chunks, compressed chunks, views and tables behind an aggregate) is never saved.
+//!
+//! - here: what there is; [`definitions`] is how it is made again, [`jobs`] the policies, [`plain`] what becomes of it
+//!   on a server without the extension.
+//!
+//! The views have changed from version to version, and may again: a row is read as JSON where not every version has
+//! all of its columns.
+
+pub(super) mod definitions;
+pub(super) mod jobs;
+pub mod plain;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde_json::Value;
+
+use super::catalog::quote::{ident, qualified};
+use super::session::{Row, Session};
+use crate::error::{Error, Result, one_line};
+
+/// The extension's name.
+pub const EXTENSION: &str = "timescaledb";
+
+/// What a manifest calls a hypertable.
+pub const HYPERTABLE: &str = "hypertable";
+
+/// What a manifest calls the materialized rows of a continuous aggregate.
+pub const AGGREGATE: &str = "continuous aggregate";
+
+/// What TimescaleDB has in a database.
+#[derive(Clone, Debug, Default)]
+pub struct Timescale {
+    /// The schema of the extension's functions, unquoted.
+    pub schema: String,
+    /// The oid of the extension.
+    pub extension: u32,
+    /// The hypertables of users, by oid.
+    pub hypertables: BTreeMap<u32, Hypertable>,
+    /// The continuous aggregates, by the oid of the view that users see.
+    pub aggregates: BTreeMap<u32, Aggregate>,
+    /// Relations that the extension has made for its own use, by oid.
+    pub internal: HashSet<u32>,
+    /// What could not be made sense of.
+    pub strange: Vec<String>,
+}
+
+/// A table that is cut into chunks.
+#[derive(Clone, Debug)]
+pub struct Hypertable {
+    /// The schema, unquoted.
+    pub schema: String,
+    /// The name, unquoted.
+    pub name: String,
+    /// How it is cut; the first by time.
+    pub dimensions: Vec<Dimension>,
+    /// Its chunks.
+    pub chunks: Vec<Chunk>,
+    /// Whether compression is enabled.
+    pub has_compression: bool,
+    /// The tablespaces that its chunks go to.
+    pub tablespaces: Vec<String>,
+}
+
+/// One way in which a hypertable is cut.
+#[derive(Clone, Debug, Default)]
+pub struct Dimension {
+    /// The column, unquoted.
+    pub column: String,
+    /// The type by which it is cut: the column's, or that of a function of it.
+    pub type_name: String,
+    /// Whether it is cut into so many parts by a hash, not by ranges.
+    pub partitions: Option<u32>,
+    /// How long a range is, as SQL: `INTERVAL '7 days'`, or a number.
+    pub interval: String,
+    /// The function that says what now is, where the type is a number: its name alone.
+    pub integer_now: Option<String>,
+    /// The user's own function of the column by which it is cut: schema and name.
+    pub function: Option<(String, String)>,
+}
+
+/// A part of a hypertable.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// The oid in pg_class.
+    pub oid: u32,
+    /// Its range by time, as text of the column's type.
+    pub start: String,
+    /// The end of it, not included.
+    pub end: String,
+    /// Whether it is compressed.
+    pub is_compressed: bool,
+    /// What pg_table_size says of it, with compressed rows left out.
+    pub bytes: u64,
+}
+
+/// A view whose rows are computed ahead and kept.
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    /// The schema, unquoted.
+    pub schema: String,
+    /// The name, unquoted.
+    pub name: String,
+    /// Whether it shows only what was computed ahead.
+    pub is_materialized_only: bool,
+    /// Whether its rows are final values; those of before 2.7 were not.
+    pub is_finalized: bool,
+    /// The query.
+    pub query: String,
+    /// What its query reads: the oid of a hypertable, or of the view of another aggregate.
+    pub reads: u32,
+    /// The hypertable of its rows: oid, schema and name.
+    pub rows: u32,
+    /// That hypertable.
+    pub store: Hypertable,
+    /// Up to where it is computed, as text of the type of its time; None where nothing is.
+    pub watermark: Option<String>,
+    /// The newest time among its rows, in the same form.
+    pub newest: Option<String>,
+}
+
+impl Hypertable {
+    /// The dimension by time.
+    #[must_use]
+    pub fn time(&self) -> Option<&Dimension> {
+        self.dimensions.first()
+    }
+
+    /// Schema and name as statements write them.
+    #[must_use]
+    pub fn qualified(&self) -> String {
+        qualified(&self.schema, &self.name)
+    }
+}
+
+impl Dimension {
+    /// Whether parts of it can be asked for by comparing the column with a time or a number.
+    #[must_use]
+    pub fn is_comparable(&self) -> bool {
+        let simple = is_time(&self.type_name) || is_integer(&self.type_name);
+        simple && self.function.is_none() && self.partitions.is_none()
+    }
+}
+
+impl Aggregate {
+    /// Schema and name as statements write them.
+    #[must_use]
+    pub fn qualified(&self) -> String {
+        qualified(&self.schema, &self.name)
+    }
+}
+
+/// The types of time that the extension keeps as moments.
+fn is_time(type_name: &str) -> bool {
+    matches!(type_name, "timestamp with time zone" | "timestamp without time zone" | "date")
+}
+
+/// The types of whole numbers.
+fn is_integer(type_name: &str) -> bool {
+    matches!(type_name, "smallint" | "integer" | "bigint")
+}
+
+/// The name of the table that an aggregate's rows are loaded into, and stay in where the server takes them nowhere
+/// else. It is in the aggregate's schema.
+#[must_use]
+pub fn waiting_room(aggregate: &str) -> String {
+    let name = format!("lifeboat_rows_of_{aggregate}");
+    if name.len() <= 63 {
+        return name;
+    }
+    let digest = crate::digest::Sha256::of(aggregate.as_bytes()).to_string();
+    format!("{}_{}", &name[..name.floor_char_boundary(54)], &digest[..8])
+}
+
+/// The schema of the extension's functions, where the database has the extension.
+pub fn schema_of(session: &mut Session) -> Result<Option<(u32, String)>> {
+    let rows = session.rows(&format!(
+        "SELECT e.oid, n.nspname AS schema FROM pg_catalog.pg_extension e
+           JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = '{EXTENSION}'"
+    ))?;
+    rows.first().map(|row| Ok((row.number("oid")?, row.text("schema")?.to_owned()))).transpose()
+}
+
+/// Reads what there is; None where the database has not the extension. The transaction's `search_path` is empty, and its
+/// time zone UTC.
+pub fn read(session: &mut Session) -> Result<Option<Timescale>> {
+    let Some((extension, schema)) = schema_of(session)? else { return Ok(None) };
+    let mut timescale = Timescale { schema, extension, ..Timescale::default() };
+    timescale.internal = internal(session)?;
+    let mut stores = hypertables(session)?;
+    aggregates(session, &mut timescale, &mut stores)?;
+    timescale.hypertables = stores.into_iter().filter(|(oid, _)| !timescale.internal.contains(oid)).collect();
+    for table in timescale.hypertables.values().chain(timescale.aggregates.values().map(|found| &found.store)) {
+        timescale.internal.extend(table.chunks.iter().map(|chunk| chunk.oid));
+    }
+    // Were a hypertable not among those that the views tell of, its chunks would be passed over in silence.
+    let orphans = session.rows(
+        "SELECT DISTINCT i.inhparent AS parent, i.inhparent::pg_catalog.regclass::text AS name
+           FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE n.nspname ~ '^_timescaledb_' AND c.relkind IN ('r', 'f')",
+    )?;
+    for row in &orphans {
+        let parent: u32 = row.number("parent")?;
+        if !timescale.hypertables.contains_key(&parent) && !timescale.internal.contains(&parent) {
+            let name = one_line(row.text("name")?);
+            timescale
+                .strange
+                .push(format!("table {name}: it has chunks, and the extension does not tell how it is cut"));
+        }
+    }
+    Ok(Some(timescale))
+}
+
+/// Everything in the extension's own schemas.
+fn internal(session: &mut Session) -> Result<HashSet<u32>> {
+    let rows = session.rows(
+        "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE n.nspname ~ '^_timescaledb_'",
+    )?;
+    rows.iter().map(|row| row.number("oid")).collect()
+}
+
+/// The oid of what a view names by schema and name, joined as `c`.
+fn relation_of(schema: &str, name: &str) -> String {
+    format!(
+        "JOIN pg_catalog.pg_namespace n ON n.nspname = {schema} \
+         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = {name}"
+    )
+}
+
+/// All hypertables by their oid, those behind aggregates too.
+fn hypertables(session: &mut Session) -> Result<BTreeMap<u32, Hypertable>> {
+    let mut tables: BTreeMap<u32, Hypertable> = BTreeMap::new();
+    let functions = partitioning_functions(session)?;
+    let dimensions = session.rows(&format!(
+        "SELECT c.oid, d.hypertable_schema AS schema, d.hypertable_name AS name, pg_catalog.to_jsonb(d) AS dimension
+           FROM timescaledb_information.dimensions d {}
+          ORDER BY c.oid, d.dimension_number",
+        relation_of("d.hypertable_schema", "d.hypertable_name")
+    ))?;
+    for row in &dimensions {
+        let (schema, name) = (row.text("schema")?, row.text("name")?);
+        let mut dimension = dimension(&json(row, "dimension")?);
+        dimension.function = functions
+            .get(&(schema.to_owned(), name.to_owned(), dimension.column.clone()))
+            .filter(|(schema, _)| !schema.starts_with("_timescaledb_"))
+            .cloned();
+        let table = tables.entry(row.number("oid")?).or_insert_with(|| Hypertable {
+            schema: schema.to_owned(),
+            name: name.to_owned(),
+            dimensions: Vec::new(),
+            chunks: Vec::new(),
+            has_compression: false,
+            tablespaces: Vec::new(),
+        });
+        table.dimensions.push(dimension);
+    }
+    let facts = session.rows(&format!(
+        "SELECT c.oid, h.compression_enabled AS compressed, pg_catalog.to_jsonb(h.tablespaces) AS tablespaces
+           FROM timescaledb_information.hypertables h {}",
+        relation_of("h.hypertable_schema", "h.hypertable_name")
+    ))?;
+    for row in &facts {
+        let Some(table) = tables.get_mut(&row.number("oid")?) else { continue };
+        table.has_compression = row.flag("compressed")?;
+        if row.get("tablespaces")?.is_some() {
+            let names = json(row, "tablespaces")?;
+            table.tablespaces =
+                names.as_array().into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        }
+    }
+    // The views give moments for every type of time: those of types without a zone are UTC's.
+    let bound = |end: &str| {
+        format!(
+            "CASE k.primary_dimension_type::text
+                  WHEN 'timestamp without time zone' THEN (k.{end} AT TIME ZONE 'UTC')::text
+                  WHEN 'date' THEN (k.{end} AT TIME ZONE 'UTC')::pg_catalog.date::text
+                  ELSE coalesce(k.{end}::text, k.{end}_integer::text) END"
+        )
+    };
+    let chunks = session.rows(&format!(
+        "SELECT t.oid AS table, c.oid, {} AS first, {} AS end, k.is_compressed AS compressed,
+                coalesce(pg_catalog.pg_table_size(c.oid), 0) AS bytes
+           FROM timescaledb_information.chunks k
+           JOIN pg_catalog.pg_namespace tn ON tn.nspname = k.hypertable_schema
+           JOIN pg_catalog.pg_class t ON t.relnamespace = tn.oid AND t.relname = k.hypertable_name {}
+          ORDER BY t.oid, k.range_start, k.range_start_integer, c.oid",
+        bound("range_start"),
+        bound("range_end"),
+        relation_of("k.chunk_schema", "k.chunk_name"),
+    ))?;
+    for row in &chunks {
+        let Some(table) = tables.get_mut(&row.number("table")?) else { continue };
+        table.chunks.push(Chunk {
+            oid: row.number("oid")?,
+            start: row.text("first")?.to_owned(),
+            end: row.text("end")?.to_owned(),
+            is_compressed: row.flag("compressed")?,
+            bytes: row.number("bytes")?,
+        });
+    }
+    Ok(tables)
+}
+
+/// One row of the view of dimensions.
+fn dimension(row: &Value) -> Dimension {
+    let text = |column: &str| row.get(column).and_then(Value::as_str).map(str::to_owned);
+    let partitions = row.get("num_partitions").and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok());
+    let interval = match text("time_interval") {
+        Some(interval) => format!("INTERVAL '{interval}'"),
+        None => row.get("integer_interval").map(ToString::to_string).unwrap_or_default(),
+    };
+    Dimension {
+        column: text("column_name").unwrap_or_default(),
+        type_name: text("column_type").unwrap_or_default(),
+        partitions,
+        interval,
+        integer_now: text("integer_now_func"),
+        function: None,
+    }
+}
+
+/// The functions by which columns are cut: by schema and name of the table and the column. No public view has them.
+fn partitioning_functions(session: &mut Session) -> Result<HashMap<(String, String, String), (String, String)>> {
+    let has_them = session.row(
+        "SELECT count(*) = 2 AS there FROM pg_catalog.pg_attribute
+          WHERE attrelid = pg_catalog.to_regclass('_timescaledb_catalog.dimension')
+            AND attname IN ('partitioning_func', 'partitioning_func_schema')",
+    )?;
+    if !has_them.flag("there")? {
+        return Ok(HashMap::new());
+    }
+    let rows = session.rows(
+        "SELECT h.schema_name AS schema, h.table_name AS name, d.column_name AS column,
+                d.partitioning_func_schema AS function_schema, d.partitioning_func AS function
+           FROM _timescaledb_catalog.dimension d JOIN _timescaledb_catalog.hypertable h ON h.id = d.hypertable_id
+          WHERE d.partitioning_func IS NOT NULL",
+    )?;
+    let text = |row: &Row, column: &str| row.text(column).map(str::to_owned);
+    rows.iter()
+        .map(|row| {
+            Ok((
+                (text(row, "schema")?, text(row, "name")?, text(row, "column")?),
+                (text(row, "function_schema")?, text(row, "function")?),
+            ))
+        })
+        .collect()
+}
+
+/// Reads the continuous aggregates; takes the hypertables of their rows out of `stores`.
+fn aggregates(session: &mut Session, timescale: &mut Timescale, stores: &mut BTreeMap<u32, Hypertable>) -> Result<()> {
+    let rows = session.rows(&format!(
+        "SELECT c.oid, pg_catalog.to_jsonb(a) AS aggregate, s.oid AS rows, t.oid AS reads
+           FROM timescaledb_information.continuous_aggregates a {}
+           JOIN pg_catalog.pg_namespace sn ON sn.nspname = a.materialization_hypertable_schema
+           JOIN pg_catalog.pg_class s ON s.relnamespace = sn.oid AND s.relname = a.materialization_hypertable_name
+           JOIN pg_catalog.pg_namespace tn ON tn.nspname = a.hypertable_schema
+           JOIN pg_catalog.pg_class t ON t.relnamespace = tn.oid AND t.relname = a.hypertable_name
+          ORDER BY c.oid",
+        relation_of("a.view_schema", "a.view_name")
+    ))?;
+    for row in &rows {
+        let told = json(row, "aggregate")?;
+        let text = |column: &str| told.get(column).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let flag = |column: &str, otherwise: bool| told.get(column).and_then(Value::as_bool).unwrap_or(otherwise);
+        let rows: u32 = row.number("rows")?;
+        let mut store = stores.remove(&rows).ok_or_else(|| {
+            Error::failed(format!(
+                "the extension does not tell how the rows of {} are kept",
+                one_line(&text("view_name"))
+            ))
+        })?;
+        store.has_compression = flag("compression_enabled", false);
+        timescale.internal.insert(rows);
+        let aggregate = Aggregate {
+            schema: text("view_schema"),
+            name: text("view_name"),
+            is_materialized_only: flag("materialized_only", true),
+            is_finalized: flag("finalized", true),
+            query: text("view_definition").trim().trim_end_matches(';').to_owned(),
+            reads: row.number("reads")?,
+            rows,
+            store,
+            watermark: None,
+            newest: None,
+        };
+        timescale.aggregates.insert(row.number("oid")?, aggregate);
+    }
+    // An aggregate of an aggregate is told to read the hypertable of its rows.
+    let views: HashMap<u32, u32> = timescale.aggregates.iter().map(|(view, found)| (found.rows, *view)).collect();
+    for aggregate in timescale.aggregates.values_mut() {
+        aggregate.reads = views.get(&aggregate.reads).copied().unwrap_or(aggregate.reads);
+    }
+    Ok(())
+}
+
+/// The function that says up to where an aggregate is computed. No public one does.
+fn watermark_function(session: &mut Session) -> Result<Option<String>> {
+    let row = session.row(
+        "SELECT coalesce(pg_catalog.to_regprocedure('_timescaledb_functions.cagg_watermark(integer)'),
+                         pg_catalog.to_regprocedure('_timescaledb_internal.cagg_watermark(integer)'))::pg_catalog.regproc::text
+                AS name",
+    )?;
+    row.owned("name")
+}
+
+/// Finds out how far the aggregates are computed.
+pub(super) fn reach(session: &mut Session, timescale: &mut Timescale) -> Result<()> {
+    let watermark = watermark_function(session)?;
+    timescale.aggregates.values_mut().try_for_each(|aggregate| reach_of(session, aggregate, watermark.as_deref()))
+}
+
+fn reach_of(session: &mut Session, aggregate: &mut Aggregate, watermark: Option<&str>) -> Result<()> {
+    let Some(time) = aggregate.store.time() else { return Ok(()) };
+    let (column, table) = (ident(&time.column), aggregate.store.qualified());
+    let row = session.row(&format!("SELECT max({column})::text AS newest FROM {table}"))?;
+    aggregate.newest = row.owned("newest")?;
+    let number = aggregate.store.name.rsplit('_').next().and_then(|number| number.parse::<u32>().ok());
+    let (Some(watermark), Some(number), Some(_)) = (watermark, number, &aggregate.newest) else { return Ok(()) };
+    // In microseconds, or in the numbers of the column.
+    let value = match time.type_name.as_str() {
+        "timestamp with time zone" => {
+            "('epoch'::pg_catalog.timestamptz + w.value * INTERVAL '1 microsecond')::text".to_owned()
+        }
+        "timestamp without time zone" => {
+            "('epoch'::pg_catalog.timestamp + w.value * INTERVAL '1 microsecond')::text".to_owned()
+        }
+        "date" => {
+            "('epoch'::pg_catalog.timestamp + w.value * INTERVAL '1 microsecond')::pg_catalog.date::text".to_owned()
+        }
+        _ => "w.value::text".to_owned(),
+    };
+    let row = session.row(&format!("SELECT {value} AS value FROM (SELECT {watermark}({number}) AS value) w"))?;
+    aggregate.watermark = row.owned("value")?;
+    Ok(())
+}
+
+/// A column that holds JSON.
+fn json(row: &Row, column: &str) -> Result<Value> {
+    serde_json::from_str(row.text(column)?)
+        .map_err(|error| Error::failed("the server's answer is no JSON").because(error))
+}
