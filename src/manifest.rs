@@ -107,6 +107,15 @@ pub struct Table {
     pub columns: Vec<Column>,
 }
 
+impl Table {
+    /// Whether it is a table of the user's own, whose rows nothing else tells: no part of another table's storage, no
+    /// table of SQLite's, no rows computed from others.
+    #[must_use]
+    pub fn is_ordinary(&self) -> bool {
+        matches!(self.kind.as_str(), "table" | "hypertable") && !self.name.starts_with("sqlite_")
+    }
+}
+
 /// Which table of a PostgreSQL database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Relation {

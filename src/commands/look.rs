@@ -188,7 +188,7 @@ fn compare(
     let verdicts = if is_sealed {
         rules::compare_totals(before.rows, rows, rules)
     } else {
-        let ordinary = |table: &&Table| table.kind == "table" && !table.name.starts_with("sqlite_");
+        let ordinary = |table: &&Table| table.is_ordinary();
         rules::compare(&rows_of(before.tables.iter().filter(ordinary)), now, rules)
     };
     let failed: Vec<&Verdict> = verdicts.iter().filter(|verdict| !verdict.ok).collect();

@@ -8,7 +8,7 @@ use super::postgres::is_of_database;
 use crate::archive::{Entry, Visitor};
 use crate::commands::fetch::Opened;
 use crate::commands::{Context, layout};
-use crate::engine::postgres::catalog::quote::qualified;
+use crate::engine::postgres::catalog::quote::{ident, qualified};
 use crate::engine::postgres::catalog::{Item, Kind, Section, data, sequences};
 use crate::engine::postgres::load::{Load, Loaders};
 use crate::engine::postgres::make::{self, Owners};
@@ -17,6 +17,7 @@ use crate::engine::postgres::reading::{Reading, RowSource};
 use crate::engine::postgres::rows::{PIECE_BYTES, RowSum};
 use crate::engine::postgres::session::{Session, as_many_as_let_in};
 use crate::engine::postgres::target::{self, Mark};
+use crate::engine::postgres::timescale::{AGGREGATE, waiting_room};
 use crate::engine::postgres::{Params, large_objects, settings};
 use crate::error::{Error, Result, one_line};
 use crate::manifest::{LargeObjectFacts, Table};
@@ -32,6 +33,8 @@ pub(super) struct Build<'a> {
     pub(super) owners: Owners,
     pub(super) params: &'a Params,
     pub(super) context: &'a Context,
+    /// Whether ordinary tables are made of what TimescaleDB had.
+    pub(super) plain: bool,
 }
 
 impl Build<'_> {
@@ -79,6 +82,9 @@ impl Build<'_> {
         for value in facts.iter().flat_map(|facts| &facts.sequences) {
             sessions[0].rows(&sequences::statement(value))?;
         }
+        if self.plain {
+            self.name_aggregates(&mut sessions[0])?;
+        }
         let by_name: HashMap<String, usize> = self
             .items
             .iter()
@@ -106,6 +112,16 @@ impl Build<'_> {
         Ok(comment)
     }
 
+    /// Gives the tables that aggregates' rows were loaded into the names of the aggregates, which are not made.
+    fn name_aggregates(&self, session: &mut Session) -> Result<()> {
+        let tables = self.opened.manifest.tables.iter().filter(|table| table.kind == AGGREGATE);
+        for relation in tables.filter_map(|table| table.relation.as_ref()) {
+            let room = qualified(&relation.schema, &waiting_room(&relation.table));
+            session.execute(&format!("ALTER TABLE {room} RENAME TO {}", ident(&relation.table)))?;
+        }
+        Ok(())
+    }
+
     /// Compares every table with what was saved.
     pub(super) fn compare(&self, jobs: usize) -> Result<()> {
         compare(self.opened, self.params, jobs)
@@ -120,14 +136,28 @@ fn compare(opened: &Opened, params: &Params, jobs: usize) -> Result<()> {
         live.iter().map(|table| ((table.schema.as_str(), table.name.as_str()), table)).collect();
     let mut there = Vec::new();
     for table in &opened.manifest.tables {
-        let relation = table.relation.as_ref();
-        let found = relation.and_then(|relation| by_name.get(&(relation.schema.as_str(), relation.table.as_str())));
+        let named = |schema: &str, name: &str| by_name.get(&(schema, name)).copied();
+        let found = table.relation.as_ref().and_then(|relation| {
+            let (schema, name) = (relation.schema.as_str(), relation.table.as_str());
+            let kept = (table.kind == AGGREGATE).then(|| named(schema, &waiting_room(name))).flatten();
+            if let Some(kept) = kept {
+                tracing::warn!(
+                    "the server does not take the materialized rows of the continuous aggregate {}: they are in the \
+                     table {}, to query and to copy from",
+                    one_line(&table.name),
+                    one_line(&kept.qualified)
+                );
+            }
+            kept.or_else(|| named(schema, name))
+        });
         there.push(
-            (*found.ok_or_else(|| Error::problem(format!("the table {} is not there", one_line(&table.name))))?)
-                .clone(),
+            found.ok_or_else(|| Error::problem(format!("the table {} is not there", one_line(&table.name))))?.clone(),
         );
     }
     let mut rows: Vec<RowSource> = opened.manifest.tables.iter().map(RowSource::like).collect();
+    for (rows, found) in rows.iter_mut().zip(&there) {
+        rows.qualified.clone_from(&found.qualified);
+    }
     reading.measure(&there, &mut rows)?;
     reading.read(&mut rows, &mut |_| Ok(()))?;
     opened.manifest.tables.iter().zip(&rows).try_for_each(|(table, rows)| require_equal(table, &rows.sum))?;

@@ -54,6 +54,17 @@ pub struct RestoreArgs {
     /// Only these tables, into an existing database: a name, or a pattern with * and ? (repeatable)
     #[arg(long, value_name = "PATTERN")]
     pub table: Vec<String>,
+    /// TimescaleDB: of the hypertables named with --table only rows from this time on, read as the column of time is (a
+    /// time with or without a zone, then UTC's; a date; a number); other rows stay
+    #[arg(long, value_name = "TIME", requires = "table", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// TimescaleDB: of the hypertables named with --table only rows before this time
+    #[arg(long, value_name = "TIME", requires = "table", allow_hyphen_values = true)]
+    pub until: Option<String>,
+    /// TimescaleDB: make ordinary tables of hypertables and continuous aggregates, for a server without the extension;
+    /// what only the extension can do is left out, and named
+    #[arg(long)]
+    pub plain_tables: bool,
     /// Go on without a safety snapshot of what is overwritten
     #[arg(long)]
     pub no_safety: bool,
@@ -81,6 +92,9 @@ impl Default for RestoreArgs {
             allow_partial: false,
             lock_timeout: 30,
             table: Vec::new(),
+            from: None,
+            until: None,
+            plain_tables: false,
             no_safety: false,
             dry_run: false,
             yes: false,
@@ -110,6 +124,9 @@ pub struct RestoreReport {
     pub mode: String,
     /// True where nothing was done.
     pub dry_run: bool,
+    /// The time of which alone rows were restored, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
     /// The snapshot of what was overwritten.
     pub safety_snapshot: Option<String>,
     /// The command that brings back what was there before.
@@ -136,6 +153,7 @@ impl RestoreReport {
             target,
             mode: mode.to_owned(),
             dry_run,
+            window: None,
             safety_snapshot: None,
             undo: None,
             tables: Vec::new(),
@@ -154,6 +172,9 @@ impl Report for RestoreReport {
         let apart = self.tables.iter().filter(|table| !table.ok).count();
         let done = if self.dry_run { "would be restored" } else { "restored" };
         let mut lines = format!("{} {done} to {} ({})\n", self.id, one_line(&self.target), self.mode);
+        if let Some(window) = &self.window {
+            lines.push_str(&format!("  only rows {}\n", one_line(window)));
+        }
         if self.dry_run {
             lines.push_str(&format!("  {} tables; nothing was changed\n", self.tables.len()));
         } else {

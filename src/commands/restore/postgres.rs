@@ -19,10 +19,12 @@ use crate::engine::postgres::load;
 use crate::engine::postgres::make::{self, Owners};
 use crate::engine::postgres::reading::RowSource;
 use crate::engine::postgres::replace::{self, Replacement};
+use crate::engine::postgres::rows::RowSum;
 use crate::engine::postgres::selection::{Pattern, Selection};
-use crate::engine::postgres::session::Session;
+use crate::engine::postgres::session::{Session, sqlstate};
 use crate::engine::postgres::snapshot::SnapshotOptions;
 use crate::engine::postgres::target::{self, Existing, Mark, Server};
+use crate::engine::postgres::timescale;
 use crate::engine::postgres::{Params, settings};
 use crate::error::{Error, Kind as ErrorKind, Result, one_line};
 use crate::manifest::{Manifest, PostgresFacts, SequenceValue, SnapshotKind, Table};
@@ -58,6 +60,26 @@ impl Mode {
     }
 }
 
+/// A time, of which alone rows are restored: its end is not part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Window {
+    from: Option<String>,
+    until: Option<String>,
+}
+
+impl Window {
+    /// In words: `from 2026-01-01 00:00:00+00 until 2026-02-01 00:00:00+00`.
+    fn shown(&self) -> String {
+        let from = self.from.iter().map(|from| format!("from {from}"));
+        let until = self.until.iter().map(|until| format!("until {until}"));
+        from.chain(until).collect::<Vec<_>>().join(" ")
+    }
+
+    fn told(&self, of: &str) -> String {
+        format!("{of} {}", self.shown())
+    }
+}
+
 /// What is to be done, found out before anything is.
 pub(super) struct Plan {
     catalog: Catalog,
@@ -72,13 +94,17 @@ pub(super) struct Plan {
     comment: Option<String>,
     /// The steps that make the schema.
     items: Vec<Item>,
+    /// Of the chosen tables only the rows of this time.
+    window: Option<Window>,
+    /// Whether ordinary tables are made of what TimescaleDB had.
+    plain: bool,
 }
 
 impl Plan {
     /// Looks at the server and the database; changes nothing.
     pub(super) fn make(args: &RestoreArgs, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
         let manifest = &opened.manifest;
-        let facts = manifest.postgres.clone().ok_or_else(|| Error::problem("its manifest is not of PostgreSQL"))?;
+        let mut facts = manifest.postgres.clone().ok_or_else(|| Error::problem("its manifest is not of PostgreSQL"))?;
         let params =
             match args.to.as_deref().map(|to| context.named_source(to)).transpose()?.map(|chosen| chosen.source) {
                 Some(Source::Postgres(params)) => *params,
@@ -97,6 +123,21 @@ impl Plan {
         let chosen = choose(&opened, &items, &args.table)?;
         let mut server = Server::connect(&params)?;
         let existing = server.look(&name)?;
+        let owners = if args.no_owner { Owners::Leave } else { Owners::Keep };
+        let mut items = items;
+        if args.plain_tables {
+            facts.extensions.retain(|extension| extension.name != timescale::EXTENSION);
+            let left_out = timescale::plain::leave_out(&mut items);
+            if !left_out.is_empty() {
+                tracing::warn!("left out, as only TimescaleDB can have it: {}", left_out.join(", "));
+            }
+        }
+        let obstacles = server.obstacles(&facts, owners)?;
+        if owners == Owners::Leave {
+            leave_out_strangers(&mut items, &server.missing_roles(&facts)?);
+        }
+        // Some servers let one session in at a time.
+        drop(server);
         if let Some(mark) = existing.as_ref().and_then(|existing| Mark::read(existing.comment.as_deref()?)) {
             return Err(unfinished(&mark, &shown, context));
         }
@@ -135,19 +176,14 @@ impl Plan {
                 Mode::Empty
             }
         };
-        let owners = if args.no_owner { Owners::Leave } else { Owners::Keep };
-        if matches!(mode, Mode::Create | Mode::Empty | Mode::Swap) {
-            let obstacles = server.obstacles(&facts, owners)?;
-            if !obstacles.is_empty() {
-                return Err(target::cannot_restore(&obstacles));
-            }
-        }
-        let mut items = items;
-        if owners == Owners::Leave {
-            leave_out_strangers(&mut items, &server.missing_roles(&facts)?);
+        if matches!(mode, Mode::Create | Mode::Empty | Mode::Swap) && !obstacles.is_empty() {
+            return Err(target::cannot_restore(&obstacles));
         }
         let comment = existing.and_then(|existing| existing.comment);
-        let plan = Plan { catalog, opened, facts, params, mode, owners, chosen, comment, items };
+        let plain = args.plain_tables;
+        let mut plan =
+            Plan { catalog, opened, facts, params, mode, owners, chosen, comment, items, window: None, plain };
+        plan.window = plan.window_of(args)?;
         plan.require_whole(args)?;
         plan.require_fit(args)?;
         Ok(plan)
@@ -171,6 +207,43 @@ impl Plan {
         let shown: Vec<String> = self.facts.left_out.iter().take(10).map(|left_out| one_line(left_out)).collect();
         Err(Error::usage(format!("{} is not whole: it lacks {}", self.opened.manifest.id, shown.join(", ")))
             .hint("restore what it has with --table, or all the same with --allow-partial"))
+    }
+
+    /// The time of which rows are restored, where only those of one are.
+    fn window_of(&self, args: &RestoreArgs) -> Result<Option<Window>> {
+        if args.from.is_none() && args.until.is_none() {
+            return Ok(None);
+        }
+        let mut kinds = BTreeSet::new();
+        for table in self.tables() {
+            let time = table.relation.as_ref().and_then(|relation| relation.time.as_ref());
+            let column = time.and_then(|time| table.columns.iter().find(|column| column.name == *time));
+            let Some(column) = column.filter(|_| table.kind == timescale::HYPERTABLE) else {
+                return Err(Error::usage(format!(
+                    "--from and --until go by the time of a hypertable, and {} is none that is cut by time",
+                    one_line(&table.name)
+                ))
+                .hint("restore all of its rows, without --from and --until"));
+            };
+            kinds.insert(timescale::plain_type(&column.declared));
+        }
+        let mut session = self.look(args)?;
+        let mut window = Window { from: args.from.clone(), until: args.until.clone() };
+        for kind in kinds {
+            for (flag, bound) in [("--from", &mut window.from), ("--until", &mut window.until)] {
+                if let Some(text) = bound {
+                    *text = timescale::bound(&mut session, text, &kind).map_err(|error| {
+                        Error::usage(format!("{flag} {} is no {}", one_line(text), one_line(&kind))).because(error)
+                    })?;
+                }
+            }
+            if let (Some(from), Some(until)) = (&window.from, &window.until)
+                && !timescale::is_before(&mut session, from, until, &kind)?
+            {
+                return Err(Error::usage(format!("--from {from} is not before --until {until}")));
+            }
+        }
+        Ok(Some(window))
     }
 
     /// A session that only looks, and waits for locks no longer than it may.
@@ -240,7 +313,10 @@ impl Plan {
         let manifest = &self.opened.manifest;
         let target = one_line(&self.params.shown());
         let age = text::age(manifest.created_at, Utc::now());
-        let by = format!("{} ({age} old, {} rows)", manifest.id, manifest.rows);
+        let by = match &self.window {
+            Some(window) => format!("those of {} ({age} old)", window.told(&manifest.id.to_string())),
+            None => format!("{} ({age} old, {} rows)", manifest.id, manifest.rows),
+        };
         let lacks = match self.facts.left_out.len() {
             0 => String::new(),
             some => format!(", which lacks {some} things that were not saved,"),
@@ -265,8 +341,11 @@ impl Plan {
             args.dry_run,
         );
         if args.dry_run {
-            let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: false };
+            // How many rows are of a time is known when they are read.
+            let rows = |table: &Table| if self.window.is_some() { None } else { table.rows };
+            let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: rows(table), ok: false };
             report.tables = self.tables().into_iter().map(restored).collect();
+            report.window = self.window.as_ref().map(Window::shown);
             return Ok(report);
         }
         let _lease = self.catalog.lease(&self.opened.manifest.id);
@@ -278,8 +357,11 @@ impl Plan {
             Mode::Tables => self.make_tables(args, &mut report, context)?,
             Mode::Beside(schema) => self.beside(schema, &mut report, context)?,
         }
-        let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: true };
-        report.tables = self.tables().into_iter().map(restored).collect();
+        if report.tables.is_empty() {
+            let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: true };
+            report.tables = self.tables().into_iter().map(restored).collect();
+        }
+        report.window = self.window.as_ref().map(Window::shown);
         for note in &self.facts.notes {
             tracing::warn!("{}", one_line(note));
         }
@@ -311,16 +393,30 @@ impl Plan {
         // file"), and taking away what filled it is what is left to do then.
         let mut caretaker = self.settling_session().ok();
         server.mark(name, &Mark::new(target::FILL, &report.id, &context.host))?;
+        // Where there is no room for it there is none for any other beside the one that builds.
+        let server = caretaker.is_some().then_some(server);
+        let again = |server: Option<Server>| server.map_or_else(|| Server::connect_to_settle(&self.params), Ok);
         match self.build(&self.params, None, report, context) {
             Ok(_) => {
                 self.tell_settings_left();
-                server.unmark(name, self.comment.as_deref())
+                drop(caretaker);
+                again(server)?.unmark(name, self.comment.as_deref())
             }
             Err(error) => {
                 let cleared = match caretaker.as_mut().map(|session| make::unmake(session, &self.items)) {
                     Some(Ok(())) => Ok(()),
                     // It has been ended meanwhile, or never came to be.
                     _ => self.settling_session().and_then(|mut session| make::unmake(&mut session, &self.items)),
+                };
+                drop(caretaker);
+                let mut server = match again(server) {
+                    Ok(server) => server,
+                    Err(why) => {
+                        tracing::warn!("the mark could not be taken away: {}", why.whole());
+                        return Err(error.context(format!(
+                            "the restore failed; {shown} is marked as incomplete by its comment: drop it"
+                        )));
+                    }
                 };
                 let cleared = cleared.and_then(|()| server.unmark(name, self.comment.as_deref()));
                 Err(match cleared {
@@ -395,7 +491,8 @@ impl Plan {
         context: &Context,
     ) -> Result<Option<String>> {
         let clock = Instant::now();
-        let build = Build { opened: &self.opened, items: &self.items, owners: self.owners, params, context };
+        let (opened, items, owners, plain) = (&self.opened, &self.items, self.owners, self.plain);
+        let build = Build { opened, items, owners, params, context, plain };
         let comment = build.run(mark)?;
         report.stream_seconds = clock.elapsed().as_secs_f64();
         let clock = Instant::now();
@@ -430,14 +527,16 @@ impl Plan {
         }
         let mut work = || -> Result<()> {
             let clock = Instant::now();
-            replacement.empty()?;
+            let (from, until) = self.bounds();
+            replacement.empty(from, until)?;
             let copies: Vec<RowSource> = replacement.tables().to_vec();
-            self.load_serially(replacement.session(), &copies, whole, context)?;
+            let expected = self.load_chosen(replacement.session(), &copies, whole, context)?;
             replacement.settle(&sequences, !whole)?;
             replacement.refresh(whole)?;
+            self.compress_again(replacement.session())?;
             report.stream_seconds = clock.elapsed().as_secs_f64();
             let clock = Instant::now();
-            self.compare_serially(replacement.session(), &copies)?;
+            self.compare_chosen(replacement.session(), &copies, &expected, report)?;
             report.check_seconds = clock.elapsed().as_secs_f64();
             replacement.move_forward(&shared)
         };
@@ -474,7 +573,7 @@ impl Plan {
             let (items, attached_last) = self.items_of_tables(session)?;
             make::make(session, &items, Section::Pre, self.owners)?;
             let copies: Vec<RowSource> = self.tables().iter().map(|table| RowSource::like(table)).collect();
-            self.load_serially(session, &copies, false, context)?;
+            let expected = self.load_chosen(session, &copies, false, context)?;
             for value in &self.facts.sequences {
                 if items.iter().any(|item| {
                     item.kind == Kind::Sequence
@@ -490,8 +589,12 @@ impl Plan {
             if self.owners == Owners::Keep {
                 make::grant(session, &items)?;
             }
+            items
+                .iter()
+                .filter(|item| matches!(item.kind, Kind::CompressedChunks | Kind::Job))
+                .try_for_each(|item| make::make_one(session, item, self.owners))?;
             self.tell_lost(session, &items)?;
-            Ok(copies)
+            Ok((copies, expected))
         })?;
         let names: Vec<&str> = self.tables().iter().map(|table| table.name.as_str()).collect();
         let undo = format!("DROP TABLE {}", names.join(", "));
@@ -586,8 +689,8 @@ impl Plan {
         settings::pin(&mut session)?;
         self.in_one_transaction(&mut session, report, |session| {
             let copies = replace::make_beside(session, schema, &self.tables())?;
-            self.load_serially(session, &copies, false, context)?;
-            Ok(copies)
+            let expected = self.load_chosen(session, &copies, false, context)?;
+            Ok((copies, expected))
         })?;
         let undo = format!("DROP SCHEMA {} CASCADE", ident(schema));
         report.undo = Some(sql_command_in(&self.params, self.params.database(), &[undo]));
@@ -599,15 +702,15 @@ impl Plan {
         &self,
         session: &mut Session,
         report: &mut RestoreReport,
-        work: impl FnOnce(&mut Session) -> Result<Vec<RowSource>>,
+        work: impl FnOnce(&mut Session) -> Result<(Vec<RowSource>, Vec<RowSum>)>,
     ) -> Result<()> {
         let all = |session: &mut Session, report: &mut RestoreReport| -> Result<()> {
             session.execute("BEGIN")?;
             let clock = Instant::now();
-            let copies = work(session)?;
+            let (copies, expected) = work(session)?;
             report.stream_seconds = clock.elapsed().as_secs_f64();
             let clock = Instant::now();
-            self.compare_serially(session, &copies)?;
+            self.compare_chosen(session, &copies, &expected, report)?;
             report.check_seconds = clock.elapsed().as_secs_f64();
             Ok(())
         };
@@ -636,9 +739,113 @@ impl Plan {
         read
     }
 
-    fn compare_serially(&self, session: &mut Session, copies: &[RowSource]) -> Result<()> {
-        for (table, copy) in self.tables().iter().zip(copies) {
-            require_equal(table, &copy.sum(session)?)?;
+    /// The ends of the time of which rows are restored.
+    fn bounds(&self) -> (Option<&str>, Option<&str>) {
+        let window = self.window.as_ref();
+        (window.and_then(|window| window.from.as_deref()), window.and_then(|window| window.until.as_deref()))
+    }
+
+    /// Loads the chosen tables in the session's transaction, or their rows of a time; what of those there were.
+    ///
+    /// Which rows are of a time the server says, since it knows what their text means: they are loaded into tables that
+    /// go with the transaction, compared there as a whole, and taken from there.
+    fn load_chosen(
+        &self,
+        session: &mut Session,
+        copies: &[RowSource],
+        whole: bool,
+        context: &Context,
+    ) -> Result<Vec<RowSum>> {
+        if self.window.is_none() {
+            self.load_serially(session, copies, whole, context)?;
+            return Ok(Vec::new());
+        }
+        let (from, until) = self.bounds();
+        let mut rooms = Vec::new();
+        for (number, copy) in copies.iter().enumerate() {
+            let mut room = copy.clone();
+            room.qualified = format!("pg_temp.lifeboat_window_{number}");
+            if let Some(span) = &mut room.span {
+                span.relation.clone_from(&room.qualified);
+            }
+            session.execute(&format!(
+                "CREATE TEMPORARY TABLE lifeboat_window_{number} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA",
+                copy.columns.join(", "),
+                copy.relation()
+            ))?;
+            rooms.push(room);
+        }
+        self.load_serially(session, &rooms, whole, context)?;
+        let mut sums = Vec::new();
+        for ((table, copy), room) in self.tables().iter().zip(copies).zip(&rooms) {
+            require_equal(table, &room.sum(session)?)?;
+            let columns = copy.columns.join(", ");
+            session
+                .execute(&format!(
+                    "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {} {}",
+                    copy.qualified,
+                    room.qualified,
+                    room.within(from, until)
+                ))
+                .map_err(|error| error.context(format!("cannot load rows into {}", one_line(&copy.qualified))))?;
+            sums.push(room.sum_within(session, from, until)?);
+        }
+        Ok(sums)
+    }
+
+    /// Compares what is there with what was saved, or the rows of a time with those that were loaded of it.
+    fn compare_chosen(
+        &self,
+        session: &mut Session,
+        copies: &[RowSource],
+        expected: &[RowSum],
+        report: &mut RestoreReport,
+    ) -> Result<()> {
+        if self.window.is_none() {
+            return self
+                .tables()
+                .iter()
+                .zip(copies)
+                .try_for_each(|(table, copy)| require_equal(table, &copy.sum(session)?));
+        }
+        let (from, until) = self.bounds();
+        for ((table, copy), expected) in self.tables().iter().zip(copies).zip(expected) {
+            let found = copy.sum_within(session, from, until)?;
+            let of_window = Table { rows: Some(expected.rows), digest: Some(expected.digest), ..(*table).clone() };
+            require_equal(&of_window, &found)?;
+            report.tables.push(RestoredTable { name: table.name.clone(), rows: Some(found.rows), ok: true });
+        }
+        Ok(())
+    }
+
+    /// Compresses the chunks of the chosen tables that were compressed; where that cannot be done, their rows are there
+    /// all the same, and it is said.
+    fn compress_again(&self, session: &mut Session) -> Result<()> {
+        let chosen = self.relations();
+        let is_chosen = |item: &&Item| item.kind == Kind::CompressedChunks && chosen.contains(&names_of(item));
+        for item in self.items.iter().filter(is_chosen) {
+            session.execute("SAVEPOINT compressing")?;
+            match make::make_one(session, item, self.owners) {
+                Ok(()) => session.execute("RELEASE SAVEPOINT compressing")?,
+                Err(error) if sqlstate(&error).is_some() => {
+                    session.execute("ROLLBACK TO SAVEPOINT compressing")?;
+                    tracing::warn!("the chunks of {} stay uncompressed: {}", one_line(&item.name), error.whole());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let names: Vec<&str> = self
+            .items
+            .iter()
+            .filter(|item| item.kind == Kind::ContinuousAggregate && !chosen.contains(&names_of(item)))
+            .filter(|item| item.needs.iter().any(|need| chosen.contains(&names_of(&self.items[*need]))))
+            .map(|item| item.name.as_str())
+            .collect();
+        if !names.is_empty() {
+            tracing::warn!(
+                "the continuous aggregates {} show the rows that were there before until they are refreshed",
+                one_line(&names.join(", "))
+            );
         }
         Ok(())
     }
@@ -901,7 +1108,7 @@ pub(in crate::commands) fn drill(
     let mark = Mark::new("drill", &opened.manifest.id.to_string(), &context.host);
     server.create(&scratch, &facts.database, &mark)?;
     let new = params.with_database(&scratch);
-    let build = Build { opened, items: &items, owners, params: &new, context };
+    let build = Build { opened, items: &items, owners, params: &new, context, plain: false };
     let drilled = build.run(Some(&mark)).and_then(|_| match build.compare(context.jobs) {
         Err(error) if error.kind == ErrorKind::Problem => Ok(Some(error)),
         other => other.map(|()| None),

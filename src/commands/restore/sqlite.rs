@@ -66,6 +66,9 @@ impl Plan {
             ("--beside", args.beside.is_some()),
             ("--no-owner", args.no_owner),
             ("--disconnect", args.disconnect),
+            ("--from", args.from.is_some()),
+            ("--until", args.until.is_some()),
+            ("--plain-tables", args.plain_tables),
         ] {
             if given {
                 return Err(Error::usage(format!("{flag} does not go with an SQLite snapshot"))

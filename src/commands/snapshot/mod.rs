@@ -421,7 +421,7 @@ fn locate(source: Source, args: &SnapshotArgs) -> Result<Located> {
 
 /// Whether a table is the user's, rather than the engine's own.
 fn is_ordinary(table: &&Table) -> bool {
-    table.kind == "table" && !table.name.starts_with("sqlite_")
+    table.is_ordinary()
 }
 
 /// An empty database never quietly becomes the newest good backup.

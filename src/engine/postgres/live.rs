@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::Params;
 use super::catalog::quote::{ident, literal, qualified};
 use super::session::{Row, Session};
+use super::timescale;
 use crate::engine::{Integrity, Live, Newest, Value, is_true, not_there};
 use crate::error::{Error, Kind, Result, one_line};
 use crate::manifest::Depth;
@@ -27,6 +28,8 @@ struct Relation {
     name: String,
     kind: String,
     readable: bool,
+    /// Whether its rows are in chunks.
+    is_hypertable: bool,
 }
 
 impl Relation {
@@ -76,16 +79,20 @@ impl Database {
                   ORDER BY n.nspname, c.relname",
             )
         })?;
+        let timescale = self.ask(timescale::read)?.unwrap_or_default();
         let read = |row: &Row| {
+            let oid = row.number("oid")?;
             Ok(Relation {
-                oid: row.number("oid")?,
+                oid,
+                is_hypertable: timescale.hypertables.contains_key(&oid),
                 schema: row.text("schema")?.to_owned(),
                 name: row.text("name")?.to_owned(),
                 kind: row.text("kind")?.to_owned(),
                 readable: row.flag("readable")?,
             })
         };
-        rows.iter().map(read).collect()
+        let relations: Vec<Relation> = rows.iter().map(read).collect::<Result<_>>()?;
+        Ok(relations.into_iter().filter(|relation| !timescale.internal.contains(&relation.oid)).collect())
     }
 
     /// The table or view that a rule names: `schema.table`, or the table alone where there is one of that name, or one of
@@ -152,8 +159,9 @@ impl Database {
             .context(format!("in the table {}", one_line(&relation.qualified()))))
     }
 
-    fn count(&mut self, relation: &str) -> Result<u64> {
-        let sql = format!("SELECT count(*) AS rows FROM ONLY {relation}");
+    fn count(&mut self, relation: &Relation) -> Result<u64> {
+        let only = if relation.is_hypertable { "" } else { "ONLY " };
+        let sql = format!("SELECT count(*) AS rows FROM {only}{}", relation.qualified());
         self.ask(|session| session.row(&sql)?.number("rows"))
     }
 
@@ -242,7 +250,7 @@ impl Live for Database {
                 return Err(Error::problem(format!("the role may not read {}", one_line(&name)))
                     .hint("grant it SELECT on the table, and USAGE on its schema"));
             }
-            let rows = self.count(&name)?;
+            let rows = self.count(relation)?;
             tables.insert(name, rows);
         }
         Ok(tables)

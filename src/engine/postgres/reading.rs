@@ -82,7 +82,9 @@ pub struct Span {
 }
 
 impl Span {
-    fn of(chunked: &Chunked) -> Self {
+    /// What a table's rows are read by.
+    #[must_use]
+    pub fn of(chunked: &Chunked) -> Self {
         let time = chunked.time.as_deref().map(ident);
         let starts = if time.is_some() { chunked.starts.clone() } else { Vec::new() };
         Span { relation: chunked.relation.clone(), time, starts }
@@ -173,9 +175,18 @@ impl RowSource {
 
     /// Reads and sums its rows on one session.
     pub fn sum(&self, session: &mut Session) -> Result<RowSum> {
+        self.sum_within(session, None, None)
+    }
+
+    /// The same for its rows of a time, the end not included.
+    pub fn sum_within(&self, session: &mut Session, from: Option<&str>, until: Option<&str>) -> Result<RowSum> {
+        let range = match (from, until) {
+            (None, None) => Range::All,
+            (from, until) => Range::Times(from.map(str::to_owned), until.map(str::to_owned)),
+        };
         let spare = Spare::default();
         let mut gatherer = Gatherer::new(&spare);
-        let (rest, told_rows) = session.copy_out(&self.copy_out(&Range::All), gatherer.buffer(), |buffer| {
+        let (rest, told_rows) = session.copy_out(&self.copy_out(&range), gatherer.buffer(), |buffer| {
             if let Some(piece) = gatherer.gather(buffer) {
                 spare.put(piece);
             }

@@ -9,9 +9,10 @@ use super::catalog::quote::{ident, literal, qualified};
 use super::catalog::sequences;
 use super::commit::commit;
 use super::params::Params;
-use super::reading::{ATTEMPT, Reading, RowSource};
+use super::reading::{ATTEMPT, Reading, RowSource, Span};
 use super::session::{Session, sqlstate};
 use super::settings;
+use super::timescale::{self, EXTENSION};
 use crate::error::{Error, Result, one_line};
 use crate::interrupt;
 use crate::manifest::{SequenceValue, Table};
@@ -24,6 +25,8 @@ pub struct Replacement {
     tables: Vec<RowSource>,
     /// Of `tables`, and of the partitioned tables all of whose partitions are among them.
     oids: BTreeSet<u32>,
+    /// The chunks of hypertables among them, which nobody gets at but through these.
+    chunks: BTreeSet<u32>,
     /// Statements that put back what stood in the way.
     put_back: Vec<String>,
 }
@@ -86,12 +89,14 @@ impl Replacement {
     ) -> Result<Self> {
         let mut session = Session::connect(params)?;
         settings::pin(&mut session)?;
-        refuse(&differences(tables, &listed(&mut session)?, all))?;
+        let live = listed(&mut session)?;
+        refuse(&differences(tables, &live, all))?;
         let mut replacement = Replacement {
             session,
             params: params.clone(),
-            tables: tables.iter().map(|table| RowSource::like(table)).collect(),
+            tables: tables.iter().map(|table| place_of(table, &live)).collect(),
             oids: BTreeSet::new(),
+            chunks: BTreeSet::new(),
             put_back: Vec::new(),
         };
         let clock = Instant::now();
@@ -126,7 +131,8 @@ impl Replacement {
         let live = data::tables(&mut self.session)?;
         refuse(&differences(tables, &live, all))?;
         self.oids = reach(&mut self.session, tables, &live)?;
-        refuse(&references_from_outside(&mut self.session, &self.oids)?)?;
+        self.chunks = chunks_of(&self.oids, &live);
+        refuse(&references_from_outside(&mut self.session, &self.oids, &self.chunks)?)?;
         let others = self.session.rows(&format!(
             "SELECT c.oid::pg_catalog.regclass::text AS name FROM pg_catalog.pg_class c
               WHERE c.oid = ANY ({0}) AND c.relkind = 'p'
@@ -191,7 +197,7 @@ impl Replacement {
 
     /// Gives the transaction to somebody who reads in it, and takes it back.
     pub fn read<T>(mut self, read: impl FnOnce(Reading) -> Result<(T, Session)>) -> Result<(T, Self)> {
-        let locked = self.oids.iter().copied().collect();
+        let locked = self.oids.iter().chain(&self.chunks).copied().collect();
         let (told, session) = read(Reading::within(self.session, &self.params, locked))?;
         self.session = session;
         Ok((told, self))
@@ -225,10 +231,14 @@ impl Replacement {
     }
 
     /// Takes foreign keys and triggers out of the way, and all rows out of the tables.
-    pub fn empty(&mut self) -> Result<()> {
+    ///
+    /// With a time, of each table only the rows of it, its end not included.
+    pub fn empty(&mut self, from: Option<&str>, until: Option<&str>) -> Result<()> {
         if self.tables.is_empty() {
             return Ok(());
         }
+        let timescale = timescale::read(&mut self.session)?;
+        let is_bounded = timescale.is_some() && self.has_limit_on_decompression()?;
         let keys = self.session.rows(&format!(
             "SELECT k.conrelid::pg_catalog.regclass::text AS relation, pg_catalog.quote_ident(k.conname) AS name,
                     pg_catalog.pg_get_constraintdef(k.oid) AS definition,
@@ -254,6 +264,10 @@ impl Replacement {
                      -- Before 15 a partition's copy of its parent's trigger counts as internal.
                      OR t.tgparentid <> 0
                         AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype <> 't'))
+                AND NOT EXISTS (
+                    SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid
+                     WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = t.tgfoid
+                       AND d.deptype = 'e' AND x.extname = '{EXTENSION}')
                 AND t.tgenabled <> 'D' AND c.relkind = 'r' AND t.tgrelid = ANY ({}) ORDER BY 1, 2",
             self.oid_list()
         ))?;
@@ -263,20 +277,35 @@ impl Replacement {
             self.put_back.push(format!("ALTER TABLE {table} {} TRIGGER {name}", trigger.text("enable")?));
         }
         // Of a table that an extension brings along, the rows that it fills in itself were not saved: they stay.
+        // Truncating a hypertable would have aggregates of it forget all rows whose raw data is gone.
+        let is_part = from.is_some() || until.is_some();
+        let read = |table: &RowSource| timescale.as_ref().is_some_and(|found| found.is_read_by_an_aggregate(table));
         let (whole, parts): (Vec<&RowSource>, Vec<&RowSource>) =
-            self.tables.iter().partition(|table| table.condition.is_none());
+            self.tables.iter().partition(|table| table.condition.is_none() && !is_part && !read(table));
         if !whole.is_empty() {
-            let names: Vec<&str> = whole.iter().map(|table| table.qualified.as_str()).collect();
-            statements.push(format!("TRUNCATE TABLE ONLY {}", names.join(", ONLY ")));
+            let names: Vec<String> = whole.iter().map(|table| table.relation()).collect();
+            statements.push(format!("TRUNCATE TABLE {}", names.join(", ")));
+        }
+        if is_bounded && parts.iter().any(|table| table.span.is_some()) {
+            statements.push("SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0".to_owned());
         }
         for table in parts {
-            let condition = table.condition.as_deref().unwrap_or_default();
-            statements.push(format!("DELETE FROM ONLY {} {condition}", table.qualified));
+            let condition = table.condition.clone().unwrap_or_else(|| table.within(from, until));
+            statements.push(format!("DELETE FROM {} {condition}", table.relation()));
         }
         for statement in statements {
             self.session.execute(&statement).map_err(|error| error.context("cannot empty the tables"))?;
         }
         Ok(())
+    }
+
+    /// Whether the server bounds how many compressed rows a statement may change.
+    fn has_limit_on_decompression(&mut self) -> Result<bool> {
+        let name = "timescaledb.max_tuples_decompressed_per_dml_transaction";
+        let row = self
+            .session
+            .row(&format!("SELECT pg_catalog.current_setting({}, true) IS NOT NULL AS there", literal(name)))?;
+        row.flag("there")
     }
 
     /// Puts keys, triggers and sequences where they belong. `forward_only` sequences never go back.
@@ -371,12 +400,33 @@ impl Replacement {
     }
 }
 
+/// What the rows of a snapshot's table are loaded into where it is there.
+fn place_of(table: &Table, live: &[TableData]) -> RowSource {
+    let mut source = RowSource::like(table);
+    let Some(relation) = &table.relation else { return source };
+    let found = live.iter().find(|live| (&live.schema, &live.name) == (&relation.schema, &relation.table));
+    if let Some(chunked) = found.and_then(|found| found.chunked.as_ref()) {
+        source.qualified.clone_from(&chunked.relation);
+        source.span = Some(Span::of(chunked));
+    } else {
+        source.qualified = qualified(&relation.schema, &relation.table);
+        source.span = None;
+    }
+    source
+}
+
 /// Looks whether tables can be given the snapshot's rows, without locking them; an error says what stands against it.
 pub fn require_fit(session: &mut Session, tables: &[&Table], all: bool) -> Result<()> {
     let live = data::tables(session)?;
     refuse(&differences(tables, &live, all))?;
     let oids = reach(session, tables, &live)?;
-    refuse(&references_from_outside(session, &oids)?)
+    refuse(&references_from_outside(session, &oids, &chunks_of(&oids, &live))?)
+}
+
+/// The chunks of the hypertables among these tables.
+fn chunks_of(oids: &BTreeSet<u32>, live: &[TableData]) -> BTreeSet<u32> {
+    let tables = live.iter().filter(|table| oids.contains(&table.oid));
+    tables.filter_map(|table| table.chunked.as_ref()).flat_map(|chunked| chunked.chunks.iter().copied()).collect()
 }
 
 fn oid_list(oids: &BTreeSet<u32>) -> String {
@@ -386,9 +436,16 @@ fn oid_list(oids: &BTreeSet<u32>) -> String {
 
 /// The tables, and the partitioned tables all of whose partitions are among them: these have no other rows.
 fn reach(session: &mut Session, tables: &[&Table], live: &[TableData]) -> Result<BTreeSet<u32>> {
-    let named: BTreeSet<String> = tables.iter().map(|table| RowSource::like(table).qualified).collect();
-    let mut oids: BTreeSet<u32> =
-        live.iter().filter(|table| named.contains(&table.qualified)).map(|table| table.oid).collect();
+    let named: BTreeSet<(&str, &str)> = tables
+        .iter()
+        .filter_map(|table| table.relation.as_ref())
+        .map(|relation| (relation.schema.as_str(), relation.table.as_str()))
+        .collect();
+    let mut oids: BTreeSet<u32> = live
+        .iter()
+        .filter(|table| named.contains(&(table.schema.as_str(), table.name.as_str())))
+        .map(|table| table.oid)
+        .collect();
     loop {
         let rows = session.rows(&format!(
             "SELECT c.oid FROM pg_catalog.pg_class c
@@ -406,14 +463,16 @@ fn reach(session: &mut Session, tables: &[&Table], live: &[TableData]) -> Result
     }
 }
 
-/// Foreign keys of other tables that point at these.
-fn references_from_outside(session: &mut Session, oids: &BTreeSet<u32>) -> Result<Vec<String>> {
+/// Foreign keys of other tables that point at these; a chunk has those of its hypertable.
+fn references_from_outside(session: &mut Session, oids: &BTreeSet<u32>, chunks: &BTreeSet<u32>) -> Result<Vec<String>> {
     let rows = session.rows(&format!(
         "SELECT DISTINCT c.conrelid::pg_catalog.regclass::text AS from_table,
                 c.confrelid::pg_catalog.regclass::text AS to_table
            FROM pg_catalog.pg_constraint c
-          WHERE c.contype = 'f' AND c.confrelid = ANY ({0}) AND NOT c.conrelid = ANY ({0}) ORDER BY 1, 2",
-        oid_list(oids)
+          WHERE c.contype = 'f' AND c.confrelid = ANY ({0}) AND NOT c.conrelid = ANY ({0})
+            AND NOT c.conrelid = ANY ({1}) ORDER BY 1, 2",
+        oid_list(oids),
+        oid_list(chunks)
     ))?;
     rows.iter()
         .map(|row| {
@@ -490,6 +549,9 @@ pub fn make_beside(session: &mut Session, schema: &str, tables: &[&Table]) -> Re
         let mut source = RowSource::like(table);
         source.qualified = target;
         source.condition = None;
+        if let Some(span) = &mut source.span {
+            span.relation.clone_from(&source.qualified);
+        }
         made.push(source);
     }
     Ok(made)

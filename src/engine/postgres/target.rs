@@ -13,6 +13,7 @@ use super::make::Owners;
 use super::params::Params;
 use super::session::Session;
 use super::settings;
+use super::timescale;
 use crate::digest::Sha256;
 use crate::error::{Error, Kind, Result, one_line};
 use crate::manifest::{DatabaseFacts, PostgresFacts};
@@ -88,6 +89,11 @@ impl Server {
     /// Connects beside the database that `params` name.
     pub fn connect(params: &Params) -> Result<Self> {
         Self::connect_by(params, Session::connect)
+    }
+
+    /// The same for clearing up: a signal that asks to stop does not end it at once.
+    pub fn connect_to_settle(params: &Params) -> Result<Self> {
+        Self::connect_by(params, Session::connect_to_settle)
     }
 
     fn connect_by(params: &Params, connect: impl Fn(&Params) -> Result<Session>) -> Result<Self> {
@@ -174,7 +180,9 @@ impl Server {
             ))?;
             if rows.is_empty() {
                 let (name, version) = (one_line(&extension.name), one_line(&extension.version));
-                found.push(format!("the extension {name} (there {version}) is not installed on the server"));
+                let plain = " (--plain-tables makes ordinary tables of what needs it)";
+                let plain = if extension.name == timescale::EXTENSION { plain } else { "" };
+                found.push(format!("the extension {name} (there {version}) is not installed on the server{plain}"));
             }
         }
         Ok(found)
@@ -487,7 +495,8 @@ pub fn contents(session: &mut Session) -> Result<Vec<String>> {
     let own = schema.items.iter().filter(|item| match item.kind {
         ItemKind::Database | ItemKind::DatabaseSetting | ItemKind::SystemPrivileges => false,
         ItemKind::Schema => item.name != "public",
-        ItemKind::Extension => item.name != "plpgsql",
+        // What this one brings along has no rows, and a restore would make it first.
+        ItemKind::Extension => !["plpgsql", timescale::EXTENSION].contains(&item.name.as_str()),
         _ => true,
     });
     let shown = |item: &Item| match &item.schema {

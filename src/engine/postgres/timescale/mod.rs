@@ -18,7 +18,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::catalog::quote::{ident, qualified};
+use super::catalog::quote::{ident, literal, qualified};
+use super::reading::RowSource;
 use super::session::{Row, Session};
 use crate::error::{Error, Result, one_line};
 
@@ -120,6 +121,19 @@ pub struct Aggregate {
     pub watermark: Option<String>,
     /// The newest time among its rows, in the same form.
     pub newest: Option<String>,
+}
+
+impl Timescale {
+    /// Whether the rows of an aggregate are computed of a table's, or are themselves meant.
+    #[must_use]
+    pub fn is_read_by_an_aggregate(&self, table: &RowSource) -> bool {
+        let relation = table.relation();
+        let reads = |found: &Aggregate| {
+            let raw = self.hypertables.get(&found.reads).is_some_and(|raw| raw.qualified() == relation);
+            raw || found.store.qualified() == relation
+        };
+        self.aggregates.values().any(reads)
+    }
 }
 
 impl Hypertable {
@@ -437,6 +451,47 @@ fn reach_of(session: &mut Session, aggregate: &mut Aggregate, watermark: Option<
     let row = session.row(&format!("SELECT {value} AS value FROM (SELECT {watermark}({number}) AS value) w"))?;
     aggregate.watermark = row.owned("value")?;
     Ok(())
+}
+
+/// A type without what it says of precision: `timestamp with time zone` of `timestamp(3) with time zone`.
+#[must_use]
+pub fn plain_type(declared: &str) -> String {
+    match (declared.find('('), declared.find(')')) {
+        (Some(start), Some(end)) if start < end => format!("{}{}", &declared[..start], &declared[end + 1..]),
+        _ => declared.to_owned(),
+    }
+}
+
+/// A time, or a number, that a person wrote, as text of a column's type. A time without a zone is UTC's.
+pub fn bound(session: &mut Session, text: &str, type_name: &str) -> Result<String> {
+    // The type is what an archive says, and becomes part of a statement.
+    if !is_time(type_name) && !is_integer(type_name) {
+        return Err(Error::problem(format!("a hypertable cannot be cut by the type {}", one_line(type_name))));
+    }
+    let text = literal(text);
+    // A type without a zone would pass over the one that is said.
+    let value = match type_name {
+        "timestamp without time zone" => format!("({text}::pg_catalog.timestamptz AT TIME ZONE 'UTC')"),
+        "date" => format!("({text}::pg_catalog.timestamptz AT TIME ZONE 'UTC')::pg_catalog.date"),
+        _ => format!("{text}::{type_name}"),
+    };
+    session.execute("SAVEPOINT bound")?;
+    match session.row(&format!("SELECT {value}::text AS value")) {
+        Ok(row) => {
+            session.execute("RELEASE SAVEPOINT bound")?;
+            Ok(row.text("value")?.to_owned())
+        }
+        Err(error) => {
+            session.execute("ROLLBACK TO SAVEPOINT bound")?;
+            Err(error)
+        }
+    }
+}
+
+/// Whether one value of a type comes before another.
+pub fn is_before(session: &mut Session, first: &str, second: &str, type_name: &str) -> Result<bool> {
+    let (first, second) = (literal(first), literal(second));
+    session.row(&format!("SELECT {first}::{type_name} < {second}::{type_name} AS before"))?.flag("before")
 }
 
 /// A column that holds JSON.
