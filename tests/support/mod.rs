@@ -8,6 +8,7 @@ pub mod proxy;
 pub mod s3;
 pub mod s3_proxy;
 pub mod samples;
+pub mod timescale;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

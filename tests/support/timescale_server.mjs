@@ -7,7 +7,7 @@
 //
 // A database lets one session in at a time, as one with `CONNECTION LIMIT 1` does: the next is kept waiting for a
 // moment, since whoever was before may be on the way out, and is then refused with SQLSTATE 53300. It has one name,
-// whatever is asked for, no passwords and no TLS.
+// whatever is asked for, no passwords and no TLS. Who asks for the database 'fresh' gets a new one in its place.
 //
 // PGlite takes whole messages and gives back what the server answers, but for COPY FROM STDIN, where the server would
 // read on and find nothing: there this program answers the first part itself, collects the rows, and passes on all at
@@ -54,6 +54,14 @@ function word(buffer, offset) {
   return [buffer.toString('utf8', offset, end), end + 1]
 }
 
+/** The parameters of a startup message. */
+function startup(packet) {
+  const words = packet.toString('utf8', 8).split('\0')
+  const parameters = {}
+  for (let at = 0; at + 1 < words.length; at += 2) parameters[words[at]] = words[at + 1]
+  return parameters
+}
+
 const isCopyIn = (sql) => /^\s*copy\b[\s\S]*\bfrom\s+stdin\b/i.test(sql)
 
 /** The messages but those of some letters. */
@@ -89,6 +97,14 @@ class Database {
       }, PATIENCE_MS)
       this.#waiting.push(entry)
     })
+  }
+
+  /** Throws all away that is in it. */
+  async renew() {
+    const old = this.pg
+    this.#made = this.#make()
+    await this.#made
+    await old.close().catch(() => {})
   }
 
   async #make() {
@@ -200,6 +216,7 @@ class Session {
       return
     }
     this.#hasEntered = true
+    if (startup(packet).database === 'fresh') await this.#database.renew()
     const { rows } = await this.#database.pg.query("SELECT current_setting('server_version') AS version")
     this.#socket.write(
       Buffer.concat([

@@ -2,6 +2,7 @@
 
 use super::catalog::{Item, Kind, Section};
 use super::session::Session;
+use super::timescale;
 use crate::error::{self, Error, Result, one_line};
 use crate::interrupt;
 
@@ -24,10 +25,18 @@ pub fn make_one(session: &mut Session, item: &Item, owners: Owners) -> Result<()
     interrupt::check()?;
     let set_owner: &[String] = if owners == Owners::Keep { &item.set_owner } else { &[] };
     for statement in item.create.iter().chain(set_owner).chain(&item.comments) {
-        session.execute(statement).map_err(|error| error.context(format!("cannot make the {}", shown(item))))?;
+        session.execute(statement).map_err(|error| {
+            let error = error.context(format!("cannot make the {}", shown(item)));
+            let is_timescale = item.kind == Kind::Extension && item.name == timescale::EXTENSION;
+            if is_timescale { error.hint(WITHOUT_TIMESCALE) } else { error }
+        })?;
     }
     Ok(())
 }
+
+/// Whoever has the extension installed may yet not have it loaded.
+const WITHOUT_TIMESCALE: &str =
+    "let the server load it (shared_preload_libraries), or make ordinary tables of what needs it with --plain-tables";
 
 /// Grants what the items grant.
 pub fn grant(session: &mut Session, items: &[Item]) -> Result<()> {

@@ -470,7 +470,9 @@ fn references_from_outside(session: &mut Session, oids: &BTreeSet<u32>, chunks: 
                 c.confrelid::pg_catalog.regclass::text AS to_table
            FROM pg_catalog.pg_constraint c
           WHERE c.contype = 'f' AND c.confrelid = ANY ({0}) AND NOT c.conrelid = ANY ({0})
-            AND NOT c.conrelid = ANY ({1}) ORDER BY 1, 2",
+            AND NOT c.conrelid = ANY ({1})
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_class t JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+                             WHERE t.oid = c.conrelid AND n.nspname ~ '^_timescaledb_') ORDER BY 1, 2",
         oid_list(oids),
         oid_list(chunks)
     ))?;

@@ -21,6 +21,9 @@ use crate::manifest::{DatabaseFacts, PostgresFacts};
 /// What the comment of an unfinished database begins with.
 const MARK: &str = "lifeboat: not finished ";
 
+/// Of `a`, pg_stat_activity: what the server, or TimescaleDB, does not end itself where a database is renamed or dropped.
+const OF_OTHERS: &str = "coalesce(a.backend_type, '') !~ '^(autovacuum worker$|TimescaleDB )'";
+
 /// How long others' sessions are waited for when they were asked to end.
 const LEAVE_WITHIN: Duration = Duration::from_secs(20);
 
@@ -126,7 +129,7 @@ impl Server {
                     (SELECT count(*) FROM pg_catalog.pg_stat_activity a
                       WHERE a.datid = d.oid AND a.pid <> pg_catalog.pg_backend_pid()
                         -- The server ends these itself.
-                        AND a.backend_type IS DISTINCT FROM 'autovacuum worker') AS sessions
+                        AND {OF_OTHERS}) AS sessions
                FROM pg_catalog.pg_database d WHERE d.datname = {}",
             literal(name)
         ))?;
@@ -271,7 +274,7 @@ impl Server {
                FROM pg_catalog.pg_database d
               WHERE pg_catalog.starts_with(d.datname, {})
                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
-                                 WHERE a.datid = d.oid AND a.backend_type IS DISTINCT FROM 'autovacuum worker')",
+                                 WHERE a.datid = d.oid AND {OF_OTHERS})",
             literal(SCRATCH)
         ))?;
         let mut dropped = Vec::new();

@@ -150,6 +150,8 @@ pub fn values(session: &mut Session, refused: &mut Vec<String>) -> Result<Vec<Se
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
            JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid
           WHERE c.relkind = 'S' AND ({OWN} OR c.oid IN (SELECT unnest(extconfig) FROM pg_catalog.pg_extension))
+            -- TimescaleDB numbers with these what it makes anew, and its rows are not saved.
+            AND n.nspname !~ '^_timescaledb_'
           ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\""
     ))?;
     let mut readable = Vec::with_capacity(rows.len());

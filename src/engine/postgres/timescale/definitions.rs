@@ -543,6 +543,8 @@ fn rows(reader: &mut Reader<'_>, timescale: &Timescale, view: u32, aggregate: &A
     let room = qualified(schema, &room_name);
     let mut table = Object::new(waiting_room_at(view), Kind::Table, Some(schema), &room_name);
     table.identity = format!("TABLE {room}");
+    // The hypertable that it stands for is in a schema of the extension's.
+    table.needs_not = vec![Address::new(catalogs::EXTENSION, timescale.extension)];
     table.create = vec![format!("CREATE TABLE {room} (\n    {}\n)", definitions.join(",\n    "))];
     let namespace =
         reader.rows(&format!("SELECT c.relnamespace AS schema FROM pg_catalog.pg_class c WHERE c.oid = {view}"))?;

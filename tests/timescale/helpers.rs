@@ -1,0 +1,119 @@
+//! What the tests of several themes share.
+
+use serde_json::Value;
+
+use crate::support::timescale::TimescaleDatabase;
+use crate::support::{Run, Sandbox};
+
+/// Runs `lifeboat ARGUMENTS --store backups`, which must succeed.
+#[track_caller]
+pub(crate) fn ok(place: &Sandbox, arguments: &[&str]) -> Run {
+    run(place, arguments).code(0)
+}
+
+#[track_caller]
+pub(crate) fn run(place: &Sandbox, arguments: &[&str]) -> Run {
+    let mut arguments = arguments.to_vec();
+    arguments.extend(["--store", "backups"]);
+    place.run(&arguments)
+}
+
+/// The same with `--json`, and the document.
+#[track_caller]
+pub(crate) fn json(place: &Sandbox, arguments: &[&str]) -> Value {
+    let mut arguments = arguments.to_vec();
+    arguments.push("--json");
+    ok(place, &arguments).json()
+}
+
+/// Takes a snapshot; its id.
+#[track_caller]
+pub(crate) fn snapshot(place: &Sandbox, source: &TimescaleDatabase) -> String {
+    let document = json(place, &["snapshot", &source.url(), "--name", "app"]);
+    document["snapshots"][0]["id"].as_str().unwrap().to_owned()
+}
+
+/// Makes a database like an app's: a table of keys, two hypertables, compressed chunks, aggregates, policies.
+#[track_caller]
+pub(crate) fn fill(database: &TimescaleDatabase) {
+    database.psql(SAMPLE);
+}
+
+/// All that must come back of a database: definitions, policies, rows, what is compressed, what queries give.
+#[track_caller]
+pub(crate) fn everything(database: &TimescaleDatabase) -> Vec<Vec<String>> {
+    EVERYTHING.iter().map(|query| database.rows(query)).collect()
+}
+
+const SAMPLE: &str = r#"
+SET client_min_messages = warning;
+CREATE EXTENSION timescaledb;
+CREATE SCHEMA app;
+CREATE TABLE app.symbols (symbol text PRIMARY KEY, name text NOT NULL);
+INSERT INTO app.symbols SELECT 's' || n, '股票 ' || n FROM generate_series(1, 20) n;
+CREATE TABLE app.records (symbol text NOT NULL REFERENCES app.symbols, at timestamptz NOT NULL, price double precision,
+    doc jsonb, note text, id bigint GENERATED ALWAYS AS IDENTITY, CHECK (price > 0), PRIMARY KEY (symbol, at));
+SELECT create_hypertable('app.records', 'at', chunk_time_interval => INTERVAL '1 day');
+CREATE INDEX records_note ON app.records (note);
+CREATE INDEX records_doc ON app.records USING gin (doc);
+INSERT INTO app.records (symbol, at, price, doc, note)
+    SELECT 's' || (n % 20 + 1), date_trunc('day', now()) + INTERVAL '3 hours' - n * INTERVAL '5 minutes', n + 0.25,
+           jsonb_build_object('n', n, '名', '中文'), '备注' || n || E'\t\n\\' FROM generate_series(1, 2500) n;
+-- By numbers, and by a hash too.
+CREATE TABLE app.ticks (seq bigint NOT NULL, "device id" integer NOT NULL, value numeric);
+CREATE FUNCTION app.ticks_now() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT coalesce(max(seq), 0) FROM app.ticks';
+SELECT create_hypertable('app.ticks', 'seq', chunk_time_interval => 1000);
+SELECT add_dimension('app.ticks', 'device id', number_partitions => 2);
+SELECT set_integer_now_func('app.ticks', 'app.ticks_now');
+INSERT INTO app.ticks SELECT n, n % 7, n / 3.0 FROM generate_series(1, 3000) n;
+ALTER TABLE app.records SET (timescaledb.compress, timescaledb.compress_segmentby = 'symbol',
+    timescaledb.compress_orderby = 'at DESC, id');
+SELECT compress_chunk(c) FROM show_chunks('app.records', older_than => now() - INTERVAL '5 days') c;
+CREATE MATERIALIZED VIEW app.hourly WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
+    SELECT time_bucket('1 hour', at) AS hour, symbol, avg(price) AS mean, count(*) AS n FROM app.records GROUP BY 1, 2
+    WITH NO DATA;
+CALL refresh_continuous_aggregate('app.hourly', NULL, date_trunc('day', now()) - INTERVAL '1 day');
+CREATE MATERIALIZED VIEW app.daily WITH (timescaledb.continuous, timescaledb.materialized_only = true) AS
+    SELECT time_bucket('1 day', hour) AS day, sum(n) AS n FROM app.hourly GROUP BY 1 WITH NO DATA;
+CALL refresh_continuous_aggregate('app.daily', NULL, NULL);
+CREATE INDEX hourly_mean ON app.hourly (mean);
+COMMENT ON VIEW app.hourly IS 'by the hour';
+CREATE VIEW app.seen AS SELECT symbol, sum(n) AS n FROM app.hourly GROUP BY 1;
+SELECT add_retention_policy('app.records', INTERVAL '90 days');
+SELECT add_compression_policy('app.records', INTERVAL '30 days');
+SELECT add_retention_policy('app.ticks', BIGINT '100000');
+SELECT add_continuous_aggregate_policy('app.hourly', start_offset => INTERVAL '3 days', end_offset => INTERVAL '1 hour',
+    schedule_interval => INTERVAL '1 hour');
+SELECT alter_job(job_id, scheduled => false, max_retries => 3) FROM timescaledb_information.jobs
+    WHERE proc_name = 'policy_refresh_continuous_aggregate';
+CREATE PROCEDURE app.act(job_id int, config jsonb) LANGUAGE plpgsql AS 'BEGIN NULL; END';
+SELECT add_job('app.act', '1 h', config => '{"a": 1}');
+"#;
+
+const EVERYTHING: &[&str] = &[
+    "SELECT hypertable_schema, hypertable_name, num_dimensions, compression_enabled, num_chunks
+       FROM timescaledb_information.hypertables ORDER BY 1, 2",
+    "SELECT hypertable_name, dimension_number, column_name, column_type, time_interval, integer_interval, integer_now_func,
+            num_partitions FROM timescaledb_information.dimensions WHERE hypertable_schema = 'app' ORDER BY 1, 2",
+    "SELECT hypertable_name, range_start, range_start_integer, is_compressed FROM timescaledb_information.chunks
+      WHERE hypertable_schema = 'app' ORDER BY 1, 2, 3, chunk_name",
+    "SELECT attname, segmentby_column_index, orderby_column_index, orderby_asc, orderby_nullsfirst
+       FROM timescaledb_information.compression_settings WHERE hypertable_schema = 'app' ORDER BY 1, 2, 3",
+    "SELECT proc_name, schedule_interval, max_runtime, max_retries, retry_period, scheduled, fixed_schedule, initial_start,
+            config - 'hypertable_id' - 'mat_hypertable_id', hypertable_name = 'records'
+       FROM timescaledb_information.jobs WHERE job_id >= 1000 ORDER BY 1, 9",
+    "SELECT view_name, materialized_only, view_definition FROM timescaledb_information.continuous_aggregates ORDER BY 1",
+    "SELECT obj_description('app.hourly'::regclass)",
+    "SELECT hour, symbol, mean, n FROM app.hourly ORDER BY 1, 2",
+    "SELECT day, n FROM app.daily ORDER BY 1",
+    "SELECT * FROM app.seen ORDER BY 1",
+    "SELECT * FROM app.symbols ORDER BY 1",
+    "SELECT count(*), sum(hashtext(r::text)::bigint) FROM app.records r",
+    "SELECT count(*), sum(hashtext(t::text)::bigint) FROM app.ticks t",
+    "SELECT pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+       JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'app' ORDER BY 1",
+    "SELECT indexdef ~ 'hourly_mean' FROM pg_indexes WHERE indexname = 'hourly_mean'",
+    "SELECT conrelid::regclass, conname, pg_get_constraintdef(oid) FROM pg_constraint
+      WHERE connamespace = 'app'::regnamespace ORDER BY 1, 2",
+    "SELECT c.relname, c.relkind FROM pg_class c WHERE c.relnamespace = 'app'::regnamespace ORDER BY 1",
+];
