@@ -44,7 +44,10 @@ pub fn take<const COUNT: usize>() -> [TimescaleDatabase; COUNT] {
     let folder = std::env::var("LIFEBOAT_TEST_SERVERS").unwrap();
     let path = Path::new(&folder).join("timescale.json");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| {
-        panic!("{}: {error}: this test needs TimescaleDB; run 'scripts/servers run 15 timescale -- ...'", path.display())
+        panic!(
+            "{}: {error}: this test needs TimescaleDB; run 'scripts/servers run 15 timescale -- ...'",
+            path.display()
+        )
     });
     let entries: Vec<Entry> = serde_json::from_str(&text).unwrap();
     let entry = &entries[0];

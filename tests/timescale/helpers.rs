@@ -113,7 +113,7 @@ const EVERYTHING: &[&str] = &[
     "SELECT pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
        JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'app' ORDER BY 1",
     "SELECT indexdef ~ 'hourly_mean' FROM pg_indexes WHERE indexname = 'hourly_mean'",
-    "SELECT conrelid::regclass, conname, pg_get_constraintdef(oid) FROM pg_constraint
+    "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
       WHERE connamespace = 'app'::regnamespace ORDER BY 1, 2",
     "SELECT c.relname, c.relkind FROM pg_class c WHERE c.relnamespace = 'app'::regnamespace ORDER BY 1",
 ];

@@ -11,7 +11,7 @@ fn without_the_extension_a_restore_is_refused_unless_ordinary_tables_will_do() {
     let [source] = take();
     fill(&source);
     let id = snapshot(&place, &source);
-    let plain = server(15);
+    let plain = server(17);
     let new = plain.reserve_database("plain");
     let refused = run(&place, &["restore", &id, "--to", &new.url(), "--create", "--no-owner", "--yes"]).code(1);
     assert!(refused.stderr().contains("--plain-tables"), "{}", refused.story());
@@ -29,7 +29,8 @@ fn without_the_extension_a_restore_is_refused_unless_ordinary_tables_will_do() {
     ] {
         assert_eq!(rows(query), source.rows(query), "{query}");
     }
-    let kinds = "SELECT relname, relkind FROM pg_class WHERE relnamespace = 'app'::regnamespace AND relkind IN ('r', 'v')
+    let kinds =
+        "SELECT relname, relkind FROM pg_class WHERE relnamespace = 'app'::regnamespace AND relkind IN ('r', 'v')
                   ORDER BY 1";
     assert_eq!(rows(kinds), ["daily|r", "hourly|r", "records|r", "symbols|r", "ticks|r"]);
     assert_eq!(rows("SELECT count(*) FROM pg_constraint WHERE conname = 'records_symbol_fkey'"), ["1"]);

@@ -23,7 +23,20 @@ fn rows_are_replaced_in_place_and_by_time() {
 
     // Of one table a time: other rows stay.
     database.psql("DELETE FROM app.ticks WHERE seq > 2000; UPDATE app.ticks SET value = -1 WHERE seq <= 2000");
-    let words = ["restore", &id, "--to", &url, "--replace", "--table", "app.ticks", "--from", "1001", "--until", "2500", "--yes"];
+    let words = [
+        "restore",
+        &id,
+        "--to",
+        &url,
+        "--replace",
+        "--table",
+        "app.ticks",
+        "--from",
+        "1001",
+        "--until",
+        "2500",
+        "--yes",
+    ];
     let told = ok(&place, &[&words[..], &["--dry-run"]].concat());
     assert!(told.stdout().contains("only rows from 1001 until 2500"), "{}", told.story());
     assert_eq!(database.rows("SELECT count(*) FROM app.ticks WHERE value = -1"), ["2000"]);
@@ -37,10 +50,28 @@ fn rows_are_replaced_in_place_and_by_time() {
     let date = database.rows(&format!("SELECT ({day})::date"));
     let (from, until) = (format!("{} 08:00+08", date[0]), format!("{} 12:00", date[0]));
     database.psql(&format!("DELETE FROM app.records WHERE at >= {day} AND at < {day} + INTERVAL '1 day'"));
-    let records = ["restore", &id, "--to", &url, "--replace", "--table", "app.records", "--from", &from, "--until", &until, "--yes"];
+    let records = [
+        "restore",
+        &id,
+        "--to",
+        &url,
+        "--replace",
+        "--table",
+        "app.records",
+        "--from",
+        &from,
+        "--until",
+        &until,
+        "--yes",
+    ];
     assert_eq!(json(&place, &records)["tables"][0]["rows"], 144);
-    assert_eq!(database.rows(&format!("SELECT min(at) = {day}, max(at) < {day} + INTERVAL '12 hours', count(*) FROM app.records
-        WHERE at >= {day} AND at < {day} + INTERVAL '1 day'")), ["t|t|144"]);
+    assert_eq!(
+        database.rows(&format!(
+            "SELECT min(at) = {day}, max(at) < {day} + INTERVAL '12 hours', count(*) FROM app.records
+        WHERE at >= {day} AND at < {day} + INTERVAL '1 day'"
+        )),
+        ["t|t|144"]
+    );
     assert_eq!(database.rows("SELECT count(*) FROM app.records"), ["2356"]);
 
     // Beside, to look at.

@@ -17,7 +17,9 @@ fn a_database_with_hypertables_comes_back_into_an_empty_one() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|table| (table["name"].as_str().unwrap(), table["type"].as_str().unwrap(), table["rows"].as_u64().unwrap()))
+        .map(|table| {
+            (table["name"].as_str().unwrap(), table["type"].as_str().unwrap(), table["rows"].as_u64().unwrap())
+        })
         .collect();
     let counted = |query: &str| source.psql(query).trim().parse::<u64>().unwrap();
     let hourly = counted("SELECT count(*) FROM app.hourly WHERE hour < date_trunc('day', now()) - INTERVAL '1 day'");
@@ -68,7 +70,7 @@ fn a_hypertable_that_lost_rows_is_seen() {
         ),
     )
     .unwrap();
-    place.ok(&["init", "--store", "backups", "--yes"]);
+    place.ok(&["init", "--store", "backups"]);
     place.ok(&["snapshot", "app"]);
     place.ok(&["check", "app"]);
     database.psql("DELETE FROM app.ticks WHERE seq > 2000");

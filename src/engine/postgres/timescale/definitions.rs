@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::jobs;
-use super::{Aggregate, Dimension, Hypertable, Timescale, is_integer, json, waiting_room};
+use super::{Aggregate, Dimension, EXTENSION, Hypertable, Timescale, json, waiting_room};
 use crate::engine::postgres::catalog::object::catalogs;
 use crate::engine::postgres::catalog::quote::{dollars, ident, literal, qualified};
 use crate::engine::postgres::catalog::{Address, Kind, Object, Reader, Section};
@@ -509,10 +509,13 @@ fn find_store(aggregate: &Aggregate) -> String {
 
 /// The table that an aggregate's rows are loaded into, and what puts them where they belong.
 ///
-/// The extension keeps a log of what is yet to be computed; a new aggregate has everything in it, and the next refresh
-/// would throw away all rows whose raw data is gone. So all is computed once, of what is there, up to where it had been;
-/// then the rows are exchanged for those that were saved. Where the newest of them has no raw data either, computing alone
-/// would not bring the aggregate as far: it is put in first, and something before it computed, which moves the mark.
+/// What a later refresh does must be right too. The extension keeps a log of what is yet to be computed anew, and a new
+/// aggregate has everything in it: what has its raw data is better computed once too often than never; but rows whose raw
+/// data is gone would be gone with it. So what lies before the oldest raw data is computed once, of nothing, and the log
+/// is rid of it; then the rows are exchanged for those that were saved.
+///
+/// And a refresh moves the mark up to which the aggregate is shown from its rows, to the newest of them, where it changes
+/// any. So the newest are there before it, with a copy of them before all others that it takes away.
 fn rows(reader: &mut Reader<'_>, timescale: &Timescale, view: u32, aggregate: &Aggregate) -> Result<()> {
     let (schema, name) = (&aggregate.schema, aggregate.qualified());
     if !aggregate.is_finalized {
@@ -559,14 +562,14 @@ fn rows(reader: &mut Reader<'_>, timescale: &Timescale, view: u32, aggregate: &A
     if timescale.aggregates.contains_key(&aggregate.reads) {
         object.needs.push(rows_at(aggregate.reads));
     }
-    object.create = fill(&ident(&timescale.schema), aggregate, &room, &names.join(", "));
+    object.create = fill(&ident(&timescale.schema), aggregate, &room, &names);
     reader.add(object);
     Ok(())
 }
 
 /// The statements that bring an aggregate to where it was.
-fn fill(functions: &str, aggregate: &Aggregate, room: &str, columns: &str) -> Vec<String> {
-    let name = literal(&aggregate.qualified());
+fn fill(functions: &str, aggregate: &Aggregate, room: &str, columns: &[String]) -> Vec<String> {
+    let (name, all) = (literal(&aggregate.qualified()), columns.join(", "));
     let time = aggregate.store.time().cloned().unwrap_or_default();
     let value = |text: &str| format!("{}::{}", literal(text), time.type_name);
     let block = |work: &str| {
@@ -579,37 +582,49 @@ fn fill(functions: &str, aggregate: &Aggregate, room: &str, columns: &str) -> Ve
         );
         format!("DO {}", dollars(&body))
     };
-    let insert = |condition: &str| {
-        format!(
-            "EXECUTE pg_catalog.format({}, store);",
-            literal(&format!(
-                "INSERT INTO %s ({0}) SELECT {0} FROM {1}{2}",
-                percent(columns),
-                percent(room),
-                percent(condition)
-            ))
-        )
-    };
+    let Some(newest) = &aggregate.newest else { return vec![format!("DROP TABLE {room}")] };
     let mut statements = Vec::new();
-    if let Some(newest) = &aggregate.newest {
-        let until = aggregate.watermark.as_ref().unwrap_or(newest);
-        if let Some(watermark) = aggregate.watermark.as_ref().filter(|watermark| *watermark != newest) {
-            let (first, end) = (value(newest), value(watermark));
-            statements.push(block(&insert(&format!(" WHERE {} = {first}", ident(&time.column)))));
-            // More than one whole bucket, whatever its length.
-            let before = match time.type_name.as_str() {
-                "date" => format!("({first} - 3 * ({end} - {first}))"),
-                kind if is_integer(kind) => format!("({first} - 3 * ({end} - {first}))::{kind}"),
-                _ => format!("({first} - 3 * ({end} - {first}))"),
-            };
-            statements.push(format!("CALL {functions}.refresh_continuous_aggregate({name}, {before}, {first})"));
-        }
-        statements.push(format!("CALL {functions}.refresh_continuous_aggregate({name}, NULL, {})", value(until)));
-        let work = format!("EXECUTE pg_catalog.format('DELETE FROM %s', store); {} DROP TABLE {room};", insert(""));
-        statements.push(block(&work));
-    } else {
-        statements.push(format!("DROP TABLE {room}"));
+    let (first, end) = (value(newest), value(aggregate.watermark.as_ref().unwrap_or(newest)));
+    let refresh =
+        |from: &str, until: &str| format!("CALL {functions}.refresh_continuous_aggregate({name}, {from}, {until})");
+    let (raw_before_newest, raw_before_end) = match &aggregate.raw_start {
+        Some(start) => (format!("least({}, {first})", value(start)), format!("least({}, {end})", value(start))),
+        None => (first.clone(), end.clone()),
+    };
+    if first != end {
+        let bucket = ident(&time.column);
+        let kind = &time.type_name;
+        let oldest = format!("(SELECT min({bucket}) FROM {room})");
+        // Well before all there is, whatever the length of a bucket.
+        let long_ago = format!("(least({oldest}, {raw_before_newest}) - 3 * ({end} - {first}))::{kind}");
+        let of_newest = format!("FROM {room} WHERE {bucket} = {first}");
+        let copied: Vec<&str> =
+            columns.iter().map(|column| if *column == bucket { &*long_ago } else { column }).collect();
+        let copied = copied.join(", ");
+        statements.push(block(&format!(
+            "EXECUTE pg_catalog.format({}, store); EXECUTE pg_catalog.format({}, store);",
+            literal(&format!("INSERT INTO %s ({0}) SELECT {0} {1}", percent(&all), percent(&of_newest))),
+            literal(&format!("INSERT INTO %s ({}) SELECT {} {}", percent(&all), percent(&copied), percent(&of_newest))),
+        )));
     }
+    statements.push(refresh("NULL", &raw_before_newest));
+    if first != end {
+        // Versions before 2.17 move the mark only where something is computed: what there is before the newest.
+        let body = format!(
+            "BEGIN IF (SELECT pg_catalog.split_part(x.extversion, '.', 1) = '2' AND \
+             pg_catalog.split_part(x.extversion, '.', 2)::pg_catalog.int4 < 17 FROM pg_catalog.pg_extension x \
+             WHERE x.extname = '{EXTENSION}') THEN {}; END IF; END",
+            refresh(&format!("({first} - 3 * ({end} - {first}))::{}", time.type_name), &first)
+        );
+        statements.push(format!("DO {}", dollars(&body)));
+    }
+    if raw_before_newest != raw_before_end {
+        statements.push(refresh("NULL", &raw_before_end));
+    }
+    statements.push(block(&format!(
+        "EXECUTE pg_catalog.format('DELETE FROM %s', store); EXECUTE pg_catalog.format({}, store); DROP TABLE {room};",
+        literal(&format!("INSERT INTO %s ({0}) SELECT {0} FROM {1}", percent(&all), percent(room)))
+    )));
     statements
 }
 

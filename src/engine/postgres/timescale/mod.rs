@@ -121,6 +121,8 @@ pub struct Aggregate {
     pub watermark: Option<String>,
     /// The newest time among its rows, in the same form.
     pub newest: Option<String>,
+    /// The oldest time of what it is computed of, in the same form.
+    pub raw_start: Option<String>,
 }
 
 impl Timescale {
@@ -401,6 +403,7 @@ fn aggregates(session: &mut Session, timescale: &mut Timescale, stores: &mut BTr
             store,
             watermark: None,
             newest: None,
+            raw_start: None,
         };
         timescale.aggregates.insert(row.number("oid")?, aggregate);
     }
@@ -425,7 +428,17 @@ fn watermark_function(session: &mut Session) -> Result<Option<String>> {
 /// Finds out how far the aggregates are computed.
 pub(super) fn reach(session: &mut Session, timescale: &mut Timescale) -> Result<()> {
     let watermark = watermark_function(session)?;
-    timescale.aggregates.values_mut().try_for_each(|aggregate| reach_of(session, aggregate, watermark.as_deref()))
+    let stores = timescale.aggregates.iter().map(|(view, found)| (*view, &found.store));
+    let raws = timescale.hypertables.iter().map(|(oid, table)| (*oid, table)).chain(stores);
+    let raws: HashMap<u32, (String, Dimension)> =
+        raws.filter_map(|(oid, table)| Some((oid, (table.qualified(), table.time()?.clone())))).collect();
+    for aggregate in timescale.aggregates.values_mut() {
+        reach_of(session, aggregate, watermark.as_deref())?;
+        let Some((table, time)) = raws.get(&aggregate.reads).filter(|(_, time)| time.is_comparable()) else { continue };
+        let row = session.row(&format!("SELECT min({})::text AS oldest FROM {table}", ident(&time.column)))?;
+        aggregate.raw_start = row.owned("oldest")?;
+    }
+    Ok(())
 }
 
 fn reach_of(session: &mut Session, aggregate: &mut Aggregate, watermark: Option<&str>) -> Result<()> {

@@ -26,22 +26,32 @@ pub fn is_timescale(item: &Item) -> bool {
 /// others refer to. What is left out, in words.
 pub fn leave_out(items: &mut [Item]) -> Vec<String> {
     let mut gone: BTreeSet<usize> = BTreeSet::new();
+    loop {
+        let before = gone.len();
+        for item in items.iter() {
+            // What makes a hypertable is missed by nothing: the table is there.
+            let is_missed = |need: &usize| gone.contains(need) && items[*need].kind != Kind::Hypertable;
+            let is_first_form_of = |other: &&Item| {
+                !other.first_form && (other.kind, &other.schema, &other.name) == (item.kind, &item.schema, &item.name)
+            };
+            let is_never_completed =
+                || item.first_form && items.iter().filter(is_first_form_of).any(|other| gone.contains(&other.id));
+            if is_timescale(item) || item.needs.iter().any(is_missed) || is_never_completed() {
+                gone.insert(item.id);
+            }
+        }
+        if gone.len() == before {
+            break;
+        }
+    }
     let mut told = Vec::new();
-    for item in items.iter_mut() {
-        let is_own = is_timescale(item);
-        // A table of an aggregate's name takes its place, with all its columns, under a view say.
-        let needs_it = item.needs.iter().any(|need| gone.contains(need));
-        if !is_own && !needs_it {
-            continue;
-        }
-        if !matches!(item.kind, Kind::Hypertable) {
-            gone.insert(item.id);
-        }
+    for item in items.iter_mut().filter(|item| gone.contains(&item.id)) {
         let name = match &item.schema {
             Some(schema) => qualified(schema, &item.name),
             None => item.name.clone(),
         };
-        if !matches!(item.kind, Kind::Hypertable | Kind::Extension | Kind::AggregateRows) {
+        let is_told = !matches!(item.kind, Kind::Hypertable | Kind::Extension | Kind::AggregateRows);
+        if is_told && !item.first_form {
             told.push(format!("{} {}", item.kind.words(), one_line(&name)));
         }
         for statements in [&mut item.create, &mut item.set_owner, &mut item.comments, &mut item.grants] {
