@@ -33,6 +33,14 @@ pub(crate) fn snapshot(place: &Sandbox, source: &TimescaleDatabase) -> String {
     document["snapshots"][0]["id"].as_str().unwrap().to_owned()
 }
 
+/// Whether the extension is older than version 2 and so much.
+#[track_caller]
+pub(crate) fn is_before(database: &TimescaleDatabase, minor: u32) -> bool {
+    let version =
+        database.psql("SELECT split_part(extversion, '.', 2) FROM pg_extension WHERE extname = 'timescaledb'");
+    version.trim().parse::<u32>().unwrap() < minor
+}
+
 /// Makes a database like an app's: a table of keys, two hypertables, compressed chunks, aggregates, policies.
 #[track_caller]
 pub(crate) fn fill(database: &TimescaleDatabase) {

@@ -294,7 +294,15 @@ impl Replacement {
             statements.push(format!("DELETE FROM {} {condition}", table.relation()));
         }
         for statement in statements {
-            self.session.execute(&statement).map_err(|error| error.context("cannot empty the tables"))?;
+            self.session.execute(&statement).map_err(|error| {
+                let error = error.context("cannot empty the tables");
+                // A hypertable with compression enabled does not let its keys be taken away in older versions.
+                if timescale.is_some() && sqlstate(&error).as_deref() == Some("0A000") {
+                    error.hint("restore tables without foreign keys alone with --table, or everything with --swap")
+                } else {
+                    error
+                }
+            })?;
         }
         Ok(())
     }

@@ -542,6 +542,13 @@ fn rows(reader: &mut Reader<'_>, timescale: &Timescale, view: u32, aggregate: &A
         definitions.push(format!("{quoted} {}{collation}", column.text("type")?));
         names.push(quoted);
     }
+    if !aggregate.is_materialized_only && aggregate.newest.is_some() && aggregate.lacks_newest_raw_data() {
+        reader.notes.push(format!(
+            "continuous aggregate {}: the raw data of its newest rows is gone, and TimescaleDB before 2.17 does not \
+             show rows that have none unless the aggregate is set to materialized_only",
+            one_line(&name)
+        ));
+    }
     let room_name = waiting_room(&aggregate.name);
     let room = qualified(schema, &room_name);
     let mut table = Object::new(waiting_room_at(view), Kind::Table, Some(schema), &room_name);

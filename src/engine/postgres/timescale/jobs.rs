@@ -235,3 +235,64 @@ pub(super) fn statement(job: &Job, on: Option<&Subject<'_>>, zone: Option<&str>,
     );
     Some(format!("DO {}", dollars(&body)))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Rows of `timescaledb_information.jobs` as 2.11.2 and 2.23.1 gave them.
+    const RECORDED: &[(&str, &str)] = &[
+        (
+            r#"{"owner": "postgres", "config": {"drop_after": "90 days", "hypertable_id": 1}, "job_id": 1000, "proc_name": "policy_retention", "scheduled": true, "check_name": "policy_retention_check", "next_start": "2026-11-27T17:22:54.945909+00:00", "max_retries": -1, "max_runtime": "00:05:00", "proc_schema": "_timescaledb_internal", "check_schema": "_timescaledb_internal", "retry_period": "00:05:00", "initial_start": null, "fixed_schedule": false, "hypertable_name": "records", "application_name": "Retention Policy [1000]", "hypertable_schema": "app", "schedule_interval": "1 day"}"#,
+            "DO $$DECLARE job pg_catalog.int4; BEGIN job := public.add_retention_policy('app.records'::pg_catalog.regclass, \
+             drop_after => INTERVAL '90 days'); PERFORM public.alter_job(job, schedule_interval => INTERVAL '1 day', \
+             max_runtime => INTERVAL '00:05:00', retry_period => INTERVAL '00:05:00', max_retries => -1, \
+             scheduled => true); END$$",
+        ),
+        (
+            r#"{"owner": "postgres", "config": {"hypertable_id": 1, "compress_after": "30 days", "maxchunks_to_compress": 3}, "job_id": 1001, "proc_name": "policy_compression", "scheduled": true, "check_name": "policy_compression_check", "next_start": "2026-11-27T05:01:16.924031+00:00", "max_retries": -1, "max_runtime": "00:00:00", "proc_schema": "_timescaledb_functions", "check_schema": "_timescaledb_functions", "retry_period": "01:00:00", "initial_start": "2026-01-01T00:00:00+00:00", "fixed_schedule": true, "hypertable_name": "records", "application_name": "Columnstore Policy [1001]", "hypertable_schema": "app", "schedule_interval": "12:00:00"}"#,
+            "DO $$DECLARE job pg_catalog.int4; BEGIN job := public.add_compression_policy('app.records'::pg_catalog.regclass, \
+             compress_after => INTERVAL '30 days', initial_start => '2026-01-01T00:00:00+00:00'::pg_catalog.timestamptz, \
+             timezone => 'Asia/Shanghai'); PERFORM public.alter_job(job, schedule_interval => INTERVAL '12:00:00', \
+             max_runtime => INTERVAL '00:00:00', retry_period => INTERVAL '01:00:00', max_retries => -1, scheduled => true, \
+             config => (SELECT j.config || '{\"maxchunks_to_compress\":3}'::pg_catalog.jsonb FROM \
+             timescaledb_information.jobs j WHERE j.job_id = job)); END$$",
+        ),
+        (
+            r#"{"owner": "postgres", "config": {"end_offset": 10, "start_offset": null, "mat_hypertable_id": 4}, "job_id": 1002, "proc_name": "policy_refresh_continuous_aggregate", "scheduled": false, "check_name": "policy_refresh_continuous_aggregate_check", "next_start": null, "max_retries": -1, "max_runtime": "00:00:00", "proc_schema": "_timescaledb_internal", "check_schema": "_timescaledb_internal", "retry_period": "01:00:00", "initial_start": null, "fixed_schedule": false, "hypertable_name": "_materialized_hypertable_4", "application_name": "Refresh Continuous Aggregate Policy [1002]", "hypertable_schema": "_timescaledb_internal", "schedule_interval": "01:00:00"}"#,
+            "DO $$DECLARE job pg_catalog.int4; BEGIN job := \
+             public.add_continuous_aggregate_policy('app.records'::pg_catalog.regclass, start_offset => NULL, \
+             end_offset => '10'::integer, schedule_interval => INTERVAL '01:00:00'); PERFORM public.alter_job(job, \
+             schedule_interval => INTERVAL '01:00:00', max_runtime => INTERVAL '00:00:00', \
+             retry_period => INTERVAL '01:00:00', max_retries => -1, scheduled => false); END$$",
+        ),
+        (
+            r#"{"owner": "postgres", "config": {"a": 1}, "job_id": 1003, "proc_name": "act", "scheduled": true, "check_name": null, "next_start": "2026-11-26T18:01:11.964419+00:00", "max_retries": -1, "max_runtime": "00:00:00", "proc_schema": "app", "check_schema": null, "retry_period": "00:05:00", "initial_start": "2026-11-26T17:01:11.964419+00:00", "fixed_schedule": true, "hypertable_name": null, "application_name": "User-Defined Action [1003]", "hypertable_schema": null, "schedule_interval": "01:00:00"}"#,
+            "DO $$DECLARE job pg_catalog.int4; BEGIN job := public.add_job('app.act', INTERVAL '01:00:00', \
+             config => '{\"a\":1}'::pg_catalog.jsonb, fixed_schedule => true, \
+             initial_start => '2026-11-26T17:01:11.964419+00:00'::pg_catalog.timestamptz, timezone => 'Asia/Shanghai'); \
+             PERFORM public.alter_job(job, schedule_interval => INTERVAL '01:00:00', max_runtime => INTERVAL '00:00:00', \
+             retry_period => INTERVAL '00:05:00', max_retries => -1, scheduled => true); END$$",
+        ),
+    ];
+
+    #[test]
+    fn jobs_of_recorded_versions_are_made_as_they_were() {
+        let time = Dimension { type_name: "integer".to_owned(), ..Dimension::default() };
+        for (recorded, expected) in RECORDED {
+            let job = Job::of(&serde_json::from_str(recorded).unwrap()).unwrap();
+            let on = Subject { name: "app.records".to_owned(), time: Some(&time) };
+            assert_eq!(statement(&job, Some(&on), Some("Asia/Shanghai"), "public").as_deref(), Some(*expected));
+        }
+    }
+
+    #[test]
+    fn a_policy_that_is_not_known_is_not_made_up() {
+        let recorded = RECORDED[0].0.replace("policy_retention", "policy_of_tomorrow");
+        let job = Job::of(&serde_json::from_str(&recorded).unwrap()).unwrap();
+        let on = Subject { name: "app.records".to_owned(), time: None };
+        assert_eq!(statement(&job, Some(&on), None, "public"), None);
+    }
+}

@@ -123,6 +123,8 @@ pub struct Aggregate {
     pub newest: Option<String>,
     /// The oldest time of what it is computed of, in the same form.
     pub raw_start: Option<String>,
+    /// Whether there is some raw data of its newest rows, or older.
+    pub has_raw_data: bool,
 }
 
 impl Timescale {
@@ -162,6 +164,12 @@ impl Dimension {
 }
 
 impl Aggregate {
+    /// Whether its newest rows are of a time from which no raw data is left.
+    #[must_use]
+    pub fn lacks_newest_raw_data(&self) -> bool {
+        self.watermark.is_some() && !self.has_raw_data
+    }
+
     /// Schema and name as statements write them.
     #[must_use]
     pub fn qualified(&self) -> String {
@@ -404,6 +412,7 @@ fn aggregates(session: &mut Session, timescale: &mut Timescale, stores: &mut BTr
             watermark: None,
             newest: None,
             raw_start: None,
+            has_raw_data: false,
         };
         timescale.aggregates.insert(row.number("oid")?, aggregate);
     }
@@ -437,6 +446,9 @@ pub(super) fn reach(session: &mut Session, timescale: &mut Timescale) -> Result<
         let Some((table, time)) = raws.get(&aggregate.reads).filter(|(_, time)| time.is_comparable()) else { continue };
         let row = session.row(&format!("SELECT min({})::text AS oldest FROM {table}", ident(&time.column)))?;
         aggregate.raw_start = row.owned("oldest")?;
+        if let (Some(start), Some(end)) = (&aggregate.raw_start, &aggregate.watermark) {
+            aggregate.has_raw_data = is_before(session, start, end, &time.type_name)?;
+        }
     }
     Ok(())
 }
@@ -511,4 +523,42 @@ pub fn is_before(session: &mut Session, first: &str, second: &str, type_name: &s
 fn json(row: &Row, column: &str) -> Result<Value> {
     serde_json::from_str(row.text(column)?)
         .map_err(|error| Error::failed("the server's answer is no JSON").because(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of `timescaledb_information.dimensions`, the same in 2.11.2 and 2.23.1.
+    #[test]
+    fn dimensions_of_recorded_versions_are_read() {
+        let read = |recorded: &str| dimension(&serde_json::from_str(recorded).expect("a row"));
+        let at = read(
+            r#"{"column_name": "at", "column_type": "timestamp with time zone", "time_interval": "1 day", "dimension_type": "Time", "num_partitions": null, "hypertable_name": "records", "dimension_number": 1, "integer_interval": null, "integer_now_func": null, "hypertable_schema": "app"}"#,
+        );
+        assert_eq!((at.column.as_str(), at.interval.as_str(), at.partitions), ("at", "INTERVAL '1 day'", None));
+        assert!(at.is_comparable());
+        let seq = read(
+            r#"{"column_name": "seq", "column_type": "bigint", "time_interval": null, "dimension_type": "Time", "num_partitions": null, "hypertable_name": "ticks", "dimension_number": 1, "integer_interval": 1000, "integer_now_func": "ticks_now", "hypertable_schema": "app"}"#,
+        );
+        assert_eq!((seq.interval.as_str(), seq.integer_now.as_deref()), ("1000", Some("ticks_now")));
+        let device = read(
+            r#"{"column_name": "device", "column_type": "integer", "time_interval": null, "dimension_type": "Space", "num_partitions": 3, "hypertable_name": "ticks", "dimension_number": 2, "integer_interval": null, "integer_now_func": null, "hypertable_schema": "app"}"#,
+        );
+        assert_eq!(device.partitions, Some(3));
+        assert!(!device.is_comparable());
+    }
+
+    #[test]
+    fn a_waiting_room_has_a_name_that_the_server_keeps_whole() {
+        assert_eq!(waiting_room("hourly"), "lifeboat_rows_of_hourly");
+        let (one, other) = (waiting_room(&"小时".repeat(9)), waiting_room(&format!("{}x", "小时".repeat(9))));
+        assert!(one.len() <= 63 && other.len() <= 63 && one != other, "{one} {other}");
+    }
+
+    #[test]
+    fn a_type_is_compared_without_its_precision() {
+        assert_eq!(plain_type("timestamp(3) with time zone"), "timestamp with time zone");
+        assert_eq!(plain_type("bigint"), "bigint");
+    }
 }
