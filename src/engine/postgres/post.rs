@@ -3,6 +3,8 @@
 //!
 //! Tables are analyzed when their indexes are there, before the foreign keys are checked: that is a query over two
 //! tables, which the server plans many times better when it knows them; and whoever gets the database needs that too.
+//! Hypertables, of which each chunk is analyzed as a table is, are left to the server where it does so by itself, as it
+//! does for every new chunk: unless a foreign key is to be checked.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex};
@@ -17,6 +19,7 @@ use crate::error::{self, Error, Result};
 use crate::interrupt;
 
 /// A table that has its rows.
+#[derive(Clone, Copy)]
 pub struct Filled<'a> {
     /// Its place in the list of items.
     pub item: usize,
@@ -26,6 +29,19 @@ pub struct Filled<'a> {
 
 /// Makes the section `Post`: what reads whole tables side by side, then the rest in its order.
 pub fn make(sessions: &mut [Session], items: &[Item], owners: Owners, filled: &[Filled<'_>]) -> Result<()> {
+    let analyzes_itself = match sessions.first_mut() {
+        Some(session) => {
+            session.row("SELECT pg_catalog.current_setting('autovacuum') AS setting")?.text("setting")? == "on"
+        }
+        None => false,
+    };
+    let has_key = |filled: &Filled<'_>| {
+        let is_of_it = |item: &Item| item.table == Some(filled.item) || item.needs.contains(&filled.item);
+        items.iter().any(|item| item.kind == Kind::ForeignKey && is_of_it(item))
+    };
+    let is_left = |filled: &Filled<'_>| analyzes_itself && filled.table.span.is_some() && !has_key(filled);
+    let filled: Vec<Filled<'_>> = filled.iter().filter(|filled| !is_left(filled)).copied().collect();
+    let filled = filled.as_slice();
     let post: Vec<&Item> = items.iter().filter(|item| item.section == Section::Post).collect();
     // What needs something short is made with the short ones, in the order of the list.
     let mut short: HashSet<usize> = HashSet::new();
