@@ -4,8 +4,8 @@
 //! aggregate as its query, and its materialized rows as a table's, since what they were computed of may be gone. What
 //! the extension keeps for itself (chunks, compressed chunks, views and tables behind an aggregate) is never saved.
 //!
-//! - here: what there is; [`definitions`] is how it is made again, [`jobs`] the policies, [`plain`] what becomes of it
-//!   on a server without the extension.
+//! - here: what there is; `definitions` is how it is made again, `jobs` the policies, [`plain`] what becomes of it on a
+//!   server without the extension.
 //!
 //! The views have changed from version to version, and may again: a row is read as JSON where not every version has
 //! all of its columns.
@@ -348,8 +348,11 @@ fn dimension(row: &Value) -> Dimension {
     }
 }
 
+/// Schema and name of functions, by schema and name of a table and a column of it.
+type Functions = HashMap<(String, String, String), (String, String)>;
+
 /// The functions by which columns are cut: by schema and name of the table and the column. No public view has them.
-fn partitioning_functions(session: &mut Session) -> Result<HashMap<(String, String, String), (String, String)>> {
+fn partitioning_functions(session: &mut Session) -> Result<Functions> {
     let has_them = session.row(
         "SELECT count(*) = 2 AS there FROM pg_catalog.pg_attribute
           WHERE attrelid = pg_catalog.to_regclass('_timescaledb_catalog.dimension')
