@@ -92,6 +92,8 @@ SELECT add_compression_policy('app.records', INTERVAL '30 days');
 SELECT add_retention_policy('app.ticks', BIGINT '100000');
 SELECT add_continuous_aggregate_policy('app.hourly', start_offset => INTERVAL '3 days', end_offset => INTERVAL '1 hour',
     schedule_interval => INTERVAL '1 hour');
+ALTER MATERIALIZED VIEW app.hourly SET (timescaledb.compress = true);
+SELECT add_compression_policy('app.hourly', INTERVAL '40 days');
 SELECT alter_job(job_id, scheduled => false, max_retries => 3) FROM timescaledb_information.jobs
     WHERE proc_name = 'policy_refresh_continuous_aggregate';
 CREATE PROCEDURE app.act(job_id int, config jsonb) LANGUAGE plpgsql AS 'BEGIN NULL; END';

@@ -9,6 +9,9 @@ use crate::engine::postgres::catalog::quote::{dollars, ident, literal, qualified
 use crate::engine::postgres::catalog::{Address, Kind, Object, Reader, Section};
 use crate::error::{Result, one_line};
 
+/// The procedure that computes an aggregate's rows.
+const REFRESH: &str = "policy_refresh_continuous_aggregate";
+
 /// The first number of a job that is not the extension's own.
 const FIRST_OF_USERS: u64 = 1000;
 
@@ -61,8 +64,11 @@ pub(super) fn read(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()>
     let rows =
         reader.rows("SELECT pg_catalog.to_jsonb(j) AS job FROM timescaledb_information.jobs j ORDER BY j.job_id")?;
     let zones = zones(reader)?;
-    for row in &rows {
-        let Some(job) = Job::of(&json(row, "job")?).filter(|job| job.id >= FIRST_OF_USERS) else { continue };
+    let jobs = rows.iter().map(|row| Ok(Job::of(&json(row, "job")?))).collect::<Result<Vec<_>>>()?;
+    let mut jobs: Vec<Job> = jobs.into_iter().flatten().filter(|job| job.id >= FIRST_OF_USERS).collect();
+    // An aggregate wants its refresh to be there before other policies.
+    jobs.sort_by_key(|job| (job.procedure() != REFRESH, job.id));
+    for job in jobs {
         let on = (job.text("hypertable_schema").unwrap_or_default(), job.text("hypertable_name").unwrap_or_default());
         let table = timescale.hypertables.iter().find(|(_, table)| (&*table.schema, &*table.name) == on);
         // Some versions name the aggregate, and some the hypertable of its rows.
@@ -92,7 +98,9 @@ pub(super) fn read(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()>
             object.table = Some(table);
             object.needs = vec![table, hypertable_at(oid)];
             let before = |made: &&Object| made.table == Some(table) && made.section != Section::Pre;
-            let before = reader.objects.iter().filter(before).filter(|made| made.kind != Kind::Job);
+            let is_refresh = |made: &Object| made.name.starts_with(REFRESH) && job.procedure() != REFRESH;
+            let before = reader.objects.iter().filter(before);
+            let before = before.filter(|made| made.kind != Kind::Job || is_refresh(made));
             object.needs.extend(before.map(|made| made.address));
         }
         if !job.is_policy() {
@@ -180,7 +188,7 @@ pub(super) fn statement(job: &Job, on: Option<&Subject<'_>>, zone: Option<&str>,
                 arguments.push(literal(config.get("index_name")?.as_str()?));
                 ("add_reorder_policy", &["index_name"])
             }
-            "policy_refresh_continuous_aggregate" => {
+            REFRESH => {
                 for key in ["start_offset", "end_offset"] {
                     arguments.push(format!("{key} => {}", offset(config.get(key))?));
                 }
