@@ -38,6 +38,8 @@ const LANES_BYTES: u64 = 48 << 20;
 const WORD: &str = "lifeboat-upload";
 /// How long giving up may take; whoever pressed Ctrl-C is waiting.
 const ABORT: Duration = Duration::from_secs(5);
+/// The same for each try, within that, in milliseconds.
+const ABORT_TRIES_MS: [u64; 5] = [500, 500, 1000, 1000, 1900];
 /// How often a publish is tried again that met another one of its object under way.
 const CONFLICTS: u32 = 5;
 /// How long the service may take over putting parts together, as many times as a request.
@@ -446,7 +448,14 @@ impl Drop for S3Upload {
             for part in on_their_way {
                 let _ = part.await;
             }
-            place.abort(place.path(&self.key), upload).await
+            // A connection that is dead gives no answer, and there may be several: each try has another.
+            for longest in ABORT_TRIES_MS.map(Duration::from_millis) {
+                let tried = place.abort(place.path(&self.key), upload.clone());
+                if let Ok(done) = tokio::time::timeout(longest, tried).await {
+                    return done;
+                }
+            }
+            Err(Error::unreachable("the service does not answer"))
         });
         match given_up {
             Some(Ok(())) => {}
