@@ -17,8 +17,8 @@ use crate::commands::gate::{postdeploy, predeploy};
 use crate::commands::restore::RestorePlan;
 use crate::commands::watch::{Ending, Watch};
 use crate::commands::{
-    Context, check, copy, diff, doctor, drill, extract, guard, init, inventory, keygen, list, prune, restore, show,
-    snapshot, verify,
+    Context, check, copy, diff, doctor, drill, extract, guard, init, inventory, keygen, list, migrate, prune, restore,
+    show, snapshot, verify,
 };
 use crate::config::{self, Config};
 use crate::disk::shown;
@@ -100,6 +100,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Keygen(keygen::KeygenArgs),
     Guard(guard::GuardArgs),
+    Migrate(migrate::MigrateArgs),
     /// Prints completions for a shell
     Completions {
         /// The shell
@@ -360,6 +361,7 @@ fn opens_archives(command: &Command) -> bool {
         | Command::Diff(_)
         | Command::Doctor(_)
         | Command::Guard(_)
+        | Command::Migrate(_)
         | Command::Check(_)
         | Command::Predeploy(_)
         | Command::Postdeploy(_) => true,
@@ -418,6 +420,7 @@ fn execute(cli: Cli, run: &mut Run) -> Result<u8> {
         Command::Predeploy(args) => Box::new(predeploy::run(args, &context)?),
         Command::Postdeploy(args) => Box::new(postdeploy::run(args, &context)?),
         Command::Doctor(args) => Box::new(doctor::run(args, &context)?),
+        Command::Migrate(args) => Box::new(migrate::run(args, &context)?),
         Command::Init(args) => {
             Box::new(init::run(args, cli.global.config.as_deref(), cli.global.host.as_deref(), &context)?)
         }

@@ -102,6 +102,20 @@ pub fn lock_left_over(path: &Path) -> Option<File> {
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file)
 }
 
+/// Writes a whole small new file of this mode, durably or not at all; false, with nothing changed, where there is one.
+pub fn write_new_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<bool> {
+    let folder = folder_of(path);
+    let mut file = tempfile::Builder::new().prefix(".lifeboat-").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Ok(_) => sync_folder(folder).map(|()| true),
+        Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(refused) => Err(refused.error),
+    }
+}
+
 /// Writes a whole small file in place of the one that may be there: whoever reads finds the old one or the new one,
 /// also after a power cut. A link is followed, so that what it points to is replaced and not the link.
 pub fn replace_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {

@@ -16,6 +16,7 @@ pub mod id;
 pub mod interrupt;
 pub mod manifest;
 pub mod metrics;
+pub mod migrate;
 pub mod notify;
 pub mod output;
 pub mod preflight;

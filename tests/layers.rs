@@ -77,7 +77,7 @@ fn height(room: &str) -> u32 {
         // What a person sees is made of what commands report.
         "output" | "github" => 6,
         "commands" => 5,
-        "config" => 4,
+        "config" | "migrate" => 4,
         "catalog" | "rules" | "source" => 3,
         "engine" | "archive" | "store" | "notify" | "preflight" => 2,
         "retention" | "manifest" | "scratch" | "supervise" | "text" | "id" | "http" | "metrics" => 1,

@@ -1,6 +1,5 @@
 //! `keygen`: a key for encrypted archives, in the form that `age-keygen` writes.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
@@ -9,7 +8,7 @@ use serde::Serialize;
 
 use super::Report;
 use crate::archive::{Keys, Recipient, generate_key};
-use crate::disk::{folder_of, shown, sync_folder};
+use crate::disk::{shown, write_new_file};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::secret::Secret;
 
@@ -91,16 +90,9 @@ pub fn run(args: &KeygenArgs, json: bool) -> Result<KeygenReport> {
 /// Writes a key to a new file (0600) that is there whole and durably, or not at all.
 fn write_key(path: &Path, text: &Secret) -> Result<()> {
     let message = || format!("cannot write the key to {}", shown(path));
-    let folder = folder_of(path);
-    let mut temp = tempfile::Builder::new().prefix(".lifeboat-key-").tempfile_in(folder).io(Kind::Failed, message)?;
-    temp.write_all(text.expose().as_bytes()).io(Kind::Failed, message)?;
-    temp.as_file().sync_all().io(Kind::Failed, message)?;
-    match temp.persist_noclobber(path) {
-        Ok(_) => sync_folder(folder).io(Kind::Failed, message),
-        Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(Error::usage(format!("{} is there already", shown(path)))
-                .hint("name another file: what was encrypted to a key that is lost is lost too"))
-        }
-        Err(refused) => Err(refused.error).io(Kind::Failed, message),
+    if write_new_file(path, 0o600, text.expose().as_bytes()).io(Kind::Failed, message)? {
+        return Ok(());
     }
+    Err(Error::usage(format!("{} is there already", shown(path)))
+        .hint("name another file: what was encrypted to a key that is lost is lost too"))
 }

@@ -16,6 +16,7 @@ pub mod keygen;
 mod layout;
 pub mod list;
 mod look;
+pub mod migrate;
 pub mod prune;
 mod put_back;
 mod readme;

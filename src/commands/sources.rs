@@ -1,6 +1,6 @@
 //! The sources that a command works on: those that the command line names, or all of the config.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Context, origin_path};
 use crate::config::ConfiguredSource;
@@ -74,6 +74,14 @@ impl Context {
             return Ok(chosen(configured.clone()));
         }
         Ok(Chosen { source: parse_source(text)?, configured: None, name: None })
+    }
+
+    /// The source of the config that is this file, if there is one.
+    pub(super) fn source_at(&self, path: &Path) -> Result<Option<Chosen>> {
+        let Some(config) = &self.config else { return Ok(None) };
+        let file = Source::Sqlite(path.to_owned());
+        let found = config.sources()?.iter().find(|configured| configured.source.is_same(&file));
+        Ok(found.cloned().map(chosen))
     }
 
     /// Where a snapshot's database is by the config: the source of its name and engine.

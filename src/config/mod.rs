@@ -29,7 +29,7 @@ use crate::source::Source;
 use crate::store::StoreUrl;
 
 pub use self::sections::{
-    Backups, ConfiguredSource, ConfiguredStore, Encryption, Guard, Notices, Preflight, Retention, WATCHED,
+    Backups, ConfiguredSource, ConfiguredStore, Encryption, Guard, Notices, Preflight, Retention, WATCHED, prefixed,
 };
 pub use self::variables::Variables;
 

@@ -418,6 +418,22 @@ const PREFIXED: [(&str, &str); 11] = [
     ("SSLMODE", "sslmode"),
 ];
 
+/// The keywords that an application's variables give, whose names begin with `prefix`.
+pub fn prefixed(variables: &Variables, prefix: &str) -> Result<Vec<(String, String)>> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for (ending, keyword) in PREFIXED {
+        let value = variables.get(&format!("{prefix}{ending}")).filter(|value| !value.is_empty());
+        if let Some(value) = value.filter(|_| !pairs.iter().any(|(known, _)| known == keyword)) {
+            pairs.push((keyword.to_owned(), value));
+        }
+    }
+    if !pairs.iter().any(|(keyword, _)| keyword == "dbname") {
+        return Err(Error::unreachable(format!("the variable {prefix}NAME is not set"))
+            .hint(format!("set {prefix}HOST, {prefix}NAME, {prefix}USER and so on, or check env_prefix")));
+    }
+    Ok(pairs)
+}
+
 impl RawSource {
     /// Where it says where the database is.
     pub(super) fn place(&self) -> Option<std::ops::Range<usize>> {
@@ -448,18 +464,7 @@ impl RawSource {
         };
         let mut pairs: Vec<(String, String)> = Vec::new();
         if let Some(prefix) = &prefix {
-            for (ending, keyword) in PREFIXED {
-                let value = around.variables.get(&format!("{prefix}{ending}")).filter(|value| !value.is_empty());
-                if let Some(value) = value.filter(|_| !pairs.iter().any(|(known, _)| known == keyword)) {
-                    pairs.push((keyword.to_owned(), value));
-                }
-            }
-            if !pairs.iter().any(|(keyword, _)| keyword == "dbname") {
-                return Err(called(
-                    Error::unreachable(format!("the variable {prefix}NAME is not set"))
-                        .hint(format!("set {prefix}HOST, {prefix}NAME, {prefix}USER and so on, or check env_prefix")),
-                ));
-            }
+            pairs = prefixed(around.variables, prefix).map_err(called)?;
         }
         let password = match filled(self.password_file) {
             Some(path) => Some(Text(around.secret_file(&path).map_err(called)?.expose().to_owned())),

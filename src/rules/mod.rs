@@ -1,7 +1,7 @@
 //! What must be true of a database, and whether it is: the rules of a config, and what was lost since a snapshot.
 
 mod fresh;
-mod moment;
+pub mod moment;
 mod share;
 
 use std::collections::BTreeMap;

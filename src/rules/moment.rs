@@ -20,11 +20,11 @@ use crate::engine::Value;
 
 /// When something was: an instant, or a day from its beginning to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Moment {
+pub struct Moment {
     /// When it began.
-    pub(super) first: DateTime<Utc>,
+    pub first: DateTime<Utc>,
     /// When it ended; the same of an instant.
-    pub(super) last: DateTime<Utc>,
+    pub last: DateTime<Utc>,
 }
 
 impl Moment {
@@ -45,29 +45,36 @@ impl Moment {
 
 /// Reads a value as a time; None where it has no form that is known.
 #[must_use]
-pub(super) fn read(value: &Value, zone: Tz) -> Option<Moment> {
+pub fn read(value: &Value, zone: Tz) -> Option<Moment> {
     match value {
         Value::Integer(number) => whole(*number, zone),
         Value::Real(number) => real(*number, zone),
         Value::Other => None,
-        Value::Text(text) => {
-            let text = text.trim();
-            let is_number = |text: &str| {
-                let digits = text.strip_prefix('-').unwrap_or(text);
-                digits.starts_with(|first: char| first.is_ascii_digit())
-                    && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-            };
-            if is_number(text) {
-                return match text.parse::<i64>() {
-                    // A year, a month, an hour: so short a text counts no seconds since 1970.
-                    Ok(number) if number.unsigned_abs() < 100_000_000 && text.len() != 8 => None,
-                    Ok(number) => whole(number, zone),
-                    Err(_) => real(text.parse().ok()?, zone),
-                };
-            }
-            stamp(text, zone).or_else(|| Some(Moment::at(DateTime::parse_from_rfc2822(text).ok()?.with_timezone(&Utc))))
-        }
+        Value::Text(written) => text(written, zone),
     }
+}
+
+/// Reads a text as a time.
+#[must_use]
+pub fn text(text: &str, zone: Tz) -> Option<Moment> {
+    let text = text.trim();
+    if is_number(text) {
+        return match text.parse::<i64>() {
+            // A year, a month, an hour: so short a text counts no seconds since 1970.
+            Ok(number) if number.unsigned_abs() < 100_000_000 && text.len() != 8 => None,
+            Ok(number) => whole(number, zone),
+            Err(_) => real(text.parse().ok()?, zone),
+        };
+    }
+    stamp(text, zone).or_else(|| Some(Moment::at(DateTime::parse_from_rfc2822(text).ok()?.with_timezone(&Utc))))
+}
+
+/// Whether a text is digits, perhaps with a point among them.
+#[must_use]
+pub fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    digits.starts_with(|first: char| first.is_ascii_digit())
+        && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
 /// The instant of a local time.
@@ -88,8 +95,9 @@ fn instant(naive: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
     }
 }
 
-/// A whole number.
-fn whole(number: i64, zone: Tz) -> Option<Moment> {
+/// Reads a whole number as a time.
+#[must_use]
+pub fn whole(number: i64, zone: Tz) -> Option<Moment> {
     if (19_000_101..=22_001_231).contains(&number)
         && let Some(date) = date_of(number)
     {
@@ -122,8 +130,9 @@ fn time_of(date: NaiveDate, number: i64) -> Option<NaiveDateTime> {
     date.and_hms_opt(part(number / 10_000)?, part(number / 100 % 100)?, part(number % 100)?)
 }
 
-/// A number that may have a fraction.
-fn real(number: f64, zone: Tz) -> Option<Moment> {
+/// Reads a number that may have a fraction as a time.
+#[must_use]
+pub fn real(number: f64, zone: Tz) -> Option<Moment> {
     /// Julian day of 1970-01-01T00:00Z.
     const EPOCH_DAY: f64 = 2_440_587.5;
     if !number.is_finite() || number.abs() >= 9.2e18 {

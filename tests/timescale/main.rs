@@ -4,6 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../../examples/trading.rs"]
+#[allow(dead_code)]
+mod trading;
+
 mod helpers;
 
 mod aggregates;
@@ -11,3 +15,4 @@ mod by_hand;
 mod plain;
 mod replace;
 mod round_trip;
+mod runbook;

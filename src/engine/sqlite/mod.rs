@@ -21,10 +21,12 @@ pub mod image;
 pub mod inspect;
 pub mod live;
 mod rows;
+pub mod schema;
 pub mod source;
 pub mod still;
 pub mod survey;
 pub mod tables;
 pub mod target;
+pub mod values;
 
 pub use connection::{check_library, library_version};

@@ -4,11 +4,27 @@ use rusqlite::{Connection, ffi};
 
 use crate::digest::RowEncoder;
 
+/// A value as it is stored: its class, and for text the bytes, which need not be UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cell<'a> {
+    /// NULL.
+    Null,
+    /// A whole number.
+    Integer(i64),
+    /// A real number, never a NaN.
+    Real(f64),
+    /// Text in UTF-8, as far as whoever wrote it kept to that.
+    Text(&'a [u8]),
+    /// Bytes.
+    Blob(&'a [u8]),
+}
+
 /// A query that is being read.
 pub(super) struct Rows<'a> {
     connection: &'a Connection,
     statement: *mut ffi::sqlite3_stmt,
     columns: i32,
+    has_ended: bool,
 }
 
 impl<'a> Rows<'a> {
@@ -32,39 +48,70 @@ impl<'a> Rows<'a> {
         }
         // SAFETY: prepared just above; a null statement has no columns.
         let columns = unsafe { ffi::sqlite3_column_count(statement) };
-        Ok(Rows { connection, statement, columns })
+        Ok(Rows { connection, statement, columns, has_ended: false })
     }
 
     /// Encodes the next row; false after the last.
     pub(super) fn next(&mut self, encoder: &mut RowEncoder) -> rusqlite::Result<bool> {
+        if !self.step()? {
+            return Ok(false);
+        }
+        self.encode(self.columns, encoder)?;
+        Ok(true)
+    }
+
+    /// Goes to the next row; false after the last, and from then on: SQLite itself would begin anew.
+    pub(super) fn step(&mut self) -> rusqlite::Result<bool> {
+        if self.has_ended {
+            return Ok(false);
+        }
         // SAFETY: the statement is valid until dropped, and used by this thread alone.
         match unsafe { ffi::sqlite3_step(self.statement) } {
-            ffi::SQLITE_ROW => {}
-            ffi::SQLITE_DONE => return Ok(false),
-            code => return Err(last_error(self.connection, code)),
+            ffi::SQLITE_ROW => Ok(true),
+            ffi::SQLITE_DONE => {
+                self.has_ended = true;
+                Ok(false)
+            }
+            code => Err(last_error(self.connection, code)),
         }
+    }
+
+    /// Encodes the first `columns` values of the row.
+    pub(super) fn encode(&self, columns: i32, encoder: &mut RowEncoder) -> rusqlite::Result<()> {
         encoder.clear();
-        for column in 0..self.columns {
-            // SAFETY: a row is there and the column exists. The value is valid until the next step, and
-            // "unprotected", which only matters to other threads: this connection has one.
-            unsafe {
-                let value = ffi::sqlite3_column_value(self.statement, column);
-                match ffi::sqlite3_value_type(value) {
-                    ffi::SQLITE_INTEGER => encoder.integer(ffi::sqlite3_value_int64(value)),
-                    ffi::SQLITE_FLOAT => encoder.real(ffi::sqlite3_value_double(value)),
-                    ffi::SQLITE_TEXT => {
-                        let start = ffi::sqlite3_value_text(value);
-                        encoder.text(bytes(start.cast(), ffi::sqlite3_value_bytes(value), self)?);
-                    }
-                    ffi::SQLITE_BLOB => {
-                        let start = ffi::sqlite3_value_blob(value);
-                        encoder.blob(bytes(start.cast(), ffi::sqlite3_value_bytes(value), self)?);
-                    }
-                    _ => encoder.null(),
-                }
+        for column in 0..columns {
+            match self.cell(column)? {
+                Cell::Null => encoder.null(),
+                Cell::Integer(number) => encoder.integer(number),
+                Cell::Real(number) => encoder.real(number),
+                Cell::Text(text) => encoder.text(text),
+                Cell::Blob(bytes) => encoder.blob(bytes),
             }
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// One value of the row; only after [`step`](Self::step) gave true, and for a column that exists.
+    pub(super) fn cell(&self, column: i32) -> rusqlite::Result<Cell<'_>> {
+        debug_assert!(column < self.columns);
+        // SAFETY: a row is there and the column exists. The value is valid until the next step, which needs `&mut self`,
+        // and "unprotected", which only matters to other threads: this connection has one.
+        unsafe {
+            let value = ffi::sqlite3_column_value(self.statement, column);
+            Ok(match ffi::sqlite3_value_type(value) {
+                ffi::SQLITE_INTEGER => Cell::Integer(ffi::sqlite3_value_int64(value)),
+                ffi::SQLITE_FLOAT => Cell::Real(ffi::sqlite3_value_double(value)),
+                ffi::SQLITE_TEXT => {
+                    let start = ffi::sqlite3_value_text(value);
+                    Cell::Text(bytes(start.cast(), ffi::sqlite3_value_bytes(value), self)?)
+                }
+                ffi::SQLITE_BLOB => {
+                    let start = ffi::sqlite3_value_blob(value);
+                    Cell::Blob(bytes(start.cast(), ffi::sqlite3_value_bytes(value), self)?)
+                }
+                _ => Cell::Null,
+            })
+        }
     }
 }
 

@@ -293,6 +293,10 @@ impl Look {
     pub(super) fn at(path: &Path) -> Self {
         Look(["", "-wal", "-journal"].map(|suffix| {
             let facts = fs::metadata(companion(path, suffix)).ok()?;
+            // A reader makes an empty WAL, and the last one to leave takes it away.
+            if facts.len() == 0 && !suffix.is_empty() {
+                return None;
+            }
             let changed = [(facts.mtime(), facts.mtime_nsec()), (facts.ctime(), facts.ctime_nsec())];
             Some(FileLook { identity: (facts.dev(), facts.ino(), facts.len()), changed })
         }))

@@ -26,6 +26,41 @@ pub struct Watched {
     first: State,
 }
 
+/// What a file looked like before anything of ours opened it.
+///
+/// Whoever holds a connection may not have the file opened beside it: this notes, and lets others open and close it.
+pub struct Before {
+    path: PathBuf,
+    look: Look,
+}
+
+impl Before {
+    /// Notes it.
+    #[must_use]
+    pub fn note(path: &Path) -> Self {
+        Before { path: path.to_owned(), look: Look::at(path) }
+    }
+
+    /// Begins to watch it; fails where somebody has written to it since.
+    pub fn hold(self) -> Result<Watched> {
+        let content = Content::read(&self.path)
+            .map_err(|error| Error::unreachable(format!("cannot read {}", shown(&self.path))).because(error))?;
+        let Content::Database(header) = content else {
+            return Err(Error::problem(format!("{} is no database any more", shown(&self.path))));
+        };
+        let watched = Watched::begin(&self.path, &header)?;
+        if !watched.first.look.has_content_of(&self.look) {
+            return Err(written(&self.path, "its files are others than before"));
+        }
+        Ok(watched)
+    }
+}
+
+fn written(path: &Path, how: &str) -> Error {
+    Error::problem(format!("{} was written to meanwhile: {how}", shown(path)))
+        .hint("stop what writes to it ('lifeboat inventory --watch 30s' names it), and begin again")
+}
+
 /// All that a write changes one or other of.
 struct State {
     version: u32,
@@ -71,6 +106,12 @@ impl Watched {
     #[must_use]
     pub fn looks_still(&self) -> bool {
         Look::at(&self.path).has_content_of(&self.first.look)
+    }
+
+    /// Fails where anything has changed since the watch began.
+    pub fn require_still(&self) -> Result<()> {
+        let changes = self.changes()?;
+        if changes.is_empty() { Ok(()) } else { Err(written(&self.path, &changes.join(", "))) }
     }
 
     /// What has changed since the watch began, in words; nothing where all is as it was.

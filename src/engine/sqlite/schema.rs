@@ -1,0 +1,242 @@
+//! What a file's tables are made of: columns, keys, indexes, references, as SQLite itself tells it.
+
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::connection::{explain, quote};
+use super::survey;
+use crate::error::{Result, one_line};
+
+/// The whole schema of a file.
+#[derive(Clone, Debug, Default)]
+pub struct SchemaFacts {
+    /// Ordinary tables, by name; SQLite's own, virtual tables and their shadows are not among them.
+    pub tables: Vec<TableFacts>,
+    /// Virtual tables, by name.
+    pub virtual_tables: Vec<String>,
+    /// Name and SQL of every view.
+    pub views: Vec<(String, String)>,
+    /// Name and table of every trigger.
+    pub triggers: Vec<(String, String)>,
+}
+
+/// A table.
+#[derive(Clone, Debug)]
+pub struct TableFacts {
+    /// Its name.
+    pub name: String,
+    /// The statement that made it.
+    pub sql: String,
+    /// In their order; those that are hidden are left out.
+    pub columns: Vec<ColumnFacts>,
+    /// The name by which statements get at the row's number; None where it has none, or columns took all names.
+    pub rowid: Option<&'static str>,
+    /// The greatest row number that was ever given, of an AUTOINCREMENT table.
+    pub sequence: Option<i64>,
+    /// Its indexes, those of constraints included.
+    pub indexes: Vec<IndexFacts>,
+    /// Its references.
+    pub foreign_keys: Vec<ForeignKeyFacts>,
+}
+
+/// A column.
+#[derive(Clone, Debug)]
+pub struct ColumnFacts {
+    /// Its name.
+    pub name: String,
+    /// The type as it was declared; empty for none.
+    pub declared: String,
+    /// Whether NULL is refused.
+    pub not_null: bool,
+    /// The default's expression.
+    pub default: Option<String>,
+    /// Its place in the primary key, from 1; 0 outside.
+    pub key: u32,
+    /// Whether it is computed from others.
+    pub generated: bool,
+}
+
+/// An index.
+#[derive(Clone, Debug)]
+pub struct IndexFacts {
+    /// Its name.
+    pub name: String,
+    /// Whether no two rows may have the same values.
+    pub unique: bool,
+    /// `c` made by itself, `u` of a UNIQUE constraint, `pk` of the primary key.
+    pub origin: String,
+    /// Whether it holds only some rows.
+    pub partial: bool,
+    /// Name and whether it comes in descending order; no name for an expression.
+    pub columns: Vec<(Option<String>, bool)>,
+    /// The statement that made it; none for a constraint's.
+    pub sql: Option<String>,
+}
+
+/// A reference.
+#[derive(Clone, Debug)]
+pub struct ForeignKeyFacts {
+    /// The table referred to.
+    pub references: String,
+    /// Columns here.
+    pub columns: Vec<String>,
+    /// Columns there; empty for its primary key.
+    pub referenced: Vec<String>,
+    /// What becomes of rows here when one there goes.
+    pub on_delete: String,
+    /// The same when its key changes.
+    pub on_update: String,
+    /// Rows here that refer to rows that are not there.
+    pub orphans: u64,
+}
+
+impl TableFacts {
+    /// The columns of the primary key, in its order.
+    #[must_use]
+    pub fn primary_key(&self) -> Vec<&ColumnFacts> {
+        let mut key: Vec<&ColumnFacts> = self.columns.iter().filter(|column| column.key > 0).collect();
+        key.sort_by_key(|column| column.key);
+        key
+    }
+
+    /// The column that is the row's number.
+    #[must_use]
+    pub fn rowid_column(&self) -> Option<&ColumnFacts> {
+        match self.primary_key().as_slice() {
+            // A primary key of that type has an index of its own only where it is not the row's number (a DESC of old).
+            [column]
+                if column.declared.eq_ignore_ascii_case("integer")
+                    && self.rowid.is_some()
+                    && !self.indexes.iter().any(|index| index.origin == "pk") =>
+            {
+                Some(column)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Reads the schema of `main`.
+pub(super) fn read(connection: &Connection) -> Result<SchemaFacts> {
+    let cannot = |error| explain(error, "cannot read the schema");
+    let mut facts = SchemaFacts::default();
+    for (name, kind) in survey::list_tables(connection).map_err(cannot)? {
+        match kind.as_str() {
+            "virtual" => facts.virtual_tables.push(name),
+            "table" if !name.starts_with("sqlite_") => facts.tables.push(table(connection, &name)?),
+            _ => {}
+        }
+    }
+    let pairs = |kind: &str, second: &str| -> rusqlite::Result<Vec<(String, String)>> {
+        let sql = format!("SELECT name, {second} FROM main.sqlite_schema WHERE type = '{kind}' ORDER BY name");
+        connection.prepare(&sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    };
+    facts.views = pairs("view", "sql").map_err(cannot)?;
+    facts.triggers = pairs("trigger", "tbl_name").map_err(cannot)?;
+    Ok(facts)
+}
+
+fn table(connection: &Connection, name: &str) -> Result<TableFacts> {
+    let read = || -> rusqlite::Result<TableFacts> {
+        let columns = columns(connection, name)?;
+        let (has_rowid, sql): (bool, String) = connection.query_row(
+            "SELECT NOT l.wr, s.sql FROM pragma_table_list l JOIN main.sqlite_schema s ON s.name = l.name AND s.type = 'table'
+              WHERE l.schema = 'main' AND l.name = ?1",
+            [name],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let is_free = |word: &&str| !columns.iter().any(|column| column.name.eq_ignore_ascii_case(word));
+        let rowid = ["rowid", "_rowid_", "oid"].into_iter().find(|word| has_rowid && is_free(word));
+        let has_sequences =
+            connection.query_row("SELECT 1 FROM main.sqlite_schema WHERE name = 'sqlite_sequence'", [], |_| Ok(()));
+        let sequence = match has_sequences.optional()? {
+            Some(()) => {
+                connection
+                    .query_row("SELECT max(seq) FROM main.sqlite_sequence WHERE name = ?1", [name], |row| row.get(0))?
+            }
+            None => None,
+        };
+        let indexes = indexes(connection, name)?;
+        let foreign_keys = foreign_keys(connection, name)?;
+        Ok(TableFacts { name: name.to_owned(), sql, columns, rowid, sequence, indexes, foreign_keys })
+    };
+    read().map_err(|error| explain(error, &format!("cannot read the schema of the table {}", one_line(name))))
+}
+
+fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<ColumnFacts>> {
+    let sql = "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1, 'main') \
+               WHERE hidden <> 1 ORDER BY cid";
+    let column = |row: &Row<'_>| {
+        Ok(ColumnFacts {
+            name: row.get(0)?,
+            declared: row.get(1)?,
+            not_null: row.get(2)?,
+            default: row.get(3)?,
+            key: row.get(4)?,
+            generated: row.get::<_, i64>(5)? != 0,
+        })
+    };
+    connection.prepare(sql)?.query_map([table], column)?.collect()
+}
+
+fn indexes(connection: &Connection, table: &str) -> rusqlite::Result<Vec<IndexFacts>> {
+    let sql = "SELECT l.name, l.\"unique\", l.origin, l.partial, s.sql FROM pragma_index_list(?1, 'main') l \
+               LEFT JOIN main.sqlite_schema s ON s.type = 'index' AND s.name = l.name ORDER BY l.seq DESC";
+    let mut found: Vec<IndexFacts> = connection
+        .prepare(sql)?
+        .query_map([table], |row| {
+            Ok(IndexFacts {
+                name: row.get(0)?,
+                unique: row.get(1)?,
+                origin: row.get(2)?,
+                partial: row.get(3)?,
+                sql: row.get(4)?,
+                columns: Vec::new(),
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let sql = "SELECT name, \"desc\" FROM pragma_index_xinfo(?1, 'main') WHERE key ORDER BY seqno";
+    for index in &mut found {
+        index.columns = connection
+            .prepare(sql)?
+            .query_map([&index.name], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+    }
+    Ok(found)
+}
+
+fn foreign_keys(connection: &Connection, table: &str) -> rusqlite::Result<Vec<ForeignKeyFacts>> {
+    let sql = "SELECT id, \"table\", \"from\", \"to\", on_delete, on_update FROM pragma_foreign_key_list(?1, 'main') \
+               ORDER BY id DESC, seq";
+    let mut found: Vec<(i64, ForeignKeyFacts)> = Vec::new();
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([table])?;
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        if found.last().is_none_or(|(last, _)| *last != id) {
+            let key = ForeignKeyFacts {
+                references: row.get(1)?,
+                columns: Vec::new(),
+                referenced: Vec::new(),
+                on_delete: row.get(4)?,
+                on_update: row.get(5)?,
+                orphans: 0,
+            };
+            found.push((id, key));
+        }
+        let Some((_, key)) = found.last_mut() else { continue };
+        key.columns.push(row.get(2)?);
+        key.referenced.extend(row.get::<_, Option<String>>(3)?);
+    }
+    if !found.is_empty() {
+        let sql = format!("SELECT fkid, count(*) FROM pragma_foreign_key_check({}) GROUP BY 1", quote(table));
+        // A key that SQLite itself cannot check (its parent is gone, or has no such key) has nothing but orphans.
+        let counted = connection.prepare(&sql).and_then(|mut statement| {
+            statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?.collect()
+        });
+        let counted: Vec<(i64, i64)> = counted.unwrap_or_else(|_| found.iter().map(|(id, _)| (*id, 1)).collect());
+        for (id, key) in &mut found {
+            key.orphans = counted.iter().filter(|(other, _)| other == id).map(|(_, rows)| rows.unsigned_abs()).sum();
+        }
+    }
+    Ok(found.into_iter().map(|(_, key)| key).collect())
+}

@@ -1,0 +1,151 @@
+//! A file's rows, value by value, with their numbers: what is to become something else is read here.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::connection::{self, Purpose, explain, quote};
+pub use super::rows::Cell;
+use super::rows::Rows;
+use super::schema::{self, SchemaFacts, TableFacts};
+use super::source::is_frozen;
+use crate::digest::RowEncoder;
+use crate::disk::shown;
+use crate::error::{Error, Result, one_line};
+
+/// A database that is read, and not changed: a live file, or an image that nobody else knows.
+///
+/// It belongs to one thread.
+pub struct Reader {
+    path: PathBuf,
+    connection: Connection,
+}
+
+/// The rows from one number to another, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The first.
+    pub first: i64,
+    /// The last.
+    pub last: i64,
+}
+
+impl Reader {
+    /// Opens a file; see [`super::source::locate`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let purpose = if is_frozen(path) { Purpose::Image } else { Purpose::Source };
+        Ok(Reader { path: path.to_owned(), connection: connection::open(path, purpose)? })
+    }
+
+    /// Begins one state of the database that all reading sees, until [`end`](Self::end).
+    pub fn begin(&self) -> Result<()> {
+        let begun = self.connection.execute_batch("BEGIN; SELECT count(*) FROM main.sqlite_schema");
+        begun.map_err(|error| explain(error, &format!("cannot read {}", shown(&self.path))))
+    }
+
+    /// Lets that state go.
+    pub fn end(&self) -> Result<()> {
+        self.connection.execute_batch("COMMIT").map_err(|error| explain(error, "cannot end a read transaction"))
+    }
+
+    /// Reads the schema.
+    pub fn schema(&self) -> Result<SchemaFacts> {
+        schema::read(&self.connection).map_err(|error| error.context(format!("cannot read {}", shown(&self.path))))
+    }
+
+    /// Reads a table, all of it or the rows of a range.
+    pub fn rows(&self, table: &TableFacts, range: Option<Range>) -> Result<TableRows<'_>> {
+        let own = table.columns.iter().filter(|column| !column.generated);
+        let generated = table.columns.iter().filter(|column| column.generated);
+        let order: Vec<&str> = own.clone().chain(generated).map(|column| column.name.as_str()).collect();
+        let mut columns: Vec<String> = order.iter().map(|name| quote(name)).collect();
+        columns.extend(table.rowid.map(str::to_owned));
+        let mut sql = format!("SELECT {} FROM main.{} NOT INDEXED", columns.join(", "), quote(&table.name));
+        if let (Some(range), Some(rowid)) = (range, table.rowid) {
+            sql.push_str(&format!(" WHERE {rowid} BETWEEN {} AND {}", range.first, range.last));
+        }
+        let cells = table.columns.iter().map(|column| {
+            let place = order.iter().position(|name| *name == column.name);
+            place.and_then(|place| i32::try_from(place).ok()).unwrap_or_default()
+        });
+        let what = format!("cannot read the table {} of {}", one_line(&table.name), shown(&self.path));
+        let rows = Rows::query(&self.connection, &sql).map_err(|error| explain(error, &what))?;
+        Ok(TableRows {
+            rows,
+            cells: cells.collect(),
+            own: i32::try_from(own.count()).unwrap_or(i32::MAX),
+            rowid: table.rowid.and_then(|_| i32::try_from(order.len()).ok()),
+            what,
+        })
+    }
+
+    /// The rows of a table.
+    pub fn count(&self, table: &TableFacts) -> Result<u64> {
+        let sql = format!("SELECT count(*) FROM main.{}", quote(&table.name));
+        let rows: rusqlite::Result<i64> = self.connection.query_row(&sql, [], |row| row.get(0));
+        rows.map(i64::unsigned_abs)
+            .map_err(|error| explain(error, &format!("cannot count the table {}", one_line(&table.name))))
+    }
+
+    /// Cuts a table into ranges of about `rows` rows that hold all of them; None where its rows have no numbers.
+    pub fn ranges(&self, table: &TableFacts, rows: usize) -> Result<Option<Vec<Range>>> {
+        let Some(rowid) = table.rowid else { return Ok(None) };
+        let sql = format!("SELECT {rowid} FROM main.{} NOT INDEXED ORDER BY {rowid}", quote(&table.name));
+        let cut = || -> rusqlite::Result<Vec<Range>> {
+            let mut found = Rows::query(&self.connection, &sql)?;
+            let (mut ranges, mut count): (Vec<Range>, usize) = (Vec::new(), rows);
+            while found.step()? {
+                let Cell::Integer(number) = found.cell(0)? else { continue };
+                match ranges.last_mut() {
+                    Some(range) if count < rows => {
+                        range.last = number;
+                        count += 1;
+                    }
+                    _ => {
+                        ranges.push(Range { first: number, last: number });
+                        count = 1;
+                    }
+                }
+            }
+            Ok(ranges)
+        };
+        cut().map(Some).map_err(|error| explain(error, &format!("cannot read the table {}", one_line(&table.name))))
+    }
+}
+
+/// Rows of a table that are being read.
+pub struct TableRows<'a> {
+    rows: Rows<'a>,
+    /// Where the value of each of the table's columns stands.
+    cells: Vec<i32>,
+    own: i32,
+    rowid: Option<i32>,
+    what: String,
+}
+
+impl TableRows<'_> {
+    /// Goes to the next row; false after the last.
+    pub fn step(&mut self) -> Result<bool> {
+        self.rows.step().map_err(|error| explain(error, &self.what))
+    }
+
+    /// The value of the column at a place of [`TableFacts::columns`].
+    pub fn cell(&self, column: usize) -> Result<Cell<'_>> {
+        let place = self.cells.get(column).ok_or_else(|| Error::failed("there is no such column"))?;
+        self.rows.cell(*place).map_err(|error| explain(error, &self.what))
+    }
+
+    /// The row's number.
+    pub fn rowid(&self) -> Result<Option<i64>> {
+        let Some(place) = self.rowid else { return Ok(None) };
+        match self.rows.cell(place).map_err(|error| explain(error, &self.what))? {
+            Cell::Integer(number) => Ok(Some(number)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Encodes the row as a manifest's digest has it: its own values, not those that are computed.
+    pub fn encode(&self, encoder: &mut RowEncoder) -> Result<()> {
+        self.rows.encode(self.own, encoder).map_err(|error| explain(error, &self.what))
+    }
+}

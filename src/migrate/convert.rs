@@ -1,0 +1,706 @@
+//! One value into what COPY reads for a column of the target, or the reason why it cannot be.
+//!
+//! A value comes out as what it was or not at all: nothing is rounded, cut or guessed but digits of a time beyond
+//! microseconds, which the target has no room for.
+//!
+//! | target | takes |
+//! | --- | --- |
+//! | smallint, integer, bigint | whole numbers in range, also as reals and texts |
+//! | double precision, real | numbers that it holds exactly; texts of numbers, NaN and Infinity |
+//! | numeric | numbers, texts of them; with a precision only what it holds exactly |
+//! | boolean | 0, 1, and the words that PostgreSQL takes |
+//! | timestamptz, timestamp, date | the forms of [`crate::rules::moment`]; numbers by the column's unit |
+//! | jsonb, json | texts that are JSON, numbers |
+//! | text and what is like it | UTF-8 without NUL; numbers as they are written |
+//! | bytea | blobs, and the bytes of texts |
+//! | uuid | texts, blobs of 16 bytes |
+//! | others | texts and numbers, for the server to judge |
+
+use std::io::Write as _;
+
+use chrono::{DateTime, Datelike, NaiveDateTime, NaiveTime, TimeZone, Timelike, Utc};
+use chrono_tz::Tz;
+use serde::de::IgnoredAny;
+
+use super::plan::{ColumnPlan, Epoch};
+use crate::engine::sqlite::values::Cell;
+use crate::error::{Error, Result, one_line};
+use crate::rules::moment;
+
+/// A type of the target, as far as reading values goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number of so many bits.
+    Whole(u8),
+    /// 8 bytes of IEEE 754.
+    Double,
+    /// 4 bytes of it.
+    Single,
+    /// Digits; of how many, and how many of them behind the point, where that is bounded.
+    Numeric(Option<(u32, u32)>),
+    /// True or false.
+    Boolean,
+    /// An instant.
+    Instant,
+    /// A date and time of no zone.
+    Local,
+    /// A date.
+    Date,
+    /// JSON as values.
+    Jsonb,
+    /// JSON as text.
+    Json,
+    /// Text.
+    Text,
+    /// Bytes.
+    Bytes,
+    /// A UUID.
+    Uuid,
+    /// What only the server can judge.
+    Other,
+}
+
+impl Kind {
+    /// Reads a type's name as people write it.
+    pub fn parse(name: &str) -> Result<Self> {
+        let name = name.trim().to_ascii_lowercase();
+        let (word, modifier) = match name.split_once('(') {
+            Some((word, rest)) => (word.trim(), Some(rest)),
+            None => (name.as_str(), None),
+        };
+        let numbers = || -> Vec<u32> {
+            let inner = modifier.unwrap_or_default().split(')').next().unwrap_or_default();
+            inner.split(',').filter_map(|number| number.trim().parse().ok()).collect()
+        };
+        let rounds = |what: &str| {
+            Error::usage(format!("the type {} would round times", one_line(&name))).hint(format!("write {what}"))
+        };
+        Ok(match (word, modifier.is_some()) {
+            ("smallint" | "int2", false) => Kind::Whole(16),
+            ("integer" | "int" | "int4", false) => Kind::Whole(32),
+            ("bigint" | "int8", false) => Kind::Whole(64),
+            ("double precision" | "float8" | "float", false) => Kind::Double,
+            ("real" | "float4", false) => Kind::Single,
+            ("numeric" | "decimal", false) => Kind::Numeric(None),
+            ("numeric" | "decimal", true) => match numbers()[..] {
+                [precision] => Kind::Numeric(Some((precision, 0))),
+                [precision, scale] => Kind::Numeric(Some((precision, scale))),
+                _ => return Err(Error::usage(format!("the type {} makes no sense", one_line(&name)))),
+            },
+            ("boolean" | "bool", false) => Kind::Boolean,
+            ("timestamptz" | "timestamp with time zone", false) => Kind::Instant,
+            ("timestamp" | "timestamp without time zone", false) => Kind::Local,
+            ("timestamptz", true) => return Err(rounds("timestamptz")),
+            ("timestamp", true) => return Err(rounds("timestamptz or timestamp")),
+            ("date", false) => Kind::Date,
+            ("jsonb", false) => Kind::Jsonb,
+            ("json", false) => Kind::Json,
+            ("text", false) | ("varchar" | "character varying", _) => Kind::Text,
+            ("bytea", false) => Kind::Bytes,
+            ("uuid", false) => Kind::Uuid,
+            _ => Kind::Other,
+        })
+    }
+
+    /// Whether its values are times, and numbers among them counted by a unit.
+    #[must_use]
+    pub fn is_time(self) -> bool {
+        matches!(self, Kind::Instant | Kind::Local | Kind::Date)
+    }
+}
+
+/// Why a value cannot be what it is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reason(pub &'static str);
+
+/// Converts the values of one column.
+#[derive(Clone, Debug)]
+pub struct Converter {
+    kind: Kind,
+    zone: Tz,
+    epoch: Epoch,
+    nulls: Vec<String>,
+    not_null: bool,
+}
+
+impl Converter {
+    /// Prepares for a column; `not_null` says whether NULL is refused beside what the plan says.
+    pub fn new(column: &ColumnPlan, zone: Tz, not_null: bool) -> Result<Self> {
+        Ok(Converter {
+            kind: Kind::parse(&column.target_type)
+                .map_err(|error| error.context(format!("the column {}", one_line(&column.source))))?,
+            zone: column.zone.unwrap_or(zone),
+            epoch: column.epoch,
+            nulls: column.nulls.clone(),
+            not_null: not_null || column.not_null || column.identity,
+        })
+    }
+
+    /// The same of a kind alone.
+    #[must_use]
+    pub fn of(kind: Kind, zone: Tz) -> Self {
+        Converter { kind, zone, epoch: Epoch::Auto, nulls: Vec::new(), not_null: false }
+    }
+
+    /// Appends a value in COPY's text form. What was appended before a reason came is to be taken away.
+    pub fn write(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+        let is_null = match cell {
+            Cell::Null => true,
+            Cell::Text(text) => self.nulls.iter().any(|null| null.as_bytes() == text),
+            _ => false,
+        };
+        if is_null {
+            if self.not_null {
+                return Err(Reason("it is NULL"));
+            }
+            out.extend_from_slice(b"\\N");
+            return Ok(());
+        }
+        match self.kind {
+            Kind::Whole(bits) => whole(cell, bits, out),
+            Kind::Double => double(cell, out),
+            Kind::Single => single(cell, out),
+            Kind::Numeric(bounds) => numeric(cell, bounds, out),
+            Kind::Boolean => boolean(cell, out),
+            Kind::Instant => self.instant(cell, out),
+            Kind::Local => self.local(cell, out),
+            Kind::Date => self.date(cell, out),
+            Kind::Jsonb => json(cell, true, out),
+            Kind::Json => json(cell, false, out),
+            Kind::Text | Kind::Other => text(cell, out),
+            Kind::Bytes => bytes(cell, out),
+            Kind::Uuid => uuid(cell, out),
+        }
+    }
+
+    fn instant(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+        let moment = self.moment(cell)?;
+        write_time(moment.first.naive_utc(), out)?;
+        out.extend_from_slice(b"+00");
+        Ok(())
+    }
+
+    fn local(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+        let moment = self.moment(cell)?;
+        write_time(self.zone.from_utc_datetime(&moment.first.naive_utc()).naive_local(), out)
+    }
+
+    fn date(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+        // A time of day would be lost, and what has an offset is a day only where one knows whose.
+        if let Cell::Text(text) = cell
+            && (text.ends_with(b"Z") || text.ends_with(b"z") || text.iter().skip(11).any(|byte| b"+-".contains(byte)))
+        {
+            return Err(Reason("it is a time, not a date"));
+        }
+        if self.epoch != Epoch::Auto && !matches!(cell, Cell::Text(text) if !text.iter().all(u8::is_ascii_digit)) {
+            return Err(Reason("it is a time, not a date"));
+        }
+        let moment = self.moment(cell)?;
+        let is_day = moment.first != moment.last;
+        let local = self.zone.from_utc_datetime(&moment.first.naive_utc()).naive_local();
+        let is_text = matches!(cell, Cell::Text(text) if !text.iter().all(u8::is_ascii_digit));
+        let is_midnight = is_text && local.time() == NaiveTime::MIN;
+        if !is_day && !is_midnight {
+            return Err(Reason("it is a time, not a date"));
+        }
+        write_date(local, out)
+    }
+
+    fn moment(&self, cell: Cell<'_>) -> Result<moment::Moment, Reason> {
+        let no_time = Reason("it is no time");
+        match cell {
+            Cell::Integer(number) => self.counted(number).ok_or(no_time),
+            Cell::Real(number) if self.epoch == Epoch::Auto => moment::real(number, self.zone).ok_or(no_time),
+            Cell::Real(number) => self.counted_real(number).ok_or(no_time),
+            Cell::Text(bytes) => {
+                let text = std::str::from_utf8(bytes).map_err(|_| no_time)?.trim();
+                if self.epoch != Epoch::Auto && moment::is_number(text) {
+                    let whole = text.parse().ok().and_then(|number| self.counted(number));
+                    return whole
+                        .or_else(|| text.parse().ok().and_then(|number| self.counted_real(number)))
+                        .ok_or(no_time);
+                }
+                moment::text(text, self.zone).ok_or(no_time)
+            }
+            _ => Err(no_time),
+        }
+    }
+
+    /// The time that a number of the column's unit is.
+    fn counted(&self, number: i64) -> Option<moment::Moment> {
+        let instant = match self.epoch {
+            Epoch::Auto => return moment::whole(number, self.zone),
+            Epoch::S => DateTime::from_timestamp(number, 0),
+            Epoch::Ms => DateTime::from_timestamp_millis(number),
+            Epoch::Us => DateTime::from_timestamp_micros(number),
+            Epoch::Ns => Some(DateTime::from_timestamp_nanos(number)),
+        }?;
+        Some(moment::Moment { first: instant, last: instant })
+    }
+
+    fn counted_real(&self, number: f64) -> Option<moment::Moment> {
+        let micros = match self.epoch {
+            Epoch::Auto | Epoch::S => number * 1e6,
+            Epoch::Ms => number * 1e3,
+            Epoch::Us => number,
+            Epoch::Ns => number / 1e3,
+        };
+        if !micros.is_finite() || micros.abs() > 9e18 {
+            return None;
+        }
+        let instant: DateTime<Utc> = DateTime::from_timestamp_micros(micros.floor() as i64)?;
+        Some(moment::Moment { first: instant, last: instant })
+    }
+}
+
+fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
+    out.write_fmt(arguments).expect("memory takes what is written");
+}
+
+fn whole(cell: Cell<'_>, bits: u8, out: &mut Vec<u8>) -> Result<(), Reason> {
+    const NO_NUMBER: Reason = Reason("it is no whole number");
+    let number = match cell {
+        Cell::Integer(number) => number,
+        // Beyond 2^53 reals are too far apart to tell which whole number was meant.
+        Cell::Real(number) if number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0 => number as i64,
+        Cell::Text(text) => {
+            let text = std::str::from_utf8(text).map_err(|_| NO_NUMBER)?.trim_ascii();
+            let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+            if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(NO_NUMBER);
+            }
+            text.parse().map_err(|_| Reason("it is out of range"))?
+        }
+        _ => return Err(NO_NUMBER),
+    };
+    let fits = match bits {
+        16 => i16::try_from(number).is_ok(),
+        32 => i32::try_from(number).is_ok(),
+        _ => true,
+    };
+    if !fits {
+        return Err(Reason("it is out of range"));
+    }
+    put(out, format_args!("{number}"));
+    Ok(())
+}
+
+const NO_NUMBER: Reason = Reason("it is no number");
+const INEXACT: Reason = Reason("it would lose digits");
+
+/// The number that a cell is, as a double that holds it exactly (a text's: as near as there is one).
+fn as_double(cell: Cell<'_>) -> Result<f64, Reason> {
+    match cell {
+        Cell::Integer(number) => {
+            let double = number as f64;
+            // The greatest number rounds up to one that only saturates back to it.
+            let is_exact = double < 9_223_372_036_854_775_808.0 && double as i64 == number;
+            is_exact.then_some(double).ok_or(INEXACT)
+        }
+        Cell::Real(number) => Ok(number),
+        Cell::Text(text) => {
+            let text = std::str::from_utf8(text).map_err(|_| NO_NUMBER)?.trim_ascii();
+            let bare = text.strip_prefix(['+', '-']).unwrap_or(text).to_ascii_lowercase();
+            if !matches!(bare.as_str(), "nan" | "inf" | "infinity") && Literal::parse(text).is_none() {
+                return Err(NO_NUMBER);
+            }
+            let number: f64 = text.parse().map_err(|_| NO_NUMBER)?;
+            let is_word = bare.starts_with(['n', 'i']);
+            let is_nothing = number == 0.0 && Literal::parse(text).is_some_and(|literal| !literal.digits.is_empty());
+            if (number.is_infinite() && !is_word) || is_nothing {
+                return Err(Reason("it is out of range"));
+            }
+            Ok(number)
+        }
+        _ => Err(NO_NUMBER),
+    }
+}
+
+fn double(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    write_double(as_double(cell)?, out);
+    Ok(())
+}
+
+fn write_double(number: f64, out: &mut Vec<u8>) {
+    if number.is_nan() {
+        out.extend_from_slice(b"NaN");
+    } else if number.is_infinite() {
+        out.extend_from_slice(if number > 0.0 { b"Infinity" } else { b"-Infinity" });
+    } else {
+        put(out, format_args!("{number:?}"));
+    }
+}
+
+fn single(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    let number = as_double(cell)?;
+    let narrow = number as f32;
+    if f64::from(narrow) != number && !number.is_nan() {
+        return Err(INEXACT);
+    }
+    if narrow.is_finite() {
+        put(out, format_args!("{narrow:?}"));
+    } else {
+        write_double(number, out);
+    }
+    Ok(())
+}
+
+/// A decimal number as it is written: `-12.50e3`.
+struct Literal {
+    /// Without zeros at either end; empty for 0.
+    digits: Vec<u8>,
+    /// How many of them stand before the point; may be negative, or more than there are.
+    whole_digits: i64,
+}
+
+impl Literal {
+    fn parse(text: &str) -> Option<Self> {
+        let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+        let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => {
+                let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+                if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return None;
+                }
+                (mantissa, exponent.parse::<i32>().ok()?)
+            }
+            None => (unsigned, 0),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        if whole.len() + fraction.len() == 0 || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit())
+        {
+            return None;
+        }
+        let all: Vec<u8> = whole.bytes().chain(fraction.bytes()).collect();
+        let first = all.iter().position(|digit| *digit != b'0');
+        let last = all.iter().rposition(|digit| *digit != b'0');
+        let (Some(first), Some(last)) = (first, last) else {
+            return Some(Literal { digits: Vec::new(), whole_digits: 0 });
+        };
+        Some(Literal {
+            digits: all[first..=last].to_vec(),
+            whole_digits: i64::try_from(whole.len()).ok()? - i64::try_from(first).ok()? + i64::from(exponent),
+        })
+    }
+
+    /// Whether so many digits, so many of them behind the point, hold it exactly.
+    fn fits(&self, precision: u32, scale: u32) -> bool {
+        let count = i64::try_from(self.digits.len()).unwrap_or(i64::MAX);
+        count - self.whole_digits <= i64::from(scale) && self.whole_digits <= i64::from(precision) - i64::from(scale)
+    }
+}
+
+fn numeric(cell: Cell<'_>, bounds: Option<(u32, u32)>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    let start = out.len();
+    match cell {
+        Cell::Integer(number) => put(out, format_args!("{number}")),
+        Cell::Real(number) if number.is_finite() => put(out, format_args!("{number:?}")),
+        Cell::Text(text) => {
+            let text = std::str::from_utf8(text).map_err(|_| NO_NUMBER)?.trim_ascii();
+            if text.eq_ignore_ascii_case("nan") {
+                out.extend_from_slice(b"NaN");
+                return Ok(());
+            }
+            Literal::parse(text).ok_or(NO_NUMBER)?;
+            out.extend_from_slice(text.as_bytes());
+        }
+        _ => return Err(NO_NUMBER),
+    }
+    if let Some((precision, scale)) = bounds {
+        let written = std::str::from_utf8(&out[start..]).map_err(|_| NO_NUMBER)?;
+        let literal = Literal::parse(written).ok_or(NO_NUMBER)?;
+        if !literal.fits(precision, scale) {
+            return Err(INEXACT);
+        }
+    }
+    Ok(())
+}
+
+fn boolean(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    const NO_TRUTH: Reason = Reason("it is neither true nor false");
+    let is_true = match cell {
+        Cell::Integer(number @ (0 | 1)) => number == 1,
+        Cell::Real(number) if number == 0.0 || number == 1.0 => number == 1.0,
+        Cell::Text(text) if text.len() <= 16 => {
+            let word = text.trim_ascii().to_ascii_lowercase();
+            match word.as_slice() {
+                b"true" | b"t" | b"yes" | b"y" | b"on" | b"1" => true,
+                b"false" | b"f" | b"no" | b"n" | b"off" | b"0" => false,
+                _ => return Err(NO_TRUTH),
+            }
+        }
+        _ => return Err(NO_TRUTH),
+    };
+    out.push(if is_true { b't' } else { b'f' });
+    Ok(())
+}
+
+fn two(out: &mut Vec<u8>, number: u32) {
+    out.extend_from_slice(&[b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]);
+}
+
+fn write_date(time: NaiveDateTime, out: &mut Vec<u8>) -> Result<(), Reason> {
+    let Ok(year @ 1..=9999) = u32::try_from(time.year()) else {
+        return Err(Reason("it is a time outside the years 1 to 9999"));
+    };
+    two(out, year / 100);
+    two(out, year % 100);
+    out.push(b'-');
+    two(out, time.month());
+    out.push(b'-');
+    two(out, time.day());
+    Ok(())
+}
+
+fn write_time(time: NaiveDateTime, out: &mut Vec<u8>) -> Result<(), Reason> {
+    write_date(time, out)?;
+    for (before, part) in [(b' ', time.hour()), (b':', time.minute()), (b':', time.second())] {
+        out.push(before);
+        two(out, part);
+    }
+    let micros = time.nanosecond() / 1000;
+    if micros > 0 {
+        put(out, format_args!(".{:06}", micros.min(999_999)));
+    }
+    Ok(())
+}
+
+fn json(cell: Cell<'_>, is_binary: bool, out: &mut Vec<u8>) -> Result<(), Reason> {
+    match cell {
+        Cell::Integer(number) => put(out, format_args!("{number}")),
+        Cell::Real(number) if number.is_finite() => put(out, format_args!("{number:?}")),
+        Cell::Text(bytes) => {
+            let text = std::str::from_utf8(bytes).map_err(|_| NO_TEXT)?;
+            if serde_json::from_str::<IgnoredAny>(text).is_err() {
+                return Err(Reason("it is no JSON"));
+            }
+            if is_binary {
+                require_characters(bytes)?;
+            }
+            escape(bytes, out);
+        }
+        _ => return Err(Reason("it is no JSON")),
+    }
+    Ok(())
+}
+
+/// Fails where JSON writes a character that the server's text has not: NUL, or half of a pair.
+fn require_characters(json: &[u8]) -> Result<(), Reason> {
+    const NO_CHARACTER: Reason =
+        Reason("it is JSON with a character that PostgreSQL cannot keep (\\u0000, or half of a pair)");
+    let code = |at: usize| -> Option<u32> {
+        let digits = json.get(at..at + 6).filter(|text| text.starts_with(b"\\u"))?;
+        u32::from_str_radix(std::str::from_utf8(&digits[2..]).ok()?, 16).ok()
+    };
+    let mut at = 0;
+    while let Some(next) = memchr::memchr(b'\\', &json[at..]) {
+        at += next;
+        match code(at) {
+            // Another escape: both its characters are passed over.
+            None => at += 2,
+            Some(0 | 0xdc00..=0xdfff) => return Err(NO_CHARACTER),
+            Some(0xd800..=0xdbff) => match code(at + 6) {
+                Some(0xdc00..=0xdfff) => at += 12,
+                _ => return Err(NO_CHARACTER),
+            },
+            Some(_) => at += 6,
+        }
+    }
+    Ok(())
+}
+
+const NO_TEXT: Reason = Reason("it is text that is not UTF-8");
+
+fn text(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    match cell {
+        Cell::Integer(number) => put(out, format_args!("{number}")),
+        Cell::Real(number) => put(out, format_args!("{number:?}")),
+        Cell::Text(bytes) => {
+            std::str::from_utf8(bytes).map_err(|_| NO_TEXT)?;
+            if memchr::memchr(0, bytes).is_some() {
+                return Err(Reason("it is text with a NUL character"));
+            }
+            escape(bytes, out);
+        }
+        Cell::Blob(_) => return Err(Reason("it is a BLOB, not text")),
+        Cell::Null => out.extend_from_slice(b"\\N"),
+    }
+    Ok(())
+}
+
+/// Appends text in COPY's form.
+pub(super) fn escape(mut text: &[u8], out: &mut Vec<u8>) {
+    while let Some(at) = text.iter().position(|byte| matches!(byte, b'\\' | b'\n' | b'\r' | b'\t')) {
+        out.extend_from_slice(&text[..at]);
+        out.extend_from_slice(match text[at] {
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            b'\t' => b"\\t",
+            _ => b"\\\\",
+        });
+        text = &text[at + 1..];
+    }
+    out.extend_from_slice(text);
+}
+
+fn bytes(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    let (Cell::Blob(bytes) | Cell::Text(bytes)) = cell else { return Err(Reason("it is no BLOB")) };
+    out.extend_from_slice(b"\\\\x");
+    put(out, format_args!("{}", hex::encode(bytes)));
+    Ok(())
+}
+
+fn uuid(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    const NO_UUID: Reason = Reason("it is no UUID");
+    match cell {
+        Cell::Blob(bytes) if bytes.len() == 16 => put(out, format_args!("{}", hex::encode(bytes))),
+        Cell::Text(text) => {
+            let text = std::str::from_utf8(text).map_err(|_| NO_UUID)?.trim_ascii();
+            let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
+            let groups: Vec<usize> = inner.split('-').map(str::len).collect();
+            let is_grouped = matches!(groups[..], [32] | [8, 4, 4, 4, 12]);
+            if !is_grouped || !inner.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit()) {
+                return Err(NO_UUID);
+            }
+            out.extend_from_slice(inner.as_bytes());
+        }
+        _ => return Err(NO_UUID),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const SHANGHAI: Tz = chrono_tz::Asia::Shanghai;
+
+    fn convert(kind: &str, cell: Cell<'_>) -> Result<String, &'static str> {
+        let mut out = Vec::new();
+        let converter = Converter::of(Kind::parse(kind).unwrap(), SHANGHAI);
+        converter.write(cell, &mut out).map_err(|reason| reason.0)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[track_caller]
+    fn becomes(kind: &str, cell: Cell<'_>, wanted: &str) {
+        assert_eq!(convert(kind, cell), Ok(wanted.to_owned()), "{cell:?} as {kind}");
+    }
+
+    #[track_caller]
+    fn refused(kind: &str, cell: Cell<'_>) {
+        assert!(convert(kind, cell).is_err(), "{cell:?} as {kind}: {:?}", convert(kind, cell));
+    }
+
+    fn t(text: &str) -> Cell<'_> {
+        Cell::Text(text.as_bytes())
+    }
+
+    #[test]
+    fn numbers_keep_every_digit_or_are_refused() {
+        becomes("bigint", Cell::Integer(i64::MAX), "9223372036854775807");
+        becomes("bigint", Cell::Real(3.0), "3");
+        becomes("bigint", t(" -12 "), "-12");
+        becomes("smallint", Cell::Integer(32_767), "32767");
+        for cell in [Cell::Real(3.5), t("3.0"), t(""), t("None"), t("9223372036854775808"), Cell::Blob(b"1")] {
+            refused("bigint", cell);
+        }
+        refused("smallint", Cell::Integer(32_768));
+        becomes("double precision", Cell::Real(0.1), "0.1");
+        becomes("double precision", Cell::Real(1e300), "1e300");
+        becomes("double precision", Cell::Integer(1 << 53), "9007199254740992.0");
+        becomes("double precision", t("NaN"), "NaN");
+        becomes("double precision", t("-inf"), "-Infinity");
+        becomes("double precision", Cell::Real(f64::INFINITY), "Infinity");
+        for cell in [Cell::Integer((1 << 53) + 1), Cell::Integer(i64::MAX), t("1e999"), t("1e-999"), t("x"), t("0x1")] {
+            refused("double precision", cell);
+        }
+        becomes("real", Cell::Real(0.5), "0.5");
+        refused("real", Cell::Real(0.1));
+        becomes("numeric", Cell::Real(0.1), "0.1");
+        becomes("numeric", t("123456789012345678901234567890.123"), "123456789012345678901234567890.123");
+        becomes("numeric(18, 4)", Cell::Real(12.25), "12.25");
+        becomes("numeric(18,4)", t("1.50000"), "1.50000");
+        becomes("numeric(5,2)", t("999.99"), "999.99");
+        for (kind, cell) in [
+            ("numeric(18,4)", Cell::Real(0.300_000_000_000_000_04)),
+            ("numeric(5,2)", t("1000")),
+            ("numeric(5,2)", t("0.001")),
+            ("numeric", Cell::Real(f64::INFINITY)),
+            ("numeric", t("1,5")),
+        ] {
+            refused(kind, cell);
+        }
+    }
+
+    #[test]
+    fn truth_has_many_words() {
+        for cell in [Cell::Integer(1), Cell::Real(1.0), t("true"), t("1"), t(" TRUE "), t("yes")] {
+            becomes("boolean", cell, "t");
+        }
+        becomes("bool", t("0"), "f");
+        for cell in [Cell::Integer(2), t(""), t("None"), t("maybe"), Cell::Blob(b"1")] {
+            refused("boolean", cell);
+        }
+    }
+
+    #[test]
+    fn times_become_utc() {
+        becomes("timestamptz", t("2026-11-26 09:30:00"), "2026-11-26 01:30:00+00");
+        becomes("timestamptz", t("2026-11-26T09:30:00.123456+08:00"), "2026-11-26 01:30:00.123456+00");
+        becomes("timestamptz", t("2026-11-26T09:30:00.123456789Z"), "2026-11-26 09:30:00.123456+00");
+        becomes("timestamptz", t("2026-11-26"), "2026-11-25 16:00:00+00");
+        becomes("timestamptz", Cell::Integer(1_795_700_818), "2026-11-26 13:46:58+00");
+        becomes("timestamptz", Cell::Integer(1_795_700_818_123), "2026-11-26 13:46:58.123000+00");
+        becomes("timestamp", t("2026-11-26 09:30:00"), "2026-11-26 09:30:00");
+        becomes("date", t("2026-11-26"), "2026-11-26");
+        becomes("date", t("20261126"), "2026-11-26");
+        becomes("date", t("2026-11-26 00:00:00"), "2026-11-26");
+        for cell in [t("2026-11-26 09:30:00"), Cell::Integer(1_795_700_818), t("2026-11-26T00:00:00Z"), t("x")] {
+            refused("date", cell);
+        }
+        let mut out = Vec::new();
+        let seconds = Converter { epoch: Epoch::S, ..Converter::of(Kind::Instant, SHANGHAI) };
+        seconds.write(Cell::Integer(20_261_126), &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "1970-08-23 12:05:26+00");
+        assert!(Kind::parse("timestamptz(3)").is_err(), "it would round");
+    }
+
+    #[test]
+    fn json_is_held_to_what_the_server_takes() {
+        becomes("jsonb", t("{\"a\":\"b\\nc\"}"), "{\"a\":\"b\\\\nc\"}");
+        becomes("jsonb", t("\"\\ud83d\\ude00 \\\\u0000\""), "\"\\\\ud83d\\\\ude00 \\\\\\\\u0000\"");
+        becomes("json", t("\"\\u0000\""), "\"\\\\u0000\"");
+        for text in ["{'a': 1}", "", "None", "NaN", "{\"a\":1", "\"\\u0000\"", "\"\\ud800\"", "\"\\udc00\"", "[1,]"] {
+            refused("jsonb", t(text));
+        }
+    }
+
+    #[test]
+    fn text_is_kept_as_it_is() {
+        becomes("text", t("贵州茅台\t\\N\r\n"), "贵州茅台\\t\\\\N\\r\\n");
+        becomes("text", t("000001"), "000001");
+        becomes("text", t(""), "");
+        becomes("text", Cell::Integer(7), "7");
+        for cell in [Cell::Blob(b"a"), Cell::Text(b"a\0b"), Cell::Text(b"\xff")] {
+            refused("text", cell);
+        }
+        becomes("bytea", Cell::Blob(b"\x00\xff"), "\\\\x00ff");
+        becomes("uuid", t("{550e8400-e29b-41d4-a716-446655440000}"), "550e8400-e29b-41d4-a716-446655440000");
+    }
+
+    #[test]
+    fn what_means_null_is_null_and_refused_where_null_is() {
+        let mut column =
+            Converter { nulls: vec![String::new(), "None".to_owned()], ..Converter::of(Kind::Whole(64), SHANGHAI) };
+        let mut out = Vec::new();
+        column.write(t(""), &mut out).unwrap();
+        column.write(t("None"), &mut out).unwrap();
+        column.write(Cell::Null, &mut out).unwrap();
+        assert_eq!(out, b"\\N\\N\\N");
+        assert!(column.write(t("none"), &mut out).is_err());
+        column.not_null = true;
+        assert!(column.write(t(""), &mut out).is_err());
+    }
+}

@@ -1,0 +1,498 @@
+//! Loads one piece of a table in one transaction: read, converted, copied, and noted as done.
+//!
+//! Rows go straight into the target by COPY. Where the server refuses one, or a key must be held while rows come, the piece
+//! goes through a table of texts instead, from which rows are inserted by halves until those that cannot be are alone.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::convert::{Converter, escape};
+use super::ddl;
+use super::plan::{Plan, Rejects, TablePlan};
+use super::profile::shown;
+use super::state::{self, Chunk, ChunkDone, SCHEMA};
+use crate::digest::{RowDigest, RowEncoder};
+use crate::engine::postgres::catalog::quote::{ident, literal};
+use crate::engine::postgres::session::{Session, sqlstate};
+use crate::engine::sqlite::schema::TableFacts;
+use crate::engine::sqlite::values::{Cell, Reader, TableRows};
+use crate::error::{Error, Kind, Result, one_line};
+use crate::progress::Progress;
+
+/// A table that is loaded: what the plan says of it, and how.
+pub struct Sink {
+    /// What the plan says.
+    pub plan: TablePlan,
+    /// What it is in its file.
+    pub facts: TableFacts,
+    /// The file.
+    pub path: PathBuf,
+    /// Whether keys are held from the beginning.
+    pub is_staged: bool,
+    /// For each column of the plan: its place in the file's table, its converter, its name for messages.
+    columns: Vec<(usize, Converter, String)>,
+    copy: String,
+    /// The types of the columns, without what bounds them.
+    types: OnceLock<Vec<String>>,
+}
+
+impl Sink {
+    /// Prepares a table.
+    pub fn new(plan: &Plan, table: &TablePlan, facts: &TableFacts, path: PathBuf, is_staged: bool) -> Result<Self> {
+        let columns = table.columns.iter().map(|column| {
+            let place = facts.columns.iter().position(|other| other.name == column.source).ok_or_else(|| {
+                Error::usage(format!("{} has no column {}", table.shown_source(), one_line(&column.source)))
+            })?;
+            let converter = Converter::new(column, plan.zone, ddl::refuses_null(table, column))?;
+            Ok((place, converter, one_line(&column.source)))
+        });
+        Ok(Sink {
+            copy: format!("COPY {} ({}) FROM STDIN", ddl::target(table), ddl::columns(table)),
+            columns: columns.collect::<Result<_>>()?,
+            types: OnceLock::new(),
+            plan: table.clone(),
+            facts: facts.clone(),
+            path,
+            is_staged,
+        })
+    }
+}
+
+impl Sink {
+    /// A staged column as its type, for the server to assign: a cast to a type with a bound would cut a text, or round
+    /// a number, without a word.
+    fn typed(&self, session: &mut Session, name: &str) -> Result<String> {
+        if self.types.get().is_none() {
+            let found = self.plan.columns.iter().map(|column| unbounded(session, &column.target_type));
+            let found = found.collect::<Result<Vec<_>>>()?;
+            let _ = self.types.set(found);
+        }
+        let place = self.plan.columns.iter().position(|column| column.target_name() == name);
+        let found = place.and_then(|place| self.types.get()?.get(place));
+        let found = found.ok_or_else(|| Error::failed(format!("there is no column {}", one_line(name))))?;
+        Ok(format!("{}::{found}", ident(name)))
+    }
+}
+
+/// A type without its length or precision.
+fn unbounded(session: &mut Session, target_type: &str) -> Result<String> {
+    let row = session.row(&format!(
+        "SELECT n.nspname AS schema, t.typname AS name FROM pg_catalog.pg_type t
+           JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = {}::pg_catalog.regtype",
+        literal(target_type)
+    ))?;
+    // In quotes, so that "char" and "bit" are not read as words that mean one letter or one bit.
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    Ok(format!("{}.{}", quoted(row.text("schema")?), quoted(row.text("name")?)))
+}
+
+/// What all workers share.
+pub struct Shared<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Its tables, in its order.
+    pub sinks: &'a [Sink],
+    /// Set where another has failed.
+    pub stop: &'a AtomicBool,
+    /// Who watches.
+    pub progress: &'a dyn Progress,
+}
+
+/// A row that is not in the target.
+struct Reject {
+    rowid: Option<i64>,
+    hash: u128,
+    reason: String,
+    row: String,
+}
+
+/// How many bytes of rejected rows are kept before they are sent.
+const REJECTS_BYTES: usize = 4 << 20;
+
+/// How many bytes of converted rows are sent at once.
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// Loads pieces, one after the other, on one session.
+pub struct Loader<'a> {
+    shared: &'a Shared<'a>,
+    readers: HashMap<PathBuf, Reader>,
+}
+
+impl<'a> Loader<'a> {
+    /// Starts with nothing open.
+    #[must_use]
+    pub fn new(shared: &'a Shared<'a>) -> Self {
+        Loader { shared, readers: HashMap::new() }
+    }
+
+    /// Loads a piece, all of it or nothing.
+    pub fn load(&mut self, session: &mut Session, chunk: &Chunk) -> Result<ChunkDone> {
+        let sink = self
+            .shared
+            .sinks
+            .get(chunk.table)
+            .ok_or_else(|| Error::failed("the notes of the migration name a table that the plan has not"))?;
+        if !self.readers.contains_key(&sink.path) {
+            self.readers.insert(sink.path.clone(), Reader::open(&sink.path)?);
+        }
+        let reader = self.readers.get(&sink.path).expect("it was opened just above");
+        let told = |error: Error| {
+            error.context(format!("cannot load {} into {}", sink.plan.shown_source(), sink.plan.shown_target()))
+        };
+        let ways: &[Way] = if sink.is_staged { &[Way::Staged] } else { &[Way::Straight, Way::Staged] };
+        for (number, way) in ways.iter().enumerate() {
+            session.execute("BEGIN")?;
+            match self.try_load(session, sink, reader, chunk, *way) {
+                Ok(done) => {
+                    state::note_loaded(session, &self.shared.plan.id, chunk, &done)?;
+                    session.execute("COMMIT").map_err(told)?;
+                    return Ok(done);
+                }
+                Err(error) => {
+                    if error.kind == Kind::Interrupted || (number + 1 == ways.len() || !is_of_a_row(&error)) {
+                        session.settle();
+                        let _ = session.execute("ROLLBACK");
+                        return Err(told(error));
+                    }
+                    session.execute("ROLLBACK")?;
+                    tracing::debug!("once more, row by row: {}", error.whole());
+                }
+            }
+        }
+        Err(told(Error::failed("there is no way to load it")))
+    }
+
+    fn try_load(
+        &self,
+        session: &mut Session,
+        sink: &Sink,
+        reader: &Reader,
+        chunk: &Chunk,
+        way: Way,
+    ) -> Result<ChunkDone> {
+        let mut rows = Converted::begin(self.shared, sink, reader.rows(&sink.facts, chunk.range)?, way);
+        if way == Way::Staged {
+            session.execute(&create_stage(&sink.plan))?;
+        }
+        let copy = match way {
+            Way::Straight => sink.copy.clone(),
+            Way::Staged => "COPY pg_temp.lifeboat_stage FROM STDIN".to_owned(),
+        };
+        let mut rejected = 0;
+        while !rows.ended {
+            let before = rows.sent;
+            let taken = session.copy_in(&copy, || rows.next())?;
+            if taken != rows.sent - before {
+                return Err(Error::failed(format!(
+                    "{} rows were sent, and the server took {taken}",
+                    rows.sent - before
+                )));
+            }
+            rejected += self.put_rejects(session, sink, &mut rows)?;
+        }
+        if way == Way::Straight {
+            return Ok(ChunkDone { rows: rows.sent, rejected, digest: rows.digest });
+        }
+        let staged = rows.sent;
+        let refused = self.insert_staged(session, sink, staged)?;
+        session.execute("DROP TABLE pg_temp.lifeboat_stage")?;
+        Ok(ChunkDone { rows: staged - refused, rejected: rejected + refused, digest: rows.digest })
+    }
+
+    /// Sends the rows that could not be converted.
+    fn put_rejects(&self, session: &mut Session, sink: &Sink, rows: &mut Converted<'_>) -> Result<u64> {
+        if rows.rejects.is_empty() {
+            return Ok(0);
+        }
+        let mut text = Vec::new();
+        let count = rows.rejects.len() as u64;
+        for reject in rows.rejects.drain(..) {
+            let rowid = reject.rowid.map_or("\\N".to_owned(), |rowid| rowid.to_string());
+            let mut field = |value: &str, end: u8| {
+                escape(value.as_bytes(), &mut text);
+                text.push(end);
+            };
+            field(&self.shared.plan.id, b'\t');
+            field(&sink.plan.file, b'\t');
+            field(&sink.plan.source, b'\t');
+            text.extend_from_slice(rowid.as_bytes());
+            text.extend_from_slice(format!("\t{:032x}\t", reject.hash).as_bytes());
+            let mut field = |value: &str, end: u8| {
+                escape(value.as_bytes(), &mut text);
+                text.push(end);
+            };
+            field(&sink.plan.schema, b'\t');
+            field(&sink.plan.name, b'\t');
+            field(&reject.reason, b'\t');
+            field(&reject.row, b'\n');
+        }
+        rows.rejects_bytes = 0;
+        let copy = format!("COPY {SCHEMA}.rejects ({REJECT_COLUMNS}) FROM STDIN");
+        let mut rest = Some(Bytes::from(text));
+        session.copy_in(&copy, || Ok(rest.take()))?;
+        Ok(count)
+    }
+
+    /// Inserts what is staged, but for rows whose keys are taken and rows that the server refuses; how many those are.
+    fn insert_staged(&self, session: &mut Session, sink: &Sink, staged: u64) -> Result<u64> {
+        let mut refused = 0;
+        if sink.is_staged {
+            for key in sink.plan.keys() {
+                refused += self.reject_taken(session, sink, key)?;
+            }
+        }
+        let rows = i64::try_from(staged).unwrap_or(i64::MAX);
+        if rows > 0 {
+            refused += self.insert_range(session, sink, 1, rows)?;
+        }
+        Ok(refused)
+    }
+
+    /// Takes away staged rows whose key an earlier one has, or one that is in the target.
+    fn reject_taken(&self, session: &mut Session, sink: &Sink, key: &[String]) -> Result<u64> {
+        let table = &sink.plan;
+        let typed = key.iter().map(|name| sink.typed(session, name)).collect::<Result<Vec<_>>>()?;
+        let full: Vec<String> = key.iter().map(|name| format!("{} IS NOT NULL", ident(name))).collect();
+        let same: Vec<String> =
+            key.iter().zip(&typed).map(|(name, typed)| format!("t.{} = s.{typed}", ident(name))).collect();
+        let (typed, full, same) = (typed.join(", "), full.join(" AND "), same.join(" AND "));
+        let wanted = format!(
+            "SELECT lifeboat_n FROM (SELECT lifeboat_n, row_number() OVER (PARTITION BY {typed} ORDER BY lifeboat_n) AS place
+                              FROM pg_temp.lifeboat_stage WHERE {full}) x WHERE place > 1
+             UNION
+             SELECT s.lifeboat_n FROM pg_temp.lifeboat_stage s JOIN {} t ON {same}",
+            ddl::target(table)
+        );
+        let reason = format!("another row has the same key ({})", one_line(&key.join(", ")));
+        // A value that is no value of its type is found when it is inserted.
+        session.execute("SAVEPOINT lifeboat_keys")?;
+        match self.reject_staged(session, sink, &wanted, &reason) {
+            Ok(count) => {
+                session.execute("RELEASE SAVEPOINT lifeboat_keys")?;
+                Ok(count)
+            }
+            Err(error) if is_of_a_row(&error) => {
+                session.execute("ROLLBACK TO SAVEPOINT lifeboat_keys")?;
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves the staged rows of these numbers to the rejected ones.
+    fn reject_staged(&self, session: &mut Session, sink: &Sink, numbers: &str, reason: &str) -> Result<u64> {
+        let plan = &sink.plan;
+        let row = session.row(&format!(
+            "WITH gone AS (DELETE FROM pg_temp.lifeboat_stage WHERE lifeboat_n IN ({numbers})
+                           RETURNING lifeboat_rowid, lifeboat_hash, lifeboat_json),
+                  kept AS (INSERT INTO {SCHEMA}.rejects ({REJECT_COLUMNS})
+                           SELECT {}, {}, {}, lifeboat_rowid, lifeboat_hash, {}, {}, {}, lifeboat_json::jsonb FROM gone RETURNING 1)
+             SELECT count(*) AS count, (SELECT min(lifeboat_rowid) FROM gone) AS first FROM kept",
+            literal(&self.shared.plan.id),
+            literal(&plan.file),
+            literal(&plan.source),
+            literal(&plan.schema),
+            literal(&plan.name),
+            literal(reason)
+        ))?;
+        let count: u64 = row.number("count")?;
+        if count > 0 && self.shared.plan.rejects == Rejects::Stop {
+            return Err(stopped(plan, row.get("first")?.and_then(|text| text.parse().ok()), reason));
+        }
+        Ok(count)
+    }
+
+    fn insert_range(&self, session: &mut Session, sink: &Sink, first: i64, last: i64) -> Result<u64> {
+        let plan = &sink.plan;
+        let names = plan.columns.iter().map(|column| column.target_name());
+        let typed = names.map(|name| sink.typed(session, name)).collect::<Result<Vec<_>>>()?;
+        session.execute("SAVEPOINT lifeboat_rows")?;
+        let inserted = session.execute(&format!(
+            "INSERT INTO {} ({}) SELECT {} FROM pg_temp.lifeboat_stage WHERE lifeboat_n BETWEEN {first} AND {last} ORDER BY lifeboat_n",
+            ddl::target(plan),
+            ddl::columns(plan),
+            typed.join(", ")
+        ));
+        match inserted {
+            Ok(()) => {
+                session.execute("RELEASE SAVEPOINT lifeboat_rows")?;
+                Ok(0)
+            }
+            Err(error) if is_of_a_row(&error) => {
+                session.execute("ROLLBACK TO SAVEPOINT lifeboat_rows; RELEASE SAVEPOINT lifeboat_rows")?;
+                if first == last {
+                    let reason = format!("the server refuses it: {}", one_line(&error.message));
+                    return self.reject_staged(session, sink, &first.to_string(), &reason);
+                }
+                let middle = first + (last - first) / 2;
+                let lower = self.insert_range(session, sink, first, middle)?;
+                Ok(lower + self.insert_range(session, sink, middle + 1, last)?)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+const REJECT_COLUMNS: &str = "plan, file, source, rowid, row_hash, target_schema, target_name, reason, \"row\"";
+
+/// How rows go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Straight,
+    Staged,
+}
+
+/// A table of texts for one piece.
+fn create_stage(table: &TablePlan) -> String {
+    let columns: Vec<String> =
+        table.columns.iter().map(|column| format!("{} text", ident(column.target_name()))).collect();
+    format!(
+        "CREATE TEMPORARY TABLE lifeboat_stage (lifeboat_n bigint PRIMARY KEY, lifeboat_rowid bigint, lifeboat_hash text, \
+         lifeboat_json text, {}) ON COMMIT DROP",
+        columns.join(", ")
+    )
+}
+
+/// Whether a failure is one of what is in a row, not of the circumstances: data exceptions, and broken constraints.
+fn is_of_a_row(error: &Error) -> bool {
+    sqlstate(error).is_some_and(|state| state.starts_with("22") || state.starts_with("23") || state == "54000")
+}
+
+fn stopped(table: &TablePlan, rowid: Option<i64>, reason: &str) -> Error {
+    let row = rowid.map_or("a row".to_owned(), |rowid| format!("the row {rowid}"));
+    Error::problem(format!("{row} of {} cannot be converted: {reason}", table.shown_source()))
+        .hint("mend it, change the plan, or let such rows be kept aside: rejects = \"table\"")
+}
+
+/// Rows that are being read and converted.
+struct Converted<'a> {
+    shared: &'a Shared<'a>,
+    sink: &'a Sink,
+    rows: TableRows<'a>,
+    encoder: RowEncoder,
+    way: Way,
+    digest: RowDigest,
+    /// Rows that were given to the server.
+    sent: u64,
+    rejects: Vec<Reject>,
+    rejects_bytes: usize,
+    ended: bool,
+}
+
+impl<'a> Converted<'a> {
+    fn begin(shared: &'a Shared<'a>, sink: &'a Sink, rows: TableRows<'a>, way: Way) -> Self {
+        Converted {
+            shared,
+            sink,
+            rows,
+            encoder: RowEncoder::default(),
+            way,
+            digest: RowDigest::default(),
+            sent: 0,
+            rejects: Vec::new(),
+            rejects_bytes: 0,
+            ended: false,
+        }
+    }
+
+    /// Some more rows; None after the last, or where rejected ones are to be sent first.
+    fn next(&mut self) -> Result<Option<Bytes>> {
+        if self.shared.stop.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Interrupted, "another piece has failed"));
+        }
+        let mut out = Vec::with_capacity(BUFFER_BYTES + (16 << 10));
+        while !self.ended && out.len() < BUFFER_BYTES && self.rejects_bytes < REJECTS_BYTES {
+            if !self.rows.step()? {
+                self.ended = true;
+                break;
+            }
+            self.add(&mut out)?;
+        }
+        self.shared.progress.advance(out.len() as u64);
+        Ok((!out.is_empty()).then(|| Bytes::from(out)))
+    }
+
+    fn add(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        self.rows.encode(&mut self.encoder)?;
+        self.digest.add(self.encoder.encoded());
+        let start = out.len();
+        let staged = match self.way {
+            Way::Straight => None,
+            Way::Staged => {
+                let hash = xxh3_128(self.encoder.encoded());
+                let rowid = self.rows.rowid()?.map_or("\\N".to_owned(), |rowid| rowid.to_string());
+                out.extend_from_slice(format!("{}\t{rowid}\t{hash:032x}\t", self.sent + 1).as_bytes());
+                escape(self.json()?.as_bytes(), out);
+                Some(())
+            }
+        };
+        for (number, (place, converter, name)) in self.sink.columns.iter().enumerate() {
+            if number > 0 || staged.is_some() {
+                out.push(b'\t');
+            }
+            let cell = self.rows.cell(*place)?;
+            if let Err(reason) = converter.write(cell, out) {
+                let reason = format!("{name}: {}: {}", shown(cell), reason.0);
+                out.truncate(start);
+                return self.reject(reason);
+            }
+        }
+        out.push(b'\n');
+        self.sent += 1;
+        Ok(())
+    }
+
+    fn reject(&mut self, reason: String) -> Result<()> {
+        let rowid = self.rows.rowid()?;
+        if self.shared.plan.rejects == Rejects::Stop {
+            return Err(stopped(&self.sink.plan, rowid, &reason));
+        }
+        let row = self.json()?;
+        self.rejects_bytes += row.len() + reason.len() + 64;
+        self.rejects.push(Reject { rowid, hash: xxh3_128(self.encoder.encoded()), reason, row });
+        Ok(())
+    }
+
+    /// The row as JSON that keeps every value: texts that JSON of the server cannot hold, and blobs, as hexadecimal digits.
+    fn json(&self) -> Result<String> {
+        let mut out = String::from("{");
+        for (place, column) in self.sink.facts.columns.iter().enumerate() {
+            if place > 0 {
+                out.push_str(", ");
+            }
+            out.push_str(&serde_json::to_string(&column.name.replace('\0', "")).unwrap_or_default());
+            out.push_str(": ");
+            match self.rows.cell(place)? {
+                Cell::Null => out.push_str("null"),
+                Cell::Integer(number) => {
+                    let _ = write!(out, "{number}");
+                }
+                Cell::Real(number) if number.is_finite() => {
+                    let _ = write!(out, "{number:?}");
+                }
+                Cell::Real(number) => {
+                    let _ = write!(out, "{{\"real\": \"{number}\"}}");
+                }
+                Cell::Text(text) => match std::str::from_utf8(text) {
+                    Ok(text) if !text.contains('\0') => {
+                        out.push_str(&serde_json::to_string(text).unwrap_or_default());
+                    }
+                    _ => {
+                        let _ = write!(out, "{{\"text\": \"{}\"}}", hex::encode(text));
+                    }
+                },
+                Cell::Blob(bytes) => {
+                    let _ = write!(out, "{{\"blob\": \"{}\"}}", hex::encode(bytes));
+                }
+            }
+        }
+        out.push('}');
+        Ok(out)
+    }
+}

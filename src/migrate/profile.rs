@@ -1,0 +1,364 @@
+//! What a table's values are: every one of them is looked at, and tried as each type that its column may become.
+
+use std::collections::{BTreeMap, HashSet};
+
+use chrono_tz::Tz;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::convert::{Converter, Kind};
+use crate::engine::sqlite::schema::{ColumnFacts, TableFacts};
+use crate::engine::sqlite::values::{Cell, Reader};
+use crate::error::{Result, one_line};
+use crate::interrupt;
+use crate::progress::Progress;
+
+/// A table that was looked through.
+#[derive(Clone, Debug)]
+pub struct TableProfile {
+    /// Rows.
+    pub rows: u64,
+    /// In the table's order.
+    pub columns: Vec<ColumnProfile>,
+}
+
+/// What a column's values are.
+#[derive(Clone, Debug)]
+pub struct ColumnProfile {
+    /// NULLs.
+    pub nulls: u64,
+    /// Whole numbers.
+    pub integers: u64,
+    /// Other numbers.
+    pub reals: u64,
+    /// Texts.
+    pub texts: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// The least and the greatest whole number.
+    pub range: Option<(i64, i64)>,
+    /// The types that were tried.
+    pub trials: Vec<Trial>,
+    /// Different values; no more than [`DISTINCT`] are counted.
+    pub distinct: u64,
+    /// How the values that are times are written.
+    pub forms: Forms,
+    /// Values that come after the one before them, or at the same time.
+    pub in_order: u64,
+    /// The earliest and the latest time, in UTC as COPY writes them.
+    pub span: Option<(String, String)>,
+    /// Texts that begin as an object or a list of JSON does.
+    pub structured: u64,
+    seen: HashSet<u64>,
+    last_time: Option<Vec<u8>>,
+}
+
+/// How times are written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Forms {
+    /// Texts without an offset.
+    pub local: u64,
+    /// Texts with one.
+    pub offset: u64,
+    /// Dates without a time.
+    pub dates: u64,
+    /// Numbers, by what they count: seconds, milliseconds, microseconds, nanoseconds.
+    pub counted: [u64; 4],
+    /// Times with more digits than microseconds.
+    pub finer: u64,
+}
+
+/// A type that was tried.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The type.
+    pub kind: Kind,
+    /// Values that fit it.
+    pub fits: u64,
+    /// Values that do not, and mean something.
+    pub failures: u64,
+    /// Texts that do not, and mean nothing: how often each comes.
+    pub nulls: BTreeMap<String, u64>,
+    /// Some of those that do not fit: the row's number, the value, and why.
+    pub examples: Vec<Example>,
+    converter: Converter,
+}
+
+/// A value that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// The row's number.
+    pub rowid: Option<i64>,
+    /// The value, cut and on one line.
+    pub value: String,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// How many different values of a column are counted.
+pub const DISTINCT: u64 = 10_000;
+
+/// How many values that do not fit are shown.
+const EXAMPLES: usize = 5;
+
+/// Texts that programs write for nothing, in lower case.
+const NOTHING: [&str; 14] =
+    ["", "none", "null", "nil", "nan", "nat", "n/a", "na", "<na>", "-", "--", "undefined", "(null)", "\\n"];
+
+/// A type with so many failures is not tried any further, unless so many times as many values fit it.
+const HOPELESS: u64 = 1000;
+
+/// Looks at every value of a table.
+pub fn profile(reader: &Reader, table: &TableFacts, zone: Tz, progress: &dyn Progress) -> Result<TableProfile> {
+    let mut columns: Vec<ColumnProfile> = table.columns.iter().map(|column| ColumnProfile::new(column, zone)).collect();
+    let mut rows = reader.rows(table, None)?;
+    let (mut count, mut scratch) = (0u64, Vec::new());
+    while rows.step()? {
+        let rowid = rows.rowid()?;
+        for (place, column) in columns.iter_mut().enumerate() {
+            column.add(rows.cell(place)?, rowid, &mut scratch);
+        }
+        count += 1;
+        if count.is_multiple_of(4096) {
+            interrupt::check()?;
+            progress.advance(4096);
+        }
+    }
+    for column in &mut columns {
+        column.distinct = column.seen.len() as u64;
+        column.seen = HashSet::new();
+    }
+    Ok(TableProfile { rows: count, columns })
+}
+
+impl ColumnProfile {
+    fn new(facts: &ColumnFacts, zone: Tz) -> Self {
+        let kinds = candidates(facts);
+        let trial = |kind| Trial {
+            kind,
+            fits: 0,
+            failures: 0,
+            nulls: BTreeMap::new(),
+            examples: Vec::new(),
+            converter: Converter::of(kind, zone),
+        };
+        ColumnProfile {
+            nulls: 0,
+            integers: 0,
+            reals: 0,
+            texts: 0,
+            blobs: 0,
+            range: None,
+            trials: kinds.into_iter().map(trial).collect(),
+            distinct: 0,
+            forms: Forms::default(),
+            in_order: 0,
+            span: None,
+            structured: 0,
+            seen: HashSet::new(),
+            last_time: None,
+        }
+    }
+
+    /// Values that are not NULL.
+    #[must_use]
+    pub fn values(&self) -> u64 {
+        self.integers + self.reals + self.texts + self.blobs
+    }
+
+    /// What came of trying a type.
+    #[must_use]
+    pub fn trial(&self, kind: Kind) -> Option<&Trial> {
+        self.trials.iter().find(|trial| trial.kind == kind)
+    }
+
+    fn add(&mut self, cell: Cell<'_>, rowid: Option<i64>, scratch: &mut Vec<u8>) {
+        match cell {
+            Cell::Null => {
+                self.nulls += 1;
+                return;
+            }
+            Cell::Integer(number) => {
+                self.integers += 1;
+                let (least, greatest) = self.range.unwrap_or((number, number));
+                self.range = Some((least.min(number), greatest.max(number)));
+                self.note(number.to_le_bytes().as_slice());
+            }
+            Cell::Real(number) => {
+                self.reals += 1;
+                self.note(number.to_le_bytes().as_slice());
+            }
+            Cell::Text(text) => {
+                self.texts += 1;
+                self.structured +=
+                    u64::from(text.trim_ascii_start().starts_with(b"{") || text.trim_ascii_start().starts_with(b"["));
+                self.note(text);
+            }
+            Cell::Blob(bytes) => {
+                self.blobs += 1;
+                self.note(bytes);
+            }
+        }
+        for trial in &mut self.trials {
+            if trial.is_hopeless() {
+                continue;
+            }
+            scratch.clear();
+            match trial.converter.write(cell, scratch) {
+                Ok(()) => {
+                    trial.fits += 1;
+                    if trial.kind == Kind::Instant {
+                        self.forms.add(cell);
+                        if self.last_time.as_ref().is_none_or(|last| last <= scratch) {
+                            self.in_order += 1;
+                        }
+                        match &mut self.last_time {
+                            Some(last) => last.clone_from(scratch),
+                            none => *none = Some(scratch.clone()),
+                        }
+                        widen(&mut self.span, scratch);
+                    }
+                }
+                Err(reason) => trial.fail(cell, rowid, reason.0),
+            }
+        }
+    }
+
+    fn note(&mut self, bytes: &[u8]) {
+        if (self.seen.len() as u64) < DISTINCT {
+            self.seen.insert(xxh3_64(bytes));
+        }
+    }
+}
+
+fn widen(span: &mut Option<(String, String)>, time: &[u8]) {
+    let text = || String::from_utf8_lossy(time).into_owned();
+    match span {
+        None => *span = Some((text(), text())),
+        Some((earliest, _)) if time < earliest.as_bytes() => *earliest = text(),
+        Some((_, latest)) if time > latest.as_bytes() => *latest = text(),
+        Some(_) => {}
+    }
+}
+
+impl Trial {
+    /// Whether nearly all values fit that mean something.
+    #[must_use]
+    pub fn is_likely(&self) -> bool {
+        self.fits > 0 && self.failures.saturating_mul(10) <= self.fits
+    }
+
+    fn is_hopeless(&self) -> bool {
+        self.failures > HOPELESS && self.failures > self.fits
+    }
+
+    fn fail(&mut self, cell: Cell<'_>, rowid: Option<i64>, reason: &'static str) {
+        if let Cell::Text(text) = cell
+            && let Ok(text) = std::str::from_utf8(text)
+            && text.len() <= 16
+            && NOTHING.contains(&text.trim().to_ascii_lowercase().as_str())
+        {
+            *self.nulls.entry(text.to_owned()).or_default() += 1;
+            return;
+        }
+        self.failures += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(Example { rowid, value: shown(cell), reason });
+        }
+    }
+}
+
+impl Forms {
+    fn add(&mut self, cell: Cell<'_>) {
+        let number = match cell {
+            Cell::Integer(number) => Some(number),
+            Cell::Real(number) => Some(number as i64),
+            Cell::Text(text) if text.len() >= 9 && text.iter().all(u8::is_ascii_digit) => {
+                std::str::from_utf8(text).ok().and_then(|text| text.parse().ok())
+            }
+            _ => None,
+        };
+        match (number, cell) {
+            (Some(number), _) => {
+                let unit = match number.unsigned_abs() {
+                    ..100_000_000_000 => 0,
+                    100_000_000_000..100_000_000_000_000 => 1,
+                    100_000_000_000_000..100_000_000_000_000_000 => 2,
+                    _ => 3,
+                };
+                self.counted[unit] += 1;
+            }
+            (None, Cell::Text(text)) => {
+                let text = text.trim_ascii();
+                let clock = text.get(11..).unwrap_or_default();
+                if text.len() <= 10 {
+                    self.dates += 1;
+                } else if clock.iter().any(|byte| b"+-Zz".contains(byte)) || clock.ends_with(b"GMT") {
+                    self.offset += 1;
+                } else {
+                    self.local += 1;
+                }
+                let fraction = clock.iter().skip_while(|byte| !b".,".contains(byte)).skip(1);
+                let finer = fraction.take_while(|byte| byte.is_ascii_digit()).skip(6).any(|digit| *digit != b'0');
+                self.finer += u64::from(finer);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The types that a column may become.
+fn candidates(facts: &ColumnFacts) -> Vec<Kind> {
+    let mut kinds = vec![Kind::Instant, Kind::Date, Kind::Jsonb, Kind::Boolean];
+    kinds.extend([Kind::Whole(64), Kind::Double, Kind::Numeric(None)]);
+    if let Some(Kind::Numeric(Some(bounds))) = declared(facts) {
+        kinds.push(Kind::Numeric(Some(bounds)));
+    }
+    kinds.extend([Kind::Text, Kind::Bytes]);
+    kinds
+}
+
+/// The type that a column was declared to be, where that says something; SQLite holds nobody to it.
+#[must_use]
+pub fn declared(facts: &ColumnFacts) -> Option<Kind> {
+    let declared = facts.declared.trim().to_ascii_lowercase();
+    let word = declared.split('(').next().unwrap_or_default().trim();
+    Some(match word {
+        "" => return None,
+        "bool" | "boolean" => Kind::Boolean,
+        "datetime" | "timestamp" | "timestamptz" | "timestamp with time zone" | "timestamp without time zone" => {
+            Kind::Instant
+        }
+        "date" => Kind::Date,
+        "json" | "jsonb" => Kind::Jsonb,
+        "numeric" | "decimal" | "number" | "money" => match Kind::parse(&declared.replacen(word, "numeric", 1)) {
+            Ok(kind @ Kind::Numeric(_)) => kind,
+            _ => Kind::Numeric(None),
+        },
+        "blob" | "bytea" | "binary" | "varbinary" => Kind::Bytes,
+        "uuid" | "guid" => Kind::Uuid,
+        _ if word.contains("int") => Kind::Whole(64),
+        _ if ["char", "clob", "text", "string"].iter().any(|part| word.contains(part)) => Kind::Text,
+        _ if ["real", "floa", "doub"].iter().any(|part| word.contains(part)) => Kind::Double,
+        _ => return None,
+    })
+}
+
+/// A value for people: cut, on one line.
+#[must_use]
+pub fn shown(cell: Cell<'_>) -> String {
+    const MOST: usize = 40;
+    let cut = |text: &str| {
+        let short: String = text.chars().take(MOST).collect();
+        one_line(&if short.len() < text.len() { format!("{short}...") } else { short })
+    };
+    match cell {
+        Cell::Null => "NULL".to_owned(),
+        Cell::Integer(number) => number.to_string(),
+        Cell::Real(number) => format!("{number:?}"),
+        Cell::Text(text) => format!("'{}'", cut(&String::from_utf8_lossy(&text[..text.len().min(4 * MOST)]))),
+        Cell::Blob(bytes) => {
+            let dots = if bytes.len() > 16 { "..." } else { "" };
+            format!("x'{}{dots}'", hex::encode(&bytes[..bytes.len().min(16)]))
+        }
+    }
+}

@@ -1,0 +1,717 @@
+//! From what files hold to a plan: what each table and column may become, and why.
+
+use std::collections::{BTreeSet, HashMap};
+
+use chrono::NaiveDateTime;
+
+use super::convert::Kind;
+use super::plan::{
+    CheckPlan, ColumnPlan, Epoch, ForeignKeyPlan, HypertablePlan, IndexPlan, NAME_BYTES, TablePlan, UniquePlan,
+};
+use super::profile::{ColumnProfile, DISTINCT, TableProfile, declared};
+use super::translate;
+use crate::engine::sqlite::schema::{ColumnFacts, ForeignKeyFacts, SchemaFacts, TableFacts};
+use crate::error::one_line;
+
+/// What is wished for beside what the files say.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// The target's schema.
+    pub schema: String,
+    /// Whether the target can make hypertables.
+    pub has_timescale: bool,
+    /// Whether what no file says is proposed: hypertables and indexes for histories, indexes for JSON.
+    pub proposes: bool,
+    /// Whether times without an offset are UTC.
+    pub is_utc: bool,
+}
+
+/// A file that was looked through.
+pub struct Surveyed<'a> {
+    /// Its name in the plan.
+    pub name: &'a str,
+    /// What it is made of.
+    pub schema: &'a SchemaFacts,
+    /// What its tables hold, in the same order.
+    pub profiles: &'a [TableProfile],
+}
+
+/// A table as it is proposed, and why.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// The table.
+    pub plan: TablePlan,
+    /// What is to be said of it: what is not carried, what differs.
+    pub notes: Vec<String>,
+    /// The same of each column.
+    pub column_notes: Vec<Vec<String>>,
+    /// Lines of a hypertable's options that are left to the reader.
+    pub options: Vec<String>,
+    /// Rows.
+    pub rows: u64,
+    /// The most rows that would be rejected.
+    pub rejected: u64,
+}
+
+/// Proposes what becomes of a file's tables.
+pub fn propose(file: &Surveyed<'_>, wishes: &Wishes, names: &mut Names) -> Vec<Proposal> {
+    let mut proposals: Vec<Proposal> = file
+        .schema
+        .tables
+        .iter()
+        .zip(file.profiles)
+        .map(|(table, profile)| Draft::new(file, table, profile, wishes).finish(names))
+        .collect();
+    refer(&mut proposals, file, wishes, names);
+    proposals
+}
+
+/// The names that are taken in the target's schema.
+#[derive(Debug, Default)]
+pub struct Names(BTreeSet<String>);
+
+impl Names {
+    /// A name that nobody else has: the wanted one, one that the table's name makes another, or one with a number.
+    fn take(&mut self, table: &str, wanted: &str) -> String {
+        let wanted = cut(&fold(wanted), 0);
+        let own = if wanted.starts_with(table) { wanted.clone() } else { cut(&format!("{table}_{wanted}"), 0) };
+        let numbered = (2..).map(|number| cut(&format!("{own}_{number}"), number));
+        let free = [wanted, own.clone()].into_iter().chain(numbered).find(|name| !self.0.contains(name));
+        let free = free.expect("there is a number for each");
+        self.0.insert(free.clone());
+        free
+    }
+}
+
+/// A name within the server's bound; one that is cut ends with a number.
+fn cut(name: &str, number: usize) -> String {
+    if name.len() <= NAME_BYTES {
+        return name.to_owned();
+    }
+    let tail = if number == 0 { String::new() } else { format!("_{number}") };
+    let mut end = NAME_BYTES - tail.len();
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{tail}", &name[..end])
+}
+
+/// A name as PostgreSQL has it without quotes: in lower case.
+#[must_use]
+pub fn fold(name: &str) -> String {
+    name.to_ascii_lowercase()
+}
+
+/// A table that is being proposed.
+struct Draft<'a> {
+    facts: &'a TableFacts,
+    profile: &'a TableProfile,
+    schema: &'a SchemaFacts,
+    wishes: &'a Wishes,
+    proposal: Proposal,
+    kinds: Vec<Kind>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(file: &Surveyed<'a>, facts: &'a TableFacts, profile: &'a TableProfile, wishes: &'a Wishes) -> Self {
+        let mut columns = Vec::new();
+        let mut column_notes = Vec::new();
+        let (mut rejected, mut kinds) = (0u64, Vec::new());
+        let folded: Vec<String> = facts.columns.iter().map(|column| fold(&column.name)).collect();
+        for (place, (column, profile)) in facts.columns.iter().zip(&profile.columns).enumerate() {
+            let is_rowid = facts.rowid_column().is_some_and(|rowid| rowid.name == column.name);
+            let chosen = choose(column, profile, is_rowid);
+            let mut proposed = propose_column(column, profile, &chosen, is_rowid, wishes);
+            let is_clear = folded.iter().filter(|name| **name == folded[place]).count() == 1;
+            proposed.0.name = (is_clear && folded[place] != column.name).then(|| folded[place].clone());
+            rejected += profile.trial(chosen.kind).map_or(0, |trial| trial.failures);
+            kinds.push(chosen.kind);
+            columns.push(proposed.0);
+            column_notes.push(proposed.1);
+        }
+        let plan = TablePlan {
+            file: file.name.to_owned(),
+            source: facts.name.clone(),
+            schema: wishes.schema.clone(),
+            name: cut(&fold(&facts.name), 0),
+            merge: false,
+            columns,
+            primary_key: Vec::new(),
+            uniques: Vec::new(),
+            checks: Vec::new(),
+            indexes: Vec::new(),
+            foreign_keys: Vec::new(),
+            hypertable: None,
+        };
+        let proposal =
+            Proposal { plan, notes: Vec::new(), column_notes, options: Vec::new(), rows: profile.rows, rejected };
+        Draft { facts, profile, schema: file.schema, wishes, proposal, kinds }
+    }
+
+    fn finish(mut self, names: &mut Names) -> Proposal {
+        self.keys(names);
+        self.checks(names);
+        self.indexes(names);
+        if self.wishes.proposes {
+            self.history(names);
+            self.documents(names);
+        }
+        self.not_carried();
+        self.proposal
+    }
+
+    /// The target's name of a column of the file.
+    fn target(&self, source: &str) -> Option<String> {
+        let column = self.proposal.plan.columns.iter().find(|column| column.source.eq_ignore_ascii_case(source));
+        column.map(|column| column.target_name().to_owned())
+    }
+
+    fn keys(&mut self, names: &mut Names) {
+        let key: Vec<String> = self.facts.primary_key().iter().filter_map(|column| self.target(&column.name)).collect();
+        let nulls = self.facts.columns.iter().zip(&self.profile.columns);
+        let nulls: u64 = nulls.filter(|(column, _)| column.key > 0).map(|(_, profile)| profile.nulls).sum();
+        if nulls > 0 {
+            let note =
+                format!("{nulls} values of the primary key are NULL, as only SQLite allows: those rows are rejected");
+            self.proposal.notes.push(note);
+            self.proposal.rejected += nulls;
+        }
+        self.proposal.plan.primary_key = key;
+        let table = self.proposal.plan.name.clone();
+        for index in self.facts.indexes.iter().filter(|index| index.origin == "u") {
+            let columns: Option<Vec<String>> =
+                index.columns.iter().map(|(name, _)| self.target(name.as_deref()?)).collect();
+            match columns {
+                Some(columns) => {
+                    let name = names.take(&table, &format!("{table}_{}_key", columns.join("_")));
+                    self.proposal.plan.uniques.push(UniquePlan { name, columns });
+                }
+                None => {
+                    self.proposal.notes.push("a UNIQUE constraint is not carried: it is of an expression".to_owned())
+                }
+            }
+        }
+    }
+
+    fn checks(&mut self, names: &mut Names) {
+        let table = self.proposal.plan.name.clone();
+        for (number, expression) in translate::checks(&self.facts.sql).into_iter().enumerate() {
+            match translate::condition(&expression, &self.meanings()) {
+                Ok(translated) => {
+                    let name = names.take(&table, &format!("{table}_check{}", number + 1));
+                    self.proposal.plan.checks.push(CheckPlan { name, expression: translated });
+                }
+                Err(why) => {
+                    let note = format!("CHECK ({}) is not carried: {why}", one_line(&expression));
+                    self.proposal.notes.push(note);
+                }
+            }
+        }
+    }
+
+    /// The columns as conditions may speak of them.
+    fn meanings(&self) -> translate::Meanings {
+        let columns = self.proposal.plan.columns.iter().zip(&self.kinds);
+        columns.map(|(column, kind)| (column.source.to_lowercase(), (column.target_name().to_owned(), *kind))).collect()
+    }
+
+    fn indexes(&mut self, names: &mut Names) {
+        let table = self.proposal.plan.name.clone();
+        for index in self.facts.indexes.iter().filter(|index| index.origin == "c") {
+            let columns: Option<Vec<(String, bool)>> = index
+                .columns
+                .iter()
+                .map(|(name, descending)| Some((self.target(name.as_deref()?)?, *descending)))
+                .collect();
+            let Some(columns) = columns else {
+                self.proposal
+                    .notes
+                    .push(format!("the index {} is not carried: it is of an expression", one_line(&index.name)));
+                continue;
+            };
+            let condition = match index.sql.as_deref().filter(|_| index.partial).and_then(translate::index_condition) {
+                None if index.partial => Err("its condition was not found".to_owned()),
+                None => Ok(None),
+                Some(condition) => translate::condition(&condition, &self.meanings()).map(Some),
+            };
+            match condition {
+                Ok(condition) => {
+                    let name = names.take(&table, &index.name);
+                    self.proposal.plan.indexes.push(IndexPlan {
+                        name,
+                        descending: columns.iter().filter(|(_, down)| *down).map(|(name, _)| name.clone()).collect(),
+                        columns: columns.into_iter().map(|(name, _)| name).collect(),
+                        using: None,
+                        operator_class: None,
+                        condition,
+                        unique: index.unique,
+                    });
+                }
+                Err(why) => {
+                    self.proposal.notes.push(format!("the index {} is not carried: {why}", one_line(&index.name)));
+                }
+            }
+        }
+    }
+
+    /// Proposes what a history is asked for: chunks by time, and an index by key and time.
+    fn history(&mut self, names: &mut Names) {
+        let Some((place, interval)) = self.time_column() else { return };
+        let time = self.proposal.plan.columns[place].target_name().to_owned();
+        let key = self.key_column(place);
+        let is_referred_to = self.schema.tables.iter().any(|other| {
+            let refers = |key: &ForeignKeyFacts| key.references.eq_ignore_ascii_case(&self.facts.name);
+            other.foreign_keys.iter().any(refers)
+        });
+        if let Some(key) = &key {
+            let is_there =
+                |index: &IndexPlan| index.columns.first() == Some(key) && index.columns.get(1) == Some(&time);
+            if !self.proposal.plan.indexes.iter().any(is_there) {
+                let table = self.proposal.plan.name.clone();
+                let name = names.take(&table, &format!("{table}_{key}_{time}_idx"));
+                let index = IndexPlan {
+                    name,
+                    columns: vec![key.clone(), time.clone()],
+                    descending: vec![time.clone()],
+                    using: None,
+                    operator_class: None,
+                    condition: None,
+                    unique: false,
+                };
+                self.proposal.plan.indexes.push(index);
+            }
+        }
+        if is_referred_to {
+            let note =
+                format!("a history by {}, but other tables refer to it: no hypertable is proposed", one_line(&time));
+            self.proposal.notes.push(note);
+            return;
+        }
+        if !self.wishes.has_timescale {
+            let note =
+                format!("a history by {}; the target has no TimescaleDB, or it would be a hypertable", one_line(&time));
+            self.proposal.notes.push(note);
+            return;
+        }
+        self.hypertable(time, interval, key);
+    }
+
+    fn hypertable(&mut self, time: String, interval: &str, key: Option<String>) {
+        let plan = &mut self.proposal.plan;
+        let shown = |columns: &[String]| one_line(&columns.join(", "));
+        let mut notes = Vec::new();
+        let uniques = plan.uniques.iter_mut().map(|unique| &mut unique.columns);
+        let indexes = plan.indexes.iter_mut().filter(|index| index.unique).map(|index| &mut index.columns);
+        for columns in std::iter::once(&mut plan.primary_key).chain(uniques).chain(indexes) {
+            if !columns.is_empty() && !columns.contains(&time) {
+                notes.push(format!(
+                    "a hypertable keeps no key without its time column: ({}) is unique with {} only",
+                    shown(columns),
+                    one_line(&time)
+                ));
+                columns.push(time.clone());
+            }
+        }
+        let quoted = |name: &str| serde_json::to_string(name).unwrap_or_default();
+        let segment = key.map_or(String::new(), |key| format!("segment_by = [{}], ", quoted(&key)));
+        self.proposal.options = vec![
+            format!("compress = {{ {segment}order_by = {}, after = \"30 days\" }}", quoted(&format!("{time} DESC"))),
+            "retention = \"5 years\"".to_owned(),
+        ];
+        plan.hypertable = Some(HypertablePlan { time, interval: interval.to_owned(), compress: None, retention: None });
+        self.proposal.notes.extend(notes);
+    }
+
+    /// The column by which the table is a history, and what a chunk may span.
+    fn time_column(&self) -> Option<(usize, &'static str)> {
+        /// A table of fewer rows gains nothing.
+        const ROWS: u64 = 1000;
+        if self.profile.rows < ROWS {
+            return None;
+        }
+        let is_history = |(_, (kind, profile)): &(usize, (&Kind, &ColumnProfile))| {
+            let nulls = profile.trial(**kind).map_or(0, |trial| trial.nulls.values().sum::<u64>());
+            matches!(kind, Kind::Instant | Kind::Date)
+                && profile.nulls + nulls == 0
+                && profile.in_order.saturating_mul(10) >= profile.values().saturating_mul(9)
+        };
+        let found = self.kinds.iter().zip(&self.profile.columns).enumerate().filter(is_history);
+        let (place, (_, profile)) = found.max_by_key(|(place, (_, profile))| (profile.in_order, usize::MAX - place))?;
+        let (earliest, latest) = profile.span.as_ref()?;
+        let read = |text: &str| NaiveDateTime::parse_from_str(text.get(..19)?, "%Y-%m-%d %H:%M:%S").ok();
+        let days = (read(latest)? - read(earliest)?).num_days().unsigned_abs();
+        // Some dozens of chunks, each of some size.
+        let by_rows = days * 200_000 / self.profile.rows.max(1);
+        Some((
+            place,
+            match (days / 100).max(by_rows.min(days / 10)) {
+                0..=3 => "1 day",
+                4..=20 => "7 days",
+                _ => "1 month",
+            },
+        ))
+    }
+
+    /// The column that tells whose history it is.
+    fn key_column(&self, time: usize) -> Option<String> {
+        const NAMES: [&str; 8] = ["symbol", "stock_code", "ticker", "code", "instrument", "account", "sector", "name"];
+        let rows = self.profile.rows;
+        let columns = self.proposal.plan.columns.iter().zip(&self.kinds).zip(&self.profile.columns).enumerate();
+        let keys = columns.filter(|(place, ((column, kind), profile))| {
+            *place != time
+                && matches!(kind, Kind::Text | Kind::Whole(_))
+                && !column.identity
+                && profile.nulls == 0
+                && (2..=(rows / 5).min(DISTINCT - 1)).contains(&profile.distinct)
+        });
+        let rank = |name: &str| {
+            let name = name.to_ascii_lowercase();
+            let is_key = name.ends_with("_id") || name.ends_with("_code") || name.ends_with("_symbol");
+            NAMES.iter().position(|known| *known == name).or(is_key.then_some(NAMES.len()))
+        };
+        let best = keys.filter_map(|(_, ((column, _), _))| Some((rank(&column.source)?, column.target_name())));
+        best.min_by_key(|(rank, _)| *rank).map(|(_, name)| name.to_owned())
+    }
+
+    fn documents(&mut self, names: &mut Names) {
+        let table = self.proposal.plan.name.clone();
+        for (place, kind) in self.kinds.iter().enumerate() {
+            if *kind != Kind::Jsonb || self.profile.columns[place].structured == 0 {
+                continue;
+            }
+            let column = self.proposal.plan.columns[place].target_name().to_owned();
+            let name = names.take(&table, &format!("{table}_{column}_gin"));
+            self.proposal.plan.indexes.push(IndexPlan {
+                name,
+                columns: vec![column],
+                descending: Vec::new(),
+                using: Some("gin".to_owned()),
+                operator_class: Some("jsonb_path_ops".to_owned()),
+                condition: None,
+                unique: false,
+            });
+        }
+    }
+
+    fn not_carried(&mut self) {
+        for (name, _) in self.schema.triggers.iter().filter(|(_, table)| *table == self.facts.name) {
+            self.proposal.notes.push(format!("the trigger {} is not carried", one_line(name)));
+        }
+    }
+}
+
+/// Carries foreign keys: those whose tables are proposed too, with columns of the same type.
+fn refer(proposals: &mut [Proposal], file: &Surveyed<'_>, wishes: &Wishes, names: &mut Names) {
+    let parents: HashMap<String, TablePlan> =
+        proposals.iter().map(|proposal| (proposal.plan.source.to_lowercase(), proposal.plan.clone())).collect();
+    for (proposal, facts) in proposals.iter_mut().zip(&file.schema.tables) {
+        for key in &facts.foreign_keys {
+            match reference(&proposal.plan, key, &parents, file, names) {
+                Ok(mut carried) => {
+                    if key.orphans > 0 {
+                        carried.validate = false;
+                        let note = format!(
+                            "{} rows refer to rows of {} that are not there: only new rows are held to that",
+                            key.orphans,
+                            one_line(&key.references)
+                        );
+                        proposal.notes.push(note);
+                    }
+                    proposal.plan.foreign_keys.push(carried);
+                }
+                Err(why) => proposal.notes.push(format!(
+                    "the foreign key ({}) to {} is not carried: {why}",
+                    one_line(&key.columns.join(", ")),
+                    one_line(&key.references)
+                )),
+            }
+        }
+        let _ = wishes;
+    }
+}
+
+fn reference(
+    plan: &TablePlan,
+    key: &ForeignKeyFacts,
+    parents: &HashMap<String, TablePlan>,
+    file: &Surveyed<'_>,
+    names: &mut Names,
+) -> Result<ForeignKeyPlan, String> {
+    let parent = parents.get(&key.references.to_lowercase()).ok_or("there is no such table")?;
+    if parent.hypertable.is_some() {
+        return Err("it would point at a hypertable".to_owned());
+    }
+    let facts = file.schema.tables.iter().find(|table| table.name.eq_ignore_ascii_case(&key.references));
+    let referenced: Vec<String> = if key.referenced.is_empty() {
+        facts.map(|facts| facts.primary_key().iter().map(|column| column.name.clone()).collect()).unwrap_or_default()
+    } else {
+        key.referenced.clone()
+    };
+    let find = |plan: &TablePlan, names: &[String]| -> Option<Vec<ColumnPlan>> {
+        let one = |name: &String| plan.columns.iter().find(|column| column.source.eq_ignore_ascii_case(name)).cloned();
+        names.iter().map(one).collect()
+    };
+    let own = find(plan, &key.columns).ok_or("a column is not there")?;
+    let theirs = find(parent, &referenced).filter(|found| found.len() == own.len()).ok_or("a column is not there")?;
+    if own.iter().zip(&theirs).any(|(own, their)| own.target_type != their.target_type) {
+        return Err("the columns are of different types".to_owned());
+    }
+    let targets = |columns: &[ColumnPlan]| columns.iter().map(|column| column.target_name().to_owned()).collect();
+    let (columns, referenced): (Vec<String>, Vec<String>) = (targets(&own), targets(&theirs));
+    let set = |columns: &[String]| columns.iter().cloned().collect::<BTreeSet<_>>();
+    if !parent.keys().any(|key| set(key) == set(&referenced)) {
+        return Err("what it points at is not unique".to_owned());
+    }
+    let action = |word: &str| Some(word.to_owned()).filter(|word| word != "NO ACTION");
+    Ok(ForeignKeyPlan {
+        name: names.take(&plan.name, &format!("{}_{}_fkey", plan.name, columns.join("_"))),
+        columns,
+        references: parent.name.clone(),
+        schema: None,
+        referenced,
+        on_delete: action(&key.on_delete),
+        on_update: action(&key.on_update),
+        validate: true,
+    })
+}
+
+/// What a column is to be.
+struct Choice {
+    kind: Kind,
+    epoch: Epoch,
+}
+
+impl From<Kind> for Choice {
+    fn from(kind: Kind) -> Self {
+        Choice { kind, epoch: Epoch::Auto }
+    }
+}
+
+/// Chooses a column's type by its values, and where they leave it open by its declaration and name.
+fn choose(facts: &ColumnFacts, profile: &ColumnProfile, is_rowid: bool) -> Choice {
+    let declared = declared(facts);
+    if is_rowid {
+        return Kind::Whole(64).into();
+    }
+    let nothing = profile.trials.iter().flat_map(|trial| trial.nulls.values()).max().copied().unwrap_or(0);
+    if profile.values() == 0 || profile.values() == nothing {
+        return declared.unwrap_or(Kind::Text).into();
+    }
+    let likely = |kind: Kind| profile.trial(kind).is_some_and(|trial| trial.is_likely());
+    let most = |count: u64| count.saturating_mul(10) >= profile.values().saturating_mul(9);
+    if most(profile.blobs) && likely(Kind::Bytes) {
+        return Kind::Bytes.into();
+    }
+    let words = profile.trial(Kind::Boolean).map_or(0, |trial| trial.fits);
+    let digits = profile.trial(Kind::Whole(64)).map_or(0, |trial| trial.fits);
+    let has_words = profile.texts > 0 && words > digits && profile.distinct >= 2;
+    if likely(Kind::Boolean) && (declared == Some(Kind::Boolean) || has_words) {
+        return Kind::Boolean.into();
+    }
+    if likely(Kind::Jsonb) && (declared == Some(Kind::Jsonb) || structured(profile)) {
+        return Kind::Jsonb.into();
+    }
+    if let Some(choice) = choose_time(facts, profile, declared) {
+        return choice;
+    }
+    if let Some(bounded @ Kind::Numeric(_)) = declared {
+        let holds_all = profile.trial(bounded).is_some_and(|trial| trial.failures == 0 && trial.fits > 0);
+        let numeric = if holds_all { bounded } else { Kind::Numeric(None) };
+        if likely(numeric) {
+            return numeric.into();
+        }
+    }
+    // What was declared as text is text, whatever it looks like: codes have zeros in front.
+    let is_text = matches!(declared, Some(Kind::Text)) || (declared.is_none() && most(profile.texts));
+    if !is_text && likely(Kind::Whole(64)) && (profile.reals == 0 || declared == Some(Kind::Whole(64))) {
+        return Kind::Whole(64).into();
+    }
+    if !is_text && likely(Kind::Double) && declared != Some(Kind::Bytes) {
+        return Kind::Double.into();
+    }
+    if !is_text && likely(Kind::Numeric(None)) {
+        return Kind::Numeric(None).into();
+    }
+    // A few blobs among texts do not make bytes of them all.
+    let is_of_bytes = profile.blobs >= profile.texts && likely(Kind::Bytes);
+    if is_of_bytes { Kind::Bytes.into() } else { Kind::Text.into() }
+}
+
+/// Whether nearly all texts begin as an object or a list of JSON does, those that mean nothing aside.
+fn structured(profile: &ColumnProfile) -> bool {
+    let nothing: u64 = profile.trial(Kind::Jsonb).map_or(0, |trial| trial.nulls.values().sum());
+    profile.structured > 0 && profile.structured.saturating_mul(10) >= (profile.values() - nothing).saturating_mul(9)
+}
+
+fn choose_time(facts: &ColumnFacts, profile: &ColumnProfile, declared: Option<Kind>) -> Option<Choice> {
+    let trial = profile.trial(Kind::Instant).filter(|trial| trial.is_likely())?;
+    let is_called = matches!(declared, Some(Kind::Instant | Kind::Date)) || is_name_of_time(&facts.name);
+    let forms = &profile.forms;
+    let counted: u64 = forms.counted.iter().sum();
+    let written = forms.local + forms.offset + forms.dates;
+    if counted > 0 {
+        /// Seconds of 1979: what counts less is no time that a program noted.
+        const EARLIEST: i64 = 300_000_000;
+        let is_days = |(least, greatest): (i64, i64)| least >= 19_000_101 && greatest <= 22_001_231;
+        if profile.range.is_some_and(is_days) && is_called && written == 0 {
+            return profile.trial(Kind::Date).is_some_and(|trial| trial.is_likely()).then(|| Kind::Date.into());
+        }
+        let is_plausible = profile.range.is_none_or(|(least, _)| least >= EARLIEST);
+        if !is_called || !is_plausible {
+            return None;
+        }
+    } else if written.saturating_mul(10) < trial.fits.saturating_mul(9) {
+        return None;
+    }
+    if counted == 0
+        && forms.local + forms.offset == 0
+        && profile.trial(Kind::Date).is_some_and(|trial| trial.is_likely())
+    {
+        return Some(Kind::Date.into());
+    }
+    let units = [Epoch::S, Epoch::Ms, Epoch::Us, Epoch::Ns];
+    let mut used = units.into_iter().zip(forms.counted).filter(|(_, count)| *count > 0);
+    let epoch = match (used.next(), used.next()) {
+        (Some((unit, _)), None) => unit,
+        _ => Epoch::Auto,
+    };
+    Some(Choice { kind: Kind::Instant, epoch })
+}
+
+fn is_name_of_time(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let words = ["time", "date", "timestamp", "datetime", "ts", "at", "created", "updated", "day", "epoch"];
+    name.split(|letter: char| !letter.is_ascii_alphanumeric()).any(|part| words.contains(&part))
+        || name.ends_with("time")
+        || name.ends_with("date")
+}
+
+/// A type as the plan writes it.
+fn written(kind: Kind) -> String {
+    match kind {
+        Kind::Whole(16) => "smallint".to_owned(),
+        Kind::Whole(32) => "integer".to_owned(),
+        Kind::Whole(_) => "bigint".to_owned(),
+        Kind::Double => "double precision".to_owned(),
+        Kind::Single => "real".to_owned(),
+        Kind::Numeric(None) => "numeric".to_owned(),
+        Kind::Numeric(Some((precision, scale))) => format!("numeric({precision}, {scale})"),
+        Kind::Boolean => "boolean".to_owned(),
+        Kind::Instant => "timestamptz".to_owned(),
+        Kind::Local => "timestamp".to_owned(),
+        Kind::Date => "date".to_owned(),
+        Kind::Jsonb => "jsonb".to_owned(),
+        Kind::Json => "json".to_owned(),
+        Kind::Text | Kind::Other => "text".to_owned(),
+        Kind::Bytes => "bytea".to_owned(),
+        Kind::Uuid => "uuid".to_owned(),
+    }
+}
+
+fn propose_column(
+    facts: &ColumnFacts,
+    profile: &ColumnProfile,
+    choice: &Choice,
+    is_rowid: bool,
+    wishes: &Wishes,
+) -> (ColumnPlan, Vec<String>) {
+    let kind = choice.kind;
+    let mut notes = vec![evidence(facts, profile)];
+    let trial = profile.trial(kind);
+    let nulls: Vec<String> = match kind {
+        Kind::Text => Vec::new(),
+        _ => trial.map(|trial| trial.nulls.keys().cloned().collect()).unwrap_or_default(),
+    };
+    let mut not_null = facts.not_null && !is_rowid;
+    if not_null && (profile.nulls > 0 || !nulls.is_empty()) {
+        not_null = false;
+        notes.push("declared NOT NULL, and has what means NULL: it is allowed".to_owned());
+    }
+    if let Some(trial) = trial {
+        if !trial.nulls.is_empty() && kind != Kind::Text {
+            let words = trial.nulls.iter().map(|(word, count)| format!("{count} times '{}'", one_line(word)));
+            notes.push(format!("NULL is meant by {}", words.collect::<Vec<_>>().join(", ")));
+        }
+        if trial.failures > 0 {
+            let examples: Vec<String> = trial
+                .examples
+                .iter()
+                .map(|example| {
+                    let place = example.rowid.map_or(String::new(), |rowid| format!("row {rowid}: "));
+                    format!("{place}{}, {}", example.value, example.reason)
+                })
+                .collect();
+            let dots = if trial.failures > trial.examples.len() as u64 { "; ..." } else { "" };
+            notes.push(format!(
+                "{} values cannot be that, their rows are rejected: {}{dots}",
+                trial.failures,
+                examples.join("; ")
+            ));
+        }
+    }
+    if kind.is_time() && profile.forms.finer > 0 {
+        let finer = profile.forms.finer;
+        notes.push(format!("{finer} times have more digits than microseconds: the rest is cut off"));
+    }
+    if facts.generated {
+        notes.push("computed in the file: a plain column here, with the values that it had".to_owned());
+    }
+    let default = facts.default.as_deref().filter(|_| !is_rowid && !facts.generated);
+    let default = default.and_then(|default| match translate::default(default, kind) {
+        Ok(default) => {
+            if kind == Kind::Instant && !wishes.is_utc && default.as_deref() == Some("now()") && profile.forms.local > 0
+            {
+                notes.push(
+                    "its default writes UTC in SQLite: where the file's times are its doing, they need zone = \"UTC\""
+                        .to_owned(),
+                );
+            }
+            default
+        }
+        Err(why) => {
+            notes.push(format!("the default {} is not carried: {why}", one_line(default)));
+            None
+        }
+    });
+    let column = ColumnPlan {
+        source: facts.name.clone(),
+        name: None,
+        target_type: written(kind),
+        zone: None,
+        epoch: choice.epoch,
+        nulls,
+        not_null,
+        identity: is_rowid,
+        default,
+    };
+    (column, notes)
+}
+
+/// What a column holds, in a line.
+fn evidence(facts: &ColumnFacts, profile: &ColumnProfile) -> String {
+    let mut parts = Vec::new();
+    let mut add = |count: u64, what: &str| {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    };
+    let integers = match profile.range {
+        Some((least, greatest)) => format!("whole numbers ({least} to {greatest})"),
+        None => String::new(),
+    };
+    add(profile.integers, &integers);
+    add(profile.reals, "other numbers");
+    add(profile.texts, "texts");
+    add(profile.blobs, "blobs");
+    add(profile.nulls, "NULL");
+    let forms = &profile.forms;
+    let is_of_time = profile.trial(Kind::Instant).is_some_and(|trial| trial.is_likely());
+    if is_of_time && profile.texts > 0 {
+        add(forms.local, "times without an offset");
+        add(forms.offset, "times with one");
+        add(forms.dates, "dates");
+    }
+    let declared = if facts.declared.is_empty() { "nothing".to_owned() } else { one_line(&facts.declared) };
+    let values = if parts.is_empty() { "no values".to_owned() } else { parts.join(", ") };
+    format!("declared {declared}; {values}")
+}

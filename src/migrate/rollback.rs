@@ -1,0 +1,165 @@
+//! Takes back what a run has made, and nothing else: tables that still are the ones that it made and hold the rows that it
+//! loaded, schemas that are empty then, and its notes.
+
+use super::plan::Plan;
+use super::run;
+use super::state::{self, Made, SCHEMA};
+use crate::engine::postgres::Params;
+use crate::engine::postgres::catalog::quote::{ident, literal, qualified};
+use crate::engine::postgres::session::{Session, sqlstate};
+use crate::engine::postgres::settings;
+use crate::error::{Error, Result, one_line};
+
+/// What was taken back.
+#[derive(Clone, Debug, Default)]
+pub struct Undone {
+    /// Whether there was anything of the plan.
+    pub was_there: bool,
+    /// Tables that are gone, or empty again; with the rows that were in them.
+    pub tables: Vec<(String, u64)>,
+    /// What stays, and why.
+    pub notes: Vec<String>,
+}
+
+/// Takes back a plan. Refused, with nothing changed, where tables hold other rows than were loaded, unless
+/// `even_changed`, and where others' objects depend on them.
+pub fn rollback(plan: &Plan, params: &Params, even_changed: bool) -> Result<Undone> {
+    let mut session = Session::connect(params)?;
+    settings::pin(&mut session)?;
+    state::lock(&mut session, &plan.id)?;
+    if state::find(&mut session, &plan.id)?.is_none() {
+        return Ok(Undone::default());
+    }
+    session.execute("BEGIN")?;
+    let undone = undo(&mut session, plan, even_changed);
+    if undone.is_err() {
+        let _ = session.execute("ROLLBACK");
+    }
+    undone.map_err(|error| error.context("nothing was taken back"))
+}
+
+fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Undone> {
+    let mut undone = Undone { was_there: true, ..Undone::default() };
+    let made = state::made(session, &plan.id)?;
+    let (mut drop, mut empty): (Vec<&Made>, Vec<&Made>) = (Vec::new(), Vec::new());
+    for one in made.iter().filter(|one| one.kind == "table" || one.kind == "filled") {
+        let name = one_line(&format!("{}.{}", one.schema, one.name));
+        if !is_same(session, one)? {
+            undone
+                .notes
+                .push(format!("{name} is not the table that was made: it is gone, or has another name now, and stays"));
+            continue;
+        }
+        session.execute(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", qualified(&one.schema, &one.name)))?;
+        let rows = session.row(&format!("SELECT count(*) AS rows FROM {}", qualified(&one.schema, &one.name)))?;
+        let rows: u64 = rows.number("rows")?;
+        let loaded = loaded(session, plan, one)?;
+        if rows != loaded && !even_changed {
+            return Err(Error::failed(format!("{name} holds {rows} rows, and {loaded} were loaded"))
+                .hint("rows have come or gone since: keep them elsewhere, or take all back with --even-changed"));
+        }
+        undone.tables.push((name, rows));
+        if one.kind == "table" { drop.push(one) } else { empty.push(one) }
+    }
+    if !drop.is_empty() {
+        let names: Vec<String> = drop.iter().map(|one| qualified(&one.schema, &one.name)).collect();
+        drop_tables(session, &names)?;
+    }
+    for one in empty {
+        session.execute(&format!("DELETE FROM {}", qualified(&one.schema, &one.name)))?;
+    }
+    session.execute(&format!("DELETE FROM {SCHEMA}.plans WHERE id = {}", literal(&plan.id)))?;
+    for one in made.iter().rev().filter(|one| one.kind == "schema") {
+        drop_schema(session, &one.name, &mut undone)?;
+    }
+    let others = session.row(&format!("SELECT EXISTS (SELECT FROM {SCHEMA}.plans) AS others"))?;
+    if !others.flag("others")? {
+        session.execute(&format!(
+            "DROP TABLE {SCHEMA}.rejects, {SCHEMA}.steps, {SCHEMA}.chunks, {SCHEMA}.made, {SCHEMA}.plans"
+        ))?;
+        drop_schema(session, SCHEMA, &mut undone)?;
+    }
+    session.execute("COMMIT")?;
+    Ok(undone)
+}
+
+/// Whether what bears the name is what was made.
+fn is_same(session: &mut Session, made: &Made) -> Result<bool> {
+    let name = literal(&qualified(&made.schema, &made.name));
+    let row = session.row(&format!(
+        "SELECT coalesce(pg_catalog.to_regclass({name})::pg_catalog.oid = {}, false) AS same",
+        made.oid
+    ))?;
+    row.flag("same")
+}
+
+/// The rows that were loaded into a table.
+fn loaded(session: &mut Session, plan: &Plan, made: &Made) -> Result<u64> {
+    let numbers: Vec<String> = plan
+        .tables
+        .iter()
+        .enumerate()
+        .filter(|(_, table)| (&table.schema, &table.name) == (&made.schema, &made.name))
+        .map(|(number, _)| number.to_string())
+        .collect();
+    if numbers.is_empty() {
+        return Err(Error::usage("the plan was changed since it was begun").hint("roll back with the plan as it was"));
+    }
+    let row = session.row(&format!(
+        "SELECT coalesce(sum(rows), 0) AS rows FROM {SCHEMA}.chunks WHERE plan = {} AND source_table IN ({})",
+        literal(&plan.id),
+        numbers.join(", ")
+    ))?;
+    row.number("rows")
+}
+
+/// Drops tables that may refer to one another, and that nothing else depends on. Hypertables are dropped one by one.
+fn drop_tables(session: &mut Session, names: &[String]) -> Result<()> {
+    let dependent = |error: Error| match sqlstate(&error).as_deref() {
+        Some("2BP01") => error
+            .context("something that lifeboat did not make depends on a table")
+            .hint("views, continuous aggregates or foreign keys of yours: drop them first"),
+        _ => error,
+    };
+    if run::timescale(session)?.is_none() {
+        return session.execute(&format!("DROP TABLE {}", names.join(", "))).map_err(dependent);
+    }
+    // Those that refer to others go before them; what is left after a round without a drop is told.
+    let mut left: Vec<&String> = names.iter().rev().collect();
+    while !left.is_empty() {
+        let before = left.len();
+        let mut failed = None;
+        let mut kept = Vec::new();
+        for name in left {
+            session.execute("SAVEPOINT lifeboat_drop")?;
+            match session.execute(&format!("DROP TABLE {name}")) {
+                Ok(()) => session.execute("RELEASE SAVEPOINT lifeboat_drop")?,
+                Err(error) if sqlstate(&error).as_deref() == Some("2BP01") => {
+                    session.execute("ROLLBACK TO SAVEPOINT lifeboat_drop")?;
+                    failed = Some(error);
+                    kept.push(name);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        left = kept;
+        if let Some(error) = failed.filter(|_| left.len() == before) {
+            return Err(dependent(error));
+        }
+    }
+    Ok(())
+}
+
+/// Drops a schema that is empty; one that is not stays, and that is told.
+fn drop_schema(session: &mut Session, name: &str, undone: &mut Undone) -> Result<()> {
+    session.execute("SAVEPOINT lifeboat_schema")?;
+    match session.execute(&format!("DROP SCHEMA {}", ident(name))) {
+        Ok(()) => session.execute("RELEASE SAVEPOINT lifeboat_schema"),
+        Err(error) if matches!(sqlstate(&error).as_deref(), Some("2BP01" | "3F000")) => {
+            session.execute("ROLLBACK TO SAVEPOINT lifeboat_schema")?;
+            undone.notes.push(format!("the schema {} holds other things, and stays", one_line(name)));
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,688 @@
+//! Does what a plan says: makes tables, loads them, makes keys and indexes, and finally policies. May be run again
+//! wherever it was interrupted: what is done is not done twice.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use super::convert::Kind;
+use super::ddl;
+use super::load::{Loader, Shared, Sink};
+use super::plan::{Plan, TablePlan};
+use super::profile;
+use super::state::{self, Chunk, ChunkDone, SourceState};
+use crate::digest::RowDigest;
+use crate::engine::postgres::Params;
+use crate::engine::postgres::catalog::quote::{ident, literal};
+use crate::engine::postgres::session::{self, Session};
+use crate::engine::postgres::settings;
+use crate::engine::sqlite::schema::TableFacts;
+use crate::engine::sqlite::still::Watched;
+use crate::engine::sqlite::values::{Range, Reader};
+use crate::error::{Error, Kind as ErrorKind, Result, one_line};
+use crate::interrupt;
+use crate::progress::Progress;
+
+/// Rows that are loaded in one transaction.
+const CHUNK_ROWS: usize = 50_000;
+
+/// What a run came to.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// In the plan's order.
+    pub tables: Vec<Loaded>,
+    /// What is other than the plan says, and was told rather than failed for.
+    pub notes: Vec<String>,
+    /// Seconds from the first row to the last index.
+    pub load_seconds: f64,
+}
+
+/// A table that is loaded.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// `file:table`.
+    pub source: String,
+    /// `schema.table`.
+    pub target: String,
+    /// Rows that are in the target.
+    pub rows: u64,
+    /// Rows that are not.
+    pub rejected: u64,
+}
+
+/// What is migrated, and by what means.
+pub struct Job<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The file, or the image of a snapshot, of each of the plan's files.
+    pub files: &'a BTreeMap<String, PathBuf>,
+    /// The target.
+    pub params: &'a Params,
+    /// Sessions that load side by side.
+    pub jobs: usize,
+    /// Who watches.
+    pub progress: &'a dyn Progress,
+}
+
+/// Connects, and looks what an earlier run of the plan has noted. Nobody else runs it as long as the session lasts.
+pub fn connect(plan: &Plan, params: &Params) -> Result<(Session, Option<state::PlanState>)> {
+    let mut session = Session::connect(params)?;
+    settings::pin(&mut session)?;
+    state::lock(&mut session, &plan.id)?;
+    let found = state::find(&mut session, &plan.id)?;
+    if found.as_ref().is_some_and(|found| found.digest != plan.digest()) {
+        return Err(Error::usage("the plan was changed since it was begun")
+            .hint("go on with the plan as it was, or take back what was done with 'lifeboat migrate rollback'"));
+    }
+    Ok((session, found))
+}
+
+impl Job<'_> {
+    /// Runs the plan. `sources` is what the files held when they were saved; `still` fails where one has changed since.
+    pub fn run(
+        &self,
+        mut session: Session,
+        sources: &BTreeMap<String, SourceState>,
+        is_begun: bool,
+        still: &[Watched],
+    ) -> Result<Outcome> {
+        let clock = Instant::now();
+        let sinks = self.sinks()?;
+        self.require_snapshot_tables(sources)?;
+        session.execute("BEGIN")?;
+        if !is_begun {
+            state::make_tables(&mut session)?;
+            state::begin(&mut session, self.plan, sources)?;
+            self.make(&mut session, &sinks)?;
+        }
+        session.execute("COMMIT")?;
+        let chunks = state::chunks(&mut session, &self.plan.id)?;
+        let mut sessions = self.sessions(session)?;
+        let stop = AtomicBool::new(false);
+        let shared = Shared { plan: self.plan, sinks: &sinks, stop: &stop, progress: self.progress };
+        self.progress.start("loading", self.files.values().map(|path| size_of(path)).sum());
+        let loaded = load_all(&shared, &chunks, sessions, still);
+        self.progress.finish();
+        let mut outcome = Outcome::default();
+        (sessions, outcome.tables) = {
+            let sessions = loaded?;
+            let mut sessions = sessions;
+            let session = first(&mut sessions)?;
+            let chunks = state::chunks(session, &self.plan.id)?;
+            let tables = self.require_complete(sources, &chunks)?;
+            (sessions, tables)
+        };
+        for one in still {
+            one.require_still()?;
+        }
+        let mut steps = Steps::begin(self.plan, first(&mut sessions)?)?;
+        let mut sessions = steps.indexes(sessions, &sinks)?;
+        let session = first(&mut sessions)?;
+        steps.identities(session, &sinks)?;
+        steps.analyze(session)?;
+        steps.foreign_keys(session)?;
+        steps.policies(session)?;
+        outcome.notes = state::steps(session, &self.plan.id)?.into_values().flatten().collect();
+        for one in still {
+            one.require_still()?;
+        }
+        state::finish(session, &self.plan.id)?;
+        outcome.load_seconds = clock.elapsed().as_secs_f64();
+        Ok(outcome)
+    }
+
+    fn sinks(&self) -> Result<Vec<Sink>> {
+        let mut schemas = BTreeMap::new();
+        for (name, path) in self.files {
+            schemas.insert(name.clone(), Reader::open(path)?.schema()?);
+        }
+        let facts_of = |table: &TablePlan| {
+            let schema = schemas
+                .get(&table.file)
+                .ok_or_else(|| Error::failed(format!("the file {} was not opened", one_line(&table.file))))?;
+            schema.tables.iter().find(|facts| facts.name == table.source).ok_or_else(|| {
+                Error::usage(format!("there is no table {}", table.shown_source()))
+                    .hint("take it out of the plan, or plan anew")
+            })
+        };
+        let mut staged = BTreeSet::new();
+        for table in &self.plan.tables {
+            if table.merge || may_collide(table, facts_of(table)?) {
+                staged.insert((table.schema.clone(), table.name.clone()));
+            }
+        }
+        let sink = |table: &TablePlan| {
+            let is_staged = staged.contains(&(table.schema.clone(), table.name.clone()));
+            Sink::new(self.plan, table, facts_of(table)?, self.files[&table.file].clone(), is_staged)
+        };
+        self.plan.tables.iter().map(sink).collect()
+    }
+
+    /// Every table that is migrated must have been read whole by the snapshot.
+    fn require_snapshot_tables(&self, sources: &BTreeMap<String, SourceState>) -> Result<()> {
+        for table in &self.plan.tables {
+            let state = sources.get(&table.file).and_then(|source| source.tables.get(&table.source));
+            if state.is_none() {
+                return Err(Error::failed(format!(
+                    "the snapshot of {} has no digest of the table {}: it could not be read whole",
+                    one_line(&table.file),
+                    one_line(&table.source)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes schemas and tables, and notes the pieces; in a transaction.
+    fn make(&self, session: &mut Session, sinks: &[Sink]) -> Result<()> {
+        let id = &self.plan.id;
+        let mut made: BTreeSet<(String, String)> = BTreeSet::new();
+        let mut extension = None;
+        for (number, sink) in sinks.iter().enumerate() {
+            let table = &sink.plan;
+            let told =
+                |error: Error| error.context(format!("cannot make {}; nothing was changed", table.shown_target()));
+            if made.insert((table.schema.clone(), table.name.clone())) {
+                make_schema(session, id, &table.schema).map_err(told)?;
+                let is_made = make_table(session, id, table).map_err(told)?;
+                if let Some(hypertable) = table.hypertable.as_ref().filter(|_| is_made) {
+                    if extension.is_none() {
+                        extension = Some(timescale(session)?.ok_or_else(|| {
+                            Error::usage("the plan has hypertables, and the target has no TimescaleDB")
+                                .hint("CREATE EXTENSION timescaledb there, or take [table.hypertable] out of the plan")
+                        })?);
+                    }
+                    let functions = extension.as_deref().unwrap_or("public");
+                    let sql = ddl::create_hypertable(table, hypertable, functions);
+                    session.rows(&sql).map_err(told)?;
+                }
+                if is_made && sink.is_staged {
+                    for (name, kind, columns) in keys(table) {
+                        session.execute(&ddl::add_key(table, &name, kind, &columns)).map_err(told)?;
+                    }
+                    for index in table.indexes.iter().filter(|index| index.unique) {
+                        session.execute(&ddl::create_index(table, index)).map_err(told)?;
+                    }
+                }
+            }
+            let ranges = Reader::open(&sink.path)?.ranges(&sink.facts, CHUNK_ROWS)?;
+            let ranges: Vec<Option<Range>> = match ranges {
+                Some(ranges) => ranges.into_iter().map(Some).collect(),
+                None => vec![None],
+            };
+            state::note_chunks(session, id, number, &ranges)?;
+        }
+        Ok(())
+    }
+
+    /// The session that is there, and as many more as are to load.
+    fn sessions(&self, first: Session) -> Result<Vec<Session>> {
+        let open = || {
+            let mut session = Session::connect(self.params)?;
+            settings::pin(&mut session)?;
+            Ok(session)
+        };
+        let mut sessions = vec![first];
+        sessions.extend(session::as_many_as_let_in(self.jobs.max(1) - 1, open)?);
+        Ok(sessions)
+    }
+
+    /// What was loaded must be what was saved: every row, by the digest.
+    fn require_complete(&self, sources: &BTreeMap<String, SourceState>, chunks: &[Chunk]) -> Result<Vec<Loaded>> {
+        let mut tables = Vec::new();
+        for (number, table) in self.plan.tables.iter().enumerate() {
+            let mut sum = ChunkDone::default();
+            let mut digest = RowDigest::default();
+            for chunk in chunks.iter().filter(|chunk| chunk.table == number) {
+                let done = chunk
+                    .done
+                    .ok_or_else(|| Error::failed(format!("a part of {} was not loaded", table.shown_source())))?;
+                sum.rows += done.rows;
+                sum.rejected += done.rejected;
+                digest.merge(done.digest);
+            }
+            let saved = sources.get(&table.file).and_then(|source| source.tables.get(&table.source));
+            if saved.is_none_or(|saved| saved.rows != sum.rows + sum.rejected || saved.digest != digest) {
+                return Err(Error::problem(format!(
+                    "the rows that were read of {} are others than those that were saved before: it was written to meanwhile",
+                    table.shown_source()
+                ))
+                .hint("stop what writes to it, 'lifeboat migrate rollback', and run again"));
+            }
+            tables.push(Loaded {
+                source: table.shown_source(),
+                target: table.shown_target(),
+                rows: sum.rows,
+                rejected: sum.rejected,
+            });
+        }
+        Ok(tables)
+    }
+}
+
+/// Whether rows that differ in a key in the file may be equal in it in the target: its values are read as something else.
+fn may_collide(table: &TablePlan, facts: &TableFacts) -> bool {
+    let stays = |name: &String| {
+        let Some(column) = table.column(name) else { return false };
+        let Some(source) = facts.columns.iter().find(|source| source.name == column.source) else { return false };
+        let kind = Kind::parse(&column.target_type).ok();
+        // SQLite has made everything in such a column of that class, as far as it could.
+        let alike = matches!(
+            (profile::declared(source), kind),
+            (Some(Kind::Text), Some(Kind::Text)) | (Some(Kind::Whole(_)), Some(Kind::Whole(_)))
+        );
+        column.identity || alike
+    };
+    let target = |source: &str| {
+        let column = table.columns.iter().find(|column| column.source == source);
+        column.map(|column| column.target_name().to_owned())
+    };
+    let mut unique: Vec<Option<Vec<String>>> =
+        vec![facts.primary_key().iter().map(|column| target(&column.name)).collect()];
+    let whole = facts.indexes.iter().filter(|index| index.unique && !index.partial);
+    unique.extend(whole.map(|index| index.columns.iter().map(|(name, _)| target(name.as_deref()?)).collect()));
+    let unique: Vec<Vec<String>> =
+        unique.into_iter().flatten().filter(|key| !key.is_empty() && key.iter().all(stays)).collect();
+    !table.keys().all(|key| unique.iter().any(|own| own.iter().all(|name| key.contains(name))))
+}
+
+fn size_of(path: &std::path::Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |facts| facts.len())
+}
+
+fn first(sessions: &mut [Session]) -> Result<&mut Session> {
+    sessions.first_mut().ok_or_else(|| Error::failed("no session is left"))
+}
+
+/// The constraints by which no two rows are equal: name, kind and columns.
+fn keys(table: &TablePlan) -> Vec<(String, &'static str, Vec<String>)> {
+    let primary = Some(table.primary_key.clone()).filter(|key| !key.is_empty());
+    let primary = primary.map(|key| (ddl::primary_key_name(table), "PRIMARY KEY", key));
+    let uniques = table.uniques.iter().map(|unique| (unique.name.clone(), "UNIQUE", unique.columns.clone()));
+    primary.into_iter().chain(uniques).collect()
+}
+
+/// The schema of TimescaleDB's functions, where it is installed.
+pub fn timescale(session: &mut Session) -> Result<Option<String>> {
+    let rows = session.rows(
+        "SELECT n.nspname AS schema FROM pg_catalog.pg_extension e
+           JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'timescaledb'",
+    )?;
+    rows.first().map(|row| row.text("schema").map(str::to_owned)).transpose()
+}
+
+fn make_schema(session: &mut Session, plan: &str, schema: &str) -> Result<()> {
+    let there = format!("SELECT pg_catalog.to_regnamespace({}) IS NOT NULL AS there", literal(&ident(schema)));
+    if session.row(&there)?.flag("there")? {
+        return Ok(());
+    }
+    session.execute(&format!("CREATE SCHEMA {}", ident(schema)))?;
+    let oid = format!("{}::pg_catalog.regnamespace::pg_catalog.oid", literal(&ident(schema)));
+    state::note_made(session, plan, "schema", schema, schema, &oid)
+}
+
+/// Makes a table, or takes one that is there, empty and of these columns; whether it was made.
+fn make_table(session: &mut Session, plan: &str, table: &TablePlan) -> Result<bool> {
+    let name = literal(&ddl::target(table));
+    let oid = format!("{name}::pg_catalog.regclass::pg_catalog.oid");
+    let is_there =
+        session.row(&format!("SELECT pg_catalog.to_regclass({name}) IS NOT NULL AS there"))?.flag("there")?;
+    if !is_there {
+        session.execute(&ddl::create_table(table))?;
+        state::note_made(session, plan, "table", &table.schema, &table.name, &oid)?;
+        return Ok(true);
+    }
+    let holds = session.row(&format!("SELECT EXISTS (SELECT FROM {}) AS rows", ddl::target(table)))?;
+    if holds.flag("rows")? {
+        return Err(Error::usage(format!("{} is there already, and holds rows", table.shown_target()))
+            .hint("give the table another name or schema in the plan: nothing that is there is overwritten"));
+    }
+    let found = session.rows(&format!(
+        "SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type FROM pg_catalog.pg_attribute a
+          WHERE a.attrelid = {name}::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped"
+    ))?;
+    for column in &table.columns {
+        let wanted = session.row(&format!(
+            "SELECT pg_catalog.format_type(t.oid, NULL) AS type FROM pg_catalog.pg_type t WHERE t.oid = {}::pg_catalog.regtype",
+            literal(&column.target_type)
+        ))?;
+        let wanted = wanted.text("type")?.to_owned();
+        let mut same = found.iter().filter(|row| row.get("name").ok().flatten() == Some(column.target_name()));
+        let fits = same.any(|row| {
+            row.get("type").ok().flatten().is_some_and(|found| found.split('(').next() == wanted.split('(').next())
+        });
+        if !fits {
+            return Err(Error::usage(format!(
+                "{} is there already, and its column {} is not there or of another type",
+                table.shown_target(),
+                one_line(column.target_name())
+            ))
+            .hint("give the table another name or schema in the plan"));
+        }
+    }
+    state::note_made(session, plan, "filled", &table.schema, &table.name, &oid)?;
+    Ok(false)
+}
+
+/// Loads all that is not loaded yet, side by side; the sessions come back.
+fn load_all(shared: &Shared<'_>, chunks: &[Chunk], sessions: Vec<Session>, still: &[Watched]) -> Result<Vec<Session>> {
+    // Pieces whose keys are held come one after the other, in the plan's order.
+    let mut lanes: BTreeMap<(String, String), Vec<Chunk>> = BTreeMap::new();
+    let mut tasks: VecDeque<Vec<Chunk>> = VecDeque::new();
+    for chunk in chunks.iter().filter(|chunk| chunk.done.is_none()) {
+        match shared.sinks.get(chunk.table) {
+            Some(sink) if sink.is_staged => {
+                lanes.entry((sink.plan.schema.clone(), sink.plan.name.clone())).or_default().push(*chunk);
+            }
+            _ => tasks.push_back(vec![*chunk]),
+        }
+    }
+    let mut lanes: Vec<Vec<Chunk>> = lanes.into_values().collect();
+    lanes.sort_by_key(Vec::len);
+    lanes.into_iter().for_each(|lane| tasks.push_front(lane));
+    for one in still {
+        one.require_still()?;
+    }
+    side_by_side(sessions, tasks, shared.stop, |session, lane: Vec<Chunk>, loader: &mut Option<Loader<'_>>| {
+        let loader = loader.get_or_insert_with(|| Loader::new(shared));
+        for chunk in &lane {
+            if shared.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            interrupt::check()?;
+            loader.load(session, chunk)?;
+        }
+        Ok(())
+    })
+}
+
+/// Works off tasks on several sessions; the first failure ends all, and is told.
+fn side_by_side<T: Send, S>(
+    sessions: Vec<Session>,
+    tasks: VecDeque<T>,
+    stop: &AtomicBool,
+    work: impl Fn(&mut Session, T, &mut Option<S>) -> Result<()> + Sync,
+) -> Result<Vec<Session>> {
+    let tasks = Mutex::new(tasks);
+    let next = || tasks.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let run = |mut session: Session| -> Result<Session> {
+        let mut state = None;
+        while let Some(task) = next().filter(|_| !stop.load(Ordering::Relaxed)) {
+            work(&mut session, task, &mut state).inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+        }
+        Ok(session)
+    };
+    let ends: Vec<Result<Session>> = thread::scope(|scope| {
+        let threads: Vec<_> = sessions.into_iter().map(|session| scope.spawn(|| run(session))).collect();
+        let died = || Err(Error::failed("a thread has died"));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| died())).collect()
+    });
+    let mut sessions = Vec::new();
+    let mut failed: Option<Error> = None;
+    for end in ends {
+        match end {
+            Ok(session) => sessions.push(session),
+            // One that only stopped because of another is not the cause.
+            Err(error) if failed.as_ref().is_none_or(|first| first.kind == ErrorKind::Interrupted) => {
+                failed = Some(error)
+            }
+            Err(_) => {}
+        }
+    }
+    failed.map_or(Ok(sessions), Err)
+}
+
+/// What is done after loading, each thing once.
+struct Steps<'a> {
+    plan: &'a Plan,
+    done: BTreeMap<String, Option<String>>,
+    /// Tables that were there before, whose keys and indexes are their owner's affair.
+    filled: BTreeSet<(String, String)>,
+}
+
+impl<'a> Steps<'a> {
+    fn begin(plan: &'a Plan, session: &mut Session) -> Result<Self> {
+        let made = state::made(session, &plan.id)?;
+        let filled = made.into_iter().filter(|one| one.kind == "filled").map(|one| (one.schema, one.name));
+        let mut steps = Steps { plan, done: state::steps(session, &plan.id)?, filled: filled.collect() };
+        for (schema, name) in steps.filled.clone() {
+            let shown = one_line(&format!("{schema}.{name}"));
+            let step = format!("filled {shown}");
+            if let Entry::Vacant(vacant) = steps.done.entry(step) {
+                let note = format!("{shown} was there before: its keys, indexes and policies are as they were");
+                do_noted_step(session, &plan.id, vacant.key(), "", Some(&note))?;
+                vacant.insert(None);
+            }
+        }
+        Ok(steps)
+    }
+
+    /// The tables as targets: of those that are merged the first, and none that was there before.
+    fn targets(&self) -> Vec<&TablePlan> {
+        let mut seen = BTreeSet::new();
+        let is_ours = |table: &&TablePlan| !self.filled.contains(&(table.schema.clone(), table.name.clone()));
+        let tables = self.plan.tables.iter().filter(is_ours);
+        tables.filter(|table| seen.insert((&table.schema, &table.name))).collect()
+    }
+
+    /// Does something that was not done yet, in a transaction that notes it.
+    fn once(&mut self, session: &mut Session, step: &str, sql: &str) -> Result<()> {
+        if self.done.contains_key(step) {
+            return Ok(());
+        }
+        interrupt::check()?;
+        do_step(session, &self.plan.id, step, sql)?;
+        self.done.insert(step.to_owned(), None);
+        Ok(())
+    }
+
+    /// Makes the indexes that are not there, side by side; then the constraints that are made of them.
+    fn indexes(&mut self, sessions: Vec<Session>, sinks: &[Sink]) -> Result<Vec<Session>> {
+        let mut tasks: VecDeque<(String, String)> = VecDeque::new();
+        let mut attach: Vec<(String, String)> = Vec::new();
+        for table in self.targets() {
+            let is_target = |sink: &&Sink| (&sink.plan.schema, &sink.plan.name) == (&table.schema, &table.name);
+            let is_keyed = sinks.iter().find(is_target).is_some_and(|sink| sink.is_staged);
+            let shown = table.shown_target();
+            if !is_keyed {
+                for (name, kind, columns) in keys(table) {
+                    let step = format!("key {shown} {name}");
+                    if table.hypertable.is_some() {
+                        tasks.push_back((step, ddl::add_key(table, &name, kind, &columns)));
+                        continue;
+                    }
+                    let index = super::plan::IndexPlan {
+                        name: name.clone(),
+                        columns,
+                        descending: Vec::new(),
+                        using: None,
+                        operator_class: None,
+                        condition: None,
+                        unique: true,
+                    };
+                    tasks.push_back((format!("index of {step}"), ddl::create_index(table, &index)));
+                    attach.push((step, ddl::add_key_of_index(table, &name, kind)));
+                }
+            }
+            for index in table.indexes.iter().filter(|index| !(is_keyed && index.unique)) {
+                tasks.push_back((format!("index {shown} {}", index.name), ddl::create_index(table, index)));
+            }
+            if let Some(hypertable) = &table.hypertable {
+                let leads = |columns: &[String]| columns.first() == Some(&hypertable.time);
+                let is_led = leads(&table.primary_key) || table.indexes.iter().any(|index| leads(&index.columns));
+                if !is_led {
+                    let sql = format!("CREATE INDEX ON {} ({} DESC)", ddl::target(table), ident(&hypertable.time));
+                    tasks.push_back((format!("index {shown} by time"), sql));
+                }
+            }
+        }
+        tasks.retain(|(step, _)| !self.done.contains_key(step));
+        let stop = AtomicBool::new(false);
+        let plan = &self.plan.id;
+        let sessions = side_by_side(sessions, tasks, &stop, |session, (step, sql), _: &mut Option<()>| {
+            interrupt::check()?;
+            do_step(session, plan, &step, &sql)
+        })?;
+        let mut sessions = sessions;
+        for (step, sql) in attach {
+            self.once(first(&mut sessions)?, &step, &sql)?;
+        }
+        Ok(sessions)
+    }
+
+    /// Moves the numbers that are given by themselves past the greatest that is there, or ever was.
+    fn identities(&mut self, session: &mut Session, sinks: &[Sink]) -> Result<()> {
+        for sink in sinks {
+            for column in sink.plan.columns.iter().filter(|column| column.identity) {
+                let table = literal(&ddl::target(&sink.plan));
+                let name = column.target_name();
+                let ever = sink.facts.sequence.unwrap_or(0);
+                let serial = format!(
+                    "SELECT pg_catalog.pg_get_serial_sequence({table}, {}) IS NOT NULL AS there",
+                    literal(name)
+                );
+                if !session.row(&serial)?.flag("there")? {
+                    continue;
+                }
+                session.rows(&format!(
+                    "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence({table}, {}), greatest(max({}), {ever}))
+                       FROM {} HAVING greatest(max({}), {ever}) >= 1",
+                    literal(name),
+                    ident(name),
+                    ddl::target(&sink.plan),
+                    ident(name)
+                ))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn analyze(&mut self, session: &mut Session) -> Result<()> {
+        let sql: Vec<(String, String)> = self
+            .targets()
+            .into_iter()
+            .map(|table| (format!("analyze {}", table.shown_target()), format!("ANALYZE {}", ddl::target(table))))
+            .collect();
+        for (step, sql) in sql {
+            self.once(session, &step, &sql)?;
+        }
+        Ok(())
+    }
+
+    fn foreign_keys(&mut self, session: &mut Session) -> Result<()> {
+        let tables: Vec<TablePlan> = self.targets().into_iter().cloned().collect();
+        for table in &tables {
+            for key in &table.foreign_keys {
+                let step = format!("foreign key {} {}", table.shown_target(), key.name);
+                if self.done.contains_key(&step) {
+                    continue;
+                }
+                interrupt::check()?;
+                // A reference that rows break stays, for those that come; that some break it is told.
+                let whole = do_step(session, &self.plan.id, &step, &ddl::add_foreign_key(table, key, false));
+                let Err(error) = whole else { continue };
+                if session::sqlstate(&error).as_deref() != Some("23503") && key.validate {
+                    return Err(error);
+                }
+                let note = key.validate.then(|| {
+                    format!(
+                        "{}: rows break the foreign key {}; only new rows are held to it",
+                        table.shown_target(),
+                        one_line(&key.name)
+                    )
+                });
+                do_noted_step(session, &self.plan.id, &step, &ddl::add_foreign_key(table, key, true), note.as_deref())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compression, and what drops old chunks; last, so that nothing acts on rows that are not all there.
+    fn policies(&mut self, session: &mut Session) -> Result<()> {
+        let tables: Vec<TablePlan> = self.targets().into_iter().cloned().collect();
+        let Some(extension) = timescale(session)? else { return Ok(()) };
+        let functions = ident(&extension);
+        for table in &tables {
+            let Some(hypertable) = &table.hypertable else { continue };
+            let (shown, name) = (table.shown_target(), literal(&ddl::target(table)));
+            if let Some(compress) = &hypertable.compress {
+                let mut options = vec!["timescaledb.compress".to_owned()];
+                if !compress.segment_by.is_empty() {
+                    options.push(format!(
+                        "timescaledb.compress_segmentby = {}",
+                        literal(&ddl::names(&compress.segment_by))
+                    ));
+                }
+                if let Some(order) = &compress.order_by {
+                    options.push(format!("timescaledb.compress_orderby = {}", literal(order)));
+                }
+                let sql = format!("ALTER TABLE {} SET ({})", ddl::target(table), options.join(", "));
+                self.once(session, &format!("compression {shown}"), &sql)?;
+                let after = ddl::interval(&compress.after);
+                let sql = format!("SELECT {functions}.add_compression_policy({name}, compress_after => {after})");
+                self.once(session, &format!("compression policy {shown}"), &sql)?;
+            }
+            if let Some(retention) = &hypertable.retention {
+                let step = format!("retention policy {shown}");
+                if self.done.contains_key(&step) {
+                    continue;
+                }
+                let sql = format!(
+                    "SELECT {functions}.add_retention_policy({name}, drop_after => {})",
+                    ddl::interval(retention)
+                );
+                let old = match retention.trim().parse::<i64>() {
+                    Ok(_) => 0,
+                    Err(_) => {
+                        let count = format!(
+                            "SELECT count(*) AS rows FROM {} WHERE {} < now() - {}",
+                            ddl::target(table),
+                            ident(&hypertable.time),
+                            ddl::interval(retention)
+                        );
+                        session.row(&count)?.number::<u64>("rows")?
+                    }
+                };
+                if old > 0 {
+                    let note = format!(
+                        "{shown}: no retention policy was made: it would drop {old} rows that were just loaded. When you have \
+                         verified them: {sql}"
+                    );
+                    do_noted_step(session, &self.plan.id, &step, "", Some(&note))?;
+                } else {
+                    self.once(session, &step, &sql)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn do_step(session: &mut Session, plan: &str, step: &str, sql: &str) -> Result<()> {
+    do_noted_step(session, plan, step, sql, None)
+}
+
+fn do_noted_step(session: &mut Session, plan: &str, step: &str, sql: &str, note: Option<&str>) -> Result<()> {
+    session.execute("BEGIN")?;
+    let done = do_in_transaction(session, plan, step, sql, note);
+    if done.is_err() {
+        let _ = session.execute("ROLLBACK");
+    }
+    done.map_err(|error| {
+        error
+            .context(format!("cannot make the {}", one_line(step)))
+            .hint("what is done stays done: run again when that is mended")
+    })
+}
+
+fn do_in_transaction(session: &mut Session, plan: &str, step: &str, sql: &str, note: Option<&str>) -> Result<()> {
+    if !sql.is_empty() {
+        session.execute(sql)?;
+    }
+    state::note_step(session, plan, step, note)?;
+    session.execute("COMMIT")
+}

@@ -1,0 +1,269 @@
+//! What a migration notes in the target about itself, so that it can be gone on with, checked and taken back.
+//!
+//! All of it is in the schema `lifeboat_migrate`, which the first run makes and the last rollback removes. What has
+//! been done is noted in the very transaction that does it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::Plan;
+use crate::digest::{RowDigest, Sha256};
+use crate::engine::postgres::catalog::quote::literal;
+use crate::engine::postgres::session::Session;
+use crate::engine::sqlite::values::Range;
+use crate::error::{Error, Result, one_line};
+
+/// The schema.
+pub const SCHEMA: &str = "lifeboat_migrate";
+
+const TABLES: &str = "
+CREATE SCHEMA IF NOT EXISTS lifeboat_migrate;
+COMMENT ON SCHEMA lifeboat_migrate IS 'what lifeboat migrate notes of its migrations';
+CREATE TABLE IF NOT EXISTS lifeboat_migrate.plans (
+    id text PRIMARY KEY, digest text NOT NULL, lifeboat_version text NOT NULL, sources jsonb NOT NULL,
+    begun_at timestamptz NOT NULL DEFAULT now(), finished_at timestamptz);
+CREATE TABLE IF NOT EXISTS lifeboat_migrate.made (
+    plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, number bigint GENERATED ALWAYS AS IDENTITY,
+    kind text NOT NULL, schema text NOT NULL, name text NOT NULL, oid oid NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (plan, number));
+CREATE TABLE IF NOT EXISTS lifeboat_migrate.chunks (
+    plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, source_table integer NOT NULL,
+    chunk integer NOT NULL, first_rowid bigint, last_rowid bigint, rows bigint, rejected bigint, digest text,
+    done_at timestamptz, PRIMARY KEY (plan, source_table, chunk));
+CREATE TABLE IF NOT EXISTS lifeboat_migrate.steps (
+    plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, step text NOT NULL, note text,
+    done_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (plan, step));
+CREATE TABLE IF NOT EXISTS lifeboat_migrate.rejects (
+    plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, file text NOT NULL, source text NOT NULL,
+    rowid bigint, row_hash text NOT NULL, target_schema text NOT NULL, target_name text NOT NULL, reason text NOT NULL,
+    \"row\" jsonb NOT NULL, at timestamptz NOT NULL DEFAULT now());
+CREATE INDEX IF NOT EXISTS rejects_plan_idx ON lifeboat_migrate.rejects (plan, file, source);
+";
+
+/// What a file's tables held when it was saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceState {
+    /// The snapshot that was taken, or that is read.
+    pub snapshot: Option<String>,
+    /// Rows and digest of every table that is migrated.
+    pub tables: BTreeMap<String, TableState>,
+}
+
+/// What a table held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableState {
+    /// Rows.
+    pub rows: u64,
+    /// Their digest.
+    pub digest: RowDigest,
+}
+
+/// What is noted of a plan.
+#[derive(Clone, Debug)]
+pub struct PlanState {
+    /// The digest of what it said when it was begun.
+    pub digest: String,
+    /// What the files held then.
+    pub sources: BTreeMap<String, SourceState>,
+    /// Whether all was done.
+    pub finished: bool,
+}
+
+/// A piece of a table that is loaded in one transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk {
+    /// The number of the table in the plan.
+    pub table: usize,
+    /// The number of the piece.
+    pub number: usize,
+    /// Its rows; None for all of them.
+    pub range: Option<Range>,
+    /// What was loaded, where it was.
+    pub done: Option<ChunkDone>,
+}
+
+/// What came of a piece.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChunkDone {
+    /// Rows that are in the target.
+    pub rows: u64,
+    /// Rows that are not.
+    pub rejected: u64,
+    /// The digest of all of them as they are in the file.
+    pub digest: RowDigest,
+}
+
+/// Something that was made, or filled.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// `schema`, `table`, `filled`, `index` or `constraint`.
+    pub kind: String,
+    /// Its schema, unquoted.
+    pub schema: String,
+    /// Its name, unquoted.
+    pub name: String,
+    /// Its oid.
+    pub oid: u32,
+}
+
+/// Whether anything is noted in this database.
+pub fn is_there(session: &mut Session) -> Result<bool> {
+    let row = session.row("SELECT pg_catalog.to_regclass('lifeboat_migrate.plans') IS NOT NULL AS there")?;
+    row.flag("there")
+}
+
+/// Makes the tables; to be called in a transaction.
+pub fn make_tables(session: &mut Session) -> Result<()> {
+    session.execute(TABLES).map_err(|error| {
+        error
+            .context(format!("cannot make the schema {SCHEMA}, which notes what is done"))
+            .hint("the role needs CREATE on the database: GRANT CREATE ON DATABASE ... TO ...")
+    })
+}
+
+/// Keeps others from running, or taking back, the same plan at the same time, for as long as the session lasts.
+pub fn lock(session: &mut Session, plan: &str) -> Result<()> {
+    let hash = Sha256::of(format!("lifeboat migrate {plan}").as_bytes());
+    let key = i64::from_le_bytes(hash.0[..8].try_into().unwrap_or_default());
+    let row = session.row(&format!("SELECT pg_catalog.pg_try_advisory_lock({key}) AS locked"))?;
+    if row.flag("locked")? {
+        return Ok(());
+    }
+    Err(Error::failed(format!("the plan {} is being run, or taken back, by another process", one_line(plan)))
+        .hint("wait for it, or end it: what it has done is not lost"))
+}
+
+/// What is noted of a plan, if anything.
+pub fn find(session: &mut Session, plan: &str) -> Result<Option<PlanState>> {
+    if !is_there(session)? {
+        return Ok(None);
+    }
+    let sql = format!(
+        "SELECT digest, sources, finished_at IS NOT NULL AS finished FROM {SCHEMA}.plans WHERE id = {}",
+        literal(plan)
+    );
+    let rows = session.rows(&sql)?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let sources = serde_json::from_str(row.text("sources")?)
+        .map_err(|error| Error::failed("the notes of the migration cannot be read").because(error))?;
+    Ok(Some(PlanState { digest: row.text("digest")?.to_owned(), sources, finished: row.flag("finished")? }))
+}
+
+/// Notes that a plan is begun.
+pub fn begin(session: &mut Session, plan: &Plan, sources: &BTreeMap<String, SourceState>) -> Result<()> {
+    let json = serde_json::to_string(sources).expect("names are strings");
+    session.execute(&format!(
+        "INSERT INTO {SCHEMA}.plans (id, digest, lifeboat_version, sources) VALUES ({}, {}, {}, {})",
+        literal(&plan.id),
+        literal(&plan.digest()),
+        literal(env!("CARGO_PKG_VERSION")),
+        literal(&json)
+    ))
+}
+
+/// Notes that all is done.
+pub fn finish(session: &mut Session, plan: &str) -> Result<()> {
+    session.execute(&format!("UPDATE {SCHEMA}.plans SET finished_at = now() WHERE id = {}", literal(plan)))
+}
+
+/// Notes that something was made; `oid` is an expression.
+pub fn note_made(session: &mut Session, plan: &str, kind: &str, schema: &str, name: &str, oid: &str) -> Result<()> {
+    session.execute(&format!(
+        "INSERT INTO {SCHEMA}.made (plan, kind, schema, name, oid) VALUES ({}, {}, {}, {}, {oid})",
+        literal(plan),
+        literal(kind),
+        literal(schema),
+        literal(name)
+    ))
+}
+
+/// What was made, first things first.
+pub fn made(session: &mut Session, plan: &str) -> Result<Vec<Made>> {
+    let sql =
+        format!("SELECT kind, schema, name, oid FROM {SCHEMA}.made WHERE plan = {} ORDER BY number", literal(plan));
+    let one = |row: &crate::engine::postgres::session::Row| {
+        Ok(Made {
+            kind: row.text("kind")?.to_owned(),
+            schema: row.text("schema")?.to_owned(),
+            name: row.text("name")?.to_owned(),
+            oid: row.number("oid")?,
+        })
+    };
+    session.rows(&sql)?.iter().map(one).collect()
+}
+
+/// Notes the pieces of a table.
+pub fn note_chunks(session: &mut Session, plan: &str, table: usize, ranges: &[Option<Range>]) -> Result<()> {
+    let number = |value: Option<i64>| value.map_or("NULL".to_owned(), |value| value.to_string());
+    for (start, some) in ranges.chunks(1000).enumerate() {
+        let values: Vec<String> = some
+            .iter()
+            .enumerate()
+            .map(|(place, range)| {
+                let (first, last) = (range.map(|range| range.first), range.map(|range| range.last));
+                format!("({}, {table}, {}, {}, {})", literal(plan), start * 1000 + place, number(first), number(last))
+            })
+            .collect();
+        session.execute(&format!(
+            "INSERT INTO {SCHEMA}.chunks (plan, source_table, chunk, first_rowid, last_rowid) VALUES {}",
+            values.join(", ")
+        ))?;
+    }
+    Ok(())
+}
+
+/// The pieces of all tables, in order.
+pub fn chunks(session: &mut Session, plan: &str) -> Result<Vec<Chunk>> {
+    let sql = format!(
+        "SELECT source_table, chunk, first_rowid, last_rowid, rows, rejected, digest, done_at IS NOT NULL AS done
+           FROM {SCHEMA}.chunks WHERE plan = {} ORDER BY source_table, chunk",
+        literal(plan)
+    );
+    let one = |row: &crate::engine::postgres::session::Row| {
+        let range = match row.get("first_rowid")? {
+            Some(_) => Some(Range { first: row.number("first_rowid")?, last: row.number("last_rowid")? }),
+            None => None,
+        };
+        let done = match row.flag("done")? {
+            true => Some(ChunkDone {
+                rows: row.number("rows")?,
+                rejected: row.number("rejected")?,
+                digest: row.text("digest")?.parse()?,
+            }),
+            false => None,
+        };
+        Ok(Chunk { table: row.number("source_table")?, number: row.number("chunk")?, range, done })
+    };
+    session.rows(&sql)?.iter().map(one).collect()
+}
+
+/// Notes that a piece is loaded; in the transaction that loads it.
+pub fn note_loaded(session: &mut Session, plan: &str, chunk: &Chunk, done: &ChunkDone) -> Result<()> {
+    session.execute(&format!(
+        "UPDATE {SCHEMA}.chunks SET rows = {}, rejected = {}, digest = {}, done_at = now()
+          WHERE plan = {} AND source_table = {} AND chunk = {} AND done_at IS NULL",
+        done.rows,
+        done.rejected,
+        literal(&done.digest.to_string()),
+        literal(plan),
+        chunk.table,
+        chunk.number
+    ))
+}
+
+/// What was done after loading, with what there is to say of it.
+pub fn steps(session: &mut Session, plan: &str) -> Result<BTreeMap<String, Option<String>>> {
+    let sql = format!("SELECT step, note FROM {SCHEMA}.steps WHERE plan = {}", literal(plan));
+    session.rows(&sql)?.iter().map(|row| Ok((row.text("step")?.to_owned(), row.owned("note")?))).collect()
+}
+
+/// Notes that something was done after loading; in the transaction that does it.
+pub fn note_step(session: &mut Session, plan: &str, step: &str, note: Option<&str>) -> Result<()> {
+    let note = note.map_or("NULL".to_owned(), literal);
+    session.execute(&format!(
+        "INSERT INTO {SCHEMA}.steps (plan, step, note) VALUES ({}, {}, {note})",
+        literal(plan),
+        literal(step)
+    ))
+}

@@ -1,0 +1,310 @@
+//! JSON in one form for equal values: keys in order, of doubled ones the last, numbers without what does not count.
+
+/// Why a text is no JSON of the server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoJson;
+
+/// How deep lists and objects may be in one another: as deep as loading takes them.
+const DEPTH: usize = 127;
+
+/// The one form of a JSON text.
+pub(super) fn canonical(text: &str) -> Result<String, NoJson> {
+    let mut parser = Parser { bytes: text.as_bytes(), at: 0 };
+    let mut out = String::new();
+    parser.value(&mut out, 0)?;
+    parser.space();
+    if parser.at == parser.bytes.len() { Ok(out) } else { Err(NoJson) }
+}
+
+/// A decimal number: whether it is negative, its digits without zeros at either end, and how many of them stand before the point.
+pub(super) struct Decimal {
+    is_negative: bool,
+    pub(super) digits: String,
+    pub(super) whole: i64,
+}
+
+/// Reads a decimal number; 0 has no digits.
+pub(super) fn decimal(text: &str) -> Option<Decimal> {
+    let (is_negative, unsigned) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
+        Some(at) => (&unsigned[..at], unsigned[at + 1..].parse::<i64>().ok()?),
+        None => (unsigned, 0),
+    };
+    let point = mantissa.find('.').unwrap_or(mantissa.len());
+    let digits: String = mantissa.chars().filter(|letter| *letter != '.').collect();
+    if digits.is_empty() || mantissa.len() > digits.len() + 1 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let significant = digits.trim_start_matches('0');
+    let zeros = i64::try_from(digits.len() - significant.len()).ok()?;
+    let whole = i64::try_from(point).ok()?.checked_sub(zeros)?.checked_add(exponent)?;
+    let significant = significant.trim_end_matches('0');
+    let is_zero = significant.is_empty();
+    Some(Decimal {
+        is_negative: is_negative && !is_zero,
+        digits: significant.to_owned(),
+        whole: if is_zero { 0 } else { whole },
+    })
+}
+
+/// The one way to write a decimal number.
+pub(super) fn canonical_number(text: &str) -> Option<String> {
+    /// Further from the point than that, it is written with an exponent.
+    const PLAIN: u64 = 40;
+    let Decimal { is_negative, digits, whole } = decimal(text)?;
+    let sign = if is_negative { "-" } else { "" };
+    let count = i64::try_from(digits.len()).ok()?;
+    let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or_default());
+    Some(match whole {
+        _ if digits.is_empty() => "0".to_owned(),
+        whole if whole.unsigned_abs() > PLAIN => format!("{sign}0.{digits}e{whole}"),
+        whole if whole <= 0 => format!("{sign}0.{}{digits}", zeros(-whole)),
+        whole if whole >= count => format!("{sign}{digits}{}", zeros(whole - count)),
+        whole => {
+            let (before, behind) = digits.split_at(usize::try_from(whole).ok()?);
+            format!("{sign}{before}.{behind}")
+        }
+    })
+}
+
+struct Parser<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Parser<'_> {
+    fn space(&mut self) {
+        while matches!(self.bytes.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn take(&mut self, wanted: u8) -> bool {
+        let is_there = self.bytes.get(self.at) == Some(&wanted);
+        self.at += usize::from(is_there);
+        is_there
+    }
+
+    fn word(&mut self, word: &str, out: &mut String) -> Result<(), NoJson> {
+        if !self.bytes[self.at..].starts_with(word.as_bytes()) {
+            return Err(NoJson);
+        }
+        self.at += word.len();
+        out.push_str(word);
+        Ok(())
+    }
+
+    fn value(&mut self, out: &mut String, depth: usize) -> Result<(), NoJson> {
+        self.space();
+        match self.bytes.get(self.at).ok_or(NoJson)? {
+            b'n' => self.word("null", out),
+            b't' => self.word("true", out),
+            b'f' => self.word("false", out),
+            b'"' => {
+                let text = self.string()?;
+                write_string(&text, out);
+                Ok(())
+            }
+            b'[' | b'{' if depth >= DEPTH => Err(NoJson),
+            b'[' => self.list(out, depth),
+            b'{' => self.object(out, depth),
+            _ => self.number(out),
+        }
+    }
+
+    fn list(&mut self, out: &mut String, depth: usize) -> Result<(), NoJson> {
+        self.at += 1;
+        out.push('[');
+        self.space();
+        if self.take(b']') {
+            out.push(']');
+            return Ok(());
+        }
+        loop {
+            self.value(out, depth + 1)?;
+            self.space();
+            if self.take(b']') {
+                out.push(']');
+                return Ok(());
+            }
+            if !self.take(b',') {
+                return Err(NoJson);
+            }
+            out.push(',');
+        }
+    }
+
+    fn object(&mut self, out: &mut String, depth: usize) -> Result<(), NoJson> {
+        self.at += 1;
+        let mut entries = std::collections::BTreeMap::new();
+        self.space();
+        if !self.take(b'}') {
+            loop {
+                self.space();
+                if self.bytes.get(self.at) != Some(&b'"') {
+                    return Err(NoJson);
+                }
+                let key = self.string()?;
+                self.space();
+                if !self.take(b':') {
+                    return Err(NoJson);
+                }
+                let mut value = String::new();
+                self.value(&mut value, depth + 1)?;
+                entries.insert(key, value);
+                self.space();
+                if self.take(b'}') {
+                    break;
+                }
+                if !self.take(b',') {
+                    return Err(NoJson);
+                }
+            }
+        }
+        out.push('{');
+        for (number, (key, value)) in entries.iter().enumerate() {
+            if number > 0 {
+                out.push(',');
+            }
+            write_string(key, out);
+            out.push(':');
+            out.push_str(value);
+        }
+        out.push('}');
+        Ok(())
+    }
+
+    fn number(&mut self, out: &mut String) -> Result<(), NoJson> {
+        let start = self.at;
+        self.take(b'-');
+        let whole = self.digits();
+        if whole == 0 || (whole > 1 && self.bytes[self.at - whole] == b'0') {
+            return Err(NoJson);
+        }
+        if self.take(b'.') && self.digits() == 0 {
+            return Err(NoJson);
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'+') || self.take(b'-');
+            if self.digits() == 0 {
+                return Err(NoJson);
+            }
+        }
+        let text = std::str::from_utf8(&self.bytes[start..self.at]).map_err(|_| NoJson)?;
+        out.push_str(&canonical_number(text).ok_or(NoJson)?);
+        Ok(())
+    }
+
+    fn digits(&mut self) -> usize {
+        let count = self.bytes[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.at += count;
+        count
+    }
+
+    fn string(&mut self) -> Result<String, NoJson> {
+        self.at += 1;
+        let mut out = Vec::new();
+        loop {
+            match *self.bytes.get(self.at).ok_or(NoJson)? {
+                b'"' => {
+                    self.at += 1;
+                    return String::from_utf8(out).map_err(|_| NoJson);
+                }
+                b'\\' => {
+                    let escape = *self.bytes.get(self.at + 1).ok_or(NoJson)?;
+                    self.at += 2;
+                    let letter = match escape {
+                        b'"' | b'\\' | b'/' => char::from(escape),
+                        b'b' => '\u{8}',
+                        b'f' => '\u{c}',
+                        b'n' => '\n',
+                        b'r' => '\r',
+                        b't' => '\t',
+                        b'u' => self.unicode()?,
+                        _ => return Err(NoJson),
+                    };
+                    out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+                }
+                byte if byte < 0x20 => return Err(NoJson),
+                byte => {
+                    out.push(byte);
+                    self.at += 1;
+                }
+            }
+        }
+    }
+
+    fn unit(&mut self) -> Result<u32, NoJson> {
+        let digits = self.bytes.get(self.at..self.at + 4).ok_or(NoJson)?;
+        if !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err(NoJson);
+        }
+        self.at += 4;
+        u32::from_str_radix(std::str::from_utf8(digits).map_err(|_| NoJson)?, 16).map_err(|_| NoJson)
+    }
+
+    fn unicode(&mut self) -> Result<char, NoJson> {
+        let first = self.unit()?;
+        let code = if (0xd800..0xdc00).contains(&first) {
+            if !(self.take(b'\\') && self.take(b'u')) {
+                return Err(NoJson);
+            }
+            let second = self.unit()?;
+            if !(0xdc00..0xe000).contains(&second) {
+                return Err(NoJson);
+            }
+            0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)
+        } else {
+            first
+        };
+        // The server's text has no NUL.
+        char::from_u32(code).filter(|letter| *letter != '\0').ok_or(NoJson)
+    }
+}
+
+fn write_string(text: &str, out: &mut String) {
+    out.push('"');
+    for letter in text.chars() {
+        if letter == '"' || letter == '\\' {
+            out.push('\\');
+        }
+        out.push(letter);
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn equal_values_have_one_form() {
+        let same =
+            |one: &str, other: &str| assert_eq!(canonical(one).unwrap(), canonical(other).unwrap(), "{one} {other}");
+        same(r#"{"b": 1, "a": [1.0, 2e2]}"#, r#" {"a":[1,200],"b":1.00}"#);
+        same(r#"{"a": 1, "a": 2}"#, r#"{"a": 2}"#);
+        same(r#""\u8305\u53f0 \ud83d\ude00""#, "\"茅台 😀\"");
+        same("-0", "0.0");
+        for (text, canonical) in
+            [("25.500", "25.5"), ("-0.00120", "-0.0012"), ("2e3", "2000"), ("1e99", "0.1e100"), ("1.5e1", "15")]
+        {
+            assert_eq!(canonical_number(text).unwrap(), canonical);
+        }
+        assert!(canonical_number("1e9223372036854775807").is_none());
+        assert!(canonical_number("1.2.3").is_none() && canonical_number("").is_none());
+        for (one, other) in
+            [("1", "2"), ("\"1\"", "1"), ("[1,2]", "[2,1]"), ("{}", "[]"), ("null", "\"null\""), ("-1", "1")]
+        {
+            assert_ne!(canonical(one), canonical(other), "{one} {other}");
+        }
+        for text in
+            ["", "{", "{'a':1}", "[1,]", "01", "1.", "nul", "\"\\u0000\"", "\"\\ud800\"", "\"\\udc00\"", "NaN", "1 2"]
+        {
+            assert!(canonical(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Whether a target is made as its plan says: columns, keys, indexes, references, numbering, chunks.
+
+use std::collections::BTreeMap;
+
+use super::Difference;
+use crate::engine::postgres::catalog::quote::{ident, literal, qualified};
+use crate::engine::postgres::session::Session;
+use crate::error::{Result, one_line};
+use crate::migrate::ddl;
+use crate::migrate::plan::{Plan, TablePlan};
+use crate::migrate::run::timescale;
+use crate::migrate::state;
+
+/// What differs; what is only to be known goes to `notes`.
+pub(super) fn compare(
+    session: &mut Session,
+    plan: &Plan,
+    table: &TablePlan,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Difference>> {
+    let shown = table.shown_target();
+    let mut found = Vec::new();
+    let mut add = |message: String| {
+        found.push(Difference { table: shown.clone(), kind: "shape", message, ..Difference::default() });
+    };
+    let name = literal(&ddl::target(table));
+    columns(session, table, &name, &mut add)?;
+    let made = state::made(session, &plan.id)?;
+    if made.iter().any(|one| one.kind == "filled" && (&one.schema, &one.name) == (&table.schema, &table.name)) {
+        notes.push(format!("{shown} was there before: its keys and indexes are not compared"));
+        return Ok(found);
+    }
+    identities(session, table, &mut add)?;
+    keys(session, table, &name, &mut add)?;
+    indexes(session, table, &name, &mut add)?;
+    foreign_keys(session, table, &name, &mut add, notes)?;
+    if let Some(hypertable) = &table.hypertable {
+        let is_one = match timescale(session)? {
+            None => false,
+            Some(_) => {
+                let row = session.row(&format!(
+                    "SELECT EXISTS (SELECT FROM timescaledb_information.hypertables
+                       WHERE hypertable_schema = {} AND hypertable_name = {}) AS there",
+                    literal(&table.schema),
+                    literal(&table.name)
+                ))?;
+                row.flag("there")?
+            }
+        };
+        if !is_one {
+            add(format!("{shown} is no hypertable, and should be one by {}", one_line(&hypertable.time)));
+        }
+    }
+    Ok(found)
+}
+
+fn indexes(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn FnMut(String)) -> Result<()> {
+    let shown = table.shown_target();
+    for index in &table.indexes {
+        let path = literal(&format!("{}.{}", ident(&table.schema), ident(&index.name)));
+        let rows = session.rows(&format!(
+            "SELECT i.indisvalid AS valid, i.indisunique AS is_unique, m.amname AS method, i.indpred IS NOT NULL AS partial,
+                    to_json(ARRAY(SELECT a.attname FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS c(number, place)
+                                    JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = c.number
+                                   ORDER BY c.place)) AS columns
+               FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+               JOIN pg_catalog.pg_am m ON m.oid = c.relam
+              WHERE i.indexrelid = pg_catalog.to_regclass({path}) AND i.indrelid = {name}::pg_catalog.regclass"
+        ))?;
+        let called = one_line(&index.name);
+        let Some(row) = rows.first() else {
+            add(format!("{shown} has no index {called}"));
+            continue;
+        };
+        if !row.flag("valid")? {
+            add(format!("the index {called} of {shown} is not valid"));
+        }
+        let is_same = row.flag("is_unique")? == index.unique
+            && row.text("method")? == index.using.as_deref().unwrap_or("btree")
+            && row.flag("partial")? == index.condition.is_some()
+            && row.list("columns")? == index.columns;
+        if !is_same {
+            add(format!("the index {called} of {shown} is another than was planned"));
+        }
+    }
+    Ok(())
+}
+
+fn columns(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn FnMut(String)) -> Result<()> {
+    let shown = table.shown_target();
+    let rows = session.rows(&format!(
+        "SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, NULL) AS type,
+                pg_catalog.format_type(a.atttypid, a.atttypmod) AS whole, a.attnotnull AS not_null
+           FROM pg_catalog.pg_attribute a
+          WHERE a.attrelid = {name}::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped"
+    ))?;
+    let mut there = BTreeMap::new();
+    for row in &rows {
+        let (base, whole) = (row.text("type")?.to_owned(), row.text("whole")?.to_owned());
+        there.insert(row.text("name")?.to_owned(), (base, whole, row.flag("not_null")?));
+    }
+    for column in &table.columns {
+        let wanted = session.row(&format!(
+            "SELECT pg_catalog.format_type({}::pg_catalog.regtype, NULL) AS type",
+            literal(&column.target_type)
+        ))?;
+        let wanted = wanted.text("type")?;
+        let called = one_line(column.target_name());
+        match there.get(column.target_name()) {
+            None => add(format!("{shown} has no column {called}")),
+            Some((base, whole, _)) if base != wanted || bounds(whole) != bounds(&column.target_type) => {
+                add(format!("{shown}: the column {called} is {whole}, and should be {}", column.target_type));
+            }
+            Some((_, _, false)) if ddl::refuses_null(table, column) => {
+                add(format!("{shown}: the column {called} may be NULL, and should not"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// What stands in a type's brackets.
+fn bounds(name: &str) -> String {
+    let inside = name.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("", |(inside, _)| inside);
+    let bounds: String = inside.chars().filter(|letter| !letter.is_whitespace()).collect();
+    // A precision alone has nothing behind the point.
+    bounds.strip_suffix(",0").map_or(bounds.clone(), str::to_owned)
+}
+
+fn identities(session: &mut Session, table: &TablePlan, add: &mut dyn FnMut(String)) -> Result<()> {
+    for column in table.columns.iter().filter(|column| column.identity) {
+        let name = column.target_name();
+        let row = session.row(&format!(
+            "SELECT pg_catalog.pg_get_serial_sequence({}, {}) AS sequence",
+            literal(&ddl::target(table)),
+            literal(name)
+        ))?;
+        let Some(sequence) = row.owned("sequence")? else {
+            add(format!("{}: the column {} is not numbered by itself", table.shown_target(), one_line(name)));
+            continue;
+        };
+        let row = session.row(&format!(
+            "SELECT coalesce((SELECT max({}) FROM {}), 0) > CASE WHEN is_called THEN last_value ELSE last_value - 1 END AS behind
+               FROM {sequence}",
+            ident(name),
+            ddl::target(table)
+        ))?;
+        if row.flag("behind")? {
+            add(format!("{}: the next number of {} is one that is taken", table.shown_target(), one_line(name)));
+        }
+    }
+    Ok(())
+}
+
+fn keys(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn FnMut(String)) -> Result<()> {
+    let rows = session.rows(&format!(
+        "SELECT k.contype AS kind, to_json(ARRAY(
+                    SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS c(number, place)
+                      JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.number ORDER BY c.place)) AS columns
+           FROM pg_catalog.pg_constraint k WHERE k.conrelid = {name}::pg_catalog.regclass AND k.contype IN ('p', 'u')"
+    ))?;
+    let mut there = Vec::new();
+    for row in &rows {
+        there.push((row.text("kind")?.to_owned(), row.list("columns")?));
+    }
+    let primary = Some(&table.primary_key).filter(|key| !key.is_empty()).map(|key| ("p", "primary key", key));
+    let uniques = table.uniques.iter().map(|unique| ("u", "unique constraint", &unique.columns));
+    for (kind, word, columns) in primary.into_iter().chain(uniques) {
+        if !there.iter().any(|(found, names)| found == kind && names == columns) {
+            add(format!("{} has no {word} ({})", table.shown_target(), one_line(&columns.join(", "))));
+        }
+    }
+    Ok(())
+}
+
+fn foreign_keys(
+    session: &mut Session,
+    table: &TablePlan,
+    name: &str,
+    add: &mut dyn FnMut(String),
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    for key in &table.foreign_keys {
+        let rows = session.rows(&format!(
+            "SELECT k.convalidated AS valid, k.confrelid = pg_catalog.to_regclass({})::pg_catalog.oid AS same
+               FROM pg_catalog.pg_constraint k
+              WHERE k.conrelid = {name}::pg_catalog.regclass AND k.contype = 'f' AND k.conname = {}",
+            literal(&qualified(key.schema.as_deref().unwrap_or(&table.schema), &key.references)),
+            literal(&key.name)
+        ))?;
+        let called = format!("the foreign key {} of {}", one_line(&key.name), table.shown_target());
+        match rows.first() {
+            None => add(format!("{called} is not there")),
+            Some(row) if !row.flag("same")? => add(format!("{called} points at another table than was planned")),
+            Some(row) if row.flag("valid")? => {}
+            Some(_) if key.validate => add(format!("{called} is broken by rows: it holds only for new ones")),
+            Some(_) => notes.push(format!("{called} holds only for new rows, as planned")),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! A plan as the text that people edit: every choice with what speaks for it, as comments.
+
+use super::plan::{ColumnPlan, Epoch, Plan, Rejects, TablePlan};
+use super::propose::Proposal;
+
+/// A text in TOML's quotes.
+fn quoted(text: &str) -> String {
+    // The same as JSON's, but for one character that only TOML escapes.
+    serde_json::to_string(text).unwrap_or_default().replace('\u{7f}', "\\u007F")
+}
+
+fn list(texts: &[String]) -> String {
+    format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
+}
+
+/// A comment: each line of it behind `#`, long ones broken.
+fn comment(indent: &str, text: &str, out: &mut String) {
+    const WIDTH: usize = 110;
+    let mut line = String::new();
+    // What was in a file must not end the comment.
+    let plain: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    for word in plain.split(' ') {
+        if !line.is_empty() && line.chars().count() + word.chars().count() + indent.len() > WIDTH {
+            out.push_str(&format!("{indent}# {line}\n"));
+            line.clear();
+            line.push_str("  ");
+        } else if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    out.push_str(&format!("{indent}# {line}\n"));
+}
+
+/// Writes a plan. `proposals` stand in the order of its tables, `notes` are what is to be said of each file.
+#[must_use]
+pub fn render(plan: &Plan, proposals: &[Proposal], notes: &[(String, Vec<String>)]) -> String {
+    let mut out = String::from(HEAD);
+    out.push_str(&format!("format = {}\nid = {}\n", plan.format, quoted(&plan.id)));
+    out.push_str("\n# Times without an offset are local to this zone; a column may name another: zone = \"...\"\n");
+    out.push_str(&format!("zone = {}\n", quoted(plan.zone.name())));
+    out.push_str(
+        "\n# Rows that cannot be converted: \"table\" keeps them, with the reason, in lifeboat_migrate.rejects;\n",
+    );
+    out.push_str("# \"stop\" ends the run at the first\n");
+    let rejects = if plan.rejects == Rejects::Stop { "stop" } else { "table" };
+    out.push_str(&format!("rejects = {}\n\n[target]\n", quoted(rejects)));
+    let target = &plan.target;
+    let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let fields = [
+        ("url", target.url.clone()),
+        ("source", target.source.clone()),
+        ("env_file", path(&target.env_file)),
+        ("env_prefix", target.env_prefix.clone()),
+    ];
+    for (name, value) in fields {
+        if let Some(value) = value {
+            out.push_str(&format!("{name} = {}\n", quoted(&value)));
+        }
+    }
+    for file in &plan.files {
+        out.push('\n');
+        for (_, notes) in notes.iter().filter(|(name, _)| *name == file.name) {
+            notes.iter().for_each(|note| comment("", note, &mut out));
+        }
+        out.push_str(&format!("[[file]]\nname = {}\n", quoted(&file.name)));
+        if let Some(path) = path(&file.path) {
+            out.push_str(&format!("path = {}\n", quoted(&path)));
+        }
+        if let Some(snapshot) = &file.snapshot {
+            out.push_str(&format!("snapshot = {}\n", quoted(snapshot)));
+        }
+    }
+    for (table, proposal) in plan.tables.iter().zip(proposals) {
+        write_table(table, proposal, &mut out);
+    }
+    out
+}
+
+const HEAD: &str = "# How SQLite files become PostgreSQL tables. Look at it, change what you like, and then:
+#   lifeboat migrate run THIS          does it; to be run again where it was interrupted
+#   lifeboat migrate verify THIS       compares every row
+#   lifeboat migrate rollback THIS     takes away what 'run' has made, and nothing else
+# A table or column that is taken out here stays behind.
+
+";
+
+fn write_table(table: &TablePlan, proposal: &Proposal, out: &mut String) {
+    out.push('\n');
+    comment("", &format!("{} rows", proposal.rows), out);
+    proposal.notes.iter().for_each(|note| comment("", note, out));
+    out.push_str("[[table]]\n");
+    for (name, value) in
+        [("file", &table.file), ("source", &table.source), ("schema", &table.schema), ("name", &table.name)]
+    {
+        out.push_str(&format!("{name} = {}\n", quoted(value)));
+    }
+    if table.merge {
+        out.push_str("merge = true\n");
+    }
+    out.push_str("columns = [\n");
+    for (column, notes) in table.columns.iter().zip(&proposal.column_notes) {
+        notes.iter().for_each(|note| comment("  ", note, out));
+        out.push_str(&format!("  {},\n", column_line(column)));
+    }
+    out.push_str("]\n");
+    if !table.primary_key.is_empty() {
+        out.push_str(&format!("primary_key = {}\n", list(&table.primary_key)));
+    }
+    let mut lines = |name: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            out.push_str(&format!("{name} = [\n"));
+            lines.iter().for_each(|line| out.push_str(&format!("  {{ {line} }},\n")));
+            out.push_str("]\n");
+        }
+    };
+    let unique =
+        table.uniques.iter().map(|one| format!("name = {}, columns = {}", quoted(&one.name), list(&one.columns)));
+    lines("uniques", unique.collect());
+    let check = |one: &super::plan::CheckPlan| {
+        format!("name = {}, expression = {}", quoted(&one.name), quoted(&one.expression))
+    };
+    lines("checks", table.checks.iter().map(check).collect());
+    let index = |one: &super::plan::IndexPlan| {
+        let mut line = format!("name = {}, columns = {}", quoted(&one.name), list(&one.columns));
+        if !one.descending.is_empty() {
+            line.push_str(&format!(", descending = {}", list(&one.descending)));
+        }
+        for (name, value) in [("using", &one.using), ("operator_class", &one.operator_class), ("where", &one.condition)]
+        {
+            if let Some(value) = value {
+                line.push_str(&format!(", {name} = {}", quoted(value)));
+            }
+        }
+        if one.unique {
+            line.push_str(", unique = true");
+        }
+        line
+    };
+    lines("indexes", table.indexes.iter().map(index).collect());
+    let foreign = |one: &super::plan::ForeignKeyPlan| {
+        let mut line = format!("name = {}, columns = {}", quoted(&one.name), list(&one.columns));
+        line.push_str(&format!(", references = {}, referenced = {}", quoted(&one.references), list(&one.referenced)));
+        for (name, value) in [("schema", &one.schema), ("on_delete", &one.on_delete), ("on_update", &one.on_update)] {
+            if let Some(value) = value {
+                line.push_str(&format!(", {name} = {}", quoted(value)));
+            }
+        }
+        if !one.validate {
+            line.push_str(", validate = false");
+        }
+        line
+    };
+    lines("foreign_keys", table.foreign_keys.iter().map(foreign).collect());
+    if let Some(hypertable) = &table.hypertable {
+        out.push_str(&format!(
+            "\n[table.hypertable]\ntime = {}\ninterval = {}\n",
+            quoted(&hypertable.time),
+            quoted(&hypertable.interval)
+        ));
+        if !proposal.options.is_empty() {
+            out.push_str("# yours to decide; chunks older than 'retention' are dropped, for ever:\n");
+            proposal.options.iter().for_each(|line| out.push_str(&format!("# {line}\n")));
+        }
+    }
+}
+
+fn column_line(column: &ColumnPlan) -> String {
+    let mut parts = vec![format!("source = {}", quoted(&column.source))];
+    if let Some(name) = &column.name {
+        parts.push(format!("name = {}", quoted(name)));
+    }
+    parts.push(format!("type = {}", quoted(&column.target_type)));
+    if let Some(zone) = column.zone {
+        parts.push(format!("zone = {}", quoted(zone.name())));
+    }
+    let unit = match column.epoch {
+        Epoch::Auto => None,
+        Epoch::S => Some("s"),
+        Epoch::Ms => Some("ms"),
+        Epoch::Us => Some("us"),
+        Epoch::Ns => Some("ns"),
+    };
+    parts.extend(unit.map(|unit| format!("epoch = {}", quoted(unit))));
+    if !column.nulls.is_empty() {
+        parts.push(format!("nulls = {}", list(&column.nulls)));
+    }
+    for (name, is_set) in [("not_null", column.not_null), ("identity", column.identity)] {
+        if is_set {
+            parts.push(format!("{name} = true"));
+        }
+    }
+    if let Some(default) = &column.default {
+        parts.push(format!("default = {}", quoted(default)));
+    }
+    format!("{{ {} }}", parts.join(", "))
+}

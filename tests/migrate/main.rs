@@ -1,0 +1,11 @@
+//! Migrations from SQLite files into real PostgreSQL servers, through the binary.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod helpers;
+mod plan;
+mod rollback;
+mod run;
+mod verify;
