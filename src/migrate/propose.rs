@@ -62,7 +62,7 @@ pub fn propose(file: &Surveyed<'_>, wishes: &Wishes, names: &mut Names) -> Vec<P
         .zip(file.profiles)
         .map(|(table, profile)| Draft::new(file, table, profile, wishes).finish(names))
         .collect();
-    refer(&mut proposals, file, wishes, names);
+    refer(&mut proposals, file, names);
     proposals
 }
 
@@ -401,7 +401,7 @@ impl<'a> Draft<'a> {
 }
 
 /// Carries foreign keys: those whose tables are proposed too, with columns of the same type.
-fn refer(proposals: &mut [Proposal], file: &Surveyed<'_>, wishes: &Wishes, names: &mut Names) {
+fn refer(proposals: &mut [Proposal], file: &Surveyed<'_>, names: &mut Names) {
     let parents: HashMap<String, TablePlan> =
         proposals.iter().map(|proposal| (proposal.plan.source.to_lowercase(), proposal.plan.clone())).collect();
     for (proposal, facts) in proposals.iter_mut().zip(&file.schema.tables) {
@@ -426,7 +426,6 @@ fn refer(proposals: &mut [Proposal], file: &Surveyed<'_>, wishes: &Wishes, names
                 )),
             }
         }
-        let _ = wishes;
     }
 }
 
