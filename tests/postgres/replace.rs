@@ -295,7 +295,7 @@ fn settings_of_the_database_do_not_matter() {
             "SET default_transaction_read_only = off; ALTER DATABASE \"{}\" SET statement_timeout = 1",
             database.name
         ));
-        let quiet = "SET default_transaction_read_only = off; SET statement_timeout = 0;";
+        let quiet = "SET default_transaction_read_only = off;";
         let id = place.snapshot(&database, &[]);
         let original = server.reserve_database("quiet_copy");
         place.ok(&["restore", &id, "--to", &original.url(), "--create"]);

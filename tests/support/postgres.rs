@@ -189,6 +189,8 @@ impl Server {
     fn psql_with(&self, database: &str, arguments: &[&str], script: impl AsRef<[u8]>) -> String {
         let script = script.as_ref();
         let mut command = self.command(&self.psql, database);
+        // From the start of the session: a SET would itself be held to what a test sets for its database.
+        command.env("PGOPTIONS", "-c statement_timeout=0");
         command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1"]).args(arguments).arg("-f").arg("-");
         let output = feed(&mut command, script);
         let beginning = String::from_utf8_lossy(&script[..script.len().min(2000)]).into_owned();
