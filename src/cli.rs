@@ -13,12 +13,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::archive::{Keys, read_passphrase_file};
-use crate::commands::gate::{postdeploy, predeploy};
+use crate::commands::gate::{postdeploy, predeploy, remote};
 use crate::commands::restore::RestorePlan;
 use crate::commands::watch::{Ending, Watch};
 use crate::commands::{
-    Context, check, copy, diff, doctor, drill, extract, guard, init, inventory, keygen, list, migrate, prune, restore,
-    show, snapshot, verify,
+    Context, check, copy, diff, doctor, drill, extract, guard, init, inventory, keygen, list, migrate, prune, report,
+    restore, serve, show, snapshot, verify,
 };
 use crate::config::{self, Config};
 use crate::disk::shown;
@@ -101,6 +101,8 @@ enum Command {
     Keygen(keygen::KeygenArgs),
     Guard(guard::GuardArgs),
     Migrate(migrate::MigrateArgs),
+    Serve(serve::ServeArgs),
+    Report(report::ReportArgs),
     /// Prints completions for a shell
     Completions {
         /// The shell
@@ -124,7 +126,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => return usage(&error, arguments.iter().any(|argument| argument == "--json")),
     };
     // What a guard does is told where its program's own words are told.
-    start_log(&cli.global, matches!(cli.command, Command::Guard(_)));
+    start_log(&cli.global, matches!(cli.command, Command::Guard(_) | Command::Serve(_)));
     let json = cli.global.json;
     let own = own_fields(&cli.command);
     let (name, shows_in_actions) = (name(&cli.command), is_gate(&cli.command) && github::is_here());
@@ -267,7 +269,11 @@ fn start_log(global: &GlobalArgs, tells: bool) {
 impl GlobalArgs {
     fn context(&self, command: &Command) -> Result<Context> {
         let progress: Arc<dyn Progress> =
-            if Bars::would_show() && !self.quiet && !self.json { Arc::new(Bars::default()) } else { Arc::new(Silent) };
+            if Bars::would_show() && !self.quiet && !self.json && !matches!(command, Command::Serve(_)) {
+                Arc::new(Bars::default())
+            } else {
+                Arc::new(Silent)
+            };
         let config = match config::discover(self.config.as_deref()).filter(|_| uses_config(command)) {
             Some(path) => Some(Config::load(&path)?),
             None => None,
@@ -362,6 +368,8 @@ fn opens_archives(command: &Command) -> bool {
         | Command::Doctor(_)
         | Command::Guard(_)
         | Command::Migrate(_)
+        | Command::Serve(_)
+        | Command::Report(_)
         | Command::Check(_)
         | Command::Predeploy(_)
         | Command::Postdeploy(_) => true,
@@ -417,10 +425,15 @@ fn execute(cli: Cli, run: &mut Run) -> Result<u8> {
         Command::Copy(args) => Box::new(copy::run(args, &context)?),
         Command::Check(args) => Box::new(check::run(args, &context)?),
         Command::Inventory(args) => Box::new(inventory::run(args, &context)?),
-        Command::Predeploy(args) => Box::new(predeploy::run(args, &context)?),
+        Command::Predeploy(args) => match &args.remote {
+            Some(url) => Box::new(remote::run(args, url, &context)?),
+            None => Box::new(predeploy::run(args, &context)?),
+        },
         Command::Postdeploy(args) => Box::new(postdeploy::run(args, &context)?),
         Command::Doctor(args) => Box::new(doctor::run(args, &context)?),
         Command::Migrate(args) => Box::new(migrate::run(args, &context)?),
+        Command::Serve(args) => Box::new(serve::run(args, &context)?),
+        Command::Report(args) => Box::new(report::run(args, &context)?),
         Command::Init(args) => {
             Box::new(init::run(args, cli.global.config.as_deref(), cli.global.host.as_deref(), &context)?)
         }

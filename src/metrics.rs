@@ -164,17 +164,52 @@ fn seconds(time: DateTime<Utc>) -> String {
 }
 
 fn render(series: &Series) -> String {
+    let families: Vec<Family> = METRICS
+        .iter()
+        .enumerate()
+        .map(|(index, (name, help))| {
+            let mut family = Family::new(name, help);
+            for ((_, (source, level)), value) in series.iter().filter(|((metric, _), _)| *metric == index) {
+                let level = level.as_deref().map(|level| ("level", level));
+                let labels: Vec<_> = [("source", source.as_str())].into_iter().chain(level).collect();
+                family.add(&labels, value);
+            }
+            family
+        })
+        .collect();
+    exposition(&families)
+}
+
+/// A metric: a gauge, and its series.
+#[derive(Clone, Debug)]
+pub struct Family {
+    name: &'static str,
+    help: &'static str,
+    series: Vec<String>,
+}
+
+impl Family {
+    /// One without series yet; `help` says in a sentence what it is.
+    #[must_use]
+    pub fn new(name: &'static str, help: &'static str) -> Self {
+        Family { name, help, series: Vec::new() }
+    }
+
+    /// Adds a series.
+    pub fn add(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        self.series.push(format!("{}{labels} {value}\n", self.name));
+    }
+}
+
+/// Metrics as text, in the exposition format; those without series are left out.
+#[must_use]
+pub fn exposition(families: &[Family]) -> String {
     let mut text = String::new();
-    for (index, (name, help)) in METRICS.iter().enumerate() {
-        let mut of_this = series.iter().filter(|((metric, _), _)| *metric == index).peekable();
-        if of_this.peek().is_none() {
-            continue;
-        }
+    for Family { name, help, series } in families.iter().filter(|family| !family.series.is_empty()) {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
-        for ((_, (source, level)), value) in of_this {
-            let level = level.as_ref().map(|level| format!(",level=\"{}\"", escape(level))).unwrap_or_default();
-            text.push_str(&format!("{name}{{source=\"{}\"{level}}} {value}\n", escape(source)));
-        }
+        text.extend(series.iter().map(String::as_str));
     }
     text
 }

@@ -80,7 +80,7 @@ fn height(room: &str) -> u32 {
         "config" | "migrate" => 4,
         "catalog" | "rules" | "source" => 3,
         "engine" | "archive" | "store" | "notify" | "preflight" => 2,
-        "retention" | "manifest" | "scratch" | "supervise" | "text" | "id" | "http" | "metrics" => 1,
+        "retention" | "manifest" | "scratch" | "supervise" | "text" | "id" | "http" | "metrics" | "page" | "web" => 1,
         "digest" | "disk" | "duration" | "error" | "interrupt" | "progress" | "ranged" | "secret" | "tls" => 0,
         other => panic!("the room '{other}' has no height yet: say here where it belongs"),
     }

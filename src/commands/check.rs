@@ -32,7 +32,7 @@ pub struct CheckArgs {
 }
 
 /// How many snapshots before the newest are what it is compared with.
-const COMPARED_WITH: usize = 5;
+pub(super) const COMPARED_WITH: usize = 5;
 
 /// Runs the command.
 pub fn run(args: &CheckArgs, context: &Context) -> Result<ChecksReport> {
@@ -77,7 +77,10 @@ fn check_store(store: &StoreUrl, chosen: &[Chosen], backups: &Backups, checks: &
     for chosen in chosen {
         let name = chosen.name()?;
         match newest_some(&catalog, &name) {
-            Ok(described) => judge(&catalog, &name, &described, backups, checks)?,
+            Ok(described) => {
+                let described: Vec<&Described> = described.iter().collect();
+                judge(&catalog.location(), &name, &described, backups, checks);
+            }
             Err(error) => {
                 checks.note(format!("{name}: backups"), Err(error))?;
             }
@@ -99,10 +102,7 @@ fn newest_some(catalog: &Catalog, name: &SourceName) -> Result<Vec<Described>> {
         let fresh = listed.into_iter().skip(looked_at).collect::<Vec<_>>();
         looked_at += fresh.len();
         let described = catalog.describe(fresh)?;
-        let is_full = |described: &Described| {
-            described.manifest.as_ref().map_or(true, |manifest| matches!(manifest.kind, SnapshotKind::Full))
-        };
-        found.extend(described.into_iter().filter(is_full));
+        found.extend(described.into_iter().filter(may_be_full));
         if found.len() > COMPARED_WITH || matches!(left_out, crate::catalog::LeftOut::These(0)) {
             break;
         }
@@ -110,30 +110,35 @@ fn newest_some(catalog: &Catalog, name: &SourceName) -> Result<Vec<Described>> {
     Ok(found)
 }
 
+/// Whether a snapshot is a full one, or one whose manifest cannot be read.
+pub(super) fn may_be_full(described: &Described) -> bool {
+    described.manifest.as_ref().map_or(true, |manifest| matches!(manifest.kind, SnapshotKind::Full))
+}
+
 /// Judges the backups of one source: that the newest is there, whole, young enough, and not much smaller than those before it.
-fn judge(
-    catalog: &Catalog,
+pub(super) fn judge(
+    location: &str,
     name: &SourceName,
-    described: &[Described],
+    described: &[&Described],
     backups: &Backups,
     checks: &mut Checks,
-) -> Result<()> {
-    let place = one_line(&catalog.location());
+) {
+    let place = one_line(location);
     let now = Utc::now();
     let Some(newest) = described.first() else {
         checks.add(format!("{name}: backups"), false, format!("there is no full snapshot in {place}"));
-        return Ok(());
+        return;
     };
     let id = &newest.listed.id;
     let manifest = match &newest.manifest {
         Ok(_) if newest.proof.level == ProofLevel::Damaged => {
             checks.add(format!("{name}: newest"), false, format!("{id} is damaged, in {place}"));
-            return Ok(());
+            return;
         }
         Ok(manifest) => manifest,
         Err(error) => {
             checks.add(format!("{name}: newest"), false, format!("{id}: {}", told(error)));
-            return Ok(());
+            return;
         }
     };
     let age = now.signed_duration_since(manifest.created_at);
@@ -185,7 +190,6 @@ fn judge(
         };
         checks.add(format!("{name}: proof"), ok, message);
     }
-    Ok(())
 }
 
 fn proven_at(described: &Described, by_drill: bool) -> Option<DateTime<Utc>> {

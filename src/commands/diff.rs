@@ -204,7 +204,7 @@ fn live_postgres(params: &Params, context: &Context) -> Result<Side> {
     Ok(Side { name: params.shown(), tables, schema: Some(schema_digest(&snapshot.schema.items)) })
 }
 
-fn compare(before: &[Table], after: &[Table]) -> Vec<TableDiff> {
+pub(super) fn compare(before: &[Table], after: &[Table]) -> Vec<TableDiff> {
     let find = |tables: &[Table], name: &str| tables.iter().find(|table| table.name == name).cloned();
     let mut names: Vec<&String> = before.iter().chain(after).map(|table| &table.name).collect();
     names.sort();

@@ -4,7 +4,7 @@ use chrono::Utc;
 use clap::Args;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{Context, NarrowArgs, Report, snapshot_document};
 use crate::catalog::{Described, LeftOut};
@@ -33,44 +33,47 @@ pub struct ListReport {
 
 impl Serialize for ListReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let document = |described: &Described| match &described.manifest {
-            Ok(manifest) => {
-                let mut document = snapshot_document(manifest, &described.proof);
-                document.remove("tables");
-                document.remove("sqlite");
-                document
-            }
-            // It is there and it is damaged: that is all there is to say of it.
-            Err(error) => {
-                let id = &described.listed.id;
-                let unknown = [
-                    "origin",
-                    "kind",
-                    "engine",
-                    "created_at",
-                    "tags",
-                    "archive",
-                    "archive_bytes",
-                    "raw_bytes",
-                    "sha256",
-                    "codec",
-                    "encrypted",
-                    "server_version",
-                    "rows",
-                    "seconds",
-                ];
-                let mut fields: serde_json::Map<_, _> =
-                    unknown.map(|name| (name.to_owned(), json!(null))).into_iter().collect();
-                fields.insert("id".to_owned(), json!(id));
-                fields.insert("source".to_owned(), json!(id.source()));
-                fields.insert("proof".to_owned(), json!(described.proof.level.name()));
-                fields.insert("problem".to_owned(), json!(error.whole()));
-                fields
-            }
-        };
         let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry("snapshots", &self.snapshots.iter().map(document).collect::<Vec<_>>())?;
+        map.serialize_entry("snapshots", &self.snapshots.iter().map(listed_document).collect::<Vec<_>>())?;
         map.end()
+    }
+}
+
+/// A snapshot as lists carry it: without its tables.
+pub(super) fn listed_document(described: &Described) -> Map<String, Value> {
+    match &described.manifest {
+        Ok(manifest) => {
+            let mut document = snapshot_document(manifest, &described.proof);
+            document.remove("tables");
+            document.remove("sqlite");
+            document
+        }
+        // It is there and it is damaged: that is all there is to say of it.
+        Err(error) => {
+            let id = &described.listed.id;
+            let unknown = [
+                "origin",
+                "kind",
+                "engine",
+                "created_at",
+                "tags",
+                "archive",
+                "archive_bytes",
+                "raw_bytes",
+                "sha256",
+                "codec",
+                "encrypted",
+                "server_version",
+                "rows",
+                "seconds",
+            ];
+            let mut fields: Map<_, _> = unknown.map(|name| (name.to_owned(), json!(null))).into_iter().collect();
+            fields.insert("id".to_owned(), json!(id));
+            fields.insert("source".to_owned(), json!(id.source()));
+            fields.insert("proof".to_owned(), json!(described.proof.level.name()));
+            fields.insert("problem".to_owned(), json!(error.whole()));
+            fields
+        }
     }
 }
 

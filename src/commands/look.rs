@@ -184,13 +184,8 @@ fn compare(
     looked: &mut Looked,
 ) {
     let rows: u64 = now.values().sum();
-    let is_sealed = before.encrypted && before.tables.is_empty();
-    let verdicts = if is_sealed {
-        rules::compare_totals(before.rows, rows, rules)
-    } else {
-        let ordinary = |table: &&Table| table.is_ordinary();
-        rules::compare(&rows_of(before.tables.iter().filter(ordinary)), now, rules)
-    };
+    let is_sealed = is_sealed(before);
+    let verdicts = since(before, now, rules);
     let failed: Vec<&Verdict> = verdicts.iter().filter(|verdict| !verdict.ok).collect();
     for verdict in &failed {
         looked.is_lost |= verdict.judged;
@@ -208,6 +203,60 @@ fn compare(
         let message = format!("{}; nothing lost since {}", counted(now.len(), rows), before.id);
         looked.checks.add(format!("{name}: rows"), true, message);
     }
+}
+
+/// Whether of a snapshot only the sum of all rows is known.
+fn is_sealed(before: &Manifest) -> bool {
+    before.encrypted && before.tables.is_empty()
+}
+
+/// What became of the rows of a snapshot, table by table, or all together where no more is known of it.
+fn since(before: &Manifest, now: &BTreeMap<String, u64>, rules: &[Rule]) -> Vec<Verdict> {
+    if is_sealed(before) {
+        return rules::compare_totals(before.rows, now.values().sum(), rules);
+    }
+    let ordinary = |table: &&Table| table.is_ordinary();
+    rules::compare(&rows_of(before.tables.iter().filter(ordinary)), now, rules)
+}
+
+/// What a glance at a source shows: a look without the integrity of what is stored, for that reads all of it.
+#[derive(Debug, Default)]
+pub(super) struct Glance {
+    /// Why it cannot be read.
+    pub(super) error: Option<String>,
+    /// How the config's rules were judged.
+    pub(super) rules: Vec<Verdict>,
+    /// What became of the rows of the snapshot that it was compared with.
+    pub(super) since: Vec<Verdict>,
+    /// The snapshot.
+    pub(super) compared_with: Option<String>,
+    /// The rows of its tables.
+    pub(super) tables: BTreeMap<String, u64>,
+}
+
+/// Glances at a source. Only a signal is an error.
+pub(super) fn glance(chosen: &Chosen, before: Option<&Manifest>) -> Result<Glance> {
+    let mut glance = Glance::default();
+    let seen = live_of(&chosen.source).and_then(|mut live| {
+        let now = Utc::now();
+        let rules = chosen.rules().iter().filter(|rule| !matches!(rule.demand, Demand::MaxRowDrop(_)));
+        glance.rules = rules.map(|rule| rules::judge(rule, &mut *live, now)).collect();
+        crate::interrupt::check()?;
+        live.tables()
+    });
+    match seen {
+        Ok(tables) => glance.tables = tables,
+        Err(error) if error.kind == Kind::Interrupted => return Err(error),
+        Err(error) => {
+            glance.error = Some(told(&error));
+            return Ok(glance);
+        }
+    }
+    if let Some(before) = before {
+        glance.since = since(before, &glance.tables, chosen.rules());
+        glance.compared_with = Some(before.id.to_string());
+    }
+    Ok(glance)
 }
 
 /// The rows of tables that can be counted, by name.

@@ -283,7 +283,7 @@ fn spare_last_copies(candidates: &[Candidate], plan: &mut Plan) {
     }
 }
 
-fn candidate(described: &Described) -> Option<Candidate> {
+pub(super) fn candidate(described: &Described) -> Option<Candidate> {
     let id = described.listed.id.clone();
     match &described.manifest {
         Err(error) => {

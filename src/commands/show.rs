@@ -141,15 +141,24 @@ pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
     let listed = catalog.find(&args.snapshot, &(&args.narrow).into())?;
     let manifest = fetch::manifest(&catalog, &listed.id, context)?;
     let proof = catalog.proof(&listed)?;
-    let store = catalog.location();
+    let restore = restore_commands(&manifest, &catalog.location(), context)?;
+    Ok(ShowReport { manifest, proof, restore })
+}
+
+/// The commands that restore a snapshot, with what each does.
+pub(super) fn restore_commands(
+    manifest: &Manifest,
+    store: &str,
+    context: &Context,
+) -> Result<Vec<(&'static str, String)>> {
     let id = manifest.id.to_string();
     let mut restore = Vec::new();
-    let command_line = |words: &[&str]| context.command_line(words, &manifest, &store);
+    let command_line = |words: &[&str]| context.command_line(words, manifest, store);
     if manifest.engine == "postgres" {
         let database = manifest.origin.database.as_deref().unwrap_or_default();
-        let params = origin_params(&manifest, context)?;
+        let params = origin_params(manifest, context)?;
         let (same, new) =
-            (target_word(&manifest, &params, context)?, params.with_database(&format!("{database}_restored")).shown());
+            (target_word(manifest, &params, context)?, params.with_database(&format!("{database}_restored")).shown());
         restore.push(("as a new database", command_line(&["restore", &id, "--to", &new, "--create"])));
         restore.push((
             "the rows of one table",
@@ -162,7 +171,7 @@ pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
     {
         let copy = format!("{}-restored.db", manifest.source);
         restore.push(("to look at it, as a new file", command_line(&["restore", &id, "--to", &copy])));
-        match context.home_path(&manifest)?.and_then(|path| path.to_str().map(str::to_owned)) {
+        match context.home_path(manifest)?.and_then(|path| path.to_str().map(str::to_owned)) {
             Some(path) => {
                 restore.push((
                     "to put it back where it came from",
@@ -175,5 +184,5 @@ pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
     } else {
         restore.push(("to get the raw files", command_line(&["extract", &id, "--to", "DIR"])));
     }
-    Ok(ShowReport { manifest, proof, restore })
+    Ok(restore)
 }

@@ -17,7 +17,8 @@ use toml::Spanned;
 
 use self::document::{Document, Section};
 use self::sections::{
-    Around, RawBackups, RawEncryption, RawGuard, RawNotices, RawPreflight, RawRetention, RawSource, RawStore, in_words,
+    Around, RawBackups, RawEncryption, RawGuard, RawNotices, RawPreflight, RawRetention, RawServe, RawSource, RawStore,
+    in_words,
 };
 use self::values::{Parsed, Text};
 use crate::archive::Compression;
@@ -29,7 +30,8 @@ use crate::source::Source;
 use crate::store::StoreUrl;
 
 pub use self::sections::{
-    Backups, ConfiguredSource, ConfiguredStore, Encryption, Guard, Notices, Preflight, Retention, WATCHED, prefixed,
+    Backups, ConfiguredSource, ConfiguredStore, Encryption, Guard, Notices, Preflight, Retention, Serve, WATCHED,
+    parse_listen, prefixed,
 };
 pub use self::variables::Variables;
 
@@ -58,10 +60,11 @@ pub struct Config {
     notices: Section<Notices>,
     encryption: Section<Encryption>,
     guard: Section<Guard>,
+    serve: Section<Serve>,
 }
 
 /// The keys at the top.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "env_file",
     "host",
     "compression",
@@ -74,6 +77,7 @@ const KNOWN: [&str; 12] = [
     "notify",
     "encryption",
     "guard",
+    "serve",
 ];
 
 /// The file that holds the config: the one named, or what `LIFEBOAT_CONFIG` says (where it is empty: none), or
@@ -177,6 +181,7 @@ impl Config {
             notices: section(document, "notify", |raw: RawNotices| raw.read(&around))?,
             encryption: section(document, "encryption", |raw: RawEncryption| raw.read(&around))?,
             guard: section(document, "guard", RawGuard::read)?,
+            serve: section(document, "serve", |raw: RawServe| raw.read(&around))?,
             stores,
             sources,
             path,
@@ -246,6 +251,10 @@ impl Config {
         if let Ok(encryption) = self.encryption() {
             secrets.extend(encryption.identity.clone());
         }
+        if let Ok(serve) = self.serve() {
+            secrets.extend(serve.token.clone());
+            secrets.extend(serve.login.as_ref().map(|(_, password)| password.clone()));
+        }
         secrets
     }
 
@@ -277,6 +286,11 @@ impl Config {
     /// How `guard` keeps a program.
     pub fn guard(&self) -> Result<&Guard> {
         self.guard.get()
+    }
+
+    /// How `serve` looks, and whom it answers.
+    pub fn serve(&self) -> Result<&Serve> {
+        self.serve.get()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The sections of a config as they are written, and what they mean.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use chrono::{Duration, Utc};
@@ -207,6 +208,36 @@ impl Default for Guard {
     fn default() -> Self {
         // What `docker stop` grants.
         Guard { grace: Duration::seconds(10), reserve: None, restore_if_missing: true, snapshot_at_end: true }
+    }
+}
+
+/// How `serve` looks at databases, and whom it answers.
+#[derive(Clone, Debug)]
+pub struct Serve {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// From the end of one look at a source or store to the next.
+    pub every: Duration,
+    /// How long a look may take until its source or store counts as one that does not answer.
+    pub timeout: Duration,
+    /// Who shows it may do all that can be done: read, and take snapshots.
+    pub token: Option<Secret>,
+    /// Who knows this name and password may read.
+    pub login: Option<(String, Secret)>,
+    /// Whether everybody may read, although there is a token or a login.
+    pub public: bool,
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        Serve {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8700)),
+            every: Duration::seconds(15),
+            timeout: Duration::seconds(60),
+            token: None,
+            login: None,
+            public: false,
+        }
     }
 }
 
@@ -871,6 +902,64 @@ impl RawGuard {
             snapshot_at_end: is_on(self.snapshot_at_end, true),
         })
     }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawServe {
+    listen: Option<Text>,
+    every: Option<Parsed<Age>>,
+    timeout: Option<Parsed<Age>>,
+    token: Option<Text>,
+    token_file: Option<Text>,
+    user: Option<Text>,
+    password: Option<Text>,
+    password_file: Option<Text>,
+    public: Option<Parsed<Flag>>,
+}
+
+impl RawServe {
+    pub(super) fn read(self, around: &Around<'_>) -> Result<Serve> {
+        let default = Serve::default();
+        let secret = |text: Option<Text>, file: Option<Text>| match filled(file) {
+            Some(path) => around.secret_file(&path).map(Some),
+            None => Ok(filled(text).map(Secret::new)),
+        };
+        let token = secret(self.token, self.token_file)?;
+        if token.as_ref().is_some_and(|token| token.expose().len() < SHORTEST_TOKEN) {
+            return Err(Error::usage(format!("the token has fewer than {SHORTEST_TOKEN} characters"))
+                .hint("make one with 'openssl rand -hex 32'"));
+        }
+        let login = match (filled(self.user), secret(self.password, self.password_file)?) {
+            (Some(user), Some(_)) if user.contains(':') => {
+                return Err(Error::usage("a user's name has no colon in it"));
+            }
+            (Some(user), Some(password)) => Some((user, password)),
+            (None, None) => None,
+            _ => return Err(Error::usage("user and password go together")),
+        };
+        let listen = match filled(self.listen) {
+            Some(text) => parse_listen(&text)?,
+            None => default.listen,
+        };
+        let every = self.every.map_or(default.every, |age| age.0.0);
+        let timeout = self.timeout.map_or(default.timeout, |age| age.0.0);
+        if every < Duration::seconds(1) || timeout < Duration::seconds(1) {
+            return Err(Error::usage("'every' and 'timeout' are at least 1s"));
+        }
+        Ok(Serve { listen, every, timeout, token, login, public: is_on(self.public, false) })
+    }
+}
+
+/// The fewest characters of a token: what is shorter is guessed.
+const SHORTEST_TOKEN: usize = 16;
+
+/// An address to listen at: one of this machine's, and a port.
+pub fn parse_listen(text: &str) -> Result<SocketAddr> {
+    text.trim().parse().map_err(|_| {
+        Error::usage(format!("'{}' is no address to listen at", crate::error::one_line(text)))
+            .hint("write an address and a port: 127.0.0.1:8700, or 0.0.0.0:8700 for all of this machine's")
+    })
 }
 
 /// The message of an error that is only told, of a value that was read already.

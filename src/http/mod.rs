@@ -61,6 +61,8 @@ pub struct Answer {
     pub redirect: Option<String>,
     /// How long to wait before asking again, where it says so in seconds.
     pub retry_after: Option<Duration>,
+    /// Its headers that are lifeboat's own, by their names in small letters.
+    pub own_headers: Vec<(String, String)>,
     /// The body, as far as it was read.
     pub body: Vec<u8>,
     /// Whether that is all of it.
@@ -72,6 +74,12 @@ impl Answer {
     #[must_use]
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// What one of lifeboat's own headers says.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.own_headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -213,6 +221,12 @@ impl Client {
             content_type: content_type.trim().to_ascii_lowercase(),
             redirect: header(LOCATION).filter(|_| response.status().is_redirection()).map(|to| pointed_to(url, to)),
             retry_after: header(RETRY_AFTER).and_then(|value| value.trim().parse().ok()).map(Duration::from_secs),
+            own_headers: response
+                .headers()
+                .iter()
+                .filter(|(name, _)| name.as_str().starts_with("lifeboat-"))
+                .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+                .collect(),
             body: Vec::new(),
             whole: false,
         };

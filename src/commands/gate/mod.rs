@@ -2,6 +2,7 @@
 
 pub mod postdeploy;
 pub mod predeploy;
+pub mod remote;
 
 use std::time::{Duration, Instant};
 

@@ -14,6 +14,7 @@ use crate::commands::sources::Chosen;
 use crate::commands::{Context, snapshot_document, stores, verify};
 use crate::duration::parse_duration;
 use crate::error::{Error, Result, one_line};
+use crate::http::Url;
 use crate::manifest::Depth;
 use crate::source::Source;
 
@@ -35,6 +36,13 @@ pub struct PredeployArgs {
     /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
     #[arg(long)]
     pub full_check: bool,
+    /// Let the 'lifeboat serve' at this address do the work, beside databases that cannot be reached from here: SOURCE is a
+    /// name of its config; the token is taken from LIFEBOAT_TOKEN
+    #[arg(long, value_name = "URL")]
+    pub remote: Option<Url>,
+    /// How long to wait for its answer
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1h", requires = "remote")]
+    pub remote_timeout: Duration,
 }
 
 /// Runs the command.
