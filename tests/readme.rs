@@ -101,7 +101,14 @@ fn every_command_in_the_readme_works() {
             std::fs::write(sandbox.path(".env"), &variables).unwrap();
             std::fs::write(sandbox.path("moving.toml"), moving).unwrap();
         }
+        if command.starts_with("lifeboat serve") {
+            let path = sandbox.path("lifeboat.toml");
+            let config = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(path, format!("{config}\n[serve]\ntoken = \"${{LIFEBOAT_TOKEN:-}}\"\npublic = true\n"))
+                .unwrap();
+        }
         let mut run = Command::new("sh");
+        run.env("LIFEBOAT_TOKEN", "a-token-of-the-reader");
         bucket.identify(&mut run);
         run.env("AWS_ENDPOINT_URL", &bucket.endpoint);
         run.args(["-c", command]).current_dir(sandbox.root()).env("PATH", &path);

@@ -173,6 +173,7 @@ mod tests {
 
     fn judged(body: &str, path: &str, expected: &str) -> Result<String, String> {
         let answer = Answer {
+            own_headers: Vec::new(),
             status: 200,
             content_type: "application/json".to_owned(),
             redirect: None,

@@ -42,7 +42,7 @@ pub const BODY_BYTES: usize = 64 << 10;
 /// The most connections at once.
 pub const CONNECTIONS: usize = 512;
 /// How long it may take until bytes that were sent are taken.
-const UNTAKEN: Duration = Duration::from_secs(30);
+pub const UNTAKEN: Duration = Duration::from_secs(30);
 /// How often it is looked whether a signal asked to stop.
 const TICK: Duration = Duration::from_millis(50);
 

@@ -276,7 +276,14 @@ fn around(out: &mut String, findings: &Findings) {
          #[guard]\n\
          # From SIGTERM to SIGKILL, as the platform grants it.\n\
          #grace = \"10s\"\n\
-         #restore_if_missing = true\n",
+         #restore_if_missing = true\n\n\
+         # --- 'lifeboat serve': health, metrics and a page over HTTP\n\n\
+         #[serve]\n\
+         #listen = \"127.0.0.1:8700\"\n\
+         # Who shows it may ask for snapshots ('lifeboat predeploy --remote'): 16 characters or more.\n\
+         #token = \"${LIFEBOAT_TOKEN}\"\n\
+         # With a token everybody may read only where this says so.\n\
+         #public = true\n",
     );
 }
 

@@ -116,6 +116,10 @@ impl Posts {
         for (source, name) in posts.sources.iter().zip(names) {
             let (chosen, post, stores) = (source.chosen.clone(), Arc::clone(&source.post), Arc::clone(&posts.stores));
             spawn("source", move || {
+                // What was lost since the newest snapshot is seen only by who knows that.
+                if await_stores(&stores, timeout).is_err() {
+                    return;
+                }
                 repeat(&post, every, || {
                     let measure = measure(&stores, &name);
                     look_at(&chosen, measure.as_deref(), least_free)
@@ -159,6 +163,15 @@ fn repeat<T>(post: &Post<T>, every: Duration, mut look: impl FnMut() -> Result<T
             return;
         }
     }
+}
+
+/// Waits until every store was looked at, but no longer than a look may take.
+fn await_stores(stores: &[WatchedStore], timeout: Duration) -> Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < timeout && stores.iter().any(|store| store.post.last().is_none()) {
+        interrupt::sleep(Duration::from_millis(20))?;
+    }
+    interrupt::check()
 }
 
 fn rest(every: Duration, took: Duration) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{Duration, Utc};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::super::gate::predeploy::{self, PredeployArgs};
 use super::super::snapshot::{self, SnapshotArgs};
@@ -91,7 +91,8 @@ pub(super) fn read(body: &[u8], names: &[SourceName]) -> Result<Asked> {
     let asked: Asked = if is_empty {
         Asked::default()
     } else {
-        serde_json::from_slice(body)
+        serde_json::from_slice::<Map<String, Value>>(body)
+            .and_then(|fields| serde_json::from_value(Value::Object(fields)))
             .map_err(|error| Error::usage("the request is no document that is understood here").because(error))?
     };
     if let Some(gate) = asked.gate.as_ref().filter(|gate| *gate != "predeploy") {

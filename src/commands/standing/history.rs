@@ -15,11 +15,14 @@ use crate::manifest::{Manifest, SnapshotKind};
 use crate::page::{DAYS, Growth, Victim};
 use crate::retention::{Candidate, plan};
 use crate::store::StoreUrl;
+use crate::text;
 
 /// How many snapshots of a source are read before anything else, and looked through for new ones every time.
 const NEWEST: usize = 16;
 /// How many tables are shown at each end, of those that grow fastest and slowest.
 const ENDS: usize = 5;
+/// The shortest time, in seconds, that the growth of a day is reckoned from.
+const SHORTEST_SPAN: f64 = 3600.0;
 /// How far ahead it is looked for what the retention plan removes next, a snapshot a day taken for granted.
 const DAYS_AHEAD: i64 = 60;
 /// How many snapshots a source may have for that: it is reckoned for every day.
@@ -230,14 +233,16 @@ fn growth(
         .map(|(table, after)| {
             let before = before.get(&table).copied().unwrap_or(0);
             let a_day = (after as f64 - before as f64) / seconds * 86_400.0;
-            (a_day, Growth { table, before, after, a_day: format!("{a_day:+.0}") })
+            // Of a few minutes nobody can tell what a day will be.
+            let shown = if seconds >= SHORTEST_SPAN { format!("{a_day:+.0}") } else { String::new() };
+            (a_day, Growth { table, before, after, a_day: shown })
         })
         .collect();
     grown.sort_by(|one, other| other.0.total_cmp(&one.0));
     if grown.len() > 2 * ENDS {
         grown.drain(ENDS..grown.len() - ENDS);
     }
-    let span = format!("from {} to {}", oldest.id, newest.id);
+    let span = format!("from {} to {}", text::time(oldest.created_at), text::time(newest.created_at));
     Ok((span, grown.into_iter().map(|(_, growth)| growth).collect()))
 }
 
