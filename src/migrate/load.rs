@@ -148,9 +148,8 @@ impl<'a> Loader<'a> {
         let ways: &[Way] = if sink.is_staged { &[Way::Staged] } else { &[Way::Straight, Way::Staged] };
         for (number, way) in ways.iter().enumerate() {
             session.execute("BEGIN")?;
-            match self.try_load(session, sink, reader, chunk, *way) {
+            match self.load_and_note(session, sink, reader, chunk, *way) {
                 Ok(done) => {
-                    state::note_loaded(session, &self.shared.plan.id, chunk, &done)?;
                     session.execute("COMMIT").map_err(told)?;
                     return Ok(done);
                 }
@@ -166,6 +165,22 @@ impl<'a> Loader<'a> {
             }
         }
         Err(told(Error::failed("there is no way to load it")))
+    }
+
+    /// Loads a piece that nobody has loaded, and notes it, in the transaction that is open.
+    fn load_and_note(
+        &self,
+        session: &mut Session,
+        sink: &Sink,
+        reader: &Reader,
+        chunk: &Chunk,
+        way: Way,
+    ) -> Result<ChunkDone> {
+        let plan = &self.shared.plan.id;
+        state::claim(session, plan, chunk)?;
+        let done = self.try_load(session, sink, reader, chunk, way)?;
+        state::note_loaded(session, plan, chunk, &done)?;
+        Ok(done)
     }
 
     fn try_load(

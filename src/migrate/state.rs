@@ -238,18 +238,40 @@ pub fn chunks(session: &mut Session, plan: &str) -> Result<Vec<Chunk>> {
     session.rows(&sql)?.iter().map(one).collect()
 }
 
+/// Takes a piece for the transaction that is to load it; fails where another has loaded it, or it is gone. Whoever runs
+/// the plan holds its lock, but only as long as the session lasts that took it.
+pub fn claim(session: &mut Session, plan: &str, chunk: &Chunk) -> Result<()> {
+    let rows = session.rows(&format!(
+        "SELECT done_at IS NOT NULL AS done FROM {SCHEMA}.chunks
+          WHERE plan = {} AND source_table = {} AND chunk = {} FOR UPDATE",
+        literal(plan),
+        chunk.table,
+        chunk.number
+    ))?;
+    match rows.first() {
+        Some(row) if !row.flag("done")? => Ok(()),
+        _ => Err(of_others(plan)),
+    }
+}
+
 /// Notes that a piece is loaded; in the transaction that loads it.
 pub fn note_loaded(session: &mut Session, plan: &str, chunk: &Chunk, done: &ChunkDone) -> Result<()> {
-    session.execute(&format!(
+    let noted = session.rows(&format!(
         "UPDATE {SCHEMA}.chunks SET rows = {}, rejected = {}, digest = {}, done_at = now()
-          WHERE plan = {} AND source_table = {} AND chunk = {} AND done_at IS NULL",
+          WHERE plan = {} AND source_table = {} AND chunk = {} AND done_at IS NULL RETURNING chunk",
         done.rows,
         done.rejected,
         literal(&done.digest.to_string()),
         literal(plan),
         chunk.table,
         chunk.number
-    ))
+    ))?;
+    if noted.len() == 1 { Ok(()) } else { Err(of_others(plan)) }
+}
+
+fn of_others(plan: &str) -> Error {
+    Error::failed(format!("another process has loaded, or taken back, a part of the plan {} meanwhile", one_line(plan)))
+        .hint("see that it runs only once at a time, and run it again: no row is loaded twice")
 }
 
 /// What was done after loading, with what there is to say of it.

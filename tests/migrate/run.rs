@@ -248,3 +248,44 @@ fn foreign_keys_hold_what_can_be_held() {
     migration.target.psql(refused);
     assert_eq!(migration.target.value("SELECT count(*) FROM app.positions"), "2");
 }
+
+const SMALL: &str = "
+    CREATE TABLE a (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO a VALUES (1, 'x'), (2, 'y'), (9, 'z');
+    CREATE TABLE b (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO b VALUES (1, 'x');";
+
+#[test]
+fn a_file_that_changed_between_two_runs_fails_the_second() {
+    for change in ["UPDATE a SET t = 'new' WHERE id = 1", "DELETE FROM a WHERE id = 2", "INSERT INTO a VALUES (77, 'new')"] {
+        let migration = Migration::new();
+        let file = migration.file("app.db", SMALL);
+        migration.plan(&["app.db"], &[]);
+        migration.json(0, &["run", "plan.toml"]);
+        file.execute(change, []).unwrap();
+        migration.migrate(&["run", "plan.toml"]).code(3).says("app:a was written to meanwhile");
+        // No less where the first run was ended just before its end.
+        migration.target.psql("UPDATE lifeboat_migrate.plans SET finished_at = NULL");
+        migration.migrate(&["run", "plan.toml"]).code(3).says("app:a was written to meanwhile");
+        migration.migrate(&["rollback", "plan.toml"]).code(0);
+        migration.json(0, &["run", "plan.toml"]);
+    }
+}
+
+#[test]
+fn a_piece_that_another_has_loaded_meanwhile_is_not_loaded_again() {
+    let migration = Migration::new();
+    migration.file("app.db", SMALL);
+    migration.plan(&["app.db"], &[]);
+    // What another run does that was let in because this one's connection was lost.
+    migration.target.psql(
+        "CREATE SCHEMA app; CREATE TABLE app.a (id bigint PRIMARY KEY, t text);
+         CREATE FUNCTION app.meanwhile() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             UPDATE lifeboat_migrate.chunks SET rows = 3, rejected = 0, digest = '', done_at = now() WHERE source_table = 0;
+             RETURN NULL; END $$;
+         CREATE TRIGGER meanwhile BEFORE INSERT ON app.a EXECUTE FUNCTION app.meanwhile()",
+    );
+    migration.migrate(&["run", "plan.toml"]).code(1).says("another process has loaded");
+    assert_eq!(migration.target.value("SELECT count(*) FROM app.a"), "0");
+    migration.target.psql("DROP TRIGGER meanwhile ON app.a");
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.target.value("SELECT count(*) FROM app.a"), "3");
+}

@@ -15,7 +15,7 @@ use crate::engine::sqlite::still::{Before, Watched};
 use crate::error::{Error, Result, one_line};
 use crate::migrate::Plan;
 use crate::migrate::run::{Job, connect};
-use crate::migrate::state::SourceState;
+use crate::migrate::state::{PlanState, SourceState};
 
 /// The tag of snapshots that are taken before a migration.
 const TAG: &str = "migrate";
@@ -50,7 +50,10 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<MigrateReport> {
     let before: Vec<Before> = live.map(|file| Before::note(&inputs.files[&file.name])).collect();
     let mut saved = Vec::new();
     let sources = match &noted {
-        Some(noted) => noted.sources.clone(),
+        Some(noted) => {
+            require_as_saved(&plan, &inputs, noted)?;
+            noted.sources.clone()
+        }
         None => {
             let sources = save(&plan, &inputs, args.no_snapshot, context)?;
             let taken = sources.iter().filter(|(name, _)| !inputs.manifests.contains_key(*name));
@@ -90,6 +93,38 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<MigrateReport> {
         load_seconds: Some(outcome.load_seconds),
         verdict,
     })
+}
+
+/// Fails where a table holds other rows than when the plan was begun: between two runs nobody watches the files, and what
+/// is loaded already is not read again.
+fn require_as_saved(plan: &Plan, inputs: &Inputs, noted: &PlanState) -> Result<()> {
+    for file in &plan.files {
+        let saved = noted.sources.get(&file.name);
+        let now = match inputs.manifests.get(&file.name) {
+            Some(manifest) => state_of(manifest),
+            None => state_of_file(&inputs.files[&file.name])?,
+        };
+        for table in plan.tables.iter().filter(|table| table.file == file.name) {
+            let then = saved.and_then(|saved| saved.tables.get(&table.source));
+            if then.is_some() && then == now.tables.get(&table.source) {
+                continue;
+            }
+            let begun = if noted.finished { "since it was loaded" } else { "since the plan was begun" };
+            let hint = match saved.and_then(|saved| saved.snapshot.as_ref()) {
+                Some(snapshot) => format!(
+                    "to migrate it as it is now: stop what writes to it, 'lifeboat migrate rollback', and run again; \
+                     as it was then, it is in the snapshot {snapshot}"
+                ),
+                None => "stop what writes to it, 'lifeboat migrate rollback', and run again".to_owned(),
+            };
+            return Err(Error::problem(format!(
+                "{} was written to meanwhile: it holds other rows than were saved, {begun}",
+                table.shown_source()
+            ))
+            .hint(hint));
+        }
+    }
+    Ok(())
 }
 
 /// Saves every file, and notes what its tables hold.
