@@ -1,6 +1,7 @@
 //! The statements that make what a plan says.
 
 use super::plan::{ColumnPlan, ForeignKeyPlan, HypertablePlan, IndexPlan, TablePlan};
+use crate::digest::Sha256;
 use crate::engine::postgres::catalog::quote::{ident, literal, qualified};
 
 /// `"schema"."table"`.
@@ -19,6 +20,13 @@ pub fn names<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
 #[must_use]
 pub fn columns(table: &TablePlan) -> String {
     table.columns.iter().map(|column| ident(column.target_name())).collect::<Vec<_>>().join(", ")
+}
+
+/// All columns with their types, and nothing else of them.
+#[must_use]
+pub fn typed_columns(table: &TablePlan) -> String {
+    let column = |column: &ColumnPlan| format!("{} {}", ident(column.target_name()), column.target_type);
+    table.columns.iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether a column refuses NULL.
@@ -86,14 +94,20 @@ pub fn add_key_of_index(table: &TablePlan, name: &str, kind: &str) -> String {
     format!("ALTER TABLE {} ADD CONSTRAINT {name} {kind} USING INDEX {name}", target(table), name = ident(name))
 }
 
-/// The name of a table's primary key.
+/// The name of a table's primary key. Of a name that is too long for that, a digest stands for the end: two tables may
+/// begin alike.
 #[must_use]
 pub fn primary_key_name(table: &TablePlan) -> String {
-    let mut end = table.name.len().min(super::plan::NAME_BYTES - "_pkey".len());
+    let room = super::plan::NAME_BYTES - "_pkey".len();
+    if table.name.len() <= room {
+        return format!("{}_pkey", table.name);
+    }
+    let digest = &Sha256::of(table.name.as_bytes()).to_string()[..8];
+    let mut end = room - digest.len() - 1;
     while !table.name.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}_pkey", &table.name[..end])
+    format!("{}_{digest}_pkey", &table.name[..end])
 }
 
 /// An index.

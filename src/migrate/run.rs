@@ -17,7 +17,7 @@ use super::profile;
 use super::state::{self, Chunk, ChunkDone, SourceState};
 use crate::digest::RowDigest;
 use crate::engine::postgres::Params;
-use crate::engine::postgres::catalog::quote::{ident, literal};
+use crate::engine::postgres::catalog::quote::{ident, literal, qualified};
 use crate::engine::postgres::session::{self, Session};
 use crate::engine::postgres::settings;
 use crate::engine::sqlite::schema::TableFacts;
@@ -95,6 +95,7 @@ impl Job<'_> {
         self.require_snapshot_tables(sources)?;
         session.execute("BEGIN")?;
         if !is_begun {
+            state::lock_notes(&mut session)?;
             state::make_tables(&mut session)?;
             state::begin(&mut session, self.plan, sources)?;
             self.make(&mut session, &sinks)?;
@@ -125,6 +126,7 @@ impl Job<'_> {
         steps.identities(session, &sinks)?;
         steps.analyze(session)?;
         steps.foreign_keys(session)?;
+        state::note_rows(session, &self.plan.id)?;
         steps.policies(session)?;
         outcome.notes = state::steps(session, &self.plan.id)?.into_values().flatten().collect();
         for one in still {
@@ -180,6 +182,7 @@ impl Job<'_> {
     /// Makes schemas and tables, and notes the pieces; in a transaction.
     fn make(&self, session: &mut Session, sinks: &[Sink]) -> Result<()> {
         let id = &self.plan.id;
+        self.require_free_names(session)?;
         let mut made: BTreeSet<(String, String)> = BTreeSet::new();
         let mut extension = None;
         for (number, sink) in sinks.iter().enumerate() {
@@ -214,7 +217,53 @@ impl Job<'_> {
                 Some(ranges) => ranges.into_iter().map(Some).collect(),
                 None => vec![None],
             };
-            state::note_chunks(session, id, number, &ranges)?;
+            let target = format!("{}::pg_catalog.regclass::pg_catalog.oid", literal(&ddl::target(table)));
+            state::note_chunks(session, id, number, &target, &ranges)?;
+        }
+        Ok(())
+    }
+
+    /// Fails where the name of an index or constraint is taken: it would be found when all is loaded, and be too late.
+    fn require_free_names(&self, session: &mut Session) -> Result<()> {
+        let (mut targets, mut taken) = (BTreeSet::new(), BTreeMap::new());
+        let mut is_there = |schema: &str, name: &str| {
+            let sql =
+                format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL AS there", literal(&qualified(schema, name)));
+            session.row(&sql)?.flag("there")
+        };
+        let mut tables = Vec::new();
+        for table in &self.plan.tables {
+            // Those that are there keep the indexes that they have.
+            if targets.insert((&table.schema, &table.name)) && !is_there(&table.schema, &table.name)? {
+                taken.insert((&table.schema, table.name.clone()), "a table of the plan".to_owned());
+                tables.push(table);
+            }
+        }
+        for table in tables {
+            let shown = table.shown_target();
+            let clash = |name: &str, with: &str| {
+                Error::usage(format!(
+                    "an index or constraint of {shown} is named {}, and so is {with}; nothing was changed",
+                    one_line(name)
+                ))
+                .hint("name it otherwise in the plan; the name of a primary key is made of the table's")
+            };
+            let keys = keys(table).into_iter().map(|(name, ..)| name);
+            let constraints = keys.clone().chain(table.checks.iter().map(|check| check.name.clone()));
+            let mut own = BTreeSet::new();
+            for name in constraints.chain(table.foreign_keys.iter().map(|key| key.name.clone())) {
+                if !own.insert(name.clone()) {
+                    return Err(clash(&name, "another constraint of it"));
+                }
+            }
+            for name in keys.chain(table.indexes.iter().map(|index| index.name.clone())) {
+                if is_there(&table.schema, &name)? {
+                    return Err(clash(&name, "something that is in that schema already"));
+                }
+                if let Some(other) = taken.insert((&table.schema, name.clone()), format!("an index of {shown}")) {
+                    return Err(clash(&name, &other));
+                }
+            }
         }
         Ok(())
     }
@@ -336,32 +385,34 @@ fn make_table(session: &mut Session, plan: &str, table: &TablePlan) -> Result<bo
         state::note_made(session, plan, "table", &table.schema, &table.name, &oid)?;
         return Ok(true);
     }
+    state::require_no_other(session, plan, &table.schema, &table.name)?;
     let holds = session.row(&format!("SELECT EXISTS (SELECT FROM {}) AS rows", ddl::target(table)))?;
     if holds.flag("rows")? {
         return Err(Error::usage(format!("{} is there already, and holds rows", table.shown_target()))
             .hint("give the table another name or schema in the plan: nothing that is there is overwritten"));
     }
-    let found = session.rows(&format!(
-        "SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type FROM pg_catalog.pg_attribute a
-          WHERE a.attrelid = {name}::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped"
+    // Only the server knows what a type's words mean, the digits that it keeps among them: so they are made columns of.
+    session
+        .execute(&format!("CREATE TEMPORARY TABLE lifeboat_types ({}) ON COMMIT DROP", ddl::typed_columns(table)))?;
+    let wanted = session.rows(&format!(
+        "SELECT w.attname AS name, pg_catalog.format_type(w.atttypid, w.atttypmod) AS wanted,
+                pg_catalog.format_type(t.atttypid, t.atttypmod) AS found,
+                coalesce(t.atttypid = w.atttypid AND t.atttypmod IN (-1, w.atttypmod), false) AS fits
+           FROM pg_catalog.pg_attribute w LEFT JOIN pg_catalog.pg_attribute t
+             ON t.attrelid = {name}::pg_catalog.regclass AND t.attname = w.attname AND t.attnum > 0 AND NOT t.attisdropped
+          WHERE w.attrelid = 'pg_temp.lifeboat_types'::pg_catalog.regclass AND w.attnum > 0 ORDER BY w.attnum"
     ))?;
-    for column in &table.columns {
-        let wanted = session.row(&format!(
-            "SELECT pg_catalog.format_type(t.oid, NULL) AS type FROM pg_catalog.pg_type t WHERE t.oid = {}::pg_catalog.regtype",
-            literal(&column.target_type)
-        ))?;
-        let wanted = wanted.text("type")?.to_owned();
-        let mut same = found.iter().filter(|row| row.get("name").ok().flatten() == Some(column.target_name()));
-        let fits = same.any(|row| {
-            row.get("type").ok().flatten().is_some_and(|found| found.split('(').next() == wanted.split('(').next())
-        });
-        if !fits {
+    session.execute("DROP TABLE pg_temp.lifeboat_types")?;
+    for column in &wanted {
+        if !column.flag("fits")? {
+            let found = column.get("found")?.map_or(String::new(), |found| format!(": {found}"));
             return Err(Error::usage(format!(
-                "{} is there already, and its column {} is not there or of another type",
+                "{} is there already, and its column {} is not there or of another type{found}, and the plan's is {}",
                 table.shown_target(),
-                one_line(column.target_name())
+                one_line(column.text("name")?),
+                column.text("wanted")?
             ))
-            .hint("give the table another name or schema in the plan"));
+            .hint("give the table another name or schema in the plan, or the column that very type"));
         }
     }
     state::note_made(session, plan, "filled", &table.schema, &table.name, &oid)?;
@@ -436,6 +487,41 @@ fn side_by_side<T: Send, S>(
     failed.map_or(Ok(sessions), Err)
 }
 
+/// An index that is made after loading.
+struct Making {
+    step: String,
+    sql: String,
+    /// Whether rows are held to it: without it they are not what the plan says.
+    holds_rows: bool,
+}
+
+impl Making {
+    fn of_key(step: String, sql: String) -> Self {
+        Making { step, sql, holds_rows: true }
+    }
+
+    /// Makes it. One that only makes things faster, and cannot be, is told; all else is done without it.
+    fn make(&self, session: &mut Session, plan: &str) -> Result<()> {
+        let Err(error) = do_step(session, plan, &self.step, &self.sql) else { return Ok(()) };
+        if self.holds_rows || !is_of_the_thing(&error) {
+            return Err(error);
+        }
+        let note = format!(
+            "the {} was not made: {}. Make it otherwise, or do without: {}",
+            one_line(&self.step),
+            one_line(&error.causes().join(": ")),
+            self.sql
+        );
+        do_noted_step(session, plan, &self.step, "", Some(&note))
+    }
+}
+
+/// Whether a failure lies in what is made, not in the circumstances, which may be others next time.
+fn is_of_the_thing(error: &Error) -> bool {
+    let of_circumstances = ["08", "25", "40", "53", "55", "57", "58", "XX"];
+    session::sqlstate(error).is_some_and(|state| !of_circumstances.iter().any(|class| state.starts_with(class)))
+}
+
 /// What is done after loading, each thing once.
 struct Steps<'a> {
     plan: &'a Plan,
@@ -482,7 +568,7 @@ impl<'a> Steps<'a> {
 
     /// Makes the indexes that are not there, side by side; then the constraints that are made of them.
     fn indexes(&mut self, sessions: Vec<Session>, sinks: &[Sink]) -> Result<Vec<Session>> {
-        let mut tasks: VecDeque<(String, String)> = VecDeque::new();
+        let mut tasks: VecDeque<Making> = VecDeque::new();
         let mut attach: Vec<(String, String)> = Vec::new();
         for table in self.targets() {
             let is_target = |sink: &&Sink| (&sink.plan.schema, &sink.plan.name) == (&table.schema, &table.name);
@@ -492,7 +578,7 @@ impl<'a> Steps<'a> {
                 for (name, kind, columns) in keys(table) {
                     let step = format!("key {shown} {name}");
                     if table.hypertable.is_some() {
-                        tasks.push_back((step, ddl::add_key(table, &name, kind, &columns)));
+                        tasks.push_back(Making::of_key(step, ddl::add_key(table, &name, kind, &columns)));
                         continue;
                     }
                     let index = super::plan::IndexPlan {
@@ -504,28 +590,29 @@ impl<'a> Steps<'a> {
                         condition: None,
                         unique: true,
                     };
-                    tasks.push_back((format!("index of {step}"), ddl::create_index(table, &index)));
+                    tasks.push_back(Making::of_key(format!("index of {step}"), ddl::create_index(table, &index)));
                     attach.push((step, ddl::add_key_of_index(table, &name, kind)));
                 }
             }
             for index in table.indexes.iter().filter(|index| !(is_keyed && index.unique)) {
-                tasks.push_back((format!("index {shown} {}", index.name), ddl::create_index(table, index)));
+                let step = format!("index {shown} {}", index.name);
+                tasks.push_back(Making { step, sql: ddl::create_index(table, index), holds_rows: index.unique });
             }
             if let Some(hypertable) = &table.hypertable {
                 let leads = |columns: &[String]| columns.first() == Some(&hypertable.time);
                 let is_led = leads(&table.primary_key) || table.indexes.iter().any(|index| leads(&index.columns));
                 if !is_led {
                     let sql = format!("CREATE INDEX ON {} ({} DESC)", ddl::target(table), ident(&hypertable.time));
-                    tasks.push_back((format!("index {shown} by time"), sql));
+                    tasks.push_back(Making { step: format!("index {shown} by time"), sql, holds_rows: false });
                 }
             }
         }
-        tasks.retain(|(step, _)| !self.done.contains_key(step));
+        tasks.retain(|making| !self.done.contains_key(&making.step));
         let stop = AtomicBool::new(false);
         let plan = &self.plan.id;
-        let sessions = side_by_side(sessions, tasks, &stop, |session, (step, sql), _: &mut Option<()>| {
+        let sessions = side_by_side(sessions, tasks, &stop, |session, making: Making, _: &mut Option<()>| {
             interrupt::check()?;
-            do_step(session, plan, &step, &sql)
+            making.make(session, plan)
         })?;
         let mut sessions = sessions;
         for (step, sql) in attach {
@@ -534,28 +621,32 @@ impl<'a> Steps<'a> {
         Ok(sessions)
     }
 
-    /// Moves the numbers that are given by themselves past the greatest that is there, or ever was.
+    /// Moves the numbers that are given by themselves past the greatest that is there, or ever was; once, and never back:
+    /// others may be given numbers already.
     fn identities(&mut self, session: &mut Session, sinks: &[Sink]) -> Result<()> {
         for sink in sinks {
             for column in sink.plan.columns.iter().filter(|column| column.identity) {
-                let table = literal(&ddl::target(&sink.plan));
-                let name = column.target_name();
-                let ever = sink.facts.sequence.unwrap_or(0);
-                let serial = format!(
-                    "SELECT pg_catalog.pg_get_serial_sequence({table}, {}) IS NOT NULL AS there",
-                    literal(name)
-                );
-                if !session.row(&serial)?.flag("there")? {
+                let step = format!("numbers {} {}", sink.plan.shown_source(), column.target_name());
+                if self.done.contains_key(&step) {
                     continue;
                 }
-                session.rows(&format!(
-                    "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence({table}, {}), greatest(max({}), {ever}))
-                       FROM {} HAVING greatest(max({}), {ever}) >= 1",
-                    literal(name),
-                    ident(name),
-                    ddl::target(&sink.plan),
-                    ident(name)
-                ))?;
+                let (table, name) = (ddl::target(&sink.plan), column.target_name());
+                let serial = format!(
+                    "SELECT pg_catalog.pg_get_serial_sequence({}, {}) AS sequence",
+                    literal(&table),
+                    literal(name)
+                );
+                let Some(sequence) = session.row(&serial)?.owned("sequence")? else { continue };
+                let ever = sink.facts.sequence.unwrap_or(0);
+                let greatest = format!("SELECT greatest(max({}), {ever}) AS greatest FROM {table}", ident(name));
+                let greatest: i64 = session.row(&greatest)?.number("greatest")?;
+                // The look and the move are one statement, so that hardly anybody comes between.
+                let sql = format!(
+                    "SELECT pg_catalog.setval({}, {greatest}) FROM {sequence}
+                      WHERE last_value < {greatest} OR (last_value = {greatest} AND NOT is_called)",
+                    literal(&sequence)
+                );
+                self.once(session, &step, if greatest >= 1 { &sql } else { "" })?;
             }
         }
         Ok(())

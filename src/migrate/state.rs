@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
 use crate::digest::{RowDigest, Sha256};
-use crate::engine::postgres::catalog::quote::literal;
-use crate::engine::postgres::session::Session;
+use crate::engine::postgres::catalog::quote::{literal, qualified};
+use crate::engine::postgres::session::{Session, sqlstate};
 use crate::engine::sqlite::values::Range;
 use crate::error::{Error, Result, one_line};
 
@@ -25,11 +25,11 @@ CREATE TABLE IF NOT EXISTS lifeboat_migrate.plans (
     begun_at timestamptz NOT NULL DEFAULT now(), finished_at timestamptz);
 CREATE TABLE IF NOT EXISTS lifeboat_migrate.made (
     plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, number bigint GENERATED ALWAYS AS IDENTITY,
-    kind text NOT NULL, schema text NOT NULL, name text NOT NULL, oid oid NOT NULL,
+    kind text NOT NULL, schema text NOT NULL, name text NOT NULL, oid oid NOT NULL, rows_digest text,
     at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (plan, number));
 CREATE TABLE IF NOT EXISTS lifeboat_migrate.chunks (
     plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, source_table integer NOT NULL,
-    chunk integer NOT NULL, first_rowid bigint, last_rowid bigint, rows bigint, rejected bigint, digest text,
+    chunk integer NOT NULL, target oid NOT NULL, first_rowid bigint, last_rowid bigint, rows bigint, rejected bigint, digest text,
     done_at timestamptz, PRIMARY KEY (plan, source_table, chunk));
 CREATE TABLE IF NOT EXISTS lifeboat_migrate.steps (
     plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, step text NOT NULL, note text,
@@ -105,6 +105,8 @@ pub struct Made {
     pub name: String,
     /// Its oid.
     pub oid: u32,
+    /// The digest of a table's rows when all were loaded (see [`rows_digest`]); None where the run did not come so far.
+    pub rows_digest: Option<String>,
 }
 
 /// Whether anything is noted in this database.
@@ -124,14 +126,31 @@ pub fn make_tables(session: &mut Session) -> Result<()> {
 
 /// Keeps others from running, or taking back, the same plan at the same time, for as long as the session lasts.
 pub fn lock(session: &mut Session, plan: &str) -> Result<()> {
-    let hash = Sha256::of(format!("lifeboat migrate {plan}").as_bytes());
-    let key = i64::from_le_bytes(hash.0[..8].try_into().unwrap_or_default());
+    let key = key_of(&format!("lifeboat migrate {plan}"));
     let row = session.row(&format!("SELECT pg_catalog.pg_try_advisory_lock({key}) AS locked"))?;
     if row.flag("locked")? {
         return Ok(());
     }
     Err(Error::failed(format!("the plan {} is being run, or taken back, by another process", one_line(plan)))
         .hint("wait for it, or end it: what it has done is not lost"))
+}
+
+/// Keeps others from beginning or taking back any plan until the transaction ends: whoever removes the notes with the last
+/// plan must not meet one that is just beginning.
+pub fn lock_notes(session: &mut Session) -> Result<()> {
+    session
+        .rows(&format!("SELECT pg_catalog.pg_advisory_xact_lock({})", key_of("lifeboat migrate")))
+        .map(|_| ())
+        .map_err(|error| {
+            error
+                .context("another migration into this database is just beginning, or being taken back")
+                .hint("run again when it has done so")
+        })
+}
+
+fn key_of(what: &str) -> i64 {
+    let hash = Sha256::of(what.as_bytes());
+    i64::from_le_bytes(hash.0[..8].try_into().unwrap_or_default())
 }
 
 /// What is noted of a plan, if anything.
@@ -143,7 +162,12 @@ pub fn find(session: &mut Session, plan: &str) -> Result<Option<PlanState>> {
         "SELECT digest, sources, finished_at IS NOT NULL AS finished FROM {SCHEMA}.plans WHERE id = {}",
         literal(plan)
     );
-    let rows = session.rows(&sql)?;
+    let rows = match session.rows(&sql) {
+        Ok(rows) => rows,
+        // Another plan, the last one, was taken back just now, and the notes with it.
+        Err(error) if matches!(sqlstate(&error).as_deref(), Some("42P01" | "3F000")) => return Ok(None),
+        Err(error) => return Err(error),
+    };
     let Some(row) = rows.first() else { return Ok(None) };
     let sources = serde_json::from_str(row.text("sources")?)
         .map_err(|error| Error::failed("the notes of the migration cannot be read").because(error))?;
@@ -180,21 +204,82 @@ pub fn note_made(session: &mut Session, plan: &str, kind: &str, schema: &str, na
 
 /// What was made, first things first.
 pub fn made(session: &mut Session, plan: &str) -> Result<Vec<Made>> {
-    let sql =
-        format!("SELECT kind, schema, name, oid FROM {SCHEMA}.made WHERE plan = {} ORDER BY number", literal(plan));
+    let sql = format!(
+        "SELECT kind, schema, name, oid, rows_digest FROM {SCHEMA}.made WHERE plan = {} ORDER BY number",
+        literal(plan)
+    );
     let one = |row: &crate::engine::postgres::session::Row| {
         Ok(Made {
             kind: row.text("kind")?.to_owned(),
             schema: row.text("schema")?.to_owned(),
             name: row.text("name")?.to_owned(),
             oid: row.number("oid")?,
+            rows_digest: row.owned("rows_digest")?,
         })
     };
     session.rows(&sql)?.iter().map(one).collect()
 }
 
-/// Notes the pieces of a table.
-pub fn note_chunks(session: &mut Session, plan: &str, table: usize, ranges: &[Option<Range>]) -> Result<()> {
+/// An expression that tells the rows of a table, named `lifeboat_row`, from other ones, in whatever order they are.
+#[must_use]
+pub fn rows_digest() -> &'static str {
+    "coalesce(pg_catalog.sum(pg_catalog.hashtextextended(lifeboat_row::text COLLATE \"C\", 0)), 0)::text"
+}
+
+/// Notes what rows tables hold, now that all are loaded: those of which it is not noted yet.
+pub fn note_rows(session: &mut Session, plan: &str) -> Result<()> {
+    for one in made(session, plan)? {
+        if one.rows_digest.is_some() || !matches!(one.kind.as_str(), "table" | "filled") {
+            continue;
+        }
+        crate::interrupt::check()?;
+        session.execute(&format!(
+            "UPDATE {SCHEMA}.made SET rows_digest = (SELECT {} FROM {} lifeboat_row) WHERE plan = {} AND oid = {} AND kind = {}",
+            rows_digest(),
+            qualified(&one.schema, &one.name),
+            literal(plan),
+            one.oid,
+            literal(&one.kind)
+        ))?;
+    }
+    Ok(())
+}
+
+/// The rows that were loaded into a table, whatever the plan says now.
+pub fn rows_loaded(session: &mut Session, plan: &str, table: &Made) -> Result<u64> {
+    let sql = format!(
+        "SELECT coalesce(pg_catalog.sum(rows), 0) AS rows FROM {SCHEMA}.chunks WHERE plan = {} AND target = {}",
+        literal(plan),
+        table.oid
+    );
+    session.row(&sql)?.number("rows")
+}
+
+/// Fails where a table is one that another plan has made or filled: its rows may be there before they can be seen.
+pub fn require_no_other(session: &mut Session, plan: &str, schema: &str, name: &str) -> Result<()> {
+    let rows = session.rows(&format!(
+        "SELECT plan FROM {SCHEMA}.made WHERE kind IN ('table', 'filled') AND plan <> {}
+            AND oid = {}::pg_catalog.regclass::pg_catalog.oid",
+        literal(plan),
+        literal(&qualified(schema, name))
+    ))?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    Err(Error::usage(format!(
+        "{} is there already: the plan {} has made or filled it",
+        one_line(&format!("{schema}.{name}")),
+        one_line(row.text("plan")?)
+    ))
+    .hint("give the table another name or schema in this plan, or take that plan back first with 'lifeboat migrate rollback'"))
+}
+
+/// Notes the pieces of a table; `target` is an expression of the oid of the table that they come into.
+pub fn note_chunks(
+    session: &mut Session,
+    plan: &str,
+    table: usize,
+    target: &str,
+    ranges: &[Option<Range>],
+) -> Result<()> {
     let number = |value: Option<i64>| value.map_or("NULL".to_owned(), |value| value.to_string());
     for (start, some) in ranges.chunks(1000).enumerate() {
         let values: Vec<String> = some
@@ -202,11 +287,12 @@ pub fn note_chunks(session: &mut Session, plan: &str, table: usize, ranges: &[Op
             .enumerate()
             .map(|(place, range)| {
                 let (first, last) = (range.map(|range| range.first), range.map(|range| range.last));
-                format!("({}, {table}, {}, {}, {})", literal(plan), start * 1000 + place, number(first), number(last))
+                let place = start * 1000 + place;
+                format!("({}, {table}, {place}, {target}, {}, {})", literal(plan), number(first), number(last))
             })
             .collect();
         session.execute(&format!(
-            "INSERT INTO {SCHEMA}.chunks (plan, source_table, chunk, first_rowid, last_rowid) VALUES {}",
+            "INSERT INTO {SCHEMA}.chunks (plan, source_table, chunk, target, first_rowid, last_rowid) VALUES {}",
             values.join(", ")
         ))?;
     }

@@ -255,7 +255,9 @@ const SMALL: &str = "
 
 #[test]
 fn a_file_that_changed_between_two_runs_fails_the_second() {
-    for change in ["UPDATE a SET t = 'new' WHERE id = 1", "DELETE FROM a WHERE id = 2", "INSERT INTO a VALUES (77, 'new')"] {
+    for change in
+        ["UPDATE a SET t = 'new' WHERE id = 1", "DELETE FROM a WHERE id = 2", "INSERT INTO a VALUES (77, 'new')"]
+    {
         let migration = Migration::new();
         let file = migration.file("app.db", SMALL);
         migration.plan(&["app.db"], &[]);
