@@ -509,8 +509,8 @@ impl Making {
         let note = format!(
             "the {} was not made: {}. Make it otherwise, or do without: {}",
             one_line(&self.step),
-            one_line(&error.causes().join(": ")),
-            self.sql
+            error.causes().join(": "),
+            one_line(&self.sql)
         );
         do_noted_step(session, plan, &self.step, "", Some(&note))
     }

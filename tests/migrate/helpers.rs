@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use lifeboat::engine::postgres::Params;
+use lifeboat::engine::postgres::session::Session;
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -75,6 +77,14 @@ impl Migration {
     pub(crate) fn rejects(&self) -> Vec<String> {
         let query = "SELECT source || ' ' || coalesce(rowid::text, '-') || ' ' || reason FROM lifeboat_migrate.rejects ORDER BY 1";
         self.target.query(query).into_iter().flatten().collect()
+    }
+
+    /// A session of one's own in the target.
+    pub(crate) fn session(&self) -> Session {
+        let server = server(15);
+        let url =
+            format!("postgres://{}:{}@127.0.0.1:{}/{}", server.user, server.password, server.port, self.target.name);
+        Session::connect(&Params::parse(&url).unwrap()).unwrap()
     }
 
     /// Whether a relation is there.

@@ -1,5 +1,7 @@
 //! What was made goes; nothing else does.
 
+use std::time::{Duration, Instant};
+
 use crate::helpers::Migration;
 
 const FILE: &str = "
@@ -74,4 +76,61 @@ fn a_table_that_was_there_is_emptied_and_stays() {
     migration.json(0, &["rollback", "plan.toml"]);
     assert_eq!(migration.target.value("SELECT count(*) FROM app.a"), "0");
     assert!(!migration.has("app.b"));
+}
+
+#[test]
+fn a_row_for_a_row_is_a_change_too() {
+    let migration = migrated("");
+    migration.target.psql("DELETE FROM app.b; INSERT INTO app.b (a) VALUES (2)");
+    migration.migrate(&["rollback", "plan.toml"]).code(1).says("app.b holds other rows than those that were loaded");
+    migration.target.psql("UPDATE app.b SET id = 1, a = 1");
+    migration.json(0, &["rollback", "plan.toml"]);
+    assert!(!migration.has("app.b"));
+}
+
+#[test]
+fn a_plan_that_was_edited_is_taken_back_by_what_was_noted() {
+    let migration = migrated("");
+    let text = migration.text();
+    // Without its first table, and with the other by another name.
+    let second = text.rfind("[[table]]").unwrap();
+    let first = text.find("[[table]]").unwrap();
+    let edited = format!("{}{}", &text[..first], &text[second..]).replace("name = \"b\"", "name = \"c\"");
+    assert!(edited.contains("name = \"c\""), "{edited}");
+    std::fs::write(migration.sandbox.path("plan.toml"), edited).unwrap();
+    migration.migrate(&["run", "plan.toml"]).code(2).says("the plan was changed since it was begun");
+    let document = migration.json(0, &["rollback", "plan.toml"]);
+    assert_eq!(document["tables"][0]["rows"].as_u64().unwrap() + document["tables"][1]["rows"].as_u64().unwrap(), 3);
+    assert!(!migration.has("app.a") && !migration.has("app.b") && !migration.has("lifeboat_migrate.plans"));
+}
+
+#[test]
+fn notes_of_a_plan_that_is_just_beginning_stay() {
+    let migration = migrated("");
+    let first = migration.text();
+    std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
+    migration.file("other.db", "CREATE TABLE x (id INTEGER PRIMARY KEY); INSERT INTO x VALUES (1);");
+    migration.plan(&["other.db"], &["--schema", "other"]);
+    std::fs::write(migration.sandbox.path("first.toml"), first).unwrap();
+    // A run that has noted that it begins, and waits for a table, so that nobody can see it yet.
+    migration.target.psql("CREATE SCHEMA other; CREATE TABLE other.x (id bigint)");
+    let mut holder = migration.session();
+    holder.execute("BEGIN; LOCK TABLE other.x IN ACCESS EXCLUSIVE MODE").unwrap();
+    let waiting = |count: usize| {
+        let query = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                      WHERE NOT granted AND d.datname = current_database()";
+        let clock = Instant::now();
+        while migration.target.value(query) != count.to_string() {
+            assert!(clock.elapsed() < Duration::from_secs(20), "nobody waits");
+        }
+    };
+    let beginning = migration.sandbox.start_command(migration.command(&["run", "plan.toml"]));
+    waiting(1);
+    let rolling = migration.sandbox.start_command(migration.command(&["rollback", "first.toml"]));
+    waiting(2);
+    holder.execute("COMMIT").unwrap();
+    let (begun, rolled) = (beginning.finish(), rolling.finish());
+    assert_eq!((begun.exit(), rolled.exit()), (0, 0), "{}\n{}", begun.story(), rolled.story());
+    assert_eq!(migration.target.value("SELECT count(*) FROM lifeboat_migrate.plans"), "1");
+    assert!(!migration.has("app.a"));
 }

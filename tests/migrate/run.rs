@@ -130,7 +130,7 @@ fn a_file_that_is_written_to_meanwhile_fails_the_run() {
     migration.plan(&["app.db"], &[]);
     // Rows wait for this lock, so that the write comes in the middle whatever the speed.
     let server = server(15);
-    let mut holder = postgres_session(&migration);
+    let mut holder = Holder { session: migration.session() };
     let running = migration.sandbox.start_command(migration.command(&["run", "plan.toml"]));
     let clock = Instant::now();
     while holder.lock().is_err() {
@@ -158,14 +158,6 @@ fn a_file_that_is_written_to_meanwhile_fails_the_run() {
 /// A session that locks the table as soon as it is there.
 struct Holder {
     session: lifeboat::engine::postgres::session::Session,
-}
-
-fn postgres_session(migration: &Migration) -> Holder {
-    let server = server(15);
-    let url =
-        format!("postgres://{}:{}@127.0.0.1:{}/{}", server.user, server.password, server.port, migration.target.name);
-    let params = lifeboat::engine::postgres::Params::parse(&url).unwrap();
-    Holder { session: lifeboat::engine::postgres::session::Session::connect(&params).unwrap() }
 }
 
 impl Holder {
@@ -290,4 +282,112 @@ fn a_piece_that_another_has_loaded_meanwhile_is_not_loaded_again() {
     migration.target.psql("DROP TRIGGER meanwhile ON app.a");
     migration.json(0, &["run", "plan.toml"]);
     assert_eq!(migration.target.value("SELECT count(*) FROM app.a"), "3");
+}
+
+#[test]
+fn names_that_are_taken_are_told_before_anything_is_loaded() {
+    let migration = Migration::new();
+    migration.file("one.db", "CREATE TABLE t (id INTEGER PRIMARY KEY, code TEXT); CREATE INDEX idx_code ON t (code);");
+    migration.file("two.db", "CREATE TABLE u (id INTEGER PRIMARY KEY, code TEXT); CREATE INDEX idx_code ON u (code);");
+    migration.plan(&["one.db"], &["--schema", "app"]);
+    migration.json(0, &["run", "plan.toml"]);
+    std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
+    migration.plan(&["two.db"], &["--schema", "app"]);
+    let run = migration.migrate(&["run", "plan.toml"]).code(2);
+    run.says("app.u is named idx_code, and so is something that is in that schema already");
+    assert!(!migration.has("app.u"));
+    migration.edit("\"idx_code\"", "\"idx_code_2\"");
+    migration.json(0, &["run", "plan.toml"]);
+    assert!(migration.has("app.idx_code_2"));
+}
+
+#[test]
+fn tables_whose_long_names_begin_alike_have_a_primary_key_each() {
+    let migration = Migration::new();
+    let long = "n".repeat(60);
+    migration.file(
+        "app.db",
+        &format!(
+            "CREATE TABLE {long}_1 (id INTEGER PRIMARY KEY); CREATE TABLE {long}_2 (id INTEGER PRIMARY KEY);
+             INSERT INTO {long}_1 VALUES (1); INSERT INTO {long}_2 VALUES (1);"
+        ),
+    );
+    migration.plan(&["app.db"], &[]);
+    migration.json(0, &["run", "plan.toml"]);
+    let keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'p' AND connamespace = 'app'::regnamespace";
+    assert_eq!(migration.target.value(keys), "2");
+}
+
+#[test]
+fn a_plain_index_that_cannot_be_made_is_told_and_the_rest_is_done() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT, code TEXT); CREATE INDEX idx_body ON t (body);
+         CREATE INDEX idx_code ON t (code); INSERT INTO t VALUES (1, hex(randomblob(9000)), 'x');",
+    );
+    migration.plan(&["app.db"], &[]);
+    for _ in 0..2 {
+        let document = migration.json(0, &["run", "plan.toml"]);
+        let notes = document["notes"].to_string();
+        assert!(notes.contains("the index app.t idx_body was not made: index row "), "{notes}");
+    }
+    assert!(migration.has("app.idx_code") && migration.has("app.t_pkey") && !migration.has("app.idx_body"));
+}
+
+#[test]
+fn a_table_that_is_there_and_rounds_is_refused() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, price REAL, label TEXT); INSERT INTO t VALUES (1, 1.23456, 'x');",
+    );
+    let text = migration.plan(&["app.db"], &[]);
+    let planned = r#"{ source = "price", type = "double precision" }"#;
+    assert!(text.contains(planned), "{text}");
+    migration.edit(planned, r#"{ source = "price", type = "numeric" }"#);
+    migration.target.psql("CREATE SCHEMA app; CREATE TABLE app.t (id bigint, price numeric(10,2), label text)");
+    let says = "its column price is not there or of another type: numeric(10,2), and the plan's is numeric";
+    migration.migrate(&["run", "plan.toml"]).code(2).says(says);
+    migration.edit("type = \"numeric\"", "type = \"numeric(12, 4)\"");
+    migration.migrate(&["run", "plan.toml"]).code(2).says("numeric(10,2), and the plan's is numeric(12,4)");
+    // One that keeps more than the plan asks for fits.
+    migration.target.psql("ALTER TABLE app.t ALTER price TYPE numeric");
+    migration.edit("type = \"numeric(12, 4)\"", "type = \"numeric(12, 5)\"");
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.target.value("SELECT price FROM app.t"), "1.23456");
+}
+
+#[test]
+fn a_table_of_another_plan_is_refused_though_it_is_empty() {
+    let migration = Migration::new();
+    migration.file("app.db", SMALL);
+    migration.plan(&["app.db"], &[]);
+    migration.json(0, &["run", "plan.toml"]);
+    // As it is while the other plan has made its table, and none of its rows can be seen yet.
+    migration.target.psql("DELETE FROM app.a; DELETE FROM app.b");
+    std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
+    migration.plan(&["app.db"], &[]);
+    migration.migrate(&["run", "plan.toml"]).code(2).says("app.a is there already: the plan ");
+    assert_eq!(migration.target.value("SELECT count(*) FROM app.a"), "0");
+}
+
+#[test]
+fn numbers_that_were_given_are_not_given_again() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT, t TEXT); INSERT INTO a VALUES (1, 'x'), (5, 'y');
+         CREATE TABLE b (id INTEGER PRIMARY KEY AUTOINCREMENT, t TEXT); INSERT INTO b VALUES (1, 'x'), (5, 'y');",
+    );
+    migration.plan(&["app.db"], &[]);
+    migration.target.psql(
+        "CREATE SCHEMA app; CREATE TABLE app.a (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, t text);
+         SELECT setval('app.a_id_seq', 500)",
+    );
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.target.value("SELECT nextval('app.a_id_seq')"), "501");
+    assert_eq!(migration.target.value("SELECT nextval('app.b_id_seq')"), "6");
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.target.value("SELECT nextval('app.b_id_seq')"), "7");
 }
