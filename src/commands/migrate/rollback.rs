@@ -20,7 +20,7 @@ pub struct RollbackArgs {
     /// Another way to the plan's target: a URL, or a name of the config
     #[arg(long, value_name = "TARGET")]
     pub to: Option<String>,
-    /// Also tables whose rows have become more or fewer since
+    /// Also tables whose rows are others than those that were loaded
     #[arg(long)]
     pub even_changed: bool,
 }
