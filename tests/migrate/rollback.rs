@@ -104,33 +104,59 @@ fn a_plan_that_was_edited_is_taken_back_by_what_was_noted() {
     assert!(!migration.has("app.a") && !migration.has("app.b") && !migration.has("lifeboat_migrate.plans"));
 }
 
-#[test]
-fn notes_of_a_plan_that_is_just_beginning_stay() {
-    let migration = migrated("");
+/// Plans another file; the plan of the first is first.toml then.
+fn plan_another(migration: &Migration) {
     let first = migration.text();
     std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
     migration.file("other.db", "CREATE TABLE x (id INTEGER PRIMARY KEY); INSERT INTO x VALUES (1);");
     migration.plan(&["other.db"], &["--schema", "other"]);
     std::fs::write(migration.sandbox.path("first.toml"), first).unwrap();
+}
+
+/// Waits until so many wait for a lock in the target.
+#[track_caller]
+fn wait_for_waiting(migration: &Migration, count: usize) {
+    let query = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                  WHERE NOT granted AND d.datname = current_database()";
+    let clock = Instant::now();
+    while migration.target.value(query) != count.to_string() {
+        assert!(clock.elapsed() < Duration::from_secs(20), "nobody waits");
+    }
+}
+
+#[test]
+fn notes_of_a_plan_that_is_just_beginning_stay() {
+    let migration = migrated("");
+    plan_another(&migration);
     // A run that has noted that it begins, and waits for a table, so that nobody can see it yet.
     migration.target.psql("CREATE SCHEMA other; CREATE TABLE other.x (id bigint)");
     let mut holder = migration.session();
     holder.execute("BEGIN; LOCK TABLE other.x IN ACCESS EXCLUSIVE MODE").unwrap();
-    let waiting = |count: usize| {
-        let query = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-                      WHERE NOT granted AND d.datname = current_database()";
-        let clock = Instant::now();
-        while migration.target.value(query) != count.to_string() {
-            assert!(clock.elapsed() < Duration::from_secs(20), "nobody waits");
-        }
-    };
     let beginning = migration.sandbox.start_command(migration.command(&["run", "plan.toml"]));
-    waiting(1);
+    wait_for_waiting(&migration, 1);
     let rolling = migration.sandbox.start_command(migration.command(&["rollback", "first.toml"]));
-    waiting(2);
+    wait_for_waiting(&migration, 2);
     holder.execute("COMMIT").unwrap();
     let (begun, rolled) = (beginning.finish(), rolling.finish());
     assert_eq!((begun.exit(), rolled.exit()), (0, 0), "{}\n{}", begun.story(), rolled.story());
     assert_eq!(migration.target.value("SELECT count(*) FROM lifeboat_migrate.plans"), "1");
     assert!(!migration.has("app.a"));
+}
+
+#[test]
+fn a_plan_that_begins_while_the_last_is_taken_back_has_notes_of_its_own() {
+    let migration = migrated("");
+    plan_another(&migration);
+    // A rollback that has come as far as the schema.
+    let mut holder = migration.session();
+    holder.execute("BEGIN; CREATE TABLE app.mine (n int)").unwrap();
+    let rolling = migration.sandbox.start_command(migration.command(&["rollback", "first.toml"]));
+    wait_for_waiting(&migration, 1);
+    let beginning = migration.sandbox.start_command(migration.command(&["run", "plan.toml"]));
+    wait_for_waiting(&migration, 2);
+    holder.execute("ROLLBACK").unwrap();
+    let (rolled, begun) = (rolling.finish(), beginning.finish());
+    assert_eq!((rolled.exit(), begun.exit()), (0, 0), "{}\n{}", rolled.story(), begun.story());
+    assert_eq!(migration.target.value("SELECT count(*) FROM lifeboat_migrate.plans"), "1");
+    assert_eq!(migration.target.value("SELECT count(*) FROM other.x"), "1");
 }
