@@ -18,14 +18,14 @@
 
 use std::io::Write as _;
 
-use chrono::{DateTime, Datelike, NaiveDateTime, NaiveTime, TimeZone, Timelike, Utc};
+use chrono::{DateTime, Datelike, NaiveDateTime, NaiveTime, TimeZone, Timelike};
 use chrono_tz::Tz;
 use serde::de::IgnoredAny;
 
 use super::plan::{ColumnPlan, Epoch};
 use crate::engine::sqlite::values::Cell;
 use crate::error::{Error, Result, one_line};
-use crate::rules::moment;
+use crate::rules::moment::{self, Form, Reading};
 
 /// A type of the target, as far as reading values goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +142,12 @@ impl Converter {
         Converter { kind, zone, epoch: Epoch::Auto, nulls: Vec::new(), not_null: false }
     }
 
+    /// Reads numbers as instants by a unit.
+    #[must_use]
+    pub(super) fn counting(epoch: Epoch) -> Self {
+        Converter { epoch, ..Converter::of(Kind::Instant, Tz::UTC) }
+    }
+
     /// Appends a value in COPY's text form. What was appended before a reason came is to be taken away.
     pub fn write(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
         let is_null = match cell {
@@ -162,7 +168,7 @@ impl Converter {
             Kind::Single => single(cell, out),
             Kind::Numeric(bounds) => numeric(cell, bounds, out),
             Kind::Boolean => boolean(cell, out),
-            Kind::Instant => self.instant(cell, out),
+            Kind::Instant => self.write_instant(cell, out).map(|_| ()),
             Kind::Local => self.local(cell, out),
             Kind::Date => self.date(cell, out),
             Kind::Jsonb => json(cell, true, out),
@@ -173,44 +179,35 @@ impl Converter {
         }
     }
 
-    fn instant(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
-        let moment = self.moment(cell)?;
-        write_time(moment.first.naive_utc(), out)?;
+    /// Appends an instant as [`write`](Self::write) does, and says how it is written in the file.
+    pub(super) fn write_instant(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<Form, Reason> {
+        let reading = self.reading(cell)?;
+        write_time(reading.moment.first.naive_utc(), out)?;
         out.extend_from_slice(b"+00");
-        Ok(())
+        Ok(reading.form)
     }
 
+    /// What the clock showed: as it is written, for by way of UTC an hour that clocks skip would become another.
     fn local(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
-        let moment = self.moment(cell)?;
-        write_time(self.zone.from_utc_datetime(&moment.first.naive_utc()).naive_local(), out)
+        let reading = self.reading(cell)?;
+        let in_zone = || self.zone.from_utc_datetime(&reading.moment.first.naive_utc()).naive_local();
+        write_time(reading.clock.unwrap_or_else(in_zone), out)
     }
 
+    /// A time of day would be lost, and what has an offset or is counted is a day only where one knows whose.
     fn date(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
-        // A time of day would be lost, and what has an offset is a day only where one knows whose.
-        if let Cell::Text(text) = cell
-            && (text.ends_with(b"Z") || text.ends_with(b"z") || text.iter().skip(11).any(|byte| b"+-".contains(byte)))
-        {
-            return Err(Reason("it is a time, not a date"));
+        let reading = self.reading(cell)?;
+        match (reading.form, reading.clock) {
+            (Form::Date | Form::DateDigits, Some(clock)) => write_date(clock, out),
+            (Form::Local, Some(clock)) if clock.time() == NaiveTime::MIN => write_date(clock, out),
+            _ => Err(Reason("it is a time, not a date")),
         }
-        if self.epoch != Epoch::Auto && !matches!(cell, Cell::Text(text) if !text.iter().all(u8::is_ascii_digit)) {
-            return Err(Reason("it is a time, not a date"));
-        }
-        let moment = self.moment(cell)?;
-        let is_day = moment.first != moment.last;
-        let local = self.zone.from_utc_datetime(&moment.first.naive_utc()).naive_local();
-        let is_text = matches!(cell, Cell::Text(text) if !text.iter().all(u8::is_ascii_digit));
-        let is_midnight = is_text && local.time() == NaiveTime::MIN;
-        if !is_day && !is_midnight {
-            return Err(Reason("it is a time, not a date"));
-        }
-        write_date(local, out)
     }
 
-    fn moment(&self, cell: Cell<'_>) -> Result<moment::Moment, Reason> {
+    fn reading(&self, cell: Cell<'_>) -> Result<Reading, Reason> {
         let no_time = Reason("it is no time");
         match cell {
             Cell::Integer(number) => self.counted(number).ok_or(no_time),
-            Cell::Real(number) if self.epoch == Epoch::Auto => moment::real(number, self.zone).ok_or(no_time),
             Cell::Real(number) => self.counted_real(number).ok_or(no_time),
             Cell::Text(bytes) => {
                 let text = std::str::from_utf8(bytes).map_err(|_| no_time)?.trim();
@@ -227,29 +224,31 @@ impl Converter {
     }
 
     /// The time that a number of the column's unit is.
-    fn counted(&self, number: i64) -> Option<moment::Moment> {
-        let instant = match self.epoch {
+    fn counted(&self, number: i64) -> Option<Reading> {
+        let (instant, form) = match self.epoch {
             Epoch::Auto => return moment::whole(number, self.zone),
-            Epoch::S => DateTime::from_timestamp(number, 0),
-            Epoch::Ms => DateTime::from_timestamp_millis(number),
-            Epoch::Us => DateTime::from_timestamp_micros(number),
-            Epoch::Ns => Some(DateTime::from_timestamp_nanos(number)),
-        }?;
-        Some(moment::Moment { first: instant, last: instant })
+            Epoch::S => (DateTime::from_timestamp(number, 0), Form::Seconds),
+            Epoch::Ms => (DateTime::from_timestamp_millis(number), Form::Millis),
+            Epoch::Us => (DateTime::from_timestamp_micros(number), Form::Micros),
+            Epoch::Ns => (Some(DateTime::from_timestamp_nanos(number)), Form::Nanos),
+        };
+        Some(Reading::at(instant?, form))
     }
 
-    fn counted_real(&self, number: f64) -> Option<moment::Moment> {
-        let micros = match self.epoch {
-            Epoch::Auto | Epoch::S => number * 1e6,
-            Epoch::Ms => number * 1e3,
-            Epoch::Us => number,
-            Epoch::Ns => number / 1e3,
+    fn counted_real(&self, number: f64) -> Option<Reading> {
+        let (micros, form) = match self.epoch {
+            Epoch::Auto => return moment::real(number, self.zone),
+            // A whole number is the same time however it is kept.
+            _ if number.fract() == 0.0 && number.abs() < 9.2e18 => return self.counted(number as i64),
+            Epoch::S => (number * 1e6, Form::Seconds),
+            Epoch::Ms => (number * 1e3, Form::Millis),
+            Epoch::Us => (number, Form::Micros),
+            Epoch::Ns => (number / 1e3, Form::Nanos),
         };
         if !micros.is_finite() || micros.abs() > 9e18 {
             return None;
         }
-        let instant: DateTime<Utc> = DateTime::from_timestamp_micros(micros.floor() as i64)?;
-        Some(moment::Moment { first: instant, last: instant })
+        Some(Reading::at(DateTime::from_timestamp_micros(micros.round() as i64)?, form))
     }
 }
 
@@ -665,6 +664,40 @@ mod tests {
         seconds.write(Cell::Integer(20_261_126), &mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "1970-08-23 12:05:26+00");
         assert!(Kind::parse("timestamptz(3)").is_err(), "it would round");
+    }
+
+    #[test]
+    fn what_the_clock_showed_is_kept_where_clocks_skip_it() {
+        let convert = |kind, zone, cell: Cell<'_>| {
+            let mut out = Vec::new();
+            Converter::of(kind, zone).write(cell, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let sao_paulo = chrono_tz::America::Sao_Paulo;
+        for cell in [t("2018-11-04"), t("2018-11-04 00:00:00"), t("20181104"), Cell::Integer(20_181_104)] {
+            assert_eq!(convert(Kind::Date, sao_paulo, cell), "2018-11-04", "{cell:?}");
+        }
+        let berlin = chrono_tz::Europe::Berlin;
+        assert_eq!(convert(Kind::Local, berlin, t("2026-03-29 02:30:00")), "2026-03-29 02:30:00");
+        assert_eq!(convert(Kind::Local, berlin, t("2026-03-29 02:30:00Z")), "2026-03-29 04:30:00");
+        assert_eq!(convert(Kind::Instant, berlin, t("2026-03-29 02:30:00")), "2026-03-29 00:30:00+00");
+    }
+
+    #[test]
+    fn a_unit_that_is_given_reads_numbers_as_their_size_would() {
+        for (number, epoch) in [
+            (1_795_700_818.123_457_f64, Epoch::S),
+            (1_795_700_818.0, Epoch::S),
+            (1_795_700_818_123.457, Epoch::Ms),
+            (1_795_700_818_123_457.0, Epoch::Us),
+            (1_795_700_818_123_457_024.0, Epoch::Ns),
+        ] {
+            let (mut told, mut given) = (Vec::new(), Vec::new());
+            let auto = Converter::of(Kind::Instant, SHANGHAI);
+            auto.write(Cell::Real(number), &mut told).unwrap();
+            Converter { epoch, ..auto }.write(Cell::Real(number), &mut given).unwrap();
+            assert_eq!(told, given, "{number}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!   neither (`20261126`, `20261126T134658`, `20261126134658`); a name in letters or `[brackets]` after the offset is
 //!   passed over, as Go and Java write one. RFC 2822.
 //! - Numbers, and texts of one: seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by their size;
-//!   8 and 14 digits that are a date; a real number from 2,400,000 to 2,500,000 is a Julian day, as SQLite's `julianday`
+//!   8 and 14 digits that are a date (a text of 8 digits that is none is no time); a real number from 2,400,000 to 2,500,000 is a Julian day, as SQLite's `julianday`
 //!   gives it.
 //!
 //! What has no offset is local to a zone. Where clocks are put back a local time comes twice: the earlier is taken, so
@@ -32,10 +32,6 @@ impl Moment {
         Moment { first: instant, last: instant }
     }
 
-    fn local(naive: NaiveDateTime, zone: Tz) -> Option<Self> {
-        instant(naive, zone).map(Moment::at)
-    }
-
     fn day(date: NaiveDate, zone: Tz) -> Option<Self> {
         let first = instant(date.and_time(NaiveTime::MIN), zone)?;
         let last = instant(date.succ_opt()?.and_time(NaiveTime::MIN), zone)?;
@@ -43,30 +39,88 @@ impl Moment {
     }
 }
 
+/// How a time is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A date alone, with marks between its parts.
+    Date,
+    /// A date and a time without an offset.
+    Local,
+    /// The same with one.
+    Offset,
+    /// A date in eight digits.
+    DateDigits,
+    /// A date and a time in fourteen digits.
+    LocalDigits,
+    /// Days of SQLite's `julianday`.
+    JulianDay,
+    /// Seconds since 1970.
+    Seconds,
+    /// Milliseconds since then.
+    Millis,
+    /// Microseconds since then.
+    Micros,
+    /// Nanoseconds since then.
+    Nanos,
+}
+
+/// A time as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// When it was.
+    pub moment: Moment,
+    /// What the clock and the calendar showed, where that is what is written; a date shows midnight.
+    pub clock: Option<NaiveDateTime>,
+    /// How it is written.
+    pub form: Form,
+}
+
+impl Reading {
+    /// An instant, whatever the zone.
+    #[must_use]
+    pub fn at(instant: DateTime<Utc>, form: Form) -> Self {
+        Reading { moment: Moment::at(instant), clock: None, form }
+    }
+
+    fn local(naive: NaiveDateTime, zone: Tz, form: Form) -> Option<Self> {
+        Some(Reading { moment: Moment::at(instant(naive, zone)?), clock: Some(naive), form })
+    }
+
+    fn day(date: NaiveDate, zone: Tz, form: Form) -> Option<Self> {
+        Some(Reading { moment: Moment::day(date, zone)?, clock: Some(date.and_time(NaiveTime::MIN)), form })
+    }
+}
+
 /// Reads a value as a time; None where it has no form that is known.
 #[must_use]
 pub fn read(value: &Value, zone: Tz) -> Option<Moment> {
-    match value {
+    let reading = match value {
         Value::Integer(number) => whole(*number, zone),
         Value::Real(number) => real(*number, zone),
         Value::Other => None,
         Value::Text(written) => text(written, zone),
-    }
+    };
+    reading.map(|reading| reading.moment)
 }
 
 /// Reads a text as a time.
 #[must_use]
-pub fn text(text: &str, zone: Tz) -> Option<Moment> {
+pub fn text(text: &str, zone: Tz) -> Option<Reading> {
     let text = text.trim();
     if is_number(text) {
         return match text.parse::<i64>() {
-            // A year, a month, an hour: so short a text counts no seconds since 1970.
-            Ok(number) if number.unsigned_abs() < 100_000_000 && text.len() != 8 => None,
+            // A year, a month, a code: so short a text counts no seconds since 1970, and is a date or nothing.
+            Ok(number) if number.unsigned_abs() < 100_000_000 => {
+                whole(number, zone).filter(|reading| text.len() == 8 && reading.form == Form::DateDigits)
+            }
             Ok(number) => whole(number, zone),
             Err(_) => real(text.parse().ok()?, zone),
         };
     }
-    stamp(text, zone).or_else(|| Some(Moment::at(DateTime::parse_from_rfc2822(text).ok()?.with_timezone(&Utc))))
+    stamp(text, zone).or_else(|| {
+        let mail = DateTime::parse_from_rfc2822(text).ok()?;
+        Some(Reading::at(mail.with_timezone(&Utc), Form::Offset))
+    })
 }
 
 /// Whether a text is digits, perhaps with a point among them.
@@ -97,25 +151,25 @@ fn instant(naive: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
 
 /// Reads a whole number as a time.
 #[must_use]
-pub fn whole(number: i64, zone: Tz) -> Option<Moment> {
+pub fn whole(number: i64, zone: Tz) -> Option<Reading> {
     if (19_000_101..=22_001_231).contains(&number)
         && let Some(date) = date_of(number)
     {
-        return Moment::day(date, zone);
+        return Reading::day(date, zone, Form::DateDigits);
     }
     if (19_000_101_000_000..=22_001_231_235_959).contains(&number)
         && let Some(naive) = date_of(number / 1_000_000).and_then(|date| time_of(date, number % 1_000_000))
     {
-        return Moment::local(naive, zone);
+        return Reading::local(naive, zone, Form::LocalDigits);
     }
     // Up to eleven digits of seconds reach the year 5138, and as milliseconds would end in 1973; so on by three digits.
-    let instant = match number.unsigned_abs() {
-        ..100_000_000_000 => DateTime::from_timestamp(number, 0),
-        100_000_000_000..100_000_000_000_000 => DateTime::from_timestamp_millis(number),
-        100_000_000_000_000..100_000_000_000_000_000 => DateTime::from_timestamp_micros(number),
-        _ => Some(DateTime::from_timestamp_nanos(number)),
+    let (instant, form) = match number.unsigned_abs() {
+        ..100_000_000_000 => (DateTime::from_timestamp(number, 0), Form::Seconds),
+        100_000_000_000..100_000_000_000_000 => (DateTime::from_timestamp_millis(number), Form::Millis),
+        100_000_000_000_000..100_000_000_000_000_000 => (DateTime::from_timestamp_micros(number), Form::Micros),
+        _ => (Some(DateTime::from_timestamp_nanos(number)), Form::Nanos),
     };
-    instant.map(Moment::at)
+    Some(Reading::at(instant?, form))
 }
 
 /// The date in eight digits.
@@ -132,26 +186,25 @@ fn time_of(date: NaiveDate, number: i64) -> Option<NaiveDateTime> {
 
 /// Reads a number that may have a fraction as a time.
 #[must_use]
-pub fn real(number: f64, zone: Tz) -> Option<Moment> {
+pub fn real(number: f64, zone: Tz) -> Option<Reading> {
     /// Julian day of 1970-01-01T00:00Z.
     const EPOCH_DAY: f64 = 2_440_587.5;
     if !number.is_finite() || number.abs() >= 9.2e18 {
         return None;
     }
-    let micros = if (2_400_000.0..=2_500_000.0).contains(&number) {
-        (number - EPOCH_DAY) * 86_400e6
+    let (micros, form) = if (2_400_000.0..=2_500_000.0).contains(&number) {
+        ((number - EPOCH_DAY) * 86_400e6, Form::JulianDay)
     } else if number.fract() == 0.0 {
         return whole(number as i64, zone);
     } else {
-        number
-            * match number.abs() {
-                size if size < 1e11 => 1e6,
-                size if size < 1e14 => 1e3,
-                size if size < 1e17 => 1.0,
-                _ => 1e-3,
-            }
+        match number.abs() {
+            size if size < 1e11 => (number * 1e6, Form::Seconds),
+            size if size < 1e14 => (number * 1e3, Form::Millis),
+            size if size < 1e17 => (number, Form::Micros),
+            _ => (number / 1e3, Form::Nanos),
+        }
     };
-    DateTime::from_timestamp_micros(micros.round() as i64).map(Moment::at)
+    Some(Reading::at(DateTime::from_timestamp_micros(micros.round() as i64)?, form))
 }
 
 /// What is left of a text.
@@ -191,7 +244,7 @@ impl Rest<'_> {
 }
 
 /// A text that begins with a year.
-fn stamp(text: &str, zone: Tz) -> Option<Moment> {
+fn stamp(text: &str, zone: Tz) -> Option<Reading> {
     let mut rest = Rest(text.as_bytes());
     let year = i32::try_from(rest.digits(4)?).ok()?;
     let parted = match rest.peek() {
@@ -203,7 +256,7 @@ fn stamp(text: &str, zone: Tz) -> Option<Moment> {
     let day = part(&mut rest).then(|| rest.digits(2))??;
     let date = NaiveDate::from_ymd_opt(year, month, day)?;
     if rest.0.is_empty() {
-        return Moment::day(date, zone);
+        return Reading::day(date, zone, Form::Date);
     }
     if !rest.eat(b"Tt ") {
         return None;
@@ -222,8 +275,11 @@ fn stamp(text: &str, zone: Tz) -> Option<Moment> {
     };
     let offset = offset(&mut rest)?;
     match offset {
-        None => Moment::local(naive, zone),
-        Some(offset) => Some(Moment::at(offset.from_local_datetime(&naive).single()?.with_timezone(&Utc))),
+        None => Reading::local(naive, zone, Form::Local),
+        Some(offset) => {
+            let instant = offset.from_local_datetime(&naive).single()?.with_timezone(&Utc);
+            Some(Reading::at(instant, Form::Offset))
+        }
     }
 }
 
@@ -352,8 +408,35 @@ mod tests {
         is(read(&Value::Integer(20_261_126_134_658), Tz::UTC), "2026-11-26T13:46:58Z");
         is(read(&Value::Integer(i64::MAX), Tz::UTC), "2262-04-11T23:47:16.854775807Z");
         is(read(&Value::Integer(i64::MIN), Tz::UTC), "1677-09-21T00:12:43.145224192Z");
-        // Eight digits that are no date are seconds.
+        // Eight digits that are no date are seconds, and as a text a code.
         is(read(&Value::Integer(20_261_399), Tz::UTC), "1970-08-23T12:09:59Z");
+        for code in ["20261399", "10004567", "18991231", "-1234567"] {
+            assert_eq!(text(code, Tz::UTC), None, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_reading_says_how_the_time_is_written_and_what_the_clock_showed() {
+        let zone = chrono_tz::America::Sao_Paulo;
+        for (reading, form, clock) in [
+            (super::text("2018-11-04", zone), Form::Date, Some("2018-11-04 00:00:00")),
+            (super::text("2018-11-04 00:30", zone), Form::Local, Some("2018-11-04 00:30:00")),
+            (super::text("2018-11-04T00:30Z", zone), Form::Offset, None),
+            (super::text("Thu, 26 Nov 2026 13:46:58 GMT", zone), Form::Offset, None),
+            (super::text("1795700818", zone), Form::Seconds, None),
+            (whole(20_181_104, zone), Form::DateDigits, Some("2018-11-04 00:00:00")),
+            (real(20_181_104.0, zone), Form::DateDigits, Some("2018-11-04 00:00:00")),
+            (whole(20_181_104_003_000, zone), Form::LocalDigits, Some("2018-11-04 00:30:00")),
+            (real(2_460_311.75, zone), Form::JulianDay, None),
+            (whole(1_795_700_818_000, zone), Form::Millis, None),
+            (whole(1_795_700_818_000_000, zone), Form::Micros, None),
+            (whole(1_795_700_818_000_000_000, zone), Form::Nanos, None),
+            (real(1_795_700_818.5, zone), Form::Seconds, None),
+        ] {
+            let reading = reading.unwrap();
+            assert_eq!(reading.form, form, "{reading:?}");
+            assert_eq!(reading.clock.map(|clock| clock.to_string()).as_deref(), clock, "{reading:?}");
+        }
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Column {
             Kind::Local => micros(self.time(cell, text)?.local)?,
             Kind::Date => {
                 let time = self.time(cell, text)?;
-                let is_digits = text.is_none_or(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+                let is_digits = text.is_none_or(|text| text.trim().bytes().all(|byte| byte.is_ascii_digit()));
                 let is_midnight = !is_digits && !time.has_offset && time.local.rem_euclid(86_400_000_000) == 0;
                 (time.is_date || is_midnight).then(|| micros(time.local))??
             }

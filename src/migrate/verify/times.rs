@@ -129,22 +129,24 @@ pub(super) fn of_real(number: f64, epoch: Epoch, zone: Tz) -> Option<Time> {
         return None;
     }
     let micros = match epoch {
-        Epoch::S => (number * 1e6).floor(),
-        Epoch::Ms => (number * 1e3).floor(),
-        Epoch::Us => number.floor(),
-        Epoch::Ns => (number / 1e3).floor(),
+        Epoch::S | Epoch::Ms | Epoch::Us | Epoch::Ns if number == number.trunc() => {
+            return of_whole(number as i64, epoch, zone);
+        }
+        Epoch::S => (number * 1e6).round(),
+        Epoch::Ms => (number * 1e3).round(),
+        Epoch::Us => number.round(),
+        Epoch::Ns => (number / 1e3).round(),
         Epoch::Auto if (2_400_000.0..=2_500_000.0).contains(&number) => ((number - 2_440_587.5) * 86_400e6).round(),
         Epoch::Auto if number == number.trunc() => return of_whole(number as i64, epoch, zone),
         Epoch::Auto => {
             let size = number.abs();
+            // Whatever is greater has no fraction.
             let factor = if size < 1e11 {
                 1e6
             } else if size < 1e14 {
                 1e3
-            } else if size < 1e17 {
-                1.0
             } else {
-                1e-3
+                1.0
             };
             (number * factor).round()
         }
@@ -160,7 +162,11 @@ pub(super) fn of_text(text: &str, epoch: Epoch, zone: Tz) -> Option<Time> {
         && bare.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     if is_number {
         return match text.parse::<i64>() {
-            Ok(number) if epoch == Epoch::Auto && number.abs() < 100_000_000 && text.len() != 8 => None,
+            // Of short texts only a date in eight digits is a time.
+            Ok(number) if epoch == Epoch::Auto && number.unsigned_abs() < 100_000_000 => {
+                let time = of_whole(number, epoch, zone)?;
+                (time.is_date && text.len() == 8).then_some(time)
+            }
             Ok(number) => of_whole(number, epoch, zone),
             Err(_) => of_real(text.parse().ok()?, epoch, zone),
         };
@@ -290,6 +296,10 @@ mod tests {
             "2026-11-26 09:30:00 +0800 CST",
             "20261126T093000",
             "2026-11-26T09:30:00+01:00[Europe/Berlin]",
+            "20261399",
+            "10004567",
+            "18991231",
+            "-1234567",
             "1795700818",
             "1795700818123",
             "1795700818.5",
@@ -315,7 +325,7 @@ mod tests {
         for zone in [Tz::UTC, chrono_tz::Asia::Shanghai, chrono_tz::Europe::Berlin, chrono_tz::Pacific::Apia] {
             for text in texts {
                 let one = of_text(text, Epoch::Auto, zone).map(|time| time.micros);
-                let other = moment::text(text, zone).map(|moment| moment.first.timestamp_micros());
+                let other = moment::text(text, zone).map(|reading| reading.moment.first.timestamp_micros());
                 assert_eq!(one, other, "{text} in {zone}");
             }
         }
@@ -323,8 +333,23 @@ mod tests {
             [0, -1, 20_261_126, 20_261_126_134_658, 1_795_700_818, 1_795_700_818_123, i64::MAX, i64::MIN, 20_261_399]
         {
             let one = of_whole(number, Epoch::Auto, chrono_tz::Asia::Shanghai).map(|time| time.micros);
-            let other = moment::whole(number, chrono_tz::Asia::Shanghai).map(|moment| moment.first.timestamp_micros());
+            let other =
+                moment::whole(number, chrono_tz::Asia::Shanghai).map(|reading| reading.moment.first.timestamp_micros());
             assert_eq!(one, other, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_real_number_is_rounded_to_microseconds_whether_its_unit_is_told_or_given() {
+        for (number, epoch) in [
+            (1_795_700_818.123_457_f64, Epoch::S),
+            (1_795_700_818_123.457, Epoch::Ms),
+            (1_795_700_818_123_457_024.0, Epoch::Ns),
+        ] {
+            let told = moment::real(number, Tz::UTC).map(|reading| reading.moment.first.timestamp_micros());
+            for epoch in [Epoch::Auto, epoch] {
+                assert_eq!(of_real(number, epoch, Tz::UTC).map(|time| time.micros), told, "{number} by {epoch:?}");
+            }
         }
     }
 
