@@ -1,6 +1,6 @@
 //! What a table's values are: every one of them is looked at, and tried as each type that its column may become.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use chrono_tz::Tz;
 use xxhash_rust::xxh3::xxh3_64;
@@ -11,6 +11,7 @@ use crate::engine::sqlite::values::{Cell, Reader};
 use crate::error::{Result, one_line};
 use crate::interrupt;
 use crate::progress::Progress;
+use crate::rules::moment::Form;
 
 /// A table that was looked through.
 #[derive(Clone, Debug)]
@@ -46,10 +47,23 @@ pub struct ColumnProfile {
     pub in_order: u64,
     /// The earliest and the latest time, in UTC as COPY writes them.
     pub span: Option<(String, String)>,
+    /// The earliest and the latest of those that were counted from a number.
+    pub counted: Option<(Counted, Counted)>,
+    /// Texts that are words for true and false, in lower case and otherwise as they are.
+    pub truths: BTreeSet<String>,
     /// Texts that begin as an object or a list of JSON does.
     pub structured: u64,
     seen: HashSet<u64>,
     last_time: Option<Vec<u8>>,
+}
+
+/// A time that was counted from a number.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// In UTC as COPY writes it.
+    pub time: String,
+    /// The number, a text's as well.
+    pub number: Cell<'static>,
 }
 
 /// How times are written.
@@ -59,9 +73,15 @@ pub struct Forms {
     pub local: u64,
     /// Texts with one.
     pub offset: u64,
-    /// Dates without a time.
+    /// Texts that are dates without a time.
     pub dates: u64,
-    /// Numbers, by what they count: seconds, milliseconds, microseconds, nanoseconds.
+    /// Dates in eight digits, numbers or texts of them.
+    pub date_digits: u64,
+    /// Dates and times in fourteen digits.
+    pub local_digits: u64,
+    /// Julian days.
+    pub julian_days: u64,
+    /// Other numbers, by what they count: seconds, milliseconds, microseconds, nanoseconds.
     pub counted: [u64; 4],
     /// Times with more digits than microseconds.
     pub finer: u64,
@@ -103,6 +123,9 @@ const EXAMPLES: usize = 5;
 /// Texts that programs write for nothing, in lower case.
 const NOTHING: [&str; 14] =
     ["", "none", "null", "nil", "nan", "nat", "n/a", "na", "<na>", "-", "--", "undefined", "(null)", "\\n"];
+
+/// How many different words for true and false are kept: more than there are.
+const TRUTHS: usize = 32;
 
 /// A type with so many failures is not tried any further, unless so many times as many values fit it.
 const HOPELESS: u64 = 1000;
@@ -153,6 +176,8 @@ impl ColumnProfile {
             forms: Forms::default(),
             in_order: 0,
             span: None,
+            counted: None,
+            truths: BTreeSet::new(),
             structured: 0,
             seen: HashSet::new(),
             last_time: None,
@@ -203,11 +228,18 @@ impl ColumnProfile {
                 continue;
             }
             scratch.clear();
-            match trial.converter.write(cell, scratch) {
-                Ok(()) => {
+            let written = match trial.kind {
+                Kind::Instant => trial.converter.write_instant(cell, scratch).map(Some),
+                _ => trial.converter.write(cell, scratch).map(|()| None),
+            };
+            match written {
+                Ok(form) => {
                     trial.fits += 1;
-                    if trial.kind == Kind::Instant {
-                        self.forms.add(cell);
+                    if let Some(form) = form {
+                        self.forms.add(form, cell);
+                        if is_counted(form) {
+                            widen_counted(&mut self.counted, scratch, cell);
+                        }
                         if self.last_time.as_ref().is_none_or(|last| last <= scratch) {
                             self.in_order += 1;
                         }
@@ -216,6 +248,15 @@ impl ColumnProfile {
                             none => *none = Some(scratch.clone()),
                         }
                         widen(&mut self.span, scratch);
+                    }
+                    // There are not many, but for what stands around them.
+                    if trial.kind == Kind::Boolean
+                        && let Cell::Text(text) = cell
+                        && let Ok(text) = std::str::from_utf8(text)
+                        && self.truths.len() < TRUTHS
+                        && !self.truths.contains(text)
+                    {
+                        self.truths.insert(text.to_ascii_lowercase());
                     }
                 }
                 Err(reason) => trial.fail(cell, rowid, reason.0),
@@ -237,6 +278,35 @@ fn widen(span: &mut Option<(String, String)>, time: &[u8]) {
         Some((earliest, _)) if time < earliest.as_bytes() => *earliest = text(),
         Some((_, latest)) if time > latest.as_bytes() => *latest = text(),
         Some(_) => {}
+    }
+}
+
+/// Whether a time is what a number counts, and not what its digits spell.
+fn is_counted(form: Form) -> bool {
+    matches!(form, Form::JulianDay | Form::Seconds | Form::Millis | Form::Micros | Form::Nanos)
+}
+
+fn widen_counted(ends: &mut Option<(Counted, Counted)>, time: &[u8], cell: Cell<'_>) {
+    let counted = || {
+        let number = match cell {
+            Cell::Integer(number) => Cell::Integer(number),
+            Cell::Real(number) => Cell::Real(number),
+            Cell::Text(text) => {
+                let text = std::str::from_utf8(text).ok()?.trim();
+                text.parse().map(Cell::Integer).or_else(|_| text.parse().map(Cell::Real)).ok()?
+            }
+            _ => return None,
+        };
+        Some(Counted { time: String::from_utf8_lossy(time).into_owned(), number })
+    };
+    let wide = match ends {
+        None => counted().map(|one| (one.clone(), one)),
+        Some((earliest, latest)) if time < earliest.time.as_bytes() => counted().map(|one| (one, latest.clone())),
+        Some((earliest, latest)) if time > latest.time.as_bytes() => counted().map(|one| (earliest.clone(), one)),
+        Some(_) => None,
+    };
+    if wide.is_some() {
+        *ends = wide;
     }
 }
 
@@ -268,41 +338,32 @@ impl Trial {
 }
 
 impl Forms {
-    fn add(&mut self, cell: Cell<'_>) {
-        let number = match cell {
-            Cell::Integer(number) => Some(number),
-            Cell::Real(number) => Some(number as i64),
-            Cell::Text(text) if text.len() >= 9 && text.iter().all(u8::is_ascii_digit) => {
-                std::str::from_utf8(text).ok().and_then(|text| text.parse().ok())
-            }
-            _ => None,
+    fn add(&mut self, form: Form, cell: Cell<'_>) {
+        let count = match form {
+            Form::Date => &mut self.dates,
+            Form::Local => &mut self.local,
+            Form::Offset => &mut self.offset,
+            Form::DateDigits => &mut self.date_digits,
+            Form::LocalDigits => &mut self.local_digits,
+            Form::JulianDay => &mut self.julian_days,
+            Form::Seconds => &mut self.counted[0],
+            Form::Millis => &mut self.counted[1],
+            Form::Micros => &mut self.counted[2],
+            Form::Nanos => &mut self.counted[3],
         };
-        match (number, cell) {
-            (Some(number), _) => {
-                let unit = match number.unsigned_abs() {
-                    ..100_000_000_000 => 0,
-                    100_000_000_000..100_000_000_000_000 => 1,
-                    100_000_000_000_000..100_000_000_000_000_000 => 2,
-                    _ => 3,
-                };
-                self.counted[unit] += 1;
-            }
-            (None, Cell::Text(text)) => {
-                let text = text.trim_ascii();
-                let clock = text.get(11..).unwrap_or_default();
-                if text.len() <= 10 {
-                    self.dates += 1;
-                } else if clock.iter().any(|byte| b"+-Zz".contains(byte)) || clock.ends_with(b"GMT") {
-                    self.offset += 1;
-                } else {
-                    self.local += 1;
-                }
-                let fraction = clock.iter().skip_while(|byte| !b".,".contains(byte)).skip(1);
-                let finer = fraction.take_while(|byte| byte.is_ascii_digit()).skip(6).any(|digit| *digit != b'0');
-                self.finer += u64::from(finer);
-            }
-            _ => {}
+        *count += 1;
+        if let (Form::Local | Form::Offset, Cell::Text(text)) = (form, cell) {
+            let clock = text.trim_ascii().get(11..).unwrap_or_default();
+            let fraction = clock.iter().skip_while(|byte| !b".,".contains(byte)).skip(1);
+            let finer = fraction.take_while(|byte| byte.is_ascii_digit()).skip(6).any(|digit| *digit != b'0');
+            self.finer += u64::from(finer);
         }
+    }
+
+    /// Times that are numbers, or texts of nothing but one.
+    #[must_use]
+    pub fn numbers(&self) -> u64 {
+        self.counted.iter().sum::<u64>() + self.julian_days + self.date_digits + self.local_digits
     }
 }
 

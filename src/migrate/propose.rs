@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use chrono::NaiveDateTime;
 
-use super::convert::Kind;
+use super::convert::{Converter, Kind};
 use super::plan::{
     CheckPlan, ColumnPlan, Epoch, ForeignKeyPlan, HypertablePlan, IndexPlan, NAME_BYTES, TablePlan, UniquePlan,
 };
-use super::profile::{ColumnProfile, DISTINCT, TableProfile, declared};
+use super::profile::{ColumnProfile, Counted, DISTINCT, TableProfile, declared};
 use super::translate;
 use crate::engine::sqlite::schema::{ColumnFacts, ForeignKeyFacts, SchemaFacts, TableFacts};
 use crate::error::one_line;
@@ -501,10 +501,7 @@ fn choose(facts: &ColumnFacts, profile: &ColumnProfile, is_rowid: bool) -> Choic
     if most(profile.blobs) && likely(Kind::Bytes) {
         return Kind::Bytes.into();
     }
-    let words = profile.trial(Kind::Boolean).map_or(0, |trial| trial.fits);
-    let digits = profile.trial(Kind::Whole(64)).map_or(0, |trial| trial.fits);
-    let has_words = profile.texts > 0 && words > digits && profile.distinct >= 2;
-    if likely(Kind::Boolean) && (declared == Some(Kind::Boolean) || has_words) {
+    if likely(Kind::Boolean) && is_of_truths(profile, declared) {
         return Kind::Boolean.into();
     }
     if likely(Kind::Jsonb) && (declared == Some(Kind::Jsonb) || structured(profile)) {
@@ -542,39 +539,62 @@ fn structured(profile: &ColumnProfile) -> bool {
     profile.structured > 0 && profile.structured.saturating_mul(10) >= (profile.values() - nothing).saturating_mul(9)
 }
 
+/// Whether a column holds true and false, and nothing that is told apart in the file becomes the same.
+fn is_of_truths(profile: &ColumnProfile, declared: Option<Kind>) -> bool {
+    const PAIRS: [[&str; 2]; 5] = [["true", "false"], ["yes", "no"], ["y", "n"], ["t", "f"], ["on", "off"]];
+    let (digits, words): (Vec<&str>, Vec<&str>) =
+        profile.truths.iter().map(String::as_str).partition(|word| ["1", "0"].contains(word));
+    let is_pair = words.is_empty() || PAIRS.iter().any(|pair| words.iter().all(|word| pair.contains(word)));
+    let (fits, numbers) = (
+        profile.trial(Kind::Boolean).map_or(0, |trial| trial.fits),
+        profile.trial(Kind::Whole(64)).map_or(0, |trial| trial.fits),
+    );
+    let has_words = !words.is_empty() && fits > numbers && profile.distinct >= 2;
+    is_pair
+        && match declared {
+            Some(Kind::Boolean) => true,
+            Some(Kind::Text) => has_words && digits.is_empty() && words.iter().all(|word| PAIRS[0].contains(word)),
+            Some(Kind::Whole(_)) => has_words,
+            _ => has_words && digits.is_empty(),
+        }
+}
+
 fn choose_time(facts: &ColumnFacts, profile: &ColumnProfile, declared: Option<Kind>) -> Option<Choice> {
     let trial = profile.trial(Kind::Instant).filter(|trial| trial.is_likely())?;
     let is_called = matches!(declared, Some(Kind::Instant | Kind::Date)) || is_name_of_time(&facts.name);
     let forms = &profile.forms;
-    let counted: u64 = forms.counted.iter().sum();
-    let written = forms.local + forms.offset + forms.dates;
-    if counted > 0 {
-        /// Seconds of 1979: what counts less is no time that a program noted.
-        const EARLIEST: i64 = 300_000_000;
-        let is_days = |(least, greatest): (i64, i64)| least >= 19_000_101 && greatest <= 22_001_231;
-        if profile.range.is_some_and(is_days) && is_called && written == 0 {
-            return profile.trial(Kind::Date).is_some_and(|trial| trial.is_likely()).then(|| Kind::Date.into());
-        }
-        let is_plausible = profile.range.is_none_or(|(least, _)| least >= EARLIEST);
-        if !is_called || !is_plausible {
-            return None;
-        }
-    } else if written.saturating_mul(10) < trial.fits.saturating_mul(9) {
+    // A number is a time only where the name says so, and where it is one that a program may have noted.
+    let is_plausible = |(earliest, latest): &(Counted, Counted)| {
+        earliest.time.as_str() >= "1979-01-01" && latest.time.as_str() < "2101-01-01"
+    };
+    if forms.numbers() > 0 && (!is_called || !profile.counted.as_ref().is_none_or(is_plausible)) {
         return None;
     }
-    if counted == 0
-        && forms.local + forms.offset == 0
-        && profile.trial(Kind::Date).is_some_and(|trial| trial.is_likely())
-    {
-        return Some(Kind::Date.into());
+    let written = forms.local + forms.offset + forms.dates;
+    if forms.numbers() == 0 && written.saturating_mul(10) < trial.fits.saturating_mul(9) {
+        return None;
     }
+    if forms.dates + forms.date_digits == trial.fits {
+        let is_date = profile.trial(Kind::Date).is_some_and(|trial| trial.is_likely());
+        return is_date.then(|| Kind::Date.into());
+    }
+    Some(Choice { kind: Kind::Instant, epoch: unit(profile) })
+}
+
+/// What all numbers of a column of times count, where it is one thing, and read by it they are the times that were
+/// looked at.
+fn unit(profile: &ColumnProfile) -> Epoch {
+    let forms = &profile.forms;
     let units = [Epoch::S, Epoch::Ms, Epoch::Us, Epoch::Ns];
     let mut used = units.into_iter().zip(forms.counted).filter(|(_, count)| *count > 0);
-    let epoch = match (used.next(), used.next()) {
-        (Some((unit, _)), None) => unit,
-        _ => Epoch::Auto,
+    let (Some((unit, count)), None) = (used.next(), used.next()) else { return Epoch::Auto };
+    let is_same = |end: &Counted| {
+        let mut time = Vec::new();
+        let read = Converter::counting(unit).write(end.number, &mut time);
+        read.is_ok() && time == end.time.as_bytes()
     };
-    Some(Choice { kind: Kind::Instant, epoch })
+    let ends = profile.counted.as_ref().filter(|_| count == forms.numbers());
+    if ends.is_some_and(|(earliest, latest)| is_same(earliest) && is_same(latest)) { unit } else { Epoch::Auto }
 }
 
 fn is_name_of_time(name: &str) -> bool {
