@@ -9,7 +9,7 @@ use super::plan::{
     CheckPlan, ColumnPlan, Epoch, ForeignKeyPlan, HypertablePlan, IndexPlan, NAME_BYTES, TablePlan, UniquePlan,
 };
 use super::profile::{ColumnProfile, Counted, DISTINCT, TableProfile, declared};
-use super::translate;
+use super::translate::{self, Meaning};
 use crate::engine::sqlite::schema::{ColumnFacts, ForeignKeyFacts, SchemaFacts, TableFacts};
 use crate::error::one_line;
 
@@ -102,6 +102,38 @@ pub fn fold(name: &str) -> String {
     name.to_ascii_lowercase()
 }
 
+/// The target's names of a table's columns, no two of them the same, and why one is another than people would expect.
+fn column_names(columns: &[ColumnFacts]) -> Vec<(String, Option<&'static str>)> {
+    /// Columns that every table of the server's has.
+    const SYSTEM: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
+    let folded: Vec<String> = columns.iter().map(|column| fold(&column.name)).collect();
+    let wanted = |place: usize| -> String {
+        let is_clear = folded.iter().filter(|name| **name == folded[place]).count() == 1;
+        if is_clear { folded[place].clone() } else { columns[place].name.clone() }
+    };
+    let wanted: Vec<String> = (0..columns.len()).map(wanted).collect();
+    let why = |name: &str| match name {
+        "" => Some("renamed: it has no name"),
+        _ if SYSTEM.contains(&name) => Some("renamed: a column of PostgreSQL's own has that name"),
+        _ if name.len() > NAME_BYTES => Some("its name is cut: PostgreSQL's names have no more than 63 bytes"),
+        _ => None,
+    };
+    let mut taken: BTreeSet<String> = wanted.iter().filter(|name| why(name).is_none()).cloned().collect();
+    let mut named = |name: String| {
+        let why = why(&name);
+        if why.is_none() {
+            return (name, None);
+        }
+        let other = if name.len() > NAME_BYTES { name } else { format!("{name}_") };
+        let numbered = (2..).map(|number| cut(&format!("{other}_{number}"), number));
+        let free = std::iter::once(cut(&other, 0)).chain(numbered).find(|name| !taken.contains(name));
+        let free = free.expect("there is a number for each");
+        taken.insert(free.clone());
+        (free, why)
+    };
+    wanted.into_iter().map(&mut named).collect()
+}
+
 /// A table that is being proposed.
 struct Draft<'a> {
     facts: &'a TableFacts,
@@ -110,6 +142,7 @@ struct Draft<'a> {
     wishes: &'a Wishes,
     proposal: Proposal,
     kinds: Vec<Kind>,
+    collations: HashMap<String, String>,
 }
 
 impl<'a> Draft<'a> {
@@ -117,13 +150,18 @@ impl<'a> Draft<'a> {
         let mut columns = Vec::new();
         let mut column_notes = Vec::new();
         let (mut rejected, mut kinds) = (0u64, Vec::new());
-        let folded: Vec<String> = facts.columns.iter().map(|column| fold(&column.name)).collect();
-        for (place, (column, profile)) in facts.columns.iter().zip(&profile.columns).enumerate() {
+        let target_names = column_names(&facts.columns);
+        let collations = translate::collations(&facts.sql);
+        for ((column, profile), (name, why)) in facts.columns.iter().zip(&profile.columns).zip(target_names) {
             let is_rowid = facts.rowid_column().is_some_and(|rowid| rowid.name == column.name);
             let chosen = choose(column, profile, is_rowid);
             let mut proposed = propose_column(column, profile, &chosen, is_rowid, wishes);
-            let is_clear = folded.iter().filter(|name| **name == folded[place]).count() == 1;
-            proposed.0.name = (is_clear && folded[place] != column.name).then(|| folded[place].clone());
+            proposed.0.name = (name != column.name).then_some(name);
+            proposed.1.extend(why.map(str::to_owned));
+            if let Some(collation) = collations.get(&column.name.to_lowercase()) {
+                let collation = one_line(collation);
+                proposed.1.push(format!("COLLATE {collation} is not carried: here texts are compared as they are"));
+            }
             rejected += profile.trial(chosen.kind).map_or(0, |trial| trial.failures);
             kinds.push(chosen.kind);
             columns.push(proposed.0);
@@ -145,7 +183,7 @@ impl<'a> Draft<'a> {
         };
         let proposal =
             Proposal { plan, notes: Vec::new(), column_notes, options: Vec::new(), rows: profile.rows, rejected };
-        Draft { facts, profile, schema: file.schema, wishes, proposal, kinds }
+        Draft { facts, profile, schema: file.schema, wishes, proposal, kinds, collations }
     }
 
     fn finish(mut self, names: &mut Names) -> Proposal {
@@ -211,8 +249,19 @@ impl<'a> Draft<'a> {
 
     /// The columns as conditions may speak of them.
     fn meanings(&self) -> translate::Meanings {
-        let columns = self.proposal.plan.columns.iter().zip(&self.kinds);
-        columns.map(|(column, kind)| (column.source.to_lowercase(), (column.target_name().to_owned(), *kind))).collect()
+        let columns = self.proposal.plan.columns.iter().zip(&self.kinds).zip(&self.profile.columns);
+        let meaning = |((column, kind), profile): ((&ColumnPlan, &Kind), &ColumnProfile)| {
+            let source = column.source.to_lowercase();
+            let meaning = Meaning {
+                name: column.target_name().to_owned(),
+                kind: *kind,
+                folds: self.collations.contains_key(&source),
+                is_plain: is_plain(profile, *kind),
+                gains_nulls: !column.nulls.is_empty(),
+            };
+            (source, meaning)
+        };
+        columns.map(meaning).collect()
     }
 
     fn indexes(&mut self, names: &mut Names) {
@@ -394,6 +443,18 @@ impl<'a> Draft<'a> {
     }
 
     fn not_carried(&mut self) {
+        for index in &self.facts.indexes {
+            let mut collations = index.collations.iter().filter(|name| !name.eq_ignore_ascii_case("BINARY"));
+            let Some(collation) = collations.next() else { continue };
+            let what = match index.origin.as_str() {
+                "c" => format!("the index {}", one_line(&index.name)),
+                "pk" => "the primary key".to_owned(),
+                _ => "a UNIQUE constraint".to_owned(),
+            };
+            let loses = if index.unique { ": texts that it took for the same differ here" } else { "" };
+            let note = format!("{what} goes by COLLATE {}, which is not carried{loses}", one_line(collation));
+            self.proposal.notes.push(note);
+        }
         for (name, _) in self.schema.triggers.iter().filter(|(_, table)| *table == self.facts.name) {
             self.proposal.notes.push(format!("the trigger {} is not carried", one_line(name)));
         }
@@ -537,6 +598,22 @@ fn choose(facts: &ColumnFacts, profile: &ColumnProfile, is_rowid: bool) -> Choic
 fn structured(profile: &ColumnProfile) -> bool {
     let nothing: u64 = profile.trial(Kind::Jsonb).map_or(0, |trial| trial.nulls.values().sum());
     profile.structured > 0 && profile.structured.saturating_mul(10) >= (profile.values() - nothing).saturating_mul(9)
+}
+
+/// Whether all values that arrive are in the file what the type says, so that SQLite compares them as PostgreSQL does.
+fn is_plain(profile: &ColumnProfile, kind: Kind) -> bool {
+    match kind {
+        Kind::Text => profile.integers + profile.reals == 0,
+        Kind::Boolean => profile.texts + profile.reals == 0,
+        _ => {
+            // Texts that become NULL, or are rejected, are not compared.
+            let trial = profile.trial(kind);
+            let nulls = trial.map_or(0, |trial| trial.nulls.values().sum::<u64>());
+            let failures = trial.map_or(0, |trial| trial.failures);
+            let rejected = if profile.reals + profile.blobs == 0 || kind != Kind::Whole(64) { failures } else { 0 };
+            profile.texts <= nulls + rejected
+        }
+    }
 }
 
 /// Whether a column holds true and false, and nothing that is told apart in the file becomes the same.

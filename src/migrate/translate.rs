@@ -9,9 +9,6 @@ use super::convert::{Converter, Kind};
 use crate::engine::postgres::catalog::quote::{ident, literal};
 use crate::engine::sqlite::values::Cell;
 
-/// Columns by their names in lower case: the target's name, and the type.
-pub(super) type Meanings = HashMap<String, (String, Kind)>;
-
 /// A word of SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
@@ -129,93 +126,371 @@ pub(super) fn index_condition(sql: &str) -> Option<String> {
     None
 }
 
+/// What a condition may know of a column.
+#[derive(Clone, Debug)]
+pub(super) struct Meaning {
+    /// The target's name.
+    pub(super) name: String,
+    /// The target's type.
+    pub(super) kind: Kind,
+    /// Whether the file compares its texts otherwise than byte by byte.
+    pub(super) folds: bool,
+    /// Whether all its values are in the file what the type says: no text that only reads as a number or a truth.
+    pub(super) is_plain: bool,
+    /// Whether texts of it become NULL.
+    pub(super) gains_nulls: bool,
+}
+
+/// Columns by their names in lower case.
+pub(super) type Meanings = HashMap<String, Meaning>;
+
 /// A condition in PostgreSQL's words, or why there is none.
 pub(super) fn condition(sql: &str, columns: &Meanings) -> Result<String, String> {
-    const WORDS: [&str; 8] = ["and", "or", "not", "in", "between", "is", "null", "notnull"];
-    const FUNCTIONS: [&str; 2] = ["length", "abs"];
-    const MARKS: [&str; 13] = ["(", ")", ",", "=", "<>", "!=", "<", "<=", ">", ">=", "+", "-", "*"];
-    let mut out = String::new();
-    let (mut clause, mut is_between) = (Clause::default(), false);
-    for (_, token) in tokens(sql) {
-        if !out.is_empty() {
-            out.push(' ');
+    let tokens: Vec<Token> = tokens(sql).into_iter().map(|(_, token)| token).collect();
+    let mut parser = Parser { tokens: &tokens, columns };
+    let whole = parser.any()?;
+    match parser.tokens.first() {
+        None => whole.truth(),
+        Some(token) => Err(otherwise(token)),
+    }
+}
+
+/// What a part of a condition is, as PostgreSQL sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    /// What AND, OR and NOT take.
+    Truth,
+    /// A column of true and false.
+    Flag,
+    Whole,
+    Double,
+    Decimal,
+    Text,
+    /// A column of another type.
+    Other,
+}
+
+/// A part of a condition.
+struct Part {
+    sql: String,
+    sort: Sort,
+    /// Whether it is wide enough to be reckoned with: small numbers overflow in PostgreSQL, and do not in SQLite.
+    is_wide: bool,
+    folds: bool,
+    is_plain: bool,
+    gains_nulls: bool,
+}
+
+impl Part {
+    fn of(sql: String, sort: Sort) -> Self {
+        Part { sql, sort, is_wide: false, folds: false, is_plain: true, gains_nulls: false }
+    }
+
+    fn is_number(&self) -> bool {
+        matches!(self.sort, Sort::Whole | Sort::Double | Sort::Decimal)
+    }
+
+    /// Its SQL, where it is true or false by itself.
+    fn truth(self) -> Result<String, String> {
+        match self.sort {
+            Sort::Truth => Ok(self.sql),
+            Sort::Flag if self.is_plain => Ok(self.sql),
+            Sort::Flag => Err(MIXED.to_owned()),
+            _ => Err("a value is no condition in PostgreSQL".to_owned()),
         }
-        match token {
-            Token::Word(word) | Token::Quoted(word) => {
-                let lower = word.to_lowercase();
-                if let Some((name, kind)) = columns.get(&lower) {
-                    clause.column(*kind);
-                    out.push_str(&ident(name));
-                } else if WORDS.contains(&lower.as_str()) {
-                    if lower == "or" || (lower == "and" && !std::mem::take(&mut is_between)) {
-                        std::mem::take(&mut clause).require_same_meaning()?;
-                    }
-                    is_between |= lower == "between";
-                    clause.tests_null |= lower.ends_with("null");
-                    out.push_str(&lower.to_uppercase());
-                } else if FUNCTIONS.contains(&lower.as_str()) {
-                    clause.has_length |= lower == "length";
-                    out.push_str(&lower);
-                } else {
-                    return Err(format!("'{word}' may mean something else in PostgreSQL"));
+    }
+}
+
+const MIXED: &str = "it speaks of a column that held values of several types";
+
+fn otherwise(token: &Token) -> String {
+    let (Token::Word(text) | Token::Quoted(text) | Token::Text(text) | Token::Number(text) | Token::Mark(text)) = token;
+    format!("'{text}' may mean something else in PostgreSQL")
+}
+
+/// Reads a condition by SQLite's precedence, which for what is carried is PostgreSQL's too.
+struct Parser<'a> {
+    tokens: &'a [Token],
+    columns: &'a Meanings,
+}
+
+impl Parser<'_> {
+    fn next(&mut self) -> Option<Token> {
+        let (first, rest) = self.tokens.split_first()?;
+        self.tokens = rest;
+        Some(first.clone())
+    }
+
+    /// Takes bare words that come next, where it is these.
+    fn words(&mut self, words: &[&str]) -> bool {
+        let is_word =
+            |(token, word): (&Token, &&str)| matches!(token, Token::Word(is) if is.eq_ignore_ascii_case(word));
+        let are_there = self.tokens.len() >= words.len() && self.tokens.iter().zip(words).all(is_word);
+        if are_there {
+            self.tokens = &self.tokens[words.len()..];
+        }
+        are_there
+    }
+
+    /// Takes a mark that comes next, where it is one of these.
+    fn mark(&mut self, marks: &[&str]) -> Option<String> {
+        match self.tokens.first() {
+            Some(Token::Mark(mark)) if marks.contains(&mark.as_str()) => {
+                self.tokens = &self.tokens[1..];
+                Some(mark.clone())
+            }
+            _ => None,
+        }
+    }
+
+    fn require_mark(&mut self, mark: &str) -> Result<(), String> {
+        match self.mark(&[mark]) {
+            Some(_) => Ok(()),
+            None => Err(self.tokens.first().map_or("it ends too early".to_owned(), otherwise)),
+        }
+    }
+
+    fn any(&mut self) -> Result<Part, String> {
+        let mut left = self.all()?;
+        while self.words(&["or"]) {
+            let right = self.all()?.truth()?;
+            left = Part::of(format!("{} OR {right}", left.truth()?), Sort::Truth);
+        }
+        Ok(left)
+    }
+
+    fn all(&mut self) -> Result<Part, String> {
+        let mut left = self.negation()?;
+        while self.words(&["and"]) {
+            let right = self.negation()?.truth()?;
+            left = Part::of(format!("{} AND {right}", left.truth()?), Sort::Truth);
+        }
+        Ok(left)
+    }
+
+    fn negation(&mut self) -> Result<Part, String> {
+        if self.words(&["not"]) {
+            return Ok(Part::of(format!("NOT {}", self.negation()?.truth()?), Sort::Truth));
+        }
+        self.comparison()
+    }
+
+    fn comparison(&mut self) -> Result<Part, String> {
+        let left = self.sum()?;
+        if let Some(mark) = self.mark(&["=", "==", "<>", "!=", "<", "<=", ">", ">="]) {
+            let right = self.sum()?;
+            return compare(left, if mark == "==" { "=" } else { &mark }, right);
+        }
+        let is_not_null =
+            self.words(&["is", "not", "null"]) || self.words(&["notnull"]) || self.words(&["not", "null"]);
+        if is_not_null || self.words(&["is", "null"]) || self.words(&["isnull"]) {
+            if left.gains_nulls {
+                return Err("it asks for NULL, which texts of that column become".to_owned());
+            }
+            if left.sort == Sort::Truth {
+                return Err("it asks a condition for NULL".to_owned());
+            }
+            let word = if is_not_null { "IS NOT NULL" } else { "IS NULL" };
+            return Ok(Part::of(format!("{} {word}", left.sql), Sort::Truth));
+        }
+        let negated = |parser: &mut Self, word| {
+            if parser.words(&["not", word]) { Some("NOT ") } else { parser.words(&[word]).then_some("") }
+        };
+        if let Some(not) = negated(self, "in") {
+            self.require_mark("(")?;
+            let mut values = Vec::new();
+            loop {
+                let value = self.sum()?;
+                require_comparable(&left, &value)?;
+                values.push(value.sql);
+                if self.mark(&[","]).is_none() {
+                    break;
                 }
             }
-            Token::Text(text) => {
-                clause.has_text = true;
-                out.push_str(&literal(&text));
+            self.require_mark(")")?;
+            return Ok(Part::of(format!("{} {not}IN ( {} )", left.sql, values.join(" , ")), Sort::Truth));
+        }
+        if let Some(not) = negated(self, "between") {
+            let least = self.sum()?;
+            if !self.words(&["and"]) {
+                return Err("it ends too early".to_owned());
             }
+            let greatest = self.sum()?;
+            require_comparable(&left, &least)?;
+            require_comparable(&left, &greatest)?;
+            let sql = format!("{} {not}BETWEEN {} AND {}", ordered(&left), least.sql, greatest.sql);
+            return Ok(Part::of(sql, Sort::Truth));
+        }
+        Ok(left)
+    }
+
+    fn sum(&mut self) -> Result<Part, String> {
+        let mut left = self.product()?;
+        while let Some(mark) = self.mark(&["+", "-"]) {
+            left = reckon(&left, &mark, &self.product()?)?;
+        }
+        Ok(left)
+    }
+
+    fn product(&mut self) -> Result<Part, String> {
+        let mut left = self.value()?;
+        while let Some(mark) = self.mark(&["*"]) {
+            left = reckon(&left, &mark, &self.value()?)?;
+        }
+        Ok(left)
+    }
+
+    fn value(&mut self) -> Result<Part, String> {
+        if let Some(sign) = self.mark(&["-", "+"]) {
+            let value = self.value()?;
+            if !value.is_number() || !value.is_plain {
+                return Err("it reckons with what is no number in PostgreSQL".to_owned());
+            }
+            return Ok(Part { sql: format!("{sign} {}", value.sql), ..value });
+        }
+        let token = self.next().ok_or("it ends too early")?;
+        match &token {
+            Token::Mark(mark) if mark == "(" => {
+                let inner = self.any()?;
+                self.require_mark(")")?;
+                Ok(Part { sql: format!("( {} )", inner.sql), ..inner })
+            }
+            Token::Text(text) => Ok(Part::of(literal(text), Sort::Text)),
             Token::Number(number) => {
-                clause.has_number = true;
-                if !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+                let is_plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+                let sort = if number.contains('.') { Sort::Decimal } else { Sort::Whole };
+                if !is_plain || (sort == Sort::Whole && number.parse::<i64>().is_err()) {
                     return Err(format!("the number {number} is written otherwise in PostgreSQL"));
                 }
-                out.push_str(&number);
+                Ok(Part::of(number.clone(), sort))
             }
-            Token::Mark(mark) if mark == "==" => out.push('='),
-            Token::Mark(mark) if MARKS.contains(&mark.as_str()) => out.push_str(&mark),
-            Token::Mark(mark) => return Err(format!("'{mark}' may mean something else in PostgreSQL")),
+            Token::Word(word) if self.mark(&["("]).is_some() => {
+                let value = self.sum()?;
+                self.require_mark(")")?;
+                let sql = format!("{} ( {} )", word.to_lowercase(), value.sql);
+                match word.to_lowercase().as_str() {
+                    _ if !value.is_plain => Err(MIXED.to_owned()),
+                    "length" if value.sort == Sort::Text => Ok(Part { sql, sort: Sort::Whole, folds: false, ..value }),
+                    "abs" if value.is_number() => Ok(Part { sql, ..value }),
+                    "length" | "abs" => Err(format!("{word}() takes no such value in PostgreSQL")),
+                    _ => Err(otherwise(&token)),
+                }
+            }
+            Token::Word(word) | Token::Quoted(word) => {
+                const KEYWORDS: [&str; 8] = ["and", "or", "not", "in", "between", "is", "isnull", "notnull"];
+                let lower = word.to_lowercase();
+                let is_keyword = matches!(token, Token::Word(_)) && KEYWORDS.contains(&lower.as_str());
+                let Some(column) = self.columns.get(&lower).filter(|_| !is_keyword) else {
+                    return Err(otherwise(&token));
+                };
+                let sort = match column.kind {
+                    Kind::Whole(_) => Sort::Whole,
+                    Kind::Double => Sort::Double,
+                    Kind::Numeric(_) => Sort::Decimal,
+                    Kind::Text => Sort::Text,
+                    Kind::Boolean => Sort::Flag,
+                    _ => Sort::Other,
+                };
+                Ok(Part {
+                    is_wide: matches!(column.kind, Kind::Whole(64) | Kind::Double),
+                    folds: column.folds && sort == Sort::Text,
+                    is_plain: column.is_plain,
+                    gains_nulls: column.gains_nulls,
+                    ..Part::of(ident(&column.name), sort)
+                })
+            }
+            Token::Mark(_) => Err(otherwise(&token)),
         }
     }
-    clause.require_same_meaning()?;
-    Ok(out)
 }
 
-/// What one comparison speaks of.
-#[derive(Default)]
-struct Clause {
-    texts: usize,
-    numbers: usize,
-    others: usize,
-    has_text: bool,
-    has_number: bool,
-    has_length: bool,
-    tests_null: bool,
+/// Sums and products of whole numbers and of doubles: decimal ones come out otherwise than SQLite's, which are doubles.
+fn reckon(left: &Part, mark: &str, right: &Part) -> Result<Part, String> {
+    let sort = match (left.sort, right.sort) {
+        (Sort::Whole, Sort::Whole) => Sort::Whole,
+        (Sort::Double, Sort::Whole | Sort::Double | Sort::Decimal) | (Sort::Whole | Sort::Decimal, Sort::Double) => {
+            Sort::Double
+        }
+        _ => return Err("it reckons with what PostgreSQL reckons with otherwise".to_owned()),
+    };
+    if !left.is_wide && !right.is_wide {
+        return Err("it reckons with numbers that are smaller in PostgreSQL".to_owned());
+    }
+    let is_plain = left.is_plain && right.is_plain;
+    let sql = format!("{} {mark} {}", left.sql, right.sql);
+    Ok(Part { is_wide: true, is_plain, gains_nulls: left.gains_nulls || right.gains_nulls, ..Part::of(sql, sort) })
 }
 
-impl Clause {
-    fn column(&mut self, kind: Kind) {
-        match kind {
-            Kind::Text => self.texts += 1,
-            Kind::Whole(_) | Kind::Double | Kind::Numeric(_) => self.numbers += 1,
-            _ => self.others += 1,
-        }
+/// SQLite compares a number with a text without a word; and a column that has become a time or a truth is compared
+/// with nothing that the file's condition knew.
+fn require_comparable(left: &Part, right: &Part) -> Result<(), String> {
+    let is_of_others = |part: &Part| matches!(part.sort, Sort::Truth | Sort::Flag | Sort::Other);
+    if left.sort == Sort::Truth || right.sort == Sort::Truth {
+        return Err("it compares a condition".to_owned());
     }
+    if is_of_others(left) || is_of_others(right) {
+        return Err("it speaks of a column that has another type now".to_owned());
+    }
+    if (left.sort == Sort::Text) != (right.sort == Sort::Text) {
+        return Err("it compares numbers with texts".to_owned());
+    }
+    if left.folds || right.folds {
+        return Err("it compares texts by another collation than PostgreSQL does".to_owned());
+    }
+    if !left.is_plain || !right.is_plain {
+        return Err(MIXED.to_owned());
+    }
+    Ok(())
+}
 
-    /// SQLite compares a number with a text without a word; and a column that has become a time or a truth is compared
-    /// with nothing that the file's condition knew.
-    fn require_same_meaning(self) -> Result<(), String> {
-        let compares = self.has_text || self.has_number;
-        if self.others > 0 && (compares || !self.tests_null || self.others + self.texts + self.numbers > 1) {
-            return Err("it speaks of a column that has another type now".to_owned());
+/// What is to be compared by its order: texts byte by byte, as SQLite does.
+fn ordered(part: &Part) -> String {
+    if part.sort == Sort::Text { format!("{} COLLATE \"C\"", part.sql) } else { part.sql.clone() }
+}
+
+fn compare(left: Part, mark: &str, right: Part) -> Result<Part, String> {
+    let truth = |sql| Ok(Part::of(sql, Sort::Truth));
+    // 0 and 1 that have become false and true.
+    let flag = match (left.sort, right.sort) {
+        (Sort::Flag, Sort::Whole) => Some((&left, right.sql.as_str())),
+        (Sort::Whole, Sort::Flag) => Some((&right, left.sql.as_str())),
+        _ => None,
+    };
+    if let Some((flag, number)) = flag.filter(|(flag, _)| flag.is_plain) {
+        match (mark, number) {
+            ("=", "1") | ("<>" | "!=", "0") => return truth(flag.sql.clone()),
+            ("=", "0") | ("<>" | "!=", "1") => return truth(format!("NOT {}", flag.sql)),
+            _ => {}
         }
-        let mixes = self.texts > 0 && self.numbers > 0;
-        let compares_otherwise =
-            (self.texts > 0 && self.has_number && !self.has_length) || (self.numbers > 0 && self.has_text);
-        if mixes || compares_otherwise {
-            return Err("it compares numbers with texts".to_owned());
-        }
-        Ok(())
     }
+    require_comparable(&left, &right)?;
+    let left = if matches!(mark, "=" | "<>" | "!=") { left.sql } else { ordered(&left) };
+    truth(format!("{left} {mark} {}", right.sql))
+}
+
+/// The collations of columns in a CREATE TABLE, by the columns' names in lower case.
+pub(super) fn collations(sql: &str) -> HashMap<String, String> {
+    let mut found = HashMap::new();
+    let (mut depth, mut column, mut is_asked) = (0, None, false);
+    for (_, token) in tokens(sql) {
+        match token {
+            Token::Mark(mark) if mark == "(" => depth += 1,
+            Token::Mark(mark) if mark == ")" => depth -= 1,
+            Token::Mark(mark) if mark == "," && depth == 1 => column = None,
+            Token::Word(word) if depth == 1 && column.is_some() && word.eq_ignore_ascii_case("collate") => {
+                is_asked = true
+            }
+            Token::Word(name) | Token::Quoted(name) | Token::Text(name) if depth == 1 => {
+                let column = column.get_or_insert_with(|| name.to_lowercase());
+                if std::mem::take(&mut is_asked) {
+                    found.insert(column.clone(), name.to_uppercase());
+                }
+            }
+            _ => {}
+        }
+    }
+    found.retain(|_, collation| collation != "BINARY");
+    found
 }
 
 /// A default in PostgreSQL's words; None where it is NULL, and why not where there is none.
@@ -225,7 +500,14 @@ pub(super) fn default(sql: &str, kind: Kind) -> Result<Option<String>, String> {
         sql = inner.trim();
     }
     let tokens: Vec<Token> = tokens(sql).into_iter().map(|(_, token)| token).collect();
-    let bare: String = sql.chars().filter(|letter| !letter.is_whitespace()).collect::<String>().to_lowercase();
+    // Words are the same in any case, the letters of a format are not.
+    let spelled = |token: &Token| match token {
+        Token::Text(text) if text.contains('%') => format!("'{text}'"),
+        Token::Text(text) => format!("'{}'", text.to_lowercase()),
+        Token::Quoted(text) => format!("\"{text}\""),
+        Token::Word(text) | Token::Number(text) | Token::Mark(text) => text.to_lowercase(),
+    };
+    let bare: String = tokens.iter().map(spelled).collect();
     let no_way = || Err("it may mean something else in PostgreSQL".to_owned());
     match tokens.as_slice() {
         [Token::Word(word)] if word.eq_ignore_ascii_case("null") => return Ok(None),
@@ -242,7 +524,7 @@ pub(super) fn default(sql: &str, kind: Kind) -> Result<Option<String>, String> {
     }
     let in_utc = |form: &str| Ok(Some(format!("to_char(now() AT TIME ZONE 'UTC', '{form}')")));
     match bare.as_str() {
-        "current_timestamp" | "datetime('now')" | "strftime('%y-%m-%d%h:%m:%s','now')" | "datetime()" => match kind {
+        "current_timestamp" | "datetime('now')" | "strftime('%Y-%m-%d %H:%M:%S','now')" | "datetime()" => match kind {
             Kind::Instant => Ok(Some("now()".to_owned())),
             Kind::Text => in_utc("YYYY-MM-DD HH24:MI:SS"),
             _ => no_way(),
@@ -260,7 +542,7 @@ pub(super) fn default(sql: &str, kind: Kind) -> Result<Option<String>, String> {
         "strftime('%s','now')" | "unixepoch()" | "unixepoch('now')" | "cast(strftime('%s','now')asinteger)" => {
             match kind {
                 Kind::Instant => Ok(Some("now()".to_owned())),
-                Kind::Whole(_) => Ok(Some("extract(epoch FROM now())::bigint".to_owned())),
+                Kind::Whole(_) => Ok(Some("floor(extract(epoch FROM now()))::bigint".to_owned())),
                 _ => no_way(),
             }
         }
@@ -272,6 +554,7 @@ fn numeric(text: &str, kind: Kind) -> Result<Option<String>, String> {
     match text.parse::<i64>() {
         Ok(number) => fitting(Cell::Integer(number), kind),
         Err(_) => match text.parse::<f64>() {
+            Ok(number) if number.is_infinite() => Err("it is out of range".to_owned()),
             Ok(number) => fitting(Cell::Real(number), kind),
             Err(_) => Err("it is written otherwise in PostgreSQL".to_owned()),
         },
@@ -288,13 +571,14 @@ fn fitting(cell: Cell<'_>, kind: Kind) -> Result<Option<String>, String> {
     let text = String::from_utf8_lossy(&out).into_owned();
     Ok(Some(match kind {
         Kind::Boolean => if text == "t" { "true" } else { "false" }.to_owned(),
-        Kind::Whole(_) | Kind::Numeric(_) => text,
+        // NaN and Infinity are no numbers without quotes.
+        Kind::Double | Kind::Numeric(_) if text.ends_with(|last: char| last.is_ascii_alphabetic()) => literal(&text),
+        Kind::Whole(_) | Kind::Numeric(_) | Kind::Double => text,
         // What COPY would read is escaped; the text itself is wanted.
         Kind::Text | Kind::Jsonb | Kind::Json => match cell {
             Cell::Text(text) => literal(&String::from_utf8_lossy(text)),
             _ => literal(&text),
         },
-        Kind::Double => text,
         _ => return Err("it is no default of that type".to_owned()),
     }))
 }
@@ -305,8 +589,22 @@ mod tests {
     use super::*;
 
     fn columns() -> Meanings {
-        let column = |name: &str, kind| (name.to_owned(), (name.to_owned(), kind));
+        let column = |name: &str, kind| {
+            let meaning = Meaning { name: name.to_owned(), kind, folds: false, is_plain: true, gains_nulls: false };
+            (name.to_owned(), meaning)
+        };
+        let with = |name: &str, kind, change: fn(&mut Meaning)| {
+            let (name, mut meaning) = column(name, kind);
+            change(&mut meaning);
+            (name, meaning)
+        };
         [
+            with("nocase", Kind::Text, |column| column.folds = true),
+            with("flag", Kind::Boolean, |column| column.is_plain = false),
+            with("size", Kind::Double, |column| column.is_plain = false),
+            with("late", Kind::Text, |column| column.gains_nulls = true),
+            column("qty", Kind::Whole(64)),
+            column("cost", Kind::Numeric(None)),
             column("side", Kind::Text),
             column("price", Kind::Double),
             column("on", Kind::Boolean),
@@ -331,8 +629,60 @@ mod tests {
         {
             assert!(condition(sql, &columns()).is_err(), "{sql}");
         }
+        for (sql, carried) in [
+            ("\"on\" = 1", "\"on\""),
+            ("0 == \"on\" OR qty NOT NULL", "NOT \"on\" OR qty IS NOT NULL"),
+            ("NOT \"on\" AND side ISNULL", "NOT \"on\" AND side IS NULL"),
+            ("side >= 'a'", "side COLLATE \"C\" >= 'a'"),
+            ("side NOT BETWEEN 'a' AND 'b'", "side COLLATE \"C\" NOT BETWEEN 'a' AND 'b'"),
+            ("qty BETWEEN -1 AND 5 AND qty + 1 <> 3", "qty BETWEEN - 1 AND 5 AND qty + 1 <> 3"),
+            ("(price * 0.5 > qty) OR abs(cost) < 1.5", "( price * 0.5 > qty ) OR abs ( cost ) < 1.5"),
+            ("late = 'x' AND side NOT IN ('a')", "late = 'x' AND side NOT IN ( 'a' )"),
+        ] {
+            assert_eq!(condition(sql, &columns()).as_deref(), Ok(carried), "{sql}");
+        }
+        for sql in [
+            "\"on\" IS 0",
+            "(qty IS NULL) + (price IS NULL) = 1",
+            "length(qty) = 10",
+            "abs(side) = 1",
+            "qty",
+            "1",
+            "qty AND price > 0",
+            "NOT qty",
+            "flag",
+            "flag = 1",
+            "size > 1",
+            "nocase = 'a'",
+            "nocase IN ('a')",
+            "late IS NOT NULL",
+            "cost + 0.1 > 1",
+            "100000 * 100000 > qty",
+            "length(side) * 100000 > 1",
+            "qty > 9223372036854775808",
+            "qty = 1 = 1",
+            "qty > 0 IS NULL",
+            "qty > 1e3",
+            "qty >",
+            "(qty > 1",
+            "qty > 1)",
+            "side = \"buy\"",
+            "",
+        ] {
+            assert!(condition(sql, &columns()).is_err(), "{sql}: {:?}", condition(sql, &columns()));
+        }
         let sql = "CREATE INDEX i ON t (side, (price) DESC) WHERE side == 'where' AND price IS NOT NULL";
         assert_eq!(index_condition(sql).unwrap(), "side == 'where' AND price IS NOT NULL");
+    }
+
+    #[test]
+    fn collations_of_columns_are_found() {
+        let sql = "CREATE TABLE t (a TEXT DEFAULT 'collate' NOT NULL COLLATE NOCASE, [b c] VARCHAR(10) DEFAULT ('x, y') COLLATE \"rtrim\" NOT NULL, \
+                   d TEXT COLLATE BINARY, e, PRIMARY KEY (a COLLATE NOCASE, e))";
+        let mut found: Vec<(String, String)> = collations(sql).into_iter().collect();
+        found.sort();
+        let pair = |column: &str, collation: &str| (column.to_owned(), collation.to_owned());
+        assert_eq!(found, [pair("a", "NOCASE"), pair("b c", "RTRIM")]);
     }
 
     #[test]
@@ -340,12 +690,21 @@ mod tests {
         let carried = |sql: &str, kind| default(sql, kind).unwrap().unwrap();
         assert_eq!(carried("datetime('now')", Kind::Instant), "now()");
         assert_eq!(carried("( CURRENT_TIMESTAMP )", Kind::Instant), "now()");
-        assert_eq!(carried("strftime('%s', 'now')", Kind::Whole(64)), "extract(epoch FROM now())::bigint");
+        assert_eq!(carried("strftime('%s', 'now')", Kind::Whole(64)), "floor(extract(epoch FROM now()))::bigint");
         assert_eq!(carried("1", Kind::Boolean), "true");
         assert_eq!(carried("'it''s'", Kind::Text), "'it''s'");
         assert_eq!(carried("'{}'", Kind::Jsonb), "'{}'");
         assert_eq!(carried("-1.5", Kind::Numeric(None)), "-1.5");
         assert_eq!(default("NULL", Kind::Text), Ok(None));
+        assert_eq!(carried("'inf'", Kind::Double), "'Infinity'");
+        assert_eq!(carried("'nan'", Kind::Numeric(None)), "'NaN'");
+        for sql in ["9e999", "-9e999"] {
+            assert!(default(sql, Kind::Double).is_err(), "{sql}");
+        }
+        // Seconds of the minute, and seconds since 1970.
+        assert!(default("strftime('%S', 'now')", Kind::Whole(64)).is_err());
+        assert!(default("strftime('%Y-%M-%d %H:%m:%S', 'now')", Kind::Instant).is_err());
+        assert_eq!(carried("STRFTIME('%Y-%m-%d %H:%M:%S', 'NOW')", Kind::Instant), "now()");
         for (sql, kind) in [("'x'", Kind::Whole(64)), ("random()", Kind::Whole(64)), ("''", Kind::Instant)] {
             assert!(default(sql, kind).is_err(), "{sql}");
         }

@@ -124,3 +124,73 @@ fn texts_that_differ_do_not_become_the_same_truth() {
     arrives(&migration);
     assert_eq!(migration.target.value("SELECT count(DISTINCT status) FROM app.t"), "2");
 }
+
+#[test]
+fn conditions_that_the_server_would_refuse_are_left_out_and_told() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, phone INTEGER, name TEXT, nick TEXT COLLATE NOCASE UNIQUE, deleted INTEGER,
+             active INTEGER, is_latest BOOLEAN, big REAL DEFAULT 9e999, noted INTEGER DEFAULT (strftime('%s', 'now')),
+             CHECK (length(phone) = 10), CHECK ((name IS NULL) + (nick IS NULL) = 1), CHECK (active), CHECK (name < 'x'),
+             CHECK (nick IN ('A', 'B')), CHECK (phone NOT NULL));
+         CREATE INDEX kept ON t (phone) WHERE deleted IS 0;
+         CREATE INDEX latest ON t (phone) WHERE is_latest = 1;
+         CREATE UNIQUE INDEX by_name ON t (name COLLATE NOCASE);
+         INSERT INTO t (phone, name, nick, deleted, active, is_latest) VALUES (1234567890, 'B', NULL, 0, 1, 1),
+             (1234567891, NULL, 'a', 0, 1, 0);",
+    );
+    let text = migration.plan(&["app.db"], &[]);
+    has(
+        &text,
+        &[
+            "CHECK (length(phone) = 10) is not carried: length() takes no such value in PostgreSQL",
+            "CHECK ((name IS NULL) + (nick IS NULL) = 1) is not carried",
+            "CHECK (active) is not carried: a value is no condition",
+            "CHECK (nick IN ('A', 'B')) is not carried: it compares texts by another collation",
+            r#"expression = "name COLLATE \"C\" < 'x'""#,
+            r#"expression = "phone IS NOT NULL""#,
+            "the index kept is not carried: 'is' may mean something else",
+            r#"where = "is_latest""#,
+            "the default 9e999 is not carried: it is out of range",
+            r#"default = "floor(extract(epoch FROM now()))::bigint""#,
+            "COLLATE NOCASE is not carried: here texts are compared as they are",
+            "a UNIQUE constraint goes by COLLATE NOCASE",
+            "the index by_name goes by COLLATE NOCASE",
+        ],
+    );
+    arrives(&migration);
+    // Whose clock says .9 is not a second ahead.
+    migration.target.value("INSERT INTO app.t (phone) VALUES (1) RETURNING id");
+    assert_eq!(migration.target.value("SELECT noted <= extract(epoch FROM now()) FROM app.t WHERE phone = 1"), "t");
+}
+
+#[test]
+fn columns_whose_names_the_server_does_not_take_are_renamed() {
+    let migration = Migration::new();
+    let long = "n".repeat(70);
+    migration.file(
+        "app.db",
+        &format!(
+            "CREATE TABLE t (xmin INTEGER, xmin_ INTEGER, CTID TEXT, {long}a INTEGER, {long}b INTEGER, UNIQUE (ctid));
+             INSERT INTO t VALUES (1, 2, 'x', 3, 4);"
+        ),
+    );
+    let text = migration.plan(&["app.db"], &[]);
+    let (first, second) = ("n".repeat(63), format!("{}_2", "n".repeat(61)));
+    has(
+        &text,
+        &[
+            r#"{ source = "xmin", name = "xmin__2", type = "bigint" }"#,
+            r#"{ source = "xmin_", type = "bigint" }"#,
+            r#"{ source = "CTID", name = "ctid_", type = "text" }"#,
+            r#"columns = ["ctid_"]"#,
+            &format!("name = \"{first}\""),
+            &format!("name = \"{second}\""),
+            "renamed: a column of PostgreSQL's own has that name",
+            "its name is cut: PostgreSQL's names have no more than 63 bytes",
+        ],
+    );
+    arrives(&migration);
+    assert_eq!(migration.target.value(&format!("SELECT xmin__2 + xmin_ + {first} + {second} FROM app.t")), "10");
+}

@@ -68,6 +68,8 @@ pub struct IndexFacts {
     pub partial: bool,
     /// Name and whether it comes in descending order; no name for an expression.
     pub columns: Vec<(Option<String>, bool)>,
+    /// How it compares texts of each column.
+    pub collations: Vec<String>,
     /// The statement that made it; none for a constraint's.
     pub sql: Option<String>,
 }
@@ -191,15 +193,19 @@ fn indexes(connection: &Connection, table: &str) -> rusqlite::Result<Vec<IndexFa
                 partial: row.get(3)?,
                 sql: row.get(4)?,
                 columns: Vec::new(),
+                collations: Vec::new(),
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
-    let sql = "SELECT name, \"desc\" FROM pragma_index_xinfo(?1, 'main') WHERE key ORDER BY seqno";
+    let sql =
+        "SELECT name, \"desc\", coalesce(coll, 'BINARY') FROM pragma_index_xinfo(?1, 'main') WHERE key ORDER BY seqno";
     for index in &mut found {
-        index.columns = connection
-            .prepare(sql)?
-            .query_map([&index.name], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()?;
+        let mut statement = connection.prepare(sql)?;
+        let mut rows = statement.query([&index.name])?;
+        while let Some(row) = rows.next()? {
+            index.columns.push((row.get(0)?, row.get(1)?));
+            index.collations.push(row.get(2)?);
+        }
     }
     Ok(found)
 }
