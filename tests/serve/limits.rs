@@ -147,12 +147,15 @@ fn the_page_of_ten_thousand_snapshots_comes_at_once() {
     let first = served.get("/");
     println!("the first page came within {:?}", begun.elapsed());
     assert_eq!(first.status, 200);
-    wait_for("all to be read", || served.get("/").body.contains("The newest 30 of 10000 snapshots"));
+    wait_for("all to be read", || {
+        let page = served.get("/").body;
+        page.contains("The newest 30 of 10000 snapshots") && !page.contains("are still being read")
+    });
     println!("all was read after {:?}", begun.elapsed());
     let begun = Instant::now();
     let page = served.get("/").body;
     println!("the page of all came within {:?}", begun.elapsed());
     assert!(page.contains("300 of ") && page.matches("<rect class=\"day good\"").count() >= 69, "{page}");
-    assert_eq!(served.get("/snapshots?limit=10000").json()["snapshots"].as_array().unwrap().len(), 10_000);
+    assert_eq!(served.get("/snapshots?limit=10000").json()["snapshots"].as_array().unwrap().len(), 1000);
     assert!(served.get("/metrics").body.contains("lifeboat_snapshots{source=\"app\"} 10000\n"));
 }

@@ -58,19 +58,26 @@ fn a_gate_that_cannot_be_reached_or_passed_is_closed() {
     assert_eq!(served.wait(), Some(0));
     let run = remote(&pipeline, &served, TOKEN, &[]).code(5);
     assert_eq!(run.json()["error"]["kind"], "unreachable", "{}", run.story());
-    // Something else listens there.
-    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", other.local_addr().unwrap());
-    std::thread::spawn(move || {
-        use std::io::{Read, Write};
-        let (mut stream, _) = other.accept().unwrap();
-        let _ = stream.read(&mut [0; 4096]);
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
-    });
-    let mut command = pipeline.command(&["predeploy", "--remote", &url]);
-    command.env("LIFEBOAT_TOKEN", TOKEN);
-    let run = pipeline.finish(command).code(1);
-    assert!(run.stderr().contains("no answer of lifeboat's"), "{}", run.story());
+    // Something else listens there; or it says that all went well, and has taken nothing.
+    for (head, body, words) in [
+        ("", "ok", "no answer of lifeboat's"),
+        ("Lifeboat-Exit-Code: 0\r\n", "{\"ok\":true,\"checks\":[],\"snapshots\":[]}", "names no snapshot"),
+    ] {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", other.local_addr().unwrap());
+        let length = body.len();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n{head}\r\n{body}");
+        std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            let (mut stream, _) = other.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer.as_bytes());
+        });
+        let mut command = pipeline.command(&["predeploy", "--remote", &url]);
+        command.env("LIFEBOAT_TOKEN", TOKEN);
+        let run = pipeline.finish(command).code(1);
+        assert!(run.stderr().contains(words), "{}", run.story());
+    }
 }
 
 #[test]

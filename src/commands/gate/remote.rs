@@ -100,6 +100,9 @@ pub fn run(args: &PredeployArgs, url: &Url, _context: &Context) -> Result<Remote
     let code = answer.header(EXIT_CODE).and_then(|code| code.parse().ok());
     let said = error_of(&document);
     match (answer.status, code) {
+        (_, Some(0)) if document["ok"] != Value::Bool(true) || document["snapshots"][0].is_null() => {
+            Err(Error::failed(format!("the lifeboat at {url} names no snapshot that it took")))
+        }
         (_, Some(code)) => Ok(RemoteReport { document, code, failures: said.into_iter().collect() }),
         // It has refused to do anything.
         (status, None) => Err(said

@@ -37,7 +37,7 @@ const LONGEST_PAGE: Duration = Duration::from_secs(20);
 const FRESH: Duration = Duration::from_secs(1);
 /// How many snapshots are listed where nobody says, and at most.
 const LISTED: usize = 100;
-const MOST_LISTED: usize = 10_000;
+const MOST_LISTED: usize = 1000;
 
 /// What answers.
 pub(super) struct Server {
@@ -46,7 +46,7 @@ pub(super) struct Server {
     pub(super) access: Access,
     pub(super) context: Arc<Context>,
     pub(super) begun: Instant,
-    pages: Semaphore,
+    pages: Arc<Semaphore>,
     made: Mutex<Option<(Instant, String)>>,
 }
 
@@ -60,7 +60,7 @@ impl Server {
             access,
             context,
             begun: Instant::now(),
-            pages: Semaphore::new(PAGES_AT_ONCE),
+            pages: Arc::new(Semaphore::new(PAGES_AT_ONCE)),
             made: Mutex::new(None),
         })
     }
@@ -233,9 +233,15 @@ async fn snapshot(State(server): Shared, headers: HeaderMap, Path(id): Path<Stri
     let described = Arc::clone(&snapshots[at]);
     let before = snapshots[at + 1..].iter().find(|described| is_good(described)).map(|one| one.listed.id.clone());
     let made = tokio::time::timeout(LONGEST_PAGE, async {
-        let _turn = server.pages.acquire().await;
+        // It is kept until the work is done, be there anybody left who waits for it: a store that hangs holds so many
+        // threads and no more.
+        let turn = Arc::clone(&server.pages).acquire_owned().await;
         let context = Arc::clone(&server.context);
-        tokio::task::spawn_blocking(move || view::snapshot(&id, &described, before.as_ref(), &context)).await
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            view::snapshot(&id, &described, before.as_ref(), &context)
+        })
+        .await
     });
     match made.await {
         Ok(Ok(Ok(Some(page)))) => html(StatusCode::OK, page.html()),

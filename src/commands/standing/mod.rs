@@ -5,6 +5,7 @@
 pub(super) mod history;
 pub(super) mod view;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -193,12 +194,10 @@ fn source(
         if summary.measure.is_none() {
             summary = of_source.summary.clone();
         }
-        for described in &of_source.snapshots {
-            if stores.len() == 1 || !merged.iter().any(|other| other.listed.id == described.listed.id) {
-                merged.push(Arc::clone(described));
-            }
-        }
+        merged.extend(of_source.snapshots.iter().cloned());
     }
+    let mut known = HashSet::new();
+    merged.retain(|described| known.insert(described.listed.id.clone()));
     merged.sort_by(|one, other| other.listed.id.stamp().cmp(one.listed.id.stamp()));
     let newest = merged.iter().find(|described| is_good(described)).cloned();
     let report = checks.into_report();
