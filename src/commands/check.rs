@@ -103,11 +103,21 @@ fn newest_some(catalog: &Catalog, name: &SourceName) -> Result<Vec<Described>> {
         looked_at += fresh.len();
         let described = catalog.describe(fresh)?;
         found.extend(described.into_iter().filter(may_be_full));
+        found.iter_mut().for_each(mark_short);
         if found.len() > COMPARED_WITH || matches!(left_out, crate::catalog::LeftOut::These(0)) {
             break;
         }
     }
     Ok(found)
+}
+
+/// An archive that is not as long as its manifest says is damaged: the names alone tell that.
+pub(super) fn mark_short(described: &mut Described) {
+    let is = described.listed.archive.as_ref().map(|archive| archive.bytes);
+    let wanted = described.manifest.as_ref().ok().and_then(|manifest| manifest.archive_bytes);
+    if is.is_some() && wanted.is_some() && is != wanted {
+        described.proof.level = ProofLevel::Damaged;
+    }
 }
 
 /// Whether a snapshot is a full one, or one whose manifest cannot be read.

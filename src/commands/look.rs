@@ -230,6 +230,8 @@ pub(super) struct Glance {
     pub(super) since: Vec<Verdict>,
     /// The snapshot.
     pub(super) compared_with: Option<String>,
+    /// Whether only the sum of all rows could be compared.
+    pub(super) only_sums: bool,
     /// The rows of its tables.
     pub(super) tables: BTreeMap<String, u64>,
 }
@@ -255,6 +257,7 @@ pub(super) fn glance(chosen: &Chosen, before: Option<&Manifest>) -> Result<Glanc
     if let Some(before) = before {
         glance.since = since(before, &glance.tables, chosen.rules());
         glance.compared_with = Some(before.id.to_string());
+        glance.only_sums = is_sealed(before);
     }
     Ok(glance)
 }

@@ -150,7 +150,7 @@ fn conditions_that_the_server_would_refuse_are_left_out_and_told() {
             "CHECK (nick IN ('A', 'B')) is not carried: it compares texts by another collation",
             r#"expression = "name COLLATE \"C\" < 'x'""#,
             r#"expression = "phone IS NOT NULL""#,
-            "the index kept is not carried: 'is' may mean something else",
+            "the index kept is not carried: 'IS' may mean something else",
             r#"where = "is_latest""#,
             "the default 9e999 is not carried: it is out of range",
             r#"default = "floor(extract(epoch FROM now()))::bigint""#,

@@ -110,6 +110,8 @@ fn requests_that_are_too_large_or_none_at_all_are_refused() {
         "{\"gate\": \"other\"}",
         "{\"tags\": [\"suspect\"]}",
         "{\"wait_seconds\": -1}",
+        "{\"wait_seconds\": 4294967295}",
+        "{\"gate\": \"predeploy\", \"commit\": \"suspect\"}",
     ] {
         let answer = served.post(body);
         assert_eq!(answer.status, 400, "{body}: {}", answer.body);

@@ -164,3 +164,41 @@ fn a_store_that_hangs_is_told_and_pages_come_all_the_same() {
     let id = health["sources"][0]["newest_snapshot"]["id"].as_str().unwrap().to_owned();
     assert_eq!(served.get(&format!("/snapshots/{id}")).status, 200);
 }
+
+/// What cannot be compared is not called well.
+#[test]
+fn a_newest_snapshot_that_cannot_be_read_or_is_gone_is_told() {
+    let sandbox = app();
+    let served = Served::start(&sandbox);
+    served.wait_for_health(200, |_| true);
+    let folder = sandbox.path("backups").join("app");
+    let files = || std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path());
+    let archive = files().find(|path| path.to_str().unwrap().ends_with(".tar.gz")).unwrap();
+    let whole = std::fs::read(&archive).unwrap();
+    std::fs::write(&archive, b"").unwrap();
+    let health = served.wait_for_health(503, |_| true);
+    assert!(health["sources"][0]["problems"].to_string().contains("is damaged"), "{health:#}");
+    let check = sandbox.run(&["check"]).code(3);
+    assert!(check.stdout().contains("is damaged"), "{}", check.story());
+    std::fs::write(&archive, whole).unwrap();
+    served.wait_for_health(200, |_| true);
+    // Somebody removes all of them.
+    files().for_each(|file| std::fs::remove_file(file).unwrap());
+    let health = served.wait_for_health(503, |_| true);
+    assert!(health["sources"][0]["problems"].to_string().contains("there is no full snapshot"), "{health:#}");
+    assert_eq!(health["sources"][0]["newest_snapshot"], serde_json::Value::Null);
+}
+
+/// Two rules of one name are one series: all of them must hold.
+#[test]
+fn a_rule_that_fails_is_not_hidden_by_one_of_its_name() {
+    let sandbox = app();
+    let config = std::fs::read_to_string(sandbox.path("lifeboat.toml")).unwrap();
+    let more = "[[source.rule]]\ntable = \"accounts\"\nmin_rows = 1000\n[serve]";
+    std::fs::write(sandbox.path("lifeboat.toml"), config.replace("[serve]", more)).unwrap();
+    let served = Served::start(&sandbox);
+    served.wait_for_health(503, |health| health["sources"][0]["problems"].to_string().contains("at least 1000 rows"));
+    let metrics = served.get("/metrics").body;
+    assert!(metrics.contains("lifeboat_rule_ok{source=\"app\",rule=\"min_rows of accounts\"} 0\n"), "{metrics}");
+    parse_metrics(&metrics);
+}

@@ -47,6 +47,8 @@ pub struct PredeployArgs {
 
 /// Runs the command.
 pub fn run(args: &PredeployArgs, context: &Context) -> Result<ChecksReport> {
+    snapshot::require_free_tags(&args.tag)?;
+    snapshot::require_free_tags(args.commit.as_slice())?;
     let chosen = context.sources(&args.sources)?;
     let depth = if args.full_check { Depth::Full } else { Depth::Quick };
     let mut before: Vec<Option<Found>> = Vec::new();

@@ -1,5 +1,6 @@
 //! What is answered to programs: how everything stands, as JSON and as metrics.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -184,14 +185,12 @@ pub(super) fn metrics(standing: &Standing, is_running: bool, up: Duration) -> St
     for source in &standing.sources {
         let name = source.name.as_str();
         if let Some(look) = &source.reading.last {
-            let mut named: Vec<&str> = Vec::new();
+            // Two rules may be of one name, a series may not: all of that name must hold.
+            let mut named: BTreeMap<&str, bool> = BTreeMap::new();
             for verdict in look.glance.rules.iter().chain(&look.glance.since) {
-                // Two rules may be of one name: a series may not.
-                if !named.contains(&verdict.name.as_str()) {
-                    named.push(&verdict.name);
-                    rules.add(&[("source", name), ("rule", &verdict.name)], flag(verdict.ok));
-                }
+                *named.entry(&verdict.name).or_insert(true) &= verdict.ok;
             }
+            named.iter().for_each(|(rule, ok)| rules.add(&[("source", name), ("rule", rule)], flag(*ok)));
         }
         for (table, count) in &source.tables {
             rows.add(&[("source", name), ("table", table)], count);

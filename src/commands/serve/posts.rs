@@ -2,6 +2,7 @@
 //!
 //! A look that hangs makes what it looks at one that does not answer, and keeps nobody else from looking or answering.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::super::Context;
 use super::super::sources::Chosen;
 use super::super::standing::history::{History, StoreSeen, told};
 use super::super::standing::{Reading, SourceLook, Standing, assemble, look_at};
-use crate::error::{Error, Kind, Result, one_line};
+use crate::error::{Error, Result, one_line};
 use crate::id::SourceName;
 use crate::interrupt;
 use crate::manifest::Manifest;
@@ -120,10 +121,8 @@ impl Posts {
                 if await_stores(&stores, timeout).is_err() {
                     return;
                 }
-                repeat(&post, every, || {
-                    let measure = measure(&stores, &name);
-                    look_at(&chosen, measure.as_deref(), least_free)
-                });
+                let look = || look_at(&chosen, measure(&stores, &name).as_deref(), least_free);
+                repeat(&post, every, look, SourceLook::failed);
             })?;
         }
         Ok(posts)
@@ -147,18 +146,22 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     spawned.map(drop).map_err(|error| Error::failed("cannot start a thread").because(error))
 }
 
-/// Looks again and again until a signal asks to stop.
-fn repeat<T>(post: &Post<T>, every: Duration, mut look: impl FnMut() -> Result<T>) {
+/// Looks again and again until a signal asks to stop. A look that fails, or ends in a fault of our own, is one that `failed`
+/// tells of: nobody goes on with what was seen before.
+fn repeat<T>(post: &Post<T>, every: Duration, mut look: impl FnMut() -> Result<T>, failed: impl Fn(String) -> T) {
     loop {
         let begun = Instant::now();
         post.begin();
-        match look() {
-            Ok(seen) => post.leave(seen, false),
-            Err(error) => {
-                tracing::debug!("a look ended: {}", error.whole());
-                return;
-            }
+        let seen = catch_unwind(AssertUnwindSafe(&mut look));
+        if interrupt::check().is_err() {
+            return;
         }
+        let seen = match seen {
+            Ok(Ok(seen)) => seen,
+            Ok(Err(error)) => failed(told(&error)),
+            Err(_) => failed("the look ended in a fault of lifeboat's own".to_owned()),
+        };
+        post.leave(seen, false);
         if rest(every, begun.elapsed()).is_err() {
             return;
         }
@@ -188,34 +191,28 @@ fn measure(stores: &[WatchedStore], name: &SourceName) -> Option<Arc<Manifest>> 
 fn watch_store(store: &StoreUrl, names: &[SourceName], post: &Post<StoreSeen>, every: Duration, context: &Context) {
     let mut history: Option<History> = None;
     let mut listed: Option<Instant> = None;
-    repeat(post, every, || {
-        let mut look = || -> Result<StoreSeen> {
-            let history = match &mut history {
-                Some(history) => history,
-                history => history.insert(History::open(store, names)?),
-            };
-            history.read_newest()?;
-            history.sum_up(context);
-            if listed.is_none_or(|listed| listed.elapsed() > ALL_NAMES_EVERY) {
-                post.leave(history.seen(), true);
-                history.list()?;
-                while history.read_some(READ_AT_ONCE)? {
-                    interrupt::check()?;
-                    post.leave(history.seen(), true);
-                }
-                history.sum_up(context);
-                listed = Some(Instant::now());
-            }
-            Ok(history.seen())
+    let look = || {
+        let history = match &mut history {
+            Some(history) => history,
+            history => history.insert(History::open(store, names)?),
         };
-        match look() {
-            Err(error) if error.kind == Kind::Interrupted => Err(error),
-            // What was known of it is still worth to be shown.
-            Err(error) => {
-                let last = post.last().map(|last| StoreSeen::clone(&last)).unwrap_or_default();
-                Ok(StoreSeen { error: Some(told(&error)), ..last })
+        history.read_newest()?;
+        history.sum_up(context);
+        if listed.is_none_or(|listed| listed.elapsed() > ALL_NAMES_EVERY) {
+            post.leave(history.seen(), true);
+            history.list()?;
+            while history.read_some(READ_AT_ONCE)? {
+                interrupt::check()?;
+                post.leave(history.seen(), true);
             }
-            seen => seen,
+            history.sum_up(context);
+            listed = Some(Instant::now());
         }
+        Ok(history.seen())
+    };
+    // What was known of it is still worth to be shown.
+    repeat(post, every, look, |why| {
+        let last = post.last().map(|last| StoreSeen::clone(&last)).unwrap_or_default();
+        StoreSeen { error: Some(why), ..last }
     });
 }

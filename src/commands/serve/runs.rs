@@ -15,6 +15,8 @@ use super::super::{Context, Report, error_document};
 use crate::error::{Error, Kind, Result, one_line};
 use crate::id::SourceName;
 
+/// The longest that a gate waits, in seconds: nobody else has a turn meanwhile.
+const MOST_WAIT: u32 = 3600;
 /// How many mishaps are kept in mind.
 const MOST_MISHAPS: usize = 500;
 
@@ -106,6 +108,10 @@ pub(super) fn read(body: &[u8], names: &[SourceName]) -> Result<Asked> {
         }
     }
     snapshot::require_free_tags(&asked.tags)?;
+    snapshot::require_free_tags(asked.commit.as_slice())?;
+    if asked.wait_seconds > MOST_WAIT {
+        return Err(Error::usage(format!("wait_seconds is at most {MOST_WAIT}")));
+    }
     Ok(asked)
 }
 

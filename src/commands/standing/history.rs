@@ -1,10 +1,11 @@
 //! What a store has of the config's sources, read once and kept: a manifest never changes, so that later only what is new is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Duration, Utc};
 
+use super::super::check::mark_short;
 use super::super::prune::candidate;
 use super::super::snapshot::SUSPECT;
 use super::super::{Context, fetch, stores};
@@ -53,6 +54,8 @@ struct Known {
 pub(in crate::commands) struct Summary {
     /// The newest that is a measure for others, with its tables.
     pub(in crate::commands) measure: Option<Arc<Manifest>>,
+    /// Why the newest good one cannot be read, where it cannot.
+    pub(in crate::commands) unmeasured: Option<String>,
     /// How its tables grew, fastest first.
     pub(in crate::commands) growth: Vec<Growth>,
     /// Between which two snapshots.
@@ -94,6 +97,7 @@ impl History {
     pub(in crate::commands) fn read_newest(&mut self) -> Result<()> {
         for (source, known) in &mut self.sources {
             let (listed, _) = self.catalog.list_newest(Some(source), None, NEWEST)?;
+            known.forget_what_is_gone(&listed);
             known.read(&self.catalog, listed)?;
         }
         Ok(())
@@ -104,7 +108,7 @@ impl History {
         for (source, known) in &mut self.sources {
             let listed = self.catalog.list(source)?;
             let before = known.snapshots.len();
-            let there: std::collections::BTreeSet<&SnapshotId> = listed.iter().map(|listed| &listed.id).collect();
+            let there: BTreeSet<&SnapshotId> = listed.iter().map(|listed| &listed.id).collect();
             known.snapshots.retain(|id, _| there.contains(id));
             known.is_new |= known.snapshots.len() < before;
             known.pending = listed.into_iter().filter(|listed| known.lacks(listed)).collect();
@@ -125,17 +129,17 @@ impl History {
     /// Sums up what is new, where all of it was read.
     pub(in crate::commands) fn sum_up(&mut self, context: &Context) {
         for (source, known) in &mut self.sources {
-            if !known.is_new {
-                continue;
-            }
-            known.is_new = !known.pending.is_empty();
             let newest_first: Vec<&Arc<Described>> = known.snapshots.values().rev().collect();
             let last = known.summed_up.measure.take();
-            // A store that is out of reach for a moment leaves what was known.
-            known.summed_up.measure = measure(&newest_first, last.clone(), &self.catalog, context).unwrap_or(last);
-            if known.is_new {
+            // Every time: what could not be read, or was dated ahead of this clock, may be one now.
+            match measure(&newest_first, last.clone(), &self.catalog, context) {
+                Ok(measure) => (known.summed_up.measure, known.summed_up.unmeasured) = (measure, None),
+                Err(error) => (known.summed_up.measure, known.summed_up.unmeasured) = (last, Some(told(&error))),
+            }
+            if !known.is_new || !known.pending.is_empty() {
                 continue;
             }
+            known.is_new = false;
             if let Some(measure) = &known.summed_up.measure {
                 match growth(measure, &newest_first, &self.catalog, context) {
                     Ok((span, growth)) => (known.summed_up.growth_span, known.summed_up.growth) = (span, growth),
@@ -165,15 +169,23 @@ impl Known {
     /// Whether a snapshot is not known, or not as it is now.
     fn lacks(&self, listed: &Listed) -> bool {
         self.snapshots.get(&listed.id).is_none_or(|known| {
-            known.manifest.is_err()
-                || known.listed.proofs != listed.proofs
-                || known.listed.archive.is_some() != listed.archive.is_some()
+            known.manifest.is_err() || known.listed.proofs != listed.proofs || bytes(&known.listed) != bytes(listed)
         })
+    }
+
+    /// Forgets what is not among the newest, though it would be.
+    fn forget_what_is_gone(&mut self, newest: &[Listed]) {
+        let there: BTreeSet<&SnapshotId> = newest.iter().map(|listed| &listed.id).collect();
+        let oldest = there.first().copied().filter(|_| newest.len() >= NEWEST);
+        let before = self.snapshots.len();
+        self.snapshots.retain(|id, _| there.contains(id) || oldest.is_some_and(|oldest| id < oldest));
+        self.is_new |= self.snapshots.len() < before;
     }
 
     fn read(&mut self, catalog: &Catalog, listed: Vec<Listed>) -> Result<()> {
         let lacking: Vec<Listed> = listed.into_iter().filter(|listed| self.lacks(listed)).collect();
         for mut described in catalog.describe(lacking)? {
+            mark_short(&mut described);
             if let Ok(manifest) = &mut described.manifest {
                 // Of thousands of snapshots the tables would take more memory than all the rest.
                 (manifest.tables, manifest.sqlite, manifest.postgres) = (Vec::new(), None, None);
@@ -183,6 +195,10 @@ impl Known {
         }
         Ok(())
     }
+}
+
+fn bytes(listed: &Listed) -> Option<u64> {
+    listed.archive.as_ref().map(|archive| archive.bytes)
 }
 
 /// Whether a snapshot is one to restore from: full, undamaged, and in no doubt.

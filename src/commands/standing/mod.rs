@@ -96,6 +96,13 @@ pub(super) fn look_at(chosen: &Chosen, before: Option<&Manifest>, least_free: u6
     Ok(SourceLook { glance: glance(chosen, before)?, free_bytes, room })
 }
 
+impl SourceLook {
+    /// A look that came to no end.
+    pub(super) fn failed(why: String) -> SourceLook {
+        SourceLook { glance: Glance { error: Some(why), ..Glance::default() }, free_bytes: None, room: None }
+    }
+}
+
 /// Puts together how everything stands.
 pub(super) fn assemble(
     sources: Vec<(&Chosen, Reading<SourceLook>)>,
@@ -191,14 +198,21 @@ fn source(
             check::judge(&store.location, &name, &full, backups, &mut checks);
         }
         unread = unread.max(of_source.unread);
+        if let Some(why) = &of_source.summary.unmeasured {
+            checks.add(format!("{name}: compared"), false, format!("the newest good snapshot cannot be read: {why}"));
+        }
         if summary.measure.is_none() {
             summary = of_source.summary.clone();
         }
         merged.extend(of_source.snapshots.iter().cloned());
     }
+    // Of two copies the good one is shown.
+    merged.sort_by(|one, other| {
+        let order = other.listed.id.stamp().cmp(one.listed.id.stamp());
+        order.then_with(|| is_good(other).cmp(&is_good(one)))
+    });
     let mut known = HashSet::new();
     merged.retain(|described| known.insert(described.listed.id.clone()));
-    merged.sort_by(|one, other| other.listed.id.stamp().cmp(one.listed.id.stamp()));
     let newest = merged.iter().find(|described| is_good(described)).cloned();
     let report = checks.into_report();
     let status = match (report.ok, is_unknown) {
@@ -239,6 +253,12 @@ fn judge_look(name: &SourceName, look: &SourceLook, checks: &mut Checks) {
     let counted = format!("{} tables, {rows} rows", glance.tables.len());
     match &glance.compared_with {
         _ if glance.error.is_some() => {}
+        Some(id) if glance.only_sums => {
+            let message = format!(
+                "{counted}; {id} is encrypted, and no key here opens it: only the sum of all rows was compared"
+            );
+            checks.add(format!("{name}: rows"), true, message);
+        }
         Some(id) if glance.since.iter().all(|verdict| verdict.ok) => {
             checks.add(format!("{name}: rows"), true, format!("{counted}; nothing lost since {id}"));
         }
