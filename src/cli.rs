@@ -426,7 +426,7 @@ fn execute(cli: Cli, run: &mut Run) -> Result<u8> {
         Command::Check(args) => Box::new(check::run(args, &context)?),
         Command::Inventory(args) => Box::new(inventory::run(args, &context)?),
         Command::Predeploy(args) => match &args.remote {
-            Some(url) => Box::new(remote::run(args, url, &context)?),
+            Some(url) => Box::new(remote::run(args, url)?),
             None => Box::new(predeploy::run(args, &context)?),
         },
         Command::Postdeploy(args) => Box::new(postdeploy::run(args, &context)?),

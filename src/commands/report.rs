@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::checks::Check;
 use super::sources::Chosen;
 use super::standing::history::read_all;
-use super::standing::{Reading, assemble, look_at, view};
+use super::standing::{Reading, assemble, least_free, look_at, view};
 use super::{Context, Report};
 use crate::disk::{replace_file, shown};
 use crate::error::{IoContext, Kind, Result, one_line};
@@ -75,10 +75,7 @@ pub fn run(args: &ReportArgs, context: &Context) -> Result<ReportReport> {
         let seen = read_all(store, &names, context)?;
         stores.push((one_line(&store.to_string()), reading(seen, begun)));
     }
-    let least_free = match &context.config {
-        Some(config) => config.preflight()?.min_free.unwrap_or(1),
-        None => 1,
-    };
+    let least_free = least_free(context)?;
     let mut sources = Vec::new();
     for (chosen, name) in chosen.iter().zip(&names) {
         let begun = Instant::now();

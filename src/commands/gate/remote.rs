@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::predeploy::PredeployArgs;
 use super::{commit, wait_until};
+use crate::commands::Report;
 use crate::commands::serve::EXIT_CODE;
-use crate::commands::{Context, Report};
 use crate::error::{Error, Kind, Result, one_line};
 use crate::http::{Body, Client, Url};
 use crate::secret::Secret;
@@ -69,7 +69,7 @@ impl Report for RemoteReport {
 }
 
 /// Runs the command there.
-pub fn run(args: &PredeployArgs, url: &Url, _context: &Context) -> Result<RemoteReport> {
+pub fn run(args: &PredeployArgs, url: &Url) -> Result<RemoteReport> {
     let token = std::env::var(TOKEN).ok().filter(|token| !token.trim().is_empty());
     let token = token.ok_or_else(|| {
         Error::usage(format!("--remote needs a token in {TOKEN}"))

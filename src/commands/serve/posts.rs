@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use super::super::Context;
+use super::super::checks::told;
 use super::super::sources::Chosen;
-use super::super::standing::history::{History, StoreSeen, told};
-use super::super::standing::{Reading, SourceLook, Standing, assemble, look_at};
+use super::super::standing::history::{History, StoreSeen};
+use super::super::standing::{Reading, SourceLook, Standing, assemble, least_free, look_at};
 use crate::error::{Error, Result, one_line};
 use crate::id::SourceName;
 use crate::interrupt;
@@ -95,10 +96,7 @@ impl Posts {
     pub(super) fn start(context: &Arc<Context>, every: Duration, timeout: Duration) -> Result<Posts> {
         let chosen = context.sources(&[])?;
         let names: Vec<SourceName> = chosen.iter().map(Chosen::name).collect::<Result<_>>()?;
-        let least_free = match &context.config {
-            Some(config) => config.preflight()?.min_free.unwrap_or(1),
-            None => 1,
-        };
+        let least_free = least_free(context)?;
         let stores = context.all_stores()?.iter().map(|store| (store.clone(), Post::new()));
         let stores: Vec<(StoreUrl, Arc<Post<StoreSeen>>)> = stores.collect();
         let watched = stores

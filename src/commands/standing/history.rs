@@ -6,11 +6,12 @@ use std::sync::Arc;
 use chrono::{DateTime, Duration, Utc};
 
 use super::super::check::mark_short;
+use super::super::checks::told;
 use super::super::prune::candidate;
 use super::super::snapshot::SUSPECT;
 use super::super::{Context, fetch, stores};
 use crate::catalog::{Catalog, Described, Listed, ProofLevel};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::id::{SnapshotId, SourceName};
 use crate::manifest::{Manifest, SnapshotKind};
 use crate::page::{DAYS, Growth, Victim};
@@ -320,8 +321,4 @@ pub(in crate::commands) fn read_all(store: &StoreUrl, sources: &[SourceName], co
         }
         read => read,
     }
-}
-
-pub(in crate::commands) fn told(error: &Error) -> String {
-    super::super::checks::told(error)
 }

@@ -83,6 +83,14 @@ pub(super) struct StoreStanding {
     pub(super) seen: Option<Arc<StoreSeen>>,
 }
 
+/// Bytes that must be free beside a database: what the config wants, or else any.
+pub(super) fn least_free(context: &Context) -> Result<u64> {
+    Ok(match &context.config {
+        Some(config) => config.preflight()?.min_free.unwrap_or(1),
+        None => 1,
+    })
+}
+
 /// Looks at a source; only a signal is an error.
 pub(super) fn look_at(chosen: &Chosen, before: Option<&Manifest>, least_free: u64) -> Result<SourceLook> {
     let free_bytes = match &chosen.source {
