@@ -18,6 +18,7 @@ use crate::engine::postgres::snapshot::{Snapshot, SnapshotOptions};
 use crate::engine::sqlite::source;
 use crate::engine::sqlite::survey::{self, OnDamage};
 use crate::error::{Error, Kind, Result, one_line};
+use crate::id::SnapshotId;
 use crate::manifest::{Manifest, Table};
 use crate::source::{Source, parse_source};
 use crate::text;
@@ -129,6 +130,8 @@ struct Side {
     name: String,
     tables: Vec<Table>,
     schema: Option<RowDigest>,
+    /// The PostgreSQL snapshot that it is, if it is one.
+    postgres_snapshot: Option<SnapshotId>,
 }
 
 /// Runs the command.
@@ -149,7 +152,7 @@ pub fn run(args: &DiffArgs, context: &Context) -> Result<DiffReport> {
     };
     let before = of_manifest(before)?;
     let tables = compare(&before.tables, &after.tables);
-    let schema_equal = before.schema == after.schema;
+    let schema_equal = before.schema == after.schema || schemas_are_equal(&before, &after, &catalog, context)?;
     let equal = schema_equal && tables.iter().all(|table| table.status == Status::Same && !table.only_counted);
     let (before, after) = (before.name, after.name);
     Ok(DiffReport { equal, before, after, schema_equal, tables, must_be_equal: args.exit_code })
@@ -177,18 +180,21 @@ fn of_manifest(manifest: Manifest) -> Result<Side> {
             .hint(HOW_TO_GIVE_KEYS));
     }
     if let Some(facts) = manifest.postgres {
-        return Ok(Side { name: manifest.id.to_string(), tables: manifest.tables, schema: Some(facts.schema_digest) });
+        let (name, schema) = (manifest.id.to_string(), Some(facts.schema_digest));
+        return Ok(Side { name, tables: manifest.tables, schema, postgres_snapshot: Some(manifest.id) });
     }
     let facts = manifest.sqlite.filter(|facts| facts.health.is_some());
     let facts =
         facts.ok_or_else(|| Error::usage(format!("{} holds raw bytes, and has no tables to compare", manifest.id)))?;
-    Ok(Side { name: manifest.id.to_string(), tables: manifest.tables, schema: facts.schema_digest })
+    let (name, schema) = (manifest.id.to_string(), facts.schema_digest);
+    Ok(Side { name, tables: manifest.tables, schema, postgres_snapshot: None })
 }
 
 fn live(path: &Path) -> Result<Side> {
     let path = source::locate(path)?;
     let survey = survey::survey_live(&path, OnDamage::Fail)?;
-    Ok(Side { name: path.display().to_string(), tables: survey.tables, schema: survey.schema_digest })
+    let (name, schema) = (path.display().to_string(), survey.schema_digest);
+    Ok(Side { name, tables: survey.tables, schema, postgres_snapshot: None })
 }
 
 fn live_postgres(params: &Params, context: &Context) -> Result<Side> {
@@ -201,7 +207,29 @@ fn live_postgres(params: &Params, context: &Context) -> Result<Side> {
     let mut snapshot = Snapshot::begin(params, &options)?;
     snapshot.read_rows(&mut |_| Ok(()))?;
     let tables = snapshot.tables.iter().zip(&snapshot.rows).map(|(table, rows)| table_of(table, &rows.sum)).collect();
-    Ok(Side { name: params.shown(), tables, schema: Some(schema_digest(&snapshot.schema.items)) })
+    let schema = Some(schema_digest(&snapshot.schema.items));
+    Ok(Side { name: params.shown(), tables, schema, postgres_snapshot: None })
+}
+
+/// Compares the schemas of PostgreSQL databases whose recorded digests differ. Snapshots of earlier versions counted
+/// options that the server kept for itself, so the digests of snapshots are computed anew from their archives.
+fn schemas_are_equal(before: &Side, after: &Side, catalog: &Catalog, context: &Context) -> Result<bool> {
+    let anew = |side: &Side| -> Result<Option<RowDigest>> {
+        match &side.postgres_snapshot {
+            Some(id) => Ok(Some(schema_digest(&fetch::open(catalog, id, context)?.schema_items()?))),
+            None => Ok(side.schema),
+        }
+    };
+    if before.postgres_snapshot.is_none() && after.postgres_snapshot.is_none() {
+        return Ok(false);
+    }
+    match anew(before).and_then(|before| Ok(before == anew(after)?)) {
+        Err(error) if error.kind != Kind::Interrupted => {
+            tracing::warn!("the schemas are compared by their recorded digests only: {}", error.whole());
+            Ok(false)
+        }
+        compared => compared,
+    }
 }
 
 pub(super) fn compare(before: &[Table], after: &[Table]) -> Vec<TableDiff> {

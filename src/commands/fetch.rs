@@ -8,6 +8,8 @@ use super::snapshot::Destination;
 use super::{Context, layout};
 use crate::archive::{ArchiveReader, Entry, MANIFEST_PATH, README_PATH, Visitor};
 use crate::catalog::Catalog;
+use crate::engine::postgres::catalog::Item;
+use crate::engine::postgres::catalog::options::leave_out_servers_own;
 use crate::engine::sqlite::image::{ImageFile, ImageWriter};
 use crate::error::{Error, Kind, Result};
 use crate::id::SnapshotId;
@@ -165,6 +167,25 @@ impl Opened {
             return Err(Error::problem("the image has another length than the manifest says"));
         }
         Ok(())
+    }
+
+    /// Reads the steps that make the schema of a PostgreSQL snapshot, each of which needs only earlier ones.
+    ///
+    /// Archives of earlier versions may set options that the source's server kept for itself. They are left out here.
+    pub(super) fn schema_items(&self) -> Result<Vec<Item>> {
+        let bytes = self.reader.read_entry(layout::OBJECTS, 1 << 30)?;
+        let mut items: Vec<Item> = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::problem("the list of what makes the schema is not readable").because(error))?;
+        let is_in_order = items.iter().enumerate().all(|(place, item)| {
+            item.id == place
+                && item.needs.iter().all(|need| *need < place)
+                && item.table.is_none_or(|table| table < items.len())
+        });
+        if !is_in_order {
+            return Err(Error::problem("the list of what makes the schema is out of order"));
+        }
+        items.iter_mut().for_each(leave_out_servers_own);
+        Ok(items)
     }
 
     /// Walks the whole archive into `visitor`, and fails where any of it is not as it was written.

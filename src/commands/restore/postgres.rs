@@ -119,7 +119,7 @@ impl Plan {
             };
         let name = params.database().to_owned();
         let shown = one_line(&params.shown());
-        let items = read_items(&opened)?;
+        let items = opened.schema_items()?;
         let chosen = choose(&opened, &items, &args.table)?;
         let mut server = Server::connect(&params)?;
         let existing = server.look(&name)?;
@@ -999,18 +999,6 @@ fn attachment_of<'a>(items: &'a [Item], table: &Item) -> Option<&'a Item> {
     items.iter().find(|item| item.kind == Kind::AttachPartition && item.table == Some(table.id))
 }
 
-fn read_items(opened: &Opened) -> Result<Vec<Item>> {
-    let bytes = opened.reader.read_entry(layout::OBJECTS, 1 << 30)?;
-    let items: Vec<Item> = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::problem("the list of what makes the schema is not readable").because(error))?;
-    let is_in_order = items.iter().enumerate().all(|(place, item)| {
-        item.id == place
-            && item.needs.iter().all(|need| *need < place)
-            && item.table.is_none_or(|table| table < items.len())
-    });
-    if is_in_order { Ok(items) } else { Err(Error::problem("the list of what makes the schema is out of order")) }
-}
-
 /// The steps that set what belongs to the database itself, as it is now.
 fn database_settings(params: &Params) -> Result<Vec<Item>> {
     let mut session = Session::connect(params)?;
@@ -1100,7 +1088,7 @@ pub(in crate::commands) fn drill(
     if !obstacles.is_empty() {
         return Err(target::cannot_restore(&obstacles));
     }
-    let mut items = read_items(opened)?;
+    let mut items = opened.schema_items()?;
     if owners == Owners::Leave {
         leave_out_strangers(&mut items, &server.missing_roles(facts)?);
     }

@@ -1,7 +1,9 @@
 //! Makes a schema of its items, and unmakes it.
 
+use super::catalog::option_text::{self, OptionText};
+use super::catalog::options;
 use super::catalog::{Item, Kind, Section};
-use super::session::Session;
+use super::session::{Session, sqlstate};
 use super::timescale;
 use crate::error::{self, Error, Result, one_line};
 use crate::interrupt;
@@ -25,13 +27,94 @@ pub fn make_one(session: &mut Session, item: &Item, owners: Owners) -> Result<()
     interrupt::check()?;
     let set_owner: &[String] = if owners == Owners::Keep { &item.set_owner } else { &[] };
     for statement in item.create.iter().chain(set_owner).chain(&item.comments) {
-        session.execute(statement).map_err(|error| {
+        execute(session, item, statement).map_err(|error| {
             let error = error.context(format!("cannot make the {}", shown(item)));
             let is_timescale = item.kind == Kind::Extension && item.name == timescale::EXTENSION;
             if is_timescale { error.hint(WITHOUT_TIMESCALE) } else { error }
         })?;
     }
     Ok(())
+}
+
+/// Runs a statement of an item. If the server rejects an option that it sets, it is run without that option, and a warning
+/// says so: options tune a database, and its rows do not depend on them.
+fn execute(session: &mut Session, item: &Item, statement: &str) -> Result<()> {
+    let version = session.version();
+    let is_unknown = |option: &OptionText| !options::is_known(&option.name, version);
+    let has_options = options::has_options(item.kind);
+    // Inside a transaction, a statement that fails takes everything before it along, unless there is a savepoint.
+    let is_doubtful = has_options && option_text::options(statement).iter().any(is_unknown);
+    let mut savepoint = if is_doubtful { Savepoint::set(session)? } else { Savepoint::NotSet };
+    let mut statement = statement.to_owned();
+    while let Err(error) = session.execute(&statement) {
+        let rejected = if has_options { rejected_options(&statement, &error) } else { Vec::new() };
+        if rejected.is_empty() {
+            return Err(error);
+        }
+        match savepoint {
+            Savepoint::Set => session.execute("ROLLBACK TO SAVEPOINT lifeboat_option")?,
+            Savepoint::NoTransaction => {}
+            // An option that this version of the server has, and yet rejected.
+            Savepoint::NotSet => match Savepoint::set(session) {
+                Ok(Savepoint::NoTransaction) => savepoint = Savepoint::NoTransaction,
+                _ => return Err(error),
+            },
+        }
+        let names: Vec<String> = rejected.iter().map(OptionText::full_name).collect();
+        tracing::warn!(
+            "the {} is restored without the option {}, which the server does not accept: {}",
+            shown(item),
+            one_line(&names.join(", ")),
+            one_line(&error.message)
+        );
+        match option_text::without(&statement, |option| names.contains(&option.full_name())) {
+            Some(rest) => statement = rest,
+            None => break,
+        }
+    }
+    if savepoint == Savepoint::Set { session.execute("RELEASE SAVEPOINT lifeboat_option") } else { Ok(()) }
+}
+
+/// The savepoint before a statement that may be rejected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Savepoint {
+    Set,
+    NotSet,
+    /// There is no transaction, so none is needed.
+    NoTransaction,
+}
+
+impl Savepoint {
+    fn set(session: &mut Session) -> Result<Self> {
+        match session.execute("SAVEPOINT lifeboat_option") {
+            Ok(()) => Ok(Savepoint::Set),
+            Err(error) if sqlstate(&error).as_deref() == Some(NO_TRANSACTION) => Ok(Savepoint::NoTransaction),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The SQLSTATE no_active_sql_transaction.
+const NO_TRANSACTION: &str = "25P01";
+
+/// The SQLSTATE invalid_parameter_value: an unknown option, or a value that the option does not take.
+const INVALID_PARAMETER: &str = "22023";
+
+/// The options of a statement that a server rejected: those that its message names. The message is in the server's
+/// language, but names stay as they are.
+fn rejected_options(statement: &str, error: &Error) -> Vec<OptionText> {
+    if sqlstate(error).as_deref() != Some(INVALID_PARAMETER) {
+        return Vec::new();
+    }
+    let is_part_of_name = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let is_named = |name: &str| {
+        error.message.match_indices(name).any(|(at, _)| {
+            let (before, after) = (&error.message[..at], &error.message[at + name.len()..]);
+            !before.ends_with(is_part_of_name) && !after.starts_with(is_part_of_name)
+        })
+    };
+    let is_rejected = |option: &OptionText| is_named(&option.name) || option.namespace.as_deref().is_some_and(is_named);
+    option_text::options(statement).into_iter().filter(is_rejected).collect()
 }
 
 /// Whoever has the extension installed may yet not have it loaded.

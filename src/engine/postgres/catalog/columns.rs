@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::object::{Address, catalogs};
+use super::options::{Holder, is_settable};
 use super::relation::{foreign_options, letter, options};
 use super::{Reader, quote};
 use crate::error::Result;
@@ -129,7 +130,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<HashMap<u32, Vec<Column>>>
           WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped
             AND c.relpersistence <> 't' AND {}
           ORDER BY a.attrelid, a.attnum",
-        options("a.attoptions", ""),
+        options("a.attoptions", "", &is_settable(Holder::Column, reader.version())),
         foreign_options("a.attfdwoptions"),
         super::USER_SCHEMAS,
     ))?;

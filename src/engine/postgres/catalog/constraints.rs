@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use super::indexes::{self, Settings};
 use super::object::{Address, Kind, Object, Section, catalogs};
-use super::relation::{self, CALLS_A_FUNCTION, OWN, TABLE_NAMES, letter, options};
+use super::options::{self, Holder};
+use super::relation::{self, CALLS_A_FUNCTION, OWN, TABLE_NAMES, letter};
 use super::{Reader, quote};
 use crate::error::Result;
 
@@ -19,11 +20,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
                 parent.oid AS parent, parent.conname AS parent_name,
                 pg_catalog.quote_ident(tn.nspname) || '.' || pg_catalog.quote_ident(t.relname) AS parent_table,
                 {TABLE_NAMES}, pg_catalog.pg_get_userbyid(c.relowner) AS owner,
-                {} AS options, ip.spcname AS tablespace
+                {} AS options, {} AS unsettable, ip.spcname AS tablespace
            FROM pg_catalog.pg_constraint k
            JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
            LEFT JOIN pg_catalog.pg_class i ON i.oid = k.conindid AND k.contype IN ('p', 'u', 'x')
+           LEFT JOIN pg_catalog.pg_am m ON m.oid = i.relam
            LEFT JOIN pg_catalog.pg_tablespace ip ON ip.oid = i.reltablespace
            LEFT JOIN pg_catalog.pg_index x ON x.indexrelid = i.oid
            LEFT JOIN pg_catalog.pg_constraint parent ON parent.oid = k.conparentid
@@ -32,7 +34,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
           WHERE (k.contype IN ('p', 'u', 'x') OR k.contype = 'f' AND k.conparentid = 0
                  OR k.contype IN ('c', 'n') AND NOT k.convalidated AND k.conislocal OR {CALLS_A_FUNCTION}) AND {OWN}
           ORDER BY k.oid",
-        options("i.reloptions", ""),
+        relation::options("i.reloptions", "", &options::is_settable_by_method(Holder::Index, reader.version())),
+        options::unsettable_of_index("i.reloptions", reader.version()),
     ))?;
     // What a partitioned table's foreign key makes on partitions comes with it.
     let copies = reader.rows(
@@ -66,7 +69,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
         let definition = match what {
             Kind::Constraint => {
                 reader.aliases.insert(Address::new(catalogs::CLASS, index), address);
-                with_options(definition, row.text("type")?, row.get("options")?)
+                let definition = options::only_settable(definition, &row.list("unsettable")?);
+                with_options(&definition, row.text("type")?, row.get("options")?)
             }
             _ => definition.to_owned(),
         };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::object::{Address, Kind, Object, Section, catalogs};
 use super::relation::{OWN, TABLE_NAMES};
-use super::{Reader, quote};
+use super::{Reader, options, quote};
 use crate::error::Result;
 
 /// What of an index, a constraint's too, is set after it is made.
@@ -63,7 +63,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     let rows = reader.rows(&format!(
         "SELECT x.oid, x.relname AS name, pg_catalog.pg_get_indexdef(x.oid) AS definition, i.indisvalid AS valid,
                 i.indisready AS ready, i.indisexclusion AS excludes, k.oid AS constraint, {TABLE_NAMES},
-                pg_catalog.pg_get_userbyid(c.relowner) AS owner, p.spcname AS tablespace,
+                pg_catalog.pg_get_userbyid(c.relowner) AS owner, p.spcname AS tablespace, {} AS unsettable,
                 pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(x.relname) AS qualified,
                 parent.oid AS parent, pk.oid AS parent_constraint,
                 pg_catalog.quote_ident(pn.nspname) || '.' || pg_catalog.quote_ident(parent.relname) AS parent_qualified
@@ -73,13 +73,15 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
            LEFT JOIN pg_catalog.pg_constraint k
                 ON k.conrelid = c.oid AND k.conindid = x.oid AND k.contype IN ('p', 'u', 'x')
+           LEFT JOIN pg_catalog.pg_am m ON m.oid = x.relam
            LEFT JOIN pg_catalog.pg_tablespace p ON p.oid = x.reltablespace
            LEFT JOIN pg_catalog.pg_inherits h ON h.inhrelid = x.oid
            LEFT JOIN pg_catalog.pg_class parent ON parent.oid = h.inhparent
            LEFT JOIN pg_catalog.pg_namespace pn ON pn.oid = parent.relnamespace
            LEFT JOIN pg_catalog.pg_constraint pk ON pk.conindid = parent.oid AND pk.contype IN ('p', 'u', 'x')
           WHERE c.relkind IN ('r', 'p', 'm') AND {OWN}
-          ORDER BY x.oid"
+          ORDER BY x.oid",
+        options::unsettable_of_index("x.reloptions", reader.version()),
     ))?;
     for row in &rows {
         let (name, qualified) = (row.text("name")?, row.text("qualified")?);
@@ -100,7 +102,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
             }
             let mut object = Object::new(address, Kind::Index, Some(row.text("schema")?), name).at(Section::Post);
             object.identity = format!("INDEX {qualified}");
-            object.create = vec![row.text("definition")?.to_owned()];
+            object.create = vec![options::only_settable(row.text("definition")?, &row.list("unsettable")?)];
             if let Some(settings) = settings.get(&oid) {
                 let (only, on) = (reader.only(table.oid), row.text("table_qualified")?);
                 object.create.extend(settings.statements(only, on, name, qualified));

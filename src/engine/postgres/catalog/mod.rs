@@ -20,6 +20,8 @@ pub mod grants;
 mod indexes;
 pub mod object;
 mod operators;
+pub mod option_text;
+pub mod options;
 pub mod order;
 mod policies;
 pub mod quote;
@@ -243,5 +245,6 @@ fn read_objects(reader: &mut Reader) -> Result<()> {
     rules::read(reader)?;
     triggers::read(reader)?;
     policies::read(reader)?;
-    statistics::read(reader)
+    statistics::read(reader)?;
+    options::note_left_out(reader)
 }

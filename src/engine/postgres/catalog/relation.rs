@@ -46,12 +46,12 @@ pub(super) const TABLE_NAMES: &str = "c.oid AS table_oid, c.relkind AS table_kin
     c.relname AS table_name,
     pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS table_qualified";
 
-/// An expression: the storage parameters in a `text[]` as `WITH` takes them, NULL for none.
-pub(super) fn options(array: &str, prefix: &str) -> String {
+/// An expression: the options `o` in a `text[]` that meet a condition, as `WITH` takes them; NULL if there are none.
+pub(super) fn options(array: &str, prefix: &str, condition: &str) -> String {
     format!(
         "(SELECT string_agg('{prefix}' || pg_catalog.quote_ident(o.option_name) || '='
                             || pg_catalog.quote_literal(o.option_value), ', ')
-            FROM pg_catalog.pg_options_to_table({array}) o)"
+            FROM pg_catalog.pg_options_to_table({array}) o WHERE {condition})"
     )
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::columns::{self, Column};
 use super::object::{Address, Kind, Object, Stub, catalogs};
+use super::options::{Holder, is_settable_by_method};
 use super::relation::{self, CALLS_A_FUNCTION, NAMES, OWN, letter, options};
 use super::{Reader, grants, quote};
 use crate::engine::postgres::session::Row;
@@ -45,6 +46,7 @@ struct Parts {
 
 /// Reads all tables.
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
+    let is_settable = is_settable_by_method(Holder::Table, reader.version());
     let rows = reader.rows(&format!(
         "SELECT {NAMES}, c.relkind AS kind, c.relpersistence = 'u' AS unlogged, c.relispartition AS is_partition,
                 CASE WHEN c.reloftype <> 0 THEN pg_catalog.format_type(c.reloftype, NULL) END AS of_type,
@@ -66,8 +68,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
           WHERE c.relkind IN ('r', 'p', 'f') AND {OWN}
           ORDER BY c.oid",
         relation::foreign_options("f.ftoptions"),
-        options("c.reloptions", ""),
-        options("toast.reloptions", "toast."),
+        options("c.reloptions", "", &is_settable),
+        options("toast.reloptions", "toast.", &is_settable),
         grants::columns('r', "c.relacl", "c.relowner"),
     ))?;
     let mut columns = columns::read(reader)?;

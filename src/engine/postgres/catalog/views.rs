@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::columns::{self, Column};
 use super::object::{Address, Kind, Object, Section, Stub, catalogs};
+use super::options::{Holder, is_settable, is_settable_by_method};
 use super::relation::{self, NAMES, OWN, options};
 use super::{Reader, grants, quote, tables};
 use crate::engine::postgres::session::Row;
@@ -12,6 +13,13 @@ use crate::error::Result;
 
 /// Reads the views of both kinds.
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
+    let version = reader.version();
+    // A check option has a clause of its own.
+    let is_settable = format!(
+        "CASE c.relkind WHEN 'v' THEN o.option_name <> 'check_option' AND {} ELSE {} END",
+        is_settable(Holder::View, version),
+        is_settable_by_method(Holder::Table, version)
+    );
     let rows = reader.rows(&format!(
         "SELECT {NAMES}, c.relkind AS kind, c.relispopulated AS populated, pg_catalog.pg_get_viewdef(c.oid) AS definition,
                 {} AS options, p.spcname AS tablespace, c.relreplident AS replica_identity, {},
@@ -24,7 +32,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
            LEFT JOIN pg_catalog.pg_tablespace p ON p.oid = c.reltablespace
           WHERE c.relkind IN ('v', 'm') AND {OWN}
           ORDER BY c.oid",
-        options("(SELECT array_agg(o) FROM unnest(c.reloptions) o WHERE o !~ '^check_option=')", ""),
+        options("c.reloptions", "", &is_settable),
         grants::columns('r', "c.relacl", "c.relowner"),
     ))?;
     let columns = columns::read(reader)?;

@@ -3,7 +3,14 @@
 -- A column's default calls a function of the table's own row type.
 CREATE TABLE app.cycle_default (id integer);
 CREATE FUNCTION app.of_cycle_default(app.cycle_default) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT coalesce($1.id, 5)';
-ALTER TABLE app.cycle_default ADD COLUMN made integer DEFAULT app.of_cycle_default(NULL);
+-- Some servers (15.20) do not add a column with such a default; all of them set the default of a column that is there.
+DO $$
+BEGIN
+    ALTER TABLE app.cycle_default ADD COLUMN made integer DEFAULT app.of_cycle_default(NULL);
+EXCEPTION WHEN feature_not_supported THEN
+    ALTER TABLE app.cycle_default ADD COLUMN made integer;
+    ALTER TABLE app.cycle_default ALTER COLUMN made SET DEFAULT app.of_cycle_default(NULL);
+END $$;
 INSERT INTO app.cycle_default VALUES (1);
 -- A domain's check calls a function with an argument of the domain (in an array, or it would check without end).
 CREATE DOMAIN app.cycle_domain AS integer;
