@@ -50,3 +50,13 @@ install_packages() {
     done
     return "$failed"
 }
+
+# Makes 'cargo nextest' work: the one at hand, or one that is built into the cache, once.
+need_nextest() {
+    local version=0.9.143
+    PATH=$CACHE/tools/bin:$PATH
+    ! cargo nextest --version >/dev/null 2>&1 || return 0
+    say "installing cargo-nextest $version into $CACHE/tools (once; takes some minutes)"
+    CARGO_TARGET_DIR=$CACHE/tools-target cargo install cargo-nextest --locked --version "$version" --root "$CACHE/tools"
+    rm -rf "$CACHE/tools-target"
+}

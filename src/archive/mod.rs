@@ -1,7 +1,7 @@
 //! The archive, format 1: a plain tar file, compressed in pieces, that proves itself.
 //!
 //! This page is the specification; a second implementation can be written from it alone, and
-//! `tests/formats.rs` holds one that reads the samples in `tests/data/v1/`. Numbers are little-endian,
+//! `tests/contract/formats.rs` holds one that reads the samples in `tests/data/v1/`. Numbers are little-endian,
 //! SHA-256 is written as 64 lower-case hexadecimal digits, text is UTF-8.
 //!
 //! ```text

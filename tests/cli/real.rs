@@ -28,21 +28,25 @@ fn survives(name: &str, compression: &str) {
 }
 
 #[test]
+#[ignore = "needs databases that scripts/test fetches"]
 fn proj_comes_back_byte_for_byte() {
     survives("proj.db", "gzip:6");
 }
 
 #[test]
+#[ignore = "needs databases that scripts/test fetches"]
 fn cangjie_comes_back_byte_for_byte() {
     survives("cangjie.db", "zstd");
 }
 
 #[test]
+#[ignore = "needs databases that scripts/test fetches"]
 fn jamdict_comes_back_byte_for_byte() {
     survives("jamdict.db", "zstd:1");
 }
 
 #[test]
+#[ignore = "needs databases that scripts/test fetches"]
 fn broken_copies_of_proj_are_found_out() {
     let sandbox = Sandbox::new();
     let original = fs::read(real_database("proj.db")).unwrap();

@@ -3,21 +3,31 @@
 
 pub mod actions;
 pub mod compare;
+pub mod craft;
 pub mod postgres;
 pub mod proxy;
 pub mod s3;
 pub mod s3_proxy;
 pub mod samples;
 pub mod timescale;
+pub mod vault;
+pub mod web;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::Value;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+/// The longest time that a run of the program may take in a test. A longer one is killed, and the test fails.
+pub const LONGEST_RUN: Duration = Duration::from_secs(300);
 
 /// The program under test.
 pub const LIFEBOAT: &str = env!("CARGO_BIN_EXE_lifeboat");
@@ -29,6 +39,7 @@ pub struct Sandbox {
 
 impl Sandbox {
     pub fn new() -> Self {
+        default_signals();
         Sandbox { folder: tempfile::Builder::new().prefix("lifeboat-test-").tempdir().unwrap() }
     }
 
@@ -43,7 +54,7 @@ impl Sandbox {
     /// The program, to be run in this folder, untouched by the outer environment.
     pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(LIFEBOAT);
-        command.args(arguments).current_dir(self.root());
+        command.args(arguments).current_dir(self.root()).stdin(Stdio::null());
         for name in ["LIFEBOAT_IDENTITY", "LIFEBOAT_HOST", "LIFEBOAT_SCRATCH", "LIFEBOAT_STORE", "LIFEBOAT_CONFIG"] {
             command.env_remove(name);
         }
@@ -55,15 +66,12 @@ impl Sandbox {
 
     /// Runs `lifeboat ARGUMENTS`.
     pub fn run(&self, arguments: &[&str]) -> Run {
-        let output = self.command(arguments).output().unwrap();
-        Run { what: arguments.join(" "), root: self.root().to_owned(), output }
+        self.finish(self.command(arguments))
     }
 
     /// Runs a command that [`command`](Self::command) made, to its end.
-    pub fn finish(&self, mut command: Command) -> Run {
-        let what: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
-        let output = command.output().unwrap();
-        Run { what: what.join(" "), root: self.root().to_owned(), output }
+    pub fn finish(&self, command: Command) -> Run {
+        self.start_command(command).finish()
     }
 
     /// Starts `lifeboat ARGUMENTS` and leaves it running.
@@ -74,7 +82,7 @@ impl Sandbox {
     /// Starts a command that [`command`](Self::command) made, and leaves it running.
     pub fn start_command(&self, mut command: Command) -> Running {
         let what: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = Some(command.spawn().unwrap());
         Running { what: what.join(" "), root: self.root().to_owned(), child }
     }
@@ -152,10 +160,24 @@ impl Running {
         self.child.as_mut().unwrap().try_wait().unwrap().is_some()
     }
 
-    /// Waits for its end.
+    /// Waits for its end, which must come within [`LONGEST_RUN`].
+    #[track_caller]
     pub fn finish(mut self) -> Run {
-        let output = self.child.take().unwrap().wait_with_output().unwrap();
-        Run { what: self.what.clone(), root: self.root.clone(), output }
+        let child = self.child.take().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        let (ended, end) = std::sync::mpsc::channel::<()>();
+        let watch = std::thread::spawn(move || {
+            let is_late = end.recv_timeout(LONGEST_RUN) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+            if is_late {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            is_late
+        });
+        let output = child.wait_with_output().unwrap();
+        drop(ended);
+        let run = Run { what: self.what.clone(), root: self.root.clone(), output };
+        assert!(!watch.join().unwrap(), "it did not end within {LONGEST_RUN:?}\n{}", run.story());
+        run
     }
 }
 
@@ -226,6 +248,81 @@ impl Run {
             self.stderr()
         )
     }
+}
+
+/// This test program again, to run one of its tests as a process of its own: `module` is the caller's `module_path!()`.
+/// The tests that are run so have names that begin with `child_`, and are ignored otherwise.
+pub fn child_test(module: &str, test: &str) -> Command {
+    default_signals();
+    let (_, inner) = module.split_once("::").unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("{inner}::{test}"), "--ignored", "--nocapture", "--test-threads=1"]);
+    command
+}
+
+/// The name of the test that runs: as cargo-nextest gives it, or from the thread that `cargo test` runs it on.
+pub fn test_name() -> String {
+    let thread = std::thread::current();
+    std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| thread.name().unwrap_or("a test").to_owned())
+}
+
+/// Says that a test, or a part of it, cannot be run on this machine. `scripts/test` lists all that was skipped.
+pub fn skip(reason: &str) {
+    let line = format!("{}: {reason}\n", test_name());
+    // Not eprintln, which the harness hides where a test passes.
+    let _ = write!(std::io::stderr().lock(), "SKIPPED {line}");
+    if let Some(path) = std::env::var_os("LIFEBOAT_TEST_SKIPPED") {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        file.and_then(|mut file| file.write_all(line.as_bytes())).unwrap();
+    }
+}
+
+/// The same for what every machine that CI runs on can do: there it is a failure.
+#[track_caller]
+pub fn skip_unless_ci(reason: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{reason}: this must not be skipped in CI");
+    skip(reason);
+}
+
+/// Whether all these programs are here; a test that needs them is skipped otherwise.
+#[track_caller]
+pub fn have(programs: &[&str]) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_here = |program: &&&str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let missing: Vec<&str> = programs.iter().filter(|program| !is_here(program)).copied().collect();
+    if !missing.is_empty() {
+        skip_unless_ci(&format!("it needs {}", missing.join(", ")));
+    }
+    missing.is_empty()
+}
+
+/// Whether the tests run as root; a test that needs that is skipped otherwise.
+#[track_caller]
+pub fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        skip_unless_ci("it needs root");
+    }
+    is_root
+}
+
+/// Gives the programs that a test starts the default dispositions of signals, wherever the tests were started: `nohup`
+/// ignores SIGHUP, the background of a script ignores SIGINT and SIGQUIT, and a program inherits what is ignored.
+///
+/// A signal with a handler gets its default when another program is executed. The handler here does nothing, so this
+/// process goes on ignoring the signal.
+pub fn default_signals() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+            if ignored & (1 << (signal - 1)) != 0 {
+                signal_hook::flag::register(signal, Arc::default()).unwrap();
+            }
+        }
+    });
 }
 
 /// Opens a database as any program would, foreign keys not enforced.

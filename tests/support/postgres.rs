@@ -74,6 +74,27 @@ pub fn each_server(check: impl Fn(&Server)) {
     assert!(failed.is_empty(), "failed on {} of {} servers\n{}", failed.len(), servers().len(), failed.join("\n"));
 }
 
+/// Runs a check on the oldest server and the newest.
+#[track_caller]
+pub fn oldest_and_newest(check: impl Fn(&Server)) {
+    let servers = servers();
+    check(&servers[0]);
+    if servers.len() > 1 {
+        check(&servers[servers.len() - 1]);
+    }
+}
+
+/// Runs a check on one server: for what the code does in the same way on all versions. The name of the test decides on
+/// which, so that such tests use all servers, and each always the same.
+#[track_caller]
+pub fn some_server(check: impl Fn(&Server)) {
+    let sum: usize = super::test_name().bytes().map(usize::from).sum();
+    let servers = servers();
+    let server = &servers[sum % servers.len()];
+    eprintln!("-- PostgreSQL {}", server.version);
+    check(server);
+}
+
 fn read_servers() -> Result<Vec<Server>, String> {
     let folder = std::env::var_os("LIFEBOAT_TEST_SERVERS").ok_or("LIFEBOAT_TEST_SERVERS is not set")?;
     read_servers_in(&PathBuf::from(folder))

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::craft::{self, Codec, File, Layout};
+use super::craft::{self, Codec, File, Layout};
 use crate::support::{LIFEBOAT, Sandbox, open};
 
 /// The most address space that a run may have, in KiB: an allocation by an unchecked number ends it.

@@ -1,0 +1,76 @@
+//! Inside GitHub Actions: the composite actions' own steps, run with the runner's variables.
+
+use super::helpers::{App, with_env};
+use crate::support::Sandbox;
+
+struct Runner {
+    output: String,
+    summary: String,
+}
+
+impl Runner {
+    fn new(sandbox: &Sandbox) -> Self {
+        let file = |name: &str| {
+            let path = sandbox.path(name);
+            std::fs::write(&path, "").unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        Runner { output: file("github-output"), summary: file("github-summary") }
+    }
+
+    fn variables(&self) -> [(&str, &str); 4] {
+        [
+            ("GITHUB_ACTIONS", "true"),
+            ("GITHUB_SHA", "abc123"),
+            ("GITHUB_OUTPUT", &self.output),
+            ("GITHUB_STEP_SUMMARY", &self.summary),
+        ]
+    }
+
+    fn read(path: &str) -> String {
+        std::fs::read_to_string(path).unwrap()
+    }
+}
+
+#[test]
+fn the_gates_write_outputs_summary_and_annotations() {
+    let app = App::new("");
+    let runner = Runner::new(&app.sandbox);
+    let run = with_env(&app.sandbox, &["predeploy", "--json"], &runner.variables()).code(0);
+    let document = run.json();
+    let id = document["snapshots"][0]["id"].as_str().unwrap();
+    assert_eq!(document["snapshots"][0]["tags"], serde_json::json!(["predeploy", "abc123"]));
+    assert_eq!(
+        Runner::read(&runner.output),
+        format!("ok=true\nsnapshot-id={id}\nsnapshot-ids<<END_OF_IDS\n{id}\nEND_OF_IDS\n")
+    );
+    let summary = Runner::read(&runner.summary);
+    assert!(summary.contains("lifeboat predeploy") && summary.contains(id) && summary.contains("restore"), "{summary}");
+    app.sql("DELETE FROM balances");
+    let run = with_env(&app.sandbox, &["postdeploy"], &runner.variables()).code(3);
+    assert!(run.stderr().contains("::error title=lifeboat postdeploy::app: "), "{}", run.story());
+    assert!(Runner::read(&runner.summary).contains("❌ | app: "), "{}", Runner::read(&runner.summary));
+    assert!(Runner::read(&runner.output).contains("ok=false"), "{}", Runner::read(&runner.output));
+}
+
+#[test]
+fn secrets_of_the_config_are_masked_for_the_steps_that_follow() {
+    let app = App::new("");
+    let runner = Runner::new(&app.sandbox);
+    app.config("[[source]]\nname = \"pg\"\nurl = \"postgres://me:hunter2hunter2@127.0.0.1:1/db\"\n");
+    let run = with_env(&app.sandbox, &["predeploy"], &runner.variables()).code(3);
+    assert_eq!(run.stderr().matches("hunter2hunter2").count(), 1, "{}", run.story());
+    assert!(run.stderr().contains("::add-mask::hunter2hunter2"), "{}", run.story());
+    let run = app.sandbox.run(&["predeploy"]).code(3);
+    assert!(!run.stderr().contains("hunter2"), "outside of Actions nothing of it is printed\n{}", run.story());
+}
+
+#[test]
+fn a_config_that_is_wrong_is_an_annotation_too() {
+    let app = App::new("");
+    let runner = Runner::new(&app.sandbox);
+    app.config("[preflight]\nmount = []\n");
+    let run = with_env(&app.sandbox, &["predeploy"], &runner.variables()).code(2);
+    assert!(run.stderr().contains("::error title=lifeboat predeploy::"), "{}", run.story());
+    assert!(Runner::read(&runner.summary).contains("mount"), "{}", Runner::read(&runner.summary));
+}

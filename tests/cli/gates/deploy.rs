@@ -1,0 +1,234 @@
+//! The story that this program exists for: deploys that lose data, and the gates that notice.
+
+use std::path::Path;
+
+use super::helpers::{App, only};
+use crate::support::{Sandbox, open};
+
+#[test]
+fn a_deploy_that_loses_nothing_passes_both_gates() {
+    let app = App::new("");
+    let before = app.passes(&["predeploy", "--commit", "abc123"]);
+    let snapshot = &before["snapshots"][0];
+    assert_eq!(snapshot["rows"], 240);
+    assert_eq!(snapshot["proof"], "verified");
+    assert_eq!(snapshot["tags"], serde_json::json!(["predeploy", "abc123"]));
+    let rollback = before["rollback"][0].as_str().unwrap();
+    assert!(rollback.contains("restore") && rollback.contains("--config"), "{rollback}");
+    // The deploy adds a column, a table and rows.
+    app.sql(
+        "ALTER TABLE accounts ADD COLUMN currency TEXT; CREATE TABLE news (id INTEGER);
+         INSERT INTO accounts (name) VALUES ('new'); DELETE FROM balances WHERE id <= 20",
+    );
+    let after = app.passes(&["postdeploy", "--commit", "abc123"]);
+    assert_eq!(after["snapshots"][0]["id"], snapshot["id"]);
+}
+
+#[test]
+fn the_command_that_predeploy_prints_brings_the_data_back() {
+    let app = App::new("");
+    let before = app.passes(&["predeploy", "--commit", "abc123"]);
+    app.sql("DROP TABLE balances; DELETE FROM accounts");
+    let command = before["rollback"][0].as_str().unwrap();
+    let elsewhere = Sandbox::new();
+    let program = Path::new(crate::support::LIFEBOAT).parent().unwrap().to_owned();
+    let path =
+        std::env::join_paths([program].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())));
+    let output = std::process::Command::new("sh")
+        .args(["-c", command])
+        .current_dir(elsewhere.root())
+        .env("PATH", path.unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{command}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(app.number("SELECT count(*) FROM balances"), 200);
+}
+
+#[test]
+fn a_deploy_that_starts_with_an_empty_database_is_caught_and_rolled_back() {
+    let app = App::new("");
+    app.passes(&["predeploy", "--commit", "abc123"]);
+    // The container that was replaced took its file with it, and the new one made an empty one.
+    app.remove();
+    app.sql("CREATE TABLE accounts (id INTEGER PRIMARY KEY, name TEXT); CREATE TABLE balances (id INTEGER)");
+    let (failed, document) = app.closed(&["postdeploy", "--commit", "abc123"]);
+    assert!(failed.iter().any(|line| line.contains("accounts") && line.contains("40")), "{failed:#?}");
+    assert!(failed.iter().any(|line| line.contains("balances") && line.contains("200")), "{failed:#?}");
+    assert!(document["rollback"][0].as_str().unwrap().contains("postdeploy --rollback"), "{document:#}");
+    assert_eq!(app.number("SELECT count(*) FROM accounts"), 0, "nothing is restored without being asked to");
+    let (_, document) = app.closed(&["postdeploy", "--commit", "abc123", "--rollback"]);
+    let restored = &document["restored"][0];
+    assert_eq!(restored["mode"], "replace");
+    assert!(restored["safety_snapshot"].is_string(), "{document:#}");
+    assert_eq!(app.number("SELECT count(*) FROM accounts"), 40);
+    assert_eq!(app.number("SELECT count(*) FROM balances"), 200);
+    app.passes(&["postdeploy", "--commit", "abc123"]);
+}
+
+#[test]
+fn a_deploy_that_loses_the_file_is_caught_and_rolled_back() {
+    let app = App::new("");
+    app.passes(&["predeploy"]);
+    std::fs::remove_dir_all(app.sandbox.path("app")).unwrap();
+    let (failed, _) = app.closed(&["postdeploy"]);
+    only(&failed, &["app: database", "cannot find the database"]);
+    let (_, document) = app.closed(&["postdeploy", "--rollback"]);
+    assert_eq!(document["restored"][0]["mode"], "create", "{document:#}");
+    assert_eq!(app.number("SELECT count(*) FROM balances"), 200);
+    app.passes(&["postdeploy"]);
+}
+
+#[test]
+fn a_dropped_table_and_lost_rows_are_told_by_name_and_number() {
+    let app = App::new("");
+    app.passes(&["predeploy"]);
+    app.sql("DROP TABLE balances");
+    only(&app.closed(&["postdeploy"]).0, &["balances", "200"]);
+    let app = App::new("");
+    app.passes(&["predeploy"]);
+    app.sql("DELETE FROM balances WHERE id <= 60");
+    only(&app.closed(&["postdeploy"]).0, &["balances", "140", "200"]);
+    // What the config allows is allowed.
+    app.config("[[source.rule]]\ntable = \"balances\"\nmax_row_drop = \"30%\"\n");
+    app.passes(&["postdeploy"]);
+    app.sql("DELETE FROM balances WHERE id = 61");
+    only(&app.closed(&["postdeploy"]).0, &["balances", "139", "200"]);
+}
+
+#[test]
+fn a_database_that_is_already_empty_closes_the_gate_and_does_not_become_the_truth() {
+    let app = App::new("");
+    app.passes(&["predeploy", "--commit", "one"]);
+    let good = app.ids();
+    app.sql("DELETE FROM balances");
+    let (failed, document) = app.closed(&["predeploy", "--commit", "two"]);
+    only(&failed, &["balances", "0", "200"]);
+    assert_eq!(document["snapshots"], serde_json::json!([]));
+    assert_eq!(app.ids(), good, "a closed gate keeps nothing");
+    app.remove();
+    std::fs::write(app.sandbox.path("app/app.db"), "").unwrap();
+    let (failed, _) = app.closed(&["predeploy", "--commit", "two"]);
+    assert!(!failed.is_empty());
+    assert_eq!(app.ids(), good);
+}
+
+#[test]
+fn a_first_gate_has_nothing_to_compare_with_and_an_empty_database_closes_it() {
+    let app = App::new("");
+    app.remove();
+    app.sql("CREATE TABLE accounts (id INTEGER)");
+    only(&app.closed(&["predeploy"]).0, &["accounts", "min"]);
+    app.remove();
+    assert!(!app.closed(&["predeploy"]).0.is_empty());
+    assert_eq!(app.ids(), Vec::<String>::new());
+    app.fill();
+    app.passes(&["predeploy"]);
+}
+
+#[test]
+fn postdeploy_compares_with_the_commit_that_was_deployed() {
+    let app = App::new("");
+    app.passes(&["predeploy", "--commit", "one"]);
+    app.sql("INSERT INTO balances (amount) SELECT amount FROM balances");
+    app.passes(&["predeploy", "--commit", "two"]);
+    app.sql("DELETE FROM balances WHERE id > 200");
+    app.passes(&["postdeploy", "--commit", "one"]);
+    only(&app.closed(&["postdeploy", "--commit", "two"]).0, &["balances", "200", "400"]);
+    let run = app.sandbox.run(&["postdeploy", "--commit", "three", "--json"]).code(4);
+    assert!(run.json()["error"]["hint"].as_str().unwrap().contains("predeploy"), "{}", run.story());
+}
+
+#[test]
+fn a_gate_waits_for_what_comes() {
+    let app = App::new("");
+    app.passes(&["predeploy"]);
+    app.sql("ALTER TABLE balances RENAME TO moved");
+    let running = app.sandbox.start(&["postdeploy", "--wait", "60s"]);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    app.sql("ALTER TABLE moved RENAME TO balances");
+    running.finish().code(0);
+}
+
+#[test]
+fn a_mount_that_is_gone_closes_both_gates_and_nothing_is_restored_into_its_folder() {
+    let app = App::new("");
+    app.passes(&["predeploy"]);
+    app.config("[preflight]\nmounts = [\"./app\"]\n");
+    only(&app.closed(&["predeploy"]).0, &["app", "not a mount point"]);
+    app.remove();
+    let run = app.sandbox.run(&["postdeploy", "--rollback", "--json"]);
+    assert!(run.exit() == 3, "{}", run.story());
+    assert!(run.stderr().contains("is not mounted"), "{}", run.story());
+    assert!(!app.sandbox.path("app/app.db").exists());
+}
+
+#[test]
+fn two_gates_at_once_both_save() {
+    let app = App::new("");
+    let runs: Vec<_> = (0..3).map(|_| app.sandbox.start(&["predeploy", "--commit", "abc"])).collect();
+    for run in runs {
+        run.finish().code(0);
+    }
+    assert_eq!(app.ids().len(), 3);
+    app.sandbox.ok(&["verify", "--all"]);
+}
+
+#[test]
+fn a_store_whose_disk_is_not_mounted_is_not_made_anew() {
+    let app = App::new("");
+    app.passes(&["predeploy"]);
+    let state = app.sandbox.state();
+    std::fs::rename(app.sandbox.path("backups"), app.sandbox.path("elsewhere")).unwrap();
+    std::fs::create_dir(app.sandbox.path("backups")).unwrap();
+    for command in ["predeploy", "snapshot", "postdeploy", "check", "prune"] {
+        let mut arguments = vec![command];
+        if command == "prune" {
+            arguments.extend(["--keep-last", "1", "--yes"]);
+        }
+        let run = app.sandbox.run(&arguments);
+        let expected = if command == "check" { 3 } else { 5 };
+        assert_eq!(run.exit(), expected, "{}", run.story());
+        assert!(run.stderr().contains("mounted") || run.stdout().contains("mounted"), "{}", run.story());
+        assert_eq!(std::fs::read_dir(app.sandbox.path("backups")).unwrap().count(), 0, "{command}");
+    }
+    std::fs::remove_dir(app.sandbox.path("backups")).unwrap();
+    std::fs::rename(app.sandbox.path("elsewhere"), app.sandbox.path("backups")).unwrap();
+    let _ = open(app.sandbox.path("app/app.db"));
+    assert_eq!(app.sandbox.state().len(), state.len());
+}
+
+#[test]
+fn a_database_that_is_only_locked_is_not_restored_over() {
+    let app = App::new("");
+    app.sql("PRAGMA journal_mode = DELETE");
+    app.passes(&["predeploy"]);
+    let writer = open(app.sandbox.path("app/app.db"));
+    writer.execute_batch("BEGIN EXCLUSIVE; INSERT INTO accounts (name) VALUES ('after the deploy')").unwrap();
+    let run = app.sandbox.start(&["postdeploy", "--rollback", "--json"]).finish().code(3);
+    assert!(run.json().get("restored").is_none(), "{}", run.story());
+    writer.execute_batch("COMMIT").unwrap();
+    assert_eq!(app.number("SELECT count(*) FROM accounts"), 41);
+    app.passes(&["postdeploy"]);
+}
+
+#[test]
+fn rows_without_parents_fail_a_check_and_no_gate() {
+    let app = App::new("");
+    app.sql(
+        "CREATE TABLE parent (id INTEGER PRIMARY KEY); CREATE TABLE child (id INTEGER REFERENCES parent (id));
+         INSERT INTO child VALUES (7)",
+    );
+    app.passes(&["predeploy"]);
+    app.passes(&["postdeploy"]);
+    only(&app.closed(&["check"]).0, &["integrity", "1 rows of child", "parent"]);
+}
+
+#[test]
+fn a_rule_that_cannot_be_judged_any_more_closes_the_gate_and_restores_nothing() {
+    let app = App::new("[[source.rule]]\nquery = \"select sum(amount) > 0 from balances\"\n");
+    app.passes(&["predeploy"]);
+    app.sql("ALTER TABLE balances RENAME COLUMN amount TO value");
+    let (lines, document) = app.closed(&["postdeploy", "--rollback"]);
+    only(&lines, &["query", "amount"]);
+    assert!(document.get("restored").is_none(), "{document:#}");
+}

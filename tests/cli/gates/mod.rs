@@ -1,0 +1,12 @@
+//! Around a deploy, through the program itself: gates, guards, checks, and who is told, one file for each theme.
+
+mod actions;
+mod check;
+mod deploy;
+mod done_when;
+mod guard;
+mod helpers;
+mod notices;
+mod postgres;
+mod retention;
+mod truth;

@@ -1,0 +1,108 @@
+//! The page in a real browser: Debian's chromium, headless. Screenshots are kept where LIFEBOAT_TEST_ARTIFACTS says.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::helpers::{Served, app, output, sql};
+use crate::support::Sandbox;
+
+/// The browser, with a profile of its own.
+fn chromium(profile: &Path) -> Command {
+    let mut command = Command::new("timeout");
+    command.args([
+        "100",
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+    ]);
+    command.args(["--hide-scrollbars", "--enable-logging=stderr", "--v=0", "--allow-file-access-from-files"]);
+    command.arg(format!("--user-data-dir={}", profile.display())).env("HOME", profile);
+    command
+}
+
+fn artifacts(sandbox: &Sandbox) -> PathBuf {
+    let folder = std::env::var_os("LIFEBOAT_TEST_ARTIFACTS").map_or_else(|| sandbox.path("artifacts"), PathBuf::from);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// A source with a history: five snapshots, one of which was damaged since.
+fn with_history() -> Sandbox {
+    let sandbox = app();
+    for number in 0..4 {
+        sql(&sandbox, "app.db", &format!("INSERT INTO log VALUES ('{number}')"));
+        sandbox.ok(&["snapshot", "--quiet"]);
+    }
+    sandbox.ok(&["drill", "--quiet"]);
+    sandbox
+}
+
+#[test]
+fn the_page_renders_without_an_error_and_its_plots_have_all_points() {
+    let sandbox = with_history();
+    let served = Served::start(&sandbox);
+    served.wait_for_health(200, |_| true);
+    let id = served.get("/snapshots").json()["snapshots"][0]["id"].as_str().unwrap().to_owned();
+    for path in ["/".to_owned(), format!("/snapshots/{id}"), "/snapshots/app-20200101T000000Z-0000".to_owned()] {
+        let url = format!("http://{}{path}", served.address);
+        let run = chromium(&sandbox.path("profile")).args(["--dump-dom", &url]).output().unwrap();
+        let (dom, log) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+        assert!(run.status.success() && dom.contains("</html>"), "{log}");
+        // Of the page itself; an answer of 404 is an error by its own words.
+        let errors = log.lines().filter(|line| line.contains("CONSOLE") && !line.contains("404 (Not Found)"));
+        let errors: Vec<_> = errors.collect();
+        assert!(errors.is_empty(), "{path}: {errors:?}");
+        if path == "/" {
+            assert_eq!(dom.matches("<circle").count(), 3 * 5, "three plots of five snapshots: {dom}");
+            assert_eq!(dom.matches("<rect class=\"day").count(), 90);
+            assert_eq!(dom.matches("<figure class=\"plot\">").count(), 3);
+            assert!(dom.contains("1 days with good snapshots, 0 with failures, 0 without any"), "{dom}");
+        }
+    }
+}
+
+#[test]
+fn the_page_fits_a_phone_and_a_screen_in_light_and_dark() {
+    let sandbox = with_history();
+    let folder = artifacts(&sandbox);
+    let served = Served::start(&sandbox);
+    served.wait_for_health(200, |_| true);
+    let url = format!("http://{}/", served.address);
+    let mut pictures = Vec::new();
+    for (name, size, dark) in [
+        ("phone-light", "390,1600", false),
+        ("phone-dark", "390,1600", true),
+        ("screen-light", "1280,1200", false),
+        ("screen-dark", "1280,1200", true),
+    ] {
+        let picture = folder.join(format!("page-{name}.png"));
+        let mut command = chromium(&sandbox.path("profile"));
+        command.arg(format!("--screenshot={}", picture.display())).arg(format!("--window-size={size}"));
+        if dark {
+            command.arg("--blink-settings=preferredColorScheme=0");
+        }
+        output(command.arg(&url));
+        pictures.push(std::fs::read(&picture).unwrap());
+    }
+    assert!(pictures.iter().all(|picture| picture.starts_with(b"\x89PNG") && picture.len() > 5_000));
+    assert!(pictures[0] != pictures[1] && pictures[2] != pictures[3], "dark looks as light does");
+
+    // How wide the page becomes in a frame of a phone's width: no wider than that.
+    let page = served.get("/").body;
+    let page = page.split_once("<meta http-equiv=\"Content-Security-Policy\"").unwrap();
+    let page = format!("{}{}", page.0, page.1.split_once('>').unwrap().1);
+    std::fs::write(sandbox.path("page.html"), page.replace("http-equiv=\"refresh\"", "name=\"none\"")).unwrap();
+    for width in [320, 390, 768, 1280] {
+        let frame = format!(
+            "<!doctype html><iframe id=f src=page.html width={width} height=800 frameborder=0></iframe><p id=w></p><script>
+             onload = () => {{ w.textContent = 'width ' + f.contentDocument.documentElement.scrollWidth + '.' }}</script>"
+        );
+        std::fs::write(sandbox.path("frame.html"), frame).unwrap();
+        let url = format!("file://{}", sandbox.path("frame.html").display());
+        let dom = output(chromium(&sandbox.path("profile")).args(["--dump-dom", "--window-size=1400,900", &url]));
+        assert!(dom.contains(&format!("width {width}.")), "at {width}: {dom}");
+    }
+}

@@ -1,0 +1,9 @@
+//! `serve` and `report`: what platforms, programs and people are told over HTTP and in files.
+
+mod access;
+mod browser;
+mod helpers;
+mod limits;
+mod report;
+mod runs;
+mod story;

@@ -1,0 +1,719 @@
+//! What runs on GitHub: the form of workflows and actions, the steps' scripts, the release and its installer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::support::Sandbox;
+use crate::support::actions::{Action, outputs, repository, yaml};
+use serde_json::Value;
+
+// ---------------------------------------------------------------- the form of workflows and actions
+
+const WORKFLOW_KEYS: &[&str] = &["name", "run-name", "on", "permissions", "env", "defaults", "concurrency", "jobs"];
+const JOB_KEYS: &[&str] = &[
+    "name",
+    "needs",
+    "if",
+    "runs-on",
+    "permissions",
+    "environment",
+    "concurrency",
+    "outputs",
+    "env",
+    "defaults",
+    "steps",
+    "timeout-minutes",
+    "strategy",
+    "continue-on-error",
+    "container",
+    "services",
+];
+const STEP_KEYS: &[&str] = &[
+    "id",
+    "if",
+    "name",
+    "uses",
+    "run",
+    "shell",
+    "with",
+    "env",
+    "continue-on-error",
+    "timeout-minutes",
+    "working-directory",
+];
+const EVENTS: &[&str] = &["push", "pull_request", "schedule", "workflow_dispatch", "workflow_call", "release"];
+const PERMISSIONS: &[&str] = &[
+    "actions",
+    "attestations",
+    "checks",
+    "contents",
+    "deployments",
+    "id-token",
+    "issues",
+    "packages",
+    "pull-requests",
+];
+
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(repository().join(folder)).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files(path.to_str().unwrap(), ending));
+        } else if path.to_string_lossy().ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// All strings in a document, each with where it is.
+fn strings(value: &Value, place: &str, found: &mut Vec<(String, String)>) {
+    match value {
+        Value::String(text) => found.push((place.to_owned(), text.clone())),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(number, item)| strings(item, &format!("{place}[{number}]"), found));
+        }
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, field)| strings(field, &format!("{place}.{name}"), found));
+        }
+        _ => {}
+    }
+}
+
+/// The expressions `${{ ... }}` in a text; none where one is not closed.
+fn expressions(text: &str) -> Option<Vec<&str>> {
+    text.split("${{").skip(1).map(|rest| rest.split_once("}}").map(|(inner, _)| inner.trim())).collect()
+}
+
+/// The references `CONTEXT.NAME...` in an expression, or in an `if`, which needs no braces.
+fn references(expression: &str) -> Vec<Vec<&str>> {
+    let outside_quotes: Vec<&str> = expression.split('\'').step_by(2).collect();
+    let is_word = |character: char| character.is_alphanumeric() || "._-".contains(character);
+    let words = outside_quotes.into_iter().flat_map(move |part| part.split(move |c| !is_word(c)));
+    words.filter(|word| word.contains('.')).map(|word| word.split('.').collect()).collect()
+}
+
+struct Check {
+    wrong: Vec<String>,
+}
+
+impl Check {
+    fn that(&mut self, so: bool, what: impl AsRef<str>) {
+        if !so {
+            self.wrong.push(what.as_ref().to_owned());
+        }
+    }
+
+    fn keys(&mut self, value: &Value, known: &[&str], place: &str) {
+        let Some(fields) = value.as_object() else {
+            self.wrong.push(format!("{place} is no mapping"));
+            return;
+        };
+        for name in fields.keys().filter(|name| !known.contains(&name.as_str())) {
+            self.wrong.push(format!("{place} has the unknown key '{name}'"));
+        }
+    }
+
+    fn permissions(&mut self, value: &Value, place: &str) {
+        self.keys(value, PERMISSIONS, &format!("permissions of {place}"));
+        for (name, level) in value.as_object().into_iter().flatten() {
+            let known = ["read", "write", "none"].contains(&level.as_str().unwrap_or_default());
+            self.that(known, format!("{place}: {name} is {level}"));
+        }
+    }
+
+    /// Steps of a job, or of a composite action, which has inputs and must name each shell.
+    fn steps(&mut self, steps: &Value, composite: Option<&Value>, place: &str) -> BTreeSet<String> {
+        let mut ids = BTreeSet::new();
+        let list = steps.as_array().cloned().unwrap_or_default();
+        self.that(!list.is_empty(), format!("{place} has no steps"));
+        for (number, step) in list.iter().enumerate() {
+            let place = format!("{place} step {}", number + 1);
+            self.keys(step, STEP_KEYS, &place);
+            let (run, uses) = (step["run"].as_str(), step["uses"].as_str());
+            self.that(run.is_some() != uses.is_some(), format!("{place} must have one of 'run' and 'uses'"));
+            if let Some(run) = run {
+                self.that(!run.contains("${{"), format!("{place} has an expression in the text of a script"));
+                let shell = ["sh", "bash"].contains(&step["shell"].as_str().unwrap_or_default());
+                self.that(shell || composite.is_none(), format!("{place} names no shell"));
+            }
+            if let Some(uses) = uses {
+                let pinned = uses.split_once('@').is_some_and(|(name, commit)| {
+                    name.matches('/').count() >= 1
+                        && commit.len() == 40
+                        && commit.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+                });
+                self.that(
+                    pinned || uses.starts_with("./"),
+                    format!("{place} uses {uses}, which is not pinned to a commit"),
+                );
+                if uses.starts_with("actions/checkout@") {
+                    let kept = step["with"]["persist-credentials"] != Value::Bool(false);
+                    self.that(!kept, format!("{place} leaves its token in the work tree"));
+                }
+                self.own_action(uses, step, &place);
+            }
+            self.expressions(step, &ids, composite, &place);
+            if let Some(id) = step["id"].as_str() {
+                self.that(ids.insert(id.to_owned()), format!("{place}: the id {id} is there twice"));
+            }
+        }
+        ids
+    }
+
+    /// An action of ours is given only what it takes.
+    fn own_action(&mut self, uses: &str, step: &Value, place: &str) {
+        let Some((_, rest)) = uses.split_once(".github/actions/") else { return };
+        let name = rest.split('@').next().unwrap();
+        let path = repository().join(".github/actions").join(name).join("action.yml");
+        if !path.is_file() {
+            self.wrong.push(format!("{place} uses {uses}, which is not here"));
+            return;
+        }
+        let inputs = yaml(&path)["inputs"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let known: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        self.keys(&step["with"], &known, &format!("{place} 'with'"));
+    }
+
+    fn expressions(&mut self, value: &Value, steps: &BTreeSet<String>, inputs: Option<&Value>, place: &str) {
+        let mut found = Vec::new();
+        strings(value, place, &mut found);
+        for (place, text) in found {
+            let Some(mut inner) = expressions(&text) else {
+                self.wrong.push(format!("{place} has an expression that is not closed: {text}"));
+                continue;
+            };
+            if place.ends_with(".if") && inner.is_empty() {
+                inner.push(&text);
+            }
+            for reference in inner.into_iter().flat_map(references) {
+                let good = match (reference[0], inputs) {
+                    ("steps", _) => steps.contains(reference[1]),
+                    ("inputs", Some(inputs)) => inputs.get(reference[1]).is_some(),
+                    ("github" | "runner" | "env", _) => true,
+                    ("secrets" | "matrix" | "needs" | "vars", None) => true,
+                    _ => false,
+                };
+                self.that(good, format!("{place} refers to {}, which is not there", reference.join(".")));
+            }
+        }
+    }
+
+    fn workflow(&mut self, document: &Value) {
+        self.keys(document, WORKFLOW_KEYS, "the workflow");
+        for key in ["name", "on", "permissions", "jobs"] {
+            self.that(document.get(key).is_some(), format!("the workflow has no '{key}'"));
+        }
+        self.keys(&document["on"], EVENTS, "'on'");
+        for entry in document["on"]["schedule"].as_array().into_iter().flatten() {
+            let fields = entry["cron"].as_str().unwrap_or_default().split(' ').count();
+            self.that(fields == 5, format!("{entry} is no schedule"));
+        }
+        self.permissions(&document["permissions"], "the workflow");
+        let writes = document["permissions"].as_object().into_iter().flatten().any(|(_, level)| level == "write");
+        self.that(!writes, "the right to write is given to every job");
+        self.expressions(&document["concurrency"], &BTreeSet::new(), None, "concurrency");
+        let jobs = document["jobs"].as_object().cloned().unwrap_or_default();
+        self.that(!jobs.is_empty(), "the workflow has no jobs");
+        for (name, job) in &jobs {
+            let place = format!("job {name}");
+            self.keys(job, JOB_KEYS, &place);
+            self.that(job["runs-on"].is_string(), format!("{place} has no 'runs-on'"));
+            self.that(job["timeout-minutes"].is_u64(), format!("{place} may take for ever: 'timeout-minutes'"));
+            if let Some(permissions) = job.get("permissions") {
+                self.permissions(permissions, &place);
+            }
+            if let Some(needs) = job["needs"].as_str() {
+                self.that(jobs.contains_key(needs), format!("{place} needs {needs}, which is not there"));
+            }
+            let ids = self.steps(&job["steps"], None, &place);
+            for (key, value) in job.as_object().into_iter().flatten().filter(|(key, _)| *key != "steps") {
+                self.expressions(value, &ids, None, &format!("{place}.{key}"));
+            }
+        }
+    }
+
+    fn action(&mut self, document: &Value) {
+        self.keys(document, &["name", "description", "author", "branding", "inputs", "outputs", "runs"], "the action");
+        for key in ["name", "description"] {
+            self.that(document[key].is_string(), format!("the action has no '{key}'"));
+        }
+        for (name, input) in document["inputs"].as_object().into_iter().flatten() {
+            self.keys(input, &["description", "required", "default"], &format!("input {name}"));
+            self.that(input["description"].is_string(), format!("input {name} is not described"));
+            // A default that is not a string is made one, and not always the one that was meant.
+            self.that(input["default"].is_string(), format!("the default of input {name} is no string"));
+        }
+        self.keys(&document["runs"], &["using", "steps"], "'runs'");
+        self.that(document["runs"]["using"] == "composite", "the action is not composite");
+        let ids = self.steps(&document["runs"]["steps"], Some(&document["inputs"]), "the action");
+        for (name, output) in document["outputs"].as_object().into_iter().flatten() {
+            self.keys(output, &["description", "value"], &format!("output {name}"));
+            self.that(output["description"].is_string(), format!("output {name} is not described"));
+            self.expressions(output, &ids, Some(&document["inputs"]), &format!("output {name}"));
+        }
+    }
+}
+
+fn wrong_with(text: &str) -> Vec<String> {
+    let document: Value = serde_saphyr::from_str(text).unwrap();
+    let mut check = Check { wrong: Vec::new() };
+    if document.get("runs").is_some() {
+        check.action(&document)
+    } else {
+        check.workflow(&document)
+    }
+    check.wrong
+}
+
+#[test]
+fn workflows_and_actions_have_their_form() {
+    let mut all = files(".github/workflows", ".yml");
+    all.extend(files("examples/github", ".yml"));
+    all.extend(files(".github/actions", "action.yml"));
+    assert_eq!(all.len(), 7, "{all:?}");
+    let mut wrong = String::new();
+    for path in all {
+        let text = fs::read_to_string(&path).unwrap();
+        for what in wrong_with(&text) {
+            writeln!(wrong, "{}: {what}", path.display()).unwrap();
+        }
+        for line in text.lines().filter(|line| line.contains("uses: actions/")) {
+            let version = line.rsplit_once(" # v").is_some_and(|(_, version)| version.split('.').count() == 3);
+            assert!(version, "{}: say which version this is: {line}", path.display());
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn form_that_is_wrong_is_seen() {
+    let good = fs::read_to_string(repository().join("examples/github/deploy.yml")).unwrap();
+    assert_eq!(wrong_with(&good), Vec::<String>::new());
+    let cases = [
+        ("permissions:\n  contents: read\n", "", "no 'permissions'"),
+        ("contents: read", "contents: write", "to every job"),
+        ("timeout-minutes: 60", "timeout-minute: 60", "unknown key 'timeout-minute'"),
+        ("3d3c42e5aac5ba805825da76410c181273ba90b1", "v7", "not pinned"),
+        ("persist-credentials: false", "persist-credentials: true", "leaves its token"),
+        ("echo \"the way back is $SNAPSHOT\"", "echo ${{ github.ref_name }}", "in the text of a script"),
+        ("steps.before.outputs", "steps.befor.outputs", "steps.befor.outputs.snapshot-id, which is not there"),
+        ("steps.before.outcome", "steps.after.outcome", "steps.after.outcome, which is not there"),
+        ("          wait: 5m", "          waits: 5m", "unknown key 'waits'"),
+        ("/pre-deploy@", "/predeploy@", "which is not here"),
+        ("${{ secrets.DATABASE_URL }}", "${{ secrets.DATABASE_URL }", "not closed"),
+        ("    branches: [main]", "    branches: [main]\n  pull_request_target:", "unknown key 'pull_request_target'"),
+        ("        run: |\n", "        uses: a/b@0000000000000000000000000000000000000000\n        run: |\n", "one of"),
+    ];
+    for (from, to, expected) in cases {
+        assert!(good.contains(from), "{from}");
+        let wrong = wrong_with(&good.replacen(from, to, 1));
+        assert!(wrong.iter().any(|what| what.contains(expected)), "{to}: {wrong:?}");
+    }
+    let good = fs::read_to_string(repository().join(".github/actions/post-deploy/action.yml")).unwrap();
+    let cases = [
+        ("      shell: sh\n", "", "names no shell"),
+        ("${{ inputs.wait }}", "${{ inputs.await }}", "inputs.await, which is not there"),
+        ("steps.gate.outputs.ok", "steps.gates.outputs.ok", "steps.gates.outputs.ok, which is not there"),
+        ("default: \"false\"", "default: false", "no string"),
+        ("${{ inputs.config }}", "${{ secrets.CONFIG }}", "secrets.CONFIG, which is not there"),
+    ];
+    for (from, to, expected) in cases {
+        assert!(good.contains(from), "{from}");
+        let wrong = wrong_with(&good.replacen(from, to, 1));
+        assert!(wrong.iter().any(|what| what.contains(expected)), "{to}: {wrong:?}");
+    }
+}
+
+// ---------------------------------------------------------------- the actions' steps
+
+fn program(path: &Path, script: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, script).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A lifeboat that writes down its arguments, sets outputs, and ends with the code in $CODE.
+fn stand_in(path: &Path) {
+    program(
+        path,
+        r#"#!/bin/sh
+        [ "$1" != --version ] || { echo "lifeboat 0.1.0"; exit 0; }
+        for argument; do printf '%s\n' "$argument"; done >"$RUNNER_TEMP/arguments"
+        printf 'snapshot-id=app-1\nok=%s\nsnapshot-ids<<END\napp-1\nlog-2\nEND\n' "$OK" >>"$GITHUB_OUTPUT"
+        exit "$CODE""#,
+    );
+}
+
+#[test]
+fn actions_pass_on_their_inputs_and_outputs_and_the_exit_code() {
+    let sandbox = Sandbox::new();
+    let (temp, work) = (sandbox.path("temp"), sandbox.path("work"));
+    fs::create_dir_all(&work).unwrap();
+    stand_in(&sandbox.path("bin/lifeboat"));
+    let path = format!("{}:{}", sandbox.path("bin").display(), std::env::var("PATH").unwrap());
+    let run = |action: &str, code: &str, inputs: &[(&str, &str)]| {
+        let mut action = Action::new(action, &work, &temp).env("PATH", &path).env("CODE", code);
+        action = action.env("OK", if code == "0" { "true" } else { "false" });
+        for (name, value) in inputs {
+            action = action.with(name, value);
+        }
+        let outcome = action.run();
+        let arguments = fs::read_to_string(temp.join("arguments")).unwrap_or_default();
+        let _ = fs::remove_file(temp.join("arguments"));
+        (outcome, arguments.lines().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let sha = "0123456789abcdef0123456789abcdef01234567";
+
+    let (outcome, arguments) = run("pre-deploy", "0", &[]);
+    assert_eq!(arguments, ["predeploy", "--json", "--commit", sha]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let expected = [("ok", "true"), ("snapshot-id", "app-1"), ("snapshot-ids", "app-1\nlog-2")];
+    assert_eq!(outcome.outputs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+
+    // A closed gate fails the step, and what it said is there all the same.
+    let (outcome, _) = run("pre-deploy", "3", &[]);
+    assert_eq!((outcome.code, outcome.outputs["ok"].as_str()), (3, "false"));
+
+    // What is given is data, whatever it looks like.
+    let odd = "a b'\"; $(touch pwned) `touch pwned` ${{ x }}";
+    let (outcome, arguments) = run("pre-deploy", "0", &[("config", odd)]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(arguments, ["--config", odd, "predeploy", "--json", "--commit", sha]);
+
+    let (_, arguments) = run("post-deploy", "0", &[]);
+    assert_eq!(arguments, ["postdeploy", "--json"]);
+    let (outcome, arguments) = run("post-deploy", "3", &[("config", "c.toml"), ("wait", "5m"), ("rollback", "true")]);
+    assert_eq!(arguments, ["--config", "c.toml", "postdeploy", "--json", "--wait", "5m", "--rollback"]);
+    assert_eq!(outcome.code, 3);
+    for word in ["yes", "TRUE", "1", ""] {
+        let (outcome, arguments) = run("post-deploy", "0", &[("rollback", word)]);
+        if word.is_empty() {
+            assert_eq!((outcome.code, arguments.len()), (0, 2));
+        } else {
+            assert_eq!((outcome.code, arguments.len()), (2, 0), "{word}");
+            assert!(
+                outcome.log.contains("::error title=Lifeboat::the input 'rollback' is true or false"),
+                "{outcome:?}"
+            );
+        }
+    }
+    assert!(!work.join("pwned").exists() && !temp.join("pwned").exists());
+}
+
+#[test]
+fn action_takes_the_binary_given_then_the_one_there_then_a_release() {
+    let sandbox = Sandbox::new();
+    let (temp, work) = (sandbox.path("temp"), sandbox.path("work"));
+    fs::create_dir_all(&work).unwrap();
+    stand_in(&work.join("tools/mine"));
+    let action = || {
+        let action = Action::new("pre-deploy", &work, &temp).env("CODE", "0").env("OK", "true");
+        action.env("PATH", &tools(&sandbox, &["curl"]))
+    };
+    let outcome = action().with("binary", "tools/mine").run();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let outcome = action().with("binary", "tools/none").run();
+    assert_eq!(outcome.code, 2);
+    assert!(outcome.log.contains("::error title=Lifeboat::the input 'binary'"), "{outcome:?}");
+
+    let release = Release::new(&sandbox, &fs::read_to_string(work.join("tools/mine")).unwrap());
+    // The release of the action's own version, unless another is asked for.
+    assert_eq!(env!("CARGO_PKG_VERSION"), "0.1.0", "the release of this test has that version");
+    let outcome = action().env("LIFEBOAT_RELEASES", &release.url).run();
+    assert_eq!((outcome.code, outcome.outputs["snapshot-id"].as_str()), (0, "app-1"), "{outcome:?}");
+    assert!(temp.join("lifeboat-bin/lifeboat").exists());
+    let outcome = action().with("version", "0.9.9").env("LIFEBOAT_RELEASES", &release.url).run();
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.log.contains("::error title=Lifeboat::the binary could not be installed"), "{outcome:?}");
+}
+
+#[test]
+fn outputs_are_read_as_a_runner_reads_them() {
+    let read = outputs("a=1\nb<<E=F\nx=y\n\nz\nE=F\nc=d<<e\n");
+    let expected = [("a", "1"), ("b", "x=y\n\nz"), ("c", "d<<e")];
+    assert_eq!(read, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+}
+
+// ---------------------------------------------------------------- the installer
+
+/// A PATH with only the tools that the installer may count on, and those named.
+fn tools(sandbox: &Sandbox, more: &[&str]) -> String {
+    let folder = sandbox.path(format!("tools-{}", more.join("-")));
+    fs::create_dir_all(&folder).unwrap();
+    let base = [
+        "sh",
+        "awk",
+        "tar",
+        "gzip",
+        "sha256sum",
+        "cut",
+        "mktemp",
+        "mv",
+        "rm",
+        "mkdir",
+        "chmod",
+        "uname",
+        "dirname",
+        "sed",
+        "head",
+    ];
+    for tool in base.iter().chain(more) {
+        let found = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+            .map(|folder| folder.join(tool))
+            .find(|path| path.is_file());
+        let link = folder.join(tool);
+        if !link.exists() {
+            std::os::unix::fs::symlink(found.unwrap_or_else(|| panic!("{tool} is needed")), link).unwrap();
+        }
+    }
+    folder.display().to_string()
+}
+
+/// A release as GitHub serves it, of a lifeboat that is a script.
+struct Release {
+    folder: PathBuf,
+    url: String,
+}
+
+impl Release {
+    fn new(sandbox: &Sandbox, lifeboat: &str) -> Self {
+        let folder = sandbox.path("releases");
+        let release = Release { url: serve(&folder), folder };
+        release.publish(sandbox, lifeboat);
+        release
+    }
+
+    fn assets(&self) -> PathBuf {
+        self.folder.join("download/v0.1.0")
+    }
+
+    /// Makes it with the script that the release workflow uses.
+    fn publish(&self, sandbox: &Sandbox, lifeboat: &str) {
+        program(&sandbox.path("built"), lifeboat);
+        let assets = self.assets();
+        let package = |arguments: &[&str]| {
+            let script = repository().join("scripts/package");
+            assert!(Command::new(script).args(arguments).status().unwrap().success(), "{arguments:?}");
+        };
+        let (built, dist) = (sandbox.path("built").display().to_string(), assets.display().to_string());
+        for target in ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"] {
+            package(&["archive", &built, target, &dist]);
+        }
+        package(&["finish", &dist, "owner/lifeboat"]);
+        let latest = self.folder.join("latest");
+        fs::create_dir_all(&latest).unwrap();
+        let _ = fs::remove_file(latest.join("download"));
+        std::os::unix::fs::symlink(&assets, latest.join("download")).unwrap();
+    }
+}
+
+/// Serves the files of a folder over HTTP for as long as the test runs.
+fn serve(folder: &Path) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let folder = folder.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let request = lines.next().unwrap_or_default();
+            lines.take_while(|line| !line.is_empty()).for_each(drop);
+            let path = request.split(' ').nth(1).unwrap_or("/").trim_start_matches('/').to_owned();
+            let (status, body) = match fs::read(folder.join(path)) {
+                Ok(body) => ("200 OK", body),
+                Err(_) => ("404 Not Found", b"<html>Not Found</html>".to_vec()),
+            };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        }
+    });
+    url
+}
+
+const GOOD: &str = "#!/bin/sh\necho 'lifeboat 0.1.0'\n";
+
+struct Installer<'a> {
+    sandbox: &'a Sandbox,
+    release: Release,
+    environment: BTreeMap<String, String>,
+}
+
+impl<'a> Installer<'a> {
+    fn new(sandbox: &'a Sandbox) -> Self {
+        let release = Release::new(sandbox, GOOD);
+        let environment = BTreeMap::from([
+            ("PATH".to_owned(), tools(sandbox, &["curl"])),
+            ("HOME".to_owned(), sandbox.root().display().to_string()),
+            ("LIFEBOAT_RELEASES".to_owned(), release.url.clone()),
+        ]);
+        Installer { sandbox, release, environment }
+    }
+
+    fn env(&mut self, name: &str, value: &str) -> &mut Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Runs it: exit code and what it said.
+    fn run(&self, arguments: &[&str]) -> (i32, String) {
+        self.run_script(&repository().join("scripts/install"), arguments)
+    }
+
+    fn run_script(&self, script: &Path, arguments: &[&str]) -> (i32, String) {
+        let mut command = Command::new("/bin/sh");
+        command.arg(script).args(arguments).current_dir(self.sandbox.root()).env_clear().envs(&self.environment);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(output.stdout.is_empty());
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// What is in the folder that it installs to.
+    fn installed(&self) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.sandbox.path("to")).into_iter().flatten().flatten() {
+            let text = fs::read_to_string(entry.path()).unwrap_or_else(|_| "a folder".to_owned());
+            found.push((entry.file_name().to_string_lossy().into_owned(), text));
+        }
+        found
+    }
+}
+
+#[test]
+fn installer_puts_the_release_in_its_place_all_at_once() {
+    let sandbox = Sandbox::new();
+    let mut installer = Installer::new(&sandbox);
+    let good = vec![("lifeboat".to_owned(), GOOD.to_owned())];
+    for arguments in
+        [&["--to", "to"][..], &["--to", "to", "--version", "0.1.0"], &["--version", "v0.1.0", "--to", "to"]]
+    {
+        let (code, said) = installer.run(arguments);
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("installed lifeboat 0.1.0 as to/lifeboat") && said.contains("add it to PATH"), "{said}");
+        assert!(said.contains("attestation not checked: the repository is not known"), "{said}");
+        assert_eq!(installer.installed(), good);
+        let mode = fs::metadata(sandbox.path("to/lifeboat")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755);
+        // Next time over one that is there.
+        program(&sandbox.path("to/lifeboat"), "#!/bin/sh\necho old\n");
+    }
+    // Without curl, and where there is nothing but what the release itself brings.
+    let wget = tools(&sandbox, &["wget"]);
+    let own = installer.release.assets().join("install");
+    let (code, said) = installer.env("PATH", &wget).run_script(&own, &["--to", "to"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("attestation not checked: 'gh' is not here"), "it knows its repository: {said}");
+    assert_eq!(installer.installed(), good);
+    // Another machine gets another binary, and one that there is none for is told so.
+    for (machine, code, word) in [("aarch64", 0, "installed"), ("riscv64", 1, "there is no binary for riscv64")] {
+        let folder = sandbox.path(machine);
+        program(&folder.join("uname"), &format!("#!/bin/sh\n[ \"$1\" = -s ] && echo Linux || echo {machine}\n"));
+        let path = format!("{}:{}", folder.display(), tools(&sandbox, &["curl"]));
+        let (got, said) = installer.env("PATH", &path).run(&["--to", "to"]);
+        assert_eq!(got, code, "{said}");
+        assert!(said.contains(word), "{said}");
+    }
+}
+
+#[test]
+fn installer_leaves_the_old_one_where_anything_is_wrong() {
+    let sandbox = Sandbox::new();
+    let installer = Installer::new(&sandbox);
+    let old = "#!/bin/sh\necho old\n";
+    program(&sandbox.path("to/lifeboat"), old);
+    let assets = installer.release.assets();
+    let refused = |arguments: &[&str], expected: &str| {
+        let (code, said) = installer.run(&[&["--to", "to"], arguments].concat());
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(installer.installed(), [("lifeboat".to_owned(), old.to_owned())], "{said}");
+    };
+    refused(&["--version", "9.9.9"], "/download/v9.9.9/SHA256SUMS; is there such a release?");
+    // Not what was released, though a whole archive.
+    for target in ["x86_64", "aarch64"] {
+        let archive = assets.join(format!("lifeboat-{target}-unknown-linux-musl.tar.gz"));
+        let mut bytes = fs::read(&archive).unwrap();
+        bytes.extend([0; 512]);
+        fs::write(&archive, bytes).unwrap();
+    }
+    refused(&[], "is damaged or not what was released");
+    // Checksums of something else.
+    fs::write(assets.join("SHA256SUMS"), "0000  lifeboat-other.tar.gz\n").unwrap();
+    refused(&[], "SHA256SUMS does not name lifeboat-");
+    installer.release.publish(&sandbox, "#!/bin/sh\nexit 1\n");
+    refused(&[], "does not run here");
+    installer.release.publish(&sandbox, "#!/bin/sh\necho 'lifeboat 0.2.0'\n");
+    refused(&["--version", "0.1.0"], "this is 'lifeboat 0.2.0', not 0.1.0");
+    for target in ["x86_64", "aarch64"] {
+        fs::remove_file(assets.join(format!("lifeboat-{target}-unknown-linux-musl.tar.gz"))).unwrap();
+    }
+    refused(&[], "cannot fetch");
+}
+
+#[test]
+fn installer_checks_the_attestation_where_it_can() {
+    let sandbox = Sandbox::new();
+    let mut installer = Installer::new(&sandbox);
+    let script = r#"#!/bin/sh
+        echo "$*" >>"$HOME/gh-calls"
+        case $1 in
+        auth) exit "$GH_AUTH" ;;
+        attestation) [ "$GH_HOLDS" = 1 ] || { echo "no attestation found"; exit 1; } ;;
+        esac"#;
+    program(&sandbox.path("gh/gh"), script);
+    let with_gh = format!("{}:{}", sandbox.path("gh").display(), tools(&sandbox, &["curl"]));
+    installer.env("PATH", &with_gh).env("LIFEBOAT_REPOSITORY", "owner/lifeboat");
+    installer.env("GH_AUTH", "0").env("GH_HOLDS", "1").env("LIFEBOAT_ATTESTATION", "require");
+    let (code, said) = installer.run(&["--to", "to"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(!said.contains("not checked"), "{said}");
+    let calls = fs::read_to_string(sandbox.path("gh-calls")).unwrap();
+    assert!(
+        calls.contains("attestation verify to/.lifeboat-install-") && calls.contains("--repo owner/lifeboat"),
+        "{calls}"
+    );
+
+    fs::remove_file(sandbox.path("to/lifeboat")).unwrap();
+    let (code, said) = installer.env("GH_HOLDS", "0").env("LIFEBOAT_ATTESTATION", "auto").run(&["--to", "to"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("does not hold: no attestation found; nothing was installed"), "{said}");
+    let (code, said) = installer.env("GH_AUTH", "1").env("LIFEBOAT_ATTESTATION", "require").run(&["--to", "to"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("was not checked: 'gh' is not logged in"), "{said}");
+    assert!(installer.installed().is_empty());
+    let (code, said) = installer.env("LIFEBOAT_ATTESTATION", "auto").run(&["--to", "to"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("attestation not checked: 'gh' is not logged in"), "{said}");
+}
+
+#[test]
+fn installer_says_what_is_wrong_with_its_arguments() {
+    let sandbox = Sandbox::new();
+    let mut installer = Installer::new(&sandbox);
+    for (arguments, expected) in [
+        (&["--version"][..], "--version needs a value"),
+        (&["--version", "../../x"], "is no version"),
+        (&["--repository", "lifeboat"], "is no repository"),
+        (&["--help"], "unknown argument '--help'"),
+    ] {
+        let (code, said) = installer.run(arguments);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(expected) && said.contains("usage: install"), "{said}");
+    }
+    let (code, said) = installer.env("LIFEBOAT_RELEASES", "").run(&["--to", "to"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("whose releases?"), "{said}");
+    fs::write(sandbox.path("file"), "").unwrap();
+    let url = installer.release.url.clone();
+    let (code, said) = installer.env("LIFEBOAT_RELEASES", &url).run(&["--to", "file"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("cannot make the folder file"), "{said}");
+}

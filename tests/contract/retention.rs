@@ -1,0 +1,415 @@
+//! What a prune keeps: properties that hold for any snapshots and any policy, and known answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Datelike, Duration, NaiveDate, TimeZone, Timelike, Utc};
+use lifeboat::id::SnapshotId;
+use lifeboat::manifest::SnapshotKind;
+use lifeboat::retention::{Candidate, Plan, Policy, plan};
+use proptest::prelude::*;
+
+fn now() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2026, 11, 21, 17, 5, 1).unwrap()
+}
+
+fn snapshot(source: &str, created_at: DateTime<Utc>, random: u16) -> Candidate {
+    Candidate {
+        id: SnapshotId::new(&source.parse().unwrap(), created_at, random),
+        created_at,
+        kind: SnapshotKind::Full,
+        damaged: false,
+        drilled: false,
+        passed: false,
+        tags: Vec::new(),
+    }
+}
+
+/// A snapshot of `app` that is `hours` old.
+fn aged(hours: i64) -> Candidate {
+    snapshot("app", now() - Duration::hours(hours), 0)
+}
+
+fn reasons(plan: &Plan, candidate: &Candidate) -> Option<String> {
+    plan.keep.iter().find(|(id, _)| *id == candidate.id).map(|(_, reasons)| reasons.join("; "))
+}
+
+fn kept_ids(plan: &Plan) -> BTreeSet<SnapshotId> {
+    plan.keep.iter().map(|(id, _)| id.clone()).collect()
+}
+
+fn kept(candidates: &[Candidate], plan: &Plan) -> Vec<Candidate> {
+    let ids = kept_ids(plan);
+    candidates.iter().filter(|candidate| ids.contains(&candidate.id)).cloned().collect()
+}
+
+// What is random.
+
+fn any_candidate() -> impl Strategy<Value = Candidate> {
+    // Mostly near to now and to each other, so that buckets are shared, and sometimes years away.
+    let minutes_old = prop_oneof![5 => -90..3_000_i64, 4 => 0..100_000_i64, 2 => -5_000..3_000_000_i64];
+    let kind = prop_oneof![
+        6 => Just(SnapshotKind::Full),
+        1 => Just(SnapshotKind::Partial),
+        1 => Just(SnapshotKind::Safety),
+        1 => Just(SnapshotKind::Damaged),
+    ];
+    let tags = proptest::collection::vec(prop_oneof![Just("a".to_owned()), Just("b".to_owned())], 0..2);
+    let flags = (proptest::bool::weighted(0.15), proptest::bool::weighted(0.2), proptest::bool::weighted(0.2));
+    (prop_oneof![Just("app"), Just("other"), Just("app-2")], minutes_old, kind, flags, tags).prop_map(
+        |(source, minutes, kind, (damaged, drilled, passed), tags)| {
+            let candidate = snapshot(source, now() - Duration::minutes(minutes), 0);
+            Candidate { kind, damaged, drilled, passed, tags, ..candidate }
+        },
+    )
+}
+
+/// Snapshots with ids that all differ, as those in a store do; some are of one instant.
+fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {
+    proptest::collection::vec((any_candidate(), proptest::bool::weighted(0.2)), 0..40).prop_map(|drawn| {
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for (number, (mut candidate, same_instant)) in drawn.into_iter().enumerate() {
+            if let Some(before) = candidates.last().filter(|_| same_instant) {
+                candidate.created_at = before.created_at;
+            }
+            let random = u16::try_from(number).unwrap();
+            candidate.id = SnapshotId::new(candidate.id.source(), candidate.created_at, random);
+            candidates.push(candidate);
+        }
+        candidates
+    })
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    let count = || prop_oneof![2 => Just(0_u32), 3 => 1..6_u32, 1 => Just(u32::MAX)];
+    let within = prop_oneof![2 => Just(None), 1 => (0..4_000_000_i64).prop_map(|s| Some(Duration::seconds(s)))];
+    let tags = prop_oneof![3 => Just(vec![]), 1 => Just(vec!["a".to_owned()]), 1 => Just(vec!["b".to_owned(), "a".to_owned()])];
+    let counts = (count(), count(), count(), count(), count(), count());
+    (counts, within, tags, 0..5_000_000_i64).prop_map(
+        |((last, hourly, daily, weekly, monthly, yearly), within, tags, others)| {
+            let others_within = Duration::seconds(others);
+            Policy { last, hourly, daily, weekly, monthly, yearly, within, tags, others_within }
+        },
+    )
+}
+
+/// A second policy that asks for at least as much in every field.
+fn larger(policy: &Policy, more: &Policy) -> Policy {
+    let mut tags = policy.tags.clone();
+    tags.extend(more.tags.iter().cloned());
+    Policy {
+        last: policy.last.saturating_add(more.last),
+        hourly: policy.hourly.saturating_add(more.hourly),
+        daily: policy.daily.saturating_add(more.daily),
+        weekly: policy.weekly.saturating_add(more.weekly),
+        monthly: policy.monthly.saturating_add(more.monthly),
+        yearly: policy.yearly.saturating_add(more.yearly),
+        within: policy.within.max(more.within),
+        tags,
+        others_within: policy.others_within.max(more.others_within),
+    }
+}
+
+// The same rules once more, said in another way: for each snapshot alone, by looking at all others.
+
+fn counts(candidate: &Candidate) -> bool {
+    candidate.kind == SnapshotKind::Full && !candidate.damaged && candidate.created_at <= now()
+}
+
+/// How many of `others` that are newer than `candidate` lie in different periods, and whether one lies in its own.
+fn newer_periods<P: Ord>(
+    candidate: &Candidate,
+    others: &[&Candidate],
+    period: impl Fn(DateTime<Utc>) -> P,
+) -> (usize, bool) {
+    let newer = others.iter().filter(|other| (other.created_at, &other.id) > (candidate.created_at, &candidate.id));
+    let mut periods: BTreeSet<P> = newer.map(|other| period(other.created_at)).collect();
+    let own = periods.remove(&period(candidate.created_at));
+    (periods.len(), own)
+}
+
+fn model_keeps(candidate: &Candidate, all: &[Candidate], policy: &Policy) -> bool {
+    if policy.is_empty() || candidate.created_at > now() {
+        return true;
+    }
+    if policy.within.is_some_and(|within| candidate.created_at > now() - within)
+        || policy.tags.iter().any(|tag| candidate.tags.contains(tag))
+    {
+        return true;
+    }
+    if !counts(candidate) {
+        return candidate.created_at > now() - policy.others_within;
+    }
+    let peers: Vec<&Candidate> = all.iter().filter(|c| counts(c) && c.id.source() == candidate.id.source()).collect();
+    let drilled: Vec<&Candidate> = peers.iter().copied().filter(|c| c.drilled).collect();
+    let passed: Vec<&Candidate> = peers.iter().copied().filter(|c| c.passed).collect();
+    let among = |count: u32, (newer, own): (usize, bool)| !own && (newer as u64) < u64::from(count);
+    let each = |time: DateTime<Utc>| time.timestamp_nanos_opt();
+    let rank = peers.iter().filter(|c| (c.created_at, &c.id) > (candidate.created_at, &candidate.id)).count();
+    let days = |time: DateTime<Utc>| time.num_days_from_ce();
+    rank == 0
+        || (rank as u64) < u64::from(policy.last)
+        || (candidate.drilled && among(1, newer_periods(candidate, &drilled, each)))
+        || (candidate.passed && among(1, newer_periods(candidate, &passed, each)))
+        || among(policy.hourly, newer_periods(candidate, &peers, |time| (days(time), time.hour())))
+        || among(policy.daily, newer_periods(candidate, &peers, days))
+        // Days from the Monday 0001-01-01: an ISO week is seven of them.
+        || among(policy.weekly, newer_periods(candidate, &peers, |time| (days(time) - 1).div_euclid(7)))
+        || among(policy.monthly, newer_periods(candidate, &peers, |time| (time.year(), time.month())))
+        || among(policy.yearly, newer_periods(candidate, &peers, |time| time.year()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+
+    #[test]
+    fn plan_agrees_with_the_rules_said_in_another_way(candidates in any_candidates(), policy in any_policy()) {
+        let kept = kept_ids(&plan(&candidates, &policy, now()));
+        for candidate in &candidates {
+            let expected = model_keeps(candidate, &candidates, &policy);
+            prop_assert_eq!(kept.contains(&candidate.id), expected, "{:?}", candidate);
+        }
+    }
+
+    #[test]
+    fn every_snapshot_is_either_kept_for_a_reason_or_deleted(candidates in any_candidates(), policy in any_policy()) {
+        let plan = plan(&candidates, &policy, now());
+        let mut planned: Vec<&SnapshotId> = plan.keep.iter().map(|(id, _)| id).chain(&plan.delete).collect();
+        let mut given: Vec<&SnapshotId> = candidates.iter().map(|candidate| &candidate.id).collect();
+        planned.sort();
+        given.sort();
+        prop_assert_eq!(planned, given);
+        prop_assert!(plan.keep.iter().all(|(_, reasons)| !reasons.is_empty()));
+    }
+
+    #[test]
+    fn both_lists_are_newest_first(candidates in any_candidates(), policy in any_policy()) {
+        let plan = plan(&candidates, &policy, now());
+        let times: BTreeMap<&SnapshotId, DateTime<Utc>> = candidates.iter().map(|c| (&c.id, c.created_at)).collect();
+        let kept: Vec<_> = plan.keep.iter().map(|(id, _)| times[id]).collect();
+        let deleted: Vec<_> = plan.delete.iter().map(|id| times[id]).collect();
+        prop_assert!(kept.is_sorted_by(|a, b| a >= b) && deleted.is_sorted_by(|a, b| a >= b));
+    }
+
+    #[test]
+    fn planning_again_deletes_nothing(candidates in any_candidates(), policy in any_policy()) {
+        let first = plan(&candidates, &policy, now());
+        let again = plan(&kept(&candidates, &first), &policy, now());
+        prop_assert_eq!(&again.delete, &[]);
+        prop_assert_eq!(again.keep, first.keep);
+    }
+
+    #[test]
+    fn larger_policy_never_keeps_less(candidates in any_candidates(), policy in any_policy(), more in any_policy()) {
+        prop_assume!(!policy.is_empty());
+        let fewer = kept_ids(&plan(&candidates, &policy, now()));
+        let all = kept_ids(&plan(&candidates, &larger(&policy, &more), now()));
+        prop_assert!(fewer.is_subset(&all));
+    }
+
+    #[test]
+    fn newest_good_and_newest_drilled_are_never_deleted(candidates in any_candidates(), policy in any_policy()) {
+        let kept = kept_ids(&plan(&candidates, &policy, now()));
+        for source in ["app", "other", "app-2"] {
+            let good = || candidates.iter().filter(|c| counts(c) && c.id.source().as_str() == source);
+            let newest = |time: Option<DateTime<Utc>>, drilled: bool| {
+                good().any(|c| Some(c.created_at) == time && (c.drilled || !drilled) && kept.contains(&c.id))
+            };
+            let newest_good = good().map(|c| c.created_at).max();
+            prop_assert!(newest_good.is_none() || newest(newest_good, false));
+            let newest_drilled = good().filter(|c| c.drilled).map(|c| c.created_at).max();
+            prop_assert!(newest_drilled.is_none() || newest(newest_drilled, true));
+        }
+    }
+
+    #[test]
+    fn future_is_kept_and_changes_nothing_else(candidates in any_candidates(), policy in any_policy()) {
+        let whole = kept_ids(&plan(&candidates, &policy, now()));
+        let (future, past): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|c| c.created_at > now());
+        let mut expected = kept_ids(&plan(&past, &policy, now()));
+        expected.extend(future.into_iter().map(|candidate| candidate.id));
+        prop_assert_eq!(whole, expected);
+    }
+
+    #[test]
+    fn sources_do_not_matter_to_each_other(candidates in any_candidates(), policy in any_policy()) {
+        let together = plan(&candidates, &policy, now());
+        let mut apart = BTreeMap::new();
+        for source in ["app", "other", "app-2"] {
+            let own: Vec<_> = candidates.iter().filter(|c| c.id.source().as_str() == source).cloned().collect();
+            apart.extend(plan(&own, &policy, now()).keep);
+        }
+        prop_assert_eq!(together.keep.into_iter().collect::<BTreeMap<_, _>>(), apart);
+    }
+
+    #[test]
+    fn order_of_the_input_does_not_matter(
+        (candidates, shuffled) in any_candidates().prop_flat_map(|c| (Just(c.clone()), Just(c).prop_shuffle())),
+        policy in any_policy(),
+    ) {
+        prop_assert_eq!(plan(&candidates, &policy, now()), plan(&shuffled, &policy, now()));
+    }
+}
+
+/// Takes a snapshot at 03:00 on each of `days` days from 2025-01-01 on and prunes after each.
+fn live_through(days: i64, policy: &Policy) -> Vec<Candidate> {
+    let start = Utc.with_ymd_and_hms(2025, 1, 1, 3, 0, 0).unwrap();
+    let mut there: Vec<Candidate> = Vec::new();
+    for day in 0..days {
+        let today = start + Duration::days(day);
+        there.push(snapshot("app", today, 0));
+        there = kept(&there, &plan(&there, policy, today + Duration::minutes(5)));
+    }
+    there
+}
+
+fn dates(candidates: &[Candidate]) -> Vec<String> {
+    candidates.iter().map(|candidate| candidate.created_at.date_naive().to_string()).collect()
+}
+
+#[test]
+fn four_hundred_daily_prunes_leave_what_the_policy_says() {
+    let policy = Policy { daily: 7, weekly: 4, monthly: 12, ..Policy::default() };
+    let there = live_through(400, &policy);
+    // The ends of eleven months and of the current one so far, three Sundays, seven days.
+    let expected = [
+        "2025-03-31",
+        "2025-04-30",
+        "2025-05-31",
+        "2025-06-30",
+        "2025-07-31",
+        "2025-08-31",
+        "2025-09-30",
+        "2025-10-31",
+        "2025-11-30",
+        "2025-12-31",
+        "2026-01-18",
+        "2026-01-25",
+        "2026-01-29",
+        "2026-01-30",
+        "2026-01-31",
+        "2026-02-01",
+        "2026-02-02",
+        "2026-02-03",
+        "2026-02-04",
+    ];
+    assert_eq!(dates(&there), expected);
+}
+
+#[test]
+fn pruning_every_day_keeps_what_one_prune_at_the_end_would() {
+    let policy = Policy { last: 3, daily: 5, weekly: 6, monthly: 4, yearly: 2, ..Policy::default() };
+    let start = Utc.with_ymd_and_hms(2025, 1, 1, 3, 0, 0).unwrap();
+    let all: Vec<Candidate> = (0..400).map(|day| snapshot("app", start + Duration::days(day), 0)).collect();
+    let at_once = kept(&all, &plan(&all, &policy, start + Duration::days(399) + Duration::minutes(5)));
+    assert_eq!(dates(&live_through(400, &policy)), dates(&at_once));
+}
+
+#[test]
+fn reasons_are_short_words() {
+    let policy = Policy {
+        last: 2,
+        hourly: 1,
+        daily: 2,
+        weekly: 2,
+        monthly: 1,
+        yearly: 1,
+        within: Some(Duration::days(7)),
+        tags: vec!["release".to_owned()],
+        ..Policy::default()
+    };
+    let newest = aged(1);
+    let second = aged(25);
+    let third = Candidate { drilled: true, tags: vec!["release".to_owned()], ..aged(24 * 6) };
+    let safety = Candidate { kind: SnapshotKind::Safety, ..aged(24 * 8) };
+    let spoiled = Candidate { kind: SnapshotKind::Safety, damaged: true, ..aged(24 * 9) };
+    let partial = Candidate { kind: SnapshotKind::Partial, ..aged(24 * 31) };
+    let old = aged(24 * 32);
+    let future = snapshot("app", now() + Duration::seconds(1), 0);
+    let all = [&newest, &second, &third, &safety, &spoiled, &partial, &old, &future].map(Clone::clone);
+    let plan = plan(&all, &policy, now());
+    let expected = [
+        (&future, "dated in the future"),
+        (
+            &newest,
+            "newest; last 1; hourly 2026-11-21T16; daily 2026-11-21; weekly 2026-W47; monthly 2026-11; yearly 2026; within 7d",
+        ),
+        (&second, "last 2; daily 2026-11-20; within 7d"),
+        (&third, "newest drilled; weekly 2026-W46; within 7d; tag release"),
+        (&safety, "safety, younger than 30d"),
+        (&spoiled, "damaged, younger than 30d"),
+    ];
+    for (candidate, words) in expected {
+        assert_eq!(reasons(&plan, candidate).as_deref(), Some(words));
+    }
+    assert_eq!(plan.delete, [partial.id, old.id]);
+}
+
+#[test]
+fn damaged_and_partial_ones_push_out_no_good_one() {
+    let good = aged(100);
+    let damaged = Candidate { damaged: true, ..aged(1) };
+    let forensic = Candidate { kind: SnapshotKind::Damaged, ..aged(2) };
+    let partial = Candidate { kind: SnapshotKind::Partial, drilled: true, ..aged(3) };
+    let policy = Policy { last: 1, others_within: Duration::zero(), ..Policy::default() };
+    let plan = plan(&[good.clone(), damaged, forensic, partial], &policy, now());
+    assert_eq!(reasons(&plan, &good).as_deref(), Some("newest; last 1"));
+    assert_eq!(plan.delete.len(), 3);
+}
+
+#[test]
+fn as_old_as_the_limit_is_no_longer_younger() {
+    let partial = |hours| Candidate { kind: SnapshotKind::Partial, ..aged(hours) };
+    let policy = Policy { within: Some(Duration::hours(24)), others_within: Duration::hours(48), ..Policy::default() };
+    let second = Duration::seconds(1);
+    for (old, kept) in [(aged(24), false), (partial(48), false), (aged(23), true), (partial(47), true)] {
+        assert_eq!(reasons(&plan(&[aged(1), old.clone()], &policy, now()), &old).is_some(), kept, "{}", old.id);
+        if !kept {
+            assert!(reasons(&plan(&[aged(1), old.clone()], &policy, now() - second), &old).is_some(), "{}", old.id);
+        }
+    }
+}
+
+#[test]
+fn drilled_but_damaged_one_is_no_newest_drilled() {
+    let damaged = Candidate { drilled: true, damaged: true, ..aged(24 * 40) };
+    let drilled = Candidate { drilled: true, ..aged(24 * 50) };
+    let policy = Policy { last: 1, ..Policy::default() };
+    let plan = plan(&[aged(1), damaged.clone(), drilled.clone()], &policy, now());
+    assert_eq!(reasons(&plan, &drilled).as_deref(), Some("newest drilled"));
+    assert_eq!(plan.delete, [damaged.id]);
+}
+
+#[test]
+fn weeks_are_iso_weeks_across_the_new_year() {
+    let at = |y, m, d| {
+        let noon = NaiveDate::from_ymd_opt(y, m, d).unwrap().and_hms_opt(12, 0, 0).unwrap();
+        snapshot("app", noon.and_utc(), 0)
+    };
+    // 2024-12-30 (a Monday) to 2025-01-05 is one week, 2025-W01.
+    let all = [at(2024, 12, 29), at(2024, 12, 30), at(2024, 12, 31), at(2025, 1, 1), at(2025, 1, 5), at(2025, 1, 6)];
+    let plan = plan(&all, &Policy { weekly: 3, ..Policy::default() }, now());
+    assert_eq!(dates(&kept(&all, &plan)), ["2024-12-29", "2025-01-05", "2025-01-06"]);
+    assert_eq!(reasons(&plan, &all[4]).as_deref(), Some("weekly 2025-W01"));
+}
+
+#[test]
+fn policy_is_empty_without_a_rule_and_then_keeps_all() {
+    let empty = Policy { others_within: Duration::days(1), ..Policy::default() };
+    assert!(empty.is_empty() && Policy::default().is_empty());
+    assert!(Policy { within: Some(Duration::zero()), ..Policy::default() }.is_empty());
+    for policy in [
+        Policy { yearly: 1, ..Policy::default() },
+        Policy { within: Some(Duration::seconds(1)), ..Policy::default() },
+        Policy { tags: vec!["x".to_owned()], ..Policy::default() },
+    ] {
+        assert!(!policy.is_empty());
+    }
+    let all = [aged(1), Candidate { damaged: true, ..aged(9_999) }, aged(99_999)];
+    let plan = plan(&all, &empty, now());
+    assert_eq!((plan.keep.len(), plan.delete.len()), (3, 0));
+}
+
+#[test]
+fn nothing_is_planned_for_nothing() {
+    assert_eq!(plan(&[], &Policy { last: 1, ..Policy::default() }, now()), Plan::default());
+}

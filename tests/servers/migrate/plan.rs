@@ -1,0 +1,185 @@
+//! What is proposed, and what a plan may say.
+
+use super::helpers::Migration;
+
+const RECORDS: &str = "
+    CREATE TABLE Records (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, code VARCHAR(10) NOT NULL, price REAL CHECK (price >= 0), cost DECIMAL(18,4),
+        is_open BOOLEAN DEFAULT 1, noted_at TEXT, epoch_ms INTEGER, day DATE, detail TEXT, raw BLOB, side TEXT,
+        made DATETIME DEFAULT (datetime('now')), CHECK (side IN ('buy', 'sell')), UNIQUE (code, noted_at));
+    CREATE INDEX by_side ON Records (side, id DESC);
+    CREATE INDEX by_buy ON Records (id) WHERE side = 'buy';
+    CREATE INDEX by_expression ON Records (lower(code));
+    CREATE VIEW expensive AS SELECT * FROM Records WHERE price > 10;
+    CREATE TRIGGER touched AFTER UPDATE ON Records BEGIN SELECT 1; END;
+    WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 2000)
+    INSERT INTO Records (code, price, cost, is_open, noted_at, epoch_ms, day, detail, raw, side, made)
+    SELECT printf('%06d', n % 40), n / 3.0, n / 4.0, CASE n % 3 WHEN 0 THEN 'true' WHEN 1 THEN 0 ELSE '1' END,
+        CASE n % 3 WHEN 0 THEN datetime(1795700818 + n, 'unixepoch')
+            WHEN 1 THEN strftime('%Y-%m-%dT%H:%M:%S+08:00', 1795700818 + n, 'unixepoch') ELSE '1795' || (700818 + n) END,
+        1795700818000 + n, date(1795700818 + n * 3600, 'unixepoch'), json_object('n', n, '名', '茅台'), x'00ff',
+        CASE n % 2 WHEN 0 THEN 'buy' ELSE 'sell' END, datetime(1795700818 + n * 60, 'unixepoch') FROM n;";
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn every_choice_follows_from_all_values_and_is_told_with_its_evidence() {
+    let migration = Migration::new();
+    migration.file("app.db", RECORDS);
+    let text = migration.plan(&["app.db"], &[]);
+    for line in [
+        r#"{ source = "id", type = "bigint", identity = true }"#,
+        r#"{ source = "code", type = "text", not_null = true }"#,
+        r#"{ source = "price", type = "double precision" }"#,
+        r#"{ source = "cost", type = "numeric(18, 4)" }"#,
+        r#"{ source = "is_open", type = "boolean", default = "true" }"#,
+        r#"{ source = "noted_at", type = "timestamptz", epoch = "s" }"#,
+        r#"{ source = "epoch_ms", type = "timestamptz", epoch = "ms" }"#,
+        r#"{ source = "day", type = "date" }"#,
+        r#"{ source = "detail", type = "jsonb" }"#,
+        r#"{ source = "raw", type = "bytea" }"#,
+        r#"{ source = "made", type = "timestamptz", default = "now()" }"#,
+        r#"name = "records""#,
+        r#"expression = "side IN ( 'buy' , 'sell' )""#,
+        r#"{ name = "by_side", columns = ["side", "id"], descending = ["id"] }"#,
+        r#"{ name = "by_buy", columns = ["id"], where = "side = 'buy'" }"#,
+        r#"using = "gin", operator_class = "jsonb_path_ops""#,
+        r#"columns = ["code", "epoch_ms"], descending = ["epoch_ms"]"#,
+        "# the index by_expression is not carried: it is of an expression",
+        "# the view expensive is not carried",
+        "# the trigger touched is not carried",
+        "2000 texts, 666 times without an offset, 667 times with one",
+        "its default writes UTC in SQLite",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    // Nothing that only the tool wishes for where that was asked for.
+    std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
+    let text = migration.plan(&["app.db"], &["--no-proposals"]);
+    assert!(!text.contains("using =") && text.contains("by_side"), "{text}");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn what_disagrees_is_named_by_its_row() {
+    let migration = Migration::new();
+    let file = migration.file("app.db", RECORDS);
+    file.execute_batch(
+        "UPDATE Records SET noted_at = 'yesterday' WHERE id = 17; UPDATE Records SET noted_at = 'None' WHERE id = 18;
+         UPDATE Records SET detail = '{broken' WHERE id = 19; UPDATE Records SET detail = '' WHERE id IN (20, 21);
+         UPDATE Records SET side = x'00' WHERE 0;",
+    )
+    .unwrap();
+    let document = migration.json(0, &["plan", "app.db", "--to", &migration.target.url(), "--zone", "Asia/Shanghai"]);
+    assert_eq!(document["tables"][0]["source"], "app:Records");
+    assert_eq!(document["tables"][0]["target"], "app.records");
+    assert_eq!(document["tables"][0]["rows"], 2000);
+    assert_eq!(document["tables"][0]["rejected"], 2);
+    let text = migration.text();
+    assert!(text.contains("row 17: 'yesterday', it is no time"), "{text}");
+    assert!(text.contains("row 19: '{broken', it is no JSON"), "{text}");
+    assert!(text.contains(r#"nulls = ["None"]"#) && text.contains("NULL is meant by 2 times ''"), "{text}");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn no_password_is_in_a_plan_and_an_env_file_gives_the_target() {
+    let migration = Migration::new();
+    migration.file("app.db", RECORDS);
+    let url = url::with_password(&migration.target.url(), "s3cret-word");
+    let told = migration.migrate(&["plan", "app.db", "--to", &url]);
+    assert!(!told.story().contains("s3cret-word") || told.exit() != 0, "{}", told.story());
+    let server = crate::support::postgres::server(15);
+    let database = &migration.target.name;
+    std::fs::write(
+        migration.sandbox.path(".env"),
+        format!(
+            "TDX_DB_HOST=127.0.0.1\nTDX_DB_PORT={}\nTDX_DB_NAME={database}\nTDX_DB_USER={}\nTDX_DB_PASSWORD={}\n",
+            server.port, server.user, server.password
+        ),
+    )
+    .unwrap();
+    let mut command = migration.command(&["plan", "app.db", "--env-prefix", "TDX_DB_", "--output", "other.toml"]);
+    command.env_remove("PGPASSWORD");
+    migration.sandbox.finish(command).code(0);
+    let text = std::fs::read_to_string(migration.sandbox.path("other.toml")).unwrap();
+    assert!(text.contains("env_prefix = \"TDX_DB_\"") && !text.contains(&server.password), "{text}");
+    let mut command = migration.command(&["run", "other.toml"]);
+    command.env_remove("PGPASSWORD");
+    migration.sandbox.finish(command).code(0);
+    assert_eq!(migration.target.value("SELECT count(*) FROM app.records"), "2000");
+}
+
+mod url {
+    /// The URL with another password, which the server, trusting or not, is given.
+    pub(crate) fn with_password(url: &str, password: &str) -> String {
+        let (scheme, rest) = url.split_once("://").unwrap();
+        let (user, place) = rest.split_once('@').unwrap();
+        format!("{scheme}://{}:{password}@{place}", user.split(':').next().unwrap())
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn tables_of_two_files_that_would_become_one_are_told_and_not_run() {
+    let migration = Migration::new();
+    for name in ["one.db", "two.db"] {
+        migration.file(
+            name,
+            "CREATE TABLE notes (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO notes VALUES (1, 'a'), (2, 'b')",
+        );
+    }
+    let url = migration.target.url();
+    let document = migration.json(3, &["plan", "one.db", "two.db", "--to", &url]);
+    assert_eq!(document["ok"], false);
+    assert_eq!(document["differences"][0]["kind"], "clash");
+    migration.migrate(&["run", "plan.toml"]).code(2).says("would both become app.notes");
+    assert!(!migration.has("app.notes") && !migration.has("lifeboat_migrate.plans"));
+    // Both into one: of rows with the same key the later are kept aside.
+    migration.edit("name = \"notes\"\ncolumns", "name = \"notes\"\nmerge = true\ncolumns");
+    let document = migration.json(0, &["run", "plan.toml"]);
+    assert_eq!((&document["tables"][0]["rows"], &document["tables"][0]["rejected"]), (&2.into(), &0.into()));
+    assert_eq!((&document["tables"][1]["rows"], &document["tables"][1]["rejected"]), (&0.into(), &2.into()));
+    assert_eq!(migration.rejects()[0], "notes 1 another row has the same key (id)");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_plan_that_makes_no_sense_is_refused_by_line_or_name() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, at TEXT); INSERT INTO t VALUES (1, '2026-01-01 10:00:00')",
+    );
+    migration.plan(&["app.db"], &[]);
+    let whole = migration.text();
+    let cases = [
+        ("primary_key = [\"id\"]", "primary_key = [\"nope\"]", "it has no column nope"),
+        ("format = 1", "format = 2", "the form 2"),
+        ("rejects = \"table\"", "rejects = \"guess\"", "line "),
+        ("zone = \"Asia/Shanghai\"", "zone = \"Asia/Nowhere\"", "line "),
+        ("type = \"bigint\"", "type = \"timestamptz(3)\"", "would round times"),
+        ("source = \"t\"", "source = \"u\"", "there is no table app:u"),
+        (
+            "primary_key = [\"id\"]",
+            "primary_key = [\"id\"]\nhypertable = { time = \"at\", interval = \"1 day\" }",
+            "cannot keep (id) unique",
+        ),
+        (
+            "primary_key = [\"id\"]",
+            "primary_key = [\"id\", \"at\"]\nhypertable = { time = \"at\", interval = \"1 day\" }",
+            "has no TimescaleDB",
+        ),
+        ("schema = \"app\"", "schema = \"\"", "cannot be a name"),
+        ("source = \"id\"", "sauce = \"id\"", "line "),
+    ];
+    for (from, to, says) in cases {
+        migration.edit(from, to);
+        migration.migrate(&["run", "plan.toml"]).code(2).says(says);
+        assert!(!migration.has("app.t"), "{to}");
+        std::fs::write(migration.sandbox.path("plan.toml"), &whole).unwrap();
+    }
+    // A plan is never written over.
+    migration.migrate(&["plan", "app.db", "--to", &migration.target.url()]).code(2).says("is there already");
+    migration.migrate(&["plan", "gone.db", "--to", &migration.target.url(), "--output", "p"]).code(5);
+    migration.migrate(&["plan", "app.db", "--output", "p"]).code(2).says("no target is named");
+}

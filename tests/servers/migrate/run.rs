@@ -1,0 +1,408 @@
+//! Rows arrive as they were, once, or are kept aside with the reason.
+
+use std::time::{Duration, Instant};
+
+use super::helpers::Migration;
+use crate::support::postgres::server;
+
+const DIRTY: &str = "
+    CREATE TABLE trades (id INTEGER PRIMARY KEY AUTOINCREMENT, code TEXT NOT NULL, price REAL, qty INTEGER, at TEXT, meta TEXT,
+        ok BOOLEAN, note TEXT, CHECK (qty < 1000000));
+    WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 130000)
+    INSERT INTO trades (code, price, qty, at, meta, ok, note) SELECT printf('%06d', n % 300), n * 0.1, n,
+        datetime(1795700818 + n, 'unixepoch'), '{\"n\": ' || n || '}', n % 2, '中文 ' || n FROM n;
+    UPDATE trades SET at = '' WHERE id = 10; UPDATE trades SET at = 'None' WHERE id = 11; UPDATE trades SET at = 'soon' WHERE id = 12;
+    UPDATE trades SET meta = '{\"n\":' WHERE id = 60001; UPDATE trades SET meta = '{\"a\": \"\\u0000\"}' WHERE id = 60002;
+    UPDATE trades SET note = x'ff00' WHERE id = 90000; UPDATE trades SET note = 'a' || char(0) WHERE id = 90001;
+    UPDATE trades SET note = 'tab' || char(9) || 'line' || char(10) || '\\N \\. \"q\"' WHERE id = 90002;
+    UPDATE trades SET price = 0.30000000000000004 WHERE id = 5; UPDATE trades SET price = 9e999 WHERE id = 6;
+    UPDATE trades SET qty = 999999 WHERE id = 7; UPDATE trades SET ok = 'true' WHERE id = 8;
+    INSERT INTO trades (id, code) VALUES (9000000000, 'x'); DELETE FROM trades WHERE id = 9000000000;
+    CREATE TABLE pairs (a TEXT, b TEXT, v REAL, PRIMARY KEY (a, b)) WITHOUT ROWID;
+    INSERT INTO pairs VALUES ('x', 'y', 1.5), ('x', 'z', NULL);
+    CREATE TABLE times (at TEXT PRIMARY KEY, v INTEGER);
+    INSERT INTO times VALUES ('2026-01-01 10:00:00', 1), ('2026-01-01T10:00:00', 2), ('2026-01-01 10:00:01', 3), (NULL, 4);";
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn rows_arrive_as_they_were_and_those_that_cannot_are_kept_aside() {
+    let migration = Migration::new();
+    migration.file("app.db", DIRTY);
+    let text = migration.plan(&["app.db"], &[]);
+    // The server has its own say: what no client can know is found row by row.
+    let narrow = r#"{ source = "note", type = "varchar(12)" }"#;
+    assert!(text.contains(r#"{ source = "note", type = "text" }"#), "{text}");
+    migration.edit(r#"{ source = "note", type = "text" }"#, narrow);
+    let document = migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(document["ok"], true);
+    assert_eq!(document["snapshots"].as_array().unwrap().len(), 1);
+    assert_eq!(document["tables"][2]["source"], "app:trades");
+    assert_eq!(document["tables"][2]["rejected"], 6, "{:#?}", migration.rejects());
+    assert_eq!(document["tables"][2]["rows"], 130_000 - 6);
+    let rejects = migration.rejects();
+    let reasons = [
+        "times - at: NULL: it is NULL",
+        "times 2 another row has the same key (at)",
+        "trades 12 at: 'soon': it is no time",
+        "trades 60001 meta: '{\"n\":': it is no JSON",
+        "trades 60002 meta: '{\"a\": \"\\u0000\"}': it is JSON with a character",
+        "trades 90000 note: x'ff00': it is a BLOB, not text",
+        "trades 90001 note: 'a\\u{0}': it is text with a NUL",
+        "trades 90002 the server refuses it: value too long for type character varying(12)",
+    ];
+    assert_eq!(rejects.len(), reasons.len(), "{rejects:#?}");
+    for reason in &reasons[1..] {
+        assert!(rejects.iter().any(|found| found.starts_with(reason)), "{reason} is not in {rejects:#?}");
+    }
+    let target = &migration.target;
+    assert_eq!(target.value("SELECT count(*) || ' ' || count(DISTINCT id) FROM app.trades"), "129994 129994");
+    assert_eq!(
+        target.value("SELECT at FROM app.trades WHERE id = 1"),
+        target.value("SELECT to_timestamp(1795700819) - interval '8h'")
+    );
+    assert_eq!(target.value("SELECT count(*) FROM app.trades WHERE at IS NULL"), "2");
+    assert_eq!(target.value("SELECT price::text FROM app.trades WHERE id = 5"), "0.30000000000000004");
+    assert_eq!(target.value("SELECT price::text FROM app.trades WHERE id = 6"), "Infinity");
+    assert_eq!(target.value("SELECT ok FROM app.trades WHERE id = 8"), "t");
+    assert_eq!(target.value("SELECT note FROM app.trades WHERE id = 9"), "中文 9");
+    assert_eq!(target.value("SELECT code FROM app.trades WHERE id = 1"), "000001");
+    assert_eq!(target.value("SELECT meta ->> 'n' FROM app.trades WHERE id = 77"), "77");
+    // Whoever inserts next is given a number that nobody ever had.
+    assert_eq!(target.value("INSERT INTO app.trades (code) VALUES ('new') RETURNING id"), "9000000001");
+    // What is kept aside is the whole row.
+    let row = "SELECT \"row\" ->> 'note' FROM lifeboat_migrate.rejects WHERE rowid = 90000";
+    assert_eq!(target.value(row), r#"{"blob": "ff00"}"#);
+    assert_eq!(target.value("SELECT count(*) FROM app.times"), "2");
+    assert_eq!(target.value("SELECT string_agg(b, '' ORDER BY b) FROM app.pairs"), "yz");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_run_that_may_reject_nothing_stops_and_leaves_nothing_half_told() {
+    let migration = Migration::new();
+    migration.file("app.db", DIRTY);
+    migration.plan(&["app.db"], &[]);
+    migration.edit("rejects = \"table\"", "rejects = \"stop\"");
+    let run = migration.migrate(&["run", "plan.toml"]).code(3);
+    assert!(run.stderr().contains("cannot be converted") || run.stderr().contains("same key"), "{}", run.story());
+    assert_eq!(migration.target.value("SELECT count(*) FROM lifeboat_migrate.rejects"), "0");
+    migration.migrate(&["rollback", "plan.toml"]).code(0);
+    assert!(!migration.has("app.trades") && !migration.has("lifeboat_migrate.plans"));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_run_that_is_killed_is_gone_on_with_and_doubles_no_row() {
+    let migration = Migration::new();
+    migration.file("app.db", DIRTY);
+    migration.plan(&["app.db"], &[]);
+    let mut kills = 0;
+    for wait_ms in (0..20).map(|round| 20 + round * 40) {
+        let mut running = migration.sandbox.start_command(migration.command(&["run", "plan.toml"]));
+        let clock = Instant::now();
+        while clock.elapsed() < Duration::from_millis(wait_ms) && !running.has_ended() {
+            std::thread::yield_now();
+        }
+        let ended = running.has_ended();
+        running.signal(rustix::process::Signal::KILL);
+        running.finish();
+        if ended {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills > 3, "it was too fast to be killed");
+    // The server may take a moment to notice that the killed one is gone.
+    let clock = Instant::now();
+    while migration.migrate(&["run", "plan.toml"]).exit() != 0 {
+        assert!(clock.elapsed() < Duration::from_secs(20));
+    }
+    assert_eq!(migration.target.value("SELECT count(*) || ' ' || count(DISTINCT id) FROM app.trades"), "129995 129995");
+    assert_eq!(migration.rejects().len(), 7);
+    // And once more, with nothing left to do.
+    let document = migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(document["tables"][2]["rows"], 129_995);
+    assert_eq!(document["snapshots"].as_array().unwrap().len(), 0);
+    assert_eq!(migration.rejects().len(), 7);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_file_that_is_written_to_meanwhile_fails_the_run() {
+    let migration = Migration::new();
+    let file = migration.file("app.db", DIRTY);
+    migration.plan(&["app.db"], &[]);
+    // Rows wait for this lock, so that the write comes in the middle whatever the speed.
+    let server = server(15);
+    let mut holder = Holder { session: migration.session() };
+    let running = migration.sandbox.start_command(migration.command(&["run", "plan.toml"]));
+    let clock = Instant::now();
+    while holder.lock().is_err() {
+        assert!(clock.elapsed() < Duration::from_secs(60), "the table was never made");
+        std::thread::yield_now();
+    }
+    file.execute("UPDATE trades SET note = 'changed' WHERE id = 129999", []).unwrap();
+    holder.release();
+    let run = running.finish();
+    assert_eq!(run.exit(), 3, "{}", run.story());
+    assert!(
+        run.stderr().contains("written to meanwhile") || run.stderr().contains("others than those"),
+        "{}",
+        run.story()
+    );
+    drop(server);
+    // Also later it stays refused: what was saved is no more.
+    let again = migration.migrate(&["run", "plan.toml"]);
+    assert_eq!(again.exit(), 3, "{}", again.story());
+    migration.migrate(&["rollback", "plan.toml"]).code(0);
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.target.value("SELECT note FROM app.trades WHERE id = 129999"), "changed");
+}
+
+/// A session that locks the table as soon as it is there.
+struct Holder {
+    session: lifeboat::engine::postgres::session::Session,
+}
+
+impl Holder {
+    fn lock(&mut self) -> Result<(), ()> {
+        self.session.execute("BEGIN").unwrap();
+        self.session
+            .execute("LOCK TABLE app.trades IN SHARE MODE")
+            .map_err(|_| self.session.execute("ROLLBACK").unwrap())
+    }
+
+    fn release(&mut self) {
+        self.session.execute("COMMIT").unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_snapshot_is_migrated_without_its_file() {
+    let migration = Migration::new();
+    let file = migration.file("app.db", DIRTY);
+    let id = migration.sandbox.json(&["snapshot", "app.db", "--store", "store"])["snapshots"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    drop(file);
+    std::fs::remove_file(migration.sandbox.path("app.db")).unwrap();
+    let text = migration.plan(&[&id], &[]);
+    assert!(text.contains(&format!("snapshot = \"{id}\"")), "{text}");
+    let document = migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(document["snapshots"].as_array().unwrap().len(), 0);
+    assert_eq!(migration.target.value("SELECT count(*) FROM app.trades"), "129995");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn what_is_there_is_not_overwritten_and_two_runs_do_not_meet() {
+    let migration = Migration::new();
+    migration.file("app.db", DIRTY);
+    migration.plan(&["app.db"], &[]);
+    migration.target.psql(
+        "CREATE SCHEMA app; CREATE TABLE app.pairs (a text, b text, v text); INSERT INTO app.pairs VALUES ('mine')",
+    );
+    migration.migrate(&["run", "plan.toml"]).code(2).says("is there already, and holds rows");
+    migration.target.psql("DELETE FROM app.pairs");
+    migration.migrate(&["run", "plan.toml"]).code(2).says("its column v is not there or of another type");
+    assert!(!migration.has("app.trades"));
+    migration.target.psql("ALTER TABLE app.pairs ALTER v TYPE double precision USING NULL");
+    // Without a store nothing is begun: the files are to be saved first.
+    let mut command = migration.sandbox.command(&["migrate", "run", "plan.toml"]);
+    command.env("PGPASSWORD", server(15).password);
+    migration.sandbox.finish(command).code(2).says("no store is named");
+    let running = migration.sandbox.start_command(migration.command(&["run", "plan.toml"]));
+    let other = migration.migrate(&["run", "plan.toml"]);
+    let first = running.finish();
+    let codes = (first.exit(), other.exit());
+    assert!(matches!(codes, (0, 0 | 1) | (1, 0)), "{codes:?}\n{}\n{}", first.story(), other.story());
+    assert_eq!(migration.target.value("SELECT count(*) || ' ' || count(DISTINCT id) FROM app.trades"), "129995 129995");
+    // A plan that is changed is another plan.
+    migration.edit("zone = \"Asia/Shanghai\"", "zone = \"UTC\"");
+    migration.migrate(&["run", "plan.toml"]).code(2).says("the plan was changed since it was begun");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn foreign_keys_hold_what_can_be_held() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE portfolios (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
+         CREATE TABLE positions (id INTEGER PRIMARY KEY, portfolio_id INTEGER REFERENCES portfolios(id) ON DELETE CASCADE);
+         CREATE TABLE lots (id INTEGER PRIMARY KEY, position INTEGER NOT NULL REFERENCES positions);
+         INSERT INTO portfolios VALUES (1, 'a'), (2, 'b'); INSERT INTO positions VALUES (1, 1), (2, 9); INSERT INTO lots VALUES (1, 2);",
+    );
+    migration.plan(&["app.db"], &[]);
+    migration.json(0, &["run", "plan.toml"]);
+    let query = "SELECT conrelid::regclass || ' ' || convalidated || ' ' || confdeltype::text FROM pg_constraint WHERE contype = 'f' \
+                 AND connamespace = 'app'::regnamespace ORDER BY 1";
+    let keys: Vec<String> = migration.target.query(query).into_iter().flatten().collect();
+    assert_eq!(keys, ["app.lots true a", "app.positions false c"]);
+    let new = "INSERT INTO app.positions (portfolio_id) VALUES (77)";
+    let refused =
+        format!("DO $$ BEGIN {new}; EXCEPTION WHEN foreign_key_violation THEN RAISE NOTICE 'refused'; END $$");
+    migration.target.psql(refused);
+    assert_eq!(migration.target.value("SELECT count(*) FROM app.positions"), "2");
+}
+
+const SMALL: &str = "
+    CREATE TABLE a (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO a VALUES (1, 'x'), (2, 'y'), (9, 'z');
+    CREATE TABLE b (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO b VALUES (1, 'x');";
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_file_that_changed_between_two_runs_fails_the_second() {
+    for change in
+        ["UPDATE a SET t = 'new' WHERE id = 1", "DELETE FROM a WHERE id = 2", "INSERT INTO a VALUES (77, 'new')"]
+    {
+        let migration = Migration::new();
+        let file = migration.file("app.db", SMALL);
+        migration.plan(&["app.db"], &[]);
+        migration.json(0, &["run", "plan.toml"]);
+        file.execute(change, []).unwrap();
+        migration.migrate(&["run", "plan.toml"]).code(3).says("app:a was written to meanwhile");
+        // No less where the first run was ended just before its end.
+        migration.target.psql("UPDATE lifeboat_migrate.plans SET finished_at = NULL");
+        migration.migrate(&["run", "plan.toml"]).code(3).says("app:a was written to meanwhile");
+        migration.migrate(&["rollback", "plan.toml"]).code(0);
+        migration.json(0, &["run", "plan.toml"]);
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_piece_that_another_has_loaded_meanwhile_is_not_loaded_again() {
+    let migration = Migration::new();
+    migration.file("app.db", SMALL);
+    migration.plan(&["app.db"], &[]);
+    // What another run does that was let in because this one's connection was lost.
+    migration.target.psql(
+        "CREATE SCHEMA app; CREATE TABLE app.a (id bigint PRIMARY KEY, t text);
+         CREATE FUNCTION app.meanwhile() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             UPDATE lifeboat_migrate.chunks SET rows = 3, rejected = 0, digest = '', done_at = now() WHERE source_table = 0;
+             RETURN NULL; END $$;
+         CREATE TRIGGER meanwhile BEFORE INSERT ON app.a EXECUTE FUNCTION app.meanwhile()",
+    );
+    migration.migrate(&["run", "plan.toml"]).code(1).says("another process has loaded");
+    assert_eq!(migration.target.value("SELECT count(*) FROM app.a"), "0");
+    migration.target.psql("DROP TRIGGER meanwhile ON app.a");
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.target.value("SELECT count(*) FROM app.a"), "3");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn names_that_are_taken_are_told_before_anything_is_loaded() {
+    let migration = Migration::new();
+    migration.file("one.db", "CREATE TABLE t (id INTEGER PRIMARY KEY, code TEXT); CREATE INDEX idx_code ON t (code);");
+    migration.file("two.db", "CREATE TABLE u (id INTEGER PRIMARY KEY, code TEXT); CREATE INDEX idx_code ON u (code);");
+    migration.plan(&["one.db"], &["--schema", "app"]);
+    migration.json(0, &["run", "plan.toml"]);
+    std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
+    migration.plan(&["two.db"], &["--schema", "app"]);
+    let run = migration.migrate(&["run", "plan.toml"]).code(2);
+    run.says("app.u is named idx_code, and so is something that is in that schema already");
+    assert!(!migration.has("app.u"));
+    migration.edit("\"idx_code\"", "\"idx_code_2\"");
+    migration.json(0, &["run", "plan.toml"]);
+    assert!(migration.has("app.idx_code_2"));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn tables_whose_long_names_begin_alike_have_a_primary_key_each() {
+    let migration = Migration::new();
+    let long = "n".repeat(60);
+    migration.file(
+        "app.db",
+        &format!(
+            "CREATE TABLE {long}_1 (id INTEGER PRIMARY KEY); CREATE TABLE {long}_2 (id INTEGER PRIMARY KEY);
+             INSERT INTO {long}_1 VALUES (1); INSERT INTO {long}_2 VALUES (1);"
+        ),
+    );
+    migration.plan(&["app.db"], &[]);
+    migration.json(0, &["run", "plan.toml"]);
+    let keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'p' AND connamespace = 'app'::regnamespace";
+    assert_eq!(migration.target.value(keys), "2");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_plain_index_that_cannot_be_made_is_told_and_the_rest_is_done() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT, code TEXT); CREATE INDEX idx_body ON t (body);
+         CREATE INDEX idx_code ON t (code); INSERT INTO t VALUES (1, hex(randomblob(9000)), 'x');",
+    );
+    migration.plan(&["app.db"], &[]);
+    for _ in 0..2 {
+        let document = migration.json(0, &["run", "plan.toml"]);
+        let notes = document["notes"].to_string();
+        assert!(notes.contains("the index app.t idx_body was not made: index row "), "{notes}");
+    }
+    assert!(migration.has("app.idx_code") && migration.has("app.t_pkey") && !migration.has("app.idx_body"));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_table_that_is_there_and_rounds_is_refused() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, price REAL, label TEXT); INSERT INTO t VALUES (1, 1.23456, 'x');",
+    );
+    let text = migration.plan(&["app.db"], &[]);
+    let planned = r#"{ source = "price", type = "double precision" }"#;
+    assert!(text.contains(planned), "{text}");
+    migration.edit(planned, r#"{ source = "price", type = "numeric" }"#);
+    migration.target.psql("CREATE SCHEMA app; CREATE TABLE app.t (id bigint, price numeric(10,2), label text)");
+    let says = "its column price is not there or of another type: numeric(10,2), and the plan's is numeric";
+    migration.migrate(&["run", "plan.toml"]).code(2).says(says);
+    migration.edit("type = \"numeric\"", "type = \"numeric(12, 4)\"");
+    migration.migrate(&["run", "plan.toml"]).code(2).says("numeric(10,2), and the plan's is numeric(12,4)");
+    // One that keeps more than the plan asks for fits.
+    migration.target.psql("ALTER TABLE app.t ALTER price TYPE numeric");
+    migration.edit("type = \"numeric(12, 4)\"", "type = \"numeric(12, 5)\"");
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.target.value("SELECT price FROM app.t"), "1.23456");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_table_of_another_plan_is_refused_though_it_is_empty() {
+    let migration = Migration::new();
+    migration.file("app.db", SMALL);
+    migration.plan(&["app.db"], &[]);
+    migration.json(0, &["run", "plan.toml"]);
+    // As it is while the other plan has made its table, and none of its rows can be seen yet.
+    migration.target.psql("DELETE FROM app.a; DELETE FROM app.b");
+    std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
+    migration.plan(&["app.db"], &[]);
+    migration.migrate(&["run", "plan.toml"]).code(2).says("app.a is there already: the plan ");
+    assert_eq!(migration.target.value("SELECT count(*) FROM app.a"), "0");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn numbers_that_were_given_are_not_given_again() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT, t TEXT); INSERT INTO a VALUES (1, 'x'), (5, 'y');
+         CREATE TABLE b (id INTEGER PRIMARY KEY AUTOINCREMENT, t TEXT); INSERT INTO b VALUES (1, 'x'), (5, 'y');",
+    );
+    migration.plan(&["app.db"], &[]);
+    migration.target.psql(
+        "CREATE SCHEMA app; CREATE TABLE app.a (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, t text);
+         SELECT setval('app.a_id_seq', 500)",
+    );
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.target.value("SELECT nextval('app.a_id_seq')"), "501");
+    assert_eq!(migration.target.value("SELECT nextval('app.b_id_seq')"), "6");
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.target.value("SELECT nextval('app.b_id_seq')"), "7");
+}

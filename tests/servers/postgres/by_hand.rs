@@ -1,0 +1,82 @@
+//! In five years, with nothing but tar and psql.
+
+use std::process::Command;
+
+use super::helpers::Place;
+use crate::support::postgres::{Server, TestDatabase, each_server, servers, some_server};
+use crate::support::{compare, samples};
+
+#[track_caller]
+fn by_hand(server: &Server, sample: &str, compression: &str) {
+    let (place, source) = (Place::new(server), samples::database(server, sample));
+    let target = server.create_database("by_hand");
+    let id = load(&place, &source, &target, compression);
+    compare::assert_equal(&source, &target, sample);
+    let difference = place.json(&["diff", &id, &target.url()]);
+    assert_eq!(difference["equal"], true, "{sample}: {difference:#}");
+}
+
+/// Unpacks the archive as its README says, and runs its script in an empty database.
+#[track_caller]
+fn load(place: &Place, source: &TestDatabase, target: &TestDatabase, compression: &str) -> String {
+    let server = &source.server;
+    let id = place.snapshot(source, &["--compression", compression]);
+    let name = place.json(&["show", &id])["archive"].as_str().unwrap().to_owned();
+    let source_name = name.rsplitn(3, '-').last().unwrap().to_owned();
+    let archive = place.sandbox.path(format!("backups/{source_name}/{name}"));
+    let folder = place.sandbox.path("by hand");
+    std::fs::create_dir(&folder).unwrap();
+    let options: &[&str] = if name.ends_with(".zst") { &["--zstd", "-xf"] } else { &["xzf"] };
+    let unpacked = Command::new("tar").args(options).arg(&archive).current_dir(&folder).status().unwrap();
+    assert!(unpacked.success());
+    let mut command = server.command(&server.psql, &target.name);
+    let output = command.args(["-X", "-f", "restore.sql"]).current_dir(&folder).output().unwrap();
+    assert!(
+        output.status.success() && !String::from_utf8_lossy(&output.stderr).contains("ERROR"),
+        "{} on PostgreSQL {}\n{}",
+        source.name,
+        server.version,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("All of it was loaded.\n"));
+    id
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn bytes_that_are_no_text_load_by_hand() {
+    some_server(|server| {
+        let options = "ENCODING 'SQL_ASCII' LOCALE 'C'";
+        let source = server.create_database_with("bytes", options);
+        source.psql("SET client_encoding = SQL_ASCII; CREATE TABLE t AS SELECT g, convert_from(decode(lpad(to_hex(g), 2, '0'), 'hex'), 'SQL_ASCII') AS v FROM generate_series(1, 255) AS g");
+        let target = server.create_database_with("bytes", options);
+        let id = load(&Place::new(server), &source, &target, "gzip");
+        let sum = "SELECT md5(string_agg(v, '' ORDER BY g)) FROM t";
+        assert_eq!(target.value(sum), source.value(sum), "{id}");
+    });
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn everything_loads_by_hand() {
+    each_server(|server| by_hand(server, "everything", "gzip"));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn odd_settings_load_by_hand() {
+    some_server(|server| by_hand(server, "odd_settings", "zstd"));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn types_load_by_hand() {
+    // Before 15 not all of them load again.
+    by_hand(servers().last().unwrap(), "types", "gzip:1");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn many_tables_load_by_hand() {
+    by_hand(servers().last().unwrap(), "many", "gzip:1");
+}

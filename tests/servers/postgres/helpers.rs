@@ -1,0 +1,190 @@
+//! What the tests of several themes share.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use lifeboat::engine::postgres::Params;
+use lifeboat::engine::postgres::session::Session;
+use serde_json::Value;
+
+use crate::support::compare::data;
+use crate::support::postgres::{Server, TestDatabase};
+use crate::support::{LIFEBOAT, Run, Sandbox};
+
+/// The program in a folder of its own; it knows one server's password from the environment.
+pub(crate) struct Place {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) server: Server,
+}
+
+impl Place {
+    pub(crate) fn new(server: &Server) -> Self {
+        Place { sandbox: Sandbox::new(), server: server.clone() }
+    }
+
+    /// `lifeboat ARGUMENTS --store backups`, not yet started.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.sandbox.command(arguments);
+        command.args(["--store", "backups"]).env("PGPASSWORD", &self.server.password);
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
+        self.sandbox.finish(self.command(arguments))
+    }
+
+    /// Runs it and requires exit code 0.
+    #[track_caller]
+    pub(crate) fn ok(&self, arguments: &[&str]) -> Run {
+        self.run(arguments).code(0)
+    }
+
+    /// Runs it with `--json`, requires exit code 0, and reads the document.
+    #[track_caller]
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let mut arguments = arguments.to_vec();
+        arguments.push("--json");
+        self.ok(&arguments).json()
+    }
+
+    /// Takes a snapshot; its id.
+    #[track_caller]
+    pub(crate) fn snapshot(&self, source: &TestDatabase, more: &[&str]) -> String {
+        let url = source.url();
+        let mut arguments = vec!["snapshot", &url];
+        arguments.extend(more);
+        text(&self.json(&arguments)["snapshots"][0]["id"])
+    }
+
+    /// Restores a snapshot as a new database, which is dropped at the end.
+    #[track_caller]
+    pub(crate) fn restore_new(&self, id: &str, more: &[&str]) -> TestDatabase {
+        let new = self.server.reserve_database("restored");
+        let url = new.url();
+        let mut arguments = vec!["restore", id, "--to", &url, "--create"];
+        arguments.extend(more);
+        self.ok(&arguments);
+        new
+    }
+
+    /// Runs a command that the program has printed, as a person would paste it.
+    #[track_caller]
+    pub(crate) fn paste(&self, command: &str) -> Output {
+        let folders = [Path::new(LIFEBOAT).parent().unwrap(), self.server.psql.parent().unwrap()];
+        let path = folders.map(|folder| folder.to_str().unwrap()).join(":");
+        let output = Command::new("sh")
+            .args(["-c", command])
+            .current_dir(self.sandbox.root())
+            .env("PATH", format!("{path}:{}", std::env::var("PATH").unwrap()))
+            .env("PGPASSWORD", &self.server.password)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "$ {command}\n{}\n-- stdout\n{}-- stderr\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output
+    }
+
+    /// The names of all databases that nobody has finished, and of all that were exchanged for `name`.
+    pub(crate) fn databases_like(&self, condition: &str) -> Vec<String> {
+        let rows = self.server.query("postgres", &format!("SELECT datname FROM pg_database d WHERE {condition}"));
+        rows.into_iter().map(|mut row| row.remove(0)).collect()
+    }
+}
+
+/// The text in a JSON value.
+#[track_caller]
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
+}
+
+/// Waits until something has come about that another process does.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let clock = std::time::Instant::now();
+    while !is_so() {
+        assert!(clock.elapsed().as_secs() < 60, "{what}: not within a minute");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// A session that stays in a database, as a program's would.
+pub(crate) fn stay(database: &TestDatabase) -> Session {
+    Session::connect(&Params::parse(&database.url()).unwrap()).unwrap()
+}
+
+/// A small shop: keys between tables, sequences, a trigger, a view, grants, comments, an enum.
+pub(crate) fn shop(server: &Server, name: &str) -> TestDatabase {
+    crate::support::samples::roles(server);
+    let database = server.create_database(name);
+    database.psql(SHOP);
+    database
+}
+
+const SHOP: &str = "
+CREATE TYPE mood AS ENUM ('sad', 'ok');
+CREATE TABLE users (id serial PRIMARY KEY, name text NOT NULL UNIQUE, mood mood DEFAULT 'ok', born date, note text,
+    initial text GENERATED ALWAYS AS (substr(name, 1, 1)) STORED);
+CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id integer NOT NULL REFERENCES users ON DELETE CASCADE DEFERRABLE, total numeric(10, 2), at timestamptz DEFAULT '2026-01-01 00:00+00');
+CREATE INDEX orders_by_user ON orders (user_id, at DESC) WHERE total > 0;
+CREATE TABLE log (at timestamptz DEFAULT '2026-01-01 00:00+00', what text);
+CREATE TABLE \"Odd \"\"name\"\"\" (\"a b\" integer, \"c.d\" text);
+CREATE VIEW totals AS SELECT user_id, sum(total) AS total FROM orders GROUP BY user_id;
+CREATE MATERIALIZED VIEW names AS SELECT id, upper(name) AS name FROM users;
+CREATE MATERIALIZED VIEW name_lengths AS SELECT id, length(name) AS letters FROM names;
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+    INSERT INTO public.log (what) VALUES (TG_OP || ' ' || TG_TABLE_NAME || ' ' || TG_NAME); RETURN NULL; END$$;
+CREATE TRIGGER on_row AFTER INSERT OR UPDATE OR DELETE ON users FOR EACH ROW EXECUTE FUNCTION note();
+CREATE TRIGGER on_truncate AFTER TRUNCATE ON users FOR EACH STATEMENT EXECUTE FUNCTION note();
+CREATE TRIGGER is_off AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION note();
+CREATE TRIGGER always AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION note();
+CREATE TRIGGER on_replica AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION note();
+INSERT INTO users (name, born) SELECT 'user ' || g, date '2000-01-01' + g FROM generate_series(1, 20) AS g;
+INSERT INTO orders (user_id, total) SELECT g % 20 + 1, g / 3.0 FROM generate_series(1, 200) AS g;
+INSERT INTO \"Odd \"\"name\"\"\" VALUES (1, 'one'), (2, E'tab\\tand\\nline');
+ALTER TABLE users DISABLE TRIGGER is_off;
+ALTER TABLE users ENABLE ALWAYS TRIGGER always;
+ALTER TABLE users ENABLE REPLICA TRIGGER on_replica;
+TRUNCATE log;
+GRANT SELECT ON users TO lifeboat_reader;
+GRANT UPDATE (note) ON users TO lifeboat_writer WITH GRANT OPTION;
+GRANT SELECT ON totals TO lifeboat_reader;
+COMMENT ON TABLE users IS 'who they are';
+COMMENT ON COLUMN users.born IS 'a day';
+COMMENT ON CONSTRAINT orders_user_id_fkey ON orders IS 'whose';
+COMMENT ON TRIGGER on_row ON users IS 'tells';
+REFRESH MATERIALIZED VIEW names;
+REFRESH MATERIALIZED VIEW name_lengths;
+";
+
+/// All that must stay as it is while rows are replaced: definitions, and the oids of tables, views, indexes.
+#[track_caller]
+pub(crate) fn lasting(database: &TestDatabase) -> (String, Vec<Vec<String>>) {
+    let oids = database.query(
+        "SELECT c.oid, c.relname, c.relkind, c.relacl FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+          WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1",
+    );
+    (database.schema_dump(), oids)
+}
+
+/// The rows of a query, one line each.
+#[track_caller]
+pub(crate) fn rows(database: &TestDatabase, query: &str) -> Vec<String> {
+    database.query(query).into_iter().map(|row| row.join("|")).collect()
+}
+
+/// Runs what must be refused, and requires that the database is as it was, and that nothing new is listed.
+#[track_caller]
+pub(crate) fn refused(place: &Place, database: &TestDatabase, arguments: &[&str], code: i32, words: &[&str]) {
+    let before = (lasting(database), data(database), place.sandbox.ids());
+    let run = place.run(arguments).code(code);
+    for word in words {
+        assert!(run.stderr().contains(word), "'{word}' is not said\n{}", run.story());
+    }
+    assert_eq!((lasting(database), data(database), place.sandbox.ids()), before, "{}", run.story());
+}

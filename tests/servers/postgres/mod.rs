@@ -1,0 +1,24 @@
+//! What people see of PostgreSQL, through the program itself, on every server version: one file for each theme.
+
+mod helpers;
+
+mod big;
+mod by_hand;
+mod doctor;
+mod done_when;
+mod drill;
+mod dropped;
+mod extension;
+mod fill;
+mod formats;
+mod hostile;
+mod look;
+mod new_in_servers;
+mod options;
+mod origin;
+mod partial;
+mod replace;
+mod roles_and_names;
+mod round_trip;
+mod standby;
+mod swap;

@@ -1,0 +1,183 @@
+//! Options of tables, indexes, views and columns: a snapshot has those that users set, and none that the server keeps for
+//! itself; a restore does without one that the target does not accept, and says so.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::helpers::{Place, rows};
+use crate::support::compare::assert_equal;
+use crate::support::copy_folder;
+use crate::support::craft::{self, BLOCK, Layout};
+use crate::support::postgres::{Server, TestDatabase, each_server};
+
+/// A database with every kind of object that has options, all of them set by a user.
+fn with_options(server: &Server) -> TestDatabase {
+    let database = server.create_database("options");
+    database.psql(
+        "CREATE TABLE t (id integer PRIMARY KEY WITH (fillfactor = 80), v text, r int4range,
+                         EXCLUDE USING gist (r WITH &&) WITH (fillfactor = 75))
+             WITH (fillfactor = 70, autovacuum_enabled = off, toast.autovacuum_enabled = off);
+         ALTER TABLE t ALTER v SET (n_distinct = 5, n_distinct_inherited = -0.5);
+         CREATE INDEX by_v ON t (v) WITH (fillfactor = 60);
+         CREATE INDEX by_id ON t USING brin (id) WITH (pages_per_range = 8, autosummarize = on);
+         CREATE VIEW w WITH (security_barrier = true) AS SELECT id, v FROM t WHERE id > 0 WITH CASCADED CHECK OPTION;
+         CREATE MATERIALIZED VIEW m WITH (fillfactor = 90) AS SELECT id FROM t;
+         INSERT INTO t SELECT g, 'v' || g, int4range(g, g + 1) FROM generate_series(1, 20) AS g;
+         REFRESH MATERIALIZED VIEW m;",
+    );
+    database
+}
+
+/// What a server may keep for itself in the catalogs, among the options of users: at the beginning and at the end.
+const PRIVATE: &str = "
+    UPDATE pg_attribute SET attoptions = '{pg_private=1}' || attoptions || '{secret_version=77}'
+     WHERE attrelid IN (SELECT oid FROM pg_class WHERE relname IN ('t', 'w', 'm')) AND attnum > 0;
+    UPDATE pg_class SET reloptions = '{pg_private=1}' || reloptions || '{secret_version=77}'
+     WHERE relname IN ('t', 'w', 'm', 'by_v', 'by_id', 't_pkey', 't_r_excl')
+        OR oid = (SELECT reltoastrelid FROM pg_class WHERE relname = 't');";
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn only_options_that_users_can_set_are_saved() {
+    each_server(|server| {
+        let place = Place::new(server);
+        let database = with_options(server);
+        let twin = with_options(server);
+        database.psql(PRIVATE);
+        let id = place.snapshot(&database, &[]);
+        place.ok(&["extract", &id, "--to", "files"]);
+        for name in ["pre-data.sql", "post-data.sql", "objects.json"] {
+            let text = std::fs::read_to_string(place.sandbox.path("files/schema").join(name)).unwrap();
+            for private in ["pg_attver", "pg_private", "secret_version"] {
+                assert!(!text.contains(private), "PostgreSQL {}: {name} sets {private}\n{text}", server.version);
+            }
+        }
+        // What is left out is noted by name, with the number of columns and relations that have it. The server's own
+        // pg_attver, which pg_dump does not mention either, is not.
+        let manifest = std::fs::read_to_string(place.sandbox.path("files/manifest.json")).unwrap();
+        let manifest: Value = serde_json::from_str(&manifest).unwrap();
+        let notes = manifest["postgres"]["notes"].to_string();
+        for what in ["column", "table", "view", "index"] {
+            assert!(notes.contains(&format!("the option secret_version of the {what} public.")), "{what}: {notes}");
+        }
+        assert!(notes.contains("column public.m.id and 5 more is left out") && !notes.contains("pg_attver"), "{notes}");
+
+        let new = place.restore_new(&id, &[]);
+        assert_equal(&twin, &new, "options");
+        let diff = place.json(&["diff", &id, &new.url()]);
+        assert_eq!((&diff["equal"], &diff["schema_equal"]), (&true.into(), &true.into()), "{diff}");
+        let diff = place.json(&["diff", &id, &database.url()]);
+        assert_eq!(diff["schema_equal"], true, "{diff}");
+    });
+}
+
+/// `tests/data/v1/postgres_attver` was written on PostgreSQL 15.20 by a version that saved the server's pg_attver.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn an_archive_that_holds_the_servers_own_option_restores_and_compares_equal() {
+    let sample: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/v1/postgres_attver");
+    each_server(|server| {
+        if server.major < 15 {
+            return;
+        }
+        let place = Place::new(server);
+        copy_folder(&sample, &place.sandbox.path("backups"));
+        place.ok(&["extract", "latest", "--to", "files"]);
+        let saved = std::fs::read_to_string(place.sandbox.path("files/schema/pre-data.sql")).unwrap();
+        assert!(saved.contains("SET (pg_attver=") && saved.contains("n_distinct="), "{saved}");
+
+        let new = place.server.reserve_database("attver");
+        let run = place.ok(&["restore", "latest", "--to", &new.url(), "--create"]);
+        assert!(!run.stderr().contains("pg_attver"), "{}", run.story());
+        assert_eq!(rows(&new, "SELECT t::text FROM t ORDER BY a"), ["(1,x)", "(2,y)"]);
+        let own = "SELECT option_name || '=' || option_value FROM pg_attribute a, pg_options_to_table(a.attoptions)
+                    WHERE a.attrelid = 't'::regclass AND a.attname = 'b' AND option_name <> 'pg_attver'";
+        assert_eq!(rows(&new, own), ["n_distinct=5"]);
+        let diff = place.json(&["diff", "latest", &new.url()]);
+        // From 16 on, servers print the definitions of views in another way.
+        assert_eq!(diff["equal"], server.major == 15, "{diff}");
+        assert_eq!(place.json(&["drill", "latest", "--to", &server.url("postgres")])["ok"], true);
+        // A difference that is there is still seen.
+        new.psql("ALTER TABLE t ALTER b SET (n_distinct = 6)");
+        let diff = place.json(&["diff", "latest", &new.url()]);
+        assert_eq!((&diff["equal"], &diff["schema_equal"]), (&false.into(), &false.into()), "{diff}");
+    });
+}
+
+/// As an older server would find it: options and a namespace that it does not know, and a value that it does not take. Inside one transaction and outside, alone in a statement and among others.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_restore_does_without_options_that_the_target_rejects() {
+    each_server(|server| {
+        let place = Place::new(server);
+        let database = with_options(server);
+        let id = place.snapshot(&database, &[]);
+        let changes = [
+            ("fillfactor='70'", "fillfactor='70', of_tomorrow='1'"),
+            ("n_distinct='5'", "of_tomorrow='x', n_distinct='5'"),
+            ("fillfactor='60'", "of_tomorrow=on"),
+            ("fillfactor='75'", "fillfactor='75', of_tomorrow=on"),
+            ("fillfactor='80'", "fillfactor='3'"),
+            ("toast.autovacuum_enabled='off'", "tomorrow.autovacuum_enabled='off'"),
+            ("security_barrier='true'", "security_barrier='true', of_tomorrow='1'"),
+            ("fillfactor='90'", "of_tomorrow='1', of_tomorrow_too='2'"),
+        ];
+        change_schema(&place, &id, &changes);
+        let new = server.reserve_database("tomorrow");
+        let run = place.run(&["restore", &id, "--to", &new.url(), "--create"]).code(0);
+        for what in ["table public.t", "index public.by_v", "view public.w", "materialized view public.m"] {
+            let warned = format!("the {what} is restored without the option of_tomorrow");
+            assert!(run.stderr().contains(&warned), "{warned}\n{}", run.story());
+        }
+        for what in ["constraint public.t_pkey", "constraint public.t_r_excl"] {
+            assert!(run.stderr().contains(&format!("the {what} is restored without")), "{what}\n{}", run.story());
+        }
+        let set = "SELECT c.relname || ' ' || coalesce(c.reloptions::text, '') FROM pg_class c
+                    WHERE relname IN ('t', 'by_v', 'by_id', 't_pkey', 't_r_excl', 'w', 'm') ORDER BY 1";
+        let expected = [
+            "by_id {pages_per_range=8,autosummarize=on}",
+            "by_v ",
+            "m ",
+            "t {fillfactor=70,autovacuum_enabled=off}",
+            "t_pkey ",
+            "t_r_excl {fillfactor=75}",
+            "w {security_barrier=true,check_option=cascaded}",
+        ];
+        assert_eq!(rows(&new, set), expected);
+        let own = "SELECT count(*) FROM pg_attribute, pg_options_to_table(attoptions)
+                    WHERE attrelid = 't'::regclass AND option_name = 'n_distinct' AND option_value = '5'";
+        assert_eq!(new.value(own), "1");
+        assert_eq!(new.value("SELECT count(*) FROM t"), "20");
+
+        // One transaction brings a dropped table back: a statement that failed in it must not take it along.
+        change_schema(&place, &id, &[("fillfactor='3'", "fillfactor='80'")]);
+        new.psql("DROP TABLE t CASCADE");
+        let run = place.ok(&["restore", &id, "--to", &new.url(), "--table", "t"]);
+        assert!(run.stderr().contains("restored without the option of_tomorrow"), "{}", run.story());
+        assert_eq!(new.value("SELECT count(*) FROM t"), "20");
+        place.ok(&["restore", &id, "--to", &new.url(), "--beside", "old", "--table", "t"]);
+        assert_eq!(new.value("SELECT count(*) FROM old.t"), "20");
+    });
+}
+
+/// Changes the steps in a snapshot's `objects.json`, and what hangs on the archive's bytes.
+fn change_schema(place: &Place, id: &str, changes: &[(&str, &str)]) {
+    let source = place.json(&["show", id])["source"].as_str().unwrap().to_owned();
+    let path = |ending: &str| place.sandbox.path(format!("backups/{source}/{id}{ending}"));
+    let map = craft::map(&std::fs::read(path(".tar.gz")).unwrap());
+    let mut files = map.files;
+    let objects = files.iter_mut().find(|file| file.path == "schema/objects.json").unwrap();
+    let mut text = String::from_utf8(objects.content.clone()).unwrap();
+    for (old, new) in changes {
+        assert!(text.contains(old), "{old} is not in\n{text}");
+        text = text.replace(old, new);
+    }
+    objects.content = text.into_bytes();
+    let archive = Layout::of(map.codec, &files, BLOCK).bytes();
+    std::fs::write(path(".tar.gz"), &archive).unwrap();
+    let mut manifest: Value = serde_json::from_slice(&std::fs::read(path(".json")).unwrap()).unwrap();
+    manifest["archive_bytes"] = archive.len().into();
+    manifest["sha256"] = craft::sha256(&archive).into();
+    std::fs::write(path(".json"), serde_json::to_vec_pretty(&manifest).unwrap()).unwrap();
+}

@@ -1,0 +1,92 @@
+//! What was saved comes back as it was: every sample, every encoding, whatever the settings.
+
+use super::helpers::Place;
+use crate::support::compare;
+use crate::support::postgres::{Server, TestDatabase, each_server, oldest_and_newest, some_server};
+use crate::support::samples;
+
+/// Snapshot, restore as a new database, compare with pg_dump's eyes and with the program's own.
+#[track_caller]
+fn round_trip(server: &Server, sample: &str, snapshot: &[&str], restore: &[&str]) {
+    round_trip_of(Place::new(server), samples::database(server, sample), snapshot, restore);
+}
+
+#[track_caller]
+fn round_trip_of(place: Place, source: TestDatabase, snapshot: &[&str], restore: &[&str]) {
+    let id = place.snapshot(&source, snapshot);
+    let new = place.restore_new(&id, restore);
+    compare::assert_equal(&source, &new, &source.name);
+    let difference = place.json(&["diff", &id, &new.url()]);
+    assert_eq!(difference["equal"], true, "{difference:#}");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn everything_comes_back() {
+    each_server(|server| round_trip(server, "everything", &["--compression", "zstd", "-j", "2"], &["-j", "8"]));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn every_type_comes_back() {
+    each_server(|server| {
+        let place = Place::new(server);
+        let source = samples::database(server, "types");
+        let bytes = "SELECT count(*) FROM every_char WHERE code BETWEEN 128 AND 255 AND octet_length(c::text) < 4";
+        if source.value(bytes) != "0" {
+            // An old server prints a "char" above 127 as one byte, and would not take it back: said when it is saved.
+            let run = place.run(&["snapshot", &source.url()]).code(1);
+            for word in ["public.every_char", "--exclude-data"] {
+                assert!(run.stderr().contains(word), "{word}\n{}", run.story());
+            }
+            let id = place.snapshot(&source, &["--allow-partial", "--name", "garbled", "--compression", "zstd:1"]);
+            assert_eq!(place.json(&["show", &id])["kind"], "partial");
+            source.psql("DELETE FROM every_char WHERE code BETWEEN 128 AND 255");
+        }
+        round_trip_of(place, source, &["--compression", "gzip:1", "-j", "8"], &["-j", "1"]);
+    });
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn many_tables_come_back() {
+    oldest_and_newest(|server| round_trip(server, "many", &["--compression", "zstd:1", "-j", "1"], &["-j", "2"]));
+}
+
+/// Its rows come first, since they are more: nothing it looks at is there yet.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_check_that_looks_at_another_table_comes_back() {
+    some_server(|server| {
+        let place = Place::new(server);
+        let source = server.create_database("looking");
+        source.psql(
+            "CREATE TABLE known (id integer PRIMARY KEY); INSERT INTO known SELECT generate_series(1, 10);
+             CREATE FUNCTION is_known(integer) RETURNS boolean LANGUAGE sql STABLE
+                 AS 'SELECT EXISTS (SELECT FROM public.known WHERE id = $1)';
+             CREATE TABLE a_checked (known integer CONSTRAINT must_be_known CHECK (is_known(known)), CHECK (known > 0));
+             INSERT INTO a_checked SELECT 1 + g % 10 FROM generate_series(1, 20000) AS g;
+             CREATE TABLE left_ones (id integer); CREATE TABLE right_ones (id integer);
+             CREATE FUNCTION is_left(integer) RETURNS boolean LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM public.left_ones WHERE id = $1)';
+             CREATE FUNCTION is_right(integer) RETURNS boolean LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM public.right_ones WHERE id = $1)';
+             ALTER TABLE left_ones ADD CHECK (NOT is_right(id)); ALTER TABLE right_ones ADD CHECK (NOT is_left(id));
+             INSERT INTO left_ones SELECT g FROM generate_series(1, 300) AS g;
+             INSERT INTO right_ones SELECT g + 1000 FROM generate_series(1, 300) AS g;
+             CREATE TABLE parent (known integer CHECK (is_known(known) OR known > 0)); CREATE TABLE child () INHERITS (parent);
+             INSERT INTO child VALUES (3)",
+        );
+        round_trip_of(place, source, &["-j", "1"], &["-j", "4"]);
+    });
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn odd_settings_come_back() {
+    each_server(|server| round_trip(server, "odd_settings", &[], &[]));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn zabbix_comes_back() {
+    oldest_and_newest(|server| round_trip(server, "zabbix", &["--compression", "zstd:1"], &[]));
+}

@@ -1,0 +1,131 @@
+//! Names that break out of quotes, lines, comments and shells, in all that is restored, in every way.
+
+use super::common::{Mode, Scene, content, require_same, require_told};
+use crate::support::postgres::{Server, some_server};
+
+/// As SQL writes them.
+const SCHEMA: &str = "\"s'; DROP TABLE public.bystander; --\"";
+const TABLE: &str = "\"t\"\"x ON y\n; DROP TABLE public.bystander;\n$$ \\ %I '\"";
+const COLUMN: &str = "\"c\"\"'$$\\n\n\\. %s\"";
+const TYPE: &str = "\"e'\\\"\" $$ \n--\"";
+
+/// A database whose name no shell and no statement takes unquoted; dropped at the end.
+struct Odd<'a> {
+    server: &'a Server,
+    name: String,
+}
+
+impl Odd<'_> {
+    fn quoted(&self) -> String {
+        format!("\"{}\"", self.name.replace('"', "\"\""))
+    }
+}
+
+impl Drop for Odd<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.server.psql("postgres", format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.quoted()));
+        }
+    }
+}
+
+fn odd<'a>(server: &'a Server, what: &str) -> Odd<'a> {
+    Odd { server, name: format!("{what}'\"; DROP DATABASE x; -- $$ \\ %41 é/{}", std::process::id()) }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn names_are_names_and_nothing_else_in_every_mode() {
+    some_server(|server| {
+        let scene = Scene::new(server);
+        let source = odd(server, "source");
+        server.psql("postgres", format!("CREATE DATABASE {}", source.quoted()));
+        let role = format!("\"r'\"\"; $$ \\ {}\"", std::process::id());
+        server.psql("postgres", format!("DROP ROLE IF EXISTS {role}; CREATE ROLE {role}"));
+        server.psql(
+            &source.name,
+            format!(
+                "CREATE TABLE bystander (a int); INSERT INTO bystander VALUES (1);
+                 CREATE SCHEMA {SCHEMA};
+                 CREATE TYPE {SCHEMA}.{TYPE} AS ENUM ('a''b', '$$', E'x\\ny');
+                 CREATE TABLE {SCHEMA}.{TABLE} (id serial PRIMARY KEY, {COLUMN} text NOT NULL, kind {SCHEMA}.{TYPE});
+                 CREATE INDEX {TABLE} ON bystander (a);
+                 CREATE VIEW {SCHEMA}.{COLUMN} AS SELECT * FROM {SCHEMA}.{TABLE};
+                 COMMENT ON TABLE {SCHEMA}.{TABLE} IS 'it''s $$ \\ odd';
+                 INSERT INTO {SCHEMA}.{TABLE} ({COLUMN}, kind) VALUES (E'a\\tb\\n\\\\.\\nc', 'a''b'), (E'\\\\N', E'x\\ny');
+                 ALTER TABLE {SCHEMA}.{TABLE} OWNER TO {role};
+                 GRANT SELECT ON bystander TO {role};"
+            ),
+        );
+        let url = server.url(&source.name);
+        let document = scene.json(&["snapshot", &url, "--name", "odd"]);
+        let id = document["snapshots"][0]["id"].as_str().unwrap();
+        let saved = content(server, &source.name);
+        let table = document["snapshots"][0]["tables"].as_array().unwrap()[0]["name"].as_str().unwrap().to_owned();
+        assert!(table.contains("DROP TABLE"), "{table}");
+        let shown = scene.ok(&["show", id]);
+        assert!(!shown.stdout().lines().any(|line| line.starts_with("; DROP")), "{}", shown.story());
+
+        let made = odd(server, "made");
+        let to = server.url(&made.name);
+        scene.ok(&["restore", id, "--to", &to, "--create"]);
+        require_same(&content(server, &made.name), &saved);
+        let changed = format!("UPDATE {SCHEMA}.{TABLE} SET {COLUMN} = 'changed'");
+        for mode in [Mode::Replace, Mode::Swap, Mode::Beside, Mode::Tables] {
+            server.psql(&made.name, &changed);
+            let beside = "b'\"; DROP SCHEMA public CASCADE; --\n$$";
+            let arguments = match mode {
+                Mode::Replace => vec!["--replace"],
+                Mode::Swap => vec!["--swap"],
+                Mode::Beside => vec!["--beside", beside],
+                _ => {
+                    server.psql(&made.name, format!("DROP VIEW {SCHEMA}.{COLUMN}; DROP TABLE {SCHEMA}.{TABLE}"));
+                    vec!["--table", table.as_str()]
+                }
+            };
+            let document = scene.json(&[&["restore", id, "--to", &to, "--yes"], &arguments[..]].concat());
+            match mode {
+                Mode::Replace => {
+                    require_same(&content(server, &made.name), &saved);
+                    // The way back works as it is printed.
+                    let undo = document["undo"].as_str().unwrap().replacen("lifeboat", crate::support::LIFEBOAT, 1);
+                    let line = format!("{undo} --host {} --yes", scene.host);
+                    let output = std::process::Command::new("sh")
+                        .args(["-c", &line])
+                        .env("PGPASSWORD", &server.password)
+                        .output()
+                        .unwrap();
+                    assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
+                    let value = server.query(&made.name, &format!("SELECT DISTINCT {COLUMN} FROM {SCHEMA}.{TABLE}"));
+                    assert_eq!(value, [["changed"]]);
+                }
+                Mode::Swap => {
+                    require_same(&content(server, &made.name), &saved);
+                    let aside = document["moved_aside"][0].as_str().unwrap().replace('"', "\"\"");
+                    server.psql("postgres", format!("DROP DATABASE \"{aside}\""));
+                }
+                Mode::Beside => {
+                    let quoted = format!("\"{}\"", beside.replace('"', "\"\""));
+                    let same = format!(
+                        "SELECT count(*) FROM {quoted}.{TABLE} WHERE {COLUMN} IN (E'a\\tb\\n\\\\.\\nc', E'\\\\N')"
+                    );
+                    assert_eq!(server.value(&made.name, &same), "2");
+                    server.psql(&made.name, format!("DROP SCHEMA {quoted} CASCADE"));
+                }
+                _ => {
+                    let count = format!("SELECT count(*) FROM {SCHEMA}.{TABLE} WHERE {COLUMN} <> 'changed'");
+                    assert_eq!(server.value(&made.name, &count), "2");
+                }
+            }
+            assert_eq!(server.value(&made.name, "SELECT count(*) FROM bystander"), "1", "{mode:?}");
+        }
+        let empty = odd(server, "empty");
+        server.psql("postgres", format!("CREATE DATABASE {} TEMPLATE template0", empty.quoted()));
+        scene.ok(&["restore", id, "--to", &server.url(&empty.name)]);
+        require_same(&content(server, &empty.name), &saved);
+        let run = scene.run(&["restore", id, "--to", &server.url(&empty.name)]).code(2);
+        require_told(&run, &["is not empty"]);
+        drop((empty, made, source));
+        server.psql("postgres", format!("DROP ROLE {role}"));
+    });
+}
