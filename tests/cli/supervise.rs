@@ -345,14 +345,17 @@ fn keys_on_a_terminal_reach_the_program_once_and_ctrl_z_stops_both() {
 
 /// A person at a shell that has job control.
 const PERSON_AT_A_SHELL: &str = r#"
-import os, pty, sys
+import os, pty, signal, sys
 pid, tty = pty.fork()
 if pid == 0:
     os.environ["PS1"] = "prompt> "
     os.execvp("bash", ["bash", "--norc", "--noprofile", "--noediting", "-i"])
 seen = b""
+waited = None
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"waited for {waited}, and saw {seen}"))
 def until(what):
-    global seen
+    global seen, waited
+    waited = what
     while what not in seen:
         try:
             seen += os.read(tty, 65536)

@@ -49,7 +49,14 @@ CREATE TABLE mpc (a int DEFAULT 6 CHECK (a < 100)) INHERITS (mp2, mp1);
 CREATE FUNCTION needs_me(int) RETURNS int LANGUAGE sql AS 'select 1';
 CREATE TABLE me (a int);
 CREATE FUNCTION of_me(me) RETURNS int LANGUAGE sql IMMUTABLE AS 'select 1';
-ALTER TABLE me ADD b int DEFAULT of_me(null), ADD CHECK (of_me(me.*) > 0);
+-- As in everything/cycles.sql: some servers set such a default only for a column that is there.
+DO $$
+BEGIN
+    ALTER TABLE me ADD b int DEFAULT of_me(null), ADD CHECK (of_me(me.*) > 0);
+EXCEPTION WHEN feature_not_supported THEN
+    ALTER TABLE me ADD b int;
+    ALTER TABLE me ALTER b SET DEFAULT of_me(null), ADD CHECK (of_me(me.*) > 0);
+END $$;
 CREATE FUNCTION ret_me() RETURNS SETOF me LANGUAGE plpgsql AS 'begin return; end';
 
 -- Sequences, of columns and not.

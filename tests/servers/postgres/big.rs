@@ -38,7 +38,7 @@ fn two_gigabytes_pass_in_bounded_memory() {
     let source = server.create_database("two_gigabytes");
     source.psql(
         "SET synchronous_commit = off;
-         CREATE TABLE big (id bigint, at timestamptz, filler text);
+         CREATE UNLOGGED TABLE big (id bigint, at timestamptz, filler text);
          INSERT INTO big SELECT g, timestamptz '2026-01-01 00:00+00' + g * interval '1 second', repeat(md5(g::text), 31)
            FROM generate_series(1, 1950000) AS g;
          CREATE INDEX ON big (id);

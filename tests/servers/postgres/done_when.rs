@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use super::helpers::{Place, stay, text, wait_until};
-use crate::support::postgres::{Server, TestDatabase, each_server};
+use crate::support::postgres::{Server, TestDatabase, oldest_and_newest};
 
 /// pgbench of Debian's; it works on every server.
 const PGBENCH: &str = "/usr/lib/postgresql/15/bin/pgbench";
@@ -63,7 +63,7 @@ fn require_sums(database: &TestDatabase, what: &str) {
 #[test]
 #[ignore = "needs PostgreSQL"]
 fn everything_works_under_load() {
-    each_server(|server| {
+    oldest_and_newest(|server| {
         let place = Place::new(server);
         let database = server.create_database("bench");
         assert!(pgbench(server, &database.name, &["-i", "-q", "-s", "1", "--foreign-keys"]));

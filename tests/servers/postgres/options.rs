@@ -9,7 +9,7 @@ use super::helpers::{Place, rows};
 use crate::support::compare::assert_equal;
 use crate::support::copy_folder;
 use crate::support::craft::{self, BLOCK, Layout};
-use crate::support::postgres::{Server, TestDatabase, each_server};
+use crate::support::postgres::{Server, TestDatabase, each_server, oldest_and_newest};
 
 /// A database with every kind of object that has options, all of them set by a user.
 fn with_options(server: &Server) -> TestDatabase {
@@ -109,7 +109,7 @@ fn an_archive_that_holds_the_servers_own_option_restores_and_compares_equal() {
 #[test]
 #[ignore = "needs PostgreSQL"]
 fn a_restore_does_without_options_that_the_target_rejects() {
-    each_server(|server| {
+    oldest_and_newest(|server| {
         let place = Place::new(server);
         let database = with_options(server);
         let id = place.snapshot(&database, &[]);

@@ -17,8 +17,11 @@ on_every_server! {
     many_are_pruned_in_batches
 }
 
-/// How many snapshots there are.
-const MANY: usize = 10_000;
+/// How many snapshots there are: several pages of a listing in any case. Ceph takes long to store as many as the other.
+fn many(place: &Place) -> usize {
+    if place.server.name == "ceph" { 2_500 } else { 10_000 }
+}
+
 /// How many requests are under way at once while they are made.
 const AT_ONCE: usize = 64;
 /// How long the proxy holds every request back.
@@ -108,7 +111,8 @@ fn the_newest_of_many_are_found_by_few_requests(place: &Place) {
     sample(place.at("app.db"), 3, "delete");
     let newest = place.snapshot("app.db", &place.store, &[]);
     place.snapshot("app.db", &place.store, &["--name", "other"]);
-    let mut all = add(place, &newest, &years(Utc::now(), MANY));
+    let many = many(place);
+    let mut all = add(place, &newest, &years(Utc::now(), many));
     all.insert(0, newest.clone());
     let proxy = S3Proxy::start(place.server.port);
     proxy.add(Rule::new(Action::Delay(LATENCY)).forever());
@@ -126,23 +130,23 @@ fn the_newest_of_many_are_found_by_few_requests(place: &Place) {
         counted(place, &proxy, &[&["show", what, "--source", "app", "--json"], more].concat())
     };
     assert_eq!(show("latest", &[]).within(8, 8)["id"], newest.as_str());
-    let some = &all[MANY / 2];
+    let some = &all[many / 2];
     assert_eq!(show(some, &[]).within(8, 8)["id"], some.as_str());
     assert_eq!(show(&some[..some.len() - 5], &[]).within(8, 8)["id"], some.as_str());
     let second = counted(place, &proxy, &["show", &some[..some.len() - 4]]);
     assert!(second.requests <= 8 && second.run.exit() == 0, "{}", second.run.story());
     let vague = counted(place, &proxy, &["show", "app-2"]);
     assert_eq!(vague.run.exit(), 2);
-    assert!(vague.run.stderr().contains(&(MANY + 1).to_string()), "{}", vague.run.story());
+    assert!(vague.run.stderr().contains(&(many + 1).to_string()), "{}", vague.run.story());
     let none = counted(place, &proxy, &["show", "app-1999"]);
     assert!(none.requests <= 8, "{}", none.requests);
     one_error(&none.run.code(4));
     // What was taken before some time years ago: names are looked through, and manifests left alone.
-    let id: SnapshotId = all[MANY / 2].parse().unwrap();
+    let id: SnapshotId = all[many / 2].parse().unwrap();
     let before = id.time().to_rfc3339();
-    assert_eq!(show("latest", &["--before", &before]).within(40, 40)["id"], all[MANY / 2 + 1].as_str());
+    assert_eq!(show("latest", &["--before", &before]).within(40, 40)["id"], all[many / 2 + 1].as_str());
     let older = list(&["--before", &before, "--limit", "5"]).within(45, 45);
-    assert_eq!(ids(&older, "snapshots"), all[MANY / 2 + 1..MANY / 2 + 6]);
+    assert_eq!(ids(&older, "snapshots"), all[many / 2 + 1..many / 2 + 6]);
     // A snapshot asks for as little as a look does.
     let taken = counted(place, &proxy, &["snapshot", "app.db", "--name", "app", "--json"]).within(20, 20);
     all.insert(0, id_of(&taken));

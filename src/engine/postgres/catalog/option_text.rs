@@ -88,8 +88,9 @@ fn lists(statement: &str) -> Vec<List> {
                     "SET" => Some(Keyword::Set),
                     _ => None,
                 };
-                let list = keyword.filter(|_| bytes[end..].starts_with(b" (")).zip(list(statement, end + 2));
-                if let Some((keyword, (options, list_end))) = list {
+                let keyword = keyword.filter(|_| bytes[end..].starts_with(b" ("));
+                let found_list = keyword.and_then(|keyword| Some((keyword, list(statement, end + 2)?)));
+                if let Some((keyword, (options, list_end))) = found_list {
                     let start = statement[..at].trim_end().len();
                     found.push(List { place: start..list_end, keyword, options });
                     at = list_end;
