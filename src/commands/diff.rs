@@ -211,8 +211,8 @@ fn live_postgres(params: &Params, context: &Context) -> Result<Side> {
     Ok(Side { name: params.shown(), tables, schema, postgres_snapshot: None })
 }
 
-/// Compares the schemas of PostgreSQL databases whose recorded digests differ. Snapshots of earlier versions counted
-/// options that the server kept for itself, so the digests of snapshots are computed anew from their archives.
+/// Compares the schemas of PostgreSQL databases whose recorded digests differ. The digests of earlier versions included
+/// options that the server kept for itself, so those of snapshots are computed anew from their archives.
 fn schemas_are_equal(before: &Side, after: &Side, catalog: &Catalog, context: &Context) -> Result<bool> {
     let anew = |side: &Side| -> Result<Option<RowDigest>> {
         match &side.postgres_snapshot {

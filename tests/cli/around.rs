@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::web::{Web, answer, hang, read_request, redirect};
-use crate::support::{child_test, skip_unless_ci};
+use crate::support::{child_test, have, skip_unless_ci};
 use lifeboat::error::{Kind, Result};
 use lifeboat::http::{Body, Client, Url};
 use lifeboat::interrupt;
@@ -236,6 +236,9 @@ impl Drop for Killed {
 
 #[test]
 fn a_certificate_is_trusted_where_the_system_trusts_it() {
+    if !have(&["openssl"]) {
+        return;
+    }
     let folder = TempDir::new().unwrap();
     let port = closed_port().to_string();
     let made = Command::new("openssl")

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::helpers::{ask, id_of, shell_ok, silent, sql};
-use crate::support::{Run, Sandbox, open};
+use crate::support::{Run, Sandbox, have, open};
 
 /// Makes a database, saves it, drills it, restores it to a new path and over another database; both come back.
 /// The run of the snapshot, and its document.
@@ -338,6 +338,9 @@ fn hundreds_of_tables_come_back() {
 
 #[test]
 fn what_comes_back_is_what_sqlite3_itself_reads() {
+    if !have(&["sqlite3"]) {
+        return;
+    }
     let (sandbox, _, _) =
         survives("CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 'x'), (2.5, NULL), (x'00', 'it''s')");
     shell_ok(&sandbox, "sqlite3 app.db .dump > a.sql; sqlite3 copy.db .dump > b.sql; cmp a.sql b.sql");

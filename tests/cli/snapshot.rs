@@ -7,7 +7,7 @@ use crate::helpers::{
     SNAPSHOT_FIELDS, empty_store, error_document, has_fields, id_of, refused, refused_by_the_parser, shell_ok, silent,
     sql,
 };
-use crate::support::{Sandbox, content, open, sample};
+use crate::support::{Sandbox, content, have, open, sample};
 
 /// A sandbox with a good database and a store that is not there yet.
 fn sandbox() -> Sandbox {
@@ -215,6 +215,9 @@ fn the_host_in_the_origin_can_be_set() {
 
 #[test]
 fn names_are_made_of_files_whatever_these_are_called() {
+    if !have(&["tar"]) {
+        return;
+    }
     let sandbox = sandbox();
     let files = [
         ("my app (1).sqlite3", "my-app-1"),

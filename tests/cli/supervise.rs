@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{LIFEBOAT, Sandbox, child_test, skip_unless_ci};
+use crate::support::{LIFEBOAT, Sandbox, child_test, have, skip_unless_ci};
 use lifeboat::error::Kind;
 use lifeboat::supervise::{Options, Supervisor};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -327,6 +327,9 @@ print(os.waitstatus_to_exitcode(status))
 
 #[test]
 fn keys_on_a_terminal_reach_the_program_once_and_ctrl_z_stops_both() {
+    if !have(&["python3"]) {
+        return;
+    }
     let sandbox = place();
     let script = r#"trap 'echo INT; echo INT >>heard' INT
         echo ready
@@ -404,6 +407,9 @@ print("done")
 
 #[test]
 fn job_control_of_a_shell_works_as_without_the_guard() {
+    if !have(&["python3"]) {
+        return;
+    }
     let sandbox = place();
     let script = r#"trap 'echo INT' INT
         echo ready

@@ -1,5 +1,6 @@
 //! What is encrypted here opens with the stock `age`, and the other way round.
 
+use crate::support::have;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -89,6 +90,9 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 
 #[test]
 fn the_stock_age_opens_what_is_encrypted_to_a_key_of_age_keygen() {
+    if !have(&["age", "age-keygen"]) {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let key = folder.path().join("key.txt");
     let key = key.to_str().unwrap();
@@ -108,6 +112,9 @@ fn the_stock_age_opens_what_is_encrypted_to_a_key_of_age_keygen() {
 
 #[test]
 fn what_the_stock_age_encrypts_to_our_keys_opens_here_and_there() {
+    if !have(&["age", "age-keygen"]) {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let (public, text) = generate_key(chrono::Utc::now());
     let key = folder.path().join("key.txt");
@@ -129,6 +136,9 @@ fn what_the_stock_age_encrypts_to_our_keys_opens_here_and_there() {
 
 #[test]
 fn passphrases_open_what_either_has_encrypted() {
+    if !have(&["age", "python3"]) {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let passphrase = "correct horse battery st\u{e4}ple";
@@ -148,6 +158,9 @@ fn passphrases_open_what_either_has_encrypted() {
 
 #[test]
 fn an_encrypted_archive_is_read_through_its_encryption_and_by_age_and_tar() {
+    if !have(&["age", "tar"]) {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let (public, text) = generate_key(chrono::Utc::now());
     let key = folder.path().join("key.txt");

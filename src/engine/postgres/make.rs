@@ -39,26 +39,22 @@ pub fn make_one(session: &mut Session, item: &Item, owners: Owners) -> Result<()
 /// Runs a statement of an item. If the server rejects an option that it sets, it is run without that option, and a warning
 /// says so: options tune a database, and its rows do not depend on them.
 fn execute(session: &mut Session, item: &Item, statement: &str) -> Result<()> {
-    let version = session.version();
-    let is_unknown = |option: &OptionText| !options::is_known(&option.name, version);
-    let has_options = options::has_options(item.kind);
+    if !options::has_options(item.kind) || option_text::options(statement).is_empty() {
+        return session.execute(statement);
+    }
     // Inside a transaction, a statement that fails takes everything before it along, unless there is a savepoint.
-    let is_doubtful = has_options && option_text::options(statement).iter().any(is_unknown);
-    let mut savepoint = if is_doubtful { Savepoint::set(session)? } else { Savepoint::NotSet };
+    let in_transaction = session.is_in_transaction();
+    if in_transaction {
+        session.execute("SAVEPOINT lifeboat_option")?;
+    }
     let mut statement = statement.to_owned();
     while let Err(error) = session.execute(&statement) {
-        let rejected = if has_options { rejected_options(&statement, &error) } else { Vec::new() };
+        let rejected = rejected_options(&statement, &error);
         if rejected.is_empty() {
             return Err(error);
         }
-        match savepoint {
-            Savepoint::Set => session.execute("ROLLBACK TO SAVEPOINT lifeboat_option")?,
-            Savepoint::NoTransaction => {}
-            // An option that this version of the server has, and yet rejected.
-            Savepoint::NotSet => match Savepoint::set(session) {
-                Ok(Savepoint::NoTransaction) => savepoint = Savepoint::NoTransaction,
-                _ => return Err(error),
-            },
+        if in_transaction {
+            session.execute("ROLLBACK TO SAVEPOINT lifeboat_option")?;
         }
         let names: Vec<String> = rejected.iter().map(OptionText::full_name).collect();
         tracing::warn!(
@@ -72,30 +68,8 @@ fn execute(session: &mut Session, item: &Item, statement: &str) -> Result<()> {
             None => break,
         }
     }
-    if savepoint == Savepoint::Set { session.execute("RELEASE SAVEPOINT lifeboat_option") } else { Ok(()) }
+    if in_transaction { session.execute("RELEASE SAVEPOINT lifeboat_option") } else { Ok(()) }
 }
-
-/// The savepoint before a statement that may be rejected.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Savepoint {
-    Set,
-    NotSet,
-    /// There is no transaction, so none is needed.
-    NoTransaction,
-}
-
-impl Savepoint {
-    fn set(session: &mut Session) -> Result<Self> {
-        match session.execute("SAVEPOINT lifeboat_option") {
-            Ok(()) => Ok(Savepoint::Set),
-            Err(error) if sqlstate(&error).as_deref() == Some(NO_TRANSACTION) => Ok(Savepoint::NoTransaction),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// The SQLSTATE no_active_sql_transaction.
-const NO_TRANSACTION: &str = "25P01";
 
 /// The SQLSTATE invalid_parameter_value: an unknown option, or a value that the option does not take.
 const INVALID_PARAMETER: &str = "22023";

@@ -63,6 +63,7 @@ pub struct Session {
     place: String,
     /// Whether a signal that asks to stop ends a wait at once.
     heeds: bool,
+    in_transaction: bool,
 }
 
 /// What a server is, and as whom we are there.
@@ -155,7 +156,7 @@ impl Session {
             about.user,
             if about.is_superuser { " (a superuser)" } else { "" },
         );
-        Ok(Session { client, driver, heard, rows, found_at, about, pid, place, heeds })
+        Ok(Session { client, driver, heard, rows, found_at, about, pid, place, heeds, in_transaction: false })
     }
 
     /// From now on a signal that asks to stop does not end a wait at once, only one that lasts for a second longer;
@@ -190,7 +191,20 @@ impl Session {
 
     /// Runs statements that give no rows; several, parted by semicolons, run as one transaction.
     pub fn execute(&mut self, sql: &str) -> Result<()> {
-        self.wait(self.client.batch_execute(sql))
+        self.wait(self.client.batch_execute(sql))?;
+        if sql.starts_with("BEGIN") {
+            self.in_transaction = true;
+        }
+        if sql.rsplit(';').next().is_some_and(|last| matches!(last.trim(), "COMMIT" | "ROLLBACK")) {
+            self.in_transaction = false;
+        }
+        Ok(())
+    }
+
+    /// Whether [`Session::execute`] has begun a transaction and not ended it.
+    #[must_use]
+    pub fn is_in_transaction(&self) -> bool {
+        self.in_transaction
     }
 
     /// Runs one query; its rows.

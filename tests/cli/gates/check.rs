@@ -1,6 +1,7 @@
 //! `check`: databases, rules, and the backups' own health.
 
 use super::helpers::{App, failed, only};
+use crate::support::have;
 
 #[test]
 fn all_is_well_and_every_check_says_what_it_saw() {
@@ -59,6 +60,9 @@ fn damage_in_the_database_is_found() {
 
 #[test]
 fn backups_that_are_missing_old_damaged_or_shrunken_are_told() {
+    if !have(&["faketime"]) {
+        return;
+    }
     let app = App::new("[backups]\nmax_age = \"26h\"\nproof_within = \"8d\"\n");
     let (lines, _) = app.closed(&["check"]);
     only(&lines, &["app: backups", "no full snapshot"]);
@@ -116,6 +120,9 @@ fn a_drill_of_every_source_leaves_its_proof_and_its_time() {
 
 #[test]
 fn a_snapshot_from_a_clock_that_was_ahead_is_told_and_compared_with_by_nobody() {
+    if !have(&["faketime"]) {
+        return;
+    }
     let app = App::new("");
     app.sandbox.ok(&["snapshot"]);
     let output = std::process::Command::new("faketime")

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::helpers::App;
-use crate::support::{Running, Sandbox, open};
+use crate::support::{Running, Sandbox, have, open};
 
 /// A program as an app has it: makes its tables where they are not there, adds a row, says so, and waits for its end.
 const PROGRAM: &str =
@@ -47,6 +47,9 @@ fn rows(sandbox: &Sandbox) -> i64 {
 
 #[test]
 fn a_container_that_is_thrown_away_between_two_runs_loses_nothing() {
+    if !have(&["sqlite3"]) {
+        return;
+    }
     let sandbox = container();
     for deploy in 1..=3 {
         let running = start(&sandbox);
@@ -70,6 +73,9 @@ fn a_container_that_is_thrown_away_between_two_runs_loses_nothing() {
 
 #[test]
 fn a_program_that_ends_by_itself_is_saved_too_and_its_code_is_ours() {
+    if !have(&["sqlite3"]) {
+        return;
+    }
     let sandbox = container();
     let run = sandbox.run(&[
         "guard",
@@ -85,6 +91,9 @@ fn a_program_that_ends_by_itself_is_saved_too_and_its_code_is_ours() {
 
 #[test]
 fn a_store_that_is_out_of_reach_keeps_an_empty_app_from_starting_and_a_full_one_not() {
+    if !have(&["sqlite3"]) {
+        return;
+    }
     let sandbox = container();
     start(&sandbox).signal(Signal::TERM);
     let running = start(&sandbox);
@@ -110,6 +119,9 @@ fn a_preflight_that_fails_keeps_the_program_from_starting() {
 
 #[test]
 fn a_program_that_does_not_end_leaves_time_for_the_last_snapshot() {
+    if !have(&["sqlite3"]) {
+        return;
+    }
     let sandbox = container();
     let stubborn = "sqlite3 app/app.db 'CREATE TABLE a (b); INSERT INTO a VALUES (1)'; trap '' TERM; touch ready; while :; do sleep 0.05; done";
     let running = sandbox.start(&["guard", "--grace", "6s", "--", "sh", "-c", stubborn]);

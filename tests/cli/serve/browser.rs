@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::helpers::{Served, app, output, sql};
-use crate::support::Sandbox;
+use crate::support::{Sandbox, have};
 
 /// The browser, with a profile of its own.
 fn chromium(profile: &Path) -> Command {
@@ -42,6 +42,9 @@ fn with_history() -> Sandbox {
 
 #[test]
 fn the_page_renders_without_an_error_and_its_plots_have_all_points() {
+    if !have(&["chromium"]) {
+        return;
+    }
     let sandbox = with_history();
     let served = Served::start(&sandbox);
     served.wait_for_health(200, |_| true);
@@ -66,6 +69,9 @@ fn the_page_renders_without_an_error_and_its_plots_have_all_points() {
 
 #[test]
 fn the_page_fits_a_phone_and_a_screen_in_light_and_dark() {
+    if !have(&["chromium"]) {
+        return;
+    }
     let sandbox = with_history();
     let folder = artifacts(&sandbox);
     let served = Served::start(&sandbox);

@@ -1,8 +1,8 @@
 //! Finds and removes options in the text of statements: the `WITH (name='value', ...)` of a table, view or index, and
 //! the `SET (name='value', ...)` of a column.
 //!
-//! The statements are those that Lifeboat and the server's `pg_get_*def` functions write. They have no space around the
-//! equals sign of an option, in contrast to the lists of publications and subscriptions, which are not touched.
+//! The statements are those that Lifeboat and the server's `pg_get_*def` functions write: there is no space around the
+//! equals sign of an option. Lists of publications, subscriptions and TimescaleDB have spaces there, and stay as they are.
 
 use std::ops::Range;
 

@@ -22,17 +22,19 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     );
     let rows = reader.rows(&format!(
         "SELECT {NAMES}, c.relkind AS kind, c.relispopulated AS populated, pg_catalog.pg_get_viewdef(c.oid) AS definition,
-                {} AS options, p.spcname AS tablespace, c.relreplident AS replica_identity, {},
+                {} AS options, {} AS toast_options, p.spcname AS tablespace, c.relreplident AS replica_identity, {},
                 (SELECT upper(o.option_value) FROM pg_catalog.pg_options_to_table(c.reloptions) o
                   WHERE o.option_name = 'check_option') AS check_option,
                 CASE WHEN m.amname <> 'heap' THEN pg_catalog.quote_ident(m.amname) END AS access_method
            FROM pg_catalog.pg_class c
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+           LEFT JOIN pg_catalog.pg_class toast ON toast.oid = c.reltoastrelid
            LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam
            LEFT JOIN pg_catalog.pg_tablespace p ON p.oid = c.reltablespace
           WHERE c.relkind IN ('v', 'm') AND {OWN}
           ORDER BY c.oid",
         options("c.reloptions", "", &is_settable),
+        options("toast.reloptions", "toast.", &is_settable),
         grants::columns('r', "c.relacl", "c.relowner"),
     ))?;
     let columns = columns::read(reader)?;
@@ -144,8 +146,9 @@ fn materialized(row: &Row, columns: &[Column]) -> Result<Vec<String>> {
     if let Some(method) = row.get("access_method")? {
         sql.push_str(&format!("\nUSING {method}"));
     }
-    if let Some(options) = row.get("options")? {
-        sql.push_str(&format!("\nWITH ({options})"));
+    let options: Vec<&str> = [row.get("options")?, row.get("toast_options")?].into_iter().flatten().collect();
+    if !options.is_empty() {
+        sql.push_str(&format!("\nWITH ({})", options.join(", ")));
     }
     let mut statements = vec![format!("{sql} AS\n{}\n  WITH NO DATA", query(row)?)];
     for column in columns {

@@ -7,7 +7,7 @@ use super::jobs;
 use super::{Aggregate, Dimension, EXTENSION, Hypertable, Timescale, json, waiting_room};
 use crate::engine::postgres::catalog::object::catalogs;
 use crate::engine::postgres::catalog::quote::{dollars, ident, literal, qualified};
-use crate::engine::postgres::catalog::{Address, Kind, Object, Reader, Section};
+use crate::engine::postgres::catalog::{Address, Kind, Object, Reader, Section, options};
 use crate::error::{Result, one_line};
 
 /// The address of what makes a table a hypertable.
@@ -661,9 +661,11 @@ pub(in crate::engine::postgres) fn has_default_indexes(reader: &mut Reader<'_>, 
 /// The indexes that users have made on an aggregate.
 fn indexes(reader: &mut Reader<'_>, view: u32, aggregate: &Aggregate) -> Result<()> {
     let rows = reader.rows(&format!(
-        "SELECT x.oid, x.relname AS name, pg_catalog.pg_get_indexdef(x.oid) AS definition
+        "SELECT x.oid, x.relname AS name, pg_catalog.pg_get_indexdef(x.oid) AS definition, {} AS unsettable
            FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+           LEFT JOIN pg_catalog.pg_am m ON m.oid = x.relam
           WHERE i.indrelid = {} AND NOT pg_catalog.starts_with(x.relname, {}) AND i.indisvalid",
+        options::unsettable_of_index("x.reloptions", reader.version()),
         aggregate.rows,
         literal(&format!("{}_", aggregate.store.name))
     ))?;
@@ -671,8 +673,8 @@ fn indexes(reader: &mut Reader<'_>, view: u32, aggregate: &Aggregate) -> Result<
         let name = row.text("name")?;
         let address = Address { catalog: 0, oid: row.number("oid")?, column: 16 };
         let store = aggregate.store.qualified();
-        let definition =
-            row.text("definition")?.replacen(&format!(" ON {store} "), &format!(" ON {} ", aggregate.qualified()), 1);
+        let definition = options::only_settable(row.text("definition")?, &row.list("unsettable")?);
+        let definition = definition.replacen(&format!(" ON {store} "), &format!(" ON {} ", aggregate.qualified()), 1);
         if !definition.contains(&aggregate.qualified()) {
             reader.refused.push(format!("index {} of {}", one_line(name), one_line(&aggregate.qualified())));
             continue;
