@@ -284,7 +284,7 @@ pub fn skip_unless_ci(reason: &str) {
     skip(reason);
 }
 
-/// Whether all these programs are here; a test that needs them is skipped otherwise.
+/// Returns true if all these programs are here; otherwise the test that asks is reported as skipped.
 #[track_caller]
 pub fn have(programs: &[&str]) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -294,16 +294,6 @@ pub fn have(programs: &[&str]) -> bool {
         skip_unless_ci(&format!("it needs {}", missing.join(", ")));
     }
     missing.is_empty()
-}
-
-/// Whether the tests run as root; a test that needs that is skipped otherwise.
-#[track_caller]
-pub fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        skip_unless_ci("it needs root");
-    }
-    is_root
 }
 
 /// Gives the programs that a test starts the default dispositions of signals, wherever the tests were started: `nohup`

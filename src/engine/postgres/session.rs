@@ -201,7 +201,7 @@ impl Session {
         Ok(())
     }
 
-    /// Whether [`Session::execute`] has begun a transaction and not ended it.
+    /// Returns true if [`Session::execute`] has begun a transaction and not ended it.
     #[must_use]
     pub fn is_in_transaction(&self) -> bool {
         self.in_transaction

@@ -29,7 +29,7 @@ fn with_options(server: &Server) -> TestDatabase {
     database
 }
 
-/// What a server may keep for itself in the catalogs, among the options of users: at the beginning and at the end.
+/// Adds options of the server's own to the catalogs, before and after the options of users.
 const PRIVATE: &str = "
     UPDATE pg_attribute SET attoptions = '{pg_private=1}' || attoptions || '{secret_version=77}'
      WHERE attrelid IN (SELECT oid FROM pg_class WHERE relname IN ('t', 'w', 'm')) AND attnum > 0;

@@ -13,7 +13,7 @@ pub struct OptionText {
     pub namespace: Option<String>,
     /// The name, unquoted.
     pub name: String,
-    /// Where `name='value'` stands in the statement, in bytes.
+    /// The place of `name='value'` in the statement, in bytes.
     place: Range<usize>,
 }
 
@@ -143,7 +143,7 @@ fn identifier(statement: &str, at: usize) -> Option<(String, usize)> {
     (end > at).then(|| (statement[at..end].to_owned(), end))
 }
 
-/// Where the value at a place ends: a string, a word or a number.
+/// The end of the value at a place: a string, a word or a number. `None` if no value begins there.
 fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
     match (bytes.get(at)?, bytes.get(at + 1)) {
         (b'\'', _) => Some(quoted_end(bytes, at, false)),
@@ -173,7 +173,7 @@ fn quoted_end(bytes: &[u8], at: usize, with_escapes: bool) -> usize {
     bytes.len()
 }
 
-/// Whether the string whose quote is at `at` is written as `E'...'`, in which a backslash quotes what follows it.
+/// Returns true if the string whose quote is at `at` is written as `E'...'`, in which a backslash escapes the next byte.
 fn is_escape_string(bytes: &[u8], at: usize) -> bool {
     let before = |back: usize| at.checked_sub(back).map(|place| bytes[place]);
     bytes[at] == b'\'' && matches!(before(1), Some(b'E' | b'e')) && !before(2).is_some_and(is_word)
@@ -196,7 +196,7 @@ fn word_end(bytes: &[u8], at: usize) -> usize {
     at + rest.iter().take_while(|byte| is_word(**byte)).count()
 }
 
-/// Whether a byte may be part of an unquoted identifier. Those of letters beyond ASCII are.
+/// Returns true if a byte may be part of an unquoted identifier, as the bytes of letters beyond ASCII are.
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
 }

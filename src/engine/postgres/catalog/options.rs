@@ -110,7 +110,7 @@ pub fn leave_out_servers_own(item: &mut Item) {
     }
 }
 
-/// Whether the statements that make this kind of object set options of the kinds listed here.
+/// Returns true if the statements that make this kind of object may set options of the kinds listed here.
 #[must_use]
 pub fn has_options(kind: Kind) -> bool {
     matches!(
