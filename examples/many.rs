@@ -12,8 +12,8 @@ use std::path::PathBuf;
 
 use chrono::Duration;
 use clap::Parser;
-use lifeboat::id::SnapshotId;
-use lifeboat::manifest::Manifest;
+use lifeboat::snapshots::id::SnapshotId;
+use lifeboat::snapshots::manifest::Manifest;
 
 #[derive(Parser)]
 #[command(about = "Fills a store with copies of its newest snapshot")]

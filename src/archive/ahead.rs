@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::pipeline::{self, Feeder, Ordered};
-use crate::digest::{Hasher, Sha256};
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::ranged::Ranged;
+use crate::platform::digest::{Hasher, Sha256};
+use crate::platform::error::{Error, IoContext, Kind, Result};
+use crate::platform::ranged::Ranged;
 
 /// How much is asked for in one read ahead.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -29,7 +29,7 @@ pub fn stream(file: Arc<dyn Ranged>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) 
     let mut ahead = Ahead::new(file, 0..bytes)?;
     let mut buffer = vec![0; 1 << 20];
     loop {
-        crate::interrupt::check()?;
+        crate::platform::interrupt::check()?;
         match ahead.read(&mut buffer).io(Kind::Unreachable, || "cannot read the archive".to_owned())? {
             0 => return Ok(ahead.sha256()),
             length => sink(&buffer[..length])?,
@@ -169,7 +169,7 @@ mod tests {
             let source = Arc::new(Far(vec![7; 20_000_000], lanes, Some(13_000_000)));
             let mut ahead = Ahead::new(source, 0..20_000_000).expect("starts");
             let error = Error::from(ahead.read_to_end(&mut Vec::new()).expect_err("cut"));
-            assert_eq!(error.kind, crate::error::Kind::Unreachable, "{error}");
+            assert_eq!(error.kind, crate::platform::error::Kind::Unreachable, "{error}");
         }
     }
 }

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use flate2::{Decompress, FlushDecompress, Status};
 use libdeflater::{CompressionLvl, Compressor, Crc};
 
-use super::BLOCK_BYTES;
-use crate::error::{Error, Result};
+use crate::archive::format::BLOCK_BYTES;
+use crate::platform::error::{Error, Result};
 
 /// The compressed form of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,11 +6,12 @@ use std::io::{BufRead, BufReader, Read};
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Codec, Compression};
-use super::{BLOCK_BYTES, tarfile};
-use crate::digest::{Hasher, Sha256};
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::manifest::FORMAT;
-use crate::ranged::Ranged;
+use super::tarfile;
+use crate::archive::format::BLOCK_BYTES;
+use crate::archive::format::FORMAT;
+use crate::platform::digest::{Hasher, Sha256};
+use crate::platform::error::{Error, IoContext, Kind, Result};
+use crate::platform::ranged::Ranged;
 
 /// One independently compressed piece.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,7 +260,7 @@ impl Index {
 }
 
 mod erased {
-    use crate::error::{Error, Result};
+    use crate::platform::error::{Error, Result};
 
     /// Any of the documents that are a line of the index.
     pub(super) trait Line {

@@ -13,9 +13,9 @@ use age::secrecy::ExposeSecret;
 use age::x25519;
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use crate::disk::shown;
-use crate::error::{Error, Result, one_line};
-use crate::secret::Secret;
+use crate::platform::disk::shown;
+use crate::platform::error::{Error, Result, one_line};
+use crate::platform::secret::Secret;
 
 /// The most recipients of an archive: what bounds its header when it is written.
 pub const MAX_RECIPIENTS: usize = 256;
@@ -313,7 +313,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::error::Kind;
+    use crate::platform::error::Kind;
 
     const SECRET: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
     const PUBLIC: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";

@@ -36,7 +36,7 @@
 //! description is part of this page. A path occurs once.
 //!
 //! # Entries
-//! First `README.txt`, last `manifest.json` (see [`crate::manifest`]). Between them, for SQLite, the
+//! First `README.txt`, last `manifest.json` (see [`crate::snapshots::manifest`]). Between them, for SQLite, the
 //! database image `data/<file name>` and nothing else; in a raw copy of a damaged database (whose manifest has no
 //! `sqlite.health`) it may be followed by `data/<file name>-wal` and `data/<file name>-journal`, in this order.
 //! At most 1,048,576 entries, whose paths have at most 64 MiB together.
@@ -90,6 +90,7 @@
 
 mod ahead;
 mod codec;
+mod format;
 mod index;
 mod keys;
 mod pipeline;
@@ -100,18 +101,10 @@ mod writer;
 
 pub use ahead::stream;
 pub use codec::{Codec, Compression};
+pub use format::{BLOCK_BYTES, FORMAT, MANIFEST_PATH, README_PATH};
 pub use index::{Block, Entry};
 pub use keys::{Keys, MAX_RECIPIENTS, Recipient, Sealing, generate_key, read_passphrase_file};
 pub use reader::{ArchiveReader, Visitor, Walk};
 pub use seal::{HOW_TO_GIVE_KEYS, SealedWriter, Unsealed};
 pub use tarfile::{check_path, encode_name, header as tar_header};
 pub use writer::{ArchiveSummary, ArchiveWriter};
-
-/// The most tar bytes in a block.
-pub const BLOCK_BYTES: usize = 4 << 20;
-
-/// The first entry of every archive.
-pub const README_PATH: &str = "README.txt";
-
-/// The last entry of every archive.
-pub const MANIFEST_PATH: &str = "manifest.json";

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use crate::error::{Error, Result};
+use crate::platform::error::{Error, Result};
 
 type Queue<T> = Arc<Mutex<Receiver<T>>>;
 

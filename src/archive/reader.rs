@@ -11,9 +11,9 @@ use super::keys::{Keys, Sealing};
 use super::pipeline::{self, Feeder, Ordered};
 use super::seal::Unsealed;
 use super::tarfile;
-use crate::digest::{Hasher, Sha256};
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::ranged::Ranged;
+use crate::platform::digest::{Hasher, Sha256};
+use crate::platform::error::{Error, IoContext, Kind, Result};
+use crate::platform::ranged::Ranged;
 
 /// An archive whose footer and index were read and found to agree.
 pub struct ArchiveReader {
@@ -109,7 +109,9 @@ impl ArchiveReader {
     /// The entry of that path.
     pub fn entry(&self, path: &str) -> Result<&Entry> {
         let found = self.index.entries.iter().find(|entry| entry.path == path);
-        found.ok_or_else(|| Error::problem(format!("the archive has no entry '{}'", crate::error::one_line(path))))
+        found.ok_or_else(|| {
+            Error::problem(format!("the archive has no entry '{}'", crate::platform::error::one_line(path)))
+        })
     }
 
     /// Reads a small entry whole; one of more than `max_bytes` is refused before a byte of it is read.
@@ -340,7 +342,7 @@ fn fetch(blocks: &[Block], input: &mut (dyn Read + Send), mut feeder: Feeder<(Sh
 /// Hands every block to `consume`; false where results ran out early.
 fn take_in_order(blocks: &[Block], mut results: Ordered<Result<()>>, consume: &mut Consume<'_>) -> Result<bool> {
     for block in blocks {
-        crate::interrupt::check()?;
+        crate::platform::interrupt::check()?;
         let Some((result, output)) = results.next() else { return Ok(false) };
         let content = result.map(|()| &output[..]);
         consume(
@@ -358,7 +360,7 @@ fn check_entry(entry: &Entry, sha256: Sha256) -> Result<()> {
     } else {
         Err(Error::problem(format!(
             "the entry '{}' is damaged: its SHA-256 is off",
-            crate::error::one_line(&entry.path)
+            crate::platform::error::one_line(&entry.path)
         )))
     }
 }

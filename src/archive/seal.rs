@@ -22,10 +22,10 @@ use age_core::format::{FileKey, Stanza};
 
 use super::keys::{Keys, MAX_RECIPIENTS, Sealing, recipient_of};
 use super::writer::ArchiveSummary;
-use crate::digest::Hasher;
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::ranged::{Ranged, require_within};
-use crate::secret::Secret;
+use crate::platform::digest::Hasher;
+use crate::platform::error::{Error, IoContext, Kind, Result};
+use crate::platform::ranged::{Ranged, require_within};
+use crate::platform::secret::Secret;
 
 /// The plaintext of every chunk but the last.
 const CHUNK_BYTES: u64 = 64 << 10;
@@ -607,7 +607,7 @@ mod tests {
 
     use super::*;
     use crate::archive::generate_key;
-    use crate::digest::Sha256;
+    use crate::platform::digest::Sha256;
 
     /// Quick, where nothing is to be kept secret.
     const TEST_WORK: u8 = 4;

@@ -1,7 +1,7 @@
 //! Tar framing as the format fixes it: paths, headers, padding.
 
-use crate::digest::Sha256;
-use crate::error::{Error, Result, one_line};
+use crate::platform::digest::Sha256;
+use crate::platform::error::{Error, Result, one_line};
 
 pub(super) const SECTOR: u64 = 512;
 const NAME_BYTES: usize = 100;

@@ -7,9 +7,10 @@ use std::thread::{self, JoinHandle};
 use super::codec::{Compression, Encoder};
 use super::index::{self, Block, Entry, Index};
 use super::pipeline::{self, Feeder, Ordered};
-use super::{BLOCK_BYTES, tarfile};
-use crate::digest::{Hasher, Sha256};
-use crate::error::{Error, Result};
+use super::tarfile;
+use crate::archive::format::BLOCK_BYTES;
+use crate::platform::digest::{Hasher, Sha256};
+use crate::platform::error::{Error, Result};
 
 /// What a finished archive is.
 #[derive(Clone, Copy, Debug)]

@@ -9,8 +9,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::variables::{Trouble, Variables};
-use crate::disk::shown;
-use crate::error::{Error, Result, one_line};
+use crate::platform::disk::shown;
+use crate::platform::error::{Error, Result, one_line};
 
 /// A part of a config that may not be usable, which only matters to whoever needs it.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl<T> Section<T> {
             Section::Unusable(message, hint) => Ok(Section::Unusable(message, hint)),
             Section::Ready(section) => match make(section) {
                 Ok(made) => Ok(Section::Ready(made)),
-                Err(error) if error.kind == crate::error::Kind::Unreachable => {
+                Err(error) if error.kind == crate::platform::error::Kind::Unreachable => {
                     Ok(Section::Unusable(error.whole(), error.hint.clone()))
                 }
                 Err(error) => Err(error),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::disk::shown;
-use crate::error::{Error, Result};
+use crate::platform::disk::shown;
+use crate::platform::error::{Error, Result};
 
 /// The most bytes that such a file may have.
 const MAX_BYTES: u64 = 1 << 20;

@@ -5,6 +5,7 @@
 
 mod document;
 mod env_file;
+mod http_check;
 mod sections;
 mod values;
 mod variables;
@@ -22,13 +23,14 @@ use self::sections::{
 };
 use self::values::{Parsed, Text};
 use crate::archive::Compression;
-use crate::disk::shown;
-use crate::error::{Error, Result};
-use crate::id::SourceName;
-use crate::secret::Secret;
-use crate::source::Source;
+use crate::engine::source::Source;
+use crate::platform::disk::shown;
+use crate::platform::error::{Error, Result};
+use crate::platform::secret::Secret;
+use crate::snapshots::id::SourceName;
 use crate::store::StoreUrl;
 
+pub use self::http_check::{HttpCheck, JsonField};
 pub use self::sections::{
     Backups, ConfiguredSource, ConfiguredStore, Encryption, Guard, Notices, Preflight, Retention, Serve, WATCHED,
     parse_listen, prefixed,

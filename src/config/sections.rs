@@ -15,17 +15,17 @@ use super::values::{
 };
 use super::variables::Variables;
 use crate::archive::{Compression, Keys, Recipient, read_passphrase_file};
+use crate::config::http_check::{HttpCheck, JsonField};
 use crate::engine::postgres::Params;
-use crate::engine::postgres::params::Surroundings;
-use crate::error::{Error, Kind, Result};
-use crate::http::Url;
-use crate::id::SourceName;
+use crate::engine::postgres::wire::params::Surroundings;
+use crate::engine::rules::{Demand, Fresh, Rule, Share};
+use crate::engine::source::{Source, parse_source_url};
 use crate::notify::{Event, Form, Notify, When};
-use crate::preflight::{HttpCheck, JsonField};
-use crate::retention::Policy;
-use crate::rules::{Demand, Fresh, Rule, Share};
-use crate::secret::Secret;
-use crate::source::{Source, parse_source_url};
+use crate::platform::error::{Error, Kind, Result};
+use crate::platform::http::Url;
+use crate::platform::secret::Secret;
+use crate::snapshots::id::SourceName;
+use crate::snapshots::retention::Policy;
 use crate::store::StoreUrl;
 use crate::store::s3::AccessKey;
 
@@ -181,7 +181,7 @@ impl Encryption {
             if path.exists() {
                 keys.add_identity_file(path)?;
             } else {
-                tracing::info!("there is no identity file {}", crate::disk::shown(path));
+                tracing::info!("there is no identity file {}", crate::platform::disk::shown(path));
             }
         }
         if let Some(passphrase) = self.passphrase()? {
@@ -263,7 +263,7 @@ impl Around<'_> {
 
     fn secret_file(&self, path: &str) -> Result<Secret> {
         let path = self.path(path);
-        let shown = crate::disk::shown(&path);
+        let shown = crate::platform::disk::shown(&path);
         let read = super::read_bounded(&path, MAX_SECRET_BYTES)
             .map_err(|error| Error::unreachable(format!("cannot read the secret in {shown}")).because(error))?;
         let bytes = read.ok_or_else(|| Error::unreachable(format!("{shown} is too large for a secret")))?;
@@ -957,7 +957,7 @@ const SHORTEST_TOKEN: usize = 16;
 /// An address to listen at: one of this machine's, and a port.
 pub fn parse_listen(text: &str) -> Result<SocketAddr> {
     text.trim().parse().map_err(|_| {
-        Error::usage(format!("'{}' is no address to listen at", crate::error::one_line(text)))
+        Error::usage(format!("'{}' is no address to listen at", crate::platform::error::one_line(text)))
             .hint("write an address and a port: 127.0.0.1:8700, or 0.0.0.0:8700 for all of this machine's")
     })
 }

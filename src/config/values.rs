@@ -6,9 +6,9 @@ use std::str::FromStr;
 use chrono::Duration;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::duration::parse_duration;
-use crate::error::{Error, Result};
-use crate::text::parse_bytes;
+use crate::platform::duration::parse_duration;
+use crate::platform::error::{Error, Result};
+use crate::platform::text::parse_bytes;
 
 /// A text; a number or a truth value will do (a password may be a number).
 #[derive(Clone, Debug, PartialEq, Eq)]

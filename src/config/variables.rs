@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::env_file::{self, is_name};
-use crate::error::Result;
+use crate::platform::error::Result;
 
 /// The variables that a config may name.
 #[derive(Clone, Default)]

@@ -4,12 +4,14 @@
 //! nothing of archives or stores, and says of what it reads only what it has seen.
 
 pub mod postgres;
+pub mod rules;
+pub mod source;
 pub mod sqlite;
 
 use std::collections::BTreeMap;
 
-use crate::error::{Error, Result, one_line};
-use crate::manifest::Depth;
+use crate::platform::error::{Error, Result, one_line};
+use crate::snapshots::manifest::Depth;
 
 /// A database that is looked at, and not changed.
 pub trait Live {
@@ -19,7 +21,7 @@ pub trait Live {
     /// The rows of every table of its own, by the names that manifests use.
     fn tables(&mut self) -> Result<BTreeMap<String, u64>>;
 
-    /// The rows of one table or view; [`crate::error::Kind::Problem`] where there is none of that name.
+    /// The rows of one table or view; [`crate::platform::error::Kind::Problem`] where there is none of that name.
     fn rows(&mut self, table: &str) -> Result<u64>;
 
     /// The newest value of a column, where the database itself can tell.

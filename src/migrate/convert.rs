@@ -9,7 +9,7 @@
 //! | double precision, real | numbers that it holds exactly; texts of numbers, NaN and Infinity |
 //! | numeric | numbers, texts of them; with a precision only what it holds exactly |
 //! | boolean | 0, 1, and the words that PostgreSQL takes |
-//! | timestamptz, timestamp, date | the forms of [`crate::rules::moment`]; numbers by the column's unit |
+//! | timestamptz, timestamp, date | the forms of [`crate::engine::rules::moment`]; numbers by the column's unit |
 //! | jsonb, json | texts that are JSON, numbers |
 //! | text and what is like it | UTF-8 without NUL; numbers as they are written |
 //! | bytea | blobs, and the bytes of texts |
@@ -23,9 +23,9 @@ use chrono_tz::Tz;
 use serde::de::IgnoredAny;
 
 use super::plan::{ColumnPlan, Epoch};
+use crate::engine::rules::moment::{self, Form, Reading};
 use crate::engine::sqlite::values::Cell;
-use crate::error::{Error, Result, one_line};
-use crate::rules::moment::{self, Form, Reading};
+use crate::platform::error::{Error, Result, one_line};
 
 /// A type of the target, as far as reading values goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The statements that make what a plan says.
 
 use super::plan::{ColumnPlan, ForeignKeyPlan, HypertablePlan, IndexPlan, TablePlan};
-use crate::digest::Sha256;
-use crate::engine::postgres::catalog::quote::{ident, literal, qualified};
+use crate::engine::postgres::schema::quote::{ident, literal, qualified};
+use crate::platform::digest::Sha256;
 
 /// `"schema"."table"`.
 #[must_use]

@@ -17,13 +17,13 @@ use super::ddl;
 use super::plan::{Plan, Rejects, TablePlan};
 use super::profile::shown;
 use super::state::{self, Chunk, ChunkDone, SCHEMA};
-use crate::digest::{RowDigest, RowEncoder};
-use crate::engine::postgres::catalog::quote::{ident, literal};
-use crate::engine::postgres::session::{Session, sqlstate};
+use crate::engine::postgres::schema::quote::{ident, literal};
+use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::sqlite::schema::TableFacts;
 use crate::engine::sqlite::values::{Cell, Reader, TableRows};
-use crate::error::{Error, Kind, Result, one_line};
-use crate::progress::Progress;
+use crate::platform::digest::{RowDigest, RowEncoder};
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::progress::Progress;
 
 /// A table that is loaded: what the plan says of it, and how.
 pub struct Sink {

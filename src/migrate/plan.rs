@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Sha256;
-use crate::disk::shown;
-use crate::error::{Error, IoContext, Kind, Result, one_line};
+use crate::platform::digest::Sha256;
+use crate::platform::disk::shown;
+use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 
 /// The version of the plan's form.
 pub const FORMAT: u32 = 1;

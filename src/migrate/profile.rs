@@ -6,12 +6,12 @@ use chrono_tz::Tz;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::convert::{Converter, Kind};
+use crate::engine::rules::moment::Form;
 use crate::engine::sqlite::schema::{ColumnFacts, TableFacts};
 use crate::engine::sqlite::values::{Cell, Reader};
-use crate::error::{Result, one_line};
-use crate::interrupt;
-use crate::progress::Progress;
-use crate::rules::moment::Form;
+use crate::platform::error::{Result, one_line};
+use crate::platform::interrupt;
+use crate::platform::progress::Progress;
 
 /// A table that was looked through.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use super::plan::{
 use super::profile::{ColumnProfile, Counted, DISTINCT, TableProfile, declared};
 use super::translate::{self, Meaning};
 use crate::engine::sqlite::schema::{ColumnFacts, ForeignKeyFacts, SchemaFacts, TableFacts};
-use crate::error::one_line;
+use crate::platform::error::one_line;
 
 /// What is wished for beside what the files say.
 #[derive(Clone, Debug)]

@@ -5,10 +5,10 @@ use super::plan::Plan;
 use super::run;
 use super::state::{self, Made, SCHEMA};
 use crate::engine::postgres::Params;
-use crate::engine::postgres::catalog::quote::{ident, literal, qualified};
-use crate::engine::postgres::session::{Session, sqlstate};
-use crate::engine::postgres::settings;
-use crate::error::{Error, Result, one_line};
+use crate::engine::postgres::schema::quote::{ident, literal, qualified};
+use crate::engine::postgres::wire::session::{Session, sqlstate};
+use crate::engine::postgres::wire::settings;
+use crate::platform::error::{Error, Result, one_line};
 
 /// What was taken back.
 #[derive(Clone, Debug, Default)]

@@ -15,17 +15,17 @@ use super::load::{Loader, Shared, Sink};
 use super::plan::{Plan, TablePlan};
 use super::profile;
 use super::state::{self, Chunk, ChunkDone, SourceState};
-use crate::digest::RowDigest;
 use crate::engine::postgres::Params;
-use crate::engine::postgres::catalog::quote::{ident, literal, qualified};
-use crate::engine::postgres::session::{self, Session};
-use crate::engine::postgres::settings;
+use crate::engine::postgres::schema::quote::{ident, literal, qualified};
+use crate::engine::postgres::wire::session::{self, Session};
+use crate::engine::postgres::wire::settings;
 use crate::engine::sqlite::schema::TableFacts;
 use crate::engine::sqlite::still::Watched;
 use crate::engine::sqlite::values::{Range, Reader};
-use crate::error::{Error, Kind as ErrorKind, Result, one_line};
-use crate::interrupt;
-use crate::progress::Progress;
+use crate::platform::digest::RowDigest;
+use crate::platform::error::{Error, Kind as ErrorKind, Result, one_line};
+use crate::platform::interrupt;
+use crate::platform::progress::Progress;
 
 /// Rows that are loaded in one transaction.
 const CHUNK_ROWS: usize = 50_000;

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
-use crate::digest::{RowDigest, Sha256};
-use crate::engine::postgres::catalog::quote::{literal, qualified};
-use crate::engine::postgres::session::{Session, sqlstate};
+use crate::engine::postgres::schema::quote::{literal, qualified};
+use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::sqlite::values::Range;
-use crate::error::{Error, Result, one_line};
+use crate::platform::digest::{RowDigest, Sha256};
+use crate::platform::error::{Error, Result, one_line};
 
 /// The schema.
 pub const SCHEMA: &str = "lifeboat_migrate";
@@ -208,7 +208,7 @@ pub fn made(session: &mut Session, plan: &str) -> Result<Vec<Made>> {
         "SELECT kind, schema, name, oid, rows_digest FROM {SCHEMA}.made WHERE plan = {} ORDER BY number",
         literal(plan)
     );
-    let one = |row: &crate::engine::postgres::session::Row| {
+    let one = |row: &crate::engine::postgres::wire::session::Row| {
         Ok(Made {
             kind: row.text("kind")?.to_owned(),
             schema: row.text("schema")?.to_owned(),
@@ -232,7 +232,7 @@ pub fn note_rows(session: &mut Session, plan: &str) -> Result<()> {
         if one.rows_digest.is_some() || !matches!(one.kind.as_str(), "table" | "filled") {
             continue;
         }
-        crate::interrupt::check()?;
+        crate::platform::interrupt::check()?;
         session.execute(&format!(
             "UPDATE {SCHEMA}.made SET rows_digest = (SELECT {} FROM {} lifeboat_row) WHERE plan = {} AND oid = {} AND kind = {}",
             rows_digest(),
@@ -306,7 +306,7 @@ pub fn chunks(session: &mut Session, plan: &str) -> Result<Vec<Chunk>> {
            FROM {SCHEMA}.chunks WHERE plan = {} ORDER BY source_table, chunk",
         literal(plan)
     );
-    let one = |row: &crate::engine::postgres::session::Row| {
+    let one = |row: &crate::engine::postgres::wire::session::Row| {
         let range = match row.get("first_rowid")? {
             Some(_) => Some(Range { first: row.number("first_rowid")?, last: row.number("last_rowid")? }),
             None => None,

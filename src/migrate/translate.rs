@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::convert::{Converter, Kind};
-use crate::engine::postgres::catalog::quote::{ident, literal};
+use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::sqlite::values::Cell;
 
 /// A word of SQL.

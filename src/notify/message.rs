@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Event, What};
-use crate::text;
+use crate::platform::text;
 
 /// The longest text for Slack, which cuts or refuses what is much longer.
 const SLACK_BYTES: usize = 3_000;

@@ -4,6 +4,7 @@
 //! of it has a bound. Notices are also sent after a signal has asked to stop, for that is a failure like others.
 
 mod message;
+pub mod metrics;
 mod state;
 
 use std::path::PathBuf;
@@ -13,8 +14,8 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind};
-use crate::http::{Answer, Body, Client, Url};
+use crate::platform::error::{Error, Kind};
+use crate::platform::http::{Answer, Body, Client, Url};
 
 /// How long a notice may take in all, tries and pauses.
 const LONGEST: Duration = Duration::from_secs(15);

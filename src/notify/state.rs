@@ -12,8 +12,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{folder_of, lock_folder, replace_file, shown};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::platform::disk::{folder_of, lock_folder, replace_file, shown};
+use crate::platform::error::{Error, IoContext, Kind, Result};
 
 /// The file's name in the folder that is its usual place.
 const NAME: &str = "notices.json";

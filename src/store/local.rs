@@ -19,9 +19,9 @@ use rustix::fs::{FlockOperation, OFlags};
 use tempfile::NamedTempFile;
 
 use super::{Key, Listing, Names, ObjectMeta, Published, Store, Upload};
-use crate::disk::{self, SyncBehind, folder_of, open_plain, or_here, shown, sync_folder};
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::ranged::{Ranged, require_within};
+use crate::platform::disk::{self, SyncBehind, folder_of, open_plain, or_here, shown, sync_folder};
+use crate::platform::error::{Error, IoContext, Kind, Result};
+use crate::platform::ranged::{Ranged, require_within};
 
 const UPLOAD_PREFIX: &str = ".upload-";
 const FOLDER_MODE: u32 = 0o700;

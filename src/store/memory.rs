@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::{Key, Listing, Names, ObjectMeta, Published, Store, Upload};
-use crate::error::{Error, Result};
-use crate::ranged::Ranged;
+use crate::platform::error::{Error, Result};
+use crate::platform::ranged::Ranged;
 
 /// Where a [`MemoryStore`] breaks down. All counts begin at 1, with the [`MemoryStore::inject`]
 /// that sets them.
@@ -16,7 +16,7 @@ use crate::ranged::Ranged;
 /// An operation is a `create`, `open`, `stat`, `list`, `delete` or `finish`, or one `write` or
 /// `read_at` call; a failing one does nothing and gives a [`Kind::Unreachable`] error.
 ///
-/// [`Kind::Unreachable`]: crate::error::Kind::Unreachable
+/// [`Kind::Unreachable`]: crate::platform::error::Kind::Unreachable
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Faults {
     /// Nowhere.

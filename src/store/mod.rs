@@ -18,8 +18,8 @@ use std::io::Write;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::ranged::Ranged;
+use crate::platform::error::{Error, IoContext, Kind, Result};
+use crate::platform::ranged::Ranged;
 
 pub use local::LocalStore;
 pub use memory::MemoryStore;
@@ -64,7 +64,7 @@ impl FromStr for Key {
         if text.split('/').all(good) {
             Ok(Key(text.to_owned()))
         } else {
-            Err(Error::usage(format!("'{}' cannot be a key in a store", crate::error::one_line(text))))
+            Err(Error::usage(format!("'{}' cannot be a key in a store", crate::platform::error::one_line(text))))
         }
     }
 }

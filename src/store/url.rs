@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::s3::S3Settings;
-use crate::error::{Error, Result, one_line};
+use crate::platform::error::{Error, Result, one_line};
 
 /// The name of a store, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]

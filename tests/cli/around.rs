@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::web::{Web, answer, hang, read_request, redirect};
 use crate::support::{child_test, have, skip_unless_ci};
-use lifeboat::error::{Kind, Result};
-use lifeboat::http::{Body, Client, Url};
-use lifeboat::interrupt;
+use lifeboat::config::{HttpCheck, JsonField};
 use lifeboat::notify::{CheckFailure, Event, Failure, Form, Notify, When};
-use lifeboat::preflight::{self, Finding, HttpCheck, JsonField};
-use lifeboat::secret::Secret;
+use lifeboat::ops::preflight::{self, Finding};
+use lifeboat::platform::error::{Kind, Result};
+use lifeboat::platform::http::{Body, Client, Url};
+use lifeboat::platform::interrupt;
+use lifeboat::platform::secret::Secret;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

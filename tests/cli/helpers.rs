@@ -170,13 +170,13 @@ pub(crate) fn id_of(document: &Value) -> String {
 /// Makes an empty store.
 pub(crate) fn empty_store(path: &Path) {
     let store = lifeboat::store::LocalStore::create(path).unwrap();
-    lifeboat::catalog::Catalog::create(Box::new(store)).unwrap();
+    lifeboat::snapshots::catalog::Catalog::create(Box::new(store)).unwrap();
 }
 
 /// Adds a copy of a snapshot that is dated otherwise, as a wrong clock would have made it; its id.
 pub(crate) fn redate(store: &Path, id: &str, time: chrono::DateTime<chrono::Utc>) -> String {
-    let old: lifeboat::id::SnapshotId = id.parse().unwrap();
-    let new = lifeboat::id::SnapshotId::new(old.source(), time, 7);
+    let old: lifeboat::snapshots::id::SnapshotId = id.parse().unwrap();
+    let new = lifeboat::snapshots::id::SnapshotId::new(old.source(), time, 7);
     let folder = store.join(old.source().as_str());
     let text = fs::read_to_string(folder.join(format!("{id}.json"))).unwrap();
     let mut manifest: Value = serde_json::from_str(&text).unwrap();

@@ -12,7 +12,7 @@ fn survives(name: &str, compression: &str) {
     let sandbox = Sandbox::new();
     let source = real_database(name);
     let source = source.to_str().unwrap();
-    let bytes = lifeboat::digest::Sha256::of(&fs::read(source).unwrap());
+    let bytes = lifeboat::platform::digest::Sha256::of(&fs::read(source).unwrap());
     crate::helpers::empty_store(&sandbox.path("backups"));
     let taken = sandbox.json(&["snapshot", source, "--compression", compression, "--store", "backups"]);
     let id = id_of(&taken);
@@ -22,9 +22,9 @@ fn survives(name: &str, compression: &str) {
     assert_eq!(sandbox.json(&["verify", &id, "--store", "backups"])["ok"], true);
     assert_eq!(sandbox.json(&["drill", &id, "--store", "backups"])["ok"], true);
     sandbox.ok(&["restore", &id, "--to", "copy.db", "--store", "backups"]);
-    let copy = lifeboat::digest::Sha256::of(&fs::read(sandbox.path("copy.db")).unwrap());
+    let copy = lifeboat::platform::digest::Sha256::of(&fs::read(sandbox.path("copy.db")).unwrap());
     assert_eq!(copy, bytes, "{name}");
-    assert_eq!(lifeboat::digest::Sha256::of(&fs::read(source).unwrap()), bytes, "{name} itself was changed");
+    assert_eq!(lifeboat::platform::digest::Sha256::of(&fs::read(source).unwrap()), bytes, "{name} itself was changed");
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn snapshot_documents_hold_every_field() {
     assert_eq!(snapshot["archive"], format!("{id}.tar.gz"));
     let archive = fs::read(sandbox.path(format!("backups/app/{id}.tar.gz"))).unwrap();
     assert_eq!(snapshot["archive_bytes"], archive.len());
-    assert_eq!(snapshot["sha256"], lifeboat::digest::Sha256::of(&archive).to_string());
+    assert_eq!(snapshot["sha256"], lifeboat::platform::digest::Sha256::of(&archive).to_string());
     assert_eq!(snapshot["raw_bytes"], fs::metadata(sandbox.path("app.db")).unwrap().len());
     for table in snapshot["tables"].as_array().unwrap() {
         has_fields(table, &["name", "rows", "bytes", "digest"]);

@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::{LIFEBOAT, Sandbox, child_test, have, skip_unless_ci};
-use lifeboat::error::Kind;
-use lifeboat::supervise::{Options, Supervisor};
+use lifeboat::platform::error::Kind;
+use lifeboat::platform::supervise::{Options, Supervisor};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -212,7 +212,7 @@ fn every_signal_is_passed_on_once() {
         [Signal::HUP, Signal::USR1, Signal::USR2, Signal::WINCH, Signal::QUIT, Signal::INT, Signal::INT, Signal::TERM];
     for signal in signals {
         kept.signal(signal);
-        expected.push_str(lifeboat::supervise::name(signal).trim_start_matches("SIG"));
+        expected.push_str(lifeboat::platform::supervise::name(signal).trim_start_matches("SIG"));
         expected.push('\n');
         until(&expected, || text(&sandbox.path("heard")) == expected);
     }
@@ -553,7 +553,7 @@ fn say(what: &str) {
 }
 
 fn asked_to_stop() -> bool {
-    lifeboat::interrupt::check().is_err()
+    lifeboat::platform::interrupt::check().is_err()
 }
 
 #[test]

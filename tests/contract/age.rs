@@ -10,10 +10,10 @@ use std::sync::Arc;
 use lifeboat::archive::{
     ArchiveReader, ArchiveWriter, Compression, Keys, Recipient, SealedWriter, Sealing, Unsealed, generate_key,
 };
-use lifeboat::digest::Sha256;
-use lifeboat::error::Kind;
-use lifeboat::ranged::Ranged;
-use lifeboat::secret::Secret;
+use lifeboat::platform::digest::Sha256;
+use lifeboat::platform::error::Kind;
+use lifeboat::platform::ranged::Ranged;
+use lifeboat::platform::secret::Secret;
 
 /// Sizes about the chunks that age has.
 const SIZES: [usize; 6] = [0, 1, 65_535, 65_536, 65_537, 1_000_000];

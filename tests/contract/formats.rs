@@ -203,7 +203,7 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The sum modulo 2^128 of the XXH3-128 of each row's encoding, as `lifeboat::digest` describes it.
+/// The sum modulo 2^128 of the XXH3-128 of each row's encoding, as `lifeboat::platform::digest` describes it.
 fn digest_of(connection: &Connection, sql: &str) -> (u64, u64, String, Vec<String>) {
     let mut statement = connection.prepare(sql).unwrap();
     let columns = statement.column_count();

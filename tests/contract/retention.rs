@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Datelike, Duration, NaiveDate, TimeZone, Timelike, Utc};
-use lifeboat::id::SnapshotId;
-use lifeboat::manifest::SnapshotKind;
-use lifeboat::retention::{Candidate, Plan, Policy, plan};
+use lifeboat::snapshots::id::SnapshotId;
+use lifeboat::snapshots::manifest::SnapshotKind;
+use lifeboat::snapshots::retention::{Candidate, Plan, Policy, plan};
 use proptest::prelude::*;
 
 fn now() -> DateTime<Utc> {

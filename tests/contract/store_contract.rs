@@ -9,7 +9,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use lifeboat::error::{Error, Kind};
+use lifeboat::platform::error::{Error, Kind};
 use lifeboat::store::memory::Faults;
 use lifeboat::store::{Key, Listing, LocalStore, MemoryStore, Names, Published, Store};
 use proptest::prelude::*;
@@ -641,7 +641,7 @@ proptest! {
 
 /// What a command does with a store, in small: the second object promises that the first is whole,
 /// and the old one goes last.
-fn scenario(store: &dyn Store) -> lifeboat::error::Result<()> {
+fn scenario(store: &dyn Store) -> lifeboat::platform::error::Result<()> {
     let _ = store.list("app", Names::All)?;
     let mut archive = store.create(&key("app/1.tar.gz"))?;
     for piece in [b"one", b"two"] {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::support::craft::{self, CODECS, Codec, File, Layout, file};
 use crate::support::vault::{Vault, fitting};
 use lifeboat::archive::{ArchiveReader, Entry, Visitor};
-use lifeboat::error::Kind;
+use lifeboat::platform::error::Kind;
 use serde_json::{Value, json};
 
 /// Enough for three blocks.
@@ -16,13 +16,13 @@ const MEGABYTES: u32 = 10;
 fn reader_says(archive: Vec<u8>) -> Option<String> {
     struct Nobody;
     impl Visitor for Nobody {
-        fn start(&mut self, _: &Entry) -> lifeboat::error::Result<()> {
+        fn start(&mut self, _: &Entry) -> lifeboat::platform::error::Result<()> {
             Ok(())
         }
-        fn data(&mut self, _: &[u8]) -> lifeboat::error::Result<()> {
+        fn data(&mut self, _: &[u8]) -> lifeboat::platform::error::Result<()> {
             Ok(())
         }
-        fn end(&mut self, _: &Entry) -> lifeboat::error::Result<()> {
+        fn end(&mut self, _: &Entry) -> lifeboat::platform::error::Result<()> {
             Ok(())
         }
     }

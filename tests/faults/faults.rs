@@ -17,11 +17,11 @@ use serde_json::json;
 
 use crate::support::{Sandbox, integrity, open, sample, skip_unless_ci};
 use lifeboat::archive::{ArchiveReader, ArchiveWriter, Codec, Compression, MANIFEST_PATH};
-use lifeboat::catalog::Catalog;
-use lifeboat::error::{Kind, Result};
-use lifeboat::id::{SnapshotId, SourceName};
-use lifeboat::manifest::Manifest;
-use lifeboat::ranged::Ranged;
+use lifeboat::platform::error::{Kind, Result};
+use lifeboat::platform::ranged::Ranged;
+use lifeboat::snapshots::catalog::Catalog;
+use lifeboat::snapshots::id::{SnapshotId, SourceName};
+use lifeboat::snapshots::manifest::Manifest;
 use lifeboat::store::memory::Faults;
 use lifeboat::store::{Key, Listing, MemoryStore, Names, ObjectMeta, Published, Store, Upload};
 
@@ -197,7 +197,7 @@ impl Upload for LossyUpload {
         let published = self.0.finish()?;
         if self.1.lost.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) == 1 {
             self.1.inner.inject(Faults::FailOnce(self.1.fail_after));
-            return Err(lifeboat::error::Error::unreachable("the reply was lost"));
+            return Err(lifeboat::platform::error::Error::unreachable("the reply was lost"));
         }
         Ok(published)
     }

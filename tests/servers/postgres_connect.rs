@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use crate::support::postgres::{Server, each_server, server};
 use crate::support::{Sandbox, child_test};
 use bytes::Bytes;
-use lifeboat::engine::postgres::params::{Params, Surroundings};
-use lifeboat::engine::postgres::session::{Session, sqlstate};
-use lifeboat::error::{Error, Kind};
+use lifeboat::engine::postgres::wire::params::{Params, Surroundings};
+use lifeboat::engine::postgres::wire::session::{Session, sqlstate};
+use lifeboat::platform::error::{Error, Kind};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -912,7 +912,7 @@ fn ctrl_c_ends_the_wait_for_a_server_that_says_nothing() {
 #[ignore = "it is the other half of the tests of Ctrl-C"]
 fn child_is_interrupted() {
     let Ok(what) = std::env::var("INTERRUPTED_CHILD") else { return };
-    lifeboat::interrupt::listen().unwrap();
+    lifeboat::platform::interrupt::listen().unwrap();
     let url = std::env::var("INTERRUPTED_URL").unwrap();
     if what == "connect" {
         assert_eq!(connect_in(&url, &around()).err().unwrap().kind, Kind::Interrupted);

@@ -4,8 +4,8 @@ use crate::support::compare::differences;
 use crate::support::postgres::{Server, TestDatabase, each_server, oldest_and_newest, some_server};
 use crate::support::samples;
 use lifeboat::engine::postgres::Params;
-use lifeboat::engine::postgres::catalog::{self, Item, SETTINGS, Schema, Section};
-use lifeboat::engine::postgres::session::Session;
+use lifeboat::engine::postgres::schema::{self, Item, SETTINGS, Schema, Section};
+use lifeboat::engine::postgres::wire::session::Session;
 
 /// What an archive's scripts are made of, in the order in which they run.
 const SECTIONS: [Section; 3] = [Section::Pre, Section::Post, Section::Last];
@@ -61,7 +61,7 @@ fn everything_comes_back_by_psql() {
         let schema = read(&source);
         let target = server.create_database("by_psql");
         for section in SECTIONS {
-            target.psql(catalog::render(&schema.items, section, true));
+            target.psql(schema::render(&schema.items, section, true));
         }
         judge(&source, &target, "everything by psql");
     });
@@ -185,7 +185,7 @@ fn what_comes_back_reads_the_same() {
         apply(&target, &first.items);
         let second = read(&target);
         let text = |schema: &Schema| -> Vec<String> {
-            let sections = SECTIONS.iter().map(|section| catalog::render(&schema.items, *section, true));
+            let sections = SECTIONS.iter().map(|section| schema::render(&schema.items, *section, true));
             // The order may depend on oids.
             let mut lines: Vec<String> =
                 sections.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
@@ -215,7 +215,7 @@ fn comes_back(server: &Server, sample: &str) {
 fn read(database: &TestDatabase) -> Schema {
     let mut session = Session::connect(&Params::parse(&database.url()).unwrap()).unwrap();
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").unwrap();
-    catalog::read(&mut session).unwrap_or_else(|error| panic!("{error:?}"))
+    schema::read(&mut session).unwrap_or_else(|error| panic!("{error:?}"))
 }
 
 /// Makes it all in order on one connection. It goes on after errors, to tell of them all at once.

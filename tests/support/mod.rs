@@ -137,7 +137,7 @@ fn collect(root: &Path, folder: &Path, state: &mut BTreeMap<PathBuf, String>) {
             state.insert(name, format!("link to {}", std::fs::read_link(&path).unwrap().display()));
         } else if facts.is_file() {
             let bytes = std::fs::read(&path).unwrap();
-            state.insert(name, format!("{} {}", bytes.len(), lifeboat::digest::Sha256::of(&bytes)));
+            state.insert(name, format!("{} {}", bytes.len(), lifeboat::platform::digest::Sha256::of(&bytes)));
         }
     }
 }

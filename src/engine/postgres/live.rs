@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Params;
-use super::catalog::quote::{ident, literal, qualified};
-use super::session::{Row, Session};
 use super::timescale;
+use crate::engine::postgres::schema::quote::{ident, literal, qualified};
+use crate::engine::postgres::wire::session::{Row, Session};
 use crate::engine::{Integrity, Live, Newest, Value, is_true, not_there};
-use crate::error::{Error, Kind, Result, one_line};
-use crate::manifest::Depth;
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::snapshots::manifest::Depth;
 
 /// The longest that one question may take.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -46,7 +46,7 @@ pub fn open(params: &Params) -> Result<Box<dyn Live>> {
          SET LOCAL lock_timeout = '30s'; SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL TimeZone = 'UTC';
          SET LOCAL row_security = off; SET LOCAL extra_float_digits = 3; SET LOCAL client_encoding = {}",
         LONGEST.as_millis(),
-        literal(super::settings::encoding(&session.about().server_encoding)),
+        literal(crate::engine::postgres::wire::settings::encoding(&session.about().server_encoding)),
     ))?;
     Ok(Box::new(Database { session }))
 }

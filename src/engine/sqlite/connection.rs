@@ -10,8 +10,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::header::HEADER_BYTES;
-use crate::disk::shown;
-use crate::error::{Error, Kind, Result};
+use crate::platform::disk::shown;
+use crate::platform::error::{Error, Kind, Result};
 
 /// How long to wait for a lock that somebody else holds.
 pub(super) const BUSY_WAIT: Duration = Duration::from_secs(30);
@@ -75,7 +75,7 @@ pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connec
         Purpose::Scratch | Purpose::Target => Connection::open_with_flags(path, writable),
     }?;
     connection.busy_timeout(BUSY_WAIT)?;
-    connection.progress_handler(STEPS_PER_LOOK, Some(|| crate::interrupt::check().is_err()))?;
+    connection.progress_handler(STEPS_PER_LOOK, Some(|| crate::platform::interrupt::check().is_err()))?;
     let set = |config, value| connection.set_db_config(config, value).map(drop);
     set(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
     set(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::connection::{self, Purpose, explain, quote};
 use super::survey;
-use crate::error::{Error, Result, one_line};
+use crate::platform::error::{Error, Result, one_line};
 
 /// How a table is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

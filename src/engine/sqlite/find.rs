@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use super::connection::{companion, file_bytes};
 use super::header::{Content, Header};
-use crate::disk::shown;
-use crate::error::{Error, Result};
+use crate::platform::disk::shown;
+use crate::platform::error::{Error, Result};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -118,7 +118,7 @@ impl Walk {
         let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let mut waiting = vec![(path.to_owned(), real, identity(facts))];
         while let Some((path, real, identity)) = waiting.pop() {
-            crate::interrupt::check()?;
+            crate::platform::interrupt::check()?;
             if !self.folders.insert(identity) {
                 continue;
             }
@@ -136,7 +136,7 @@ impl Walk {
             names.sort();
             let mut below = Vec::new();
             for name in names {
-                crate::interrupt::check()?;
+                crate::platform::interrupt::check()?;
                 let (path, real) = (path.join(&name), real.join(&name));
                 let Ok(own) = fs::symlink_metadata(&path) else { continue };
                 if own.is_dir() && KERNELS.iter().any(|kernels| real == Path::new(kernels)) {

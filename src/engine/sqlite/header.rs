@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use crate::disk::open_plain;
+use crate::platform::disk::open_plain;
 
 /// What every SQLite database starts with.
 pub const MAGIC: &[u8; 16] = b"SQLite format 3\0";

@@ -6,8 +6,8 @@ use rusqlite::Connection;
 
 use super::connection::{explain, is_circumstance, is_damage, plain, quote};
 use super::survey::list_tables;
-use crate::error::{Result, one_line};
-use crate::manifest::{Depth, Health, OrphanRows};
+use crate::platform::error::{Result, one_line};
+use crate::snapshots::manifest::{Depth, Health, OrphanRows};
 
 /// Runs SQLite's integrity check and `foreign_key_check` on `main`.
 ///

@@ -9,8 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::connection::companion;
-use crate::disk::shown;
-use crate::error::{Result, one_line};
+use crate::platform::disk::shown;
+use crate::platform::error::{Result, one_line};
 
 /// A process that has a database open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

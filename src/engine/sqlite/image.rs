@@ -10,10 +10,10 @@ use std::thread::{self, JoinHandle};
 use super::connection::{self, Purpose, explain};
 use super::health::{self, NewFaults};
 use super::survey::{self, OnDamage, TableCheck};
-use crate::digest::Sha256;
-use crate::disk::{SyncBehind, create_locked, folder_of, lock_left_over, shown};
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::manifest::{Depth, Manifest};
+use crate::platform::digest::Sha256;
+use crate::platform::disk::{SyncBehind, create_locked, folder_of, lock_left_over, shown};
+use crate::platform::error::{Error, IoContext, Kind, Result};
+use crate::snapshots::manifest::{Depth, Manifest};
 
 /// An image being written to a file of its own (0600); removed when dropped before [`finish`](Self::finish).
 ///

@@ -16,9 +16,9 @@ use super::header::Header;
 use super::source::{self, Look};
 use super::survey::list_tables;
 use super::target::data_version;
-use crate::disk::shown;
-use crate::error::{Error, IoContext, Kind, Result, one_line};
-use crate::manifest::SqliteFacts;
+use crate::platform::disk::shown;
+use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
+use crate::snapshots::manifest::SqliteFacts;
 
 /// How long others are waited for before a table counts as not readable now.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -191,7 +191,7 @@ pub fn look_inside(path: &Path, header: &Header) -> Result<Inside> {
         if name.starts_with("sqlite_") {
             continue;
         }
-        crate::interrupt::check()?;
+        crate::platform::interrupt::check()?;
         let rows = count(&connection, &name)?;
         tables.push(CountedTable { name, kind, rows });
     }
@@ -228,7 +228,7 @@ fn count_schema(connection: &Connection) -> rusqlite::Result<SchemaCounts> {
 fn count(connection: &Connection, table: &str) -> Result<Result<u64, Uncounted>> {
     let sql = format!("SELECT count(*) FROM main.{}", quote(table));
     let rows = connection.query_row(&sql, [], |row| row.get::<_, i64>(0));
-    crate::interrupt::check()?;
+    crate::platform::interrupt::check()?;
     Ok(rows.map(i64::unsigned_abs).map_err(|error| Uncounted {
         reason: one_line(&plain(&error)),
         is_harmless: !is_damage(&error) && !is_circumstance(&error),

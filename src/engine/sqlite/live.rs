@@ -12,8 +12,8 @@ use rusqlite::types::ValueRef;
 use super::connection::{self, Purpose, explain, plain, quote};
 use super::{health, source, survey};
 use crate::engine::{Integrity, Live, Newest, Value, is_true, not_there};
-use crate::error::{Error, Result, one_line};
-use crate::manifest::{Depth, OrphanRows};
+use crate::platform::error::{Error, Result, one_line};
+use crate::snapshots::manifest::{Depth, OrphanRows};
 
 /// The longest that one rule may take.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -36,7 +36,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Live>> {
     let path = source::locate(path)?;
     source::probe(&path)?;
     let purpose = if source::is_frozen(&path) { Purpose::Image } else { Purpose::Source };
-    let shown = crate::disk::shown(&path);
+    let shown = crate::platform::disk::shown(&path);
     let mut connection = connection::open(&path, purpose)?;
     // Else a column's name that is misspelt is a text, and a rule on it true.
     connection
@@ -44,7 +44,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Live>> {
         .map_err(|error| explain(error, &format!("cannot look at {shown}")))?;
     let begun = Arc::new(Mutex::new(Instant::now()));
     let clock = Arc::clone(&begun);
-    let is_over = move || crate::interrupt::check().is_err() || elapsed(&clock) > LONGEST;
+    let is_over = move || crate::platform::interrupt::check().is_err() || elapsed(&clock) > LONGEST;
     connection
         .progress_handler(STEPS_PER_LOOK, Some(is_over))
         .map_err(|error| explain(error, &format!("cannot look at {shown}")))?;
@@ -92,7 +92,7 @@ impl Database {
     fn bounded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let done = work();
-        crate::interrupt::check()?;
+        crate::platform::interrupt::check()?;
         if done.is_err() && elapsed(&self.begun) > LONGEST {
             return Err(Error::problem(format!("it took longer than {} minutes", LONGEST.as_secs() / 60))
                 .hint("an index may help"));

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, ffi};
 
-use crate::digest::RowEncoder;
+use crate::platform::digest::RowEncoder;
 
 /// A value as it is stored: its class, and for text the bytes, which need not be UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq)]

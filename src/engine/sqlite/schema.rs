@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::connection::{explain, quote};
 use super::survey;
-use crate::error::{Result, one_line};
+use crate::platform::error::{Result, one_line};
 
 /// The whole schema of a file.
 #[derive(Clone, Debug, Default)]

@@ -22,10 +22,10 @@ use super::connection::{self, BUSY_WAIT, Purpose, companion, explain, file_bytes
 use super::header::MAGIC;
 use super::health;
 use super::survey::{self, OnDamage, Survey};
-use crate::disk::create_file;
-use crate::error::{Error, IoContext, Kind, Result, one_line};
-use crate::manifest::{Depth, Health, SqliteFacts};
-use crate::scratch::{Scratch, ScratchFolder};
+use crate::platform::disk::create_file;
+use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
+use crate::platform::scratch::{Scratch, ScratchFolder};
+use crate::snapshots::manifest::{Depth, Health, SqliteFacts};
 
 /// How a snapshot is taken.
 #[derive(Clone, Debug)]
@@ -158,7 +158,7 @@ impl SourceSnapshot {
         let failed = self.readers.as_ref().map(|readers| Arc::clone(&readers.failed));
         let read = read_image(&self.image, &self.facts, &mut |page| {
             if pages.is_multiple_of(PAGES_PER_LOOK) {
-                crate::interrupt::check()?;
+                crate::platform::interrupt::check()?;
                 if failed.as_ref().is_some_and(|failed| failed.load(Ordering::Relaxed)) {
                     return Err(Error::failed("the survey has failed"));
                 }
@@ -336,7 +336,7 @@ fn open_shared(path: &Path) -> Result<Held> {
     let deadline = Instant::now() + BUSY_WAIT;
     let mut pause = Duration::from_micros(100);
     loop {
-        crate::interrupt::check()?;
+        crate::platform::interrupt::check()?;
         // No waiting inside SQLite: whoever is waited for may be waiting for what we hold.
         let since = Instant::now();
         match try_hold(&image, path, purpose) {
@@ -507,7 +507,7 @@ fn spool(
     let mut pages = 0u64;
     read_image(&source, facts, &mut |page| {
         if pages.is_multiple_of(PAGES_PER_LOOK) {
-            crate::interrupt::check()?;
+            crate::platform::interrupt::check()?;
             if locked.elapsed() > options.max_lock {
                 let share = 100 * pages / facts.pages.max(1);
                 return Err(Error::failed(format!(

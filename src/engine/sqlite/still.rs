@@ -16,8 +16,8 @@ use super::header::{Content, Header};
 use super::inspect::{self, Looking};
 use super::source::Look;
 use super::target::data_version;
-use crate::disk::{open_plain, shown};
-use crate::error::{Error, Kind, Result};
+use crate::platform::disk::{open_plain, shown};
+use crate::platform::error::{Error, Kind, Result};
 
 /// A database that is watched.
 pub struct Watched {

@@ -7,9 +7,9 @@ use rusqlite::{Connection, Row};
 
 use super::connection::{self, Purpose, explain, is_circumstance, is_damage, plain, quote};
 use super::rows::Rows;
-use crate::digest::{RowDigest, RowEncoder};
-use crate::error::{Error, Result, one_line};
-use crate::manifest::{Column, Table};
+use crate::platform::digest::{RowDigest, RowEncoder};
+use crate::platform::error::{Error, Result, one_line};
+use crate::snapshots::manifest::{Column, Table};
 
 /// What becomes of damage that is met while rows are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(super) fn survey(connection: &Connection, on_damage: OnDamage) -> Result<Sur
         Err(error) => return Err(explain(error, "cannot read the schema")),
     };
     for (name, kind) in list {
-        crate::interrupt::check()?;
+        crate::platform::interrupt::check()?;
         tables.push(survey_table(connection, &name, &kind, on_damage)?);
     }
     let schema = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema";

@@ -9,8 +9,8 @@ use super::connection::{explain, quote};
 use super::health;
 use super::survey::{self, OnDamage, TableCheck};
 use super::target::LiveTarget;
-use crate::error::{Error, Result, one_line};
-use crate::manifest::{OrphanRows, Table};
+use crate::platform::error::{Error, Result, one_line};
+use crate::snapshots::manifest::{OrphanRows, Table};
 
 /// Whether rows that are in a table may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub fn restore_tables(
     }
     let mut checks = Vec::new();
     for table in tables {
-        crate::interrupt::check()?;
+        crate::platform::interrupt::check()?;
         restore_table(connection, table, overwrite)?;
         let found = survey::survey_table(connection, &table.name, &table.kind, OnDamage::Fail)?;
         checks.extend(survey::compare(&[(*table).clone()], &[found]));

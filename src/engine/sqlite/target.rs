@@ -14,8 +14,8 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::connection::{self, Purpose, companion, explain, file_bytes, is_damage};
 use super::holders::{self, Holder};
-use crate::disk::{folder_of, shown, sync_folder};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::platform::disk::{folder_of, shown, sync_folder};
+use crate::platform::error::{Error, IoContext, Kind, Result};
 
 /// What is where a restore is to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -323,7 +323,7 @@ impl LiveTarget {
             self.require_unchanged()?;
         }
         while code == ffi::SQLITE_OK {
-            crate::interrupt::check()?;
+            crate::platform::interrupt::check()?;
             code = backup.step(PAGES_PER_STEP);
         }
         if code != ffi::SQLITE_DONE {

@@ -9,9 +9,9 @@ pub use super::rows::Cell;
 use super::rows::Rows;
 use super::schema::{self, SchemaFacts, TableFacts};
 use super::source::is_frozen;
-use crate::digest::RowEncoder;
-use crate::disk::shown;
-use crate::error::{Error, Result, one_line};
+use crate::platform::digest::RowEncoder;
+use crate::platform::disk::shown;
+use crate::platform::error::{Error, Result, one_line};
 
 /// A database that is read, and not changed: a live file, or an image that nobody else knows.
 ///

@@ -6,10 +6,10 @@ use chrono_tz::Tz;
 use super::json::{canonical, canonical_number, decimal};
 use super::times::{self, Time};
 use crate::engine::sqlite::values::Cell;
-use crate::error::{Error, Result, one_line};
 use crate::migrate::convert::Kind;
 use crate::migrate::ddl;
 use crate::migrate::plan::{ColumnPlan, Epoch, TablePlan};
+use crate::platform::error::{Error, Result, one_line};
 
 /// A value in its one form; None is NULL.
 pub(super) type Canon = Option<Vec<u8>>;

@@ -19,16 +19,16 @@ use self::canon::{Canon, Column};
 use super::ddl;
 use super::plan::{Plan, TablePlan};
 use super::state::{self, SCHEMA};
-use crate::digest::RowEncoder;
 use crate::engine::postgres::Params;
-use crate::engine::postgres::catalog::quote::{ident, literal};
-use crate::engine::postgres::session::Session;
-use crate::engine::postgres::settings;
+use crate::engine::postgres::schema::quote::{ident, literal};
+use crate::engine::postgres::wire::session::Session;
+use crate::engine::postgres::wire::settings;
 use crate::engine::sqlite::schema::TableFacts;
 use crate::engine::sqlite::values::Reader;
-use crate::error::{Error, Result, one_line};
-use crate::interrupt;
-use crate::progress::Progress;
+use crate::platform::digest::RowEncoder;
+use crate::platform::error::{Error, Result, one_line};
+use crate::platform::interrupt;
+use crate::platform::progress::Progress;
 
 /// How much is compared, and told.
 #[derive(Clone, Copy, Debug)]

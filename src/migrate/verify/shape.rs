@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::Difference;
-use crate::engine::postgres::catalog::quote::{ident, literal, qualified};
-use crate::engine::postgres::session::Session;
-use crate::error::{Result, one_line};
-use crate::migrate::ddl;
+use crate::engine::postgres::schema::quote::{ident, literal, qualified};
+use crate::engine::postgres::wire::session::Session;
 use crate::migrate::plan::{Plan, TablePlan};
 use crate::migrate::run::timescale;
-use crate::migrate::state;
+use crate::migrate::{ddl, state};
+use crate::platform::error::{Result, one_line};
 
 /// What differs; what is only to be known goes to `notes`.
 pub(super) fn compare(

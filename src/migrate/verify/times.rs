@@ -280,7 +280,7 @@ pub(super) fn of_server(text: &str) -> Option<i64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::rules::moment;
+    use crate::engine::rules::moment;
 
     #[test]
     fn both_ways_of_reading_agree() {

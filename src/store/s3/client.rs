@@ -27,8 +27,8 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use super::settings::{Checksums, S3Settings};
-use crate::error::{Error, Result};
-use crate::interrupt;
+use crate::platform::error::{Error, Result};
+use crate::platform::interrupt;
 
 /// Where the environment names a service that is not AWS.
 const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];

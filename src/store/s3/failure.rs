@@ -6,7 +6,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
 
-use crate::error::{Error, Kind, one_line};
+use crate::platform::error::{Error, Kind, one_line};
 
 /// What a failed request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

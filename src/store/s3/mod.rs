@@ -29,8 +29,8 @@ use self::object::S3Object;
 use self::place::Place;
 use self::upload::S3Upload;
 use super::{Key, Listing, Names, ObjectMeta, Store, Upload};
-use crate::error::{Error, Result};
-use crate::ranged::Ranged;
+use crate::platform::error::{Error, Result};
+use crate::platform::ranged::Ranged;
 
 pub use settings::{AccessKey, Checksums, LockMode, ObjectLock, S3Settings, ServerEncryption};
 

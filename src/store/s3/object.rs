@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::place::Place;
-use crate::ranged::{Ranged, require_within};
+use crate::platform::ranged::{Ranged, require_within};
 use crate::store::Key;
 
 /// How many ranges of one object are worth asking for at once: the way of one answer is then the others' time.

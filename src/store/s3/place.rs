@@ -7,7 +7,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use super::client::Bridge;
 use super::failure::{Answer, answer, is_absent, told};
 use super::settings::S3Settings;
-use crate::error::{Error, Result};
+use crate::platform::error::{Error, Result};
 use crate::store::Key;
 
 /// No object is larger (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>), and no service wants to hear of more.

@@ -5,7 +5,7 @@ use aws_sdk_s3::types::{BucketVersioningStatus, ServerSideEncryption};
 use super::S3Store;
 use super::failure::{Answer, answer, told};
 use super::upload::probe_conditions;
-use crate::error::{Error, Result};
+use crate::platform::error::{Error, Result};
 use crate::store::Key;
 
 /// How a service took a condition.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use crate::duration::parse_duration;
-use crate::error::{Error, Result, one_line};
-use crate::secret::Secret;
-use crate::text;
+use crate::platform::duration::parse_duration;
+use crate::platform::error::{Error, Result, one_line};
+use crate::platform::secret::Secret;
+use crate::platform::text;
 
 /// Where a store in S3 is, and how its objects are kept. Neither `{}` nor `{:?}` shows its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -366,7 +366,7 @@ mod tests {
             "s3://bucket?region=%ff",
         ] {
             let error = text.parse::<S3Settings>().expect_err(text);
-            assert_eq!(error.kind, crate::error::Kind::Usage, "{text}");
+            assert_eq!(error.kind, crate::platform::error::Kind::Usage, "{text}");
         }
         for text in ["s3://AKIA:hunter2@bucket/x", "s3://bucket?endpoint=http://AKIA:hunter2@host"] {
             let error = text.parse::<S3Settings>().expect_err(text);

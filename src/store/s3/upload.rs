@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use super::failure::{Answer, answer, told};
 use super::place::Place;
 use super::settings::{Checksums, LockMode, ServerEncryption};
-use crate::error::{Error, Result};
+use crate::platform::error::{Error, Result};
 use crate::store::{Key, Published, Upload};
 
 /// The size of a part where nothing speaks for another.

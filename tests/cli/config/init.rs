@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 
 use lifeboat::config::{Config, ConfiguredSource};
-use lifeboat::source::Source;
+use lifeboat::engine::source::Source;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;

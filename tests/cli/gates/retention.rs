@@ -34,7 +34,7 @@ fn a_snapshot_that_fails_prunes_nothing() {
 
 #[test]
 fn what_is_being_read_is_not_pruned() {
-    use lifeboat::catalog::Catalog;
+    use lifeboat::snapshots::catalog::Catalog;
     use lifeboat::store::LocalStore;
     let app = App::new(KEEP_TWO);
     for _ in 0..3 {

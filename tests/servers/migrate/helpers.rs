@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use lifeboat::engine::postgres::Params;
-use lifeboat::engine::postgres::session::Session;
+use lifeboat::engine::postgres::wire::session::Session;
 use rusqlite::Connection;
 use serde_json::Value;
 

@@ -161,7 +161,7 @@ fn a_file_that_is_written_to_meanwhile_fails_the_run() {
 
 /// A session that locks the table as soon as it is there.
 struct Holder {
-    session: lifeboat::engine::postgres::session::Session,
+    session: lifeboat::engine::postgres::wire::session::Session,
 }
 
 impl Holder {

@@ -19,7 +19,7 @@ fn a_url_is_tried_and_an_empty_database_passes() {
         let place = Place::new(server);
         let database = server.create_database("standing");
         let document = place.json(&["doctor", &database.url()]);
-        let name = lifeboat::id::SourceName::derive(&database.name).unwrap();
+        let name = lifeboat::snapshots::id::SourceName::derive(&database.name).unwrap();
         let told = |what: &str| check(&document, &format!("{name}: {what}")).1.to_owned();
         assert_eq!(document["ok"], true, "{document:#}");
         assert!(told("server").contains(&server.version) && told("server").contains(&database.name), "{document:#}");

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::helpers::{Place, rows, shop};
-use crate::support::copy_folder;
 use crate::support::postgres::{TestDatabase, each_server, servers};
-use crate::support::samples;
+use crate::support::{copy_folder, samples};
 
 fn sample() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/v1/postgres")

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use lifeboat::engine::postgres::Params;
-use lifeboat::engine::postgres::session::Session;
+use lifeboat::engine::postgres::wire::session::Session;
 use serde_json::Value;
 
 use crate::support::compare::data;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use lifeboat::engine::postgres::catalog::options::{Holder, SERVERS_OWN, known};
+use lifeboat::engine::postgres::schema::options::{Holder, SERVERS_OWN, known};
 
 use super::helpers::rows;
 use crate::support::postgres::{Server, TestDatabase, each_server, servers};

@@ -1,9 +1,8 @@
 //! What was saved comes back as it was: every sample, every encoding, whatever the settings.
 
 use super::helpers::Place;
-use crate::support::compare;
 use crate::support::postgres::{Server, TestDatabase, each_server, oldest_and_newest, some_server};
-use crate::support::samples;
+use crate::support::{compare, samples};
 
 /// Snapshot, restore as a new database, compare with pg_dump's eyes and with the program's own.
 #[track_caller]

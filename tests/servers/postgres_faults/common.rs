@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use lifeboat::engine::postgres::Params;
-use lifeboat::engine::postgres::session::Session;
+use lifeboat::engine::postgres::wire::session::Session;
 use serde_json::Value;
 
 use crate::support::postgres::{Server, TestDatabase, schema_differences};

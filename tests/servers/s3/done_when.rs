@@ -76,7 +76,7 @@ fn whole_way_of_sqlite(place: &Place, sealing: &[&str], keys: &[&str]) {
     assert_eq!(place.objects(), ["app/".to_owned() + &id + ".json", format!("app/{archive}"), "lifeboat.json".into()]);
     let stored = place.object(&format!("app/{archive}"));
     assert_eq!(snapshot["archive_bytes"], stored.len());
-    assert_eq!(snapshot["sha256"], lifeboat::digest::Sha256::of(&stored).to_string());
+    assert_eq!(snapshot["sha256"], lifeboat::platform::digest::Sha256::of(&stored).to_string());
 
     let listed = json(&["list"]);
     assert_eq!(names(&listed, "snapshots", "id"), std::slice::from_ref(&id));

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use chrono::{DateTime, Duration, Utc};
 use futures_util::StreamExt as _;
-use lifeboat::digest::Sha256;
-use lifeboat::id::SnapshotId;
+use lifeboat::platform::digest::Sha256;
+use lifeboat::snapshots::id::SnapshotId;
 use serde_json::{Value, json};
 
 use super::helpers::{Bucket, Place, id_of, one_error, text, wait};

@@ -5,10 +5,10 @@ use serde_json::Value;
 
 use super::jobs;
 use super::{Aggregate, Dimension, EXTENSION, Hypertable, Timescale, json, waiting_room};
-use crate::engine::postgres::catalog::object::catalogs;
-use crate::engine::postgres::catalog::quote::{dollars, ident, literal, qualified};
-use crate::engine::postgres::catalog::{Address, Kind, Object, Reader, Section, options};
-use crate::error::{Result, one_line};
+use crate::engine::postgres::schema::object::catalogs;
+use crate::engine::postgres::schema::quote::{dollars, ident, literal, qualified};
+use crate::engine::postgres::schema::{Address, Kind, Object, Reader, Section, options};
+use crate::platform::error::{Result, one_line};
 
 /// The address of what makes a table a hypertable.
 pub(in crate::engine::postgres) fn hypertable_at(table: u32) -> Address {

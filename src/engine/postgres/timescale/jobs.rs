@@ -4,10 +4,10 @@ use serde_json::{Map, Value};
 
 use super::definitions::hypertable_at;
 use super::{Dimension, Timescale, json};
-use crate::engine::postgres::catalog::object::catalogs;
-use crate::engine::postgres::catalog::quote::{dollars, ident, literal, qualified};
-use crate::engine::postgres::catalog::{Address, Kind, Object, Reader, Section};
-use crate::error::{Result, one_line};
+use crate::engine::postgres::schema::object::catalogs;
+use crate::engine::postgres::schema::quote::{dollars, ident, literal, qualified};
+use crate::engine::postgres::schema::{Address, Kind, Object, Reader, Section};
+use crate::platform::error::{Result, one_line};
 
 /// The procedure that computes an aggregate's rows.
 const REFRESH: &str = "policy_refresh_continuous_aggregate";

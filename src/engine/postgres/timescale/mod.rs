@@ -18,10 +18,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::catalog::quote::{ident, literal, qualified};
-use super::reading::RowSource;
-use super::session::{Row, Session};
-use crate::error::{Error, Result, one_line};
+use crate::engine::postgres::copy::reading::RowSource;
+use crate::engine::postgres::schema::quote::{ident, literal, qualified};
+use crate::engine::postgres::wire::session::{Row, Session};
+use crate::platform::error::{Error, Result, one_line};
 
 /// The extension's name.
 pub const EXTENSION: &str = "timescaledb";
@@ -195,7 +195,7 @@ pub fn waiting_room(aggregate: &str) -> String {
     if name.len() <= 63 {
         return name;
     }
-    let digest = crate::digest::Sha256::of(aggregate.as_bytes()).to_string();
+    let digest = crate::platform::digest::Sha256::of(aggregate.as_bytes()).to_string();
     format!("{}_{}", &name[..name.floor_char_boundary(54)], &digest[..8])
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::EXTENSION;
-use crate::engine::postgres::catalog::quote::qualified;
-use crate::engine::postgres::catalog::{Item, Kind};
-use crate::error::one_line;
+use crate::engine::postgres::schema::quote::qualified;
+use crate::engine::postgres::schema::{Item, Kind};
+use crate::platform::error::one_line;
 
 /// Whether an item needs the extension by its nature.
 #[must_use]

@@ -1,0 +1,134 @@
+//! What a person or a program sees: results on stdout, everything else on stderr.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+
+use crate::ops::{Report, error_document};
+use crate::platform::error::{Error, Kind, Result};
+use crate::platform::progress::Progress;
+
+/// Prints a result: one JSON document, or text. A reader that has gone away is no failure.
+pub(super) fn print(report: &dyn ErasedReport, json: bool) -> Result<()> {
+    let text = if json { report.json()? } else { report.words() };
+    write_stdout(text.as_bytes())
+}
+
+/// Writes to stdout; a closed pipe is no failure.
+pub(super) fn write_stdout(bytes: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| Error::failed("cannot write to stdout").because(error)),
+    }
+}
+
+/// Prints a line for people beside the result.
+pub(super) fn print_note(note: &str) {
+    // If stderr is closed nobody can be told.
+    let _ = io::stderr().lock().write_all(format!("{}\n", crate::platform::error::one_line(note)).as_bytes());
+}
+
+/// Prints an error for people: what failed, why, and what to do.
+pub(super) fn print_error(error: &Error) {
+    let mut text = format!("error: {}\n", error.whole());
+    if let Some(hint) = &error.hint {
+        text.push_str(&format!("hint: {}\n", crate::platform::error::one_line(hint)));
+    }
+    // If stderr is closed nobody can be told.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// The JSON document of a command that failed. Where a problem was found (exit 3) it is the command's own document,
+/// as far as it got: `own` holds its fields.
+#[must_use]
+pub(super) fn error_json(error: &Error, own: &[(&str, Value)]) -> String {
+    let mut document = json!({ "error": error_document(error) });
+    if error.kind == Kind::Problem {
+        document["ok"] = Value::Bool(false);
+        for (name, value) in own {
+            document[*name] = value.clone();
+        }
+    }
+    format!("{document:#}\n")
+}
+
+/// Reports of any type.
+pub(super) trait ErasedReport {
+    /// As one JSON document.
+    fn json(&self) -> Result<String>;
+    /// For people.
+    fn words(&self) -> String;
+    /// The process's exit code.
+    fn code(&self) -> u8;
+    /// Failures that did not keep the rest from being done.
+    fn failures(&self) -> &[Error];
+}
+
+impl<T: Report> ErasedReport for T {
+    fn json(&self) -> Result<String> {
+        let mut text = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::failed("cannot write the result as JSON").because(error))?;
+        text.push('\n');
+        Ok(text)
+    }
+
+    fn words(&self) -> String {
+        self.text()
+    }
+
+    fn code(&self) -> u8 {
+        self.exit_code()
+    }
+
+    fn failures(&self) -> &[Error] {
+        self.errors()
+    }
+}
+
+/// Progress bars on a terminal's stderr.
+#[derive(Default)]
+pub(super) struct Bars {
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Bars {
+    /// True where somebody would see them.
+    #[must_use]
+    pub(super) fn would_show() -> bool {
+        io::stderr().is_terminal()
+    }
+}
+
+impl Progress for Bars {
+    fn start(&self, what: &str, total: u64) {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let form = if total > 0 {
+            "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"
+        } else {
+            "{msg} {spinner} {elapsed}"
+        };
+        bar.set_style(
+            ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "),
+        );
+        bar.set_message(crate::platform::error::one_line(what));
+        if total == 0 {
+            bar.enable_steady_tick(std::time::Duration::from_millis(200));
+        }
+        *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
+    }
+
+    fn advance(&self, bytes: u64) {
+        if let Some(bar) = &*self.bar.lock().unwrap_or_else(PoisonError::into_inner) {
+            bar.inc(bytes);
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Loads rows on several sessions.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+
+use crate::engine::postgres::copy::large_objects::{CREATE_LOADING_TABLE, LOADING_TABLE, PUT_LOADED};
+use crate::engine::postgres::wire::session::Session;
+use crate::platform::error::{Error, Result, one_line};
+
+/// How much of a piece goes into one message.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// What one session is to load.
+pub enum Load {
+    /// Whole rows, by a COPY.
+    Rows {
+        /// The COPY.
+        copy: Arc<str>,
+        /// What they are of, for messages.
+        table: Arc<str>,
+        /// The rows.
+        rows: Vec<u8>,
+    },
+    /// Rows of large objects' content.
+    LargeObjects(Vec<u8>),
+}
+
+/// Loads one piece; the rows that the server took.
+pub fn load(session: &mut Session, work: Load) -> Result<u64> {
+    match work {
+        Load::Rows { copy, table, rows } => copy_in(session, &copy, rows)
+            .map_err(|error| error.context(format!("cannot load rows into {}", one_line(&table)))),
+        Load::LargeObjects(rows) => {
+            let load = |session: &mut Session| {
+                session.execute(CREATE_LOADING_TABLE)?;
+                let taken = copy_in(session, &format!("COPY {LOADING_TABLE} FROM STDIN"), rows)?;
+                session.execute(PUT_LOADED)?;
+                session.execute(&format!("DROP TABLE {LOADING_TABLE}"))?;
+                Ok(taken)
+            };
+            load(session).map_err(|error: Error| error.context("cannot load large objects"))
+        }
+    }
+}
+
+fn copy_in(session: &mut Session, copy: &str, rows: Vec<u8>) -> Result<u64> {
+    let mut rest = Bytes::from(rows);
+    session.copy_in(copy, || {
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let length = rest.len().min(CHUNK_BYTES);
+        Ok(Some(rest.split_to(length)))
+    })
+}
+
+/// Sessions that load side by side, each in transactions of its own.
+///
+/// Memory: two pieces a session.
+pub struct Loaders {
+    sender: SyncSender<Load>,
+    threads: Vec<JoinHandle<Result<Session>>>,
+}
+
+impl Loaders {
+    /// Starts a thread for each session.
+    pub fn start(sessions: Vec<Session>) -> Result<Self> {
+        let (sender, receiver) = sync_channel::<Load>(sessions.len());
+        let receiver = Arc::new(Mutex::new(receiver));
+        let mut threads = Vec::new();
+        for session in sessions {
+            let receiver = Arc::clone(&receiver);
+            let thread = thread::Builder::new().name("load".to_owned()).spawn(move || run(session, &receiver));
+            threads.push(thread.map_err(|error| Error::failed("cannot start a thread").because(error))?);
+        }
+        Ok(Loaders { sender, threads })
+    }
+
+    /// Hands out work; false where nobody takes it any more: [`finish`](Self::finish) knows why.
+    #[must_use]
+    pub fn load(&self, work: Load) -> bool {
+        self.sender.send(work).is_ok() && !self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Waits until all is loaded, and gives the sessions back.
+    pub fn finish(self) -> Result<Vec<Session>> {
+        drop(self.sender);
+        let mut sessions = Vec::new();
+        let mut failed = None;
+        for thread in self.threads {
+            match thread.join() {
+                Ok(Ok(session)) => sessions.push(session),
+                Ok(Err(error)) => failed = failed.or(Some(error)),
+                Err(_) => failed = failed.or_else(|| Some(Error::failed("a thread has died"))),
+            }
+        }
+        failed.map_or(Ok(sessions), Err)
+    }
+}
+
+fn run(mut session: Session, receiver: &Mutex<Receiver<Load>>) -> Result<Session> {
+    loop {
+        let next = receiver.lock().map_err(|_| Error::failed("a thread has died"))?.recv();
+        match next {
+            Ok(work) => {
+                load(&mut session, work)?;
+            }
+            Err(_) => return Ok(session),
+        }
+    }
+}

@@ -1,0 +1,657 @@
+//! Reading rows: locks, one exported snapshot for all sessions, rows by COPY.
+//!
+//! The order is what makes it right. Every table is locked (`ACCESS SHARE`) before the transaction's first query, and
+//! the snapshot is taken after: a TRUNCATE or a rewrite between the two would otherwise give zero rows and no error.
+//! Then the tables are listed again, inside the snapshot; where one is there that is not locked, all begins anew.
+//!
+//! The locks are tried for a moment at a time and all given back between two tries. So a migration that waits for one
+//! table is never kept from the others, and no deadlock can come of it: `ATTEMPT` is shorter than `deadlock_timeout`.
+//! Nor does one come later: the session that holds the locks waits for no other, and the sessions beside it leave to it
+//! what they would have to wait for.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+
+use crate::engine::postgres::copy::parts::{Part, Range, cut};
+use crate::engine::postgres::copy::rows::{Gatherer, RowSum, Spare};
+use crate::engine::postgres::schema::data::{Chunked, TableData};
+use crate::engine::postgres::schema::quote::{ident, literal, qualified};
+use crate::engine::postgres::timescale::{AGGREGATE, HYPERTABLE, waiting_room};
+use crate::engine::postgres::wire::params::Params;
+use crate::engine::postgres::wire::session::{Session, as_many_as_let_in, is_null_answer, sqlstate};
+use crate::engine::postgres::wire::settings;
+use crate::platform::error::{Error, Result, one_line};
+use crate::platform::interrupt;
+use crate::snapshots::manifest::{Relation, Table};
+
+/// How long one try for the locks lasts. It stays the session's `lock_timeout`.
+pub(in crate::engine::postgres) const ATTEMPT: Duration = Duration::from_millis(250);
+
+/// How many tables one LOCK statement names.
+const LOCK_BATCH: usize = 500;
+
+/// From 14 on the server finds a range of ctids without reading the whole table.
+const TID_RANGE_VERSION: u32 = 140_000;
+
+/// A transaction that sees one instant, with every table in it locked, and that other sessions can join.
+pub struct Reading {
+    params: Params,
+    /// The connection that holds the locks and the snapshot.
+    pub session: Session,
+    jobs: usize,
+    snapshot: String,
+    locked: HashSet<u32>,
+    /// When the snapshot was taken, by this machine's clock.
+    pub started: DateTime<Utc>,
+}
+
+/// A table to read rows of.
+#[derive(Clone, Debug)]
+pub struct RowSource {
+    /// Schema and name as statements write them.
+    pub qualified: String,
+    /// The columns to copy, quoted, in the order in which their values are to stand.
+    pub columns: Vec<String>,
+    /// A condition (`WHERE ...`) on its rows.
+    pub condition: Option<String>,
+    /// Bytes of rows, TOAST included.
+    pub bytes: u64,
+    /// Pages of the main fork, where it can be read by ranges of them; else 0.
+    pub(in crate::engine::postgres) pages: u64,
+    /// Set where its rows are those of chunks.
+    pub span: Option<Span>,
+    /// Its rows, once they have passed.
+    pub sum: RowSum,
+}
+
+/// What is read by a query over all of its chunks: a COPY of the table itself would find it empty, and say nothing.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// What the query reads, as statements write it.
+    pub relation: String,
+    /// The column of time, quoted.
+    pub time: Option<String>,
+    /// Where it can be cut, with the bytes from there to the next; empty where it cannot.
+    pub(in crate::engine::postgres) starts: Vec<(String, u64)>,
+}
+
+impl Span {
+    /// What a table's rows are read by.
+    #[must_use]
+    pub fn of(chunked: &Chunked) -> Self {
+        let time = chunked.time.as_deref().map(ident);
+        let starts = if time.is_some() { chunked.starts.clone() } else { Vec::new() };
+        Span { relation: chunked.relation.clone(), time, starts }
+    }
+}
+
+impl RowSource {
+    /// A table as the catalogs tell it.
+    #[must_use]
+    pub fn of(data: &TableData) -> Self {
+        let stored = data.columns.iter().filter(|column| !column.generated);
+        RowSource {
+            qualified: data.qualified.clone(),
+            columns: stored.map(|column| ident(&column.name)).collect(),
+            condition: data.extension_condition.clone().flatten(),
+            bytes: data.bytes,
+            pages: 0,
+            span: data.chunked.as_ref().map(Span::of),
+            sum: RowSum::default(),
+        }
+    }
+
+    /// The counterpart of a snapshot's table: what its rows are loaded into.
+    #[must_use]
+    pub fn like(table: &Table) -> Self {
+        let relation = table.relation.as_ref();
+        let stored = table.columns.iter().filter(|column| !column.generated);
+        let name = |relation: &Relation| match table.kind.as_str() {
+            AGGREGATE => qualified(&relation.schema, &waiting_room(&relation.table)),
+            _ => qualified(&relation.schema, &relation.table),
+        };
+        let name = relation.map_or_else(|| table.name.clone(), name);
+        let time = relation.and_then(|relation| relation.time.as_deref()).map(ident);
+        RowSource {
+            span: (table.kind == HYPERTABLE).then(|| Span { relation: name.clone(), time, starts: Vec::new() }),
+            qualified: name,
+            columns: stored.map(|column| ident(&column.name)).collect(),
+            condition: relation.and_then(|relation| relation.condition.clone()),
+            bytes: table.bytes.unwrap_or(0),
+            pages: 0,
+            sum: RowSum::default(),
+        }
+    }
+
+    /// ` (a, b)` for a COPY; empty for a table without columns to copy, where the statement wants no list.
+    #[must_use]
+    pub fn column_list(&self) -> String {
+        if self.columns.is_empty() { String::new() } else { format!(" ({})", self.columns.join(", ")) }
+    }
+
+    /// The COPY that writes into it.
+    #[must_use]
+    pub fn copy_in(&self) -> String {
+        format!("COPY {}{} FROM STDIN", self.qualified, self.column_list())
+    }
+
+    /// The COPY that reads its rows, or some of them.
+    fn copy_out(&self, range: &Range) -> String {
+        let condition = match (&self.condition, range) {
+            (Some(condition), _) => condition.clone(),
+            (_, Range::Pages(first, Some(end))) => format!("WHERE ctid >= '({first},0)' AND ctid < '({end},0)'"),
+            (_, Range::Pages(first, None)) => format!("WHERE ctid >= '({first},0)'"),
+            (_, Range::Times(from, until)) => self.within(from.as_deref(), until.as_deref()),
+            _ if self.span.is_some() => String::new(),
+            _ => return format!("COPY {}{} TO STDOUT", self.qualified, self.column_list()),
+        };
+        format!("COPY (SELECT {} FROM {} {condition}) TO STDOUT", self.columns.join(", "), self.relation())
+    }
+
+    /// What a query reads its rows from.
+    #[must_use]
+    pub fn relation(&self) -> String {
+        match &self.span {
+            Some(span) => span.relation.clone(),
+            None => format!("ONLY {}", self.qualified),
+        }
+    }
+
+    /// The condition on rows of a time, the end not included; nothing where both ends are open, or it has no time.
+    #[must_use]
+    pub fn within(&self, from: Option<&str>, until: Option<&str>) -> String {
+        let Some(time) = self.span.as_ref().and_then(|span| span.time.as_ref()) else { return String::new() };
+        let from = from.map(|from| format!("{time} >= {}", literal(from)));
+        let until = until.map(|until| format!("{time} < {}", literal(until)));
+        let both: Vec<String> = from.into_iter().chain(until).collect();
+        if both.is_empty() { String::new() } else { format!("WHERE {}", both.join(" AND ")) }
+    }
+
+    /// Reads and sums its rows on one session.
+    pub fn sum(&self, session: &mut Session) -> Result<RowSum> {
+        self.sum_within(session, None, None)
+    }
+
+    /// The same for its rows of a time, the end not included.
+    pub fn sum_within(&self, session: &mut Session, from: Option<&str>, until: Option<&str>) -> Result<RowSum> {
+        let range = match (from, until) {
+            (None, None) => Range::All,
+            (from, until) => Range::Times(from.map(str::to_owned), until.map(str::to_owned)),
+        };
+        let spare = Spare::default();
+        let mut gatherer = Gatherer::new(&spare);
+        let (rest, told_rows) = session.copy_out(&self.copy_out(&range), gatherer.buffer(), |buffer| {
+            if let Some(piece) = gatherer.gather(buffer) {
+                spare.put(piece);
+            }
+            Ok(())
+        })?;
+        gatherer.finish(rest, told_rows)?;
+        Ok(gatherer.sum)
+    }
+}
+
+/// Some rows of a table, whole ones, as COPY prints them.
+pub struct Piece {
+    /// Which of the tables given to [`Reading::read`].
+    pub table: usize,
+    /// The rows.
+    pub rows: Vec<u8>,
+    /// False where they hold bytes that are no UTF-8.
+    pub is_utf8: bool,
+}
+
+impl Reading {
+    /// Connects, locks every table and takes the snapshot; tries for the locks for at most `lock_timeout`.
+    pub fn begin(params: &Params, jobs: usize, lock_timeout: Duration) -> Result<Self> {
+        Self::begin_since(params, jobs, lock_timeout, Instant::now())
+    }
+
+    /// The same where that time has begun before.
+    pub fn begin_since(params: &Params, jobs: usize, lock_timeout: Duration, since: Instant) -> Result<Self> {
+        let mut session = Session::connect(params)?;
+        settings::pin(&mut session)?;
+        let (snapshot, locked) = begin_locked(&mut session, lock_timeout, since)?;
+        let started = Utc::now();
+        Ok(Reading { params: params.clone(), session, jobs: jobs.max(1), snapshot, locked, started })
+    }
+
+    /// Reads in a transaction that the caller has begun, on its session alone; it holds the locks on what is read.
+    #[must_use]
+    pub fn within(session: Session, params: &Params, locked: HashSet<u32>) -> Self {
+        let params = params.clone();
+        Reading { params, session, jobs: 1, snapshot: String::new(), locked, started: Utc::now() }
+    }
+
+    /// Whether a table is locked: the role may read all of it.
+    #[must_use]
+    pub fn has_locked(&self, oid: u32) -> bool {
+        self.locked.contains(&oid)
+    }
+
+    /// Asks the server how large the tables are.
+    pub fn measure(&mut self, tables: &[TableData], rows: &mut [RowSource]) -> Result<()> {
+        let page: u64 = self.session.row("SELECT current_setting('block_size') AS bytes")?.number("bytes")?;
+        let oids: Vec<String> = tables.iter().map(|table| table.oid.to_string()).collect();
+        let sizes = self.session.rows(&format!(
+            "SELECT c.oid, coalesce(pg_catalog.pg_table_size(c.oid), 0) AS bytes
+               FROM pg_catalog.pg_class c WHERE c.oid = ANY ('{{{}}}'::pg_catalog.oid[])",
+            oids.join(",")
+        ))?;
+        let mut bytes = HashMap::new();
+        for row in &sizes {
+            bytes.insert(row.number::<u32>("oid")?, row.number::<u64>("bytes")?);
+        }
+        for (table, source) in tables.iter().zip(rows) {
+            source.bytes = bytes.get(&table.oid).copied().unwrap_or(table.bytes);
+            source.span = table.chunked.as_ref().map(Span::of);
+            if let Some(chunked) = &table.chunked {
+                source.bytes += chunked.bytes();
+            }
+            source.pages = if table.access_method == "heap" { table.bytes / page } else { 0 };
+        }
+        Ok(())
+    }
+
+    /// Reads all rows of all tables on all sessions; `sink` gets them piece by piece, of different tables in any order.
+    ///
+    /// Memory: per session one piece being filled, one waiting; a piece is [`PIECE_BYTES`](crate::engine::postgres::copy::rows::PIECE_BYTES) and a row.
+    pub fn read(&mut self, tables: &mut [RowSource], sink: &mut dyn FnMut(&Piece) -> Result<()>) -> Result<()> {
+        let parts = self.parts(tables)?;
+        let jobs = self.jobs.min(parts.len()).max(1);
+        let others = as_many_as_let_in(jobs - 1, || self.join())?;
+        let jobs = others.len() + 1;
+        let queue = Queue {
+            open: Mutex::new(parts.into()),
+            left: Mutex::new(VecDeque::new()),
+            others: AtomicUsize::new(others.len()),
+            has_failed: AtomicBool::new(false),
+            spare: Spare::default(),
+        };
+        let (sources, main) = (&*tables, &mut self.session);
+        let (sender, receiver) = sync_channel::<Piece>(jobs);
+        let sums = thread::scope(|scope| {
+            let (queue, mut handles) = (&queue, Vec::new());
+            let sessions = others.into_iter().map(Start::Other).chain([Start::Main(main)]);
+            let mut started = Ok(());
+            for session in sessions {
+                let sender = sender.clone();
+                let work = move || session.run(queue, sources, &sender);
+                match thread::Builder::new().name("copy".to_owned()).spawn_scoped(scope, work) {
+                    Ok(thread) => handles.push(thread),
+                    Err(error) => started = Err(Error::failed("cannot start a thread").because(error)),
+                }
+            }
+            drop(sender);
+            let mut sunk = started;
+            for piece in &receiver {
+                if sunk.is_ok() {
+                    sunk = sink(&piece);
+                }
+                queue.spare.put(piece.rows);
+                if sunk.is_err() {
+                    break;
+                }
+            }
+            // Whoever still sends finds nobody, and stops.
+            drop(receiver);
+            let mut sums: Vec<(usize, RowSum)> = Vec::new();
+            let mut failed: Option<Error> = None;
+            for handle in handles {
+                match handle.join() {
+                    Ok(Ok(part)) => sums.extend(part),
+                    // That nobody listens any more is not the reason, only what follows from it.
+                    Ok(Err(error)) => failed = failed.filter(|first| !is_hung_up(first)).or(Some(error)),
+                    Err(_) => failed = Some(Error::failed("a thread has died")),
+                }
+            }
+            sunk?;
+            match failed {
+                Some(error) => Err(error),
+                None => Ok(sums),
+            }
+        })?;
+        for (table, sum) in sums {
+            tables[table].sum.merge(&sum);
+        }
+        let waiting = |parts: &Mutex<VecDeque<Part>>| parts.lock().map_or(0, |parts| parts.len());
+        let left = waiting(&queue.left) + waiting(&queue.open);
+        if left > 0 {
+            return Err(Error::failed("some tables were not read: a session has ended early"));
+        }
+        // Were this session gone, so were its locks, and a TRUNCATE might have left the others no rows to read: no
+        // snapshot hides one.
+        self.session.execute("SELECT 1").map_err(|error| error.context("the locks were not held to the end"))
+    }
+
+    /// Another session in the same snapshot.
+    fn join(&self) -> Result<Session> {
+        let mut session = Session::connect(&self.params)?;
+        settings::pin(&mut session)?;
+        session.execute(&format!("SET lock_timeout = {}", ATTEMPT.as_millis()))?;
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+        session.execute(&format!("SET TRANSACTION SNAPSHOT '{}'", self.snapshot))?;
+        Ok(session)
+    }
+
+    /// The work, largest first.
+    fn parts(&mut self, tables: &[RowSource]) -> Result<Vec<Part>> {
+        let jobs = if self.session.version() >= TID_RANGE_VERSION { self.jobs } else { 1 };
+        cut(tables, jobs, |table| self.lock_indexes(table))
+    }
+
+    /// Locks the indexes of a table, which a query is planned with and a COPY of the table is not; false where somebody
+    /// has one (REINDEX, say). Were this left to the other sessions, a REINDEX could wait for one of them and the next
+    /// one for the REINDEX.
+    fn lock_indexes(&mut self, table: &RowSource) -> Result<bool> {
+        try_in_savepoint(&mut self.session, &format!("EXPLAIN SELECT FROM {}", table.relation()))
+    }
+}
+
+const HUNG_UP: &str = "the archive's writer has stopped";
+
+fn is_hung_up(error: &Error) -> bool {
+    error.message == HUNG_UP || error.causes().iter().any(|cause| cause == HUNG_UP)
+}
+
+/// What the sessions still have to do.
+struct Queue {
+    /// For whoever is free.
+    open: Mutex<VecDeque<Part>>,
+    /// Only for the session that holds the locks.
+    left: Mutex<VecDeque<Part>>,
+    /// Sessions other than that one that are still at work.
+    others: AtomicUsize,
+    /// Set when one could not do its part: then nothing comes of the work of all others.
+    has_failed: AtomicBool,
+    /// Buffers that were used.
+    spare: Spare,
+}
+
+/// Which session reads.
+#[expect(clippy::large_enum_variant, reason = "there are only a few, and they move into threads once")]
+enum Start<'a> {
+    Main(&'a mut Session),
+    Other(Session),
+}
+
+impl Start<'_> {
+    fn run(self, queue: &Queue, tables: &[RowSource], sender: &SyncSender<Piece>) -> Result<Vec<(usize, RowSum)>> {
+        let is_main = matches!(self, Start::Main(_));
+        let done = self.work(queue, tables, sender);
+        if done.is_err() {
+            queue.has_failed.store(true, Ordering::Release);
+        }
+        if !is_main {
+            queue.others.fetch_sub(1, Ordering::AcqRel);
+        }
+        done
+    }
+
+    fn work(self, queue: &Queue, tables: &[RowSource], sender: &SyncSender<Piece>) -> Result<Vec<(usize, RowSum)>> {
+        let (is_main, mut own, main);
+        let session: &mut Session = match self {
+            Start::Main(session) => {
+                (is_main, main) = (true, session);
+                main
+            }
+            Start::Other(session) => {
+                (is_main, own) = (false, session);
+                &mut own
+            }
+        };
+        let mut sums = Vec::new();
+        loop {
+            interrupt::check()?;
+            if queue.has_failed.load(Ordering::Acquire) {
+                break;
+            }
+            let next = |parts: &Mutex<VecDeque<Part>>| parts.lock().ok().and_then(|mut parts| parts.pop_front());
+            // Read before the queues: what another session leaves is there before it says that it has ended.
+            let others = queue.others.load(Ordering::Acquire);
+            let own_part = if is_main { next(&queue.left) } else { None };
+            let part = match own_part.or_else(|| next(&queue.open)) {
+                Some(part) => part,
+                None if is_main && others > 0 => {
+                    thread::sleep(Duration::from_millis(5));
+                    continue;
+                }
+                None => break,
+            };
+            let table = &tables[part.table];
+            // Somebody may wait for an ACCESS EXCLUSIVE lock by now: a request of this session would queue behind it,
+            // and it waits for the session that holds the locks. That one needs not ask again.
+            let own = table.span.as_ref().map_or(&table.qualified, |span| &span.relation);
+            let lock = format!("LOCK TABLE ONLY {own} IN ACCESS SHARE MODE NOWAIT");
+            let sum = if is_main || try_in_savepoint(session, &lock)? {
+                copy(session, &part, table, sender, queue, !is_main)
+                    .map_err(|error| error.context(format!("cannot read the table {}", one_line(&table.qualified))))?
+            } else {
+                None
+            };
+            match (sum, queue.left.lock()) {
+                (Some(sum), _) => sums.push((part.table, sum)),
+                (None, Ok(mut left)) => left.push_back(part),
+                (None, Err(_)) => return Err(Error::failed("a thread has died")),
+            }
+        }
+        Ok(sums)
+    }
+}
+
+/// Runs a statement that takes a lock; false where somebody has it or is before us.
+fn try_in_savepoint(session: &mut Session, sql: &str) -> Result<bool> {
+    // A failed statement would end the transaction, and with it the snapshot.
+    session.execute("SAVEPOINT before_lock")?;
+    match session.execute(sql) {
+        Ok(()) => session.execute("RELEASE SAVEPOINT before_lock").map(|()| true),
+        Err(error) if is_locked(&error) => session.execute("ROLLBACK TO SAVEPOINT before_lock").map(|()| false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a statement failed because somebody has a lock.
+fn is_locked(error: &Error) -> bool {
+    sqlstate(error).as_deref() == Some("55P03")
+}
+
+/// Reads a part of a table; None where somebody has a lock, and that may be.
+fn copy(
+    session: &mut Session,
+    part: &Part,
+    table: &RowSource,
+    sender: &SyncSender<Piece>,
+    queue: &Queue,
+    may_be_locked: bool,
+) -> Result<Option<RowSum>> {
+    let mut gatherer = Gatherer::new(&queue.spare);
+    let send = |rows: Vec<u8>| {
+        if queue.has_failed.load(Ordering::Acquire) {
+            return Err(Error::failed(HUNG_UP));
+        }
+        // Cut where rows end, a piece has no half letters.
+        let is_utf8 = std::str::from_utf8(&rows).is_ok();
+        sender.send(Piece { table: part.table, rows, is_utf8 }).map_err(|_| Error::failed(HUNG_UP))
+    };
+    if may_be_locked {
+        session.execute("SAVEPOINT before_rows")?;
+    }
+    let copied =
+        session.copy_out(&table.copy_out(&part.range), gatherer.buffer(), |buffer| match gatherer.gather(buffer) {
+            Some(rows) => send(rows),
+            None => Ok(()),
+        });
+    let (rest, told_rows) = match copied {
+        // A query is planned, and its locks are taken, before its first row.
+        Err(error) if may_be_locked && is_locked(&error) && gatherer.sum == RowSum::default() => {
+            return session.execute("ROLLBACK TO SAVEPOINT before_rows").map(|()| None);
+        }
+        copied => copied?,
+    };
+    if may_be_locked {
+        session.execute("RELEASE SAVEPOINT before_rows")?;
+    }
+    if let Some(rows) = gatherer.finish(rest, told_rows)? {
+        send(rows)?;
+    }
+    Ok(Some(gatherer.sum))
+}
+
+/// Begins the transaction with every table locked; the name of its exported snapshot, and what is locked.
+fn begin_locked(session: &mut Session, lock_timeout: Duration, since: Instant) -> Result<(String, HashSet<u32>)> {
+    session.execute(&format!("SET lock_timeout = {}", ATTEMPT.as_millis()))?;
+    loop {
+        interrupt::check()?;
+        let failure = match try_begin(session) {
+            Ok(Some(begun)) => return Ok(begun),
+            Ok(None) => Error::failed("the tables change faster than they can be locked"),
+            Err(error) if is_passing(&error) => error,
+            Err(error) => return Err(explain_lock_error(error)),
+        };
+        session.execute("ROLLBACK")?;
+        if since.elapsed() >= lock_timeout {
+            return Err(name_blockers(session, failure, lock_timeout));
+        }
+        pause();
+    }
+}
+
+/// Lets others go first: for longer than a try lasts, so that whoever waits for us gets the larger part of the time.
+pub fn pause() {
+    thread::sleep(ATTEMPT + Duration::from_millis(50));
+}
+
+/// Whether something stood in the way that may be gone at the next try: a lock that somebody has, a thing that went
+/// away while the catalogs were read.
+#[must_use]
+pub fn is_passing(error: &Error) -> bool {
+    let state = sqlstate(error);
+    // Of undefined tables, functions, objects and schemas, and of what a catalog's cache no longer has.
+    const GONE: [&str; 5] = ["42P01", "42883", "42704", "3F000", "XX000"];
+    state.is_some_and(|state| state == "55P03" || state == "40P01" || GONE.contains(&state.as_str()))
+        || is_null_answer(error)
+}
+
+/// Says who held the locks that were tried for so long. The session must be in no transaction.
+#[must_use]
+pub fn name_blockers(session: &mut Session, failure: Error, lock_timeout: Duration) -> Error {
+    let seconds = lock_timeout.as_secs();
+    if !is_locked(&failure) {
+        return failure
+            .context(format!("the tables and what hangs on them could not be read within {seconds} s"))
+            .hint("somebody makes and drops things all the time: try again, or for longer with --lock-timeout");
+    }
+    let hint = "wait until it is done, end it, or try for longer with --lock-timeout";
+    match blockers(session) {
+        Ok(found) if !found.is_empty() => {
+            failure.context(format!("cannot lock the tables within {seconds} s: {}", found.join("; "))).hint(hint)
+        }
+        _ => failure.context(format!("cannot lock the tables within {seconds} s")).hint(hint),
+    }
+}
+
+fn explain_lock_error(error: Error) -> Error {
+    match sqlstate(&error).as_deref() {
+        Some("53200") => error
+            .context("the server has no room for that many locks")
+            .hint("raise max_locks_per_transaction on the server"),
+        Some("42501") => error.context("cannot lock the tables").hint(
+            "the role needs SELECT on every table, and USAGE on every schema (the role pg_read_all_data has both)",
+        ),
+        _ => error.context("cannot lock the tables"),
+    }
+}
+
+/// One try; None where a table has come meanwhile.
+fn try_begin(session: &mut Session) -> Result<Option<(String, HashSet<u32>)>> {
+    let listed = lockable(session)?;
+    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+    let names: Vec<&str> = listed.iter().filter(|table| table.may_lock).map(|table| table.qualified.as_str()).collect();
+    for batch in names.chunks(LOCK_BATCH) {
+        session.execute(&format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", batch.join(", ONLY ")))?;
+    }
+    let snapshot = session.row("SELECT pg_catalog.pg_export_snapshot() AS name")?.text("name")?.to_owned();
+    let now = lockable(session)?;
+    // Another name, kind or owner counts too: what was locked is what was listed.
+    let locked = listed.iter().filter(|table| table.may_lock).map(|table| table.oid).collect();
+    Ok((now == listed).then_some((snapshot, locked)))
+}
+
+/// A table that a snapshot locks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Lockable {
+    oid: u32,
+    qualified: String,
+    may_lock: bool,
+}
+
+/// Every table whose definition or rows may be saved. Takes no lock on any.
+fn lockable(session: &mut Session) -> Result<BTreeSet<Lockable>> {
+    let rows = session.rows(
+        "SELECT c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS qualified,
+                pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+                    AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AS may_lock
+           FROM pg_catalog.pg_class c
+           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+            AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'",
+    )?;
+    rows.iter()
+        .map(|row| {
+            Ok(Lockable {
+                oid: row.number("oid")?,
+                qualified: row.text("qualified")?.to_owned(),
+                may_lock: row.flag("may_lock")?,
+            })
+        })
+        .collect()
+}
+
+/// Who holds or waits for a lock that keeps readers out.
+fn blockers(session: &mut Session) -> Result<Vec<String>> {
+    let rows = session.rows(
+        "SELECT DISTINCT l.pid, x.gid, l.granted, c.oid::pg_catalog.regclass::text AS relation,
+                coalesce(a.usename, x.owner) AS role,
+                nullif(a.application_name, '') AS application, a.state,
+                pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.xact_start)::text AS since,
+                upper(pg_catalog.substring(a.query, '^\\s*(\\w+\\s+\\w+)')) AS statement
+           FROM pg_catalog.pg_locks l
+           JOIN pg_catalog.pg_class c ON c.oid = l.relation
+           LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+           LEFT JOIN pg_catalog.pg_locks t ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transactionid'
+                AND t.virtualtransaction = l.virtualtransaction
+           LEFT JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = t.transactionid
+          WHERE l.mode = 'AccessExclusiveLock' AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+            AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+            AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+          ORDER BY l.granted DESC, l.pid LIMIT 5",
+    )?;
+    rows.iter()
+        .map(|row| {
+            let verb = if row.flag("granted")? { "holds" } else { "waits for" };
+            let who = match row.get("pid")? {
+                Some(pid) => format!("process {pid}"),
+                // It belongs to no process; it waits for COMMIT PREPARED or ROLLBACK PREPARED.
+                None => format!("the prepared transaction '{}'", one_line(row.get("gid")?.unwrap_or_default())),
+            };
+            let mut told = format!("{who} {verb} {}", one_line(row.text("relation")?));
+            let facts =
+                [("role", "role"), ("application", "application"), ("state", "state"), ("statement", "statement")];
+            for (column, word) in facts {
+                if let Some(value) = row.get(column)? {
+                    told.push_str(&format!(", {word} {}", one_line(value)));
+                }
+            }
+            if let Some(since) = row.get("since")? {
+                told.push_str(&format!(", in its transaction for {since}"));
+            }
+            Ok(told)
+        })
+        .collect()
+}

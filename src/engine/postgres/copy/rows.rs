@@ -1,0 +1,156 @@
+//! Rows as COPY prints them: counted and hashed one by one while they pass.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::platform::digest::RowDigest;
+use crate::platform::error::Error;
+
+/// Count, bytes and digest of rows in COPY's text form.
+///
+/// A row's encoding, for the digest, is its line without the line break. In the text form a line break inside a value
+/// is written `\n`, so a raw one is always a row's end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowSum {
+    /// Rows.
+    pub rows: u64,
+    /// Their bytes, line breaks included.
+    pub bytes: u64,
+    /// Their order-independent digest.
+    pub digest: RowDigest,
+}
+
+impl RowSum {
+    /// Adds whole rows; what comes after the last line break is not counted and returned.
+    pub fn add<'a>(&mut self, mut text: &'a [u8]) -> &'a [u8] {
+        while let Some(end) = memchr::memchr(b'\n', text) {
+            self.digest.add(&text[..end]);
+            self.rows += 1;
+            self.bytes += end as u64 + 1;
+            text = &text[end + 1..];
+        }
+        text
+    }
+
+    /// Adds what another sum counted.
+    pub fn merge(&mut self, other: &RowSum) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+        self.digest.merge(other.digest);
+    }
+}
+
+/// The bytes at which a piece is full: rows are added to it until it has at least as many.
+pub const PIECE_BYTES: usize = 4 << 20;
+
+/// Buffers of pieces that were used, to be used again: fresh memory costs about as much as reading it.
+#[derive(Debug, Default)]
+pub struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    /// A buffer in which a piece need not grow, unless for a row that is larger.
+    fn take(&self) -> Vec<u8> {
+        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES + (512 << 10)))
+    }
+
+    /// Takes a buffer back; one that has grown is not kept.
+    pub fn put(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= 2 * PIECE_BYTES {
+            buffer.clear();
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        }
+    }
+}
+
+/// Cuts rows into pieces that end with a row.
+pub struct Gatherer<'a> {
+    spare: &'a Spare,
+    /// Bytes of the buffer that are whole rows, and counted.
+    whole: usize,
+    /// Bytes of it in which no other row ends.
+    searched: usize,
+    /// What passed so far.
+    pub sum: RowSum,
+}
+
+impl<'a> Gatherer<'a> {
+    /// Starts with nothing.
+    #[must_use]
+    pub fn new(spare: &'a Spare) -> Self {
+        Gatherer { spare, whole: 0, searched: 0, sum: RowSum::default() }
+    }
+
+    /// A buffer to collect rows in.
+    #[must_use]
+    pub fn buffer(&self) -> Vec<u8> {
+        self.spare.take()
+    }
+
+    /// Looks at what has been added to the buffer; takes a piece out of it, where one is full now.
+    pub fn gather(&mut self, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+        if memchr::memchr(b'\n', &buffer[self.searched..]).is_some() {
+            let rest = self.sum.add(&buffer[self.whole..]).len();
+            self.whole = buffer.len() - rest;
+        }
+        self.searched = buffer.len();
+        if self.whole < PIECE_BYTES {
+            return None;
+        }
+        let mut next = self.spare.take();
+        next.extend_from_slice(&buffer[self.whole..]);
+        let mut full = std::mem::replace(buffer, next);
+        full.truncate(self.whole);
+        (self.whole, self.searched) = (0, buffer.len());
+        Some(full)
+    }
+
+    /// The last piece, where there is one. An error where a row is cut, or where there were more or fewer rows than the
+    /// server says.
+    pub fn finish(&mut self, buffer: Vec<u8>, told_rows: u64) -> Result<Option<Vec<u8>>, Error> {
+        if self.whole < buffer.len() {
+            return Err(Error::failed("the server's COPY ended within a row"));
+        }
+        if self.sum.rows != told_rows {
+            let came = self.sum.rows;
+            return Err(Error::failed(format!(
+                "{came} rows came of a COPY, and the server says that it sent {told_rows}"
+            )));
+        }
+        Ok(if buffer.is_empty() { None } else { Some(buffer) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn pieces_end_with_a_row_however_the_stream_is_cut() {
+        let text: Vec<u8> = (0..200_000).flat_map(|n| format!("{n}\tsome text of row {n}\n\n").into_bytes()).collect();
+        let mut whole = RowSum::default();
+        assert!(whole.add(&text).is_empty());
+        assert_eq!(whole.rows, 400_000);
+        for size in [1 << 20, 8191, 777] {
+            let spare = Spare::default();
+            let mut gatherer = Gatherer::new(&spare);
+            let mut buffer = gatherer.buffer();
+            let mut pieces: Vec<Vec<u8>> = Vec::new();
+            for chunk in text.chunks(size) {
+                buffer.extend_from_slice(chunk);
+                pieces.extend(gatherer.gather(&mut buffer));
+            }
+            pieces.extend(gatherer.finish(buffer, 400_000).unwrap());
+            assert!(pieces.iter().all(|piece| piece.ends_with(b"\n")));
+            assert!(pieces.len() > 1 && pieces[0].len() >= PIECE_BYTES && pieces[0].len() < PIECE_BYTES + size);
+            assert_eq!(gatherer.sum, whole);
+            assert_eq!(pieces.concat(), text);
+        }
+        let spare = Spare::default();
+        let mut gatherer = Gatherer::new(&spare);
+        let mut buffer = b"half a row".to_vec();
+        assert!(gatherer.gather(&mut buffer).is_none());
+        assert!(gatherer.finish(buffer, 0).is_err());
+        assert!(Gatherer::new(&spare).finish(Vec::new(), 1).is_err());
+    }
+}

@@ -1,0 +1,259 @@
+//! A consistent snapshot of a database: what is to be saved of it, found out before any row is read.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use crate::engine::postgres::copy::large_objects::{self, LargeObjects};
+use crate::engine::postgres::copy::reading::{self, Piece, Reading, RowSource};
+use crate::engine::postgres::copy::selection::Selection;
+use crate::engine::postgres::restore::target::Mark;
+use crate::engine::postgres::schema::data::{self, TableData};
+use crate::engine::postgres::schema::{self, Schema, sequences};
+use crate::engine::postgres::wire::params::Params;
+use crate::engine::postgres::wire::session::Session;
+use crate::platform::error::{Error, Result, one_line};
+use crate::platform::interrupt;
+use crate::snapshots::manifest::{DatabaseFacts, SequenceValue};
+
+/// How a snapshot is to be taken.
+#[derive(Clone, Debug)]
+pub struct SnapshotOptions {
+    /// Sessions that read rows.
+    pub jobs: usize,
+    /// The longest to try for the locks.
+    pub lock_timeout: Duration,
+    /// What to save.
+    pub selection: Selection,
+    /// Go on without what cannot be saved.
+    pub allow_partial: bool,
+}
+
+/// A snapshot that is held open.
+pub struct Snapshot {
+    /// The transaction that sees it.
+    pub reading: Reading,
+    /// The whole schema.
+    pub schema: Schema,
+    /// The tables of which rows are saved, largest first.
+    pub tables: Vec<TableData>,
+    /// The rows of those tables: their sums are there once they were read.
+    pub rows: Vec<RowSource>,
+    /// The tables of which no rows are saved, by the user's own choice.
+    pub left_out: Vec<TableData>,
+    /// Large objects.
+    pub large_objects: LargeObjects,
+    /// The values of all sequences.
+    pub sequences: Vec<SequenceValue>,
+    /// What cannot be saved, each with its reason; not empty only where that was allowed.
+    pub refused: Vec<String>,
+    /// The database itself.
+    pub database: DatabaseFacts,
+}
+
+impl Snapshot {
+    /// Locks, takes the snapshot, reads the schema; fails before any row is read where something cannot be saved.
+    ///
+    /// Views, sequences, functions and types cannot be locked with the tables. Where one of them is held by somebody or
+    /// has gone while the schema is read, all is given back and begun anew, for as long as locks may be tried for.
+    pub fn begin(params: &Params, options: &SnapshotOptions) -> Result<Self> {
+        let clock = Instant::now();
+        loop {
+            let mut reading = Reading::begin_since(params, options.jobs, options.lock_timeout, clock)?;
+            let failure = match Contents::read(&mut reading, options) {
+                Ok(contents) => return Ok(contents.with(reading)),
+                Err(error) => error,
+            };
+            if !reading::is_passing(&failure) {
+                return Err(failure);
+            }
+            reading.session.execute("ROLLBACK")?;
+            if clock.elapsed() >= options.lock_timeout {
+                return Err(reading::name_blockers(&mut reading.session, failure, options.lock_timeout));
+            }
+            tracing::debug!("once more: {}", failure.whole());
+            drop(reading);
+            reading::pause();
+            interrupt::check()?;
+        }
+    }
+
+    /// The same of what somebody else holds open.
+    pub fn of(mut reading: Reading, options: &SnapshotOptions) -> Result<Self> {
+        Contents::read(&mut reading, options).map(|contents| contents.with(reading))
+    }
+
+    /// Reads all rows of all tables; see [`Reading::read`].
+    pub fn read_rows(&mut self, sink: &mut dyn FnMut(&Piece) -> Result<()>) -> Result<()> {
+        self.reading.read(&mut self.rows, sink)
+    }
+}
+
+/// All of a snapshot but the transaction.
+struct Contents {
+    schema: Schema,
+    tables: Vec<TableData>,
+    rows: Vec<RowSource>,
+    left_out: Vec<TableData>,
+    large_objects: LargeObjects,
+    sequences: Vec<SequenceValue>,
+    refused: Vec<String>,
+    database: DatabaseFacts,
+}
+
+impl Contents {
+    fn with(self, reading: Reading) -> Snapshot {
+        let Contents { schema, tables, rows, left_out, large_objects, sequences, refused, database } = self;
+        Snapshot { reading, schema, tables, rows, left_out, large_objects, sequences, refused, database }
+    }
+
+    fn read(reading: &mut Reading, options: &SnapshotOptions) -> Result<Self> {
+        let database = database_facts(&mut reading.session)?;
+        require_finished(&mut reading.session)?;
+        let all = data::tables(&mut reading.session)?;
+        options.selection.require_matches(
+            all.iter().map(|table| (table.schema.as_str(), table.name.as_str(), table.qualified.as_str())),
+        )?;
+        let takes = |table: &TableData| options.selection.takes_rows(&table.schema, &table.name, &table.qualified);
+        let (mut tables, left_out): (Vec<TableData>, Vec<TableData>) = all.into_iter().partition(takes);
+        let unloadable = hashed_by_enum(&mut reading.session)?;
+        let in_recovery = reading.session.about().in_recovery;
+        let unreadable = |table: &TableData| {
+            let name = one_line(&table.qualified);
+            if table.is_unlogged && in_recovery {
+                return Some(format!("table {name}: it is unlogged, and has no rows on a standby"));
+            }
+            if unloadable.contains(&table.oid) {
+                return Some(format!(
+                    "table {name}: it is a hash partition by an enum, and its rows would belong to other partitions \
+                     of a restored table"
+                ));
+            }
+            let chunks = table.chunked.iter().flat_map(|chunked| &chunked.chunks);
+            let locked = reading.has_locked(table.oid) && chunks.into_iter().all(|chunk| reading.has_locked(*chunk));
+            unreadable(table, locked)
+        };
+        let mut refused: Vec<String> = tables.iter().filter_map(unreadable).collect();
+        tables.retain(|table| unreadable(table).is_none());
+        // First what somebody may hold: the sooner it is found out, the shorter others wait for the tables meanwhile.
+        let sequences = sequences::values(&mut reading.session, &mut refused)?;
+        let schema = schema::read(&mut reading.session)?;
+        refused.extend(schema.refused.iter().cloned());
+        let large_objects = if options.selection.takes_large_objects() {
+            large_objects::list(&mut reading.session, &mut refused)?
+        } else {
+            LargeObjects::default()
+        };
+        if !refused.is_empty() && !options.allow_partial {
+            return Err(cannot_save(&refused));
+        }
+        let mut rows: Vec<RowSource> = tables.iter().map(RowSource::of).collect();
+        reading.measure(&tables, &mut rows)?;
+        let mut both: Vec<(TableData, RowSource)> = tables.into_iter().zip(rows).collect();
+        both.sort_by(|(_, a), (_, b)| b.bytes.cmp(&a.bytes).then_with(|| a.qualified.cmp(&b.qualified)));
+        let (tables, rows) = both.into_iter().unzip();
+        Ok(Contents { schema, tables, rows, left_out, large_objects, sequences, refused, database })
+    }
+}
+
+/// Refuses a database that a restore has not finished: half of one must not become the newest good snapshot.
+fn require_finished(session: &mut Session) -> Result<()> {
+    let row = session.row(
+        "SELECT pg_catalog.shobj_description(d.oid, 'pg_database') AS comment
+           FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",
+    )?;
+    match row.get("comment")?.and_then(Mark::read) {
+        None => Ok(()),
+        Some(mark) => Err(Error::problem(format!(
+            "the database is not whole: a restore of {} to it has not ended, as its comment says",
+            one_line(&mark.snapshot)
+        ))
+        .hint("wait for the restore's end; where it has died, drop the database and restore again")),
+    }
+}
+
+/// The partitions of tables that are hash-partitioned by an enum: its hash depends on oids, which are others after a
+/// restore.
+fn hashed_by_enum(session: &mut Session) -> Result<HashSet<u32>> {
+    let rows = session.rows(
+        "WITH RECURSIVE enums AS (
+             -- And what holds an enum: its hash is made of those of its parts.
+             SELECT oid FROM pg_catalog.pg_type WHERE typtype = 'e'
+              UNION SELECT t.oid FROM enums e JOIN (
+                  SELECT oid, typelem AS part FROM pg_catalog.pg_type
+                   UNION ALL SELECT oid, typbasetype FROM pg_catalog.pg_type
+                   UNION ALL SELECT rngtypid, rngsubtype FROM pg_catalog.pg_range
+                   UNION ALL SELECT c.reltype, a.atttypid FROM pg_catalog.pg_class c
+                                JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
+                               WHERE c.reltype <> 0) t ON t.part = e.oid),
+         below AS (
+             SELECT p.partrelid AS oid FROM pg_catalog.pg_partitioned_table p
+              WHERE p.partstrat = 'h' AND (EXISTS (
+                  SELECT FROM pg_catalog.pg_opclass c
+                   WHERE c.oid = ANY (p.partclass::pg_catalog.oid[]) AND c.opcname = 'enum_ops')
+                 OR EXISTS (
+                  SELECT FROM pg_catalog.pg_attribute a
+                   WHERE a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs::pg_catalog.int2[])
+                     AND a.atttypid IN (SELECT oid FROM enums)))
+              UNION SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid)
+         SELECT c.oid FROM below b JOIN pg_catalog.pg_class c ON c.oid = b.oid WHERE c.relkind = 'r'",
+    )?;
+    rows.iter().map(|row| row.number("oid")).collect()
+}
+
+fn unreadable(table: &TableData, locked: bool) -> Option<String> {
+    let name = one_line(&table.qualified);
+    if !table.readable || !locked {
+        Some(format!("table {name}: the role may not read it"))
+    } else if table.rls_applies {
+        Some(format!("table {name}: row security would hide rows from the role"))
+    } else {
+        None
+    }
+}
+
+fn cannot_save(refused: &[String]) -> Error {
+    let mut message = format!("{} things cannot be saved: ", refused.len());
+    message.push_str(&refused.iter().take(20).cloned().collect::<Vec<_>>().join("; "));
+    if refused.len() > 20 {
+        message.push_str("; ...");
+    }
+    Error::failed(message).hint(
+        "give the role what it lacks (the role pg_read_all_data reads every table, BYPASSRLS passes row security), \
+         or go on without them with --allow-partial",
+    )
+}
+
+/// Reads what the database itself is.
+pub fn database_facts(session: &mut Session) -> Result<DatabaseFacts> {
+    let version = session.version();
+    let provider = if version >= 150_000 { "d.datlocprovider" } else { "'c'" };
+    let locale = match version {
+        170_000.. => "d.datlocale",
+        150_000.. => "d.daticulocale",
+        _ => "NULL",
+    };
+    let rules = if version >= 160_000 { "d.daticurules" } else { "NULL" };
+    let row = session.row(&format!(
+        "SELECT d.datname AS name, pg_catalog.pg_get_userbyid(d.datdba) AS owner,
+                pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, d.datctype AS ctype,
+                {provider} AS provider, {locale} AS locale, {rules} AS rules,
+                CASE WHEN pg_catalog.has_database_privilege(d.oid, 'CONNECT') THEN pg_catalog.pg_database_size(d.oid) END AS bytes
+           FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
+    ))?;
+    Ok(DatabaseFacts {
+        name: row.text("name")?.to_owned(),
+        owner: row.text("owner")?.to_owned(),
+        encoding: row.text("encoding")?.to_owned(),
+        collate: row.text("collate")?.to_owned(),
+        ctype: row.text("ctype")?.to_owned(),
+        provider: match row.text("provider")? {
+            "i" => "icu",
+            "b" => "builtin",
+            _ => "libc",
+        }
+        .to_owned(),
+        locale: row.owned("locale")?,
+        icu_rules: row.owned("rules")?,
+        bytes: row.get("bytes")?.and_then(|bytes| bytes.parse().ok()).unwrap_or(0),
+    })
+}

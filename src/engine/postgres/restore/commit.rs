@@ -1,0 +1,63 @@
+//! The end of a transaction that changes a live database: done or not done, but never unknown where that can be helped.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::engine::postgres::schema::quote::literal;
+use crate::engine::postgres::wire::params::Params;
+use crate::engine::postgres::wire::session::Session;
+use crate::engine::postgres::wire::settings;
+use crate::platform::error::{Error, Kind, Result};
+
+/// How often the server is asked what became of a transaction.
+const TRIES: u32 = 20;
+
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Commits the session's transaction. Where the reply is lost the server is asked, over another connection, what became
+/// of it.
+pub fn commit(session: &mut Session, params: &Params) -> Result<()> {
+    let transaction = session.row("SELECT pg_catalog.pg_current_xact_id_if_assigned()::text AS id")?.owned("id")?;
+    session.settle();
+    let Err(error) = session.execute("COMMIT") else { return Ok(()) };
+    let told = |error: Error, what: &str| error.context(format!("the restored rows could not be committed; {what}"));
+    match (error.kind, transaction) {
+        (Kind::Unreachable | Kind::Interrupted, Some(transaction)) => match outcome(&transaction, params) {
+            Ok(true) => {
+                tracing::warn!("the connection was lost at the end; the server says that all is committed");
+                Ok(())
+            }
+            Ok(false) => Err(told(error, "nothing was changed")),
+            Err(why) => {
+                tracing::warn!("the server could not be asked what became of it: {}", why.whole());
+                Err(told(error, "whether all was changed or nothing is not known: look"))
+            }
+        },
+        _ => Err(told(error, "nothing was changed")),
+    }
+}
+
+/// Whether a transaction has come through.
+fn outcome(transaction: &str, params: &Params) -> Result<bool> {
+    let mut last = Error::unreachable("the transaction has not ended");
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            thread::sleep(PAUSE);
+            crate::platform::interrupt::check()?;
+        }
+        let status = Session::connect_to_settle(params).and_then(|mut session| {
+            settings::pin(&mut session)?;
+            session
+                .row(&format!("SELECT pg_catalog.pg_xact_status({}::pg_catalog.xid8) AS status", literal(transaction)))?
+                .owned("status")
+        });
+        match status.as_ref().map(Option::as_deref) {
+            Ok(Some("committed")) => return Ok(true),
+            Ok(Some("aborted")) => return Ok(false),
+            Ok(_) => {}
+            Err(_) => last = status.err().unwrap_or(last),
+        }
+    }
+    Err(last)
+}

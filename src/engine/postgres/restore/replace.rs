@@ -1,0 +1,568 @@
+//! Gives tables of a live database other rows, in place and in one transaction: views, grants and oids stay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::engine::postgres::copy::reading::{ATTEMPT, Reading, RowSource, Span};
+use crate::engine::postgres::restore::commit::commit;
+use crate::engine::postgres::schema::data::{self, TableData};
+use crate::engine::postgres::schema::quote::{ident, literal, qualified};
+use crate::engine::postgres::schema::sequences;
+use crate::engine::postgres::timescale::{self, EXTENSION};
+use crate::engine::postgres::wire::params::Params;
+use crate::engine::postgres::wire::session::{Session, sqlstate};
+use crate::engine::postgres::wire::settings;
+use crate::platform::error::{Error, Result, one_line};
+use crate::platform::interrupt;
+use crate::snapshots::manifest::{SequenceValue, Table};
+
+/// A transaction in which tables are given other rows; nobody else can use them from its beginning.
+pub struct Replacement {
+    session: Session,
+    params: Params,
+    /// The tables, in the order they were named.
+    tables: Vec<RowSource>,
+    /// Of `tables`, and of the partitioned tables all of whose partitions are among them.
+    oids: BTreeSet<u32>,
+    /// The chunks of hypertables among them, which nobody gets at but through these.
+    chunks: BTreeSet<u32>,
+    /// Statements that put back what stood in the way.
+    put_back: Vec<String>,
+}
+
+/// Compares what a snapshot knows of tables with what is there; what differs, in words.
+#[must_use]
+pub fn differences(tables: &[&Table], live: &[TableData], all: bool) -> Vec<String> {
+    let mut found = Vec::new();
+    let by_name: BTreeMap<(&str, &str), &TableData> =
+        live.iter().map(|table| ((table.schema.as_str(), table.name.as_str()), table)).collect();
+    for table in tables {
+        let Some(relation) = &table.relation else { continue };
+        let name = one_line(&table.name);
+        let Some(now) = by_name.get(&(relation.schema.as_str(), relation.table.as_str())) else {
+            found.push(format!("the table {name} is not there"));
+            continue;
+        };
+        // In whatever order: rows are loaded by the columns' names.
+        let then: BTreeSet<_> =
+            table.columns.iter().map(|c| (c.name.as_str(), c.declared.as_str(), c.generated, c.not_null)).collect();
+        let of_extension = now.extension_condition.clone().flatten();
+        let now: BTreeSet<_> =
+            now.columns.iter().map(|c| (c.name.as_str(), c.type_name.as_str(), c.generated, c.not_null)).collect();
+        // It becomes part of a statement: only what the database says itself may.
+        if relation.condition != of_extension {
+            found.push(format!("the extension of {name} has other rows of its own now"));
+        }
+        if then != now {
+            let shown = |sign: char, (name, declared, generated, not_null): &(&str, &str, bool, bool)| {
+                let generated = if *generated { " GENERATED" } else { "" };
+                let not_null = if *not_null { " NOT NULL" } else { "" };
+                format!("{sign}{name} {declared}{generated}{not_null}")
+            };
+            let gone = then.difference(&now).map(|column| shown('-', column));
+            let told: Vec<String> = gone.chain(now.difference(&then).map(|column| shown('+', column))).collect();
+            let told = told.join(", ");
+            found.push(format!("the columns of {name} have changed ({})", one_line(&told)));
+        }
+    }
+    if all {
+        let known: BTreeSet<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+        let new = live.iter().filter(|table| !known.contains(table.qualified.as_str()));
+        found.extend(new.map(|table| format!("the table {} is not in the snapshot", one_line(&table.qualified))));
+    }
+    found
+}
+
+impl Replacement {
+    /// Begins the transaction, locks all that it changes, and looks whether it can be done.
+    ///
+    /// The locks are those that emptying takes, readers are kept out too: whoever raises a lock later meets others
+    /// who have read and now want to write, each waiting for the other. They are tried for a moment at a time, and all
+    /// given back between two tries: no deadlock comes of it, whatever the order in which others take theirs.
+    pub fn begin(
+        params: &Params,
+        tables: &[&Table],
+        sequences: &[&SequenceValue],
+        all: bool,
+        lock_timeout: Duration,
+    ) -> Result<Self> {
+        let mut session = Session::connect(params)?;
+        settings::pin(&mut session)?;
+        let live = listed(&mut session)?;
+        refuse(&differences(tables, &live, all))?;
+        let mut replacement = Replacement {
+            session,
+            params: params.clone(),
+            tables: tables.iter().map(|table| place_of(table, &live)).collect(),
+            oids: BTreeSet::new(),
+            chunks: BTreeSet::new(),
+            put_back: Vec::new(),
+        };
+        let clock = Instant::now();
+        loop {
+            interrupt::check()?;
+            let error = match replacement.try_begin(tables, sequences, all) {
+                Ok(()) => return Ok(replacement),
+                Err(error) => error,
+            };
+            // A lock that somebody has; a deadlock with somebody whose patience is even shorter.
+            if !matches!(sqlstate(&error).as_deref(), Some("55P03" | "40P01")) {
+                return Err(error);
+            }
+            replacement.session.execute("ROLLBACK")?;
+            if clock.elapsed() >= lock_timeout {
+                let seconds = lock_timeout.as_secs();
+                let who = replacement.holders().unwrap_or_default();
+                let who = if who.is_empty() { String::new() } else { format!(": {}", who.join("; ")) };
+                return Err(error
+                    .context(format!("cannot lock the tables within {seconds} s{who}"))
+                    .hint("stop what uses them, or try for longer with --lock-timeout; nothing was changed"));
+            }
+            thread::sleep(ATTEMPT);
+        }
+    }
+
+    fn try_begin(&mut self, tables: &[&Table], sequences: &[&SequenceValue], all: bool) -> Result<()> {
+        self.session.execute(&format!("BEGIN; SET LOCAL lock_timeout = {}", ATTEMPT.as_millis()))?;
+        let names: Vec<String> = self.tables.iter().map(|source| source.qualified.clone()).collect();
+        self.lock(&names)?;
+        // Once more, now that nobody can change them.
+        let live = data::tables(&mut self.session)?;
+        refuse(&differences(tables, &live, all))?;
+        self.oids = reach(&mut self.session, tables, &live)?;
+        self.chunks = chunks_of(&self.oids, &live);
+        refuse(&references_from_outside(&mut self.session, &self.oids, &self.chunks)?)?;
+        let others = self.session.rows(&format!(
+            "SELECT c.oid::pg_catalog.regclass::text AS name FROM pg_catalog.pg_class c
+              WHERE c.oid = ANY ({0}) AND c.relkind = 'p'
+                 OR c.oid IN (SELECT k.confrelid FROM pg_catalog.pg_constraint k WHERE {1}) ORDER BY c.oid",
+            self.oid_list(),
+            self.keys_in_the_way()
+        ))?;
+        let others: Result<Vec<String>> = others.iter().map(|row| row.text("name").map(str::to_owned)).collect();
+        self.lock(&others?)?;
+        // No statement only locks a sequence; this one leaves it as it is.
+        for value in sequences {
+            let live = self.session.rows(&format!(
+                "SELECT seqincrement AS increment FROM pg_catalog.pg_sequence WHERE seqrelid = pg_catalog.to_regclass({})",
+                literal(&qualified(&value.schema, &value.name))
+            ))?;
+            if let Some(row) = live.first() {
+                let name = qualified(&value.schema, &value.name);
+                self.session
+                    .execute(&format!("ALTER SEQUENCE {name} INCREMENT BY {}", row.number::<i64>("increment")?))
+                    .map_err(|error| error.context(format!("cannot lock the sequence {}", one_line(&name))))?;
+            }
+        }
+        self.session.execute("SET LOCAL lock_timeout = 0; SET CONSTRAINTS ALL IMMEDIATE")
+    }
+
+    fn lock(&mut self, names: &[String]) -> Result<()> {
+        for some in names.chunks(500) {
+            self.session
+                .execute(&format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", some.join(", ONLY ")))
+                .map_err(|error| error.context("cannot lock the tables"))?;
+        }
+        Ok(())
+    }
+
+    /// Who has locks on the tables, in words.
+    fn holders(&mut self) -> Result<Vec<String>> {
+        let names: Vec<String> = self.tables.iter().map(|source| literal(&source.qualified)).collect();
+        let rows = self.session.rows(&format!(
+            "SELECT l.pid, min(c.oid::pg_catalog.regclass::text) AS relation, a.usename AS role,
+                    nullif(a.application_name, '') AS application, a.state
+               FROM pg_catalog.pg_locks l
+               JOIN pg_catalog.pg_class c ON c.oid = l.relation
+               LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+              WHERE l.granted AND l.pid <> pg_catalog.pg_backend_pid()
+                AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+                AND c.oid IN (SELECT pg_catalog.to_regclass(name) FROM unnest(ARRAY[{}]::text[]) AS name)
+              GROUP BY l.pid, a.usename, a.application_name, a.state ORDER BY l.pid LIMIT 5",
+            names.join(", ")
+        ))?;
+        rows.iter()
+            .map(|row| {
+                let mut told = format!("process {} uses {}", row.text("pid")?, one_line(row.text("relation")?));
+                for column in ["role", "application", "state"] {
+                    if let Some(value) = row.get(column)? {
+                        told.push_str(&format!(", {column} {}", one_line(value)));
+                    }
+                }
+                Ok(told)
+            })
+            .collect()
+    }
+
+    /// Gives the transaction to somebody who reads in it, and takes it back.
+    pub fn read<T>(mut self, read: impl FnOnce(Reading) -> Result<(T, Session)>) -> Result<(T, Self)> {
+        let locked = self.oids.iter().chain(&self.chunks).copied().collect();
+        let (told, session) = read(Reading::within(self.session, &self.params, locked))?;
+        self.session = session;
+        Ok((told, self))
+    }
+
+    /// The transaction's connection, for loading rows.
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// The tables.
+    #[must_use]
+    pub fn tables(&self) -> &[RowSource] {
+        &self.tables
+    }
+
+    fn oid_list(&self) -> String {
+        oid_list(&self.oids)
+    }
+
+    /// Of `k`, pg_constraint: the foreign keys that are taken away and put back.
+    ///
+    /// Those that point at tables which stay are not, and so nobody is kept from these tables; the rows are checked
+    /// while they come. But one that not all rows were held to is: `NOT VALID`.
+    fn keys_in_the_way(&self) -> String {
+        format!(
+            "k.contype = 'f' AND k.conparentid = 0 AND k.conrelid = ANY ({0})
+             AND (k.confrelid = ANY ({0}) OR NOT k.convalidated)",
+            self.oid_list()
+        )
+    }
+
+    /// Takes foreign keys and triggers out of the way, and all rows out of the tables.
+    ///
+    /// With a time, of each table only the rows of it, its end not included.
+    pub fn empty(&mut self, from: Option<&str>, until: Option<&str>) -> Result<()> {
+        if self.tables.is_empty() {
+            return Ok(());
+        }
+        let timescale = timescale::read(&mut self.session)?;
+        let is_bounded = timescale.is_some() && self.has_limit_on_decompression()?;
+        let keys = self.session.rows(&format!(
+            "SELECT k.conrelid::pg_catalog.regclass::text AS relation, pg_catalog.quote_ident(k.conname) AS name,
+                    pg_catalog.pg_get_constraintdef(k.oid) AS definition,
+                    pg_catalog.obj_description(k.oid, 'pg_constraint') AS comment
+               FROM pg_catalog.pg_constraint k WHERE {} ORDER BY 1, 2",
+            self.keys_in_the_way()
+        ))?;
+        let mut statements = Vec::new();
+        for key in &keys {
+            let (table, name) = (key.text("relation")?, key.text("name")?);
+            statements.push(format!("ALTER TABLE {table} DROP CONSTRAINT {name}"));
+            self.put_back.push(format!("ALTER TABLE {table} ADD CONSTRAINT {name} {}", key.text("definition")?));
+            if let Some(comment) = key.get("comment")? {
+                self.put_back.push(format!("COMMENT ON CONSTRAINT {name} ON {table} IS {}", literal(comment)));
+            }
+        }
+        let triggers = self.session.rows(&format!(
+            "SELECT t.tgrelid::pg_catalog.regclass::text AS relation, pg_catalog.quote_ident(t.tgname) AS name,
+                    CASE t.tgenabled WHEN 'R' THEN 'ENABLE REPLICA' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END AS enable
+               FROM pg_catalog.pg_trigger t
+               JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+              WHERE (NOT t.tgisinternal
+                     -- Before 15 a partition's copy of its parent's trigger counts as internal.
+                     OR t.tgparentid <> 0
+                        AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype <> 't'))
+                AND NOT EXISTS (
+                    SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid
+                     WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = t.tgfoid
+                       AND d.deptype = 'e' AND x.extname = '{EXTENSION}')
+                AND t.tgenabled <> 'D' AND c.relkind = 'r' AND t.tgrelid = ANY ({}) ORDER BY 1, 2",
+            self.oid_list()
+        ))?;
+        for trigger in &triggers {
+            let (table, name) = (trigger.text("relation")?, trigger.text("name")?);
+            statements.push(format!("ALTER TABLE {table} DISABLE TRIGGER {name}"));
+            self.put_back.push(format!("ALTER TABLE {table} {} TRIGGER {name}", trigger.text("enable")?));
+        }
+        // Of a table that an extension brings along, the rows that it fills in itself were not saved: they stay.
+        // Truncating a hypertable would have aggregates of it forget all rows whose raw data is gone.
+        let is_part = from.is_some() || until.is_some();
+        let read = |table: &RowSource| timescale.as_ref().is_some_and(|found| found.is_read_by_an_aggregate(table));
+        let (whole, parts): (Vec<&RowSource>, Vec<&RowSource>) =
+            self.tables.iter().partition(|table| table.condition.is_none() && !is_part && !read(table));
+        if !whole.is_empty() {
+            let names: Vec<String> = whole.iter().map(|table| table.relation()).collect();
+            statements.push(format!("TRUNCATE TABLE {}", names.join(", ")));
+        }
+        if is_bounded && parts.iter().any(|table| table.span.is_some()) {
+            statements.push("SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0".to_owned());
+        }
+        for table in parts {
+            let condition = table.condition.clone().unwrap_or_else(|| table.within(from, until));
+            statements.push(format!("DELETE FROM {} {condition}", table.relation()));
+        }
+        for statement in statements {
+            self.session.execute(&statement).map_err(|error| {
+                let error = error.context("cannot empty the tables");
+                // A hypertable with compression enabled does not let its keys be taken away in older versions.
+                if timescale.is_some() && sqlstate(&error).as_deref() == Some("0A000") {
+                    error.hint("restore tables without foreign keys alone with --table, or everything with --swap")
+                } else {
+                    error
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the server bounds how many compressed rows a statement may change.
+    fn has_limit_on_decompression(&mut self) -> Result<bool> {
+        let name = "timescaledb.max_tuples_decompressed_per_dml_transaction";
+        let row = self
+            .session
+            .row(&format!("SELECT pg_catalog.current_setting({}, true) IS NOT NULL AS there", literal(name)))?;
+        row.flag("there")
+    }
+
+    /// Puts keys, triggers and sequences where they belong. `forward_only` sequences never go back.
+    pub fn settle(&mut self, values: &[&SequenceValue], forward_only: bool) -> Result<()> {
+        for statement in std::mem::take(&mut self.put_back) {
+            self.session
+                .execute(&statement)
+                .map_err(|error| error.context("the rows do not fit what else is in the database"))?;
+        }
+        let live = sequences::values(&mut self.session, &mut Vec::new())?;
+        for value in values {
+            let Some(now) = live.iter().find(|now| now.schema == value.schema && now.name == value.name) else {
+                let name = one_line(&qualified(&value.schema, &value.name));
+                return Err(Error::failed(format!("the sequence {name} is not there, or the role may not read it")));
+            };
+            if forward_only && is_ahead(now, value) {
+                continue;
+            }
+            // By itself this would outlive a rollback; but the statement that locked the sequence gave it a new file,
+            // which goes with the transaction.
+            self.session.rows(&sequences::statement(value)).map_err(|error| {
+                error.context(format!("cannot set the sequence {}", one_line(&qualified(&value.schema, &value.name))))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Moves sequences that others have too to where rows of these tables may not meet their values, at the very end: until
+    /// the commit whoever draws from one waits. One that is gone, or is ahead already, stays; so does one that the role may
+    /// not move, and that is said.
+    pub fn move_forward(&mut self, values: &[&SequenceValue]) -> Result<()> {
+        let live = sequences::values(&mut self.session, &mut Vec::new())?;
+        for value in values {
+            let is_same = |now: &&SequenceValue| now.schema == value.schema && now.name == value.name;
+            let Some(now) = live.iter().find(is_same).filter(|now| !is_ahead(now, value)) else { continue };
+            let name = qualified(&value.schema, &value.name);
+            self.session.execute(&format!("SAVEPOINT moving; SET LOCAL lock_timeout = {}", ATTEMPT.as_millis()))?;
+            let moved = self
+                .session
+                .execute(&format!("ALTER SEQUENCE {name} INCREMENT BY {}", now.increment))
+                .and_then(|()| self.session.rows(&sequences::statement(value)).map(drop));
+            match moved {
+                Ok(()) => self.session.execute("RELEASE SAVEPOINT moving; SET LOCAL lock_timeout = 0")?,
+                Err(error) if sqlstate(&error).is_some() => {
+                    self.session.execute("ROLLBACK TO SAVEPOINT moving")?;
+                    tracing::warn!(
+                        "the sequence {} gives numbers that are in the restored rows, and could not be moved on: {}",
+                        one_line(&name),
+                        error.whole()
+                    );
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes materialized views anew: all of them, or those that show rows of the tables.
+    pub fn refresh(&mut self, all: bool) -> Result<()> {
+        let rows = self.session.rows(&format!(
+            "WITH RECURSIVE uses AS (
+                 SELECT DISTINCT r.ev_class AS view, d.refobjid AS source
+                   FROM pg_catalog.pg_rewrite r
+                   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                        AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                        AND d.refobjid <> r.ev_class),
+             -- A table's rows are seen through those that it is a part of.
+             above AS (
+                 SELECT oid FROM unnest({0}) AS oid
+                  UNION SELECT i.inhparent FROM above a JOIN pg_catalog.pg_inherits i ON i.inhrelid = a.oid),
+             reached AS (
+                 SELECT view, 1 AS depth FROM uses WHERE source IN (SELECT oid FROM above)
+                  UNION SELECT u.view, r.depth + 1 FROM reached r JOIN uses u ON u.source = r.view WHERE r.depth < 200)
+             SELECT c.oid::pg_catalog.regclass::text AS name
+               FROM pg_catalog.pg_class c LEFT JOIN reached r ON r.view = c.oid
+              WHERE c.relkind = 'm' AND c.relispopulated AND ({all} OR r.view IS NOT NULL)
+              GROUP BY c.oid ORDER BY coalesce(max(r.depth), 0), c.oid",
+            self.oid_list()
+        ))?;
+        for row in &rows {
+            let name = row.text("name")?;
+            self.session
+                .execute(&format!("REFRESH MATERIALIZED VIEW {name}"))
+                .map_err(|error| error.context(format!("cannot refresh the materialized view {}", one_line(name))))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps it all.
+    pub fn commit(mut self) -> Result<()> {
+        commit(&mut self.session, &self.params)
+    }
+}
+
+/// What the rows of a snapshot's table are loaded into where it is there.
+fn place_of(table: &Table, live: &[TableData]) -> RowSource {
+    let mut source = RowSource::like(table);
+    let Some(relation) = &table.relation else { return source };
+    let found = live.iter().find(|live| (&live.schema, &live.name) == (&relation.schema, &relation.table));
+    if let Some(chunked) = found.and_then(|found| found.chunked.as_ref()) {
+        source.qualified.clone_from(&chunked.relation);
+        source.span = Some(Span::of(chunked));
+    } else {
+        source.qualified = qualified(&relation.schema, &relation.table);
+        source.span = None;
+    }
+    source
+}
+
+/// Looks whether tables can be given the snapshot's rows, without locking them; an error says what stands against it.
+pub fn require_fit(session: &mut Session, tables: &[&Table], all: bool) -> Result<()> {
+    let live = data::tables(session)?;
+    refuse(&differences(tables, &live, all))?;
+    let oids = reach(session, tables, &live)?;
+    refuse(&references_from_outside(session, &oids, &chunks_of(&oids, &live))?)
+}
+
+/// The chunks of the hypertables among these tables.
+fn chunks_of(oids: &BTreeSet<u32>, live: &[TableData]) -> BTreeSet<u32> {
+    let tables = live.iter().filter(|table| oids.contains(&table.oid));
+    tables.filter_map(|table| table.chunked.as_ref()).flat_map(|chunked| chunked.chunks.iter().copied()).collect()
+}
+
+fn oid_list(oids: &BTreeSet<u32>) -> String {
+    let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
+    format!("'{{{}}}'::pg_catalog.oid[]", oids.join(","))
+}
+
+/// The tables, and the partitioned tables all of whose partitions are among them: these have no other rows.
+fn reach(session: &mut Session, tables: &[&Table], live: &[TableData]) -> Result<BTreeSet<u32>> {
+    let named: BTreeSet<(&str, &str)> = tables
+        .iter()
+        .filter_map(|table| table.relation.as_ref())
+        .map(|relation| (relation.schema.as_str(), relation.table.as_str()))
+        .collect();
+    let mut oids: BTreeSet<u32> = live
+        .iter()
+        .filter(|table| named.contains(&(table.schema.as_str(), table.name.as_str())))
+        .map(|table| table.oid)
+        .collect();
+    loop {
+        let rows = session.rows(&format!(
+            "SELECT c.oid FROM pg_catalog.pg_class c
+              WHERE c.relkind = 'p' AND NOT c.oid = ANY ({0})
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i
+                                 WHERE i.inhparent = c.oid AND NOT i.inhrelid = ANY ({0}))",
+            oid_list(&oids)
+        ))?;
+        if rows.is_empty() {
+            return Ok(oids);
+        }
+        for row in &rows {
+            oids.insert(row.number("oid")?);
+        }
+    }
+}
+
+/// Foreign keys of other tables that point at these; a chunk has those of its hypertable.
+fn references_from_outside(session: &mut Session, oids: &BTreeSet<u32>, chunks: &BTreeSet<u32>) -> Result<Vec<String>> {
+    let rows = session.rows(&format!(
+        "SELECT DISTINCT c.conrelid::pg_catalog.regclass::text AS from_table,
+                c.confrelid::pg_catalog.regclass::text AS to_table
+           FROM pg_catalog.pg_constraint c
+          WHERE c.contype = 'f' AND c.confrelid = ANY ({0}) AND NOT c.conrelid = ANY ({0})
+            AND NOT c.conrelid = ANY ({1})
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_class t JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+                             WHERE t.oid = c.conrelid AND n.nspname ~ '^_timescaledb_') ORDER BY 1, 2",
+        oid_list(oids),
+        oid_list(chunks)
+    ))?;
+    rows.iter()
+        .map(|row| {
+            let (from, to) = (one_line(row.text("from_table")?), one_line(row.text("to_table")?));
+            Ok(format!("the table {from}, which is not restored, refers to rows of {to}"))
+        })
+        .collect()
+}
+
+/// What tables there are, waiting for nobody.
+fn listed(session: &mut Session) -> Result<Vec<TableData>> {
+    session.execute("BEGIN")?;
+    let tables = data::tables(session)?;
+    session.execute("COMMIT")?;
+    Ok(tables)
+}
+
+/// Whether a sequence stands where another stood, or beyond.
+fn is_ahead(now: &SequenceValue, then: &SequenceValue) -> bool {
+    let (a, b) = ((now.last_value, now.is_called), (then.last_value, then.is_called));
+    if then.increment > 0 { a >= b } else { (-i128::from(a.0), a.1) >= (-i128::from(b.0), b.1) }
+}
+
+/// Fails where something stands against putting rows in place, naming it.
+pub fn refuse(differences: &[String]) -> Result<()> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let shown: Vec<&str> = differences.iter().take(20).map(String::as_str).collect();
+    let more = if differences.len() > 20 { "; ..." } else { "" };
+    Err(Error::failed(format!("the rows cannot be put in place: {}{more}", shown.join("; "))).hint(
+        "nothing was changed; --beside SCHEMA brings the tables back under another schema, \
+         --swap exchanges the whole database, and --table names the tables to restore",
+    ))
+}
+
+/// Fails where a text of the archive's, which becomes part of a statement, is no type and nothing else.
+fn require_type(session: &mut Session, text: &str) -> Result<()> {
+    let row = session.row(&format!("SELECT pg_catalog.to_regtype({}) IS NOT NULL AS there", literal(text)));
+    match row.and_then(|row| row.flag("there")) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::failed(format!("the type {} is not in the database", one_line(text)))
+            .hint("restore the whole snapshot as a new database, with --create")),
+        Err(error) => Err(error.context(format!("the type {} cannot be used", one_line(text)))),
+    }
+}
+
+/// Makes plain tables like the snapshot's under a schema of their own; what to load into, in the same order.
+pub fn make_beside(session: &mut Session, schema: &str, tables: &[&Table]) -> Result<Vec<RowSource>> {
+    session.execute(&format!("CREATE SCHEMA {}", ident(schema))).map_err(|error| {
+        error.context(format!("cannot create the schema {}", one_line(schema))).hint("name a new one")
+    })?;
+    let mut taken = BTreeSet::new();
+    let mut made = Vec::new();
+    for table in tables {
+        let relation = table.relation.as_ref().ok_or_else(|| Error::problem("a table of the manifest has no name"))?;
+        let mut name = relation.table.clone();
+        if !taken.insert(name.clone()) {
+            name = format!("{}_{}", relation.schema, relation.table);
+            taken.insert(name.clone());
+        }
+        for column in &table.columns {
+            require_type(session, &column.declared)?;
+        }
+        let columns = table.columns.iter().map(|column| {
+            let not_null = if column.not_null && !column.generated { " NOT NULL" } else { "" };
+            format!("{} {}{not_null}", ident(&column.name), column.declared)
+        });
+        let columns: Vec<String> = columns.collect();
+        let target = qualified(schema, &name);
+        session
+            .execute(&format!("CREATE TABLE {target} ({})", columns.join(", ")))
+            .map_err(|error| error.context(format!("cannot make the table {}", one_line(&target))))?;
+        let mut source = RowSource::like(table);
+        source.qualified = target;
+        source.condition = None;
+        if let Some(span) = &mut source.span {
+            span.relation.clone_from(&source.qualified);
+        }
+        made.push(source);
+    }
+    Ok(made)
+}

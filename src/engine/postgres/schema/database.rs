@@ -1,0 +1,378 @@
+//! What belongs to the database as a whole, or to parts of it that nobody made: its settings, default privileges,
+//! privileges on system objects, and large objects.
+
+use crate::engine::postgres::schema::object::catalogs;
+use crate::engine::postgres::schema::{Address, FIRST_NORMAL_OID, Kind, Object, Reader, Section, grants, quote};
+use crate::platform::error::Result;
+
+/// The settings whose value is a list of names, each of which is quoted by itself.
+const LISTS: &[&str] = &[
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+];
+
+/// Reads the owner, comment, privileges, labels and settings of the database. They are said of whatever database the
+/// statements run in.
+pub(super) fn settings(reader: &mut Reader) -> Result<()> {
+    let row = reader.session.row(&format!(
+        "SELECT d.oid, d.datname AS name, pg_catalog.pg_get_userbyid(d.datdba) AS owner, \
+         d.datconnlimit AS connections, d.datistemplate AS template, \
+         pg_catalog.shobj_description(d.oid, 'pg_database') AS comment, {} \
+         FROM pg_catalog.pg_database d WHERE d.datname = current_database()",
+        grants::columns('d', "d.datacl", "d.datdba")
+    ))?;
+    let oid: u32 = row.number("oid")?;
+    // Several objects share the database's address, so that each is told from the others by a number in the column.
+    let mut count = 0;
+    let mut object = |name: &str| {
+        count += 1;
+        Object::new(Address { catalog: catalogs::DATABASE, oid, column: count }, Kind::DatabaseSetting, None, name)
+            .at(Section::Last)
+    };
+    let owner = row.text("owner")?;
+    let mut owned = object("owner");
+    owned.owner = Some(owner.to_owned());
+    owned.role(owner);
+    owned.set_owner.push(quote::for_this_database("ALTER DATABASE %I OWNER TO %I", &[owner]));
+    reader.add(owned);
+    let connections = row.text("connections")?;
+    if connections != "-1" {
+        let mut limited = object("connection limit");
+        let statement = format!("ALTER DATABASE %I CONNECTION LIMIT {connections}");
+        limited.create.push(quote::for_this_database(&statement, &[]));
+        reader.add(limited);
+    }
+    if row.flag("template")? {
+        reader.notes.push("the database is a template; what is restored is not, since nobody could drop it".to_owned());
+    }
+    if let Some(comment) = row.get("comment")? {
+        let mut commented = object("comment");
+        commented.create.push(quote::for_this_database("COMMENT ON DATABASE %I IS %L", &[comment]));
+        reader.add(commented);
+    }
+    if row.get("acl")?.is_some() {
+        let mut granted = object("privileges");
+        // The name's place is marked by a word that no other part of such a statement can be.
+        let mark = "\u{1}";
+        let (acl, base) = (row.list("acl")?, row.list("acl_base")?);
+        for statement in grants::statements(&mut granted, "DATABASE", mark, None, owner, &acl, &base)? {
+            let text = match statement.split_once(mark) {
+                Some((before, after)) => quote::for_this_database(
+                    &format!("{}%I{}", before.replace('%', "%%"), after.replace('%', "%%")),
+                    &[],
+                ),
+                None => statement,
+            };
+            granted.set_owner.push(text);
+        }
+        if !granted.set_owner.is_empty() {
+            reader.add(granted);
+        }
+    }
+    let labels = reader.rows(&format!(
+        "SELECT provider, label FROM pg_catalog.pg_shseclabel WHERE classoid = {} AND objoid = {oid} ORDER BY 1",
+        catalogs::DATABASE
+    ))?;
+    for row in labels {
+        let provider = row.text("provider")?;
+        let mut labelled = object(&format!("security label {provider}"));
+        let text = row.text("label")?;
+        let statement =
+            format!("SECURITY LABEL FOR {} ON DATABASE %I IS %L", quote::ident(provider).replace('%', "%%"));
+        labelled.create.push(quote::for_this_database(&statement, &[text]));
+        reader.add(labelled);
+    }
+    let rows = reader.rows(&format!(
+        "SELECT s.setrole AS role_oid, pg_catalog.pg_get_userbyid(s.setrole) AS role, c.setting \
+         FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) WITH ORDINALITY c (setting, place) \
+         WHERE s.setdatabase = {oid} ORDER BY s.setrole <> 0, s.ctid, c.place"
+    ))?;
+    // One object for the database and one for each role: the order in which they were set is kept, since it is what
+    // pg_dump tells them in.
+    let mut sets: Vec<Object> = Vec::new();
+    for row in rows {
+        let setting = row.text("setting")?;
+        let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
+        let values = if LISTS.contains(&name.to_lowercase().as_str()) { list(value) } else { vec![value.to_owned()] };
+        let places = vec!["%L"; values.len()].join(", ");
+        let values = values.iter().map(String::as_str);
+        let role = Some(row.text("role")?).filter(|_| row.text("role_oid").is_ok_and(|oid| oid != "0"));
+        let title = role.map_or_else(|| "settings".to_owned(), |role| format!("settings of role {role}"));
+        if sets.last().is_none_or(|set| set.name != title) {
+            sets.push(object(&title));
+        }
+        let Some(set) = sets.last_mut() else { continue };
+        match role {
+            None => {
+                let arguments: Vec<&str> = std::iter::once(name).chain(values).collect();
+                set.create.push(quote::for_this_database(&format!("ALTER DATABASE %I SET %I TO {places}"), &arguments));
+            }
+            Some(role) => {
+                set.role(role);
+                let arguments: Vec<&str> = [role, name].into_iter().chain(values).collect();
+                // The database's name is the first argument, though the role stands before it.
+                let statement = format!("ALTER ROLE %2$I IN DATABASE %1$I SET %3$I TO {}", numbered(&places));
+                set.set_owner.push(quote::for_this_database(&statement, &arguments));
+            }
+        }
+    }
+    for set in sets {
+        reader.add(set);
+    }
+    Ok(())
+}
+
+/// The `%L`s of `places` with the numbers from 4 on.
+fn numbered(places: &str) -> String {
+    let mut numbered = String::new();
+    for (index, part) in places.split("%L").enumerate() {
+        if index > 0 {
+            numbered.push_str(&format!("%{}$L", index + 3));
+        }
+        numbered.push_str(part);
+    }
+    numbered
+}
+
+/// The names in the text of a list's setting: `"$user", public`.
+fn list(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut name = String::new();
+    let mut quoted = false;
+    let mut was_quoted = false;
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' if quoted && letters.peek() == Some(&'"') => {
+                letters.next();
+                name.push('"');
+            }
+            '"' => {
+                quoted = !quoted;
+                was_quoted = true;
+            }
+            ',' if !quoted => {
+                names.push(std::mem::take(&mut name));
+                was_quoted = false;
+            }
+            letter if !quoted && letter.is_whitespace() => {}
+            letter => name.push(letter),
+        }
+    }
+    if !name.is_empty() || was_quoted || names.is_empty() {
+        names.push(name);
+    }
+    names
+}
+
+/// Reads the default privileges.
+pub(super) fn default_privileges(reader: &mut Reader) -> Result<()> {
+    let rows = reader.rows(
+        "SELECT a.oid, pg_catalog.pg_get_userbyid(a.defaclrole) AS role, n.nspname AS schema, a.defaclobjtype AS type, \
+         to_json(a.defaclacl::text[]) AS acl, CASE WHEN a.defaclnamespace = 0 THEN to_json(pg_catalog.acldefault( \
+         CASE WHEN a.defaclobjtype = 'S' THEN 's'::\"char\" ELSE a.defaclobjtype END, a.defaclrole)::text[]) \
+         ELSE '[]' END AS acl_base \
+         FROM pg_catalog.pg_default_acl a LEFT JOIN pg_catalog.pg_namespace n ON n.oid = a.defaclnamespace",
+    )?;
+    for row in rows {
+        let role = row.text("role")?;
+        let word = match row.text("type")? {
+            "r" => "TABLES",
+            "S" => "SEQUENCES",
+            "f" => "FUNCTIONS",
+            "T" => "TYPES",
+            "n" => "SCHEMAS",
+            "L" => "LARGE OBJECTS",
+            other => {
+                reader.refused.push(format!("the default privileges of {role}: the kind '{other}' is not known"));
+                continue;
+            }
+        };
+        let schema = row.get("schema")?;
+        let address = Address::new(catalogs::DEFAULT_ACL, row.number("oid")?);
+        let mut object =
+            Object::new(address, Kind::DefaultPrivileges, schema, &format!("{} of {role}", word.to_lowercase()))
+                .at(Section::Last);
+        object.owner = Some(role.to_owned());
+        object.role(role);
+        let mut prefix = format!("ALTER DEFAULT PRIVILEGES FOR ROLE {}", quote::ident(role));
+        if let Some(schema) = schema {
+            prefix.push_str(&format!(" IN SCHEMA {}", quote::ident(schema)));
+        }
+        let (acl, base) = (row.list("acl")?, row.list("acl_base")?);
+        object.set_owner = grants::default_statements(&mut object, &prefix, word, role, &acl, &base)?;
+        reader.add(object);
+    }
+    Ok(())
+}
+
+/// Reads the large objects, without what is in them.
+pub(super) fn large_objects(reader: &mut Reader) -> Result<()> {
+    let rows = reader.rows(&format!(
+        "SELECT l.oid, pg_catalog.pg_get_userbyid(l.lomowner) AS owner, {} \
+         FROM pg_catalog.pg_largeobject_metadata l",
+        grants::columns('L', "l.lomacl", "l.lomowner")
+    ))?;
+    for row in rows {
+        let oid = row.text("oid")?;
+        let address = Address::new(catalogs::LARGE_OBJECT, row.number("oid")?);
+        let mut object = Object::new(address, Kind::LargeObject, None, oid);
+        object.identity = format!("LARGE OBJECT {oid}");
+        object.create.push(format!("SELECT pg_catalog.lo_create({oid})"));
+        object.own(row.text("owner")?);
+        grants::add(&mut object, &row, "LARGE OBJECT", oid)?;
+        reader.add(object);
+    }
+    Ok(())
+}
+
+/// Reads the privileges that were changed on what the system or an extension brought along.
+///
+/// What they were at first stands in pg_init_privs, for what had other privileges than new objects have.
+pub(super) fn system_privileges(reader: &mut Reader) -> Result<()> {
+    let queries = [
+        (
+            catalogs::CLASS,
+            "pg_class",
+            "CASE x.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END",
+            "pg_catalog.format('%I.%I', n.nspname, x.relname)",
+            "rel",
+            "CASE x.relkind WHEN 'S' THEN 's'::\"char\" ELSE 'r'::\"char\" END",
+            "JOIN pg_catalog.pg_namespace n ON n.oid = x.relnamespace",
+        ),
+        (
+            catalogs::PROC,
+            "pg_proc",
+            "CASE x.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END",
+            "pg_catalog.format('%I.%I(%s)', n.nspname, x.proname, pg_catalog.oidvectortypes(x.proargtypes))",
+            "pro",
+            "'f'::\"char\"",
+            "JOIN pg_catalog.pg_namespace n ON n.oid = x.pronamespace",
+        ),
+        (
+            catalogs::TYPE,
+            "pg_type",
+            "'TYPE'",
+            "pg_catalog.format('%I.%I', n.nspname, x.typname)",
+            "typ",
+            "'T'::\"char\"",
+            "JOIN pg_catalog.pg_namespace n ON n.oid = x.typnamespace",
+        ),
+        (
+            catalogs::NAMESPACE,
+            "pg_namespace",
+            "'SCHEMA'",
+            "pg_catalog.quote_ident(x.nspname)",
+            "nsp",
+            "'n'::\"char\"",
+            "",
+        ),
+        (
+            catalogs::LANGUAGE,
+            "pg_language",
+            "'LANGUAGE'",
+            "pg_catalog.quote_ident(x.lanname)",
+            "lan",
+            "'l'::\"char\"",
+            "",
+        ),
+        (
+            catalogs::FOREIGN_DATA_WRAPPER,
+            "pg_foreign_data_wrapper",
+            "'FOREIGN DATA WRAPPER'",
+            "pg_catalog.quote_ident(x.fdwname)",
+            "fdw",
+            "'F'::\"char\"",
+            "",
+        ),
+        (
+            catalogs::FOREIGN_SERVER,
+            "pg_foreign_server",
+            "'FOREIGN SERVER'",
+            "pg_catalog.quote_ident(x.srvname)",
+            "srv",
+            "'S'::\"char\"",
+            "",
+        ),
+    ];
+    let mut found = Vec::new();
+    for (catalog, relation, word, name, prefix, class, join) in queries {
+        // What information_schema grants is not kept as its initial privileges, though nobody has changed it; pg_dump
+        // passes it over, too.
+        let system = match catalog {
+            catalogs::NAMESPACE => "x.nspname <> 'information_schema'",
+            _ if join.contains("pg_namespace n") => "n.nspname <> 'information_schema'",
+            _ => "true",
+        };
+        found.extend(reader.rows(&format!(
+            "SELECT {catalog} AS catalog, x.oid, {word} AS word, {name} AS name, NULL AS column_name, \
+             pg_catalog.pg_get_userbyid(x.{prefix}owner) AS owner, e.refobjid AS extension, \
+             to_json(coalesce(x.{prefix}acl, pg_catalog.acldefault({class}, x.{prefix}owner))::text[]) AS acl, \
+             to_json(coalesce(i.initprivs, pg_catalog.acldefault({class}, x.{prefix}owner))::text[]) AS acl_base \
+             FROM pg_catalog.{relation} x {join} \
+             LEFT JOIN pg_catalog.pg_init_privs i ON i.classoid = {catalog} AND i.objoid = x.oid AND i.objsubid = 0 \
+             LEFT JOIN pg_catalog.pg_depend e ON e.classid = {catalog} AND e.objid = x.oid AND e.objsubid = 0 \
+             AND e.deptype = 'e' \
+             WHERE (x.oid < {FIRST_NORMAL_OID} AND {system} OR e.refobjid IS NOT NULL) \
+             AND x.{prefix}acl IS DISTINCT FROM i.initprivs AND NOT ({catalog} = {} AND x.oid = 2200) ORDER BY 4",
+            catalogs::NAMESPACE
+        ))?);
+    }
+    found.extend(reader.rows(&format!(
+        "SELECT {0} AS catalog, c.oid, 'TABLE' AS word, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, \
+         pg_catalog.quote_ident(a.attname) AS column_name, pg_catalog.pg_get_userbyid(c.relowner) AS owner, \
+         e.refobjid AS extension, to_json(a.attacl::text[]) AS acl, to_json(i.initprivs::text[]) AS acl_base \
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         LEFT JOIN pg_catalog.pg_init_privs i ON i.classoid = {0} AND i.objoid = c.oid AND i.objsubid = a.attnum \
+         LEFT JOIN pg_catalog.pg_depend e ON e.classid = {0} AND e.objid = c.oid AND e.objsubid = 0 \
+         AND e.deptype = 'e' \
+         WHERE (c.oid < {FIRST_NORMAL_OID} AND n.nspname <> 'information_schema' OR e.refobjid IS NOT NULL) \
+         AND NOT a.attisdropped \
+         AND a.attacl IS DISTINCT FROM i.initprivs ORDER BY 4, a.attnum",
+        catalogs::CLASS
+    ))?);
+    let oid: u32 = reader
+        .session
+        .row("SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()")?
+        .number("oid")?;
+    let address = Address { catalog: catalogs::DATABASE, oid, column: -1 };
+    let mut system = Object::new(address, Kind::SystemPrivileges, None, "system objects").at(Section::Last);
+    for row in found {
+        let extension = row.get("extension")?.and_then(|oid| oid.parse().ok());
+        let extension = extension.map(|oid| Address::new(catalogs::EXTENSION, oid));
+        let place = reader.objects.iter().position(|object| Some(object.address) == extension);
+        let object = match place {
+            Some(place) => &mut reader.objects[place],
+            None => &mut system,
+        };
+        let (acl, base, owner) = (row.list("acl")?, row.list("acl_base")?, row.text("owner")?);
+        let (word, name, column) = (row.text("word")?, row.text("name")?, row.get("column_name")?);
+        let statements = grants::statements(object, word, name, column, owner, &acl, &base)?;
+        match place {
+            Some(_) => object.grants.extend(statements),
+            None => object.set_owner.extend(statements),
+        }
+    }
+    if !system.set_owner.is_empty() {
+        reader.add(system);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::postgres::schema::database::list;
+
+    #[test]
+    fn lists_are_parted_at_commas_outside_of_quotes() {
+        assert_eq!(list("\"$user\", public"), ["$user", "public"]);
+        assert_eq!(list("\"a, \"\"b\", c"), ["a, \"b", "c"]);
+        assert_eq!(list("\"\""), [""]);
+        assert_eq!(list(""), [""]);
+    }
+}

@@ -1,0 +1,226 @@
+//! Privileges as GRANT and REVOKE.
+//!
+//! A list of privileges is compared with the one that the object has when it is just made (`acldefault`), or, for
+//! what comes with the system or an extension, with the one that it had at first (pg_init_privs).
+
+use crate::engine::postgres::schema::object::Object;
+use crate::engine::postgres::schema::quote;
+use crate::engine::postgres::wire::session::Row;
+use crate::platform::error::{Error, Result};
+
+/// One entry of a list: who may do what, by whose leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    /// The role; empty for PUBLIC.
+    grantee: String,
+    /// The letters of the privileges without the right to grant them on.
+    plain: Vec<char>,
+    /// The letters of those with that right.
+    with_grant: Vec<char>,
+    /// The role that granted.
+    grantor: String,
+}
+
+/// The two columns of a query that [`add`] reads: `acl` and `acl_base`. `class` is acldefault's letter: r table,
+/// s sequence, f function, l language, L large object, n schema, F foreign data wrapper, S server, T type,
+/// d database, c column.
+#[must_use]
+pub fn columns(class: char, acl: &str, owner: &str) -> String {
+    format!("to_json({acl}::text[]) AS acl, to_json(acldefault('{class}', {owner})::text[]) AS acl_base")
+}
+
+/// Adds the grants of an object whose row has the [`columns`]. `word` is the kind as GRANT names it (`TABLE`,
+/// `SEQUENCE`, `FUNCTION`, `TYPE`, ...), `name` the qualified and quoted name.
+pub fn add(object: &mut Object, row: &Row, word: &str, name: &str) -> Result<()> {
+    if row.get("acl")?.is_none() {
+        return Ok(());
+    }
+    let owner = object.owner.clone().unwrap_or_default();
+    let statements = statements(object, word, name, None, &owner, &row.list("acl")?, &row.list("acl_base")?)?;
+    object.grants.extend(statements);
+    Ok(())
+}
+
+/// The statements that turn the privileges `base` into `acl`; the roles that they name are noted in `object`.
+///
+/// `column` is the quoted name of a column: `GRANT SELECT(column) ON TABLE name`; its base is the empty list.
+pub fn statements(
+    object: &mut Object,
+    word: &str,
+    name: &str,
+    column: Option<&str>,
+    owner: &str,
+    acl: &[String],
+    base: &[String],
+) -> Result<Vec<String>> {
+    let (entries, base) = (parse_all(acl)?, parse_all(base)?);
+    let every: Vec<char> = base
+        .iter()
+        .filter(|entry| entry.grantee == owner)
+        .max_by_key(|entry| entry.plain.len())
+        .map(|entry| entry.plain.clone())
+        .unwrap_or_default();
+    let part = column.map(|column| format!("({column})")).unwrap_or_default();
+    let mut statements = Vec::new();
+    for gone in base.iter().filter(|entry| !entries.contains(entry)) {
+        // Not the single rights: a newer server's objects start with rights that this one has never heard of.
+        statements.push(format!("REVOKE ALL{part} ON {word} {name} FROM {}", grantee(&gone.grantee)));
+        object.role(&gone.grantee);
+    }
+    for entry in entries.iter().filter(|entry| !base.contains(entry)) {
+        let other = !entry.grantor.is_empty() && entry.grantor != owner;
+        if other {
+            statements.push(format!("SET ROLE {}", quote::ident(&entry.grantor)));
+            object.role(&entry.grantor);
+        }
+        for (letters, suffix) in [(&entry.plain, ""), (&entry.with_grant, " WITH GRANT OPTION")] {
+            if letters.is_empty() {
+                continue;
+            }
+            let rights = rights(letters, &every, &part)?;
+            statements.push(format!("GRANT {rights} ON {word} {name} TO {}{suffix}", grantee(&entry.grantee)));
+        }
+        object.role(&entry.grantee);
+        if other {
+            statements.push("RESET ROLE".to_owned());
+        }
+    }
+    Ok(statements)
+}
+
+/// A default privileges' list: the statements of `ALTER DEFAULT PRIVILEGES ...`, which have no name of an object.
+pub fn default_statements(
+    object: &mut Object,
+    prefix: &str,
+    word: &str,
+    owner: &str,
+    acl: &[String],
+    base: &[String],
+) -> Result<Vec<String>> {
+    let plain = statements(object, word, "", None, owner, acl, base)?;
+    Ok(plain
+        .into_iter()
+        .filter(|statement| statement.starts_with("GRANT") || statement.starts_with("REVOKE"))
+        .map(|statement| {
+            format!("{prefix} {}", statement.replacen(&format!(" ON {word}  "), &format!(" ON {word} "), 1))
+        })
+        .collect())
+}
+
+fn grantee(name: &str) -> String {
+    if name.is_empty() { "PUBLIC".to_owned() } else { quote::ident(name) }
+}
+
+/// The words for the letters, `ALL` where they are all there are.
+fn rights(letters: &[char], every: &[char], part: &str) -> Result<String> {
+    if !every.is_empty() && letters.len() == every.len() && every.iter().all(|letter| letters.contains(letter)) {
+        return Ok(format!("ALL{part}"));
+    }
+    let mut words = Vec::with_capacity(letters.len());
+    for letter in letters {
+        words.push(format!("{}{part}", word(*letter)?));
+    }
+    Ok(words.join(", "))
+}
+
+/// The word for a privilege's letter.
+fn word(letter: char) -> Result<&'static str> {
+    Ok(match letter {
+        'r' => "SELECT",
+        'w' => "UPDATE",
+        'a' => "INSERT",
+        'd' => "DELETE",
+        'D' => "TRUNCATE",
+        'x' => "REFERENCES",
+        't' => "TRIGGER",
+        'm' => "MAINTAIN",
+        'X' => "EXECUTE",
+        'U' => "USAGE",
+        'C' => "CREATE",
+        'T' => "TEMPORARY",
+        'c' => "CONNECT",
+        's' => "SET",
+        'A' => "ALTER SYSTEM",
+        other => return Err(Error::failed(format!("the server lists the privilege '{other}', which is unknown"))),
+    })
+}
+
+fn parse_all(items: &[String]) -> Result<Vec<Entry>> {
+    items.iter().map(|item| parse(item)).collect()
+}
+
+/// Reads `grantee=letters/grantor`, where a letter with the right to grant on has a star.
+fn parse(item: &str) -> Result<Entry> {
+    let bad = || Error::failed(format!("the server lists the privileges '{item}', which make no sense"));
+    let (grantee, rest) = role(item).ok_or_else(bad)?;
+    let rest = rest.strip_prefix('=').ok_or_else(bad)?;
+    let (letters, grantor) = rest.split_once('/').ok_or_else(bad)?;
+    let (grantor, _) = role(grantor).ok_or_else(bad)?;
+    let mut entry = Entry { grantee, plain: Vec::new(), with_grant: Vec::new(), grantor };
+    for letter in letters.chars() {
+        if letter == '*' {
+            let last = entry.plain.pop().ok_or_else(bad)?;
+            entry.with_grant.push(last);
+        } else {
+            entry.plain.push(letter);
+        }
+    }
+    Ok(entry)
+}
+
+/// A role's name at the start of `text`, and what follows it.
+fn role(text: &str) -> Option<(String, &str)> {
+    let mut name = String::new();
+    let mut quoted = false;
+    let mut letters = text.char_indices().peekable();
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            '"' if quoted && letters.peek().is_some_and(|(_, next)| *next == '"') => {
+                letters.next();
+                name.push('"');
+            }
+            '"' => quoted = !quoted,
+            '=' | '/' if !quoted => return Some((name, &text[at..])),
+            _ => name.push(letter),
+        }
+    }
+    (!quoted).then_some((name, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::postgres::schema::object::{Address, Kind};
+
+    fn run(owner: &str, acl: &[&str], base: &[&str]) -> Vec<String> {
+        let mut object = Object::new(Address::default(), Kind::Table, None, "t");
+        let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>();
+        statements(&mut object, "TABLE", "public.t", None, owner, &list(acl), &list(base)).expect("good lists")
+    }
+
+    #[test]
+    fn equal_lists_need_no_statement() {
+        assert!(run("o", &["o=arwdDxt/o"], &["o=arwdDxt/o"]).is_empty());
+    }
+
+    #[test]
+    fn grants_and_revokes_in_order() {
+        assert_eq!(
+            run("o", &["o=r/o", "\"A \"\"b=\"=r*w/o", "=r/g"], &["o=arwdDxt/o"]),
+            [
+                "REVOKE ALL ON TABLE public.t FROM o",
+                "GRANT SELECT ON TABLE public.t TO o",
+                "GRANT UPDATE ON TABLE public.t TO \"A \"\"b=\"",
+                "GRANT SELECT ON TABLE public.t TO \"A \"\"b=\" WITH GRANT OPTION",
+                "SET ROLE g",
+                "GRANT SELECT ON TABLE public.t TO PUBLIC",
+                "RESET ROLE",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_right_is_all() {
+        assert_eq!(run("o", &["o=arw/o", "x=arw/o"], &["o=arw/o"]), ["GRANT ALL ON TABLE public.t TO x"]);
+    }
+}

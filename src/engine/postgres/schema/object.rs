@@ -1,0 +1,349 @@
+//! One thing in a schema that SQL can make.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::postgres::schema::quote;
+
+/// Where something stands in the catalogs: the catalog's oid, the row's, and for a column its number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// The oid of the catalog (`'pg_class'::regclass`).
+    pub catalog: u32,
+    /// The oid of the row.
+    pub oid: u32,
+    /// The column's number, or 0.
+    pub column: i32,
+}
+
+impl Address {
+    /// The address of a whole row.
+    #[must_use]
+    pub fn new(catalog: u32, oid: u32) -> Self {
+        Address { catalog, oid, column: 0 }
+    }
+
+    /// The same without the column.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        Address { column: 0, ..self }
+    }
+}
+
+/// The oids of the catalogs; they are the same in every database of every version.
+#[expect(missing_docs, reason = "the names are PostgreSQL's")]
+pub mod catalogs {
+    pub const TYPE: u32 = 1247;
+    pub const PROC: u32 = 1255;
+    pub const CLASS: u32 = 1259;
+    pub const AUTHID: u32 = 1260;
+    pub const DATABASE: u32 = 1262;
+    pub const FOREIGN_SERVER: u32 = 1417;
+    pub const USER_MAPPING: u32 = 1418;
+    pub const FOREIGN_DATA_WRAPPER: u32 = 2328;
+    pub const AM: u32 = 2601;
+    pub const AMOP: u32 = 2602;
+    pub const AMPROC: u32 = 2603;
+    pub const ATTRDEF: u32 = 2604;
+    pub const CAST: u32 = 2605;
+    pub const CONSTRAINT: u32 = 2606;
+    pub const CONVERSION: u32 = 2607;
+    pub const INHERITS: u32 = 2611;
+    pub const LANGUAGE: u32 = 2612;
+    pub const LARGE_OBJECT: u32 = 2613;
+    pub const NAMESPACE: u32 = 2615;
+    pub const OPCLASS: u32 = 2616;
+    pub const OPERATOR: u32 = 2617;
+    pub const REWRITE: u32 = 2618;
+    pub const TRIGGER: u32 = 2620;
+    pub const OPFAMILY: u32 = 2753;
+    pub const EXTENSION: u32 = 3079;
+    pub const POLICY: u32 = 3256;
+    pub const STATISTIC_EXT: u32 = 3381;
+    pub const COLLATION: u32 = 3456;
+    pub const EVENT_TRIGGER: u32 = 3466;
+    pub const TRANSFORM: u32 = 3576;
+    pub const TS_DICT: u32 = 3600;
+    pub const TS_PARSER: u32 = 3601;
+    pub const TS_CONFIG: u32 = 3602;
+    pub const TS_TEMPLATE: u32 = 3764;
+    pub const SUBSCRIPTION: u32 = 6100;
+    pub const PUBLICATION: u32 = 6104;
+    pub const PUBLICATION_REL: u32 = 6106;
+    pub const PUBLICATION_NAMESPACE: u32 = 6237;
+    pub const DEFAULT_ACL: u32 = 826;
+}
+
+/// The kinds of things, in the order in which they are made where nothing else decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are PostgreSQL's")]
+pub enum Kind {
+    Database,
+    Schema,
+    Language,
+    Extension,
+    Collation,
+    ShellType,
+    Type,
+    Domain,
+    Cast,
+    Function,
+    Procedure,
+    Aggregate,
+    AccessMethod,
+    Operator,
+    OperatorFamily,
+    OperatorClass,
+    Conversion,
+    TextSearchParser,
+    TextSearchTemplate,
+    TextSearchDictionary,
+    TextSearchConfiguration,
+    Transform,
+    ForeignDataWrapper,
+    ForeignServer,
+    UserMapping,
+    Table,
+    ForeignTable,
+    Sequence,
+    View,
+    MaterializedView,
+    Default,
+    AttachPartition,
+    Hypertable,
+    LargeObject,
+    SequenceOwner,
+    // From here on: after the data.
+    Check,
+    Constraint,
+    Index,
+    IndexAttach,
+    Statistics,
+    Rule,
+    Trigger,
+    ForeignKey,
+    Policy,
+    RowSecurity,
+    Publication,
+    PublicationTable,
+    Subscription,
+    CompressionSettings,
+    ContinuousAggregate,
+    AggregateIndex,
+    // From here on: after everything else.
+    AggregateRows,
+    Refresh,
+    CompressedChunks,
+    EventTrigger,
+    DefaultPrivileges,
+    SystemPrivileges,
+    DatabaseSetting,
+    // A job may run as soon as it is there.
+    Job,
+}
+
+impl Kind {
+    /// The kind in words: `materialized view`.
+    #[must_use]
+    pub fn words(self) -> String {
+        let mut words = String::new();
+        for letter in format!("{self:?}").chars() {
+            if letter.is_uppercase() && !words.is_empty() {
+                words.push(' ');
+            }
+            words.push(letter.to_ascii_lowercase());
+        }
+        words
+    }
+}
+
+/// Whether something is made before the rows are loaded or after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Section {
+    /// Before: what rows need to be there.
+    #[default]
+    Pre,
+    /// After: what is faster or safer to make once they are there.
+    Post,
+    /// When everything is there and granted: what acts on or reacts to the making of other things (refreshes, event
+    /// triggers, default privileges, settings of the database).
+    Last,
+}
+
+/// One thing as it is read: the SQL that makes it, and what must be there before.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// Where it stands in the source's catalogs.
+    pub address: Address,
+    /// What it is.
+    pub kind: Kind,
+    /// The schema it is in, where it is in one.
+    pub schema: Option<String>,
+    /// Its name, unquoted; a function's with its argument types.
+    pub name: String,
+    /// How `COMMENT ON`, `SECURITY LABEL ON` and `ALTER` name it, qualified and quoted:
+    /// `FUNCTION public.f(integer)`; empty where none may.
+    pub identity: String,
+    /// Before or after the rows.
+    pub section: Section,
+    /// The statements that make it, in order, each without its semicolon.
+    pub create: Vec<String>,
+    /// The role that owns it.
+    pub owner: Option<String>,
+    /// The statements that set its owner; left out by `--no-owner`.
+    pub set_owner: Vec<String>,
+    /// Comments and security labels, its parts' included; run after `create`.
+    pub comments: Vec<String>,
+    /// The statements that grant and revoke; left out by `--no-owner`.
+    pub grants: Vec<String>,
+    /// The roles that `create`, `set_owner` and `grants` name.
+    pub roles: Vec<String>,
+    /// What must be there before, beyond what pg_depend has.
+    pub needs: Vec<Address>,
+    /// What pg_depend says it needs but what need not be there before.
+    pub needs_not: Vec<Address>,
+    /// The table that it belongs to (an index, a trigger, a default ...), for selections and for running
+    /// statements side by side.
+    pub table: Option<Address>,
+    /// Where a cycle runs through it: how to make it in two steps.
+    pub stub: Option<Stub>,
+}
+
+/// How to make something in two steps, where a cycle leaves no other way.
+#[derive(Clone, Debug, Default)]
+pub struct Stub {
+    /// Makes the first form; the owner is set right after.
+    pub create: Vec<String>,
+    /// What the first form needs; nothing of pg_depend is added to it, but its schema is.
+    pub needs: Vec<Address>,
+    /// Makes the rest of it, in place of [`Object::create`].
+    pub complete: Vec<String>,
+}
+
+impl Object {
+    /// A thing that needs nothing and is made before the rows.
+    #[must_use]
+    pub fn new(address: Address, kind: Kind, schema: Option<&str>, name: &str) -> Self {
+        Object {
+            address,
+            kind,
+            schema: schema.map(str::to_owned),
+            name: name.to_owned(),
+            identity: String::new(),
+            section: Section::Pre,
+            create: Vec::new(),
+            owner: None,
+            set_owner: Vec::new(),
+            comments: Vec::new(),
+            grants: Vec::new(),
+            roles: Vec::new(),
+            needs: Vec::new(),
+            needs_not: Vec::new(),
+            table: None,
+            stub: None,
+        }
+    }
+
+    /// The same with `section`.
+    #[must_use]
+    pub fn at(mut self, section: Section) -> Self {
+        self.section = section;
+        self
+    }
+
+    /// Notes the owner and how to set it; `identity` is set already.
+    pub fn own(&mut self, owner: &str) {
+        self.set_owner = vec![format!("ALTER {} OWNER TO {}", self.identity, quote::ident(owner))];
+        self.owner = Some(owner.to_owned());
+        self.role(owner);
+    }
+
+    /// Notes that one of the statements names a role; `PUBLIC`, as the empty name, is none.
+    pub fn role(&mut self, name: &str) {
+        if !name.is_empty() && !self.roles.iter().any(|known| known == name) {
+            self.roles.push(name.to_owned());
+        }
+    }
+}
+
+/// One step in making a schema: what an archive's `schema/objects.json` lists, in an order in which it can be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// Its place in the list.
+    pub id: usize,
+    /// The oid that it had in the source's catalogs.
+    pub oid: u32,
+    /// What it is.
+    pub kind: Kind,
+    /// The schema it is in, where it is in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// Its name, unquoted; a function's with its argument types.
+    pub name: String,
+    /// How `COMMENT ON` names it, qualified and quoted; empty where it may not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub identity: String,
+    /// Before the rows, after, or at the very end.
+    pub section: Section,
+    /// Whether this makes only a first form, which a later item of the same kind and name completes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub first_form: bool,
+    /// The statements that make it, in order, each without its semicolon.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub create: Vec<String>,
+    /// The role that owns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The statements that set its owner, right after it is made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_owner: Vec<String>,
+    /// Comments and security labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub comments: Vec<String>,
+    /// The statements that grant and revoke: run when all `Post` items are there, before the `Last` ones. `SET ROLE`
+    /// and `RESET ROLE` stand around what another role than the owner granted, so they are run in order on one
+    /// connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<String>,
+    /// The roles that the statements name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// The items that must be there before: all stand earlier in the list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<usize>,
+    /// The table that it belongs to, where it belongs to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_reads_back_as_it_was_written() {
+        let item = Item {
+            id: 3,
+            oid: 16400,
+            kind: Kind::MaterializedView,
+            schema: Some("s".into()),
+            name: "m".into(),
+            identity: "MATERIALIZED VIEW s.m".into(),
+            section: Section::Pre,
+            first_form: false,
+            create: vec!["CREATE MATERIALIZED VIEW s.m AS SELECT 1 WITH NO DATA".into()],
+            owner: Some("o".into()),
+            set_owner: Vec::new(),
+            comments: Vec::new(),
+            grants: Vec::new(),
+            roles: vec!["o".into()],
+            needs: vec![1, 2],
+            table: None,
+        };
+        let json = serde_json::to_string(&item).expect("an item is JSON");
+        assert!(json.contains("\"kind\":\"materialized_view\",\"schema\":\"s\""), "{json}");
+        assert_eq!(serde_json::from_str::<Item>(&json).expect("the same item"), item);
+        assert_eq!(Kind::TextSearchParser.words(), "text search parser");
+    }
+}

@@ -1,0 +1,248 @@
+//! The options of tables, indexes, views, columns and tablespaces that a user can set: storage parameters, view options
+//! and attribute options.
+//!
+//! The catalogs keep them as `name=value` in `reloptions`, `attoptions` and `spcoptions`. A server may keep facts of its
+//! own there too: PostgreSQL 15.20 has a `pg_attver` in the `attoptions` of every column, which its pg_dump leaves out
+//! and which no other server accepts. So only the options of this list are saved. Any other option of a known major is
+//! left out and noted; a major that is newer than the list gets the benefit of the doubt, except for names that begin
+//! with `pg_`, which PostgreSQL reserves for itself.
+//!
+//! An access method of an extension brings options of its own. They are all saved, except for names with `pg_`.
+
+use crate::engine::postgres::schema::option_text::{self, OptionText};
+use crate::engine::postgres::schema::relation::OWN;
+use crate::engine::postgres::schema::{Item, Kind, Reader, quote};
+use crate::platform::error::Result;
+
+/// The newest major whose options the list has.
+pub const NEWEST_LISTED_MAJOR: u32 = 18;
+
+/// The kinds of objects that have options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A table, a materialized view, or the TOAST table of one of these.
+    Table,
+    /// A view.
+    View,
+    /// An index of one of PostgreSQL's own access methods.
+    Index,
+    /// A column of a table or view (an index's columns have options of their operator classes).
+    Column,
+    /// A tablespace. Tablespaces are not part of a snapshot.
+    Tablespace,
+}
+
+impl Holder {
+    /// All of them.
+    pub const ALL: [Holder; 5] = [Holder::Table, Holder::View, Holder::Index, Holder::Column, Holder::Tablespace];
+}
+
+/// An option: its holder, its name, and the first and the last major that have it (`u32::MAX`: the newest still has it).
+/// 13 is the oldest server that is supported.
+type Listed = (Holder, &'static str, u32, u32);
+
+/// All options that users can set, as in PostgreSQL's `reloptions.c`. A test asks every server whether it is complete.
+const LIST: &[Listed] = {
+    use Holder::{Column, Index, Table, Tablespace, View};
+    const NEWEST: u32 = u32::MAX;
+    &[
+        (Table, "autovacuum_analyze_scale_factor", 13, NEWEST),
+        (Table, "autovacuum_analyze_threshold", 13, NEWEST),
+        (Table, "autovacuum_enabled", 13, NEWEST),
+        (Table, "autovacuum_freeze_max_age", 13, NEWEST),
+        (Table, "autovacuum_freeze_min_age", 13, NEWEST),
+        (Table, "autovacuum_freeze_table_age", 13, NEWEST),
+        (Table, "autovacuum_multixact_freeze_max_age", 13, NEWEST),
+        (Table, "autovacuum_multixact_freeze_min_age", 13, NEWEST),
+        (Table, "autovacuum_multixact_freeze_table_age", 13, NEWEST),
+        (Table, "autovacuum_vacuum_cost_delay", 13, NEWEST),
+        (Table, "autovacuum_vacuum_cost_limit", 13, NEWEST),
+        (Table, "autovacuum_vacuum_insert_scale_factor", 13, NEWEST),
+        (Table, "autovacuum_vacuum_insert_threshold", 13, NEWEST),
+        (Table, "autovacuum_vacuum_max_threshold", 18, NEWEST),
+        (Table, "autovacuum_vacuum_scale_factor", 13, NEWEST),
+        (Table, "autovacuum_vacuum_threshold", 13, NEWEST),
+        (Table, "fillfactor", 13, NEWEST),
+        (Table, "log_autovacuum_min_duration", 13, NEWEST),
+        (Table, "parallel_workers", 13, NEWEST),
+        (Table, "toast_tuple_target", 13, NEWEST),
+        (Table, "user_catalog_table", 13, NEWEST),
+        (Table, "vacuum_index_cleanup", 13, NEWEST),
+        (Table, "vacuum_max_eager_freeze_failure_rate", 18, NEWEST),
+        (Table, "vacuum_truncate", 13, NEWEST),
+        (View, "check_option", 13, NEWEST),
+        (View, "security_barrier", 13, NEWEST),
+        (View, "security_invoker", 15, NEWEST),
+        (Index, "autosummarize", 13, NEWEST),
+        (Index, "buffering", 13, NEWEST),
+        (Index, "deduplicate_items", 13, NEWEST),
+        (Index, "fastupdate", 13, NEWEST),
+        (Index, "fillfactor", 13, NEWEST),
+        (Index, "gin_pending_list_limit", 13, NEWEST),
+        (Index, "pages_per_range", 13, NEWEST),
+        (Index, "vacuum_cleanup_index_scale_factor", 13, NEWEST),
+        (Column, "n_distinct", 13, NEWEST),
+        (Column, "n_distinct_inherited", 13, NEWEST),
+        (Tablespace, "effective_io_concurrency", 13, NEWEST),
+        (Tablespace, "maintenance_io_concurrency", 13, NEWEST),
+        (Tablespace, "random_page_cost", 13, NEWEST),
+        (Tablespace, "seq_page_cost", 13, NEWEST),
+    ]
+};
+
+/// The options that servers keep for themselves. They are left out without a word, as by pg_dump.
+pub const SERVERS_OWN: &[&str] = &["pg_attver"];
+
+/// The names of the options that users of this major can set on a kind of object.
+pub fn known(holder: Holder, major: u32) -> impl Iterator<Item = &'static str> {
+    let major = major.min(NEWEST_LISTED_MAJOR);
+    LIST.iter()
+        .filter(move |(of, _, first, last)| *of == holder && (*first..=*last).contains(&major))
+        .map(|(_, name, ..)| *name)
+}
+
+/// Removes the options that the source's server kept for itself from a step of an archive.
+pub fn leave_out_servers_own(item: &mut Item) {
+    if has_options(item.kind) {
+        let is_servers_own = |option: &OptionText| SERVERS_OWN.contains(&option.name.as_str());
+        let kept = item.create.iter().filter_map(|statement| option_text::without(statement, is_servers_own));
+        item.create = kept.collect();
+    }
+}
+
+/// Returns true if the statements that make this kind of object may set options of the kinds listed here.
+#[must_use]
+pub fn has_options(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Table
+            | Kind::ForeignTable
+            | Kind::View
+            | Kind::MaterializedView
+            | Kind::Index
+            | Kind::AggregateIndex
+            | Kind::Constraint
+    )
+}
+
+/// An SQL condition on `o.option_name`: a user can set this option on this kind of object.
+pub(super) fn is_settable(holder: Holder, version: u32) -> String {
+    if version / 10_000 > NEWEST_LISTED_MAJOR {
+        return "NOT pg_catalog.starts_with(o.option_name, 'pg_')".to_owned();
+    }
+    let names: Vec<String> = known(holder, version / 10_000).map(quote::literal).collect();
+    format!("o.option_name IN ({})", names.join(", "))
+}
+
+/// The same for a relation whose access method is in `m`, a row of pg_am or NULLs: methods of extensions have options
+/// of their own. (16384 is the first oid that is not PostgreSQL's own.)
+pub(super) fn is_settable_by_method(holder: Holder, version: u32) -> String {
+    format!(
+        "(coalesce(m.oid >= 16384, false) AND NOT pg_catalog.starts_with(o.option_name, 'pg_') OR {})",
+        is_settable(holder, version)
+    )
+}
+
+/// An expression: the names of the options in an index's `reloptions` that no user can set, as a JSON list; NULL if there
+/// are none. The index's access method is in `m`.
+pub(in crate::engine::postgres) fn unsettable_of_index(array: &str, version: u32) -> String {
+    format!(
+        "(SELECT to_json(array_agg(o.option_name)) FROM pg_catalog.pg_options_to_table({array}) o WHERE NOT {})",
+        is_settable_by_method(Holder::Index, version)
+    )
+}
+
+/// An index's definition, as the server prints it, without the options that no user can set.
+pub(in crate::engine::postgres) fn only_settable(definition: &str, unsettable: &[String]) -> String {
+    let is_unsettable = |option: &OptionText| unsettable.contains(&option.name);
+    option_text::without(definition, is_unsettable).unwrap_or_default()
+}
+
+/// Notes the options that are left out although they are not known as the server's own: name, number and an example of
+/// the objects that have them.
+pub(super) fn note_left_out(reader: &mut Reader<'_>) -> Result<()> {
+    let version = reader.version();
+    let relation = "pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)";
+    let of_relations = |kinds: &str, holder: Holder, what: &str, array: &str, join: &str| {
+        format!(
+            "SELECT '{what}' AS what, o.option_name, {relation} AS object
+               FROM pg_catalog.pg_class c
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam
+               {join} CROSS JOIN LATERAL pg_catalog.pg_options_to_table({array}) o
+              WHERE c.relkind IN ({kinds}) AND {OWN} AND NOT {}",
+            is_settable_by_method(holder, version)
+        )
+    };
+    let toast = "JOIN pg_catalog.pg_class toast ON toast.oid = c.reltoastrelid";
+    let parts = [
+        of_relations("'r', 'p', 'm'", Holder::Table, "table", "c.reloptions", ""),
+        of_relations("'r', 'm'", Holder::Table, "table", "toast.reloptions", toast),
+        of_relations("'v'", Holder::View, "view", "c.reloptions", ""),
+        format!(
+            "SELECT 'index' AS what, o.option_name,
+                    pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(i.relname) AS object
+               FROM pg_catalog.pg_index x
+               JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+               JOIN pg_catalog.pg_class c ON c.oid = x.indrelid
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               LEFT JOIN pg_catalog.pg_am m ON m.oid = i.relam
+               CROSS JOIN LATERAL pg_catalog.pg_options_to_table(i.reloptions) o
+              WHERE {OWN} AND NOT {}",
+            is_settable_by_method(Holder::Index, version)
+        ),
+        format!(
+            "SELECT 'column' AS what, o.option_name, {relation} || '.' || pg_catalog.quote_ident(a.attname) AS object
+               FROM pg_catalog.pg_attribute a
+               JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               CROSS JOIN LATERAL pg_catalog.pg_options_to_table(a.attoptions) o
+              WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped AND {OWN}
+                AND NOT {}",
+            is_settable(Holder::Column, version)
+        ),
+    ];
+    let own: Vec<String> = SERVERS_OWN.iter().map(|name| quote::literal(name)).collect();
+    let rows = reader.rows(&format!(
+        "SELECT what, option_name AS name, count(*) AS number, min(object COLLATE \"C\") AS example
+           FROM ({}) AS options
+          WHERE option_name NOT IN ({})
+          GROUP BY what, option_name ORDER BY what, option_name COLLATE \"C\"",
+        parts.join(" UNION ALL "),
+        own.join(", ")
+    ))?;
+    let major = version / 10_000;
+    for row in &rows {
+        let (what, name, example) = (row.text("what")?, row.text("name")?, row.text("example")?);
+        let number: u64 = row.number("number")?;
+        let others = if number > 1 { format!(" and {} more", number - 1) } else { String::new() };
+        reader.notes.push(format!(
+            "the option {} of the {what} {example}{others} is left out: it is not an option that users of PostgreSQL \
+             {major} can set",
+            quote::ident(name)
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn majors_differ_in_their_options() {
+        let has = |major, name| known(Holder::View, major).any(|known| known == name);
+        assert!(has(15, "security_invoker") && !has(14, "security_invoker") && has(14, "security_barrier"));
+        // A major that the list does not have yet is taken for the newest one that it has.
+        assert!(has(19, "security_invoker"));
+    }
+
+    #[test]
+    fn the_list_has_each_option_once() {
+        for (place, (holder, name, first, last)) in LIST.iter().enumerate() {
+            assert!(first <= last, "{name}");
+            let again = LIST[..place].iter().any(|(other, known, ..)| other == holder && known == name);
+            assert!(!again, "{holder:?} {name} stands twice");
+        }
+    }
+}

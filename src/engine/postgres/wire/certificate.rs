@@ -1,0 +1,242 @@
+//! What a server's certificate says of itself, beyond what the TLS library tells: RFC 5280, DER (X.690).
+//!
+//! Nothing here decides on trust alone: [`crate::engine::postgres::wire::tls`] does, with the library's own checks.
+
+use std::net::IpAddr;
+
+use rustls::pki_types::UnixTime;
+use sha2::{Digest, Sha256, Sha384, Sha512};
+
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const OID: u8 = 0x06;
+const UTC_TIME: u8 = 0x17;
+
+/// 2.5.4.3, commonName.
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+/// 2.5.29.17, subjectAltName.
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// Within subjectAltName: a dNSName, an iPAddress.
+const DNS_NAME: u8 = 0x82;
+const IP_ADDRESS: u8 = 0x87;
+
+/// The parts of a certificate that are asked for here.
+#[derive(Debug)]
+pub(in crate::engine::postgres) struct Certificate<'a> {
+    whole: &'a [u8],
+    /// The public key with its algorithm (SubjectPublicKeyInfo), as it stands.
+    pub(in crate::engine::postgres) public_key: &'a [u8],
+    signature_algorithm: &'a [u8],
+    not_before: i64,
+    not_after: i64,
+    common_name: Option<String>,
+    has_dns_names: bool,
+    has_addresses: bool,
+}
+
+/// Reads DER elements one after the other.
+struct Der<'a>(&'a [u8]);
+
+impl<'a> Der<'a> {
+    /// The next element: tag, content, and the whole of it.
+    fn next(&mut self) -> Option<(u8, &'a [u8], &'a [u8])> {
+        let (&tag, rest) = self.0.split_first()?;
+        let (&first, rest) = rest.split_first()?;
+        let (length, rest) = match first {
+            0..=0x7f => (usize::from(first), rest),
+            0x81..=0x84 => {
+                let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+                (bytes.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte)), rest)
+            }
+            _ => return None,
+        };
+        let (content, rest) = rest.split_at_checked(length)?;
+        let whole = &self.0[..self.0.len() - rest.len()];
+        self.0 = rest;
+        Some((tag, content, whole))
+    }
+
+    /// The content of the next element, which must have this tag.
+    fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
+        self.next().filter(|(found, ..)| *found == tag).map(|(_, content, _)| content)
+    }
+}
+
+impl<'a> Certificate<'a> {
+    /// Reads a certificate; None where it is none.
+    pub(in crate::engine::postgres) fn read(whole: &'a [u8]) -> Option<Self> {
+        let mut outer = Der(Der(whole).expect(SEQUENCE)?);
+        let mut body = Der(outer.expect(SEQUENCE)?);
+        let signature_algorithm = Der(outer.expect(SEQUENCE)?).expect(OID)?;
+        let (mut tag, ..) = body.next()?;
+        // The version is left out where it is the first; then this was the serial number.
+        if tag == 0xa0 {
+            (tag, ..) = body.next()?;
+        }
+        if tag != 0x02 {
+            return None;
+        }
+        body.expect(SEQUENCE)?; // the signature's algorithm again
+        body.expect(SEQUENCE)?; // the issuer
+        let mut validity = Der(body.expect(SEQUENCE)?);
+        let (not_before, not_after) = (time(&mut validity)?, time(&mut validity)?);
+        let common_name = common_name(body.expect(SEQUENCE)?);
+        let (tag, _, public_key) = body.next()?;
+        if tag != SEQUENCE {
+            return None;
+        }
+        let (mut has_dns_names, mut has_addresses) = (false, false);
+        while let Some((tag, content, _)) = body.next() {
+            if tag != 0xa3 {
+                continue;
+            }
+            let mut extensions = Der(Der(content).expect(SEQUENCE)?);
+            while let Some((_, extension, _)) = extensions.next() {
+                let mut extension = Der(extension);
+                if extension.expect(OID)? != SUBJECT_ALT_NAME {
+                    continue;
+                }
+                // Between the two may stand whether the extension is critical.
+                while let Some((tag, content, _)) = extension.next() {
+                    if tag == 0x04 {
+                        let mut names = Der(Der(content).expect(SEQUENCE)?);
+                        while let Some((tag, ..)) = names.next() {
+                            has_dns_names |= tag == DNS_NAME;
+                            has_addresses |= tag == IP_ADDRESS;
+                        }
+                    }
+                }
+            }
+        }
+        Some(Certificate {
+            whole,
+            public_key,
+            signature_algorithm,
+            not_before,
+            not_after,
+            common_name,
+            has_dns_names,
+            has_addresses,
+        })
+    }
+
+    /// Whether `now` is in the time for which the certificate was made.
+    pub(in crate::engine::postgres) fn is_valid_at(&self, now: UnixTime) -> bool {
+        i64::try_from(now.as_secs()).is_ok_and(|now| (self.not_before..=self.not_after).contains(&now))
+    }
+
+    /// Whether the subject's common name is this host. As with libpq, it counts only where the certificate has
+    /// no subjectAltName of the host's sort.
+    pub(in crate::engine::postgres) fn common_name_is(&self, host: &str) -> bool {
+        let ignored = if host.parse::<IpAddr>().is_ok() { self.has_addresses } else { self.has_dns_names };
+        match &self.common_name {
+            Some(name) if !ignored => matches_name(name, host),
+            _ => false,
+        }
+    }
+
+    /// The hash that ties a login to this certificate (RFC 5929, tls-server-end-point): by the hash function of the
+    /// certificate's signature, SHA-256 in place of what is weaker. None where the signature has no such function.
+    pub(in crate::engine::postgres) fn end_point_hash(&self) -> Option<Vec<u8>> {
+        // 1.2.840.113549.1.1.x (RSA), 1.2.840.10045.4.x (ECDSA).
+        const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
+        const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04];
+        let last = |prefix| self.signature_algorithm.strip_prefix(prefix);
+        let bits = match (last(RSA), last(ECDSA)) {
+            (Some([4 | 5 | 11]), _) | (_, Some([1] | [3, 2])) => 256,
+            (Some([12]), _) | (_, Some([3, 3])) => 384,
+            (Some([13]), _) | (_, Some([3, 4])) => 512,
+            _ => return None,
+        };
+        Some(match bits {
+            256 => Sha256::digest(self.whole).to_vec(),
+            384 => Sha384::digest(self.whole).to_vec(),
+            _ => Sha512::digest(self.whole).to_vec(),
+        })
+    }
+}
+
+/// The first common name in a subject.
+fn common_name(subject: &[u8]) -> Option<String> {
+    let mut sets = Der(subject);
+    while let Some(set) = sets.expect(SET) {
+        let mut set = Der(set);
+        while let Some(pair) = set.expect(SEQUENCE) {
+            let mut pair = Der(pair);
+            if pair.expect(OID)? == COMMON_NAME {
+                let (_, text, _) = pair.next()?;
+                // A zero byte in a name is an old trick to make it look like another.
+                return String::from_utf8(text.to_vec()).ok().filter(|text| !text.contains('\0'));
+            }
+        }
+    }
+    None
+}
+
+/// Whether a name in a certificate, which may begin with `*.`, means this host; the star is one label.
+fn matches_name(name: &str, host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    if name.eq_ignore_ascii_case(host) {
+        return true;
+    }
+    match (name.strip_prefix("*."), host.split_once('.')) {
+        (Some(parent), Some((label, rest))) => {
+            parent.contains('.') && !label.is_empty() && parent.eq_ignore_ascii_case(rest)
+        }
+        _ => false,
+    }
+}
+
+/// The next element as seconds since 1970: `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`.
+fn time(der: &mut Der<'_>) -> Option<i64> {
+    let (tag, content, _) = der.next()?;
+    let text = std::str::from_utf8(content).ok()?;
+    let full = match tag {
+        // RFC 5280, 4.1.2.5.1: two digits below 50 are of this century.
+        UTC_TIME => format!("{}{text}", if text.get(..2)? < "50" { "20" } else { "19" }),
+        _ => text.to_owned(),
+    };
+    let parsed = chrono::NaiveDateTime::parse_from_str(&full, "%Y%m%d%H%M%SZ").ok()?;
+    Some(parsed.and_utc().timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_common_name_is_compared_as_libpq_compares_it() {
+        for (name, host, same) in [
+            ("db.example.org", "db.example.org", true),
+            ("DB.example.org", "db.Example.org", true),
+            ("db.example.org", "db.example.org.", true),
+            ("*.example.org", "db.example.org", true),
+            ("*.example.org", "a.db.example.org", false),
+            ("*.example.org", "example.org", false),
+            ("*.org", "example.org", false),
+            ("*", "db", false),
+            ("db", "db.example.org", false),
+        ] {
+            assert_eq!(matches_name(name, host), same, "{name} {host}");
+        }
+    }
+
+    #[test]
+    fn cut_or_broken_certificates_are_none() {
+        for bytes in [&[][..], &[0x30], &[0x30, 0x80], &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff], &[0x30, 0x02, 0x30, 0x00]]
+        {
+            assert!(Certificate::read(bytes).is_none(), "{bytes:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let mut nested = vec![0x30, 0x81, bytes.len() as u8];
+            nested.extend(&bytes);
+            let _ = (Certificate::read(&bytes), Certificate::read(&nested));
+        }
+    }
+}

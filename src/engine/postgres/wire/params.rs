@@ -1,0 +1,656 @@
+//! What to connect to: the text that a person gave, completed as libpq completes it.
+//!
+//! What is given outdoes the connection service, that outdoes the `PG*` variables, and those outdo the defaults.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+pub use crate::engine::postgres::wire::conninfo::looks_like;
+use crate::engine::postgres::wire::conninfo::{self, KEYWORDS, encode};
+use crate::engine::postgres::wire::tls::{RootCertificates, SslMode, TlsParams};
+use crate::engine::postgres::wire::{passfile, service};
+use crate::platform::error::{Error, Result};
+use crate::platform::secret::Secret;
+
+/// How long a server may take to answer, where nobody says.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where Debian's libpq has its system-wide service file.
+const SYSTEM_FOLDER: &str = "/etc/postgresql-common";
+
+/// What to connect to, complete. Neither `{}` nor `{:?}` shows a password.
+#[derive(Clone)]
+pub struct Params {
+    pub(in crate::engine::postgres) hosts: Vec<Host>,
+    pub(in crate::engine::postgres) database: String,
+    pub(in crate::engine::postgres) user: String,
+    password: Option<(Secret, &'static str)>,
+    passfile: Option<PathBuf>,
+    pub(in crate::engine::postgres) connect_timeout: Option<Duration>,
+    pub(in crate::engine::postgres) options: Option<String>,
+    pub(in crate::engine::postgres) application_name: String,
+    pub(in crate::engine::postgres) keepalives: Keepalives,
+    pub(in crate::engine::postgres) wanted: Wanted,
+    pub(in crate::engine::postgres) channel_binding: tokio_postgres::config::ChannelBinding,
+    pub(in crate::engine::postgres) random_order: bool,
+    pub(in crate::engine::postgres) tls: TlsParams,
+}
+
+/// One place where the server may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::engine::postgres) struct Host {
+    /// A name, an address, or the folder of a Unix socket.
+    pub(in crate::engine::postgres) name: String,
+    /// Where the name is, if that was given too.
+    pub(in crate::engine::postgres) address: Option<IpAddr>,
+    /// The port; it is part of a socket's name too.
+    pub(in crate::engine::postgres) port: u16,
+}
+
+/// How a silent connection is found to be dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine::postgres) struct Keepalives {
+    pub(in crate::engine::postgres) on: bool,
+    pub(in crate::engine::postgres) idle: Duration,
+    pub(in crate::engine::postgres) interval: Option<Duration>,
+    pub(in crate::engine::postgres) count: Option<u32>,
+    pub(in crate::engine::postgres) user_timeout: Option<Duration>,
+}
+
+/// What sort of server will do (`target_session_attrs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine::postgres) enum Wanted {
+    Any,
+    ReadWrite,
+    ReadOnly,
+    Primary,
+    Standby,
+    PreferStandby,
+}
+
+/// What the process has around it: environment, user, home folder, places of sockets. Tests bring their own.
+#[derive(Clone, Default)]
+pub struct Surroundings {
+    /// The environment's variables; those that are not PostgreSQL's are never looked at.
+    pub variables: BTreeMap<String, String>,
+    /// The name of the user that the process runs as.
+    pub user: Option<String>,
+    /// That user's home folder.
+    pub home: Option<PathBuf>,
+    /// Where the server's socket may be, when nobody names a host.
+    pub socket_folders: Vec<PathBuf>,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let postgres = |name: &String| name.starts_with("PG");
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Surroundings {
+            variables: std::env::vars_os().filter_map(text).filter(|(name, _)| postgres(name)).collect(),
+            user: whoami::username().ok(),
+            home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
+            socket_folders: vec![PathBuf::from("/var/run/postgresql"), PathBuf::from("/tmp")],
+        }
+    }
+
+    /// The same with one more variable in the environment.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
+    fn in_home(&self, name: &str) -> Option<PathBuf> {
+        self.home.as_ref().map(|home| home.join(name))
+    }
+}
+
+/// The keywords' values, and where each comes from.
+struct Settings(HashMap<&'static str, (String, &'static str)>);
+
+impl Settings {
+    /// Notes a value that outdoes those before it.
+    fn put(&mut self, name: &str, value: String, from: &'static str) {
+        if let Some((name, _)) = KEYWORDS.iter().find(|(known, _)| *known == name) {
+            self.0.insert(name, (value, from));
+        }
+    }
+
+    /// Notes a value where there is none yet.
+    fn fill(&mut self, name: &str, value: String, from: &'static str) {
+        if !self.0.contains_key(name) {
+            self.put(name, value, from);
+        }
+    }
+
+    /// The value of a keyword; an empty one is none.
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|(value, _)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// The value of a keyword as a number.
+    fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
+        let parse = |text: &str| {
+            text.trim().parse().map_err(|_| Error::usage(format!("'{text}' is no number that {name} can have")))
+        };
+        self.get(name).map(parse).transpose()
+    }
+
+    /// The value of a keyword as seconds; None for none, zero and less, which mean that there is no bound.
+    fn seconds(&self, name: &str) -> Result<Option<Duration>> {
+        let seconds = self.number::<i64>(name)?.and_then(|seconds| u64::try_from(seconds).ok());
+        Ok(seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs))
+    }
+
+    /// Picks what a keyword's word means.
+    fn choice<T: Copy>(&self, name: &str, default: T, choices: &[(&str, T)]) -> Result<T> {
+        let Some(text) = self.get(name) else { return Ok(default) };
+        match choices.iter().find(|(word, _)| *word == text) {
+            Some((_, meaning)) => Ok(*meaning),
+            None => {
+                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+                Err(Error::usage(format!("{name} cannot be '{text}'"))
+                    .hint(format!("{name} is one of {}", words.join(", "))))
+            }
+        }
+    }
+}
+
+impl Params {
+    /// Reads a URL or keywords and completes them from the process's surroundings.
+    ///
+    /// Fails with [`crate::platform::error::Kind::Usage`]; no message shows a password or a part of one.
+    pub fn parse(text: &str) -> Result<Self> {
+        Params::parse_in(text, &Surroundings::of_process())
+    }
+
+    /// As [`Params::parse`], in surroundings of the caller's.
+    pub fn parse_in(text: &str, around: &Surroundings) -> Result<Self> {
+        Params::parse_with(text, &[], around)
+    }
+
+    /// As [`Params::parse_in`], with keywords and values of their own that outdo those of the text. They need no escapes.
+    pub fn parse_with(text: &str, keywords: &[(String, String)], around: &Surroundings) -> Result<Self> {
+        let mut settings = Settings(HashMap::new());
+        for (name, value) in conninfo::split(text)?.into_iter().chain(keywords.iter().cloned()) {
+            settings.put(&name, value, "what was given to connect to");
+        }
+        let service = settings.get("service").or(around.variable("PGSERVICE")).map(str::to_owned);
+        if let Some(service) = service.filter(|service| !service.is_empty()) {
+            for (name, value) in service::read(&service, &service_files(&settings, around))? {
+                settings.fill(&name, value, "the connection service");
+            }
+        }
+        for (name, variable) in KEYWORDS {
+            if let Some(value) = variable.and_then(|variable| around.variable(variable)) {
+                let from = if *name == "password" { "PGPASSWORD" } else { "the environment" };
+                settings.fill(name, value.to_owned(), from);
+            }
+        }
+        // libpq's older word for it.
+        if around.variable("PGREQUIRESSL") == Some("1") {
+            settings.fill("sslmode", "require".to_owned(), "the environment");
+        }
+        refuse_unsupported(&settings)?;
+        Params::complete(&settings, around)
+    }
+
+    /// Makes sense of the values, and puts defaults where there are none.
+    fn complete(settings: &Settings, around: &Surroundings) -> Result<Self> {
+        use tokio_postgres::config::ChannelBinding;
+        let user = settings.get("user").map(str::to_owned).or_else(|| around.user.clone()).ok_or_else(|| {
+            Error::usage("the user of this process has no name").hint("name the role: postgres://ROLE@host/db")
+        })?;
+        let password = settings.0.get("password").filter(|(value, _)| !value.is_empty());
+        let name = settings.get("application_name").or(settings.get("fallback_application_name"));
+        Ok(Params {
+            hosts: hosts(settings, around)?,
+            database: settings.get("dbname").unwrap_or(&user).to_owned(),
+            user,
+            password: password.map(|(value, from)| (Secret::new(value.as_str()), *from)),
+            passfile: settings.get("passfile").map(PathBuf::from).or_else(|| around.in_home(".pgpass")),
+            connect_timeout: match settings.get("connect_timeout") {
+                Some(_) => settings.seconds("connect_timeout")?,
+                None => Some(CONNECT_TIMEOUT),
+            },
+            options: settings.get("options").map(str::to_owned),
+            application_name: name.unwrap_or("lifeboat").to_owned(),
+            keepalives: Keepalives {
+                on: settings.number::<i64>("keepalives")? != Some(0),
+                // The kernel's two hours would outlast any pipeline.
+                idle: settings.seconds("keepalives_idle")?.unwrap_or(Duration::from_secs(60)),
+                interval: settings.seconds("keepalives_interval")?.or(Some(Duration::from_secs(15))),
+                count: settings.number::<u32>("keepalives_count")?.filter(|count| *count > 0).or(Some(4)),
+                user_timeout: settings
+                    .number::<u64>("tcp_user_timeout")?
+                    .filter(|wait_ms| *wait_ms > 0)
+                    .map(Duration::from_millis),
+            },
+            wanted: settings.choice(
+                "target_session_attrs",
+                Wanted::Any,
+                &[
+                    ("any", Wanted::Any),
+                    ("read-write", Wanted::ReadWrite),
+                    ("read-only", Wanted::ReadOnly),
+                    ("primary", Wanted::Primary),
+                    ("standby", Wanted::Standby),
+                    ("prefer-standby", Wanted::PreferStandby),
+                ],
+            )?,
+            channel_binding: settings.choice(
+                "channel_binding",
+                ChannelBinding::Prefer,
+                &[
+                    ("disable", ChannelBinding::Disable),
+                    ("prefer", ChannelBinding::Prefer),
+                    ("require", ChannelBinding::Require),
+                ],
+            )?,
+            random_order: settings.choice("load_balance_hosts", false, &[("disable", false), ("random", true)])?,
+            tls: tls(settings, around)?,
+        })
+    }
+
+    /// The host's name or address, or the folder of its socket; the first where several were given.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.hosts[0].name
+    }
+
+    /// The port of [`Params::host`].
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.hosts[0].port
+    }
+
+    /// The name of the database.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The role to log in as.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The password that was given, if one was: for whoever keeps it from being shown.
+    #[must_use]
+    pub fn password(&self) -> Option<&Secret> {
+        self.password.as_ref().map(|(password, _)| password)
+    }
+
+    /// The same server and role with another database.
+    #[must_use]
+    pub fn with_database(&self, name: &str) -> Params {
+        Params { database: name.to_owned(), ..self.clone() }
+    }
+
+    /// `postgres://user@host:port/dbname`, to show and to paste: there is never a password in it.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        self.shown_at(&self.hosts)
+    }
+
+    /// As [`Params::shown`], with some of the hosts only.
+    pub(in crate::engine::postgres) fn shown_at(&self, hosts: &[Host]) -> String {
+        let place = |host: &Host| {
+            let name = &host.name;
+            let bracketed = name.contains(':') && !host.is_socket();
+            if bracketed { format!("[{name}]:{}", host.port) } else { format!("{}:{}", encode(name), host.port) }
+        };
+        let places: Vec<String> = hosts.iter().map(place).collect();
+        format!("postgres://{}@{}/{}", encode(&self.user), places.join(","), encode(&self.database))
+    }
+
+    /// The password for a host and where it comes from; the password file is asked last.
+    pub(in crate::engine::postgres) fn password_for(&self, host: &Host) -> Option<(Secret, String)> {
+        if let Some((password, from)) = &self.password {
+            return Some((password.clone(), (*from).to_owned()));
+        }
+        let file = self.passfile.as_ref()?;
+        // libpq calls the socket in the usual place by the name of localhost.
+        let usual = ["/var/run/postgresql", "/tmp"].contains(&host.name.as_str());
+        let name = if usual { "localhost" } else { &host.name };
+        let password = passfile::password(file, name, host.port, &self.database, &self.user)?;
+        Some((password, file.display().to_string()))
+    }
+}
+
+/// Whether a host is the machine that this runs on: a socket's folder, the loopback.
+#[must_use]
+pub fn is_this_machine(host: &str) -> bool {
+    host.starts_with(['/', '@'])
+        || host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+impl Host {
+    /// Whether this is the folder of a Unix socket.
+    pub(in crate::engine::postgres) fn is_socket(&self) -> bool {
+        self.name.starts_with('/')
+    }
+}
+
+impl fmt::Display for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl fmt::Debug for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Params({self})")
+    }
+}
+
+impl FromStr for Params {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Params::parse(text)
+    }
+}
+
+/// Where the service file may be, the user's own first.
+fn service_files(settings: &Settings, around: &Surroundings) -> Vec<PathBuf> {
+    let named = settings.get("servicefile").or(around.variable("PGSERVICEFILE")).map(PathBuf::from);
+    let own = named.or_else(|| around.in_home(".pg_service.conf"));
+    let system = around.variable("PGSYSCONFDIR").unwrap_or(SYSTEM_FOLDER);
+    own.into_iter().chain([PathBuf::from(system).join("pg_service.conf")]).collect()
+}
+
+/// Refuses what libpq would do and this cannot, where leaving it out would be less safe or something else.
+fn refuse_unsupported(settings: &Settings) -> Result<()> {
+    for (name, harmless, instead) in [
+        ("gssencmode", &["disable", "prefer"][..], "leave it out, or use 'disable': there is no GSSAPI here"),
+        ("replication", &["false", "off", "no", "0"], "leave it out"),
+        ("require_auth", &[], "leave it out, or ask for channel_binding=require"),
+        ("requirepeer", &[], "leave it out"),
+        ("sslcertmode", &["disable", "allow"], "use 'allow', and sslcert and sslkey"),
+        ("sslcrl", &[], "leave it out: revocation lists are not read"),
+        ("sslcrldir", &[], "leave it out: revocation lists are not read"),
+        ("ssl_max_protocol_version", &["TLSv1.2", "TLSv1.3"], "use TLSv1.2 or TLSv1.3"),
+    ] {
+        if let Some(value) = settings.get(name).filter(|value| !harmless.contains(value)) {
+            return Err(Error::usage(format!("lifeboat does not have {name}={value}")).hint(instead));
+        }
+    }
+    Ok(())
+}
+
+/// The places where the server may be; there is at least one.
+fn hosts(settings: &Settings, around: &Surroundings) -> Result<Vec<Host>> {
+    let list = |name| settings.get(name).map(|text| text.split(',').map(str::trim).collect::<Vec<_>>());
+    let (names, addresses) = (list("host"), list("hostaddr"));
+    if let (Some(names), Some(addresses)) = (&names, &addresses)
+        && names.len() != addresses.len()
+    {
+        return Err(Error::usage(format!("there are {} hosts but {} hostaddrs", names.len(), addresses.len())));
+    }
+    let count = names.as_ref().or(addresses.as_ref()).map_or(1, Vec::len);
+    let ports = list("port").unwrap_or_default();
+    if ports.len() > 1 && ports.len() != count {
+        return Err(Error::usage(format!("there are {count} hosts but {} ports", ports.len())));
+    }
+    let at = |list: &Option<Vec<&str>>, index: usize| {
+        list.as_ref().map(|list| list[index]).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let mut hosts = Vec::with_capacity(count);
+    for index in 0..count {
+        let port = match ports.get(index).or(ports.first().filter(|_| ports.len() == 1)) {
+            None | Some(&"") => 5432,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|port| *port > 0)
+                .ok_or_else(|| Error::usage("the port to connect to is no number from 1 to 65535"))?,
+        };
+        let address: Option<IpAddr> = at(&addresses, index)
+            .map(|text| text.parse().map_err(|_| Error::usage(format!("hostaddr '{text}' is no network address"))))
+            .transpose()?;
+        let name = match (at(&names, index), address) {
+            (Some(name), _) => name,
+            (None, Some(address)) => address.to_string(),
+            (None, None) => default_host(port, around),
+        };
+        hosts.push(Host { name, address, port });
+    }
+    Ok(hosts)
+}
+
+/// The folder that has a server's socket, else this machine.
+fn default_host(port: u16, around: &Surroundings) -> String {
+    let has_socket = |folder: &&PathBuf| folder.join(format!(".s.PGSQL.{port}")).exists();
+    match around.socket_folders.iter().find(has_socket) {
+        Some(folder) => folder.display().to_string(),
+        None => "localhost".to_owned(),
+    }
+}
+
+/// What is asked of TLS.
+fn tls(settings: &Settings, around: &Surroundings) -> Result<TlsParams> {
+    let roots = match settings.get("sslrootcert") {
+        Some("system") => RootCertificates::System,
+        Some(file) => RootCertificates::File(PathBuf::from(file)),
+        None => RootCertificates::Usual(around.in_home(".postgresql/root.crt")),
+    };
+    let system = matches!(roots, RootCertificates::System);
+    let default = if system { SslMode::VerifyFull } else { SslMode::Prefer };
+    let mode = settings.choice(
+        "sslmode",
+        default,
+        &[
+            ("disable", SslMode::Disable),
+            ("allow", SslMode::Allow),
+            ("prefer", SslMode::Prefer),
+            ("require", SslMode::Require),
+            ("verify-ca", SslMode::VerifyCa),
+            ("verify-full", SslMode::VerifyFull),
+        ],
+    )?;
+    // Anybody can have a certificate that the system trusts, for some host.
+    if system && !matches!(mode, SslMode::VerifyFull | SslMode::Disable) {
+        return Err(
+            Error::usage("sslrootcert=system needs sslmode=verify-full").hint("leave sslmode out, or set it so")
+        );
+    }
+    let direct = settings.choice("sslnegotiation", false, &[("postgres", false), ("direct", true)])?;
+    if direct && !matches!(mode, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) {
+        return Err(Error::usage("sslnegotiation=direct needs sslmode=require or more"));
+    }
+    let version = |name| {
+        settings.choice(
+            name,
+            None,
+            &[("TLSv1", Some(10)), ("TLSv1.1", Some(11)), ("TLSv1.2", Some(12)), ("TLSv1.3", Some(13))],
+        )
+    };
+    Ok(TlsParams {
+        mode,
+        roots,
+        certificate: settings.get("sslcert").map(PathBuf::from),
+        key: settings.get("sslkey").map(PathBuf::from),
+        usual_certificate: around.in_home(".postgresql/postgresql.crt"),
+        usual_key: around.in_home(".postgresql/postgresql.key"),
+        no_certificate: settings.get("sslcertmode") == Some("disable"),
+        direct,
+        server_name: settings.get("sslsni") != Some("0"),
+        only_13: version("ssl_min_protocol_version")? == Some(13),
+        only_12: version("ssl_max_protocol_version")? == Some(12),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn around() -> Surroundings {
+        Surroundings { user: Some("me".to_owned()), ..Surroundings::default() }
+    }
+
+    fn parse(text: &str) -> Params {
+        Params::parse_in(text, &around()).unwrap_or_else(|error| panic!("{text}: {} {:?}", error.whole(), error.hint))
+    }
+
+    fn password(params: &Params) -> Option<String> {
+        params.password_for(&params.hosts[0]).map(|(password, _)| password.expose().to_owned())
+    }
+
+    #[test]
+    fn what_is_left_out_has_libpqs_defaults() {
+        for (text, shown) in [
+            ("", "postgres://me@localhost:5432/me"),
+            ("postgres://", "postgres://me@localhost:5432/me"),
+            ("postgres://alice@db", "postgres://alice@db:5432/alice"),
+            ("postgres:///app", "postgres://me@localhost:5432/app"),
+            ("host=db port=1 dbname=x user=y", "postgres://y@db:1/x"),
+            ("postgres://h1:1,h2:2/db", "postgres://me@h1:1,h2:2/db"),
+            ("postgres://h1,h2:2/db", "postgres://me@h1:5432,h2:2/db"),
+            ("host=a,b,c port=7", "postgres://me@a:7,b:7,c:7/me"),
+            ("host=/run/pg", "postgres://me@%2Frun%2Fpg:5432/me"),
+            ("hostaddr=10.0.0.1", "postgres://me@10.0.0.1:5432/me"),
+            ("host=db hostaddr=10.0.0.1", "postgres://me@db:5432/me"),
+            ("host=::1 dbname='a b/c@d'", "postgres://me@[::1]:5432/a%20b%2Fc%40d"),
+            ("postgres://üser:x@db/日本", "postgres://üser@db:5432/日本"),
+        ] {
+            assert_eq!(parse(text).to_string(), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_parses_back() {
+        for text in ["host=/run/pg port=3 user='a b' dbname='x@/y'", "host=::1", "postgres://a@h1:1,h2:2/%25"] {
+            let shown = parse(text).shown();
+            assert_eq!(parse(&shown).shown(), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_given_outdoes_the_service_and_that_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("services");
+        std::fs::write(&file, "[prod]\nhost=service-host\nport=2\nuser=service-user\npassword=service-pw\n").unwrap();
+        let around = around()
+            .with("PGSERVICEFILE", file.to_str().unwrap())
+            .with("PGHOST", "env-host")
+            .with("PGPORT", "3")
+            .with("PGUSER", "env-user")
+            .with("PGDATABASE", "env-db")
+            .with("PGPASSWORD", "env-pw");
+        let from = |text: &str, around: &Surroundings| {
+            let params = Params::parse_in(text, around).unwrap();
+            format!("{params} {}", password(&params).unwrap())
+        };
+        assert_eq!(from("", &around), "postgres://env-user@env-host:3/env-db env-pw");
+        assert_eq!(from("postgres://u:p@h:1/d", &around), "postgres://u@h:1/d p");
+        assert_eq!(from("service=prod", &around), "postgres://service-user@service-host:2/env-db service-pw");
+        assert_eq!(from("postgres://?service=prod&user=u", &around), "postgres://u@service-host:2/env-db service-pw");
+        let around = around.with("PGSERVICE", "prod");
+        assert_eq!(from("port=9", &around), "postgres://service-user@service-host:9/env-db service-pw");
+        let error = Params::parse_in("service=absent", &around).unwrap_err();
+        assert!(error.message.contains("absent") && error.hint.unwrap().contains(file.to_str().unwrap()));
+    }
+
+    #[test]
+    fn the_password_file_is_asked_by_host_port_database_and_user() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join(".pgpass");
+        std::fs::write(&file, "h2:5432:db:me:second\n*:5432:other:*:third\nlocalhost:5432:*:*:socket\n").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let around = Surroundings { home: Some(home.path().to_owned()), ..around() };
+        let params = Params::parse_in("postgres://h1,h2/db", &around).unwrap();
+        let at = |params: &Params, index: usize| {
+            params.password_for(&params.hosts[index]).map(|(password, _)| password.expose().to_owned())
+        };
+        assert_eq!((at(&params, 0), at(&params, 1)), (None, Some("second".to_owned())));
+        assert_eq!(at(&params.with_database("other"), 0).as_deref(), Some("third"));
+        let socket = Params::parse_in("host=/var/run/postgresql", &around).unwrap();
+        assert_eq!(at(&socket, 0).as_deref(), Some("socket"));
+        let given = Params::parse_in("postgres://:pw@h2/db", &around).unwrap();
+        assert_eq!(at(&given, 0).as_deref(), Some("pw"));
+    }
+
+    #[test]
+    fn a_socket_is_found_where_there_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(".s.PGSQL.5499"), "").unwrap();
+        let around =
+            Surroundings { socket_folders: vec![PathBuf::from("/absent"), folder.path().to_owned()], ..around() };
+        assert_eq!(Params::parse_in("port=5499", &around).unwrap().host(), folder.path().to_str().unwrap());
+        assert_eq!(Params::parse_in("", &around).unwrap().host(), "localhost");
+    }
+
+    #[test]
+    fn the_other_parameters_mean_what_they_mean_to_libpq() {
+        assert_eq!(parse("").connect_timeout, Some(CONNECT_TIMEOUT));
+        assert_eq!(parse("connect_timeout=3").connect_timeout, Some(Duration::from_secs(3)));
+        assert_eq!(parse("connect_timeout=0").connect_timeout, None);
+        assert_eq!(parse("connect_timeout=-1").connect_timeout, None);
+        assert_eq!(parse("").application_name, "lifeboat");
+        assert_eq!(parse("fallback_application_name=x").application_name, "x");
+        assert_eq!(parse("fallback_application_name=x application_name=y").application_name, "y");
+        assert_eq!(parse("sslmode=verify-full").tls.mode, SslMode::VerifyFull);
+        assert_eq!(parse("sslrootcert=system").tls.mode, SslMode::VerifyFull);
+        assert_eq!(parse("").tls.mode, SslMode::Prefer);
+        assert_eq!(parse("target_session_attrs=prefer-standby").wanted, Wanted::PreferStandby);
+        assert!(!parse("keepalives=0").keepalives.on);
+        assert_eq!(parse("client_encoding=latin1 krbsrvname=x gssencmode=prefer sslcompression=1").port(), 5432);
+        let around = around().with("PGREQUIRESSL", "1");
+        assert_eq!(Params::parse_in("", &around).unwrap().tls.mode, SslMode::Require);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_a_usage_error() {
+        for text in [
+            "sslmode=yes",
+            "port=0",
+            "port=65536",
+            "port=x",
+            "host=a,b,c port=1,2",
+            "host=a,b hostaddr=1.2.3.4",
+            "hostaddr=db",
+            "connect_timeout=soon",
+            "target_session_attrs=best",
+            "sslrootcert=system sslmode=require",
+            "sslnegotiation=direct",
+            "sslcrl=/x",
+            "require_auth=scram-sha-256",
+            "gssencmode=require",
+            "replication=database",
+            "nonsense=1",
+            "app.db",
+        ] {
+            let error = Params::parse_in(text, &around()).expect_err(text);
+            assert_eq!(error.kind, crate::platform::error::Kind::Usage, "{text}");
+        }
+        let nameless = Surroundings::default();
+        assert!(Params::parse_in("host=x", &nameless).is_err());
+        assert!(Params::parse_in("host=x user=y", &nameless).is_ok());
+    }
+
+    #[test]
+    fn the_password_is_in_nothing_that_is_printed() {
+        let params = parse("postgres://alice:hunter2@db/app?sslmode=require");
+        let told = format!("{params} {params:?} {:?} {}", Some(&params), params.shown());
+        assert!(!told.contains("hunter2"), "{told}");
+        assert_eq!(password(&params).as_deref(), Some("hunter2"));
+    }
+}

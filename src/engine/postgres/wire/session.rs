@@ -1,0 +1,455 @@
+//! One connection to a server, used from a plain thread.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, Stream, StreamExt};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
+
+use crate::engine::postgres::wire::connect::{self, Heard, Link, Place};
+use crate::engine::postgres::wire::copy_stream::Rows;
+use crate::engine::postgres::wire::failure;
+pub use crate::engine::postgres::wire::failure::sqlstate;
+use crate::engine::postgres::wire::params::Params;
+use crate::platform::error::{Error, Result};
+use crate::platform::interrupt;
+
+/// How often a wait for the server looks whether a signal asked to stop.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long a cancel request may take; whoever pressed Ctrl-C is waiting.
+const CANCEL: Duration = Duration::from_secs(1);
+
+/// How long the server may take over a goodbye.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// The same after Ctrl-C.
+const SHORT_GOODBYE: Duration = Duration::from_millis(100);
+
+/// How long clearing up may go on after Ctrl-C.
+const CLEARING: Duration = Duration::from_millis(1000);
+
+/// Where so little came of a COPY, we are ahead of the server. It would wake us for every 8 KiB that it sends, which costs
+/// both sides more than the bytes do; so we sleep while the socket takes in some more (it has room for 200 KiB and more).
+const FEW_BYTES: usize = 96 * 1024;
+const NAP: Duration = Duration::from_micros(300);
+
+/// A COPY that has given no more than this may be at its end.
+const NAP_FROM_BYTES: u64 = 1 << 20;
+
+/// How many bytes of a COPY are handed to the connection in one go.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// One connection. It belongs to one thread at a time; dropping it closes it.
+///
+/// Not to be used, nor dropped, inside an async task: it waits.
+pub struct Session {
+    // Declared before the driver: dropping it first lets the connection say goodbye.
+    client: Client,
+    driver: Driver,
+    heard: Arc<Heard>,
+    rows: Rows,
+    found_at: Place,
+    about: ServerAbout,
+    pid: i32,
+    /// For messages; without a password.
+    place: String,
+    /// Whether a signal that asks to stop ends a wait at once.
+    heeds: bool,
+    in_transaction: bool,
+}
+
+/// What a server is, and as whom we are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerAbout {
+    /// The version as a number: 150004 for 15.4.
+    pub version_num: u32,
+    /// The version as people write it: `15.4`.
+    pub version: String,
+    /// The host that answered: a name, an address, or the folder of a socket.
+    pub host: String,
+    /// The port that answered.
+    pub port: u16,
+    /// The database.
+    pub database: String,
+    /// The role that statements run as.
+    pub user: String,
+    /// Whether that role may do everything.
+    pub is_superuser: bool,
+    /// Whether the server is a standby, or recovers.
+    pub in_recovery: bool,
+    /// Whether transactions are read-only unless they ask otherwise.
+    pub read_only: bool,
+    /// The encoding that the database keeps text in; over the connection it is always UTF-8.
+    pub server_encoding: String,
+}
+
+/// One row of a query's result; every value is the text that the server prints for it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    columns: Arc<[String]>,
+    values: Vec<Option<String>>,
+}
+
+/// The runtime that a connection lives on, and the task that keeps it going.
+struct Driver {
+    runtime: Option<Runtime>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Driver {
+    fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().expect("the runtime is there until it is dropped")
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let Some(runtime) = self.runtime.take() else { return };
+        // The client is gone, so the connection ends by itself, if it gets the time.
+        if let Some(task) = self.task.take().filter(|_| tokio::runtime::Handle::try_current().is_err()) {
+            let bound = if interrupt::check().is_ok() { GOODBYE } else { SHORT_GOODBYE };
+            let _ = runtime.block_on(async { tokio::time::timeout(bound, task).await });
+        }
+        // A look-up of a host's name may still hang, and is not waited for.
+        runtime.shutdown_background();
+    }
+}
+
+impl Session {
+    /// Connects, trying the hosts in turn, and finds out what the server is.
+    ///
+    /// Fails with [`crate::platform::error::Kind::Unreachable`] where no server can be reached or none lets us in. A signal
+    /// that asks to stop ends it.
+    pub fn connect(params: &Params) -> Result<Self> {
+        Self::connect_heeding(params, true)
+    }
+
+    /// The same for clearing up, or for what must not be left half told: see [`Session::settle`].
+    pub fn connect_to_settle(params: &Params) -> Result<Self> {
+        Self::connect_heeding(params, false)
+    }
+
+    fn connect_heeding(params: &Params, heeds: bool) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Error::failed("cannot start the network runtime").because(error))?;
+        let mut driver = Driver { runtime: Some(runtime), task: None };
+        let link = driver.runtime().block_on(heed(connect::connect(params), heeds)).flatten()?;
+        let Link { client, driver: task, heard, rows, place: found_at, about, pid } = link;
+        driver.task = Some(task);
+        let place = params.shown();
+        tracing::info!(
+            "connected to {place}: PostgreSQL {} at {}:{}{}, as {}{}",
+            about.version,
+            about.host,
+            about.port,
+            if about.in_recovery { " (a standby)" } else { "" },
+            about.user,
+            if about.is_superuser { " (a superuser)" } else { "" },
+        );
+        Ok(Session { client, driver, heard, rows, found_at, about, pid, place, heeds, in_transaction: false })
+    }
+
+    /// From now on a signal that asks to stop does not end a wait at once, only one that lasts for a second longer;
+    /// and the server is not told to stop then: it ends what it was asked for by itself.
+    pub fn settle(&mut self) {
+        self.heeds = false;
+    }
+
+    /// The server's version as a number: 150004 for 15.4.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.about.version_num
+    }
+
+    /// What the server is, and as whom we are there; it was asked when connecting.
+    #[must_use]
+    pub fn about(&self) -> &ServerAbout {
+        &self.about
+    }
+
+    /// The id of the server's process for this connection, as in `pg_stat_activity`.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The server's notices and warnings since the last call, oldest first; of very many, the newest.
+    #[must_use]
+    pub fn take_notices(&self) -> Vec<String> {
+        self.heard.take_notices()
+    }
+
+    /// Runs statements that give no rows; several, parted by semicolons, run as one transaction.
+    pub fn execute(&mut self, sql: &str) -> Result<()> {
+        self.wait(self.client.batch_execute(sql))?;
+        if sql.starts_with("BEGIN") {
+            self.in_transaction = true;
+        }
+        if sql.rsplit(';').next().is_some_and(|last| matches!(last.trim(), "COMMIT" | "ROLLBACK")) {
+            self.in_transaction = false;
+        }
+        Ok(())
+    }
+
+    /// Returns true if [`Session::execute`] has begun a transaction and not ended it.
+    #[must_use]
+    pub fn is_in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
+    /// Runs one query; its rows.
+    pub fn rows(&mut self, sql: &str) -> Result<Vec<Row>> {
+        let messages = self.wait(self.client.simple_query(sql))?;
+        let mut columns: Arc<[String]> = Arc::new([]);
+        let mut rows = Vec::new();
+        for message in messages {
+            match message {
+                SimpleQueryMessage::RowDescription(description) => {
+                    columns = description.iter().map(|column| column.name().to_owned()).collect();
+                }
+                SimpleQueryMessage::Row(row) => {
+                    let value = |index| row.try_get(index).map(|value| value.map(str::to_owned));
+                    // Only a database that takes any bytes for text (SQL_ASCII) has what is none.
+                    let values: std::result::Result<_, _> = (0..row.len()).map(value).collect();
+                    let values =
+                        values.map_err(|error| Error::failed("the server's answer is no UTF-8").because(error))?;
+                    rows.push(Row { columns: Arc::clone(&columns), values });
+                }
+                _ => {}
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Runs one query that gives exactly one row.
+    pub fn row(&mut self, sql: &str) -> Result<Row> {
+        let mut rows = self.rows(sql)?;
+        match (rows.pop(), rows.is_empty()) {
+            (Some(row), true) => Ok(row),
+            _ => Err(Error::failed("the server gave more or fewer rows than one").hint(sql)),
+        }
+    }
+
+    /// Runs a `COPY ... TO STDOUT` into `buffer`, which is given back with what is left in it, and with how many rows
+    /// there were by the server's count.
+    ///
+    /// Whenever something has come, `sink` sees the buffer and may take from it, all or its beginning; what comes next is
+    /// added to what it leaves. Where it fails, the server is told to stop.
+    pub fn copy_out(
+        &mut self,
+        sql: &str,
+        buffer: Vec<u8>,
+        mut sink: impl FnMut(&mut Vec<u8>) -> Result<()>,
+    ) -> Result<(Vec<u8>, u64)> {
+        self.rows.keep_next(buffer);
+        let copied = self.copy_out_rows(sql, &mut sink);
+        let rest = self.rows.keep_none();
+        copied.map(|rows| (rest, rows))
+    }
+
+    fn copy_out_rows(&mut self, sql: &str, sink: &mut impl FnMut(&mut Vec<u8>) -> Result<()>) -> Result<u64> {
+        let stream = self.wait(self.client.copy_out(sql))?;
+        let mut stream = pin!(stream);
+        let (mut bytes, mut has_ended) = (0, false);
+        loop {
+            if let Some(rows) = self.wait(next_rows(stream.as_mut(), &mut has_ended, &self.rows))? {
+                return Ok(rows);
+            }
+            // The sink is called between the waits, so that it may wait on its own, for another session say.
+            match interrupt::check().and_then(|()| self.rows.look(&mut *sink)) {
+                Ok(new_bytes) => {
+                    bytes += new_bytes as u64;
+                    if new_bytes < FEW_BYTES && bytes > NAP_FROM_BYTES {
+                        thread::sleep(NAP);
+                    }
+                }
+                Err(error) => {
+                    self.rows.keep_none();
+                    self.cancel();
+                    // Reads on to the end, so that a late cancel does not hit the next statement.
+                    let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+                    let _ = self.driver.runtime().block_on(async { tokio::time::timeout(CANCEL, rest).await });
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Runs a `COPY ... FROM STDIN` with what `source` gives until it gives None; the rows that the server took.
+    ///
+    /// The pieces need not end where rows end. Where `source` fails, the server takes nothing.
+    pub fn copy_in(&mut self, sql: &str, mut source: impl FnMut() -> Result<Option<Bytes>>) -> Result<u64> {
+        let sink = self.wait(self.client.copy_in::<_, Bytes>(sql))?;
+        let mut sink = pin!(sink);
+        let mut chunk = BytesMut::new();
+        // Dropping the sink before finish() makes the server roll the COPY back.
+        while let Some(bytes) = source()? {
+            interrupt::check()?;
+            if chunk.is_empty() && bytes.len() >= CHUNK_BYTES {
+                self.wait(sink.as_mut().feed(bytes))?;
+                continue;
+            }
+            chunk.extend_from_slice(&bytes);
+            if chunk.len() >= CHUNK_BYTES {
+                self.wait(sink.as_mut().feed(chunk.split().freeze()))?;
+            }
+        }
+        if !chunk.is_empty() {
+            self.wait(sink.as_mut().feed(chunk.freeze()))?;
+        }
+        self.wait(sink.as_mut().finish())
+    }
+
+    /// Asks the server to stop what it is doing for this connection; it may be too late for that.
+    fn cancel(&self) {
+        let token = self.client.cancel_token();
+        let asked = async { tokio::time::timeout(CANCEL, self.found_at.cancel(token)).await };
+        match self.driver.runtime().block_on(asked) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("{} could not be asked to stop: {error}", self.place),
+            Err(_) => tracing::debug!("{} does not answer a request to stop", self.place),
+        }
+    }
+
+    /// Waits for the server, and for a signal; at a signal the server is told to stop too.
+    fn wait<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
+        match self.driver.runtime().block_on(heed(work, self.heeds)) {
+            Ok(done) => done.map_err(|error| failure::in_session(&error, self.heard.lost().as_deref(), &self.place)),
+            Err(interrupted) => {
+                if self.heeds {
+                    self.cancel();
+                }
+                Err(interrupted)
+            }
+        }
+    }
+}
+
+/// Opens up to so many sessions; fewer where the server has no room for more.
+pub fn as_many_as_let_in(most: usize, open: impl Fn() -> Result<Session>) -> Result<Vec<Session>> {
+    let mut sessions = Vec::new();
+    while sessions.len() < most {
+        match open() {
+            Ok(session) => sessions.push(session),
+            // too_many_connections: of the server, the database or the role.
+            Err(error) if sqlstate(&error).as_deref() == Some("53300") => {
+                tracing::warn!("going on with {} sessions of {}: {}", sessions.len() + 1, most + 1, error.whole());
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sessions)
+}
+
+const NULL_ANSWER: &str = "the server says NULL for";
+
+/// Whether a failure is that a value was NULL: the server's functions say so of what was dropped a moment ago.
+#[must_use]
+pub fn is_null_answer(error: &Error) -> bool {
+    error.message.starts_with(NULL_ANSWER) || error.causes().iter().any(|cause| cause.starts_with(NULL_ANSWER))
+}
+
+/// Waits for `work`, and fails when a signal asks to stop: at once, or when clearing up has had its time.
+async fn heed<T>(work: impl Future<Output = T>, at_once: bool) -> Result<T> {
+    let mut work = pin!(work);
+    let mut asked: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return Ok(done),
+            () = tokio::time::sleep(TICK) => {}
+        }
+        if let Err(interrupted) = interrupt::check()
+            && (at_once || asked.get_or_insert_with(Instant::now).elapsed() >= CLEARING)
+        {
+            return Err(interrupted);
+        }
+    }
+}
+
+/// Waits for rows of a COPY; when it has ended, the number of them by the server's count.
+///
+/// `has_ended` says whether the library's own stream has come to its end, behind which only that number is to come.
+async fn next_rows(
+    mut stream: Pin<&mut CopyOutStream>,
+    has_ended: &mut bool,
+    rows: &Rows,
+) -> Result<Option<u64>, tokio_postgres::Error> {
+    poll_fn(|cx| {
+        // What ends the COPY comes after its rows, and by another way. It is looked for first: an error comes but once.
+        let ended = match stream.as_mut().poll_next(cx) {
+            Poll::Ready(None) => {
+                *has_ended = true;
+                // Asked once more, so that it wakes us for a failure.
+                stream.as_mut().poll_next(cx)
+            }
+            polled => polled,
+        };
+        if let Poll::Ready(Some(Err(error))) = ended {
+            // Behind its end the library expects nothing, not even the number that is waited for.
+            let is_number = *has_ended && rows.told(cx).is_some();
+            if !is_number || error.as_db_error().is_some() || error.is_closed() {
+                return Poll::Ready(Err(error));
+            }
+        }
+        if rows.have_come(cx) {
+            return Poll::Ready(Ok(None));
+        }
+        match rows.told(cx) {
+            Some(told) if *has_ended => Poll::Ready(Ok(Some(told))),
+            _ => Poll::Pending,
+        }
+    })
+    .await
+}
+
+impl Row {
+    /// The text in a column, None for NULL; an error where there is no such column.
+    pub fn get(&self, column: &str) -> Result<Option<&str>> {
+        match self.columns.iter().position(|name| name == column) {
+            Some(index) => Ok(self.values[index].as_deref()),
+            None => Err(Error::failed(format!("the server's answer has no column {column}"))),
+        }
+    }
+
+    /// The text in a column that is never NULL.
+    pub fn text(&self, column: &str) -> Result<&str> {
+        self.get(column)?.ok_or_else(|| Error::failed(format!("{NULL_ANSWER} {column}")))
+    }
+
+    /// An owned copy of the text in a column, None for NULL.
+    pub fn owned(&self, column: &str) -> Result<Option<String>> {
+        Ok(self.get(column)?.map(str::to_owned))
+    }
+
+    /// A number, an oid included.
+    pub fn number<T: std::str::FromStr>(&self, column: &str) -> Result<T> {
+        let text = self.text(column)?;
+        text.parse().map_err(|_| Error::failed(format!("the server says '{text}' for {column}, which is no number")))
+    }
+
+    /// A boolean; NULL is false.
+    pub fn flag(&self, column: &str) -> Result<bool> {
+        Ok(self.get(column)? == Some("t"))
+    }
+
+    /// A list that the query made with `to_json(array)`; NULL is the empty list.
+    pub fn list(&self, column: &str) -> Result<Vec<String>> {
+        match self.get(column)? {
+            None => Ok(Vec::new()),
+            Some(json) => serde_json::from_str(json)
+                .map_err(|error| Error::failed(format!("the server says no JSON list for {column}")).because(error)),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The socket to a server: TCP, or one in a folder of this machine.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use rustix::net::sockopt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::engine::postgres::wire::params::{Host, Keepalives};
+
+/// What bytes go through, both ways.
+pub(in crate::engine::postgres) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// An open socket of either sort.
+pub(in crate::engine::postgres) type Socket = Box<dyn Wire>;
+
+/// Where a server may be: an address to be found under a host's name, or the folder of its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine::postgres) enum Address {
+    /// By its IP address, at the host's port.
+    Tcp(IpAddr),
+    /// In the folder that is the host's name.
+    Folder,
+}
+
+/// Opens the socket; the caller bounds how long that may take.
+pub(in crate::engine::postgres) async fn open(
+    host: &Host,
+    address: Address,
+    keepalives: &Keepalives,
+) -> io::Result<Socket> {
+    match address {
+        Address::Folder => {
+            let path = Path::new(&host.name).join(format!(".s.PGSQL.{}", host.port));
+            Ok(Box::new(UnixStream::connect(path).await?))
+        }
+        Address::Tcp(address) => {
+            let stream = TcpStream::connect(SocketAddr::new(address, host.port)).await?;
+            stream.set_nodelay(true)?;
+            keep_alive(&stream, keepalives)?;
+            Ok(Box::new(stream))
+        }
+    }
+}
+
+/// Makes the kernel find out, and say, that nobody is at the other end any more.
+fn keep_alive(stream: &TcpStream, keepalives: &Keepalives) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if let Some(bound) = keepalives.user_timeout {
+        sockopt::set_tcp_user_timeout(stream, u32::try_from(bound.as_millis()).unwrap_or(u32::MAX))?;
+    }
+    if !keepalives.on {
+        return Ok(());
+    }
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, keepalives.idle)?;
+    if let Some(interval) = keepalives.interval {
+        sockopt::set_tcp_keepintvl(stream, interval)?;
+    }
+    if let Some(count) = keepalives.count {
+        sockopt::set_tcp_keepcnt(stream, count)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,415 @@
+//! Metrics in a file for Prometheus: the textfile collector of its node exporter reads it (`*.prom`).
+//!
+//! Every series has the label `source`. What a run does not know of a source stays as it was, and so does all that the
+//! file says of other sources: after a failed run the last success is still there, and `lifeboat_last_run_ok` is 0.
+//! Ages are left to Prometheus (`time() - lifeboat_last_success_timestamp_seconds`), for a number in a file does not grow older.
+//!
+//! | metric | value |
+//! | --- | --- |
+//! | `lifeboat_last_run_ok` | 1 where the last run for the source went well, else 0 |
+//! | `lifeboat_last_run_timestamp_seconds` | when the last run ended |
+//! | `lifeboat_last_success_timestamp_seconds` | when the last run that went well ended |
+//! | `lifeboat_snapshot_created_timestamp_seconds` | of what instant the newest snapshot is |
+//! | `lifeboat_snapshot_archive_bytes` | the size of its archive |
+//! | `lifeboat_snapshot_raw_bytes` | its size before compression |
+//! | `lifeboat_snapshot_rows` | the rows in it |
+//! | `lifeboat_snapshot_duration_seconds` | how long it took |
+//! | `lifeboat_proof_timestamp_seconds` | when a snapshot was last proved, by `level` (`verified`, `drilled`, `damaged`) |
+//! | `lifeboat_proof_ok` | 1 where the last proof found no damage, else 0 |
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::platform::disk::{folder_of, lock_folder, replace_file, shown};
+use crate::platform::error::{Error, IoContext, Kind, Result};
+
+/// What one run learned of one source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// The source's name.
+    pub source: String,
+    /// Whether the run went well for it.
+    pub ok: bool,
+    /// When the run ended.
+    pub at: DateTime<Utc>,
+    /// The snapshot that it made, if one.
+    pub snapshot: Option<SnapshotSample>,
+    /// How a snapshot of it was proved, if one was.
+    pub proof: Option<ProofSample>,
+}
+
+/// A snapshot in numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SnapshotSample {
+    /// The instant that it shows.
+    pub created_at: DateTime<Utc>,
+    /// The size of its archive.
+    pub archive_bytes: u64,
+    /// Its size before compression.
+    pub raw_bytes: u64,
+    /// The rows of all its tables.
+    pub rows: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// A proof.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProofSample {
+    /// Its level, by name: `verified`, `drilled`, `damaged`.
+    pub level: String,
+    /// When it ended.
+    pub at: DateTime<Utc>,
+}
+
+const LAST_RUN_OK: &str = "lifeboat_last_run_ok";
+const LAST_RUN: &str = "lifeboat_last_run_timestamp_seconds";
+const LAST_SUCCESS: &str = "lifeboat_last_success_timestamp_seconds";
+const CREATED: &str = "lifeboat_snapshot_created_timestamp_seconds";
+const ARCHIVE_BYTES: &str = "lifeboat_snapshot_archive_bytes";
+const RAW_BYTES: &str = "lifeboat_snapshot_raw_bytes";
+const ROWS: &str = "lifeboat_snapshot_rows";
+const DURATION: &str = "lifeboat_snapshot_duration_seconds";
+const PROOF: &str = "lifeboat_proof_timestamp_seconds";
+const PROOF_OK: &str = "lifeboat_proof_ok";
+
+/// All metrics in the order of the file, and what they are.
+const METRICS: [(&str, &str); 10] = [
+    (LAST_RUN_OK, "Whether the last run for the source went well."),
+    (LAST_RUN, "When the last run for the source ended."),
+    (LAST_SUCCESS, "When the last run for the source that went well ended."),
+    (CREATED, "The instant that the newest snapshot shows."),
+    (ARCHIVE_BYTES, "The size of the newest snapshot's archive."),
+    (RAW_BYTES, "The size of the newest snapshot before compression."),
+    (ROWS, "The rows in the newest snapshot."),
+    (DURATION, "How long the newest snapshot took."),
+    (PROOF, "When a snapshot of the source was last proved, by the level of the proof."),
+    (PROOF_OK, "Whether the last proof of a snapshot of the source found no damage."),
+];
+
+/// How much of a file that is there is read: some ten thousand sources.
+const MOST_BYTES: u64 = 16 << 20;
+/// How long another run may hold the file.
+const LONGEST_LOCK: Duration = Duration::from_secs(5);
+
+/// A series of a metric: its source, and the level where it has one.
+type Labels = (String, Option<String>);
+/// Everything in a file, by the metric's place in [`METRICS`]; the values as they are written.
+type Series = BTreeMap<(usize, Labels), String>;
+
+/// Puts what a run learned into the file at `path` (0644), atomically; what else the file holds of ours stays.
+///
+/// A file that holds anything else is no metrics file and is left alone: [`Kind::Usage`].
+pub fn write(path: &Path, samples: &[Sample]) -> Result<()> {
+    let cannot = || format!("cannot write the metrics to {}", shown(path));
+    // Without the lock another run's numbers may be lost until it runs again; that is no reason to lose ours.
+    let _lock = lock_folder(folder_of(path), LONGEST_LOCK);
+    let mut series = match read(path) {
+        Ok(text) => parse(&text).ok_or_else(|| {
+            Error::usage(format!("{} is no metrics file of lifeboat", shown(path)))
+                .hint("name another file, or remove this one")
+        })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Series::new(),
+        Err(error) => return Err(error).io(Kind::Failed, cannot),
+    };
+    for sample in samples {
+        enter(&mut series, sample);
+    }
+    replace_file(path, 0o644, render(&series).as_bytes()).io(Kind::Failed, cannot)
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let facts = fs::metadata(path)?;
+    if !facts.is_file() || facts.len() > MOST_BYTES {
+        return Ok("no metrics file".to_owned());
+    }
+    // What is no text is no metrics file either.
+    Ok(String::from_utf8(fs::read(path)?).unwrap_or_else(|_| "no text".to_owned()))
+}
+
+fn enter(series: &mut Series, sample: &Sample) {
+    let mut set = |name: &str, level: Option<&str>, value: String| {
+        let metric = METRICS.iter().position(|(known, _)| *known == name).expect("all metrics are in the list");
+        series.insert((metric, (sample.source.clone(), level.map(str::to_owned))), value);
+    };
+    set(LAST_RUN_OK, None, flag(sample.ok));
+    set(LAST_RUN, None, seconds(sample.at));
+    if sample.ok {
+        set(LAST_SUCCESS, None, seconds(sample.at));
+    }
+    if let Some(snapshot) = &sample.snapshot {
+        set(CREATED, None, seconds(snapshot.created_at));
+        set(ARCHIVE_BYTES, None, snapshot.archive_bytes.to_string());
+        set(RAW_BYTES, None, snapshot.raw_bytes.to_string());
+        set(ROWS, None, snapshot.rows.to_string());
+        set(DURATION, None, format!("{:.3}", snapshot.seconds));
+    }
+    if let Some(proof) = &sample.proof {
+        set(PROOF, Some(&proof.level), seconds(proof.at));
+        set(PROOF_OK, None, flag(proof.level != "damaged"));
+    }
+}
+
+fn flag(yes: bool) -> String {
+    u8::from(yes).to_string()
+}
+
+fn seconds(time: DateTime<Utc>) -> String {
+    time.timestamp().to_string()
+}
+
+fn render(series: &Series) -> String {
+    let families: Vec<Family> = METRICS
+        .iter()
+        .enumerate()
+        .map(|(index, (name, help))| {
+            let mut family = Family::new(name, help);
+            for ((_, (source, level)), value) in series.iter().filter(|((metric, _), _)| *metric == index) {
+                let level = level.as_deref().map(|level| ("level", level));
+                let labels: Vec<_> = [("source", source.as_str())].into_iter().chain(level).collect();
+                family.add(&labels, value);
+            }
+            family
+        })
+        .collect();
+    exposition(&families)
+}
+
+/// A metric: a gauge, and its series.
+#[derive(Clone, Debug)]
+pub struct Family {
+    name: &'static str,
+    help: &'static str,
+    series: Vec<String>,
+}
+
+impl Family {
+    /// One without series yet; `help` says in a sentence what it is.
+    #[must_use]
+    pub fn new(name: &'static str, help: &'static str) -> Self {
+        Family { name, help, series: Vec::new() }
+    }
+
+    /// Adds a series.
+    pub fn add(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        self.series.push(format!("{}{labels} {value}\n", self.name));
+    }
+}
+
+/// Metrics as text, in the exposition format; those without series are left out.
+#[must_use]
+pub fn exposition(families: &[Family]) -> String {
+    let mut text = String::new();
+    for Family { name, help, series } in families.iter().filter(|family| !family.series.is_empty()) {
+        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+        text.extend(series.iter().map(String::as_str));
+    }
+    text
+}
+
+/// A label's value, as the exposition format wants it.
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// Reads a file of ours; None where it holds anything else. A metric of ours that this version does not know is
+/// dropped.
+fn parse(text: &str) -> Option<Series> {
+    let mut series = Series::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(comment) = line.strip_prefix('#') {
+            let mut words = comment.split_whitespace().skip(1);
+            words.next().filter(|name| name.starts_with("lifeboat_"))?;
+            continue;
+        }
+        let (name, rest) = line.split_once('{')?;
+        let (mut labels, value) = parse_labels(rest)?;
+        if !name.starts_with("lifeboat_") || value.parse::<f64>().is_err() {
+            return None;
+        }
+        let Some(metric) = METRICS.iter().position(|(known, _)| *known == name) else { continue };
+        let labels = (labels.remove("source")?, labels.remove("level"));
+        series.insert((metric, labels), value.to_owned());
+    }
+    Some(series)
+}
+
+/// Reads `a="x",b="y"} 1`: the labels and the value.
+fn parse_labels(mut rest: &str) -> Option<(BTreeMap<String, String>, &str)> {
+    let mut labels = BTreeMap::new();
+    while let Some((name, after)) = rest.split_once("=\"") {
+        let mut value = String::new();
+        let mut characters = after.char_indices();
+        let end = loop {
+            match characters.next()? {
+                (at, '"') => break at,
+                (_, '\\') => value.push(match characters.next()?.1 {
+                    'n' => '\n',
+                    other => other,
+                }),
+                (_, other) => value.push(other),
+            }
+        };
+        labels.insert(name.trim_start_matches(',').trim().to_owned(), value);
+        rest = &after[end + 1..];
+        if let Some(value) = rest.strip_prefix('}') {
+            return Some((labels, value.trim()));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).expect("a time")
+    }
+
+    fn good(source: &str, seconds: i64) -> Sample {
+        let snapshot = SnapshotSample {
+            created_at: at(seconds - 5),
+            archive_bytes: 1000,
+            raw_bytes: 9000,
+            rows: 42,
+            seconds: 1.5,
+        };
+        let proof = ProofSample { level: "verified".to_owned(), at: at(seconds) };
+        Sample { source: source.to_owned(), ok: true, at: at(seconds), snapshot: Some(snapshot), proof: Some(proof) }
+    }
+
+    /// Reads the exposition format by its own rules (one HELP and one TYPE before the samples of a metric, all of
+    /// them together, no series twice) and gives the samples.
+    fn strictly(text: &str) -> BTreeMap<String, f64> {
+        assert!(text.ends_with('\n'));
+        let (mut found, mut ended, mut helped, mut typed) = (BTreeMap::new(), Vec::new(), "", "");
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').expect("a help");
+                assert!(!ended.contains(&name) && !help.is_empty(), "{line}");
+                ended.push(name);
+                helped = name;
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                assert_eq!(rest, format!("{helped} gauge"));
+                typed = helped;
+            } else {
+                let (series, value) = line.rsplit_once(' ').expect("a value");
+                let (name, labels) = series.split_once('{').expect("labels");
+                assert_eq!(name, typed, "{line}");
+                assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
+                assert!(labels.starts_with("source=\"") && labels.ends_with("\"}"), "{line}");
+                assert!(found.insert(series.to_owned(), value.parse().expect("a number")).is_none(), "{line}");
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_file_is_what_prometheus_reads() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lifeboat.prom");
+        write(&path, &[good("b", 2000), good("a", 1000)]).expect("written");
+        let text = fs::read_to_string(&path).expect("there");
+        let found = strictly(&text);
+        assert_eq!(found.len(), 2 * METRICS.len());
+        assert_eq!(found["lifeboat_last_success_timestamp_seconds{source=\"a\"}"], 1000.0);
+        assert_eq!(found["lifeboat_snapshot_duration_seconds{source=\"b\"}"], 1.5);
+        assert_eq!(found["lifeboat_proof_timestamp_seconds{source=\"b\",level=\"verified\"}"], 2000.0);
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 1, "a file was left over");
+        write(&path, &[]).expect("written");
+        assert_eq!(fs::read_to_string(&path).expect("there"), text, "the order is not stable");
+    }
+
+    #[test]
+    fn a_failed_run_keeps_the_last_success_and_other_sources_stay() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lifeboat.prom");
+        write(&path, &[good("a", 1000), good("b", 1000)]).expect("written");
+        let failed = Sample { source: "a".to_owned(), ok: false, at: at(5000), snapshot: None, proof: None };
+        write(&path, &[failed]).expect("written");
+        let found = strictly(&fs::read_to_string(&path).expect("there"));
+        assert_eq!(found["lifeboat_last_run_ok{source=\"a\"}"], 0.0);
+        assert_eq!(found["lifeboat_last_run_timestamp_seconds{source=\"a\"}"], 5000.0);
+        assert_eq!(found["lifeboat_last_success_timestamp_seconds{source=\"a\"}"], 1000.0);
+        assert_eq!(found["lifeboat_snapshot_rows{source=\"a\"}"], 42.0);
+        assert_eq!(found["lifeboat_last_run_ok{source=\"b\"}"], 1.0);
+    }
+
+    #[test]
+    fn levels_of_proof_are_kept_apart_and_damage_is_told() {
+        let mut series = Series::new();
+        enter(&mut series, &good("a", 1000));
+        for (level, time) in [("drilled", 2000), ("damaged", 3000)] {
+            let proof = Some(ProofSample { level: level.to_owned(), at: at(time) });
+            enter(&mut series, &Sample { snapshot: None, proof, ..good("a", time) });
+        }
+        let found = strictly(&render(&series));
+        for (level, time) in [("verified", 1000.0), ("drilled", 2000.0), ("damaged", 3000.0)] {
+            assert_eq!(found[&format!("lifeboat_proof_timestamp_seconds{{source=\"a\",level=\"{level}\"}}")], time);
+        }
+        assert_eq!(found["lifeboat_proof_ok{source=\"a\"}"], 0.0);
+    }
+
+    #[test]
+    fn labels_survive_whatever_is_in_them() {
+        let mut series = Series::new();
+        for source in ["a\"b\\c\nd", "}{=\",", "\\n", "\u{e9}", " "] {
+            enter(&mut series, &good(source, 1000));
+        }
+        let text = render(&series);
+        assert_eq!(strictly(&text).len(), 5 * METRICS.len());
+        assert_eq!(parse(&text), Some(series));
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("other.prom");
+        for text in [
+            "root:x:0:0\n",
+            "# HELP node_load1 load\nnode_load1 0.5\n",
+            "lifeboat_last_run_ok{source=\"a\"} x\n",
+            "lifeboat_last_run_ok{source=\"a\n",
+            "\u{0}",
+        ] {
+            fs::write(&path, text).expect("written");
+            let error = write(&path, &[good("a", 1000)]).expect_err(text);
+            assert_eq!(error.kind, Kind::Usage, "{error}");
+            assert_eq!(fs::read_to_string(&path).expect("there"), text);
+        }
+        assert_eq!(write(folder.path(), &[good("a", 1000)]).expect_err("a folder").kind, Kind::Usage);
+        let error = write(&folder.path().join("none/x.prom"), &[good("a", 1000)]).expect_err("no folder");
+        assert_eq!(error.kind, Kind::Failed, "{error}");
+    }
+
+    #[test]
+    fn runs_at_once_lose_nothing_of_each_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lifeboat.prom");
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let path = &path;
+                scope.spawn(move || write(path, &[good(&format!("source{number}"), 1000)]).expect("written"));
+            }
+        });
+        let found = strictly(&fs::read_to_string(&path).expect("there"));
+        assert_eq!(found.len(), 8 * METRICS.len());
+    }
+
+    #[test]
+    fn an_empty_file_and_metrics_of_a_later_version_are_taken() {
+        assert_eq!(parse(""), Some(Series::new()));
+        let later = "# HELP lifeboat_later x\n# TYPE lifeboat_later gauge\nlifeboat_later{source=\"a\"} 1\n";
+        assert_eq!(parse(later), Some(Series::new()));
+    }
+}

@@ -1,0 +1,194 @@
+//! `copy`: snapshots of one store into another, byte for byte, hashed where they are read and where they are written.
+
+use chrono::Utc;
+use clap::Args;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::json;
+
+use crate::archive::{self, ArchiveSummary};
+use crate::ops::{Context, NarrowArgs, Problem, Report, error_document, snapshot_document, stores};
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::text;
+use crate::snapshots::catalog::{Catalog, Listed, Proof, ProofLevel, ProofSummary, ReadBack};
+use crate::snapshots::manifest::Manifest;
+use crate::store::StoreUrl;
+
+/// Copies snapshots into another store; every byte is hashed on both ends
+#[derive(Args, Clone, Debug)]
+pub struct CopyArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
+    pub snapshot: String,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    pub narrow: NarrowArgs,
+    /// All snapshots (of --source, where given) that the other store has not yet
+    #[arg(long, conflicts_with_all = ["snapshot", "tag", "before"])]
+    pub all: bool,
+    /// The store to read from; by default --store
+    #[arg(long, value_name = "STORE")]
+    pub from: Option<StoreUrl>,
+    /// The store to write to
+    #[arg(long, value_name = "STORE")]
+    pub to: StoreUrl,
+    /// Make the store to write to where there is none yet
+    #[arg(long)]
+    pub create: bool,
+}
+
+/// A snapshot that is in the other store now.
+#[derive(Debug)]
+pub struct Copied {
+    /// Its manifest, as it stands outside the archive.
+    pub manifest: Manifest,
+    /// True where it was there before.
+    pub was_there: bool,
+}
+
+/// The snapshots that are in the other store now, and what kept others from being copied.
+#[derive(Debug)]
+pub struct CopyReport {
+    /// Newest first.
+    pub snapshots: Vec<Copied>,
+    /// What was wrong with the others; the first decides the exit code.
+    pub failures: Vec<Error>,
+    /// Where the other store is.
+    pub store: String,
+}
+
+impl Serialize for CopyReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(error) = self.failures.first().filter(|error| error.kind != Kind::Problem) {
+            map.serialize_entry("error", &error_document(error))?;
+        }
+        let document = |copied: &Copied| {
+            let mut document = snapshot_document(&copied.manifest, &ProofSummary::default());
+            document.insert("was_there".to_owned(), json!(copied.was_there));
+            document
+        };
+        map.serialize_entry("snapshots", &self.snapshots.iter().map(document).collect::<Vec<_>>())?;
+        if !self.failures.is_empty() {
+            let problems: Vec<_> = self.failures.iter().map(|error| Problem::of(error.kind.name(), error)).collect();
+            map.serialize_entry("problems", &problems)?;
+        }
+        map.end()
+    }
+}
+
+impl Report for CopyReport {
+    fn text(&self) -> String {
+        let line = |copied: &Copied| {
+            let what = if copied.was_there { "was there already" } else { "copied and read back" };
+            let bytes = text::bytes(copied.manifest.archive_bytes.unwrap_or(0));
+            format!("{}  {what} ({bytes}), in {}\n", copied.manifest.id, one_line(&self.store))
+        };
+        self.snapshots.iter().map(line).collect()
+    }
+
+    fn errors(&self) -> &[Error] {
+        &self.failures
+    }
+}
+
+/// Runs the command; of several snapshots each is tried, whatever becomes of the others.
+pub fn run(args: &CopyArgs, context: &Context) -> Result<CopyReport> {
+    let named = |given: &StoreUrl| match &context.config {
+        Some(config) => config.store_named(given),
+        None => Ok(given.clone()),
+    };
+    let (from, to_url) = (args.from.as_ref().map(named).transpose()?, named(&args.to)?);
+    let from_url = match &from {
+        Some(from) => from,
+        None if context.stores.is_empty() => {
+            return Err(Error::usage("the store to copy from is not said").hint("name it with --from"));
+        }
+        None => context.store()?,
+    };
+    let from = stores::open(from_url)?;
+    let listed = if args.all {
+        from.list_all(args.narrow.source.as_ref())?
+    } else {
+        vec![from.find(&args.snapshot, &(&args.narrow).into())?]
+    };
+    if listed.is_empty() {
+        return Err(Error::not_found(format!("there is no snapshot to copy in {}", one_line(&from.location())))
+            .hint("take one with 'lifeboat snapshot'"));
+    }
+    let to = if args.create { stores::open_or_create(&to_url)? } else { stores::open(&to_url).map_err(hint_create)? };
+    if stores::are_one(from_url, &to_url) {
+        return Err(Error::usage("the two stores are one").hint("name another one with --to"));
+    }
+    let mut report = CopyReport { snapshots: Vec::new(), failures: Vec::new(), store: to.location() };
+    for listed in &listed {
+        match copy(&from, &to, listed, args.all, context) {
+            Ok(copied) => report.snapshots.push(copied),
+            Err(error) if error.kind == Kind::Interrupted && report.snapshots.is_empty() => return Err(error),
+            Err(error) if error.kind == Kind::Interrupted => {
+                report.failures.insert(0, error.context(format!("{} was not copied", listed.id)));
+                break;
+            }
+            // Pruned while the others were copied.
+            Err(error) if error.kind == Kind::NotFound && args.all => {}
+            Err(error) => report.failures.push(error.context(format!("{} was not copied", listed.id))),
+        }
+    }
+    Ok(report)
+}
+
+/// The store itself may be there and not be reached: only where it is certainly absent is there something to make.
+fn hint_create(error: Error) -> Error {
+    if error.message.starts_with("there is no") {
+        error.hint("check its name; --create makes a new store there")
+    } else {
+        error
+    }
+}
+
+fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, context: &Context) -> Result<Copied> {
+    let (manifest, document) = from.manifest(&listed.id)?;
+    let is_damaged = from.proof(listed)?.level == ProofLevel::Damaged;
+    if is_damaged && is_one_of_all {
+        return Err(Error::problem("a test found it damaged").hint("name it to have it copied all the same"));
+    }
+    if to.has(&manifest.id)? {
+        let (other, theirs) = to.manifest(&manifest.id)?;
+        if theirs != document {
+            return Err(Error::failed("the other store has another snapshot of that id"));
+        }
+        to.open_archive(&other)?;
+        return Ok(Copied { manifest, was_there: true });
+    }
+    if let Some(other) = to.newest_full(&manifest.source)?.filter(|other| other.origin != manifest.origin) {
+        return Err(Error::usage(format!("the other store has a source {} from {}", manifest.source, other.origin))
+            .hint("copy into a store of its own"));
+    }
+    let archive = from.open_archive(&manifest)?;
+    let bytes = archive.len();
+    let mut upload = to.start_archive(&manifest.id, &manifest.archive, bytes)?;
+    context.progress.start(&format!("copying {}", manifest.id), bytes);
+    let read = archive::stream(archive, &mut |bytes| {
+        context.progress.advance(bytes.len() as u64);
+        Ok(upload.write_all(bytes)?)
+    });
+    context.progress.finish();
+    let sha256 = read?;
+    if Some(sha256) != manifest.sha256 {
+        return Err(Error::problem(format!("the snapshot {} is damaged: its archive's SHA-256 is off", manifest.id)));
+    }
+    to.publish_document(upload, ArchiveSummary { bytes, sha256 }, &manifest, &document, ReadBack::Always)?;
+    if is_damaged {
+        // Its bytes are as they were written, and yet a test found fault with it: it must not be the other store's latest.
+        to.record_proof(&Proof {
+            id: manifest.id.clone(),
+            level: ProofLevel::Damaged,
+            at: Utc::now(),
+            host: context.host.clone(),
+            seconds: 0.0,
+            restore_seconds: None,
+            problems: vec!["it was found damaged in the store that it was copied from".to_owned()],
+        })?;
+    }
+    Ok(Copied { manifest, was_there: false })
+}

@@ -1,0 +1,264 @@
+//! `diff`: what changed between two snapshots, or between a snapshot and a live database.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::archive::HOW_TO_GIVE_KEYS;
+use crate::engine::postgres::copy::selection::Selection;
+use crate::engine::postgres::copy::snapshot::{Snapshot, SnapshotOptions};
+use crate::engine::postgres::wire::params::{self, Params};
+use crate::engine::source::{Source, parse_source};
+use crate::engine::sqlite::source;
+use crate::engine::sqlite::survey::{self, OnDamage};
+use crate::ops::restore::origin_params;
+use crate::ops::snapshot::{schema_digest, table_of};
+use crate::ops::{Context, NarrowArgs, Report, fetch};
+use crate::platform::digest::RowDigest;
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::text;
+use crate::snapshots::catalog::Catalog;
+use crate::snapshots::id::SnapshotId;
+use crate::snapshots::manifest::{Manifest, Table};
+
+/// Compares a snapshot with another one, or with a live database
+#[derive(Args, Clone, Debug)]
+pub struct DiffArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: String,
+    /// Another snapshot or a database file; by default the database that the snapshot came from
+    #[arg(value_name = "SNAPSHOT|SOURCE")]
+    pub other: Option<String>,
+    /// Exit with 3 where there is a difference
+    #[arg(long)]
+    pub exit_code: bool,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    pub narrow: NarrowArgs,
+}
+
+/// What became of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Equal rows, equal columns.
+    Same,
+    /// Other rows or other columns.
+    Changed,
+    /// Only there afterwards.
+    Added,
+    /// Only there before.
+    Removed,
+}
+
+/// One table on both sides.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct TableDiff {
+    /// Its name.
+    pub name: String,
+    /// What became of it.
+    pub status: Status,
+    /// Rows before.
+    pub rows_before: Option<u64>,
+    /// Rows afterwards.
+    pub rows_after: Option<u64>,
+    /// True where the columns differ.
+    pub columns_changed: bool,
+    /// True where the rows could not be compared, only counted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub only_counted: bool,
+}
+
+/// What changed from before to after.
+#[derive(Debug, Serialize)]
+pub struct DiffReport {
+    /// True where nothing did, in tables or schema, and all of it could be compared.
+    pub equal: bool,
+    /// What the snapshot is compared with.
+    pub before: String,
+    /// With what.
+    pub after: String,
+    /// True where tables, indexes, views and triggers are defined alike.
+    pub schema_equal: bool,
+    /// Every table of either side.
+    pub tables: Vec<TableDiff>,
+    /// True where a difference is a problem.
+    #[serde(skip)]
+    pub must_be_equal: bool,
+}
+
+impl Report for DiffReport {
+    fn text(&self) -> String {
+        let mut lines = format!("{} -> {}\n", self.before, one_line(&self.after));
+        if self.equal {
+            lines.push_str(&format!("no difference in {} tables\n", self.tables.len()));
+            return lines;
+        }
+        let changed = self.tables.iter().filter(|table| table.status != Status::Same || table.only_counted);
+        let number = |rows: Option<u64>| rows.map_or("-".to_owned(), |rows| rows.to_string());
+        let rows = changed.map(|table| {
+            let status = match table.status {
+                Status::Same if table.only_counted => "not comparable",
+                Status::Same => "same",
+                Status::Changed if table.columns_changed => "changed (columns)",
+                Status::Changed => "changed",
+                Status::Added => "added",
+                Status::Removed => "removed",
+            };
+            let delta = match (table.rows_before, table.rows_after) {
+                (Some(before), Some(after)) => format!("{:+}", i128::from(after) - i128::from(before)),
+                _ => String::new(),
+            };
+            vec![one_line(&table.name), status.to_owned(), number(table.rows_before), number(table.rows_after), delta]
+        });
+        lines.push_str(&text::table(&["TABLE", "STATUS", ">BEFORE", ">AFTER", ">ROWS"], rows));
+        if !self.schema_equal {
+            lines.push_str("the schema differs\n");
+        }
+        lines
+    }
+
+    fn exit_code(&self) -> u8 {
+        if self.must_be_equal && !self.equal { Kind::Problem.exit_code() } else { 0 }
+    }
+}
+
+struct Side {
+    name: String,
+    tables: Vec<Table>,
+    schema: Option<RowDigest>,
+    /// The PostgreSQL snapshot that it is, if it is one.
+    postgres_snapshot: Option<SnapshotId>,
+}
+
+/// Runs the command.
+pub fn run(args: &DiffArgs, context: &Context) -> Result<DiffReport> {
+    let catalog = context.open_catalog()?;
+    let before = catalog.find(&args.snapshot, &(&args.narrow).into())?;
+    let before = fetch::manifest(&catalog, &before.id, context)?;
+    let after = match &args.other {
+        Some(other) => other_side(other, &catalog, args, context)?,
+        None if before.engine == "postgres" => live_postgres(&origin_params(&before, context)?, context)?,
+        None => {
+            let path = context.home_path(&before)?.ok_or_else(|| {
+                Error::usage(format!("{} came from another machine, {}", before.id, before.origin))
+                    .hint("name what to compare it with")
+            })?;
+            live(&path)?
+        }
+    };
+    let before = of_manifest(before)?;
+    let tables = compare(&before.tables, &after.tables);
+    let schema_equal = before.schema == after.schema || schemas_are_equal(&before, &after, &catalog, context)?;
+    let equal = schema_equal && tables.iter().all(|table| table.status == Status::Same && !table.only_counted);
+    let (before, after) = (before.name, after.name);
+    Ok(DiffReport { equal, before, after, schema_equal, tables, must_be_equal: args.exit_code })
+}
+
+fn other_side(other: &str, catalog: &Catalog, args: &DiffArgs, context: &Context) -> Result<Side> {
+    let looks_like_a_source =
+        other.contains(['/', '\\']) || other.contains("://") || params::looks_like(other) || Path::new(other).exists();
+    let chosen = context.named_source(other).ok().filter(|chosen| chosen.configured.is_some());
+    if looks_like_a_source || chosen.is_some() {
+        return match chosen.map_or_else(|| parse_source(other), |chosen| Ok(chosen.source))? {
+            Source::Sqlite(path) => live(&path),
+            Source::Postgres(params) => live_postgres(&params, context),
+        };
+    }
+    let listed = catalog
+        .find(other, &(&args.narrow).into())
+        .map_err(|error| error.hint("name a snapshot ('lifeboat list' shows them) or a database file"))?;
+    of_manifest(fetch::manifest(catalog, &listed.id, context)?)
+}
+
+fn of_manifest(manifest: Manifest) -> Result<Side> {
+    if manifest.encrypted && manifest.sqlite.is_none() && manifest.postgres.is_none() {
+        return Err(Error::usage(format!("{} is encrypted: its tables cannot be compared without a key", manifest.id))
+            .hint(HOW_TO_GIVE_KEYS));
+    }
+    if let Some(facts) = manifest.postgres {
+        let (name, schema) = (manifest.id.to_string(), Some(facts.schema_digest));
+        return Ok(Side { name, tables: manifest.tables, schema, postgres_snapshot: Some(manifest.id) });
+    }
+    let facts = manifest.sqlite.filter(|facts| facts.health.is_some());
+    let facts =
+        facts.ok_or_else(|| Error::usage(format!("{} holds raw bytes, and has no tables to compare", manifest.id)))?;
+    let (name, schema) = (manifest.id.to_string(), facts.schema_digest);
+    Ok(Side { name, tables: manifest.tables, schema, postgres_snapshot: None })
+}
+
+fn live(path: &Path) -> Result<Side> {
+    let path = source::locate(path)?;
+    let survey = survey::survey_live(&path, OnDamage::Fail)?;
+    let (name, schema) = (path.display().to_string(), survey.schema_digest);
+    Ok(Side { name, tables: survey.tables, schema, postgres_snapshot: None })
+}
+
+fn live_postgres(params: &Params, context: &Context) -> Result<Side> {
+    let options = SnapshotOptions {
+        jobs: context.jobs,
+        lock_timeout: Duration::from_secs(30),
+        selection: Selection::default(),
+        allow_partial: false,
+    };
+    let mut snapshot = Snapshot::begin(params, &options)?;
+    snapshot.read_rows(&mut |_| Ok(()))?;
+    let tables = snapshot.tables.iter().zip(&snapshot.rows).map(|(table, rows)| table_of(table, &rows.sum)).collect();
+    let schema = Some(schema_digest(&snapshot.schema.items));
+    Ok(Side { name: params.shown(), tables, schema, postgres_snapshot: None })
+}
+
+/// Compares the schemas of PostgreSQL databases whose recorded digests differ. The digests of earlier versions included
+/// options that the server kept for itself, so those of snapshots are computed anew from their archives.
+fn schemas_are_equal(before: &Side, after: &Side, catalog: &Catalog, context: &Context) -> Result<bool> {
+    let anew = |side: &Side| -> Result<Option<RowDigest>> {
+        match &side.postgres_snapshot {
+            Some(id) => Ok(Some(schema_digest(&fetch::open(catalog, id, context)?.schema_items()?))),
+            None => Ok(side.schema),
+        }
+    };
+    if before.postgres_snapshot.is_none() && after.postgres_snapshot.is_none() {
+        return Ok(false);
+    }
+    match anew(before).and_then(|before| Ok(before == anew(after)?)) {
+        Err(error) if error.kind != Kind::Interrupted => {
+            tracing::warn!("the schemas are compared by their recorded digests only: {}", error.whole());
+            Ok(false)
+        }
+        compared => compared,
+    }
+}
+
+pub(crate) fn compare(before: &[Table], after: &[Table]) -> Vec<TableDiff> {
+    let find = |tables: &[Table], name: &str| tables.iter().find(|table| table.name == name).cloned();
+    let mut names: Vec<&String> = before.iter().chain(after).map(|table| &table.name).collect();
+    names.sort();
+    names.dedup();
+    let one = |name: &String| {
+        let (old, new) = (find(before, name), find(after, name));
+        let columns_changed = matches!((&old, &new), (Some(old), Some(new)) if old.columns != new.columns);
+        // What a virtual table shows is in its shadow tables, which are compared themselves.
+        let hidden = |table: &Table| table.digest.is_none() && table.kind != "virtual";
+        let only_counted = matches!((&old, &new), (Some(old), Some(new)) if hidden(old) || hidden(new));
+        let status = match (&old, &new) {
+            (None, _) => Status::Added,
+            (_, None) => Status::Removed,
+            (Some(old), Some(new)) if old.rows == new.rows && old.digest == new.digest && !columns_changed => {
+                Status::Same
+            }
+            _ => Status::Changed,
+        };
+        TableDiff {
+            name: name.clone(),
+            status,
+            rows_before: old.and_then(|table| table.rows),
+            rows_after: new.and_then(|table| table.rows),
+            columns_changed,
+            only_counted,
+        }
+    };
+    names.into_iter().map(one).collect()
+}

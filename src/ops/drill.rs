@@ -1,0 +1,139 @@
+//! `drill`: restores a snapshot into scratch, compares everything, measures the time, and throws the result away.
+
+use std::time::Instant;
+
+use clap::Args;
+
+use crate::config::ConfiguredSource;
+use crate::engine::postgres::restore::create::Owners;
+use crate::engine::sqlite::image;
+use crate::ops::restore::drill_postgres;
+use crate::ops::verify::{Outcome, VerifyReport, keep_proof};
+use crate::ops::{Context, NarrowArgs, Problem, fetch};
+use crate::platform::error::{Error, Kind, Result};
+use crate::snapshots::catalog::{Catalog, Described, Listed, Narrow, ProofLevel};
+use crate::snapshots::manifest::SnapshotKind;
+
+/// Restores a snapshot into scratch, checks it, times it, and drops it; by default the newest of every source of the config
+#[derive(Args, Clone, Debug)]
+pub struct DrillArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: Option<String>,
+    /// Any one of the full, undamaged snapshots, and not the newest
+    #[arg(long, conflicts_with_all = ["snapshot", "tag", "before"])]
+    pub random: bool,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    pub narrow: NarrowArgs,
+    /// PostgreSQL: the server to make the scratch database on; by default the one the snapshot came from
+    #[arg(long, value_name = "URL")]
+    pub to: Option<String>,
+    /// PostgreSQL: leave owners and grants out, for a server that lacks the roles
+    #[arg(long)]
+    pub no_owner: bool,
+}
+
+/// Runs the command; of several snapshots each is tried, whatever becomes of the others.
+pub fn run(args: &DrillArgs, context: &Context) -> Result<VerifyReport> {
+    let catalog = context.open_first()?;
+    let mut report = VerifyReport { ok: true, snapshots: Vec::new(), failures: Vec::new() };
+    let narrows = args.narrows(context)?;
+    for narrow in &narrows {
+        let drilled = args.find(narrow, &catalog).and_then(|listed| drill(&listed, args, &catalog, context));
+        match drilled {
+            Ok(outcome) => report.snapshots.push(outcome),
+            Err(error) if error.kind == Kind::Interrupted || narrows.len() == 1 => return Err(error),
+            Err(error) => report.failures.push(match &narrow.source {
+                Some(source) => error.context(format!("no snapshot of {source} was drilled")),
+                None => error,
+            }),
+        }
+    }
+    report.ok = report.failures.is_empty() && report.snapshots.iter().all(|outcome| outcome.ok);
+    Ok(report)
+}
+
+impl DrillArgs {
+    /// What is drilled one of each: what is named, or every source of the config.
+    fn narrows(&self, context: &Context) -> Result<Vec<Narrow>> {
+        let narrow = Narrow::from(&self.narrow);
+        let Some(config) = &context.config else { return Ok(vec![narrow]) };
+        if self.snapshot.is_some() || narrow.source.is_some() || config.sources()?.is_empty() {
+            return Ok(vec![narrow]);
+        }
+        let of = |source: &ConfiguredSource| Narrow { source: Some(source.name.clone()), ..narrow.clone() };
+        Ok(config.sources()?.iter().map(of).collect())
+    }
+
+    fn find(&self, narrow: &Narrow, catalog: &Catalog) -> Result<Listed> {
+        if !self.random {
+            return catalog.find(self.snapshot.as_deref().unwrap_or("latest"), narrow);
+        }
+        // The newest is one of them, and says whether there is any.
+        let newest = catalog.find("latest", narrow)?;
+        let listed = catalog.list(newest.id.source())?;
+        let is_good = |described: &Described| {
+            described.proof.level != ProofLevel::Damaged
+                && described.manifest.as_ref().is_ok_and(|manifest| manifest.kind == SnapshotKind::Full)
+        };
+        let mut good: Vec<Described> = catalog.describe(listed)?.into_iter().filter(is_good).collect();
+        let number = getrandom::u64()
+            .map_err(|error| Error::failed("the system gives no random numbers").because(error.to_string()))?;
+        if good.is_empty() {
+            return Ok(newest);
+        }
+        let number = usize::try_from(number % good.len() as u64).unwrap_or(0);
+        Ok(good.swap_remove(number).listed)
+    }
+}
+
+fn drill(listed: &Listed, args: &DrillArgs, catalog: &Catalog, context: &Context) -> Result<Outcome> {
+    let _lease = catalog.lease(&listed.id);
+    let clock = Instant::now();
+    let mut different = None;
+    let owners = if args.no_owner { Owners::Leave } else { Owners::Keep };
+    let mut restore = || {
+        let opened = fetch::open(catalog, &listed.id, context)?;
+        if opened.manifest.postgres.is_some() {
+            different = drill_postgres(&opened, args.to.as_deref(), owners, context)?;
+            return Ok(());
+        }
+        if args.to.is_some() || args.no_owner {
+            return Err(Error::usage(
+                "--to and --no-owner go with a server, and the snapshot is of an SQLite database",
+            )
+            .hint("it is drilled in a scratch file: --scratch names the folder"));
+        }
+        // The folder is marked as this process's own, and cleared after it should it die.
+        let scratch = context.scratch.folder(opened.manifest.raw_bytes)?;
+        let fetched = opened.fetch_image(scratch.path("drill.db"), context)?;
+        image::check(fetched.image.path(), &opened.manifest).map(drop)
+    };
+    let restored = match restore() {
+        // Damage is recorded for good: what was only damaged on its way from far away is none.
+        Err(error) if error.kind == Kind::Problem && !catalog.is_near() => {
+            tracing::warn!("restoring {} once more: {}", listed.id, error.whole());
+            restore()
+        }
+        restored => restored,
+    };
+    let problems = match restored {
+        Ok(()) => Vec::new(),
+        Err(error) if error.kind == Kind::Problem => vec![Problem::of("damage", &error)],
+        Err(error) => return Err(error.context(format!("cannot drill {}", listed.id))),
+    };
+    let seconds = clock.elapsed().as_secs_f64();
+    if let Some(error) = different {
+        // The archive is as it was written: another server shows it otherwise. No proof, and no damage.
+        let problems = vec![Problem::of("different", &error)];
+        let level = ProofLevel::None.name();
+        let id = listed.id.to_string();
+        return Ok(Outcome { id, level, ok: false, problems, seconds, restore_seconds: None });
+    }
+    let (level, restore_seconds) =
+        if problems.is_empty() { (ProofLevel::Drilled, Some(seconds)) } else { (ProofLevel::Damaged, None) };
+    keep_proof(catalog, listed, level, seconds, restore_seconds, &problems, context);
+    let ok = problems.is_empty();
+    Ok(Outcome { id: listed.id.to_string(), level: level.name(), ok, problems, seconds, restore_seconds })
+}

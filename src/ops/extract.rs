@@ -1,0 +1,338 @@
+//! `extract`: what is in an archive, as files or on stdout.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::archive::{Entry, Visitor, tar_header};
+use crate::engine::postgres::copy::rows::RowSum;
+use crate::engine::postgres::copy::selection::Pattern;
+use crate::engine::sqlite::dump::{DumpFormat, dump_table};
+use crate::ops::fetch::{self, Opened};
+use crate::ops::{Context, NarrowArgs, Report, layout};
+use crate::platform::disk::{self, create_file, create_folder, folder_of, require_space, sync_folder};
+use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
+use crate::platform::text;
+
+/// Gets the archive's files, one of them, or one table
+#[derive(Args, Clone, Debug)]
+pub struct ExtractArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
+    pub snapshot: String,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    pub narrow: NarrowArgs,
+    /// A folder (new or empty) for the whole archive, a file (new) for one entry or table, - for stdout
+    #[arg(long, value_name = "PATH")]
+    pub to: Option<PathBuf>,
+    /// Only this entry of the archive, such as manifest.json
+    #[arg(long, value_name = "PATH", conflicts_with = "table")]
+    pub entry: Option<String>,
+    /// Only this table, as text
+    #[arg(long, value_name = "NAME")]
+    pub table: Option<String>,
+    /// How a table is written: sql (keeps every value) or csv; PostgreSQL: copy, as COPY reads it
+    #[arg(long, value_name = "FORMAT", requires = "table")]
+    pub format: Option<TableFormat>,
+}
+
+/// How a table is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// Statements that make it again (SQLite).
+    Sql,
+    /// Comma-separated values (SQLite).
+    Csv,
+    /// Rows as COPY prints and reads them (PostgreSQL).
+    Copy,
+}
+
+/// One file that was written.
+#[derive(Debug, Serialize)]
+pub struct ExtractedFile {
+    /// Where it is.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// The files that were written.
+#[derive(Debug, Serialize)]
+pub struct ExtractReport {
+    /// The snapshot.
+    pub id: String,
+    /// None where all went to stdout.
+    pub files: Vec<ExtractedFile>,
+}
+
+impl Report for ExtractReport {
+    fn text(&self) -> String {
+        self.files.iter().map(|file| format!("{}  {}\n", one_line(&file.path), text::bytes(file.bytes))).collect()
+    }
+}
+
+/// Where the content goes.
+enum Destination<'a> {
+    Path(&'a Path),
+    Stdout,
+}
+
+/// Runs the command; what does not go to files goes to `stdout`.
+pub fn run(args: &ExtractArgs, json: bool, context: &Context, stdout: &mut dyn Write) -> Result<ExtractReport> {
+    let whole = args.entry.is_none() && args.table.is_none();
+    let destination = match &args.to {
+        Some(path) if path.as_os_str() == "-" => Destination::Stdout,
+        Some(path) => Destination::Path(path),
+        None if whole => {
+            return Err(
+                Error::usage("where to is not said").hint("name a folder with --to, or - for a tar stream on stdout")
+            );
+        }
+        None => Destination::Stdout,
+    };
+    if json && matches!(destination, Destination::Stdout) {
+        return Err(Error::usage("--json and the content cannot both go to stdout").hint("name a file with --to"));
+    }
+    let catalog = context.open_catalog()?;
+    let listed = catalog.find(&args.snapshot, &(&args.narrow).into())?;
+    let opened = fetch::open(&catalog, &listed.id, context)?;
+    let files = match (destination, &args.entry, &args.table) {
+        (Destination::Path(path), None, None) => to_folder(&opened, path, context)?,
+        (Destination::Stdout, None, None) => {
+            opened.walk(&mut TarStream {
+                out: stdout,
+                padding: 0,
+                mtime: opened.manifest.created_at.timestamp().unsigned_abs(),
+            })?;
+            stdout.write_all(&[0; 1024]).io(Kind::Failed, || "cannot write to stdout".to_owned())?;
+            Vec::new()
+        }
+        (Destination::Path(path), _, _) => vec![to_file(path, &mut |out| one(&opened, args, context, out))?],
+        (Destination::Stdout, _, _) => {
+            one(&opened, args, context, stdout).map_err(to_stdout)?;
+            Vec::new()
+        }
+    };
+    Ok(ExtractReport { id: listed.id.to_string(), files })
+}
+
+/// Says where the writing failed that has no other name.
+fn to_stdout(error: Error) -> Error {
+    if error.message == "input or output failed" { error.context("cannot write to stdout") } else { error }
+}
+
+/// Writes one entry or table.
+fn one(opened: &Opened, args: &ExtractArgs, context: &Context, out: &mut dyn Write) -> Result<()> {
+    if let Some(path) = &args.entry {
+        let entry = opened.reader.entry(path).map_err(|_| {
+            let names: Vec<&str> = opened.reader.entries().iter().map(|entry| entry.path.as_str()).take(10).collect();
+            Error::usage(format!("the snapshot {} has no entry '{}'", opened.manifest.id, one_line(path)))
+                .hint(format!("it has {}", names.join(", ")))
+        })?;
+        return opened.reader.stream_entry(entry, &mut |bytes| Ok(out.write_all(bytes)?));
+    }
+    let table = args.table.as_deref().unwrap_or_default();
+    if opened.manifest.postgres.is_some() {
+        return postgres_table(opened, table, args.format, out);
+    }
+    let format = match args.format {
+        Some(TableFormat::Copy) => {
+            return Err(Error::usage("an SQLite table has no COPY form").hint("write it as sql or csv"));
+        }
+        Some(TableFormat::Csv) => DumpFormat::Csv,
+        Some(TableFormat::Sql) | None => DumpFormat::Sql,
+    };
+    // An image is pages: one table out of it needs all of it.
+    let scratch = context.scratch.folder(opened.manifest.raw_bytes)?;
+    let fetched = opened.fetch_image(scratch.path("image.db"), context)?;
+    dump_table(fetched.image.path(), table, format, out).map(drop)
+}
+
+/// Writes one table's rows as they were saved; only its own blocks are read.
+fn postgres_table(opened: &Opened, name: &str, format: Option<TableFormat>, out: &mut dyn Write) -> Result<()> {
+    if !matches!(format, None | Some(TableFormat::Copy)) {
+        return Err(Error::usage("a table of a PostgreSQL snapshot is written as COPY prints it, in no other form")
+            .hint("leave --format away"));
+    }
+    let (id, pattern) = (&opened.manifest.id, Pattern::new(name));
+    let tables = opened.manifest.tables.iter().filter_map(|table| Some((table, table.relation.as_ref()?)));
+    let found: Vec<_> =
+        tables.filter(|(table, relation)| pattern.matches(&relation.schema, &relation.table, &table.name)).collect();
+    let (table, relation) = match found.as_slice() {
+        [one] => one,
+        [] => {
+            return Err(Error::usage(format!("the snapshot {id} has no table {}", one_line(name)))
+                .hint(format!("'lifeboat show {id}' lists its tables")));
+        }
+        several => {
+            let names: Vec<&str> = several.iter().map(|(table, _)| table.name.as_str()).collect();
+            return Err(Error::usage(format!("{} is the name of several tables", one_line(name)))
+                .hint(format!("name one: {}", one_line(&names.join(", ")))));
+        }
+    };
+    let folder = layout::table_folder(&relation.schema, &relation.table);
+    let wanted: Vec<&Entry> = opened.reader.entries().iter().filter(|entry| entry.path.starts_with(&folder)).collect();
+    let mut rows = TableRows { out, sum: RowSum::default(), rest: Vec::new() };
+    opened.reader.visit(&wanted, &mut rows)?;
+    let sum = rows.sum;
+    if table.rows != Some(sum.rows) || table.digest != Some(sum.digest) {
+        return Err(Error::problem(format!("the rows of {} are not those that were saved", one_line(&table.name)))
+            .context(format!("the snapshot {id} is damaged")));
+    }
+    Ok(())
+}
+
+/// Writes rows as they come, and sums them up.
+struct TableRows<'a> {
+    out: &'a mut dyn Write,
+    sum: RowSum,
+    /// The beginning of a row whose end is yet to come.
+    rest: Vec<u8>,
+}
+
+impl Visitor for TableRows<'_> {
+    fn start(&mut self, _: &Entry) -> Result<()> {
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        self.rest.extend_from_slice(bytes);
+        let whole = std::mem::take(&mut self.rest);
+        self.rest.extend_from_slice(self.sum.add(&whole));
+        Ok(self.out.write_all(bytes)?)
+    }
+
+    fn end(&mut self, _: &Entry) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a file that was not there, all at once.
+fn to_file(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> Result<ExtractedFile> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(Error::usage(format!("{} is there already", one_line(&path.display().to_string())))
+            .hint("name a new file, or remove it first"));
+    }
+    let cannot = || format!("cannot write {}", one_line(&path.display().to_string()));
+    let folder = folder_of(path);
+    let temporary = tempfile::NamedTempFile::new_in(folder).io(Kind::Unreachable, cannot)?;
+    let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file());
+    write(&mut out)?;
+    out.flush().io(Kind::Failed, cannot)?;
+    drop(out);
+    temporary.as_file().sync_all().io(Kind::Failed, cannot)?;
+    let file = temporary.persist_noclobber(path).map_err(|error| Error::failed(cannot()).because(error.error))?;
+    sync_folder(folder).io(Kind::Failed, cannot)?;
+    let bytes = file.metadata().io(Kind::Failed, cannot)?.len();
+    Ok(ExtractedFile { path: path.display().to_string(), bytes })
+}
+
+/// Writes the whole archive into a folder that is new or empty; it appears when all of it is there and proven.
+fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<ExtractedFile>> {
+    let shown = one_line(&path.display().to_string());
+    match fs::read_dir(path) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(Error::usage(format!("{shown} is not empty")).hint("name a new folder, or an empty one"));
+            }
+        }
+        Err(_) if fs::symlink_metadata(path).is_ok() => {
+            return Err(Error::usage(format!("{shown} is not a folder")).hint("name a new folder"));
+        }
+        Err(_) => {}
+    }
+    // Into a folder that is there (perhaps a mount point, or where a link leads) its files are moved one by one, the
+    // manifest last; a new one appears at once.
+    let existing = path.canonicalize().ok();
+    let parent = existing.as_deref().unwrap_or_else(|| folder_of(path));
+    require_space(parent, opened.manifest.raw_bytes)?;
+    let making = tempfile::Builder::new()
+        .prefix(".lifeboat-extract-")
+        .tempdir_in(parent)
+        .io(Kind::Unreachable, || format!("cannot write into {}", disk::shown(parent)))?;
+    let mut sink = FolderSink { root: making.path(), file: None };
+    context.progress.start("extracting", opened.manifest.raw_bytes);
+    let checked = opened.walk(&mut sink);
+    context.progress.finish();
+    checked?;
+    let cannot = || format!("cannot create {shown}");
+    match &existing {
+        Some(folder) => {
+            let mut names: Vec<&str> = Vec::new();
+            for name in opened.reader.entries().iter().filter_map(|entry| entry.path.split('/').next()) {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            for name in names {
+                fs::rename(making.path().join(name), folder.join(name)).io(Kind::Failed, cannot)?;
+            }
+        }
+        None => {
+            fs::rename(making.path(), path).io(Kind::Failed, cannot)?;
+            drop(making.keep());
+        }
+    }
+    sync_folder(parent).io(Kind::Failed, || format!("cannot sync the folder of {shown}"))?;
+    let file = |entry: &Entry| ExtractedFile { path: path.join(&entry.path).display().to_string(), bytes: entry.bytes };
+    Ok(opened.reader.entries().iter().map(file).collect())
+}
+
+struct FolderSink<'a> {
+    root: &'a Path,
+    file: Option<(File, PathBuf)>,
+}
+
+impl Visitor for FolderSink<'_> {
+    fn start(&mut self, entry: &Entry) -> Result<()> {
+        let mut path = self.root.to_owned();
+        let mut parts = entry.path.split('/').peekable();
+        while let Some(part) = parts.next() {
+            // The path was checked, and a part of it is a name that the writer encoded; long ones are cut by no file system silently.
+            path.push(part);
+            if parts.peek().is_some() && !path.is_dir() {
+                create_folder(&path)?;
+            }
+        }
+        self.file = Some((create_file(&path)?, path));
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        let (file, path) = self.file.as_mut().expect("an entry has started");
+        file.write_all(bytes).io(Kind::Failed, || format!("cannot write {}", path.display()))
+    }
+
+    fn end(&mut self, _: &Entry) -> Result<()> {
+        let (file, path) = self.file.take().expect("an entry has started");
+        file.sync_all().io(Kind::Failed, || format!("cannot sync {}", path.display()))?;
+        sync_folder(folder_of(&path)).io(Kind::Failed, || format!("cannot sync the folder of {}", path.display()))
+    }
+}
+
+/// Writes the entries as a tar stream again.
+struct TarStream<'a> {
+    out: &'a mut dyn Write,
+    padding: u64,
+    mtime: u64,
+}
+
+impl Visitor for TarStream<'_> {
+    fn start(&mut self, entry: &Entry) -> Result<()> {
+        self.out.write_all(&tar_header(&entry.path, entry.bytes, self.mtime))?;
+        self.padding = entry.bytes.next_multiple_of(512) - entry.bytes;
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.out.write_all(bytes)?)
+    }
+
+    fn end(&mut self, _: &Entry) -> Result<()> {
+        Ok(self.out.write_all(&vec![0; usize::try_from(self.padding).expect("less than a sector")])?)
+    }
+}

@@ -1,0 +1,140 @@
+//! `postdeploy`: says whether a deploy lost data, and brings it back.
+
+use chrono::Duration;
+use clap::Args;
+use serde_json::json;
+
+use crate::ops::checks::{Checks, ChecksReport};
+use crate::ops::gate::{TAG, commit, preflight, wait_until};
+use crate::ops::look::{Found, Strictness, look};
+use crate::ops::put_back::{gone_mounts, put_back};
+use crate::ops::sources::Chosen;
+use crate::ops::{Context, snapshot_document};
+use crate::platform::duration::parse_duration;
+use crate::platform::error::{Error, Kind, Result};
+use crate::snapshots::catalog::Narrow;
+use crate::snapshots::manifest::Depth;
+
+/// Says whether a deploy lost data: compares databases with their snapshots from before it, and brings them back if that is asked for
+#[derive(Args, Clone, Debug)]
+pub struct PostdeployArgs {
+    /// Names of the config, SQLite files, or URLs; by default all sources of the config
+    #[arg(value_name = "SOURCE")]
+    pub sources: Vec<String>,
+    /// The commit that was deployed: its snapshots are compared with; in GitHub Actions by default the workflow's, else the newest of any gate
+    #[arg(long, value_name = "COMMIT")]
+    pub commit: Option<String>,
+    /// How long to wait for what is not yet as it should be, such as 60s
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "0s")]
+    pub wait: Duration,
+    /// Restore what was lost; the exit code stays 3
+    #[arg(long)]
+    pub rollback: bool,
+    /// PostgreSQL: the longest to wait for others' locks in a rollback, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub lock_timeout: u64,
+}
+
+/// A source, and its snapshot from before the deploy.
+struct Pair<'a> {
+    chosen: &'a Chosen,
+    before: Found,
+}
+
+/// Runs the command.
+pub fn run(args: &PostdeployArgs, context: &Context) -> Result<ChecksReport> {
+    let chosen = context.sources(&args.sources)?;
+    let mut tags = vec![TAG.to_owned()];
+    tags.extend(commit(args.commit.as_deref()));
+    let mut pairs = Vec::new();
+    for chosen in &chosen {
+        let source = chosen.name()?;
+        let narrow = Narrow { source: Some(source.clone()), tags: tags.clone(), ..Narrow::default() };
+        let before = context.newest(&narrow)?.ok_or_else(|| {
+            Error::not_found(format!("there is no snapshot of {source} with the tags {}", tags.join(", ")))
+                .hint("run 'lifeboat predeploy' before the deploy, with the same --commit")
+        })?;
+        pairs.push(Pair { chosen, before });
+    }
+    let (checks, lost) = wait_until(args.wait.to_std().unwrap_or_default(), || {
+        let mut checks = Checks::default();
+        preflight(&chosen, context, &mut checks)?;
+        let mut lost = Vec::new();
+        for (number, pair) in pairs.iter().enumerate() {
+            let looked = look(pair.chosen, Some(&pair.before.manifest), Depth::Quick, Strictness::Loss)?;
+            if looked.is_lost {
+                lost.push(number);
+            }
+            checks.append(looked.checks);
+        }
+        Ok((checks.are_ok(), (checks, lost)))
+    })?;
+    let gone = gone_mounts(context)?;
+    let mut report = checks.into_report();
+    for pair in &pairs {
+        let manifest = &pair.before.manifest;
+        let mut document = snapshot_document(manifest, &pair.before.catalog.proof(&pair.before.listed)?);
+        document.insert("stores".to_owned(), json!([pair.before.catalog.location()]));
+        report.snapshots.push(document);
+    }
+    if report.ok {
+        report.verdict = "nothing was lost".to_owned();
+        return Ok(report);
+    }
+    let failed = report.failed().count();
+    if lost.is_empty() {
+        report.verdict = format!("{failed} checks FAILED; no data was lost, and nothing is to be restored");
+        return Ok(report);
+    }
+    if !args.rollback {
+        report.verdict = format!("{failed} checks FAILED; this brings the data back:");
+        report.rollback.push(rollback_command(args, context)?);
+        return Ok(report);
+    }
+    let mut is_back = true;
+    for pair in lost.iter().map(|number| &pairs[*number]) {
+        let name = pair.chosen.name()?;
+        match put_back(&pair.before, pair.chosen, args.lock_timeout, &gone, context) {
+            Ok(restored) => {
+                report.restored.push(restored);
+                // What is there now is what counts.
+                let mut again = look(pair.chosen, Some(&pair.before.manifest), Depth::Quick, Strictness::Loss)?
+                    .checks
+                    .into_report();
+                is_back &= again.ok;
+                again.checks.iter_mut().for_each(|check| check.name.push_str(" (after the rollback)"));
+                report.checks.append(&mut again.checks);
+            }
+            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            // The gate has found what it is there to find: that it cannot be mended is told beside.
+            Err(error) => {
+                let told = Error::problem(format!("{name} was not restored: {}", error.whole()));
+                report.failures.push(match error.hint {
+                    Some(hint) => told.hint(hint),
+                    None => told,
+                });
+            }
+        }
+    }
+    report.verdict = match report.failures.is_empty() {
+        true if !is_back => format!("{failed} checks FAILED; the snapshot was put back, and some fail still"),
+        true => format!("{failed} checks FAILED; the data was brought back: {} restored", report.restored.len()),
+        false => format!("{failed} checks FAILED, and not everything could be brought back"),
+    };
+    Ok(report)
+}
+
+fn rollback_command(args: &PostdeployArgs, context: &Context) -> Result<String> {
+    let mut words = vec!["lifeboat".to_owned(), "postdeploy".to_owned(), "--rollback".to_owned()];
+    words.extend(args.sources.iter().cloned());
+    words.extend(args.commit.iter().flat_map(|commit| ["--commit".to_owned(), commit.clone()]));
+    if context.stores_are_given {
+        words.extend(context.stores.iter().flat_map(|store| ["--store".to_owned(), store.to_string()]));
+    }
+    if let Some(config) = &context.config {
+        words.extend(["--config".to_owned(), config.path.display().to_string()]);
+    }
+    words.extend(context.key_flags.iter().cloned());
+    let quoted: Vec<String> = words.iter().map(|word| crate::engine::sqlite::target::quote_word(word)).collect();
+    Ok(quoted.join(" "))
+}

@@ -1,0 +1,155 @@
+//! `predeploy`: lets a deploy go on only where the data is as it should be, and safe.
+
+use chrono::Duration;
+use clap::Args;
+use serde_json::json;
+
+use crate::engine::source::Source;
+use crate::ops::checks::{Checks, ChecksReport};
+use crate::ops::gate::{TAG, commit, preflight, wait_until};
+use crate::ops::look::{Found, Strictness, look};
+use crate::ops::restore::target_word;
+use crate::ops::snapshot::{self, Saved, SnapshotArgs};
+use crate::ops::sources::Chosen;
+use crate::ops::{Context, snapshot_document, stores, verify};
+use crate::platform::duration::parse_duration;
+use crate::platform::error::{Error, Result, one_line};
+use crate::platform::http::Url;
+use crate::snapshots::catalog::ProofSummary;
+use crate::snapshots::manifest::Depth;
+
+/// Lets a deploy go on only where the data is as it should be: checks, compares with the last good snapshot, then takes a new one and reads it back
+#[derive(Args, Clone, Debug)]
+pub struct PredeployArgs {
+    /// Names of the config, SQLite files, or URLs; by default all sources of the config
+    #[arg(value_name = "SOURCE")]
+    pub sources: Vec<String>,
+    /// The commit that is to be deployed: the snapshots carry it as a tag; in GitHub Actions by default the workflow's
+    #[arg(long, value_name = "COMMIT")]
+    pub commit: Option<String>,
+    /// More words to find the snapshots by (repeatable)
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// How long to wait for what is not yet as it should be, such as 60s
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "0s")]
+    pub wait: Duration,
+    /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
+    #[arg(long)]
+    pub full_check: bool,
+    /// Let the 'lifeboat serve' at this address do the work, beside databases that cannot be reached from here: SOURCE is a
+    /// name of its config; the token is taken from LIFEBOAT_TOKEN
+    #[arg(long, value_name = "URL")]
+    pub remote: Option<Url>,
+    /// How long to wait for its answer
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1h", requires = "remote")]
+    pub remote_timeout: Duration,
+}
+
+/// Runs the command.
+pub fn run(args: &PredeployArgs, context: &Context) -> Result<ChecksReport> {
+    snapshot::require_free_tags(&args.tag)?;
+    snapshot::require_free_tags(args.commit.as_slice())?;
+    let chosen = context.sources(&args.sources)?;
+    let depth = if args.full_check { Depth::Full } else { Depth::Quick };
+    let mut before: Vec<Option<Found>> = Vec::new();
+    for chosen in &chosen {
+        before.push(context.newest_measure(&chosen.name()?)?);
+    }
+    let checks = wait_until(args.wait.to_std().unwrap_or_default(), || {
+        let mut checks = Checks::default();
+        preflight(&chosen, context, &mut checks)?;
+        for (chosen, before) in chosen.iter().zip(&before) {
+            let before = before.as_ref().map(|found| &found.manifest);
+            checks.append(look(chosen, before, depth, Strictness::Damage)?.checks);
+        }
+        Ok((checks.are_ok(), checks))
+    })?;
+    if !checks.are_ok() {
+        let mut report = checks.into_report();
+        let failed = report.failed().count();
+        report.verdict = format!(
+            "the gate is CLOSED: {failed} checks failed, and no snapshot was taken; if rows are gone that should be, \
+             'lifeboat snapshot --accept' makes what is there the measure"
+        );
+        return Ok(report);
+    }
+    save(args, &chosen, checks, context)
+}
+
+/// Takes the snapshots and reads them back.
+fn save(args: &PredeployArgs, chosen: &[Chosen], mut checks: Checks, context: &Context) -> Result<ChecksReport> {
+    let mut tags = vec![TAG.to_owned()];
+    tags.extend(commit(args.commit.as_deref()));
+    tags.extend(args.tag.iter().cloned());
+    let taken = SnapshotArgs { tag: tags, full_check: args.full_check, ..SnapshotArgs::default() };
+    let taken = snapshot::take(&taken, chosen, context)?;
+    let mut snapshots = Vec::new();
+    for saved in &taken.snapshots {
+        let is_whole = read_back(saved, &mut checks, context)?;
+        let mut proof = ProofSummary::default();
+        if is_whole {
+            proof.level = crate::snapshots::catalog::ProofLevel::Verified;
+        }
+        let mut document = snapshot_document(&saved.manifest, &proof);
+        document.insert("stores".to_owned(), json!(saved.stores));
+        snapshots.push(document);
+    }
+    let mut report = checks.into_report();
+    report.snapshots = snapshots;
+    report.failures = taken.failures;
+    for saved in &taken.snapshots {
+        report.rollback.push(rollback(saved, chosen, context)?);
+    }
+    report.verdict = match (report.ok, report.failures.is_empty()) {
+        (true, true) => "the gate is open; should the deploy go wrong, this brings the data back:".to_owned(),
+        (_, false) => "the gate is CLOSED: not everything was saved".to_owned(),
+        (false, true) => "the gate is CLOSED: what was saved is not what can be read back".to_owned(),
+    };
+    if !report.ok {
+        report.rollback.clear();
+    }
+    Ok(report)
+}
+
+/// Reads a snapshot back from every store that has it; true where all of them give back what was written.
+fn read_back(saved: &Saved, checks: &mut Checks, context: &Context) -> Result<bool> {
+    let id = &saved.manifest.id;
+    let mut is_whole = true;
+    for location in &saved.stores {
+        let read = || {
+            for store in context.all_stores()? {
+                let catalog = stores::open(store)?;
+                if catalog.location() == *location {
+                    let outcome = verify::read_back(&catalog, id, context)?;
+                    return match outcome.problems.first() {
+                        None => Ok(format!("{id}: every byte read back from {}", one_line(location))),
+                        Some(problem) => Err(Error::problem(format!("{id}: {}", problem.message))),
+                    };
+                }
+            }
+            Err(Error::unreachable(format!("{} is no longer there", one_line(location))))
+        };
+        is_whole &= checks.note(format!("{}: snapshot", saved.manifest.source), read())?;
+    }
+    Ok(is_whole)
+}
+
+/// The command that puts a snapshot back.
+fn rollback(saved: &Saved, chosen: &[Chosen], context: &Context) -> Result<String> {
+    let manifest = &saved.manifest;
+    let id = manifest.id.to_string();
+    let mut words = vec!["restore".to_owned(), id, "--replace".to_owned()];
+    // What the config has is found by its name.
+    if context.home_of(manifest)?.is_none() {
+        let source = chosen.iter().find(|chosen| chosen.name().is_ok_and(|name| name == manifest.source));
+        match source.map(|chosen| &chosen.source) {
+            Some(Source::Postgres(params)) => {
+                words.extend(["--to".to_owned(), target_word(manifest, params, context)?])
+            }
+            _ => words.extend(manifest.origin.path.iter().flat_map(|path| ["--to".to_owned(), path.clone()])),
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let store = saved.stores.first().map(String::as_str).unwrap_or_default();
+    Ok(context.command_line(&words, manifest, store))
+}

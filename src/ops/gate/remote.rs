@@ -1,0 +1,130 @@
+//! `predeploy --remote`: the gate's work is done by the `lifeboat serve` beside the database.
+
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+
+use crate::ops::Report;
+use crate::ops::gate::predeploy::PredeployArgs;
+use crate::ops::gate::{commit, wait_until};
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::http::{Body, Client, Url};
+use crate::platform::secret::Secret;
+use crate::platform::text;
+
+/// The header that has the exit code that the command would have had.
+pub(crate) const EXIT_CODE: &str = "lifeboat-exit-code";
+/// The environment's variable for the token. Not read by clap, which shows what a variable holds.
+const TOKEN: &str = "LIFEBOAT_TOKEN";
+/// The most bytes of a document.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// What the other lifeboat has answered.
+#[derive(Debug)]
+pub struct RemoteReport {
+    /// Its document.
+    pub document: Value,
+    /// The exit code that it names.
+    pub code: u8,
+    /// What it could not do.
+    pub failures: Vec<Error>,
+}
+
+impl Serialize for RemoteReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.document.serialize(serializer)
+    }
+}
+
+impl Report for RemoteReport {
+    fn text(&self) -> String {
+        let words = |value: &Value, field: &str| one_line(value[field].as_str().unwrap_or_default());
+        let list = |field: &str| self.document[field].as_array().map(Vec::as_slice).unwrap_or_default();
+        let row = |check: &Value| {
+            let ok = check["ok"] == Value::Bool(true);
+            vec![if ok { "ok" } else { "FAILED" }.to_owned(), words(check, "name"), words(check, "message")]
+        };
+        let mut lines = text::table(&["", "CHECK", "FOUND"], list("checks").iter().map(row));
+        for snapshot in list("snapshots") {
+            lines.push_str(&format!("{} was taken\n", words(snapshot, "id")));
+        }
+        if self.code != 0 {
+            lines.push_str("the gate is CLOSED\n");
+            return lines;
+        }
+        lines.push_str(
+            "the gate is open; should the deploy go wrong, this, run beside the database, brings the data back:\n",
+        );
+        for command in list("rollback").iter().filter_map(Value::as_str) {
+            lines.push_str(&format!("  {}\n", one_line(command)));
+        }
+        lines
+    }
+
+    fn errors(&self) -> &[Error] {
+        &self.failures
+    }
+
+    fn exit_code(&self) -> u8 {
+        self.code
+    }
+}
+
+/// Runs the command there.
+pub fn run(args: &PredeployArgs, url: &Url) -> Result<RemoteReport> {
+    let token = std::env::var(TOKEN).ok().filter(|token| !token.trim().is_empty());
+    let token = token.ok_or_else(|| {
+        Error::usage(format!("--remote needs a token in {TOKEN}"))
+            .hint("it is what the other lifeboat's config has as token under [serve]")
+    })?;
+    let total = args.remote_timeout.to_std().map_err(|error| Error::usage("no such time").because(error))?;
+    let client = Client::new(total).body_bytes(MOST_BYTES).bearer(Secret::new(token.trim())).heeds_signals();
+    let wait = args.wait.to_std().unwrap_or_default();
+    let asked = json!({
+        "gate": "predeploy",
+        "sources": args.sources,
+        "tags": args.tag,
+        "commit": commit(args.commit.as_deref()),
+        "wait_seconds": wait.as_secs(),
+        "full_check": args.full_check,
+    });
+    let place = url.below("snapshots");
+    // Where another run is going on, the wait is for it to end.
+    let answer = wait_until(wait, || {
+        let answer = client.post(&place, Body::Json(asked.clone()))?;
+        Ok((answer.status != 409, answer))
+    })?;
+    let document: Option<Value> = serde_json::from_slice(&answer.body).ok().filter(|_| answer.whole);
+    let Some(document) = document.filter(Value::is_object) else {
+        return Err(Error::failed(format!("{url} answers {}, which is no answer of lifeboat's", answer.status))
+            .hint("name the address of 'lifeboat serve', without a path unless a proxy has one"));
+    };
+    let code = answer.header(EXIT_CODE).and_then(|code| code.parse().ok());
+    let said = error_of(&document);
+    match (answer.status, code) {
+        (_, Some(0)) if document["ok"] != Value::Bool(true) || document["snapshots"][0].is_null() => {
+            Err(Error::failed(format!("the lifeboat at {url} names no snapshot that it took")))
+        }
+        (_, Some(code)) => Ok(RemoteReport { document, code, failures: said.into_iter().collect() }),
+        // It has refused to do anything.
+        (status, None) => Err(said
+            .unwrap_or_else(|| Error::failed(format!("it answers {status}, and names no exit code")))
+            .context(format!("the lifeboat at {url} did nothing"))),
+    }
+}
+
+/// The error in a document.
+fn error_of(document: &Value) -> Option<Error> {
+    let said = document["error"].as_object()?;
+    let words = |field: &str| said.get(field).and_then(Value::as_str).map(one_line);
+    let kinds = [Kind::Failed, Kind::Usage, Kind::Problem, Kind::NotFound, Kind::Unreachable, Kind::Interrupted];
+    let kind = words("kind").and_then(|name| kinds.into_iter().find(|kind| kind.name() == name));
+    let mut message = words("message").unwrap_or_default();
+    for cause in said.get("causes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        message.push_str(&format!(": {}", one_line(cause)));
+    }
+    let error = Error::new(kind.unwrap_or(Kind::Failed), message);
+    Some(match words("hint") {
+        Some(hint) => error.hint(hint),
+        None => error,
+    })
+}

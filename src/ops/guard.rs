@@ -1,0 +1,233 @@
+//! `guard -- CMD`: a container's entry point, for a database that lives inside.
+//!
+//! Looks before it starts, restores what is missing, runs CMD and stands by it to its end, and saves what it left behind:
+//! with it a redeploy loses nothing even where nobody mounted a volume. Stdout is CMD's; what is told is told on stderr.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::config::Guard;
+use crate::engine::source::Source;
+use crate::ops::checks::{Checks, told};
+use crate::ops::look::count;
+use crate::ops::put_back::{gone_mounts, put_back};
+use crate::ops::snapshot::{self, SnapshotArgs};
+use crate::ops::sources::Chosen;
+use crate::ops::{Context, gate, snapshot_document};
+use crate::platform::disk::shown;
+use crate::platform::duration::parse_duration;
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::supervise::{Ended, Options, Supervisor};
+use crate::platform::text;
+use crate::snapshots::catalog::ProofSummary;
+
+/// What of the grace is left for an orderly end.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// Runs CMD as a container's entry point: restores databases that are missing, passes signals on, saves them when CMD has ended
+#[derive(Args, Clone, Debug)]
+pub struct GuardArgs {
+    /// From SIGTERM to SIGKILL: what the platform grants, 10s with Docker, 30s with Kubernetes; by default what the config says, or 10s
+    #[arg(long, value_name = "TIME", value_parser = parse_grace)]
+    pub grace: Option<Duration>,
+    /// How long to wait for what is not yet as it should be before CMD is started, such as 60s
+    #[arg(long, value_name = "TIME", value_parser = parse_grace, default_value = "0s")]
+    pub wait: Duration,
+    /// Restore a database that is missing or empty; by default what the config says, or true
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub restore_if_missing: Option<bool>,
+    /// The source to keep, by its name in the config, or as a file (repeatable); by default all of the config
+    #[arg(long, value_name = "SOURCE")]
+    pub source: Vec<String>,
+    /// The program to run, and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+fn parse_grace(text: &str) -> Result<Duration> {
+    parse_duration(text)?.to_std().map_err(|error| Error::usage("a time cannot be negative").because(error))
+}
+
+/// How it all ended.
+#[derive(Debug)]
+pub struct Guarded {
+    /// The exit code of CMD.
+    pub code: u8,
+    /// What of the guard's own work could not be done.
+    pub failures: Vec<Error>,
+    /// The snapshots that were taken, as a document.
+    pub document: Value,
+}
+
+/// Runs the command.
+pub fn run(args: &GuardArgs, context: &Context) -> Result<Guarded> {
+    let mut signals = Supervisor::listen()?;
+    let guard = match &context.config {
+        Some(config) => config.guard()?.clone(),
+        None => Guard::default(),
+    };
+    let grace = args.grace.unwrap_or_else(|| guard.grace.to_std().unwrap_or_default());
+    // Half of it for the last snapshot, where nobody says how much.
+    let reserve = match guard.snapshot_at_end {
+        true => guard.reserve.and_then(|reserve| reserve.to_std().ok()).unwrap_or(grace / 2).min(grace),
+        false => Duration::ZERO,
+    };
+    let chosen = context.sources(&args.source)?;
+    require_name(context)?;
+    require_preflight(args, &chosen, context)?;
+    if args.restore_if_missing.unwrap_or(guard.restore_if_missing) {
+        for chosen in &chosen {
+            restore_if_missing(chosen, context)?;
+        }
+    }
+    let options = Options { grace: grace - reserve, ..Options::default() };
+    let ended = signals.run(&args.command, &options)?;
+    tell(&ended);
+    let mut guarded =
+        Guarded { code: u8::try_from(ended.code).unwrap_or(1), failures: Vec::new(), document: Value::Null };
+    if ended.not_started.is_none() && guard.snapshot_at_end {
+        let left = ended.stopped.as_ref().map(|stop| stop.remaining(grace));
+        if let Some(left) = left {
+            let left = text::seconds(left.as_secs_f64());
+            tracing::info!("taking a last snapshot, within the {left} that are left of the grace");
+        }
+        // A signal that comes only now has its grace too. What is cut off by ourselves leaves nothing half.
+        signals.finish_within(grace.saturating_sub(MARGIN));
+        save(&chosen, &mut guarded, context);
+        if signals.is_overdue() {
+            tracing::error!(
+                "the grace was over before the last snapshot was: give the platform more of it, and [guard] too"
+            );
+        }
+    }
+    Ok(guarded)
+}
+
+/// A container has another name each time, and snapshots belong to a machine's name and a path.
+fn require_name(context: &Context) -> Result<()> {
+    if crate::ops::doctor::is_containers_own(&context.host) {
+        return Err(Error::usage(format!("{} is a container's own name, and the next one has another", context.host))
+            .hint("give it a name that stays: host = \"...\" in the config, --host or LIFEBOAT_HOST"));
+    }
+    Ok(())
+}
+
+fn require_preflight(args: &GuardArgs, chosen: &[Chosen], context: &Context) -> Result<()> {
+    let checks = gate::wait_until(args.wait, || {
+        let mut checks = Checks::default();
+        gate::preflight(chosen, context, &mut checks)?;
+        Ok((checks.are_ok(), checks))
+    })?;
+    let failed: Vec<String> =
+        checks.failed().map(|check| format!("{}: {}", one_line(&check.name), one_line(&check.message))).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Error::problem(format!("the program was not started: {}", failed.join("; ")))
+        .hint("mend it, or change [preflight] in the config"))
+}
+
+/// Restores a database that is missing or empty, where a store has something to restore. That there is nothing yet is how
+/// every first start begins; that nobody can tell is none.
+fn restore_if_missing(chosen: &Chosen, context: &Context) -> Result<()> {
+    let name = chosen.name()?;
+    let held = match count(&chosen.source) {
+        Ok(held) => held,
+        Err(error) if error.kind == Kind::Interrupted => return Err(error),
+        Err(error) => {
+            return Err(error
+                .context(format!("the program was not started: the database of {name} cannot be read"))
+                .hint(format!("look at it; 'lifeboat restore latest --source {name} --replace' puts the last snapshot in its place")));
+        }
+    };
+    // One that nothing spoke against, or else any.
+    let newest = || match context.newest_measure(&name)? {
+        Some(found) => Ok(Some(found)),
+        None => context.newest_of(&name),
+    };
+    let found = match newest() {
+        Ok(found) => found,
+        Err(error) if error.kind == Kind::Interrupted => return Err(error),
+        // There is something to run with, and the end will be told of.
+        Err(error) if held.is_some_and(|(_, rows)| rows > 0) => {
+            tracing::warn!("{name} is there, but no store can be asked for its snapshots: {}", told(&error));
+            return Ok(());
+        }
+        Err(error) => {
+            return Err(error.context(format!(
+                "the program was not started: {name} is missing or empty, and no store can be asked for its snapshots"
+            )));
+        }
+    };
+    let Some(found) = found else {
+        if held.is_none_or(|(tables, _)| tables == 0) {
+            tracing::info!("{name} is not there yet, and has no snapshot: a first start");
+        }
+        return Ok(());
+    };
+    let is_wanting = match held {
+        None | Some((0, _)) => true,
+        Some((_, 0)) => found.manifest.rows > 0,
+        Some(_) => false,
+    };
+    if !is_wanting {
+        return Ok(());
+    }
+    if let Source::Sqlite(path) = &chosen.source {
+        tracing::info!("{} is missing or empty: restoring {}", shown(path), found.manifest.id);
+    }
+    let restored = put_back(&found, chosen, 30, &gone_mounts(context)?, context)
+        .map_err(|error| error.context(format!("the program was not started: {name} could not be restored")))?;
+    tracing::warn!(
+        "{name} was missing or empty, and was restored from {}: {} rows in {}",
+        restored.id,
+        restored.tables.iter().filter_map(|table| table.rows).sum::<u64>(),
+        text::seconds(restored.seconds)
+    );
+    Ok(())
+}
+
+fn tell(ended: &Ended) {
+    if let Some(error) = &ended.not_started {
+        tracing::error!("{}", error.whole());
+    }
+    if ended.killed {
+        tracing::warn!("the program did not end within its part of the grace, and was killed");
+    }
+    if ended.orphans.killed > 0 || !ended.orphans.left.is_empty() {
+        tracing::warn!(
+            "{} processes that the program left behind were killed{}",
+            ended.orphans.killed,
+            match ended.orphans.left.as_slice() {
+                [] => String::new(),
+                left => format!(", and these could not be: {}", left.join(", ")),
+            }
+        );
+    }
+}
+
+/// The last snapshot. What becomes of it changes nothing of CMD's exit code.
+fn save(chosen: &[Chosen], guarded: &mut Guarded, context: &Context) {
+    let args = SnapshotArgs { tag: vec!["guard".to_owned()], ..SnapshotArgs::default() };
+    match snapshot::take(&args, chosen, context) {
+        Ok(taken) => {
+            for saved in &taken.snapshots {
+                tracing::info!("saved {}: {} rows", saved.manifest.id, saved.manifest.rows);
+            }
+            let documents: Vec<_> = taken
+                .snapshots
+                .iter()
+                .map(|saved| snapshot_document(&saved.manifest, &ProofSummary::default()))
+                .collect();
+            guarded.document = json!({ "snapshots": documents });
+            guarded.failures = taken.failures;
+        }
+        Err(error) => guarded.failures.push(error),
+    }
+    for error in &guarded.failures {
+        tracing::error!("the last snapshot was not taken: {}", told(error));
+    }
+}

@@ -1,0 +1,286 @@
+//! `init`: writes a commented config from what it finds, and makes the stores that are missing.
+
+mod look;
+mod write;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::{Serialize, Serializer};
+
+use crate::config::{Config, FILE_NAME, VARIABLE};
+use crate::engine::sqlite::target::quote_word;
+use crate::ops::{Context, Problem, Report, stores};
+use crate::platform::disk::{folder_of, shown, sync_folder};
+use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
+use crate::platform::text;
+use crate::snapshots::id::SourceName;
+use crate::store::StoreUrl;
+
+/// The file of variables that is looked for beside the config.
+const ENV_FILE: &str = ".env";
+
+/// Where snapshots go if nobody says.
+const DEFAULT_STORE: &str = "./backups";
+
+/// Writes a commented lifeboat.toml from the databases, variables and volumes it finds, and makes the stores; a config that is
+/// there is never changed
+#[derive(Args, Clone, Debug)]
+pub struct InitArgs {
+    /// Print the config that would be written, and write and make nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Something that was found.
+#[derive(Debug, Serialize)]
+pub struct Found {
+    /// `sqlite`, `postgres`, `s3` or `volume`.
+    pub kind: String,
+    /// Its name in the config.
+    pub name: String,
+    /// The file, or the variable that tells of it; never what a variable holds.
+    pub from: String,
+}
+
+/// A store of the config.
+#[derive(Debug, Serialize)]
+pub struct StoreState {
+    /// Where it is.
+    pub store: String,
+    /// True where it was made just now.
+    pub created: bool,
+}
+
+/// What was found, written and made.
+#[derive(Debug, Serialize)]
+pub struct InitReport {
+    /// The config's file.
+    pub config: String,
+    /// True where it was written; otherwise it was there already, or nothing was to be written.
+    pub created: bool,
+    /// What the config is made of.
+    pub found: Vec<Found>,
+    /// The stores that are there now.
+    pub stores: Vec<StoreState>,
+    /// The config's text, where it was only asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// What kept stores from being made; the first decides the exit code.
+    #[serde(rename = "problems", skip_serializing_if = "Vec::is_empty", serialize_with = "as_problems")]
+    failures: Vec<Error>,
+    /// The command's option that names the config, where it is not found without one.
+    #[serde(skip)]
+    option: String,
+}
+
+fn as_problems<S: Serializer>(failures: &[Error], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(failures.iter().map(|error| Problem::of(error.kind.name(), error)))
+}
+
+impl Report for InitReport {
+    fn text(&self) -> String {
+        if let Some(text) = &self.text {
+            return text.clone();
+        }
+        let config = one_line(&self.config);
+        if !self.created {
+            return format!("{config} is there already, and was not changed\n");
+        }
+        let rows = self.found.iter().map(|found| vec![found.kind.clone(), found.name.clone(), one_line(&found.from)]);
+        let mut lines = text::table(&["FOUND", "NAME", "IN"], rows);
+        if !self.found.iter().any(|found| matches!(found.kind.as_str(), "sqlite" | "postgres")) {
+            lines.push_str("no source was found: add one to the config\n");
+        }
+        lines.push_str(&format!("wrote {config}: read it, and make it yours\n"));
+        let option = &self.option;
+        lines.push_str(&format!("next: lifeboat doctor{option}\n      lifeboat snapshot{option}\n"));
+        lines
+    }
+
+    fn errors(&self) -> &[Error] {
+        &self.failures
+    }
+}
+
+/// Runs the command; `named` is the config that the command line names, `host` this machine's name where one is given.
+pub fn run(args: &InitArgs, named: Option<&Path>, host: Option<&str>, context: &Context) -> Result<InitReport> {
+    let path = place(named)?;
+    let is_there = std::fs::symlink_metadata(&path).is_ok();
+    let mut report = InitReport {
+        config: path.display().to_string(),
+        created: false,
+        found: Vec::new(),
+        stores: Vec::new(),
+        text: None,
+        failures: Vec::new(),
+        option: option_for(named),
+    };
+    if is_there && !args.dry_run {
+        let config = Config::load(&path)?;
+        report.make_stores(&chosen_stores(&config, context)?);
+        return Ok(report);
+    }
+    let folder = folder_of(&path);
+    if !folder.is_dir() {
+        return Err(Error::usage(format!("the folder of {} is not there", shown(&path))).hint("make it first"));
+    }
+    let given = context.stores.iter().map(|store| store_in_config(folder, store)).collect::<Result<Vec<_>>>()?;
+    let findings = look::look(folder, &store_folders(folder, &context.stores)?);
+    for note in &findings.notes {
+        tracing::warn!("{note}");
+    }
+    if let Some(Err(why)) = &findings.env_file {
+        tracing::warn!("{ENV_FILE} is left out: {why}");
+    }
+    let host = host.map_or_else(|| host_name(folder), str::to_owned);
+    let text = write::config(&findings, &write::Wanted { folder, host: &host, stores: &given });
+    report.found = findings.found();
+    if args.dry_run {
+        if is_there {
+            tracing::warn!("{} is there already: this is not what it says", shown(&path));
+        }
+        report.text = Some(text);
+        return Ok(report);
+    }
+    publish(&path, &text)?;
+    report.created = true;
+    match Config::load(&path).and_then(|config| config.stores().map(<[_]>::to_vec)) {
+        Ok(stores) => report.make_stores(&stores.into_iter().map(|configured| configured.store).collect::<Vec<_>>()),
+        Err(error) => report.failures.push(error),
+    }
+    Ok(report)
+}
+
+impl InitReport {
+    /// Makes the stores that are missing. One that cannot be reached does not keep the others from it.
+    fn make_stores(&mut self, stores: &[StoreUrl]) {
+        for store in stores {
+            let was_there = stores::open(store).is_ok();
+            match stores::open_or_create(store) {
+                Ok(catalog) => self.stores.push(StoreState { store: catalog.location(), created: !was_there }),
+                Err(error) => self.failures.push(error),
+            }
+        }
+    }
+}
+
+impl look::Findings {
+    fn found(&self) -> Vec<Found> {
+        let sources = self.sources.iter().filter(|source| source.is_live).map(|source| Found {
+            kind: source.kind.to_owned(),
+            name: source.name.to_string(),
+            from: source.from.clone(),
+        });
+        let bucket = self.bucket.iter().map(|(variable, bucket)| Found {
+            kind: "s3".to_owned(),
+            name: bucket.clone(),
+            from: variable.clone(),
+        });
+        let volumes = self.volumes.iter().map(|volume| Found {
+            kind: "volume".to_owned(),
+            name: volume.path.display().to_string(),
+            from: volume.variable.clone(),
+        });
+        sources.chain(bucket).chain(volumes).collect()
+    }
+}
+
+/// Where the config is to be, absolute.
+fn place(named: Option<&Path>) -> Result<PathBuf> {
+    let variable = std::env::var_os(VARIABLE).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
+    let path = named.map(Path::to_owned).or(variable).unwrap_or_else(|| PathBuf::from(FILE_NAME));
+    let absolute = std::path::absolute(&path)
+        .map_err(|error| Error::usage(format!("cannot find {}", shown(&path))).because(error))?;
+    Ok(absolute.components().collect())
+}
+
+/// What the next commands need so that they find the config.
+fn option_for(named: Option<&Path>) -> String {
+    match named {
+        Some(path) if path != Path::new(FILE_NAME) => format!(" --config {}", quote_word(&path.display().to_string())),
+        _ => String::new(),
+    }
+}
+
+/// The stores of a config that is there, or those of them that the command line names.
+fn chosen_stores(config: &Config, context: &Context) -> Result<Vec<StoreUrl>> {
+    if context.stores.is_empty() {
+        return Ok(config.stores()?.iter().map(|configured| configured.store.clone()).collect());
+    }
+    context.stores.iter().map(|given| config.store_named(given)).collect()
+}
+
+/// The folders that are stores, or will be.
+fn store_folders(folder: &Path, stores: &[StoreUrl]) -> Result<Vec<PathBuf>> {
+    let mut folders = vec![folder.join(DEFAULT_STORE.trim_start_matches("./"))];
+    for store in stores {
+        if let StoreUrl::Folder(path) = store {
+            folders.push(absolute(path)?);
+        }
+    }
+    Ok(folders)
+}
+
+/// A store of the command line as the config says it: paths begin in the config's folder there.
+fn store_in_config(folder: &Path, store: &StoreUrl) -> Result<String> {
+    match store {
+        StoreUrl::Folder(path) => {
+            let path = absolute(path)?;
+            path_in_config(folder, &path).ok_or_else(|| {
+                Error::usage(format!("a config cannot hold the name {}", shown(&path))).hint("name another folder")
+            })
+        }
+        StoreUrl::S3(settings) => {
+            let mut settings = settings.clone();
+            if let Some(file) = &mut settings.credentials_file {
+                *file = absolute(Path::new(file))?.display().to_string();
+            }
+            Ok(StoreUrl::S3(settings).to_string())
+        }
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path)
+        .map_err(|error| Error::unreachable(format!("cannot find {}", shown(path))).because(error))?;
+    Ok(absolute.components().collect())
+}
+
+/// A path as the config writes it: from its own folder on where it lies in it. None where it is not UTF-8.
+fn path_in_config(folder: &Path, path: &Path) -> Option<String> {
+    match path.strip_prefix(folder) {
+        Ok(below) => below.to_str().map(|below| format!("./{below}")),
+        Err(_) => path.to_str().map(str::to_owned),
+    }
+}
+
+/// A name for this machine that stays the same: the project's.
+fn host_name(folder: &Path) -> String {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    // A folder's name has no ending to take away.
+    let name = folder.file_name().and_then(|name| SourceName::derive(&format!("{}.", name.to_string_lossy())));
+    name.map_or_else(|| "app".to_owned(), |name| name.to_string())
+}
+
+/// Writes a new config (0600) that is there whole, durably and readable, or not at all.
+fn publish(path: &Path, text: &str) -> Result<()> {
+    let message = || format!("cannot write the config {}", shown(path));
+    let folder = folder_of(path);
+    let mut temp = tempfile::Builder::new().prefix(".lifeboat-init-").tempfile_in(folder).io(Kind::Failed, message)?;
+    temp.write_all(text.as_bytes()).io(Kind::Failed, message)?;
+    temp.as_file().sync_all().io(Kind::Failed, message)?;
+    // What is written must be read, whatever was found.
+    Config::load(temp.path()).map_err(|error| {
+        let error = Error::failed(error.whole()).context("the config that would be written cannot be read");
+        error.hint("'lifeboat init --dry-run' prints it")
+    })?;
+    match temp.persist_noclobber(path) {
+        Ok(_) => sync_folder(folder).io(Kind::Failed, message),
+        Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(Error::usage(format!("{} was written meanwhile, and was not changed", shown(path))))
+        }
+        Err(refused) => Err(refused.error).io(Kind::Failed, message),
+    }
+}

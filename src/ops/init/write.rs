@@ -1,0 +1,311 @@
+//! The text of a new config.
+
+use std::path::Path;
+
+use crate::engine::sqlite::glance::glance;
+use crate::ops::init::look::{Findings, FoundSource};
+use crate::ops::init::{DEFAULT_STORE, ENV_FILE};
+use crate::platform::disk::{free_bytes, shown};
+use crate::platform::error::one_line;
+
+/// What the command line says of it.
+pub(super) struct Wanted<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) host: &'a str,
+    /// The stores, as the config writes them.
+    pub(super) stores: &'a [String],
+}
+
+/// A text in which nothing stands for a variable.
+pub(super) fn literal(text: &str) -> String {
+    text.replace("${", "$${")
+}
+
+/// A text as TOML writes it, in quotes; control characters are escaped, so that it is one line in a comment too.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            // Line and paragraph separators, and what turns the direction of writing, would make a comment lie.
+            c if c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) => {
+                out.push_str(&format!("\\u{:04X}", u32::from(c)));
+            }
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
+
+/// The config's text. Lines that begin with '#' and no space behind it are examples, and can be used as they are without it.
+pub(super) fn config(findings: &Findings, wanted: &Wanted<'_>) -> String {
+    let mut out = String::new();
+    head(&mut out, findings, wanted);
+    stores(&mut out, findings, wanted);
+    sources(&mut out, findings);
+    preflight(&mut out, findings, wanted);
+    around(&mut out, findings);
+    out
+}
+
+fn head(out: &mut String, findings: &Findings, wanted: &Wanted<'_>) {
+    out.push_str(
+        "# What lifeboat saves, where to, and what is watched around it. Written by 'lifeboat init'; it is yours to edit,\n\
+         # and 'lifeboat init' never changes it again. 'lifeboat doctor' tries everything in it.\n\
+         #\n\
+         # Every text may hold ${VARIABLE} or ${VARIABLE:-default} ($${ is ${ itself); paths begin in this file's folder.\n\
+         # Lines that begin with '#' and no space are examples: take the '#' away, and make them yours.\n\n",
+    );
+    match &findings.env_file {
+        Some(Ok(())) => out.push_str(&format!(
+            "# Variables that the process does not have are read from here.\nenv_file = {}\n\n",
+            quoted(ENV_FILE)
+        )),
+        Some(Err(why)) => out.push_str(&format!("# {}\n#env_file = {}\n\n", one_line(why), quoted(ENV_FILE))),
+        None => out.push_str(&format!(
+            "# A file of variables, read where the process does not have them.\n#env_file = {}\n\n",
+            quoted(ENV_FILE)
+        )),
+    }
+    out.push_str(&format!(
+        "# This machine's name in the origin of snapshots. A container has a new one after every deploy, and a source that\n\
+         # comes from elsewhere all of a sudden is refused: so it is fixed here. Two\n\
+         # machines or environments that share a store need two names.\n\
+         host = {}\n\n\
+         # gzip opens everywhere, zstd is faster.\n\
+         #compression = \"zstd:3\"\n\n\
+         # For Prometheus's node exporter.\n\
+         #metrics_file = \"/var/lib/node_exporter/lifeboat.prom\"\n\n",
+        quoted(&literal(wanted.host))
+    ));
+}
+
+fn stores(out: &mut String, findings: &Findings, wanted: &Wanted<'_>) {
+    out.push_str(
+        "# --- where snapshots go; several are written to by one 'lifeboat snapshot', the first is read from\n\n",
+    );
+    let mut folders: Vec<&str> =
+        wanted.stores.iter().map(String::as_str).filter(|store| !store.starts_with("s3://")).collect();
+    let mut remote: Vec<String> = wanted.stores.iter().filter(|store| store.starts_with("s3://")).cloned().collect();
+    let own = wanted.folder.join(DEFAULT_STORE.trim_start_matches("./"));
+    let mut skipped = None;
+    if wanted.stores.is_empty() {
+        remote.extend(findings.bucket.iter().map(|(_, bucket)| format!("s3://{bucket}/lifeboat")));
+        match findings.mounts.fleeting(&own, &findings.volumes) {
+            // A bucket is there, and what is kept here is soon gone.
+            Some(why) if !remote.is_empty() => skipped = Some(why),
+            _ => folders.push(DEFAULT_STORE),
+        }
+    }
+    for folder in folders {
+        let path = wanted.folder.join(folder.strip_prefix("./").unwrap_or(folder));
+        if let Some(why) = findings.mounts.fleeting(&path, &findings.volumes) {
+            tracing::warn!("the store {}: {why}", one_line(folder));
+            out.push_str(&format!("# WARNING: {why}. Use a bucket, or a folder on a volume.\n"));
+        }
+        out.push_str(&format!("[[store]]\nurl = {}\n\n", quoted(&literal(folder))));
+    }
+    if let Some(why) = skipped {
+        out.push_str(&format!("# No folder: {why}.\n#[[store]]\n#url = {}\n\n", quoted(DEFAULT_STORE)));
+    }
+    let endpoint = findings.aws.iter().find(|name| name.starts_with("AWS_ENDPOINT_URL"));
+    let is_bare = |store: &str| !store.contains('?');
+    for store in &remote {
+        out.push_str(&format!(
+            "# Keys come from AWS's variables, files and roles.\n[[store]]\nurl = {}\n",
+            quoted(&literal(store))
+        ));
+        if let Some(variable) = endpoint.filter(|_| is_bare(store)) {
+            out.push_str(&format!("endpoint = \"${{{variable}:-}}\"\n"));
+        }
+        out.push('\n');
+    }
+    if remote.is_empty() {
+        if findings.aws.is_empty() {
+            out.push_str("# A second place, off this machine: any service that speaks S3.\n");
+        } else {
+            let aws = findings.aws.join(", ");
+            out.push_str(&format!("# {aws}: set. With a bucket, snapshots are safe off this machine.\n"));
+        }
+        out.push_str("#[[store]]\n#url = \"s3://my-bucket/lifeboat\"\n");
+        if let Some(variable) = endpoint {
+            out.push_str(&format!("#endpoint = \"${{{variable}:-}}\"\n"));
+        }
+        out.push('\n');
+    }
+}
+
+fn sources(out: &mut String, findings: &Findings) {
+    out.push_str("# --- what is saved\n\n");
+    if !findings.sources.iter().any(|source| source.is_live) {
+        out.push_str(
+            "# None was found. An SQLite file, or a PostgreSQL database by its URL or by variables such as APP_DB_HOST,\n\
+             # APP_DB_PORT, APP_DB_NAME, APP_DB_USER and APP_DB_PASSWORD.\n\
+             #[[source]]\n#name = \"app\"\n#url = \"./data/app.db\"\n\n\
+             #[[source]]\n#name = \"shop\"\n#url = \"${DATABASE_URL}\"\n\n\
+             #[[source]]\n#name = \"stock\"\n#env_prefix = \"APP_DB_\"\n\n",
+        );
+    }
+    for source in &findings.sources {
+        source_text(out, source, findings);
+    }
+}
+
+fn source_text(out: &mut String, source: &FoundSource, findings: &Findings) {
+    let fleeting = source.file.as_ref().and_then(|file| findings.mounts.fleeting(file, &findings.volumes));
+    for remark in source.remarks.iter().chain(&fleeting) {
+        if source.is_live {
+            tracing::warn!("{} ({}): {remark}", source.name, one_line(&source.from));
+        }
+        let mark = if Some(remark) == fleeting.as_ref() { "WARNING: " } else { "" };
+        out.push_str(&format!("# {mark}{}\n", one_line(remark)));
+    }
+    let is_of_variables = source.keys.iter().any(|(key, value)| *key == "env_prefix" || value.starts_with("${"));
+    if is_of_variables && !matches!(findings.env_file, Some(Ok(()))) {
+        out.push_str(&format!(
+            "# {}: must be set wherever lifeboat runs. Cron and systemd know nothing of a shell's variables; a {ENV_FILE}\n\
+             # beside this file serves all.\n",
+            source.from
+        ));
+    }
+    let mark = if source.is_live { "" } else { "#" };
+    out.push_str(&format!("{mark}[[source]]\n{mark}name = {}\n", quoted(source.name.as_str())));
+    for (key, value) in &source.keys {
+        out.push_str(&format!("{mark}{key} = {}\n", quoted(value)));
+    }
+    let tables = source.file.as_ref().filter(|_| source.is_live).map(|file| glance(file)).unwrap_or_default();
+    let largest = tables.iter().max_by_key(|table| table.rows).filter(|table| table.rows > 0);
+    if let Some(table) = largest {
+        // Half of what is there today.
+        out.push_str(&format!(
+            "#[[source.rule]]\n#table = {}\n#min_rows = {}\n",
+            quoted(&literal(&table.name)),
+            round_down((table.rows / 2).max(1))
+        ));
+    }
+    if source.is_live {
+        out.push_str("#[[source.rule]]\n#max_row_drop = \"10%\"\n");
+    }
+    out.push('\n');
+}
+
+/// The number's first digit, and zeros.
+fn round_down(number: u64) -> u64 {
+    let zeros = 10_u64.pow(number.checked_ilog10().unwrap_or(0));
+    number / zeros * zeros
+}
+
+fn preflight(out: &mut String, findings: &Findings, wanted: &Wanted<'_>) {
+    out.push_str("# --- what must be true before a deploy\n\n[preflight]\n");
+    let mut mounts: Vec<&Path> = findings.volumes.iter().map(|volume| volume.path.as_path()).collect();
+    if mounts.is_empty() {
+        let files = findings.sources.iter().filter(|source| source.is_live).filter_map(|source| source.file.as_deref());
+        mounts.extend(files.filter_map(|file| findings.mounts.volume_of(file)));
+        mounts.sort_unstable();
+        mounts.dedup();
+    }
+    let texts: Vec<String> =
+        mounts.iter().filter_map(|mount| mount.to_str()).map(|mount| quoted(&literal(mount))).collect();
+    if texts.is_empty() {
+        out.push_str(
+            "# Folders that must be mounted volumes, and not lie in the container.\n#mounts = [\"/app/data\"]\n",
+        );
+    } else {
+        let from: Vec<&str> = findings.volumes.iter().map(|volume| volume.variable.as_str()).collect();
+        let from = if from.is_empty() { String::new() } else { format!(" ({})", from.join(", ")) };
+        out.push_str(&format!(
+            "# Must be mounted volumes, and not lie in the container{from}.\nmounts = [{}]\n",
+            texts.join(", ")
+        ));
+    }
+    let free = free_bytes(wanted.folder).unwrap_or(0);
+    let sizes = [("1GiB", 1_u64 << 30), ("500MiB", 500 << 20), ("100MiB", 100 << 20)];
+    // Not one that fails today.
+    match sizes.iter().find(|(_, bytes)| free / 2 >= *bytes) {
+        Some((size, _)) => out.push_str(&format!("# Free wherever something is written.\nmin_free = \"{size}\"\n")),
+        None => out.push_str(&format!("# {} is nearly full.\n#min_free = \"100MiB\"\n", shown(wanted.folder))),
+    }
+    out.push_str("#http = [{ url = \"http://127.0.0.1:8000/health\", status = 200 }]\n\n");
+}
+
+fn around(out: &mut String, findings: &Findings) {
+    out.push_str(
+        "# --- what the backups must be\n\n\
+         [backups]\n\
+         # A day, and time for a late run.\n\
+         max_age = \"26h\"\n\
+         #max_shrink = \"50%\"\n\
+         # A drill restores a snapshot to scratch, and compares.\n\
+         #proof = \"drilled\"\n\
+         #proof_within = \"8d\"\n\n\
+         # --- which snapshots 'lifeboat prune' keeps\n\n\
+         [retention]\n\
+         keep_last = 7\n\
+         keep_daily = 30\n\
+         keep_monthly = 12\n\
+         # Prune after every good 'lifeboat snapshot'.\n\
+         #after_snapshot = true\n\n\
+         # --- who is told; variables that are not set tell nobody\n\n",
+    );
+    let is_set = |name: &str| {
+        findings.variables.get(name).is_some_and(|url| url.starts_with("http://") || url.starts_with("https://"))
+    };
+    let (webhook, ping) = (is_set("ALERT_WEBHOOK"), is_set("PING_URL"));
+    let mark = |is_live: bool| if is_live { "" } else { "#" };
+    out.push_str(&format!(
+        "{}[notify]\n\
+         # Plain JSON, or form = \"slack\".\n\
+         {}webhook = \"${{ALERT_WEBHOOK:-}}\"\n\
+         #form = \"slack\"\n\
+         # Asked for at start, success and failure: silence is noticed there too.\n\
+         {}ping = \"${{PING_URL:-}}\"\n\n",
+        mark(webhook || ping),
+        mark(webhook),
+        mark(ping)
+    ));
+    out.push_str(
+        "# --- encryption: 'lifeboat keygen --output key.txt' prints the public key. Keep key.txt away from this machine: whoever\n\
+         # has it can open the snapshots, and without it nobody can.\n\n\
+         #[encryption]\n\
+         #recipients = [\"${BACKUP_PUBLIC_KEY}\"]\n\
+         #identity_file = \"/secure/key.txt\"\n\n\
+         # --- 'lifeboat guard -- CMD': a container's entry point\n\n\
+         #[guard]\n\
+         # From SIGTERM to SIGKILL, as the platform grants it.\n\
+         #grace = \"10s\"\n\
+         #restore_if_missing = true\n\n\
+         # --- 'lifeboat serve': health, metrics and a page over HTTP\n\n\
+         #[serve]\n\
+         #listen = \"127.0.0.1:8700\"\n\
+         # Who shows it may ask for snapshots ('lifeboat predeploy --remote'): 16 characters or more.\n\
+         #token = \"${LIFEBOAT_TOKEN}\"\n\
+         # With a token everybody may read only where this says so.\n\
+         #public = true\n",
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_texts_are_one_line_of_toml() {
+        let text = "a\"b\\c\nd\u{1}e\u{7f}\u{85}\u{2028}ü'''${X}";
+        let line = format!("x = {}", quoted(&literal(text)));
+        assert_eq!(line.lines().count(), 1);
+        let read: toml::Table = toml::from_str(&line).expect("valid");
+        assert_eq!(read["x"].as_str(), Some(text.replace("${", "$${").as_str()));
+        let comment = format!("# {line}\ny = 1");
+        assert!(toml::from_str::<toml::Table>(&comment).is_ok());
+    }
+
+    #[test]
+    fn a_suggested_number_is_round_and_no_larger() {
+        for (number, round) in [(1, 1), (9, 9), (19, 10), (555, 500), (50_000, 50_000)] {
+            assert_eq!(round_down(number), round);
+        }
+    }
+}

@@ -1,0 +1,553 @@
+//! `inventory`: finds SQLite databases by their content, tells what is in them, saves them, and proves that they stand still.
+
+mod freeze;
+mod names;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use crate::config::ConfiguredSource;
+use crate::engine::source::Source;
+use crate::engine::sqlite::find::{self, FoundDatabase, Remark};
+use crate::engine::sqlite::holders::Holder;
+use crate::engine::sqlite::inspect::{self, CountedTable, FileFacts, Inside, SchemaCounts};
+use crate::ops::snapshot::{self, SnapshotArgs, SnapshotReport};
+use crate::ops::sources::{self, Chosen};
+use crate::ops::{Context, Report, error_document};
+use crate::platform::disk::shown;
+use crate::platform::duration::{format_duration, parse_duration};
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::text;
+use freeze::{Freeze, Seen};
+
+/// Finds SQLite databases by their content and tells what is in them: tables, rows, sizes, journal mode, last write
+///
+/// Folders are searched with all that is in them. Links to files are followed, and a file with several names is one database;
+/// links to folders are followed only where they are a PATH themselves. Nothing is changed: a WAL database gets the -shm
+/// file that it cannot be read without. What cannot be read, and a PATH that is no database, fails the command (exit 3),
+/// as does finding none.
+#[derive(Args, Clone, Debug)]
+pub struct InventoryArgs {
+    /// Files and folders to look in
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Save every database found into the store, one source each, named after its file
+    #[arg(long)]
+    pub snapshot: bool,
+    /// Words to find the snapshots by (repeatable)
+    #[arg(long, value_name = "TAG", requires = "snapshot")]
+    pub tag: Vec<String>,
+    /// Save databases that hold nothing, too
+    #[arg(long, requires = "snapshot")]
+    pub allow_empty: bool,
+    /// Prove that no database changes for so long (30s, 10m), and name those that do and who has them open; with
+    /// --snapshot also until all are saved
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub watch: Option<chrono::Duration>,
+}
+
+/// The databases that were found.
+#[derive(Debug)]
+pub struct InventoryReport {
+    /// By path.
+    pub databases: Vec<DatabaseReport>,
+    /// What is worth a word, and no failure.
+    pub notes: Vec<PathRemark>,
+    /// What keeps the list from being whole, or the databases from standing still.
+    pub problems: Vec<PathRemark>,
+    /// How the watch ended, where one was asked for.
+    pub watch: Option<WatchReport>,
+    /// The snapshots, where they were asked for.
+    pub snapshots: Option<SnapshotReport>,
+    /// All that failed; the first decides the exit code.
+    pub failures: Vec<Error>,
+}
+
+/// A word on a path.
+#[derive(Clone, Debug, Serialize)]
+pub struct PathRemark {
+    /// `note`, `problem`, or the kind of error that kept a snapshot from being made.
+    pub kind: &'static str,
+    /// Where; None where it is of no path.
+    pub path: Option<String>,
+    /// What.
+    pub message: String,
+}
+
+/// How a watch ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct WatchReport {
+    /// How long it went on, snapshots included.
+    pub seconds: f64,
+    /// True where every database was watched and none changed.
+    pub still: bool,
+    /// Processes of other users, whose files this user may not see.
+    pub hidden_processes: usize,
+}
+
+/// A database, and what is in it. What is null could not be read, and `problem` says why.
+#[derive(Clone, Debug, Serialize)]
+pub struct DatabaseReport {
+    /// As it was found.
+    pub path: String,
+    /// Absolute, links resolved.
+    pub real_path: String,
+    /// Links and hard links to the same file.
+    pub other_paths: Vec<String>,
+    /// Length of the file, without its WAL.
+    pub bytes: u64,
+    /// Length of its WAL.
+    pub wal_bytes: u64,
+    /// Length of its rollback journal: somebody is in the middle of a write, or was.
+    pub journal_bytes: u64,
+    /// `wal`, or `delete` for all others.
+    pub journal_mode: &'static str,
+    /// The last write to the file or its WAL.
+    pub modified_at: DateTime<Utc>,
+    /// Permission bits, octal.
+    pub mode: String,
+    /// The user's number.
+    pub owner: u32,
+    /// The group's number.
+    pub group: u32,
+    /// Bytes of a page.
+    pub page_bytes: u32,
+    /// Pages, those of the WAL included.
+    pub pages: Option<u64>,
+    /// Pages that hold nothing.
+    pub free_pages: Option<u64>,
+    /// `UTF-8`, `UTF-16le` or `UTF-16be`.
+    pub encoding: Option<String>,
+    /// The application's own number for its schema.
+    pub user_version: Option<i64>,
+    /// The application's number.
+    pub application_id: Option<i64>,
+    /// `none`, `full` or `incremental`.
+    pub auto_vacuum: Option<&'static str>,
+    /// What its schema has.
+    pub schema: Option<SchemaCounts>,
+    /// Rows of all tables that hold rows of their own.
+    pub rows: Option<u64>,
+    /// The tables, by name; SQLite's own are left out.
+    pub tables: Vec<TableReport>,
+    /// Why it could not be read, or not all of it.
+    pub problem: Option<String>,
+    /// What changed while it was watched; absent without a watch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<String>>,
+    /// Who had it open meanwhile; absent without a watch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holders: Option<Vec<HolderReport>>,
+}
+
+/// A table and its rows.
+#[derive(Clone, Debug, Serialize)]
+pub struct TableReport {
+    /// Its name.
+    pub name: String,
+    /// Its rows; None where they cannot be counted.
+    pub rows: Option<u64>,
+    /// `table`, `virtual`, or `shadow` (where a virtual one keeps its rows).
+    pub kind: String,
+    /// Why its rows cannot be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A process that has a database open.
+#[derive(Clone, Debug, Serialize)]
+pub struct HolderReport {
+    /// Its number; None for one in another container.
+    pub pid: Option<u32>,
+    /// Its name.
+    pub command: Option<String>,
+    /// Whether it has the database open for writing.
+    pub writes: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &InventoryArgs, context: &Context) -> Result<InventoryReport> {
+    snapshot::require_free_tags(&args.tag)?;
+    if args.snapshot {
+        // Known before anything is looked for.
+        context.all_stores()?;
+    }
+    let found = find::find(&args.paths)?;
+    let mut report = InventoryReport::of(&found.notes, found.problems);
+    if found.databases.is_empty() {
+        let told = Error::problem("no SQLite database was found");
+        report.fail(None, told.hint("check the path, and that its volume is mounted"));
+        return Ok(report);
+    }
+    let mut freeze = args.watch.map(|_| Freeze::begin(&found.databases)).transpose()?;
+    for database in &found.databases {
+        report.describe(database)?;
+    }
+    if let (Some(freeze), Some(time)) = (&mut freeze, args.watch) {
+        freeze.watch(time.to_std().unwrap_or(Duration::ZERO))?;
+    }
+    let is_still = freeze.as_ref().is_none_or(Freeze::is_still);
+    let mut is_interrupted = false;
+    if args.snapshot && is_still {
+        let saved = save(args, &found.databases, context)?;
+        // What was saved before is told all the same.
+        is_interrupted = saved.failures.iter().any(|error| error.kind == Kind::Interrupted);
+        report.snapshots = Some(saved);
+        if let Some(freeze) = freeze.as_mut().filter(|_| !is_interrupted) {
+            freeze.look_closely()?;
+        }
+    }
+    if let Some(freeze) = freeze.filter(|_| !is_interrupted) {
+        report.tell_freeze(freeze, &found.databases);
+    }
+    if args.snapshot && !is_still {
+        let told = Error::problem("no snapshot was made: the databases do not stand still");
+        report.fail(
+            None,
+            told.hint("stop what writes to them; or leave --watch away, and save each as it is at one moment"),
+        );
+    }
+    report.settle();
+    Ok(report)
+}
+
+/// Takes a snapshot of each database.
+fn save(args: &InventoryArgs, databases: &[FoundDatabase], context: &Context) -> Result<SnapshotReport> {
+    let configured: &[ConfiguredSource] = match &context.config {
+        Some(config) => config.sources()?,
+        None => &[],
+    };
+    let of_config = |path: &Path| {
+        let source = Source::Sqlite(path.to_owned());
+        configured.iter().find(|configured| configured.source.is_same(&source))
+    };
+    let reserved: BTreeSet<_> = configured.iter().map(|configured| configured.name.clone()).collect();
+    let nameless: Vec<&Path> =
+        databases.iter().map(|database| &*database.real_path).filter(|path| of_config(path).is_none()).collect();
+    let mut known = names::Known::read(context, reserved)?;
+    let mut given = names::name(&nameless, &context.host, &mut known)?.into_iter();
+    let mut chosen = Vec::new();
+    for database in databases {
+        chosen.push(match of_config(&database.real_path) {
+            Some(configured) => sources::chosen(configured.clone()),
+            None => Chosen { source: Source::Sqlite(database.real_path.clone()), configured: None, name: given.next() },
+        });
+    }
+    let snapshot = SnapshotArgs { tag: args.tag.clone(), allow_empty: args.allow_empty, ..SnapshotArgs::default() };
+    snapshot::take(&snapshot, &chosen, context)
+}
+
+impl InventoryReport {
+    fn of(notes: &[Remark<String>], problems: Vec<Remark<Error>>) -> Self {
+        let mut report = InventoryReport {
+            databases: Vec::new(),
+            notes: Vec::new(),
+            problems: Vec::new(),
+            watch: None,
+            snapshots: None,
+            failures: Vec::new(),
+        };
+        notes.iter().for_each(|note| report.note(&note.path, note.what.clone()));
+        problems.into_iter().for_each(|problem| report.fail(Some(&problem.path), problem.what));
+        report
+    }
+
+    fn note(&mut self, path: &Path, message: String) {
+        self.notes.push(PathRemark { kind: "note", path: Some(path.display().to_string()), message });
+    }
+
+    fn fail(&mut self, path: Option<&Path>, mut error: Error) {
+        // Whatever kept a database from being looked at: what is found wrong is this command's to say.
+        error.kind = Kind::Problem;
+        let path = path.map(|path| path.display().to_string());
+        self.problems.push(PathRemark { kind: "problem", path, message: error.whole() });
+        self.failures.push(error);
+    }
+
+    /// Looks at a database and adds it.
+    fn describe(&mut self, database: &FoundDatabase) -> Result<()> {
+        let path = &database.path;
+        let outside = match inspect::look_outside(&database.real_path) {
+            Ok(outside) => outside,
+            Err(error) => {
+                self.fail(Some(path), error);
+                return Ok(());
+            }
+        };
+        if outside.wal_bytes > 0 && !database.header.is_wal {
+            let message = "a WAL stands beside it, though it is not in WAL mode; SQLite reads both as one: check that they \
+                           belong together";
+            self.note(path, message.to_owned());
+        }
+        let inside = match inspect::look_inside(&database.real_path, &database.header) {
+            Ok(inside) => Ok(inside),
+            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            Err(error) => Err(error),
+        };
+        let mut report = DatabaseReport::of(database, &outside);
+        match inside {
+            Ok(inside) => {
+                if inside.is_unlocked {
+                    self.note(path, "read without locks: nothing can be written beside it".to_owned());
+                }
+                if inside.changed_meanwhile {
+                    let message = "it was written to while its tables were counted: their rows are of several moments";
+                    self.note(path, message.to_owned());
+                }
+                let uncounted = report.fill(inside);
+                if let Some(error) = uncounted {
+                    report.problem = Some(error.whole());
+                    self.fail(Some(path), error);
+                }
+            }
+            Err(error) => {
+                report.problem = Some(error.whole());
+                self.fail(Some(path), error);
+            }
+        }
+        self.databases.push(report);
+        Ok(())
+    }
+
+    /// Tells what the watch has seen.
+    fn tell_freeze(&mut self, freeze: Freeze, databases: &[FoundDatabase]) {
+        self.watch =
+            Some(WatchReport { seconds: freeze.seconds(), still: freeze.is_still(), hidden_processes: freeze.hidden });
+        for (database, Seen { changes, holders, unwatched }) in databases.iter().zip(freeze.seen) {
+            let path = &database.path;
+            let shown = shown(path);
+            let names: Vec<String> = holders.iter().map(Holder::shown).collect();
+            if !changes.is_empty() {
+                let by = if names.is_empty() { String::new() } else { format!(" (held open by {})", names.join(", ")) };
+                let told = Error::problem(format!("{shown} changed while it was watched: {}{by}", changes.join("; ")));
+                self.fail(Some(path), told.hint("stop what writes to it, and look again"));
+            } else if !names.is_empty() {
+                let writes = if holders.iter().any(|holder| holder.writes) { ", for writing" } else { "" };
+                self.note(path, format!("held open by {}{writes}, and not changed", names.join(", ")));
+            }
+            if let Some(error) = unwatched {
+                self.fail(Some(path), error.context(format!("{shown} could not be watched")));
+            }
+            let own = database.path.display().to_string();
+            if let Some(report) = self.databases.iter_mut().find(|report| report.path == own) {
+                report.changes = Some(changes);
+                let holder =
+                    |holder: Holder| HolderReport { pid: holder.pid, command: holder.command, writes: holder.writes };
+                report.holders = Some(holders.into_iter().map(holder).collect());
+            }
+        }
+    }
+
+    /// Puts what decides the exit code first: as for `snapshot`, the first that was not saved.
+    fn settle(&mut self) {
+        let Some(snapshots) = &mut self.snapshots else { return };
+        let mut failures = std::mem::take(&mut snapshots.failures);
+        for error in &failures {
+            let message = error.whole();
+            self.problems.push(PathRemark { kind: error.kind.name(), path: None, message });
+        }
+        failures.append(&mut self.failures);
+        self.failures = failures;
+    }
+}
+
+impl DatabaseReport {
+    fn of(database: &FoundDatabase, outside: &FileFacts) -> Self {
+        let text = |path: &PathBuf| path.display().to_string();
+        DatabaseReport {
+            path: text(&database.path),
+            real_path: text(&database.real_path),
+            other_paths: database.other_paths.iter().map(text).collect(),
+            bytes: outside.bytes,
+            wal_bytes: outside.wal_bytes,
+            journal_bytes: outside.journal_bytes,
+            journal_mode: database.header.journal_mode(),
+            modified_at: outside.modified_at,
+            mode: format!("{:04o}", outside.mode),
+            owner: outside.owner,
+            group: outside.group,
+            page_bytes: database.header.page_bytes,
+            pages: None,
+            free_pages: None,
+            encoding: None,
+            user_version: None,
+            application_id: None,
+            auto_vacuum: None,
+            schema: None,
+            rows: None,
+            tables: Vec::new(),
+            problem: None,
+            changes: None,
+            holders: None,
+        }
+    }
+
+    /// Takes over what was read; what it says of a table that could not be counted, where that is no whim of its making.
+    fn fill(&mut self, inside: Inside) -> Option<Error> {
+        let Inside { facts, free_pages, auto_vacuum, schema, tables, .. } = inside;
+        self.pages = Some(facts.pages);
+        self.encoding = Some(facts.encoding);
+        self.user_version = Some(facts.user_version);
+        self.application_id = Some(facts.application_id);
+        (self.free_pages, self.auto_vacuum, self.schema) = (Some(free_pages), Some(auto_vacuum), Some(schema));
+        let own = tables.iter().filter(|table| table.kind != "virtual");
+        let uncounted = tables.iter().find_map(|table| {
+            let uncounted = table.rows.as_ref().err().filter(|uncounted| !uncounted.is_harmless)?;
+            let shown = one_line(&self.path);
+            let told = format!("cannot count the rows of {} in {shown}: {}", one_line(&table.name), uncounted.reason);
+            Some(
+                Error::problem(told)
+                    .hint("'lifeboat check' looks for damage; 'lifeboat list' shows what there is to restore"),
+            )
+        });
+        // A sum of some of them would be a wrong number.
+        self.rows = own.map(|table| table.rows.as_ref().ok()).sum();
+        self.tables = tables.into_iter().map(table_report).collect();
+        uncounted
+    }
+
+    fn lines(&self, now: DateTime<Utc>) -> String {
+        let mut lines = format!("{}\n", one_line(&self.path));
+        for other in &self.other_paths {
+            lines.push_str(&format!("  also {}\n", one_line(other)));
+        }
+        let wal =
+            if self.wal_bytes > 0 { format!(" and {} of WAL", text::bytes(self.wal_bytes)) } else { String::new() };
+        let mode = if self.journal_mode == "wal" { "WAL mode" } else { "rollback journal" };
+        let (modified, age) = (text::time(self.modified_at), text::age(self.modified_at, now));
+        lines.push_str(&format!("  {}{wal}, {mode}, written {modified} ({age})\n", text::bytes(self.bytes)));
+        let pages = self.pages.map(|pages| format!("{pages} pages of ")).unwrap_or_default();
+        let free = self.free_pages.filter(|free| *free > 0).map(|free| format!(" ({free} free)")).unwrap_or_default();
+        let encoding = self.encoding.as_ref().map(|encoding| format!(", {encoding}")).unwrap_or_default();
+        let version = self.user_version.filter(|version| *version != 0);
+        let version = version.map(|version| format!(", user_version {version}")).unwrap_or_default();
+        lines.push_str(&format!(
+            "  {pages}{} bytes{free}{encoding}{version}, mode {}, owner {}:{}\n",
+            self.page_bytes, self.mode, self.owner, self.group
+        ));
+        if let Some(schema) = &self.schema {
+            lines.push_str(&format!("  {}\n", schema_words(schema)));
+        }
+        if self.journal_bytes > 0 {
+            lines.push_str(&format!("  a journal of {} stands beside it\n", text::bytes(self.journal_bytes)));
+        }
+        if let Some(problem) = &self.problem {
+            lines.push_str(&format!("  PROBLEM: {}\n", one_line(problem)));
+        }
+        for change in self.changes.iter().flatten() {
+            lines.push_str(&format!("  CHANGED: {}\n", one_line(change)));
+        }
+        for holder in self.holders.iter().flatten() {
+            let holder = Holder { pid: holder.pid, command: holder.command.clone(), writes: holder.writes };
+            let writes = if holder.writes { ", for writing" } else { "" };
+            lines.push_str(&format!("  held open by {}{writes}\n", holder.shown()));
+        }
+        let rows = self.tables.iter().map(|table| {
+            let rows = table.rows.map_or("?".to_owned(), |rows| rows.to_string());
+            let kind = if table.kind == "table" { String::new() } else { table.kind.clone() };
+            vec![table.name.clone(), rows, table.reason.clone().unwrap_or(kind)]
+        });
+        if !self.tables.is_empty() {
+            for line in text::table(&["TABLE", ">ROWS", ""], rows).lines() {
+                lines.push_str(&format!("  {line}\n"));
+            }
+        }
+        lines
+    }
+}
+
+fn table_report(table: CountedTable) -> TableReport {
+    let (rows, reason) = match table.rows {
+        Ok(rows) => (Some(rows), None),
+        Err(uncounted) => (None, Some(uncounted.reason)),
+    };
+    TableReport { name: table.name, rows, kind: table.kind, reason }
+}
+
+fn schema_words(schema: &SchemaCounts) -> String {
+    let counts = [
+        (schema.tables, "table"),
+        (schema.virtual_tables, "virtual table"),
+        (schema.indexes, "index"),
+        (schema.triggers, "trigger"),
+        (schema.views, "view"),
+    ];
+    let words = counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| counted(*count, word));
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { "no tables".to_owned() } else { words.join(", ") }
+}
+
+fn counted(count: u64, word: &str) -> String {
+    match (count, word) {
+        (1, _) => format!("1 {word}"),
+        (_, "index") => format!("{count} indexes"),
+        _ => format!("{count} {word}s"),
+    }
+}
+
+impl Serialize for InventoryReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(error) = self.failures.first().filter(|error| error.kind != Kind::Problem) {
+            map.serialize_entry("error", &error_document(error))?;
+        }
+        map.serialize_entry("ok", &self.failures.is_empty())?;
+        map.serialize_entry("databases", &self.databases)?;
+        map.serialize_entry("notes", &self.notes)?;
+        map.serialize_entry("problems", &self.problems)?;
+        if let Some(watch) = &self.watch {
+            map.serialize_entry("watch", watch)?;
+        }
+        if let Some(snapshots) = &self.snapshots {
+            map.serialize_entry("snapshots", &snapshots.documents())?;
+        }
+        map.end()
+    }
+}
+
+impl Report for InventoryReport {
+    fn text(&self) -> String {
+        let now = Utc::now();
+        let mut lines: String = self.databases.iter().map(|database| database.lines(now) + "\n").collect();
+        for note in &self.notes {
+            let path = note.path.as_deref().map(one_line).unwrap_or_default();
+            lines.push_str(&format!("note: {path}: {}\n", one_line(&note.message)));
+        }
+        if let Some(snapshots) = &self.snapshots {
+            lines.push_str(&snapshots.text());
+        }
+        if let Some(watch) = &self.watch {
+            let seconds = format_duration(chrono::Duration::seconds(watch.seconds as i64));
+            lines.push_str(&match watch.still {
+                true => format!("nothing changed for {seconds}\n"),
+                false => format!("NOT FROZEN: watched for {seconds}\n"),
+            });
+            if watch.hidden_processes > 0 {
+                let count = counted(watch.hidden_processes as u64, "process").replace("processs", "processes");
+                lines.push_str(&format!("not seen: what {count} of other users have open\n"));
+            }
+        }
+        let databases = self.databases.len() as u64;
+        let tables = self.databases.iter().map(|database| database.tables.len() as u64).sum();
+        let rows: u64 = self.databases.iter().filter_map(|database| database.rows).sum();
+        let bytes: u64 = self.databases.iter().map(|database| database.bytes + database.wal_bytes).sum();
+        let more = if self.databases.iter().all(|database| database.rows.is_some()) { "" } else { "at least " };
+        lines.push_str(&format!(
+            "{}, {}, {more}{rows} rows, {}\n",
+            counted(databases, "database"),
+            counted(tables, "table"),
+            text::bytes(bytes)
+        ));
+        lines
+    }
+
+    fn errors(&self) -> &[Error] {
+        &self.failures
+    }
+}

@@ -1,0 +1,98 @@
+//! `keygen`: a key for encrypted archives, in the form that `age-keygen` writes.
+
+use std::path::{Path, PathBuf};
+
+use chrono::Utc;
+use clap::Args;
+use serde::Serialize;
+
+use crate::archive::{Keys, Recipient, generate_key};
+use crate::ops::Report;
+use crate::platform::disk::{shown, write_new_file};
+use crate::platform::error::{Error, IoContext, Kind, Result};
+use crate::platform::secret::Secret;
+
+/// Makes a key for encrypted archives; whoever has the file can open them
+#[derive(Args, Clone, Debug)]
+pub struct KeygenArgs {
+    /// Write the key to this new file, readable by you alone; by default it goes to stdout
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Make no key: print the public keys of this file of secret ones
+    #[arg(long, value_name = "FILE", conflicts_with = "output")]
+    pub public: Option<PathBuf>,
+}
+
+/// A new key, or the public halves of old ones.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum KeygenReport {
+    /// A key was made.
+    Made {
+        /// Its public half, to encrypt to.
+        public_key: String,
+        /// The file that it is in, if any.
+        path: Option<String>,
+        /// The key's text, where it is in no file: never in a document.
+        #[serde(skip)]
+        text: Option<Secret>,
+    },
+    /// Public keys were asked for.
+    Public {
+        /// The public halves of the keys in the file, in their order.
+        public_keys: Vec<String>,
+        /// The file.
+        path: String,
+    },
+}
+
+impl KeygenReport {
+    /// What a person is to know beside the result.
+    #[must_use]
+    pub fn note(&self) -> Option<String> {
+        match self {
+            KeygenReport::Made { public_key, .. } => Some(format!("public key: {public_key}")),
+            KeygenReport::Public { .. } => None,
+        }
+    }
+}
+
+impl Report for KeygenReport {
+    fn text(&self) -> String {
+        match self {
+            KeygenReport::Made { text, .. } => text.as_ref().map(|text| text.expose().to_owned()).unwrap_or_default(),
+            KeygenReport::Public { public_keys, .. } => public_keys.iter().map(|key| format!("{key}\n")).collect(),
+        }
+    }
+}
+
+/// Runs the command; with `json` a secret key must go to a file.
+pub fn run(args: &KeygenArgs, json: bool) -> Result<KeygenReport> {
+    if let Some(path) = &args.public {
+        let mut keys = Keys::new();
+        keys.add_identity_file(path)?;
+        let public_keys = keys.recipients().iter().map(Recipient::to_string).collect();
+        return Ok(KeygenReport::Public { public_keys, path: path.display().to_string() });
+    }
+    if json && args.output.is_none() {
+        return Err(Error::usage("a secret key does not go into a JSON document")
+            .hint("name the file that it goes to with --output FILE"));
+    }
+    let (public, text) = generate_key(Utc::now());
+    if let Some(path) = &args.output {
+        write_key(path, &text)?;
+    }
+    let text = if args.output.is_none() { Some(text) } else { None };
+    let path = args.output.as_ref().map(|path| path.display().to_string());
+    Ok(KeygenReport::Made { public_key: public.to_string(), path, text })
+}
+
+/// Writes a key to a new file (0600) that is there whole and durably, or not at all.
+fn write_key(path: &Path, text: &Secret) -> Result<()> {
+    let message = || format!("cannot write the key to {}", shown(path));
+    if write_new_file(path, 0o600, text.expose().as_bytes()).io(Kind::Failed, message)? {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{} is there already", shown(path)))
+        .hint("name another file: what was encrypted to a key that is lost is lost too"))
+}

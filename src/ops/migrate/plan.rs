@@ -1,0 +1,284 @@
+//! `migrate plan`: looks at every value, and writes what may become of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use chrono::Utc;
+use chrono_tz::Tz;
+use clap::Args;
+use serde_json::json;
+
+use crate::engine::postgres::Params;
+use crate::engine::postgres::wire::session::Session;
+use crate::engine::postgres::wire::settings;
+use crate::engine::source::Source;
+use crate::engine::sqlite::schema::SchemaFacts;
+use crate::engine::sqlite::values::Reader;
+use crate::migrate::plan::{FORMAT, Rejects, SourceFile};
+use crate::migrate::profile::{self, TableProfile};
+use crate::migrate::propose::{self, Names, Proposal, Surveyed, Wishes};
+use crate::migrate::{Plan, run, write};
+use crate::ops::Context;
+use crate::ops::migrate::inputs::{Inputs, target_of};
+use crate::ops::migrate::{MigrateReport, TableReport};
+use crate::platform::disk::{shown, write_new_file};
+use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
+use crate::snapshots::id::SourceName;
+
+/// Looks at every value of SQLite files, or of snapshots of them, and writes a plan to edit
+#[derive(Args, Clone, Debug)]
+pub struct PlanArgs {
+    /// SQLite files, names of the config, or ids of snapshots
+    #[arg(value_name = "FILE|SNAPSHOT", required = true)]
+    pub inputs: Vec<String>,
+    /// The target: a PostgreSQL URL, or a name of the config
+    #[arg(long, value_name = "TARGET")]
+    pub to: Option<String>,
+    /// The target by an application's variables: TDX_DB_ for TDX_DB_HOST, _PORT, _NAME, _USER and _PASSWORD
+    #[arg(long, value_name = "PREFIX")]
+    pub env_prefix: Option<String>,
+    /// The file that those variables may be in, beside the environment
+    #[arg(long, value_name = "FILE", default_value = ".env")]
+    pub env_file: PathBuf,
+    /// The target's schema
+    #[arg(long, value_name = "NAME", default_value = "app")]
+    pub schema: String,
+    /// What times without an offset are local to: Asia/Shanghai, say
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<Tz>,
+    /// Propose only what the files say: no hypertables, no further indexes
+    #[arg(long)]
+    pub no_proposals: bool,
+    /// The plan's file; it must not be there yet
+    #[arg(long, short, value_name = "FILE", default_value = "plan.toml")]
+    pub output: PathBuf,
+}
+
+/// A file that was looked through.
+struct Looked {
+    file: SourceFile,
+    schema: SchemaFacts,
+    profiles: Vec<TableProfile>,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &PlanArgs, context: &Context) -> Result<MigrateReport> {
+    let clock = Instant::now();
+    let output =
+        std::path::absolute(&args.output).io(Kind::Usage, || format!("cannot find {}", shown(&args.output)))?;
+    if std::fs::symlink_metadata(&output).is_ok() {
+        return Err(is_there(&output));
+    }
+    let env_prefix = args.env_prefix.as_deref();
+    let (target, params) = target_of(args.to.as_deref(), Some(&args.env_file), env_prefix, context)?;
+    let server = look_at_target(&params)?;
+    let files = name_files(&args.inputs, context)?;
+    let inputs = Inputs::open(&files, context)?;
+    let zone = args.zone.unwrap_or(Tz::UTC);
+    let mut looked = Vec::new();
+    for file in files {
+        looked.push(look(&file, &inputs.files[&file.name], zone, context)?);
+    }
+    let wishes = Wishes {
+        schema: args.schema.clone(),
+        has_timescale: server.has_timescale,
+        proposes: !args.no_proposals,
+        is_utc: zone == Tz::UTC,
+    };
+    let mut names = Names::default();
+    let mut proposals: Vec<Proposal> = Vec::new();
+    for one in &looked {
+        let file = Surveyed { name: &one.file.name, schema: &one.schema, profiles: &one.profiles };
+        proposals.extend(propose::propose(&file, &wishes, &mut names));
+    }
+    let clashes = clashes(&mut proposals);
+    let notes: Vec<(String, Vec<String>)> =
+        looked.iter().map(|one| (one.file.name.clone(), not_carried(&one.schema))).collect();
+    let plan = Plan {
+        format: FORMAT,
+        id: new_id()?,
+        zone,
+        rejects: Rejects::Table,
+        target,
+        files: looked.iter().map(|one| one.file.clone()).collect(),
+        tables: proposals.iter().map(|proposal| proposal.plan.clone()).collect(),
+    };
+    let text = write::render(&plan, &proposals, &notes);
+    if clashes.is_empty() {
+        // What is written must be read, whatever the files hold.
+        let read =
+            Plan::parse(&text).map_err(|error| error.context("the plan that would be written cannot be followed"))?;
+        if read != plan {
+            return Err(Error::failed("the plan that would be written says something else than was meant"));
+        }
+    }
+    let written = write_new_file(&output, 0o644, text.as_bytes());
+    if !written.io(Kind::Failed, || format!("cannot write the plan {}", shown(&output)))? {
+        return Err(is_there(&output));
+    }
+    let mut told = server.notes;
+    let naive: usize = looked.iter().flat_map(|one| &one.profiles).map(naive_columns).sum();
+    if naive > 0 && args.zone.is_none() {
+        told.push(format!(
+            "{naive} columns have times without an offset, and are read as UTC: is that so? Else plan with --zone"
+        ));
+    }
+    told.extend(
+        notes.into_iter().flat_map(|(file, notes)| notes.into_iter().map(move |note| format!("{file}: {note}"))),
+    );
+    told.extend(
+        proposals
+            .iter()
+            .flat_map(|proposal| proposal.notes.iter().map(|note| format!("{}: {note}", proposal.plan.shown_source()))),
+    );
+    let rejected: u64 = proposals.iter().map(|proposal| proposal.rejected).sum();
+    let tables = proposals.iter().map(|proposal| TableReport {
+        source: proposal.plan.shown_source(),
+        target: proposal.plan.shown_target(),
+        rows: proposal.rows,
+        rejected: proposal.rejected,
+    });
+    let verdict = match clashes.len() {
+        0 if rejected > 0 => {
+            format!("{} is written; up to {rejected} rows would be rejected: its comments say which", shown(&output))
+        }
+        0 => format!("{} is written: look at it, then 'lifeboat migrate run'", shown(&output)),
+        clashes => {
+            format!("{} is written, and cannot be run before {clashes} names are told apart in it", shown(&output))
+        }
+    };
+    Ok(MigrateReport {
+        step: "plan",
+        ok: clashes.is_empty(),
+        plan: output,
+        tables: tables.collect(),
+        differences: clashes,
+        notes: told,
+        snapshots: Vec::new(),
+        seconds: clock.elapsed().as_secs_f64(),
+        load_seconds: None,
+        verdict,
+    })
+}
+
+fn is_there(path: &Path) -> Error {
+    Error::usage(format!("{} is there already", shown(path)))
+        .hint("name another file with --output, or take that one away")
+}
+
+fn new_id() -> Result<String> {
+    let mut random = [0; 4];
+    getrandom::fill(&mut random).map_err(|error| Error::failed("the system gives no random bytes").because(error))?;
+    Ok(format!("{}-{}", Utc::now().format("%Y%m%dT%H%M%SZ"), hex::encode(random)))
+}
+
+/// What the target is.
+struct Server {
+    has_timescale: bool,
+    notes: Vec<String>,
+}
+
+fn look_at_target(params: &Params) -> Result<Server> {
+    let mut session = Session::connect(params)?;
+    settings::pin(&mut session)?;
+    let has_timescale = run::timescale(&mut session)?.is_some();
+    let row = session.row(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'timescaledb') AS available,
+                pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') AS may_create",
+    )?;
+    let mut notes = Vec::new();
+    if !has_timescale && row.flag("available")? {
+        notes.push(
+            "TimescaleDB is there and not installed: CREATE EXTENSION timescaledb, and plan again, for hypertables"
+                .to_owned(),
+        );
+    }
+    if !row.flag("may_create")? {
+        notes.push("the role may not create schemas there: GRANT CREATE ON DATABASE to it before 'run'".to_owned());
+    }
+    Ok(Server { has_timescale, notes })
+}
+
+/// Names each input: a file by its own name, a snapshot by its source's.
+fn name_files(inputs: &[String], context: &Context) -> Result<Vec<SourceFile>> {
+    let mut files: Vec<SourceFile> = Vec::new();
+    for text in inputs {
+        let (wanted, path, snapshot) = match context.named_source(text) {
+            Ok(chosen) if chosen.configured.is_some() || Path::new(text).exists() => match &chosen.source {
+                Source::Sqlite(path) => {
+                    let name = match &chosen.configured {
+                        Some(configured) => configured.name.to_string(),
+                        None => path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+                    };
+                    let path = crate::engine::sqlite::source::locate(path)?;
+                    (name, Some(path), None)
+                }
+                Source::Postgres(_) => {
+                    return Err(Error::usage(format!("'{}' is no SQLite file", one_line(text))));
+                }
+            },
+            _ if text.contains('/') || text.ends_with(".db") || text.contains("://") => {
+                return Err(
+                    Error::unreachable(format!("cannot find the database {}", one_line(text))).hint("check the path")
+                );
+            }
+            _ => {
+                let listed = context.open_catalog()?.find(text, &crate::snapshots::catalog::Narrow::default())?;
+                (listed.id.source().to_string(), None, Some(listed.id.to_string()))
+            }
+        };
+        if files.iter().any(|file| file.path == path && file.snapshot == snapshot) {
+            return Err(Error::usage(format!("'{}' is named twice", one_line(text))));
+        }
+        let wanted = SourceName::derive(&wanted).map_or_else(|| "file".to_owned(), |name| name.to_string());
+        let numbered = (2..).map(|number| format!("{wanted}-{number}"));
+        let name =
+            std::iter::once(wanted.clone()).chain(numbered).find(|name| files.iter().all(|file| file.name != *name));
+        files.push(SourceFile { name: name.unwrap_or(wanted), path, snapshot });
+    }
+    Ok(files)
+}
+
+fn look(file: &SourceFile, path: &Path, zone: Tz, context: &Context) -> Result<Looked> {
+    let reader = Reader::open(path)?;
+    reader.begin()?;
+    let schema = reader.schema()?;
+    context.progress.start(&format!("looking at {}", one_line(&file.name)), 0);
+    let profiles: Result<Vec<TableProfile>> =
+        schema.tables.iter().map(|table| profile::profile(&reader, table, zone, &*context.progress)).collect();
+    context.progress.finish();
+    reader.end()?;
+    Ok(Looked { file: file.clone(), schema, profiles: profiles? })
+}
+
+/// What of a file has no place in a plan.
+fn not_carried(schema: &SchemaFacts) -> Vec<String> {
+    let views = schema.views.iter().map(|(name, _)| format!("the view {} is not carried", one_line(name)));
+    let tables =
+        schema.virtual_tables.iter().map(|name| format!("the virtual table {} is not carried", one_line(name)));
+    views.chain(tables).collect()
+}
+
+fn naive_columns(profile: &TableProfile) -> usize {
+    profile.columns.iter().filter(|column| column.forms.local > 0).count()
+}
+
+/// Tables that would become one, told in the plan too.
+fn clashes(proposals: &mut [Proposal]) -> Vec<serde_json::Value> {
+    let mut targets: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for proposal in proposals.iter() {
+        targets.entry(proposal.plan.shown_target()).or_default().push(proposal.plan.shown_source());
+    }
+    let mut found = Vec::new();
+    for (target, sources) in targets.into_iter().filter(|(_, sources)| sources.len() > 1) {
+        let message = format!("{} would all become {target}", sources.join(", "));
+        for proposal in proposals.iter_mut().filter(|proposal| proposal.plan.shown_target() == target) {
+            proposal
+                .notes
+                .insert(0, format!("TO BE DECIDED: {message}. Give it another name, or 'merge = true' to each"));
+        }
+        found.push(json!({ "kind": "clash", "table": target, "sources": sources, "message": message }));
+    }
+    found
+}

@@ -1,0 +1,59 @@
+//! `migrate rollback`: takes back what `migrate run` has made.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+
+use crate::migrate::{Plan, rollback};
+use crate::ops::Context;
+use crate::ops::migrate::inputs::params_of;
+use crate::ops::migrate::{MigrateReport, TableReport};
+use crate::platform::error::Result;
+
+/// Takes away the tables and schemas that 'run' has made, if they hold what it loaded and nothing else
+#[derive(Args, Clone, Debug)]
+pub struct RollbackArgs {
+    /// The plan
+    #[arg(value_name = "PLAN")]
+    pub plan: PathBuf,
+    /// Another way to the plan's target: a URL, or a name of the config
+    #[arg(long, value_name = "TARGET")]
+    pub to: Option<String>,
+    /// Also tables whose rows are others than those that were loaded
+    #[arg(long)]
+    pub even_changed: bool,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &RollbackArgs, context: &Context) -> Result<MigrateReport> {
+    let clock = Instant::now();
+    let plan = Plan::load(&args.plan)?;
+    let params = params_of(&plan, args.to.as_deref(), context)?;
+    let undone = rollback::rollback(&plan, &params, args.even_changed)?;
+    let source = |target: &str| {
+        let of = plan.tables.iter().filter(|table| table.shown_target() == target);
+        of.map(|table| table.shown_source()).collect::<Vec<_>>().join(", ")
+    };
+    let tables: Vec<TableReport> = undone
+        .tables
+        .into_iter()
+        .map(|(target, rows)| TableReport { source: source(&target), target, rows, rejected: 0 })
+        .collect();
+    let verdict = match (undone.was_there, tables.len()) {
+        (false, _) => "nothing of this plan is there".to_owned(),
+        (true, count) => format!("{count} tables are taken back; the files are as they were"),
+    };
+    Ok(MigrateReport {
+        step: "rollback",
+        ok: true,
+        plan: args.plan.clone(),
+        tables,
+        differences: Vec::new(),
+        notes: undone.notes,
+        snapshots: Vec::new(),
+        seconds: clock.elapsed().as_secs_f64(),
+        load_seconds: None,
+        verdict,
+    })
+}

@@ -1,0 +1,160 @@
+//! `migrate run`: saves the files, then does what a plan says.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+
+use crate::engine::sqlite::still::{Before, Watched};
+use crate::migrate::Plan;
+use crate::migrate::run::{Job, connect};
+use crate::migrate::state::{PlanState, SourceState};
+use crate::ops::Context;
+use crate::ops::migrate::inputs::{Inputs, params_of, state_of, state_of_file};
+use crate::ops::migrate::{MigrateReport, TableReport};
+use crate::ops::snapshot::{self, SnapshotArgs};
+use crate::platform::disk::shown;
+use crate::platform::error::{Error, Result, one_line};
+
+/// The tag of snapshots that are taken before a migration.
+const TAG: &str = "migrate";
+
+/// Does what a plan says: saves each file, makes schemas and tables, loads every row, makes keys, indexes and policies
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// The plan
+    #[arg(value_name = "PLAN")]
+    pub plan: PathBuf,
+    /// Another way to the plan's target: a URL, or a name of the config
+    #[arg(long, value_name = "TARGET")]
+    pub to: Option<String>,
+    /// Take no snapshot of the files first
+    #[arg(long)]
+    pub no_snapshot: bool,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &RunArgs, context: &Context) -> Result<MigrateReport> {
+    let clock = Instant::now();
+    let plan = Plan::load(&args.plan)?;
+    if plan.tables.is_empty() {
+        return Err(Error::usage(format!("the plan {} has no tables", shown(&args.plan))));
+    }
+    let params = params_of(&plan, args.to.as_deref(), context)?;
+    // Before anything is saved or made: who is in the way is told at once.
+    let (session, noted) = connect(&plan, &params)?;
+    let inputs = Inputs::open(&plan.files, context)?;
+    // From here to the end nobody may write to a file.
+    let live = plan.files.iter().filter(|file| file.path.is_some());
+    let before: Vec<Before> = live.map(|file| Before::note(&inputs.files[&file.name])).collect();
+    let mut saved = Vec::new();
+    let sources = match &noted {
+        Some(noted) => {
+            require_as_saved(&plan, &inputs, noted)?;
+            noted.sources.clone()
+        }
+        None => {
+            let sources = save(&plan, &inputs, args.no_snapshot, context)?;
+            let taken = sources.iter().filter(|(name, _)| !inputs.manifests.contains_key(*name));
+            saved = taken.filter_map(|(_, source)| source.snapshot.clone()).collect();
+            sources
+        }
+    };
+    let still: Vec<Watched> = before.into_iter().map(Before::hold).collect::<Result<_>>()?;
+    let job =
+        Job { plan: &plan, files: &inputs.files, params: &params, jobs: context.jobs, progress: &*context.progress };
+    let outcome = job.run(session, &sources, noted.is_some(), &still)?;
+    let tables: Vec<TableReport> = outcome
+        .tables
+        .into_iter()
+        .map(|table| TableReport {
+            source: table.source,
+            target: table.target,
+            rows: table.rows,
+            rejected: table.rejected,
+        })
+        .collect();
+    let (rows, rejected) = tables.iter().fold((0, 0), |sum, table| (sum.0 + table.rows, sum.1 + table.rejected));
+    let mut verdict = format!("{rows} rows are loaded");
+    if rejected > 0 {
+        verdict.push_str(&format!(", and {rejected} are kept aside in lifeboat_migrate.rejects"));
+    }
+    verdict.push_str(&format!("; compare them all with 'lifeboat migrate verify {}'", shown(&args.plan)));
+    Ok(MigrateReport {
+        step: "run",
+        ok: true,
+        plan: args.plan.clone(),
+        tables,
+        differences: Vec::new(),
+        notes: outcome.notes,
+        snapshots: saved,
+        seconds: clock.elapsed().as_secs_f64(),
+        load_seconds: Some(outcome.load_seconds),
+        verdict,
+    })
+}
+
+/// Fails where a table holds other rows than when the plan was begun: between two runs nobody watches the files, and what
+/// is loaded already is not read again.
+fn require_as_saved(plan: &Plan, inputs: &Inputs, noted: &PlanState) -> Result<()> {
+    for file in &plan.files {
+        let saved = noted.sources.get(&file.name);
+        let now = match inputs.manifests.get(&file.name) {
+            Some(manifest) => state_of(manifest),
+            None => state_of_file(&inputs.files[&file.name])?,
+        };
+        for table in plan.tables.iter().filter(|table| table.file == file.name) {
+            let then = saved.and_then(|saved| saved.tables.get(&table.source));
+            if then.is_some() && then == now.tables.get(&table.source) {
+                continue;
+            }
+            let begun = if noted.finished { "since it was loaded" } else { "since the plan was begun" };
+            let hint = match saved.and_then(|saved| saved.snapshot.as_ref()) {
+                Some(snapshot) => format!(
+                    "to migrate it as it is now: stop what writes to it, 'lifeboat migrate rollback', and run again; \
+                     as it was then, it is in the snapshot {snapshot}"
+                ),
+                None => "stop what writes to it, 'lifeboat migrate rollback', and run again".to_owned(),
+            };
+            return Err(Error::problem(format!(
+                "{} was written to meanwhile: it holds other rows than were saved, {begun}",
+                table.shown_source()
+            ))
+            .hint(hint));
+        }
+    }
+    Ok(())
+}
+
+/// Saves every file, and notes what its tables hold.
+fn save(plan: &Plan, inputs: &Inputs, no_snapshot: bool, context: &Context) -> Result<BTreeMap<String, SourceState>> {
+    let mut sources = BTreeMap::new();
+    for file in &plan.files {
+        let path = &inputs.files[&file.name];
+        let state = match inputs.manifests.get(&file.name) {
+            Some(manifest) => state_of(manifest),
+            None if no_snapshot => state_of_file(path)?,
+            None => {
+                let args = SnapshotArgs { tag: vec![TAG.to_owned()], ..SnapshotArgs::default() };
+                let chosen = match context.source_at(path)? {
+                    Some(chosen) => chosen,
+                    None => context.named_source(&path.display().to_string())?,
+                };
+                if context.stores.is_empty() {
+                    return Err(Error::usage("the files are saved before they are migrated, and no store is named")
+                        .hint("name one with --store, or go on without with --no-snapshot"));
+                }
+                let report = snapshot::take(&args, &[chosen], context)?;
+                if let Some(error) = report.failures.into_iter().next() {
+                    let what = format!("{} could not be saved, so nothing was migrated", one_line(&file.name));
+                    return Err(error.context(what));
+                }
+                let saved = report.snapshots.first().ok_or_else(|| Error::failed("no snapshot was made"))?;
+                state_of(&saved.manifest)
+            }
+        };
+        sources.insert(file.name.clone(), state);
+    }
+    Ok(sources)
+}

@@ -1,0 +1,192 @@
+//! Whether an HTTP endpoint answers as it should.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::config::{HttpCheck, JsonField};
+use crate::ops::preflight::Finding;
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::http::{Answer, Client};
+use crate::platform::{interrupt, text};
+
+/// How long after one try the next begins.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often a pause looks whether a signal asked to stop.
+const TICK: Duration = Duration::from_millis(50);
+/// How much of what was found a message shows.
+const SHOWN_CHARACTERS: usize = 80;
+
+/// Asks until the endpoint answers as it should or `wait` is over, at least once; that once has its whole timeout.
+///
+/// Fails only where a signal asked to stop.
+pub fn http(check: &HttpCheck, wait: Duration) -> Result<Finding> {
+    let name = format!("http {}", check.url.with_path());
+    let start = Instant::now();
+    let (mut tries, mut timeout) = (0_u32, check.timeout);
+    loop {
+        tries += 1;
+        let asked = Instant::now();
+        let answer = Client::new(timeout).heeds_signals().get(&check.url);
+        let problem = match answer.map(|answer| judge(check, &answer)) {
+            Ok(Ok(found)) => {
+                let took = text::seconds(asked.elapsed().as_secs_f64());
+                return Ok(Finding::good(name, format!("{} {found} in {took}", check.url)));
+            }
+            Ok(Err(problem)) => problem,
+            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            Err(error) => told(&error),
+        };
+        // One that is cut short would find only that.
+        let left = wait.saturating_sub(start.elapsed());
+        if left < PAUSE + check.timeout.min(PAUSE) {
+            let times = match tries {
+                1 => String::new(),
+                _ => format!(" ({tries} tries in {})", text::seconds(start.elapsed().as_secs_f64())),
+            };
+            return Ok(Finding::bad(name, format!("{problem}{times}")));
+        }
+        pause(PAUSE)?;
+        timeout = check.timeout.min(wait.saturating_sub(start.elapsed()));
+    }
+}
+
+fn told(error: &Error) -> String {
+    let hint = error.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    format!("{}{hint}", error.whole())
+}
+
+fn pause(time: Duration) -> Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        interrupt::check()?;
+        thread::sleep(TICK.min(time));
+    }
+    interrupt::check()
+}
+
+/// What is right with an answer, or what is wrong.
+fn judge(check: &HttpCheck, answer: &Answer) -> Result<String, String> {
+    let url = &check.url;
+    if answer.status != check.status {
+        return Err(match &answer.redirect {
+            Some(target) => format!("{url} redirects to {target} ({}): name the final address", answer.status),
+            None => format!("{url} answers {}, not {}", answer.status, check.status),
+        });
+    }
+    let mut found = format!("answers {}", answer.status);
+    if let Some(field) = &check.json {
+        let value = find(answer, field).map_err(|problem| format!("{url} {problem}"))?;
+        found.push_str(&format!(", {} is {}", one_line(&field.path), short(&value)));
+    }
+    if let Some(wanted) = &check.contains {
+        if !String::from_utf8_lossy(&answer.body).contains(wanted) {
+            let most = if answer.whole { "" } else { " in its first MiB" };
+            return Err(format!("the answer of {url} does not hold '{}'{most}", one_line(wanted)));
+        }
+        found.push_str(&format!(", holds '{}'", one_line(wanted)));
+    }
+    Ok(found)
+}
+
+/// The value of a field, where it is the expected one; what is wrong otherwise.
+fn find(answer: &Answer, field: &JsonField) -> Result<String, String> {
+    if !answer.whole {
+        return Err("answers more than is read of it (1 MiB)".to_owned());
+    }
+    let document: Value = serde_json::from_slice(&answer.body).map_err(|_| {
+        let start = answer.body.iter().find(|byte| !byte.is_ascii_whitespace());
+        match start {
+            None => "answers nothing, not JSON".to_owned(),
+            Some(b'<') => "answers HTML, not JSON: is it the address of a page, or of a login?".to_owned(),
+            Some(_) if answer.content_type.contains("html") => "answers HTML, not JSON".to_owned(),
+            Some(_) => "answers something that is not JSON".to_owned(),
+        }
+    })?;
+    let path = one_line(&field.path);
+    let Some(value) = at(&document, &field.path) else {
+        return Err(format!("answers JSON without the field {path}"));
+    };
+    let value = match value {
+        Value::String(text) => text.clone(),
+        Value::Array(_) | Value::Object(_) => return Err(format!("answers JSON whose {path} is not a single value")),
+        other => other.to_string(),
+    };
+    if value != field.expected {
+        return Err(format!("answers that {path} is {}, not {}", short(&value), short(&field.expected)));
+    }
+    Ok(value)
+}
+
+/// The value at a path of names and places.
+fn at<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(document, |value, part| match value {
+        Value::Object(fields) => fields.get(part),
+        Value::Array(values) => values.get(part.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+fn short(value: &str) -> String {
+    let line = one_line(value);
+    match line.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("'{}\u{2026}'", &line[..end]),
+        None => format!("'{line}'"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(body: &str, path: &str, expected: &str) -> Result<String, String> {
+        let answer = Answer {
+            own_headers: Vec::new(),
+            status: 200,
+            content_type: "application/json".to_owned(),
+            redirect: None,
+            retry_after: None,
+            body: body.as_bytes().to_vec(),
+            whole: true,
+        };
+        find(&answer, &JsonField { path: path.to_owned(), expected: expected.to_owned() })
+    }
+
+    #[test]
+    fn fields_are_found_by_names_and_places() {
+        let body = r#"{"status":"ok","data":{"state":"up","n":3,"on":true,"none":null,"list":[{"a":"x"}]}}"#;
+        for (path, expected) in [
+            ("status", "ok"),
+            ("data.state", "up"),
+            ("data.n", "3"),
+            ("data.on", "true"),
+            ("data.none", "null"),
+            ("data.list.0.a", "x"),
+        ] {
+            assert_eq!(judged(body, path, expected).as_deref(), Ok(expected), "{path}");
+        }
+        for (path, problem) in [
+            ("missing", "answers JSON without the field missing"),
+            ("status.deeper", "answers JSON without the field status.deeper"),
+            ("data.list.1.a", "answers JSON without the field data.list.1.a"),
+            ("data", "answers JSON whose data is not a single value"),
+            ("data.state", "answers that data.state is 'up', not 'x'"),
+        ] {
+            assert_eq!(judged(body, path, "x"), Err(problem.to_owned()), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_told() {
+        for (body, problem) in [
+            ("  <!doctype html>", "answers HTML, not JSON: is it the address of a page, or of a login?"),
+            ("", "answers nothing, not JSON"),
+            ("OK", "answers something that is not JSON"),
+        ] {
+            assert_eq!(judged(body, "status", "ok"), Err(problem.to_owned()));
+        }
+        let long = format!("{{\"status\":\"{}\"}}", "\u{e9}".repeat(500));
+        assert!(judged(&long, "status", "ok").expect_err("another value").chars().count() < 150);
+    }
+}

@@ -1,0 +1,258 @@
+//! Whether a folder really is a mount point, and not a folder inside the container that goes with it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::ops::preflight::Finding;
+use crate::platform::disk::{free_bytes, shown};
+use crate::platform::error::one_line;
+use crate::platform::text;
+
+/// Where the kernel lists what is mounted for this process (proc_pid_mountinfo(5)).
+const MOUNTS: &str = "/proc/self/mountinfo";
+/// File systems whose files do not outlive the machine or the container.
+const FLEETING: [&str; 4] = ["tmpfs", "ramfs", "overlay", "aufs"];
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mount {
+    id: u64,
+    /// The mount that it is mounted on.
+    parent: u64,
+    /// Which part of the file system is mounted; `/` for all of it.
+    root: PathBuf,
+    /// Where.
+    point: PathBuf,
+    read_only: bool,
+    file_system: String,
+    /// The device, or what stands for one.
+    source: String,
+}
+
+impl Mount {
+    /// Reads a line such as `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`.
+    fn read(line: &[u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
+        let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+        let (id, parent) = (number()?, number()?);
+        let (root, point) = (fields.nth(1)?, fields.next()?);
+        let options = fields.next()?;
+        // Any number of optional fields stands before the lone dash.
+        fields.find(|field| *field == b"-")?;
+        let (file_system, source) = (fields.next()?, fields.next().unwrap_or_default());
+        let super_options = fields.next().unwrap_or_default();
+        let is_read_only = |options: &[u8]| options.split(|byte| *byte == b',').any(|option| option == b"ro");
+        Some(Mount {
+            id,
+            parent,
+            root: PathBuf::from(plain(root)),
+            point: PathBuf::from(plain(point)),
+            read_only: is_read_only(options) || is_read_only(super_options),
+            file_system: plain(file_system).to_string_lossy().into_owned(),
+            source: plain(source).to_string_lossy().into_owned(),
+        })
+    }
+
+    /// The device and, where only a part of it is mounted (a bind mount, a subvolume), which.
+    fn from(&self) -> String {
+        let source = if self.source.is_empty() { "no device" } else { &self.source };
+        if self.root == Path::new("/") {
+            return one_line(source);
+        }
+        format!("{}[{}]", one_line(source), shown(&self.root))
+    }
+}
+
+/// A field without the kernel's escapes: `\040` for a space, and so for tab, line feed and `\`.
+fn plain(field: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut at = 0;
+    while at < field.len() {
+        let digits = field.get(at + 1..at + 4).filter(|_| field[at] == b'\\');
+        let value = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(value.unwrap_or(field[at]));
+        at += if value.is_some() { 4 } else { 1 };
+    }
+    OsString::from_vec(bytes)
+}
+
+/// The mount that an absolute path, free of links, lies in.
+///
+/// Goes down the path as the kernel does, from mount to mount, since neither the order of the list nor the length of a
+/// mount point tells which of two covers the other: a mount point may lie under another mount, or have several on it.
+fn mount_of(table: &[u8], path: &Path) -> Option<Mount> {
+    let mounts: Vec<Mount> = table.split(|byte| *byte == b'\n').filter_map(Mount::read).collect();
+    // Of a process whose root is a folder of some mount, that mount is not in the list.
+    let is_listed = |id: u64| mounts.iter().any(|mount| mount.id == id);
+    let mut current: Option<&Mount> = None;
+    let mut folders: Vec<&Path> = path.ancestors().collect();
+    folders.reverse();
+    for folder in folders {
+        let is_next = |mount: &&Mount| match current {
+            Some(current) => mount.parent == current.id && mount.id != current.id,
+            None => mount.parent == mount.id || !is_listed(mount.parent),
+        };
+        let here = || mounts.iter().filter(|mount| mount.point == folder);
+        let Some(mut top) = here().find(is_next) else { continue };
+        // Each can be on one other only, so this ends.
+        for _ in 0..mounts.len() {
+            match here().find(|mount| mount.parent == top.id && mount.id != top.id) {
+                Some(over) => top = over,
+                None => break,
+            }
+        }
+        current = Some(top);
+    }
+    current.cloned()
+}
+
+/// Checks that `path` is a mount point, of a file system whose files stay: not `tmpfs`, nor a container's own layer,
+/// unless `allow_tmpfs`.
+#[must_use]
+pub fn mount(path: &Path, allow_tmpfs: bool) -> Finding {
+    let name = format!("mount {}", shown(path));
+    let real = match fs::canonicalize(path) {
+        Ok(real) => real,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Finding::bad(name, format!("{} is not there: nothing is mounted there", shown(path)));
+        }
+        Err(error) => return Finding::bad(name, format!("cannot look at {}: {error}", shown(path))),
+    };
+    let table = match fs::read(MOUNTS) {
+        Ok(table) => table,
+        Err(error) => return Finding::bad(name, format!("cannot read {MOUNTS}: {error}")),
+    };
+    let Some(mount) = mount_of(&table, &real) else {
+        return Finding::bad(
+            name,
+            format!("{} is no mount point, nor does it lie in a mount that is known", shown(path)),
+        );
+    };
+    match judge(path, &real, &mount, allow_tmpfs, real.is_dir()) {
+        Err(message) => Finding::bad(name, message),
+        Ok(message) => {
+            let free = free_bytes(&real).map_or_else(
+                |error| format!("free space unknown: {error}"),
+                |free| format!("{} free", text::bytes(free)),
+            );
+            Finding::good(name, format!("{message}, {free}"))
+        }
+    }
+}
+
+fn judge(path: &Path, real: &Path, mount: &Mount, allow_tmpfs: bool, is_folder: bool) -> Result<String, String> {
+    let what = if is_folder { "folder" } else { "file" };
+    let named = if path == real { shown(path) } else { format!("{} ({})", shown(path), shown(real)) };
+    let (point, file_system) = (shown(&mount.point), one_line(&mount.file_system));
+    if mount.point != real {
+        return Err(format!(
+            "{named} is a {what} on {point} ({file_system}), not a mount point: what is written there may be gone \
+             after the next deploy; mount a volume there"
+        ));
+    }
+    if FLEETING.contains(&mount.file_system.as_str()) && !allow_tmpfs {
+        return Err(format!(
+            "{named} is a mount of {file_system}, whose files are gone after a restart; mount a volume there, or allow \
+             it with allow_tmpfs"
+        ));
+    }
+    let read_only = if mount.read_only { ", read-only" } else { "" };
+    Ok(format!("{named} is a mount of {} ({file_system}{read_only})", mount.from()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+
+    // As in a machine whose first mounts were made before its root.
+    const TABLE: &str = "\
+22 27 0:21 / /proc rw,nosuid - proc proc rw
+24 27 0:6 / /dev rw - devtmpfs devtmpfs rw
+26 24 0:24 / /dev/pts rw - devpts devpts rw
+1 1 0:2 / / rw - rootfs rootfs rw
+27 1 0:20 / / rw,relatime - overlay overlay rw,lowerdir=/l,upperdir=/u,workdir=/w
+29 26 0:27 / /dev/pts rw - devpts over rw
+30 27 254:1 /var/lib/docker/volumes/app/_data /app/data rw,relatime master:1 shared:7 - ext4 /dev/vda1 rw,errors=remount-ro
+31 27 0:40 / /app/my\\040data\\134x rw - tmpfs tmpfs rw,size=65536k
+33 32 254:3 / /over ro,noatime - xfs /dev/vdc ro
+32 27 254:2 / /over rw - ext4 /dev/vdb rw
+34 27 254:1 /etc/app.toml /etc/app.toml rw - ext4 /dev/vda1 rw
+35 27 254:4 / /hidden/below rw - ext4 /dev/vdd rw
+36 27 254:5 / /hidden rw - ext4 /dev/vde rw
+38 36 254:6 / /hidden/new rw - ext4 /dev/vdf rw
+37 27 0:50 / /bare rw - fuse  rw
+";
+
+    fn found(path: &str) -> Mount {
+        mount_of(TABLE.as_bytes(), Path::new(path)).expect(path)
+    }
+
+    fn judged(path: &str, allow_tmpfs: bool) -> Result<String, String> {
+        judge(Path::new(path), Path::new(path), &found(path), allow_tmpfs, true)
+    }
+
+    #[test]
+    fn a_bind_mount_tells_device_and_part() {
+        let text = judged("/app/data", false).expect("a mount");
+        assert_eq!(text, "/app/data is a mount of /dev/vda1[/var/lib/docker/volumes/app/_data] (ext4)");
+    }
+
+    #[test]
+    fn a_folder_tells_the_mount_that_it_lies_in() {
+        for (path, lies_in) in [
+            ("/app", "a folder on / (overlay), not a mount point"),
+            ("/app/data/db", "a folder on /app/data (ext4), not a mount point"),
+            ("/app/data2", "a folder on / (overlay), not a mount point"),
+            ("/procedure", "a folder on / (overlay), not a mount point"),
+        ] {
+            let text = judged(path, true).expect_err(path);
+            assert!(text.contains(lies_in), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_stay_is_refused_unless_allowed() {
+        let text = judged("/app/my data\\x", false).expect_err("a tmpfs");
+        assert!(text.starts_with("/app/my data\\x is a mount of tmpfs"), "{text}");
+        judged("/app/my data\\x", true).expect("allowed");
+        judged("/", false).expect_err("the container's own layer");
+    }
+
+    #[test]
+    fn the_mount_on_top_is_the_one_that_counts() {
+        assert_eq!(judged("/over", false).expect("a mount"), "/over is a mount of /dev/vdc (xfs, read-only)");
+        assert_eq!(found("/hidden/below").source, "/dev/vde");
+        judged("/hidden/below", false).expect_err("it is covered");
+        judged("/hidden/new", false).expect("it is not");
+        assert_eq!(found("/dev/pts/0").source, "over");
+        assert_eq!((found("/proc/self").source.as_str(), found("/proc/self").id), ("proc", 22));
+        assert_eq!(found("/").file_system, "overlay");
+    }
+
+    #[test]
+    fn a_file_may_be_a_mount_and_a_device_may_have_no_name() {
+        assert_eq!(found("/etc/app.toml").from(), "/dev/vda1[/etc/app.toml]");
+        assert_eq!(found("/bare").file_system, "fuse");
+    }
+
+    #[test]
+    fn a_root_that_is_a_folder_of_some_mount_is_not_in_the_list() {
+        let table = b"41 27 254:1 / /data rw - ext4 /dev/vda1 rw\n42 41 254:2 / /data/deep rw - ext4 /dev/vdb rw\n";
+        let found = |path: &str| mount_of(table, Path::new(path)).map(|mount| mount.id);
+        assert_eq!([found("/"), found("/data"), found("/data/deep/x")], [None, Some(41), Some(42)]);
+    }
+
+    #[test]
+    fn lines_that_are_none_are_passed_over() {
+        for line in
+            ["", "1 2 3", "36 35 98:0 / /mnt rw", "36 35 98:0 / /mnt rw -", "a 1 98:0 / /mnt rw - ext4 /dev/x rw"]
+        {
+            assert_eq!(Mount::read(line.as_bytes()), None, "{line}");
+        }
+        assert_eq!(plain(b"a\\040b\\1\\9zz\\").as_bytes(), b"a b\\1\\9zz\\");
+    }
+}

@@ -1,0 +1,116 @@
+//! Puts a snapshot back into its place without being told how: for gates and guards, where nobody is there to choose.
+
+use std::path::{Path, PathBuf};
+
+use crate::engine::source::Source;
+use crate::ops::look::Found;
+use crate::ops::restore::{RestoreArgs, RestorePlan, RestoreReport, target_word};
+use crate::ops::sources::Chosen;
+use crate::ops::{Context, stores};
+use crate::platform::error::{Error, Kind, Result, one_line};
+
+/// The mount points that should be there and are not.
+pub(crate) fn gone_mounts(context: &Context) -> Result<Vec<PathBuf>> {
+    let Some(config) = &context.config else { return Ok(Vec::new()) };
+    let wanted = config.preflight()?;
+    let is_gone = |path: &&PathBuf| !crate::ops::preflight::mount(path, wanted.allow_tmpfs).ok;
+    Ok(wanted.mounts.iter().filter(is_gone).cloned().collect())
+}
+
+/// Puts a snapshot back where its source is; none of the mount points that are gone may be above it.
+pub(crate) fn put_back(
+    found: &Found,
+    chosen: &Chosen,
+    lock_timeout: u64,
+    gone: &[PathBuf],
+    context: &Context,
+) -> Result<RestoreReport> {
+    let manifest = &found.manifest;
+    let basic = RestoreArgs { yes: true, lock_timeout, ..RestoreArgs::default() };
+    let attempts = match &chosen.source {
+        Source::Sqlite(path) => {
+            let place = real(path);
+            if let Some(mount) = gone.iter().find(|mount| place.starts_with(real(mount))) {
+                let mount = crate::platform::disk::shown(mount);
+                return Err(Error::problem(format!(
+                    "{mount} is not mounted, and what is put there would be lost again"
+                ))
+                .hint("mount it, then restore"));
+            }
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder).map_err(|error| {
+                    Error::failed(format!("cannot make the folder {}", crate::platform::disk::shown(folder)))
+                        .because(error)
+                })?;
+            }
+            let to = path
+                .to_str()
+                .map(str::to_owned)
+                .ok_or_else(|| Error::usage(format!("the path {} is not UTF-8", crate::platform::disk::shown(path))))?;
+            let there = std::fs::symlink_metadata(path).is_ok();
+            vec![RestoreArgs { to: Some(to), replace: there, ..basic }]
+        }
+        // Into a database that is empty; else its rows, where its schema is the same; else another one in its place.
+        Source::Postgres(params) => {
+            let to = Some(match &chosen.configured {
+                Some(configured) => configured.name.to_string(),
+                None => target_word(manifest, params, context)?,
+            });
+            let plain = RestoreArgs { to, ..basic };
+            vec![
+                plain.clone(),
+                RestoreArgs { replace: true, ..plain.clone() },
+                RestoreArgs { swap: true, disconnect: true, ..plain.clone() },
+                RestoreArgs { create: true, ..plain },
+            ]
+        }
+    };
+    let mut refused: Vec<String> = Vec::new();
+    for args in attempts {
+        let catalog = reopen(found, context)?;
+        match RestorePlan::of(&manifest.id, catalog, &args, context) {
+            Ok(plan) => return plan.run(&args, context),
+            // It does not fit: what fits is tried next, and until a plan is made nothing is changed.
+            Err(error) if matches!(error.kind, Kind::Usage | Kind::Failed) => refused.push(one_line(&error.whole())),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::failed(format!("{} fits nowhere", manifest.id)).because(Error::usage(refused.join("; "))))
+}
+
+/// The store of a snapshot, opened once more: a plan keeps its own.
+fn reopen(found: &Found, context: &Context) -> Result<crate::snapshots::catalog::Catalog> {
+    let location = found.catalog.location();
+    for store in context.all_stores()? {
+        if let Ok(catalog) = stores::open(store)
+            && catalog.location() == location
+        {
+            return Ok(catalog);
+        }
+    }
+    Err(Error::unreachable(format!("the store {} is no longer there", one_line(&location))))
+}
+
+/// Where a path leads, whether or not all of it is there: links and `..` are followed as far as they go.
+fn real(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if let Ok(target) = std::fs::read_link(&absolute)
+        && !absolute.exists()
+    {
+        return real(&absolute.parent().unwrap_or(Path::new("/")).join(target));
+    }
+    let mut rest = Vec::new();
+    let mut above = absolute.as_path();
+    loop {
+        if let Ok(real) = above.canonicalize() {
+            return rest.iter().rev().fold(real, |path, name| path.join(name));
+        }
+        match (above.parent(), above.file_name()) {
+            (Some(parent), Some(name)) => {
+                rest.push(name.to_owned());
+                above = parent;
+            }
+            _ => return absolute,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! An archive on its way: compressed once, encrypted once, written to every store, and published in each.
+
+use std::io::{self, Write};
+
+use chrono::{DateTime, Utc};
+
+use crate::archive::{ArchiveWriter, Compression, MANIFEST_PATH, SealedWriter, Sealing};
+use crate::ops::Context;
+use crate::ops::snapshot::fanout::Fanout;
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::snapshots::catalog::{Catalog, SEALED_ENDING};
+use crate::snapshots::id::{SnapshotId, SourceName};
+use crate::snapshots::manifest::{Manifest, Origin};
+
+/// Where a snapshot goes, and for whom it is encrypted.
+#[derive(Clone)]
+pub(crate) struct Destination<'a> {
+    /// The stores.
+    pub(crate) catalogs: Vec<&'a Catalog>,
+    /// Who can open the archive; anybody where this is None.
+    pub(crate) sealing: Option<Sealing>,
+}
+
+/// A snapshot that was made.
+#[derive(Debug)]
+pub struct Saved {
+    /// Its manifest, with all that the outside of an encrypted one leaves out.
+    pub manifest: Manifest,
+    /// The stores that have it.
+    pub stores: Vec<String>,
+    /// What kept others from having it.
+    pub failures: Vec<Error>,
+}
+
+/// An archive that is being written.
+pub(super) struct Draft<'a> {
+    pub(super) id: SnapshotId,
+    /// The archive's file name.
+    name: String,
+    pub(super) archive: ArchiveWriter<Outlet>,
+    destination: &'a Destination<'a>,
+}
+
+/// What an archive is written to.
+pub(super) enum Outlet {
+    Open(Fanout),
+    Sealed(Box<SealedWriter<Fanout>>),
+}
+
+impl Destination<'_> {
+    /// The newest full snapshot of a source in any of the stores. One that has it from another origin refuses this one;
+    /// one that cannot be looked into is struck off, with its error.
+    pub(super) fn previous(&mut self, name: &SourceName, origin: &Origin) -> Result<(Option<Manifest>, Vec<Error>)> {
+        let (mut previous, mut failures): (Option<Manifest>, Vec<Error>) = (None, Vec::new());
+        let mut usable = Vec::new();
+        for catalog in self.catalogs.drain(..) {
+            let found = match catalog.newest_full(name) {
+                Ok(found) => found,
+                Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                Err(error) => {
+                    failures.push(error.context(format!("nothing was saved in {}", one_line(&catalog.location()))));
+                    continue;
+                }
+            };
+            if let Some(other) = found.as_ref().filter(|found| found.origin != *origin) {
+                return Err(Error::usage(format!("the store already has a source {name}, from {}", other.origin))
+                    .hint("give this one another name with --name"));
+            }
+            if let Some(found) = found.as_ref().filter(|found| found.encrypted && self.sealing.is_none()) {
+                tracing::warn!("{} is encrypted, and this one of the same source is not", found.id);
+            }
+            previous = previous.into_iter().chain(found).max_by_key(|manifest| manifest.created_at);
+            usable.push(catalog);
+        }
+        self.catalogs = usable;
+        if self.catalogs.is_empty() {
+            return Err(failures.into_iter().next().unwrap_or_else(|| Error::failed("there is no store to write to")));
+        }
+        Ok((previous, failures))
+    }
+
+    /// An id that none of the stores has.
+    fn new_id(&self, source: &SourceName, time: DateTime<Utc>) -> Result<SnapshotId> {
+        let (first, others) = self.catalogs.split_first().expect("there is a store");
+        loop {
+            let id = first.new_id(source, time)?;
+            // A store that cannot be asked fails as soon as it is written to.
+            if !others.iter().any(|other| other.has(&id).unwrap_or(false)) {
+                return Ok(id);
+            }
+        }
+    }
+}
+
+impl<'a> Draft<'a> {
+    /// Starts the archive of a snapshot, in every store; `most_bytes` is the most that it is expected to have.
+    pub(super) fn start(
+        destination: &'a Destination<'a>,
+        source: &SourceName,
+        started: DateTime<Utc>,
+        compression: Compression,
+        most_bytes: u64,
+        context: &Context,
+    ) -> Result<Self> {
+        let id = destination.new_id(source, started)?;
+        let sealed = if destination.sealing.is_some() { SEALED_ENDING } else { "" };
+        let name = format!("{id}{}{sealed}", compression.codec().extension());
+        // Neither compression nor encryption adds more.
+        let most_bytes = most_bytes + most_bytes / 64 + (1 << 20);
+        let start = |catalog: &&Catalog| catalog.start_archive(&id, &name, most_bytes);
+        let fanout = Fanout::new(destination.catalogs.iter().map(start).collect())?;
+        let outlet = match &destination.sealing {
+            None => Outlet::Open(fanout),
+            Some(sealing) => Outlet::Sealed(Box::new(SealedWriter::create(fanout, sealing)?)),
+        };
+        let mtime = started.timestamp().unsigned_abs();
+        let archive = ArchiveWriter::create(outlet, compression, context.jobs, mtime)?;
+        Ok(Draft { id, name, archive, destination })
+    }
+
+    /// The archive's file name.
+    pub(super) fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    /// True where the archive is encrypted.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.destination.sealing.is_some()
+    }
+
+    /// Ends the archive and publishes it wherever it could be written; fails where it is in no store.
+    pub(super) fn publish(mut self, mut manifest: Manifest) -> Result<Saved> {
+        // The manifest is what is read most often: not in one block with the last of the rows.
+        self.archive.cut()?;
+        self.archive.append(MANIFEST_PATH, &manifest.to_json())?;
+        let (outlet, summary) = self.archive.finish()?;
+        let (fanout, summary) = match outlet {
+            Outlet::Open(fanout) => (fanout, summary),
+            Outlet::Sealed(writer) => writer.finish()?,
+        };
+        (manifest.archive_bytes, manifest.sha256) = (Some(summary.bytes), Some(summary.sha256));
+        let outside = manifest.outside();
+        let (mut stores, mut failures) = (Vec::new(), Vec::new());
+        for (catalog, lane) in self.destination.catalogs.iter().zip(fanout.into_lanes()) {
+            match lane.and_then(|upload| catalog.publish(upload, summary, &outside)) {
+                Ok(()) => stores.push(catalog.location()),
+                // Where one has it already, that is to be told.
+                Err(error) if error.kind == Kind::Interrupted && stores.is_empty() => return Err(error),
+                Err(error) => failures.push(error),
+            }
+        }
+        if stores.is_empty() {
+            // The first is told by whoever asked.
+            failures.iter().skip(1).for_each(|error| tracing::warn!("{}", error.whole()));
+            return Err(failures.into_iter().next().unwrap_or_else(|| Error::failed("there is no store to write to")));
+        }
+        Ok(Saved { manifest, stores, failures })
+    }
+}
+
+impl Write for Outlet {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Outlet::Open(fanout) => fanout.write(bytes),
+            Outlet::Sealed(writer) => writer.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Outlet::Open(fanout) => fanout.flush(),
+            Outlet::Sealed(writer) => writer.flush(),
+        }
+    }
+}

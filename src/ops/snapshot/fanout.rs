@@ -1,0 +1,99 @@
+//! One archive written to several stores at once.
+
+use std::io::{self, Write};
+
+use crate::platform::error::{Error, Kind, Result};
+use crate::store::Upload;
+
+/// Writes the same bytes to several uploads. One that fails is given up at once, and the others go on.
+pub(super) struct Fanout {
+    lanes: Vec<Result<Box<dyn Upload>>>,
+}
+
+impl Fanout {
+    /// Begins with uploads, some of which could perhaps not be started; fails where none could.
+    pub(super) fn new(lanes: Vec<Result<Box<dyn Upload>>>) -> Result<Self> {
+        let mut fanout = Fanout { lanes };
+        fanout.require_one()?;
+        Ok(fanout)
+    }
+
+    /// The uploads, in the order in which they came, with what kept others from being written.
+    pub(super) fn into_lanes(self) -> Vec<Result<Box<dyn Upload>>> {
+        self.lanes
+    }
+
+    /// Gives the first error where there is no upload left.
+    fn require_one(&mut self) -> Result<()> {
+        if self.lanes.iter().any(Result::is_ok) {
+            return Ok(());
+        }
+        let first = self.lanes.drain(..).find_map(Result::err);
+        Err(first.unwrap_or_else(|| Error::failed("there is no store to write to")))
+    }
+
+    fn each(&mut self, mut work: impl FnMut(&mut dyn Upload) -> io::Result<()>) -> io::Result<()> {
+        for lane in &mut self.lanes {
+            if let Ok(upload) = lane
+                && let Err(error) = work(upload.as_mut())
+            {
+                let error = Error::from(error);
+                // A signal is no failure of a store's: it stops all.
+                if error.kind == Kind::Interrupted {
+                    return Err(error.into());
+                }
+                *lane = Err(error);
+            }
+        }
+        Ok(self.require_one()?)
+    }
+}
+
+impl Write for Fanout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.each(|upload| upload.write_all(bytes)).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.each(|upload| upload.flush())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::Faults;
+    use crate::store::{Key, MemoryStore, Published, Store};
+
+    #[test]
+    fn one_that_fails_does_not_stop_the_others() {
+        let stores = [MemoryStore::new(), MemoryStore::new(), MemoryStore::new()];
+        let key: Key = "app/a".parse().expect("a key");
+        let mut fanout = Fanout::new(stores.iter().map(|store| store.create(&key)).collect()).expect("all start");
+        fanout.write_all(b"one").expect("all are well");
+        stores[1].inject(Faults::FailFrom(1));
+        fanout.write_all(b"two").expect("two are well");
+        fanout.flush().expect("two are well");
+        let ends: Vec<bool> = fanout
+            .into_lanes()
+            .into_iter()
+            .map(|lane| lane.and_then(|upload| upload.finish()).is_ok_and(|published| published == Published::Created))
+            .collect();
+        assert_eq!(ends, [true, false, true]);
+        stores[1].inject(Faults::None);
+        assert_eq!(stores[1].stat(&key).expect("well again"), None);
+        assert_eq!(stores[2].read(&key, 6).expect("there"), b"onetwo");
+    }
+
+    #[test]
+    fn with_none_left_the_first_error_is_told() {
+        let stores = [MemoryStore::new(), MemoryStore::new()];
+        let key: Key = "app/a".parse().expect("a key");
+        let mut fanout = Fanout::new(stores.iter().map(|store| store.create(&key)).collect()).expect("both start");
+        stores.iter().for_each(|store| store.inject(Faults::FailFrom(1)));
+        let error = Error::from(fanout.write_all(b"x").expect_err("none is well"));
+        assert_eq!(error.kind, Kind::Unreachable);
+        stores[0].inject(Faults::FailFrom(1));
+        assert!(Fanout::new(vec![stores[0].create(&key)]).is_err());
+    }
+}

@@ -1,0 +1,469 @@
+//! `snapshot`: saves the state of databases into the store.
+
+mod draft;
+mod fanout;
+mod measure;
+mod postgres;
+mod sqlite;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
+
+use crate::archive::{Compression, Recipient, Sealing};
+use crate::config::Config;
+use crate::engine::postgres::Params;
+use crate::engine::source::Source;
+use crate::engine::sqlite::source;
+use crate::ops::prune::{self, PruneReport};
+use crate::ops::sources::Chosen;
+use crate::ops::{Context, Problem, Report, error_document, gate, snapshot_document, stores};
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::text;
+use crate::snapshots::catalog::{Catalog, ProofSummary};
+use crate::snapshots::id::SourceName;
+use crate::snapshots::manifest::{Manifest, Table};
+
+pub(crate) use draft::Destination;
+pub use draft::Saved;
+pub(crate) use measure::{Measure, SUSPECT};
+pub(crate) use postgres::{
+    LARGE_OBJECTS, Plan as PostgresPlan, origin_of as postgres_origin_of, schema_digest, table_of,
+};
+pub(crate) use sqlite::{Plan as SqlitePlan, origin_of as sqlite_origin_of};
+
+/// Takes a snapshot of each SOURCE
+#[derive(Args, Clone, Debug)]
+pub struct SnapshotArgs {
+    /// Names of the config, SQLite files, or URLs such as sqlite:///data/app.db and postgres://user@host/database; by default
+    /// all sources of the config
+    #[arg(value_name = "SOURCE")]
+    pub sources: Vec<String>,
+    /// The source's name in the store; by default made of the file's
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<SourceName>,
+    /// Words to find the snapshot by (repeatable)
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// gzip[:1-9] opens everywhere, zstd[:1-19] is faster; by default what the config says, or gzip:6
+    #[arg(long, value_name = "CODEC")]
+    pub compression: Option<Compression>,
+    /// Encrypt: whoever has the secret half of this key of age can restore (repeatable); or with --passphrase-file
+    #[arg(long, value_name = "age1...")]
+    pub encrypt_to: Vec<Recipient>,
+    /// Save a database that is damaged, as kind 'damaged', which is never 'latest'
+    #[arg(long)]
+    pub allow_damaged: bool,
+    /// Save a database that holds nothing
+    #[arg(long)]
+    pub allow_empty: bool,
+    /// The longest that writers may be locked out, in seconds (only without WAL)
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub max_lock: u64,
+    /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
+    #[arg(long)]
+    pub full_check: bool,
+    /// PostgreSQL: only these tables, by SCHEMA.TABLE or name, with * and ? (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub table: Vec<String>,
+    /// PostgreSQL: all but these tables (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude_table: Vec<String>,
+    /// PostgreSQL: of these tables only the definition (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude_data: Vec<String>,
+    /// PostgreSQL: no rows at all
+    #[arg(long)]
+    pub schema_only: bool,
+    /// PostgreSQL: go on without what cannot be saved, as kind 'partial', which is never 'latest'
+    #[arg(long)]
+    pub allow_partial: bool,
+    /// PostgreSQL: the longest to wait for others' locks, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub lock_timeout: u64,
+    /// Prune by the config's retention afterwards, if every snapshot was made
+    #[arg(long)]
+    pub prune: bool,
+    /// Take what is there for right: rows and tables that are gone are no loss, and those after it are compared with this one
+    #[arg(long)]
+    pub accept: bool,
+}
+
+impl SnapshotArgs {
+    /// The same for one source: what the config says of it, where the command line says nothing.
+    fn of(&self, chosen: &Chosen, context: &Context) -> Result<Self> {
+        let mut args = self.clone();
+        let configured = chosen.configured.as_ref();
+        if args.name.is_none() {
+            args.name = configured.map(|configured| configured.name.clone()).or_else(|| chosen.name.clone());
+        }
+        if args.compression.is_none() {
+            args.compression = configured.and_then(|configured| configured.compression);
+        }
+        if args.compression.is_none() {
+            args.compression = context.config.as_ref().map(Config::compression).transpose()?.flatten();
+        }
+        for tag in configured.iter().flat_map(|configured| &configured.tags) {
+            if !args.tag.contains(tag) {
+                args.tag.push(tag.clone());
+            }
+        }
+        Ok(args)
+    }
+
+    /// The first of the flags given that goes with PostgreSQL only.
+    fn postgres_only(&self) -> Option<&'static str> {
+        let given = [
+            ("--table", !self.table.is_empty()),
+            ("--exclude-table", !self.exclude_table.is_empty()),
+            ("--exclude-data", !self.exclude_data.is_empty()),
+            ("--schema-only", self.schema_only),
+            ("--allow-partial", self.allow_partial),
+        ];
+        given.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
+}
+
+/// As the command line has it where nothing is said.
+impl Default for SnapshotArgs {
+    fn default() -> Self {
+        SnapshotArgs {
+            sources: Vec::new(),
+            name: None,
+            tag: Vec::new(),
+            compression: None,
+            encrypt_to: Vec::new(),
+            allow_damaged: false,
+            allow_empty: false,
+            max_lock: 300,
+            full_check: false,
+            table: Vec::new(),
+            exclude_table: Vec::new(),
+            exclude_data: Vec::new(),
+            schema_only: false,
+            allow_partial: false,
+            lock_timeout: 30,
+            prune: false,
+            accept: false,
+        }
+    }
+}
+
+impl SnapshotArgs {
+    /// For whom the snapshot is encrypted: whom the command line names, or else the config.
+    fn sealing(&self, context: &Context) -> Result<Option<Sealing>> {
+        match (self.encrypt_to.as_slice(), &context.passphrase) {
+            ([], None) => context.config_sealing(),
+            ([], Some(passphrase)) => Ok(Some(Sealing::Passphrase(passphrase.clone()))),
+            (recipients, None) => Ok(Some(Sealing::Recipients(recipients.to_vec()))),
+            (_, Some(_)) => Err(Error::usage("an archive is encrypted to keys or with a passphrase, not both")
+                .hint("leave --encrypt-to or --passphrase-file away")),
+        }
+    }
+}
+
+/// The snapshots that were made, and what kept others from being made.
+#[derive(Debug)]
+pub struct SnapshotReport {
+    /// The snapshots made.
+    pub snapshots: Vec<Saved>,
+    /// What was wrong with the sources that were not saved, or not in all stores; the first decides the exit code.
+    pub failures: Vec<Error>,
+    /// What was pruned afterwards, in each store.
+    pub pruned: Vec<PruneReport>,
+}
+
+impl SnapshotReport {
+    /// The snapshots as documents carry them.
+    pub(crate) fn documents(&self) -> Vec<Map<String, Value>> {
+        let document = |saved: &Saved| {
+            let mut document = snapshot_document(&saved.manifest, &ProofSummary::default());
+            document.insert("stores".to_owned(), json!(saved.stores));
+            document
+        };
+        self.snapshots.iter().map(document).collect()
+    }
+
+    /// Prunes by the config's retention, but only where all that was to be saved is saved.
+    fn prune(&mut self, context: &Context) -> Result<()> {
+        if !self.failures.is_empty() || self.snapshots.is_empty() {
+            tracing::warn!("nothing was pruned: not every snapshot was made, and is as it should be");
+            return Ok(());
+        }
+        let sources: Vec<SourceName> = self.snapshots.iter().map(|saved| saved.manifest.source.clone()).collect();
+        // The snapshots are there, and that is told whatever becomes of the rest.
+        let (pruned, failures) = prune::after_snapshot(&sources, context)?;
+        self.pruned = pruned;
+        let told = |error: Error| error.context("the snapshots were made, and a store was not pruned");
+        self.failures.extend(failures.into_iter().map(told));
+        Ok(())
+    }
+}
+
+impl Serialize for SnapshotReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        match self.failures.first() {
+            Some(error) if error.kind != Kind::Problem => map.serialize_entry("error", &error_document(error))?,
+            _ => {}
+        }
+        map.serialize_entry("snapshots", &self.documents())?;
+        if !self.failures.is_empty() {
+            let problems: Vec<_> = self.failures.iter().map(|error| Problem::of(error.kind.name(), error)).collect();
+            map.serialize_entry("problems", &problems)?;
+        }
+        if !self.pruned.is_empty() {
+            map.serialize_entry("pruned", &self.pruned)?;
+        }
+        map.end()
+    }
+}
+
+impl Report for SnapshotReport {
+    fn text(&self) -> String {
+        let lines = self.snapshots.iter().map(|saved| {
+            let manifest = &saved.manifest;
+            let rate = text::bytes((manifest.raw_bytes as f64 / manifest.seconds.max(0.001)) as u64);
+            let mut line = format!(
+                "{}  {} tables, {} rows, {} in {} ({rate}/s, {})\n",
+                manifest.id,
+                manifest.tables.len(),
+                manifest.rows,
+                text::bytes(manifest.raw_bytes),
+                text::bytes(manifest.archive_bytes.unwrap_or(0)),
+                text::seconds(manifest.seconds),
+            );
+            for left_out in manifest.postgres.iter().flat_map(|facts| &facts.left_out) {
+                line.push_str(&format!("  not saved: {}\n", one_line(left_out)));
+            }
+            if let Some(facts) = &manifest.sqlite {
+                if facts.journal_mode != "wal" && facts.health.is_some() {
+                    line.push_str(&format!("  writers were locked out for {}\n", text::seconds(facts.locked_seconds)));
+                }
+                if facts.wal_growth_bytes > 0 {
+                    line.push_str(&format!("  the WAL grew by {} meanwhile\n", text::bytes(facts.wal_growth_bytes)));
+                }
+            }
+            // With one store there is nothing to tell apart.
+            for store in saved.stores.iter().filter(|_| saved.stores.len() + saved.failures.len() > 1) {
+                line.push_str(&format!("  in {}\n", one_line(store)));
+            }
+            line
+        });
+        let lines: String = lines.collect();
+        lines + &self.pruned.iter().map(Report::text).collect::<String>()
+    }
+
+    fn errors(&self) -> &[Error] {
+        &self.failures
+    }
+}
+
+/// Runs the command: every source is tried, whatever becomes of the others.
+pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
+    require_free_tags(&args.tag)?;
+    let prunes = args.prune || context.prunes_after_snapshot()?;
+    if args.prune {
+        // Known before anything is saved, not after.
+        context.retention()?;
+    }
+    let mut report = take(args, &context.sources(&args.sources)?, context)?;
+    if prunes {
+        report.prune(context)?;
+    }
+    Ok(report)
+}
+
+/// Fails where a tag is one that lifeboat gives by itself.
+pub(crate) fn require_free_tags(tags: &[String]) -> Result<()> {
+    let reserved = [gate::TAG, SUSPECT];
+    match tags.iter().find(|tag| reserved.contains(&tag.as_str())) {
+        Some(tag) => Err(Error::usage(format!("the tag {tag} is lifeboat's own")).hint("choose another word")),
+        None => Ok(()),
+    }
+}
+
+/// Takes a snapshot of each source.
+pub(crate) fn take(args: &SnapshotArgs, chosen: &[Chosen], context: &Context) -> Result<SnapshotReport> {
+    if args.name.is_some() && chosen.len() > 1 {
+        return Err(Error::usage("--name names one source, and several are given").hint("take them one by one"));
+    }
+    if let (Some(flag), true) =
+        (args.postgres_only(), chosen.iter().any(|chosen| matches!(chosen.source, Source::Sqlite(_))))
+    {
+        return Err(Error::usage(format!("{flag} does not go with an SQLite snapshot: its image is whole"))
+            .hint("choose tables when you restore: 'lifeboat restore --table'"));
+    }
+    let sealing = args.sealing(context)?;
+    // Sources first: a mistyped one must not leave a new, empty store behind.
+    let mut report = SnapshotReport { snapshots: Vec::new(), failures: Vec::new(), pruned: Vec::new() };
+    let mut located: Vec<(Located, SnapshotArgs, Option<Measure>)> = Vec::new();
+    for chosen in chosen {
+        let args = args.of(chosen, context)?;
+        match locate(chosen.source.clone(), &args) {
+            Ok(source) if located.iter().any(|(other, ..)| other.shown() == source.shown()) => {
+                // Named twice on a command line; in a config two names are two sources.
+                if let Some(configured) = &chosen.configured {
+                    let message = format!("{} is a second name of {}", configured.name, one_line(&source.shown()));
+                    report.failures.push(Error::usage(message).hint("give each source of the config its own url"));
+                }
+            }
+            Ok(source) => {
+                let is_measured = chosen.configured.is_some() && !args.accept && !context.stores.is_empty();
+                let measure = is_measured.then(|| Measure::of(chosen, context)).transpose();
+                match measure {
+                    Ok(measure) => located.push((source, args, measure)),
+                    Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                    // Where no store says anything, nothing will be saved, or only there where it can be.
+                    Err(error) => {
+                        tracing::warn!("nothing to compare with: {}", error.whole());
+                        located.push((source, args, None));
+                    }
+                }
+            }
+            Err(error) => report.failures.push(match &chosen.configured {
+                Some(configured) => error.context(format!("no snapshot of {} was made", configured.name)),
+                None => error,
+            }),
+        }
+    }
+    if located.is_empty() {
+        return Ok(report);
+    }
+    let catalogs = open_stores(context, &mut report)?;
+    if catalogs.is_empty() {
+        return Ok(report);
+    }
+    let destination = Destination { catalogs: catalogs.iter().collect(), sealing };
+    for (source, args, measure) in &located {
+        let saved = match source {
+            Located::Sqlite(path) => sqlite::save(path, args, measure.as_ref(), destination.clone(), context),
+            Located::Postgres(params) => postgres::save(params, args, measure.as_ref(), destination.clone(), context),
+        };
+        match saved {
+            Ok(mut saved) => {
+                let id = &saved.manifest.id;
+                let told = saved.failures.drain(..).map(|error| error.context(format!("{id} is not in every store")));
+                report.failures.extend(told);
+                let found = measure.as_ref().map(Measure::found).unwrap_or_default();
+                if !found.is_empty() {
+                    let message = format!("{id} was saved, and is no measure for those after it: {}", found.join("; "));
+                    report.failures.push(Error::problem(message).hint(
+                        "restore what was lost; or, if all is as it should be, run 'lifeboat snapshot --accept'",
+                    ));
+                }
+                report.snapshots.push(saved);
+            }
+            Err(error) if error.kind == Kind::Interrupted && report.snapshots.is_empty() => return Err(error),
+            // What was saved before is told all the same.
+            Err(error) if error.kind == Kind::Interrupted => {
+                report.failures.insert(0, error);
+                break;
+            }
+            Err(error) => {
+                report.failures.push(error.context(format!("no snapshot of {} was made", one_line(&source.shown()))));
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Opens or makes the stores; one that cannot be used is no reason not to save in the others.
+fn open_stores(context: &Context, report: &mut SnapshotReport) -> Result<Vec<Catalog>> {
+    let mut catalogs: Vec<Catalog> = Vec::new();
+    for (number, store) in context.all_stores()?.iter().enumerate() {
+        // Named twice: that is one copy, not two.
+        if context.stores[..number].iter().any(|other| stores::are_one(other, store)) {
+            continue;
+        }
+        match context.open_to_write(store) {
+            Ok(catalog) => catalogs.push(catalog),
+            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            Err(error) => report.failures.push(error),
+        }
+    }
+    Ok(catalogs)
+}
+
+/// A source that is there.
+enum Located {
+    /// An absolute path, links resolved.
+    Sqlite(PathBuf),
+    /// A server that answers.
+    Postgres(Box<Params>),
+}
+
+impl Located {
+    fn shown(&self) -> String {
+        match self {
+            Located::Sqlite(path) => path.display().to_string(),
+            Located::Postgres(params) => params.shown(),
+        }
+    }
+}
+
+/// Fails for what will certainly not be saved.
+fn locate(source: Source, args: &SnapshotArgs) -> Result<Located> {
+    match source {
+        Source::Sqlite(path) => {
+            let real = source::locate(&path)?;
+            sqlite::require_database(&real, args).map(|()| Located::Sqlite(real))
+        }
+        Source::Postgres(params) => {
+            crate::engine::postgres::wire::session::Session::connect(&params)?;
+            Ok(Located::Postgres(params))
+        }
+    }
+}
+
+/// Whether a table is the user's, rather than the engine's own.
+fn is_ordinary(table: &&Table) -> bool {
+    table.is_ordinary()
+}
+
+/// An empty database never quietly becomes the newest good backup.
+fn require_something(tables: &[Table], previous: Option<&Manifest>) -> Result<()> {
+    if !tables.iter().any(|table| !table.name.starts_with("sqlite_")) {
+        return Err(empty("it has no tables"));
+    }
+    let own = |table: &&Table| table.kind != "virtual" && !table.name.starts_with("sqlite_");
+    let rows: u64 = tables.iter().filter(own).filter_map(|table| table.rows).sum();
+    match previous.filter(|previous| previous.rows > 0) {
+        Some(previous) if rows == 0 => {
+            Err(empty(&format!("it has no rows, where {} had {}", previous.id, previous.rows)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes it heard where much is gone since the snapshot before.
+fn tell_losses(tables: &[Table], previous: &Manifest) {
+    if previous.encrypted && previous.tables.is_empty() {
+        // Without its key no more is known of it.
+        let rows: u64 = tables.iter().filter(is_ordinary).filter_map(|table| table.rows).sum();
+        if rows < previous.rows / 2 {
+            tracing::warn!("the database has {rows} rows; {} had {}", previous.id, previous.rows);
+        }
+    }
+    for before in previous.tables.iter().filter(is_ordinary) {
+        let Some(rows_before) = before.rows.filter(|rows| *rows > 0) else { continue };
+        let now = tables.iter().find(|table| table.name == before.name);
+        let name = one_line(&before.name);
+        match now.map(|table| table.rows) {
+            None => tracing::warn!("the table {name} is gone; {} had {rows_before} rows of it", previous.id),
+            Some(Some(rows)) if rows < rows_before / 2 => {
+                tracing::warn!("the table {name} has {rows} rows; {} had {rows_before}", previous.id);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn empty(what: &str) -> Error {
+    Error::problem(format!("the database is empty: {what}")).hint(
+        "check that this is the right database and that its volume is mounted; --allow-empty saves it all the same",
+    )
+}

@@ -1,0 +1,160 @@
+//! Opening the stores that a command line names, and making new ones where that is allowed.
+
+use std::path::{Path, PathBuf};
+
+use crate::ops::Context;
+use crate::platform::disk::shown;
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::snapshots::catalog::Catalog;
+use crate::store::{LocalStore, S3Store, Store, StoreUrl};
+
+impl Context {
+    /// The stores, of which there is at least one.
+    pub(crate) fn all_stores(&self) -> Result<&[StoreUrl]> {
+        if self.stores.is_empty() {
+            let error = Error::usage("no store is named");
+            return Err(error.hint("name one with --store, a folder or s3://bucket/prefix, or in lifeboat.toml"));
+        }
+        Ok(&self.stores)
+    }
+
+    /// The one store that the command line names, or the config's first.
+    pub(crate) fn store(&self) -> Result<&StoreUrl> {
+        match self.all_stores()? {
+            [_, _, ..] if self.stores_are_given => {
+                Err(Error::usage("several stores are named, and only 'snapshot' writes to several")
+                    .hint("name one; 'lifeboat copy' copies between two"))
+            }
+            stores => Ok(&stores[0]),
+        }
+    }
+
+    /// Opens the store, which must be there. Where the config has several, and one is out of reach, the next will do.
+    pub fn open_catalog(&self) -> Result<Catalog> {
+        let first = match (open(self.store()?), self.stores_are_given) {
+            (Err(error), false) if error.kind == Kind::Unreachable => error,
+            (opened, _) => return opened,
+        };
+        for store in &self.stores[1..] {
+            if let Ok(catalog) = open(store) {
+                tracing::warn!("using {}: {}", one_line(&catalog.location()), first.whole());
+                return Ok(catalog);
+            }
+        }
+        Err(first)
+    }
+
+    /// Opens the first store, and no other in its place: what is to be tested is this one.
+    pub(crate) fn open_first(&self) -> Result<Catalog> {
+        open(self.store()?)
+    }
+
+    /// Opens a store to write to. One that the command line names is made where it is not there yet; one of the config must
+    /// be there: a disk that is not mounted leaves an empty folder too.
+    pub(crate) fn open_to_write(&self, store: &StoreUrl) -> Result<Catalog> {
+        // By its name the command line means one of the config's.
+        let configured = self.config.as_ref().and_then(|config| config.stores().ok()).unwrap_or_default();
+        let is_named = configured.iter().any(|known| known.name.is_some() && are_one(&known.store, store));
+        if self.stores_are_given && !is_named {
+            return open_or_create(store);
+        }
+        open(store).map_err(|error| match error.kind {
+            Kind::Unreachable => {
+                error.hint("check that its disk is mounted; 'lifeboat init' makes the stores of a new config")
+            }
+            _ => error,
+        })
+    }
+}
+
+/// Opens a store, which must be there.
+pub(crate) fn open(store: &StoreUrl) -> Result<Catalog> {
+    Catalog::open(place(store)?)
+}
+
+/// The place that a store is in, or may be made in: a folder, which must be there, or a bucket and prefix.
+pub(crate) fn place(store: &StoreUrl) -> Result<Box<dyn Store>> {
+    Ok(match store {
+        StoreUrl::Folder(path) => Box::new(LocalStore::open(&absolute(path)?)?),
+        StoreUrl::S3(settings) => Box::new(S3Store::new((**settings).clone())?),
+    })
+}
+
+/// Opens a store, or makes it where there is no folder yet, an empty one, or nothing under the prefix; says so.
+pub(crate) fn open_or_create(store: &StoreUrl) -> Result<Catalog> {
+    match store {
+        StoreUrl::Folder(path) => open_or_create_folder(&absolute(path)?),
+        StoreUrl::S3(settings) => {
+            let store = S3Store::new((**settings).clone())?;
+            if Catalog::is_there(&store)? {
+                return Catalog::open(Box::new(store));
+            }
+            // Others may be making this store, or looking at what its service can do.
+            let names = store.some_names()?;
+            if let Some(name) = names.iter().find(|name| !Catalog::is_own(name)) {
+                // Somebody may have made it, and used it, between the two looks.
+                return match Catalog::is_there(&store)? {
+                    true => Catalog::open(Box::new(store)),
+                    false => Err(not_empty(&store.location(), name)),
+                };
+            }
+            announce(Catalog::create(Box::new(store))?)
+        }
+    }
+}
+
+/// True where two names mean one place, by whatever way and settings.
+pub(crate) fn are_one(one: &StoreUrl, other: &StoreUrl) -> bool {
+    match (one, other) {
+        (StoreUrl::S3(one), StoreUrl::S3(other)) => {
+            (&one.endpoint, &one.bucket, &one.prefix) == (&other.endpoint, &other.bucket, &other.prefix)
+        }
+        (StoreUrl::Folder(one), StoreUrl::Folder(other)) => {
+            let real = |path: &Path| path.canonicalize().ok().or_else(|| absolute(path).ok());
+            real(one) == real(other)
+        }
+        _ => false,
+    }
+}
+
+/// The store's folder, absolute: the commands that are printed work from anywhere.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path)
+        .map_err(|error| Error::unreachable(format!("cannot find {}", shown(path))).because(error))?;
+    // Without a slash at its end: one store has one name.
+    Ok(absolute.components().collect())
+}
+
+fn open_or_create_folder(path: &Path) -> Result<Catalog> {
+    if path.join("lifeboat.json").exists() {
+        return Catalog::open(Box::new(LocalStore::open(path)?));
+    }
+    if !path.exists() {
+        return announce(Catalog::create(Box::new(LocalStore::create(path)?))?);
+    }
+    let store = LocalStore::open(path)?;
+    let foreign = std::fs::read_dir(path)
+        .map_err(|error| Error::unreachable(format!("cannot look into {}", shown(path))).because(error))?
+        .flatten()
+        // A fresh file system has the one, and somebody who makes this store at the same time the other.
+        .find(|entry| {
+            entry.file_name() != "lost+found" && !entry.file_name().to_string_lossy().starts_with(".upload-")
+        });
+    if let Some(entry) = foreign {
+        if path.join("lifeboat.json").exists() {
+            return Catalog::open(Box::new(store));
+        }
+        return Err(not_empty(&path.display().to_string(), &entry.file_name().to_string_lossy()));
+    }
+    announce(Catalog::create(Box::new(store))?)
+}
+
+fn not_empty(place: &str, name: &str) -> Error {
+    Error::usage(format!("{} is no lifeboat store, and not empty", one_line(place)))
+        .hint(format!("it holds {}; name an empty place, or one that is not there yet", one_line(name)))
+}
+
+fn announce(catalog: Catalog) -> Result<Catalog> {
+    tracing::warn!("made a new store in {}", one_line(&catalog.location()));
+    Ok(catalog)
+}

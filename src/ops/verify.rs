@@ -1,0 +1,294 @@
+//! `verify`: reads snapshots and says what of them is not as it was written.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::Utc;
+use clap::Args;
+use serde::Serialize;
+
+use crate::archive;
+use crate::ops::{Context, NarrowArgs, Problem, Report, error_document, fetch};
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::ranged::Ranged;
+use crate::platform::text;
+use crate::snapshots::catalog::{Catalog, Listed, Narrow, Proof, ProofLevel, SEALED_ENDING};
+use crate::snapshots::id::SnapshotId;
+use crate::snapshots::manifest::Manifest;
+
+/// Reads every byte of a snapshot and compares all hashes
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
+    pub snapshot: String,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    pub narrow: NarrowArgs,
+    /// All snapshots (of --source, where given)
+    #[arg(long, conflicts_with_all = ["snapshot", "tag", "before"])]
+    pub all: bool,
+    /// Only manifests, indexes and sizes: finds what is missing or cut short, not what has rotted
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// What the test of one snapshot showed.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// The snapshot.
+    pub id: String,
+    /// `verified`, `drilled`, `damaged`, or `none` where nothing but metadata was read.
+    pub level: &'static str,
+    /// True where nothing is wrong.
+    pub ok: bool,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// How long it took.
+    pub seconds: f64,
+    /// How long the restore in a drill took, checks included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore_seconds: Option<f64>,
+}
+
+/// What the tests of some snapshots showed.
+#[derive(Debug, Serialize)]
+pub struct VerifyReport {
+    /// True where nothing is wrong with any.
+    pub ok: bool,
+    /// One for each.
+    pub snapshots: Vec<Outcome>,
+    /// What kept some from being tested; the first decides the exit code.
+    #[serde(rename = "error", skip_serializing_if = "Vec::is_empty", serialize_with = "first_document")]
+    pub failures: Vec<Error>,
+}
+
+fn first_document<S: serde::Serializer>(failures: &[Error], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    failures.first().map(error_document).serialize(serializer)
+}
+
+impl Report for VerifyReport {
+    fn text(&self) -> String {
+        let mut lines = String::new();
+        for outcome in &self.snapshots {
+            let verdict = match (outcome.ok, outcome.level) {
+                (true, "none") => "complete (quick look)",
+                (true, level) => level,
+                (false, "none") => "NOT PROVEN",
+                (false, _) => "DAMAGED",
+            };
+            let restore = outcome
+                .restore_seconds
+                .map(|seconds| format!(", restored in {}", text::seconds(seconds)))
+                .unwrap_or_default();
+            lines.push_str(&format!("{}  {verdict}  ({}{restore})\n", outcome.id, text::seconds(outcome.seconds)));
+            for problem in &outcome.problems {
+                lines.push_str(&format!("  {}\n", problem.message));
+            }
+        }
+        lines
+    }
+
+    fn errors(&self) -> &[Error] {
+        &self.failures
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self.failures.first() {
+            Some(error) => error.kind.exit_code(),
+            None if self.ok => 0,
+            None => Kind::Problem.exit_code(),
+        }
+    }
+}
+
+/// Runs the command; a test of nothing fails.
+pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
+    let catalog = context.open_first()?;
+    let listed = if args.all {
+        catalog.list_all(args.narrow.source.as_ref())?
+    } else {
+        vec![catalog.find(&args.snapshot, &(&args.narrow).into())?]
+    };
+    if listed.is_empty() {
+        return Err(Error::not_found(format!("there is no snapshot to verify in {}", one_line(&catalog.location())))
+            .hint("take one with 'lifeboat snapshot'"));
+    }
+    let how = How { quick: args.quick, any_key: args.all };
+    let mut snapshots = Vec::new();
+    for listed in &listed {
+        match outcome(&catalog, listed, how, context) {
+            Ok(outcome) => snapshots.push(outcome),
+            // Pruned while the others were read.
+            Err(error) if error.kind == Kind::NotFound && args.all => {}
+            // One that cannot be read must not hide what is found of the others.
+            Err(error) if error.kind == Kind::Unreachable && args.all => {
+                let (seconds, problems) = (0.0, vec![Problem::of("unreadable", &error)]);
+                let (id, level) = (listed.id.to_string(), ProofLevel::None.name());
+                snapshots.push(Outcome { id, level, ok: false, problems, seconds, restore_seconds: None });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(VerifyReport { ok: snapshots.iter().all(|outcome| outcome.ok), snapshots, failures: Vec::new() })
+}
+
+/// Reads back every byte of a snapshot that was just taken; of an encrypted one that no key opens, of the ciphertext.
+pub(crate) fn read_back(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Outcome> {
+    let narrow = Narrow { source: Some(id.source().clone()), ..Narrow::default() };
+    let listed = catalog.find(&id.to_string(), &narrow)?;
+    outcome(catalog, &listed, How { quick: false, any_key: true }, context)
+}
+
+/// Tests one snapshot, and keeps what that showed.
+fn outcome(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Outcome> {
+    let clock = Instant::now();
+    let problems = confirmed_problems(catalog, listed, how, context)?;
+    let level = match (problems.is_empty(), how.quick) {
+        (false, _) => ProofLevel::Damaged,
+        (true, true) => ProofLevel::None,
+        (true, false) => ProofLevel::Verified,
+    };
+    let seconds = clock.elapsed().as_secs_f64();
+    // That an archive is missing shows by itself, and is over when it is back.
+    if level != ProofLevel::None && listed.archive.is_some() {
+        keep_proof(catalog, listed, level, seconds, None, &problems, context);
+    }
+    if level == ProofLevel::Verified
+        && !listed.proofs.is_empty()
+        && catalog.proof(listed).is_ok_and(|proof| proof.level == ProofLevel::Damaged)
+    {
+        tracing::warn!(
+            "every byte of {} is as it was written, but an earlier test found it damaged, which outranks: \
+             'latest' passes it over while that test's {}.proof-*.json is in the store",
+            listed.id,
+            listed.id
+        );
+    }
+    let (id, level, ok) = (listed.id.to_string(), level.name(), problems.is_empty());
+    Ok(Outcome { id, level, ok, problems, seconds, restore_seconds: None })
+}
+
+/// Keeps the outcome in the store; where that cannot be, the outcome stands all the same.
+pub(crate) fn keep_proof(
+    catalog: &Catalog,
+    listed: &Listed,
+    level: ProofLevel,
+    seconds: f64,
+    restore_seconds: Option<f64>,
+    problems: &[Problem],
+    context: &Context,
+) {
+    let is_sealed = listed.archive.as_ref().is_some_and(|archive| archive.key.name().ends_with(SEALED_ENDING));
+    // What is wrong may name a table, and nothing outside an encrypted archive does.
+    let words = |problem: &Problem| if is_sealed { problem.kind.clone() } else { problem.message.clone() };
+    let proof = Proof {
+        id: listed.id.clone(),
+        level,
+        at: Utc::now(),
+        host: context.host.clone(),
+        seconds,
+        restore_seconds,
+        problems: problems.iter().take(10).map(words).collect(),
+    };
+    if let Err(error) = catalog.record_proof(&proof) {
+        tracing::warn!("the outcome for {} could not be kept in the store: {}", listed.id, error.whole());
+    }
+}
+
+/// The same as [`problems`], looked for twice where the bytes come from far away: damage is recorded for good, and what was
+/// only damaged on its way is none.
+fn confirmed_problems(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Vec<Problem>> {
+    let found = problems(catalog, listed, how, context)?;
+    if found.is_empty() || catalog.is_near() {
+        return Ok(found);
+    }
+    let again = problems(catalog, listed, how, context)?;
+    if again.is_empty() {
+        tracing::warn!("{} came damaged once, and whole when it was read again: {}", listed.id, found[0].message);
+    }
+    Ok(again)
+}
+
+/// Everything that is wrong with a snapshot; an error where it cannot be told.
+fn problems(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Vec<Problem>> {
+    let opened = match open_or_hash(catalog, listed, how, context) {
+        Err(error) if error.kind == Kind::Problem => return Ok(vec![Problem::of("damage", &error)]),
+        Ok(Looked::Hashed(problems)) => return Ok(problems),
+        Ok(Looked::Opened(opened)) => opened,
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    if !how.quick {
+        context.progress.start(&format!("verifying {}", listed.id), 0);
+        let walk = opened.reader.inspect();
+        context.progress.finish();
+        let walk = match walk {
+            Err(error) if error.kind == Kind::Problem => return Ok(vec![Problem::of("damage", &error)]),
+            other => other?,
+        };
+        found.extend(walk.problems.iter().map(|error| Problem::of("damage", error)));
+        if Some(walk.sha256) != opened.manifest.sha256 {
+            found.push(hash_is_off());
+        }
+    }
+    match opened.compare_inside() {
+        Err(error) if error.kind == Kind::Problem => found.push(Problem::of("manifest", &error)),
+        other => other?,
+    }
+    Ok(found)
+}
+
+/// How far a test looks into a snapshot.
+#[derive(Clone, Copy)]
+struct How {
+    /// Only metadata and sizes.
+    quick: bool,
+    /// Of an encrypted one that no key opens the ciphertext alone, and say so; else a key that does not fit is an error.
+    any_key: bool,
+}
+
+/// What could be looked into.
+enum Looked {
+    Opened(Box<fetch::Opened>),
+    /// Of an encrypted archive without a key only the hash: whether its bytes are those that were written.
+    Hashed(Vec<Problem>),
+}
+
+fn open_or_hash(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Looked> {
+    let (manifest, _) = catalog.manifest(&listed.id)?;
+    if manifest.encrypted && context.keys.is_empty() {
+        tracing::info!("{} is encrypted and no key is given: its ciphertext is verified", listed.id);
+        let archive = catalog.open_archive(&manifest)?;
+        return Ok(Looked::Hashed(if how.quick { Vec::new() } else { hash_sealed(archive, &manifest, context)? }));
+    }
+    match fetch::open_uncompared(catalog, &listed.id, context) {
+        // Not the right key, or a header with a flaw in it: age cannot tell the two apart, the hash can.
+        Err(error) if error.kind == Kind::Usage && manifest.encrypted => {
+            let problems = hash_sealed(catalog.open_archive(&manifest)?, &manifest, context)?;
+            if problems.is_empty() && !how.any_key {
+                return Err(error);
+            }
+            if problems.is_empty() {
+                tracing::warn!("of {} only the ciphertext is verified: {}", listed.id, error.whole());
+            }
+            Ok(Looked::Hashed(problems))
+        }
+        opened => Ok(Looked::Opened(Box::new(opened?))),
+    }
+}
+
+/// Whether an encrypted archive's bytes are those that were written.
+fn hash_sealed(archive: Arc<dyn Ranged>, manifest: &Manifest, context: &Context) -> Result<Vec<Problem>> {
+    context.progress.start(&format!("verifying {}", manifest.id), archive.len());
+    let sha256 = archive::stream(archive, &mut |bytes| {
+        context.progress.advance(bytes.len() as u64);
+        Ok(())
+    });
+    context.progress.finish();
+    if Some(sha256?) == manifest.sha256 { Ok(Vec::new()) } else { Ok(vec![hash_is_off()]) }
+}
+
+fn hash_is_off() -> Problem {
+    Problem { kind: "damage".to_owned(), message: "the archive's SHA-256 is not the one in the manifest".to_owned() }
+}

@@ -1,0 +1,171 @@
+//! Tells of a run whoever the config names: a ping at its start and end, a notice, metrics for Prometheus.
+//!
+//! Whatever goes wrong here is a warning: a backup that was made is no worse for a webhook that is down.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use serde_json::Value;
+
+use crate::notify::metrics::{self, ProofSample, Sample, SnapshotSample};
+use crate::notify::{CheckFailure, Event, Failure, Notify};
+use crate::ops::Context;
+use crate::platform::error::{Error, Result};
+use crate::snapshots::id::SourceName;
+
+/// How a run ended.
+pub struct Ending<'a> {
+    /// The exit code of the process.
+    pub code: u8,
+    /// What went wrong, where something did.
+    pub error: Option<&'a Error>,
+    /// The command's document; null where it has none.
+    pub document: &'a Value,
+}
+
+/// A run that is watched.
+pub struct Watch {
+    command: &'static str,
+    begun: Instant,
+    notify: Option<Notify>,
+    metrics_file: Option<PathBuf>,
+    context: Arc<Context>,
+}
+
+/// How long a guard that was asked to stop tells of its end.
+const GUARDS_LONGEST: Duration = Duration::from_secs(2);
+
+/// The commands whose outcome is in the metrics.
+const MEASURED: [&str; 5] = ["snapshot", "predeploy", "guard", "drill", "verify"];
+
+fn warn(warnings: Vec<String>) {
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+}
+
+impl Watch {
+    /// Begins to watch a run of one of the [`crate::config::WATCHED`] commands.
+    #[must_use]
+    pub fn begin(command: &'static str, metrics_file: Option<PathBuf>, context: Arc<Context>) -> Self {
+        let notify = match context.config.as_ref().map(|config| config.notices()) {
+            Some(Ok(notices)) => Some(notices.of(command)),
+            Some(Err(error)) => {
+                tracing::warn!("nobody is told how this ends: {}", error.whole());
+                None
+            }
+            None => None,
+        };
+        let of_config = || context.config.as_ref().map(|config| config.metrics_file());
+        let metrics_file = match metrics_file.map_or_else(of_config, |file| Some(Ok(Some(file)))) {
+            Some(Ok(file)) => file.filter(|_| MEASURED.contains(&command)),
+            Some(Err(error)) => {
+                tracing::warn!("no metrics are written: {}", error.whole());
+                None
+            }
+            None => None,
+        };
+        if let Some(notify) = &notify {
+            warn(notify.started(command));
+        }
+        Watch { command, begun: Instant::now(), notify, metrics_file, context }
+    }
+
+    /// Tells how the run ended.
+    pub fn end(self, ending: &Ending<'_>) {
+        if let Some(notify) = &self.notify {
+            let event = self.event(ending);
+            // A guard is at the end of its grace.
+            warn(match self.command {
+                "guard" => notify.ended_within(&event, GUARDS_LONGEST),
+                _ => notify.ended(&event),
+            });
+        }
+        if let Some(file) = &self.metrics_file
+            && let Err(error) = self.samples(ending).and_then(|samples| metrics::write(file, &samples))
+        {
+            tracing::warn!("no metrics were written: {}", error.whole());
+        }
+    }
+
+    fn event(&self, ending: &Ending<'_>) -> Event {
+        let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
+        let list = |field: &str| ending.document[field].as_array().cloned().unwrap_or_default();
+        let failed = |check: &Value| check["ok"] == Value::Bool(false);
+        let check = |check: &Value| CheckFailure { name: text(check, "name"), message: text(check, "message") };
+        let failure = |error: &Error| Failure {
+            kind: error.kind.name().to_owned(),
+            message: error.message.clone(),
+            hint: error.hint.clone(),
+            causes: error.causes(),
+        };
+        let mut checks: Vec<CheckFailure> = list("checks").iter().filter(|value| failed(value)).map(check).collect();
+        for snapshot in list("snapshots").iter().filter(|snapshot| failed(snapshot)) {
+            for problem in snapshot["problems"].as_array().into_iter().flatten() {
+                checks.push(CheckFailure { name: text(snapshot, "id"), message: text(problem, "message") });
+            }
+        }
+        let config = self.context.config.as_ref();
+        let path = config.map(|config| config.path.display().to_string()).unwrap_or_default();
+        Event {
+            command: self.command.to_owned(),
+            key: format!("{} {path}", self.command),
+            ok: ending.code == 0,
+            exit_code: ending.code,
+            error: ending.error.map(failure),
+            checks,
+            snapshots: list("snapshots").iter().map(|snapshot| text(snapshot, "id")).collect(),
+            sources: self.sources().iter().map(ToString::to_string).collect(),
+            host: self.context.host.clone(),
+            at: Utc::now(),
+            seconds: self.begun.elapsed().as_secs_f64(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The sources of the config.
+    fn sources(&self) -> Vec<SourceName> {
+        let sources = self.context.config.as_ref().and_then(|config| config.sources().ok()).unwrap_or_default();
+        sources.iter().map(|source| source.name.clone()).collect()
+    }
+
+    /// What is known of every source now.
+    fn samples(&self, ending: &Ending<'_>) -> Result<Vec<Sample>> {
+        let mut names = self.sources();
+        let made = ending.document["snapshots"].as_array().into_iter().flatten();
+        for name in made.filter_map(|snapshot| snapshot["source"].as_str()?.parse().ok()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let mut samples = Vec::new();
+        for source in names {
+            let mut sample = Sample {
+                source: source.to_string(),
+                ok: ending.code == 0,
+                at: Utc::now(),
+                snapshot: None,
+                proof: None,
+            };
+            // A store that is out of reach is no reason not to say that the run has failed.
+            match self.context.newest_of(&source) {
+                Ok(Some(found)) => {
+                    let manifest = &found.manifest;
+                    sample.snapshot = Some(SnapshotSample {
+                        created_at: manifest.created_at,
+                        archive_bytes: manifest.archive_bytes.unwrap_or(0),
+                        raw_bytes: manifest.raw_bytes,
+                        rows: manifest.rows,
+                        seconds: manifest.seconds,
+                    });
+                    let proof = found.catalog.proof(&found.listed)?;
+                    sample.proof = proof.at.map(|at| ProofSample { level: proof.level.name().to_owned(), at });
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!("the metrics of {source} are not complete: {}", error.whole()),
+            }
+            samples.push(sample);
+        }
+        Ok(samples)
+    }
+}

@@ -1,0 +1,226 @@
+//! Addresses that carry secrets: of a webhook the path is the key to it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use percent_encoding::percent_decode_str;
+use ureq::http::Uri;
+
+use crate::platform::error::{Error, Result};
+use crate::platform::secret::Secret;
+
+/// An `http://` or `https://` address. `{}` and `{:?}` show scheme, host and port of it and nothing else.
+#[derive(Clone)]
+pub struct Url {
+    shown: String,
+    https: bool,
+    host: String,
+    port: u16,
+    path: Secret,
+    query: Option<Secret>,
+    login: Option<Login>,
+}
+
+/// Who asks, where the address says so.
+#[derive(Clone)]
+pub(super) struct Login {
+    pub(super) user: String,
+    pub(super) password: Secret,
+}
+
+impl Url {
+    /// The same address with one more part at the end of its path; a query stays what it is.
+    #[must_use]
+    pub fn below(&self, part: &str) -> Url {
+        let path = format!("{}/{part}", self.path.expose().trim_end_matches('/'));
+        Url { path: Secret::new(path), ..self.clone() }
+    }
+
+    /// Scheme, host, port and path: for addresses whose path is no secret, such as that of a health endpoint. What
+    /// stands in its query, or before its host, stays hidden.
+    #[must_use]
+    pub fn with_path(&self) -> String {
+        match self.path.expose() {
+            "/" => self.shown.clone(),
+            path => format!("{}{path}", self.shown),
+        }
+    }
+
+    /// Whether it asks for TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.https
+    }
+
+    /// The host: a name, or an address without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, also where it is not written.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
+    }
+
+    /// All of it but the login: for the wire, and for no message.
+    pub(super) fn expose(&self) -> String {
+        let mut text = format!("{}{}", self.shown, self.path.expose());
+        if let Some(query) = &self.query {
+            text.push('?');
+            text.push_str(query.expose());
+        }
+        text
+    }
+}
+
+impl FromStr for Url {
+    type Err = Error;
+
+    /// Reads an address; the error, too, shows nothing of it.
+    fn from_str(text: &str) -> Result<Self> {
+        let refuse = |why: &str| {
+            Error::usage(format!("the address {why}"))
+                .hint("write https://host/path; characters that are special there as %XX")
+        };
+        let uri: Uri = text.parse().map_err(|_| refuse("is not a URL"))?;
+        let https = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            Some(_) => return Err(refuse("is neither http:// nor https://")),
+            None => return Err(refuse("does not begin with http:// or https://")),
+        };
+        let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+        let (login, place) = match authority.rsplit_once('@') {
+            Some((login, place)) => {
+                (Some(read_login(login).ok_or_else(|| refuse("has a login that is no text"))?), place)
+            }
+            None => (None, authority),
+        };
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() {
+            return Err(refuse("has no host"));
+        }
+        let port = match uri.port_u16() {
+            Some(port) => port,
+            None if place.ends_with(&host) || place.ends_with(']') => {
+                if https {
+                    443
+                } else {
+                    80
+                }
+            }
+            None => return Err(refuse("has a port that is none")),
+        };
+        let scheme = if https { "https" } else { "http" };
+        Ok(Url {
+            shown: format!("{scheme}://{place}"),
+            https,
+            host,
+            port,
+            path: Secret::new(if uri.path().is_empty() { "/" } else { uri.path() }),
+            query: uri.query().map(Secret::new),
+            login,
+        })
+    }
+}
+
+/// `user:password`, both with their %XX read.
+fn read_login(text: &str) -> Option<Login> {
+    let (user, password) = text.split_once(':').unwrap_or((text, ""));
+    let plain = |part: &str| percent_decode_str(part).decode_utf8().ok().map(|text| text.into_owned());
+    Some(Login { user: plain(user)?, password: Secret::new(plain(password)?) })
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Url({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn scheme_host_and_port_are_shown_and_nothing_else() {
+        let secret = url("https://me:hunter2@hooks.example.com:8443/services/T0/B0/key?token=key");
+        assert_eq!(
+            format!("{secret} {secret:?}"),
+            "https://hooks.example.com:8443 Url(https://hooks.example.com:8443)"
+        );
+        assert_eq!(secret.with_path(), "https://hooks.example.com:8443/services/T0/B0/key");
+        assert_eq!(secret.expose(), "https://hooks.example.com:8443/services/T0/B0/key?token=key");
+        let login = secret.login().expect("it has one");
+        assert_eq!((login.user.as_str(), login.password.expose()), ("me", "hunter2"));
+    }
+
+    #[test]
+    fn a_login_may_be_percent_encoded() {
+        let url = url("http://a%40b:p%3Aw@host");
+        let login = url.login().expect("it has one");
+        assert_eq!((login.user.as_str(), login.password.expose()), ("a@b", "p:w"));
+        assert_eq!(url.expose(), "http://host/");
+    }
+
+    #[test]
+    fn hosts_and_ports_are_told_apart() {
+        let expected = [
+            ("http://host", "host", 80),
+            ("https://host/", "host", 443),
+            ("https://host:8443", "host", 8443),
+            ("http://127.0.0.1:8000/health", "127.0.0.1", 8000),
+            ("http://[::1]:8000/health", "::1", 8000),
+            ("http://[::1]/health", "::1", 80),
+        ];
+        for (text, host, port) in expected {
+            let url = url(text);
+            assert_eq!((url.host(), url.port()), (host, port), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_added_before_the_query() {
+        for (text, below) in [
+            ("https://hc.example/uuid", "https://hc.example/uuid/fail"),
+            ("https://hc.example/uuid/", "https://hc.example/uuid/fail"),
+            ("https://hc.example/uuid?create=1", "https://hc.example/uuid/fail?create=1"),
+            ("https://hc.example", "https://hc.example/fail"),
+        ] {
+            assert_eq!(url(text).below("fail").expose(), below);
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_without_being_shown() {
+        for text in [
+            "",
+            "hunter2",
+            "hunter2/x",
+            "ftp://hunter2",
+            "https://",
+            "https:///hunter2",
+            "http://hunter2:99999/",
+            "http://hunter 2/",
+        ] {
+            let error = text.parse::<Url>().expect_err(text);
+            assert_eq!(error.kind, crate::platform::error::Kind::Usage, "{text}");
+            assert!(!format!("{error:?} {}", error.whole()).contains("hunter"), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `serve`: tells over HTTP how the data is: to platforms, to Prometheus, and to people.
+
+mod documents;
+pub mod page;
+mod posts;
+pub mod report;
+mod routes;
+mod runs;
+pub(crate) mod status;
+pub mod web;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::config::{Serve, parse_listen};
+use crate::ops::{Context, Report};
+use crate::platform::error::{Error, Result};
+use crate::serve::posts::Posts;
+use crate::serve::routes::{Server, router};
+use crate::serve::web::Access;
+
+/// How long answers that are under way may take once a signal has asked to stop.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Answers over HTTP how the data is: /health, /health/data, /metrics, a page for people, and POST /snapshots with a token
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Where to listen; by default what the config says, or 127.0.0.1:8700
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_listen)]
+    pub listen: Option<SocketAddr>,
+}
+
+/// How it ended.
+#[derive(Debug, Serialize)]
+pub struct ServeReport {
+    /// Where it listened.
+    pub listen: SocketAddr,
+    /// For how long.
+    pub seconds: f64,
+}
+
+impl Report for ServeReport {
+    fn text(&self) -> String {
+        String::new()
+    }
+}
+
+/// Runs the command: until a signal asks to stop.
+pub fn run(args: &ServeArgs, context: &Arc<Context>) -> Result<ServeReport> {
+    let begun = Instant::now();
+    let config = context.config.as_ref().ok_or_else(|| {
+        Error::usage("serve shows the sources of a config, and there is none")
+            .hint("name one with --config; 'lifeboat init' writes one")
+    })?;
+    let Serve { listen, every, timeout, token, login, public } = config.serve()?.clone();
+    let listen = args.listen.unwrap_or(listen);
+    let access = Access { token, login, public };
+    let seconds = |time: chrono::Duration| time.to_std().unwrap_or(Duration::from_secs(1));
+    let listener = TcpListener::bind(listen).map_err(|error| {
+        Error::unreachable(format!("cannot listen at {listen}"))
+            .hint("another program may listen there; choose another port with --listen")
+            .because(error)
+    })?;
+    let listen = listener.local_addr()?;
+    let posts = Posts::start(context, seconds(every), seconds(timeout))?;
+    if access.is_open() && !listen.ip().is_loopback() {
+        tracing::warn!(
+            "everybody who reaches {listen} can read names of tables and numbers of rows: set token under [serve]"
+        );
+    }
+    tracing::info!("listening at http://{listen}");
+    let server = Server::new(posts, access, Arc::clone(context));
+    web::serve(listener, router(server), &page::policy(), GRACE)?;
+    tracing::info!("stopped");
+    Ok(ServeReport { listen, seconds: begun.elapsed().as_secs_f64() })
+}

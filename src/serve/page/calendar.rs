@@ -1,0 +1,151 @@
+//! A calendar of days, a column for each week: when there were snapshots, failures and gaps.
+
+use std::collections::BTreeMap;
+
+use chrono::{Datelike as _, Days, NaiveDate};
+
+use crate::serve::page::DAYS;
+
+/// What happened on a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DayKind {
+    /// It was before the first snapshot, or is today and not over.
+    Nothing,
+    /// At least one snapshot was taken, and nothing is wrong with any.
+    Good,
+    /// Something failed, or is damaged.
+    Failed,
+    /// There was no snapshot.
+    Gap,
+}
+
+/// What is known of a day.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Day {
+    /// The snapshots that were taken.
+    pub snapshots: u32,
+    /// Those of them that count: full, undamaged.
+    pub good: u32,
+    /// What failed.
+    pub failures: Vec<String>,
+}
+
+/// A day in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cell {
+    /// From the left, in the units of the drawing.
+    pub(super) x: u32,
+    /// From the top.
+    pub(super) y: u32,
+    /// The day.
+    pub(super) date: NaiveDate,
+    /// What happened.
+    pub(super) kind: DayKind,
+    /// The same in words.
+    pub(super) words: String,
+}
+
+impl Cell {
+    /// The class of its style.
+    pub(super) fn class(&self) -> &'static str {
+        match self.kind {
+            DayKind::Nothing => "nothing",
+            DayKind::Good => "good",
+            DayKind::Failed => "bad",
+            DayKind::Gap => "gap",
+        }
+    }
+}
+
+/// The last [`DAYS`] days.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Calendar {
+    /// One for each day, oldest first.
+    pub(super) cells: Vec<Cell>,
+    /// The width of the drawing.
+    pub(super) width: u32,
+}
+
+/// From one day to the next, in the units of the drawing.
+const STEP: u32 = 15;
+
+impl Calendar {
+    /// A calendar that ends today, of what is known of days; the earliest of them is when it all began.
+    #[must_use]
+    pub fn new(today: NaiveDate, known: &[(NaiveDate, Day)]) -> Calendar {
+        let days: BTreeMap<NaiveDate, &Day> = known.iter().map(|(date, day)| (*date, day)).collect();
+        let first = days.keys().next().copied();
+        let start = today - Days::new(u64::from(DAYS) - 1);
+        let offset = start.weekday().num_days_from_monday();
+        let cell = |number: u32| {
+            let date = start + Days::new(u64::from(number));
+            let (kind, words) = judge(date, today, first, days.get(&date).copied());
+            let place = number + offset;
+            Cell { x: place / 7 * STEP, y: place % 7 * STEP, date, kind, words }
+        };
+        Calendar { cells: (0..DAYS).map(cell).collect(), width: (DAYS + offset).div_ceil(7) * STEP }
+    }
+
+    /// How many days were of a kind.
+    #[must_use]
+    pub fn count(&self, kind: DayKind) -> usize {
+        self.cells.iter().filter(|cell| cell.kind == kind).count()
+    }
+
+    pub(super) fn summary(&self) -> String {
+        format!(
+            "{} days with good snapshots, {} with failures, {} without any",
+            self.count(DayKind::Good),
+            self.count(DayKind::Failed),
+            self.count(DayKind::Gap)
+        )
+    }
+}
+
+fn judge(date: NaiveDate, today: NaiveDate, first: Option<NaiveDate>, day: Option<&Day>) -> (DayKind, String) {
+    let counted = |day: &Day| match day.snapshots {
+        1 => "1 snapshot".to_owned(),
+        count => format!("{count} snapshots"),
+    };
+    match day {
+        Some(day) if !day.failures.is_empty() => {
+            (DayKind::Failed, format!("{date}: {}; {}", counted(day), day.failures.join("; ")))
+        }
+        Some(day) if day.good > 0 => (DayKind::Good, format!("{date}: {}", counted(day))),
+        Some(day) if day.snapshots > 0 => (DayKind::Gap, format!("{date}: {}, none of them full", counted(day))),
+        _ if date < today && first.is_some_and(|first| first < date) => (DayKind::Gap, format!("{date}: no snapshot")),
+        _ => (DayKind::Nothing, format!("{date}: nothing")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn date(text: &str) -> NaiveDate {
+        text.parse().expect("a date")
+    }
+
+    #[test]
+    fn days_without_a_snapshot_are_gaps_once_there_was_one() {
+        let good = Day { snapshots: 2, good: 2, failures: Vec::new() };
+        let failed = Day { snapshots: 1, good: 0, failures: vec!["x is damaged".to_owned()] };
+        let partial = Day { snapshots: 1, good: 0, failures: Vec::new() };
+        let known = [(date("2026-11-20"), good), (date("2026-11-22"), failed), (date("2026-11-23"), partial)];
+        let calendar = Calendar::new(date("2026-11-26"), &known);
+        assert_eq!(calendar.cells.len(), 90);
+        let kind = |text: &str| calendar.cells.iter().find(|cell| cell.date == date(text)).map(|cell| cell.kind);
+        assert_eq!(kind("2026-11-19"), Some(DayKind::Nothing), "before the first");
+        assert_eq!(kind("2026-11-20"), Some(DayKind::Good));
+        assert_eq!(kind("2026-11-21"), Some(DayKind::Gap));
+        assert_eq!(kind("2026-11-22"), Some(DayKind::Failed));
+        assert_eq!(kind("2026-11-23"), Some(DayKind::Gap), "a part is no backup");
+        assert_eq!(kind("2026-11-26"), Some(DayKind::Nothing), "today is not over");
+        assert_eq!(calendar.summary(), "1 days with good snapshots, 1 with failures, 4 without any");
+        // Every day has a place of its own.
+        let mut places: Vec<_> = calendar.cells.iter().map(|cell| (cell.x, cell.y)).collect();
+        places.dedup();
+        assert_eq!(places.len(), 90);
+        assert!(calendar.cells.iter().all(|cell| cell.x + STEP <= calendar.width && cell.y <= 6 * STEP));
+    }
+}

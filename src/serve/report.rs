@@ -1,0 +1,116 @@
+//! `report`: the page that `serve` shows, as a file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::Utc;
+use clap::Args;
+use serde::Serialize;
+
+use crate::ops::checks::Check;
+use crate::ops::sources::Chosen;
+use crate::ops::{Context, Report};
+use crate::platform::disk::{replace_file, shown};
+use crate::platform::error::{IoContext, Kind, Result, one_line};
+use crate::platform::text;
+use crate::serve::page::Status;
+use crate::serve::status::history::read_all;
+use crate::serve::status::{Reading, assemble, least_free, look_at, view};
+use crate::snapshots::id::SourceName;
+
+/// Writes a page of how sources, snapshots and stores stand: HTML for a CI artifact, Markdown for a job's summary
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Names of the config, SQLite files, or URLs; by default all sources of the config
+    #[arg(value_name = "SOURCE")]
+    pub sources: Vec<String>,
+    /// Write the page here
+    #[arg(long, value_name = "FILE", required_unless_present = "markdown")]
+    pub html: Option<PathBuf>,
+    /// Write it in short here; - is stdout
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+}
+
+/// What was written, and what it says.
+#[derive(Debug, Serialize)]
+pub struct ReportReport {
+    /// Whether all is well.
+    pub ok: bool,
+    /// What was looked at.
+    pub checks: Vec<Check>,
+    /// The files that were written.
+    pub files: Vec<String>,
+    /// The short form, where it goes to stdout.
+    #[serde(skip)]
+    stdout: Option<String>,
+}
+
+impl Report for ReportReport {
+    fn text(&self) -> String {
+        if let Some(text) = &self.stdout {
+            return text.clone();
+        }
+        let mut lines: String = self.files.iter().map(|file| format!("wrote {}\n", one_line(file))).collect();
+        let row = |check: &Check| vec!["FAILED".to_owned(), check.name.clone(), check.message.clone()];
+        if !self.ok {
+            lines += &text::table(&["", "CHECK", "FOUND"], self.checks.iter().filter(|check| !check.ok).map(row));
+        }
+        lines
+    }
+
+    fn exit_code(&self) -> u8 {
+        if self.ok { 0 } else { Kind::Problem.exit_code() }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &ReportArgs, context: &Context) -> Result<ReportReport> {
+    let chosen = context.sources(&args.sources)?;
+    let names: Vec<SourceName> = chosen.iter().map(Chosen::name).collect::<Result<_>>()?;
+    let mut stores = Vec::new();
+    for store in context.all_stores()? {
+        let begun = Instant::now();
+        let seen = read_all(store, &names, context)?;
+        stores.push((one_line(&store.to_string()), reading(seen, begun)));
+    }
+    let least_free = least_free(context)?;
+    let mut sources = Vec::new();
+    for (chosen, name) in chosen.iter().zip(&names) {
+        let begun = Instant::now();
+        let measures =
+            stores.iter().filter_map(|(_, store)| store.last.as_ref()?.sources.get(name)?.summary.measure.clone());
+        let measure = measures.max_by_key(|manifest| manifest.created_at);
+        sources.push((chosen, reading(look_at(chosen, measure.as_deref(), least_free)?, begun)));
+    }
+    let standing = assemble(sources, stores, context)?;
+    let page = view::overview(&standing, &[], false, context);
+    let mut report = ReportReport {
+        ok: standing.status() == Status::Good,
+        checks: standing.checks().checks,
+        files: Vec::new(),
+        stdout: None,
+    };
+    if let Some(path) = &args.html {
+        report.write(path, &page.html()?)?;
+    }
+    match &args.markdown {
+        Some(path) if path.as_os_str() == "-" => report.stdout = Some(page.markdown()?),
+        Some(path) => report.write(path, &page.markdown()?)?,
+        None => {}
+    }
+    Ok(report)
+}
+
+fn reading<T>(seen: T, begun: Instant) -> Reading<T> {
+    Reading { last: Some(Arc::new(seen)), at: Some(Utc::now()), seconds: begun.elapsed().as_secs_f64(), late: None }
+}
+
+impl ReportReport {
+    fn write(&mut self, path: &std::path::Path, text: &str) -> Result<()> {
+        replace_file(path, 0o644, text.as_bytes()).io(Kind::Failed, || format!("cannot write {}", shown(path)))?;
+        self.files.push(path.display().to_string());
+        Ok(())
+    }
+}

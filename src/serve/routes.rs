@@ -1,0 +1,298 @@
+//! What is asked of `serve`, and what it answers.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, Request, Response, StatusCode};
+use axum::routing::get;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::ops::gate::remote::EXIT_CODE;
+use crate::ops::{Context, error_document};
+use crate::platform::error::{Error, Kind, Result};
+use crate::serve::documents;
+use crate::serve::page::{self, Status};
+use crate::serve::posts::Posts;
+use crate::serve::runs::{self, Runs};
+use crate::serve::status::history::is_good;
+use crate::serve::status::{Standing, view};
+use crate::serve::web::{Access, Refusal, Right, body};
+use crate::snapshots::id::SnapshotId;
+
+/// How many pages of snapshots are put together at once: each reads from a store.
+const PAGES_AT_ONCE: usize = 4;
+/// How long one may take.
+const LONGEST_PAGE: Duration = Duration::from_secs(20);
+/// How long a page of everything is shown again before it is made anew.
+const FRESH: Duration = Duration::from_secs(1);
+/// How many snapshots are listed where nobody says, and at most.
+const LISTED: usize = 100;
+const MOST_LISTED: usize = 1000;
+
+/// What answers.
+pub(super) struct Server {
+    pub(super) posts: Posts,
+    pub(super) runs: Arc<Runs>,
+    pub(super) access: Access,
+    pub(super) context: Arc<Context>,
+    pub(super) begun: Instant,
+    pages: Arc<Semaphore>,
+    made: Mutex<Option<(Instant, String)>>,
+}
+
+type Shared = State<Arc<Server>>;
+
+impl Server {
+    pub(super) fn new(posts: Posts, access: Access, context: Arc<Context>) -> Arc<Server> {
+        Arc::new(Server {
+            posts,
+            runs: Arc::default(),
+            access,
+            context,
+            begun: Instant::now(),
+            pages: Arc::new(Semaphore::new(PAGES_AT_ONCE)),
+            made: Mutex::new(None),
+        })
+    }
+
+    fn standing(&self) -> Result<Standing> {
+        self.posts.standing(&self.context)
+    }
+
+    /// The page of everything, made at most once a second.
+    fn page(&self) -> Result<String> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, page)) = made.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            return Ok(page.clone());
+        }
+        let page = view::overview(&self.standing()?, &self.runs.mishaps(), true, &self.context).html()?;
+        *made = Some((Instant::now(), page.clone()));
+        Ok(page)
+    }
+
+    /// Fails, with the answer to give, for who may not.
+    fn admit(&self, headers: &HeaderMap, right: Right) -> std::result::Result<(), Box<Response<Body>>> {
+        let refused = match self.access.check(headers, right) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        let mut answer = match refused {
+            Refusal::Off => failed(
+                StatusCode::FORBIDDEN,
+                &Error::usage("snapshots cannot be asked for here: no token is configured")
+                    .hint("set token under [serve] in lifeboat.toml"),
+            ),
+            Refusal::Unknown => failed(
+                StatusCode::UNAUTHORIZED,
+                &Error::usage("the token or password is missing, or not the right one").hint(
+                    "send 'Authorization: Bearer TOKEN'; 'lifeboat predeploy --remote' takes it from LIFEBOAT_TOKEN",
+                ),
+            ),
+        };
+        if refused == Refusal::Unknown {
+            let way = if right == Right::Read { "Basic realm=\"lifeboat\", charset=\"UTF-8\"" } else { "Bearer" };
+            answer.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static(way));
+        }
+        Err(Box::new(answer))
+    }
+}
+
+/// All that can be asked.
+pub(super) fn router(server: Arc<Server>) -> Router {
+    Router::new()
+        .route("/", get(overview))
+        .route("/health", get(health))
+        .route("/health/data", get(health_of_data))
+        .route("/metrics", get(metrics))
+        .route("/snapshots", get(list).post(take))
+        .route("/snapshots/{id}", get(snapshot))
+        .fallback(nothing_here)
+        .with_state(server)
+}
+
+fn answer(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
+    let mut answer = Response::new(Body::from(text));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, axum::http::HeaderValue::from_static(content_type));
+    answer
+}
+
+fn document(status: StatusCode, document: &Value) -> Response<Body> {
+    answer(status, "application/json", format!("{document}\n"))
+}
+
+fn failed(status: StatusCode, error: &Error) -> Response<Body> {
+    document(status, &json!({"error": error_document(error)}))
+}
+
+fn html(status: StatusCode, page: Result<String>) -> Response<Body> {
+    match page {
+        Ok(page) => answer(status, "text/html; charset=utf-8", page),
+        Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    }
+}
+
+async fn nothing_here() -> Response<Body> {
+    failed(
+        StatusCode::NOT_FOUND,
+        &Error::not_found("there is nothing here").hint("see /, /health, /health/data, /metrics and /snapshots"),
+    )
+}
+
+/// The process: that it answers is all there is to it.
+async fn health(State(server): Shared) -> Response<Body> {
+    let up = server.begun.elapsed().as_secs();
+    document(StatusCode::OK, &json!({"status": "ok", "version": env!("CARGO_PKG_VERSION"), "seconds": up}))
+}
+
+async fn health_of_data(State(server): Shared, headers: HeaderMap) -> Response<Body> {
+    if let Err(refused) = server.admit(&headers, Right::Read) {
+        return *refused;
+    }
+    match server.standing() {
+        Ok(standing) => {
+            let is_well = standing.status() == Status::Good;
+            let status = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            document(status, &documents::health(&standing))
+        }
+        Err(error) => failed(StatusCode::SERVICE_UNAVAILABLE, &error),
+    }
+}
+
+async fn metrics(State(server): Shared, headers: HeaderMap) -> Response<Body> {
+    if let Err(refused) = server.admit(&headers, Right::Read) {
+        return *refused;
+    }
+    match server.standing() {
+        Ok(standing) => {
+            let text = documents::metrics(&standing, server.runs.is_running(), server.begun.elapsed());
+            answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+        }
+        Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    }
+}
+
+async fn overview(State(server): Shared, headers: HeaderMap) -> Response<Body> {
+    if let Err(refused) = server.admit(&headers, Right::Read) {
+        return *refused;
+    }
+    html(StatusCode::OK, server.page())
+}
+
+#[derive(Deserialize)]
+struct Which {
+    source: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn list(
+    State(server): Shared,
+    headers: HeaderMap,
+    which: std::result::Result<Query<Which>, QueryRejection>,
+) -> Response<Body> {
+    if let Err(refused) = server.admit(&headers, Right::Read) {
+        return *refused;
+    }
+    let Ok(Query(which)) = which else {
+        let error = Error::usage("these are no words to choose by").hint("there are source=NAME and limit=N");
+        return failed(StatusCode::BAD_REQUEST, &error);
+    };
+    match server.standing() {
+        Ok(standing) => {
+            let limit = which.limit.unwrap_or(LISTED).min(MOST_LISTED);
+            document(StatusCode::OK, &documents::snapshots(&standing, which.source.as_deref(), limit))
+        }
+        Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    }
+}
+
+/// The page of one snapshot, which is read from a store.
+async fn snapshot(State(server): Shared, headers: HeaderMap, Path(id): Path<String>) -> Response<Body> {
+    if let Err(refused) = server.admit(&headers, Right::Read) {
+        return *refused;
+    }
+    let not_there = || html(StatusCode::NOT_FOUND, page::message("No such snapshot", "It was pruned, or never was."));
+    let Ok(id) = id.parse::<SnapshotId>() else { return not_there() };
+    let standing = match server.standing() {
+        Ok(standing) => standing,
+        Err(error) => return failed(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    };
+    let of_source = standing.sources.iter().find(|source| source.name == *id.source());
+    let snapshots = of_source.map(|source| source.snapshots.as_slice()).unwrap_or_default();
+    let Some(at) = snapshots.iter().position(|described| described.listed.id == id) else { return not_there() };
+    let described = Arc::clone(&snapshots[at]);
+    let before = snapshots[at + 1..].iter().find(|described| is_good(described)).map(|one| one.listed.id.clone());
+    let made = tokio::time::timeout(LONGEST_PAGE, async {
+        // It is kept until the work is done, be there anybody left who waits for it: a store that hangs holds so many
+        // threads and no more.
+        let turn = Arc::clone(&server.pages).acquire_owned().await;
+        let context = Arc::clone(&server.context);
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            view::snapshot(&id, &described, before.as_ref(), &context)
+        })
+        .await
+    });
+    match made.await {
+        Ok(Ok(Ok(Some(page)))) => html(StatusCode::OK, page.html()),
+        Ok(Ok(Ok(None))) => not_there(),
+        Ok(Ok(Err(error))) => {
+            html(StatusCode::BAD_GATEWAY, page::message("The snapshot cannot be shown", &error.whole()))
+        }
+        Ok(Err(_)) => html(StatusCode::INTERNAL_SERVER_ERROR, page::message("The page could not be made", "")),
+        Err(_) => html(
+            StatusCode::GATEWAY_TIMEOUT,
+            page::message("The store does not answer", "It was asked for the snapshot, and did not answer in time."),
+        ),
+    }
+}
+
+/// Takes snapshots of the config's sources.
+async fn take(State(server): Shared, headers: HeaderMap, request: Request<Body>) -> Response<Body> {
+    if let Err(refused) = server.admit(&headers, Right::Act) {
+        return *refused;
+    }
+    let Some(body) = body(request).await else {
+        let error = Error::usage("the request is too long, or did not come in time");
+        return failed(StatusCode::PAYLOAD_TOO_LARGE, &error);
+    };
+    let asked = match server.posts.names().and_then(|names| runs::read(&body, &names)) {
+        Ok(asked) => asked,
+        Err(error) => return failed(StatusCode::BAD_REQUEST, &error),
+    };
+    let Some(turn) = server.runs.turn() else {
+        let error = Error::failed("a snapshot is being taken already")
+            .hint("ask again when it is done; GET /snapshots lists them");
+        let mut answer = failed(StatusCode::CONFLICT, &error);
+        answer.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("5"));
+        return answer;
+    };
+    let context = Arc::clone(&server.context);
+    // Who has asked may go away: it is done all the same.
+    let done = tokio::task::spawn_blocking(move || runs::run(&asked, &turn, &context)).await;
+    let Ok(done) = done else {
+        return failed(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &Error::failed("the snapshot ended in a fault of lifeboat's own"),
+        );
+    };
+    let status = match done.code {
+        0 => StatusCode::CREATED,
+        code if code == Kind::Usage.exit_code() => StatusCode::BAD_REQUEST,
+        code if code == Kind::Problem.exit_code() => StatusCode::UNPROCESSABLE_ENTITY,
+        code if code == Kind::Unreachable.exit_code() || code == Kind::Interrupted.exit_code() => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let mut answer = document(status, &done.document);
+    answer.headers_mut().insert(EXIT_CODE, axum::http::HeaderValue::from(u16::from(done.code)));
+    answer
+}

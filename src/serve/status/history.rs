@@ -1,0 +1,324 @@
+//! What a store has of the config's sources, read once and kept: a manifest never changes, so that later only what is new is read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, Duration, Utc};
+
+use crate::ops::check::mark_short;
+use crate::ops::checks::told;
+use crate::ops::prune::candidate;
+use crate::ops::snapshot::SUSPECT;
+use crate::ops::{Context, fetch, stores};
+use crate::platform::error::{Kind, Result};
+use crate::platform::text;
+use crate::serve::page::{DAYS, Growth, Victim};
+use crate::snapshots::catalog::{Catalog, Described, Listed, ProofLevel};
+use crate::snapshots::id::{SnapshotId, SourceName};
+use crate::snapshots::manifest::{Manifest, SnapshotKind};
+use crate::snapshots::retention::{Candidate, plan};
+use crate::store::StoreUrl;
+
+/// How many snapshots of a source are read before anything else, and looked through for new ones every time.
+const NEWEST: usize = 16;
+/// How many tables are shown at each end, of those that grow fastest and slowest.
+const ENDS: usize = 5;
+/// The shortest time, in seconds, that the growth of a day is reckoned from.
+const SHORTEST_SPAN: f64 = 3600.0;
+/// How far ahead it is looked for what the retention plan removes next, a snapshot a day taken for granted.
+const DAYS_AHEAD: i64 = 60;
+/// How many snapshots a source may have for that: it is reckoned for every day.
+const MOST_AHEAD: usize = 2000;
+/// How many of those that go next are named.
+const VICTIMS: usize = 3;
+
+/// A store, and what was read of it.
+pub(crate) struct History {
+    catalog: Catalog,
+    sources: BTreeMap<SourceName, Known>,
+}
+
+/// What is known of one source's snapshots.
+#[derive(Default)]
+struct Known {
+    /// Manifests without their tables.
+    snapshots: BTreeMap<SnapshotId, Arc<Described>>,
+    /// Those that are still to be read, the next one last.
+    pending: Vec<Listed>,
+    /// Whether anything is new since it was summed up.
+    is_new: bool,
+    summed_up: Summary,
+}
+
+/// What the snapshots of a source show together.
+#[derive(Clone, Default)]
+pub(crate) struct Summary {
+    /// The newest that is a measure for others, with its tables.
+    pub(crate) measure: Option<Arc<Manifest>>,
+    /// Why the newest good one cannot be read, where it cannot.
+    pub(crate) unmeasured: Option<String>,
+    /// How its tables grew, fastest first.
+    pub(crate) growth: Vec<Growth>,
+    /// Between which two snapshots.
+    pub(crate) growth_span: String,
+    /// What the retention plan removes next.
+    pub(crate) victims: Vec<Victim>,
+}
+
+/// A store as it was last seen.
+#[derive(Clone, Default)]
+pub(crate) struct StoreSeen {
+    /// Bytes that it can still take, where it can tell.
+    pub(crate) free_bytes: Option<u64>,
+    /// The sources.
+    pub(crate) sources: BTreeMap<SourceName, SourceSeen>,
+    /// Why it cannot be read now; the rest is of before.
+    pub(crate) error: Option<String>,
+}
+
+/// The snapshots that a store has of a source.
+#[derive(Clone, Default)]
+pub(crate) struct SourceSeen {
+    /// Newest first.
+    pub(crate) snapshots: Vec<Arc<Described>>,
+    /// How many are still to be read.
+    pub(crate) unread: usize,
+    /// What they show together.
+    pub(crate) summary: Summary,
+}
+
+impl History {
+    /// Opens a store; nothing is read yet.
+    pub(crate) fn open(store: &StoreUrl, sources: &[SourceName]) -> Result<History> {
+        let sources = sources.iter().map(|source| (source.clone(), Known::default())).collect();
+        Ok(History { catalog: stores::open(store)?, sources })
+    }
+
+    /// Reads the newest snapshots that are not known yet.
+    pub(crate) fn read_newest(&mut self) -> Result<()> {
+        for (source, known) in &mut self.sources {
+            let (listed, _) = self.catalog.list_newest(Some(source), None, NEWEST)?;
+            known.forget_what_is_gone(&listed);
+            known.read(&self.catalog, listed)?;
+        }
+        Ok(())
+    }
+
+    /// Looks through all names: what is gone is forgotten, and what is not known is left to [`read_some`](Self::read_some).
+    pub(crate) fn list(&mut self) -> Result<()> {
+        for (source, known) in &mut self.sources {
+            let listed = self.catalog.list(source)?;
+            let before = known.snapshots.len();
+            let there: BTreeSet<&SnapshotId> = listed.iter().map(|listed| &listed.id).collect();
+            known.snapshots.retain(|id, _| there.contains(id));
+            known.is_new |= known.snapshots.len() < before;
+            known.pending = listed.into_iter().filter(|listed| known.lacks(listed)).collect();
+            known.pending.reverse();
+        }
+        Ok(())
+    }
+
+    /// Reads some of what is left to read, newest first; false where nothing is left.
+    pub(crate) fn read_some(&mut self, count: usize) -> Result<bool> {
+        for known in self.sources.values_mut() {
+            let some = known.pending.split_off(known.pending.len().saturating_sub(count));
+            known.read(&self.catalog, some)?;
+        }
+        Ok(self.sources.values().any(|known| !known.pending.is_empty()))
+    }
+
+    /// Sums up what is new, where all of it was read.
+    pub(crate) fn sum_up(&mut self, context: &Context) {
+        for (source, known) in &mut self.sources {
+            let newest_first: Vec<&Arc<Described>> = known.snapshots.values().rev().collect();
+            let last = known.summed_up.measure.take();
+            // Every time: what could not be read, or was dated ahead of this clock, may be one now.
+            match measure(&newest_first, last.clone(), &self.catalog, context) {
+                Ok(measure) => (known.summed_up.measure, known.summed_up.unmeasured) = (measure, None),
+                Err(error) => (known.summed_up.measure, known.summed_up.unmeasured) = (last, Some(told(&error))),
+            }
+            if !known.is_new || !known.pending.is_empty() {
+                continue;
+            }
+            known.is_new = false;
+            if let Some(measure) = &known.summed_up.measure {
+                match growth(measure, &newest_first, &self.catalog, context) {
+                    Ok((span, growth)) => (known.summed_up.growth_span, known.summed_up.growth) = (span, growth),
+                    Err(error) => tracing::debug!("{source}: {}", error.whole()),
+                }
+            }
+            known.summed_up.victims = victims(source, &newest_first, context);
+        }
+    }
+
+    /// What is known now.
+    pub(crate) fn seen(&self) -> StoreSeen {
+        let one = |(source, known): (&SourceName, &Known)| {
+            let snapshots = known.snapshots.values().rev().cloned().collect();
+            let summary = known.summed_up.clone();
+            (source.clone(), SourceSeen { snapshots, unread: known.pending.len(), summary })
+        };
+        StoreSeen {
+            free_bytes: self.catalog.free_bytes(),
+            sources: self.sources.iter().map(one).collect(),
+            error: None,
+        }
+    }
+}
+
+impl Known {
+    /// Whether a snapshot is not known, or not as it is now.
+    fn lacks(&self, listed: &Listed) -> bool {
+        self.snapshots.get(&listed.id).is_none_or(|known| {
+            known.manifest.is_err() || known.listed.proofs != listed.proofs || bytes(&known.listed) != bytes(listed)
+        })
+    }
+
+    /// Forgets what is not among the newest, though it would be.
+    fn forget_what_is_gone(&mut self, newest: &[Listed]) {
+        let there: BTreeSet<&SnapshotId> = newest.iter().map(|listed| &listed.id).collect();
+        let oldest = there.first().copied().filter(|_| newest.len() >= NEWEST);
+        let before = self.snapshots.len();
+        self.snapshots.retain(|id, _| there.contains(id) || oldest.is_some_and(|oldest| id < oldest));
+        self.is_new |= self.snapshots.len() < before;
+    }
+
+    fn read(&mut self, catalog: &Catalog, listed: Vec<Listed>) -> Result<()> {
+        let lacking: Vec<Listed> = listed.into_iter().filter(|listed| self.lacks(listed)).collect();
+        for mut described in catalog.describe(lacking)? {
+            mark_short(&mut described);
+            if let Ok(manifest) = &mut described.manifest {
+                // Of thousands of snapshots the tables would take more memory than all the rest.
+                (manifest.tables, manifest.sqlite, manifest.postgres) = (Vec::new(), None, None);
+            }
+            self.is_new = true;
+            self.snapshots.insert(described.listed.id.clone(), Arc::new(described));
+        }
+        Ok(())
+    }
+}
+
+fn bytes(listed: &Listed) -> Option<u64> {
+    listed.archive.as_ref().map(|archive| archive.bytes)
+}
+
+/// Whether a snapshot is one to restore from: full, undamaged, and in no doubt.
+pub(crate) fn is_good(described: &Described) -> bool {
+    described.proof.level != ProofLevel::Damaged
+        && described.manifest.as_ref().is_ok_and(|manifest| {
+            manifest.kind == SnapshotKind::Full && !manifest.tags.iter().any(|tag| tag == SUSPECT)
+        })
+}
+
+/// The newest good snapshot, with its tables.
+fn measure(
+    newest_first: &[&Arc<Described>],
+    last: Option<Arc<Manifest>>,
+    catalog: &Catalog,
+    context: &Context,
+) -> Result<Option<Arc<Manifest>>> {
+    let now = Utc::now();
+    let newest = newest_first.iter().find(|described| is_good(described) && described.listed.id.time() <= now);
+    let Some(newest) = newest else { return Ok(None) };
+    let id = &newest.listed.id;
+    match last.filter(|last| last.id == *id) {
+        Some(last) => Ok(Some(last)),
+        None => Ok(Some(Arc::new(fetch::manifest(catalog, id, context)?))),
+    }
+}
+
+/// How the tables grew from the oldest good snapshot of the days that are shown to the newest.
+fn growth(
+    newest: &Manifest,
+    newest_first: &[&Arc<Described>],
+    catalog: &Catalog,
+    context: &Context,
+) -> Result<(String, Vec<Growth>)> {
+    let start = newest.created_at - Duration::days(i64::from(DAYS));
+    let mut oldest_first = newest_first.iter().rev();
+    let oldest = oldest_first.find(|described| is_good(described) && described.listed.id.time() >= start);
+    let Some(oldest) = oldest.filter(|oldest| oldest.listed.id != newest.id) else {
+        return Ok(Default::default());
+    };
+    let oldest = fetch::manifest(catalog, &oldest.listed.id, context)?;
+    let seconds = (newest.created_at - oldest.created_at).num_seconds().max(1) as f64;
+    let rows =
+        |manifest: &Manifest| crate::ops::look::rows_of(manifest.tables.iter().filter(|table| table.is_ordinary()));
+    let before = rows(&oldest);
+    let mut grown: Vec<(f64, Growth)> = rows(newest)
+        .into_iter()
+        .map(|(table, after)| {
+            let before = before.get(&table).copied().unwrap_or(0);
+            let a_day = (after as f64 - before as f64) / seconds * 86_400.0;
+            // Of a few minutes nobody can tell what a day will be.
+            let shown = if seconds >= SHORTEST_SPAN { format!("{a_day:+.0}") } else { String::new() };
+            (a_day, Growth { table, before, after, a_day: shown })
+        })
+        .collect();
+    grown.sort_by(|one, other| other.0.total_cmp(&one.0));
+    if grown.len() > 2 * ENDS {
+        grown.drain(ENDS..grown.len() - ENDS);
+    }
+    let span = format!("from {} to {}", text::time(oldest.created_at), text::time(newest.created_at));
+    Ok((span, grown.into_iter().map(|(_, growth)| growth).collect()))
+}
+
+/// What the retention plan removes next: at the next prune, or else on the first day on which it would, if one snapshot is
+/// taken every day.
+fn victims(source: &SourceName, newest_first: &[&Arc<Described>], context: &Context) -> Vec<Victim> {
+    let Ok(policy) = context.retention() else { return Vec::new() };
+    let mut candidates: Vec<Candidate> =
+        newest_first.iter().filter(|described| described.manifest.is_ok()).filter_map(|one| candidate(one)).collect();
+    let (real, now) = (candidates.len(), Utc::now());
+    let last_day = if real <= MOST_AHEAD { DAYS_AHEAD } else { 0 };
+    for day in 0..=last_day {
+        let at = now + Duration::days(day);
+        if day > 0 {
+            candidates.push(imagined(source, at));
+        }
+        let mut gone = plan(&candidates, policy, at).delete;
+        gone.retain(|id| candidates[..real].iter().any(|candidate| candidate.id == *id));
+        if gone.is_empty() {
+            continue;
+        }
+        gone.sort();
+        let when = match day {
+            0 => "at the next prune".to_owned(),
+            1 => "in 1 day".to_owned(),
+            days => format!("in {days} days"),
+        };
+        return gone.iter().take(VICTIMS).map(|id| Victim { id: id.to_string(), when: when.clone() }).collect();
+    }
+    Vec::new()
+}
+
+fn imagined(source: &SourceName, at: DateTime<Utc>) -> Candidate {
+    Candidate {
+        id: SnapshotId::new(source, at, 0),
+        created_at: at,
+        kind: SnapshotKind::Full,
+        damaged: false,
+        drilled: false,
+        passed: true,
+        tags: Vec::new(),
+    }
+}
+
+/// Reads all that a store has.
+pub(crate) fn read_all(store: &StoreUrl, sources: &[SourceName], context: &Context) -> Result<StoreSeen> {
+    let read = || -> Result<StoreSeen> {
+        let mut history = History::open(store, sources)?;
+        history.list()?;
+        while history.read_some(1000)? {
+            crate::platform::interrupt::check()?;
+        }
+        history.sum_up(context);
+        Ok(history.seen())
+    };
+    match read() {
+        Err(error) if error.kind != Kind::Interrupted => {
+            Ok(StoreSeen { error: Some(told(&error)), ..StoreSeen::default() })
+        }
+        read => read,
+    }
+}

@@ -1,0 +1,270 @@
+//! How everything stands, as a page shows it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Duration, NaiveDate, Utc};
+
+use crate::ops::diff::{Status as TableStatus, compare};
+use crate::ops::show::restore_commands;
+use crate::ops::{Context, fetch, stores};
+use crate::platform::error::{Kind, Result, one_line};
+use crate::platform::text;
+use crate::serve::page::{
+    Calendar, DAYS, Day, Finding, Overview, Plot, SnapshotPage, SnapshotRow, SourceView, Status, StoreView, TableRow,
+    Unit,
+};
+use crate::serve::status::history::is_good;
+use crate::serve::status::{SourceStanding, Standing};
+use crate::snapshots::catalog::{Catalog, Described, ProofLevel};
+use crate::snapshots::id::SnapshotId;
+use crate::snapshots::manifest::{Manifest, SnapshotKind, Table};
+
+/// How many snapshots a page lists.
+const LISTED: usize = 30;
+/// How many tables the page of a snapshot lists.
+const MOST_TABLES: usize = 2000;
+
+/// Something that went wrong, when, and of which source.
+#[derive(Clone, Debug)]
+pub(crate) struct Mishap {
+    pub(crate) at: DateTime<Utc>,
+    pub(crate) source: Option<String>,
+    pub(crate) message: String,
+}
+
+/// The page of everything.
+pub(crate) fn overview(standing: &Standing, mishaps: &[Mishap], served: bool, context: &Context) -> Overview {
+    let store = |store: &crate::serve::status::StoreStanding| StoreView {
+        location: one_line(&store.location),
+        status: store.status,
+        message: store.message.clone(),
+    };
+    Overview {
+        host: context.host.clone(),
+        at: standing.at,
+        sources: standing.sources.iter().map(|source| view(source, mishaps, standing.at)).collect(),
+        stores: standing.stores.iter().map(store).collect(),
+        served,
+    }
+}
+
+fn view(source: &SourceStanding, mishaps: &[Mishap], now: DateTime<Utc>) -> SourceView {
+    let name = source.name.as_str();
+    let prefix = format!("{name}: ");
+    let finding = |check: &crate::serve::status::Check| Finding {
+        name: check.name.strip_prefix(&prefix).unwrap_or(&check.name).to_owned(),
+        ok: check.ok,
+        message: check.message.clone(),
+    };
+    let own = mishaps.iter().filter(|mishap| mishap.source.as_deref().is_none_or(|of| of == name));
+    let restore = source.snapshots.iter().find_map(|described| described.proof.restore_seconds);
+    SourceView {
+        name: name.to_owned(),
+        place: source.place.clone(),
+        status: source.status,
+        looked_at: source.reading.at,
+        findings: source.checks.iter().map(finding).collect(),
+        newest: source.newest.as_deref().map(|described| row(described, now)),
+        calendar: calendar(&source.snapshots, own, now),
+        plots: plots(&source.snapshots, now),
+        growth: source.summary.growth.clone(),
+        growth_span: source.summary.growth_span.clone(),
+        restore: restore.map(text::seconds),
+        victims: source.summary.victims.clone(),
+        snapshots: source.snapshots.iter().take(LISTED).map(|described| row(described, now)).collect(),
+        total: source.snapshots.len() + source.unread,
+        unread: source.unread,
+    }
+}
+
+fn row(described: &Described, now: DateTime<Utc>) -> SnapshotRow {
+    let id = &described.listed.id;
+    let unknown = || "?".to_owned();
+    let manifest = described.manifest.as_ref().ok();
+    let is_bad = described.proof.level == ProofLevel::Damaged
+        || manifest.is_none_or(|manifest| manifest.kind == SnapshotKind::Damaged)
+        || (!is_good(described) && manifest.is_some_and(|manifest| manifest.kind == SnapshotKind::Full));
+    let proof = match described.proof.at {
+        Some(at) => format!("{}, {} ago", described.proof.level.name(), text::age(at, now)),
+        None => described.proof.level.name().to_owned(),
+    };
+    SnapshotRow {
+        id: id.to_string(),
+        at: id.time(),
+        age: text::age(id.time(), now),
+        kind: manifest.map_or_else(unknown, |manifest| manifest.kind.name().to_owned()),
+        size: manifest.map_or_else(unknown, |manifest| text::bytes(manifest.archive_bytes.unwrap_or(0))),
+        rows: manifest.map_or_else(unknown, |manifest| manifest.rows.to_string()),
+        duration: manifest.map_or_else(unknown, |manifest| text::seconds(manifest.seconds)),
+        proof,
+        status: if is_bad { Status::Bad } else { Status::Good },
+        tags: manifest.map(|manifest| one_line(&manifest.tags.join(", "))).unwrap_or_default(),
+    }
+}
+
+fn calendar<'a>(
+    snapshots: &[Arc<Described>],
+    mishaps: impl Iterator<Item = &'a Mishap>,
+    now: DateTime<Utc>,
+) -> Calendar {
+    let mut days: BTreeMap<NaiveDate, Day> = BTreeMap::new();
+    for described in snapshots {
+        let id = &described.listed.id;
+        let day = days.entry(id.time().date_naive()).or_default();
+        day.snapshots += 1;
+        day.good += u32::from(is_good(described));
+        if described.proof.level == ProofLevel::Damaged || described.manifest.is_err() {
+            day.failures.push(format!("{id} is damaged"));
+        } else if let Ok(manifest) = &described.manifest
+            && manifest.kind == SnapshotKind::Full
+            && !is_good(described)
+        {
+            day.failures.push(format!("{id}: rows were lost since the one before"));
+        }
+    }
+    for mishap in mishaps {
+        days.entry(mishap.at.date_naive()).or_default().failures.push(one_line(&mishap.message));
+    }
+    Calendar::new(now.date_naive(), &days.into_iter().collect::<Vec<_>>())
+}
+
+fn plots(snapshots: &[Arc<Described>], now: DateTime<Utc>) -> Vec<Plot> {
+    let start = now - Duration::days(i64::from(DAYS));
+    let shown: Vec<&Manifest> = snapshots
+        .iter()
+        .filter(|described| described.listed.id.time() >= start)
+        .filter_map(|described| described.manifest.as_ref().ok())
+        .filter(|manifest| manifest.kind == SnapshotKind::Full)
+        .collect();
+    let plot = |title: &str, unit: Unit, value: &dyn Fn(&Manifest) -> f64| {
+        let values: Vec<_> = shown.iter().map(|manifest| (manifest.created_at, value(manifest))).collect();
+        Plot::new(title, unit, &values)
+    };
+    vec![
+        plot("Size of the archive", Unit::Bytes, &|manifest| manifest.archive_bytes.unwrap_or(0) as f64),
+        plot("Rows", Unit::Rows, &|manifest| manifest.rows as f64),
+        plot("How long it took", Unit::Seconds, &|manifest| manifest.seconds),
+    ]
+}
+
+/// The page of one snapshot, from whatever store has it; None where none has.
+pub(crate) fn snapshot(
+    id: &SnapshotId,
+    described: &Described,
+    before: Option<&SnapshotId>,
+    context: &Context,
+) -> Result<Option<SnapshotPage>> {
+    let now = Utc::now();
+    let mut failed = None;
+    for store in context.all_stores()? {
+        let found = stores::open(store).and_then(|catalog| {
+            let manifest = fetch::manifest(&catalog, id, context)?;
+            Ok((catalog, manifest))
+        });
+        match found {
+            Ok((catalog, manifest)) => {
+                return page(&manifest, described, before, &catalog, context, now).map(Some);
+            }
+            Err(error) if error.kind == Kind::NotFound => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(None), Err)
+}
+
+fn page(
+    manifest: &Manifest,
+    described: &Described,
+    before: Option<&SnapshotId>,
+    catalog: &Catalog,
+    context: &Context,
+    now: DateTime<Utc>,
+) -> Result<SnapshotPage> {
+    let before: Option<Manifest> = match before.map(|id| fetch::manifest(catalog, id, context)) {
+        None => None,
+        Some(Ok(before)) => Some(before),
+        // Pruned meanwhile, or damaged: then there is nothing to compare with.
+        Some(Err(error)) => {
+            tracing::debug!("{}", error.whole());
+            None
+        }
+    };
+    let is_closed = |manifest: &Manifest| manifest.encrypted && manifest.tables.is_empty();
+    let before = before.filter(|before| !is_closed(before));
+    let mut no_tables = None;
+    let tables = if is_closed(manifest) {
+        no_tables = Some("It is encrypted, and no key here opens it: its tables are not known.".to_owned());
+        Vec::new()
+    } else {
+        rows(manifest, before.as_ref())
+    };
+    if tables.len() > MOST_TABLES {
+        no_tables = Some(format!("The first {MOST_TABLES} of {} tables:", tables.len()));
+    }
+    let location = catalog.location();
+    let commands = restore_commands(manifest, &location, context)?;
+    let mut facts = vec![
+        ("from", format!("{} ({} {})", manifest.origin, manifest.engine, manifest.server_version)),
+        ("taken", format!("{}, in {}", text::time(manifest.created_at), text::seconds(manifest.seconds))),
+        (
+            "size",
+            format!("{} in {}", text::bytes(manifest.raw_bytes), text::bytes(manifest.archive_bytes.unwrap_or(0))),
+        ),
+        ("rows", manifest.rows.to_string()),
+        ("kind", manifest.kind.name().to_owned()),
+        ("store", location),
+        ("sha256", manifest.sha256.map(|sha256| sha256.to_string()).unwrap_or_default()),
+        ("encrypted", if manifest.encrypted { "with age" } else { "no" }.to_owned()),
+    ];
+    facts.extend(described.proof.restore_seconds.map(|seconds| ("restores in", text::seconds(seconds))));
+    if !manifest.tags.is_empty() {
+        facts.push(("tags", manifest.tags.join(", ")));
+    }
+    Ok(SnapshotPage {
+        row: row(described, now),
+        facts: facts.into_iter().map(|(name, value)| (name.to_owned(), one_line(&value))).collect(),
+        compared_with: before.map(|before| before.id.to_string()),
+        tables: tables.into_iter().take(MOST_TABLES).collect(),
+        no_tables,
+        commands: commands.into_iter().map(|(what, command)| (what.to_owned(), command)).collect(),
+    })
+}
+
+/// The tables of a snapshot, and what became of them since the one before.
+fn rows(manifest: &Manifest, before: Option<&Manifest>) -> Vec<TableRow> {
+    let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
+    let size = |table: &Table| table.bytes.map(text::bytes).unwrap_or_default();
+    let Some(before) = before else {
+        let one = |table: &Table| TableRow {
+            name: one_line(&table.name),
+            status: String::new(),
+            before: String::new(),
+            rows: number(table.rows),
+            change: String::new(),
+            bytes: size(table),
+        };
+        return manifest.tables.iter().map(one).collect();
+    };
+    let sizes: BTreeMap<&str, String> =
+        manifest.tables.iter().map(|table| (table.name.as_str(), size(table))).collect();
+    let diffs = compare(&before.tables, &manifest.tables);
+    let one = |diff: &crate::ops::diff::TableDiff| TableRow {
+        name: one_line(&diff.name),
+        status: match diff.status {
+            TableStatus::Same => "same",
+            TableStatus::Changed => "changed",
+            TableStatus::Added => "added",
+            TableStatus::Removed => "removed",
+        }
+        .to_owned(),
+        before: number(diff.rows_before),
+        rows: number(diff.rows_after),
+        change: match (diff.rows_before, diff.rows_after) {
+            (Some(before), Some(after)) if before != after => format!("{:+}", i128::from(after) - i128::from(before)),
+            _ => String::new(),
+        },
+        bytes: sizes.get(diff.name.as_str()).cloned().unwrap_or_default(),
+    };
+    diffs.iter().map(one).collect()
+}

@@ -1,0 +1,79 @@
+//! The snapshots of a source from the newest on, of which no more is asked for than is wanted: in a store that is far away
+//! the last hour's first, then the last day's, and so on.
+
+use chrono::{DateTime, Utc};
+
+use crate::platform::error::Result;
+use crate::snapshots::catalog::{Catalog, Listed};
+use crate::snapshots::id::{STAMP_BYTES, SnapshotId, SourceName};
+use crate::store::Names;
+
+/// How far back the newest snapshots are looked for, step by step; then everywhere.
+const LOOKS_HOURS: [i64; 5] = [1, 24, 8 * 24, 64 * 24, 512 * 24];
+
+impl Catalog {
+    /// The snapshots of one source, newest first, of which no more are asked for than are taken; those taken before then, to
+    /// the second, where that is given.
+    pub(super) fn newest_first(&self, source: &SourceName, before: Option<DateTime<Utc>>) -> NewestFirst<'_> {
+        let mut starts: Vec<Option<String>> = vec![None];
+        if !self.store.is_near() {
+            let newest = before.unwrap_or_else(Utc::now);
+            let start = |hours: &i64| {
+                let start = newest.checked_sub_signed(chrono::Duration::hours(*hours));
+                start.map(|start| first_name(source, start))
+            };
+            starts.extend(LOOKS_HOURS.iter().rev().map(start).filter(Option::is_some));
+        }
+        let second = chrono::Duration::seconds(1);
+        let until = before.and_then(|before| before.checked_add_signed(second)).map(|end| first_name(source, end));
+        NewestFirst { catalog: self, source: source.clone(), starts, until, found: Vec::new().into_iter() }
+    }
+}
+
+/// See [`Catalog::newest_first`].
+pub(super) struct NewestFirst<'a> {
+    catalog: &'a Catalog,
+    source: SourceName,
+    /// Where the looks that are yet to come begin, the next one last; None is the beginning of all.
+    starts: Vec<Option<String>>,
+    /// Where the look before began.
+    until: Option<String>,
+    found: std::vec::IntoIter<Listed>,
+}
+
+impl NewestFirst<'_> {
+    /// True where all there is was looked at and taken.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.starts.is_empty() && self.found.as_slice().is_empty()
+    }
+}
+
+impl Iterator for NewestFirst<'_> {
+    type Item = Result<Listed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(listed) = self.found.next() {
+                return Some(Ok(listed));
+            }
+            let start = self.starts.pop()?;
+            let names = match (&start, &self.until) {
+                (None, None) => Names::All,
+                (start, until) => Names::Between(start.as_deref().unwrap_or(""), until.as_deref()),
+            };
+            match self.catalog.list_named(&self.source, names) {
+                Ok(found) => self.found = found.into_iter(),
+                Err(error) => {
+                    self.starts.clear();
+                    return Some(Err(error));
+                }
+            }
+            self.until = start;
+        }
+    }
+}
+
+/// What no name of a snapshot taken at `time` or later sorts before.
+fn first_name(source: &SourceName, time: DateTime<Utc>) -> String {
+    SnapshotId::new(source, time, 0).to_string()[..source.as_str().len() + 1 + STAMP_BYTES - 5].to_owned()
+}

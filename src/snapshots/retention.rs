@@ -1,0 +1,230 @@
+//! Which snapshots a prune keeps, and why: a pure function of what there is, the policy and the time.
+//!
+//! It reads no store and deletes nothing; it only decides. Every rule works on each source for
+//! itself, and only full, undamaged snapshots count for the rules that keep a number of them: a
+//! partial one from yesterday must not push out the last whole one.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Duration, Utc};
+
+use crate::platform::duration::format_duration;
+use crate::snapshots::id::{SnapshotId, SourceName};
+use crate::snapshots::manifest::SnapshotKind;
+
+/// What to keep. The rules add up: a snapshot stays if any one of them keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// This many of the newest; 0 is off.
+    pub last: u32,
+    /// The newest of each hour (UTC), for this many of the newest hours that have one; 0 is off.
+    pub hourly: u32,
+    /// The newest of each day (UTC), for this many of the newest days that have one; 0 is off.
+    pub daily: u32,
+    /// The newest of each ISO week (UTC), for this many of the newest weeks that have one; 0 is off.
+    pub weekly: u32,
+    /// The newest of each month (UTC), for this many of the newest months that have one; 0 is off.
+    pub monthly: u32,
+    /// The newest of each year (UTC), for this many of the newest years that have one; 0 is off.
+    pub yearly: u32,
+    /// All that are younger than this, of any kind.
+    pub within: Option<Duration>,
+    /// All that carry one of these tags, of any kind.
+    pub tags: Vec<String>,
+    /// Those that do not count (safety, partial, damaged) while they are younger than this.
+    pub others_within: Duration,
+}
+
+/// No rules, and 30 days for those that do not count.
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            last: 0,
+            hourly: 0,
+            daily: 0,
+            weekly: 0,
+            monthly: 0,
+            yearly: 0,
+            within: None,
+            tags: Vec::new(),
+            others_within: Duration::days(30),
+        }
+    }
+}
+
+impl Policy {
+    /// True where no rule keeps anything; `others_within` is no such rule.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        [self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly].iter().all(|count| *count == 0)
+            && self.within.is_none_or(|within| within <= Duration::zero())
+            && self.tags.is_empty()
+    }
+}
+
+/// What there is to know of a snapshot for deciding whether it stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its id.
+    pub id: SnapshotId,
+    /// When it was taken.
+    pub created_at: DateTime<Utc>,
+    /// What it is of and for.
+    pub kind: SnapshotKind,
+    /// True where its manifest or a proof says that it is damaged.
+    pub damaged: bool,
+    /// True where a drill has restored it.
+    pub drilled: bool,
+    /// True where nothing spoke against it when it was taken: the rules passed, and nothing was lost.
+    pub passed: bool,
+    /// Its tags.
+    pub tags: Vec<String>,
+}
+
+impl Candidate {
+    /// True where it counts: a full snapshot that nothing says is damaged.
+    fn counts(&self) -> bool {
+        self.kind == SnapshotKind::Full && !self.damaged
+    }
+}
+
+/// What to do with each snapshot: every candidate is in exactly one of the two, both newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What stays, with the reasons: at least one each, in short words such as `daily 2026-11-21`.
+    pub keep: Vec<(SnapshotId, Vec<String>)>,
+    /// What goes.
+    pub delete: Vec<SnapshotId>,
+}
+
+/// Decides which of `candidates` stay. The order they come in does not matter.
+///
+/// Whatever the policy, these stay: per source the newest full undamaged snapshot and the newest of
+/// those that was drilled and of those that nothing spoke against, and snapshots dated after `now`, which never count either (a clock was
+/// wrong, and they must not push out the others).
+///
+/// An empty policy is the caller's error, to be refused before; here it keeps everything.
+#[must_use]
+pub fn plan(candidates: &[Candidate], policy: &Policy, now: DateTime<Utc>) -> Plan {
+    let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
+    newest_first.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+
+    let mut rules: HashMap<&SourceName, CountingRules> = HashMap::new();
+    let mut plan = Plan::default();
+    for candidate in newest_first {
+        let mut reasons = Vec::new();
+        if policy.is_empty() {
+            reasons.push("no policy".to_owned());
+        } else if candidate.created_at > now {
+            reasons.push("dated in the future".to_owned());
+        } else {
+            if candidate.counts() {
+                let rules = rules.entry(candidate.id.source()).or_insert_with(|| CountingRules::new(policy));
+                rules.count(candidate, &mut reasons);
+            }
+            reasons.extend(reasons_of_its_own(candidate, policy, now));
+        }
+        if reasons.is_empty() {
+            plan.delete.push(candidate.id.clone());
+        } else {
+            plan.keep.push((candidate.id.clone(), reasons));
+        }
+    }
+    plan
+}
+
+/// The reasons that do not depend on what other snapshots there are.
+fn reasons_of_its_own(candidate: &Candidate, policy: &Policy, now: DateTime<Utc>) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let age = now.signed_duration_since(candidate.created_at);
+    if let Some(within) = policy.within.filter(|within| age < *within) {
+        reasons.push(format!("within {}", format_duration(within)));
+    }
+    reasons.extend(policy.tags.iter().filter(|tag| candidate.tags.contains(tag)).map(|tag| format!("tag {tag}")));
+    if !candidate.counts() && age < policy.others_within {
+        let kind = if candidate.damaged { SnapshotKind::Damaged } else { candidate.kind };
+        reasons.push(format!("{}, younger than {}", kind.name(), format_duration(policy.others_within)));
+    }
+    reasons
+}
+
+/// The rules that keep a number of one source's snapshots, on their way from the newest to the oldest.
+struct CountingRules {
+    seen: bool,
+    seen_drilled: bool,
+    seen_passed: bool,
+    last: u32,
+    last_taken: u32,
+    periods: [PeriodRule; 5],
+}
+
+impl CountingRules {
+    fn new(policy: &Policy) -> Self {
+        CountingRules {
+            seen: false,
+            seen_drilled: false,
+            seen_passed: false,
+            last: policy.last,
+            last_taken: 0,
+            periods: [
+                PeriodRule::new("hourly", "%Y-%m-%dT%H", policy.hourly),
+                PeriodRule::new("daily", "%Y-%m-%d", policy.daily),
+                PeriodRule::new("weekly", "%G-W%V", policy.weekly),
+                PeriodRule::new("monthly", "%Y-%m", policy.monthly),
+                PeriodRule::new("yearly", "%Y", policy.yearly),
+            ],
+        }
+    }
+
+    /// Takes the next older snapshot that counts, and says why it stays, if it does.
+    fn count(&mut self, candidate: &Candidate, reasons: &mut Vec<String>) {
+        if !self.seen {
+            self.seen = true;
+            reasons.push("newest".to_owned());
+        }
+        if candidate.drilled && !self.seen_drilled {
+            self.seen_drilled = true;
+            reasons.push("newest drilled".to_owned());
+        }
+        if candidate.passed && !self.seen_passed {
+            self.seen_passed = true;
+            if reasons.is_empty() {
+                reasons.push("newest that is no suspect".to_owned());
+            }
+        }
+        if self.last_taken < self.last {
+            self.last_taken += 1;
+            reasons.push(format!("last {}", self.last_taken));
+        }
+        reasons.extend(self.periods.iter_mut().filter_map(|rule| rule.count(candidate.created_at)));
+    }
+}
+
+/// Keeps the newest snapshot of each hour, day, week, month or year.
+struct PeriodRule {
+    name: &'static str,
+    /// How a period is written; two times are in one period exactly when this gives the same text.
+    format: &'static str,
+    left: u32,
+    period: String,
+}
+
+impl PeriodRule {
+    fn new(name: &'static str, format: &'static str, periods: u32) -> Self {
+        PeriodRule { name, format, left: periods, period: String::new() }
+    }
+
+    /// Takes the next older time; the reason to keep it where it is the first of a period and periods are left.
+    fn count(&mut self, time: DateTime<Utc>) -> Option<String> {
+        if self.left == 0 {
+            return None;
+        }
+        let period = time.format(self.format).to_string();
+        if period == self.period {
+            return None;
+        }
+        self.left -= 1;
+        self.period = period;
+        Some(format!("{} {}", self.name, self.period))
+    }
+}
