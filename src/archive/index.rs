@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Codec, Compression};
 use super::tarfile;
-use crate::archive::format::BLOCK_BYTES;
-use crate::archive::format::FORMAT;
+use crate::archive::format::{BLOCK_BYTES, FORMAT};
 use crate::platform::digest::{Hasher, Sha256};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::platform::ranged::Ranged;

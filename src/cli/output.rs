@@ -4,17 +4,12 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::ops::{Report, error_document};
+use crate::ops::error_document;
 use crate::platform::error::{Error, Kind, Result};
 use crate::platform::progress::Progress;
-
-/// Prints a result: one JSON document, or text. A reader that has gone away is no failure.
-pub(super) fn print(report: &dyn ErasedReport, json: bool) -> Result<()> {
-    let text = if json { report.json()? } else { report.words() };
-    write_stdout(text.as_bytes())
-}
 
 /// Writes to stdout; a closed pipe is no failure.
 pub(super) fn write_stdout(bytes: &[u8]) -> Result<()> {
@@ -55,37 +50,12 @@ pub(super) fn error_json(error: &Error, own: &[(&str, Value)]) -> String {
     format!("{document:#}\n")
 }
 
-/// Reports of any type.
-pub(super) trait ErasedReport {
-    /// As one JSON document.
-    fn json(&self) -> Result<String>;
-    /// For people.
-    fn words(&self) -> String;
-    /// The process's exit code.
-    fn code(&self) -> u8;
-    /// Failures that did not keep the rest from being done.
-    fn failures(&self) -> &[Error];
-}
-
-impl<T: Report> ErasedReport for T {
-    fn json(&self) -> Result<String> {
-        let mut text = serde_json::to_string_pretty(self)
-            .map_err(|error| Error::failed("cannot write the result as JSON").because(error))?;
-        text.push('\n');
-        Ok(text)
-    }
-
-    fn words(&self) -> String {
-        self.text()
-    }
-
-    fn code(&self) -> u8 {
-        self.exit_code()
-    }
-
-    fn failures(&self) -> &[Error] {
-        self.errors()
-    }
+/// Returns a report as one JSON document.
+pub(super) fn document(report: &impl Serialize) -> Result<String> {
+    let mut text = serde_json::to_string_pretty(report)
+        .map_err(|error| Error::failed("cannot write the result as JSON").because(error))?;
+    text.push('\n');
+    Ok(text)
 }
 
 /// Progress bars on a terminal's stderr.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::platform::disk::shown;
+use crate::platform::disk::{self, shown};
 use crate::platform::error::{Error, Result};
 
 /// The most bytes that such a file may have.
@@ -14,7 +14,7 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>> {
     let cannot = |error: std::io::Error| {
         Error::usage(format!("cannot read the env_file {}", shown(path))).because(error).hint("check its rights")
     };
-    let bytes = match super::read_bounded(path, MAX_BYTES) {
+    let bytes = match disk::read_bounded(path, MAX_BYTES) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(error) => return Err(cannot(error)),
         Ok(None) => return Err(Error::usage(format!("{} is too large for a file of variables", shown(path)))),

@@ -10,7 +10,6 @@ mod sections;
 mod values;
 mod variables;
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -24,7 +23,7 @@ use self::sections::{
 use self::values::{Parsed, Text};
 use crate::archive::Compression;
 use crate::engine::source::Source;
-use crate::platform::disk::shown;
+use crate::platform::disk::{read_bounded, shown};
 use crate::platform::error::{Error, Result};
 use crate::platform::secret::Secret;
 use crate::snapshots::id::SourceName;
@@ -322,11 +321,4 @@ fn read_source(raw: Spanned<RawSource>, document: &Document<'_>, around: &Around
     }
     let at = raw.place().unwrap_or(span);
     raw.read(rules, around).map_err(|error| document.refuse("source", at, in_words(&error)))
-}
-
-/// Reads a file of at most so many bytes; None where it has more. It may be a pipe, or a device that has no end.
-fn read_bounded(path: &Path, max_bytes: u64) -> std::io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 <= max_bytes).then_some(bytes))
 }

@@ -21,6 +21,7 @@ use crate::engine::postgres::wire::params::Surroundings;
 use crate::engine::rules::{Demand, Fresh, Rule, Share};
 use crate::engine::source::{Source, parse_source_url};
 use crate::notify::{Event, Form, Notify, When};
+use crate::platform::disk;
 use crate::platform::error::{Error, Kind, Result};
 use crate::platform::http::Url;
 use crate::platform::secret::Secret;
@@ -264,7 +265,7 @@ impl Around<'_> {
     fn secret_file(&self, path: &str) -> Result<Secret> {
         let path = self.path(path);
         let shown = crate::platform::disk::shown(&path);
-        let read = super::read_bounded(&path, MAX_SECRET_BYTES)
+        let read = disk::read_bounded(&path, MAX_SECRET_BYTES)
             .map_err(|error| Error::unreachable(format!("cannot read the secret in {shown}")).because(error))?;
         let bytes = read.ok_or_else(|| Error::unreachable(format!("{shown} is too large for a secret")))?;
         // The bytes are in the error that this makes: it is no cause.

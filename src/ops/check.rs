@@ -1,33 +1,27 @@
 //! `check`: whether databases are sound and as the rules want them, and whether their backups are.
 
 use chrono::{DateTime, Utc};
-use clap::Args;
 
 use crate::config::Backups;
-use crate::engine::source::Source;
 use crate::ops::checks::{Checks, ChecksReport, told};
 use crate::ops::sources::Chosen;
 use crate::ops::{Context, gate, look, stores};
-use crate::platform::disk::{folder_of, free_bytes, shown};
 use crate::platform::duration::format_duration;
-use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::error::{Kind, Result, one_line};
 use crate::platform::text;
 use crate::snapshots::catalog::{Catalog, Described, Narrow, ProofLevel};
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::{Depth, SnapshotKind};
 use crate::store::StoreUrl;
 
-/// Checks databases, the config's rules on them, and their backups; exit 3 where something is wrong
-#[derive(Args, Clone, Debug)]
-pub struct CheckArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug, Default)]
+pub struct CheckOptions {
     /// Names of the config, SQLite files, or URLs; by default all sources of the config
-    #[arg(value_name = "SOURCE")]
     pub sources: Vec<String>,
     /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
-    #[arg(long)]
     pub full: bool,
     /// Only the databases, not their backups
-    #[arg(long)]
     pub no_backups: bool,
 }
 
@@ -35,7 +29,7 @@ pub struct CheckArgs {
 pub(crate) const COMPARED_WITH: usize = 5;
 
 /// Runs the command.
-pub fn run(args: &CheckArgs, context: &Context) -> Result<ChecksReport> {
+pub fn run(args: &CheckOptions, context: &Context) -> Result<ChecksReport> {
     let chosen = context.sources(&args.sources)?;
     let mut checks = Checks::default();
     let depth = if args.full { Depth::Full } else { Depth::Quick };
@@ -240,20 +234,4 @@ fn room_for_another(catalog: &Catalog, chosen: &[Chosen], checks: &mut Checks) -
     );
     checks.add("store: free space", free > needed, message);
     Ok(())
-}
-
-/// What is free beside a database file, and whether that is enough.
-pub(crate) fn free_beside(source: &Source, least: u64) -> Option<Result<String>> {
-    let Source::Sqlite(path) = source else { return None };
-    let folder = folder_of(path);
-    Some(match free_bytes(folder) {
-        Ok(free) if free >= least => Ok(format!("{} free in {}", text::bytes(free), shown(folder))),
-        Ok(free) => Err(Error::problem(format!(
-            "{} free in {}; expected at least {}",
-            text::bytes(free),
-            shown(folder),
-            text::bytes(least)
-        ))),
-        Err(error) => Err(Error::unreachable(format!("cannot look at {}", shown(folder))).because(error)),
-    })
 }

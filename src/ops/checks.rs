@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 use crate::ops::restore::RestoreReport;
 use crate::ops::{Report, error_document};
 use crate::platform::error::{Error, Kind, Result, one_line};
-use crate::platform::text;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, Serialize)]
@@ -113,23 +112,6 @@ impl Serialize for ChecksReport {
 }
 
 impl Report for ChecksReport {
-    fn text(&self) -> String {
-        let row = |check: &Check| {
-            vec![if check.ok { "ok" } else { "FAILED" }.to_owned(), one_line(&check.name), one_line(&check.message)]
-        };
-        let mut lines = text::table(&["", "CHECK", "FOUND"], self.checks.iter().map(row));
-        for restored in &self.restored {
-            lines.push_str(&restored.text());
-        }
-        if !self.verdict.is_empty() {
-            lines.push_str(&format!("{}\n", self.verdict));
-        }
-        for command in &self.rollback {
-            lines.push_str(&format!("  {command}\n"));
-        }
-        lines
-    }
-
     fn errors(&self) -> &[Error] {
         &self.failures
     }

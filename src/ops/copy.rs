@@ -1,39 +1,31 @@
 //! `copy`: snapshots of one store into another, byte for byte, hashed where they are read and where they are written.
 
 use chrono::Utc;
-use clap::Args;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use crate::archive::{self, ArchiveSummary};
-use crate::ops::{Context, NarrowArgs, Problem, Report, error_document, snapshot_document, stores};
+use crate::ops::{Context, Narrow, Problem, Report, error_document, snapshot_document, stores};
 use crate::platform::error::{Error, Kind, Result, one_line};
-use crate::platform::text;
 use crate::snapshots::catalog::{Catalog, Listed, Proof, ProofLevel, ProofSummary, ReadBack};
 use crate::snapshots::manifest::Manifest;
 use crate::store::StoreUrl;
 
-/// Copies snapshots into another store; every byte is hashed on both ends
-#[derive(Args, Clone, Debug)]
-pub struct CopyArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug)]
+pub struct CopyOptions {
     /// An id, the start of one, or 'latest'
-    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     pub snapshot: String,
     /// Which snapshots are meant
-    #[command(flatten)]
-    pub narrow: NarrowArgs,
+    pub narrow: Narrow,
     /// All snapshots (of --source, where given) that the other store has not yet
-    #[arg(long, conflicts_with_all = ["snapshot", "tag", "before"])]
     pub all: bool,
     /// The store to read from; by default --store
-    #[arg(long, value_name = "STORE")]
     pub from: Option<StoreUrl>,
     /// The store to write to
-    #[arg(long, value_name = "STORE")]
     pub to: StoreUrl,
     /// Make the store to write to where there is none yet
-    #[arg(long)]
     pub create: bool,
 }
 
@@ -78,22 +70,13 @@ impl Serialize for CopyReport {
 }
 
 impl Report for CopyReport {
-    fn text(&self) -> String {
-        let line = |copied: &Copied| {
-            let what = if copied.was_there { "was there already" } else { "copied and read back" };
-            let bytes = text::bytes(copied.manifest.archive_bytes.unwrap_or(0));
-            format!("{}  {what} ({bytes}), in {}\n", copied.manifest.id, one_line(&self.store))
-        };
-        self.snapshots.iter().map(line).collect()
-    }
-
     fn errors(&self) -> &[Error] {
         &self.failures
     }
 }
 
 /// Runs the command; of several snapshots each is tried, whatever becomes of the others.
-pub fn run(args: &CopyArgs, context: &Context) -> Result<CopyReport> {
+pub fn run(args: &CopyOptions, context: &Context) -> Result<CopyReport> {
     let named = |given: &StoreUrl| match &context.config {
         Some(config) => config.store_named(given),
         None => Ok(given.clone()),
@@ -110,7 +93,7 @@ pub fn run(args: &CopyArgs, context: &Context) -> Result<CopyReport> {
     let listed = if args.all {
         from.list_all(args.narrow.source.as_ref())?
     } else {
-        vec![from.find(&args.snapshot, &(&args.narrow).into())?]
+        vec![from.find(&args.snapshot, &args.narrow)?]
     };
     if listed.is_empty() {
         return Err(Error::not_found(format!("there is no snapshot to copy in {}", one_line(&from.location())))

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use clap::Args;
 use serde::Serialize;
 
 use crate::archive::HOW_TO_GIVE_KEYS;
@@ -15,29 +14,24 @@ use crate::engine::sqlite::source;
 use crate::engine::sqlite::survey::{self, OnDamage};
 use crate::ops::restore::origin_params;
 use crate::ops::snapshot::{schema_digest, table_of};
-use crate::ops::{Context, NarrowArgs, Report, fetch};
+use crate::ops::{Context, Narrow, Report, fetch};
 use crate::platform::digest::RowDigest;
-use crate::platform::error::{Error, Kind, Result, one_line};
-use crate::platform::text;
+use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::SnapshotId;
 use crate::snapshots::manifest::{Manifest, Table};
 
-/// Compares a snapshot with another one, or with a live database
-#[derive(Args, Clone, Debug)]
-pub struct DiffArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug, Default)]
+pub struct DiffOptions {
     /// An id, the start of one, or 'latest'
-    #[arg(value_name = "SNAPSHOT")]
     pub snapshot: String,
     /// Another snapshot or a database file; by default the database that the snapshot came from
-    #[arg(value_name = "SNAPSHOT|SOURCE")]
     pub other: Option<String>,
     /// Exit with 3 where there is a difference
-    #[arg(long)]
     pub exit_code: bool,
     /// Which snapshots are meant
-    #[command(flatten)]
-    pub narrow: NarrowArgs,
+    pub narrow: Narrow,
 }
 
 /// What became of a table.
@@ -91,36 +85,6 @@ pub struct DiffReport {
 }
 
 impl Report for DiffReport {
-    fn text(&self) -> String {
-        let mut lines = format!("{} -> {}\n", self.before, one_line(&self.after));
-        if self.equal {
-            lines.push_str(&format!("no difference in {} tables\n", self.tables.len()));
-            return lines;
-        }
-        let changed = self.tables.iter().filter(|table| table.status != Status::Same || table.only_counted);
-        let number = |rows: Option<u64>| rows.map_or("-".to_owned(), |rows| rows.to_string());
-        let rows = changed.map(|table| {
-            let status = match table.status {
-                Status::Same if table.only_counted => "not comparable",
-                Status::Same => "same",
-                Status::Changed if table.columns_changed => "changed (columns)",
-                Status::Changed => "changed",
-                Status::Added => "added",
-                Status::Removed => "removed",
-            };
-            let delta = match (table.rows_before, table.rows_after) {
-                (Some(before), Some(after)) => format!("{:+}", i128::from(after) - i128::from(before)),
-                _ => String::new(),
-            };
-            vec![one_line(&table.name), status.to_owned(), number(table.rows_before), number(table.rows_after), delta]
-        });
-        lines.push_str(&text::table(&["TABLE", "STATUS", ">BEFORE", ">AFTER", ">ROWS"], rows));
-        if !self.schema_equal {
-            lines.push_str("the schema differs\n");
-        }
-        lines
-    }
-
     fn exit_code(&self) -> u8 {
         if self.must_be_equal && !self.equal { Kind::Problem.exit_code() } else { 0 }
     }
@@ -135,9 +99,9 @@ struct Side {
 }
 
 /// Runs the command.
-pub fn run(args: &DiffArgs, context: &Context) -> Result<DiffReport> {
+pub fn run(args: &DiffOptions, context: &Context) -> Result<DiffReport> {
     let catalog = context.open_catalog()?;
-    let before = catalog.find(&args.snapshot, &(&args.narrow).into())?;
+    let before = catalog.find(&args.snapshot, &args.narrow)?;
     let before = fetch::manifest(&catalog, &before.id, context)?;
     let after = match &args.other {
         Some(other) => other_side(other, &catalog, args, context)?,
@@ -158,7 +122,7 @@ pub fn run(args: &DiffArgs, context: &Context) -> Result<DiffReport> {
     Ok(DiffReport { equal, before, after, schema_equal, tables, must_be_equal: args.exit_code })
 }
 
-fn other_side(other: &str, catalog: &Catalog, args: &DiffArgs, context: &Context) -> Result<Side> {
+fn other_side(other: &str, catalog: &Catalog, args: &DiffOptions, context: &Context) -> Result<Side> {
     let looks_like_a_source =
         other.contains(['/', '\\']) || other.contains("://") || params::looks_like(other) || Path::new(other).exists();
     let chosen = context.named_source(other).ok().filter(|chosen| chosen.configured.is_some());
@@ -169,7 +133,7 @@ fn other_side(other: &str, catalog: &Catalog, args: &DiffArgs, context: &Context
         };
     }
     let listed = catalog
-        .find(other, &(&args.narrow).into())
+        .find(other, &args.narrow)
         .map_err(|error| error.hint("name a snapshot ('lifeboat list' shows them) or a database file"))?;
     of_manifest(fetch::manifest(catalog, &listed.id, context)?)
 }

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
-use clap::Args;
 
 use crate::archive;
 use crate::config::Config;
 use crate::engine::postgres::Params;
 use crate::engine::postgres::status::{Connections, Extension, Rights, Standing};
-use crate::engine::postgres::wire::session::ServerAbout;
+use crate::engine::postgres::wire::about::ServerAbout;
 use crate::engine::source::Source;
 use crate::ops::checks::{Checks, ChecksReport};
 use crate::ops::look::{Strictness, look};
@@ -28,14 +27,12 @@ use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::Depth;
 use crate::store::{Key, Names, Published, Store, StoreUrl};
 
-/// Tries everything in the config: sources, stores (writes, reads, lists and deletes objects of its own), mount points, keys, addresses
-#[derive(Args, Clone, Debug)]
-pub struct DoctorArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug, Default)]
+pub struct DoctorOptions {
     /// Try only these: names of the config, SQLite files, PostgreSQL URLs
-    #[arg(value_name = "SOURCE")]
     pub sources: Vec<String>,
     /// Send a notice and pings too, to see them arrive
-    #[arg(long)]
     pub notify: bool,
 }
 
@@ -47,7 +44,7 @@ const LARGE_BYTES: usize = (17 << 20) + 11;
 const CLOCK_SLACK: chrono::Duration = chrono::Duration::seconds(30);
 
 /// Runs the command.
-pub fn run(args: &DoctorArgs, context: &Context) -> Result<ChecksReport> {
+pub fn run(args: &DoctorOptions, context: &Context) -> Result<ChecksReport> {
     let mut trials = Checks::default();
     if !args.sources.is_empty() {
         for chosen in context.sources(&args.sources)? {
@@ -248,7 +245,7 @@ fn retention(config: &Config) -> Result<String> {
 }
 
 /// Whether the addresses can be reached; nothing is sent, unless that is asked for.
-fn try_notices(config: &Config, args: &DoctorArgs, trials: &mut Checks) -> Result<()> {
+fn try_notices(config: &Config, args: &DoctorOptions, trials: &mut Checks) -> Result<()> {
     let notices = match config.notices() {
         Ok(notices) => notices,
         Err(error) => return trials.note("notify", Err(error)).map(drop),

@@ -2,40 +2,33 @@
 
 use std::time::Instant;
 
-use clap::Args;
-
 use crate::config::ConfiguredSource;
 use crate::engine::postgres::restore::create::Owners;
 use crate::engine::sqlite::image;
 use crate::ops::restore::drill_postgres;
 use crate::ops::verify::{Outcome, VerifyReport, keep_proof};
-use crate::ops::{Context, NarrowArgs, Problem, fetch};
+use crate::ops::{Context, Problem, fetch};
 use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::{Catalog, Described, Listed, Narrow, ProofLevel};
 use crate::snapshots::manifest::SnapshotKind;
 
-/// Restores a snapshot into scratch, checks it, times it, and drops it; by default the newest of every source of the config
-#[derive(Args, Clone, Debug)]
-pub struct DrillArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug, Default)]
+pub struct DrillOptions {
     /// An id, the start of one, or 'latest'
-    #[arg(value_name = "SNAPSHOT")]
     pub snapshot: Option<String>,
     /// Any one of the full, undamaged snapshots, and not the newest
-    #[arg(long, conflicts_with_all = ["snapshot", "tag", "before"])]
     pub random: bool,
     /// Which snapshots are meant
-    #[command(flatten)]
-    pub narrow: NarrowArgs,
+    pub narrow: Narrow,
     /// PostgreSQL: the server to make the scratch database on; by default the one the snapshot came from
-    #[arg(long, value_name = "URL")]
     pub to: Option<String>,
     /// PostgreSQL: leave owners and grants out, for a server that lacks the roles
-    #[arg(long)]
     pub no_owner: bool,
 }
 
 /// Runs the command; of several snapshots each is tried, whatever becomes of the others.
-pub fn run(args: &DrillArgs, context: &Context) -> Result<VerifyReport> {
+pub fn run(args: &DrillOptions, context: &Context) -> Result<VerifyReport> {
     let catalog = context.open_first()?;
     let mut report = VerifyReport { ok: true, snapshots: Vec::new(), failures: Vec::new() };
     let narrows = args.narrows(context)?;
@@ -54,10 +47,10 @@ pub fn run(args: &DrillArgs, context: &Context) -> Result<VerifyReport> {
     Ok(report)
 }
 
-impl DrillArgs {
+impl DrillOptions {
     /// What is drilled one of each: what is named, or every source of the config.
     fn narrows(&self, context: &Context) -> Result<Vec<Narrow>> {
-        let narrow = Narrow::from(&self.narrow);
+        let narrow = self.narrow.clone();
         let Some(config) = &context.config else { return Ok(vec![narrow]) };
         if self.snapshot.is_some() || narrow.source.is_some() || config.sources()?.is_empty() {
             return Ok(vec![narrow]);
@@ -88,7 +81,7 @@ impl DrillArgs {
     }
 }
 
-fn drill(listed: &Listed, args: &DrillArgs, catalog: &Catalog, context: &Context) -> Result<Outcome> {
+fn drill(listed: &Listed, args: &DrillOptions, catalog: &Catalog, context: &Context) -> Result<Outcome> {
     let _lease = catalog.lease(&listed.id);
     let clock = Instant::now();
     let mut different = None;

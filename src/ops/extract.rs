@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::archive::{Entry, Visitor, tar_header};
@@ -12,36 +11,29 @@ use crate::engine::postgres::copy::rows::RowSum;
 use crate::engine::postgres::copy::selection::Pattern;
 use crate::engine::sqlite::dump::{DumpFormat, dump_table};
 use crate::ops::fetch::{self, Opened};
-use crate::ops::{Context, NarrowArgs, Report, layout};
+use crate::ops::{Context, Narrow, Report, layout};
 use crate::platform::disk::{self, create_file, create_folder, folder_of, require_space, sync_folder};
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
-use crate::platform::text;
 
-/// Gets the archive's files, one of them, or one table
-#[derive(Args, Clone, Debug)]
-pub struct ExtractArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug)]
+pub struct ExtractOptions {
     /// An id, the start of one, or 'latest'
-    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     pub snapshot: String,
     /// Which snapshots are meant
-    #[command(flatten)]
-    pub narrow: NarrowArgs,
+    pub narrow: Narrow,
     /// A folder (new or empty) for the whole archive, a file (new) for one entry or table, - for stdout
-    #[arg(long, value_name = "PATH")]
     pub to: Option<PathBuf>,
     /// Only this entry of the archive, such as manifest.json
-    #[arg(long, value_name = "PATH", conflicts_with = "table")]
     pub entry: Option<String>,
     /// Only this table, as text
-    #[arg(long, value_name = "NAME")]
     pub table: Option<String>,
     /// How a table is written: sql (keeps every value) or csv; PostgreSQL: copy, as COPY reads it
-    #[arg(long, value_name = "FORMAT", requires = "table")]
     pub format: Option<TableFormat>,
 }
 
 /// How a table is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableFormat {
     /// Statements that make it again (SQLite).
     Sql,
@@ -69,11 +61,7 @@ pub struct ExtractReport {
     pub files: Vec<ExtractedFile>,
 }
 
-impl Report for ExtractReport {
-    fn text(&self) -> String {
-        self.files.iter().map(|file| format!("{}  {}\n", one_line(&file.path), text::bytes(file.bytes))).collect()
-    }
-}
+impl Report for ExtractReport {}
 
 /// Where the content goes.
 enum Destination<'a> {
@@ -82,7 +70,7 @@ enum Destination<'a> {
 }
 
 /// Runs the command; what does not go to files goes to `stdout`.
-pub fn run(args: &ExtractArgs, json: bool, context: &Context, stdout: &mut dyn Write) -> Result<ExtractReport> {
+pub fn run(args: &ExtractOptions, json: bool, context: &Context, stdout: &mut dyn Write) -> Result<ExtractReport> {
     let whole = args.entry.is_none() && args.table.is_none();
     let destination = match &args.to {
         Some(path) if path.as_os_str() == "-" => Destination::Stdout,
@@ -98,7 +86,7 @@ pub fn run(args: &ExtractArgs, json: bool, context: &Context, stdout: &mut dyn W
         return Err(Error::usage("--json and the content cannot both go to stdout").hint("name a file with --to"));
     }
     let catalog = context.open_catalog()?;
-    let listed = catalog.find(&args.snapshot, &(&args.narrow).into())?;
+    let listed = catalog.find(&args.snapshot, &args.narrow)?;
     let opened = fetch::open(&catalog, &listed.id, context)?;
     let files = match (destination, &args.entry, &args.table) {
         (Destination::Path(path), None, None) => to_folder(&opened, path, context)?,
@@ -126,7 +114,7 @@ fn to_stdout(error: Error) -> Error {
 }
 
 /// Writes one entry or table.
-fn one(opened: &Opened, args: &ExtractArgs, context: &Context, out: &mut dyn Write) -> Result<()> {
+fn one(opened: &Opened, args: &ExtractOptions, context: &Context, out: &mut dyn Write) -> Result<()> {
     if let Some(path) = &args.entry {
         let entry = opened.reader.entry(path).map_err(|_| {
             let names: Vec<&str> = opened.reader.entries().iter().map(|entry| entry.path.as_str()).take(10).collect();

@@ -8,7 +8,7 @@ use crate::archive::{ArchiveReader, Entry, MANIFEST_PATH, README_PATH, Visitor};
 use crate::engine::postgres::schema::Item;
 use crate::engine::postgres::schema::options::leave_out_servers_own;
 use crate::engine::sqlite::image::{ImageFile, ImageWriter};
-use crate::ops::snapshot::Destination;
+use crate::ops::destination::Destination;
 use crate::ops::{Context, layout};
 use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::Catalog;

@@ -6,7 +6,6 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::Args;
 use serde_json::{Value, json};
 
 use crate::config::Guard;
@@ -14,11 +13,10 @@ use crate::engine::source::Source;
 use crate::ops::checks::{Checks, told};
 use crate::ops::look::count;
 use crate::ops::put_back::{gone_mounts, put_back};
-use crate::ops::snapshot::{self, SnapshotArgs};
+use crate::ops::snapshot::{self, SaveOptions};
 use crate::ops::sources::Chosen;
 use crate::ops::{Context, gate, snapshot_document};
 use crate::platform::disk::shown;
-use crate::platform::duration::parse_duration;
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::supervise::{Ended, Options, Supervisor};
 use crate::platform::text;
@@ -27,28 +25,19 @@ use crate::snapshots::catalog::ProofSummary;
 /// What of the grace is left for an orderly end.
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// Runs CMD as a container's entry point: restores databases that are missing, passes signals on, saves them when CMD has ended
-#[derive(Args, Clone, Debug)]
-pub struct GuardArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug)]
+pub struct GuardOptions {
     /// From SIGTERM to SIGKILL: what the platform grants, 10s with Docker, 30s with Kubernetes; by default what the config says, or 10s
-    #[arg(long, value_name = "TIME", value_parser = parse_grace)]
     pub grace: Option<Duration>,
     /// How long to wait for what is not yet as it should be before CMD is started, such as 60s
-    #[arg(long, value_name = "TIME", value_parser = parse_grace, default_value = "0s")]
     pub wait: Duration,
     /// Restore a database that is missing or empty; by default what the config says, or true
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub restore_if_missing: Option<bool>,
     /// The source to keep, by its name in the config, or as a file (repeatable); by default all of the config
-    #[arg(long, value_name = "SOURCE")]
     pub source: Vec<String>,
     /// The program to run, and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<OsString>,
-}
-
-fn parse_grace(text: &str) -> Result<Duration> {
-    parse_duration(text)?.to_std().map_err(|error| Error::usage("a time cannot be negative").because(error))
 }
 
 /// How it all ended.
@@ -63,7 +52,7 @@ pub struct Guarded {
 }
 
 /// Runs the command.
-pub fn run(args: &GuardArgs, context: &Context) -> Result<Guarded> {
+pub fn run(args: &GuardOptions, context: &Context) -> Result<Guarded> {
     let mut signals = Supervisor::listen()?;
     let guard = match &context.config {
         Some(config) => config.guard()?.clone(),
@@ -115,7 +104,7 @@ fn require_name(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn require_preflight(args: &GuardArgs, chosen: &[Chosen], context: &Context) -> Result<()> {
+fn require_preflight(args: &GuardOptions, chosen: &[Chosen], context: &Context) -> Result<()> {
     let checks = gate::wait_until(args.wait, || {
         let mut checks = Checks::default();
         gate::preflight(chosen, context, &mut checks)?;
@@ -211,7 +200,7 @@ fn tell(ended: &Ended) {
 
 /// The last snapshot. What becomes of it changes nothing of CMD's exit code.
 fn save(chosen: &[Chosen], guarded: &mut Guarded, context: &Context) {
-    let args = SnapshotArgs { tag: vec!["guard".to_owned()], ..SnapshotArgs::default() };
+    let args = SaveOptions { tag: vec!["guard".to_owned()], ..SaveOptions::default() };
     match snapshot::take(&args, chosen, context) {
         Ok(taken) => {
             for saved in &taken.snapshots {

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
-use clap::Args;
 use serde::Serialize;
 
 use crate::archive::{Keys, Recipient, generate_key};
@@ -12,14 +11,12 @@ use crate::platform::disk::{shown, write_new_file};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::platform::secret::Secret;
 
-/// Makes a key for encrypted archives; whoever has the file can open them
-#[derive(Args, Clone, Debug)]
-pub struct KeygenArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug, Default)]
+pub struct KeygenOptions {
     /// Write the key to this new file, readable by you alone; by default it goes to stdout
-    #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Make no key: print the public keys of this file of secret ones
-    #[arg(long, value_name = "FILE", conflicts_with = "output")]
     pub public: Option<PathBuf>,
 }
 
@@ -57,17 +54,10 @@ impl KeygenReport {
     }
 }
 
-impl Report for KeygenReport {
-    fn text(&self) -> String {
-        match self {
-            KeygenReport::Made { text, .. } => text.as_ref().map(|text| text.expose().to_owned()).unwrap_or_default(),
-            KeygenReport::Public { public_keys, .. } => public_keys.iter().map(|key| format!("{key}\n")).collect(),
-        }
-    }
-}
+impl Report for KeygenReport {}
 
 /// Runs the command; with `json` a secret key must go to a file.
-pub fn run(args: &KeygenArgs, json: bool) -> Result<KeygenReport> {
+pub fn run(args: &KeygenOptions, json: bool) -> Result<KeygenReport> {
     if let Some(path) = &args.public {
         let mut keys = Keys::new();
         keys.add_identity_file(path)?;

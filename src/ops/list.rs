@@ -1,24 +1,19 @@
 //! `list`: the snapshots in a store, newest first.
 
-use chrono::Utc;
-use clap::Args;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::ops::{Context, NarrowArgs, Report, snapshot_document};
-use crate::platform::error::{Result, one_line};
-use crate::platform::text;
+use crate::ops::{Context, Narrow, Report, snapshot_document};
+use crate::platform::error::Result;
 use crate::snapshots::catalog::{Described, LeftOut};
 
-/// Lists snapshots, newest first
-#[derive(Args, Clone, Debug)]
-pub struct ListArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
     /// Which snapshots are meant
-    #[command(flatten)]
-    pub narrow: NarrowArgs,
+    pub narrow: Narrow,
     /// Only the newest N
-    #[arg(long, short = 'n', value_name = "N")]
     pub limit: Option<usize>,
 }
 
@@ -77,54 +72,20 @@ pub(crate) fn listed_document(described: &Described) -> Map<String, Value> {
     }
 }
 
-impl Report for ListReport {
-    fn text(&self) -> String {
-        let now = Utc::now();
-        let rows = self.snapshots.iter().map(|described| {
-            let id = &described.listed.id;
-            let age = text::age(id.time(), now);
-            let proof = described.proof.level.name().to_owned();
-            match &described.manifest {
-                Ok(manifest) => vec![
-                    id.to_string(),
-                    age,
-                    manifest.kind.name().to_owned(),
-                    text::bytes(manifest.archive_bytes.unwrap_or(0)),
-                    manifest.rows.to_string(),
-                    proof,
-                    described.proof.restore_seconds.map(text::seconds).unwrap_or_default(),
-                    one_line(&manifest.tags.join(",")),
-                ],
-                Err(_) => {
-                    vec![id.to_string(), age, "?".into(), "?".into(), "?".into(), proof, String::new(), String::new()]
-                }
-            }
-        });
-        let mut text = text::table(&["ID", ">AGE", "KIND", ">SIZE", ">ROWS", "PROOF", ">RESTORE", "TAGS"], rows);
-        match self.left_out {
-            LeftOut::These(0) => {}
-            LeftOut::These(count) => {
-                let all = count + self.snapshots.len();
-                text.push_str(&format!("and {count} older: --limit {all} shows all\n"));
-            }
-            LeftOut::Some => text.push_str("and perhaps older ones: a higher --limit shows more\n"),
-        }
-        text
-    }
-}
+impl Report for ListReport {}
 
 /// Runs the command. Manifests are read only for the rows shown, unless tags or times choose them.
-pub fn run(args: &ListArgs, context: &Context) -> Result<ListReport> {
+pub fn run(args: &ListOptions, context: &Context) -> Result<ListReport> {
     let catalog = context.open_catalog()?;
     let (source, before) = (args.narrow.source.as_ref(), args.narrow.before);
     let limit = args.limit.unwrap_or(usize::MAX);
-    if args.narrow.tag.is_empty() {
+    if args.narrow.tags.is_empty() {
         let (listed, left_out) = catalog.list_newest(source, before, limit)?;
         return Ok(ListReport { snapshots: catalog.describe(listed)?, left_out });
     }
     let mut snapshots = catalog.describe(catalog.list_newest(source, before, usize::MAX)?.0)?;
     let tagged = |described: &Described| {
-        described.manifest.as_ref().is_ok_and(|manifest| args.narrow.tag.iter().all(|tag| manifest.tags.contains(tag)))
+        described.manifest.as_ref().is_ok_and(|manifest| args.narrow.tags.iter().all(|tag| manifest.tags.contains(tag)))
     };
     snapshots.retain(tagged);
     let left_out = LeftOut::These(snapshots.len().saturating_sub(limit));

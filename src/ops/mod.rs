@@ -3,6 +3,7 @@
 pub mod check;
 pub mod checks;
 pub mod copy;
+pub(crate) mod destination;
 pub mod diff;
 pub mod doctor;
 pub mod drill;
@@ -26,14 +27,13 @@ pub mod show;
 pub mod snapshot;
 pub(crate) mod sources;
 pub(crate) mod stores;
+pub(crate) mod tags;
 pub mod verify;
 pub mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
-use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -41,12 +41,11 @@ use crate::archive::{Keys, Sealing};
 use crate::config::Config;
 use crate::engine::sqlite::target::quote_word;
 use crate::platform::disk::shown;
-use crate::platform::error::{Error, Result, one_line};
+use crate::platform::error::{Error, Result};
 use crate::platform::progress::Progress;
 use crate::platform::scratch::Scratch;
 use crate::platform::secret::Secret;
 use crate::snapshots::catalog::{Narrow, ProofSummary};
-use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::Manifest;
 use crate::store::StoreUrl;
 
@@ -76,9 +75,6 @@ pub struct Context {
 
 /// What a command found and did.
 pub trait Report: Serialize {
-    /// The result for people, on stdout.
-    fn text(&self) -> String;
-
     /// Failures that did not keep the rest from being done; the first decides the exit code.
     fn errors(&self) -> &[Error] {
         &[]
@@ -116,46 +112,6 @@ impl Problem {
     pub fn of(kind: &str, error: &Error) -> Self {
         Problem { kind: kind.to_owned(), message: error.whole() }
     }
-}
-
-/// Which snapshot is meant.
-#[derive(Args, Clone, Debug, Default)]
-pub struct NarrowArgs {
-    /// Only snapshots of this source
-    #[arg(long, value_name = "NAME")]
-    pub source: Option<SourceName>,
-    /// Only snapshots with this tag (repeatable: with all of them)
-    #[arg(long, value_name = "TAG")]
-    pub tag: Vec<String>,
-    /// Only snapshots taken before then: 2026-11-21, 2026-11-21T17:05 (UTC), RFC 3339, or an age such as 24h
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub before: Option<DateTime<Utc>>,
-}
-
-impl From<&NarrowArgs> for Narrow {
-    fn from(args: &NarrowArgs) -> Self {
-        Narrow { source: args.source.clone(), tags: args.tag.clone(), without: None, before: args.before }
-    }
-}
-
-/// Reads a time; what has no zone is UTC, what is a duration is that long ago.
-pub fn parse_time(text: &str) -> Result<DateTime<Utc>> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Ok(time.with_timezone(&Utc));
-    }
-    for form in ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"] {
-        if let Ok(time) = NaiveDateTime::parse_from_str(text, form) {
-            return Ok(time.and_utc());
-        }
-    }
-    if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
-        return Ok(date.and_hms_opt(0, 0, 0).expect("midnight exists").and_utc());
-    }
-    let ago = crate::platform::duration::parse_duration(text).ok().and_then(|ago| Utc::now().checked_sub_signed(ago));
-    ago.ok_or_else(|| {
-        Error::usage(format!("'{}' is no time", one_line(text)))
-            .hint("write 2026-11-21, 2026-11-21T17:05, 2026-11-21T17:05:00Z or 24h")
-    })
 }
 
 /// The path in an origin that is of this machine.

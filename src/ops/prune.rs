@@ -3,54 +3,40 @@
 use std::collections::BTreeSet;
 
 use chrono::{Duration, Utc};
-use clap::Args;
 use serde::{Serialize, Serializer};
 
-use crate::ops::snapshot::SUSPECT;
+use crate::ops::tags::SUSPECT;
 use crate::ops::{Context, Problem, Report, stores};
-use crate::platform::duration::parse_duration;
-use crate::platform::error::{Error, Kind, Result, one_line};
-use crate::platform::text;
+use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::{Catalog, Described, Listed, ProofLevel};
 use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::manifest::SnapshotKind;
 use crate::snapshots::retention::{Candidate, Plan, Policy, plan};
 
-/// Removes old snapshots by a policy; prints its plan, and deletes only with --yes
-#[derive(Args, Clone, Debug)]
-pub struct PruneArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug)]
+pub struct PruneOptions {
     /// Only snapshots of this source
-    #[arg(long, value_name = "NAME")]
     pub source: Option<SourceName>,
     /// Keep the newest N
-    #[arg(long, value_name = "N", default_value_t = 0)]
     pub keep_last: u32,
     /// Keep the newest of each hour, for N hours that have one
-    #[arg(long, value_name = "N", default_value_t = 0)]
     pub keep_hourly: u32,
     /// Keep the newest of each day
-    #[arg(long, value_name = "N", default_value_t = 0)]
     pub keep_daily: u32,
     /// Keep the newest of each ISO week
-    #[arg(long, value_name = "N", default_value_t = 0)]
     pub keep_weekly: u32,
     /// Keep the newest of each month
-    #[arg(long, value_name = "N", default_value_t = 0)]
     pub keep_monthly: u32,
     /// Keep the newest of each year
-    #[arg(long, value_name = "N", default_value_t = 0)]
     pub keep_yearly: u32,
     /// Keep all that are younger, such as 7d
-    #[arg(long, value_name = "AGE", value_parser = parse_duration)]
     pub keep_within: Option<Duration>,
     /// Keep all with this tag (repeatable)
-    #[arg(long, value_name = "TAG")]
     pub keep_tag: Vec<String>,
     /// Keep safety, partial and damaged ones, which do not count, while they are younger
-    #[arg(long, value_name = "AGE", value_parser = parse_duration, default_value = "30d")]
     pub keep_others: Duration,
     /// Delete, not only say what would be deleted
-    #[arg(long, short = 'y')]
     pub yes: bool,
 }
 
@@ -101,30 +87,12 @@ impl PruneReport {
 }
 
 impl Report for PruneReport {
-    fn text(&self) -> String {
-        let kept =
-            self.keep.iter().map(|kept| vec!["keep".to_owned(), kept.id.clone(), one_line(&kept.reasons.join(", "))]);
-        let verb = if self.dry_run { "delete" } else { "deleted" };
-        let gone = self.delete.iter().map(|gone| vec![verb.to_owned(), gone.id.clone(), String::new()]);
-        let mut lines = text::table(&["", "ID", "BECAUSE"], kept.chain(gone));
-        let freed = text::bytes(self.freed_bytes);
-        if self.dry_run {
-            lines.push_str(&format!(
-                "nothing was deleted; --yes deletes {} snapshots and frees {freed}\n",
-                self.delete.len()
-            ));
-        } else {
-            lines.push_str(&format!("{} snapshots deleted, {freed} freed\n", self.delete.len()));
-        }
-        lines
-    }
-
     fn errors(&self) -> &[Error] {
         &self.failures
     }
 }
 
-impl PruneArgs {
+impl PruneOptions {
     /// The policy that the command line names; an empty one where it names none.
     fn policy(&self) -> Policy {
         Policy {
@@ -163,7 +131,7 @@ impl Context {
 }
 
 /// Runs the command: by the policy of the command line, or else the config's.
-pub fn run(args: &PruneArgs, context: &Context) -> Result<PruneReport> {
+pub fn run(args: &PruneOptions, context: &Context) -> Result<PruneReport> {
     let policy = match args.policy() {
         policy if policy.is_empty() => context.retention()?.clone(),
         policy => policy,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::source::Source;
 use crate::ops::look::Found;
-use crate::ops::restore::{RestoreArgs, RestorePlan, RestoreReport, target_word};
+use crate::ops::restore::{RestoreOptions, RestorePlan, RestoreReport, target_word};
 use crate::ops::sources::Chosen;
 use crate::ops::{Context, stores};
 use crate::platform::error::{Error, Kind, Result, one_line};
@@ -26,7 +26,7 @@ pub(crate) fn put_back(
     context: &Context,
 ) -> Result<RestoreReport> {
     let manifest = &found.manifest;
-    let basic = RestoreArgs { yes: true, lock_timeout, ..RestoreArgs::default() };
+    let basic = RestoreOptions { lock_timeout, ..RestoreOptions::default() };
     let attempts = match &chosen.source {
         Source::Sqlite(path) => {
             let place = real(path);
@@ -48,7 +48,7 @@ pub(crate) fn put_back(
                 .map(str::to_owned)
                 .ok_or_else(|| Error::usage(format!("the path {} is not UTF-8", crate::platform::disk::shown(path))))?;
             let there = std::fs::symlink_metadata(path).is_ok();
-            vec![RestoreArgs { to: Some(to), replace: there, ..basic }]
+            vec![RestoreOptions { to: Some(to), replace: there, ..basic }]
         }
         // Into a database that is empty; else its rows, where its schema is the same; else another one in its place.
         Source::Postgres(params) => {
@@ -56,12 +56,12 @@ pub(crate) fn put_back(
                 Some(configured) => configured.name.to_string(),
                 None => target_word(manifest, params, context)?,
             });
-            let plain = RestoreArgs { to, ..basic };
+            let plain = RestoreOptions { to, ..basic };
             vec![
                 plain.clone(),
-                RestoreArgs { replace: true, ..plain.clone() },
-                RestoreArgs { swap: true, disconnect: true, ..plain.clone() },
-                RestoreArgs { create: true, ..plain },
+                RestoreOptions { replace: true, ..plain.clone() },
+                RestoreOptions { swap: true, disconnect: true, ..plain.clone() },
+                RestoreOptions { create: true, ..plain },
             ]
         }
     };

@@ -1,25 +1,21 @@
 //! `show`: one snapshot, and the exact commands that restore it.
 
-use clap::Args;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use crate::ops::restore::{origin_params, target_word};
-use crate::ops::{Context, NarrowArgs, Report, fetch, snapshot_document};
-use crate::platform::error::{Result, one_line};
-use crate::platform::text;
+use crate::ops::{Context, Narrow, Report, fetch, snapshot_document};
+use crate::platform::error::Result;
 use crate::snapshots::catalog::ProofSummary;
 use crate::snapshots::manifest::{Manifest, SnapshotKind};
 
-/// Shows a snapshot's manifest, and the commands that restore it
-#[derive(Args, Clone, Debug)]
-pub struct ShowArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug)]
+pub struct ShowOptions {
     /// An id, the start of one, or 'latest'
-    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     pub snapshot: String,
     /// Which snapshots are meant
-    #[command(flatten)]
-    pub narrow: NarrowArgs,
+    pub narrow: Narrow,
 }
 
 /// One snapshot.
@@ -42,103 +38,12 @@ impl Serialize for ShowReport {
     }
 }
 
-impl Report for ShowReport {
-    fn text(&self) -> String {
-        let manifest = &self.manifest;
-        let proof = match self.proof.at {
-            Some(at) => format!("{} at {}", self.proof.level.name(), text::time(at)),
-            None => self.proof.level.name().to_owned(),
-        };
-        let mut lines = format!(
-            "snapshot  {}\nkind      {}\nfrom      {} ({} {})\ntaken     {} in {}\nsize      {} in {}\nsha256    {}\nproof     {proof}\n",
-            manifest.id,
-            manifest.kind.name(),
-            manifest.origin,
-            one_line(&manifest.engine),
-            one_line(&manifest.server_version),
-            text::time(manifest.created_at),
-            text::seconds(manifest.seconds),
-            text::bytes(manifest.raw_bytes),
-            text::bytes(manifest.archive_bytes.unwrap_or(0)),
-            manifest.sha256.map(|sha256| sha256.to_string()).unwrap_or_default(),
-        );
-        if let Some(seconds) = self.proof.restore_seconds {
-            lines.push_str(&format!("restores  in {}, checks included\n", text::seconds(seconds)));
-        }
-        if !manifest.tags.is_empty() {
-            lines.push_str(&format!("tags      {}\n", one_line(&manifest.tags.join(", "))));
-        }
-        if let Some(facts) = &manifest.sqlite {
-            lines.push_str(&format!(
-                "database  {} pages of {}, journal mode {}\n",
-                facts.pages,
-                facts.page_bytes,
-                one_line(&facts.journal_mode)
-            ));
-            for fault in facts.health.iter().flat_map(|health| &health.integrity).take(5) {
-                lines.push_str(&format!("fault     {}\n", one_line(fault)));
-            }
-            for orphan in facts.health.iter().flat_map(|health| &health.orphans) {
-                lines.push_str(&format!(
-                    "fault     {} rows of {} without their parent in {}\n",
-                    orphan.rows,
-                    one_line(&orphan.table),
-                    one_line(&orphan.parent)
-                ));
-            }
-        }
-        if let Some(facts) = &manifest.postgres {
-            let database = &facts.database;
-            lines.push_str(&format!(
-                "database  {}, {} {}, read by the role {}\n",
-                one_line(&database.name),
-                one_line(&database.encoding),
-                one_line(&database.collate),
-                one_line(&facts.role)
-            ));
-            let extensions: Vec<String> =
-                facts.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
-            for (what, words) in [("needs", extensions), ("roles", facts.roles.clone())] {
-                if !words.is_empty() {
-                    lines.push_str(&format!("{what:<10}{}\n", one_line(&words.join(", "))));
-                }
-            }
-            if facts.large_objects.count > 0 {
-                lines.push_str(&format!("objects   {} large objects\n", facts.large_objects.count));
-            }
-            for left_out in &facts.left_out {
-                lines.push_str(&format!("left out  {}\n", one_line(left_out)));
-            }
-            for note in &facts.notes {
-                lines.push_str(&format!("note      {}\n", one_line(note)));
-            }
-        }
-        let is_closed = manifest.encrypted && manifest.sqlite.is_none() && manifest.postgres.is_none();
-        if manifest.encrypted {
-            let key = if is_closed { ": a key (--identity FILE) shows its tables" } else { "" };
-            lines.push_str(&format!("encrypted with age{key}\n"));
-        }
-        lines.push('\n');
-        let rows = manifest.tables.iter().map(|table| {
-            let number = |value: Option<u64>| value.map_or("?".to_owned(), |value| value.to_string());
-            let note = table.reason.as_deref().unwrap_or(if table.kind == "table" { "" } else { &table.kind });
-            vec![one_line(&table.name), number(table.rows), number(table.bytes), note.to_owned()]
-        });
-        if !is_closed {
-            lines.push_str(&text::table(&["TABLE", ">ROWS", ">BYTES", "NOTE"], rows));
-            lines.push('\n');
-        }
-        for (what, command) in &self.restore {
-            lines.push_str(&format!("{what}:\n  {command}\n"));
-        }
-        lines
-    }
-}
+impl Report for ShowReport {}
 
 /// Runs the command.
-pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
+pub fn run(args: &ShowOptions, context: &Context) -> Result<ShowReport> {
     let catalog = context.open_catalog()?;
-    let listed = catalog.find(&args.snapshot, &(&args.narrow).into())?;
+    let listed = catalog.find(&args.snapshot, &args.narrow)?;
     let manifest = fetch::manifest(&catalog, &listed.id, context)?;
     let proof = catalog.proof(&listed)?;
     let restore = restore_commands(&manifest, &catalog.location(), context)?;

@@ -4,32 +4,26 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::Utc;
-use clap::Args;
 use serde::Serialize;
 
 use crate::archive;
-use crate::ops::{Context, NarrowArgs, Problem, Report, error_document, fetch};
+use crate::ops::{Context, Problem, Report, error_document, fetch};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::ranged::Ranged;
-use crate::platform::text;
 use crate::snapshots::catalog::{Catalog, Listed, Narrow, Proof, ProofLevel, SEALED_ENDING};
 use crate::snapshots::id::SnapshotId;
 use crate::snapshots::manifest::Manifest;
 
-/// Reads every byte of a snapshot and compares all hashes
-#[derive(Args, Clone, Debug)]
-pub struct VerifyArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug)]
+pub struct VerifyOptions {
     /// An id, the start of one, or 'latest'
-    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     pub snapshot: String,
     /// Which snapshots are meant
-    #[command(flatten)]
-    pub narrow: NarrowArgs,
+    pub narrow: Narrow,
     /// All snapshots (of --source, where given)
-    #[arg(long, conflicts_with_all = ["snapshot", "tag", "before"])]
     pub all: bool,
     /// Only manifests, indexes and sizes: finds what is missing or cut short, not what has rotted
-    #[arg(long)]
     pub quick: bool,
 }
 
@@ -68,27 +62,6 @@ fn first_document<S: serde::Serializer>(failures: &[Error], serializer: S) -> st
 }
 
 impl Report for VerifyReport {
-    fn text(&self) -> String {
-        let mut lines = String::new();
-        for outcome in &self.snapshots {
-            let verdict = match (outcome.ok, outcome.level) {
-                (true, "none") => "complete (quick look)",
-                (true, level) => level,
-                (false, "none") => "NOT PROVEN",
-                (false, _) => "DAMAGED",
-            };
-            let restore = outcome
-                .restore_seconds
-                .map(|seconds| format!(", restored in {}", text::seconds(seconds)))
-                .unwrap_or_default();
-            lines.push_str(&format!("{}  {verdict}  ({}{restore})\n", outcome.id, text::seconds(outcome.seconds)));
-            for problem in &outcome.problems {
-                lines.push_str(&format!("  {}\n", problem.message));
-            }
-        }
-        lines
-    }
-
     fn errors(&self) -> &[Error] {
         &self.failures
     }
@@ -103,12 +76,12 @@ impl Report for VerifyReport {
 }
 
 /// Runs the command; a test of nothing fails.
-pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
+pub fn run(args: &VerifyOptions, context: &Context) -> Result<VerifyReport> {
     let catalog = context.open_first()?;
     let listed = if args.all {
         catalog.list_all(args.narrow.source.as_ref())?
     } else {
-        vec![catalog.find(&args.snapshot, &(&args.narrow).into())?]
+        vec![catalog.find(&args.snapshot, &args.narrow)?]
     };
     if listed.is_empty() {
         return Err(Error::not_found(format!("there is no snapshot to verify in {}", one_line(&catalog.location())))

@@ -1,7 +1,7 @@
 //! Files, folders and their durability: the few helpers that nobody may forget a part of.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -208,4 +208,11 @@ impl Drop for SyncBehind {
     fn drop(&mut self) {
         let _ = self.finish();
     }
+}
+
+/// Reads a file of at most so many bytes; None where it has more. It may be a pipe, or a device that has no end.
+pub fn read_bounded(path: &Path, max_bytes: u64) -> std::io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= max_bytes).then_some(bytes))
 }

@@ -13,10 +13,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use serde::Serialize;
 
-use crate::config::{Serve, parse_listen};
+use crate::config::Serve;
 use crate::ops::{Context, Report};
 use crate::platform::error::{Error, Result};
 use crate::serve::posts::Posts;
@@ -26,11 +25,10 @@ use crate::serve::web::Access;
 /// How long answers that are under way may take once a signal has asked to stop.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Answers over HTTP how the data is: /health, /health/data, /metrics, a page for people, and POST /snapshots with a token
-#[derive(Args, Clone, Debug)]
-pub struct ServeArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug, Default)]
+pub struct ServeOptions {
     /// Where to listen; by default what the config says, or 127.0.0.1:8700
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_listen)]
     pub listen: Option<SocketAddr>,
 }
 
@@ -43,14 +41,10 @@ pub struct ServeReport {
     pub seconds: f64,
 }
 
-impl Report for ServeReport {
-    fn text(&self) -> String {
-        String::new()
-    }
-}
+impl Report for ServeReport {}
 
 /// Runs the command: until a signal asks to stop.
-pub fn run(args: &ServeArgs, context: &Arc<Context>) -> Result<ServeReport> {
+pub fn run(args: &ServeOptions, context: &Arc<Context>) -> Result<ServeReport> {
     let begun = Instant::now();
     let config = context.config.as_ref().ok_or_else(|| {
         Error::usage("serve shows the sources of a config, and there is none")

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::Utc;
-use clap::Args;
 use serde::Serialize;
 
 use crate::ops::checks::Check;
@@ -13,23 +12,19 @@ use crate::ops::sources::Chosen;
 use crate::ops::{Context, Report};
 use crate::platform::disk::{replace_file, shown};
 use crate::platform::error::{IoContext, Kind, Result, one_line};
-use crate::platform::text;
 use crate::serve::page::Status;
 use crate::serve::status::history::read_all;
 use crate::serve::status::{Reading, assemble, least_free, look_at, view};
 use crate::snapshots::id::SourceName;
 
-/// Writes a page of how sources, snapshots and stores stand: HTML for a CI artifact, Markdown for a job's summary
-#[derive(Args, Clone, Debug)]
-pub struct ReportArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug, Default)]
+pub struct ReportOptions {
     /// Names of the config, SQLite files, or URLs; by default all sources of the config
-    #[arg(value_name = "SOURCE")]
     pub sources: Vec<String>,
     /// Write the page here
-    #[arg(long, value_name = "FILE", required_unless_present = "markdown")]
     pub html: Option<PathBuf>,
     /// Write it in short here; - is stdout
-    #[arg(long, value_name = "FILE")]
     pub markdown: Option<PathBuf>,
 }
 
@@ -44,29 +39,17 @@ pub struct ReportReport {
     pub files: Vec<String>,
     /// The short form, where it goes to stdout.
     #[serde(skip)]
-    stdout: Option<String>,
+    pub stdout: Option<String>,
 }
 
 impl Report for ReportReport {
-    fn text(&self) -> String {
-        if let Some(text) = &self.stdout {
-            return text.clone();
-        }
-        let mut lines: String = self.files.iter().map(|file| format!("wrote {}\n", one_line(file))).collect();
-        let row = |check: &Check| vec!["FAILED".to_owned(), check.name.clone(), check.message.clone()];
-        if !self.ok {
-            lines += &text::table(&["", "CHECK", "FOUND"], self.checks.iter().filter(|check| !check.ok).map(row));
-        }
-        lines
-    }
-
     fn exit_code(&self) -> u8 {
         if self.ok { 0 } else { Kind::Problem.exit_code() }
     }
 }
 
 /// Runs the command.
-pub fn run(args: &ReportArgs, context: &Context) -> Result<ReportReport> {
+pub fn run(args: &ReportOptions, context: &Context) -> Result<ReportReport> {
     let chosen = context.sources(&args.sources)?;
     let names: Vec<SourceName> = chosen.iter().map(Chosen::name).collect::<Result<_>>()?;
     let mut stores = Vec::new();

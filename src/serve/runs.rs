@@ -7,8 +7,8 @@ use chrono::{Duration, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::ops::gate::predeploy::{self, PredeployArgs};
-use crate::ops::snapshot::{self, SnapshotArgs};
+use crate::ops::gate::predeploy::{self, PredeployOptions};
+use crate::ops::snapshot::{self, SaveOptions};
 use crate::ops::watch::{Ending, Watch};
 use crate::ops::{Context, Report, error_document};
 use crate::platform::error::{Error, Kind, Result, one_line};
@@ -137,24 +137,22 @@ pub(super) fn run(asked: &Asked, turn: &Turn, context: &Arc<Context>) -> Done {
 
 fn execute(asked: &Asked, context: &Context) -> Result<(u8, Value, Option<Error>)> {
     if asked.gate.is_some() {
-        let args = PredeployArgs {
+        let args = PredeployOptions {
             sources: asked.sources.clone(),
             commit: asked.commit.clone(),
             tag: asked.tags.clone(),
             wait: Duration::seconds(asked.wait_seconds.into()),
             full_check: asked.full_check,
-            remote: None,
-            remote_timeout: Duration::zero(),
         };
         return summed_up(&predeploy::run(&args, context)?);
     }
     let mut tags = asked.tags.clone();
     tags.extend(asked.commit.clone());
-    let args = SnapshotArgs {
+    let args = SaveOptions {
         sources: asked.sources.clone(),
         tag: tags,
         full_check: asked.full_check,
-        ..SnapshotArgs::default()
+        ..SaveOptions::default()
     };
     summed_up(&snapshot::run(&args, context)?)
 }

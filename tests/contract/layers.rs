@@ -1,6 +1,6 @@
-//! Holds the rooms of the source tree apart: imports point down.
+//! Holds the rooms of the source tree apart: `use` lines are read file by file, and no two files may need each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -75,8 +75,8 @@ fn expand(group: &str) -> Vec<String> {
     parts.iter().flat_map(|part| expand(part)).map(|path| format!("{start}{path}")).collect()
 }
 
-/// The paths that the `use` lines of a text name. `pub use` of what is below in the same folder gives it another name and
-/// is left out: the file itself does not need it.
+/// The paths that the `use` lines of a text name. `pub use child::Name` only gives a name a second place: the file does not
+/// need it, and the line is left out.
 fn used(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = code;
@@ -86,14 +86,18 @@ fn used(code: &str) -> Vec<String> {
         let statement = after["use ".len()..].split(';').next().unwrap();
         let is_statement = line.trim().is_empty() || line.trim().starts_with("pub");
         if is_statement {
-            found.extend(expand(statement));
+            let is_public = !line.trim().is_empty();
+            let of_a_child =
+                |path: &String| !["crate::", "super::", "self::"].iter().any(|start| path.starts_with(start));
+            found.extend(expand(statement).into_iter().filter(|path| !is_public || !of_a_child(path)));
         }
         rest = &after["use ".len()..];
     }
     found
 }
 
-/// The path without `crate` that a path of a `use` line in `module` means; `None` for other crates.
+/// The path without `crate` that a path of a `use` line in `module` means. One of another crate looks like one of a child
+/// of the module, and leads to no file.
 fn resolve(path: &str, module: &[String]) -> Option<Vec<String>> {
     let mut words: Vec<String> = path.split("::").map(|word| word.trim().to_owned()).collect();
     if words.last().is_some_and(|word| word == "self" || word == "*") {
@@ -106,8 +110,61 @@ fn resolve(path: &str, module: &[String]) -> Option<Vec<String>> {
             let up = words.iter().take_while(|word| *word == "super").count();
             Some([&module[..module.len().checked_sub(up)?], &words[up..]].concat())
         }
-        _ => None,
+        _ => Some([module, &words[..]].concat()),
     }
+}
+
+/// The files that each file needs, by their places in `sources`.
+fn arrows(sources: &[Source]) -> Vec<BTreeSet<usize>> {
+    let files: BTreeMap<&[String], usize> =
+        sources.iter().enumerate().map(|(number, source)| (&*source.module, number)).collect();
+    let of = |source: &Source| {
+        let paths = used(&source.code).into_iter().filter_map(|path| resolve(&path, &source.module));
+        // What is left of the path names something in the file. The module itself is no file that it needs.
+        let file = |path: Vec<String>| (1..=path.len()).rev().find_map(|length| files.get(&path[..length]).copied());
+        paths.filter_map(file).collect::<BTreeSet<usize>>()
+    };
+    sources
+        .iter()
+        .enumerate()
+        .map(|(number, source)| of(source).into_iter().filter(|other| *other != number).collect())
+        .collect()
+}
+
+/// A way from a file back to itself, if there is one.
+fn circle(from: usize, arrows: &[BTreeSet<usize>]) -> Option<Vec<usize>> {
+    let mut before: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut waiting = vec![from];
+    while let Some(file) = waiting.pop() {
+        for next in &arrows[file] {
+            if *next == from {
+                let mut way = vec![from, file];
+                while let Some(earlier) = before.get(way.last().unwrap()) {
+                    way.push(*earlier);
+                }
+                way.dedup();
+                return Some(way);
+            }
+            if !before.contains_key(next) {
+                before.insert(*next, file);
+                waiting.push(*next);
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn no_two_files_need_each_other() {
+    let sources = sources();
+    let arrows = arrows(&sources);
+    let count: usize = arrows.iter().map(BTreeSet::len).sum();
+    assert!(count > 300, "only {count} imports were found: 'use' lines are not read");
+    let circles: Vec<String> = (0..sources.len())
+        .filter_map(|file| circle(file, &arrows))
+        .map(|way| way.iter().map(|file| &*sources[*file].path).collect::<Vec<_>>().join(" <- "))
+        .collect();
+    assert!(circles.is_empty(), "files that need each other:\n{}", circles.join("\n"));
 }
 
 /// How high a room lies; a file imports from its own room and from lower ones.
@@ -158,6 +215,24 @@ fn imports_point_down() {
 }
 
 #[test]
+fn the_front_door_lists_every_room() {
+    let sources = sources();
+    let rooms: BTreeSet<&str> =
+        sources.iter().map(|source| room(&source.path)).filter(|room| !["main", "lib"].contains(room)).collect();
+    let text = &sources.iter().find(|source| source.path == "lib.rs").unwrap().text;
+    let listed: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("//! | [`")?.split('`').next()).collect();
+    assert_eq!(listed.iter().copied().collect::<BTreeSet<_>>(), rooms);
+    let heights: Vec<u32> = listed.iter().map(|room| height(room)).collect();
+    assert!(
+        heights.is_sorted_by(|upper, lower| upper >= lower),
+        "the highest room comes first: {listed:?} {heights:?}"
+    );
+    for recipe in ["A store", "A database engine", "A subcommand", "A notice"] {
+        assert!(text.contains(&format!("- **{recipe}**")), "no recipe for: {recipe}");
+    }
+}
+
+#[test]
 fn engines_the_archive_and_stores_do_not_know_each_other() {
     let rooms = ["engine", "archive", "store"];
     let mut wrong = Vec::new();
@@ -170,8 +245,23 @@ fn engines_the_archive_and_stores_do_not_know_each_other() {
 }
 
 #[test]
-fn only_the_command_line_prints() {
-    let words = ["println!", "eprintln!", "print!(", "eprint!(", "io::stdout()", "io::stderr()", "dbg!("];
+fn a_subcommand_never_imports_a_subcommand() {
+    let shared = ["call", "checks", "github", "global", "mod", "narrow", "output"];
+    for source in sources().into_iter().filter(|source| source.path.starts_with("cli/") && source.path != "cli/mod.rs")
+    {
+        for path in used(&source.code) {
+            if let Some(rest) = path.strip_prefix("crate::cli::") {
+                let other = rest.split("::").next().unwrap();
+                let own = source.module.last().unwrap();
+                assert!(other == own || shared.contains(&other), "{} imports {path}", source.path);
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_command_line_knows_arguments_and_prints() {
+    let words = ["println!", "eprintln!", "print!(", "eprint!(", "io::stdout()", "io::stderr()", "dbg!(", "clap::"];
     for source in sources().into_iter().filter(|source| room(&source.path) != "cli") {
         for word in words {
             assert!(!source.code.contains(word), "{} has {word}", source.path);
@@ -221,5 +311,14 @@ fn use_lines_are_read_as_they_are_written() {
     let module = ["a".to_owned(), "b".to_owned()];
     assert_eq!(resolve("super::x::*", &module), Some(vec!["a".to_owned(), "x".to_owned()]));
     assert_eq!(resolve("crate::a::{self}", &module).map(|path| path.len()), Some(2));
-    assert_eq!(resolve("std::fs", &module), None);
+    assert_eq!(resolve("child::X", &module).unwrap().join("::"), "a::b::child::X");
+    assert_eq!(used("pub use child::X;\nuse child::Y;"), ["child::Y"]);
+}
+
+#[test]
+fn circles_are_found() {
+    let arrows = [BTreeSet::from([1]), BTreeSet::from([2]), BTreeSet::from([1, 3]), BTreeSet::new()];
+    assert_eq!(circle(0, &arrows), None);
+    assert_eq!(circle(1, &arrows), Some(vec![1, 2, 1]));
+    assert_eq!(circle(3, &arrows), None);
 }

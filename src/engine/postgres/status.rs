@@ -4,7 +4,8 @@
 //! protocol need not answer all of them.
 
 use crate::engine::postgres::Params;
-use crate::engine::postgres::wire::session::{ServerAbout, Session};
+use crate::engine::postgres::wire::about::ServerAbout;
+use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::Result;
 
 /// How we stand with a server.

@@ -4,7 +4,8 @@ use chrono::{DateTime, Duration, Utc};
 use chrono_tz::Tz;
 
 use crate::engine::Value;
-use crate::engine::rules::{Observed, moment};
+use crate::engine::rules::moment;
+use crate::engine::rules::observed::Observed;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::text;
 

@@ -2,12 +2,14 @@
 
 mod fresh;
 pub mod moment;
+mod observed;
 mod share;
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
+use crate::engine::rules::observed::Observed;
 use crate::engine::{Live, Newest};
 use crate::platform::duration::format_duration;
 use crate::platform::error::{Error, one_line};
@@ -61,12 +63,6 @@ impl Verdict {
     pub fn message(&self) -> String {
         one_line(&format!("{}; expected {}", self.observed, self.expected))
     }
-}
-
-/// What was seen, and whether it will do.
-struct Observed {
-    ok: bool,
-    told: String,
 }
 
 impl Rule {

@@ -6,15 +6,15 @@ pub mod remote;
 
 use std::time::{Duration, Instant};
 
+use crate::engine::source::Source;
+use crate::ops::Context;
 use crate::ops::checks::Checks;
 use crate::ops::preflight::{self, Finding};
 use crate::ops::sources::Chosen;
-use crate::ops::{Context, check};
-use crate::platform::error::Result;
+use crate::platform::disk::{folder_of, free_bytes, shown};
+use crate::platform::error::{Error, Result};
+use crate::platform::text;
 use crate::store::StoreUrl;
-
-/// The tag of the snapshots that a gate takes.
-pub const TAG: &str = "predeploy";
 
 /// How long it is until what failed is looked at again.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -58,7 +58,7 @@ pub(crate) fn free_space(chosen: &[Chosen], context: &Context, checks: &mut Chec
         None => None,
     };
     for chosen in chosen {
-        if let Some(found) = check::free_beside(&chosen.source, least.unwrap_or(1)) {
+        if let Some(found) = free_beside(&chosen.source, least.unwrap_or(1)) {
             checks.note(format!("{}: free space", chosen.name()?), found)?;
         }
     }
@@ -89,4 +89,20 @@ pub(crate) fn wait_until<T>(wait: Duration, mut look: impl FnMut() -> Result<(bo
 fn commit(named: Option<&str>) -> Option<String> {
     let of_actions = || std::env::var("GITHUB_SHA").ok().filter(|_| std::env::var_os("GITHUB_ACTIONS").is_some());
     named.map(str::to_owned).or_else(of_actions).filter(|commit| !commit.is_empty())
+}
+
+/// What is free beside a database file, and whether that is enough.
+pub(crate) fn free_beside(source: &Source, least: u64) -> Option<Result<String>> {
+    let Source::Sqlite(path) = source else { return None };
+    let folder = folder_of(path);
+    Some(match free_bytes(folder) {
+        Ok(free) if free >= least => Ok(format!("{} free in {}", text::bytes(free), shown(folder))),
+        Ok(free) => Err(Error::problem(format!(
+            "{} free in {}; expected at least {}",
+            text::bytes(free),
+            shown(folder),
+            text::bytes(least)
+        ))),
+        Err(error) => Err(Error::unreachable(format!("cannot look at {}", shown(folder))).because(error)),
+    })
 }

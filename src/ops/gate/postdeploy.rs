@@ -1,37 +1,31 @@
 //! `postdeploy`: says whether a deploy lost data, and brings it back.
 
 use chrono::Duration;
-use clap::Args;
 use serde_json::json;
 
 use crate::ops::checks::{Checks, ChecksReport};
-use crate::ops::gate::{TAG, commit, preflight, wait_until};
+use crate::ops::gate::{commit, preflight, wait_until};
 use crate::ops::look::{Found, Strictness, look};
 use crate::ops::put_back::{gone_mounts, put_back};
 use crate::ops::sources::Chosen;
+use crate::ops::tags::PREDEPLOY;
 use crate::ops::{Context, snapshot_document};
-use crate::platform::duration::parse_duration;
 use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::Narrow;
 use crate::snapshots::manifest::Depth;
 
-/// Says whether a deploy lost data: compares databases with their snapshots from before it, and brings them back if that is asked for
-#[derive(Args, Clone, Debug)]
-pub struct PostdeployArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug)]
+pub struct PostdeployOptions {
     /// Names of the config, SQLite files, or URLs; by default all sources of the config
-    #[arg(value_name = "SOURCE")]
     pub sources: Vec<String>,
     /// The commit that was deployed: its snapshots are compared with; in GitHub Actions by default the workflow's, else the newest of any gate
-    #[arg(long, value_name = "COMMIT")]
     pub commit: Option<String>,
     /// How long to wait for what is not yet as it should be, such as 60s
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "0s")]
     pub wait: Duration,
     /// Restore what was lost; the exit code stays 3
-    #[arg(long)]
     pub rollback: bool,
     /// PostgreSQL: the longest to wait for others' locks in a rollback, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub lock_timeout: u64,
 }
 
@@ -42,9 +36,9 @@ struct Pair<'a> {
 }
 
 /// Runs the command.
-pub fn run(args: &PostdeployArgs, context: &Context) -> Result<ChecksReport> {
+pub fn run(args: &PostdeployOptions, context: &Context) -> Result<ChecksReport> {
     let chosen = context.sources(&args.sources)?;
-    let mut tags = vec![TAG.to_owned()];
+    let mut tags = vec![PREDEPLOY.to_owned()];
     tags.extend(commit(args.commit.as_deref()));
     let mut pairs = Vec::new();
     for chosen in &chosen {
@@ -124,7 +118,7 @@ pub fn run(args: &PostdeployArgs, context: &Context) -> Result<ChecksReport> {
     Ok(report)
 }
 
-fn rollback_command(args: &PostdeployArgs, context: &Context) -> Result<String> {
+fn rollback_command(args: &PostdeployOptions, context: &Context) -> Result<String> {
     let mut words = vec!["lifeboat".to_owned(), "postdeploy".to_owned(), "--rollback".to_owned()];
     words.extend(args.sources.iter().cloned());
     words.extend(args.commit.iter().flat_map(|commit| ["--commit".to_owned(), commit.clone()]));

@@ -1,52 +1,38 @@
 //! `predeploy`: lets a deploy go on only where the data is as it should be, and safe.
 
 use chrono::Duration;
-use clap::Args;
 use serde_json::json;
 
 use crate::engine::source::Source;
 use crate::ops::checks::{Checks, ChecksReport};
-use crate::ops::gate::{TAG, commit, preflight, wait_until};
+use crate::ops::gate::{commit, preflight, wait_until};
 use crate::ops::look::{Found, Strictness, look};
 use crate::ops::restore::target_word;
-use crate::ops::snapshot::{self, Saved, SnapshotArgs};
+use crate::ops::snapshot::{self, SaveOptions, Saved};
 use crate::ops::sources::Chosen;
+use crate::ops::tags::PREDEPLOY;
 use crate::ops::{Context, snapshot_document, stores, verify};
-use crate::platform::duration::parse_duration;
 use crate::platform::error::{Error, Result, one_line};
-use crate::platform::http::Url;
 use crate::snapshots::catalog::ProofSummary;
 use crate::snapshots::manifest::Depth;
 
-/// Lets a deploy go on only where the data is as it should be: checks, compares with the last good snapshot, then takes a new one and reads it back
-#[derive(Args, Clone, Debug)]
-pub struct PredeployArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug)]
+pub struct PredeployOptions {
     /// Names of the config, SQLite files, or URLs; by default all sources of the config
-    #[arg(value_name = "SOURCE")]
     pub sources: Vec<String>,
     /// The commit that is to be deployed: the snapshots carry it as a tag; in GitHub Actions by default the workflow's
-    #[arg(long, value_name = "COMMIT")]
     pub commit: Option<String>,
     /// More words to find the snapshots by (repeatable)
-    #[arg(long, value_name = "TAG")]
     pub tag: Vec<String>,
     /// How long to wait for what is not yet as it should be, such as 60s
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "0s")]
     pub wait: Duration,
     /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
-    #[arg(long)]
     pub full_check: bool,
-    /// Let the 'lifeboat serve' at this address do the work, beside databases that cannot be reached from here: SOURCE is a
-    /// name of its config; the token is taken from LIFEBOAT_TOKEN
-    #[arg(long, value_name = "URL")]
-    pub remote: Option<Url>,
-    /// How long to wait for its answer
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1h", requires = "remote")]
-    pub remote_timeout: Duration,
 }
 
 /// Runs the command.
-pub fn run(args: &PredeployArgs, context: &Context) -> Result<ChecksReport> {
+pub fn run(args: &PredeployOptions, context: &Context) -> Result<ChecksReport> {
     snapshot::require_free_tags(&args.tag)?;
     snapshot::require_free_tags(args.commit.as_slice())?;
     let chosen = context.sources(&args.sources)?;
@@ -77,11 +63,11 @@ pub fn run(args: &PredeployArgs, context: &Context) -> Result<ChecksReport> {
 }
 
 /// Takes the snapshots and reads them back.
-fn save(args: &PredeployArgs, chosen: &[Chosen], mut checks: Checks, context: &Context) -> Result<ChecksReport> {
-    let mut tags = vec![TAG.to_owned()];
+fn save(args: &PredeployOptions, chosen: &[Chosen], mut checks: Checks, context: &Context) -> Result<ChecksReport> {
+    let mut tags = vec![PREDEPLOY.to_owned()];
     tags.extend(commit(args.commit.as_deref()));
     tags.extend(args.tag.iter().cloned());
-    let taken = SnapshotArgs { tag: tags, full_check: args.full_check, ..SnapshotArgs::default() };
+    let taken = SaveOptions { tag: tags, full_check: args.full_check, ..SaveOptions::default() };
     let taken = snapshot::take(&taken, chosen, context)?;
     let mut snapshots = Vec::new();
     for saved in &taken.snapshots {

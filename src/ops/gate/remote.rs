@@ -4,12 +4,11 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::ops::Report;
-use crate::ops::gate::predeploy::PredeployArgs;
+use crate::ops::gate::predeploy::PredeployOptions;
 use crate::ops::gate::{commit, wait_until};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::http::{Body, Client, Url};
 use crate::platform::secret::Secret;
-use crate::platform::text;
 
 /// The header that has the exit code that the command would have had.
 pub(crate) const EXIT_CODE: &str = "lifeboat-exit-code";
@@ -36,30 +35,6 @@ impl Serialize for RemoteReport {
 }
 
 impl Report for RemoteReport {
-    fn text(&self) -> String {
-        let words = |value: &Value, field: &str| one_line(value[field].as_str().unwrap_or_default());
-        let list = |field: &str| self.document[field].as_array().map(Vec::as_slice).unwrap_or_default();
-        let row = |check: &Value| {
-            let ok = check["ok"] == Value::Bool(true);
-            vec![if ok { "ok" } else { "FAILED" }.to_owned(), words(check, "name"), words(check, "message")]
-        };
-        let mut lines = text::table(&["", "CHECK", "FOUND"], list("checks").iter().map(row));
-        for snapshot in list("snapshots") {
-            lines.push_str(&format!("{} was taken\n", words(snapshot, "id")));
-        }
-        if self.code != 0 {
-            lines.push_str("the gate is CLOSED\n");
-            return lines;
-        }
-        lines.push_str(
-            "the gate is open; should the deploy go wrong, this, run beside the database, brings the data back:\n",
-        );
-        for command in list("rollback").iter().filter_map(Value::as_str) {
-            lines.push_str(&format!("  {}\n", one_line(command)));
-        }
-        lines
-    }
-
     fn errors(&self) -> &[Error] {
         &self.failures
     }
@@ -70,13 +45,13 @@ impl Report for RemoteReport {
 }
 
 /// Runs the command there.
-pub fn run(args: &PredeployArgs, url: &Url) -> Result<RemoteReport> {
+pub fn run(args: &PredeployOptions, url: &Url, timeout: chrono::Duration) -> Result<RemoteReport> {
     let token = std::env::var(TOKEN).ok().filter(|token| !token.trim().is_empty());
     let token = token.ok_or_else(|| {
         Error::usage(format!("--remote needs a token in {TOKEN}"))
             .hint("it is what the other lifeboat's config has as token under [serve]")
     })?;
-    let total = args.remote_timeout.to_std().map_err(|error| Error::usage("no such time").because(error))?;
+    let total = timeout.to_std().map_err(|error| Error::usage("no such time").because(error))?;
     let client = Client::new(total).body_bytes(MOST_BYTES).bearer(Secret::new(token.trim())).heeds_signals();
     let wait = args.wait.to_std().unwrap_or_default();
     let asked = json!({

@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 use crate::config::Variables;
 use crate::engine::source::{Source, parse_source_url};
 use crate::engine::sqlite::header::MAGIC;
+use crate::ops::init::toml_text::literal;
 use crate::ops::resolve_target;
 use crate::platform::disk::{open_plain, shown};
 use crate::snapshots::id::SourceName;
@@ -321,7 +322,7 @@ impl Search<'_> {
             self.notes.push(format!("{} is a database with a name that a config cannot hold", shown(path)));
             return false;
         };
-        let keys = vec![("url", crate::ops::init::write::literal(&text))];
+        let keys = vec![("url", literal(&text))];
         let identity = file_identity(path);
         if !self.add("sqlite", text, keys, name, Some(path.to_owned()), identity) {
             return false;

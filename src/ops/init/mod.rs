@@ -1,20 +1,19 @@
 //! `init`: writes a commented config from what it finds, and makes the stores that are missing.
 
 mod look;
+mod toml_text;
 mod write;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use serde::{Serialize, Serializer};
 
 use crate::config::{Config, FILE_NAME, VARIABLE};
 use crate::engine::sqlite::target::quote_word;
 use crate::ops::{Context, Problem, Report, stores};
 use crate::platform::disk::{folder_of, shown, sync_folder};
-use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
-use crate::platform::text;
+use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::snapshots::id::SourceName;
 use crate::store::StoreUrl;
 
@@ -24,13 +23,15 @@ const ENV_FILE: &str = ".env";
 /// Where snapshots go if nobody says.
 const DEFAULT_STORE: &str = "./backups";
 
-/// Writes a commented lifeboat.toml from the databases, variables and volumes it finds, and makes the stores; a config that is
-/// there is never changed
-#[derive(Args, Clone, Debug)]
-pub struct InitArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug, Default)]
+pub struct InitOptions {
     /// Print the config that would be written, and write and make nothing
-    #[arg(long)]
     pub dry_run: bool,
+    /// The config that the command line names.
+    pub config: Option<PathBuf>,
+    /// The name of this machine that the command line gives.
+    pub host: Option<String>,
 }
 
 /// Something that was found.
@@ -72,7 +73,7 @@ pub struct InitReport {
     failures: Vec<Error>,
     /// The command's option that names the config, where it is not found without one.
     #[serde(skip)]
-    option: String,
+    pub option: String,
 }
 
 fn as_problems<S: Serializer>(failures: &[Error], serializer: S) -> std::result::Result<S::Ok, S::Error> {
@@ -80,32 +81,14 @@ fn as_problems<S: Serializer>(failures: &[Error], serializer: S) -> std::result:
 }
 
 impl Report for InitReport {
-    fn text(&self) -> String {
-        if let Some(text) = &self.text {
-            return text.clone();
-        }
-        let config = one_line(&self.config);
-        if !self.created {
-            return format!("{config} is there already, and was not changed\n");
-        }
-        let rows = self.found.iter().map(|found| vec![found.kind.clone(), found.name.clone(), one_line(&found.from)]);
-        let mut lines = text::table(&["FOUND", "NAME", "IN"], rows);
-        if !self.found.iter().any(|found| matches!(found.kind.as_str(), "sqlite" | "postgres")) {
-            lines.push_str("no source was found: add one to the config\n");
-        }
-        lines.push_str(&format!("wrote {config}: read it, and make it yours\n"));
-        let option = &self.option;
-        lines.push_str(&format!("next: lifeboat doctor{option}\n      lifeboat snapshot{option}\n"));
-        lines
-    }
-
     fn errors(&self) -> &[Error] {
         &self.failures
     }
 }
 
-/// Runs the command; `named` is the config that the command line names, `host` this machine's name where one is given.
-pub fn run(args: &InitArgs, named: Option<&Path>, host: Option<&str>, context: &Context) -> Result<InitReport> {
+/// Writes the config and makes the stores.
+pub fn run(args: &InitOptions, context: &Context) -> Result<InitReport> {
+    let named = args.config.as_deref();
     let path = place(named)?;
     let is_there = std::fs::symlink_metadata(&path).is_ok();
     let mut report = InitReport {
@@ -134,7 +117,7 @@ pub fn run(args: &InitArgs, named: Option<&Path>, host: Option<&str>, context: &
     if let Some(Err(why)) = &findings.env_file {
         tracing::warn!("{ENV_FILE} is left out: {why}");
     }
-    let host = host.map_or_else(|| host_name(folder), str::to_owned);
+    let host = args.host.clone().unwrap_or_else(|| host_name(folder));
     let text = write::config(&findings, &write::Wanted { folder, host: &host, stores: &given });
     report.found = findings.found();
     if args.dry_run {

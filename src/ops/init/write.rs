@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::engine::sqlite::glance::glance;
 use crate::ops::init::look::{Findings, FoundSource};
+use crate::ops::init::toml_text::{literal, quoted};
 use crate::ops::init::{DEFAULT_STORE, ENV_FILE};
 use crate::platform::disk::{free_bytes, shown};
 use crate::platform::error::one_line;
@@ -14,30 +15,6 @@ pub(super) struct Wanted<'a> {
     pub(super) host: &'a str,
     /// The stores, as the config writes them.
     pub(super) stores: &'a [String],
-}
-
-/// A text in which nothing stands for a variable.
-pub(super) fn literal(text: &str) -> String {
-    text.replace("${", "$${")
-}
-
-/// A text as TOML writes it, in quotes; control characters are escaped, so that it is one line in a comment too.
-fn quoted(text: &str) -> String {
-    let mut out = String::from('"');
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => out.extend(['\\', character]),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            // Line and paragraph separators, and what turns the direction of writing, would make a comment lie.
-            c if c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) => {
-                out.push_str(&format!("\\u{:04X}", u32::from(c)));
-            }
-            c => out.push(c),
-        }
-    }
-    out + "\""
 }
 
 /// The config's text. Lines that begin with '#' and no space behind it are examples, and can be used as they are without it.

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use clap::Args;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -17,38 +16,26 @@ use crate::engine::source::Source;
 use crate::engine::sqlite::find::{self, FoundDatabase, Remark};
 use crate::engine::sqlite::holders::Holder;
 use crate::engine::sqlite::inspect::{self, CountedTable, FileFacts, Inside, SchemaCounts};
-use crate::ops::snapshot::{self, SnapshotArgs, SnapshotReport};
+use crate::ops::snapshot::{self, SaveOptions, SnapshotReport};
 use crate::ops::sources::{self, Chosen};
 use crate::ops::{Context, Report, error_document};
 use crate::platform::disk::shown;
-use crate::platform::duration::{format_duration, parse_duration};
 use crate::platform::error::{Error, Kind, Result, one_line};
-use crate::platform::text;
 use freeze::{Freeze, Seen};
 
-/// Finds SQLite databases by their content and tells what is in them: tables, rows, sizes, journal mode, last write
-///
-/// Folders are searched with all that is in them. Links to files are followed, and a file with several names is one database;
-/// links to folders are followed only where they are a PATH themselves. Nothing is changed: a WAL database gets the -shm
-/// file that it cannot be read without. What cannot be read, and a PATH that is no database, fails the command (exit 3),
-/// as does finding none.
-#[derive(Args, Clone, Debug)]
-pub struct InventoryArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug, Default)]
+pub struct InventoryOptions {
     /// Files and folders to look in
-    #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
     /// Save every database found into the store, one source each, named after its file
-    #[arg(long)]
     pub snapshot: bool,
     /// Words to find the snapshots by (repeatable)
-    #[arg(long, value_name = "TAG", requires = "snapshot")]
     pub tag: Vec<String>,
     /// Save databases that hold nothing, too
-    #[arg(long, requires = "snapshot")]
     pub allow_empty: bool,
     /// Prove that no database changes for so long (30s, 10m), and name those that do and who has them open; with
     /// --snapshot also until all are saved
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub watch: Option<chrono::Duration>,
 }
 
@@ -172,7 +159,7 @@ pub struct HolderReport {
 }
 
 /// Runs the command.
-pub fn run(args: &InventoryArgs, context: &Context) -> Result<InventoryReport> {
+pub fn run(args: &InventoryOptions, context: &Context) -> Result<InventoryReport> {
     snapshot::require_free_tags(&args.tag)?;
     if args.snapshot {
         // Known before anything is looked for.
@@ -218,7 +205,7 @@ pub fn run(args: &InventoryArgs, context: &Context) -> Result<InventoryReport> {
 }
 
 /// Takes a snapshot of each database.
-fn save(args: &InventoryArgs, databases: &[FoundDatabase], context: &Context) -> Result<SnapshotReport> {
+fn save(args: &InventoryOptions, databases: &[FoundDatabase], context: &Context) -> Result<SnapshotReport> {
     let configured: &[ConfiguredSource] = match &context.config {
         Some(config) => config.sources()?,
         None => &[],
@@ -239,7 +226,7 @@ fn save(args: &InventoryArgs, databases: &[FoundDatabase], context: &Context) ->
             None => Chosen { source: Source::Sqlite(database.real_path.clone()), configured: None, name: given.next() },
         });
     }
-    let snapshot = SnapshotArgs { tag: args.tag.clone(), allow_empty: args.allow_empty, ..SnapshotArgs::default() };
+    let snapshot = SaveOptions { tag: args.tag.clone(), allow_empty: args.allow_empty, ..SaveOptions::default() };
     snapshot::take(&snapshot, &chosen, context)
 }
 
@@ -411,55 +398,6 @@ impl DatabaseReport {
         self.tables = tables.into_iter().map(table_report).collect();
         uncounted
     }
-
-    fn lines(&self, now: DateTime<Utc>) -> String {
-        let mut lines = format!("{}\n", one_line(&self.path));
-        for other in &self.other_paths {
-            lines.push_str(&format!("  also {}\n", one_line(other)));
-        }
-        let wal =
-            if self.wal_bytes > 0 { format!(" and {} of WAL", text::bytes(self.wal_bytes)) } else { String::new() };
-        let mode = if self.journal_mode == "wal" { "WAL mode" } else { "rollback journal" };
-        let (modified, age) = (text::time(self.modified_at), text::age(self.modified_at, now));
-        lines.push_str(&format!("  {}{wal}, {mode}, written {modified} ({age})\n", text::bytes(self.bytes)));
-        let pages = self.pages.map(|pages| format!("{pages} pages of ")).unwrap_or_default();
-        let free = self.free_pages.filter(|free| *free > 0).map(|free| format!(" ({free} free)")).unwrap_or_default();
-        let encoding = self.encoding.as_ref().map(|encoding| format!(", {encoding}")).unwrap_or_default();
-        let version = self.user_version.filter(|version| *version != 0);
-        let version = version.map(|version| format!(", user_version {version}")).unwrap_or_default();
-        lines.push_str(&format!(
-            "  {pages}{} bytes{free}{encoding}{version}, mode {}, owner {}:{}\n",
-            self.page_bytes, self.mode, self.owner, self.group
-        ));
-        if let Some(schema) = &self.schema {
-            lines.push_str(&format!("  {}\n", schema_words(schema)));
-        }
-        if self.journal_bytes > 0 {
-            lines.push_str(&format!("  a journal of {} stands beside it\n", text::bytes(self.journal_bytes)));
-        }
-        if let Some(problem) = &self.problem {
-            lines.push_str(&format!("  PROBLEM: {}\n", one_line(problem)));
-        }
-        for change in self.changes.iter().flatten() {
-            lines.push_str(&format!("  CHANGED: {}\n", one_line(change)));
-        }
-        for holder in self.holders.iter().flatten() {
-            let holder = Holder { pid: holder.pid, command: holder.command.clone(), writes: holder.writes };
-            let writes = if holder.writes { ", for writing" } else { "" };
-            lines.push_str(&format!("  held open by {}{writes}\n", holder.shown()));
-        }
-        let rows = self.tables.iter().map(|table| {
-            let rows = table.rows.map_or("?".to_owned(), |rows| rows.to_string());
-            let kind = if table.kind == "table" { String::new() } else { table.kind.clone() };
-            vec![table.name.clone(), rows, table.reason.clone().unwrap_or(kind)]
-        });
-        if !self.tables.is_empty() {
-            for line in text::table(&["TABLE", ">ROWS", ""], rows).lines() {
-                lines.push_str(&format!("  {line}\n"));
-            }
-        }
-        lines
-    }
 }
 
 fn table_report(table: CountedTable) -> TableReport {
@@ -468,27 +406,6 @@ fn table_report(table: CountedTable) -> TableReport {
         Err(uncounted) => (None, Some(uncounted.reason)),
     };
     TableReport { name: table.name, rows, kind: table.kind, reason }
-}
-
-fn schema_words(schema: &SchemaCounts) -> String {
-    let counts = [
-        (schema.tables, "table"),
-        (schema.virtual_tables, "virtual table"),
-        (schema.indexes, "index"),
-        (schema.triggers, "trigger"),
-        (schema.views, "view"),
-    ];
-    let words = counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| counted(*count, word));
-    let words: Vec<String> = words.collect();
-    if words.is_empty() { "no tables".to_owned() } else { words.join(", ") }
-}
-
-fn counted(count: u64, word: &str) -> String {
-    match (count, word) {
-        (1, _) => format!("1 {word}"),
-        (_, "index") => format!("{count} indexes"),
-        _ => format!("{count} {word}s"),
-    }
 }
 
 impl Serialize for InventoryReport {
@@ -512,41 +429,6 @@ impl Serialize for InventoryReport {
 }
 
 impl Report for InventoryReport {
-    fn text(&self) -> String {
-        let now = Utc::now();
-        let mut lines: String = self.databases.iter().map(|database| database.lines(now) + "\n").collect();
-        for note in &self.notes {
-            let path = note.path.as_deref().map(one_line).unwrap_or_default();
-            lines.push_str(&format!("note: {path}: {}\n", one_line(&note.message)));
-        }
-        if let Some(snapshots) = &self.snapshots {
-            lines.push_str(&snapshots.text());
-        }
-        if let Some(watch) = &self.watch {
-            let seconds = format_duration(chrono::Duration::seconds(watch.seconds as i64));
-            lines.push_str(&match watch.still {
-                true => format!("nothing changed for {seconds}\n"),
-                false => format!("NOT FROZEN: watched for {seconds}\n"),
-            });
-            if watch.hidden_processes > 0 {
-                let count = counted(watch.hidden_processes as u64, "process").replace("processs", "processes");
-                lines.push_str(&format!("not seen: what {count} of other users have open\n"));
-            }
-        }
-        let databases = self.databases.len() as u64;
-        let tables = self.databases.iter().map(|database| database.tables.len() as u64).sum();
-        let rows: u64 = self.databases.iter().filter_map(|database| database.rows).sum();
-        let bytes: u64 = self.databases.iter().map(|database| database.bytes + database.wal_bytes).sum();
-        let more = if self.databases.iter().all(|database| database.rows.is_some()) { "" } else { "at least " };
-        lines.push_str(&format!(
-            "{}, {}, {more}{rows} rows, {}\n",
-            counted(databases, "database"),
-            counted(tables, "table"),
-            text::bytes(bytes)
-        ));
-        lines
-    }
-
     fn errors(&self) -> &[Error] {
         &self.failures
     }

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use chrono::Utc;
 use chrono_tz::Tz;
-use clap::Args;
 use serde_json::json;
 
 use crate::engine::postgres::Params;
@@ -26,32 +25,24 @@ use crate::platform::disk::{shown, write_new_file};
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 use crate::snapshots::id::SourceName;
 
-/// Looks at every value of SQLite files, or of snapshots of them, and writes a plan to edit
-#[derive(Args, Clone, Debug)]
-pub struct PlanArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug)]
+pub struct PlanOptions {
     /// SQLite files, names of the config, or ids of snapshots
-    #[arg(value_name = "FILE|SNAPSHOT", required = true)]
     pub inputs: Vec<String>,
     /// The target: a PostgreSQL URL, or a name of the config
-    #[arg(long, value_name = "TARGET")]
     pub to: Option<String>,
     /// The target by an application's variables: TDX_DB_ for TDX_DB_HOST, _PORT, _NAME, _USER and _PASSWORD
-    #[arg(long, value_name = "PREFIX")]
     pub env_prefix: Option<String>,
     /// The file that those variables may be in, beside the environment
-    #[arg(long, value_name = "FILE", default_value = ".env")]
     pub env_file: PathBuf,
     /// The target's schema
-    #[arg(long, value_name = "NAME", default_value = "app")]
     pub schema: String,
     /// What times without an offset are local to: Asia/Shanghai, say
-    #[arg(long, value_name = "ZONE")]
     pub zone: Option<Tz>,
     /// Propose only what the files say: no hypertables, no further indexes
-    #[arg(long)]
     pub no_proposals: bool,
     /// The plan's file; it must not be there yet
-    #[arg(long, short, value_name = "FILE", default_value = "plan.toml")]
     pub output: PathBuf,
 }
 
@@ -63,7 +54,7 @@ struct Looked {
 }
 
 /// Runs the command.
-pub(super) fn run(args: &PlanArgs, context: &Context) -> Result<MigrateReport> {
+pub fn run(args: &PlanOptions, context: &Context) -> Result<MigrateReport> {
     let clock = Instant::now();
     let output =
         std::path::absolute(&args.output).io(Kind::Usage, || format!("cannot find {}", shown(&args.output)))?;

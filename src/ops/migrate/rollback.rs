@@ -3,30 +3,25 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Args;
-
 use crate::migrate::{Plan, rollback};
 use crate::ops::Context;
 use crate::ops::migrate::inputs::params_of;
 use crate::ops::migrate::{MigrateReport, TableReport};
 use crate::platform::error::Result;
 
-/// Takes away the tables and schemas that 'run' has made, if they hold what it loaded and nothing else
-#[derive(Args, Clone, Debug)]
-pub struct RollbackArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug)]
+pub struct RollbackOptions {
     /// The plan
-    #[arg(value_name = "PLAN")]
     pub plan: PathBuf,
     /// Another way to the plan's target: a URL, or a name of the config
-    #[arg(long, value_name = "TARGET")]
     pub to: Option<String>,
     /// Also tables whose rows are others than those that were loaded
-    #[arg(long)]
     pub even_changed: bool,
 }
 
 /// Runs the command.
-pub(super) fn run(args: &RollbackArgs, context: &Context) -> Result<MigrateReport> {
+pub fn run(args: &RollbackOptions, context: &Context) -> Result<MigrateReport> {
     let clock = Instant::now();
     let plan = Plan::load(&args.plan)?;
     let params = params_of(&plan, args.to.as_deref(), context)?;

@@ -4,38 +4,30 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Args;
-
 use crate::engine::sqlite::still::{Before, Watched};
 use crate::migrate::Plan;
 use crate::migrate::run::{Job, connect};
 use crate::migrate::state::{PlanState, SourceState};
-use crate::ops::Context;
 use crate::ops::migrate::inputs::{Inputs, params_of, state_of, state_of_file};
 use crate::ops::migrate::{MigrateReport, TableReport};
-use crate::ops::snapshot::{self, SnapshotArgs};
+use crate::ops::snapshot::{self, SaveOptions};
+use crate::ops::{Context, tags};
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
 
-/// The tag of snapshots that are taken before a migration.
-const TAG: &str = "migrate";
-
-/// Does what a plan says: saves each file, makes schemas and tables, loads every row, makes keys, indexes and policies
-#[derive(Args, Clone, Debug)]
-pub struct RunArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug)]
+pub struct RunOptions {
     /// The plan
-    #[arg(value_name = "PLAN")]
     pub plan: PathBuf,
     /// Another way to the plan's target: a URL, or a name of the config
-    #[arg(long, value_name = "TARGET")]
     pub to: Option<String>,
     /// Take no snapshot of the files first
-    #[arg(long)]
     pub no_snapshot: bool,
 }
 
 /// Runs the command.
-pub(super) fn run(args: &RunArgs, context: &Context) -> Result<MigrateReport> {
+pub fn run(args: &RunOptions, context: &Context) -> Result<MigrateReport> {
     let clock = Instant::now();
     let plan = Plan::load(&args.plan)?;
     if plan.tables.is_empty() {
@@ -136,7 +128,7 @@ fn save(plan: &Plan, inputs: &Inputs, no_snapshot: bool, context: &Context) -> R
             Some(manifest) => state_of(manifest),
             None if no_snapshot => state_of_file(path)?,
             None => {
-                let args = SnapshotArgs { tag: vec![TAG.to_owned()], ..SnapshotArgs::default() };
+                let args = SaveOptions { tag: vec![tags::MIGRATE.to_owned()], ..SaveOptions::default() };
                 let chosen = match context.source_at(path)? {
                     Some(chosen) => chosen,
                     None => context.named_source(&path.display().to_string())?,

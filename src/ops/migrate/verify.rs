@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Args;
-
 use crate::migrate::Plan;
 use crate::migrate::verify::{VerifyOptions, verify};
 use crate::ops::Context;
@@ -12,25 +10,21 @@ use crate::ops::migrate::inputs::{Inputs, params_of};
 use crate::ops::migrate::{MigrateReport, TableReport};
 use crate::platform::error::Result;
 
-/// Compares every row of the target with its file, and says exactly what differs
-#[derive(Args, Clone, Debug)]
-pub struct VerifyArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug)]
+pub struct CompareOptions {
     /// The plan
-    #[arg(value_name = "PLAN")]
     pub plan: PathBuf,
     /// Another way to the plan's target: a URL, or a name of the config
-    #[arg(long, value_name = "TARGET")]
     pub to: Option<String>,
     /// Compare so many rows of each table only, and the counts of all
-    #[arg(long, value_name = "N")]
     pub sample: Option<u64>,
     /// The most differences to tell one by one
-    #[arg(long, value_name = "N", default_value_t = 100)]
     pub most: usize,
 }
 
 /// Runs the command.
-pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<MigrateReport> {
+pub fn run(args: &CompareOptions, context: &Context) -> Result<MigrateReport> {
     let clock = Instant::now();
     let plan = Plan::load(&args.plan)?;
     let params = params_of(&plan, args.to.as_deref(), context)?;

@@ -8,7 +8,8 @@ use crate::archive::{Entry, Visitor};
 use crate::engine::postgres::Params;
 use crate::engine::postgres::copy::large_objects;
 use crate::engine::postgres::copy::load::{Load, Loaders};
-use crate::engine::postgres::copy::reading::{Reading, RowSource};
+use crate::engine::postgres::copy::reading::Reading;
+use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::copy::rows::{PIECE_BYTES, RowSum};
 use crate::engine::postgres::restore::create::{self, Owners};
 use crate::engine::postgres::restore::post_data::{self, Filled};
@@ -19,7 +20,6 @@ use crate::engine::postgres::timescale::{AGGREGATE, waiting_room};
 use crate::engine::postgres::wire::session::{Session, as_many_as_let_in};
 use crate::engine::postgres::wire::settings;
 use crate::ops::fetch::Opened;
-use crate::ops::restore::postgres::is_of_database;
 use crate::ops::{Context, layout};
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::text;
@@ -96,7 +96,7 @@ impl Build<'_> {
         let filled = filled.iter().filter_map(|table| Some(Filled { item: *by_name.get(&table.qualified)?, table }));
         post_data::make(sessions, self.items, self.owners, &filled.collect::<Vec<_>>())?;
         let last: Vec<Item> =
-            self.items.iter().filter(|item| mark.is_some() || !is_of_database(item.kind)).cloned().collect();
+            self.items.iter().filter(|item| mark.is_some() || !item.kind.is_of_database()).cloned().collect();
         if self.owners == Owners::Keep {
             create::grant(&mut sessions[0], &last)?;
         }

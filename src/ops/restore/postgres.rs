@@ -7,7 +7,7 @@ use chrono::Utc;
 
 use crate::archive::{Compression, Entry};
 use crate::engine::postgres::copy::load;
-use crate::engine::postgres::copy::reading::RowSource;
+use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::copy::rows::RowSum;
 use crate::engine::postgres::copy::selection::{Pattern, Selection};
 use crate::engine::postgres::copy::snapshot::SnapshotOptions;
@@ -23,7 +23,7 @@ use crate::engine::postgres::{Params, timescale};
 use crate::engine::source::Source;
 use crate::ops::fetch::Opened;
 use crate::ops::restore::build::{Build, Rows, require_equal};
-use crate::ops::restore::{RestoreArgs, RestoreReport, RestoredTable};
+use crate::ops::restore::{RestoreOptions, RestoreReport, RestoredTable};
 use crate::ops::snapshot::{LARGE_OBJECTS, PostgresPlan, postgres_origin_of};
 use crate::ops::{Context, layout};
 use crate::platform::error::{Error, Kind as ErrorKind, Result, one_line};
@@ -102,7 +102,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Looks at the server and the database; changes nothing.
-    pub(super) fn make(args: &RestoreArgs, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
+    pub(super) fn make(args: &RestoreOptions, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
         let manifest = &opened.manifest;
         let mut facts = manifest.postgres.clone().ok_or_else(|| Error::problem("its manifest is not of PostgreSQL"))?;
         let params =
@@ -165,7 +165,7 @@ impl Plan {
                 .hint("wait for it; or drop the database, and restore with --create"));
             }
             (Some(_), _) => {
-                let found = target::contents(&mut Session::connect(&params)?)?;
+                let found = crate::engine::postgres::restore::contents::contents(&mut Session::connect(&params)?)?;
                 if !found.is_empty() {
                     let found = one_line(&found.join(", "));
                     return Err(Error::usage(format!("the database {shown} is not empty: it has {found}")).hint(
@@ -190,7 +190,7 @@ impl Plan {
     }
 
     /// A snapshot that lacks something does not take the place of everything without a word.
-    fn require_whole(&self, args: &RestoreArgs) -> Result<()> {
+    fn require_whole(&self, args: &RestoreOptions) -> Result<()> {
         for left_out in &self.facts.left_out {
             tracing::warn!("not in the snapshot: {}", one_line(left_out));
         }
@@ -210,7 +210,7 @@ impl Plan {
     }
 
     /// The time of which rows are restored, where only those of one are.
-    fn window_of(&self, args: &RestoreArgs) -> Result<Option<Window>> {
+    fn window_of(&self, args: &RestoreOptions) -> Result<Option<Window>> {
         if args.from.is_none() && args.until.is_none() {
             return Ok(None);
         }
@@ -247,7 +247,7 @@ impl Plan {
     }
 
     /// A session that only looks, and waits for locks no longer than it may.
-    fn look(&self, args: &RestoreArgs) -> Result<Session> {
+    fn look(&self, args: &RestoreOptions) -> Result<Session> {
         let mut session = Session::connect(&self.params)?;
         settings::pin(&mut session)?;
         session.execute(&format!("SET lock_timeout = {}", Duration::from_secs(args.lock_timeout).as_millis()))?;
@@ -256,7 +256,7 @@ impl Plan {
     }
 
     /// Fails for what can be known to fail before anything is read or written.
-    fn require_fit(&self, args: &RestoreArgs) -> Result<()> {
+    fn require_fit(&self, args: &RestoreOptions) -> Result<()> {
         if self.mode == Mode::Replace {
             if args.table.is_empty() && self.facts.large_objects.count > 0 {
                 return Err(Error::usage(format!(
@@ -295,7 +295,7 @@ impl Plan {
         let left: Vec<&str> = self
             .items
             .iter()
-            .filter(|item| is_of_database(item.kind) && item.name != "owner")
+            .filter(|item| item.kind.is_of_database() && item.name != "owner")
             .map(|item| item.name.as_str())
             .collect();
         if !left.is_empty() {
@@ -332,7 +332,7 @@ impl Plan {
     }
 
     /// Carries the plan out.
-    pub(super) fn run(self, args: &RestoreArgs, context: &Context) -> Result<RestoreReport> {
+    pub(super) fn run(self, args: &RestoreOptions, context: &Context) -> Result<RestoreReport> {
         let clock = Instant::now();
         let mut report = RestoreReport::new(
             self.opened.manifest.id.to_string(),
@@ -442,7 +442,7 @@ impl Plan {
         Ok(session)
     }
 
-    fn swap(&self, args: &RestoreArgs, report: &mut RestoreReport, context: &Context) -> Result<()> {
+    fn swap(&self, args: &RestoreOptions, report: &mut RestoreReport, context: &Context) -> Result<()> {
         let mut server = Server::connect(&self.params)?;
         tell_dropped(&server.drop_left_over(&context.host)?);
         let name = self.params.database().to_owned();
@@ -501,7 +501,7 @@ impl Plan {
         Ok(comment)
     }
 
-    fn replace(&self, args: &RestoreArgs, report: &mut RestoreReport, context: &Context) -> Result<()> {
+    fn replace(&self, args: &RestoreOptions, report: &mut RestoreReport, context: &Context) -> Result<()> {
         let whole = args.table.is_empty();
         let tables = self.tables();
         let lock_timeout = Duration::from_secs(args.lock_timeout);
@@ -564,7 +564,7 @@ impl Plan {
         needed.filter(|item| item.kind == Kind::Sequence).map(names_of).collect()
     }
 
-    fn make_tables(&self, args: &RestoreArgs, report: &mut RestoreReport, context: &Context) -> Result<()> {
+    fn make_tables(&self, args: &RestoreOptions, report: &mut RestoreReport, context: &Context) -> Result<()> {
         let mut session = Session::connect(&self.params)?;
         settings::pin(&mut session)?;
         // Keys to tables that stay lock these.
@@ -1005,11 +1005,7 @@ fn database_settings(params: &Params) -> Result<Vec<Item>> {
     settings::pin(&mut session)?;
     session.execute("BEGIN READ ONLY")?;
     let schema = schema::read(&mut session)?;
-    Ok(schema.items.into_iter().filter(|item| is_of_database(item.kind)).collect())
-}
-
-pub(super) fn is_of_database(kind: Kind) -> bool {
-    matches!(kind, Kind::Database | Kind::DatabaseSetting)
+    Ok(schema.items.into_iter().filter(|item| item.kind.is_of_database()).collect())
 }
 
 /// Whether something of that name is in the database.

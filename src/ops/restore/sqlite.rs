@@ -13,7 +13,7 @@ use crate::engine::sqlite::survey::{self, OnDamage, TableCheck};
 use crate::engine::sqlite::tables::{self, Overwrite};
 use crate::engine::sqlite::target::{self, LiveTarget, TargetState};
 use crate::ops::fetch::{Fetched, Opened};
-use crate::ops::restore::{RestoreArgs, RestoreReport, RestoredTable};
+use crate::ops::restore::{RestoreOptions, RestoreReport, RestoredTable};
 use crate::ops::snapshot::{SqlitePlan, sqlite_origin_of};
 use crate::ops::{Context, resolve_target};
 use crate::platform::disk::{folder_of, require_space};
@@ -59,7 +59,7 @@ struct Times {
 
 impl Plan {
     /// Finds the snapshot and looks at the target; changes nothing.
-    pub(super) fn make(args: &RestoreArgs, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
+    pub(super) fn make(args: &RestoreOptions, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
         for (flag, given) in [
             ("--swap", args.swap),
             ("--beside", args.beside.is_some()),
@@ -155,7 +155,7 @@ impl Plan {
     }
 
     /// Carries the plan out.
-    pub(super) fn run(self, args: &RestoreArgs, context: &Context) -> Result<RestoreReport> {
+    pub(super) fn run(self, args: &RestoreOptions, context: &Context) -> Result<RestoreReport> {
         let clock = Instant::now();
         let manifest = &self.opened.manifest;
         let stamp = Utc::now().format("%Y%m%dT%H%M%S%3fZ").to_string();
@@ -190,7 +190,7 @@ impl Plan {
     }
 
     /// The tables that were asked for; every pattern must match one. A name that is a table's goes before a pattern.
-    fn choose_tables(&self, args: &RestoreArgs) -> Result<Vec<&Table>> {
+    fn choose_tables(&self, args: &RestoreOptions) -> Result<Vec<&Table>> {
         let all = &self.opened.manifest.tables;
         if args.table.is_empty() {
             return Ok(all.iter().collect());
@@ -280,7 +280,7 @@ impl Plan {
     /// Over a live database: the image is made and checked in scratch, a safety snapshot is taken, then all changes at once.
     fn overwrite(
         &self,
-        args: &RestoreArgs,
+        args: &RestoreOptions,
         chosen: &[&Table],
         report: &mut RestoreReport,
         times: &mut Times,

@@ -10,11 +10,9 @@ use crate::ops::Context;
 use crate::ops::look::{live_of, rows_of};
 use crate::ops::snapshot::is_ordinary;
 use crate::ops::sources::Chosen;
+use crate::ops::tags::SUSPECT;
 use crate::platform::error::Result;
 use crate::snapshots::manifest::{Manifest, Table};
-
-/// The tag of a snapshot that is no measure.
-pub(crate) const SUSPECT: &str = "suspect";
 
 /// What a snapshot of a source of the config is held against.
 pub(crate) struct Measure {

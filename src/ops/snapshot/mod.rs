@@ -8,7 +8,6 @@ mod sqlite;
 
 use std::path::PathBuf;
 
-use clap::Args;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
@@ -18,81 +17,63 @@ use crate::config::Config;
 use crate::engine::postgres::Params;
 use crate::engine::source::Source;
 use crate::engine::sqlite::source;
+use crate::ops::destination::Destination;
 use crate::ops::prune::{self, PruneReport};
 use crate::ops::sources::Chosen;
-use crate::ops::{Context, Problem, Report, error_document, gate, snapshot_document, stores};
+use crate::ops::{Context, Problem, Report, error_document, snapshot_document, stores, tags};
 use crate::platform::error::{Error, Kind, Result, one_line};
-use crate::platform::text;
 use crate::snapshots::catalog::{Catalog, ProofSummary};
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::{Manifest, Table};
 
-pub(crate) use draft::Destination;
 pub use draft::Saved;
-pub(crate) use measure::{Measure, SUSPECT};
+pub(crate) use measure::Measure;
 pub(crate) use postgres::{
     LARGE_OBJECTS, Plan as PostgresPlan, origin_of as postgres_origin_of, schema_digest, table_of,
 };
 pub(crate) use sqlite::{Plan as SqlitePlan, origin_of as sqlite_origin_of};
 
-/// Takes a snapshot of each SOURCE
-#[derive(Args, Clone, Debug)]
-pub struct SnapshotArgs {
+/// Options of [`run`].
+#[derive(Clone, Debug)]
+pub struct SaveOptions {
     /// Names of the config, SQLite files, or URLs such as sqlite:///data/app.db and postgres://user@host/database; by default
     /// all sources of the config
-    #[arg(value_name = "SOURCE")]
     pub sources: Vec<String>,
     /// The source's name in the store; by default made of the file's
-    #[arg(long, value_name = "NAME")]
     pub name: Option<SourceName>,
     /// Words to find the snapshot by (repeatable)
-    #[arg(long, value_name = "TAG")]
     pub tag: Vec<String>,
     /// gzip[:1-9] opens everywhere, zstd[:1-19] is faster; by default what the config says, or gzip:6
-    #[arg(long, value_name = "CODEC")]
     pub compression: Option<Compression>,
     /// Encrypt: whoever has the secret half of this key of age can restore (repeatable); or with --passphrase-file
-    #[arg(long, value_name = "age1...")]
     pub encrypt_to: Vec<Recipient>,
     /// Save a database that is damaged, as kind 'damaged', which is never 'latest'
-    #[arg(long)]
     pub allow_damaged: bool,
     /// Save a database that holds nothing
-    #[arg(long)]
     pub allow_empty: bool,
     /// The longest that writers may be locked out, in seconds (only without WAL)
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub max_lock: u64,
     /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
-    #[arg(long)]
     pub full_check: bool,
     /// PostgreSQL: only these tables, by SCHEMA.TABLE or name, with * and ? (repeatable)
-    #[arg(long, value_name = "PATTERN")]
     pub table: Vec<String>,
     /// PostgreSQL: all but these tables (repeatable)
-    #[arg(long, value_name = "PATTERN")]
     pub exclude_table: Vec<String>,
     /// PostgreSQL: of these tables only the definition (repeatable)
-    #[arg(long, value_name = "PATTERN")]
     pub exclude_data: Vec<String>,
     /// PostgreSQL: no rows at all
-    #[arg(long)]
     pub schema_only: bool,
     /// PostgreSQL: go on without what cannot be saved, as kind 'partial', which is never 'latest'
-    #[arg(long)]
     pub allow_partial: bool,
     /// PostgreSQL: the longest to wait for others' locks, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub lock_timeout: u64,
     /// Prune by the config's retention afterwards, if every snapshot was made
-    #[arg(long)]
     pub prune: bool,
     /// Take what is there for right: rows and tables that are gone are no loss, and those after it are compared with this one
-    #[arg(long)]
     pub accept: bool,
 }
 
-impl SnapshotArgs {
+impl SaveOptions {
     /// The same for one source: what the config says of it, where the command line says nothing.
     fn of(&self, chosen: &Chosen, context: &Context) -> Result<Self> {
         let mut args = self.clone();
@@ -128,9 +109,9 @@ impl SnapshotArgs {
 }
 
 /// As the command line has it where nothing is said.
-impl Default for SnapshotArgs {
+impl Default for SaveOptions {
     fn default() -> Self {
-        SnapshotArgs {
+        SaveOptions {
             sources: Vec::new(),
             name: None,
             tag: Vec::new(),
@@ -152,7 +133,7 @@ impl Default for SnapshotArgs {
     }
 }
 
-impl SnapshotArgs {
+impl SaveOptions {
     /// For whom the snapshot is encrypted: whom the command line names, or else the config.
     fn sealing(&self, context: &Context) -> Result<Option<Sealing>> {
         match (self.encrypt_to.as_slice(), &context.passphrase) {
@@ -223,47 +204,13 @@ impl Serialize for SnapshotReport {
 }
 
 impl Report for SnapshotReport {
-    fn text(&self) -> String {
-        let lines = self.snapshots.iter().map(|saved| {
-            let manifest = &saved.manifest;
-            let rate = text::bytes((manifest.raw_bytes as f64 / manifest.seconds.max(0.001)) as u64);
-            let mut line = format!(
-                "{}  {} tables, {} rows, {} in {} ({rate}/s, {})\n",
-                manifest.id,
-                manifest.tables.len(),
-                manifest.rows,
-                text::bytes(manifest.raw_bytes),
-                text::bytes(manifest.archive_bytes.unwrap_or(0)),
-                text::seconds(manifest.seconds),
-            );
-            for left_out in manifest.postgres.iter().flat_map(|facts| &facts.left_out) {
-                line.push_str(&format!("  not saved: {}\n", one_line(left_out)));
-            }
-            if let Some(facts) = &manifest.sqlite {
-                if facts.journal_mode != "wal" && facts.health.is_some() {
-                    line.push_str(&format!("  writers were locked out for {}\n", text::seconds(facts.locked_seconds)));
-                }
-                if facts.wal_growth_bytes > 0 {
-                    line.push_str(&format!("  the WAL grew by {} meanwhile\n", text::bytes(facts.wal_growth_bytes)));
-                }
-            }
-            // With one store there is nothing to tell apart.
-            for store in saved.stores.iter().filter(|_| saved.stores.len() + saved.failures.len() > 1) {
-                line.push_str(&format!("  in {}\n", one_line(store)));
-            }
-            line
-        });
-        let lines: String = lines.collect();
-        lines + &self.pruned.iter().map(Report::text).collect::<String>()
-    }
-
     fn errors(&self) -> &[Error] {
         &self.failures
     }
 }
 
 /// Runs the command: every source is tried, whatever becomes of the others.
-pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
+pub fn run(args: &SaveOptions, context: &Context) -> Result<SnapshotReport> {
     require_free_tags(&args.tag)?;
     let prunes = args.prune || context.prunes_after_snapshot()?;
     if args.prune {
@@ -279,7 +226,7 @@ pub fn run(args: &SnapshotArgs, context: &Context) -> Result<SnapshotReport> {
 
 /// Fails where a tag is one that lifeboat gives by itself.
 pub(crate) fn require_free_tags(tags: &[String]) -> Result<()> {
-    let reserved = [gate::TAG, SUSPECT];
+    let reserved = [tags::PREDEPLOY, tags::SUSPECT];
     match tags.iter().find(|tag| reserved.contains(&tag.as_str())) {
         Some(tag) => Err(Error::usage(format!("the tag {tag} is lifeboat's own")).hint("choose another word")),
         None => Ok(()),
@@ -287,7 +234,7 @@ pub(crate) fn require_free_tags(tags: &[String]) -> Result<()> {
 }
 
 /// Takes a snapshot of each source.
-pub(crate) fn take(args: &SnapshotArgs, chosen: &[Chosen], context: &Context) -> Result<SnapshotReport> {
+pub(crate) fn take(args: &SaveOptions, chosen: &[Chosen], context: &Context) -> Result<SnapshotReport> {
     if args.name.is_some() && chosen.len() > 1 {
         return Err(Error::usage("--name names one source, and several are given").hint("take them one by one"));
     }
@@ -300,7 +247,7 @@ pub(crate) fn take(args: &SnapshotArgs, chosen: &[Chosen], context: &Context) ->
     let sealing = args.sealing(context)?;
     // Sources first: a mistyped one must not leave a new, empty store behind.
     let mut report = SnapshotReport { snapshots: Vec::new(), failures: Vec::new(), pruned: Vec::new() };
-    let mut located: Vec<(Located, SnapshotArgs, Option<Measure>)> = Vec::new();
+    let mut located: Vec<(Located, SaveOptions, Option<Measure>)> = Vec::new();
     for chosen in chosen {
         let args = args.of(chosen, context)?;
         match locate(chosen.source.clone(), &args) {
@@ -406,7 +353,7 @@ impl Located {
 }
 
 /// Fails for what will certainly not be saved.
-fn locate(source: Source, args: &SnapshotArgs) -> Result<Located> {
+fn locate(source: Source, args: &SaveOptions) -> Result<Located> {
     match source {
         Source::Sqlite(path) => {
             let real = source::locate(&path)?;

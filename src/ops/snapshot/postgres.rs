@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use crate::archive::{Compression, FORMAT, README_PATH};
 use crate::engine::postgres::Params;
 use crate::engine::postgres::copy::large_objects;
-use crate::engine::postgres::copy::reading::{Reading, RowSource};
+use crate::engine::postgres::copy::reading::Reading;
+use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::copy::rows::RowSum;
 use crate::engine::postgres::copy::script::Script;
 use crate::engine::postgres::copy::selection::{Pattern, Selection};
@@ -17,8 +18,9 @@ use crate::engine::postgres::schema::{Item, Kind, Section, render, sequences};
 use crate::engine::postgres::wire::params::is_this_machine;
 use crate::engine::postgres::wire::session::Session;
 use crate::engine::postgres::wire::settings;
-use crate::ops::snapshot::draft::{Destination, Draft, Saved};
-use crate::ops::snapshot::{Measure, SnapshotArgs, require_something, tell_losses};
+use crate::ops::destination::Destination;
+use crate::ops::snapshot::draft::{Draft, Saved};
+use crate::ops::snapshot::{Measure, SaveOptions, require_something, tell_losses};
 use crate::ops::{Context, layout, readme};
 use crate::platform::digest::RowDigest;
 use crate::platform::error::{Error, Result, one_line};
@@ -29,7 +31,7 @@ use crate::snapshots::manifest::{
 
 pub(super) fn save(
     params: &Params,
-    args: &SnapshotArgs,
+    args: &SaveOptions,
     measure: Option<&Measure>,
     mut destination: Destination<'_>,
     context: &Context,

@@ -11,15 +11,16 @@ use crate::archive::{Compression, FORMAT, README_PATH, encode_name};
 use crate::engine::sqlite::library_version;
 use crate::engine::sqlite::source::{self, SourceOptions, SourceSnapshot};
 use crate::engine::sqlite::survey::{OnDamage, Survey};
-use crate::ops::snapshot::draft::{Destination, Draft, Saved};
-use crate::ops::snapshot::{Measure, SnapshotArgs, empty, require_something, tell_losses};
+use crate::ops::destination::Destination;
+use crate::ops::snapshot::draft::{Draft, Saved};
+use crate::ops::snapshot::{Measure, SaveOptions, empty, require_something, tell_losses};
 use crate::ops::{Context, readme};
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::{Depth, Manifest, Origin, SnapshotKind, SqliteFacts};
 
 /// Fails for what will certainly not be saved.
-pub(super) fn require_database(path: &Path, args: &SnapshotArgs) -> Result<()> {
+pub(super) fn require_database(path: &Path, args: &SaveOptions) -> Result<()> {
     match source::probe(path) {
         Err(error) if args.allow_damaged && is_unreadable(&error) => Ok(()),
         Ok(0) if !args.allow_empty => {
@@ -38,7 +39,7 @@ pub(super) fn require_database(path: &Path, args: &SnapshotArgs) -> Result<()> {
 
 pub(super) fn save(
     path: &Path,
-    args: &SnapshotArgs,
+    args: &SaveOptions,
     measure: Option<&Measure>,
     mut destination: Destination<'_>,
     context: &Context,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use chrono::{Datelike as _, Days, NaiveDate};
 
-use crate::serve::page::DAYS;
+/// How many days back a page shows.
+pub const DAYS: u32 = 90;
 
 /// What happened on a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

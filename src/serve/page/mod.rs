@@ -15,11 +15,8 @@ use sha2::{Digest as _, Sha256};
 use crate::platform::error::{Error, Result};
 use crate::platform::text;
 
-pub use crate::serve::page::calendar::{Calendar, Day, DayKind};
+pub use crate::serve::page::calendar::{Calendar, DAYS, Day, DayKind};
 pub use crate::serve::page::plot::{Plot, Unit};
-
-/// How many days back a page shows.
-pub const DAYS: u32 = 90;
 
 /// The style of every page.
 const STYLE: &str = include_str!("templates/style.css");

@@ -8,7 +8,7 @@ use chrono::{DateTime, Duration, Utc};
 use crate::ops::check::mark_short;
 use crate::ops::checks::told;
 use crate::ops::prune::candidate;
-use crate::ops::snapshot::SUSPECT;
+use crate::ops::tags::SUSPECT;
 use crate::ops::{Context, fetch, stores};
 use crate::platform::error::{Kind, Result};
 use crate::platform::text;

@@ -16,7 +16,7 @@ use crate::engine::source::Source;
 use crate::ops::checks::{Check, Checks, ChecksReport};
 use crate::ops::look::{Glance, glance};
 use crate::ops::sources::Chosen;
-use crate::ops::{Context, check};
+use crate::ops::{Context, check, gate};
 use crate::platform::disk::{folder_of, free_bytes};
 use crate::platform::duration::format_duration;
 use crate::platform::error::{Result, one_line};
@@ -97,7 +97,7 @@ pub(super) fn look_at(chosen: &Chosen, before: Option<&Manifest>, least_free: u6
         Source::Sqlite(path) => free_bytes(folder_of(path)).ok(),
         Source::Postgres(_) => None,
     };
-    let room = check::free_beside(&chosen.source, least_free).map(|found| match found {
+    let room = gate::free_beside(&chosen.source, least_free).map(|found| match found {
         Ok(message) => (true, message),
         Err(error) => (false, error.whole()),
     });

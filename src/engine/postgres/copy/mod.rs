@@ -4,6 +4,7 @@ pub mod large_objects;
 pub mod load;
 mod parts;
 pub mod reading;
+pub mod row_source;
 pub mod rows;
 pub mod script;
 pub mod selection;

@@ -1,6 +1,6 @@
 //! Cuts the work of reading tables into parts, so that all sessions have some until the end.
 
-use crate::engine::postgres::copy::reading::RowSource;
+use crate::engine::postgres::copy::row_source::{Range, RowSource};
 use crate::platform::error::Result;
 
 /// From this size a table is read in parts by several sessions.
@@ -11,18 +11,6 @@ const SPLIT_BYTES: u64 = 32 << 20;
 pub(in crate::engine::postgres) struct Part {
     pub(in crate::engine::postgres) table: usize,
     pub(in crate::engine::postgres) range: Range,
-}
-
-/// Which rows of a table.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::engine::postgres) enum Range {
-    /// All.
-    #[default]
-    All,
-    /// Those of pages: the first, and the one after the last; None for an open end.
-    Pages(u64, Option<u64>),
-    /// Those of a time: from when, and until before when; None for open ends.
-    Times(Option<String>, Option<String>),
 }
 
 /// The parts to read tables in, largest first. A table is cut only where one session would be left with it while the

@@ -1,7 +1,7 @@
 //! The psql script that loads an extracted archive by hand.
 
 use crate::engine::postgres::copy::large_objects::{CREATE_LOADING_TABLE, LOADING_TABLE, PUT_LOADED};
-use crate::engine::postgres::copy::reading::RowSource;
+use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::wire::settings;
 use crate::platform::error::one_line;
 

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::engine::postgres::copy::large_objects::{self, LargeObjects};
-use crate::engine::postgres::copy::reading::{self, Piece, Reading, RowSource};
+use crate::engine::postgres::copy::reading::{self, Piece, Reading};
+use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::copy::selection::Selection;
 use crate::engine::postgres::restore::target::Mark;
 use crate::engine::postgres::schema::data::{self, TableData};

@@ -130,7 +130,7 @@ pub fn unmake(session: &mut Session, items: &[Item]) -> Result<()> {
             tracing::debug!("{}", error.whole());
         }
     }
-    let left = crate::engine::postgres::restore::target::contents(session)?;
+    let left = crate::engine::postgres::restore::contents::contents(session)?;
     if left.is_empty() { Ok(()) } else { Err(Error::failed(format!("still there: {}", left.join(", ")))) }
 }
 

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex};
 use std::thread;
 
-use crate::engine::postgres::copy::reading::RowSource;
+use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::restore::create::{Owners, make_one, shown};
 use crate::engine::postgres::schema::{Item, Kind, Section};
 use crate::engine::postgres::wire::params::is_this_machine;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::engine::postgres::copy::reading::{ATTEMPT, Reading, RowSource, Span};
+use crate::engine::postgres::copy::reading::{ATTEMPT, Reading};
+use crate::engine::postgres::copy::row_source::{RowSource, Span};
 use crate::engine::postgres::restore::commit::commit;
 use crate::engine::postgres::schema::data::{self, TableData};
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
@@ -279,7 +280,9 @@ impl Replacement {
         // Of a table that an extension brings along, the rows that it fills in itself were not saved: they stay.
         // Truncating a hypertable would have aggregates of it forget all rows whose raw data is gone.
         let is_part = from.is_some() || until.is_some();
-        let read = |table: &RowSource| timescale.as_ref().is_some_and(|found| found.is_read_by_an_aggregate(table));
+        let read = |table: &RowSource| {
+            timescale.as_ref().is_some_and(|found| found.is_read_by_an_aggregate(&table.relation()))
+        };
         let (whole, parts): (Vec<&RowSource>, Vec<&RowSource>) =
             self.tables.iter().partition(|table| table.condition.is_none() && !is_part && !read(table));
         if !whole.is_empty() {

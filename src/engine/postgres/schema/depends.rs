@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::engine::postgres::schema::comment_target::comment_target;
 use crate::engine::postgres::schema::object::{Address, Object, catalogs};
-use crate::engine::postgres::schema::{Reader, comments, quote};
+use crate::engine::postgres::schema::{Reader, quote};
 use crate::platform::error::Result;
 
 /// One row of pg_depend.
@@ -122,7 +123,7 @@ impl Places {
             let row = reader.session.row(&format!(
                 "SELECT type, identity FROM pg_catalog.pg_identify_object({catalog}, {oid}, {column})"
             ))?;
-            let identity = comments::spoken(edge.from, row.text("type")?, row.text("identity")?);
+            let identity = comment_target(edge.from, row.text("type")?, row.text("identity")?);
             let object: &mut Object = &mut reader.objects[from];
             let statement = format!("ALTER {identity} DEPENDS ON EXTENSION {name}");
             if let Some(stub) = &mut object.stub {

@@ -8,6 +8,7 @@
 //! be made; one file per kind of thing reads it; [`grants`], `comments` and `depends` serve them all.
 
 mod columns;
+mod comment_target;
 mod comments;
 mod complete;
 mod constraints;

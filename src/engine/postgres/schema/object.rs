@@ -143,6 +143,12 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// True for what belongs to the database itself, and not to something in it.
+    #[must_use]
+    pub fn is_of_database(self) -> bool {
+        matches!(self, Kind::Database | Kind::DatabaseSetting)
+    }
+
     /// The kind in words: `materialized view`.
     #[must_use]
     pub fn words(self) -> String {

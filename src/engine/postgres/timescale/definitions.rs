@@ -3,22 +3,13 @@
 
 use serde_json::Value;
 
+use super::addresses::{hypertable_at, settings_at};
 use super::jobs;
 use super::{Aggregate, Dimension, EXTENSION, Hypertable, Timescale, json, waiting_room};
 use crate::engine::postgres::schema::object::catalogs;
 use crate::engine::postgres::schema::quote::{dollars, ident, literal, qualified};
 use crate::engine::postgres::schema::{Address, Kind, Object, Reader, Section, options};
 use crate::platform::error::{Result, one_line};
-
-/// The address of what makes a table a hypertable.
-pub(in crate::engine::postgres) fn hypertable_at(table: u32) -> Address {
-    Address { catalog: 0, oid: table, column: 11 }
-}
-
-/// The address of a hypertable's, or an aggregate's, compression settings.
-fn settings_at(table: u32) -> Address {
-    Address { catalog: 0, oid: table, column: 12 }
-}
 
 /// The address of the compression of its chunks.
 fn compressed_at(table: u32) -> Address {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::definitions::hypertable_at;
+use super::addresses::hypertable_at;
 use super::{Dimension, Timescale, json};
 use crate::engine::postgres::schema::object::catalogs;
 use crate::engine::postgres::schema::quote::{dollars, ident, literal, qualified};

@@ -10,6 +10,7 @@
 //! The views have changed from version to version, and may again: a row is read as JSON where not every version has
 //! all of its columns.
 
+mod addresses;
 pub(super) mod definitions;
 pub(super) mod jobs;
 pub mod plain;
@@ -18,7 +19,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
-use crate::engine::postgres::copy::reading::RowSource;
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::wire::session::{Row, Session};
 use crate::platform::error::{Error, Result, one_line};
@@ -130,8 +130,7 @@ pub struct Aggregate {
 impl Timescale {
     /// Whether the rows of an aggregate are computed of a table's, or are themselves meant.
     #[must_use]
-    pub fn is_read_by_an_aggregate(&self, table: &RowSource) -> bool {
-        let relation = table.relation();
+    pub fn is_read_by_an_aggregate(&self, relation: &str) -> bool {
         let reads = |found: &Aggregate| {
             let raw = self.hypertables.get(&found.reads).is_some_and(|raw| raw.qualified() == relation);
             raw || found.store.qualified() == relation

@@ -11,10 +11,10 @@ use tokio_postgres::config::SslNegotiation;
 use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, SimpleQueryMessage};
 
+use crate::engine::postgres::wire::about::ServerAbout;
 use crate::engine::postgres::wire::copy_stream::{Messages, Rows, Tap};
 use crate::engine::postgres::wire::failure;
 use crate::engine::postgres::wire::params::{Host, Keepalives, Params, Wanted};
-use crate::engine::postgres::wire::session::ServerAbout;
 use crate::engine::postgres::wire::socket::{self, Address, Socket};
 use crate::engine::postgres::wire::tls::{Connector, SslMode, Stream};
 use crate::platform::error::{Error, Result};

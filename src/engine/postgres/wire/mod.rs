@@ -1,5 +1,6 @@
 //! The way to a server: what to connect to, the connection and its TLS, a session on it, and what a server says went wrong.
 
+pub mod about;
 mod certificate;
 mod connect;
 mod conninfo;

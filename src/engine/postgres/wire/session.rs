@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
 
+use crate::engine::postgres::wire::about::ServerAbout;
 use crate::engine::postgres::wire::connect::{self, Heard, Link, Place};
 use crate::engine::postgres::wire::copy_stream::Rows;
 use crate::engine::postgres::wire::failure;
@@ -64,31 +65,6 @@ pub struct Session {
     /// Whether a signal that asks to stop ends a wait at once.
     heeds: bool,
     in_transaction: bool,
-}
-
-/// What a server is, and as whom we are there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerAbout {
-    /// The version as a number: 150004 for 15.4.
-    pub version_num: u32,
-    /// The version as people write it: `15.4`.
-    pub version: String,
-    /// The host that answered: a name, an address, or the folder of a socket.
-    pub host: String,
-    /// The port that answered.
-    pub port: u16,
-    /// The database.
-    pub database: String,
-    /// The role that statements run as.
-    pub user: String,
-    /// Whether that role may do everything.
-    pub is_superuser: bool,
-    /// Whether the server is a standby, or recovers.
-    pub in_recovery: bool,
-    /// Whether transactions are read-only unless they ask otherwise.
-    pub read_only: bool,
-    /// The encoding that the database keeps text in; over the connection it is always UTF-8.
-    pub server_encoding: String,
 }
 
 /// One row of a query's result; every value is the text that the server prints for it.

@@ -1,0 +1,37 @@
+//! `check`: its arguments, and its result for people.
+
+use clap::Args;
+
+use crate::cli::call::{Call, Subcommand};
+use crate::ops::check::{self, CheckOptions};
+use crate::platform::error::Result;
+
+/// Checks databases, the config's rules on them, and their backups; exit 3 where something is wrong
+#[derive(Args, Clone, Debug)]
+pub(super) struct CheckArgs {
+    /// Names of the config, SQLite files, or URLs; by default all sources of the config
+    #[arg(value_name = "SOURCE")]
+    sources: Vec<String>,
+    /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
+    #[arg(long)]
+    full: bool,
+    /// Only the databases, not their backups
+    #[arg(long)]
+    no_backups: bool,
+}
+
+impl From<CheckArgs> for CheckOptions {
+    fn from(args: CheckArgs) -> Self {
+        CheckOptions { sources: args.sources, full: args.full, no_backups: args.no_backups }
+    }
+}
+
+impl Subcommand for CheckArgs {
+    fn name(&self) -> &'static str {
+        "check"
+    }
+
+    fn run(&self, call: &mut Call) -> Result<u8> {
+        call.finish(&check::run(&self.clone().into(), &call.context)?)
+    }
+}

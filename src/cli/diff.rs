@@ -1,0 +1,79 @@
+//! `diff`: its arguments, and its result for people.
+
+use clap::Args;
+
+use crate::cli::call::{Call, Subcommand, Text};
+use crate::cli::narrow::NarrowArgs;
+use crate::ops::diff::{self, DiffOptions, DiffReport, Status};
+use crate::platform::error::{Result, one_line};
+use crate::platform::text;
+
+/// Compares a snapshot with another one, or with a live database
+#[derive(Args, Clone, Debug)]
+pub(super) struct DiffArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT")]
+    snapshot: String,
+    /// Another snapshot or a database file; by default the database that the snapshot came from
+    #[arg(value_name = "SNAPSHOT|SOURCE")]
+    other: Option<String>,
+    /// Exit with 3 where there is a difference
+    #[arg(long)]
+    exit_code: bool,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    narrow: NarrowArgs,
+}
+
+impl From<DiffArgs> for DiffOptions {
+    fn from(args: DiffArgs) -> Self {
+        DiffOptions {
+            snapshot: args.snapshot,
+            other: args.other,
+            exit_code: args.exit_code,
+            narrow: args.narrow.into(),
+        }
+    }
+}
+
+impl Subcommand for DiffArgs {
+    fn name(&self) -> &'static str {
+        "diff"
+    }
+
+    fn run(&self, call: &mut Call) -> Result<u8> {
+        call.finish(&diff::run(&self.clone().into(), &call.context)?)
+    }
+}
+
+impl Text for DiffReport {
+    fn text(&self) -> String {
+        let mut lines = format!("{} -> {}\n", self.before, one_line(&self.after));
+        if self.equal {
+            lines.push_str(&format!("no difference in {} tables\n", self.tables.len()));
+            return lines;
+        }
+        let changed = self.tables.iter().filter(|table| table.status != Status::Same || table.only_counted);
+        let number = |rows: Option<u64>| rows.map_or("-".to_owned(), |rows| rows.to_string());
+        let rows = changed.map(|table| {
+            let status = match table.status {
+                Status::Same if table.only_counted => "not comparable",
+                Status::Same => "same",
+                Status::Changed if table.columns_changed => "changed (columns)",
+                Status::Changed => "changed",
+                Status::Added => "added",
+                Status::Removed => "removed",
+            };
+            let delta = match (table.rows_before, table.rows_after) {
+                (Some(before), Some(after)) => format!("{:+}", i128::from(after) - i128::from(before)),
+                _ => String::new(),
+            };
+            vec![one_line(&table.name), status.to_owned(), number(table.rows_before), number(table.rows_after), delta]
+        });
+        lines.push_str(&text::table(&["TABLE", "STATUS", ">BEFORE", ">AFTER", ">ROWS"], rows));
+        if !self.schema_equal {
+            lines.push_str("the schema differs\n");
+        }
+        lines
+    }
+}

@@ -1,0 +1,91 @@
+//! `extract`: its arguments, and its result for people.
+
+use std::io::{self};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::cli::call::{Call, Subcommand, Text};
+use crate::cli::narrow::NarrowArgs;
+use crate::ops::extract::{self, ExtractOptions, ExtractReport, TableFormat};
+use crate::platform::error::{Result, one_line};
+use crate::platform::text;
+
+/// Gets the archive's files, one of them, or one table
+#[derive(Args, Clone, Debug)]
+pub(super) struct ExtractArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
+    snapshot: String,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    narrow: NarrowArgs,
+    /// A folder (new or empty) for the whole archive, a file (new) for one entry or table, - for stdout
+    #[arg(long, value_name = "PATH")]
+    to: Option<PathBuf>,
+    /// Only this entry of the archive, such as manifest.json
+    #[arg(long, value_name = "PATH", conflicts_with = "table")]
+    entry: Option<String>,
+    /// Only this table, as text
+    #[arg(long, value_name = "NAME")]
+    table: Option<String>,
+    /// How a table is written: sql (keeps every value) or csv; PostgreSQL: copy, as COPY reads it
+    #[arg(long, value_name = "FORMAT", requires = "table")]
+    format: Option<FormatArg>,
+}
+
+impl From<ExtractArgs> for ExtractOptions {
+    fn from(args: ExtractArgs) -> Self {
+        ExtractOptions {
+            snapshot: args.snapshot,
+            narrow: args.narrow.into(),
+            to: args.to,
+            entry: args.entry,
+            table: args.table,
+            format: args.format.map(FormatArg::format),
+        }
+    }
+}
+
+impl Subcommand for ExtractArgs {
+    fn name(&self) -> &'static str {
+        "extract"
+    }
+
+    fn run(&self, call: &mut Call) -> Result<u8> {
+        let report = extract::run(&self.clone().into(), call.json, &call.context, &mut io::stdout().lock())?;
+        call.finish(&report)
+    }
+
+    fn fields_on_problem(&self) -> Vec<(&'static str, Value)> {
+        vec![("id", json!(self.snapshot)), ("files", json!([]))]
+    }
+}
+
+impl Text for ExtractReport {
+    fn text(&self) -> String {
+        self.files.iter().map(|file| format!("{}  {}\n", one_line(&file.path), text::bytes(file.bytes))).collect()
+    }
+}
+
+/// How a table is written.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum FormatArg {
+    /// Statements that make it again (SQLite).
+    Sql,
+    /// Comma-separated values (SQLite).
+    Csv,
+    /// Rows as COPY prints and reads them (PostgreSQL).
+    Copy,
+}
+
+impl FormatArg {
+    fn format(self) -> TableFormat {
+        match self {
+            FormatArg::Sql => TableFormat::Sql,
+            FormatArg::Csv => TableFormat::Csv,
+            FormatArg::Copy => TableFormat::Copy,
+        }
+    }
+}

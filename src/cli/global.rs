@@ -1,0 +1,151 @@
+//! The options that every subcommand has, and the context that operations get from them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::archive::{Keys, read_passphrase_file};
+use crate::cli::call::Subcommand;
+use crate::cli::output::Bars;
+use crate::config::{self, Config};
+use crate::ops::Context;
+use crate::platform::disk::shown;
+use crate::platform::error::{Error, Result};
+use crate::platform::progress::{Progress, Silent};
+use crate::platform::scratch::Scratch;
+use crate::platform::secret::Secret;
+use crate::store::StoreUrl;
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
+pub(super) struct GlobalArgs {
+    /// What holds the snapshots: a folder, s3://bucket/prefix, or a store's name in the config; 'snapshot' takes several
+    #[arg(long, global = true, value_name = "STORE")]
+    pub(super) store: Vec<StoreUrl>,
+    /// The config; by default what LIFEBOAT_CONFIG names, or lifeboat.toml in this folder
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// A file of secret keys of age that open encrypted snapshots (repeatable); LIFEBOAT_IDENTITY holds such keys, or a file's name
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) identity: Vec<PathBuf>,
+    /// A file whose first line is the passphrase that encrypts and opens snapshots
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) passphrase_file: Option<PathBuf>,
+    /// Print exactly one JSON document on stdout
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Print nothing but the result, warnings and errors
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+    /// Say more of what is done (twice: much more)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Threads for compressing and decompressing, 8 to 16 MiB of memory each; by default one a core, at most 8
+    #[arg(long, short, global = true, value_name = "JOBS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) jobs: Option<u16>,
+    /// A file that metrics are written to, for Prometheus' node_exporter; by default what the config says
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) metrics_file: Option<PathBuf>,
+    /// A folder for temporary files; by default the system's
+    #[arg(long, global = true, value_name = "DIR", env = "LIFEBOAT_SCRATCH")]
+    pub(super) scratch: Option<PathBuf>,
+    /// This machine's name in the origin of snapshots; set it in containers, whose names change
+    #[arg(long, global = true, value_name = "NAME", env = "LIFEBOAT_HOST")]
+    pub(super) host: Option<String>,
+}
+
+/// The environment variable for keys that open snapshots. clap does not read it, for clap shows the values of variables.
+const IDENTITY: &str = "LIFEBOAT_IDENTITY";
+
+/// The most threads that are used by default: each costs memory.
+const DEFAULT_JOBS: usize = 8;
+
+impl GlobalArgs {
+    pub(super) fn context(&self, command: &dyn Subcommand) -> Result<Context> {
+        let progress: Arc<dyn Progress> = if Bars::would_show() && !self.quiet && !self.json && command.shows_progress()
+        {
+            Arc::new(Bars::default())
+        } else {
+            Arc::new(Silent)
+        };
+        let config = match config::discover(self.config.as_deref()).filter(|_| command.reads_config()) {
+            Some(path) => Some(Config::load(&path)?),
+            None => None,
+        };
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_JOBS);
+        let passphrase = self.passphrase_file.as_deref().map(read_passphrase_file).transpose()?;
+        Ok(Context {
+            stores: self.stores(config.as_ref(), command)?,
+            stores_are_given: !self.store.is_empty(),
+            keys: if command.opens_archives() { self.keys(passphrase.clone(), config.as_ref())? } else { Keys::new() },
+            passphrase,
+            key_flags: self.key_flags()?,
+            host: self.host(config.as_ref())?,
+            config,
+            jobs: self.jobs.map_or_else(cores, usize::from),
+            scratch: Scratch::new(self.scratch.clone()),
+            progress,
+        })
+    }
+
+    /// The stores that the command line names, by their place or their name in the config, or else the config's.
+    fn stores(&self, config: Option<&Config>, command: &dyn Subcommand) -> Result<Vec<StoreUrl>> {
+        let Some(config) = config else { return Ok(self.store.clone()) };
+        if self.store.is_empty() {
+            return match command.uses_stores_of_config() {
+                true => Ok(config.stores()?.iter().map(|configured| configured.store.clone()).collect()),
+                false => Ok(Vec::new()),
+            };
+        }
+        self.store.iter().map(|given| config.store_named(given)).collect()
+    }
+
+    fn host(&self, config: Option<&Config>) -> Result<String> {
+        if let Some(host) = &self.host {
+            return Ok(host.clone());
+        }
+        if let Some(host) = config.map(Config::host).transpose()?.flatten() {
+            return Ok(host.to_owned());
+        }
+        Ok(rustix::system::uname().nodename().to_string_lossy().into_owned())
+    }
+
+    /// The flags that gave the keys, with absolute paths: what is printed works from anywhere.
+    fn key_flags(&self) -> Result<Vec<String>> {
+        let identities = self.identity.iter().map(|path| ("--identity", path));
+        let flags = identities.chain(self.passphrase_file.iter().map(|path| ("--passphrase-file", path)));
+        let mut words = Vec::new();
+        for (flag, path) in flags {
+            let path = std::path::absolute(path)
+                .map_err(|error| Error::usage(format!("cannot find {}", shown(path))).because(error))?;
+            words.extend([flag.to_owned(), path.display().to_string()]);
+        }
+        Ok(words)
+    }
+
+    fn keys(&self, passphrase: Option<Secret>, config: Option<&Config>) -> Result<Keys> {
+        let mut keys = Keys::new();
+        // Empty is what a secret that is not set is in many a pipeline.
+        if let Some(text) = std::env::var_os(IDENTITY) {
+            let text = text.to_str().ok_or_else(|| Error::usage(format!("{IDENTITY} is not UTF-8")))?;
+            if !text.trim().is_empty() {
+                keys.add_identity(text, IDENTITY)?;
+            }
+        }
+        self.identity.iter().try_for_each(|path| keys.add_identity_file(path))?;
+        passphrase.into_iter().for_each(|passphrase| keys.add_passphrase(passphrase));
+        if let Some(config) = config {
+            match config.encryption() {
+                // What is not encrypted needs no key.
+                Ok(encryption) => {
+                    if let Err(error) = encryption.add_to(&mut keys) {
+                        tracing::warn!("encrypted snapshots cannot be opened: {}", error.whole());
+                    }
+                }
+                Err(error) => tracing::info!("{}", error.whole()),
+            }
+        }
+        Ok(keys)
+    }
+}

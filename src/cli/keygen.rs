@@ -1,0 +1,58 @@
+//! `keygen`: its arguments, and its result for people.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::call::{Call, Subcommand, Text};
+use crate::cli::output;
+use crate::ops::keygen::{self, KeygenOptions, KeygenReport};
+use crate::platform::error::Result;
+
+/// Makes a key for encrypted archives; whoever has the file can open them
+#[derive(Args, Clone, Debug)]
+pub(super) struct KeygenArgs {
+    /// Write the key to this new file, readable by you alone; by default it goes to stdout
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Make no key: print the public keys of this file of secret ones
+    #[arg(long, value_name = "FILE", conflicts_with = "output")]
+    public: Option<PathBuf>,
+}
+
+impl From<KeygenArgs> for KeygenOptions {
+    fn from(args: KeygenArgs) -> Self {
+        KeygenOptions { output: args.output, public: args.public }
+    }
+}
+
+impl Subcommand for KeygenArgs {
+    fn name(&self) -> &'static str {
+        "keygen"
+    }
+
+    fn run(&self, call: &mut Call) -> Result<u8> {
+        let report = keygen::run(&self.clone().into(), call.json)?;
+        if let Some(note) = report.note().filter(|_| !call.quiet) {
+            output::print_note(&note);
+        }
+        call.finish(&report)
+    }
+
+    fn opens_archives(&self) -> bool {
+        false
+    }
+
+    fn reads_config(&self) -> bool {
+        false
+    }
+}
+
+impl Text for KeygenReport {
+    fn text(&self) -> String {
+        match self {
+            KeygenReport::Made { text, .. } => text.as_ref().map(|text| text.expose().to_owned()).unwrap_or_default(),
+            KeygenReport::Public { public_keys, .. } => public_keys.iter().map(|key| format!("{key}\n")).collect(),
+        }
+    }
+}

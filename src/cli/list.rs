@@ -1,0 +1,78 @@
+//! `list`: its arguments, and its result for people.
+
+use chrono::Utc;
+use clap::Args;
+
+use crate::cli::call::{Call, Subcommand, Text};
+use crate::cli::narrow::NarrowArgs;
+use crate::ops::list::{self, ListOptions, ListReport};
+use crate::platform::error::{Result, one_line};
+use crate::platform::text;
+use crate::snapshots::catalog::LeftOut;
+
+/// Lists snapshots, newest first
+#[derive(Args, Clone, Debug)]
+pub(super) struct ListArgs {
+    /// Which snapshots are meant
+    #[command(flatten)]
+    narrow: NarrowArgs,
+    /// Only the newest N
+    #[arg(long, short = 'n', value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl From<ListArgs> for ListOptions {
+    fn from(args: ListArgs) -> Self {
+        ListOptions { narrow: args.narrow.into(), limit: args.limit }
+    }
+}
+
+impl Subcommand for ListArgs {
+    fn name(&self) -> &'static str {
+        "list"
+    }
+
+    fn run(&self, call: &mut Call) -> Result<u8> {
+        call.finish(&list::run(&self.clone().into(), &call.context)?)
+    }
+
+    fn opens_archives(&self) -> bool {
+        false
+    }
+}
+
+impl Text for ListReport {
+    fn text(&self) -> String {
+        let now = Utc::now();
+        let rows = self.snapshots.iter().map(|described| {
+            let id = &described.listed.id;
+            let age = text::age(id.time(), now);
+            let proof = described.proof.level.name().to_owned();
+            match &described.manifest {
+                Ok(manifest) => vec![
+                    id.to_string(),
+                    age,
+                    manifest.kind.name().to_owned(),
+                    text::bytes(manifest.archive_bytes.unwrap_or(0)),
+                    manifest.rows.to_string(),
+                    proof,
+                    described.proof.restore_seconds.map(text::seconds).unwrap_or_default(),
+                    one_line(&manifest.tags.join(",")),
+                ],
+                Err(_) => {
+                    vec![id.to_string(), age, "?".into(), "?".into(), "?".into(), proof, String::new(), String::new()]
+                }
+            }
+        });
+        let mut text = text::table(&["ID", ">AGE", "KIND", ">SIZE", ">ROWS", "PROOF", ">RESTORE", "TAGS"], rows);
+        match self.left_out {
+            LeftOut::These(0) => {}
+            LeftOut::These(count) => {
+                let all = count + self.snapshots.len();
+                text.push_str(&format!("and {count} older: --limit {all} shows all\n"));
+            }
+            LeftOut::Some => text.push_str("and perhaps older ones: a higher --limit shows more\n"),
+        }
+        text
+    }
+}

@@ -1,0 +1,101 @@
+//! `prune`: its arguments, and its result for people.
+
+use chrono::Duration;
+use clap::Args;
+
+use crate::cli::call::{Call, Subcommand, Text};
+use crate::ops::prune::{self, PruneOptions, PruneReport};
+use crate::platform::duration::parse_duration;
+use crate::platform::error::{Result, one_line};
+use crate::platform::text;
+use crate::snapshots::id::SourceName;
+
+/// Removes old snapshots by a policy; prints its plan, and deletes only with --yes
+#[derive(Args, Clone, Debug)]
+pub(super) struct PruneArgs {
+    /// Only snapshots of this source
+    #[arg(long, value_name = "NAME")]
+    source: Option<SourceName>,
+    /// Keep the newest N
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_last: u32,
+    /// Keep the newest of each hour, for N hours that have one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_hourly: u32,
+    /// Keep the newest of each day
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_daily: u32,
+    /// Keep the newest of each ISO week
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_weekly: u32,
+    /// Keep the newest of each month
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_monthly: u32,
+    /// Keep the newest of each year
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_yearly: u32,
+    /// Keep all that are younger, such as 7d
+    #[arg(long, value_name = "AGE", value_parser = parse_duration)]
+    keep_within: Option<Duration>,
+    /// Keep all with this tag (repeatable)
+    #[arg(long, value_name = "TAG")]
+    keep_tag: Vec<String>,
+    /// Keep safety, partial and damaged ones, which do not count, while they are younger
+    #[arg(long, value_name = "AGE", value_parser = parse_duration, default_value = "30d")]
+    keep_others: Duration,
+    /// Delete, not only say what would be deleted
+    #[arg(long, short = 'y')]
+    yes: bool,
+}
+
+impl From<PruneArgs> for PruneOptions {
+    fn from(args: PruneArgs) -> Self {
+        PruneOptions {
+            source: args.source,
+            keep_last: args.keep_last,
+            keep_hourly: args.keep_hourly,
+            keep_daily: args.keep_daily,
+            keep_weekly: args.keep_weekly,
+            keep_monthly: args.keep_monthly,
+            keep_yearly: args.keep_yearly,
+            keep_within: args.keep_within,
+            keep_tag: args.keep_tag,
+            keep_others: args.keep_others,
+            yes: args.yes,
+        }
+    }
+}
+
+impl Subcommand for PruneArgs {
+    fn name(&self) -> &'static str {
+        "prune"
+    }
+
+    fn run(&self, call: &mut Call) -> Result<u8> {
+        call.finish(&prune::run(&self.clone().into(), &call.context)?)
+    }
+
+    fn opens_archives(&self) -> bool {
+        false
+    }
+}
+
+impl Text for PruneReport {
+    fn text(&self) -> String {
+        let kept =
+            self.keep.iter().map(|kept| vec!["keep".to_owned(), kept.id.clone(), one_line(&kept.reasons.join(", "))]);
+        let verb = if self.dry_run { "delete" } else { "deleted" };
+        let gone = self.delete.iter().map(|gone| vec![verb.to_owned(), gone.id.clone(), String::new()]);
+        let mut lines = text::table(&["", "ID", "BECAUSE"], kept.chain(gone));
+        let freed = text::bytes(self.freed_bytes);
+        if self.dry_run {
+            lines.push_str(&format!(
+                "nothing was deleted; --yes deletes {} snapshots and frees {freed}\n",
+                self.delete.len()
+            ));
+        } else {
+            lines.push_str(&format!("{} snapshots deleted, {freed} freed\n", self.delete.len()));
+        }
+        lines
+    }
+}

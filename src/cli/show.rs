@@ -1,0 +1,134 @@
+//! `show`: its arguments, and its result for people.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::cli::call::{Call, Subcommand, Text};
+use crate::cli::narrow::NarrowArgs;
+use crate::ops::show::{self, ShowOptions, ShowReport};
+use crate::platform::error::{Result, one_line};
+use crate::platform::text;
+
+/// Shows a snapshot's manifest, and the commands that restore it
+#[derive(Args, Clone, Debug)]
+pub(super) struct ShowArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
+    snapshot: String,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    narrow: NarrowArgs,
+}
+
+impl From<ShowArgs> for ShowOptions {
+    fn from(args: ShowArgs) -> Self {
+        ShowOptions { snapshot: args.snapshot, narrow: args.narrow.into() }
+    }
+}
+
+impl Subcommand for ShowArgs {
+    fn name(&self) -> &'static str {
+        "show"
+    }
+
+    fn run(&self, call: &mut Call) -> Result<u8> {
+        call.finish(&show::run(&self.clone().into(), &call.context)?)
+    }
+
+    fn fields_on_problem(&self) -> Vec<(&'static str, Value)> {
+        vec![("id", json!(self.snapshot))]
+    }
+}
+
+impl Text for ShowReport {
+    fn text(&self) -> String {
+        let manifest = &self.manifest;
+        let proof = match self.proof.at {
+            Some(at) => format!("{} at {}", self.proof.level.name(), text::time(at)),
+            None => self.proof.level.name().to_owned(),
+        };
+        let mut lines = format!(
+            "snapshot  {}\nkind      {}\nfrom      {} ({} {})\ntaken     {} in {}\nsize      {} in {}\nsha256    {}\nproof     {proof}\n",
+            manifest.id,
+            manifest.kind.name(),
+            manifest.origin,
+            one_line(&manifest.engine),
+            one_line(&manifest.server_version),
+            text::time(manifest.created_at),
+            text::seconds(manifest.seconds),
+            text::bytes(manifest.raw_bytes),
+            text::bytes(manifest.archive_bytes.unwrap_or(0)),
+            manifest.sha256.map(|sha256| sha256.to_string()).unwrap_or_default(),
+        );
+        if let Some(seconds) = self.proof.restore_seconds {
+            lines.push_str(&format!("restores  in {}, checks included\n", text::seconds(seconds)));
+        }
+        if !manifest.tags.is_empty() {
+            lines.push_str(&format!("tags      {}\n", one_line(&manifest.tags.join(", "))));
+        }
+        if let Some(facts) = &manifest.sqlite {
+            lines.push_str(&format!(
+                "database  {} pages of {}, journal mode {}\n",
+                facts.pages,
+                facts.page_bytes,
+                one_line(&facts.journal_mode)
+            ));
+            for fault in facts.health.iter().flat_map(|health| &health.integrity).take(5) {
+                lines.push_str(&format!("fault     {}\n", one_line(fault)));
+            }
+            for orphan in facts.health.iter().flat_map(|health| &health.orphans) {
+                lines.push_str(&format!(
+                    "fault     {} rows of {} without their parent in {}\n",
+                    orphan.rows,
+                    one_line(&orphan.table),
+                    one_line(&orphan.parent)
+                ));
+            }
+        }
+        if let Some(facts) = &manifest.postgres {
+            let database = &facts.database;
+            lines.push_str(&format!(
+                "database  {}, {} {}, read by the role {}\n",
+                one_line(&database.name),
+                one_line(&database.encoding),
+                one_line(&database.collate),
+                one_line(&facts.role)
+            ));
+            let extensions: Vec<String> =
+                facts.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
+            for (what, words) in [("needs", extensions), ("roles", facts.roles.clone())] {
+                if !words.is_empty() {
+                    lines.push_str(&format!("{what:<10}{}\n", one_line(&words.join(", "))));
+                }
+            }
+            if facts.large_objects.count > 0 {
+                lines.push_str(&format!("objects   {} large objects\n", facts.large_objects.count));
+            }
+            for left_out in &facts.left_out {
+                lines.push_str(&format!("left out  {}\n", one_line(left_out)));
+            }
+            for note in &facts.notes {
+                lines.push_str(&format!("note      {}\n", one_line(note)));
+            }
+        }
+        let is_closed = manifest.encrypted && manifest.sqlite.is_none() && manifest.postgres.is_none();
+        if manifest.encrypted {
+            let key = if is_closed { ": a key (--identity FILE) shows its tables" } else { "" };
+            lines.push_str(&format!("encrypted with age{key}\n"));
+        }
+        lines.push('\n');
+        let rows = manifest.tables.iter().map(|table| {
+            let number = |value: Option<u64>| value.map_or("?".to_owned(), |value| value.to_string());
+            let note = table.reason.as_deref().unwrap_or(if table.kind == "table" { "" } else { &table.kind });
+            vec![one_line(&table.name), number(table.rows), number(table.bytes), note.to_owned()]
+        });
+        if !is_closed {
+            lines.push_str(&text::table(&["TABLE", ">ROWS", ">BYTES", "NOTE"], rows));
+            lines.push('\n');
+        }
+        for (what, command) in &self.restore {
+            lines.push_str(&format!("{what}:\n  {command}\n"));
+        }
+        lines
+    }
+}

@@ -1,0 +1,65 @@
+//! `verify`: its arguments, and its result for people.
+
+use clap::Args;
+
+use crate::cli::call::{Call, Subcommand, Text};
+use crate::cli::narrow::NarrowArgs;
+use crate::ops::verify::{self, VerifyOptions, VerifyReport};
+use crate::platform::error::Result;
+use crate::platform::text;
+
+/// Reads every byte of a snapshot and compares all hashes
+#[derive(Args, Clone, Debug)]
+pub(super) struct VerifyArgs {
+    /// An id, the start of one, or 'latest'
+    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
+    snapshot: String,
+    /// Which snapshots are meant
+    #[command(flatten)]
+    narrow: NarrowArgs,
+    /// All snapshots (of --source, where given)
+    #[arg(long, conflicts_with_all = ["snapshot", "tag", "before"])]
+    all: bool,
+    /// Only manifests, indexes and sizes: finds what is missing or cut short, not what has rotted
+    #[arg(long)]
+    quick: bool,
+}
+
+impl From<VerifyArgs> for VerifyOptions {
+    fn from(args: VerifyArgs) -> Self {
+        VerifyOptions { snapshot: args.snapshot, narrow: args.narrow.into(), all: args.all, quick: args.quick }
+    }
+}
+
+impl Subcommand for VerifyArgs {
+    fn name(&self) -> &'static str {
+        "verify"
+    }
+
+    fn run(&self, call: &mut Call) -> Result<u8> {
+        call.finish(&verify::run(&self.clone().into(), &call.context)?)
+    }
+}
+
+impl Text for VerifyReport {
+    fn text(&self) -> String {
+        let mut lines = String::new();
+        for outcome in &self.snapshots {
+            let verdict = match (outcome.ok, outcome.level) {
+                (true, "none") => "complete (quick look)",
+                (true, level) => level,
+                (false, "none") => "NOT PROVEN",
+                (false, _) => "DAMAGED",
+            };
+            let restore = outcome
+                .restore_seconds
+                .map(|seconds| format!(", restored in {}", text::seconds(seconds)))
+                .unwrap_or_default();
+            lines.push_str(&format!("{}  {verdict}  ({}{restore})\n", outcome.id, text::seconds(outcome.seconds)));
+            for problem in &outcome.problems {
+                lines.push_str(&format!("  {}\n", problem.message));
+            }
+        }
+        lines
+    }
+}

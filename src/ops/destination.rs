@@ -1,0 +1,63 @@
+//! Where a snapshot goes: the stores that take it, and for whom it is encrypted.
+
+use chrono::{DateTime, Utc};
+
+use crate::archive::Sealing;
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::snapshots::catalog::Catalog;
+use crate::snapshots::id::{SnapshotId, SourceName};
+use crate::snapshots::manifest::{Manifest, Origin};
+
+/// Where a snapshot goes, and for whom it is encrypted.
+#[derive(Clone)]
+pub(crate) struct Destination<'a> {
+    /// The stores.
+    pub(crate) catalogs: Vec<&'a Catalog>,
+    /// Who can open the archive; anybody where this is None.
+    pub(crate) sealing: Option<Sealing>,
+}
+
+impl Destination<'_> {
+    /// The newest full snapshot of a source in any of the stores. One that has it from another origin refuses this one;
+    /// one that cannot be looked into is struck off, with its error.
+    pub(crate) fn previous(&mut self, name: &SourceName, origin: &Origin) -> Result<(Option<Manifest>, Vec<Error>)> {
+        let (mut previous, mut failures): (Option<Manifest>, Vec<Error>) = (None, Vec::new());
+        let mut usable = Vec::new();
+        for catalog in self.catalogs.drain(..) {
+            let found = match catalog.newest_full(name) {
+                Ok(found) => found,
+                Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                Err(error) => {
+                    failures.push(error.context(format!("nothing was saved in {}", one_line(&catalog.location()))));
+                    continue;
+                }
+            };
+            if let Some(other) = found.as_ref().filter(|found| found.origin != *origin) {
+                return Err(Error::usage(format!("the store already has a source {name}, from {}", other.origin))
+                    .hint("give this one another name with --name"));
+            }
+            if let Some(found) = found.as_ref().filter(|found| found.encrypted && self.sealing.is_none()) {
+                tracing::warn!("{} is encrypted, and this one of the same source is not", found.id);
+            }
+            previous = previous.into_iter().chain(found).max_by_key(|manifest| manifest.created_at);
+            usable.push(catalog);
+        }
+        self.catalogs = usable;
+        if self.catalogs.is_empty() {
+            return Err(failures.into_iter().next().unwrap_or_else(|| Error::failed("there is no store to write to")));
+        }
+        Ok((previous, failures))
+    }
+
+    /// An id that none of the stores has.
+    pub(crate) fn new_id(&self, source: &SourceName, time: DateTime<Utc>) -> Result<SnapshotId> {
+        let (first, others) = self.catalogs.split_first().expect("there is a store");
+        loop {
+            let id = first.new_id(source, time)?;
+            // A store that cannot be asked fails as soon as it is written to.
+            if !others.iter().any(|other| other.has(&id).unwrap_or(false)) {
+                return Ok(id);
+            }
+        }
+    }
+}
