@@ -58,6 +58,8 @@
 //!   `cli/mod.rs`; a file of the same name in `tests/cli`.
 //! - **A notice**: a form in `notify/mod.rs`, its message in `notify/message.rs`, and its name in `config/sections.rs`.
 
+#![warn(clippy::too_many_lines)]
+
 pub mod archive;
 pub mod cli;
 pub mod config;

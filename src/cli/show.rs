@@ -8,6 +8,7 @@ use crate::cli::narrow::NarrowArgs;
 use crate::ops::show::{self, ShowOptions, ShowReport};
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
+use crate::snapshots::manifest::Manifest;
 
 /// Shows a snapshot's manifest, and the commands that restore it
 #[derive(Args, Clone, Debug)]
@@ -66,51 +67,7 @@ impl Text for ShowReport {
         if !manifest.tags.is_empty() {
             lines.push_str(&format!("tags      {}\n", one_line(&manifest.tags.join(", "))));
         }
-        if let Some(facts) = &manifest.sqlite {
-            lines.push_str(&format!(
-                "database  {} pages of {}, journal mode {}\n",
-                facts.pages,
-                facts.page_bytes,
-                one_line(&facts.journal_mode)
-            ));
-            for fault in facts.health.iter().flat_map(|health| &health.integrity).take(5) {
-                lines.push_str(&format!("fault     {}\n", one_line(fault)));
-            }
-            for orphan in facts.health.iter().flat_map(|health| &health.orphans) {
-                lines.push_str(&format!(
-                    "fault     {} rows of {} without their parent in {}\n",
-                    orphan.rows,
-                    one_line(&orphan.table),
-                    one_line(&orphan.parent)
-                ));
-            }
-        }
-        if let Some(facts) = &manifest.postgres {
-            let database = &facts.database;
-            lines.push_str(&format!(
-                "database  {}, {} {}, read by the role {}\n",
-                one_line(&database.name),
-                one_line(&database.encoding),
-                one_line(&database.collate),
-                one_line(&facts.role)
-            ));
-            let extensions: Vec<String> =
-                facts.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
-            for (what, words) in [("needs", extensions), ("roles", facts.roles.clone())] {
-                if !words.is_empty() {
-                    lines.push_str(&format!("{what:<10}{}\n", one_line(&words.join(", "))));
-                }
-            }
-            if facts.large_objects.count > 0 {
-                lines.push_str(&format!("objects   {} large objects\n", facts.large_objects.count));
-            }
-            for left_out in &facts.left_out {
-                lines.push_str(&format!("left out  {}\n", one_line(left_out)));
-            }
-            for note in &facts.notes {
-                lines.push_str(&format!("note      {}\n", one_line(note)));
-            }
-        }
+        lines.push_str(&engine_lines(manifest));
         let is_closed = manifest.encrypted && manifest.sqlite.is_none() && manifest.postgres.is_none();
         if manifest.encrypted {
             let key = if is_closed { ": a key (--identity FILE) shows its tables" } else { "" };
@@ -131,4 +88,55 @@ impl Text for ShowReport {
         }
         lines
     }
+}
+
+/// Returns the lines on what only one engine has.
+fn engine_lines(manifest: &Manifest) -> String {
+    let mut lines = String::new();
+    if let Some(facts) = &manifest.sqlite {
+        lines.push_str(&format!(
+            "database  {} pages of {}, journal mode {}\n",
+            facts.pages,
+            facts.page_bytes,
+            one_line(&facts.journal_mode)
+        ));
+        for fault in facts.health.iter().flat_map(|health| &health.integrity).take(5) {
+            lines.push_str(&format!("fault     {}\n", one_line(fault)));
+        }
+        for orphan in facts.health.iter().flat_map(|health| &health.orphans) {
+            lines.push_str(&format!(
+                "fault     {} rows of {} without their parent in {}\n",
+                orphan.rows,
+                one_line(&orphan.table),
+                one_line(&orphan.parent)
+            ));
+        }
+    }
+    if let Some(facts) = &manifest.postgres {
+        let database = &facts.database;
+        lines.push_str(&format!(
+            "database  {}, {} {}, read by the role {}\n",
+            one_line(&database.name),
+            one_line(&database.encoding),
+            one_line(&database.collate),
+            one_line(&facts.role)
+        ));
+        let extensions: Vec<String> =
+            facts.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
+        for (what, words) in [("needs", extensions), ("roles", facts.roles.clone())] {
+            if !words.is_empty() {
+                lines.push_str(&format!("{what:<10}{}\n", one_line(&words.join(", "))));
+            }
+        }
+        if facts.large_objects.count > 0 {
+            lines.push_str(&format!("objects   {} large objects\n", facts.large_objects.count));
+        }
+        for left_out in &facts.left_out {
+            lines.push_str(&format!("left out  {}\n", one_line(left_out)));
+        }
+        for note in &facts.notes {
+            lines.push_str(&format!("note      {}\n", one_line(note)));
+        }
+    }
+    lines
 }

@@ -112,6 +112,15 @@ pub(super) fn metrics(standing: &Standing, is_running: bool, up: Duration) -> St
             flag(is_running).to_string(),
         ),
     ];
+    families.extend(of_sources(standing));
+    families.extend(of_rules_tables_and_proofs(standing));
+    families.extend(of_stores(standing));
+    exposition(&families)
+}
+
+/// The metrics that each source has one value of.
+fn of_sources(standing: &Standing) -> Vec<Family> {
+    let flag = u8::from;
     // A metric, and what it is of a source.
     type Of<'a> = &'a dyn Fn(&SourceStanding) -> Option<String>;
     let of_newest = |source: &SourceStanding, value: &dyn Fn(&Described) -> Option<String>| {
@@ -167,15 +176,20 @@ pub(super) fn metrics(standing: &Standing, is_running: bool, up: Duration) -> St
             },
         ),
     ];
-    for (name, help, value) in by_source {
+    let family = |(name, help, value): (&'static str, &'static str, Of<'_>)| {
         let mut family = Family::new(name, help);
         for source in &standing.sources {
             if let Some(value) = value(source) {
                 family.add(&[("source", source.name.as_str())], value);
             }
         }
-        families.push(family);
-    }
+        family
+    };
+    by_source.into_iter().map(family).collect()
+}
+
+/// The metrics that a source has several values of.
+fn of_rules_tables_and_proofs(standing: &Standing) -> [Family; 3] {
     let mut rules = Family::new("lifeboat_rule_ok", "Whether a rule of the source holds.");
     let mut rows = Family::new("lifeboat_table_rows", "The rows of tables that rules are about.");
     let mut proofs = Family::new(
@@ -190,7 +204,7 @@ pub(super) fn metrics(standing: &Standing, is_running: bool, up: Duration) -> St
             for verdict in look.glance.rules.iter().chain(&look.glance.since) {
                 *named.entry(&verdict.name).or_insert(true) &= verdict.ok;
             }
-            named.iter().for_each(|(rule, ok)| rules.add(&[("source", name), ("rule", rule)], flag(*ok)));
+            named.iter().for_each(|(rule, ok)| rules.add(&[("source", name), ("rule", rule)], u8::from(*ok)));
         }
         for (table, count) in &source.tables {
             rows.add(&[("source", name), ("table", table)], count);
@@ -201,15 +215,19 @@ pub(super) fn metrics(standing: &Standing, is_running: bool, up: Duration) -> St
             proofs.add(&[("source", name), ("level", proof.level.name())], at.timestamp());
         }
     }
+    [rules, rows, proofs]
+}
+
+/// The metrics of stores.
+fn of_stores(standing: &Standing) -> [Family; 2] {
     let mut reachable = Family::new("lifeboat_store_reachable", "Whether the store answers.");
     let mut free = Family::new("lifeboat_store_free_bytes", "What the store can still take, where it can tell.");
     for store in &standing.stores {
         let labels = [("store", store.location.as_str())];
-        reachable.add(&labels, flag(store.status == Status::Good));
+        reachable.add(&labels, u8::from(store.status == Status::Good));
         if let Some(bytes) = store.seen.as_ref().and_then(|seen| seen.free_bytes) {
             free.add(&labels, bytes);
         }
     }
-    families.extend([rules, rows, proofs, reachable, free]);
-    exposition(&families)
+    [reachable, free]
 }

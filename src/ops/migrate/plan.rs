@@ -25,7 +25,7 @@ use crate::platform::disk::{shown, write_new_file};
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 use crate::snapshots::id::SourceName;
 
-/// Options of [`run`].
+/// Options of [`run()`].
 #[derive(Clone, Debug)]
 pub struct PlanOptions {
     /// SQLite files, names of the config, or ids of snapshots
@@ -108,9 +108,39 @@ pub fn run(args: &PlanOptions, context: &Context) -> Result<MigrateReport> {
     if !written.io(Kind::Failed, || format!("cannot write the plan {}", shown(&output)))? {
         return Err(is_there(&output));
     }
-    let mut told = server.notes;
+    let notes = all_notes(server.notes, &looked, notes, &proposals, args.zone.is_none());
+    let rejected: u64 = proposals.iter().map(|proposal| proposal.rejected).sum();
+    let tables = proposals.iter().map(|proposal| TableReport {
+        source: proposal.plan.shown_source(),
+        target: proposal.plan.shown_target(),
+        rows: proposal.rows,
+        rejected: proposal.rejected,
+    });
+    let verdict = verdict(&output, rejected, clashes.len());
+    Ok(MigrateReport {
+        step: "plan",
+        ok: clashes.is_empty(),
+        plan: output,
+        tables: tables.collect(),
+        differences: clashes,
+        notes,
+        snapshots: Vec::new(),
+        seconds: clock.elapsed().as_secs_f64(),
+        load_seconds: None,
+        verdict,
+    })
+}
+
+/// Adds to the notes on the server what is to be known of the files and the tables.
+fn all_notes(
+    mut told: Vec<String>,
+    looked: &[Looked],
+    notes: Vec<(String, Vec<String>)>,
+    proposals: &[Proposal],
+    has_no_zone: bool,
+) -> Vec<String> {
     let naive: usize = looked.iter().flat_map(|one| &one.profiles).map(naive_columns).sum();
-    if naive > 0 && args.zone.is_none() {
+    if naive > 0 && has_no_zone {
         told.push(format!(
             "{naive} columns have times without an offset, and are read as UTC: is that so? Else plan with --zone"
         ));
@@ -123,34 +153,20 @@ pub fn run(args: &PlanOptions, context: &Context) -> Result<MigrateReport> {
             .iter()
             .flat_map(|proposal| proposal.notes.iter().map(|note| format!("{}: {note}", proposal.plan.shown_source()))),
     );
-    let rejected: u64 = proposals.iter().map(|proposal| proposal.rejected).sum();
-    let tables = proposals.iter().map(|proposal| TableReport {
-        source: proposal.plan.shown_source(),
-        target: proposal.plan.shown_target(),
-        rows: proposal.rows,
-        rejected: proposal.rejected,
-    });
-    let verdict = match clashes.len() {
+    told
+}
+
+/// What a person is to do next.
+fn verdict(output: &Path, rejected: u64, clashes: usize) -> String {
+    match clashes {
         0 if rejected > 0 => {
-            format!("{} is written; up to {rejected} rows would be rejected: its comments say which", shown(&output))
+            format!("{} is written; up to {rejected} rows would be rejected: its comments say which", shown(output))
         }
-        0 => format!("{} is written: look at it, then 'lifeboat migrate run'", shown(&output)),
+        0 => format!("{} is written: look at it, then 'lifeboat migrate run'", shown(output)),
         clashes => {
-            format!("{} is written, and cannot be run before {clashes} names are told apart in it", shown(&output))
+            format!("{} is written, and cannot be run before {clashes} names are told apart in it", shown(output))
         }
-    };
-    Ok(MigrateReport {
-        step: "plan",
-        ok: clashes.is_empty(),
-        plan: output,
-        tables: tables.collect(),
-        differences: clashes,
-        notes: told,
-        snapshots: Vec::new(),
-        seconds: clock.elapsed().as_secs_f64(),
-        load_seconds: None,
-        verdict,
-    })
+    }
 }
 
 fn is_there(path: &Path) -> Error {

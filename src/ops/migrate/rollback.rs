@@ -9,7 +9,7 @@ use crate::ops::migrate::inputs::params_of;
 use crate::ops::migrate::{MigrateReport, TableReport};
 use crate::platform::error::Result;
 
-/// Options of [`run`].
+/// Options of [`run()`].
 #[derive(Clone, Debug)]
 pub struct RollbackOptions {
     /// The plan

@@ -15,7 +15,7 @@ use crate::ops::{Context, tags};
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
 
-/// Options of [`run`].
+/// Options of [`run()`].
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     /// The plan

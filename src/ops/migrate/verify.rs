@@ -10,7 +10,7 @@ use crate::ops::migrate::inputs::{Inputs, params_of};
 use crate::ops::migrate::{MigrateReport, TableReport};
 use crate::platform::error::Result;
 
-/// Options of [`run`].
+/// Options of [`run()`].
 #[derive(Clone, Debug)]
 pub struct CompareOptions {
     /// The plan

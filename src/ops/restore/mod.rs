@@ -13,7 +13,7 @@ use crate::snapshots::id::SnapshotId;
 
 pub(crate) use postgres::{drill as drill_postgres, origin_params, target_word};
 
-/// Options of [`run`].
+/// Options of a restore.
 #[derive(Clone, Debug)]
 pub struct RestoreOptions {
     /// An id, the start of one, or 'latest'

@@ -141,41 +141,7 @@ impl Plan {
         if let Some(mark) = existing.as_ref().and_then(|existing| Mark::read(existing.comment.as_deref()?)) {
             return Err(unfinished(&mark, &shown, context));
         }
-        let absent = |hint: &str| Error::usage(format!("the database {shown} is not there")).hint(hint);
-        let mode = match (&existing, &args.beside) {
-            (_, _) if args.create && existing.is_some() => {
-                return Err(Error::usage(format!("the database {shown} is there already"))
-                    .hint("restore to another name, overwrite its rows with --replace, or exchange it with --swap"));
-            }
-            (_, _) if (args.create || args.swap) && !args.table.is_empty() => {
-                return Err(Error::usage("--table goes into a database that stays")
-                    .hint("leave --create and --swap away, or restore everything"));
-            }
-            (None, _) if args.create => Mode::Create,
-            (None, _) if args.swap || args.replace => return Err(absent("make it with --create")),
-            (None, _) => return Err(absent("let it be made with --create, or name another with --to")),
-            (Some(_), Some(schema)) => Mode::Beside(schema.clone()),
-            (Some(_), _) if args.swap => Mode::Swap,
-            (Some(_), _) if args.replace => Mode::Replace,
-            (Some(_), _) if !args.table.is_empty() => Mode::Tables,
-            (Some(Existing { comment: Some(comment), .. }), _) if Mark::read(comment).is_some() => {
-                return Err(Error::usage(format!(
-                    "the database {shown} is unfinished: a restore into it goes on, or has ended early"
-                ))
-                .hint("wait for it; or drop the database, and restore with --create"));
-            }
-            (Some(_), _) => {
-                let found = crate::engine::postgres::restore::contents::contents(&mut Session::connect(&params)?)?;
-                if !found.is_empty() {
-                    let found = one_line(&found.join(", "));
-                    return Err(Error::usage(format!("the database {shown} is not empty: it has {found}")).hint(
-                        "overwrite the rows with --replace, exchange the whole database with --swap, bring tables \
-                         back beside with --beside SCHEMA, or restore to a new database with --create",
-                    ));
-                }
-                Mode::Empty
-            }
-        };
+        let mode = mode(args, existing.as_ref(), &params)?;
         if matches!(mode, Mode::Create | Mode::Empty | Mode::Swap) && !obstacles.is_empty() {
             return Err(target::cannot_restore(&obstacles));
         }
@@ -1006,6 +972,44 @@ fn database_settings(params: &Params) -> Result<Vec<Item>> {
     session.execute("BEGIN READ ONLY")?;
     let schema = schema::read(&mut session)?;
     Ok(schema.items.into_iter().filter(|item| item.kind.is_of_database()).collect())
+}
+
+/// Chooses what a restore does to the target; fails if the options do not fit what is there.
+fn mode(args: &RestoreOptions, existing: Option<&Existing>, params: &Params) -> Result<Mode> {
+    let shown = one_line(&params.shown());
+    let absent = |hint: &str| Error::usage(format!("the database {shown} is not there")).hint(hint);
+    match (existing, &args.beside) {
+        (_, _) if args.create && existing.is_some() => {
+            Err(Error::usage(format!("the database {shown} is there already"))
+                .hint("restore to another name, overwrite its rows with --replace, or exchange it with --swap"))
+        }
+        (_, _) if (args.create || args.swap) && !args.table.is_empty() => {
+            Err(Error::usage("--table goes into a database that stays")
+                .hint("leave --create and --swap away, or restore everything"))
+        }
+        (None, _) if args.create => Ok(Mode::Create),
+        (None, _) if args.swap || args.replace => Err(absent("make it with --create")),
+        (None, _) => Err(absent("let it be made with --create, or name another with --to")),
+        (Some(_), Some(schema)) => Ok(Mode::Beside(schema.clone())),
+        (Some(_), _) if args.swap => Ok(Mode::Swap),
+        (Some(_), _) if args.replace => Ok(Mode::Replace),
+        (Some(_), _) if !args.table.is_empty() => Ok(Mode::Tables),
+        (Some(Existing { comment: Some(comment), .. }), _) if Mark::read(comment).is_some() => Err(Error::usage(
+            format!("the database {shown} is unfinished: a restore into it goes on, or has ended early"),
+        )
+        .hint("wait for it; or drop the database, and restore with --create")),
+        (Some(_), _) => {
+            let found = crate::engine::postgres::restore::contents::contents(&mut Session::connect(params)?)?;
+            if !found.is_empty() {
+                let found = one_line(&found.join(", "));
+                return Err(Error::usage(format!("the database {shown} is not empty: it has {found}")).hint(
+                    "overwrite the rows with --replace, exchange the whole database with --swap, bring tables \
+                     back beside with --beside SCHEMA, or restore to a new database with --create",
+                ));
+            }
+            Ok(Mode::Empty)
+        }
+    }
 }
 
 /// Whether something of that name is in the database.

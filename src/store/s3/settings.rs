@@ -105,18 +105,10 @@ const PART_BYTES: std::ops::RangeInclusive<u64> = 5 << 20..=5 << 30;
 const KNOWN: &str = "endpoint, region, path_style, profile, credentials_file, storage_class, sse, kms_key, object_lock, \
                      object_lock_days, checksums, timeout, retries, part_size";
 
-impl FromStr for S3Settings {
-    type Err = Error;
-
-    /// Reads `s3://bucket/prefix?...`.
-    fn from_str(text: &str) -> Result<Self> {
-        let rest = text.strip_prefix("s3://").unwrap_or(text);
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-        check_bucket(bucket)?;
-        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-        check_prefix(prefix)?;
-        let mut settings = S3Settings {
+impl S3Settings {
+    /// The settings of a place of which nothing is said.
+    fn new(bucket: &str, prefix: &str) -> Self {
+        S3Settings {
             bucket: bucket.to_owned(),
             prefix: prefix.to_owned(),
             endpoint: None,
@@ -132,8 +124,84 @@ impl FromStr for S3Settings {
             timeout: DEFAULT_TIMEOUT,
             retries: DEFAULT_RETRIES,
             part_bytes: None,
-        };
-        let (mut kms_key, mut lock, mut days) = (None, None, None);
+        }
+    }
+
+    /// Sets what one pair of the URL says.
+    fn set(&mut self, name: &str, value: String, halves: &mut Halves) -> Result<()> {
+        match name {
+            "endpoint" => self.endpoint = Some(check_endpoint(value)?),
+            "region" => self.region = Some(value),
+            "path_style" => self.path_style = Some(parse_bool(name, &value)?),
+            "profile" => self.profile = Some(value),
+            "credentials_file" => self.credentials_file = Some(value),
+            "storage_class" => self.storage_class = Some(value),
+            "sse" => {
+                self.encryption = Some(match value.as_str() {
+                    "AES256" => ServerEncryption::Aes256,
+                    "aws:kms" => ServerEncryption::Kms(None),
+                    _ => return Err(bad_setting(name, "it is AES256 or aws:kms")),
+                });
+            }
+            "kms_key" => halves.kms_key = Some(value),
+            "object_lock" => {
+                halves.lock = Some(match value.as_str() {
+                    "governance" => LockMode::Governance,
+                    "compliance" => LockMode::Compliance,
+                    _ => return Err(bad_setting(name, "it is governance or compliance")),
+                });
+            }
+            "object_lock_days" => halves.days = Some(parse_number(name, &value, 1..=36_500)?),
+            "checksums" => {
+                self.checksums = match value.as_str() {
+                    "when_required" => Checksums::WhenRequired,
+                    "when_supported" => Checksums::WhenSupported,
+                    _ => return Err(bad_setting(name, "it is when_required or when_supported")),
+                };
+            }
+            "timeout" => {
+                self.timeout = parse_duration(&value)
+                    .ok()
+                    .and_then(|timeout| timeout.to_std().ok())
+                    .filter(|timeout| (1..=3600).contains(&timeout.as_secs()))
+                    .ok_or_else(|| bad_setting(name, "it is a time such as 30s, from 1s to 1h"))?;
+            }
+            "retries" => self.retries = parse_number(name, &value, 0..=20)?,
+            "part_size" => {
+                let bytes = text::parse_bytes(&value).filter(|bytes| PART_BYTES.contains(bytes));
+                self.part_bytes =
+                    Some(bytes.ok_or_else(|| bad_setting(name, "it is a size such as 64MiB, from 5MiB to 5GiB"))?);
+            }
+            _ => {
+                return Err(Error::usage(format!("a store in S3 has no setting '{}'", one_line(name)))
+                    .hint(format!("its settings are {KNOWN}; credentials come from the environment or a profile")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Settings that are complete only with another one.
+#[derive(Default)]
+struct Halves {
+    kms_key: Option<String>,
+    lock: Option<LockMode>,
+    days: Option<u32>,
+}
+
+impl FromStr for S3Settings {
+    type Err = Error;
+
+    /// Reads `s3://bucket/prefix?...`.
+    fn from_str(text: &str) -> Result<Self> {
+        let rest = text.strip_prefix("s3://").unwrap_or(text);
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        check_bucket(bucket)?;
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        check_prefix(prefix)?;
+        let mut settings = S3Settings::new(bucket, prefix);
+        let mut halves = Halves::default();
         let mut seen = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or_else(|| bad_setting(pair, "it has no value"))?;
@@ -145,63 +213,14 @@ impl FromStr for S3Settings {
                 return Err(bad_setting(name, "it is given twice"));
             }
             seen.push(name);
-            let value = value.into_owned();
-            match name {
-                "endpoint" => settings.endpoint = Some(check_endpoint(value)?),
-                "region" => settings.region = Some(value),
-                "path_style" => settings.path_style = Some(parse_bool(name, &value)?),
-                "profile" => settings.profile = Some(value),
-                "credentials_file" => settings.credentials_file = Some(value),
-                "storage_class" => settings.storage_class = Some(value),
-                "sse" => {
-                    settings.encryption = Some(match value.as_str() {
-                        "AES256" => ServerEncryption::Aes256,
-                        "aws:kms" => ServerEncryption::Kms(None),
-                        _ => return Err(bad_setting(name, "it is AES256 or aws:kms")),
-                    });
-                }
-                "kms_key" => kms_key = Some(value),
-                "object_lock" => {
-                    lock = Some(match value.as_str() {
-                        "governance" => LockMode::Governance,
-                        "compliance" => LockMode::Compliance,
-                        _ => return Err(bad_setting(name, "it is governance or compliance")),
-                    });
-                }
-                "object_lock_days" => days = Some(parse_number(name, &value, 1..=36_500)?),
-                "checksums" => {
-                    settings.checksums = match value.as_str() {
-                        "when_required" => Checksums::WhenRequired,
-                        "when_supported" => Checksums::WhenSupported,
-                        _ => return Err(bad_setting(name, "it is when_required or when_supported")),
-                    };
-                }
-                "timeout" => {
-                    settings.timeout = parse_duration(&value)
-                        .ok()
-                        .and_then(|timeout| timeout.to_std().ok())
-                        .filter(|timeout| (1..=3600).contains(&timeout.as_secs()))
-                        .ok_or_else(|| bad_setting(name, "it is a time such as 30s, from 1s to 1h"))?;
-                }
-                "retries" => settings.retries = parse_number(name, &value, 0..=20)?,
-                "part_size" => {
-                    let bytes = text::parse_bytes(&value).filter(|bytes| PART_BYTES.contains(bytes));
-                    settings.part_bytes =
-                        Some(bytes.ok_or_else(|| bad_setting(name, "it is a size such as 64MiB, from 5MiB to 5GiB"))?);
-                }
-                _ => {
-                    return Err(Error::usage(format!("a store in S3 has no setting '{}'", one_line(name))).hint(
-                        format!("its settings are {KNOWN}; credentials come from the environment or a profile"),
-                    ));
-                }
-            }
+            settings.set(name, value.into_owned(), &mut halves)?;
         }
-        match (&mut settings.encryption, kms_key) {
+        match (&mut settings.encryption, halves.kms_key) {
             (Some(ServerEncryption::Kms(own)), key) => *own = key,
             (_, Some(_)) => return Err(bad_setting("kms_key", "it goes with sse=aws:kms")),
             _ => {}
         }
-        settings.lock = match (lock, days) {
+        settings.lock = match (halves.lock, halves.days) {
             (Some(mode), Some(days)) => Some(ObjectLock { mode, days }),
             (None, None) => None,
             _ => return Err(bad_setting("object_lock", "it goes with object_lock_days")),

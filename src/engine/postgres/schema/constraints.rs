@@ -8,13 +8,12 @@ use crate::engine::postgres::schema::object::{Address, Kind, Object, Section, ca
 use crate::engine::postgres::schema::options::{self, Holder};
 use crate::engine::postgres::schema::relation::{self, CALLS_A_FUNCTION, OWN, TABLE_NAMES, letter};
 use crate::engine::postgres::schema::{Reader, quote};
+use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
 
-/// Reads the constraints.
-pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
-    let settings = indexes::settings(reader)?;
-    let children = relation::children(reader)?;
-    let rows = reader.rows(&format!(
+/// Asks for the constraints.
+fn query(reader: &mut Reader<'_>) -> Result<Vec<Row>> {
+    reader.rows(&format!(
         "SELECT k.oid, k.conname AS name, k.contype AS type, pg_catalog.pg_get_constraintdef(k.oid) AS definition,
                 k.conindid AS index, x.indisexclusion AND parent.oid IS NOT NULL AS copied, x.indisexclusion AS excludes,
                 parent.oid AS parent, parent.conname AS parent_name,
@@ -36,7 +35,14 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
           ORDER BY k.oid",
         relation::options("i.reloptions", "", &options::is_settable_by_method(Holder::Index, reader.version())),
         options::unsettable_of_index("i.reloptions", reader.version()),
-    ))?;
+    ))
+}
+
+/// Reads the constraints.
+pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
+    let settings = indexes::settings(reader)?;
+    let children = relation::children(reader)?;
+    let rows = query(reader)?;
     // What a partitioned table's foreign key makes on partitions comes with it.
     let copies = reader.rows(
         "SELECT oid, conparentid AS parent FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid <> 0",

@@ -3,6 +3,7 @@
 
 use crate::engine::postgres::schema::object::catalogs;
 use crate::engine::postgres::schema::{Address, FIRST_NORMAL_OID, Kind, Object, Reader, Section, grants, quote};
+use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
 
 /// The settings whose value is a list of names, each of which is quoted by itself.
@@ -26,22 +27,16 @@ pub(super) fn settings(reader: &mut Reader) -> Result<()> {
         grants::columns('d', "d.datacl", "d.datdba")
     ))?;
     let oid: u32 = row.number("oid")?;
-    // Several objects share the database's address, so that each is told from the others by a number in the column.
-    let mut count = 0;
-    let mut object = |name: &str| {
-        count += 1;
-        Object::new(Address { catalog: catalogs::DATABASE, oid, column: count }, Kind::DatabaseSetting, None, name)
-            .at(Section::Last)
-    };
+    let mut shared = Numbered { oid, count: 0 };
     let owner = row.text("owner")?;
-    let mut owned = object("owner");
+    let mut owned = shared.object("owner");
     owned.owner = Some(owner.to_owned());
     owned.role(owner);
     owned.set_owner.push(quote::for_this_database("ALTER DATABASE %I OWNER TO %I", &[owner]));
     reader.add(owned);
     let connections = row.text("connections")?;
     if connections != "-1" {
-        let mut limited = object("connection limit");
+        let mut limited = shared.object("connection limit");
         let statement = format!("ALTER DATABASE %I CONNECTION LIMIT {connections}");
         limited.create.push(quote::for_this_database(&statement, &[]));
         reader.add(limited);
@@ -50,12 +45,12 @@ pub(super) fn settings(reader: &mut Reader) -> Result<()> {
         reader.notes.push("the database is a template; what is restored is not, since nobody could drop it".to_owned());
     }
     if let Some(comment) = row.get("comment")? {
-        let mut commented = object("comment");
+        let mut commented = shared.object("comment");
         commented.create.push(quote::for_this_database("COMMENT ON DATABASE %I IS %L", &[comment]));
         reader.add(commented);
     }
     if row.get("acl")?.is_some() {
-        let mut granted = object("privileges");
+        let mut granted = shared.object("privileges");
         // The name's place is marked by a word that no other part of such a statement can be.
         let mark = "\u{1}";
         let (acl, base) = (row.list("acl")?, row.list("acl_base")?);
@@ -73,19 +68,46 @@ pub(super) fn settings(reader: &mut Reader) -> Result<()> {
             reader.add(granted);
         }
     }
+    labels(reader, &mut shared)?;
+    values(reader, &mut shared)
+}
+
+/// Creates objects that share the database's address. A number in the column tells each from the others.
+struct Numbered {
+    oid: u32,
+    count: i32,
+}
+
+impl Numbered {
+    fn object(&mut self, name: &str) -> Object {
+        self.count += 1;
+        let address = Address { catalog: catalogs::DATABASE, oid: self.oid, column: self.count };
+        Object::new(address, Kind::DatabaseSetting, None, name).at(Section::Last)
+    }
+}
+
+/// Reads the database's security labels.
+fn labels(reader: &mut Reader, shared: &mut Numbered) -> Result<()> {
+    let oid = shared.oid;
     let labels = reader.rows(&format!(
         "SELECT provider, label FROM pg_catalog.pg_shseclabel WHERE classoid = {} AND objoid = {oid} ORDER BY 1",
         catalogs::DATABASE
     ))?;
     for row in labels {
         let provider = row.text("provider")?;
-        let mut labelled = object(&format!("security label {provider}"));
+        let mut labelled = shared.object(&format!("security label {provider}"));
         let text = row.text("label")?;
         let statement =
             format!("SECURITY LABEL FOR {} ON DATABASE %I IS %L", quote::ident(provider).replace('%', "%%"));
         labelled.create.push(quote::for_this_database(&statement, &[text]));
         reader.add(labelled);
     }
+    Ok(())
+}
+
+/// Reads the values of settings, for all roles and for single ones.
+fn values(reader: &mut Reader, shared: &mut Numbered) -> Result<()> {
+    let oid = shared.oid;
     let rows = reader.rows(&format!(
         "SELECT s.setrole AS role_oid, pg_catalog.pg_get_userbyid(s.setrole) AS role, c.setting \
          FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) WITH ORDINALITY c (setting, place) \
@@ -103,7 +125,7 @@ pub(super) fn settings(reader: &mut Reader) -> Result<()> {
         let role = Some(row.text("role")?).filter(|_| row.text("role_oid").is_ok_and(|oid| oid != "0"));
         let title = role.map_or_else(|| "settings".to_owned(), |role| format!("settings of role {role}"));
         if sets.last().is_none_or(|set| set.name != title) {
-            sets.push(object(&title));
+            sets.push(shared.object(&title));
         }
         let Some(set) = sets.last_mut() else { continue };
         match role {
@@ -230,77 +252,62 @@ pub(super) fn large_objects(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
-/// Reads the privileges that were changed on what the system or an extension brought along.
-///
-/// What they were at first stands in pg_init_privs, for what had other privileges than new objects have.
-pub(super) fn system_privileges(reader: &mut Reader) -> Result<()> {
-    let queries = [
-        (
-            catalogs::CLASS,
-            "pg_class",
-            "CASE x.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END",
-            "pg_catalog.format('%I.%I', n.nspname, x.relname)",
-            "rel",
-            "CASE x.relkind WHEN 'S' THEN 's'::\"char\" ELSE 'r'::\"char\" END",
-            "JOIN pg_catalog.pg_namespace n ON n.oid = x.relnamespace",
-        ),
-        (
-            catalogs::PROC,
-            "pg_proc",
-            "CASE x.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END",
-            "pg_catalog.format('%I.%I(%s)', n.nspname, x.proname, pg_catalog.oidvectortypes(x.proargtypes))",
-            "pro",
-            "'f'::\"char\"",
-            "JOIN pg_catalog.pg_namespace n ON n.oid = x.pronamespace",
-        ),
-        (
-            catalogs::TYPE,
-            "pg_type",
-            "'TYPE'",
-            "pg_catalog.format('%I.%I', n.nspname, x.typname)",
-            "typ",
-            "'T'::\"char\"",
-            "JOIN pg_catalog.pg_namespace n ON n.oid = x.typnamespace",
-        ),
-        (
-            catalogs::NAMESPACE,
-            "pg_namespace",
-            "'SCHEMA'",
-            "pg_catalog.quote_ident(x.nspname)",
-            "nsp",
-            "'n'::\"char\"",
-            "",
-        ),
-        (
-            catalogs::LANGUAGE,
-            "pg_language",
-            "'LANGUAGE'",
-            "pg_catalog.quote_ident(x.lanname)",
-            "lan",
-            "'l'::\"char\"",
-            "",
-        ),
-        (
-            catalogs::FOREIGN_DATA_WRAPPER,
-            "pg_foreign_data_wrapper",
-            "'FOREIGN DATA WRAPPER'",
-            "pg_catalog.quote_ident(x.fdwname)",
-            "fdw",
-            "'F'::\"char\"",
-            "",
-        ),
-        (
-            catalogs::FOREIGN_SERVER,
-            "pg_foreign_server",
-            "'FOREIGN SERVER'",
-            "pg_catalog.quote_ident(x.srvname)",
-            "srv",
-            "'S'::\"char\"",
-            "",
-        ),
-    ];
+/// Of each sort of object that has privileges: its catalog, the name of the catalog, the word in GRANT, the name in GRANT, the
+/// prefix of its columns, its letter for acldefault(), and the join that its name needs.
+const WITH_PRIVILEGES: [(u32, &str, &str, &str, &str, &str, &str); 7] = [
+    (
+        catalogs::CLASS,
+        "pg_class",
+        "CASE x.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END",
+        "pg_catalog.format('%I.%I', n.nspname, x.relname)",
+        "rel",
+        "CASE x.relkind WHEN 'S' THEN 's'::\"char\" ELSE 'r'::\"char\" END",
+        "JOIN pg_catalog.pg_namespace n ON n.oid = x.relnamespace",
+    ),
+    (
+        catalogs::PROC,
+        "pg_proc",
+        "CASE x.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END",
+        "pg_catalog.format('%I.%I(%s)', n.nspname, x.proname, pg_catalog.oidvectortypes(x.proargtypes))",
+        "pro",
+        "'f'::\"char\"",
+        "JOIN pg_catalog.pg_namespace n ON n.oid = x.pronamespace",
+    ),
+    (
+        catalogs::TYPE,
+        "pg_type",
+        "'TYPE'",
+        "pg_catalog.format('%I.%I', n.nspname, x.typname)",
+        "typ",
+        "'T'::\"char\"",
+        "JOIN pg_catalog.pg_namespace n ON n.oid = x.typnamespace",
+    ),
+    (catalogs::NAMESPACE, "pg_namespace", "'SCHEMA'", "pg_catalog.quote_ident(x.nspname)", "nsp", "'n'::\"char\"", ""),
+    (catalogs::LANGUAGE, "pg_language", "'LANGUAGE'", "pg_catalog.quote_ident(x.lanname)", "lan", "'l'::\"char\"", ""),
+    (
+        catalogs::FOREIGN_DATA_WRAPPER,
+        "pg_foreign_data_wrapper",
+        "'FOREIGN DATA WRAPPER'",
+        "pg_catalog.quote_ident(x.fdwname)",
+        "fdw",
+        "'F'::\"char\"",
+        "",
+    ),
+    (
+        catalogs::FOREIGN_SERVER,
+        "pg_foreign_server",
+        "'FOREIGN SERVER'",
+        "pg_catalog.quote_ident(x.srvname)",
+        "srv",
+        "'S'::\"char\"",
+        "",
+    ),
+];
+
+/// Asks for the privileges on objects of the system and of extensions that are not those they had at first.
+fn changed_privileges(reader: &mut Reader) -> Result<Vec<Row>> {
     let mut found = Vec::new();
-    for (catalog, relation, word, name, prefix, class, join) in queries {
+    for (catalog, relation, word, name, prefix, class, join) in WITH_PRIVILEGES {
         // What information_schema grants is not kept as its initial privileges, though nobody has changed it; pg_dump
         // passes it over, too.
         let system = match catalog {
@@ -336,6 +343,14 @@ pub(super) fn system_privileges(reader: &mut Reader) -> Result<()> {
          AND a.attacl IS DISTINCT FROM i.initprivs ORDER BY 4, a.attnum",
         catalogs::CLASS
     ))?);
+    Ok(found)
+}
+
+/// Reads the privileges that were changed on what the system or an extension brought along.
+///
+/// What they were at first stands in pg_init_privs, for what had other privileges than new objects have.
+pub(super) fn system_privileges(reader: &mut Reader) -> Result<()> {
+    let found = changed_privileges(reader)?;
     let oid: u32 = reader
         .session
         .row("SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()")?

@@ -8,8 +8,8 @@ use crate::engine::postgres::schema::{Address, Kind, Object, Reader, Section, US
 use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
 
-/// Reads the types but for those that come with others: rowtypes, array types, multiranges.
-pub(super) fn types(reader: &mut Reader) -> Result<()> {
+/// Asks for the types with all that `CREATE TYPE` says of them.
+fn query(reader: &mut Reader) -> Result<Vec<Row>> {
     let subscript = reader.since(140_000, "t.typsubscript", "0").to_owned();
     let multirange = reader.since(
         140_000,
@@ -17,7 +17,7 @@ pub(super) fn types(reader: &mut Reader) -> Result<()> {
          JOIN pg_catalog.pg_namespace mn ON mn.oid = mt.typnamespace WHERE mt.oid = r.rngmultitypid)",
         "NULL",
     );
-    let rows = reader.rows(&format!(
+    reader.rows(&format!(
         "SELECT t.oid, n.nspname AS schema, t.typname AS name, t.typtype AS type, t.typisdefined AS defined, \
          pg_catalog.pg_get_userbyid(t.typowner) AS owner, t.typrelid AS relation, \
          t.typlen AS length, {} AS input, {} AS output, {} AS receive, {} AS send, {} AS typmod_in, \
@@ -56,7 +56,12 @@ pub(super) fn types(reader: &mut Reader) -> Result<()> {
         function_name("r.rngcanonical"),
         function_name("r.rngsubdiff"),
         grants::columns('T', "t.typacl", "t.typowner"),
-    ))?;
+    ))
+}
+
+/// Reads the types but for those that come with others: rowtypes, array types, multiranges.
+pub(super) fn types(reader: &mut Reader) -> Result<()> {
+    let rows = query(reader)?;
     let labels = labels(reader)?;
     let columns = columns(reader)?;
     let mut constraints = constraints(reader)?;

@@ -152,63 +152,82 @@ fn zones(reader: &mut Reader<'_>) -> Result<Vec<(u64, String)>> {
     rows.iter().map(|row| Ok((row.number("id")?, row.text("zone")?.to_owned()))).collect()
 }
 
+/// A call of the function that creates a job.
+struct Call {
+    function: &'static str,
+    /// The keys of its config that the arguments say already.
+    known: &'static [&'static str],
+    arguments: Vec<String>,
+}
+
+fn interval(text: &str) -> String {
+    format!("INTERVAL {}", literal(text))
+}
+
+/// The call for one of TimescaleDB's policies; `None` for one that is not known.
+fn policy(job: &Job, on: &Subject<'_>) -> Option<Call> {
+    let config = job.config();
+    let mut arguments: Vec<String> = Vec::new();
+    arguments.push(format!("{}::pg_catalog.regclass", literal(&on.name)));
+    let offset = |value: Option<&Value>| match value {
+        Some(Value::String(text)) => Some(interval(text)),
+        Some(Value::Number(number)) => {
+            let kind = on.time.map_or("bigint", |time| time.type_name.as_str());
+            Some(format!("{}::{kind}", literal(&number.to_string())))
+        }
+        None | Some(Value::Null) => Some("NULL".to_owned()),
+        _ => None,
+    };
+    let (function, known): (&'static str, &'static [&'static str]) = match job.procedure() {
+        "policy_retention" => {
+            let key = if config.contains_key("drop_created_before") { "drop_created_before" } else { "drop_after" };
+            arguments.push(format!("{key} => {}", offset(config.get(key))?));
+            ("add_retention_policy", &["drop_after", "drop_created_before"])
+        }
+        "policy_compression" => {
+            let made = "compress_created_before";
+            let key = if config.contains_key(made) { made } else { "compress_after" };
+            arguments.push(format!("{key} => {}", offset(config.get(key))?));
+            ("add_compression_policy", &["compress_after", "compress_created_before"])
+        }
+        "policy_reorder" => {
+            arguments.push(literal(config.get("index_name")?.as_str()?));
+            ("add_reorder_policy", &["index_name"])
+        }
+        REFRESH => {
+            for key in ["start_offset", "end_offset"] {
+                arguments.push(format!("{key} => {}", offset(config.get(key))?));
+            }
+            arguments.push(format!("schedule_interval => {}", interval(job.text("schedule_interval")?)));
+            ("add_continuous_aggregate_policy", &["start_offset", "end_offset"])
+        }
+        _ => return None,
+    };
+    Some(Call { function, known, arguments })
+}
+
+/// The call for a procedure of the user's.
+fn action(job: &Job) -> Option<Call> {
+    let mut arguments: Vec<String> = Vec::new();
+    arguments.push(literal(&qualified(job.text("proc_schema")?, job.procedure())));
+    arguments.push(interval(job.text("schedule_interval")?));
+    if let Some(config) = job.row.get("config").filter(|config| !config.is_null()) {
+        arguments.push(format!("config => {}::pg_catalog.jsonb", literal(&config.to_string())));
+    }
+    if let (Some(schema), Some(name)) = (job.text("check_schema"), job.text("check_name")) {
+        arguments.push(format!("check_config => {}::pg_catalog.regproc", literal(&qualified(schema, name))));
+    }
+    arguments.push(format!("fixed_schedule => {}", job.fixed_start().is_some()));
+    Some(Call { function: "add_job", known: &[], arguments })
+}
+
 /// The statement that makes a job as it was, paused where it was paused; None where there is no way known.
 ///
 /// One block, and so one transaction: no job that is to be paused is ever seen otherwise.
 pub(super) fn statement(job: &Job, on: Option<&Subject<'_>>, zone: Option<&str>, schema: &str) -> Option<String> {
     let functions = ident(schema);
     let config = job.config();
-    let interval = |text: &str| format!("INTERVAL {}", literal(text));
-    let mut arguments: Vec<String> = Vec::new();
-    let (function, known): (&str, &[&str]) = if job.is_policy() {
-        let on = on?;
-        arguments.push(format!("{}::pg_catalog.regclass", literal(&on.name)));
-        let offset = |value: Option<&Value>| match value {
-            Some(Value::String(text)) => Some(interval(text)),
-            Some(Value::Number(number)) => {
-                let kind = on.time.map_or("bigint", |time| time.type_name.as_str());
-                Some(format!("{}::{kind}", literal(&number.to_string())))
-            }
-            None | Some(Value::Null) => Some("NULL".to_owned()),
-            _ => None,
-        };
-        match job.procedure() {
-            "policy_retention" => {
-                let key = if config.contains_key("drop_created_before") { "drop_created_before" } else { "drop_after" };
-                arguments.push(format!("{key} => {}", offset(config.get(key))?));
-                ("add_retention_policy", &["drop_after", "drop_created_before"])
-            }
-            "policy_compression" => {
-                let made = "compress_created_before";
-                let key = if config.contains_key(made) { made } else { "compress_after" };
-                arguments.push(format!("{key} => {}", offset(config.get(key))?));
-                ("add_compression_policy", &["compress_after", "compress_created_before"])
-            }
-            "policy_reorder" => {
-                arguments.push(literal(config.get("index_name")?.as_str()?));
-                ("add_reorder_policy", &["index_name"])
-            }
-            REFRESH => {
-                for key in ["start_offset", "end_offset"] {
-                    arguments.push(format!("{key} => {}", offset(config.get(key))?));
-                }
-                arguments.push(format!("schedule_interval => {}", interval(job.text("schedule_interval")?)));
-                ("add_continuous_aggregate_policy", &["start_offset", "end_offset"])
-            }
-            _ => return None,
-        }
-    } else {
-        arguments.push(literal(&qualified(job.text("proc_schema")?, job.procedure())));
-        arguments.push(interval(job.text("schedule_interval")?));
-        if let Some(config) = job.row.get("config").filter(|config| !config.is_null()) {
-            arguments.push(format!("config => {}::pg_catalog.jsonb", literal(&config.to_string())));
-        }
-        if let (Some(schema), Some(name)) = (job.text("check_schema"), job.text("check_name")) {
-            arguments.push(format!("check_config => {}::pg_catalog.regproc", literal(&qualified(schema, name))));
-        }
-        arguments.push(format!("fixed_schedule => {}", job.fixed_start().is_some()));
-        ("add_job", &[])
-    };
+    let Call { function, known, mut arguments } = if job.is_policy() { policy(job, on?)? } else { action(job)? };
     if let Some(start) = job.fixed_start() {
         arguments.push(format!("initial_start => {}::pg_catalog.timestamptz", literal(start)));
         if let Some(zone) = zone {

@@ -123,9 +123,11 @@ pub(in crate::engine::postgres) fn split(text: &str) -> Result<Pairs> {
     }
 }
 
+/// The hint for signs that a URL needs in another form.
+const ENCODE: &str = "in a user name or password write %40 for @, %2F for /, %3A for :, %3F for ?, %25 for %";
+
 /// The URL form, from behind its `://`.
 fn url(text: &str) -> Result<Pairs> {
-    const ENCODE: &str = "in a user name or password write %40 for @, %2F for /, %3A for :, %3F for ?, %25 for %";
     let mut pairs = Pairs::new();
     let mut rest = text;
     // libpq looks for the end of the user's part up to the first slash only.
@@ -142,6 +144,30 @@ fn url(text: &str) -> Result<Pairs> {
         }
         rest = &rest[end + 1..];
     }
+    let (hosts, ports, rest) = hosts_and_ports(rest)?;
+    if hosts.iter().any(|host| !host.is_empty()) {
+        pairs.push(("host".to_owned(), hosts.join(",")));
+    }
+    if ports.iter().any(|port| !port.is_empty()) {
+        pairs.push(("port".to_owned(), ports.join(",")));
+    }
+    let (path, query) = match rest.split_once('?') {
+        Some((path, query)) => (path, query),
+        None => (rest, ""),
+    };
+    let database = path.strip_prefix('/').unwrap_or(path);
+    if database.contains('@') {
+        return Err(Error::usage("the PostgreSQL URL has an @ behind its host").hint(ENCODE));
+    }
+    if !database.is_empty() {
+        pairs.push(("dbname".to_owned(), decode(database, "database")?));
+    }
+    parameters(query, &mut pairs)?;
+    Ok(pairs)
+}
+
+/// The hosts and ports at the start of `rest`, and what is behind them.
+fn hosts_and_ports(mut rest: &str) -> Result<(Vec<String>, Vec<String>, &str)> {
     let (mut hosts, mut ports) = (Vec::new(), Vec::new());
     loop {
         let host = match rest.strip_prefix('[') {
@@ -179,37 +205,25 @@ fn url(text: &str) -> Result<Pairs> {
             None => break,
         }
     }
-    if hosts.iter().any(|host| !host.is_empty()) {
-        pairs.push(("host".to_owned(), hosts.join(",")));
-    }
-    if ports.iter().any(|port| !port.is_empty()) {
-        pairs.push(("port".to_owned(), ports.join(",")));
-    }
-    let (path, query) = match rest.split_once('?') {
-        Some((path, query)) => (path, query),
-        None => (rest, ""),
-    };
-    let database = path.strip_prefix('/').unwrap_or(path);
-    if database.contains('@') {
-        return Err(Error::usage("the PostgreSQL URL has an @ behind its host").hint(ENCODE));
-    }
-    if !database.is_empty() {
-        pairs.push(("dbname".to_owned(), decode(database, "database")?));
-    }
+    Ok((hosts, ports, rest))
+}
+
+/// Adds the parameters behind the `?`.
+fn parameters(query: &str, pairs: &mut Pairs) -> Result<()> {
     let mut seen = Vec::new();
     for part in query.split('&').filter(|part| !part.is_empty()) {
         let Some((name, value)) = part.split_once('=') else {
             return Err(Error::usage("the PostgreSQL URL has a parameter without '='").hint("write %26 for &"));
         };
         let (name, value) = foreign_ssl(decode(name, "parameter")?, decode(value, "parameter")?);
-        known(&name, &pairs)?;
+        known(&name, pairs)?;
         if seen.contains(&name) {
             return Err(Error::usage(format!("the PostgreSQL URL has {name} twice")));
         }
         seen.push(name.clone());
         pairs.push((name, value));
     }
-    Ok(pairs)
+    Ok(())
 }
 
 /// JDBC's and asyncpg's `ssl=...` in libpq's words.
