@@ -29,10 +29,10 @@ pub struct CheckOptions {
 pub(crate) const COMPARED_WITH: usize = 5;
 
 /// Runs the command.
-pub fn run(args: &CheckOptions, context: &Context) -> Result<ChecksReport> {
-    let chosen = context.sources(&args.sources)?;
+pub fn run(options: &CheckOptions, context: &Context) -> Result<ChecksReport> {
+    let chosen = context.sources(&options.sources)?;
     let mut checks = Checks::default();
-    let depth = if args.full { Depth::Full } else { Depth::Quick };
+    let depth = if options.full { Depth::Full } else { Depth::Quick };
     for chosen in &chosen {
         // What was lost since the last snapshot is a matter for it too: before the next one is taken.
         let before = match context.stores.is_empty() {
@@ -42,7 +42,7 @@ pub fn run(args: &CheckOptions, context: &Context) -> Result<ChecksReport> {
         let before = before.as_ref().map(|found| &found.manifest);
         checks.append(look::look(chosen, before, depth, look::Strictness::Complaints)?.checks);
     }
-    if !args.no_backups {
+    if !options.no_backups {
         let default = Backups::default();
         let backups = match &context.config {
             Some(config) => config.backups()?,

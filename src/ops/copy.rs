@@ -76,12 +76,12 @@ impl Report for CopyReport {
 }
 
 /// Runs the command; of several snapshots each is tried, whatever becomes of the others.
-pub fn run(args: &CopyOptions, context: &Context) -> Result<CopyReport> {
+pub fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport> {
     let named = |given: &StoreUrl| match &context.config {
         Some(config) => config.store_named(given),
         None => Ok(given.clone()),
     };
-    let (from, to_url) = (args.from.as_ref().map(named).transpose()?, named(&args.to)?);
+    let (from, to_url) = (options.from.as_ref().map(named).transpose()?, named(&options.to)?);
     let from_url = match &from {
         Some(from) => from,
         None if context.stores.is_empty() => {
@@ -90,22 +90,23 @@ pub fn run(args: &CopyOptions, context: &Context) -> Result<CopyReport> {
         None => context.store()?,
     };
     let from = stores::open(from_url)?;
-    let listed = if args.all {
-        from.list_all(args.narrow.source.as_ref())?
+    let listed = if options.all {
+        from.list_all(options.narrow.source.as_ref())?
     } else {
-        vec![from.find(&args.snapshot, &args.narrow)?]
+        vec![from.find(&options.snapshot, &options.narrow)?]
     };
     if listed.is_empty() {
         return Err(Error::not_found(format!("there is no snapshot to copy in {}", one_line(&from.location())))
             .hint("take one with 'lifeboat snapshot'"));
     }
-    let to = if args.create { stores::open_or_create(&to_url)? } else { stores::open(&to_url).map_err(hint_create)? };
+    let to =
+        if options.create { stores::open_or_create(&to_url)? } else { stores::open(&to_url).map_err(hint_create)? };
     if stores::are_one(from_url, &to_url) {
         return Err(Error::usage("the two stores are one").hint("name another one with --to"));
     }
     let mut report = CopyReport { snapshots: Vec::new(), failures: Vec::new(), store: to.location() };
     for listed in &listed {
-        match copy(&from, &to, listed, args.all, context) {
+        match copy(&from, &to, listed, options.all, context) {
             Ok(copied) => report.snapshots.push(copied),
             Err(error) if error.kind == Kind::Interrupted && report.snapshots.is_empty() => return Err(error),
             Err(error) if error.kind == Kind::Interrupted => {
@@ -113,7 +114,7 @@ pub fn run(args: &CopyOptions, context: &Context) -> Result<CopyReport> {
                 break;
             }
             // Pruned while the others were copied.
-            Err(error) if error.kind == Kind::NotFound && args.all => {}
+            Err(error) if error.kind == Kind::NotFound && options.all => {}
             Err(error) => report.failures.push(error.context(format!("{} was not copied", listed.id))),
         }
     }

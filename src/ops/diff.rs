@@ -99,12 +99,12 @@ struct Side {
 }
 
 /// Runs the command.
-pub fn run(args: &DiffOptions, context: &Context) -> Result<DiffReport> {
+pub fn run(options: &DiffOptions, context: &Context) -> Result<DiffReport> {
     let catalog = context.open_catalog()?;
-    let before = catalog.find(&args.snapshot, &args.narrow)?;
+    let before = catalog.find(&options.snapshot, &options.narrow)?;
     let before = fetch::manifest(&catalog, &before.id, context)?;
-    let after = match &args.other {
-        Some(other) => other_side(other, &catalog, args, context)?,
+    let after = match &options.other {
+        Some(other) => other_side(other, &catalog, options, context)?,
         None if before.engine == "postgres" => live_postgres(&origin_params(&before, context)?, context)?,
         None => {
             let path = context.home_path(&before)?.ok_or_else(|| {
@@ -119,10 +119,10 @@ pub fn run(args: &DiffOptions, context: &Context) -> Result<DiffReport> {
     let schema_equal = before.schema == after.schema || schemas_are_equal(&before, &after, &catalog, context)?;
     let equal = schema_equal && tables.iter().all(|table| table.status == Status::Same && !table.only_counted);
     let (before, after) = (before.name, after.name);
-    Ok(DiffReport { equal, before, after, schema_equal, tables, must_be_equal: args.exit_code })
+    Ok(DiffReport { equal, before, after, schema_equal, tables, must_be_equal: options.exit_code })
 }
 
-fn other_side(other: &str, catalog: &Catalog, args: &DiffOptions, context: &Context) -> Result<Side> {
+fn other_side(other: &str, catalog: &Catalog, options: &DiffOptions, context: &Context) -> Result<Side> {
     let looks_like_a_source =
         other.contains(['/', '\\']) || other.contains("://") || params::looks_like(other) || Path::new(other).exists();
     let chosen = context.named_source(other).ok().filter(|chosen| chosen.configured.is_some());
@@ -133,7 +133,7 @@ fn other_side(other: &str, catalog: &Catalog, args: &DiffOptions, context: &Cont
         };
     }
     let listed = catalog
-        .find(other, &args.narrow)
+        .find(other, &options.narrow)
         .map_err(|error| error.hint("name a snapshot ('lifeboat list' shows them) or a database file"))?;
     of_manifest(fetch::manifest(catalog, &listed.id, context)?)
 }
@@ -162,13 +162,13 @@ fn live(path: &Path) -> Result<Side> {
 }
 
 fn live_postgres(params: &Params, context: &Context) -> Result<Side> {
-    let options = SnapshotOptions {
+    let reading = SnapshotOptions {
         jobs: context.jobs,
         lock_timeout: Duration::from_secs(30),
         selection: Selection::default(),
         allow_partial: false,
     };
-    let mut snapshot = Snapshot::begin(params, &options)?;
+    let mut snapshot = Snapshot::begin(params, &reading)?;
     snapshot.read_rows(&mut |_| Ok(()))?;
     let tables = snapshot.tables.iter().zip(&snapshot.rows).map(|(table, rows)| table_of(table, &rows.sum)).collect();
     let schema = Some(schema_digest(&snapshot.schema.items));
@@ -176,7 +176,7 @@ fn live_postgres(params: &Params, context: &Context) -> Result<Side> {
 }
 
 /// Compares the schemas of PostgreSQL databases whose recorded digests differ. The digests of earlier versions included
-/// options that the server kept for itself, so those of snapshots are computed anew from their archives.
+/// reading that the server kept for itself, so those of snapshots are computed anew from their archives.
 fn schemas_are_equal(before: &Side, after: &Side, catalog: &Catalog, context: &Context) -> Result<bool> {
     let anew = |side: &Side| -> Result<Option<RowDigest>> {
         match &side.postgres_snapshot {

@@ -44,10 +44,10 @@ const LARGE_BYTES: usize = (17 << 20) + 11;
 const CLOCK_SLACK: chrono::Duration = chrono::Duration::seconds(30);
 
 /// Runs the command.
-pub fn run(args: &DoctorOptions, context: &Context) -> Result<ChecksReport> {
+pub fn run(options: &DoctorOptions, context: &Context) -> Result<ChecksReport> {
     let mut trials = Checks::default();
-    if !args.sources.is_empty() {
-        for chosen in context.sources(&args.sources)? {
+    if !options.sources.is_empty() {
+        for chosen in context.sources(&options.sources)? {
             try_source(&chosen, &mut trials)?;
         }
         return Ok(told(trials));
@@ -82,7 +82,7 @@ pub fn run(args: &DoctorOptions, context: &Context) -> Result<ChecksReport> {
     if let Some(config) = &context.config {
         trials.note("encryption", encryption(config, context))?;
         trials.note("retention", retention(config))?;
-        try_notices(config, args, &mut trials)?;
+        try_notices(config, options, &mut trials)?;
         if let Some(file) = config.metrics_file()? {
             let folder = crate::platform::disk::folder_of(&file).to_owned();
             let found = crate::ops::preflight::writable(&folder);
@@ -245,7 +245,7 @@ fn retention(config: &Config) -> Result<String> {
 }
 
 /// Whether the addresses can be reached; nothing is sent, unless that is asked for.
-fn try_notices(config: &Config, args: &DoctorOptions, trials: &mut Checks) -> Result<()> {
+fn try_notices(config: &Config, options: &DoctorOptions, trials: &mut Checks) -> Result<()> {
     let notices = match config.notices() {
         Ok(notices) => notices,
         Err(error) => return trials.note("notify", Err(error)).map(drop),
@@ -258,7 +258,7 @@ fn try_notices(config: &Config, args: &DoctorOptions, trials: &mut Checks) -> Re
     for (name, url) in urls {
         trials.note(name, reach(url))?;
     }
-    if args.notify {
+    if options.notify {
         for warning in notices.trial() {
             trials.add("notice", false, warning);
         }

@@ -28,12 +28,12 @@ pub struct DrillOptions {
 }
 
 /// Runs the command; of several snapshots each is tried, whatever becomes of the others.
-pub fn run(args: &DrillOptions, context: &Context) -> Result<VerifyReport> {
+pub fn run(options: &DrillOptions, context: &Context) -> Result<VerifyReport> {
     let catalog = context.open_first()?;
     let mut report = VerifyReport { ok: true, snapshots: Vec::new(), failures: Vec::new() };
-    let narrows = args.narrows(context)?;
+    let narrows = options.narrows(context)?;
     for narrow in &narrows {
-        let drilled = args.find(narrow, &catalog).and_then(|listed| drill(&listed, args, &catalog, context));
+        let drilled = options.find(narrow, &catalog).and_then(|listed| drill(&listed, options, &catalog, context));
         match drilled {
             Ok(outcome) => report.snapshots.push(outcome),
             Err(error) if error.kind == Kind::Interrupted || narrows.len() == 1 => return Err(error),
@@ -81,18 +81,18 @@ impl DrillOptions {
     }
 }
 
-fn drill(listed: &Listed, args: &DrillOptions, catalog: &Catalog, context: &Context) -> Result<Outcome> {
+fn drill(listed: &Listed, options: &DrillOptions, catalog: &Catalog, context: &Context) -> Result<Outcome> {
     let _lease = catalog.lease(&listed.id);
     let clock = Instant::now();
     let mut different = None;
-    let owners = if args.no_owner { Owners::Leave } else { Owners::Keep };
+    let owners = if options.no_owner { Owners::Leave } else { Owners::Keep };
     let mut restore = || {
         let opened = fetch::open(catalog, &listed.id, context)?;
         if opened.manifest.postgres.is_some() {
-            different = drill_postgres(&opened, args.to.as_deref(), owners, context)?;
+            different = drill_postgres(&opened, options.to.as_deref(), owners, context)?;
             return Ok(());
         }
-        if args.to.is_some() || args.no_owner {
+        if options.to.is_some() || options.no_owner {
             return Err(Error::usage(
                 "--to and --no-owner go with a server, and the snapshot is of an SQLite database",
             )

@@ -70,9 +70,9 @@ enum Destination<'a> {
 }
 
 /// Runs the command; what does not go to files goes to `stdout`.
-pub fn run(args: &ExtractOptions, json: bool, context: &Context, stdout: &mut dyn Write) -> Result<ExtractReport> {
-    let whole = args.entry.is_none() && args.table.is_none();
-    let destination = match &args.to {
+pub fn run(options: &ExtractOptions, json: bool, context: &Context, stdout: &mut dyn Write) -> Result<ExtractReport> {
+    let whole = options.entry.is_none() && options.table.is_none();
+    let destination = match &options.to {
         Some(path) if path.as_os_str() == "-" => Destination::Stdout,
         Some(path) => Destination::Path(path),
         None if whole => {
@@ -86,9 +86,9 @@ pub fn run(args: &ExtractOptions, json: bool, context: &Context, stdout: &mut dy
         return Err(Error::usage("--json and the content cannot both go to stdout").hint("name a file with --to"));
     }
     let catalog = context.open_catalog()?;
-    let listed = catalog.find(&args.snapshot, &args.narrow)?;
+    let listed = catalog.find(&options.snapshot, &options.narrow)?;
     let opened = fetch::open(&catalog, &listed.id, context)?;
-    let files = match (destination, &args.entry, &args.table) {
+    let files = match (destination, &options.entry, &options.table) {
         (Destination::Path(path), None, None) => to_folder(&opened, path, context)?,
         (Destination::Stdout, None, None) => {
             opened.walk(&mut TarStream {
@@ -99,9 +99,9 @@ pub fn run(args: &ExtractOptions, json: bool, context: &Context, stdout: &mut dy
             stdout.write_all(&[0; 1024]).io(Kind::Failed, || "cannot write to stdout".to_owned())?;
             Vec::new()
         }
-        (Destination::Path(path), _, _) => vec![to_file(path, &mut |out| one(&opened, args, context, out))?],
+        (Destination::Path(path), _, _) => vec![to_file(path, &mut |out| one(&opened, options, context, out))?],
         (Destination::Stdout, _, _) => {
-            one(&opened, args, context, stdout).map_err(to_stdout)?;
+            one(&opened, options, context, stdout).map_err(to_stdout)?;
             Vec::new()
         }
     };
@@ -114,8 +114,8 @@ fn to_stdout(error: Error) -> Error {
 }
 
 /// Writes one entry or table.
-fn one(opened: &Opened, args: &ExtractOptions, context: &Context, out: &mut dyn Write) -> Result<()> {
-    if let Some(path) = &args.entry {
+fn one(opened: &Opened, options: &ExtractOptions, context: &Context, out: &mut dyn Write) -> Result<()> {
+    if let Some(path) = &options.entry {
         let entry = opened.reader.entry(path).map_err(|_| {
             let names: Vec<&str> = opened.reader.entries().iter().map(|entry| entry.path.as_str()).take(10).collect();
             Error::usage(format!("the snapshot {} has no entry '{}'", opened.manifest.id, one_line(path)))
@@ -123,11 +123,11 @@ fn one(opened: &Opened, args: &ExtractOptions, context: &Context, out: &mut dyn 
         })?;
         return opened.reader.stream_entry(entry, &mut |bytes| Ok(out.write_all(bytes)?));
     }
-    let table = args.table.as_deref().unwrap_or_default();
+    let table = options.table.as_deref().unwrap_or_default();
     if opened.manifest.postgres.is_some() {
-        return postgres_table(opened, table, args.format, out);
+        return postgres_table(opened, table, options.format, out);
     }
-    let format = match args.format {
+    let format = match options.format {
         Some(TableFormat::Copy) => {
             return Err(Error::usage("an SQLite table has no COPY form").hint("write it as sql or csv"));
         }

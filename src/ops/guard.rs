@@ -52,28 +52,28 @@ pub struct Guarded {
 }
 
 /// Runs the command.
-pub fn run(args: &GuardOptions, context: &Context) -> Result<Guarded> {
+pub fn run(options: &GuardOptions, context: &Context) -> Result<Guarded> {
     let mut signals = Supervisor::listen()?;
     let guard = match &context.config {
         Some(config) => config.guard()?.clone(),
         None => Guard::default(),
     };
-    let grace = args.grace.unwrap_or_else(|| guard.grace.to_std().unwrap_or_default());
+    let grace = options.grace.unwrap_or_else(|| guard.grace.to_std().unwrap_or_default());
     // Half of it for the last snapshot, where nobody says how much.
     let reserve = match guard.snapshot_at_end {
         true => guard.reserve.and_then(|reserve| reserve.to_std().ok()).unwrap_or(grace / 2).min(grace),
         false => Duration::ZERO,
     };
-    let chosen = context.sources(&args.source)?;
+    let chosen = context.sources(&options.source)?;
     require_name(context)?;
-    require_preflight(args, &chosen, context)?;
-    if args.restore_if_missing.unwrap_or(guard.restore_if_missing) {
+    require_preflight(options, &chosen, context)?;
+    if options.restore_if_missing.unwrap_or(guard.restore_if_missing) {
         for chosen in &chosen {
             restore_if_missing(chosen, context)?;
         }
     }
-    let options = Options { grace: grace - reserve, ..Options::default() };
-    let ended = signals.run(&args.command, &options)?;
+    let bounds = Options { grace: grace - reserve, ..Options::default() };
+    let ended = signals.run(&options.command, &bounds)?;
     tell(&ended);
     let mut guarded =
         Guarded { code: u8::try_from(ended.code).unwrap_or(1), failures: Vec::new(), document: Value::Null };
@@ -104,8 +104,8 @@ fn require_name(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn require_preflight(args: &GuardOptions, chosen: &[Chosen], context: &Context) -> Result<()> {
-    let checks = gate::wait_until(args.wait, || {
+fn require_preflight(options: &GuardOptions, chosen: &[Chosen], context: &Context) -> Result<()> {
+    let checks = gate::wait_until(options.wait, || {
         let mut checks = Checks::default();
         gate::preflight(chosen, context, &mut checks)?;
         Ok((checks.are_ok(), checks))
@@ -200,8 +200,8 @@ fn tell(ended: &Ended) {
 
 /// The last snapshot. What becomes of it changes nothing of CMD's exit code.
 fn save(chosen: &[Chosen], guarded: &mut Guarded, context: &Context) {
-    let args = SaveOptions { tag: vec!["guard".to_owned()], ..SaveOptions::default() };
-    match snapshot::take(&args, chosen, context) {
+    let options = SaveOptions { tag: vec!["guard".to_owned()], ..SaveOptions::default() };
+    match snapshot::take(&options, chosen, context) {
         Ok(taken) => {
             for saved in &taken.snapshots {
                 tracing::info!("saved {}: {} rows", saved.manifest.id, saved.manifest.rows);

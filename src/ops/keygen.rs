@@ -57,23 +57,23 @@ impl KeygenReport {
 impl Report for KeygenReport {}
 
 /// Runs the command; with `json` a secret key must go to a file.
-pub fn run(args: &KeygenOptions, json: bool) -> Result<KeygenReport> {
-    if let Some(path) = &args.public {
+pub fn run(options: &KeygenOptions, json: bool) -> Result<KeygenReport> {
+    if let Some(path) = &options.public {
         let mut keys = Keys::new();
         keys.add_identity_file(path)?;
         let public_keys = keys.recipients().iter().map(Recipient::to_string).collect();
         return Ok(KeygenReport::Public { public_keys, path: path.display().to_string() });
     }
-    if json && args.output.is_none() {
+    if json && options.output.is_none() {
         return Err(Error::usage("a secret key does not go into a JSON document")
             .hint("name the file that it goes to with --output FILE"));
     }
     let (public, text) = generate_key(Utc::now());
-    if let Some(path) = &args.output {
+    if let Some(path) = &options.output {
         write_key(path, &text)?;
     }
-    let text = if args.output.is_none() { Some(text) } else { None };
-    let path = args.output.as_ref().map(|path| path.display().to_string());
+    let text = if options.output.is_none() { Some(text) } else { None };
+    let path = options.output.as_ref().map(|path| path.display().to_string());
     Ok(KeygenReport::Made { public_key: public.to_string(), path, text })
 }
 

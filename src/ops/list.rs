@@ -75,17 +75,20 @@ pub(crate) fn listed_document(described: &Described) -> Map<String, Value> {
 impl Report for ListReport {}
 
 /// Runs the command. Manifests are read only for the rows shown, unless tags or times choose them.
-pub fn run(args: &ListOptions, context: &Context) -> Result<ListReport> {
+pub fn run(options: &ListOptions, context: &Context) -> Result<ListReport> {
     let catalog = context.open_catalog()?;
-    let (source, before) = (args.narrow.source.as_ref(), args.narrow.before);
-    let limit = args.limit.unwrap_or(usize::MAX);
-    if args.narrow.tags.is_empty() {
+    let (source, before) = (options.narrow.source.as_ref(), options.narrow.before);
+    let limit = options.limit.unwrap_or(usize::MAX);
+    if options.narrow.tags.is_empty() {
         let (listed, left_out) = catalog.list_newest(source, before, limit)?;
         return Ok(ListReport { snapshots: catalog.describe(listed)?, left_out });
     }
     let mut snapshots = catalog.describe(catalog.list_newest(source, before, usize::MAX)?.0)?;
     let tagged = |described: &Described| {
-        described.manifest.as_ref().is_ok_and(|manifest| args.narrow.tags.iter().all(|tag| manifest.tags.contains(tag)))
+        described
+            .manifest
+            .as_ref()
+            .is_ok_and(|manifest| options.narrow.tags.iter().all(|tag| manifest.tags.contains(tag)))
     };
     snapshots.retain(tagged);
     let left_out = LeftOut::These(snapshots.len().saturating_sub(limit));

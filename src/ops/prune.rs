@@ -131,23 +131,23 @@ impl Context {
 }
 
 /// Runs the command: by the policy of the command line, or else the config's.
-pub fn run(args: &PruneOptions, context: &Context) -> Result<PruneReport> {
-    let policy = match args.policy() {
+pub fn run(options: &PruneOptions, context: &Context) -> Result<PruneReport> {
+    let policy = match options.policy() {
         policy if policy.is_empty() => context.retention()?.clone(),
         policy => policy,
     };
-    let sources: Option<Vec<SourceName>> = args.source.clone().map(|source| vec![source]);
+    let sources: Option<Vec<SourceName>> = options.source.clone().map(|source| vec![source]);
     if context.stores_are_given || context.stores.len() < 2 {
         let catalog = context.open_catalog()?;
-        if let Some(source) = &args.source {
+        if let Some(source) = &options.source {
             catalog.require_source(source)?;
         }
-        return prune(&catalog, sources.as_deref(), &policy, args.yes);
+        return prune(&catalog, sources.as_deref(), &policy, options.yes);
     }
     // Every store of the config keeps the same; one that is out of reach does not keep the others from it.
-    let mut all = PruneReport { dry_run: !args.yes, ..PruneReport::default() };
+    let mut all = PruneReport { dry_run: !options.yes, ..PruneReport::default() };
     for store in context.all_stores()? {
-        match stores::open(store).and_then(|catalog| prune(&catalog, sources.as_deref(), &policy, args.yes)) {
+        match stores::open(store).and_then(|catalog| prune(&catalog, sources.as_deref(), &policy, options.yes)) {
             Ok(report) => all.add(report),
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
             Err(error) => all.failures.push(error.context("a store was not pruned")),

@@ -66,10 +66,10 @@ pub(crate) fn put_back(
         }
     };
     let mut refused: Vec<String> = Vec::new();
-    for args in attempts {
+    for options in attempts {
         let catalog = reopen(found, context)?;
-        match RestorePlan::of(&manifest.id, catalog, &args, context) {
-            Ok(plan) => return plan.run(&args, context),
+        match RestorePlan::of(&manifest.id, catalog, &options, context) {
+            Ok(plan) => return plan.run(&options, context),
             // It does not fit: what fits is tried next, and until a plan is made nothing is changed.
             Err(error) if matches!(error.kind, Kind::Usage | Kind::Failed) => refused.push(one_line(&error.whole())),
             Err(error) => return Err(error),

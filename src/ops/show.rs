@@ -41,9 +41,9 @@ impl Serialize for ShowReport {
 impl Report for ShowReport {}
 
 /// Runs the command.
-pub fn run(args: &ShowOptions, context: &Context) -> Result<ShowReport> {
+pub fn run(options: &ShowOptions, context: &Context) -> Result<ShowReport> {
     let catalog = context.open_catalog()?;
-    let listed = catalog.find(&args.snapshot, &args.narrow)?;
+    let listed = catalog.find(&options.snapshot, &options.narrow)?;
     let manifest = fetch::manifest(&catalog, &listed.id, context)?;
     let proof = catalog.proof(&listed)?;
     let restore = restore_commands(&manifest, &catalog.location(), context)?;

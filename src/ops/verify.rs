@@ -76,26 +76,26 @@ impl Report for VerifyReport {
 }
 
 /// Runs the command; a test of nothing fails.
-pub fn run(args: &VerifyOptions, context: &Context) -> Result<VerifyReport> {
+pub fn run(options: &VerifyOptions, context: &Context) -> Result<VerifyReport> {
     let catalog = context.open_first()?;
-    let listed = if args.all {
-        catalog.list_all(args.narrow.source.as_ref())?
+    let listed = if options.all {
+        catalog.list_all(options.narrow.source.as_ref())?
     } else {
-        vec![catalog.find(&args.snapshot, &args.narrow)?]
+        vec![catalog.find(&options.snapshot, &options.narrow)?]
     };
     if listed.is_empty() {
         return Err(Error::not_found(format!("there is no snapshot to verify in {}", one_line(&catalog.location())))
             .hint("take one with 'lifeboat snapshot'"));
     }
-    let how = How { quick: args.quick, any_key: args.all };
+    let how = How { quick: options.quick, any_key: options.all };
     let mut snapshots = Vec::new();
     for listed in &listed {
         match outcome(&catalog, listed, how, context) {
             Ok(outcome) => snapshots.push(outcome),
             // Pruned while the others were read.
-            Err(error) if error.kind == Kind::NotFound && args.all => {}
+            Err(error) if error.kind == Kind::NotFound && options.all => {}
             // One that cannot be read must not hide what is found of the others.
-            Err(error) if error.kind == Kind::Unreachable && args.all => {
+            Err(error) if error.kind == Kind::Unreachable && options.all => {
                 let (seconds, problems) = (0.0, vec![Problem::of("unreadable", &error)]);
                 let (id, level) = (listed.id.to_string(), ProofLevel::None.name());
                 snapshots.push(Outcome { id, level, ok: false, problems, seconds, restore_seconds: None });

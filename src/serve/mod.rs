@@ -44,14 +44,14 @@ pub struct ServeReport {
 impl Report for ServeReport {}
 
 /// Runs the command: until a signal asks to stop.
-pub fn run(args: &ServeOptions, context: &Arc<Context>) -> Result<ServeReport> {
+pub fn run(options: &ServeOptions, context: &Arc<Context>) -> Result<ServeReport> {
     let begun = Instant::now();
     let config = context.config.as_ref().ok_or_else(|| {
         Error::usage("serve shows the sources of a config, and there is none")
             .hint("name one with --config; 'lifeboat init' writes one")
     })?;
     let Serve { listen, every, timeout, token, login, public } = config.serve()?.clone();
-    let listen = args.listen.unwrap_or(listen);
+    let listen = options.listen.unwrap_or(listen);
     let access = Access { token, login, public };
     let seconds = |time: chrono::Duration| time.to_std().unwrap_or(Duration::from_secs(1));
     let listener = TcpListener::bind(listen).map_err(|error| {

@@ -49,8 +49,8 @@ impl Report for ReportReport {
 }
 
 /// Runs the command.
-pub fn run(args: &ReportOptions, context: &Context) -> Result<ReportReport> {
-    let chosen = context.sources(&args.sources)?;
+pub fn run(options: &ReportOptions, context: &Context) -> Result<ReportReport> {
+    let chosen = context.sources(&options.sources)?;
     let names: Vec<SourceName> = chosen.iter().map(Chosen::name).collect::<Result<_>>()?;
     let mut stores = Vec::new();
     for store in context.all_stores()? {
@@ -75,10 +75,10 @@ pub fn run(args: &ReportOptions, context: &Context) -> Result<ReportReport> {
         files: Vec::new(),
         stdout: None,
     };
-    if let Some(path) = &args.html {
+    if let Some(path) = &options.html {
         report.write(path, &page.html()?)?;
     }
-    match &args.markdown {
+    match &options.markdown {
         Some(path) if path.as_os_str() == "-" => report.stdout = Some(page.markdown()?),
         Some(path) => report.write(path, &page.markdown()?)?,
         None => {}

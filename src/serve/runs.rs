@@ -137,24 +137,24 @@ pub(super) fn run(asked: &Asked, turn: &Turn, context: &Arc<Context>) -> Done {
 
 fn execute(asked: &Asked, context: &Context) -> Result<(u8, Value, Option<Error>)> {
     if asked.gate.is_some() {
-        let args = PredeployOptions {
+        let options = PredeployOptions {
             sources: asked.sources.clone(),
             commit: asked.commit.clone(),
             tag: asked.tags.clone(),
             wait: Duration::seconds(asked.wait_seconds.into()),
             full_check: asked.full_check,
         };
-        return summed_up(&predeploy::run(&args, context)?);
+        return summed_up(&predeploy::run(&options, context)?);
     }
     let mut tags = asked.tags.clone();
     tags.extend(asked.commit.clone());
-    let args = SaveOptions {
+    let options = SaveOptions {
         sources: asked.sources.clone(),
         tag: tags,
         full_check: asked.full_check,
         ..SaveOptions::default()
     };
-    summed_up(&snapshot::run(&args, context)?)
+    summed_up(&snapshot::run(&options, context)?)
 }
 
 fn summed_up(report: &impl Report) -> Result<(u8, Value, Option<Error>)> {

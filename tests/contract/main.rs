@@ -8,6 +8,7 @@ mod support;
 mod age;
 mod formats;
 mod github;
+mod json_documents;
 mod layers;
 mod retention;
 mod s3_proxy;

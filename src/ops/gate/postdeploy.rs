@@ -36,10 +36,10 @@ struct Pair<'a> {
 }
 
 /// Runs the command.
-pub fn run(args: &PostdeployOptions, context: &Context) -> Result<ChecksReport> {
-    let chosen = context.sources(&args.sources)?;
+pub fn run(options: &PostdeployOptions, context: &Context) -> Result<ChecksReport> {
+    let chosen = context.sources(&options.sources)?;
     let mut tags = vec![PREDEPLOY.to_owned()];
-    tags.extend(commit(args.commit.as_deref()));
+    tags.extend(commit(options.commit.as_deref()));
     let mut pairs = Vec::new();
     for chosen in &chosen {
         let source = chosen.name()?;
@@ -50,7 +50,7 @@ pub fn run(args: &PostdeployOptions, context: &Context) -> Result<ChecksReport> 
         })?;
         pairs.push(Pair { chosen, before });
     }
-    let (checks, lost) = wait_until(args.wait.to_std().unwrap_or_default(), || {
+    let (checks, lost) = wait_until(options.wait.to_std().unwrap_or_default(), || {
         let mut checks = Checks::default();
         preflight(&chosen, context, &mut checks)?;
         let mut lost = Vec::new();
@@ -80,15 +80,15 @@ pub fn run(args: &PostdeployOptions, context: &Context) -> Result<ChecksReport> 
         report.verdict = format!("{failed} checks FAILED; no data was lost, and nothing is to be restored");
         return Ok(report);
     }
-    if !args.rollback {
+    if !options.rollback {
         report.verdict = format!("{failed} checks FAILED; this brings the data back:");
-        report.rollback.push(rollback_command(args, context)?);
+        report.rollback.push(rollback_command(options, context)?);
         return Ok(report);
     }
     let mut is_back = true;
     for pair in lost.iter().map(|number| &pairs[*number]) {
         let name = pair.chosen.name()?;
-        match put_back(&pair.before, pair.chosen, args.lock_timeout, &gone, context) {
+        match put_back(&pair.before, pair.chosen, options.lock_timeout, &gone, context) {
             Ok(restored) => {
                 report.restored.push(restored);
                 // What is there now is what counts.
@@ -118,10 +118,10 @@ pub fn run(args: &PostdeployOptions, context: &Context) -> Result<ChecksReport> 
     Ok(report)
 }
 
-fn rollback_command(args: &PostdeployOptions, context: &Context) -> Result<String> {
+fn rollback_command(options: &PostdeployOptions, context: &Context) -> Result<String> {
     let mut words = vec!["lifeboat".to_owned(), "postdeploy".to_owned(), "--rollback".to_owned()];
-    words.extend(args.sources.iter().cloned());
-    words.extend(args.commit.iter().flat_map(|commit| ["--commit".to_owned(), commit.clone()]));
+    words.extend(options.sources.iter().cloned());
+    words.extend(options.commit.iter().flat_map(|commit| ["--commit".to_owned(), commit.clone()]));
     if context.stores_are_given {
         words.extend(context.stores.iter().flat_map(|store| ["--store".to_owned(), store.to_string()]));
     }

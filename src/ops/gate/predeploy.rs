@@ -32,16 +32,16 @@ pub struct PredeployOptions {
 }
 
 /// Runs the command.
-pub fn run(args: &PredeployOptions, context: &Context) -> Result<ChecksReport> {
-    snapshot::require_free_tags(&args.tag)?;
-    snapshot::require_free_tags(args.commit.as_slice())?;
-    let chosen = context.sources(&args.sources)?;
-    let depth = if args.full_check { Depth::Full } else { Depth::Quick };
+pub fn run(options: &PredeployOptions, context: &Context) -> Result<ChecksReport> {
+    snapshot::require_free_tags(&options.tag)?;
+    snapshot::require_free_tags(options.commit.as_slice())?;
+    let chosen = context.sources(&options.sources)?;
+    let depth = if options.full_check { Depth::Full } else { Depth::Quick };
     let mut before: Vec<Option<Found>> = Vec::new();
     for chosen in &chosen {
         before.push(context.newest_measure(&chosen.name()?)?);
     }
-    let checks = wait_until(args.wait.to_std().unwrap_or_default(), || {
+    let checks = wait_until(options.wait.to_std().unwrap_or_default(), || {
         let mut checks = Checks::default();
         preflight(&chosen, context, &mut checks)?;
         for (chosen, before) in chosen.iter().zip(&before) {
@@ -59,15 +59,15 @@ pub fn run(args: &PredeployOptions, context: &Context) -> Result<ChecksReport> {
         );
         return Ok(report);
     }
-    save(args, &chosen, checks, context)
+    save(options, &chosen, checks, context)
 }
 
 /// Takes the snapshots and reads them back.
-fn save(args: &PredeployOptions, chosen: &[Chosen], mut checks: Checks, context: &Context) -> Result<ChecksReport> {
+fn save(options: &PredeployOptions, chosen: &[Chosen], mut checks: Checks, context: &Context) -> Result<ChecksReport> {
     let mut tags = vec![PREDEPLOY.to_owned()];
-    tags.extend(commit(args.commit.as_deref()));
-    tags.extend(args.tag.iter().cloned());
-    let taken = SaveOptions { tag: tags, full_check: args.full_check, ..SaveOptions::default() };
+    tags.extend(commit(options.commit.as_deref()));
+    tags.extend(options.tag.iter().cloned());
+    let taken = SaveOptions { tag: tags, full_check: options.full_check, ..SaveOptions::default() };
     let taken = snapshot::take(&taken, chosen, context)?;
     let mut snapshots = Vec::new();
     for saved in &taken.snapshots {

@@ -45,7 +45,7 @@ impl Report for RemoteReport {
 }
 
 /// Runs the command there.
-pub fn run(args: &PredeployOptions, url: &Url, timeout: chrono::Duration) -> Result<RemoteReport> {
+pub fn run(options: &PredeployOptions, url: &Url, timeout: chrono::Duration) -> Result<RemoteReport> {
     let token = std::env::var(TOKEN).ok().filter(|token| !token.trim().is_empty());
     let token = token.ok_or_else(|| {
         Error::usage(format!("--remote needs a token in {TOKEN}"))
@@ -53,14 +53,14 @@ pub fn run(args: &PredeployOptions, url: &Url, timeout: chrono::Duration) -> Res
     })?;
     let total = timeout.to_std().map_err(|error| Error::usage("no such time").because(error))?;
     let client = Client::new(total).body_bytes(MOST_BYTES).bearer(Secret::new(token.trim())).heeds_signals();
-    let wait = args.wait.to_std().unwrap_or_default();
+    let wait = options.wait.to_std().unwrap_or_default();
     let asked = json!({
         "gate": "predeploy",
-        "sources": args.sources,
-        "tags": args.tag,
-        "commit": commit(args.commit.as_deref()),
+        "sources": options.sources,
+        "tags": options.tag,
+        "commit": commit(options.commit.as_deref()),
         "wait_seconds": wait.as_secs(),
-        "full_check": args.full_check,
+        "full_check": options.full_check,
     });
     let place = url.below("snapshots");
     // Where another run is going on, the wait is for it to end.

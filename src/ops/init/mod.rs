@@ -87,8 +87,8 @@ impl Report for InitReport {
 }
 
 /// Writes the config and makes the stores.
-pub fn run(args: &InitOptions, context: &Context) -> Result<InitReport> {
-    let named = args.config.as_deref();
+pub fn run(options: &InitOptions, context: &Context) -> Result<InitReport> {
+    let named = options.config.as_deref();
     let path = place(named)?;
     let is_there = std::fs::symlink_metadata(&path).is_ok();
     let mut report = InitReport {
@@ -100,7 +100,7 @@ pub fn run(args: &InitOptions, context: &Context) -> Result<InitReport> {
         failures: Vec::new(),
         option: option_for(named),
     };
-    if is_there && !args.dry_run {
+    if is_there && !options.dry_run {
         let config = Config::load(&path)?;
         report.make_stores(&chosen_stores(&config, context)?);
         return Ok(report);
@@ -117,10 +117,10 @@ pub fn run(args: &InitOptions, context: &Context) -> Result<InitReport> {
     if let Some(Err(why)) = &findings.env_file {
         tracing::warn!("{ENV_FILE} is left out: {why}");
     }
-    let host = args.host.clone().unwrap_or_else(|| host_name(folder));
+    let host = options.host.clone().unwrap_or_else(|| host_name(folder));
     let text = write::config(&findings, &write::Wanted { folder, host: &host, stores: &given });
     report.found = findings.found();
-    if args.dry_run {
+    if options.dry_run {
         if is_there {
             tracing::warn!("{} is there already: this is not what it says", shown(&path));
         }

@@ -159,30 +159,30 @@ pub struct HolderReport {
 }
 
 /// Runs the command.
-pub fn run(args: &InventoryOptions, context: &Context) -> Result<InventoryReport> {
-    snapshot::require_free_tags(&args.tag)?;
-    if args.snapshot {
+pub fn run(options: &InventoryOptions, context: &Context) -> Result<InventoryReport> {
+    snapshot::require_free_tags(&options.tag)?;
+    if options.snapshot {
         // Known before anything is looked for.
         context.all_stores()?;
     }
-    let found = find::find(&args.paths)?;
+    let found = find::find(&options.paths)?;
     let mut report = InventoryReport::of(&found.notes, found.problems);
     if found.databases.is_empty() {
         let told = Error::problem("no SQLite database was found");
         report.fail(None, told.hint("check the path, and that its volume is mounted"));
         return Ok(report);
     }
-    let mut freeze = args.watch.map(|_| Freeze::begin(&found.databases)).transpose()?;
+    let mut freeze = options.watch.map(|_| Freeze::begin(&found.databases)).transpose()?;
     for database in &found.databases {
         report.describe(database)?;
     }
-    if let (Some(freeze), Some(time)) = (&mut freeze, args.watch) {
+    if let (Some(freeze), Some(time)) = (&mut freeze, options.watch) {
         freeze.watch(time.to_std().unwrap_or(Duration::ZERO))?;
     }
     let is_still = freeze.as_ref().is_none_or(Freeze::is_still);
     let mut is_interrupted = false;
-    if args.snapshot && is_still {
-        let saved = save(args, &found.databases, context)?;
+    if options.snapshot && is_still {
+        let saved = save(options, &found.databases, context)?;
         // What was saved before is told all the same.
         is_interrupted = saved.failures.iter().any(|error| error.kind == Kind::Interrupted);
         report.snapshots = Some(saved);
@@ -193,7 +193,7 @@ pub fn run(args: &InventoryOptions, context: &Context) -> Result<InventoryReport
     if let Some(freeze) = freeze.filter(|_| !is_interrupted) {
         report.tell_freeze(freeze, &found.databases);
     }
-    if args.snapshot && !is_still {
+    if options.snapshot && !is_still {
         let told = Error::problem("no snapshot was made: the databases do not stand still");
         report.fail(
             None,
@@ -205,7 +205,7 @@ pub fn run(args: &InventoryOptions, context: &Context) -> Result<InventoryReport
 }
 
 /// Takes a snapshot of each database.
-fn save(args: &InventoryOptions, databases: &[FoundDatabase], context: &Context) -> Result<SnapshotReport> {
+fn save(options: &InventoryOptions, databases: &[FoundDatabase], context: &Context) -> Result<SnapshotReport> {
     let configured: &[ConfiguredSource] = match &context.config {
         Some(config) => config.sources()?,
         None => &[],
@@ -226,7 +226,7 @@ fn save(args: &InventoryOptions, databases: &[FoundDatabase], context: &Context)
             None => Chosen { source: Source::Sqlite(database.real_path.clone()), configured: None, name: given.next() },
         });
     }
-    let snapshot = SaveOptions { tag: args.tag.clone(), allow_empty: args.allow_empty, ..SaveOptions::default() };
+    let snapshot = SaveOptions { tag: options.tag.clone(), allow_empty: options.allow_empty, ..SaveOptions::default() };
     snapshot::take(&snapshot, &chosen, context)
 }
 

@@ -54,27 +54,27 @@ struct Looked {
 }
 
 /// Runs the command.
-pub fn run(args: &PlanOptions, context: &Context) -> Result<MigrateReport> {
+pub fn run(options: &PlanOptions, context: &Context) -> Result<MigrateReport> {
     let clock = Instant::now();
     let output =
-        std::path::absolute(&args.output).io(Kind::Usage, || format!("cannot find {}", shown(&args.output)))?;
+        std::path::absolute(&options.output).io(Kind::Usage, || format!("cannot find {}", shown(&options.output)))?;
     if std::fs::symlink_metadata(&output).is_ok() {
         return Err(is_there(&output));
     }
-    let env_prefix = args.env_prefix.as_deref();
-    let (target, params) = target_of(args.to.as_deref(), Some(&args.env_file), env_prefix, context)?;
+    let env_prefix = options.env_prefix.as_deref();
+    let (target, params) = target_of(options.to.as_deref(), Some(&options.env_file), env_prefix, context)?;
     let server = look_at_target(&params)?;
-    let files = name_files(&args.inputs, context)?;
+    let files = name_files(&options.inputs, context)?;
     let inputs = Inputs::open(&files, context)?;
-    let zone = args.zone.unwrap_or(Tz::UTC);
+    let zone = options.zone.unwrap_or(Tz::UTC);
     let mut looked = Vec::new();
     for file in files {
         looked.push(look(&file, &inputs.files[&file.name], zone, context)?);
     }
     let wishes = Wishes {
-        schema: args.schema.clone(),
+        schema: options.schema.clone(),
         has_timescale: server.has_timescale,
-        proposes: !args.no_proposals,
+        proposes: !options.no_proposals,
         is_utc: zone == Tz::UTC,
     };
     let mut names = Names::default();
@@ -108,7 +108,7 @@ pub fn run(args: &PlanOptions, context: &Context) -> Result<MigrateReport> {
     if !written.io(Kind::Failed, || format!("cannot write the plan {}", shown(&output)))? {
         return Err(is_there(&output));
     }
-    let notes = all_notes(server.notes, &looked, notes, &proposals, args.zone.is_none());
+    let notes = all_notes(server.notes, &looked, notes, &proposals, options.zone.is_none());
     let rejected: u64 = proposals.iter().map(|proposal| proposal.rejected).sum();
     let tables = proposals.iter().map(|proposal| TableReport {
         source: proposal.plan.shown_source(),

@@ -21,11 +21,11 @@ pub struct RollbackOptions {
 }
 
 /// Runs the command.
-pub fn run(args: &RollbackOptions, context: &Context) -> Result<MigrateReport> {
+pub fn run(options: &RollbackOptions, context: &Context) -> Result<MigrateReport> {
     let clock = Instant::now();
-    let plan = Plan::load(&args.plan)?;
-    let params = params_of(&plan, args.to.as_deref(), context)?;
-    let undone = rollback::rollback(&plan, &params, args.even_changed)?;
+    let plan = Plan::load(&options.plan)?;
+    let params = params_of(&plan, options.to.as_deref(), context)?;
+    let undone = rollback::rollback(&plan, &params, options.even_changed)?;
     let source = |target: &str| {
         let of = plan.tables.iter().filter(|table| table.shown_target() == target);
         of.map(|table| table.shown_source()).collect::<Vec<_>>().join(", ")
@@ -42,7 +42,7 @@ pub fn run(args: &RollbackOptions, context: &Context) -> Result<MigrateReport> {
     Ok(MigrateReport {
         step: "rollback",
         ok: true,
-        plan: args.plan.clone(),
+        plan: options.plan.clone(),
         tables,
         differences: Vec::new(),
         notes: undone.notes,

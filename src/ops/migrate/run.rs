@@ -27,13 +27,13 @@ pub struct RunOptions {
 }
 
 /// Runs the command.
-pub fn run(args: &RunOptions, context: &Context) -> Result<MigrateReport> {
+pub fn run(options: &RunOptions, context: &Context) -> Result<MigrateReport> {
     let clock = Instant::now();
-    let plan = Plan::load(&args.plan)?;
+    let plan = Plan::load(&options.plan)?;
     if plan.tables.is_empty() {
-        return Err(Error::usage(format!("the plan {} has no tables", shown(&args.plan))));
+        return Err(Error::usage(format!("the plan {} has no tables", shown(&options.plan))));
     }
-    let params = params_of(&plan, args.to.as_deref(), context)?;
+    let params = params_of(&plan, options.to.as_deref(), context)?;
     // Before anything is saved or made: who is in the way is told at once.
     let (session, noted) = connect(&plan, &params)?;
     let inputs = Inputs::open(&plan.files, context)?;
@@ -47,7 +47,7 @@ pub fn run(args: &RunOptions, context: &Context) -> Result<MigrateReport> {
             noted.sources.clone()
         }
         None => {
-            let sources = save(&plan, &inputs, args.no_snapshot, context)?;
+            let sources = save(&plan, &inputs, options.no_snapshot, context)?;
             let taken = sources.iter().filter(|(name, _)| !inputs.manifests.contains_key(*name));
             saved = taken.filter_map(|(_, source)| source.snapshot.clone()).collect();
             sources
@@ -72,11 +72,11 @@ pub fn run(args: &RunOptions, context: &Context) -> Result<MigrateReport> {
     if rejected > 0 {
         verdict.push_str(&format!(", and {rejected} are kept aside in lifeboat_migrate.rejects"));
     }
-    verdict.push_str(&format!("; compare them all with 'lifeboat migrate verify {}'", shown(&args.plan)));
+    verdict.push_str(&format!("; compare them all with 'lifeboat migrate verify {}'", shown(&options.plan)));
     Ok(MigrateReport {
         step: "run",
         ok: true,
-        plan: args.plan.clone(),
+        plan: options.plan.clone(),
         tables,
         differences: Vec::new(),
         notes: outcome.notes,
@@ -128,7 +128,7 @@ fn save(plan: &Plan, inputs: &Inputs, no_snapshot: bool, context: &Context) -> R
             Some(manifest) => state_of(manifest),
             None if no_snapshot => state_of_file(path)?,
             None => {
-                let args = SaveOptions { tag: vec![tags::MIGRATE.to_owned()], ..SaveOptions::default() };
+                let options = SaveOptions { tag: vec![tags::MIGRATE.to_owned()], ..SaveOptions::default() };
                 let chosen = match context.source_at(path)? {
                     Some(chosen) => chosen,
                     None => context.named_source(&path.display().to_string())?,
@@ -137,7 +137,7 @@ fn save(plan: &Plan, inputs: &Inputs, no_snapshot: bool, context: &Context) -> R
                     return Err(Error::usage("the files are saved before they are migrated, and no store is named")
                         .hint("name one with --store, or go on without with --no-snapshot"));
                 }
-                let report = snapshot::take(&args, &[chosen], context)?;
+                let report = snapshot::take(&options, &[chosen], context)?;
                 if let Some(error) = report.failures.into_iter().next() {
                     let what = format!("{} could not be saved, so nothing was migrated", one_line(&file.name));
                     return Err(error.context(what));

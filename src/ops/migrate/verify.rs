@@ -24,13 +24,13 @@ pub struct CompareOptions {
 }
 
 /// Runs the command.
-pub fn run(args: &CompareOptions, context: &Context) -> Result<MigrateReport> {
+pub fn run(options: &CompareOptions, context: &Context) -> Result<MigrateReport> {
     let clock = Instant::now();
-    let plan = Plan::load(&args.plan)?;
-    let params = params_of(&plan, args.to.as_deref(), context)?;
+    let plan = Plan::load(&options.plan)?;
+    let params = params_of(&plan, options.to.as_deref(), context)?;
     let inputs = Inputs::open(&plan.files, context)?;
-    let options = VerifyOptions { sample: args.sample, most_differences: args.most };
-    let verdict = verify(&plan, &inputs.files, &params, options, &*context.progress)?;
+    let how = VerifyOptions { sample: options.sample, most_differences: options.most };
+    let verdict = verify(&plan, &inputs.files, &params, how, &*context.progress)?;
     let ok = verdict.differences.is_empty() && verdict.more == 0;
     let tables: Vec<TableReport> = verdict
         .tables
@@ -46,7 +46,7 @@ pub fn run(args: &CompareOptions, context: &Context) -> Result<MigrateReport> {
     if verdict.more > 0 {
         notes.push(format!("there are at least {} more differences", verdict.more));
     }
-    let what = match args.sample {
+    let what = match options.sample {
         Some(rows) => format!("{rows} rows of each table are"),
         None => "every row is".to_owned(),
     };
@@ -54,7 +54,7 @@ pub fn run(args: &CompareOptions, context: &Context) -> Result<MigrateReport> {
     Ok(MigrateReport {
         step: "verify",
         ok,
-        plan: args.plan.clone(),
+        plan: options.plan.clone(),
         tables,
         differences: verdict.differences.iter().map(|one| serde_json::json!(one)).collect(),
         notes,

@@ -155,19 +155,19 @@ enum Engine {
 
 impl RestorePlan {
     /// Finds the snapshot and looks at the target; changes nothing.
-    pub fn make(args: &RestoreOptions, context: &Context) -> Result<Self> {
+    pub fn make(options: &RestoreOptions, context: &Context) -> Result<Self> {
         let catalog = context.open_catalog()?;
-        let listed = catalog.find(&args.snapshot, &args.narrow)?;
-        RestorePlan::of(&listed.id, catalog, args, context)
+        let listed = catalog.find(&options.snapshot, &options.narrow)?;
+        RestorePlan::of(&listed.id, catalog, options, context)
     }
 
     /// The same for a snapshot that was found.
-    pub(crate) fn of(id: &SnapshotId, catalog: Catalog, args: &RestoreOptions, context: &Context) -> Result<Self> {
+    pub(crate) fn of(id: &SnapshotId, catalog: Catalog, options: &RestoreOptions, context: &Context) -> Result<Self> {
         let opened = fetch::open(&catalog, id, context)?;
         Ok(RestorePlan(if opened.manifest.postgres.is_some() {
-            Engine::Postgres(Box::new(postgres::Plan::make(args, catalog, opened, context)?))
+            Engine::Postgres(Box::new(postgres::Plan::make(options, catalog, opened, context)?))
         } else {
-            Engine::Sqlite(Box::new(sqlite::Plan::make(args, catalog, opened, context)?))
+            Engine::Sqlite(Box::new(sqlite::Plan::make(options, catalog, opened, context)?))
         }))
     }
 
@@ -181,10 +181,10 @@ impl RestorePlan {
     }
 
     /// Carries the plan out.
-    pub fn run(self, args: &RestoreOptions, context: &Context) -> Result<RestoreReport> {
+    pub fn run(self, options: &RestoreOptions, context: &Context) -> Result<RestoreReport> {
         match self.0 {
-            Engine::Sqlite(plan) => plan.run(args, context),
-            Engine::Postgres(plan) => plan.run(args, context),
+            Engine::Sqlite(plan) => plan.run(options, context),
+            Engine::Postgres(plan) => plan.run(options, context),
         }
     }
 }

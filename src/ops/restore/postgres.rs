@@ -102,11 +102,11 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Looks at the server and the database; changes nothing.
-    pub(super) fn make(args: &RestoreOptions, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
+    pub(super) fn make(options: &RestoreOptions, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
         let manifest = &opened.manifest;
         let mut facts = manifest.postgres.clone().ok_or_else(|| Error::problem("its manifest is not of PostgreSQL"))?;
         let params =
-            match args.to.as_deref().map(|to| context.named_source(to)).transpose()?.map(|chosen| chosen.source) {
+            match options.to.as_deref().map(|to| context.named_source(to)).transpose()?.map(|chosen| chosen.source) {
                 Some(Source::Postgres(params)) => *params,
                 Some(Source::Sqlite(_)) => {
                     return Err(Error::usage(format!(
@@ -120,12 +120,12 @@ impl Plan {
         let name = params.database().to_owned();
         let shown = one_line(&params.shown());
         let items = opened.schema_items()?;
-        let chosen = choose(&opened, &items, &args.table)?;
+        let chosen = choose(&opened, &items, &options.table)?;
         let mut server = Server::connect(&params)?;
         let existing = server.look(&name)?;
-        let owners = if args.no_owner { Owners::Leave } else { Owners::Keep };
+        let owners = if options.no_owner { Owners::Leave } else { Owners::Keep };
         let mut items = items;
-        if args.plain_tables {
+        if options.plain_tables {
             facts.extensions.retain(|extension| extension.name != timescale::EXTENSION);
             let left_out = timescale::plain::leave_out(&mut items);
             if !left_out.is_empty() {
@@ -141,22 +141,22 @@ impl Plan {
         if let Some(mark) = existing.as_ref().and_then(|existing| Mark::read(existing.comment.as_deref()?)) {
             return Err(unfinished(&mark, &shown, context));
         }
-        let mode = mode(args, existing.as_ref(), &params)?;
+        let mode = mode(options, existing.as_ref(), &params)?;
         if matches!(mode, Mode::Create | Mode::Empty | Mode::Swap) && !obstacles.is_empty() {
             return Err(target::cannot_restore(&obstacles));
         }
         let comment = existing.and_then(|existing| existing.comment);
-        let plain = args.plain_tables;
+        let plain = options.plain_tables;
         let mut plan =
             Plan { catalog, opened, facts, params, mode, owners, chosen, comment, items, window: None, plain };
-        plan.window = plan.window_of(args)?;
-        plan.require_whole(args)?;
-        plan.require_fit(args)?;
+        plan.window = plan.window_of(options)?;
+        plan.require_whole(options)?;
+        plan.require_fit(options)?;
         Ok(plan)
     }
 
     /// A snapshot that lacks something does not take the place of everything without a word.
-    fn require_whole(&self, args: &RestoreOptions) -> Result<()> {
+    fn require_whole(&self, options: &RestoreOptions) -> Result<()> {
         for left_out in &self.facts.left_out {
             tracing::warn!("not in the snapshot: {}", one_line(left_out));
         }
@@ -164,10 +164,10 @@ impl Plan {
         let is_safety = self.opened.manifest.kind == SnapshotKind::Safety;
         let is_lacking = match self.mode {
             Mode::Swap => self.facts.left_out.iter().any(|left_out| !(is_safety && left_out == LARGE_OBJECTS)),
-            Mode::Replace => args.table.is_empty() && !is_safety && !self.facts.left_out.is_empty(),
+            Mode::Replace => options.table.is_empty() && !is_safety && !self.facts.left_out.is_empty(),
             Mode::Create | Mode::Empty | Mode::Tables | Mode::Beside(_) => false,
         };
-        if !is_lacking || args.allow_partial {
+        if !is_lacking || options.allow_partial {
             return Ok(());
         }
         let shown: Vec<String> = self.facts.left_out.iter().take(10).map(|left_out| one_line(left_out)).collect();
@@ -176,8 +176,8 @@ impl Plan {
     }
 
     /// The time of which rows are restored, where only those of one are.
-    fn window_of(&self, args: &RestoreOptions) -> Result<Option<Window>> {
-        if args.from.is_none() && args.until.is_none() {
+    fn window_of(&self, options: &RestoreOptions) -> Result<Option<Window>> {
+        if options.from.is_none() && options.until.is_none() {
             return Ok(None);
         }
         let mut kinds = BTreeSet::new();
@@ -193,8 +193,8 @@ impl Plan {
             };
             kinds.insert(timescale::plain_type(&column.declared));
         }
-        let mut session = self.look(args)?;
-        let mut window = Window { from: args.from.clone(), until: args.until.clone() };
+        let mut session = self.look(options)?;
+        let mut window = Window { from: options.from.clone(), until: options.until.clone() };
         for kind in kinds {
             for (flag, bound) in [("--from", &mut window.from), ("--until", &mut window.until)] {
                 if let Some(text) = bound {
@@ -213,29 +213,29 @@ impl Plan {
     }
 
     /// A session that only looks, and waits for locks no longer than it may.
-    fn look(&self, args: &RestoreOptions) -> Result<Session> {
+    fn look(&self, options: &RestoreOptions) -> Result<Session> {
         let mut session = Session::connect(&self.params)?;
         settings::pin(&mut session)?;
-        session.execute(&format!("SET lock_timeout = {}", Duration::from_secs(args.lock_timeout).as_millis()))?;
+        session.execute(&format!("SET lock_timeout = {}", Duration::from_secs(options.lock_timeout).as_millis()))?;
         session.execute("BEGIN READ ONLY")?;
         Ok(session)
     }
 
     /// Fails for what can be known to fail before anything is read or written.
-    fn require_fit(&self, args: &RestoreOptions) -> Result<()> {
+    fn require_fit(&self, options: &RestoreOptions) -> Result<()> {
         if self.mode == Mode::Replace {
-            if args.table.is_empty() && self.facts.large_objects.count > 0 {
+            if options.table.is_empty() && self.facts.large_objects.count > 0 {
                 return Err(Error::usage(format!(
                     "{} has {} large objects, and --replace puts back rows only",
                     self.opened.manifest.id, self.facts.large_objects.count
                 ))
                 .hint("exchange the whole database with --swap, or name the tables to restore with --table"));
             }
-            let mut session = self.look(args)?;
-            replace::require_fit(&mut session, &self.tables(), args.table.is_empty())?;
+            let mut session = self.look(options)?;
+            replace::require_fit(&mut session, &self.tables(), options.table.is_empty())?;
         }
         if self.mode == Mode::Tables {
-            let mut session = self.look(args)?;
+            let mut session = self.look(options)?;
             let live = data::tables(&mut session)?;
             let there: Vec<&str> = self
                 .tables()
@@ -298,15 +298,15 @@ impl Plan {
     }
 
     /// Carries the plan out.
-    pub(super) fn run(self, args: &RestoreOptions, context: &Context) -> Result<RestoreReport> {
+    pub(super) fn run(self, options: &RestoreOptions, context: &Context) -> Result<RestoreReport> {
         let clock = Instant::now();
         let mut report = RestoreReport::new(
             self.opened.manifest.id.to_string(),
             self.params.shown(),
             self.mode.name(),
-            args.dry_run,
+            options.dry_run,
         );
-        if args.dry_run {
+        if options.dry_run {
             // How many rows are of a time is known when they are read.
             let rows = |table: &Table| if self.window.is_some() { None } else { table.rows };
             let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: rows(table), ok: false };
@@ -318,9 +318,9 @@ impl Plan {
         match &self.mode {
             Mode::Create => self.create(&mut report, context)?,
             Mode::Empty => self.fill(&mut report, context)?,
-            Mode::Swap => self.swap(args, &mut report, context)?,
-            Mode::Replace => self.replace(args, &mut report, context)?,
-            Mode::Tables => self.make_tables(args, &mut report, context)?,
+            Mode::Swap => self.swap(options, &mut report, context)?,
+            Mode::Replace => self.replace(options, &mut report, context)?,
+            Mode::Tables => self.make_tables(options, &mut report, context)?,
             Mode::Beside(schema) => self.beside(schema, &mut report, context)?,
         }
         if report.tables.is_empty() {
@@ -408,13 +408,13 @@ impl Plan {
         Ok(session)
     }
 
-    fn swap(&self, args: &RestoreOptions, report: &mut RestoreReport, context: &Context) -> Result<()> {
+    fn swap(&self, options: &RestoreOptions, report: &mut RestoreReport, context: &Context) -> Result<()> {
         let mut server = Server::connect(&self.params)?;
         tell_dropped(&server.drop_left_over(&context.host)?);
         let name = self.params.database().to_owned();
         // Early: not after an hour of building.
         let busy = server.look(&name)?.map_or(0, |existing| existing.sessions);
-        if busy > 0 && !args.disconnect {
+        if busy > 0 && !options.disconnect {
             return Err(Error::failed(format!(
                 "{busy} sessions of others are in {}: a database in use cannot be exchanged",
                 one_line(&self.params.shown())
@@ -436,7 +436,7 @@ impl Plan {
                 settings::pin(&mut session)?;
                 create::apply_settings(&mut session, &settings_now)
             })
-            .and_then(|()| server.exchange(&scratch, &name, &aside, self.comment.as_deref(), args.disconnect));
+            .and_then(|()| server.exchange(&scratch, &name, &aside, self.comment.as_deref(), options.disconnect));
         built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
         report.moved_aside.push(aside.clone());
         let undo = [
@@ -467,10 +467,10 @@ impl Plan {
         Ok(comment)
     }
 
-    fn replace(&self, args: &RestoreOptions, report: &mut RestoreReport, context: &Context) -> Result<()> {
-        let whole = args.table.is_empty();
+    fn replace(&self, options: &RestoreOptions, report: &mut RestoreReport, context: &Context) -> Result<()> {
+        let whole = options.table.is_empty();
         let tables = self.tables();
-        let lock_timeout = Duration::from_secs(args.lock_timeout);
+        let lock_timeout = Duration::from_secs(options.lock_timeout);
         let is_owned = |value: &&SequenceValue| {
             whole || value.table.as_ref().is_some_and(|owner| tables.iter().any(|table| table.name == *owner))
         };
@@ -480,7 +480,7 @@ impl Plan {
         let is_shared = |value: &&&SequenceValue| drawn_from.contains(&(value.schema.as_str(), value.name.as_str()));
         let shared: Vec<&SequenceValue> = others.iter().filter(is_shared).copied().collect();
         let mut replacement = Replacement::begin(&self.params, &tables, &sequences, whole, lock_timeout)?;
-        if !args.no_safety {
+        if !options.no_safety {
             // Nobody can write to the tables any more: what is saved is what is overwritten.
             let safety;
             (safety, replacement) = self.save_safety(replacement, &tables, whole, context)?;
@@ -530,11 +530,11 @@ impl Plan {
         needed.filter(|item| item.kind == Kind::Sequence).map(names_of).collect()
     }
 
-    fn make_tables(&self, args: &RestoreOptions, report: &mut RestoreReport, context: &Context) -> Result<()> {
+    fn make_tables(&self, options: &RestoreOptions, report: &mut RestoreReport, context: &Context) -> Result<()> {
         let mut session = Session::connect(&self.params)?;
         settings::pin(&mut session)?;
         // Keys to tables that stay lock these.
-        session.execute(&format!("SET lock_timeout = {}", Duration::from_secs(args.lock_timeout).as_millis()))?;
+        session.execute(&format!("SET lock_timeout = {}", Duration::from_secs(options.lock_timeout).as_millis()))?;
         self.in_one_transaction(&mut session, report, |session| {
             let (items, attached_last) = self.items_of_tables(session)?;
             create::make(session, &items, Section::Pre, self.owners)?;
@@ -975,25 +975,25 @@ fn database_settings(params: &Params) -> Result<Vec<Item>> {
 }
 
 /// Chooses what a restore does to the target; fails if the options do not fit what is there.
-fn mode(args: &RestoreOptions, existing: Option<&Existing>, params: &Params) -> Result<Mode> {
+fn mode(options: &RestoreOptions, existing: Option<&Existing>, params: &Params) -> Result<Mode> {
     let shown = one_line(&params.shown());
     let absent = |hint: &str| Error::usage(format!("the database {shown} is not there")).hint(hint);
-    match (existing, &args.beside) {
-        (_, _) if args.create && existing.is_some() => {
+    match (existing, &options.beside) {
+        (_, _) if options.create && existing.is_some() => {
             Err(Error::usage(format!("the database {shown} is there already"))
                 .hint("restore to another name, overwrite its rows with --replace, or exchange it with --swap"))
         }
-        (_, _) if (args.create || args.swap) && !args.table.is_empty() => {
+        (_, _) if (options.create || options.swap) && !options.table.is_empty() => {
             Err(Error::usage("--table goes into a database that stays")
                 .hint("leave --create and --swap away, or restore everything"))
         }
-        (None, _) if args.create => Ok(Mode::Create),
-        (None, _) if args.swap || args.replace => Err(absent("make it with --create")),
+        (None, _) if options.create => Ok(Mode::Create),
+        (None, _) if options.swap || options.replace => Err(absent("make it with --create")),
         (None, _) => Err(absent("let it be made with --create, or name another with --to")),
         (Some(_), Some(schema)) => Ok(Mode::Beside(schema.clone())),
-        (Some(_), _) if args.swap => Ok(Mode::Swap),
-        (Some(_), _) if args.replace => Ok(Mode::Replace),
-        (Some(_), _) if !args.table.is_empty() => Ok(Mode::Tables),
+        (Some(_), _) if options.swap => Ok(Mode::Swap),
+        (Some(_), _) if options.replace => Ok(Mode::Replace),
+        (Some(_), _) if !options.table.is_empty() => Ok(Mode::Tables),
         (Some(Existing { comment: Some(comment), .. }), _) if Mark::read(comment).is_some() => Err(Error::usage(
             format!("the database {shown} is unfinished: a restore into it goes on, or has ended early"),
         )

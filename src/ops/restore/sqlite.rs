@@ -59,15 +59,15 @@ struct Times {
 
 impl Plan {
     /// Finds the snapshot and looks at the target; changes nothing.
-    pub(super) fn make(args: &RestoreOptions, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
+    pub(super) fn make(options: &RestoreOptions, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
         for (flag, given) in [
-            ("--swap", args.swap),
-            ("--beside", args.beside.is_some()),
-            ("--no-owner", args.no_owner),
-            ("--disconnect", args.disconnect),
-            ("--from", args.from.is_some()),
-            ("--until", args.until.is_some()),
-            ("--plain-tables", args.plain_tables),
+            ("--swap", options.swap),
+            ("--beside", options.beside.is_some()),
+            ("--no-owner", options.no_owner),
+            ("--disconnect", options.disconnect),
+            ("--from", options.from.is_some()),
+            ("--until", options.until.is_some()),
+            ("--plain-tables", options.plain_tables),
         ] {
             if given {
                 return Err(Error::usage(format!("{flag} does not go with an SQLite snapshot"))
@@ -75,7 +75,7 @@ impl Plan {
             }
         }
         let target =
-            match args.to.as_deref().map(|to| context.named_source(to)).transpose()?.map(|chosen| chosen.source) {
+            match options.to.as_deref().map(|to| context.named_source(to)).transpose()?.map(|chosen| chosen.source) {
                 Some(Source::Sqlite(path)) => path,
                 Some(Source::Postgres(_)) => {
                     return Err(Error::usage(format!(
@@ -92,7 +92,7 @@ impl Plan {
         let target = resolve_target(&target)?;
         let state = target::look(&target)?;
         let shown = one_line(&target.display().to_string());
-        let mode = match (&state, args.table.is_empty()) {
+        let mode = match (&state, options.table.is_empty()) {
             (TargetState::Absent, true) => Mode::Create,
             (TargetState::Absent, false) => {
                 return Err(Error::usage(format!(
@@ -107,7 +107,7 @@ impl Plan {
                 .hint("restore the whole snapshot over it, with --replace"));
             }
             (TargetState::Database { .. }, false) => Mode::Tables,
-            (_, true) if !args.replace => {
+            (_, true) if !options.replace => {
                 return Err(Error::usage(format!("{shown} is there already"))
                     .hint("overwrite it with --replace, or restore to another path with --to"));
             }
@@ -155,18 +155,18 @@ impl Plan {
     }
 
     /// Carries the plan out.
-    pub(super) fn run(self, args: &RestoreOptions, context: &Context) -> Result<RestoreReport> {
+    pub(super) fn run(self, options: &RestoreOptions, context: &Context) -> Result<RestoreReport> {
         let clock = Instant::now();
         let manifest = &self.opened.manifest;
         let stamp = Utc::now().format("%Y%m%dT%H%M%S%3fZ").to_string();
-        let chosen = self.choose_tables(args)?;
+        let chosen = self.choose_tables(options)?;
         let mut report = RestoreReport::new(
             manifest.id.to_string(),
             self.target.display().to_string(),
             self.mode.name(),
-            args.dry_run,
+            options.dry_run,
         );
-        if args.dry_run {
+        if options.dry_run {
             report.tables = chosen
                 .iter()
                 .map(|table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: false })
@@ -178,7 +178,7 @@ impl Plan {
         let checks = match self.mode {
             Mode::Create => self.create(&stamp, &mut report, &mut times, context)?,
             Mode::ReplaceDamaged => self.replace_damaged(&stamp, &mut report, &mut times, context)?,
-            Mode::Replace | Mode::Tables => self.overwrite(args, &chosen, &mut report, &mut times, context)?,
+            Mode::Replace | Mode::Tables => self.overwrite(options, &chosen, &mut report, &mut times, context)?,
         };
         report.tables = checks
             .into_iter()
@@ -190,13 +190,13 @@ impl Plan {
     }
 
     /// The tables that were asked for; every pattern must match one. A name that is a table's goes before a pattern.
-    fn choose_tables(&self, args: &RestoreOptions) -> Result<Vec<&Table>> {
+    fn choose_tables(&self, options: &RestoreOptions) -> Result<Vec<&Table>> {
         let all = &self.opened.manifest.tables;
-        if args.table.is_empty() {
+        if options.table.is_empty() {
             return Ok(all.iter().collect());
         }
         let mut chosen: Vec<&Table> = Vec::new();
-        for pattern in &args.table {
+        for pattern in &options.table {
             let exact: Vec<&Table> = all.iter().filter(|table| table.name.eq_ignore_ascii_case(pattern)).collect();
             let wild = WildMatch::new(&pattern.to_lowercase());
             let ordinary = |table: &&Table| table.kind == "table" && !table.name.starts_with("sqlite_");
@@ -280,7 +280,7 @@ impl Plan {
     /// Over a live database: the image is made and checked in scratch, a safety snapshot is taken, then all changes at once.
     fn overwrite(
         &self,
-        args: &RestoreOptions,
+        options: &RestoreOptions,
         chosen: &[&Table],
         report: &mut RestoreReport,
         times: &mut Times,
@@ -310,11 +310,11 @@ impl Plan {
         }
         times.check += clock.elapsed().as_secs_f64();
         let mut live = LiveTarget::open(&self.target)?;
-        let overwrite = if args.replace { Overwrite::Replace } else { Overwrite::Refuse };
+        let overwrite = if options.replace { Overwrite::Replace } else { Overwrite::Refuse };
         if self.mode == Mode::Tables {
             tables::require_restorable(&live, image.path(), chosen, overwrite)?;
         }
-        if !args.no_safety {
+        if !options.no_safety {
             live.keep_writers_out()?;
             let safety = self.save_safety(context)?;
             let undo = ["restore", &safety, "--to", &report.target, "--replace"];
@@ -330,10 +330,10 @@ impl Plan {
         let clock = Instant::now();
         if self.mode == Mode::Tables {
             let birth = facts.health.as_ref().map_or(&[][..], |health| &health.orphans);
-            return tables::restore_tables(&mut live, image.path(), chosen, birth, overwrite, !args.no_safety)
+            return tables::restore_tables(&mut live, image.path(), chosen, birth, overwrite, !options.no_safety)
                 .map_err(told);
         }
-        live.replace_with(&image_path, !args.no_safety).map_err(told)?;
+        live.replace_with(&image_path, !options.no_safety).map_err(told)?;
         times.sync += clock.elapsed().as_secs_f64();
         let clock = Instant::now();
         // What was put there was compared and checked before; all that can be found now is that others write already.

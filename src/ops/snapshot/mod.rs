@@ -76,23 +76,23 @@ pub struct SaveOptions {
 impl SaveOptions {
     /// The same for one source: what the config says of it, where the command line says nothing.
     fn of(&self, chosen: &Chosen, context: &Context) -> Result<Self> {
-        let mut args = self.clone();
+        let mut options = self.clone();
         let configured = chosen.configured.as_ref();
-        if args.name.is_none() {
-            args.name = configured.map(|configured| configured.name.clone()).or_else(|| chosen.name.clone());
+        if options.name.is_none() {
+            options.name = configured.map(|configured| configured.name.clone()).or_else(|| chosen.name.clone());
         }
-        if args.compression.is_none() {
-            args.compression = configured.and_then(|configured| configured.compression);
+        if options.compression.is_none() {
+            options.compression = configured.and_then(|configured| configured.compression);
         }
-        if args.compression.is_none() {
-            args.compression = context.config.as_ref().map(Config::compression).transpose()?.flatten();
+        if options.compression.is_none() {
+            options.compression = context.config.as_ref().map(Config::compression).transpose()?.flatten();
         }
         for tag in configured.iter().flat_map(|configured| &configured.tags) {
-            if !args.tag.contains(tag) {
-                args.tag.push(tag.clone());
+            if !options.tag.contains(tag) {
+                options.tag.push(tag.clone());
             }
         }
-        Ok(args)
+        Ok(options)
     }
 
     /// The first of the flags given that goes with PostgreSQL only.
@@ -210,14 +210,14 @@ impl Report for SnapshotReport {
 }
 
 /// Runs the command: every source is tried, whatever becomes of the others.
-pub fn run(args: &SaveOptions, context: &Context) -> Result<SnapshotReport> {
-    require_free_tags(&args.tag)?;
-    let prunes = args.prune || context.prunes_after_snapshot()?;
-    if args.prune {
+pub fn run(options: &SaveOptions, context: &Context) -> Result<SnapshotReport> {
+    require_free_tags(&options.tag)?;
+    let prunes = options.prune || context.prunes_after_snapshot()?;
+    if options.prune {
         // Known before anything is saved, not after.
         context.retention()?;
     }
-    let mut report = take(args, &context.sources(&args.sources)?, context)?;
+    let mut report = take(options, &context.sources(&options.sources)?, context)?;
     if prunes {
         report.prune(context)?;
     }
@@ -234,23 +234,23 @@ pub(crate) fn require_free_tags(tags: &[String]) -> Result<()> {
 }
 
 /// Takes a snapshot of each source.
-pub(crate) fn take(args: &SaveOptions, chosen: &[Chosen], context: &Context) -> Result<SnapshotReport> {
-    if args.name.is_some() && chosen.len() > 1 {
+pub(crate) fn take(options: &SaveOptions, chosen: &[Chosen], context: &Context) -> Result<SnapshotReport> {
+    if options.name.is_some() && chosen.len() > 1 {
         return Err(Error::usage("--name names one source, and several are given").hint("take them one by one"));
     }
     if let (Some(flag), true) =
-        (args.postgres_only(), chosen.iter().any(|chosen| matches!(chosen.source, Source::Sqlite(_))))
+        (options.postgres_only(), chosen.iter().any(|chosen| matches!(chosen.source, Source::Sqlite(_))))
     {
         return Err(Error::usage(format!("{flag} does not go with an SQLite snapshot: its image is whole"))
             .hint("choose tables when you restore: 'lifeboat restore --table'"));
     }
-    let sealing = args.sealing(context)?;
+    let sealing = options.sealing(context)?;
     // Sources first: a mistyped one must not leave a new, empty store behind.
     let mut report = SnapshotReport { snapshots: Vec::new(), failures: Vec::new(), pruned: Vec::new() };
     let mut located: Vec<(Located, SaveOptions, Option<Measure>)> = Vec::new();
     for chosen in chosen {
-        let args = args.of(chosen, context)?;
-        match locate(chosen.source.clone(), &args) {
+        let options = options.of(chosen, context)?;
+        match locate(chosen.source.clone(), &options) {
             Ok(source) if located.iter().any(|(other, ..)| other.shown() == source.shown()) => {
                 // Named twice on a command line; in a config two names are two sources.
                 if let Some(configured) = &chosen.configured {
@@ -259,15 +259,15 @@ pub(crate) fn take(args: &SaveOptions, chosen: &[Chosen], context: &Context) -> 
                 }
             }
             Ok(source) => {
-                let is_measured = chosen.configured.is_some() && !args.accept && !context.stores.is_empty();
+                let is_measured = chosen.configured.is_some() && !options.accept && !context.stores.is_empty();
                 let measure = is_measured.then(|| Measure::of(chosen, context)).transpose();
                 match measure {
-                    Ok(measure) => located.push((source, args, measure)),
+                    Ok(measure) => located.push((source, options, measure)),
                     Err(error) if error.kind == Kind::Interrupted => return Err(error),
                     // Where no store says anything, nothing will be saved, or only there where it can be.
                     Err(error) => {
                         tracing::warn!("nothing to compare with: {}", error.whole());
-                        located.push((source, args, None));
+                        located.push((source, options, None));
                     }
                 }
             }
@@ -285,10 +285,12 @@ pub(crate) fn take(args: &SaveOptions, chosen: &[Chosen], context: &Context) -> 
         return Ok(report);
     }
     let destination = Destination { catalogs: catalogs.iter().collect(), sealing };
-    for (source, args, measure) in &located {
+    for (source, options, measure) in &located {
         let saved = match source {
-            Located::Sqlite(path) => sqlite::save(path, args, measure.as_ref(), destination.clone(), context),
-            Located::Postgres(params) => postgres::save(params, args, measure.as_ref(), destination.clone(), context),
+            Located::Sqlite(path) => sqlite::save(path, options, measure.as_ref(), destination.clone(), context),
+            Located::Postgres(params) => {
+                postgres::save(params, options, measure.as_ref(), destination.clone(), context)
+            }
         };
         match saved {
             Ok(mut saved) => {
@@ -353,11 +355,11 @@ impl Located {
 }
 
 /// Fails for what will certainly not be saved.
-fn locate(source: Source, args: &SaveOptions) -> Result<Located> {
+fn locate(source: Source, options: &SaveOptions) -> Result<Located> {
     match source {
         Source::Sqlite(path) => {
             let real = source::locate(&path)?;
-            sqlite::require_database(&real, args).map(|()| Located::Sqlite(real))
+            sqlite::require_database(&real, options).map(|()| Located::Sqlite(real))
         }
         Source::Postgres(params) => {
             crate::engine::postgres::wire::session::Session::connect(&params)?;

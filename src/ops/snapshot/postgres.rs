@@ -31,13 +31,13 @@ use crate::snapshots::manifest::{
 
 pub(super) fn save(
     params: &Params,
-    args: &SaveOptions,
+    options: &SaveOptions,
     measure: Option<&Measure>,
     mut destination: Destination<'_>,
     context: &Context,
 ) -> Result<Saved> {
     let origin = origin_of(params, &context.host);
-    let name = match &args.name {
+    let name = match &options.name {
         Some(name) => name.clone(),
         None => SourceName::derive(params.database()).ok_or_else(|| {
             Error::usage(format!("no name for the source can be made of '{}'", one_line(params.database())))
@@ -51,21 +51,21 @@ pub(super) fn save(
         name,
         origin,
         kind: SnapshotKind::Full,
-        tags: args.tag.clone(),
-        compression: args.compression.unwrap_or_default(),
+        tags: options.tag.clone(),
+        compression: options.compression.unwrap_or_default(),
         options: SnapshotOptions {
             jobs: context.jobs,
-            lock_timeout: Duration::from_secs(args.lock_timeout),
+            lock_timeout: Duration::from_secs(options.lock_timeout),
             selection: Selection {
-                tables: patterns(&args.table),
-                exclude_tables: patterns(&args.exclude_table),
-                exclude_data: patterns(&args.exclude_data),
-                schema_only: args.schema_only,
+                tables: patterns(&options.table),
+                exclude_tables: patterns(&options.exclude_table),
+                exclude_data: patterns(&options.exclude_data),
+                schema_only: options.schema_only,
                 without_large_objects: false,
             },
-            allow_partial: args.allow_partial,
+            allow_partial: options.allow_partial,
         },
-        allow_empty: args.allow_empty,
+        allow_empty: options.allow_empty,
         previous,
         measure,
     };

@@ -20,10 +20,10 @@ use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::{Depth, Manifest, Origin, SnapshotKind, SqliteFacts};
 
 /// Fails for what will certainly not be saved.
-pub(super) fn require_database(path: &Path, args: &SaveOptions) -> Result<()> {
+pub(super) fn require_database(path: &Path, options: &SaveOptions) -> Result<()> {
     match source::probe(path) {
-        Err(error) if args.allow_damaged && is_unreadable(&error) => Ok(()),
-        Ok(0) if !args.allow_empty => {
+        Err(error) if options.allow_damaged && is_unreadable(&error) => Ok(()),
+        Ok(0) if !options.allow_empty => {
             let what = if fs::metadata(path).is_ok_and(|facts| facts.len() == 0) {
                 "the file has 0 bytes"
             } else {
@@ -39,13 +39,13 @@ pub(super) fn require_database(path: &Path, args: &SaveOptions) -> Result<()> {
 
 pub(super) fn save(
     path: &Path,
-    args: &SaveOptions,
+    options: &SaveOptions,
     measure: Option<&Measure>,
     mut destination: Destination<'_>,
     context: &Context,
 ) -> Result<Saved> {
     let origin = origin_of(path, &context.host)?;
-    let name = match &args.name {
+    let name = match &options.name {
         Some(name) => name.clone(),
         None => derive_name(path)?,
     };
@@ -55,12 +55,12 @@ pub(super) fn save(
         name,
         origin,
         kind: SnapshotKind::Full,
-        tags: args.tag.clone(),
-        compression: args.compression.unwrap_or_default(),
-        max_lock: Duration::from_secs(args.max_lock),
-        on_damage: if args.allow_damaged { OnDamage::Note } else { OnDamage::Fail },
-        check: if args.full_check { Depth::Full } else { Depth::Quick },
-        allow_empty: args.allow_empty,
+        tags: options.tag.clone(),
+        compression: options.compression.unwrap_or_default(),
+        max_lock: Duration::from_secs(options.max_lock),
+        on_damage: if options.allow_damaged { OnDamage::Note } else { OnDamage::Fail },
+        check: if options.full_check { Depth::Full } else { Depth::Quick },
+        allow_empty: options.allow_empty,
         previous,
         measure,
     };
@@ -117,13 +117,13 @@ impl Plan<'_> {
     /// Takes the snapshot and publishes it; on failure nothing new is in any store.
     pub(crate) fn run(&self, destination: &Destination<'_>, context: &Context) -> Result<Saved> {
         let clock = Instant::now();
-        let options = SourceOptions {
+        let source_options = SourceOptions {
             scratch: context.scratch.clone(),
             max_lock: self.max_lock,
             on_damage: self.on_damage,
             check: self.check,
         };
-        let begun = match SourceSnapshot::begin(self.path, &options) {
+        let begun = match SourceSnapshot::begin(self.path, &source_options) {
             Ok(snapshot) => Some(snapshot),
             // What a restore is about to overwrite is open already, and is read through SQLite only.
             Err(error)
