@@ -6,8 +6,8 @@ fn completions_are_printed_for_every_shell() {
     let sandbox = Sandbox::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let run = silent(sandbox.ok(&["completions", shell]));
-        assert!(run.stdout().contains("lifeboat"), "{}", run.story());
-        assert!(run.stdout().contains("snapshot"), "{}", run.story());
+        assert!(run.stdout().contains("lifeboat"), "{}", run.transcript());
+        assert!(run.stdout().contains("snapshot"), "{}", run.transcript());
     }
 }
 
@@ -29,7 +29,7 @@ fn man_prints_a_page_that_names_every_command() {
     let sandbox = Sandbox::new();
     let run = silent(sandbox.ok(&["man"]));
     let page = run.stdout();
-    assert!(page.contains(".TH lifeboat"), "{}", run.story());
+    assert!(page.contains(".TH lifeboat"), "{}", run.transcript());
     for command in ["snapshot", "list", "show", "verify", "drill", "restore", "extract", "diff", "prune", "keygen"] {
         assert!(page.contains(&format!("lifeboat\\-{command}")), "{command} is not in the manual");
     }

@@ -22,12 +22,12 @@ fn comes_back(sandbox: &Sandbox) -> (Run, Value) {
     crate::helpers::empty_store(&sandbox.path("backups"));
     let run = sandbox.ok(&["snapshot", "app.db", "--store", "backups", "--json"]);
     let document = run.json()["snapshots"][0].clone();
-    assert_eq!(document["kind"], "full", "{}", run.story());
+    assert_eq!(document["kind"], "full", "{}", run.transcript());
     let id = id_of(&run.json());
     sandbox.ok(&["drill", &id, "--store", "backups"]);
     sandbox.ok(&["restore", &id, "--to", "copy.db", "--store", "backups"]);
     let bytes = fs::read(sandbox.path("app.db")).unwrap();
-    assert!(fs::read(sandbox.path("copy.db")).unwrap() == bytes, "the copy is another\n{}", run.story());
+    assert!(fs::read(sandbox.path("copy.db")).unwrap() == bytes, "the copy is another\n{}", run.transcript());
     let diff = sandbox.json(&["diff", &id, "--store", "backups"]);
     // What a virtual table shows is in its shadows; any other table that has no digest was not compared.
     let tables = document["tables"].as_array().unwrap();
@@ -142,7 +142,7 @@ lines	tab" VALUES (1);
     }
     is_hashed(&document, "", 2);
     let text = silent(sandbox.ok(&["show", "--store", "backups"]));
-    assert!(text.stdout().contains("two\\nlines\\ttab"), "{}", text.story());
+    assert!(text.stdout().contains("two\\nlines\\ttab"), "{}", text.transcript());
     sql(sandbox.path("app.db"), r#"DELETE FROM "a"".""b"; DROP TABLE "";"#);
     let chosen = ["restore", "latest", "--to", "app.db", "--table", "a\".\"b", "--table", "", "--store", "backups"];
     sandbox.ok(&chosen);
@@ -205,7 +205,7 @@ fn databases_in_utf16_come_back() {
         assert_eq!(document["sqlite"]["encoding"], encoding);
         assert_eq!(ask(sandbox.path("copy.db"), "PRAGMA encoding"), encoding);
         let dump = sandbox.ok(&["extract", "latest", "--table", "naïve", "--store", "backups"]);
-        assert!(dump.stdout().contains("'grüße 😀'"), "{}", dump.story());
+        assert!(dump.stdout().contains("'grüße 😀'"), "{}", dump.transcript());
     }
 }
 
@@ -257,7 +257,7 @@ fn orphans_and_broken_rules_at_birth_do_not_fail_a_restore() {
     is_hashed(&document, "child", 3);
     assert_eq!(document["sqlite"]["health"]["orphans"][0]["rows"], 2, "{document:#}");
     let silent_now = sandbox.ok(&["show", "--store", "backups"]);
-    assert!(silent_now.stdout().contains("2 rows of child"), "{}", silent_now.story());
+    assert!(silent_now.stdout().contains("2 rows of child"), "{}", silent_now.transcript());
     sandbox.ok(&["restore", "latest", "--to", "app.db", "--replace", "--store", "backups"]);
     sandbox.ok(&["verify", "--all", "--store", "backups"]);
 }
@@ -280,7 +280,7 @@ fn a_table_of_a_missing_module_is_saved_and_named() {
     redefine(&sandbox, "odd", "fts5", "no_such_module");
     let (run, document) = comes_back(&sandbox);
     let run = run.says("odd").says("no_such_module");
-    assert_eq!(run.stderr().lines().filter(|line| line.contains("odd")).count(), 1, "{}", run.story());
+    assert_eq!(run.stderr().lines().filter(|line| line.contains("odd")).count(), 1, "{}", run.transcript());
     assert!(table(&document, "odd")["digest"].is_null(), "{document:#}");
     assert!(table(&document, "odd")["reason"].as_str().unwrap().contains("no_such_module"));
     is_hashed(&document, "t", 1);

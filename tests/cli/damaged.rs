@@ -60,13 +60,13 @@ fn a_damaged_database_fails_the_snapshot_with_3() {
         damage(&sandbox.path("app.db"));
         let before = sandbox.state();
         let run = sandbox.run(&["snapshot", "app.db", "--store", "backups"]);
-        assert_eq!(run.exit(), 3, "{what}\n{}", run.story());
-        assert_eq!((run.stdout(), sandbox.state()), (String::new(), before), "{what}\n{}", run.story());
+        assert_eq!(run.exit(), 3, "{what}\n{}", run.transcript());
+        assert_eq!((run.stdout(), sandbox.state()), (String::new(), before), "{what}\n{}", run.transcript());
         one_error(&run);
         let run = run.says("app.db").says("hint: ");
         drop(run);
         let run = sandbox.run(&["snapshot", "app.db", "--store", "backups", "--json"]).code(3);
-        assert_eq!(run.json()["snapshots"].as_array().unwrap().len(), 0, "{what}\n{}", run.story());
+        assert_eq!(run.json()["snapshots"].as_array().unwrap().len(), 0, "{what}\n{}", run.transcript());
         has_fields(&run.json()["problems"][0], &["kind", "message"]);
         assert_eq!(sandbox.ids(), [good], "{what}");
     }
@@ -79,9 +79,9 @@ fn a_damaged_database_is_saved_as_damaged_when_asked_and_is_never_latest() {
         damage(&sandbox.path("app.db"));
         let bytes = fs::read(sandbox.path("app.db")).unwrap();
         let run = sandbox.run(&["snapshot", "app.db", "--allow-damaged", "--store", "backups", "--json"]);
-        assert_eq!(run.exit(), 0, "{what}\n{}", run.story());
+        assert_eq!(run.exit(), 0, "{what}\n{}", run.transcript());
         let id = id_of(&run.json());
-        assert_eq!(run.json()["snapshots"][0]["kind"], "damaged", "{what}\n{}", run.story());
+        assert_eq!(run.json()["snapshots"][0]["kind"], "damaged", "{what}\n{}", run.transcript());
         assert_eq!(sandbox.ids(), [id.clone(), good.clone()], "{what}");
         let latest = sandbox.json(&["show", "latest", "--store", "backups"]);
         assert_eq!(latest["id"], good.as_str(), "{what}");
@@ -137,7 +137,7 @@ fn a_damaged_snapshot_whose_pages_open_restores_to_what_it_was() {
                 failures.push(format!("{what} {flags:?}: {}", run.stderr()));
             } else {
                 let (old, new) = (sandbox.path("app.db"), sandbox.path("copy.db"));
-                assert!(fs::read(old).unwrap() == fs::read(new).unwrap(), "{what}\n{}", run.story());
+                assert!(fs::read(old).unwrap() == fs::read(new).unwrap(), "{what}\n{}", run.transcript());
             }
         }
     }
@@ -152,7 +152,7 @@ fn a_damaged_file_is_put_right_by_a_restore_over_it() {
         damage(&sandbox.path("app.db"));
         refused(&sandbox, &["restore", &good, "--to", "app.db", "--store", "backups"], 2).says("--replace");
         let run = sandbox.run(&["restore", &good, "--to", "app.db", "--replace", "--store", "backups", "--json"]);
-        assert_eq!(run.exit(), 0, "{what}\n{}", run.story());
+        assert_eq!(run.exit(), 0, "{what}\n{}", run.transcript());
         assert_eq!((count(sandbox.path("app.db"), "balances"), count(sandbox.path("app.db"), "logs")), (600, 600));
         assert_eq!(ask(sandbox.path("app.db"), "PRAGMA integrity_check"), "ok", "{what}");
         assert_eq!(fs::read(sandbox.path("app.db")).unwrap().len(), whole.len(), "{what}");

@@ -52,9 +52,9 @@ fn diff_prints_only_what_changed() {
     let (sandbox, id) = changed();
     let run = sandbox.ok(&["diff", &id, "--store", "backups"]);
     for words in ["accounts", "fresh", "gone", "changed (columns)", "+1", "the schema differs"] {
-        assert!(run.stdout().contains(words), "{words}\n{}", run.story());
+        assert!(run.stdout().contains(words), "{words}\n{}", run.transcript());
     }
-    assert!(!run.stdout().contains("balances"), "{}", run.story());
+    assert!(!run.stdout().contains("balances"), "{}", run.transcript());
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn diff_takes_a_path_or_an_id_on_the_other_side() {
     let same = sandbox.json(&["diff", &newer, &newer, "--store", "backups"]);
     assert_eq!(same["equal"], true);
     let run = sandbox.ok(&["diff", &newer, "--store", "backups"]);
-    assert!(run.stdout().contains("no difference"), "{}", run.story());
+    assert!(run.stdout().contains("no difference"), "{}", run.transcript());
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn diff_never_calls_equal_what_it_could_not_compare() {
     let document = sandbox.json(&["diff", &id, "--store", "backups"]);
     assert_eq!(document["equal"], false, "{document:#}");
     let run = sandbox.ok(&["diff", &id, "--store", "backups"]);
-    assert!(run.stdout().contains("keyed"), "{}", run.story());
+    assert!(run.stdout().contains("keyed"), "{}", run.transcript());
 }
 
 #[test]
@@ -128,5 +128,5 @@ fn a_difference_is_exit_3_where_that_is_asked_for() {
     sql(sandbox.path("app.db"), "DELETE FROM logs");
     sandbox.ok(&["diff", &id, "--store", "backups"]);
     let run = sandbox.run(&["diff", &id, "--exit-code", "--store", "backups", "--json"]).code(3);
-    assert_eq!(run.json()["equal"], false, "{}", run.story());
+    assert_eq!(run.json()["equal"], false, "{}", run.transcript());
 }

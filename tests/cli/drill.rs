@@ -14,7 +14,7 @@ fn drill_restores_compares_and_measures() {
     assert_eq!(outcome["level"], "drilled");
     assert_eq!(std::fs::read(sandbox.path("app.db")).unwrap(), before);
     let run = silent(sandbox.ok(&["drill", "--store", "backups"]));
-    assert!(run.stdout().contains("drilled") && run.stdout().contains("restored in"), "{}", run.story());
+    assert!(run.stdout().contains("drilled") && run.stdout().contains("restored in"), "{}", run.transcript());
     assert_eq!(sandbox.json(&["show", "--store", "backups"])["proof"], "drilled");
 }
 
@@ -25,6 +25,6 @@ fn drill_of_a_damaged_snapshot_fails_and_is_remembered() {
     let id = sandbox.snapshot("app.db");
     flip(sandbox.path(format!("backups/app/{id}.tar.gz")), 500, 3);
     let run = sandbox.run(&["drill", &id, "--store", "backups"]).code(3);
-    assert!(run.stdout().contains("DAMAGED"), "{}", run.story());
+    assert!(run.stdout().contains("DAMAGED"), "{}", run.transcript());
     assert_eq!(sandbox.json(&["show", &id, "--store", "backups"])["proof"], "damaged");
 }

@@ -69,7 +69,7 @@ fn one_entry_goes_to_stdout_or_to_a_new_file() {
     let run = silent(sandbox.ok(&["extract", &id, "--entry", "manifest.json", "--store", "backups"]));
     assert_eq!(run.json()["id"], id.as_str());
     let run = sandbox.ok(&["extract", &id, "--entry", "README.txt", "--to", "-", "--store", "backups"]);
-    assert!(run.stdout().contains("lifeboat restore"), "{}", run.story());
+    assert!(run.stdout().contains("lifeboat restore"), "{}", run.transcript());
     let arguments = ["extract", &id, "--entry", "data/app.db", "--to", "image.db", "--store", "backups"];
     let document = sandbox.json(&arguments);
     assert_eq!(document["files"][0]["path"], "image.db");
@@ -121,8 +121,8 @@ break', x'0a', 5e-324);
         let run = silent(sandbox.ok(&["extract", &id, "--table", table, "--store", "backups"]));
         let copy = sandbox.path(format!("{}.db", table.len()));
         let _ = std::fs::remove_file(&copy);
-        open(&copy).execute_batch(&run.stdout()).unwrap_or_else(|error| panic!("{error}\n{}", run.story()));
-        assert_eq!(content(&copy)[table], expected[table], "{}", run.story());
+        open(&copy).execute_batch(&run.stdout()).unwrap_or_else(|error| panic!("{error}\n{}", run.transcript()));
+        assert_eq!(content(&copy)[table], expected[table], "{}", run.transcript());
     }
     let names: i64 = open(sandbox.path("12.db"))
         .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'odd_index'", [], |row| row.get(0))
@@ -153,7 +153,7 @@ lines', 0, 2.0, NULL)",
     let id = sandbox.snapshot("app.db");
     let run = silent(sandbox.ok(&["extract", &id, "--table", "t", "--format", "csv", "--store", "backups"]));
     let expected = "\"a,b\",n,r,b\r\nplain,1,0.5,00ff\r\n\"with \"\"quotes\"\", and comma\",,1e300,\r\n\"\",-1,-0.25,\r\n\"two\nlines\",0,2.0,\r\n";
-    assert_eq!(run.stdout(), expected, "{}", run.story());
+    assert_eq!(run.stdout(), expected, "{}", run.transcript());
 }
 
 #[test]

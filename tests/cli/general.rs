@@ -36,10 +36,10 @@ fn help_and_version_are_data_and_no_failure() {
     assert_eq!(run.stdout(), format!("lifeboat {}\n", env!("CARGO_PKG_VERSION")));
     let run = silent(sandbox.ok(&["--help"]));
     for command in COMMANDS {
-        assert!(run.stdout().contains(command), "{command} is not in the help\n{}", run.story());
+        assert!(run.stdout().contains(command), "{command} is not in the help\n{}", run.transcript());
     }
     for flag in ["--store", "--json", "--quiet", "--verbose", "--jobs"] {
-        assert!(run.stdout().contains(flag), "{flag} is not in the help\n{}", run.story());
+        assert!(run.stdout().contains(flag), "{flag} is not in the help\n{}", run.transcript());
     }
 }
 
@@ -76,9 +76,9 @@ fn every_command_has_help_that_names_its_flags() {
     for (command, flags) in flags {
         let run = silent(sandbox.ok(&[command, "--help"]));
         for flag in flags.iter().chain(&["--json", "--store"]) {
-            assert!(run.stdout().contains(flag), "{flag} is not in the help of {command}\n{}", run.story());
+            assert!(run.stdout().contains(flag), "{flag} is not in the help of {command}\n{}", run.transcript());
         }
-        assert!(run.stdout().lines().all(|line| line.chars().count() <= 100), "{}", run.story());
+        assert!(run.stdout().lines().all(|line| line.chars().count() <= 100), "{}", run.transcript());
     }
 }
 
@@ -95,8 +95,8 @@ fn what_the_command_line_cannot_mean_is_exit_2() {
         refused_by_the_parser(&sandbox, &["list", "--store", "backups", &format!("--jobs={jobs}")]);
     }
     let run = sandbox.run(&[]).code(2);
-    assert_eq!(run.stdout(), "", "{}", run.story());
-    assert!(run.stderr().contains("Usage"), "{}", run.story());
+    assert_eq!(run.stdout(), "", "{}", run.transcript());
+    assert!(run.stderr().contains("Usage"), "{}", run.transcript());
 }
 
 #[test]
@@ -138,9 +138,9 @@ fn success_is_silent_on_stderr_and_never_shows_progress_on_a_pipe() {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--store", "backups"]);
         let run = silent(sandbox.ok(&arguments));
-        assert!(!run.stdout().is_empty(), "{}", run.story());
-        assert!(!run.stdout().contains(['\r', '\u{1b}']), "{}", run.story());
-        assert!(!run.stdout().lines().any(|line| line.ends_with(' ')), "trailing spaces\n{}", run.story());
+        assert!(!run.stdout().is_empty(), "{}", run.transcript());
+        assert!(!run.stdout().contains(['\r', '\u{1b}']), "{}", run.transcript());
+        assert!(!run.stdout().lines().any(|line| line.ends_with(' ')), "trailing spaces\n{}", run.transcript());
     }
 }
 
@@ -163,7 +163,7 @@ fn what_people_read_fits_80_columns() {
         let run = sandbox.ok(&arguments);
         // Paths are as long as they are.
         let long = run.stdout().lines().any(|line| !line.contains('/') && line.chars().count() > 80);
-        assert!(!long, "{}", run.story());
+        assert!(!long, "{}", run.transcript());
     }
 }
 
@@ -172,7 +172,7 @@ fn a_new_store_is_told_of_once() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 1, "delete");
     let run = sandbox.ok(&["snapshot", "app.db", "--store", "backups"]).says("made a new store in ").says("backups");
-    assert_eq!(run.stderr().lines().count(), 1, "{}", run.story());
+    assert_eq!(run.stderr().lines().count(), 1, "{}", run.transcript());
     silent(sandbox.ok(&["snapshot", "app.db", "--store", "backups"]));
 }
 
@@ -199,7 +199,7 @@ fn json_is_exactly_one_document_on_stdout() {
         arguments.extend(["--store", "backups", "--json"]);
         let run = silent(sandbox.ok(&arguments));
         has_fields(&run.json(), names);
-        assert!(run.stdout().ends_with("}\n"), "{}", run.story());
+        assert!(run.stdout().ends_with("}\n"), "{}", run.transcript());
     }
 }
 
@@ -219,7 +219,7 @@ fn failures_are_one_document_with_kind_message_hint_and_causes() {
         arguments.push("--json");
         let run = sandbox.run(&arguments).code(code);
         let error = error_document(&run, kind);
-        assert!(error["hint"].is_string(), "{}", run.story());
+        assert!(error["hint"].is_string(), "{}", run.transcript());
         one_error(&run);
     }
 }
@@ -232,10 +232,10 @@ fn damage_is_told_in_the_commands_own_document() {
     for command in ["verify", "drill"] {
         let run = sandbox.run(&[command, &id, "--store", "backups", "--json"]).code(3);
         let document = run.json();
-        assert_eq!(document["ok"], false, "{}", run.story());
+        assert_eq!(document["ok"], false, "{}", run.transcript());
         let outcome = &document["snapshots"][0];
         has_fields(outcome, &["id", "level", "ok", "problems", "seconds"]);
-        assert_eq!((&outcome["ok"], &outcome["level"]), (&false.into(), &"damaged".into()), "{}", run.story());
+        assert_eq!((&outcome["ok"], &outcome["level"]), (&false.into(), &"damaged".into()), "{}", run.transcript());
         has_fields(&outcome["problems"][0], &["kind", "message"]);
     }
 }
@@ -247,7 +247,7 @@ fn a_source_that_fails_does_not_keep_the_others_from_being_saved() {
     sample(sandbox.path("other.db"), 1, "delete");
     let run = sandbox.run(&["snapshot", "app.db", "missing.db", "other.db", "--store", "backups", "--json"]).code(5);
     error_document(&run, "unreachable");
-    assert_eq!(run.json()["snapshots"].as_array().unwrap().len(), 2, "{}", run.story());
+    assert_eq!(run.json()["snapshots"].as_array().unwrap().len(), 2, "{}", run.transcript());
     assert_eq!(sandbox.ids().len(), 2);
 }
 
@@ -370,7 +370,7 @@ fn stores_and_sources_of_other_kinds_are_refused_by_name() {
         ["postgres://user:secret@host.invalid/db", "postgre://user:secret@host/db", "mysql://user:secret@host/db"]
     {
         let run = sandbox.run(&["snapshot", url, "--store", "backups", "-vv"]);
-        assert!(!run.story().split("-- stdout").nth(1).unwrap().contains("secret"), "{}", run.story());
+        assert!(!run.transcript().split("-- stdout").nth(1).unwrap().contains("secret"), "{}", run.transcript());
     }
 }
 
@@ -418,7 +418,7 @@ fn a_snapshot_from_the_future_is_passed_over_with_a_warning() {
     assert_eq!(sandbox.ids()[0], future);
     let run = sandbox.ok(&["restore", "latest", "--to", "x.db", "--store", "backups", "--json"]);
     let run = run.says(&future).says("future");
-    assert_eq!(run.json()["id"], id.as_str(), "{}", run.story());
+    assert_eq!(run.json()["id"], id.as_str(), "{}", run.transcript());
     std::fs::remove_file(sandbox.path(format!("backups/app/{id}.json"))).unwrap();
     let run = refused(&sandbox, &["show", "latest", "--store", "backups"], 4);
     drop(run.says("future"));

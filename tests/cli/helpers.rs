@@ -15,8 +15,8 @@ use crate::support::{LIFEBOAT, Run, Sandbox, open};
 pub(crate) fn refused(sandbox: &Sandbox, arguments: &[&str], code: i32) -> Run {
     let before = lasting(sandbox);
     let run = sandbox.run(arguments).code(code);
-    assert_eq!(lasting(sandbox), before, "something was changed\n{}", run.story());
-    assert_eq!(run.stdout(), "", "stdout is for data\n{}", run.story());
+    assert_eq!(lasting(sandbox), before, "something was changed\n{}", run.transcript());
+    assert_eq!(run.stdout(), "", "stdout is for data\n{}", run.transcript());
     one_error(&run);
     run
 }
@@ -44,8 +44,8 @@ pub(crate) fn one_error(run: &Run) {
         [error, hint] => error.starts_with("error: ") && hint.starts_with("hint: "),
         _ => false,
     };
-    assert!(good, "not one error line and at most one hint\n{}", run.story());
-    assert!(!stderr.contains("panicked"), "{}", run.story());
+    assert!(good, "not one error line and at most one hint\n{}", run.transcript());
+    assert!(!stderr.contains("panicked"), "{}", run.transcript());
 }
 
 /// Runs what the parser of the command line refuses: exit 2, one `error:` line first, every file as it was.
@@ -53,17 +53,17 @@ pub(crate) fn one_error(run: &Run) {
 pub(crate) fn refused_by_the_parser(sandbox: &Sandbox, arguments: &[&str]) -> Run {
     let before = sandbox.state();
     let run = sandbox.run(arguments).code(2);
-    assert_eq!(sandbox.state(), before, "something was changed\n{}", run.story());
-    assert_eq!(run.stdout(), "", "stdout is for data\n{}", run.story());
-    assert!(run.stderr().starts_with("error: "), "{}", run.story());
-    assert_eq!(run.stderr().lines().filter(|line| line.starts_with("error:")).count(), 1, "{}", run.story());
+    assert_eq!(sandbox.state(), before, "something was changed\n{}", run.transcript());
+    assert_eq!(run.stdout(), "", "stdout is for data\n{}", run.transcript());
+    assert!(run.stderr().starts_with("error: "), "{}", run.transcript());
+    assert_eq!(run.stderr().lines().filter(|line| line.starts_with("error:")).count(), 1, "{}", run.transcript());
     run
 }
 
 /// Requires silence on stderr, which means success.
 #[track_caller]
 pub(crate) fn silent(run: Run) -> Run {
-    assert_eq!(run.stderr(), "", "{}", run.story());
+    assert_eq!(run.stderr(), "", "{}", run.transcript());
     run
 }
 
@@ -107,10 +107,10 @@ pub(crate) const SNAPSHOT_FIELDS: &[&str] = &[
 pub(crate) fn error_document(run: &Run, kind: &str) -> Value {
     let document = run.json();
     let error = &document["error"];
-    assert_eq!(fields(error), BTreeSet::from(["causes", "hint", "kind", "message"]), "{}", run.story());
-    assert_eq!(error["kind"], kind, "{}", run.story());
-    assert!(!error["message"].as_str().unwrap().is_empty(), "{}", run.story());
-    assert!(error["causes"].is_array(), "{}", run.story());
+    assert_eq!(fields(error), BTreeSet::from(["causes", "hint", "kind", "message"]), "{}", run.transcript());
+    assert_eq!(error["kind"], kind, "{}", run.transcript());
+    assert!(!error["message"].as_str().unwrap().is_empty(), "{}", run.transcript());
+    assert!(error["causes"].is_array(), "{}", run.transcript());
     error.clone()
 }
 

@@ -107,8 +107,8 @@ fn databases_are_found_by_their_content_and_told_in_full() {
     let text = sandbox.ok(&["inventory", "tree"]);
     assert_eq!(text.stderr(), "");
     let last = text.stdout().lines().last().unwrap().to_owned();
-    assert!(last.starts_with("2 databases, ") && last.contains(" rows, "), "{}", text.story());
-    assert!(text.stdout().lines().all(|line| line.chars().count() <= 80), "{}", text.story());
+    assert!(last.starts_with("2 databases, ") && last.contains(" rows, "), "{}", text.transcript());
+    assert!(text.stdout().lines().all(|line| line.chars().count() <= 80), "{}", text.transcript());
 }
 
 #[test]
@@ -161,9 +161,9 @@ fn what_is_no_database_is_told_and_fails_where_it_was_named() {
             (paths(&document), &document["ok"]),
             (vec!["tree/app.db".to_owned()], &false.into()),
             "{}",
-            run.story()
+            run.transcript()
         );
-        assert!(told(&document, "problems", name).contains(words), "{}", run.story());
+        assert!(told(&document, "problems", name).contains(words), "{}", run.transcript());
     }
     // A header that makes no sense is damage wherever it is met.
     let mut bytes = fs::read(sandbox.path("tree/app.db")).unwrap();
@@ -205,7 +205,7 @@ fn what_cannot_be_read_fails_and_the_rest_is_told() {
     sample(sandbox.path("tree/mine.db"), 2, "delete");
     symlink("not-mounted/x.db", sandbox.path("tree/lost.db")).unwrap();
     let run = sandbox.run(&["inventory", "tree", "--json"]).code(3).says("leads nowhere");
-    assert!(told(&run.json(), "problems", "tree/lost.db").contains("leads nowhere"), "{}", run.story());
+    assert!(told(&run.json(), "problems", "tree/lost.db").contains("leads nowhere"), "{}", run.transcript());
     assert_eq!(paths(&run.json()), ["tree/app.db", "tree/mine.db", "tree/shut/hidden.db"]);
     fs::remove_file(sandbox.path("tree/lost.db")).unwrap();
     fs::set_permissions(sandbox.path("tree/shut"), fs::Permissions::from_mode(0o000)).unwrap();
@@ -213,9 +213,9 @@ fn what_cannot_be_read_fails_and_the_rest_is_told() {
     let run = as_nobody(&sandbox, &["inventory", "tree", "--json"]);
     fs::set_permissions(sandbox.path("tree/shut"), fs::Permissions::from_mode(0o700)).unwrap();
     let run = run.code(3);
-    assert_eq!(paths(&run.json()), ["tree/app.db"], "{}", run.story());
-    assert!(told(&run.json(), "problems", "tree/shut").contains("cannot list"), "{}", run.story());
-    assert!(told(&run.json(), "problems", "tree/mine.db").contains("cannot read"), "{}", run.story());
+    assert_eq!(paths(&run.json()), ["tree/app.db"], "{}", run.transcript());
+    assert!(told(&run.json(), "problems", "tree/shut").contains("cannot list"), "{}", run.transcript());
+    assert!(told(&run.json(), "problems", "tree/mine.db").contains("cannot read"), "{}", run.transcript());
 }
 
 #[test]
@@ -233,9 +233,9 @@ fn a_folder_that_cannot_be_written_to_is_read_all_the_same() {
     fs::set_permissions(sandbox.path("tree"), fs::Permissions::from_mode(0o755)).unwrap();
     let run = run.code(0);
     let document = run.json();
-    assert_eq!(rows(database(&document, "tree/rollback.db"), "accounts"), Some(3), "{}", run.story());
-    assert_eq!(rows(database(&document, "tree/wal.db"), "accounts"), Some(4), "{}", run.story());
-    assert!(told(&document, "notes", "tree/wal.db").contains("without locks"), "{}", run.story());
+    assert_eq!(rows(database(&document, "tree/rollback.db"), "accounts"), Some(3), "{}", run.transcript());
+    assert_eq!(rows(database(&document, "tree/wal.db"), "accounts"), Some(4), "{}", run.transcript());
+    assert!(told(&document, "notes", "tree/wal.db").contains("without locks"), "{}", run.transcript());
     assert_eq!(sandbox.state(), before);
 }
 
@@ -251,11 +251,11 @@ fn odd_names_break_nothing() {
     assert_eq!(paths(&document), ["tree/a\u{fffd}b.db", "tree/two\nlines.db", "tree/持仓.db"]);
     assert_eq!(rows(database(&document, "tree/two\nlines.db"), "accounts"), Some(3));
     let run = sandbox.ok(&["inventory", "tree"]);
-    assert!(run.stdout().contains("tree/two\\nlines.db\n"), "{}", run.story());
+    assert!(run.stdout().contains("tree/two\\nlines.db\n"), "{}", run.transcript());
     // What has no origin that can be written down is not saved, and that is told; the others are.
     let run =
         sandbox.run(&["inventory", "tree", "--snapshot", "--store", "backups", "--json"]).code(2).says("not UTF-8");
-    assert_eq!(run.json()["snapshots"].as_array().unwrap().len(), 2, "{}", run.story());
+    assert_eq!(run.json()["snapshots"].as_array().unwrap().len(), 2, "{}", run.transcript());
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn a_hot_journal_is_left_as_it_is() {
         (&"crashed/app.db".into(), &serde_json::json!([]), &Value::Null)
     );
     assert!(app["problem"].as_str().unwrap().contains("hot journal") && app["journal_bytes"].as_u64().unwrap() > 512);
-    assert_eq!(sandbox.state(), before, "nothing was rolled back\n{}", run.story());
+    assert_eq!(sandbox.state(), before, "nothing was rolled back\n{}", run.transcript());
     sandbox.run(&["inventory", "crashed", "--watch", "0s"]).code(3).says("could not be watched");
 }
 
@@ -310,8 +310,8 @@ fn damage_is_told_and_does_not_hide_the_rest() {
     let run = sandbox.run(&["inventory", ".", "--json"]).code(3);
     let document = run.json();
     assert_eq!(rows(database(&document, "./good.db"), "accounts"), Some(2));
-    assert!(database(&document, "./bad.db")["problem"].is_string(), "{}", run.story());
-    assert!(database(&document, "./bad.db")["rows"].is_null(), "{}", run.story());
+    assert!(database(&document, "./bad.db")["problem"].is_string(), "{}", run.transcript());
+    assert!(database(&document, "./bad.db")["rows"].is_null(), "{}", run.transcript());
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn one_that_cannot_be_saved_stops_no_other() {
         (databases(&document).len(), document["snapshots"].as_array().unwrap().len()),
         (2, 1),
         "{}",
-        run.story()
+        run.transcript()
     );
     assert_eq!(document["ok"], false);
     let document = sandbox.json(&["inventory", "data", "--snapshot", "--store", "backups", "--allow-empty"]);
@@ -421,13 +421,13 @@ fn what_stands_still_passes_and_who_holds_it_is_told() {
     let run = sandbox.run(&["inventory", ".", "--watch", "1s", "--snapshot", "--store", "backups", "--json"]).code(0);
     let document = run.json();
     assert_eq!((&document["watch"]["still"], document["snapshots"].as_array().unwrap().len()), (&true.into(), 2));
-    assert!(document["watch"]["seconds"].as_f64().unwrap() >= 1.0, "{}", run.story());
+    assert!(document["watch"]["seconds"].as_f64().unwrap() >= 1.0, "{}", run.transcript());
     let held = database(&document, "./held.db");
     assert_eq!(
         (held["holders"][0]["pid"].as_u64(), &held["holders"][0]["writes"]),
         (Some(std::process::id().into()), &true.into())
     );
-    assert!(held["holders"][0]["command"].is_string(), "{}", run.story());
+    assert!(held["holders"][0]["command"].is_string(), "{}", run.transcript());
     assert_eq!(held["changes"], serde_json::json!([]));
     assert_eq!(database(&document, "./free.db")["holders"], serde_json::json!([]));
     let note = told(&document, "notes", "./held.db");
@@ -488,14 +488,19 @@ fn what_is_written_to_is_named_and_nothing_is_saved() {
         let kept_out = writer.finish();
         let document = run.json();
         let changes = database(&document, "busy.db")["changes"].to_string();
-        assert!(changes.contains("another program committed"), "{journal}: {}", run.story());
-        assert_eq!(database(&document, "still.db")["changes"], serde_json::json!([]), "{journal}: {}", run.story());
+        assert!(changes.contains("another program committed"), "{journal}: {}", run.transcript());
+        assert_eq!(
+            database(&document, "still.db")["changes"],
+            serde_json::json!([]),
+            "{journal}: {}",
+            run.transcript()
+        );
         assert_eq!((&document["watch"]["still"], &document["ok"]), (&false.into(), &false.into()));
-        assert!(document.get("snapshots").is_none() && !sandbox.path("backups").exists(), "{}", run.story());
+        assert!(document.get("snapshots").is_none() && !sandbox.path("backups").exists(), "{}", run.transcript());
         assert!(told(&document, "problems", "busy.db").contains(&format!("process {}", std::process::id())));
         assert_eq!(kept_out, 0, "{journal}: the watch kept a writer out");
         let text = sandbox.run(&["inventory", "still.db", "--watch", "0s"]).code(0);
-        assert!(!text.stdout().contains("CHANGED"), "{}", text.story());
+        assert!(!text.stdout().contains("CHANGED"), "{}", text.transcript());
         assert!(count(sandbox.path("busy.db"), "logs") > 20);
     }
 }

@@ -12,7 +12,7 @@ const PUBLIC: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svp
 fn told(run: &Run) -> String {
     let stderr = run.stderr();
     let key = stderr.strip_prefix("public key: ").and_then(|rest| rest.strip_suffix('\n'));
-    key.unwrap_or_else(|| panic!("{}", run.story())).to_owned()
+    key.unwrap_or_else(|| panic!("{}", run.transcript())).to_owned()
 }
 
 /// Requires a key file's text, and that it belongs to that public key.
@@ -34,20 +34,20 @@ fn keygen_prints_a_key_on_stdout_and_its_public_half_on_stderr() {
     is_key_file(&two.stdout(), &told(&two));
     assert_ne!(told(&one), told(&two));
     let quiet = silent(sandbox.ok(&["keygen", "--quiet"]));
-    assert!(quiet.stdout().contains("AGE-SECRET-KEY-1"), "{}", quiet.story());
+    assert!(quiet.stdout().contains("AGE-SECRET-KEY-1"), "{}", quiet.transcript());
 }
 
 #[test]
 fn keygen_writes_a_file_for_its_owner_alone() {
     let sandbox = Sandbox::new();
     let run = sandbox.ok(&["keygen", "--output", "key.txt"]);
-    assert_eq!(run.stdout(), "", "{}", run.story());
+    assert_eq!(run.stdout(), "", "{}", run.transcript());
     is_key_file(&fs::read_to_string(sandbox.path("key.txt")).unwrap(), &told(&run));
     assert_eq!(fs::metadata(sandbox.path("key.txt")).unwrap().permissions().mode() & 0o7777, 0o600);
     let public = silent(sandbox.ok(&["keygen", "--public", "key.txt"]));
     assert_eq!(public.stdout(), format!("{}\n", told(&run)));
     // Nothing else is left in the folder.
-    assert_eq!(sandbox.state().len(), 1, "{}", run.story());
+    assert_eq!(sandbox.state().len(), 1, "{}", run.transcript());
 }
 
 #[test]
@@ -66,11 +66,11 @@ fn keygen_never_overwrites() {
 fn keygen_keeps_the_secret_out_of_documents() {
     let sandbox = Sandbox::new();
     let run = sandbox.run(&["keygen", "--json"]).code(2);
-    assert!(!run.stdout().contains("AGE-SECRET-KEY-1"), "{}", run.story());
+    assert!(!run.stdout().contains("AGE-SECRET-KEY-1"), "{}", run.transcript());
     assert!(error_document(&run, "usage")["hint"].as_str().unwrap().contains("--output FILE"));
 
     let run = sandbox.ok(&["keygen", "--json", "--output", "key.txt"]);
-    assert!(!run.stdout().contains("AGE-SECRET-KEY-1"), "{}", run.story());
+    assert!(!run.stdout().contains("AGE-SECRET-KEY-1"), "{}", run.transcript());
     let document = run.json();
     assert_eq!(fields(&document).into_iter().collect::<Vec<_>>(), ["path", "public_key"]);
     assert_eq!(document["path"], "key.txt");

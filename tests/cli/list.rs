@@ -28,7 +28,7 @@ fn list_shows_the_newest_first_across_sources() {
     assert_eq!(ids(&sandbox, &["--source", "app", "-n", "1"]), of_app[..1]);
     assert_eq!(ids(&sandbox, &["--source", "none"]), expected[..0]);
     let text = sandbox.ok(&["list", "--store", "backups", "-n", "1"]);
-    assert!(text.stdout().contains("and 3 older"), "{}", text.story());
+    assert!(text.stdout().contains("and 3 older"), "{}", text.transcript());
 }
 
 #[test]
@@ -79,12 +79,12 @@ fn list_shows_age_kind_size_rows_proof_tags_and_the_restore_time() {
     sandbox.ok(&["drill", &id, "--store", "backups"]);
     let run = silent(sandbox.ok(&["list", "--store", "backups"]));
     let lines: Vec<String> = run.stdout().lines().map(str::to_owned).collect();
-    assert_eq!(lines.len(), 2, "{}", run.story());
+    assert_eq!(lines.len(), 2, "{}", run.transcript());
     for heading in ["ID", "AGE", "KIND", "SIZE", "ROWS", "PROOF", "RESTORE", "TAGS"] {
-        assert!(lines[0].contains(heading), "{}", run.story());
+        assert!(lines[0].contains(heading), "{}", run.transcript());
     }
     for word in [&id[..], "full", "drilled", "nightly", "KiB"] {
-        assert!(lines[1].contains(word), "{word}\n{}", run.story());
+        assert!(lines[1].contains(word), "{word}\n{}", run.transcript());
     }
 }
 
@@ -99,7 +99,7 @@ fn list_shows_a_snapshot_that_cannot_be_read_as_damaged() {
     let proofs: Vec<_> = document["snapshots"].as_array().unwrap().iter().map(|one| &one["proof"]).collect();
     assert_eq!(proofs, ["damaged", "damaged"], "{document:#}");
     let run = sandbox.ok(&["list", "--store", "backups"]);
-    assert_eq!(run.stdout().matches("damaged").count(), 2, "{}", run.story());
+    assert_eq!(run.stdout().matches("damaged").count(), 2, "{}", run.transcript());
 }
 
 #[test]
@@ -126,8 +126,8 @@ fn odd_tags_do_not_break_the_table() {
     assert_eq!(document["snapshots"][0]["tags"], serde_json::json!([tag]));
     for arguments in [&["list", "--store", "backups"][..], &["prune", "--keep-tag", tag, "--store", "backups"]] {
         let run = sandbox.ok(arguments);
-        assert!(!run.stdout().contains('\u{1b}'), "{}", run.story());
-        assert!(!run.stdout().lines().any(|line| line.trim_start().starts_with("break")), "{}", run.story());
+        assert!(!run.stdout().contains('\u{1b}'), "{}", run.transcript());
+        assert!(!run.stdout().lines().any(|line| line.trim_start().starts_with("break")), "{}", run.transcript());
     }
 }
 
@@ -149,5 +149,5 @@ fn a_hundred_snapshots_keep_their_order() {
     assert_eq!(ids(&sandbox, &[]), expected);
     assert_eq!(ids(&sandbox, &["-n", "7"]), expected[..7]);
     let text = sandbox.ok(&["list", "--store", "backups"]);
-    assert_eq!(text.stdout().lines().count(), 102, "{}", text.story());
+    assert_eq!(text.stdout().lines().count(), 102, "{}", text.transcript());
 }

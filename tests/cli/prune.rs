@@ -34,7 +34,7 @@ fn prune_plans_and_deletes_nothing_without_yes() {
         assert!(!kept["reasons"].as_array().unwrap().is_empty(), "{kept}");
     }
     let run = silent(sandbox.ok(&["prune", "--keep-last", "2", "--store", "backups"]));
-    assert!(run.stdout().contains("nothing was deleted; --yes"), "{}", run.story());
+    assert!(run.stdout().contains("nothing was deleted; --yes"), "{}", run.transcript());
     assert_eq!(sandbox.state(), before);
 }
 
@@ -137,7 +137,7 @@ fn prune_keeps_what_it_cannot_read() {
     let run = sandbox
         .ok(&["prune", "--keep-last", "1", "--keep-others", "0s", "--yes", "--store", "backups"])
         .says("version 2");
-    assert!(manifest.exists(), "{}", run.story());
+    assert!(manifest.exists(), "{}", run.transcript());
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn restore_text_says_what_where_and_how_to_undo() {
     let (sandbox, id) = changed("delete");
     let run = sandbox.ok(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
     for words in [&id[..], "app.db", "replace", "compared and equal", "undo: lifeboat restore"] {
-        assert!(run.stdout().contains(words), "{words}\n{}", run.story());
+        assert!(run.stdout().contains(words), "{words}\n{}", run.transcript());
     }
 }
 
@@ -132,7 +132,7 @@ fn a_damaged_snapshot_is_refused_and_the_target_untouched() {
     refused(&sandbox, &["restore", &id, "--to", "app.db", "--replace", "--store", "backups"], 3);
     refused(&sandbox, &["restore", &id, "--to", "app.db", "--table", "accounts", "--replace", "--store", "backups"], 3);
     let run = sandbox.run(&["restore", &id, "--to", "copy.db", "--store", "backups", "--json"]).code(3);
-    assert_eq!(run.json()["ok"], false, "{}", run.story());
+    assert_eq!(run.json()["ok"], false, "{}", run.transcript());
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
         assert_eq!((&document["dry_run"], &document["mode"]), (&true.into(), &mode.into()), "{document:#}");
         assert!(document["safety_snapshot"].is_null() && document["undo"].is_null(), "{document:#}");
         let run = silent(sandbox.ok(&arguments));
-        assert!(run.stdout().contains("would be restored"), "{}", run.story());
+        assert!(run.stdout().contains("would be restored"), "{}", run.transcript());
         assert_eq!(sandbox.state(), before, "{mode}");
     }
     refused(&sandbox, &["restore", &id, "--to", "app.db", "--dry-run", "--store", "backups"], 2);

@@ -275,7 +275,7 @@ fn a_name_that_something_else_has_is_refused() {
     let before = content(sandbox.path("app.db"));
     for table in ["keyed", "bare"] {
         let run = sandbox.run(&restore(&id, &[table], &["--no-safety"]));
-        assert_ne!(run.exit(), 0, "{}", run.story());
+        assert_ne!(run.exit(), 0, "{}", run.transcript());
         crate::helpers::one_error(&run);
         assert_eq!(content(sandbox.path("app.db")), before, "{table}");
     }

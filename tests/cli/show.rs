@@ -8,7 +8,7 @@ fn show_prints_the_manifest_and_commands_that_restore() {
     let id = sandbox.snapshot("app.db");
     let run = silent(sandbox.ok(&["show", &id, "--store", "backups"]));
     for word in [&id[..], "accounts", "balances", "logs", "full", "lifeboat restore", "--replace", "sha256"] {
-        assert!(run.stdout().contains(word), "{word}\n{}", run.story());
+        assert!(run.stdout().contains(word), "{word}\n{}", run.transcript());
     }
 }
 

@@ -54,8 +54,8 @@ fn snapshot_text_names_the_id_the_rows_and_the_size() {
     sandbox.snapshot("app.db");
     let run = silent(sandbox.ok(&["snapshot", "app.db", "--store", "backups"]));
     let line = run.stdout().lines().next().unwrap().to_owned();
-    assert!(line.starts_with(&sandbox.ids()[0]), "{}", run.story());
-    assert!(line.contains("rows") && line.contains("tables"), "{}", run.story());
+    assert!(line.starts_with(&sandbox.ids()[0]), "{}", run.transcript());
+    assert!(line.contains("rows") && line.contains("tables"), "{}", run.transcript());
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn an_empty_database_is_saved_only_when_asked() {
     for file in ["zero.db", "bare.db", "view.db"] {
         refused(&sandbox, &["snapshot", file, "--store", "backups"], 3).says("empty").says("--allow-empty");
         let run = sandbox.run(&["snapshot", file, "--store", "backups", "--json"]).code(3);
-        assert_eq!(run.json()["snapshots"], json!([]), "{}", run.story());
+        assert_eq!(run.json()["snapshots"], json!([]), "{}", run.transcript());
         has_fields(&run.json()["problems"][0], &["kind", "message"]);
         let id = id_of(&sandbox.json(&["snapshot", file, "--allow-empty", "--store", "backups"]));
         sandbox.ok(&["verify", &id, "--store", "backups"]);
@@ -477,10 +477,10 @@ fn a_store_with_an_odd_name_is_told_of_in_one_line() {
     let sandbox = sandbox();
     let store = "odd \u{1b}[31m\nstore";
     let run = sandbox.ok(&["snapshot", "app.db", "--store", store]);
-    assert_eq!(run.stderr().lines().count(), 1, "{}", run.story());
-    assert!(!run.stderr().contains('\u{1b}'), "{}", run.story());
+    assert_eq!(run.stderr().lines().count(), 1, "{}", run.transcript());
+    assert!(!run.stderr().contains('\u{1b}'), "{}", run.transcript());
     let run = sandbox.ok(&["show", "--store", store]);
-    assert!(run.stdout().contains("lifeboat restore"), "{}", run.story());
+    assert!(run.stdout().contains("lifeboat restore"), "{}", run.transcript());
 }
 
 #[test]
@@ -493,7 +493,7 @@ fn a_full_text_index_that_is_behind_its_table_is_told_and_saved() {
          UPDATE note SET body = 'new'",
     );
     let run = sandbox.ok(&["snapshot", "app.db", "--store", "backups", "--json"]).says("inverted index");
-    assert_eq!(run.json()["snapshots"][0]["kind"], "full", "{}", run.story());
+    assert_eq!(run.json()["snapshots"][0]["kind"], "full", "{}", run.transcript());
     sandbox.ok(&["drill", "latest", "--store", "backups"]);
 }
 

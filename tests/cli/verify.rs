@@ -39,7 +39,7 @@ fn a_quick_look_reads_no_blocks_and_proves_nothing() {
     silent(sandbox.run(&["verify", &ids[0], "--quick", "--store", "backups"]).code(3));
     std::fs::remove_file(&archive).unwrap();
     let run = sandbox.run(&["verify", &ids[0], "--quick", "--store", "backups"]).code(3);
-    assert!(run.stdout().contains("missing"), "{}", run.story());
+    assert!(run.stdout().contains("missing"), "{}", run.transcript());
 }
 
 #[test]
@@ -56,8 +56,8 @@ fn verify_all_tells_of_every_snapshot_and_fails_for_one() {
         expected.iter().map(|(id, ok): &(serde_json::Value, serde_json::Value)| (id, ok)).collect::<Vec<_>>()
     );
     let run = sandbox.run(&["verify", "--all", "--store", "backups"]).code(3);
-    assert_eq!(run.stdout().matches("DAMAGED").count(), 1, "{}", run.story());
-    assert_eq!(run.stdout().matches("verified").count(), 2, "{}", run.story());
+    assert_eq!(run.stdout().matches("DAMAGED").count(), 1, "{}", run.transcript());
+    assert_eq!(run.stdout().matches("verified").count(), 2, "{}", run.transcript());
     assert_eq!(sandbox.ids().len(), 3);
     let listed = sandbox.json(&["list", "--store", "backups"]);
     assert_eq!(listed["snapshots"][1]["proof"], "damaged", "{listed:#}");
@@ -69,7 +69,7 @@ fn what_was_found_damaged_is_no_longer_latest() {
     flip(sandbox.path(format!("backups/app/{}.tar.gz", ids[1])), 100, 1);
     sandbox.run(&["verify", "--store", "backups"]).code(3);
     let run = sandbox.ok(&["show", "latest", "--store", "backups", "--json"]).says(&ids[1]).says("passed over");
-    assert_eq!(run.json()["id"], ids[0].as_str(), "{}", run.story());
+    assert_eq!(run.json()["id"], ids[0].as_str(), "{}", run.transcript());
 }
 
 #[test]

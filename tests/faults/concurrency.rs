@@ -478,18 +478,18 @@ fn readers_see_old_then_new(journal: &str, page_bytes: u32) {
     let late = Helper::start(&sandbox, "reader", &sandbox.path("app.db"), 20_000, 0).ready().stop();
     let expected = if run.exit() == 0 { "new" } else { "old" };
     let deadline = Instant::now() + Duration::from_secs(20);
-    assert_eq!(late.seen, [expected], "{}", run.story());
+    assert_eq!(late.seen, [expected], "{}", run.transcript());
     while Instant::now() < deadline && open(sandbox.path("app.db")).query_row("SELECT 1", [], |_| Ok(())).is_err() {}
     // Each makes at least one more look: it reads until it is told to stop.
     std::thread::sleep(Duration::from_millis(50));
     for reader in readers {
         let report = reader.stop();
-        assert!(report.wrong.is_empty(), "{report:?}\n{}", run.story());
+        assert!(report.wrong.is_empty(), "{report:?}\n{}", run.transcript());
         let allowed: &[&str] = if run.exit() == 0 { &["old", "new"] } else { &["old"] };
-        assert_eq!(report.seen, allowed, "{report:?}\n{}", run.story());
+        assert_eq!(report.seen, allowed, "{report:?}\n{}", run.transcript());
     }
-    assert_eq!(require_invariant(&sandbox.path("app.db"), &run.story()).0, expected);
-    assert_eq!(run.exit(), 0, "{}", run.story());
+    assert_eq!(require_invariant(&sandbox.path("app.db"), &run.transcript()).0, expected);
+    assert_eq!(run.exit(), 0, "{}", run.transcript());
     // The way back is there.
     let document = sandbox.json(&["list", "--store", "backups"]);
     let safety =
@@ -527,7 +527,7 @@ fn nothing_acknowledged_is_lost(journal: &str, page_bytes: u32, pauses_ms: &[u64
         let reader = Helper::start(&sandbox, "reader", &sandbox.path("app.db"), 20_000, 1).ready();
         let run = sandbox.run(&["restore", &id, "--store", "backups", "--to", "app.db", "--replace", "--json"]);
         let (writer, reader) = (writer.stop(), reader.stop());
-        let what = format!("round {round}: {writer:?}\n{reader:?}\n{}", run.story());
+        let what = format!("round {round}: {writer:?}\n{reader:?}\n{}", run.transcript());
         assert!(writer.wrong.is_empty() && reader.wrong.is_empty(), "{what}");
         let (generation, counter) = require_invariant(&sandbox.path("app.db"), &what);
         if run.exit() == 0 {
@@ -576,7 +576,7 @@ fn commit_is_never_lost_while_one_table_is_restored() {
         let run =
             sandbox.run(&["restore", &id, "--store", "backups", "--to", "app.db", "--replace", "--table", "ballast"]);
         let report = writer.stop();
-        let what = format!("{report:?}\n{}", run.story());
+        let what = format!("{report:?}\n{}", run.transcript());
         assert!(report.wrong.is_empty(), "{what}");
         // Another table than those that are written to: nothing of theirs may go back.
         let (generation, counter) = require_invariant(&sandbox.path("app.db"), &what);
@@ -594,10 +594,10 @@ fn long_reader_of_a_wal_database_keeps_the_old_content_while_it_is_replaced() {
     reader.execute_batch("BEGIN").unwrap();
     assert_eq!(look(&reader).unwrap().unwrap().0, "old");
     let run = sandbox.ok(&["restore", &id, "--store", "backups", "--to", "app.db", "--replace"]);
-    assert_eq!(look(&reader).unwrap().unwrap().0, "old", "{}", run.story());
+    assert_eq!(look(&reader).unwrap().unwrap().0, "old", "{}", run.transcript());
     reader.execute_batch("COMMIT").unwrap();
-    assert_eq!(look(&reader).unwrap().unwrap().0, "new", "{}", run.story());
-    assert_eq!(require_invariant(&sandbox.path("app.db"), &run.story()).0, "new");
+    assert_eq!(look(&reader).unwrap().unwrap().0, "new", "{}", run.transcript());
+    assert_eq!(require_invariant(&sandbox.path("app.db"), &run.transcript()).0, "new");
 }
 
 #[test]

@@ -215,14 +215,14 @@ fn an_undamaged_archive_passes_all_that_catches_damaged_ones() {
             &["extract", &vault.id, "--to", "folder"],
         ] {
             let run = vault.run(arguments);
-            assert_eq!(run.code(), 0, "{}", run.story());
+            assert_eq!(run.code(), 0, "{}", run.transcript());
         }
         // The same archive, built by another hand.
         let rebuilt = vault.layout(&vault.files()).bytes();
         vault.put_fitting(&rebuilt);
         for arguments in [&["verify", &vault.id][..], &["drill", &vault.id]] {
             let run = vault.run(arguments);
-            assert_eq!(run.code(), 0, "{}", run.story());
+            assert_eq!(run.code(), 0, "{}", run.transcript());
         }
     }
 }

@@ -350,7 +350,7 @@ fn prepare(command: &mut Command, folder: &Path) {
 }
 
 /// All that is known of a run that went wrong.
-fn story(what: &str, folder: &Path, output: &Output) -> String {
+fn transcript(what: &str, folder: &Path, output: &Output) -> String {
     let files = names_below(folder).join("\n  ");
     format!(
         "{what}\n{}\n-- stdout\n{}-- stderr\n{}-- files\n  {files}\n",
@@ -400,7 +400,7 @@ impl Instants {
         }
     }
 
-    fn story(&self, wait: Duration) -> String {
+    fn transcript(&self, wait: Duration) -> String {
         format!(
             "LIFEBOAT_TEST_SEED={}, run {}, a signal after {wait:?} of {:?}",
             self.random.seed, self.tried, self.span
@@ -417,7 +417,7 @@ fn measure(sandbox: &Sandbox, template: &Path, arguments: &[&str]) -> Duration {
         let clock = Instant::now();
         let output = program(&folder, arguments).output().unwrap();
         longest = longest.max(clock.elapsed());
-        assert!(output.status.success(), "{}", story(&arguments.join(" "), &folder, &output));
+        assert!(output.status.success(), "{}", transcript(&arguments.join(" "), &folder, &output));
         fs::remove_dir_all(&folder).unwrap();
     }
     longest
@@ -438,7 +438,7 @@ fn ids_in(store: &Path) -> Vec<String> {
 #[track_caller]
 fn require_good_store(folder: &Path, before: &BTreeMap<String, Vec<u8>>, what: &str) {
     let output = program(folder, &["verify", "--all", "--store", "backups"]).output().unwrap();
-    assert!(output.status.success(), "{}", story(&format!("{what}; verify --all"), folder, &output));
+    assert!(output.status.success(), "{}", transcript(&format!("{what}; verify --all"), folder, &output));
     for (name, bytes) in before {
         assert!(&fs::read(folder.join(name)).unwrap() == bytes, "{what}: {name} has changed");
     }
@@ -497,7 +497,7 @@ fn kill_snapshots(journal: &str, compression: &str, kills: u32) {
     middling(&template.join("app.db"), journal, 30_000, 1);
     let arguments = ["snapshot", "app.db", "--store", "backups", "-j", "2", "--compression", compression];
     let first = program(&template, &arguments).output().unwrap();
-    assert!(first.status.success(), "{}", story("first", &template, &first));
+    assert!(first.status.success(), "{}", transcript("first", &template, &first));
     let older = ids_in(&template.join("backups"));
     if journal == "wal" {
         with_live_wal(&template.join("app.db"), |db| db.execute_batch("DELETE FROM logs WHERE rowid % 7 = 0").unwrap());
@@ -506,7 +506,7 @@ fn kill_snapshots(journal: &str, compression: &str, kills: u32) {
     }
     let restored =
         program(&template, &["restore", "latest", "--store", "backups", "--to", "older.db"]).output().unwrap();
-    assert!(restored.status.success(), "{}", story("older", &template, &restored));
+    assert!(restored.status.success(), "{}", transcript("older", &template, &restored));
     let older_bytes = fs::read(template.join("older.db")).unwrap();
     fs::remove_file(template.join("older.db")).unwrap();
     let source = files_of(&template, ".")
@@ -522,22 +522,22 @@ fn kill_snapshots(journal: &str, compression: &str, kills: u32) {
     let before = files_of(&folder, "backups");
     while let Some(wait) = instants.next() {
         let output = signalled(&folder, &arguments, wait, Signal::KILL);
-        let what = format!("{}: {}", instants.story(wait), arguments.join(" "));
+        let what = format!("{}: {}", instants.transcript(wait), arguments.join(" "));
         instants.note(wait, !output.status.success());
         for (name, bytes) in &source {
             assert!(
                 &fs::read(folder.join(name)).unwrap() == bytes,
                 "{}",
-                story(&format!("{what}: {name} has changed"), &folder, &output)
+                transcript(&format!("{what}: {name} has changed"), &folder, &output)
             );
         }
         let listed = program(&folder, &["list", "--store", "backups", "--json"]).output().unwrap();
-        assert!(listed.status.success(), "{}", story(&what, &folder, &listed));
+        assert!(listed.status.success(), "{}", transcript(&what, &folder, &listed));
         for id in ids_in(&folder.join("backups")) {
             let archive = names_below(&folder.join("backups/app"))
                 .into_iter()
                 .find(|name| name.starts_with(&format!("{id}.tar.")));
-            assert!(archive.is_some(), "{}", story(&format!("{what}: {id} has no archive"), &folder, &output));
+            assert!(archive.is_some(), "{}", transcript(&format!("{what}: {id} has no archive"), &folder, &output));
         }
         if instants.tried.is_multiple_of(5) || instants.died == kills {
             require_good_store(&folder, &before, &what);
@@ -545,7 +545,7 @@ fn kill_snapshots(journal: &str, compression: &str, kills: u32) {
         if instants.tried.is_multiple_of(20) || instants.died == kills {
             let restored =
                 program(&folder, &["restore", &older[0], "--store", "backups", "--to", "older.db"]).output().unwrap();
-            assert!(restored.status.success(), "{}", story(&what, &folder, &restored));
+            assert!(restored.status.success(), "{}", transcript(&what, &folder, &restored));
             assert!(
                 fs::read(folder.join("older.db")).unwrap() == older_bytes,
                 "{what}: the older snapshot restores to other bytes"
@@ -556,12 +556,17 @@ fn kill_snapshots(journal: &str, compression: &str, kills: u32) {
     eprintln!("{journal}, {compression}: {} of {} died", instants.died, instants.tried);
     // What the dead left: a later run clears the scratch, and prune what is old enough in the store.
     let last = program(&folder, &arguments).output().unwrap();
-    assert!(last.status.success(), "{}", story("last", &folder, &last));
+    assert!(last.status.success(), "{}", transcript("last", &folder, &last));
     if journal != "wal" {
-        assert_eq!(scratch_with_content(&folder), Vec::<String>::new(), "{}", story("scratch is left", &folder, &last));
+        assert_eq!(
+            scratch_with_content(&folder),
+            Vec::<String>::new(),
+            "{}",
+            transcript("scratch is left", &folder, &last)
+        );
     }
     let newest = program(&folder, &["restore", "latest", "--store", "backups", "--to", "newest.db"]).output().unwrap();
-    assert!(newest.status.success(), "{}", story("newest", &folder, &newest));
+    assert!(newest.status.success(), "{}", transcript("newest", &folder, &newest));
     assert_eq!(fingerprint(folder.join("newest.db")), fingerprint(folder.join("app.db")));
 }
 
@@ -606,7 +611,7 @@ fn restoring(sandbox: &Sandbox, over: Over, rows: u32) -> Restoring {
     fs::create_dir(&template).unwrap();
     middling(&template.join("source.db"), if over == Over::Delete { "delete" } else { "wal" }, rows, 1);
     let taken = program(&template, &["snapshot", "source.db", "--name", "app", "--store", "backups"]).output().unwrap();
-    assert!(taken.status.success(), "{}", story("snapshot", &template, &taken));
+    assert!(taken.status.success(), "{}", transcript("snapshot", &template, &taken));
     let id = ids_in(&template.join("backups")).remove(0);
     let mut new = fingerprint(template.join("source.db"));
     for suffix in ["", "-wal", "-shm"] {
@@ -717,7 +722,7 @@ fn kill_restores(over: Over, kills: u32) {
         let folder = sandbox.path("run");
         copy_folder(&restoring.template, &folder);
         let output = signalled(&folder, &arguments, wait, Signal::KILL);
-        let what = story(&format!("{}: {}", instants.story(wait), arguments.join(" ")), &folder, &output);
+        let what = transcript(&format!("{}: {}", instants.transcript(wait), arguments.join(" ")), &folder, &output);
         instants.note(wait, !output.status.success());
         match restoring.look(over, &folder, &what) {
             Found::New => left_new += 1,
@@ -730,7 +735,7 @@ fn kill_restores(over: Over, kills: u32) {
         // Trying again gets there, whatever lies about.
         if instants.tried.is_multiple_of(3) {
             let again = program(&folder, &arguments).output().unwrap();
-            let told = story(&format!("{what}\nagain:"), &folder, &again);
+            let told = transcript(&format!("{what}\nagain:"), &folder, &again);
             let is_there = over == Over::Nothing && folder.join("app.db").exists() && !again.status.success();
             assert!(again.status.success() || is_there, "{told}");
             assert_eq!(restoring.look(over, &folder, &told), Found::New, "{told}");
@@ -792,8 +797,8 @@ fn killed_restore_leaves_nothing_beside_the_target_after_the_next() {
         let _ = fs::remove_file(folder.join("app.db"));
     }
     let again = program(&folder, &restoring.arguments()).output().unwrap();
-    assert!(again.status.success(), "{}", story("again", &folder, &again));
-    assert_eq!(beside(), None, "{}", story("a killed restore's file is never cleared", &folder, &again));
+    assert!(again.status.success(), "{}", transcript("again", &folder, &again));
+    assert_eq!(beside(), None, "{}", transcript("a killed restore's file is never cleared", &folder, &again));
 }
 
 // ---------------------------------------------------------------- SIGINT and SIGTERM
@@ -808,7 +813,7 @@ fn interrupted_snapshot_exits_130_and_leaves_nothing() {
         middling(&built.join("app.db"), journal, 60_000, 1);
         let arguments = ["snapshot", "app.db", "--store", "backups", "-j", "2"];
         let first = program(&built, &arguments).output().unwrap();
-        assert!(first.status.success(), "{}", story("first", &built, &first));
+        assert!(first.status.success(), "{}", transcript("first", &built, &first));
         let template = sandbox.path("template");
         fs::rename(built, &template).unwrap();
         let longest = measure(&sandbox, &template, &arguments);
@@ -824,7 +829,7 @@ fn interrupted_snapshot_exits_130_and_leaves_nothing() {
                 let output = signalled(&folder, &arguments, wait, signal);
                 let what =
                     format!("seed {}, {signal:?} after {wait:?} of {longest:?}: {}", random.seed, arguments.join(" "));
-                let told = story(&what, &folder, &output);
+                let told = transcript(&what, &folder, &output);
                 match output.status.code() {
                     Some(0) => assert_eq!(ids_in(&folder.join("backups")).len(), 2, "{told}"),
                     Some(130) => {
@@ -864,7 +869,7 @@ fn interrupted_restore_exits_130_and_leaves_the_target_and_no_litter() {
                 let output = signalled(&folder, &arguments, wait, signal);
                 let what =
                     format!("seed {}, {signal:?} after {wait:?} of {longest:?}: {}", random.seed, arguments.join(" "));
-                let told = story(&what, &folder, &output);
+                let told = transcript(&what, &folder, &output);
                 let found = restoring.look(over, &folder, &told);
                 match output.status.code() {
                     Some(0) => assert_eq!(found, Found::New, "{told}"),
@@ -965,7 +970,7 @@ fn fail_every_call(
                 if let Some((output, failed)) = &hit {
                     met += 1;
                     let what = format!("{call} {error} {when}: {}", arguments.join(" "));
-                    let told = format!("{}-- failed\n{}\n", story(&what, &folder, output), failed.join("\n"));
+                    let told = format!("{}-- failed\n{}\n", transcript(&what, &folder, output), failed.join("\n"));
                     let mut checked = check(&folder, output, &told, failed);
                     let litter: Vec<String> = names_below(&folder)
                         .into_iter()
@@ -1005,7 +1010,7 @@ fn failing_snapshots(journal: &str) {
     middling(&built.join("app.db"), journal, 30, 1);
     let arguments = ["snapshot", "app.db", "--store", "backups", "-j", "1"];
     let first = program(&built, &arguments).output().unwrap();
-    assert!(first.status.success(), "{}", story("first", &built, &first));
+    assert!(first.status.success(), "{}", transcript("first", &built, &first));
     if journal == "wal" {
         with_live_wal(&built.join("app.db"), |db| db.execute_batch("DELETE FROM logs WHERE rowid % 7 = 0").unwrap());
     }
@@ -1044,8 +1049,8 @@ fn failing_snapshots(journal: &str) {
             if !verified.status.success() || !restored.status.success() {
                 return Err(format!(
                     "{}{}{told}",
-                    story("verify", folder, &verified),
-                    story("restore", folder, &restored)
+                    transcript("verify", folder, &verified),
+                    transcript("restore", folder, &restored)
                 ));
             }
             if fingerprint(folder.join("new.db")) != expected {
@@ -1140,7 +1145,7 @@ fn signal_at_every_call(over: Over, signal: &str) {
                 // Each thread has an n-th call. The second signal ends the program at once, whatever lies about then.
                 let is_last_word = heard.iter().filter(|line| line.contains("--- SIG")).count() > 1;
                 let what = format!("{signal} at {call} {n}: {}", restoring.arguments.join(" "));
-                let told = story(&what, &folder, output);
+                let told = transcript(&what, &folder, output);
                 // Panics where it is neither.
                 let found = restoring.look(over, &folder, &told);
                 let is_right = match output.status.code() {
@@ -1273,14 +1278,14 @@ fn snapshot_into_a_full_store_fails_and_leaves_the_store_as_it_was() {
     middling(&sandbox.path("app.db"), "wal", 30_000, 1);
     let arguments = ["snapshot", "app.db", "--store", "disk/backups"];
     let first = program(root, &arguments).output().unwrap();
-    assert!(first.status.success(), "{}", story("first", root, &first));
+    assert!(first.status.success(), "{}", transcript("first", root, &first));
     let archive_bytes = files_of(root, "disk/backups").values().map(|bytes| bytes.len() as u64).sum::<u64>();
     let before = files_of(root, "disk/backups");
     let (mut failures, mut successes) = (0, 0);
     for step in 0..12 {
         disk.leave(archive_bytes * step / 8);
         let output = program(root, &arguments).output().unwrap();
-        let told = story(&format!("{step}/8 of the archive's length is free"), root, &output);
+        let told = transcript(&format!("{step}/8 of the archive's length is free"), root, &output);
         if output.status.success() {
             successes += 1;
             for (name, _) in files_of(root, "disk/backups").iter().filter(|(name, _)| !before.contains_key(*name)) {
@@ -1297,7 +1302,7 @@ fn snapshot_into_a_full_store_fails_and_leaves_the_store_as_it_was() {
     assert!(failures >= 6 && successes >= 1, "{failures} failures, {successes} successes");
     let restored =
         program(root, &["restore", "latest", "--store", "disk/backups", "--to", "copy.db"]).output().unwrap();
-    assert!(restored.status.success(), "{}", story("restore", root, &restored));
+    assert!(restored.status.success(), "{}", transcript("restore", root, &restored));
     assert_eq!(fingerprint(sandbox.path("copy.db")), fingerprint(sandbox.path("app.db")));
 }
 
@@ -1309,12 +1314,12 @@ fn first_snapshot_into_a_full_store_lists_nothing_and_a_retry_succeeds() {
     middling(&sandbox.path("app.db"), "delete", 30_000, 1);
     disk.leave(100_000);
     let output = program(root, &["snapshot", "app.db", "--store", "disk/backups"]).output().unwrap();
-    require_told(&story("first", root, &output), &output, 1, "the disk is full");
+    require_told(&transcript("first", root, &output), &output, 1, "the disk is full");
     assert!(ids_in(&sandbox.path("disk/backups")).is_empty());
     assert_eq!(names_below(&sandbox.path("scratch")), Vec::<String>::new());
     disk.leave(4 << 20);
     let again = program(root, &["snapshot", "app.db", "--store", "disk/backups"]).output().unwrap();
-    assert!(again.status.success(), "{}", story("again", root, &again));
+    assert!(again.status.success(), "{}", transcript("again", root, &again));
 }
 
 #[test]
@@ -1346,7 +1351,7 @@ fn restore_to_a_disk_without_room_is_whole_or_nothing() {
             let output = program(&folder, &arguments).output().unwrap();
             let told = format!(
                 "{}{:?}",
-                story(&format!("{over:?}, {step}/8 of 5 MiB is free"), &folder, &output),
+                transcript(&format!("{over:?}, {step}/8 of 5 MiB is free"), &folder, &output),
                 names_below(&inside)
             );
             fs::remove_file(sandbox.path("disk/filler")).unwrap();
@@ -1394,20 +1399,20 @@ fn full_scratch_fails_with_nothing_changed_and_names_the_flag() {
     let snapshot = ["snapshot", "app.db", "--name", "other", "--store", "backups", "--scratch", "../disk"];
     for arguments in [&snapshot[..], &restore[..]] {
         let output = program(folder, arguments).output().unwrap();
-        let told = story(&arguments.join(" "), folder, &output);
+        let told = transcript(&arguments.join(" "), folder, &output);
         require_told(&told, &output, 1, "--scratch");
         assert_eq!(state(folder), before, "{told}");
         assert_eq!(names_below(&sandbox.path("disk")), ["filler"], "{told}");
         // The same by TMPDIR.
         let plain: Vec<&str> = arguments[..arguments.len() - 2].to_vec();
         let output = program(folder, &plain).env("TMPDIR", sandbox.path("disk")).output().unwrap();
-        let told = story(&plain.join(" "), folder, &output);
+        let told = transcript(&plain.join(" "), folder, &output);
         require_told(&told, &output, 1, "--scratch");
         assert_eq!(state(folder), before, "{told}");
     }
     disk.leave(8 << 20);
     let output = program(folder, &restore).output().unwrap();
-    let told = story("with room", folder, &output);
+    let told = transcript("with room", folder, &output);
     if output.status.success() {
         assert_eq!(restoring.look(Over::Delete, folder, &told), Found::New, "{told}");
     }
@@ -1424,7 +1429,7 @@ fn scratch_that_fills_up_midway_is_told_and_cleared() {
     // The file system says that there is room, and has none at the second write of the image.
     let hit = injected(&restoring.template, &restoring.arguments, "write", "error=ENOSPC", "2+");
     let (output, _) = hit.unwrap();
-    let told = story("write fails", &restoring.template, &output);
+    let told = transcript("write fails", &restoring.template, &output);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert_eq!(restoring.look(Over::Delete, &restoring.template, &told), Found::Old);
     assert_eq!(names_below(&restoring.template.join("scratch")), Vec::<String>::new(), "{told}");
@@ -1437,11 +1442,11 @@ fn read_only_store_refuses_snapshots_and_still_restores() {
     let root = sandbox.root();
     middling(&sandbox.path("app.db"), "wal", 3_000, 1);
     let first = program(root, &["snapshot", "app.db", "--store", "disk/backups"]).output().unwrap();
-    assert!(first.status.success(), "{}", story("first", root, &first));
+    assert!(first.status.success(), "{}", transcript("first", root, &first));
     disk.make_read_only();
     let before = files_of(root, "disk");
     let output = program(root, &["snapshot", "app.db", "--store", "disk/backups"]).output().unwrap();
-    let told = story("snapshot", root, &output);
+    let told = transcript("snapshot", root, &output);
     assert_eq!(output.status.code(), Some(5), "{told}");
     assert_eq!(
         String::from_utf8_lossy(&output.stderr).lines().filter(|line| line.starts_with("error: ")).count(),
@@ -1450,21 +1455,21 @@ fn read_only_store_refuses_snapshots_and_still_restores() {
     );
     let restored =
         program(root, &["restore", "latest", "--store", "disk/backups", "--to", "copy.db"]).output().unwrap();
-    assert!(restored.status.success(), "{}", story("restore", root, &restored));
+    assert!(restored.status.success(), "{}", transcript("restore", root, &restored));
     assert_eq!(fingerprint(sandbox.path("copy.db")), fingerprint(sandbox.path("app.db")));
     // No way back can be saved: nothing is overwritten, unless asked in so many words.
     open(sandbox.path("app.db")).execute_batch("DELETE FROM logs").unwrap();
     let changed = fingerprint(sandbox.path("app.db"));
     let replace = ["restore", "latest", "--store", "disk/backups", "--to", "app.db", "--replace"];
     let output = program(root, &replace).output().unwrap();
-    let told = story("replace", root, &output);
+    let told = transcript("replace", root, &output);
     assert!(!output.status.success(), "{told}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("nothing was changed"), "{told}");
     assert_eq!(fingerprint(sandbox.path("app.db")), changed, "{told}");
     let mut unsafely = replace.to_vec();
     unsafely.push("--no-safety");
     let output = program(root, &unsafely).output().unwrap();
-    assert!(output.status.success(), "{}", story("--no-safety", root, &output));
+    assert!(output.status.success(), "{}", transcript("--no-safety", root, &output));
     assert_eq!(fingerprint(sandbox.path("app.db")), fingerprint(sandbox.path("copy.db")));
     assert_eq!(files_of(root, "disk"), before);
     assert_eq!(names_below(&sandbox.path("scratch")), Vec::<String>::new());
@@ -1477,11 +1482,11 @@ fn read_only_store_can_be_listed_and_verified() {
     let root = sandbox.root();
     middling(&sandbox.path("app.db"), "wal", 3_000, 1);
     let first = program(root, &["snapshot", "app.db", "--store", "disk/backups"]).output().unwrap();
-    assert!(first.status.success(), "{}", story("first", root, &first));
+    assert!(first.status.success(), "{}", transcript("first", root, &first));
     disk.make_read_only();
     for arguments in [["list", "--store", "disk/backups"].as_slice(), &["verify", "--all", "--store", "disk/backups"]] {
         let output = program(root, arguments).output().unwrap();
-        assert!(output.status.success(), "{}", story(&arguments.join(" "), root, &output));
+        assert!(output.status.success(), "{}", transcript(&arguments.join(" "), root, &output));
     }
 }
 
@@ -1516,7 +1521,7 @@ fn source_on_a_read_only_disk_is_saved_whole_or_refused() {
         let before: BTreeMap<_, _> = files_of(root, "disk");
         disk.make_read_only();
         let output = program(root, &["snapshot", "disk/app.db", "--store", "backups"]).output().unwrap();
-        let told = story(state, root, &output);
+        let told = transcript(state, root, &output);
         assert_eq!(files_of(root, "disk"), before, "{told}");
         if !state.ends_with("recovered") {
             assert!(output.status.success(), "{told}");
@@ -1524,7 +1529,7 @@ fn source_on_a_read_only_disk_is_saved_whole_or_refused() {
         if output.status.success() {
             let restored =
                 program(root, &["restore", "latest", "--store", "backups", "--to", "copy.db"]).output().unwrap();
-            assert!(restored.status.success(), "{told}{}", story("restore", root, &restored));
+            assert!(restored.status.success(), "{told}{}", transcript("restore", root, &restored));
             assert_eq!(fingerprint(sandbox.path("copy.db")), expected, "{told}");
         } else {
             require_told(&told, &output, 5, "");
@@ -1533,11 +1538,11 @@ fn source_on_a_read_only_disk_is_saved_whole_or_refused() {
         // Where it can be recovered, it is, and saved whole.
         disk.make_writable();
         let output = program(root, &["snapshot", "disk/app.db", "--store", "backups"]).output().unwrap();
-        let told = story(&format!("{state}, writable"), root, &output);
+        let told = transcript(&format!("{state}, writable"), root, &output);
         assert!(output.status.success(), "{told}");
         let restored =
             program(root, &["restore", "latest", "--store", "backups", "--to", "again.db"]).output().unwrap();
-        assert!(restored.status.success(), "{told}{}", story("restore", root, &restored));
+        assert!(restored.status.success(), "{told}{}", transcript("restore", root, &restored));
         assert_eq!(fingerprint(sandbox.path("again.db")), expected, "{told}");
     }
 }
@@ -1554,7 +1559,7 @@ fn store_that_is_a_file_is_refused_and_left() {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--store", "backups"]);
         let output = program(sandbox.root(), &arguments).output().unwrap();
-        let told = story(&arguments.join(" "), sandbox.root(), &output);
+        let told = transcript(&arguments.join(" "), sandbox.root(), &output);
         require_told(&told, &output, 5, "");
         assert_eq!(sandbox.state(), before, "{told}");
     }
@@ -1567,7 +1572,7 @@ fn store_that_goes_away_meanwhile_fails_and_is_not_made_again() {
         let root = sandbox.root();
         middling(&sandbox.path("app.db"), "wal", 60_000, 1);
         let first = program(root, &["snapshot", "app.db", "--store", "backups"]).output().unwrap();
-        assert!(first.status.success(), "{}", story("first", root, &first));
+        assert!(first.status.success(), "{}", transcript("first", root, &first));
         let before = files_of(root, "backups");
         let mut child =
             program(root, &["snapshot", "app.db", "--store", "backups", "--compression", "gzip:9"]).spawn().unwrap();
@@ -1578,7 +1583,7 @@ fn store_that_goes_away_meanwhile_fails_and_is_not_made_again() {
         }
         fs::rename(sandbox.path("backups"), sandbox.path("unplugged")).unwrap();
         let output = child.wait_with_output().unwrap();
-        let told = story("store moved away", root, &output);
+        let told = transcript("store moved away", root, &output);
         assert!(!output.status.success(), "{told}");
         assert_eq!(
             String::from_utf8_lossy(&output.stderr).lines().filter(|line| line.starts_with("error: ")).count(),

@@ -51,7 +51,7 @@ fn good_archives_of_the_same_hand_are_taken_with_the_same_memory() {
                 &["extract", &vault.id, "--to", "folder"],
             ] {
                 let run = vault.run(arguments);
-                assert_eq!(run.code(), 0, "{megabytes} {block_bytes} {}", run.story());
+                assert_eq!(run.code(), 0, "{megabytes} {block_bytes} {}", run.transcript());
             }
             // What the program writes and what this hand writes are one format.
             let ours = craft::map(&layout.bytes());
@@ -851,7 +851,7 @@ fn a_restored_file_gets_no_special_permission_bits_from_a_manifest() {
     put_agreeing(&vault, &|m, _| m["sqlite"]["file_mode"] = 0o6755.into());
     let run = vault.run(&["restore", &vault.id, "--to", "new.db"]);
     match std::fs::metadata(vault.sandbox.path("new.db")) {
-        Ok(facts) => assert_eq!(facts.permissions().mode() & 0o7000, 0, "{}", run.story()),
-        Err(_) => assert_eq!(run.code(), 3, "{}", run.story()),
+        Ok(facts) => assert_eq!(facts.permissions().mode() & 0o7000, 0, "{}", run.transcript()),
+        Err(_) => assert_eq!(run.code(), 3, "{}", run.transcript()),
     }
 }

@@ -89,11 +89,11 @@ impl World {
         let mut all = arguments.to_vec();
         all.extend(["--store", "backups", "--json"]);
         let run = self.sandbox.run(&all);
-        assert_eq!(run.exit(), code, "{}\n{}", self.story(), run.story());
+        assert_eq!(run.exit(), code, "{}\n{}", self.transcript(), run.transcript());
         run.json()
     }
 
-    fn story(&self) -> String {
+    fn transcript(&self) -> String {
         let known = self.snapshots.iter().map(|s| format!("{} {} {} rotten: {}", s.id, s.kind, s.proof, s.rotten));
         format!("-- done\n{}\n-- known\n{}", self.log.join("\n"), known.collect::<Vec<_>>().join("\n"))
     }
@@ -123,7 +123,7 @@ impl World {
 
     fn remember(&mut self, id: &str, kind: &'static str, tags: &[&str], content: Content) {
         let files = self.files_of(id);
-        assert_eq!(files.len(), 2, "{}\n{files:?}", self.story());
+        assert_eq!(files.len(), 2, "{}\n{files:?}", self.transcript());
         self.snapshots.insert(
             0,
             Remembered {
@@ -154,16 +154,16 @@ impl World {
         }
         let document = self.run(&arguments, if rotten { 3 } else { 0 });
         if rotten {
-            assert_eq!(self.live(), before, "{}", self.story());
+            assert_eq!(self.live(), before, "{}", self.transcript());
             return;
         }
-        assert_eq!(self.live(), wanted, "{}", self.story());
+        assert_eq!(self.live(), wanted, "{}", self.transcript());
         match document["safety_snapshot"].as_str() {
             Some(id) => {
                 assert!(safety);
                 self.remember(id, "safety", &["safety"], before);
             }
-            None => assert!(!safety, "{}", self.story()),
+            None => assert!(!safety, "{}", self.transcript()),
         }
     }
 
@@ -185,7 +185,7 @@ impl World {
     fn test(&mut self, command: &str, index: usize) {
         let (id, rotten) = (self.snapshots[index].id.clone(), self.snapshots[index].rotten);
         let document = self.run(&[command, &id], if rotten { 3 } else { 0 });
-        assert_eq!(document["ok"], !rotten, "{}", self.story());
+        assert_eq!(document["ok"], !rotten, "{}", self.transcript());
         self.tested(index, if command == "drill" { "drilled" } else { "verified" });
     }
 
@@ -232,9 +232,9 @@ impl World {
                 let Remembered { id, content: wanted, rotten, .. } = self.snapshots[index].clone();
                 self.run(&["restore", &id, "--to", "new.db"], if rotten { 3 } else { 0 });
                 let new = self.sandbox.path("new.db");
-                assert_eq!(new.exists(), !rotten, "{}", self.story());
+                assert_eq!(new.exists(), !rotten, "{}", self.transcript());
                 if !rotten {
-                    assert_eq!(content(&new), wanted, "{}", self.story());
+                    assert_eq!(content(&new), wanted, "{}", self.transcript());
                     fs::remove_file(new).unwrap();
                 }
             }
@@ -318,9 +318,9 @@ impl World {
         let ids = |field: &str| -> Vec<String> {
             document[field].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
         };
-        assert_eq!(ids("keep"), kept, "{}\n{document}", self.story());
+        assert_eq!(ids("keep"), kept, "{}\n{document}", self.transcript());
         let gone: Vec<String> = self.snapshots.iter().map(|s| s.id.clone()).filter(|id| !kept.contains(id)).collect();
-        assert_eq!(ids("delete"), gone, "{}\n{document}", self.story());
+        assert_eq!(ids("delete"), gone, "{}\n{document}", self.transcript());
     }
 
     /// What must hold after every step.
@@ -345,21 +345,21 @@ impl World {
             .iter()
             .map(|s| (s.id.clone(), s.kind.to_owned(), s.proof.to_owned(), Value::from(s.tags.clone())))
             .collect();
-        assert_eq!(listed, known, "{}", self.story());
+        assert_eq!(listed, known, "{}", self.transcript());
         // Nobody touches what is written, and nothing is left of what was pruned.
         let state = self.sandbox.state();
         for snapshot in &self.snapshots {
             for (path, what) in &snapshot.files {
-                assert_eq!(state.get(path), Some(what), "{} {}", path.display(), self.story());
+                assert_eq!(state.get(path), Some(what), "{} {}", path.display(), self.transcript());
             }
         }
         for path in state.keys() {
             let path = path.to_string_lossy();
-            assert!(!self.gone.iter().any(|id| path.contains(id.as_str())), "{path} is left\n{}", self.story());
+            assert!(!self.gone.iter().any(|id| path.contains(id.as_str())), "{path} is left\n{}", self.transcript());
             let ours = ["app.db", "backups", "scratch"].iter().any(|name| path.starts_with(name));
-            assert!(ours && !path.contains(".lifeboat-"), "{path} is left\n{}", self.story());
+            assert!(ours && !path.contains(".lifeboat-"), "{path} is left\n{}", self.transcript());
         }
-        assert_eq!(fs::read_dir(self.sandbox.path("scratch")).unwrap().count(), 0, "{}", self.story());
+        assert_eq!(fs::read_dir(self.sandbox.path("scratch")).unwrap().count(), 0, "{}", self.transcript());
     }
 
     /// At the end: every snapshot that is there restores, every other is unknown.
@@ -407,6 +407,6 @@ fn a_long_run_of_snapshots_and_prunes_keeps_exactly_what_it_should() {
         }
         world.check();
     }
-    assert!(world.gone.len() >= 5, "{}", world.story());
+    assert!(world.gone.len() >= 5, "{}", world.transcript());
     world.settle();
 }

@@ -263,14 +263,14 @@ fn odd_passwords_of_a_config_need_no_escapes() {
     fs::write(sandbox.path(".env"), &env).unwrap();
     let made = run(&["init"], &[]).code(0);
     let saved = run(&["snapshot", "-vv", "--json"], &[]).code(0);
-    assert_eq!(saved.json()["snapshots"][0]["rows"], 2, "{}", saved.story());
+    assert_eq!(saved.json()["snapshots"][0]["rows"], 2, "{}", saved.transcript());
     let text = fs::read_to_string(sandbox.path("lifeboat.toml")).unwrap();
     for told in [made.stdout(), made.stderr(), saved.stdout(), saved.stderr(), text] {
         assert!(!told.contains(password) && !told.contains("w/rd"), "{told}");
     }
     // The process outdoes the file; a wrong password is refused, and not told.
     let wrong = run(&["snapshot", "-vv"], &[("TDX_DB_PASSWORD", SECRET)]).code(5);
-    assert!(!wrong.stderr().contains(SECRET), "{}", wrong.story());
+    assert!(!wrong.stderr().contains(SECRET), "{}", wrong.transcript());
     // As a key of its own, in a file of its own, and from PostgreSQL's own variables in the file.
     fs::write(sandbox.path("password"), format!("{password}\n")).unwrap();
     fs::write(sandbox.path("pg"), format!("PGPASSWORD=\"p@ss:w/rd#1 \\$x\"\nPGUSER={}\n", role.name)).unwrap();
@@ -290,7 +290,7 @@ fn odd_passwords_of_a_config_need_no_escapes() {
         let text = format!("{head}[[store]]\nurl = \"backups\"\n[[source]]\nname = \"n{number}\"\n{keys}");
         fs::write(sandbox.path("my.toml"), text).unwrap();
         let saved = run(&["snapshot", "--config", "my.toml", "--json"], &[("PASSWORD", password)]).code(0);
-        assert_eq!(saved.json()["snapshots"][0]["rows"], 2, "{}", saved.story());
+        assert_eq!(saved.json()["snapshots"][0]["rows"], 2, "{}", saved.transcript());
     }
 }
 

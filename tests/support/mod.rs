@@ -176,7 +176,7 @@ impl Running {
         let output = child.wait_with_output().unwrap();
         drop(ended);
         let run = Run { what: self.what.clone(), root: self.root.clone(), output };
-        assert!(!watch.join().unwrap(), "it did not end within {LONGEST_RUN:?}\n{}", run.story());
+        assert!(!watch.join().unwrap(), "it did not end within {LONGEST_RUN:?}\n{}", run.transcript());
         run
     }
 }
@@ -215,25 +215,25 @@ impl Run {
     /// Requires an exit code; shows everything where it is another.
     #[track_caller]
     pub fn code(self, expected: i32) -> Self {
-        assert_eq!(self.exit(), expected, "{}", self.story());
+        assert_eq!(self.exit(), expected, "{}", self.transcript());
         self
     }
 
     /// The JSON document on stdout, which must be exactly one.
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.output.stdout).unwrap_or_else(|error| panic!("{error}\n{}", self.story()))
+        serde_json::from_slice(&self.output.stdout).unwrap_or_else(|error| panic!("{error}\n{}", self.transcript()))
     }
 
     /// Requires words on stderr.
     #[track_caller]
     pub fn says(self, words: &str) -> Self {
-        assert!(self.stderr().contains(words), "stderr lacks '{words}'\n{}", self.story());
+        assert!(self.stderr().contains(words), "stderr lacks '{words}'\n{}", self.transcript());
         self
     }
 
     /// Command, exit code, both streams and the folder.
-    pub fn story(&self) -> String {
+    pub fn transcript(&self) -> String {
         let mut files = BTreeMap::new();
         collect(&self.root, &self.root, &mut files);
         let mut listing = String::new();

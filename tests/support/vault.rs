@@ -126,7 +126,7 @@ impl Vault {
                 _ => unreachable!(),
             });
             let mut complain = |what: String| {
-                let _ = writeln!(broken, "=== {}, {label}: {command}: {what}\n{}", self.codec.name(), run.story());
+                let _ = writeln!(broken, "=== {}, {label}: {command}: {what}\n{}", self.codec.name(), run.transcript());
             };
             if run.code() != 3 {
                 complain(format!("exit code {} instead of 3", run.code()));
@@ -196,7 +196,7 @@ impl Finished {
         self.output.status.code().unwrap_or_else(|| 128 + self.output.status.signal().unwrap_or(0))
     }
 
-    pub fn story(&self) -> String {
+    pub fn transcript(&self) -> String {
         let cut = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(4000)]).into_owned();
         format!(
             "$ lifeboat {}\nexit {}\n-- stdout\n{}\n-- stderr\n{}",

@@ -56,8 +56,8 @@ fn what_was_to_be_encrypted_is_never_saved_in_the_clear() {
         let path = sandbox.path("lifeboat.toml");
         fs::write(&path, fs::read_to_string(&path).unwrap() + section).unwrap();
         let run = lifeboat(&sandbox, &["snapshot"], &variables).code(2).says(words);
-        assert!(!run.stderr().contains(SECRET), "{}", run.story());
-        assert_eq!(archives(&sandbox), (0, 0), "{}", run.story());
+        assert!(!run.stderr().contains(SECRET), "{}", run.transcript());
+        assert_eq!(archives(&sandbox), (0, 0), "{}", run.transcript());
     }
 }
 

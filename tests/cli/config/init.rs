@@ -19,7 +19,7 @@ use crate::support::{Run, Sandbox, open, sample};
 fn found(run: &Run) -> Vec<(String, String, String)> {
     let document = run.json();
     let text = |found: &Value, name: &str| found[name].as_str().unwrap().to_owned();
-    let list = document["found"].as_array().unwrap_or_else(|| panic!("{}", run.story()));
+    let list = document["found"].as_array().unwrap_or_else(|| panic!("{}", run.transcript()));
     list.iter().map(|found| (text(found, "kind"), text(found, "name"), text(found, "from"))).collect()
 }
 
@@ -28,8 +28,8 @@ fn found(run: &Run) -> Vec<(String, String, String)> {
 fn dry(sandbox: &Sandbox, variables: &[(&str, &str)]) -> (Vec<(String, String, String)>, String) {
     let before = sandbox.state();
     let run = lifeboat(sandbox, &["init", "--dry-run", "--json"], variables).code(0);
-    assert_eq!(sandbox.state(), before, "{}", run.story());
-    assert!(!run.stdout().contains(SECRET) && !run.stderr().contains(SECRET), "{}", run.story());
+    assert_eq!(sandbox.state(), before, "{}", run.transcript());
+    assert!(!run.stdout().contains(SECRET) && !run.stderr().contains(SECRET), "{}", run.transcript());
     let text = run.json()["text"].as_str().unwrap().to_owned();
     (found(&run), text)
 }
@@ -44,11 +44,15 @@ fn what_init_writes_saves_and_restores_at_once() {
     fs::create_dir(sandbox.path("data")).unwrap();
     sample(sandbox.path("data/app.db"), 30, "wal");
     let run = lifeboat(&sandbox, &["init"], &[]).code(0);
-    assert!(run.stdout().contains("lifeboat doctor") && run.stdout().contains("lifeboat snapshot"), "{}", run.story());
+    assert!(
+        run.stdout().contains("lifeboat doctor") && run.stdout().contains("lifeboat snapshot"),
+        "{}",
+        run.transcript()
+    );
     let config = fs::metadata(sandbox.path("lifeboat.toml")).unwrap();
     assert_eq!(config.permissions().mode() & 0o777, 0o600);
     let saved = lifeboat(&sandbox, &["snapshot"], &[]).code(0);
-    assert!(saved.stdout().starts_with("app-"), "{}", saved.story());
+    assert!(saved.stdout().starts_with("app-"), "{}", saved.transcript());
     fs::remove_file(sandbox.path("data/app.db")).unwrap();
     lifeboat(&sandbox, &["restore", "latest", "--yes"], &[]).code(0);
     assert_eq!(crate::support::count(sandbox.path("data/app.db"), "accounts"), 30);
@@ -68,7 +72,7 @@ fn a_config_that_is_there_is_left_alone_and_its_missing_stores_are_made() {
     fs::remove_dir_all(sandbox.path("two")).unwrap();
     let before = fs::read(sandbox.path("one/lifeboat.json")).unwrap();
     let run = lifeboat(&sandbox, &["init"], &[]).code(0).says("made a new store");
-    assert!(run.stdout().contains("is there already, and was not changed"), "{}", run.story());
+    assert!(run.stdout().contains("is there already, and was not changed"), "{}", run.transcript());
     assert!(sandbox.path("two/lifeboat.json").exists());
     assert_eq!(fs::read(sandbox.path("one/lifeboat.json")).unwrap(), before);
     assert_eq!(fs::read(sandbox.path("lifeboat.toml")).unwrap(), text);
@@ -183,7 +187,7 @@ fn a_broken_file_of_variables_is_left_out_and_told() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.path(".env"), format!("A=1\n{SECRET}\n")).unwrap();
     let run = lifeboat(&sandbox, &["init"], &[]).code(0).says(".env:2");
-    assert!(!run.stderr().contains(SECRET), "{}", run.story());
+    assert!(!run.stderr().contains(SECRET), "{}", run.transcript());
     let text = fs::read_to_string(sandbox.path("lifeboat.toml")).unwrap();
     assert!(text.contains("\n#env_file = \".env\"\n") && !text.contains(SECRET), "{text}");
     lifeboat(&sandbox, &["list"], &[]).code(0);
@@ -259,7 +263,7 @@ fn sqlite_files_are_found_by_their_content_and_not_everywhere() {
         ("./a/b/c/deep.sqlite3", "deep"),
     ];
     let names: Vec<&str> = files.iter().map(|(from, _)| from.as_str()).collect();
-    assert_eq!(names, expected.map(|(from, _)| from), "{}", run.story());
+    assert_eq!(names, expected.map(|(from, _)| from), "{}", run.transcript());
     let mut unique: Vec<String> = files.iter().map(|(_, name)| name.to_lowercase()).collect();
     unique.sort();
     unique.dedup();
@@ -299,7 +303,7 @@ fn odd_names_are_written_so_that_they_are_read_back() {
     }
     open(sandbox.path(std::ffi::OsStr::from_bytes(b"\xff.db"))).execute_batch("CREATE TABLE t (a)").unwrap();
     let run = lifeboat(&sandbox, &["init"], &[]).code(0).says("a name that a config cannot hold");
-    assert!(!run.stdout().contains("\nline"), "{}", run.story());
+    assert!(!run.stdout().contains("\nline"), "{}", run.transcript());
     let config = Config::load(&sandbox.path("lifeboat.toml")).unwrap();
     let mut read: Vec<_> = config.sources().unwrap().iter().map(file_of).collect();
     read.sort();
@@ -370,7 +374,7 @@ fn uncommented_is_read(text: &str) {
 fn where_nothing_is_found_the_examples_say_what_to_write() {
     let sandbox = Sandbox::new();
     let run = lifeboat(&sandbox, &["init"], &[]).code(0);
-    assert!(run.stdout().contains("no source was found"), "{}", run.story());
+    assert!(run.stdout().contains("no source was found"), "{}", run.transcript());
     lifeboat(&sandbox, &["snapshot"], &[]).code(2).says("has no source");
     lifeboat(&sandbox, &["list"], &[]).code(0);
     let text = fs::read_to_string(sandbox.path("lifeboat.toml")).unwrap();
@@ -410,8 +414,8 @@ fn volumes_become_mounts_and_what_lies_beside_them_is_warned_of() {
     let volume = sandbox.path("vol");
     let variables = [("RAILWAY_VOLUME_MOUNT_PATH", volume.to_str().unwrap())];
     let run = lifeboat(&sandbox, &["init", "--dry-run"], &variables).code(0);
-    assert!(run.stdout().contains(&format!("\nmounts = [\"{}\"]\n", volume.display())), "{}", run.story());
-    assert!(run.stdout().contains("# WARNING: it is not below"), "{}", run.story());
+    assert!(run.stdout().contains(&format!("\nmounts = [\"{}\"]\n", volume.display())), "{}", run.transcript());
+    assert!(run.stdout().contains("# WARNING: it is not below"), "{}", run.transcript());
     run.says("RAILWAY_VOLUME_MOUNT_PATH");
     // On the volume all is well; there it is found also where that is elsewhere.
     fs::rename(sandbox.path("app.db"), volume.join("app.db")).unwrap();
@@ -422,7 +426,7 @@ fn volumes_become_mounts_and_what_lies_beside_them_is_warned_of() {
     assert!(text.contains(&format!("\nurl = \"{}\"\n", volume.join("app.db").display())), "{text}");
     // It is a plain folder here, and where this is a container that is told; it is in its place.
     assert!(!text.contains("it is not below"), "{text}");
-    assert!(run.stdout().contains("lifeboat snapshot --config project/lifeboat.toml"), "{}", run.story());
+    assert!(run.stdout().contains("lifeboat snapshot --config project/lifeboat.toml"), "{}", run.transcript());
     assert!(volume.join("kept/lifeboat.json").exists());
     lifeboat(&sandbox, &["snapshot", "--config", "project/lifeboat.toml"], &variables).code(0);
 }

@@ -34,7 +34,7 @@ fn with_config(text: &str) -> Sandbox {
 #[track_caller]
 fn saved(run: &Run) -> Vec<String> {
     let document = run.json();
-    let snapshots = document["snapshots"].as_array().unwrap_or_else(|| panic!("{}", run.story()));
+    let snapshots = document["snapshots"].as_array().unwrap_or_else(|| panic!("{}", run.transcript()));
     snapshots.iter().map(|snapshot| snapshot["source"].as_str().unwrap().to_owned()).collect()
 }
 

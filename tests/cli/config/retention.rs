@@ -53,7 +53,7 @@ fn a_snapshot_prunes_once_all_is_saved_and_shows_its_plan() {
     assert_eq!(listed(&sandbox), 5);
     fs::rename(sandbox.path("away.db"), sandbox.path("two.db")).unwrap();
     let run = lifeboat(&sandbox, &["snapshot", "--prune"], &[]).code(0);
-    assert!(run.stdout().contains("deleted") && run.stdout().contains("keep"), "{}", run.story());
+    assert!(run.stdout().contains("deleted") && run.stdout().contains("keep"), "{}", run.transcript());
     assert_eq!(listed(&sandbox), 2);
     // Of one source only that is pruned.
     lifeboat(&sandbox, &["snapshot", "two"], &[]).code(0);

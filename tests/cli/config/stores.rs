@@ -17,7 +17,7 @@ fn one_snapshot_writes_to_every_store_and_to_one_by_its_name() {
     let id = run.json()["snapshots"][0]["id"].as_str().unwrap().to_owned();
     for store in ["near", "far", "far-away"] {
         let run = lifeboat(&sandbox, &["list", "--json", "--store", store], &[]).code(0);
-        assert_eq!(run.json()["snapshots"][0]["id"], id.as_str(), "{}", run.story());
+        assert_eq!(run.json()["snapshots"][0]["id"], id.as_str(), "{}", run.transcript());
     }
     lifeboat(&sandbox, &["snapshot", "shop", "--store", "far"], &[]).code(0);
     assert_eq!(saved(&lifeboat(&sandbox, &["list", "--json"], &[])).len(), 1);
@@ -43,7 +43,7 @@ fn a_store_whose_disk_is_not_mounted_is_told_and_nothing_is_made_there() {
         for arguments in &arguments {
             let run = lifeboat(&sandbox, arguments, &[]).code(5);
             let left = fs::read_dir(sandbox.path("mnt")).map_or(0, Iterator::count);
-            assert_eq!((left, sandbox.path("mnt").exists()), (0, is_empty_folder), "{}", run.story());
+            assert_eq!((left, sandbox.path("mnt").exists()), (0, is_empty_folder), "{}", run.transcript());
         }
         ready(&sandbox, &[]);
     }
@@ -85,7 +85,7 @@ fn paths_begin_in_the_configs_folder() {
     assert_eq!(count(sandbox.path("etc/data/app.db"), "accounts"), 4);
     // What is printed to be copied names the config.
     let shown = lifeboat(&sandbox, &[&["show", "latest"], &here[..]].concat(), &[]).code(0);
-    assert!(shown.stdout().contains("etc/my.toml"), "{}", shown.story());
+    assert!(shown.stdout().contains("etc/my.toml"), "{}", shown.transcript());
 }
 
 #[test]

@@ -17,7 +17,11 @@ fn a_variable_that_is_not_set_only_matters_to_who_needs_its_section() {
     lifeboat(&sandbox, &["snapshot", "app", "--store", "b"], &[]);
     let run =
         lifeboat(&sandbox, &["prune"], &[]).code(2).says("retention.keep_last: the variable NO_NUMBER is not set");
-    assert!(run.stderr().contains("lifeboat.toml:11") && run.stderr().contains("${NO_NUMBER:-...}"), "{}", run.story());
+    assert!(
+        run.stderr().contains("lifeboat.toml:11") && run.stderr().contains("${NO_NUMBER:-...}"),
+        "{}",
+        run.transcript()
+    );
     lifeboat(&sandbox, &["prune"], &[("NO_NUMBER", "3")]).code(0);
     // A source that cannot be named keeps nobody from another one, nor from looking.
     let sandbox = with_config("[[store]]\nurl = \"b\"\n[[source]]\nname = \"shop\"\nurl = \"${NO_URL}\"\n");
@@ -59,7 +63,7 @@ fn the_process_outdoes_the_file_of_variables() {
         .code(0);
     fs::write(sandbox.path("bad"), format!("A=1\n{SECRET}\n")).unwrap();
     let run = lifeboat(&sandbox, &["list"], &[("WHICH", "bad")]).code(2).says("bad:2: ");
-    assert!(!run.stderr().contains(SECRET), "{}", run.story());
+    assert!(!run.stderr().contains(SECRET), "{}", run.transcript());
     lifeboat(&sandbox, &["list"], &[("WHICH", "/dev/zero")]).code(2).says("is too large");
 }
 
@@ -78,5 +82,5 @@ fn a_file_of_a_secret_is_read_once_it_is_needed() {
     fs::write(sandbox.path("secret"), format!("{SECRET}\n")).unwrap();
     // Nobody listens there.
     let run = lifeboat(&sandbox, &["snapshot", "-vv"], &[]).code(5);
-    assert!(!run.stderr().contains(SECRET), "{}", run.story());
+    assert!(!run.stderr().contains(SECRET), "{}", run.transcript());
 }

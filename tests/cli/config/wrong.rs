@@ -15,9 +15,9 @@ fn refused(text: &str, words: &str) -> Run {
     let run = lifeboat(&sandbox, &["list", "--store", "s"], &VARIABLES).code(2);
     let stderr = run.stderr();
     let told = format!("{}:{words}", sandbox.path("lifeboat.toml").display());
-    assert!(stderr.contains(&told), "stderr lacks '{told}'\n{text}\n{}", run.story());
-    assert!(!stderr.contains(SECRET) && !stderr.contains("panicked"), "{text}\n{}", run.story());
-    assert_eq!(stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{}", run.story());
+    assert!(stderr.contains(&told), "stderr lacks '{told}'\n{text}\n{}", run.transcript());
+    assert!(!stderr.contains(SECRET) && !stderr.contains("panicked"), "{text}\n{}", run.transcript());
+    assert_eq!(stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{}", run.transcript());
     run
 }
 
@@ -136,7 +136,7 @@ fn bad_values_are_told_by_their_line_and_key() {
 fn what_a_prefix_finds_is_told_by_the_variable() {
     let sandbox = with_config("[[source]]\nname = \"a\"\nenv_prefix = \"X_\"\n");
     let run = lifeboat(&sandbox, &["snapshot", "--store", "s"], &[("X_NAME", "d"), ("X_SSLMODE", SECRET)]).code(2);
-    assert!(!run.stderr().contains(SECRET), "{}", run.story());
+    assert!(!run.stderr().contains(SECRET), "{}", run.transcript());
     run.says("lifeboat.toml:3: source.env_prefix: the source a: sslmode cannot be '${X_SSLMODE}'");
 }
 
@@ -146,7 +146,7 @@ fn a_secret_in_the_wrong_place_is_not_told() {
     sample(sandbox.path("app.db"), 1, "delete");
     lifeboat(&sandbox, &["snapshot", "app.db", "--store", "b"], &[("LIFEBOAT_CONFIG", "")]).code(0);
     let run = lifeboat(&sandbox, &["verify", "--all", "--store", "b"], &VARIABLES).code(0);
-    assert!(!run.stderr().contains(SECRET), "{}", run.story());
+    assert!(!run.stderr().contains(SECRET), "{}", run.transcript());
     run.says("encryption.identity is no secret key");
 }
 
@@ -164,7 +164,7 @@ fn a_config_that_cannot_be_read_is_told() {
         ("/dev/zero", "is too large"),
     ] {
         let run = lifeboat(&sandbox, &["list", "--config", path], &[]).code(2).says(words);
-        assert!(!run.stderr().contains("panicked"), "{}", run.story());
+        assert!(!run.stderr().contains("panicked"), "{}", run.transcript());
         lifeboat(&sandbox, &["list"], &[("LIFEBOAT_CONFIG", path)]).code(2).says(words);
     }
     // A link that leads nowhere is no config left out on purpose.

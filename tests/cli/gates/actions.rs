@@ -48,7 +48,7 @@ fn the_gates_write_outputs_summary_and_annotations() {
     assert!(summary.contains("lifeboat predeploy") && summary.contains(id) && summary.contains("restore"), "{summary}");
     app.sql("DELETE FROM balances");
     let run = with_env(&app.sandbox, &["postdeploy"], &runner.variables()).code(3);
-    assert!(run.stderr().contains("::error title=lifeboat postdeploy::app: "), "{}", run.story());
+    assert!(run.stderr().contains("::error title=lifeboat postdeploy::app: "), "{}", run.transcript());
     assert!(Runner::read(&runner.summary).contains("❌ | app: "), "{}", Runner::read(&runner.summary));
     assert!(Runner::read(&runner.output).contains("ok=false"), "{}", Runner::read(&runner.output));
 }
@@ -59,10 +59,10 @@ fn secrets_of_the_config_are_masked_for_the_steps_that_follow() {
     let runner = Runner::new(&app.sandbox);
     app.config("[[source]]\nname = \"pg\"\nurl = \"postgres://me:hunter2hunter2@127.0.0.1:1/db\"\n");
     let run = with_env(&app.sandbox, &["predeploy"], &runner.variables()).code(3);
-    assert_eq!(run.stderr().matches("hunter2hunter2").count(), 1, "{}", run.story());
-    assert!(run.stderr().contains("::add-mask::hunter2hunter2"), "{}", run.story());
+    assert_eq!(run.stderr().matches("hunter2hunter2").count(), 1, "{}", run.transcript());
+    assert!(run.stderr().contains("::add-mask::hunter2hunter2"), "{}", run.transcript());
     let run = app.sandbox.run(&["predeploy"]).code(3);
-    assert!(!run.stderr().contains("hunter2"), "outside of Actions nothing of it is printed\n{}", run.story());
+    assert!(!run.stderr().contains("hunter2"), "outside of Actions nothing of it is printed\n{}", run.transcript());
 }
 
 #[test]
@@ -71,6 +71,6 @@ fn a_config_that_is_wrong_is_an_annotation_too() {
     let runner = Runner::new(&app.sandbox);
     app.config("[preflight]\nmount = []\n");
     let run = with_env(&app.sandbox, &["predeploy"], &runner.variables()).code(2);
-    assert!(run.stderr().contains("::error title=lifeboat predeploy::"), "{}", run.story());
+    assert!(run.stderr().contains("::error title=lifeboat predeploy::"), "{}", run.transcript());
     assert!(Runner::read(&runner.summary).contains("mount"), "{}", Runner::read(&runner.summary));
 }

@@ -9,7 +9,7 @@ fn all_is_well_and_every_check_says_what_it_saw() {
     app.sandbox.ok(&["snapshot"]);
     let run = app.sandbox.ok(&["check"]);
     for part in ["app: integrity", "accounts", "app: rows", "240 rows", "app: newest", "expected at most 26h", "free"] {
-        assert!(run.stdout().contains(part), "'{part}' is missing\n{}", run.story());
+        assert!(run.stdout().contains(part), "'{part}' is missing\n{}", run.transcript());
     }
 }
 

@@ -135,7 +135,7 @@ fn postdeploy_compares_with_the_commit_that_was_deployed() {
     app.passes(&["postdeploy", "--commit", "one"]);
     only(&app.closed(&["postdeploy", "--commit", "two"]).0, &["balances", "200", "400"]);
     let run = app.sandbox.run(&["postdeploy", "--commit", "three", "--json"]).code(4);
-    assert!(run.json()["error"]["hint"].as_str().unwrap().contains("predeploy"), "{}", run.story());
+    assert!(run.json()["error"]["hint"].as_str().unwrap().contains("predeploy"), "{}", run.transcript());
 }
 
 #[test]
@@ -157,8 +157,8 @@ fn a_mount_that_is_gone_closes_both_gates_and_nothing_is_restored_into_its_folde
     only(&app.closed(&["predeploy"]).0, &["app", "not a mount point"]);
     app.remove();
     let run = app.sandbox.run(&["postdeploy", "--rollback", "--json"]);
-    assert!(run.exit() == 3, "{}", run.story());
-    assert!(run.stderr().contains("is not mounted"), "{}", run.story());
+    assert!(run.exit() == 3, "{}", run.transcript());
+    assert!(run.stderr().contains("is not mounted"), "{}", run.transcript());
     assert!(!app.sandbox.path("app/app.db").exists());
 }
 
@@ -187,8 +187,8 @@ fn a_store_whose_disk_is_not_mounted_is_not_made_anew() {
         }
         let run = app.sandbox.run(&arguments);
         let expected = if command == "check" { 3 } else { 5 };
-        assert_eq!(run.exit(), expected, "{}", run.story());
-        assert!(run.stderr().contains("mounted") || run.stdout().contains("mounted"), "{}", run.story());
+        assert_eq!(run.exit(), expected, "{}", run.transcript());
+        assert!(run.stderr().contains("mounted") || run.stdout().contains("mounted"), "{}", run.transcript());
         assert_eq!(std::fs::read_dir(app.sandbox.path("backups")).unwrap().count(), 0, "{command}");
     }
     std::fs::remove_dir(app.sandbox.path("backups")).unwrap();
@@ -205,7 +205,7 @@ fn a_database_that_is_only_locked_is_not_restored_over() {
     let writer = open(app.sandbox.path("app/app.db"));
     writer.execute_batch("BEGIN EXCLUSIVE; INSERT INTO accounts (name) VALUES ('after the deploy')").unwrap();
     let run = app.sandbox.start(&["postdeploy", "--rollback", "--json"]).finish().code(3);
-    assert!(run.json().get("restored").is_none(), "{}", run.story());
+    assert!(run.json().get("restored").is_none(), "{}", run.transcript());
     writer.execute_batch("COMMIT").unwrap();
     assert_eq!(app.number("SELECT count(*) FROM accounts"), 41);
     app.passes(&["postdeploy"]);

@@ -55,7 +55,7 @@ fn a_container_that_is_thrown_away_between_two_runs_loses_nothing() {
         let running = start(&sandbox);
         running.signal(Signal::TERM);
         let run = running.finish().code(7);
-        assert!(run.stderr().contains("saved app-"), "{}", run.story());
+        assert!(run.stderr().contains("saved app-"), "{}", run.transcript());
         assert_eq!(rows(&sandbox), deploy);
         // The container's folder goes with the container.
         std::fs::remove_dir_all(sandbox.path("app")).unwrap();
@@ -84,7 +84,7 @@ fn a_program_that_ends_by_itself_is_saved_too_and_its_code_is_ours() {
         "-c",
         "sqlite3 app/app.db 'CREATE TABLE a (b); INSERT INTO a VALUES (1)'; echo out; exit 9",
     ]);
-    assert_eq!((run.exit(), run.stdout().as_str()), (9, "out\n"), "{}", run.story());
+    assert_eq!((run.exit(), run.stdout().as_str()), (9, "out\n"), "{}", run.transcript());
     assert_eq!(sandbox.json(&["list"])["snapshots"].as_array().unwrap().len(), 1);
     sandbox.run(&["guard", "--", "/nowhere/at/all"]).code(127);
 }
@@ -101,10 +101,10 @@ fn a_store_that_is_out_of_reach_keeps_an_empty_app_from_starting_and_a_full_one_
     running.finish().code(7);
     std::fs::rename(sandbox.path("backups"), sandbox.path("gone")).unwrap();
     let run = sandbox.run(&["guard", "--", "true"]).code(0);
-    assert!(run.stderr().contains("the last snapshot was not taken"), "{}", run.story());
+    assert!(run.stderr().contains("the last snapshot was not taken"), "{}", run.transcript());
     std::fs::remove_dir_all(sandbox.path("app")).unwrap();
     let run = sandbox.run(&["guard", "--", "touch", "started"]).code(5);
-    assert!(run.stderr().contains("was not started"), "{}", run.story());
+    assert!(run.stderr().contains("was not started"), "{}", run.transcript());
     assert!(!sandbox.path("started").exists());
 }
 
@@ -113,7 +113,7 @@ fn a_preflight_that_fails_keeps_the_program_from_starting() {
     let app = App::new("");
     app.config("[preflight]\nmounts = [\"./app\"]\n");
     let run = app.sandbox.run(&["guard", "--", "touch", "started"]).code(3);
-    assert!(run.stderr().contains("not a mount point"), "{}", run.story());
+    assert!(run.stderr().contains("not a mount point"), "{}", run.transcript());
     assert!(!app.sandbox.path("started").exists());
 }
 
@@ -129,6 +129,6 @@ fn a_program_that_does_not_end_leaves_time_for_the_last_snapshot() {
     let begun = Instant::now();
     running.signal(Signal::TERM);
     let run = running.finish().code(137);
-    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}\n{}", begun.elapsed(), run.story());
-    assert!(run.stderr().contains("was killed") && run.stderr().contains("saved app-"), "{}", run.story());
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}\n{}", begun.elapsed(), run.transcript());
+    assert!(run.stderr().contains("was killed") && run.stderr().contains("saved app-"), "{}", run.transcript());
 }

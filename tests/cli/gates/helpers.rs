@@ -80,7 +80,7 @@ impl App {
         arguments.push("--json");
         let run = self.sandbox.run(&arguments).code(3);
         let document = run.json();
-        assert_eq!(document["ok"], false, "{}", run.story());
+        assert_eq!(document["ok"], false, "{}", run.transcript());
         (failed(&document), document)
     }
 }

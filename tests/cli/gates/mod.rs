@@ -3,10 +3,10 @@
 mod actions;
 mod check;
 mod deploy;
-mod done_when;
 mod guard;
 mod helpers;
+mod losses;
 mod notices;
 mod postgres;
 mod retention;
-mod truth;
+mod whole_deployment;

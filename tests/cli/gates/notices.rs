@@ -21,7 +21,7 @@ fn a_failure_is_told_and_pinged_with_its_words() {
     assert_eq!(web.lines(), ["POST /ping/t0ken/start", "POST /ping/t0ken"], "good news is no notice");
     app.sql("DELETE FROM accounts; DELETE FROM balances");
     let run = app.sandbox.run(&["snapshot"]).code(3);
-    assert!(!run.stderr().contains("s3cr3t") && !run.stderr().contains("t0ken"), "{}", run.story());
+    assert!(!run.stderr().contains("s3cr3t") && !run.stderr().contains("t0ken"), "{}", run.transcript());
     let seen = web.seen();
     let fail = seen.iter().find(|seen| seen.target == "/ping/t0ken/fail").expect("a ping of the failure");
     assert!(fail.body.contains("empty"), "{}", fail.body);
@@ -60,7 +60,7 @@ fn a_recovery_is_told_once_and_a_failed_check_by_name() {
 fn a_webhook_that_is_down_is_a_warning() {
     let app = App::new("[notify]\nwebhook = \"http://127.0.0.1:1/secret\"\non = \"always\"\n");
     let run = app.sandbox.ok(&["snapshot"]);
-    assert!(run.stderr().contains("WARN") && !run.stderr().contains("secret"), "{}", run.story());
+    assert!(run.stderr().contains("WARN") && !run.stderr().contains("secret"), "{}", run.transcript());
     assert_eq!(app.ids().len(), 1);
 }
 

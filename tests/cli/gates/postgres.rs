@@ -52,7 +52,7 @@ impl PgApp {
         let mut arguments = arguments.to_vec();
         arguments.push("--json");
         let run = self.sandbox.run(&arguments).code(3);
-        assert!(!run.stderr().contains(&self.server.password), "{}", run.story());
+        assert!(!run.stderr().contains(&self.server.password), "{}", run.transcript());
         (failed(&run.json()), run.json())
     }
 }

@@ -13,7 +13,7 @@ fn a_good_snapshot_prunes_and_shows_its_plan() {
     assert_eq!(app.ids().len(), 3, "nobody asked for it");
     let run = app.sandbox.ok(&["snapshot", "--prune"]);
     assert_eq!(app.ids().len(), 2);
-    assert!(run.stdout().contains("deleted") && run.stdout().contains("keep"), "{}", run.story());
+    assert!(run.stdout().contains("deleted") && run.stdout().contains("keep"), "{}", run.transcript());
     app.config("[retention]\nkeep_last = 1\nafter_snapshot = true\n");
     app.sandbox.ok(&["snapshot"]);
     assert_eq!(app.ids().len(), 1);
@@ -29,7 +29,7 @@ fn a_snapshot_that_fails_prunes_nothing() {
     app.sql("DELETE FROM accounts; DELETE FROM balances");
     let run = app.sandbox.run(&["snapshot", "--prune"]).code(3);
     assert_eq!(app.ids(), before);
-    assert!(run.stderr().contains("nothing was pruned"), "{}", run.story());
+    assert!(run.stderr().contains("nothing was pruned"), "{}", run.transcript());
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn what_is_being_read_is_not_pruned() {
     let catalog = Catalog::open(Box::new(LocalStore::open(&app.sandbox.path("backups")).unwrap())).unwrap();
     let lease = catalog.lease(&ids[2].parse().unwrap()).unwrap();
     let run = app.sandbox.ok(&["prune", "--yes"]);
-    assert!(run.stdout().contains("being read"), "{}", run.story());
+    assert!(run.stdout().contains("being read"), "{}", run.transcript());
     assert_eq!(app.ids(), ids);
     drop(lease);
     app.sandbox.ok(&["prune", "--yes"]);
@@ -68,10 +68,10 @@ fn a_store_that_is_out_of_reach_keeps_every_snapshot_and_is_told() {
     app.sandbox.ok(&["snapshot"]);
     std::fs::rename(app.sandbox.path("second"), app.sandbox.path("away")).unwrap();
     let run = app.sandbox.run(&["snapshot", "--prune"]).code(5);
-    assert!(run.stderr().contains("second") && run.stderr().contains("nothing was pruned"), "{}", run.story());
+    assert!(run.stderr().contains("second") && run.stderr().contains("nothing was pruned"), "{}", run.transcript());
     assert_eq!(app.ids().len(), 3, "it was saved where it could be");
     let run = app.sandbox.run(&["prune", "--yes"]).code(5);
-    assert!(run.stderr().contains("a store was not pruned"), "{}", run.story());
+    assert!(run.stderr().contains("a store was not pruned"), "{}", run.transcript());
     assert_eq!(app.ids().len(), 1, "and the other store is pruned all the same");
     std::fs::rename(app.sandbox.path("away"), app.sandbox.path("second")).unwrap();
     app.sandbox.ok(&["prune", "--yes"]);

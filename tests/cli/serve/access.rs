@@ -68,8 +68,8 @@ fn a_token_that_is_easily_guessed_or_half_a_login_is_refused() {
     ] {
         let sandbox = protected(lines);
         let run = sandbox.run(&["serve", "--listen", "127.0.0.1:0"]).code(2);
-        assert!(run.stderr().contains(words), "{}", run.story());
-        assert!(!run.stderr().contains("\"short\"") && !run.stderr().contains("'short'"), "{}", run.story());
+        assert!(run.stderr().contains(words), "{}", run.transcript());
+        assert!(!run.stderr().contains("\"short\"") && !run.stderr().contains("'short'"), "{}", run.transcript());
     }
     let sandbox = Sandbox::new();
     let run = sandbox.run(&["serve", "--json"]).code(2);

@@ -2,8 +2,8 @@
 
 mod access;
 mod browser;
+mod health;
 mod helpers;
 mod limits;
 mod report;
 mod runs;
-mod story;

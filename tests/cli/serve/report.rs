@@ -21,7 +21,7 @@ fn the_page_is_written_for_an_artifact_and_in_short_for_a_summary() {
     let run = sandbox.run(&["report", "--markdown", "-"]).code(3);
     assert!(run.stdout().contains("**app: min\\_rows of accounts**: 0 rows"), "{}", run.stdout());
     let run = sandbox.run(&["report", "--html", "page.html"]).code(3);
-    assert!(run.stdout().contains("wrote ") && run.stdout().contains("FAILED"), "{}", run.story());
+    assert!(run.stdout().contains("wrote ") && run.stdout().contains("FAILED"), "{}", run.transcript());
     assert!(std::fs::read_to_string(sandbox.path("page.html")).unwrap().contains("UNHEALTHY"));
     sandbox.run(&["report"]).code(2);
     // A store that is down is in the report, and no reason to write none.

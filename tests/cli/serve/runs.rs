@@ -32,7 +32,7 @@ fn a_pipeline_reaches_a_file_inside_a_container() {
     sql(&sandbox, "app.db", "DELETE FROM accounts");
     let run = remote(&pipeline, &served, TOKEN, &[]).code(3);
     assert_eq!(run.json()["ok"], false);
-    assert!(run.stdout().contains("min_rows of accounts"), "{}", run.story());
+    assert!(run.stdout().contains("min_rows of accounts"), "{}", run.transcript());
     let mut command = pipeline.command(&["predeploy", "--remote", &format!("http://{}", served.address)]);
     let run = pipeline.finish({
         command.env("LIFEBOAT_TOKEN", TOKEN);
@@ -49,15 +49,19 @@ fn a_gate_that_cannot_be_reached_or_passed_is_closed() {
     let mut served = Served::start(&sandbox);
     let pipeline = Sandbox::new();
     let run = remote(&pipeline, &served, "wrong-token-of-some-length", &[]).code(2);
-    assert!(run.stderr().contains("not the right one") && !run.stderr().contains("wrong-token"), "{}", run.story());
+    assert!(
+        run.stderr().contains("not the right one") && !run.stderr().contains("wrong-token"),
+        "{}",
+        run.transcript()
+    );
     let run = remote(&pipeline, &served, "", &[]).code(2);
-    assert!(run.stderr().contains("LIFEBOAT_TOKEN"), "{}", run.story());
+    assert!(run.stderr().contains("LIFEBOAT_TOKEN"), "{}", run.transcript());
     let run = remote(&pipeline, &served, TOKEN, &["other"]).code(2);
-    assert!(run.stderr().contains("no source 'other'") && run.stderr().contains("app"), "{}", run.story());
+    assert!(run.stderr().contains("no source 'other'") && run.stderr().contains("app"), "{}", run.transcript());
     served.signal(rustix::process::Signal::TERM);
     assert_eq!(served.wait(), Some(0));
     let run = remote(&pipeline, &served, TOKEN, &[]).code(5);
-    assert_eq!(run.json()["error"]["kind"], "unreachable", "{}", run.story());
+    assert_eq!(run.json()["error"]["kind"], "unreachable", "{}", run.transcript());
     // Something else listens there; or it says that all went well, and has taken nothing.
     for (head, body, words) in [
         ("", "ok", "no answer of lifeboat's"),
@@ -76,7 +80,7 @@ fn a_gate_that_cannot_be_reached_or_passed_is_closed() {
         let mut command = pipeline.command(&["predeploy", "--remote", &url]);
         command.env("LIFEBOAT_TOKEN", TOKEN);
         let run = pipeline.finish(command).code(1);
-        assert!(run.stderr().contains(words), "{}", run.story());
+        assert!(run.stderr().contains(words), "{}", run.transcript());
     }
 }
 

@@ -87,7 +87,7 @@ fn no_password_is_in_a_plan_and_an_env_file_gives_the_target() {
     migration.file("app.db", RECORDS);
     let url = url::with_password(&migration.target.url(), "s3cret-word");
     let told = migration.migrate(&["plan", "app.db", "--to", &url]);
-    assert!(!told.story().contains("s3cret-word") || told.exit() != 0, "{}", told.story());
+    assert!(!told.transcript().contains("s3cret-word") || told.exit() != 0, "{}", told.transcript());
     let server = crate::support::postgres::server(15);
     let database = &migration.target.name;
     std::fs::write(

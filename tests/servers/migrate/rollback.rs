@@ -33,7 +33,7 @@ fn all_that_was_made_goes_and_may_be_made_again() {
         "0"
     );
     let again = migration.migrate(&["rollback", "plan.toml"]).code(0);
-    assert!(again.stdout().contains("nothing of this plan is there"), "{}", again.story());
+    assert!(again.stdout().contains("nothing of this plan is there"), "{}", again.transcript());
     migration.json(0, &["run", "plan.toml"]);
     assert_eq!(migration.target.value("SELECT count(*) FROM app.a"), "2");
 }
@@ -145,7 +145,7 @@ fn notes_of_a_plan_that_is_just_beginning_stay() {
     wait_for_waiting(&migration, 2);
     holder.execute("COMMIT").unwrap();
     let (begun, rolled) = (beginning.finish(), rolling.finish());
-    assert_eq!((begun.exit(), rolled.exit()), (0, 0), "{}\n{}", begun.story(), rolled.story());
+    assert_eq!((begun.exit(), rolled.exit()), (0, 0), "{}\n{}", begun.transcript(), rolled.transcript());
     assert_eq!(migration.target.value("SELECT count(*) FROM lifeboat_migrate.plans"), "1");
     assert!(!migration.has("app.a"));
 }
@@ -164,7 +164,7 @@ fn a_plan_that_begins_while_the_last_is_taken_back_has_notes_of_its_own() {
     wait_for_waiting(&migration, 2);
     holder.execute("ROLLBACK").unwrap();
     let (rolled, begun) = (rolling.finish(), beginning.finish());
-    assert_eq!((rolled.exit(), begun.exit()), (0, 0), "{}\n{}", rolled.story(), begun.story());
+    assert_eq!((rolled.exit(), begun.exit()), (0, 0), "{}\n{}", rolled.transcript(), begun.transcript());
     assert_eq!(migration.target.value("SELECT count(*) FROM lifeboat_migrate.plans"), "1");
     assert_eq!(migration.target.value("SELECT count(*) FROM other.x"), "1");
 }

@@ -84,7 +84,7 @@ fn a_run_that_may_reject_nothing_stops_and_leaves_nothing_half_told() {
     migration.plan(&["app.db"], &[]);
     migration.edit("rejects = \"table\"", "rejects = \"stop\"");
     let run = migration.migrate(&["run", "plan.toml"]).code(3);
-    assert!(run.stderr().contains("cannot be converted") || run.stderr().contains("same key"), "{}", run.story());
+    assert!(run.stderr().contains("cannot be converted") || run.stderr().contains("same key"), "{}", run.transcript());
     assert_eq!(migration.target.value("SELECT count(*) FROM lifeboat_migrate.rejects"), "0");
     migration.migrate(&["rollback", "plan.toml"]).code(0);
     assert!(!migration.has("app.trades") && !migration.has("lifeboat_migrate.plans"));
@@ -144,16 +144,16 @@ fn a_file_that_is_written_to_meanwhile_fails_the_run() {
     file.execute("UPDATE trades SET note = 'changed' WHERE id = 129999", []).unwrap();
     holder.release();
     let run = running.finish();
-    assert_eq!(run.exit(), 3, "{}", run.story());
+    assert_eq!(run.exit(), 3, "{}", run.transcript());
     assert!(
         run.stderr().contains("written to meanwhile") || run.stderr().contains("others than those"),
         "{}",
-        run.story()
+        run.transcript()
     );
     drop(server);
     // Also later it stays refused: what was saved is no more.
     let again = migration.migrate(&["run", "plan.toml"]);
-    assert_eq!(again.exit(), 3, "{}", again.story());
+    assert_eq!(again.exit(), 3, "{}", again.transcript());
     migration.migrate(&["rollback", "plan.toml"]).code(0);
     migration.json(0, &["run", "plan.toml"]);
     assert_eq!(migration.target.value("SELECT note FROM app.trades WHERE id = 129999"), "changed");
@@ -217,7 +217,7 @@ fn what_is_there_is_not_overwritten_and_two_runs_do_not_meet() {
     let other = migration.migrate(&["run", "plan.toml"]);
     let first = running.finish();
     let codes = (first.exit(), other.exit());
-    assert!(matches!(codes, (0, 0 | 1) | (1, 0)), "{codes:?}\n{}\n{}", first.story(), other.story());
+    assert!(matches!(codes, (0, 0 | 1) | (1, 0)), "{codes:?}\n{}\n{}", first.transcript(), other.transcript());
     assert_eq!(migration.target.value("SELECT count(*) || ' ' || count(DISTINCT id) FROM app.trades"), "129995 129995");
     // A plan that is changed is another plan.
     migration.edit("zone = \"Asia/Shanghai\"", "zone = \"UTC\"");

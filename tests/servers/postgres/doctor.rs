@@ -59,20 +59,20 @@ fn a_role_that_may_only_read_is_told_what_it_lacks_and_passes() {
     let config = "env_file = \".env\"\n[[source]]\nname = \"app\"\nenv_prefix = \"TDX_DB_\"\n";
     std::fs::write(place.sandbox.path("lifeboat.toml"), config).unwrap();
     let run = place.run(&["doctor", "app", "--json"]).code(0);
-    assert!(!run.stdout().contains("only-reads"), "{}", run.story());
+    assert!(!run.stdout().contains("only-reads"), "{}", run.transcript());
     let document = run.json();
     assert_eq!(check(&document, "app: role"), (&true.into(), &*role));
     let (ok, rights) = check(&document, "app: rights to create");
     assert_eq!(ok, true);
     assert!(rights.contains("schemas in the database: no; in app, public: no"), "{rights}");
     assert!(rights.contains("a backup needs none of them"), "{rights}");
-    assert!(check(&document, "app: writing").1.starts_with("no: transactions are read-only"), "{}", run.story());
+    assert!(check(&document, "app: writing").1.starts_with("no: transactions are read-only"), "{}", run.transcript());
     let connections = check(&document, "app: connections").1;
     assert!(connections.starts_with("6 more may be opened") && connections.contains("may have 7"), "{connections}");
     // With the last connection gone there is none for a snapshot's workers.
     database.psql(format!("ALTER ROLE {role} CONNECTION LIMIT 1"));
     let run = place.run(&["doctor", "app", "--json"]).code(3);
-    assert_eq!(check(&run.json(), "app: connections").0, false, "{}", run.story());
+    assert_eq!(check(&run.json(), "app: connections").0, false, "{}", run.transcript());
     database.psql(format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
@@ -83,6 +83,6 @@ fn a_server_that_is_not_there_fails_in_one_line() {
     let place = Place::new(&server);
     let run = place.run(&["doctor", "postgres://nobody@127.0.0.1:1/nothing", "--json"]).code(3);
     let document = run.json();
-    assert_eq!(document["checks"].as_array().unwrap().len(), 1, "{}", run.story());
-    assert_eq!(check(&document, "nothing: server").0, false, "{}", run.story());
+    assert_eq!(document["checks"].as_array().unwrap().len(), 1, "{}", run.transcript());
+    assert_eq!(check(&document, "nothing: server").0, false, "{}", run.transcript());
 }

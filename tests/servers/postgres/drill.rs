@@ -85,7 +85,7 @@ fn what_a_killed_drill_left_is_dropped_by_the_next_and_nothing_else() {
         // The proof is of what was proven.
         assert_eq!(place.json(&["show", &id])["proof"], "none");
         let run = place.ok(&["drill", &id, host[0], host[1]]);
-        assert!(run.stderr().contains(&format!("dropped {}", left[0])), "{}", run.story());
+        assert!(run.stderr().contains(&format!("dropped {}", left[0])), "{}", run.transcript());
         assert!(scratch_of(&place, &id).is_empty());
         for kept in [&own, &elsewhere, &alive] {
             assert_eq!(place.databases_like(&format!("datname = '{}'", kept.name)).len(), 1);
@@ -106,7 +106,7 @@ fn a_snapshot_that_cannot_be_restored_is_found_out() {
     ));
     let id = place.snapshot(&source, &[]);
     let run = place.run(&["drill", &id]).code(1);
-    assert!(run.stderr().contains("only_here"), "{}", run.story());
+    assert!(run.stderr().contains("only_here"), "{}", run.transcript());
     assert!(scratch_of(&place, &id).is_empty());
 }
 
@@ -133,7 +133,7 @@ fn a_drill_that_finds_other_rows_is_a_problem_and_no_damage() {
             (&false.into(), &false.into(), &"none".into())
         );
         let problem = &drilled["problems"][0];
-        assert_eq!(problem["kind"], "different", "{}", run.story());
+        assert_eq!(problem["kind"], "different", "{}", run.transcript());
         let told = problem["message"].as_str().unwrap();
         assert!(told.contains("the table public.log has 4 rows, and 2 were saved"), "{told}");
         assert!(scratch_of(&place, &id).is_empty());
@@ -142,7 +142,7 @@ fn a_drill_that_finds_other_rows_is_a_problem_and_no_damage() {
         place.ok(&["verify", &id]);
         let verified = place.json(&["show", &id])["proof"].clone();
         let run = place.run(&["drill", &id]).code(3);
-        assert!(format!("{}{}", run.stdout(), run.stderr()).contains("public.log"), "{}", run.story());
+        assert!(format!("{}{}", run.stdout(), run.stderr()).contains("public.log"), "{}", run.transcript());
         assert_eq!((place.json(&["show", &id])["proof"].clone(), verified == "none"), (verified, false));
         assert_eq!(place.json(&["show", "latest"])["id"], id);
         // Nor is it kept by a restore.

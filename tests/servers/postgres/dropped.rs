@@ -16,7 +16,7 @@ fn a_dropped_table_comes_back_with_what_hung_on_it() {
         let restore = ["restore", &id, "--table", "public.orders", "--to", &url];
         let before = (lasting(&database), data(&database));
         let run = place.run(&restore).code(2);
-        assert!(run.stderr().contains("in the way") && run.stderr().contains("public.orders"), "{}", run.story());
+        assert!(run.stderr().contains("in the way") && run.stderr().contains("public.orders"), "{}", run.transcript());
         assert_eq!((lasting(&database), data(&database)), before);
 
         database.psql("DROP VIEW totals; DROP TABLE orders");
@@ -34,7 +34,7 @@ fn a_dropped_table_comes_back_with_what_hung_on_it() {
         database.psql("SET client_min_messages = error; DROP TABLE users CASCADE");
         let run = place.ok(&["restore", &id, "--table", "users", "--to", &url]);
         for word in ["orders_user_id_fkey", "public.names"] {
-            assert!(run.stderr().contains(word), "{word}\n{}", run.story());
+            assert!(run.stderr().contains(word), "{word}\n{}", run.transcript());
         }
         assert_eq!(database.value("SELECT nextval('users_id_seq')"), "21");
         assert_eq!(database.value("SELECT obj_description('users'::regclass)"), "who they are");
@@ -91,7 +91,7 @@ fn beside_brings_tables_back_under_another_schema() {
         assert_eq!(got, expected);
         assert_eq!(database.value("SELECT count(*) FROM \"Old \"\"one\"\"\".orders"), "200");
         let run = place.run(&["restore", &id, "--beside", "Old \"one\"", "--to", &url]).code(1);
-        assert!(run.stderr().contains("already exists"), "{}", run.story());
+        assert!(run.stderr().contains("already exists"), "{}", run.transcript());
         place.paste(&text(&document["undo"]));
         assert_eq!((lasting(&database), data(&database)), (schema, now));
         let document =

@@ -19,7 +19,7 @@ fn what_an_existing_database_keeps_of_its_own_is_named() {
         let empty = server.create_database("settings_filled");
         let run = place.ok(&["restore", &id, "--to", &empty.url()]);
         for word in ["connection limit", "comment", "settings", &empty.name] {
-            assert!(run.stderr().contains(word), "'{word}' is not said\n{}", run.story());
+            assert!(run.stderr().contains(word), "'{word}' is not said\n{}", run.transcript());
         }
         assert_equal_data(&source, &empty, "filled");
         assert_eq!(empty.value("SELECT current_setting('work_mem') <> '7MB'"), "t");
@@ -28,7 +28,7 @@ fn what_an_existing_database_keeps_of_its_own_is_named() {
         let id = place.snapshot(&plain, &[]);
         let empty = server.create_database("no_settings_filled");
         let run = place.ok(&["restore", &id, "--to", &empty.url()]);
-        assert!(!run.stderr().contains("of its own"), "{}", run.story());
+        assert!(!run.stderr().contains("of its own"), "{}", run.transcript());
         let objects = place.ok(&["extract", &id, "--entry", "schema/objects.json"]);
         assert!(!objects.stdout().contains("information_schema"), "what nobody has granted is not granted again");
         // A new database gets it all.

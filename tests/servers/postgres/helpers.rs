@@ -184,7 +184,7 @@ pub(crate) fn refused(place: &Place, database: &TestDatabase, arguments: &[&str]
     let before = (lasting(database), data(database), place.sandbox.ids());
     let run = place.run(arguments).code(code);
     for word in words {
-        assert!(run.stderr().contains(word), "'{word}' is not said\n{}", run.story());
+        assert!(run.stderr().contains(word), "'{word}' is not said\n{}", run.transcript());
     }
-    assert_eq!((lasting(database), data(database), place.sandbox.ids()), before, "{}", run.story());
+    assert_eq!((lasting(database), data(database), place.sandbox.ids()), before, "{}", run.transcript());
 }

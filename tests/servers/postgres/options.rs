@@ -89,7 +89,7 @@ fn an_archive_that_holds_the_servers_own_option_restores_and_compares_equal() {
 
         let new = place.server.reserve_database("attver");
         let run = place.ok(&["restore", "latest", "--to", &new.url(), "--create"]);
-        assert!(!run.stderr().contains("pg_attver"), "{}", run.story());
+        assert!(!run.stderr().contains("pg_attver"), "{}", run.transcript());
         assert_eq!(rows(&new, "SELECT t::text FROM t ORDER BY a"), ["(1,x)", "(2,y)"]);
         let own = "SELECT option_name || '=' || option_value FROM pg_attribute a, pg_options_to_table(a.attoptions)
                     WHERE a.attrelid = 't'::regclass AND a.attname = 'b' AND option_name <> 'pg_attver'";
@@ -128,10 +128,10 @@ fn a_restore_does_without_options_that_the_target_rejects() {
         let run = place.run(&["restore", &id, "--to", &new.url(), "--create"]).code(0);
         for what in ["table public.t", "index public.by_v", "view public.w", "materialized view public.m"] {
             let warned = format!("the {what} is restored without the option of_tomorrow");
-            assert!(run.stderr().contains(&warned), "{warned}\n{}", run.story());
+            assert!(run.stderr().contains(&warned), "{warned}\n{}", run.transcript());
         }
         for what in ["constraint public.t_pkey", "constraint public.t_r_excl"] {
-            assert!(run.stderr().contains(&format!("the {what} is restored without")), "{what}\n{}", run.story());
+            assert!(run.stderr().contains(&format!("the {what} is restored without")), "{what}\n{}", run.transcript());
         }
         let set = "SELECT c.relname || ' ' || coalesce(c.reloptions::text, '') FROM pg_class c
                     WHERE relname IN ('t', 'by_v', 'by_id', 't_pkey', 't_r_excl', 'w', 'm') ORDER BY 1";
@@ -153,7 +153,7 @@ fn a_restore_does_without_options_that_the_target_rejects() {
         // One transaction brings a dropped table back: a statement that failed in it must not take it along.
         new.psql("DROP TABLE t CASCADE");
         let run = place.ok(&["restore", &id, "--to", &new.url(), "--table", "t"]);
-        assert!(run.stderr().contains("restored without the option of_tomorrow"), "{}", run.story());
+        assert!(run.stderr().contains("restored without the option of_tomorrow"), "{}", run.transcript());
         assert_eq!(new.value("SELECT count(*) FROM t"), "20");
         place.ok(&["restore", &id, "--to", &new.url(), "--beside", "old", "--table", "t"]);
         assert_eq!(new.value("SELECT count(*) FROM old.t"), "20");

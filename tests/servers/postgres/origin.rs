@@ -38,7 +38,7 @@ fn the_environment_does_not_say_where_a_snapshot_came_from() {
         around(variables, &["restore", &id, "--replace", "--host", "this-host"]).code(0);
         assert_eq!((what(&database), what(&other)), (vec!["saved".to_owned()], vec!["theirs".to_owned()]));
         let run = around(variables, &["diff", &id, "--exit-code", "--host", "this-host"]).code(0);
-        assert!(run.stdout().contains("no difference"), "{}", run.story());
+        assert!(run.stdout().contains("no difference"), "{}", run.transcript());
         around(variables, &["drill", &id, "--host", "this-host"]).code(0);
     }
 }
@@ -64,7 +64,7 @@ fn a_snapshot_of_another_machine_is_not_restored_to_this_one_unasked() {
         let mut command = place.command(&["restore", &id, "--replace", "--host", "this-host"]);
         command.envs(variables.iter().copied());
         let run = place.sandbox.finish(command).code(5).says("their-host.invalid");
-        assert_eq!(rows(&database, "SELECT what FROM t"), ["now"], "{}", run.story());
+        assert_eq!(rows(&database, "SELECT what FROM t"), ["now"], "{}", run.transcript());
     }
     place.ok(&["restore", &id, "--replace", "--to", &database.url(), "--host", "this-host"]);
     assert_eq!(rows(&database, "SELECT what FROM t"), ["saved"]);

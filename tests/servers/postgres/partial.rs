@@ -30,7 +30,7 @@ fn a_partial_snapshot_takes_the_place_of_everything_only_when_allowed() {
 
             let before = data(&database);
             let run = place.ok(&[&swap[..], &["--allow-partial", "--json"]].concat());
-            assert!(run.stderr().contains("not in the snapshot: rows of public.orders"), "{}", run.story());
+            assert!(run.stderr().contains("not in the snapshot: rows of public.orders"), "{}", run.transcript());
             assert_eq!(
                 rows(&database, "SELECT count(*) FROM users UNION ALL SELECT count(*) FROM orders"),
                 ["20", "0"]
@@ -100,7 +100,7 @@ fn hash_partitions_by_an_enum_are_named_and_left_out_only_when_allowed() {
         assert_eq!(place.json(&["show", &chosen])["rows"], 10);
         refused(&place, &database, &["snapshot", &url], 1, &words);
         let run = place.ok(&["snapshot", &url, "--allow-partial", "--json"]);
-        assert!(named.iter().all(|words| run.stderr().contains(words)), "{}", run.story());
+        assert!(named.iter().all(|words| run.stderr().contains(words)), "{}", run.transcript());
         let saved = &run.json()["snapshots"][0];
         assert_eq!((&saved["kind"], &saved["rows"]), (&"partial".into(), &10.into()));
         let id = text(&saved["id"]);
@@ -136,7 +136,7 @@ fn hash_partitions_by_what_holds_an_enum_are_named_too() {
             assert!(
                 run.stderr().contains(&format!("table public.{name}: it is a hash partition by an enum")),
                 "{}",
-                run.story()
+                run.transcript()
             );
         }
         // By what holds none, the rows are saved.

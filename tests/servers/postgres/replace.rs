@@ -74,7 +74,11 @@ fn a_sequence_that_only_a_default_draws_from_is_moved_with_its_table_and_never_b
         let mut held = stay(&database);
         held.execute("BEGIN; ALTER SEQUENCE shared CACHE 1").unwrap();
         let run = place.ok(&replace);
-        assert!(run.stderr().contains("shared") && run.stderr().contains("could not be moved on"), "{}", run.story());
+        assert!(
+            run.stderr().contains("shared") && run.stderr().contains("could not be moved on"),
+            "{}",
+            run.transcript()
+        );
         held.execute("ROLLBACK").unwrap();
         database.psql("ALTER TABLE a ALTER id DROP DEFAULT; DROP SEQUENCE shared; TRUNCATE a");
         place.ok(&replace);
@@ -175,7 +179,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
         let orders = [&orders[..], &["--lock-timeout", "1"]].concat();
         let words = ["cannot lock the tables within 1 s", "application the app", "public.orders"];
         let run = place.run(&orders).code(1);
-        assert!(words.iter().all(|word| run.stderr().contains(word)), "{}", run.story());
+        assert!(words.iter().all(|word| run.stderr().contains(word)), "{}", run.transcript());
         somebody.execute("ROLLBACK").unwrap();
         assert_eq!(place.sandbox.ids().len(), 1);
     });
@@ -241,7 +245,7 @@ fn partitions_and_children_are_tables_of_their_own() {
         assert_eq!(rows(&database, "SELECT more FROM child"), ["y"]);
         database.psql("DELETE FROM log");
         let run = place.run(&["restore", &id, "--replace", "--table", "m_2025", "--to", &url]).code(1);
-        assert!(run.stderr().contains("public.refers"), "{}", run.story());
+        assert!(run.stderr().contains("public.refers"), "{}", run.transcript());
         assert_eq!(database.value("SELECT count(*) FROM log"), "0");
     });
 }
@@ -281,7 +285,7 @@ fn large_objects_are_not_replaced() {
         assert_eq!(database.value("SELECT count(*) FROM pg_largeobject_metadata"), "1");
         let with = place.snapshot(&database, &[]);
         let run = place.run(&["restore", &with, "--replace", "--to", &database.url()]).code(2);
-        assert!(run.stderr().contains("large objects") && run.stderr().contains("--swap"), "{}", run.story());
+        assert!(run.stderr().contains("large objects") && run.stderr().contains("--swap"), "{}", run.transcript());
         place.ok(&["restore", &with, "--replace", "--table", "users", "--table", "orders", "--to", &database.url()]);
     });
 }

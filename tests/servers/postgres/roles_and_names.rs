@@ -57,7 +57,7 @@ fn a_drill_goes_without_roles_that_the_server_lacks_where_that_is_asked_for() {
         let id = place.snapshot(&source, &[]);
         source.psql(format!("REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}"));
         let run = place.run(&["drill", &id]).code(1);
-        assert!(run.stderr().contains(&role), "{}", run.story());
+        assert!(run.stderr().contains(&role), "{}", run.transcript());
         assert_eq!(place.json(&["show", &id])["proof"], "none");
         assert_eq!(place.json(&["drill", &id, "--no-owner"])["ok"], true);
         assert_eq!(place.json(&["show", &id])["proof"], "drilled");

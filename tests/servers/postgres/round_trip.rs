@@ -36,7 +36,7 @@ fn every_type_comes_back() {
             // An old server prints a "char" above 127 as one byte, and would not take it back: said when it is saved.
             let run = place.run(&["snapshot", &source.url()]).code(1);
             for word in ["public.every_char", "--exclude-data"] {
-                assert!(run.stderr().contains(word), "{word}\n{}", run.story());
+                assert!(run.stderr().contains(word), "{word}\n{}", run.transcript());
             }
             let id = place.snapshot(&source, &["--allow-partial", "--name", "garbled", "--compression", "zstd:1"]);
             assert_eq!(place.json(&["show", &id])["kind"], "partial");

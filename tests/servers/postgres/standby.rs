@@ -25,8 +25,8 @@ fn what_is_unlogged_is_named_on_a_standby_and_left_out_only_when_allowed() {
         "table public.cache: it is unlogged, and has no rows on a standby",
         "sequence public.quick: it is unlogged, and has no value on a standby",
     ];
-    assert!(named.iter().all(|words| run.stderr().contains(words)), "{}", run.story());
-    assert!(run.stderr().contains("2 things cannot be saved"), "{}", run.story());
+    assert!(named.iter().all(|words| run.stderr().contains(words)), "{}", run.transcript());
+    assert!(run.stderr().contains("2 things cannot be saved"), "{}", run.transcript());
     assert_eq!(place.sandbox.ids(), std::slice::from_ref(&whole));
 
     let run = place.ok(&["snapshot", &url, "--allow-partial", "--json"]);
@@ -34,12 +34,12 @@ fn what_is_unlogged_is_named_on_a_standby_and_left_out_only_when_allowed() {
     assert_eq!((&saved["kind"], &saved["rows"]), (&"partial".into(), &2.into()));
     let partial = text(&saved["id"]);
     let shown = place.ok(&["show", &partial]);
-    assert!(named.iter().all(|words| shown.stdout().contains(words)), "{}", shown.story());
+    assert!(named.iter().all(|words| shown.stdout().contains(words)), "{}", shown.transcript());
     assert_eq!(place.json(&["show", "latest"])["id"], whole);
 
     // Left out by choice, an unlogged table is in nobody's way, nor is its own sequence.
     let run = place.run(&["snapshot", &url, "--exclude-data", "cache"]).code(1).says("1 things cannot be saved");
-    assert!(run.stderr().contains(named[1]), "{}", run.story());
+    assert!(run.stderr().contains(named[1]), "{}", run.transcript());
 
     server.become_primary();
     let new = place.restore_new(&partial, &[]);

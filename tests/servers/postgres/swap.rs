@@ -45,7 +45,7 @@ fn swap_keeps_owner_grants_settings_and_the_old_one() {
         assert!(
             run.stderr().contains("1 sessions of others") && run.stderr().contains("nothing was changed"),
             "{}",
-            run.story()
+            run.transcript()
         );
         assert_eq!(lasting(&database), schema);
         drop(somebody);
@@ -84,10 +84,10 @@ fn into_an_empty_database() {
         // It is not empty any more.
         let before = (lasting(&target), data(&target));
         let run = place.run(&["restore", &id, "--to", &target.url()]).code(2);
-        assert!(run.stderr().contains("not empty") && run.stderr().contains("--replace"), "{}", run.story());
+        assert!(run.stderr().contains("not empty") && run.stderr().contains("--replace"), "{}", run.transcript());
         assert_eq!((lasting(&target), data(&target)), before);
         let run = place.run(&["restore", &id, "--to", &server.url("nobody_has_this"), "--swap"]).code(2);
-        assert!(run.stderr().contains("is not there") && run.stderr().contains("--create"), "{}", run.story());
+        assert!(run.stderr().contains("is not there") && run.stderr().contains("--create"), "{}", run.transcript());
     });
 }
 
@@ -110,7 +110,7 @@ fn a_failed_restore_leaves_an_empty_database_empty() {
         let target = server.create_database("failing");
         let empty = target.schema_dump();
         let run = place.run(&["restore", &id, "--to", &target.url()]).code(1);
-        assert!(run.stderr().contains("is empty again") && run.stderr().contains("only_here"), "{}", run.story());
+        assert!(run.stderr().contains("is empty again") && run.stderr().contains("only_here"), "{}", run.transcript());
         assert_eq!(target.schema_dump(), empty);
         assert_eq!(target.value("SELECT count(*) FROM pg_largeobject_metadata"), "0");
         assert_eq!(own(&target)[0][2], "\\N");
@@ -118,7 +118,7 @@ fn a_failed_restore_leaves_an_empty_database_empty() {
         let mark = "lifeboat: not finished {\"purpose\":\"restore\",\"snapshot\":\"x\",\"host\":\"h\",\"process\":1,\"since\":\"2026-11-21T00:00:00Z\"}";
         server.psql("postgres", format!("COMMENT ON DATABASE \"{}\" IS '{mark}'", target.name));
         let run = place.run(&["restore", &id, "--to", &target.url()]).code(1);
-        assert!(run.stderr().contains("is being restored to"), "{}", run.story());
+        assert!(run.stderr().contains("is being restored to"), "{}", run.transcript());
         // A new one is not there at all.
         let new = server.reserve_database("never_made");
         place.run(&["restore", &id, "--to", &new.url(), "--create"]).code(1);
@@ -150,11 +150,11 @@ fn roles_that_are_missing_are_told_before_anything_is_made() {
         let new = server.reserve_database("without_role");
         let run = place.run(&["restore", &id, "--to", &new.url(), "--create"]).code(1);
         for word in [&role[..], "is missing", "--no-owner", "nothing was changed"] {
-            assert!(run.stderr().contains(word), "{word}\n{}", run.story());
+            assert!(run.stderr().contains(word), "{word}\n{}", run.transcript());
         }
         assert!(place.databases_like(&format!("datname = '{}'", new.name)).is_empty());
         let run = place.ok(&["restore", &id, "--to", &new.url(), "--create", "--no-owner"]);
-        assert!(run.stderr().contains("policy") && run.stderr().contains("public.u"), "{}", run.story());
+        assert!(run.stderr().contains("policy") && run.stderr().contains("public.u"), "{}", run.transcript());
         assert_eq!(new.value("SELECT tableowner FROM pg_tables WHERE tablename = 't'"), "postgres");
         assert_eq!(new.value("SELECT count(*) FROM t"), "1");
         // Without its policies nobody but the owner sees a row: closed rather than open.

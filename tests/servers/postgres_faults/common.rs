@@ -67,7 +67,7 @@ impl Scene {
     fn without_secrets(&self, run: Run) -> Run {
         let told = format!("{}{}", run.stdout(), run.stderr());
         let is_told = [self.server.password.as_str(), SECRET].iter().any(|secret| told.contains(secret));
-        assert!(!is_told, "the password is told\n{}", run.story());
+        assert!(!is_told, "the password is told\n{}", run.transcript());
         run
     }
 
@@ -79,7 +79,7 @@ impl Scene {
         let talking = self.run(&[arguments, &["-vv", "--json"]].concat()).code(code);
         let document = talking.json();
         let told = document["error"]["message"].is_string() || document["problems"][0]["message"].is_string();
-        assert!(told || code == 3, "the document does not tell\n{}", talking.story());
+        assert!(told || code == 3, "the document does not tell\n{}", talking.transcript());
         run
     }
 
@@ -137,12 +137,12 @@ impl Scene {
 #[track_caller]
 pub fn require_told(run: &Run, words: &[&str]) {
     let stderr = run.stderr();
-    assert!(stderr.lines().any(|line| line.starts_with("error: ")), "no error is told\n{}", run.story());
-    assert!(stderr.lines().any(|line| line.starts_with("hint: ")), "no hint is given\n{}", run.story());
+    assert!(stderr.lines().any(|line| line.starts_with("error: ")), "no error is told\n{}", run.transcript());
+    assert!(stderr.lines().any(|line| line.starts_with("hint: ")), "no hint is given\n{}", run.transcript());
     for words in words {
-        assert!(stderr.contains(words), "stderr lacks '{words}'\n{}", run.story());
+        assert!(stderr.contains(words), "stderr lacks '{words}'\n{}", run.transcript());
     }
-    assert!(!stderr.contains("panicked"), "{}", run.story());
+    assert!(!stderr.contains("panicked"), "{}", run.transcript());
 }
 
 pub fn fill_bank(database: &TestDatabase, megabytes: u32) {

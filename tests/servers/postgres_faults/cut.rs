@@ -34,7 +34,7 @@ fn connection_cut_at_any_point_of_a_snapshot_lists_nothing_new() {
         let proxy = Proxy::start(server.port, Trouble::Cut(point));
         let url = format!("{}?sslmode=disable", by_way(&server, &proxy, &source.name));
         let run = scene.run(&["snapshot", &url, "--name", "other", "-vv"]);
-        assert!(proxy.is_troubled(), "the connection was not cut at {point}\n{}", run.story());
+        assert!(proxy.is_troubled(), "the connection was not cut at {point}\n{}", run.transcript());
         let run = run.code(5);
         require_told(&run, &[]);
         watcher.until_left(&source.name);
@@ -66,9 +66,9 @@ fn connection_cut_at_any_point_of_a_restore_leaves_what_was_there() {
             let proxy = Proxy::start(server.port, Trouble::Cut(total / 16 * part));
             let url = format!("{}?sslmode=disable", by_way(&server, &proxy, &target.database.name));
             let run = scene.run(&target.arguments(&id, &url));
-            assert!(proxy.is_troubled(), "{mode:?} was not cut\n{}", run.story());
+            assert!(proxy.is_troubled(), "{mode:?} was not cut\n{}", run.transcript());
             let run = run.code(5);
-            let told = format!("{mode:?} cut at {part}/16 of {total}\n{}", run.story());
+            let told = format!("{mode:?} cut at {part}/16 of {total}\n{}", run.transcript());
             watcher.until_left(&target.database.name);
             let after = target.state();
             if mode == Mode::Empty && after != before {
@@ -126,7 +126,7 @@ fn interrupt_ends_what_a_silent_connection_holds_up() {
             running.signal(Signal::INT);
             let run = scene.finish(running).code(130);
             let took = clock.elapsed();
-            assert!(took < Duration::from_secs(seconds), "{what}: it took {took:?} to stop\n{}", run.story());
+            assert!(took < Duration::from_secs(seconds), "{what}: it took {took:?} to stop\n{}", run.transcript());
             // A server that waits for its client hears nothing of a request to stop; it sees the connection end.
             drop(proxy);
             watcher.until_left(&source.name);
@@ -164,13 +164,13 @@ fn interrupt_stops_what_the_server_is_at() {
         let mut running = scene.start(&arguments[..if mode == Mode::Create { 5 } else { 4 }]);
         let indexing = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'lifeboat'
                            AND state = 'active' AND query LIKE 'CREATE INDEX %slow(id)%'";
-        assert!(watcher.until_or_end(indexing, &mut running), "too quick\n{}", scene.finish(running).story());
+        assert!(watcher.until_or_end(indexing, &mut running), "too quick\n{}", scene.finish(running).transcript());
         let clock = Instant::now();
         running.signal(Signal::INT);
         let run = scene.finish(running).code(130);
-        assert!(clock.elapsed() < Duration::from_secs(2), "it took {:?}\n{}", clock.elapsed(), run.story());
-        assert!(!watcher.holds(indexing), "the server is still at it\n{}", run.story());
-        assert_eq!(scene.leftovers(), Vec::<Vec<String>>::new(), "{}", run.story());
+        assert!(clock.elapsed() < Duration::from_secs(2), "it took {:?}\n{}", clock.elapsed(), run.transcript());
+        assert!(!watcher.holds(indexing), "the server is still at it\n{}", run.transcript());
+        assert_eq!(scene.leftovers(), Vec::<Vec<String>>::new(), "{}", run.transcript());
         if mode == Mode::Empty {
             assert_eq!(target.value("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"), "0");
         }
@@ -200,8 +200,8 @@ fn interrupt_takes_what_was_made_away_again() {
             running.signal(Signal::INT);
             let run = scene.finish(running).code(130);
             watcher.until_left(&target.database.name);
-            assert_eq!(target.state(), before, "{mode:?}\n{}", run.story());
-            assert_eq!(scene.leftovers(), Vec::<Vec<String>>::new(), "{mode:?}\n{}", run.story());
+            assert_eq!(target.state(), before, "{mode:?}\n{}", run.transcript());
+            assert_eq!(scene.leftovers(), Vec::<Vec<String>>::new(), "{mode:?}\n{}", run.transcript());
         }
     }
     scene.require_store(&[id]);

@@ -72,9 +72,9 @@ impl Vault {
             }
             let run = self.scene.run(&arguments);
             // What a mode does not read it cannot mind.
-            assert_eq!(run.exit(), code, "{label}: {:?}\n{}", target.mode, run.story());
+            assert_eq!(run.exit(), code, "{label}: {:?}\n{}", target.mode, run.transcript());
             require_told_or_bare(&run, words);
-            assert_eq!(target.state(), *before, "{label}: {:?}\n{}", target.mode, run.story());
+            assert_eq!(target.state(), *before, "{label}: {:?}\n{}", target.mode, run.transcript());
         }
         assert_eq!(self.scene.leftovers(), Vec::<Vec<String>>::new(), "{label}");
     }
@@ -92,7 +92,11 @@ impl Vault {
 /// Damage speaks for itself, without a hint.
 #[track_caller]
 fn require_told_or_bare(run: &crate::support::Run, words: &str) {
-    assert!(run.stderr().contains(words) && run.stderr().contains("error: "), "no word of '{words}'\n{}", run.story());
+    assert!(
+        run.stderr().contains(words) && run.stderr().contains("error: "),
+        "no word of '{words}'\n{}",
+        run.transcript()
+    );
 }
 
 #[test]
@@ -143,7 +147,7 @@ fn archive_that_holds_other_rows_than_it_says_changes_no_target() {
     (swapped[accounts].content, swapped[log].content) = (files[log].content.clone(), files[accounts].content.clone());
     vault.put(&swapped, vault.outside.clone());
     let run = vault.scene.run(&["restore", &vault.id, "--to", &targets[&0].0.database.url(), "--create"]);
-    assert!(run.exit() == 1 || run.exit() == 3, "{}", run.story());
+    assert!(run.exit() == 1 || run.exit() == 3, "{}", run.transcript());
     let code = run.exit();
     vault.require_refused(&targets, "two pieces swapped", code, "");
 
@@ -219,7 +223,7 @@ fn missing_extension_is_named_and_nothing_is_made() {
             &target.arguments(&vault.id, &target.database.url()),
             &["the extension no_such_ext (there 1."],
         );
-        assert_eq!(target.state(), *before, "{}", run.story());
+        assert_eq!(target.state(), *before, "{}", run.transcript());
     }
     require_told(&vault.scene.run(&["drill", &vault.id, "--to", &vault.source.url()]).code(1), &["no_such_ext"]);
 }

@@ -78,9 +78,9 @@ fn under_changes(server: &Server) {
                 let run = scene.run(&["snapshot", &source.url(), "--lock-timeout", "20", "--jobs", "3"]);
                 if run.exit() != 0 {
                     failed += 1;
-                    assert_eq!(run.exit(), 1, "{}", run.story());
+                    assert_eq!(run.exit(), 1, "{}", run.transcript());
                     require_told(&run, &["no snapshot of"]);
-                    eprintln!("{}", run.story());
+                    eprintln!("{}", run.transcript());
                     continue;
                 }
                 whole += 1;
@@ -91,11 +91,11 @@ fn under_changes(server: &Server) {
                         tables.as_array().unwrap().iter().find(|table| table["name"] == format!("public.{name}"));
                     named.and_then(|table| table["rows"].as_u64())
                 };
-                assert_eq!(rows("refilled"), Some(FULL.into()), "{}", run.story());
-                assert_eq!(rows("left_side"), rows("right_side"), "{}", run.story());
-                assert_eq!(rows("shape"), Some(300), "{}", run.story());
-                assert_eq!(rows("here").or(rows("there")), Some(1), "{}", run.story());
-                assert!(rows("here").is_none() || rows("there").is_none(), "{}", run.story());
+                assert_eq!(rows("refilled"), Some(FULL.into()), "{}", run.transcript());
+                assert_eq!(rows("left_side"), rows("right_side"), "{}", run.transcript());
+                assert_eq!(rows("shape"), Some(300), "{}", run.transcript());
+                assert_eq!(rows("here").or(rows("there")), Some(1), "{}", run.transcript());
+                assert!(rows("here").is_none() || rows("there").is_none(), "{}", run.transcript());
                 if number % 3 == 0 {
                     let back = server.reserve_database("unchanged");
                     scene.ok(&["restore", &id, "--to", &back.url(), "--create"]);

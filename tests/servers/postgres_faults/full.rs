@@ -118,7 +118,7 @@ fn fewer_connections_than_jobs_are_enough_and_none_fails() {
     // As many as there are places: one for the watch of the first, and so on.
     server.psql("postgres", format!("ALTER ROLE \"{}\" CONNECTION LIMIT 2", role.name));
     let run = scene.ok(&["snapshot", &url, "--jobs", "6"]);
-    assert!(run.stderr().contains("going on with 2 sessions of 5"), "{}", run.story());
+    assert!(run.stderr().contains("going on with 2 sessions of 5"), "{}", run.transcript());
     let id = scene.ids().remove(0);
     server.psql("postgres", format!("ALTER ROLE \"{}\" CONNECTION LIMIT 0", role.name));
     scene.fails(5, &["snapshot", &url], &["has no free connection"]);
@@ -127,7 +127,7 @@ fn fewer_connections_than_jobs_are_enough_and_none_fails() {
     let target = Target::new(Mode::Create, &source);
     let run =
         scene.ok(&["restore", &id, "--to", &role.url(&target.database.name), "--create", "--no-owner", "--jobs", "6"]);
-    assert!(run.stderr().contains("going on with 2 sessions of 6"), "{}", run.story());
+    assert!(run.stderr().contains("going on with 2 sessions of 6"), "{}", run.transcript());
     // The whole server is full, but for superusers.
     server.configure("max_connections = 5\nsuperuser_reserved_connections = 2");
     server.psql("postgres", format!("ALTER ROLE \"{}\" CONNECTION LIMIT -1", role.name));

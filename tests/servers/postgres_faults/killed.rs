@@ -46,20 +46,20 @@ fn server_killed_at_work_costs_nothing_but_the_run() {
         server.start_again();
         let after = target.state();
         if mode == Mode::Empty {
-            assert!(after.unwrap().1.starts_with("lifeboat: not finished"), "{}", run.story());
+            assert!(after.unwrap().1.starts_with("lifeboat: not finished"), "{}", run.transcript());
         } else {
             let rows =
                 |state: super::common::State| state.map(|(content, comment)| (without_sequences(&content), comment));
-            assert_eq!(rows(after), rows(before), "{mode:?}\n{}", run.story());
+            assert_eq!(rows(after), rows(before), "{mode:?}\n{}", run.transcript());
         }
         // Nobody was there to drop it.
         let is_left = scene.leftovers().iter().any(|row| row[0].starts_with("lifeboat_"));
-        assert!(is_left || !matches!(mode, Mode::Create | Mode::Swap), "{mode:?}\n{}", run.story());
+        assert!(is_left || !matches!(mode, Mode::Create | Mode::Swap), "{mode:?}\n{}", run.transcript());
     }
     // What could not be dropped is dropped by the next run, all but the database that was there before.
     let target = Target::new(Mode::Create, &source);
     let run = scene.ok(&target.arguments(&id, &target.database.url()));
-    assert!(run.stderr().contains("dropped lifeboat_"), "{}", run.story());
+    assert!(run.stderr().contains("dropped lifeboat_"), "{}", run.transcript());
     require_same(&content(&server, &target.database.name), &kept);
     assert!(scene.leftovers().iter().all(|row| !row[0].starts_with("lifeboat_")), "{:?}", scene.leftovers());
     scene.require_store(&[id]);
@@ -114,8 +114,8 @@ fn session_that_is_ended_ends_the_run_and_nothing_else() {
         // Whether the server's last word has come through is a matter of luck.
         require_told(&run, &["connection"]);
         watcher.until_left(&target.database.name);
-        assert_eq!(target.state(), before, "{mode:?}\n{}", run.story());
-        assert_eq!(scene.leftovers(), Vec::<Vec<String>>::new(), "{mode:?}\n{}", run.story());
+        assert_eq!(target.state(), before, "{mode:?}\n{}", run.transcript());
+        assert_eq!(scene.leftovers(), Vec::<Vec<String>>::new(), "{mode:?}\n{}", run.transcript());
     }
     scene.require_store(&[id]);
 }
@@ -147,10 +147,10 @@ fn kill_9_at_any_moment_of_a_snapshot_lists_nothing_new() {
         running.signal(Signal::KILL);
         let run = scene.finish(running);
         watcher.until_left(&source.name);
-        assert!(run.exit() == 0 || run.exit() == 128 + 9, "{}", run.story());
+        assert!(run.exit() == 0 || run.exit() == 128 + 9, "{}", run.transcript());
         // One that was published at the last moment is there, and whole, as is seen in the end.
         let now = scene.ids();
-        assert!(now == ids || now[1..] == ids && run.stderr().is_empty(), "{now:?}\n{}", run.story());
+        assert!(now == ids || now[1..] == ids && run.stderr().is_empty(), "{now:?}\n{}", run.transcript());
         ids = now;
     }
     ids.insert(0, scene.snapshot(&source.url()));
@@ -186,7 +186,7 @@ fn kill_9_at_any_moment_of_a_restore_leaves_what_was_there_or_all() {
             std::thread::sleep(span.mul_f64((f64::from(part) + 0.5) / 8.0));
             running.signal(Signal::KILL);
             let run = scene.finish(running);
-            let told = format!("{mode:?}, {part} of 8 parts of {span:?}\n{}", run.story());
+            let told = format!("{mode:?}, {part} of 8 parts of {span:?}\n{}", run.transcript());
             // What it has asked the server for may still come to its end.
             watcher.until("SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'lifeboat'");
             let after = target.state();
@@ -214,7 +214,7 @@ fn kill_9_at_any_moment_of_a_restore_leaves_what_was_there_or_all() {
             watcher.holds("SELECT count(*) = 0 FROM pg_database WHERE starts_with(datname, 'lifeboat_')"),
             "{mode:?}: scratch databases are left\n{:?}\n{}",
             server.query("postgres", "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database"),
-            run.story()
+            run.transcript()
         );
     }
     eprintln!(

@@ -64,7 +64,7 @@ fn names_are_names_and_nothing_else_in_every_mode() {
         let table = document["snapshots"][0]["tables"].as_array().unwrap()[0]["name"].as_str().unwrap().to_owned();
         assert!(table.contains("DROP TABLE"), "{table}");
         let shown = scene.ok(&["show", id]);
-        assert!(!shown.stdout().lines().any(|line| line.starts_with("; DROP")), "{}", shown.story());
+        assert!(!shown.stdout().lines().any(|line| line.starts_with("; DROP")), "{}", shown.transcript());
 
         let made = odd(server, "made");
         let to = server.url(&made.name);

@@ -70,7 +70,7 @@ fn server_that_cannot_be_reached_is_named_and_no_store_is_made() {
     scene.fails(2, &["restore", &id, "--to", &source.url(), "--create"], &["is there already", "--replace"]);
     // Of two sources the one that is there is saved.
     let run = scene.run(&["snapshot", &source.url(), &cases[3].0]).code(5);
-    assert!(run.stdout().contains(&id[..8]), "{}", run.story());
+    assert!(run.stdout().contains(&id[..8]), "{}", run.transcript());
     assert_eq!(scene.ids().len(), 2);
 }
 
@@ -116,8 +116,8 @@ fn all_that_a_role_may_not_read_is_named_before_any_work() {
         assert!(
             run.stderr().contains(what) && shown.stdout().contains(what),
             "{what}\n{}\n{}",
-            run.story(),
-            shown.story()
+            run.transcript(),
+            shown.transcript()
         );
     }
     assert_eq!(scene.json(&["show", &ids[0]])["kind"], "partial");

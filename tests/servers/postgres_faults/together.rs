@@ -34,7 +34,7 @@ fn two_restores_at_once_to_one_name_have_one_winner() {
     let runs: Vec<_> = (0..3).map(|_| scene.start(&target.arguments(&id, &url))).collect();
     let runs: Vec<_> = runs.into_iter().map(|run| scene.finish(run)).collect();
     let winners = runs.iter().filter(|run| run.exit() == 0).count();
-    let stories: String = runs.iter().map(|run| run.story()).collect();
+    let stories: String = runs.iter().map(|run| run.transcript()).collect();
     assert_eq!(winners, 1, "{stories}");
     for run in runs.iter().filter(|run| run.exit() != 0) {
         assert!(run.stderr().contains("already"), "{stories}");
@@ -79,7 +79,7 @@ fn snapshot_during_a_restore_sees_old_or_new() {
     let run = scene.run(&["snapshot", &url, "--name", "during", "--lock-timeout", "0"]);
     if run.exit() != 0 {
         let run = run.code(1);
-        assert!(run.stderr().contains("application lifeboat"), "{}", run.story());
+        assert!(run.stderr().contains("application lifeboat"), "{}", run.transcript());
     }
     let during = scene.json(&["snapshot", &url, "--name", "during"])["snapshots"][0]["tables"].clone();
     scene.finish(running).code(0);

@@ -33,7 +33,7 @@ fn snapshots_go_from_a_folder_to_s3_and_back(place: &Place) {
     let run = place
         .ok(&["copy", "--source", "app", "--from", "a", "--to", &place.store, "--create"])
         .says("made a new store");
-    assert!(run.stdout().contains("copied and read back"), "{}", run.story());
+    assert!(run.stdout().contains("copied and read back"), "{}", run.transcript());
     assert_eq!(place.ids(&place.store), std::slice::from_ref(&second));
     // Again: it is there, and all stays as it is.
     let before = place.objects();
@@ -116,8 +116,8 @@ fn what_is_damaged_is_not_copied(place: &Place) {
         change(&mut bytes);
         fs::write(&archive, bytes).unwrap();
         let run = place.run(&["copy", &id, "--from", "a", "--to", &place.store, "--create"]).code(3).says("damaged");
-        assert!(run.stderr().contains(&id), "{}", run.story());
-        assert_eq!(place.objects(), ["lifeboat.json"], "{}", run.story());
+        assert!(run.stderr().contains(&id), "{}", run.transcript());
+        assert_eq!(place.objects(), ["lifeboat.json"], "{}", run.transcript());
     }
     // Of several the good ones are copied, and the others told.
     let run = place.run(&["copy", "--all", "--from", "a", "--to", &place.store, "--json"]).code(3);
@@ -146,7 +146,7 @@ fn a_source_from_elsewhere_and_an_absent_store_are_refused(place: &Place) {
     place.snapshot("second.db", &place.store, &["--name", "app"]);
     let before = place.objects();
     let run = place.run(&["copy", &id, "--from", "a", "--to", &place.store]).code(2).says("second.db");
-    assert!(run.stderr().contains("hint: "), "{}", run.story());
+    assert!(run.stderr().contains("hint: "), "{}", run.transcript());
     assert_eq!(place.objects(), before);
     // One that is no store of ours is not made into one.
     let foreign = Place::new(&place.server.name);
@@ -204,8 +204,8 @@ fn a_copy_that_is_interrupted_clears_up(place: &Place) {
     let (_, running) = stuck(place, &proxy);
     running.signal(Signal::TERM);
     let run = running.finish();
-    assert_eq!(run.exit(), 130, "{}", run.story());
+    assert_eq!(run.exit(), 130, "{}", run.transcript());
     assert_eq!(place.objects(), ["lifeboat.json"]);
     let bucket = Bucket::of(&place.server, &place.server.bucket);
-    assert_eq!(bucket.uploads(&place.prefix()), 0, "{}", run.story());
+    assert_eq!(bucket.uploads(&place.prefix()), 0, "{}", run.transcript());
 }

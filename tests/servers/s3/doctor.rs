@@ -28,10 +28,10 @@ fn fails(place: &Place, store: &str, name: &str, words: &str) -> Run {
     let document = run.json();
     assert_eq!(document["ok"], false);
     let check = check(&document, name);
-    assert_eq!(check["ok"], false, "{}", run.story());
-    assert!(text(&check["message"]).contains(words), "'{words}' is not said\n{}", run.story());
+    assert_eq!(check["ok"], false, "{}", run.transcript());
+    assert!(text(&check["message"]).contains(words), "'{words}' is not said\n{}", run.transcript());
     let people = place.run(&["doctor", "--store", store]).code(3);
-    assert!(people.stdout().contains("FAILED"), "{}", people.story());
+    assert!(people.stdout().contains("FAILED"), "{}", people.transcript());
     run
 }
 
@@ -56,7 +56,7 @@ fn a_good_store_passes_and_nothing_stays(place: &Place) {
     place.snapshot("app.db", &place.store, &[]);
     let before = place.objects();
     let run = place.ok(&["doctor", "--store", &place.store]);
-    assert!(!run.stdout().contains("FAILED") && run.stderr().is_empty(), "{}", run.story());
+    assert!(!run.stdout().contains("FAILED") && run.stderr().is_empty(), "{}", run.transcript());
     assert_eq!(place.objects(), before);
     assert_eq!(bucket.uploads(&place.prefix()), 0);
     // It can still be made into a store afterwards, and used at once.
@@ -73,8 +73,8 @@ fn what_is_wrong_is_said(place: &Place) {
         command.env(name, value);
         let run = place.sandbox.finish(command).code(3);
         let document = run.json();
-        assert_eq!(check(&document, "store")["ok"], false, "{}", run.story());
-        assert!(!run.story().contains(&place.server.secret_key), "{}", run.story());
+        assert_eq!(check(&document, "store")["ok"], false, "{}", run.transcript());
+        assert!(!run.transcript().contains(&place.server.secret_key), "{}", run.transcript());
     }
     assert!(place.objects().is_empty());
 }
@@ -87,9 +87,9 @@ fn who_may_only_read_is_told_so(place: &Place) {
     command.env("AWS_ACCESS_KEY_ID", access).env("AWS_SECRET_ACCESS_KEY", secret);
     let run = place.sandbox.finish(command).code(3);
     let document = run.json();
-    assert_eq!(check(&document, "store")["ok"], true, "{}", run.story());
-    assert_eq!(check(&document, "write")["ok"], false, "{}", run.story());
-    assert!(text(&check(&document, "write")["message"]).contains("may not do that"), "{}", run.story());
+    assert_eq!(check(&document, "store")["ok"], true, "{}", run.transcript());
+    assert_eq!(check(&document, "write")["ok"], false, "{}", run.transcript());
+    assert!(text(&check(&document, "write")["message"]).contains("may not do that"), "{}", run.transcript());
     assert!(place.objects().is_empty());
 }
 
@@ -125,7 +125,7 @@ fn folders_are_tried_too() {
     // A file system that cannot be written to, whoever asks.
     if fs::metadata("/sys/kernel").is_ok() {
         let run = place.run(&["doctor", "--store", "/sys/kernel", "--json"]).code(3);
-        assert_eq!(check(&run.json(), "write")["ok"], false, "{}", run.story());
+        assert_eq!(check(&run.json(), "write")["ok"], false, "{}", run.transcript());
     }
     let both = place.run(&with(&["doctor", "--json"], &["--store", "nowhere", "--store", "backups"])).code(3).json();
     assert_eq!(check(&both, "write")["ok"], true, "the second one is tried: {both:#}");

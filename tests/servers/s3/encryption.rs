@@ -87,8 +87,8 @@ fn nothing_outside_the_ciphertext_names_a_table(place: &Place) {
     for arguments in [&["list"][..], &["show", &first], &["show", &second], &["verify", "--all"]] {
         for json in [&["--json"][..], &[]] {
             let run = place.ok(&[arguments, &["--store", &place.store], json].concat());
-            names_nothing(&run.story(), &run.output.stdout);
-            names_nothing(&run.story(), &run.output.stderr);
+            names_nothing(&run.transcript(), &run.output.stdout);
+            names_nothing(&run.transcript(), &run.output.stderr);
         }
     }
 
@@ -135,7 +135,7 @@ fn a_safety_snapshot_is_encrypted_to_the_same_key_and_undoes(place: &Place) {
     let mut command = place.command(&with(&arguments, &["--json"]));
     command.env("LIFEBOAT_IDENTITY", &secret);
     let by_text = place.sandbox.finish(command).code(0);
-    assert!(!by_text.story().contains("AGE-SECRET-KEY"), "{}", by_text.story());
+    assert!(!by_text.transcript().contains("AGE-SECRET-KEY"), "{}", by_text.transcript());
     assert_eq!(content(place.at("app.db")), saved);
     let undo = text(&by_text.json()["undo"]);
     place.paste(&format!("export LIFEBOAT_IDENTITY=$(cat {key}); {undo}"));
@@ -168,7 +168,7 @@ fn a_key_is_given_as_text_or_as_a_path(place: &Place) {
         let mut command = place.command(&["restore", "latest", "--to", &target, "--store", &place.store]);
         command.env("LIFEBOAT_IDENTITY", value);
         let run = place.sandbox.finish(command).code(0);
-        assert!(!run.story().contains("AGE-SECRET"), "{}", run.story());
+        assert!(!run.transcript().contains("AGE-SECRET"), "{}", run.transcript());
         assert_eq!(content(place.at(&target)), content(place.at("app.db")));
     }
     // Several files; the one that fits counts.
@@ -200,8 +200,8 @@ fn without_a_key_the_ciphertext_is_proven(place: &Place) {
     ] {
         let run = place.run(&with(arguments, &on)).code(2).says("--identity");
         one_error(&run);
-        assert!(run.stderr().contains("encrypted"), "{}", run.story());
-        assert_eq!(run.stdout(), "", "{}", run.story());
+        assert!(run.stderr().contains("encrypted"), "{}", run.transcript());
+        assert_eq!(run.stdout(), "", "{}", run.transcript());
     }
     assert_eq!(place.objects(), before, "nothing was taken or noted");
     assert!(!place.sandbox.path("new.db").exists() && !place.sandbox.path("files").exists());
@@ -266,7 +266,10 @@ fn damage_in_any_part_of_the_ciphertext_is_told_as_damage() {
         damage(&place.sandbox.path(&store).join("app").join(name), |bytes| change(bytes));
         let mut check = |expected: &[i32], run: Run| {
             if !expected.contains(&run.exit()) || run.stderr().contains("panicked") {
-                wrong.push(format!("== {what}: not {expected:?}\n{}", run.story().split("-- files").next().unwrap()));
+                wrong.push(format!(
+                    "== {what}: not {expected:?}\n{}",
+                    run.transcript().split("-- files").next().unwrap()
+                ));
             }
         };
         check(&[3], place.run(&["verify", &id, "--store", &store]));
@@ -311,7 +314,7 @@ fn wrong_keys_are_told_from_damage() {
             let run = place.run(&with(arguments, &["--store", "backups", flag, wrong])).code(2);
             one_error(&run);
             let error = run.stderr().lines().find(|line| line.starts_with("error: ")).unwrap().to_owned();
-            assert!(!error.contains("damaged"), "{}", run.story());
+            assert!(!error.contains("damaged"), "{}", run.transcript());
         }
     }
     let proofs = files(&place.sandbox.path("backups")).into_iter().filter(|(name, _)| name.contains("proof")).count();
@@ -332,7 +335,7 @@ fn no_output_holds_a_secret() {
     place.snapshot("app.db", "backups", &["--encrypt-to", &public]);
     let silent = |run: &Run, part: &str| {
         let story = run.stdout() + &run.stderr();
-        assert!(!story.to_uppercase().contains(&part.to_uppercase()), "a secret is shown\n{}", run.story());
+        assert!(!story.to_uppercase().contains(&part.to_uppercase()), "a secret is shown\n{}", run.transcript());
     };
     let lower = secret.to_lowercase();
     for given in [secret.as_str(), &lower, &secret[..60], &format!(" {secret}"), &format!("{secret}x")] {
@@ -395,8 +398,8 @@ fn keys_and_a_passphrase_together_are_refused() {
     assert!(!place.sandbox.path("backups").exists());
     for not_a_key in ["age1", "", "ssh-ed25519 AAAA", &public[..61], &public.to_uppercase().replace("AGE1", "age1")] {
         let run = place.run(&["snapshot", "app.db", "--store", "backups", "--encrypt-to", not_a_key]).code(2);
-        assert!(run.stderr().starts_with("error: "), "{}", run.story());
-        assert!(!place.sandbox.path("backups").exists(), "{}", run.story());
+        assert!(run.stderr().starts_with("error: "), "{}", run.transcript());
+        assert!(!place.sandbox.path("backups").exists(), "{}", run.transcript());
     }
     fs::write(place.at("empty"), "\n").unwrap();
     one_error(&place.run(&["snapshot", "app.db", "--store", "backups", "--passphrase-file", "empty"]).code(2));

@@ -310,7 +310,7 @@ pub(crate) fn one_error(run: &Run) {
         [error, hint] => error.starts_with("error: ") && hint.starts_with("hint: "),
         _ => false,
     };
-    assert!(good && !stderr.contains("panicked"), "not one error line and at most one hint\n{}", run.story());
+    assert!(good && !stderr.contains("panicked"), "not one error line and at most one hint\n{}", run.transcript());
 }
 
 /// Waits until something has come about that another process does.

@@ -89,7 +89,7 @@ impl Counted {
             "{} requests in {} rounds\n{}",
             self.requests,
             self.rounds,
-            run.story()
+            run.transcript()
         );
         run.json()
     }
@@ -134,10 +134,10 @@ fn the_newest_of_many_are_found_by_few_requests(place: &Place) {
     assert_eq!(show(some, &[]).within(8, 8)["id"], some.as_str());
     assert_eq!(show(&some[..some.len() - 5], &[]).within(8, 8)["id"], some.as_str());
     let second = counted(place, &proxy, &["show", &some[..some.len() - 4]]);
-    assert!(second.requests <= 8 && second.run.exit() == 0, "{}", second.run.story());
+    assert!(second.requests <= 8 && second.run.exit() == 0, "{}", second.run.transcript());
     let vague = counted(place, &proxy, &["show", "app-2"]);
     assert_eq!(vague.run.exit(), 2);
-    assert!(vague.run.stderr().contains(&(many + 1).to_string()), "{}", vague.run.story());
+    assert!(vague.run.stderr().contains(&(many + 1).to_string()), "{}", vague.run.transcript());
     let none = counted(place, &proxy, &["show", "app-1999"]);
     assert!(none.requests <= 8, "{}", none.requests);
     one_error(&none.run.code(4));

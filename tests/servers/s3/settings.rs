@@ -33,7 +33,7 @@ fn keys_of_a_config_are_used_and_not_told(place: &Place) {
         command.envs(variables.iter().copied());
         let run = place.sandbox.finish(command);
         let told = run.stdout() + &run.stderr();
-        assert!(!told.contains(&server.secret_key), "{}", run.story());
+        assert!(!told.contains(&server.secret_key), "{}", run.transcript());
         run
     };
     let source = "[[source]]\nname = \"app\"\nurl = \"app.db\"\n";
@@ -87,7 +87,7 @@ fn a_profile_gives_the_credentials(place: &Place) {
     assert_eq!(place.ids(&place.store).len(), 2);
     one_error(&run(&place.store, None).code(5).says("check the access key"));
     let absent = run(&format!("{}&profile=absent", place.store), None).code(5);
-    assert!(absent.stderr().contains("profile"), "{}", absent.story());
+    assert!(absent.stderr().contains("profile"), "{}", absent.transcript());
     // A config file serves as well, and a program that prints them.
     let helper = place.at("helper");
     let printed = format!(
@@ -113,7 +113,7 @@ fn a_profile_gives_the_credentials(place: &Place) {
 fn soon(run: impl FnOnce() -> Run) -> Run {
     let clock = Instant::now();
     let run = run();
-    assert!(clock.elapsed().as_secs() < 10, "{:?}\n{}", clock.elapsed(), run.story());
+    assert!(clock.elapsed().as_secs() < 10, "{:?}\n{}", clock.elapsed(), run.transcript());
     run
 }
 
@@ -130,9 +130,9 @@ fn missing_and_wrong_credentials_are_told_at_once(place: &Place) {
                 place.sandbox.finish(command)
             });
             one_error(&run);
-            assert!(!run.story().contains("hunter2") && !run.story().contains(&place.server.secret_key));
+            assert!(!run.transcript().contains("hunter2") && !run.transcript().contains(&place.server.secret_key));
             let run = run.code(5);
-            assert!(run.stderr().contains("hint: "), "{}", run.story());
+            assert!(run.stderr().contains("hint: "), "{}", run.transcript());
         }
     }
     assert!(place.objects().is_empty());
@@ -145,7 +145,7 @@ fn a_bucket_that_is_not_there_is_told(place: &Place) {
     for arguments in [&["snapshot", "app.db"][..], &["list"], &["show"], &["restore", "latest", "--to", "x.db"]] {
         let run = soon(|| place.run(&[arguments, &["--store", &store]].concat())).code(5).says("make the bucket first");
         one_error(&run);
-        assert!(run.stderr().contains(&store[..20]), "{}", run.story());
+        assert!(run.stderr().contains(&store[..20]), "{}", run.transcript());
     }
     let closed = super::several_stores::closed(place);
     let run = soon(|| place.run(&["list", "--store", &closed])).code(5).says("refused");
@@ -170,11 +170,11 @@ fn a_bad_url_is_refused_and_no_secret_repeated(place: &Place) {
         for json in [&["--json"][..], &[]] {
             for arguments in [&["snapshot", "app.db", "--store", &url][..], &["copy", "--from", "a", "--to", &url]] {
                 let run = place.run(&[arguments, json].concat());
-                assert_eq!(run.exit(), 2, "{}", run.story());
+                assert_eq!(run.exit(), 2, "{}", run.transcript());
                 let shown = run.stdout() + &run.stderr();
                 // A part of a name that is only odd may be repeated; what stands where a password does may not.
                 if !url.contains("regoin") {
-                    assert!(!shown.contains("hunter2"), "{}", run.story());
+                    assert!(!shown.contains("hunter2"), "{}", run.transcript());
                 }
             }
         }
@@ -189,7 +189,7 @@ fn a_bad_url_is_refused_and_no_secret_repeated(place: &Place) {
         "region=",
     ] {
         let run = place.run(&["list", "--store", &format!("{}&{setting}", place.store)]).code(2);
-        assert!(run.stderr().contains(setting.split('=').next().unwrap()), "{}", run.story());
+        assert!(run.stderr().contains(setting.split('=').next().unwrap()), "{}", run.transcript());
     }
     assert!(place.objects().is_empty());
 }
@@ -218,13 +218,13 @@ fn kept_as_the_settings_say(place: &Place) {
         assert_eq!(content(place.at("app-restored.db")), content(place.at("app.db")));
     } else {
         // A service that has one class only says so, and nothing is left.
-        assert_eq!(run.exit(), 1, "{}", run.story());
-        assert!(run.stderr().contains("doctor"), "{}", run.story());
+        assert_eq!(run.exit(), 1, "{}", run.transcript());
+        assert!(run.stderr().contains("doctor"), "{}", run.transcript());
         assert!(place.objects().is_empty());
     }
     let odd = format!("{}&storage_class=NO_SUCH_CLASS", place.other_store("odd"));
     let run = place.run(&["snapshot", "app.db", "--store", &odd]);
-    assert!([0, 1].contains(&run.exit()), "{}", run.story());
+    assert!([0, 1].contains(&run.exit()), "{}", run.transcript());
     // The service's own encryption: neither of these servers has it as it runs here, so what is asked for counts.
     for (settings, sse, key) in
         [("sse=AES256", "AES256", None), ("sse=aws:kms&kms_key=alias/mine", "aws:kms", Some("alias/mine"))]
@@ -233,7 +233,7 @@ fn kept_as_the_settings_say(place: &Place) {
         let other = Place::new(&place.server.name);
         let store = format!("{}&{settings}&retries=0", other.store_by(proxy.port));
         let run = place.run(&["snapshot", "app.db", "--store", &store]);
-        assert_ne!(run.exit(), 0, "{}", run.story());
+        assert_ne!(run.exit(), 0, "{}", run.transcript());
         one_error(&run);
         let sent = proxy.requests().into_iter().find(|seen| seen.verb == Verb::Put).expect("a try");
         assert_eq!(sent.header("x-amz-server-side-encryption"), Some(sse));
@@ -241,7 +241,7 @@ fn kept_as_the_settings_say(place: &Place) {
     }
     let checked = format!("{}&checksums=when_supported", place.other_store("checked"));
     let run = place.run(&["snapshot", "app.db", "--store", &checked]);
-    assert_eq!(run.exit(), 0, "{}", run.story());
+    assert_eq!(run.exit(), 0, "{}", run.transcript());
     place.ok(&["verify", "--store", &checked]);
 }
 
@@ -274,8 +274,8 @@ fn locked_snapshots_are_locked(place: &Place) {
             .unwrap();
     let versions = versions.versions().len();
     let run = run.code(0);
-    assert_eq!(versions, 2, "what is locked is hidden, not gone\n{}", run.story());
-    assert_eq!(listed, [second], "{}", run.story());
+    assert_eq!(versions, 2, "what is locked is hidden, not gone\n{}", run.transcript());
+    assert_eq!(listed, [second], "{}", run.transcript());
     assert_eq!(place.json(&["verify", "--all", "--store", &store])["ok"], true);
     place.ok(&["doctor", "--store", &format!("s3://{name}/{prefix}?endpoint={}", place.server.endpoint)]);
 }

@@ -52,7 +52,7 @@ fn one_archive_is_in_every_store(place: &Place) {
     }
     let run = place.ok(&with(&["snapshot", "app.db", "--name", "plain"], &stores));
     for store in [place.store.as_str(), &second, &third] {
-        assert!(run.stdout().contains(store), "{store}\n{}", run.story());
+        assert!(run.stdout().contains(store), "{store}\n{}", run.transcript());
     }
 }
 
@@ -71,17 +71,17 @@ fn a_store_that_cannot_be_used_keeps_the_others_from_nothing(place: &Place) {
         let stores = ["--store", "folder", "--store", bad, "--store", &place.store];
         let run = place.run(&[&["snapshot", "app.db", "--name", &name, "--json"], &stores[..]].concat());
         let document = run.json();
-        assert_eq!(run.exit(), *code, "{}", run.story());
+        assert_eq!(run.exit(), *code, "{}", run.transcript());
         let id = id_of(&document);
         assert_eq!(
             document["snapshots"][0]["stores"],
             serde_json::json!([place.at("folder"), place.store]),
             "{}",
-            run.story()
+            run.transcript()
         );
         assert_eq!(document["problems"].as_array().unwrap().len(), 1, "{document:#}");
         assert_eq!((&document["problems"][0]["kind"], &document["error"]["kind"]), (&(*kind).into(), &(*kind).into()));
-        assert!(run.stderr().starts_with("WARN") || run.stderr().contains("error: "), "{}", run.story());
+        assert!(run.stderr().starts_with("WARN") || run.stderr().contains("error: "), "{}", run.transcript());
         for store in ["folder", &place.store] {
             assert!(place.ids(store).contains(&id));
             assert_eq!(place.json(&["verify", &id, "--store", store])["ok"], true);
@@ -90,9 +90,9 @@ fn a_store_that_cannot_be_used_keeps_the_others_from_nothing(place: &Place) {
         assert!(
             words.stdout().contains(&place.at("folder")) && words.stdout().contains(&place.store),
             "{}",
-            words.story()
+            words.transcript()
         );
-        assert_eq!(words.stderr().matches("error: ").count(), 1, "{}", words.story());
+        assert_eq!(words.stderr().matches("error: ").count(), 1, "{}", words.transcript());
     }
     // One whose folder of the source is not ours to write.
     fs::create_dir_all(place.at("folder/n9")).unwrap();
@@ -100,8 +100,8 @@ fn a_store_that_cannot_be_used_keeps_the_others_from_nothing(place: &Place) {
     fs::write(place.at("folder/n9"), "in the way").unwrap();
     let stores = ["--store", "folder", "--store", &place.store];
     let run = place.run(&[&["snapshot", "app.db", "--name", "n9", "--json"], &stores[..]].concat());
-    assert_ne!(run.exit(), 0, "{}", run.story());
-    assert_eq!(run.json()["snapshots"][0]["stores"], serde_json::json!([place.store]), "{}", run.story());
+    assert_ne!(run.exit(), 0, "{}", run.transcript());
+    assert_eq!(run.json()["snapshots"][0]["stores"], serde_json::json!([place.store]), "{}", run.transcript());
     // A user who may only read.
     if let (Some(access), Some(secret)) = (&place.server.limited_access_key, &place.server.limited_secret_key) {
         let profile = format!("[limited]\naws_access_key_id = {access}\naws_secret_access_key = {secret}\n");
@@ -113,8 +113,13 @@ fn a_store_that_cannot_be_used_keeps_the_others_from_nothing(place: &Place) {
         command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
         let before = place.objects();
         let run = place.sandbox.finish(command).code(5);
-        assert_eq!(run.json()["snapshots"][0]["stores"], serde_json::json!([place.at("folder")]), "{}", run.story());
-        assert!(run.stderr().contains("may not"), "{}", run.story());
+        assert_eq!(
+            run.json()["snapshots"][0]["stores"],
+            serde_json::json!([place.at("folder")]),
+            "{}",
+            run.transcript()
+        );
+        assert!(run.stderr().contains("may not"), "{}", run.transcript());
         assert_eq!(place.objects(), before);
     }
 }
@@ -137,9 +142,9 @@ fn no_store_at_all_is_a_failure_of_its_own(place: &Place) {
         run.json()["snapshots"][0]["stores"],
         serde_json::json!([place.store, place.at("f")]),
         "{}",
-        run.story()
+        run.transcript()
     );
-    assert!(!run.stderr().contains("lost"), "{}", run.story());
+    assert!(!run.stderr().contains("lost"), "{}", run.transcript());
     assert_eq!(place.ids(&place.store).len(), 1);
     assert_eq!(place.ids("f").len(), 1);
 }
@@ -163,13 +168,13 @@ fn a_store_that_fails_on_the_way_has_nothing_and_the_others_all(place: &Place) {
         let arguments =
             ["snapshot", "big.db", "--compression", "gzip:1", "--store", &bad, "--store", &folder, "--json"];
         let run = place.run(&arguments);
-        assert_eq!(run.exit(), code, "{what}\n{}", run.story());
+        assert_eq!(run.exit(), code, "{what}\n{}", run.transcript());
         let document = run.json();
         assert_eq!(
             document["snapshots"][0]["stores"],
             serde_json::json!([place.at(&folder)]),
             "{what}\n{}",
-            run.story()
+            run.transcript()
         );
         let problem = text(&document["problems"][0]["message"]);
         assert!(problem.contains(&id_of(&document)) && problem.contains("not in every store"), "{problem}");
@@ -181,9 +186,9 @@ fn a_store_that_fails_on_the_way_has_nothing_and_the_others_all(place: &Place) {
             // Its write may yet come to pass: the archive stays until prune.
             objects.retain(|key| !key.contains(".tar."));
         }
-        assert_eq!(objects, ["lifeboat.json"], "{what}\n{}", run.story());
+        assert_eq!(objects, ["lifeboat.json"], "{what}\n{}", run.transcript());
         let bucket = Bucket::of(&failing.server, &failing.server.bucket);
-        assert_eq!(bucket.uploads(&failing.prefix()), 0, "{what}\n{}", run.story());
+        assert_eq!(bucket.uploads(&failing.prefix()), 0, "{what}\n{}", run.transcript());
     }
 }
 
@@ -193,9 +198,9 @@ fn another_origin_in_one_store_refuses_all(place: &Place) {
     place.snapshot("other.db", &place.store, &["--name", "app"]);
     let before = place.objects();
     let run = place.run(&["snapshot", "app.db", "--store", "folder", "--store", &place.store]).code(2).says("other.db");
-    assert!(run.stderr().contains("--name"), "{}", run.story());
+    assert!(run.stderr().contains("--name"), "{}", run.transcript());
     assert_eq!(place.objects(), before);
-    assert!(place.ids("folder").is_empty(), "{}", run.story());
+    assert!(place.ids("folder").is_empty(), "{}", run.transcript());
     let document =
         place.run(&["snapshot", "app.db", "--store", "folder", "--store", &place.store, "--json"]).code(2).json();
     assert_eq!(document["snapshots"], serde_json::json!([]));
@@ -205,7 +210,7 @@ fn another_origin_in_one_store_refuses_all(place: &Place) {
     sql(place.at("app.db"), "DELETE FROM logs; DELETE FROM balances; DELETE FROM accounts; DELETE FROM logs");
     let other = place.other_store("second");
     let run = place.run(&["snapshot", "app.db", "--store", &other, "--store", "folder"]).code(3).says("--allow-empty");
-    assert!(run.stderr().contains(&good), "{}", run.story());
+    assert!(run.stderr().contains(&good), "{}", run.transcript());
     assert!(place.ids(&other).is_empty());
 }
 
@@ -223,14 +228,20 @@ fn one_that_is_stopped_is_in_no_store(place: &Place) {
         wait_until("the snapshot is under way", || proxy.is_troubled());
         running.signal(signal);
         let run = running.finish();
-        assert_eq!(run.exit(), exit, "{}", run.story());
-        assert!(place.ids(&folder).is_empty() && place.ids(&place.store).is_empty(), "{}", run.story());
-        assert_eq!(place.objects(), ["lifeboat.json"], "{}", run.story());
+        assert_eq!(run.exit(), exit, "{}", run.transcript());
+        assert!(place.ids(&folder).is_empty() && place.ids(&place.store).is_empty(), "{}", run.transcript());
+        assert_eq!(place.objects(), ["lifeboat.json"], "{}", run.transcript());
         if exit == 130 {
             let left = files(&place.sandbox.path(&folder));
-            assert_eq!(left.len(), 1, "{:?}\n{}", left.iter().map(|(name, _)| name).collect::<Vec<_>>(), run.story());
+            assert_eq!(
+                left.len(),
+                1,
+                "{:?}\n{}",
+                left.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+                run.transcript()
+            );
             let bucket = Bucket::of(&place.server, &place.server.bucket);
-            assert_eq!(bucket.uploads(&place.prefix()), 0, "{}", run.story());
+            assert_eq!(bucket.uploads(&place.prefix()), 0, "{}", run.transcript());
         }
     }
     // The next one is well, in both.
@@ -257,7 +268,7 @@ fn one_that_is_stopped_after_the_first_store_says_who_has_it(place: &Place) {
     let run = running.finish().code(130);
     let document = run.json();
     let id = id_of(&document);
-    assert_eq!(document["snapshots"][0]["stores"], serde_json::json!([place.at("folder")]), "{}", run.story());
+    assert_eq!(document["snapshots"][0]["stores"], serde_json::json!([place.at("folder")]), "{}", run.transcript());
     assert_eq!(document["error"]["kind"], "interrupted");
     assert_eq!(place.ids("folder"), std::slice::from_ref(&id));
     place.ok(&["verify", &id, "--store", "folder"]);

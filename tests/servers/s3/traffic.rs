@@ -47,8 +47,8 @@ fn an_archive_is_fetched_once(place: &Place) {
                 place.server.name,
                 arguments.join(" ")
             );
-            assert!(share <= most, "{name}: {share} of the archive was fetched\n{}", run.story());
-            assert!(requests <= 60, "{name}: {requests} requests\n{}", run.story());
+            assert!(share <= most, "{name}: {share} of the archive was fetched\n{}", run.transcript());
+            assert!(requests <= 60, "{name}: {requests} requests\n{}", run.transcript());
         }
         assert_eq!(content(place.at(&new)), content(place.at("big.db")));
         let archive = archive_in(&place.sandbox.path(&folder).join(name));
@@ -82,7 +82,7 @@ fn one_table_is_fetched_without_the_others(place: &Place) {
             let run = place.ok(&[arguments, &["--store", &store, "--identity", &key]].concat());
             let share = proxy.bytes_down() as f64 / archive_bytes as f64;
             eprintln!("{} {name}: {}: {share:.3} of the archive", place.server.name, arguments[0]);
-            assert!(share < 0.4, "{name}: {share} of the archive was fetched\n{}", run.story());
+            assert!(share < 0.4, "{name}: {share} of the archive was fetched\n{}", run.transcript());
         }
         assert_eq!(database.value("SELECT count(*) FROM small"), "1000");
     }

@@ -150,10 +150,10 @@ impl Bench {
 /// Requires that a run has failed as one should: such an exit code, one line that says what, perhaps a hint, no panic, no key.
 #[track_caller]
 pub(crate) fn require_clear_failure(run: &Run, codes: &[i32], server: &S3Server) {
-    assert!(codes.contains(&run.exit()), "{}", run.story());
+    assert!(codes.contains(&run.exit()), "{}", run.transcript());
     let stderr = run.stderr();
     let errors = stderr.lines().filter(|line| line.starts_with("error: ")).count();
-    assert_eq!(errors, 1, "{}", run.story());
-    assert!(!stderr.contains("panicked"), "{}", run.story());
-    assert!(!stderr.contains(&server.secret_key) && !run.stdout().contains(&server.secret_key), "{}", run.story());
+    assert_eq!(errors, 1, "{}", run.transcript());
+    assert!(!stderr.contains("panicked"), "{}", run.transcript());
+    assert!(!stderr.contains(&server.secret_key) && !run.stdout().contains(&server.secret_key), "{}", run.transcript());
 }

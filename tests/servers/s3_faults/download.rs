@@ -15,7 +15,7 @@ fn require_restored(bench: &Bench, what: &str) {
     let run = bench.run(&["restore", "latest", "--source", "app", "--to", "through.db"]).code(0);
     bench.direct(&["restore", "latest", "--source", "app", "--to", "direct.db"]).code(0);
     let read = |name| std::fs::read(bench.sandbox.path(name)).unwrap();
-    assert!(read("through.db") == read("direct.db"), "{what}\n{}", run.story());
+    assert!(read("through.db") == read("direct.db"), "{what}\n{}", run.transcript());
     for name in ["through.db", "direct.db"] {
         std::fs::remove_file(bench.sandbox.path(name)).unwrap();
     }
@@ -58,7 +58,7 @@ fn restore_through_a_flaky_service_is_byte_exact() {
         bench.proxy.clear();
         bench.direct(&["restore", "latest", "--source", "app", "--to", "direct.db"]).code(0);
         let read = |name| std::fs::read(bench.sandbox.path(name)).unwrap();
-        assert!(read("through.db") == read("direct.db"), "{seed}\n{}", run.story());
+        assert!(read("through.db") == read("direct.db"), "{seed}\n{}", run.transcript());
         for name in ["through.db", "direct.db"] {
             std::fs::remove_file(bench.sandbox.path(name)).unwrap();
         }
@@ -99,7 +99,7 @@ fn bytes_that_were_damaged_on_their_way_are_no_damage_of_the_snapshot() {
     let bench = saved();
     bench.proxy.add(Rule::on(Verb::Get, Action::WrongBytes).key(".tar.").skip(3));
     let run = bench.run(&["verify", "latest", "--source", "app"]).code(0);
-    assert!(run.stderr().contains("whole when it was read again"), "{}", run.story());
+    assert!(run.stderr().contains("whole when it was read again"), "{}", run.transcript());
     bench.proxy.add(Rule::on(Verb::Get, Action::WrongBytes).key(".tar.").skip(3));
     bench.run(&["drill", "latest", "--source", "app"]).code(0);
     let listed = bench.direct(&["list", "--source", "app", "--json"]).code(0).json();
@@ -115,8 +115,8 @@ fn not_found_without_the_services_own_word_is_no_absence() {
         .proxy
         .add(Rule::on(Verb::Get, Action::Answer { status: 404, code: "", retry_after: None }).key("/app-").forever());
     let run = bench.run(&["verify", "--all"]);
-    assert_eq!(run.exit(), 3, "{}", run.story());
-    assert!(run.stdout().contains("NOT PROVEN"), "{}", run.story());
+    assert_eq!(run.exit(), 3, "{}", run.transcript());
+    assert!(run.stdout().contains("NOT PROVEN"), "{}", run.transcript());
     let run = bench.run(&["restore", "latest", "--source", "app", "--to", "back.db"]);
     require_clear_failure(&run, &[5], &bench.server);
     bench.proxy.clear();
@@ -134,7 +134,7 @@ fn denied_listing_is_told() {
     for arguments in [&["list"][..], &["verify"], &["prune", "--keep-last", "1", "--yes"], &["snapshot", "app.db"]] {
         let run = bench.run(arguments);
         require_clear_failure(&run, &[5], &bench.server);
-        assert!(run.stderr().contains("cannot list"), "{}", run.story());
+        assert!(run.stderr().contains("cannot list"), "{}", run.transcript());
     }
     assert_eq!(bench.ids().len(), 1);
 }

@@ -5,7 +5,7 @@ mod bench;
 mod bytes;
 mod clock;
 mod download;
-mod ends;
+mod killed_or_interrupted;
 mod prune;
 mod together;
 mod upload;

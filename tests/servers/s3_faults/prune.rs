@@ -42,7 +42,7 @@ fn denied_deletes_are_told_and_leave_whole_snapshots() {
     }
     let run = bench.run(PRUNE);
     require_clear_failure(&run, &[5], &bench.server);
-    assert!(run.stderr().contains("cannot delete"), "{}", run.story());
+    assert!(run.stderr().contains("cannot delete"), "{}", run.transcript());
     assert_eq!(bench.ids().len(), 3);
     bench.direct(&["verify", "--all"]).code(0);
 }
@@ -102,7 +102,7 @@ fn prune_tells_what_it_deleted_where_it_may_not_clear_the_rest() {
     let bench = with_three();
     bench.proxy.add(Rule::on(Verb::ListUploads, answer(403, "AccessDenied")).forever());
     let run = bench.run(&[PRUNE, &["--json"]].concat());
-    assert_eq!(run.exit(), 5, "{}", run.story());
+    assert_eq!(run.exit(), 5, "{}", run.transcript());
     let told = run.json();
     assert_eq!(told["delete"].as_array().unwrap().len(), 2, "{told}");
     assert_eq!(told["problems"].as_array().unwrap().len(), 1, "{told}");

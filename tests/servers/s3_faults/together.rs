@@ -25,7 +25,7 @@ fn play(server: &S3Server) {
             let file = format!("{}.db", &host[5..]);
             let run =
                 server.run(&sandbox, &["snapshot", &file, "--host", host, "--name", host, "--store", &store, "--json"]);
-            assert_eq!(run.exit(), 0, "{}", run.story());
+            assert_eq!(run.exit(), 0, "{}", run.transcript());
             ids.push(run.json()["snapshots"][0]["id"].as_str().unwrap().to_owned());
         }
         working.fetch_sub(1, Ordering::SeqCst);

@@ -23,7 +23,7 @@ fn gets_through(verbs: &[Verb], action: &Action) {
     let what = format!("{verbs:?} {action:?}");
     let run = bench.run(KEPT).code(0);
     for verb in verbs {
-        assert!(bench.proxy.count(*verb) >= 2, "{what} was not even asked for twice\n{}", run.story());
+        assert!(bench.proxy.count(*verb) >= 2, "{what} was not even asked for twice\n{}", run.transcript());
     }
     bench.require_whole(&what);
 }
@@ -95,7 +95,7 @@ fn publish_whose_replies_are_all_lost_is_settled_by_looking() {
         let bench = Bench::new();
         bench.proxy.add(Rule::on(verb, Action::LoseReply).forever());
         let run = bench.run(KEPT).code(0);
-        assert!(run.stderr().contains("reply was lost"), "{}", run.story());
+        assert!(run.stderr().contains("reply was lost"), "{}", run.transcript());
         bench.require_whole(&format!("{verb:?}"));
     }
 }
@@ -139,7 +139,7 @@ fn manifest_that_is_written_late_makes_a_whole_snapshot() {
     }
     let run = bench.run(KEPT);
     require_clear_failure(&run, &[5], &bench.server);
-    assert!(run.stderr().contains("'lifeboat list' will tell"), "{}", run.story());
+    assert!(run.stderr().contains("'lifeboat list' will tell"), "{}", run.transcript());
     bench.require_whole("late");
 }
 
@@ -172,7 +172,7 @@ fn service_that_ignores_conditions_is_asked_first() {
     bench.run(KEPT).code(0);
     bench.require_whole("conditions ignored");
     let doctor = bench.run(&["doctor"]).code(0);
-    assert_eq!(doctor.stdout().matches("not heeded").count(), 2, "{}", doctor.story());
+    assert_eq!(doctor.stdout().matches("not heeded").count(), 2, "{}", doctor.transcript());
     let store = bench.server.open(&bench.url());
     let key = "app/there.bin".parse().unwrap();
     assert_eq!(store.write(&key, b"first").unwrap(), Published::Created);
@@ -277,8 +277,8 @@ fn credentials_that_expire_midway_are_told_and_what_is_left_is_cleared_later() {
     bench.proxy.add(Rule::on(Verb::AbortUpload, answer(400, "ExpiredToken")).forever());
     let run = bench.run(KEPT);
     require_clear_failure(&run, &[5], &bench.server);
-    assert!(run.stderr().contains("ExpiredToken") && run.stderr().contains("get new ones"), "{}", run.story());
-    assert!(run.stderr().contains("stays until 'prune' clears it"), "{}", run.story());
+    assert!(run.stderr().contains("ExpiredToken") && run.stderr().contains("get new ones"), "{}", run.transcript());
+    assert!(run.stderr().contains("stays until 'prune' clears it"), "{}", run.transcript());
     assert_eq!(bench.ids(), [""; 0]);
     assert!(bench.unfinished_bytes() > 0, "what could not be given up is found");
     assert_eq!(bench.unfinished_bytes(), 0, "and was cleared");
@@ -293,7 +293,7 @@ fn user_who_may_not_write_is_told() {
     command.env("AWS_SECRET_ACCESS_KEY", bench.server.limited_secret_key.as_ref().unwrap());
     let run = bench.sandbox.finish(command);
     require_clear_failure(&run, &[5], &bench.server);
-    assert!(run.stderr().contains("AccessDenied"), "{}", run.story());
+    assert!(run.stderr().contains("AccessDenied"), "{}", run.transcript());
     bench.require_nothing("limited");
 }
 
@@ -306,6 +306,6 @@ fn flaky_service_gets_a_whole_snapshot() {
         let store = bench.url_with("part_size=5MiB&timeout=2s&retries=8");
         let run = bench.sandbox.finish(bench.command(KEPT, &store)).code(0);
         bench.proxy.clear();
-        bench.require_whole(&format!("flaky {seed}\n{}", run.story()));
+        bench.require_whole(&format!("flaky {seed}\n{}", run.transcript()));
     }
 }

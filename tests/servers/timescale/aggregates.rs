@@ -40,7 +40,11 @@ fn rows_whose_raw_data_is_gone_come_back_and_outlive_a_refresh() {
     assert_eq!(source.rows("SELECT count(*) > 300 FROM live"), ["t"]);
     let id = snapshot(&place, &source);
     let restored = ok(&place, &["restore", &id, "--to", &target.url(), "--yes"]);
-    assert!(restored.stderr().contains("public.live: the raw data of its newest rows is gone"), "{}", restored.story());
+    assert!(
+        restored.stderr().contains("public.live: the raw data of its newest rows is gone"),
+        "{}",
+        restored.transcript()
+    );
     if is_before(&target, 17) {
         target.psql("ALTER MATERIALIZED VIEW live SET (timescaledb.materialized_only = true)");
         let kept = "SELECT hour, sum FROM live WHERE hour < date_trunc('day', now()) - INTERVAL '10 days'";

@@ -15,12 +15,12 @@ fn without_the_extension_a_restore_is_refused_unless_ordinary_tables_will_do() {
     let plain = server(17);
     let new = plain.reserve_database("plain");
     let refused = run(&place, &["restore", &id, "--to", &new.url(), "--create", "--no-owner", "--yes"]).code(1);
-    assert!(refused.stderr().contains("--plain-tables"), "{}", refused.story());
+    assert!(refused.stderr().contains("--plain-tables"), "{}", refused.transcript());
 
     let restored =
         ok(&place, &["restore", &id, "--to", &new.url(), "--create", "--no-owner", "--plain-tables", "--yes"]);
     for word in ["app.seen", "policy_retention app.records", "continuous aggregate app.hourly"] {
-        assert!(restored.stderr().contains(word), "{word}\n{}", restored.story());
+        assert!(restored.stderr().contains(word), "{word}\n{}", restored.transcript());
     }
     let rows = |query: &str| new.query(query).into_iter().map(|row| row.join("|")).collect::<Vec<_>>();
     for query in [

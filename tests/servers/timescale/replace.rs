@@ -22,7 +22,7 @@ fn rows_are_replaced_in_place_and_by_time() {
         assert!(
             refused.stderr().contains("nothing was changed") && refused.stderr().contains("--swap"),
             "{}",
-            refused.story()
+            refused.transcript()
         );
         assert_eq!(database.rows("SELECT count(*) FROM app.ticks"), ["1500"]);
         ok(&place, &["restore", &id, "--to", &url, "--replace", "--table", "app.ticks", "--yes"]);
@@ -51,7 +51,7 @@ fn rows_are_replaced_in_place_and_by_time() {
         "--yes",
     ];
     let told = ok(&place, &[&words[..], &["--dry-run"]].concat());
-    assert!(told.stdout().contains("only rows from 1001 until 2500"), "{}", told.story());
+    assert!(told.stdout().contains("only rows from 1001 until 2500"), "{}", told.transcript());
     assert_eq!(database.rows("SELECT count(*) FROM app.ticks WHERE value = -1"), ["2000"]);
     let report = json(&place, &words);
     assert_eq!(report["tables"][0]["rows"], 1499, "{report:#}");
@@ -95,7 +95,7 @@ fn rows_are_replaced_in_place_and_by_time() {
     // What has no such time is a mistake, and changes nothing.
     let refused = |words: &[&str], said: &str| {
         let run = run(&place, &[&["restore", &id, "--to", &url, "--yes"], words].concat()).code(2);
-        assert!(run.stderr().contains(said), "{said}\n{}", run.story());
+        assert!(run.stderr().contains(said), "{said}\n{}", run.transcript());
     };
     refused(&["--replace", "--table", "app.symbols", "--from", "1"], "app.symbols is none");
     refused(&["--replace", "--table", "app.daily", "--from", "2026-01-01"], "app.daily is none");

@@ -49,7 +49,7 @@ fn a_database_with_hypertables_comes_back_into_an_empty_one() {
     let difference = json(&place, &["diff", &id, &target.url()]);
     assert_eq!(difference["equal"], true, "{difference:#}");
     let again = run(&place, &["restore", &id, "--to", &target.url(), "--yes"]).code(2);
-    assert!(again.stderr().contains("is not empty"), "{}", again.story());
+    assert!(again.stderr().contains("is not empty"), "{}", again.transcript());
 
     assert_eq!(json(&place, &["verify", &id])["ok"], true);
     let ticks = ok(&place, &["extract", &id, "--table", "app.ticks"]);
@@ -77,5 +77,5 @@ fn a_hypertable_that_lost_rows_is_seen() {
     place.ok(&["check", "app"]);
     database.psql("DELETE FROM app.ticks WHERE seq > 2000");
     let check = place.run(&["check", "app"]).code(3);
-    assert!(check.stdout().contains("app.ticks") && !check.stdout().contains("_hyper_"), "{}", check.story());
+    assert!(check.stdout().contains("app.ticks") && !check.stdout().contains("_hyper_"), "{}", check.transcript());
 }

@@ -59,7 +59,7 @@ fn seven_files_become_one_database_and_go_back() {
     // M2: who we are there, and what is there.
     target.psql("CREATE EXTENSION timescaledb");
     let doctor = place.run(&["doctor", "tdx", "--config", "moving.toml", "-j", "1"]).code(0);
-    assert!(doctor.stdout().contains("timescaledb"), "{}", doctor.story());
+    assert!(doctor.stdout().contains("timescaledb"), "{}", doctor.transcript());
 
     // M1: two files have notifications, with the same keys; compression and retention are the reader's.
     let mut files: Vec<String> = std::fs::read_dir(place.path("trading"))

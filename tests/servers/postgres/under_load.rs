@@ -100,7 +100,7 @@ fn everything_works_under_load() {
         database.psql("CREATE TABLE only_in_the_old_one ()");
         let somebody = stay(&database);
         let run = place.run(&["restore", "latest", "--swap", "--to", &url]).code(1);
-        assert!(run.stderr().contains("--disconnect"), "{}", run.story());
+        assert!(run.stderr().contains("--disconnect"), "{}", run.transcript());
         let swapped = place.json(&["restore", "latest", "--swap", "--disconnect", "--to", &url]);
         drop(somebody);
         let old = TestDatabase { server: server.clone(), name: text(&swapped["moved_aside"][0]) };

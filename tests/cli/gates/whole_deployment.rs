@@ -26,7 +26,7 @@ fn shell(sandbox: &Sandbox, line: &str, variables: &[(&str, &str)], code: i32) -
 const STORY: &str = "lifeboat init && lifeboat doctor && lifeboat predeploy --commit abc123";
 
 /// The same with a folder and a bucket for stores.
-fn story_with(place: &str) -> String {
+fn transcript_with(place: &str) -> String {
     STORY.replace("lifeboat init", &format!("lifeboat init --store backups --store s3://{place}"))
 }
 
@@ -81,7 +81,7 @@ fn an_sqlite_app_with_a_bucket() {
         ("AWS_SECRET_ACCESS_KEY", &bucket.secret_key),
         ("AWS_ENDPOINT_URL", &bucket.endpoint),
     ];
-    let told = shell(&sandbox, &story_with(&place), &variables, 0);
+    let told = shell(&sandbox, &transcript_with(&place), &variables, 0);
     assert!(told.contains(&format!("s3://{place}")), "{told}");
     // The folder goes with the machine.
     std::fs::remove_dir_all(sandbox.path("backups")).unwrap();
@@ -118,7 +118,7 @@ fn a_postgresql_app_with_a_folder_and_a_bucket() {
         ("AWS_SECRET_ACCESS_KEY", &bucket.secret_key),
         ("AWS_ENDPOINT_URL", &bucket.endpoint),
     ];
-    shell(&sandbox, &story_with(&place), &variables, 0);
+    shell(&sandbox, &transcript_with(&place), &variables, 0);
     let before = server.value(&database.name, "SELECT count(*) || ' ' || sum(close) || ' ' || max(at) FROM kline");
     // The deploy's migration takes the table away and makes an empty one.
     server.psql(&database.name, "DROP TABLE kline CASCADE; CREATE TABLE kline (code text)");

@@ -53,7 +53,7 @@ fn interrupted_upload_ends_soon_and_leaves_nothing_at_all() {
         let begun = Instant::now();
         running.signal(Signal::INT);
         let run = running.finish();
-        assert_eq!(run.exit(), 130, "{}", run.story());
+        assert_eq!(run.exit(), 130, "{}", run.transcript());
         assert!(begun.elapsed() < Duration::from_secs(8), "{verb:?} took {:?}", begun.elapsed());
         assert_eq!(bench.ids(), [""; 0], "{verb:?}");
         assert_eq!(bench.unfinished_bytes(), 0, "{verb:?}: the upload was given up");
@@ -73,7 +73,7 @@ fn interrupted_restore_ends_soon_and_leaves_nothing() {
     let begun = Instant::now();
     running.signal(Signal::INT);
     let run = running.finish();
-    assert_eq!(run.exit(), 130, "{}", run.story());
+    assert_eq!(run.exit(), 130, "{}", run.transcript());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(bench.sandbox.state(), before);
 }

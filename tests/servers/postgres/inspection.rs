@@ -1,4 +1,4 @@
-//! What only looks: `diff`, `extract`, `show`, `list`, and the documents that programs read.
+//! Commands that only inspect: `diff`, `extract`, `show`, `list`, and the documents that programs read.
 
 use std::collections::BTreeSet;
 
@@ -54,7 +54,7 @@ fn diff_tells_what_has_changed() {
         let differs = place.json(&["diff", &id, &url]);
         assert_eq!((&differs["equal"], told(&differs)), (&false.into(), expected.map(str::to_owned).to_vec()));
         let run = place.run(&["diff", &id, &url, "--exit-code"]).code(3);
-        assert!(run.stdout().contains("-10") && run.stdout().contains("added"), "{}", run.story());
+        assert!(run.stdout().contains("-10") && run.stdout().contains("added"), "{}", run.transcript());
         let second = place.snapshot(&database, &[]);
         assert_eq!(told(&place.json(&["diff", &id, &second])), expected);
         assert_eq!(place.json(&["diff", &second, "latest"])["equal"], true);
@@ -104,7 +104,7 @@ fn the_commands_that_show_prints_work_when_pasted() {
         let shown = place.json(&["show", &id]);
         let run = place.ok(&["show", &id]);
         for word in [&id[..], "public.users", "--create", "--replace", "--swap", &server.version] {
-            assert!(run.stdout().contains(word), "{word}\n{}", run.story());
+            assert!(run.stdout().contains(word), "{word}\n{}", run.transcript());
         }
         let commands: Vec<String> = shown["restore"].as_array().unwrap().iter().map(text).collect();
         let with = |flag: &str| commands.iter().find(|command| command.contains(flag)).unwrap().as_str();
@@ -163,7 +163,7 @@ fn documents_carry_their_fields() {
     assert!(place.databases_like(&format!("datname = '{}'", new.name)).is_empty());
     // No password anywhere: not in documents, nor in the store, nor in what verbose runs say.
     let run = place.ok(&["snapshot", &database.url(), "--name", "web", "-v", "-v"]);
-    assert!(!run.story().replace(&database.url(), "").contains(&server.password), "{}", run.story());
+    assert!(!run.transcript().replace(&database.url(), "").contains(&server.password), "{}", run.transcript());
     for file in std::fs::read_dir(place.sandbox.path("backups/web")).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
         assert!(!String::from_utf8_lossy(&bytes).contains(&server.password));
@@ -171,7 +171,7 @@ fn documents_carry_their_fields() {
     // The same name for another database is refused.
     let other = shop(&server, "other");
     let run = place.run(&["snapshot", &other.url(), "--name", "web"]).code(2);
-    assert!(run.stderr().contains("--name"), "{}", run.story());
+    assert!(run.stderr().contains("--name"), "{}", run.transcript());
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn an_empty_database_is_no_new_truth() {
         let database = server.create_database("emptied");
         let url = database.url();
         let run = place.run(&["snapshot", &url]).code(3);
-        assert!(run.stderr().contains("empty") && run.stderr().contains("--allow-empty"), "{}", run.story());
+        assert!(run.stderr().contains("empty") && run.stderr().contains("--allow-empty"), "{}", run.transcript());
         assert!(place.sandbox.ids().is_empty());
         database.psql("CREATE TABLE t (id integer); INSERT INTO t VALUES (1)");
         let good = place.snapshot(&database, &[]);
@@ -219,7 +219,7 @@ fn a_selection_is_partial_and_never_latest() {
             let shown = place.json(&["show", &id]);
             assert_eq!((&shown["kind"], &shown["rows"]), (&"partial".into(), &count.into()), "{arguments:?}");
             let run = place.ok(&["show", &id]);
-            assert!(run.stdout().contains(left_out) && run.stdout().contains("large objects"), "{}", run.story());
+            assert!(run.stdout().contains(left_out) && run.stdout().contains("large objects"), "{}", run.transcript());
             assert_eq!(place.json(&["show", "latest"])["id"], full);
             // What was left out is empty there, and is not compared.
             let new = place.restore_new(&id, &[]);
@@ -230,7 +230,7 @@ fn a_selection_is_partial_and_never_latest() {
             assert_eq!(new.value("SELECT to_regclass('orders') IS NOT NULL"), "t");
         }
         let run = place.run(&["snapshot", &database.url(), "--table", "usres"]).code(2);
-        assert!(run.stderr().contains("usres"), "{}", run.story());
+        assert!(run.stderr().contains("usres"), "{}", run.transcript());
     });
 }
 

@@ -1,4 +1,4 @@
-//! How the story of the lost data ends where somebody looks.
+//! The health that `serve` reports when data is lost, or a store does not answer.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -180,7 +180,7 @@ fn a_newest_snapshot_that_cannot_be_read_or_is_gone_is_told() {
     let health = served.wait_for_health(503, |_| true);
     assert!(health["sources"][0]["problems"].to_string().contains("is damaged"), "{health:#}");
     let check = sandbox.run(&["check"]).code(3);
-    assert!(check.stdout().contains("is damaged"), "{}", check.story());
+    assert!(check.stdout().contains("is damaged"), "{}", check.transcript());
     std::fs::write(&archive, whole).unwrap();
     served.wait_for_health(200, |_| true);
     // Somebody removes all of them.

@@ -102,7 +102,7 @@ fn whole_way_of_sqlite(place: &Place, sealing: &[&str], keys: &[&str]) {
     assert!(std::fs::read(&image).unwrap() == std::fs::read(&file).unwrap(), "the image is the database");
     let rows = on(&["extract", &id, "--table", "accounts", "--format", "csv", "--to", "-"]);
     let rows = place.ok(&rows.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(rows.stdout().lines().count(), 41, "{}", rows.story());
+    assert_eq!(rows.stdout().lines().count(), 41, "{}", rows.transcript());
 
     // Over the live database, which another connection has open, and back.
     let same = json(&["diff", &id]);

@@ -10,12 +10,12 @@ fn a_cron_job_that_saves_a_loss_says_so_and_prunes_nothing_and_the_gate_stays_cl
     app.sql("DELETE FROM balances WHERE id > 100");
     for _ in 0..3 {
         let run = app.sandbox.run(&["snapshot"]).code(3);
-        assert!(run.stderr().contains("no measure") && run.stderr().contains("--accept"), "{}", run.story());
+        assert!(run.stderr().contains("no measure") && run.stderr().contains("--accept"), "{}", run.transcript());
     }
     assert_eq!(app.ids().len(), 4, "it is saved all the same");
     only(&app.closed(&["predeploy"]).0, &["balances", "100", "200"]);
     let run = app.sandbox.ok(&["prune", "--yes"]);
-    assert!(app.ids().contains(&good) && run.stdout().contains("no suspect"), "{}", run.story());
+    assert!(app.ids().contains(&good) && run.stdout().contains("no suspect"), "{}", run.transcript());
     app.sandbox.ok(&["snapshot", "--accept"]);
     app.passes(&["predeploy"]);
     app.sandbox.ok(&["snapshot"]);
@@ -72,7 +72,7 @@ fn nothing_is_restored_below_a_mount_that_is_gone_by_whatever_way_it_is_named() 
         std::fs::write(app.sandbox.path("lifeboat.toml"), changed).unwrap();
         app.remove();
         let run = app.sandbox.run(&["postdeploy", "--rollback"]).code(3);
-        assert!(run.stderr().contains("is not mounted"), "{url}\n{}", run.story());
+        assert!(run.stderr().contains("is not mounted"), "{url}\n{}", run.transcript());
         assert!(!app.sandbox.path("app/app.db").exists(), "{url}");
     }
 }
@@ -82,14 +82,14 @@ fn two_names_for_one_database_are_refused() {
     let app = App::new("");
     app.config("[[source]]\nname = \"users\"\nurl = \"app/../app/app.db\"\n");
     let run = app.sandbox.run(&["predeploy"]).code(2);
-    assert!(run.stderr().contains("app and users are one database"), "{}", run.story());
+    assert!(run.stderr().contains("app and users are one database"), "{}", run.transcript());
 }
 
 #[test]
 fn a_stores_name_that_is_misspelt_makes_no_folder() {
     let app = App::new("[[store]]\nname = \"second\"\nurl = \"./two\"\n");
     let run = app.sandbox.run(&["snapshot", "--store", "secnd"]).code(2);
-    assert!(run.stderr().contains("it has second"), "{}", run.story());
+    assert!(run.stderr().contains("it has second"), "{}", run.transcript());
     assert!(!app.sandbox.path("secnd").exists());
     app.sandbox.ok(&["snapshot", "--store", "second"]);
 }
@@ -119,8 +119,8 @@ fn what_stands_in_the_wrong_place_of_a_config_is_not_repeated() {
     ] {
         std::fs::write(app.sandbox.path("lifeboat.toml"), config).unwrap();
         let run = app.sandbox.run(&["snapshot"]).code(2);
-        assert!(!run.stderr().contains("S3CRET") && !run.stderr().contains("Raw"), "{config}\n{}", run.story());
-        assert!(run.stderr().contains("lifeboat.toml:"), "{}", run.story());
+        assert!(!run.stderr().contains("S3CRET") && !run.stderr().contains("Raw"), "{config}\n{}", run.transcript());
+        assert!(run.stderr().contains("lifeboat.toml:"), "{}", run.transcript());
     }
 }
 
