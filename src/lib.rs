@@ -3,8 +3,8 @@
 //!
 //! # Rooms
 //!
-//! Each folder of the source tree is a room. A room imports from the rooms below it and never from one above it, and no two
-//! files import each other; a test in `tests/contract/layers.rs` reads the `use` lines.
+//! Each folder of the source tree is a room. A room imports from the rooms below it and never from one above it, and
+//! no two files import each other; a test in `tests/contract/layers.rs` reads the `use` lines.
 //!
 //! | room | what it does |
 //! | --- | --- |
@@ -30,8 +30,8 @@
 //!   blocks --store--> archive, then manifest      rows or pages --engine--> database
 //! ```
 //!
-//! A snapshot exists when its manifest does: the archive is written first, the manifest last, and both are written once.
-//! Pruning deletes in the opposite order.
+//! A snapshot exists when its manifest does: the archive is written first, the manifest last, and both are written
+//! once. Pruning deletes in the opposite order.
 //!
 //! # Glossary
 //!
@@ -50,24 +50,26 @@
 //!
 //! # How to add something
 //!
-//! - **A store**: a module in `store` that implements [`store::Store`]; its URL scheme in `store/url.rs`; its settings in
-//!   `config/sections.rs`; an entry in `tests/contract/store_contract.rs`, which tests the promises of every store.
-//! - **A database engine**: a module in `engine` that implements [`engine::Live`]; its URL in `engine/source.rs`; how it is
-//!   saved and restored in `ops/snapshot` and `ops/restore`.
-//! - **A subcommand**: its operation in `ops`; a file in `cli` with its arguments, its `Subcommand` and its `Text`; its line in
-//!   `cli/mod.rs`; a file of the same name in `tests/cli`.
+//! - **A store**: a module in `store` that implements [`store::Store`]; its URL scheme in `store/url.rs`; its settings
+//!   in `config/sections.rs`; an entry in `tests/contract/store_contract.rs`, which tests the promises of every store.
+//! - **A database engine**: a module in `engine` that implements [`engine::Live`]; its URL in `engine/source.rs`; its
+//!   snapshots and restores in `ops/snapshot` and `ops/restore`.
+//! - **A subcommand**: its operation in `ops`; a file in `cli` with its arguments, its `Subcommand` and its `Text`; its
+//!   line in `cli/mod.rs`; a file of the same name in `tests/cli`.
 //! - **A notice**: a form in `notify/mod.rs`, its message in `notify/message.rs`, and its name in `config/sections.rs`.
 
 #![warn(clippy::too_many_lines)]
+// The documentation is for contributors, and is rendered with its private items.
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod engine;
-pub mod migrate;
+mod migrate;
 pub mod notify;
 pub mod ops;
 pub mod platform;
-pub mod serve;
+mod serve;
 pub mod snapshots;
 pub mod store;

@@ -1,4 +1,4 @@
-//! Reads a stretch of a file in order, several pieces ahead where each read is a way to a server.
+//! Reads a range of a file in order, with readahead of several pieces if each read is a request to a server.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -9,21 +9,21 @@ use crate::platform::digest::{Hasher, Sha256};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::platform::ranged::Ranged;
 
-/// How much is asked for in one read ahead.
+/// The size of one readahead request.
 const PIECE_BYTES: u64 = 4 << 20;
 
-/// A reader of a stretch of a file, in order. It hashes what it gives.
+/// A sequential reader of a range of a file. It hashes the bytes that it returns.
 ///
-/// Memory: where the file says that several reads at once are worth it, two pieces more than that.
+/// Memory: with readahead, two pieces more than the number of parallel reads ([`Ranged::lanes`]).
 pub(super) struct Ahead {
     source: Arc<dyn Ranged>,
-    /// What is yet to be asked for.
+    /// The range that has not been requested yet.
     rest: Range<u64>,
     lanes: Option<Lanes>,
     hasher: Hasher,
 }
 
-/// Gives a whole file to `sink`, in order; its SHA-256.
+/// Passes a whole file to `sink`, in order. Returns its SHA-256.
 pub fn stream(file: Arc<dyn Ranged>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Sha256> {
     let bytes = file.len();
     let mut ahead = Ahead::new(file, 0..bytes)?;
@@ -40,16 +40,16 @@ pub fn stream(file: Arc<dyn Ranged>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) 
 struct Lanes {
     feeder: Feeder<Range<u64>>,
     results: Ordered<Result<()>>,
-    /// Pieces asked for that have not come yet, and how many there may be.
+    /// The number of pieces in flight. Requests stop once it exceeds `most`.
     on_their_way: usize,
     most: usize,
     piece: Vec<u8>,
-    /// How much of the piece was given.
+    /// The number of bytes of the piece that were returned.
     given: usize,
 }
 
 impl Ahead {
-    /// Reads the bytes of `range`, which must be there.
+    /// Creates a reader of the bytes of `range`, which must lie within the file.
     pub(super) fn new(source: Arc<dyn Ranged>, range: Range<u64>) -> Result<Self> {
         let pieces = range.end.saturating_sub(range.start).div_ceil(PIECE_BYTES);
         let most = source.lanes().min(usize::try_from(pieces).unwrap_or(usize::MAX));
@@ -57,7 +57,7 @@ impl Ahead {
         Ok(Ahead { source, rest: range, lanes, hasher: Hasher::new() })
     }
 
-    /// The SHA-256 of what was given.
+    /// Returns the SHA-256 of the bytes that were returned.
     pub(super) fn sha256(self) -> Sha256 {
         self.hasher.finish()
     }
@@ -76,7 +76,7 @@ impl Lanes {
         Ok(Lanes { feeder, results, on_their_way: 0, most, piece: Vec::new(), given: 0 })
     }
 
-    /// Asks for as many pieces as may be on their way, and waits for the next one.
+    /// Requests as many pieces as may be in flight, and waits for the next one.
     fn next_piece(&mut self, rest: &mut Range<u64>) -> io::Result<()> {
         let died = || io::Error::from(Error::failed("a reading thread has died"));
         self.results.recycle(std::mem::take(&mut self.piece));
@@ -130,7 +130,7 @@ impl Read for Ahead {
 mod tests {
     use super::*;
 
-    /// A file that is far away, and may break at one offset.
+    /// A file that allows parallel reads, and can fail at one offset.
     struct Far(Vec<u8>, usize, Option<u64>);
 
     impl Ranged for Far {

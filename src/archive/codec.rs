@@ -1,4 +1,4 @@
-//! Compresses and decompresses one block at a time; contexts are made once and used again.
+//! Compresses and decompresses one block at a time. Contexts are created once and reused.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -13,14 +13,14 @@ use crate::platform::error::{Error, Result};
 /// The compressed form of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// `.tar.gz`: opens everywhere.
+    /// `.tar.gz`: can be opened everywhere.
     Gzip,
     /// `.tar.zst`: several times faster, and smaller.
     Zstd,
 }
 
 impl Codec {
-    /// Its name in manifests and indexes.
+    /// Returns its name in manifests and indexes.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -29,7 +29,7 @@ impl Codec {
         }
     }
 
-    /// The ending of an archive's file name, dot included.
+    /// Returns the extension of an archive's file name, including the dot.
     #[must_use]
     pub fn extension(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl Codec {
     }
 }
 
-/// How to compress: a codec and its level.
+/// A codec and its compression level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compression {
     codec: Codec,
@@ -47,7 +47,7 @@ pub struct Compression {
 }
 
 impl Compression {
-    /// The codec.
+    /// Returns the codec.
     #[must_use]
     pub fn codec(self) -> Codec {
         self.codec
@@ -63,7 +63,7 @@ impl Default for Compression {
 impl FromStr for Compression {
     type Err = Error;
 
-    /// Reads `gzip`, `gzip:1` to `gzip:9`, `zstd`, `zstd:1` to `zstd:19`.
+    /// Parses `gzip`, `gzip:1` to `gzip:9`, `zstd`, `zstd:1` to `zstd:19`.
     fn from_str(text: &str) -> Result<Self> {
         let (name, level) = text.split_once(':').map_or((text, None), |(name, level)| (name, Some(level)));
         let (codec, default, highest) = match name {
@@ -94,23 +94,23 @@ const GZIP_TRAILER_BYTES: usize = 8;
 
 /// Compresses blocks, one after the other.
 ///
-/// Gzip members are made by libdeflate, which takes a block whole: it is faster than zlib and its kin, and its files
-/// are smaller. They are read by zlib-rs, which is safe Rust: what is read may come from anybody.
+/// Gzip members are written by libdeflate, which takes a whole block at once: it is faster than zlib and its forks,
+/// and its output is smaller. They are read by zlib-rs, which is safe Rust, because the input may come from anybody.
 pub(super) enum Encoder {
-    /// With room for the largest block's compressed form.
+    /// The buffer has room for the compressed form of the largest block.
     Gzip(Compressor, Vec<u8>),
     Zstd(Box<ZstdEncoder>),
 }
 
-/// The level of libdeflate for each of gzip's, 1 to 9: what is about as small as gzip's own, or smaller. Of one number,
-/// libdeflate's level looks longer, and makes smaller files.
+/// The level of libdeflate for each level of gzip, 1 to 9: the output is about as small as gzip's own, or smaller. At
+/// the same number, libdeflate searches longer and writes smaller files.
 const LIBDEFLATE_LEVELS: [i32; 9] = [1, 2, 3, 3, 4, 5, 6, 8, 9];
 
-/// A zstd compressor, and beside it, at the levels at which that pays, a simpler one.
+/// A zstd compressor and, at the levels where it is worth it, a second one of level 1.
 ///
-/// Levels 3 and 4 look for long and short matches. In text that is half noise (JSON with hashes, UUIDs, numbers) the
-/// short ones cost more than they save: level 1, which takes half the time, gives up to a sixth less. Which is better
-/// for a block is tried on a sample of it.
+/// Levels 3 and 4 search for long and short matches. In text that is half random (JSON with hashes, UUIDs, numbers) the
+/// short ones cost more than they save: level 1 takes half the time, and its output is up to a sixth smaller. A sample
+/// of each block is compressed with both to choose the better one for that block.
 pub(super) struct ZstdEncoder {
     usual: zstd::bulk::Compressor<'static>,
     simple: Option<zstd::bulk::Compressor<'static>>,
@@ -133,7 +133,7 @@ impl ZstdEncoder {
         Ok(ZstdEncoder { usual: compressor(level)?, simple, sample: Vec::new() })
     }
 
-    /// The compressor that is better for a block.
+    /// Returns the compressor that is better for a block.
     fn choose(&mut self, input: &[u8], scratch: &mut Vec<u8>) -> io::Result<&mut zstd::bulk::Compressor<'static>> {
         let stride = input.len() / SAMPLE_PIECES;
         let Some(simple) = self.simple.as_mut().filter(|_| stride >= 2 * SAMPLE_PIECE_BYTES) else {
@@ -148,7 +148,7 @@ impl ZstdEncoder {
         scratch.clear();
         let usual_bytes = self.usual.compress_to_buffer(&self.sample, scratch)?;
         scratch.clear();
-        // Not by a hair: a sample tells less of a block than a block does.
+        // Require a gain of more than 5 %: a sample is only an estimate of the block.
         Ok(if simple_bytes * 100 < usual_bytes * 95 { simple } else { &mut self.usual })
     }
 }
@@ -167,7 +167,7 @@ impl Encoder {
         })
     }
 
-    /// Replaces `output` by the compressed form of `input`.
+    /// Replaces the content of `output` with the compressed form of `input`.
     pub(super) fn encode(&mut self, input: &[u8], output: &mut Vec<u8>) -> Result<()> {
         output.clear();
         match self {
@@ -205,7 +205,8 @@ impl Decoder {
         })
     }
 
-    /// Replaces `output` by the content of `input`, which must be exactly `length` bytes (at most a block).
+    /// Replaces the content of `output` with the decompressed `input`, which must be exactly `length` bytes (at most a
+    /// block).
     pub(super) fn decode(&mut self, input: &[u8], length: usize, output: &mut Vec<u8>) -> Result<()> {
         assert!((1..=BLOCK_BYTES).contains(&length), "the index was checked");
         output.clear();
@@ -221,7 +222,7 @@ impl Decoder {
                     .map(|at| body.split_at(at))
                     .ok_or_else(|| Error::problem("it is too short for a gzip member"))?;
                 inflate.reset(false);
-                // One byte more than promised, so that longer content shows.
+                // One byte more than the largest block, so that longer content is noticed.
                 output.reserve_exact(BLOCK_BYTES + 1);
                 let status = inflate.decompress_vec(data, output, FlushDecompress::Finish);
                 let status = status.map_err(|error| Error::problem("it does not decompress").because(error))?;
@@ -248,7 +249,7 @@ impl Decoder {
     }
 }
 
-/// Fails unless `input` is one zstd frame that holds its content size and a checksum.
+/// Fails unless `input` is one zstd frame with a content size of `length` and a checksum.
 fn check_frame(input: &[u8], length: usize) -> Result<()> {
     // The frame header descriptor follows the magic number; its bit 2 is the checksum flag (RFC 8878, 3.1.1.1.1).
     let checksummed = input.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) && input.get(4).is_some_and(|flags| flags & 4 != 0);
@@ -308,7 +309,7 @@ mod tests {
                 assert!(decoder.decode(&packed, length, &mut back).is_err(), "{text} {length}");
             }
             assert!(decoder.decode(&[], 1, &mut back).is_err());
-            // A bomb: two members where one was promised.
+            // A decompression bomb: 64 MiB of content in a block of at most 4 MiB.
             let bomb = encode_stream(compression, &vec![0; 64 << 20]).expect("packs");
             assert!(decoder.decode(&bomb, BLOCK_BYTES, &mut back).is_err());
             assert!(back.capacity() <= 2 * BLOCK_BYTES);

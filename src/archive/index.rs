@@ -1,4 +1,4 @@
-//! The index and the footer: written last, read first, and believed only after every number agrees.
+//! The index and the footer. They are written last and read first, and are used only after every number was checked.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
@@ -16,15 +16,15 @@ use crate::platform::ranged::Ranged;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Block {
-    /// Where its compressed bytes start in the file.
+    /// The offset of its compressed bytes in the file.
     pub offset: u64,
-    /// How many compressed bytes.
+    /// The number of compressed bytes.
     pub bytes: u64,
-    /// Where its content starts in the tar stream.
+    /// The offset of its content in the tar stream.
     pub tar_offset: u64,
-    /// How many bytes of the tar stream.
+    /// The number of its bytes in the tar stream.
     pub tar_bytes: u64,
-    /// Of the compressed bytes.
+    /// The SHA-256 of the compressed bytes.
     pub sha256: Sha256,
 }
 
@@ -32,13 +32,13 @@ pub struct Block {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// Relative, harmless (see [`super::check_path`]).
+    /// A relative path that passes [`super::check_path`].
     pub path: String,
-    /// Where its content starts in the tar stream.
+    /// The offset of its content in the tar stream.
     pub tar_offset: u64,
-    /// Its length.
+    /// The length of its content.
     pub bytes: u64,
-    /// Of its content.
+    /// The SHA-256 of its content.
     pub sha256: Sha256,
 }
 
@@ -53,7 +53,7 @@ struct Head {
     entries: u64,
 }
 
-/// All that the end of an archive says.
+/// The content of an archive's index.
 pub(super) struct Index {
     pub(super) codec: Codec,
     /// Seconds since 1970, in every tar header.
@@ -68,16 +68,16 @@ const MAGIC: &[u8; 8] = b"LIFEBOAT";
 const GZIP_FOOTER_HEAD: [u8; 16] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 68, 0, b'L', b'B', 64, 0];
 const GZIP_FOOTER_TAIL: [u8; 10] = [3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const ZSTD_FOOTER_HEAD: [u8; 8] = [0x5b, 0x2a, 0x4d, 0x18, 64, 0, 0, 0];
-/// The most blocks in an archive: 4 TiB of tar where they are full.
+/// The most blocks in an archive: 4 TiB of tar if all are full.
 pub(super) const MAX_BLOCKS: u64 = 1 << 20;
 /// The most entries in an archive.
 pub(super) const MAX_ENTRIES: u64 = 1 << 20;
-/// The most bytes that all paths have together.
+/// The most bytes of all paths together.
 pub(super) const MAX_PATHS_BYTES: usize = 64 << 20;
-/// The longest line of an index: a path of 4096 bytes, each written as `\u0000` at the worst, and numbers.
+/// The longest line of an index: numbers and a path of 4096 bytes, each of which takes up to 6 (`\u0000`).
 const MAX_LINE_BYTES: u64 = 32 << 10;
 
-/// The footer: where the index is and what it hashes to.
+/// The footer: the index's offset, length and SHA-256.
 #[derive(Clone, Copy)]
 struct Footer {
     offset: u64,
@@ -141,12 +141,12 @@ fn footer_frame(codec: Codec) -> (&'static [u8], &'static [u8]) {
 }
 
 impl Index {
-    /// Where the blocks end and the index starts.
+    /// Returns the offset at which the blocks end and the index starts.
     pub(super) fn blocks_end(&self) -> u64 {
         self.blocks.last().map_or(0, |block| block.offset + block.bytes)
     }
 
-    /// The index and the footer as they stand at the end of a file.
+    /// Encodes the index and the footer as they are written at the end of a file.
     pub(super) fn encode(&self, compression: Compression) -> Result<Vec<u8>> {
         let mut lines = Vec::new();
         let mut line = |value: &dyn erased::Line| -> Result<()> {
@@ -176,7 +176,7 @@ impl Index {
         let mut hashing =
             HashingRange { source, at: footer.offset, end: footer.offset + footer.bytes, hasher: Hasher::new() };
         let index = Self::parse(codec, &footer, &mut hashing);
-        // The hash first: what damage did to the lines below it is of no interest.
+        // Report a wrong hash first: it explains every error that parsing found.
         std::io::copy(&mut hashing, &mut std::io::sink())
             .io(Kind::Unreachable, || "cannot read the archive's index".to_owned())?;
         if hashing.hasher.finish() != footer.sha256 {
@@ -261,7 +261,7 @@ impl Index {
 mod erased {
     use crate::platform::error::{Error, Result};
 
-    /// Any of the documents that are a line of the index.
+    /// A document that is one line of the index.
     pub(super) trait Line {
         fn json(&self) -> Result<Vec<u8>>;
     }

@@ -1,6 +1,7 @@
-//! Keys of encrypted archives: to whom one is encrypted, what opens it, and how people write both down.
+//! Keys of encrypted archives: recipients to encrypt to, identities and passphrases to decrypt with, and their text
+//! forms.
 //!
-//! No error here repeats a text that may hold a secret.
+//! No error in this module repeats a text that may hold a secret.
 
 use std::fmt;
 use std::fs::File;
@@ -17,7 +18,7 @@ use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::secret::Secret;
 
-/// The most recipients of an archive: what bounds its header when it is written.
+/// The most recipients of an archive. This bounds the size of the header that is written.
 pub const MAX_RECIPIENTS: usize = 256;
 
 /// The length of `age1...`.
@@ -26,12 +27,12 @@ const RECIPIENT_CHARACTERS: usize = 62;
 /// The most bytes of a file of identities or of a passphrase.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// The public half of a key, `age1...`: who has the other half can open what is encrypted to it.
+/// The public half of a key, `age1...`. The secret half decrypts archives that are encrypted to it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Recipient(x25519::Recipient);
 
 impl Recipient {
-    /// As the `age` crate takes it.
+    /// Returns the recipient as the `age` crate's trait.
     pub(super) fn as_age(&self) -> &dyn age::Recipient {
         &self.0
     }
@@ -40,7 +41,7 @@ impl Recipient {
 impl FromStr for Recipient {
     type Err = Error;
 
-    /// Reads `age1...`; a secret key given in its place is refused and not repeated.
+    /// Parses `age1...`. A secret key is refused, and the error does not repeat it.
     fn from_str(text: &str) -> Result<Self> {
         let text = text.trim();
         if holds_secret(text) {
@@ -73,16 +74,16 @@ impl fmt::Debug for Recipient {
     }
 }
 
-/// To whom archives are encrypted.
+/// The recipients or the passphrase that archives are encrypted with.
 #[derive(Clone, Debug)]
 pub enum Sealing {
-    /// Whoever has the other half of one of these keys.
+    /// The secret half of any one of these keys decrypts the archive.
     Recipients(Vec<Recipient>),
-    /// Whoever knows the passphrase.
+    /// The passphrase decrypts the archive.
     Passphrase(Secret),
 }
 
-/// What opens encrypted archives: identities (secret keys) and passphrases. Not printable.
+/// Identities (secret keys) and passphrases that open encrypted archives. `{:?}` prints only their numbers.
 #[derive(Clone, Default)]
 pub struct Keys {
     pub(super) identities: Vec<x25519::Identity>,
@@ -96,27 +97,27 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// No keys yet.
+    /// Creates an empty set of keys.
     #[must_use]
     pub fn new() -> Self {
         Keys::default()
     }
 
-    /// Whether there is nothing to open an archive with.
+    /// Returns true if there is neither an identity nor a passphrase.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.identities.is_empty() && self.passphrases.is_empty()
     }
 
-    /// Adds the identities in a file, as `age-keygen` writes it: one a line, comments, empty lines.
-    /// Warns where others may read the file.
+    /// Adds the identities in a file of the form that `age-keygen` writes: one per line, comments, empty lines.
+    /// Warns if other users can read the file.
     pub fn add_identity_file(&mut self, path: &Path) -> Result<()> {
         let text = read_secret_file(path, "identity")?;
         self.add_identities(text.expose(), &shown(path))
     }
 
-    /// Adds identities from a text that is either the identities themselves or the path of a file of them, as an
-    /// environment variable holds it; `name` is what errors call the text.
+    /// Adds identities from a text, such as an environment variable's value, that holds either the identities
+    /// themselves or the path of a file of them. Errors call the text `name`.
     pub fn add_identity(&mut self, text: &str, name: &str) -> Result<()> {
         if text.lines().any(|line| is_secret(line.trim()) || is_encrypted(line)) {
             self.add_identities(text, name)
@@ -138,13 +139,14 @@ impl Keys {
         self.passphrases.push(passphrase);
     }
 
-    /// The public halves of the identities.
+    /// Returns the public halves of the identities.
     #[must_use]
     pub fn recipients(&self) -> Vec<Recipient> {
         self.identities.iter().map(recipient_of).collect()
     }
 
-    /// What encrypts to all these identities, or else to the first passphrase; None where there is no key.
+    /// Returns all these identities' recipients or, if there is no identity, the first passphrase. Returns `None` if
+    /// there is no key.
     #[must_use]
     pub fn sealing(&self) -> Option<Sealing> {
         if self.identities.is_empty() {
@@ -190,12 +192,12 @@ impl Keys {
     }
 }
 
-/// The public half of an identity.
+/// Returns the public half of an identity.
 pub(super) fn recipient_of(identity: &x25519::Identity) -> Recipient {
     Recipient(identity.to_public())
 }
 
-/// A new key: its public half, and the text of a file of identities, in the form that `age-keygen` writes.
+/// Generates a key. Returns its public half and the text of an identity file, in the form that `age-keygen` writes.
 #[must_use]
 pub fn generate_key(now: DateTime<Utc>) -> (Recipient, Secret) {
     let identity = x25519::Identity::generate();
@@ -206,7 +208,7 @@ pub fn generate_key(now: DateTime<Utc>) -> (Recipient, Secret) {
     (public, Secret::new(text))
 }
 
-/// Reads a passphrase: the first line of a file, without its line break. Warns where others may read the file.
+/// Reads a passphrase: the first line of a file, without its line break. Warns if other users can read the file.
 pub fn read_passphrase_file(path: &Path) -> Result<Secret> {
     let text = read_secret_file(path, "passphrase")?;
     let line = text.expose().lines().next().unwrap_or_default();
@@ -217,7 +219,7 @@ pub fn read_passphrase_file(path: &Path) -> Result<Secret> {
     Ok(Secret::new(line))
 }
 
-/// Reads a small file that holds a secret.
+/// Reads a file of at most [`MAX_FILE_BYTES`] that holds a secret.
 fn read_secret_file(path: &Path, what: &str) -> Result<Secret> {
     if holds_secret(&path.to_string_lossy()) {
         return Err(Error::usage(format!("a secret key is given where the name of the {what} file belongs"))
@@ -227,7 +229,7 @@ fn read_secret_file(path: &Path, what: &str) -> Result<Secret> {
         |error: std::io::Error| Error::usage(format!("cannot read the {what} file {}", shown(path))).because(error);
     let file = File::open(path).map_err(cannot)?;
     let facts = file.metadata().map_err(cannot)?;
-    // A pipe (<(pass show backup)) has rights too, and nobody else has its other end.
+    // Not checked for a pipe, such as <(pass show backup): only its own processes can read it.
     if facts.is_file() && facts.mode() & 0o077 != 0 {
         tracing::warn!("the {what} file {} can be read by others: run 'chmod 600' on it", shown(path));
     }
@@ -237,7 +239,7 @@ fn read_secret_file(path: &Path, what: &str) -> Result<Secret> {
         return Err(Error::usage(format!("{} is too large for a file of this sort", shown(path)))
             .hint(format!("name the {what} file")));
     }
-    // The bytes are in the error that this makes: it is no cause.
+    // The error of `from_utf8` holds the bytes of the secret: it must not become the cause.
     let text = String::from_utf8(bytes).map_err(|error| {
         let encrypted = error.as_bytes().starts_with(ENCRYPTED.as_bytes());
         let told = Error::usage(if encrypted {
@@ -250,39 +252,39 @@ fn read_secret_file(path: &Path, what: &str) -> Result<Secret> {
     Ok(Secret::new(text))
 }
 
-/// How every file that age encrypted begins.
+/// The first bytes of every file that age encrypted.
 const ENCRYPTED: &str = "age-encryption.org/";
 
-/// Whether a line begins a file that age encrypted, as it is or in armor.
+/// Returns true if a line is the start of a file that age encrypted, binary or armored.
 fn is_encrypted(line: &str) -> bool {
     line.starts_with(ENCRYPTED) || line.starts_with("-----BEGIN AGE ENCRYPTED FILE")
 }
 
-/// How secret keys begin, of whatever sort.
+/// The prefixes of secret keys of all sorts.
 const SECRET: [&str; 2] = ["AGE-SECRET-KEY-", "AGE-PLUGIN-"];
 
-/// Whether a text is meant as a secret key.
+/// Returns true if a text begins like a secret key.
 fn is_secret(text: &str) -> bool {
     SECRET.iter().any(|prefix| begins(text, prefix))
 }
 
-/// Whether there is a secret key in a text, perhaps in quotes or behind a name.
+/// Returns true if a text contains a secret key, perhaps in quotes or after a name.
 fn holds_secret(text: &str) -> bool {
     let text = text.to_ascii_uppercase();
     SECRET.iter().any(|prefix| text.contains(prefix))
 }
 
-/// Whether a text begins with this, in whatever case: keys are written in either.
+/// Returns true if a text begins with `prefix`, in upper or lower case: both are valid for keys.
 fn begins(text: &str, prefix: &str) -> bool {
     text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// What a recipient of another sort is called.
+/// Returns the name of an unsupported sort of recipient; `None` if the text is not of a known sort.
 fn foreign_recipient(text: &str) -> Option<&'static str> {
     if text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-") {
         return Some("a key of SSH");
     }
-    // `age1NAME1...`: the last 1 divides name and data. One of the length of ours is ours, mistyped.
+    // `age1NAME1...`: the last 1 separates name and data. A text as long as an X25519 recipient is one, mistyped.
     let rest = text.get(4..).filter(|_| begins(text, "age1") && text.len() != RECIPIENT_CHARACTERS)?;
     let name = rest.rsplit_once('1')?.0;
     match name.to_ascii_lowercase().as_str() {
@@ -292,7 +294,7 @@ fn foreign_recipient(text: &str) -> Option<&'static str> {
     }
 }
 
-/// What an identity of another sort is called.
+/// Returns the name of an unsupported sort of identity; `None` if the line is not of a known sort.
 fn foreign_identity(line: &str) -> Option<&'static str> {
     if begins(line, "AGE-PLUGIN-") {
         Some("a key of a plugin")
@@ -318,7 +320,7 @@ mod tests {
     const SECRET: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
     const PUBLIC: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
 
-    /// An error that must not show any part of the key.
+    /// Returns the text of an error, after checking that it shows no part of the key.
     #[track_caller]
     fn refused<T>(result: Result<T>) -> String {
         let Err(error) = result else { panic!("nothing was refused") };

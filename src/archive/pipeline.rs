@@ -1,9 +1,8 @@
-//! Runs jobs on several threads and hands their results out in the order in which the jobs came.
+//! Runs jobs on several threads and returns their results in the order of the jobs.
 //!
-//! Buffers go round: a fixed number of input buffers and of output buffers is all the memory there
-//! is, however slow one job may be. Whoever goes away (feeder, workers, receiver) makes the others
-//! end: nobody waits for ever. A worker that panics ends the results, so whoever receives compares
-//! the number of results with the number of jobs.
+//! Buffers are reused: memory is a fixed number of input buffers and of output buffers, however slow one job may be.
+//! If one side (feeder, workers, receiver) goes away, the others end: no thread waits for ever. A worker that panics
+//! ends the results, so the receiver must compare the number of results with the number of jobs.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +14,7 @@ use crate::platform::error::{Error, Result};
 
 type Queue<T> = Arc<Mutex<Receiver<T>>>;
 
-/// Takes jobs in.
+/// The sending side: accepts jobs.
 pub(super) struct Feeder<J> {
     jobs: SyncSender<(u64, J, Vec<u8>)>,
     empty: Receiver<Vec<u8>>,
@@ -23,12 +22,12 @@ pub(super) struct Feeder<J> {
 }
 
 impl<J> Feeder<J> {
-    /// An empty buffer for the next job's input; None when the other side is gone.
+    /// Waits for a buffer for the next job's input; it may hold old content. Returns `None` if the other side is gone.
     pub(super) fn buffer(&self) -> Option<Vec<u8>> {
         self.empty.recv().ok()
     }
 
-    /// Hands a job over; false when the other side is gone.
+    /// Sends a job. Returns false if the other side is gone.
     #[must_use]
     pub(super) fn send(&mut self, job: J, input: Vec<u8>) -> bool {
         let sent = self.jobs.send((self.count, job, input)).is_ok();
@@ -36,16 +35,16 @@ impl<J> Feeder<J> {
         sent
     }
 
-    /// How many jobs were handed over.
+    /// Returns the number of jobs sent.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
 }
 
-/// A job's number, result and output; None from a worker that panicked.
+/// A job's number, result and output; `None` from a worker that panicked.
 type Done<R> = Option<(u64, R, Vec<u8>)>;
 
-/// Gives results out, in the jobs' order.
+/// The receiving side: returns results in the order of the jobs.
 pub(super) struct Ordered<R> {
     done: Receiver<Done<R>>,
     early: BTreeMap<u64, (R, Vec<u8>)>,
@@ -54,7 +53,7 @@ pub(super) struct Ordered<R> {
 }
 
 impl<R> Ordered<R> {
-    /// The next result and its output; None when there will be none.
+    /// Waits for the next result and its output. Returns `None` if there are no more results.
     pub(super) fn next(&mut self) -> Option<(R, Vec<u8>)> {
         loop {
             if let Some(result) = self.early.remove(&self.next) {
@@ -66,14 +65,14 @@ impl<R> Ordered<R> {
         }
     }
 
-    /// Gives an output buffer back; whoever does not, stops the pipeline.
+    /// Returns an output buffer to the workers. The pipeline stops if buffers are not returned.
     pub(super) fn recycle(&self, output: Vec<u8>) {
         // A failure only means that no worker is left to use it.
         let _ = self.spent.send(output);
     }
 }
 
-/// Starts `jobs` threads, each with a worker of its own that turns a job and its input into a result and its output.
+/// Starts `jobs` threads. Each has its own worker, which turns a job and its input into a result and its output.
 pub(super) fn start<J, R, W>(jobs: usize, name: &str, worker: impl Fn() -> Result<W>) -> Result<(Feeder<J>, Ordered<R>)>
 where
     J: Send + 'static,
@@ -97,7 +96,7 @@ where
             (Arc::clone(&job_queue), Arc::clone(&spent_queue), done_sender.clone(), empty_sender.clone());
         let mut work = worker()?;
         let run = move || {
-            // The output comes before the job: so the oldest job at hand always has one, and gets done.
+            // Take the output buffer before the job, so that the oldest job always has one and completes.
             while let Some(mut output) = receive(&spent) {
                 let Some((number, job, input)) = receive(&jobs) else { return };
                 let Ok(result) = catch_unwind(AssertUnwindSafe(|| work(job, &input, &mut output))) else {

@@ -1,4 +1,4 @@
-//! Reads an archive: all of it in order, or one entry by its blocks alone; every byte hashed on the way.
+//! Reads an archive: all of it in order, or only the blocks of one entry. Every byte is hashed while it is read.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -19,14 +19,13 @@ use crate::platform::ranged::Ranged;
 pub struct ArchiveReader {
     /// The file as it is stored.
     file: Arc<dyn Ranged>,
-    /// The same, where the file is encrypted, decrypted.
+    /// The decrypted file; `None` if the file is not encrypted.
     unsealed: Option<Arc<Unsealed>>,
     index: Index,
     jobs: usize,
 }
 
-/// Receives an archive's content, in order. What it was given is known to be good only when
-/// [`ArchiveReader::walk`] has returned.
+/// Receives an archive's content, in order. The content is verified only when [`ArchiveReader::walk`] has returned.
 pub trait Visitor {
     /// An entry begins.
     fn start(&mut self, entry: &Entry) -> Result<()>;
@@ -34,53 +33,54 @@ pub trait Visitor {
     /// The next bytes of the entry.
     fn data(&mut self, bytes: &[u8]) -> Result<()>;
 
-    /// The entry has ended, with the SHA-256 that the index names.
+    /// The entry has ended, and its SHA-256 matches the index.
     fn end(&mut self, entry: &Entry) -> Result<()>;
 }
 
-/// What a whole reading showed.
+/// The result of reading a whole archive.
 #[derive(Debug)]
 pub struct Walk {
-    /// Of the whole file.
+    /// The SHA-256 of the whole file.
     pub sha256: Sha256,
-    /// What is damaged; the first is where the walk would have stopped, had it not been told to go on.
+    /// The damage found, at most 100 problems. [`ArchiveReader::walk`] fails with the first problem instead.
     pub problems: Vec<Error>,
 }
 
-/// What happens when a block or an entry is found damaged.
+/// The reaction to a damaged block or entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OnDamage {
     Stop,
     GoOn,
 }
 
-/// Takes a block's content, or why there is none.
+/// Takes a block's content, or the error that prevented reading it.
 type Consume<'a> = dyn FnMut(&Block, Result<&[u8]>) -> Result<()> + 'a;
 
 /// The most problems that one walk collects.
 const MAX_PROBLEMS: usize = 100;
 
 impl ArchiveReader {
-    /// Reads footer and index; blocks are then decompressed on `jobs` threads.
+    /// Opens an archive: reads its footer and index. Blocks are later decompressed on `jobs` threads.
     pub fn open(file: Arc<dyn Ranged>, jobs: usize) -> Result<Self> {
         let index = Index::read(&*file)?;
         Ok(ArchiveReader { file, unsealed: None, index, jobs })
     }
 
-    /// The same for a file that is encrypted; see [`Unsealed::open`] for what becomes of keys that do not fit.
+    /// Opens an encrypted archive. See [`Unsealed::open`] for the errors if no key matches.
     pub fn open_sealed(file: Arc<dyn Ranged>, keys: &Keys, jobs: usize) -> Result<Self> {
         let unsealed = Unsealed::open(Arc::clone(&file), keys)?;
         let index = Index::read(&unsealed)?;
         Ok(ArchiveReader { file, unsealed: Some(Arc::new(unsealed)), index, jobs })
     }
 
-    /// What encrypts another archive so that what has opened this one opens it too; None where it is not encrypted.
+    /// Returns the recipients or passphrase with which another archive can be encrypted so that the key that opened
+    /// this one opens it too. Returns `None` if this archive is not encrypted.
     #[must_use]
     pub fn sealing(&self) -> Option<&Sealing> {
         self.unsealed.as_ref().map(|unsealed| unsealed.sealing())
     }
 
-    /// The archive's bytes, decrypted.
+    /// Returns the archive's bytes, decrypted if the file is encrypted.
     fn plain(&self) -> Arc<dyn Ranged> {
         match &self.unsealed {
             Some(unsealed) => Arc::clone(unsealed) as Arc<dyn Ranged>,
@@ -106,7 +106,7 @@ impl ArchiveReader {
         self.index.codec
     }
 
-    /// The entry of that path.
+    /// Finds the entry with this path; [`Kind::Problem`] if there is none.
     pub fn entry(&self, path: &str) -> Result<&Entry> {
         let found = self.index.entries.iter().find(|entry| entry.path == path);
         found.ok_or_else(|| {
@@ -114,7 +114,7 @@ impl ArchiveReader {
         })
     }
 
-    /// Reads a small entry whole; one of more than `max_bytes` is refused before a byte of it is read.
+    /// Reads a small entry into memory. An entry of more than `max_bytes` is refused before any of it is read.
     pub fn read_entry(&self, path: &str, max_bytes: u64) -> Result<Vec<u8>> {
         let entry = self.entry(path)?;
         if entry.bytes > max_bytes {
@@ -131,7 +131,7 @@ impl ArchiveReader {
         Ok(content)
     }
 
-    /// Streams one entry into `sink`, touching only its blocks; its SHA-256 is checked before this returns Ok.
+    /// Streams one entry into `sink` and reads only its blocks. Its SHA-256 is checked before this returns `Ok`.
     pub fn stream_entry(&self, entry: &Entry, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         struct Sink<'a>(&'a mut dyn FnMut(&[u8]) -> Result<()>);
         impl Visitor for Sink<'_> {
@@ -148,8 +148,8 @@ impl ArchiveReader {
         self.visit(&[entry], &mut Sink(sink))
     }
 
-    /// Gives some of the entries to `visitor`, in the archive's order, which is the one they must be named in. Only their
-    /// blocks are read, each of them once. An entry's SHA-256 is checked before it ends.
+    /// Passes some of the entries to `visitor`. `entries` must be in the archive's order. Only their blocks are read,
+    /// each of them once. An entry's SHA-256 is checked before [`Visitor::end`] is called for it.
     pub fn visit(&self, entries: &[&Entry], visitor: &mut dyn Visitor) -> Result<()> {
         let mut rest = entries;
         while let Some(first) = rest.first() {
@@ -169,7 +169,7 @@ impl ArchiveReader {
         Ok(())
     }
 
-    /// The blocks that an entry's content lies in.
+    /// Returns the range of blocks that hold an entry's content.
     fn blocks_of(&self, entry: &Entry) -> std::ops::Range<usize> {
         let (start, end) = (entry.tar_offset, entry.tar_offset + entry.bytes);
         let first = self.index.blocks.partition_point(|block| block.tar_offset + block.tar_bytes <= start);
@@ -177,7 +177,7 @@ impl ArchiveReader {
         first..last
     }
 
-    /// Gives entries to `visitor` whose blocks follow each other.
+    /// Passes entries whose blocks follow each other to `visitor`.
     fn visit_run(&self, run: &[&Entry], blocks: std::ops::Range<usize>, visitor: &mut dyn Visitor) -> Result<()> {
         let mut rest = run.iter().peekable();
         let mut current: Option<(&Entry, Hasher)> = None;
@@ -232,7 +232,7 @@ impl ArchiveReader {
         self.walk_all(visitor, OnDamage::Stop)
     }
 
-    /// Reads every byte, as [`walk`](Self::walk) does, but goes on after damage to tell all of it.
+    /// Reads every byte, as [`walk`](Self::walk) does, but continues after damage to report all of it.
     pub fn inspect(&self) -> Result<Walk> {
         struct Ignore;
         impl Visitor for Ignore {
@@ -258,7 +258,7 @@ impl ArchiveReader {
         Ok(Walk { sha256: file.sha256(), problems })
     }
 
-    /// Walks through the archive's bytes as `input` gives them, to their end; what was found damaged.
+    /// Reads the archive's bytes from `input` to its end. Returns the damage found.
     fn walk_through(
         &self,
         input: &mut (dyn Read + Send),
@@ -287,7 +287,7 @@ impl ArchiveReader {
         Ok(problems)
     }
 
-    /// Takes a range of blocks from `input`, hashes and decompresses them, and gives them to `consume` in order.
+    /// Reads a range of blocks from `input`, hashes and decompresses them, and passes them to `consume` in order.
     fn each_block(
         &self,
         range: std::ops::Range<usize>,
@@ -316,7 +316,7 @@ impl ArchiveReader {
             let consumed = take_in_order(blocks, results, consume);
             let fetched = fetcher.join().unwrap_or_else(|_| Err(Error::failed("a thread has died")));
             match consumed {
-                // Too few results: whoever fetched knows why.
+                // Too few results: the fetching thread has the cause.
                 Ok(false) => fetched.and(Err(Error::failed("a decompression thread has died"))),
                 Ok(true) => fetched,
                 Err(error) => Err(error),
@@ -339,7 +339,7 @@ fn fetch(blocks: &[Block], input: &mut (dyn Read + Send), mut feeder: Feeder<(Sh
     Ok(())
 }
 
-/// Hands every block to `consume`; false where results ran out early.
+/// Passes every block to `consume`. Returns false if the results ended before the last block.
 fn take_in_order(blocks: &[Block], mut results: Ordered<Result<()>>, consume: &mut Consume<'_>) -> Result<bool> {
     for block in blocks {
         crate::platform::interrupt::check()?;
@@ -365,22 +365,22 @@ fn check_entry(entry: &Entry, sha256: Sha256) -> Result<()> {
     }
 }
 
-/// Follows the tar stream along the index: every byte of it is either content or known beforehand.
+/// Checks the tar stream against the index: every byte is either content or is determined by the index.
 struct TarWalker<'a> {
     index: &'a Index,
     visitor: &'a mut dyn Visitor,
-    /// Where in the tar stream the next byte belongs.
+    /// The tar stream's offset of the next byte.
     at: u64,
-    /// The number of the entry that we are in or before.
+    /// The number of the current entry: the next byte lies in or before its content.
     entry: usize,
     started: bool,
     hasher: Hasher,
-    /// What must stand between the content of the entry before and that of this one (or the stream's end).
+    /// The bytes required between the content of the previous entry and that of this one (or the stream's end).
     framing: Vec<u8>,
     framing_at: u64,
-    /// The part of it that has been seen.
+    /// The part of the framing that has been read.
     seen: Vec<u8>,
-    /// True in an entry of which a part could not be read.
+    /// True if a part of the current entry could not be read.
     lost: bool,
 }
 
@@ -410,7 +410,7 @@ impl<'a> TarWalker<'a> {
         self.framing_at + self.framing.len() as u64
     }
 
-    /// Works out the bytes between the content of the entry before (padding included) and the content of this one.
+    /// Computes the bytes between the content of the previous entry (padding included) and the content of this one.
     fn expect_framing(&mut self, padding: u64) {
         self.framing_at = self.at;
         self.seen.clear();
@@ -445,7 +445,7 @@ impl<'a> TarWalker<'a> {
         Ok(())
     }
 
-    /// Takes at most `most` bytes off the front.
+    /// Removes at most `most` bytes from the front and returns them.
     fn take<'b>(&mut self, bytes: &mut &'b [u8], most: u64) -> &'b [u8] {
         let (now, later) = bytes.split_at(bytes.len().min(usize::try_from(most).unwrap_or(usize::MAX)));
         *bytes = later;
@@ -454,7 +454,7 @@ impl<'a> TarWalker<'a> {
     }
 
     fn check_framing(&mut self) -> Result<()> {
-        // After a part that could not be read only the tail of it is there.
+        // After a part that could not be read, only the end of the framing is present.
         if self.framing.ends_with(&self.seen) {
             return Ok(());
         }
@@ -503,7 +503,7 @@ impl<'a> TarWalker<'a> {
         self.expect_framing(padding);
     }
 
-    /// Passes over a part of the stream that could not be read or made no sense, up to `end`.
+    /// Skips a part of the stream that could not be read or was invalid, up to `end`.
     fn resume_at(&mut self, end: u64) {
         while let Some(entry) = self.current() {
             let content_end = entry.tar_offset + entry.bytes;
@@ -535,7 +535,7 @@ mod tests {
     use super::*;
     use crate::archive::{ArchiveWriter, SealedWriter, generate_key};
 
-    /// Bytes that count what is read of them.
+    /// A file in memory that counts the bytes read from it.
     struct Counted(Vec<u8>, Mutex<u64>);
 
     impl Ranged for Counted {
@@ -577,7 +577,7 @@ mod tests {
         (0..length as u32).map(|at| next(at) as u8).collect()
     }
 
-    /// Sizes around those of blocks and of nothing; what `cut` stands before.
+    /// Sizes around that of a block and around zero. A `cut` precedes every fourth entry (numbers 3, 7 and 11).
     const SIZES: [usize; 13] = [0, 1, 4_193_792, 0, 0, 512, 5 << 20, 3, 0, (9 << 20) + 1, 100, 4 << 20, 0];
 
     fn archive() -> (Vec<u8>, Vec<(String, Vec<u8>)>) {
@@ -611,7 +611,7 @@ mod tests {
         let plain = ArchiveReader::open(Arc::new(Counted(bytes, Mutex::new(0))), 2).expect("whole");
         let sealed = ArchiveReader::open_sealed(Arc::new(Counted(cipher, Mutex::new(0))), &keys, 2).expect("whole");
         for reader in [plain, sealed] {
-            // All subsets of the first seven, with every other of the rest.
+            // All subsets of the first seven entries, each with every other one of the rest.
             for chosen in 0..128_u32 {
                 let wanted = |number: usize| {
                     if number < 7 { chosen >> number & 1 == 1 } else { (number as u32 + chosen).is_multiple_of(2) }

@@ -1,4 +1,4 @@
-//! Encryption around a whole archive: age, version 1 (<https://c2sp.org/age>), to keys or with a passphrase.
+//! Encryption of a whole archive with age, version 1 (<https://c2sp.org/age>), to recipients or with a passphrase.
 //!
 //! ```text
 //! +--------+-------+---------+---------+-- --+--------------+
@@ -6,9 +6,10 @@
 //! +--------+-------+---------+---------+-- --+--------------+
 //!           16       65,552    65,552          16 to 65,552 bytes
 //! ```
-//! The header holds the file's key, wrapped for whoever may open it. Each chunk is 64 KiB of the archive and a tag
-//! of 16 bytes that binds it to its place and to being the last one or not, so that an archive can be read from any
-//! offset, and nothing can be changed, moved, cut off or added unseen. All cryptography is that of the `age` crate.
+//! The header holds the file key, wrapped for each recipient or with the passphrase. Each chunk is 64 KiB of the
+//! archive and a tag of 16 bytes, which authenticates the chunk, its position and whether it is the last one. So an
+//! archive can be read from any offset, and every change, move, truncation or addition is detected. The `age` crate
+//! does all cryptography.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
@@ -27,41 +28,41 @@ use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::platform::ranged::{Ranged, require_within};
 use crate::platform::secret::Secret;
 
-/// The plaintext of every chunk but the last.
+/// The plaintext bytes of every chunk but the last, which may have fewer.
 const CHUNK_BYTES: u64 = 64 << 10;
 
-/// What encryption adds to each chunk.
+/// The bytes that encryption adds to each chunk.
 const TAG_BYTES: u64 = 16;
 
-/// A chunk in the file.
+/// The bytes of a full encrypted chunk in the file.
 const SEALED_CHUNK_BYTES: u64 = CHUNK_BYTES + TAG_BYTES;
 
-/// Follows the header.
+/// The bytes of the nonce, which follows the header.
 const NONCE_BYTES: usize = 16;
 
 /// The most bytes of header and nonce; [`MAX_RECIPIENTS`] need 27 KiB.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// The binary logarithm of scrypt's work for a new passphrase, as the stock age has it: 256 MiB and about a second.
+/// scrypt's work factor (binary logarithm) for new archives, as in the `age` program: 256 MiB and about a second.
 const WORK: u8 = 18;
 
-/// The most work for a passphrase that a header may ask for: 1 GiB, and about four seconds.
+/// The highest work factor that a header may require: 1 GiB and about four seconds.
 const MAX_WORK: u8 = 20;
 
-/// The first line of what is encrypted with this version of age.
+/// The first line of every file encrypted with version 1 of age.
 const FIRST_LINE: &[u8] = b"age-encryption.org/v1\n";
 
-/// Encrypts what is written to it on its way into `W`. Nothing is complete until [`finish`](Self::finish); dropping
-/// means abandoning, and what `W` has got by then is refused by every reader.
+/// Encrypts the bytes written to it and writes them to `W`. The file is complete only after [`finish`](Self::finish).
+/// Dropping the writer abandons the file; every reader refuses what `W` has received by then.
 ///
 /// Memory: two chunks, and the header.
 pub struct SealedWriter<W: Write + Send> {
-    /// None once a write has failed: age's writer would go on, with a chunk too many.
+    /// `None` after a write has failed: age's writer would continue and write one chunk too many.
     stream: Option<StreamWriter<Tap<W>>>,
 }
 
 impl<W: Write + Send> SealedWriter<W> {
-    /// Starts an encrypted file with a key of its own. With a passphrase this takes about a second.
+    /// Starts an encrypted file with a new file key. With a passphrase this takes about a second.
     pub fn create(writer: W, sealing: &Sealing) -> Result<Self> {
         Self::create_with(writer, sealing, WORK)
     }
@@ -91,7 +92,7 @@ impl<W: Write + Send> SealedWriter<W> {
         Ok(SealedWriter { stream: Some(encryptor.wrap_output(tap)?) })
     }
 
-    /// Writes the last chunk and gives the writer back, flushed but not published, with what it has got.
+    /// Writes the last chunk. Returns the writer, flushed but not published, and the encrypted file's length and hash.
     pub fn finish(mut self) -> Result<(W, ArchiveSummary)> {
         let mut tap = self.stream.take().ok_or_else(failed_before)?.finish()?;
         tap.flush()?;
@@ -125,10 +126,10 @@ fn secret_string(secret: &Secret) -> SecretString {
     SecretString::from(secret.expose().to_owned())
 }
 
-/// Counts and hashes what goes into `W`.
+/// Counts and hashes the bytes written to `W`.
 ///
-/// Less than a chunk is held back until more comes: age writes its header in small pieces, and loses the kind of an
-/// error that it meets there.
+/// Less than 64 KiB is buffered until more is written: age writes its header in small pieces, and drops the kind of an
+/// error that occurs there.
 struct Tap<W> {
     writer: W,
     hasher: Hasher,
@@ -167,22 +168,22 @@ impl<W: Write> Write for Tap<W> {
     }
 }
 
-/// The plaintext of an encrypted archive, read at any offset, from several threads at once.
+/// The plaintext of an encrypted archive. It can be read at any offset, from several threads at once.
 ///
-/// What it gives is authenticated; it knows from the start where the archive ends.
+/// All bytes that it returns are authenticated. [`open`](Self::open) has already verified the archive's end.
 pub struct Unsealed {
     cipher: Arc<dyn Ranged>,
     head: Head,
     file_key: FileKey,
     sealing: Sealing,
     len: u64,
-    /// Where the tail begins: at a chunk.
+    /// The plaintext offset of the tail, which begins at a chunk.
     tail_at: u64,
-    /// The plaintext of the last two chunks, where an archive has its footer and most of its index.
+    /// The plaintext of the last two chunks. They hold the archive's footer and most of its index.
     tail: Vec<u8>,
 }
 
-/// Header and nonce.
+/// The header and nonce of an encrypted file.
 #[derive(Clone)]
 struct Head {
     bytes: Arc<[u8]>,
@@ -190,11 +191,12 @@ struct Head {
 }
 
 impl Unsealed {
-    /// Opens an encrypted archive with whichever of the keys fits: one read of its head and one of its tail. With a
-    /// passphrase this takes about a second, once.
+    /// Opens an encrypted archive with the first key that matches. Reads its head once and its tail once. With a
+    /// passphrase this takes about a second.
     ///
-    /// [`Kind::Usage`] where no key fits, [`Kind::Problem`] where the archive is damaged, cut short or followed by
-    /// more. (A damaged header can look like one for another key: the two cannot be told apart.)
+    /// Fails with [`Kind::Usage`] if no key matches, and with [`Kind::Problem`] if the archive is damaged, truncated or
+    /// followed by other bytes. (A damaged header can look like one for another key; these two cases cannot be
+    /// distinguished.)
     pub fn open(cipher: Arc<dyn Ranged>, keys: &Keys) -> Result<Self> {
         if keys.is_empty() {
             return Err(Error::usage("the archive is encrypted and no key is given").hint(HOW_TO_GIVE_KEYS));
@@ -213,7 +215,7 @@ impl Unsealed {
         let start = first_of_tail * SEALED_CHUNK_BYTES;
         let tail_bytes = usize::try_from(chunks.sealed_bytes - start).expect("two chunks");
         let sealed = match first.get(usize::try_from(head_bytes + start).unwrap_or(usize::MAX)..) {
-            // A small archive is here already.
+            // A small archive was read completely with its head.
             Some(rest) if rest.len() == tail_bytes => rest.to_vec(),
             _ => {
                 let mut sealed = vec![0; tail_bytes];
@@ -236,14 +238,15 @@ impl Unsealed {
         Ok(unsealed)
     }
 
-    /// What encrypts another archive so that the key that opened this one opens it too.
+    /// Returns the recipient or passphrase with which another archive can be encrypted so that the key that opened this
+    /// one opens it too.
     #[must_use]
     pub fn sealing(&self) -> &Sealing {
         &self.sealing
     }
 
-    /// The plaintext in one go, given a reader of the whole encrypted file from its start. At its end it fails where
-    /// the file is cut short or followed by more: who does not read to the end does not know.
+    /// Returns a reader of the plaintext in order; `cipher` must read the whole encrypted file from its start. A file
+    /// that is truncated or followed by other bytes is detected only when the plaintext is read to its end.
     pub fn stream<R: Read>(&self, mut cipher: R) -> Result<impl Read + use<R>> {
         let mut head = Vec::new();
         cipher
@@ -257,7 +260,7 @@ impl Unsealed {
         Ok(Sequential { reader: self.reader(Below(cipher))? })
     }
 
-    /// Makes sure that the last chunk is the last, and gives the plaintext of the tail.
+    /// Checks that the last chunk is marked as the last, and returns the plaintext of the tail.
     fn open_tail(&self, window: Window) -> io::Result<Vec<u8>> {
         let mut reader = self.reader(window)?;
         // A seek from the end authenticates the last chunk as such.
@@ -272,7 +275,7 @@ impl Unsealed {
         Ok(tail)
     }
 
-    /// A reader of the plaintext over the sealed chunks in `body`.
+    /// Returns a reader of the plaintext of the encrypted chunks in `body`.
     fn reader<R: Read>(&self, body: R) -> Result<StreamReader<Input<R>>> {
         let decryptor = self.head.decryptor(body)?;
         decryptor.decrypt(iter::once(&Unwrapped(&self.file_key) as &dyn Identity)).map_err(|error| damaged_head(&error))
@@ -288,7 +291,7 @@ impl Ranged for Unsealed {
         self.cipher.lanes()
     }
 
-    /// One read of the cipher for all chunks that the range touches, none where it lies in the archive's end.
+    /// Reads all chunks that the range touches with one read of the cipher; no read if the range lies in the tail.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         require_within(self.len, offset, buffer.len())?;
         let before_tail = usize::try_from(self.tail_at.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
@@ -318,16 +321,16 @@ impl Ranged for Unsealed {
     }
 }
 
-/// Moves to where there is plaintext.
+/// Moves the reader to a plaintext offset whose chunk is in the window.
 fn go_to<R: Read + Seek>(reader: &mut StreamReader<R>, offset: u64) -> io::Result<()> {
-    // A seek to a chunk's start makes age look at the last chunk, which the window need not have. One byte further it
-    // does not, and back within a chunk is no more than a number.
+    // A seek to a chunk's start makes age read the last chunk, which the window may not hold. A seek one byte further
+    // does not, and the seek back within the chunk only changes a number.
     reader.seek(SeekFrom::Start(offset / CHUNK_BYTES * CHUNK_BYTES + 1))?;
     reader.seek(SeekFrom::Start(offset))?;
     Ok(())
 }
 
-/// How many chunks there are, and how much is in them.
+/// The number of chunks, and their encrypted and plaintext length.
 struct Chunks {
     count: u64,
     sealed_bytes: u64,
@@ -338,7 +341,7 @@ impl Chunks {
     fn of(sealed_bytes: u64) -> Result<Self> {
         let count = sealed_bytes.div_ceil(SEALED_CHUNK_BYTES);
         let last = sealed_bytes - count.saturating_sub(1) * SEALED_CHUNK_BYTES;
-        // Only a file of nothing has an empty chunk.
+        // Only a file without content has an empty chunk.
         if count == 0 || last < TAG_BYTES || (last == TAG_BYTES && count > 1) {
             return Err(Error::problem("the encrypted archive is cut short or followed by more"));
         }
@@ -347,7 +350,7 @@ impl Chunks {
 }
 
 impl Head {
-    /// Finds the end of header and nonce in a file's first bytes.
+    /// Finds the header and nonce in a file's first bytes.
     fn find(first: &[u8], cipher_bytes: u64) -> Result<Self> {
         if !first.starts_with(FIRST_LINE) {
             let armored = first.starts_with(b"-----BEGIN AGE");
@@ -361,7 +364,7 @@ impl Head {
                 Error::problem("the archive does not begin as one that age has encrypted")
             });
         }
-        // Bodies are base64, so that the one line that starts this way is the last.
+        // Stanza bodies are base64: only the header's last line starts with `---`.
         let mut header_bytes = None;
         let mut at = FIRST_LINE.len();
         while let Some(length) = memchr::memchr(b'\n', &first[at..]) {
@@ -391,11 +394,11 @@ impl Head {
     }
 }
 
-/// What to do where an archive is encrypted and no key was given.
+/// The hint for an archive that is encrypted if no key was given.
 pub const HOW_TO_GIVE_KEYS: &str =
     "give the secret key with --identity FILE or LIFEBOAT_IDENTITY, or the passphrase with --passphrase-file FILE";
 
-/// Tries one key after the other; the file's key, and what encrypts to the key that fits.
+/// Tries the keys one after the other. Returns the file key, and the recipient or passphrase of the key that matches.
 fn unwrap_file_key(head: &Head, keys: &Keys) -> Result<(FileKey, Sealing)> {
     for identity in &keys.identities {
         if let Some(file_key) = try_key(head, identity)? {
@@ -428,7 +431,7 @@ fn unwrap_file_key(head: &Head, keys: &Keys) -> Result<(FileKey, Sealing)> {
     })
 }
 
-/// The file's key, if this identity unwraps it.
+/// Returns the file key, or `None` if this identity does not unwrap it.
 fn try_key(head: &Head, identity: &dyn Identity) -> Result<Option<FileKey>> {
     let remembering = Remembering { identity, found: RefCell::new(None) };
     match head.decryptor(io::empty())?.decrypt(iter::once(&remembering as &dyn Identity)) {
@@ -440,7 +443,7 @@ fn try_key(head: &Head, identity: &dyn Identity) -> Result<Option<FileKey>> {
     }
 }
 
-/// Age's errors say more, in several lines, to people of age; a header is either damaged or asks too much.
+/// Replaces age's errors, which are several lines long: a header is either damaged or requires too much work.
 fn damaged_head(error: &DecryptError) -> Error {
     let why = match error {
         DecryptError::ExcessiveWork { required, .. } => {
@@ -455,7 +458,7 @@ fn damaged_head(error: &DecryptError) -> Error {
     Error::problem("the encrypted archive's header is damaged").because(why)
 }
 
-/// An identity that remembers the file's key when it has unwrapped it.
+/// An identity that keeps a copy of the file key when it has unwrapped it.
 struct Remembering<'a> {
     identity: &'a dyn Identity,
     found: RefCell<Option<FileKey>>,
@@ -471,7 +474,7 @@ impl Identity for Remembering<'_> {
     }
 }
 
-/// A file's key that was unwrapped before; age still checks it against the header.
+/// An identity that returns a file key unwrapped earlier; age still checks it against the header.
 struct Unwrapped<'a>(&'a FileKey);
 
 impl Identity for Unwrapped<'_> {
@@ -484,7 +487,7 @@ fn copy(file_key: &FileKey) -> FileKey {
     FileKey::new(Box::new(*file_key.expose_secret()))
 }
 
-/// An encrypted file as age reads it: its head from memory, its chunks from elsewhere. A seek is one in the chunks.
+/// An encrypted file as age reads it: the head comes from memory, the chunks from `body`. A seek applies to the chunks.
 struct Input<R> {
     head: Head,
     at: usize,
@@ -512,8 +515,8 @@ impl<R: Read> BufRead for Input<R> {
         self.at += count;
     }
 
-    /// The whole header at once: age begins to parse anew after each line that it gets, which takes long for a hostile
-    /// one, and time for each read.
+    /// Returns the whole header at once, because age parses from the start again after each line that it receives. That
+    /// is slow for a hostile header, and costs time in each read.
     fn read_until(&mut self, _: u8, data: &mut Vec<u8>) -> io::Result<usize> {
         let rest = self.head.bytes.get(self.at..self.head.header_bytes).unwrap_or_default();
         data.extend_from_slice(rest);
@@ -528,11 +531,11 @@ impl<R: Seek> Seek for Input<R> {
     }
 }
 
-/// Some chunks that follow each other, in the place that they have among all.
+/// A range of consecutive encrypted chunks, at their position among all chunks.
 struct Window {
     start: u64,
     sealed: Vec<u8>,
-    /// Where all chunks end.
+    /// The end of all chunks.
     end: u64,
     at: u64,
 }
@@ -561,7 +564,7 @@ impl Seek for Window {
     }
 }
 
-/// The plaintext in order.
+/// A sequential reader of the plaintext.
 struct Sequential<R> {
     reader: StreamReader<Input<Below<R>>>,
 }
@@ -582,7 +585,7 @@ impl<R: Read> Read for Sequential<R> {
     }
 }
 
-/// Marks the errors of what is read, so that they are not taken for damage that age found.
+/// Marks errors of the underlying reader, so that they are not mistaken for damage that age found.
 struct Below<R>(R);
 
 impl<R: Read> Read for Below<R> {
@@ -609,7 +612,7 @@ mod tests {
     use crate::archive::generate_key;
     use crate::platform::digest::Sha256;
 
-    /// Quick, where nothing is to be kept secret.
+    /// A low work factor that keeps the tests fast.
     const TEST_WORK: u8 = 4;
 
     const SIZES: [usize; 9] = [0, 1, 65_535, 65_536, 65_537, 131_072, 131_073, 196_608, 3_000_001];
@@ -666,7 +669,7 @@ mod tests {
         Ok(bytes)
     }
 
-    /// Opens it and reads all of it, both ways.
+    /// Opens an archive and reads all of it with `read_at` and with `stream`.
     fn open_and_read(cipher: &[u8], keys: &Keys) -> Result<Vec<u8>> {
         let unsealed = Unsealed::open(Arc::new(cipher.to_vec()), keys)?;
         let bytes = all(&unsealed)?;
@@ -674,7 +677,7 @@ mod tests {
         Ok(bytes)
     }
 
-    /// Remembers what was read, and fails on request.
+    /// A file that records its reads, and fails on request.
     struct Watched {
         bytes: Vec<u8>,
         reads: Mutex<Vec<(u64, usize)>>,
@@ -873,7 +876,7 @@ mod tests {
         let mut long = b"age-encryption.org/v1\n".to_vec();
         long.extend(b"-> x\n\n".repeat(20_000));
         fails(open(&long), Kind::Problem, "has no end within 65536 bytes");
-        // As long as it may be, and quadratic to parse line by line.
+        // As long as allowed, and of quadratic cost if parsed line by line.
         long.truncate(65_000 / 6 * 6 + 22);
         long.extend(format!("--- {}\n", "A".repeat(43)).as_bytes());
         long.extend([0; 16 + 16]);
@@ -892,7 +895,7 @@ mod tests {
             let rest = &cipher[22 + line.len()..];
             let hostile = [&cipher[..22], hostile.as_bytes(), rest].concat();
             let error = Unsealed::open(Arc::new(hostile), &keys).map(|_| ()).unwrap_err();
-            // What is no number of rounds makes it a damaged header; no rounds at all open nothing.
+            // An invalid work factor is a damaged header; with a work factor of 0 no key matches.
             assert!(matches!(error.kind, Kind::Problem | Kind::Usage), "{work}: {}", error.whole());
             if ["21", "30", "63"].contains(&work) {
                 assert!(error.whole().contains(&format!("2^{work} rounds of scrypt")), "{}", error.whole());
@@ -907,7 +910,7 @@ mod tests {
         let cipher = seal(&bytes, &sealing);
         let head = head_bytes(&cipher);
         let whole = Unsealed::open(Arc::new(cipher.clone()), &keys).unwrap();
-        // Every byte of the head; of each chunk the first and last, its tag, and some between.
+        // Every byte of the head; of each chunk, its first and last byte, its tag and some bytes between.
         let mut places: Vec<usize> = (0..head).collect();
         for start in (head..cipher.len()).step_by(65_552) {
             let end = (start + 65_552).min(cipher.len());
@@ -917,14 +920,14 @@ mod tests {
             let mut damaged = cipher.clone();
             damaged[place] ^= 1;
             let error = open_and_read(&damaged, &keys).map(|_| ()).unwrap_err();
-            // A wrapped key that is damaged looks like one for somebody else.
+            // A damaged wrapped key looks like one for another recipient.
             let wrapped = place > 22 && place < head - 16;
             assert!(
                 error.kind == Kind::Problem || (wrapped && error.kind == Kind::Usage),
                 "at {place} of {head}: {}",
                 error.whole()
             );
-            // In order it is found too, by who has opened it whole.
+            // A stream also finds it if the archive was opened before the damage.
             let words = if place < head { "head is not what it was" } else { "damaged" };
             fails(streamed(&whole, &damaged[..]), Kind::Problem, words);
         }
@@ -1040,7 +1043,7 @@ mod tests {
             let mut writer = SealedWriter::create(Full(room), &sealing).unwrap();
             let failed = (0..10).find_map(|_| writer.write_all(&plain(30_000)).err()).unwrap();
             fails::<()>(Err(failed.into()), Kind::Unreachable, "the store is gone");
-            // The store takes anything again, and yet nothing can come of it.
+            // The store accepts writes again, but the upload has failed for good.
             fails(writer.write(b"more").map_err(Error::from), Kind::Failed, "has failed before");
             fails(writer.flush().map_err(Error::from), Kind::Failed, "has failed before");
             fails(writer.finish().map(|_| ()), Kind::Failed, "has failed before");

@@ -1,4 +1,4 @@
-//! Tar framing as the format fixes it: paths, headers, padding.
+//! Tar framing as the format defines it: paths, headers, padding.
 
 use crate::platform::digest::Sha256;
 use crate::platform::error::{Error, Result, one_line};
@@ -10,15 +10,15 @@ const MAX_PATH_BYTES: usize = 4096;
 /// The two empty sectors that end a tar file.
 pub(super) const END: [u8; 2 * SECTOR as usize] = [0; 2 * SECTOR as usize];
 
-/// The longest part that a name becomes; a suffix such as `-journal` still fits a file system's 255 bytes behind it.
+/// The most bytes of an encoded name. With a suffix such as `-journal` it still fits a file system's 255 bytes.
 const MAX_PART_BYTES: usize = 247;
 
-/// Makes one part of a path out of any name; different names give different parts.
+/// Encodes any name as one part of a path. Different names give different parts.
 ///
 /// Control characters and `% / \\ : " * ? < > |` are percent-encoded, byte by byte of their UTF-8, in upper case;
-/// so is the first dot of a name made of dots only. The empty name is `%`. What is longer than 247 bytes by then
-/// is cut to its first 200 (fewer where a character would be split), followed by `%~` and the first 32
-/// hexadecimal digits of the name's SHA-256.
+/// so is the first dot of a name made of dots only. The empty name is `%`. If the result is longer than 247 bytes, it
+/// is cut to its first 200 (fewer if a character would be split), followed by `%~` and the first 32 hexadecimal
+/// digits of the name's SHA-256.
 #[must_use]
 pub fn encode_name(name: &str) -> String {
     let mut part = String::with_capacity(name.len());
@@ -43,7 +43,9 @@ pub fn encode_name(name: &str) -> String {
     part
 }
 
-/// Refuses a path that is not relative, plain and harmless.
+/// Fails with [`Kind::Problem`](crate::platform::error::Kind::Problem) unless a path follows the format's rules: it is
+/// relative, is not empty, has at most 4096 bytes, and has no part `.`, `..` or empty, no control character and no
+/// backslash.
 pub fn check_path(path: &str) -> Result<()> {
     let refuse = |why: &str| Err(Error::problem(format!("the entry '{}' {why}", one_line(path))));
     if path.is_empty() || path.len() > MAX_PATH_BYTES {
@@ -64,17 +66,17 @@ pub fn check_path(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of zero padding after `length` bytes of content.
+/// Returns the number of bytes of zero padding after `length` bytes of content.
 pub(super) fn padding(length: u64) -> u64 {
     length.next_multiple_of(SECTOR) - length
 }
 
-/// Bytes of the header (long-name record included) of an entry with `path`.
+/// Returns the length of the header (including the long-name record) of an entry with `path`.
 pub(super) fn header_bytes(path: &str) -> u64 {
     if path.len() <= NAME_BYTES { SECTOR } else { 2 * SECTOR + (path.len() as u64 + 1).next_multiple_of(SECTOR) }
 }
 
-/// The header of an entry, long-name record included: what stands before its content in a tar file.
+/// Returns the header of an entry, including the long-name record: all bytes that precede its content.
 #[must_use]
 pub fn header(path: &str, length: u64, mtime: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -106,7 +108,7 @@ fn record(path: &str, mode: u32, length: u64, mtime: u64, kind: tar::EntryType) 
     *header.as_bytes()
 }
 
-/// Says in words how `found` differs from the header that an entry should have.
+/// Describes how `found` differs from the header that the entry should have.
 pub(super) fn explain(path: &str, found: &[u8]) -> String {
     let mut header = tar::Header::new_gnu();
     if let Some(sector) = found.get(..SECTOR as usize) {
@@ -200,7 +202,7 @@ mod tests {
             assert_eq!((entry.size(), entry.header().mtime().ok()), (5, Some(1_795_280_701)));
             assert!(entries.next().is_none());
         }
-        // From 8 GiB on the length is binary.
+        // The length is binary from 8 GiB on.
         assert_eq!(
             tar::Header::from_byte_slice(header("x", 9 << 30, 0)[..].try_into().expect("one sector")).entry_size().ok(),
             Some(9 << 30)

@@ -1,4 +1,4 @@
-//! Writes an archive: cuts the tar stream into blocks, compresses them on all cores, indexes them.
+//! Writes an archive: cuts the tar stream into blocks, compresses them on several threads, and indexes them.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -12,19 +12,19 @@ use crate::archive::format::BLOCK_BYTES;
 use crate::platform::digest::{Hasher, Sha256};
 use crate::platform::error::{Error, Result};
 
-/// What a finished archive is.
+/// The length and hash of a finished archive.
 #[derive(Clone, Copy, Debug)]
 pub struct ArchiveSummary {
-    /// Its length.
+    /// The length of the file.
     pub bytes: u64,
-    /// Of the whole file.
+    /// The SHA-256 of the whole file.
     pub sha256: Sha256,
 }
 
-/// Writes one archive into `W`. Nothing is complete until [`finish`](Self::finish); dropping means abandoning, and
-/// then `W` is dropped before the drop returns.
+/// Writes one archive into `W`. The archive is complete only after [`finish`](Self::finish). Dropping the writer
+/// abandons the archive; `W` is dropped before the drop returns.
 ///
-/// Memory: `jobs + 3` blocks of input and as many of output.
+/// Memory: `jobs + 3` blocks of input and the same number of output.
 pub struct ArchiveWriter<W: Write + Send + 'static> {
     compression: Compression,
     mtime: u64,
@@ -50,7 +50,7 @@ struct OpenEntry {
     hasher: Hasher,
 }
 
-/// The far end: what has been written, in order.
+/// The output side: writes the compressed blocks in order and records them.
 struct Sink<W> {
     writer: W,
     hasher: Hasher,
@@ -60,7 +60,7 @@ struct Sink<W> {
 }
 
 impl<W: Write + Send + 'static> ArchiveWriter<W> {
-    /// Starts an archive of which every tar header carries `mtime` (seconds since 1970), compressed on `jobs` threads.
+    /// Starts an archive that is compressed on `jobs` threads. Every tar header has `mtime` (seconds since 1970).
     pub fn create(writer: W, compression: Compression, jobs: usize, mtime: u64) -> Result<Self> {
         let worker = || {
             let mut encoder = Encoder::new(compression)?;
@@ -86,7 +86,7 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
         })
     }
 
-    /// Starts an entry of exactly `bytes` bytes.
+    /// Starts an entry with exactly `bytes` bytes of content.
     pub fn start_entry(&mut self, path: &str, bytes: u64) -> Result<()> {
         assert!(self.open.is_none(), "one entry at a time");
         tarfile::check_path(path)?;
@@ -105,7 +105,7 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
         Ok(())
     }
 
-    /// Adds content to the entry that was started; more than it was announced with is refused.
+    /// Adds content to the current entry. More than the announced number of bytes is an error.
     pub fn write(&mut self, content: &[u8]) -> Result<()> {
         let open = self.open.as_mut().expect("an entry was started");
         open.written += content.len() as u64;
@@ -116,7 +116,7 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
         self.push(content)
     }
 
-    /// Ends the entry; less content than it was announced with is refused.
+    /// Ends the current entry. Less content than announced is an error.
     pub fn finish_entry(&mut self) -> Result<()> {
         let open = self.open.take().expect("an entry was started");
         if open.written != open.bytes {
@@ -128,20 +128,20 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
         Ok(())
     }
 
-    /// Adds a small entry whole.
+    /// Adds a small entry in one call.
     pub fn append(&mut self, path: &str, content: &[u8]) -> Result<()> {
         self.start_entry(path, content.len() as u64)?;
         self.write(content)?;
         self.finish_entry()
     }
 
-    /// Ends the block here, so that what follows can be read without what came before. Between entries only.
+    /// Ends the current block, so that later entries can be read without earlier ones. Allowed only between entries.
     pub fn cut(&mut self) -> Result<()> {
         assert!(self.open.is_none(), "between entries");
         self.flush_block()
     }
 
-    /// Ends the tar stream, writes index and footer, and gives the writer back, flushed but not published.
+    /// Ends the tar stream, and writes index and footer. Returns the writer, flushed but not published.
     pub fn finish(mut self) -> Result<(W, ArchiveSummary)> {
         assert!(self.open.is_none(), "the last entry was finished");
         self.push(&tarfile::END)?;
@@ -196,7 +196,7 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
             self.block = buffer;
             return Ok(());
         }
-        // The far end has gone: it knows why.
+        // The output thread has ended: its result is the cause.
         let Pipe { feeder, sink } = self.pipe.take().expect("seen just above");
         drop(feeder);
         join(sink)?;

@@ -1,4 +1,4 @@
-//! What every subcommand is to the command line: arguments that run, and a result that is printed.
+//! The interface between a subcommand and the command line: its arguments, a way to run them, and a result to print.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(super) trait Subcommand {
     /// Runs its operation and prints the result; returns the exit code.
     fn run(&self, call: &mut Call) -> Result<u8>;
 
-    /// False if it never opens an archive. Then no key is read, and a key that cannot be used keeps nothing from working.
+    /// False if it never opens an archive. Then no keys are read, and an invalid key does not make the command fail.
     fn opens_archives(&self) -> bool {
         true
     }
@@ -53,13 +53,13 @@ pub(super) trait Subcommand {
         false
     }
 
-    /// The fields that its document also has where it ends with a problem.
+    /// Returns the fields that its document also has if it ends with a problem.
     fn fields_on_problem(&self) -> Vec<(&'static str, Value)> {
         Vec::new()
     }
 }
 
-/// A result for people.
+/// A result that can be printed for people.
 pub(super) trait Text {
     /// Returns the lines for stdout.
     fn text(&self) -> String;
@@ -67,7 +67,7 @@ pub(super) trait Text {
 
 /// One run of a subcommand.
 pub(super) struct Call {
-    /// What operations are given beside their options.
+    /// The settings that operations receive in addition to their options.
     pub(super) context: Arc<Context>,
     /// The config that --config names.
     pub(super) config: Option<PathBuf>,
@@ -85,7 +85,7 @@ pub(super) struct Call {
     pub(super) document: Value,
     /// The first failure that did not end the operation.
     pub(super) error: Option<Error>,
-    /// The exit code of the operation itself, where the process returns that of another program.
+    /// The exit code of the operation itself, if the process returns the exit code of another program.
     pub(super) code: Option<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! `checks`: its arguments, and its result for people.
+//! The result for people of the commands that make checks.
 
 use crate::cli::call::Text;
 use crate::ops::checks::{Check, ChecksReport};

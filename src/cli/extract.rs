@@ -69,7 +69,7 @@ impl Text for ExtractReport {
     }
 }
 
-/// How a table is written.
+/// The format of an extracted table.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum FormatArg {
     /// Statements that make it again (SQLite).

@@ -1,7 +1,7 @@
-//! What GitHub Actions shows of a run: annotations, outputs for later steps, and a summary of the job.
+//! The output for GitHub Actions: annotations, outputs for later steps, and a summary of the job.
 //!
-//! Stdout stays the command's own; what the runner reads line by line goes to stderr.
-//! The forms are from <https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands>.
+//! Stdout is for the command's result; the lines that the runner reads go to stderr.
+//! The formats are from <https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands>.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -13,21 +13,21 @@ use crate::ops::watch::Ending;
 use crate::platform::error::Result;
 use crate::platform::secret::Secret;
 
-/// True inside of a job of GitHub Actions.
+/// Returns true inside a job of GitHub Actions.
 #[must_use]
 pub(super) fn is_here() -> bool {
     std::env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true")
 }
 
-/// The lines that keep the runner from showing secrets, also in the steps that follow.
+/// Returns the lines that make the runner mask secrets in the logs of this step and later ones.
 #[must_use]
 pub(super) fn masks(secrets: &[Secret]) -> Vec<String> {
     let lines = secrets.iter().flat_map(|secret| secret.expose().lines());
-    // Of a word so short too much would be masked that is none.
+    // Masking shorter values would also hide text that is not secret.
     lines.filter(|line| line.trim().len() > 3).map(|line| format!("::add-mask::{}", escape(line))).collect()
 }
 
-/// The annotations of a run that has failed.
+/// Returns the annotations of a run that failed.
 #[must_use]
 pub(super) fn annotations(command: &str, ending: &Ending<'_>) -> Vec<String> {
     if ending.code == 0 {
@@ -39,8 +39,7 @@ pub(super) fn annotations(command: &str, ending: &Ending<'_>) -> Vec<String> {
         .map(|check| line(&format!("{}: {}", words(check, "name"), words(check, "message"))))
         .collect();
     if let Some(error) = ending.error {
-        let hint = error.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-        lines.push(line(&format!("{}{hint}", error.whole())));
+        lines.push(line(&error.whole_with_hint()));
     }
     if lines.is_empty() {
         lines.push(line(&format!("exit code {}", ending.code)));
@@ -48,7 +47,7 @@ pub(super) fn annotations(command: &str, ending: &Ending<'_>) -> Vec<String> {
     lines
 }
 
-/// Writes the outputs and the summary where the runner wants them.
+/// Writes the outputs and the summary to the files that the runner names.
 pub(super) fn write(command: &str, ending: &Ending<'_>) -> Result<()> {
     let file = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty());
     if let Some(path) = file("GITHUB_OUTPUT") {
@@ -65,16 +64,16 @@ fn append(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// `ok`, `snapshot-id` (the first) and `snapshot-ids` (all, one a line).
+/// Returns the outputs `ok`, `snapshot-id` (the first) and `snapshot-ids` (all, one per line).
 fn outputs(ending: &Ending<'_>) -> String {
     let ids: Vec<&str> = snapshots(ending.document).map(|snapshot| words(snapshot, "id")).collect();
     let first = ids.first().copied().unwrap_or_default();
-    // An id has no such line in it.
+    // No snapshot id equals the delimiter END_OF_IDS.
     let ids: String = ids.iter().map(|id| format!("{id}\n")).collect();
     format!("ok={}\nsnapshot-id={first}\nsnapshot-ids<<END_OF_IDS\n{ids}END_OF_IDS\n", ending.code == 0)
 }
 
-/// The summary, in Markdown.
+/// Returns the summary, in Markdown.
 fn summary(command: &str, ending: &Ending<'_>) -> String {
     let verdict = if ending.code == 0 { "✅ passed" } else { "❌ FAILED" };
     let mut text = format!("### lifeboat {command}: {verdict}\n\n");
@@ -110,7 +109,7 @@ fn summary(command: &str, ending: &Ending<'_>) -> String {
     }
     let rollback: Vec<&str> = list(ending.document, "rollback").iter().filter_map(Value::as_str).collect();
     if !rollback.is_empty() {
-        // What stands between the fences is shown as it is, and a fence in it would end it.
+        // Text in a code block is shown unchanged, but a fence in it would end the block.
         let commands = rollback.join("\n").replace("```", "` ` `");
         text.push_str(&format!("To bring the data back:\n\n```sh\n{commands}\n```\n\n"));
     }
@@ -133,17 +132,17 @@ fn failed_checks(document: &Value) -> impl Iterator<Item = &Value> {
     list(document, "checks").iter().filter(|check| check["ok"] == Value::Bool(false))
 }
 
-/// A text as the data of a workflow command.
+/// Escapes a text for the data of a workflow command.
 fn escape(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
-/// A text as a property of a workflow command.
+/// Escapes a text for a property of a workflow command.
 fn escape_property(text: &str) -> String {
     escape(text).replace(':', "%3A").replace(',', "%2C")
 }
 
-/// A text in a cell of a table: names of tables may hold anything.
+/// Escapes a text for a table cell in Markdown. Names of tables may contain any character.
 fn cell(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     text.replace('\\', "\\\\").replace('|', "\\|").replace('`', "\\`").replace(['\r', '\n'], " ")

@@ -55,10 +55,11 @@ pub(super) struct GlobalArgs {
     pub(super) host: Option<String>,
 }
 
-/// The environment variable for keys that open snapshots. clap does not read it, for clap shows the values of variables.
+/// The environment variable for keys that open snapshots. It is not declared to clap, because clap's help shows the
+/// values of variables.
 const IDENTITY: &str = "LIFEBOAT_IDENTITY";
 
-/// The most threads that are used by default: each costs memory.
+/// The maximum number of threads by default: each one needs memory.
 const DEFAULT_JOBS: usize = 8;
 
 impl GlobalArgs {
@@ -89,7 +90,8 @@ impl GlobalArgs {
         })
     }
 
-    /// The stores that the command line names, by their place or their name in the config, or else the config's.
+    /// Returns the stores that the command line gives, by location or by name in the config, or else the config's
+    /// stores.
     fn stores(&self, config: Option<&Config>, command: &dyn Subcommand) -> Result<Vec<StoreUrl>> {
         let Some(config) = config else { return Ok(self.store.clone()) };
         if self.store.is_empty() {
@@ -111,7 +113,7 @@ impl GlobalArgs {
         Ok(rustix::system::uname().nodename().to_string_lossy().into_owned())
     }
 
-    /// The flags that gave the keys, with absolute paths: what is printed works from anywhere.
+    /// Returns the flags that gave the keys, with absolute paths, so that printed commands work from any folder.
     fn key_flags(&self) -> Result<Vec<String>> {
         let identities = self.identity.iter().map(|path| ("--identity", path));
         let flags = identities.chain(self.passphrase_file.iter().map(|path| ("--passphrase-file", path)));
@@ -126,7 +128,7 @@ impl GlobalArgs {
 
     fn keys(&self, passphrase: Option<Secret>, config: Option<&Config>) -> Result<Keys> {
         let mut keys = Keys::new();
-        // Empty is what a secret that is not set is in many a pipeline.
+        // In many pipelines a secret that is not set is an empty string.
         if let Some(text) = std::env::var_os(IDENTITY) {
             let text = text.to_str().ok_or_else(|| Error::usage(format!("{IDENTITY} is not UTF-8")))?;
             if !text.trim().is_empty() {
@@ -137,7 +139,7 @@ impl GlobalArgs {
         passphrase.into_iter().for_each(|passphrase| keys.add_passphrase(passphrase));
         if let Some(config) = config {
             match config.encryption() {
-                // What is not encrypted needs no key.
+                // An invalid key is only a warning, since snapshots that are not encrypted need no key.
                 Ok(encryption) => {
                     if let Err(error) = encryption.add_to(&mut keys) {
                         tracing::warn!("encrypted snapshots cannot be opened: {}", error.whole());

@@ -108,7 +108,7 @@ impl Text for InventoryReport {
     }
 }
 
-/// Returns the lines on one database.
+/// Returns the lines about one database.
 fn lines(database: &DatabaseReport, now: DateTime<Utc>) -> String {
     let mut lines = format!("{}\n", one_line(&database.path));
     for other in &database.other_paths {

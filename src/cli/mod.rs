@@ -120,7 +120,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let outcome = execute(&cli.global, command, &mut ended);
     let code = match &outcome {
         Ok(code) => *code,
-        // The reader of our output has closed it, and has read enough.
+        // The reader of our output has closed the pipe because it has read enough.
         Err(error) if is_closed_pipe(error) => 0,
         Err(error) => fail(error, cli.global.json, &command.fields_on_problem()),
     };
@@ -139,7 +139,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     code
 }
 
-/// What is left of a run, for notices, metrics and GitHub.
+/// The results of a run that notices, metrics and GitHub need.
 #[derive(Default)]
 struct Ended {
     watch: Option<Watch>,
@@ -190,7 +190,7 @@ fn usage(error: &clap::Error, json: bool) -> u8 {
         let _ = error.print();
         return 0;
     }
-    // A value that one of our types has refused comes with a message and a hint of its own.
+    // If one of our own types has rejected a value, the error has its own message and hint.
     let refused = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Error>());
     let argument = error.get(ContextKind::InvalidArg).map(|argument| argument.to_string());
     if let (Some(refused), Some(argument)) = (refused, argument) {
@@ -226,7 +226,7 @@ fn start_log(global: &GlobalArgs, shows_log: bool) {
         1 => LevelFilter::INFO,
         _ => LevelFilter::DEBUG,
     };
-    // Messages of libraries are for those who look for a fault of a library.
+    // Messages of libraries are shown only to find faults in a library.
     let others = if global.verbose > 1 { LevelFilter::WARN } else { LevelFilter::OFF };
     let log = tracing_subscriber::fmt()
         .with_writer(io::stderr)
@@ -236,7 +236,7 @@ fn start_log(global: &GlobalArgs, shows_log: bool) {
         .without_time()
         .finish()
         .with(Targets::new().with_default(others).with_target(env!("CARGO_CRATE_NAME"), level));
-    // A second start (in tests of the library) keeps the first.
+    // If the log was already started (in tests of the library), that log is kept.
     let _ = log.try_init();
 }
 

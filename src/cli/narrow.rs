@@ -28,7 +28,7 @@ impl From<NarrowArgs> for Narrow {
     }
 }
 
-/// Reads a time. One without a zone is UTC; a duration is that long ago.
+/// Parses a time. A time without a zone is in UTC; a duration means that long ago.
 fn parse_time(text: &str) -> Result<DateTime<Utc>> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.with_timezone(&Utc));

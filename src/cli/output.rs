@@ -1,4 +1,4 @@
-//! What a person or a program sees: results on stdout, everything else on stderr.
+//! The output of the program: results on stdout, everything else on stderr.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ use crate::ops::error_document;
 use crate::platform::error::{Error, Kind, Result};
 use crate::platform::progress::Progress;
 
-/// Writes to stdout; a closed pipe is no failure.
+/// Writes to stdout. A closed pipe is not a failure of the command.
 pub(super) fn write_stdout(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -20,24 +20,24 @@ pub(super) fn write_stdout(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Prints a line for people beside the result.
+/// Prints a line for people in addition to the result.
 pub(super) fn print_note(note: &str) {
-    // If stderr is closed nobody can be told.
+    // Nothing can be reported if stderr is closed.
     let _ = io::stderr().lock().write_all(format!("{}\n", crate::platform::error::one_line(note)).as_bytes());
 }
 
-/// Prints an error for people: what failed, why, and what to do.
+/// Prints an error for people: the failure, its causes, and the hint.
 pub(super) fn print_error(error: &Error) {
     let mut text = format!("error: {}\n", error.whole());
     if let Some(hint) = &error.hint {
         text.push_str(&format!("hint: {}\n", crate::platform::error::one_line(hint)));
     }
-    // If stderr is closed nobody can be told.
+    // Nothing can be reported if stderr is closed.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// The JSON document of a command that failed. Where a problem was found (exit 3) it is the command's own document,
-/// as far as it got: `own` holds its fields.
+/// Returns the JSON document of a command that failed. If a problem was found (exit 3), it is the command's own
+/// document with the fields known so far, which are in `own`.
 #[must_use]
 pub(super) fn error_json(error: &Error, own: &[(&str, Value)]) -> String {
     let mut document = json!({ "error": error_document(error) });
@@ -65,7 +65,7 @@ pub(super) struct Bars {
 }
 
 impl Bars {
-    /// True where somebody would see them.
+    /// Returns true if stderr is a terminal.
     #[must_use]
     pub(super) fn would_show() -> bool {
         io::stderr().is_terminal()

@@ -111,7 +111,7 @@ impl Subcommand for RestoreArgs {
         call.finish(&plan.run(&options, &call.context)?)
     }
 
-    // While it asks, Ctrl-C simply ends the program.
+    // Ctrl-C simply ends the program while it asks.
     fn handles_signals(&self) -> bool {
         true
     }
@@ -129,7 +129,7 @@ impl Subcommand for RestoreArgs {
     }
 }
 
-/// Asks on a terminal; elsewhere the arguments are the answer.
+/// Asks for confirmation on a terminal. Without a terminal the arguments count as the confirmation.
 fn ask(question: &str) -> Result<()> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(());

@@ -90,7 +90,7 @@ impl Text for ShowReport {
     }
 }
 
-/// Returns the lines on what only one engine has.
+/// Returns the lines that are specific to one engine.
 fn engine_lines(manifest: &Manifest) -> String {
     let mut lines = String::new();
     if let Some(facts) = &manifest.sqlite {

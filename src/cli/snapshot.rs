@@ -129,7 +129,7 @@ impl Text for SnapshotReport {
                     line.push_str(&format!("  the WAL grew by {} meanwhile\n", text::bytes(facts.wal_growth_bytes)));
                 }
             }
-            // With one store there is nothing to tell apart.
+            // With only one store its name is not needed.
             for store in saved.stores.iter().filter(|_| saved.stores.len() + saved.failures.len() > 1) {
                 line.push_str(&format!("  in {}\n", one_line(store)));
             }

@@ -1,4 +1,4 @@
-//! A config's text, with what its variables stand for put in, read section by section; errors know file, line and key.
+//! The text of a config, with its variables expanded, read section by section. Errors name the file, line and key.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,17 +12,17 @@ use super::variables::{Trouble, Variables};
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
 
-/// A part of a config that may not be usable, which only matters to whoever needs it.
+/// A section of a config. If it is unusable, only commands that need it fail.
 #[derive(Debug)]
 pub(super) enum Section<T> {
-    /// As it is written.
+    /// It can be used.
     Ready(T),
-    /// Why it cannot be used: a variable that is not set, a secret's file that cannot be read.
+    /// It cannot be used, because a variable is not set or a secret's file cannot be read: the message and the hint.
     Unusable(String, Option<String>),
 }
 
 impl<T> Section<T> {
-    /// The section, for who needs it.
+    /// Returns the section, or an error if it is unusable.
     pub(super) fn get(&self) -> Result<&T> {
         match self {
             Section::Ready(section) => Ok(section),
@@ -33,8 +33,10 @@ impl<T> Section<T> {
         }
     }
 
-    /// Makes something else of it. What cannot be reached (a variable, a file) is a matter for who needs it; anything else
-    /// that is wrong is wrong at once.
+    /// Converts the section with `make`. If a variable or a file cannot be reached ([`Kind::Unreachable`]), the section
+    /// becomes unusable; any other error is returned at once.
+    ///
+    /// [`Kind::Unreachable`]: crate::platform::error::Kind::Unreachable
     pub(super) fn and_then<U>(self, make: impl FnOnce(T) -> Result<U>) -> Result<Section<U>> {
         match self {
             Section::Unusable(message, hint) => Ok(Section::Unusable(message, hint)),
@@ -49,7 +51,7 @@ impl<T> Section<T> {
     }
 }
 
-/// A text in which a variable stood.
+/// A text that contained a variable.
 struct Expanded {
     section: String,
     span: Range<usize>,
@@ -57,18 +59,18 @@ struct Expanded {
     value: String,
 }
 
-/// A config that was parsed, and is taken apart.
+/// A parsed config, whose sections are taken out one by one.
 pub(super) struct Document<'a> {
     path: PathBuf,
     text: &'a str,
     table: DeTable<'a>,
     expanded: Vec<Expanded>,
-    /// By section: the first variable in it that is not set.
+    /// The first variable that is not set, by section.
     unset: BTreeMap<String, (Range<usize>, String)>,
 }
 
 impl<'a> Document<'a> {
-    /// Parses a config. Its variables are put in later, by [`Document::expand`].
+    /// Parses a config. Its variables are expanded later, by [`Document::expand`].
     pub(super) fn parse(path: &Path, text: &'a str) -> Result<Self> {
         let document =
             |table| Document { path: path.to_owned(), text, table, expanded: Vec::new(), unset: BTreeMap::new() };
@@ -82,7 +84,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Fails for a section that there is not.
+    /// Fails if the config has a top-level key that is not in `known`.
     pub(super) fn require_known(&self, known: &[&str]) -> Result<()> {
         match self.table.keys().find(|key| !known.contains(&key.get_ref().as_ref())) {
             None => Ok(()),
@@ -93,7 +95,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Puts in what the variables of one section stand for, or of all where none is named.
+    /// Expands the variables of one section, or of all sections if `only` is `None`.
     pub(super) fn expand(&mut self, only: Option<&str>, variables: &Variables) -> Result<()> {
         let mut table = std::mem::take(&mut self.table);
         for (key, value) in table.iter_mut() {
@@ -137,7 +139,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Takes a section out; its default where it is not there.
+    /// Takes a section out. Returns its default if it is absent.
     pub(super) fn section<T: DeserializeOwned + Default>(&mut self, name: &str) -> Result<Section<T>> {
         if let Some((span, variable)) = self.unset.get(name) {
             let message = format!("{}: the variable {variable} is not set", self.place(Some(span.clone())));
@@ -149,17 +151,17 @@ impl<'a> Document<'a> {
         read.map(Section::Ready).map_err(|error| self.wrong(error.span(), &in_our_words(error.message())))
     }
 
-    /// Where a section is.
+    /// Returns the position of a section, or `None` if it is absent.
     pub(super) fn span(&self, name: &str) -> Option<Range<usize>> {
         self.table.get_key_value(name).map(|(key, _)| key.span())
     }
 
-    /// True where a section is written as a table, `[name]`, and not as a list of them, `[[name]]`.
+    /// Returns true if a section is written as a table, `[name]`, and not as a list of tables, `[[name]]`.
     pub(super) fn is_single(&self, name: &str) -> bool {
         self.table.get(name).is_some_and(|value| value.get_ref().is_table())
     }
 
-    /// An error on what stands there. What a variable holds is told by the variable's name.
+    /// Returns an error about the text at `span`. Values of variables there are replaced with the text that names them.
     pub(super) fn wrong(&self, span: Option<Range<usize>>, message: &str) -> Error {
         let within = |expanded: &Expanded| {
             span.as_ref().is_none_or(|span| span.start <= expanded.span.end && expanded.span.start <= span.end)
@@ -168,7 +170,8 @@ impl<'a> Document<'a> {
         Error::usage(format!("{}: {}", self.place(span), one_line(&message)))
     }
 
-    /// An error of ours on a section, at what stands there; its hint and kind are kept. It may tell of anything in the section.
+    /// Returns `error` with the position `span`; its hint and kind are kept. Values of all variables in the section are
+    /// replaced, because the error may mention any of them.
     pub(super) fn refuse(&self, section: &str, span: Range<usize>, error: Error) -> Error {
         let of_section = |expanded: &Expanded| expanded.section == section;
         let message = self.without_values(&error.whole(), of_section);
@@ -186,13 +189,13 @@ impl<'a> Document<'a> {
         message
     }
 
-    /// `FILE:LINE: key.path`.
+    /// Returns `FILE:LINE: key.path`.
     fn place(&self, span: Option<Range<usize>>) -> String {
         let file = shown(&self.path);
         let Some(span) = span else { return file };
         let line = self.text[..span.start.min(self.text.len())].matches('\n').count() + 1;
         let mut key = String::new();
-        // The tree that is taken apart lacks what was taken.
+        // The text is parsed again, because `self.table` lacks the sections that were taken out.
         if let Ok(table) = DeTable::parse(self.text) {
             find(table.get_ref(), &span, &mut key);
         }
@@ -200,8 +203,8 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Puts `written` wherever `value` stands in a message. A short one is only taken for the value where it stands alone: a "1" is
-/// in many a number.
+/// Replaces `value` with `written` in a message. A value of fewer than 6 bytes is only replaced where no letter or
+/// digit is next to it: a "1" occurs in many numbers.
 pub(super) fn hide(message: &str, value: &str, written: &str) -> String {
     if value.is_empty() {
         return message.to_owned();
@@ -218,7 +221,8 @@ pub(super) fn hide(message: &str, value: &str, written: &str) -> String {
     out + rest
 }
 
-/// What the library says of a value of a wrong type, without the value, which may be a secret, and without our types' names.
+/// Rewrites the library's message about a value of a wrong type: without the value, which may be a secret, and without
+/// the names of our types.
 fn in_our_words(message: &str) -> String {
     let Some((what, expected)) = message
         .strip_prefix("invalid type: ")
@@ -247,7 +251,7 @@ fn in_our_words(message: &str) -> String {
     format!("here stands {what}, expected {expected}")
 }
 
-/// Appends the path of the innermost key or value that holds `span`.
+/// Appends the path of the innermost key or value that contains `span`. Returns false if there is none.
 fn find(table: &DeTable<'_>, span: &Range<usize>, path: &mut String) -> bool {
     let holds = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
     for (key, value) in table {
@@ -269,7 +273,7 @@ fn find_in(value: &Spanned<DeValue<'_>>, span: &Range<usize>, path: &mut String)
         DeValue::Table(table) => find(table, span, path),
         DeValue::Array(values) => values.iter().any(|value| {
             let outer = value.span();
-            // A table of a list has its header for a span.
+            // The span of a table in a list is that of its header.
             find_in(value, span, path) || (outer.start <= span.start && span.end <= outer.end)
         }),
         _ => false,

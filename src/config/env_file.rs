@@ -1,4 +1,4 @@
-//! Files of variables as `docker compose`, dotenv and shells read them: `NAME=value`, one a line.
+//! Files of variables as `docker compose`, dotenv and shells read them: `NAME=value`, one per line.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use crate::platform::disk::{self, shown};
 use crate::platform::error::{Error, Result};
 
-/// The most bytes that such a file may have.
+/// The maximum size of such a file, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Reads a file of variables; none where there is no such file.
+/// Reads a file of variables. Returns no variables if the file does not exist.
 pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>> {
     let cannot = |error: std::io::Error| {
         Error::usage(format!("cannot read the env_file {}", shown(path))).because(error).hint("check its rights")
@@ -20,12 +20,13 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>> {
         Ok(None) => return Err(Error::usage(format!("{} is too large for a file of variables", shown(path)))),
         Ok(Some(bytes)) => bytes,
     };
-    // The bytes are in the error that this makes: it is no cause.
+    // The error of `from_utf8` contains the bytes, so it is not kept as the cause.
     let text = String::from_utf8(bytes).map_err(|_| Error::usage(format!("{} is not UTF-8", shown(path))))?;
     parse(&text).map_err(|(line, why)| Error::usage(format!("{}:{line}: {why}", shown(path))))
 }
 
-/// The variables in a text; the number of the first line that makes no sense, and why. No value is ever told.
+/// Parses the variables in a text. Fails with the number of the first invalid line, and the reason. The reason never
+/// contains a value.
 fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
     let mut variables = BTreeMap::new();
     let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
@@ -61,7 +62,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
                 if quote == '"' { expand(&unescape(inside), &variables) } else { inside.to_owned() }
             }
             _ => {
-                // A comment begins behind a space: a password may hold a '#'.
+                // A comment begins after a space or a tab: a password may contain a '#'.
                 let end = written.find(" #").or_else(|| written.find("\t#")).unwrap_or(written.len());
                 expand(written[..end].trim(), &variables)
             }
@@ -71,14 +72,14 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
     Ok(variables)
 }
 
-/// Whether this can name a variable.
+/// Returns true if this is a valid name of a variable.
 pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Where a quoted value ends.
+/// Returns the position of the closing quote.
 fn closing(text: &str, quote: char) -> Option<usize> {
     let mut escaped = false;
     for (at, character) in text.char_indices() {
@@ -111,7 +112,7 @@ fn unescape(text: &str) -> String {
     out
 }
 
-/// Puts in what `${NAME}` stands for where it is known from above or from the process; a '$' alone is part of a password.
+/// Expands `${NAME}` if the process or an earlier line sets it. Any other '$' is kept: it may be part of a password.
 fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
     let mut out = String::new();
     let mut rest = text;

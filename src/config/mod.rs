@@ -1,7 +1,7 @@
-//! `lifeboat.toml`: stores, sources, and everything that is done around them.
+//! `lifeboat.toml`: stores, sources, and the settings of everything that is done with them.
 //!
-//! A config is read once, at the start. What is wrong with its form is an error at once, whatever the command; that a variable
-//! is not set, or the file of a secret not there, is one only for the command that needs that section.
+//! A config is read once, at the start. An error in its form makes every command fail at once. A variable that is not
+//! set, or a missing file of a secret, only makes a command fail that needs that section.
 
 mod document;
 mod env_file;
@@ -22,7 +22,6 @@ use self::sections::{
 };
 use self::values::{Parsed, Text};
 use crate::archive::Compression;
-use crate::engine::source::Source;
 use crate::platform::disk::{read_bounded, shown};
 use crate::platform::error::{Error, Result};
 use crate::platform::secret::Secret;
@@ -36,19 +35,19 @@ pub use self::sections::{
 };
 pub use self::variables::Variables;
 
-/// The file that is looked for where none is named.
+/// The file that is used if none is named.
 pub const FILE_NAME: &str = "lifeboat.toml";
 
-/// The variable that names it.
+/// The environment variable that names the config.
 pub const VARIABLE: &str = "LIFEBOAT_CONFIG";
 
-/// The most bytes that a config may have.
+/// The maximum size of a config, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// A config, read.
+/// A config that was read.
 #[derive(Debug)]
 pub struct Config {
-    /// Its file, absolute.
+    /// The absolute path of its file.
     pub path: PathBuf,
     host: Section<Option<Text>>,
     compression: Section<Option<Parsed<Compression>>>,
@@ -64,7 +63,7 @@ pub struct Config {
     serve: Section<Serve>,
 }
 
-/// The keys at the top.
+/// The keys at the top level.
 const KNOWN: [&str; 13] = [
     "env_file",
     "host",
@@ -81,8 +80,9 @@ const KNOWN: [&str; 13] = [
     "serve",
 ];
 
-/// The file that holds the config: the one named, or what `LIFEBOAT_CONFIG` says (where it is empty: none), or
-/// `lifeboat.toml` in this folder if that is there, be it a link that leads nowhere: that is no config left out on purpose.
+/// Returns the path of the config: the one named, or the one in `LIFEBOAT_CONFIG` (none if that is empty), or
+/// `lifeboat.toml` in the current folder if it exists. A broken symbolic link counts as existing: it is not an
+/// intentionally absent config.
 pub fn discover(named: Option<&Path>) -> Option<PathBuf> {
     if let Some(named) = named {
         return Some(named.to_owned());
@@ -189,28 +189,28 @@ impl Config {
         })
     }
 
-    /// The name that the machine has in origins, where the config gives one.
+    /// Returns the name that the machine has in origins, if the config gives one.
     pub fn host(&self) -> Result<Option<&str>> {
         Ok(self.host.get()?.as_ref().map(|host| host.0.as_str()).filter(|host| !host.is_empty()))
     }
 
-    /// How snapshots are compressed, where the source does not say.
+    /// Returns the compression of snapshots whose source does not set one.
     pub fn compression(&self) -> Result<Option<Compression>> {
         Ok(self.compression.get()?.as_ref().map(|compression| compression.0))
     }
 
-    /// Where metrics are written.
+    /// Returns the path of the metrics file, if there is one.
     pub fn metrics_file(&self) -> Result<Option<PathBuf>> {
         Ok(self.metrics_file.get()?.as_ref().map(|file| PathBuf::from(&file.0)))
     }
 
-    /// The stores.
+    /// Returns the stores.
     pub fn stores(&self) -> Result<&[ConfiguredStore]> {
         self.stores.get().map(Vec::as_slice)
     }
 
-    /// The store that a person means: one of the config by its name, or another by its place. Where the config's stores have
-    /// names, one word that is none of them, and no folder either, is a slip.
+    /// Returns the store that the user means: one of the config by its name, or another by its location. If the
+    /// config's stores have names, a single word that is neither one of them nor an existing path is an error.
     pub fn store_named(&self, given: &StoreUrl) -> Result<StoreUrl> {
         let text = given.to_string();
         if text.parse::<SourceName>().is_err() {
@@ -229,17 +229,17 @@ impl Config {
             .hint(format!("it has {}; write ./{text} for a folder", names.join(", "))))
     }
 
-    /// The sources.
+    /// Returns the sources.
     pub fn sources(&self) -> Result<&[ConfiguredSource]> {
         self.sources.get().map(Vec::as_slice)
     }
 
-    /// The secrets in it that other programs may print.
+    /// Returns the secrets in the config that other programs may print.
     #[must_use]
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = Vec::new();
         for source in self.sources().unwrap_or_default() {
-            if let Source::Postgres(params) = &source.source {
+            if let Some(params) = source.source.server() {
                 secrets.extend(params.password().cloned());
             }
         }
@@ -259,43 +259,43 @@ impl Config {
         secrets
     }
 
-    /// What is looked at before anything is done.
+    /// Returns the checks that run before anything else is done.
     pub fn preflight(&self) -> Result<&Preflight> {
         self.preflight.get()
     }
 
-    /// What the backups must be.
+    /// Returns the requirements for the backups.
     pub fn backups(&self) -> Result<&Backups> {
         self.backups.get()
     }
 
-    /// Which snapshots stay.
+    /// Returns the rules for keeping snapshots.
     pub fn retention(&self) -> Result<&Retention> {
         self.retention.get()
     }
 
-    /// Who is told.
+    /// Returns the settings of notices.
     pub fn notices(&self) -> Result<&Notices> {
         self.notices.get()
     }
 
-    /// For whom snapshots are encrypted.
+    /// Returns the settings of encryption.
     pub fn encryption(&self) -> Result<&Encryption> {
         self.encryption.get()
     }
 
-    /// How `guard` keeps a program.
+    /// Returns the settings of `guard`.
     pub fn guard(&self) -> Result<&Guard> {
         self.guard.get()
     }
 
-    /// How `serve` looks, and whom it answers.
+    /// Returns the settings of `serve`.
     pub fn serve(&self) -> Result<&Serve> {
         self.serve.get()
     }
 }
 
-/// Reads a section, and says of what is wrong in it where it is.
+/// Reads a section. Errors name its position in the file.
 fn section<Raw: DeserializeOwned + Default, T>(
     document: &mut Document<'_>,
     name: &str,

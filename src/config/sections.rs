@@ -10,9 +10,7 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::document::hide;
-use super::values::{
-    Age, Count, Flag, Form as FormWord, HttpUrl, Number, Occasion, Parsed, Proof, Size, Status, Text, told,
-};
+use super::values::{Age, Count, Flag, Form as FormWord, HttpUrl, Number, Occasion, Parsed, Proof, Size, Status, Text};
 use super::variables::Variables;
 use crate::archive::{Compression, Keys, Recipient, read_passphrase_file};
 use crate::config::http_check::{HttpCheck, JsonField};
@@ -33,9 +31,9 @@ use crate::store::s3::AccessKey;
 /// A store of the config.
 #[derive(Clone, Debug)]
 pub struct ConfiguredStore {
-    /// What `--store` may call it.
+    /// The name by which `--store` can select it.
     pub name: Option<SourceName>,
-    /// Where it is.
+    /// Its location.
     pub store: StoreUrl,
 }
 
@@ -44,70 +42,70 @@ pub struct ConfiguredStore {
 pub struct ConfiguredSource {
     /// Its name, here and in the stores.
     pub name: SourceName,
-    /// Where it is.
+    /// Its location.
     pub source: Source,
-    /// How its snapshots are compressed, where that is said.
+    /// The compression of its snapshots, if the source sets one.
     pub compression: Option<Compression>,
-    /// The tags of its snapshots, beside those of the command line.
+    /// The tags of its snapshots, in addition to those of the command line.
     pub tags: Vec<String>,
-    /// What must be true of it.
+    /// The rules that must hold for it.
     pub rules: Vec<Rule>,
 }
 
-/// What is looked at before anything is done.
+/// The checks that run before anything else is done.
 #[derive(Clone, Debug, Default)]
 pub struct Preflight {
     /// Folders that must be mount points.
     pub mounts: Vec<PathBuf>,
-    /// Folders that must be writable, beside the mount points.
+    /// Folders that must be writable, in addition to the mount points.
     pub writable: Vec<PathBuf>,
     /// Bytes that must be free wherever something is written.
     pub min_free: Option<u64>,
     /// Endpoints that must answer.
     pub http: Vec<HttpCheck>,
-    /// Whether a file system in memory will do for a mount.
+    /// True if a mount may be a file system in memory.
     pub allow_tmpfs: bool,
 }
 
-/// What the backups themselves must be.
+/// The requirements for the backups.
 #[derive(Clone, Debug)]
 pub struct Backups {
-    /// How old the newest one may be.
+    /// The maximum age of the newest backup.
     pub max_age: Option<Duration>,
-    /// How much smaller or emptier than those before it.
+    /// The maximum decrease in size or rows, compared with the backups before it.
     pub max_shrink: Share,
-    /// How long ago a test of one of them may be.
+    /// The maximum age of the newest proof of a backup.
     pub proof_within: Option<Duration>,
-    /// Whether that test must be a drill.
+    /// True if that proof must be a drill.
     pub proof_by_drill: bool,
 }
 
-/// Which snapshots stay.
+/// The rules for keeping snapshots.
 #[derive(Clone, Debug, Default)]
 pub struct Retention {
-    /// What is kept.
+    /// The policy that says which snapshots are kept.
     pub policy: Policy,
-    /// Whether `snapshot` prunes after good snapshots without being asked to.
+    /// True if `snapshot` prunes after good snapshots without being asked to.
     pub after_snapshot: bool,
 }
 
-/// Who is told of what.
+/// The settings of notices.
 #[derive(Clone, Debug, Default)]
 pub struct Notices {
-    /// An address that gets a document.
+    /// The URL that notices are sent to.
     pub webhook: Option<Url>,
-    /// In which form.
+    /// The form of the notices.
     pub form: Form,
-    /// When.
+    /// The runs after which a notice is sent.
     pub on: When,
-    /// The addresses that are pinged at start, success and failure, by command.
+    /// The URLs that are pinged at start, success and failure, by command.
     pub pings: Vec<(String, Url)>,
-    /// Where it is remembered how the last run ended.
+    /// The file that failures are remembered in.
     pub state: Option<PathBuf>,
 }
 
 impl Notices {
-    /// What is told of one command.
+    /// Returns the settings for the notices of one command.
     #[must_use]
     pub fn of(&self, command: &str) -> Notify {
         let ping = self.pings.iter().find(|(of, _)| of == command).map(|(_, url)| url.clone());
@@ -115,7 +113,7 @@ impl Notices {
         Notify { webhook, form, ping, on, state }
     }
 
-    /// Sends a notice and every ping, to see them arrive. What went wrong.
+    /// Sends a notice and every ping as a test. Returns warnings about those that could not be sent.
     #[must_use]
     pub fn trial(&self) -> Vec<String> {
         let event = |command: &str| Event {
@@ -140,16 +138,16 @@ impl Notices {
     }
 }
 
-/// For whom snapshots are encrypted, and what opens them.
+/// The keys that snapshots are encrypted to, and the keys that decrypt them.
 #[derive(Clone, Default)]
 pub struct Encryption {
-    /// Who can open new snapshots.
+    /// The public keys that new snapshots are encrypted to.
     pub recipients: Vec<Recipient>,
-    /// What opens them, where it is given as text.
+    /// The secret key that decrypts them, if it is given as text.
     pub identity: Option<Secret>,
-    /// Files of what opens them.
+    /// The files of secret keys that decrypt them.
     pub identity_files: Vec<PathBuf>,
-    /// A file whose first line encrypts and opens.
+    /// A file whose first line is the passphrase that encrypts and decrypts them.
     pub passphrase_file: Option<PathBuf>,
 }
 
@@ -160,16 +158,17 @@ impl std::fmt::Debug for Encryption {
 }
 
 impl Encryption {
-    /// The passphrase, read from its file.
+    /// Reads the passphrase from its file.
     pub fn passphrase(&self) -> Result<Option<Secret>> {
         self.passphrase_file.as_deref().map(read_passphrase_file).transpose()
     }
 
-    /// Adds what opens encrypted snapshots; the passphrase too. A machine that only saves has no such file, and needs none.
+    /// Adds the keys that decrypt snapshots, and the passphrase. Missing identity files are skipped: a machine that
+    /// only saves does not need them.
     pub fn add_to(&self, keys: &mut Keys) -> Result<()> {
         if let Some(identity) = &self.identity {
             keys.add_identity(identity.expose(), "encryption.identity").map_err(|error| {
-                // What is no key counts as the name of a file, and is in the message.
+                // A text that is not a key is taken for the name of a file, and is in the message.
                 if error.whole().contains(identity.expose().trim()) {
                     return Error::usage(
                         "encryption.identity is no secret key of age, and names no file that can be read",
@@ -192,40 +191,40 @@ impl Encryption {
     }
 }
 
-/// How `guard` keeps a program.
+/// The settings of `guard`.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    /// From the signal to stop to the end of everything: what the platform grants.
+    /// The time that the platform allows from the signal to stop to the end of everything.
     pub grace: Duration,
-    /// What of the grace is kept for the last snapshot.
+    /// The part of the grace that is reserved for the last snapshot.
     pub reserve: Option<Duration>,
-    /// Whether a database that is missing or empty is restored.
+    /// True if a database that is missing or empty is restored.
     pub restore_if_missing: bool,
-    /// Whether a last snapshot is taken.
+    /// True if a last snapshot is taken.
     pub snapshot_at_end: bool,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        // What `docker stop` grants.
+        // The time that `docker stop` allows.
         Guard { grace: Duration::seconds(10), reserve: None, restore_if_missing: true, snapshot_at_end: true }
     }
 }
 
-/// How `serve` looks at databases, and whom it answers.
+/// The settings of `serve`.
 #[derive(Clone, Debug)]
 pub struct Serve {
-    /// Where it listens.
+    /// The address that it listens on.
     pub listen: SocketAddr,
-    /// From the end of one look at a source or store to the next.
+    /// The time from the end of one inspection of a source or store to the start of the next.
     pub every: Duration,
-    /// How long a look may take until its source or store counts as one that does not answer.
+    /// The time after which an unfinished inspection makes its source or store count as not answering.
     pub timeout: Duration,
-    /// Who shows it may do all that can be done: read, and take snapshots.
+    /// The token that permits everything: reading, and taking snapshots.
     pub token: Option<Secret>,
-    /// Who knows this name and password may read.
+    /// The name and password that permit reading.
     pub login: Option<(String, Secret)>,
-    /// Whether everybody may read, although there is a token or a login.
+    /// True if everybody may read, even if there is a token or a login.
     pub public: bool,
 }
 
@@ -249,11 +248,11 @@ impl Default for Backups {
     }
 }
 
-/// What sections are read with.
+/// The surroundings that sections are read in.
 pub(super) struct Around<'a> {
-    /// The folder that paths begin in.
+    /// The folder that relative paths start from.
     pub(super) folder: &'a Path,
-    /// What variables hold.
+    /// The variables and their values.
     pub(super) variables: &'a Variables,
 }
 
@@ -268,17 +267,17 @@ impl Around<'_> {
         let read = disk::read_bounded(&path, MAX_SECRET_BYTES)
             .map_err(|error| Error::unreachable(format!("cannot read the secret in {shown}")).because(error))?;
         let bytes = read.ok_or_else(|| Error::unreachable(format!("{shown} is too large for a secret")))?;
-        // The bytes are in the error that this makes: it is no cause.
+        // The error of `from_utf8` contains the bytes, so it is not kept as the cause.
         let text =
             String::from_utf8(bytes).map_err(|_| Error::unreachable(format!("the secret in {shown} is not UTF-8")))?;
         Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
     }
 }
 
-/// The most bytes that the file of a secret may have.
+/// The maximum size of the file of a secret, in bytes.
 const MAX_SECRET_BYTES: u64 = 1 << 16;
 
-/// A shell would read another folder than we do.
+/// Refuses a path that starts with `~`: a shell expands it, but Lifeboat does not.
 fn refuse_tilde(path: &str) -> Result<()> {
     if path == "~" || path.starts_with("~/") {
         return Err(Error::usage("'~' is nobody's home in here").hint("write ${HOME}/..."));
@@ -286,12 +285,12 @@ fn refuse_tilde(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a truth value says, or else its default.
+/// Returns the value of a flag, or the default if it has none.
 fn is_on(flag: Option<Parsed<Flag>>, default: bool) -> bool {
     flag.and_then(|flag| flag.0.0).unwrap_or(default)
 }
 
-/// Empty is what a variable that is not set gives: no value.
+/// Returns the text, or `None` if it is blank: a variable that is not set may give an empty text.
 fn filled(text: Option<Text>) -> Option<String> {
     text.map(|text| text.0).filter(|text| !text.trim().is_empty())
 }
@@ -322,7 +321,7 @@ pub(super) struct RawStore {
 }
 
 impl RawStore {
-    /// Where its url stands.
+    /// Returns the position of its url.
     pub(super) fn place(&self) -> Option<std::ops::Range<usize>> {
         self.url.as_ref().map(Spanned::span)
     }
@@ -386,7 +385,7 @@ impl RawStore {
     }
 }
 
-/// What AWS's variables say in the file of variables counts as if the process had them.
+/// Applies AWS variables from the file of variables as if they were in the process's environment.
 fn complete_s3(settings: &mut crate::store::s3::S3Settings, variables: &Variables) {
     let file = variables.of_file();
     let get = |name: &str| file.get(name).filter(|value| !value.is_empty());
@@ -434,14 +433,14 @@ pub(super) struct RawSource {
     rule: Vec<Spanned<RawRule>>,
 }
 
-/// The endings of an application's variables, and the keyword that each is.
+/// The endings of an application's variables, and the keyword for each.
 const PREFIXED: [(&str, &str); 11] = [
     ("HOST", "host"),
     ("PORT", "port"),
     ("NAME", "dbname"),
     ("DBNAME", "dbname"),
     ("DATABASE", "dbname"),
-    // As PostgreSQL's own image has it: POSTGRES_DB.
+    // PostgreSQL's own image uses it: POSTGRES_DB.
     ("DB", "dbname"),
     ("USER", "user"),
     ("USERNAME", "user"),
@@ -450,7 +449,7 @@ const PREFIXED: [(&str, &str); 11] = [
     ("SSLMODE", "sslmode"),
 ];
 
-/// The keywords that an application's variables give, whose names begin with `prefix`.
+/// Returns the keywords from an application's variables, whose names begin with `prefix`.
 pub fn prefixed(variables: &Variables, prefix: &str) -> Result<Vec<(String, String)>> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     for (ending, keyword) in PREFIXED {
@@ -467,7 +466,7 @@ pub fn prefixed(variables: &Variables, prefix: &str) -> Result<Vec<(String, Stri
 }
 
 impl RawSource {
-    /// Where it says where the database is.
+    /// Returns the position of its url or its env_prefix.
     pub(super) fn place(&self) -> Option<std::ops::Range<usize>> {
         self.url.as_ref().or(self.env_prefix.as_ref()).map(Spanned::span)
     }
@@ -481,9 +480,9 @@ impl RawSource {
             Error::usage("a source has no name").hint("give it one: it is what the stores and the commands call it")
         })?;
         let prefix = filled(self.env_prefix.map(Spanned::into_inner));
-        // What the variables hold is told by their names.
+        // Values of the variables are replaced with the variables' names.
         let called = |error: Error| {
-            let mut message = told(&error);
+            let mut message = error.whole_with_hint();
             if let Some(prefix) = &prefix {
                 for (variable, value) in PREFIXED.iter().filter_map(|(ending, _)| {
                     let variable = format!("{prefix}{ending}");
@@ -542,7 +541,7 @@ impl RawSource {
                         "keywords such as host go with PostgreSQL, and the url is an SQLite file",
                     )));
                 }
-                // Read again, with what the file of variables has beside; keywords outdo what the URL says.
+                // The URL is parsed again, with the variables of the file; keywords take precedence over the URL.
                 Source::Postgres(_) => {
                     Source::Postgres(Box::new(Params::parse_with(&url, &pairs, &surroundings).map_err(called)?))
                 }
@@ -597,7 +596,7 @@ impl std::str::FromStr for Zone {
 }
 
 impl RawRule {
-    /// The rules that a table of the config holds: one for each thing that it demands.
+    /// Returns the rules in a `[[source.rule]]` table: one for each demand.
     pub(super) fn read(self) -> Result<Vec<Rule>> {
         let Some(table) = self.table.clone() else {
             if self.min_rows.is_some() || self.fresh.is_some() {
@@ -754,7 +753,7 @@ impl RawRetention {
     }
 }
 
-/// The commands that notices are of.
+/// The commands that notices are sent for.
 pub const WATCHED: [&str; 8] = ["snapshot", "check", "predeploy", "postdeploy", "guard", "drill", "verify", "prune"];
 
 #[derive(Default, Deserialize)]
@@ -768,7 +767,7 @@ pub(super) struct RawNotices {
     state: Option<Text>,
 }
 
-/// Addresses of pings, by command.
+/// The URLs of pings, by command.
 struct Pings(Vec<(String, HttpUrl)>);
 
 impl<'de> Deserialize<'de> for Pings {
@@ -780,7 +779,7 @@ impl<'de> Deserialize<'de> for Pings {
                 f.write_str("an address, or one for each of some commands")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Pings, E> {
-                let url = text.parse().map_err(|error| de::Error::custom(told(&error)))?;
+                let url = text.parse().map_err(|error: Error| de::Error::custom(error.whole_with_hint()))?;
                 // The job that a ping watches is the backup.
                 Ok(Pings(vec![("snapshot".to_owned(), url)]))
             }
@@ -829,7 +828,7 @@ impl RawNotices {
     }
 }
 
-/// A public key; none where it is empty.
+/// A public key; `None` if the text is empty.
 struct MaybeRecipient(Option<Recipient>);
 
 impl std::str::FromStr for MaybeRecipient {
@@ -856,7 +855,8 @@ pub(super) struct RawEncryption {
 
 impl RawEncryption {
     pub(super) fn read(self, around: &Around<'_>) -> Result<Encryption> {
-        // A secret that is not set is empty in many a pipeline, and what was to be encrypted must not be saved in the clear.
+        // In many pipelines, a secret that is not set is empty. A snapshot that should be encrypted must not be saved
+        // unencrypted because of that.
         let is_written = !self.recipients.is_empty() || self.passphrase_file.is_some();
         let recipients: Vec<Recipient> = self.recipients.into_iter().filter_map(|recipient| recipient.0.0).collect();
         let passphrase_file = filled(self.passphrase_file).map(|path| around.path(&path));
@@ -952,10 +952,10 @@ impl RawServe {
     }
 }
 
-/// The fewest characters of a token: what is shorter is guessed.
+/// The minimum length of a token: a shorter one can be guessed.
 const SHORTEST_TOKEN: usize = 16;
 
-/// An address to listen at: one of this machine's, and a port.
+/// Parses an address to listen on: an IP address of this machine, and a port.
 pub fn parse_listen(text: &str) -> Result<SocketAddr> {
     text.trim().parse().map_err(|_| {
         Error::usage(format!("'{}' is no address to listen at", crate::platform::error::one_line(text)))
@@ -963,7 +963,7 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr> {
     })
 }
 
-/// The message of an error that is only told, of a value that was read already.
+/// Returns an error with the whole message in one line; its kind is `Unreachable` or else `Usage`.
 pub(super) fn in_words(error: &Error) -> Error {
-    Error::new(if error.kind == Kind::Unreachable { Kind::Unreachable } else { Kind::Usage }, told(error))
+    Error::new(if error.kind == Kind::Unreachable { Kind::Unreachable } else { Kind::Usage }, error.whole_with_hint())
 }

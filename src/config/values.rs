@@ -1,4 +1,4 @@
-//! The forms that values have in a config. All of them may come from a variable, and so as text.
+//! The types of values in a config. Any value may come from a variable, and is a text then.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use crate::platform::duration::parse_duration;
 use crate::platform::error::{Error, Result};
 use crate::platform::text::parse_bytes;
 
-/// A text; a number or a truth value will do (a password may be a number).
+/// A text. Numbers and booleans are accepted too (a password may be a number).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Text(pub(super) String);
 
@@ -42,21 +42,15 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// A value that one of our types reads from text, in its own words where it refuses.
+/// A value that one of our types parses from text. Errors contain the message of that type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Parsed<T>(pub(super) T);
 
 impl<'de, T: FromStr<Err = Error>> Deserialize<'de> for Parsed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Text::deserialize(deserializer)?;
-        text.0.parse().map(Parsed).map_err(|error| de::Error::custom(told(&error)))
+        text.0.parse().map(Parsed).map_err(|error: Error| de::Error::custom(error.whole_with_hint()))
     }
-}
-
-/// An error in one line, with what to do about it.
-pub(super) fn told(error: &Error) -> String {
-    let hint = error.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    error.whole() + &hint
 }
 
 /// A whole number.
@@ -72,7 +66,7 @@ impl FromStr for Number {
     }
 }
 
-/// A truth value; None where there is nothing but an empty text.
+/// A boolean; `None` if the text is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flag(pub(super) Option<bool>);
 
@@ -83,14 +77,14 @@ impl FromStr for Flag {
         match text.trim().to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" | "1" => Ok(Flag(Some(true))),
             "false" | "no" | "off" | "0" => Ok(Flag(Some(false))),
-            // What a variable that is not set gives says nothing.
+            // A variable that is not set may give an empty text: that is not a value.
             "" => Ok(Flag(None)),
             _ => Err(Error::usage(format!("'{text}' is neither true nor false"))),
         }
     }
 }
 
-/// A length of time, such as `24h`.
+/// A duration, such as `24h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Age(pub(super) Duration);
 
@@ -117,7 +111,7 @@ impl FromStr for Size {
     }
 }
 
-/// How often something is kept.
+/// The number of snapshots that a retention rule keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Count(pub(super) u32);
 
@@ -130,7 +124,7 @@ impl FromStr for Count {
     }
 }
 
-/// The status of an answer in HTTP.
+/// The status of an HTTP answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Status(pub(super) u16);
 
@@ -145,7 +139,7 @@ impl FromStr for Status {
     }
 }
 
-/// An address of HTTP's, or none where it is empty. It may hold a secret: an error does not repeat it.
+/// An HTTP URL, or an empty text for none. It may contain a secret: an error does not repeat it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HttpUrl(pub(super) String);
 
@@ -161,7 +155,7 @@ impl FromStr for HttpUrl {
     }
 }
 
-/// One word of several.
+/// Defines a type that accepts one of several words.
 macro_rules! choice {
     ($(#[$meta:meta])* $name:ident, $all:expr) => {
         $(#[$meta])*
@@ -182,17 +176,17 @@ macro_rules! choice {
 }
 
 choice!(
-    /// What a snapshot's test must have been.
+    /// The level that a snapshot's proof must have.
     Proof,
     ["verified", "drilled"]
 );
 choice!(
-    /// How a notice is written.
+    /// The form of a notice.
     Form,
     ["json", "slack"]
 );
 choice!(
-    /// When a notice is sent.
+    /// The runs after which a notice is sent.
     Occasion,
     ["failure", "recovery", "always"]
 );

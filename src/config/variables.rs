@@ -1,4 +1,4 @@
-//! What `${VAR}` stands for: the process's environment, and after it a file of variables.
+//! The values for `${VAR}`: the process's environment first, then a file of variables.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,27 +12,27 @@ pub struct Variables {
     file: BTreeMap<String, String>,
 }
 
-/// Why a text could not be expanded.
+/// The reason why a text could not be expanded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     /// A variable without a default is not set.
     Unset(String),
-    /// It is not written as a variable is.
+    /// The syntax of a variable is wrong.
     Syntax(&'static str),
 }
 
 impl Variables {
-    /// The process's environment, completed by what a file says.
+    /// Combines the process's environment with the variables of a file.
     pub(super) fn new(file: BTreeMap<String, String>) -> Self {
         Variables { file }
     }
 
-    /// The process's environment, completed by what the file at `path` says, where there is one.
+    /// Combines the process's environment with the variables of the file at `path`, if it exists.
     pub fn read(path: &Path) -> Result<Self> {
         env_file::read(path).map(Variables::new)
     }
 
-    /// All variables that a config can name.
+    /// Returns all variables that a config can name.
     #[must_use]
     pub fn all(&self) -> BTreeMap<String, String> {
         let own =
@@ -40,20 +40,20 @@ impl Variables {
         self.of_file().into_iter().chain(own).filter(|(name, _)| is_name(name)).collect()
     }
 
-    /// What a variable holds. What the process was given outdoes the file.
+    /// Returns the value of a variable. The process's environment takes precedence over the file.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<String> {
         std::env::var(name).ok().or_else(|| self.file.get(name).cloned())
     }
 
-    /// The variables of the file alone, without those that the process has too.
+    /// Returns the variables of the file that the process's environment does not have.
     #[must_use]
     pub fn of_file(&self) -> BTreeMap<String, String> {
         let own = |(name, _): &(&String, &String)| std::env::var_os(name).is_none();
         self.file.iter().filter(own).map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// Puts in what `${VAR}` and `${VAR:-default}` stand for; `$${` is `${` itself. None where there is nothing to put in.
+    /// Expands `${VAR}` and `${VAR:-default}`; `$${` gives a literal `${`. Returns `None` if the text contains no `${`.
     pub(super) fn expand(&self, text: &str) -> Result<Option<String>, Trouble> {
         if !text.contains("${") {
             return Ok(None);
@@ -77,7 +77,7 @@ impl Variables {
             if !is_name(name) {
                 return Err(Trouble::Syntax("between '${' and '}' stands the name of a variable, or NAME:-default"));
             }
-            // As in a shell: with ':-' an empty one counts as none. Secrets that are not set are empty in many a pipeline.
+            // As in a shell, ':-' treats an empty variable as not set. In many pipelines, unset secrets are empty.
             match (self.get(name), default) {
                 (Some(value), None) => out.push_str(&value),
                 (Some(value), Some(_)) if !value.is_empty() => out.push_str(&value),
@@ -105,7 +105,7 @@ mod tests {
             ("${NOT_SET_ANYWHERE:-}", ""),
             ("${NOT_SET_ANYWHERE:-s3://b}", "s3://b"),
             ("$${A} $A", "${A} $A"),
-            // What a variable holds is not expanded again: it may be a password.
+            // The value of a variable is not expanded again: it may be a password.
             ("${DEEP}", "${A}"),
         ] {
             assert_eq!(variables.expand(text), Ok(Some(expanded.to_owned())), "{text}");

@@ -1,10 +1,10 @@
-//! Databases: how a consistent snapshot of one is read, and how one is put back.
+//! Databases: how a consistent snapshot is read, and how it is restored.
 //!
-//! An engine reads a source into plain bytes and facts, and writes a target from plain bytes. It knows
-//! nothing of archives or stores, and says of what it reads only what it has seen.
+//! An engine reads a source into bytes and facts, and writes a target from bytes. It knows nothing about archives or
+//! stores, and reports only facts that it has observed itself.
 
 pub mod postgres;
-pub mod rules;
+pub(crate) mod rules;
 pub mod source;
 pub mod sqlite;
 
@@ -13,37 +13,38 @@ use std::collections::BTreeMap;
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::Depth;
 
-/// A database that is looked at, and not changed.
+/// A live database that is read and not changed.
 pub trait Live {
-    /// What is not sound.
+    /// Returns the faults of the database.
     fn integrity(&mut self, depth: Depth) -> Result<Integrity>;
 
-    /// The rows of every table of its own, by the names that manifests use.
+    /// Returns the number of rows of every user table, by the names that manifests use.
     fn tables(&mut self) -> Result<BTreeMap<String, u64>>;
 
-    /// The rows of one table or view; [`crate::platform::error::Kind::Problem`] where there is none of that name.
+    /// Returns the number of rows of one table or view. Fails with [`crate::platform::error::Kind::Problem`] if it does
+    /// not exist.
     fn rows(&mut self, table: &str) -> Result<u64>;
 
-    /// The newest value of a column, where the database itself can tell.
+    /// Returns the newest value of a column, if the database itself can determine it.
     fn newest(&mut self, table: &str, column: &str) -> Result<Newest>;
 
-    /// Shows every value of a column that is not NULL, until `see` gives false.
+    /// Passes every value of a column that is not NULL to `see`, until it returns false.
     fn each(&mut self, table: &str, column: &str, see: &mut dyn FnMut(&Value) -> bool) -> Result<()>;
 
-    /// Whether a query gives exactly one value, which is true or a number that is not 0.
+    /// Returns true if a query returns exactly one value, which is true or a number other than 0.
     fn holds(&mut self, query: &str) -> Result<bool>;
 }
 
-/// What is not sound in a database; each fault on one line.
+/// The faults of a database; each one on one line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Integrity {
-    /// Damage: what is stored is not what was written.
+    /// Damage: stored data is not what was written.
     pub damage: Vec<String>,
-    /// What breaks rules, or does not work, with nothing damaged: rows without their parents, indexes that are not valid.
+    /// Violations without damage: rows without their parents, invalid indexes.
     pub complaints: Vec<String>,
 }
 
-/// A value of a column of times.
+/// A value of a time column.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// A whole number.
@@ -52,22 +53,22 @@ pub enum Value {
     Real(f64),
     /// A text.
     Text(String),
-    /// Something that is no time.
+    /// A value that is not a time.
     Other,
 }
 
-/// What a database says of a column's newest value.
+/// The newest value of a column, as far as the database can determine it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Newest {
     /// There is no value.
     None,
-    /// This one.
+    /// The newest value.
     One(Value),
-    /// It orders the values otherwise than times are: each must be looked at.
+    /// The database does not order the values as times: each value must be read.
     Each,
 }
 
-/// An error that says that there is no such table or column, with names that are near.
+/// Builds the error for a missing table or column, with similar names as a hint.
 fn not_there<'a>(what: &str, name: &str, there: impl Iterator<Item = &'a str>) -> Error {
     let mut near: Vec<(usize, &str)> = there.map(|other| (distance(name, other), other)).collect();
     near.sort_unstable();
@@ -76,7 +77,7 @@ fn not_there<'a>(what: &str, name: &str, there: impl Iterator<Item = &'a str>) -
     if near.is_empty() { error } else { error.hint(format!("there is {}", one_line(&near.join(", ")))) }
 }
 
-/// How many letters are to be changed to make one of the other (Levenshtein's).
+/// Returns the edit distance of two texts (Levenshtein).
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();
@@ -91,7 +92,7 @@ fn distance(one: &str, other: &str) -> usize {
     row[other.len()]
 }
 
-/// The one value that a rule's query gave, as text: whether it is true.
+/// Returns true if the single value of a rule's query, given as text, is true.
 fn is_true(value: Option<&str>) -> Result<bool> {
     match value {
         Some("t" | "true") => Ok(true),

@@ -1,11 +1,14 @@
-//! What a person calls a source or a target: an SQLite file, or a PostgreSQL database.
+//! Parses the names of sources and targets: an SQLite file, or a PostgreSQL database.
 
 use std::path::{Path, PathBuf};
 
+use crate::engine::postgres::restore::target::Server;
 use crate::engine::postgres::wire::params::{self, Params};
-use crate::platform::error::{Error, Result, one_line};
+use crate::engine::{Live, postgres, sqlite};
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::snapshots::id::SourceName;
 
-/// A source or target as a person names it.
+/// A source or target as the user names it.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A file.
@@ -15,7 +18,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Whether another names the same place.
+    /// Returns true if the other source is the same place.
     #[must_use]
     pub fn is_same(&self, other: &Source) -> bool {
         match (self, other) {
@@ -29,9 +32,84 @@ impl Source {
             _ => false,
         }
     }
+
+    /// The name that manifests have for the engine: `sqlite` or `postgres`.
+    #[must_use]
+    pub fn engine(&self) -> &'static str {
+        match self {
+            Source::Sqlite(_) => "sqlite",
+            Source::Postgres(_) => "postgres",
+        }
+    }
+
+    /// Returns the path, or the URL without its password.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self {
+            Source::Sqlite(path) => path.display().to_string(),
+            Source::Postgres(params) => params.shown(),
+        }
+    }
+
+    /// Returns the database file, if it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Source::Sqlite(path) => Some(path),
+            Source::Postgres(_) => None,
+        }
+    }
+
+    /// Returns the parameters of the connection, if the database is on a server.
+    #[must_use]
+    pub fn server(&self) -> Option<&Params> {
+        match self {
+            Source::Sqlite(_) => None,
+            Source::Postgres(params) => Some(params),
+        }
+    }
+
+    /// Returns a source name made from the name of the file or of the database.
+    #[must_use]
+    pub fn derived_name(&self) -> Option<SourceName> {
+        match self {
+            Source::Sqlite(path) => path.file_name().and_then(|name| SourceName::derive(&name.to_string_lossy())),
+            Source::Postgres(params) => SourceName::derive(params.database()),
+        }
+    }
+
+    /// Opens the database for inspection.
+    pub fn open(&self) -> Result<Box<dyn Live>> {
+        match self {
+            Source::Sqlite(path) => sqlite::live::open(path),
+            Source::Postgres(params) => postgres::live::open(params),
+        }
+    }
+
+    /// Returns true if the file does not exist, or if the server answers and does not have the database.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Source::Sqlite(path) => {
+                std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+            }
+            Source::Postgres(params) => {
+                let look = || Server::connect(params)?.look(params.database());
+                look().is_ok_and(|found| found.is_none())
+            }
+        }
+    }
+
+    /// Returns true if a database that could not be opened, with this error, is absent or damaged. A database that is
+    /// locked, or whose server is down, is neither, and nothing may be restored over it. The same holds for a file that
+    /// is not a database: somebody has put it there.
+    #[must_use]
+    pub fn is_absent_or_damaged(&self, error: &Error) -> bool {
+        self.is_absent() || self.file().is_some() && error.kind == Kind::Problem
+    }
 }
 
-/// Reads what a person calls a source on the command line. What has a colon and no slashes behind it may be a file there.
+/// Parses a source from the command line. Text with a colon but no slashes after it may be a file name there.
 pub fn parse_source(text: &str) -> Result<Source> {
     if text.contains("://")
         && let Some(path) = sqlite_path(text)?
@@ -41,8 +119,8 @@ pub fn parse_source(text: &str) -> Result<Source> {
     parse_other(text)
 }
 
-/// Reads what a config or an application's variable calls a source: also `file:dev.db` and `sqlite:app.db`, as SQLite itself,
-/// Prisma and Rails write them.
+/// Parses a source from a config or an application's variable. It also accepts `file:dev.db` and `sqlite:app.db`, the
+/// forms of SQLite itself, Prisma and Rails.
 pub fn parse_source_url(text: &str) -> Result<Source> {
     match sqlite_path(text)? {
         Some(path) => Ok(Source::Sqlite(path)),
@@ -51,7 +129,7 @@ pub fn parse_source_url(text: &str) -> Result<Source> {
 }
 
 fn parse_other(text: &str) -> Result<Source> {
-    // 'host=x' may be a file's name all the same.
+    // 'host=x' may be the name of a file too.
     if params::looks_like(text) && (text.contains("://") || !Path::new(text).exists()) {
         return Ok(Source::Postgres(Box::new(Params::parse(text)?)));
     }
@@ -65,10 +143,10 @@ fn parse_other(text: &str) -> Result<Source> {
     Ok(Source::Sqlite(PathBuf::from(text)))
 }
 
-/// The file that a URL of SQLite's names; None where it is no such URL.
+/// Returns the file that an SQLite URL names, or `None` if the text is not an SQLite URL.
 ///
-/// As SQLAlchemy reads it: three slashes start a relative path, four an absolute one, and a driver may stand behind a '+'.
-/// Without slashes the path is as it is written.
+/// As in SQLAlchemy, three slashes start a relative path, four an absolute one, and a driver may follow a '+'. Without
+/// slashes, the path is taken as it is.
 fn sqlite_path(text: &str) -> Result<Option<PathBuf>> {
     let Some((scheme, rest)) = text.split_once(':') else { return Ok(None) };
     let scheme = scheme.to_ascii_lowercase();
@@ -115,7 +193,7 @@ mod tests {
         for text in ["sqlite://", "sqlite:///", "sqlite:", "file:", "mysql://host/db", ""] {
             assert!(parse_source_url(text).is_err(), "{text}");
         }
-        // On a command line these are files.
+        // On a command line, these are file names.
         for text in ["file:x?mode=memory", "sqlite:app.db", "a:b"] {
             assert!(matches!(parse_source(text), Ok(Source::Sqlite(path)) if path == Path::new(text)), "{text}");
         }

@@ -1,20 +1,20 @@
-//! One value into what COPY reads for a column of the target, or the reason why it cannot be.
+//! Converts one value to the text that COPY reads for a column of the target, or gives the reason why it cannot.
 //!
-//! A value comes out as what it was or not at all: nothing is rounded, cut or guessed but digits of a time beyond
-//! microseconds, which the target has no room for.
+//! A value is converted exactly or rejected. Nothing is rounded, cut or guessed, with one exception: digits of a time
+//! beyond microseconds are cut, because the target does not store them.
 //!
-//! | target | takes |
+//! | target type | accepted values |
 //! | --- | --- |
-//! | smallint, integer, bigint | whole numbers in range, also as reals and texts |
-//! | double precision, real | numbers that it holds exactly; texts of numbers, NaN and Infinity |
-//! | numeric | numbers, texts of them; with a precision only what it holds exactly |
-//! | boolean | 0, 1, and the words that PostgreSQL takes |
-//! | timestamptz, timestamp, date | the forms of [`crate::engine::rules::moment`]; numbers by the column's unit |
+//! | smallint, integer, bigint | whole numbers in range, also written as reals or texts |
+//! | double precision, real | numbers that the type holds exactly; texts of numbers, NaN and Infinity |
+//! | numeric | numbers and texts of numbers; with a precision, only numbers that it holds exactly |
+//! | boolean | 0, 1, and the words that PostgreSQL accepts |
+//! | timestamptz, timestamp, date | the forms of [`crate::engine::rules::moment`]; numbers in the column's unit |
 //! | jsonb, json | texts that are JSON, numbers |
-//! | text and what is like it | UTF-8 without NUL; numbers as they are written |
+//! | text and varchar | UTF-8 without NUL; numbers as they are written |
 //! | bytea | blobs, and the bytes of texts |
 //! | uuid | texts, blobs of 16 bytes |
-//! | others | texts and numbers, for the server to judge |
+//! | others | texts and numbers; the server decides whether they are valid |
 
 use std::io::Write as _;
 
@@ -27,28 +27,28 @@ use crate::engine::rules::moment::{self, Form, Reading};
 use crate::engine::sqlite::values::Cell;
 use crate::platform::error::{Error, Result, one_line};
 
-/// A type of the target, as far as reading values goes.
+/// The class of a target type. It decides how values are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A whole number of so many bits.
+pub(crate) enum Kind {
+    /// A whole number of the given number of bits.
     Whole(u8),
-    /// 8 bytes of IEEE 754.
+    /// An 8-byte IEEE 754 number.
     Double,
-    /// 4 bytes of it.
+    /// A 4-byte IEEE 754 number.
     Single,
-    /// Digits; of how many, and how many of them behind the point, where that is bounded.
+    /// A decimal number, with its precision and scale if they are bounded.
     Numeric(Option<(u32, u32)>),
     /// True or false.
     Boolean,
     /// An instant.
     Instant,
-    /// A date and time of no zone.
+    /// A date and time without a zone.
     Local,
     /// A date.
     Date,
-    /// JSON as values.
+    /// JSON in parsed form (`jsonb`).
     Jsonb,
-    /// JSON as text.
+    /// JSON as text (`json`).
     Json,
     /// Text.
     Text,
@@ -56,13 +56,13 @@ pub enum Kind {
     Bytes,
     /// A UUID.
     Uuid,
-    /// What only the server can judge.
+    /// Any other type. Only the server can check its values.
     Other,
 }
 
 impl Kind {
-    /// Reads a type's name as people write it.
-    pub fn parse(name: &str) -> Result<Self> {
+    /// Parses a type's name as people write it.
+    pub(crate) fn parse(name: &str) -> Result<Self> {
         let name = name.trim().to_ascii_lowercase();
         let (word, modifier) = match name.split_once('(') {
             Some((word, rest)) => (word.trim(), Some(rest)),
@@ -102,20 +102,20 @@ impl Kind {
         })
     }
 
-    /// Whether its values are times, and numbers among them counted by a unit.
+    /// Returns true if its values are times, so that numbers in it count a unit of time.
     #[must_use]
-    pub fn is_time(self) -> bool {
+    pub(crate) fn is_time(self) -> bool {
         matches!(self, Kind::Instant | Kind::Local | Kind::Date)
     }
 }
 
-/// Why a value cannot be what it is to be.
+/// The reason why a value cannot be converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reason(pub &'static str);
+pub(crate) struct Reason(pub &'static str);
 
 /// Converts the values of one column.
 #[derive(Clone, Debug)]
-pub struct Converter {
+pub(crate) struct Converter {
     kind: Kind,
     zone: Tz,
     epoch: Epoch,
@@ -124,8 +124,8 @@ pub struct Converter {
 }
 
 impl Converter {
-    /// Prepares for a column; `not_null` says whether NULL is refused beside what the plan says.
-    pub fn new(column: &ColumnPlan, zone: Tz, not_null: bool) -> Result<Self> {
+    /// Prepares a converter for a column. NULL is refused if `not_null` is set or the plan refuses it.
+    pub(crate) fn new(column: &ColumnPlan, zone: Tz, not_null: bool) -> Result<Self> {
         Ok(Converter {
             kind: Kind::parse(&column.target_type)
                 .map_err(|error| error.context(format!("the column {}", one_line(&column.source))))?,
@@ -136,20 +136,21 @@ impl Converter {
         })
     }
 
-    /// The same of a kind alone.
+    /// Prepares a converter for a type alone: without NULL texts and with [`Epoch::Auto`].
     #[must_use]
-    pub fn of(kind: Kind, zone: Tz) -> Self {
+    pub(crate) fn of(kind: Kind, zone: Tz) -> Self {
         Converter { kind, zone, epoch: Epoch::Auto, nulls: Vec::new(), not_null: false }
     }
 
-    /// Reads numbers as instants by a unit.
+    /// Prepares a converter that reads numbers as instants in the given unit.
     #[must_use]
     pub(super) fn counting(epoch: Epoch) -> Self {
         Converter { epoch, ..Converter::of(Kind::Instant, Tz::UTC) }
     }
 
-    /// Appends a value in COPY's text form. What was appended before a reason came is to be taken away.
-    pub fn write(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    /// Appends a value in COPY's text format. If it fails, `out` may hold a part of the value, which the caller must
+    /// remove.
+    pub(crate) fn write(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
         let is_null = match cell {
             Cell::Null => true,
             Cell::Text(text) => self.nulls.iter().any(|null| null.as_bytes() == text),
@@ -179,7 +180,7 @@ impl Converter {
         }
     }
 
-    /// Appends an instant as [`write`](Self::write) does, and says how it is written in the file.
+    /// Appends an instant as [`write`](Self::write) does, and returns the form in which the file holds it.
     pub(super) fn write_instant(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<Form, Reason> {
         let reading = self.reading(cell)?;
         write_time(reading.moment.first.naive_utc(), out)?;
@@ -187,14 +188,16 @@ impl Converter {
         Ok(reading.form)
     }
 
-    /// What the clock showed: as it is written, for by way of UTC an hour that clocks skip would become another.
+    /// Appends a time without a zone, as it is written in the file. A conversion by way of UTC would shift times in the
+    /// hour that daylight saving time skips.
     fn local(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
         let reading = self.reading(cell)?;
         let in_zone = || self.zone.from_utc_datetime(&reading.moment.first.naive_utc()).naive_local();
         write_time(reading.clock.unwrap_or_else(in_zone), out)
     }
 
-    /// A time of day would be lost, and what has an offset or is counted is a day only where one knows whose.
+    /// Appends a date. A value with a time of day is refused, because the time would be lost. A value with an offset or
+    /// a counted number is refused too, because its day depends on the zone.
     fn date(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
         let reading = self.reading(cell)?;
         match (reading.form, reading.clock) {
@@ -223,7 +226,7 @@ impl Converter {
         }
     }
 
-    /// The time that a number of the column's unit is.
+    /// Converts a number in the column's unit to a time.
     fn counted(&self, number: i64) -> Option<Reading> {
         let (instant, form) = match self.epoch {
             Epoch::Auto => return moment::whole(number, self.zone),
@@ -238,7 +241,7 @@ impl Converter {
     fn counted_real(&self, number: f64) -> Option<Reading> {
         let (micros, form) = match self.epoch {
             Epoch::Auto => return moment::real(number, self.zone),
-            // A whole number is the same time however it is kept.
+            // A whole number means the same time whether it is stored as an integer or as a real.
             _ if number.fract() == 0.0 && number.abs() < 9.2e18 => return self.counted(number as i64),
             Epoch::S => (number * 1e6, Form::Seconds),
             Epoch::Ms => (number * 1e3, Form::Millis),
@@ -260,7 +263,7 @@ fn whole(cell: Cell<'_>, bits: u8, out: &mut Vec<u8>) -> Result<(), Reason> {
     const NO_NUMBER: Reason = Reason("it is no whole number");
     let number = match cell {
         Cell::Integer(number) => number,
-        // Beyond 2^53 reals are too far apart to tell which whole number was meant.
+        // Beyond 2^53 reals are too far apart to know which whole number was meant.
         Cell::Real(number) if number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0 => number as i64,
         Cell::Text(text) => {
             let text = std::str::from_utf8(text).map_err(|_| NO_NUMBER)?.trim_ascii();
@@ -287,12 +290,12 @@ fn whole(cell: Cell<'_>, bits: u8, out: &mut Vec<u8>) -> Result<(), Reason> {
 const NO_NUMBER: Reason = Reason("it is no number");
 const INEXACT: Reason = Reason("it would lose digits");
 
-/// The number that a cell is, as a double that holds it exactly (a text's: as near as there is one).
+/// Returns a cell's number as a double that holds it exactly. The number of a text is rounded to the nearest double.
 fn as_double(cell: Cell<'_>) -> Result<f64, Reason> {
     match cell {
         Cell::Integer(number) => {
             let double = number as f64;
-            // The greatest number rounds up to one that only saturates back to it.
+            // `i64::MAX` rounds up to 2^63, and the cast back only saturates to it.
             let is_exact = double < 9_223_372_036_854_775_808.0 && double as i64 == number;
             is_exact.then_some(double).ok_or(INEXACT)
         }
@@ -344,11 +347,11 @@ fn single(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
     Ok(())
 }
 
-/// A decimal number as it is written: `-12.50e3`.
+/// A parsed decimal number, such as `-12.50e3`.
 struct Literal {
-    /// Without zeros at either end; empty for 0.
+    /// The digits without leading and trailing zeros; empty for 0.
     digits: Vec<u8>,
-    /// How many of them stand before the point; may be negative, or more than there are.
+    /// The number of digits before the decimal point. May be negative, or greater than the number of `digits`.
     whole_digits: i64,
 }
 
@@ -382,7 +385,7 @@ impl Literal {
         })
     }
 
-    /// Whether so many digits, so many of them behind the point, hold it exactly.
+    /// Returns true if `numeric(precision, scale)` holds the number exactly.
     fn fits(&self, precision: u32, scale: u32) -> bool {
         let count = i64::try_from(self.digits.len()).unwrap_or(i64::MAX);
         count - self.whole_digits <= i64::from(scale) && self.whole_digits <= i64::from(precision) - i64::from(scale)
@@ -483,7 +486,7 @@ fn json(cell: Cell<'_>, is_binary: bool, out: &mut Vec<u8>) -> Result<(), Reason
     Ok(())
 }
 
-/// Fails where JSON writes a character that the server's text has not: NUL, or half of a pair.
+/// Fails if the JSON contains an escape that PostgreSQL's text cannot hold: NUL, or an unpaired surrogate.
 fn require_characters(json: &[u8]) -> Result<(), Reason> {
     const NO_CHARACTER: Reason =
         Reason("it is JSON with a character that PostgreSQL cannot keep (\\u0000, or half of a pair)");
@@ -495,7 +498,7 @@ fn require_characters(json: &[u8]) -> Result<(), Reason> {
     while let Some(next) = memchr::memchr(b'\\', &json[at..]) {
         at += next;
         match code(at) {
-            // Another escape: both its characters are passed over.
+            // Another escape: skip both of its characters.
             None => at += 2,
             Some(0 | 0xdc00..=0xdfff) => return Err(NO_CHARACTER),
             Some(0xd800..=0xdbff) => match code(at + 6) {
@@ -527,7 +530,7 @@ fn text(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Appends text in COPY's form.
+/// Appends text escaped for COPY's text format.
 pub(super) fn escape(mut text: &[u8], out: &mut Vec<u8>) {
     while let Some(at) = text.iter().position(|byte| matches!(byte, b'\\' | b'\n' | b'\r' | b'\t')) {
         out.extend_from_slice(&text[..at]);

@@ -1,37 +1,37 @@
-//! The statements that make what a plan says.
+//! Builds the SQL statements that create the objects of a plan.
 
 use super::plan::{ColumnPlan, ForeignKeyPlan, HypertablePlan, IndexPlan, TablePlan};
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::platform::digest::Sha256;
 
-/// `"schema"."table"`.
+/// Returns the quoted name of a table's target: `"schema"."table"`.
 #[must_use]
-pub fn target(table: &TablePlan) -> String {
+pub(crate) fn target(table: &TablePlan) -> String {
     qualified(&table.schema, &table.name)
 }
 
-/// Names in a list.
+/// Returns quoted names, separated by commas.
 #[must_use]
-pub fn names<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+pub(crate) fn names<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
     names.into_iter().map(|name| ident(name)).collect::<Vec<_>>().join(", ")
 }
 
-/// The names of all columns, in the plan's order.
+/// Returns the names of all columns in the plan's order, separated by commas.
 #[must_use]
-pub fn columns(table: &TablePlan) -> String {
+pub(crate) fn columns(table: &TablePlan) -> String {
     table.columns.iter().map(|column| ident(column.target_name())).collect::<Vec<_>>().join(", ")
 }
 
-/// All columns with their types, and nothing else of them.
+/// Returns all columns with their types, without constraints and defaults.
 #[must_use]
-pub fn typed_columns(table: &TablePlan) -> String {
+pub(crate) fn typed_columns(table: &TablePlan) -> String {
     let column = |column: &ColumnPlan| format!("{} {}", ident(column.target_name()), column.target_type);
     table.columns.iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether a column refuses NULL.
+/// Returns true if a column refuses NULL.
 #[must_use]
-pub fn refuses_null(table: &TablePlan, column: &ColumnPlan) -> bool {
+pub(crate) fn refuses_null(table: &TablePlan, column: &ColumnPlan) -> bool {
     let name = column.target_name();
     column.not_null
         || column.identity
@@ -39,9 +39,9 @@ pub fn refuses_null(table: &TablePlan, column: &ColumnPlan) -> bool {
         || table.hypertable.as_ref().is_some_and(|hypertable| hypertable.time == name)
 }
 
-/// Makes a table, with its conditions: rows that break one are found while they are loaded.
+/// Returns CREATE TABLE with the CHECK constraints, so that rows that violate one are found while they are loaded.
 #[must_use]
-pub fn create_table(table: &TablePlan) -> String {
+pub(crate) fn create_table(table: &TablePlan) -> String {
     let column = |column: &ColumnPlan| {
         let mut line = format!("{} {}", ident(column.target_name()), column.target_type);
         if column.identity {
@@ -61,9 +61,10 @@ pub fn create_table(table: &TablePlan) -> String {
     format!("CREATE TABLE {} (\n    {}\n)", target(table), lines.join(",\n    "))
 }
 
-/// Makes a hypertable of an empty table; `extension` is the schema of TimescaleDB's functions.
+/// Returns the statement that turns an empty table into a hypertable; `extension` is the schema of TimescaleDB's
+/// functions.
 #[must_use]
-pub fn create_hypertable(table: &TablePlan, hypertable: &HypertablePlan, extension: &str) -> String {
+pub(crate) fn create_hypertable(table: &TablePlan, hypertable: &HypertablePlan, extension: &str) -> String {
     format!(
         "SELECT {}.create_hypertable({}, {}, chunk_time_interval => {}, create_default_indexes => false)",
         ident(extension),
@@ -73,31 +74,31 @@ pub fn create_hypertable(table: &TablePlan, hypertable: &HypertablePlan, extensi
     )
 }
 
-/// A span of time, or of numbers.
+/// Returns an interval literal, or the number alone if `text` is a whole number.
 #[must_use]
-pub fn interval(text: &str) -> String {
+pub(crate) fn interval(text: &str) -> String {
     match text.trim().parse::<i64>() {
         Ok(number) => number.to_string(),
         Err(_) => format!("INTERVAL {}", literal(text)),
     }
 }
 
-/// A constraint by which no two rows are equal; `kind` is `PRIMARY KEY` or `UNIQUE`.
+/// Returns ALTER TABLE for a new key constraint; `kind` is `PRIMARY KEY` or `UNIQUE`.
 #[must_use]
-pub fn add_key(table: &TablePlan, name: &str, kind: &str, columns: &[String]) -> String {
+pub(crate) fn add_key(table: &TablePlan, name: &str, kind: &str, columns: &[String]) -> String {
     format!("ALTER TABLE {} ADD CONSTRAINT {} {kind} ({})", target(table), ident(name), names(columns))
 }
 
-/// The same, of an index that is there.
+/// Returns ALTER TABLE for a key constraint that uses the existing index of the same name.
 #[must_use]
-pub fn add_key_of_index(table: &TablePlan, name: &str, kind: &str) -> String {
+pub(crate) fn add_key_of_index(table: &TablePlan, name: &str, kind: &str) -> String {
     format!("ALTER TABLE {} ADD CONSTRAINT {name} {kind} USING INDEX {name}", target(table), name = ident(name))
 }
 
-/// The name of a table's primary key. Of a name that is too long for that, a digest stands for the end: two tables may
-/// begin alike.
+/// Returns the name of a table's primary key. If the name would be too long, a digest replaces its end, because two
+/// tables may begin alike.
 #[must_use]
-pub fn primary_key_name(table: &TablePlan) -> String {
+pub(crate) fn primary_key_name(table: &TablePlan) -> String {
     let room = super::plan::NAME_BYTES - "_pkey".len();
     if table.name.len() <= room {
         return format!("{}_pkey", table.name);
@@ -110,9 +111,9 @@ pub fn primary_key_name(table: &TablePlan) -> String {
     format!("{}_{digest}_pkey", &table.name[..end])
 }
 
-/// An index.
+/// Returns CREATE INDEX.
 #[must_use]
-pub fn create_index(table: &TablePlan, index: &IndexPlan) -> String {
+pub(crate) fn create_index(table: &TablePlan, index: &IndexPlan) -> String {
     let class = index.operator_class.as_ref().map_or(String::new(), |class| format!(" {class}"));
     let column = |name: &String| {
         let order = if index.descending.contains(name) { " DESC" } else { "" };
@@ -130,9 +131,9 @@ pub fn create_index(table: &TablePlan, index: &IndexPlan) -> String {
     )
 }
 
-/// A reference, which rows that are there need not keep yet where `later` is set.
+/// Returns ALTER TABLE for a foreign key. If `later` is set, it is NOT VALID: existing rows are not checked.
 #[must_use]
-pub fn add_foreign_key(table: &TablePlan, key: &ForeignKeyPlan, later: bool) -> String {
+pub(crate) fn add_foreign_key(table: &TablePlan, key: &ForeignKeyPlan, later: bool) -> String {
     let schema = key.schema.as_deref().unwrap_or(&table.schema);
     let action = |event: &str, action: &Option<String>| {
         action.as_ref().map_or(String::new(), |action| format!(" ON {event} {action}"))

@@ -1,7 +1,9 @@
-//! Loads one piece of a table in one transaction: read, converted, copied, and noted as done.
+//! Loads one chunk of a table in one transaction: reads and converts its rows, copies them, and notes the chunk as
+//! done.
 //!
-//! Rows go straight into the target by COPY. Where the server refuses one, or a key must be held while rows come, the piece
-//! goes through a table of texts instead, from which rows are inserted by halves until those that cannot be are alone.
+//! Rows are copied directly into the target with COPY. If the server refuses a row, or if keys are enforced during the
+//! load, the chunk is copied into a staging table of text columns instead. Its rows are then inserted in one statement;
+//! if that fails, the range is halved again and again until the rows that cannot be inserted are isolated.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -25,26 +27,32 @@ use crate::platform::digest::{RowDigest, RowEncoder};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::progress::Progress;
 
-/// A table that is loaded: what the plan says of it, and how.
-pub struct Sink {
-    /// What the plan says.
+/// A table that is loaded: its plan, its source and the way to load it.
+pub(crate) struct Sink {
+    /// The table in the plan.
     pub plan: TablePlan,
-    /// What it is in its file.
+    /// The table in its SQLite file.
     pub facts: TableFacts,
-    /// The file.
+    /// The path of the SQLite file.
     pub path: PathBuf,
-    /// Whether keys are held from the beginning.
+    /// True if the target's keys are enforced from the beginning, so that rows go through the staging table.
     pub is_staged: bool,
-    /// For each column of the plan: its place in the file's table, its converter, its name for messages.
+    /// For each column of the plan: its position in the file's table, its converter, and its name for messages.
     columns: Vec<(usize, Converter, String)>,
     copy: String,
-    /// The types of the columns, without what bounds them.
+    /// The types of the columns, without length or precision.
     types: OnceLock<Vec<String>>,
 }
 
 impl Sink {
     /// Prepares a table.
-    pub fn new(plan: &Plan, table: &TablePlan, facts: &TableFacts, path: PathBuf, is_staged: bool) -> Result<Self> {
+    pub(crate) fn new(
+        plan: &Plan,
+        table: &TablePlan,
+        facts: &TableFacts,
+        path: PathBuf,
+        is_staged: bool,
+    ) -> Result<Self> {
         let columns = table.columns.iter().map(|column| {
             let place = facts.columns.iter().position(|other| other.name == column.source).ok_or_else(|| {
                 Error::usage(format!("{} has no column {}", table.shown_source(), one_line(&column.source)))
@@ -65,8 +73,8 @@ impl Sink {
 }
 
 impl Sink {
-    /// A staged column as its type, for the server to assign: a cast to a type with a bound would cut a text, or round
-    /// a number, without a word.
+    /// Returns a staged column, cast to its type without length or precision; the server then assigns it to the
+    /// target's type. A cast to a type with a length or precision would silently cut a text or round a number.
     fn typed(&self, session: &mut Session, name: &str) -> Result<String> {
         if self.types.get().is_none() {
             let found = self.plan.columns.iter().map(|column| unbounded(session, &column.target_type));
@@ -80,31 +88,31 @@ impl Sink {
     }
 }
 
-/// A type without its length or precision.
+/// Returns the quoted name of a type without its length or precision.
 fn unbounded(session: &mut Session, target_type: &str) -> Result<String> {
     let row = session.row(&format!(
         "SELECT n.nspname AS schema, t.typname AS name FROM pg_catalog.pg_type t
            JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = {}::pg_catalog.regtype",
         literal(target_type)
     ))?;
-    // In quotes, so that "char" and "bit" are not read as words that mean one letter or one bit.
+    // Quoted, because PostgreSQL reads unquoted `char` and `bit` as char(1) and bit(1).
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     Ok(format!("{}.{}", quoted(row.text("schema")?), quoted(row.text("name")?)))
 }
 
-/// What all workers share.
-pub struct Shared<'a> {
+/// The data that all workers share.
+pub(crate) struct Shared<'a> {
     /// The plan.
     pub plan: &'a Plan,
-    /// Its tables, in its order.
+    /// The plan's tables, in its order.
     pub sinks: &'a [Sink],
-    /// Set where another has failed.
+    /// Set when a worker has failed: the others stop.
     pub stop: &'a AtomicBool,
-    /// Who watches.
+    /// Receives the progress.
     pub progress: &'a dyn Progress,
 }
 
-/// A row that is not in the target.
+/// A row that was rejected.
 struct Reject {
     rowid: Option<i64>,
     hash: u128,
@@ -112,27 +120,27 @@ struct Reject {
     row: String,
 }
 
-/// How many bytes of rejected rows are kept before they are sent.
+/// The number of bytes of rejected rows that are kept before they are sent.
 const REJECTS_BYTES: usize = 4 << 20;
 
-/// How many bytes of converted rows are sent at once.
+/// The number of bytes of converted rows that are sent at once.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// Loads pieces, one after the other, on one session.
-pub struct Loader<'a> {
+/// Loads chunks, one after the other, on one session.
+pub(crate) struct Loader<'a> {
     shared: &'a Shared<'a>,
     readers: HashMap<PathBuf, Reader>,
 }
 
 impl<'a> Loader<'a> {
-    /// Starts with nothing open.
+    /// Creates a loader that has no file open.
     #[must_use]
-    pub fn new(shared: &'a Shared<'a>) -> Self {
+    pub(crate) fn new(shared: &'a Shared<'a>) -> Self {
         Loader { shared, readers: HashMap::new() }
     }
 
-    /// Loads a piece, all of it or nothing.
-    pub fn load(&mut self, session: &mut Session, chunk: &Chunk) -> Result<ChunkDone> {
+    /// Loads a chunk in one transaction: all of it or nothing.
+    pub(crate) fn load(&mut self, session: &mut Session, chunk: &Chunk) -> Result<ChunkDone> {
         let sink = self
             .shared
             .sinks
@@ -167,7 +175,7 @@ impl<'a> Loader<'a> {
         Err(told(Error::failed("there is no way to load it")))
     }
 
-    /// Loads a piece that nobody has loaded, and notes it, in the transaction that is open.
+    /// Loads a chunk that is not loaded yet and notes it as done, in the transaction that is open.
     fn load_and_note(
         &self,
         session: &mut Session,
@@ -220,7 +228,7 @@ impl<'a> Loader<'a> {
         Ok(ChunkDone { rows: staged - refused, rejected: rejected + refused, digest: rows.digest })
     }
 
-    /// Sends the rows that could not be converted.
+    /// Writes the rows that could not be converted to the table of rejected rows, and returns their number.
     fn put_rejects(&self, session: &mut Session, sink: &Sink, rows: &mut Converted<'_>) -> Result<u64> {
         if rows.rejects.is_empty() {
             return Ok(0);
@@ -254,7 +262,8 @@ impl<'a> Loader<'a> {
         Ok(count)
     }
 
-    /// Inserts what is staged, but for rows whose keys are taken and rows that the server refuses; how many those are.
+    /// Inserts the staged rows, except rows whose keys exist already and rows that the server refuses. Returns the
+    /// number of rows that were not inserted.
     fn insert_staged(&self, session: &mut Session, sink: &Sink, staged: u64) -> Result<u64> {
         let mut refused = 0;
         if sink.is_staged {
@@ -269,7 +278,7 @@ impl<'a> Loader<'a> {
         Ok(refused)
     }
 
-    /// Takes away staged rows whose key an earlier one has, or one that is in the target.
+    /// Rejects staged rows with the key of an earlier staged row or of a row in the target. Returns their number.
     fn reject_taken(&self, session: &mut Session, sink: &Sink, key: &[String]) -> Result<u64> {
         let table = &sink.plan;
         let typed = key.iter().map(|name| sink.typed(session, name)).collect::<Result<Vec<_>>>()?;
@@ -285,7 +294,7 @@ impl<'a> Loader<'a> {
             ddl::target(table)
         );
         let reason = format!("another row has the same key ({})", one_line(&key.join(", ")));
-        // A value that is no value of its type is found when it is inserted.
+        // A value that its type cannot hold is found when it is inserted.
         session.execute("SAVEPOINT lifeboat_keys")?;
         match self.reject_staged(session, sink, &wanted, &reason) {
             Ok(count) => {
@@ -300,7 +309,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Moves the staged rows of these numbers to the rejected ones.
+    /// Moves the staged rows with these numbers to the table of rejected rows, and returns how many they were.
     fn reject_staged(&self, session: &mut Session, sink: &Sink, numbers: &str, reason: &str) -> Result<u64> {
         let plan = &sink.plan;
         let row = session.row(&format!(
@@ -356,14 +365,14 @@ impl<'a> Loader<'a> {
 
 const REJECT_COLUMNS: &str = "plan, file, source, rowid, row_hash, target_schema, target_name, reason, \"row\"";
 
-/// How rows go.
+/// The way that rows take to the target.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Straight,
     Staged,
 }
 
-/// A table of texts for one piece.
+/// Returns the statement that creates the staging table of text columns for one chunk.
 fn create_stage(table: &TablePlan) -> String {
     let columns: Vec<String> =
         table.columns.iter().map(|column| format!("{} text", ident(column.target_name()))).collect();
@@ -374,7 +383,8 @@ fn create_stage(table: &TablePlan) -> String {
     )
 }
 
-/// Whether a failure is one of what is in a row, not of the circumstances: data exceptions, and broken constraints.
+/// Returns true if the failure was caused by the content of a row (a data exception, a violated constraint, or a limit
+/// of the server) and not by the circumstances.
 fn is_of_a_row(error: &Error) -> bool {
     sqlstate(error).is_some_and(|state| state.starts_with("22") || state.starts_with("23") || state == "54000")
 }
@@ -393,7 +403,7 @@ struct Converted<'a> {
     encoder: RowEncoder,
     way: Way,
     digest: RowDigest,
-    /// Rows that were given to the server.
+    /// The number of rows that were sent to the server.
     sent: u64,
     rejects: Vec<Reject>,
     rejects_bytes: usize,
@@ -416,7 +426,7 @@ impl<'a> Converted<'a> {
         }
     }
 
-    /// Some more rows; None after the last, or where rejected ones are to be sent first.
+    /// Returns the next buffer of rows. Returns `None` after the last row, or if rejected rows must be sent first.
     fn next(&mut self) -> Result<Option<Bytes>> {
         if self.shared.stop.load(Ordering::Relaxed) {
             return Err(Error::new(Kind::Interrupted, "another piece has failed"));
@@ -474,7 +484,8 @@ impl<'a> Converted<'a> {
         Ok(())
     }
 
-    /// The row as JSON that keeps every value: texts that JSON of the server cannot hold, and blobs, as hexadecimal digits.
+    /// Returns the row as JSON without loss: blobs, and texts that `jsonb` cannot hold, are written as hexadecimal
+    /// digits.
     fn json(&self) -> Result<String> {
         let mut out = String::from("{");
         for (place, column) in self.sink.facts.columns.iter().enumerate() {

@@ -1,22 +1,22 @@
-//! From SQLite files to PostgreSQL: what their tables become, how they get there, and whether all did.
+//! Migrates SQLite files to PostgreSQL: plans the tables, loads them, and verifies every row.
 //!
-//! - [`plan`] is what is to be done, as a file that people edit: [`profile`] looks at every value, [`propose`] makes
-//!   a plan of that, [`mod@write`] its text.
-//! - [`run`] does it: [`ddl`] is the statements, [`load`] moves rows, [`convert`] makes values what the plan says, and
-//!   [`state`] is what is noted in the target on the way.
-//! - [`verify`] compares what is there with the files, by a way of its own; [`rollback`] takes it back.
+//! - [`plan`] is the plan of a migration, a file that people edit: [`profile`] inspects every value, [`propose`]
+//!   makes a plan from the result, and [`mod@write`] writes its text.
+//! - [`run`] executes the plan: [`ddl`] builds the statements, [`load`] copies rows, [`convert`] converts values to the
+//!   types of the plan, and [`state`] keeps notes in the target on what has been done.
+//! - [`verify`] compares the target with the files, with code of its own; [`rollback`] removes what a run has made.
 
-pub mod convert;
-pub mod ddl;
-pub mod load;
-pub mod plan;
-pub mod profile;
-pub mod propose;
-pub mod rollback;
-pub mod run;
-pub mod state;
+pub(crate) mod convert;
+pub(crate) mod ddl;
+pub(crate) mod load;
+pub(crate) mod plan;
+pub(crate) mod profile;
+pub(crate) mod propose;
+pub(crate) mod rollback;
+pub(crate) mod run;
+pub(crate) mod state;
 mod translate;
-pub mod verify;
-pub mod write;
+pub(crate) mod verify;
+pub(crate) mod write;
 
-pub use plan::Plan;
+pub(crate) use plan::Plan;

@@ -1,7 +1,7 @@
-//! The plan of a migration: a TOML file that `migrate plan` writes, a person edits, and all else obeys.
+//! The plan of a migration: a TOML file that `migrate plan` writes, a person edits, and all other commands follow.
 //!
-//! It says which tables of which files become which tables of the target, and how each column is read. What
-//! is proposed stands in it as it will be done; why, as comments. No password is ever in it.
+//! It defines which tables of which files become which tables of the target, and how each column is read. The proposals
+//! are written as plain settings, with their reasons as comments. The plan never contains a password.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,57 +13,57 @@ use crate::platform::digest::Sha256;
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 
-/// The version of the plan's form.
-pub const FORMAT: u32 = 1;
+/// The version of the plan's format.
+pub(crate) const FORMAT: u32 = 1;
 
 /// A whole plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Plan {
-    /// [`FORMAT`].
+pub(crate) struct Plan {
+    /// The format's version, which must be [`FORMAT`].
     pub format: u32,
-    /// Names the migration in the target, for ever.
+    /// The permanent name of the migration in the target.
     pub id: String,
-    /// What times without an offset are local to, unless their column says otherwise.
+    /// The zone of times without an offset, unless their column names another.
     pub zone: Tz,
-    /// What becomes of rows that cannot be converted.
+    /// The treatment of rows that cannot be converted.
     #[serde(default)]
     pub rejects: Rejects,
-    /// Where all goes.
+    /// The target database.
     pub target: Target,
-    /// Where it comes from.
+    /// The SQLite files that are migrated.
     #[serde(rename = "file", default)]
     pub files: Vec<SourceFile>,
-    /// What comes of it.
+    /// The tables that are migrated.
     #[serde(rename = "table", default)]
     pub tables: Vec<TablePlan>,
 }
 
-/// What becomes of rows that cannot be converted.
+/// The treatment of rows that cannot be converted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Rejects {
-    /// They are kept, with the reason, in a table of their own.
+pub(crate) enum Rejects {
+    /// Rejected rows are kept, with the reason, in the table `lifeboat_migrate.rejects`.
     #[default]
     Table,
-    /// The first ends the run.
+    /// The first such row ends the run.
     Stop,
 }
 
-/// The target's connection: a URL, a source of the config, or variables of a file; never a password.
+/// The target's connection: a URL, a source of lifeboat.toml, or variables of a file; never a password.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Target {
-    /// A URL, or key=value words.
+pub(crate) struct Target {
+    /// A URL or a `key=value` connection string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// The name of a source in lifeboat.toml.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// A file of variables, beside the environment's.
+    /// A file of variables, in addition to the environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env_file: Option<PathBuf>,
-    /// What the variables' names begin with: HOST, PORT, NAME, USER and PASSWORD stand behind it.
+    /// The prefix of the variables' names; HOST, PORT, NAME, USER and PASSWORD follow it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env_prefix: Option<String>,
 }
@@ -71,8 +71,8 @@ pub struct Target {
 /// An SQLite file, or a snapshot of one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SourceFile {
-    /// What tables call it.
+pub(crate) struct SourceFile {
+    /// The file's name in the plan.
     pub name: String,
     /// Its absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,7 +85,7 @@ pub struct SourceFile {
 /// A table of a file, and what it becomes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TablePlan {
+pub(crate) struct TablePlan {
     /// The file's name in the plan.
     pub file: String,
     /// The table's name there.
@@ -94,69 +94,69 @@ pub struct TablePlan {
     pub schema: String,
     /// The target's name, unquoted.
     pub name: String,
-    /// Whether it shares its target with other tables that say so too: the rows of the first come first, and of rows with
-    /// the same key the later are rejected.
+    /// True if the table shares its target with other tables that set this too. The rows of the first table are loaded
+    /// first; of rows with the same key, the later ones are rejected.
     #[serde(default, skip_serializing_if = "is_false")]
     pub merge: bool,
-    /// In the target's order.
+    /// The columns, in the target's order.
     pub columns: Vec<ColumnPlan>,
-    /// Empty for none.
+    /// The columns of the primary key; empty if the table has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub primary_key: Vec<String>,
     /// Unique constraints.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uniques: Vec<UniquePlan>,
-    /// Conditions on rows.
+    /// CHECK constraints.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckPlan>,
-    /// Indexes that hold no constraint.
+    /// Indexes that do not belong to a constraint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<IndexPlan>,
-    /// References to other tables of the plan.
+    /// Foreign keys to other tables of the plan.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub foreign_keys: Vec<ForeignKeyPlan>,
-    /// Where it becomes a hypertable.
+    /// The settings of the hypertable that the table becomes, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hypertable: Option<HypertablePlan>,
 }
 
-/// A column, and how its values are read.
+/// A column, and the way to read its values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ColumnPlan {
+pub(crate) struct ColumnPlan {
     /// Its name in the file.
     pub source: String,
-    /// The target's name, unquoted; the same unless it is given.
+    /// The target's name, unquoted; `source` if it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The target's type, as PostgreSQL writes it. It decides how values are read.
     #[serde(rename = "type")]
     pub target_type: String,
-    /// What times without an offset are local to, where it is not the plan's zone.
+    /// The zone of times without an offset, if it is not the plan's zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<Tz>,
-    /// What numbers count that are times.
+    /// The unit of numbers that are times.
     #[serde(default, skip_serializing_if = "Epoch::is_auto")]
     pub epoch: Epoch,
-    /// Texts that mean NULL here, compared as they are.
+    /// Texts that mean NULL in this column, compared exactly.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nulls: Vec<String>,
-    /// Whether NULL is refused: such rows are rejected.
+    /// True if NULL is refused: rows with NULL are rejected.
     #[serde(default, skip_serializing_if = "is_false")]
     pub not_null: bool,
-    /// Whether it is numbered by itself from the greatest value on.
+    /// True if it is an identity column, whose sequence continues after the greatest value.
     #[serde(default, skip_serializing_if = "is_false")]
     pub identity: bool,
-    /// An expression of PostgreSQL's.
+    /// The default, an expression in PostgreSQL's SQL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<String>,
 }
 
-/// What numbers count since 1970.
+/// The unit of numbers that count time since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Epoch {
-    /// Told by each number's size.
+pub(crate) enum Epoch {
+    /// Derived from the size of each number.
     #[default]
     Auto,
     /// Seconds.
@@ -172,83 +172,83 @@ pub enum Epoch {
 /// A unique constraint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct UniquePlan {
-    /// Unquoted.
+pub(crate) struct UniquePlan {
+    /// The constraint's name, unquoted.
     pub name: String,
-    /// Names in the target.
+    /// The columns' names in the target.
     pub columns: Vec<String>,
 }
 
-/// A condition on rows.
+/// A CHECK constraint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CheckPlan {
-    /// Unquoted.
+pub(crate) struct CheckPlan {
+    /// The constraint's name, unquoted.
     pub name: String,
-    /// In PostgreSQL's words.
+    /// The condition, in PostgreSQL's SQL.
     pub expression: String,
 }
 
 /// An index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct IndexPlan {
-    /// Unquoted.
+pub(crate) struct IndexPlan {
+    /// The index's name, unquoted.
     pub name: String,
-    /// Names in the target.
+    /// The columns' names in the target.
     pub columns: Vec<String>,
-    /// Those of them that come in descending order.
+    /// The columns among them in descending order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub descending: Vec<String>,
-    /// The access method: btree unless it is given.
+    /// The access method; btree if it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub using: Option<String>,
-    /// The operator class of every column, where it is not the type's own.
+    /// The operator class of every column, if it is not the default of the type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator_class: Option<String>,
-    /// The rows that it holds, in PostgreSQL's words; all unless it is given.
+    /// The predicate of a partial index, in PostgreSQL's SQL; all rows are indexed if it is absent.
     #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
-    /// Whether no two rows may have the same values.
+    /// True if the index is unique.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unique: bool,
 }
 
-/// A reference to another table of the plan.
+/// A foreign key to another table of the plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ForeignKeyPlan {
-    /// Unquoted.
+pub(crate) struct ForeignKeyPlan {
+    /// The constraint's name, unquoted.
     pub name: String,
-    /// Names in the target.
+    /// The columns' names in the target.
     pub columns: Vec<String>,
-    /// The table referred to, in the same schema unless `schema` is given; unquoted.
+    /// The referenced table, unquoted; in the same schema unless `schema` is given.
     pub references: String,
-    /// Its schema.
+    /// The schema of the referenced table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
-    /// Its columns.
+    /// The referenced columns.
     pub referenced: Vec<String>,
-    /// CASCADE and the like.
+    /// The action on delete, such as CASCADE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_delete: Option<String>,
-    /// The same.
+    /// The action on update, such as CASCADE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_update: Option<String>,
-    /// Whether rows that are there must keep it; without, only new ones.
+    /// True if existing rows must satisfy it; otherwise only new rows are checked.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub validate: bool,
 }
 
-/// What makes a hypertable of a table.
+/// The settings that make a table a hypertable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct HypertablePlan {
-    /// The column that it is cut by.
+pub(crate) struct HypertablePlan {
+    /// The column by which it is partitioned.
     pub time: String,
-    /// The time that a chunk spans: an interval, or a whole number for a column of numbers.
+    /// The range of a chunk: an interval, or a whole number if the column holds numbers.
     pub interval: String,
-    /// Where old chunks are compressed.
+    /// The compression of old chunks, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compress: Option<CompressPlan>,
     /// The age at which chunks are dropped.
@@ -256,14 +256,14 @@ pub struct HypertablePlan {
     pub retention: Option<String>,
 }
 
-/// How old chunks are compressed.
+/// The compression settings of old chunks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CompressPlan {
-    /// Columns by which rows are put together.
+pub(crate) struct CompressPlan {
+    /// The columns by which rows are grouped before compression.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub segment_by: Vec<String>,
-    /// Their order within, as TimescaleDB writes it: `created_at DESC`.
+    /// The order of rows within a group, as TimescaleDB writes it: `created_at DESC`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_by: Option<String>,
     /// The age at which chunks are compressed.
@@ -289,34 +289,34 @@ impl Epoch {
 }
 
 impl ColumnPlan {
-    /// The target's name.
+    /// Returns the column's name in the target.
     #[must_use]
-    pub fn target_name(&self) -> &str {
+    pub(crate) fn target_name(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.source)
     }
 }
 
 impl TablePlan {
-    /// `file:table`, for messages.
+    /// Returns `file:table`, for messages.
     #[must_use]
-    pub fn shown_source(&self) -> String {
+    pub(crate) fn shown_source(&self) -> String {
         one_line(&format!("{}:{}", self.file, self.source))
     }
 
-    /// `schema.table`, for messages.
+    /// Returns `schema.table`, for messages.
     #[must_use]
-    pub fn shown_target(&self) -> String {
+    pub(crate) fn shown_target(&self) -> String {
         one_line(&format!("{}.{}", self.schema, self.name))
     }
 
-    /// The column of that name in the target.
+    /// Returns the column with this name in the target.
     #[must_use]
-    pub fn column(&self, name: &str) -> Option<&ColumnPlan> {
+    pub(crate) fn column(&self, name: &str) -> Option<&ColumnPlan> {
         self.columns.iter().find(|column| column.target_name() == name)
     }
 
-    /// Every set of columns by which no two rows may be equal.
-    pub fn keys(&self) -> impl Iterator<Item = &[String]> {
+    /// Returns every set of columns that must be unique.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &[String]> {
         let primary = Some(self.primary_key.as_slice()).filter(|key| !key.is_empty());
         let uniques = self.uniques.iter().map(|unique| unique.columns.as_slice());
         let indexes = self.indexes.iter().filter(|index| index.unique && index.condition.is_none());
@@ -325,14 +325,14 @@ impl TablePlan {
 }
 
 impl Plan {
-    /// Reads a plan and looks whether it makes sense.
-    pub fn load(path: &Path) -> Result<Self> {
+    /// Reads a plan from a file and validates it.
+    pub(crate) fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).io(Kind::Usage, || format!("cannot read the plan {}", shown(path)))?;
         Plan::parse(&text).map_err(|error| error.context(format!("the plan {} cannot be followed", shown(path))))
     }
 
-    /// The same of its text.
-    pub fn parse(text: &str) -> Result<Self> {
+    /// Parses a plan from its text and validates it.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let plan: Plan = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
             Error::usage(format!("line {line}: {}", one_line(error.message())))
@@ -341,17 +341,17 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The file that a table comes from.
-    pub fn file(&self, name: &str) -> Result<&SourceFile> {
+    /// Returns the file with this name in the plan.
+    pub(crate) fn file(&self, name: &str) -> Result<&SourceFile> {
         self.files
             .iter()
             .find(|file| file.name == name)
             .ok_or_else(|| Error::usage(format!("there is no [[file]] named {}", one_line(name))))
     }
 
-    /// The digest of all that it says: comments and order of keys do not count.
+    /// Returns the digest of the plan's content. Comments and the order of keys do not change it.
     #[must_use]
-    pub fn digest(&self) -> String {
+    pub(crate) fn digest(&self) -> String {
         let json = serde_json::to_vec(self).expect("a plan has only string keys");
         Sha256::of(&json).to_string()
     }
@@ -386,7 +386,8 @@ impl Plan {
         self.require_targets()
     }
 
-    /// Fails where two tables would become one, and neither says so, or they would not fit together.
+    /// Fails if two tables would become one although not both set `merge`, or if merged tables differ in columns, keys
+    /// or hypertable.
     fn require_targets(&self) -> Result<()> {
         for (number, table) in self.tables.iter().enumerate() {
             let target = |table: &TablePlan| (table.schema.clone(), table.name.clone());
@@ -464,7 +465,8 @@ impl TablePlan {
         self.require_partitionable()
     }
 
-    /// TimescaleDB keeps no key without the time column: each chunk has an index of its own.
+    /// Fails if a key of a hypertable lacks the time column. TimescaleDB cannot enforce such a key, because each chunk
+    /// has an index of its own.
     fn require_partitionable(&self) -> Result<()> {
         let Some(hypertable) = &self.hypertable else { return Ok(()) };
         match self.keys().find(|key| !key.contains(&hypertable.time)) {
@@ -479,8 +481,8 @@ impl TablePlan {
     }
 }
 
-/// The longest name that the server keeps whole, in bytes.
-pub const NAME_BYTES: usize = 63;
+/// The maximum length of a name in PostgreSQL, in bytes; the server truncates longer names.
+pub(crate) const NAME_BYTES: usize = 63;
 
 fn require_name(name: &str) -> Result<()> {
     if name.is_empty() || name.len() > NAME_BYTES || name.contains('\0') {

@@ -1,4 +1,4 @@
-//! What a table's values are: every one of them is looked at, and tried as each type that its column may become.
+//! Profiles a table: inspects every value, and tries it as each type that its column may become.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -13,125 +13,125 @@ use crate::platform::error::{Result, one_line};
 use crate::platform::interrupt;
 use crate::platform::progress::Progress;
 
-/// A table that was looked through.
+/// The profile of a table.
 #[derive(Clone, Debug)]
-pub struct TableProfile {
-    /// Rows.
+pub(crate) struct TableProfile {
+    /// The number of rows.
     pub rows: u64,
-    /// In the table's order.
+    /// The columns, in the table's order.
     pub columns: Vec<ColumnProfile>,
 }
 
-/// What a column's values are.
+/// The profile of a column's values.
 #[derive(Clone, Debug)]
-pub struct ColumnProfile {
-    /// NULLs.
+pub(crate) struct ColumnProfile {
+    /// The number of NULLs.
     pub nulls: u64,
-    /// Whole numbers.
+    /// The number of integers.
     pub integers: u64,
-    /// Other numbers.
+    /// The number of reals.
     pub reals: u64,
-    /// Texts.
+    /// The number of texts.
     pub texts: u64,
-    /// Blobs.
+    /// The number of blobs.
     pub blobs: u64,
-    /// The least and the greatest whole number.
+    /// The smallest and the greatest integer.
     pub range: Option<(i64, i64)>,
     /// The types that were tried.
     pub trials: Vec<Trial>,
-    /// Different values; no more than [`DISTINCT`] are counted.
+    /// The number of different values; at most [`DISTINCT`] are counted.
     pub distinct: u64,
-    /// How the values that are times are written.
+    /// The forms in which the values that are times are written.
     pub forms: Forms,
-    /// Values that come after the one before them, or at the same time.
+    /// The number of time values that are not earlier than the one before.
     pub in_order: u64,
     /// The earliest and the latest time, in UTC as COPY writes them.
     pub span: Option<(String, String)>,
-    /// The earliest and the latest of those that were counted from a number.
+    /// The earliest and the latest of the times that were counted from a number.
     pub counted: Option<(Counted, Counted)>,
-    /// Texts that are words for true and false, in lower case and otherwise as they are.
+    /// Texts that are words for true and false, in lower case and otherwise unchanged.
     pub truths: BTreeSet<String>,
-    /// Texts that begin as an object or a list of JSON does.
+    /// The number of texts that begin as a JSON object or array does.
     pub structured: u64,
     seen: HashSet<u64>,
     last_time: Option<Vec<u8>>,
 }
 
-/// A time that was counted from a number.
+/// A time that was counted from a number, such as seconds since 1970.
 #[derive(Clone, Debug)]
-pub struct Counted {
-    /// In UTC as COPY writes it.
+pub(crate) struct Counted {
+    /// The time in UTC, as COPY writes it.
     pub time: String,
-    /// The number, a text's as well.
+    /// The number; a text that is a number is converted to one.
     pub number: Cell<'static>,
 }
 
-/// How times are written.
+/// The number of times in each form.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Forms {
+pub(crate) struct Forms {
     /// Texts without an offset.
     pub local: u64,
-    /// Texts with one.
+    /// Texts with an offset.
     pub offset: u64,
     /// Texts that are dates without a time.
     pub dates: u64,
-    /// Dates in eight digits, numbers or texts of them.
+    /// Dates of eight digits, as numbers or texts.
     pub date_digits: u64,
-    /// Dates and times in fourteen digits.
+    /// Dates and times of fourteen digits.
     pub local_digits: u64,
     /// Julian days.
     pub julian_days: u64,
-    /// Other numbers, by what they count: seconds, milliseconds, microseconds, nanoseconds.
+    /// Other numbers, by their unit: seconds, milliseconds, microseconds, nanoseconds.
     pub counted: [u64; 4],
-    /// Times with more digits than microseconds.
+    /// Times with more digits than microseconds have.
     pub finer: u64,
 }
 
 /// A type that was tried.
 #[derive(Clone, Debug)]
-pub struct Trial {
+pub(crate) struct Trial {
     /// The type.
     pub kind: Kind,
-    /// Values that fit it.
+    /// The number of values that fit the type.
     pub fits: u64,
-    /// Values that do not, and mean something.
+    /// The number of values that do not fit it, except texts that mean NULL.
     pub failures: u64,
-    /// Texts that do not, and mean nothing: how often each comes.
+    /// Texts that do not fit and mean NULL, with the number of times that each occurs.
     pub nulls: BTreeMap<String, u64>,
-    /// Some of those that do not fit: the row's number, the value, and why.
+    /// Some of the values that do not fit.
     pub examples: Vec<Example>,
     converter: Converter,
 }
 
 /// A value that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Example {
-    /// The row's number.
+pub(crate) struct Example {
+    /// The row's rowid.
     pub rowid: Option<i64>,
-    /// The value, cut and on one line.
+    /// The value, shortened and on one line.
     pub value: String,
-    /// Why.
+    /// The reason why it does not fit.
     pub reason: &'static str,
 }
 
-/// How many different values of a column are counted.
-pub const DISTINCT: u64 = 10_000;
+/// The greatest number of different values of a column that are counted.
+pub(crate) const DISTINCT: u64 = 10_000;
 
-/// How many values that do not fit are shown.
+/// The greatest number of values that do not fit and are shown.
 const EXAMPLES: usize = 5;
 
-/// Texts that programs write for nothing, in lower case.
+/// Texts that programs write for an absent value, in lower case.
 const NOTHING: [&str; 14] =
     ["", "none", "null", "nil", "nan", "nat", "n/a", "na", "<na>", "-", "--", "undefined", "(null)", "\\n"];
 
-/// How many different words for true and false are kept: more than there are.
+/// The greatest number of different words for true and false that are kept; there are fewer such words.
 const TRUTHS: usize = 32;
 
-/// A type with so many failures is not tried any further, unless so many times as many values fit it.
+/// A type with more failures than this is not tried any further, unless at least as many values fit it.
 const HOPELESS: u64 = 1000;
 
-/// Looks at every value of a table.
-pub fn profile(reader: &Reader, table: &TableFacts, zone: Tz, progress: &dyn Progress) -> Result<TableProfile> {
+/// Inspects every value of a table.
+pub(crate) fn profile(reader: &Reader, table: &TableFacts, zone: Tz, progress: &dyn Progress) -> Result<TableProfile> {
     let mut columns: Vec<ColumnProfile> = table.columns.iter().map(|column| ColumnProfile::new(column, zone)).collect();
     let mut rows = reader.rows(table, None)?;
     let (mut count, mut scratch) = (0u64, Vec::new());
@@ -184,15 +184,15 @@ impl ColumnProfile {
         }
     }
 
-    /// Values that are not NULL.
+    /// Returns the number of values that are not NULL.
     #[must_use]
-    pub fn values(&self) -> u64 {
+    pub(crate) fn values(&self) -> u64 {
         self.integers + self.reals + self.texts + self.blobs
     }
 
-    /// What came of trying a type.
+    /// Returns the result of trying a type.
     #[must_use]
-    pub fn trial(&self, kind: Kind) -> Option<&Trial> {
+    pub(crate) fn trial(&self, kind: Kind) -> Option<&Trial> {
         self.trials.iter().find(|trial| trial.kind == kind)
     }
 
@@ -249,7 +249,7 @@ impl ColumnProfile {
                         }
                         widen(&mut self.span, scratch);
                     }
-                    // There are not many, but for what stands around them.
+                    // There are only a few words, but they may differ in the spaces around them.
                     if trial.kind == Kind::Boolean
                         && let Cell::Text(text) = cell
                         && let Ok(text) = std::str::from_utf8(text)
@@ -281,7 +281,7 @@ fn widen(span: &mut Option<(String, String)>, time: &[u8]) {
     }
 }
 
-/// Whether a time is what a number counts, and not what its digits spell.
+/// Returns true if a number counts a unit of time. Digits that spell a date are not counted.
 fn is_counted(form: Form) -> bool {
     matches!(form, Form::JulianDay | Form::Seconds | Form::Millis | Form::Micros | Form::Nanos)
 }
@@ -311,9 +311,9 @@ fn widen_counted(ends: &mut Option<(Counted, Counted)>, time: &[u8], cell: Cell<
 }
 
 impl Trial {
-    /// Whether nearly all values fit that mean something.
+    /// Returns true if at most one value fails for every ten that fit. Texts that mean NULL are not included.
     #[must_use]
-    pub fn is_likely(&self) -> bool {
+    pub(crate) fn is_likely(&self) -> bool {
         self.fits > 0 && self.failures.saturating_mul(10) <= self.fits
     }
 
@@ -360,14 +360,14 @@ impl Forms {
         }
     }
 
-    /// Times that are numbers, or texts of nothing but one.
+    /// Returns the number of times that are numbers, or texts that consist of one number.
     #[must_use]
-    pub fn numbers(&self) -> u64 {
+    pub(crate) fn numbers(&self) -> u64 {
         self.counted.iter().sum::<u64>() + self.julian_days + self.date_digits + self.local_digits
     }
 }
 
-/// The types that a column may become.
+/// Returns the types that a column may become.
 fn candidates(facts: &ColumnFacts) -> Vec<Kind> {
     let mut kinds = vec![Kind::Instant, Kind::Date, Kind::Jsonb, Kind::Boolean];
     kinds.extend([Kind::Whole(64), Kind::Double, Kind::Numeric(None)]);
@@ -378,9 +378,9 @@ fn candidates(facts: &ColumnFacts) -> Vec<Kind> {
     kinds
 }
 
-/// The type that a column was declared to be, where that says something; SQLite holds nobody to it.
+/// Returns the type that a column was declared with, if it is known. SQLite does not enforce it.
 #[must_use]
-pub fn declared(facts: &ColumnFacts) -> Option<Kind> {
+pub(crate) fn declared(facts: &ColumnFacts) -> Option<Kind> {
     let declared = facts.declared.trim().to_ascii_lowercase();
     let word = declared.split('(').next().unwrap_or_default().trim();
     Some(match word {
@@ -404,9 +404,9 @@ pub fn declared(facts: &ColumnFacts) -> Option<Kind> {
     })
 }
 
-/// A value for people: cut, on one line.
+/// Returns a value for messages: shortened and on one line.
 #[must_use]
-pub fn shown(cell: Cell<'_>) -> String {
+pub(crate) fn shown(cell: Cell<'_>) -> String {
     const MOST: usize = 40;
     let cut = |text: &str| {
         let short: String = text.chars().take(MOST).collect();

@@ -1,4 +1,4 @@
-//! From what files hold to a plan: what each table and column may become, and why.
+//! Proposes a plan from the content of files: the type of each column, the objects of each table, and the reasons.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,48 +13,48 @@ use super::translate::{self, Meaning};
 use crate::engine::sqlite::schema::{ColumnFacts, ForeignKeyFacts, SchemaFacts, TableFacts};
 use crate::platform::error::one_line;
 
-/// What is wished for beside what the files say.
+/// The options of a proposal.
 #[derive(Clone, Debug)]
-pub struct Wishes {
+pub(crate) struct Wishes {
     /// The target's schema.
     pub schema: String,
-    /// Whether the target can make hypertables.
+    /// True if the target can create hypertables.
     pub has_timescale: bool,
-    /// Whether what no file says is proposed: hypertables and indexes for histories, indexes for JSON.
+    /// True if objects are proposed that no file defines: hypertables and indexes for histories, indexes for JSON.
     pub proposes: bool,
-    /// Whether times without an offset are UTC.
+    /// True if times without an offset are UTC.
     pub is_utc: bool,
 }
 
-/// A file that was looked through.
-pub struct Surveyed<'a> {
+/// A file that was inspected.
+pub(crate) struct Surveyed<'a> {
     /// Its name in the plan.
     pub name: &'a str,
-    /// What it is made of.
+    /// Its schema.
     pub schema: &'a SchemaFacts,
-    /// What its tables hold, in the same order.
+    /// The profiles of its tables, in the same order.
     pub profiles: &'a [TableProfile],
 }
 
-/// A table as it is proposed, and why.
+/// A proposed table, with the reasons.
 #[derive(Clone, Debug)]
-pub struct Proposal {
+pub(crate) struct Proposal {
     /// The table.
     pub plan: TablePlan,
-    /// What is to be said of it: what is not carried, what differs.
+    /// Remarks on the table: what is not carried over, what differs.
     pub notes: Vec<String>,
-    /// The same of each column.
+    /// Remarks on each column.
     pub column_notes: Vec<Vec<String>>,
-    /// Lines of a hypertable's options that are left to the reader.
+    /// Lines with options of the hypertable that the reader may enable.
     pub options: Vec<String>,
-    /// Rows.
+    /// The number of rows.
     pub rows: u64,
-    /// The most rows that would be rejected.
+    /// The greatest number of rows that may be rejected.
     pub rejected: u64,
 }
 
-/// Proposes what becomes of a file's tables.
-pub fn propose(file: &Surveyed<'_>, wishes: &Wishes, names: &mut Names) -> Vec<Proposal> {
+/// Proposes a table of the plan for each table of a file.
+pub(crate) fn propose(file: &Surveyed<'_>, wishes: &Wishes, names: &mut Names) -> Vec<Proposal> {
     let mut proposals: Vec<Proposal> = file
         .schema
         .tables
@@ -68,10 +68,11 @@ pub fn propose(file: &Surveyed<'_>, wishes: &Wishes, names: &mut Names) -> Vec<P
 
 /// The names that are taken in the target's schema.
 #[derive(Debug, Default)]
-pub struct Names(BTreeSet<String>);
+pub(crate) struct Names(BTreeSet<String>);
 
 impl Names {
-    /// A name that nobody else has: the wanted one, one that the table's name makes another, or one with a number.
+    /// Reserves a free name and returns it: the wanted one, the wanted one after the table's name, or one with a
+    /// number.
     fn take(&mut self, table: &str, wanted: &str) -> String {
         let wanted = cut(&fold(wanted), 0);
         let own = if wanted.starts_with(table) { wanted.clone() } else { cut(&format!("{table}_{wanted}"), 0) };
@@ -83,7 +84,7 @@ impl Names {
     }
 }
 
-/// A name within the server's bound; one that is cut ends with a number.
+/// Cuts a name to the maximum length of the server. A cut name ends with `number`, unless that is 0.
 fn cut(name: &str, number: usize) -> String {
     if name.len() <= NAME_BYTES {
         return name.to_owned();
@@ -96,15 +97,16 @@ fn cut(name: &str, number: usize) -> String {
     format!("{}{tail}", &name[..end])
 }
 
-/// A name as PostgreSQL has it without quotes: in lower case.
+/// Folds a name as PostgreSQL folds unquoted names: to lower case.
 #[must_use]
-pub fn fold(name: &str) -> String {
+pub(crate) fn fold(name: &str) -> String {
     name.to_ascii_lowercase()
 }
 
-/// The target's names of a table's columns, no two of them the same, and why one is another than people would expect.
+/// Returns unique names in the target for a table's columns, each with the reason if the name differs from what people
+/// would expect.
 fn column_names(columns: &[ColumnFacts]) -> Vec<(String, Option<&'static str>)> {
-    /// Columns that every table of the server's has.
+    /// The system columns, which every table in PostgreSQL has.
     const SYSTEM: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
     let folded: Vec<String> = columns.iter().map(|column| fold(&column.name)).collect();
     let wanted = |place: usize| -> String {
@@ -198,7 +200,7 @@ impl<'a> Draft<'a> {
         self.proposal
     }
 
-    /// The target's name of a column of the file.
+    /// Returns the name in the target of a column of the file.
     fn target(&self, source: &str) -> Option<String> {
         let column = self.proposal.plan.columns.iter().find(|column| column.source.eq_ignore_ascii_case(source));
         column.map(|column| column.target_name().to_owned())
@@ -247,7 +249,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The columns as conditions may speak of them.
+    /// Returns the columns to which conditions may refer.
     fn meanings(&self) -> translate::Meanings {
         let columns = self.proposal.plan.columns.iter().zip(&self.kinds).zip(&self.profile.columns);
         let meaning = |((column, kind), profile): ((&ColumnPlan, &Kind), &ColumnProfile)| {
@@ -303,7 +305,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Proposes what a history is asked for: chunks by time, and an index by key and time.
+    /// Proposes what queries on a history need: chunks by time, and an index by key and time.
     fn history(&mut self, names: &mut Names) {
         let Some((place, interval)) = self.time_column() else { return };
         let time = self.proposal.plan.columns[place].target_name().to_owned();
@@ -371,9 +373,9 @@ impl<'a> Draft<'a> {
         self.proposal.notes.extend(notes);
     }
 
-    /// The column by which the table is a history, and what a chunk may span.
+    /// Returns the time column that makes the table a history, and the interval of a chunk.
     fn time_column(&self) -> Option<(usize, &'static str)> {
-        /// A table of fewer rows gains nothing.
+        /// The number of rows below which a hypertable is not worthwhile.
         const ROWS: u64 = 1000;
         if self.profile.rows < ROWS {
             return None;
@@ -389,7 +391,7 @@ impl<'a> Draft<'a> {
         let (earliest, latest) = profile.span.as_ref()?;
         let read = |text: &str| NaiveDateTime::parse_from_str(text.get(..19)?, "%Y-%m-%d %H:%M:%S").ok();
         let days = (read(latest)? - read(earliest)?).num_days().unsigned_abs();
-        // Some dozens of chunks, each of some size.
+        // Some dozens of chunks, none of them tiny.
         let by_rows = days * 200_000 / self.profile.rows.max(1);
         Some((
             place,
@@ -401,7 +403,7 @@ impl<'a> Draft<'a> {
         ))
     }
 
-    /// The column that tells whose history it is.
+    /// Returns the column that identifies the subject of the history, such as a symbol or an account.
     fn key_column(&self, time: usize) -> Option<String> {
         const NAMES: [&str; 8] = ["symbol", "stock_code", "ticker", "code", "instrument", "account", "sector", "name"];
         let rows = self.profile.rows;
@@ -461,7 +463,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Carries foreign keys: those whose tables are proposed too, with columns of the same type.
+/// Carries over the foreign keys whose referenced tables are proposed too, with columns of the same type.
 fn refer(proposals: &mut [Proposal], file: &Surveyed<'_>, names: &mut Names) {
     let parents: HashMap<String, TablePlan> =
         proposals.iter().map(|proposal| (proposal.plan.source.to_lowercase(), proposal.plan.clone())).collect();
@@ -535,7 +537,7 @@ fn reference(
     })
 }
 
-/// What a column is to be.
+/// The chosen type of a column.
 struct Choice {
     kind: Kind,
     epoch: Epoch,
@@ -547,7 +549,7 @@ impl From<Kind> for Choice {
     }
 }
 
-/// Chooses a column's type by its values, and where they leave it open by its declaration and name.
+/// Chooses a column's type by its values; if they leave the choice open, by its declaration and name.
 fn choose(facts: &ColumnFacts, profile: &ColumnProfile, is_rowid: bool) -> Choice {
     let declared = declared(facts);
     if is_rowid {
@@ -578,7 +580,7 @@ fn choose(facts: &ColumnFacts, profile: &ColumnProfile, is_rowid: bool) -> Choic
             return numeric.into();
         }
     }
-    // What was declared as text is text, whatever it looks like: codes have zeros in front.
+    // A column declared as text stays text even if its values look like numbers, because codes may have leading zeros.
     let is_text = matches!(declared, Some(Kind::Text)) || (declared.is_none() && most(profile.texts));
     if !is_text && likely(Kind::Whole(64)) && (profile.reals == 0 || declared == Some(Kind::Whole(64))) {
         return Kind::Whole(64).into();
@@ -589,24 +591,25 @@ fn choose(facts: &ColumnFacts, profile: &ColumnProfile, is_rowid: bool) -> Choic
     if !is_text && likely(Kind::Numeric(None)) {
         return Kind::Numeric(None).into();
     }
-    // A few blobs among texts do not make bytes of them all.
+    // A few blobs among texts do not make the column bytea.
     let is_of_bytes = profile.blobs >= profile.texts && likely(Kind::Bytes);
     if is_of_bytes { Kind::Bytes.into() } else { Kind::Text.into() }
 }
 
-/// Whether nearly all texts begin as an object or a list of JSON does, those that mean nothing aside.
+/// Returns true if nearly all values begin as a JSON object or array does. Texts that mean NULL are not included.
 fn structured(profile: &ColumnProfile) -> bool {
     let nothing: u64 = profile.trial(Kind::Jsonb).map_or(0, |trial| trial.nulls.values().sum());
     profile.structured > 0 && profile.structured.saturating_mul(10) >= (profile.values() - nothing).saturating_mul(9)
 }
 
-/// Whether all values that arrive are in the file what the type says, so that SQLite compares them as PostgreSQL does.
+/// Returns true if all values that arrive are stored in the file as the target's type, so that SQLite compares them as
+/// PostgreSQL does.
 fn is_plain(profile: &ColumnProfile, kind: Kind) -> bool {
     match kind {
         Kind::Text => profile.integers + profile.reals == 0,
         Kind::Boolean => profile.texts + profile.reals == 0,
         _ => {
-            // Texts that become NULL, or are rejected, are not compared.
+            // Texts that become NULL or are rejected are not compared.
             let trial = profile.trial(kind);
             let nulls = trial.map_or(0, |trial| trial.nulls.values().sum::<u64>());
             let failures = trial.map_or(0, |trial| trial.failures);
@@ -616,7 +619,7 @@ fn is_plain(profile: &ColumnProfile, kind: Kind) -> bool {
     }
 }
 
-/// Whether a column holds true and false, and nothing that is told apart in the file becomes the same.
+/// Returns true if a column holds booleans, and no values that differ in the file become equal.
 fn is_of_truths(profile: &ColumnProfile, declared: Option<Kind>) -> bool {
     const PAIRS: [[&str; 2]; 5] = [["true", "false"], ["yes", "no"], ["y", "n"], ["t", "f"], ["on", "off"]];
     let (digits, words): (Vec<&str>, Vec<&str>) =
@@ -640,7 +643,8 @@ fn choose_time(facts: &ColumnFacts, profile: &ColumnProfile, declared: Option<Ki
     let trial = profile.trial(Kind::Instant).filter(|trial| trial.is_likely())?;
     let is_called = matches!(declared, Some(Kind::Instant | Kind::Date)) || is_name_of_time(&facts.name);
     let forms = &profile.forms;
-    // A number is a time only where the name says so, and where it is one that a program may have noted.
+    // Numbers are times only if the column's name or declaration says so, and if a program may have recorded such
+    // times.
     let is_plausible = |(earliest, latest): &(Counted, Counted)| {
         earliest.time.as_str() >= "1979-01-01" && latest.time.as_str() < "2101-01-01"
     };
@@ -658,8 +662,8 @@ fn choose_time(facts: &ColumnFacts, profile: &ColumnProfile, declared: Option<Ki
     Some(Choice { kind: Kind::Instant, epoch: unit(profile) })
 }
 
-/// What all numbers of a column of times count, where it is one thing, and read by it they are the times that were
-/// looked at.
+/// Returns the unit of the numbers in a column of times. Returns [`Epoch::Auto`] if the numbers have several units, or
+/// if the earliest and the latest number do not give the times of the profile when they are read in that unit.
 fn unit(profile: &ColumnProfile) -> Epoch {
     let forms = &profile.forms;
     let units = [Epoch::S, Epoch::Ms, Epoch::Us, Epoch::Ns];
@@ -682,7 +686,7 @@ fn is_name_of_time(name: &str) -> bool {
         || name.ends_with("date")
 }
 
-/// A type as the plan writes it.
+/// Returns a type as it is written in the plan.
 fn written(kind: Kind) -> String {
     match kind {
         Kind::Whole(16) => "smallint".to_owned(),
@@ -783,7 +787,7 @@ fn propose_column(
     (column, notes)
 }
 
-/// What a column holds, in a line.
+/// Describes the values of a column in one line.
 fn evidence(facts: &ColumnFacts, profile: &ColumnProfile) -> String {
     let mut parts = Vec::new();
     let mut add = |count: u64, what: &str| {

@@ -1,5 +1,5 @@
-//! Takes back what a run has made, and nothing else: tables that still are the ones that it made and hold the rows that it
-//! loaded, schemas that are empty then, and its notes.
+//! Rolls back what a run has made, and nothing else: the tables that it made or filled, if they are still the same
+//! tables and hold exactly the rows that it loaded; then its schemas that are empty; and its notes.
 
 use super::plan::Plan;
 use super::run;
@@ -10,20 +10,20 @@ use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::postgres::wire::settings;
 use crate::platform::error::{Error, Result, one_line};
 
-/// What was taken back.
+/// The result of a rollback.
 #[derive(Clone, Debug, Default)]
-pub struct Undone {
-    /// Whether there was anything of the plan.
+pub(crate) struct Undone {
+    /// True if the target held notes of the plan.
     pub was_there: bool,
-    /// Tables that are gone, or empty again; with the rows that were in them.
+    /// Tables that were dropped or emptied, with the number of rows that were in them.
     pub tables: Vec<(String, u64)>,
-    /// What stays, and why.
+    /// Objects that stay, with the reasons.
     pub notes: Vec<String>,
 }
 
-/// Takes back a plan. Refused, with nothing changed, where tables hold other rows than were loaded, unless
-/// `even_changed`, and where others' objects depend on them.
-pub fn rollback(plan: &Plan, params: &Params, even_changed: bool) -> Result<Undone> {
+/// Rolls back a plan in one transaction. Fails and changes nothing if tables hold other rows than were loaded, unless
+/// `even_changed` is set, or if other objects depend on them.
+pub(crate) fn rollback(plan: &Plan, params: &Params, even_changed: bool) -> Result<Undone> {
     let mut session = Session::connect(params)?;
     settings::pin(&mut session)?;
     state::lock(&mut session, &plan.id)?;
@@ -40,7 +40,7 @@ pub fn rollback(plan: &Plan, params: &Params, even_changed: bool) -> Result<Undo
 
 fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Undone> {
     let mut undone = Undone { was_there: true, ..Undone::default() };
-    // First of all: whoever begins a plan takes this before it looks at any table.
+    // This lock comes first: a run that begins a plan takes it before it inspects any table.
     state::lock_notes(session)?;
     let made = state::made(session, &plan.id)?;
     let (mut drop, mut empty): (Vec<&Made>, Vec<&Made>) = (Vec::new(), Vec::new());
@@ -98,7 +98,7 @@ fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Undone
     Ok(undone)
 }
 
-/// Whether what bears the name is what was made.
+/// Returns true if the object with this name is still the one that was made (same OID).
 fn is_same(session: &mut Session, made: &Made) -> Result<bool> {
     let name = literal(&qualified(&made.schema, &made.name));
     let row = session.row(&format!(
@@ -108,7 +108,8 @@ fn is_same(session: &mut Session, made: &Made) -> Result<bool> {
     row.flag("same")
 }
 
-/// Drops tables that may refer to one another, and that nothing else depends on. Hypertables are dropped one by one.
+/// Drops tables that may reference one another. Fails if another object depends on them. Hypertables are dropped one by
+/// one.
 fn drop_tables(session: &mut Session, names: &[String]) -> Result<()> {
     let dependent = |error: Error| match sqlstate(&error).as_deref() {
         Some("2BP01") => error
@@ -119,7 +120,8 @@ fn drop_tables(session: &mut Session, names: &[String]) -> Result<()> {
     if run::timescale(session)?.is_none() {
         return session.execute(&format!("DROP TABLE {}", names.join(", "))).map_err(dependent);
     }
-    // Those that refer to others go before them; what is left after a round without a drop is told.
+    // Referencing tables are dropped before the tables that they reference. If a round drops nothing, its error is
+    // returned.
     let mut left: Vec<&String> = names.iter().rev().collect();
     while !left.is_empty() {
         let before = left.len();
@@ -145,7 +147,7 @@ fn drop_tables(session: &mut Session, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Drops a schema that is empty; one that is not stays, and that is told.
+/// Drops a schema if it is empty. If it is not, it stays, and a note says so.
 fn drop_schema(session: &mut Session, name: &str, undone: &mut Undone) -> Result<()> {
     session.execute("SAVEPOINT lifeboat_schema")?;
     match session.execute(&format!("DROP SCHEMA {}", ident(name))) {

@@ -1,5 +1,5 @@
-//! Does what a plan says: makes tables, loads them, makes keys and indexes, and finally policies. May be run again
-//! wherever it was interrupted: what is done is not done twice.
+//! Executes a plan: creates tables, loads them, creates keys and indexes, and finally policies. An interrupted run may
+//! be repeated: work that is done is not done twice.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,15 +27,15 @@ use crate::platform::error::{Error, Kind as ErrorKind, Result, one_line};
 use crate::platform::interrupt;
 use crate::platform::progress::Progress;
 
-/// Rows that are loaded in one transaction.
+/// The number of rows that are loaded in one transaction.
 const CHUNK_ROWS: usize = 50_000;
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// In the plan's order.
+pub(crate) struct Outcome {
+    /// The tables, in the plan's order.
     pub tables: Vec<Loaded>,
-    /// What is other than the plan says, and was told rather than failed for.
+    /// Differences from the plan that were noted instead of ending the run.
     pub notes: Vec<String>,
     /// Seconds from the first row to the last index.
     pub load_seconds: f64,
@@ -43,33 +43,34 @@ pub struct Outcome {
 
 /// A table that is loaded.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// `file:table`.
     pub source: String,
     /// `schema.table`.
     pub target: String,
-    /// Rows that are in the target.
+    /// The number of rows in the target.
     pub rows: u64,
-    /// Rows that are not.
+    /// The number of rejected rows.
     pub rejected: u64,
 }
 
-/// What is migrated, and by what means.
-pub struct Job<'a> {
+/// The input and the settings of a run.
+pub(crate) struct Job<'a> {
     /// The plan.
     pub plan: &'a Plan,
-    /// The file, or the image of a snapshot, of each of the plan's files.
+    /// The path of each of the plan's files, or of the image of its snapshot.
     pub files: &'a BTreeMap<String, PathBuf>,
     /// The target.
     pub params: &'a Params,
-    /// Sessions that load side by side.
+    /// The number of sessions that load in parallel.
     pub jobs: usize,
-    /// Who watches.
+    /// Receives the progress.
     pub progress: &'a dyn Progress,
 }
 
-/// Connects, and looks what an earlier run of the plan has noted. Nobody else runs it as long as the session lasts.
-pub fn connect(plan: &Plan, params: &Params) -> Result<(Session, Option<state::PlanState>)> {
+/// Connects and reads the notes of an earlier run of the plan. No other process can run the plan as long as the session
+/// lasts. Fails if the plan was changed since it was begun.
+pub(crate) fn connect(plan: &Plan, params: &Params) -> Result<(Session, Option<state::PlanState>)> {
     let mut session = Session::connect(params)?;
     settings::pin(&mut session)?;
     state::lock(&mut session, &plan.id)?;
@@ -82,8 +83,9 @@ pub fn connect(plan: &Plan, params: &Params) -> Result<(Session, Option<state::P
 }
 
 impl Job<'_> {
-    /// Runs the plan. `sources` is what the files held when they were saved; `still` fails where one has changed since.
-    pub fn run(
+    /// Runs the plan. `sources` is the content of the files when they were saved. Fails if a file in `still` has
+    /// changed since.
+    pub(crate) fn run(
         &self,
         mut session: Session,
         sources: &BTreeMap<String, SourceState>,
@@ -164,7 +166,7 @@ impl Job<'_> {
         self.plan.tables.iter().map(sink).collect()
     }
 
-    /// Every table that is migrated must have been read whole by the snapshot.
+    /// Fails if the snapshot did not read every table of the plan completely.
     fn require_snapshot_tables(&self, sources: &BTreeMap<String, SourceState>) -> Result<()> {
         for table in &self.plan.tables {
             let state = sources.get(&table.file).and_then(|source| source.tables.get(&table.source));
@@ -179,7 +181,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Makes schemas and tables, and notes the pieces; in a transaction.
+    /// Creates schemas and tables, and notes the chunks. Must be called in a transaction.
     fn make(&self, session: &mut Session, sinks: &[Sink]) -> Result<()> {
         let id = &self.plan.id;
         self.require_free_names(session)?;
@@ -223,7 +225,8 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Fails where the name of an index or constraint is taken: it would be found when all is loaded, and be too late.
+    /// Fails if the name of an index or constraint is taken. The conflict would otherwise appear only when all rows are
+    /// loaded.
     fn require_free_names(&self, session: &mut Session) -> Result<()> {
         let (mut targets, mut taken) = (BTreeSet::new(), BTreeMap::new());
         let mut is_there = |schema: &str, name: &str| {
@@ -233,7 +236,7 @@ impl Job<'_> {
         };
         let mut tables = Vec::new();
         for table in &self.plan.tables {
-            // Those that are there keep the indexes that they have.
+            // Existing tables keep the indexes that they have.
             if targets.insert((&table.schema, &table.name)) && !is_there(&table.schema, &table.name)? {
                 taken.insert((&table.schema, table.name.clone()), "a table of the plan".to_owned());
                 tables.push(table);
@@ -268,7 +271,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// The session that is there, and as many more as are to load.
+    /// Opens more sessions, up to `jobs` in total or as many as the server accepts.
     fn sessions(&self, first: Session) -> Result<Vec<Session>> {
         let open = || {
             let mut session = Session::connect(self.params)?;
@@ -280,7 +283,8 @@ impl Job<'_> {
         Ok(sessions)
     }
 
-    /// What was loaded must be what was saved: every row, by the digest.
+    /// Fails if the rows that were read are not the rows that were saved, by number and digest. Returns the result of
+    /// each table.
     fn require_complete(&self, sources: &BTreeMap<String, SourceState>, chunks: &[Chunk]) -> Result<Vec<Loaded>> {
         let mut tables = Vec::new();
         for (number, table) in self.plan.tables.iter().enumerate() {
@@ -313,13 +317,14 @@ impl Job<'_> {
     }
 }
 
-/// Whether rows that differ in a key in the file may be equal in it in the target: its values are read as something else.
+/// Returns true if rows with different keys in the file may have equal keys in the target, because the values are
+/// converted to another type.
 fn may_collide(table: &TablePlan, facts: &TableFacts) -> bool {
     let stays = |name: &String| {
         let Some(column) = table.column(name) else { return false };
         let Some(source) = facts.columns.iter().find(|source| source.name == column.source) else { return false };
         let kind = Kind::parse(&column.target_type).ok();
-        // SQLite has made everything in such a column of that class, as far as it could.
+        // SQLite's type affinity has converted the values of such a column to that class, as far as possible.
         let alike = matches!(
             (profile::declared(source), kind),
             (Some(Kind::Text), Some(Kind::Text)) | (Some(Kind::Whole(_)), Some(Kind::Whole(_)))
@@ -347,7 +352,7 @@ fn first(sessions: &mut [Session]) -> Result<&mut Session> {
     sessions.first_mut().ok_or_else(|| Error::failed("no session is left"))
 }
 
-/// The constraints by which no two rows are equal: name, kind and columns.
+/// Returns the primary key and the unique constraints: name, kind and columns.
 fn keys(table: &TablePlan) -> Vec<(String, &'static str, Vec<String>)> {
     let primary = Some(table.primary_key.clone()).filter(|key| !key.is_empty());
     let primary = primary.map(|key| (ddl::primary_key_name(table), "PRIMARY KEY", key));
@@ -355,8 +360,8 @@ fn keys(table: &TablePlan) -> Vec<(String, &'static str, Vec<String>)> {
     primary.into_iter().chain(uniques).collect()
 }
 
-/// The schema of TimescaleDB's functions, where it is installed.
-pub fn timescale(session: &mut Session) -> Result<Option<String>> {
+/// Returns the schema of TimescaleDB's functions, or `None` if TimescaleDB is not installed.
+pub(crate) fn timescale(session: &mut Session) -> Result<Option<String>> {
     let rows = session.rows(
         "SELECT n.nspname AS schema FROM pg_catalog.pg_extension e
            JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'timescaledb'",
@@ -374,7 +379,8 @@ fn make_schema(session: &mut Session, plan: &str, schema: &str) -> Result<()> {
     state::note_made(session, plan, "schema", schema, schema, &oid)
 }
 
-/// Makes a table, or takes one that is there, empty and of these columns; whether it was made.
+/// Creates a table and returns true, or accepts an existing table that is empty and has these columns, and returns
+/// false.
 fn make_table(session: &mut Session, plan: &str, table: &TablePlan) -> Result<bool> {
     let name = literal(&ddl::target(table));
     let oid = format!("{name}::pg_catalog.regclass::pg_catalog.oid");
@@ -391,7 +397,8 @@ fn make_table(session: &mut Session, plan: &str, table: &TablePlan) -> Result<bo
         return Err(Error::usage(format!("{} is there already, and holds rows", table.shown_target()))
             .hint("give the table another name or schema in the plan: nothing that is there is overwritten"));
     }
-    // Only the server knows what a type's words mean, the digits that it keeps among them: so they are made columns of.
+    // Only the server knows what a type's name means, including its precision. A temporary table with these types shows
+    // it.
     session
         .execute(&format!("CREATE TEMPORARY TABLE lifeboat_types ({}) ON COMMIT DROP", ddl::typed_columns(table)))?;
     let wanted = session.rows(&format!(
@@ -419,9 +426,9 @@ fn make_table(session: &mut Session, plan: &str, table: &TablePlan) -> Result<bo
     Ok(false)
 }
 
-/// Loads all that is not loaded yet, side by side; the sessions come back.
+/// Loads all chunks that are not loaded yet, in parallel, and returns the sessions.
 fn load_all(shared: &Shared<'_>, chunks: &[Chunk], sessions: Vec<Session>, still: &[Watched]) -> Result<Vec<Session>> {
-    // Pieces whose keys are held come one after the other, in the plan's order.
+    // Chunks whose keys are enforced during the load are loaded one after the other, in the plan's order.
     let mut lanes: BTreeMap<(String, String), Vec<Chunk>> = BTreeMap::new();
     let mut tasks: VecDeque<Vec<Chunk>> = VecDeque::new();
     for chunk in chunks.iter().filter(|chunk| chunk.done.is_none()) {
@@ -451,7 +458,7 @@ fn load_all(shared: &Shared<'_>, chunks: &[Chunk], sessions: Vec<Session>, still
     })
 }
 
-/// Works off tasks on several sessions; the first failure ends all, and is told.
+/// Runs tasks on several sessions. The first failure stops all of them and is returned.
 fn side_by_side<T: Send, S>(
     sessions: Vec<Session>,
     tasks: VecDeque<T>,
@@ -477,7 +484,7 @@ fn side_by_side<T: Send, S>(
     for end in ends {
         match end {
             Ok(session) => sessions.push(session),
-            // One that only stopped because of another is not the cause.
+            // A worker that stopped only because another one failed is not the cause.
             Err(error) if failed.as_ref().is_none_or(|first| first.kind == ErrorKind::Interrupted) => {
                 failed = Some(error)
             }
@@ -491,7 +498,7 @@ fn side_by_side<T: Send, S>(
 struct Making {
     step: String,
     sql: String,
-    /// Whether rows are held to it: without it they are not what the plan says.
+    /// True if the index enforces a constraint: without it, the table is not what the plan says.
     holds_rows: bool,
 }
 
@@ -500,7 +507,8 @@ impl Making {
         Making { step, sql, holds_rows: true }
     }
 
-    /// Makes it. One that only makes things faster, and cannot be, is told; all else is done without it.
+    /// Creates the index. If an index that enforces nothing cannot be created, this is noted, and the run continues
+    /// without it.
     fn make(&self, session: &mut Session, plan: &str) -> Result<()> {
         let Err(error) = do_step(session, plan, &self.step, &self.sql) else { return Ok(()) };
         if self.holds_rows || !is_of_the_thing(&error) {
@@ -516,17 +524,17 @@ impl Making {
     }
 }
 
-/// Whether a failure lies in what is made, not in the circumstances, which may be others next time.
+/// Returns true if a failure lies in the object itself, not in circumstances that may change until the next attempt.
 fn is_of_the_thing(error: &Error) -> bool {
     let of_circumstances = ["08", "25", "40", "53", "55", "57", "58", "XX"];
     session::sqlstate(error).is_some_and(|state| !of_circumstances.iter().any(|class| state.starts_with(class)))
 }
 
-/// What is done after loading, each thing once.
+/// The steps after loading, each of which is done once.
 struct Steps<'a> {
     plan: &'a Plan,
     done: BTreeMap<String, Option<String>>,
-    /// Tables that were there before, whose keys and indexes are their owner's affair.
+    /// Tables that existed before. Their keys and indexes are left to their owner.
     filled: BTreeSet<(String, String)>,
 }
 
@@ -547,7 +555,7 @@ impl<'a> Steps<'a> {
         Ok(steps)
     }
 
-    /// The tables as targets: of those that are merged the first, and none that was there before.
+    /// Returns one table for each target, the first of those that are merged. Tables that existed before are left out.
     fn targets(&self) -> Vec<&TablePlan> {
         let mut seen = BTreeSet::new();
         let is_ours = |table: &&TablePlan| !self.filled.contains(&(table.schema.clone(), table.name.clone()));
@@ -555,7 +563,7 @@ impl<'a> Steps<'a> {
         tables.filter(|table| seen.insert((&table.schema, &table.name))).collect()
     }
 
-    /// Does something that was not done yet, in a transaction that notes it.
+    /// Does a step that is not done yet, in a transaction that notes it.
     fn once(&mut self, session: &mut Session, step: &str, sql: &str) -> Result<()> {
         if self.done.contains_key(step) {
             return Ok(());
@@ -566,7 +574,7 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
-    /// Makes the indexes that are not there, side by side; then the constraints that are made of them.
+    /// Creates the missing indexes in parallel, then the constraints that use them.
     fn indexes(&mut self, sessions: Vec<Session>, sinks: &[Sink]) -> Result<Vec<Session>> {
         let mut tasks: VecDeque<Making> = VecDeque::new();
         let mut attach: Vec<(String, String)> = Vec::new();
@@ -621,8 +629,8 @@ impl<'a> Steps<'a> {
         Ok(sessions)
     }
 
-    /// Moves the numbers that are given by themselves past the greatest that is there, or ever was; once, and never back:
-    /// others may be given numbers already.
+    /// Moves the sequences of identity columns past the greatest value that exists or ever existed. Does so only once
+    /// and never moves them back, because others may have taken numbers already.
     fn identities(&mut self, session: &mut Session, sinks: &[Sink]) -> Result<()> {
         for sink in sinks {
             for column in sink.plan.columns.iter().filter(|column| column.identity) {
@@ -640,7 +648,8 @@ impl<'a> Steps<'a> {
                 let ever = sink.facts.sequence.unwrap_or(0);
                 let greatest = format!("SELECT greatest(max({}), {ever}) AS greatest FROM {table}", ident(name));
                 let greatest: i64 = session.row(&greatest)?.number("greatest")?;
-                // The look and the move are one statement, so that hardly anybody comes between.
+                // The check and the change are one statement, which leaves little time for another session to come
+                // between.
                 let sql = format!(
                     "SELECT pg_catalog.setval({}, {greatest}) FROM {sequence}
                       WHERE last_value < {greatest} OR (last_value = {greatest} AND NOT is_called)",
@@ -673,7 +682,8 @@ impl<'a> Steps<'a> {
                     continue;
                 }
                 interrupt::check()?;
-                // A reference that rows break stays, for those that come; that some break it is told.
+                // If existing rows violate the foreign key, it is added as NOT VALID, which checks new rows; a note
+                // says so.
                 let whole = do_step(session, &self.plan.id, &step, &ddl::add_foreign_key(table, key, false));
                 let Err(error) = whole else { continue };
                 if session::sqlstate(&error).as_deref() != Some("23503") && key.validate {
@@ -692,7 +702,7 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
-    /// Compression, and what drops old chunks; last, so that nothing acts on rows that are not all there.
+    /// Sets up compression and retention. This step comes last, so that no policy acts on an incomplete table.
     fn policies(&mut self, session: &mut Session) -> Result<()> {
         let tables: Vec<TablePlan> = self.targets().into_iter().cloned().collect();
         let Some(extension) = timescale(session)? else { return Ok(()) };

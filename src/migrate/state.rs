@@ -1,7 +1,7 @@
-//! What a migration notes in the target about itself, so that it can be gone on with, checked and taken back.
+//! Keeps the notes of a migration in the target, by which it can be continued, checked and rolled back.
 //!
-//! All of it is in the schema `lifeboat_migrate`, which the first run makes and the last rollback removes. What has
-//! been done is noted in the very transaction that does it.
+//! All notes are in the schema `lifeboat_migrate`, which the first run creates and the last rollback removes. Each
+//! action is noted in the same transaction that performs it.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ use crate::engine::sqlite::values::Range;
 use crate::platform::digest::{RowDigest, Sha256};
 use crate::platform::error::{Error, Result, one_line};
 
-/// The schema.
-pub const SCHEMA: &str = "lifeboat_migrate";
+/// The schema of the notes.
+pub(crate) const SCHEMA: &str = "lifeboat_migrate";
 
 const TABLES: &str = "
 CREATE SCHEMA IF NOT EXISTS lifeboat_migrate;
@@ -41,82 +41,82 @@ CREATE TABLE IF NOT EXISTS lifeboat_migrate.rejects (
 CREATE INDEX IF NOT EXISTS rejects_plan_idx ON lifeboat_migrate.rejects (plan, file, source);
 ";
 
-/// What a file's tables held when it was saved.
+/// The content of a file's tables when it was saved.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceState {
+pub(crate) struct SourceState {
     /// The snapshot that was taken, or that is read.
     pub snapshot: Option<String>,
-    /// Rows and digest of every table that is migrated.
+    /// The rows and digest of every table that is migrated.
     pub tables: BTreeMap<String, TableState>,
 }
 
-/// What a table held.
+/// The content of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableState {
-    /// Rows.
+pub(crate) struct TableState {
+    /// The number of rows.
     pub rows: u64,
-    /// Their digest.
+    /// The digest of the rows.
     pub digest: RowDigest,
 }
 
-/// What is noted of a plan.
+/// The notes of a plan.
 #[derive(Clone, Debug)]
-pub struct PlanState {
-    /// The digest of what it said when it was begun.
+pub(crate) struct PlanState {
+    /// The digest of the plan when it was begun.
     pub digest: String,
-    /// What the files held then.
+    /// The content of the files when the plan was begun.
     pub sources: BTreeMap<String, SourceState>,
-    /// Whether all was done.
+    /// True if the run is complete.
     pub finished: bool,
 }
 
-/// A piece of a table that is loaded in one transaction.
+/// A part of a table that is loaded in one transaction.
 #[derive(Clone, Copy, Debug)]
-pub struct Chunk {
+pub(crate) struct Chunk {
     /// The number of the table in the plan.
     pub table: usize,
-    /// The number of the piece.
+    /// The number of the chunk.
     pub number: usize,
-    /// Its rows; None for all of them.
+    /// The range of its rows; `None` for all rows.
     pub range: Option<Range>,
-    /// What was loaded, where it was.
+    /// The result, if the chunk is loaded.
     pub done: Option<ChunkDone>,
 }
 
-/// What came of a piece.
+/// The result of loading a chunk.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ChunkDone {
-    /// Rows that are in the target.
+pub(crate) struct ChunkDone {
+    /// The number of rows in the target.
     pub rows: u64,
-    /// Rows that are not.
+    /// The number of rejected rows.
     pub rejected: u64,
-    /// The digest of all of them as they are in the file.
+    /// The digest of all these rows as they are in the file.
     pub digest: RowDigest,
 }
 
-/// Something that was made, or filled.
+/// An object that was made, or a table that was filled.
 #[derive(Clone, Debug)]
-pub struct Made {
+pub(crate) struct Made {
     /// `schema`, `table`, `filled`, `index` or `constraint`.
     pub kind: String,
     /// Its schema, unquoted.
     pub schema: String,
     /// Its name, unquoted.
     pub name: String,
-    /// Its oid.
+    /// Its OID.
     pub oid: u32,
-    /// The digest of a table's rows when all were loaded (see [`rows_digest`]); None where the run did not come so far.
+    /// The digest of a table's rows when all were loaded (see [`rows_digest`]); `None` if the run did not get that far.
     pub rows_digest: Option<String>,
 }
 
-/// Whether anything is noted in this database.
-pub fn is_there(session: &mut Session) -> Result<bool> {
+/// Returns true if this database holds the notes of a migration.
+pub(crate) fn is_there(session: &mut Session) -> Result<bool> {
     let row = session.row("SELECT pg_catalog.to_regclass('lifeboat_migrate.plans') IS NOT NULL AS there")?;
     row.flag("there")
 }
 
-/// Makes the tables; to be called in a transaction.
-pub fn make_tables(session: &mut Session) -> Result<()> {
+/// Creates the tables of the notes. Must be called in a transaction.
+pub(crate) fn make_tables(session: &mut Session) -> Result<()> {
     session.execute(TABLES).map_err(|error| {
         error
             .context(format!("cannot make the schema {SCHEMA}, which notes what is done"))
@@ -124,8 +124,9 @@ pub fn make_tables(session: &mut Session) -> Result<()> {
     })
 }
 
-/// Keeps others from running, or taking back, the same plan at the same time, for as long as the session lasts.
-pub fn lock(session: &mut Session, plan: &str) -> Result<()> {
+/// Takes the lock of a plan, so that no other process runs it or rolls it back while the session lasts. Fails if
+/// another process holds the lock.
+pub(crate) fn lock(session: &mut Session, plan: &str) -> Result<()> {
     let key = key_of(&format!("lifeboat migrate {plan}"));
     let row = session.row(&format!("SELECT pg_catalog.pg_try_advisory_lock({key}) AS locked"))?;
     if row.flag("locked")? {
@@ -135,9 +136,9 @@ pub fn lock(session: &mut Session, plan: &str) -> Result<()> {
         .hint("wait for it, or end it: what it has done is not lost"))
 }
 
-/// Keeps others from beginning or taking back any plan until the transaction ends: whoever removes the notes with the last
-/// plan must not meet one that is just beginning.
-pub fn lock_notes(session: &mut Session) -> Result<()> {
+/// Takes the lock of the notes until the transaction ends, so that no other process begins a plan or rolls one back.
+/// The rollback of the last plan removes the notes, which must not happen while another plan begins.
+pub(crate) fn lock_notes(session: &mut Session) -> Result<()> {
     session
         .rows(&format!("SELECT pg_catalog.pg_advisory_xact_lock({})", key_of("lifeboat migrate")))
         .map(|_| ())
@@ -153,8 +154,8 @@ fn key_of(what: &str) -> i64 {
     i64::from_le_bytes(hash.0[..8].try_into().unwrap_or_default())
 }
 
-/// What is noted of a plan, if anything.
-pub fn find(session: &mut Session, plan: &str) -> Result<Option<PlanState>> {
+/// Returns the notes of a plan, or `None` if there are none.
+pub(crate) fn find(session: &mut Session, plan: &str) -> Result<Option<PlanState>> {
     if !is_there(session)? {
         return Ok(None);
     }
@@ -164,7 +165,7 @@ pub fn find(session: &mut Session, plan: &str) -> Result<Option<PlanState>> {
     );
     let rows = match session.rows(&sql) {
         Ok(rows) => rows,
-        // Another plan, the last one, was taken back just now, and the notes with it.
+        // The last plan was rolled back just now, which removed the notes.
         Err(error) if matches!(sqlstate(&error).as_deref(), Some("42P01" | "3F000")) => return Ok(None),
         Err(error) => return Err(error),
     };
@@ -174,8 +175,8 @@ pub fn find(session: &mut Session, plan: &str) -> Result<Option<PlanState>> {
     Ok(Some(PlanState { digest: row.text("digest")?.to_owned(), sources, finished: row.flag("finished")? }))
 }
 
-/// Notes that a plan is begun.
-pub fn begin(session: &mut Session, plan: &Plan, sources: &BTreeMap<String, SourceState>) -> Result<()> {
+/// Notes that a plan was begun.
+pub(crate) fn begin(session: &mut Session, plan: &Plan, sources: &BTreeMap<String, SourceState>) -> Result<()> {
     let json = serde_json::to_string(sources).expect("names are strings");
     session.execute(&format!(
         "INSERT INTO {SCHEMA}.plans (id, digest, lifeboat_version, sources) VALUES ({}, {}, {}, {})",
@@ -186,13 +187,20 @@ pub fn begin(session: &mut Session, plan: &Plan, sources: &BTreeMap<String, Sour
     ))
 }
 
-/// Notes that all is done.
-pub fn finish(session: &mut Session, plan: &str) -> Result<()> {
+/// Notes that the run is complete.
+pub(crate) fn finish(session: &mut Session, plan: &str) -> Result<()> {
     session.execute(&format!("UPDATE {SCHEMA}.plans SET finished_at = now() WHERE id = {}", literal(plan)))
 }
 
-/// Notes that something was made; `oid` is an expression.
-pub fn note_made(session: &mut Session, plan: &str, kind: &str, schema: &str, name: &str, oid: &str) -> Result<()> {
+/// Notes that an object was made; `oid` is an SQL expression.
+pub(crate) fn note_made(
+    session: &mut Session,
+    plan: &str,
+    kind: &str,
+    schema: &str,
+    name: &str,
+    oid: &str,
+) -> Result<()> {
     session.execute(&format!(
         "INSERT INTO {SCHEMA}.made (plan, kind, schema, name, oid) VALUES ({}, {}, {}, {}, {oid})",
         literal(plan),
@@ -202,8 +210,8 @@ pub fn note_made(session: &mut Session, plan: &str, kind: &str, schema: &str, na
     ))
 }
 
-/// What was made, first things first.
-pub fn made(session: &mut Session, plan: &str) -> Result<Vec<Made>> {
+/// Returns the objects that were made, in the order in which they were made.
+pub(crate) fn made(session: &mut Session, plan: &str) -> Result<Vec<Made>> {
     let sql = format!(
         "SELECT kind, schema, name, oid, rows_digest FROM {SCHEMA}.made WHERE plan = {} ORDER BY number",
         literal(plan)
@@ -220,14 +228,14 @@ pub fn made(session: &mut Session, plan: &str) -> Result<Vec<Made>> {
     session.rows(&sql)?.iter().map(one).collect()
 }
 
-/// An expression that tells the rows of a table, named `lifeboat_row`, from other ones, in whatever order they are.
+/// Returns an SQL expression for a digest of the rows of a table named `lifeboat_row`, independent of their order.
 #[must_use]
-pub fn rows_digest() -> &'static str {
+pub(crate) fn rows_digest() -> &'static str {
     "coalesce(pg_catalog.sum(pg_catalog.hashtextextended(lifeboat_row::text COLLATE \"C\", 0)), 0)::text"
 }
 
-/// Notes what rows tables hold, now that all are loaded: those of which it is not noted yet.
-pub fn note_rows(session: &mut Session, plan: &str) -> Result<()> {
+/// Notes the digests of the tables' rows after all rows are loaded. Skips tables whose digest is noted already.
+pub(crate) fn note_rows(session: &mut Session, plan: &str) -> Result<()> {
     for one in made(session, plan)? {
         if one.rows_digest.is_some() || !matches!(one.kind.as_str(), "table" | "filled") {
             continue;
@@ -245,8 +253,8 @@ pub fn note_rows(session: &mut Session, plan: &str) -> Result<()> {
     Ok(())
 }
 
-/// The rows that were loaded into a table, whatever the plan says now.
-pub fn rows_loaded(session: &mut Session, plan: &str, table: &Made) -> Result<u64> {
+/// Returns the number of rows that were loaded into a table, whatever the plan says now.
+pub(crate) fn rows_loaded(session: &mut Session, plan: &str, table: &Made) -> Result<u64> {
     let sql = format!(
         "SELECT coalesce(pg_catalog.sum(rows), 0) AS rows FROM {SCHEMA}.chunks WHERE plan = {} AND target = {}",
         literal(plan),
@@ -255,8 +263,8 @@ pub fn rows_loaded(session: &mut Session, plan: &str, table: &Made) -> Result<u6
     session.row(&sql)?.number("rows")
 }
 
-/// Fails where a table is one that another plan has made or filled: its rows may be there before they can be seen.
-pub fn require_no_other(session: &mut Session, plan: &str, schema: &str, name: &str) -> Result<()> {
+/// Fails if another plan has made or filled a table: its rows may exist before they are visible.
+pub(crate) fn require_no_other(session: &mut Session, plan: &str, schema: &str, name: &str) -> Result<()> {
     let rows = session.rows(&format!(
         "SELECT plan FROM {SCHEMA}.made WHERE kind IN ('table', 'filled') AND plan <> {}
             AND oid = {}::pg_catalog.regclass::pg_catalog.oid",
@@ -272,8 +280,8 @@ pub fn require_no_other(session: &mut Session, plan: &str, schema: &str, name: &
     .hint("give the table another name or schema in this plan, or take that plan back first with 'lifeboat migrate rollback'"))
 }
 
-/// Notes the pieces of a table; `target` is an expression of the oid of the table that they come into.
-pub fn note_chunks(
+/// Notes the chunks of a table; `target` is an SQL expression for the OID of the target table.
+pub(crate) fn note_chunks(
     session: &mut Session,
     plan: &str,
     table: usize,
@@ -299,8 +307,8 @@ pub fn note_chunks(
     Ok(())
 }
 
-/// The pieces of all tables, in order.
-pub fn chunks(session: &mut Session, plan: &str) -> Result<Vec<Chunk>> {
+/// Returns the chunks of all tables, in order.
+pub(crate) fn chunks(session: &mut Session, plan: &str) -> Result<Vec<Chunk>> {
     let sql = format!(
         "SELECT source_table, chunk, first_rowid, last_rowid, rows, rejected, digest, done_at IS NOT NULL AS done
            FROM {SCHEMA}.chunks WHERE plan = {} ORDER BY source_table, chunk",
@@ -324,9 +332,9 @@ pub fn chunks(session: &mut Session, plan: &str) -> Result<Vec<Chunk>> {
     session.rows(&sql)?.iter().map(one).collect()
 }
 
-/// Takes a piece for the transaction that is to load it; fails where another has loaded it, or it is gone. Whoever runs
-/// the plan holds its lock, but only as long as the session lasts that took it.
-pub fn claim(session: &mut Session, plan: &str, chunk: &Chunk) -> Result<()> {
+/// Locks a chunk for the transaction that loads it. Fails if another process has loaded it or if it is gone. The plan's
+/// lock alone is not enough, because it ends with the session that took it.
+pub(crate) fn claim(session: &mut Session, plan: &str, chunk: &Chunk) -> Result<()> {
     let rows = session.rows(&format!(
         "SELECT done_at IS NOT NULL AS done FROM {SCHEMA}.chunks
           WHERE plan = {} AND source_table = {} AND chunk = {} FOR UPDATE",
@@ -340,8 +348,8 @@ pub fn claim(session: &mut Session, plan: &str, chunk: &Chunk) -> Result<()> {
     }
 }
 
-/// Notes that a piece is loaded; in the transaction that loads it.
-pub fn note_loaded(session: &mut Session, plan: &str, chunk: &Chunk, done: &ChunkDone) -> Result<()> {
+/// Notes that a chunk is loaded. Must be called in the transaction that loads it.
+pub(crate) fn note_loaded(session: &mut Session, plan: &str, chunk: &Chunk, done: &ChunkDone) -> Result<()> {
     let noted = session.rows(&format!(
         "UPDATE {SCHEMA}.chunks SET rows = {}, rejected = {}, digest = {}, done_at = now()
           WHERE plan = {} AND source_table = {} AND chunk = {} AND done_at IS NULL RETURNING chunk",
@@ -360,14 +368,14 @@ fn of_others(plan: &str) -> Error {
         .hint("see that it runs only once at a time, and run it again: no row is loaded twice")
 }
 
-/// What was done after loading, with what there is to say of it.
-pub fn steps(session: &mut Session, plan: &str) -> Result<BTreeMap<String, Option<String>>> {
+/// Returns the steps that were done after loading, each with its note, if any.
+pub(crate) fn steps(session: &mut Session, plan: &str) -> Result<BTreeMap<String, Option<String>>> {
     let sql = format!("SELECT step, note FROM {SCHEMA}.steps WHERE plan = {}", literal(plan));
     session.rows(&sql)?.iter().map(|row| Ok((row.text("step")?.to_owned(), row.owned("note")?))).collect()
 }
 
-/// Notes that something was done after loading; in the transaction that does it.
-pub fn note_step(session: &mut Session, plan: &str, step: &str, note: Option<&str>) -> Result<()> {
+/// Notes that a step after loading was done. Must be called in the transaction that does it.
+pub(crate) fn note_step(session: &mut Session, plan: &str, step: &str, note: Option<&str>) -> Result<()> {
     let note = note.map_or("NULL".to_owned(), literal);
     session.execute(&format!(
         "INSERT INTO {SCHEMA}.steps (plan, step, note) VALUES ({}, {}, {note})",

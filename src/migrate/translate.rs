@@ -1,7 +1,7 @@
-//! SQLite's conditions and defaults in PostgreSQL's words, where both mean the same.
+//! Translates SQLite's conditions and defaults to PostgreSQL's SQL if they mean the same there.
 //!
-//! What is not known to mean the same is not carried, and said so: a condition that came out slightly different would be
-//! found only when it bites.
+//! A condition that is not known to mean the same is not carried over, and the reason is reported. A condition with a
+//! slightly different meaning would be noticed only when it does harm.
 
 use std::collections::HashMap;
 
@@ -9,14 +9,14 @@ use super::convert::{Converter, Kind};
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::sqlite::values::Cell;
 
-/// A word of SQL.
+/// A token of SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
     /// A bare name or keyword.
     Word(String),
-    /// A name in quotes of any sort, without them.
+    /// A name in quotes of any kind, without the quotes.
     Quoted(String),
-    /// A text, without its quotes.
+    /// A string literal, without its quotes.
     Text(String),
     /// A number.
     Number(String),
@@ -24,7 +24,7 @@ enum Token {
     Mark(String),
 }
 
-/// The tokens of a piece of SQL, each with where it begins; comments are left out.
+/// Splits SQL into tokens, each with the offset of its first byte. Comments are left out.
 fn tokens(sql: &str) -> Vec<(usize, Token)> {
     let bytes = sql.as_bytes();
     let mut found = Vec::new();
@@ -81,7 +81,7 @@ fn tokens(sql: &str) -> Vec<(usize, Token)> {
     found
 }
 
-/// The conditions in a CREATE TABLE, in their order.
+/// Returns the CHECK conditions of a CREATE TABLE, in their order.
 pub(super) fn checks(sql: &str) -> Vec<String> {
     let tokens = tokens(sql);
     let mut found = Vec::new();
@@ -109,7 +109,7 @@ pub(super) fn checks(sql: &str) -> Vec<String> {
     found
 }
 
-/// The condition of a CREATE INDEX.
+/// Returns the WHERE condition of a CREATE INDEX, if any.
 pub(super) fn index_condition(sql: &str) -> Option<String> {
     let tokens = tokens(sql);
     let mut depth = 0;
@@ -126,25 +126,26 @@ pub(super) fn index_condition(sql: &str) -> Option<String> {
     None
 }
 
-/// What a condition may know of a column.
+/// The properties of a column that matter for conditions.
 #[derive(Clone, Debug)]
 pub(super) struct Meaning {
     /// The target's name.
     pub(super) name: String,
     /// The target's type.
     pub(super) kind: Kind,
-    /// Whether the file compares its texts otherwise than byte by byte.
+    /// True if the file does not compare the column's texts byte by byte.
     pub(super) folds: bool,
-    /// Whether all its values are in the file what the type says: no text that only reads as a number or a truth.
+    /// True if all its values are stored in the file as the target's type: no text that only reads as a number or a
+    /// boolean.
     pub(super) is_plain: bool,
-    /// Whether texts of it become NULL.
+    /// True if texts of the column become NULL.
     pub(super) gains_nulls: bool,
 }
 
 /// Columns by their names in lower case.
 pub(super) type Meanings = HashMap<String, Meaning>;
 
-/// A condition in PostgreSQL's words, or why there is none.
+/// Translates a condition to PostgreSQL's SQL, or returns the reason why this is not possible.
 pub(super) fn condition(sql: &str, columns: &Meanings) -> Result<String, String> {
     let tokens: Vec<Token> = tokens(sql).into_iter().map(|(_, token)| token).collect();
     let mut parser = Parser { tokens: &tokens, columns };
@@ -155,12 +156,12 @@ pub(super) fn condition(sql: &str, columns: &Meanings) -> Result<String, String>
     }
 }
 
-/// What a part of a condition is, as PostgreSQL sees it.
+/// The type of a part of a condition in PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sort {
-    /// What AND, OR and NOT take.
+    /// A boolean expression, as AND, OR and NOT take it.
     Truth,
-    /// A column of true and false.
+    /// A boolean column.
     Flag,
     Whole,
     Double,
@@ -174,7 +175,7 @@ enum Sort {
 struct Part {
     sql: String,
     sort: Sort,
-    /// Whether it is wide enough to be reckoned with: small numbers overflow in PostgreSQL, and do not in SQLite.
+    /// True if it is wide enough for arithmetic: small integers overflow in PostgreSQL, but not in SQLite.
     is_wide: bool,
     folds: bool,
     is_plain: bool,
@@ -190,7 +191,7 @@ impl Part {
         matches!(self.sort, Sort::Whole | Sort::Double | Sort::Decimal)
     }
 
-    /// Its SQL, where it is true or false by itself.
+    /// Returns its SQL if it is a boolean expression in PostgreSQL.
     fn truth(self) -> Result<String, String> {
         match self.sort {
             Sort::Truth => Ok(self.sql),
@@ -208,7 +209,7 @@ fn otherwise(token: &Token) -> String {
     format!("'{text}' may mean something else in PostgreSQL")
 }
 
-/// Reads a condition by SQLite's precedence, which for what is carried is PostgreSQL's too.
+/// Parses a condition by SQLite's precedence, which is PostgreSQL's too for the operators that are carried over.
 struct Parser<'a> {
     tokens: &'a [Token],
     columns: &'a Meanings,
@@ -221,7 +222,7 @@ impl Parser<'_> {
         Some(first.clone())
     }
 
-    /// Takes bare words that come next, where it is these.
+    /// Consumes the next tokens if they are these bare words.
     fn words(&mut self, words: &[&str]) -> bool {
         let is_word =
             |(token, word): (&Token, &&str)| matches!(token, Token::Word(is) if is.eq_ignore_ascii_case(word));
@@ -232,7 +233,7 @@ impl Parser<'_> {
         are_there
     }
 
-    /// Takes a mark that comes next, where it is one of these.
+    /// Consumes the next token if it is one of these marks.
     fn mark(&mut self, marks: &[&str]) -> Option<String> {
         match self.tokens.first() {
             Some(Token::Mark(mark)) if marks.contains(&mark.as_str()) => {
@@ -404,7 +405,8 @@ impl Parser<'_> {
     }
 }
 
-/// Sums and products of whole numbers and of doubles: decimal ones come out otherwise than SQLite's, which are doubles.
+/// Builds an arithmetic expression of whole numbers or of doubles. An expression with a decimal result is refused,
+/// because SQLite computes it with doubles.
 fn reckon(left: &Part, mark: &str, right: &Part) -> Result<Part, String> {
     let sort = match (left.sort, right.sort) {
         (Sort::Whole, Sort::Whole) => Sort::Whole,
@@ -421,8 +423,8 @@ fn reckon(left: &Part, mark: &str, right: &Part) -> Result<Part, String> {
     Ok(Part { is_wide: true, is_plain, gains_nulls: left.gains_nulls || right.gains_nulls, ..Part::of(sql, sort) })
 }
 
-/// SQLite compares a number with a text without a word; and a column that has become a time or a truth is compared
-/// with nothing that the file's condition knew.
+/// Fails if two parts cannot be compared as in SQLite, which compares numbers with texts without an error. A column
+/// that has become a time or a boolean no longer holds the values for which the condition was written.
 fn require_comparable(left: &Part, right: &Part) -> Result<(), String> {
     let is_of_others = |part: &Part| matches!(part.sort, Sort::Truth | Sort::Flag | Sort::Other);
     if left.sort == Sort::Truth || right.sort == Sort::Truth {
@@ -443,14 +445,14 @@ fn require_comparable(left: &Part, right: &Part) -> Result<(), String> {
     Ok(())
 }
 
-/// What is to be compared by its order: texts byte by byte, as SQLite does.
+/// Returns the SQL of a part for comparison by order: texts are compared byte by byte, as SQLite does.
 fn ordered(part: &Part) -> String {
     if part.sort == Sort::Text { format!("{} COLLATE \"C\"", part.sql) } else { part.sql.clone() }
 }
 
 fn compare(left: Part, mark: &str, right: Part) -> Result<Part, String> {
     let truth = |sql| Ok(Part::of(sql, Sort::Truth));
-    // 0 and 1 that have become false and true.
+    // 0 and 1 have become false and true.
     let flag = match (left.sort, right.sort) {
         (Sort::Flag, Sort::Whole) => Some((&left, right.sql.as_str())),
         (Sort::Whole, Sort::Flag) => Some((&right, left.sql.as_str())),
@@ -468,7 +470,7 @@ fn compare(left: Part, mark: &str, right: Part) -> Result<Part, String> {
     truth(format!("{left} {mark} {}", right.sql))
 }
 
-/// The collations of columns in a CREATE TABLE, by the columns' names in lower case.
+/// Returns the collations of the columns in a CREATE TABLE, by the columns' names in lower case.
 pub(super) fn collations(sql: &str) -> HashMap<String, String> {
     let mut found = HashMap::new();
     let (mut depth, mut column, mut is_asked) = (0, None, false);
@@ -493,14 +495,14 @@ pub(super) fn collations(sql: &str) -> HashMap<String, String> {
     found
 }
 
-/// A default in PostgreSQL's words; None where it is NULL, and why not where there is none.
+/// Translates a default to PostgreSQL's SQL. Returns `None` if it is NULL, or the reason why it cannot be translated.
 pub(super) fn default(sql: &str, kind: Kind) -> Result<Option<String>, String> {
     let mut sql = sql.trim();
     while let Some(inner) = sql.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
         sql = inner.trim();
     }
     let tokens: Vec<Token> = tokens(sql).into_iter().map(|(_, token)| token).collect();
-    // Words are the same in any case, the letters of a format are not.
+    // Case does not matter in words, but it does in the letters of a format.
     let spelled = |token: &Token| match token {
         Token::Text(text) if text.contains('%') => format!("'{text}'"),
         Token::Text(text) => format!("'{}'", text.to_lowercase()),
@@ -561,7 +563,7 @@ fn numeric(text: &str, kind: Kind) -> Result<Option<String>, String> {
     }
 }
 
-/// A value as a default of a type, where it can be one.
+/// Returns a value as a default of a type, or the reason why it cannot be one.
 fn fitting(cell: Cell<'_>, kind: Kind) -> Result<Option<String>, String> {
     let mut out = Vec::new();
     if kind.is_time() {
@@ -571,10 +573,10 @@ fn fitting(cell: Cell<'_>, kind: Kind) -> Result<Option<String>, String> {
     let text = String::from_utf8_lossy(&out).into_owned();
     Ok(Some(match kind {
         Kind::Boolean => if text == "t" { "true" } else { "false" }.to_owned(),
-        // NaN and Infinity are no numbers without quotes.
+        // NaN and Infinity must be quoted.
         Kind::Double | Kind::Numeric(_) if text.ends_with(|last: char| last.is_ascii_alphabetic()) => literal(&text),
         Kind::Whole(_) | Kind::Numeric(_) | Kind::Double => text,
-        // What COPY would read is escaped; the text itself is wanted.
+        // The converted text is escaped for COPY; the original text is needed here.
         Kind::Text | Kind::Jsonb | Kind::Json => match cell {
             Cell::Text(text) => literal(&String::from_utf8_lossy(text)),
             _ => literal(&text),

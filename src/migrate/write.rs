@@ -1,11 +1,11 @@
-//! A plan as the text that people edit: every choice with what speaks for it, as comments.
+//! Writes a plan as the text that people edit, with the reasons for each choice as comments.
 
 use super::plan::{ColumnPlan, Epoch, Plan, Rejects, TablePlan};
 use super::propose::Proposal;
 
-/// A text in TOML's quotes.
+/// Returns a text as a TOML string in quotes.
 fn quoted(text: &str) -> String {
-    // The same as JSON's, but for one character that only TOML escapes.
+    // TOML strings are JSON strings, except for one character that only TOML escapes.
     serde_json::to_string(text).unwrap_or_default().replace('\u{7f}', "\\u007F")
 }
 
@@ -13,11 +13,11 @@ fn list(texts: &[String]) -> String {
     format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
 }
 
-/// A comment: each line of it behind `#`, long ones broken.
+/// Appends a comment: each line begins with `#`, and long lines are broken.
 fn comment(indent: &str, text: &str, out: &mut String) {
     const WIDTH: usize = 110;
     let mut line = String::new();
-    // What was in a file must not end the comment.
+    // Control characters from a file must not end the comment.
     let plain: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     for word in plain.split(' ') {
         if !line.is_empty() && line.chars().count() + word.chars().count() + indent.len() > WIDTH {
@@ -32,9 +32,9 @@ fn comment(indent: &str, text: &str, out: &mut String) {
     out.push_str(&format!("{indent}# {line}\n"));
 }
 
-/// Writes a plan. `proposals` stand in the order of its tables, `notes` are what is to be said of each file.
+/// Renders a plan. `proposals` are in the order of its tables; `notes` are the remarks on each file.
 #[must_use]
-pub fn render(plan: &Plan, proposals: &[Proposal], notes: &[(String, Vec<String>)]) -> String {
+pub(crate) fn render(plan: &Plan, proposals: &[Proposal], notes: &[(String, Vec<String>)]) -> String {
     let mut out = String::from(HEAD);
     out.push_str(&format!("format = {}\nid = {}\n", plan.format, quoted(&plan.id)));
     out.push_str("\n# Times without an offset are local to this zone; a column may name another: zone = \"...\"\n");

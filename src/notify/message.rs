@@ -1,18 +1,18 @@
-//! What a notice says, in each of its forms.
+//! The text of a notice, in each of its forms.
 
 use serde_json::{Value, json};
 
 use super::{Event, What};
 use crate::platform::text;
 
-/// The longest text for Slack, which cuts or refuses what is much longer.
+/// The maximum length of a text for Slack, which cuts or refuses texts that are much longer.
 const SLACK_BYTES: usize = 3_000;
-/// The longest text for a ping; the receivers cut or refuse what is longer.
+/// The maximum length of the text of a ping; the receivers cut or refuse longer texts.
 const PING_BYTES: usize = 10_000;
-/// What shows that something was cut.
+/// The mark that shows that a text was cut.
 const CUT: &str = "\u{2026}";
 
-/// The plain document; see [`Notify`](super::Notify).
+/// Returns the plain document; see [`Notify`](super::Notify).
 pub(super) fn document(event: &Event, what: What) -> Value {
     json!({
         "tool": "lifeboat",
@@ -32,12 +32,12 @@ pub(super) fn document(event: &Event, what: What) -> Value {
     })
 }
 
-/// Slack's form; others take it, too.
+/// Returns the form for Slack, which some other services accept too.
 pub(super) fn slack(event: &Event, what: What) -> Value {
     json!({ "text": escaped(&words(event, what), SLACK_BYTES) })
 }
 
-/// The text of a ping.
+/// Returns the text of a ping.
 pub(super) fn ping(event: &Event, what: What) -> String {
     let text = words(event, what);
     if text.len() <= PING_BYTES {
@@ -46,7 +46,7 @@ pub(super) fn ping(event: &Event, what: What) -> String {
     format!("{}{CUT}", &text[..text.floor_char_boundary(PING_BYTES - CUT.len())])
 }
 
-/// One line that says it all.
+/// Returns a summary in one line.
 fn headline(event: &Event, what: What) -> String {
     let ended = match what {
         What::Failure => "failed",
@@ -57,7 +57,7 @@ fn headline(event: &Event, what: What) -> String {
     format!("lifeboat {}{sources} on {} {ended}", event.command, event.host)
 }
 
-/// All of it, for people.
+/// Returns the full text for people.
 fn words(event: &Event, what: What) -> String {
     let mut lines = vec![headline(event, what)];
     if let Some(error) = &event.error {
@@ -72,10 +72,10 @@ fn words(event: &Event, what: What) -> String {
     lines.join("\n")
 }
 
-/// `text` as Slack wants it (`&`, `<` and `>` begin its markup), at most so many bytes of it.
+/// Escapes `text` for Slack (`&`, `<` and `>` begin its markup), and cuts the result to at most `most_bytes` bytes.
 fn escaped(text: &str, most_bytes: usize) -> String {
     let mut whole = String::with_capacity(text.len());
-    // Where it may be cut so that what shows the cut has room.
+    // The last position where a cut leaves room for the mark.
     let mut cut = 0;
     for character in text.chars() {
         match character {

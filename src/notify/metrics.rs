@@ -1,21 +1,22 @@
 //! Metrics in a file for Prometheus: the textfile collector of its node exporter reads it (`*.prom`).
 //!
-//! Every series has the label `source`. What a run does not know of a source stays as it was, and so does all that the
-//! file says of other sources: after a failed run the last success is still there, and `lifeboat_last_run_ok` is 0.
-//! Ages are left to Prometheus (`time() - lifeboat_last_success_timestamp_seconds`), for a number in a file does not grow older.
+//! Every series has the label `source`. Values that a run does not learn stay as they were, and so do the values of
+//! other sources: after a failed run the last success is still there, and `lifeboat_last_run_ok` is 0. The file holds
+//! no ages, because a number in a file does not grow older; Prometheus calculates them
+//! (`time() - lifeboat_last_success_timestamp_seconds`).
 //!
 //! | metric | value |
 //! | --- | --- |
-//! | `lifeboat_last_run_ok` | 1 where the last run for the source went well, else 0 |
+//! | `lifeboat_last_run_ok` | 1 if the last run for the source succeeded, else 0 |
 //! | `lifeboat_last_run_timestamp_seconds` | when the last run ended |
-//! | `lifeboat_last_success_timestamp_seconds` | when the last run that went well ended |
-//! | `lifeboat_snapshot_created_timestamp_seconds` | of what instant the newest snapshot is |
+//! | `lifeboat_last_success_timestamp_seconds` | when the last run that succeeded ended |
+//! | `lifeboat_snapshot_created_timestamp_seconds` | the instant that the newest snapshot shows |
 //! | `lifeboat_snapshot_archive_bytes` | the size of its archive |
 //! | `lifeboat_snapshot_raw_bytes` | its size before compression |
 //! | `lifeboat_snapshot_rows` | the rows in it |
 //! | `lifeboat_snapshot_duration_seconds` | how long it took |
-//! | `lifeboat_proof_timestamp_seconds` | when a snapshot was last proved, by `level` (`verified`, `drilled`, `damaged`) |
-//! | `lifeboat_proof_ok` | 1 where the last proof found no damage, else 0 |
+//! | `lifeboat_proof_timestamp_seconds` | the time of the last proof, by `level` (`verified`, `drilled`, `damaged`) |
+//! | `lifeboat_proof_ok` | 1 if the last proof found no damage, else 0 |
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,24 +29,24 @@ use chrono::{DateTime, Utc};
 use crate::platform::disk::{folder_of, lock_folder, replace_file, shown};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 
-/// What one run learned of one source.
+/// The result of one run for one source.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// The source's name.
     pub source: String,
-    /// Whether the run went well for it.
+    /// True if the run succeeded for it.
     pub ok: bool,
-    /// When the run ended.
+    /// The time at which the run ended.
     pub at: DateTime<Utc>,
-    /// The snapshot that it made, if one.
+    /// The snapshot that the run made, if any.
     pub snapshot: Option<SnapshotSample>,
-    /// How a snapshot of it was proved, if one was.
+    /// The proof of a snapshot of the source, if the run made one.
     pub proof: Option<ProofSample>,
 }
 
-/// A snapshot in numbers.
+/// The numbers of a snapshot.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SnapshotSample {
+pub(crate) struct SnapshotSample {
     /// The instant that it shows.
     pub created_at: DateTime<Utc>,
     /// The size of its archive.
@@ -54,16 +55,16 @@ pub struct SnapshotSample {
     pub raw_bytes: u64,
     /// The rows of all its tables.
     pub rows: u64,
-    /// How long it took.
+    /// The time that it took, in seconds.
     pub seconds: f64,
 }
 
 /// A proof.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ProofSample {
+pub(crate) struct ProofSample {
     /// Its level, by name: `verified`, `drilled`, `damaged`.
     pub level: String,
-    /// When it ended.
+    /// The time at which it ended.
     pub at: DateTime<Utc>,
 }
 
@@ -78,7 +79,7 @@ const DURATION: &str = "lifeboat_snapshot_duration_seconds";
 const PROOF: &str = "lifeboat_proof_timestamp_seconds";
 const PROOF_OK: &str = "lifeboat_proof_ok";
 
-/// All metrics in the order of the file, and what they are.
+/// All metrics in the order of the file, with their help texts.
 const METRICS: [(&str, &str); 10] = [
     (LAST_RUN_OK, "Whether the last run for the source went well."),
     (LAST_RUN, "When the last run for the source ended."),
@@ -92,22 +93,22 @@ const METRICS: [(&str, &str); 10] = [
     (PROOF_OK, "Whether the last proof of a snapshot of the source found no damage."),
 ];
 
-/// How much of a file that is there is read: some ten thousand sources.
+/// The maximum size of an existing file that is read, in bytes: enough for about ten thousand sources.
 const MOST_BYTES: u64 = 16 << 20;
-/// How long another run may hold the file.
+/// The longest time to wait for the lock of another run.
 const LONGEST_LOCK: Duration = Duration::from_secs(5);
 
-/// A series of a metric: its source, and the level where it has one.
+/// The labels of a series: its source, and its level if it has one.
 type Labels = (String, Option<String>);
-/// Everything in a file, by the metric's place in [`METRICS`]; the values as they are written.
+/// All values in a file, as they are written, by the metric's index in [`METRICS`] and the labels.
 type Series = BTreeMap<(usize, Labels), String>;
 
-/// Puts what a run learned into the file at `path` (0644), atomically; what else the file holds of ours stays.
+/// Writes the results of a run to the file at `path` (mode 0644), atomically. Other values of Lifeboat in it stay.
 ///
-/// A file that holds anything else is no metrics file and is left alone: [`Kind::Usage`].
-pub fn write(path: &Path, samples: &[Sample]) -> Result<()> {
+/// A file that holds anything else is not a metrics file and is left alone: [`Kind::Usage`].
+pub(crate) fn write(path: &Path, samples: &[Sample]) -> Result<()> {
     let cannot = || format!("cannot write the metrics to {}", shown(path));
-    // Without the lock another run's numbers may be lost until it runs again; that is no reason to lose ours.
+    // Without the lock, another run's numbers may be lost until it runs again. Ours are written all the same.
     let _lock = lock_folder(folder_of(path), LONGEST_LOCK);
     let mut series = match read(path) {
         Ok(text) => parse(&text).ok_or_else(|| {
@@ -128,7 +129,7 @@ fn read(path: &Path) -> io::Result<String> {
     if !facts.is_file() || facts.len() > MOST_BYTES {
         return Ok("no metrics file".to_owned());
     }
-    // What is no text is no metrics file either.
+    // A file that is not UTF-8 is not a metrics file either.
     Ok(String::from_utf8(fs::read(path)?).unwrap_or_else(|_| "no text".to_owned()))
 }
 
@@ -182,30 +183,30 @@ fn render(series: &Series) -> String {
 
 /// A metric: a gauge, and its series.
 #[derive(Clone, Debug)]
-pub struct Family {
+pub(crate) struct Family {
     name: &'static str,
     help: &'static str,
     series: Vec<String>,
 }
 
 impl Family {
-    /// One without series yet; `help` says in a sentence what it is.
+    /// Creates a metric without series; `help` describes it in one sentence.
     #[must_use]
-    pub fn new(name: &'static str, help: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str, help: &'static str) -> Self {
         Family { name, help, series: Vec::new() }
     }
 
     /// Adds a series.
-    pub fn add(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+    pub(crate) fn add(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         self.series.push(format!("{}{labels} {value}\n", self.name));
     }
 }
 
-/// Metrics as text, in the exposition format; those without series are left out.
+/// Returns metrics as text in the exposition format. Metrics without series are left out.
 #[must_use]
-pub fn exposition(families: &[Family]) -> String {
+pub(crate) fn exposition(families: &[Family]) -> String {
     let mut text = String::new();
     for Family { name, help, series } in families.iter().filter(|family| !family.series.is_empty()) {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
@@ -214,13 +215,13 @@ pub fn exposition(families: &[Family]) -> String {
     text
 }
 
-/// A label's value, as the exposition format wants it.
+/// Escapes a label's value for the exposition format.
 fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// Reads a file of ours; None where it holds anything else. A metric of ours that this version does not know is
-/// dropped.
+/// Parses a file that Lifeboat wrote. Returns `None` if it holds anything else. Metrics of Lifeboat that this version
+/// does not know are dropped.
 fn parse(text: &str) -> Option<Series> {
     let mut series = Series::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -287,7 +288,7 @@ mod tests {
     }
 
     /// Reads the exposition format by its own rules (one HELP and one TYPE before the samples of a metric, all of
-    /// them together, no series twice) and gives the samples.
+    /// them together, no series twice) and returns the samples.
     fn strictly(text: &str) -> BTreeMap<String, f64> {
         assert!(text.ends_with('\n'));
         let (mut found, mut ended, mut helped, mut typed) = (BTreeMap::new(), Vec::new(), "", "");

@@ -1,10 +1,10 @@
-//! Tells others how a run went: a webhook, and a ping URL for whoever watches that runs happen at all.
+//! Sends notices about runs: to a webhook, and to the ping URL of a service that watches that runs happen at all.
 //!
-//! A notice never changes the result of the work that it tells of: what goes wrong here comes back as warnings, and all
-//! of it has a bound. Notices are also sent after a signal has asked to stop, for that is a failure like others.
+//! A notice never changes the result of the run that it reports: errors here are returned as warnings, and everything
+//! has a time limit. Notices are also sent after a signal has asked to stop, because that is a failure like any other.
 
 mod message;
-pub mod metrics;
+pub(crate) mod metrics;
 mod state;
 
 use std::path::PathBuf;
@@ -17,15 +17,15 @@ use serde::{Deserialize, Serialize};
 use crate::platform::error::{Error, Kind};
 use crate::platform::http::{Answer, Body, Client, Url};
 
-/// How long a notice may take in all, tries and pauses.
+/// The longest time that a notice may take, including all tries and pauses.
 const LONGEST: Duration = Duration::from_secs(15);
-/// How long the ping at the start may hold up the work.
+/// The longest time that the ping at the start may delay the work.
 const LONGEST_AT_START: Duration = Duration::from_secs(5);
-/// How long one try may take.
+/// The longest time that one try may take.
 const LONGEST_TRY: Duration = Duration::from_secs(7);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Whom to tell, when and how.
+/// The receivers of notices, and the times and the form of the notices.
 ///
 /// The webhook gets a POST. In the plain form its body is a JSON document:
 ///
@@ -43,23 +43,23 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// }
 /// ```
 ///
-/// `event` is `failure`, `success` or `recovery`; `error` is null where there is none (a check that fails has `checks`
-/// only), and so may be its `hint`; `snapshots` are those that were made. In Slack's form it is `{"text": "..."}`,
-/// at most 3,000 bytes.
+/// `event` is `failure`, `success` or `recovery`. `error` is null if there is no error (a check that fails has `checks`
+/// only); its `hint` may be null too. `snapshots` are those that were made. In Slack's form the body is
+/// `{"text": "..."}`, with a text of at most 3,000 bytes.
 ///
 /// The ping URL gets a POST at `URL/start`, at `URL` after success and at `URL/fail` after failure, as healthchecks.io
-/// and those like it want them; the last two with the text of what happened, at most 10 kB.
+/// and similar services expect. The last two contain a text that says what happened, of at most 10 kB.
 #[derive(Clone, Debug, Default)]
 pub struct Notify {
-    /// Where notices go.
+    /// The URL that notices are sent to.
     pub webhook: Option<Url>,
-    /// In which form.
+    /// The form of the notices.
     pub form: Form,
-    /// Whom to ping at start, success and failure, always.
+    /// The URL that is pinged at the start, the success and the failure of every run.
     pub ping: Option<Url>,
-    /// When a notice goes to the webhook.
+    /// The runs after which a notice goes to the webhook.
     pub on: When,
-    /// The file that failures are remembered in for [`When::Recovery`]; in its usual place where None.
+    /// The file that failures are remembered in for [`When::Recovery`]; `None` means the default path.
     pub state: Option<PathBuf>,
 }
 
@@ -70,11 +70,11 @@ pub enum Form {
     /// The plain document.
     #[default]
     Json,
-    /// `{"text": "..."}`, as Slack wants it.
+    /// `{"text": "..."}`, as Slack expects it.
     Slack,
 }
 
-/// When a notice is sent to the webhook.
+/// The runs after which a notice is sent to the webhook.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum When {
@@ -87,18 +87,18 @@ pub enum When {
     Always,
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// The command: `snapshot`.
     pub command: String,
-    /// What tells runs of the same work from others, such as the command and the config's path.
+    /// A key that all runs of the same work share, such as the command and the config's path.
     pub key: String,
-    /// Whether all went well.
+    /// True if the run succeeded.
     pub ok: bool,
     /// The exit code of the process.
     pub exit_code: u8,
-    /// What went wrong, if something did.
+    /// The error, if there is one.
     pub error: Option<Failure>,
     /// The checks that failed.
     pub checks: Vec<CheckFailure>,
@@ -106,24 +106,24 @@ pub struct Event {
     pub snapshots: Vec<String>,
     /// The sources that the run was about.
     pub sources: Vec<String>,
-    /// This machine.
+    /// The name of this machine.
     pub host: String,
-    /// When it ended.
+    /// The time at which it ended.
     pub at: DateTime<Utc>,
-    /// How long it took.
+    /// The time that it took, in seconds.
     pub seconds: f64,
     /// The version of the program.
     pub version: String,
 }
 
-/// An error, as a notice tells it.
+/// An error, as a notice reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// Its kind, by name.
     pub kind: String,
-    /// What failed.
+    /// The message: what failed.
     pub message: String,
-    /// What to do.
+    /// The hint: what to do.
     pub hint: Option<String>,
     /// The causes, nearest first.
     pub causes: Vec<String>,
@@ -143,13 +143,13 @@ impl From<&Error> for Failure {
 /// A check that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckFailure {
-    /// What was checked.
+    /// The name of the check.
     pub name: String,
-    /// What it found.
+    /// The problem that the check found.
     pub message: String,
 }
 
-/// What a notice is about.
+/// The event that a notice reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Failure,
@@ -168,7 +168,7 @@ impl What {
 }
 
 impl Notify {
-    /// Tells that a run begins; gives what went wrong with that, and takes some five seconds at most.
+    /// Sends the ping at the start of a run. Returns warnings if that fails. Takes about five seconds at most.
     #[must_use]
     pub fn started(&self, command: &str) -> Vec<String> {
         let Some(ping) = &self.ping else { return Vec::new() };
@@ -177,17 +177,18 @@ impl Notify {
         sent.err().map(|error| unsent("ping", &error)).into_iter().collect()
     }
 
-    /// Tells how a run ended; gives what went wrong with that, and takes some 15 seconds at most.
+    /// Sends the notice and the ping at the end of a run. Returns warnings if that fails. Takes at most about
+    /// 15 seconds.
     #[must_use]
     pub fn ended(&self, event: &Event) -> Vec<String> {
         self.ended_within(event, LONGEST)
     }
 
-    /// Tells how a run ended, as [`ended`](Self::ended) does, and takes no longer than `longest`: where a platform
-    /// leaves little time after SIGTERM.
+    /// Sends the same as [`ended`](Self::ended), but takes no longer than `longest`: a platform may leave little time
+    /// after SIGTERM.
     #[must_use]
     pub fn ended_within(&self, event: &Event, longest: Duration) -> Vec<String> {
-        // Neither may hold up the other.
+        // The notice and the ping must not delay each other.
         thread::scope(|scope| {
             let ping = scope.spawn(|| self.ping_end(event, longest));
             let mut warnings = self.tell(event, longest);
@@ -206,7 +207,7 @@ impl Notify {
         sent.err().map(|error| unsent("ping", &error))
     }
 
-    /// Sends a notice to the webhook, if this is a time for one.
+    /// Sends a notice to the webhook, if one is due after this run. Returns warnings if that fails.
     fn tell(&self, event: &Event, longest: Duration) -> Vec<String> {
         let Some(webhook) = &self.webhook else { return Vec::new() };
         let mut warnings = Vec::new();
@@ -235,7 +236,7 @@ impl Notify {
                 }
             }
         };
-        // Before it is sent: who is killed while sending has failed all the same.
+        // The failure is remembered before the notice is sent, in case the process is killed while sending.
         if let (What::Failure, Some(path)) = (what, &state)
             && let Err(error) = state::remember(path, &event.key, Some(event.at))
         {
@@ -247,7 +248,7 @@ impl Notify {
         };
         match send(webhook, &Body::Json(document), longest) {
             Err(error) => warnings.push(unsent("notice", &error)),
-            // A recovery that nobody heard of is told by the next success.
+            // The failure is forgotten only after the recovery was sent: otherwise the next success reports it.
             Ok(()) => {
                 if let (What::Recovery, Some(path)) = (what, &state)
                     && let Err(error) = state::remember(path, &event.key, None)
@@ -268,13 +269,13 @@ fn forgotten(error: &Error) -> String {
     format!("a recovery may go untold: {}", error.whole())
 }
 
-/// Sends until it is taken, refused for good, or `longest` is over.
+/// Retries until the request is accepted, is refused permanently, or `longest` is over.
 fn send(url: &Url, body: &Body, longest: Duration) -> Result<(), Error> {
     let start = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
         let left = longest.saturating_sub(start.elapsed());
-        // The body of an answer does not matter, and is not waited for.
+        // The body of the answer is not needed, and is not waited for.
         let client = Client::new(left.min(LONGEST_TRY)).body_bytes(0);
         let (error, wait) = match client.post(url, body.clone()) {
             Ok(answer) if answer.is_success() => return Ok(()),
@@ -286,7 +287,7 @@ fn send(url: &Url, body: &Body, longest: Duration) -> Result<(), Error> {
             Err(error) => return Err(error),
         };
         let wait = wait.max(pause);
-        // A try that has no time to succeed is none.
+        // Another try would have no time to succeed.
         if start.elapsed().saturating_add(wait) + FIRST_PAUSE > longest {
             return Err(error);
         }

@@ -1,7 +1,7 @@
-//! Remembers which runs have failed, so that the first good one after them can be told of.
+//! Remembers which runs have failed, so that the first success after them can be reported.
 //!
-//! A JSON file `{"failing": {KEY: TIME}}`, replaced atomically. Whoever cannot read it learns so, and tells of no
-//! recovery.
+//! The state is a JSON file `{"failing": {KEY: TIME}}`, replaced atomically. If it cannot be read, the caller gets an
+//! error and reports no recovery.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::platform::disk::{folder_of, lock_folder, replace_file, shown};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 
-/// The file's name in the folder that is its usual place.
+/// The name of the file in its default folder.
 const NAME: &str = "notices.json";
 const MOST_BYTES: u64 = 1 << 20;
 const LONGEST_LOCK: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ struct Failing {
     failing: BTreeMap<String, DateTime<Utc>>,
 }
 
-/// The file where it usually is: in `LIFEBOAT_STATE`, `$XDG_STATE_HOME/lifeboat` or `~/.local/state/lifeboat`.
+/// Returns the default path: in `LIFEBOAT_STATE`, `$XDG_STATE_HOME/lifeboat` or `~/.local/state/lifeboat`.
 pub(super) fn usual_path() -> Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = set("LIFEBOAT_STATE")
@@ -36,12 +36,13 @@ pub(super) fn usual_path() -> Result<PathBuf> {
     })
 }
 
-/// Since when runs of `key` have been failing, if they have.
+/// Returns the time since which runs of `key` have been failing, or `None` if they are not failing.
 pub(super) fn failing_since(path: &Path, key: &str) -> Result<Option<DateTime<Utc>>> {
     Ok(read(path)?.failing.get(key).copied())
 }
 
-/// Remembers that runs of `key` fail since `at`, or earlier where that was known, or that they do not.
+/// Remembers that runs of `key` have been failing since `failed_at`, or that they are not failing if it is `None`.
+/// An earlier time that is already stored is kept.
 pub(super) fn remember(path: &Path, key: &str, failed_at: Option<DateTime<Utc>>) -> Result<()> {
     let cannot = || format!("cannot write {}", shown(path));
     let folder = folder_of(path);
@@ -49,7 +50,7 @@ pub(super) fn remember(path: &Path, key: &str, failed_at: Option<DateTime<Utc>>)
     let _lock = lock_folder(folder, LONGEST_LOCK);
     let mut state = match (read(path), failed_at) {
         (Ok(state), _) => state,
-        // What is damaged must not keep the next failure from being remembered; what is no file of ours must stay.
+        // A damaged file must not prevent the next failure from being remembered; a file that is not ours must stay.
         (Err(error), Some(_)) if error.kind == Kind::Problem => Failing::default(),
         (Err(error), _) => return Err(error),
     };

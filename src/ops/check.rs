@@ -1,9 +1,9 @@
-//! `check`: whether databases are sound and as the rules want them, and whether their backups are.
+//! `check`: checks that databases are sound and follow the config's rules, and that their backups are usable.
 
 use chrono::{DateTime, Utc};
 
 use crate::config::Backups;
-use crate::ops::checks::{Checks, ChecksReport, told};
+use crate::ops::checks::{Checks, ChecksReport};
 use crate::ops::sources::Chosen;
 use crate::ops::{Context, gate, look, stores};
 use crate::platform::duration::format_duration;
@@ -16,7 +16,7 @@ use crate::store::StoreUrl;
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
-pub struct CheckOptions {
+pub(crate) struct CheckOptions {
     /// Names of the config, SQLite files, or URLs; by default all sources of the config
     pub sources: Vec<String>,
     /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
@@ -25,16 +25,16 @@ pub struct CheckOptions {
     pub no_backups: bool,
 }
 
-/// How many snapshots before the newest are what it is compared with.
+/// The number of earlier snapshots that the newest one is compared with.
 pub(crate) const COMPARED_WITH: usize = 5;
 
 /// Runs the command.
-pub fn run(options: &CheckOptions, context: &Context) -> Result<ChecksReport> {
+pub(crate) fn run(options: &CheckOptions, context: &Context) -> Result<ChecksReport> {
     let chosen = context.sources(&options.sources)?;
     let mut checks = Checks::default();
     let depth = if options.full { Depth::Full } else { Depth::Quick };
     for chosen in &chosen {
-        // What was lost since the last snapshot is a matter for it too: before the next one is taken.
+        // `check` also reports what was lost since the last snapshot, before the next one is taken.
         let before = match context.stores.is_empty() {
             true => None,
             false => chosen.name().and_then(|name| context.newest_measure(&name)).unwrap_or_default(),
@@ -62,7 +62,7 @@ pub fn run(options: &CheckOptions, context: &Context) -> Result<ChecksReport> {
     Ok(report)
 }
 
-/// Looks at the backups in one store.
+/// Checks the backups in one store.
 fn check_store(store: &StoreUrl, chosen: &[Chosen], backups: &Backups, checks: &mut Checks) -> Result<()> {
     let catalog = match stores::open(store) {
         Ok(catalog) => catalog,
@@ -86,11 +86,12 @@ fn check_store(store: &StoreUrl, chosen: &[Chosen], backups: &Backups, checks: &
     Ok(())
 }
 
-/// The newest full snapshots of a source, newest first, damaged ones too.
+/// Returns the newest full snapshots of a source, newest first, including damaged ones and those whose manifest cannot
+/// be read.
 fn newest_some(catalog: &Catalog, name: &SourceName) -> Result<Vec<Described>> {
     let mut looked_at = 0;
     let mut found: Vec<Described> = Vec::new();
-    // Of some kinds many may lie between.
+    // Many snapshots of other kinds may lie between the full ones.
     for limit in [2 * COMPARED_WITH, 64, usize::MAX] {
         let (listed, left_out) = catalog.list_newest(Some(name), None, limit)?;
         let fresh = listed.into_iter().skip(looked_at).collect::<Vec<_>>();
@@ -105,7 +106,8 @@ fn newest_some(catalog: &Catalog, name: &SourceName) -> Result<Vec<Described>> {
     Ok(found)
 }
 
-/// An archive that is not as long as its manifest says is damaged: the names alone tell that.
+/// Marks a snapshot as damaged if its archive is not as long as its manifest says. Only the listed size is needed for
+/// that.
 pub(crate) fn mark_short(described: &mut Described) {
     let is = described.listed.archive.as_ref().map(|archive| archive.bytes);
     let wanted = described.manifest.as_ref().ok().and_then(|manifest| manifest.archive_bytes);
@@ -114,12 +116,13 @@ pub(crate) fn mark_short(described: &mut Described) {
     }
 }
 
-/// Whether a snapshot is a full one, or one whose manifest cannot be read.
+/// Returns true if a snapshot is a full one, or if its manifest cannot be read.
 pub(crate) fn may_be_full(described: &Described) -> bool {
     described.manifest.as_ref().map_or(true, |manifest| matches!(manifest.kind, SnapshotKind::Full))
 }
 
-/// Judges the backups of one source: that the newest is there, whole, young enough, and not much smaller than those before it.
+/// Checks the backups of one source: the newest must exist, be undamaged and young enough, and not be much smaller than
+/// those before it.
 pub(crate) fn judge(
     location: &str,
     name: &SourceName,
@@ -141,7 +144,7 @@ pub(crate) fn judge(
         }
         Ok(manifest) => manifest,
         Err(error) => {
-            checks.add(format!("{name}: newest"), false, format!("{id}: {}", told(error)));
+            checks.add(format!("{name}: newest"), false, format!("{id}: {}", error.whole_with_hint()));
             return;
         }
     };
@@ -205,14 +208,15 @@ fn proven_at(described: &Described, by_drill: bool) -> Option<DateTime<Utc>> {
     if by_drill { proof.drilled_at.filter(|_| is_proven) } else { proof.at.filter(|_| is_proven) }
 }
 
-/// The middle one; of an even number the smaller of the two.
+/// Returns the median, or the smaller of the two middle values if their number is even. Returns 0 if there are no
+/// values.
 fn median(values: impl Iterator<Item = u64>) -> u64 {
     let mut values: Vec<u64> = values.collect();
     values.sort_unstable();
     values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0)
 }
 
-/// Whether a folder has room for one more of each.
+/// Checks that the disk of a folder store has room for one more snapshot of each source.
 fn room_for_another(catalog: &Catalog, chosen: &[Chosen], checks: &mut Checks) -> Result<()> {
     let Some(free) = catalog.free_bytes() else { return Ok(()) };
     let mut needed = 0;
@@ -222,7 +226,7 @@ fn room_for_another(catalog: &Catalog, chosen: &[Chosen], checks: &mut Checks) -
             Ok(listed) => needed += listed.archive.map_or(0, |archive| archive.bytes),
             Err(error) if error.kind == Kind::NotFound => {}
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
-            // Told of already.
+            // `check_store` has already reported this error.
             Err(_) => {}
         }
     }

@@ -1,4 +1,4 @@
-//! What commands that check have in common: one line for each check, and a document that is the same for all.
+//! The checks that several commands share: one line for each check, and the same JSON document for all commands.
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -6,51 +6,52 @@ use serde_json::{Map, Value};
 
 use crate::ops::restore::RestoreReport;
 use crate::ops::{Report, error_document};
-use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::error::{Error, Kind, Result};
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize)]
-pub struct Check {
-    /// What.
+pub(crate) struct Check {
+    /// The name of the check.
     pub name: String,
-    /// True where it is as it must be.
+    /// True if the check passed.
     pub ok: bool,
-    /// What was found.
+    /// The finding, for people.
     pub message: String,
 }
 
-/// What was looked at so far.
+/// The checks made so far.
 #[derive(Debug, Default)]
 pub(crate) struct Checks(Vec<Check>);
 
 impl Checks {
-    /// Notes a check.
+    /// Adds a check.
     pub(crate) fn add(&mut self, name: impl Into<String>, ok: bool, message: impl Into<String>) {
         self.0.push(Check { name: name.into(), ok, message: message.into() });
     }
 
-    /// Notes how a look ended; false where it failed. A signal is no finding.
+    /// Adds a check from a result; returns false if it failed. An interruption by a signal is not a finding and is
+    /// returned as an error.
     pub(crate) fn note(&mut self, name: impl Into<String>, found: Result<String>) -> Result<bool> {
         let (ok, message) = match found {
             Ok(message) => (true, message),
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
-            Err(error) => (false, told(&error)),
+            Err(error) => (false, error.whole_with_hint()),
         };
         self.add(name, ok, message);
         Ok(ok)
     }
 
-    /// True where nothing has failed.
+    /// Returns true if no check has failed.
     pub(crate) fn are_ok(&self) -> bool {
         self.0.iter().all(|check| check.ok)
     }
 
-    /// Adds those of another look.
+    /// Adds the checks of another list.
     pub(crate) fn append(&mut self, mut other: Checks) {
         self.0.append(&mut other.0);
     }
 
-    /// Those that failed.
+    /// Returns the checks that failed.
     pub(crate) fn failed(&self) -> impl Iterator<Item = &Check> {
         self.0.iter().filter(|check| !check.ok)
     }
@@ -60,34 +61,28 @@ impl Checks {
     }
 }
 
-/// An error on one line, with what to do about it.
-pub(crate) fn told(error: &Error) -> String {
-    let hint = error.hint.as_ref().map(|hint| format!(" ({})", one_line(hint))).unwrap_or_default();
-    error.whole() + &hint
-}
-
-/// Everything that was looked at, and what was done about it.
+/// All checks, and the actions taken because of them.
 #[derive(Debug, Default)]
-pub struct ChecksReport {
-    /// True where all is as it must be.
+pub(crate) struct ChecksReport {
+    /// True if all checks passed.
     pub ok: bool,
-    /// In the order in which it was looked at.
+    /// The checks, in the order in which they were made.
     pub checks: Vec<Check>,
     /// The snapshots that were taken.
     pub snapshots: Vec<Map<String, Value>>,
-    /// What was restored.
+    /// The restores that were made.
     pub restored: Vec<RestoreReport>,
-    /// The commands that bring back what the snapshots hold.
+    /// The commands that restore the snapshots.
     pub rollback: Vec<String>,
-    /// What it all means, in a line for people.
+    /// A summary in one line, for people.
     pub verdict: String,
-    /// What could not be done; the first decides the exit code.
+    /// The actions that failed; the first one decides the exit code.
     pub failures: Vec<Error>,
 }
 
 impl ChecksReport {
-    /// The checks that failed.
-    pub fn failed(&self) -> impl Iterator<Item = &Check> {
+    /// Returns the checks that failed.
+    pub(crate) fn failed(&self) -> impl Iterator<Item = &Check> {
         self.checks.iter().filter(|check| !check.ok)
     }
 }

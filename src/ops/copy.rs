@@ -1,4 +1,5 @@
-//! `copy`: snapshots of one store into another, byte for byte, hashed where they are read and where they are written.
+//! `copy`: copies snapshots from one store into another, byte for byte. Bytes are hashed when they are read and when
+//! they are written.
 
 use chrono::Utc;
 use serde::ser::SerializeMap;
@@ -14,38 +15,38 @@ use crate::store::StoreUrl;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
-pub struct CopyOptions {
+pub(crate) struct CopyOptions {
     /// An id, the start of one, or 'latest'
     pub snapshot: String,
-    /// Which snapshots are meant
+    /// Filters for the snapshots to choose from
     pub narrow: Narrow,
-    /// All snapshots (of --source, where given) that the other store has not yet
+    /// All snapshots (of --source, if given) that the other store does not have yet
     pub all: bool,
     /// The store to read from; by default --store
     pub from: Option<StoreUrl>,
     /// The store to write to
     pub to: StoreUrl,
-    /// Make the store to write to where there is none yet
+    /// Create the store to write to if it does not exist
     pub create: bool,
 }
 
 /// A snapshot that is in the other store now.
 #[derive(Debug)]
-pub struct Copied {
-    /// Its manifest, as it stands outside the archive.
+pub(crate) struct Copied {
+    /// Its manifest, as it is stored outside the archive.
     pub manifest: Manifest,
-    /// True where it was there before.
+    /// True if the other store had it before.
     pub was_there: bool,
 }
 
-/// The snapshots that are in the other store now, and what kept others from being copied.
+/// The snapshots that are in the other store now, and the errors of those that could not be copied.
 #[derive(Debug)]
-pub struct CopyReport {
+pub(crate) struct CopyReport {
     /// Newest first.
     pub snapshots: Vec<Copied>,
-    /// What was wrong with the others; the first decides the exit code.
+    /// The errors of the other snapshots; the first one decides the exit code.
     pub failures: Vec<Error>,
-    /// Where the other store is.
+    /// The location of the other store.
     pub store: String,
 }
 
@@ -75,8 +76,8 @@ impl Report for CopyReport {
     }
 }
 
-/// Runs the command; of several snapshots each is tried, whatever becomes of the others.
-pub fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport> {
+/// Runs the command. If one of several snapshots fails, the others are still copied.
+pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport> {
     let named = |given: &StoreUrl| match &context.config {
         Some(config) => config.store_named(given),
         None => Ok(given.clone()),
@@ -113,7 +114,7 @@ pub fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport> {
                 report.failures.insert(0, error.context(format!("{} was not copied", listed.id)));
                 break;
             }
-            // Pruned while the others were copied.
+            // The snapshot was pruned while others were copied.
             Err(error) if error.kind == Kind::NotFound && options.all => {}
             Err(error) => report.failures.push(error.context(format!("{} was not copied", listed.id))),
         }
@@ -121,7 +122,7 @@ pub fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport> {
     Ok(report)
 }
 
-/// The store itself may be there and not be reached: only where it is certainly absent is there something to make.
+/// Adds the hint about --create only if the store is certainly absent: a store that cannot be reached may exist.
 fn hint_create(error: Error) -> Error {
     if error.message.starts_with("there is no") {
         error.hint("check its name; --create makes a new store there")
@@ -163,7 +164,7 @@ fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, cont
     }
     to.publish_document(upload, ArchiveSummary { bytes, sha256 }, &manifest, &document, ReadBack::Always)?;
     if is_damaged {
-        // Its bytes are as they were written, and yet a test found fault with it: it must not be the other store's latest.
+        // Its bytes are as they were written, but a test found it damaged: it must not become the other store's latest.
         to.record_proof(&Proof {
             id: manifest.id.clone(),
             level: ProofLevel::Damaged,

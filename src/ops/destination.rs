@@ -1,4 +1,4 @@
-//! Where a snapshot goes: the stores that take it, and for whom it is encrypted.
+//! The destination of a snapshot: the stores that it is written to, and the keys that it is encrypted to.
 
 use chrono::{DateTime, Utc};
 
@@ -8,18 +8,18 @@ use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::manifest::{Manifest, Origin};
 
-/// Where a snapshot goes, and for whom it is encrypted.
+/// The stores that a snapshot is written to, and the keys that it is encrypted to.
 #[derive(Clone)]
 pub(crate) struct Destination<'a> {
     /// The stores.
     pub(crate) catalogs: Vec<&'a Catalog>,
-    /// Who can open the archive; anybody where this is None.
+    /// The keys that can open the archive; `None` if the archive is not encrypted.
     pub(crate) sealing: Option<Sealing>,
 }
 
 impl Destination<'_> {
-    /// The newest full snapshot of a source in any of the stores. One that has it from another origin refuses this one;
-    /// one that cannot be looked into is struck off, with its error.
+    /// Returns the newest full snapshot of a source in any of the stores. Fails if a store has a source of this name
+    /// from another origin. A store that cannot be read is removed from the list, and its error is returned.
     pub(crate) fn previous(&mut self, name: &SourceName, origin: &Origin) -> Result<(Option<Manifest>, Vec<Error>)> {
         let (mut previous, mut failures): (Option<Manifest>, Vec<Error>) = (None, Vec::new());
         let mut usable = Vec::new();
@@ -49,12 +49,12 @@ impl Destination<'_> {
         Ok((previous, failures))
     }
 
-    /// An id that none of the stores has.
+    /// Returns an id that none of the stores has.
     pub(crate) fn new_id(&self, source: &SourceName, time: DateTime<Utc>) -> Result<SnapshotId> {
         let (first, others) = self.catalogs.split_first().expect("there is a store");
         loop {
             let id = first.new_id(source, time)?;
-            // A store that cannot be asked fails as soon as it is written to.
+            // A store that cannot be read here fails when it is written to.
             if !others.iter().any(|other| other.has(&id).unwrap_or(false)) {
                 return Ok(id);
             }

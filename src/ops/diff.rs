@@ -1,4 +1,4 @@
-//! `diff`: what changed between two snapshots, or between a snapshot and a live database.
+//! `diff`: shows the changes between two snapshots, or between a snapshot and a live database.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,63 +23,63 @@ use crate::snapshots::manifest::{Manifest, Table};
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
-pub struct DiffOptions {
+pub(crate) struct DiffOptions {
     /// An id, the start of one, or 'latest'
     pub snapshot: String,
     /// Another snapshot or a database file; by default the database that the snapshot came from
     pub other: Option<String>,
-    /// Exit with 3 where there is a difference
+    /// Exit with 3 if there is a difference
     pub exit_code: bool,
-    /// Which snapshots are meant
+    /// Filters for the snapshots to choose from
     pub narrow: Narrow,
 }
 
-/// What became of a table.
+/// The kind of change to a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// Equal rows, equal columns.
+pub(crate) enum Status {
+    /// Rows and columns are equal.
     Same,
-    /// Other rows or other columns.
+    /// Rows or columns differ.
     Changed,
-    /// Only there afterwards.
+    /// The table exists only afterwards.
     Added,
-    /// Only there before.
+    /// The table existed only before.
     Removed,
 }
 
 /// One table on both sides.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct TableDiff {
+pub(crate) struct TableDiff {
     /// Its name.
     pub name: String,
-    /// What became of it.
+    /// The kind of change.
     pub status: Status,
-    /// Rows before.
+    /// The number of rows before.
     pub rows_before: Option<u64>,
-    /// Rows afterwards.
+    /// The number of rows afterwards.
     pub rows_after: Option<u64>,
-    /// True where the columns differ.
+    /// True if the columns differ.
     pub columns_changed: bool,
-    /// True where the rows could not be compared, only counted.
+    /// True if the rows could only be counted, not compared.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub only_counted: bool,
 }
 
-/// What changed from before to after.
+/// The changes from before to after.
 #[derive(Debug, Serialize)]
-pub struct DiffReport {
-    /// True where nothing did, in tables or schema, and all of it could be compared.
+pub(crate) struct DiffReport {
+    /// True if tables and schema are equal, and all rows could be compared.
     pub equal: bool,
-    /// What the snapshot is compared with.
+    /// The name of the snapshot that is compared.
     pub before: String,
-    /// With what.
+    /// The name of the snapshot or database that it is compared with.
     pub after: String,
-    /// True where tables, indexes, views and triggers are defined alike.
+    /// True if the definitions of tables, indexes, views and triggers are equal.
     pub schema_equal: bool,
-    /// Every table of either side.
+    /// All tables that exist on either side.
     pub tables: Vec<TableDiff>,
-    /// True where a difference is a problem.
+    /// True if a difference makes the command exit with 3.
     #[serde(skip)]
     pub must_be_equal: bool,
 }
@@ -94,12 +94,12 @@ struct Side {
     name: String,
     tables: Vec<Table>,
     schema: Option<RowDigest>,
-    /// The PostgreSQL snapshot that it is, if it is one.
+    /// The id of the snapshot, if this side is a PostgreSQL snapshot.
     postgres_snapshot: Option<SnapshotId>,
 }
 
 /// Runs the command.
-pub fn run(options: &DiffOptions, context: &Context) -> Result<DiffReport> {
+pub(crate) fn run(options: &DiffOptions, context: &Context) -> Result<DiffReport> {
     let catalog = context.open_catalog()?;
     let before = catalog.find(&options.snapshot, &options.narrow)?;
     let before = fetch::manifest(&catalog, &before.id, context)?;
@@ -176,7 +176,7 @@ fn live_postgres(params: &Params, context: &Context) -> Result<Side> {
 }
 
 /// Compares the schemas of PostgreSQL databases whose recorded digests differ. The digests of earlier versions included
-/// reading that the server kept for itself, so those of snapshots are computed anew from their archives.
+/// options that the server sets for its own use, so the digests of snapshots are computed again from their archives.
 fn schemas_are_equal(before: &Side, after: &Side, catalog: &Catalog, context: &Context) -> Result<bool> {
     let anew = |side: &Side| -> Result<Option<RowDigest>> {
         match &side.postgres_snapshot {
@@ -204,7 +204,7 @@ pub(crate) fn compare(before: &[Table], after: &[Table]) -> Vec<TableDiff> {
     let one = |name: &String| {
         let (old, new) = (find(before, name), find(after, name));
         let columns_changed = matches!((&old, &new), (Some(old), Some(new)) if old.columns != new.columns);
-        // What a virtual table shows is in its shadow tables, which are compared themselves.
+        // The content of a virtual table is in its shadow tables, which are compared themselves.
         let hidden = |table: &Table| table.digest.is_none() && table.kind != "virtual";
         let only_counted = matches!((&old, &new), (Some(old), Some(new)) if hidden(old) || hidden(new));
         let status = match (&old, &new) {

@@ -1,4 +1,4 @@
-//! `doctor`: tries for real what a store must be able to do, and says what it can.
+//! `doctor`: tests the config, sources and stores with real operations, and reports the results.
 
 use std::io::Write as _;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -29,22 +29,22 @@ use crate::store::{Key, Names, Published, Store, StoreUrl};
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
-pub struct DoctorOptions {
+pub(crate) struct DoctorOptions {
     /// Try only these: names of the config, SQLite files, PostgreSQL URLs
     pub sources: Vec<String>,
     /// Send a notice and pings too, to see them arrive
     pub notify: bool,
 }
 
-/// The extension that is told of also where it is not there.
+/// The extension that is reported even if the server does not have it.
 const TIMESCALEDB: &str = "timescaledb";
-/// More than one part of an upload, and no multiple of one.
+/// The size of the large test object: more than one part of an upload, and not a multiple of a part's size.
 const LARGE_BYTES: usize = (17 << 20) + 11;
-/// How far the clocks of this machine and of the store may be apart.
+/// The largest difference allowed between the clocks of this machine and of the store.
 const CLOCK_SLACK: chrono::Duration = chrono::Duration::seconds(30);
 
 /// Runs the command.
-pub fn run(options: &DoctorOptions, context: &Context) -> Result<ChecksReport> {
+pub(crate) fn run(options: &DoctorOptions, context: &Context) -> Result<ChecksReport> {
     let mut trials = Checks::default();
     if !options.sources.is_empty() {
         for chosen in context.sources(&options.sources)? {
@@ -102,7 +102,7 @@ fn told(trials: Checks) -> ChecksReport {
     report
 }
 
-/// Whether this is a name that a container runtime makes up: twelve hexadecimal digits.
+/// Returns true if the name is of the form that container runtimes generate: twelve hexadecimal digits.
 pub(crate) fn is_containers_own(host: &str) -> bool {
     host.len() == 12 && host.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
@@ -136,8 +136,8 @@ fn try_source(chosen: &Chosen, trials: &mut Checks) -> Result<()> {
     Ok(())
 }
 
-/// Tells how we stand with a server; false where it cannot be reached. What a role lacks that only reads is told, and fails
-/// nothing: it is a restore or a migration that needs it.
+/// Reports the server, the role and its rights; returns false if the server cannot be reached. Rights that only a
+/// restore or a migration needs are reported, but the check passes without them.
 fn try_server(name: &SourceName, params: &Params, trials: &mut Checks) -> Result<bool> {
     let mut standing = match Standing::open(params) {
         Ok(standing) => standing,
@@ -155,7 +155,7 @@ fn try_server(name: &SourceName, params: &Params, trials: &mut Checks) -> Result
     Ok(true)
 }
 
-/// Whether transactions may write, now and by default.
+/// Describes whether transactions may write.
 fn writing(about: &ServerAbout, is_read_only: bool) -> String {
     let now = match (about.in_recovery, is_read_only) {
         (true, _) => "no: the server is a standby",
@@ -212,7 +212,8 @@ fn connections(found: Connections) -> Result<String> {
     Err(Error::problem(told).hint("raise max_connections or the limit, or close some; '--jobs 1' takes fewest"))
 }
 
-/// Whether what is encrypted here can be opened, and where.
+/// Describes how snapshots are encrypted and if a key on this machine opens them. Fails if there are keys here and none
+/// of them opens them.
 fn encryption(config: &Config, context: &Context) -> Result<String> {
     let encryption = config.encryption()?;
     if encryption.passphrase()?.is_some() {
@@ -244,7 +245,7 @@ fn retention(config: &Config) -> Result<String> {
     })
 }
 
-/// Whether the addresses can be reached; nothing is sent, unless that is asked for.
+/// Checks that the addresses for notices and pings can be reached. Nothing is sent unless --notify is given.
 fn try_notices(config: &Config, options: &DoctorOptions, trials: &mut Checks) -> Result<()> {
     let notices = match config.notices() {
         Ok(notices) => notices,
@@ -284,7 +285,7 @@ fn try_store(url: &StoreUrl, trials: &mut Checks) -> Result<()> {
     if let StoreUrl::S3(settings) = &mut url
         && let Some(lock) = settings.lock.take()
     {
-        // What is tried must be deleted again.
+        // The test objects must be deleted again, so they are written without a lock.
         let left_out = format!("not tried: objects could not be deleted for {} days", lock.days);
         trials.note("object lock", Ok(left_out))?;
     }
@@ -302,7 +303,7 @@ fn try_store(url: &StoreUrl, trials: &mut Checks) -> Result<()> {
     let small: Key = format!("{TRIAL_PREFIX}{}", random()?).parse()?;
     let large: Key = format!("{TRIAL_PREFIX}{}", random()?).parse()?;
     let tried = try_objects(&*store, &small, &large, trials);
-    // Whatever was found, nothing of it stays; what a signal leaves here, 'prune' clears.
+    // The test objects are deleted whatever the results are. 'prune' removes those that an interrupted run leaves.
     let cleared = store.delete_all(&[small.clone(), large.clone()]).and_then(|()| {
         let left = [&small, &large].map(|key| store.stat(key));
         for left in left {
@@ -369,7 +370,7 @@ fn try_objects(store: &dyn Store, small: &Key, large: &Key, trials: &mut Checks)
 }
 
 fn try_large(store: &dyn Store, key: &Key) -> Result<String> {
-    // Bytes that no two parts share.
+    // The content of every part is different.
     let bytes: Vec<u8> = (0..LARGE_BYTES as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut upload = store.create_large(key, bytes.len() as u64)?;
     upload.write_all(&bytes)?;

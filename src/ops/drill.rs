@@ -1,4 +1,5 @@
-//! `drill`: restores a snapshot into scratch, compares everything, measures the time, and throws the result away.
+//! `drill`: restores a snapshot into a scratch file or database, compares everything, measures the time, and deletes
+//! the result.
 
 use std::time::Instant;
 
@@ -14,12 +15,12 @@ use crate::snapshots::manifest::SnapshotKind;
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
-pub struct DrillOptions {
+pub(crate) struct DrillOptions {
     /// An id, the start of one, or 'latest'
     pub snapshot: Option<String>,
-    /// Any one of the full, undamaged snapshots, and not the newest
+    /// Choose one of the full, undamaged snapshots at random, not the newest
     pub random: bool,
-    /// Which snapshots are meant
+    /// Filters for the snapshots to choose from
     pub narrow: Narrow,
     /// PostgreSQL: the server to make the scratch database on; by default the one the snapshot came from
     pub to: Option<String>,
@@ -27,8 +28,8 @@ pub struct DrillOptions {
     pub no_owner: bool,
 }
 
-/// Runs the command; of several snapshots each is tried, whatever becomes of the others.
-pub fn run(options: &DrillOptions, context: &Context) -> Result<VerifyReport> {
+/// Runs the command. If one of several drills fails, the others are still run.
+pub(crate) fn run(options: &DrillOptions, context: &Context) -> Result<VerifyReport> {
     let catalog = context.open_first()?;
     let mut report = VerifyReport { ok: true, snapshots: Vec::new(), failures: Vec::new() };
     let narrows = options.narrows(context)?;
@@ -48,7 +49,8 @@ pub fn run(options: &DrillOptions, context: &Context) -> Result<VerifyReport> {
 }
 
 impl DrillOptions {
-    /// What is drilled one of each: what is named, or every source of the config.
+    /// Returns one filter for each snapshot to drill: the one that is named, or else one for every source of the
+    /// config.
     fn narrows(&self, context: &Context) -> Result<Vec<Narrow>> {
         let narrow = self.narrow.clone();
         let Some(config) = &context.config else { return Ok(vec![narrow]) };
@@ -63,7 +65,7 @@ impl DrillOptions {
         if !self.random {
             return catalog.find(self.snapshot.as_deref().unwrap_or("latest"), narrow);
         }
-        // The newest is one of them, and says whether there is any.
+        // The newest one is also a candidate; finding it fails with the right error if there is no snapshot.
         let newest = catalog.find("latest", narrow)?;
         let listed = catalog.list(newest.id.source())?;
         let is_good = |described: &Described| {
@@ -98,13 +100,13 @@ fn drill(listed: &Listed, options: &DrillOptions, catalog: &Catalog, context: &C
             )
             .hint("it is drilled in a scratch file: --scratch names the folder"));
         }
-        // The folder is marked as this process's own, and cleared after it should it die.
+        // The folder is marked as owned by this process, and is removed later if the process dies.
         let scratch = context.scratch.folder(opened.manifest.raw_bytes)?;
         let fetched = opened.fetch_image(scratch.path("drill.db"), context)?;
         image::check(fetched.image.path(), &opened.manifest).map(drop)
     };
     let restored = match restore() {
-        // Damage is recorded for good: what was only damaged on its way from far away is none.
+        // Damage is recorded permanently. Bytes that were only damaged in transit from a remote store are not damage.
         Err(error) if error.kind == Kind::Problem && !catalog.is_near() => {
             tracing::warn!("restoring {} once more: {}", listed.id, error.whole());
             restore()
@@ -118,7 +120,8 @@ fn drill(listed: &Listed, options: &DrillOptions, catalog: &Catalog, context: &C
     };
     let seconds = clock.elapsed().as_secs_f64();
     if let Some(error) = different {
-        // The archive is as it was written: another server shows it otherwise. No proof, and no damage.
+        // The archive is as it was written, but this server shows the data differently. This is neither a proof nor
+        // damage.
         let problems = vec![Problem::of("different", &error)];
         let level = ProofLevel::None.name();
         let id = listed.id.to_string();

@@ -1,4 +1,4 @@
-//! `extract`: what is in an archive, as files or on stdout.
+//! `extract`: writes the content of an archive to files or to stdout.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -17,10 +17,10 @@ use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
-pub struct ExtractOptions {
+pub(crate) struct ExtractOptions {
     /// An id, the start of one, or 'latest'
     pub snapshot: String,
-    /// Which snapshots are meant
+    /// Filters for the snapshots to choose from
     pub narrow: Narrow,
     /// A folder (new or empty) for the whole archive, a file (new) for one entry or table, - for stdout
     pub to: Option<PathBuf>,
@@ -28,14 +28,14 @@ pub struct ExtractOptions {
     pub entry: Option<String>,
     /// Only this table, as text
     pub table: Option<String>,
-    /// How a table is written: sql (keeps every value) or csv; PostgreSQL: copy, as COPY reads it
+    /// The format of a table: sql (keeps every value) or csv; PostgreSQL: copy, as COPY reads it
     pub format: Option<TableFormat>,
 }
 
-/// How a table is written.
+/// The format of an extracted table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TableFormat {
-    /// Statements that make it again (SQLite).
+pub(crate) enum TableFormat {
+    /// SQL statements that create the table and its rows (SQLite).
     Sql,
     /// Comma-separated values (SQLite).
     Csv,
@@ -45,8 +45,8 @@ pub enum TableFormat {
 
 /// One file that was written.
 #[derive(Debug, Serialize)]
-pub struct ExtractedFile {
-    /// Where it is.
+pub(crate) struct ExtractedFile {
+    /// Its path.
     pub path: String,
     /// Its length.
     pub bytes: u64,
@@ -54,23 +54,28 @@ pub struct ExtractedFile {
 
 /// The files that were written.
 #[derive(Debug, Serialize)]
-pub struct ExtractReport {
+pub(crate) struct ExtractReport {
     /// The snapshot.
     pub id: String,
-    /// None where all went to stdout.
+    /// Empty if everything was written to stdout.
     pub files: Vec<ExtractedFile>,
 }
 
 impl Report for ExtractReport {}
 
-/// Where the content goes.
+/// The destination of the content.
 enum Destination<'a> {
     Path(&'a Path),
     Stdout,
 }
 
-/// Runs the command; what does not go to files goes to `stdout`.
-pub fn run(options: &ExtractOptions, json: bool, context: &Context, stdout: &mut dyn Write) -> Result<ExtractReport> {
+/// Runs the command. Content that is not written to files is written to `stdout`.
+pub(crate) fn run(
+    options: &ExtractOptions,
+    json: bool,
+    context: &Context,
+    stdout: &mut dyn Write,
+) -> Result<ExtractReport> {
     let whole = options.entry.is_none() && options.table.is_none();
     let destination = match &options.to {
         Some(path) if path.as_os_str() == "-" => Destination::Stdout,
@@ -108,7 +113,7 @@ pub fn run(options: &ExtractOptions, json: bool, context: &Context, stdout: &mut
     Ok(ExtractReport { id: listed.id.to_string(), files })
 }
 
-/// Says where the writing failed that has no other name.
+/// Adds "cannot write to stdout" to an error that does not say what failed.
 fn to_stdout(error: Error) -> Error {
     if error.message == "input or output failed" { error.context("cannot write to stdout") } else { error }
 }
@@ -134,13 +139,13 @@ fn one(opened: &Opened, options: &ExtractOptions, context: &Context, out: &mut d
         Some(TableFormat::Csv) => DumpFormat::Csv,
         Some(TableFormat::Sql) | None => DumpFormat::Sql,
     };
-    // An image is pages: one table out of it needs all of it.
+    // An image consists of pages: extracting one table needs the whole image.
     let scratch = context.scratch.folder(opened.manifest.raw_bytes)?;
     let fetched = opened.fetch_image(scratch.path("image.db"), context)?;
     dump_table(fetched.image.path(), table, format, out).map(drop)
 }
 
-/// Writes one table's rows as they were saved; only its own blocks are read.
+/// Writes one table's rows as they were saved. Only the blocks of that table are read.
 fn postgres_table(opened: &Opened, name: &str, format: Option<TableFormat>, out: &mut dyn Write) -> Result<()> {
     if !matches!(format, None | Some(TableFormat::Copy)) {
         return Err(Error::usage("a table of a PostgreSQL snapshot is written as COPY prints it, in no other form")
@@ -174,11 +179,11 @@ fn postgres_table(opened: &Opened, name: &str, format: Option<TableFormat>, out:
     Ok(())
 }
 
-/// Writes rows as they come, and sums them up.
+/// Writes rows as they arrive, and computes their count and digest.
 struct TableRows<'a> {
     out: &'a mut dyn Write,
     sum: RowSum,
-    /// The beginning of a row whose end is yet to come.
+    /// The beginning of a row whose end has not arrived yet.
     rest: Vec<u8>,
 }
 
@@ -199,7 +204,7 @@ impl Visitor for TableRows<'_> {
     }
 }
 
-/// Writes a file that was not there, all at once.
+/// Writes a new file atomically and syncs it. Fails if the path exists.
 fn to_file(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> Result<ExtractedFile> {
     if fs::symlink_metadata(path).is_ok() {
         return Err(Error::usage(format!("{} is there already", one_line(&path.display().to_string())))
@@ -219,7 +224,8 @@ fn to_file(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> 
     Ok(ExtractedFile { path: path.display().to_string(), bytes })
 }
 
-/// Writes the whole archive into a folder that is new or empty; it appears when all of it is there and proven.
+/// Writes the whole archive into a folder that is new or empty. The files appear there only when all of them are
+/// written and checked.
 fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<ExtractedFile>> {
     let shown = one_line(&path.display().to_string());
     match fs::read_dir(path) {
@@ -233,8 +239,8 @@ fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<Extr
         }
         Err(_) => {}
     }
-    // Into a folder that is there (perhaps a mount point, or where a link leads) its files are moved one by one, the
-    // manifest last; a new one appears at once.
+    // If the folder exists (it may be a mount point or the target of a link), the files are moved into it one by one,
+    // the manifest last. A new folder appears at once.
     let existing = path.canonicalize().ok();
     let parent = existing.as_deref().unwrap_or_else(|| folder_of(path));
     require_space(parent, opened.manifest.raw_bytes)?;
@@ -280,7 +286,8 @@ impl Visitor for FolderSink<'_> {
         let mut path = self.root.to_owned();
         let mut parts = entry.path.split('/').peekable();
         while let Some(part) = parts.next() {
-            // The path was checked, and a part of it is a name that the writer encoded; long ones are cut by no file system silently.
+            // The path was checked, and each part of it is a name that the writer encoded. No file system truncates
+            // long names silently.
             path.push(part);
             if parts.peek().is_some() && !path.is_dir() {
                 create_folder(&path)?;
@@ -302,7 +309,7 @@ impl Visitor for FolderSink<'_> {
     }
 }
 
-/// Writes the entries as a tar stream again.
+/// Writes the entries as a tar stream.
 struct TarStream<'a> {
     out: &'a mut dyn Write,
     padding: u64,

@@ -1,4 +1,4 @@
-//! Opens snapshots, and gets an SQLite image out of an archive, with every byte of it hashed on the way.
+//! Opens snapshots, and reads SQLite images out of archives. Every byte is hashed while it is read.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,25 +15,26 @@ use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::SnapshotId;
 use crate::snapshots::manifest::{Manifest, SqliteFacts};
 
-/// A snapshot whose manifest was read, and whose archive was found and opened.
+/// A snapshot whose manifest was read and whose archive was opened.
 pub(crate) struct Opened {
-    /// The manifest outside.
+    /// The manifest outside the archive; of an encrypted snapshot the one inside.
     pub(crate) manifest: Manifest,
-    /// The same, as it stands in the store.
+    /// The manifest outside the archive, as the bytes in the store.
     pub(crate) document: Vec<u8>,
     /// The archive.
     pub(crate) reader: ArchiveReader,
 }
 
-/// Opens a snapshot. The manifest outside is believed only after it was compared with the one inside.
+/// Opens a snapshot, and compares the manifest outside the archive with the one inside before either is trusted.
 pub(crate) fn open(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Opened> {
     let opened = open_uncompared(catalog, id, context)?;
     opened.compare_inside().map_err(|error| damaged(id, error))?;
     Ok(opened)
 }
 
-/// Opens a snapshot; every disagreement between manifest and archive that can be seen without reading blocks is damage.
-/// Of an encrypted one the manifest is the one inside, since the one outside says little.
+/// Opens a snapshot without comparing the two manifests. Every difference between manifest and archive that can be
+/// found without reading blocks is damage. The manifest of an encrypted snapshot is read from inside the archive, since
+/// the one outside has few fields.
 pub(crate) fn open_uncompared(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Opened> {
     let (manifest, document) = catalog.manifest(id)?;
     let archive = catalog.open_archive(&manifest)?;
@@ -54,7 +55,7 @@ pub(crate) fn open_uncompared(catalog: &Catalog, id: &SnapshotId, context: &Cont
     opened().map_err(|error| damaged(id, error))
 }
 
-/// Says of what snapshot a damage is.
+/// Adds the snapshot's id to an error.
 fn damaged(id: &SnapshotId, error: Error) -> Error {
     match error.kind {
         Kind::Problem => error.context(format!("the snapshot {id} is damaged")),
@@ -62,15 +63,15 @@ fn damaged(id: &SnapshotId, error: Error) -> Error {
     }
 }
 
-/// The manifest of a snapshot with all that it says inside, compared with the one outside where that says less. Without a
-/// key it is the one outside.
+/// Returns the complete manifest of a snapshot. That of an encrypted snapshot is read from inside the archive and
+/// compared with the one outside. Returns the manifest outside if no key opens the archive.
 pub(crate) fn manifest(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Manifest> {
     let (outside, _) = catalog.manifest(id)?;
     if !outside.encrypted || context.keys.is_empty() {
         return Ok(outside);
     }
     match open(catalog, id, context) {
-        // A key, but not to this one.
+        // None of the keys opens this snapshot.
         Err(error) if error.kind == Kind::Usage => {
             tracing::warn!("{}", error.whole());
             Ok(outside)
@@ -79,17 +80,17 @@ pub(crate) fn manifest(catalog: &Catalog, id: &SnapshotId, context: &Context) ->
     }
 }
 
-/// What stands before the rows in the archive of a PostgreSQL snapshot, and what after them.
+/// The entries before the rows in the archive of a PostgreSQL snapshot, and below the entries after them.
 const LAYOUT_BEFORE: [&str; 3] = [README_PATH, layout::OBJECTS, layout::PRE_DATA];
 const LAYOUT_AFTER: [&str; 4] = [layout::SEQUENCES, layout::POST_DATA, layout::RESTORE, MANIFEST_PATH];
 
-/// An image that was got out of an archive.
+/// An image that was read out of an archive.
 pub(crate) struct Fetched {
     /// The file, removed when dropped.
     pub(crate) image: ImageFile,
-    /// Reading, hashing, decompressing and writing.
+    /// The time for reading, hashing, decompressing and writing.
     pub(crate) stream_seconds: f64,
-    /// Waiting for the disk.
+    /// The time for syncing to disk.
     pub(crate) sync_seconds: f64,
 }
 
@@ -110,7 +111,8 @@ impl Opened {
         }
     }
 
-    /// Every file is one that a PostgreSQL snapshot has, in its order, and the pieces of each table are all there.
+    /// Checks that the archive holds exactly the entries of a PostgreSQL snapshot, in their order, with all pieces of
+    /// each table.
     fn check_postgres_layout(&self) -> Result<()> {
         let entries = self.reader.entries();
         let (first, last) = (&LAYOUT_BEFORE[..], &LAYOUT_AFTER[..]);
@@ -169,9 +171,9 @@ impl Opened {
         Ok(())
     }
 
-    /// Reads the steps that make the schema of a PostgreSQL snapshot, each of which needs only earlier ones.
+    /// Reads the steps that create the schema of a PostgreSQL snapshot. Each step needs only earlier ones.
     ///
-    /// Archives of earlier versions may set options that the source's server kept for itself. They are left out here.
+    /// Archives of earlier versions may set options that the source's server set for its own use. These are removed.
     pub(crate) fn schema_items(&self) -> Result<Vec<Item>> {
         let bytes = self.reader.read_entry(layout::OBJECTS, 1 << 30)?;
         let mut items: Vec<Item> = serde_json::from_slice(&bytes)
@@ -188,7 +190,7 @@ impl Opened {
         Ok(items)
     }
 
-    /// Walks the whole archive into `visitor`, and fails where any of it is not as it was written.
+    /// Reads the whole archive into `visitor`, and fails if any byte differs from what was written.
     pub(crate) fn walk(&self, visitor: &mut dyn Visitor) -> Result<()> {
         let id = &self.manifest.id;
         let damaged = |error: Error| {
@@ -201,21 +203,22 @@ impl Opened {
         Ok(())
     }
 
-    /// Compares the manifest outside with the one inside, which is read.
+    /// Reads the manifest inside the archive, and compares it with the one outside.
     pub(crate) fn compare_inside(&self) -> Result<()> {
         self.compare_manifests(&self.reader.read_entry(MANIFEST_PATH, self.most_manifest_bytes())?)
     }
 
-    /// The most bytes that the manifest inside can have: it says less than the one outside, perhaps with more space between.
-    /// Of an encrypted snapshot it says more.
+    /// Returns the maximum length of the manifest inside the archive. It has fewer fields than the one outside, but
+    /// perhaps more white space. That of an encrypted snapshot has more fields.
     fn most_manifest_bytes(&self) -> u64 {
         if self.manifest.encrypted { Manifest::MAX_BYTES } else { 4 * self.document.len() as u64 + 4096 }
     }
 
-    /// Where a safety snapshot of what this one overwrites goes: into the same store, and where this one is encrypted,
-    /// openable by the key that has opened it.
+    /// Returns the destination for a safety snapshot of what this snapshot overwrites: the same store. If this snapshot
+    /// is encrypted, the key that opened it also opens the safety snapshot.
     pub(crate) fn safety_destination<'a>(&self, catalog: &'a Catalog, context: &Context) -> Result<Destination<'a>> {
-        // Also where this one is not encrypted but the config wants it, or keys are given: what is saved is of today.
+        // The safety snapshot holds today's data. It is also encrypted if only the config asks for it or keys are
+        // given.
         let mut sealing = self.reader.sealing().cloned();
         if sealing.is_none() {
             sealing = context.config_sealing()?;
@@ -223,7 +226,7 @@ impl Opened {
         Ok(Destination { catalogs: vec![catalog], sealing: sealing.or_else(|| context.keys.sealing()) })
     }
 
-    /// Compares the manifest outside with the one inside.
+    /// Compares the manifest outside the archive with `inside`, the one in the archive.
     pub(crate) fn compare_manifests(&self, inside: &[u8]) -> Result<()> {
         match Manifest::differences(&self.document, inside)?.as_slice() {
             [] => Ok(()),
@@ -234,7 +237,7 @@ impl Opened {
         }
     }
 
-    /// What the manifest says of the image; a raw copy of a damaged file has none.
+    /// Returns the manifest's facts about the image. Fails for a raw copy of a damaged file, which has no image.
     pub(crate) fn image_facts(&self) -> Result<&SqliteFacts> {
         let id = &self.manifest.id;
         self.manifest.sqlite.as_ref().filter(|facts| facts.health.is_some()).ok_or_else(|| {
@@ -243,8 +246,8 @@ impl Opened {
         })
     }
 
-    /// Writes the image to `path`, which must not be there. What is there when this returns is exactly what was saved,
-    /// and synced; on failure nothing is left.
+    /// Writes the image to `path`, which must not exist. When this returns, the file is exactly what was saved, and is
+    /// synced. On failure no file is left.
     pub(crate) fn fetch_image(&self, path: PathBuf, context: &Context) -> Result<Fetched> {
         let id = &self.manifest.id;
         let damaged = |error: Error| match error.kind {

@@ -1,7 +1,7 @@
-//! `guard -- CMD`: a container's entry point, for a database that lives inside.
+//! `guard -- CMD`: a container's entry point, for a database inside the container.
 //!
-//! Looks before it starts, restores what is missing, runs CMD and stands by it to its end, and saves what it left behind:
-//! with it a redeploy loses nothing even where nobody mounted a volume. Stdout is CMD's; what is told is told on stderr.
+//! Runs the preflight checks, restores missing databases, runs CMD until it ends, and then takes a snapshot. With it a
+//! redeploy loses no data even if no volume is mounted. Stdout belongs to CMD; messages of the guard go to stderr.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -9,8 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::Guard;
-use crate::engine::source::Source;
-use crate::ops::checks::{Checks, told};
+use crate::ops::checks::Checks;
 use crate::ops::look::count;
 use crate::ops::put_back::{gone_mounts, put_back};
 use crate::ops::snapshot::{self, SaveOptions};
@@ -22,15 +21,16 @@ use crate::platform::supervise::{Ended, Options, Supervisor};
 use crate::platform::text;
 use crate::snapshots::catalog::ProofSummary;
 
-/// What of the grace is left for an orderly end.
+/// The part of the grace period that is kept for an orderly end.
 const MARGIN: Duration = Duration::from_millis(500);
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
-pub struct GuardOptions {
-    /// From SIGTERM to SIGKILL: what the platform grants, 10s with Docker, 30s with Kubernetes; by default what the config says, or 10s
+pub(crate) struct GuardOptions {
+    /// The time from SIGTERM to SIGKILL that the platform grants: 10s with Docker, 30s with Kubernetes; by default what
+    /// the config says, or 10s
     pub grace: Option<Duration>,
-    /// How long to wait for what is not yet as it should be before CMD is started, such as 60s
+    /// The longest time to wait for failed preflight checks to pass before CMD is started, such as 60s
     pub wait: Duration,
     /// Restore a database that is missing or empty; by default what the config says, or true
     pub restore_if_missing: Option<bool>,
@@ -40,26 +40,26 @@ pub struct GuardOptions {
     pub command: Vec<OsString>,
 }
 
-/// How it all ended.
+/// The outcome of a guarded run.
 #[derive(Debug)]
-pub struct Guarded {
+pub(crate) struct Guarded {
     /// The exit code of CMD.
     pub code: u8,
-    /// What of the guard's own work could not be done.
+    /// The failures of the guard's own work.
     pub failures: Vec<Error>,
     /// The snapshots that were taken, as a document.
     pub document: Value,
 }
 
 /// Runs the command.
-pub fn run(options: &GuardOptions, context: &Context) -> Result<Guarded> {
+pub(crate) fn run(options: &GuardOptions, context: &Context) -> Result<Guarded> {
     let mut signals = Supervisor::listen()?;
     let guard = match &context.config {
         Some(config) => config.guard()?.clone(),
         None => Guard::default(),
     };
     let grace = options.grace.unwrap_or_else(|| guard.grace.to_std().unwrap_or_default());
-    // Half of it for the last snapshot, where nobody says how much.
+    // By default half of the grace period is reserved for the last snapshot.
     let reserve = match guard.snapshot_at_end {
         true => guard.reserve.and_then(|reserve| reserve.to_std().ok()).unwrap_or(grace / 2).min(grace),
         false => Duration::ZERO,
@@ -83,7 +83,8 @@ pub fn run(options: &GuardOptions, context: &Context) -> Result<Guarded> {
             let left = text::seconds(left.as_secs_f64());
             tracing::info!("taking a last snapshot, within the {left} that are left of the grace");
         }
-        // A signal that comes only now has its grace too. What is cut off by ourselves leaves nothing half.
+        // A signal that arrives only now also starts a grace period. A snapshot that we stop ourselves leaves nothing
+        // incomplete.
         signals.finish_within(grace.saturating_sub(MARGIN));
         save(&chosen, &mut guarded, context);
         if signals.is_overdue() {
@@ -95,7 +96,8 @@ pub fn run(options: &GuardOptions, context: &Context) -> Result<Guarded> {
     Ok(guarded)
 }
 
-/// A container has another name each time, and snapshots belong to a machine's name and a path.
+/// Fails if the host name is one that a container runtime generated: it changes with each container, and snapshots
+/// belong to a host name and a path.
 fn require_name(context: &Context) -> Result<()> {
     if crate::ops::doctor::is_containers_own(&context.host) {
         return Err(Error::usage(format!("{} is a container's own name, and the next one has another", context.host))
@@ -119,8 +121,8 @@ fn require_preflight(options: &GuardOptions, chosen: &[Chosen], context: &Contex
         .hint("mend it, or change [preflight] in the config"))
 }
 
-/// Restores a database that is missing or empty, where a store has something to restore. That there is nothing yet is how
-/// every first start begins; that nobody can tell is none.
+/// Restores a database that is missing or empty, if a store has a snapshot of it. A missing snapshot is normal at a
+/// first start. An unreachable store is an error, unless the database has rows.
 fn restore_if_missing(chosen: &Chosen, context: &Context) -> Result<()> {
     let name = chosen.name()?;
     let held = match count(&chosen.source) {
@@ -132,7 +134,7 @@ fn restore_if_missing(chosen: &Chosen, context: &Context) -> Result<()> {
                 .hint(format!("look at it; 'lifeboat restore latest --source {name} --replace' puts the last snapshot in its place")));
         }
     };
-    // One that nothing spoke against, or else any.
+    // The baseline is preferred; without one, the newest snapshot is used.
     let newest = || match context.newest_measure(&name)? {
         Some(found) => Ok(Some(found)),
         None => context.newest_of(&name),
@@ -140,9 +142,9 @@ fn restore_if_missing(chosen: &Chosen, context: &Context) -> Result<()> {
     let found = match newest() {
         Ok(found) => found,
         Err(error) if error.kind == Kind::Interrupted => return Err(error),
-        // There is something to run with, and the end will be told of.
+        // The database has rows, so CMD can run. Errors of the last snapshot are reported at the end.
         Err(error) if held.is_some_and(|(_, rows)| rows > 0) => {
-            tracing::warn!("{name} is there, but no store can be asked for its snapshots: {}", told(&error));
+            tracing::warn!("{name} is there, but no store can be asked for its snapshots: {}", error.whole_with_hint());
             return Ok(());
         }
         Err(error) => {
@@ -165,7 +167,7 @@ fn restore_if_missing(chosen: &Chosen, context: &Context) -> Result<()> {
     if !is_wanting {
         return Ok(());
     }
-    if let Source::Sqlite(path) = &chosen.source {
+    if let Some(path) = chosen.source.file() {
         tracing::info!("{} is missing or empty: restoring {}", shown(path), found.manifest.id);
     }
     let restored = put_back(&found, chosen, 30, &gone_mounts(context)?, context)
@@ -198,7 +200,7 @@ fn tell(ended: &Ended) {
     }
 }
 
-/// The last snapshot. What becomes of it changes nothing of CMD's exit code.
+/// Takes the last snapshot. Its outcome does not change CMD's exit code.
 fn save(chosen: &[Chosen], guarded: &mut Guarded, context: &Context) {
     let options = SaveOptions { tag: vec!["guard".to_owned()], ..SaveOptions::default() };
     match snapshot::take(&options, chosen, context) {
@@ -217,6 +219,6 @@ fn save(chosen: &[Chosen], guarded: &mut Guarded, context: &Context) {
         Err(error) => guarded.failures.push(error),
     }
     for error in &guarded.failures {
-        tracing::error!("the last snapshot was not taken: {}", told(error));
+        tracing::error!("the last snapshot was not taken: {}", error.whole_with_hint());
     }
 }

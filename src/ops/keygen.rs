@@ -1,4 +1,4 @@
-//! `keygen`: a key for encrypted archives, in the form that `age-keygen` writes.
+//! `keygen`: makes a key for encrypted archives, in the format that `age-keygen` writes.
 
 use std::path::{Path, PathBuf};
 
@@ -13,28 +13,28 @@ use crate::platform::secret::Secret;
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
-pub struct KeygenOptions {
+pub(crate) struct KeygenOptions {
     /// Write the key to this new file, readable by you alone; by default it goes to stdout
     pub output: Option<PathBuf>,
-    /// Make no key: print the public keys of this file of secret ones
+    /// Do not make a key: print the public keys of the secret keys in this file
     pub public: Option<PathBuf>,
 }
 
 /// A new key, or the public halves of old ones.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub enum KeygenReport {
+pub(crate) enum KeygenReport {
     /// A key was made.
     Made {
         /// Its public half, to encrypt to.
         public_key: String,
-        /// The file that it is in, if any.
+        /// The file that it was written to, if any.
         path: Option<String>,
-        /// The key's text, where it is in no file: never in a document.
+        /// The key's text, if it was not written to a file. It is never part of a JSON document.
         #[serde(skip)]
         text: Option<Secret>,
     },
-    /// Public keys were asked for.
+    /// Public keys were read from a file.
     Public {
         /// The public halves of the keys in the file, in their order.
         public_keys: Vec<String>,
@@ -44,9 +44,9 @@ pub enum KeygenReport {
 }
 
 impl KeygenReport {
-    /// What a person is to know beside the result.
+    /// Returns a message for people that is printed in addition to the result.
     #[must_use]
-    pub fn note(&self) -> Option<String> {
+    pub(crate) fn note(&self) -> Option<String> {
         match self {
             KeygenReport::Made { public_key, .. } => Some(format!("public key: {public_key}")),
             KeygenReport::Public { .. } => None,
@@ -57,7 +57,7 @@ impl KeygenReport {
 impl Report for KeygenReport {}
 
 /// Runs the command; with `json` a secret key must go to a file.
-pub fn run(options: &KeygenOptions, json: bool) -> Result<KeygenReport> {
+pub(crate) fn run(options: &KeygenOptions, json: bool) -> Result<KeygenReport> {
     if let Some(path) = &options.public {
         let mut keys = Keys::new();
         keys.add_identity_file(path)?;
@@ -77,7 +77,7 @@ pub fn run(options: &KeygenOptions, json: bool) -> Result<KeygenReport> {
     Ok(KeygenReport::Made { public_key: public.to_string(), path, text })
 }
 
-/// Writes a key to a new file (0600) that is there whole and durably, or not at all.
+/// Writes a key to a new file (mode 0600), atomically and durably. Fails if the file exists.
 fn write_key(path: &Path, text: &Secret) -> Result<()> {
     let message = || format!("cannot write the key to {}", shown(path));
     if write_new_file(path, 0o600, text.expose().as_bytes()).io(Kind::Failed, message)? {

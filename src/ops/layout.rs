@@ -1,12 +1,12 @@
-//! Where things stand in the archive of a PostgreSQL snapshot.
+//! The paths of the entries in the archive of a PostgreSQL snapshot.
 
 use crate::archive::encode_name;
 
-/// The steps that make the schema, as JSON.
+/// The steps that create the schema, as JSON.
 pub(crate) const OBJECTS: &str = "schema/objects.json";
-/// What is made before the rows, as SQL.
+/// The statements that are run before the rows are loaded, as SQL.
 pub(crate) const PRE_DATA: &str = "schema/pre-data.sql";
-/// What is made after the rows, as SQL.
+/// The statements that are run after the rows are loaded, as SQL.
 pub(crate) const POST_DATA: &str = "schema/post-data.sql";
 /// The values of sequences, as SQL.
 pub(crate) const SEQUENCES: &str = "schema/sequences.sql";
@@ -15,17 +15,17 @@ pub(crate) const RESTORE: &str = "restore.sql";
 /// The folder of large objects.
 pub(crate) const LARGE_OBJECTS: &str = "large-objects/";
 
-/// The folder of a table's rows.
+/// Returns the folder of a table's rows.
 pub(crate) fn table_folder(schema: &str, table: &str) -> String {
     format!("data/{}/{}/", encode_name(schema), encode_name(table))
 }
 
-/// One piece of a table's rows.
+/// Returns the path of one piece of a table's rows.
 pub(crate) fn piece_path(schema: &str, table: &str, number: u32) -> String {
     format!("{}{number:06}.copy", table_folder(schema, table))
 }
 
-/// One piece of the large objects' content.
+/// Returns the path of one piece of the large objects' content.
 pub(crate) fn large_objects_path(number: u32) -> String {
     format!("{LARGE_OBJECTS}{number:06}.copy")
 }

@@ -10,8 +10,8 @@ use crate::snapshots::catalog::{Described, LeftOut};
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
-pub struct ListOptions {
-    /// Which snapshots are meant
+pub(crate) struct ListOptions {
+    /// Filters for the snapshots to list
     pub narrow: Narrow,
     /// Only the newest N
     pub limit: Option<usize>,
@@ -19,7 +19,7 @@ pub struct ListOptions {
 
 /// The snapshots found.
 #[derive(Debug)]
-pub struct ListReport {
+pub(crate) struct ListReport {
     /// Newest first.
     pub snapshots: Vec<Described>,
     /// Older ones that the limit left out.
@@ -34,7 +34,7 @@ impl Serialize for ListReport {
     }
 }
 
-/// A snapshot as lists carry it: without its tables.
+/// Returns the JSON document of a snapshot in lists, which is without its tables.
 pub(crate) fn listed_document(described: &Described) -> Map<String, Value> {
     match &described.manifest {
         Ok(manifest) => {
@@ -43,7 +43,7 @@ pub(crate) fn listed_document(described: &Described) -> Map<String, Value> {
             document.remove("sqlite");
             document
         }
-        // It is there and it is damaged: that is all there is to say of it.
+        // The manifest cannot be read: only the id and the error are known.
         Err(error) => {
             let id = &described.listed.id;
             let unknown = [
@@ -74,8 +74,8 @@ pub(crate) fn listed_document(described: &Described) -> Map<String, Value> {
 
 impl Report for ListReport {}
 
-/// Runs the command. Manifests are read only for the rows shown, unless tags or times choose them.
-pub fn run(options: &ListOptions, context: &Context) -> Result<ListReport> {
+/// Runs the command. Manifests are read only for the snapshots shown, unless tags choose among them.
+pub(crate) fn run(options: &ListOptions, context: &Context) -> Result<ListReport> {
     let catalog = context.open_catalog()?;
     let (source, before) = (options.narrow.source.as_ref(), options.narrow.before);
     let limit = options.limit.unwrap_or(usize::MAX);

@@ -1,14 +1,12 @@
-//! Looks at live databases: their integrity, the config's rules, and what was lost since a snapshot.
+//! Inspects live databases: their integrity, the config's rules, and the rows lost since a snapshot.
 
 use std::collections::BTreeMap;
 
 use chrono::Utc;
 
-use crate::engine::Live;
-use crate::engine::postgres::restore::target::Server;
 use crate::engine::rules::{self, Demand, Rule, Verdict};
 use crate::engine::source::Source;
-use crate::ops::checks::{Checks, told};
+use crate::ops::checks::Checks;
 use crate::ops::sources::Chosen;
 use crate::ops::tags::SUSPECT;
 use crate::ops::{Context, fetch, stores};
@@ -21,13 +19,13 @@ use crate::snapshots::manifest::{Depth, Manifest, Table};
 pub(crate) struct Found {
     pub(crate) catalog: Catalog,
     pub(crate) listed: Listed,
-    /// With all that it says inside, where a key opens it.
+    /// The complete manifest if a key opens the archive, else the one outside it.
     pub(crate) manifest: Manifest,
 }
 
 impl Context {
-    /// The newest full, undamaged snapshot that fits, in whatever store has it. A store that is out of reach is told of, and
-    /// is the error where no other has one.
+    /// Returns the newest full, undamaged snapshot that matches, from any store. Logs a warning for a store that cannot
+    /// be reached, and returns its error if no other store has a matching snapshot.
     pub(crate) fn newest(&self, narrow: &Narrow) -> Result<Option<Found>> {
         let (mut newest, mut unreachable): (Option<(Catalog, Listed)>, Option<Error>) = (None, None);
         for store in self.all_stores()? {
@@ -44,7 +42,7 @@ impl Context {
                 Err(error) if error.kind == Kind::NotFound => {}
                 Err(error) if error.kind == Kind::Interrupted => return Err(error),
                 Err(error) => {
-                    tracing::warn!("{}", told(&error));
+                    tracing::warn!("{}", error.whole_with_hint());
                     unreachable = Some(error);
                 }
             }
@@ -59,72 +57,50 @@ impl Context {
         }
     }
 
-    /// The newest of a source that those after it may be held against.
+    /// Returns the newest snapshot of a source that is a baseline for later ones.
     pub(crate) fn newest_measure(&self, source: &SourceName) -> Result<Option<Found>> {
         self.newest(&Narrow { source: Some(source.clone()), without: Some(SUSPECT.to_owned()), ..Narrow::default() })
     }
 
-    /// The newest of one source.
+    /// Returns the newest snapshot of one source.
     pub(crate) fn newest_of(&self, source: &SourceName) -> Result<Option<Found>> {
         self.newest(&Narrow { source: Some(source.clone()), ..Narrow::default() })
     }
 }
 
-/// What a look at a source showed.
+/// The result of inspecting a source.
 #[derive(Default)]
 pub(crate) struct Looked {
-    /// What was found.
+    /// The checks that were made.
     pub(crate) checks: Checks,
-    /// Whether something is wrong that a snapshot can put right: the database is gone or damaged, or rows of it are.
+    /// True if a restore can repair what is wrong: the database is absent or damaged, or rows were lost.
     pub(crate) is_lost: bool,
 }
 
-/// What is enough to fail a look at a database.
+/// The findings that make the inspection of a database fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Strictness {
-    /// Damage: for a gate, which an app that breaks its own foreign keys may pass as it did before.
+    /// Damage, failed rules and lost rows: for a gate, which an app that breaks its own foreign keys may still pass.
     Damage,
-    /// Also that the tables of an encrypted snapshot cannot be compared: for who is to say that nothing was lost.
+    /// Also an encrypted snapshot whose tables cannot be compared, since rows may have been lost.
     Loss,
-    /// Also rows without their parents, and indexes that are not valid.
+    /// Also rows without their parents, and invalid indexes.
     Complaints,
-    /// The same of a database that may be there to be filled: one without tables passes.
+    /// The same as `Complaints`, but a database without tables passes: it may be a target that is still to be filled.
     Trial,
 }
 
-/// Whether a database that cannot be opened is gone or damaged: one that is locked, or whose server is down, is neither, and
-/// nothing may be restored over it. Nor over what is no database at all: somebody has put it there.
-fn is_gone(source: &Source, error: &Error) -> bool {
-    match source {
-        Source::Sqlite(_) => is_absent(source) || error.kind == Kind::Problem,
-        Source::Postgres(_) => is_absent(source),
-    }
-}
-
-/// Whether there is no such file, or a server that answers and has no such database.
-fn is_absent(source: &Source) -> bool {
-    match source {
-        Source::Sqlite(path) => {
-            std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-        }
-        Source::Postgres(params) => {
-            let look = || Server::connect(params)?.look(params.database());
-            look().is_ok_and(|found| found.is_none())
-        }
-    }
-}
-
-/// Looks at a source: that it can be read and is sound, that the config's rules hold, and, where there is a snapshot to
-/// compare it with, that nothing was lost since.
+/// Inspects a source: it must be readable and sound, the config's rules must hold, and no rows may be lost since
+/// `before`, if that is given.
 pub(crate) fn look(chosen: &Chosen, before: Option<&Manifest>, depth: Depth, strictness: Strictness) -> Result<Looked> {
     let name = chosen.name()?;
     let mut looked = Looked::default();
-    let mut live = match live_of(&chosen.source) {
+    let mut live = match chosen.source.open() {
         Ok(live) => live,
         Err(error) if error.kind == Kind::Interrupted => return Err(error),
         Err(error) => {
-            looked.is_lost = is_gone(&chosen.source, &error);
-            looked.checks.add(format!("{name}: database"), false, told(&error));
+            looked.is_lost = chosen.source.is_absent_or_damaged(&error);
+            looked.checks.add(format!("{name}: database"), false, error.whole_with_hint());
             return Ok(looked);
         }
     };
@@ -148,7 +124,7 @@ pub(crate) fn look(chosen: &Chosen, before: Option<&Manifest>, depth: Depth, str
     let now = Utc::now();
     for rule in chosen.rules().iter().filter(|rule| !matches!(rule.demand, Demand::MaxRowDrop(_))) {
         let verdict = rules::judge(rule, &mut *live, now);
-        // Whether the snapshot is any better nobody knows: only what is seen to be lost is brought back.
+        // A failed rule does not set `is_lost`: the snapshot may break the rule too. Only visible losses are restored.
         looked.checks.add(format!("{name}: {}", verdict.name), verdict.ok, verdict.message());
     }
     let tables = match live.tables() {
@@ -174,7 +150,8 @@ fn counted(tables: usize, rows: u64) -> String {
     format!("{tables} tables, {rows} rows")
 }
 
-/// Compares rows with a snapshot's, table by table; of an encrypted one that no key opens only all together.
+/// Compares the rows with a snapshot's, table by table. Of an encrypted snapshot that no key opens, only the total is
+/// compared.
 fn compare(
     name: &SourceName,
     before: &Manifest,
@@ -192,7 +169,7 @@ fn compare(
         looked.checks.add(format!("{name}: {}", verdict.name), false, verdict.message());
     }
     if is_sealed {
-        // A table may be gone, and another have grown.
+        // An equal total does not prove that each table is complete: one may be gone while another has grown.
         let message = format!(
             "{} is encrypted, and no key here opens it: its tables cannot be compared, only the sum of all rows, {rows} \
              where it had {} (give a key with --identity, or identity_file in the config)",
@@ -205,12 +182,12 @@ fn compare(
     }
 }
 
-/// Whether of a snapshot only the sum of all rows is known.
+/// Returns true if only the total number of rows of a snapshot is known.
 fn is_sealed(before: &Manifest) -> bool {
     before.encrypted && before.tables.is_empty()
 }
 
-/// What became of the rows of a snapshot, table by table, or all together where no more is known of it.
+/// Compares the rows now with those of a snapshot, table by table, or only the totals if no more is known of it.
 fn since(before: &Manifest, now: &BTreeMap<String, u64>, rules: &[Rule]) -> Vec<Verdict> {
     if is_sealed(before) {
         return rules::compare_totals(before.rows, now.values().sum(), rules);
@@ -219,27 +196,28 @@ fn since(before: &Manifest, now: &BTreeMap<String, u64>, rules: &[Rule]) -> Vec<
     rules::compare(&rows_of(before.tables.iter().filter(ordinary)), now, rules)
 }
 
-/// What a glance at a source shows: a look without the integrity of what is stored, for that reads all of it.
+/// The result of a short inspection of a source. It does not check the integrity of the stored data, which would read
+/// all of it.
 #[derive(Debug, Default)]
 pub(crate) struct Glance {
-    /// Why it cannot be read.
+    /// The reason that the source cannot be read.
     pub(crate) error: Option<String>,
-    /// How the config's rules were judged.
+    /// The results of the config's rules.
     pub(crate) rules: Vec<Verdict>,
-    /// What became of the rows of the snapshot that it was compared with.
+    /// The comparison of its rows with those of the snapshot.
     pub(crate) since: Vec<Verdict>,
-    /// The snapshot.
+    /// The id of the snapshot that it was compared with.
     pub(crate) compared_with: Option<String>,
-    /// Whether only the sum of all rows could be compared.
+    /// True if only the total number of rows could be compared.
     pub(crate) only_sums: bool,
-    /// The rows of its tables.
+    /// The number of rows of each table.
     pub(crate) tables: BTreeMap<String, u64>,
 }
 
-/// Glances at a source. Only a signal is an error.
+/// Inspects a source without its integrity. Returns an error only after a signal.
 pub(crate) fn glance(chosen: &Chosen, before: Option<&Manifest>) -> Result<Glance> {
     let mut glance = Glance::default();
-    let seen = live_of(&chosen.source).and_then(|mut live| {
+    let seen = chosen.source.open().and_then(|mut live| {
         let now = Utc::now();
         let rules = chosen.rules().iter().filter(|rule| !matches!(rule.demand, Demand::MaxRowDrop(_)));
         glance.rules = rules.map(|rule| rules::judge(rule, &mut *live, now)).collect();
@@ -250,7 +228,7 @@ pub(crate) fn glance(chosen: &Chosen, before: Option<&Manifest>) -> Result<Glanc
         Ok(tables) => glance.tables = tables,
         Err(error) if error.kind == Kind::Interrupted => return Err(error),
         Err(error) => {
-            glance.error = Some(told(&error));
+            glance.error = Some(error.whole_with_hint());
             return Ok(glance);
         }
     }
@@ -262,27 +240,19 @@ pub(crate) fn glance(chosen: &Chosen, before: Option<&Manifest>) -> Result<Glanc
     Ok(glance)
 }
 
-/// The rows of tables that can be counted, by name.
+/// Returns the number of rows of each table that can be counted, by name.
 pub(crate) fn rows_of<'a>(tables: impl Iterator<Item = &'a Table>) -> BTreeMap<String, u64> {
     tables.filter_map(|table| Some((table.name.clone(), table.rows?))).collect()
 }
 
-/// Opens a database to look at it.
-pub(crate) fn live_of(source: &Source) -> Result<Box<dyn Live>> {
-    match source {
-        Source::Sqlite(path) => crate::engine::sqlite::live::open(path),
-        Source::Postgres(params) => crate::engine::postgres::live::open(params),
-    }
-}
-
-/// How many tables and rows a database has; None where it is not there.
+/// Returns the number of tables and rows of a database, or `None` if the database is absent.
 pub(crate) fn count(source: &Source) -> Result<Option<(usize, u64)>> {
-    match live_of(source) {
+    match source.open() {
         Ok(mut live) => {
             let tables = live.tables()?;
             Ok(Some((tables.len(), tables.values().sum())))
         }
-        Err(error) if error.kind != Kind::Interrupted && is_absent(source) => Ok(None),
+        Err(error) if error.kind != Kind::Interrupted && source.is_absent() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -1,35 +1,35 @@
-//! One file per subcommand: `XArgs` in, `XReport` out; nothing here prints.
+//! The operations behind the subcommands, one file each: options in, a report out. Nothing here prints to stdout.
 
-pub mod check;
-pub mod checks;
-pub mod copy;
+pub(crate) mod check;
+pub(crate) mod checks;
+pub(crate) mod copy;
 pub(crate) mod destination;
-pub mod diff;
-pub mod doctor;
-pub mod drill;
-pub mod extract;
+pub(crate) mod diff;
+pub(crate) mod doctor;
+pub(crate) mod drill;
+pub(crate) mod extract;
 pub(crate) mod fetch;
-pub mod gate;
-pub mod guard;
-pub mod init;
-pub mod inventory;
-pub mod keygen;
+pub(crate) mod gate;
+pub(crate) mod guard;
+pub(crate) mod init;
+pub(crate) mod inventory;
+pub(crate) mod keygen;
 pub(crate) mod layout;
-pub mod list;
+pub(crate) mod list;
 pub(crate) mod look;
-pub mod migrate;
+pub(crate) mod migrate;
 pub mod preflight;
-pub mod prune;
+pub(crate) mod prune;
 pub(crate) mod put_back;
 pub(crate) mod readme;
-pub mod restore;
-pub mod show;
-pub mod snapshot;
+pub(crate) mod restore;
+pub(crate) mod show;
+pub(crate) mod snapshot;
 pub(crate) mod sources;
 pub(crate) mod stores;
 pub(crate) mod tags;
-pub mod verify;
-pub mod watch;
+pub(crate) mod verify;
+pub(crate) mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,44 +49,44 @@ use crate::snapshots::catalog::{Narrow, ProofSummary};
 use crate::snapshots::manifest::Manifest;
 use crate::store::StoreUrl;
 
-/// What every command is given, beside its own arguments.
+/// The settings that every command receives in addition to its own options.
 pub struct Context {
-    /// The config, where there is one.
+    /// The config, if there is one.
     pub config: Option<Config>,
     /// The stores that the command line names, or else those of the config.
     pub stores: Vec<StoreUrl>,
-    /// Whether the command line names them: only then one may be made.
+    /// True if the command line names the stores. Only then may a new store be created.
     pub stores_are_given: bool,
-    /// What opens encrypted archives.
+    /// The keys that open encrypted archives.
     pub keys: Keys,
-    /// The passphrase among them, which also encrypts.
+    /// The passphrase among the keys; it also encrypts.
     pub passphrase: Option<Secret>,
-    /// The flags that gave the keys, for commands that are printed; the keys themselves are in none.
+    /// The flags that gave the keys, for commands that are printed. They never contain the keys themselves.
     pub key_flags: Vec<String>,
-    /// This machine's name, as origins carry it.
+    /// This machine's name, as it is recorded in origins.
     pub host: String,
-    /// Threads for compressing and decompressing.
+    /// The number of threads for compressing and decompressing.
     pub jobs: usize,
-    /// Where temporary files go.
+    /// The folder for temporary files.
     pub scratch: Scratch,
-    /// Who watches.
+    /// The receiver of progress messages.
     pub progress: Arc<dyn Progress>,
 }
 
-/// What a command found and did.
+/// The result of a command.
 pub trait Report: Serialize {
-    /// Failures that did not keep the rest from being done; the first decides the exit code.
+    /// Returns the failures that did not stop the rest of the work. The first one decides the exit code.
     fn errors(&self) -> &[Error] {
         &[]
     }
 
-    /// 0, or what says that something is wrong.
+    /// Returns the exit code; by default 0, or that of the first failure.
     fn exit_code(&self) -> u8 {
         self.errors().first().map_or(0, |error| error.kind.exit_code())
     }
 }
 
-/// An error as JSON documents carry it.
+/// Returns an error as it appears in JSON documents.
 #[must_use]
 pub fn error_document(error: &Error) -> Value {
     json!({
@@ -97,29 +97,29 @@ pub fn error_document(error: &Error) -> Value {
     })
 }
 
-/// One thing that is wrong, as JSON documents carry it.
+/// A problem, as it appears in JSON documents.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 pub struct Problem {
-    /// A word for the sort of problem.
+    /// The kind of problem, in one word.
     pub kind: String,
-    /// The whole story, causes included, on one line.
+    /// The message with its causes, on one line.
     pub message: String,
 }
 
 impl Problem {
-    /// Tells an error as a problem.
+    /// Makes a problem from an error.
     #[must_use]
     pub fn of(kind: &str, error: &Error) -> Self {
         Problem { kind: kind.to_owned(), message: error.whole() }
     }
 }
 
-/// The path in an origin that is of this machine.
+/// Returns the path of a snapshot's origin if the snapshot was taken on `host`.
 pub(crate) fn origin_path(manifest: &Manifest, host: &str) -> Option<PathBuf> {
     manifest.origin.path.as_ref().filter(|_| manifest.origin.host == host).map(PathBuf::from)
 }
 
-/// A snapshot as JSON documents carry it: its manifest, and what its tests showed.
+/// Returns a snapshot as it appears in JSON documents: its manifest, and the results of its tests.
 #[must_use]
 pub fn snapshot_document(manifest: &Manifest, proof: &ProofSummary) -> Map<String, Value> {
     let Ok(Value::Object(mut document)) = serde_json::to_value(manifest) else { return Map::new() };
@@ -130,7 +130,7 @@ pub fn snapshot_document(manifest: &Manifest, proof: &ProofSummary) -> Map<Strin
 }
 
 impl Context {
-    /// For whom the config wants snapshots encrypted.
+    /// Returns the recipients or the passphrase that the config encrypts snapshots with, if it has any.
     pub(crate) fn config_sealing(&self) -> Result<Option<Sealing>> {
         let Some(config) = &self.config else { return Ok(None) };
         let encryption = config.encryption()?;
@@ -140,7 +140,7 @@ impl Context {
         Ok(encryption.passphrase()?.map(Sealing::Passphrase))
     }
 
-    /// A `lifeboat` command on `snapshot` that the reader can copy.
+    /// Returns a `lifeboat` command on `snapshot` that the reader can copy.
     pub(crate) fn command_line(&self, words: &[&str], snapshot: &Manifest, store: &str) -> String {
         let mut line = "lifeboat".to_owned();
         let config = self.config.as_ref().map(|config| config.path.display().to_string());
@@ -148,7 +148,8 @@ impl Context {
         words.extend(config.iter().flat_map(|path| ["--config", path.as_str()]));
         if snapshot.encrypted {
             match self.key_flags.as_slice() {
-                // The environment or the config has the key, or nobody has given one yet.
+                // No flag gave a key. Without any key the reader must add one; else it is in the environment or the
+                // config.
                 [] if self.keys.is_empty() => words.extend(["--identity", "KEY.txt"]),
                 flags => words.extend(flags.iter().map(String::as_str)),
             }
@@ -161,13 +162,13 @@ impl Context {
     }
 }
 
-/// An absolute form of `path`, whether or not anything is there; links in what is there are resolved.
+/// Returns an absolute form of `path`, whether it exists or not. Links in the part that exists are resolved.
 pub(crate) fn resolve_target(path: &Path) -> Result<PathBuf> {
     let shown = || shown(path);
     if let Ok(real) = path.canonicalize() {
         return Ok(real);
     }
-    // A link that leads nowhere yet is followed too.
+    // A link whose target does not exist yet is followed too.
     if let Ok(next) = std::fs::read_link(path) {
         let next = path.parent().unwrap_or(Path::new(".")).join(next);
         if next != path && std::fs::symlink_metadata(&next).is_err() {

@@ -1,4 +1,4 @@
-//! `prune`: removes what the policy no longer keeps; the only command that deletes.
+//! `prune`: deletes the snapshots that the policy does not keep. Nothing else deletes snapshots.
 
 use std::collections::BTreeSet;
 
@@ -15,12 +15,12 @@ use crate::snapshots::retention::{Candidate, Plan, Policy, plan};
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
-pub struct PruneOptions {
+pub(crate) struct PruneOptions {
     /// Only snapshots of this source
     pub source: Option<SourceName>,
     /// Keep the newest N
     pub keep_last: u32,
-    /// Keep the newest of each hour, for N hours that have one
+    /// Keep the newest of each hour, for the last N hours that have one
     pub keep_hourly: u32,
     /// Keep the newest of each day
     pub keep_daily: u32,
@@ -34,40 +34,40 @@ pub struct PruneOptions {
     pub keep_within: Option<Duration>,
     /// Keep all with this tag (repeatable)
     pub keep_tag: Vec<String>,
-    /// Keep safety, partial and damaged ones, which do not count, while they are younger
+    /// Keep safety, partial and damaged snapshots, which the policy does not count, while they are younger than this
     pub keep_others: Duration,
-    /// Delete, not only say what would be deleted
+    /// Delete, instead of only printing what would be deleted
     pub yes: bool,
 }
 
-/// A snapshot that stays.
+/// A snapshot that is kept.
 #[derive(Debug, Serialize)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// Its id.
     pub id: String,
-    /// Why it stays.
+    /// The reasons why it is kept.
     pub reasons: Vec<String>,
 }
 
-/// A snapshot that goes.
+/// A snapshot that is deleted.
 #[derive(Debug, Serialize)]
-pub struct Deleted {
+pub(crate) struct Deleted {
     /// Its id.
     pub id: String,
 }
 
-/// What stays and what goes.
+/// The snapshots that are kept and deleted.
 #[derive(Debug, Default, Serialize)]
-pub struct PruneReport {
-    /// True where nothing was deleted.
+pub(crate) struct PruneReport {
+    /// True if nothing was deleted.
     pub dry_run: bool,
     /// Newest first.
     pub keep: Vec<Kept>,
     /// Newest first.
     pub delete: Vec<Deleted>,
-    /// Bytes of the archives that were deleted, or would be, and of what crashed writers left behind.
+    /// The bytes of the archives that were deleted, or would be, and of objects that crashed writers left.
     pub freed_bytes: u64,
-    /// What could not be cleared beside the snapshots; the first decides the exit code.
+    /// The errors that did not stop the rest of the work; the first one decides the exit code.
     #[serde(rename = "problems", skip_serializing_if = "Vec::is_empty", serialize_with = "as_problems")]
     pub failures: Vec<Error>,
 }
@@ -77,7 +77,7 @@ fn as_problems<S: Serializer>(failures: &[Error], serializer: S) -> std::result:
 }
 
 impl PruneReport {
-    /// Adds what became of another store.
+    /// Adds the report of another store.
     fn add(&mut self, other: PruneReport) {
         self.keep.extend(other.keep);
         self.delete.extend(other.delete);
@@ -93,7 +93,7 @@ impl Report for PruneReport {
 }
 
 impl PruneOptions {
-    /// The policy that the command line names; an empty one where it names none.
+    /// Returns the policy that the command line names, or an empty one if it names none.
     fn policy(&self) -> Policy {
         Policy {
             last: self.keep_last,
@@ -110,7 +110,7 @@ impl PruneOptions {
 }
 
 impl Context {
-    /// The config's policy, which must keep something.
+    /// Returns the config's policy. Fails if there is none, or if it keeps nothing.
     pub(crate) fn retention(&self) -> Result<&Policy> {
         let nothing = || {
             Error::usage("the policy keeps nothing").hint(
@@ -121,7 +121,7 @@ impl Context {
         Some(&config.retention()?.policy).filter(|policy| !policy.is_empty()).ok_or_else(nothing)
     }
 
-    /// Whether the config wants pruning after every good snapshot.
+    /// Returns true if the config asks for pruning after every successful snapshot.
     pub(crate) fn prunes_after_snapshot(&self) -> Result<bool> {
         match &self.config {
             Some(config) => Ok(config.retention()?.after_snapshot),
@@ -130,8 +130,8 @@ impl Context {
     }
 }
 
-/// Runs the command: by the policy of the command line, or else the config's.
-pub fn run(options: &PruneOptions, context: &Context) -> Result<PruneReport> {
+/// Runs the command with the policy of the command line, or else with the config's.
+pub(crate) fn run(options: &PruneOptions, context: &Context) -> Result<PruneReport> {
     let policy = match options.policy() {
         policy if policy.is_empty() => context.retention()?.clone(),
         policy => policy,
@@ -144,7 +144,7 @@ pub fn run(options: &PruneOptions, context: &Context) -> Result<PruneReport> {
         }
         return prune(&catalog, sources.as_deref(), &policy, options.yes);
     }
-    // Every store of the config keeps the same; one that is out of reach does not keep the others from it.
+    // The same policy applies to every store of the config. If one cannot be reached, the others are still pruned.
     let mut all = PruneReport { dry_run: !options.yes, ..PruneReport::default() };
     for store in context.all_stores()? {
         match stores::open(store).and_then(|catalog| prune(&catalog, sources.as_deref(), &policy, options.yes)) {
@@ -156,7 +156,8 @@ pub fn run(options: &PruneOptions, context: &Context) -> Result<PruneReport> {
     Ok(all)
 }
 
-/// Prunes these sources in every store by the config's policy, and says which could not be.
+/// Prunes these sources in every store by the config's policy. Returns the reports, and the errors of the stores that
+/// failed.
 pub(crate) fn after_snapshot(sources: &[SourceName], context: &Context) -> Result<(Vec<PruneReport>, Vec<Error>)> {
     let policy = context.retention()?;
     let (mut pruned, mut failures) = (Vec::new(), Vec::new());
@@ -169,7 +170,7 @@ pub(crate) fn after_snapshot(sources: &[SourceName], context: &Context) -> Resul
     Ok((pruned, failures))
 }
 
-/// Prunes one store: all sources, or some.
+/// Prunes one store: all of its sources, or the given ones.
 fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, for_real: bool) -> Result<PruneReport> {
     let sources = match sources {
         Some(sources) => sources.to_vec(),
@@ -180,7 +181,7 @@ fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, for
         listed.extend(catalog.list(source)?);
     }
     let described = catalog.describe(listed)?;
-    // What cannot be read cannot be judged, and stays.
+    // A snapshot whose manifest cannot be read cannot be judged, and is kept.
     let candidates: Vec<Candidate> = described.iter().filter_map(candidate).collect();
     let mut plan = plan(&candidates, policy, Utc::now());
     spare_last_copies(&candidates, &mut plan);
@@ -200,7 +201,7 @@ fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, for
     } else {
         doomed.iter().filter_map(|listed| listed.archive.as_ref()).map(|archive| archive.bytes).sum()
     };
-    // The snapshots are gone by now, and that is told whatever becomes of the rest.
+    // The snapshots are deleted by now, and the report must say so even if the rest fails.
     let mut failures = Vec::new();
     match clear(catalog, &sources, for_real) {
         Ok(freed) => freed_bytes += freed,
@@ -212,7 +213,7 @@ fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, for
     Ok(PruneReport { dry_run: !for_real, keep, delete, freed_bytes, failures })
 }
 
-/// What is being restored or drilled stays until that is over: half a restore is none.
+/// Keeps the snapshots that are being restored or drilled, so that those can finish.
 fn spare_those_in_use(in_use: &BTreeSet<SnapshotId>, plan: &mut Plan) {
     let (spared, doomed) = std::mem::take(&mut plan.delete).into_iter().partition(|id| in_use.contains(id));
     plan.delete = doomed;
@@ -220,7 +221,7 @@ fn spare_those_in_use(in_use: &BTreeSet<SnapshotId>, plan: &mut Plan) {
     plan.keep.extend(spared.into_iter().map(|id| (id, vec!["being read".to_owned()])));
 }
 
-/// Clears what belongs to no snapshot, or says how much that would free; the bytes.
+/// Deletes the objects that belong to no snapshot, or only counts them. Returns their size in bytes.
 fn clear(catalog: &Catalog, sources: &[SourceName], for_real: bool) -> Result<u64> {
     let mut freed_bytes = 0;
     for source in sources {
@@ -235,7 +236,7 @@ fn clear(catalog: &Catalog, sources: &[SourceName], for_real: bool) -> Result<u6
     Ok(if for_real { freed_bytes + catalog.clear_leftovers()? } else { freed_bytes })
 }
 
-/// Where a source has no good full snapshot left, its newest full one stays although it is damaged: parts of it may be all there is.
+/// Keeps the newest full snapshot of a source that has no undamaged one: parts of it may be the only data left.
 fn spare_last_copies(candidates: &[Candidate], plan: &mut Plan) {
     let full = |candidate: &&Candidate| candidate.kind == SnapshotKind::Full;
     let has_good = |source| candidates.iter().filter(full).any(|other| other.id.source() == source && !other.damaged);

@@ -1,4 +1,4 @@
-//! Puts a snapshot back into its place without being told how: for gates and guards, where nobody is there to choose.
+//! Restores a snapshot in place and chooses the way by itself: for gates and guards, which cannot ask anybody.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::ops::sources::Chosen;
 use crate::ops::{Context, stores};
 use crate::platform::error::{Error, Kind, Result, one_line};
 
-/// The mount points that should be there and are not.
+/// Returns the mount points of the config that fail their preflight check.
 pub(crate) fn gone_mounts(context: &Context) -> Result<Vec<PathBuf>> {
     let Some(config) = &context.config else { return Ok(Vec::new()) };
     let wanted = config.preflight()?;
@@ -17,7 +17,8 @@ pub(crate) fn gone_mounts(context: &Context) -> Result<Vec<PathBuf>> {
     Ok(wanted.mounts.iter().filter(is_gone).cloned().collect())
 }
 
-/// Puts a snapshot back where its source is; none of the mount points that are gone may be above it.
+/// Restores a snapshot to the place of its source. Fails if an SQLite file would be below one of the mount points in
+/// `gone`.
 pub(crate) fn put_back(
     found: &Found,
     chosen: &Chosen,
@@ -50,7 +51,8 @@ pub(crate) fn put_back(
             let there = std::fs::symlink_metadata(path).is_ok();
             vec![RestoreOptions { to: Some(to), replace: there, ..basic }]
         }
-        // Into a database that is empty; else its rows, where its schema is the same; else another one in its place.
+        // In this order: fill an empty database; replace the rows, if the schema is the same; exchange the database;
+        // create it.
         Source::Postgres(params) => {
             let to = Some(match &chosen.configured {
                 Some(configured) => configured.name.to_string(),
@@ -70,7 +72,7 @@ pub(crate) fn put_back(
         let catalog = reopen(found, context)?;
         match RestorePlan::of(&manifest.id, catalog, &options, context) {
             Ok(plan) => return plan.run(&options, context),
-            // It does not fit: what fits is tried next, and until a plan is made nothing is changed.
+            // This attempt does not fit, and the next one is tried. Nothing is changed before a plan is made.
             Err(error) if matches!(error.kind, Kind::Usage | Kind::Failed) => refused.push(one_line(&error.whole())),
             Err(error) => return Err(error),
         }
@@ -78,7 +80,7 @@ pub(crate) fn put_back(
     Err(Error::failed(format!("{} fits nowhere", manifest.id)).because(Error::usage(refused.join("; "))))
 }
 
-/// The store of a snapshot, opened once more: a plan keeps its own.
+/// Opens the store of a snapshot once more, since a plan takes ownership of its catalog.
 fn reopen(found: &Found, context: &Context) -> Result<crate::snapshots::catalog::Catalog> {
     let location = found.catalog.location();
     for store in context.all_stores()? {
@@ -91,7 +93,7 @@ fn reopen(found: &Found, context: &Context) -> Result<crate::snapshots::catalog:
     Err(Error::unreachable(format!("the store {} is no longer there", one_line(&location))))
 }
 
-/// Where a path leads, whether or not all of it is there: links and `..` are followed as far as they go.
+/// Resolves a path, whether all of it exists or not. Links and `..` are followed as far as possible.
 fn real(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     if let Ok(target) = std::fs::read_link(&absolute)

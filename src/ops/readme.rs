@@ -1,4 +1,4 @@
-//! The first entry of every archive: what it is and how to get the data back without this program.
+//! The first entry of every archive. It explains the archive, and how to get the data back without this program.
 
 use chrono::{DateTime, Utc};
 
@@ -9,7 +9,8 @@ use crate::snapshots::catalog::SEALED_ENDING;
 use crate::snapshots::id::SnapshotId;
 use crate::snapshots::manifest::Origin;
 
-/// What gets the files out of an archive of that name with common tools, and what `lifeboat` wants beside for it.
+/// Returns the shell command that unpacks an archive of that name with common tools, and the extra arguments that
+/// `lifeboat restore` needs for it.
 fn by_hand(archive: &str) -> (String, &'static str) {
     let is_zstd = archive.contains(".tar.zst");
     match archive.ends_with(SEALED_ENDING) {
@@ -21,7 +22,7 @@ fn by_hand(archive: &str) -> (String, &'static str) {
     }
 }
 
-/// The text for an SQLite snapshot whose image is the entry `image`.
+/// Returns the text for an SQLite snapshot whose image is the entry `image`.
 pub(crate) fn sqlite(
     id: &SnapshotId,
     origin: &Origin,
@@ -58,7 +59,7 @@ pub(crate) fn sqlite(
     )
 }
 
-/// The text for a PostgreSQL snapshot.
+/// Returns the text for a PostgreSQL snapshot.
 pub(crate) fn postgres(id: &SnapshotId, origin: &Origin, created_at: DateTime<Utc>, archive: &str) -> String {
     let (unpack, key) = by_hand(archive);
     format!(
@@ -87,7 +88,7 @@ pub(crate) fn postgres(id: &SnapshotId, origin: &Origin, created_at: DateTime<Ut
     )
 }
 
-/// The text for the raw bytes of a damaged database.
+/// Returns the text for the raw bytes of a damaged database.
 pub(crate) fn raw(id: &SnapshotId, origin: &Origin, created_at: DateTime<Utc>) -> String {
     format!(
         "These are the raw bytes of a damaged SQLite database, saved for forensics by lifeboat {version}.\n\

@@ -11,21 +11,21 @@ use crate::snapshots::manifest::{Manifest, SnapshotKind};
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
-pub struct ShowOptions {
+pub(crate) struct ShowOptions {
     /// An id, the start of one, or 'latest'
     pub snapshot: String,
-    /// Which snapshots are meant
+    /// Filters for the snapshots to choose from
     pub narrow: Narrow,
 }
 
 /// One snapshot.
 #[derive(Debug)]
-pub struct ShowReport {
+pub(crate) struct ShowReport {
     /// Its manifest.
     pub manifest: Manifest,
-    /// What its tests showed.
+    /// The results of its tests.
     pub proof: ProofSummary,
-    /// The commands that restore it, with what each does.
+    /// The commands that restore it, each with a description.
     pub restore: Vec<(&'static str, String)>,
 }
 
@@ -41,7 +41,7 @@ impl Serialize for ShowReport {
 impl Report for ShowReport {}
 
 /// Runs the command.
-pub fn run(options: &ShowOptions, context: &Context) -> Result<ShowReport> {
+pub(crate) fn run(options: &ShowOptions, context: &Context) -> Result<ShowReport> {
     let catalog = context.open_catalog()?;
     let listed = catalog.find(&options.snapshot, &options.narrow)?;
     let manifest = fetch::manifest(&catalog, &listed.id, context)?;
@@ -50,7 +50,7 @@ pub fn run(options: &ShowOptions, context: &Context) -> Result<ShowReport> {
     Ok(ShowReport { manifest, proof, restore })
 }
 
-/// The commands that restore a snapshot, with what each does.
+/// Returns the commands that restore a snapshot, each with a description.
 pub(crate) fn restore_commands(
     manifest: &Manifest,
     store: &str,

@@ -1,4 +1,4 @@
-//! The sources that a command works on: those that the command line names, or all of the config.
+//! The sources that a command works on: those that the command line names, or all sources of the config.
 
 use std::path::{Path, PathBuf};
 
@@ -12,16 +12,16 @@ use crate::snapshots::manifest::Manifest;
 /// A source that a command works on.
 #[derive(Clone, Debug)]
 pub(crate) struct Chosen {
-    /// Where it is.
+    /// Its database file or connection parameters.
     pub(crate) source: Source,
-    /// What the config says of it, where it is one of the config's.
+    /// Its section of the config, if it has one.
     pub(crate) configured: Option<ConfiguredSource>,
-    /// The name that whoever found it has given it.
+    /// The name that it was given when it was found by a search, if it was.
     pub(crate) name: Option<SourceName>,
 }
 
 impl Chosen {
-    /// Its name in the stores: the config's, or one made of the file's or database's.
+    /// Returns its name in the stores: the config's, or one made from the name of the file or database.
     pub(crate) fn name(&self) -> Result<SourceName> {
         if let Some(configured) = &self.configured {
             return Ok(configured.name.clone());
@@ -29,24 +29,21 @@ impl Chosen {
         if let Some(name) = &self.name {
             return Ok(name.clone());
         }
-        let derived = match &self.source {
-            Source::Sqlite(path) => path.file_name().and_then(|name| SourceName::derive(&name.to_string_lossy())),
-            Source::Postgres(params) => SourceName::derive(params.database()),
-        };
-        derived.ok_or_else(|| {
+        self.source.derived_name().ok_or_else(|| {
             Error::usage("no name for the source can be made of the file's")
                 .hint("put it into lifeboat.toml, with a name")
         })
     }
 
-    /// What the config demands of it.
+    /// Returns the config's rules for it.
     pub(crate) fn rules(&self) -> &[crate::engine::rules::Rule] {
         self.configured.as_ref().map_or(&[], |configured| &configured.rules)
     }
 }
 
 impl Context {
-    /// The sources that are named: names of the config, files, URLs. Where none is, all of the config; there is at least one.
+    /// Returns the sources that are named: names of the config, files, or URLs. If none is named, returns all sources
+    /// of the config. Fails if there is no source.
     pub(crate) fn sources(&self, named: &[String]) -> Result<Vec<Chosen>> {
         let Some(config) = self.config.as_ref().filter(|_| named.is_empty()) else {
             if named.is_empty() {
@@ -64,10 +61,11 @@ impl Context {
         Ok(sources.iter().cloned().map(chosen).collect())
     }
 
-    /// What a person means by a source: a name of the config goes before a file of that name (which is `./NAME`).
+    /// Returns the source that a person names. A name of the config is preferred to a file of that name (which is
+    /// `./NAME`).
     pub(crate) fn named_source(&self, text: &str) -> Result<Chosen> {
         if let (Some(config), Ok(name)) = (&self.config, text.parse::<SourceName>())
-            // A config whose sources cannot be used knows no names.
+            // If the sources of the config are invalid, it has no names.
             && let Ok(sources) = config.sources()
             && let Some(configured) = sources.iter().find(|configured| configured.name == name)
         {
@@ -76,7 +74,7 @@ impl Context {
         Ok(Chosen { source: parse_source(text)?, configured: None, name: None })
     }
 
-    /// The source of the config that is this file, if there is one.
+    /// Returns the source of the config that is this file, if there is one.
     pub(crate) fn source_at(&self, path: &Path) -> Result<Option<Chosen>> {
         let Some(config) = &self.config else { return Ok(None) };
         let file = Source::Sqlite(path.to_owned());
@@ -84,30 +82,27 @@ impl Context {
         Ok(found.cloned().map(chosen))
     }
 
-    /// Where a snapshot's database is by the config: the source of its name and engine.
+    /// Returns the source of the config that has the snapshot's source name and engine, if there is one.
     pub(crate) fn home_of(&self, manifest: &Manifest) -> Result<Option<Source>> {
         let Some(config) = &self.config else { return Ok(None) };
         let sources = match config.sources() {
             Ok(sources) => sources,
-            // It says nothing that can be used: where the snapshot came from is known all the same.
+            // The sources of the config are invalid. The snapshot's origin is still known.
             Err(error) => {
                 tracing::warn!("{}", error.whole());
                 return Ok(None);
             }
         };
         let found = sources.iter().find(|configured| configured.name == manifest.source);
-        Ok(found.map(|configured| configured.source.clone()).filter(|source| match source {
-            Source::Sqlite(_) => manifest.engine == "sqlite",
-            Source::Postgres(_) => manifest.engine == "postgres",
-        }))
+        Ok(found.map(|configured| configured.source.clone()).filter(|source| source.engine() == manifest.engine))
     }
 
-    /// The file that a snapshot is of: as the config says, or where it came from on this machine.
+    /// Returns the file of a snapshot's database: the config's, or else the snapshot's origin if that is on this
+    /// machine.
     pub(crate) fn home_path(&self, manifest: &Manifest) -> Result<Option<PathBuf>> {
-        Ok(match self.home_of(manifest)? {
-            Some(Source::Sqlite(path)) => Some(path),
-            _ => origin_path(manifest, &self.host),
-        })
+        let home = self.home_of(manifest)?;
+        let file = home.as_ref().and_then(Source::file).map(Path::to_owned);
+        Ok(file.or_else(|| origin_path(manifest, &self.host)))
     }
 }
 

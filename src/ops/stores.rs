@@ -1,4 +1,4 @@
-//! Opening the stores that a command line names, and making new ones where that is allowed.
+//! Opens the stores that a command line names, and creates new ones where that is allowed.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::snapshots::catalog::Catalog;
 use crate::store::{LocalStore, S3Store, Store, StoreUrl};
 
 impl Context {
-    /// The stores, of which there is at least one.
+    /// Returns the stores. Fails if there is none.
     pub(crate) fn all_stores(&self) -> Result<&[StoreUrl]> {
         if self.stores.is_empty() {
             let error = Error::usage("no store is named");
@@ -18,7 +18,8 @@ impl Context {
         Ok(&self.stores)
     }
 
-    /// The one store that the command line names, or the config's first.
+    /// Returns the store that the command line names, or the first one of the config. Fails if the command line names
+    /// several.
     pub(crate) fn store(&self) -> Result<&StoreUrl> {
         match self.all_stores()? {
             [_, _, ..] if self.stores_are_given => {
@@ -29,7 +30,8 @@ impl Context {
         }
     }
 
-    /// Opens the store, which must be there. Where the config has several, and one is out of reach, the next will do.
+    /// Opens the store, which must exist. If the config has several stores and the first one cannot be reached, opens
+    /// the next one that can, with a warning.
     pub fn open_catalog(&self) -> Result<Catalog> {
         let first = match (open(self.store()?), self.stores_are_given) {
             (Err(error), false) if error.kind == Kind::Unreachable => error,
@@ -44,15 +46,15 @@ impl Context {
         Err(first)
     }
 
-    /// Opens the first store, and no other in its place: what is to be tested is this one.
+    /// Opens the first store. Does not fall back to another one, since this store is the one to be tested.
     pub(crate) fn open_first(&self) -> Result<Catalog> {
         open(self.store()?)
     }
 
-    /// Opens a store to write to. One that the command line names is made where it is not there yet; one of the config must
-    /// be there: a disk that is not mounted leaves an empty folder too.
+    /// Opens a store to write to. One that the command line names is created if it does not exist. One of the config
+    /// must exist, since an empty folder may also mean that a disk is not mounted.
     pub(crate) fn open_to_write(&self, store: &StoreUrl) -> Result<Catalog> {
-        // By its name the command line means one of the config's.
+        // A store that the command line gives by its name in the config is one of the config's.
         let configured = self.config.as_ref().and_then(|config| config.stores().ok()).unwrap_or_default();
         let is_named = configured.iter().any(|known| known.name.is_some() && are_one(&known.store, store));
         if self.stores_are_given && !is_named {
@@ -67,12 +69,12 @@ impl Context {
     }
 }
 
-/// Opens a store, which must be there.
+/// Opens a store, which must exist.
 pub(crate) fn open(store: &StoreUrl) -> Result<Catalog> {
     Catalog::open(place(store)?)
 }
 
-/// The place that a store is in, or may be made in: a folder, which must be there, or a bucket and prefix.
+/// Returns the place for a store that exists or may be created: a folder, which must exist, or a bucket and prefix.
 pub(crate) fn place(store: &StoreUrl) -> Result<Box<dyn Store>> {
     Ok(match store {
         StoreUrl::Folder(path) => Box::new(LocalStore::open(&absolute(path)?)?),
@@ -80,7 +82,8 @@ pub(crate) fn place(store: &StoreUrl) -> Result<Box<dyn Store>> {
     })
 }
 
-/// Opens a store, or makes it where there is no folder yet, an empty one, or nothing under the prefix; says so.
+/// Opens a store, or creates it if its folder is absent or empty or there is nothing under its prefix. Creating one is
+/// logged as a warning.
 pub(crate) fn open_or_create(store: &StoreUrl) -> Result<Catalog> {
     match store {
         StoreUrl::Folder(path) => open_or_create_folder(&absolute(path)?),
@@ -89,10 +92,10 @@ pub(crate) fn open_or_create(store: &StoreUrl) -> Result<Catalog> {
             if Catalog::is_there(&store)? {
                 return Catalog::open(Box::new(store));
             }
-            // Others may be making this store, or looking at what its service can do.
+            // Other processes may be creating this store, or testing what its service can do.
             let names = store.some_names()?;
             if let Some(name) = names.iter().find(|name| !Catalog::is_own(name)) {
-                // Somebody may have made it, and used it, between the two looks.
+                // Another process may have created and used it between the two checks.
                 return match Catalog::is_there(&store)? {
                     true => Catalog::open(Box::new(store)),
                     false => Err(not_empty(&store.location(), name)),
@@ -103,7 +106,7 @@ pub(crate) fn open_or_create(store: &StoreUrl) -> Result<Catalog> {
     }
 }
 
-/// True where two names mean one place, by whatever way and settings.
+/// Returns true if two URLs mean the same place, whatever their other settings are.
 pub(crate) fn are_one(one: &StoreUrl, other: &StoreUrl) -> bool {
     match (one, other) {
         (StoreUrl::S3(one), StoreUrl::S3(other)) => {
@@ -117,11 +120,11 @@ pub(crate) fn are_one(one: &StoreUrl, other: &StoreUrl) -> bool {
     }
 }
 
-/// The store's folder, absolute: the commands that are printed work from anywhere.
+/// Returns the absolute path of the store's folder, so that printed commands work from any folder.
 fn absolute(path: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(path)
         .map_err(|error| Error::unreachable(format!("cannot find {}", shown(path))).because(error))?;
-    // Without a slash at its end: one store has one name.
+    // Remove a slash at the end, so that one store has one name.
     Ok(absolute.components().collect())
 }
 
@@ -136,7 +139,8 @@ fn open_or_create_folder(path: &Path) -> Result<Catalog> {
     let foreign = std::fs::read_dir(path)
         .map_err(|error| Error::unreachable(format!("cannot look into {}", shown(path))).because(error))?
         .flatten()
-        // A fresh file system has the one, and somebody who makes this store at the same time the other.
+        // A new file system has `lost+found`, and a process that creates this store at the same time has `.upload-`
+        // files.
         .find(|entry| {
             entry.file_name() != "lost+found" && !entry.file_name().to_string_lossy().starts_with(".upload-")
         });

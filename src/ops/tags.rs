@@ -1,6 +1,6 @@
-//! The tags that Lifeboat itself gives to snapshots.
+//! The tags that Lifeboat itself adds to snapshots.
 
-/// The tag of a snapshot that is no measure.
+/// The tag of a snapshot that is not used as the baseline for later snapshots.
 pub(crate) const SUSPECT: &str = "suspect";
 
 /// The tag of the snapshots that a gate takes.

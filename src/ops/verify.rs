@@ -1,4 +1,4 @@
-//! `verify`: reads snapshots and says what of them is not as it was written.
+//! `verify`: reads snapshots and reports everything that differs from what was written.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,43 +16,43 @@ use crate::snapshots::manifest::Manifest;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
-pub struct VerifyOptions {
+pub(crate) struct VerifyOptions {
     /// An id, the start of one, or 'latest'
     pub snapshot: String,
-    /// Which snapshots are meant
+    /// Filters for the snapshots to choose from
     pub narrow: Narrow,
-    /// All snapshots (of --source, where given)
+    /// All snapshots (of --source, if given)
     pub all: bool,
-    /// Only manifests, indexes and sizes: finds what is missing or cut short, not what has rotted
+    /// Check only manifests, indexes and sizes: finds missing and truncated archives, but not changed bytes
     pub quick: bool,
 }
 
-/// What the test of one snapshot showed.
+/// The result of testing one snapshot.
 #[derive(Debug, Serialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The snapshot.
     pub id: String,
-    /// `verified`, `drilled`, `damaged`, or `none` where nothing but metadata was read.
+    /// `verified`, `drilled`, `damaged`, or `none` if only metadata was read.
     pub level: &'static str,
-    /// True where nothing is wrong.
+    /// True if no problem was found.
     pub ok: bool,
-    /// What is wrong.
+    /// The problems that were found.
     pub problems: Vec<Problem>,
-    /// How long it took.
+    /// The duration of the test.
     pub seconds: f64,
-    /// How long the restore in a drill took, checks included.
+    /// The duration of the restore in a drill, checks included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restore_seconds: Option<f64>,
 }
 
-/// What the tests of some snapshots showed.
+/// The results of testing several snapshots.
 #[derive(Debug, Serialize)]
-pub struct VerifyReport {
-    /// True where nothing is wrong with any.
+pub(crate) struct VerifyReport {
+    /// True if no snapshot has a problem.
     pub ok: bool,
-    /// One for each.
+    /// One result for each snapshot.
     pub snapshots: Vec<Outcome>,
-    /// What kept some from being tested; the first decides the exit code.
+    /// The errors of snapshots that could not be tested; the first one decides the exit code.
     #[serde(rename = "error", skip_serializing_if = "Vec::is_empty", serialize_with = "first_document")]
     pub failures: Vec<Error>,
 }
@@ -75,8 +75,8 @@ impl Report for VerifyReport {
     }
 }
 
-/// Runs the command; a test of nothing fails.
-pub fn run(options: &VerifyOptions, context: &Context) -> Result<VerifyReport> {
+/// Runs the command. Fails if there is no snapshot to test.
+pub(crate) fn run(options: &VerifyOptions, context: &Context) -> Result<VerifyReport> {
     let catalog = context.open_first()?;
     let listed = if options.all {
         catalog.list_all(options.narrow.source.as_ref())?
@@ -92,9 +92,9 @@ pub fn run(options: &VerifyOptions, context: &Context) -> Result<VerifyReport> {
     for listed in &listed {
         match outcome(&catalog, listed, how, context) {
             Ok(outcome) => snapshots.push(outcome),
-            // Pruned while the others were read.
+            // The snapshot was pruned while others were read.
             Err(error) if error.kind == Kind::NotFound && options.all => {}
-            // One that cannot be read must not hide what is found of the others.
+            // A snapshot that cannot be read must not hide the results of the others.
             Err(error) if error.kind == Kind::Unreachable && options.all => {
                 let (seconds, problems) = (0.0, vec![Problem::of("unreadable", &error)]);
                 let (id, level) = (listed.id.to_string(), ProofLevel::None.name());
@@ -106,14 +106,15 @@ pub fn run(options: &VerifyOptions, context: &Context) -> Result<VerifyReport> {
     Ok(VerifyReport { ok: snapshots.iter().all(|outcome| outcome.ok), snapshots, failures: Vec::new() })
 }
 
-/// Reads back every byte of a snapshot that was just taken; of an encrypted one that no key opens, of the ciphertext.
+/// Reads back every byte of a snapshot that was just taken. Of an encrypted snapshot that no key opens, only the
+/// ciphertext is checked.
 pub(crate) fn read_back(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Outcome> {
     let narrow = Narrow { source: Some(id.source().clone()), ..Narrow::default() };
     let listed = catalog.find(&id.to_string(), &narrow)?;
     outcome(catalog, &listed, How { quick: false, any_key: true }, context)
 }
 
-/// Tests one snapshot, and keeps what that showed.
+/// Tests one snapshot, and records the result in the store.
 fn outcome(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Outcome> {
     let clock = Instant::now();
     let problems = confirmed_problems(catalog, listed, how, context)?;
@@ -123,7 +124,7 @@ fn outcome(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> R
         (true, false) => ProofLevel::Verified,
     };
     let seconds = clock.elapsed().as_secs_f64();
-    // That an archive is missing shows by itself, and is over when it is back.
+    // A missing archive is not recorded: it is visible in every listing, and the archive may come back.
     if level != ProofLevel::None && listed.archive.is_some() {
         keep_proof(catalog, listed, level, seconds, None, &problems, context);
     }
@@ -142,7 +143,7 @@ fn outcome(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> R
     Ok(Outcome { id, level, ok, problems, seconds, restore_seconds: None })
 }
 
-/// Keeps the outcome in the store; where that cannot be, the outcome stands all the same.
+/// Records the outcome in the store. If that fails, a warning is logged, and the outcome is still valid.
 pub(crate) fn keep_proof(
     catalog: &Catalog,
     listed: &Listed,
@@ -153,7 +154,7 @@ pub(crate) fn keep_proof(
     context: &Context,
 ) {
     let is_sealed = listed.archive.as_ref().is_some_and(|archive| archive.key.name().ends_with(SEALED_ENDING));
-    // What is wrong may name a table, and nothing outside an encrypted archive does.
+    // A message may name a table, and no table may be named outside an encrypted archive.
     let words = |problem: &Problem| if is_sealed { problem.kind.clone() } else { problem.message.clone() };
     let proof = Proof {
         id: listed.id.clone(),
@@ -169,8 +170,8 @@ pub(crate) fn keep_proof(
     }
 }
 
-/// The same as [`problems`], looked for twice where the bytes come from far away: damage is recorded for good, and what was
-/// only damaged on its way is none.
+/// The same as [`problems`], but repeated if the store is remote and a problem was found. Damage is recorded
+/// permanently, and bytes that were only damaged in transit are not damage.
 fn confirmed_problems(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Vec<Problem>> {
     let found = problems(catalog, listed, how, context)?;
     if found.is_empty() || catalog.is_near() {
@@ -183,7 +184,7 @@ fn confirmed_problems(catalog: &Catalog, listed: &Listed, how: How, context: &Co
     Ok(again)
 }
 
-/// Everything that is wrong with a snapshot; an error where it cannot be told.
+/// Returns all problems of a snapshot, or an error if it cannot be tested.
 fn problems(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Vec<Problem>> {
     let opened = match open_or_hash(catalog, listed, how, context) {
         Err(error) if error.kind == Kind::Problem => return Ok(vec![Problem::of("damage", &error)]),
@@ -212,19 +213,20 @@ fn problems(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> 
     Ok(found)
 }
 
-/// How far a test looks into a snapshot.
+/// The depth of a test.
 #[derive(Clone, Copy)]
 struct How {
-    /// Only metadata and sizes.
+    /// True if only metadata and sizes are checked.
     quick: bool,
-    /// Of an encrypted one that no key opens the ciphertext alone, and say so; else a key that does not fit is an error.
+    /// True if the ciphertext of an encrypted snapshot is checked, with a warning, when none of the keys opens it;
+    /// otherwise that is an error.
     any_key: bool,
 }
 
-/// What could be looked into.
+/// The part of a snapshot that could be read.
 enum Looked {
     Opened(Box<fetch::Opened>),
-    /// Of an encrypted archive without a key only the hash: whether its bytes are those that were written.
+    /// The problems of an encrypted archive that no key opens: only its hash was compared.
     Hashed(Vec<Problem>),
 }
 
@@ -236,7 +238,7 @@ fn open_or_hash(catalog: &Catalog, listed: &Listed, how: How, context: &Context)
         return Ok(Looked::Hashed(if how.quick { Vec::new() } else { hash_sealed(archive, &manifest, context)? }));
     }
     match fetch::open_uncompared(catalog, &listed.id, context) {
-        // Not the right key, or a header with a flaw in it: age cannot tell the two apart, the hash can.
+        // Either the key is wrong or the header is damaged. age cannot tell the two apart, but the hash can.
         Err(error) if error.kind == Kind::Usage && manifest.encrypted => {
             let problems = hash_sealed(catalog.open_archive(&manifest)?, &manifest, context)?;
             if problems.is_empty() && !how.any_key {
@@ -251,7 +253,7 @@ fn open_or_hash(catalog: &Catalog, listed: &Listed, how: How, context: &Context)
     }
 }
 
-/// Whether an encrypted archive's bytes are those that were written.
+/// Compares the hash of an encrypted archive with the manifest's. Returns a problem if they differ.
 fn hash_sealed(archive: Arc<dyn Ranged>, manifest: &Manifest, context: &Context) -> Result<Vec<Problem>> {
     context.progress.start(&format!("verifying {}", manifest.id), archive.len());
     let sha256 = archive::stream(archive, &mut |bytes| {

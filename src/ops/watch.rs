@@ -1,6 +1,6 @@
-//! Tells of a run whoever the config names: a ping at its start and end, a notice, metrics for Prometheus.
+//! Reports a run as the config asks: a ping at its start and end, a notice, metrics for Prometheus.
 //!
-//! Whatever goes wrong here is a warning: a backup that was made is no worse for a webhook that is down.
+//! A failure here is only a warning: a backup is still good if a webhook is down.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use crate::ops::Context;
 use crate::platform::error::{Error, Result};
 use crate::snapshots::id::SourceName;
 
-/// How a run ended.
-pub struct Ending<'a> {
+/// The outcome of a run.
+pub(crate) struct Ending<'a> {
     /// The exit code of the process.
     pub code: u8,
-    /// What went wrong, where something did.
+    /// The error, if there was one.
     pub error: Option<&'a Error>,
-    /// The command's document; null where it has none.
+    /// The command's JSON document, or null if it has none.
     pub document: &'a Value,
 }
 
 /// A run that is watched.
-pub struct Watch {
+pub(crate) struct Watch {
     command: &'static str,
     begun: Instant,
     notify: Option<Notify>,
@@ -34,10 +34,10 @@ pub struct Watch {
     context: Arc<Context>,
 }
 
-/// How long a guard that was asked to stop tells of its end.
+/// The longest time that a guard may spend on the notices of its end.
 const GUARDS_LONGEST: Duration = Duration::from_secs(2);
 
-/// The commands whose outcome is in the metrics.
+/// The commands whose outcome is written to the metrics.
 const MEASURED: [&str; 5] = ["snapshot", "predeploy", "guard", "drill", "verify"];
 
 fn warn(warnings: Vec<String>) {
@@ -47,7 +47,7 @@ fn warn(warnings: Vec<String>) {
 impl Watch {
     /// Begins to watch a run of one of the [`crate::config::WATCHED`] commands.
     #[must_use]
-    pub fn begin(command: &'static str, metrics_file: Option<PathBuf>, context: Arc<Context>) -> Self {
+    pub(crate) fn begin(command: &'static str, metrics_file: Option<PathBuf>, context: Arc<Context>) -> Self {
         let notify = match context.config.as_ref().map(|config| config.notices()) {
             Some(Ok(notices)) => Some(notices.of(command)),
             Some(Err(error)) => {
@@ -71,11 +71,11 @@ impl Watch {
         Watch { command, begun: Instant::now(), notify, metrics_file, context }
     }
 
-    /// Tells how the run ended.
-    pub fn end(self, ending: &Ending<'_>) {
+    /// Reports the end of the run.
+    pub(crate) fn end(self, ending: &Ending<'_>) {
         if let Some(notify) = &self.notify {
             let event = self.event(ending);
-            // A guard is at the end of its grace.
+            // A guard has little of its grace period left.
             warn(match self.command {
                 "guard" => notify.ended_within(&event, GUARDS_LONGEST),
                 _ => notify.ended(&event),
@@ -123,13 +123,13 @@ impl Watch {
         }
     }
 
-    /// The sources of the config.
+    /// Returns the names of the config's sources, or none if the config is absent or invalid.
     fn sources(&self) -> Vec<SourceName> {
         let sources = self.context.config.as_ref().and_then(|config| config.sources().ok()).unwrap_or_default();
         sources.iter().map(|source| source.name.clone()).collect()
     }
 
-    /// What is known of every source now.
+    /// Returns the metrics of every source: those of the config and those in the command's document.
     fn samples(&self, ending: &Ending<'_>) -> Result<Vec<Sample>> {
         let mut names = self.sources();
         let made = ending.document["snapshots"].as_array().into_iter().flatten();
@@ -147,7 +147,7 @@ impl Watch {
                 snapshot: None,
                 proof: None,
             };
-            // A store that is out of reach is no reason not to say that the run has failed.
+            // The failure of the run is reported even if no store can be reached.
             match self.context.newest_of(&source) {
                 Ok(Some(found)) => {
                     let manifest = &found.manifest;

@@ -2,9 +2,9 @@
 //!
 //! # The row digest `xxh3-128-sum`
 //!
-//! The digest of a table is the sum, modulo 2^128, of XXH3-128 (seed 0) over each row's encoding; a
-//! table without rows has digest 0. It is written `xxh3-128-sum:` and 32 lower-case hexadecimal digits.
-//! Rows may come in any order and from any number of threads; a row that is there twice counts twice.
+//! The digest of a table is the sum, modulo 2^128, of XXH3-128 (seed 0) over each row's encoding; a table without rows
+//! has digest 0. It is written `xxh3-128-sum:` and 32 lower-case hexadecimal digits. Rows may come in any order and
+//! from any number of threads; a row that occurs twice counts twice.
 //!
 //! The encoding of a row is the concatenation of its values in column order, each as
 //!
@@ -29,7 +29,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::platform::error::Error;
 
-/// The name that a row digest carries, so that another one can follow it some day.
+/// The name of the algorithm, which is part of a written row digest, so that another one can follow it later.
 pub const ROW_DIGEST_NAME: &str = "xxh3-128-sum";
 
 /// The SHA-256 of some bytes; written as 64 lower-case hexadecimal digits.
@@ -99,7 +99,7 @@ impl Hasher {
         self.0.update(bytes);
     }
 
-    /// The hash of all bytes added.
+    /// Returns the hash of all bytes added.
     #[must_use]
     pub fn finish(self) -> Sha256 {
         Sha256(self.0.finalize().into())
@@ -171,7 +171,7 @@ impl<'de> Deserialize<'de> for RowDigest {
     }
 }
 
-/// Builds the encoding of one row at a time; the buffer is used again for the next row.
+/// Builds the encoding of one row at a time; the buffer is reused for the next row.
 #[derive(Default)]
 pub struct RowEncoder {
     buffer: Vec<u8>,
@@ -221,13 +221,13 @@ impl RowEncoder {
         self.payload_bytes += value.len() as u64;
     }
 
-    /// The row's encoding.
+    /// Returns the row's encoding.
     #[must_use]
     pub fn encoded(&self) -> &[u8] {
         &self.buffer
     }
 
-    /// The bytes of the row's values alone: 8 for a number, the length of a text or blob, 0 for NULL.
+    /// Returns the size of the row's values alone: 8 for a number, the length of a text or blob, 0 for NULL.
     #[must_use]
     pub fn payload_bytes(&self) -> u64 {
         self.payload_bytes

@@ -1,4 +1,4 @@
-//! Files, folders and their durability: the few helpers that nobody may forget a part of.
+//! Files, folders and their durability: helpers that do every step, so that no caller can forget one.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
@@ -12,52 +12,53 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 
-/// Kept free on every disk that something large is written to.
+/// The greatest number of bytes that is kept free on a disk beyond what is written to it.
 const HEADROOM_BYTES: u64 = 16 << 20;
 
-/// The folder that `path` lies in; `.` for a bare name.
+/// Returns the folder that contains `path`; `.` for a bare name.
 #[must_use]
-pub fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     or_here(path.parent().unwrap_or(path))
 }
 
-/// `path`, or `.` where it is empty: the parent of a bare name is "" in Rust and no path to the system.
+/// Returns `path`, or `.` if it is empty: Rust gives "" as the parent of a bare name, which system calls do not accept.
 #[must_use]
-pub fn or_here(path: &Path) -> &Path {
+pub(crate) fn or_here(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
-/// A path in a message.
+/// Returns a path for a message, on one line.
 #[must_use]
-pub fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     one_line(&path.display().to_string())
 }
 
-/// Makes what was done in a folder (names made, changed, removed) survive a power cut. A file system
-/// that cannot sync a folder has nothing to sync there.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
+/// Syncs a folder, so that names created, changed or removed in it survive a power failure. Succeeds if the file system
+/// does not support syncing folders.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
         synced => synced,
     }
 }
 
-/// Bytes that an ordinary user can still write to the disk of `path`.
-pub fn free_bytes(path: &Path) -> io::Result<u64> {
+/// Returns the number of bytes that an unprivileged user can still write to the disk of `path`.
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     let usage = rustix::fs::statvfs(or_here(path))?;
     Ok(usage.f_bavail.saturating_mul(usage.f_frsize))
 }
 
-/// Files that can still be made on the disk of `path`; None where its file system does not count them.
-pub fn free_files(path: &Path) -> io::Result<Option<u64>> {
+/// Returns the number of files that can still be created on the disk of `path`, or `None` if its file system does not
+/// count them.
+pub(crate) fn free_files(path: &Path) -> io::Result<Option<u64>> {
     let usage = rustix::fs::statvfs(or_here(path))?;
     Ok((usage.f_files > 0).then_some(usage.f_favail))
 }
 
-/// Fails where the disk of `folder` has not room for `bytes` more, and a little.
-pub fn require_space(folder: &Path, bytes: u64) -> Result<()> {
+/// Fails if the disk of `folder` does not have space for `bytes` more and a small reserve.
+pub(crate) fn require_space(folder: &Path, bytes: u64) -> Result<()> {
     let free = free_bytes(folder).io(Kind::Unreachable, || format!("cannot look at {}", shown(folder)))?;
-    // What is small itself need not leave much.
+    // The reserve is smaller for small files.
     let needed = bytes.saturating_add(HEADROOM_BYTES.min(bytes / 8));
     if free >= needed {
         return Ok(());
@@ -66,35 +67,37 @@ pub fn require_space(folder: &Path, bytes: u64) -> Result<()> {
         .hint("free some space"))
 }
 
-/// Makes a file (0600) that was not there.
-pub fn create_file(path: &Path) -> Result<File> {
+/// Creates a file (0600). Fails if it exists.
+pub(crate) fn create_file(path: &Path) -> Result<File> {
     let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
     file.io(Kind::Failed, || format!("cannot create {}", shown(path)))
 }
 
-/// Makes a file (0600) that was not there, and locks it (`flock`) for as long as it is open, so that what a crash
-/// leaves can be told and cleared. None where somebody took it for that and removed it before it was locked.
+/// Creates a file (0600) and locks it (`flock`) as long as it is open, so that files left over from a crash can be
+/// recognized and removed. Fails if the file exists. Returns `None` if another process took it for such a file and
+/// removed it before it was locked.
 ///
-/// Where the file system has no locks, what a crash leaves stays there.
-pub fn create_locked(path: &Path) -> Result<Option<File>> {
+/// If the file system does not support locks, files left over from a crash are not removed.
+pub(crate) fn create_locked(path: &Path) -> Result<Option<File>> {
     let file = create_file(path)?;
-    // Whoever clears holds the lock for a moment only.
+    // A process that removes such files holds the lock only for a moment.
     let _ = rustix::fs::flock(&file, FlockOperation::LockExclusive);
     let facts = file.metadata().io(Kind::Failed, || format!("cannot look at {}", shown(path)))?;
     Ok((facts.nlink() > 0).then_some(file))
 }
 
-/// Opens a file without following a link in its last part and without waiting for a pipe's other end.
-pub fn open_plain(path: &Path, flags: OFlags) -> io::Result<File> {
+/// Opens a file. Does not follow a symbolic link in the last component, and does not wait for the other end of a pipe.
+pub(crate) fn open_plain(path: &Path, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }
 
-/// A file made by [`create_locked`] whose maker has died, locked; None where the maker lives.
+/// Opens and locks a file whose creator (see [`create_locked`]) has died. Returns `None` if the creator still runs, or
+/// if the file is not a regular file of this user.
 #[must_use]
-pub fn lock_left_over(path: &Path) -> Option<File> {
+pub(crate) fn lock_left_over(path: &Path) -> Option<File> {
     let file = open_plain(path, OFlags::RDONLY).ok()?;
-    // Others may put anything under such a name into a folder that all share.
+    // In a shared folder, other users may create anything under such a name.
     let facts = file.metadata().ok()?;
     if !facts.is_file() || facts.uid() != rustix::process::geteuid().as_raw() {
         return None;
@@ -102,8 +105,8 @@ pub fn lock_left_over(path: &Path) -> Option<File> {
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file)
 }
 
-/// Writes a whole small new file of this mode, durably or not at all; false, with nothing changed, where there is one.
-pub fn write_new_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<bool> {
+/// Writes a small new file with this mode, durably or not at all. Returns false and changes nothing if the file exists.
+pub(crate) fn write_new_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<bool> {
     let folder = folder_of(path);
     let mut file = tempfile::Builder::new().prefix(".lifeboat-").tempfile_in(folder)?;
     file.write_all(bytes)?;
@@ -116,24 +119,25 @@ pub fn write_new_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<bool> 
     }
 }
 
-/// Writes a whole small file in place of the one that may be there: whoever reads finds the old one or the new one,
-/// also after a power cut. A link is followed, so that what it points to is replaced and not the link.
-pub fn replace_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+/// Replaces or creates a small file atomically and durably: readers find the old file or the new one, also after a
+/// power failure. A symbolic link is followed, so that its target is replaced and not the link.
+pub(crate) fn replace_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let folder = folder_of(path);
     let mut file = tempfile::Builder::new().prefix(".lifeboat-").tempfile_in(folder)?;
     file.write_all(bytes)?;
-    // Not as it is made: the umask would have its say.
+    // Set afterwards, because the umask would restrict the mode at creation.
     file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_folder(folder)
 }
 
-/// Locks a folder (`flock`) for as long as what this gives is open, so that a file in it is read and replaced by one
-/// at a time. None where somebody holds it for longer than `longest`, or the file system has no locks.
+/// Locks a folder (`flock`) as long as the returned file is open, so that only one process at a time reads and replaces
+/// a file in it. Returns `None` if another process holds the lock for longer than `longest`, or if the file system does
+/// not support locks.
 #[must_use]
-pub fn lock_folder(folder: &Path, longest: Duration) -> Option<File> {
+pub(crate) fn lock_folder(folder: &Path, longest: Duration) -> Option<File> {
     let start = Instant::now();
     let file = File::open(or_here(folder)).ok()?;
     loop {
@@ -147,33 +151,32 @@ pub fn lock_folder(folder: &Path, longest: Duration) -> Option<File> {
     }
 }
 
-/// Makes a folder (0700) that was not there.
-pub fn create_folder(path: &Path) -> Result<()> {
+/// Creates a folder (0700). Fails if it exists.
+pub(crate) fn create_folder(path: &Path) -> Result<()> {
     DirBuilder::new().mode(0o700).create(path).io(Kind::Failed, || format!("cannot create {}", shown(path)))
 }
 
-/// Brings what is written to a large file to the disk while more is being written, so that the sync
-/// at the end has little left to wait for.
+/// Syncs a large file to disk in the background while it is being written, so that little is left for the final sync.
 ///
-/// It never replaces that last sync; but an error that the disk told it of is not told a second time,
-/// so [`finish`](Self::finish) must be asked before the file is trusted.
-pub struct SyncBehind {
+/// It does not replace the final sync. An error that it has received from the disk is not reported to the final sync
+/// again, so [`finish`](Self::finish) must succeed before the file is trusted.
+pub(crate) struct SyncBehind {
     file: File,
     unsynced_bytes: u64,
     running: Option<(SyncSender<()>, JoinHandle<io::Result<()>>)>,
 }
 
 impl SyncBehind {
-    /// How much is written between two syncs.
+    /// The number of bytes that are written between two syncs.
     const STEP_BYTES: u64 = 16 << 20;
 
-    /// Watches a file that is being written.
-    pub fn new(file: &File) -> io::Result<Self> {
+    /// Prepares for a file that is being written.
+    pub(crate) fn new(file: &File) -> io::Result<Self> {
         Ok(SyncBehind { file: file.try_clone()?, unsynced_bytes: 0, running: None })
     }
 
-    /// So many bytes more were written. Never waits.
-    pub fn wrote(&mut self, bytes: u64) -> io::Result<()> {
+    /// Notes that this many more bytes were written, and starts a sync if enough have accumulated. Never waits.
+    pub(crate) fn wrote(&mut self, bytes: u64) -> io::Result<()> {
         self.unsynced_bytes += bytes;
         if self.unsynced_bytes < Self::STEP_BYTES {
             return Ok(());
@@ -186,14 +189,15 @@ impl SyncBehind {
             self.running = Some((sender, thread::Builder::new().name("sync".to_owned()).spawn(work)?));
         }
         if let Some((sender, _)) = &self.running {
-            // Full: it will be asked again. Closed: it has failed, and `finish` tells.
+            // If the channel is full, a later call asks again. If it is closed, a sync has failed, and `finish` returns
+            // the error.
             let _ = sender.try_send(());
         }
         Ok(())
     }
 
-    /// Waits for the sync under way, and tells whether all of them went well.
-    pub fn finish(&mut self) -> io::Result<()> {
+    /// Waits for the running sync, and fails if any sync has failed.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         match self.running.take() {
             None => Ok(()),
             Some((sender, thread)) => {
@@ -210,8 +214,9 @@ impl Drop for SyncBehind {
     }
 }
 
-/// Reads a file of at most so many bytes; None where it has more. It may be a pipe, or a device that has no end.
-pub fn read_bounded(path: &Path, max_bytes: u64) -> std::io::Result<Option<Vec<u8>>> {
+/// Reads a file of at most `max_bytes`. Returns `None` if it is larger. The file may be a pipe, or a device without an
+/// end.
+pub(crate) fn read_bounded(path: &Path, max_bytes: u64) -> std::io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= max_bytes).then_some(bytes))

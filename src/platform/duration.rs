@@ -1,20 +1,20 @@
-//! Lengths of time as people write them: `90s`, `15m`, `24h`, `7d`, `2w`, `3mo`, `1y`.
+//! Durations as people write them: `90s`, `15m`, `24h`, `7d`, `2w`, `3mo`, `1y`.
 
 use chrono::Duration;
 
 use crate::platform::error::{Error, Result, one_line};
 
-/// The units, by their seconds. A month is 30 days and a year 365: these lengths have no calendar.
+/// The units and their seconds. A month is always 30 days and a year 365 days, independent of the calendar.
 const UNITS: [(&str, i64); 7] =
     [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("w", 7 * 86_400), ("mo", 30 * 86_400), ("y", 365 * 86_400)];
 
-/// The longest length: any date of our time minus it is still a date.
+/// The longest duration: subtracting it from the current date still gives a valid date.
 const MAX_YEARS: i64 = 10_000;
 
-/// Reads a length of time: a whole number and a unit (`s m h d w mo y`), nothing between or around them.
+/// Parses a duration: a whole number and a unit (`s m h d w mo y`), with nothing between or around them.
 ///
 /// It is never negative and at most 10,000 years, so that subtracting it from now cannot overflow.
-pub fn parse_duration(text: &str) -> Result<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration> {
     let refuse = |why: &str| {
         Error::usage(format!("'{}' {why}", one_line(text)))
             .hint("write a whole number and a unit: 90s, 15m, 24h, 7d, 2w, 3mo (30 days each) or 1y (365 days)")
@@ -33,10 +33,10 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
     }
 }
 
-/// Writes a length of time in the largest of `d h m s` that divides it, as [`parse_duration`] reads
-/// it; parts of a second are left out.
+/// Formats a duration in the largest of the units `d h m s` that divides it, as [`parse_duration`] reads it. Fractions
+/// of a second are cut off.
 #[must_use]
-pub fn format_duration(duration: Duration) -> String {
+pub(crate) fn format_duration(duration: Duration) -> String {
     let seconds = duration.num_seconds();
     let dividing = UNITS[..4].iter().rev().find(|(_, unit_seconds)| seconds != 0 && seconds % unit_seconds == 0);
     let (unit, unit_seconds) = dividing.unwrap_or(&UNITS[0]);

@@ -1,7 +1,7 @@
 //! The one error type: a kind (which decides the exit code), what failed on what, a hint, and causes.
 //!
-//! A message is lower case, has no full stop and never repeats its cause: whoever prints an error
-//! walks the chain (see [`Error::causes`]). No message may carry a secret.
+//! A message is lower case, has no full stop and does not repeat its cause: the code that prints an error walks the
+//! chain of causes (see [`Error::causes`]). No message may contain a secret.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,16 +10,16 @@ use std::io;
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What sort of failure an [`Error`] is; it decides the exit code and nothing else.
+/// The kind of failure of an [`Error`]; it decides the exit code and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The command line or the configuration asks for something that cannot be (exit 2).
+    /// The command line or the configuration is invalid or asks for something impossible (exit 2).
     Usage,
-    /// The work itself failed (exit 1).
+    /// The operation failed (exit 1).
     Failed,
-    /// Damage, or another problem that a check is there to find (exit 3).
+    /// A check found damage or another problem (exit 3).
     Problem,
-    /// The snapshot asked for does not exist (exit 4).
+    /// The requested snapshot does not exist (exit 4).
     NotFound,
     /// A source, store or target cannot be reached (exit 5).
     Unreachable,
@@ -28,7 +28,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The exit code of the process, as promised to pipelines.
+    /// Returns the exit code of the process, which scripts and pipelines rely on.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
@@ -41,7 +41,7 @@ impl Kind {
         }
     }
 
-    /// The word that stands for this kind in JSON.
+    /// Returns the name of this kind in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,55 +59,55 @@ impl Kind {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// Decides the exit code.
+    /// The kind, which decides the exit code.
     pub kind: Kind,
-    /// What failed, on what; lower case, no full stop, no cause in it.
+    /// The failed operation and its object; lower case, without a full stop and without the cause.
     pub message: String,
-    /// What the user can do about it.
+    /// The hint: the action that the user can take.
     pub hint: Option<String>,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
-    /// Makes an error of `kind` that says `message`.
+    /// Creates an error with this kind and message.
     pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
         Error { kind, message: message.to_string(), hint: None, source: None }
     }
 
-    /// Makes a [`Kind::Usage`] error.
+    /// Creates a [`Kind::Usage`] error.
     pub fn usage(message: impl fmt::Display) -> Self {
         Error::new(Kind::Usage, message)
     }
 
-    /// Makes a [`Kind::Failed`] error.
+    /// Creates a [`Kind::Failed`] error.
     pub fn failed(message: impl fmt::Display) -> Self {
         Error::new(Kind::Failed, message)
     }
 
-    /// Makes a [`Kind::Problem`] error: damage, or what a check is there to find.
+    /// Creates a [`Kind::Problem`] error.
     pub fn problem(message: impl fmt::Display) -> Self {
         Error::new(Kind::Problem, message)
     }
 
-    /// Makes a [`Kind::NotFound`] error.
+    /// Creates a [`Kind::NotFound`] error.
     pub fn not_found(message: impl fmt::Display) -> Self {
         Error::new(Kind::NotFound, message)
     }
 
-    /// Makes a [`Kind::Unreachable`] error.
+    /// Creates a [`Kind::Unreachable`] error.
     pub fn unreachable(message: impl fmt::Display) -> Self {
         Error::new(Kind::Unreachable, message)
     }
 
-    /// Adds what the user can do about it.
+    /// Adds a hint: the action that the user can take.
     #[must_use]
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint = Some(hint.to_string());
         self
     }
 
-    /// Adds what this failure comes from.
+    /// Adds the cause of this failure.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(cause.into());
@@ -121,7 +121,7 @@ impl Error {
         Error { kind, message: message.to_string(), hint, source: Some(Box::new(self)) }
     }
 
-    /// The same error once more, its causes as words.
+    /// Returns a copy of the error, with its causes as text.
     #[must_use]
     pub fn again(&self) -> Self {
         let mut causes = self.causes().into_iter().rev();
@@ -140,7 +140,7 @@ impl Error {
         }
     }
 
-    /// Message and causes on one line, for logs.
+    /// Returns the message and the causes on one line, for logs.
     #[must_use]
     pub fn whole(&self) -> String {
         let mut line = one_line(&self.message);
@@ -151,7 +151,14 @@ impl Error {
         line
     }
 
-    /// The chain of causes, nearest first, each in words; a cause that repeats the one before is left out.
+    /// Returns the message, the causes and the hint on one line: for checks and notices, which have no line for a hint.
+    #[must_use]
+    pub fn whole_with_hint(&self) -> String {
+        let hint = self.hint.as_ref().map(|hint| format!(" ({})", one_line(hint))).unwrap_or_default();
+        self.whole() + &hint
+    }
+
+    /// Returns the chain of causes as texts, nearest first. A cause that repeats the one before it is left out.
     #[must_use]
     pub fn causes(&self) -> Vec<String> {
         let mut causes: Vec<String> = Vec::new();
@@ -167,7 +174,7 @@ impl Error {
     }
 }
 
-/// An I/O error that carries one of ours (through a `Read` or `Write`) gives it back whole.
+/// Converts an I/O error. If it carries an [`Error`] (through a `Read` or `Write`), that error is returned unchanged.
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
@@ -180,17 +187,17 @@ impl From<io::Error> for Error {
     }
 }
 
-/// So that an error of ours can travel through a `Read` or `Write`.
+/// Wraps an [`Error`], so that it can pass through a `Read` or `Write`.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         io::Error::other(error)
     }
 }
 
-/// Says what was being done when an I/O call failed.
+/// Adds the failed operation to the error of an I/O call.
 pub trait IoContext<T> {
-    /// Turns an I/O failure into an [`Error`] of `kind` that says `message`; one of our own errors
-    /// inside it is kept, kind and all, as the cause.
+    /// Turns an I/O failure into an [`Error`] with this kind and message. If it carries an [`Error`], that one becomes
+    /// the cause, and its kind and hint are kept.
     fn io(self, kind: Kind, message: impl FnOnce() -> String) -> Result<T>;
 }
 
@@ -208,7 +215,7 @@ impl<T> IoContext<T> for io::Result<T> {
     }
 }
 
-/// `text` with line breaks and other control characters made visible, so that a message stays one line.
+/// Returns `text` with line breaks and other control characters escaped, so that a message stays on one line.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());

@@ -1,7 +1,7 @@
-//! Ctrl-C and SIGTERM: the first asks the work in hand to stop and clean up, the second ends the process.
+//! Ctrl-C and SIGTERM: the first signal asks the current operation to stop and clean up, the second ends the process.
 //!
-//! Who hears the signals is one of two: [`listen`], or for a program that runs another one the room `supervise`,
-//! which decides itself what a signal means and says so through [`request`] and [`clear`].
+//! Signals are received either by [`listen`] or, in a command that runs another program, by `supervise`, which decides
+//! what a signal means and calls [`request`] and [`clear`].
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -17,7 +17,7 @@ pub fn listen() -> Result<()> {
     let stop = STOP.get_or_init(Arc::default);
     let ignored = ignored_signals();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        // Whoever started us with a signal ignored (nohup, say) wants it to stay so.
+        // A signal that was ignored at the start (with nohup, for example) stays ignored.
         if ignored & (1 << (signal - 1)) != 0 {
             continue;
         }
@@ -29,24 +29,24 @@ pub fn listen() -> Result<()> {
     Ok(())
 }
 
-/// The signals that this process was started to ignore, as the kernel's mask; none where that cannot be told.
+/// Returns the signals that this process was started to ignore, as the kernel's mask; 0 if the mask cannot be read.
 pub(crate) fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Asks the work in hand to stop, as a first signal does.
+/// Asks the current operation to stop, as a first signal does.
 pub fn request() {
     STOP.get_or_init(Arc::default).store(true, Ordering::SeqCst);
 }
 
-/// Forgets what asked to stop: work that begins now is asked anew.
+/// Clears an earlier request to stop, so that it does not affect later operations.
 pub fn clear() {
     STOP.get_or_init(Arc::default).store(false, Ordering::SeqCst);
 }
 
-/// Fails with [`Kind::Interrupted`] once a signal has asked to stop. Long loops call it often.
+/// Fails with [`Kind::Interrupted`] after a signal has asked to stop. Long loops call it often.
 pub fn check() -> Result<()> {
     match STOP.get() {
         Some(stop) if stop.load(Ordering::Relaxed) => Err(Error::new(Kind::Interrupted, "interrupted")),
@@ -54,7 +54,7 @@ pub fn check() -> Result<()> {
     }
 }
 
-/// Waits, but no longer than until a signal asks to stop.
+/// Sleeps, and fails with [`Kind::Interrupted`] as soon as a signal asks to stop.
 pub fn sleep(time: Duration) -> Result<()> {
     const LOOK: Duration = Duration::from_millis(50);
     let start = Instant::now();

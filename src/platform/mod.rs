@@ -1,16 +1,16 @@
-//! What the other rooms stand on: errors, hashes, files, signals, processes, HTTP and TLS, secrets, and texts for people.
-//! Nothing here knows of databases, archives or snapshots.
+//! The base for all other modules: errors, hashes, files, signals, processes, HTTP and TLS, secrets, and texts for
+//! people. It must not depend on databases, archives or snapshots.
 
 pub mod digest;
-pub mod disk;
-pub mod duration;
+pub(crate) mod disk;
+pub(crate) mod duration;
 pub mod error;
 pub mod http;
 pub mod interrupt;
-pub mod progress;
+pub(crate) mod progress;
 pub mod ranged;
-pub mod scratch;
+pub(crate) mod scratch;
 pub mod secret;
 pub mod supervise;
-pub mod text;
-pub mod tls;
+pub(crate) mod text;
+pub(crate) mod tls;

@@ -1,20 +1,20 @@
-//! How far long work has come, told to whoever watches.
+//! The interface for reporting the progress of long operations.
 
-/// Is told of the progress of one piece of work after the other.
+/// Receives the progress of one operation after the other.
 pub trait Progress: Send + Sync {
-    /// A piece of work of `total` bytes begins.
+    /// Called when an operation on `total` bytes begins.
     fn start(&self, what: &str, total: u64);
 
-    /// So many bytes more are done.
+    /// Called when this many more bytes are done.
     fn advance(&self, bytes: u64);
 
-    /// The piece of work is over, well or not.
+    /// Called when the operation ends, whether it succeeded or not.
     fn finish(&self);
 }
 
-/// Nobody watches.
+/// Discards the progress.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
+pub(crate) struct Silent;
 
 impl Progress for Silent {
     fn start(&self, _: &str, _: u64) {}

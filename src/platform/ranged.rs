@@ -1,28 +1,28 @@
-//! Bytes of known length that can be read at any offset: how an archive looks at whatever holds it.
+//! Bytes of known length that can be read at any offset: the interface through which an archive is read.
 
 use std::io;
 
-/// A finished object, read by ranges, from several threads at once.
+/// A finished object that can be read by ranges, from several threads at once.
 pub trait Ranged: Send + Sync {
-    /// Length in bytes.
+    /// Returns the length in bytes.
     fn len(&self) -> u64;
 
-    /// True where there is no byte to read.
+    /// Returns true if the length is 0.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many reads at once are worth it: 1 where the next byte is near, more where each read is a way to a server.
+    /// Returns the useful number of concurrent reads: 1 for local bytes, more if each read is a request to a server.
     fn lanes(&self) -> usize {
         1
     }
 
-    /// Fills `buffer` with the bytes from `offset` on; fewer bytes than asked for are an error
-    /// ([`io::ErrorKind::UnexpectedEof`]).
+    /// Fills `buffer` with the bytes that start at `offset`. Fails with [`io::ErrorKind::UnexpectedEof`] if there are
+    /// fewer bytes than requested.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 }
 
-/// Fails for a range that does not lie within `bytes` bytes.
+/// Fails with [`io::ErrorKind::UnexpectedEof`] if the range does not lie within `bytes` bytes.
 pub fn require_within(bytes: u64, offset: u64, length: usize) -> io::Result<()> {
     match offset.checked_add(length as u64) {
         Some(end) if end <= bytes => Ok(()),

@@ -1,7 +1,7 @@
-//! Places for files that live only as long as the work in hand.
+//! Folders for temporary files that exist only during the current operation.
 //!
-//! Every scratch folder holds a mark that its owner keeps locked; folders whose mark nobody holds are
-//! left over from a crash and are cleared when the next one is made. Nothing is ever told apart by its name alone.
+//! Every scratch folder contains a mark file that its owner keeps locked. Folders whose mark is not locked are left
+//! over from a crash; they are removed when the next folder is created. The name alone never decides that.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -14,13 +14,13 @@ use crate::platform::error::{IoContext, Kind, Result};
 const PREFIX: &str = "lifeboat-scratch-";
 const MARK: &str = "making";
 
-/// Where scratch folders are made.
+/// The location in which scratch folders are created.
 #[derive(Clone, Debug)]
 pub struct Scratch {
     base: PathBuf,
 }
 
-/// A folder of one's own (0700), removed with all that is in it when dropped.
+/// A private folder (0700). It is removed with its content when dropped.
 #[derive(Debug)]
 pub struct ScratchFolder {
     folder: tempfile::TempDir,
@@ -28,13 +28,13 @@ pub struct ScratchFolder {
 }
 
 impl Scratch {
-    /// Makes scratch folders in `base`, or in the system's folder for temporary files.
+    /// Uses `base`, or the system's folder for temporary files.
     #[must_use]
     pub fn new(base: Option<PathBuf>) -> Self {
         Scratch { base: base.unwrap_or_else(std::env::temp_dir) }
     }
 
-    /// Makes a folder on a disk that has room for `bytes` more.
+    /// Creates a scratch folder. Fails if its disk does not have space for `bytes` more.
     pub fn folder(&self, bytes: u64) -> Result<ScratchFolder> {
         require_space(&self.base, bytes).map_err(|error| match error.kind {
             Kind::Failed => error.hint("name a roomier folder with --scratch"),
@@ -48,7 +48,7 @@ impl Scratch {
             let folder = folder.io(Kind::Failed, cannot)?;
             match create_locked(&folder.path().join(MARK)) {
                 Ok(Some(mark)) => return Ok(ScratchFolder { folder, _mark: mark }),
-                // Somebody who clears took it for one that is left over.
+                // Another process took it for a folder left over from a crash and removed its mark.
                 Ok(None) => {}
                 Err(_) if !folder.path().exists() => {}
                 Err(error) => return Err(error),
@@ -58,21 +58,21 @@ impl Scratch {
 }
 
 impl ScratchFolder {
-    /// The path of a file in it.
+    /// Returns the path of a file in the folder.
     #[must_use]
     pub fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.folder.path().join(name.as_ref())
     }
 }
 
-/// Removes the folders of those who died; one that cannot be removed stays for the next time.
+/// Removes the folders of processes that died. A folder that cannot be removed stays until the next time.
 fn clear_dead(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else { return };
     for entry in entries.flatten() {
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
             continue;
         }
-        // No mark yet: it is being made at this moment, or is none of ours.
+        // A folder without a mark is being created at this moment, or is not one of lifeboat's.
         if let Some(_mark) = lock_left_over(&entry.path().join(MARK)) {
             let _ = fs::remove_dir_all(entry.path());
         }

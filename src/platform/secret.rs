@@ -1,24 +1,24 @@
-//! What must never be printed: passwords and keys.
+//! A type for passwords and keys, which must never be printed.
 
 use std::fmt;
 
-/// A secret text. Neither `{}` nor `{:?}` shows it; [`Secret::expose`] is the one way to it.
+/// A secret text. Neither `{}` nor `{:?}` shows it; [`Secret::expose`] is the only access to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps `text` from being printed.
+    /// Wraps `text`, so that it cannot be printed.
     pub fn new(text: impl Into<String>) -> Self {
         Secret(text.into())
     }
 
-    /// The text itself: for whoever the secret is meant for, and for no message.
+    /// Returns the text. It must only be passed to its recipient, never shown in a message.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is no text at all.
+    /// Returns true if the text is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

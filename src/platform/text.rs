@@ -1,4 +1,4 @@
-//! Sizes, ages and tables as people read them.
+//! Formats sizes, ages, times and tables for people.
 
 use chrono::{DateTime, Utc};
 
@@ -7,15 +7,16 @@ use indicatif::BinaryBytes;
 
 use crate::platform::error::one_line;
 
-/// A size in binary units.
+/// Formats a size in binary units.
 #[must_use]
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     BinaryBytes(count).to_string()
 }
 
-/// Reads a size: a whole number of bytes, or one with a binary unit (`KiB`, `MiB`, `GiB`, `TiB`); None for anything else.
+/// Parses a size: a whole number of bytes, or one with a binary unit (`KiB`, `MiB`, `GiB`, `TiB`). Returns `None` for
+/// anything else.
 #[must_use]
-pub fn parse_bytes(text: &str) -> Option<u64> {
+pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let shift = match unit.trim_start() {
@@ -29,9 +30,9 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// The time between then and now, in its largest unit; `in the future` where there is none.
+/// Formats the time between `then` and `now` in its largest unit; `future` if `then` is more than a minute after `now`.
 #[must_use]
-pub fn age(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
+pub(crate) fn age(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let seconds = (now - then).num_seconds();
     match seconds {
         ..-60 => "future".to_owned(),
@@ -42,9 +43,9 @@ pub fn age(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
     }
 }
 
-/// Seconds as people read them.
+/// Formats a number of seconds.
 #[must_use]
-pub fn seconds(count: f64) -> String {
+pub(crate) fn seconds(count: f64) -> String {
     match count {
         c if c < 10.0 => format!("{c:.2}s"),
         c if c < 120.0 => format!("{c:.0}s"),
@@ -53,20 +54,20 @@ pub fn seconds(count: f64) -> String {
     }
 }
 
-/// A time in full.
+/// Formats a time in full, in UTC.
 #[must_use]
-pub fn time(time: DateTime<Utc>) -> String {
+pub(crate) fn time(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-/// A table without lines; columns whose heading starts with `>` are aligned to the right.
+/// Formats a table without lines. Columns whose heading starts with `>` are aligned to the right.
 #[must_use]
-pub fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(headings.iter().map(|heading| heading.trim_start_matches('>')));
     for row in rows {
-        // What comes from a store or a database must not move the cursor.
+        // Texts from a store or a database must not move the cursor.
         table.add_row(row.iter().map(|cell| one_line(cell)));
     }
     for (index, heading) in headings.iter().enumerate() {

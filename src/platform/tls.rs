@@ -1,4 +1,4 @@
-//! What every TLS connection of ours shares: who does the cryptography, and whose certificates are trusted.
+//! Settings that all TLS connections share: the cryptography provider and the trusted certificates.
 
 use std::sync::Arc;
 
@@ -8,17 +8,18 @@ use rustls::pki_types::CertificateDer;
 
 use crate::platform::error::{Error, Result};
 
-/// Does the cryptography: ring.
+/// Returns the cryptography provider: ring.
 #[must_use]
-pub fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(crypto::ring::default_provider())
 }
 
-/// The certificates that the system trusts (or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name), never none of them.
-pub fn system_certificates() -> Result<Vec<CertificateDer<'static>>> {
+/// Returns the certificates that the system trusts, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name. Fails if
+/// there are none.
+pub(crate) fn system_certificates() -> Result<Vec<CertificateDer<'static>>> {
     let found = rustls_native_certs::load_native_certs();
     let mut store = RootCertStore::empty();
-    // Systems carry some that are of no use to anybody.
+    // Some systems contain certificates that rustls cannot use.
     let usable: Vec<_> = found.certs.into_iter().filter(|one| store.add(one.clone()).is_ok()).collect();
     if !usable.is_empty() {
         return Ok(usable);

@@ -1,4 +1,4 @@
-//! What is answered to programs: how everything stands, as JSON and as metrics.
+//! The answers for programs: the status of everything, as JSON and as metrics.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::serve::status::{SourceStanding, Standing};
 use crate::snapshots::catalog::Described;
 
 fn word(status: Status) -> &'static str {
-    // Who has not looked cannot say that all is well.
+    // `Unknown` counts as unhealthy: before the first inspection nothing is known to be healthy.
     if status == Status::Good { "healthy" } else { "unhealthy" }
 }
 
-/// How the data is.
+/// Returns the health of the data.
 pub(super) fn health(standing: &Standing) -> Value {
     let sources: Vec<Value> = standing.sources.iter().map(|source| source_health(source, standing)).collect();
     let stores = standing.stores.iter().map(|store| {
@@ -82,7 +82,7 @@ fn newest_snapshot(newest: &Described, standing: &Standing) -> Value {
     })
 }
 
-/// Snapshots as `list` has them, newest first.
+/// Returns snapshots in the form that `list` prints, newest first.
 pub(super) fn snapshots(standing: &Standing, source: Option<&str>, limit: usize) -> Value {
     let sources = standing.sources.iter().filter(|one| source.is_none_or(|name| one.name.as_str() == name));
     let mut snapshots: Vec<&Described> =
@@ -92,7 +92,7 @@ pub(super) fn snapshots(standing: &Standing, source: Option<&str>, limit: usize)
     json!({"snapshots": shown})
 }
 
-/// Everything as metrics.
+/// Returns the status of everything as metrics.
 pub(super) fn metrics(standing: &Standing, is_running: bool, up: Duration) -> String {
     let flag = u8::from;
     let one = |name, help, value: String| {
@@ -118,10 +118,10 @@ pub(super) fn metrics(standing: &Standing, is_running: bool, up: Duration) -> St
     exposition(&families)
 }
 
-/// The metrics that each source has one value of.
+/// Returns the metrics that have one value for each source.
 fn of_sources(standing: &Standing) -> Vec<Family> {
     let flag = u8::from;
-    // A metric, and what it is of a source.
+    // Returns the value of a metric for a source, or `None` if there is no value.
     type Of<'a> = &'a dyn Fn(&SourceStanding) -> Option<String>;
     let of_newest = |source: &SourceStanding, value: &dyn Fn(&Described) -> Option<String>| {
         source.newest.as_deref().and_then(value)
@@ -188,7 +188,7 @@ fn of_sources(standing: &Standing) -> Vec<Family> {
     by_source.into_iter().map(family).collect()
 }
 
-/// The metrics that a source has several values of.
+/// Returns the metrics that can have several values for each source.
 fn of_rules_tables_and_proofs(standing: &Standing) -> [Family; 3] {
     let mut rules = Family::new("lifeboat_rule_ok", "Whether a rule of the source holds.");
     let mut rows = Family::new("lifeboat_table_rows", "The rows of tables that rules are about.");
@@ -199,7 +199,7 @@ fn of_rules_tables_and_proofs(standing: &Standing) -> [Family; 3] {
     for source in &standing.sources {
         let name = source.name.as_str();
         if let Some(look) = &source.reading.last {
-            // Two rules may be of one name, a series may not: all of that name must hold.
+            // Two rules may have the same name, but two series may not: the value is 1 if all rules of that name hold.
             let mut named: BTreeMap<&str, bool> = BTreeMap::new();
             for verdict in look.glance.rules.iter().chain(&look.glance.since) {
                 *named.entry(&verdict.name).or_insert(true) &= verdict.ok;
@@ -218,7 +218,7 @@ fn of_rules_tables_and_proofs(standing: &Standing) -> [Family; 3] {
     [rules, rows, proofs]
 }
 
-/// The metrics of stores.
+/// Returns the metrics of stores.
 fn of_stores(standing: &Standing) -> [Family; 2] {
     let mut reachable = Family::new("lifeboat_store_reachable", "Whether the store answers.");
     let mut free = Family::new("lifeboat_store_free_bytes", "What the store can still take, where it can tell.");

@@ -1,13 +1,13 @@
-//! `serve`: tells over HTTP how the data is: to platforms, to Prometheus, and to people.
+//! `serve`: reports the health of the data over HTTP, to platforms, to Prometheus, and to people.
 
 mod documents;
-pub mod page;
+pub(crate) mod page;
 mod posts;
-pub mod report;
+pub(crate) mod report;
 mod routes;
 mod runs;
 pub(crate) mod status;
-pub mod web;
+pub(crate) mod web;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -22,29 +22,29 @@ use crate::serve::posts::Posts;
 use crate::serve::routes::{Server, router};
 use crate::serve::web::Access;
 
-/// How long answers that are under way may take once a signal has asked to stop.
+/// The longest time that answers under way may take after a signal has asked the server to stop.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
-pub struct ServeOptions {
-    /// Where to listen; by default what the config says, or 127.0.0.1:8700
+pub(crate) struct ServeOptions {
+    /// The address to listen on; by default the one in the config, or 127.0.0.1:8700.
     pub listen: Option<SocketAddr>,
 }
 
-/// How it ended.
+/// The result of the command.
 #[derive(Debug, Serialize)]
-pub struct ServeReport {
-    /// Where it listened.
+pub(crate) struct ServeReport {
+    /// The address that it listened on.
     pub listen: SocketAddr,
-    /// For how long.
+    /// The time that it ran, in seconds.
     pub seconds: f64,
 }
 
 impl Report for ServeReport {}
 
-/// Runs the command: until a signal asks to stop.
-pub fn run(options: &ServeOptions, context: &Arc<Context>) -> Result<ServeReport> {
+/// Runs the command until a signal asks it to stop.
+pub(crate) fn run(options: &ServeOptions, context: &Arc<Context>) -> Result<ServeReport> {
     let begun = Instant::now();
     let config = context.config.as_ref().ok_or_else(|| {
         Error::usage("serve shows the sources of a config, and there is none")

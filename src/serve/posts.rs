@@ -1,6 +1,6 @@
-//! Watching: a thread for each source and store looks at it again and again, and leaves what it saw where answers find it.
+//! Watching: one thread for each source and store inspects it repeatedly, and keeps the result for the answers.
 //!
-//! A look that hangs makes what it looks at one that does not answer, and keeps nobody else from looking or answering.
+//! If an inspection hangs, its source or store counts as not answering. Other inspections and the answers go on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use crate::ops::Context;
-use crate::ops::checks::told;
 use crate::ops::sources::Chosen;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::interrupt;
@@ -20,16 +19,17 @@ use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::Manifest;
 use crate::store::StoreUrl;
 
-/// Of the time, so many parts are rest for one part that a look takes: looking is never more than a tenth of the load.
+/// The pause after an inspection, as a multiple of its duration. Inspections take at most a tenth of the time, unless
+/// [`LONGEST_REST`] shortens the pause.
 const REST: u32 = 9;
-/// The longest rest.
+/// The longest such pause.
 const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
-/// How often a store's names are looked through from the first to the last.
+/// The time between two complete listings of a store.
 const ALL_NAMES_EVERY: Duration = Duration::from_secs(10 * 60);
-/// How many manifests are read between two times that what was read is shown.
+/// The number of manifests that are read before the result so far is shown.
 const READ_AT_ONCE: usize = 200;
 
-/// What was seen of one thing.
+/// The last inspection of one source or store.
 struct Post<T> {
     state: Mutex<State<T>>,
 }
@@ -54,7 +54,7 @@ impl<T> Post<T> {
         self.state().begun = Some(Instant::now());
     }
 
-    /// Leaves what was seen so far.
+    /// Publishes what was seen so far. `goes_on` is true if the inspection continues.
     fn leave(&self, seen: T, goes_on: bool) {
         let mut state = self.state();
         state.last = Some(Arc::new(seen));
@@ -92,7 +92,7 @@ pub(super) struct Posts {
 }
 
 impl Posts {
-    /// Begins to watch the config's sources and the stores.
+    /// Starts to watch the config's sources and the stores.
     pub(super) fn start(context: &Arc<Context>, every: Duration, timeout: Duration) -> Result<Posts> {
         let chosen = context.sources(&[])?;
         let names: Vec<SourceName> = chosen.iter().map(Chosen::name).collect::<Result<_>>()?;
@@ -115,7 +115,7 @@ impl Posts {
         for (source, name) in posts.sources.iter().zip(names) {
             let (chosen, post, stores) = (source.chosen.clone(), Arc::clone(&source.post), Arc::clone(&posts.stores));
             spawn("source", move || {
-                // What was lost since the newest snapshot is seen only by who knows that.
+                // Losses since the newest snapshot can only be found once that snapshot is known.
                 if await_stores(&stores, timeout).is_err() {
                     return;
                 }
@@ -126,14 +126,14 @@ impl Posts {
         Ok(posts)
     }
 
-    /// How everything stands now, by what was seen last.
+    /// Returns the current status of everything, from the last inspections.
     pub(super) fn standing(&self, context: &Context) -> Result<Standing> {
         let sources = self.sources.iter().map(|source| (&source.chosen, source.post.read(self.timeout)));
         let stores = self.stores.iter().map(|store| (store.location.clone(), store.post.read(self.timeout)));
         assemble(sources.collect(), stores.collect(), context)
     }
 
-    /// The names of the sources.
+    /// Returns the names of the sources.
     pub(super) fn names(&self) -> Result<Vec<SourceName>> {
         self.sources.iter().map(|source| source.chosen.name()).collect()
     }
@@ -144,8 +144,8 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     spawned.map(drop).map_err(|error| Error::failed("cannot start a thread").because(error))
 }
 
-/// Looks again and again until a signal asks to stop. A look that fails, or ends in a fault of our own, is one that `failed`
-/// tells of: nobody goes on with what was seen before.
+/// Inspects repeatedly until a signal asks to stop. If an inspection fails or panics, the result of `failed` is
+/// published, so that the previous result does not count as current.
 fn repeat<T>(post: &Post<T>, every: Duration, mut look: impl FnMut() -> Result<T>, failed: impl Fn(String) -> T) {
     loop {
         let begun = Instant::now();
@@ -156,7 +156,7 @@ fn repeat<T>(post: &Post<T>, every: Duration, mut look: impl FnMut() -> Result<T
         }
         let seen = match seen {
             Ok(Ok(seen)) => seen,
-            Ok(Err(error)) => failed(told(&error)),
+            Ok(Err(error)) => failed(error.whole_with_hint()),
             Err(_) => failed("the look ended in a fault of lifeboat's own".to_owned()),
         };
         post.leave(seen, false);
@@ -166,7 +166,7 @@ fn repeat<T>(post: &Post<T>, every: Duration, mut look: impl FnMut() -> Result<T
     }
 }
 
-/// Waits until every store was looked at, but no longer than a look may take.
+/// Waits until every store was inspected once, but no longer than `timeout`. Fails if a signal asks to stop.
 fn await_stores(stores: &[WatchedStore], timeout: Duration) -> Result<()> {
     let begun = Instant::now();
     while begun.elapsed() < timeout && stores.iter().any(|store| store.post.last().is_none()) {
@@ -179,7 +179,7 @@ fn rest(every: Duration, took: Duration) -> Result<()> {
     interrupt::sleep(every.max((took * REST).min(LONGEST_REST)))
 }
 
-/// The newest good snapshot of a source in whatever store, for what is lost since.
+/// Returns the baseline of a source: the newest good snapshot in any store, for finding losses since then.
 fn measure(stores: &[WatchedStore], name: &SourceName) -> Option<Arc<Manifest>> {
     let seen = stores.iter().filter_map(|store| store.post.last());
     let measures = seen.filter_map(|seen| seen.sources.get(name)?.summary.measure.clone());
@@ -208,7 +208,7 @@ fn watch_store(store: &StoreUrl, names: &[SourceName], post: &Post<StoreSeen>, e
         }
         Ok(history.seen())
     };
-    // What was known of it is still worth to be shown.
+    // What was known of the store before is still shown, together with the error.
     repeat(post, every, look, |why| {
         let last = post.last().map(|last| StoreSeen::clone(&last)).unwrap_or_default();
         StoreSeen { error: Some(why), ..last }

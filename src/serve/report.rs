@@ -19,25 +19,25 @@ use crate::snapshots::id::SourceName;
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
-pub struct ReportOptions {
-    /// Names of the config, SQLite files, or URLs; by default all sources of the config
+pub(crate) struct ReportOptions {
+    /// Names in the config, SQLite files, or URLs; by default all sources of the config.
     pub sources: Vec<String>,
-    /// Write the page here
+    /// The file to write the page to, as HTML.
     pub html: Option<PathBuf>,
-    /// Write it in short here; - is stdout
+    /// The file to write the short form to, as Markdown; `-` is stdout.
     pub markdown: Option<PathBuf>,
 }
 
-/// What was written, and what it says.
+/// The files that were written, and the results that they show.
 #[derive(Debug, Serialize)]
-pub struct ReportReport {
-    /// Whether all is well.
+pub(crate) struct ReportReport {
+    /// True if all sources and stores are healthy.
     pub ok: bool,
-    /// What was looked at.
+    /// The results of all checks.
     pub checks: Vec<Check>,
     /// The files that were written.
     pub files: Vec<String>,
-    /// The short form, where it goes to stdout.
+    /// The short form, if it goes to stdout.
     #[serde(skip)]
     pub stdout: Option<String>,
 }
@@ -49,7 +49,7 @@ impl Report for ReportReport {
 }
 
 /// Runs the command.
-pub fn run(options: &ReportOptions, context: &Context) -> Result<ReportReport> {
+pub(crate) fn run(options: &ReportOptions, context: &Context) -> Result<ReportReport> {
     let chosen = context.sources(&options.sources)?;
     let names: Vec<SourceName> = chosen.iter().map(Chosen::name).collect::<Result<_>>()?;
     let mut stores = Vec::new();

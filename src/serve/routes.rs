@@ -1,4 +1,4 @@
-//! What is asked of `serve`, and what it answers.
+//! The requests that `serve` accepts, and its answers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,17 +26,17 @@ use crate::serve::status::{Standing, view};
 use crate::serve::web::{Access, Refusal, Right, body};
 use crate::snapshots::id::SnapshotId;
 
-/// How many pages of snapshots are put together at once: each reads from a store.
+/// The maximum number of snapshot pages that are made at once: each reads from a store.
 const PAGES_AT_ONCE: usize = 4;
-/// How long one may take.
+/// The longest time that a snapshot page may take.
 const LONGEST_PAGE: Duration = Duration::from_secs(20);
-/// How long a page of everything is shown again before it is made anew.
+/// The time for which the overview page is reused before it is made again.
 const FRESH: Duration = Duration::from_secs(1);
-/// How many snapshots are listed where nobody says, and at most.
+/// The default and the maximum number of snapshots in a list.
 const LISTED: usize = 100;
 const MOST_LISTED: usize = 1000;
 
-/// What answers.
+/// The state that all request handlers share.
 pub(super) struct Server {
     pub(super) posts: Posts,
     pub(super) runs: Arc<Runs>,
@@ -66,7 +66,7 @@ impl Server {
         self.posts.standing(&self.context)
     }
 
-    /// The page of everything, made at most once a second.
+    /// Returns the overview page, which is made at most once a second.
     fn page(&self) -> Result<String> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, page)) = made.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
@@ -77,7 +77,7 @@ impl Server {
         Ok(page)
     }
 
-    /// Fails, with the answer to give, for who may not.
+    /// Fails, with the answer to send, if the headers do not grant the right.
     fn admit(&self, headers: &HeaderMap, right: Right) -> std::result::Result<(), Box<Response<Body>>> {
         let refused = match self.access.check(headers, right) {
             Ok(()) => return Ok(()),
@@ -104,7 +104,7 @@ impl Server {
     }
 }
 
-/// All that can be asked.
+/// Returns the router with all routes.
 pub(super) fn router(server: Arc<Server>) -> Router {
     Router::new()
         .route("/", get(overview))
@@ -146,7 +146,7 @@ async fn nothing_here() -> Response<Body> {
     )
 }
 
-/// The process: that it answers is all there is to it.
+/// Answers that the process runs. The answer says nothing about the data.
 async fn health(State(server): Shared) -> Response<Body> {
     let up = server.begun.elapsed().as_secs();
     document(StatusCode::OK, &json!({"status": "ok", "version": env!("CARGO_PKG_VERSION"), "seconds": up}))
@@ -213,7 +213,7 @@ async fn list(
     }
 }
 
-/// The page of one snapshot, which is read from a store.
+/// Answers with the page of one snapshot, which is read from a store.
 async fn snapshot(State(server): Shared, headers: HeaderMap, Path(id): Path<String>) -> Response<Body> {
     if let Err(refused) = server.admit(&headers, Right::Read) {
         return *refused;
@@ -230,8 +230,8 @@ async fn snapshot(State(server): Shared, headers: HeaderMap, Path(id): Path<Stri
     let described = Arc::clone(&snapshots[at]);
     let before = snapshots[at + 1..].iter().find(|described| is_good(described)).map(|one| one.listed.id.clone());
     let made = tokio::time::timeout(LONGEST_PAGE, async {
-        // It is kept until the work is done, be there anybody left who waits for it: a store that hangs holds so many
-        // threads and no more.
+        // The permit is held until the work is done, even if the client no longer waits: a store that hangs blocks
+        // at most `PAGES_AT_ONCE` threads.
         let turn = Arc::clone(&server.pages).acquire_owned().await;
         let context = Arc::clone(&server.context);
         tokio::task::spawn_blocking(move || {
@@ -275,7 +275,7 @@ async fn take(State(server): Shared, headers: HeaderMap, request: Request<Body>)
         return answer;
     };
     let context = Arc::clone(&server.context);
-    // Who has asked may go away: it is done all the same.
+    // The snapshots are taken even if the client disconnects.
     let done = tokio::task::spawn_blocking(move || runs::run(&asked, &turn, &context)).await;
     let Ok(done) = done else {
         return failed(

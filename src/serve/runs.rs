@@ -1,4 +1,4 @@
-//! The one thing that can be asked to be done: snapshots of the config's sources, one run at a time.
+//! The one action that a request can start: snapshots of the config's sources, one run at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,26 +15,26 @@ use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::serve::status::view::Mishap;
 use crate::snapshots::id::SourceName;
 
-/// The longest that a gate waits, in seconds: nobody else has a turn meanwhile.
+/// The longest time that a gate waits, in seconds: no other run can start meanwhile.
 const MOST_WAIT: u32 = 3600;
-/// How many mishaps are kept in mind.
+/// The maximum number of failures that are kept in memory.
 const MOST_MISHAPS: usize = 500;
 
-/// What is asked for: a document without any field means snapshots of all sources.
+/// A request. A document without any field asks for snapshots of all sources.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Asked {
-    /// `predeploy`, for the gate's checks before, and the reading back after.
+    /// `predeploy`: runs the gate's checks before the snapshots, and reads the snapshots back after them.
     pub(crate) gate: Option<String>,
-    /// Names of the config.
+    /// Names of sources in the config.
     pub(crate) sources: Vec<String>,
-    /// More tags.
+    /// Additional tags.
     pub(crate) tags: Vec<String>,
     /// The commit that is to be deployed.
     pub(crate) commit: Option<String>,
-    /// How long a gate waits for what is not yet as it should be.
+    /// The longest time that the gate waits for checks that do not pass yet, in seconds.
     pub(crate) wait_seconds: u32,
-    /// SQLite's integrity_check instead of quick_check.
+    /// True if SQLite's integrity_check is to run instead of quick_check.
     pub(crate) full_check: bool,
 }
 
@@ -42,18 +42,18 @@ pub(crate) struct Asked {
 pub(super) struct Done {
     /// The exit code that the command would have had.
     pub(super) code: u8,
-    /// Its document.
+    /// Its report, or its error, as JSON.
     pub(super) document: Value,
 }
 
-/// The runs, of which there is one at a time.
+/// The runs, at most one at a time, and their failures.
 #[derive(Default)]
 pub(super) struct Runs {
     is_running: AtomicBool,
     mishaps: Mutex<Vec<Mishap>>,
 }
 
-/// That a run is going on: until this is dropped.
+/// The right to run, held until it is dropped.
 pub(super) struct Turn(Arc<Runs>);
 
 impl Drop for Turn {
@@ -63,7 +63,7 @@ impl Drop for Turn {
 }
 
 impl Runs {
-    /// The turn to run, where nobody else has it.
+    /// Returns the right to run, or `None` if another run holds it.
     pub(super) fn turn(self: &Arc<Self>) -> Option<Turn> {
         let is_free = self.is_running.compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         is_free.then(|| Turn(Arc::clone(self)))
@@ -73,7 +73,7 @@ impl Runs {
         self.is_running.load(Ordering::SeqCst)
     }
 
-    /// What went wrong since the start.
+    /// Returns the failures since the start, at most the last [`MOST_MISHAPS`].
     pub(super) fn mishaps(&self) -> Vec<Mishap> {
         self.mishaps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -87,7 +87,7 @@ impl Runs {
     }
 }
 
-/// Reads what is asked for. Only names of the config's sources go: a path or an address is none.
+/// Reads a request. Sources must be names in the config; paths and URLs are refused.
 pub(super) fn read(body: &[u8], names: &[SourceName]) -> Result<Asked> {
     let is_empty = body.iter().all(u8::is_ascii_whitespace);
     let asked: Asked = if is_empty {
@@ -115,7 +115,7 @@ pub(super) fn read(body: &[u8], names: &[SourceName]) -> Result<Asked> {
     Ok(asked)
 }
 
-/// Does what is asked for, and tells of it whoever the config names, as the command would.
+/// Runs what is asked for, and sends the notices of the config, as the command would.
 pub(super) fn run(asked: &Asked, turn: &Turn, context: &Arc<Context>) -> Done {
     let command = if asked.gate.is_some() { "predeploy" } else { "snapshot" };
     let watch = Watch::begin(command, None, Arc::clone(context));

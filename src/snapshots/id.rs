@@ -1,4 +1,4 @@
-//! Names of sources and ids of snapshots, parsed at the edge and never loose strings inside.
+//! Names of sources and ids of snapshots. They are parsed when they enter the program; inside, they are not strings.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,8 +10,8 @@ use crate::platform::error::{Error, Result};
 
 /// The short name of a source: 1 to 64 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.
 ///
-/// It becomes a folder's name in every kind of store, so it holds nothing that a shell, a URL or a
-/// case-keeping file system would read in a second way.
+/// It is a folder's name in every kind of store, so it has no character with a special meaning in a shell, a URL or a
+/// file system. `lifeboat.json` is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceName(String);
 
@@ -19,14 +19,14 @@ impl SourceName {
     /// The longest name, in bytes.
     pub const MAX_BYTES: usize = 64;
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Makes a name out of a file's or database's: the extension goes, and every run of characters
-    /// that a name cannot hold becomes one `-`. None where nothing is left.
+    /// Derives a name from the name of a file or database: removes the extension, and replaces every run of characters
+    /// that are not allowed by one `-`. Returns `None` if nothing is left.
     #[must_use]
     pub fn derive(file_name: &str) -> Option<Self> {
         let stem = match file_name.rsplit_once('.') {
@@ -80,13 +80,13 @@ pub struct SnapshotId {
     stamp: String,
 }
 
-/// Bytes of the part of an id that tells the time.
+/// The length of an id's stamp, in bytes.
 pub(crate) const STAMP_BYTES: usize = "20261121T170501Z-7f3a".len();
 const STAMP_TIME: &str = "%Y%m%dT%H%M%SZ";
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 impl SnapshotId {
-    /// Makes the id of a snapshot of `source` taken at `time`, with `random` telling apart those of one instant.
+    /// Creates the id of a snapshot of `source` taken at `time`. `random` distinguishes snapshots of the same instant.
     #[must_use]
     pub fn new(source: &SourceName, time: DateTime<Utc>, random: u16) -> Self {
         let fraction =
@@ -97,20 +97,20 @@ impl SnapshotId {
         SnapshotId { source: source.clone(), stamp: format!("{}-{suffix}", time.format(STAMP_TIME)) }
     }
 
-    /// The source that it is a snapshot of.
+    /// Returns the source of the snapshot.
     #[must_use]
     pub fn source(&self) -> &SourceName {
         &self.source
     }
 
-    /// The time in the id, to the second.
+    /// Returns the time in the id, to the second.
     #[must_use]
     pub fn time(&self) -> DateTime<Utc> {
         let time = NaiveDateTime::parse_from_str(&self.stamp[..16], STAMP_TIME);
         time.map(|naive| naive.and_utc()).unwrap_or_default()
     }
 
-    /// The part that sorts by time, whatever the source: `<YYYYMMDD>T<HHMMSS>Z-<4>`.
+    /// Returns the part after the source, which sorts by time across sources: `<YYYYMMDD>T<HHMMSS>Z-<4>`.
     #[must_use]
     pub fn stamp(&self) -> &str {
         &self.stamp

@@ -1,7 +1,7 @@
-//! The manifest: the JSON document that describes a snapshot and, in a store, makes it exist.
+//! The manifest: the JSON document that describes a snapshot. In a store, a snapshot exists once its manifest exists.
 //!
 //! The manifest inside the archive is written before the archive is finished; the one outside repeats
-//! it and adds `archive_bytes` and `sha256`. Readers pass over fields that they do not know.
+//! it and adds `archive_bytes` and `sha256`. Readers ignore unknown fields.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -12,22 +12,22 @@ use crate::platform::digest::{RowDigest, Sha256};
 use crate::platform::error::{Error, Result};
 use crate::snapshots::id::{SnapshotId, SourceName};
 
-/// What a snapshot is of and for.
+/// The kind of a snapshot: its content and its purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SnapshotKind {
-    /// The whole source; only these are ever `latest`, and only these count for retention.
+    /// The whole source. Only full snapshots can be `latest`, and only they count for retention.
     Full,
     /// A selection of the source.
     Partial,
-    /// Taken before a restore, of what the restore overwrites.
+    /// The data that a restore overwrites, saved before the restore.
     Safety,
-    /// What could be saved of a damaged source, for forensics.
+    /// The data that could be saved from a damaged source, for forensics.
     Damaged,
 }
 
 impl SnapshotKind {
-    /// The word for it in tables and JSON.
+    /// Returns its name in tables and JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl SnapshotKind {
     }
 }
 
-/// Where a source lives, without secrets; two sources are one exactly when these are equal.
+/// The location of a source, without secrets. Two sources are the same exactly if their origins are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The machine's name.
@@ -70,35 +70,36 @@ impl std::fmt::Display for Origin {
 pub struct Column {
     /// Its name.
     pub name: String,
-    /// Its declared type, empty where none was declared.
+    /// Its declared type; empty if none was declared.
     #[serde(rename = "type")]
     pub declared: String,
     /// True for a generated column: its values are not part of the row digest.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub generated: bool,
-    /// True for a column that refuses NULL (PostgreSQL).
+    /// True for a `NOT NULL` column (PostgreSQL).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub not_null: bool,
 }
 
-/// One table: its rows and what they hash to.
+/// One table: its columns, and the number and digest of its rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
-    /// Its name; of PostgreSQL `schema.table`, each part quoted where SQL wants it quoted.
+    /// Its name; for PostgreSQL `schema.table`, each part quoted if SQL requires it.
     pub name: String,
     /// Schema and table, unquoted (PostgreSQL).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relation: Option<Relation>,
-    /// Rows; None where the table cannot be read (see `reason`).
+    /// The number of rows; `None` if the table cannot be read (see `reason`).
     pub rows: Option<u64>,
-    /// Bytes of the values: 8 for a number, the length of a text or blob.
+    /// The bytes of the values: 8 for a number, the length for a text or blob.
     pub bytes: Option<u64>,
     /// The order-independent digest of the rows (see [`crate::platform::digest`]).
     pub digest: Option<RowDigest>,
-    /// Why there is no digest.
+    /// The reason why there is no digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// `table`, `virtual` or `shadow`; of TimescaleDB `hypertable`, or `continuous aggregate` for its materialized rows.
+    /// `table`, `virtual` or `shadow`; for TimescaleDB also `hypertable`, or `continuous aggregate` for its
+    /// materialized rows.
     #[serde(rename = "type")]
     pub kind: String,
     /// The columns, in order.
@@ -106,64 +107,64 @@ pub struct Table {
 }
 
 impl Table {
-    /// Whether it is a table of the user's own, whose rows nothing else tells: no part of another table's storage, no
-    /// table of SQLite's, no rows computed from others.
+    /// Returns true if it is a user's table with its own rows: not the storage of another table, not an internal table
+    /// of SQLite, and not rows computed from others.
     #[must_use]
     pub fn is_ordinary(&self) -> bool {
         matches!(self.kind.as_str(), "table" | "hypertable") && !self.name.starts_with("sqlite_")
     }
 }
 
-/// Which table of a PostgreSQL database.
+/// A table of a PostgreSQL database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Relation {
     /// The schema's name, unquoted.
     pub schema: String,
-    /// The table's, unquoted.
+    /// The table's name, unquoted.
     pub table: String,
     /// The condition on the rows of an extension's configuration table: only they are saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
-    /// The column by whose values rows of a time can be restored alone (TimescaleDB), unquoted.
+    /// The column by which a restore can select the rows of a time range (TimescaleDB), unquoted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
 }
 
-/// Rows that refer to a parent row which is not there.
+/// Rows that refer to a missing parent row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrphanRows {
     /// The table that holds them.
     pub table: String,
-    /// The table they refer to.
+    /// The table that they refer to.
     pub parent: String,
-    /// The number of the foreign key, as SQLite's `foreign_key_list` counts.
+    /// The id of the foreign key in SQLite's `foreign_key_list`.
     pub key: i64,
-    /// How many.
+    /// The number of rows.
     pub rows: u64,
 }
 
-/// Which of SQLite's integrity checks was made.
+/// The kind of SQLite integrity check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Depth {
-    /// All pages and all rows, but not whether every index agrees with its table.
+    /// Checks all pages and all rows, but not that every index agrees with its table.
     #[default]
     #[serde(rename = "quick_check")]
     Quick,
-    /// Indexes too.
+    /// Also checks the indexes.
     #[serde(rename = "integrity_check")]
     Full,
 }
 
-/// What SQLite's own checks said of the image when it was taken.
+/// The results of SQLite's own checks of the image when it was taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// Which integrity check was made.
+    /// The integrity check that was run.
     pub check: Depth,
-    /// What the integrity check reported, at most [`Health::MAX_FAULTS`] lines; empty when it said ok.
+    /// The report of the integrity check, at most [`Health::MAX_FAULTS`] lines; empty if it was `ok`.
     pub integrity: Vec<String>,
-    /// What `foreign_key_check` reported, summed per key.
+    /// The report of `foreign_key_check`, summed per key.
     pub orphans: Vec<OrphanRows>,
-    /// Why a check could not be made at all.
+    /// The reasons why checks could not be run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unchecked: Vec<String>,
 }
@@ -173,36 +174,37 @@ impl Health {
     pub const MAX_FAULTS: usize = 100;
 }
 
-/// What only an SQLite snapshot has.
+/// The facts that only an SQLite snapshot has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SqliteFacts {
-    /// The entry of the archive that is the database's image.
+    /// The path of the archive's entry that holds the database's image.
     pub image: String,
     /// `wal`, or the rollback mode `delete`.
     pub journal_mode: String,
-    /// Bytes of a page.
+    /// The page size in bytes.
     pub page_bytes: u64,
-    /// Pages in the image.
+    /// The number of pages in the image.
     pub pages: u64,
-    /// The text encoding, as `PRAGMA encoding` says it.
+    /// The text encoding, as `PRAGMA encoding` reports it.
     pub encoding: String,
     /// `PRAGMA user_version`.
     pub user_version: i64,
     /// `PRAGMA application_id`.
     pub application_id: i64,
-    /// The digest of `sqlite_schema` (type, name, table, SQL), for telling whether two schemas are one.
+    /// The digest of `sqlite_schema` (type, name, table, SQL), to check whether two schemas are the same.
     pub schema_digest: Option<RowDigest>,
-    /// Permission bits of the file.
+    /// The permission bits of the file.
     pub file_mode: u32,
-    /// Seconds that writers were locked out (rollback-journal mode), 0 in WAL mode.
+    /// The seconds for which writers were locked out (rollback-journal mode); 0 in WAL mode.
     pub locked_seconds: f64,
-    /// Bytes the WAL grew while it could not be reset.
+    /// The bytes by which the WAL grew while it could not be reset.
     pub wal_growth_bytes: u64,
-    /// What SQLite's checks said at birth; None for a raw copy of a file that SQLite cannot open.
+    /// The results of SQLite's checks at the time of the snapshot; `None` for a raw copy of a file that SQLite cannot
+    /// open.
     pub health: Option<Health>,
 }
 
-/// What `CREATE DATABASE` must be told to make one like it.
+/// The parameters for `CREATE DATABASE` to create a database like the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseFacts {
     /// Its name.
@@ -217,13 +219,13 @@ pub struct DatabaseFacts {
     pub ctype: String,
     /// `libc`, `icu` or `builtin`.
     pub provider: String,
-    /// The locale of a provider that is not libc.
+    /// The locale of a provider other than libc.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
     /// The ICU rules of the locale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icu_rules: Option<String>,
-    /// All of its size in bytes, as the server says it; 0 where it does not say.
+    /// Its total size in bytes, as the server reports it; 0 if the server does not report it.
     pub bytes: u64,
 }
 
@@ -232,24 +234,24 @@ pub struct DatabaseFacts {
 pub struct Extension {
     /// Its name.
     pub name: String,
-    /// The version that the source has.
+    /// The version installed in the source.
     pub version: String,
     /// The schema that its objects are in.
     pub schema: String,
 }
 
-/// Where a sequence stood.
+/// The state of a sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequenceValue {
     /// The schema, unquoted.
     pub schema: String,
     /// The name, unquoted.
     pub name: String,
-    /// The value last given, or the first to be given.
+    /// The last value returned, or the first to be returned (see `is_called`).
     pub last_value: i64,
-    /// Whether `last_value` was given already.
+    /// True if `last_value` was already returned.
     pub is_called: bool,
-    /// What is added from one value to the next.
+    /// The difference between one value and the next.
     pub increment: i64,
     /// The table whose column owns it, as [`Table::name`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -259,39 +261,39 @@ pub struct SequenceValue {
 /// The large objects of a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LargeObjectFacts {
-    /// How many.
+    /// The number of large objects.
     pub count: u64,
-    /// The rows of chunks that carry them.
+    /// The number of chunk rows that hold them.
     pub rows: u64,
     /// The digest of those rows.
     pub digest: RowDigest,
 }
 
-/// What only a PostgreSQL snapshot has.
+/// The facts that only a PostgreSQL snapshot has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PostgresFacts {
     /// The server's version as a number: 150004 for 15.4.
     pub version_num: u32,
-    /// The host or the socket's folder that it was reached by, from the machine that took the snapshot.
+    /// The host or the socket's folder through which the machine that took the snapshot connected.
     pub reached_by: String,
     /// The role that read it.
     pub role: String,
     /// The database.
     pub database: DatabaseFacts,
-    /// The extensions in it.
+    /// The extensions installed in it.
     pub extensions: Vec<Extension>,
     /// The roles that owners, grants and policies name.
     pub roles: Vec<String>,
-    /// The digest of the statements that make the schema, for telling whether two schemas are one.
+    /// The digest of the statements that create the schema, to check whether two schemas are the same.
     pub schema_digest: RowDigest,
-    /// Large objects.
+    /// The large objects.
     pub large_objects: LargeObjectFacts,
-    /// Where the sequences stood.
+    /// The states of the sequences.
     pub sequences: Vec<SequenceValue>,
-    /// What was left out: by a selection, or because it could not be saved and that was allowed.
+    /// The objects left out: by a selection, or because they could not be saved and this was allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
-    /// What is to be known of the restored database: secrets to be set again, and the like.
+    /// Notes about the restored database, such as secrets that must be set again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -307,43 +309,43 @@ pub struct Manifest {
     pub id: SnapshotId,
     /// The source's short name.
     pub source: SourceName,
-    /// Where the source lives.
+    /// The location of the source.
     pub origin: Origin,
-    /// What the snapshot is of and for.
+    /// The kind of snapshot.
     pub kind: SnapshotKind,
     /// `sqlite` or `postgres`.
     pub engine: String,
-    /// When the read transaction began.
+    /// The start of the read transaction.
     pub created_at: DateTime<Utc>,
-    /// Free words.
+    /// The tags, chosen by the user.
     pub tags: Vec<String>,
-    /// The archive's file name, beside the manifest.
+    /// The archive's file name; the archive is in the manifest's folder.
     pub archive: String,
     /// The archive's length (outside manifest only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive_bytes: Option<u64>,
-    /// Bytes of the database itself.
+    /// The size of the database itself in bytes.
     pub raw_bytes: u64,
     /// SHA-256 of the whole archive (outside manifest only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
     /// `gzip` or `zstd`.
     pub codec: String,
-    /// True where the archive is encrypted.
+    /// True if the archive is encrypted.
     pub encrypted: bool,
     /// The version of the database's server or library.
     pub server_version: String,
-    /// Rows of all tables that hold rows of their own: not of virtual ones, which show those of their shadows,
-    /// nor of those that SQLite keeps for itself (`sqlite_...`).
+    /// The number of rows of all tables with their own rows. Not counted are virtual tables, which show the rows of
+    /// their shadow tables, and SQLite's internal tables (`sqlite_...`).
     pub rows: u64,
-    /// The tables, by name.
+    /// The tables, sorted by name.
     pub tables: Vec<Table>,
-    /// Seconds from the start of the snapshot to the writing of this document.
+    /// The seconds from the start of the snapshot to the writing of this document.
     pub seconds: f64,
-    /// What only an SQLite snapshot has.
+    /// The facts that only an SQLite snapshot has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlite: Option<SqliteFacts>,
-    /// What only a PostgreSQL snapshot has.
+    /// The facts that only a PostgreSQL snapshot has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresFacts>,
 }
@@ -352,7 +354,7 @@ impl Manifest {
     /// The largest manifest that is read, in bytes.
     pub const MAX_BYTES: u64 = 64 << 20;
 
-    /// The document as indented JSON with a line break at its end.
+    /// Returns the document as indented JSON with a line break at its end.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         let mut json = serde_json::to_vec_pretty(self).expect("a manifest has only string keys");
@@ -360,7 +362,8 @@ impl Manifest {
         json
     }
 
-    /// The form that stands outside the archive. Where that is encrypted, nothing outside names a table.
+    /// Returns the manifest for outside the archive. If the archive is encrypted, it omits the tables and the engine's
+    /// facts, so that it names no table.
     #[must_use]
     pub fn outside(&self) -> Manifest {
         if !self.encrypted {
@@ -369,14 +372,14 @@ impl Manifest {
         Manifest { tables: Vec::new(), sqlite: None, postgres: None, ..self.clone() }
     }
 
-    /// Reads a manifest, inside or outside; refuses other formats and what is no manifest.
+    /// Parses a manifest, inside or outside. Fails if it is invalid or has another format version.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Versioned {
             format: u32,
         }
         let parsed = serde_json::from_slice::<Manifest>(bytes);
-        // What another version wrote may look like damage; its number says what it is.
+        // A manifest of another version may look damaged; check its version number first.
         let format = match &parsed {
             Ok(manifest) => Ok(manifest.format),
             Err(_) => serde_json::from_slice(bytes).map(|Versioned { format }| format),
@@ -390,9 +393,9 @@ impl Manifest {
         }
     }
 
-    /// Compares the outside manifest with the inside one: all fields but `archive_bytes` and `sha256`,
-    /// those included that this version does not know; of an encrypted snapshot those that are outside only.
-    /// The names of the fields that differ.
+    /// Compares the outside manifest with the inside one and returns the names of the fields that differ. Compares all
+    /// fields except `archive_bytes` and `sha256`, including unknown ones; for an encrypted snapshot, only the fields
+    /// that the outside manifest has.
     pub fn differences(outside: &[u8], inside: &[u8]) -> Result<Vec<String>> {
         let parse = |bytes: &[u8], which: &str| match serde_json::from_slice(bytes) {
             Ok(Value::Object(mut fields)) => {
@@ -405,7 +408,7 @@ impl Manifest {
         };
         let (mut outside, mut inside) = (parse(outside, "outside")?, parse(inside, "inside")?);
         if inside.get("encrypted") == Some(&Value::Bool(true)) {
-            // Outside there are no tables, whatever there is inside.
+            // The outside manifest has no tables.
             if outside.remove("tables").is_some_and(|tables| tables == Value::Array(Vec::new())) {
                 inside.retain(|name, _| outside.contains_key(name));
             }

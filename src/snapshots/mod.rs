@@ -1,4 +1,4 @@
-//! Snapshots in a store: their ids and manifests, which of them there are, what tests of them showed, and which are kept.
+//! Snapshots in a store: ids, manifests, the catalog with the results of tests, and retention.
 
 pub mod catalog;
 pub mod id;

@@ -1,8 +1,7 @@
-//! Which snapshots a prune keeps, and why: a pure function of what there is, the policy and the time.
+//! Decides which snapshots a prune keeps, and why: a pure function of the snapshots, the policy and the time.
 //!
-//! It reads no store and deletes nothing; it only decides. Every rule works on each source for
-//! itself, and only full, undamaged snapshots count for the rules that keep a number of them: a
-//! partial one from yesterday must not push out the last whole one.
+//! It reads no store and deletes nothing. Every rule applies to each source separately. Only full, undamaged snapshots
+//! count for the rules that keep a number of them: yesterday's partial snapshot must not displace the last full one.
 
 use std::collections::HashMap;
 
@@ -12,30 +11,30 @@ use crate::platform::duration::format_duration;
 use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::manifest::SnapshotKind;
 
-/// What to keep. The rules add up: a snapshot stays if any one of them keeps it.
+/// The retention policy. A snapshot is kept if any rule keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// This many of the newest; 0 is off.
+    /// Keeps this many of the newest; 0 is off.
     pub last: u32,
-    /// The newest of each hour (UTC), for this many of the newest hours that have one; 0 is off.
+    /// Keeps the newest of each hour (UTC), for this many of the newest hours that have one; 0 is off.
     pub hourly: u32,
-    /// The newest of each day (UTC), for this many of the newest days that have one; 0 is off.
+    /// Keeps the newest of each day (UTC), for this many of the newest days that have one; 0 is off.
     pub daily: u32,
-    /// The newest of each ISO week (UTC), for this many of the newest weeks that have one; 0 is off.
+    /// Keeps the newest of each ISO week (UTC), for this many of the newest weeks that have one; 0 is off.
     pub weekly: u32,
-    /// The newest of each month (UTC), for this many of the newest months that have one; 0 is off.
+    /// Keeps the newest of each month (UTC), for this many of the newest months that have one; 0 is off.
     pub monthly: u32,
-    /// The newest of each year (UTC), for this many of the newest years that have one; 0 is off.
+    /// Keeps the newest of each year (UTC), for this many of the newest years that have one; 0 is off.
     pub yearly: u32,
-    /// All that are younger than this, of any kind.
+    /// Keeps all that are younger than this, of any kind.
     pub within: Option<Duration>,
-    /// All that carry one of these tags, of any kind.
+    /// Keeps all that have one of these tags, of any kind.
     pub tags: Vec<String>,
-    /// Those that do not count (safety, partial, damaged) while they are younger than this.
+    /// Keeps those that do not count (safety, partial, damaged) while they are younger than this.
     pub others_within: Duration,
 }
 
-/// No rules, and 30 days for those that do not count.
+/// A policy without rules, and 30 days for snapshots that do not count.
 impl Default for Policy {
     fn default() -> Self {
         Policy {
@@ -53,7 +52,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// True where no rule keeps anything; `others_within` is no such rule.
+    /// Returns true if no rule keeps anything; `others_within` does not count as a rule.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         [self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly].iter().all(|count| *count == 0)
@@ -62,48 +61,48 @@ impl Policy {
     }
 }
 
-/// What there is to know of a snapshot for deciding whether it stays.
+/// The facts about a snapshot that decide whether it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Its id.
     pub id: SnapshotId,
-    /// When it was taken.
+    /// The time at which it was taken.
     pub created_at: DateTime<Utc>,
-    /// What it is of and for.
+    /// The kind of snapshot.
     pub kind: SnapshotKind,
-    /// True where its manifest or a proof says that it is damaged.
+    /// True if its manifest or a proof says that it is damaged.
     pub damaged: bool,
-    /// True where a drill has restored it.
+    /// True if a drill has restored it.
     pub drilled: bool,
-    /// True where nothing spoke against it when it was taken: the rules passed, and nothing was lost.
+    /// True if the rules passed and nothing was lost when it was taken.
     pub passed: bool,
     /// Its tags.
     pub tags: Vec<String>,
 }
 
 impl Candidate {
-    /// True where it counts: a full snapshot that nothing says is damaged.
+    /// Returns true if it counts for the rules that keep a number: it is full and not known to be damaged.
     fn counts(&self) -> bool {
         self.kind == SnapshotKind::Full && !self.damaged
     }
 }
 
-/// What to do with each snapshot: every candidate is in exactly one of the two, both newest first.
+/// The decision for each snapshot. Every candidate is in exactly one of the two lists; both are sorted newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What stays, with the reasons: at least one each, in short words such as `daily 2026-11-21`.
+    /// The snapshots to keep, each with at least one short reason such as `daily 2026-11-21`.
     pub keep: Vec<(SnapshotId, Vec<String>)>,
-    /// What goes.
+    /// The snapshots to delete.
     pub delete: Vec<SnapshotId>,
 }
 
-/// Decides which of `candidates` stay. The order they come in does not matter.
+/// Decides which of `candidates` are kept. Their order does not matter.
 ///
-/// Whatever the policy, these stay: per source the newest full undamaged snapshot and the newest of
-/// those that was drilled and of those that nothing spoke against, and snapshots dated after `now`, which never count either (a clock was
-/// wrong, and they must not push out the others).
+/// These are kept whatever the policy: of each source's full, undamaged snapshots the newest, the newest drilled one
+/// and the newest one that [`passed`](Candidate::passed); and all snapshots dated after `now`, which never count
+/// either (a clock was wrong, and they must not displace others).
 ///
-/// An empty policy is the caller's error, to be refused before; here it keeps everything.
+/// The caller should refuse an empty policy; here it keeps everything.
 #[must_use]
 pub fn plan(candidates: &[Candidate], policy: &Policy, now: DateTime<Utc>) -> Plan {
     let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
@@ -133,7 +132,7 @@ pub fn plan(candidates: &[Candidate], policy: &Policy, now: DateTime<Utc>) -> Pl
     plan
 }
 
-/// The reasons that do not depend on what other snapshots there are.
+/// Returns the reasons to keep a snapshot that do not depend on other snapshots.
 fn reasons_of_its_own(candidate: &Candidate, policy: &Policy, now: DateTime<Utc>) -> Vec<String> {
     let mut reasons = Vec::new();
     let age = now.signed_duration_since(candidate.created_at);
@@ -148,7 +147,7 @@ fn reasons_of_its_own(candidate: &Candidate, policy: &Policy, now: DateTime<Utc>
     reasons
 }
 
-/// The rules that keep a number of one source's snapshots, on their way from the newest to the oldest.
+/// The rules that keep a number of one source's snapshots, applied from the newest to the oldest.
 struct CountingRules {
     seen: bool,
     seen_drilled: bool,
@@ -176,7 +175,7 @@ impl CountingRules {
         }
     }
 
-    /// Takes the next older snapshot that counts, and says why it stays, if it does.
+    /// Takes the next older snapshot that counts, and adds the reasons to keep it, if any.
     fn count(&mut self, candidate: &Candidate, reasons: &mut Vec<String>) {
         if !self.seen {
             self.seen = true;
@@ -203,7 +202,7 @@ impl CountingRules {
 /// Keeps the newest snapshot of each hour, day, week, month or year.
 struct PeriodRule {
     name: &'static str,
-    /// How a period is written; two times are in one period exactly when this gives the same text.
+    /// The format of a period; two times are in the same period exactly if they format to the same text.
     format: &'static str,
     left: u32,
     period: String,
@@ -214,7 +213,7 @@ impl PeriodRule {
         PeriodRule { name, format, left: periods, period: String::new() }
     }
 
-    /// Takes the next older time; the reason to keep it where it is the first of a period and periods are left.
+    /// Takes the next older time. Returns the reason to keep it if it is the first in its period and periods are left.
     fn count(&mut self, time: DateTime<Utc>) -> Option<String> {
         if self.left == 0 {
             return None;

@@ -1,13 +1,12 @@
-//! A store in a folder: one file per object, `/` in a key being a folder.
+//! A store in a folder. Each object is one file; a `/` in a key separates folders.
 //!
-//! An upload is a file `.upload-<random>` beside the place where the object will be, locked
-//! (`flock`) for as long as the process that writes it lives. `finish` syncs it, renames it without
-//! replacing anything and syncs the folder. Whatever is no object (names starting with a dot or
-//! made of other characters than a key's, links to files, devices) is passed over as if it were
-//! not there. Files are 0600 and folders 0700 where this store makes them. A folder stays when its
-//! last object is gone, so an empty one may be listed.
+//! An upload is a file `.upload-<random>` in the folder of the future object. It is locked (`flock`) as long as the
+//! process that writes it lives. `finish` syncs it, renames it without replacing an existing file, and syncs the
+//! folder. Files that are not objects (names that start with a dot or have characters not allowed in a key, links to
+//! files, devices) are ignored. This store creates files with mode 0600 and folders with mode 0700. A folder remains
+//! after its last object was deleted, so a listing may show an empty one.
 //!
-//! This room knows nothing of `lifeboat.json`: whether a folder *is* a store, others decide.
+//! This module does not read `lifeboat.json`: its callers decide whether a folder *is* a store.
 
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Write};
@@ -26,22 +25,22 @@ use crate::platform::ranged::{Ranged, require_within};
 const UPLOAD_PREFIX: &str = ".upload-";
 const FOLDER_MODE: u32 = 0o700;
 
-/// A store in a folder of this machine. See [`Store`] for what it promises.
+/// A store in a folder of this machine. See [`Store`] for its guarantees.
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     root: PathBuf,
 }
 
 impl LocalStore {
-    /// Opens the folder at `path`, which must be there: [`Kind::Unreachable`] where it is not. Writes nothing.
+    /// Opens the existing folder at `path`. Fails with [`Kind::Unreachable`] if it does not exist. Writes nothing.
     pub fn open(path: &Path) -> Result<Self> {
         let store = LocalStore { root: path.to_path_buf() };
         store.check_root()?;
         Ok(store)
     }
 
-    /// Creates the folder at `path` and the parents that are missing, durably, all of them for this
-    /// user alone (0700). A folder that is there already is taken as it is.
+    /// Creates the folder at `path` and its missing parents durably, with access only for this user (0700). An existing
+    /// folder is not changed.
     pub fn create(path: &Path) -> Result<Self> {
         let missing: Vec<&Path> = path.ancestors().take_while(|folder| !or_here(folder).exists()).collect();
         DirBuilder::new()
@@ -55,12 +54,12 @@ impl LocalStore {
         LocalStore::open(path)
     }
 
-    /// The path of `key`'s file.
+    /// Returns the path of `key`'s file.
     fn path(&self, key: &Key) -> PathBuf {
         self.root.join(key.as_str())
     }
 
-    /// Fails where the store's folder itself is not there: "no such object" then says nothing about the object.
+    /// Fails if the store's folder itself is missing: then "no such file" does not mean that the object is absent.
     fn check_root(&self) -> Result<()> {
         let unreachable = |what: &str| {
             Error::unreachable(format!("{what} {}", shown(&self.root)))
@@ -75,7 +74,7 @@ impl LocalStore {
         }
     }
 
-    /// Settles a look-up: None where the object is absent, but only while the store itself is there.
+    /// Converts the result of a lookup. Returns `None` if the object is absent and the store's folder exists.
     fn found<T>(&self, looked_up: io::Result<T>, message: impl FnOnce() -> String) -> Result<Option<T>> {
         match looked_up {
             Ok(found) => Ok(Some(found)),
@@ -84,7 +83,7 @@ impl LocalStore {
         }
     }
 
-    /// Makes the folder that `key` lies in, durably, and gives its path; never the store's own folder.
+    /// Creates the folder of `key` durably and returns its path. Never creates the store's own folder.
     fn make_folder(&self, key: &Key) -> Result<PathBuf> {
         let mut folder = self.root.clone();
         for part in key.folder().split('/').filter(|part| !part.is_empty()) {
@@ -98,13 +97,13 @@ impl LocalStore {
                 self.check_root()?;
             }
             made.io(Kind::Unreachable, || format!("cannot create the folder {}", shown(&folder)))?;
-            // Also where it was there: another upload may have made it and not yet synced it.
+            // Sync an existing folder too: another upload may have created it and not synced it yet.
             sync_folder(&parent).io(Kind::Unreachable, || format!("cannot sync the folder {}", shown(&parent)))?;
         }
         Ok(folder)
     }
 
-    /// Removes the dead uploads of one folder that are older than `age`; the bytes freed.
+    /// Removes one folder's abandoned uploads that are older than `age`. Returns the number of bytes freed.
     fn clear_folder(folder: &Path, age: Duration) -> Result<u64> {
         let now = SystemTime::now();
         let mut freed_bytes = 0;
@@ -132,12 +131,12 @@ impl LocalStore {
 }
 
 impl Store for LocalStore {
-    /// The path as it was given, unquoted.
+    /// Returns the path as it was given, unquoted.
     fn location(&self) -> String {
         self.root.display().to_string()
     }
 
-    /// Starts an object; what is written goes straight to a file, so write large pieces.
+    /// Starts an object. Writes are not buffered, so write large pieces.
     fn create(&self, key: &Key) -> Result<Box<dyn Upload>> {
         let folder = self.make_folder(key)?;
         let target = self.path(key);
@@ -146,8 +145,8 @@ impl Store for LocalStore {
             self.check_root()?;
         }
         let temp = temp.io(Kind::Unreachable, || format!("cannot start writing {}", shown(&target)))?;
-        // Only guards a slow upload against `clear_leftovers`. Where the file system has no locks,
-        // its age still does.
+        // The lock only protects a slow upload from `clear_leftovers`. On a file system without locks,
+        // the file's age still protects it.
         let _ = rustix::fs::flock(temp.as_file(), FlockOperation::NonBlockingLockExclusive);
         let behind = SyncBehind::new(temp.as_file()).io(Kind::Failed, || format!("cannot write {}", shown(&target)))?;
         Ok(Box::new(LocalUpload { temp, behind, target, failed: false }))
@@ -214,13 +213,13 @@ impl Store for LocalStore {
         if self.stat(key)?.is_some() {
             self.found(fs::remove_file(&path), message)?;
         }
-        // Also where it was gone: whoever deleted it may not have lived to sync it.
+        // Sync also if it was already deleted: the process that deleted it may have died before its sync.
         self.found(sync_folder(folder_of(&path)), message)?;
         Ok(())
     }
 
-    /// Looks in the store's folder and in the folders directly in it. A file that a living process
-    /// still writes is kept whatever its age, and so is one of another user that cannot be opened.
+    /// Checks the store's folder and the folders directly in it. A file that a living process still writes is kept
+    /// regardless of its age. A file that cannot be opened, such as one of another user, is kept too.
     fn clear_leftovers(&self, age: Duration) -> Result<u64> {
         let mut freed_bytes = LocalStore::clear_folder(or_here(&self.root), age)?;
         for folder in self.list("", Names::All)?.folders {
@@ -234,12 +233,12 @@ impl Store for LocalStore {
     }
 }
 
-/// An object being written: a locked temporary file beside its place, removed when dropped.
+/// An object being written: a locked temporary file in the object's folder, removed when dropped.
 struct LocalUpload {
     temp: NamedTempFile,
     behind: SyncBehind,
     target: PathBuf,
-    /// Set by the first error for good: bytes may be missing, so nothing may be published.
+    /// True after the first error, permanently: bytes may be missing, so nothing may be published.
     failed: bool,
 }
 
@@ -250,7 +249,7 @@ impl LocalUpload {
             return Err(Error::failed(format!("{} after an earlier failure", message())).into());
         }
         match work(self.temp.as_file_mut()) {
-            // Nothing was written, and `write_all` tries again only if it can see why.
+            // Nothing was written. `write_all` retries only if it sees this kind of error.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
             Err(error) => {
                 self.failed = true;
@@ -281,8 +280,8 @@ impl Upload for LocalUpload {
     }
 }
 
-/// Makes `temp` the object at `target`, durably, in the one order that is safe: sync the file,
-/// rename it without replacing anything, sync the folder. On failure neither of the two is left.
+/// Publishes `temp` as the object at `target`, durably, in the only safe order: sync the file, rename it without
+/// replacing an existing file, sync the folder. On failure neither of the two files is left.
 fn publish(temp: NamedTempFile, target: &Path) -> Result<Published> {
     let message = || format!("cannot publish {}", shown(target));
     let folder = folder_of(target);
@@ -290,7 +289,7 @@ fn publish(temp: NamedTempFile, target: &Path) -> Result<Published> {
     match temp.persist_noclobber(target) {
         Ok(_) => {
             if let Err(error) = sync_folder(folder) {
-                // It is ours, and nobody was told of it yet.
+                // This upload created it, and its success was not reported yet.
                 let _ = fs::remove_file(target).and_then(|()| sync_folder(folder));
                 return Err(error).io(Kind::Failed, message);
             }
@@ -302,7 +301,7 @@ fn publish(temp: NamedTempFile, target: &Path) -> Result<Published> {
                     .because(refused.error)
                     .hint("something that is not a plain file is in its place: move it away"));
             }
-            // The other upload may still be about to do this, and our caller relies on the object now.
+            // The other upload may not have synced yet, and the caller relies on the object now.
             sync_folder(folder).io(Kind::Failed, message)?;
             Ok(Published::AlreadyThere)
         }
@@ -310,7 +309,7 @@ fn publish(temp: NamedTempFile, target: &Path) -> Result<Published> {
     }
 }
 
-/// An object open for reading; stays readable when it is deleted.
+/// An object open for reading. It stays readable after it is deleted.
 struct LocalObject {
     file: File,
     bytes: u64,
@@ -331,9 +330,9 @@ fn object_meta(key: Key, meta: &Metadata) -> io::Result<ObjectMeta> {
     Ok(ObjectMeta { key, bytes: meta.len(), modified: meta.modified()? })
 }
 
-/// True where a living process holds the upload at `path`, or where that cannot be found out.
+/// Returns true if a living process holds the upload at `path`, or if this cannot be determined.
 fn is_owned(path: &Path) -> bool {
-    // Opened for writing since NFS grants exclusive locks only then.
+    // Open for writing, because NFS grants exclusive locks only then.
     match open_plain(path, OFlags::RDWR) {
         Ok(file) => match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(error) => error == rustix::io::Errno::WOULDBLOCK,
@@ -347,7 +346,7 @@ fn is_owned(path: &Path) -> bool {
     }
 }
 
-/// True for the errors that mean: there is no plain file of that name.
+/// Returns true for the errors that mean that there is no plain file of this name.
 fn is_absent(error: &io::Error) -> bool {
     let link = rustix::io::Errno::LOOP.raw_os_error();
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || error.raw_os_error() == Some(link)

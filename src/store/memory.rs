@@ -1,5 +1,4 @@
-//! A store in memory, for tests: it keeps every promise of a store but the one about power cuts,
-//! and breaks down where it is told to.
+//! A store in memory, for tests. It gives every guarantee of a store except durability, and fails at injected faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -10,30 +9,30 @@ use super::{Key, Listing, Names, ObjectMeta, Published, Store, Upload};
 use crate::platform::error::{Error, Result};
 use crate::platform::ranged::Ranged;
 
-/// Where a [`MemoryStore`] breaks down. All counts begin at 1, with the [`MemoryStore::inject`]
+/// The operation at which a [`MemoryStore`] fails. All counts begin at 1, from the call of [`MemoryStore::inject`]
 /// that sets them.
 ///
 /// An operation is a `create`, `open`, `stat`, `list`, `delete` or `finish`, or one `write` or
-/// `read_at` call; a failing one does nothing and gives a [`Kind::Unreachable`] error.
+/// `read_at` call. A failing one does nothing and returns a [`Kind::Unreachable`] error.
 ///
 /// [`Kind::Unreachable`]: crate::platform::error::Kind::Unreachable
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Faults {
-    /// Nowhere.
+    /// No operation fails.
     #[default]
     None,
-    /// The n-th operation fails, and only that: a hiccup.
+    /// Only the n-th operation fails: a transient error.
     FailOnce(u64),
-    /// The n-th operation fails and all after it: the store is gone.
+    /// The n-th operation and all later ones fail: the store is lost.
     FailFrom(u64),
-    /// The n-th `finish` publishes, and yet gives an error: the reply to it was lost.
+    /// The n-th `finish` publishes but returns an error: its reply was lost.
     LoseReply(u64),
 }
 
-/// A store in memory. Clones share what they hold.
+/// A store in memory. Clones share their objects.
 ///
-/// A test finds every failure by doing its work with [`Faults::FailOnce`] of 1, 2, 3 and so on,
-/// until [`MemoryStore::operations`] stays below the number.
+/// A test covers every failure by repeating its work with [`Faults::FailOnce`] of 1, 2, 3 and so on, until
+/// [`MemoryStore::operations`] is below that number.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     inner: Arc<Mutex<Inner>>,
@@ -60,13 +59,13 @@ impl Object {
 }
 
 impl MemoryStore {
-    /// Makes an empty store that does not fail.
+    /// Creates an empty store that does not fail.
     #[must_use]
     pub fn new() -> Self {
         MemoryStore::default()
     }
 
-    /// Makes the store break down as told, counting from now on; [`Faults::None`] mends it.
+    /// Makes the store fail at `faults`, counted from now on. [`Faults::None`] repairs it.
     pub fn inject(&self, faults: Faults) {
         let mut inner = self.lock();
         inner.faults = faults;
@@ -74,18 +73,18 @@ impl MemoryStore {
         inner.finishes = 0;
     }
 
-    /// Operations asked for since the last [`MemoryStore::inject`], failed ones too.
+    /// Returns the number of operations since the last [`MemoryStore::inject`], including failed ones.
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.lock().operations
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A test that panicked in another thread has left whole objects or none.
+        // A test that panicked in another thread left only complete objects.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one operation and gives what it works on, unless this is one to fail.
+    /// Counts one operation and returns the locked store, or an error if this operation must fail.
     fn operate(&self, what: &str, key: &str) -> Result<MutexGuard<'_, Inner>> {
         let mut inner = self.lock();
         inner.operations += 1;
@@ -153,7 +152,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    /// Frees nothing: an upload in memory leaves nothing behind.
+    /// Does nothing and returns 0: a crashed upload in memory leaves no data.
     fn clear_leftovers(&self, _age: Duration) -> Result<u64> {
         Ok(0)
     }
@@ -163,7 +162,7 @@ struct MemoryUpload {
     store: MemoryStore,
     key: Key,
     bytes: Vec<u8>,
-    /// Set by the first error for good: bytes may be missing, so nothing may be published.
+    /// True after the first error, permanently: bytes may be missing, so nothing may be published.
     failed: bool,
 }
 

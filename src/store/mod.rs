@@ -1,12 +1,12 @@
-//! Where snapshots live: named objects that are written once and read by ranges.
+//! Stores, which hold snapshots: named objects that are written once and read by ranges.
 //!
-//! What every store promises, held by one contract suite that all of them pass:
-//! - nobody sees an object before `finish` has returned, and then all of it;
+//! Every store guarantees the following; one contract suite tests it for all stores:
+//! - an object is invisible before `finish`, and then visible as a whole;
 //! - an upload that is dropped, or whose `finish` fails, leaves no object;
-//! - an object that is there is never overwritten;
-//! - what `finish` has returned survives a power cut.
+//! - an existing object is never overwritten;
+//! - an object survives a power cut once `finish` has returned.
 //!
-//! A store knows nothing of archives, manifests or databases: keys in, bytes out.
+//! A store does not know archives, manifests or databases: it maps keys to bytes.
 
 pub mod local;
 pub mod memory;
@@ -26,25 +26,25 @@ pub use memory::MemoryStore;
 pub use s3::S3Store;
 pub use url::StoreUrl;
 
-/// The name of an object: parts joined by `/`, none of them empty, `.`, `..` or starting with a dot
-/// (stores keep those for themselves), made of `A-Z a-z 0-9 . _ -`.
+/// The name of an object: parts of `A-Z a-z 0-9 . _ -`, joined by `/`. No part is empty, is longer than 255 bytes or
+/// starts with a dot (such names are reserved for stores).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 
 impl Key {
-    /// The key as text.
+    /// Returns the key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The part after the last `/`.
+    /// Returns the part after the last `/`.
     #[must_use]
     pub fn name(&self) -> &str {
         self.0.rsplit_once('/').map_or(&self.0, |(_, name)| name)
     }
 
-    /// The part before the last `/`, empty at the top.
+    /// Returns everything before the last `/`; empty at the top level.
     #[must_use]
     pub fn folder(&self) -> &str {
         self.0.rsplit_once('/').map_or("", |(folder, _)| folder)
@@ -75,14 +75,14 @@ impl fmt::Display for Key {
     }
 }
 
-/// What is known of an object without reading it.
+/// An object's metadata, known without reading the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectMeta {
     /// Its key.
     pub key: Key,
     /// Its length.
     pub bytes: u64,
-    /// When it was published, by the store's clock.
+    /// The time at which it was published, by the store's clock.
     pub modified: SystemTime,
 }
 
@@ -95,19 +95,19 @@ pub struct Listing {
     pub objects: Vec<ObjectMeta>,
 }
 
-/// Which names in a folder are asked for: a store need not look at the others.
+/// A selection of the names in a folder. A store need not list the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names<'a> {
-    /// All.
+    /// All names.
     All,
-    /// Those that do not sort before the one, and sort before the other where there is one.
+    /// Names that sort at or after the first text and, if there is a second one, before the second.
     Between(&'a str, Option<&'a str>),
-    /// Those that begin with this.
+    /// Names that begin with this text.
     StartingWith(&'a str),
 }
 
 impl Names<'_> {
-    /// Whether a name is one of them.
+    /// Returns true if a name belongs to the selection.
     #[must_use]
     pub fn include(&self, name: &str) -> bool {
         match self {
@@ -118,75 +118,76 @@ impl Names<'_> {
     }
 }
 
-/// How a `finish` ended.
+/// The outcome of a successful `finish`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Published {
-    /// The object is there, durably, with the bytes that were written.
+    /// The object exists durably, with the bytes that were written.
     Created,
-    /// An object of that key was there already and was left as it was.
+    /// An object with this key existed already and was not changed.
     AlreadyThere,
 }
 
-/// An object being written; invisible until `finish`, gone when dropped.
+/// An object being written. It is invisible until `finish`, and discarded when dropped.
 pub trait Upload: Write + Send {
-    /// Makes the object visible, whole and durable, unless one of its key is there already.
+    /// Publishes the object, complete and durable, unless an object with its key exists already.
     fn finish(self: Box<Self>) -> Result<Published>;
 }
 
-/// A place that holds objects. See the module's description for what it promises.
+/// A place that holds objects. See the module's description for its guarantees.
 pub trait Store: Send + Sync {
-    /// Where it is, for messages and for commands that the user can copy; without secrets.
+    /// Returns the store's location, for messages and for commands that the user can copy. It holds no secrets.
     fn location(&self) -> String;
 
-    /// Starts an object of that key.
+    /// Starts an object with this key.
     fn create(&self, key: &Key) -> Result<Box<dyn Upload>>;
 
-    /// The same for one that may have as many as `most_bytes`: a store that cuts uploads into parts makes them large enough.
+    /// Starts an object of at most `most_bytes`. A store that splits uploads into parts makes the parts large enough.
     fn create_large(&self, key: &Key, most_bytes: u64) -> Result<Box<dyn Upload>> {
         let _ = most_bytes;
         self.create(key)
     }
 
-    /// Opens an object for reading; [`Kind::NotFound`] where there is none.
+    /// Opens an object for reading. Fails with [`Kind::NotFound`] if it does not exist.
     fn open(&self, key: &Key) -> Result<Box<dyn Ranged>>;
 
-    /// What is known of an object; None where there is none.
+    /// Returns an object's metadata, or `None` if it does not exist.
     fn stat(&self, key: &Key) -> Result<Option<ObjectMeta>>;
 
-    /// Lists the folders and objects of these names in one folder (`""` is the top). A folder that is not there is empty.
+    /// Lists the folders and objects with these names in one folder (`""` is the top level). The listing of a folder
+    /// that does not exist is empty.
     fn list(&self, folder: &str, names: Names<'_>) -> Result<Listing>;
 
-    /// Removes an object, durably; one that is not there is no error.
+    /// Deletes an object durably. It is not an error if the object does not exist.
     fn delete(&self, key: &Key) -> Result<()>;
 
-    /// Removes many objects, in no order; on failure some may be gone and some not.
+    /// Deletes many objects, in any order. On failure some of them may have been deleted.
     fn delete_all(&self, keys: &[Key]) -> Result<()> {
         keys.iter().try_for_each(|key| self.delete(key))
     }
 
-    /// Removes what crashed uploads left behind and is older than `age`; how many bytes that freed.
+    /// Removes data of crashed uploads that is older than `age`. Returns the number of bytes freed.
     fn clear_leftovers(&self, age: Duration) -> Result<u64>;
 
-    /// True where a part of a folder costs as much to list as all of it, and objects are deleted one by one: the store is
-    /// near. One that is far away is asked for as little as will do, and for much at once.
+    /// Returns true if the store is local: listing a part of a folder costs as much as listing all of it, and objects
+    /// are deleted one by one. From a remote store, callers request only what they need, and much of it per request.
     fn is_near(&self) -> bool {
         false
     }
 
-    /// What the service behind the store can do beside what every store must, each by a name: tried on the object of `key`,
-    /// which is there and may be overwritten.
+    /// Tests optional features of the service behind the store, and returns a name and a result for each. The tests use
+    /// the object of `key`, which must exist and may be overwritten.
     fn probe(&self, key: &Key) -> Vec<(String, Result<String>)> {
         let _ = key;
         Vec::new()
     }
 
-    /// Bytes that the store can still take, where it can tell.
+    /// Returns the free space in bytes, or `None` if it is not known.
     fn free_bytes(&self) -> Option<u64> {
         None
     }
 
-    /// Reads a whole small object; one of more than `max_bytes` is refused before a byte of it is read.
+    /// Reads a small object into memory. An object of more than `max_bytes` is refused before any of it is read.
     fn read(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
         let object = self.open(key)?;
         if object.len() > max_bytes {
@@ -200,7 +201,7 @@ pub trait Store: Send + Sync {
         Ok(bytes)
     }
 
-    /// Writes a whole small object.
+    /// Writes and publishes a small object in one call.
     fn write(&self, key: &Key, bytes: &[u8]) -> Result<Published> {
         let mut upload = self.create(key)?;
         upload.write_all(bytes).io(Kind::Failed, || format!("cannot write {key} in {}", self.location()))?;

@@ -1,4 +1,4 @@
-//! How a person names a store.
+//! The URL or path that names a store.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use std::str::FromStr;
 use super::s3::S3Settings;
 use crate::platform::error::{Error, Result, one_line};
 
-/// The name of a store, parsed.
+/// The parsed URL or path of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreUrl {
     /// A folder.
     Folder(PathBuf),
-    /// A bucket and a prefix of S3, or of a service that speaks its language.
+    /// A bucket and a prefix of S3, or of an S3-compatible service.
     S3(Box<S3Settings>),
 }
 

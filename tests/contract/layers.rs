@@ -244,6 +244,34 @@ fn engines_the_archive_and_stores_do_not_know_each_other() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The files that may ask which engine a source has, beside `engine/source.rs`. The rest calls a method of the source.
+const ASK_FOR_THE_ENGINE: [&str; 12] = [
+    "config/sections.rs",
+    "ops/diff.rs",
+    "ops/doctor.rs",
+    "ops/init/look.rs",
+    "ops/inventory/mod.rs",
+    "ops/migrate/inputs.rs",
+    "ops/migrate/plan.rs",
+    "ops/put_back.rs",
+    "ops/restore/postgres.rs",
+    "ops/restore/sqlite.rs",
+    "ops/snapshot/mod.rs",
+    "ops/sources.rs",
+];
+
+#[test]
+fn the_engine_of_a_source_is_asked_for_in_few_places() {
+    let asks = |source: &Source| ["Source::Sqlite(", "Source::Postgres("].iter().any(|word| source.code.contains(word));
+    let sources = sources();
+    let found: Vec<&str> = sources
+        .iter()
+        .filter(|source| source.path != "engine/source.rs" && asks(source))
+        .map(|source| &*source.path)
+        .collect();
+    assert_eq!(found, ASK_FOR_THE_ENGINE, "a method of `engine::source::Source` says it for all callers");
+}
+
 #[test]
 fn a_subcommand_never_imports_a_subcommand() {
     let shared = ["call", "checks", "github", "global", "mod", "narrow", "output"];

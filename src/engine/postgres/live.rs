@@ -1,4 +1,4 @@
-//! Looks at a live PostgreSQL database for checks and rules: in one transaction that reads, and is bounded in time.
+//! Inspects a live PostgreSQL database for checks and rules: in one read-only transaction with time limits.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,24 +11,24 @@ use crate::engine::{Integrity, Live, Newest, Value, is_true, not_there};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::snapshots::manifest::Depth;
 
-/// The longest that one question may take.
+/// The longest time that one query may take.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// The longest that indexes are compared with their tables.
+/// The longest time for comparing indexes with their tables.
 const LONGEST_AMCHECK: Duration = Duration::from_secs(60);
 
 struct Database {
     session: Session,
 }
 
-/// A table, view or the like.
+/// A table, a view, or another relation that has rows.
 struct Relation {
     oid: u32,
     schema: String,
     name: String,
     kind: String,
     readable: bool,
-    /// Whether its rows are in chunks.
+    /// True if it is a hypertable.
     is_hypertable: bool,
 }
 
@@ -38,8 +38,8 @@ impl Relation {
     }
 }
 
-/// Connects, and begins to read.
-pub fn open(params: &Params) -> Result<Box<dyn Live>> {
+/// Connects, and begins the transaction.
+pub(crate) fn open(params: &Params) -> Result<Box<dyn Live>> {
     let mut session = Session::connect(params)?;
     session.execute(&format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {};
@@ -52,11 +52,12 @@ pub fn open(params: &Params) -> Result<Box<dyn Live>> {
 }
 
 impl Database {
-    /// Asks something; what goes wrong leaves the transaction as it was.
+    /// Runs queries in a savepoint. The state of the transaction is the same afterwards, even if they fail.
     fn ask<T>(&mut self, work: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
         self.session.execute("SAVEPOINT look")?;
         let done = work(&mut self.session);
-        // Also what went well: the locks on what was looked at go with it, and nobody's ALTER TABLE waits for the rest.
+        // Success is rolled back too: this releases the locks on the tables that were read, so that no ALTER TABLE
+        // waits for the rest.
         let end = "ROLLBACK TO look; RELEASE look";
         match (done, self.session.execute(end)) {
             (Ok(done), ended) => ended.map(|()| done),
@@ -64,7 +65,7 @@ impl Database {
         }
     }
 
-    /// Everything that has rows, of the user's own.
+    /// Reads all relations of users that have rows.
     fn relations(&mut self) -> Result<Vec<Relation>> {
         let rows = self.ask(|session| {
             session.rows(
@@ -96,8 +97,8 @@ impl Database {
         Ok(relations.into_iter().filter(|relation| !timescale.internal.contains(&relation.oid)).collect())
     }
 
-    /// The table or view that a rule names: `schema.table`, or the table alone where there is one of that name, or one of
-    /// the schema public.
+    /// Returns the table or view that a rule names: `schema.table`, or a name without schema if only one schema has it,
+    /// or else the one in the schema public.
     fn relation(&mut self, name: &str) -> Result<Relation> {
         let relations = self.relations()?;
         let names: Vec<String> =
@@ -127,14 +128,14 @@ impl Database {
                 Ok(relation)
             }
             None => {
-                // Those that are alike but for the schema are the nearest.
+                // Names that differ only in the schema are the nearest.
                 let near = relations.iter().map(|relation| relation.name.as_str());
                 Err(not_there("table", name, near.chain(names.iter().map(String::as_str))))
             }
         }
     }
 
-    /// The name and the type's category and name of a column.
+    /// Returns the name of a column, and the kind of its type.
     fn column(&mut self, relation: &Relation, name: &str) -> Result<(String, String)> {
         let sql = format!(
             "SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, NULL) AS type, t.typcategory AS category
@@ -212,7 +213,7 @@ impl Database {
 impl Live for Database {
     fn integrity(&mut self, _: Depth) -> Result<Integrity> {
         let mut found = Integrity::default();
-        // One that is being built is not yet valid, and no fault.
+        // An index that is being built is not valid yet. This is not a fault.
         let invalid = self.ask(|session| {
             session.rows(
                 "SELECT n.nspname AS schema, c.relname AS name
@@ -280,7 +281,7 @@ impl Live for Database {
     fn each(&mut self, table: &str, column: &str, see: &mut dyn FnMut(&Value) -> bool) -> Result<()> {
         let relation = self.relation(table)?;
         let (column, kind) = self.column(&relation, column)?;
-        // A portion at a time: a table may have more of them than there is memory.
+        // The values are fetched in portions, because a table may have more of them than fit into memory.
         self.ask(|session| {
             session.execute(&format!(
                 "DECLARE look_values NO SCROLL CURSOR FOR SELECT DISTINCT {column}::pg_catalog.text AS value FROM {} \
@@ -302,7 +303,7 @@ impl Live for Database {
     }
 
     fn holds(&mut self, query: &str) -> Result<bool> {
-        // One statement, whatever stands at its end.
+        // The query is run as one statement, with or without a semicolon at its end.
         let query = query.trim().trim_end_matches(';');
         let sql = format!("SELECT pg_catalog.to_jsonb(rule) AS value FROM (\n{query}\n) AS rule LIMIT 2");
         let rows = self.ask(|session| session.rows(&sql)).map_err(|error| {
@@ -329,7 +330,7 @@ impl Live for Database {
 
 fn value(text: String, kind: &str) -> Value {
     match kind {
-        // It came with its zone, which is UTC's.
+        // The text contains the time zone, which is UTC.
         "moment" | "time" | "text" => Value::Text(text),
         _ => match text.parse::<i64>() {
             Ok(number) => Value::Integer(number),

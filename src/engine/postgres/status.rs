@@ -1,77 +1,78 @@
-//! How we stand with a server: as whom we are there, what extensions it has, what the role may do, how many may still connect.
+//! The status of a server: the role that is connected, the extensions, the rights of the role, and the free
+//! connections.
 //!
-//! Only public views and functions are asked, so that any role can; each question by itself, since a server that speaks the
-//! protocol need not answer all of them.
+//! Only public views and functions are queried, so that any role can do it. Each query is separate, because a server
+//! that supports the protocol need not support all of them.
 
 use crate::engine::postgres::Params;
 use crate::engine::postgres::wire::about::ServerAbout;
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::Result;
 
-/// How we stand with a server.
-pub struct Standing {
+/// A session that reads the status of a server.
+pub(crate) struct Standing {
     session: Session,
 }
 
 /// An extension of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Extension {
+pub(crate) struct Extension {
     /// Its name.
     pub name: String,
     /// The version that the database has.
     pub installed: Option<String>,
-    /// The version that the server would install; None where it has none.
+    /// The version that the server would install. `None` if the extension is not available.
     pub available: Option<String>,
 }
 
-/// What a role may create, and where.
+/// The places in which a role may create objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rights {
-    /// Schemas, and extensions that any owner may install.
+pub(crate) struct Rights {
+    /// True if it may create schemas and trusted extensions in the database.
     pub in_database: bool,
-    /// Schemas that it may create in.
+    /// The schemas that it may create objects in.
     pub in_schemas: Vec<String>,
-    /// Schemas that it may not create in.
+    /// The schemas that it may not create objects in.
     pub not_in_schemas: Vec<String>,
 }
 
-/// How many connections a server has.
+/// The numbers of a server's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connections {
-    /// As many more as this role may open, this one not counted.
+pub(crate) struct Connections {
+    /// The connections that this role may still open, in addition to this one.
     pub free: i64,
-    /// Those that are open.
+    /// The connections that are open.
     pub used: i64,
-    /// All that the server lets in.
+    /// The connections that the server allows in total.
     pub most: i64,
-    /// Those kept for superusers and roles that were given them.
+    /// The connections that are reserved for superusers and for roles with that privilege.
     pub reserved: i64,
-    /// As many as this database, and this role, may have; None where they are not limited.
+    /// The lower of the limits of this database and this role. `None` if they are not limited.
     pub limit: Option<i64>,
 }
 
 impl Standing {
     /// Connects.
-    pub fn open(params: &Params) -> Result<Self> {
+    pub(crate) fn open(params: &Params) -> Result<Self> {
         let mut session = Session::connect(params)?;
         session.execute("SET statement_timeout = '30s'")?;
         Ok(Standing { session })
     }
 
-    /// What the server is, and as whom we are there.
+    /// Returns the facts about the server and the connected role.
     #[must_use]
-    pub fn about(&self) -> &ServerAbout {
+    pub(crate) fn about(&self) -> &ServerAbout {
         self.session.about()
     }
 
-    /// Whether transactions are read-only at this moment, whatever the reason.
-    pub fn is_read_only(&mut self) -> Result<bool> {
+    /// Returns true if transactions are read-only at present, for whatever reason.
+    pub(crate) fn is_read_only(&mut self) -> Result<bool> {
         let sql = "SELECT pg_catalog.current_setting('transaction_read_only') = 'on' AS read_only";
         self.session.row(sql)?.flag("read_only")
     }
 
-    /// The extensions of the database, and TimescaleDB where the server has it.
-    pub fn extensions(&mut self) -> Result<Vec<Extension>> {
+    /// Reads the extensions of the database, and TimescaleDB if it is available on the server.
+    pub(crate) fn extensions(&mut self) -> Result<Vec<Extension>> {
         let rows = self.session.rows(
             "SELECT coalesce(e.extname, a.name) AS name, e.extversion AS installed, a.default_version AS available
                FROM pg_catalog.pg_extension e
@@ -89,8 +90,8 @@ impl Standing {
         rows.iter().map(read).collect()
     }
 
-    /// What the role may create.
-    pub fn rights(&mut self) -> Result<Rights> {
+    /// Reads what the role may create.
+    pub(crate) fn rights(&mut self) -> Result<Rights> {
         let database = self
             .session
             .row("SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') AS may")?;
@@ -108,9 +109,9 @@ impl Standing {
         Ok(rights)
     }
 
-    /// How many connections there are, and how many more there may be.
-    pub fn connections(&mut self) -> Result<Connections> {
-        // What others' sessions are for is not every role's to see; their number is.
+    /// Reads how many connections are open, and how many more are allowed.
+    pub(crate) fn connections(&mut self) -> Result<Connections> {
+        // Not every role may see the details of other sessions, but every role may see their number.
         let row = self.session.row(
             "SELECT pg_catalog.current_setting('max_connections')::pg_catalog.int8 AS most,
                     pg_catalog.current_setting('superuser_reserved_connections')::pg_catalog.int8
@@ -132,7 +133,7 @@ impl Standing {
         let mut free = most - used - if is_superuser { 0 } else { reserved };
         let mut limit: Option<i64> = None;
         for (most, used) in [("database_limit", "used_here"), ("role_limit", "used_by_role")] {
-            // Superusers are not held to these, and -1 is none.
+            // These limits do not apply to superusers, and -1 means no limit.
             let most = number(most)?;
             if most >= 0 && !is_superuser {
                 limit = Some(limit.map_or(most, |limit| limit.min(most)));

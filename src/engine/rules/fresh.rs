@@ -1,4 +1,4 @@
-//! Whether the newest time of a column is young enough, whatever form its times have.
+//! Checks that the newest time of a column is recent enough, in any known format.
 
 use chrono::{DateTime, Duration, Utc};
 use chrono_tz::Tz;
@@ -9,24 +9,24 @@ use crate::engine::rules::observed::Observed;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::text;
 
-/// How far in the future a time may lie: clocks differ.
+/// The time that a value may lie in the future, because clocks differ.
 const SLACK: Duration = Duration::minutes(5);
 
-/// How much of a value that makes no sense is shown.
+/// The number of characters that are shown of an invalid value.
 const SHOWN_CHARACTERS: usize = 60;
 
-/// What a time column must hold.
+/// The requirement on a time column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fresh {
     /// The column.
     pub column: String,
-    /// How old its newest time may be.
+    /// The maximum age of its newest time.
     pub within: Duration,
-    /// Where times without a zone were read from a clock.
+    /// The time zone of times without an offset.
     pub zone: Tz,
 }
 
-/// A look at the times of a column, one after the other.
+/// A scan of a column's times, one after the other.
 pub(super) struct Scan<'a> {
     fresh: &'a Fresh,
     now: DateTime<Utc>,
@@ -38,14 +38,14 @@ impl<'a> Scan<'a> {
         Scan { fresh, now, newest: None }
     }
 
-    /// Takes one more value.
+    /// Adds one value.
     pub(super) fn see(&mut self, value: &Value) -> Result<()> {
         let time = read(value, self.fresh.zone, self.now)?;
         self.newest = self.newest.max(Some(time));
         Ok(())
     }
 
-    /// What the newest of them is, and whether it is young enough.
+    /// Returns the newest time, and whether it is recent enough.
     pub(super) fn judge(&self) -> Observed {
         let now = self.now;
         let Some(newest) = self.newest else {
@@ -61,7 +61,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The latest that a value may mean: a date without a time may be any of its day's, but of today none that is yet to come.
+/// Returns the latest time that a value may mean. A date without a time may mean any time of that day; today, but not
+/// later than now.
 fn read(value: &Value, zone: Tz, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
     if let Some(moment) = moment::read(value, zone) {
         return Ok(if moment.first <= now { moment.last.min(now) } else { moment.last });
@@ -107,11 +108,11 @@ mod tests {
         assert!(judge(&["2026-11-20 16:59:59"]).expect_err("old").contains("24h ago"));
         assert!(judge(&["2026-11-21 17:04:00"]).is_ok());
         assert!(judge(&["2026-11-21 17:06:00"]).expect_err("future").contains("future"));
-        // Of a day that has begun no time is in the future; of one that has not, all are.
+        // If the day has begun, no time of it counts as in the future; if not, all of them do.
         assert!(judge(&["2026-11-21"]).expect("today").contains("0s ago"));
         assert!(judge(&["2026-11-22"]).expect_err("tomorrow").contains("future"));
         assert!(judge(&[]).expect_err("none").contains("no time"));
-        // As texts the first of the two is the greater.
+        // Compared as text, the first of the two is greater.
         assert!(judge(&["2026-11-20T01:00:00", "2026-11-21 16:00:00"]).is_ok());
     }
 }

@@ -1,7 +1,7 @@
-//! What must be true of a database, and whether it is: the rules of a config, and what was lost since a snapshot.
+//! Rules for a database, and how they are judged: the rules of a config, and the rows lost since a snapshot.
 
 mod fresh;
-pub mod moment;
+pub(crate) mod moment;
 mod observed;
 mod share;
 
@@ -14,59 +14,59 @@ use crate::engine::{Live, Newest};
 use crate::platform::duration::format_duration;
 use crate::platform::error::{Error, one_line};
 
-pub use crate::engine::rules::fresh::Fresh;
-pub use crate::engine::rules::share::Share;
+pub(crate) use crate::engine::rules::fresh::Fresh;
+pub(crate) use crate::engine::rules::share::Share;
 
-/// How many rows a table may lose where nobody says.
+/// The default share of rows that a table may lose.
 const DEFAULT_DROP_TENTHS_OF_A_PERCENT: u64 = 100;
 
-/// Something that must be true.
+/// A condition that must be true.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
-    /// The table that it is about; None for all of them, or for a query.
+    /// The table of the rule; `None` for all tables, or for a query.
     pub table: Option<String>,
-    /// What must be true.
+    /// The condition.
     pub demand: Demand,
 }
 
-/// What a rule wants.
+/// The condition of a rule.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Demand {
-    /// The table has at least so many rows.
+    /// The table has at least this number of rows.
     MinRows(u64),
-    /// The newest time in it is young enough.
+    /// The newest time in it is recent enough.
     Fresh(Fresh),
-    /// At most that share of the rows is gone since the snapshot that is compared with.
+    /// At most this share of the rows is gone since the snapshot that is the baseline.
     MaxRowDrop(Share),
-    /// The query gives one value, which is true.
+    /// The query returns one value, which is true.
     Query(String),
 }
 
-/// How a rule was judged.
+/// The result of judging a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// What was judged.
+pub(crate) struct Verdict {
+    /// The name of the rule.
     pub name: String,
-    /// Whether it is as it should be.
+    /// True if the rule holds.
     pub ok: bool,
-    /// Whether it could be judged at all; what could not does not pass.
+    /// True if the rule could be judged. A rule that could not be judged does not pass.
     pub judged: bool,
-    /// What should be.
+    /// The expected state.
     pub expected: String,
-    /// What is.
+    /// The observed state.
     pub observed: String,
 }
 
 impl Verdict {
-    /// What is and what should be, on one line.
+    /// Returns the observed and the expected state on one line.
     #[must_use]
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         one_line(&format!("{}; expected {}", self.observed, self.expected))
     }
 }
 
 impl Rule {
-    /// What is judged, in a few words.
+    /// Returns a short name for what is judged.
     fn name(&self) -> String {
         let table = self.table.as_deref().unwrap_or("every table");
         match &self.demand {
@@ -78,11 +78,11 @@ impl Rule {
     }
 }
 
-/// Judges a rule on a live database. What cannot be judged does not pass.
+/// Judges a rule on a live database. A rule that cannot be judged does not pass.
 ///
 /// [`Demand::MaxRowDrop`] is judged by [`compare`] instead, and passes here.
 #[must_use]
-pub fn judge(rule: &Rule, live: &mut dyn Live, now: DateTime<Utc>) -> Verdict {
+pub(crate) fn judge(rule: &Rule, live: &mut dyn Live, now: DateTime<Utc>) -> Verdict {
     let name = rule.name();
     let (expected, observed) = match &rule.demand {
         Demand::MinRows(least) => (format!("at least {least} rows"), min_rows(rule, *least, live)),
@@ -98,10 +98,7 @@ pub fn judge(rule: &Rule, live: &mut dyn Live, now: DateTime<Utc>) -> Verdict {
     };
     match observed {
         Ok(Observed { ok, told }) => Verdict { name, ok, judged: true, expected, observed: told },
-        Err(error) => {
-            let hint = error.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            Verdict { name, ok: false, judged: false, expected, observed: error.whole() + &hint }
-        }
+        Err(error) => Verdict { name, ok: false, judged: false, expected, observed: error.whole_with_hint() },
     }
 }
 
@@ -116,7 +113,7 @@ fn newest(rule: &Rule, fresh: &Fresh, live: &mut dyn Live, now: DateTime<Utc>) -
     let mut newest = fresh::Scan::new(fresh, now);
     match live.newest(table, &fresh.column)? {
         Newest::One(value) => newest.see(&value)?,
-        // As text the greatest need not be the latest.
+        // The greatest text need not be the latest time.
         Newest::Each => {
             let mut failed = None;
             live.each(table, &fresh.column, &mut |value| match newest.see(value) {
@@ -135,12 +132,12 @@ fn newest(rule: &Rule, fresh: &Fresh, live: &mut dyn Live, now: DateTime<Utc>) -
     Ok(newest.judge())
 }
 
-/// Compares the rows of tables with those of a snapshot: a verdict for each table that it had.
+/// Compares the rows of tables with those of a snapshot. Returns a verdict for each table of the snapshot.
 ///
-/// A table that is gone fails. Of the others so many rows may be gone as the rules say, or else 10%; and never all of
-/// them, unless a rule says 100%. New tables and more rows are fine.
+/// A missing table fails. Each other table may lose the share of rows that the rules allow, by default 10%, but never
+/// all rows, unless a rule says 100%. New tables and more rows are fine.
 #[must_use]
-pub fn compare(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>, rules: &[Rule]) -> Vec<Verdict> {
+pub(crate) fn compare(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>, rules: &[Rule]) -> Vec<Verdict> {
     let one = |(table, was): (&String, &u64)| {
         let share = allowed(Some(table), rules);
         match now.get(table) {
@@ -157,9 +154,9 @@ pub fn compare(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>, rule
     before.iter().map(one).collect()
 }
 
-/// The same where only the sums of all rows are known. A rule on a table of its own cannot be judged so, and fails.
+/// Compares if only the total numbers of rows are known. A rule on a single table cannot be judged then, and fails.
 #[must_use]
-pub fn compare_totals(before: u64, now: u64, rules: &[Rule]) -> Vec<Verdict> {
+pub(crate) fn compare_totals(before: u64, now: u64, rules: &[Rule]) -> Vec<Verdict> {
     let mut verdicts = vec![lost("rows", before, now, allowed(None, rules))];
     let own = |rule: &&Rule| rule.table.is_some() && matches!(rule.demand, Demand::MaxRowDrop(_));
     verdicts.extend(rules.iter().filter(own).map(|rule| Verdict {
@@ -172,7 +169,8 @@ pub fn compare_totals(before: u64, now: u64, rules: &[Rule]) -> Vec<Verdict> {
     verdicts
 }
 
-/// What a table may lose: what a rule on it says, or else one on all tables.
+/// Returns the share of rows that a table may lose: from a rule on the table, or else from one on all tables, or else
+/// the default.
 fn allowed(table: Option<&str>, rules: &[Rule]) -> Share {
     let of = |wanted: Option<&str>| {
         rules.iter().find_map(|rule| match &rule.demand {
@@ -186,7 +184,7 @@ fn allowed(table: Option<&str>, rules: &[Rule]) -> Share {
         .unwrap_or(Share::per_mille(DEFAULT_DROP_TENTHS_OF_A_PERCENT))
 }
 
-/// Whether a rule's table is this one; a name without a schema is one of the schema public.
+/// Returns true if a rule's table is this one. A name without a schema means the schema public.
 fn is_meant(named: Option<&str>, table: Option<&str>) -> bool {
     match (named, table) {
         (None, None) => true,

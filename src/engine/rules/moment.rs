@@ -1,15 +1,15 @@
-//! Times in the forms in which programs write them to databases.
+//! Reads times in the formats in which programs write them to databases.
 //!
-//! - Text: `2026-11-26`, with `T` or a space and `13:46`, `:58`, `.123` behind it, and `Z` or an offset; `/` for `-`, or
-//!   neither (`20261126`, `20261126T134658`, `20261126134658`); a name in letters or `[brackets]` after the offset is
-//!   passed over, as Go and Java write one. RFC 2822.
-//! - Numbers, and texts of one: seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by their size;
-//!   8 and 14 digits that are a date (a text of 8 digits that is none is no time); a real number from 2,400,000 to 2,500,000 is a Julian day, as SQLite's `julianday`
-//!   gives it.
+//! - Text: `2026-11-26`, optionally followed by `T` or a space and `13:46`, `:58`, `.123`, and `Z` or an offset; `/`
+//!   instead of `-`, or neither (`20261126`, `20261126T134658`, `20261126134658`); a name in letters or `[brackets]`
+//!   after the offset is ignored (Go and Java write one). RFC 2822.
+//! - Numbers, and texts of numbers: seconds, milliseconds, microseconds or nanoseconds since 1970, distinguished by
+//!   their size; 8 and 14 digits that are a date (a text of 8 digits that is not a date is not a time); a real number
+//!   from 2,400,000 to 2,500,000 is a Julian day, as SQLite's `julianday` returns it.
 //!
-//! What has no offset is local to a zone. Where clocks are put back a local time comes twice: the earlier is taken, so
-//! that nothing looks younger than it may be. One that clocks skip is read in the earlier of two ways too. A date without
-//! a time is a whole day.
+//! A time without an offset is local to a zone. A local time that occurs twice, because clocks are put back, is read as
+//! the earlier of the two, so that nothing looks more recent than it may be. A local time that clocks skip is also read
+//! as the earlier of two possible times. A date without a time is a whole day.
 
 use chrono::{
     DateTime, Duration, FixedOffset, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Utc,
@@ -18,12 +18,12 @@ use chrono_tz::Tz;
 
 use crate::engine::Value;
 
-/// When something was: an instant, or a day from its beginning to its end.
+/// A point in time: an instant, or a day from its beginning to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
-    /// When it began.
+pub(crate) struct Moment {
+    /// The beginning.
     pub first: DateTime<Utc>,
-    /// When it ended; the same of an instant.
+    /// The end; equal to the beginning for an instant.
     pub last: DateTime<Utc>,
 }
 
@@ -39,46 +39,46 @@ impl Moment {
     }
 }
 
-/// How a time is written.
+/// The format of a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// A date alone, with marks between its parts.
+pub(crate) enum Form {
+    /// A date alone, with separators.
     Date,
     /// A date and a time without an offset.
     Local,
-    /// The same with one.
+    /// A date and a time with an offset.
     Offset,
     /// A date in eight digits.
     DateDigits,
     /// A date and a time in fourteen digits.
     LocalDigits,
-    /// Days of SQLite's `julianday`.
+    /// Days as in SQLite's `julianday`.
     JulianDay,
     /// Seconds since 1970.
     Seconds,
-    /// Milliseconds since then.
+    /// Milliseconds since 1970.
     Millis,
-    /// Microseconds since then.
+    /// Microseconds since 1970.
     Micros,
-    /// Nanoseconds since then.
+    /// Nanoseconds since 1970.
     Nanos,
 }
 
-/// A time as it was read.
+/// The result of reading a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
-    /// When it was.
+pub(crate) struct Reading {
+    /// The point in time.
     pub moment: Moment,
-    /// What the clock and the calendar showed, where that is what is written; a date shows midnight.
+    /// The local date and time, if that is what is written; a date has midnight.
     pub clock: Option<NaiveDateTime>,
-    /// How it is written.
+    /// The format.
     pub form: Form,
 }
 
 impl Reading {
-    /// An instant, whatever the zone.
+    /// Builds the reading of an instant, which does not depend on a zone.
     #[must_use]
-    pub fn at(instant: DateTime<Utc>, form: Form) -> Self {
+    pub(crate) fn at(instant: DateTime<Utc>, form: Form) -> Self {
         Reading { moment: Moment::at(instant), clock: None, form }
     }
 
@@ -91,9 +91,9 @@ impl Reading {
     }
 }
 
-/// Reads a value as a time; None where it has no form that is known.
+/// Reads a value as a time. Returns `None` if its format is not known.
 #[must_use]
-pub fn read(value: &Value, zone: Tz) -> Option<Moment> {
+pub(crate) fn read(value: &Value, zone: Tz) -> Option<Moment> {
     let reading = match value {
         Value::Integer(number) => whole(*number, zone),
         Value::Real(number) => real(*number, zone),
@@ -105,11 +105,12 @@ pub fn read(value: &Value, zone: Tz) -> Option<Moment> {
 
 /// Reads a text as a time.
 #[must_use]
-pub fn text(text: &str, zone: Tz) -> Option<Reading> {
+pub(crate) fn text(text: &str, zone: Tz) -> Option<Reading> {
     let text = text.trim();
     if is_number(text) {
         return match text.parse::<i64>() {
-            // A year, a month, a code: so short a text counts no seconds since 1970, and is a date or nothing.
+            // A short number, for example a year, a month or a code, does not count as seconds since 1970: it is a date
+            // or not a time.
             Ok(number) if number.unsigned_abs() < 100_000_000 => {
                 whole(number, zone).filter(|reading| text.len() == 8 && reading.form == Form::DateDigits)
             }
@@ -123,15 +124,15 @@ pub fn text(text: &str, zone: Tz) -> Option<Reading> {
     })
 }
 
-/// Whether a text is digits, perhaps with a point among them.
+/// Returns true if a text is a number: digits, optionally with a minus sign and points.
 #[must_use]
-pub fn is_number(text: &str) -> bool {
+pub(crate) fn is_number(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     digits.starts_with(|first: char| first.is_ascii_digit())
         && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
-/// The instant of a local time.
+/// Returns the instant of a local time.
 fn instant(naive: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
     match zone.from_local_datetime(&naive) {
         LocalResult::Single(time) => Some(time.with_timezone(&Utc)),
@@ -151,7 +152,7 @@ fn instant(naive: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
 
 /// Reads a whole number as a time.
 #[must_use]
-pub fn whole(number: i64, zone: Tz) -> Option<Reading> {
+pub(crate) fn whole(number: i64, zone: Tz) -> Option<Reading> {
     if (19_000_101..=22_001_231).contains(&number)
         && let Some(date) = date_of(number)
     {
@@ -162,7 +163,8 @@ pub fn whole(number: i64, zone: Tz) -> Option<Reading> {
     {
         return Reading::local(naive, zone, Form::LocalDigits);
     }
-    // Up to eleven digits of seconds reach the year 5138, and as milliseconds would end in 1973; so on by three digits.
+    // Up to eleven digits of seconds reach the year 5138, and as milliseconds they would end in 1973. The same holds
+    // for each further three digits.
     let (instant, form) = match number.unsigned_abs() {
         ..100_000_000_000 => (DateTime::from_timestamp(number, 0), Form::Seconds),
         100_000_000_000..100_000_000_000_000 => (DateTime::from_timestamp_millis(number), Form::Millis),
@@ -172,13 +174,13 @@ pub fn whole(number: i64, zone: Tz) -> Option<Reading> {
     Some(Reading::at(instant?, form))
 }
 
-/// The date in eight digits.
+/// Reads a date in eight digits.
 fn date_of(number: i64) -> Option<NaiveDate> {
     let part = |number: i64| u32::try_from(number).ok();
     NaiveDate::from_ymd_opt(i32::try_from(number / 10_000).ok()?, part(number / 100 % 100)?, part(number % 100)?)
 }
 
-/// A date with the time in six digits.
+/// Adds a time in six digits to a date.
 fn time_of(date: NaiveDate, number: i64) -> Option<NaiveDateTime> {
     let part = |number: i64| u32::try_from(number).ok();
     date.and_hms_opt(part(number / 10_000)?, part(number / 100 % 100)?, part(number % 100)?)
@@ -186,7 +188,7 @@ fn time_of(date: NaiveDate, number: i64) -> Option<NaiveDateTime> {
 
 /// Reads a number that may have a fraction as a time.
 #[must_use]
-pub fn real(number: f64, zone: Tz) -> Option<Reading> {
+pub(crate) fn real(number: f64, zone: Tz) -> Option<Reading> {
     /// Julian day of 1970-01-01T00:00Z.
     const EPOCH_DAY: f64 = 2_440_587.5;
     if !number.is_finite() || number.abs() >= 9.2e18 {
@@ -207,7 +209,7 @@ pub fn real(number: f64, zone: Tz) -> Option<Reading> {
     Some(Reading::at(DateTime::from_timestamp_micros(micros.round() as i64)?, form))
 }
 
-/// What is left of a text.
+/// The rest of a text that is being parsed.
 struct Rest<'a>(&'a [u8]);
 
 impl Rest<'_> {
@@ -223,7 +225,7 @@ impl Rest<'_> {
         is_there
     }
 
-    /// A number of exactly so many digits.
+    /// Reads a number of exactly `count` digits.
     fn digits(&mut self, count: usize) -> Option<u32> {
         let (digits, rest) = self.0.split_at_checked(count)?;
         if !digits.iter().all(u8::is_ascii_digit) {
@@ -233,7 +235,7 @@ impl Rest<'_> {
         Some(digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0')))
     }
 
-    /// All digits that come, as nanoseconds; None where none comes.
+    /// Reads all following digits as nanoseconds. Returns `None` if there are none.
     fn fraction(&mut self) -> Option<u32> {
         let count = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (digits, rest) = self.0.split_at(count);
@@ -243,7 +245,7 @@ impl Rest<'_> {
     }
 }
 
-/// A text that begins with a year.
+/// Reads a text that begins with a year.
 fn stamp(text: &str, zone: Tz) -> Option<Reading> {
     let mut rest = Rest(text.as_bytes());
     let year = i32::try_from(rest.digits(4)?).ok()?;
@@ -267,7 +269,7 @@ fn stamp(text: &str, zone: Tz) -> Option<Reading> {
     let has_seconds = if has_colons { rest.eat(b":") } else { rest.peek().is_some_and(|byte| byte.is_ascii_digit()) };
     let second = if has_seconds { rest.digits(2)? } else { 0 };
     let nanos = if has_seconds && rest.eat(b".,") { rest.fraction()? } else { 0 };
-    // A leap second, and the end of a day.
+    // A leap second, and the time 24:00:00.
     let (second, nanos) = if second == 60 { (59, 999_999_999) } else { (second, nanos) };
     let naive = match (hour, minute, second, nanos) {
         (24, 0, 0, 0) => date.succ_opt()?.and_time(NaiveTime::MIN),
@@ -283,7 +285,8 @@ fn stamp(text: &str, zone: Tz) -> Option<Reading> {
     }
 }
 
-/// The offset at a text's end; `Some(None)` where there is none, None where something else is there.
+/// Reads the offset at the end of a text. Returns `Some(None)` if nothing follows, and `None` if something else
+/// follows.
 fn offset(rest: &mut Rest<'_>) -> Option<Option<FixedOffset>> {
     while rest.eat(b" ") {}
     let utc = FixedOffset::east_opt(0);
@@ -306,7 +309,7 @@ fn offset(rest: &mut Rest<'_>) -> Option<Option<FixedOffset>> {
             return ["Z", "UTC", "GMT"].iter().any(|utc| utc.eq_ignore_ascii_case(word)).then_some(utc);
         }
     };
-    // Go writes a name behind the offset, and what its own clock said; Java writes one in brackets.
+    // Go appends a zone name and its monotonic clock reading; Java appends a zone name in brackets.
     let behind = std::str::from_utf8(rest.0).ok()?.trim();
     let name = behind.split(" m=").next().unwrap_or_default();
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"+-_/[]".contains(&byte);
@@ -408,7 +411,7 @@ mod tests {
         is(read(&Value::Integer(20_261_126_134_658), Tz::UTC), "2026-11-26T13:46:58Z");
         is(read(&Value::Integer(i64::MAX), Tz::UTC), "2262-04-11T23:47:16.854775807Z");
         is(read(&Value::Integer(i64::MIN), Tz::UTC), "1677-09-21T00:12:43.145224192Z");
-        // Eight digits that are no date are seconds, and as a text a code.
+        // Eight digits that are not a date are seconds; as text they are a code.
         is(read(&Value::Integer(20_261_399), Tz::UTC), "1970-08-23T12:09:59Z");
         for code in ["20261399", "10004567", "18991231", "-1234567"] {
             assert_eq!(text(code, Tz::UTC), None, "{code}");
@@ -451,7 +454,7 @@ mod tests {
         let twice = text("2026-10-25 02:30:00", BERLIN);
         is(twice, "2026-10-25T00:30:00Z");
         is(text("2026-11-01T01:30:00", NEW_YORK), "2026-11-01T05:30:00Z");
-        // With an offset there is no doubt.
+        // With an offset the time is unambiguous.
         let once = text("2026-10-25 02:30:00+01:00", BERLIN);
         is(once, "2026-10-25T01:30:00Z");
     }
@@ -461,7 +464,7 @@ mod tests {
         let skipped = text("2026-03-29 02:30:00", BERLIN);
         is(skipped, "2026-03-29T00:30:00Z");
         is(text("2026-03-08 02:30", NEW_YORK), "2026-03-08T06:30:00Z");
-        // A day that an island left out altogether.
+        // A day that a zone skipped completely.
         assert!(text("2011-12-30", chrono_tz::Pacific::Apia).is_some());
     }
 

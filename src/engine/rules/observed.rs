@@ -1,9 +1,9 @@
-//! What was seen of a database, and whether it will do.
+//! The observed state of a database, and whether it satisfies a rule.
 
-/// What was seen, and whether it will do.
+/// An observed state, and whether it satisfies the rule.
 pub(super) struct Observed {
-    /// True if it is as the rule wants it.
+    /// True if the rule holds.
     pub(super) ok: bool,
-    /// What was seen, in words.
+    /// A description of the state.
     pub(super) told: String,
 }

@@ -1,4 +1,4 @@
-//! A share of something, in percent, exactly.
+//! An exact share in percent.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,22 +9,22 @@ use crate::platform::error::{Error, Result, one_line};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Share(u32);
 
-/// The whole.
+/// The share of 100%.
 const WHOLE: u32 = 100_000;
 
 impl Share {
-    /// So many thousandths of the whole, at most all of it.
+    /// Builds a share from thousandths, limited to 100%.
     pub(super) fn per_mille(count: u64) -> Self {
         Share(u32::try_from(count).unwrap_or(WHOLE).saturating_mul(100).min(WHOLE))
     }
 
-    /// Whether it is the whole.
+    /// Returns true if the share is 100%.
     #[must_use]
     pub fn is_all(self) -> bool {
         self.0 == WHOLE
     }
 
-    /// Whether `now` is less than `before` by no more than this share of it.
+    /// Returns true if `now` is less than `before` by at most this share of `before`.
     #[must_use]
     pub fn allows(self, before: u64, now: u64) -> bool {
         let gone = u128::from(before.saturating_sub(now));
@@ -35,7 +35,7 @@ impl Share {
 impl FromStr for Share {
     type Err = Error;
 
-    /// Reads `10%`, `0.5%`, `100%`: up to three digits behind the point.
+    /// Parses `10%`, `0.5%`, `100%`: up to three digits after the point.
     fn from_str(text: &str) -> Result<Self> {
         let read = || {
             let number = text.trim().strip_suffix('%')?.trim_end();

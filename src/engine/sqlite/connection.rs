@@ -1,4 +1,4 @@
-//! Connections with the settings that this tool needs, and SQLite's errors in our words.
+//! Connections with the settings that this program needs, and the translation of SQLite's errors.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,19 +13,19 @@ use super::header::HEADER_BYTES;
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Kind, Result};
 
-/// How long to wait for a lock that somebody else holds.
+/// The time to wait for a lock that another connection holds.
 pub(super) const BUSY_WAIT: Duration = Duration::from_secs(30);
 
-/// How many steps of SQLite's machine pass between two looks whether to stop.
+/// The number of virtual machine instructions between two checks for a signal to stop.
 const STEPS_PER_LOOK: i32 = 100_000;
 
-/// The version of the SQLite library that this program is built with.
+/// Returns the version of the SQLite library that this program is built with.
 #[must_use]
 pub fn library_version() -> &'static str {
     rusqlite::version()
 }
 
-/// Fails where the bundled SQLite was built without what snapshots need; called once at the start.
+/// Fails if the bundled SQLite was built without features that snapshots need. Called once at the start.
 pub fn check_library() -> Result<()> {
     let memory = Connection::open_in_memory().map_err(|error| Error::failed("cannot start SQLite").because(error))?;
     for option in ["ENABLE_DBPAGE_VTAB", "ENABLE_SNAPSHOT"] {
@@ -39,34 +39,35 @@ pub fn check_library() -> Result<()> {
     Ok(())
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Reads a database that others may be using; changes nothing in it.
     Source,
-    /// The same, and writes nothing beside it either: a hot journal is not rolled back. Not for WAL databases, which cannot
-    /// be read without a `-shm`.
+    /// Like `Source`, but also writes no files beside it: a hot journal is not rolled back. Not for WAL databases,
+    /// which cannot be read without a `-shm`.
     Look,
-    /// Reads a file that nobody else knows and nobody changes.
+    /// Reads a file that no other process uses and nobody changes.
     Image,
-    /// Changes a file that nobody else knows.
+    /// Changes a file that no other process uses.
     Scratch,
     /// Changes a database that others may be using.
     Target,
 }
 
-/// Opens an existing database. `path` is absolute, links resolved.
+/// Opens an existing database. `path` must be absolute, with links resolved.
 pub(super) fn open(path: &Path, purpose: Purpose) -> Result<Connection> {
     open_raw(path, purpose).map_err(|error| explain(error, &format!("cannot open {}", shown(path))))
 }
 
-/// The same, with SQLite's own error.
+/// Opens like [`open`], but returns SQLite's own error.
 pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connection> {
     let keeps_wal = file_bytes(&companion(path, "-wal")) > 0;
     let writable = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let readable = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = match purpose {
-        // A reader of a WAL database must be able to write its -shm, and one that meets a hot journal to roll it back.
+        // A reader of a WAL database must be able to write its -shm, and a reader that finds a hot journal must roll it
+        // back.
         Purpose::Source => {
             Connection::open_with_flags(path, writable).or_else(|_| Connection::open_with_flags(path, readable))
         }
@@ -81,9 +82,9 @@ pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connec
     set(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     set(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     if purpose == Purpose::Source && keeps_wal {
-        // The last one to leave must not move the WAL into the file: a snapshot changes nothing. Where there was no
-        // WAL it may, so that the empty one that opening the database makes is cleared away again (should another
-        // program write and leave meanwhile, what it wrote is moved into the file, as its own leaving would have done).
+        // The last connection to close must not checkpoint the WAL into the file: a snapshot changes nothing. If there
+        // was no WAL, it may, so that the empty WAL that opening the database created is removed again. (If another
+        // program writes and closes meanwhile, its changes are checkpointed, as they would have been when it closed.)
         set(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     }
     if matches!(purpose, Purpose::Source | Purpose::Look | Purpose::Image) {
@@ -93,13 +94,13 @@ pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connec
     Ok(connection)
 }
 
-/// The first bytes of the database's file as they are on its disk; fewer where it is shorter, none where it cannot be read.
-/// Through SQLite's own descriptor, so that no lock is dropped; and without a lock.
+/// Returns the first bytes of the database's file as they are on disk: fewer if the file is shorter, none if it cannot
+/// be read. Reads through SQLite's own descriptor, so that no lock is dropped, and takes no lock.
 pub(super) fn file_start(connection: &Connection) -> Vec<u8> {
     let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
     let mut start = [0u8; HEADER_BYTES];
-    // SAFETY: the handle is open, "main" is a C string, and this operation stores a pointer to the file that the connection
-    // has open and keeps; its methods are SQLite's, and xRead writes as many bytes as it is told to.
+    // SAFETY: the handle is open, "main" is a C string, and this operation stores a pointer to the file that the
+    // connection has open and keeps. The methods are SQLite's, and xRead writes as many bytes as it is asked for.
     unsafe {
         let place = (&raw mut file).cast();
         let code =
@@ -110,36 +111,36 @@ pub(super) fn file_start(connection: &Connection) -> Vec<u8> {
         let Some(read) = (*(*file).pMethods).xRead else { return Vec::new() };
         match read(file, start.as_mut_ptr().cast(), HEADER_BYTES as i32, 0) {
             ffi::SQLITE_OK => start.to_vec(),
-            // What is missing is zeros.
+            // SQLite fills the missing bytes with zeros.
             ffi::SQLITE_IOERR_SHORT_READ if start != [0; HEADER_BYTES] => start.to_vec(),
             _ => Vec::new(),
         }
     }
 }
 
-/// The URI of a file that does not change while we look: no locks, no WAL, no journal.
+/// Returns the URI of a file that does not change while it is open: no locks, no WAL, no journal.
 fn immutable(path: &Path) -> String {
     format!("file:{}?immutable=1", percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC))
 }
 
-/// The name of one of a database's companions: `-wal`, `-shm` or `-journal`.
+/// Returns the name of one of a database's companion files: `-wal`, `-shm` or `-journal`.
 pub(super) fn companion(path: &Path, suffix: &str) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(OsStr::new(suffix));
     name.into()
 }
 
-/// The length of a file; 0 where there is none. A look from outside: nothing is opened.
+/// Returns the length of a file, or 0 if it does not exist. The file is not opened.
 pub(super) fn file_bytes(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |facts| facts.len())
 }
 
-/// `name` as an SQL identifier.
+/// Quotes `name` as an SQL identifier.
 pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Turns SQLite's error into one of ours that says `message`.
+/// Turns SQLite's error into an error of this program with the text `message`.
 pub(super) fn explain(error: rusqlite::Error, message: &str) -> Error {
     let code = error.sqlite_error_code();
     let extended = error.sqlite_error().map_or(0, |inner| inner.extended_code);
@@ -172,7 +173,7 @@ pub(super) fn explain(error: rusqlite::Error, message: &str) -> Error {
         Some(ErrorCode::OperationInterrupted) => (Kind::Interrupted, None),
         _ => (Kind::Failed, None),
     };
-    // SQLite's words once; the library repeats them with the code.
+    // SQLite's message once; the library repeats it with the code.
     let wrapped = Error::new(kind, message).because(plain(&error));
     match hint {
         Some(hint) => wrapped.hint(hint),
@@ -180,7 +181,7 @@ pub(super) fn explain(error: rusqlite::Error, message: &str) -> Error {
     }
 }
 
-/// SQLite's own words, without the statement they were said of.
+/// Returns SQLite's own message, without the SQL statement.
 pub(super) fn plain(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
@@ -189,17 +190,17 @@ pub(super) fn plain(error: &rusqlite::Error) -> String {
     }
 }
 
-/// True where SQLite found the file's content, not its circumstances, at fault.
+/// Returns true if SQLite found that the file's content is damaged, not that something else failed.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
-/// True where somebody else's lock is in the way.
+/// Returns true if the lock of another connection is in the way.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-/// True where the failure says something of the moment (a lock, an interrupt, the disk), not of the table.
+/// Returns true if the failure comes from the circumstances (a lock, an interrupt, the disk), not from the table.
 pub(super) fn is_circumstance(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),

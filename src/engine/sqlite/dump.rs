@@ -1,4 +1,4 @@
-//! One table of an image as text: SQL that makes it again, or CSV to look at.
+//! Writes one table of an image as text: SQL that recreates it, or CSV.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,13 +11,14 @@ use super::connection::{self, Purpose, explain, quote};
 use super::survey;
 use crate::platform::error::{Error, Result, one_line};
 
-/// How a table is written.
+/// The format of a dumped table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DumpFormat {
-    /// CREATE, INSERT, indexes and triggers, in one transaction; `sqlite3 NEW.db < FILE` loads it. Keeps every value
-    /// (rowids that no column holds are not values).
+pub(crate) enum DumpFormat {
+    /// CREATE, INSERT, indexes and triggers, in one transaction; `sqlite3 NEW.db < FILE` loads it. Keeps every value. A
+    /// rowid that is not stored in a column is not kept.
     Sql,
-    /// A heading and a line a row (RFC 4180). NULL is nothing at all, an empty text is `""`, a blob is hexadecimal.
+    /// A header line and one line per row (RFC 4180). NULL is an empty field, an empty text is `""`, a blob is
+    /// hexadecimal.
     Csv,
 }
 
@@ -33,8 +34,8 @@ impl FromStr for DumpFormat {
     }
 }
 
-/// Writes a table of the image at `path`; its name may differ in case. How many rows.
-pub fn dump_table(path: &Path, table: &str, format: DumpFormat, out: &mut dyn Write) -> Result<u64> {
+/// Writes a table of the image at `path`; its name may differ in case. Returns the number of rows.
+pub(crate) fn dump_table(path: &Path, table: &str, format: DumpFormat, out: &mut dyn Write) -> Result<u64> {
     let connection = connection::open(path, Purpose::Image)?;
     let failed = |error| explain(error, &format!("cannot read the table {}", one_line(table)));
     let sql = "SELECT name, sql FROM main.sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";

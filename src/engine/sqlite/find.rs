@@ -1,8 +1,9 @@
-//! Finds databases by what is in the files, in whole trees; what cannot be looked at is told, never passed over.
+//! Finds databases in directory trees by the content of the files. What cannot be read is reported, never silently
+//! skipped.
 //!
-//! Links to files are followed, and a file is one database by whatever names it goes. Links to folders are followed only
-//! where a person names them, so no walk is endless. Files are opened and closed here outside SQLite: nothing in this
-//! process may have a database of theirs open meanwhile.
+//! Links to files are followed, and a file with several names is one database. Links to folders are followed only if
+//! the user names them, so every walk ends. Files are opened and closed here outside SQLite, so nothing in this process
+//! may have one of these databases open meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -17,60 +18,60 @@ use super::header::{Content, Header};
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result};
 
-/// What was found.
+/// The result of a search.
 #[derive(Debug, Default)]
-pub struct Found {
+pub(crate) struct Found {
     /// The databases, by path.
     pub databases: Vec<FoundDatabase>,
-    /// What is worth a word, and no failure.
+    /// Remarks that are worth mentioning but are not failures.
     pub notes: Vec<Remark<String>>,
-    /// What keeps the list from being whole.
+    /// The problems that make the list incomplete.
     pub problems: Vec<Remark<Error>>,
 }
 
-/// A word on a path.
+/// A remark on a path.
 #[derive(Clone, Debug)]
-pub struct Remark<T> {
-    /// Where.
+pub(crate) struct Remark<T> {
+    /// The path.
     pub path: PathBuf,
-    /// What.
+    /// The remark.
     pub what: T,
 }
 
 /// A file that is a database.
 #[derive(Clone, Debug)]
-pub struct FoundDatabase {
-    /// As it was found.
+pub(crate) struct FoundDatabase {
+    /// The path at which it was found.
     pub path: PathBuf,
     /// Other names of the same file: links that lead to it, hard links.
     pub other_paths: Vec<PathBuf>,
-    /// Absolute, links resolved; of several hard links the one that a WAL or journal stands beside.
+    /// The absolute path with links resolved; of several hard links, the one that has a WAL or journal.
     pub real_path: PathBuf,
-    /// What its first bytes say.
+    /// The header of the file.
     pub header: Header,
 }
 
 /// Device and inode.
 type Identity = (u64, u64);
 
-/// Whether a person has named a path, or it was met in a tree.
+/// The origin of a path: named by the user, or found in a tree.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Named {
     ByHand,
     InTree,
 }
 
-/// How databases are called, most of the time; only for words on files that are none.
+/// The usual file name endings of databases; only for remarks on files that are not databases.
 const USUAL_ENDINGS: [&str; 5] = ["db", "db3", "sqlite", "sqlite3", "s3db"];
 
-/// What the kernel shows as files.
+/// Folders of the kernel's virtual file systems.
 const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
 
-/// The files beside a database that are part of it.
+/// The endings of the files beside a database that are part of it.
 const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Looks for databases in files and folders; fails only where a signal asks to stop.
-pub fn find(paths: &[PathBuf]) -> Result<Found> {
+/// Searches for databases in files and folders. Fails only if a signal asks to stop.
+pub(crate) fn find(paths: &[PathBuf]) -> Result<Found> {
     let mut walk = Walk::default();
     for path in paths {
         walk.start(path)?;
@@ -81,12 +82,12 @@ pub fn find(paths: &[PathBuf]) -> Result<Found> {
 #[derive(Default)]
 struct Walk {
     found: Found,
-    /// Names of every database, the first as it was met.
+    /// The names of every database, the first one as it was found.
     databases: BTreeMap<Identity, (Vec<PathBuf>, Header)>,
-    /// Other files that were looked into.
+    /// Other files that were inspected.
     others: BTreeSet<Identity>,
     folders: BTreeSet<Identity>,
-    /// Links to folders, which may be walked by another name.
+    /// Links to folders, which may also be walked under another name.
     folder_links: Vec<(PathBuf, Identity)>,
 }
 
@@ -125,7 +126,7 @@ impl Walk {
             let mut names = match list(&path) {
                 Ok(names) => names,
                 Err(error) => {
-                    // One that is gone since its name was read held nothing that is still there.
+                    // A folder that has been removed since its name was read has nothing to list.
                     if error.kind() != io::ErrorKind::NotFound {
                         let told = Error::problem(format!("cannot list the folder {}", shown(&path))).because(error);
                         self.problem(&path, told.hint("run as a user who may read it"));
@@ -147,13 +148,13 @@ impl Walk {
                     self.entry(&path, &own);
                 }
             }
-            // The last is taken first.
+            // The last element is taken first.
             waiting.extend(below.into_iter().rev());
         }
         Ok(())
     }
 
-    /// Looks at what is in a folder and is no folder itself.
+    /// Inspects an entry of a folder that is not a folder itself.
     fn entry(&mut self, path: &Path, own: &Metadata) {
         if !own.is_symlink() {
             return self.file(path, own, Named::InTree);
@@ -161,7 +162,7 @@ impl Walk {
         match fs::metadata(path) {
             Ok(facts) if facts.is_dir() => self.folder_links.push((path.to_owned(), identity(&facts))),
             Ok(facts) => self.file(path, &facts, Named::InTree),
-            // Many a link leads nowhere; one that is called like a database should not.
+            // Many links lead nowhere; a link with the name of a database should not.
             Err(error) if is_nowhere(&error) && !is_called_a_database(path) => {}
             Err(error) => {
                 let told = Error::problem(format!("{} is a link that leads nowhere", shown(path)));
@@ -192,7 +193,8 @@ impl Walk {
         if !self.others.insert(identity) && named == Named::InTree {
             return;
         }
-        // Whoever follows a link may be led elsewhere since; a link in its last part is not followed again.
+        // The link may lead elsewhere by now, so it is resolved again; a link in the last part is not followed a second
+        // time.
         let content = path.canonicalize().and_then(|real| Content::read(&real));
         let is_expected =
             is_called_a_database(path) || ["-wal", "-journal"].iter().any(|end| file_bytes(&companion(path, end)) > 0);
@@ -246,7 +248,8 @@ impl Walk {
             let is_link = |path: &Path| fs::symlink_metadata(path).is_ok_and(|facts| facts.is_symlink());
             let (links, mut names): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| is_link(path));
             names.sort();
-            // A WAL goes by the name that its database was opened by, and is no part of it by any other.
+            // SQLite names a WAL after the path by which the database was opened. It does not belong to the database's
+            // other names.
             let has_companion = |path: &PathBuf| {
                 COMPANIONS.iter().any(|suffix| *suffix != "-shm" && file_bytes(&companion(path, suffix)) > 0)
             };
@@ -296,13 +299,13 @@ fn is_called_a_database(path: &Path) -> bool {
     USUAL_ENDINGS.iter().any(|usual| ending.eq_ignore_ascii_case(usual))
 }
 
-/// Whether a file is called like a companion of a database that is there.
+/// Returns true if a file has the name of a companion of an existing database.
 fn is_companion_of_one(path: &Path) -> bool {
     let main = without_companion(path).and_then(|main| main.canonicalize().ok());
     main.is_some_and(|main| matches!(Content::read(&main), Ok(Content::Database(_))))
 }
 
-/// The database that a file is a companion of, by its name.
+/// Returns the database that a file is a companion of, by its name.
 fn without_companion(path: &Path) -> Option<PathBuf> {
     let name = path.as_os_str().as_bytes();
     let main = COMPANIONS.iter().find_map(|suffix| name.strip_suffix(suffix.as_bytes()))?;

@@ -1,27 +1,28 @@
-//! A quick look at the tables of a database that nobody has asked to save yet.
+//! A quick overview of the tables of a database that is not backed up yet.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::connection::{Purpose, open_raw, quote};
 
-/// Rows beyond these are not counted.
+/// The maximum number of rows that are counted.
 const MAX_ROWS: u32 = 100_000;
-/// Tables beyond these are not looked at.
+/// The maximum number of tables that are listed.
 const MAX_TABLES: u32 = 200;
 
-/// A table, at a glance.
+/// A table in the overview.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glance {
-    /// Its name.
+pub(crate) struct Glance {
+    /// The name of the table.
     pub name: String,
-    /// Its rows, or 100 000 where it has more.
+    /// The number of rows, or 100 000 if there are more.
     pub rows: u64,
 }
 
-/// The tables of a database and how many rows they have; what cannot be read is left out. Changes nothing, waits for nobody.
+/// Lists the tables of a database with their numbers of rows; what cannot be read is omitted. Changes nothing, and
+/// waits for locks only for a moment.
 #[must_use]
-pub fn glance(path: &Path) -> Vec<Glance> {
+pub(crate) fn glance(path: &Path) -> Vec<Glance> {
     look(path).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! The first bytes of a file: whether it is a database, and what it says of itself before SQLite opens it.
+//! Reads the header of a file: tells whether it is a database, and reads its properties before SQLite opens it.
 //!
 //! See "The Database Header" of SQLite's file format.
 
@@ -9,46 +9,46 @@ use rustix::fs::OFlags;
 
 use crate::platform::disk::open_plain;
 
-/// What every SQLite database starts with.
-pub const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// The first bytes of every SQLite database.
+pub(crate) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// Length of the header.
-pub const HEADER_BYTES: usize = 100;
+/// The length of the header.
+pub(crate) const HEADER_BYTES: usize = 100;
 
-/// What every WAL starts with, but for its last bit; and a rollback journal.
+/// The first bytes of every WAL, but for the last bit; and below, of a rollback journal.
 const WAL_MAGIC: [u8; 4] = [0x37, 0x7f, 0x06, 0x82];
 const JOURNAL_MAGIC: [u8; 4] = [0xd9, 0xd5, 0x05, 0xf9];
 
-/// What a file is, by its first bytes.
+/// The type of a file, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
+pub(crate) enum Content {
     /// A database.
     Database(Header),
-    /// It says that it is a database, and the rest of its header makes no sense.
+    /// The file starts like a database, but the rest of its header is invalid.
     Damaged,
-    /// It has no bytes at all.
+    /// The file has no bytes.
     Empty,
     /// A write-ahead log or a rollback journal.
     Companion,
-    /// Something else; an encrypted database looks so too.
+    /// Something else; an encrypted database looks like this too.
     Other,
 }
 
-/// What a database says of itself.
+/// The properties in a database's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// Bytes of a page.
+pub(crate) struct Header {
+    /// The page size in bytes.
     pub page_bytes: u32,
-    /// Whether it is in WAL mode.
+    /// True if the database is in WAL mode.
     pub is_wal: bool,
-    /// Counts the transactions that changed the file; in WAL mode only checkpoints do.
+    /// The counter of transactions that changed the file; in WAL mode only checkpoints increment it.
     pub change_counter: u32,
 }
 
 impl Header {
-    /// `wal` or `delete`, as manifests name it: the rollback modes look alike from outside.
+    /// Returns `wal` or `delete`, as manifests name it. The rollback modes cannot be told apart from the file.
     #[must_use]
-    pub fn journal_mode(&self) -> &'static str {
+    pub(crate) fn journal_mode(&self) -> &'static str {
         if self.is_wal { "wal" } else { "delete" }
     }
 
@@ -65,9 +65,9 @@ impl Header {
 }
 
 impl Content {
-    /// What the first bytes of a file say.
+    /// Determines the content from the first bytes of a file.
     #[must_use]
-    pub fn of(start: &[u8]) -> Self {
+    pub(crate) fn of(start: &[u8]) -> Self {
         if start.is_empty() {
             Content::Empty
         } else if start.starts_with(MAGIC) {
@@ -81,9 +81,9 @@ impl Content {
         }
     }
 
-    /// Reads the start of a file; only while nothing in this process has it open through SQLite (see the module above).
-    /// Links are not followed, and nothing is waited for.
-    pub fn read(path: &Path) -> io::Result<Self> {
+    /// Reads the start of a file. Call it only while nothing in this process has the file open through SQLite (see the
+    /// parent module). Links are not followed, and the call does not block.
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let mut start = Vec::with_capacity(HEADER_BYTES);
         open_plain(path, OFlags::RDONLY)?.take(HEADER_BYTES as u64).read_to_end(&mut start)?;
         Ok(Content::of(&start))

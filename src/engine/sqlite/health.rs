@@ -1,4 +1,4 @@
-//! What SQLite's own checks say of a database, and whether that is worse than it was.
+//! Runs SQLite's own checks on a database, and compares the results with earlier ones.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::snapshots::manifest::{Depth, Health, OrphanRows};
 
 /// Runs SQLite's integrity check and `foreign_key_check` on `main`.
 ///
-/// What a check cannot look at (an index with a collation that is not there, say) is named in
-/// `unchecked`; the rest is checked table by table.
+/// Objects that cannot be checked (for example, an index with a missing collation) are named in `unchecked`; the rest
+/// is checked table by table.
 pub(super) fn examine(connection: &Connection, check: Depth) -> Result<Health> {
     let mut health = Health { check, ..Health::default() };
     match integrity(connection, check, None) {
@@ -64,14 +64,14 @@ fn integrity(connection: &Connection, check: Depth, table: Option<&str>) -> rusq
     let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
     let mut faults = Vec::new();
     for row in rows {
-        // One report of damage to a b-tree can be many lines.
+        // One report of damage to a b-tree can have many lines.
         faults.extend(row?.lines().filter(|line| *line != "ok").map(one_line));
     }
     faults.truncate(Health::MAX_FAULTS);
     Ok(faults)
 }
 
-/// The orphans of one table or of all, summed per foreign key.
+/// Counts the orphan rows of one table or of all tables, per foreign key.
 pub(super) fn orphans(connection: &Connection, table: Option<&str>) -> rusqlite::Result<Vec<OrphanRows>> {
     let sql = match table {
         Some(table) => format!("PRAGMA main.foreign_key_check({})", quote(table)),
@@ -86,10 +86,11 @@ pub(super) fn orphans(connection: &Connection, table: Option<&str>) -> rusqlite:
     Ok(sums.into_iter().map(|((table, parent, key), rows)| OrphanRows { table, parent, key, rows }).collect())
 }
 
-/// True for a line of `integrity_check` that says that values break the schema's rules, not that the file is damaged.
+/// Returns true for a line of `integrity_check` that reports values that break the schema's rules, not damage to the
+/// file.
 fn breaks_a_rule(fault: &str) -> bool {
     [
-        // A full-text index that does not know the newest text; the text itself is in a table.
+        // A full-text index that lacks the newest text; the text itself is in a table.
         "malformed inverted index for ",
         "unable to validate the inverted index for ",
         "NULL value in ",
@@ -106,13 +107,13 @@ fn breaks_a_rule(fault: &str) -> bool {
     .any(|start| fault.starts_with(start))
 }
 
-/// The lines of `integrity_check` that mean damage to the file.
+/// Returns the lines of `integrity_check` that mean damage to the file.
 #[must_use]
-pub fn damage(health: &Health) -> Vec<&str> {
+pub(crate) fn damage(health: &Health) -> Vec<&str> {
     health.integrity.iter().map(String::as_str).filter(|fault| !breaks_a_rule(fault)).collect()
 }
 
-/// True for a line that only a full check finds: an index and its table disagree. The rows are not touched by it.
+/// Returns true for a line that only a full check finds: an index and its table disagree. The rows are not affected.
 fn is_of_an_index(fault: &str) -> bool {
     fault.contains(" missing from index ")
         || fault.contains(" stores an imprecise floating-point value ")
@@ -122,19 +123,21 @@ fn is_of_an_index(fault: &str) -> bool {
         || fault.starts_with("rowid not at end-of-record ")
 }
 
-/// What is worse than it was at birth.
+/// Faults that were not there when the snapshot was taken.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct NewFaults {
-    /// What was certainly not there.
+pub(crate) struct NewFaults {
+    /// Faults that certainly were not there.
     pub faults: Vec<String>,
-    /// What nobody looked for at birth: indexes that disagree with their tables, or that cannot be checked here.
+    /// Faults that were not checked when the snapshot was taken: indexes that disagree with their tables, or that
+    /// cannot be checked here.
     pub unknown: Vec<String>,
 }
 
-/// What is wrong now and was not at birth, in words; faults that were there before are none of the restore's.
+/// Returns the faults in `now` that are not in `birth`, the check when the snapshot was taken. Older faults do not come
+/// from the restore.
 #[must_use]
-pub fn new_faults(birth: &Health, now: &Health) -> NewFaults {
-    // A list that was cut off cannot be compared line by line.
+pub(crate) fn new_faults(birth: &Health, now: &Health) -> NewFaults {
+    // A list that was truncated cannot be compared line by line.
     let comparable = birth.integrity.len() < Health::MAX_FAULTS;
     let old = |fault: &String| birth.integrity.contains(fault) || !comparable;
     let (mut unknown, mut faults): (Vec<String>, Vec<String>) = now
@@ -145,7 +148,7 @@ pub fn new_faults(birth: &Health, now: &Health) -> NewFaults {
         .partition(|fault| birth.check == Depth::Quick && is_of_an_index(fault));
     let unchecked = now.unchecked.iter().filter(|reason| !birth.unchecked.contains(reason));
     let unchecked = unchecked.map(|reason| format!("not checked: {reason}"));
-    // The deeper check needs more (an index's functions, say) than the one at birth did.
+    // The deeper check needs more (for example, an index's functions) than the check at the time of the snapshot did.
     if birth.check == now.check {
         faults.extend(unchecked);
     } else {
@@ -155,7 +158,8 @@ pub fn new_faults(birth: &Health, now: &Health) -> NewFaults {
     NewFaults { faults, unknown }
 }
 
-/// The foreign keys that have more orphans than before, in words; of several numbers for one key the largest counts.
+/// Lists the foreign keys that have more orphan rows than before. If there are several counts for one key, the largest
+/// counts.
 pub(super) fn new_orphans(before: &[OrphanRows], now: &[OrphanRows]) -> Vec<String> {
     let key = |orphan: &OrphanRows| (orphan.table.clone(), orphan.parent.clone(), orphan.key);
     let count = |orphan: &OrphanRows| {

@@ -1,7 +1,7 @@
-//! Which processes have a database open: what `/proc` shows of their descriptors, and their locks.
+//! Lists the processes that have a database open, by their descriptors in `/proc` and by their locks.
 //!
-//! A look from this machine as this user: descriptors of other users' processes are seen by root alone, and of processes in
-//! other containers at most the locks are.
+//! The list shows what this user can see on this machine: only root sees the descriptors of other users' processes, and
+//! of processes in other containers at most the locks are visible.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,19 +14,19 @@ use crate::platform::error::{Result, one_line};
 
 /// A process that has a database open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Holder {
-    /// Its number; None for a process in another container.
+pub(crate) struct Holder {
+    /// The process id; `None` for a process in another container.
     pub pid: Option<u32>,
-    /// The name that it goes by, where it can be told.
+    /// The command name of the process, if known.
     pub command: Option<String>,
-    /// Whether it has the database, or a file beside it, open for writing.
+    /// True if it has the database, or a file beside it, open for writing.
     pub writes: bool,
 }
 
 impl Holder {
-    /// For messages: `process 17 (python3)`.
+    /// Returns a text for messages: `process 17 (python3)`.
     #[must_use]
-    pub fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         match (self.pid, &self.command) {
             (Some(pid), Some(command)) => format!("process {pid} ({})", one_line(command)),
             (Some(pid), None) => format!("process {pid}"),
@@ -35,22 +35,22 @@ impl Holder {
     }
 }
 
-/// Device and inode of files that are looked for, and which database they are of.
-pub struct Wanted(BTreeMap<(u64, u64), usize>);
+/// Device and inode of the files to search for, each with the number of its database.
+pub(crate) struct Wanted(BTreeMap<(u64, u64), usize>);
 
-/// What a look showed: the processes that hold each database, and how many could not be looked into.
+/// The result of a search: the processes that hold each database, and how many could not be inspected.
 #[derive(Debug, Default)]
-pub struct Held {
-    /// By the number of the database.
+pub(crate) struct Held {
+    /// The processes by the number of the database.
     pub holders: BTreeMap<usize, Vec<Holder>>,
-    /// Processes whose descriptors this user may not see.
+    /// The number of processes whose descriptors this user may not see.
     pub hidden: usize,
 }
 
 impl Wanted {
-    /// The files of databases as they are now, and those beside them.
+    /// Collects the current files of the databases, and those beside them.
     #[must_use]
-    pub fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
+    pub(crate) fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
         let mut wanted = BTreeMap::new();
         for (number, path) in paths.into_iter().enumerate() {
             for suffix in ["", "-wal", "-shm", "-journal"] {
@@ -62,9 +62,9 @@ impl Wanted {
         Wanted(wanted)
     }
 
-    /// Looks at the descriptors of all other processes.
+    /// Inspects the descriptors of all other processes.
     #[must_use]
-    pub fn look(&self) -> Held {
+    pub(crate) fn look(&self) -> Held {
         let mut held = Held::default();
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let name = process.file_name();
@@ -96,21 +96,21 @@ impl Wanted {
     }
 }
 
-/// The other processes that hold `path` or one of its companions open or locked, as far as this user can see. Not to be
-/// asked while this process has the database open: the look at the locks would drop its own.
+/// Returns the other processes that hold `path` or one of its companions open or locked, as far as this user can see.
+/// Do not call it while this process has the database open: the search for locks would drop its own locks.
 pub(super) fn of(path: &Path) -> Result<Vec<Holder>> {
     let mut found = Wanted::of([path]).look().holders.remove(&0).unwrap_or_default();
     let seen: Vec<Option<u32>> = found.iter().map(|holder| holder.pid).collect();
-    // Whoever runs as another user, or in another container, shows by its locks at least.
+    // Processes of other users or in other containers are at least visible by their locks.
     found.extend(lockers(path).into_iter().filter(|holder| !seen.contains(&holder.pid)));
     found.sort();
     found.dedup();
     Ok(found)
 }
 
-/// Who has a lock on a database. Not to be asked while this process has it open.
+/// Returns the processes that have a lock on a database. Do not call it while this process has the database open.
 #[must_use]
-pub fn lockers(path: &Path) -> Vec<Holder> {
+pub(crate) fn lockers(path: &Path) -> Vec<Holder> {
     let mut found = Vec::new();
     for path in [path.to_owned(), companion(path, "-shm")] {
         let Ok(file) = File::open(&path) else { continue };
@@ -138,7 +138,7 @@ fn command(pid: u32) -> Option<String> {
     Some(String::from_utf8_lossy(&name).trim_end().to_owned())
 }
 
-/// Whether a descriptor is open for writing, as its `flags` (octal) say.
+/// Returns true if a descriptor is open for writing, according to its `flags` (octal).
 fn is_writable(process: &Path, descriptor: &Path) -> bool {
     let Some(number) = descriptor.file_name() else { return false };
     let info: PathBuf = process.join("fdinfo").join(number);

@@ -1,4 +1,4 @@
-//! A restored image before anybody else sees it: written, synced, checked, and made to fit its target.
+//! A restored image before it is in place: written, synced, checked, and adapted to its target.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,10 +15,10 @@ use crate::platform::disk::{SyncBehind, create_locked, folder_of, lock_left_over
 use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::snapshots::manifest::{Depth, Manifest};
 
-/// An image being written to a file of its own (0600); removed when dropped before [`finish`](Self::finish).
+/// An image that is written to its own file (mode 0600); removed if dropped before [`finish`](Self::finish).
 ///
-/// A thread of its own writes, so that whoever hands bytes over can hash the next ones meanwhile.
-pub struct ImageWriter {
+/// A separate thread writes, so that the caller can hash the next bytes meanwhile.
+pub(crate) struct ImageWriter {
     image: Option<ImageFile>,
     buffer: Vec<u8>,
     running: Option<Running>,
@@ -30,28 +30,29 @@ struct Running {
     thread: JoinHandle<Result<()>>,
 }
 
-/// How much is handed to the writing thread at once, and how many such buffers there are.
+/// The size of one buffer for the writing thread, and the number of such buffers.
 const PIECE_BYTES: usize = 1 << 20;
 const PIECES: usize = 4;
 
-/// A written image, until it is moved to where it belongs; removed when dropped before that.
+/// A written image, until it is moved to its place; removed if dropped before that.
 ///
-/// It stays locked (`flock`) for as long as its maker lives, so that what a crash left can be told and cleared.
-pub struct ImageFile {
+/// It stays locked (`flock`) while the process that made it lives, so that files left by a crash can be recognized and
+/// removed.
+pub(crate) struct ImageFile {
     path: PathBuf,
     file: File,
 }
 
 impl ImageWriter {
-    /// Creates the file; space for `bytes` is reserved where the file system can.
-    pub fn create(path: PathBuf, bytes: u64) -> Result<Self> {
+    /// Creates the file, and reserves space for `bytes` if the file system supports that.
+    pub(crate) fn create(path: PathBuf, bytes: u64) -> Result<Self> {
         let file = loop {
             if let Some(file) = create_locked(&path)? {
                 break file;
             }
         };
         let image = ImageFile { path, file };
-        // Whether it can be reserved or not, every write is checked.
+        // Even if the space cannot be reserved, every write is checked.
         let reserved = rustix::fs::fallocate(&image.file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes.max(1));
         if reserved == Err(rustix::io::Errno::NOSPC) {
             return Err(
@@ -73,7 +74,7 @@ impl ImageWriter {
     }
 
     /// Adds bytes.
-    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             self.buffer.reserve_exact(PIECE_BYTES - self.buffer.len());
             let (now, later) = bytes.split_at(bytes.len().min(PIECE_BYTES - self.buffer.len()));
@@ -96,7 +97,7 @@ impl ImageWriter {
             self.buffer = next;
             return Ok(());
         }
-        // The writing thread has gone: it knows why.
+        // The writing thread has ended; joining it returns its error.
         self.join().and(Err(Error::failed("the image has failed before")))
     }
 
@@ -110,8 +111,8 @@ impl ImageWriter {
         }
     }
 
-    /// Writes what is left and syncs the file.
-    pub fn finish(mut self) -> Result<ImageFile> {
+    /// Writes the remaining bytes and syncs the file.
+    pub(crate) fn finish(mut self) -> Result<ImageFile> {
         if !self.buffer.is_empty() {
             self.hand_over()?;
         }
@@ -131,7 +132,7 @@ fn write_pieces(mut file: File, pieces: &Receiver<Vec<u8>>, give_back: &Sender<V
     for piece in pieces {
         file.write_all(&piece)?;
         behind.wrote(piece.len() as u64)?;
-        // Nobody wants it back any more after the last one.
+        // After the last piece, nobody receives the buffer any more.
         let _ = give_back.send(piece);
     }
     behind.finish()?;
@@ -139,34 +140,34 @@ fn write_pieces(mut file: File, pieces: &Receiver<Vec<u8>>, give_back: &Sender<V
 }
 
 impl ImageFile {
-    /// Where it is.
+    /// Returns the path of the image.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
 
 impl Drop for ImageFile {
     fn drop(&mut self) {
-        // Where it has been moved to its place nothing of this name is left.
+        // If the image has been moved to its place, no file with this name is left.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// A name beside `target` for an image until it is good: hidden, and told apart by `stamp`.
+/// Returns a hidden file name beside `target` for an unfinished image, made unique by `stamp`.
 #[must_use]
-pub fn path_beside(target: &Path, stamp: &str) -> PathBuf {
+pub(crate) fn path_beside(target: &Path, stamp: &str) -> PathBuf {
     folder_of(target).join(format!("{}{stamp}-{}", unfinished_prefix(target), std::process::id()))
 }
 
 fn unfinished_prefix(target: &Path) -> String {
-    // Of one length, whatever the target's: a name may be as long as the file system allows.
+    // The length does not depend on the target's name, which may be as long as the file system allows.
     let name = target.file_name().unwrap_or_default();
     format!(".lifeboat-{}-", &Sha256::of(name.as_bytes()).to_string()[..16])
 }
 
-/// Removes the images that dead restores to `target` have left beside it.
-pub fn clear_unfinished(target: &Path) {
+/// Removes unfinished images beside `target` that were left by restores that died.
+pub(crate) fn clear_unfinished(target: &Path) {
     let prefix = unfinished_prefix(target);
     for entry in std::fs::read_dir(folder_of(target)).into_iter().flatten().flatten() {
         if !entry.file_name().to_string_lossy().starts_with(&prefix)
@@ -181,11 +182,11 @@ pub fn clear_unfinished(target: &Path) {
     }
 }
 
-/// Compares an image with the manifest it came with: the rows and digest of every table, the schema, and
-/// SQLite's own checks. What was wrong at its birth already is no fault of its restore; all else fails.
-pub fn check(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>> {
+/// Compares an image with its manifest: the rows and digest of every table, the schema, and the results of SQLite's own
+/// checks. Faults that were there when the snapshot was taken are accepted; everything else fails.
+pub(crate) fn check(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>> {
     check_image(path, manifest).map_err(|mut error| {
-        // Whatever SQLite says of these bytes, it is the snapshot that is wrong, not what the user asked for.
+        // Whatever SQLite reports for these bytes, the fault is in the snapshot, not in the user's request.
         if error.kind == Kind::Usage && manifest.sqlite.as_ref().is_some_and(|facts| facts.health.is_some()) {
             (error.kind, error.hint) = (Kind::Problem, None);
         }
@@ -200,7 +201,7 @@ fn check_image(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>> {
             .hint("get its files with 'lifeboat extract'")
     })?;
     let (for_survey, for_health) = (connection::open(path, Purpose::Image)?, connection::open(path, Purpose::Image)?);
-    // Two checks word the same damage in two ways: where there was some, the same one is asked again.
+    // The two checks report the same damage in different words. So if there was damage, the same check runs again.
     let depth = if birth.integrity.is_empty() { Depth::Full } else { birth.check };
     let (survey, now) = thread::scope(|scope| {
         let health = scope.spawn(move || health::examine(&for_health, depth));
@@ -230,8 +231,8 @@ fn check_image(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>> {
     Ok(tables)
 }
 
-/// Takes a scratch image out of WAL mode, so that it is one file again.
-pub fn leave_wal(path: &Path) -> Result<()> {
+/// Takes a scratch image out of WAL mode, so that it is a single file again.
+pub(crate) fn leave_wal(path: &Path) -> Result<()> {
     let cannot = |error| explain(error, "cannot take the restored image out of WAL mode");
     let connection = connection::open(path, Purpose::Scratch)?;
     let mode: String =
@@ -239,15 +240,15 @@ pub fn leave_wal(path: &Path) -> Result<()> {
     if mode == "delete" { Ok(()) } else { Err(Error::failed("cannot take the restored image out of WAL mode")) }
 }
 
-/// Writes a scratch image once more, to `converted`, with pages of another size.
-pub fn convert_pages(path: &Path, page_bytes: u64, converted: &Path) -> Result<()> {
+/// Rewrites a scratch image to `converted` with another page size.
+pub(crate) fn convert_pages(path: &Path, page_bytes: u64, converted: &Path) -> Result<()> {
     let cannot = |error| {
         explain(error, &format!("cannot convert the restored image to the target's page size of {page_bytes}"))
             .hint("restore to a new path, stop the program that uses the old file, and move the new one in place")
     };
     let connection = connection::open(path, Purpose::Scratch)?;
     connection.execute_batch(&format!("PRAGMA main.page_size = {page_bytes}")).map_err(cannot)?;
-    // A plain VACUUM would number rows anew where no column keeps their number; full-text indexes have noted it.
+    // A plain VACUUM would renumber rowids that are not stored in a column, but full-text indexes refer to them.
     connection.execute("VACUUM main INTO ?1", [converted.to_string_lossy()]).map_err(cannot)?;
     let result = connection::open(converted, Purpose::Image)?;
     let now: i64 = result.query_row("PRAGMA main.page_size", [], |row| row.get(0)).map_err(cannot)?;

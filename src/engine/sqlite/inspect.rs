@@ -1,7 +1,7 @@
-//! Looks at a database that nobody has asked to save yet: what kind of file it is, and exactly how many rows are where.
+//! Inspects a database that is not backed up yet: the type of the file, and the exact number of rows in each table.
 //!
-//! Nothing is changed by it. A WAL database gets the `-shm` that it cannot be read without; a hot journal, which any other
-//! reader would roll back, is left as it is and told.
+//! Nothing in the database is changed. For a WAL database, the `-shm` is created, because it cannot be read without
+//! one. A hot journal, which any other reader would roll back, is left as it is and reported.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -20,55 +20,56 @@ use crate::platform::disk::shown;
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 use crate::snapshots::manifest::SqliteFacts;
 
-/// How long others are waited for before a table counts as not readable now.
+/// The time to wait for a lock before a table counts as not readable.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the files of a database are like from outside.
+/// The properties of a database's files.
 #[derive(Clone, Debug)]
-pub struct FileFacts {
+pub(crate) struct FileFacts {
     /// Length of the file.
     pub bytes: u64,
-    /// Length of its WAL; 0 where there is none.
+    /// Length of its WAL; 0 if it does not exist.
     pub wal_bytes: u64,
-    /// Length of its rollback journal; 0 where there is none.
+    /// Length of its rollback journal; 0 if it does not exist.
     pub journal_bytes: u64,
     /// Permission bits.
     pub mode: u32,
-    /// Who owns it.
+    /// The owner's user id.
     pub owner: u32,
-    /// Its group.
+    /// The group id.
     pub group: u32,
-    /// The last write to the file or its WAL.
+    /// The time of the last write to the file or its WAL.
     pub modified_at: DateTime<Utc>,
 }
 
-/// What a database is, and what is in it.
+/// The properties of a database and its tables.
 #[derive(Clone, Debug)]
-pub struct Inside {
-    /// As manifests have it.
+pub(crate) struct Inside {
+    /// The facts as they are in manifests.
     pub facts: SqliteFacts,
-    /// Pages that hold nothing.
+    /// The number of unused pages.
     pub free_pages: u64,
     /// `none`, `full` or `incremental`.
     pub auto_vacuum: &'static str,
-    /// How many of each kind its schema has.
+    /// The number of objects of each kind in the schema.
     pub schema: SchemaCounts,
-    /// Every table of its own, by name; SQLite's own (`sqlite_...`) are left out.
+    /// All tables by name, without SQLite's own (`sqlite_...`).
     pub tables: Vec<CountedTable>,
-    /// Whether it was read without locks, on a disk or in a folder that cannot be written to.
+    /// True if it was read without locks, because its disk or folder cannot be written to.
     pub is_unlocked: bool,
-    /// Whether somebody wrote while the tables were counted one after another, so that the counts are of several moments.
+    /// True if another connection wrote while the tables were counted one by one, so that the counts are from different
+    /// times.
     pub changed_meanwhile: bool,
 }
 
-/// What a schema has, SQLite's own aside.
+/// The numbers of objects in a schema, without SQLite's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct SchemaCounts {
-    /// Ordinary tables, those of virtual ones included.
+pub(crate) struct SchemaCounts {
+    /// Ordinary tables, including the shadow tables of virtual ones.
     pub tables: u64,
     /// Virtual tables.
     pub virtual_tables: u64,
-    /// Indexes, those of keys included.
+    /// Indexes, including those of keys.
     pub indexes: u64,
     /// Triggers.
     pub triggers: u64,
@@ -78,29 +79,29 @@ pub struct SchemaCounts {
 
 /// A table and its rows.
 #[derive(Clone, Debug)]
-pub struct CountedTable {
-    /// Its name.
+pub(crate) struct CountedTable {
+    /// The name of the table.
     pub name: String,
     /// `table`, `virtual` or `shadow`.
     pub kind: String,
-    /// Its rows, or why they cannot be counted.
+    /// The number of rows, or the reason why they cannot be counted.
     pub rows: Result<u64, Uncounted>,
 }
 
-/// Why a table has no number of rows.
+/// The reason why a table has no number of rows.
 #[derive(Clone, Debug)]
-pub struct Uncounted {
-    /// In SQLite's words.
+pub(crate) struct Uncounted {
+    /// SQLite's message.
     pub reason: String,
-    /// Whether it can be put down to how the database is made (a module that is not here), rather than to damage or a lock.
+    /// True if the cause is how the database is made (a module that is missing here), not damage or a lock.
     pub is_harmless: bool,
 }
 
-/// Looks at the files; nothing is opened.
-pub fn look_outside(path: &Path) -> Result<FileFacts> {
+/// Reads the properties of the files; no file is opened.
+pub(crate) fn look_outside(path: &Path) -> Result<FileFacts> {
     let facts = fs::metadata(path).io(Kind::Problem, || format!("cannot look at {}", shown(path)))?;
     let written = |path: &Path| fs::metadata(path).and_then(|facts| facts.modified()).ok();
-    // An empty WAL is as old as the last who looked.
+    // An empty WAL has the time of the last reader, not of a write.
     let wal = companion(path, "-wal");
     let wal_bytes = file_bytes(&wal);
     let wal_written = (wal_bytes > 0).then(|| written(&wal)).flatten();
@@ -116,17 +117,18 @@ pub fn look_outside(path: &Path) -> Result<FileFacts> {
     })
 }
 
-/// A connection that only looks.
+/// A connection that only reads.
 pub(super) struct Looking {
     pub(super) connection: Connection,
-    /// What the files looked like, where no lock could be taken.
+    /// The state of the files, if no lock could be taken.
     pub(super) unlocked: Option<Look>,
 }
 
-/// Opens a database to look at it; [`Kind::Problem`] where a hot journal stands beside it.
+/// Opens a database to inspect it. Fails with [`Kind::Problem`] if it has a hot journal.
 pub(super) fn open(path: &Path, header: &Header) -> Result<Looking> {
     let unlocked = Look::at(path);
-    // A WAL is read whatever the header says, and a journal may be a hot one, which only a look leaves as it is.
+    // If there is a WAL, it is read whatever the header says. A journal may be hot, and only `Purpose::Look` leaves it
+    // as it is.
     let has_wal = header.is_wal || file_bytes(&companion(path, "-wal")) > 0;
     let may_be_hot = file_bytes(&companion(path, "-journal")) > 0;
     let purpose = if has_wal && !may_be_hot { Purpose::Source } else { Purpose::Look };
@@ -146,7 +148,8 @@ pub(super) fn open(path: &Path, header: &Header) -> Result<Looking> {
         Err(error) => {
             let is_shut = matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly));
             let is_alone = file_bytes(&companion(path, "-wal")) == 0 && file_bytes(&companion(path, "-journal")) == 0;
-            // Where nothing can be made beside it there are no locks for us; that nobody wrote is looked at afterwards.
+            // If no files can be created beside it, no locks can be taken; afterwards the caller checks that nobody
+            // wrote.
             if (is_shut && is_alone) || source::is_frozen(path) {
                 let image = look(Purpose::Image);
                 return match image {
@@ -163,11 +166,11 @@ fn is_hot_journal(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|inner| inner.extended_code == ffi::SQLITE_READONLY_ROLLBACK)
 }
 
-/// Looks into a database (see [`source::locate`]): what it is and how many rows each table has.
+/// Inspects a database (see [`source::locate`]): its properties and the number of rows in each table.
 ///
-/// A WAL database is counted as it is at one moment, with nobody kept waiting. In the other modes each table is counted by
-/// itself, so that a writer waits for one table at most.
-pub fn look_inside(path: &Path, header: &Header) -> Result<Inside> {
+/// A WAL database is counted in one read transaction, which blocks nobody. In the other journal modes, each table is
+/// counted separately, so that a writer waits for one table at most.
+pub(crate) fn look_inside(path: &Path, header: &Header) -> Result<Inside> {
     let Looking { connection, unlocked } = open(path, header)?;
     let cannot = |error| explain(error, &format!("cannot read {}", shown(path)));
     let mode: String = connection.query_row("PRAGMA main.journal_mode", [], |row| row.get(0)).map_err(cannot)?;
@@ -224,7 +227,8 @@ fn count_schema(connection: &Connection) -> rusqlite::Result<SchemaCounts> {
     })
 }
 
-/// The rows of a table. What says something of the table is its reason; only a signal fails.
+/// Counts the rows of a table. A failure that concerns the table is returned as the reason; only a signal fails the
+/// call.
 fn count(connection: &Connection, table: &str) -> Result<Result<u64, Uncounted>> {
     let sql = format!("SELECT count(*) FROM main.{}", quote(table));
     let rows = connection.query_row(&sql, [], |row| row.get::<_, i64>(0));

@@ -1,4 +1,4 @@
-//! Looks at a live SQLite database for checks and rules; nothing in it is changed, and nobody is kept waiting for long.
+//! Reads a live SQLite database for checks and rules. Changes nothing in it, and blocks nobody for long.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,30 +15,30 @@ use crate::engine::{Integrity, Live, Newest, Value, is_true, not_there};
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::{Depth, OrphanRows};
 
-/// The longest that one rule may take.
+/// The time limit of one rule.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// A check of the whole database takes as long as it takes.
+/// The limit for a check of the whole database, which is in effect none.
 const UNBOUNDED: Duration = Duration::from_secs(365 * 86_400);
 
-/// How many steps of SQLite's machine pass between two looks at the clock.
+/// The number of virtual machine instructions between two checks of the time limit.
 const STEPS_PER_LOOK: i32 = 100_000;
 
 struct Database {
     connection: Connection,
-    /// When the rule in hand was begun; SQLite's machine looks at it.
+    /// The start time of the current rule; SQLite's progress handler reads it.
     begun: Arc<Mutex<Instant>>,
     shown: String,
 }
 
-/// Opens a database that is there; one that is not is not made.
-pub fn open(path: &Path) -> Result<Box<dyn Live>> {
+/// Opens an existing database. A missing one is not created.
+pub(crate) fn open(path: &Path) -> Result<Box<dyn Live>> {
     let path = source::locate(path)?;
     source::probe(&path)?;
     let purpose = if source::is_frozen(&path) { Purpose::Image } else { Purpose::Source };
     let shown = crate::platform::disk::shown(&path);
     let mut connection = connection::open(&path, purpose)?;
-    // Else a column's name that is misspelt is a text, and a rule on it true.
+    // Otherwise SQLite would read a misspelt column name as a string, and a rule on it could be true.
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)
         .map_err(|error| explain(error, &format!("cannot look at {shown}")))?;
@@ -52,7 +52,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Live>> {
 }
 
 impl Database {
-    /// The name of a table or view as the schema has it; SQLite does not tell A from a.
+    /// Returns the name of a table or view as the schema has it; SQLite's names are case-insensitive.
     fn table(&self, name: &str) -> Result<String> {
         let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%'";
         let names = self.names(sql, [])?;
@@ -88,7 +88,7 @@ impl Database {
             .map_err(|error| self.explain(error, &format!("cannot count {} of", one_line(table))))
     }
 
-    /// Does something that ends after the longest time at the latest.
+    /// Runs work with the time limit of one rule.
     fn bounded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let done = work();
@@ -163,7 +163,7 @@ impl Live for Database {
     fn each(&mut self, table: &str, column: &str, see: &mut dyn FnMut(&Value) -> bool) -> Result<()> {
         let table = self.table(table)?;
         let column = quote(&self.column(&table, column)?);
-        // Each text once: a table of many rows has few days.
+        // Each text once: even a large table has few distinct days.
         let sql = format!("SELECT DISTINCT {column} FROM main.{} WHERE {column} IS NOT NULL", quote(&table));
         let mut read = || -> rusqlite::Result<()> {
             let mut statement = self.connection.prepare(&sql)?;

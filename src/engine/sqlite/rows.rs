@@ -1,25 +1,25 @@
-//! Reads rows with as few calls as SQLite allows: hashing every value of a database is nothing but this loop.
+//! Reads rows with as few calls as SQLite allows: hashing every value of a database runs in this loop.
 
 use rusqlite::{Connection, ffi};
 
 use crate::platform::digest::RowEncoder;
 
-/// A value as it is stored: its class, and for text the bytes, which need not be UTF-8.
+/// A value as it is stored: its storage class, and for text the bytes, which may not be valid UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Cell<'a> {
+pub(crate) enum Cell<'a> {
     /// NULL.
     Null,
     /// A whole number.
     Integer(i64),
     /// A real number, never a NaN.
     Real(f64),
-    /// Text in UTF-8, as far as whoever wrote it kept to that.
+    /// Text in UTF-8, if the program that wrote it wrote valid UTF-8.
     Text(&'a [u8]),
     /// Bytes.
     Blob(&'a [u8]),
 }
 
-/// A query that is being read.
+/// A query whose rows are being read.
 pub(super) struct Rows<'a> {
     connection: &'a Connection,
     statement: *mut ffi::sqlite3_stmt,
@@ -51,7 +51,7 @@ impl<'a> Rows<'a> {
         Ok(Rows { connection, statement, columns, has_ended: false })
     }
 
-    /// Encodes the next row; false after the last.
+    /// Encodes the next row. Returns false after the last.
     pub(super) fn next(&mut self, encoder: &mut RowEncoder) -> rusqlite::Result<bool> {
         if !self.step()? {
             return Ok(false);
@@ -60,7 +60,7 @@ impl<'a> Rows<'a> {
         Ok(true)
     }
 
-    /// Goes to the next row; false after the last, and from then on: SQLite itself would begin anew.
+    /// Goes to the next row. Returns false after the last row and from then on; SQLite itself would start again.
     pub(super) fn step(&mut self) -> rusqlite::Result<bool> {
         if self.has_ended {
             return Ok(false);
@@ -91,11 +91,12 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    /// One value of the row; only after [`step`](Self::step) gave true, and for a column that exists.
+    /// Returns one value of the row. Call it only after [`step`](Self::step) returned true, and for a column that
+    /// exists.
     pub(super) fn cell(&self, column: i32) -> rusqlite::Result<Cell<'_>> {
         debug_assert!(column < self.columns);
-        // SAFETY: a row is there and the column exists. The value is valid until the next step, which needs `&mut self`,
-        // and "unprotected", which only matters to other threads: this connection has one.
+        // SAFETY: there is a current row and the column exists. The value is valid until the next step, which needs
+        // `&mut self`. It is "unprotected", which matters only to other threads: this connection is used by one.
         unsafe {
             let value = ffi::sqlite3_column_value(self.statement, column);
             Ok(match ffi::sqlite3_value_type(value) {
@@ -115,7 +116,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The bytes of a value; a null pointer where there should be some means that SQLite found no memory.
+/// Returns the bytes of a value. A null pointer with a length above zero means that SQLite ran out of memory.
 ///
 /// # Safety
 /// `start` is null or points to `length` bytes that stay as they are until the next step.

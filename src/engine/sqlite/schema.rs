@@ -1,4 +1,4 @@
-//! What a file's tables are made of: columns, keys, indexes, references, as SQLite itself tells it.
+//! The tables of a file: columns, keys, indexes and foreign keys, as SQLite reports them.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -8,103 +8,105 @@ use crate::platform::error::{Result, one_line};
 
 /// The whole schema of a file.
 #[derive(Clone, Debug, Default)]
-pub struct SchemaFacts {
-    /// Ordinary tables, by name; SQLite's own, virtual tables and their shadows are not among them.
+pub(crate) struct SchemaFacts {
+    /// Ordinary tables, by name, without SQLite's own tables, virtual tables and shadow tables.
     pub tables: Vec<TableFacts>,
     /// Virtual tables, by name.
     pub virtual_tables: Vec<String>,
-    /// Name and SQL of every view.
+    /// The name and SQL of every view.
     pub views: Vec<(String, String)>,
-    /// Name and table of every trigger.
+    /// The name and table of every trigger.
     pub triggers: Vec<(String, String)>,
 }
 
 /// A table.
 #[derive(Clone, Debug)]
-pub struct TableFacts {
-    /// Its name.
+pub(crate) struct TableFacts {
+    /// The name of the table.
     pub name: String,
-    /// The statement that made it.
+    /// The statement that created it.
     pub sql: String,
-    /// In their order; those that are hidden are left out.
+    /// The columns in order, without hidden ones.
     pub columns: Vec<ColumnFacts>,
-    /// The name by which statements get at the row's number; None where it has none, or columns took all names.
+    /// The name by which statements access the rowid; `None` if the table has no rowid, or if columns use all of its
+    /// names.
     pub rowid: Option<&'static str>,
-    /// The greatest row number that was ever given, of an AUTOINCREMENT table.
+    /// The largest rowid that was ever assigned; only for an AUTOINCREMENT table.
     pub sequence: Option<i64>,
-    /// Its indexes, those of constraints included.
+    /// The indexes, including those of constraints.
     pub indexes: Vec<IndexFacts>,
-    /// Its references.
+    /// The foreign keys.
     pub foreign_keys: Vec<ForeignKeyFacts>,
 }
 
 /// A column.
 #[derive(Clone, Debug)]
-pub struct ColumnFacts {
-    /// Its name.
+pub(crate) struct ColumnFacts {
+    /// The name of the column.
     pub name: String,
-    /// The type as it was declared; empty for none.
+    /// The declared type; empty if there is none.
     pub declared: String,
-    /// Whether NULL is refused.
+    /// True if the column is NOT NULL.
     pub not_null: bool,
-    /// The default's expression.
+    /// The expression of the default value.
     pub default: Option<String>,
-    /// Its place in the primary key, from 1; 0 outside.
+    /// The position in the primary key, from 1; 0 if the column is not part of it.
     pub key: u32,
-    /// Whether it is computed from others.
+    /// True if the column is generated from others.
     pub generated: bool,
 }
 
 /// An index.
 #[derive(Clone, Debug)]
-pub struct IndexFacts {
-    /// Its name.
+pub(crate) struct IndexFacts {
+    /// The name of the index.
     pub name: String,
-    /// Whether no two rows may have the same values.
+    /// True if the index is unique.
     pub unique: bool,
-    /// `c` made by itself, `u` of a UNIQUE constraint, `pk` of the primary key.
+    /// `c` for CREATE INDEX, `u` for a UNIQUE constraint, `pk` for the primary key.
     pub origin: String,
-    /// Whether it holds only some rows.
+    /// True if it is a partial index.
     pub partial: bool,
-    /// Name and whether it comes in descending order; no name for an expression.
+    /// Each column's name, and true if its order is descending; `None` as the name of an expression.
     pub columns: Vec<(Option<String>, bool)>,
-    /// How it compares texts of each column.
+    /// The collation of each column.
     pub collations: Vec<String>,
-    /// The statement that made it; none for a constraint's.
+    /// The statement that created it; `None` for the index of a constraint.
     pub sql: Option<String>,
 }
 
-/// A reference.
+/// A foreign key.
 #[derive(Clone, Debug)]
-pub struct ForeignKeyFacts {
-    /// The table referred to.
+pub(crate) struct ForeignKeyFacts {
+    /// The referenced table.
     pub references: String,
-    /// Columns here.
+    /// The columns in this table.
     pub columns: Vec<String>,
-    /// Columns there; empty for its primary key.
+    /// The columns in the referenced table; empty for its primary key.
     pub referenced: Vec<String>,
-    /// What becomes of rows here when one there goes.
+    /// The action when a referenced row is deleted.
     pub on_delete: String,
-    /// The same when its key changes.
+    /// The action when the key of a referenced row changes.
     pub on_update: String,
-    /// Rows here that refer to rows that are not there.
+    /// The number of rows that refer to rows that do not exist.
     pub orphans: u64,
 }
 
 impl TableFacts {
-    /// The columns of the primary key, in its order.
+    /// Returns the columns of the primary key, in its order.
     #[must_use]
-    pub fn primary_key(&self) -> Vec<&ColumnFacts> {
+    pub(crate) fn primary_key(&self) -> Vec<&ColumnFacts> {
         let mut key: Vec<&ColumnFacts> = self.columns.iter().filter(|column| column.key > 0).collect();
         key.sort_by_key(|column| column.key);
         key
     }
 
-    /// The column that is the row's number.
+    /// Returns the column that is an alias for the rowid.
     #[must_use]
-    pub fn rowid_column(&self) -> Option<&ColumnFacts> {
+    pub(crate) fn rowid_column(&self) -> Option<&ColumnFacts> {
         match self.primary_key().as_slice() {
-            // A primary key of that type has an index of its own only where it is not the row's number (a DESC of old).
+            // A primary key of this type has its own index only if it is not the rowid (as with an old `PRIMARY KEY
+            // DESC`).
             [column]
                 if column.declared.eq_ignore_ascii_case("integer")
                     && self.rowid.is_some()
@@ -235,7 +237,8 @@ fn foreign_keys(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Fo
     }
     if !found.is_empty() {
         let sql = format!("SELECT fkid, count(*) FROM pragma_foreign_key_check({}) GROUP BY 1", quote(table));
-        // A key that SQLite itself cannot check (its parent is gone, or has no such key) has nothing but orphans.
+        // If SQLite cannot check the keys (a parent is missing, or has no such key), every key counts as having
+        // orphans.
         let counted = connection.prepare(&sql).and_then(|mut statement| {
             statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?.collect()
         });

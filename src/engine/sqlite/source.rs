@@ -1,9 +1,9 @@
 //! Takes a snapshot: one state of a database, as an image and as counted, hashed and checked rows.
 //!
-//! In WAL mode the image, the survey and the checks read through three connections that share one
-//! state of the database (`sqlite3_snapshot`), and writers go on undisturbed. In a rollback-journal
-//! mode a reader makes writers wait: there the image is copied to scratch at disk speed, the lock is
-//! let go, and all else reads the copy.
+//! In WAL mode, the image, the survey and the checks are read through three connections that share one state of the
+//! database (`sqlite3_snapshot`), and writers are not blocked. In a rollback-journal mode, a reader blocks writers:
+//! there the image is copied to the scratch folder at disk speed, the lock is released, and everything else reads the
+//! copy.
 
 use std::fs;
 use std::io::Write;
@@ -27,21 +27,21 @@ use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 use crate::platform::scratch::{Scratch, ScratchFolder};
 use crate::snapshots::manifest::{Depth, Health, SqliteFacts};
 
-/// How a snapshot is taken.
+/// The options of a snapshot.
 #[derive(Clone, Debug)]
-pub struct SourceOptions {
-    /// Where a rollback-journal database is copied to.
+pub(crate) struct SourceOptions {
+    /// The folder to which a rollback-journal database is copied.
     pub scratch: Scratch,
-    /// The longest that writers may be locked out (rollback-journal mode only).
+    /// The maximum time that writers may be locked out (rollback-journal mode only).
     pub max_lock: Duration,
-    /// Whether damage fails the snapshot.
+    /// The handling of damage: it fails the snapshot, or is noted.
     pub on_damage: OnDamage,
-    /// How deep SQLite's own check goes.
+    /// The depth of SQLite's own check.
     pub check: Depth,
 }
 
 /// One state of a database, held until it has been read.
-pub struct SourceSnapshot {
+pub(crate) struct SourceSnapshot {
     path: PathBuf,
     unlocked: Option<Look>,
     /// Dropped before the spool that it reads.
@@ -53,18 +53,18 @@ pub struct SourceSnapshot {
     wal_bytes: u64,
 }
 
-/// What a snapshot turned out to hold.
+/// The content of a snapshot.
 #[derive(Debug)]
-pub struct SourceReport {
+pub(crate) struct SourceReport {
     /// Tables and rows.
     pub survey: Survey,
-    /// For the manifest; `image` is still empty.
+    /// The facts for the manifest; `image` is still empty.
     pub facts: SqliteFacts,
-    /// What SQLite's check and the reading of the tables found that means damage.
+    /// The findings of SQLite's check and of the reading of the tables that mean damage.
     pub damage: Vec<String>,
 }
 
-/// The threads that read beside the image.
+/// The threads that read in parallel with the image.
 struct Readers {
     survey: JoinHandle<Result<Survey>>,
     health: JoinHandle<Result<Health>>,
@@ -72,14 +72,14 @@ struct Readers {
     failed: Arc<AtomicBool>,
 }
 
-/// How many pages are read between two looks at the clock, the WAL and the other readers.
+/// The number of pages between two checks for a signal, the WAL and the other readers.
 const PAGES_PER_LOOK: u64 = 256;
 
-/// The growth of a WAL that is first told of.
+/// The growth of a WAL from which it is reported.
 const WAL_GROWTH_TOLD_BYTES: u64 = 256 << 20;
 
-/// Finds the file that a source names: absolute, links resolved; it must be a regular file.
-pub fn locate(path: &Path) -> Result<PathBuf> {
+/// Finds the file of a source, and returns its absolute path with links resolved. It must be a regular file.
+pub(crate) fn locate(path: &Path) -> Result<PathBuf> {
     let shown = || one_line(&path.display().to_string());
     let real = path.canonicalize().map_err(|error| {
         Error::unreachable(format!("cannot find the database {}", shown()))
@@ -98,10 +98,10 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
     Ok(real)
 }
 
-/// Looks whether a file (see [`locate`]) is a database that can be read, and how many tables of its own it has.
+/// Checks that a file (see [`locate`]) is a readable database. Returns the number of its tables without SQLite's own.
 ///
-/// A file that says it is a database and cannot be read as one is damaged; any other is a usage error.
-pub fn probe(path: &Path) -> Result<u64> {
+/// A file with a database's first bytes that cannot be read as a database is damaged; any other is a usage error.
+pub(crate) fn probe(path: &Path) -> Result<u64> {
     let shown = one_line(&path.display().to_string());
     let purpose = if is_frozen(path) { Purpose::Image } else { Purpose::Source };
     let connection = connection::open(path, purpose)?;
@@ -109,7 +109,7 @@ pub fn probe(path: &Path) -> Result<u64> {
     let tables: rusqlite::Result<i64> = connection.query_row(sql, [], |row| row.get(0));
     tables.map(i64::unsigned_abs).map_err(|error| {
         let not_a_database = error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase);
-        // Others in this process may have it open; see the module's rule.
+        // Others in this process may have the file open; see the module's rule.
         let claims = connection::file_start(&connection).starts_with(MAGIC);
         let explained = explain(error, &format!("cannot read {shown}"));
         if claims && not_a_database {
@@ -121,8 +121,8 @@ pub fn probe(path: &Path) -> Result<u64> {
 }
 
 impl SourceSnapshot {
-    /// Starts a read transaction on the database at `path` (see [`locate`]), and the survey and the checks beside it.
-    pub fn begin(path: &Path, options: &SourceOptions) -> Result<Self> {
+    /// Starts a read transaction on the database at `path` (see [`locate`]), and starts the survey and the checks.
+    pub(crate) fn begin(path: &Path, options: &SourceOptions) -> Result<Self> {
         let wal_bytes = file_bytes(&companion(path, "-wal"));
         let Held { unlocked, image, siblings, journal_mode, since } = open_shared(path)?;
         let started = Utc::now();
@@ -139,20 +139,20 @@ impl SourceSnapshot {
         Ok(SourceSnapshot { path: path.to_owned(), unlocked, image, readers, _spool: spool, started, facts, wal_bytes })
     }
 
-    /// When the state that this is of was current.
+    /// Returns the time at which this state was current.
     #[must_use]
-    pub fn started(&self) -> DateTime<Utc> {
+    pub(crate) fn started(&self) -> DateTime<Utc> {
         self.started
     }
 
-    /// Length of the image.
+    /// Returns the length of the image.
     #[must_use]
-    pub fn image_bytes(&self) -> u64 {
+    pub(crate) fn image_bytes(&self) -> u64 {
         self.facts.page_bytes * self.facts.pages
     }
 
-    /// Reads the image into `sink`, in order; fails as soon as the survey or a check does.
-    pub fn stream_image(&mut self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    /// Passes the image to `sink`, in order; fails as soon as the survey or a check fails.
+    pub(crate) fn stream_image(&mut self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut pages = 0u64;
         let mut told = WAL_GROWTH_TOLD_BYTES;
         let failed = self.readers.as_ref().map(|readers| Arc::clone(&readers.failed));
@@ -178,14 +178,14 @@ impl SourceSnapshot {
             sink(page)
         });
         if failed.is_some_and(|failed| failed.load(Ordering::Relaxed)) {
-            // The readers know why.
+            // The readers return the reason.
             self.readers.take().map_or(Ok(()), |readers| readers.join().map(drop))?;
         }
         read
     }
 
-    /// Waits for the survey and the checks, and lets the state go.
-    pub fn finish(mut self) -> Result<SourceReport> {
+    /// Waits for the survey and the checks, and releases the state.
+    pub(crate) fn finish(mut self) -> Result<SourceReport> {
         let readers = self.readers.take().ok_or_else(|| Error::failed("the survey has failed before"))?;
         let (survey, health) = readers.join()?;
         if self.unlocked.as_ref().is_some_and(|look| *look != Look::at(&self.path)) {
@@ -236,7 +236,7 @@ impl Readers {
         });
         let health = thread::Builder::new().name("health".to_owned()).spawn(move || {
             let result = health::examine(&for_health, check);
-            // Damage that fails the snapshot anyway need not wait for the image.
+            // Damage that fails the snapshot anyway is reported without waiting for the image.
             let fatal = |health: &Health| on_damage == OnDamage::Fail && !health::damage(health).is_empty();
             let result = result.and_then(|health| if fatal(&health) { Err(damaged(&health)) } else { Ok(health) });
             note(&health_failed, result.is_err());
@@ -254,7 +254,7 @@ impl Readers {
         let health = self.health.join().unwrap_or_else(|_| Err(died()));
         match (survey, health) {
             (Ok(survey), Ok(health)) => Ok((survey, health)),
-            // One that was only told to stop is not the cause.
+            // A reader that was only interrupted is not the cause.
             (Err(survey), Err(health)) if survey.kind == Kind::Interrupted => Err(health),
             (Err(error), _) | (_, Err(error)) => Err(error),
         }
@@ -271,7 +271,7 @@ fn damaged(health: &Health) -> Error {
     .hint("restore an older snapshot, or save what is there with --allow-damaged")
 }
 
-/// What a file and its companions look like from outside; it changes when somebody writes.
+/// The metadata of a file and its companions; it changes when somebody writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Look([Option<FileLook>; 3]);
 
@@ -283,8 +283,8 @@ struct FileLook {
 }
 
 impl Look {
-    /// Whether both are of the same files with the same content, as far as lengths and times tell. Attributes may differ: a
-    /// connection of root's gives every WAL that it opens the owner that it has.
+    /// Returns true if both describe the same files with the same content, as far as lengths and times show. Attributes
+    /// may differ: a connection of root gives every WAL that it opens the owner of the database.
     pub(super) fn has_content_of(&self, other: &Look) -> bool {
         let content = |look: &Look| look.0.map(|file| file.map(|file| (file.identity, file.changed[0])));
         content(self) == content(other)
@@ -293,7 +293,7 @@ impl Look {
     pub(super) fn at(path: &Path) -> Self {
         Look(["", "-wal", "-journal"].map(|suffix| {
             let facts = fs::metadata(companion(path, suffix)).ok()?;
-            // A reader makes an empty WAL, and the last one to leave takes it away.
+            // A reader creates an empty WAL, and the last connection to close removes it.
             if facts.len() == 0 && !suffix.is_empty() {
                 return None;
             }
@@ -305,18 +305,18 @@ impl Look {
 
 /// A state of a database, held by read transactions.
 struct Held {
-    /// What it looked like before it was opened, where no lock could be taken.
+    /// The metadata before it was opened, if no lock could be taken.
     unlocked: Option<Look>,
     image: Connection,
-    /// Two more connections on the very same state; None in a rollback-journal mode.
+    /// Two more connections on exactly the same state; `None` in a rollback-journal mode.
     siblings: Option<[Connection; 2]>,
     /// `wal` or `delete`.
     journal_mode: &'static str,
-    /// From then on writers may have been waiting.
+    /// The time from which writers may have been waiting.
     since: Instant,
 }
 
-/// Opens a read transaction; for a WAL database also two more on the very same state.
+/// Opens a read transaction; for a WAL database, also two more on exactly the same state.
 fn open_shared(path: &Path) -> Result<Held> {
     let shown = one_line(&path.display().to_string());
     let cannot = |error| explain(error, &format!("cannot read {shown}"));
@@ -324,10 +324,10 @@ fn open_shared(path: &Path) -> Result<Held> {
     let first = connection::open(path, Purpose::Source)?;
     first.busy_timeout(Duration::ZERO).map_err(cannot)?;
     let purpose = match begin(&first) {
-        // Also where somebody is in the way: that is waited for below.
+        // Also if another connection holds a lock: the loop below waits for it.
         Ok(()) => Purpose::Source,
         Err(error) if is_busy(&error) => Purpose::Source,
-        // On a disk that we cannot write to there are no locks for us; that nobody else writes is looked at afterwards.
+        // On a disk that cannot be written to, no locks can be taken; afterwards it is checked that nobody else wrote.
         Err(_) if is_frozen(path) => Purpose::Image,
         Err(error) => return Err(cannot(error)),
     };
@@ -337,7 +337,7 @@ fn open_shared(path: &Path) -> Result<Held> {
     let mut pause = Duration::from_micros(100);
     loop {
         crate::platform::interrupt::check()?;
-        // No waiting inside SQLite: whoever is waited for may be waiting for what we hold.
+        // Does not wait inside SQLite: the other connection may be waiting for a lock that is held here.
         let since = Instant::now();
         match try_hold(&image, path, purpose) {
             Ok(Some(held)) => {
@@ -366,13 +366,14 @@ fn open_shared(path: &Path) -> Result<Held> {
     }
 }
 
-/// What one attempt has got hold of.
+/// The result of one successful attempt.
 struct Grip {
     siblings: Option<[Connection; 2]>,
     journal_mode: &'static str,
 }
 
-/// Tries to hold one state; None where the siblings would see another one, a busy error where somebody is in the way.
+/// Tries to hold one state. Returns `None` if the siblings would see another state, and a busy error if another
+/// connection holds a lock.
 fn try_hold(image: &Connection, path: &Path, purpose: Purpose) -> rusqlite::Result<Option<Grip>> {
     image.busy_timeout(Duration::ZERO)?;
     begin(image)?;
@@ -396,14 +397,15 @@ fn begin(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("BEGIN; SELECT count(*) FROM main.sqlite_schema;")
 }
 
-/// True where the file is on a disk that is mounted read-only here and has no WAL beside it.
+/// Returns true if the file is on a disk that is mounted read-only here, and has no WAL or journal.
 pub(super) fn is_frozen(path: &Path) -> bool {
     let read_only =
         rustix::fs::statvfs(path).is_ok_and(|state| state.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
     read_only && file_bytes(&companion(path, "-wal")) == 0 && file_bytes(&companion(path, "-journal")) == 0
 }
 
-/// Opens a read transaction on `sibling` that sees exactly what `first`'s sees; false where that state is gone already.
+/// Opens a read transaction on `sibling` that sees exactly the state that `first` sees. Returns false if that state no
+/// longer exists.
 fn share_state(first: &Connection, sibling: &Connection) -> rusqlite::Result<bool> {
     // The WAL must have been opened once before a state can be chosen.
     sibling.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()))?;
@@ -414,25 +416,26 @@ fn share_state(first: &Connection, sibling: &Connection) -> rusqlite::Result<boo
             let code = unsafe { ffi::sqlite3_snapshot_open(sibling.handle(), c"main".as_ptr(), state.0) };
             match code {
                 ffi::SQLITE_OK => Ok(true),
-                // The state is gone, or a checkpoint is at work: another one may be had.
+                // The state no longer exists, or a checkpoint is running: another try may succeed.
                 ffi::SQLITE_ERROR | ffi::SQLITE_ERROR_SNAPSHOT => Ok(false),
                 code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)),
             }
         }
         None => {
-            // No frame was ever written to this WAL, so `first` reads the file alone and keeps checkpoints
-            // from changing it. If the sibling finds the WAL as empty, both see the same file.
+            // No frame was ever written to this WAL, so `first` reads only the database file, and prevents checkpoints
+            // from changing it. If the sibling also finds the WAL empty, both see the same file.
             begin(sibling)?;
             Ok(WalState::of(sibling).is_none())
         }
     }
 }
 
-/// A state of a WAL database, by SQLite's own measure.
+/// A state of a WAL database, as SQLite's `sqlite3_snapshot`.
 struct WalState(*mut ffi::sqlite3_snapshot);
 
 impl WalState {
-    /// The state that a read transaction sees; None where no frame was ever written to the WAL (or there is none).
+    /// Returns the state that a read transaction sees. Returns `None` if no frame was ever written to the WAL, or if
+    /// there is no WAL.
     fn of(connection: &Connection) -> Option<Self> {
         let mut state = std::ptr::null_mut();
         // SAFETY: the handle is open and in a read transaction, "main" is a C string, `state` is a place for a pointer.
@@ -460,7 +463,7 @@ pub(super) fn read_facts(connection: &Connection, path: &Path, journal_mode: &st
             user_version: number("user_version")?,
             application_id: number("application_id")?,
             schema_digest: None,
-            // stat, not open: a descriptor closed here would drop the locks.
+            // stat, not open: closing a descriptor here would drop the locks.
             file_mode: fs::metadata(path).map_or(0o600, |facts| facts.mode() & 0o777),
             locked_seconds: 0.0,
             wal_growth_bytes: 0,
@@ -470,7 +473,7 @@ pub(super) fn read_facts(connection: &Connection, path: &Path, journal_mode: &st
     facts().map_err(|error| explain(error, &format!("cannot read {}", one_line(&path.display().to_string()))))
 }
 
-/// Gives every page of the image to `sink`, in order; fails unless there are exactly as many as there should be.
+/// Passes every page of the image to `sink`, in order; fails unless the number of pages is exactly as expected.
 fn read_image(connection: &Connection, facts: &SqliteFacts, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let cannot = |error| explain(error, "cannot read the database's pages");
     let mut statement = connection.prepare("SELECT data FROM sqlite_dbpage('main')").map_err(cannot)?;
@@ -492,7 +495,8 @@ fn read_image(connection: &Connection, facts: &SqliteFacts, sink: &mut dyn FnMut
     Ok(())
 }
 
-/// Copies the image to scratch and opens the copy; the lock on the source is let go as soon as the copy is there.
+/// Copies the image to the scratch folder and opens the copy; releases the lock on the source as soon as the copy is
+/// complete.
 fn spool(
     source: Connection,
     facts: &SqliteFacts,

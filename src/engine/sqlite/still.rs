@@ -1,8 +1,8 @@
-//! Proves that nobody writes to a database for a while, or says who seems to.
+//! Checks that nobody writes to a database for a while, or reports who seems to write.
 //!
-//! A connection is held meanwhile, which takes no lock that keeps a writer waiting. It tells of every commit by another
-//! connection (`PRAGMA data_version`); the counter in the file's header, the WAL's beginning and what the system says of the
-//! files tell of writes that are not commits, such as checkpoints.
+//! Meanwhile a connection is held, which takes no lock that blocks a writer. It detects every commit of another
+//! connection (`PRAGMA data_version`). The change counter in the file's header, the start of the WAL and the metadata
+//! of the files detect writes that are not commits, such as checkpoints.
 
 use std::fs;
 use std::io::Read;
@@ -20,29 +20,30 @@ use crate::platform::disk::{open_plain, shown};
 use crate::platform::error::{Error, Kind, Result};
 
 /// A database that is watched.
-pub struct Watched {
+pub(crate) struct Watched {
     looking: Looking,
     path: PathBuf,
     first: State,
 }
 
-/// What a file looked like before anything of ours opened it.
+/// The state of a file before this process opened it.
 ///
-/// Whoever holds a connection may not have the file opened beside it: this notes, and lets others open and close it.
-pub struct Before {
+/// While a connection is held, nobody in this process may open the file outside SQLite. So this only notes the state,
+/// and other code may open and close the file in between.
+pub(crate) struct Before {
     path: PathBuf,
     look: Look,
 }
 
 impl Before {
-    /// Notes it.
+    /// Notes the state.
     #[must_use]
-    pub fn note(path: &Path) -> Self {
+    pub(crate) fn note(path: &Path) -> Self {
         Before { path: path.to_owned(), look: Look::at(path) }
     }
 
-    /// Begins to watch it; fails where somebody has written to it since.
-    pub fn hold(self) -> Result<Watched> {
+    /// Begins to watch the database. Fails if somebody has written to it since the state was noted.
+    pub(crate) fn hold(self) -> Result<Watched> {
         let content = Content::read(&self.path)
             .map_err(|error| Error::unreachable(format!("cannot read {}", shown(&self.path))).because(error))?;
         let Content::Database(header) = content else {
@@ -61,7 +62,7 @@ fn written(path: &Path, how: &str) -> Error {
         .hint("stop what writes to it ('lifeboat inventory --watch 30s' names it), and begin again")
 }
 
-/// All that a write changes one or other of.
+/// The state of a database; every write changes at least one part of it.
 struct State {
     version: u32,
     counter: Option<u32>,
@@ -71,15 +72,15 @@ struct State {
     look: Look,
 }
 
-/// Bytes of the WAL's header: its salts change whenever it is begun anew.
+/// The length of the WAL's header; its salts change whenever the WAL is restarted.
 const WAL_HEADER_BYTES: u64 = 32;
 
-/// Descriptors that a watched database may need, and what the rest of the program does.
+/// The number of descriptors for each watched database, and for the rest of the program.
 const FILES_EACH: u64 = 4;
 const FILES_BESIDE: u64 = 128;
 
-/// Makes sure that so many databases can be held at once; raises the process's own limit where it may.
-pub fn require_files(databases: usize) -> Result<()> {
+/// Makes sure that this number of databases can be held open at once; raises the process's own limit if allowed.
+pub(crate) fn require_files(databases: usize) -> Result<()> {
     let needed = databases as u64 * FILES_EACH + FILES_BESIDE;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
@@ -95,27 +96,27 @@ pub fn require_files(databases: usize) -> Result<()> {
 
 impl Watched {
     /// Begins to watch a database (see [`super::source::locate`]).
-    pub fn begin(path: &Path, header: &Header) -> Result<Self> {
+    pub(crate) fn begin(path: &Path, header: &Header) -> Result<Self> {
         let looking = inspect::open(path, header)?;
-        // After the connection is there: opening a WAL database makes files beside it.
+        // Read only after the connection is open: opening a WAL database creates files beside it.
         let first = State::of(&looking, path)?;
         Ok(Watched { looking, path: path.to_owned(), first })
     }
 
-    /// Whether the files look as they did; a look from outside, which costs next to nothing.
+    /// Returns true if the metadata of the files is unchanged. No file is opened, so this is cheap.
     #[must_use]
-    pub fn looks_still(&self) -> bool {
+    pub(crate) fn looks_still(&self) -> bool {
         Look::at(&self.path).has_content_of(&self.first.look)
     }
 
-    /// Fails where anything has changed since the watch began.
-    pub fn require_still(&self) -> Result<()> {
+    /// Fails if anything has changed since the watch began.
+    pub(crate) fn require_still(&self) -> Result<()> {
         let changes = self.changes()?;
         if changes.is_empty() { Ok(()) } else { Err(written(&self.path, &changes.join(", "))) }
     }
 
-    /// What has changed since the watch began, in words; nothing where all is as it was.
-    pub fn changes(&self) -> Result<Vec<String>> {
+    /// Describes the changes since the watch began; empty if there are none.
+    pub(crate) fn changes(&self) -> Result<Vec<String>> {
         if fs::symlink_metadata(&self.path).is_err() {
             return Ok(vec!["the file is gone".to_owned()]);
         }
@@ -130,7 +131,7 @@ impl Watched {
 
 impl State {
     fn of(looking: &Looking, path: &Path) -> Result<Self> {
-        // A connection notices what others did when it reads.
+        // A connection detects changes by others only when it reads.
         let read = looking.connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()));
         read.map_err(|error| explain(error, &format!("cannot read {}", shown(path))))?;
         let version = data_version(&looking.connection)?;
@@ -174,7 +175,7 @@ impl State {
     }
 }
 
-/// The header of a WAL. No lock is ever on that file, so it may be opened and closed.
+/// Reads the header of a WAL. SQLite takes no locks on that file, so it may be opened and closed.
 fn wal_start(wal: &Path) -> Vec<u8> {
     let mut start = Vec::new();
     match open_plain(wal, OFlags::RDONLY).and_then(|file| file.take(WAL_HEADER_BYTES).read_to_end(&mut start)) {

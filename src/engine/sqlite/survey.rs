@@ -1,4 +1,4 @@
-//! Counts and hashes the rows of every table, as they are in one state of a database.
+//! Counts and hashes the rows of every table in one state of a database.
 
 use std::path::Path;
 
@@ -11,47 +11,49 @@ use crate::platform::digest::{RowDigest, RowEncoder};
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::{Column, Table};
 
-/// What becomes of damage that is met while rows are read.
+/// The handling of damage that is found while rows are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnDamage {
+pub(crate) enum OnDamage {
     /// It fails the survey.
     Fail,
-    /// It is the reason why a table has no digest.
+    /// It is noted as the reason why a table has no digest.
     Note,
 }
 
 /// The tables of a database and its schema, counted and hashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Survey {
+pub(crate) struct Survey {
     /// Every table but `sqlite_schema`, by name.
     pub tables: Vec<Table>,
-    /// Of type, name, table and SQL of everything in the schema.
+    /// The digest of type, name, table and SQL of every object in the schema.
     pub schema_digest: Option<RowDigest>,
 }
 
 impl Survey {
-    /// Rows of all tables that hold rows of their own: a virtual table shows those of its shadows, and
-    /// SQLite's own tables (counters, statistics) keep theirs when all else is gone.
+    /// Returns the number of rows in all tables that store rows themselves. A virtual table shows the rows of its
+    /// shadow tables, and SQLite's own tables (counters, statistics) can keep rows when all others are gone; neither is
+    /// counted.
     #[must_use]
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         let own = |table: &&Table| table.kind != "virtual" && !table.name.starts_with("sqlite_");
         self.tables.iter().filter(own).filter_map(|table| table.rows).sum()
     }
 }
 
-/// Surveys a database as it is at this moment, in one read transaction.
-pub fn survey_live(path: &Path, on_damage: OnDamage) -> Result<Survey> {
+/// Surveys the current state of a database in one read transaction.
+pub(crate) fn survey_live(path: &Path, on_damage: OnDamage) -> Result<Survey> {
     let connection = connection::open(path, Purpose::Source)?;
     connection.execute_batch("BEGIN").map_err(|error| explain(error, "cannot start a read transaction"))?;
     survey(&connection, on_damage)
 }
 
-/// Surveys a database table by table, so that nobody waits for long; whether others wrote meanwhile is the caller's to know.
-pub fn survey_in_pieces(path: &Path) -> Result<Survey> {
+/// Surveys a database table by table, so that nobody waits for long. The caller must find out whether others wrote
+/// meanwhile.
+pub(crate) fn survey_in_pieces(path: &Path) -> Result<Survey> {
     survey(&connection::open(path, Purpose::Source)?, OnDamage::Note)
 }
 
-/// Surveys `main` of a connection that is in a read transaction, or alone.
+/// Surveys `main` of a connection that is in a read transaction, or that is the only one.
 pub(super) fn survey(connection: &Connection, on_damage: OnDamage) -> Result<Survey> {
     let mut tables = Vec::new();
     let list = match list_tables(connection) {
@@ -72,7 +74,7 @@ pub(super) fn survey(connection: &Connection, on_damage: OnDamage) -> Result<Sur
     Ok(Survey { tables, schema_digest })
 }
 
-/// Names and kinds (`table`, `virtual`, `shadow`) of all tables in `main`, by name.
+/// Lists names and kinds (`table`, `virtual`, `shadow`) of all tables in `main`, by name.
 pub(super) fn list_tables(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
     let sql = "SELECT name, type FROM pragma_table_list WHERE schema = 'main' \
                AND type IN ('table', 'virtual', 'shadow') AND name NOT IN ('sqlite_schema', 'sqlite_master') ORDER BY name";
@@ -88,7 +90,7 @@ fn text_of(value: ValueRef<'_>) -> String {
     }
 }
 
-/// The columns of a table; those that a virtual table hides are left out.
+/// Returns the columns of a table, without the hidden columns of a virtual table.
 pub(super) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
     let mut statement = connection
         .prepare("SELECT name, type, hidden FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 1 ORDER BY cid")?;
@@ -120,7 +122,7 @@ pub(super) fn survey_table(connection: &Connection, name: &str, kind: &str, on_d
         let columns = columns(connection, name)?;
         let own: Vec<String> =
             columns.iter().filter(|column| !column.generated).map(|column| quote(&column.name)).collect();
-        // The table itself, never an index that happens to hold all its columns: the two may disagree.
+        // Reads the table itself, never an index that happens to cover all its columns: the two may disagree.
         let hint = if kind == "virtual" { "" } else { " NOT INDEXED" };
         let sql = format!("SELECT {} FROM main.{}{hint}", own.join(", "), quote(name));
         Ok((columns, digest(connection, &sql)?))
@@ -144,7 +146,7 @@ pub(super) fn survey_table(connection: &Connection, name: &str, kind: &str, on_d
     Ok(table)
 }
 
-/// Rows, bytes and digest of what a query returns.
+/// Returns the rows, bytes and digest of a query's result.
 fn digest(connection: &Connection, sql: &str) -> rusqlite::Result<(u64, u64, RowDigest)> {
     let mut rows = Rows::query(connection, sql)?;
     let (mut count, mut bytes, mut digest) = (0u64, 0u64, RowDigest::default());
@@ -157,22 +159,22 @@ fn digest(connection: &Connection, sql: &str) -> rusqlite::Result<(u64, u64, Row
     Ok((count, bytes, digest))
 }
 
-/// One table's expectation and what was found.
+/// The result of checking one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableCheck {
-    /// Its name.
+pub(crate) struct TableCheck {
+    /// The name of the table.
     pub name: String,
-    /// Rows found; None where it cannot be read.
+    /// The number of rows found; `None` if the table cannot be read.
     pub rows: Option<u64>,
-    /// True where it is what the manifest says, as far as that can be told.
+    /// True if the table is as in the manifest, as far as it could be compared.
     pub ok: bool,
-    /// True where its rows could be hashed, and so compared.
+    /// True if its rows could be hashed, and so compared.
     pub compared: bool,
 }
 
-/// Compares found tables with those of a manifest, digest by digest; a table that is there on one side only is not ok.
+/// Compares the tables found with those of a manifest, digest by digest. A table that only one side has is not ok.
 #[must_use]
-pub fn compare(expected: &[Table], found: &[Table]) -> Vec<TableCheck> {
+pub(crate) fn compare(expected: &[Table], found: &[Table]) -> Vec<TableCheck> {
     let mut checks: Vec<TableCheck> = expected
         .iter()
         .map(|table| {
@@ -198,8 +200,8 @@ pub fn compare(expected: &[Table], found: &[Table]) -> Vec<TableCheck> {
     checks
 }
 
-/// Fails, with the names, where a table is not what it should be.
-pub fn require_all(checks: &[TableCheck]) -> Result<()> {
+/// Fails with the names of the tables that are not as expected.
+pub(crate) fn require_all(checks: &[TableCheck]) -> Result<()> {
     let wrong: Vec<String> = checks.iter().filter(|check| !check.ok).map(|check| one_line(&check.name)).collect();
     if wrong.is_empty() {
         Ok(())

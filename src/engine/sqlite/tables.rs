@@ -1,4 +1,4 @@
-//! Puts chosen tables of an image into an existing database: in one transaction, touching no other table.
+//! Restores selected tables of an image into an existing database: in one transaction, without touching other tables.
 
 use std::path::Path;
 
@@ -12,17 +12,22 @@ use super::target::LiveTarget;
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::{OrphanRows, Table};
 
-/// Whether rows that are in a table may go.
+/// The handling of existing rows in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overwrite {
-    /// A table that holds rows is refused.
+pub(crate) enum Overwrite {
+    /// A table that has rows is refused.
     Refuse,
     /// Its rows are replaced.
     Replace,
 }
 
-/// Fails where [`restore_tables`] would refuse, before anything is begun.
-pub fn require_restorable(target: &LiveTarget, image: &Path, tables: &[&Table], overwrite: Overwrite) -> Result<()> {
+/// Fails if [`restore_tables`] would refuse, before anything is changed.
+pub(crate) fn require_restorable(
+    target: &LiveTarget,
+    image: &Path,
+    tables: &[&Table],
+    overwrite: Overwrite,
+) -> Result<()> {
     for table in tables {
         let shown = one_line(&table.name);
         if table.kind != "table" || table.name.starts_with("sqlite_") {
@@ -42,12 +47,12 @@ pub fn require_restorable(target: &LiveTarget, image: &Path, tables: &[&Table], 
     checked
 }
 
-/// Gives the named tables exactly the image's rows; one that is not there is made, with its indexes and triggers.
+/// Gives the named tables exactly the image's rows. A table that does not exist is created, with its indexes and
+/// triggers.
 ///
-/// Refused, with nothing changed: virtual tables and SQLite's own, tables whose columns are others than the
-/// snapshot's, and a result in which rows refer to rows that are not there, unless they did so before or at the
-/// snapshot's `birth` already.
-pub fn restore_tables(
+/// Refused, with nothing changed: virtual tables and SQLite's own, tables whose columns differ from the snapshot's, and
+/// a result with orphan rows that were neither there before nor in the snapshot's `birth`.
+pub(crate) fn restore_tables(
     target: &mut LiveTarget,
     image: &Path,
     tables: &[&Table],
@@ -61,7 +66,7 @@ pub fn restore_tables(
     let target = &*target;
     let connection = &target.connection;
     let failed = |error| explain(error, "cannot restore the tables; nothing was changed");
-    // Rows that break a rule of theirs did so when they were saved: their digests are what counts.
+    // Rows that break a CHECK constraint did so when they were saved, and must match their digests.
     connection.execute_batch("PRAGMA ignore_check_constraints = ON; BEGIN IMMEDIATE").map_err(failed)?;
     if expect_unchanged {
         target.require_unchanged()?;
@@ -113,13 +118,13 @@ fn path_bytes(path: &Path) -> &[u8] {
     std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())
 }
 
-/// What is where a table is to go.
+/// The existing state at a table's name.
 enum Place {
     Free,
     Taken,
 }
 
-/// Looks whether a table can go where its name says; fails where it cannot.
+/// Checks whether a table can be restored under its name; fails if not.
 fn require_place(connection: &Connection, table: &Table, overwrite: Overwrite) -> Result<Place> {
     let shown = one_line(&table.name);
     let failed = |error| explain(error, &format!("cannot look at the table {shown}; nothing was changed"));
@@ -177,7 +182,7 @@ fn restore_table(connection: &Connection, table: &Table, overwrite: Overwrite) -
     }
     let mut columns: Vec<String> =
         table.columns.iter().filter(|column| !column.generated).map(|column| quote(&column.name)).collect();
-    // Rowids that nobody declared are kept too: full-text indexes and programs may have noted them.
+    // Rowids that are not declared are kept too: full-text indexes and programs may refer to them.
     let taken = |name: &&str| table.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
     if has_rowids(connection, "lifeboat_image", table)?
         && let Some(rowid) = ["rowid", "_rowid_", "oid"].into_iter().find(|name| !taken(name))
@@ -201,7 +206,7 @@ fn restore_table(connection: &Connection, table: &Table, overwrite: Overwrite) -
     Ok(())
 }
 
-/// Moves an AUTOINCREMENT counter forward to the snapshot's, never backwards.
+/// Moves an AUTOINCREMENT counter forward to the snapshot's value, never backwards.
 fn restore_sequence(connection: &Connection, table: &str) -> rusqlite::Result<()> {
     let has = |schema: &str| {
         let sql = format!("SELECT 1 FROM {schema}.sqlite_schema WHERE name = 'sqlite_sequence'");

@@ -1,6 +1,6 @@
-//! What a checked image becomes: a new file, the new content of a live database, or the successor of a damaged one.
+//! Puts a checked image in place: as a new file, as the new content of a live database, or in place of a damaged one.
 //!
-//! `kill -9` at any instant leaves the old or the new database, whole.
+//! `kill -9` at any time leaves either the old or the new database, complete.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -17,28 +17,28 @@ use super::holders::{self, Holder};
 use crate::platform::disk::{folder_of, shown, sync_folder};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 
-/// What is where a restore is to go.
+/// The state of a restore's target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetState {
-    /// Nothing.
+    /// There is no file.
     Absent,
     /// A database that SQLite can open.
     Database {
-        /// Bytes of a page; None where it has no page yet.
+        /// The page size in bytes; `None` if the database has no pages yet.
         page_bytes: Option<u64>,
-        /// Its length, WAL aside.
+        /// The length without the WAL.
         bytes: u64,
-        /// Its text encoding.
+        /// The text encoding.
         encoding: String,
     },
-    /// A file that SQLite cannot open, and why.
+    /// A file that SQLite cannot open, with the reason.
     Damaged(String),
 }
 
 const COMPANIONS: [&str; 3] = ["-wal", "-journal", "-shm"];
 const PAGES_PER_STEP: i32 = 4096;
 
-/// Looks at what is at `path`, which is absolute, links resolved.
+/// Inspects the target at `path`, which must be absolute, with links resolved.
 pub fn look(path: &Path) -> Result<TargetState> {
     let facts = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(TargetState::Absent),
@@ -62,22 +62,22 @@ pub fn look(path: &Path) -> Result<TargetState> {
     }
 }
 
-/// `path` with `suffix` behind its name.
+/// Appends `suffix` to the name of `path`.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
 }
 
-/// Moves an image that lies in the target's folder to the target's name, where nothing may be.
+/// Moves an image in the target's folder to the target's name; fails if a file with that name exists.
 ///
-/// Companions of a database that is gone (a stale WAL or journal would be played into the new one) are
-/// moved aside first; their new names are returned.
+/// Companions of a deleted database are moved aside first, because SQLite would replay a stale WAL or journal into the
+/// new database. Returns their new names.
 pub fn place_new(image: &Path, target: &Path, stamp: &str) -> Result<Vec<PathBuf>> {
     if fs::symlink_metadata(target).is_ok() {
         return Err(taken(target));
     }
-    // Whoever still holds a WAL works on a database whose name is gone.
+    // A process that still holds a WAL works on a database whose name is deleted.
     let holders = holders::of(target)?;
     if !holders.is_empty() {
         return Err(held(target, "was removed", &holders));
@@ -87,7 +87,7 @@ pub fn place_new(image: &Path, target: &Path, stamp: &str) -> Result<Vec<PathBuf
         move_aside(target, &mut moved, |suffix| beside(&companion(target, suffix), &format!(".stale-{stamp}")))
             .and_then(|()| rename_new(image, target));
     if let Err(error) = placed {
-        // They may belong to whoever has taken the name meanwhile.
+        // They may belong to a database that has been created under the name meanwhile.
         put_back(&moved);
         return Err(error);
     }
@@ -106,10 +106,10 @@ fn taken(path: &Path) -> Error {
         .hint("overwrite it with --replace")
 }
 
-/// Renames, unless something of the new name is there.
+/// Renames a file, unless the new name exists.
 fn rename_new(from: &Path, to: &Path) -> Result<()> {
     let renamed = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // File systems without that flag have links, or can only be raced against.
+        // File systems without that flag support links, or else a race is possible.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match fs::hard_link(from, to) {
             Ok(()) => fs::remove_file(from),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(taken(to)),
@@ -122,20 +122,21 @@ fn rename_new(from: &Path, to: &Path) -> Result<()> {
     renamed.io(Kind::Failed, || format!("cannot rename {} to {}", shown(from), shown(to)))
 }
 
-/// Where [`replace_damaged`] moves the old files.
+/// Returns the path to which [`replace_damaged`] moves the old file.
 #[must_use]
 pub fn aside_path(target: &Path, stamp: &str) -> PathBuf {
     beside(target, &format!(".damaged-{stamp}"))
 }
 
-/// The shell command that removes a restored database, together with what a program may have made beside it since.
+/// Returns the shell command that removes a restored database and files that a program may have created beside it
+/// since.
 #[must_use]
 pub fn undo_new(target: &Path) -> String {
     let files: Vec<String> = ["", "-wal", "-shm", "-journal"].map(|suffix| sh(&companion(target, suffix))).into();
     format!("rm -f {}", files.join(" "))
 }
 
-/// The shell command that puts a damaged database back where it was.
+/// Returns the shell command that moves a damaged database back to its place.
 #[must_use]
 pub fn undo_damaged(target: &Path, aside: &Path) -> String {
     let mut command = format!("{} && mv -f {} {}", undo_new(target), sh(aside), sh(target));
@@ -151,13 +152,13 @@ pub fn undo_damaged(target: &Path, aside: &Path) -> String {
     command
 }
 
-/// `path` as one word of a shell command.
+/// Quotes `path` as one word of a shell command.
 #[must_use]
 pub fn sh(path: &Path) -> String {
     quote_word(&path.display().to_string())
 }
 
-/// Any text as one word of a shell command.
+/// Quotes any text as one word of a shell command.
 #[must_use]
 pub fn quote_word(text: &str) -> String {
     let plain = |b: u8| {
@@ -170,8 +171,9 @@ pub fn quote_word(text: &str) -> String {
     }
 }
 
-/// Puts an image in the place of a database that SQLite cannot open. The old file and its companions are moved
-/// aside together (see [`aside_path`]); owner and mode go over to the new file. Refused while any process holds the old one.
+/// Replaces a database that SQLite cannot open with an image. The old file and its companions are moved aside together
+/// (see [`aside_path`]); the new file gets the owner and mode of the old one. Refused while any process holds the old
+/// one.
 pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<PathBuf> {
     let holders = holders::of(target)?;
     if !holders.is_empty() {
@@ -179,8 +181,9 @@ pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<PathB
     }
     let aside = aside_path(target, stamp);
     keep_owner(image, target)?;
-    // First the old file under its new name too, then its companions, last the new file in: at no time does the new
-    // file meet an old WAL or journal. A kill in between leaves the old file where it was, and its companions aside.
+    // The order is: link the old file to its new name, move its companions, then rename the new file into place. So the
+    // new file never meets an old WAL or journal. A kill in between leaves the old file in place, and its companions
+    // aside.
     if fs::hard_link(target, &aside).is_err() {
         let cannot = || format!("cannot keep {} as {}", shown(target), shown(&aside));
         fs::copy(target, &aside).and_then(|_| File::open(&aside)?.sync_all()).io(Kind::Failed, cannot)?;
@@ -199,7 +202,7 @@ pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<PathB
     Ok(aside)
 }
 
-/// Renames the companions of `target`; `moved` tells which, also on failure.
+/// Renames the companions of `target`; `moved` lists the renamed ones, also on failure.
 fn move_aside(target: &Path, moved: &mut Vec<(PathBuf, PathBuf)>, aside: impl Fn(&str) -> PathBuf) -> Result<()> {
     for suffix in COMPANIONS {
         let old = companion(target, suffix);
@@ -220,7 +223,7 @@ fn put_back(moved: &[(PathBuf, PathBuf)]) {
     }
 }
 
-/// Gives `image` the owner and mode that `old` has.
+/// Gives `image` the owner and mode of `old`.
 fn keep_owner(image: &Path, old: &Path) -> Result<()> {
     let facts = fs::metadata(old).io(Kind::Failed, || format!("cannot look at {}", shown(old)))?;
     let mine = fs::metadata(image).io(Kind::Failed, || format!("cannot look at {}", shown(image)))?;
@@ -237,17 +240,17 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
         .io(Kind::Failed, || format!("cannot set the mode of {}", shown(path)))
 }
 
-/// A live database that is about to be overwritten: it notices every change that others make from `open` on.
+/// A live database that is about to be overwritten. It detects every change that others make after `open`.
 pub struct LiveTarget {
     pub(super) connection: Connection,
     path: PathBuf,
     version: u32,
-    /// Holds the write lock, so that what is saved of the database stays what is in it.
+    /// Holds the write lock, so that the database stays as it was saved.
     guard: Option<Connection>,
 }
 
 impl LiveTarget {
-    /// Opens the database and remembers the state that it is in.
+    /// Opens the database and records its state.
     pub fn open(path: &Path) -> Result<Self> {
         let connection = connection::open(path, Purpose::Target)?;
         let cannot = |error| explain(error, &format!("cannot open {}", shown(path)));
@@ -258,10 +261,10 @@ impl LiveTarget {
         Ok(LiveTarget { connection, path: path.to_owned(), version, guard: None })
     }
 
-    /// Keeps other writers out (readers go on), until the database is overwritten or this is dropped; what they have
-    /// written before is taken for known.
+    /// Blocks other writers (not readers) until the database is overwritten or this is dropped. Changes that others
+    /// made before this call are accepted.
     ///
-    /// The lock must be let go for a moment before the overwriting takes it again: who gets in between is noticed.
+    /// The lock must be released for a moment before the overwrite takes it again; a write in between is detected.
     pub fn keep_writers_out(&mut self) -> Result<()> {
         let cannot = |error| explain(error, &format!("cannot keep writers out of {}", shown(&self.path)));
         let guard = connection::open(&self.path, Purpose::Target)?;
@@ -272,7 +275,7 @@ impl LiveTarget {
         Ok(())
     }
 
-    /// Lets writers in again.
+    /// Releases the write lock.
     pub(super) fn let_writers_in(&mut self) -> Result<()> {
         match self.guard.take() {
             None => Ok(()),
@@ -280,7 +283,8 @@ impl LiveTarget {
         }
     }
 
-    /// Fails where somebody else has changed the database since [`open`](Self::open); call with a lock held.
+    /// Fails if another connection has changed the database since its state was recorded (see [`open`](Self::open)).
+    /// Call it with a lock held.
     pub(super) fn require_unchanged(&self) -> Result<()> {
         if data_version(&self.connection)? == self.version {
             return Ok(());
@@ -292,12 +296,12 @@ impl LiveTarget {
         .hint("stop the program that writes to it, or restore again (--no-safety goes on without a way back)"))
     }
 
-    /// Replaces the whole content, in one transaction of SQLite's backup API: open connections of other processes see
-    /// the old or the new content, and a crash rolls back. Page sizes must be equal where the target has pages.
+    /// Replaces the whole content in one transaction of SQLite's backup API: open connections of other processes see
+    /// the old or the new content, and a crash rolls back. The page sizes must be equal if the target has pages.
     pub fn replace_with(&mut self, image: &Path, expect_unchanged: bool) -> Result<()> {
         let source = connection::open(image, Purpose::Image)?;
         if expect_unchanged && file_bytes(image) == 0 {
-            // A backup of no pages is done with its first step, which leaves no moment for the look below.
+            // A backup without pages is done with its first step, so the check below would come too late.
             self.let_writers_in()?;
             self.connection
                 .execute_batch("BEGIN IMMEDIATE")
@@ -306,8 +310,8 @@ impl LiveTarget {
             self.connection.execute_batch("ROLLBACK").map_err(|error| explain(error, "cannot unlock the target"))?;
             unchanged?;
         }
-        // SAFETY: both handles are open and outlive the backup, the names are C strings, and neither
-        // connection is used for anything else until the backup is finished.
+        // SAFETY: both handles are open and outlive the backup, the names are C strings, and neither connection is used
+        // for anything else until the backup is finished.
         let backup = unsafe {
             ffi::sqlite3_backup_init(self.connection.handle(), c"main".as_ptr(), source.handle(), c"main".as_ptr())
         };
@@ -317,7 +321,7 @@ impl LiveTarget {
         }
         let backup = Backup(backup);
         self.let_writers_in()?;
-        // No page yet, but the target's lock.
+        // Copies no page yet, but takes the lock on the target.
         let mut code = backup.step(0);
         if code == ffi::SQLITE_OK && expect_unchanged {
             self.require_unchanged()?;
@@ -333,14 +337,14 @@ impl LiveTarget {
         }
         drop(backup);
         self.version = data_version(&self.connection)?;
-        // Readers may keep the WAL from being emptied; then it is by the next checkpoint of anybody's.
+        // If readers keep the WAL from being truncated here, the next checkpoint of any connection can do it.
         let _ = self.connection.busy_timeout(Duration::from_secs(1));
         let _ = self.connection.query_row("PRAGMA main.wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         let _ = self.connection.busy_timeout(connection::BUSY_WAIT);
         Ok(())
     }
 
-    /// True where somebody else has written since the last look.
+    /// Returns true if another connection has written since the state was recorded, or if the database cannot be read.
     #[must_use]
     pub fn was_written_to(&self) -> bool {
         let read = self.connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()));
@@ -355,7 +359,7 @@ impl LiveTarget {
     }
 }
 
-/// A running backup; finishing one that is not done rolls the target back.
+/// A running backup; finishing one that is incomplete rolls back the target.
 struct Backup(*mut ffi::sqlite3_backup);
 
 impl Backup {
@@ -372,7 +376,7 @@ impl Drop for Backup {
     }
 }
 
-/// A number that changes whenever the content of the database that the connection sees does.
+/// Returns a number that changes whenever the database content that the connection sees changes.
 pub(super) fn data_version(connection: &Connection) -> Result<u32> {
     let mut version: u32 = 0;
     // SAFETY: the handle is open, "main" is a C string, and this operation writes one 32-bit number.
@@ -391,7 +395,7 @@ pub(super) fn data_version(connection: &Connection) -> Result<u32> {
     }
 }
 
-/// Bytes that a restore over a live database may need beside it: its WAL or journal while it is overwritten.
+/// Returns the bytes that a restore over a live database may need beside it, for the WAL or journal.
 #[must_use]
 pub fn replace_bytes(path: &Path, image_bytes: u64) -> u64 {
     image_bytes.max(file_bytes(path)) + image_bytes / 8

@@ -1,11 +1,11 @@
-//! A file's rows, value by value, with their numbers: what is to become something else is read here.
+//! Reads a file's rows value by value, with their rowids, for conversion to other formats.
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
 use super::connection::{self, Purpose, explain, quote};
-pub use super::rows::Cell;
+pub(crate) use super::rows::Cell;
 use super::rows::Rows;
 use super::schema::{self, SchemaFacts, TableFacts};
 use super::source::is_frozen;
@@ -13,48 +13,48 @@ use crate::platform::digest::RowEncoder;
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
 
-/// A database that is read, and not changed: a live file, or an image that nobody else knows.
+/// A database that is read and not changed: a live file, or an image that nobody else uses.
 ///
 /// It belongs to one thread.
-pub struct Reader {
+pub(crate) struct Reader {
     path: PathBuf,
     connection: Connection,
 }
 
-/// The rows from one number to another, both included.
+/// The rows from one rowid to another, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    /// The first.
+pub(crate) struct Range {
+    /// The first rowid.
     pub first: i64,
-    /// The last.
+    /// The last rowid.
     pub last: i64,
 }
 
 impl Reader {
     /// Opens a file; see [`super::source::locate`].
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let purpose = if is_frozen(path) { Purpose::Image } else { Purpose::Source };
         Ok(Reader { path: path.to_owned(), connection: connection::open(path, purpose)? })
     }
 
-    /// Begins one state of the database that all reading sees, until [`end`](Self::end).
-    pub fn begin(&self) -> Result<()> {
+    /// Begins a read transaction; all reads see the same state until [`end`](Self::end).
+    pub(crate) fn begin(&self) -> Result<()> {
         let begun = self.connection.execute_batch("BEGIN; SELECT count(*) FROM main.sqlite_schema");
         begun.map_err(|error| explain(error, &format!("cannot read {}", shown(&self.path))))
     }
 
-    /// Lets that state go.
-    pub fn end(&self) -> Result<()> {
+    /// Ends the read transaction.
+    pub(crate) fn end(&self) -> Result<()> {
         self.connection.execute_batch("COMMIT").map_err(|error| explain(error, "cannot end a read transaction"))
     }
 
     /// Reads the schema.
-    pub fn schema(&self) -> Result<SchemaFacts> {
+    pub(crate) fn schema(&self) -> Result<SchemaFacts> {
         schema::read(&self.connection).map_err(|error| error.context(format!("cannot read {}", shown(&self.path))))
     }
 
-    /// Reads a table, all of it or the rows of a range.
-    pub fn rows(&self, table: &TableFacts, range: Option<Range>) -> Result<TableRows<'_>> {
+    /// Reads a table: all rows, or the rows in a range.
+    pub(crate) fn rows(&self, table: &TableFacts, range: Option<Range>) -> Result<TableRows<'_>> {
         let own = table.columns.iter().filter(|column| !column.generated);
         let generated = table.columns.iter().filter(|column| column.generated);
         let order: Vec<&str> = own.clone().chain(generated).map(|column| column.name.as_str()).collect();
@@ -79,16 +79,17 @@ impl Reader {
         })
     }
 
-    /// The rows of a table.
-    pub fn count(&self, table: &TableFacts) -> Result<u64> {
+    /// Counts the rows of a table.
+    pub(crate) fn count(&self, table: &TableFacts) -> Result<u64> {
         let sql = format!("SELECT count(*) FROM main.{}", quote(&table.name));
         let rows: rusqlite::Result<i64> = self.connection.query_row(&sql, [], |row| row.get(0));
         rows.map(i64::unsigned_abs)
             .map_err(|error| explain(error, &format!("cannot count the table {}", one_line(&table.name))))
     }
 
-    /// Cuts a table into ranges of about `rows` rows that hold all of them; None where its rows have no numbers.
-    pub fn ranges(&self, table: &TableFacts, rows: usize) -> Result<Option<Vec<Range>>> {
+    /// Divides a table into ranges of about `rows` rows that together contain all rows. Returns `None` if the table has
+    /// no rowids.
+    pub(crate) fn ranges(&self, table: &TableFacts, rows: usize) -> Result<Option<Vec<Range>>> {
         let Some(rowid) = table.rowid else { return Ok(None) };
         let sql = format!("SELECT {rowid} FROM main.{} NOT INDEXED ORDER BY {rowid}", quote(&table.name));
         let cut = || -> rusqlite::Result<Vec<Range>> {
@@ -113,10 +114,10 @@ impl Reader {
     }
 }
 
-/// Rows of a table that are being read.
-pub struct TableRows<'a> {
+/// The rows of a table that is being read.
+pub(crate) struct TableRows<'a> {
     rows: Rows<'a>,
-    /// Where the value of each of the table's columns stands.
+    /// The position in the query's result of each of the table's columns.
     cells: Vec<i32>,
     own: i32,
     rowid: Option<i32>,
@@ -124,19 +125,19 @@ pub struct TableRows<'a> {
 }
 
 impl TableRows<'_> {
-    /// Goes to the next row; false after the last.
-    pub fn step(&mut self) -> Result<bool> {
+    /// Goes to the next row. Returns false after the last.
+    pub(crate) fn step(&mut self) -> Result<bool> {
         self.rows.step().map_err(|error| explain(error, &self.what))
     }
 
-    /// The value of the column at a place of [`TableFacts::columns`].
-    pub fn cell(&self, column: usize) -> Result<Cell<'_>> {
+    /// Returns the value of the column at an index of [`TableFacts::columns`].
+    pub(crate) fn cell(&self, column: usize) -> Result<Cell<'_>> {
         let place = self.cells.get(column).ok_or_else(|| Error::failed("there is no such column"))?;
         self.rows.cell(*place).map_err(|error| explain(error, &self.what))
     }
 
-    /// The row's number.
-    pub fn rowid(&self) -> Result<Option<i64>> {
+    /// Returns the rowid of the row, if it has one.
+    pub(crate) fn rowid(&self) -> Result<Option<i64>> {
         let Some(place) = self.rowid else { return Ok(None) };
         match self.rows.cell(place).map_err(|error| explain(error, &self.what))? {
             Cell::Integer(number) => Ok(Some(number)),
@@ -144,8 +145,8 @@ impl TableRows<'_> {
         }
     }
 
-    /// Encodes the row as a manifest's digest has it: its own values, not those that are computed.
-    pub fn encode(&self, encoder: &mut RowEncoder) -> Result<()> {
+    /// Encodes the row as for a manifest's digest: stored values only, without generated columns.
+    pub(crate) fn encode(&self, encoder: &mut RowEncoder) -> Result<()> {
         self.rows.encode(self.own, encoder).map_err(|error| explain(error, &self.what))
     }
 }

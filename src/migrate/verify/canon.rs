@@ -1,5 +1,5 @@
-//! Values in one form on both sides, so that equal ones are equal bytes: of the file by the plan's rules, of the target by what
-//! the server prints.
+//! Converts the values of both sides to one canonical form, so that equal values are equal bytes: values of the file by
+//! the plan's rules, values of the target from the server's output.
 
 use chrono_tz::Tz;
 
@@ -11,10 +11,10 @@ use crate::migrate::ddl;
 use crate::migrate::plan::{ColumnPlan, Epoch, TablePlan};
 use crate::platform::error::{Error, Result, one_line};
 
-/// A value in its one form; None is NULL.
+/// A value in canonical form; `None` is NULL.
 pub(super) type Canon = Option<Vec<u8>>;
 
-/// How the values of a column are brought into one form.
+/// Converts the values of a column to canonical form.
 pub(super) struct Column {
     pub(super) name: String,
     pub(super) kind: Kind,
@@ -40,7 +40,7 @@ impl Column {
         })
     }
 
-    /// A value of the file as the target should have it; None where it cannot be.
+    /// Returns a value of the file in the form that the target should have, or `None` if it cannot be converted.
     pub(super) fn of_file(&self, cell: Cell<'_>) -> Option<Canon> {
         let text = match cell {
             Cell::Text(bytes) => Some(std::str::from_utf8(bytes)),
@@ -98,7 +98,7 @@ impl Column {
         }
     }
 
-    /// A value as the server has printed it.
+    /// Converts a value from the server's output.
     pub(super) fn of_target(&self, text: Option<&str>) -> Result<Canon> {
         let Some(text) = text else { return Ok(None) };
         let strange = || {
@@ -115,7 +115,7 @@ impl Column {
                 "NaN" | "Infinity" | "-Infinity" => text.as_bytes().to_vec(),
                 _ => canonical_number(text).ok_or_else(strange)?.into_bytes(),
             },
-            // A time that no file has is compared as the server writes it.
+            // A time that cannot occur in a file is compared as the server prints it.
             Kind::Instant | Kind::Local | Kind::Date => match times::of_server(text) {
                 Some(micros) => micros.to_string().into_bytes(),
                 None => text.as_bytes().to_vec(),
@@ -128,7 +128,7 @@ impl Column {
         Ok(Some(value))
     }
 
-    /// A form as people, and the server where it looks for a key, read it.
+    /// Formats a canonical value for messages, and for the queries that look up keys.
     pub(super) fn shown(&self, value: &Canon) -> String {
         let Some(bytes) = value else { return "NULL".to_owned() };
         let text = || String::from_utf8_lossy(bytes).into_owned();
@@ -196,7 +196,7 @@ fn whole(cell: Cell<'_>, text: Option<&str>, bits: u8) -> Option<i64> {
             if digits.is_empty() {
                 return None;
             }
-            // Counted downwards, which reaches one further.
+            // Built up as a negative number, because the negative range reaches one further.
             let mut number: i64 = 0;
             for byte in digits.bytes() {
                 let digit = i64::from(byte.checked_sub(b'0').filter(|digit| *digit < 10)?);
@@ -214,7 +214,7 @@ fn number(cell: Cell<'_>, text: Option<&str>) -> Option<f64> {
     match (cell, text) {
         (Cell::Integer(number), _) => {
             let double = number as f64;
-            // Compared where nothing saturates.
+            // Compared as i128, which does not saturate here.
             (double as i128 == i128::from(number)).then_some(double)
         }
         (Cell::Real(number), _) => Some(number),

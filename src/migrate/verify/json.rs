@@ -1,13 +1,14 @@
-//! JSON in one form for equal values: keys in order, of doubled ones the last, numbers without what does not count.
+//! Converts JSON to a canonical form, equal for equal values: keys are sorted, the last one of duplicate keys is kept,
+//! and numbers are written without insignificant digits.
 
-/// Why a text is no JSON of the server's.
+/// The error for a text that the server does not accept as JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoJson;
 
-/// How deep lists and objects may be in one another: as deep as loading takes them.
+/// The greatest nesting depth of arrays and objects, the same as in loading.
 const DEPTH: usize = 127;
 
-/// The one form of a JSON text.
+/// Returns the canonical form of a JSON text.
 pub(super) fn canonical(text: &str) -> Result<String, NoJson> {
     let mut parser = Parser { bytes: text.as_bytes(), at: 0 };
     let mut out = String::new();
@@ -16,14 +17,15 @@ pub(super) fn canonical(text: &str) -> Result<String, NoJson> {
     if parser.at == parser.bytes.len() { Ok(out) } else { Err(NoJson) }
 }
 
-/// A decimal number: whether it is negative, its digits without zeros at either end, and how many of them stand before the point.
+/// A decimal number: its sign, its digits without leading and trailing zeros, and the number of digits before the
+/// decimal point.
 pub(super) struct Decimal {
     is_negative: bool,
     pub(super) digits: String,
     pub(super) whole: i64,
 }
 
-/// Reads a decimal number; 0 has no digits.
+/// Parses a decimal number; 0 has no digits.
 pub(super) fn decimal(text: &str) -> Option<Decimal> {
     let (is_negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -50,9 +52,9 @@ pub(super) fn decimal(text: &str) -> Option<Decimal> {
     })
 }
 
-/// The one way to write a decimal number.
+/// Returns the canonical form of a decimal number.
 pub(super) fn canonical_number(text: &str) -> Option<String> {
-    /// Further from the point than that, it is written with an exponent.
+    /// A number whose first digit is further from the decimal point than this is written with an exponent.
     const PLAIN: u64 = 40;
     let Decimal { is_negative, digits, whole } = decimal(text)?;
     let sign = if is_negative { "-" } else { "" };
@@ -260,7 +262,7 @@ impl Parser<'_> {
         } else {
             first
         };
-        // The server's text has no NUL.
+        // PostgreSQL's text cannot contain NUL.
         char::from_u32(code).filter(|letter| *letter != '\0').ok_or(NoJson)
     }
 }

@@ -1,8 +1,8 @@
 //! Compares a migration row by row with the files that it came from.
 //!
-//! Values are converted by a way of its own (`canon`, `times`, `json`), so that what loads and what compares do not
-//! share a fault. Rows come in any order, and memory stays within bounds: both sides are summed into parts by their keys,
-//! and only parts whose sums differ are read again and compared row by row.
+//! Values are converted by separate code (`canon`, `times`, `json`), so that loading and comparing do not share an
+//! error. Rows may come in any order, and memory is limited: both sides are summed into parts by their keys, and only
+//! parts whose sums differ are read again and compared row by row.
 
 mod canon;
 mod json;
@@ -30,44 +30,45 @@ use crate::platform::error::{Error, Result, one_line};
 use crate::platform::interrupt;
 use crate::platform::progress::Progress;
 
-/// How much is compared, and told.
+/// The extent of a comparison and of its report.
 #[derive(Clone, Copy, Debug)]
-pub struct VerifyOptions {
-    /// Rows of each table that are compared; None for all. Those of a table without a key are all compared.
+pub(crate) struct VerifyOptions {
+    /// The number of rows of each table that are compared; `None` for all rows. Tables without a key are always
+    /// compared completely.
     pub sample: Option<u64>,
-    /// Differences that are told one by one.
+    /// The number of differences that are reported one by one.
     pub most_differences: usize,
 }
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default)]
-pub struct Verdict {
-    /// In the plan's order.
+pub(crate) struct Verdict {
+    /// The tables, in the plan's order.
     pub tables: Vec<TableVerdict>,
-    /// What differs.
+    /// The differences that are reported one by one.
     pub differences: Vec<Difference>,
-    /// How many more rows differ than are told.
+    /// The number of further differences that are not reported one by one.
     pub more: u64,
-    /// What is to be known beside.
+    /// Remarks that are not differences.
     pub notes: Vec<String>,
 }
 
 /// A table that was compared.
 #[derive(Clone, Debug)]
-pub struct TableVerdict {
+pub(crate) struct TableVerdict {
     /// `file:table`.
     pub source: String,
     /// `schema.table`.
     pub target: String,
-    /// Rows in the target; of tables that were merged, of all of them.
+    /// The number of rows in the target; for merged tables, of all of them together.
     pub rows: u64,
-    /// Rows that were kept aside.
+    /// The number of rejected rows.
     pub rejected: u64,
 }
 
-/// Something that differs.
+/// A difference.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Difference {
+pub(crate) struct Difference {
     /// `schema.table`.
     pub table: String,
     /// `missing`, `unexpected`, `differs`, `count`, `shape`, `reject` or `run`.
@@ -75,24 +76,24 @@ pub struct Difference {
     /// The row's key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// The row's number in its file.
+    /// The row's rowid in its file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rowid: Option<i64>,
     /// The column.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
-    /// The value that the file has, as the target should have it.
+    /// The value of the file, in the form that the target should have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// The value that the target has.
+    /// The value of the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// All of it in words.
+    /// The difference as text.
     pub message: String,
 }
 
-/// Compares all of a plan's tables in one state of the target and of each file.
-pub fn verify(
+/// Compares all tables of a plan, in one transaction in the target and in each file.
+pub(crate) fn verify(
     plan: &Plan,
     files: &BTreeMap<String, PathBuf>,
     params: &Params,
@@ -183,7 +184,7 @@ struct Source<'a> {
     reader: &'a Reader,
     facts: &'a TableFacts,
     columns: Vec<(usize, Column)>,
-    /// The rows that were kept aside, by their hash: how many there are of each.
+    /// The number of rejected rows by their hash.
     rejects: HashMap<u128, u32>,
 }
 
@@ -217,8 +218,9 @@ impl<'a> Source<'a> {
         Ok(Source { plan: table, reader, facts, columns, rejects })
     }
 
-    /// Shows every row that should be in the target: its number, and its values; None where it cannot be converted, and was
-    /// not kept aside. Gives how many were kept aside, and how many of those are not in the file.
+    /// Passes every row that should be in the target to `see`, with its rowid and its values. The values are `None` if
+    /// the row cannot be converted and was not rejected. Returns the number of rejected rows, and the number of those
+    /// that are not in the file.
     fn each(
         &self,
         progress: &dyn Progress,
@@ -259,7 +261,7 @@ impl<'a> Source<'a> {
 /// The number of parts that rows are summed into.
 const PARTS: u64 = 1 << 14;
 
-/// Rows that are held at once on either side.
+/// The number of rows of each side that are kept in memory at once.
 const HELD: u64 = 20_000;
 
 /// The sum of a part's rows.
@@ -277,7 +279,7 @@ struct Comparison<'a> {
     progress: &'a dyn Progress,
 }
 
-/// A row that is held, and how many there are of it.
+/// A row that is kept in memory, and the number of its occurrences.
 struct Held {
     rowid: Option<i64>,
     values: Vec<Canon>,
@@ -316,7 +318,7 @@ impl Comparison<'_> {
             verdict.add(self.options, count_differs(&shown, wanted, there));
         }
         let mut differing: Vec<usize> = (0..sums.len()).filter(|part| sums[*part].0 != sums[*part].1).collect();
-        // Both sides are read again for some parts at a time, until there is more than is told.
+        // Both sides are read again for some parts at a time, until the limit of reported differences is reached.
         while !differing.is_empty() && verdict.more == 0 {
             let mut held = 0;
             let mut chosen = BTreeSet::new();
@@ -331,12 +333,12 @@ impl Comparison<'_> {
             });
             self.tell(session, &key, &chosen, verdict)?;
         }
-        // Each part that was not looked into differs in one row at least.
+        // Each part that was not read again differs in at least one row.
         verdict.more += differing.len() as u64;
         Ok(())
     }
 
-    /// The places of the columns by which a row is known: of a key of the plan that has no NULL.
+    /// Returns the positions of the columns that identify a row: a key of the plan that refuses NULL.
     fn known_by(&self) -> Option<Vec<usize>> {
         let place = |name: &String| {
             let place = self.columns.iter().position(|column| column.name == *name)?;
@@ -370,7 +372,7 @@ impl Comparison<'_> {
         })
     }
 
-    /// Reads the rows of some parts again on both sides, and tells how they differ.
+    /// Reads the rows of some parts again on both sides, and reports how they differ.
     fn tell(&self, session: &mut Session, key: &[usize], parts: &BTreeSet<u64>, verdict: &mut Verdict) -> Result<()> {
         let mut wanted: Rows = BTreeMap::new();
         let of_key = |values: &[Canon]| -> Vec<Canon> { key.iter().map(|place| values[*place].clone()).collect() };
@@ -392,7 +394,8 @@ impl Comparison<'_> {
         self.settle(session, key, wanted, unexpected, verdict)
     }
 
-    /// Shows the rows that a file should have in the target, and tells which cannot be, and what was kept aside.
+    /// Passes the rows of a file that should be in the target to `see`, and reports rows that cannot be converted and
+    /// rejected rows that are not in the file.
     fn read_source(
         &self,
         source: &Source<'_>,
@@ -422,7 +425,8 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Compares some rows, chosen evenly over each file, with those of the same keys; and the counts of all.
+    /// Compares a sample of rows, spread evenly over each file, with the rows of the same keys in the target, and the
+    /// total numbers of rows.
     fn sample(&self, session: &mut Session, key: &[usize], rows: u64, verdict: &mut Verdict) -> Result<()> {
         let shown = self.table.shown_target();
         let mut wanted: Rows = BTreeMap::new();
@@ -481,12 +485,12 @@ impl Comparison<'_> {
         self.settle(session, key, wanted, found, verdict)
     }
 
-    /// All of the target.
+    /// Returns the query for all rows of the target.
     fn all(&self) -> String {
         format!("SELECT {} FROM {}", ddl::columns(self.table), ddl::target(self.table))
     }
 
-    /// Tells how rows differ that have no equal on the other side.
+    /// Reports the rows that have no equal row on the other side.
     fn settle(
         &self,
         session: &mut Session,
@@ -551,7 +555,8 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Whether the server reads the file's text as the value that it has; only of types that only it knows.
+    /// Returns true if the server reads the file's text as the target's value. Checked only for types that only the
+    /// server knows.
     fn is_same_for_the_server(
         &self,
         session: &mut Session,
@@ -606,7 +611,7 @@ impl Comparison<'_> {
 /// Rows by their keys.
 type Rows = BTreeMap<Vec<Canon>, Vec<Held>>;
 
-/// Keeps a row.
+/// Adds a row.
 fn hold(rows: &mut Rows, name: Vec<Canon>, rowid: Option<i64>, values: Vec<Canon>) {
     let held = rows.entry(name).or_default();
     match held.iter_mut().find(|row| row.values == values) {
@@ -615,7 +620,7 @@ fn hold(rows: &mut Rows, name: Vec<Canon>, rowid: Option<i64>, values: Vec<Canon
     }
 }
 
-/// Takes away a row that both sides have, or keeps one that only the target has.
+/// Removes a row that both sides have, or keeps a row that only the target has.
 fn strike(wanted: &mut Rows, unexpected: &mut Rows, name: Vec<Canon>, values: Vec<Canon>) {
     if let Some(held) = wanted.get_mut(&name)
         && let Some(place) = held.iter().position(|row| row.values == values)
@@ -629,7 +634,7 @@ fn strike(wanted: &mut Rows, unexpected: &mut Rows, name: Vec<Canon>, values: Ve
     hold(unexpected, name, None, values);
 }
 
-/// One of the rows, which is then one fewer.
+/// Removes one occurrence of a row and returns its values.
 fn take_one(rows: &mut Vec<Held>) -> Option<Vec<Canon>> {
     let last = rows.last_mut()?;
     last.times -= 1;
@@ -651,14 +656,14 @@ fn count_differs(table: &str, wanted: u64, there: u64) -> Difference {
     }
 }
 
-/// A value for people: one line, cut.
+/// Returns a value for messages: shortened and on one line.
 fn short(text: &str) -> String {
     const MOST: usize = 80;
     let text = one_line(text);
     if text.chars().count() <= MOST { text } else { format!("{}...", text.chars().take(MOST).collect::<String>()) }
 }
 
-/// Values with their lengths, so that no two rows of values look the same.
+/// Encodes values with their lengths, so that different rows have different encodings.
 fn encode(values: &[&Canon]) -> Vec<u8> {
     let mut out = Vec::new();
     for value in values {
@@ -678,12 +683,12 @@ fn hash(values: &[Canon]) -> u128 {
     xxh3_128(&encode(&values.iter().collect::<Vec<_>>()))
 }
 
-/// The part that a row belongs to, by its key.
+/// Returns the part to which a row belongs, by its key.
 fn part(values: &[Canon], key: &[usize]) -> u64 {
     xxh3_64(&encode(&key.iter().map(|place| &values[*place]).collect::<Vec<_>>())) % PARTS
 }
 
-/// Shows every line that a query gives as COPY prints it, without its end.
+/// Passes every line of a query's COPY output to `see`, without the line end.
 fn copy_lines(session: &mut Session, query: &str, see: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut seen = 0u64;
     let (rest, told) = session.copy_out(&format!("COPY ({query}) TO STDOUT"), Vec::new(), |buffer| {
@@ -708,7 +713,7 @@ fn copy_lines(session: &mut Session, query: &str, see: &mut dyn FnMut(&[u8]) -> 
     Ok(())
 }
 
-/// A field of COPY's text form; None for NULL.
+/// Decodes a field of COPY's text format. Returns `None` for NULL.
 fn unescape(field: &[u8]) -> Result<Option<String>> {
     if field == b"\\N" {
         return Ok(None);

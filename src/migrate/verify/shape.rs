@@ -1,4 +1,5 @@
-//! Whether a target is made as its plan says: columns, keys, indexes, references, numbering, chunks.
+//! Compares the structure of a target with its plan: columns, keys, indexes, foreign keys, identity columns,
+//! hypertables.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use crate::migrate::run::timescale;
 use crate::migrate::{ddl, state};
 use crate::platform::error::{Result, one_line};
 
-/// What differs; what is only to be known goes to `notes`.
+/// Returns the differences between a table and its plan. Appends remarks that are not differences to `notes`.
 pub(super) fn compare(
     session: &mut Session,
     plan: &Plan,
@@ -119,11 +120,11 @@ fn columns(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn F
     Ok(())
 }
 
-/// What stands in a type's brackets.
+/// Returns the length or precision in a type's parentheses.
 fn bounds(name: &str) -> String {
     let inside = name.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("", |(inside, _)| inside);
     let bounds: String = inside.chars().filter(|letter| !letter.is_whitespace()).collect();
-    // A precision alone has nothing behind the point.
+    // A precision alone means scale 0.
     bounds.strip_suffix(",0").map_or(bounds.clone(), str::to_owned)
 }
 

@@ -1,6 +1,7 @@
-//! Times, read by a way of our own: arithmetic on days and seconds, so that what loads and what compares do not err alike.
+//! Parses times with separate code: arithmetic on days and seconds, so that loading and comparing do not share an
+//! error.
 //!
-//! A time is microseconds since 1970 in UTC; digits beyond that are cut off, as loading does.
+//! A time is microseconds since 1970 in UTC; further digits are cut off, as in loading.
 
 use chrono::{DateTime, Offset, TimeZone};
 use chrono_tz::Tz;
@@ -10,20 +11,20 @@ use crate::migrate::plan::Epoch;
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400;
 
-/// A time that was read.
+/// A parsed time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Time {
     /// Microseconds since 1970, UTC.
     pub(super) micros: i64,
-    /// The same clock reading as if it were UTC.
+    /// The local clock time, as microseconds since 1970 as if it were UTC.
     pub(super) local: i64,
-    /// Whether it was written as a date alone.
+    /// True if it was written as a date alone.
     pub(super) is_date: bool,
-    /// Whether it says by itself where it is local to.
+    /// True if it does not depend on the zone, because it has an offset or is a counted number.
     pub(super) has_offset: bool,
 }
 
-/// Days since 1970 of a date of the Gregorian calendar; None where there is no such day.
+/// Returns the days from 1970 to a date of the Gregorian calendar, or `None` if the date does not exist.
 pub(super) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let longest = match month {
@@ -35,7 +36,7 @@ pub(super) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     if !(1..=longest).contains(&day) || !(0..=9999).contains(&year) {
         return None;
     }
-    // Years that begin in March, so that a leap day is a year's last.
+    // Years are counted from March, so that a leap day is the last day of its year.
     let shifted = if month <= 2 { year - 1 } else { year };
     let since_march = (month + 9) % 12;
     let day_of_year = (153 * since_march + 2) / 5 + day - 1;
@@ -45,18 +46,19 @@ pub(super) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     )
 }
 
-/// The offset of a zone from UTC at an instant, in seconds.
+/// Returns the offset of a zone from UTC at an instant, in seconds.
 fn offset_at(zone: Tz, seconds: i64) -> Option<i64> {
     let instant = DateTime::from_timestamp(seconds, 0)?.naive_utc();
     Some(i64::from(zone.offset_from_utc_datetime(&instant).fix().local_minus_utc()))
 }
 
-/// The instant of a local clock reading: of two the earlier; one that is skipped is read in the earlier of two ways.
+/// Returns the instant of a local clock time. If it occurs twice, returns the earlier instant. If it is skipped,
+/// returns the earlier of the two possible readings.
 fn instant(local_seconds: i64, zone: Tz) -> Option<i64> {
     let before = offset_at(zone, local_seconds - DAY - 14 * 3600)?;
     let after = offset_at(zone, local_seconds + DAY + 14 * 3600)?;
     let mut offsets = vec![before, after];
-    // A day may see more than one change; look closer where the ends agree or neither holds.
+    // Offsets may change more than once around a day: the offset at every hour is tried too.
     for hours in (-26..=26).step_by(1) {
         offsets.push(offset_at(zone, local_seconds + hours * 3600)?);
     }
@@ -69,7 +71,7 @@ fn instant(local_seconds: i64, zone: Tz) -> Option<i64> {
     Some(local_seconds - day_before.max(day_after))
 }
 
-/// A clock reading in a zone, or with an offset, as a time.
+/// Returns a clock time, in a zone or with an offset, as a time.
 fn time(days: i64, second_of_day: i64, micros: i64, offset: Option<i64>, zone: Tz, is_date: bool) -> Option<Time> {
     let local_seconds = days * DAY + second_of_day;
     let seconds = match offset {
@@ -86,13 +88,13 @@ fn time(days: i64, second_of_day: i64, micros: i64, offset: Option<i64>, zone: T
     })
 }
 
-/// A time that a count of microseconds is.
+/// Converts a number of microseconds since 1970 to a time.
 fn counted(micros: i64, zone: Tz) -> Option<Time> {
     let shift = offset_at(zone, micros.div_euclid(SECOND))?;
     Some(Time { micros, local: micros.checked_add(shift * SECOND)?, is_date: false, has_offset: true })
 }
 
-/// A whole number as a time.
+/// Converts a whole number to a time.
 pub(super) fn of_whole(number: i64, epoch: Epoch, zone: Tz) -> Option<Time> {
     match epoch {
         Epoch::S => return counted(number.checked_mul(SECOND)?, zone),
@@ -123,7 +125,7 @@ pub(super) fn of_whole(number: i64, epoch: Epoch, zone: Tz) -> Option<Time> {
     }
 }
 
-/// A real number as a time.
+/// Converts a real number to a time.
 pub(super) fn of_real(number: f64, epoch: Epoch, zone: Tz) -> Option<Time> {
     if !number.is_finite() || number.abs() >= 9.2e18 {
         return None;
@@ -140,7 +142,7 @@ pub(super) fn of_real(number: f64, epoch: Epoch, zone: Tz) -> Option<Time> {
         Epoch::Auto if number == number.trunc() => return of_whole(number as i64, epoch, zone),
         Epoch::Auto => {
             let size = number.abs();
-            // Whatever is greater has no fraction.
+            // Greater numbers have no fraction.
             let factor = if size < 1e11 {
                 1e6
             } else if size < 1e14 {
@@ -154,7 +156,7 @@ pub(super) fn of_real(number: f64, epoch: Epoch, zone: Tz) -> Option<Time> {
     if micros.abs() > 9e18 { None } else { counted(micros as i64, zone) }
 }
 
-/// A text as a time.
+/// Parses a text as a time.
 pub(super) fn of_text(text: &str, epoch: Epoch, zone: Tz) -> Option<Time> {
     let text = text.trim();
     let bare = text.strip_prefix('-').unwrap_or(text);
@@ -162,7 +164,7 @@ pub(super) fn of_text(text: &str, epoch: Epoch, zone: Tz) -> Option<Time> {
         && bare.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     if is_number {
         return match text.parse::<i64>() {
-            // Of short texts only a date in eight digits is a time.
+            // Among texts of short numbers, only dates of eight digits are times.
             Ok(number) if epoch == Epoch::Auto && number.unsigned_abs() < 100_000_000 => {
                 let time = of_whole(number, epoch, zone)?;
                 (time.is_date && text.len() == 8).then_some(time)
@@ -179,7 +181,7 @@ pub(super) fn of_text(text: &str, epoch: Epoch, zone: Tz) -> Option<Time> {
     })
 }
 
-/// A number of so many digits at the text's beginning.
+/// Parses a number of exactly `digits` digits at the beginning of a text, and returns it with the rest of the text.
 fn number(text: &str, digits: usize) -> Option<(i64, &str)> {
     let (head, rest) = text.split_at_checked(digits)?;
     head.bytes().all(|byte| byte.is_ascii_digit()).then_some(())?;
@@ -231,7 +233,8 @@ fn written<'a>(text: &'a str, zone: Tz) -> Option<Time> {
     time(days, clock, micros, offset(rest)?, zone, false)
 }
 
-/// The offset at a text's end, in seconds: `Some(None)` for none, None for what is no offset.
+/// Parses the offset at the end of a text, in seconds. Returns `Some(None)` if there is none, and `None` if the text is
+/// not an offset.
 fn offset(text: &str) -> Option<Option<i64>> {
     let text = text.trim_start_matches(' ');
     if text.is_empty() {
@@ -261,7 +264,8 @@ fn offset(text: &str) -> Option<Option<i64>> {
     (stands_apart && is_name).then_some(Some(sign * (hours * 3600 + minutes * 60 + seconds)))
 }
 
-/// What the server prints of a timestamp, a timestamptz in UTC or a date, as microseconds of its clock.
+/// Converts the server's output for a timestamp, a timestamptz in UTC or a date to microseconds of its clock since
+/// 1970.
 pub(super) fn of_server(text: &str) -> Option<i64> {
     let text = text.strip_suffix("+00").unwrap_or(text);
     let (date, clock) = text.split_once(' ').unwrap_or((text, "00:00:00"));

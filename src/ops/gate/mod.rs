@@ -1,8 +1,8 @@
-//! The gates around a deploy: what both have in common.
+//! Code that the gates before and after a deploy share.
 
-pub mod postdeploy;
-pub mod predeploy;
-pub mod remote;
+pub(crate) mod postdeploy;
+pub(crate) mod predeploy;
+pub(crate) mod remote;
 
 use std::time::{Duration, Instant};
 
@@ -16,14 +16,14 @@ use crate::platform::error::{Error, Result};
 use crate::platform::text;
 use crate::store::StoreUrl;
 
-/// How long it is until what failed is looked at again.
+/// The pause before a failed check is repeated.
 const PAUSE: Duration = Duration::from_secs(2);
 
 fn add(checks: &mut Checks, finding: Finding) {
     checks.add(finding.name, finding.ok, finding.message);
 }
 
-/// What the config wants looked at before anything is done: mount points, rights, room, endpoints.
+/// Runs the checks that the config asks for before anything is done: mount points, permissions, free space, endpoints.
 pub(crate) fn preflight(chosen: &[Chosen], context: &Context, checks: &mut Checks) -> Result<()> {
     let Some(config) = &context.config else { return Ok(()) };
     let wanted = config.preflight()?;
@@ -31,7 +31,7 @@ pub(crate) fn preflight(chosen: &[Chosen], context: &Context, checks: &mut Check
         let mount = preflight::mount(path, wanted.allow_tmpfs);
         let is_mounted = mount.ok;
         add(checks, mount);
-        // Of a folder that is none nothing more is to be said.
+        // If the folder is not a mount point, the other checks say nothing useful.
         if is_mounted {
             add(checks, preflight::writable(path));
             if let Some(least) = wanted.min_free {
@@ -51,7 +51,8 @@ pub(crate) fn preflight(chosen: &[Chosen], context: &Context, checks: &mut Check
     Ok(())
 }
 
-/// Whether there is room where the databases are and in stores that are folders: what the config wants, or else any.
+/// Checks the free space beside SQLite files (the config's minimum, or else any) and, if the config sets a minimum, in
+/// stores that are folders.
 pub(crate) fn free_space(chosen: &[Chosen], context: &Context, checks: &mut Checks) -> Result<()> {
     let least = match &context.config {
         Some(config) => config.preflight()?.min_free,
@@ -72,7 +73,7 @@ pub(crate) fn free_space(chosen: &[Chosen], context: &Context, checks: &mut Chec
     Ok(())
 }
 
-/// Looks again and again until all is well or the time is over. What was found last.
+/// Repeats `look` until it reports success or the time is over. Returns what it found last.
 pub(crate) fn wait_until<T>(wait: Duration, mut look: impl FnMut() -> Result<(bool, T)>) -> Result<T> {
     let start = Instant::now();
     loop {
@@ -85,16 +86,16 @@ pub(crate) fn wait_until<T>(wait: Duration, mut look: impl FnMut() -> Result<(bo
     }
 }
 
-/// The commit that is deployed: as it is named, or in GitHub Actions the one that the workflow runs for.
+/// Returns the commit that is deployed: the one that is named, or in GitHub Actions the one that the workflow runs for.
 fn commit(named: Option<&str>) -> Option<String> {
     let of_actions = || std::env::var("GITHUB_SHA").ok().filter(|_| std::env::var_os("GITHUB_ACTIONS").is_some());
     named.map(str::to_owned).or_else(of_actions).filter(|commit| !commit.is_empty())
 }
 
-/// What is free beside a database file, and whether that is enough.
+/// Returns the free space beside an SQLite file, or an error if it is less than `least`. Returns `None` for other
+/// sources.
 pub(crate) fn free_beside(source: &Source, least: u64) -> Option<Result<String>> {
-    let Source::Sqlite(path) = source else { return None };
-    let folder = folder_of(path);
+    let folder = folder_of(source.file()?);
     Some(match free_bytes(folder) {
         Ok(free) if free >= least => Ok(format!("{} free in {}", text::bytes(free), shown(folder))),
         Ok(free) => Err(Error::problem(format!(

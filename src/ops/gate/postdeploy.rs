@@ -1,4 +1,4 @@
-//! `postdeploy`: says whether a deploy lost data, and brings it back.
+//! `postdeploy`: checks whether a deploy lost data, and restores it on request.
 
 use chrono::Duration;
 use serde_json::json;
@@ -16,12 +16,13 @@ use crate::snapshots::manifest::Depth;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
-pub struct PostdeployOptions {
+pub(crate) struct PostdeployOptions {
     /// Names of the config, SQLite files, or URLs; by default all sources of the config
     pub sources: Vec<String>,
-    /// The commit that was deployed: its snapshots are compared with; in GitHub Actions by default the workflow's, else the newest of any gate
+    /// The commit that was deployed: the data is compared with its snapshots; by default in GitHub Actions the
+    /// workflow's commit, otherwise the newest snapshots of any gate
     pub commit: Option<String>,
-    /// How long to wait for what is not yet as it should be, such as 60s
+    /// The longest to wait for checks that do not pass yet, such as 60s
     pub wait: Duration,
     /// Restore what was lost; the exit code stays 3
     pub rollback: bool,
@@ -36,7 +37,7 @@ struct Pair<'a> {
 }
 
 /// Runs the command.
-pub fn run(options: &PostdeployOptions, context: &Context) -> Result<ChecksReport> {
+pub(crate) fn run(options: &PostdeployOptions, context: &Context) -> Result<ChecksReport> {
     let chosen = context.sources(&options.sources)?;
     let mut tags = vec![PREDEPLOY.to_owned()];
     tags.extend(commit(options.commit.as_deref()));
@@ -91,7 +92,7 @@ pub fn run(options: &PostdeployOptions, context: &Context) -> Result<ChecksRepor
         match put_back(&pair.before, pair.chosen, options.lock_timeout, &gone, context) {
             Ok(restored) => {
                 report.restored.push(restored);
-                // What is there now is what counts.
+                // The current state of the database decides.
                 let mut again = look(pair.chosen, Some(&pair.before.manifest), Depth::Quick, Strictness::Loss)?
                     .checks
                     .into_report();
@@ -100,7 +101,7 @@ pub fn run(options: &PostdeployOptions, context: &Context) -> Result<ChecksRepor
                 report.checks.append(&mut again.checks);
             }
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
-            // The gate has found what it is there to find: that it cannot be mended is told beside.
+            // The loss remains the result of the gate; the failed restore is reported in addition.
             Err(error) => {
                 let told = Error::problem(format!("{name} was not restored: {}", error.whole()));
                 report.failures.push(match error.hint {

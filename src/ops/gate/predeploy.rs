@@ -1,9 +1,8 @@
-//! `predeploy`: lets a deploy go on only where the data is as it should be, and safe.
+//! `predeploy`: lets a deploy continue only if the data passes its checks and is saved.
 
 use chrono::Duration;
 use serde_json::json;
 
-use crate::engine::source::Source;
 use crate::ops::checks::{Checks, ChecksReport};
 use crate::ops::gate::{commit, preflight, wait_until};
 use crate::ops::look::{Found, Strictness, look};
@@ -18,21 +17,22 @@ use crate::snapshots::manifest::Depth;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
-pub struct PredeployOptions {
+pub(crate) struct PredeployOptions {
     /// Names of the config, SQLite files, or URLs; by default all sources of the config
     pub sources: Vec<String>,
-    /// The commit that is to be deployed: the snapshots carry it as a tag; in GitHub Actions by default the workflow's
+    /// The commit that is to be deployed: the snapshots get it as a tag; by default in GitHub Actions the workflow's
+    /// commit
     pub commit: Option<String>,
     /// More words to find the snapshots by (repeatable)
     pub tag: Vec<String>,
-    /// How long to wait for what is not yet as it should be, such as 60s
+    /// The longest to wait for checks that do not pass yet, such as 60s
     pub wait: Duration,
     /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
     pub full_check: bool,
 }
 
 /// Runs the command.
-pub fn run(options: &PredeployOptions, context: &Context) -> Result<ChecksReport> {
+pub(crate) fn run(options: &PredeployOptions, context: &Context) -> Result<ChecksReport> {
     snapshot::require_free_tags(&options.tag)?;
     snapshot::require_free_tags(options.commit.as_slice())?;
     let chosen = context.sources(&options.sources)?;
@@ -97,7 +97,7 @@ fn save(options: &PredeployOptions, chosen: &[Chosen], mut checks: Checks, conte
     Ok(report)
 }
 
-/// Reads a snapshot back from every store that has it; true where all of them give back what was written.
+/// Reads a snapshot back from every store that has it. Returns true if all of them return what was written.
 fn read_back(saved: &Saved, checks: &mut Checks, context: &Context) -> Result<bool> {
     let id = &saved.manifest.id;
     let mut is_whole = true;
@@ -120,18 +120,16 @@ fn read_back(saved: &Saved, checks: &mut Checks, context: &Context) -> Result<bo
     Ok(is_whole)
 }
 
-/// The command that puts a snapshot back.
+/// Returns the command that restores a snapshot.
 fn rollback(saved: &Saved, chosen: &[Chosen], context: &Context) -> Result<String> {
     let manifest = &saved.manifest;
     let id = manifest.id.to_string();
     let mut words = vec!["restore".to_owned(), id, "--replace".to_owned()];
-    // What the config has is found by its name.
+    // A source of the config is found by its name.
     if context.home_of(manifest)?.is_none() {
         let source = chosen.iter().find(|chosen| chosen.name().is_ok_and(|name| name == manifest.source));
-        match source.map(|chosen| &chosen.source) {
-            Some(Source::Postgres(params)) => {
-                words.extend(["--to".to_owned(), target_word(manifest, params, context)?])
-            }
+        match source.and_then(|chosen| chosen.source.server()) {
+            Some(params) => words.extend(["--to".to_owned(), target_word(manifest, params, context)?]),
             _ => words.extend(manifest.origin.path.iter().flat_map(|path| ["--to".to_owned(), path.clone()])),
         }
     }

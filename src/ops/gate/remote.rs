@@ -1,4 +1,4 @@
-//! `predeploy --remote`: the gate's work is done by the `lifeboat serve` beside the database.
+//! `predeploy --remote`: the `lifeboat serve` beside the database does the work of the gate.
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -10,21 +10,21 @@ use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::http::{Body, Client, Url};
 use crate::platform::secret::Secret;
 
-/// The header that has the exit code that the command would have had.
+/// The header with the exit code that the command would have had.
 pub(crate) const EXIT_CODE: &str = "lifeboat-exit-code";
-/// The environment's variable for the token. Not read by clap, which shows what a variable holds.
+/// The environment variable that holds the token. It is not read by clap, which shows the values of variables.
 const TOKEN: &str = "LIFEBOAT_TOKEN";
-/// The most bytes of a document.
+/// The most bytes that a document may have.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// What the other lifeboat has answered.
+/// The answer of the other lifeboat.
 #[derive(Debug)]
-pub struct RemoteReport {
+pub(crate) struct RemoteReport {
     /// Its document.
     pub document: Value,
-    /// The exit code that it names.
+    /// The exit code that it reports.
     pub code: u8,
-    /// What it could not do.
+    /// The failures that it reports.
     pub failures: Vec<Error>,
 }
 
@@ -44,8 +44,8 @@ impl Report for RemoteReport {
     }
 }
 
-/// Runs the command there.
-pub fn run(options: &PredeployOptions, url: &Url, timeout: chrono::Duration) -> Result<RemoteReport> {
+/// Runs the command on the other lifeboat.
+pub(crate) fn run(options: &PredeployOptions, url: &Url, timeout: chrono::Duration) -> Result<RemoteReport> {
     let token = std::env::var(TOKEN).ok().filter(|token| !token.trim().is_empty());
     let token = token.ok_or_else(|| {
         Error::usage(format!("--remote needs a token in {TOKEN}"))
@@ -63,7 +63,7 @@ pub fn run(options: &PredeployOptions, url: &Url, timeout: chrono::Duration) -> 
         "full_check": options.full_check,
     });
     let place = url.below("snapshots");
-    // Where another run is going on, the wait is for it to end.
+    // The status 409 means that another run is in progress: wait until it ends.
     let answer = wait_until(wait, || {
         let answer = client.post(&place, Body::Json(asked.clone()))?;
         Ok((answer.status != 409, answer))
@@ -80,14 +80,14 @@ pub fn run(options: &PredeployOptions, url: &Url, timeout: chrono::Duration) -> 
             Err(Error::failed(format!("the lifeboat at {url} names no snapshot that it took")))
         }
         (_, Some(code)) => Ok(RemoteReport { document, code, failures: said.into_iter().collect() }),
-        // It has refused to do anything.
+        // The other lifeboat has refused to do anything.
         (status, None) => Err(said
             .unwrap_or_else(|| Error::failed(format!("it answers {status}, and names no exit code")))
             .context(format!("the lifeboat at {url} did nothing"))),
     }
 }
 
-/// The error in a document.
+/// Returns the error in a document.
 fn error_of(document: &Value) -> Option<Error> {
     let said = document["error"].as_object()?;
     let words = |field: &str| said.get(field).and_then(Value::as_str).map(one_line);

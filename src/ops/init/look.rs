@@ -1,6 +1,7 @@
-//! What there is to save and to save to: the environment's variables, a `.env`, SQLite files nearby, mounted volumes.
+//! Finds databases to save and stores to save to: environment variables, a `.env`, SQLite files nearby, mounted
+//! volumes.
 //!
-//! What a variable holds may be a secret: it is looked at, and neither told nor written.
+//! The value of a variable may be a secret: a URL or password is read, but never shown or written.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
@@ -16,17 +17,17 @@ use crate::ops::resolve_target;
 use crate::platform::disk::{open_plain, shown};
 use crate::snapshots::id::SourceName;
 
-/// How deep below the config's folder SQLite files are looked for.
+/// The most levels of folders below the config's folder that are searched for SQLite files.
 const MAX_DEPTH: usize = 3;
-/// How many names are looked at, in all.
+/// The most names of files and folders that are inspected in all.
 const MAX_NAMES: usize = 20_000;
-/// How many files are taken as sources; more is a heap of files, and its owner knows which count.
+/// The most files that are taken as sources. If there are more, their owner must choose which ones matter.
 const MAX_FILES: usize = 25;
 
-/// Folders of programs, which hold no data of an application's.
+/// Folders of programs, which hold no data of the application.
 const FOREIGN_FOLDERS: [&str; 6] = ["node_modules", "target", "venv", "__pycache__", "site-packages", "lost+found"];
 
-/// Variables that hold the URL of a database: their names' ends, the likeliest first.
+/// Endings of the names of variables that hold the URL of a database, the likeliest first.
 const URL_ENDINGS: [&str; 20] = [
     "DATABASE_URL",
     "DATABASE_URI",
@@ -50,11 +51,11 @@ const URL_ENDINGS: [&str; 20] = [
     "SQL_URL",
 ];
 
-/// Variables that hold the path of an SQLite file.
+/// Endings of the names of variables that hold the path of an SQLite file.
 const PATH_ENDINGS: [&str; 7] =
     ["DATABASE_PATH", "DATABASE_FILE", "DB_PATH", "DB_FILE", "SQLITE_PATH", "SQLITE_FILE", "SQLITE_DB"];
 
-/// Words in the names of variables that are of something else than PostgreSQL.
+/// Words in the names of variables that belong to services other than PostgreSQL.
 const OTHER_SERVICES: [&str; 24] = [
     "REDIS",
     "VALKEY",
@@ -85,7 +86,7 @@ const OTHER_SERVICES: [&str; 24] = [
 /// Variables that name a bucket.
 const BUCKETS: [&str; 5] = ["LIFEBOAT_BUCKET", "S3_BUCKET", "AWS_S3_BUCKET", "S3_BUCKET_NAME", "BUCKET_NAME"];
 
-/// Variables of AWS's that say that there is S3.
+/// Variables of AWS that show that S3 is in use.
 const AWS: [&str; 6] =
     ["AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
 
@@ -94,21 +95,21 @@ pub(super) struct FoundSource {
     pub(super) name: SourceName,
     /// `sqlite` or `postgres`.
     pub(super) kind: &'static str,
-    /// The variable, or the file as the config has it.
+    /// The variable, or the file as it is written in the config.
     pub(super) from: String,
-    /// The keys of the source in the config; variables stand in them as `${NAME}`, all else is escaped.
+    /// The keys of the source in the config. Variables appear in them as `${NAME}`; all other text is escaped.
     pub(super) keys: Vec<(&'static str, String)>,
     /// The SQLite file.
     pub(super) file: Option<PathBuf>,
-    /// What its reader is to know.
+    /// Remarks for the reader of the config.
     pub(super) remarks: Vec<String>,
-    /// Whether it is taken as a source; otherwise it is only an example.
+    /// True if it is taken as a source; otherwise it is only an example.
     pub(super) is_live: bool,
-    /// What two names for one database have in common.
+    /// A text that is equal for two names of the same database.
     identity: String,
 }
 
-/// A volume of a platform's.
+/// A volume of the hosting platform.
 pub(super) struct Volume {
     pub(super) variable: String,
     pub(super) path: PathBuf,
@@ -122,15 +123,16 @@ pub(super) struct Findings {
     /// AWS's variables that are set.
     pub(super) aws: Vec<String>,
     pub(super) volumes: Vec<Volume>,
-    /// Why the file of variables cannot be used; None where it is good.
+    /// The state of the file of variables: `None` if there is none, `Some(Err(..))` with the reason if it cannot be
+    /// used.
     pub(super) env_file: Option<Result<(), String>>,
-    /// What was seen and is of no use.
+    /// Notes on what was found and cannot be used.
     pub(super) notes: Vec<String>,
     pub(super) variables: Variables,
     pub(super) mounts: Mounts,
 }
 
-/// Looks around in and below `folder`, which is absolute; never into the folders of `stores`.
+/// Searches in and below `folder`, which is absolute, but never in the folders of `stores`.
 pub(super) fn look(folder: &Path, stores: &[PathBuf]) -> Findings {
     let env_path = folder.join(crate::ops::init::ENV_FILE);
     let (variables, env_file) = match std::fs::symlink_metadata(&env_path) {
@@ -167,7 +169,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Variables that hold a URL, or the path of a file.
+    /// Adds the databases of variables that hold a URL or the path of a file.
     fn variables(&mut self, all: &BTreeMap<String, String>) {
         let rank =
             |name: &str| URL_ENDINGS.iter().position(|ending| ends_with_word(&name.to_ascii_uppercase(), ending));
@@ -193,7 +195,7 @@ impl Search<'_> {
         match parse_source_url(value) {
             Ok(Source::Postgres(params)) => {
                 let database = params.database();
-                // A password that is not escaped ends up where it does not belong.
+                // If a password is not escaped, a part of it may be read as the name of the database.
                 let is_plain = !database.contains(['@', '/', ':', '?', '#']);
                 let wanted = if is_plain { database } else { variable };
                 let keys = vec![("url", format!("${{{variable}}}"))];
@@ -217,7 +219,7 @@ impl Search<'_> {
         }
     }
 
-    /// An SQLite file that a variable names.
+    /// Adds an SQLite file that a variable names.
     fn sqlite(&mut self, variable: &str, path: PathBuf) {
         let file = self.folder.join(path.strip_prefix(".").unwrap_or(&path));
         let wanted = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -236,7 +238,7 @@ impl Search<'_> {
         }
     }
 
-    /// Variables such as `TDX_DB_HOST`, `TDX_DB_NAME`, ... and libpq's own.
+    /// Adds the databases of variables such as `TDX_DB_HOST`, `TDX_DB_NAME`, ... and of libpq's own variables.
     fn prefixes(&mut self, all: &BTreeMap<String, String>) {
         let set = |name: String| all.get(&name).filter(|value| !value.is_empty());
         for name in all.keys().filter(|name| name.ends_with("HOST")) {
@@ -259,7 +261,7 @@ impl Search<'_> {
                     let keys = vec![("env_prefix", prefix.to_owned())];
                     self.add("postgres", format!("{prefix}*"), keys, database, None, identity);
                 }
-                // libpq takes the user's name.
+                // Without the name of a database, libpq takes the user's name.
                 None if prefix == "PG" && ending(&["USER"]).is_some() => {
                     let keys = vec![("host", "${PGHOST}".to_owned()), ("dbname", "${PGUSER}".to_owned())];
                     let user = ending(&["USER"]).map(String::as_str).unwrap_or_default();
@@ -284,14 +286,14 @@ impl Search<'_> {
         }
     }
 
-    /// SQLite files below the config's folder and on the volumes, the nearest first.
+    /// Adds the SQLite files below the config's folder and on the volumes, the nearest first.
     fn files<'b>(&mut self, folder: &Path, stores: &[PathBuf], volumes: impl Iterator<Item = &'b Path>) {
         let mut queue: VecDeque<(PathBuf, usize)> = VecDeque::from([(folder.to_owned(), 0)]);
         queue.extend(volumes.filter(|volume| !volume.starts_with(folder)).map(|volume| (volume.to_owned(), 0)));
         let mut left = MAX_NAMES;
         let mut files = 0;
         while let Some((folder, depth)) = queue.pop_front() {
-            // What may not be read is not ours.
+            // A folder that cannot be read is skipped: it does not belong to the application.
             let Ok(entries) = std::fs::read_dir(&folder) else { continue };
             let mut entries: Vec<_> = entries.flatten().take(left).collect();
             entries.sort_by_key(std::fs::DirEntry::file_name);
@@ -316,7 +318,7 @@ impl Search<'_> {
         }
     }
 
-    /// A file that was found by its content; true where it is a new source.
+    /// Adds a file that was found by its content. Returns true if it is a new source.
     fn file(&mut self, path: &Path, name: &str) -> bool {
         let Some(text) = crate::ops::init::path_in_config(self.folder, path) else {
             self.notes.push(format!("{} is a database with a name that a config cannot hold", shown(path)));
@@ -336,7 +338,7 @@ impl Search<'_> {
         true
     }
 
-    /// Adds a source, unless it is there by another name; its own name is made of `wanted`.
+    /// Adds a source whose name is made from `wanted`. Returns false if the source is already known by another name.
     fn add(
         &mut self,
         kind: &'static str,
@@ -355,12 +357,12 @@ impl Search<'_> {
         true
     }
 
-    /// A name that no other source has, not even in other letters: some file systems do not tell them apart.
+    /// Returns a name that no other source has, not even in upper or lower case: some file systems ignore case.
     fn name(&self, wanted: &str, parent: Option<&str>, kind: &str) -> SourceName {
         let is_free = |name: &SourceName| {
             !self.sources.iter().any(|source| source.name.as_str().eq_ignore_ascii_case(name.as_str()))
         };
-        // A database's name has no ending to take away.
+        // `derive` removes an ending. The name of a PostgreSQL database has none, so one is added.
         let plain = if kind == "postgres" { format!("{wanted}.") } else { wanted.to_owned() };
         let name = SourceName::derive(&plain);
         let beside =
@@ -370,7 +372,7 @@ impl Search<'_> {
         }
         let stem = name.as_ref().map_or(kind, SourceName::as_str);
         let stem = &stem[..stem.len().min(SourceName::MAX_BYTES - 6)];
-        // There are fewer sources than numbers.
+        // This ends: there are fewer sources than numbers.
         (1..)
             .map(|number| if number == 1 { stem.to_owned() } else { format!("{stem}-{number}") })
             .filter_map(|name| name.parse().ok())
@@ -379,7 +381,7 @@ impl Search<'_> {
     }
 }
 
-/// Whether `name` is `ending`, or ends with it behind a `_`.
+/// Returns true if `name` is `ending`, or ends with it after a `_`.
 fn ends_with_word(name: &str, ending: &str) -> bool {
     name.strip_suffix(ending)
         .is_some_and(|before| (before.is_empty() || before.ends_with('_')) && !before.starts_with("LIFEBOAT_"))
@@ -406,7 +408,7 @@ fn is_bucket(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
 }
 
-/// A folder that holds no data of the application's: programs, caches, stores, what the kernel shows as files.
+/// Returns true if a folder holds no data of the application: programs, caches, stores, file systems of the kernel.
 fn is_foreign(path: &Path, name: &str, stores: &[PathBuf]) -> bool {
     name.starts_with('.')
         || name.starts_with("lifeboat-scratch-")
@@ -416,7 +418,7 @@ fn is_foreign(path: &Path, name: &str, stores: &[PathBuf]) -> bool {
         || path.join("lifeboat.json").exists()
 }
 
-/// Whether a file is an SQLite database, by its content. Links are not followed.
+/// Returns true if a file is an SQLite database, by its content. Links are not followed.
 pub(super) fn is_sqlite(path: &Path) -> bool {
     let Ok(file) = open_plain(path, OFlags::RDONLY) else { return false };
     if !file.metadata().is_ok_and(|facts| facts.is_file()) {
@@ -426,7 +428,7 @@ pub(super) fn is_sqlite(path: &Path) -> bool {
     file.take(MAGIC.len() as u64).read_to_end(&mut start).is_ok() && start == MAGIC
 }
 
-/// The volumes that a platform has mounted, as its variables say.
+/// Returns the volumes that the hosting platform has mounted, according to its variables.
 fn volumes(all: &BTreeMap<String, String>) -> Vec<Volume> {
     let mut volumes: Vec<Volume> = Vec::new();
     for (variable, value) in all {
@@ -442,7 +444,7 @@ fn volumes(all: &BTreeMap<String, String>) -> Vec<Volume> {
     volumes
 }
 
-/// What is mounted where, and whether this is a container, whose own files the next deploy throws away.
+/// The mounts of this machine. If it is a container, the next deploy deletes its own files.
 pub(super) struct Mounts {
     is_container: bool,
     /// Mount points and their file systems.
@@ -464,7 +466,7 @@ impl Mounts {
         Mounts { is_container, points: points.collect() }
     }
 
-    /// Why what is written there does not last, where that is so.
+    /// Returns the reason why files written to `path` do not last, or `None` if they do.
     pub(super) fn fleeting(&self, path: &Path, volumes: &[Volume]) -> Option<String> {
         let path = resolve_target(path).unwrap_or_else(|_| path.to_owned());
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -488,7 +490,8 @@ impl Mounts {
         })
     }
 
-    /// The volume that a file of a container lies on.
+    /// Returns the mount point of the volume that holds a file of a container. Returns `None` if there is no such
+    /// volume.
     pub(super) fn volume_of(&self, path: &Path) -> Option<&Path> {
         if !self.is_container || self.fleeting(path, &[]).is_some() {
             return None;
@@ -499,7 +502,7 @@ impl Mounts {
     }
 }
 
-/// A path as the kernel writes it: blanks and the like as `\040`.
+/// Decodes a path as the kernel writes it: with `\040` for a space, for example.
 fn unescape(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();

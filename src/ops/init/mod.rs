@@ -1,4 +1,4 @@
-//! `init`: writes a commented config from what it finds, and makes the stores that are missing.
+//! `init`: writes a commented config from what it finds, and creates the stores that are missing.
 
 mod look;
 mod toml_text;
@@ -17,16 +17,16 @@ use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::snapshots::id::SourceName;
 use crate::store::StoreUrl;
 
-/// The file of variables that is looked for beside the config.
+/// The file of variables beside the config.
 const ENV_FILE: &str = ".env";
 
-/// Where snapshots go if nobody says.
+/// The store for snapshots if no other is named.
 const DEFAULT_STORE: &str = "./backups";
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
-pub struct InitOptions {
-    /// Print the config that would be written, and write and make nothing
+pub(crate) struct InitOptions {
+    /// Print the config that would be written, and write and create nothing
     pub dry_run: bool,
     /// The config that the command line names.
     pub config: Option<PathBuf>,
@@ -36,42 +36,42 @@ pub struct InitOptions {
 
 /// Something that was found.
 #[derive(Debug, Serialize)]
-pub struct Found {
+pub(crate) struct Found {
     /// `sqlite`, `postgres`, `s3` or `volume`.
     pub kind: String,
     /// Its name in the config.
     pub name: String,
-    /// The file, or the variable that tells of it; never what a variable holds.
+    /// The file, or the variable that names it; never the value of a variable.
     pub from: String,
 }
 
 /// A store of the config.
 #[derive(Debug, Serialize)]
-pub struct StoreState {
-    /// Where it is.
+pub(crate) struct StoreState {
+    /// Its location.
     pub store: String,
-    /// True where it was made just now.
+    /// True if this run created it.
     pub created: bool,
 }
 
-/// What was found, written and made.
+/// A report of what was found, written and created.
 #[derive(Debug, Serialize)]
-pub struct InitReport {
+pub(crate) struct InitReport {
     /// The config's file.
     pub config: String,
-    /// True where it was written; otherwise it was there already, or nothing was to be written.
+    /// True if it was written; false if it existed already, or if nothing was to be written.
     pub created: bool,
-    /// What the config is made of.
+    /// The findings that the config is made of.
     pub found: Vec<Found>,
-    /// The stores that are there now.
+    /// The stores that exist now.
     pub stores: Vec<StoreState>,
-    /// The config's text, where it was only asked for.
+    /// The config's text, if it was only asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// What kept stores from being made; the first decides the exit code.
+    /// The reasons why stores were not created; the first decides the exit code.
     #[serde(rename = "problems", skip_serializing_if = "Vec::is_empty", serialize_with = "as_problems")]
     failures: Vec<Error>,
-    /// The command's option that names the config, where it is not found without one.
+    /// The option that names the config in a command; empty if commands find it without one.
     #[serde(skip)]
     pub option: String,
 }
@@ -86,8 +86,8 @@ impl Report for InitReport {
     }
 }
 
-/// Writes the config and makes the stores.
-pub fn run(options: &InitOptions, context: &Context) -> Result<InitReport> {
+/// Writes the config and creates the stores.
+pub(crate) fn run(options: &InitOptions, context: &Context) -> Result<InitReport> {
     let named = options.config.as_deref();
     let path = place(named)?;
     let is_there = std::fs::symlink_metadata(&path).is_ok();
@@ -137,7 +137,7 @@ pub fn run(options: &InitOptions, context: &Context) -> Result<InitReport> {
 }
 
 impl InitReport {
-    /// Makes the stores that are missing. One that cannot be reached does not keep the others from it.
+    /// Creates the stores that are missing. A store that cannot be reached does not stop the others.
     fn make_stores(&mut self, stores: &[StoreUrl]) {
         for store in stores {
             let was_there = stores::open(store).is_ok();
@@ -170,7 +170,7 @@ impl look::Findings {
     }
 }
 
-/// Where the config is to be, absolute.
+/// Returns the absolute path of the config.
 fn place(named: Option<&Path>) -> Result<PathBuf> {
     let variable = std::env::var_os(VARIABLE).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
     let path = named.map(Path::to_owned).or(variable).unwrap_or_else(|| PathBuf::from(FILE_NAME));
@@ -179,7 +179,7 @@ fn place(named: Option<&Path>) -> Result<PathBuf> {
     Ok(absolute.components().collect())
 }
 
-/// What the next commands need so that they find the config.
+/// Returns the option that later commands need to find the config.
 fn option_for(named: Option<&Path>) -> String {
     match named {
         Some(path) if path != Path::new(FILE_NAME) => format!(" --config {}", quote_word(&path.display().to_string())),
@@ -187,7 +187,7 @@ fn option_for(named: Option<&Path>) -> String {
     }
 }
 
-/// The stores of a config that is there, or those of them that the command line names.
+/// Returns the stores of an existing config, or only those that the command line names.
 fn chosen_stores(config: &Config, context: &Context) -> Result<Vec<StoreUrl>> {
     if context.stores.is_empty() {
         return Ok(config.stores()?.iter().map(|configured| configured.store.clone()).collect());
@@ -195,7 +195,7 @@ fn chosen_stores(config: &Config, context: &Context) -> Result<Vec<StoreUrl>> {
     context.stores.iter().map(|given| config.store_named(given)).collect()
 }
 
-/// The folders that are stores, or will be.
+/// Returns the folders that are stores, or will be.
 fn store_folders(folder: &Path, stores: &[StoreUrl]) -> Result<Vec<PathBuf>> {
     let mut folders = vec![folder.join(DEFAULT_STORE.trim_start_matches("./"))];
     for store in stores {
@@ -206,7 +206,7 @@ fn store_folders(folder: &Path, stores: &[StoreUrl]) -> Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// A store of the command line as the config says it: paths begin in the config's folder there.
+/// Returns a store of the command line as it is written in the config, where paths begin in the config's folder.
 fn store_in_config(folder: &Path, store: &StoreUrl) -> Result<String> {
     match store {
         StoreUrl::Folder(path) => {
@@ -231,7 +231,8 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     Ok(absolute.components().collect())
 }
 
-/// A path as the config writes it: from its own folder on where it lies in it. None where it is not UTF-8.
+/// Returns a path as it is written in the config: relative if it lies in the config's folder. Returns `None` if the
+/// path is not UTF-8.
 fn path_in_config(folder: &Path, path: &Path) -> Option<String> {
     match path.strip_prefix(folder) {
         Ok(below) => below.to_str().map(|below| format!("./{below}")),
@@ -239,22 +240,22 @@ fn path_in_config(folder: &Path, path: &Path) -> Option<String> {
     }
 }
 
-/// A name for this machine that stays the same: the project's.
+/// Returns a name for this machine that stays the same: that of the project's folder.
 fn host_name(folder: &Path) -> String {
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    // A folder's name has no ending to take away.
+    // `derive` removes an ending. The name of a folder has none, so one is added.
     let name = folder.file_name().and_then(|name| SourceName::derive(&format!("{}.", name.to_string_lossy())));
     name.map_or_else(|| "app".to_owned(), |name| name.to_string())
 }
 
-/// Writes a new config (0600) that is there whole, durably and readable, or not at all.
+/// Writes a new config (0600): whole, durable and readable, or not at all. An existing file is not changed.
 fn publish(path: &Path, text: &str) -> Result<()> {
     let message = || format!("cannot write the config {}", shown(path));
     let folder = folder_of(path);
     let mut temp = tempfile::Builder::new().prefix(".lifeboat-init-").tempfile_in(folder).io(Kind::Failed, message)?;
     temp.write_all(text.as_bytes()).io(Kind::Failed, message)?;
     temp.as_file().sync_all().io(Kind::Failed, message)?;
-    // What is written must be read, whatever was found.
+    // The new config must be readable, whatever was found.
     Config::load(temp.path()).map_err(|error| {
         let error = Error::failed(error.whole()).context("the config that would be written cannot be read");
         error.hint("'lifeboat init --dry-run' prints it")

@@ -1,11 +1,11 @@
-//! Texts as a config writes them.
+//! Escapes texts for a config.
 
-/// A text in which nothing stands for a variable.
+/// Returns a text in which nothing is read as a variable.
 pub(super) fn literal(text: &str) -> String {
     text.replace("${", "$${")
 }
 
-/// A text as TOML writes it, in quotes; control characters are escaped, so that it is one line in a comment too.
+/// Returns a text as a quoted string of TOML. Control characters are escaped, so that it is one line in a comment too.
 pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from('"');
     for character in text.chars() {
@@ -14,7 +14,8 @@ pub(super) fn quoted(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            // Line and paragraph separators, and what turns the direction of writing, would make a comment lie.
+            // Separators of lines and paragraphs, and characters that change the direction of writing, could falsify a
+            // comment.
             c if c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) => {
                 out.push_str(&format!("\\u{:04X}", u32::from(c)));
             }

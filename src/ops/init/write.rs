@@ -9,15 +9,16 @@ use crate::ops::init::{DEFAULT_STORE, ENV_FILE};
 use crate::platform::disk::{free_bytes, shown};
 use crate::platform::error::one_line;
 
-/// What the command line says of it.
+/// The settings of the command line.
 pub(super) struct Wanted<'a> {
     pub(super) folder: &'a Path,
     pub(super) host: &'a str,
-    /// The stores, as the config writes them.
+    /// The stores, as they are written in the config.
     pub(super) stores: &'a [String],
 }
 
-/// The config's text. Lines that begin with '#' and no space behind it are examples, and can be used as they are without it.
+/// Returns the config's text. Lines that begin with '#' and no space after it are examples: they are valid without the
+/// '#'.
 pub(super) fn config(findings: &Findings, wanted: &Wanted<'_>) -> String {
     let mut out = String::new();
     head(&mut out, findings, wanted);
@@ -72,7 +73,7 @@ fn stores(out: &mut String, findings: &Findings, wanted: &Wanted<'_>) {
     if wanted.stores.is_empty() {
         remote.extend(findings.bucket.iter().map(|(_, bucket)| format!("s3://{bucket}/lifeboat")));
         match findings.mounts.fleeting(&own, &findings.volumes) {
-            // A bucket is there, and what is kept here is soon gone.
+            // A bucket is available, and files in this folder would soon be lost.
             Some(why) if !remote.is_empty() => skipped = Some(why),
             _ => folders.push(DEFAULT_STORE),
         }
@@ -156,7 +157,7 @@ fn source_text(out: &mut String, source: &FoundSource, findings: &Findings) {
     let tables = source.file.as_ref().filter(|_| source.is_live).map(|file| glance(file)).unwrap_or_default();
     let largest = tables.iter().max_by_key(|table| table.rows).filter(|table| table.rows > 0);
     if let Some(table) = largest {
-        // Half of what is there today.
+        // Half of today's rows.
         out.push_str(&format!(
             "#[[source.rule]]\n#table = {}\n#min_rows = {}\n",
             quoted(&literal(&table.name)),
@@ -169,7 +170,7 @@ fn source_text(out: &mut String, source: &FoundSource, findings: &Findings) {
     out.push('\n');
 }
 
-/// The number's first digit, and zeros.
+/// Rounds a number down to its first digit, followed by zeros.
 fn round_down(number: u64) -> u64 {
     let zeros = 10_u64.pow(number.checked_ilog10().unwrap_or(0));
     number / zeros * zeros
@@ -200,7 +201,7 @@ fn preflight(out: &mut String, findings: &Findings, wanted: &Wanted<'_>) {
     }
     let free = free_bytes(wanted.folder).unwrap_or(0);
     let sizes = [("1GiB", 1_u64 << 30), ("500MiB", 500 << 20), ("100MiB", 100 << 20)];
-    // Not one that fails today.
+    // A limit that does not fail today.
     match sizes.iter().find(|(_, bytes)| free / 2 >= *bytes) {
         Some((size, _)) => out.push_str(&format!("# Free wherever something is written.\nmin_free = \"{size}\"\n")),
         None => out.push_str(&format!("# {} is nearly full.\n#min_free = \"100MiB\"\n", shown(wanted.folder))),

@@ -1,4 +1,4 @@
-//! Whether databases stand still: the watch over all of them, and who has them open.
+//! Watches databases for changes, and finds the processes that have them open.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,10 +9,10 @@ use crate::engine::sqlite::holders::{self, Holder, Wanted};
 use crate::engine::sqlite::still::{self, Watched};
 use crate::platform::error::{Error, Kind, Result};
 
-/// The time between two looks at the files.
+/// The time between two checks of the files.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// The time between two looks at all processes.
+/// The time between two checks of all processes.
 const LOOK_FOR_HOLDERS: Duration = Duration::from_secs(2);
 
 /// A watch over databases.
@@ -20,31 +20,31 @@ pub(super) struct Freeze {
     begun: Instant,
     watched: Vec<Option<Watched>>,
     paths: Vec<std::path::PathBuf>,
-    /// What was seen so far of each.
+    /// The observations so far, one for each database.
     pub(super) seen: Vec<Seen>,
-    /// Whether processes of other users could not be looked into.
+    /// The number of processes of other users that could not be inspected.
     pub(super) hidden: usize,
 }
 
-/// What was seen of one database.
+/// The observations of one database.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// What has changed, in words; empty where nothing has.
+    /// The changes, in words; empty if nothing has changed.
     pub(super) changes: Vec<String>,
-    /// Who had it open at some time.
+    /// The processes that had it open at some time.
     pub(super) holders: BTreeSet<Holder>,
-    /// Why it could not be watched.
+    /// The reason why it could not be watched.
     pub(super) unwatched: Option<Error>,
 }
 
 impl Freeze {
-    /// Begins to watch. Nothing in this process may have any of them open.
+    /// Begins to watch. This process must not have any of the databases open.
     pub(super) fn begin(databases: &[FoundDatabase]) -> Result<Self> {
         still::require_files(databases.len())?;
         let mut seen: Vec<Seen> = databases.iter().map(|_| Seen::default()).collect();
         for (database, seen) in databases.iter().zip(&mut seen) {
             crate::platform::interrupt::check()?;
-            // Before a connection is open: this look would drop its locks.
+            // This must happen before a connection is open, because this check would drop the connection's locks.
             seen.holders.extend(holders::lockers(&database.real_path));
         }
         let mut watched = Vec::new();
@@ -65,7 +65,7 @@ impl Freeze {
         Ok(freeze)
     }
 
-    /// Watches until so much time has passed since the beginning, then looks closely at each.
+    /// Watches until `time` has passed since the beginning, then compares each database.
     pub(super) fn watch(&mut self, time: Duration) -> Result<()> {
         let mut looked_for_holders = Instant::now();
         let mut stirred = vec![false; self.watched.len()];
@@ -78,7 +78,7 @@ impl Freeze {
                     is_new |= *stirred;
                 }
             }
-            // Whoever has just written may be gone in a moment.
+            // A process that has just written may end at any moment.
             if is_new || looked_for_holders.elapsed() >= LOOK_FOR_HOLDERS {
                 self.look_for_holders();
                 looked_for_holders = Instant::now();
@@ -87,7 +87,7 @@ impl Freeze {
         self.look_closely()
     }
 
-    /// Compares each with what it was at the beginning.
+    /// Compares each database with its state at the beginning.
     pub(super) fn look_closely(&mut self) -> Result<()> {
         self.look_for_holders();
         for (watched, seen) in self.watched.iter().zip(&mut self.seen) {
@@ -99,12 +99,12 @@ impl Freeze {
         Ok(())
     }
 
-    /// Whether every database could be watched and none has changed.
+    /// Returns true if every database could be watched and none has changed.
     pub(super) fn is_still(&self) -> bool {
         self.seen.iter().all(|seen| seen.changes.is_empty() && seen.unwatched.is_none())
     }
 
-    /// How long the watch has gone on, in seconds.
+    /// Returns the duration of the watch so far, in seconds.
     pub(super) fn seconds(&self) -> f64 {
         self.begun.elapsed().as_secs_f64()
     }
@@ -115,7 +115,7 @@ impl Freeze {
         for (number, holders) in held.holders {
             if let Some(seen) = self.seen.get_mut(number) {
                 for holder in holders {
-                    // One that is known by its lock alone is known better now.
+                    // A process that was known only by its lock is replaced: more is known of it now.
                     seen.holders.retain(|known| known.pid != holder.pid || known.writes);
                     if !seen.holders.iter().any(|known| known.pid == holder.pid) {
                         seen.holders.insert(holder);

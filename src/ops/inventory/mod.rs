@@ -1,4 +1,5 @@
-//! `inventory`: finds SQLite databases by their content, tells what is in them, saves them, and proves that they stand still.
+//! `inventory`: finds SQLite databases by their content, reports their contents, saves them, and proves that they do
+//! not change.
 
 mod freeze;
 mod names;
@@ -25,62 +26,62 @@ use freeze::{Freeze, Seen};
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
-pub struct InventoryOptions {
-    /// Files and folders to look in
+pub(crate) struct InventoryOptions {
+    /// Files and folders to search
     pub paths: Vec<PathBuf>,
     /// Save every database found into the store, one source each, named after its file
     pub snapshot: bool,
     /// Words to find the snapshots by (repeatable)
     pub tag: Vec<String>,
-    /// Save databases that hold nothing, too
+    /// Save empty databases, too
     pub allow_empty: bool,
-    /// Prove that no database changes for so long (30s, 10m), and name those that do and who has them open; with
-    /// --snapshot also until all are saved
+    /// Prove that no database changes for this time (30s, 10m), and name those that do and the processes that have them
+    /// open; with --snapshot also until all are saved
     pub watch: Option<chrono::Duration>,
 }
 
 /// The databases that were found.
 #[derive(Debug)]
-pub struct InventoryReport {
+pub(crate) struct InventoryReport {
     /// By path.
     pub databases: Vec<DatabaseReport>,
-    /// What is worth a word, and no failure.
+    /// Remarks that are not failures.
     pub notes: Vec<PathRemark>,
-    /// What keeps the list from being whole, or the databases from standing still.
+    /// Reasons why the list is not complete, or the databases did not stay unchanged.
     pub problems: Vec<PathRemark>,
-    /// How the watch ended, where one was asked for.
+    /// The result of the watch, if one was asked for.
     pub watch: Option<WatchReport>,
-    /// The snapshots, where they were asked for.
+    /// The snapshots, if they were asked for.
     pub snapshots: Option<SnapshotReport>,
     /// All that failed; the first decides the exit code.
     pub failures: Vec<Error>,
 }
 
-/// A word on a path.
+/// A remark on a path.
 #[derive(Clone, Debug, Serialize)]
-pub struct PathRemark {
+pub(crate) struct PathRemark {
     /// `note`, `problem`, or the kind of error that kept a snapshot from being made.
     pub kind: &'static str,
-    /// Where; None where it is of no path.
+    /// The path; `None` if the remark is not about a path.
     pub path: Option<String>,
-    /// What.
+    /// The text of the remark.
     pub message: String,
 }
 
-/// How a watch ended.
+/// The result of a watch.
 #[derive(Clone, Debug, Serialize)]
-pub struct WatchReport {
-    /// How long it went on, snapshots included.
+pub(crate) struct WatchReport {
+    /// Its duration in seconds, snapshots included.
     pub seconds: f64,
-    /// True where every database was watched and none changed.
+    /// True if every database was watched and none changed.
     pub still: bool,
-    /// Processes of other users, whose files this user may not see.
+    /// The number of processes of other users, whose open files this user may not see.
     pub hidden_processes: usize,
 }
 
-/// A database, and what is in it. What is null could not be read, and `problem` says why.
+/// A database and its contents. Values that could not be read are null, and `problem` says why.
 #[derive(Clone, Debug, Serialize)]
-pub struct DatabaseReport {
+pub(crate) struct DatabaseReport {
     /// As it was found.
     pub path: String,
     /// Absolute, links resolved.
@@ -91,7 +92,7 @@ pub struct DatabaseReport {
     pub bytes: u64,
     /// Length of its WAL.
     pub wal_bytes: u64,
-    /// Length of its rollback journal: somebody is in the middle of a write, or was.
+    /// Length of its rollback journal: a write is in progress, or was interrupted.
     pub journal_bytes: u64,
     /// `wal`, or `delete` for all others.
     pub journal_mode: &'static str,
@@ -99,9 +100,9 @@ pub struct DatabaseReport {
     pub modified_at: DateTime<Utc>,
     /// Permission bits, octal.
     pub mode: String,
-    /// The user's number.
+    /// The user id of the owner.
     pub owner: u32,
-    /// The group's number.
+    /// The group id.
     pub group: u32,
     /// Bytes of a page.
     pub page_bytes: u32,
@@ -113,56 +114,56 @@ pub struct DatabaseReport {
     pub encoding: Option<String>,
     /// The application's own number for its schema.
     pub user_version: Option<i64>,
-    /// The application's number.
+    /// The number of the application that the file belongs to.
     pub application_id: Option<i64>,
     /// `none`, `full` or `incremental`.
     pub auto_vacuum: Option<&'static str>,
-    /// What its schema has.
+    /// The number of objects in its schema.
     pub schema: Option<SchemaCounts>,
     /// Rows of all tables that hold rows of their own.
     pub rows: Option<u64>,
     /// The tables, by name; SQLite's own are left out.
     pub tables: Vec<TableReport>,
-    /// Why it could not be read, or not all of it.
+    /// The reason why it could not be read, or not completely.
     pub problem: Option<String>,
-    /// What changed while it was watched; absent without a watch.
+    /// The changes while it was watched; absent without a watch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<String>>,
-    /// Who had it open meanwhile; absent without a watch.
+    /// The processes that had it open meanwhile; absent without a watch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holders: Option<Vec<HolderReport>>,
 }
 
 /// A table and its rows.
 #[derive(Clone, Debug, Serialize)]
-pub struct TableReport {
+pub(crate) struct TableReport {
     /// Its name.
     pub name: String,
-    /// Its rows; None where they cannot be counted.
+    /// Its rows; `None` if they cannot be counted.
     pub rows: Option<u64>,
     /// `table`, `virtual`, or `shadow` (where a virtual one keeps its rows).
     pub kind: String,
-    /// Why its rows cannot be counted.
+    /// The reason why its rows cannot be counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 /// A process that has a database open.
 #[derive(Clone, Debug, Serialize)]
-pub struct HolderReport {
-    /// Its number; None for one in another container.
+pub(crate) struct HolderReport {
+    /// Its process id; `None` for a process in another container.
     pub pid: Option<u32>,
     /// Its name.
     pub command: Option<String>,
-    /// Whether it has the database open for writing.
+    /// True if it has the database open for writing.
     pub writes: bool,
 }
 
 /// Runs the command.
-pub fn run(options: &InventoryOptions, context: &Context) -> Result<InventoryReport> {
+pub(crate) fn run(options: &InventoryOptions, context: &Context) -> Result<InventoryReport> {
     snapshot::require_free_tags(&options.tag)?;
     if options.snapshot {
-        // Known before anything is looked for.
+        // Fail here if no store is named, before the search begins.
         context.all_stores()?;
     }
     let found = find::find(&options.paths)?;
@@ -183,7 +184,7 @@ pub fn run(options: &InventoryOptions, context: &Context) -> Result<InventoryRep
     let mut is_interrupted = false;
     if options.snapshot && is_still {
         let saved = save(options, &found.databases, context)?;
-        // What was saved before is told all the same.
+        // Snapshots that were saved before an interrupt are reported all the same.
         is_interrupted = saved.failures.iter().any(|error| error.kind == Kind::Interrupted);
         report.snapshots = Some(saved);
         if let Some(freeze) = freeze.as_mut().filter(|_| !is_interrupted) {
@@ -250,14 +251,14 @@ impl InventoryReport {
     }
 
     fn fail(&mut self, path: Option<&Path>, mut error: Error) {
-        // Whatever kept a database from being looked at: what is found wrong is this command's to say.
+        // Whatever the kind of the error was: for this command, each fault that it finds is a problem.
         error.kind = Kind::Problem;
         let path = path.map(|path| path.display().to_string());
         self.problems.push(PathRemark { kind: "problem", path, message: error.whole() });
         self.failures.push(error);
     }
 
-    /// Looks at a database and adds it.
+    /// Inspects a database and adds it to the report.
     fn describe(&mut self, database: &FoundDatabase) -> Result<()> {
         let path = &database.path;
         let outside = match inspect::look_outside(&database.real_path) {
@@ -302,7 +303,7 @@ impl InventoryReport {
         Ok(())
     }
 
-    /// Tells what the watch has seen.
+    /// Adds the result of the watch to the report.
     fn tell_freeze(&mut self, freeze: Freeze, databases: &[FoundDatabase]) {
         self.watch =
             Some(WatchReport { seconds: freeze.seconds(), still: freeze.is_still(), hidden_processes: freeze.hidden });
@@ -331,7 +332,7 @@ impl InventoryReport {
         }
     }
 
-    /// Puts what decides the exit code first: as for `snapshot`, the first that was not saved.
+    /// Puts the failures of snapshots first, since the first failure decides the exit code, as for `snapshot`.
     fn settle(&mut self) {
         let Some(snapshots) = &mut self.snapshots else { return };
         let mut failures = std::mem::take(&mut snapshots.failures);
@@ -375,7 +376,8 @@ impl DatabaseReport {
         }
     }
 
-    /// Takes over what was read; what it says of a table that could not be counted, where that is no whim of its making.
+    /// Copies what was read. Returns an error for the first table whose rows could not be counted, unless the reason is
+    /// harmless.
     fn fill(&mut self, inside: Inside) -> Option<Error> {
         let Inside { facts, free_pages, auto_vacuum, schema, tables, .. } = inside;
         self.pages = Some(facts.pages);
@@ -393,7 +395,7 @@ impl DatabaseReport {
                     .hint("'lifeboat check' looks for damage; 'lifeboat list' shows what there is to restore"),
             )
         });
-        // A sum of some of them would be a wrong number.
+        // A sum over only some of the tables would be wrong.
         self.rows = own.map(|table| table.rows.as_ref().ok()).sum();
         self.tables = tables.into_iter().map(table_report).collect();
         uncounted

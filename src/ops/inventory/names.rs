@@ -1,8 +1,9 @@
-//! Names of sources for files that were found: short, and the same on every later run.
+//! Chooses the names of sources for files that were found: short, and the same on every later run.
 //!
-//! A file that a store knows already keeps the name that it has there. A new one is called as `snapshot` would call it;
-//! where another file of the run, or of a store, goes by that name, the names of the folders above are put before it,
-//! one after the other, until no other file would be called so. What others are added later changes no name given before.
+//! A file that a store already knows keeps its name from there. A new file gets the name that `snapshot` would give it.
+//! If another file of the run or of a store has that name, the names of the folders above are put before it, one after
+//! the other, until no other file would get the same name. Files that are added later do not change names that were
+//! given before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,24 +16,24 @@ use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::Origin;
 
-/// How many folders above a file its name may be made of.
+/// The most folders above a file that its name may contain.
 const MOST_FOLDERS: usize = 8;
 
-/// Bytes of a name that leave room for what tells it apart.
+/// The most bytes of a name before the suffix that makes it unique.
 const STEM_BYTES: usize = 40;
 
-/// What the stores know: the origin of the newest snapshot of a source, where it has one.
+/// The sources in the stores, with the origins of their newest snapshots, if they have any.
 pub(super) struct Known {
     catalogs: Vec<Catalog>,
     sources: BTreeSet<SourceName>,
     origins: BTreeMap<SourceName, Vec<Origin>>,
-    /// Names that the config gives, to whatever.
+    /// Names that the config uses.
     reserved: BTreeSet<SourceName>,
 }
 
 impl Known {
-    /// Looks into the stores that are there; one that is not there yet knows nothing, and who writes to one that is out of
-    /// reach will say so.
+    /// Reads the stores that exist. A store that does not exist yet has no sources. If a store cannot be reached, the
+    /// command that writes to it reports that later.
     pub(super) fn read(context: &Context, reserved: BTreeSet<SourceName>) -> Result<Self> {
         let mut known = Known { catalogs: Vec::new(), sources: BTreeSet::new(), origins: BTreeMap::new(), reserved };
         for store in context.all_stores()? {
@@ -49,7 +50,7 @@ impl Known {
         Ok(known)
     }
 
-    /// Where the snapshots of a source came from; nothing where there are none.
+    /// Returns the origins of the snapshots of a source; empty if there are none.
     fn origins(&mut self, name: &SourceName) -> Result<&[Origin]> {
         if !self.origins.contains_key(name) {
             let mut origins = Vec::new();
@@ -66,7 +67,7 @@ impl Known {
     }
 }
 
-/// A name for each of the files, which are absolute and all different.
+/// Returns a name for each of the files, which are absolute and all different.
 pub(super) fn name(files: &[&Path], host: &str, known: &mut Known) -> Result<Vec<SourceName>> {
     let candidates: Vec<Vec<SourceName>> = files.iter().map(|file| candidates(file)).collect();
     let mut names: Vec<Option<SourceName>> = Vec::new();
@@ -104,7 +105,7 @@ pub(super) fn name(files: &[&Path], host: &str, known: &mut Known) -> Result<Vec
                 break;
             }
         }
-        // The last holds the whole path's hash, and is nobody else's.
+        // The last candidate contains the hash of the whole path, so no other file has it.
         let name = free.or_else(|| candidates.last().cloned()).expect("there is a name of the path's hash");
         taken.insert(name.clone());
         chosen.push(name);
@@ -112,7 +113,7 @@ pub(super) fn name(files: &[&Path], host: &str, known: &mut Known) -> Result<Vec
     Ok(chosen)
 }
 
-/// The names that a file may go by, the shortest first; the last is made of its whole path's hash.
+/// Returns the names that a file may get, the shortest first; the last is made of the hash of its whole path.
 fn candidates(file: &Path) -> Vec<SourceName> {
     let words: Vec<String> = file.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let (last, folders) = words.split_last().map_or(("", &[][..]), |(last, folders)| (last.as_str(), folders));
@@ -121,7 +122,7 @@ fn candidates(file: &Path) -> Vec<SourceName> {
     let mut text = last.to_owned();
     for folder in folders.iter().rev().filter(|folder| *folder != "/").take(MOST_FOLDERS) {
         text = format!("{folder}-{text}");
-        // One that is too long is cut, and may be another's.
+        // A name that is too long was cut, and may be equal to another.
         let name = SourceName::derive(&text).filter(|name| name.as_str().len() < SourceName::MAX_BYTES);
         names.extend(name.filter(|name| plain.is_some() && !names.contains(name)));
     }

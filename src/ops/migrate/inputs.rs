@@ -1,4 +1,4 @@
-//! What a migration reads, as files on this machine, and where it goes.
+//! Finds the inputs of a migration, as files on this machine, and its target.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,19 +17,19 @@ use crate::platform::error::{Error, Result, one_line};
 use crate::platform::scratch::ScratchFolder;
 use crate::snapshots::manifest::Manifest;
 
-/// The files of a plan, where they can be read.
+/// The files of a plan, as paths that can be read.
 #[derive(Default)]
 pub(super) struct Inputs {
     /// By their names in the plan.
     pub(super) files: BTreeMap<String, PathBuf>,
     /// The manifests of those that are snapshots.
     pub(super) manifests: BTreeMap<String, Manifest>,
-    /// Where images of snapshots are, for as long as this lives.
+    /// The images of snapshots, which are kept as long as this value lives.
     _images: Vec<(ImageFile, ScratchFolder)>,
 }
 
 impl Inputs {
-    /// Finds the files, and gets snapshots' images out of the store.
+    /// Finds the files, and fetches the images of snapshots from the store.
     pub(super) fn open(files: &[SourceFile], context: &Context) -> Result<Self> {
         let mut inputs = Inputs::default();
         for file in files {
@@ -47,7 +47,7 @@ impl Inputs {
     }
 }
 
-/// The image of a snapshot in a folder of its own, every byte of it compared with what was saved.
+/// Fetches the image of a snapshot into a folder of its own; every byte of it is compared with what was saved.
 fn fetch_snapshot(id: &str, context: &Context) -> Result<(ImageFile, Manifest, ScratchFolder)> {
     let catalog = context.open_catalog()?;
     let listed = catalog.find(id, &crate::snapshots::catalog::Narrow::default())?;
@@ -60,7 +60,7 @@ fn fetch_snapshot(id: &str, context: &Context) -> Result<(ImageFile, Manifest, S
     Ok((fetched.image, opened.manifest, folder))
 }
 
-/// What a snapshot's manifest says of its tables.
+/// Returns the state of the tables according to a snapshot's manifest.
 pub(super) fn state_of(manifest: &Manifest) -> SourceState {
     let tables = manifest
         .tables
@@ -69,7 +69,7 @@ pub(super) fn state_of(manifest: &Manifest) -> SourceState {
     SourceState { snapshot: Some(manifest.id.to_string()), tables: tables.collect() }
 }
 
-/// What a file holds, where no snapshot of it is taken.
+/// Reads the state of the tables of a file of which no snapshot is taken.
 pub(super) fn state_of_file(path: &Path) -> Result<SourceState> {
     let survey = survey::survey_live(path, OnDamage::Fail)?;
     let tables = survey
@@ -79,7 +79,7 @@ pub(super) fn state_of_file(path: &Path) -> Result<SourceState> {
     Ok(SourceState { snapshot: None, tables: tables.collect() })
 }
 
-/// Where a plan's target is, with the password that is in no plan.
+/// Returns how to connect to a plan's target, with the password, which a plan never contains.
 pub(super) fn params_of(plan: &Plan, given: Option<&str>, context: &Context) -> Result<Params> {
     match given {
         Some(text) => params(&target_of(Some(text), None, None, context)?.0, context, Some(text)),
@@ -87,7 +87,7 @@ pub(super) fn params_of(plan: &Plan, given: Option<&str>, context: &Context) -> 
     }
 }
 
-/// What the command line says of the target, as a plan keeps it; and how to connect.
+/// Returns the target that the command line names, as it is written in a plan, and how to connect to it.
 pub(super) fn target_of(
     to: Option<&str>,
     env_file: Option<&Path>,

@@ -1,10 +1,10 @@
-//! `migrate`: SQLite files into PostgreSQL or TimescaleDB, by a plan that people edit.
+//! `migrate`: copies SQLite files into PostgreSQL or TimescaleDB, by a plan that people edit.
 
 mod inputs;
-pub mod plan;
-pub mod rollback;
-pub mod run;
-pub mod verify;
+pub(crate) mod plan;
+pub(crate) mod rollback;
+pub(crate) mod run;
+pub(crate) mod verify;
 
 use std::path::PathBuf;
 
@@ -15,40 +15,40 @@ use crate::platform::error::Kind;
 
 /// A table of a migration.
 #[derive(Clone, Debug, Serialize)]
-pub struct TableReport {
+pub(crate) struct TableReport {
     /// `file:table`.
     pub source: String,
     /// `schema.table`.
     pub target: String,
-    /// Rows: of the file in a plan, of the target otherwise.
+    /// The number of rows: those of the file for `plan`, those of the target otherwise.
     pub rows: u64,
     /// Rows that are not, or would not be, in the target.
     pub rejected: u64,
 }
 
-/// What a step of a migration came to.
+/// The result of a step of a migration.
 #[derive(Clone, Debug, Serialize)]
-pub struct MigrateReport {
+pub(crate) struct MigrateReport {
     /// `plan`, `run`, `verify` or `rollback`.
     pub step: &'static str,
-    /// Whether all is as it should be.
+    /// True if everything is as expected.
     pub ok: bool,
     /// The plan's file.
     pub plan: PathBuf,
     /// In the plan's order.
     pub tables: Vec<TableReport>,
-    /// What differs between files and target, or keeps a plan from being run.
+    /// The differences between files and target, or the reasons why a plan cannot be run.
     pub differences: Vec<serde_json::Value>,
-    /// What is to be known beside.
+    /// Further remarks.
     pub notes: Vec<String>,
     /// Snapshots that were taken.
     pub snapshots: Vec<String>,
-    /// How long it took.
+    /// Its duration in seconds.
     pub seconds: f64,
-    /// The same of loading alone, with indexes.
+    /// The duration in seconds of loading alone, including indexes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_seconds: Option<f64>,
-    /// The last line for people.
+    /// The last line of the text output.
     #[serde(skip)]
     pub verdict: String,
 }

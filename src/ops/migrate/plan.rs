@@ -1,4 +1,4 @@
-//! `migrate plan`: looks at every value, and writes what may become of it.
+//! `migrate plan`: inspects every value, and writes a plan with a proposal for each table.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,26 +27,26 @@ use crate::snapshots::id::SourceName;
 
 /// Options of [`run()`].
 #[derive(Clone, Debug)]
-pub struct PlanOptions {
+pub(crate) struct PlanOptions {
     /// SQLite files, names of the config, or ids of snapshots
     pub inputs: Vec<String>,
     /// The target: a PostgreSQL URL, or a name of the config
     pub to: Option<String>,
     /// The target by an application's variables: TDX_DB_ for TDX_DB_HOST, _PORT, _NAME, _USER and _PASSWORD
     pub env_prefix: Option<String>,
-    /// The file that those variables may be in, beside the environment
+    /// A file that may contain those variables, in addition to the environment
     pub env_file: PathBuf,
     /// The target's schema
     pub schema: String,
-    /// What times without an offset are local to: Asia/Shanghai, say
+    /// The time zone of times without an offset, such as Asia/Shanghai
     pub zone: Option<Tz>,
-    /// Propose only what the files say: no hypertables, no further indexes
+    /// Propose only what the files contain: no hypertables, no further indexes
     pub no_proposals: bool,
-    /// The plan's file; it must not be there yet
+    /// The plan's file; it must not exist yet
     pub output: PathBuf,
 }
 
-/// A file that was looked through.
+/// A file that was inspected.
 struct Looked {
     file: SourceFile,
     schema: SchemaFacts,
@@ -54,7 +54,7 @@ struct Looked {
 }
 
 /// Runs the command.
-pub fn run(options: &PlanOptions, context: &Context) -> Result<MigrateReport> {
+pub(crate) fn run(options: &PlanOptions, context: &Context) -> Result<MigrateReport> {
     let clock = Instant::now();
     let output =
         std::path::absolute(&options.output).io(Kind::Usage, || format!("cannot find {}", shown(&options.output)))?;
@@ -97,7 +97,7 @@ pub fn run(options: &PlanOptions, context: &Context) -> Result<MigrateReport> {
     };
     let text = write::render(&plan, &proposals, &notes);
     if clashes.is_empty() {
-        // What is written must be read, whatever the files hold.
+        // The written plan must be readable, whatever the files contain.
         let read =
             Plan::parse(&text).map_err(|error| error.context("the plan that would be written cannot be followed"))?;
         if read != plan {
@@ -131,7 +131,7 @@ pub fn run(options: &PlanOptions, context: &Context) -> Result<MigrateReport> {
     })
 }
 
-/// Adds to the notes on the server what is to be known of the files and the tables.
+/// Adds the notes on the files and the tables to the notes on the server.
 fn all_notes(
     mut told: Vec<String>,
     looked: &[Looked],
@@ -156,7 +156,7 @@ fn all_notes(
     told
 }
 
-/// What a person is to do next.
+/// Returns the sentence that says what the user must do next.
 fn verdict(output: &Path, rejected: u64, clashes: usize) -> String {
     match clashes {
         0 if rejected > 0 => {
@@ -180,7 +180,7 @@ fn new_id() -> Result<String> {
     Ok(format!("{}-{}", Utc::now().format("%Y%m%dT%H%M%SZ"), hex::encode(random)))
 }
 
-/// What the target is.
+/// The properties of the target server.
 struct Server {
     has_timescale: bool,
     notes: Vec<String>,
@@ -207,7 +207,7 @@ fn look_at_target(params: &Params) -> Result<Server> {
     Ok(Server { has_timescale, notes })
 }
 
-/// Names each input: a file by its own name, a snapshot by its source's.
+/// Names each input: a file by its own name, a snapshot by the name of its source.
 fn name_files(inputs: &[String], context: &Context) -> Result<Vec<SourceFile>> {
     let mut files: Vec<SourceFile> = Vec::new();
     for text in inputs {
@@ -259,7 +259,7 @@ fn look(file: &SourceFile, path: &Path, zone: Tz, context: &Context) -> Result<L
     Ok(Looked { file: file.clone(), schema, profiles: profiles? })
 }
 
-/// What of a file has no place in a plan.
+/// Lists the views and virtual tables of a file, which a plan cannot contain.
 fn not_carried(schema: &SchemaFacts) -> Vec<String> {
     let views = schema.views.iter().map(|(name, _)| format!("the view {} is not carried", one_line(name)));
     let tables =
@@ -271,7 +271,7 @@ fn naive_columns(profile: &TableProfile) -> usize {
     profile.columns.iter().filter(|column| column.forms.local > 0).count()
 }
 
-/// Tables that would become one, told in the plan too.
+/// Returns the tables that would become one table, and adds a note on each to the plan.
 fn clashes(proposals: &mut [Proposal]) -> Vec<serde_json::Value> {
     let mut targets: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for proposal in proposals.iter() {

@@ -1,4 +1,4 @@
-//! `migrate rollback`: takes back what `migrate run` has made.
+//! `migrate rollback`: undoes what `migrate run` has done.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -11,17 +11,17 @@ use crate::platform::error::Result;
 
 /// Options of [`run()`].
 #[derive(Clone, Debug)]
-pub struct RollbackOptions {
+pub(crate) struct RollbackOptions {
     /// The plan
     pub plan: PathBuf,
     /// Another way to the plan's target: a URL, or a name of the config
     pub to: Option<String>,
-    /// Also tables whose rows are others than those that were loaded
+    /// Also undo tables whose rows differ from those that were loaded
     pub even_changed: bool,
 }
 
 /// Runs the command.
-pub fn run(options: &RollbackOptions, context: &Context) -> Result<MigrateReport> {
+pub(crate) fn run(options: &RollbackOptions, context: &Context) -> Result<MigrateReport> {
     let clock = Instant::now();
     let plan = Plan::load(&options.plan)?;
     let params = params_of(&plan, options.to.as_deref(), context)?;

@@ -1,4 +1,4 @@
-//! `migrate run`: saves the files, then does what a plan says.
+//! `migrate run`: saves the files, then carries out a plan.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use crate::platform::error::{Error, Result, one_line};
 
 /// Options of [`run()`].
 #[derive(Clone, Debug)]
-pub struct RunOptions {
+pub(crate) struct RunOptions {
     /// The plan
     pub plan: PathBuf,
     /// Another way to the plan's target: a URL, or a name of the config
@@ -27,17 +27,17 @@ pub struct RunOptions {
 }
 
 /// Runs the command.
-pub fn run(options: &RunOptions, context: &Context) -> Result<MigrateReport> {
+pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateReport> {
     let clock = Instant::now();
     let plan = Plan::load(&options.plan)?;
     if plan.tables.is_empty() {
         return Err(Error::usage(format!("the plan {} has no tables", shown(&options.plan))));
     }
     let params = params_of(&plan, options.to.as_deref(), context)?;
-    // Before anything is saved or made: who is in the way is told at once.
+    // Connect before anything is saved or created, so that obstacles are reported at once.
     let (session, noted) = connect(&plan, &params)?;
     let inputs = Inputs::open(&plan.files, context)?;
-    // From here to the end nobody may write to a file.
+    // From here to the end, no process may write to a file.
     let live = plan.files.iter().filter(|file| file.path.is_some());
     let before: Vec<Before> = live.map(|file| Before::note(&inputs.files[&file.name])).collect();
     let mut saved = Vec::new();
@@ -87,8 +87,8 @@ pub fn run(options: &RunOptions, context: &Context) -> Result<MigrateReport> {
     })
 }
 
-/// Fails where a table holds other rows than when the plan was begun: between two runs nobody watches the files, and what
-/// is loaded already is not read again.
+/// Fails if a table holds other rows than when the plan was begun: between two runs nothing watches the files, and rows
+/// that are already loaded are not read again.
 fn require_as_saved(plan: &Plan, inputs: &Inputs, noted: &PlanState) -> Result<()> {
     for file in &plan.files {
         let saved = noted.sources.get(&file.name);
@@ -119,7 +119,7 @@ fn require_as_saved(plan: &Plan, inputs: &Inputs, noted: &PlanState) -> Result<(
     Ok(())
 }
 
-/// Saves every file, and notes what its tables hold.
+/// Saves every file, and returns the state of its tables.
 fn save(plan: &Plan, inputs: &Inputs, no_snapshot: bool, context: &Context) -> Result<BTreeMap<String, SourceState>> {
     let mut sources = BTreeMap::new();
     for file in &plan.files {

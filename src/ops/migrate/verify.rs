@@ -12,19 +12,19 @@ use crate::platform::error::Result;
 
 /// Options of [`run()`].
 #[derive(Clone, Debug)]
-pub struct CompareOptions {
+pub(crate) struct CompareOptions {
     /// The plan
     pub plan: PathBuf,
     /// Another way to the plan's target: a URL, or a name of the config
     pub to: Option<String>,
-    /// Compare so many rows of each table only, and the counts of all
+    /// Compare only this number of rows of each table, and the row counts of all tables
     pub sample: Option<u64>,
-    /// The most differences to tell one by one
+    /// The most differences to report one by one
     pub most: usize,
 }
 
 /// Runs the command.
-pub fn run(options: &CompareOptions, context: &Context) -> Result<MigrateReport> {
+pub(crate) fn run(options: &CompareOptions, context: &Context) -> Result<MigrateReport> {
     let clock = Instant::now();
     let plan = Plan::load(&options.plan)?;
     let params = params_of(&plan, options.to.as_deref(), context)?;

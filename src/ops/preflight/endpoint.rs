@@ -1,4 +1,4 @@
-//! Whether an HTTP endpoint answers as it should.
+//! Checks that an HTTP endpoint answers as expected.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,20 +7,21 @@ use serde_json::Value;
 
 use crate::config::{HttpCheck, JsonField};
 use crate::ops::preflight::Finding;
-use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::error::{Kind, Result, one_line};
 use crate::platform::http::{Answer, Client};
 use crate::platform::{interrupt, text};
 
-/// How long after one try the next begins.
+/// The pause between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often a pause looks whether a signal asked to stop.
+/// The interval at which a pause checks for a signal to stop.
 const TICK: Duration = Duration::from_millis(50);
-/// How much of what was found a message shows.
+/// The most characters of a value that a message shows.
 const SHOWN_CHARACTERS: usize = 80;
 
-/// Asks until the endpoint answers as it should or `wait` is over, at least once; that once has its whole timeout.
+/// Sends requests until the endpoint answers as expected or `wait` is over. Sends at least one request; the first has
+/// its whole timeout.
 ///
-/// Fails only where a signal asked to stop.
+/// Fails only if a signal asked to stop.
 pub fn http(check: &HttpCheck, wait: Duration) -> Result<Finding> {
     let name = format!("http {}", check.url.with_path());
     let start = Instant::now();
@@ -36,9 +37,9 @@ pub fn http(check: &HttpCheck, wait: Duration) -> Result<Finding> {
             }
             Ok(Err(problem)) => problem,
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
-            Err(error) => told(&error),
+            Err(error) => error.whole_with_hint(),
         };
-        // One that is cut short would find only that.
+        // A try with too little time left would only find a timeout.
         let left = wait.saturating_sub(start.elapsed());
         if left < PAUSE + check.timeout.min(PAUSE) {
             let times = match tries {
@@ -52,11 +53,6 @@ pub fn http(check: &HttpCheck, wait: Duration) -> Result<Finding> {
     }
 }
 
-fn told(error: &Error) -> String {
-    let hint = error.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    format!("{}{hint}", error.whole())
-}
-
 fn pause(time: Duration) -> Result<()> {
     let start = Instant::now();
     while start.elapsed() < time {
@@ -66,7 +62,7 @@ fn pause(time: Duration) -> Result<()> {
     interrupt::check()
 }
 
-/// What is right with an answer, or what is wrong.
+/// Checks an answer. Returns what was found, or what is wrong as the error.
 fn judge(check: &HttpCheck, answer: &Answer) -> Result<String, String> {
     let url = &check.url;
     if answer.status != check.status {
@@ -90,7 +86,7 @@ fn judge(check: &HttpCheck, answer: &Answer) -> Result<String, String> {
     Ok(found)
 }
 
-/// The value of a field, where it is the expected one; what is wrong otherwise.
+/// Returns the value of a field if it is the expected one, or what is wrong as the error.
 fn find(answer: &Answer, field: &JsonField) -> Result<String, String> {
     if !answer.whole {
         return Err("answers more than is read of it (1 MiB)".to_owned());
@@ -119,7 +115,7 @@ fn find(answer: &Answer, field: &JsonField) -> Result<String, String> {
     Ok(value)
 }
 
-/// The value at a path of names and places.
+/// Returns the value at a path of field names and array indexes.
 fn at<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(document, |value, part| match value {
         Value::Object(fields) => fields.get(part),

@@ -1,5 +1,5 @@
-//! What must be so before anything is done: mounts that are mounts, folders that can be written to, room, endpoints
-//! that answer. Each look gives one [`Finding`], good or bad, with what was found.
+//! Checks the conditions for a run before anything is done: mount points, writable folders, free space, endpoints that
+//! answer. Each check returns one [`Finding`], good or bad, with what was found.
 
 mod endpoint;
 mod mount;
@@ -11,14 +11,14 @@ pub use endpoint::http;
 pub use mount::mount;
 pub use room::{min_free, writable};
 
-/// What one look has found.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// The name of the check.
     pub name: String,
-    /// Whether it is as it should be.
+    /// True if the check passed.
     pub ok: bool,
-    /// What was found, on one line; where it is not as it should be, also what to do.
+    /// The finding, on one line; if the check failed, also what to do.
     pub message: String,
 }
 

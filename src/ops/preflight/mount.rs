@@ -1,4 +1,4 @@
-//! Whether a folder really is a mount point, and not a folder inside the container that goes with it.
+//! Checks that a folder really is a mount point, and not a folder of the container that is deleted with it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::platform::disk::{free_bytes, shown};
 use crate::platform::error::one_line;
 use crate::platform::text;
 
-/// Where the kernel lists what is mounted for this process (proc_pid_mountinfo(5)).
+/// The kernel's list of the mounts of this process (proc_pid_mountinfo(5)).
 const MOUNTS: &str = "/proc/self/mountinfo";
 /// File systems whose files do not outlive the machine or the container.
 const FLEETING: [&str; 4] = ["tmpfs", "ramfs", "overlay", "aufs"];
@@ -21,13 +21,13 @@ struct Mount {
     id: u64,
     /// The mount that it is mounted on.
     parent: u64,
-    /// Which part of the file system is mounted; `/` for all of it.
+    /// The part of the file system that is mounted; `/` for all of it.
     root: PathBuf,
-    /// Where.
+    /// The mount point.
     point: PathBuf,
     read_only: bool,
     file_system: String,
-    /// The device, or what stands for one.
+    /// The device, or the name that the kernel lists in its place.
     source: String,
 }
 
@@ -39,7 +39,7 @@ impl Mount {
         let (id, parent) = (number()?, number()?);
         let (root, point) = (fields.nth(1)?, fields.next()?);
         let options = fields.next()?;
-        // Any number of optional fields stands before the lone dash.
+        // Any number of optional fields precedes the single dash.
         fields.find(|field| *field == b"-")?;
         let (file_system, source) = (fields.next()?, fields.next().unwrap_or_default());
         let super_options = fields.next().unwrap_or_default();
@@ -55,7 +55,7 @@ impl Mount {
         })
     }
 
-    /// The device and, where only a part of it is mounted (a bind mount, a subvolume), which.
+    /// Returns the device and, if only a part of it is mounted (a bind mount, a subvolume), that part.
     fn from(&self) -> String {
         let source = if self.source.is_empty() { "no device" } else { &self.source };
         if self.root == Path::new("/") {
@@ -65,7 +65,7 @@ impl Mount {
     }
 }
 
-/// A field without the kernel's escapes: `\040` for a space, and so for tab, line feed and `\`.
+/// Returns a field without the kernel's escapes: `\040` for a space, and similar ones for tab, line feed and `\`.
 fn plain(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut at = 0;
@@ -78,13 +78,14 @@ fn plain(field: &[u8]) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// The mount that an absolute path, free of links, lies in.
+/// Returns the mount that contains an absolute path without links.
 ///
-/// Goes down the path as the kernel does, from mount to mount, since neither the order of the list nor the length of a
-/// mount point tells which of two covers the other: a mount point may lie under another mount, or have several on it.
+/// Goes down the path as the kernel does, from mount to mount: neither the order of the list nor the length of a mount
+/// point shows which of two mounts covers the other. A mount point may lie under another mount, or have several mounts
+/// on it.
 fn mount_of(table: &[u8], path: &Path) -> Option<Mount> {
     let mounts: Vec<Mount> = table.split(|byte| *byte == b'\n').filter_map(Mount::read).collect();
-    // Of a process whose root is a folder of some mount, that mount is not in the list.
+    // If the root of the process is a folder of some mount, that mount is not in the list.
     let is_listed = |id: u64| mounts.iter().any(|mount| mount.id == id);
     let mut current: Option<&Mount> = None;
     let mut folders: Vec<&Path> = path.ancestors().collect();
@@ -96,7 +97,7 @@ fn mount_of(table: &[u8], path: &Path) -> Option<Mount> {
         };
         let here = || mounts.iter().filter(|mount| mount.point == folder);
         let Some(mut top) = here().find(is_next) else { continue };
-        // Each can be on one other only, so this ends.
+        // A mount is on only one other mount, so this ends.
         for _ in 0..mounts.len() {
             match here().find(|mount| mount.parent == top.id && mount.id != top.id) {
                 Some(over) => top = over,
@@ -108,7 +109,7 @@ fn mount_of(table: &[u8], path: &Path) -> Option<Mount> {
     current.cloned()
 }
 
-/// Checks that `path` is a mount point, of a file system whose files stay: not `tmpfs`, nor a container's own layer,
+/// Checks that `path` is a mount point of a file system whose files last: not `tmpfs` or the layer of a container,
 /// unless `allow_tmpfs`.
 #[must_use]
 pub fn mount(path: &Path, allow_tmpfs: bool) -> Finding {
@@ -168,7 +169,7 @@ mod tests {
 
     use super::*;
 
-    // As in a machine whose first mounts were made before its root.
+    // As on a machine whose first mounts were made before the mount of its root.
     const TABLE: &str = "\
 22 27 0:21 / /proc rw,nosuid - proc proc rw
 24 27 0:6 / /dev rw - devtmpfs devtmpfs rw

@@ -1,4 +1,4 @@
-//! Whether a folder can be written to, and has room.
+//! Checks that a folder can be written to, and has free space.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,13 +11,14 @@ use crate::ops::preflight::Finding;
 use crate::platform::disk::{free_bytes, free_files, shown};
 use crate::platform::text;
 
-/// Enough to need a block of its own.
+/// The length of the test file: enough to need a block of its own.
 const PROBE_BYTES: usize = 4096;
-/// A database with its log, a snapshot under way and what stands beside it need some files.
+/// The number of files that must be free: a database with its log, a snapshot in progress and the files beside it need
+/// some.
 const MIN_FILES: u64 = 100;
 
-/// Checks that this user can make, write, sync and remove a file in the folder `path`; that it can be opened for
-/// writing, where it is a file.
+/// Checks that this user can create, write, sync and remove a file in the folder `path` or, if `path` is a file, open
+/// it for writing.
 #[must_use]
 pub fn writable(path: &Path) -> Finding {
     let name = format!("writable {}", shown(path));
@@ -36,7 +37,7 @@ fn probe(folder: &Path) -> io::Result<()> {
     let number = getrandom::u64().map_err(|_| io::Error::other("the system gives no random numbers"))?;
     let path = folder.join(format!(".lifeboat-probe-{number:016x}"));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-    // Its bytes are like no others, so that no disk can save itself the writing.
+    // The bytes are different each time, so that the disk cannot skip the write.
     let bytes: Vec<u8> = number.to_le_bytes().into_iter().cycle().take(PROBE_BYTES).collect();
     let written = file.write_all(&bytes).and_then(|()| file.sync_all());
     let removed = fs::remove_file(&path);
@@ -58,7 +59,7 @@ fn why(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Checks that the disk of `path` has `bytes` free for an ordinary user, and room for some more files.
+/// Checks that the disk of `path` has `bytes` free for an ordinary user, and that some more files can be created on it.
 #[must_use]
 pub fn min_free(path: &Path, bytes: u64) -> Finding {
     let name = format!("free space {}", shown(path));

@@ -25,17 +25,17 @@ use crate::platform::error::{Error, Result, one_line};
 use crate::platform::text;
 use crate::snapshots::manifest::{LargeObjectFacts, Table};
 
-/// The longest wait for locks in a database that nobody else is in.
+/// The longest wait for locks in a database that no other session uses.
 const OWN_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A database that is built of a snapshot.
+/// A database that is built from a snapshot.
 pub(super) struct Build<'a> {
     pub(super) opened: &'a Opened,
     pub(super) items: &'a [Item],
     pub(super) owners: Owners,
     pub(super) params: &'a Params,
     pub(super) context: &'a Context,
-    /// Whether ordinary tables are made of what TimescaleDB had.
+    /// True if hypertables and continuous aggregates are restored as ordinary tables.
     pub(super) plain: bool,
 }
 
@@ -43,12 +43,13 @@ impl Build<'_> {
     fn session(&self) -> Result<Session> {
         let mut session = Session::connect(self.params)?;
         settings::pin(&mut session)?;
-        // Nobody else is in here, and what is not finished is thrown away: no need to wait for the disk each time.
+        // No other session uses this database, and it is dropped if it is not finished: a commit need not wait for the
+        // disk.
         session.execute("SET synchronous_commit = off; SET lock_timeout = 0")?;
         Ok(session)
     }
 
-    /// Makes and loads everything; see [`Plan::build`] for the mark and the comment.
+    /// Creates and loads everything; see `Plan::build` for the mark and the comment.
     pub(super) fn run(&self, mark: Option<&Mark>) -> Result<Option<String>> {
         let clock = Instant::now();
         let mut first = self.session()?;
@@ -66,7 +67,7 @@ impl Build<'_> {
         drop(visitor);
         self.context.progress.finish();
         let loaded = loaders.finish();
-        // Where a loader has stopped, it knows why; the walk only saw that it had.
+        // If a loader has stopped, its error has the reason; the walk only saw that it stopped.
         let mut sessions = match (walked, loaded) {
             (_, Err(error)) if stopped => return Err(error),
             (Err(error), _) | (Ok(()), Err(error)) => return Err(error),
@@ -106,7 +107,7 @@ impl Build<'_> {
             last.iter().filter(|item| item.section == Section::Last).partition(is_comment);
         rest.iter().try_for_each(|item| create::make_one(session, item, self.owners))?;
         let Some(mark) = mark else { return Ok(None) };
-        // One transaction: at no instant is the database without its mark.
+        // One transaction, so that the database always has its mark.
         session.execute("BEGIN")?;
         comment.iter().try_for_each(|item| create::make_one(session, item, self.owners))?;
         let comment = target::exchange_comment(session, mark)?;
@@ -114,7 +115,8 @@ impl Build<'_> {
         Ok(comment)
     }
 
-    /// Gives the tables that aggregates' rows were loaded into the names of the aggregates, which are not made.
+    /// Renames the tables that hold the rows of continuous aggregates to the names of the aggregates, which are not
+    /// created.
     fn name_aggregates(&self, session: &mut Session) -> Result<()> {
         let tables = self.opened.manifest.tables.iter().filter(|table| table.kind == AGGREGATE);
         for relation in tables.filter_map(|table| table.relation.as_ref()) {
@@ -197,7 +199,7 @@ pub(super) fn require_equal(table: &Table, found: &RowSum) -> Result<()> {
     })
 }
 
-/// Takes an archive apart: whole pieces of rows go to `load`, which says whether it wants more.
+/// Visits the entries of an archive and passes whole pieces of rows to `load`, which returns true if it accepts more.
 pub(super) struct Rows<'a, F> {
     folders: HashMap<String, (Arc<str>, Arc<str>)>,
     context: &'a Context,
@@ -205,7 +207,7 @@ pub(super) struct Rows<'a, F> {
     piece: Option<Vec<u8>>,
     current: Option<(Arc<str>, Arc<str>)>,
     with_large_objects: bool,
-    /// Set when nobody wants more.
+    /// True once `load` accepts no more.
     stopped: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `restore`: puts a snapshot back, and says how to undo it.
+//! `restore`: restores a snapshot, and reports how to undo that.
 
 mod build;
 mod postgres;
@@ -15,46 +15,46 @@ pub(crate) use postgres::{drill as drill_postgres, origin_params, target_word};
 
 /// Options of a restore.
 #[derive(Clone, Debug)]
-pub struct RestoreOptions {
+pub(crate) struct RestoreOptions {
     /// An id, the start of one, or 'latest'
     pub snapshot: String,
-    /// Which snapshots are meant
+    /// Restrict the search to these snapshots
     pub narrow: Narrow,
-    /// The database file or URL to write; by default where the snapshot came from
+    /// The database file or URL to write; by default the origin of the snapshot
     pub to: Option<String>,
-    /// Insist on a new file; PostgreSQL: create the database
+    /// Require a new file; PostgreSQL: create the database
     pub create: bool,
-    /// Overwrite what is there, even while programs have it open
+    /// Overwrite the existing data, even while programs have it open
     pub replace: bool,
-    /// PostgreSQL: build a new database beside, then exchange the two; the old one is kept
+    /// PostgreSQL: build a new database, then exchange it with the old one, which is kept
     pub swap: bool,
     /// PostgreSQL: end the sessions of others in a database that is exchanged
     pub disconnect: bool,
-    /// PostgreSQL: bring the tables back under this new schema, to look at and copy from
+    /// PostgreSQL: restore the tables into this new schema, to inspect and copy from
     pub beside: Option<String>,
-    /// PostgreSQL: all belongs to the role that restores; no grants
+    /// PostgreSQL: the role that restores owns everything; no grants
     pub no_owner: bool,
-    /// PostgreSQL: restore a snapshot that lacks something all the same
+    /// PostgreSQL: restore a snapshot even if it is incomplete
     pub allow_partial: bool,
     /// PostgreSQL: the longest to wait for others' locks, in seconds
     pub lock_timeout: u64,
     /// Only these tables, into an existing database: a name, or a pattern with * and ? (repeatable)
     pub table: Vec<String>,
-    /// TimescaleDB: of the hypertables named with --table only rows from this time on, read as the column of time is (a
-    /// time with or without a zone, then UTC's; a date; a number); other rows stay
+    /// TimescaleDB: restore only the rows from this time on of the hypertables named with --table; other rows stay. The
+    /// value is read as the time column is (a time with or without a zone, then UTC; a date; a number)
     pub from: Option<String>,
-    /// TimescaleDB: of the hypertables named with --table only rows before this time
+    /// TimescaleDB: restore only the rows before this time of the hypertables named with --table
     pub until: Option<String>,
-    /// TimescaleDB: make ordinary tables of hypertables and continuous aggregates, for a server without the extension;
-    /// what only the extension can do is left out, and named
+    /// TimescaleDB: restore hypertables and continuous aggregates as ordinary tables, for a server without the
+    /// extension; what only the extension can do is left out, and named
     pub plain_tables: bool,
-    /// Go on without a safety snapshot of what is overwritten
+    /// Continue without a safety snapshot of the data that is overwritten
     pub no_safety: bool,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and do nothing
     pub dry_run: bool,
 }
 
-/// As the command line has it where nothing is said.
+/// Sets the defaults of the command line.
 impl Default for RestoreOptions {
     fn default() -> Self {
         RestoreOptions {
@@ -81,49 +81,49 @@ impl Default for RestoreOptions {
 
 /// One restored table.
 #[derive(Debug, Serialize)]
-pub struct RestoredTable {
+pub(crate) struct RestoredTable {
     /// Its name.
     pub name: String,
     /// Its rows.
     pub rows: Option<u64>,
-    /// True where it was compared with the snapshot and is equal.
+    /// True if it was compared with the snapshot and is equal.
     pub ok: bool,
 }
 
-/// What was restored to where.
+/// A report of what was restored, and to which target.
 #[derive(Debug, Serialize)]
-pub struct RestoreReport {
+pub(crate) struct RestoreReport {
     /// The snapshot.
     pub id: String,
     /// The file, or the database's URL without its password.
     pub target: String,
     /// `create`, `replace`, `replace-damaged` or `tables`; of PostgreSQL also `empty`, `swap` and `beside`.
     pub mode: String,
-    /// True where nothing was done.
+    /// True if nothing was done.
     pub dry_run: bool,
-    /// The time of which alone rows were restored, in words.
+    /// The time window of the restored rows, in words; absent if all rows were restored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<String>,
-    /// The snapshot of what was overwritten.
+    /// The snapshot of the data that was overwritten.
     pub safety_snapshot: Option<String>,
-    /// The command that brings back what was there before.
+    /// The command that restores the previous state.
     pub undo: Option<String>,
     /// Every table, with its rows.
     pub tables: Vec<RestoredTable>,
     /// Files that were moved out of the way.
     pub moved_aside: Vec<String>,
-    /// Reading, hashing, decompressing and writing.
+    /// Seconds for reading, hashing, decompressing and writing.
     pub stream_seconds: f64,
-    /// Waiting for the disk.
+    /// Seconds of waiting for the disk.
     pub sync_seconds: f64,
-    /// SQLite's checks, row counts and digests.
+    /// Seconds for SQLite's checks, row counts and digests.
     pub check_seconds: f64,
-    /// All of it.
+    /// Seconds in all.
     pub seconds: f64,
 }
 
 impl RestoreReport {
-    /// A report of nothing done yet.
+    /// Creates the report of a restore that has not begun.
     fn new(id: String, target: String, mode: &str, dry_run: bool) -> Self {
         RestoreReport {
             id,
@@ -145,8 +145,8 @@ impl RestoreReport {
 
 impl Report for RestoreReport {}
 
-/// What is to be done, found out before anything is.
-pub struct RestorePlan(Engine);
+/// A plan of a restore, made before anything is changed.
+pub(crate) struct RestorePlan(Engine);
 
 enum Engine {
     Sqlite(Box<sqlite::Plan>),
@@ -154,14 +154,14 @@ enum Engine {
 }
 
 impl RestorePlan {
-    /// Finds the snapshot and looks at the target; changes nothing.
-    pub fn make(options: &RestoreOptions, context: &Context) -> Result<Self> {
+    /// Finds the snapshot and inspects the target; changes nothing.
+    pub(crate) fn make(options: &RestoreOptions, context: &Context) -> Result<Self> {
         let catalog = context.open_catalog()?;
         let listed = catalog.find(&options.snapshot, &options.narrow)?;
         RestorePlan::of(&listed.id, catalog, options, context)
     }
 
-    /// The same for a snapshot that was found.
+    /// Plans the restore of a snapshot that was already found.
     pub(crate) fn of(id: &SnapshotId, catalog: Catalog, options: &RestoreOptions, context: &Context) -> Result<Self> {
         let opened = fetch::open(&catalog, id, context)?;
         Ok(RestorePlan(if opened.manifest.postgres.is_some() {
@@ -171,9 +171,9 @@ impl RestorePlan {
         }))
     }
 
-    /// The question to ask a person before anything is overwritten; None where nothing is.
+    /// Returns the question to ask the user before data is overwritten, or `None` if nothing is overwritten.
     #[must_use]
-    pub fn question(&self) -> Option<String> {
+    pub(crate) fn question(&self) -> Option<String> {
         match &self.0 {
             Engine::Sqlite(plan) => plan.question(),
             Engine::Postgres(plan) => plan.question(),
@@ -181,7 +181,7 @@ impl RestorePlan {
     }
 
     /// Carries the plan out.
-    pub fn run(self, options: &RestoreOptions, context: &Context) -> Result<RestoreReport> {
+    pub(crate) fn run(self, options: &RestoreOptions, context: &Context) -> Result<RestoreReport> {
         match self.0 {
             Engine::Sqlite(plan) => plan.run(options, context),
             Engine::Postgres(plan) => plan.run(options, context),

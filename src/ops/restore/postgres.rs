@@ -1,4 +1,4 @@
-//! Restores a PostgreSQL snapshot: as a new database, in place of one, or some of its tables.
+//! Restores a PostgreSQL snapshot: as a new database, in place of an existing one, or only some of its tables.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -35,15 +35,15 @@ use crate::snapshots::manifest::{Manifest, PostgresFacts, SequenceValue, Snapsho
 enum Mode {
     /// A new database.
     Create,
-    /// A database that is there and empty.
+    /// An existing, empty database.
     Empty,
-    /// The rows of tables that are there.
+    /// The rows of existing tables.
     Replace,
-    /// Tables that are not there, into a database that is.
+    /// Missing tables, in an existing database.
     Tables,
-    /// A new database in the place of another.
+    /// A new database that takes the place of another.
     Swap,
-    /// Tables under another schema.
+    /// Tables in another schema.
     Beside(String),
 }
 
@@ -60,7 +60,7 @@ impl Mode {
     }
 }
 
-/// A time, of which alone rows are restored: its end is not part of it.
+/// The time window of the rows that are restored; its end is exclusive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Window {
     from: Option<String>,
@@ -68,7 +68,7 @@ struct Window {
 }
 
 impl Window {
-    /// In words: `from 2026-01-01 00:00:00+00 until 2026-02-01 00:00:00+00`.
+    /// Returns the window in words: `from 2026-01-01 00:00:00+00 until 2026-02-01 00:00:00+00`.
     fn shown(&self) -> String {
         let from = self.from.iter().map(|from| format!("from {from}"));
         let until = self.until.iter().map(|until| format!("until {until}"));
@@ -80,7 +80,7 @@ impl Window {
     }
 }
 
-/// What is to be done, found out before anything is.
+/// A plan of a restore, made before anything is changed.
 pub(super) struct Plan {
     catalog: Catalog,
     opened: Opened,
@@ -88,20 +88,20 @@ pub(super) struct Plan {
     params: Params,
     mode: Mode,
     owners: Owners,
-    /// Places in the manifest's tables.
+    /// Indexes into the manifest's tables.
     chosen: Vec<usize>,
-    /// The comment that the database has.
+    /// The comment of the existing database.
     comment: Option<String>,
-    /// The steps that make the schema.
+    /// The steps that create the schema.
     items: Vec<Item>,
-    /// Of the chosen tables only the rows of this time.
+    /// If set, only the rows of the chosen tables in this window are restored.
     window: Option<Window>,
-    /// Whether ordinary tables are made of what TimescaleDB had.
+    /// True if hypertables and continuous aggregates are restored as ordinary tables.
     plain: bool,
 }
 
 impl Plan {
-    /// Looks at the server and the database; changes nothing.
+    /// Inspects the server and the database; changes nothing.
     pub(super) fn make(options: &RestoreOptions, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
         let manifest = &opened.manifest;
         let mut facts = manifest.postgres.clone().ok_or_else(|| Error::problem("its manifest is not of PostgreSQL"))?;
@@ -136,7 +136,7 @@ impl Plan {
         if owners == Owners::Leave {
             leave_out_strangers(&mut items, &server.missing_roles(&facts)?);
         }
-        // Some servers let one session in at a time.
+        // Some servers accept only one session at a time.
         drop(server);
         if let Some(mark) = existing.as_ref().and_then(|existing| Mark::read(existing.comment.as_deref()?)) {
             return Err(unfinished(&mark, &shown, context));
@@ -155,12 +155,12 @@ impl Plan {
         Ok(plan)
     }
 
-    /// A snapshot that lacks something does not take the place of everything without a word.
+    /// Fails if an incomplete snapshot would replace a whole database, unless the options allow it.
     fn require_whole(&self, options: &RestoreOptions) -> Result<()> {
         for left_out in &self.facts.left_out {
             tracing::warn!("not in the snapshot: {}", one_line(left_out));
         }
-        // A safety snapshot leaves large objects out by its nature, and --replace sees for itself which tables are there.
+        // A safety snapshot never contains large objects, and --replace checks by itself which tables exist.
         let is_safety = self.opened.manifest.kind == SnapshotKind::Safety;
         let is_lacking = match self.mode {
             Mode::Swap => self.facts.left_out.iter().any(|left_out| !(is_safety && left_out == LARGE_OBJECTS)),
@@ -175,7 +175,7 @@ impl Plan {
             .hint("restore what it has with --table, or all the same with --allow-partial"))
     }
 
-    /// The time of which rows are restored, where only those of one are.
+    /// Returns the time window of the rows to restore, or `None` for all rows.
     fn window_of(&self, options: &RestoreOptions) -> Result<Option<Window>> {
         if options.from.is_none() && options.until.is_none() {
             return Ok(None);
@@ -212,7 +212,7 @@ impl Plan {
         Ok(Some(window))
     }
 
-    /// A session that only looks, and waits for locks no longer than it may.
+    /// Opens a read-only session that waits for locks no longer than the options allow.
     fn look(&self, options: &RestoreOptions) -> Result<Session> {
         let mut session = Session::connect(&self.params)?;
         settings::pin(&mut session)?;
@@ -221,7 +221,7 @@ impl Plan {
         Ok(session)
     }
 
-    /// Fails for what can be known to fail before anything is read or written.
+    /// Fails if the restore is certain to fail, before anything is read or written.
     fn require_fit(&self, options: &RestoreOptions) -> Result<()> {
         if self.mode == Mode::Replace {
             if options.table.is_empty() && self.facts.large_objects.count > 0 {
@@ -256,7 +256,7 @@ impl Plan {
         self.chosen.iter().map(|index| &self.opened.manifest.tables[*index]).collect()
     }
 
-    /// Names what the database itself had, where the one that was filled keeps its own.
+    /// Warns about the database's own settings in the snapshot: a database that was filled keeps those that it has.
     fn tell_settings_left(&self) {
         let left: Vec<&str> = self
             .items
@@ -274,7 +274,7 @@ impl Plan {
         }
     }
 
-    /// The question to ask a person before anything is overwritten; None where nothing is.
+    /// Returns the question to ask the user before data is overwritten, or `None` if nothing is overwritten.
     pub(super) fn question(&self) -> Option<String> {
         let manifest = &self.opened.manifest;
         let target = one_line(&self.params.shown());
@@ -307,7 +307,7 @@ impl Plan {
             options.dry_run,
         );
         if options.dry_run {
-            // How many rows are of a time is known when they are read.
+            // The number of rows in the window is known only when they are read.
             let rows = |table: &Table| if self.window.is_some() { None } else { table.rows };
             let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: rows(table), ok: false };
             report.tables = self.tables().into_iter().map(restored).collect();
@@ -350,16 +350,16 @@ impl Plan {
         Ok(())
     }
 
-    /// Into a database that is there and empty: it carries a mark until it is done.
+    /// Restores into an existing, empty database, which has a mark until the restore is done.
     fn fill(&self, report: &mut RestoreReport, context: &Context) -> Result<()> {
         let mut server = Server::connect(&self.params)?;
         let name = self.params.database();
         let shown = one_line(&self.params.shown());
-        // In the database from the start: a server whose disk is full lets nobody in any more ("could not write init
-        // file"), and taking away what filled it is what is left to do then.
+        // This session is opened at the start: a server whose disk is full accepts no new sessions ("could not write
+        // init file"), and then all that remains is to remove what filled the disk.
         let mut caretaker = self.settling_session().ok();
         server.mark(name, &Mark::new(target::FILL, &report.id, &context.host))?;
-        // Where there is no room for it there is none for any other beside the one that builds.
+        // If the server did not accept this session, it accepts no other besides the one that builds.
         let server = caretaker.is_some().then_some(server);
         let again = |server: Option<Server>| server.map_or_else(|| Server::connect_to_settle(&self.params), Ok);
         match self.build(&self.params, None, report, context) {
@@ -371,7 +371,7 @@ impl Plan {
             Err(error) => {
                 let cleared = match caretaker.as_mut().map(|session| create::unmake(session, &self.items)) {
                     Some(Ok(())) => Ok(()),
-                    // It has been ended meanwhile, or never came to be.
+                    // The session was ended meanwhile, or was never opened.
                     _ => self.settling_session().and_then(|mut session| create::unmake(&mut session, &self.items)),
                 };
                 drop(caretaker);
@@ -401,7 +401,7 @@ impl Plan {
         }
     }
 
-    /// A session in the database that clears up also where a signal has asked to stop.
+    /// Opens a session in the database that can clean up even after a signal has asked to stop.
     fn settling_session(&self) -> Result<Session> {
         let mut session = Session::connect_to_settle(&self.params)?;
         settings::pin(&mut session)?;
@@ -412,7 +412,7 @@ impl Plan {
         let mut server = Server::connect(&self.params)?;
         tell_dropped(&server.drop_left_over(&context.host)?);
         let name = self.params.database().to_owned();
-        // Early: not after an hour of building.
+        // Check this now, not after an hour of building.
         let busy = server.look(&name)?.map_or(0, |existing| existing.sessions);
         if busy > 0 && !options.disconnect {
             return Err(Error::failed(format!(
@@ -422,7 +422,7 @@ impl Plan {
             .hint("stop what uses it, or let this end their sessions with --disconnect; nothing was changed"));
         }
         let mut settings_now = database_settings(&self.params)?;
-        // Until the names are exchanged the mark stands in the comment's place.
+        // Until the names are exchanged, the mark is in the place of the comment.
         settings_now.retain(|item| item.name != "comment");
         let scratch = target::scratch_name(&context.host)?;
         let mark = Mark::new("restore", &report.id, &context.host);
@@ -447,8 +447,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Makes everything in an empty database, loads it, compares it. With a mark the database's own settings come back
-    /// too, all but its comment, which is given back: until all is done the mark stands in its place.
+    /// Creates everything in an empty database, loads it and compares it. With a mark, the database's own settings are
+    /// restored too, except its comment. The comment is returned, because the mark is in its place until all is done.
     fn build(
         &self,
         params: &Params,
@@ -481,7 +481,7 @@ impl Plan {
         let shared: Vec<&SequenceValue> = others.iter().filter(is_shared).copied().collect();
         let mut replacement = Replacement::begin(&self.params, &tables, &sequences, whole, lock_timeout)?;
         if !options.no_safety {
-            // Nobody can write to the tables any more: what is saved is what is overwritten.
+            // No other session can write to the tables any more: what is saved is what is overwritten.
             let safety;
             (safety, replacement) = self.save_safety(replacement, &tables, whole, context)?;
             let target = target_word(&self.opened.manifest, &self.params, context)?;
@@ -515,13 +515,13 @@ impl Plan {
         })
     }
 
-    /// The tables that were chosen: schema and name.
+    /// Returns the schema and name of each chosen table.
     fn relations(&self) -> BTreeSet<(&str, &str)> {
         let relations = self.tables().into_iter().filter_map(|table| table.relation.as_ref());
         relations.map(|relation| (relation.schema.as_str(), relation.table.as_str())).collect()
     }
 
-    /// The sequences that the tables' defaults draw from, whoever owns them: schema and name.
+    /// Returns the schema and name of each sequence that the tables' defaults use, whichever table owns it.
     fn sequences_drawn_from(&self) -> BTreeSet<(&str, &str)> {
         let chosen = self.relations();
         let is_chosen = |item: &Item| item.kind == Kind::Table && chosen.contains(&names_of(item));
@@ -533,7 +533,7 @@ impl Plan {
     fn make_tables(&self, options: &RestoreOptions, report: &mut RestoreReport, context: &Context) -> Result<()> {
         let mut session = Session::connect(&self.params)?;
         settings::pin(&mut session)?;
-        // Keys to tables that stay lock these.
+        // Foreign keys to existing tables lock those tables.
         session.execute(&format!("SET lock_timeout = {}", Duration::from_secs(options.lock_timeout).as_millis()))?;
         self.in_one_transaction(&mut session, report, |session| {
             let (items, attached_last) = self.items_of_tables(session)?;
@@ -568,12 +568,13 @@ impl Plan {
         Ok(())
     }
 
-    /// The steps that make the chosen tables and what hangs on them; and those that attach partitions to a table that
-    /// is there: it would give them indexes of its own, were they attached before they have theirs.
+    /// Returns the steps that create the chosen tables and the objects that belong to them and, separately, the steps
+    /// that attach partitions to an existing table. Those must come last: a partition that is attached before it has
+    /// its own indexes gets indexes from that table.
     fn items_of_tables(&self, session: &mut Session) -> Result<(Vec<Item>, Vec<Item>)> {
         let wanted = self.relations();
         let is_wanted = |item: &Item| item.kind == Kind::Table && wanted.contains(&names_of(item));
-        // The partitioned tables above them, where they are gone too.
+        // The partitioned tables above them, if they do not exist either.
         let mut above: BTreeSet<usize> = BTreeSet::new();
         for table in self.items.iter().filter(|item| is_wanted(item)) {
             let mut next = attachment_of(&self.items, table).and_then(|attach| parent_of(&self.items, attach));
@@ -591,7 +592,7 @@ impl Plan {
                 taken.insert(item.id);
             }
         }
-        // Sequences that defaults draw from are made with the tables where they are gone too.
+        // Sequences that defaults use are created with the tables if they do not exist either.
         let needed: BTreeSet<usize> = taken.iter().flat_map(|id| self.items[*id].needs.iter().copied()).collect();
         for id in needed {
             let item = &self.items[id];
@@ -609,7 +610,7 @@ impl Plan {
         Ok((items, last))
     }
 
-    /// Tells of what others had of the tables and has gone with them: keys that point at them, views.
+    /// Warns about objects that depended on the tables and were dropped with them: foreign keys of other tables, views.
     fn tell_lost(&self, session: &mut Session, made: &[Item]) -> Result<()> {
         let made: BTreeSet<usize> = made.iter().map(|item| item.id).collect();
         let mut gone: BTreeSet<usize> = made.clone();
@@ -663,7 +664,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Does the work, compares what it says it has loaded, and only then keeps it.
+    /// Does the work in one transaction, compares the rows that it loaded, and commits only if they are equal.
     fn in_one_transaction(
         &self,
         session: &mut Session,
@@ -686,8 +687,8 @@ impl Plan {
         commit(session, &self.params)
     }
 
-    /// Loads the chosen tables in the session's transaction. Only their entries are read, unless all of them are wanted:
-    /// then the whole archive is, and hashed as a whole.
+    /// Loads the chosen tables in the session's transaction. Reads only their entries, unless all tables are wanted:
+    /// then the whole archive is read, and hashed as a whole.
     fn load_serially(&self, session: &mut Session, copies: &[RowSource], whole: bool, context: &Context) -> Result<()> {
         let tables = self.tables();
         let sinks: Vec<(&Table, &RowSource)> = tables.iter().copied().zip(copies).collect();
@@ -705,16 +706,18 @@ impl Plan {
         read
     }
 
-    /// The ends of the time of which rows are restored.
+    /// Returns the start and the end of the time window of the rows that are restored.
     fn bounds(&self) -> (Option<&str>, Option<&str>) {
         let window = self.window.as_ref();
         (window.and_then(|window| window.from.as_deref()), window.and_then(|window| window.until.as_deref()))
     }
 
-    /// Loads the chosen tables in the session's transaction, or their rows of a time; what of those there were.
+    /// Loads the chosen tables in the session's transaction, or only their rows in the window. Returns a sum of each
+    /// table's rows in the window; empty without a window.
     ///
-    /// Which rows are of a time the server says, since it knows what their text means: they are loaded into tables that
-    /// go with the transaction, compared there as a whole, and taken from there.
+    /// The server decides which rows are in the window, since it knows what their text means: all rows are loaded into
+    /// temporary tables that the end of the transaction drops, and compared there as a whole. Then the rows of the
+    /// window are copied from there.
     fn load_chosen(
         &self,
         session: &mut Session,
@@ -759,7 +762,7 @@ impl Plan {
         Ok(sums)
     }
 
-    /// Compares what is there with what was saved, or the rows of a time with those that were loaded of it.
+    /// Compares the restored rows with what was saved or, with a window, its rows with those that were loaded for it.
     fn compare_chosen(
         &self,
         session: &mut Session,
@@ -784,8 +787,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Compresses the chunks of the chosen tables that were compressed; where that cannot be done, their rows are there
-    /// all the same, and it is said.
+    /// Compresses the chunks of the chosen tables that were compressed. If the server cannot compress them, their rows
+    /// are restored all the same, and a warning says so.
     fn compress_again(&self, session: &mut Session) -> Result<()> {
         let chosen = self.relations();
         let is_chosen = |item: &&Item| item.kind == Kind::CompressedChunks && chosen.contains(&names_of(item));
@@ -816,7 +819,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Saves what is about to be overwritten, into the same store.
+    /// Saves the data that is about to be overwritten, into the same store.
     fn save_safety(
         &self,
         replacement: Replacement,
@@ -856,7 +859,7 @@ impl Plan {
     }
 }
 
-/// What a command that is printed calls a database: by its name in the config, which knows its password, or by its URL.
+/// Returns the word for a database in a printed command: its name in the config, which has its password, or its URL.
 pub(crate) fn target_word(manifest: &Manifest, params: &Params, context: &Context) -> Result<String> {
     Ok(match context.home_of(manifest)? {
         Some(Source::Postgres(home)) if home.shown() == params.shown() => manifest.source.to_string(),
@@ -864,8 +867,8 @@ pub(crate) fn target_word(manifest: &Manifest, params: &Params, context: &Contex
     })
 }
 
-/// Where a snapshot is restored to unless another place is named: where the config has its source, or where it came from,
-/// as far as this machine's environment knows how to get there.
+/// Returns the database that a snapshot is restored to if no other is named: the one that the config has for its
+/// source, or the origin of the snapshot, as far as this machine's environment can reach it.
 pub(crate) fn origin_params(manifest: &Manifest, context: &Context) -> Result<Params> {
     if let Some(Source::Postgres(params)) = context.home_of(manifest)? {
         return Ok(*params);
@@ -878,7 +881,7 @@ pub(crate) fn origin_params(manifest: &Manifest, context: &Context) -> Result<Pa
         format!("user={}", quoted(user)),
         format!("port={}", origin.port.unwrap_or(5432)),
     ];
-    // Always said, and that no other address stands for it: the environment of the moment may know another one.
+    // The host is always set, with an empty hostaddr: the current environment may contain another address.
     words.push("hostaddr=''".to_owned());
     let reached_by = manifest.postgres.as_ref().map(|facts| facts.reached_by.as_str());
     match reached_by.filter(|_| origin.host == context.host) {
@@ -888,8 +891,8 @@ pub(crate) fn origin_params(manifest: &Manifest, context: &Context) -> Result<Pa
     Params::parse(&words.join(" "))
 }
 
-/// The tables that were asked for, as places in the manifest; every pattern must match one. A partitioned table stands
-/// for its partitions.
+/// Returns the tables that were asked for, as indexes into the manifest's tables; every pattern must match at least
+/// one. A partitioned table stands for its partitions.
 fn choose(opened: &Opened, items: &[Item], patterns: &[String]) -> Result<Vec<usize>> {
     let tables = &opened.manifest.tables;
     if patterns.is_empty() {
@@ -933,8 +936,8 @@ fn choose(opened: &Opened, items: &[Item], patterns: &[String]) -> Result<Vec<us
     Ok(chosen.into_iter().collect())
 }
 
-/// Empties the items that cannot be made without naming a role that is missing, and tells of them. They keep their
-/// places, which others refer to.
+/// Empties the items that cannot be created without a role that is missing, and warns about them. They stay in the
+/// list, because other items refer to their indexes.
 fn leave_out_strangers(items: &mut [Item], missing: &[String]) {
     for item in items.iter_mut().filter(|item| matches!(item.kind, Kind::Policy | Kind::UserMapping)) {
         let Some(role) = item.roles.iter().find(|role| missing.contains(role)) else { continue };
@@ -949,23 +952,23 @@ fn leave_out_strangers(items: &mut [Item], missing: &[String]) {
     }
 }
 
-/// Schema and name of something that has both.
+/// Returns the schema and name of an item that has both.
 fn names_of(item: &Item) -> (&str, &str) {
     (item.schema.as_deref().unwrap_or_default(), &item.name)
 }
 
-/// The partitioned table that an item attaches a partition to.
+/// Returns the partitioned table that an item attaches a partition to.
 fn parent_of<'a>(items: &'a [Item], attach: &Item) -> Option<&'a Item> {
     let others = attach.needs.iter().filter(|need| Some(**need) != attach.table).map(|need| &items[*need]);
     others.into_iter().find(|item| item.kind == Kind::Table)
 }
 
-/// The item that attaches a table to the one it is a partition of.
+/// Returns the item that attaches a table to the table that it is a partition of.
 fn attachment_of<'a>(items: &'a [Item], table: &Item) -> Option<&'a Item> {
     items.iter().find(|item| item.kind == Kind::AttachPartition && item.table == Some(table.id))
 }
 
-/// The steps that set what belongs to the database itself, as it is now.
+/// Reads the steps that set the current properties of the database itself.
 fn database_settings(params: &Params) -> Result<Vec<Item>> {
     let mut session = Session::connect(params)?;
     settings::pin(&mut session)?;
@@ -974,7 +977,7 @@ fn database_settings(params: &Params) -> Result<Vec<Item>> {
     Ok(schema.items.into_iter().filter(|item| item.kind.is_of_database()).collect())
 }
 
-/// Chooses what a restore does to the target; fails if the options do not fit what is there.
+/// Chooses what a restore does to the target; fails if the options do not fit its state.
 fn mode(options: &RestoreOptions, existing: Option<&Existing>, params: &Params) -> Result<Mode> {
     let shown = one_line(&params.shown());
     let absent = |hint: &str| Error::usage(format!("the database {shown} is not there")).hint(hint);
@@ -1012,14 +1015,14 @@ fn mode(options: &RestoreOptions, existing: Option<&Existing>, params: &Params) 
     }
 }
 
-/// Whether something of that name is in the database.
+/// Returns true if a relation of that name exists in the database.
 fn is_there(session: &mut Session, relation: &Item) -> Result<bool> {
     let name = qualified(relation.schema.as_deref().unwrap_or_default(), &relation.name);
     let name = schema::quote::literal(&name);
     session.row(&format!("SELECT pg_catalog.to_regclass({name}) IS NOT NULL AS there"))?.flag("there")
 }
 
-/// What to say of a database that a restore has begun to fill and not ended.
+/// Returns the error for a database that a restore began to fill and has not finished.
 fn unfinished(mark: &Mark, shown: &str, context: &Context) -> Error {
     let (id, since) = (one_line(&mark.snapshot), mark.since.format("%Y-%m-%d %H:%M:%SZ"));
     if mark.may_be_at_work(&context.host) {
@@ -1044,12 +1047,12 @@ fn drop_failed(server: &mut Server, scratch: &str, error: Error) -> Error {
     error.context("the restore failed; what was there before is as it was")
 }
 
-/// At most `most` bytes of a name.
+/// Returns at most `most` bytes of a name.
 fn cut(name: &str, most: usize) -> &str {
     &name[..name.floor_char_boundary(most)]
 }
 
-/// A command that runs statements in one transaction beside the database.
+/// Returns a command that runs statements in one transaction, from the database `postgres`.
 fn sql_command(params: &Params, statements: &[String]) -> String {
     sql_command_in(params, "postgres", statements)
 }
@@ -1063,10 +1066,10 @@ fn sql_command_in(params: &Params, database: &str, statements: &[String]) -> Str
     format!("psql {} -c {}", quote(&params.with_database(database).shown()), quote(&sql))
 }
 
-/// Restores a snapshot into a database of this program's own making, compares it, and drops it. Seconds of the restore.
+/// Restores a snapshot into a database that this program creates, compares it, and drops it.
 ///
-/// Other rows than were saved are no damage of the archive, every byte of which was hashed on the way: they are given back
-/// as what differs.
+/// If the rows differ from those that were saved, returns the difference as `Some(error)`: it is not damage of the
+/// archive, every byte of which was hashed while it was read.
 pub(crate) fn drill(opened: &Opened, to: Option<&str>, owners: Owners, context: &Context) -> Result<Option<Error>> {
     let params = match to.map(|to| context.named_source(to)).transpose()?.map(|chosen| chosen.source) {
         Some(Source::Postgres(params)) => *params,

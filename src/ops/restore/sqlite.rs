@@ -22,7 +22,7 @@ use crate::platform::text;
 use crate::snapshots::catalog::Catalog;
 use crate::snapshots::manifest::{Depth, Manifest, SnapshotKind, Table};
 
-/// What is to be done, found out before anything is.
+/// A plan of a restore, made before anything is changed.
 pub(super) struct Plan {
     opened: Opened,
     catalog: Catalog,
@@ -58,7 +58,7 @@ struct Times {
 }
 
 impl Plan {
-    /// Finds the snapshot and looks at the target; changes nothing.
+    /// Inspects the target and chooses what to do; changes nothing.
     pub(super) fn make(options: &RestoreOptions, catalog: Catalog, opened: Opened, context: &Context) -> Result<Self> {
         for (flag, given) in [
             ("--swap", options.swap),
@@ -119,7 +119,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Fails for what can be known to fail before anything is read or written.
+    /// Fails if the restore is certain to fail, before anything is read or written.
     fn require_fit(&self) -> Result<()> {
         let manifest = &self.opened.manifest;
         let facts = self.opened.image_facts()?;
@@ -140,7 +140,7 @@ impl Plan {
         require_space(folder_of(&self.target), needed)
     }
 
-    /// The question to ask a person before anything is overwritten; None where nothing is.
+    /// Returns the question to ask the user before data is overwritten, or `None` if nothing is overwritten.
     #[must_use]
     pub(super) fn question(&self) -> Option<String> {
         let target = one_line(&self.target.display().to_string());
@@ -189,7 +189,8 @@ impl Plan {
         Ok(report)
     }
 
-    /// The tables that were asked for; every pattern must match one. A name that is a table's goes before a pattern.
+    /// Returns the tables that were asked for; every pattern must match at least one. An exact name goes before a
+    /// pattern.
     fn choose_tables(&self, options: &RestoreOptions) -> Result<Vec<&Table>> {
         let all = &self.opened.manifest.tables;
         if options.table.is_empty() {
@@ -239,7 +240,7 @@ impl Plan {
         Ok((image, checks))
     }
 
-    /// The same, beside the target.
+    /// Streams the image to a file beside the target and checks it there.
     fn fetch_beside(&self, stamp: &str, times: &mut Times, context: &Context) -> Result<(ImageFile, Vec<TableCheck>)> {
         image::clear_unfinished(&self.target);
         self.fetch_and_check(image::path_beside(&self.target, stamp), times, context)
@@ -277,7 +278,8 @@ impl Plan {
         Ok(checks)
     }
 
-    /// Over a live database: the image is made and checked in scratch, a safety snapshot is taken, then all changes at once.
+    /// Overwrites a live database: makes and checks the image in scratch, takes a safety snapshot, then changes all at
+    /// once.
     fn overwrite(
         &self,
         options: &RestoreOptions,
@@ -336,7 +338,8 @@ impl Plan {
         live.replace_with(&image_path, !options.no_safety).map_err(told)?;
         times.sync += clock.elapsed().as_secs_f64();
         let clock = Instant::now();
-        // What was put there was compared and checked before; all that can be found now is that others write already.
+        // The image was compared and checked before. A difference that is found now should come from other programs
+        // that already write.
         let shown = one_line(&report.target);
         let compared = survey::survey_in_pieces(&self.target)
             .and_then(|survey| survey::require_all(&survey::compare(&manifest.tables, &survey.tables)));
@@ -357,7 +360,7 @@ impl Plan {
         Ok(checks)
     }
 
-    /// Saves what is about to be overwritten, into the same store.
+    /// Saves the data that is about to be overwritten, into the same store.
     fn save_safety(&self, context: &Context) -> Result<String> {
         let plan = SqlitePlan {
             path: &self.target,

@@ -1,4 +1,4 @@
-//! An archive on its way: compressed once, encrypted once, written to every store, and published in each.
+//! Writes an archive: compressed once, encrypted once, written to every store, and published in each.
 
 use std::io::{self, Write};
 
@@ -15,12 +15,12 @@ use crate::snapshots::manifest::Manifest;
 
 /// A snapshot that was made.
 #[derive(Debug)]
-pub struct Saved {
-    /// Its manifest, with all that the outside of an encrypted one leaves out.
+pub(crate) struct Saved {
+    /// Its whole manifest, with the parts that the unencrypted manifest of an encrypted snapshot leaves out.
     pub manifest: Manifest,
     /// The stores that have it.
     pub stores: Vec<String>,
-    /// What kept others from having it.
+    /// The errors of the stores that do not have it.
     pub failures: Vec<Error>,
 }
 
@@ -33,14 +33,14 @@ pub(super) struct Draft<'a> {
     destination: &'a Destination<'a>,
 }
 
-/// What an archive is written to.
+/// The output that an archive is written to.
 pub(super) enum Outlet {
     Open(Fanout),
     Sealed(Box<SealedWriter<Fanout>>),
 }
 
 impl<'a> Draft<'a> {
-    /// Starts the archive of a snapshot, in every store; `most_bytes` is the most that it is expected to have.
+    /// Starts the archive of a snapshot in every store; `most_bytes` is the most bytes that its contents should have.
     pub(super) fn start(
         destination: &'a Destination<'a>,
         source: &SourceName,
@@ -52,7 +52,7 @@ impl<'a> Draft<'a> {
         let id = destination.new_id(source, started)?;
         let sealed = if destination.sealing.is_some() { SEALED_ENDING } else { "" };
         let name = format!("{id}{}{sealed}", compression.codec().extension());
-        // Neither compression nor encryption adds more.
+        // Compression and encryption add no more than this.
         let most_bytes = most_bytes + most_bytes / 64 + (1 << 20);
         let start = |catalog: &&Catalog| catalog.start_archive(&id, &name, most_bytes);
         let fanout = Fanout::new(destination.catalogs.iter().map(start).collect())?;
@@ -65,19 +65,19 @@ impl<'a> Draft<'a> {
         Ok(Draft { id, name, archive, destination })
     }
 
-    /// The archive's file name.
+    /// Returns the archive's file name.
     pub(super) fn name(&self) -> String {
         self.name.clone()
     }
 
-    /// True where the archive is encrypted.
+    /// Returns true if the archive is encrypted.
     pub(super) fn is_sealed(&self) -> bool {
         self.destination.sealing.is_some()
     }
 
-    /// Ends the archive and publishes it wherever it could be written; fails where it is in no store.
+    /// Finishes the archive and publishes it in each store where it could be written; fails if it is in no store.
     pub(super) fn publish(mut self, mut manifest: Manifest) -> Result<Saved> {
-        // The manifest is what is read most often: not in one block with the last of the rows.
+        // The manifest is read most often, so it is not in one block with the last rows.
         self.archive.cut()?;
         self.archive.append(MANIFEST_PATH, &manifest.to_json())?;
         let (outlet, summary) = self.archive.finish()?;
@@ -91,13 +91,13 @@ impl<'a> Draft<'a> {
         for (catalog, lane) in self.destination.catalogs.iter().zip(fanout.into_lanes()) {
             match lane.and_then(|upload| catalog.publish(upload, summary, &outside)) {
                 Ok(()) => stores.push(catalog.location()),
-                // Where one has it already, that is to be told.
+                // If a store already has the archive, that must be reported.
                 Err(error) if error.kind == Kind::Interrupted && stores.is_empty() => return Err(error),
                 Err(error) => failures.push(error),
             }
         }
         if stores.is_empty() {
-            // The first is told by whoever asked.
+            // The caller reports the first error.
             failures.iter().skip(1).for_each(|error| tracing::warn!("{}", error.whole()));
             return Err(failures.into_iter().next().unwrap_or_else(|| Error::failed("there is no store to write to")));
         }

@@ -1,29 +1,29 @@
-//! One archive written to several stores at once.
+//! Writes one archive to several stores at once.
 
 use std::io::{self, Write};
 
 use crate::platform::error::{Error, Kind, Result};
 use crate::store::Upload;
 
-/// Writes the same bytes to several uploads. One that fails is given up at once, and the others go on.
+/// Writes the same bytes to several uploads. An upload that fails is dropped at once, and the others continue.
 pub(super) struct Fanout {
     lanes: Vec<Result<Box<dyn Upload>>>,
 }
 
 impl Fanout {
-    /// Begins with uploads, some of which could perhaps not be started; fails where none could.
+    /// Begins with uploads, some of which may have failed to start; fails if all of them have.
     pub(super) fn new(lanes: Vec<Result<Box<dyn Upload>>>) -> Result<Self> {
         let mut fanout = Fanout { lanes };
         fanout.require_one()?;
         Ok(fanout)
     }
 
-    /// The uploads, in the order in which they came, with what kept others from being written.
+    /// Returns the uploads in their original order, with the errors of those that failed.
     pub(super) fn into_lanes(self) -> Vec<Result<Box<dyn Upload>>> {
         self.lanes
     }
 
-    /// Gives the first error where there is no upload left.
+    /// Fails with the first error if no upload is left.
     fn require_one(&mut self) -> Result<()> {
         if self.lanes.iter().any(Result::is_ok) {
             return Ok(());
@@ -38,7 +38,7 @@ impl Fanout {
                 && let Err(error) = work(upload.as_mut())
             {
                 let error = Error::from(error);
-                // A signal is no failure of a store's: it stops all.
+                // A signal is not a failure of one store: it stops all uploads.
                 if error.kind == Kind::Interrupted {
                     return Err(error.into());
                 }

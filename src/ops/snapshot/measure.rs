@@ -1,4 +1,5 @@
-//! Whether a snapshot may be the measure for those that come after it: one of a database that has just lost its rows must not.
+//! Decides whether a snapshot may be the baseline for later snapshots: a snapshot of a database that has just lost its
+//! rows must not be.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -7,32 +8,32 @@ use chrono::Utc;
 
 use crate::engine::rules::{self, Demand, Rule, Verdict};
 use crate::ops::Context;
-use crate::ops::look::{live_of, rows_of};
+use crate::ops::look::rows_of;
 use crate::ops::snapshot::is_ordinary;
 use crate::ops::sources::Chosen;
 use crate::ops::tags::SUSPECT;
 use crate::platform::error::Result;
 use crate::snapshots::manifest::{Manifest, Table};
 
-/// What a snapshot of a source of the config is held against.
+/// The baseline that a snapshot of a source of the config is compared with.
 pub(crate) struct Measure {
-    /// The newest one that is a measure itself.
+    /// The newest snapshot that may be a baseline.
     before: Option<Manifest>,
     rules: Vec<Rule>,
-    /// What speaks against it, in words.
+    /// The findings against the new snapshot, in words.
     found: RefCell<Vec<String>>,
 }
 
 impl Measure {
-    /// Judges the rules on the live database; what is lost is seen in the snapshot itself.
+    /// Checks the rules on the live database; lost data is found later, in the snapshot itself.
     pub(super) fn of(chosen: &Chosen, context: &Context) -> Result<Self> {
         let before = context.newest_measure(&chosen.name()?)?.map(|found| found.manifest);
         let mut found = Vec::new();
-        // A database that cannot be opened will not be saved either, and that is told.
-        if let Ok(mut live) = live_of(&chosen.source) {
+        // A database that cannot be opened will not be saved either, and that is reported.
+        if let Ok(mut live) = chosen.source.open() {
             let now = Utc::now();
             for rule in chosen.rules() {
-                // Data that is old is no loss.
+                // Old data is not a loss.
                 if matches!(rule.demand, Demand::MinRows(_) | Demand::Query(_)) {
                     let verdict = rules::judge(rule, &mut *live, now);
                     if !verdict.ok {
@@ -44,7 +45,8 @@ impl Measure {
         Ok(Measure { before, rules: chosen.rules().to_vec(), found: RefCell::new(found) })
     }
 
-    /// Holds the tables of a snapshot against it: the tag that it gets for what was found.
+    /// Compares the tables of a snapshot with the baseline. Returns the tag for a snapshot with findings, `None`
+    /// without.
     pub(super) fn tag(&self, tables: &[Table]) -> Option<String> {
         if let Some(before) = &self.before {
             let now: BTreeMap<String, u64> = rows_of(tables.iter().filter(is_ordinary));
@@ -58,7 +60,7 @@ impl Measure {
         (!self.found.borrow().is_empty()).then(|| SUSPECT.to_owned())
     }
 
-    /// What was found.
+    /// Returns the findings.
     pub(super) fn found(&self) -> Vec<String> {
         self.found.borrow().clone()
     }

@@ -6,15 +6,12 @@ mod measure;
 mod postgres;
 mod sqlite;
 
-use std::path::PathBuf;
-
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::archive::{Compression, Recipient, Sealing};
 use crate::config::Config;
-use crate::engine::postgres::Params;
 use crate::engine::source::Source;
 use crate::engine::sqlite::source;
 use crate::ops::destination::Destination;
@@ -26,7 +23,7 @@ use crate::snapshots::catalog::{Catalog, ProofSummary};
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::{Manifest, Table};
 
-pub use draft::Saved;
+pub(crate) use draft::Saved;
 pub(crate) use measure::Measure;
 pub(crate) use postgres::{
     LARGE_OBJECTS, Plan as PostgresPlan, origin_of as postgres_origin_of, schema_digest, table_of,
@@ -35,21 +32,21 @@ pub(crate) use sqlite::{Plan as SqlitePlan, origin_of as sqlite_origin_of};
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
-pub struct SaveOptions {
-    /// Names of the config, SQLite files, or URLs such as sqlite:///data/app.db and postgres://user@host/database; by default
-    /// all sources of the config
+pub(crate) struct SaveOptions {
+    /// Names of the config, SQLite files, or URLs such as sqlite:///data/app.db and postgres://user@host/database; by
+    /// default all sources of the config
     pub sources: Vec<String>,
-    /// The source's name in the store; by default made of the file's
+    /// The source's name in the store; by default made from the name of the file
     pub name: Option<SourceName>,
     /// Words to find the snapshot by (repeatable)
     pub tag: Vec<String>,
-    /// gzip[:1-9] opens everywhere, zstd[:1-19] is faster; by default what the config says, or gzip:6
+    /// gzip[:1-9] can be read everywhere, zstd[:1-19] is faster; by default the config's value, or gzip:6
     pub compression: Option<Compression>,
-    /// Encrypt: whoever has the secret half of this key of age can restore (repeatable); or with --passphrase-file
+    /// Encrypt to this public key of age: its secret key is needed to restore (repeatable); or use --passphrase-file
     pub encrypt_to: Vec<Recipient>,
     /// Save a database that is damaged, as kind 'damaged', which is never 'latest'
     pub allow_damaged: bool,
-    /// Save a database that holds nothing
+    /// Save an empty database
     pub allow_empty: bool,
     /// The longest that writers may be locked out, in seconds (only without WAL)
     pub max_lock: u64,
@@ -59,22 +56,23 @@ pub struct SaveOptions {
     pub table: Vec<String>,
     /// PostgreSQL: all but these tables (repeatable)
     pub exclude_table: Vec<String>,
-    /// PostgreSQL: of these tables only the definition (repeatable)
+    /// PostgreSQL: save only the definition of these tables (repeatable)
     pub exclude_data: Vec<String>,
-    /// PostgreSQL: no rows at all
+    /// PostgreSQL: save no rows
     pub schema_only: bool,
-    /// PostgreSQL: go on without what cannot be saved, as kind 'partial', which is never 'latest'
+    /// PostgreSQL: continue without what cannot be saved, as kind 'partial', which is never 'latest'
     pub allow_partial: bool,
     /// PostgreSQL: the longest to wait for others' locks, in seconds
     pub lock_timeout: u64,
     /// Prune by the config's retention afterwards, if every snapshot was made
     pub prune: bool,
-    /// Take what is there for right: rows and tables that are gone are no loss, and those after it are compared with this one
+    /// Accept the current state: missing rows and tables are not a loss, and this snapshot is the baseline for later
+    /// ones
     pub accept: bool,
 }
 
 impl SaveOptions {
-    /// The same for one source: what the config says of it, where the command line says nothing.
+    /// Returns the options for one source, with the config's values where the command line sets none.
     fn of(&self, chosen: &Chosen, context: &Context) -> Result<Self> {
         let mut options = self.clone();
         let configured = chosen.configured.as_ref();
@@ -95,7 +93,7 @@ impl SaveOptions {
         Ok(options)
     }
 
-    /// The first of the flags given that goes with PostgreSQL only.
+    /// Returns the first given flag that only PostgreSQL supports.
     fn postgres_only(&self) -> Option<&'static str> {
         let given = [
             ("--table", !self.table.is_empty()),
@@ -108,7 +106,7 @@ impl SaveOptions {
     }
 }
 
-/// As the command line has it where nothing is said.
+/// Sets the defaults of the command line.
 impl Default for SaveOptions {
     fn default() -> Self {
         SaveOptions {
@@ -134,7 +132,8 @@ impl Default for SaveOptions {
 }
 
 impl SaveOptions {
-    /// For whom the snapshot is encrypted: whom the command line names, or else the config.
+    /// Returns the keys or passphrase that the snapshot is encrypted with: those of the command line, or else the
+    /// config's.
     fn sealing(&self, context: &Context) -> Result<Option<Sealing>> {
         match (self.encrypt_to.as_slice(), &context.passphrase) {
             ([], None) => context.config_sealing(),
@@ -146,19 +145,19 @@ impl SaveOptions {
     }
 }
 
-/// The snapshots that were made, and what kept others from being made.
+/// The snapshots that were made, and the reasons why others were not.
 #[derive(Debug)]
-pub struct SnapshotReport {
+pub(crate) struct SnapshotReport {
     /// The snapshots made.
     pub snapshots: Vec<Saved>,
-    /// What was wrong with the sources that were not saved, or not in all stores; the first decides the exit code.
+    /// The errors of the sources that were not saved, or not in all stores; the first decides the exit code.
     pub failures: Vec<Error>,
-    /// What was pruned afterwards, in each store.
+    /// The reports of pruning afterwards, one for each store.
     pub pruned: Vec<PruneReport>,
 }
 
 impl SnapshotReport {
-    /// The snapshots as documents carry them.
+    /// Returns the snapshots in the form of JSON documents.
     pub(crate) fn documents(&self) -> Vec<Map<String, Value>> {
         let document = |saved: &Saved| {
             let mut document = snapshot_document(&saved.manifest, &ProofSummary::default());
@@ -168,14 +167,14 @@ impl SnapshotReport {
         self.snapshots.iter().map(document).collect()
     }
 
-    /// Prunes by the config's retention, but only where all that was to be saved is saved.
+    /// Prunes by the config's retention, but only if every snapshot was made without failures.
     fn prune(&mut self, context: &Context) -> Result<()> {
         if !self.failures.is_empty() || self.snapshots.is_empty() {
             tracing::warn!("nothing was pruned: not every snapshot was made, and is as it should be");
             return Ok(());
         }
         let sources: Vec<SourceName> = self.snapshots.iter().map(|saved| saved.manifest.source.clone()).collect();
-        // The snapshots are there, and that is told whatever becomes of the rest.
+        // The snapshots exist, and are reported whatever happens to the rest.
         let (pruned, failures) = prune::after_snapshot(&sources, context)?;
         self.pruned = pruned;
         let told = |error: Error| error.context("the snapshots were made, and a store was not pruned");
@@ -209,12 +208,12 @@ impl Report for SnapshotReport {
     }
 }
 
-/// Runs the command: every source is tried, whatever becomes of the others.
-pub fn run(options: &SaveOptions, context: &Context) -> Result<SnapshotReport> {
+/// Runs the command: tries every source, even if others fail.
+pub(crate) fn run(options: &SaveOptions, context: &Context) -> Result<SnapshotReport> {
     require_free_tags(&options.tag)?;
     let prunes = options.prune || context.prunes_after_snapshot()?;
     if options.prune {
-        // Known before anything is saved, not after.
+        // If the config has no valid retention, fail before anything is saved, not after.
         context.retention()?;
     }
     let mut report = take(options, &context.sources(&options.sources)?, context)?;
@@ -224,7 +223,7 @@ pub fn run(options: &SaveOptions, context: &Context) -> Result<SnapshotReport> {
     Ok(report)
 }
 
-/// Fails where a tag is one that lifeboat gives by itself.
+/// Fails if one of the tags is reserved for lifeboat.
 pub(crate) fn require_free_tags(tags: &[String]) -> Result<()> {
     let reserved = [tags::PREDEPLOY, tags::SUSPECT];
     match tags.iter().find(|tag| reserved.contains(&tag.as_str())) {
@@ -238,21 +237,20 @@ pub(crate) fn take(options: &SaveOptions, chosen: &[Chosen], context: &Context) 
     if options.name.is_some() && chosen.len() > 1 {
         return Err(Error::usage("--name names one source, and several are given").hint("take them one by one"));
     }
-    if let (Some(flag), true) =
-        (options.postgres_only(), chosen.iter().any(|chosen| matches!(chosen.source, Source::Sqlite(_))))
-    {
+    if let (Some(flag), true) = (options.postgres_only(), chosen.iter().any(|chosen| chosen.source.file().is_some())) {
         return Err(Error::usage(format!("{flag} does not go with an SQLite snapshot: its image is whole"))
             .hint("choose tables when you restore: 'lifeboat restore --table'"));
     }
     let sealing = options.sealing(context)?;
     // Sources first: a mistyped one must not leave a new, empty store behind.
     let mut report = SnapshotReport { snapshots: Vec::new(), failures: Vec::new(), pruned: Vec::new() };
-    let mut located: Vec<(Located, SaveOptions, Option<Measure>)> = Vec::new();
+    let mut located: Vec<(Source, SaveOptions, Option<Measure>)> = Vec::new();
     for chosen in chosen {
         let options = options.of(chosen, context)?;
         match locate(chosen.source.clone(), &options) {
             Ok(source) if located.iter().any(|(other, ..)| other.shown() == source.shown()) => {
-                // Named twice on a command line; in a config two names are two sources.
+                // On a command line, a source that is named twice is one source; in a config, two names are two
+                // sources.
                 if let Some(configured) = &chosen.configured {
                     let message = format!("{} is a second name of {}", configured.name, one_line(&source.shown()));
                     report.failures.push(Error::usage(message).hint("give each source of the config its own url"));
@@ -264,7 +262,7 @@ pub(crate) fn take(options: &SaveOptions, chosen: &[Chosen], context: &Context) 
                 match measure {
                     Ok(measure) => located.push((source, options, measure)),
                     Err(error) if error.kind == Kind::Interrupted => return Err(error),
-                    // Where no store says anything, nothing will be saved, or only there where it can be.
+                    // No store could be read, so nothing will be saved, or only in the stores that can be used.
                     Err(error) => {
                         tracing::warn!("nothing to compare with: {}", error.whole());
                         located.push((source, options, None));
@@ -287,10 +285,8 @@ pub(crate) fn take(options: &SaveOptions, chosen: &[Chosen], context: &Context) 
     let destination = Destination { catalogs: catalogs.iter().collect(), sealing };
     for (source, options, measure) in &located {
         let saved = match source {
-            Located::Sqlite(path) => sqlite::save(path, options, measure.as_ref(), destination.clone(), context),
-            Located::Postgres(params) => {
-                postgres::save(params, options, measure.as_ref(), destination.clone(), context)
-            }
+            Source::Sqlite(path) => sqlite::save(path, options, measure.as_ref(), destination.clone(), context),
+            Source::Postgres(params) => postgres::save(params, options, measure.as_ref(), destination.clone(), context),
         };
         match saved {
             Ok(mut saved) => {
@@ -307,7 +303,7 @@ pub(crate) fn take(options: &SaveOptions, chosen: &[Chosen], context: &Context) 
                 report.snapshots.push(saved);
             }
             Err(error) if error.kind == Kind::Interrupted && report.snapshots.is_empty() => return Err(error),
-            // What was saved before is told all the same.
+            // Snapshots that were saved before are reported all the same.
             Err(error) if error.kind == Kind::Interrupted => {
                 report.failures.insert(0, error);
                 break;
@@ -320,11 +316,11 @@ pub(crate) fn take(options: &SaveOptions, chosen: &[Chosen], context: &Context) 
     Ok(report)
 }
 
-/// Opens or makes the stores; one that cannot be used is no reason not to save in the others.
+/// Opens or creates the stores. If one cannot be used, the snapshots are still saved in the others.
 fn open_stores(context: &Context, report: &mut SnapshotReport) -> Result<Vec<Catalog>> {
     let mut catalogs: Vec<Catalog> = Vec::new();
     for (number, store) in context.all_stores()?.iter().enumerate() {
-        // Named twice: that is one copy, not two.
+        // A store that is named twice holds one copy, not two.
         if context.stores[..number].iter().any(|other| stores::are_one(other, store)) {
             continue;
         }
@@ -337,43 +333,27 @@ fn open_stores(context: &Context, report: &mut SnapshotReport) -> Result<Vec<Cat
     Ok(catalogs)
 }
 
-/// A source that is there.
-enum Located {
-    /// An absolute path, links resolved.
-    Sqlite(PathBuf),
-    /// A server that answers.
-    Postgres(Box<Params>),
-}
-
-impl Located {
-    fn shown(&self) -> String {
-        match self {
-            Located::Sqlite(path) => path.display().to_string(),
-            Located::Postgres(params) => params.shown(),
-        }
-    }
-}
-
-/// Fails for what will certainly not be saved.
-fn locate(source: Source, options: &SaveOptions) -> Result<Located> {
+/// Finds the source: its absolute path with links resolved, or a server that answers. Fails if it certainly cannot be
+/// saved.
+fn locate(source: Source, options: &SaveOptions) -> Result<Source> {
     match source {
         Source::Sqlite(path) => {
             let real = source::locate(&path)?;
-            sqlite::require_database(&real, options).map(|()| Located::Sqlite(real))
+            sqlite::require_database(&real, options).map(|()| Source::Sqlite(real))
         }
         Source::Postgres(params) => {
             crate::engine::postgres::wire::session::Session::connect(&params)?;
-            Ok(Located::Postgres(params))
+            Ok(Source::Postgres(params))
         }
     }
 }
 
-/// Whether a table is the user's, rather than the engine's own.
+/// Returns true if a table belongs to the user, not to the engine.
 fn is_ordinary(table: &&Table) -> bool {
     table.is_ordinary()
 }
 
-/// An empty database never quietly becomes the newest good backup.
+/// Fails if the database is empty, so that it never silently becomes the newest good backup.
 fn require_something(tables: &[Table], previous: Option<&Manifest>) -> Result<()> {
     if !tables.iter().any(|table| !table.name.starts_with("sqlite_")) {
         return Err(empty("it has no tables"));
@@ -388,10 +368,10 @@ fn require_something(tables: &[Table], previous: Option<&Manifest>) -> Result<()
     }
 }
 
-/// Makes it heard where much is gone since the snapshot before.
+/// Warns if tables or many of their rows are missing since the previous snapshot.
 fn tell_losses(tables: &[Table], previous: &Manifest) {
     if previous.encrypted && previous.tables.is_empty() {
-        // Without its key no more is known of it.
+        // Without its key, nothing else is known of it.
         let rows: u64 = tables.iter().filter(is_ordinary).filter_map(|table| table.rows).sum();
         if rows < previous.rows / 2 {
             tracing::warn!("the database has {rows} rows; {} had {}", previous.id, previous.rows);

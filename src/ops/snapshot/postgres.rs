@@ -74,10 +74,10 @@ pub(super) fn save(
     Ok(saved)
 }
 
-/// What is said to be left out of a snapshot that has no large objects.
+/// The entry in `left_out` of a snapshot without large objects.
 pub(crate) const LARGE_OBJECTS: &str = "large objects";
 
-/// Where a database lives; one that is reached through a socket or the loopback lives on this machine.
+/// Returns the origin of a database. If it is reached through a socket or the loopback, its host is this machine.
 pub(crate) fn origin_of(params: &Params, host: &str) -> Origin {
     Origin {
         host: if is_this_machine(params.host()) { host.to_owned() } else { params.host().to_owned() },
@@ -99,7 +99,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) allow_empty: bool,
     /// The snapshot that this one follows, if any.
     pub(crate) previous: Option<Manifest>,
-    /// What it is held against, if anything.
+    /// The baseline that it is compared with, if any.
     pub(crate) measure: Option<&'a Measure>,
 }
 
@@ -111,8 +111,8 @@ impl Plan<'_> {
         Ok(self.save(snapshot, clock, destination, context)?.0)
     }
 
-    /// The same in a transaction that has begun, whose session is given back. Fails where the rows of one of the tables
-    /// cannot be saved.
+    /// Takes the snapshot in a transaction that has begun, and returns its session. Fails if the rows of one of
+    /// `tables` cannot be saved.
     pub(crate) fn run_within(
         &self,
         reading: Reading,
@@ -144,7 +144,7 @@ impl Plan<'_> {
             tracing::warn!("not saved: {}", one_line(refused));
         }
         let started = snapshot.reading.started;
-        // What COPY prints is compressed: that it is larger than the tables were is all but impossible, unless they were
+        // The output of COPY is compressed, so it is almost never larger than the tables, unless the tables were
         // compressed by columns.
         let is_columnar = snapshot.schema.extensions.iter().any(|extension| extension.name == "timescaledb");
         let most_bytes = snapshot.database.bytes.saturating_mul(if is_columnar { 16 } else { 1 });
@@ -154,7 +154,7 @@ impl Plan<'_> {
         draft.archive.append(README_PATH, readme.as_bytes())?;
         draft.archive.append(layout::OBJECTS, &objects_json(&snapshot.schema.items))?;
         draft.archive.append(layout::PRE_DATA, render(&snapshot.schema.items, Section::Pre, true).as_bytes())?;
-        // One table is restored from here, and from its own blocks.
+        // To restore one table, only the blocks up to here and the table's own blocks are read.
         draft.archive.cut()?;
         let mut script = Script::new(&draft.id.to_string(), &snapshot.database.encoding, layout::PRE_DATA);
         let raw_bytes = self.save_rows(&mut snapshot, &mut draft, &mut script, context)?;
@@ -165,7 +165,7 @@ impl Plan<'_> {
         let script = script.finish(&[layout::SEQUENCES, layout::POST_DATA]);
         draft.archive.append(layout::RESTORE, script.as_bytes())?;
         let (mut manifest, session) = self.manifest(&draft, snapshot, raw_bytes, clock);
-        // What was asked for in part says nothing of the whole.
+        // A snapshot of selected tables says nothing about the whole database.
         let is_all = self.options.selection.is_all();
         if !self.allow_empty && is_all {
             require_something(&manifest.tables, self.previous.as_ref())?;
@@ -178,7 +178,7 @@ impl Plan<'_> {
         Ok((draft.publish(manifest)?, session))
     }
 
-    /// Saves the rows of all tables, and large objects; their bytes.
+    /// Saves the rows of all tables, and large objects. Returns their bytes.
     fn save_rows(
         &self,
         snapshot: &mut Snapshot,
@@ -285,7 +285,8 @@ impl Plan<'_> {
     }
 }
 
-/// What COPY prints is not always what COPY reads: before 15 a `"char"` above 127 is printed as that one byte.
+/// Returns the error for rows that the server would not read back. The output of COPY is not always valid as its input:
+/// before version 15, COPY prints a `"char"` above 127 as that one byte.
 fn not_to_be_loaded(table: &str) -> Error {
     Error::failed(format!(
         "the rows of {} hold bytes that are no text of the database's encoding: the server would not take them back",
@@ -294,17 +295,17 @@ fn not_to_be_loaded(table: &str) -> Error {
     .hint("repair them, leave them out with --exclude-data, or save them as they are with --allow-partial")
 }
 
-/// The steps that make the schema, as the archive carries them.
+/// Returns the steps that create the schema, as they are stored in the archive.
 fn objects_json(items: &[Item]) -> Vec<u8> {
     let mut json = serde_json::to_vec_pretty(items).expect("an item has only string keys");
     json.push(b'\n');
     json
 }
 
-/// The digest of what makes a schema: equal for two schemas that are made by the same statements.
+/// Returns the digest of a schema: equal for two schemas that are created by the same statements.
 pub(crate) fn schema_digest(items: &[Item]) -> RowDigest {
     let mut digest = RowDigest::default();
-    // Which chunks are compressed, and up to where an aggregate is computed, changes as rows do.
+    // These items change as rows do: the list of compressed chunks, and the state of a continuous aggregate.
     for item in items.iter().filter(|item| !matches!(item.kind, Kind::AggregateRows | Kind::CompressedChunks)) {
         let statements = [&item.create, &item.set_owner, &item.comments, &item.grants];
         let text = serde_json::to_vec(&(item.kind, &item.schema, &item.name, statements));
@@ -313,7 +314,7 @@ pub(crate) fn schema_digest(items: &[Item]) -> RowDigest {
     digest
 }
 
-/// A saved table as the manifest tells it.
+/// Returns a saved table in the form of the manifest.
 pub(crate) fn table_of(data: &TableData, sum: &RowSum) -> Table {
     let columns = data.columns.iter().map(|column| Column {
         name: column.name.clone(),

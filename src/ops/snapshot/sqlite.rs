@@ -1,4 +1,4 @@
-//! A snapshot of an SQLite file: its image, or the raw bytes of one that SQLite cannot open.
+//! Takes a snapshot of an SQLite file: its image, or its raw bytes if SQLite cannot open it.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -19,7 +19,7 @@ use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::{Depth, Manifest, Origin, SnapshotKind, SqliteFacts};
 
-/// Fails for what will certainly not be saved.
+/// Fails if the file certainly cannot be saved.
 pub(super) fn require_database(path: &Path, options: &SaveOptions) -> Result<()> {
     match source::probe(path) {
         Err(error) if options.allow_damaged && is_unreadable(&error) => Ok(()),
@@ -69,7 +69,7 @@ pub(super) fn save(
     Ok(saved)
 }
 
-/// Where a local database lives.
+/// Returns the origin of a local database.
 pub(crate) fn origin_of(path: &Path, host: &str) -> Result<Origin> {
     let text = path.to_str().ok_or_else(|| {
         Error::usage(format!("the path {} is not UTF-8", one_line(&path.display().to_string()))).hint("rename it")
@@ -100,11 +100,11 @@ pub(crate) struct Plan<'a> {
     pub(crate) allow_empty: bool,
     /// The snapshot that this one follows, if any.
     pub(crate) previous: Option<Manifest>,
-    /// What it is held against, if anything.
+    /// The baseline that it is compared with, if any.
     pub(crate) measure: Option<&'a Measure>,
 }
 
-/// What an archive holds besides its manifest.
+/// The contents of an archive besides its manifest.
 struct Content {
     started: DateTime<Utc>,
     survey: Survey,
@@ -125,7 +125,7 @@ impl Plan<'_> {
         };
         let begun = match SourceSnapshot::begin(self.path, &source_options) {
             Ok(snapshot) => Some(snapshot),
-            // What a restore is about to overwrite is open already, and is read through SQLite only.
+            // A database that a restore is about to overwrite is already open, and is read only through SQLite.
             Err(error)
                 if self.on_damage == OnDamage::Note && self.kind == SnapshotKind::Full && is_unreadable(&error) =>
             {
@@ -203,7 +203,7 @@ impl Plan<'_> {
         })
     }
 
-    /// Bytes of the file and its companions.
+    /// Returns the bytes of the file and its companions.
     fn raw_bytes(&self) -> u64 {
         let bytes = |suffix: &&str| fs::metadata(self.companion(suffix)).map_or(0, |facts| facts.len());
         ["", "-wal", "-journal"].iter().map(bytes).sum()
@@ -294,7 +294,7 @@ impl Plan<'_> {
 }
 
 fn is_unreadable(error: &Error) -> bool {
-    // That a file is no database is a usage error, unless the user says that it was one.
+    // A file that is not a database is a usage error, unless the user says that it was a database.
     matches!(error.kind, Kind::Problem | Kind::Usage)
 }
 

@@ -1,9 +1,9 @@
-//! Asks over HTTP, one question at a time: what notices, checks of endpoints and other lifeboats need.
+//! An HTTP client that sends one request at a time, for notifications, checks of endpoints and other lifeboats.
 //!
-//! Everything has a bound: the connection, the whole of a question and its answer, the bytes that are read. A redirect
-//! is an answer like any other, for whoever asked to judge: a notice goes to the host that was named and to none
-//! else. Proxies are those of the environment; TLS is rustls and ring, with the certificates that the system trusts.
-//! No message shows more of an address than scheme, host and port.
+//! Everything is limited: the time to connect, the time of a whole request with its response, and the bytes that are
+//! read. Redirects are not followed but returned as responses, so that a notification reaches only the host that was
+//! configured. Proxies are taken from the environment. TLS is rustls with ring, and the certificates that the system
+//! trusts. Messages show only scheme, host and port of an address.
 
 mod proxy;
 mod url;
@@ -25,14 +25,14 @@ use crate::platform::{interrupt, tls};
 
 pub use url::Url;
 
-/// How long a connection may take to come about.
+/// The time limit for establishing a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How much of an answer is read.
+/// The number of bytes of a response that are read.
 const BODY_BYTES: u64 = 1 << 20;
-/// How often a wait looks whether a signal asked to stop.
+/// The interval at which a wait checks for a signal to stop.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Asks; each question has a connection of its own.
+/// An HTTP client; each request uses a connection of its own.
 #[derive(Clone, Debug)]
 pub struct Client {
     total: Duration,
@@ -41,42 +41,42 @@ pub struct Client {
     heeds_signals: bool,
 }
 
-/// What is sent along.
+/// The body of a request.
 #[derive(Clone, Debug)]
 pub enum Body {
-    /// A document.
+    /// A JSON document.
     Json(Value),
     /// Plain text.
     Text(String),
 }
 
-/// What came back, whatever its status.
+/// A response of any status.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Its number.
+    /// The status code.
     pub status: u16,
-    /// The type it says it is of, in small letters and without parameters; empty where it says nothing.
+    /// The content type in lower case, without parameters; empty if the header is absent.
     pub content_type: String,
-    /// Where it points to, as messages may show it; None where it points nowhere.
+    /// The target of a redirect, in the form that messages may show; `None` if it is not a redirect.
     pub redirect: Option<String>,
-    /// How long to wait before asking again, where it says so in seconds.
+    /// The time to wait before the next request, if `Retry-After` gives it in seconds.
     pub retry_after: Option<Duration>,
-    /// Its headers that are lifeboat's own, by their names in small letters.
+    /// The headers whose names begin with `lifeboat-`, with their names in lower case.
     pub own_headers: Vec<(String, String)>,
-    /// The body, as far as it was read.
+    /// The body, up to the limit of bytes.
     pub body: Vec<u8>,
-    /// Whether that is all of it.
+    /// True if `body` is the complete body.
     pub whole: bool,
 }
 
 impl Answer {
-    /// Whether it is a 2xx.
+    /// Returns true if the status is 2xx.
     #[must_use]
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// What one of lifeboat's own headers says.
+    /// Returns the value of one of lifeboat's own headers.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.own_headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
@@ -84,40 +84,42 @@ impl Answer {
 }
 
 impl Client {
-    /// Asks questions that take at most so long, from looking up the host to the last byte of the answer.
+    /// Creates a client whose requests take at most `total`, from the lookup of the host to the last byte of the
+    /// response.
     #[must_use]
     pub fn new(total: Duration) -> Self {
-        // None at all is no length of time for the system.
+        // A timeout of zero is not valid.
         let total = total.max(Duration::from_millis(1));
         Client { total, body_bytes: BODY_BYTES, bearer: None, heeds_signals: false }
     }
 
-    /// Reads at most so many bytes of an answer; of none, and so waits for none, where that is 0.
+    /// Limits the bytes of a response that are read. If the limit is 0, the body is neither read nor waited for.
     #[must_use]
     pub fn body_bytes(self, body_bytes: u64) -> Self {
         Client { body_bytes, ..self }
     }
 
-    /// Shows a token with every question.
+    /// Sends a bearer token with every request, unless the address contains a login.
     #[must_use]
     pub fn bearer(self, token: Secret) -> Self {
         Client { bearer: Some(token), ..self }
     }
 
-    /// Ends the wait for an answer, with [`Kind::Interrupted`](crate::platform::error::Kind::Interrupted), once a signal has
-    /// asked to stop. Without it a question is asked also then.
+    /// Ends the wait for a response, with [`Kind::Interrupted`](crate::platform::error::Kind::Interrupted), when a
+    /// signal asks to stop. Without this setting, requests are sent even after such a signal.
     #[must_use]
     pub fn heeds_signals(self) -> Self {
         Client { heeds_signals: true, ..self }
     }
 
-    /// Asks with GET. An answer of any status is Ok; [`Kind::Unreachable`](crate::platform::error::Kind::Unreachable) where none
-    /// came, which may be otherwise at the next try; any other kind where it will not.
+    /// Sends a GET request. A response of any status is `Ok`. Fails with
+    /// [`Kind::Unreachable`](crate::platform::error::Kind::Unreachable) if no response came but another attempt may
+    /// succeed, and with any other kind if it will not.
     pub fn get(&self, url: &Url) -> Result<Answer> {
         self.send(url, None)
     }
 
-    /// Asks with POST, as [`get`](Self::get) does.
+    /// Sends a POST request; see [`get`](Self::get).
     pub fn post(&self, url: &Url, body: Body) -> Result<Answer> {
         self.send(url, Some(body))
     }
@@ -129,7 +131,7 @@ impl Client {
         interrupt::check()?;
         let (sender, answers) = sync_channel(1);
         let (client, url) = (self.clone(), url.clone());
-        // After a signal it is left behind, and ends by its own bounds.
+        // After a signal, the thread is abandoned and ends by its own time limits.
         let work = move || drop(sender.send(client.send_and_wait(&url, body)));
         let spawned = thread::Builder::new().name("http".to_owned()).spawn(work);
         spawned.map_err(|error| Error::failed("cannot start a thread").because(error))?;
@@ -154,7 +156,7 @@ impl Client {
         for (name, value) in self.headers(url, body.as_ref())? {
             request = request.header(name, value);
         }
-        // Whatever is wrong with a request that cannot be built, its text may hold a secret.
+        // The cause is dropped, because its text may contain a secret.
         let unfit = |_| Error::usage(format!("the address at {url} is not a URL"));
         let response = match body {
             None => agent.run(request.method("GET").body(()).map_err(unfit)?),
@@ -166,7 +168,7 @@ impl Client {
 
     fn agent(&self, url: &Url, proxy: Option<ureq::Proxy>) -> Result<Agent> {
         let mut tls = TlsConfig::builder().unversioned_rustls_crypto_provider(tls::provider());
-        // Reading them takes a moment, and plain HTTP needs none.
+        // Reading the certificates takes a moment, and plain HTTP does not need them.
         if url.is_https() || proxy.as_ref().is_some_and(|proxy| proxy.protocol() == ureq::ProxyProtocol::Https) {
             let trusted = tls::system_certificates()?;
             let trusted: Vec<_> = trusted.iter().map(|one| Certificate::from_der(one).to_owned()).collect();
@@ -238,7 +240,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// What went wrong on the way `to` an address, in words that hold no secret.
+    /// Returns the error for a failed request `to` an address, without any secret.
     fn failure(&self, to: &str, error: ureq::Error) -> Error {
         let cannot = || Error::unreachable(format!("cannot reach {to}"));
         match error {
@@ -262,14 +264,14 @@ impl Client {
             ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
                 Error::unreachable(format!("the answer of {to} is not HTTP")).because(error)
             }
-            // These may show the address.
+            // The texts of these errors may contain the address.
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => Error::usage(format!("the address at {to} is not a URL")),
             error => cannot().because(error),
         }
     }
 }
 
-/// A failure of TLS; a certificate that is not trusted today is not trusted in a second.
+/// Returns the error for a failure of TLS. An untrusted certificate is not worth another attempt.
 fn untrusted(to: &str, error: rustls::Error) -> Error {
     match error {
         rustls::Error::InvalidCertificate(_) => Error::failed(format!("the certificate of {to} is not trusted"))
@@ -279,7 +281,7 @@ fn untrusted(to: &str, error: rustls::Error) -> Error {
     }
 }
 
-/// The target of a redirect as messages may show it.
+/// Returns the target of a redirect in the form that messages may show.
 fn pointed_to(url: &Url, location: &str) -> String {
     match location.parse::<Url>() {
         Ok(target) if target.to_string() != url.to_string() => target.to_string(),
@@ -288,7 +290,7 @@ fn pointed_to(url: &Url, location: &str) -> String {
     }
 }
 
-/// A bound of time in a message.
+/// Returns a time limit for a message.
 fn shown(time: Duration) -> String {
     if time.subsec_millis() == 0 { format!("{}s", time.as_secs()) } else { format!("{:.1}s", time.as_secs_f64()) }
 }

@@ -1,4 +1,4 @@
-//! The proxy that the environment names for an address, if any.
+//! Finds the proxy that the environment configures for an address, if any.
 
 use std::net::IpAddr;
 
@@ -7,21 +7,22 @@ use ureq::{Proxy, ProxyProtocol};
 use crate::platform::error::{Error, Result};
 use crate::platform::http::Url;
 
-/// Looks up a variable of the environment; empty is not set.
+/// Returns the name and value of the first of these environment variables that is set and not empty.
 fn variable(names: &[&'static str]) -> Option<(&'static str, String)> {
     names.iter().find_map(|name| Some((*name, std::env::var(name).ok().filter(|value| !value.is_empty())?)))
 }
 
-/// The proxy on the way to `url`, and its address as messages may show it.
+/// Returns the proxy for `url`, and its address in the form that messages may show.
 ///
-/// `HTTPS_PROXY` is for https, `HTTP_PROXY` for http, `ALL_PROXY` for both; each in small letters too, which go before.
-/// `NO_PROXY` lists hosts to go to directly: names (their subdomains too), addresses, networks (`10.0.0.0/8`), `*`.
-/// This machine itself is never reached through a proxy. The way through a proxy is a tunnel (CONNECT), for http too.
+/// `HTTPS_PROXY` applies to https, `HTTP_PROXY` to http, and `ALL_PROXY` to both. The names in lower case are read too
+/// and take precedence. `NO_PROXY` lists hosts that are connected to directly: names (with their subdomains),
+/// addresses, networks (`10.0.0.0/8`), `*`. Loopback addresses never use a proxy. A proxy is used as a tunnel
+/// (CONNECT), for http too.
 pub(super) fn proxy_for(url: &Url) -> Result<Option<(Proxy, String)>> {
     let is_cgi = std::env::var_os("REQUEST_METHOD").is_some();
     let named = match url.is_https() {
         true => variable(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
-        // In a CGI program HTTP_PROXY is a header that whoever asks may set.
+        // In a CGI program, HTTP_PROXY holds a request header, which any client can set.
         false if is_cgi => variable(&["http_proxy", "all_proxy", "ALL_PROXY"]),
         false => variable(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
     };
@@ -43,7 +44,7 @@ fn is_this_machine(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether a list like that of `NO_PROXY` has the host.
+/// Returns true if a list in the format of `NO_PROXY` contains the host.
 fn is_listed(list: &str, host: &str, port: u16) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let address: Option<IpAddr> = host.parse().ok();
@@ -71,7 +72,7 @@ fn is_listed(list: &str, host: &str, port: u16) -> bool {
     })
 }
 
-/// Whether an address lies in the network `network/bits`.
+/// Returns true if an address is in the network `network/bits`.
 fn is_within(address: IpAddr, network: &str, bits: &str) -> bool {
     let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
     match (address, network) {

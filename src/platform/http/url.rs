@@ -1,4 +1,4 @@
-//! Addresses that carry secrets: of a webhook the path is the key to it.
+//! Addresses that carry secrets: the path of a webhook's address is its key.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use ureq::http::Uri;
 use crate::platform::error::{Error, Result};
 use crate::platform::secret::Secret;
 
-/// An `http://` or `https://` address. `{}` and `{:?}` show scheme, host and port of it and nothing else.
+/// An `http://` or `https://` address. `{}` and `{:?}` show only its scheme, host and port.
 #[derive(Clone)]
 pub struct Url {
     shown: String,
@@ -21,7 +21,7 @@ pub struct Url {
     login: Option<Login>,
 }
 
-/// Who asks, where the address says so.
+/// The user and password in an address.
 #[derive(Clone)]
 pub(super) struct Login {
     pub(super) user: String,
@@ -29,15 +29,15 @@ pub(super) struct Login {
 }
 
 impl Url {
-    /// The same address with one more part at the end of its path; a query stays what it is.
+    /// Returns the address with `part` appended to its path; the query is kept.
     #[must_use]
     pub fn below(&self, part: &str) -> Url {
         let path = format!("{}/{part}", self.path.expose().trim_end_matches('/'));
         Url { path: Secret::new(path), ..self.clone() }
     }
 
-    /// Scheme, host, port and path: for addresses whose path is no secret, such as that of a health endpoint. What
-    /// stands in its query, or before its host, stays hidden.
+    /// Returns scheme, host, port and path, for addresses whose path is not a secret, such as a health endpoint. The
+    /// query and the login stay hidden.
     #[must_use]
     pub fn with_path(&self) -> String {
         match self.path.expose() {
@@ -46,19 +46,19 @@ impl Url {
         }
     }
 
-    /// Whether it asks for TLS.
+    /// Returns true if the scheme is https.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.https
     }
 
-    /// The host: a name, or an address without brackets.
+    /// Returns the host: a name, or an IP address without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port, also where it is not written.
+    /// Returns the port, or the default of the scheme if the address has none.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -68,7 +68,7 @@ impl Url {
         self.login.as_ref()
     }
 
-    /// All of it but the login: for the wire, and for no message.
+    /// Returns the whole address except the login. It must only be sent, never shown in a message.
     pub(super) fn expose(&self) -> String {
         let mut text = format!("{}{}", self.shown, self.path.expose());
         if let Some(query) = &self.query {
@@ -82,7 +82,7 @@ impl Url {
 impl FromStr for Url {
     type Err = Error;
 
-    /// Reads an address; the error, too, shows nothing of it.
+    /// Parses an address. The error does not show any part of it.
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |why: &str| {
             Error::usage(format!("the address {why}"))
@@ -130,7 +130,7 @@ impl FromStr for Url {
     }
 }
 
-/// `user:password`, both with their %XX read.
+/// Parses `user:password` and decodes %XX in both.
 fn read_login(text: &str) -> Option<Login> {
     let (user, password) = text.split_once(':').unwrap_or((text, ""));
     let plain = |part: &str| percent_decode_str(part).decode_utf8().ok().map(|text| text.into_owned());

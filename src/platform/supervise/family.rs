@@ -1,15 +1,14 @@
-//! The processes that hang on this one, as `/proc` shows them.
+//! The child processes of this process, as `/proc` shows them.
 //!
-//! CMD gets a process group of its own, and what it starts is in that one or in others, but never in ours. So what
-//! hangs on this process and is in our own group was started by another part of this program, which waits for it
-//! itself: it is neither reaped nor ended here. As the system calls that wait for "any child" would take those too,
-//! none is used.
+//! CMD gets a process group of its own, and its descendants are in that group or in others, but never in ours. So a
+//! child in our own group was started by another part of this program, which waits for it itself: such children are
+//! neither reaped nor ended here. System calls that wait for any child would reap them too, so none of them is used.
 
 use std::fs;
 
 use rustix::process::{Pid, WaitOptions, getpid, waitpid};
 
-/// What is asked of `/proc` about a process.
+/// The fields of `/proc/PID/stat` that are used.
 #[derive(Debug, PartialEq, Eq)]
 struct Status {
     state: u8,
@@ -17,7 +16,7 @@ struct Status {
     group: i32,
 }
 
-/// Reads a line of `/proc/PID/stat`: `PID (NAME) STATE PARENT GROUP ...`, where the name may hold anything.
+/// Parses a line of `/proc/PID/stat`: `PID (NAME) STATE PARENT GROUP ...`, where the name may contain any bytes.
 fn parse(line: &[u8]) -> Option<Status> {
     let after_name = line.iter().rposition(|byte| *byte == b')')? + 1;
     let mut words = std::str::from_utf8(&line[after_name..]).ok()?.split_ascii_whitespace();
@@ -29,18 +28,18 @@ fn status(process: &str) -> Option<Status> {
     parse(&fs::read(format!("/proc/{process}/stat")).ok()?)
 }
 
-/// False where there is no `/proc`: then nothing hangs on us, as far as can be seen.
+/// Returns false if `/proc` is not available: then child processes cannot be seen.
 pub(super) fn can_be_seen() -> bool {
     status("self").is_some()
 }
 
-/// Our own process group; 0 where it lies outside of what this process can see.
+/// Returns our own process group, or 0 if it is outside of the PID namespace of this process.
 pub(super) fn own_group() -> i32 {
-    // Not getpgrp: as the first process of a namespace we may be in a group that has no number here.
+    // Not getpgrp: the first process of a namespace may be in a group that has no number in the namespace.
     status("self").map_or(0, |own| own.group)
 }
 
-/// Reaps the children that have ended, but for `spared` and for those in our own group; the ones that live.
+/// Reaps the children that have ended, except `spared` and those in our own group. Returns the children that still run.
 pub(super) fn reap(spared: Option<Pid>) -> Vec<Pid> {
     let (own, group) = (getpid().as_raw_pid(), own_group());
     let mut living = Vec::new();
@@ -51,7 +50,7 @@ pub(super) fn reap(spared: Option<Pid>) -> Vec<Pid> {
         if process.parent != own || process.group == group || Some(pid) == spared {
             continue;
         }
-        // A child's number is not given away before it is reaped, and only this thread reaps: it is still the same.
+        // A PID is not reused before its process is reaped, and only this thread reaps: it is still the same process.
         if process.state != b'Z' {
             living.push(pid);
         } else if let Err(error) = waitpid(Some(pid), WaitOptions::NOHANG) {
@@ -61,7 +60,7 @@ pub(super) fn reap(spared: Option<Pid>) -> Vec<Pid> {
     living
 }
 
-/// The name that a process goes by, for messages.
+/// Returns the PID and name of a process, for messages.
 pub(super) fn name(pid: Pid) -> String {
     let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_pid())).unwrap_or_default();
     format!("{} ({})", pid.as_raw_pid(), name.trim_end())

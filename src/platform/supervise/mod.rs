@@ -1,12 +1,14 @@
-//! Runs another program in the foreground, as a container's entry point does: passes signals on, reaps what is left
-//! over, ends what outlives its time.
+//! Runs another program in the foreground, as a container's entry point does: forwards signals, reaps orphaned
+//! processes, and kills processes that exceed their grace time.
 //!
-//! A life has three phases, and a signal means something else in each:
-//! - **before** the program runs (checks, a restore): one that stops asks the work in hand to stop (`interrupt`), a second
-//!   one ends the process at once; what is meant for the program is dropped, since it is not there yet;
-//! - **while** it runs: every signal goes to the program, and nothing here is interrupted;
-//! - **after** it has ended (the last snapshot): the first stop signal, if none came before, is only noted; one more
-//!   interrupts the work in hand, and yet one more ends the process at once.
+//! There are three phases, and the meaning of a signal depends on the phase:
+//! - **before** the program runs (checks, a restore): the first stop signal asks the current operation to stop
+//!   (`interrupt`),
+//!   a second one ends the process at once; signals for the program are dropped, because it does not run yet;
+//! - **while** it runs: every signal is forwarded to the program, and nothing here is interrupted;
+//! - **after** it has ended (the last snapshot): the first stop signal, if none came before, is only noted; the next
+//!   one
+//!   interrupts the current operation, and another one ends the process at once.
 
 mod family;
 mod terminal;
@@ -29,7 +31,7 @@ use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::interrupt;
 use terminal::Terminal;
 
-/// What the program is told when we are, as long as it runs. STOP and KILL cannot be heard.
+/// The signals to forward to the child while it runs. STOP and KILL cannot be caught.
 const PASSED_ON: [Signal; 9] = [
     Signal::TERM,
     Signal::INT,
@@ -42,37 +44,37 @@ const PASSED_ON: [Signal; 9] = [
     Signal::CONT,
 ];
 
-/// What makes a shell end before a program has begun.
+/// The stop signals before the program has started.
 const STOPS_BEFORE: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
 
-/// What asks for an end when the program is gone already; a terminal that closes does not.
+/// The stop signals after the program has ended. HUP is not among them: a terminal that closes does not stop the work.
 const STOPS_AFTER: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::QUIT];
 
-/// What shells answer for a program that is there but cannot be run, and for one that is not there.
+/// The exit codes of shells for a program that cannot be executed, and for one that is not found.
 const NOT_EXECUTABLE: i32 = 126;
 const NOT_FOUND: i32 = 127;
 
-/// How often it is looked whether the processes that are left have left others: nothing tells us.
+/// The interval at which the remaining processes are checked for new orphans, because no signal reports these.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long a killed process may take to be gone.
+/// The time to wait for a killed process to end.
 const DEATH: Duration = Duration::from_secs(2);
 
-/// How a program is run.
+/// The options for running a program.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long the program may take to end after a stop signal, before it is killed.
+    /// The time between a stop signal and the kill of a program that has not ended.
     pub grace: Duration,
-    /// How long what it leaves behind may take to end, before that is killed.
+    /// The time that orphaned processes have to end before they are killed.
     pub orphan_grace: Duration,
-    /// The signals that start the grace. Others are passed on all the same: QUIT is how a JVM is asked for its threads,
-    /// HUP how a server is told to read its configuration again.
+    /// The signals that start the grace time. Other signals are forwarded too but do not start it: QUIT asks a JVM for
+    /// a thread dump, HUP asks a server to reload its configuration.
     pub stop_signals: Vec<Signal>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        // Docker waits 10 seconds in all, and the last snapshot wants some of them.
+        // Docker waits 10 seconds in all, and the last snapshot needs some of them.
         Options {
             grace: Duration::from_secs(5),
             orphan_grace: Duration::from_secs(1),
@@ -81,50 +83,51 @@ impl Default for Options {
     }
 }
 
-/// The signal that asked this process to stop, and when it came: from then on the platform's grace time runs.
+/// The signal that asked this process to stop, and its time, at which the platform's grace time starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop {
     /// The signal.
     pub signal: Signal,
-    /// When it was heard.
+    /// The time at which it was received.
     pub at: Instant,
 }
 
 impl Stop {
-    /// What remains of a time that the platform gives after the signal; zero once it is over.
+    /// Returns the rest of a grace time that starts with the signal; zero after its end.
     #[must_use]
     pub fn remaining(&self, grace: Duration) -> Duration {
         grace.saturating_sub(self.at.elapsed())
     }
 }
 
-/// What was left of the program's processes when it had ended.
+/// The processes that the program left behind when it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Orphans {
-    /// How many there were.
+    /// The number of such processes.
     pub found: usize,
-    /// How many of them had to be killed.
+    /// The number of processes among them that had to be killed.
     pub killed: usize,
-    /// Those that run on in spite of it, by number and name: what they have open they may still write to.
+    /// The PIDs and names of the processes that still run. They may still write to their open files.
     pub left: Vec<String>,
 }
 
-/// How a program ended.
+/// The result of running a program.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit code, as a shell gives it: 128 + N where signal N ended it, 127 not found, 126 not to be executed.
+    /// Its exit code, as shells report it: 128 + N if signal N ended it, 127 if it was not found, 126 if it cannot be
+    /// executed.
     pub code: i32,
     /// The first stop signal that came while it ran, if any.
     pub stopped: Option<Stop>,
-    /// True where it did not end within the grace, and was killed.
+    /// True if it did not end within the grace time and was killed.
     pub killed: bool,
-    /// Why it never ran, where it did not: `code` is then 126 or 127.
+    /// The reason why it was not started, if so: `code` is then 126 or 127.
     pub not_started: Option<Error>,
-    /// What became of the processes that it left behind.
+    /// The processes that it left behind.
     pub orphans: Orphans,
 }
 
-/// Hears this process's signals, from [`listen`](Self::listen) on to the end of the process.
+/// Receives this process's signals, from [`listen`](Self::listen) to the end of the process.
 pub struct Supervisor {
     state: Arc<Mutex<State>>,
     heard: Receiver<Heard>,
@@ -132,9 +135,9 @@ pub struct Supervisor {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heard {
-    /// A child has ended, stopped or gone on.
+    /// A child has ended, stopped or continued.
     Child,
-    /// To be passed on.
+    /// A signal to forward.
     Signal(Signal, Instant),
 }
 
@@ -148,21 +151,21 @@ enum Phase {
 struct State {
     phase: Phase,
     stop: Option<Stop>,
-    /// A stop signal after `stop` has interrupted the last work.
+    /// True if a further stop signal after `stop` has interrupted the last operation.
     urged: bool,
-    /// How long after `stop` the last work must be over.
+    /// The time after `stop` within which the last operation must end.
     bound: Option<Duration>,
     overdue: bool,
-    /// A child is on its way to whoever supervises: more of them would say the same.
+    /// True if a [`Heard::Child`] is already queued for the supervisor: further ones would add nothing.
     child_told: bool,
     running: Sender<Heard>,
 }
 
 impl Supervisor {
-    /// Starts to hear signals; call once and early, instead of [`interrupt::listen`].
+    /// Starts to receive signals. Call once and early, instead of [`interrupt::listen`].
     pub fn listen() -> Result<Self> {
         let ignored = interrupt::ignored_signals();
-        // Whoever started us with a signal ignored (nohup, say) wants it to stay so, for the program too.
+        // A signal that was ignored at the start (with nohup, for example) stays ignored, also for the program.
         let heeded = PASSED_ON.iter().map(|signal| signal.as_raw()).filter(|signal| ignored & (1 << (signal - 1)) == 0);
         let mut signals = Signals::new(heeded.chain([Signal::CHILD.as_raw()]))
             .map_err(|error| Error::failed("cannot listen for signals").because(error))?;
@@ -190,14 +193,14 @@ impl Supervisor {
         Ok(Supervisor { state, heard })
     }
 
-    /// The signal that asked this process to stop, if one has come.
+    /// Returns the signal that asked this process to stop, if one has come.
     #[must_use]
     pub fn stop(&self) -> Option<Stop> {
         lock(&self.state).stop
     }
 
-    /// Interrupts the work in hand once `bound` has passed since the stop signal, be that here already or still to
-    /// come: for the last work, after [`run`](Self::run).
+    /// Interrupts the current operation when `bound` has passed since the stop signal, which may already have come or
+    /// come later. For the last operation, after [`run`](Self::run).
     pub fn finish_within(&self, bound: Duration) {
         let mut state = lock(&self.state);
         state.bound = Some(bound);
@@ -206,14 +209,14 @@ impl Supervisor {
         }
     }
 
-    /// True once the bound of [`finish_within`](Self::finish_within) has passed, and interrupted what was in hand.
+    /// Returns true after the bound of [`finish_within`](Self::finish_within) has passed and interrupted the operation.
     #[must_use]
     pub fn is_overdue(&self) -> bool {
         lock(&self.state).overdue
     }
 
-    /// Runs a program with our standard streams to its end, and then ends what it leaves behind. Fails with
-    /// [`Kind::Interrupted`], the program not started, where a signal has asked to stop before.
+    /// Runs a program with our standard streams until it ends, and then ends the processes that it leaves behind. Fails
+    /// with [`Kind::Interrupted`] and does not start the program if a signal has asked to stop before.
     pub fn run(&mut self, command: &[OsString], options: &Options) -> Result<Ended> {
         let (program, arguments) = command
             .split_first()
@@ -238,7 +241,7 @@ impl Supervisor {
         let mut state = lock(&self.state);
         state.phase = Phase::After;
         interrupt::clear();
-        // What came at the very end was not passed on any more.
+        // Signals that came at the very end were not forwarded any more.
         for heard in self.heard.try_iter() {
             if let Heard::Signal(signal, at) = heard {
                 after(&self.state, &mut state, signal, at);
@@ -248,7 +251,7 @@ impl Supervisor {
 
     fn supervise(&self, program: &OsString, arguments: &[OsString], options: &Options) -> Result<Ended> {
         let mut ended = Ended { code: 0, stopped: None, killed: false, not_started: None, orphans: Orphans::default() };
-        // Whose parent has ended comes to us, to be reaped; as the first process of a container we get them anyway.
+        // Orphaned descendants become our children, to be reaped; the first process of a container gets them anyway.
         if let Err(error) = set_child_subreaper(Some(getpid())) {
             tracing::warn!("processes that {} leaves behind will not be seen: {error}", shown(program));
         }
@@ -256,13 +259,13 @@ impl Supervisor {
             tracing::warn!("there is no /proc: what {} leaves behind is neither reaped nor ended", shown(program));
         }
         let terminal = Terminal::ours();
-        // A group of its own: a key on the terminal and a signal to our whole group (as 'timeout' and pipelines send it)
-        // would otherwise reach CMD twice, once from there and once from us, and many programs give up on clearing up at
-        // the second. In front of a terminal that group is lent the foreground, as shells do it: Ctrl-C then goes
-        // to CMD alone, and we act when it has ended.
+        // A process group of its own: otherwise a key on the terminal or a signal to our whole group (as 'timeout' and
+        // pipelines send it) would reach CMD twice, once directly and once from us, and many programs abort their
+        // cleanup at the second signal. If we have a terminal, CMD's group becomes its foreground group, as in shells:
+        // Ctrl-C then reaches CMD alone, and we act when it has ended.
         let spawned = Command::new(program).args(arguments).process_group(0).spawn();
         let pid = match spawned {
-            // Not waited for through `Child`: that cannot tell a stop from an end.
+            // Not waited for through `Child`, which cannot distinguish a stop from an end.
             Ok(child) => Pid::from_child(&child),
             Err(error) => {
                 ended.code = match error.kind() {
@@ -288,7 +291,7 @@ impl Supervisor {
         Ok(ended)
     }
 
-    /// Waits for the program's end, and meanwhile passes on what is heard.
+    /// Waits for the program's end, and forwards signals meanwhile.
     fn watch(
         &self,
         pid: Pid,
@@ -315,7 +318,7 @@ impl Supervisor {
                     return Err(Error::failed(format!("cannot wait for {}", shown(program))).because(error));
                 }
             }
-            // Who is stopped hears of the end only when told to go on. The stop may also be seen after the signal.
+            // A stopped process handles the stop signal only after CONT. The stop may also be seen after the signal.
             if frozen && asked {
                 let _ = kill_process_group(pid, Signal::CONT);
                 frozen = false;
@@ -324,14 +327,14 @@ impl Supervisor {
             match self.next(deadline) {
                 Some(Heard::Child) => {}
                 Some(Heard::Signal(signal, at)) => {
-                    // To CMD only, not to its group: what a program does with its own children on a signal is
-                    // its own affair, and without us the platform too would tell only the first process.
+                    // To CMD only, not to its group: CMD decides what to do with its own children on a signal, and
+                    // without us the platform would signal only the first process, too.
                     if let Err(error) = kill_process(pid, signal) {
                         tracing::warn!("cannot pass {} on to {}: {error}", name(signal), shown(program));
                     }
                     if signal == Signal::CONT {
                         frozen = false;
-                        // A shell says so too when it puts us into the foreground ('fg' after 'bg').
+                        // A shell also sends CONT when it puts us into the foreground ('fg' after 'bg').
                         if let Some(terminal) = terminal {
                             terminal.lend_again(pid);
                         }
@@ -350,7 +353,7 @@ impl Supervisor {
                         shown(program),
                         options.grace.as_secs_f64()
                     );
-                    // It is not reaped, so its number is still the group's.
+                    // It is not reaped yet, so its PID is still the group's ID.
                     let _ = kill_process_group(pid, Signal::KILL);
                     (ended.killed, deadline) = (true, None);
                 }
@@ -358,7 +361,7 @@ impl Supervisor {
         }
     }
 
-    /// The next that is heard; none at the deadline.
+    /// Returns the next event, or `None` at the deadline.
     fn next(&self, deadline: Option<Instant>) -> Option<Heard> {
         let Some(deadline) = deadline else {
             return Some(self.heard.recv().expect("the state that `self` has keeps the other end open"));
@@ -366,15 +369,15 @@ impl Supervisor {
         self.heard.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
-    /// Ends the processes that the program has left behind, and theirs: TERM, and KILL to what is there after the
-    /// grace, or at once where a second stop signal comes.
+    /// Ends the processes that the program has left behind, and their descendants. Sends TERM first, and KILL to
+    /// processes that still run after the grace time, or at once if a second stop signal comes.
     fn end_orphans(&self, options: &Options) -> Orphans {
         let (mut asked, mut killed): (Vec<Pid>, Vec<Pid>) = (Vec::new(), Vec::new());
         let mut patience = Instant::now() + options.orphan_grace;
         let left = loop {
             lock(&self.state).child_told = false;
-            // Only our own children are signalled: their numbers cannot have gone to others meanwhile. When
-            // one has ended, its children are ours.
+            // Only our own children are signalled: their PIDs cannot have been reused meanwhile. When a child has
+            // ended, its children become ours.
             let living = family::reap(None);
             let now = Instant::now();
             if living.is_empty() || now > patience + DEATH {
@@ -407,14 +410,14 @@ impl Supervisor {
     }
 }
 
-/// What a signal does, by the phase that it comes in.
+/// Handles a signal according to the phase in which it comes.
 fn hear(shared: &Arc<Mutex<State>>, heard: Heard) {
     let mut state = lock(shared);
     match (state.phase, heard) {
         (Phase::Running, Heard::Child) if state.child_told => {}
         (Phase::Running, heard) => {
             state.child_told |= heard == Heard::Child;
-            // Nobody hears it only where the supervisor is gone.
+            // Sending fails only if the supervisor is gone.
             let _ = state.running.send(heard);
         }
         (Phase::Before, Heard::Signal(signal, at)) if STOPS_BEFORE.contains(&signal) => {
@@ -429,7 +432,7 @@ fn hear(shared: &Arc<Mutex<State>>, heard: Heard) {
     }
 }
 
-/// What a signal does once the program has ended.
+/// Handles a signal that comes after the program has ended.
 fn after(shared: &Arc<Mutex<State>>, state: &mut State, signal: Signal, at: Instant) {
     if !STOPS_AFTER.contains(&signal) {
         return;
@@ -448,7 +451,7 @@ fn after(shared: &Arc<Mutex<State>>, state: &mut State, signal: Signal, at: Inst
     }
 }
 
-/// Interrupts the work in hand when the time is over. The thread is never ended: the process soon is.
+/// Interrupts the current operation when the time is over. The thread is not stopped, because the process ends soon.
 fn time_out(shared: &Arc<Mutex<State>>, stop: Stop, bound: Duration) {
     let shared = Arc::clone(shared);
     let started = thread::Builder::new().name("grace".to_owned()).spawn(move || {
@@ -465,7 +468,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A signal's name, for messages.
+/// Returns a signal's name, for messages.
 #[must_use]
 pub fn name(signal: Signal) -> &'static str {
     signal_hook::low_level::signal_name(signal.as_raw()).unwrap_or("a signal")

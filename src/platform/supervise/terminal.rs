@@ -1,4 +1,4 @@
-//! The terminal that this process was started from: lent to CMD while it runs, so that its keys reach CMD alone.
+//! The controlling terminal: CMD gets its foreground while it runs, so that keys reach CMD alone.
 
 use std::fs::{File, OpenOptions};
 
@@ -8,14 +8,14 @@ use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
 use crate::platform::supervise::family::own_group;
 
-/// A terminal whose foreground we are, or were until CMD got it.
+/// A terminal whose foreground group we are, or were until CMD got the foreground.
 pub(super) struct Terminal {
     tty: File,
     own: Pid,
 }
 
 impl Terminal {
-    /// The terminal, where there is one and we are in its foreground; else it is not ours to lend.
+    /// Returns the controlling terminal, or `None` if there is none or we are not in its foreground.
     pub(super) fn ours() -> Option<Self> {
         let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
         let own = Pid::from_raw(own_group())?;
@@ -23,41 +23,42 @@ impl Terminal {
         (terminal.in_front() == Some(own)).then_some(terminal)
     }
 
-    /// Puts a process group into the foreground, and on its feet again if it was stopped for reading too early.
+    /// Puts a process group into the foreground, and continues it in case it was stopped for reading too early.
     pub(super) fn lend(&self, group: Pid) {
         if self.front(group) {
             let _ = kill_process_group(group, Signal::CONT);
         }
     }
 
-    /// Puts us into the foreground again, if CMD still has it: a shell may have taken it for another.
+    /// Puts us back into the foreground if CMD is still there: a shell may have given it to another group.
     pub(super) fn take_back(&self, group: Pid) {
         if self.in_front() == Some(group) {
             self.front(self.own);
         }
     }
 
-    /// Lends it where we are in the foreground, that is where a shell has put us there.
+    /// Puts a process group into the foreground if we are there, that is, if a shell has put us there.
     pub(super) fn lend_again(&self, group: Pid) {
         if self.in_front() == Some(self.own) {
             self.lend(group);
         }
     }
 
-    /// CMD was stopped by a signal: stops with it, so that the shell comes to the front, and goes on when the shell says so.
+    /// Handles a stop of CMD by a signal: stops our group too, so that the shell gets the foreground, and continues
+    /// when the shell continues us.
     pub(super) fn stopped(&self, group: Pid, signal: Option<i32>) {
         let for_the_terminal = [Signal::TTIN, Signal::TTOU].map(Signal::as_raw);
         if signal.is_some_and(|signal| for_the_terminal.contains(&signal))
             && [Some(self.own), Some(group)].contains(&self.in_front())
         {
-            // It wanted the terminal before it had it, and it may have it.
+            // It used the terminal before it had the foreground, which it may have.
             return self.lend(group);
         }
         self.take_back(group);
-        // All of our group, as Ctrl-Z would: also the make or the script that we were started from.
+        // The whole group, as Ctrl-Z would: this includes a make or a script that started us.
         let _ = kill_current_process_group(Signal::STOP);
         self.lend_again(group);
-        // In the background too: there it is stopped again when it reads.
+        // CMD is continued in the background too; there it is stopped again when it reads.
         let _ = kill_process_group(group, Signal::CONT);
     }
 
@@ -66,7 +67,7 @@ impl Terminal {
     }
 
     fn front(&self, group: Pid) -> bool {
-        // Who does this from the background is stopped for it, unless the signal is blocked.
+        // A background process that does this is stopped by SIGTTOU, unless the signal is blocked.
         let mut stopping = SigSet::empty();
         stopping.add(Name::SIGTTOU);
         let blocked = stopping.thread_block().is_ok();

@@ -1,53 +1,53 @@
-//! A calendar of days, a column for each week: when there were snapshots, failures and gaps.
+//! A calendar of days with one column for each week. It shows snapshots, failures and gaps.
 
 use std::collections::BTreeMap;
 
 use chrono::{Datelike as _, Days, NaiveDate};
 
-/// How many days back a page shows.
-pub const DAYS: u32 = 90;
+/// The number of days that a page shows.
+pub(crate) const DAYS: u32 = 90;
 
-/// What happened on a day.
+/// The kind of a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DayKind {
-    /// It was before the first snapshot, or is today and not over.
+pub(crate) enum DayKind {
+    /// The day is before the first snapshot, or it is today and is not over.
     Nothing,
-    /// At least one snapshot was taken, and nothing is wrong with any.
+    /// At least one good snapshot was taken, and nothing failed.
     Good,
-    /// Something failed, or is damaged.
+    /// Something failed, or a snapshot is damaged.
     Failed,
-    /// There was no snapshot.
+    /// No full snapshot was taken.
     Gap,
 }
 
-/// What is known of a day.
+/// The snapshots and failures of a day.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Day {
-    /// The snapshots that were taken.
+pub(crate) struct Day {
+    /// The number of snapshots that were taken.
     pub snapshots: u32,
-    /// Those of them that count: full, undamaged.
+    /// The number of those that are good: full and undamaged.
     pub good: u32,
-    /// What failed.
+    /// Descriptions of the failures.
     pub failures: Vec<String>,
 }
 
-/// A day in its place.
+/// A day at its place in the drawing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cell {
-    /// From the left, in the units of the drawing.
+    /// The distance from the left, in units of the drawing.
     pub(super) x: u32,
-    /// From the top.
+    /// The distance from the top, in units of the drawing.
     pub(super) y: u32,
     /// The day.
     pub(super) date: NaiveDate,
-    /// What happened.
+    /// The kind of the day.
     pub(super) kind: DayKind,
-    /// The same in words.
+    /// A description of the day, in words.
     pub(super) words: String,
 }
 
 impl Cell {
-    /// The class of its style.
+    /// Returns the CSS class.
     pub(super) fn class(&self) -> &'static str {
         match self.kind {
             DayKind::Nothing => "nothing",
@@ -60,20 +60,20 @@ impl Cell {
 
 /// The last [`DAYS`] days.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Calendar {
-    /// One for each day, oldest first.
+pub(crate) struct Calendar {
+    /// One cell for each day, oldest first.
     pub(super) cells: Vec<Cell>,
     /// The width of the drawing.
     pub(super) width: u32,
 }
 
-/// From one day to the next, in the units of the drawing.
+/// The distance from one day to the next, in units of the drawing.
 const STEP: u32 = 15;
 
 impl Calendar {
-    /// A calendar that ends today, of what is known of days; the earliest of them is when it all began.
+    /// Makes a calendar that ends today. Days before the earliest one in `known` do not count as gaps.
     #[must_use]
-    pub fn new(today: NaiveDate, known: &[(NaiveDate, Day)]) -> Calendar {
+    pub(crate) fn new(today: NaiveDate, known: &[(NaiveDate, Day)]) -> Calendar {
         let days: BTreeMap<NaiveDate, &Day> = known.iter().map(|(date, day)| (*date, day)).collect();
         let first = days.keys().next().copied();
         let start = today - Days::new(u64::from(DAYS) - 1);
@@ -87,9 +87,9 @@ impl Calendar {
         Calendar { cells: (0..DAYS).map(cell).collect(), width: (DAYS + offset).div_ceil(7) * STEP }
     }
 
-    /// How many days were of a kind.
+    /// Returns the number of days of a kind.
     #[must_use]
-    pub fn count(&self, kind: DayKind) -> usize {
+    pub(crate) fn count(&self, kind: DayKind) -> usize {
         self.cells.iter().filter(|cell| cell.kind == kind).count()
     }
 

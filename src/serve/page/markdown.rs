@@ -1,8 +1,8 @@
-//! Text in Markdown, where names of tables may hold anything.
+//! Escaping for Markdown: names of tables may contain any characters.
 
 use std::fmt::{self, Write};
 
-/// Keeps a text from being anything but text: no markup of Markdown's or HTML's, and no end of a cell or line.
+/// Escapes a text so that it contains no Markdown or HTML markup and does not end a table cell or a line.
 #[derive(Clone, Copy)]
 pub(super) struct Escaper;
 

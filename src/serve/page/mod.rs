@@ -1,7 +1,7 @@
-//! The page for people: what is known of sources, snapshots and stores, as HTML and as Markdown.
+//! The page for people: it shows sources, snapshots and stores, as HTML and as Markdown.
 //!
-//! Nothing here looks at a database or a store: who calls has looked, and fills in what is shown. Every text that comes
-//! from outside is escaped by the templates; there is no script, and the one style sheet stands in the page.
+//! This module does not read a database or a store: the caller provides everything that is shown. The templates escape
+//! every text that comes from outside. The page has no script, and its one style sheet is part of the page.
 
 mod calendar;
 mod markdown;
@@ -15,15 +15,15 @@ use sha2::{Digest as _, Sha256};
 use crate::platform::error::{Error, Result};
 use crate::platform::text;
 
-pub use crate::serve::page::calendar::{Calendar, DAYS, Day, DayKind};
-pub use crate::serve::page::plot::{Plot, Unit};
+pub(crate) use crate::serve::page::calendar::{Calendar, DAYS, Day};
+pub(crate) use crate::serve::page::plot::{Plot, Unit};
 
 /// The style of every page.
 const STYLE: &str = include_str!("templates/style.css");
 
-/// What a browser may do with a page: show it, with its own style and nothing from elsewhere.
+/// Returns the Content-Security-Policy of a page: the browser may use the page's own style, and load nothing else.
 #[must_use]
-pub fn policy() -> String {
+pub(crate) fn policy() -> String {
     let digest = base64::encode(Sha256::digest(STYLE.as_bytes()));
     format!(
         "default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'; \
@@ -31,19 +31,19 @@ pub fn policy() -> String {
     )
 }
 
-/// Whether something is as it should be.
+/// The health of a source, a store or a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// It is.
+pub(crate) enum Status {
+    /// It is healthy.
     Good,
-    /// It is not.
+    /// It is unhealthy.
     Bad,
-    /// Nobody has looked yet.
+    /// It was not inspected yet.
     Unknown,
 }
 
 impl Status {
-    /// The class of its style.
+    /// Returns the CSS class.
     fn class(self) -> &'static str {
         match self {
             Status::Good => "good",
@@ -52,7 +52,7 @@ impl Status {
         }
     }
 
-    /// The word for people.
+    /// Returns the word for people.
     fn word(self) -> &'static str {
         match self {
             Status::Good => "healthy",
@@ -61,9 +61,9 @@ impl Status {
         }
     }
 
-    /// All good, or else the worst.
+    /// Returns `Good` if all are good, otherwise the worst; `Bad` is worse than `Unknown`.
     #[must_use]
-    pub fn of_all(all: impl IntoIterator<Item = Status>) -> Status {
+    pub(crate) fn of_all(all: impl IntoIterator<Item = Status>) -> Status {
         all.into_iter().fold(Status::Good, |one, other| match (one, other) {
             (Status::Bad, _) | (_, Status::Bad) => Status::Bad,
             (Status::Unknown, _) | (_, Status::Unknown) => Status::Unknown,
@@ -72,120 +72,120 @@ impl Status {
     }
 }
 
-/// The page of everything.
+/// The overview page.
 #[derive(Clone, Debug)]
-pub struct Overview {
+pub(crate) struct Overview {
     /// The machine's name.
     pub host: String,
-    /// When what it shows was put together.
+    /// The time at which its contents were put together.
     pub at: DateTime<Utc>,
     /// The databases.
     pub sources: Vec<SourceView>,
-    /// Where their snapshots are.
+    /// The stores that hold their snapshots.
     pub stores: Vec<StoreView>,
-    /// Whether snapshots have pages of their own, to be linked to, and the page is to be loaded again now and then.
+    /// True if snapshots have pages that can be linked to, and the browser is to reload this page regularly.
     pub served: bool,
 }
 
-/// Something that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug)]
-pub struct Finding {
-    /// What.
+pub(crate) struct Finding {
+    /// The name of the check.
     pub name: String,
-    /// Whether it is as it must be.
+    /// True if the check passed.
     pub ok: bool,
-    /// What was found.
+    /// The finding, in words.
     pub message: String,
 }
 
 /// A store.
 #[derive(Clone, Debug)]
-pub struct StoreView {
-    /// Where it is.
+pub(crate) struct StoreView {
+    /// Its location.
     pub location: String,
-    /// Whether it answers.
+    /// Its status: good if it answers.
     pub status: Status,
-    /// What it holds, or what is wrong.
+    /// A summary of its contents, or the problem.
     pub message: String,
 }
 
 /// A database.
 #[derive(Clone, Debug)]
-pub struct SourceView {
+pub(crate) struct SourceView {
     /// Its name.
     pub name: String,
-    /// Where it is, without secrets.
+    /// Its location, without secrets.
     pub place: String,
-    /// Whether all is well.
+    /// Its status.
     pub status: Status,
-    /// When it was looked at.
+    /// The time of the last inspection.
     pub looked_at: Option<DateTime<Utc>>,
-    /// What was found.
+    /// The results of the checks.
     pub findings: Vec<Finding>,
-    /// The newest full snapshot.
+    /// The newest good snapshot.
     pub newest: Option<SnapshotRow>,
-    /// The last days.
+    /// The calendar of the last days.
     pub calendar: Calendar,
     /// Size, rows and duration over time.
     pub plots: Vec<Plot>,
-    /// How tables grew, fastest first.
+    /// The growth of tables, fastest first.
     pub growth: Vec<Growth>,
-    /// Between which two snapshots.
+    /// The times of the two snapshots between which the growth was calculated.
     pub growth_span: String,
-    /// How long a restore takes, as the newest drill has measured it.
+    /// The duration of a restore, as measured by the newest drill.
     pub restore: Option<String>,
-    /// What the retention plan removes next.
+    /// The snapshots that the retention plan removes next.
     pub victims: Vec<Victim>,
     /// The newest snapshots.
     pub snapshots: Vec<SnapshotRow>,
-    /// How many there are.
+    /// The number of all snapshots.
     pub total: usize,
-    /// How many are still to be read.
+    /// The number of snapshots that are still to be read.
     pub unread: usize,
 }
 
-/// How a table grew.
+/// The growth of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Growth {
+pub(crate) struct Growth {
     /// Its name.
     pub table: String,
-    /// Its rows then.
+    /// Its rows in the older snapshot.
     pub before: u64,
-    /// Its rows now.
+    /// Its rows in the newer snapshot.
     pub after: u64,
-    /// Rows a day, with a sign.
+    /// The growth in rows per day, with a sign.
     pub a_day: String,
 }
 
-/// A snapshot that will go.
+/// A snapshot that the retention plan will remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Victim {
+pub(crate) struct Victim {
     /// Its id.
     pub id: String,
-    /// When it goes.
+    /// The time of the removal, in words.
     pub when: String,
 }
 
 /// A snapshot in a row of a table.
 #[derive(Clone, Debug)]
-pub struct SnapshotRow {
+pub(crate) struct SnapshotRow {
     /// Its id.
     pub id: String,
-    /// When it was taken.
+    /// The time at which it was taken.
     pub at: DateTime<Utc>,
-    /// How long ago that was.
+    /// Its age.
     pub age: String,
-    /// Its kind, `?` where its manifest cannot be read.
+    /// Its kind; `?` if its manifest cannot be read.
     pub kind: String,
     /// The size of its archive.
     pub size: String,
     /// Its rows.
     pub rows: String,
-    /// How long it took.
+    /// The time that it took.
     pub duration: String,
-    /// What its tests showed.
+    /// The result of its tests.
     pub proof: String,
-    /// Whether it is one to restore from.
+    /// Its status: bad if it should not be restored from.
     pub status: Status,
     /// Its tags.
     pub tags: String,
@@ -193,33 +193,33 @@ pub struct SnapshotRow {
 
 /// The page of one snapshot.
 #[derive(Clone, Debug)]
-pub struct SnapshotPage {
+pub(crate) struct SnapshotPage {
     /// The snapshot.
     pub row: SnapshotRow,
-    /// What is to be known of it, in pairs.
+    /// Facts about it, as pairs of name and value.
     pub facts: Vec<(String, String)>,
     /// The snapshot that its tables are compared with.
     pub compared_with: Option<String>,
-    /// Its tables, and those that are gone.
+    /// Its tables, and those that were removed since the snapshot that it is compared with.
     pub tables: Vec<TableRow>,
-    /// Why there are no tables to show.
+    /// A note if no tables, or not all of them, are shown.
     pub no_tables: Option<String>,
-    /// The commands that restore it, and what each does.
+    /// The commands that restore it, as pairs of description and command.
     pub commands: Vec<(String, String)>,
 }
 
 /// A table of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableRow {
+pub(crate) struct TableRow {
     /// Its name.
     pub name: String,
-    /// `same`, `changed`, `added`, `removed`; empty where there is nothing to compare with.
+    /// `same`, `changed`, `added` or `removed`; empty if there is nothing to compare with.
     pub status: String,
-    /// Its rows in the snapshot before.
+    /// Its rows in the snapshot that it is compared with.
     pub before: String,
     /// Its rows.
     pub rows: String,
-    /// How many more or fewer.
+    /// The change in rows, with a sign.
     pub change: String,
     /// The bytes of its values.
     pub bytes: String,
@@ -259,33 +259,33 @@ struct OverviewMarkdown<'a> {
 }
 
 impl Overview {
-    /// Whether all is well.
+    /// Returns the worst status of all sources and stores.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let sources = self.sources.iter().map(|source| source.status);
         Status::of_all(sources.chain(self.stores.iter().map(|store| store.status)))
     }
 
-    /// The page, whole.
-    pub fn html(&self) -> Result<String> {
+    /// Renders the whole page as HTML.
+    pub(crate) fn html(&self) -> Result<String> {
         rendered(&OverviewHtml { style: STYLE, policy: policy(), status: self.status(), page: self })
     }
 
-    /// The same in short, for the summary of a job.
-    pub fn markdown(&self) -> Result<String> {
+    /// Renders a short form as Markdown, for the summary of a job.
+    pub(crate) fn markdown(&self) -> Result<String> {
         rendered(&OverviewMarkdown { status: self.status(), page: self })
     }
 }
 
 impl SnapshotPage {
-    /// The page, whole.
-    pub fn html(&self) -> Result<String> {
+    /// Renders the whole page as HTML.
+    pub(crate) fn html(&self) -> Result<String> {
         rendered(&SnapshotHtml { style: STYLE, policy: policy(), page: self })
     }
 }
 
-/// A page that says one thing.
-pub fn message(title: &str, message: &str) -> Result<String> {
+/// Renders a page that shows one message.
+pub(crate) fn message(title: &str, message: &str) -> Result<String> {
     rendered(&MessageHtml { style: STYLE, policy: policy(), title, message })
 }
 
@@ -293,7 +293,7 @@ fn rendered(template: &impl Template) -> Result<String> {
     template.render().map_err(|error| Error::failed("the page cannot be written").because(error))
 }
 
-/// A time as the templates show it.
+/// Formats a time for the templates.
 fn shown_time(time: &DateTime<Utc>) -> String {
     text::time(*time)
 }

@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 
 use crate::platform::text;
 
-/// What a number means.
+/// The unit of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub(crate) enum Unit {
     /// Bytes.
     Bytes,
     /// Rows.
@@ -25,7 +25,7 @@ impl Unit {
     }
 }
 
-/// A number with its digits in groups.
+/// Formats a number with its digits in groups of three.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =
@@ -43,12 +43,12 @@ pub(super) struct Point {
 
 /// A plot: a line from the first point to the last.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plot {
-    /// What is plotted.
+pub(crate) struct Plot {
+    /// The name of what is plotted.
     pub title: String,
     /// The points in order of time, at most [`Plot::MOST`].
     pub(super) points: Vec<Point>,
-    /// How many there were before they were thinned.
+    /// The number of points before they were thinned.
     pub(super) all: usize,
     pub(super) line: String,
     pub(super) most: String,
@@ -57,17 +57,17 @@ pub struct Plot {
     pub(super) to: String,
 }
 
-/// The field that is drawn on, in the units of the drawing.
+/// The size of the plot area, in units of the drawing.
 const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 80.0;
 
 impl Plot {
-    /// The most points that are drawn: more than a screen can tell apart.
-    pub const MOST: usize = 300;
+    /// The maximum number of points that are drawn: more than a screen can show separately.
+    pub(crate) const MOST: usize = 300;
 
-    /// Plots values at times, in any order.
+    /// Plots values over time; `values` may be in any order.
     #[must_use]
-    pub fn new(title: &str, unit: Unit, values: &[(DateTime<Utc>, f64)]) -> Plot {
+    pub(crate) fn new(title: &str, unit: Unit, values: &[(DateTime<Utc>, f64)]) -> Plot {
         let mut sorted = values.to_vec();
         sorted.sort_by_key(|(at, _)| *at);
         let all = sorted.len();
@@ -109,7 +109,7 @@ impl Plot {
     }
 }
 
-/// Of many points so many as can be drawn, evenly, the first and the last among them.
+/// Reduces the points to at most [`Plot::MOST`], evenly spaced; the first and the last are kept.
 fn thinned(sorted: &[(DateTime<Utc>, f64)]) -> Vec<(DateTime<Utc>, f64)> {
     if sorted.len() <= Plot::MOST {
         return sorted.to_vec();

@@ -1,4 +1,5 @@
-//! What a store has of the config's sources, read once and kept: a manifest never changes, so that later only what is new is read.
+//! The snapshots that a store holds of the config's sources. Manifests never change: each is read once and kept in
+//! memory, and later only new ones are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,7 +7,6 @@ use std::sync::Arc;
 use chrono::{DateTime, Duration, Utc};
 
 use crate::ops::check::mark_short;
-use crate::ops::checks::told;
 use crate::ops::prune::candidate;
 use crate::ops::tags::SUSPECT;
 use crate::ops::{Context, fetch, stores};
@@ -19,71 +19,71 @@ use crate::snapshots::manifest::{Manifest, SnapshotKind};
 use crate::snapshots::retention::{Candidate, plan};
 use crate::store::StoreUrl;
 
-/// How many snapshots of a source are read before anything else, and looked through for new ones every time.
+/// The number of newest snapshots of a source that are listed at every inspection, and read before all others.
 const NEWEST: usize = 16;
-/// How many tables are shown at each end, of those that grow fastest and slowest.
+/// The number of tables that are shown of those that grow fastest, and of those that grow slowest.
 const ENDS: usize = 5;
-/// The shortest time, in seconds, that the growth of a day is reckoned from.
+/// The shortest time, in seconds, from which the growth per day is calculated.
 const SHORTEST_SPAN: f64 = 3600.0;
-/// How far ahead it is looked for what the retention plan removes next, a snapshot a day taken for granted.
+/// The number of days for which the next removals are predicted, assuming one new snapshot per day.
 const DAYS_AHEAD: i64 = 60;
-/// How many snapshots a source may have for that: it is reckoned for every day.
+/// The maximum number of snapshots of a source for that prediction, which is calculated for every day.
 const MOST_AHEAD: usize = 2000;
-/// How many of those that go next are named.
+/// The maximum number of snapshots to be removed next that are named.
 const VICTIMS: usize = 3;
 
-/// A store, and what was read of it.
+/// A store, and what was read from it.
 pub(crate) struct History {
     catalog: Catalog,
     sources: BTreeMap<SourceName, Known>,
 }
 
-/// What is known of one source's snapshots.
+/// The known snapshots of one source.
 #[derive(Default)]
 struct Known {
-    /// Manifests without their tables.
+    /// The snapshots that were read; their manifests are kept without tables.
     snapshots: BTreeMap<SnapshotId, Arc<Described>>,
-    /// Those that are still to be read, the next one last.
+    /// The snapshots that are still to be read, the next one last.
     pending: Vec<Listed>,
-    /// Whether anything is new since it was summed up.
+    /// True if anything changed since the last summary.
     is_new: bool,
     summed_up: Summary,
 }
 
-/// What the snapshots of a source show together.
+/// A summary of the snapshots of a source.
 #[derive(Clone, Default)]
 pub(crate) struct Summary {
-    /// The newest that is a measure for others, with its tables.
+    /// The baseline: the newest good snapshot, with its tables.
     pub(crate) measure: Option<Arc<Manifest>>,
-    /// Why the newest good one cannot be read, where it cannot.
+    /// The reason, if the newest good snapshot cannot be read.
     pub(crate) unmeasured: Option<String>,
-    /// How its tables grew, fastest first.
+    /// The growth of its tables, fastest first.
     pub(crate) growth: Vec<Growth>,
-    /// Between which two snapshots.
+    /// The times of the two snapshots between which the growth was calculated.
     pub(crate) growth_span: String,
-    /// What the retention plan removes next.
+    /// The snapshots that the retention plan removes next.
     pub(crate) victims: Vec<Victim>,
 }
 
-/// A store as it was last seen.
+/// The result of the last inspection of a store.
 #[derive(Clone, Default)]
 pub(crate) struct StoreSeen {
-    /// Bytes that it can still take, where it can tell.
+    /// The free space in bytes, if the store reports it.
     pub(crate) free_bytes: Option<u64>,
-    /// The sources.
+    /// Its snapshots, by source.
     pub(crate) sources: BTreeMap<SourceName, SourceSeen>,
-    /// Why it cannot be read now; the rest is of before.
+    /// The reason, if it cannot be read now; the other fields are then from an earlier inspection.
     pub(crate) error: Option<String>,
 }
 
 /// The snapshots that a store has of a source.
 #[derive(Clone, Default)]
 pub(crate) struct SourceSeen {
-    /// Newest first.
+    /// The snapshots, newest first.
     pub(crate) snapshots: Vec<Arc<Described>>,
-    /// How many are still to be read.
+    /// The number of snapshots that are still to be read.
     pub(crate) unread: usize,
-    /// What they show together.
+    /// Their summary.
     pub(crate) summary: Summary,
 }
 
@@ -104,7 +104,7 @@ impl History {
         Ok(())
     }
 
-    /// Looks through all names: what is gone is forgotten, and what is not known is left to [`read_some`](Self::read_some).
+    /// Lists all names. Snapshots that are gone are forgotten; unknown ones are left to [`read_some`](Self::read_some).
     pub(crate) fn list(&mut self) -> Result<()> {
         for (source, known) in &mut self.sources {
             let listed = self.catalog.list(source)?;
@@ -118,7 +118,7 @@ impl History {
         Ok(())
     }
 
-    /// Reads some of what is left to read, newest first; false where nothing is left.
+    /// Reads up to `count` more snapshots of each source, newest first. Returns false if none are left to be read.
     pub(crate) fn read_some(&mut self, count: usize) -> Result<bool> {
         for known in self.sources.values_mut() {
             let some = known.pending.split_off(known.pending.len().saturating_sub(count));
@@ -127,15 +127,18 @@ impl History {
         Ok(self.sources.values().any(|known| !known.pending.is_empty()))
     }
 
-    /// Sums up what is new, where all of it was read.
+    /// Updates the summaries. Growth and removals are calculated again if something is new and all of it was read.
     pub(crate) fn sum_up(&mut self, context: &Context) {
         for (source, known) in &mut self.sources {
             let newest_first: Vec<&Arc<Described>> = known.snapshots.values().rev().collect();
             let last = known.summed_up.measure.take();
-            // Every time: what could not be read, or was dated ahead of this clock, may be one now.
+            // The baseline is chosen every time: a snapshot that could not be read, or that was dated in the future,
+            // may be the baseline now.
             match measure(&newest_first, last.clone(), &self.catalog, context) {
                 Ok(measure) => (known.summed_up.measure, known.summed_up.unmeasured) = (measure, None),
-                Err(error) => (known.summed_up.measure, known.summed_up.unmeasured) = (last, Some(told(&error))),
+                Err(error) => {
+                    (known.summed_up.measure, known.summed_up.unmeasured) = (last, Some(error.whole_with_hint()))
+                }
             }
             if !known.is_new || !known.pending.is_empty() {
                 continue;
@@ -151,7 +154,7 @@ impl History {
         }
     }
 
-    /// What is known now.
+    /// Returns what is known now.
     pub(crate) fn seen(&self) -> StoreSeen {
         let one = |(source, known): (&SourceName, &Known)| {
             let snapshots = known.snapshots.values().rev().cloned().collect();
@@ -167,14 +170,14 @@ impl History {
 }
 
 impl Known {
-    /// Whether a snapshot is not known, or not as it is now.
+    /// Returns true if a snapshot is not known, or has changed since it was read.
     fn lacks(&self, listed: &Listed) -> bool {
         self.snapshots.get(&listed.id).is_none_or(|known| {
             known.manifest.is_err() || known.listed.proofs != listed.proofs || bytes(&known.listed) != bytes(listed)
         })
     }
 
-    /// Forgets what is not among the newest, though it would be.
+    /// Forgets snapshots that are gone: those that would be among the newest but are not listed.
     fn forget_what_is_gone(&mut self, newest: &[Listed]) {
         let there: BTreeSet<&SnapshotId> = newest.iter().map(|listed| &listed.id).collect();
         let oldest = there.first().copied().filter(|_| newest.len() >= NEWEST);
@@ -188,7 +191,7 @@ impl Known {
         for mut described in catalog.describe(lacking)? {
             mark_short(&mut described);
             if let Ok(manifest) = &mut described.manifest {
-                // Of thousands of snapshots the tables would take more memory than all the rest.
+                // The tables of thousands of snapshots would take more memory than everything else.
                 (manifest.tables, manifest.sqlite, manifest.postgres) = (Vec::new(), None, None);
             }
             self.is_new = true;
@@ -202,7 +205,7 @@ fn bytes(listed: &Listed) -> Option<u64> {
     listed.archive.as_ref().map(|archive| archive.bytes)
 }
 
-/// Whether a snapshot is one to restore from: full, undamaged, and in no doubt.
+/// Returns true if a snapshot is good to restore from: full, undamaged, and not tagged as suspect.
 pub(crate) fn is_good(described: &Described) -> bool {
     described.proof.level != ProofLevel::Damaged
         && described.manifest.as_ref().is_ok_and(|manifest| {
@@ -210,7 +213,7 @@ pub(crate) fn is_good(described: &Described) -> bool {
         })
 }
 
-/// The newest good snapshot, with its tables.
+/// Returns the newest good snapshot, with its tables.
 fn measure(
     newest_first: &[&Arc<Described>],
     last: Option<Arc<Manifest>>,
@@ -227,7 +230,7 @@ fn measure(
     }
 }
 
-/// How the tables grew from the oldest good snapshot of the days that are shown to the newest.
+/// Returns the growth of the tables, from the oldest good snapshot of the days that are shown to the newest one.
 fn growth(
     newest: &Manifest,
     newest_first: &[&Arc<Described>],
@@ -250,7 +253,7 @@ fn growth(
         .map(|(table, after)| {
             let before = before.get(&table).copied().unwrap_or(0);
             let a_day = (after as f64 - before as f64) / seconds * 86_400.0;
-            // Of a few minutes nobody can tell what a day will be.
+            // The growth per day cannot be predicted from a few minutes.
             let shown = if seconds >= SHORTEST_SPAN { format!("{a_day:+.0}") } else { String::new() };
             (a_day, Growth { table, before, after, a_day: shown })
         })
@@ -263,8 +266,8 @@ fn growth(
     Ok((span, grown.into_iter().map(|(_, growth)| growth).collect()))
 }
 
-/// What the retention plan removes next: at the next prune, or else on the first day on which it would, if one snapshot is
-/// taken every day.
+/// Returns the snapshots that the retention plan removes next: at the next prune, or else on the first day on which it
+/// would remove any if one snapshot is taken every day.
 fn victims(source: &SourceName, newest_first: &[&Arc<Described>], context: &Context) -> Vec<Victim> {
     let Ok(policy) = context.retention() else { return Vec::new() };
     let mut candidates: Vec<Candidate> =
@@ -304,7 +307,8 @@ fn imagined(source: &SourceName, at: DateTime<Utc>) -> Candidate {
     }
 }
 
-/// Reads all that a store has.
+/// Reads everything that a store holds of the sources. Only an interruption is returned as an error; other errors are
+/// part of the result.
 pub(crate) fn read_all(store: &StoreUrl, sources: &[SourceName], context: &Context) -> Result<StoreSeen> {
     let read = || -> Result<StoreSeen> {
         let mut history = History::open(store, sources)?;
@@ -317,7 +321,7 @@ pub(crate) fn read_all(store: &StoreUrl, sources: &[SourceName], context: &Conte
     };
     match read() {
         Err(error) if error.kind != Kind::Interrupted => {
-            Ok(StoreSeen { error: Some(told(&error)), ..StoreSeen::default() })
+            Ok(StoreSeen { error: Some(error.whole_with_hint()), ..StoreSeen::default() })
         }
         read => read,
     }

@@ -1,6 +1,6 @@
-//! How everything stands: what was last seen of sources and stores, put together and judged.
+//! The status of everything: the last inspections of sources and stores, combined and judged.
 //!
-//! `serve` sees by watching and `report` by looking once; what that means is judged here, for both.
+//! `serve` inspects repeatedly and `report` inspects once; the results are judged here, for both.
 
 pub(super) mod history;
 pub(super) mod view;
@@ -12,7 +12,6 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::config::Backups;
-use crate::engine::source::Source;
 use crate::ops::checks::{Check, Checks, ChecksReport};
 use crate::ops::look::{Glance, glance};
 use crate::ops::sources::Chosen;
@@ -27,55 +26,55 @@ use crate::snapshots::catalog::Described;
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::Manifest;
 
-/// What a look at a source showed.
+/// The result of an inspection of a source.
 pub(super) struct SourceLook {
     pub(super) glance: Glance,
-    /// Bytes that are free beside a database file.
+    /// The free bytes in the folder of a database file.
     pub(super) free_bytes: Option<u64>,
-    /// Whether that is enough, and how much it is; or why it cannot be told.
+    /// True, with the amount, if that is enough; false, with the reason, if it is not or cannot be determined.
     room: Option<(bool, String)>,
 }
 
-/// The last look at something.
+/// The last inspection of something.
 pub(super) struct Reading<T> {
-    /// What it showed; None before the first has ended.
+    /// Its result; `None` before the first inspection has ended.
     pub(super) last: Option<Arc<T>>,
-    /// When it ended.
+    /// The time at which it ended.
     pub(super) at: Option<DateTime<Utc>>,
-    /// How long it took, in seconds.
+    /// The time that it took, in seconds.
     pub(super) seconds: f64,
-    /// How long the look that is under way takes already, where that is too long.
+    /// The time that the current inspection has taken so far, if that is too long.
     pub(super) late: Option<Duration>,
 }
 
-/// How everything stands.
+/// The status of all sources and stores.
 pub(super) struct Standing {
     pub(super) at: DateTime<Utc>,
     pub(super) sources: Vec<SourceStanding>,
     pub(super) stores: Vec<StoreStanding>,
 }
 
-/// How a source stands.
+/// The status of a source.
 pub(super) struct SourceStanding {
     pub(super) name: SourceName,
-    /// Where it is, without secrets.
+    /// Its location, without secrets.
     pub(super) place: String,
     pub(super) status: Status,
     pub(super) reading: Reading<SourceLook>,
-    /// All that was judged.
+    /// The results of all checks.
     pub(super) checks: Vec<Check>,
-    /// The tables that rules are about.
+    /// The tables that rules are about, with their rows.
     pub(super) tables: Vec<(String, u64)>,
-    /// Of all stores, newest first.
+    /// The snapshots in all stores, newest first.
     pub(super) snapshots: Vec<Arc<Described>>,
-    /// The newest full one.
+    /// The newest good one.
     pub(super) newest: Option<Arc<Described>>,
-    /// How many are still to be read.
+    /// The number of snapshots that are still to be read.
     pub(super) unread: usize,
     pub(super) summary: Summary,
 }
 
-/// How a store stands.
+/// The status of a store.
 pub(super) struct StoreStanding {
     pub(super) location: String,
     pub(super) status: Status,
@@ -83,7 +82,7 @@ pub(super) struct StoreStanding {
     pub(super) seen: Option<Arc<StoreSeen>>,
 }
 
-/// Bytes that must be free beside a database: what the config wants, or else any.
+/// Returns the bytes that must be free in the folder of a database: `min_free` of the config, or 1.
 pub(super) fn least_free(context: &Context) -> Result<u64> {
     Ok(match &context.config {
         Some(config) => config.preflight()?.min_free.unwrap_or(1),
@@ -91,12 +90,9 @@ pub(super) fn least_free(context: &Context) -> Result<u64> {
     })
 }
 
-/// Looks at a source; only a signal is an error.
+/// Inspects a source. Only a signal is returned as an error; other errors are part of the result.
 pub(super) fn look_at(chosen: &Chosen, before: Option<&Manifest>, least_free: u64) -> Result<SourceLook> {
-    let free_bytes = match &chosen.source {
-        Source::Sqlite(path) => free_bytes(folder_of(path)).ok(),
-        Source::Postgres(_) => None,
-    };
+    let free_bytes = chosen.source.file().and_then(|path| free_bytes(folder_of(path)).ok());
     let room = gate::free_beside(&chosen.source, least_free).map(|found| match found {
         Ok(message) => (true, message),
         Err(error) => (false, error.whole()),
@@ -105,13 +101,13 @@ pub(super) fn look_at(chosen: &Chosen, before: Option<&Manifest>, least_free: u6
 }
 
 impl SourceLook {
-    /// A look that came to no end.
+    /// Returns the result of an inspection that did not complete.
     pub(super) fn failed(why: String) -> SourceLook {
         SourceLook { glance: Glance { error: Some(why), ..Glance::default() }, free_bytes: None, room: None }
     }
 }
 
-/// Puts together how everything stands.
+/// Combines the inspections into the status of everything.
 pub(super) fn assemble(
     sources: Vec<(&Chosen, Reading<SourceLook>)>,
     stores: Vec<(String, Reading<StoreSeen>)>,
@@ -133,7 +129,7 @@ impl Standing {
         Status::of_all(sources.chain(self.stores.iter().map(|store| store.status)))
     }
 
-    /// All that was judged, as commands report it.
+    /// Returns the results of all checks, as commands report them.
     pub(super) fn checks(&self) -> ChecksReport {
         let mut checks = Checks::default();
         for source in &self.sources {
@@ -194,14 +190,14 @@ fn source(
     let mut is_unknown = reading.last.is_none();
     for store in stores {
         let Some(seen) = store.seen.as_ref().and_then(|seen| Some((seen, seen.sources.get(&name)?))) else {
-            // One that is out of reach is told of by itself.
+            // A store that cannot be reached is reported on its own.
             is_unknown |= store.status == Status::Unknown;
             continue;
         };
         let (_, of_source) = seen;
         let full = of_source.snapshots.iter().map(Arc::as_ref).filter(|described| check::may_be_full(described));
         let full: Vec<&Described> = full.take(32).collect();
-        // Among those that are still to be read there may be one.
+        // There may be a full snapshot among those that are still to be read.
         if !full.is_empty() || of_source.unread == 0 {
             check::judge(&store.location, &name, &full, backups, &mut checks);
         }
@@ -214,7 +210,7 @@ fn source(
         }
         merged.extend(of_source.snapshots.iter().cloned());
     }
-    // Of two copies the good one is shown.
+    // If a snapshot has two copies, the good one is shown.
     merged.sort_by(|one, other| {
         let order = other.listed.id.stamp().cmp(one.listed.id.stamp());
         order.then_with(|| is_good(other).cmp(&is_good(one)))
@@ -230,10 +226,7 @@ fn source(
     };
     Ok(SourceStanding {
         name,
-        place: one_line(&match &chosen.source {
-            Source::Sqlite(path) => path.display().to_string(),
-            Source::Postgres(params) => params.shown(),
-        }),
+        place: one_line(&chosen.source.shown()),
         status,
         reading,
         checks: report.checks,

@@ -1,4 +1,4 @@
-//! How everything stands, as a page shows it.
+//! Turns the status of everything into pages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use crate::snapshots::catalog::{Catalog, Described, ProofLevel};
 use crate::snapshots::id::SnapshotId;
 use crate::snapshots::manifest::{Manifest, SnapshotKind, Table};
 
-/// How many snapshots a page lists.
+/// The maximum number of snapshots that a page lists.
 const LISTED: usize = 30;
-/// How many tables the page of a snapshot lists.
+/// The maximum number of tables that the page of a snapshot lists.
 const MOST_TABLES: usize = 2000;
 
-/// Something that went wrong, when, and of which source.
+/// A failure: its time, its source (`None` if it concerns all), and its message.
 #[derive(Clone, Debug)]
 pub(crate) struct Mishap {
     pub(crate) at: DateTime<Utc>,
@@ -33,7 +33,7 @@ pub(crate) struct Mishap {
     pub(crate) message: String,
 }
 
-/// The page of everything.
+/// Returns the overview page.
 pub(crate) fn overview(standing: &Standing, mishaps: &[Mishap], served: bool, context: &Context) -> Overview {
     let store = |store: &crate::serve::status::StoreStanding| StoreView {
         location: one_line(&store.location),
@@ -148,7 +148,7 @@ fn plots(snapshots: &[Arc<Described>], now: DateTime<Utc>) -> Vec<Plot> {
     ]
 }
 
-/// The page of one snapshot, from whatever store has it; None where none has.
+/// Returns the page of one snapshot, from any store that has it, or `None` if no store has it.
 pub(crate) fn snapshot(
     id: &SnapshotId,
     described: &Described,
@@ -184,7 +184,7 @@ fn page(
     let before: Option<Manifest> = match before.map(|id| fetch::manifest(catalog, id, context)) {
         None => None,
         Some(Ok(before)) => Some(before),
-        // Pruned meanwhile, or damaged: then there is nothing to compare with.
+        // It was pruned meanwhile, or is damaged: there is nothing to compare with.
         Some(Err(error)) => {
             tracing::debug!("{}", error.whole());
             None
@@ -231,7 +231,7 @@ fn page(
     })
 }
 
-/// The tables of a snapshot, and what became of them since the one before.
+/// Returns the tables of a snapshot, and their changes since the previous one.
 fn rows(manifest: &Manifest, before: Option<&Manifest>) -> Vec<TableRow> {
     let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
     let size = |table: &Table| table.bytes.map(text::bytes).unwrap_or_default();

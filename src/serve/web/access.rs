@@ -1,4 +1,4 @@
-//! Who may do what: a token for everything, a name and password for reading.
+//! Access control: a token permits everything, a name and password permit reading.
 
 use aws_smithy_types::base64;
 use axum::http::HeaderMap;
@@ -7,45 +7,45 @@ use sha2::{Digest as _, Sha256};
 
 use crate::platform::secret::Secret;
 
-/// What somebody wants.
+/// The right that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Right {
+pub(crate) enum Right {
     /// To read.
     Read,
-    /// To have something done. A browser sends names and passwords by itself, to whatever page asks for it: only a token
-    /// will do here.
+    /// To start an action. Only a token is accepted here, because a browser sends names and passwords automatically,
+    /// even for a request that another page makes.
     Act,
 }
 
-/// Why somebody may not.
+/// The reason for a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Nobody may.
+pub(crate) enum Refusal {
+    /// No request has the right, because no token is configured.
     Off,
-    /// Nothing was shown, or nothing that is right.
+    /// The credentials are missing or wrong.
     Unknown,
 }
 
-/// Who may do what.
+/// The credentials, and what they permit.
 #[derive(Clone, Debug, Default)]
-pub struct Access {
-    /// Who shows it may do everything.
+pub(crate) struct Access {
+    /// The token that permits everything.
     pub token: Option<Secret>,
-    /// Who knows this name and password may read.
+    /// The name and password that permit reading.
     pub login: Option<(String, Secret)>,
-    /// Whether everybody may read, although there is a token or a login.
+    /// True if everybody may read, even if there is a token or a login.
     pub public: bool,
 }
 
 impl Access {
-    /// Whether everybody may read.
+    /// Returns true if everybody may read.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.public || (self.token.is_none() && self.login.is_none())
     }
 
-    /// Whether who sends these headers may.
-    pub fn check(&self, headers: &HeaderMap, right: Right) -> Result<(), Refusal> {
+    /// Checks that the headers of a request grant a right.
+    pub(crate) fn check(&self, headers: &HeaderMap, right: Right) -> Result<(), Refusal> {
         if right == Right::Act && self.token.is_none() {
             return Err(Refusal::Off);
         }
@@ -62,7 +62,8 @@ impl Access {
         if allowed { Ok(()) } else { Err(Refusal::Unknown) }
     }
 
-    /// Whether a name and password are right; the token will do for a password, whatever the name: browsers ask for one.
+    /// Returns true if a name and password are right. The token is accepted as the password, with any name, because
+    /// browsers ask for a password and not for a token.
     fn knows(&self, encoded: &str) -> bool {
         let decoded = base64::decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let Some((user, password)) = decoded.as_deref().and_then(|text| text.split_once(':')) else { return false };
@@ -72,7 +73,7 @@ impl Access {
     }
 }
 
-/// Compares two texts in a time that tells nothing of either.
+/// Compares two texts by their digests, so that the time reveals nothing about either text.
 fn is_equal(one: &str, other: &str) -> bool {
     Sha256::digest(one) == Sha256::digest(other)
 }

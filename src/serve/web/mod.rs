@@ -1,8 +1,9 @@
-//! Answers over HTTP: the connections, and what bounds them. What is asked and answered is the affair of whoever calls.
+//! Serves HTTP: the connections and their limits. The caller's router decides what is answered.
 //!
-//! A request's head must come within [`HEAD`], and be no longer than [`HEAD_BYTES`]; so must a connection that is kept be
-//! used again. There are at most [`CONNECTIONS`] at once: who comes later waits. What is not taken is given up after
-//! [`UNTAKEN`]. A signal to stop lets the answers that are under way end, for as long as the grace is.
+//! A request's head must arrive within [`HEAD`], and be no longer than [`HEAD_BYTES`]. A connection that is kept alive
+//! must be used again within [`HEAD`]. At most [`CONNECTIONS`] are open at once; later ones wait. A connection is
+//! closed if the client does not receive sent bytes within [`UNTAKEN`]. After a signal to stop, the answers under way
+//! may still complete within the grace period.
 
 mod access;
 
@@ -29,24 +30,24 @@ use tokio::sync::Semaphore;
 use crate::platform::error::{Error, Result};
 use crate::platform::interrupt;
 
-pub use crate::serve::web::access::{Access, Refusal, Right};
+pub(crate) use crate::serve::web::access::{Access, Refusal, Right};
 
-/// How long the head of a request may take.
-pub const HEAD: Duration = Duration::from_secs(5);
-/// How long the body of a request may take.
-pub const BODY: Duration = Duration::from_secs(10);
-/// The most bytes of a request's head.
-pub const HEAD_BYTES: usize = 16 << 10;
-/// The most bytes of a request's body.
-pub const BODY_BYTES: usize = 64 << 10;
-/// The most connections at once.
-pub const CONNECTIONS: usize = 512;
-/// How long it may take until bytes that were sent are taken.
-pub const UNTAKEN: Duration = Duration::from_secs(30);
-/// How often it is looked whether a signal asked to stop.
+/// The longest time that the head of a request may take.
+pub(crate) const HEAD: Duration = Duration::from_secs(5);
+/// The longest time that the body of a request may take.
+pub(crate) const BODY: Duration = Duration::from_secs(10);
+/// The maximum size of a request's head, in bytes.
+pub(crate) const HEAD_BYTES: usize = 16 << 10;
+/// The maximum size of a request's body, in bytes.
+pub(crate) const BODY_BYTES: usize = 64 << 10;
+/// The maximum number of connections at once.
+pub(crate) const CONNECTIONS: usize = 512;
+/// The longest time until the client must have received bytes that were sent.
+pub(crate) const UNTAKEN: Duration = Duration::from_secs(30);
+/// The interval between checks for a signal to stop.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What every answer says of itself: that it is what it says, is nobody's to keep, and is shown in no other page.
+/// The headers of every answer: its content type is not guessed, it is not cached, and no other page may embed it.
 const HEADERS: [(HeaderName, &str); 4] = [
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (CACHE_CONTROL, "no-store"),
@@ -54,8 +55,8 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (X_FRAME_OPTIONS, "DENY"),
 ];
 
-/// Answers until a signal asks to stop; then waits for the answers that are under way, no longer than the grace.
-pub fn serve(listener: TcpListener, router: Router, policy: &str, grace: Duration) -> Result<()> {
+/// Answers requests until a signal asks to stop. Then waits for the answers under way, no longer than `grace`.
+pub(crate) fn serve(listener: TcpListener, router: Router, policy: &str, grace: Duration) -> Result<()> {
     let policy = HeaderValue::try_from(policy).map_err(|error| Error::failed("no such policy").because(error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("web").enable_all().build();
     let runtime = runtime.map_err(|error| Error::failed("cannot start threads").because(error))?;
@@ -65,7 +66,7 @@ pub fn serve(listener: TcpListener, router: Router, policy: &str, grace: Duratio
         answer_all(&listener, router, policy, grace).await;
         Ok(())
     });
-    // What is still being done for nobody is not waited for.
+    // Work whose client no longer waits gets one more second.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
@@ -77,7 +78,7 @@ async fn answer_all(listener: &tokio::net::TcpListener, router: Router, policy: 
         let Ok(Ok(slot)) = tokio::time::timeout(TICK, Arc::clone(&slots).acquire_owned()).await else { continue };
         let stream = match tokio::time::timeout(TICK, listener.accept()).await {
             Ok(Ok((stream, _))) => stream,
-            // Too many open files, say: a moment later there may be fewer.
+            // For example, too many files are open: a moment later there may be fewer.
             Ok(Err(error)) => {
                 tracing::warn!("a connection was not taken: {error}");
                 tokio::time::sleep(TICK).await;
@@ -92,7 +93,7 @@ async fn answer_all(listener: &tokio::net::TcpListener, router: Router, policy: 
             .serve_connection(TokioIo::new(bounded(stream)), service(router.clone(), policy.clone()));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            // Whoever is at the other end may go away at any time.
+            // The client may disconnect at any time.
             if let Err(error) = connection.await {
                 tracing::debug!("a connection ended: {error}");
             }
@@ -104,7 +105,7 @@ async fn answer_all(listener: &tokio::net::TcpListener, router: Router, policy: 
     }
 }
 
-/// A connection whose other end must take what it is sent.
+/// Sets the limit [`UNTAKEN`] on a connection.
 fn bounded(stream: TcpStream) -> TcpStream {
     let _ = stream.set_nodelay(true);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNTAKEN.as_millis().try_into().unwrap_or(u32::MAX));
@@ -113,7 +114,7 @@ fn bounded(stream: TcpStream) -> TcpStream {
 
 type Answer = std::result::Result<Response<Body>, Infallible>;
 
-/// What answers the requests of a connection.
+/// Returns the service that answers the requests of a connection.
 fn service(
     router: Router,
     policy: HeaderValue,
@@ -143,8 +144,9 @@ async fn tower_call(router: &mut Router, request: Request<Body>) -> Answer {
     router.call(request).await
 }
 
-/// The body of a request, whole; None where it is longer than [`BODY_BYTES`], or takes longer than [`BODY`].
-pub async fn body(request: Request<Body>) -> Option<Vec<u8>> {
+/// Reads the whole body of a request. Returns `None` if it is longer than [`BODY_BYTES`], takes longer than [`BODY`],
+/// or cannot be read.
+pub(crate) async fn body(request: Request<Body>) -> Option<Vec<u8>> {
     let read = axum::body::to_bytes(request.into_body(), BODY_BYTES);
     let bytes = tokio::time::timeout(BODY, read).await.ok()?.ok()?;
     Some(bytes.to_vec())

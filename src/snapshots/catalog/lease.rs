@@ -1,4 +1,4 @@
-//! Leases: who is reading a snapshot says so in the store, so that no prune deletes it meanwhile.
+//! Leases: a reader of a snapshot marks it in the store, so that no prune deletes it meanwhile.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -10,14 +10,15 @@ use crate::store::{Key, Names, Store};
 
 const MARK: &str = ".lease-";
 
-/// A snapshot that is being read; over when dropped, or a day after a crash.
+/// The mark of a snapshot that is being read. It ends when dropped, or a day after a crash.
 pub struct Lease<'a> {
     store: &'a dyn Store,
     key: Key,
 }
 
 impl Catalog {
-    /// Says that a snapshot is being read. None where the store cannot be written to: reading goes on all the same.
+    /// Marks a snapshot as being read. Returns `None` if the store cannot be written to; the caller then reads without
+    /// a lease.
     #[must_use]
     pub fn lease(&self, id: &SnapshotId) -> Option<Lease<'_>> {
         let write = || -> Result<Key> {
@@ -37,7 +38,7 @@ impl Catalog {
         }
     }
 
-    /// The snapshots of a source that are being read. What crashed readers left behind is cleared.
+    /// Returns the snapshots of a source that are being read. With `clear`, deletes the leases of crashed readers.
     pub fn in_use(&self, source: &SourceName, clear: bool) -> Result<BTreeSet<SnapshotId>> {
         let now = SystemTime::now();
         let mut ids = BTreeSet::new();

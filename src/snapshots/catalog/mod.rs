@@ -1,11 +1,11 @@
-//! The snapshots in a store: which there are, what is known of them, and how one comes to exist.
+//! The catalog: lists, describes, publishes and deletes the snapshots in a store.
 //!
 //! ```text
 //! lifeboat.json                     the store's format version
-//! <source>/<id>.tar.gz              the archive; .tar.zst where it is zstd's, and .age behind it where it is encrypted
+//! <source>/<id>.tar.gz              the archive; .tar.zst with zstd, followed by .age if it is encrypted
 //! <source>/<id>.json                the manifest, written last: it makes the snapshot exist
-//! <source>/<id>.proof-<time>.json   what a verify or drill showed
-//! <source>/<id>.lease-<random>      that it is being read at this moment (see [`lease`])
+//! <source>/<id>.proof-<time>.json   the result of a verify or drill
+//! <source>/<id>.lease-<random>      the mark of a reader at work (see `lease`)
 //! ```
 
 mod lease;
@@ -29,42 +29,43 @@ use crate::store::{Key, Names, ObjectMeta, Published, Store, Upload};
 
 pub use lease::Lease;
 
-/// What the name of an encrypted archive ends with.
+/// The last extension of an encrypted archive's name.
 pub const SEALED_ENDING: &str = ".age";
 const STORE_DOCUMENT: &str = "lifeboat.json";
-/// What the names of objects begin with by which `doctor` tries a store.
+/// The prefix of the names of objects with which `doctor` tests a store.
 pub const TRIAL_PREFIX: &str = "trial-";
-/// How far another machine's clock may be ahead before its snapshots count as dated in the future.
+/// The most that another machine's clock may be ahead before its snapshots count as dated in the future.
 const CLOCK_SLACK: chrono::Duration = chrono::Duration::seconds(60);
-/// How many manifests are read side by side.
+/// The number of threads that read manifests in parallel.
 const READERS: usize = 16;
-/// How many snapshots of a store that is far away are deleted at once.
+/// The number of snapshots of a remote store that are deleted together.
 const DELETED_AT_ONCE: usize = 300;
 const MAX_PROOF_BYTES: u64 = 1 << 20;
 const MAX_DOCUMENT_BYTES: u64 = 1 << 16;
-/// How old what a crashed writer left behind must be before it is cleared.
+/// The minimum age of a crashed writer's data before it is removed.
 pub const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// The same of whole archives that no manifest names in a store that is far away: there an archive counts as old as its
-/// upload, which may take days, and is perhaps read back before its manifest is written.
+/// The minimum age of archives and proofs without a manifest in a remote store before they are removed. There, an
+/// archive's age may count from the start of its upload, which can take days, and the archive may be read back before
+/// its manifest is written.
 const FAR_LEFTOVER_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What the tests of a snapshot showed.
+/// The result of a snapshot's tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProofLevel {
-    /// It was not tested.
+    /// The snapshot was not tested.
     None,
-    /// Every byte was hashed.
+    /// Every byte was read and its hash checked.
     Verified,
-    /// It was restored and compared.
+    /// The snapshot was restored and compared.
     Drilled,
-    /// It is damaged; outranks all.
+    /// The snapshot is damaged; overrides all other levels.
     Damaged,
 }
 
 impl ProofLevel {
-    /// The word for it in tables and JSON.
+    /// Returns its name in tables and JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -76,39 +77,39 @@ impl ProofLevel {
     }
 }
 
-/// One test's outcome, as it is kept in the store.
+/// The result of one test, as stored in the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Proof {
     /// The snapshot.
     pub id: SnapshotId,
-    /// What the test showed.
+    /// The result of the test.
     pub level: ProofLevel,
-    /// When it ended.
+    /// The time at which it ended.
     pub at: DateTime<Utc>,
-    /// The machine that made it.
+    /// The machine that ran it.
     pub host: String,
-    /// How long it took.
+    /// The duration of the test.
     pub seconds: f64,
-    /// How long the restore in a drill took, checks included.
+    /// The duration of the restore in a drill, including checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_seconds: Option<f64>,
-    /// What was wrong.
+    /// The problems found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
 
-/// All tests of one snapshot, summed up.
+/// The summary of all tests of one snapshot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProofSummary {
-    /// The newest test's, unless one found damage.
+    /// The newest test's level, or `Damaged` if any test found damage.
     pub level: ProofLevel,
-    /// When the test that decides was made.
+    /// The time of the test that determines the level.
     pub at: Option<DateTime<Utc>>,
-    /// True where any drill ever succeeded.
+    /// True if any drill ever succeeded.
     pub drilled: bool,
-    /// When the newest drill that succeeded was made.
+    /// The time of the newest successful drill.
     pub drilled_at: Option<DateTime<Utc>>,
-    /// The restore time that the newest drill measured.
+    /// The restore time that the newest successful drill measured.
     pub restore_seconds: Option<f64>,
 }
 
@@ -118,38 +119,38 @@ impl Default for ProofSummary {
     }
 }
 
-/// A snapshot as the names in a store tell it: its manifest is there, and nothing of it was read yet.
+/// A snapshot known only from the names in a store: its manifest exists, but was not read yet.
 #[derive(Clone, Debug)]
 pub struct Listed {
     /// Its id.
     pub id: SnapshotId,
-    /// Its archive, if it is there.
+    /// Its archive; `None` if it is missing.
     pub archive: Option<ObjectMeta>,
-    /// What its tests left, oldest first.
+    /// The keys of its proofs, oldest first.
     pub proofs: Vec<Key>,
 }
 
-/// A snapshot with what was read of it.
+/// A snapshot with its manifest and its proofs.
 #[derive(Debug)]
 pub struct Described {
-    /// What the names tell.
+    /// The facts known from the names.
     pub listed: Listed,
-    /// The manifest, or why it cannot be used.
+    /// The manifest, or the error that prevents its use.
     pub manifest: Result<Manifest>,
-    /// What its tests showed; a snapshot whose archive or manifest is missing or unreadable is damaged.
+    /// The summary of its tests. A snapshot with a missing archive or an invalid manifest is damaged.
     pub proof: ProofSummary,
 }
 
-/// Which snapshots `latest` may mean.
+/// The conditions that a snapshot must meet to be `latest`.
 #[derive(Clone, Debug, Default)]
 pub struct Narrow {
-    /// Only of this source.
+    /// Only snapshots of this source.
     pub source: Option<SourceName>,
-    /// Only with all of these tags.
+    /// Only snapshots with all of these tags.
     pub tags: Vec<String>,
-    /// Only without this one.
+    /// Only snapshots without this tag.
     pub without: Option<String>,
-    /// Only taken before then.
+    /// Only snapshots taken before this time.
     pub before: Option<DateTime<Utc>>,
 }
 
@@ -163,7 +164,7 @@ pub struct Catalog {
     store: Box<dyn Store>,
 }
 
-/// Everything in one source's folder, sorted by what it belongs to.
+/// The objects of one snapshot, grouped by type.
 #[derive(Default)]
 struct Files {
     manifest: Option<ObjectMeta>,
@@ -174,12 +175,12 @@ struct Files {
 /// Objects that belong to no snapshot.
 #[derive(Debug, Default)]
 pub struct Orphans {
-    /// Archives and proofs without a manifest, old enough to be nobody's work in hand.
+    /// Archives and proofs without a manifest, too old to belong to a snapshot in progress.
     pub objects: Vec<ObjectMeta>,
 }
 
 impl Catalog {
-    /// Opens a store that is there already.
+    /// Opens an existing store.
     pub fn open(store: Box<dyn Store>) -> Result<Self> {
         let location = store.location();
         let document = store.read(&key(STORE_DOCUMENT)?, MAX_DOCUMENT_BYTES).map_err(|error| match error.kind {
@@ -205,9 +206,9 @@ impl Catalog {
         Ok(Catalog { store })
     }
 
-    /// True where `store` is a store of snapshots already.
+    /// Returns true if `store` is already a store of snapshots.
     pub fn is_there(store: &dyn Store) -> Result<bool> {
-        // Read and not looked at: where that is refused, a reply with a body says why.
+        // Read instead of stat: if the request is refused, only a reply with a body has the cause.
         match store.read(&key(STORE_DOCUMENT)?, MAX_DOCUMENT_BYTES) {
             Ok(_) => Ok(true),
             Err(error) if error.kind == Kind::NotFound => Ok(false),
@@ -215,39 +216,39 @@ impl Catalog {
         }
     }
 
-    /// True for the name of an object at a store's top that is a store's own.
+    /// Returns true if an object with this name at a store's top level belongs to the store itself.
     #[must_use]
     pub fn is_own(name: &str) -> bool {
         name == STORE_DOCUMENT || name.starts_with(TRIAL_PREFIX)
     }
 
-    /// Makes an empty place into a store.
+    /// Creates a store in an empty place, and opens it.
     pub fn create(store: Box<dyn Store>) -> Result<Self> {
         let document = serde_json::to_vec(&StoreDocument { lifeboat_store: FORMAT }).expect("one number");
-        // Whoever was first, the document is the same.
+        // If another process was first, the document is the same.
         let _ = store.write(&key(STORE_DOCUMENT)?, &document)?;
         Catalog::open(store)
     }
 
-    /// Where the store is.
+    /// Returns the store's location.
     #[must_use]
     pub fn location(&self) -> String {
         self.store.location()
     }
 
-    /// Bytes that the store can still take, where it can tell.
+    /// Returns the store's free space in bytes, or `None` if it is not known.
     #[must_use]
     pub fn free_bytes(&self) -> Option<u64> {
         self.store.free_bytes()
     }
 
-    /// True where what is read comes from this machine, and not over a network.
+    /// Returns true if the store is local, false if it is reached over a network.
     #[must_use]
     pub fn is_near(&self) -> bool {
         self.store.is_near()
     }
 
-    /// The sources that the store has snapshots of, by name.
+    /// Returns the sources that have a folder in the store, sorted by name. A folder may have no snapshot.
     pub fn sources(&self) -> Result<Vec<SourceName>> {
         Ok(self.store.list("", Names::All)?.folders.iter().filter_map(|folder| folder.parse().ok()).collect())
     }
@@ -272,7 +273,7 @@ impl Catalog {
         Ok(files)
     }
 
-    /// The snapshots of one source, newest first.
+    /// Lists the snapshots of one source, newest first.
     pub fn list(&self, source: &SourceName) -> Result<Vec<Listed>> {
         self.list_named(source, Names::All)
     }
@@ -283,7 +284,7 @@ impl Catalog {
             if files.manifest.is_none() {
                 continue;
             }
-            // A listing made while others write may miss the one and show the other.
+            // A listing made during a write may show the manifest and miss the archive.
             let archive = match files.archives.into_iter().next() {
                 Some(archive) => Some(archive),
                 None => self.stat_archive(&id)?,
@@ -303,7 +304,7 @@ impl Catalog {
         Ok(None)
     }
 
-    /// Fails where the store has no snapshot of `source`.
+    /// Fails with [`Kind::NotFound`] if the store has no snapshot of `source`.
     pub fn require_source(&self, source: &SourceName) -> Result<()> {
         if let Some(found) = self.newest_first(source, None).next() {
             return found.map(drop);
@@ -313,7 +314,7 @@ impl Catalog {
             .hint(format!("the store knows: {}", names.join(", "))))
     }
 
-    /// The snapshots of all sources, or of one, newest first.
+    /// Lists the snapshots of all sources, or of one, newest first.
     pub fn list_all(&self, source: Option<&SourceName>) -> Result<Vec<Listed>> {
         let sources = match source {
             Some(source) => vec![source.clone()],
@@ -327,8 +328,8 @@ impl Catalog {
         Ok(all)
     }
 
-    /// The newest snapshots of all sources, or of one, newest first: those taken before then, where that is given. How many
-    /// there are that were left out, where that is known.
+    /// Lists the newest `limit` snapshots of all sources, or of one, newest first. With `before`, only those taken
+    /// before that time. Also returns the number of snapshots left out, if it is known.
     pub fn list_newest(
         &self,
         source: Option<&SourceName>,
@@ -355,7 +356,7 @@ impl Catalog {
         Ok((all, if is_all { LeftOut::These(left_out) } else { LeftOut::Some }))
     }
 
-    /// Archives and proofs that belong to no snapshot and are older than [`LEFTOVER_AGE`].
+    /// Returns archives and proofs without a manifest that are older than [`LEFTOVER_AGE`] (7 days in a remote store).
     pub fn orphans(&self, source: &SourceName) -> Result<Orphans> {
         let now = std::time::SystemTime::now();
         let most = if self.is_near() { LEFTOVER_AGE } else { FAR_LEFTOVER_AGE };
@@ -365,7 +366,7 @@ impl Catalog {
         Ok(Orphans { objects })
     }
 
-    /// The manifest of a snapshot, parsed and as it stands.
+    /// Reads a snapshot's manifest. Returns it parsed and as bytes.
     pub fn manifest(&self, id: &SnapshotId) -> Result<(Manifest, Vec<u8>)> {
         let bytes = self.store.read(&manifest_key(id)?, Manifest::MAX_BYTES).map_err(|error| match error.kind {
             Kind::NotFound => {
@@ -384,11 +385,12 @@ impl Catalog {
         Ok((manifest, bytes))
     }
 
-    /// Opens a snapshot's archive; one that is missing, or is not as long as its manifest says, is damage.
+    /// Opens a snapshot's archive. Fails with [`Kind::Problem`] if it is missing or its length differs from the
+    /// manifest's, and with [`Kind::NotFound`] if the snapshot was deleted meanwhile.
     pub fn open_archive(&self, manifest: &Manifest) -> Result<Arc<dyn Ranged>> {
         let id = &manifest.id;
         let archive = self.store.open(&archive_key(manifest)?).map_err(|error| match error.kind {
-            // Pruned meanwhile, or really missing?
+            // Distinguish a snapshot that was pruned meanwhile from one whose archive is missing.
             Kind::NotFound if matches!(manifest_key(id).and_then(|key| self.store.stat(&key)), Ok(None)) => {
                 Error::not_found(format!("there is no snapshot {id} any more"))
             }
@@ -405,7 +407,7 @@ impl Catalog {
         Ok(Arc::from(archive))
     }
 
-    /// Sums up what the tests of a snapshot showed.
+    /// Reads a snapshot's proofs and returns their summary.
     pub fn proof(&self, listed: &Listed) -> Result<ProofSummary> {
         let mut summary = ProofSummary::default();
         if listed.archive.is_none() {
@@ -418,7 +420,7 @@ impl Catalog {
                         .because(error)
                         .hint("look at it, and remove it where it says nothing; then verify the snapshot")
                 })?),
-                // Pruned under our eyes.
+                // The proof was deleted after the listing.
                 Err(error) if error.kind == Kind::NotFound => None,
                 Err(error) => return Err(error),
             };
@@ -435,22 +437,22 @@ impl Catalog {
         Ok(summary)
     }
 
-    /// Reads manifests (without their tables) and proofs of many snapshots side by side; the order is kept.
+    /// Reads manifests (without their tables) and proofs of many snapshots in parallel, in the given order.
     ///
-    /// A snapshot that was pruned meanwhile is left out; one that makes no sense is damaged; one that
-    /// cannot be read at this moment carries the reason.
+    /// A snapshot that was pruned meanwhile is left out. One with an invalid manifest is damaged. One that cannot be
+    /// read at this moment has the error in [`Described::manifest`].
     pub fn describe(&self, listed: Vec<Listed>) -> Result<Vec<Described>> {
         let one = |listed: Listed| -> Result<Option<Described>> {
             let manifest = match self.manifest(&listed.id) {
                 Err(error) if matches!(error.kind, Kind::NotFound | Kind::Interrupted) => {
                     return if error.kind == Kind::NotFound { Ok(None) } else { Err(error) };
                 }
-                // Its tables would fill memory where there are thousands.
+                // The tables of thousands of manifests would fill memory.
                 Ok((manifest, _)) => Ok(Manifest { tables: Vec::new(), sqlite: None, ..manifest }),
-                // One that cannot be read must not hide the others.
+                // One unreadable manifest must not hide the other snapshots.
                 Err(error) => Err(error),
             };
-            // What its tests showed decides what it is good for: not to know that is not to know the snapshot.
+            // The use of a snapshot depends on its tests: if its proofs cannot be read, its state is unknown.
             let (manifest, mut proof) = match self.proof(&listed) {
                 Ok(proof) => (manifest, proof),
                 Err(error) if error.kind == Kind::Interrupted => return Err(error),
@@ -478,7 +480,7 @@ impl Catalog {
         Ok(parts.into_iter().flatten().flatten().collect())
     }
 
-    /// Finds the snapshot that a person means: an id, a unique prefix of one, or `latest`.
+    /// Finds the snapshot that a user names by its id, a unique prefix of its id, or `latest`.
     pub fn find(&self, wanted: &str, narrow: &Narrow) -> Result<Listed> {
         if wanted == "latest" {
             return self.latest(narrow);
@@ -531,7 +533,7 @@ impl Catalog {
             None => {
                 let mut sources = self.sources()?;
                 if sources.len() > 1 {
-                    // A folder that is empty, or holds what a crash left, is no source.
+                    // A folder without a snapshot (empty, or with data of a crashed writer) is not a source.
                     let mut lived_in = Vec::new();
                     for source in sources {
                         if self.newest_first(&source, None).next().transpose()?.is_some() {
@@ -557,7 +559,7 @@ impl Catalog {
         let now = Utc::now();
         for listed in self.newest_first(&source, narrow.before) {
             let listed = listed?;
-            // An id tells the time to the second.
+            // The listing includes the second of `before`.
             if narrow.before.is_some_and(|before| listed.id.time() >= before) {
                 continue;
             }
@@ -565,7 +567,7 @@ impl Catalog {
                 tracing::warn!("{} is dated in the future and passed over: a clock was or is wrong", listed.id);
                 continue;
             }
-            // One at a time: nearly always the first one is it.
+            // One at a time: nearly always the first one matches.
             let Some(described) = self.describe(vec![listed])?.pop() else { continue };
             if described.proof.level == ProofLevel::Damaged {
                 tracing::warn!("{} is damaged and passed over", described.listed.id);
@@ -597,13 +599,13 @@ impl Catalog {
         .hint("'lifeboat list' shows what there is"))
     }
 
-    /// The newest readable manifest of a full snapshot of `source`, damaged or not; None where there is none.
+    /// Returns the newest readable manifest of a full snapshot of `source`, damaged or not; `None` if there is none.
     pub fn newest_full(&self, source: &SourceName) -> Result<Option<Manifest>> {
         for listed in self.newest_first(source, None) {
             match self.manifest(&listed?.id) {
                 Ok((manifest, _)) if manifest.kind == SnapshotKind::Full => return Ok(Some(manifest)),
                 Err(error) if error.kind == Kind::Interrupted => return Err(error),
-                // One file that cannot be read is one file; a service that does not answer is in trouble as a whole.
+                // In a local store, skip one unreadable file. In a remote store, the whole service is unreachable.
                 Err(error) if error.kind == Kind::Unreachable && !self.is_near() => return Err(error),
                 Err(error) if error.kind == Kind::Unreachable => tracing::warn!("{}", error.whole()),
                 _ => {}
@@ -612,12 +614,12 @@ impl Catalog {
         Ok(None)
     }
 
-    /// True where the store has a snapshot of that id.
+    /// Returns true if the store has a snapshot with this id.
     pub fn has(&self, id: &SnapshotId) -> Result<bool> {
         Ok(self.store.stat(&manifest_key(id)?)?.is_some())
     }
 
-    /// An id for a snapshot of `source` that nobody uses yet.
+    /// Returns an unused id for a snapshot of `source` taken at `time`.
     pub fn new_id(&self, source: &SourceName, time: DateTime<Utc>) -> Result<SnapshotId> {
         for _ in 0..100 {
             let random = getrandom::u32()
@@ -630,20 +632,20 @@ impl Catalog {
         Err(Error::failed("found no free snapshot id"))
     }
 
-    /// Starts the archive of a snapshot, of that name and of at most so many bytes.
+    /// Starts a snapshot's archive with the given file name and at most `most_bytes`.
     pub fn start_archive(&self, id: &SnapshotId, name: &str, most_bytes: u64) -> Result<Box<dyn Upload>> {
         self.store.create_large(&key(&format!("{}/{name}", id.source()))?, most_bytes)
     }
 
-    /// Makes a snapshot exist: publishes its archive, then its manifest, and looks that both are there.
+    /// Publishes a snapshot: its archive first, then its manifest, and then checks that the archive still exists.
     ///
-    /// On failure nothing new is listed. A reply that was lost is settled by reading back.
+    /// On failure no new snapshot is listed. If a reply was lost, reading the object back decides.
     pub fn publish(&self, archive: Box<dyn Upload>, summary: ArchiveSummary, manifest: &Manifest) -> Result<()> {
         self.publish_document(archive, summary, manifest, &manifest.to_json(), ReadBack::WhenInDoubt)
     }
 
-    /// The same with a manifest's document as it stands, and with the archive read back whole, if that is asked for, before
-    /// the manifest is written.
+    /// Publishes a snapshot as [`publish`](Self::publish) does, with `document` as the manifest's bytes. With
+    /// [`ReadBack::Always`], the whole archive is read back before the manifest is written.
     pub fn publish_document(
         &self,
         archive: Box<dyn Upload>,
@@ -671,7 +673,7 @@ impl Catalog {
             (Ok(Published::AlreadyThere), ReadBack::Always) => {
                 settle(Error::failed("an archive of that id is there already"))?;
             }
-            // Its id is new and random.
+            // The id is new and random, so no other snapshot can have this archive.
             (Ok(Published::AlreadyThere), ReadBack::WhenInDoubt) => {
                 return Err(context(
                     Error::failed("an archive of that id is there already")
@@ -690,8 +692,8 @@ impl Catalog {
         };
         if let Err(mut error) = written {
             return Err(context(match self.store.stat(&manifest_key) {
-                // Only what certainly no manifest names may go; else prune clears it some day. A write that a service far
-                // away did not confirm may yet come to pass.
+                // Delete the archive only if certainly no manifest names it; otherwise a later prune removes it. A
+                // write that a remote service did not confirm may still succeed.
                 Ok(None) if self.is_near() || error.kind == Kind::Failed => {
                     let _ = self.store.delete(&archive_key);
                     error
@@ -715,14 +717,14 @@ impl Catalog {
                 Err(Error::failed(format!("the archive of {id} vanished while its manifest was written")))
             }
             Err(error) => {
-                // Both were confirmed as they were written; only this last look was not possible.
+                // Both writes were confirmed; only this last check was not possible.
                 tracing::warn!("cannot look whether the archive of {id} is still there: {}", error.whole());
                 Ok(())
             }
         }
     }
 
-    /// Says it where this machine's clock and the store's are apart: snapshots are named and found by their time.
+    /// Warns if this machine's clock and the store's differ: snapshots are named and found by their time.
     fn tell_clock(&self, just_written: &Key) {
         let Ok(Some(meta)) = self.store.stat(just_written) else { return };
         let ahead = Utc::now() - DateTime::<Utc>::from(meta.modified);
@@ -732,7 +734,7 @@ impl Catalog {
         }
     }
 
-    /// Ok where the object that is there has the expected length and hash; else the error that led here.
+    /// Returns `Ok` if the stored object has the expected length and hash; otherwise returns `error`.
     fn settle(&self, key: &Key, expected: ArchiveSummary, error: Error) -> Result<()> {
         match self.hash(key, expected.bytes) {
             Ok(sha256) if sha256 == expected.sha256 => {
@@ -754,7 +756,7 @@ impl Catalog {
         archive::stream(Arc::from(object), &mut |_| Ok(()))
     }
 
-    /// Keeps a test's outcome.
+    /// Stores a test's result.
     pub fn record_proof(&self, proof: &Proof) -> Result<()> {
         let document = serde_json::to_vec_pretty(proof).expect("a proof has only string keys");
         let mut at = proof.at;
@@ -768,7 +770,8 @@ impl Catalog {
         Err(Error::failed(format!("cannot record the proof of {}", proof.id)))
     }
 
-    /// Removes snapshots: their manifests first, so that a half-done removal shows nothing half. The bytes of their archives.
+    /// Deletes snapshots, manifests first, so that an interrupted deletion leaves no partly deleted snapshot in
+    /// listings. Returns the bytes of their archives.
     pub fn delete(&self, doomed: &[&Listed]) -> Result<u64> {
         let mut freed_bytes = 0;
         for some in doomed.chunks(if self.store.is_near() { 1 } else { DELETED_AT_ONCE }) {
@@ -791,7 +794,7 @@ impl Catalog {
         Ok(freed_bytes)
     }
 
-    /// Removes an object that belongs to no snapshot, after one more look whether that is still so.
+    /// Deletes an object that belongs to no snapshot, after checking again that there is no manifest.
     pub fn delete_orphan(&self, object: &ObjectMeta) -> Result<()> {
         let id_bytes = object.key.folder().len() + 1 + STAMP_BYTES;
         let id = object.key.name().get(..id_bytes).and_then(|id| id.parse::<SnapshotId>().ok());
@@ -801,7 +804,8 @@ impl Catalog {
         }
     }
 
-    /// Clears what crashed uploads left behind, and what trials of the store did.
+    /// Removes data of crashed uploads and of interrupted tests of the store that is older than [`LEFTOVER_AGE`].
+    /// Returns the number of bytes freed.
     pub fn clear_leftovers(&self) -> Result<u64> {
         let mut freed_bytes = self.store.clear_leftovers(LEFTOVER_AGE)?;
         let now = std::time::SystemTime::now();
@@ -815,25 +819,25 @@ impl Catalog {
     }
 }
 
-/// When an archive is read back before its manifest is written.
+/// The condition for reading an archive back before its manifest is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadBack {
-    /// Where the store did not say that it has it.
+    /// Only if the store did not confirm the write.
     WhenInDoubt,
     /// Always.
     Always,
 }
 
-/// How many snapshots a listing has left out.
+/// The number of snapshots that a listing left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeftOut {
-    /// So many.
+    /// Exactly this many.
     These(usize),
-    /// There may be some; they were not looked for.
+    /// There may be some; they were not listed.
     Some,
 }
 
-/// What an archive's name has behind the id.
+/// Returns all extensions that an archive's name can have after the id.
 fn archive_endings() -> impl Iterator<Item = String> {
     [Codec::Gzip, Codec::Zstd]
         .into_iter()

@@ -1,5 +1,5 @@
-//! The snapshots of a source from the newest on, of which no more is asked for than is wanted: in a store that is far away
-//! the last hour's first, then the last day's, and so on.
+//! Lists the snapshots of a source from the newest on, and lists no more than the caller takes. A remote store is
+//! listed in steps: the last hour first, then the last day, and so on.
 
 use chrono::{DateTime, Utc};
 
@@ -8,12 +8,12 @@ use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::id::{STAMP_BYTES, SnapshotId, SourceName};
 use crate::store::Names;
 
-/// How far back the newest snapshots are looked for, step by step; then everywhere.
+/// The periods, in hours, that are listed step by step for the newest snapshots; the last step has no limit.
 const LOOKS_HOURS: [i64; 5] = [1, 24, 8 * 24, 64 * 24, 512 * 24];
 
 impl Catalog {
-    /// The snapshots of one source, newest first, of which no more are asked for than are taken; those taken before then, to
-    /// the second, where that is given.
+    /// Iterates over the snapshots of one source, newest first. The store is listed only as far as the caller takes
+    /// them. With `before`, only snapshots up to and including its second.
     pub(super) fn newest_first(&self, source: &SourceName, before: Option<DateTime<Utc>>) -> NewestFirst<'_> {
         let mut starts: Vec<Option<String>> = vec![None];
         if !self.store.is_near() {
@@ -34,15 +34,15 @@ impl Catalog {
 pub(super) struct NewestFirst<'a> {
     catalog: &'a Catalog,
     source: SourceName,
-    /// Where the looks that are yet to come begin, the next one last; None is the beginning of all.
+    /// The start names of the remaining listings, the next one last; `None` is the start of the folder.
     starts: Vec<Option<String>>,
-    /// Where the look before began.
+    /// The start name of the previous listing, or the end set by `before`.
     until: Option<String>,
     found: std::vec::IntoIter<Listed>,
 }
 
 impl NewestFirst<'_> {
-    /// True where all there is was looked at and taken.
+    /// Returns true if everything was listed and taken.
     pub(super) fn is_at_end(&self) -> bool {
         self.starts.is_empty() && self.found.as_slice().is_empty()
     }
@@ -73,7 +73,7 @@ impl Iterator for NewestFirst<'_> {
     }
 }
 
-/// What no name of a snapshot taken at `time` or later sorts before.
+/// Returns a text that sorts before, or is a prefix of, the names of all snapshots taken at `time` or later.
 fn first_name(source: &SourceName, time: DateTime<Utc>) -> String {
     SnapshotId::new(source, time, 0).to_string()[..source.as_str().len() + 1 + STAMP_BYTES - 5].to_owned()
 }

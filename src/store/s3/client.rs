@@ -1,4 +1,4 @@
-//! The way to the service: one client, one runtime under it, and the one bridge from plain threads to both.
+//! The connection to the service: one client, its runtime, and the only bridge from plain threads to both.
 
 use std::future::Future;
 use std::time::Duration;
@@ -30,20 +30,20 @@ use super::settings::{Checksums, S3Settings};
 use crate::platform::error::{Error, Result};
 use crate::platform::interrupt;
 
-/// Where the environment names a service that is not AWS.
+/// The environment variables that name an endpoint other than AWS.
 const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
-/// How often a wait for the service looks whether a signal asked to stop.
+/// The interval at which a wait for the service checks whether a signal asked to stop.
 const TICK: Duration = Duration::from_millis(100);
-/// Threads that sign, hash and encrypt what goes over the wire; waiting needs none.
+/// The number of threads that sign, hash and encrypt requests; waiting needs no thread.
 const THREADS: usize = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// No service is waited for longer than this before the next try, whatever it asks for.
+/// The longest pause before a retry, even if the service asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How much a request may carry for each `timeout` that it may take longer.
+/// The number of bytes for which a request may take one `timeout` longer.
 const STEP_BYTES: u64 = 4 << 20;
 
-/// The client, and the runtime that it lives in.
+/// The client and its runtime.
 pub(super) struct Bridge {
     pub(super) client: Client,
     timeout: Duration,
@@ -52,7 +52,7 @@ pub(super) struct Bridge {
 }
 
 impl Bridge {
-    /// Makes the client; the service is not asked for anything yet, but credentials and region are looked for when it is.
+    /// Creates the client. No request is sent to the service yet, and credentials are loaded only with the first one.
     pub(super) fn new(settings: &S3Settings) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
@@ -68,7 +68,7 @@ impl Bridge {
         self.runtime.as_ref().expect("taken only when dropped")
     }
 
-    /// Waits for the service's answer; ends early, with an error, once a signal has asked to stop.
+    /// Waits for the service's reply. Ends early, with an error, after a signal has asked to stop.
     pub(super) fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.runtime().block_on(async {
             tokio::pin!(work);
@@ -81,32 +81,33 @@ impl Bridge {
         })
     }
 
-    /// Waits for what must also be done after a signal, such as clearing up, but only so long; None where it takes longer.
+    /// Waits for work that must also be done after a signal, such as cleanup. Returns `None` if it takes longer than
+    /// `longest`.
     pub(super) fn wait_at_most<T>(&self, longest: Duration, work: impl Future<Output = T>) -> Option<T> {
         self.runtime().block_on(async { tokio::time::timeout(longest, work).await.ok() })
     }
 
-    /// Starts work that goes on by itself.
+    /// Starts work in the background.
     pub(super) fn start<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.runtime().spawn(work)
     }
 
-    /// How long a request may take that carries so many bytes, either way.
+    /// Returns the time allowed for a request that sends or receives so many bytes.
     pub(super) fn patience(&self, bytes: u64) -> Duration {
         self.timeout.saturating_mul(u32::try_from(1 + bytes.div_ceil(STEP_BYTES)).unwrap_or(u32::MAX))
     }
 
-    /// The settings of a request that may take so long.
+    /// Returns the client settings of a request that may take up to `longest`.
     pub(super) fn patient(&self, longest: Duration) -> Builder {
         Builder::new().timeout_config(timeouts(self.timeout, longest))
     }
 
-    /// How often a request is sent again.
+    /// Returns the number of times that a request is retried.
     pub(super) fn retries(&self) -> u32 {
         self.retries
     }
 
-    /// Waits before try number `number` (from 1 on) is followed by another; longer each time, and never the same for two.
+    /// Waits after attempt `number` (from 1 on) before the next one: exponential backoff with jitter.
     pub(super) async fn pause(&self, number: u32) {
         let longest = FIRST_PAUSE.saturating_mul(1 << number.min(16)).min(LONGEST_PAUSE);
         let share = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
@@ -117,7 +118,7 @@ impl Bridge {
 impl Drop for Bridge {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Connections that are open have nothing to say any more.
+            // Open connections are not needed any more.
             runtime.shutdown_background();
         }
     }
@@ -129,7 +130,7 @@ async fn client(settings: &S3Settings) -> Client {
     let region = region(settings, is_aws, &http).await;
     let mut environment =
         aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone()).region(region.clone());
-    // What is named goes before what the environment holds, also before keys in it.
+    // A profile or file named in the settings has priority over the environment, including its keys.
     if settings.profile.is_some() || settings.credentials_file.is_some() {
         let mut files = EnvConfigFiles::builder().include_default_config_file(true);
         files = match &settings.credentials_file {
@@ -137,7 +138,7 @@ async fn client(settings: &S3Settings) -> Client {
             None => files.include_default_credentials_file(true),
         };
         let files = files.build();
-        // A profile may ask AWS for the role that it names.
+        // A profile may assume a role, which needs requests to AWS.
         let provider = ProviderConfig::default().with_http_client(http).with_region(region);
         let mut credentials =
             ProfileFileCredentialsProvider::builder().configure(&provider).profile_files(files.clone());
@@ -171,7 +172,7 @@ async fn client(settings: &S3Settings) -> Client {
         .retry_config(retries)
         .retry_classifier(AsTold)
         .timeout_config(timeouts(settings.timeout, settings.timeout))
-        // What stands still is noticed long before the time is over that a large request may take.
+        // A stalled transfer is noticed long before a large request's timeout.
         .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(settings.timeout).build());
     if let Some(endpoint) = &settings.endpoint {
         config = config.endpoint_url(endpoint);
@@ -179,7 +180,7 @@ async fn client(settings: &S3Settings) -> Client {
     Client::from_conf(config.build())
 }
 
-/// The region: as it is named, or as the environment, the profile or the machine says.
+/// Returns the region from the settings or else from the environment, the profile or, on AWS, the machine.
 async fn region(settings: &S3Settings, is_aws: bool, http: &SharedHttpClient) -> Option<Region> {
     if let Some(region) = &settings.region {
         return Some(Region::new(region.clone()));
@@ -190,23 +191,23 @@ async fn region(settings: &S3Settings, is_aws: bool, http: &SharedHttpClient) ->
     }
     let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new()).or_else(profile.build());
     if is_aws {
-        // Not the SDK's own chain: that asks the machine, which may be one of AWS's, with a client that we do not have.
+        // Not the SDK's own chain: that asks the instance metadata service with a client that is not built in.
         let provider = ProviderConfig::default().with_http_client(http.clone());
         return chain.or_else(ImdsRegionProvider::builder().configure(&provider).build()).region().await;
     }
-    // A service that is not AWS mostly does not care, and the machine need not be asked whether it is one of AWS's.
+    // Most services other than AWS ignore the region, so the instance metadata service is not asked.
     chain.or_else(Region::new("us-east-1")).region().await
 }
 
 fn timeouts(timeout: Duration, longest: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
-        // A connection belongs to those of the same timeouts: only the one of the attempt may differ.
+        // Connections are shared only between requests with the same timeouts: only the attempt's timeout may differ.
         .connect_timeout(timeout.min(CONNECT_TIMEOUT))
         .operation_attempt_timeout(longest)
         .build()
 }
 
-/// TLS by rustls and ring, roots of the system; proxies as the environment names them.
+/// Creates the HTTP client: TLS by rustls and ring with the system's root certificates, proxies from the environment.
 fn http_client() -> SharedHttpClient {
     HttpBuilder::new().build_with_connector_fn(|settings, components| {
         let mut connector = Connector::builder()
@@ -223,7 +224,8 @@ fn http_client() -> SharedHttpClient {
     })
 }
 
-/// Tries again after 429, and waits as long as a `Retry-After` asks: the SDK knows only AWS's own form of it.
+/// A retry rule that retries after status 429, and waits as long as `Retry-After` says after 429 or 503: the SDK knows
+/// only AWS's own header.
 #[derive(Debug)]
 struct AsTold;
 
@@ -248,7 +250,7 @@ impl ClassifyRetry for AsTold {
     }
 
     fn priority(&self) -> RetryClassifierPriority {
-        // After all others: what they say of a 503 is said again here, with the time to wait.
+        // After all others: this rule overrides their result for a 503 with the time to wait.
         RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
     }
 }

@@ -1,4 +1,4 @@
-//! The service's answers as errors of ours: what failed, why in its own words, and what to do.
+//! Converts the service's errors to errors of this program: what failed, the service's own message, and a hint.
 
 use std::error::Error as StdError;
 
@@ -8,24 +8,24 @@ use aws_sdk_s3::operation::RequestId;
 
 use crate::platform::error::{Error, Kind, one_line};
 
-/// What a failed request came to.
+/// The category of a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// There is no such object, or no such upload.
+    /// The object or the upload does not exist.
     Absent,
-    /// The object has no bytes, and so no range of them.
+    /// The range is invalid: the object is empty.
     Empty,
-    /// The object is there already, where it must not be.
+    /// A condition of the request failed, such as that the object must not exist.
     AlreadyThere,
-    /// Another request for the same object is under way.
+    /// Another request for the same object is in progress.
     Conflict,
-    /// The service does not know such a request, or a part of it.
+    /// The service does not support the request, or a part of it.
     Unknown,
-    /// Anything else.
+    /// Any other failure.
     Failed,
 }
 
-/// Sorts a failure by what is to be done about it.
+/// Returns the category of a failure.
 pub(super) fn answer<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Answer {
     let status = error.raw_response().map_or(0, |response| response.status().as_u16());
     match (error.code().unwrap_or_default(), status) {
@@ -39,14 +39,14 @@ pub(super) fn answer<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>)
     }
 }
 
-/// Whether a look at an object found none: a reply to HEAD has no body, and so no code. Of other replies one without a code
-/// comes from something between, and says nothing of the object.
+/// Returns true if a HEAD request found no object. A reply to HEAD has no body, and so no error code. For other
+/// requests, a 404 without a code comes from a proxy or the like, and says nothing about the object.
 pub(super) fn is_absent<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     let is_404 = error.raw_response().is_some_and(|response| response.status().as_u16() == 404);
     answer(error) == Answer::Absent || (is_404 && error.code().is_none_or(str::is_empty))
 }
 
-/// Tells a failure: `message` is what could not be done; kind and hint come from why.
+/// Converts a failure to an [`Error`]. `message` says what failed; the kind and the hint depend on the cause.
 pub(super) fn told<E>(error: SdkError<E, HttpResponse>, message: impl std::fmt::Display) -> Error
 where
     E: ProvideErrorMetadata + RequestId + StdError + Send + Sync + 'static,
@@ -71,14 +71,14 @@ where
             format!("the service answered {status}{name}{words}{id}")
         }
         SdkError::TimeoutError(_) => "the service did not answer in time".to_owned(),
-        // The chain of an SDK's error repeats itself level by level: on one line it is one story.
+        // The causes of an SDK error repeat each other: the innermost one is enough.
         _ => innermost(&error),
     };
     let told = Error::new(kind, message).because(one_line(&cause));
     if let Some(hint) = hint { told.hint(hint) } else { told }
 }
 
-/// The kind and hint that a service's own code stands for.
+/// Returns the error kind and the hint for the service's error code and HTTP status.
 fn judge(code: &str, status: u16) -> (Kind, Option<&'static str>) {
     match code {
         "NoSuchBucket" => (Kind::Unreachable, Some("make the bucket first; lifeboat makes none")),
@@ -111,7 +111,7 @@ fn judge(code: &str, status: u16) -> (Kind, Option<&'static str>) {
     }
 }
 
-/// What this machine lacks to ask at all: credentials or a region.
+/// Returns a hint if no request could be sent because credentials or a region are missing.
 fn missing<E: StdError + 'static>(error: &SdkError<E, HttpResponse>) -> Option<&'static str> {
     if matches!(error, SdkError::ServiceError(_)) {
         return None;
@@ -138,7 +138,7 @@ fn missing<E: StdError + 'static>(error: &SdkError<E, HttpResponse>) -> Option<&
     None
 }
 
-/// The words of the last cause in the chain: there it says `connection refused`.
+/// Returns the message of the innermost cause, such as `connection refused`.
 fn innermost(error: &(dyn StdError + 'static)) -> String {
     let mut last: &dyn StdError = error;
     let mut words = Vec::new();

@@ -1,12 +1,12 @@
-//! A store in a bucket of S3, or of a service that speaks its language.
+//! A store in a bucket of S3 or of an S3-compatible service.
 //!
-//! What is asked of a service: PUT, ranged GET, HEAD, LIST (version 2), DELETE, and multipart uploads. Made use of
-//! where it is there: `If-None-Match: *` on PUT and on the completion of an upload, so that of two that write one key one
-//! wins; batch deletes. Where a service lacks the condition, a look before the write takes its place: two uploads
-//! of one key at the very same instant could then both be taken for the winner, which is why ids are random.
+//! Required of a service: PUT, ranged GET, HEAD, LIST (version 2), DELETE, and multipart uploads. Used if supported:
+//! batch deletes, and `If-None-Match: *` on PUT and on the completion of an upload, so that one of two writers of a key
+//! wins. Without support for the condition, a HEAD before the write replaces it: two uploads of one key at the same
+//! instant could then both seem to win, which is why ids are random.
 //!
-//! What was stored is looked at after it was sent: its size, and its ETag, which is the MD5 of what was sent. Where it
-//! is not, the object is read back.
+//! After an upload, the stored object is checked: its size, and its ETag, which normally is the MD5 of the data sent.
+//! If the ETag differs, the object is read back.
 
 mod client;
 mod failure;
@@ -34,16 +34,16 @@ use crate::platform::ranged::Ranged;
 
 pub use settings::{AccessKey, Checksums, LockMode, ObjectLock, S3Settings, ServerEncryption};
 
-/// The most objects that one request deletes.
+/// The most objects that one request may delete.
 const MAX_DELETES: usize = 1000;
 
-/// A store in a bucket. See [`Store`] for what it promises, and the module's description for how it keeps it.
+/// A store in a bucket. See [`Store`] for its guarantees, and the module's description for their implementation.
 pub struct S3Store {
     place: Arc<Place>,
 }
 
 impl S3Store {
-    /// Makes the way to a store; the service is first asked for something when the store is used.
+    /// Creates the client of a store. The first request to the service is sent when the store is used.
     pub fn new(settings: S3Settings) -> Result<Self> {
         Ok(S3Store { place: Arc::new(Place::new(settings)?) })
     }
@@ -56,7 +56,7 @@ impl S3Store {
         Error::not_found(format!("there is no {key} in {}", self.place.name()))
     }
 
-    /// The length of an object, as a look at it tells.
+    /// Returns an object's length from the reply to a HEAD request.
     fn length(&self, key: &Key, head: &HeadObjectOutput) -> Result<u64> {
         head.content_length().and_then(|bytes| u64::try_from(bytes).ok()).ok_or_else(|| {
             Error::unreachable(format!("cannot look at {key} in {}", self.place.name()))
@@ -64,7 +64,7 @@ impl S3Store {
         })
     }
 
-    /// What is first under the prefix, whatever its name: of folders and objects a few.
+    /// Returns the first few names of folders and objects under the prefix, including names that are not keys.
     pub fn some_names(&self) -> Result<Vec<String>> {
         self.wait(async {
             let prefix = self.place.prefix();
@@ -74,12 +74,12 @@ impl S3Store {
             let folders = page.common_prefixes().iter().filter_map(|common| common.prefix());
             let names = folders.chain(page.contents().iter().filter_map(|object| object.key()));
             let names = names.filter_map(|name| name.strip_prefix(&prefix)).map(|name| name.trim_end_matches('/'));
-            // The prefix itself may be there, as a folder that somebody made.
+            // The prefix itself may be listed, as a folder that somebody created.
             Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
         })
     }
 
-    /// The key of ours that a key of the service's is.
+    /// Converts a key of the service to a key of this store; `None` if it is not one.
     fn key_of(&self, path: &str) -> Option<Key> {
         path.strip_prefix(&self.place.prefix())?.parse().ok()
     }
@@ -97,14 +97,14 @@ impl S3Store {
         loop {
             let request = self.place.client().list_objects_v2().bucket(self.place.bucket()).prefix(&prefix);
             let request = request.delimiter("/").encoding_type(EncodingType::Url);
-            // A page that goes on where the last one ended is past the start.
+            // A continuation token replaces `start_after`.
             let request = match &next {
                 Some(token) => request.continuation_token(token),
                 None => request.set_start_after(start_after.clone()),
             };
             let page = request.send().await;
             let page = page.map_err(|error| told(error, format!("cannot list {}/{folder}", self.place.name())))?;
-            // A service that does not know how to encode names gives them as they are.
+            // A service that does not support URL encoding returns names unencoded.
             let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
             let decoded = |text: &str| if is_encoded { decoded(text) } else { text.to_owned() };
             for object in page.contents() {
@@ -120,7 +120,7 @@ impl S3Store {
                     listing.folders.push(name.to_owned());
                 }
             }
-            // Names come in order: what follows is not asked for.
+            // Names are sorted: later pages are not needed.
             let last = page.contents().last().and_then(|object| object.key()).map(decoded);
             let is_past = |until| last.as_ref().is_some_and(|last| *last >= format!("{base}{until}"));
             let is_past = matches!(names, Names::Between(_, Some(until)) if is_past(until));
@@ -136,7 +136,8 @@ impl S3Store {
         Ok(listing)
     }
 
-    /// Deletes up to [`MAX_DELETES`] objects in one request; None where the service does not know such requests.
+    /// Deletes up to [`MAX_DELETES`] objects in one request. Returns `None` if the service refused the request or some
+    /// of the objects.
     async fn delete_batch(&self, keys: &[Key]) -> Result<Option<()>> {
         let object = |key: &Key| ObjectIdentifier::builder().key(self.place.path(key)).build();
         let cannot = || format!("cannot delete {} objects in {}", keys.len(), self.place.name());
@@ -145,7 +146,7 @@ impl S3Store {
         let batch = batch.map_err(|error| Error::failed(cannot()).because(error))?;
         let reply = match self.place.client().delete_objects().bucket(self.place.bucket()).delete(batch).send().await {
             Ok(reply) => reply,
-            // One by one it is then, and where that fails too, its error says why.
+            // The caller deletes one by one then; if that fails too, its error has the cause.
             Err(error)
                 if error
                     .raw_response()
@@ -166,7 +167,7 @@ impl S3Store {
         }
     }
 
-    /// Gives up an upload that is dead; the bytes of its parts.
+    /// Aborts an upload if neither it nor any of its parts is newer than `before`. Returns the bytes of its parts.
     async fn clear_upload(&self, upload: &MultipartUpload, before: SystemTime) -> Result<u64> {
         let (Some(path), Some(id)) = (upload.key(), upload.upload_id()) else { return Ok(0) };
         if upload.initiated().is_none_or(|begun| time(Some(begun)) >= before) {
@@ -178,14 +179,14 @@ impl S3Store {
             let request = self.place.client().list_parts().bucket(self.place.bucket()).key(path).upload_id(id);
             let page = match request.set_part_number_marker(next.take()).send().await {
                 Ok(page) => page,
-                // It has ended meanwhile.
+                // The upload has ended meanwhile.
                 Err(error) if answer(&error) == Answer::Absent => return Ok(0),
                 Err(error) => {
                     return Err(told(error, format!("cannot look at an unfinished upload in {}", self.place.name())));
                 }
             };
             for part in page.parts() {
-                // Parts still come: somebody is at it, for longer than a day.
+                // Parts still arrive: the upload is in progress.
                 if time(part.last_modified()) >= before {
                     return Ok(0);
                 }
@@ -218,7 +219,7 @@ impl S3Store {
                 Err(error) => return Err(told(error, cannot())),
             };
             for upload in page.uploads() {
-                // What is not ours by its name is another program's.
+                // A key that is not one of this store belongs to another program.
                 if upload.key().is_some_and(|path| self.key_of(path).is_some()) {
                     freed_bytes += self.clear_upload(upload, before).await?;
                 }
@@ -226,7 +227,7 @@ impl S3Store {
             if page.is_truncated != Some(true) {
                 break;
             }
-            // Many uploads may be of one key.
+            // One key may have several uploads, so the marker is a pair.
             let marker = (page.next_key_marker, page.next_upload_id_marker);
             if marker.0.is_none() || marker == (key.clone(), id.clone()) {
                 return Err(
@@ -282,7 +283,7 @@ impl Store for S3Store {
         Ok(())
     }
 
-    /// Gives up uploads of which no part has come for so long. A service that does not list them clears them by itself.
+    /// Aborts uploads of which no part arrived for `age`. A service that cannot list uploads must remove them itself.
     fn clear_leftovers(&self, age: Duration) -> Result<u64> {
         self.wait(self.clear_uploads(age))
     }
@@ -291,35 +292,37 @@ impl Store for S3Store {
         self.probe_service(key)
     }
 
-    /// Reads a small object by one request.
+    /// Reads a small object with one request.
     fn read(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
         self.wait(self.place.get(key, max_bytes))
     }
 }
 
-/// A name that sorts right before `from` and all that begin with it; None where everything comes after.
+/// Returns a text that sorts before `from`, but after every valid name that sorts before `from`. Returns `None` if
+/// there is none.
 fn before(from: &str) -> Option<String> {
     let (last, rest) = from.as_bytes().split_last()?;
     let mut before = String::from_utf8(rest.to_vec()).ok()?;
-    // No name of ours has a tilde, and all it may have sorts before that.
+    // Keys have no tilde, and all characters of a key sort before it.
     before.push(char::from(last.checked_sub(1)?));
     before.push('~');
     Some(before)
 }
 
-/// Where a listing goes on that says that it does: a list that ends early would be believed.
+/// Returns the token of the next page of a truncated listing. Fails without a new token, because a listing that ends
+/// early would be taken for complete.
 fn next_page(token: Option<String>, last: Option<&String>) -> Result<String> {
     token
         .filter(|token| Some(token) != last)
         .ok_or_else(|| Error::unreachable("the list goes on, and the service does not say where"))
 }
 
-/// A key as a listing spells it.
+/// Decodes a URL-encoded key of a listing.
 fn decoded(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
-/// A time to the second: a listing may know more of it than a look at the object does.
+/// Converts a time, truncated to the second, because a listing may be more precise than a HEAD reply.
 fn time(time: Option<&DateTime>) -> SystemTime {
     let seconds = time.and_then(|time| u64::try_from(time.secs()).ok()).unwrap_or(0);
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)

@@ -7,15 +7,15 @@ use super::place::Place;
 use crate::platform::ranged::{Ranged, require_within};
 use crate::store::Key;
 
-/// How many ranges of one object are worth asking for at once: the way of one answer is then the others' time.
+/// The number of parallel range requests for one object: while one reply is in transit, others transfer data.
 const LANES: usize = 4;
 
-/// An object open for reading. A reply that ends early is asked for again, a bounded number of times.
+/// An object open for reading. A request whose reply ends early is repeated, a bounded number of times.
 pub(super) struct S3Object {
     pub(super) place: Arc<Place>,
     pub(super) key: Key,
     pub(super) bytes: u64,
-    /// What tells this object from another of its key, where the service says.
+    /// The ETag, which distinguishes this object from another with the same key; `None` if the service sends none.
     pub(super) etag: Option<String>,
 }
 

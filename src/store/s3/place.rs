@@ -1,4 +1,4 @@
-//! Where in the service a store is: a bucket and a prefix, by one client.
+//! The location of a store in the service: a bucket and a prefix, reached through one client.
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
@@ -10,10 +10,11 @@ use super::settings::S3Settings;
 use crate::platform::error::{Error, Result};
 use crate::store::Key;
 
-/// No object is larger (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>), and no service wants to hear of more.
+/// The largest object of S3 (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>). Ranges end at it,
+/// because services may refuse larger numbers.
 const LARGEST_BYTES: u64 = 50 << 40;
 
-/// The bucket and prefix of a store, and the way there.
+/// The bucket and prefix of a store, and the connection to its service.
 pub(super) struct Place {
     pub(super) settings: S3Settings,
     pub(super) bridge: Bridge,
@@ -33,17 +34,17 @@ impl Place {
         &self.settings.bucket
     }
 
-    /// What every key of the store begins with: empty, or ending in a slash.
+    /// Returns the start of all the store's keys: empty, or ending in a slash.
     pub(super) fn prefix(&self) -> String {
         if self.settings.prefix.is_empty() { String::new() } else { format!("{}/", self.settings.prefix) }
     }
 
-    /// The service's key of an object.
+    /// Returns the service's key of an object, with the prefix.
     pub(super) fn path(&self, key: &Key) -> String {
         format!("{}{key}", self.prefix())
     }
 
-    /// The store's name in messages: bucket and prefix, and whose they are, without the other settings.
+    /// Returns the store's name for messages: bucket, prefix and endpoint, without the other settings.
     pub(super) fn name(&self) -> String {
         let separator = if self.settings.prefix.is_empty() { "" } else { "/" };
         let at = self.settings.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
@@ -52,7 +53,7 @@ impl Place {
 }
 
 impl Place {
-    /// What the service says of an object; None where there is none.
+    /// Requests an object's metadata. Returns `None` if the object does not exist.
     pub(super) async fn head(&self, key: &Key) -> Result<Option<HeadObjectOutput>> {
         match self.client().head_object().bucket(self.bucket()).key(self.path(key)).send().await {
             Ok(head) => Ok(Some(head)),
@@ -61,19 +62,19 @@ impl Place {
         }
     }
 
-    /// Reads a small object by one request; one of more than `max_bytes` is refused before its body is read.
+    /// Reads a small object with one request. An object of more than `max_bytes` is refused before its body is read.
     pub(super) async fn get(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
         let range = format!("bytes=0-{}", max_bytes.min(LARGEST_BYTES));
         let message = || format!("cannot read {key} in {}", self.name());
         self.until_whole(message, async || {
             let request = self.client().get_object().bucket(self.bucket()).key(self.path(key));
-            // A range's reply says how long the object is beside how long the reply is.
+            // The reply to a range request has the length of the object as well as its own.
             let reply = match request.range(&range).send().await {
                 Ok(reply) => reply,
                 Err(error) if answer(&error) == Answer::Absent => {
                     return Err(Error::not_found(format!("there is no {key} in {}", self.name())));
                 }
-                // An object without bytes has no range; but that it has none is not for the range to say.
+                // An empty object has no valid range. HEAD confirms that it is empty.
                 Err(error) if answer(&error) == Answer::Empty => {
                     return match self.head(key).await?.and_then(|head| head.content_length()) {
                         Some(0) => Ok(Ok(Vec::new())),
@@ -94,7 +95,7 @@ impl Place {
         .await
     }
 
-    /// Fills `buffer` with a range of an object; one whose ETag is another than `etag` is another object.
+    /// Fills `buffer` with a range of an object. Fails if the object's ETag is no longer `etag`: it is another object.
     pub(super) async fn get_range(&self, key: &Key, etag: Option<&str>, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let bytes = buffer.len() as u64;
         let patience = self.bridge.patience(bytes);
@@ -107,7 +108,7 @@ impl Place {
                 Ok(reply) => Ok(self.fill(reply.body, buffer).await),
                 Err(error) => Err(match answer(&error) {
                     Answer::Absent => Error::not_found(format!("there is no {key} in {} any more", self.name())),
-                    // No damage: the next look may find what was meant.
+                    // This is not damage: a new attempt may find the intended object.
                     Answer::AlreadyThere => {
                         Error::failed(message()).because("it is another object by now than it was when it was opened")
                     }
@@ -118,8 +119,8 @@ impl Place {
         .await
     }
 
-    /// Tries, a bounded number of times, until a reply's body has come whole. The SDK itself tries again until a reply
-    /// begins; what becomes of its body is our affair: `attempt` says why it did not come.
+    /// Repeats `attempt`, a bounded number of times, until it has read a reply's whole body. The SDK retries only until
+    /// a reply begins, not if its body ends early. `attempt` returns the reason in the inner result.
     async fn until_whole<T>(
         &self,
         message: impl Fn() -> String,
@@ -140,14 +141,14 @@ impl Place {
         }
     }
 
-    /// Fills the buffer from a reply's body, which must be exactly as long and come in time.
+    /// Fills the buffer from a reply's body, which must have exactly the buffer's length and arrive in time.
     async fn fill(&self, body: ByteStream, buffer: &mut [u8]) -> Result<(), String> {
         let patience = self.bridge.patience(buffer.len() as u64);
         let filled = tokio::time::timeout(patience, fill(body, buffer)).await;
         filled.unwrap_or_else(|_| Err("the service did not send all of it in time".to_owned()))
     }
 
-    /// Deletes an object; one that is not there is no error.
+    /// Deletes an object. It is not an error if the object does not exist.
     pub(super) async fn delete(&self, key: &Key) -> Result<()> {
         match self.client().delete_object().bucket(self.bucket()).key(self.path(key)).send().await {
             Ok(_) => Ok(()),
@@ -156,7 +157,7 @@ impl Place {
         }
     }
 
-    /// Gives an unfinished upload up; one that is not there is no error.
+    /// Aborts an unfinished upload. It is not an error if the upload does not exist.
     pub(super) async fn abort(&self, path: String, upload: String) -> Result<()> {
         let request = self.client().abort_multipart_upload().bucket(self.bucket()).key(&path).upload_id(upload);
         match request.send().await {
@@ -167,7 +168,7 @@ impl Place {
     }
 }
 
-/// Fills the buffer from a reply's body, which must be exactly as long.
+/// Fills the buffer from a reply's body, which must have exactly the buffer's length.
 async fn fill(mut body: ByteStream, buffer: &mut [u8]) -> Result<(), String> {
     let mut at = 0;
     while let Some(bytes) = body.next().await {

@@ -1,4 +1,4 @@
-//! What a service can do beside what every store must: tried, not asked.
+//! Tests of a service's optional features.
 
 use aws_sdk_s3::types::{BucketVersioningStatus, ServerSideEncryption};
 
@@ -8,13 +8,13 @@ use super::upload::probe_conditions;
 use crate::platform::error::{Error, Result};
 use crate::store::Key;
 
-/// How a service took a condition.
+/// The text for a service that honors a condition.
 const HEEDED: &str = "heeded: of two that write one object one wins";
 const NOT_HEEDED: &str = "not heeded: a look before the write takes its place";
 
 impl S3Store {
     pub(super) fn probe_service(&self, key: &Key) -> Vec<(String, Result<String>)> {
-        // Before those that may overwrite it.
+        // First, because the later tests may overwrite the object.
         let hashes = self.wait(self.probe_hashes(key));
         let [small, in_parts] = probe_conditions(&self.place, key)
             .map(|heeded| heeded.map(|heeded| if heeded { HEEDED } else { NOT_HEEDED }.to_owned()));
@@ -30,7 +30,7 @@ impl S3Store {
     }
 
     async fn probe_batch(&self) -> Result<String> {
-        // Of nothing that is there: no error, where the request is known.
+        // Objects that do not exist: no error if the service supports the request.
         let nothing = ["trial-nothing-1", "trial-nothing-2"].map(|name| name.parse::<Key>());
         let nothing = nothing.into_iter().collect::<Result<Vec<_>>>()?;
         Ok(match self.delete_batch(&nothing).await? {
@@ -77,7 +77,7 @@ impl S3Store {
                     .to_owned())
             }
             Ok(_) => Ok("not kept: what is deleted is gone".to_owned()),
-            // Few may ask, and nothing depends on it.
+            // Few users have this permission, and nothing depends on the result.
             Err(error) => Ok(format!("not known: {}", told(error, "cannot ask").whole())),
         }
     }

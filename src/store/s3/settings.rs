@@ -1,4 +1,4 @@
-//! How a person names a store in S3: `s3://bucket/prefix?endpoint=...&region=...`.
+//! The URL of a store in S3: `s3://bucket/prefix?endpoint=...&region=...`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,102 +11,103 @@ use crate::platform::error::{Error, Result, one_line};
 use crate::platform::secret::Secret;
 use crate::platform::text;
 
-/// Where a store in S3 is, and how its objects are kept. Neither `{}` nor `{:?}` shows its key.
+/// The location and the settings of a store in S3. Neither `{}` nor `{:?}` shows its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3Settings {
     /// The bucket.
     pub bucket: String,
-    /// What every key begins with, without a slash at its end; may be empty.
+    /// The prefix of all keys, without a slash at its end; may be empty.
     pub prefix: String,
-    /// The service's address where it is not AWS: `http(s)://host[:port]`.
+    /// The endpoint of a service other than AWS: `http(s)://host[:port]`.
     pub endpoint: Option<String>,
-    /// The region; by default what the environment or the profile says.
+    /// The region; by default that of the environment or the profile.
     pub region: Option<String>,
-    /// Whether the bucket is in the path of an address rather than in its host name; by default where there is an endpoint.
+    /// True if the bucket is in the path of an address, false if it is in the host name; the default is true with an
+    /// endpoint other than AWS.
     pub path_style: Option<bool>,
-    /// A key of its own, which goes before all others.
+    /// The store's own access key, which has priority over all other credentials.
     pub key: Option<AccessKey>,
-    /// The profile of `~/.aws/config` and `~/.aws/credentials`; one that is named goes before the environment's keys.
+    /// The profile in `~/.aws/config` and `~/.aws/credentials`. It has priority over keys in the environment.
     pub profile: Option<String>,
-    /// The file that the profile's credentials are in, instead of `~/.aws/credentials`.
+    /// The file with the profile's credentials, instead of `~/.aws/credentials`.
     pub credentials_file: Option<String>,
     /// The storage class of new objects.
     pub storage_class: Option<String>,
-    /// How the service encrypts new objects.
+    /// The server-side encryption of new objects.
     pub encryption: Option<ServerEncryption>,
-    /// How long nobody may delete new objects.
+    /// The object lock of new objects.
     pub lock: Option<ObjectLock>,
-    /// Whether requests carry the newer checksums also where the service does not insist on them.
+    /// The use of CRC checksums in requests.
     pub checksums: Checksums,
-    /// How long a request may take, and as long again for each 4 MiB that it carries.
+    /// The timeout of a request, which is extended by the same time for each 4 MiB that it carries.
     pub timeout: Duration,
-    /// How often a request is sent again after a failure that may pass.
+    /// The number of retries of a request after a transient failure.
     pub retries: u32,
-    /// The size of an upload's parts; by default 8 MiB, or larger where the archive may need it.
+    /// The size of an upload's parts; by default 8 MiB, or larger if the archive may need it.
     pub part_bytes: Option<u64>,
 }
 
-/// What the service knows its user by.
+/// The credentials of a user of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessKey {
-    /// The key's name.
+    /// The access key id.
     pub id: String,
-    /// The key.
+    /// The secret access key.
     pub secret: Secret,
-    /// What a key that lasts for a while only needs beside.
+    /// The session token of temporary credentials.
     pub token: Option<Secret>,
 }
 
-/// How the service encrypts objects with keys of its own.
+/// The server-side encryption of objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerEncryption {
-    /// With a key of S3's.
+    /// With a key that S3 manages (SSE-S3).
     Aes256,
-    /// With a key of the key service: the one named, or the account's.
+    /// With a key of the key service (SSE-KMS): the one named, or the account's default key.
     Kms(Option<String>),
 }
 
-/// How long an object cannot be deleted (the bucket must have been made with object lock).
+/// The retention of locked objects (object lock must be enabled on the bucket).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectLock {
-    /// Whether some may all the same.
+    /// The retention mode.
     pub mode: LockMode,
-    /// For how many days from its upload.
+    /// The retention period in days, from the upload.
     pub days: u32,
 }
 
-/// Who may delete a locked object.
+/// The retention mode of a locked object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockMode {
-    /// Who has a special right.
+    /// Users with a special permission may delete the object.
     Governance,
-    /// Nobody.
+    /// No user may delete the object.
     Compliance,
 }
 
-/// When requests carry CRC checksums, which many compatible services refuse.
+/// The use of CRC checksums in requests; many compatible services refuse them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checksums {
-    /// Where the service insists.
+    /// Only if the service requires them.
     #[default]
     WhenRequired,
     /// Always.
     WhenSupported,
 }
 
-/// Characters that stand for themselves in a setting's value.
+/// The characters that are percent-encoded in a setting's value.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+').add(b'?');
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_RETRIES: u32 = 7;
-/// S3's own bounds of a part (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>).
+/// S3's limits for the size of a part (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>).
 const PART_BYTES: std::ops::RangeInclusive<u64> = 5 << 20..=5 << 30;
 
 const KNOWN: &str = "endpoint, region, path_style, profile, credentials_file, storage_class, sse, kms_key, object_lock, \
                      object_lock_days, checksums, timeout, retries, part_size";
 
 impl S3Settings {
-    /// The settings of a place of which nothing is said.
+    /// Returns the default settings of a store.
     fn new(bucket: &str, prefix: &str) -> Self {
         S3Settings {
             bucket: bucket.to_owned(),
@@ -127,7 +128,7 @@ impl S3Settings {
         }
     }
 
-    /// Sets what one pair of the URL says.
+    /// Applies one `name=value` pair of the URL.
     fn set(&mut self, name: &str, value: String, halves: &mut Halves) -> Result<()> {
         match name {
             "endpoint" => self.endpoint = Some(check_endpoint(value)?),
@@ -181,7 +182,7 @@ impl S3Settings {
     }
 }
 
-/// Settings that are complete only with another one.
+/// Settings that are valid only together with another one.
 #[derive(Default)]
 struct Halves {
     kms_key: Option<String>,
@@ -192,7 +193,7 @@ struct Halves {
 impl FromStr for S3Settings {
     type Err = Error;
 
-    /// Reads `s3://bucket/prefix?...`.
+    /// Parses `s3://bucket/prefix?...`.
     fn from_str(text: &str) -> Result<Self> {
         let rest = text.strip_prefix("s3://").unwrap_or(text);
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -230,7 +231,7 @@ impl FromStr for S3Settings {
 }
 
 impl fmt::Display for S3Settings {
-    /// The one form that reads back as the same settings.
+    /// Writes the URL that parses to the same settings, except for the access key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s3://{}", self.bucket)?;
         if !self.prefix.is_empty() {
@@ -276,7 +277,8 @@ fn bad_setting(name: &str, why: &str) -> Error {
     Error::usage(format!("the store's setting '{}' makes no sense: {why}", one_line(name)))
 }
 
-/// The rules that every service shares (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>).
+/// Checks the rules for bucket names that all services share
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>).
 fn check_bucket(bucket: &str) -> Result<()> {
     let fits = (3..=63).contains(&bucket.len())
         && bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
@@ -317,7 +319,7 @@ fn check_endpoint(endpoint: String) -> Result<String> {
     }
 }
 
-/// Whether what stands behind a host's colon, if there is one, is a port; an IPv6 address is in brackets.
+/// Returns true if a host has no port or a valid one. An IPv6 address is in brackets.
 fn has_good_port(host: &str) -> bool {
     let behind = host.rsplit_once(']').map_or(host, |(_, behind)| behind);
     behind.split_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0))

@@ -1,8 +1,8 @@
-//! An object being written: small ones in one request, large ones in parts of equal size that are sent while more is
-//! being written.
+//! Uploads: small objects in one request, large ones as multipart uploads with parts of equal size, which are sent
+//! while more is being written.
 //!
-//! Every upload puts a word of its own into the object's metadata. Where a reply was lost, or where the service says
-//! that an object is there already, that word tells whether it is ours.
+//! Every upload writes its own random id into the object's metadata. If a reply was lost, or if the service says that
+//! the object exists already, this id shows whether this upload wrote it.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -27,25 +27,25 @@ use super::settings::{Checksums, LockMode, ServerEncryption};
 use crate::platform::error::{Error, Result};
 use crate::store::{Key, Published, Upload};
 
-/// The size of a part where nothing speaks for another.
+/// The default size of a part.
 const PART_BYTES: u64 = 8 << 20;
-/// The most parts that an upload may have, a few less than S3's 10,000.
+/// The most parts of an upload, a few less than S3's limit of 10,000.
 const MAX_PARTS: u64 = 9_900;
-/// The most parts on their way at once, and the most bytes in them.
+/// The most parts in flight, and the most bytes in them.
 const LANES: u64 = 4;
 const LANES_BYTES: u64 = 48 << 20;
-/// Where an object carries the word of its upload.
+/// The metadata key that holds an upload's id.
 const WORD: &str = "lifeboat-upload";
-/// How long giving up may take; whoever pressed Ctrl-C is waiting.
+/// The most time for aborting an upload; a user who pressed Ctrl-C is waiting.
 const ABORT: Duration = Duration::from_secs(5);
-/// The same for each try, within that, in milliseconds.
+/// The most time for each attempt to abort, in milliseconds; together they fit in [`ABORT`].
 const ABORT_TRIES_MS: [u64; 5] = [500, 500, 1000, 1000, 1900];
-/// How often a publish is tried again that met another one of its object under way.
+/// The number of retries of a publish if another upload of the same object is in progress.
 const CONFLICTS: u32 = 5;
-/// How long the service may take over putting parts together, as many times as a request.
+/// The time allowed for completing a multipart upload, as a multiple of a request's timeout.
 const COMPLETION: u32 = 10;
 
-/// An object being written; nothing of it is to be seen before `finish`, and it is given up when dropped.
+/// An object being written. It is invisible before `finish`, and the upload is aborted when dropped.
 pub(super) struct S3Upload {
     place: Arc<Place>,
     key: Key,
@@ -54,27 +54,27 @@ pub(super) struct S3Upload {
     buffer: Vec<u8>,
     parts: Option<Parts>,
     bytes: u64,
-    /// Set by the first error for good: bytes may be missing, so nothing may be published.
+    /// True after the first error, permanently: bytes may be missing, so nothing may be published.
     failed: bool,
 }
 
-/// The parts of an upload that is under way.
+/// The state of a multipart upload in progress.
 struct Parts {
     upload: String,
     on_their_way: VecDeque<JoinHandle<Result<CompletedPart>>>,
     sent: Vec<CompletedPart>,
-    /// The MD5 of each part, which is what the service gives as a part's ETag where it hides nothing.
+    /// The MD5 of each part. A service that does not encrypt with a key service uses it as the part's ETag.
     md5s: Vec<[u8; 16]>,
 }
 
-/// What an object must be to be ours.
+/// The properties that the stored object must have if this upload wrote it.
 struct Expected {
     bytes: u64,
     etag: String,
     md5s: Vec<[u8; 16]>,
 }
 
-/// Whose the object is that is there.
+/// The owner of the object found under the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     Ours,
@@ -82,20 +82,20 @@ enum Found {
     Nothing,
 }
 
-/// How a try to publish ended that was not simply done.
+/// The next step after an attempt to publish that did not succeed.
 enum Try {
-    /// Look at what is there.
+    /// Check which object exists.
     Look,
-    /// Try again.
+    /// Retry.
     Again,
-    /// Try again, and do not ask the service to refuse where an object is there: it does not know how.
+    /// Retry without the condition that the object must not exist: the service does not support it.
     Unconditionally,
-    /// It has failed, unless what is there says otherwise.
+    /// The publish has failed, unless the stored object shows that it succeeded.
     Failed(Error),
 }
 
 impl Try {
-    /// What a refused publish is to be followed by.
+    /// Returns the next step after a publish failed with `error`.
     fn after<E>(error: SdkError<E, HttpResponse>, is_conditional: bool, message: String) -> Self
     where
         E: ProvideErrorMetadata + RequestId + std::error::Error + Send + Sync + 'static,
@@ -109,12 +109,12 @@ impl Try {
     }
 }
 
-/// The size of the parts of an upload of at most so many bytes.
+/// Returns the part size for an upload of at most `most_bytes`: `asked`, or one that keeps to [`MAX_PARTS`].
 pub(super) fn part_bytes(asked: Option<u64>, most_bytes: u64) -> u64 {
     asked.unwrap_or_else(|| most_bytes.div_ceil(MAX_PARTS).next_multiple_of(1 << 20).max(PART_BYTES))
 }
 
-/// Adds to a request how new objects are kept.
+/// Adds the upload's id and the store's settings for new objects to a request: class, encryption, object lock.
 macro_rules! kept {
     ($request:expr, $upload:expr) => {{
         let settings = &$upload.place.settings;
@@ -169,7 +169,7 @@ impl S3Upload {
         Ok(())
     }
 
-    /// Sends what the buffer holds as the next part; waits where too many are on their way.
+    /// Starts sending the buffer as the next part. Waits first if too many parts are in flight.
     fn send_part(&mut self) -> Result<()> {
         if self.parts.is_none() {
             let upload = self.place.bridge.wait(self.begin())?;
@@ -205,7 +205,7 @@ impl S3Upload {
 
     async fn begin(&self) -> Result<String> {
         let request = self.place.client().create_multipart_upload().bucket(self.place.bucket());
-        // An upload whose parts carry checksums must say so, and of what kind they are.
+        // If the parts have checksums, the upload must declare their algorithm.
         let is_summed = self.place.settings.checksums == Checksums::WhenSupported;
         let request = request.set_checksum_algorithm(is_summed.then_some(ChecksumAlgorithm::Crc32));
         let request = kept!(request.key(self.place.path(&self.key)), self);
@@ -213,7 +213,7 @@ impl S3Upload {
         begun.upload_id.ok_or_else(|| Error::failed(self.message()).because("the service gave the upload no id"))
     }
 
-    /// Waits until no more than `most` parts are on their way.
+    /// Waits until at most `most` parts are in flight.
     fn wait_for_parts(&mut self, most: usize) -> Result<()> {
         let Some(parts) = &mut self.parts else { return Ok(()) };
         while parts.on_their_way.len() > most {
@@ -243,7 +243,7 @@ impl S3Upload {
 
     async fn publish(&self) -> Result<Published> {
         let expected = self.expected();
-        // For services that do not heed the condition below.
+        // For services that ignore the condition below.
         if self.head().await?.is_some() {
             return Ok(Published::AlreadyThere);
         }
@@ -299,7 +299,7 @@ impl S3Upload {
         }
     }
 
-    /// Puts the parts together.
+    /// Completes the multipart upload.
     async fn complete(&self, parts: &Parts, is_conditional: bool) -> Result<(), Try> {
         let request = self.place.client().complete_multipart_upload().bucket(self.place.bucket());
         let list = CompletedMultipartUpload::builder().set_parts(Some(parts.sent.clone())).build();
@@ -308,7 +308,7 @@ impl S3Upload {
         let patience = self.place.bridge.patience(0) * COMPLETION;
         match request.customize().config_override(self.place.bridge.patient(patience)).send().await {
             Ok(_) => Ok(()),
-            // "No such upload" also where this very one was completed, and the reply lost.
+            // "No such upload" is also the error if this upload was completed and the reply was lost.
             Err(error) => Err(Try::after(error, is_conditional, self.message())),
         }
     }
@@ -317,7 +317,8 @@ impl S3Upload {
         self.place.head(&self.key).await
     }
 
-    /// Looks at what the store has under the key, and whether that is what was sent, whatever the service said.
+    /// Checks whether the stored object is the one that this upload sent, regardless of the service's reply. Deletes it
+    /// if it is this upload's but differs from what was sent.
     async fn look(&self, expected: &Expected) -> Result<Found> {
         let Some(head) = self.head().await? else { return Ok(Found::Nothing) };
         let word = head.metadata().and_then(|metadata| metadata.get(WORD));
@@ -330,7 +331,7 @@ impl S3Upload {
             && (etag == Some(&expected.etag) || self.reads_back(expected, head.e_tag()).await?);
         match (is_whole, word) {
             (true, _) => Ok(Found::Ours),
-            // It carries no word: somebody else's.
+            // It has no upload id: another writer's.
             (false, None) => Ok(Found::Others),
             (false, Some(_)) => {
                 let _ = self.place.delete(&self.key).await;
@@ -343,7 +344,8 @@ impl S3Upload {
         }
     }
 
-    /// Reads the object back, for services whose ETag is no MD5: those that encrypt with a key service, for one.
+    /// Reads the object back and compares its MD5s, for services whose ETag is not an MD5, such as those that encrypt
+    /// with a key service.
     async fn reads_back(&self, expected: &Expected, etag: Option<&str>) -> Result<bool> {
         tracing::info!("reading {} back: the service does not tell its MD5", self.key);
         let mut buffer = vec![0; self.part_bytes.min(LANES_BYTES as usize)];
@@ -365,8 +367,8 @@ impl S3Upload {
     }
 }
 
-/// Whether the service heeds `If-None-Match: *` where it writes a small object, and where it puts parts together: tried on
-/// an object that is there, with all that goes with a write of ours.
+/// Tests whether the service honors `If-None-Match: *` for writing a small object and for completing a multipart
+/// upload. The tests use an existing object and requests with all settings of a real upload.
 pub(super) fn probe_conditions(place: &Arc<Place>, key: &Key) -> [Result<bool>; 2] {
     let upload = || -> Result<S3Upload> {
         let mut upload = S3Upload::new(Arc::clone(place), key.clone(), 0)?;
@@ -382,7 +384,7 @@ pub(super) fn probe_conditions(place: &Arc<Place>, key: &Key) -> [Result<bool>; 
         upload.send_part()?;
         upload.wait_for_parts(0)?;
         let parts = upload.parts.as_ref().expect("one was sent");
-        // Given up when it is dropped; where it was completed there is nothing to give up.
+        // Aborted when dropped; if it was completed, there is nothing to abort.
         upload.place.bridge.wait(async { is_heeded(upload.complete(parts, true).await) })
     };
     [small(), in_parts()]
@@ -415,7 +417,7 @@ impl Write for S3Upload {
         Ok(length)
     }
 
-    /// Does nothing: only whole parts are sent.
+    /// Only reports an earlier failure: data is sent in whole parts.
     fn flush(&mut self) -> io::Result<()> {
         Ok(self.check_whole()?)
     }
@@ -439,7 +441,7 @@ impl Upload for S3Upload {
 }
 
 impl Drop for S3Upload {
-    /// Gives up what was sent. Where even that cannot be, `prune` clears it some day.
+    /// Aborts the multipart upload. If the abort fails, a later `prune` removes the upload.
     fn drop(&mut self) {
         let Some(Parts { upload, on_their_way, .. }) = self.parts.take() else { return };
         on_their_way.iter().for_each(JoinHandle::abort);
@@ -448,7 +450,7 @@ impl Drop for S3Upload {
             for part in on_their_way {
                 let _ = part.await;
             }
-            // A connection that is dead gives no answer, and there may be several: each try has another.
+            // A dead connection gives no reply, and there may be several: each attempt uses another one.
             for longest in ABORT_TRIES_MS.map(Duration::from_millis) {
                 let tried = place.abort(place.path(&self.key), upload.clone());
                 if let Ok(done) = tokio::time::timeout(longest, tried).await {
@@ -465,7 +467,7 @@ impl Drop for S3Upload {
     }
 }
 
-/// A hash as HTTP headers carry it.
+/// Encodes a hash in base64, as HTTP headers carry it.
 fn base64(md5: [u8; 16]) -> String {
     aws_smithy_types::base64::encode(md5)
 }

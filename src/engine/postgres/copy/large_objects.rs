@@ -1,34 +1,35 @@
-//! Large objects: read and written by `lo_get` and `lo_put`, which any role may that may use the object.
+//! Large objects: read and written with `lo_get` and `lo_put`, which any role that has access to the object may call.
 
 use crate::engine::postgres::copy::rows::{Gatherer, RowSum, Spare};
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Error, Result};
 use crate::platform::interrupt;
 
-/// Bytes of an object that one row carries.
+/// The number of an object's bytes in one row.
 const CHUNK_BYTES: u64 = 256 << 10;
 
-/// The temporary table that rows of chunks are loaded into, before `lo_put` takes them from there.
-pub const LOADING_TABLE: &str = "pg_temp.lifeboat_large_objects";
+/// The temporary table that rows of chunks are loaded into; `lo_put` then copies them into the objects.
+pub(crate) const LOADING_TABLE: &str = "pg_temp.lifeboat_large_objects";
 
-/// Makes that table.
-pub const CREATE_LOADING_TABLE: &str = "CREATE TEMPORARY TABLE lifeboat_large_objects (object oid NOT NULL, start bigint NOT NULL, content bytea NOT NULL)";
+/// The statement that creates that table.
+pub(crate) const CREATE_LOADING_TABLE: &str = "CREATE TEMPORARY TABLE lifeboat_large_objects (object oid NOT NULL, start bigint NOT NULL, content bytea NOT NULL)";
 
-/// Writes what the table holds into the objects, which are there already.
-pub const PUT_LOADED: &str = "SELECT pg_catalog.lo_put(object, start, content) FROM pg_temp.lifeboat_large_objects";
+/// The statement that writes the content of the table into the objects, which must exist.
+pub(crate) const PUT_LOADED: &str =
+    "SELECT pg_catalog.lo_put(object, start, content) FROM pg_temp.lifeboat_large_objects";
 
 /// The large objects of a snapshot.
 #[derive(Clone, Debug, Default)]
-pub struct LargeObjects {
-    /// Their oids.
+pub(crate) struct LargeObjects {
+    /// The oids.
     pub oids: Vec<u32>,
-    /// Their content, once it has passed; a row is `oid, offset, bytes`.
+    /// The sum of their content, once it has been read; a row is `oid, offset, bytes`.
     pub sum: RowSum,
 }
 
-/// Lists them; those that the role may not read are added to `refused`.
-pub fn list(session: &mut Session, refused: &mut Vec<String>) -> Result<LargeObjects> {
-    // No function tells whether one may be read: the role's membership in the object's ACL says it.
+/// Lists the large objects. Those that the role may not read are added to `refused`.
+pub(crate) fn list(session: &mut Session, refused: &mut Vec<String>) -> Result<LargeObjects> {
+    // No function returns whether one may be read; the role's membership in the object's ACL decides it.
     let rows = session.rows(
         "SELECT m.oid,
                 (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
@@ -50,8 +51,8 @@ pub fn list(session: &mut Session, refused: &mut Vec<String>) -> Result<LargeObj
     Ok(found)
 }
 
-/// Reads all of them, in the session's snapshot; `sink` gets pieces of whole rows.
-pub fn read(
+/// Reads all large objects in the session's snapshot; `sink` gets pieces of whole rows.
+pub(crate) fn read(
     session: &mut Session,
     objects: &mut LargeObjects,
     sink: &mut dyn FnMut(Vec<u8>) -> Result<()>,
@@ -68,7 +69,7 @@ pub fn read(
             let (row, told_rows) = session
                 .copy_out(&sql, Vec::new(), |_| Ok(()))
                 .map_err(|error: Error| error.context(format!("cannot read the large object {oid}")))?;
-            // Two hexadecimal digits a byte, after the last tab and `\\x`, before the line break.
+            // Two hexadecimal digits per byte, after the last tab and `\\x`, before the line break.
             let value = row.iter().rposition(|byte| *byte == b'\t').map_or(0, |tab| tab + 1);
             let content = (row.len().saturating_sub(value + 4) / 2) as u64;
             if content > 0 || start == 0 {

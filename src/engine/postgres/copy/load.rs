@@ -10,16 +10,16 @@ use crate::engine::postgres::copy::large_objects::{CREATE_LOADING_TABLE, LOADING
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Error, Result, one_line};
 
-/// How much of a piece goes into one message.
+/// The maximum size of one message to the server.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// What one session is to load.
-pub enum Load {
+/// The work for one session.
+pub(crate) enum Load {
     /// Whole rows, by a COPY.
     Rows {
-        /// The COPY.
+        /// The COPY statement.
         copy: Arc<str>,
-        /// What they are of, for messages.
+        /// The name of the table, for messages.
         table: Arc<str>,
         /// The rows.
         rows: Vec<u8>,
@@ -28,8 +28,8 @@ pub enum Load {
     LargeObjects(Vec<u8>),
 }
 
-/// Loads one piece; the rows that the server took.
-pub fn load(session: &mut Session, work: Load) -> Result<u64> {
+/// Loads one piece. Returns the number of rows that the server stored.
+pub(crate) fn load(session: &mut Session, work: Load) -> Result<u64> {
     match work {
         Load::Rows { copy, table, rows } => copy_in(session, &copy, rows)
             .map_err(|error| error.context(format!("cannot load rows into {}", one_line(&table)))),
@@ -57,17 +57,17 @@ fn copy_in(session: &mut Session, copy: &str, rows: Vec<u8>) -> Result<u64> {
     })
 }
 
-/// Sessions that load side by side, each in transactions of its own.
+/// Sessions that load in parallel, each in its own transactions.
 ///
-/// Memory: two pieces a session.
-pub struct Loaders {
+/// Memory: two pieces per session.
+pub(crate) struct Loaders {
     sender: SyncSender<Load>,
     threads: Vec<JoinHandle<Result<Session>>>,
 }
 
 impl Loaders {
     /// Starts a thread for each session.
-    pub fn start(sessions: Vec<Session>) -> Result<Self> {
+    pub(crate) fn start(sessions: Vec<Session>) -> Result<Self> {
         let (sender, receiver) = sync_channel::<Load>(sessions.len());
         let receiver = Arc::new(Mutex::new(receiver));
         let mut threads = Vec::new();
@@ -79,14 +79,14 @@ impl Loaders {
         Ok(Loaders { sender, threads })
     }
 
-    /// Hands out work; false where nobody takes it any more: [`finish`](Self::finish) knows why.
+    /// Passes work to the sessions. Returns false if a session has ended; [`finish`](Self::finish) returns the reason.
     #[must_use]
-    pub fn load(&self, work: Load) -> bool {
+    pub(crate) fn load(&self, work: Load) -> bool {
         self.sender.send(work).is_ok() && !self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// Waits until all is loaded, and gives the sessions back.
-    pub fn finish(self) -> Result<Vec<Session>> {
+    /// Waits until everything is loaded, and returns the sessions.
+    pub(crate) fn finish(self) -> Result<Vec<Session>> {
         drop(self.sender);
         let mut sessions = Vec::new();
         let mut failed = None;

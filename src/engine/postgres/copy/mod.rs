@@ -1,11 +1,11 @@
-//! The rows of a database: a consistent snapshot of them, read by COPY, and loaded by COPY again.
+//! The rows of a database: read by COPY from a consistent snapshot, and loaded by COPY again.
 
-pub mod large_objects;
-pub mod load;
+pub(crate) mod large_objects;
+pub(crate) mod load;
 mod parts;
-pub mod reading;
-pub mod row_source;
-pub mod rows;
-pub mod script;
-pub mod selection;
-pub mod snapshot;
+pub(crate) mod reading;
+pub(crate) mod row_source;
+pub(crate) mod rows;
+pub(crate) mod script;
+pub(crate) mod selection;
+pub(crate) mod snapshot;

@@ -1,9 +1,9 @@
-//! Cuts the work of reading tables into parts, so that all sessions have some until the end.
+//! Divides the reading of tables into parts, so that all sessions are busy until the end.
 
 use crate::engine::postgres::copy::row_source::{Range, RowSource};
 use crate::platform::error::Result;
 
-/// From this size a table is read in parts by several sessions.
+/// The size from which several sessions read a table in parts.
 const SPLIT_BYTES: u64 = 32 << 20;
 
 /// One part of a table, for one session to read.
@@ -13,8 +13,8 @@ pub(in crate::engine::postgres) struct Part {
     pub(in crate::engine::postgres) range: Range,
 }
 
-/// The parts to read tables in, largest first. A table is cut only where one session would be left with it while the
-/// others have nothing to do: to read by ranges costs the server a tenth more, and its cache is emptied for it.
+/// Returns the parts to read the tables in, largest first. A table is divided only if one session would still read it
+/// while the others are idle: reading by ranges costs the server about 10% more, and evicts other pages from its cache.
 pub(in crate::engine::postgres) fn cut(
     tables: &[RowSource],
     jobs: usize,
@@ -27,7 +27,7 @@ pub(in crate::engine::postgres) fn cut(
     let mut parts: Vec<(u64, Part)> = whole.collect();
     parts.sort_by_key(|part| std::cmp::Reverse(part.0));
     let mut uncut = 0;
-    // Those that are cut come behind all others, where they are not met again.
+    // Parts of divided tables go behind all others, where this loop does not reach them.
     for _ in 0..tables.len() {
         if jobs < 2 || busiest(&parts, jobs) <= share + step_bytes {
             break;
@@ -58,8 +58,9 @@ pub(in crate::engine::postgres) fn cut(
     Ok(parts.into_iter().map(|(_, part)| part).collect())
 }
 
-/// Slices of time, of about as many bytes each. They begin where chunks do, for then each chunk is read once; whatever
-/// the chunks may be, the first slice has no beginning, the last no end, and the others end where the next begins.
+/// Returns slices of time of about equal size. They begin where chunks begin, so that each chunk is read once. Whatever
+/// the chunks are, the first slice has no lower bound, the last has no upper bound, and each other slice ends where the
+/// next begins.
 fn by_time(starts: &[(String, u64)], step_bytes: u64) -> Vec<(u64, Range)> {
     let mut slices: Vec<(u64, Range)> = Vec::new();
     let (mut from, mut bytes) = (None, 0);
@@ -74,7 +75,7 @@ fn by_time(starts: &[(String, u64)], step_bytes: u64) -> Vec<(u64, Range)> {
     slices
 }
 
-/// The bytes of the session that gets most, where each takes the largest part that is left when it is free.
+/// Returns the bytes of the busiest session, if each free session takes the largest part that is left.
 fn busiest(parts: &[(u64, Part)], jobs: usize) -> u64 {
     let mut sizes: Vec<u64> = parts.iter().map(|(bytes, _)| *bytes).collect();
     sizes.sort_unstable_by_key(|bytes| std::cmp::Reverse(*bytes));
@@ -101,7 +102,7 @@ mod tests {
         RowSource { qualified, columns, condition: None, bytes, pages, span: None, sum: RowSum::default() }
     }
 
-    /// How each table is read: the number of its parts, after it was seen that they are all of it and once.
+    /// Returns the number of parts of each table, after checking that the parts cover the whole table exactly once.
     fn parts_of(tables: &[RowSource], jobs: usize, may_cut: &dyn Fn(&RowSource) -> bool) -> Vec<usize> {
         let parts = cut(tables, jobs, |table| Ok(may_cut(table))).unwrap();
         let of_table = |index: usize| {
@@ -129,7 +130,7 @@ mod tests {
         let always = |_: &RowSource| true;
         assert_eq!(parts_of(&[large("a", 600)], 2, &always), [12]);
         assert_eq!(parts_of(&[large("a", 600)], 1, &always), [1]);
-        // The smaller one is enough for one session, the larger one is cut to fill both.
+        // One session reads the smaller table; the larger table is divided to keep both sessions busy.
         assert_eq!(parts_of(&[large("a", 600), large("b", 300)], 2, &always), [8, 1]);
         assert_eq!(parts_of(&[large("a", 300), large("b", 300)], 2, &always), [1, 1]);
         assert_eq!(parts_of(&[large("a", 30), large("b", 1)], 2, &always), [1, 1]);
@@ -139,14 +140,14 @@ mod tests {
     #[test]
     fn what_cannot_be_cut_is_read_whole_and_nothing_twice() {
         let always = |_: &RowSource| true;
-        // Much of it is kept apart: a page in the table itself, and so nothing to cut.
+        // Most of it is in TOAST: the table itself has one page, and so cannot be divided.
         let blobs = table("blobs", 1000 * MIB, 1);
         assert_eq!(
             parts_of(&[blobs.clone(), table("events", 200 * MIB, 25600), table("small", 1, 1)], 2, &always),
             [1, 2, 1]
         );
         assert_eq!(parts_of(&[table("two", 1000 * MIB, 2)], 4, &always), [2]);
-        // Somebody has its indexes.
+        // Another session holds a lock on its indexes.
         assert_eq!(parts_of(&[table("held", 600 * MIB, 76800), blobs], 2, &|table| table.qualified != "held"), [1, 1]);
     }
 

@@ -1,13 +1,14 @@
-//! Reading rows: locks, one exported snapshot for all sessions, rows by COPY.
+//! Reads rows: locks, one exported snapshot for all sessions, rows by COPY.
 //!
-//! The order is what makes it right. Every table is locked (`ACCESS SHARE`) before the transaction's first query, and
-//! the snapshot is taken after: a TRUNCATE or a rewrite between the two would otherwise give zero rows and no error.
-//! Then the tables are listed again, inside the snapshot; where one is there that is not locked, all begins anew.
+//! The order of the steps ensures correctness. Every table is locked (`ACCESS SHARE`) before the transaction's first
+//! query, and the snapshot is taken after that: otherwise a TRUNCATE or a rewrite between the two would return zero
+//! rows and no error. Then the tables are listed again inside the snapshot; if the list has changed, everything starts
+//! again.
 //!
-//! The locks are tried for a moment at a time and all given back between two tries. So a migration that waits for one
-//! table is never kept from the others, and no deadlock can come of it: `ATTEMPT` is shorter than `deadlock_timeout`.
-//! Nor does one come later: the session that holds the locks waits for no other, and the sessions beside it leave to it
-//! what they would have to wait for.
+//! Each try for the locks is short, and all locks are released between two tries. So a migration that waits for one
+//! table is never kept from the others, and no deadlock can occur: `ATTEMPT` is shorter than `deadlock_timeout`. No
+//! deadlock can occur later either: the session that holds the locks waits for no other session, and the other sessions
+//! leave to it the parts for which they would have to wait.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Mutex;
@@ -28,45 +29,45 @@ use crate::engine::postgres::wire::settings;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::interrupt;
 
-/// How long one try for the locks lasts. It stays the session's `lock_timeout`.
+/// The time limit of one try for the locks. It stays the session's `lock_timeout`.
 pub(in crate::engine::postgres) const ATTEMPT: Duration = Duration::from_millis(250);
 
-/// How many tables one LOCK statement names.
+/// The number of tables in one LOCK statement.
 const LOCK_BATCH: usize = 500;
 
-/// From 14 on the server finds a range of ctids without reading the whole table.
+/// The version from which the server finds a range of ctids without reading the whole table.
 const TID_RANGE_VERSION: u32 = 140_000;
 
-/// A transaction that sees one instant, with every table in it locked, and that other sessions can join.
-pub struct Reading {
+/// A transaction with a single snapshot, in which every table is locked, and which other sessions can join.
+pub(crate) struct Reading {
     params: Params,
     /// The connection that holds the locks and the snapshot.
     pub session: Session,
     jobs: usize,
     snapshot: String,
     locked: HashSet<u32>,
-    /// When the snapshot was taken, by this machine's clock.
+    /// The time at which the snapshot was taken, by this machine's clock.
     pub started: DateTime<Utc>,
 }
 
-/// Some rows of a table, whole ones, as COPY prints them.
-pub struct Piece {
-    /// Which of the tables given to [`Reading::read`].
+/// Some whole rows of a table, in the text format of COPY.
+pub(crate) struct Piece {
+    /// The index in the tables given to [`Reading::read`].
     pub table: usize,
     /// The rows.
     pub rows: Vec<u8>,
-    /// False where they hold bytes that are no UTF-8.
+    /// False if the rows contain bytes that are not valid UTF-8.
     pub is_utf8: bool,
 }
 
 impl Reading {
-    /// Connects, locks every table and takes the snapshot; tries for the locks for at most `lock_timeout`.
-    pub fn begin(params: &Params, jobs: usize, lock_timeout: Duration) -> Result<Self> {
+    /// Connects, locks every table and takes the snapshot. Tries to get the locks for at most `lock_timeout`.
+    pub(crate) fn begin(params: &Params, jobs: usize, lock_timeout: Duration) -> Result<Self> {
         Self::begin_since(params, jobs, lock_timeout, Instant::now())
     }
 
-    /// The same where that time has begun before.
-    pub fn begin_since(params: &Params, jobs: usize, lock_timeout: Duration, since: Instant) -> Result<Self> {
+    /// Begins like [`Reading::begin`], but counts the time for the locks from `since`.
+    pub(crate) fn begin_since(params: &Params, jobs: usize, lock_timeout: Duration, since: Instant) -> Result<Self> {
         let mut session = Session::connect(params)?;
         settings::pin(&mut session)?;
         let (snapshot, locked) = begin_locked(&mut session, lock_timeout, since)?;
@@ -74,21 +75,22 @@ impl Reading {
         Ok(Reading { params: params.clone(), session, jobs: jobs.max(1), snapshot, locked, started })
     }
 
-    /// Reads in a transaction that the caller has begun, on its session alone; it holds the locks on what is read.
+    /// Reads in a transaction that the caller has begun, on its session alone. The transaction holds the locks on what
+    /// is read.
     #[must_use]
-    pub fn within(session: Session, params: &Params, locked: HashSet<u32>) -> Self {
+    pub(crate) fn within(session: Session, params: &Params, locked: HashSet<u32>) -> Self {
         let params = params.clone();
         Reading { params, session, jobs: 1, snapshot: String::new(), locked, started: Utc::now() }
     }
 
-    /// Whether a table is locked: the role may read all of it.
+    /// Returns true if a table is locked: the role may read all of it.
     #[must_use]
-    pub fn has_locked(&self, oid: u32) -> bool {
+    pub(crate) fn has_locked(&self, oid: u32) -> bool {
         self.locked.contains(&oid)
     }
 
-    /// Asks the server how large the tables are.
-    pub fn measure(&mut self, tables: &[TableData], rows: &mut [RowSource]) -> Result<()> {
+    /// Asks the server for the sizes of the tables.
+    pub(crate) fn measure(&mut self, tables: &[TableData], rows: &mut [RowSource]) -> Result<()> {
         let page: u64 = self.session.row("SELECT current_setting('block_size') AS bytes")?.number("bytes")?;
         let oids: Vec<String> = tables.iter().map(|table| table.oid.to_string()).collect();
         let sizes = self.session.rows(&format!(
@@ -111,10 +113,12 @@ impl Reading {
         Ok(())
     }
 
-    /// Reads all rows of all tables on all sessions; `sink` gets them piece by piece, of different tables in any order.
+    /// Reads all rows of all tables on all sessions. `sink` gets them in pieces; pieces of different tables come in any
+    /// order.
     ///
-    /// Memory: per session one piece being filled, one waiting; a piece is [`PIECE_BYTES`](crate::engine::postgres::copy::rows::PIECE_BYTES) and a row.
-    pub fn read(&mut self, tables: &mut [RowSource], sink: &mut dyn FnMut(&Piece) -> Result<()>) -> Result<()> {
+    /// Memory: per session, one piece being filled and one waiting. A piece has
+    /// [`PIECE_BYTES`](crate::engine::postgres::copy::rows::PIECE_BYTES) and up to one more row.
+    pub(crate) fn read(&mut self, tables: &mut [RowSource], sink: &mut dyn FnMut(&Piece) -> Result<()>) -> Result<()> {
         let parts = self.parts(tables)?;
         let jobs = self.jobs.min(parts.len()).max(1);
         let others = as_many_as_let_in(jobs - 1, || self.join())?;
@@ -151,14 +155,14 @@ impl Reading {
                     break;
                 }
             }
-            // Whoever still sends finds nobody, and stops.
+            // A thread that still sends gets an error, and stops.
             drop(receiver);
             let mut sums: Vec<(usize, RowSum)> = Vec::new();
             let mut failed: Option<Error> = None;
             for handle in handles {
                 match handle.join() {
                     Ok(Ok(part)) => sums.extend(part),
-                    // That nobody listens any more is not the reason, only what follows from it.
+                    // A closed channel is not the reason, only a consequence of it.
                     Ok(Err(error)) => failed = failed.filter(|first| !is_hung_up(first)).or(Some(error)),
                     Err(_) => failed = Some(Error::failed("a thread has died")),
                 }
@@ -177,12 +181,12 @@ impl Reading {
         if left > 0 {
             return Err(Error::failed("some tables were not read: a session has ended early"));
         }
-        // Were this session gone, so were its locks, and a TRUNCATE might have left the others no rows to read: no
-        // snapshot hides one.
+        // If this session was lost, its locks were lost too, and a TRUNCATE might have left the other sessions no rows
+        // to read: a snapshot does not protect against TRUNCATE.
         self.session.execute("SELECT 1").map_err(|error| error.context("the locks were not held to the end"))
     }
 
-    /// Another session in the same snapshot.
+    /// Opens another session with the same snapshot.
     fn join(&self) -> Result<Session> {
         let mut session = Session::connect(&self.params)?;
         settings::pin(&mut session)?;
@@ -192,15 +196,15 @@ impl Reading {
         Ok(session)
     }
 
-    /// The work, largest first.
+    /// Returns the work, largest parts first.
     fn parts(&mut self, tables: &[RowSource]) -> Result<Vec<Part>> {
         let jobs = if self.session.version() >= TID_RANGE_VERSION { self.jobs } else { 1 };
         cut(tables, jobs, |table| self.lock_indexes(table))
     }
 
-    /// Locks the indexes of a table, which a query is planned with and a COPY of the table is not; false where somebody
-    /// has one (REINDEX, say). Were this left to the other sessions, a REINDEX could wait for one of them and the next
-    /// one for the REINDEX.
+    /// Locks the indexes of a table: planning a query needs these locks, a COPY of the table does not. Returns false if
+    /// another session holds a conflicting lock (REINDEX, for example). If the other sessions took these locks, a
+    /// REINDEX could wait for one of them, and the next one for the REINDEX.
     fn lock_indexes(&mut self, table: &RowSource) -> Result<bool> {
         try_in_savepoint(&mut self.session, &format!("EXPLAIN SELECT FROM {}", table.relation()))
     }
@@ -212,21 +216,21 @@ fn is_hung_up(error: &Error) -> bool {
     error.message == HUNG_UP || error.causes().iter().any(|cause| cause == HUNG_UP)
 }
 
-/// What the sessions still have to do.
+/// The work that is still to do.
 struct Queue {
-    /// For whoever is free.
+    /// Parts for any free session.
     open: Mutex<VecDeque<Part>>,
-    /// Only for the session that holds the locks.
+    /// Parts only for the session that holds the locks.
     left: Mutex<VecDeque<Part>>,
-    /// Sessions other than that one that are still at work.
+    /// The number of other sessions that are still working.
     others: AtomicUsize,
-    /// Set when one could not do its part: then nothing comes of the work of all others.
+    /// Set when one session has failed: then the work of all others is useless.
     has_failed: AtomicBool,
-    /// Buffers that were used.
+    /// Used buffers, for reuse.
     spare: Spare,
 }
 
-/// Which session reads.
+/// The session that reads.
 #[expect(clippy::large_enum_variant, reason = "there are only a few, and they move into threads once")]
 enum Start<'a> {
     Main(&'a mut Session),
@@ -265,7 +269,8 @@ impl Start<'_> {
                 break;
             }
             let next = |parts: &Mutex<VecDeque<Part>>| parts.lock().ok().and_then(|mut parts| parts.pop_front());
-            // Read before the queues: what another session leaves is there before it says that it has ended.
+            // Loaded before the queues are read: a session puts its left parts into the queue before it reports its
+            // end.
             let others = queue.others.load(Ordering::Acquire);
             let own_part = if is_main { next(&queue.left) } else { None };
             let part = match own_part.or_else(|| next(&queue.open)) {
@@ -277,8 +282,8 @@ impl Start<'_> {
                 None => break,
             };
             let table = &tables[part.table];
-            // Somebody may wait for an ACCESS EXCLUSIVE lock by now: a request of this session would queue behind it,
-            // and it waits for the session that holds the locks. That one needs not ask again.
+            // Another session may already wait for an ACCESS EXCLUSIVE lock. A lock request of this session would queue
+            // behind it, and it waits for the session that holds the locks. That session has the lock already.
             let own = table.span.as_ref().map_or(&table.qualified, |span| &span.relation);
             let lock = format!("LOCK TABLE ONLY {own} IN ACCESS SHARE MODE NOWAIT");
             let sum = if is_main || try_in_savepoint(session, &lock)? {
@@ -297,9 +302,9 @@ impl Start<'_> {
     }
 }
 
-/// Runs a statement that takes a lock; false where somebody has it or is before us.
+/// Runs a statement that takes a lock. Returns false if another session holds a conflicting lock or waits for one.
 fn try_in_savepoint(session: &mut Session, sql: &str) -> Result<bool> {
-    // A failed statement would end the transaction, and with it the snapshot.
+    // A failed statement would abort the transaction, and so release the snapshot.
     session.execute("SAVEPOINT before_lock")?;
     match session.execute(sql) {
         Ok(()) => session.execute("RELEASE SAVEPOINT before_lock").map(|()| true),
@@ -308,12 +313,12 @@ fn try_in_savepoint(session: &mut Session, sql: &str) -> Result<bool> {
     }
 }
 
-/// Whether a statement failed because somebody has a lock.
+/// Returns true if a statement failed because another session holds a lock.
 fn is_locked(error: &Error) -> bool {
     sqlstate(error).as_deref() == Some("55P03")
 }
 
-/// Reads a part of a table; None where somebody has a lock, and that may be.
+/// Reads a part of a table. Returns `None` if another session holds a lock and `may_be_locked` is true.
 fn copy(
     session: &mut Session,
     part: &Part,
@@ -327,7 +332,7 @@ fn copy(
         if queue.has_failed.load(Ordering::Acquire) {
             return Err(Error::failed(HUNG_UP));
         }
-        // Cut where rows end, a piece has no half letters.
+        // Pieces end at row boundaries, so no UTF-8 character is split.
         let is_utf8 = std::str::from_utf8(&rows).is_ok();
         sender.send(Piece { table: part.table, rows, is_utf8 }).map_err(|_| Error::failed(HUNG_UP))
     };
@@ -340,7 +345,7 @@ fn copy(
             None => Ok(()),
         });
     let (rest, told_rows) = match copied {
-        // A query is planned, and its locks are taken, before its first row.
+        // The server plans a query and takes its locks before it returns the first row.
         Err(error) if may_be_locked && is_locked(&error) && gatherer.sum == RowSum::default() => {
             return session.execute("ROLLBACK TO SAVEPOINT before_rows").map(|()| None);
         }
@@ -355,7 +360,7 @@ fn copy(
     Ok(Some(gatherer.sum))
 }
 
-/// Begins the transaction with every table locked; the name of its exported snapshot, and what is locked.
+/// Begins the transaction with every table locked. Returns the name of its exported snapshot, and the locked tables.
 fn begin_locked(session: &mut Session, lock_timeout: Duration, since: Instant) -> Result<(String, HashSet<u32>)> {
     session.execute(&format!("SET lock_timeout = {}", ATTEMPT.as_millis()))?;
     loop {
@@ -374,25 +379,26 @@ fn begin_locked(session: &mut Session, lock_timeout: Duration, since: Instant) -
     }
 }
 
-/// Lets others go first: for longer than a try lasts, so that whoever waits for us gets the larger part of the time.
-pub fn pause() {
+/// Lets other sessions go first: waits longer than a try lasts, so that those that wait for our locks get most of the
+/// time.
+pub(crate) fn pause() {
     thread::sleep(ATTEMPT + Duration::from_millis(50));
 }
 
-/// Whether something stood in the way that may be gone at the next try: a lock that somebody has, a thing that went
-/// away while the catalogs were read.
+/// Returns true if the cause may be gone at the next try: a lock of another session, or an object that was dropped
+/// while the catalogs were read.
 #[must_use]
-pub fn is_passing(error: &Error) -> bool {
+pub(crate) fn is_passing(error: &Error) -> bool {
     let state = sqlstate(error);
-    // Of undefined tables, functions, objects and schemas, and of what a catalog's cache no longer has.
+    // Undefined tables, functions, objects and schemas, and failed lookups in the catalog cache.
     const GONE: [&str; 5] = ["42P01", "42883", "42704", "3F000", "XX000"];
     state.is_some_and(|state| state == "55P03" || state == "40P01" || GONE.contains(&state.as_str()))
         || is_null_answer(error)
 }
 
-/// Says who held the locks that were tried for so long. The session must be in no transaction.
+/// Adds the sessions that held the locks to the error. The session must not be in a transaction.
 #[must_use]
-pub fn name_blockers(session: &mut Session, failure: Error, lock_timeout: Duration) -> Error {
+pub(crate) fn name_blockers(session: &mut Session, failure: Error, lock_timeout: Duration) -> Error {
     let seconds = lock_timeout.as_secs();
     if !is_locked(&failure) {
         return failure
@@ -420,7 +426,7 @@ fn explain_lock_error(error: Error) -> Error {
     }
 }
 
-/// One try; None where a table has come meanwhile.
+/// Makes one try. Returns `None` if the tables changed meanwhile.
 fn try_begin(session: &mut Session) -> Result<Option<(String, HashSet<u32>)>> {
     let listed = lockable(session)?;
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
@@ -430,7 +436,7 @@ fn try_begin(session: &mut Session) -> Result<Option<(String, HashSet<u32>)>> {
     }
     let snapshot = session.row("SELECT pg_catalog.pg_export_snapshot() AS name")?.text("name")?.to_owned();
     let now = lockable(session)?;
-    // Another name, kind or owner counts too: what was locked is what was listed.
+    // A changed name, kind or owner counts too: the locked tables must be the listed ones.
     let locked = listed.iter().filter(|table| table.may_lock).map(|table| table.oid).collect();
     Ok((now == listed).then_some((snapshot, locked)))
 }
@@ -443,7 +449,7 @@ struct Lockable {
     may_lock: bool,
 }
 
-/// Every table whose definition or rows may be saved. Takes no lock on any.
+/// Lists every table whose definition or rows may be saved. Takes no locks on them.
 fn lockable(session: &mut Session) -> Result<BTreeSet<Lockable>> {
     let rows = session.rows(
         "SELECT c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS qualified,
@@ -465,7 +471,7 @@ fn lockable(session: &mut Session) -> Result<BTreeSet<Lockable>> {
         .collect()
 }
 
-/// Who holds or waits for a lock that keeps readers out.
+/// Lists the sessions that hold or wait for a lock that blocks readers.
 fn blockers(session: &mut Session) -> Result<Vec<String>> {
     let rows = session.rows(
         "SELECT DISTINCT l.pid, x.gid, l.granted, c.oid::pg_catalog.regclass::text AS relation,

@@ -1,4 +1,4 @@
-//! A table as its rows are read and written: the statements of COPY for all of them, or for some.
+//! A table whose rows are read or written: the COPY statements for all of its rows, or for some.
 
 use crate::engine::postgres::copy::rows::{Gatherer, RowSum, Spare};
 use crate::engine::postgres::schema::data::{Chunked, TableData};
@@ -8,29 +8,29 @@ use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::Result;
 use crate::snapshots::manifest::{Relation, Table};
 
-/// A table to read rows of.
+/// A table to read rows from, or to load rows into.
 #[derive(Clone, Debug)]
-pub struct RowSource {
-    /// Schema and name as statements write them.
+pub(crate) struct RowSource {
+    /// Schema and name, quoted for statements.
     pub qualified: String,
-    /// The columns to copy, quoted, in the order in which their values are to stand.
+    /// The columns to copy, quoted, in the order of their values.
     pub columns: Vec<String>,
-    /// A condition (`WHERE ...`) on its rows.
+    /// A condition (`WHERE ...`) on the rows.
     pub condition: Option<String>,
-    /// Bytes of rows, TOAST included.
+    /// The size of the rows in bytes, TOAST included.
     pub bytes: u64,
-    /// Pages of the main fork, where it can be read by ranges of them; else 0.
+    /// The number of pages of the main fork if the table can be read by page ranges, else 0.
     pub(in crate::engine::postgres) pages: u64,
-    /// Set where its rows are those of chunks.
+    /// Set if the rows are stored in chunks.
     pub span: Option<Span>,
-    /// Its rows, once they have passed.
+    /// The sum of the rows, once they have been read.
     pub sum: RowSum,
 }
 
 impl RowSource {
-    /// A table as the catalogs tell it.
+    /// Returns the source for a table as the catalogs describe it.
     #[must_use]
-    pub fn of(data: &TableData) -> Self {
+    pub(crate) fn of(data: &TableData) -> Self {
         let stored = data.columns.iter().filter(|column| !column.generated);
         RowSource {
             qualified: data.qualified.clone(),
@@ -43,9 +43,9 @@ impl RowSource {
         }
     }
 
-    /// The counterpart of a snapshot's table: what its rows are loaded into.
+    /// Returns the counterpart of a snapshot's table: the table that its rows are loaded into.
     #[must_use]
-    pub fn like(table: &Table) -> Self {
+    pub(crate) fn like(table: &Table) -> Self {
         let relation = table.relation.as_ref();
         let stored = table.columns.iter().filter(|column| !column.generated);
         let name = |relation: &Relation| match table.kind.as_str() {
@@ -65,19 +65,20 @@ impl RowSource {
         }
     }
 
-    /// ` (a, b)` for a COPY; empty for a table without columns to copy, where the statement wants no list.
+    /// Returns ` (a, b)` for a COPY. It is empty for a table without columns to copy, because the statement then takes
+    /// no list.
     #[must_use]
-    pub fn column_list(&self) -> String {
+    pub(crate) fn column_list(&self) -> String {
         if self.columns.is_empty() { String::new() } else { format!(" ({})", self.columns.join(", ")) }
     }
 
-    /// The COPY that writes into it.
+    /// Returns the COPY that writes into the table.
     #[must_use]
-    pub fn copy_in(&self) -> String {
+    pub(crate) fn copy_in(&self) -> String {
         format!("COPY {}{} FROM STDIN", self.qualified, self.column_list())
     }
 
-    /// The COPY that reads its rows, or some of them.
+    /// Returns the COPY that reads the rows of a range.
     pub(in crate::engine::postgres) fn copy_out(&self, range: &Range) -> String {
         let condition = match (&self.condition, range) {
             (Some(condition), _) => condition.clone(),
@@ -90,18 +91,19 @@ impl RowSource {
         format!("COPY (SELECT {} FROM {} {condition}) TO STDOUT", self.columns.join(", "), self.relation())
     }
 
-    /// What a query reads its rows from.
+    /// Returns the relation that a query reads the rows from.
     #[must_use]
-    pub fn relation(&self) -> String {
+    pub(crate) fn relation(&self) -> String {
         match &self.span {
             Some(span) => span.relation.clone(),
             None => format!("ONLY {}", self.qualified),
         }
     }
 
-    /// The condition on rows of a time, the end not included; nothing where both ends are open, or it has no time.
+    /// Returns the condition for rows in a time range, whose end is not included. It is empty if both ends are open or
+    /// the table has no time column.
     #[must_use]
-    pub fn within(&self, from: Option<&str>, until: Option<&str>) -> String {
+    pub(crate) fn within(&self, from: Option<&str>, until: Option<&str>) -> String {
         let Some(time) = self.span.as_ref().and_then(|span| span.time.as_ref()) else { return String::new() };
         let from = from.map(|from| format!("{time} >= {}", literal(from)));
         let until = until.map(|until| format!("{time} < {}", literal(until)));
@@ -109,13 +111,13 @@ impl RowSource {
         if both.is_empty() { String::new() } else { format!("WHERE {}", both.join(" AND ")) }
     }
 
-    /// Reads and sums its rows on one session.
-    pub fn sum(&self, session: &mut Session) -> Result<RowSum> {
+    /// Reads the rows on one session, and returns their sum.
+    pub(crate) fn sum(&self, session: &mut Session) -> Result<RowSum> {
         self.sum_within(session, None, None)
     }
 
-    /// The same for its rows of a time, the end not included.
-    pub fn sum_within(&self, session: &mut Session, from: Option<&str>, until: Option<&str>) -> Result<RowSum> {
+    /// Reads and sums the rows in a time range, whose end is not included.
+    pub(crate) fn sum_within(&self, session: &mut Session, from: Option<&str>, until: Option<&str>) -> Result<RowSum> {
         let range = match (from, until) {
             (None, None) => Range::All,
             (from, until) => Range::Times(from.map(str::to_owned), until.map(str::to_owned)),
@@ -133,35 +135,36 @@ impl RowSource {
     }
 }
 
-/// What is read by a query over all of its chunks: a COPY of the table itself would find it empty, and say nothing.
+/// The source of rows that are read by a query over all chunks: a COPY of the table itself would return no rows and no
+/// error.
 #[derive(Clone, Debug)]
-pub struct Span {
-    /// What the query reads, as statements write it.
+pub(crate) struct Span {
+    /// The relation that the query reads, quoted for statements.
     pub relation: String,
-    /// The column of time, quoted.
+    /// The time column, quoted.
     pub time: Option<String>,
-    /// Where it can be cut, with the bytes from there to the next; empty where it cannot.
+    /// The times at which the table can be divided, each with the bytes up to the next; empty if it cannot be divided.
     pub(in crate::engine::postgres) starts: Vec<(String, u64)>,
 }
 
 impl Span {
-    /// What a table's rows are read by.
+    /// Returns the source for the rows of a table with chunks.
     #[must_use]
-    pub fn of(chunked: &Chunked) -> Self {
+    pub(crate) fn of(chunked: &Chunked) -> Self {
         let time = chunked.time.as_deref().map(ident);
         let starts = if time.is_some() { chunked.starts.clone() } else { Vec::new() };
         Span { relation: chunked.relation.clone(), time, starts }
     }
 }
 
-/// Which rows of a table.
+/// A range of a table's rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::engine::postgres) enum Range {
-    /// All.
+    /// All rows.
     #[default]
     All,
-    /// Those of pages: the first, and the one after the last; None for an open end.
+    /// The rows in a range of pages: the first page, and the page after the last; `None` for an open end.
     Pages(u64, Option<u64>),
-    /// Those of a time: from when, and until before when; None for open ends.
+    /// The rows in a time range: the start, and the end, which is not included; `None` for open ends.
     Times(Option<String>, Option<String>),
 }

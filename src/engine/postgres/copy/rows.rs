@@ -1,27 +1,27 @@
-//! Rows as COPY prints them: counted and hashed one by one while they pass.
+//! Rows in the text format of COPY: counted and hashed one by one as they are read.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::platform::digest::RowDigest;
 use crate::platform::error::Error;
 
-/// Count, bytes and digest of rows in COPY's text form.
+/// Count, bytes and digest of rows in COPY's text format.
 ///
-/// A row's encoding, for the digest, is its line without the line break. In the text form a line break inside a value
-/// is written `\n`, so a raw one is always a row's end.
+/// For the digest, a row's encoding is its line without the line break. In the text format, a line break inside a value
+/// is written `\n`, so a raw line break is always the end of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RowSum {
-    /// Rows.
+pub(crate) struct RowSum {
+    /// The number of rows.
     pub rows: u64,
-    /// Their bytes, line breaks included.
+    /// The number of their bytes, line breaks included.
     pub bytes: u64,
     /// Their order-independent digest.
     pub digest: RowDigest,
 }
 
 impl RowSum {
-    /// Adds whole rows; what comes after the last line break is not counted and returned.
-    pub fn add<'a>(&mut self, mut text: &'a [u8]) -> &'a [u8] {
+    /// Adds whole rows. Returns the text after the last line break, which is not counted.
+    pub(crate) fn add<'a>(&mut self, mut text: &'a [u8]) -> &'a [u8] {
         while let Some(end) = memchr::memchr(b'\n', text) {
             self.digest.add(&text[..end]);
             self.rows += 1;
@@ -31,30 +31,30 @@ impl RowSum {
         text
     }
 
-    /// Adds what another sum counted.
-    pub fn merge(&mut self, other: &RowSum) {
+    /// Adds the counts and the digest of another sum.
+    pub(crate) fn merge(&mut self, other: &RowSum) {
         self.rows += other.rows;
         self.bytes += other.bytes;
         self.digest.merge(other.digest);
     }
 }
 
-/// The bytes at which a piece is full: rows are added to it until it has at least as many.
-pub const PIECE_BYTES: usize = 4 << 20;
+/// The size at which a piece is full: rows are added to it until it has at least as many bytes.
+pub(crate) const PIECE_BYTES: usize = 4 << 20;
 
-/// Buffers of pieces that were used, to be used again: fresh memory costs about as much as reading it.
+/// Used buffers of pieces, for reuse: allocating new memory costs about as much as reading it.
 #[derive(Debug, Default)]
-pub struct Spare(Mutex<Vec<Vec<u8>>>);
+pub(crate) struct Spare(Mutex<Vec<Vec<u8>>>);
 
 impl Spare {
-    /// A buffer in which a piece need not grow, unless for a row that is larger.
+    /// Returns a buffer that is large enough for a piece, unless it has a very large row.
     fn take(&self) -> Vec<u8> {
         let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         spare.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES + (512 << 10)))
     }
 
-    /// Takes a buffer back; one that has grown is not kept.
-    pub fn put(&self, mut buffer: Vec<u8>) {
+    /// Takes a buffer back. A buffer that has grown is not kept.
+    pub(crate) fn put(&self, mut buffer: Vec<u8>) {
         if buffer.capacity() <= 2 * PIECE_BYTES {
             buffer.clear();
             self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
@@ -62,32 +62,32 @@ impl Spare {
     }
 }
 
-/// Cuts rows into pieces that end with a row.
-pub struct Gatherer<'a> {
+/// Divides rows into pieces that end with a whole row.
+pub(crate) struct Gatherer<'a> {
     spare: &'a Spare,
-    /// Bytes of the buffer that are whole rows, and counted.
+    /// The bytes of the buffer that are whole rows and have been counted.
     whole: usize,
-    /// Bytes of it in which no other row ends.
+    /// The bytes of the buffer that have been searched for row ends.
     searched: usize,
-    /// What passed so far.
+    /// The sum of the rows so far.
     pub sum: RowSum,
 }
 
 impl<'a> Gatherer<'a> {
-    /// Starts with nothing.
+    /// Starts with no rows.
     #[must_use]
-    pub fn new(spare: &'a Spare) -> Self {
+    pub(crate) fn new(spare: &'a Spare) -> Self {
         Gatherer { spare, whole: 0, searched: 0, sum: RowSum::default() }
     }
 
-    /// A buffer to collect rows in.
+    /// Returns a buffer to collect rows in.
     #[must_use]
-    pub fn buffer(&self) -> Vec<u8> {
+    pub(crate) fn buffer(&self) -> Vec<u8> {
         self.spare.take()
     }
 
-    /// Looks at what has been added to the buffer; takes a piece out of it, where one is full now.
-    pub fn gather(&mut self, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+    /// Counts the rows that were added to the buffer. Takes a piece out of the buffer if one is full.
+    pub(crate) fn gather(&mut self, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
         if memchr::memchr(b'\n', &buffer[self.searched..]).is_some() {
             let rest = self.sum.add(&buffer[self.whole..]).len();
             self.whole = buffer.len() - rest;
@@ -104,9 +104,9 @@ impl<'a> Gatherer<'a> {
         Some(full)
     }
 
-    /// The last piece, where there is one. An error where a row is cut, or where there were more or fewer rows than the
-    /// server says.
-    pub fn finish(&mut self, buffer: Vec<u8>, told_rows: u64) -> Result<Option<Vec<u8>>, Error> {
+    /// Returns the last piece, if there is one. Fails if a row is incomplete, or if the number of rows differs from the
+    /// server's count.
+    pub(crate) fn finish(&mut self, buffer: Vec<u8>, told_rows: u64) -> Result<Option<Vec<u8>>, Error> {
         if self.whole < buffer.len() {
             return Err(Error::failed("the server's COPY ended within a row"));
         }

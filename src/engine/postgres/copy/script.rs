@@ -1,20 +1,21 @@
-//! The psql script that loads an extracted archive by hand.
+//! Writes the psql script that loads an extracted archive by hand.
 
 use crate::engine::postgres::copy::large_objects::{CREATE_LOADING_TABLE, LOADING_TABLE, PUT_LOADED};
 use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::wire::settings;
 use crate::platform::error::one_line;
 
-/// Writes `restore.sql` while the pieces come.
-pub struct Script {
+/// Builds `restore.sql` while the pieces are extracted.
+pub(crate) struct Script {
     text: String,
     has_large_objects: bool,
 }
 
 impl Script {
-    /// Starts the script of the snapshot `id` of a database in this encoding; it first runs the file `pre_data`.
+    /// Starts the script for the snapshot `id` of a database with this encoding; the script first runs the file
+    /// `pre_data`.
     #[must_use]
-    pub fn new(id: &str, encoding: &str, pre_data: &str) -> Self {
+    pub(crate) fn new(id: &str, encoding: &str, pre_data: &str) -> Self {
         let text = format!(
             "-- Loads the snapshot {} into an empty database:\n\
              --\n\
@@ -31,15 +32,15 @@ impl Script {
         Script { text, has_large_objects: false }
     }
 
-    /// Loads the piece at `path` into a table.
-    pub fn copy(&mut self, table: &RowSource, path: &str) {
+    /// Adds the command that loads the piece at `path` into a table.
+    pub(crate) fn copy(&mut self, table: &RowSource, path: &str) {
         let path = path.replace('\'', "''");
         let (name, columns) = (&table.qualified, table.column_list());
         if !format!("{name}{columns}").contains(['\n', '\r']) {
             self.text.push_str(&format!("\\copy {name}{columns} FROM '{path}'\n"));
             return;
         }
-        // A command of psql's ends with its line, and these names hold a line's end.
+        // A psql command ends at the end of its line, and these names contain a line break.
         let names = table.columns.join(", ");
         self.text.push_str(&format!(
             "CREATE TEMPORARY TABLE lifeboat_rows AS SELECT {names} FROM ONLY {name} WITH NO DATA;\n\
@@ -49,8 +50,8 @@ impl Script {
         ));
     }
 
-    /// Loads the piece at `path` of large objects' content.
-    pub fn large_objects(&mut self, path: &str) {
+    /// Adds the command that loads the piece at `path` of large objects' content.
+    pub(crate) fn large_objects(&mut self, path: &str) {
         if !self.has_large_objects {
             self.text.push_str(&format!("{CREATE_LOADING_TABLE};\n"));
             self.has_large_objects = true;
@@ -60,9 +61,9 @@ impl Script {
         ));
     }
 
-    /// Ends the script with running these files.
+    /// Ends the script with commands that run these files.
     #[must_use]
-    pub fn finish(mut self, files: &[&str]) -> String {
+    pub(crate) fn finish(mut self, files: &[&str]) -> String {
         for file in files {
             self.text.push_str(&format!("\\ir {file}\n"));
         }

@@ -1,4 +1,4 @@
-//! A consistent snapshot of a database: what is to be saved of it, found out before any row is read.
+//! A consistent snapshot of a database: finds out what to save before any row is read.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -16,47 +16,48 @@ use crate::platform::error::{Error, Result, one_line};
 use crate::platform::interrupt;
 use crate::snapshots::manifest::{DatabaseFacts, SequenceValue};
 
-/// How a snapshot is to be taken.
+/// The options of a snapshot.
 #[derive(Clone, Debug)]
-pub struct SnapshotOptions {
-    /// Sessions that read rows.
+pub(crate) struct SnapshotOptions {
+    /// The number of sessions that read rows.
     pub jobs: usize,
-    /// The longest to try for the locks.
+    /// The maximum time to try to get the locks.
     pub lock_timeout: Duration,
-    /// What to save.
+    /// The tables to save.
     pub selection: Selection,
-    /// Go on without what cannot be saved.
+    /// True if the snapshot goes on without the objects that cannot be saved.
     pub allow_partial: bool,
 }
 
 /// A snapshot that is held open.
-pub struct Snapshot {
-    /// The transaction that sees it.
+pub(crate) struct Snapshot {
+    /// The transaction that holds the snapshot.
     pub reading: Reading,
     /// The whole schema.
     pub schema: Schema,
-    /// The tables of which rows are saved, largest first.
+    /// The tables whose rows are saved, largest first.
     pub tables: Vec<TableData>,
-    /// The rows of those tables: their sums are there once they were read.
+    /// The rows of those tables; their sums are set once they have been read.
     pub rows: Vec<RowSource>,
-    /// The tables of which no rows are saved, by the user's own choice.
+    /// The tables whose rows are not saved because the user chose so.
     pub left_out: Vec<TableData>,
     /// Large objects.
     pub large_objects: LargeObjects,
     /// The values of all sequences.
     pub sequences: Vec<SequenceValue>,
-    /// What cannot be saved, each with its reason; not empty only where that was allowed.
+    /// The objects that cannot be saved, each with the reason; empty unless a partial snapshot is allowed.
     pub refused: Vec<String>,
     /// The database itself.
     pub database: DatabaseFacts,
 }
 
 impl Snapshot {
-    /// Locks, takes the snapshot, reads the schema; fails before any row is read where something cannot be saved.
+    /// Locks the tables, takes the snapshot and reads the schema. Fails before any row is read if something cannot be
+    /// saved.
     ///
-    /// Views, sequences, functions and types cannot be locked with the tables. Where one of them is held by somebody or
-    /// has gone while the schema is read, all is given back and begun anew, for as long as locks may be tried for.
-    pub fn begin(params: &Params, options: &SnapshotOptions) -> Result<Self> {
+    /// Views, sequences, functions and types cannot be locked with the tables. If another session locks or drops one of
+    /// them while the schema is read, everything is released and started again, until the time for the locks is over.
+    pub(crate) fn begin(params: &Params, options: &SnapshotOptions) -> Result<Self> {
         let clock = Instant::now();
         loop {
             let mut reading = Reading::begin_since(params, options.jobs, options.lock_timeout, clock)?;
@@ -78,18 +79,18 @@ impl Snapshot {
         }
     }
 
-    /// The same of what somebody else holds open.
-    pub fn of(mut reading: Reading, options: &SnapshotOptions) -> Result<Self> {
+    /// Builds the snapshot of a transaction that is already open.
+    pub(crate) fn of(mut reading: Reading, options: &SnapshotOptions) -> Result<Self> {
         Contents::read(&mut reading, options).map(|contents| contents.with(reading))
     }
 
     /// Reads all rows of all tables; see [`Reading::read`].
-    pub fn read_rows(&mut self, sink: &mut dyn FnMut(&Piece) -> Result<()>) -> Result<()> {
+    pub(crate) fn read_rows(&mut self, sink: &mut dyn FnMut(&Piece) -> Result<()>) -> Result<()> {
         self.reading.read(&mut self.rows, sink)
     }
 }
 
-/// All of a snapshot but the transaction.
+/// Everything of a snapshot but the transaction.
 struct Contents {
     schema: Schema,
     tables: Vec<TableData>,
@@ -135,7 +136,8 @@ impl Contents {
         };
         let mut refused: Vec<String> = tables.iter().filter_map(unreadable).collect();
         tables.retain(|table| unreadable(table).is_none());
-        // First what somebody may hold: the sooner it is found out, the shorter others wait for the tables meanwhile.
+        // First the objects that others may have locked: the sooner this is known, the shorter others wait for the
+        // tables.
         let sequences = sequences::values(&mut reading.session, &mut refused)?;
         let schema = schema::read(&mut reading.session)?;
         refused.extend(schema.refused.iter().cloned());
@@ -156,7 +158,7 @@ impl Contents {
     }
 }
 
-/// Refuses a database that a restore has not finished: half of one must not become the newest good snapshot.
+/// Refuses a database whose restore has not finished: half of a database must not become the newest good snapshot.
 fn require_finished(session: &mut Session) -> Result<()> {
     let row = session.row(
         "SELECT pg_catalog.shobj_description(d.oid, 'pg_database') AS comment
@@ -172,8 +174,8 @@ fn require_finished(session: &mut Session) -> Result<()> {
     }
 }
 
-/// The partitions of tables that are hash-partitioned by an enum: its hash depends on oids, which are others after a
-/// restore.
+/// Returns the partitions of tables that are hash-partitioned by an enum: the hash depends on oids, which are different
+/// after a restore.
 fn hashed_by_enum(session: &mut Session) -> Result<HashSet<u32>> {
     let rows = session.rows(
         "WITH RECURSIVE enums AS (
@@ -224,8 +226,8 @@ fn cannot_save(refused: &[String]) -> Error {
     )
 }
 
-/// Reads what the database itself is.
-pub fn database_facts(session: &mut Session) -> Result<DatabaseFacts> {
+/// Reads the properties of the database itself.
+pub(crate) fn database_facts(session: &mut Session) -> Result<DatabaseFacts> {
     let version = session.version();
     let provider = if version >= 150_000 { "d.datlocprovider" } else { "'c'" };
     let locale = match version {

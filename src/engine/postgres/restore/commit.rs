@@ -1,4 +1,5 @@
-//! The end of a transaction that changes a live database: done or not done, but never unknown where that can be helped.
+//! The commit of a transaction that changes a live database. Whenever possible, it is known afterwards whether it was
+//! committed.
 
 use std::thread;
 use std::time::Duration;
@@ -9,15 +10,15 @@ use crate::engine::postgres::wire::session::Session;
 use crate::engine::postgres::wire::settings;
 use crate::platform::error::{Error, Kind, Result};
 
-/// How often the server is asked what became of a transaction.
+/// The number of times that the server is asked for the outcome of a transaction.
 const TRIES: u32 = 20;
 
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Commits the session's transaction. Where the reply is lost the server is asked, over another connection, what became
-/// of it.
-pub fn commit(session: &mut Session, params: &Params) -> Result<()> {
+/// Commits the session's transaction. If the reply is lost, the server is asked over another connection for the
+/// outcome.
+pub(crate) fn commit(session: &mut Session, params: &Params) -> Result<()> {
     let transaction = session.row("SELECT pg_catalog.pg_current_xact_id_if_assigned()::text AS id")?.owned("id")?;
     session.settle();
     let Err(error) = session.execute("COMMIT") else { return Ok(()) };
@@ -38,7 +39,7 @@ pub fn commit(session: &mut Session, params: &Params) -> Result<()> {
     }
 }
 
-/// Whether a transaction has come through.
+/// Returns true if a transaction was committed, false if it was aborted. Fails if the outcome cannot be found out.
 fn outcome(transaction: &str, params: &Params) -> Result<bool> {
     let mut last = Error::unreachable("the transaction has not ended");
     for attempt in 0..TRIES {

@@ -1,4 +1,4 @@
-//! What a database holds of its own, to know whether a restore may go into it.
+//! The user objects in a database, to decide whether a restore may write to it.
 
 use crate::engine::postgres::schema::quote::{ident, qualified};
 use crate::engine::postgres::schema::{self, Item, Kind as ItemKind};
@@ -6,15 +6,16 @@ use crate::engine::postgres::timescale;
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::Result;
 
-/// The things in a database that a restore of a whole snapshot would meet: empty for an empty database.
-pub fn contents(session: &mut Session) -> Result<Vec<String>> {
+/// Returns the objects in a database that conflict with the restore of a whole snapshot: none for an empty database. At
+/// most 6 are returned.
+pub(crate) fn contents(session: &mut Session) -> Result<Vec<String>> {
     session.execute("BEGIN READ ONLY")?;
     let schema = schema::read(session)?;
     session.execute("COMMIT")?;
     let own = schema.items.iter().filter(|item| match item.kind {
         ItemKind::Database | ItemKind::DatabaseSetting | ItemKind::SystemPrivileges => false,
         ItemKind::Schema => item.name != "public",
-        // What this one brings along has no rows, and a restore would make it first.
+        // These extensions have no rows of users, and a restore would create timescaledb first.
         ItemKind::Extension => !["plpgsql", timescale::EXTENSION].contains(&item.name.as_str()),
         _ => true,
     });
@@ -23,6 +24,6 @@ pub fn contents(session: &mut Session) -> Result<Vec<String>> {
         None if item.kind == ItemKind::LargeObject => format!("large object {}", item.name),
         None => format!("{} {}", item.kind.words(), ident(&item.name)),
     };
-    // What cannot be carried is there all the same.
+    // Objects that cannot be saved are in the database all the same.
     Ok(own.map(shown).chain(schema.refused.iter().cloned()).take(6).collect())
 }

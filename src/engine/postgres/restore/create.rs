@@ -1,4 +1,4 @@
-//! Makes a schema of its items, and unmakes it.
+//! Creates a schema from its items, and drops it again.
 
 use crate::engine::postgres::schema::option_text::{self, OptionText};
 use crate::engine::postgres::schema::{Item, Kind, Section, options};
@@ -7,22 +7,22 @@ use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::platform::error::{self, Error, Result, one_line};
 use crate::platform::interrupt;
 
-/// Whether owners and grants are set as they were.
+/// The owners and grants of restored objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owners {
-    /// As they were.
+pub(crate) enum Owners {
+    /// Owners and grants are set as in the source.
     Keep,
-    /// All belongs to the role that restores.
+    /// All objects belong to the role that restores.
     Leave,
 }
 
-/// Makes the items of a section, one after the other.
-pub fn make(session: &mut Session, items: &[Item], section: Section, owners: Owners) -> Result<()> {
+/// Creates the items of a section, one after the other.
+pub(crate) fn make(session: &mut Session, items: &[Item], section: Section, owners: Owners) -> Result<()> {
     items.iter().filter(|item| item.section == section).try_for_each(|item| make_one(session, item, owners))
 }
 
-/// Makes one item: its statements, its owner, its comments.
-pub fn make_one(session: &mut Session, item: &Item, owners: Owners) -> Result<()> {
+/// Creates one item: runs its statements, sets its owner, adds its comments.
+pub(crate) fn make_one(session: &mut Session, item: &Item, owners: Owners) -> Result<()> {
     interrupt::check()?;
     let set_owner: &[String] = if owners == Owners::Keep { &item.set_owner } else { &[] };
     for statement in item.create.iter().chain(set_owner).chain(&item.comments) {
@@ -35,13 +35,13 @@ pub fn make_one(session: &mut Session, item: &Item, owners: Owners) -> Result<()
     Ok(())
 }
 
-/// Runs a statement of an item. If the server rejects an option that it sets, it is run without that option, and a warning
-/// says so: options tune a database, and its rows do not depend on them.
+/// Runs a statement of an item. If the server rejects an option that it sets, the statement is run without that option
+/// and a warning is logged: options tune a database, and its rows do not depend on them.
 fn execute(session: &mut Session, item: &Item, statement: &str) -> Result<()> {
     if !options::has_options(item.kind) || option_text::options(statement).is_empty() {
         return session.execute(statement);
     }
-    // Inside a transaction, a statement that fails takes everything before it along, unless there is a savepoint.
+    // Inside a transaction, a failed statement aborts everything before it, unless there is a savepoint.
     let in_transaction = session.is_in_transaction();
     if in_transaction {
         session.execute("SAVEPOINT lifeboat_option")?;
@@ -70,11 +70,11 @@ fn execute(session: &mut Session, item: &Item, statement: &str) -> Result<()> {
     if in_transaction { session.execute("RELEASE SAVEPOINT lifeboat_option") } else { Ok(()) }
 }
 
-/// The SQLSTATE invalid_parameter_value: an unknown option, or a value that the option does not take.
+/// The SQLSTATE invalid_parameter_value: an unknown option, or a value that the option does not accept.
 const INVALID_PARAMETER: &str = "22023";
 
-/// The options of a statement that a server rejected: those that its message names. The message is in the server's
-/// language, but names stay as they are.
+/// Returns the options of a statement that the server rejected: those that its error message names. The message is in
+/// the server's language, but names are not translated.
 fn rejected_options(statement: &str, error: &Error) -> Vec<OptionText> {
     if sqlstate(error).as_deref() != Some(INVALID_PARAMETER) {
         return Vec::new();
@@ -90,12 +90,12 @@ fn rejected_options(statement: &str, error: &Error) -> Vec<OptionText> {
     option_text::options(statement).into_iter().filter(is_rejected).collect()
 }
 
-/// Whoever has the extension installed may yet not have it loaded.
+/// A server may have the extension installed, but not loaded.
 const WITHOUT_TIMESCALE: &str =
     "let the server load it (shared_preload_libraries), or make ordinary tables of what needs it with --plain-tables";
 
-/// Grants what the items grant.
-pub fn grant(session: &mut Session, items: &[Item]) -> Result<()> {
+/// Runs the grants of the items.
+pub(crate) fn grant(session: &mut Session, items: &[Item]) -> Result<()> {
     for item in items {
         for statement in &item.grants {
             session
@@ -106,24 +106,26 @@ pub fn grant(session: &mut Session, items: &[Item]) -> Result<()> {
     Ok(())
 }
 
-/// Makes the items that set what belongs to the database itself.
-pub fn apply_settings(session: &mut Session, items: &[Item]) -> Result<()> {
+/// Creates the items that set the properties of the database itself.
+pub(crate) fn apply_settings(session: &mut Session, items: &[Item]) -> Result<()> {
     items.iter().try_for_each(|item| make_one(session, item, Owners::Keep))?;
     grant(session, items)
 }
 
-/// Takes away what a failed restore has made in a database that was empty; an error where something is left.
-pub fn unmake(session: &mut Session, items: &[Item]) -> Result<()> {
+/// Drops the objects that a failed restore created in a database that was empty. Returns an error if any object is
+/// left.
+pub(crate) fn unmake(session: &mut Session, items: &[Item]) -> Result<()> {
     for item in items.iter().rev() {
         let statement = match item.kind {
             Kind::LargeObject => format!("SELECT pg_catalog.lo_unlink({})", item.oid),
             Kind::Schema if item.name == "public" => continue,
             _ if item.identity.is_empty() || item.identity.contains(" ON ") => continue,
-            // Not made yet, or gone with what it hung on: what is left is looked for at the end.
+            // It may not be created yet, or is dropped already with an object that it depends on. The check at the end
+            // finds what is left.
             _ => format!("DROP {} CASCADE", item.identity),
         };
         if let Err(error) = session.execute(&statement) {
-            // Nobody answers any more, or there is no time for it.
+            // The connection is lost, or the program was asked to stop.
             if matches!(error.kind, error::Kind::Unreachable | error::Kind::Interrupted) {
                 return Err(error);
             }
@@ -134,7 +136,7 @@ pub fn unmake(session: &mut Session, items: &[Item]) -> Result<()> {
     if left.is_empty() { Ok(()) } else { Err(Error::failed(format!("still there: {}", left.join(", ")))) }
 }
 
-/// An item as messages name it.
+/// Returns the kind and the name of an item, for messages.
 pub(in crate::engine::postgres) fn shown(item: &Item) -> String {
     let name = match &item.schema {
         Some(schema) => format!("{schema}.{}", item.name),

@@ -1,8 +1,8 @@
-//! Databases that are restored: created and filled, exchanged, or given other rows in place.
+//! Restores databases: creates and fills them, exchanges them, or replaces rows in place.
 
-pub mod commit;
-pub mod contents;
-pub mod create;
-pub mod post_data;
-pub mod replace;
-pub mod target;
+pub(crate) mod commit;
+pub(crate) mod contents;
+pub(crate) mod create;
+pub(crate) mod post_data;
+pub(crate) mod replace;
+pub(crate) mod target;

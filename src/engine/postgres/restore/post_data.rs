@@ -1,10 +1,10 @@
-//! Makes what comes after the rows, on several sessions: indexes, keys and constraints, each as soon as nothing stands
-//! against it.
+//! Creates the objects that come after the rows, on several sessions: indexes, keys and constraints, each as soon as
+//! its dependencies and locks allow it.
 //!
-//! Tables are analyzed when their indexes are there, before the foreign keys are checked: that is a query over two
-//! tables, which the server plans many times better when it knows them; and whoever gets the database needs that too.
-//! Hypertables, of which each chunk is analyzed as a table is, are left to the server where it does so by itself, as it
-//! does for every new chunk: unless a foreign key is to be checked.
+//! Tables are analyzed after their indexes are created, before the foreign keys are checked: the check is a query over
+//! two tables, for which the server finds a plan that is many times faster if it has statistics. The users of the
+//! database need the statistics too. Hypertables, whose chunks are analyzed one by one as tables are, are left to
+//! autovacuum if it is on, as it analyzes every new chunk. They are not left to it if a foreign key must be checked.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex};
@@ -18,17 +18,17 @@ use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{self, Error, Result};
 use crate::platform::interrupt;
 
-/// A table that has its rows.
+/// A table whose rows are loaded.
 #[derive(Clone, Copy)]
-pub struct Filled<'a> {
-    /// Its place in the list of items.
+pub(crate) struct Filled<'a> {
+    /// Its position in the list of items.
     pub item: usize,
     /// The table.
     pub table: &'a RowSource,
 }
 
-/// Makes the section `Post`: what reads whole tables side by side, then the rest in its order.
-pub fn make(sessions: &mut [Session], items: &[Item], owners: Owners, filled: &[Filled<'_>]) -> Result<()> {
+/// Creates the section `Post`: first the items that read whole tables, in parallel, then the rest in order.
+pub(crate) fn make(sessions: &mut [Session], items: &[Item], owners: Owners, filled: &[Filled<'_>]) -> Result<()> {
     let analyzes_itself = match sessions.first_mut() {
         Some(session) => {
             session.row("SELECT pg_catalog.current_setting('autovacuum') AS setting")?.text("setting")? == "on"
@@ -43,7 +43,7 @@ pub fn make(sessions: &mut [Session], items: &[Item], owners: Owners, filled: &[
     let filled: Vec<Filled<'_>> = filled.iter().filter(|filled| !is_left(filled)).copied().collect();
     let filled = filled.as_slice();
     let post: Vec<&Item> = items.iter().filter(|item| item.section == Section::Post).collect();
-    // What needs something short is made with the short ones, in the order of the list.
+    // An item that depends on a short one is created with the short ones, in the order of the list.
     let mut short: HashSet<usize> = HashSet::new();
     for item in &post {
         if !is_long(item) || item.needs.iter().any(|need| short.contains(need)) {
@@ -57,8 +57,9 @@ pub fn make(sessions: &mut [Session], items: &[Item], owners: Owners, filled: &[
     post.iter().filter(|item| short.contains(&item.id)).try_for_each(|item| make_one(first, item, owners))
 }
 
-/// Where there is a session for each processor of the server, workers of its own would only be in each other's way: an
-/// index costs half as much again with them. A server on another machine has as many as it says.
+/// Turns the parallel workers of index builds off if there is a session for each processor of the server: sessions and
+/// workers would compete for the processors, and an index would cost half as much again. A server on another machine
+/// keeps its own setting.
 fn limit_workers(sessions: &mut [Session]) -> Result<()> {
     let processors = thread::available_parallelism().map_or(usize::MAX, std::num::NonZero::get);
     if sessions.len() < processors {
@@ -70,23 +71,24 @@ fn limit_workers(sessions: &mut [Session]) -> Result<()> {
         .try_for_each(|session| session.execute("SET max_parallel_maintenance_workers = 0"))
 }
 
-/// Whether an item is worth making beside others: it reads all rows of a table. A check is not made so, since it may
-/// look at tables that nobody knows of: two that look at each other's would wait for each other.
+/// Returns true if an item is worth creating in parallel with others: it reads all rows of a table. Checks are not,
+/// because they may read tables that are not known here: two checks that read each other's tables would wait for each
+/// other.
 fn is_long(item: &Item) -> bool {
     matches!(item.kind, Kind::Constraint | Kind::Index | Kind::IndexAttach | Kind::ForeignKey)
 }
 
-/// Something to do, and what stands against it.
+/// One piece of work, with its dependencies and locks.
 struct Task<'a> {
     id: usize,
     what: What<'a>,
-    /// Tasks that must be done before, and other things, which are there.
+    /// The tasks that must be done before it. It may contain other items too, which are created already.
     needs: Vec<usize>,
-    /// The tables that it locks against all others.
+    /// The tables that it locks against all other tasks.
     changes: Vec<usize>,
-    /// The tables that it locks only against changes (indexes are built side by side).
+    /// The tables that it locks only against changes (several indexes of a table are built in parallel).
     reads: Vec<usize>,
-    /// What takes longest is begun first, or it is waited for at the end.
+    /// The longest tasks start first, so that none of them runs alone at the end.
     effort: u64,
 }
 
@@ -95,7 +97,7 @@ enum What<'a> {
     Analyze(&'a RowSource),
 }
 
-/// The tasks for these items and tables, those that take longest first.
+/// Returns the tasks for these items and tables, the longest first.
 fn tasks<'a>(items: &[Item], long: &[&'a Item], filled: &[Filled<'a>]) -> Vec<Task<'a>> {
     let bytes: HashMap<usize, u64> = filled.iter().map(|filled| (filled.item, filled.table.bytes)).collect();
     let of_table = |item: &Item| item.table.and_then(|table| bytes.get(&table)).copied().unwrap_or(0);
@@ -107,7 +109,7 @@ fn tasks<'a>(items: &[Item], long: &[&'a Item], filled: &[Filled<'a>]) -> Vec<Ta
         match item.kind {
             Kind::Index => reads.extend(own),
             Kind::ForeignKey => {
-                // The table referred to is among the needs, with other things that no harm is done to.
+                // The referenced table is among the needs. Locking the other items too does no harm.
                 changes.extend(own.chain(item.needs.iter().copied()));
                 needs.extend(changes.iter().filter(|table| bytes.contains_key(table)).map(|table| analysis(*table)));
             }
@@ -124,7 +126,7 @@ fn tasks<'a>(items: &[Item], long: &[&'a Item], filled: &[Filled<'a>]) -> Vec<Ta
     }
     let keys: HashSet<usize> = long.iter().filter(|item| item.kind == Kind::ForeignKey).map(|item| item.id).collect();
     for Filled { item: table, table: rows } in filled.iter().filter(|filled| filled.table.bytes > 0) {
-        // Not what waits for a foreign key itself.
+        // Without the items that depend on a foreign key.
         let before = |item: &&&Item| item.table == Some(*table) && !item.needs.iter().any(|need| keys.contains(need));
         let needs = long.iter().filter(|item| !keys.contains(&item.id)).filter(before).map(|item| item.id).collect();
         let (what, changes) = (What::Analyze(rows), vec![*table]);
@@ -134,7 +136,7 @@ fn tasks<'a>(items: &[Item], long: &[&'a Item], filled: &[Filled<'a>]) -> Vec<Ta
     tasks
 }
 
-/// How long making an item takes, next to others. `bytes` is what its table holds.
+/// Returns the relative time that creating an item takes. `bytes` is the size of its table.
 fn effort(item: &Item, bytes: u64) -> u64 {
     let is_inverted = item.create.iter().any(|sql| sql.contains(" USING gin ") || sql.contains(" USING gist "));
     if is_inverted { bytes.saturating_mul(5) } else { bytes }
@@ -146,7 +148,7 @@ impl Task<'_> {
             What::Make(item) => make_one(session, item, owners),
             What::Analyze(table) => {
                 interrupt::check()?;
-                // Nothing hangs on statistics but speed: where there are none to be had, that is only noted.
+                // Statistics matter only for speed, so a failure to collect them is only logged.
                 match session.execute(&format!("ANALYZE {}", table.qualified)) {
                     Err(error) if error.kind == error::Kind::Failed => {
                         tracing::debug!("{}", error.whole());
@@ -159,11 +161,11 @@ impl Task<'_> {
     }
 }
 
-/// What is left to do, and what is being done.
+/// The tasks that are waiting or running.
 struct Work<'a> {
     waiting: Vec<Task<'a>>,
     undone: HashSet<usize>,
-    /// Tables that a running task changes, or only reads.
+    /// The tables that a running task changes, and below those that it only reads.
     changing: Vec<usize>,
     reading: Vec<usize>,
     running: usize,
@@ -171,7 +173,7 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    /// The next task that nothing stands against.
+    /// Returns the next task whose dependencies are done and whose tables are free.
     fn take(&mut self) -> Option<Task<'a>> {
         let found = self.waiting.iter().position(|task| {
             let free = |table: &usize| !self.changing.contains(table);
@@ -202,7 +204,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Does the tasks on all sessions.
+/// Runs the tasks on all sessions.
 fn make_side_by_side(sessions: &mut [Session], tasks: Vec<Task<'_>>, owners: Owners) -> Result<()> {
     let work = Work {
         undone: tasks.iter().map(|task| task.id).collect(),
@@ -247,7 +249,7 @@ fn take_and_run(session: &mut Session, work: &Mutex<Work<'_>>, changed: &Condvar
                 state.done(&task, result);
                 changed.notify_all();
             }
-            // Nothing runs and nothing can: whoever started this tells.
+            // Nothing is running and nothing can start: the caller reports the error.
             None if state.running == 0 => break,
             None => match changed.wait(state) {
                 Ok(again) => state = again,

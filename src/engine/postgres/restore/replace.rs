@@ -1,4 +1,4 @@
-//! Gives tables of a live database other rows, in place and in one transaction: views, grants and oids stay.
+//! Replaces the rows of tables in a live database, in place and in one transaction: views, grants and oids are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -18,23 +18,23 @@ use crate::platform::error::{Error, Result, one_line};
 use crate::platform::interrupt;
 use crate::snapshots::manifest::{SequenceValue, Table};
 
-/// A transaction in which tables are given other rows; nobody else can use them from its beginning.
-pub struct Replacement {
+/// A transaction in which the rows of tables are replaced. From its beginning, other sessions cannot use the tables.
+pub(crate) struct Replacement {
     session: Session,
     params: Params,
-    /// The tables, in the order they were named.
+    /// The tables, in the order in which they were named.
     tables: Vec<RowSource>,
-    /// Of `tables`, and of the partitioned tables all of whose partitions are among them.
+    /// The oids of `tables`, and of the partitioned tables all of whose partitions are among them.
     oids: BTreeSet<u32>,
-    /// The chunks of hypertables among them, which nobody gets at but through these.
+    /// The chunks of the hypertables among them. They are accessed only through the hypertables.
     chunks: BTreeSet<u32>,
-    /// Statements that put back what stood in the way.
+    /// The statements that add the dropped foreign keys again and enable the triggers again.
     put_back: Vec<String>,
 }
 
-/// Compares what a snapshot knows of tables with what is there; what differs, in words.
+/// Compares the tables of a snapshot with the tables in the database. Returns the differences, as messages.
 #[must_use]
-pub fn differences(tables: &[&Table], live: &[TableData], all: bool) -> Vec<String> {
+pub(crate) fn differences(tables: &[&Table], live: &[TableData], all: bool) -> Vec<String> {
     let mut found = Vec::new();
     let by_name: BTreeMap<(&str, &str), &TableData> =
         live.iter().map(|table| ((table.schema.as_str(), table.name.as_str()), table)).collect();
@@ -45,13 +45,13 @@ pub fn differences(tables: &[&Table], live: &[TableData], all: bool) -> Vec<Stri
             found.push(format!("the table {name} is not there"));
             continue;
         };
-        // In whatever order: rows are loaded by the columns' names.
+        // The order of the columns does not matter: rows are loaded by the names of columns.
         let then: BTreeSet<_> =
             table.columns.iter().map(|c| (c.name.as_str(), c.declared.as_str(), c.generated, c.not_null)).collect();
         let of_extension = now.extension_condition.clone().flatten();
         let now: BTreeSet<_> =
             now.columns.iter().map(|c| (c.name.as_str(), c.type_name.as_str(), c.generated, c.not_null)).collect();
-        // It becomes part of a statement: only what the database says itself may.
+        // The condition becomes part of a statement: it is accepted only if the database itself has it.
         if relation.condition != of_extension {
             found.push(format!("the extension of {name} has other rows of its own now"));
         }
@@ -76,12 +76,13 @@ pub fn differences(tables: &[&Table], live: &[TableData], all: bool) -> Vec<Stri
 }
 
 impl Replacement {
-    /// Begins the transaction, locks all that it changes, and looks whether it can be done.
+    /// Begins the transaction, locks everything that it changes, and checks that the rows can be replaced.
     ///
-    /// The locks are those that emptying takes, readers are kept out too: whoever raises a lock later meets others
-    /// who have read and now want to write, each waiting for the other. They are tried for a moment at a time, and all
-    /// given back between two tries: no deadlock comes of it, whatever the order in which others take theirs.
-    pub fn begin(
+    /// The locks are those that TRUNCATE takes, so readers are kept out too: a session that takes a stronger lock later
+    /// meets others that have read and now want to write, and they would wait for each other. The locks are tried for a
+    /// moment at a time, and all of them are released between two tries. So no deadlock lasts, in whatever order other
+    /// sessions take their locks.
+    pub(crate) fn begin(
         params: &Params,
         tables: &[&Table],
         sequences: &[&SequenceValue],
@@ -107,7 +108,8 @@ impl Replacement {
                 Ok(()) => return Ok(replacement),
                 Err(error) => error,
             };
-            // A lock that somebody has; a deadlock with somebody whose patience is even shorter.
+            // Another session holds a lock, or there was a deadlock with a session whose deadlock_timeout is even
+            // shorter.
             if !matches!(sqlstate(&error).as_deref(), Some("55P03" | "40P01")) {
                 return Err(error);
             }
@@ -128,7 +130,7 @@ impl Replacement {
         self.session.execute(&format!("BEGIN; SET LOCAL lock_timeout = {}", ATTEMPT.as_millis()))?;
         let names: Vec<String> = self.tables.iter().map(|source| source.qualified.clone()).collect();
         self.lock(&names)?;
-        // Once more, now that nobody can change them.
+        // Check once more, now that the tables are locked.
         let live = data::tables(&mut self.session)?;
         refuse(&differences(tables, &live, all))?;
         self.oids = reach(&mut self.session, tables, &live)?;
@@ -143,7 +145,7 @@ impl Replacement {
         ))?;
         let others: Result<Vec<String>> = others.iter().map(|row| row.text("name").map(str::to_owned)).collect();
         self.lock(&others?)?;
-        // No statement only locks a sequence; this one leaves it as it is.
+        // No statement only locks a sequence. This one locks it and does not change it.
         for value in sequences {
             let live = self.session.rows(&format!(
                 "SELECT seqincrement AS increment FROM pg_catalog.pg_sequence WHERE seqrelid = pg_catalog.to_regclass({})",
@@ -168,7 +170,7 @@ impl Replacement {
         Ok(())
     }
 
-    /// Who has locks on the tables, in words.
+    /// Returns the sessions that hold locks on the tables, as messages.
     fn holders(&mut self) -> Result<Vec<String>> {
         let names: Vec<String> = self.tables.iter().map(|source| literal(&source.qualified)).collect();
         let rows = self.session.rows(&format!(
@@ -196,22 +198,22 @@ impl Replacement {
             .collect()
     }
 
-    /// Gives the transaction to somebody who reads in it, and takes it back.
-    pub fn read<T>(mut self, read: impl FnOnce(Reading) -> Result<(T, Session)>) -> Result<(T, Self)> {
+    /// Lends the transaction's session to `read`, which reads in it, and takes it back.
+    pub(crate) fn read<T>(mut self, read: impl FnOnce(Reading) -> Result<(T, Session)>) -> Result<(T, Self)> {
         let locked = self.oids.iter().chain(&self.chunks).copied().collect();
         let (told, session) = read(Reading::within(self.session, &self.params, locked))?;
         self.session = session;
         Ok((told, self))
     }
 
-    /// The transaction's connection, for loading rows.
-    pub fn session(&mut self) -> &mut Session {
+    /// Returns the transaction's session, for loading rows.
+    pub(crate) fn session(&mut self) -> &mut Session {
         &mut self.session
     }
 
-    /// The tables.
+    /// Returns the tables.
     #[must_use]
-    pub fn tables(&self) -> &[RowSource] {
+    pub(crate) fn tables(&self) -> &[RowSource] {
         &self.tables
     }
 
@@ -219,10 +221,11 @@ impl Replacement {
         oid_list(&self.oids)
     }
 
-    /// Of `k`, pg_constraint: the foreign keys that are taken away and put back.
+    /// Returns a condition on `k`, pg_constraint: the foreign keys that are dropped and added again.
     ///
-    /// Those that point at tables which stay are not, and so nobody is kept from these tables; the rows are checked
-    /// while they come. But one that not all rows were held to is: `NOT VALID`.
+    /// Foreign keys that reference other tables than these are not among them, so that those tables stay accessible;
+    /// the rows are checked while they are loaded. But a foreign key that is `NOT VALID`, which not all rows need to
+    /// meet, is dropped and added again.
     fn keys_in_the_way(&self) -> String {
         format!(
             "k.contype = 'f' AND k.conparentid = 0 AND k.conrelid = ANY ({0})
@@ -231,10 +234,10 @@ impl Replacement {
         )
     }
 
-    /// Takes foreign keys and triggers out of the way, and all rows out of the tables.
+    /// Drops the foreign keys, disables the triggers, and deletes all rows of the tables.
     ///
-    /// With a time, of each table only the rows of it, its end not included.
-    pub fn empty(&mut self, from: Option<&str>, until: Option<&str>) -> Result<()> {
+    /// If a time is given, only the rows in that range are deleted from each table. The end is exclusive.
+    pub(crate) fn empty(&mut self, from: Option<&str>, until: Option<&str>) -> Result<()> {
         if self.tables.is_empty() {
             return Ok(());
         }
@@ -277,8 +280,8 @@ impl Replacement {
             statements.push(format!("ALTER TABLE {table} DISABLE TRIGGER {name}"));
             self.put_back.push(format!("ALTER TABLE {table} {} TRIGGER {name}", trigger.text("enable")?));
         }
-        // Of a table that an extension brings along, the rows that it fills in itself were not saved: they stay.
-        // Truncating a hypertable would have aggregates of it forget all rows whose raw data is gone.
+        // In a table of an extension, the rows that the extension fills in itself were not saved, so they are kept.
+        // Truncating a hypertable would make its aggregates lose all rows whose raw data is gone.
         let is_part = from.is_some() || until.is_some();
         let read = |table: &RowSource| {
             timescale.as_ref().is_some_and(|found| found.is_read_by_an_aggregate(&table.relation()))
@@ -299,7 +302,7 @@ impl Replacement {
         for statement in statements {
             self.session.execute(&statement).map_err(|error| {
                 let error = error.context("cannot empty the tables");
-                // A hypertable with compression enabled does not let its keys be taken away in older versions.
+                // Older versions do not allow dropping the foreign keys of a hypertable with compression enabled.
                 if timescale.is_some() && sqlstate(&error).as_deref() == Some("0A000") {
                     error.hint("restore tables without foreign keys alone with --table, or everything with --swap")
                 } else {
@@ -310,7 +313,7 @@ impl Replacement {
         Ok(())
     }
 
-    /// Whether the server bounds how many compressed rows a statement may change.
+    /// Returns true if the server limits how many compressed rows a statement may change.
     fn has_limit_on_decompression(&mut self) -> Result<bool> {
         let name = "timescaledb.max_tuples_decompressed_per_dml_transaction";
         let row = self
@@ -319,8 +322,9 @@ impl Replacement {
         row.flag("there")
     }
 
-    /// Puts keys, triggers and sequences where they belong. `forward_only` sequences never go back.
-    pub fn settle(&mut self, values: &[&SequenceValue], forward_only: bool) -> Result<()> {
+    /// Adds the foreign keys again, enables the triggers, and sets the sequences. With `forward_only`, sequences are
+    /// never set back.
+    pub(crate) fn settle(&mut self, values: &[&SequenceValue], forward_only: bool) -> Result<()> {
         for statement in std::mem::take(&mut self.put_back) {
             self.session
                 .execute(&statement)
@@ -335,8 +339,8 @@ impl Replacement {
             if forward_only && is_ahead(now, value) {
                 continue;
             }
-            // By itself this would outlive a rollback; but the statement that locked the sequence gave it a new file,
-            // which goes with the transaction.
+            // By itself, setval is not undone by a rollback. But the statement that locked the sequence gave it a new
+            // file, which is discarded if the transaction is rolled back.
             self.session.rows(&sequences::statement(value)).map_err(|error| {
                 error.context(format!("cannot set the sequence {}", one_line(&qualified(&value.schema, &value.name))))
             })?;
@@ -344,10 +348,11 @@ impl Replacement {
         Ok(())
     }
 
-    /// Moves sequences that others have too to where rows of these tables may not meet their values, at the very end: until
-    /// the commit whoever draws from one waits. One that is gone, or is ahead already, stays; so does one that the role may
-    /// not move, and that is said.
-    pub fn move_forward(&mut self, values: &[&SequenceValue]) -> Result<()> {
+    /// Moves sequences that other tables use too past the values in the rows of these tables. This is done at the very
+    /// end, because a session that draws a value waits until the commit. A sequence that does not exist or is ahead
+    /// already is not changed. If the server refuses to move one, for example because the role may not, it is not
+    /// changed and a warning is logged.
+    pub(crate) fn move_forward(&mut self, values: &[&SequenceValue]) -> Result<()> {
         let live = sequences::values(&mut self.session, &mut Vec::new())?;
         for value in values {
             let is_same = |now: &&SequenceValue| now.schema == value.schema && now.name == value.name;
@@ -374,8 +379,8 @@ impl Replacement {
         Ok(())
     }
 
-    /// Computes materialized views anew: all of them, or those that show rows of the tables.
-    pub fn refresh(&mut self, all: bool) -> Result<()> {
+    /// Refreshes materialized views: all of them, or those that show rows of the tables.
+    pub(crate) fn refresh(&mut self, all: bool) -> Result<()> {
         let rows = self.session.rows(&format!(
             "WITH RECURSIVE uses AS (
                  SELECT DISTINCT r.ev_class AS view, d.refobjid AS source
@@ -405,13 +410,13 @@ impl Replacement {
         Ok(())
     }
 
-    /// Keeps it all.
-    pub fn commit(mut self) -> Result<()> {
+    /// Commits the transaction.
+    pub(crate) fn commit(mut self) -> Result<()> {
         commit(&mut self.session, &self.params)
     }
 }
 
-/// What the rows of a snapshot's table are loaded into where it is there.
+/// Returns the existing table that the rows of a snapshot's table are loaded into.
 fn place_of(table: &Table, live: &[TableData]) -> RowSource {
     let mut source = RowSource::like(table);
     let Some(relation) = &table.relation else { return source };
@@ -426,15 +431,16 @@ fn place_of(table: &Table, live: &[TableData]) -> RowSource {
     source
 }
 
-/// Looks whether tables can be given the snapshot's rows, without locking them; an error says what stands against it.
-pub fn require_fit(session: &mut Session, tables: &[&Table], all: bool) -> Result<()> {
+/// Checks that the rows of tables can be replaced with the snapshot's, without the locks of a replacement. Returns an
+/// error that names the obstacles.
+pub(crate) fn require_fit(session: &mut Session, tables: &[&Table], all: bool) -> Result<()> {
     let live = data::tables(session)?;
     refuse(&differences(tables, &live, all))?;
     let oids = reach(session, tables, &live)?;
     refuse(&references_from_outside(session, &oids, &chunks_of(&oids, &live))?)
 }
 
-/// The chunks of the hypertables among these tables.
+/// Returns the chunks of the hypertables among these tables.
 fn chunks_of(oids: &BTreeSet<u32>, live: &[TableData]) -> BTreeSet<u32> {
     let tables = live.iter().filter(|table| oids.contains(&table.oid));
     tables.filter_map(|table| table.chunked.as_ref()).flat_map(|chunked| chunked.chunks.iter().copied()).collect()
@@ -445,7 +451,8 @@ fn oid_list(oids: &BTreeSet<u32>) -> String {
     format!("'{{{}}}'::pg_catalog.oid[]", oids.join(","))
 }
 
-/// The tables, and the partitioned tables all of whose partitions are among them: these have no other rows.
+/// Returns the oids of the tables, and of the partitioned tables all of whose partitions are among them: these have no
+/// other rows.
 fn reach(session: &mut Session, tables: &[&Table], live: &[TableData]) -> Result<BTreeSet<u32>> {
     let named: BTreeSet<(&str, &str)> = tables
         .iter()
@@ -474,7 +481,8 @@ fn reach(session: &mut Session, tables: &[&Table], live: &[TableData]) -> Result
     }
 }
 
-/// Foreign keys of other tables that point at these; a chunk has those of its hypertable.
+/// Returns the foreign keys of other tables that reference these, as messages. Those of the tables' chunks are not
+/// included.
 fn references_from_outside(session: &mut Session, oids: &BTreeSet<u32>, chunks: &BTreeSet<u32>) -> Result<Vec<String>> {
     let rows = session.rows(&format!(
         "SELECT DISTINCT c.conrelid::pg_catalog.regclass::text AS from_table,
@@ -495,7 +503,7 @@ fn references_from_outside(session: &mut Session, oids: &BTreeSet<u32>, chunks: 
         .collect()
 }
 
-/// What tables there are, waiting for nobody.
+/// Reads the tables in a separate transaction, so that it holds no locks afterwards.
 fn listed(session: &mut Session) -> Result<Vec<TableData>> {
     session.execute("BEGIN")?;
     let tables = data::tables(session)?;
@@ -503,14 +511,14 @@ fn listed(session: &mut Session) -> Result<Vec<TableData>> {
     Ok(tables)
 }
 
-/// Whether a sequence stands where another stood, or beyond.
+/// Returns true if a sequence is at the value of another one, or beyond it.
 fn is_ahead(now: &SequenceValue, then: &SequenceValue) -> bool {
     let (a, b) = ((now.last_value, now.is_called), (then.last_value, then.is_called));
     if then.increment > 0 { a >= b } else { (-i128::from(a.0), a.1) >= (-i128::from(b.0), b.1) }
 }
 
-/// Fails where something stands against putting rows in place, naming it.
-pub fn refuse(differences: &[String]) -> Result<()> {
+/// Fails if there are obstacles to replacing rows in place. The error names them.
+pub(crate) fn refuse(differences: &[String]) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
     }
@@ -522,7 +530,7 @@ pub fn refuse(differences: &[String]) -> Result<()> {
     ))
 }
 
-/// Fails where a text of the archive's, which becomes part of a statement, is no type and nothing else.
+/// Fails if a text from the archive that becomes part of a statement is anything but the name of a type.
 fn require_type(session: &mut Session, text: &str) -> Result<()> {
     let row = session.row(&format!("SELECT pg_catalog.to_regtype({}) IS NOT NULL AS there", literal(text)));
     match row.and_then(|row| row.flag("there")) {
@@ -533,8 +541,8 @@ fn require_type(session: &mut Session, text: &str) -> Result<()> {
     }
 }
 
-/// Makes plain tables like the snapshot's under a schema of their own; what to load into, in the same order.
-pub fn make_beside(session: &mut Session, schema: &str, tables: &[&Table]) -> Result<Vec<RowSource>> {
+/// Creates plain tables like the snapshot's in a new schema. Returns the tables to load into, in the same order.
+pub(crate) fn make_beside(session: &mut Session, schema: &str, tables: &[&Table]) -> Result<Vec<RowSource>> {
     session.execute(&format!("CREATE SCHEMA {}", ident(schema))).map_err(|error| {
         error.context(format!("cannot create the schema {}", one_line(schema))).hint("name a new one")
     })?;

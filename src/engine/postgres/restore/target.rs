@@ -1,4 +1,5 @@
-//! Databases on the server that a restore goes to: made under a scratch name, marked, renamed, exchanged, dropped.
+//! The databases that a restore creates on the server: created under a scratch name, marked, renamed, exchanged,
+//! dropped.
 
 use std::sync::LazyLock;
 use std::thread;
@@ -18,84 +19,85 @@ use crate::platform::digest::Sha256;
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::snapshots::manifest::{DatabaseFacts, PostgresFacts};
 
-/// What the comment of an unfinished database begins with.
+/// The prefix of the comment of an unfinished database.
 const MARK: &str = "lifeboat: not finished ";
 
-/// Of `a`, pg_stat_activity: what the server, or TimescaleDB, does not end itself where a database is renamed or dropped.
+/// A condition on `a`, pg_stat_activity: the processes that the server, or TimescaleDB, does not end itself when a
+/// database is renamed or dropped.
 const OF_OTHERS: &str = "coalesce(a.backend_type, '') !~ '^(autovacuum worker$|TimescaleDB )'";
 
-/// How long others' sessions are waited for when they were asked to end.
+/// The longest time to wait for the sessions of others to end after they were asked to.
 const LEAVE_WITHIN: Duration = Duration::from_secs(20);
 
-/// Since when this process looks at servers: what carries its number and is older is of another that had it before, as
-/// in containers, where it is often the same.
+/// The time from which this process uses servers. A mark with this process's number and an earlier time belongs to an
+/// earlier process with the same number, which is common in containers.
 static BEGAN: LazyLock<DateTime<Utc>> = LazyLock::new(Utc::now);
 
-/// Why a database that lifeboat makes is not finished, and who is at it; kept in the database's comment.
+/// The mark of an unfinished database: why and by which process it is created. It is stored in the database's comment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub(crate) struct Mark {
     /// `restore` or `drill`.
     pub purpose: String,
     /// The snapshot that is restored.
     pub snapshot: String,
-    /// The machine that does it.
+    /// The machine that runs the restore.
     pub host: String,
-    /// The process on it.
+    /// The process on that machine.
     pub process: u32,
-    /// Since when.
+    /// The time at which the mark was made.
     pub since: DateTime<Utc>,
 }
 
 impl Mark {
-    /// A mark of this process.
+    /// Returns a mark of this process.
     #[must_use]
-    pub fn new(purpose: &str, snapshot: &str, host: &str) -> Self {
+    pub(crate) fn new(purpose: &str, snapshot: &str, host: &str) -> Self {
         let (purpose, snapshot, host) = (purpose.to_owned(), snapshot.to_owned(), host.to_owned());
         Mark { purpose, snapshot, host, process: std::process::id(), since: Utc::now() }
     }
 
-    /// Reads a database's comment; None where it is no mark.
+    /// Parses a database's comment. Returns `None` if it is not a mark.
     #[must_use]
-    pub fn read(comment: &str) -> Option<Self> {
+    pub(crate) fn read(comment: &str) -> Option<Self> {
         serde_json::from_str(comment.strip_prefix(MARK)?).ok()
     }
 
-    /// The comment that says all this.
+    /// Returns the comment that stores the mark.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("{MARK}{}", serde_json::to_string(self).expect("a mark has only string keys"))
     }
 
-    /// Whether the process that made it is still at work, as far as this machine can tell.
+    /// Returns true if the process that made the mark may still be running. A process on another machine always may be.
     #[must_use]
-    pub fn may_be_at_work(&self, host: &str) -> bool {
+    pub(crate) fn may_be_at_work(&self, host: &str) -> bool {
         self.host != host || lives(self.process, self.since)
     }
 }
 
-/// A connection to another database of the server than the one that is worked on.
-pub struct Server {
+/// A connection to the server, in another database than the one that is restored.
+pub(crate) struct Server {
     session: Session,
     params: Params,
 }
 
-/// What is known of a database that is there.
+/// The state of an existing database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Existing {
+pub(crate) struct Existing {
     /// Its comment.
     pub comment: Option<String>,
-    /// Sessions of others in it.
+    /// The number of sessions of others in it.
     pub sessions: u64,
 }
 
 impl Server {
-    /// Connects beside the database that `params` name.
-    pub fn connect(params: &Params) -> Result<Self> {
+    /// Connects to another database than the one that `params` names.
+    pub(crate) fn connect(params: &Params) -> Result<Self> {
         Self::connect_by(params, Session::connect)
     }
 
-    /// The same for clearing up: a signal that asks to stop does not end it at once.
-    pub fn connect_to_settle(params: &Params) -> Result<Self> {
+    /// Connects in the same way, for clean-up: a signal that asks to stop does not end the session at once.
+    pub(crate) fn connect_to_settle(params: &Params) -> Result<Self> {
         Self::connect_by(params, Session::connect_to_settle)
     }
 
@@ -117,13 +119,8 @@ impl Server {
         Err(first.unwrap_or_else(|| Error::failed("there is no database to connect to")))
     }
 
-    /// The connection.
-    pub fn session(&mut self) -> &mut Session {
-        &mut self.session
-    }
-
-    /// Looks for a database.
-    pub fn look(&mut self, name: &str) -> Result<Option<Existing>> {
+    /// Reads the state of a database. Returns `None` if it does not exist.
+    pub(crate) fn look(&mut self, name: &str) -> Result<Option<Existing>> {
         let rows = self.session.rows(&format!(
             "SELECT pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
                     (SELECT count(*) FROM pg_catalog.pg_stat_activity a
@@ -138,15 +135,16 @@ impl Server {
             .transpose()
     }
 
-    /// The roles of a snapshot that the server does not have.
-    pub fn missing_roles(&mut self, facts: &PostgresFacts) -> Result<Vec<String>> {
+    /// Returns the roles of a snapshot that do not exist on the server.
+    pub(crate) fn missing_roles(&mut self, facts: &PostgresFacts) -> Result<Vec<String>> {
         let known = self.session.rows("SELECT rolname AS name FROM pg_catalog.pg_roles")?;
         let known: Vec<&str> = known.iter().map(|row| row.text("name")).collect::<Result<_>>()?;
         Ok(facts.roles.iter().filter(|role| !known.contains(&role.as_str())).cloned().collect())
     }
 
-    /// What stands against restoring here, each in words: an older server, roles and extensions that are missing.
-    pub fn obstacles(&mut self, facts: &PostgresFacts, owners: Owners) -> Result<Vec<String>> {
+    /// Returns the obstacles to a restore to this server, as messages: an older server, missing roles, missing
+    /// extensions.
+    pub(crate) fn obstacles(&mut self, facts: &PostgresFacts, owners: Owners) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let (here, there) = (self.session.version() / 10_000, facts.version_num / 10_000);
         if here < there {
@@ -191,8 +189,8 @@ impl Server {
         Ok(found)
     }
 
-    /// Makes an empty, marked database like the one that was saved.
-    pub fn create(&mut self, name: &str, like: &DatabaseFacts, mark: &Mark) -> Result<()> {
+    /// Creates an empty, marked database with the properties of the one that was saved.
+    pub(crate) fn create(&mut self, name: &str, like: &DatabaseFacts, mark: &Mark) -> Result<()> {
         let mut sql = format!(
             "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
             ident(name),
@@ -222,10 +220,10 @@ impl Server {
             .inspect_err(|_| drop(self.session.execute(&format!("DROP DATABASE {}", ident(name)))))
     }
 
-    /// Drops a database of lifeboat's own making; sessions in it are ended.
+    /// Drops a database that Lifeboat created. The sessions in it are ended.
     ///
-    /// Also after Ctrl-C, and over another connection where this one is broken.
-    pub fn drop(&mut self, name: &str) -> Result<()> {
+    /// This works after Ctrl-C too, and uses another connection if this one is broken.
+    pub(crate) fn drop(&mut self, name: &str) -> Result<()> {
         let cannot = |error: Error| error.context(format!("cannot drop the database {}", one_line(name)));
         self.drop_subscriptions(name).map_err(cannot)?;
         let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(name));
@@ -238,10 +236,10 @@ impl Server {
         dropped.map_err(cannot)
     }
 
-    /// Drops the subscriptions that a restored schema brought along: a database that has some is not dropped. They
-    /// are off and have no slots, so nobody else is told.
+    /// Drops the subscriptions of a restored schema: a database that has subscriptions cannot be dropped. They are
+    /// disabled and have no slots, so no other server is contacted.
     fn drop_subscriptions(&mut self, name: &str) -> Result<()> {
-        // Anybody may read these columns.
+        // Every role may read these columns.
         let found = self.session.rows(&format!(
             "SELECT s.subname AS name, s.subenabled AS enabled, s.subslotname AS slot
                FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
@@ -267,8 +265,8 @@ impl Server {
         Ok(())
     }
 
-    /// Drops what runs of this program on this machine that have died have left unfinished.
-    pub fn drop_left_over(&mut self, host: &str) -> Result<Vec<String>> {
+    /// Drops the unfinished databases of Lifeboat processes on this machine that have died. Returns their names.
+    pub(crate) fn drop_left_over(&mut self, host: &str) -> Result<Vec<String>> {
         let rows = self.session.rows(&format!(
             "SELECT d.datname AS name, pg_catalog.shobj_description(d.oid, 'pg_database') AS comment
                FROM pg_catalog.pg_database d
@@ -284,13 +282,14 @@ impl Server {
                 Some(comment) => {
                     Mark::read(comment).is_some_and(|mark| mark.purpose != FILL && !mark.may_be_at_work(host))
                 }
-                // Its maker died before it could say so in the comment: the name says as much, and there is nothing in it.
+                // The process that created it died before it set the comment. The name shows this, and the database is
+                // empty.
                 None => is_dead_scratch(&name, host) && self.is_empty(&name),
             };
             if !is_left {
                 continue;
             }
-            // Without force: whoever has connected meanwhile keeps it.
+            // Without FORCE: if a session has connected in the meantime, the database is kept.
             if self.drop_subscriptions(&name).is_ok()
                 && self.session.execute(&format!("DROP DATABASE IF EXISTS {}", ident(&name))).is_ok()
             {
@@ -308,8 +307,8 @@ impl Server {
         found.is_ok_and(|found| found.is_empty())
     }
 
-    /// Sets the comment that a finished database has, in place of its mark; also after Ctrl-C.
-    pub fn unmark(&mut self, name: &str, comment: Option<&str>) -> Result<()> {
+    /// Replaces the mark with the comment of the finished database. This works after Ctrl-C too.
+    pub(crate) fn unmark(&mut self, name: &str, comment: Option<&str>) -> Result<()> {
         let comment = comment.map_or_else(|| "NULL".to_owned(), literal);
         let sql = format!("COMMENT ON DATABASE {} IS {comment}", ident(name));
         self.session.settle();
@@ -321,15 +320,15 @@ impl Server {
         set
     }
 
-    /// Marks a database that is there.
-    pub fn mark(&mut self, name: &str, mark: &Mark) -> Result<()> {
+    /// Marks an existing database.
+    pub(crate) fn mark(&mut self, name: &str, mark: &Mark) -> Result<()> {
         self.session
             .execute(&format!("COMMENT ON DATABASE {} IS {}", ident(name), literal(&mark.text())))
             .map_err(|error| error.context("cannot mark the database as unfinished"))
     }
 
-    /// Gives a finished database its name, which must be free, and its comment.
-    pub fn finish(&mut self, scratch: &str, name: &str, comment: Option<&str>) -> Result<()> {
+    /// Sets the comment of a finished database and renames it to its final name, which must not be in use.
+    pub(crate) fn finish(&mut self, scratch: &str, name: &str, comment: Option<&str>) -> Result<()> {
         let comment = comment.map_or_else(|| "NULL".to_owned(), literal);
         let (from, to) = (ident(scratch), ident(name));
         self.in_transaction(&format!("COMMENT ON DATABASE {from} IS {comment}; ALTER DATABASE {from} RENAME TO {to}"))
@@ -337,7 +336,8 @@ impl Server {
             .map_err(|error| error.context(format!("cannot name the restored database {}", one_line(name))))
     }
 
-    /// Settles a lost reply to a renaming: it was done where the scratch name is no more. Else the error comes back.
+    /// Handles a lost reply to a rename: the rename was done if the scratch name no longer exists. Otherwise the error
+    /// is returned.
     fn has_gone(&mut self, scratch: &str, error: Error) -> Result<()> {
         if !is_broken(&error) {
             return Err(error);
@@ -357,11 +357,11 @@ impl Server {
         }
     }
 
-    /// Puts a finished database in the place of another, which keeps its content under the name `aside`.
+    /// Puts a finished database in the place of another one, which is renamed to `aside` and keeps its content.
     ///
-    /// Both names change in one transaction. The renaming locks the old database against new sessions, and waits some
-    /// seconds for those in it to end; a second connection asks them to, where `disconnect` allows it.
-    pub fn exchange(
+    /// Both names change in one transaction. The rename locks the old database against new sessions, and waits some
+    /// seconds for its sessions to end. If `disconnect` is true, a second connection terminates them.
+    pub(crate) fn exchange(
         &mut self,
         scratch: &str,
         name: &str,
@@ -378,7 +378,7 @@ impl Server {
         loop {
             let result = if disconnect { self.exchange_disconnecting(&sql, name) } else { self.in_transaction(&sql) };
             let Err(error) = result.or_else(|error| self.has_gone(scratch, error)) else { return Ok(()) };
-            // object_in_use: somebody came back in the moment before the lock.
+            // object_in_use: a session connected again in the moment before the lock.
             if !disconnect
                 || crate::engine::postgres::wire::session::sqlstate(&error).as_deref() != Some("55006")
                 || clock.elapsed() > LEAVE_WITHIN
@@ -421,23 +421,23 @@ impl Server {
 
     fn in_transaction(&mut self, sql: &str) -> Result<()> {
         self.session.execute(&format!("BEGIN; {sql}; COMMIT")).inspect_err(|_| {
-            // It has an answer only when all before it has ended, one way or the other.
+            // The ROLLBACK is answered only after the statements before it have ended, committed or not.
             self.session.settle();
             let _ = self.session.execute("ROLLBACK");
         })
     }
 }
 
-/// The purpose of a restore into a database that somebody else has made: it is never dropped.
-pub const FILL: &str = "fill";
+/// The purpose of a restore into a database that Lifeboat did not create: such a database is never dropped.
+pub(crate) const FILL: &str = "fill";
 
-/// What the names of scratch databases begin with; their mark says what they are.
-pub const SCRATCH: &str = "lifeboat_";
+/// The prefix of the names of scratch databases. Their marks describe what they are for.
+pub(crate) const SCRATCH: &str = "lifeboat_";
 
-/// A name for a scratch database that nobody else takes: when, on which machine, by which process.
+/// Returns a unique name for a scratch database, made of the time, the machine and the process.
 ///
-/// The server has no way to make a database and mark it at once; should this process die between, the name tells.
-pub fn scratch_name(host: &str) -> Result<String> {
+/// The server cannot create and mark a database in one step. If this process dies in between, the name identifies it.
+pub(crate) fn scratch_name(host: &str) -> Result<String> {
     let mut random = [0; 4];
     getrandom::fill(&mut random).map_err(|error| Error::failed("the system gives no random bytes").because(error))?;
     let since = Utc::now().format(SCRATCH_TIME);
@@ -446,12 +446,12 @@ pub fn scratch_name(host: &str) -> Result<String> {
 
 const SCRATCH_TIME: &str = "%Y%m%d%H%M%S";
 
-/// Eight digits for a machine's name.
+/// Returns eight hex digits for the name of a machine.
 fn host_word(host: &str) -> String {
     Sha256::of(host.as_bytes()).to_string()[..8].to_owned()
 }
 
-/// Whether a database's name is one that a process of this machine has given, and that process is no more.
+/// Returns true if a database has a scratch name from a process of this machine, and that process is no longer running.
 fn is_dead_scratch(name: &str, host: &str) -> bool {
     let words: Vec<&str> = name.strip_prefix(SCRATCH).unwrap_or_default().split('_').collect();
     let [since, machine, process, random] = words[..] else { return false };
@@ -462,7 +462,7 @@ fn is_dead_scratch(name: &str, host: &str) -> bool {
     }
 }
 
-/// Whether the process that had this number at that time runs on this machine, as far as can be told.
+/// Returns true if the process with this number, at that time, seems to be running on this machine.
 fn lives(process: u32, since: DateTime<Utc>) -> bool {
     if process == std::process::id() {
         // The name of a scratch database has whole seconds.
@@ -472,13 +472,13 @@ fn lives(process: u32, since: DateTime<Utc>) -> bool {
     process.is_some_and(|process| !matches!(rustix::process::test_kill_process(process), Err(rustix::io::Errno::SRCH)))
 }
 
-/// Whether a failure is one of the connection, which another connection may not have.
+/// Returns true if the connection failed, so that another connection may succeed.
 fn is_broken(error: &Error) -> bool {
     matches!(error.kind, Kind::Unreachable | Kind::Interrupted)
 }
 
-/// Puts the mark back in the place of the comment that this transaction has given its own database; that comment.
-pub fn exchange_comment(session: &mut Session, mark: &Mark) -> Result<Option<String>> {
+/// Replaces the comment that this transaction has set on its own database with the mark. Returns the replaced comment.
+pub(crate) fn exchange_comment(session: &mut Session, mark: &Mark) -> Result<Option<String>> {
     let row = session.row(
         "SELECT d.datname AS name, pg_catalog.shobj_description(d.oid, 'pg_database') AS comment
            FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",
@@ -490,9 +490,9 @@ pub fn exchange_comment(session: &mut Session, mark: &Mark) -> Result<Option<Str
     Ok(comment)
 }
 
-/// An error that names what stands against a restore.
+/// Returns an error that names the obstacles to a restore.
 #[must_use]
-pub fn cannot_restore(obstacles: &[String]) -> Error {
+pub(crate) fn cannot_restore(obstacles: &[String]) -> Error {
     Error::new(Kind::Failed, format!("the snapshot cannot be restored here: {}", obstacles.join("; ")))
         .hint("create the roles, or restore without owners and grants with --no-owner; install the extensions; nothing was changed")
 }

@@ -1,4 +1,4 @@
-//! The columns of tables, with what is written of them in `CREATE TABLE` and what only `ALTER TABLE` can say.
+//! The columns of tables: the clauses for `CREATE TABLE`, and the settings that only `ALTER TABLE` can make.
 
 use std::collections::HashMap;
 
@@ -8,17 +8,17 @@ use crate::engine::postgres::schema::relation::{foreign_options, letter, options
 use crate::engine::postgres::schema::{Reader, quote};
 use crate::platform::error::Result;
 
-/// One column, dropped ones excepted.
+/// One column. Dropped columns are not read.
 #[derive(Debug)]
 pub(super) struct Column {
     /// The name, unquoted.
     pub(super) name: String,
     pub(super) type_name: String,
-    /// The collation, quoted, where it is not the type's own.
+    /// The collation, quoted, if it differs from the default collation of the type.
     pub(super) collation: Option<String>,
-    /// Whether it is declared here, and not only inherited.
+    /// True if the column is declared in this table itself, and not only inherited.
     pub(super) is_local: bool,
-    /// The default's place and expression, or the generating expression.
+    /// The address and the expression of the default, or the generation expression.
     pub(super) default: Option<(Address, String)>,
     /// `s` for stored, `v` for virtual.
     pub(super) generated: Option<char>,
@@ -31,17 +31,17 @@ pub(super) struct Column {
     foreign_options: Option<String>,
 }
 
-/// That a column refuses NULL.
+/// The `NOT NULL` constraint of a column.
 #[derive(Debug)]
 pub(super) struct NotNull {
-    /// Before version 18 it has no name, and no place either.
+    /// The address and the name. Before version 18, a `NOT NULL` constraint has neither.
     pub(super) named: Option<(Address, String)>,
     pub(super) is_local: bool,
     pub(super) no_inherit: bool,
 }
 
 impl NotNull {
-    /// As it stands in a column's definition, or with the column's quoted name as a constraint of its own.
+    /// Returns the clause for a column's definition, or, with the column's quoted name, for a separate constraint.
     pub(super) fn clause(&self, column: Option<&str>) -> String {
         let name = self.named.as_ref().map(|(_, name)| format!("CONSTRAINT {} ", quote::ident(name)));
         let column = column.map(|column| format!(" {column}"));
@@ -51,23 +51,24 @@ impl NotNull {
 }
 
 impl Column {
-    /// The expression of a default that is no generating one.
+    /// Returns the expression of the default. Returns `None` if the column is generated.
     pub(super) fn plain_default(&self) -> Option<&str> {
         self.default.as_ref().filter(|_| self.generated.is_none()).map(|(_, expression)| expression.as_str())
     }
 
-    /// `GENERATED ALWAYS AS (...)`, where it is generated.
+    /// Returns `GENERATED ALWAYS AS (...)`. Returns `None` if the column is not generated.
     pub(super) fn generation(&self) -> Option<String> {
         let (_, expression) = self.default.as_ref()?;
         match self.generated? {
             's' => Some(format!("GENERATED ALWAYS AS ({expression}) STORED")),
-            // Virtual is what an unknown one of a later version would most likely not be: the server will say so.
+            // A later version may add another letter. It is written as VIRTUAL too; the server reports an error if that
+            // is wrong.
             _ => Some(format!("GENERATED ALWAYS AS ({expression}) VIRTUAL")),
         }
     }
 
-    /// What only `ALTER ... ALTER COLUMN` can say: the part after the column's name. `parents` are the columns that it
-    /// is inherited from: what is set there is copied when the table is made.
+    /// Returns the settings that only `ALTER ... ALTER COLUMN` can make: the part after the column's name. `parents`
+    /// are the columns that this column is inherited from: their settings are copied when the table is created.
     pub(super) fn settings(&self, parents: &[&Column]) -> Vec<String> {
         let mut settings = Vec::new();
         if let Some(target) = self.statistics {
@@ -101,7 +102,7 @@ impl Column {
     }
 }
 
-/// The columns of all tables, views and materialized views, by the relation's oid.
+/// Reads the columns of all tables, views and materialized views, by the relation's oid.
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<HashMap<u32, Vec<Column>>> {
     let named = reader.since(
         180_000,

@@ -2,7 +2,7 @@
 
 use crate::engine::postgres::schema::object::{Address, catalogs};
 
-/// What `COMMENT ON` calls something, from what `pg_identify_object` calls it.
+/// Returns the name of an object for `COMMENT ON`, from the type and the identity that `pg_identify_object` returns.
 pub(super) fn comment_target(address: Address, kind: &str, identity: &str) -> String {
     if address.column != 0 {
         return format!("COLUMN {identity}");
@@ -22,7 +22,7 @@ pub(super) fn comment_target(address: Address, kind: &str, identity: &str) -> St
     format!("{word} {}", with_on(address, identity))
 }
 
-/// `c on public.t` with the `on` of a statement.
+/// Replaces the `on` of `c on public.t` with the `ON` of a statement.
 fn with_on(address: Address, identity: &str) -> String {
     let on_a_table =
         [catalogs::CONSTRAINT, catalogs::TRIGGER, catalogs::REWRITE, catalogs::POLICY].contains(&address.catalog);
@@ -33,7 +33,7 @@ fn with_on(address: Address, identity: &str) -> String {
     }
 }
 
-/// How much of `text` is the name, perhaps quoted, at its start.
+/// Returns the length of the name, quoted or not, at the start of `text`.
 fn name_length(text: &str) -> usize {
     if !text.starts_with('"') {
         return text.find(' ').unwrap_or(text.len());

@@ -1,4 +1,4 @@
-//! Comments and security labels, of whatever kind of thing.
+//! Comments and security labels on objects of all kinds.
 
 use crate::engine::postgres::schema::comment_target::comment_target;
 use crate::engine::postgres::schema::depends::Places;
@@ -6,7 +6,7 @@ use crate::engine::postgres::schema::object::{Address, Kind, catalogs};
 use crate::engine::postgres::schema::{FIRST_NORMAL_OID, Reader, quote};
 use crate::platform::error::Result;
 
-/// Adds every comment and label to the object that it is of, or of a part of which it is.
+/// Adds every comment and security label to the object that it is on, or whose part it is on.
 pub(super) fn add(reader: &mut Reader, places: &Places) -> Result<()> {
     let query = |catalog: &str, extra: &str| {
         format!(
@@ -33,11 +33,11 @@ pub(super) fn add(reader: &mut Reader, places: &Places) -> Result<()> {
             continue;
         };
         let object = &mut reader.objects[index];
-        // The comment on public has a default, which whoever read the schema has seen to.
+        // The schema `public` has a comment by default. The code that reads the schemas handles it.
         if object.kind == Kind::Schema && object.name == "public" && row.get("provider")?.is_none() {
             continue;
         }
-        // An extension's own objects bring their comments along.
+        // `CREATE EXTENSION` creates the comments on the objects of an extension.
         if object.kind == Kind::Extension && object.address != address {
             continue;
         }

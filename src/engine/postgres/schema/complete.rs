@@ -1,5 +1,5 @@
-//! The check that nothing was overlooked: every row of every catalog of objects is one that was read, a part of one,
-//! or comes with the server or an extension.
+//! The check that no object was missed: every row of every catalog of objects was read as an object, is part of one, or
+//! belongs to the server or to an extension.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::engine::postgres::schema::object::{Address, catalogs};
 use crate::engine::postgres::schema::{FIRST_NORMAL_OID, Reader};
 use crate::platform::error::Result;
 
-/// The catalogs of things that a schema consists of, each with a condition on `x`.
+/// The catalogs of the objects that make up a schema, each with a condition on `x`.
 const CATALOGS: &[(u32, &str, &str)] = &[
     (catalogs::TYPE, "pg_type", "true"),
     (catalogs::PROC, "pg_proc", "true"),
@@ -23,11 +23,11 @@ const CATALOGS: &[(u32, &str, &str)] = &[
     (catalogs::LANGUAGE, "pg_language", "true"),
     (catalogs::NAMESPACE, "pg_namespace", "x.nspname !~ '^pg_(temp|toast)'"),
     (catalogs::OPCLASS, "pg_opclass", "true"),
-    // Without a function it is only a name that another operator mentions.
+    // An operator without a function is only a name that another operator mentions.
     (catalogs::OPERATOR, "pg_operator", "x.oprcode <> 0"),
     (catalogs::OPFAMILY, "pg_opfamily", "true"),
     (catalogs::REWRITE, "pg_rewrite", "true"),
-    // A partition's copies come with the trigger of the table above it.
+    // The copies on partitions are created with the trigger of the partitioned table.
     (catalogs::TRIGGER, "pg_trigger", "NOT x.tgisinternal AND x.tgparentid = 0"),
     (catalogs::POLICY, "pg_policy", "true"),
     (catalogs::STATISTIC_EXT, "pg_statistic_ext", "true"),
@@ -44,7 +44,7 @@ const CATALOGS: &[(u32, &str, &str)] = &[
     (catalogs::DEFAULT_ACL, "pg_default_acl", "true"),
 ];
 
-/// Refuses what nothing was made of.
+/// Refuses every row of the catalogs that belongs to no known object.
 pub(super) fn check(reader: &mut Reader, places: &Places) -> Result<()> {
     let mut query = String::new();
     for (catalog, relation, condition) in CATALOGS {

@@ -1,5 +1,5 @@
-//! Constraints that are made after the rows are there: keys, exclusions, foreign keys, what not all rows are
-//! known to meet, and checks that may look at other tables.
+//! Constraints that are created after the rows are loaded: keys, exclusion constraints, foreign keys, constraints that
+//! are not validated, and checks that may read other tables.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::engine::postgres::schema::{Reader, quote};
 use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
 
-/// Asks for the constraints.
+/// Queries the constraints.
 fn query(reader: &mut Reader<'_>) -> Result<Vec<Row>> {
     reader.rows(&format!(
         "SELECT k.oid, k.conname AS name, k.contype AS type, pg_catalog.pg_get_constraintdef(k.oid) AS definition,
@@ -43,7 +43,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     let settings = indexes::settings(reader)?;
     let children = relation::children(reader)?;
     let rows = query(reader)?;
-    // What a partitioned table's foreign key makes on partitions comes with it.
+    // The foreign key of a partitioned table creates its copies on the partitions.
     let copies = reader.rows(
         "SELECT oid, conparentid AS parent FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid <> 0",
     )?;
@@ -60,11 +60,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
         let definition = row.text("definition")?;
         let address = Address::new(catalogs::CONSTRAINT, row.number("oid")?);
         let (what, only) = match row.text("type")? {
-            // A foreign key of a partitioned table is one of all its partitions.
+            // A foreign key of a partitioned table applies to all its partitions.
             "f" => (Kind::ForeignKey, kind != 'p'),
-            // What inherits is to have it too.
+            // The constraint is created on tables that inherit, too.
             "c" | "n" => (Kind::Check, false),
-            // Indexes that exclude cannot be attached: those of the partitions come with the partitioned table's.
+            // Indexes of exclusion constraints cannot be attached: the partitioned table's constraint creates those of
+            // the partitions.
             _ => (Kind::Constraint, !(kind == 'p' && row.flag("excludes")?)),
         };
         let mut object = Object::new(address, what, Some(row.text("schema")?), name).at(Section::Post);
@@ -101,12 +102,14 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
             }
         }
         if what == Kind::ForeignKey {
-            // A key of a partitioned table can be pointed at when all its parts are attached.
+            // A foreign key can reference a key of a partitioned table only after all indexes of the partitions are
+            // attached.
             for part in relation::descendants(&children, index) {
                 object.needs.push(Address::new(catalogs::INHERITS, part));
                 object.needs.extend(reader.aliases.get(&Address::new(catalogs::CLASS, part)));
             }
-            // It also makes constraints for these parts, under names that it chooses: as first made, so again.
+            // The server also creates constraints for these partitions, and chooses their names. Keeping the order of
+            // creation keeps the names.
             object.needs.extend(last_key.insert(row.number("table_oid")?, address));
         }
         reader.add(object);
@@ -114,7 +117,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Gives the constraint that a partition has from its parent's the name that it had.
+/// Renames the constraint that a partition got from its parent table, so that it has the same name as in the source.
 fn rename(table: &str, name: &str, parent_table: &str, parent_name: &str) -> String {
     let sought = format!(
         "SELECT k.conname FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_constraint p ON p.oid = k.conparentid \
@@ -123,7 +126,11 @@ fn rename(table: &str, name: &str, parent_table: &str, parent_name: &str) -> Str
         quote::literal(parent_table),
         quote::literal(parent_name),
     );
-    let change = format!("ALTER TABLE {} RENAME CONSTRAINT %I TO {}", percent(table), percent(&quote::ident(name)));
+    let change = format!(
+        "ALTER TABLE {} RENAME CONSTRAINT %I TO {}",
+        quote::percent(table),
+        quote::percent(&quote::ident(name))
+    );
     let body = format!(
         "DECLARE made pg_catalog.name := ({sought}); BEGIN IF made <> {} THEN EXECUTE pg_catalog.format({}, made); \
          END IF; END",
@@ -133,12 +140,8 @@ fn rename(table: &str, name: &str, parent_table: &str, parent_name: &str) -> Str
     format!("DO {}", quote::dollars(&body))
 }
 
-/// Text for `format`, which takes a percent sign for its own.
-fn percent(text: &str) -> String {
-    text.replace('%', "%%")
-}
-
-/// A key's definition with its index's storage parameters; an exclusion's has them already.
+/// Adds the index's storage parameters to the definition of a key. The definition of an exclusion constraint has them
+/// already.
 fn with_options(definition: &str, kind: &str, options: Option<&str>) -> String {
     let (Some(options), true) = (options, kind != "x") else { return definition.to_owned() };
     let mut base = definition;

@@ -1,18 +1,19 @@
-//! What copying rows needs to know about the tables that have rows of their own.
+//! The facts that copying rows needs about the tables that store rows.
 //!
-//! These are ordinary tables, the leaves of partitioned ones, and the tables of an inheritance tree, each for itself
-//! (`ONLY`). Partitioned tables have no rows of their own, those of foreign tables and materialized views come from
-//! elsewhere, and temporary tables end with their session. Of an extension's tables only those that it declared as
-//! configuration count.
+//! These are ordinary tables, the leaves of partitioned tables, and the tables of an inheritance tree, each by itself
+//! (`ONLY`). Partitioned tables store no rows, the rows of foreign tables and materialized views come from elsewhere,
+//! and temporary tables are dropped at the end of their session. Of the tables of an extension, only those that it
+//! declares as configuration tables are included.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::engine::postgres::schema::quote;
+use crate::engine::postgres::schema::relation::letter;
 use crate::engine::postgres::timescale::{self, Aggregate, Hypertable, Timescale};
-use crate::engine::postgres::wire::session::{Row, Session};
+use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::Result;
 
-/// One table with rows of its own.
+/// One table that stores rows.
 #[derive(Clone, Debug)]
 pub struct TableData {
     /// The oid in pg_class.
@@ -27,50 +28,52 @@ pub struct TableData {
     pub columns: Vec<ColumnData>,
     /// The size of the main fork: without indexes and TOAST.
     pub bytes: u64,
-    /// pg_class.relkind; `r` for all that are listed today.
+    /// The `relkind` of pg_class; always `r` at present.
     pub kind: char,
-    /// Whether it is unlogged.
+    /// True if the table is unlogged.
     pub is_unlogged: bool,
-    /// Set for a configuration table of an extension: the condition (`WHERE ...`) on the rows to save, None for all.
+    /// Set for a configuration table of an extension: the condition (`WHERE ...`) on the rows to save, `None` for all
+    /// rows.
     pub extension_condition: Option<Option<String>>,
-    /// Whether the role may read every column (and use the schema).
+    /// True if the role may read every column and use the schema.
     pub readable: bool,
-    /// Whether row security is enabled on it.
+    /// True if row security is enabled on the table.
     pub has_rls: bool,
-    /// Whether row security would hide rows from the connected role.
+    /// True if row security would hide rows from the connected role.
     pub rls_applies: bool,
     /// The role that owns it, unquoted.
     pub owner: String,
-    /// The tables it is a partition of or inherits from, in order; partitioned ones included.
+    /// The tables that it is a partition of or inherits from, in order. Partitioned tables are included.
     pub parents: Vec<u32>,
-    /// Whether it is a partition.
+    /// True if the table is a partition.
     pub is_partition: bool,
-    /// The tables that its foreign keys point at; where that is a partitioned table, its partitions too.
+    /// The tables that its foreign keys reference. For a partitioned table, its partitions are included.
     pub references: Vec<u32>,
-    /// The table access method, `heap` mostly.
+    /// The table access method, usually `heap`.
     pub access_method: String,
-    /// Whether a column is `GENERATED ALWAYS AS IDENTITY`.
+    /// True if a column is `GENERATED ALWAYS AS IDENTITY`.
     pub identity_always: bool,
-    /// What TimescaleDB makes of it, where it does.
+    /// Set for a hypertable, and for the rows of a continuous aggregate.
     pub chunked: Option<Chunked>,
 }
 
 /// A hypertable, or the rows of a continuous aggregate.
 #[derive(Clone, Debug)]
 pub struct Chunked {
-    /// What a manifest calls it.
+    /// The kind of table, as a manifest names it.
     pub kind: &'static str,
-    /// What its rows are read from, as statements write it.
+    /// The relation that the rows are read from, as statements write it.
     pub relation: String,
-    /// The column of time by whose values parts of it can be asked for, unquoted.
+    /// The time column, unquoted, if the rows can be read in ranges of its values.
     pub time: Option<String>,
     /// Its chunks.
     pub chunks: Vec<u32>,
-    /// Where chunks begin, as text of that column's type, each with how much is in the chunks that begin there.
+    /// The values at which chunks begin, as text of the time column's type, each with the bytes in the chunks that
+    /// begin there.
     pub starts: Vec<(String, u64)>,
 }
 
-/// How much a compressed chunk counts for when work is shared out: what it holds is not known.
+/// The size in bytes that is assumed for a compressed chunk when work is divided: its real size is not known.
 const COMPRESSED_BYTES: u64 = 32 << 20;
 
 impl Chunked {
@@ -88,7 +91,7 @@ impl Chunked {
         Chunked { kind, relation: table.qualified(), time, chunks, starts }
     }
 
-    /// How much is in all of them.
+    /// Returns the sum of the bytes of all chunks.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.starts.iter().map(|(_, bytes)| bytes).sum()
@@ -102,21 +105,22 @@ pub struct ColumnData {
     pub name: String,
     /// The type as statements write it, qualified unless it is in `pg_catalog`.
     pub type_name: String,
-    /// Whether it refuses NULL.
+    /// True if the column is `NOT NULL`.
     pub not_null: bool,
-    /// Whether it is generated from others, stored or virtual: nothing can be copied into it.
+    /// True if the column is generated, stored or virtual. `COPY` cannot write to it.
     pub generated: bool,
     /// `a` for `GENERATED ALWAYS AS IDENTITY`, `d` for `BY DEFAULT`.
     pub identity: Option<char>,
-    /// The collation as statements write it, where it is not the type's own.
+    /// The collation as statements write it, if it differs from the default collation of the type.
     pub collation: Option<String>,
-    /// The default or the generating expression.
+    /// The default or the generation expression.
     pub default: Option<String>,
 }
 
-/// The tables that have rows of their own, by schema and name.
+/// Returns the tables that store rows, by schema and name.
 ///
-/// Empties `search_path` for the transaction. The server takes an `ACCESS SHARE` lock on each table for its size.
+/// Sets `search_path` to the empty string for the transaction. The server takes an `ACCESS SHARE` lock on each table to
+/// determine its size.
 pub fn tables(session: &mut Session) -> Result<Vec<TableData>> {
     session.execute("SET LOCAL search_path = ''")?;
     let mut columns = columns(session)?;
@@ -161,7 +165,7 @@ pub fn tables(session: &mut Session) -> Result<Vec<TableData>> {
                 oid,
                 schema: row.text("schema")?.to_owned(),
                 name: row.text("name")?.to_owned(),
-                // Not as the server quotes it: what is a keyword differs from version to version.
+                // The quoting does not depend on the server: each version has other keywords.
                 qualified: quote::qualified(row.text("schema")?, row.text("name")?),
                 bytes: row.number("bytes")?,
                 kind: letter(row, "kind")?.unwrap_or('r'),
@@ -184,8 +188,8 @@ pub fn tables(session: &mut Session) -> Result<Vec<TableData>> {
     Ok(with_timescale(tables, &timescale))
 }
 
-/// Tells hypertables from other tables, gives the rows of an aggregate its name, and leaves out what TimescaleDB keeps
-/// for itself.
+/// Marks the hypertables, gives the rows of an aggregate the name of the aggregate, and leaves out the internal tables
+/// of TimescaleDB.
 fn with_timescale(tables: Vec<TableData>, timescale: &Timescale) -> Vec<TableData> {
     let by_rows: HashMap<u32, &Aggregate> =
         timescale.aggregates.values().filter(|found| found.is_finalized).map(|found| (found.rows, found)).collect();
@@ -207,7 +211,7 @@ fn with_timescale(tables: Vec<TableData>, timescale: &Timescale) -> Vec<TableDat
     told
 }
 
-/// The columns of every table, by its oid.
+/// Reads the columns of every table, by the table's oid.
 fn columns(session: &mut Session) -> Result<HashMap<u32, Vec<ColumnData>>> {
     let rows = session.rows(
         "SELECT a.attrelid AS oid, a.attname AS name,
@@ -241,7 +245,7 @@ fn columns(session: &mut Session) -> Result<HashMap<u32, Vec<ColumnData>>> {
     Ok(columns)
 }
 
-/// The direct parents of every table that has some, in order.
+/// Reads the direct parents of every table that has parents, in order.
 fn parents(session: &mut Session) -> Result<HashMap<u32, Vec<u32>>> {
     let rows = session.rows(
         "SELECT i.inhrelid AS child, i.inhparent AS parent
@@ -256,7 +260,7 @@ fn parents(session: &mut Session) -> Result<HashMap<u32, Vec<u32>>> {
     Ok(parents)
 }
 
-/// The tables that each table's foreign keys point at, with their partitions.
+/// Reads the tables that each table's foreign keys reference, with their partitions.
 fn references(session: &mut Session, parents: &HashMap<u32, Vec<u32>>) -> Result<HashMap<u32, BTreeSet<u32>>> {
     let rows = session.rows(
         "SELECT DISTINCT k.conrelid AS source, k.confrelid AS target, c.relkind = 'p' AS partitioned
@@ -274,7 +278,7 @@ fn references(session: &mut Session, parents: &HashMap<u32, Vec<u32>>) -> Result
     for row in &rows {
         let set = references.entry(row.number("source")?).or_default();
         let target = row.number("target")?;
-        // A foreign key sees only the table it names, unless that one is partitioned.
+        // A foreign key references only the table that it names, unless that table is partitioned.
         if !row.flag("partitioned")? {
             set.insert(target);
             continue;
@@ -287,9 +291,4 @@ fn references(session: &mut Session, parents: &HashMap<u32, Vec<u32>>) -> Result
         }
     }
     Ok(references)
-}
-
-/// The one letter in a column, None for NULL.
-fn letter(row: &Row, column: &str) -> Result<Option<char>> {
-    Ok(row.get(column)?.and_then(|text| text.chars().next()))
 }

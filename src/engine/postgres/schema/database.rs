@@ -1,12 +1,12 @@
-//! What belongs to the database as a whole, or to parts of it that nobody made: its settings, default privileges,
-//! privileges on system objects, and large objects.
+//! Properties of the database as a whole and of objects that no user created: the database's settings, default
+//! privileges, privileges on system objects, and large objects.
 
 use crate::engine::postgres::schema::object::catalogs;
 use crate::engine::postgres::schema::{Address, FIRST_NORMAL_OID, Kind, Object, Reader, Section, grants, quote};
 use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
 
-/// The settings whose value is a list of names, each of which is quoted by itself.
+/// The settings whose value is a list of names. Each name is quoted separately.
 const LISTS: &[&str] = &[
     "local_preload_libraries",
     "search_path",
@@ -16,8 +16,8 @@ const LISTS: &[&str] = &[
     "unix_socket_directories",
 ];
 
-/// Reads the owner, comment, privileges, labels and settings of the database. They are said of whatever database the
-/// statements run in.
+/// Reads the owner, comment, privileges, labels and settings of the database. The statements apply to the database that
+/// they are run in.
 pub(super) fn settings(reader: &mut Reader) -> Result<()> {
     let row = reader.session.row(&format!(
         "SELECT d.oid, d.datname AS name, pg_catalog.pg_get_userbyid(d.datdba) AS owner, \
@@ -51,7 +51,7 @@ pub(super) fn settings(reader: &mut Reader) -> Result<()> {
     }
     if row.get("acl")?.is_some() {
         let mut granted = shared.object("privileges");
-        // The name's place is marked by a word that no other part of such a statement can be.
+        // The mark holds the place of the database's name. It cannot occur in any other part of the statement.
         let mark = "\u{1}";
         let (acl, base) = (row.list("acl")?, row.list("acl_base")?);
         for statement in grants::statements(&mut granted, "DATABASE", mark, None, owner, &acl, &base)? {
@@ -72,7 +72,7 @@ pub(super) fn settings(reader: &mut Reader) -> Result<()> {
     values(reader, &mut shared)
 }
 
-/// Creates objects that share the database's address. A number in the column tells each from the others.
+/// Creates objects that share the database's address. A number in the column makes each address unique.
 struct Numbered {
     oid: u32,
     count: i32,
@@ -105,7 +105,7 @@ fn labels(reader: &mut Reader, shared: &mut Numbered) -> Result<()> {
     Ok(())
 }
 
-/// Reads the values of settings, for all roles and for single ones.
+/// Reads the settings of the database, for all roles and for single roles.
 fn values(reader: &mut Reader, shared: &mut Numbered) -> Result<()> {
     let oid = shared.oid;
     let rows = reader.rows(&format!(
@@ -113,8 +113,8 @@ fn values(reader: &mut Reader, shared: &mut Numbered) -> Result<()> {
          FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) WITH ORDINALITY c (setting, place) \
          WHERE s.setdatabase = {oid} ORDER BY s.setrole <> 0, s.ctid, c.place"
     ))?;
-    // One object for the database and one for each role: the order in which they were set is kept, since it is what
-    // pg_dump tells them in.
+    // One object for the database and one for each role. The order in which the settings were made is kept, because
+    // pg_dump prints them in that order.
     let mut sets: Vec<Object> = Vec::new();
     for row in rows {
         let setting = row.text("setting")?;
@@ -136,7 +136,7 @@ fn values(reader: &mut Reader, shared: &mut Numbered) -> Result<()> {
             Some(role) => {
                 set.role(role);
                 let arguments: Vec<&str> = [role, name].into_iter().chain(values).collect();
-                // The database's name is the first argument, though the role stands before it.
+                // The database's name is the first argument, although the statement names the role first.
                 let statement = format!("ALTER ROLE %2$I IN DATABASE %1$I SET %3$I TO {}", numbered(&places));
                 set.set_owner.push(quote::for_this_database(&statement, &arguments));
             }
@@ -148,7 +148,7 @@ fn values(reader: &mut Reader, shared: &mut Numbered) -> Result<()> {
     Ok(())
 }
 
-/// The `%L`s of `places` with the numbers from 4 on.
+/// Returns `places` with its `%L`s numbered from 4 on.
 fn numbered(places: &str) -> String {
     let mut numbered = String::new();
     for (index, part) in places.split("%L").enumerate() {
@@ -160,7 +160,7 @@ fn numbered(places: &str) -> String {
     numbered
 }
 
-/// The names in the text of a list's setting: `"$user", public`.
+/// Returns the names in the value of a setting that is a list: `"$user", public`.
 fn list(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut name = String::new();
@@ -232,7 +232,7 @@ pub(super) fn default_privileges(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
-/// Reads the large objects, without what is in them.
+/// Reads the large objects, without their data.
 pub(super) fn large_objects(reader: &mut Reader) -> Result<()> {
     let rows = reader.rows(&format!(
         "SELECT l.oid, pg_catalog.pg_get_userbyid(l.lomowner) AS owner, {} \
@@ -252,8 +252,8 @@ pub(super) fn large_objects(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
-/// Of each sort of object that has privileges: its catalog, the name of the catalog, the word in GRANT, the name in GRANT, the
-/// prefix of its columns, its letter for acldefault(), and the join that its name needs.
+/// For each class of objects that have privileges: its catalog, the name of the catalog, the word in GRANT, the name in
+/// GRANT, the prefix of its columns, its letter for acldefault(), and the join that its name needs.
 const WITH_PRIVILEGES: [(u32, &str, &str, &str, &str, &str, &str); 7] = [
     (
         catalogs::CLASS,
@@ -304,12 +304,12 @@ const WITH_PRIVILEGES: [(u32, &str, &str, &str, &str, &str, &str); 7] = [
     ),
 ];
 
-/// Asks for the privileges on objects of the system and of extensions that are not those they had at first.
+/// Queries the objects of the system and of extensions whose privileges differ from their initial privileges.
 fn changed_privileges(reader: &mut Reader) -> Result<Vec<Row>> {
     let mut found = Vec::new();
     for (catalog, relation, word, name, prefix, class, join) in WITH_PRIVILEGES {
-        // What information_schema grants is not kept as its initial privileges, though nobody has changed it; pg_dump
-        // passes it over, too.
+        // The grants of information_schema are not recorded in pg_init_privs, although no user has changed them.
+        // pg_dump ignores them, too.
         let system = match catalog {
             catalogs::NAMESPACE => "x.nspname <> 'information_schema'",
             _ if join.contains("pg_namespace n") => "n.nspname <> 'information_schema'",
@@ -346,9 +346,9 @@ fn changed_privileges(reader: &mut Reader) -> Result<Vec<Row>> {
     Ok(found)
 }
 
-/// Reads the privileges that were changed on what the system or an extension brought along.
+/// Reads the changed privileges on objects that belong to the system or to an extension.
 ///
-/// What they were at first stands in pg_init_privs, for what had other privileges than new objects have.
+/// pg_init_privs has the initial privileges of the objects whose initial privileges differ from the defaults.
 pub(super) fn system_privileges(reader: &mut Reader) -> Result<()> {
     let found = changed_privileges(reader)?;
     let oid: u32 = reader

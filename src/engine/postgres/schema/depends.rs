@@ -1,4 +1,4 @@
-//! What needs what, from pg_depend.
+//! The dependencies between objects, from pg_depend.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,7 +15,7 @@ struct Edge {
     kind: char,
 }
 
-/// Finds the object that an address is of: itself, or what it is a part of.
+/// Finds the object that an address belongs to: the object itself, or the one that it is a part of.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     objects: HashMap<Address, usize>,
@@ -47,7 +47,8 @@ impl Places {
             };
             let kind = row.text("deptype")?.chars().next().unwrap_or('n');
             places.edges.push(Edge { from, to, kind });
-            // A part goes with its whole: a rowtype with its table, a rule with its view, a range's functions with it.
+            // A part belongs to its whole: a row type to its table, a rule to its view, a range type's functions to the
+            // type.
             let whole = match kind {
                 'i' | 'e' => true,
                 'a' => matches!(
@@ -66,10 +67,10 @@ impl Places {
         Ok(places)
     }
 
-    /// The object that stands for an address, if one does.
+    /// Returns the index of the object that an address belongs to, if there is one.
     pub(super) fn find(&self, address: Address) -> Option<usize> {
         let mut at = address;
-        // Parts of parts are never deep; a bound keeps a wrong catalog from turning this into an endless walk.
+        // Parts are never nested deeply. The limit prevents an endless loop if the catalog is corrupt.
         for _ in 0..16 {
             if let Some(index) = self.objects.get(&at).or_else(|| self.objects.get(&at.whole())) {
                 return Some(*index);
@@ -79,7 +80,7 @@ impl Places {
         None
     }
 
-    /// Whether an address is of something that the server or an extension brings along, or of a part of that.
+    /// Returns true if an address belongs to an object of the server or of an extension, or to a part of one.
     pub(super) fn comes_otherwise(&self, address: Address) -> bool {
         let mut seen = HashSet::new();
         let mut rest = vec![address.whole()];
@@ -90,14 +91,15 @@ impl Places {
             if seen.insert(at) {
                 let start = self.edges.partition_point(|edge| edge.from.whole() < at);
                 let own = self.edges[start..].iter().take_while(|edge| edge.from.whole() == at);
-                // An extension or the whole that something is dropped with; not what it merely uses.
+                // Follows only dependencies on an extension, or on the whole that something is dropped with; not on
+                // objects that it only uses.
                 rest.extend(own.filter(|edge| matches!(edge.kind, 'a' | 'i' | 'e')).map(|edge| edge.to.whole()));
             }
         }
         false
     }
 
-    /// Adds to every object what pg_depend says that it needs.
+    /// Adds to every object the dependencies that pg_depend records.
     pub(super) fn add_needs(&self, reader: &mut Reader) -> Result<()> {
         let addresses: Vec<Address> = reader.objects.iter().map(|object| object.address).collect();
         for edge in &self.edges {

@@ -1,4 +1,4 @@
-//! Foreign data wrappers, servers and user mappings. Passwords are never read into an archive.
+//! Foreign data wrappers, servers and user mappings. Passwords are never written to an archive.
 
 use crate::engine::postgres::schema::object::catalogs;
 use crate::engine::postgres::schema::schemas::function_name;
@@ -75,8 +75,8 @@ pub(super) fn servers(reader: &mut Reader) -> Result<()> {
 
 /// Reads the user mappings.
 pub(super) fn user_mappings(reader: &mut Reader) -> Result<()> {
-    // The view shows a mapping's options only to those who may use them; without it not even a superuser of a hosted
-    // server would see any. Its rule is repeated here to tell no options from hidden ones.
+    // The view shows a mapping's options only to roles that may use them. Without the view, not even a superuser of a
+    // hosted server could read any. The view's rule is repeated here to distinguish missing options from hidden ones.
     let rows = reader.rows(
         "SELECT m.umid AS oid, m.umuser AS user, m.usename AS name, m.srvname AS server, \
          to_json(m.umoptions) AS options, m.umoptions IS NOT NULL \
@@ -107,7 +107,7 @@ pub(super) fn user_mappings(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
-/// Options as a clause. What is a secret by its name is left out, and noted.
+/// Returns the options as a clause. Options whose name marks them as secrets are left out and noted.
 pub(super) fn options(reader: &mut Reader, options: &[String], of: &str) -> String {
     let mut clauses = Vec::new();
     for option in options {
@@ -121,7 +121,7 @@ pub(super) fn options(reader: &mut Reader, options: &[String], of: &str) -> Stri
     if clauses.is_empty() { String::new() } else { format!(" OPTIONS (\n    {}\n)", clauses.join(",\n    ")) }
 }
 
-/// Whether an option of this name holds a secret.
+/// Returns true if an option of this name holds a secret.
 fn is_secret(name: &str) -> bool {
     let name = name.to_lowercase();
     let ends = ["password", "passwd", "passphrase", "pwd", "secret", "token", "secret_key", "private_key", "api_key"];

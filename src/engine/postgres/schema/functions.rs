@@ -7,7 +7,7 @@ use crate::engine::postgres::schema::{Address, Kind, Object, Reader, USER_SCHEMA
 use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
 
-/// What makes a function one that is carried: not one that a range type brings along.
+/// The condition for functions that are saved: functions that a range type creates are not.
 const OWN: &str = "NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d \
                    WHERE d.classid = 1255 AND d.objid = p.oid AND d.deptype = 'i')";
 

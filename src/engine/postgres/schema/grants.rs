@@ -1,29 +1,29 @@
 //! Privileges as GRANT and REVOKE.
 //!
-//! A list of privileges is compared with the one that the object has when it is just made (`acldefault`), or, for
-//! what comes with the system or an extension, with the one that it had at first (pg_init_privs).
+//! A list of privileges is compared with the default privileges of a new object (`acldefault`), or, for objects that
+//! belong to the system or to an extension, with the initial privileges (pg_init_privs).
 
 use crate::engine::postgres::schema::object::Object;
 use crate::engine::postgres::schema::quote;
 use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::{Error, Result};
 
-/// One entry of a list: who may do what, by whose leave.
+/// One entry of a list of privileges: a role, its privileges, and the role that granted them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     /// The role; empty for PUBLIC.
     grantee: String,
-    /// The letters of the privileges without the right to grant them on.
+    /// The letters of the privileges without grant option.
     plain: Vec<char>,
-    /// The letters of those with that right.
+    /// The letters of the privileges with grant option.
     with_grant: Vec<char>,
-    /// The role that granted.
+    /// The role that granted the privileges.
     grantor: String,
 }
 
-/// The two columns of a query that [`add`] reads: `acl` and `acl_base`. `class` is acldefault's letter: r table,
-/// s sequence, f function, l language, L large object, n schema, F foreign data wrapper, S server, T type,
-/// d database, c column.
+/// Returns the two columns of a query that [`add`] reads: `acl` and `acl_base`. `class` is the letter for acldefault():
+/// r table, s sequence, f function, l language, L large object, n schema, F foreign data wrapper, S server, T type, d
+/// database, c column.
 #[must_use]
 pub fn columns(class: char, acl: &str, owner: &str) -> String {
     format!("to_json({acl}::text[]) AS acl, to_json(acldefault('{class}', {owner})::text[]) AS acl_base")
@@ -41,7 +41,7 @@ pub fn add(object: &mut Object, row: &Row, word: &str, name: &str) -> Result<()>
     Ok(())
 }
 
-/// The statements that turn the privileges `base` into `acl`; the roles that they name are noted in `object`.
+/// Returns the statements that change the privileges `base` to `acl`. The roles that they name are added to `object`.
 ///
 /// `column` is the quoted name of a column: `GRANT SELECT(column) ON TABLE name`; its base is the empty list.
 pub fn statements(
@@ -63,7 +63,8 @@ pub fn statements(
     let part = column.map(|column| format!("({column})")).unwrap_or_default();
     let mut statements = Vec::new();
     for gone in base.iter().filter(|entry| !entries.contains(entry)) {
-        // Not the single rights: a newer server's objects start with rights that this one has never heard of.
+        // REVOKE ALL, not single privileges: the objects of a newer server may start with privileges that this server
+        // does not know.
         statements.push(format!("REVOKE ALL{part} ON {word} {name} FROM {}", grantee(&gone.grantee)));
         object.role(&gone.grantee);
     }
@@ -88,7 +89,7 @@ pub fn statements(
     Ok(statements)
 }
 
-/// A default privileges' list: the statements of `ALTER DEFAULT PRIVILEGES ...`, which have no name of an object.
+/// Returns the statements of `ALTER DEFAULT PRIVILEGES ...` for a list of default privileges. They name no object.
 pub fn default_statements(
     object: &mut Object,
     prefix: &str,
@@ -111,7 +112,7 @@ fn grantee(name: &str) -> String {
     if name.is_empty() { "PUBLIC".to_owned() } else { quote::ident(name) }
 }
 
-/// The words for the letters, `ALL` where they are all there are.
+/// Returns the words for the letters; `ALL` if the letters are all that the object has.
 fn rights(letters: &[char], every: &[char], part: &str) -> Result<String> {
     if !every.is_empty() && letters.len() == every.len() && every.iter().all(|letter| letters.contains(letter)) {
         return Ok(format!("ALL{part}"));
@@ -123,7 +124,7 @@ fn rights(letters: &[char], every: &[char], part: &str) -> Result<String> {
     Ok(words.join(", "))
 }
 
-/// The word for a privilege's letter.
+/// Returns the word for the letter of a privilege.
 fn word(letter: char) -> Result<&'static str> {
     Ok(match letter {
         'r' => "SELECT",
@@ -149,7 +150,7 @@ fn parse_all(items: &[String]) -> Result<Vec<Entry>> {
     items.iter().map(|item| parse(item)).collect()
 }
 
-/// Reads `grantee=letters/grantor`, where a letter with the right to grant on has a star.
+/// Parses `grantee=letters/grantor`. A star follows the letter of a privilege with grant option.
 fn parse(item: &str) -> Result<Entry> {
     let bad = || Error::failed(format!("the server lists the privileges '{item}', which make no sense"));
     let (grantee, rest) = role(item).ok_or_else(bad)?;
@@ -168,7 +169,7 @@ fn parse(item: &str) -> Result<Entry> {
     Ok(entry)
 }
 
-/// A role's name at the start of `text`, and what follows it.
+/// Returns the role's name at the start of `text`, and the text that follows it.
 fn role(text: &str) -> Option<(String, &str)> {
     let mut name = String::new();
     let mut quoted = false;

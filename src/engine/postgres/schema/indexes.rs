@@ -1,4 +1,4 @@
-//! Indexes that no constraint brings along, and the attachments of indexes to those of partitioned tables.
+//! Indexes that belong to no constraint, and the attachments of indexes to the indexes of partitioned tables.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use crate::engine::postgres::schema::relation::{OWN, TABLE_NAMES};
 use crate::engine::postgres::schema::{Reader, options, quote};
 use crate::platform::error::Result;
 
-/// What of an index, a constraint's too, is set after it is made.
+/// The settings of an index, or of a constraint's index, that are made after its creation.
 pub(super) struct Settings {
     is_clustered: bool,
     is_replica_identity: bool,
@@ -16,7 +16,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The statements that set it, for an index named `index` on a table; `only` stands before the table's name.
+    /// Returns the statements that apply the settings to the index `index` of a table. `only` precedes the table's
+    /// name.
     pub(super) fn statements(&self, only: &str, table: &str, index: &str, qualified: &str) -> Vec<String> {
         let mut statements = Vec::new();
         let index = quote::ident(index);
@@ -33,7 +34,7 @@ impl Settings {
     }
 }
 
-/// The settings of all indexes that have some.
+/// Reads the settings of all indexes that have any.
 pub(super) fn settings(reader: &mut Reader<'_>) -> Result<HashMap<u32, Settings>> {
     let rows = reader.rows(
         "SELECT i.indexrelid AS oid, i.indisclustered AS clustered, i.indisreplident AS replica_identity,
@@ -91,7 +92,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
         if row.get("constraint")?.is_none() {
             let usable = row.flag("ready")? && (row.flag("valid")? || row.text("table_kind")? == "p");
             if !usable {
-                // A place of its own: else what pg_depend says of it would be the table's needs. And accounted for.
+                // The index gets an address of its own: otherwise its dependencies in pg_depend would be added to the
+                // table. As a member, it is not reported as missing.
                 reader.aliases.insert(address, address);
                 reader.members.insert(address);
                 reader.notes.push(format!(
@@ -116,7 +118,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
                     .push(format!("index {qualified} is in tablespace {tablespace}: restored into the default"));
             }
             if row.get("parent")?.is_some() {
-                // pg_depend has it need the parent's index, which it does only to be attached.
+                // pg_depend records a dependency on the parent's index. Only the attachment needs that index.
                 object.needs_not.push(index_at(row, "parent_constraint", "parent")?);
             }
             reader.add(object);
@@ -135,7 +137,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Where the object stands that makes an index: the constraint, if one does.
+/// Returns the address of the object that creates an index: the constraint if there is one, or else the index itself.
 fn index_at(row: &crate::engine::postgres::wire::session::Row, constraint: &str, index: &str) -> Result<Address> {
     match row.get(constraint)? {
         Some(_) => Ok(Address::new(catalogs::CONSTRAINT, row.number(constraint)?)),

@@ -1,11 +1,12 @@
-//! The schema of a database, read from the catalogs as SQL that makes it again.
+//! The schema of a database, read from the catalogs as SQL that creates it again.
 //!
-//! The measure: `pg_dump --schema-only` of a database made by this SQL equals that of the source. Where the server
-//! has a function that prints a definition (`pg_get_viewdef` and the like), it is used; `search_path` is empty while
-//! it runs, so that every name comes out qualified.
+//! The goal: `pg_dump --schema-only` of a database that was created by this SQL prints the same as for the source. If
+//! the server has a function that prints a definition (`pg_get_viewdef` and the like), it is used; `search_path` is
+//! empty while it runs, so that it qualifies every name.
 //!
-//! [`object`] is one thing that can be made, with what it needs; [`order`] puts things in an order in which they can
-//! be made; one file per kind of thing reads it; [`grants`], `comments` and `depends` serve them all.
+//! [`object`] is one object that can be created, with its dependencies; [`order`] sorts objects into an order in which
+//! they can be created; one file for each kind of object reads it; [`grants`], `comments` and `depends` are used by all
+//! of them.
 
 mod columns;
 mod comment_target;
@@ -49,24 +50,24 @@ use crate::engine::postgres::wire::session::{Row, Session};
 use crate::platform::error::Result;
 pub use crate::snapshots::manifest::Extension;
 
-/// The first oid that is not of the system's own objects.
+/// The first oid that does not belong to an object of the system.
 pub const FIRST_NORMAL_OID: u32 = 16384;
 
-/// A condition on `n`, pg_namespace: the schemas whose contents are not the system's.
+/// A condition on `n`, pg_namespace: the schemas that do not belong to the system.
 pub const USER_SCHEMAS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
-/// All of a database's schema, in an order in which it can be made.
+/// The whole schema of a database, in an order in which it can be created.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
-    /// What can be made, in order.
+    /// The objects that can be created, in order.
     pub items: Vec<Item>,
-    /// What the SQL cannot carry, each named with the reason.
+    /// The objects that the SQL cannot create, each with the reason.
     pub refused: Vec<String>,
-    /// What is left out on purpose, or what whoever restores should know.
+    /// Messages about objects that are left out on purpose, and about other facts that matter when restoring.
     pub notes: Vec<String>,
     /// The roles that owners, grants and policies name.
     pub roles: BTreeSet<String>,
-    /// The extensions that `items` makes.
+    /// The extensions that `items` creates.
     pub extensions: Vec<Extension>,
 }
 
@@ -74,21 +75,21 @@ pub struct Schema {
 pub struct Reader<'a> {
     /// The connection, in a transaction, with an empty search_path.
     pub session: &'a mut Session,
-    /// What was read so far.
+    /// The objects that were read so far.
     pub objects: Vec<Object>,
-    /// What cannot be carried.
+    /// The objects that the SQL cannot create, each with the reason.
     pub refused: Vec<String>,
-    /// What is left out on purpose.
+    /// Messages about objects that are left out on purpose.
     pub notes: Vec<String>,
     /// The extensions.
     pub extensions: Vec<Extension>,
-    /// Members of extensions: they come with `CREATE EXTENSION` and are no objects of their own. Temporary things
-    /// are here too.
+    /// The members of extensions: `CREATE EXTENSION` creates them, so they are not read as objects. Temporary objects
+    /// are in this set too.
     pub members: HashSet<Address>,
-    /// Parts that stand for a whole in pg_depend beyond what pg_depend itself tells (internal dependencies, and
-    /// defaults and constraints of a table or domain that are no objects of their own).
+    /// Parts, and the object that each belongs to, in addition to those that pg_depend records. (pg_depend records
+    /// internal dependencies, and the defaults and constraints of a table or domain that are not separate objects.)
     pub aliases: HashMap<Address, Address>,
-    /// What TimescaleDB has here, where the database has it.
+    /// The hypertables, aggregates and other objects of TimescaleDB, if the database has the extension.
     pub timescale: Option<Timescale>,
 }
 
@@ -104,37 +105,39 @@ impl Reader<'_> {
         self.session.rows(sql)
     }
 
-    /// Whether an extension brings this along.
+    /// Returns true if the object is a member of an extension.
     #[must_use]
     pub fn is_member(&self, address: Address) -> bool {
         self.members.contains(&address.whole())
     }
 
-    /// Takes an object, but for one that an extension brings along.
+    /// Adds an object, unless it is a member of an extension.
     pub fn add(&mut self, object: Object) {
         if !self.is_member(object.address) {
             self.objects.push(object);
         }
     }
 
-    /// `ONLY ` for statements that go for one table alone; nothing for a hypertable, of which its chunks are not told apart.
+    /// Returns `ONLY ` for statements that apply to one table alone. Returns an empty string for a hypertable, because
+    /// its chunks are not treated as separate tables.
     #[must_use]
     pub fn only(&self, table: u32) -> &'static str {
         let is_hypertable = |timescale: &Timescale| timescale.hypertables.contains_key(&table);
         if self.timescale.as_ref().is_some_and(is_hypertable) { "" } else { "ONLY " }
     }
 
-    /// `column` where the server has it, from version `since` (150000) on, and `otherwise` where it has not.
+    /// Returns `column` if the server has it, that is, from version `since` (for example 150000) on, or else
+    /// `otherwise`.
     #[must_use]
     pub fn since<'t>(&self, since: u32, column: &'t str, otherwise: &'t str) -> &'t str {
         if self.version() >= since { column } else { otherwise }
     }
 }
 
-/// Reads the schema. The caller has begun the transaction that everything is to be seen in; to its end, search_path
-/// is empty, and DateStyle, IntervalStyle and extra_float_digits are as pg_dump has them.
+/// Reads the schema. The caller must have begun the transaction in which everything is read. Until its end, search_path
+/// is empty, and DateStyle, IntervalStyle and extra_float_digits are set as pg_dump sets them.
 pub fn read(session: &mut Session) -> Result<Schema> {
-    // What a definition looks like depends on these, as what COPY prints does.
+    // The text of definitions depends on these settings, as the output of COPY does.
     session.execute(
         "SET LOCAL search_path = ''; SET LOCAL quote_all_identifiers = off; SET LOCAL standard_conforming_strings = on; \
          SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL extra_float_digits = 3; \
@@ -153,7 +156,7 @@ pub fn read(session: &mut Session) -> Result<Schema> {
         aliases: HashMap::new(),
         timescale: None,
     };
-    // What sessions hold in temporary schemas is passed over in the same way, and so is the store behind long values.
+    // Objects in temporary schemas and TOAST tables are ignored in the same way as members of extensions.
     let members = format!(
         "SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e' \
          UNION SELECT d.classid, d.objid FROM pg_catalog.pg_depend d \
@@ -191,8 +194,8 @@ pub fn read(session: &mut Session) -> Result<Schema> {
     })
 }
 
-/// Whether something has a name that this server writes without quotes and that a newer one reads as a keyword: a
-/// column `system_user` in a view or an index would come back as the function of that name, or not at all.
+/// Returns true if an object has a name that this server prints without quotes and that a newer server reads as a
+/// keyword: a column `system_user` in a view or an index would be restored as the function of that name, or not at all.
 fn has_newer_words(session: &mut Session) -> Result<bool> {
     let words: Vec<String> = quote::KEYWORDS.iter().map(|word| quote::literal(word)).collect();
     let row = session.row(&format!(
@@ -211,7 +214,7 @@ fn has_newer_words(session: &mut Session) -> Result<bool> {
     row.flag("has")
 }
 
-/// Reads every kind of thing.
+/// Reads every kind of object.
 fn read_objects(reader: &mut Reader) -> Result<()> {
     schemas::schemas(reader)?;
     schemas::extensions(reader)?;

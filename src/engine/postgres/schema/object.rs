@@ -1,10 +1,10 @@
-//! One thing in a schema that SQL can make.
+//! One object in a schema that SQL can create.
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::postgres::schema::quote;
 
-/// Where something stands in the catalogs: the catalog's oid, the row's, and for a column its number.
+/// The place of an object in the catalogs: the catalog's oid, the row's oid, and for a column its number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     /// The oid of the catalog (`'pg_class'::regclass`).
@@ -22,7 +22,7 @@ impl Address {
         Address { catalog, oid, column: 0 }
     }
 
-    /// The same without the column.
+    /// Returns the same address without the column.
     #[must_use]
     pub fn whole(self) -> Self {
         Address { column: 0, ..self }
@@ -73,7 +73,7 @@ pub mod catalogs {
     pub const DEFAULT_ACL: u32 = 826;
 }
 
-/// The kinds of things, in the order in which they are made where nothing else decides.
+/// The kinds of objects, in the order in which they are created if no dependency or section decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names are PostgreSQL's")]
@@ -113,7 +113,7 @@ pub enum Kind {
     Hypertable,
     LargeObject,
     SequenceOwner,
-    // From here on: after the data.
+    // The kinds from here on are created after the data is loaded.
     Check,
     Constraint,
     Index,
@@ -130,7 +130,7 @@ pub enum Kind {
     CompressionSettings,
     ContinuousAggregate,
     AggregateIndex,
-    // From here on: after everything else.
+    // The kinds from here on are created after everything else.
     AggregateRows,
     Refresh,
     CompressedChunks,
@@ -138,12 +138,12 @@ pub enum Kind {
     DefaultPrivileges,
     SystemPrivileges,
     DatabaseSetting,
-    // A job may run as soon as it is there.
+    // A job may run as soon as it is created.
     Job,
 }
 
 impl Kind {
-    /// True for what belongs to the database itself, and not to something in it.
+    /// Returns true for properties of the database itself, as opposed to objects in it.
     #[must_use]
     pub fn is_of_database(self) -> bool {
         matches!(self, Kind::Database | Kind::DatabaseSetting)
@@ -163,72 +163,72 @@ impl Kind {
     }
 }
 
-/// Whether something is made before the rows are loaded or after.
+/// The part of a restore in which an object is created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Section {
-    /// Before: what rows need to be there.
+    /// Before the rows are loaded: everything that rows depend on.
     #[default]
     Pre,
-    /// After: what is faster or safer to make once they are there.
+    /// After the rows are loaded: everything that is then faster or safer to create.
     Post,
-    /// When everything is there and granted: what acts on or reacts to the making of other things (refreshes, event
-    /// triggers, default privileges, settings of the database).
+    /// After all objects and grants: everything that acts on or reacts to the creation of other objects (refreshes,
+    /// event triggers, default privileges, settings of the database).
     Last,
 }
 
-/// One thing as it is read: the SQL that makes it, and what must be there before.
+/// One object as it is read: the SQL that creates it, and its dependencies.
 #[derive(Clone, Debug)]
 pub struct Object {
-    /// Where it stands in the source's catalogs.
+    /// Its address in the source's catalogs.
     pub address: Address,
-    /// What it is.
+    /// The kind of object.
     pub kind: Kind,
-    /// The schema it is in, where it is in one.
+    /// The schema that it is in, if it is in one.
     pub schema: Option<String>,
-    /// Its name, unquoted; a function's with its argument types.
+    /// Its name, unquoted. The name of a function includes its argument types.
     pub name: String,
-    /// How `COMMENT ON`, `SECURITY LABEL ON` and `ALTER` name it, qualified and quoted:
-    /// `FUNCTION public.f(integer)`; empty where none may.
+    /// Its name in `COMMENT ON`, `SECURITY LABEL ON` and `ALTER`, qualified and quoted: `FUNCTION public.f(integer)`.
+    /// Empty if these statements cannot be used for it.
     pub identity: String,
     /// Before or after the rows.
     pub section: Section,
-    /// The statements that make it, in order, each without its semicolon.
+    /// The statements that create it, in order, each without its semicolon.
     pub create: Vec<String>,
     /// The role that owns it.
     pub owner: Option<String>,
     /// The statements that set its owner; left out by `--no-owner`.
     pub set_owner: Vec<String>,
-    /// Comments and security labels, its parts' included; run after `create`.
+    /// Comments and security labels, including those of its parts. They are run after `create`.
     pub comments: Vec<String>,
     /// The statements that grant and revoke; left out by `--no-owner`.
     pub grants: Vec<String>,
     /// The roles that `create`, `set_owner` and `grants` name.
     pub roles: Vec<String>,
-    /// What must be there before, beyond what pg_depend has.
+    /// The objects that must be created before it, in addition to those that pg_depend records.
     pub needs: Vec<Address>,
-    /// What pg_depend says it needs but what need not be there before.
+    /// The objects that pg_depend records as dependencies, but that need not be created before it.
     pub needs_not: Vec<Address>,
-    /// The table that it belongs to (an index, a trigger, a default ...), for selections and for running
-    /// statements side by side.
+    /// The table that it belongs to (for example of an index, a trigger or a default). It is used for selections and
+    /// for running statements in parallel.
     pub table: Option<Address>,
-    /// Where a cycle runs through it: how to make it in two steps.
+    /// Set if the object can be created in two steps, to break a cycle of dependencies.
     pub stub: Option<Stub>,
 }
 
-/// How to make something in two steps, where a cycle leaves no other way.
+/// The statements that create an object in two steps. They are used only to break a cycle of dependencies.
 #[derive(Clone, Debug, Default)]
 pub struct Stub {
-    /// Makes the first form; the owner is set right after.
+    /// Creates the first form. The owner is set right after it.
     pub create: Vec<String>,
-    /// What the first form needs; nothing of pg_depend is added to it, but its schema is.
+    /// The dependencies of the first form. The schema is added to them, but nothing that pg_depend records.
     pub needs: Vec<Address>,
-    /// Makes the rest of it, in place of [`Object::create`].
+    /// Creates the rest of the object, in place of [`Object::create`].
     pub complete: Vec<String>,
 }
 
 impl Object {
-    /// A thing that needs nothing and is made before the rows.
+    /// Returns an object that depends on nothing and is created before the rows are loaded.
     #[must_use]
     pub fn new(address: Address, kind: Kind, schema: Option<&str>, name: &str) -> Self {
         Object {
@@ -251,21 +251,21 @@ impl Object {
         }
     }
 
-    /// The same with `section`.
+    /// Returns the same object with `section`.
     #[must_use]
     pub fn at(mut self, section: Section) -> Self {
         self.section = section;
         self
     }
 
-    /// Notes the owner and how to set it; `identity` is set already.
+    /// Sets the owner and the statement for it. `identity` must be set before.
     pub fn own(&mut self, owner: &str) {
         self.set_owner = vec![format!("ALTER {} OWNER TO {}", self.identity, quote::ident(owner))];
         self.owner = Some(owner.to_owned());
         self.role(owner);
     }
 
-    /// Notes that one of the statements names a role; `PUBLIC`, as the empty name, is none.
+    /// Records that one of the statements names a role. `PUBLIC`, as the empty name, is ignored.
     pub fn role(&mut self, name: &str) {
         if !name.is_empty() && !self.roles.iter().any(|known| known == name) {
             self.roles.push(name.to_owned());
@@ -273,52 +273,53 @@ impl Object {
     }
 }
 
-/// One step in making a schema: what an archive's `schema/objects.json` lists, in an order in which it can be done.
+/// One step in creating a schema: an entry of an archive's `schema/objects.json`, which lists the steps in an order in
+/// which they can be run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// Its place in the list.
     pub id: usize,
     /// The oid that it had in the source's catalogs.
     pub oid: u32,
-    /// What it is.
+    /// The kind of object.
     pub kind: Kind,
-    /// The schema it is in, where it is in one.
+    /// The schema that it is in, if it is in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
-    /// Its name, unquoted; a function's with its argument types.
+    /// Its name, unquoted. The name of a function includes its argument types.
     pub name: String,
-    /// How `COMMENT ON` names it, qualified and quoted; empty where it may not.
+    /// Its name in `COMMENT ON`, qualified and quoted. Empty if `COMMENT ON` cannot be used for it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub identity: String,
-    /// Before the rows, after, or at the very end.
+    /// Before the rows, after them, or at the very end.
     pub section: Section,
-    /// Whether this makes only a first form, which a later item of the same kind and name completes.
+    /// True if this creates only a first form, which a later item of the same kind and name completes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub first_form: bool,
-    /// The statements that make it, in order, each without its semicolon.
+    /// The statements that create it, in order, each without its semicolon.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub create: Vec<String>,
     /// The role that owns it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// The statements that set its owner, right after it is made.
+    /// The statements that set its owner, run right after it is created.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set_owner: Vec<String>,
     /// Comments and security labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub comments: Vec<String>,
-    /// The statements that grant and revoke: run when all `Post` items are there, before the `Last` ones. `SET ROLE`
-    /// and `RESET ROLE` stand around what another role than the owner granted, so they are run in order on one
-    /// connection.
+    /// The statements that grant and revoke: run after all `Post` items are created, before the `Last` ones. `SET ROLE`
+    /// and `RESET ROLE` enclose the statements for privileges that another role than the owner granted, so they must be
+    /// run in order on one connection.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grants: Vec<String>,
     /// The roles that the statements name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
-    /// The items that must be there before: all stand earlier in the list.
+    /// The items that must be created before it. All of them are earlier in the list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<usize>,
-    /// The table that it belongs to, where it belongs to one.
+    /// The table that it belongs to, if it belongs to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<usize>,
 }

@@ -8,7 +8,7 @@ use crate::engine::postgres::schema::types::indented;
 use crate::engine::postgres::schema::{Address, FIRST_NORMAL_OID, Kind, Object, Reader, USER_SCHEMAS, quote};
 use crate::platform::error::Result;
 
-/// An expression for an operator as a definition names it.
+/// Returns an expression for the name of an operator, as a definition writes it.
 fn operator_name(oid: &str) -> String {
     format!(
         "(SELECT pg_catalog.format('OPERATOR(%I.%s)', xn.nspname, x.oprname) FROM pg_catalog.pg_operator x \
@@ -16,7 +16,7 @@ fn operator_name(oid: &str) -> String {
     )
 }
 
-/// Reads the operators. One that another names before it is made stands as a shell until then.
+/// Reads the operators. An operator that another one names before it is created is a shell until then.
 pub(super) fn operators(reader: &mut Reader) -> Result<()> {
     let rows = reader.rows(&format!(
         "SELECT o.oid, n.nspname AS schema, o.oprname AS name, pg_catalog.pg_get_userbyid(o.oprowner) AS owner, \
@@ -36,7 +36,8 @@ pub(super) fn operators(reader: &mut Reader) -> Result<()> {
     for row in rows {
         let (schema, name) = (row.text("schema")?, row.text("name")?);
         let address = Address::new(catalogs::OPERATOR, row.number("oid")?);
-        // The name is without the operand types: among operators of one name, pg_dump goes by the order of making.
+        // The name does not include the operand types: pg_dump sorts operators of the same name by their order of
+        // creation.
         let mut object = Object::new(address, Kind::Operator, Some(schema), name);
         let quoted = format!("{}.{name}", quote::ident(schema));
         let side = |column: &str| -> Result<String> { Ok(row.get(column)?.unwrap_or("NONE").to_owned()) };
@@ -67,7 +68,7 @@ pub(super) fn operators(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
-/// The operators and functions that depend on a family or class, by its oid, as clauses.
+/// Reads the operators and functions that belong to each operator family or class, by its oid, as clauses.
 fn family_members(reader: &mut Reader, catalog: u32) -> Result<HashMap<u32, Vec<String>>> {
     let mut members: HashMap<u32, Vec<String>> = HashMap::new();
     let operators = reader.rows(&format!(
@@ -107,7 +108,7 @@ fn family_members(reader: &mut Reader, catalog: u32) -> Result<HashMap<u32, Vec<
     Ok(members)
 }
 
-/// Reads the operator families, with the members that belong to none of their classes.
+/// Reads the operator families, with the members that belong to none of their operator classes.
 pub(super) fn families(reader: &mut Reader) -> Result<()> {
     let mut members = family_members(reader, catalogs::OPFAMILY)?;
     let rows = reader.rows(&format!(
@@ -155,7 +156,7 @@ pub(super) fn classes(reader: &mut Reader) -> Result<()> {
             row.get("storage")?.map(|storage| format!("STORAGE {storage}")).into_iter().collect();
         clauses.extend(members.remove(&address.oid).unwrap_or_default());
         if clauses.is_empty() {
-            // The grammar wants something here, and this says nothing.
+            // The grammar requires at least one clause. This one has no effect.
             clauses.push(format!("STORAGE {}", row.text("type")?));
         }
         object.create.push(format!(
@@ -173,7 +174,7 @@ pub(super) fn classes(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
-/// Reads the casts but for those that come with range types.
+/// Reads the casts, except those that range types create.
 pub(super) fn casts(reader: &mut Reader) -> Result<()> {
     let own = reader.since(
         140_000,

@@ -2,7 +2,8 @@
 //! the `SET (name='value', ...)` of a column.
 //!
 //! The statements are those that Lifeboat and the server's `pg_get_*def` functions write: there is no space around the
-//! equals sign of an option. Lists of publications, subscriptions and TimescaleDB have spaces there, and stay as they are.
+//! equals sign of an option. The option lists of publications, subscriptions and TimescaleDB have spaces there, and are
+//! not changed.
 
 use std::ops::Range;
 
@@ -13,12 +14,12 @@ pub struct OptionText {
     pub namespace: Option<String>,
     /// The name, unquoted.
     pub name: String,
-    /// The place of `name='value'` in the statement, in bytes.
+    /// The range of `name='value'` in the statement, in bytes.
     place: Range<usize>,
 }
 
 impl OptionText {
-    /// The name as it is written: `toast.fillfactor`.
+    /// Returns the name as it is written: `toast.fillfactor`.
     #[must_use]
     pub fn full_name(&self) -> String {
         self.namespace.iter().map(|namespace| format!("{namespace}.")).collect::<String>() + &self.name
@@ -27,7 +28,7 @@ impl OptionText {
 
 /// A list of options in parentheses.
 struct List {
-    /// From the white space before its keyword to behind its closing parenthesis, in bytes.
+    /// The range from the white space before its keyword to the end of its closing parenthesis, in bytes.
     place: Range<usize>,
     keyword: Keyword,
     options: Vec<OptionText>,
@@ -39,13 +40,14 @@ enum Keyword {
     Set,
 }
 
-/// The options that a statement sets.
+/// Returns the options that a statement sets.
 #[must_use]
 pub fn options(statement: &str) -> Vec<OptionText> {
     lists(statement).into_iter().flat_map(|list| list.options).collect()
 }
 
-/// The statement without the options for which `is_removed` holds; `None` if it sets nothing else.
+/// Returns the statement without the options for which `is_removed` returns true. Returns `None` if it sets nothing
+/// else.
 #[must_use]
 pub fn without(statement: &str, is_removed: impl Fn(&OptionText) -> bool) -> Option<String> {
     let mut text = String::with_capacity(statement.len());
@@ -72,7 +74,7 @@ pub fn without(statement: &str, is_removed: impl Fn(&OptionText) -> bool) -> Opt
     Some(text)
 }
 
-/// The lists of options in a statement. What stands in quotes or dollar quotes is passed over.
+/// Finds the lists of options in a statement. Text in quotes or dollar quotes is skipped.
 fn lists(statement: &str) -> Vec<List> {
     let bytes = statement.as_bytes();
     let mut found = Vec::new();
@@ -104,8 +106,8 @@ fn lists(statement: &str) -> Vec<List> {
     found
 }
 
-/// Reads `name=value, name=value)` from `at` on: the options, and the place behind the parenthesis. `None` if something
-/// else stands there.
+/// Parses `name=value, name=value)` from `at` on. Returns the options, and the position after the parenthesis. Returns
+/// `None` if the text has another form.
 fn list(statement: &str, mut at: usize) -> Option<(Vec<OptionText>, usize)> {
     let bytes = statement.as_bytes();
     let mut options = Vec::new();
@@ -131,7 +133,7 @@ fn list(statement: &str, mut at: usize) -> Option<(Vec<OptionText>, usize)> {
     }
 }
 
-/// The identifier at a place, unquoted, and where it ends.
+/// Returns the identifier at a position, unquoted, and the position after it.
 fn identifier(statement: &str, at: usize) -> Option<(String, usize)> {
     let bytes = statement.as_bytes();
     if bytes.get(at) == Some(&b'"') {
@@ -143,7 +145,8 @@ fn identifier(statement: &str, at: usize) -> Option<(String, usize)> {
     (end > at).then(|| (statement[at..end].to_owned(), end))
 }
 
-/// The end of the value at a place: a string, a word or a number. `None` if no value begins there.
+/// Returns the position after the value that begins at a position: a string, a word or a number. Returns `None` if no
+/// value begins there.
 fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
     match (bytes.get(at)?, bytes.get(at + 1)) {
         (b'\'', _) => Some(quoted_end(bytes, at, false)),
@@ -155,7 +158,8 @@ fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// The place behind the quoted text that begins at `at`; the end of the statement if its quote is not closed.
+/// Returns the position after the quoted text that begins at `at`, or the end of the statement if the quote is not
+/// closed.
 fn quoted_end(bytes: &[u8], at: usize, with_escapes: bool) -> usize {
     let quote = bytes[at];
     let mut next = at + 1;
@@ -173,13 +177,15 @@ fn quoted_end(bytes: &[u8], at: usize, with_escapes: bool) -> usize {
     bytes.len()
 }
 
-/// Returns true if the string whose quote is at `at` is written as `E'...'`, in which a backslash escapes the next byte.
+/// Returns true if the string whose quote is at `at` is written as `E'...'`. In such a string, a backslash escapes the
+/// next byte.
 fn is_escape_string(bytes: &[u8], at: usize) -> bool {
     let before = |back: usize| at.checked_sub(back).map(|place| bytes[place]);
     bytes[at] == b'\'' && matches!(before(1), Some(b'E' | b'e')) && !before(2).is_some_and(is_word)
 }
 
-/// The place behind the dollar-quoted text that begins at `at`, or behind the dollar sign if none begins there.
+/// Returns the position after the dollar-quoted text that begins at `at`, or after the dollar sign if no such text
+/// begins there.
 fn dollar_quoted_end(statement: &str, at: usize) -> usize {
     let bytes = statement.as_bytes();
     let tag_end = word_end(bytes, at + 1);
@@ -190,13 +196,13 @@ fn dollar_quoted_end(statement: &str, at: usize) -> usize {
     statement[tag_end + 1..].find(tag).map_or(bytes.len(), |place| tag_end + 1 + place + tag.len())
 }
 
-/// The end of the word that begins at a place; the place itself if none does.
+/// Returns the position after the word that begins at a position, or the position itself if no word begins there.
 fn word_end(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
     at + rest.iter().take_while(|byte| is_word(**byte)).count()
 }
 
-/// Returns true if a byte may be part of an unquoted identifier, as the bytes of letters beyond ASCII are.
+/// Returns true if a byte may be part of an unquoted identifier. The bytes of letters beyond ASCII may be.
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
 }

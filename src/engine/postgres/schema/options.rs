@@ -1,20 +1,21 @@
 //! The options of tables, indexes, views, columns and tablespaces that a user can set: storage parameters, view options
 //! and attribute options.
 //!
-//! The catalogs keep them as `name=value` in `reloptions`, `attoptions` and `spcoptions`. A server may keep facts of its
-//! own there too: PostgreSQL 15.20 has a `pg_attver` in the `attoptions` of every column, which its pg_dump leaves out
-//! and which no other server accepts. So only the options of this list are saved. Any other option of a known major is
-//! left out and noted; a major that is newer than the list gets the benefit of the doubt, except for names that begin
-//! with `pg_`, which PostgreSQL reserves for itself.
+//! The catalogs store them as `name=value` in `reloptions`, `attoptions` and `spcoptions`. A server may store internal
+//! data there too: PostgreSQL 15.20 has a `pg_attver` in the `attoptions` of every column, which its pg_dump leaves out
+//! and which no other server accepts. So only the options of this list are saved. Any other option of a known major
+//! version is left out and noted. On a major version that is newer than the list, all options are saved, except those
+//! with names that begin with `pg_`, which PostgreSQL reserves for itself.
 //!
-//! An access method of an extension brings options of its own. They are all saved, except for names with `pg_`.
+//! An access method of an extension may have options of its own. All of them are saved, except those whose names begin
+//! with `pg_`.
 
 use crate::engine::postgres::schema::option_text::{self, OptionText};
 use crate::engine::postgres::schema::relation::OWN;
 use crate::engine::postgres::schema::{Item, Kind, Reader, quote};
 use crate::platform::error::Result;
 
-/// The newest major whose options the list has.
+/// The newest major version whose options are in the list.
 pub const NEWEST_LISTED_MAJOR: u32 = 18;
 
 /// The kinds of objects that have options.
@@ -24,7 +25,7 @@ pub enum Holder {
     Table,
     /// A view.
     View,
-    /// An index of one of PostgreSQL's own access methods.
+    /// An index of one of PostgreSQL's built-in access methods.
     Index,
     /// A column of a table or view (an index's columns have options of their operator classes).
     Column,
@@ -37,8 +38,8 @@ impl Holder {
     pub const ALL: [Holder; 5] = [Holder::Table, Holder::View, Holder::Index, Holder::Column, Holder::Tablespace];
 }
 
-/// An option: its holder, its name, and the first and the last major that have it (`u32::MAX`: the newest still has it).
-/// 13 is the oldest server that is supported.
+/// An option: its holder, its name, and the first and the last major version that have it (`u32::MAX`: the newest one
+/// still has it). 13 is the oldest supported version.
 type Listed = (Holder, &'static str, u32, u32);
 
 /// All options that users can set, as in PostgreSQL's `reloptions.c`. A test asks every server whether it is complete.
@@ -90,10 +91,10 @@ const LIST: &[Listed] = {
     ]
 };
 
-/// The options that servers keep for themselves. They are left out without a word, as by pg_dump.
+/// The options that servers use internally. They are left out without a message, as pg_dump does.
 pub const SERVERS_OWN: &[&str] = &["pg_attver"];
 
-/// The names of the options that users of this major can set on a kind of object.
+/// Returns the names of the options that users of this major version can set on a kind of object.
 pub fn known(holder: Holder, major: u32) -> impl Iterator<Item = &'static str> {
     let major = major.min(NEWEST_LISTED_MAJOR);
     LIST.iter()
@@ -101,7 +102,7 @@ pub fn known(holder: Holder, major: u32) -> impl Iterator<Item = &'static str> {
         .map(|(_, name, ..)| *name)
 }
 
-/// Removes the options that the source's server kept for itself from a step of an archive.
+/// Removes the options that the source's server used internally from an item of an archive.
 pub fn leave_out_servers_own(item: &mut Item) {
     if has_options(item.kind) {
         let is_servers_own = |option: &OptionText| SERVERS_OWN.contains(&option.name.as_str());
@@ -125,7 +126,7 @@ pub fn has_options(kind: Kind) -> bool {
     )
 }
 
-/// An SQL condition on `o.option_name`: a user can set this option on this kind of object.
+/// Returns an SQL condition on `o.option_name`: a user can set this option on this kind of object.
 pub(super) fn is_settable(holder: Holder, version: u32) -> String {
     if version / 10_000 > NEWEST_LISTED_MAJOR {
         return "NOT pg_catalog.starts_with(o.option_name, 'pg_')".to_owned();
@@ -134,8 +135,8 @@ pub(super) fn is_settable(holder: Holder, version: u32) -> String {
     format!("o.option_name IN ({})", names.join(", "))
 }
 
-/// The same for a relation whose access method is in `m`, a row of pg_am or NULLs: methods of extensions have options
-/// of their own. (16384 is the first oid that is not PostgreSQL's own.)
+/// Returns the same condition for a relation whose access method is in `m`, a row of pg_am or NULLs: access methods of
+/// extensions have options of their own. (16384 is the first oid that does not belong to PostgreSQL itself.)
 pub(super) fn is_settable_by_method(holder: Holder, version: u32) -> String {
     format!(
         "(coalesce(m.oid >= 16384, false) AND NOT pg_catalog.starts_with(o.option_name, 'pg_') OR {})",
@@ -143,8 +144,8 @@ pub(super) fn is_settable_by_method(holder: Holder, version: u32) -> String {
     )
 }
 
-/// An expression: the names of the options in an index's `reloptions` that no user can set, as a JSON list; NULL if there
-/// are none. The index's access method is in `m`.
+/// Returns an expression: the names of the options in an index's `reloptions` that users cannot set, as a JSON list, or
+/// NULL if there are none. The index's access method is in `m`.
 pub(in crate::engine::postgres) fn unsettable_of_index(array: &str, version: u32) -> String {
     format!(
         "(SELECT to_json(array_agg(o.option_name)) FROM pg_catalog.pg_options_to_table({array}) o WHERE NOT {})",
@@ -152,14 +153,14 @@ pub(in crate::engine::postgres) fn unsettable_of_index(array: &str, version: u32
     )
 }
 
-/// An index's definition, as the server prints it, without the options that no user can set.
+/// Returns an index's definition, as the server prints it, without the options that users cannot set.
 pub(in crate::engine::postgres) fn only_settable(definition: &str, unsettable: &[String]) -> String {
     let is_unsettable = |option: &OptionText| unsettable.contains(&option.name);
     option_text::without(definition, is_unsettable).unwrap_or_default()
 }
 
-/// Notes the options that are left out although they are not known as the server's own: name, number and an example of
-/// the objects that have them.
+/// Notes the options that are left out although they are not in [`SERVERS_OWN`]: their name, and the number and an
+/// example of the objects that have them.
 pub(super) fn note_left_out(reader: &mut Reader<'_>) -> Result<()> {
     let version = reader.version();
     let relation = "pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)";
@@ -233,7 +234,7 @@ mod tests {
     fn majors_differ_in_their_options() {
         let has = |major, name| known(Holder::View, major).any(|known| known == name);
         assert!(has(15, "security_invoker") && !has(14, "security_invoker") && has(14, "security_barrier"));
-        // A major that the list does not have yet is taken for the newest one that it has.
+        // A major version that is not in the list yet is treated as the newest one that is.
         assert!(has(19, "security_invoker"));
     }
 

@@ -1,4 +1,4 @@
-//! An order in which things can be made: by need, then by section, kind, schema and name.
+//! The order in which objects are created: by dependency, then by section, kind, schema and name.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
@@ -7,18 +7,18 @@ use crate::engine::postgres::schema::object::{Address, Item, Kind, Object, Secti
 use crate::engine::postgres::schema::quote;
 use crate::platform::error::{Error, Result};
 
-/// One step before it has its place.
+/// One step that is not yet in its final position.
 struct Node {
     object: Object,
-    /// What is made before it, by place in the list of nodes.
+    /// The nodes that are created before it, as indexes in the list of nodes.
     needs: BTreeSet<usize>,
     first_form: bool,
-    /// Whether it is what was left of an object when its first form was split off.
+    /// True if this is the rest of an object whose first form was split off.
     completes: bool,
 }
 
-/// Sorts the objects into the steps that make them. Cycles are broken by the objects that can be made in two steps;
-/// a cycle without one is an error that names its members.
+/// Sorts the objects into the steps that create them. Cycles are broken at objects that can be created in two steps.
+/// A cycle without such an object is an error that names its members.
 pub fn sort(objects: Vec<Object>) -> Result<Vec<Item>> {
     let mut nodes: Vec<Node> = objects
         .into_iter()
@@ -44,13 +44,13 @@ pub fn sort(objects: Vec<Object>) -> Result<Vec<Item>> {
     place(nodes, &places)
 }
 
-/// What decides between things that do not need each other.
+/// Returns the sort key for objects that do not depend on each other.
 fn key(node: &Node) -> (Section, Kind, &Option<String>, &str, Address) {
     let object = &node.object;
     (object.section, object.kind, &object.schema, &object.name, object.address)
 }
 
-/// The sets of nodes that all need each other: Tarjan's strongly connected components, without recursion.
+/// Returns the sets of nodes that all depend on each other: Tarjan's strongly connected components, without recursion.
 fn cycles(nodes: &[Node]) -> Vec<Vec<usize>> {
     const UNSEEN: usize = usize::MAX;
     let mut number = vec![UNSEEN; nodes.len()];
@@ -99,7 +99,7 @@ fn cycles(nodes: &[Node]) -> Vec<Vec<usize>> {
     cycles
 }
 
-/// Breaks a cycle: one of its members is made in two steps, and the others need only its first form.
+/// Breaks a cycle: one of its members is created in two steps, and the others depend only on its first form.
 fn split(nodes: &mut Vec<Node>, cycle: &[usize], places: &HashMap<Address, usize>) -> Result<()> {
     let chosen = cycle.iter().copied().filter(|index| nodes[*index].object.stub.is_some()).min();
     let Some(chosen) = chosen else {
@@ -116,7 +116,7 @@ fn split(nodes: &mut Vec<Node>, cycle: &[usize], places: &HashMap<Address, usize
     Ok(())
 }
 
-/// Splits the first form off a node; its place.
+/// Splits the first form off a node. Returns the index of the new node.
 fn first_form(nodes: &mut Vec<Node>, index: usize, places: &HashMap<Address, usize>) -> usize {
     let first = nodes.len();
     let node = &mut nodes[index];
@@ -140,7 +140,7 @@ fn first_form(nodes: &mut Vec<Node>, index: usize, places: &HashMap<Address, usi
     first
 }
 
-/// Moves what needs something of a later section into that section, its first form excepted.
+/// Moves each node that depends on a node of a later section into that section, except its first form.
 fn postpone(nodes: &mut Vec<Node>, places: &HashMap<Address, usize>) -> Result<()> {
     loop {
         let late = nodes.iter().enumerate().find_map(|(index, node)| {
@@ -150,7 +150,7 @@ fn postpone(nodes: &mut Vec<Node>, places: &HashMap<Address, usize>) -> Result<(
         let Some((index, section)) = late else { return Ok(()) };
         if nodes[index].object.section == Section::Pre && nodes[index].object.stub.is_some() {
             let first = first_form(nodes, index, places);
-            // Whoever stays before the rows makes do with the first form.
+            // The nodes that stay before the rows depend only on the first form.
             for (other, node) in nodes.iter_mut().enumerate() {
                 if other != index && node.object.section == Section::Pre && node.needs.remove(&index) {
                     node.needs.insert(first);
@@ -227,7 +227,7 @@ fn place(nodes: Vec<Node>, places: &HashMap<Address, usize>) -> Result<Vec<Item>
     Ok(items)
 }
 
-/// An object in words.
+/// Returns the kind and the name of an object, for messages.
 fn describe(object: &Object) -> String {
     match &object.schema {
         Some(schema) => format!("{} {}", object.kind.words(), quote::qualified(schema, &object.name)),

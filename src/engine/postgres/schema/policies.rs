@@ -1,4 +1,4 @@
-//! Policies of row security.
+//! Row security policies.
 
 use crate::engine::postgres::schema::object::{Address, Kind, Object, Section, catalogs};
 use crate::engine::postgres::schema::relation::{OWN, TABLE_NAMES};

@@ -1,6 +1,6 @@
-//! Names and strings as SQL spells them.
+//! Names and strings in the syntax of SQL.
 
-/// The words that cannot stand as a bare name somewhere in the grammar of some version from 13 to 18.
+/// The words that are not allowed as an unquoted name somewhere in the grammar of a version from 13 to 18.
 pub(super) const KEYWORDS: &[&str] = &[
     "all",
     "analyse",
@@ -168,7 +168,7 @@ pub(super) const KEYWORDS: &[&str] = &[
     "xmltable",
 ];
 
-/// A name, in double quotes where it needs them.
+/// Returns a name, in double quotes if it needs them.
 #[must_use]
 pub fn ident(name: &str) -> String {
     let plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
@@ -177,33 +177,34 @@ pub fn ident(name: &str) -> String {
     if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
-/// A name with its schema.
+/// Returns a name with its schema.
 #[must_use]
 pub fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", ident(schema), ident(name))
 }
 
-/// A string as a literal that reads the same whatever `standard_conforming_strings` is.
+/// Returns a string as a literal that has the same meaning with either value of `standard_conforming_strings`.
 #[must_use]
 pub fn literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
     if text.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
 }
 
-/// A string between dollar signs, with a tag that it does not contain.
+/// Returns a string in dollar quotes, with a tag that it does not contain.
 #[must_use]
 pub fn dollars(text: &str) -> String {
     let mut tag = String::from("$");
-    // A text that ends in the tag's start would run into the closing one, so the tag is sought without its last sign.
+    // Text that ends with the start of the tag would merge with the closing tag, so the text is searched for the tag
+    // without its last sign.
     while text.contains(&tag) || text.ends_with('$') && tag == "$" {
         tag.push('_');
     }
     format!("{tag}${text}{tag}$")
 }
 
-/// A statement that runs with the name of whatever database it finds itself in, in place of `%I`.
+/// Returns a statement that is run with the name of the current database in place of `%I`.
 ///
-/// What belongs to the database is restored into one of another name this way.
+/// In this way, the properties of a database can be restored to a database with another name.
 #[must_use]
 pub fn for_this_database(statement_with_percent_i: &str, literal_arguments: &[&str]) -> String {
     let mut arguments = String::from("current_database()");
@@ -213,6 +214,11 @@ pub fn for_this_database(statement_with_percent_i: &str, literal_arguments: &[&s
     }
     let body = format!(" BEGIN EXECUTE format({}, {arguments}); END ", literal(statement_with_percent_i));
     format!("DO {}", dollars(&body))
+}
+
+/// Escapes the percent signs of a text for `format`.
+pub(crate) fn percent(text: &str) -> String {
+    text.replace('%', "%%")
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! The schema as text that `psql -f` runs.
+//! The schema as a text for `psql -f`.
 
 use std::fmt::Write as _;
 
 use crate::engine::postgres::schema::object::{Item, Section};
 
-/// What the statements expect of the session that runs them. One statement a line.
+/// The settings that the statements require of their session. One statement in each line.
 pub const SETTINGS: &str = "\
 SET statement_timeout = 0;
 SET lock_timeout = 0;
@@ -20,7 +20,8 @@ SET default_tablespace = '';
 SET default_table_access_method = heap;
 ";
 
-/// One section as text; the last one starts with all grants. Owners and grants are left out without `with_owner`.
+/// Returns one section as text. The last section starts with all grants. Without `with_owner`, owners and grants are
+/// left out.
 #[must_use]
 pub fn render(items: &[Item], section: Section, with_owner: bool) -> String {
     let mut text = String::from(SETTINGS);
@@ -45,7 +46,7 @@ fn heading(text: &mut String, item: &Item, suffix: &str) {
     let (schema, owner) = (item.schema.as_deref().unwrap_or("-"), item.owner.as_deref().unwrap_or("-"));
     let kind = item.kind.words().to_uppercase();
     let line = format!("Name: {}; Type: {kind}{suffix}; Schema: {schema}; Owner: {owner}", item.name);
-    // A name may hold a line's end, and what followed it would be run.
+    // A name may contain a line break. The text after it would be run as SQL.
     let line: String = line.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     let _ = write!(text, "\n--\n-- {line}\n--\n\n");
 }

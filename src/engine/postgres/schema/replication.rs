@@ -5,7 +5,7 @@ use crate::engine::postgres::schema::schemas::function_name;
 use crate::engine::postgres::schema::{Address, Kind, Object, Reader, Section, quote};
 use crate::platform::error::Result;
 
-/// Reads the publications and what is in them.
+/// Reads the publications and their members.
 pub(super) fn publications(reader: &mut Reader) -> Result<()> {
     let generated = reader.since(180_000, "p.pubgencols", "'n'");
     let rows = reader.rows(&format!(
@@ -107,8 +107,8 @@ fn publication_schemas(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
-/// Reads the subscriptions. They come back disabled and without their slot: the source's subscription goes on using
-/// the slot, and dropping a copy that knows it would drop it at the publisher.
+/// Reads the subscriptions. They are restored disabled and without their slot: the source's subscription still uses the
+/// slot, and dropping a copy that has the slot's name would drop the slot at the publisher.
 pub(super) fn subscriptions(reader: &mut Reader) -> Result<()> {
     let here = "subdbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())";
     let readable = reader
@@ -163,7 +163,7 @@ pub(super) fn subscriptions(reader: &mut Reader) -> Result<()> {
         };
         put(row.flag("binary")?, "binary = true");
         let streaming = row.text("streaming")?;
-        // Said in any case: what it is when nothing is said changed in version 18.
+        // The option is always written, because its default changed in version 18.
         put(version >= 140_000 && matches!(streaming, "f" | "false"), "streaming = off");
         put(matches!(streaming, "t" | "true"), "streaming = on");
         put(streaming == "p", "streaming = parallel");
@@ -191,7 +191,7 @@ pub(super) fn subscriptions(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
-/// A libpq connection string without its passwords, and whether there was one.
+/// Returns a libpq connection string without its passwords, and true if it had any.
 fn without_password(connection: &str) -> (String, bool) {
     if connection.starts_with("postgres://") || connection.starts_with("postgresql://") {
         return url_without_password(connection);
@@ -213,7 +213,7 @@ fn without_password(connection: &str) -> (String, bool) {
     (if had { kept.join(" ") } else { connection.to_owned() }, had)
 }
 
-/// How long the `name = value` at the start of `text` is; the value may stand in quotes.
+/// Returns the length of the `name = value` at the start of `text`. The value may be quoted.
 fn setting_length(text: &str) -> usize {
     let Some(equals) = text.find('=') else { return text.len() };
     let value = text[equals + 1..].trim_start();
@@ -257,7 +257,7 @@ fn url_without_password(url: &str) -> (String, bool) {
     (format!("{scheme}://{authority}{path}{query}"), had)
 }
 
-/// Reads the event triggers. They are made last of all, lest they fire while a schema is restored.
+/// Reads the event triggers. They are created last, so that they do not fire while a schema is restored.
 pub(super) fn event_triggers(reader: &mut Reader) -> Result<()> {
     let rows = reader.rows(&format!(
         "SELECT e.oid, e.evtname AS name, e.evtevent AS event, pg_catalog.pg_get_userbyid(e.evtowner) AS owner, \

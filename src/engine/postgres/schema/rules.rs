@@ -1,4 +1,4 @@
-//! Rewrite rules, those that make a view a view excepted.
+//! Rewrite rules, except those that define views.
 
 use crate::engine::postgres::schema::object::{Address, Kind, Object, Section, catalogs};
 use crate::engine::postgres::schema::relation::{self, OWN, TABLE_NAMES, letter};
@@ -35,7 +35,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The words for when a rule or trigger fires, where that is not the usual.
+/// Returns the words for the firing state of a rule or trigger. Returns `None` for the default state.
 pub(super) fn state(enabled: Option<char>) -> Option<&'static str> {
     match enabled {
         Some('D') => Some("DISABLE"),

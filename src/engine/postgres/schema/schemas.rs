@@ -9,7 +9,7 @@ use crate::platform::error::Result;
 /// The comment that every new database has on its schema public.
 const PUBLIC_COMMENT: &str = "standard public schema";
 
-/// Reads the schemas. `public` is there in every new database, so only what differs from that is said.
+/// Reads the schemas. Every new database has `public`, so only the differences from the default are written.
 pub(super) fn schemas(reader: &mut Reader) -> Result<()> {
     let rows = reader.rows(&format!(
         "SELECT n.oid, n.nspname AS name, pg_catalog.pg_get_userbyid(n.nspowner) AS owner, n.nspowner AS owner_oid, \
@@ -32,14 +32,14 @@ pub(super) fn schemas(reader: &mut Reader) -> Result<()> {
             reader.add(object);
             continue;
         }
-        // A new database's public belongs to pg_database_owner, and before version 15 to the first superuser, whose
-        // name is another one on every hosted server.
+        // The schema public of a new database belongs to pg_database_owner. Before version 15, it belongs to the first
+        // superuser, whose name differs between hosted servers.
         let usual = owner == "pg_database_owner" || old && row.number::<u32>("owner_oid")? == 10;
         object.owner = Some(owner.to_owned());
         if !usual {
             object.own(owner);
         }
-        // What everybody may do there changed in version 15, so it is said in full.
+        // The default privileges of PUBLIC on it changed in version 15, so all privileges are written.
         let base = row.list("acl_base")?;
         let acl = if row.get("acl")?.is_some() { row.list("acl")? } else { base.clone() };
         object.grants.push(format!("REVOKE ALL ON SCHEMA {quoted} FROM PUBLIC"));
@@ -55,7 +55,7 @@ pub(super) fn schemas(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
-/// Reads the extensions. What is in them comes with them.
+/// Reads the extensions. `CREATE EXTENSION` creates their members.
 pub(super) fn extensions(reader: &mut Reader) -> Result<()> {
     let rows = reader.rows(&format!(
         "SELECT e.oid, e.extname AS name, e.extversion AS version, n.nspname AS schema \
@@ -79,7 +79,7 @@ pub(super) fn extensions(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
-/// Reads the procedural languages that no extension brings along.
+/// Reads the procedural languages that are not members of an extension.
 pub(super) fn languages(reader: &mut Reader) -> Result<()> {
     let rows = reader.rows(&format!(
         "SELECT l.oid, l.lanname AS name, pg_catalog.pg_get_userbyid(l.lanowner) AS owner, l.lanpltrusted AS trusted, \
@@ -137,7 +137,8 @@ pub(super) fn access_methods(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
-/// An expression for the qualified and quoted name of the function whose oid the expression `oid` is; NULL for none.
+/// Returns an expression for the qualified and quoted name of the function whose oid is the expression `oid`, or NULL
+/// if there is no such function.
 pub(super) fn function_name(oid: &str) -> String {
     format!(
         "(SELECT pg_catalog.format('%I.%I', fn.nspname, fp.proname) FROM pg_catalog.pg_proc fp \

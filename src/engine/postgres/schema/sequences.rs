@@ -1,4 +1,4 @@
-//! Sequences: their options, which column each belongs to, and the values they have reached.
+//! Sequences: their options, the column that each belongs to, and their current values.
 
 use crate::engine::postgres::schema::object::{Address, Kind, Object, catalogs};
 use crate::engine::postgres::schema::relation::{self, NAMES, OWN, letter};
@@ -7,7 +7,7 @@ use crate::engine::postgres::wire::session::{Row, Session};
 use crate::platform::error::Result;
 use crate::snapshots::manifest::SequenceValue;
 
-/// Reads all sequences, those of identity columns included: these are made by `ADD GENERATED`.
+/// Reads all sequences, including those of identity columns, which `ADD GENERATED` creates.
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     let rows = reader.rows(&format!(
         "SELECT {NAMES}, c.relpersistence AS persistence, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache,
@@ -50,7 +50,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
             row.text("type")?,
             sequence_options(row)?
         )];
-        // The table needs the sequence for a default, so the ownership waits for both.
+        // The table needs the sequence for a default, so the ownership is set after both are created.
         object.needs_not.extend(table);
         let owner = object.owner.clone();
         reader.add(object);
@@ -75,7 +75,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The sequence of an identity column.
+/// Writes the statements for the sequence of an identity column.
 fn identity(reader: &mut Reader<'_>, row: &Row, object: &mut Object) -> Result<()> {
     let qualified = row.text("qualified")?;
     let word = if letter(row, "identity")? == Some('a') { "ALWAYS" } else { "BY DEFAULT" };
@@ -86,19 +86,19 @@ fn identity(reader: &mut Reader<'_>, row: &Row, object: &mut Object) -> Result<(
         quote::ident(row.text("column")?),
         sequence_options(row)?
     )];
-    // Before 15 all sequences were logged, and there was no word to say so.
+    // Before version 15, all sequences were logged, and no syntax existed to change that.
     let (own, of_table) = (row.text("persistence")?, row.text("table_persistence")?);
     if reader.version() >= 150_000 && own != of_table {
         let word = if own == "u" { "UNLOGGED" } else { "LOGGED" };
         object.create.push(format!("ALTER SEQUENCE {qualified} SET {word}"));
     }
-    // It is the table owner's from the start and cannot become another's.
+    // It belongs to the owner of the table from the start and cannot have another owner.
     object.set_owner = Vec::new();
     object.needs.extend(object.table);
     Ok(())
 }
 
-/// The options, each on a line of its own.
+/// Returns the options, each on a separate line.
 fn sequence_options(row: &Row) -> Result<String> {
     let mut options = vec![
         format!("START WITH {}", row.text("seqstart")?),
@@ -113,24 +113,24 @@ fn sequence_options(row: &Row) -> Result<String> {
     Ok(options.iter().map(|option| format!("\n    {option}")).collect())
 }
 
-/// The statements that bring sequences to where they stood.
+/// Returns the statements that set sequences to their saved values.
 #[must_use]
 pub fn render(values: &[SequenceValue]) -> String {
     values.iter().map(|value| format!("{};\n", statement(value))).collect()
 }
 
-/// The statement that brings a sequence to where it stood.
+/// Returns the statement that sets a sequence to its saved value.
 #[must_use]
 pub fn statement(value: &SequenceValue) -> String {
     let name = quote::literal(&quote::qualified(&value.schema, &value.name));
     format!("SELECT pg_catalog.setval({name}, {}, {})", value.last_value, value.is_called)
 }
 
-/// Where all sequences stand, by schema and name: the user's own, and those that an extension declared as
-/// configuration. Sequences change outside of transactions: the snapshot of the transaction does not hold for them.
+/// Reads the values of all sequences, by schema and name: those of users, and those that an extension declares as
+/// configuration. Sequences change outside of transactions, so the transaction's snapshot does not apply to them.
 ///
-/// Those that the role may not read are added to `refused`, and on a standby those that are unlogged. Where such a one
-/// is a table's own, the table says it.
+/// Sequences that the role may not read are added to `refused`; on a standby, unlogged sequences are added too. An
+/// unlogged sequence that belongs to a table is not added, because the table itself is reported.
 pub fn values(session: &mut Session, refused: &mut Vec<String>) -> Result<Vec<SequenceValue>> {
     let rows = session.rows(&format!(
         "SELECT n.nspname AS schema, c.relname AS name,
@@ -168,7 +168,7 @@ pub fn values(session: &mut Session, refused: &mut Vec<String>) -> Result<Vec<Se
         }
     }
     let mut values = Vec::with_capacity(rows.len());
-    // Some at a time: a statement for thousands would lock and plan them all at once.
+    // In portions: one statement for thousands of sequences would lock and plan all of them at once.
     for some in readable.chunks(100) {
         let mut selects = Vec::with_capacity(some.len());
         for (place, row) in some.iter().enumerate() {

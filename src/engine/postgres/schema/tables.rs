@@ -1,7 +1,7 @@
-//! Tables of every kind: ordinary, partitioned and partitions, inheriting, typed, unlogged, foreign.
+//! Tables of every kind: ordinary, partitioned, partitions, inheriting, typed, unlogged, foreign.
 //!
-//! A partition is made as a table of its own and attached afterwards, as it may have its columns in another order.
-//! Not in here: sequences of identity columns, and all that is made after the rows are there.
+//! A partition is created as a separate table and attached afterwards, because its columns may be in another order.
+//! This file does not read the sequences of identity columns, nor objects that are created after the rows are loaded.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,7 +13,7 @@ use crate::engine::postgres::schema::{Reader, grants, quote};
 use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
 
-/// One table as the catalogs have it.
+/// One table as it is in the catalogs.
 struct Table {
     oid: u32,
     qualified: String,
@@ -22,11 +22,11 @@ struct Table {
     is_partition: bool,
     columns: Vec<Column>,
     checks: Vec<Check>,
-    /// The tables it inherits from, or is a partition of, in order.
+    /// The tables that it inherits from, or is a partition of, in order.
     parents: Vec<u32>,
 }
 
-/// A check constraint that every row is known to meet.
+/// A validated check constraint.
 struct Check {
     address: Address,
     name: String,
@@ -35,12 +35,12 @@ struct Check {
     no_inherit: bool,
 }
 
-/// The parts of a table's making.
+/// The parts of the statements that create a table.
 #[derive(Default)]
 struct Parts {
-    /// Columns and constraints, between the parentheses.
+    /// The columns and constraints between the parentheses.
     inside: Vec<String>,
-    /// The statements that follow.
+    /// The statements that follow `CREATE TABLE`.
     after: Vec<String>,
 }
 
@@ -108,7 +108,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The table itself.
+/// Returns the object for the table itself.
 fn object(
     reader: &mut Reader<'_>,
     row: &Row,
@@ -161,32 +161,32 @@ fn object(
     Ok(object)
 }
 
-/// The places of the defaults and constraints that come with the table.
+/// Returns the addresses of the defaults and constraints that are created with the table.
 fn inlined(table: &Table) -> Vec<Address> {
     let defaults = table.columns.iter().filter_map(|column| column.default.as_ref().map(|(address, _)| *address));
     let not_nulls = table.columns.iter().filter_map(|column| Some(column.not_null.as_ref()?.named.as_ref()?.0));
     defaults.chain(not_nulls).chain(table.checks.iter().map(|check| check.address)).collect()
 }
 
-/// Whether a table is made whole, or at first without what other things can be needed for.
+/// The form in which a table is created: whole, or at first without the parts that may depend on other objects.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Whole,
     First,
 }
 
-/// What the statements for one table are made from.
+/// The data that the statements for one table are made from.
 struct Shape<'a> {
     row: &'a Row,
     table: &'a Table,
     parents: &'a [&'a Table],
     of_type: Option<&'a str>,
-    /// What stands before its name where it alone is altered.
+    /// The word before its name in a statement that alters this table alone.
     only: &'static str,
 }
 
 impl Shape<'_> {
-    /// All that makes the table.
+    /// Returns the statements that create the table.
     fn create(&self, form: Form) -> Result<Vec<String>> {
         let table = self.table;
         let later = self.inherits_later();
@@ -197,7 +197,7 @@ impl Shape<'_> {
         for check in self.local_checks().filter(|_| form == Form::Whole) {
             parts.inside.push(format!("CONSTRAINT {} {}", quote::ident(&check.name), check.definition));
         }
-        // Partitioned tables have no rows of their own; 18 refuses the word for them, and it never meant anything.
+        // Partitioned tables store no rows. Version 18 refuses UNLOGGED for them; it never had an effect.
         let unlogged = if table.is_unlogged && table.kind != 'p' { "UNLOGGED " } else { "" };
         let mut sql = format!("CREATE {unlogged}{} {}", relation::word(table.kind), table.qualified);
         if let Some(of_type) = self.of_type {
@@ -248,7 +248,7 @@ impl Shape<'_> {
         Ok(statements)
     }
 
-    /// What turns the first form into the whole.
+    /// Returns the statements that complete the first form.
     fn complete(&self) -> Result<Vec<String>> {
         let mut statements = Vec::new();
         for column in &self.table.columns {
@@ -259,7 +259,7 @@ impl Shape<'_> {
             }
         }
         for check in self.local_checks() {
-            // Not ONLY: what inherits already needs it too.
+            // Without ONLY: tables that inherit already need the constraint too.
             let (word, table) = (relation::word(self.table.kind), &self.table.qualified);
             let name = quote::ident(&check.name);
             statements.push(format!("ALTER {word} {table} ADD CONSTRAINT {name} {}", check.definition));
@@ -267,7 +267,7 @@ impl Shape<'_> {
         Ok(statements)
     }
 
-    /// One column: what stands in `CREATE TABLE`, and the statements after it.
+    /// Adds one column: its clause in `CREATE TABLE`, and the statements after it.
     fn column(&self, column: &Column, form: Form, later: bool, parts: &mut Parts) {
         let table = self.table;
         let name = quote::ident(&column.name);
@@ -275,7 +275,7 @@ impl Shape<'_> {
         let inside = column.is_local || table.is_partition || later;
         let mut clauses = Vec::new();
         if let Some(generation) = column.generation() {
-            // A child's own expression was refused before version 16, and what is inherited needs no saying.
+            // Versions before 16 refuse an expression for a child's column, and an inherited one need not be written.
             let inherited = parents.iter().any(|parent| parent.generated.is_some());
             let same = parents.iter().all(|parent| parent.generation().as_ref() == Some(&generation));
             if table.is_partition || !inherited || !same || later {
@@ -315,7 +315,7 @@ impl Shape<'_> {
             for clause in &clauses {
                 definition.push_str(&format!(" {clause}"));
             }
-            // The type says the rest.
+            // The type defines the rest.
             if self.of_type.is_none() || !clauses.is_empty() {
                 parts.inside.push(definition);
             }
@@ -326,26 +326,26 @@ impl Shape<'_> {
         }
     }
 
-    /// The columns of the same name that the parents have.
+    /// Returns the columns of the same name in the parents.
     fn inherited_from(&self, column: &Column) -> Vec<&Column> {
         let all = self.parents.iter().flat_map(|parent| &parent.columns);
         all.filter(|parent| parent.name == column.name).collect()
     }
 
-    /// Whether a parent's default is copied when the table is made.
+    /// Returns true if a parent's default is copied when the table is created.
     fn inherits_default(&self, column: &Column) -> bool {
         let with_default = |parent: &&Column| parent.plain_default().is_some();
         !self.table.is_partition && self.inherited_from(column).iter().any(with_default)
     }
 
-    /// The checks that are said here. A partition has all of its own, as the parent's are looked for when it is
-    /// attached.
+    /// Returns the checks that are written for this table. A partition has all its checks written, because they must
+    /// match the parent's when it is attached.
     fn local_checks(&self) -> impl Iterator<Item = &Check> {
         self.table.checks.iter().filter(|check| check.is_local || self.table.is_partition)
     }
 
-    /// Whether the parents are set by `ALTER TABLE ... INHERIT`: where everything is declared here too and `INHERITS`
-    /// would put the columns into another order.
+    /// Returns true if the parents are set by `ALTER TABLE ... INHERIT`. This is so if everything is declared in this
+    /// table too and `INHERITS` would put the columns into another order.
     fn inherits_later(&self) -> bool {
         let table = self.table;
         if table.is_partition || self.parents.is_empty() || self.of_type.is_some() {
@@ -364,7 +364,7 @@ impl Shape<'_> {
         !self.in_order() && own_columns && own_checks
     }
 
-    /// Whether `INHERITS` gives the columns the order that they have.
+    /// Returns true if `INHERITS` results in the order that the columns have.
     fn in_order(&self) -> bool {
         let table = self.table;
         if table.is_partition {
@@ -406,7 +406,7 @@ fn attach(reader: &mut Reader<'_>, row: &Row, table: &Table, parents: &[&Table])
     object.owner = row.owned("owner")?;
     object.needs = vec![Address::new(catalogs::CLASS, parent.oid), Address::new(catalogs::CLASS, table.oid)];
     object.table = Some(Address::new(catalogs::CLASS, table.oid));
-    // pg_depend has the partition need its parent, which it does only to be attached.
+    // pg_depend records that the partition depends on its parent. Only the attachment depends on it.
     if let Some(table) = reader.objects.iter_mut().rev().find(|made| made.address == object.needs[1]) {
         table.needs_not.push(object.needs[0]);
     }
@@ -414,7 +414,7 @@ fn attach(reader: &mut Reader<'_>, row: &Row, table: &Table, parents: &[&Table])
     Ok(())
 }
 
-/// Turns row security on.
+/// Enables row security.
 fn row_security(reader: &mut Reader<'_>, row: &Row, table: &Table) -> Result<()> {
     let address = relation::row_security_at(table.oid);
     let mut object = Object::new(address, Kind::RowSecurity, Some(row.text("schema")?), row.text("name")?)
@@ -427,8 +427,8 @@ fn row_security(reader: &mut Reader<'_>, row: &Row, table: &Table) -> Result<()>
     Ok(())
 }
 
-/// The check constraints of every table that can be there before the rows: those that all rows are known to meet, and
-/// for which nothing but the row matters.
+/// Reads the check constraints of every table that can be created before the rows are loaded: those that are validated
+/// and that depend on nothing but the row.
 fn checks(reader: &mut Reader<'_>) -> Result<HashMap<u32, Vec<Check>>> {
     let rows = reader.rows(&format!(
         "SELECT k.oid, k.conrelid AS table, k.conname AS name, pg_catalog.pg_get_constraintdef(k.oid) AS definition,
@@ -450,8 +450,8 @@ fn checks(reader: &mut Reader<'_>) -> Result<HashMap<u32, Vec<Check>>> {
     Ok(checks)
 }
 
-/// What the first form of a table needs: what pg_depend says of the table and its columns, but not of their defaults
-/// and constraints.
+/// Reads the dependencies of the first form of each table: those that pg_depend records for the table and its columns,
+/// but not for their defaults and constraints.
 fn table_needs(reader: &mut Reader<'_>) -> Result<HashMap<u32, Vec<Address>>> {
     let rows = reader.rows(
         "SELECT DISTINCT d.objid AS table, d.refclassid, coalesce(e.typrelid, d.refobjid) AS refobjid,
@@ -486,7 +486,7 @@ fn table_needs(reader: &mut Reader<'_>) -> Result<HashMap<u32, Vec<Address>>> {
     Ok(needs.into_iter().map(|(table, set)| (table, set.into_iter().collect())).collect())
 }
 
-/// The rows that say what was granted on single columns, by table.
+/// Reads the privileges on single columns, by table.
 pub(super) fn column_grants(reader: &mut Reader<'_>) -> Result<HashMap<u32, Vec<Row>>> {
     let rows = reader.rows(
         "SELECT a.attrelid AS table, a.attname AS name, to_json(a.attacl::text[]) AS acl, '[]' AS acl_base

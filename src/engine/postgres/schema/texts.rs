@@ -1,4 +1,4 @@
-//! What has to do with languages of people: collations, conversions and text search.
+//! Objects for human languages: collations, conversions and text search.
 
 use crate::engine::postgres::schema::object::catalogs;
 use crate::engine::postgres::schema::schemas::function_name;
@@ -91,7 +91,7 @@ pub(super) fn conversions(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
-/// Reads the parsers, templates, dictionaries and configurations of text search.
+/// Reads the text search parsers, templates, dictionaries and configurations.
 pub(super) fn text_search(reader: &mut Reader) -> Result<()> {
     by_functions(
         reader,
@@ -113,7 +113,7 @@ pub(super) fn text_search(reader: &mut Reader) -> Result<()> {
     configurations(reader)
 }
 
-/// Reads what is a name and a few functions.
+/// Reads objects that consist of a name and a few functions.
 fn by_functions(
     reader: &mut Reader,
     (kind, catalog, relation, prefix): (Kind, u32, &str, &str),

@@ -5,8 +5,8 @@ use crate::engine::postgres::schema::relation::{self, OWN, TABLE_NAMES, letter};
 use crate::engine::postgres::schema::{Reader, quote, rules};
 use crate::platform::error::Result;
 
-/// Reads the triggers. A partition's copy of its parent's trigger comes with that one, and is listed only where it
-/// fires at other times.
+/// Reads the triggers. The trigger of a partitioned table creates its copies on the partitions. A copy is listed only
+/// if its firing state differs.
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     let rows = reader.rows(&format!(
         "SELECT t.oid, t.tgname AS name, t.tgenabled AS enabled,
@@ -62,7 +62,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
         let state = rules::state(letter(row, "enabled")?);
         match row.get("definition")? {
             Some(definition) => object.create.push(definition.to_owned()),
-            // Above all, what is said of a partitioned table is said of all below it.
+            // The triggers of the parents come first: a statement about a partitioned table's trigger also applies to
+            // all its partitions.
             None => {
                 let parents = row.list("parents")?.into_iter().filter_map(|oid| oid.parse().ok());
                 object.needs.extend(parents.map(|oid| Address::new(catalogs::TRIGGER, oid)));

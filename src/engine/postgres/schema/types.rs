@@ -8,7 +8,7 @@ use crate::engine::postgres::schema::{Address, Kind, Object, Reader, Section, US
 use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
 
-/// Asks for the types with all that `CREATE TYPE` says of them.
+/// Queries the types, with all properties that `CREATE TYPE` sets.
 fn query(reader: &mut Reader) -> Result<Vec<Row>> {
     let subscript = reader.since(140_000, "t.typsubscript", "0").to_owned();
     let multirange = reader.since(
@@ -59,7 +59,7 @@ fn query(reader: &mut Reader) -> Result<Vec<Row>> {
     ))
 }
 
-/// Reads the types but for those that come with others: rowtypes, array types, multiranges.
+/// Reads the types, except those that are created with others: row types, array types, multiranges.
 pub(super) fn types(reader: &mut Reader) -> Result<()> {
     let rows = query(reader)?;
     let labels = labels(reader)?;
@@ -118,12 +118,12 @@ pub(super) fn types(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
-/// The items of a list, each on a line of its own.
+/// Returns the items of a list, each on a separate line.
 pub(super) fn indented(items: &[String]) -> String {
     if items.is_empty() { String::new() } else { format!("\n    {}\n", items.join(",\n    ")) }
 }
 
-/// An expression for the qualified and quoted name of a collation.
+/// Returns an expression for the qualified and quoted name of a collation.
 fn collation_name(oid: &str) -> String {
     format!(
         "(SELECT pg_catalog.format('%I.%I', ln.nspname, l.collname) FROM pg_catalog.pg_collation l \
@@ -131,7 +131,7 @@ fn collation_name(oid: &str) -> String {
     )
 }
 
-/// The labels of the enumerations, by type.
+/// Reads the labels of the enumerations, by type.
 fn labels(reader: &mut Reader) -> Result<HashMap<u32, Vec<String>>> {
     let mut labels: HashMap<u32, Vec<String>> = HashMap::new();
     let query = "SELECT enumtypid AS type, enumlabel AS label FROM pg_catalog.pg_enum ORDER BY 1, enumsortorder";
@@ -141,7 +141,7 @@ fn labels(reader: &mut Reader) -> Result<HashMap<u32, Vec<String>>> {
     Ok(labels)
 }
 
-/// The columns of the composite types, by relation.
+/// Reads the columns of the composite types, by relation.
 fn columns(reader: &mut Reader) -> Result<HashMap<u32, Vec<String>>> {
     let mut columns: HashMap<u32, Vec<String>> = HashMap::new();
     let query = format!(
@@ -172,7 +172,7 @@ struct DomainConstraint {
     validated: bool,
 }
 
-/// The constraints of the domains, by domain.
+/// Reads the constraints of the domains, by domain.
 fn constraints(reader: &mut Reader) -> Result<HashMap<u32, Vec<DomainConstraint>>> {
     let mut constraints: HashMap<u32, Vec<DomainConstraint>> = HashMap::new();
     let query = "SELECT contypid AS type, oid, conname AS name, contype AS kind, convalidated AS validated, \
@@ -190,7 +190,7 @@ fn constraints(reader: &mut Reader) -> Result<HashMap<u32, Vec<DomainConstraint>
     Ok(constraints)
 }
 
-/// A domain, with its constraints. Those that its rows were not held to become objects of their own.
+/// Writes a domain with its constraints. Constraints that are not validated become separate objects.
 fn domain(
     reader: &mut Reader,
     object: &mut Object,
@@ -237,7 +237,7 @@ fn domain(
     Ok(())
 }
 
-/// The options of a range type.
+/// Returns the options of a range type.
 fn range_options(row: &Row) -> Result<Vec<String>> {
     let mut options = vec![format!("subtype = {}", row.text("range_subtype")?)];
     for (word, column) in [
@@ -254,12 +254,12 @@ fn range_options(row: &Row) -> Result<Vec<String>> {
     Ok(options)
 }
 
-/// The options of a base type.
+/// Returns the options of a base type.
 fn base_options(row: &Row) -> Result<Vec<String>> {
     let length: i32 = row.number("length")?;
     let mut options = vec![match length {
         -1 => "INTERNALLENGTH = variable".to_owned(),
-        // Only cstring has -2, and CREATE TYPE refuses it.
+        // Only cstring has -2, and CREATE TYPE does not accept it.
         fixed => format!("INTERNALLENGTH = {fixed}"),
     }];
     for (word, column) in [

@@ -1,4 +1,4 @@
-//! Views and materialized views, and the refreshes that fill the latter.
+//! Views and materialized views, and the refreshes that fill materialized views.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,10 +11,10 @@ use crate::engine::postgres::timescale::definitions;
 use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
 
-/// Reads the views of both kinds.
+/// Reads the views and materialized views.
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     let version = reader.version();
-    // A check option has a clause of its own.
+    // The check option has a separate clause.
     let is_settable = format!(
         "CASE c.relkind WHEN 'v' THEN o.option_name <> 'check_option' AND {} ELSE {} END",
         is_settable(Holder::View, version),
@@ -90,7 +90,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     refreshes(reader, &rows, &populated)
 }
 
-/// The statement that makes a view.
+/// Returns the statement that creates a view.
 fn view(row: &Row, verb: &str) -> Result<String> {
     let options = row.get("options")?.map(|options| format!(" WITH ({options})"));
     let check = row.get("check_option")?.map(|option| format!("\n  WITH {option} CHECK OPTION"));
@@ -103,12 +103,12 @@ fn view(row: &Row, verb: &str) -> Result<String> {
     ))
 }
 
-/// A view's query without the semicolon.
+/// Returns a view's query without the semicolon.
 fn query(row: &Row) -> Result<&str> {
     Ok(row.text("definition")?.trim_end().trim_end_matches(';'))
 }
 
-/// A view of the same columns that needs nothing but their types.
+/// Returns the statement for a view with the same columns that depends only on their types.
 fn first_form(qualified: &str, columns: &[Column]) -> String {
     let columns: Vec<String> = columns
         .iter()
@@ -121,7 +121,7 @@ fn first_form(qualified: &str, columns: &[Column]) -> String {
     format!("CREATE VIEW {qualified} AS\nSELECT{}", columns.join(","))
 }
 
-/// The defaults that a view's columns have for `INSERT`.
+/// Adds the defaults that a view's columns have for `INSERT`.
 fn defaults(reader: &mut Reader<'_>, row: &Row, view: Address, columns: &[Column]) -> Result<()> {
     for column in columns {
         let Some((address, expression)) = &column.default else { continue };
@@ -139,7 +139,7 @@ fn defaults(reader: &mut Reader<'_>, row: &Row, view: Address, columns: &[Column
     Ok(())
 }
 
-/// The statements that make a materialized view, without its rows.
+/// Returns the statements that create a materialized view, without its rows.
 fn materialized(row: &Row, columns: &[Column]) -> Result<Vec<String>> {
     let qualified = row.text("qualified")?;
     let mut sql = format!("CREATE MATERIALIZED VIEW {qualified}");
@@ -165,7 +165,7 @@ fn materialized(row: &Row, columns: &[Column]) -> Result<Vec<String>> {
     Ok(statements)
 }
 
-/// The refreshes of the materialized views that hold rows, each after those of the ones that it reads.
+/// Adds the refreshes of the populated materialized views, each after those of the materialized views that it reads.
 fn refreshes(reader: &mut Reader<'_>, all: &[Row], populated: &[&Row]) -> Result<()> {
     let edges = reader.rows(
         "SELECT DISTINCT r.ev_class AS view, d.refobjid AS reads
@@ -198,7 +198,8 @@ fn refreshes(reader: &mut Reader<'_>, all: &[Row], populated: &[&Row]) -> Result
             }
         }
     }
-    // Rows that came from a view which holds none today cannot come back.
+    // A view cannot be refreshed if it reads a view that is not populated now, even if it was populated when the rows
+    // were computed.
     let mut filled: HashSet<u32> = populated.iter().map(|row| row.number("oid")).collect::<Result<_>>()?;
     loop {
         let before = filled.len();
@@ -229,7 +230,7 @@ fn refreshes(reader: &mut Reader<'_>, all: &[Row], populated: &[&Row]) -> Result
     Ok(())
 }
 
-/// The types and collations of every view's columns.
+/// Reads the types and collations of every view's columns.
 fn stub_needs(reader: &mut Reader<'_>) -> Result<HashMap<u32, Vec<Address>>> {
     let rows = reader.rows(
         "SELECT DISTINCT a.attrelid AS view, a.attcollation AS collation,

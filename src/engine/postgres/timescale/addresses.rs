@@ -1,13 +1,13 @@
-//! Addresses of what only TimescaleDB has, beside those of the catalogs.
+//! Addresses of TimescaleDB's objects that the catalogs do not have.
 
 use crate::engine::postgres::schema::Address;
 
-/// The address of what makes a table a hypertable.
+/// The address of the conversion of a table to a hypertable.
 pub(in crate::engine::postgres) fn hypertable_at(table: u32) -> Address {
     Address { catalog: 0, oid: table, column: 11 }
 }
 
-/// The address of a hypertable's, or an aggregate's, compression settings.
+/// The address of the compression settings of a hypertable or an aggregate.
 pub(in crate::engine::postgres) fn settings_at(table: u32) -> Address {
     Address { catalog: 0, oid: table, column: 12 }
 }

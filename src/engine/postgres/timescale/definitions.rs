@@ -1,4 +1,4 @@
-//! What makes a hypertable of a table, and a continuous aggregate: statements of the extension's public functions, which
+//! The statements that create hypertables and continuous aggregates. They call public functions of the extension, which
 //! every version since 2.9 has.
 
 use serde_json::Value;
@@ -7,11 +7,11 @@ use super::addresses::{hypertable_at, settings_at};
 use super::jobs;
 use super::{Aggregate, Dimension, EXTENSION, Hypertable, Timescale, json, waiting_room};
 use crate::engine::postgres::schema::object::catalogs;
-use crate::engine::postgres::schema::quote::{dollars, ident, literal, qualified};
+use crate::engine::postgres::schema::quote::{dollars, ident, literal, percent, qualified};
 use crate::engine::postgres::schema::{Address, Kind, Object, Reader, Section, options};
 use crate::platform::error::{Result, one_line};
 
-/// The address of the compression of its chunks.
+/// The address of the compression of a table's chunks.
 fn compressed_at(table: u32) -> Address {
     Address { catalog: 0, oid: table, column: 13 }
 }
@@ -21,12 +21,12 @@ fn waiting_room_at(view: u32) -> Address {
     Address { catalog: 0, oid: view, column: 14 }
 }
 
-/// The address of putting an aggregate's rows where they belong.
+/// The address of the move of an aggregate's rows to their hypertable.
 fn rows_at(view: u32) -> Address {
     Address { catalog: 0, oid: view, column: 15 }
 }
 
-/// Keeps what the extension has made for itself out of what is read: see [`Reader::members`].
+/// Excludes the internal objects of the extension from the objects that are read: see [`Reader::members`].
 pub(in crate::engine::postgres) fn pass_over(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()> {
     let oids: Vec<String> = timescale.internal.iter().map(u32::to_string).collect();
     let oids = format!("'{{{}}}'::pg_catalog.oid[]", oids.join(","));
@@ -52,7 +52,7 @@ pub(in crate::engine::postgres) fn pass_over(reader: &mut Reader<'_>, timescale:
     for row in &rows {
         reader.members.insert(Address::new(row.number("catalog")?, row.number("oid")?));
     }
-    // What stands behind an aggregate needs what the aggregate needs.
+    // Objects that depend on the internal relations of an aggregate depend on the aggregate.
     for (view, aggregate) in &timescale.aggregates {
         let view = Address::new(catalogs::CLASS, *view);
         reader.aliases.insert(Address::new(catalogs::CLASS, aggregate.rows), waiting_room_at(view.oid));
@@ -91,8 +91,8 @@ const CATALOGS: Catalogs = Catalogs {
     publication: catalogs::PUBLICATION_REL,
 };
 
-/// Adds what makes hypertables and fills aggregates, and the jobs; the tables, and the aggregates themselves, are read
-/// with the other tables and views.
+/// Adds the objects that create hypertables and fill aggregates, and the jobs. The tables, and the aggregates
+/// themselves, are read with the other tables and views.
 pub(in crate::engine::postgres) fn read(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()> {
     reader.refused.extend(timescale.strange.iter().cloned());
     for (oid, table) in &timescale.hypertables {
@@ -110,7 +110,7 @@ pub(in crate::engine::postgres) fn read(reader: &mut Reader<'_>, timescale: &Tim
     jobs::read(reader, timescale)
 }
 
-/// What cuts a table into chunks, before it has rows.
+/// Adds the object that turns a table into a hypertable, before it has rows.
 fn hypertable(reader: &mut Reader<'_>, timescale: &Timescale, oid: u32, table: &Hypertable) -> Result<()> {
     let name = table.qualified();
     let address = Address::new(catalogs::CLASS, oid);
@@ -155,12 +155,13 @@ fn hypertable(reader: &mut Reader<'_>, timescale: &Timescale, oid: u32, table: &
     Ok(())
 }
 
-/// `'app.records'::regclass`.
+/// Returns `'app.records'::regclass`.
 fn class(qualified: &str) -> String {
     format!("{}::pg_catalog.regclass", literal(qualified))
 }
 
-/// The statement that makes a hypertable: by the newer of two forms where the server has it, as the older one may go.
+/// Returns the statement that creates a hypertable. It uses the newer of two forms if the server has it, because the
+/// older one may be removed.
 fn create_hypertable(schema: &str, table: &str, time: &Dimension) -> String {
     let function = time.function.as_ref().map(|(schema, name)| literal(&qualified(schema, name)));
     let older = function.as_ref().map(|function| format!(", time_partitioning_func => {function}::pg_catalog.regproc"));
@@ -205,7 +206,7 @@ fn add_dimension(schema: &str, table: &str, dimension: &Dimension) -> String {
     }
 }
 
-/// The interval as the functions take it: a number is of a type that holds every one.
+/// Returns the interval as the functions accept it: a number is cast to bigint, which holds every value.
 fn typed_interval(dimension: &Dimension) -> String {
     if dimension.interval.starts_with("INTERVAL") {
         dimension.interval.clone()
@@ -214,7 +215,7 @@ fn typed_interval(dimension: &Dimension) -> String {
     }
 }
 
-/// A statement that runs one call where a function is there, and another where it is not.
+/// Returns a statement that runs one call if a function exists, and another one if not.
 fn either(function: &str, call: &str, otherwise: &str) -> String {
     let body = format!(
         "BEGIN IF pg_catalog.to_regproc({}) IS NULL THEN PERFORM {otherwise}; ELSE PERFORM {call}; END IF; END",
@@ -223,7 +224,8 @@ fn either(function: &str, call: &str, otherwise: &str) -> String {
     format!("DO {}", dollars(&body))
 }
 
-/// Finds a function by its name, and notes that it is needed; its name as statements write it, where there is but one.
+/// Finds a function by its name, and records the dependency. Returns the function's name as statements write it, if
+/// exactly one function has that name.
 fn need_function(
     reader: &mut Reader<'_>,
     object: &mut Object,
@@ -246,7 +248,7 @@ fn need_function(
     Ok(Some(qualified(row.text("schema")?, name)))
 }
 
-/// The columns of which the ranges in each chunk are kept, so that chunks can be passed over. No public view has them.
+/// Adds the columns whose ranges in each chunk are kept so that chunks can be skipped. No public view has them.
 fn skipping(reader: &mut Reader<'_>, object: &mut Object, schema: &str, table: &Hypertable) -> Result<()> {
     let there = reader.session.row(
         "SELECT count(*) = 3 AS there FROM pg_catalog.pg_attribute
@@ -277,7 +279,7 @@ fn skipping(reader: &mut Reader<'_>, object: &mut Object, schema: &str, table: &
     Ok(())
 }
 
-/// The compression settings of a hypertable, or of an aggregate's rows; whether there are some.
+/// Adds the compression settings of a hypertable or of an aggregate's rows. Returns true if there are any.
 fn settings(
     reader: &mut Reader<'_>,
     timescale: &Timescale,
@@ -328,7 +330,7 @@ fn settings(
     let table = Address::new(catalogs::CLASS, oid);
     object.table = Some(table);
     object.needs = vec![table];
-    // The indexes and keys that it is held against, where they are all made.
+    // The indexes and keys that the settings are checked against are created before it.
     if kind == Kind::Hypertable {
         object.needs.push(hypertable_at(oid));
         let of_table =
@@ -339,7 +341,8 @@ fn settings(
     Ok(true)
 }
 
-/// The interval to which compressed chunks are put together, where there is one; names what cannot be carried.
+/// Returns the interval to which compressed chunks are merged, if one is set. Settings that cannot be saved are
+/// reported.
 fn other_settings(reader: &mut Reader<'_>, table: &Hypertable) -> Result<Option<String>> {
     let there = reader.session.row(
         "SELECT pg_catalog.to_regclass('timescaledb_information.hypertable_compression_settings') IS NOT NULL AS there",
@@ -362,7 +365,7 @@ fn other_settings(reader: &mut Reader<'_>, table: &Hypertable) -> Result<Option<
     Ok(told.get("compress_interval_length").and_then(Value::as_str).map(str::to_owned))
 }
 
-/// Compresses the chunks again that were compressed, when all rows are there.
+/// Adds the object that compresses the chunks again that were compressed, after all rows are loaded.
 fn compressed(
     reader: &mut Reader<'_>,
     timescale: &Timescale,
@@ -391,12 +394,12 @@ fn compressed(
     reader.add(object);
 }
 
-/// The ranges of the compressed chunks, those that touch as one.
+/// Returns the ranges of the compressed chunks. Adjacent ranges are merged.
 fn merged(table: &Hypertable) -> Vec<(String, String)> {
     let mut ranges: Vec<(String, String)> = Vec::new();
     for chunk in table.chunks.iter().filter(|chunk| chunk.is_compressed) {
         match ranges.last_mut() {
-            // Chunks of one range, parted by another dimension.
+            // Chunks of the same range that are partitioned by another dimension.
             Some(last) if last.1 == chunk.end => {}
             Some(last) if last.1 == chunk.start => last.1.clone_from(&chunk.end),
             _ => ranges.push((chunk.start.clone(), chunk.end.clone())),
@@ -405,7 +408,7 @@ fn merged(table: &Hypertable) -> Vec<(String, String)> {
     ranges
 }
 
-/// What compresses the chunks that lie in one of the ranges.
+/// Returns the statement that compresses the chunks in the ranges.
 fn compress_sql(
     functions: &str,
     schema: &str,
@@ -420,7 +423,7 @@ fn compress_sql(
     } else {
         (("range_start_integer", "range_end_integer"), "pg_catalog.int8")
     };
-    // A time without a zone is UTC's to the extension.
+    // The extension treats a time without time zone as UTC.
     let zone = if cast == "pg_catalog.timestamptz" && !time.type_name.contains("with time zone") { "+00" } else { "" };
     let bound = |text: &String| match text.as_str() {
         "infinity" | "-infinity" => literal(text),
@@ -450,7 +453,7 @@ fn compress_sql(
     )
 }
 
-/// Makes a continuous aggregate, without its rows. `object` is the view that users see, with its names and owner.
+/// Creates a continuous aggregate, without its rows. `object` is the view that users see, with its names and owner.
 pub(in crate::engine::postgres) fn aggregate(
     timescale: &Timescale,
     view: u32,
@@ -473,7 +476,7 @@ pub(in crate::engine::postgres) fn aggregate(
     if timescale.hypertables.contains_key(&aggregate.reads) {
         object.needs.push(hypertable_at(aggregate.reads));
     } else {
-        // It is computed of the other's rows, and gets its own when those are there.
+        // It is computed from the other aggregate's rows. Its own rows are added after those.
         object.needs.push(Address::new(catalogs::CLASS, aggregate.reads));
     }
     if let Some(time) = aggregate.store.time() {
@@ -487,7 +490,8 @@ pub(in crate::engine::postgres) fn aggregate(
     }
 }
 
-/// Statements of a block with the variable `store`: the hypertable of an aggregate's rows as it is called here.
+/// Returns statements that set the variable `store` of a block to the name that the hypertable of an aggregate's rows
+/// has on this server.
 fn find_store(aggregate: &Aggregate) -> String {
     format!(
         "SELECT pg_catalog.format('%I.%I', a.materialization_hypertable_schema, a.materialization_hypertable_name) \
@@ -498,15 +502,16 @@ fn find_store(aggregate: &Aggregate) -> String {
     )
 }
 
-/// The table that an aggregate's rows are loaded into, and what puts them where they belong.
+/// Adds the table that an aggregate's rows are loaded into, and the statements that move them to their hypertable.
 ///
-/// What a later refresh does must be right too. The extension keeps a log of what is yet to be computed anew, and a new
-/// aggregate has everything in it: what has its raw data is better computed once too often than never; but rows whose raw
-/// data is gone would be gone with it. So what lies before the oldest raw data is computed once, of nothing, and the log
-/// is rid of it; then the rows are exchanged for those that were saved.
+/// A later refresh must give the right result too. The extension keeps a log of the ranges that must be computed again,
+/// and for a new aggregate this log covers everything. A range whose raw data exists may be computed once more without
+/// harm. But if the raw data is gone, a refresh would delete the saved rows. So the range before the oldest raw data is
+/// refreshed once, from no raw data, which removes it from the log. Then the rows are replaced with the saved ones.
 ///
-/// And a refresh moves the mark up to which the aggregate is shown from its rows, to the newest of them, where it changes
-/// any. So the newest are there before it, with a copy of them before all others that it takes away.
+/// A refresh that changes rows also moves the watermark, up to which the aggregate shows its materialized rows, to the
+/// newest of these rows. So the newest rows are inserted before the refresh, with a copy of them at a time before all
+/// other rows. The refresh deletes this copy.
 fn rows(reader: &mut Reader<'_>, timescale: &Timescale, view: u32, aggregate: &Aggregate) -> Result<()> {
     let (schema, name) = (&aggregate.schema, aggregate.qualified());
     if !aggregate.is_finalized {
@@ -544,7 +549,7 @@ fn rows(reader: &mut Reader<'_>, timescale: &Timescale, view: u32, aggregate: &A
     let room = qualified(schema, &room_name);
     let mut table = Object::new(waiting_room_at(view), Kind::Table, Some(schema), &room_name);
     table.identity = format!("TABLE {room}");
-    // The hypertable that it stands for is in a schema of the extension's.
+    // The original hypertable is in a schema of the extension. This table is not.
     table.needs_not = vec![Address::new(catalogs::EXTENSION, timescale.extension)];
     table.create = vec![format!("CREATE TABLE {room} (\n    {}\n)", definitions.join(",\n    "))];
     let namespace =
@@ -565,13 +570,13 @@ fn rows(reader: &mut Reader<'_>, timescale: &Timescale, view: u32, aggregate: &A
     Ok(())
 }
 
-/// The statements that bring an aggregate to where it was.
+/// Returns the statements that restore an aggregate's rows and watermark.
 fn fill(functions: &str, aggregate: &Aggregate, room: &str, columns: &[String]) -> Vec<String> {
     let (name, all) = (literal(&aggregate.qualified()), columns.join(", "));
     let time = aggregate.store.time().cloned().unwrap_or_default();
     let value = |text: &str| format!("{}::{}", literal(text), time.type_name);
     let block = |work: &str| {
-        // Where the rows may not be put there, they stay where they are, and that is seen.
+        // If the rows may not be inserted there, they stay in their table, and a warning is raised.
         let body = format!(
             "DECLARE store text; BEGIN {} {work} EXCEPTION WHEN insufficient_privilege OR feature_not_supported THEN \
              RAISE WARNING 'the rows of % stay in %: %', {name}, {}, SQLERRM; END",
@@ -593,7 +598,7 @@ fn fill(functions: &str, aggregate: &Aggregate, room: &str, columns: &[String]) 
         let bucket = ident(&time.column);
         let kind = &time.type_name;
         let oldest = format!("(SELECT min({bucket}) FROM {room})");
-        // Well before all there is, whatever the length of a bucket.
+        // A time before all existing rows, whatever the length of a bucket.
         let long_ago = format!("(least({oldest}, {raw_before_newest}) - 3 * ({end} - {first}))::{kind}");
         let of_newest = format!("FROM {room} WHERE {bucket} = {first}");
         let copied: Vec<&str> =
@@ -607,7 +612,7 @@ fn fill(functions: &str, aggregate: &Aggregate, room: &str, columns: &[String]) 
     }
     statements.push(refresh("NULL", &raw_before_newest));
     if first != end {
-        // Versions before 2.17 move the mark only where something is computed: what there is before the newest.
+        // Versions before 2.17 move the watermark only if a refresh computes a range: the one before the newest rows.
         let body = format!(
             "BEGIN IF (SELECT pg_catalog.split_part(x.extversion, '.', 1) = '2' AND \
              pg_catalog.split_part(x.extversion, '.', 2)::pg_catalog.int4 < 17 FROM pg_catalog.pg_extension x \
@@ -626,12 +631,7 @@ fn fill(functions: &str, aggregate: &Aggregate, room: &str, columns: &[String]) 
     statements
 }
 
-/// Text for `format`, which takes a percent sign for its own.
-fn percent(text: &str) -> String {
-    text.replace('%', "%%")
-}
-
-/// Whether an aggregate has the indexes on what it groups by that it gets by default.
+/// Returns true if an aggregate has the default indexes on the columns that it groups by.
 pub(in crate::engine::postgres) fn has_default_indexes(reader: &mut Reader<'_>, aggregate: &Aggregate) -> Result<bool> {
     let own = format!("{}_", aggregate.store.name);
     let rows = reader.rows(&format!(
@@ -649,7 +649,7 @@ pub(in crate::engine::postgres) fn has_default_indexes(reader: &mut Reader<'_>, 
     Ok(false)
 }
 
-/// The indexes that users have made on an aggregate.
+/// Adds the indexes that users created on an aggregate.
 fn indexes(reader: &mut Reader<'_>, view: u32, aggregate: &Aggregate) -> Result<()> {
     let rows = reader.rows(&format!(
         "SELECT x.oid, x.relname AS name, pg_catalog.pg_get_indexdef(x.oid) AS definition, {} AS unsettable

@@ -1,4 +1,4 @@
-//! Policies and other jobs. They come back last of all: a retention policy deletes old rows within moments.
+//! Policies and other jobs. They are restored last: a retention policy deletes old rows within moments.
 
 use serde_json::{Map, Value};
 
@@ -9,13 +9,13 @@ use crate::engine::postgres::schema::quote::{dollars, ident, literal, qualified}
 use crate::engine::postgres::schema::{Address, Kind, Object, Reader, Section};
 use crate::platform::error::{Result, one_line};
 
-/// The procedure that computes an aggregate's rows.
+/// The procedure that refreshes an aggregate.
 const REFRESH: &str = "policy_refresh_continuous_aggregate";
 
-/// The first number of a job that is not the extension's own.
+/// The lowest id of a job that is not internal to the extension.
 const FIRST_OF_USERS: u64 = 1000;
 
-/// One job, as the public view tells of it.
+/// One job, as in the public view.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     id: u64,
@@ -23,7 +23,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Reads one row of `timescaledb_information.jobs`; None where it has no number.
+    /// Parses one row of `timescaledb_information.jobs`. Returns `None` if it has no id.
     pub(super) fn of(row: &Value) -> Option<Self> {
         let row = row.as_object()?.clone();
         Some(Job { id: row.get("job_id")?.as_u64()?, row })
@@ -37,7 +37,7 @@ impl Job {
         self.row.get("config").and_then(Value::as_object).cloned().unwrap_or_default()
     }
 
-    /// What it does: `policy_retention`, or the procedure's name.
+    /// Returns the name of its procedure, for example `policy_retention`.
     fn procedure(&self) -> &str {
         self.text("proc_name").unwrap_or_default()
     }
@@ -46,14 +46,15 @@ impl Job {
         self.text("proc_schema").is_some_and(|schema| schema.starts_with("_timescaledb_"))
     }
 
-    /// The first start, where every other follows from it; else the next one follows from the end of the one before.
+    /// Returns the first start if the job has a fixed schedule. Otherwise each start depends on the end of the run
+    /// before.
     fn fixed_start(&self) -> Option<&str> {
         let is_fixed = self.row.get("fixed_schedule").and_then(Value::as_bool).unwrap_or(false);
         self.text("initial_start").filter(|_| is_fixed)
     }
 }
 
-/// What a policy is on: a name as statements write it, and the dimension by time.
+/// The object of a policy: its name as statements write it, and its time dimension.
 pub(super) struct Subject<'a> {
     pub(super) name: String,
     pub(super) time: Option<&'a Dimension>,
@@ -66,12 +67,12 @@ pub(super) fn read(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()>
     let zones = zones(reader)?;
     let jobs = rows.iter().map(|row| Ok(Job::of(&json(row, "job")?))).collect::<Result<Vec<_>>>()?;
     let mut jobs: Vec<Job> = jobs.into_iter().flatten().filter(|job| job.id >= FIRST_OF_USERS).collect();
-    // An aggregate wants its refresh to be there before other policies.
+    // The refresh policy of an aggregate must exist before its other policies.
     jobs.sort_by_key(|job| (job.procedure() != REFRESH, job.id));
     for job in jobs {
         let on = (job.text("hypertable_schema").unwrap_or_default(), job.text("hypertable_name").unwrap_or_default());
         let table = timescale.hypertables.iter().find(|(_, table)| (&*table.schema, &*table.name) == on);
-        // Some versions name the aggregate, and some the hypertable of its rows.
+        // Some versions name the aggregate, others the hypertable of its rows.
         let aggregate = timescale.aggregates.iter().find(|(_, found)| {
             (&*found.schema, &*found.name) == on || (&*found.store.schema, &*found.store.name) == on
         });
@@ -120,7 +121,7 @@ pub(super) fn read(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()>
     Ok(())
 }
 
-/// Notes the procedures that a job of a user's calls.
+/// Records the procedures that a user-defined job calls.
 fn procedures(reader: &mut Reader<'_>, job: &Job, object: &mut Object) -> Result<()> {
     for (schema, name) in [("proc_schema", "proc_name"), ("check_schema", "check_name")] {
         let (Some(schema), Some(name)) = (job.text(schema), job.text(name)) else { continue };
@@ -137,7 +138,7 @@ fn procedures(reader: &mut Reader<'_>, job: &Job, object: &mut Object) -> Result
     Ok(())
 }
 
-/// The time zones of jobs by their numbers. The public view lacks them.
+/// Reads the time zones of jobs by their ids. The public view does not have them.
 fn zones(reader: &mut Reader<'_>) -> Result<Vec<(u64, String)>> {
     let there = reader.rows(
         "SELECT a.attrelid::pg_catalog.regclass::text AS jobs FROM pg_catalog.pg_attribute a
@@ -155,7 +156,7 @@ fn zones(reader: &mut Reader<'_>) -> Result<Vec<(u64, String)>> {
 /// A call of the function that creates a job.
 struct Call {
     function: &'static str,
-    /// The keys of its config that the arguments say already.
+    /// The keys of the job's config that the arguments set already.
     known: &'static [&'static str],
     arguments: Vec<String>,
 }
@@ -164,7 +165,7 @@ fn interval(text: &str) -> String {
     format!("INTERVAL {}", literal(text))
 }
 
-/// The call for one of TimescaleDB's policies; `None` for one that is not known.
+/// Returns the call for one of TimescaleDB's policies, or `None` if the policy is not known.
 fn policy(job: &Job, on: &Subject<'_>) -> Option<Call> {
     let config = job.config();
     let mut arguments: Vec<String> = Vec::new();
@@ -206,7 +207,7 @@ fn policy(job: &Job, on: &Subject<'_>) -> Option<Call> {
     Some(Call { function, known, arguments })
 }
 
-/// The call for a procedure of the user's.
+/// Returns the call for a user-defined procedure.
 fn action(job: &Job) -> Option<Call> {
     let mut arguments: Vec<String> = Vec::new();
     arguments.push(literal(&qualified(job.text("proc_schema")?, job.procedure())));
@@ -221,9 +222,10 @@ fn action(job: &Job) -> Option<Call> {
     Some(Call { function: "add_job", known: &[], arguments })
 }
 
-/// The statement that makes a job as it was, paused where it was paused; None where there is no way known.
+/// Returns the statement that creates a job with its settings, paused if it was paused. Returns `None` if the job
+/// cannot be created again.
 ///
-/// One block, and so one transaction: no job that is to be paused is ever seen otherwise.
+/// It is one block and so one transaction: a paused job is never visible in another state.
 pub(super) fn statement(job: &Job, on: Option<&Subject<'_>>, zone: Option<&str>, schema: &str) -> Option<String> {
     let functions = ident(schema);
     let config = job.config();
@@ -246,7 +248,7 @@ pub(super) fn statement(job: &Job, on: Option<&Subject<'_>>, zone: Option<&str>,
     if let Some(scheduled) = job.row.get("scheduled").and_then(Value::as_bool) {
         changes.push(format!("scheduled => {scheduled}"));
     }
-    // Its own numbers stand in it too, which are others here.
+    // The config also contains ids of hypertables, which differ on this server.
     let is_other = |key: &str| !known.contains(&key) && !matches!(key, "hypertable_id" | "mat_hypertable_id");
     let more: Map<String, Value> = config.into_iter().filter(|(key, _)| job.is_policy() && is_other(key)).collect();
     if !more.is_empty() {
@@ -269,7 +271,7 @@ mod tests {
 
     use super::*;
 
-    /// Rows of `timescaledb_information.jobs` as 2.11.2 and 2.23.1 gave them.
+    /// Rows of `timescaledb_information.jobs` as versions 2.11.2 and 2.23.1 returned them.
     const RECORDED: &[(&str, &str)] = &[
         (
             r#"{"owner": "postgres", "config": {"drop_after": "90 days", "hypertable_id": 1}, "job_id": 1000, "proc_name": "policy_retention", "scheduled": true, "check_name": "policy_retention_check", "next_start": "2026-11-27T17:22:54.945909+00:00", "max_retries": -1, "max_runtime": "00:05:00", "proc_schema": "_timescaledb_internal", "check_schema": "_timescaledb_internal", "retry_period": "00:05:00", "initial_start": null, "fixed_schedule": false, "hypertable_name": "records", "application_name": "Retention Policy [1000]", "hypertable_schema": "app", "schedule_interval": "1 day"}"#,

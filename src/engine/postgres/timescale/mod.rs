@@ -1,19 +1,20 @@
-//! TimescaleDB: hypertables and continuous aggregates, as the extension's public views tell of them.
+//! TimescaleDB: hypertables and continuous aggregates, as the extension's public views show them.
 //!
-//! A hypertable is saved as an ordinary table and what makes it one, with all its rows as one table's; a continuous
-//! aggregate as its query, and its materialized rows as a table's, since what they were computed of may be gone. What
-//! the extension keeps for itself (chunks, compressed chunks, views and tables behind an aggregate) is never saved.
+//! A hypertable is saved as an ordinary table, with the statements that turn it into a hypertable, and all its rows as
+//! the rows of one table. A continuous aggregate is saved as its query, and its materialized rows as the rows of a
+//! table, because the data that they were computed from may be gone. The internal relations of the extension (chunks,
+//! compressed chunks, views and tables of an aggregate) are never saved.
 //!
-//! - here: what there is; `definitions` is how it is made again, `jobs` the policies, [`plain`] what becomes of it on a
-//!   server without the extension.
+//! - This file reads what the database has; `definitions` creates it again, `jobs` saves the policies, and [`plain`]
+//!   turns it into ordinary tables on a server without the extension.
 //!
-//! The views have changed from version to version, and may again: a row is read as JSON where not every version has
-//! all of its columns.
+//! The views have changed between versions, and may change again: a row is read as JSON if not every version has all
+//! its columns.
 
 mod addresses;
 pub(super) mod definitions;
 pub(super) mod jobs;
-pub mod plain;
+pub(crate) mod plain;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -24,15 +25,15 @@ use crate::engine::postgres::wire::session::{Row, Session};
 use crate::platform::error::{Error, Result, one_line};
 
 /// The extension's name.
-pub const EXTENSION: &str = "timescaledb";
+pub(crate) const EXTENSION: &str = "timescaledb";
 
-/// What a manifest calls a hypertable.
-pub const HYPERTABLE: &str = "hypertable";
+/// The name for a hypertable in a manifest.
+pub(crate) const HYPERTABLE: &str = "hypertable";
 
-/// What a manifest calls the materialized rows of a continuous aggregate.
-pub const AGGREGATE: &str = "continuous aggregate";
+/// The name for the materialized rows of a continuous aggregate in a manifest.
+pub(crate) const AGGREGATE: &str = "continuous aggregate";
 
-/// What TimescaleDB has in a database.
+/// The hypertables, aggregates and internal relations of TimescaleDB in a database.
 #[derive(Clone, Debug, Default)]
 pub struct Timescale {
     /// The schema of the extension's functions, unquoted.
@@ -43,43 +44,43 @@ pub struct Timescale {
     pub hypertables: BTreeMap<u32, Hypertable>,
     /// The continuous aggregates, by the oid of the view that users see.
     pub aggregates: BTreeMap<u32, Aggregate>,
-    /// Relations that the extension has made for its own use, by oid.
+    /// The relations that the extension created for internal use, by oid.
     pub internal: HashSet<u32>,
-    /// What could not be made sense of.
+    /// Messages about objects that could not be interpreted.
     pub strange: Vec<String>,
 }
 
-/// A table that is cut into chunks.
+/// A table that is partitioned into chunks.
 #[derive(Clone, Debug)]
 pub struct Hypertable {
     /// The schema, unquoted.
     pub schema: String,
     /// The name, unquoted.
     pub name: String,
-    /// How it is cut; the first by time.
+    /// The dimensions that it is partitioned by. The first one is time.
     pub dimensions: Vec<Dimension>,
     /// Its chunks.
     pub chunks: Vec<Chunk>,
-    /// Whether compression is enabled.
+    /// True if compression is enabled.
     pub has_compression: bool,
-    /// The tablespaces that its chunks go to.
+    /// The tablespaces of its chunks.
     pub tablespaces: Vec<String>,
 }
 
-/// One way in which a hypertable is cut.
+/// One dimension that a hypertable is partitioned by.
 #[derive(Clone, Debug, Default)]
 pub struct Dimension {
     /// The column, unquoted.
     pub column: String,
-    /// The type by which it is cut: the column's, or that of a function of it.
+    /// The type of the partitioning values: the type of the column, or of the function that is applied to it.
     pub type_name: String,
-    /// Whether it is cut into so many parts by a hash, not by ranges.
+    /// The number of partitions, if the dimension is partitioned by hash and not by ranges.
     pub partitions: Option<u32>,
-    /// How long a range is, as SQL: `INTERVAL '7 days'`, or a number.
+    /// The length of a range, as SQL: `INTERVAL '7 days'`, or a number.
     pub interval: String,
-    /// The function that says what now is, where the type is a number: its name alone.
+    /// The function that returns the current time if the type is an integer: its name without schema.
     pub integer_now: Option<String>,
-    /// The user's own function of the column by which it is cut: schema and name.
+    /// The user-defined partitioning function that is applied to the column: schema and name.
     pub function: Option<(String, String)>,
 }
 
@@ -88,47 +89,47 @@ pub struct Dimension {
 pub struct Chunk {
     /// The oid in pg_class.
     pub oid: u32,
-    /// Its range by time, as text of the column's type.
+    /// The start of its time range, as text of the column's type.
     pub start: String,
-    /// The end of it, not included.
+    /// The end of its time range, exclusive.
     pub end: String,
-    /// Whether it is compressed.
+    /// True if it is compressed.
     pub is_compressed: bool,
-    /// What pg_table_size says of it, with compressed rows left out.
+    /// The result of pg_table_size, without compressed rows.
     pub bytes: u64,
 }
 
-/// A view whose rows are computed ahead and kept.
+/// A view whose rows are computed in advance and stored.
 #[derive(Clone, Debug)]
 pub struct Aggregate {
     /// The schema, unquoted.
     pub schema: String,
     /// The name, unquoted.
     pub name: String,
-    /// Whether it shows only what was computed ahead.
+    /// True if it shows only materialized rows.
     pub is_materialized_only: bool,
-    /// Whether its rows are final values; those of before 2.7 were not.
+    /// True if its rows are final values. Before version 2.7, they were not.
     pub is_finalized: bool,
     /// The query.
     pub query: String,
-    /// What its query reads: the oid of a hypertable, or of the view of another aggregate.
+    /// The relation that its query reads: the oid of a hypertable, or of the view of another aggregate.
     pub reads: u32,
-    /// The hypertable of its rows: oid, schema and name.
+    /// The oid of the hypertable that stores its rows.
     pub rows: u32,
-    /// That hypertable.
+    /// The hypertable that stores its rows.
     pub store: Hypertable,
-    /// Up to where it is computed, as text of the type of its time; None where nothing is.
+    /// The end of the range that is computed, as text of its time type. `None` if nothing is computed.
     pub watermark: Option<String>,
     /// The newest time among its rows, in the same form.
     pub newest: Option<String>,
-    /// The oldest time of what it is computed of, in the same form.
+    /// The oldest time of the data that it is computed from, in the same form.
     pub raw_start: Option<String>,
-    /// Whether there is some raw data of its newest rows, or older.
+    /// True if there is raw data for its newest rows, or older raw data.
     pub has_raw_data: bool,
 }
 
 impl Timescale {
-    /// Whether the rows of an aggregate are computed of a table's, or are themselves meant.
+    /// Returns true if an aggregate is computed from the relation, or stores its rows in it.
     #[must_use]
     pub fn is_read_by_an_aggregate(&self, relation: &str) -> bool {
         let reads = |found: &Aggregate| {
@@ -140,13 +141,13 @@ impl Timescale {
 }
 
 impl Hypertable {
-    /// The dimension by time.
+    /// Returns the time dimension.
     #[must_use]
     pub fn time(&self) -> Option<&Dimension> {
         self.dimensions.first()
     }
 
-    /// Schema and name as statements write them.
+    /// Returns schema and name as statements write them.
     #[must_use]
     pub fn qualified(&self) -> String {
         qualified(&self.schema, &self.name)
@@ -154,7 +155,7 @@ impl Hypertable {
 }
 
 impl Dimension {
-    /// Whether parts of it can be asked for by comparing the column with a time or a number.
+    /// Returns true if a range of it can be selected by comparing the column with a time or a number.
     #[must_use]
     pub fn is_comparable(&self) -> bool {
         let simple = is_time(&self.type_name) || is_integer(&self.type_name);
@@ -163,33 +164,33 @@ impl Dimension {
 }
 
 impl Aggregate {
-    /// Whether its newest rows are of a time from which no raw data is left.
+    /// Returns true if no raw data is left for its newest rows.
     #[must_use]
     pub fn lacks_newest_raw_data(&self) -> bool {
         self.watermark.is_some() && !self.has_raw_data
     }
 
-    /// Schema and name as statements write them.
+    /// Returns schema and name as statements write them.
     #[must_use]
     pub fn qualified(&self) -> String {
         qualified(&self.schema, &self.name)
     }
 }
 
-/// The types of time that the extension keeps as moments.
+/// Returns true for the types of time that the extension stores as timestamps.
 fn is_time(type_name: &str) -> bool {
     matches!(type_name, "timestamp with time zone" | "timestamp without time zone" | "date")
 }
 
-/// The types of whole numbers.
+/// Returns true for the integer types.
 fn is_integer(type_name: &str) -> bool {
     matches!(type_name, "smallint" | "integer" | "bigint")
 }
 
-/// The name of the table that an aggregate's rows are loaded into, and stay in where the server takes them nowhere
-/// else. It is in the aggregate's schema.
+/// Returns the name of the table that an aggregate's rows are loaded into. They stay in it if the server does not allow
+/// moving them. The table is in the aggregate's schema.
 #[must_use]
-pub fn waiting_room(aggregate: &str) -> String {
+pub(crate) fn waiting_room(aggregate: &str) -> String {
     let name = format!("lifeboat_rows_of_{aggregate}");
     if name.len() <= 63 {
         return name;
@@ -198,8 +199,8 @@ pub fn waiting_room(aggregate: &str) -> String {
     format!("{}_{}", &name[..name.floor_char_boundary(54)], &digest[..8])
 }
 
-/// The schema of the extension's functions, where the database has the extension.
-pub fn schema_of(session: &mut Session) -> Result<Option<(u32, String)>> {
+/// Returns the oid of the extension and the schema of its functions, if the database has the extension.
+pub(crate) fn schema_of(session: &mut Session) -> Result<Option<(u32, String)>> {
     let rows = session.rows(&format!(
         "SELECT e.oid, n.nspname AS schema FROM pg_catalog.pg_extension e
            JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = '{EXTENSION}'"
@@ -207,9 +208,9 @@ pub fn schema_of(session: &mut Session) -> Result<Option<(u32, String)>> {
     rows.first().map(|row| Ok((row.number("oid")?, row.text("schema")?.to_owned()))).transpose()
 }
 
-/// Reads what there is; None where the database has not the extension. The transaction's `search_path` is empty, and its
-/// time zone UTC.
-pub fn read(session: &mut Session) -> Result<Option<Timescale>> {
+/// Reads the hypertables and aggregates. Returns `None` if the database does not have the extension. The transaction's
+/// `search_path` must be empty, and its time zone UTC.
+pub(crate) fn read(session: &mut Session) -> Result<Option<Timescale>> {
     let Some((extension, schema)) = schema_of(session)? else { return Ok(None) };
     let mut timescale = Timescale { schema, extension, ..Timescale::default() };
     timescale.internal = internal(session)?;
@@ -219,7 +220,7 @@ pub fn read(session: &mut Session) -> Result<Option<Timescale>> {
     for table in timescale.hypertables.values().chain(timescale.aggregates.values().map(|found| &found.store)) {
         timescale.internal.extend(table.chunks.iter().map(|chunk| chunk.oid));
     }
-    // Were a hypertable not among those that the views tell of, its chunks would be passed over in silence.
+    // If the views did not list a hypertable, its chunks would be left out without a message.
     let orphans = session.rows(
         "SELECT DISTINCT i.inhparent AS parent, i.inhparent::pg_catalog.regclass::text AS name
            FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
@@ -238,7 +239,7 @@ pub fn read(session: &mut Session) -> Result<Option<Timescale>> {
     Ok(Some(timescale))
 }
 
-/// Everything in the extension's own schemas.
+/// Reads all relations in the schemas of the extension.
 fn internal(session: &mut Session) -> Result<HashSet<u32>> {
     let rows = session.rows(
         "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -247,7 +248,7 @@ fn internal(session: &mut Session) -> Result<HashSet<u32>> {
     rows.iter().map(|row| row.number("oid")).collect()
 }
 
-/// The oid of what a view names by schema and name, joined as `c`.
+/// Returns a join that finds the relation with a schema and a name from a view, as `c`.
 fn relation_of(schema: &str, name: &str) -> String {
     format!(
         "JOIN pg_catalog.pg_namespace n ON n.nspname = {schema} \
@@ -255,7 +256,7 @@ fn relation_of(schema: &str, name: &str) -> String {
     )
 }
 
-/// All hypertables by their oid, those behind aggregates too.
+/// Reads all hypertables by oid, including those that store the rows of aggregates.
 fn hypertables(session: &mut Session) -> Result<BTreeMap<u32, Hypertable>> {
     let mut tables: BTreeMap<u32, Hypertable> = BTreeMap::new();
     let functions = partitioning_functions(session)?;
@@ -296,7 +297,7 @@ fn hypertables(session: &mut Session) -> Result<BTreeMap<u32, Hypertable>> {
                 names.as_array().into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect();
         }
     }
-    // The views give moments for every type of time: those of types without a zone are UTC's.
+    // The views return timestamps with time zone for every type of time. For types without time zone they are in UTC.
     let bound = |end: &str| {
         format!(
             "CASE k.primary_dimension_type::text
@@ -329,7 +330,7 @@ fn hypertables(session: &mut Session) -> Result<BTreeMap<u32, Hypertable>> {
     Ok(tables)
 }
 
-/// One row of the view of dimensions.
+/// Parses one row of the view of dimensions.
 fn dimension(row: &Value) -> Dimension {
     let text = |column: &str| row.get(column).and_then(Value::as_str).map(str::to_owned);
     let partitions = row.get("num_partitions").and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok());
@@ -347,10 +348,10 @@ fn dimension(row: &Value) -> Dimension {
     }
 }
 
-/// Schema and name of functions, by schema and name of a table and a column of it.
+/// The schema and name of functions, by the schema and name of a table and one of its columns.
 type Functions = HashMap<(String, String, String), (String, String)>;
 
-/// The functions by which columns are cut: by schema and name of the table and the column. No public view has them.
+/// Reads the partitioning functions, by the schema and name of the table and the column. No public view has them.
 fn partitioning_functions(session: &mut Session) -> Result<Functions> {
     let has_them = session.row(
         "SELECT count(*) = 2 AS there FROM pg_catalog.pg_attribute
@@ -377,7 +378,7 @@ fn partitioning_functions(session: &mut Session) -> Result<Functions> {
         .collect()
 }
 
-/// Reads the continuous aggregates; takes the hypertables of their rows out of `stores`.
+/// Reads the continuous aggregates. Removes the hypertables of their rows from `stores`.
 fn aggregates(session: &mut Session, timescale: &mut Timescale, stores: &mut BTreeMap<u32, Hypertable>) -> Result<()> {
     let rows = session.rows(&format!(
         "SELECT c.oid, pg_catalog.to_jsonb(a) AS aggregate, s.oid AS rows, t.oid AS reads
@@ -418,7 +419,7 @@ fn aggregates(session: &mut Session, timescale: &mut Timescale, stores: &mut BTr
         };
         timescale.aggregates.insert(row.number("oid")?, aggregate);
     }
-    // An aggregate of an aggregate is told to read the hypertable of its rows.
+    // For an aggregate of an aggregate, the view names the hypertable of the other one's rows.
     let views: HashMap<u32, u32> = timescale.aggregates.iter().map(|(view, found)| (found.rows, *view)).collect();
     for aggregate in timescale.aggregates.values_mut() {
         aggregate.reads = views.get(&aggregate.reads).copied().unwrap_or(aggregate.reads);
@@ -426,7 +427,7 @@ fn aggregates(session: &mut Session, timescale: &mut Timescale, stores: &mut BTr
     Ok(())
 }
 
-/// The function that says up to where an aggregate is computed. No public one does.
+/// Returns the function that reads the watermark of an aggregate. No public function does.
 fn watermark_function(session: &mut Session) -> Result<Option<String>> {
     let row = session.row(
         "SELECT coalesce(pg_catalog.to_regprocedure('_timescaledb_functions.cagg_watermark(integer)'),
@@ -436,7 +437,7 @@ fn watermark_function(session: &mut Session) -> Result<Option<String>> {
     row.owned("name")
 }
 
-/// Finds out how far the aggregates are computed.
+/// Reads how far the aggregates are computed.
 pub(super) fn reach(session: &mut Session, timescale: &mut Timescale) -> Result<()> {
     let watermark = watermark_function(session)?;
     let stores = timescale.aggregates.iter().map(|(view, found)| (*view, &found.store));
@@ -462,7 +463,7 @@ fn reach_of(session: &mut Session, aggregate: &mut Aggregate, watermark: Option<
     aggregate.newest = row.owned("newest")?;
     let number = aggregate.store.name.rsplit('_').next().and_then(|number| number.parse::<u32>().ok());
     let (Some(watermark), Some(number), Some(_)) = (watermark, number, &aggregate.newest) else { return Ok(()) };
-    // In microseconds, or in the numbers of the column.
+    // The value is in microseconds, or in the units of the column.
     let value = match time.type_name.as_str() {
         "timestamp with time zone" => {
             "('epoch'::pg_catalog.timestamptz + w.value * INTERVAL '1 microsecond')::text".to_owned()
@@ -480,23 +481,23 @@ fn reach_of(session: &mut Session, aggregate: &mut Aggregate, watermark: Option<
     Ok(())
 }
 
-/// A type without what it says of precision: `timestamp with time zone` of `timestamp(3) with time zone`.
+/// Returns a type without its precision: `timestamp with time zone` for `timestamp(3) with time zone`.
 #[must_use]
-pub fn plain_type(declared: &str) -> String {
+pub(crate) fn plain_type(declared: &str) -> String {
     match (declared.find('('), declared.find(')')) {
         (Some(start), Some(end)) if start < end => format!("{}{}", &declared[..start], &declared[end + 1..]),
         _ => declared.to_owned(),
     }
 }
 
-/// A time, or a number, that a person wrote, as text of a column's type. A time without a zone is UTC's.
-pub fn bound(session: &mut Session, text: &str, type_name: &str) -> Result<String> {
-    // The type is what an archive says, and becomes part of a statement.
+/// Converts a time or a number that a user wrote to text of a column's type. A time without time zone is in UTC.
+pub(crate) fn bound(session: &mut Session, text: &str, type_name: &str) -> Result<String> {
+    // The type comes from an archive and becomes part of a statement.
     if !is_time(type_name) && !is_integer(type_name) {
         return Err(Error::problem(format!("a hypertable cannot be cut by the type {}", one_line(type_name))));
     }
     let text = literal(text);
-    // A type without a zone would pass over the one that is said.
+    // A type without time zone would ignore the zone that the text contains.
     let value = match type_name {
         "timestamp without time zone" => format!("({text}::pg_catalog.timestamptz AT TIME ZONE 'UTC')"),
         "date" => format!("({text}::pg_catalog.timestamptz AT TIME ZONE 'UTC')::pg_catalog.date"),
@@ -515,13 +516,13 @@ pub fn bound(session: &mut Session, text: &str, type_name: &str) -> Result<Strin
     }
 }
 
-/// Whether one value of a type comes before another.
-pub fn is_before(session: &mut Session, first: &str, second: &str, type_name: &str) -> Result<bool> {
+/// Returns true if one value of a type is less than another.
+pub(crate) fn is_before(session: &mut Session, first: &str, second: &str, type_name: &str) -> Result<bool> {
     let (first, second) = (literal(first), literal(second));
     session.row(&format!("SELECT {first}::{type_name} < {second}::{type_name} AS before"))?.flag("before")
 }
 
-/// A column that holds JSON.
+/// Parses a column that contains JSON.
 fn json(row: &Row, column: &str) -> Result<Value> {
     serde_json::from_str(row.text(column)?)
         .map_err(|error| Error::failed("the server's answer is no JSON").because(error))

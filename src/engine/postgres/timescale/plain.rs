@@ -1,4 +1,4 @@
-//! What becomes of a snapshot's hypertables and aggregates where there is no TimescaleDB: ordinary tables.
+//! Turns a snapshot's hypertables and aggregates into ordinary tables, for a server without TimescaleDB.
 
 use std::collections::BTreeSet;
 
@@ -7,9 +7,9 @@ use crate::engine::postgres::schema::quote::qualified;
 use crate::engine::postgres::schema::{Item, Kind};
 use crate::platform::error::one_line;
 
-/// Whether an item needs the extension by its nature.
+/// Returns true if an item itself requires the extension.
 #[must_use]
-pub fn is_timescale(item: &Item) -> bool {
+pub(crate) fn is_timescale(item: &Item) -> bool {
     matches!(
         item.kind,
         Kind::Hypertable
@@ -22,14 +22,14 @@ pub fn is_timescale(item: &Item) -> bool {
     ) || item.kind == Kind::Extension && item.name == EXTENSION
 }
 
-/// Empties the items that only a server with the extension can make, and what needs them; they keep their places, which
-/// others refer to. What is left out, in words.
-pub fn leave_out(items: &mut [Item]) -> Vec<String> {
+/// Empties the items that only a server with the extension can create, and the items that depend on them. They keep
+/// their positions, which other items refer to. Returns the names of the objects that are left out, for messages.
+pub(crate) fn leave_out(items: &mut [Item]) -> Vec<String> {
     let mut gone: BTreeSet<usize> = BTreeSet::new();
     loop {
         let before = gone.len();
         for item in items.iter() {
-            // What makes a hypertable is missed by nothing: the table is there.
+            // No item needs the conversion to a hypertable: the table exists without it.
             let is_missed = |need: &usize| gone.contains(need) && items[*need].kind != Kind::Hypertable;
             let is_first_form_of = |other: &&Item| {
                 !other.first_form && (other.kind, &other.schema, &other.name) == (item.kind, &item.schema, &item.name)

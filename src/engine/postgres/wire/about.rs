@@ -1,6 +1,6 @@
-//! What a server says of itself when a session begins.
+//! Facts that a server reports when a session begins.
 
-/// What a server is, and as whom we are there.
+/// The server and the identity of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerAbout {
     /// The version as a number: 150004 for 15.4.
@@ -15,12 +15,12 @@ pub struct ServerAbout {
     pub database: String,
     /// The role that statements run as.
     pub user: String,
-    /// Whether that role may do everything.
+    /// True if that role is a superuser.
     pub is_superuser: bool,
-    /// Whether the server is a standby, or recovers.
+    /// True if the server is a standby or in recovery.
     pub in_recovery: bool,
-    /// Whether transactions are read-only unless they ask otherwise.
+    /// True if transactions are read-only by default.
     pub read_only: bool,
-    /// The encoding that the database keeps text in; over the connection it is always UTF-8.
+    /// The encoding in which the database stores text; the connection always uses UTF-8.
     pub server_encoding: String,
 }

@@ -1,6 +1,7 @@
-//! What a server's certificate says of itself, beyond what the TLS library tells: RFC 5280, DER (X.690).
+//! Reads the fields of a server's certificate that the TLS library does not expose: RFC 5280, DER (X.690).
 //!
-//! Nothing here decides on trust alone: [`crate::engine::postgres::wire::tls`] does, with the library's own checks.
+//! Nothing here decides alone whether a certificate is trusted: [`crate::engine::postgres::wire::tls`] decides,
+//! together with the library's own checks.
 
 use std::net::IpAddr;
 
@@ -20,11 +21,11 @@ const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 const DNS_NAME: u8 = 0x82;
 const IP_ADDRESS: u8 = 0x87;
 
-/// The parts of a certificate that are asked for here.
+/// The parts of a certificate that this program uses.
 #[derive(Debug)]
 pub(in crate::engine::postgres) struct Certificate<'a> {
     whole: &'a [u8],
-    /// The public key with its algorithm (SubjectPublicKeyInfo), as it stands.
+    /// The public key with its algorithm (SubjectPublicKeyInfo), as encoded in the certificate.
     pub(in crate::engine::postgres) public_key: &'a [u8],
     signature_algorithm: &'a [u8],
     not_before: i64,
@@ -38,7 +39,7 @@ pub(in crate::engine::postgres) struct Certificate<'a> {
 struct Der<'a>(&'a [u8]);
 
 impl<'a> Der<'a> {
-    /// The next element: tag, content, and the whole of it.
+    /// Returns the next element: tag, content, and the whole element.
     fn next(&mut self) -> Option<(u8, &'a [u8], &'a [u8])> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, rest) = rest.split_first()?;
@@ -56,20 +57,20 @@ impl<'a> Der<'a> {
         Some((tag, content, whole))
     }
 
-    /// The content of the next element, which must have this tag.
+    /// Returns the content of the next element, which must have this tag.
     fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
         self.next().filter(|(found, ..)| *found == tag).map(|(_, content, _)| content)
     }
 }
 
 impl<'a> Certificate<'a> {
-    /// Reads a certificate; None where it is none.
+    /// Reads a certificate. Returns `None` if the bytes are not a certificate.
     pub(in crate::engine::postgres) fn read(whole: &'a [u8]) -> Option<Self> {
         let mut outer = Der(Der(whole).expect(SEQUENCE)?);
         let mut body = Der(outer.expect(SEQUENCE)?);
         let signature_algorithm = Der(outer.expect(SEQUENCE)?).expect(OID)?;
         let (mut tag, ..) = body.next()?;
-        // The version is left out where it is the first; then this was the serial number.
+        // The version is absent if it is the first (v1); then this element is the serial number.
         if tag == 0xa0 {
             (tag, ..) = body.next()?;
         }
@@ -96,7 +97,7 @@ impl<'a> Certificate<'a> {
                 if extension.expect(OID)? != SUBJECT_ALT_NAME {
                     continue;
                 }
-                // Between the two may stand whether the extension is critical.
+                // The flag that marks the extension as critical may stand between the two.
                 while let Some((tag, content, _)) = extension.next() {
                     if tag == 0x04 {
                         let mut names = Der(Der(content).expect(SEQUENCE)?);
@@ -120,13 +121,13 @@ impl<'a> Certificate<'a> {
         })
     }
 
-    /// Whether `now` is in the time for which the certificate was made.
+    /// Returns true if `now` is within the certificate's validity period.
     pub(in crate::engine::postgres) fn is_valid_at(&self, now: UnixTime) -> bool {
         i64::try_from(now.as_secs()).is_ok_and(|now| (self.not_before..=self.not_after).contains(&now))
     }
 
-    /// Whether the subject's common name is this host. As with libpq, it counts only where the certificate has
-    /// no subjectAltName of the host's sort.
+    /// Returns true if the subject's common name is this host. As in libpq, the common name is ignored if the
+    /// certificate has a subjectAltName of the same type as the host (DNS name or IP address).
     pub(in crate::engine::postgres) fn common_name_is(&self, host: &str) -> bool {
         let ignored = if host.parse::<IpAddr>().is_ok() { self.has_addresses } else { self.has_dns_names };
         match &self.common_name {
@@ -135,8 +136,9 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// The hash that ties a login to this certificate (RFC 5929, tls-server-end-point): by the hash function of the
-    /// certificate's signature, SHA-256 in place of what is weaker. None where the signature has no such function.
+    /// Returns the hash that binds a login to this certificate (RFC 5929, tls-server-end-point). It uses the hash
+    /// function of the certificate's signature, or SHA-256 if that function is weaker. Returns `None` if the signature
+    /// algorithm has no such function.
     pub(in crate::engine::postgres) fn end_point_hash(&self) -> Option<Vec<u8>> {
         // 1.2.840.113549.1.1.x (RSA), 1.2.840.10045.4.x (ECDSA).
         const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
@@ -156,7 +158,7 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// The first common name in a subject.
+/// Returns the first common name in a subject.
 fn common_name(subject: &[u8]) -> Option<String> {
     let mut sets = Der(subject);
     while let Some(set) = sets.expect(SET) {
@@ -165,7 +167,7 @@ fn common_name(subject: &[u8]) -> Option<String> {
             let mut pair = Der(pair);
             if pair.expect(OID)? == COMMON_NAME {
                 let (_, text, _) = pair.next()?;
-                // A zero byte in a name is an old trick to make it look like another.
+                // A zero byte in a name is an old trick to make the name look like another one.
                 return String::from_utf8(text.to_vec()).ok().filter(|text| !text.contains('\0'));
             }
         }
@@ -173,7 +175,7 @@ fn common_name(subject: &[u8]) -> Option<String> {
     None
 }
 
-/// Whether a name in a certificate, which may begin with `*.`, means this host; the star is one label.
+/// Returns true if a name in a certificate matches this host. The name may begin with `*.`; the star matches one label.
 fn matches_name(name: &str, host: &str) -> bool {
     let host = host.trim_end_matches('.');
     if name.eq_ignore_ascii_case(host) {
@@ -187,12 +189,12 @@ fn matches_name(name: &str, host: &str) -> bool {
     }
 }
 
-/// The next element as seconds since 1970: `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`.
+/// Reads the next element as seconds since 1970: `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`.
 fn time(der: &mut Der<'_>) -> Option<i64> {
     let (tag, content, _) = der.next()?;
     let text = std::str::from_utf8(content).ok()?;
     let full = match tag {
-        // RFC 5280, 4.1.2.5.1: two digits below 50 are of this century.
+        // RFC 5280, 4.1.2.5.1: two digits below 50 mean this century.
         UTC_TIME => format!("{}{text}", if text.get(..2)? < "50" { "20" } else { "19" }),
         _ => text.to_owned(),
     };

@@ -1,4 +1,5 @@
-//! The way to a server: hosts and their addresses in turn, with and without TLS as `sslmode` allows, each try bounded.
+//! Connects to a server: tries hosts and their addresses in turn, with and without TLS as `sslmode` allows. Each try
+//! has a time limit.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -19,24 +20,24 @@ use crate::engine::postgres::wire::socket::{self, Address, Socket};
 use crate::engine::postgres::wire::tls::{Connector, SslMode, Stream};
 use crate::platform::error::{Error, Result};
 
-/// How many of the server's notices are kept for whoever asks.
+/// The number of server notices that are kept.
 const MAX_NOTICES: usize = 1000;
 
-/// An open connection, and who keeps it going.
+/// An open connection and the task that drives it.
 pub(in crate::engine::postgres) struct Link {
     pub(in crate::engine::postgres) client: Client,
     /// Reads and writes the socket; ends when the client is dropped or the connection is lost.
     pub(in crate::engine::postgres) driver: JoinHandle<()>,
     pub(in crate::engine::postgres) heard: Arc<Heard>,
-    /// The rows that COPY gives.
+    /// The rows that COPY returns.
     pub(in crate::engine::postgres) rows: Rows,
-    /// Where the server was found.
+    /// The place at which the server was reached.
     pub(in crate::engine::postgres) place: Place,
     pub(in crate::engine::postgres) about: ServerAbout,
     pub(in crate::engine::postgres) pid: i32,
 }
 
-/// One address of a host, and how to speak to it.
+/// One address of a host, and the settings for connecting to it.
 #[derive(Clone)]
 pub(in crate::engine::postgres) struct Place {
     host: Host,
@@ -50,7 +51,7 @@ impl Place {
         socket::open(&self.host, self.address, &self.keepalives).await
     }
 
-    /// Asks the server to stop what it does for a connection; that is a connection of its own.
+    /// Asks the server to cancel the running command of a connection. This opens a second connection.
     pub(in crate::engine::postgres) async fn cancel(&self, token: CancelToken) -> std::result::Result<(), Unconnected> {
         let socket = self.open().await.map_err(Unconnected::Socket)?;
         token
@@ -60,18 +61,18 @@ impl Place {
     }
 }
 
-/// Why there is no connection.
+/// The reason why a connection could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::engine::postgres) enum Unconnected {
-    /// There is no socket to anybody.
+    /// No socket could be opened.
     #[error("{0}")]
     Socket(#[source] io::Error),
-    /// There was one, and what came of it was not what should.
+    /// The socket was opened, but the exchange with the server failed.
     #[error("{0}")]
     Server(#[source] tokio_postgres::Error),
 }
 
-/// What came from the server without having been asked for.
+/// Messages that the server sent unasked.
 #[derive(Default)]
 pub(in crate::engine::postgres) struct Heard {
     notices: Mutex<VecDeque<String>>,
@@ -79,12 +80,12 @@ pub(in crate::engine::postgres) struct Heard {
 }
 
 impl Heard {
-    /// The notices since the last call, oldest first.
+    /// Returns the notices since the last call, oldest first.
     pub(in crate::engine::postgres) fn take_notices(&self) -> Vec<String> {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
     }
 
-    /// What ended the connection, if it has ended.
+    /// Returns the error that ended the connection, if it has ended with one.
     pub(in crate::engine::postgres) fn lost(&self) -> Option<Arc<tokio_postgres::Error>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -114,10 +115,10 @@ async fn drive(mut connection: Connection<Tap<Socket>, Stream<Tap<Socket>>>, hea
     }
 }
 
-/// Connects to the first host that will do.
+/// Connects to the first suitable host.
 ///
-/// Like libpq, it goes on to the next where one cannot be reached or is not of the sort that is wanted, and stops
-/// where a server said no.
+/// Like libpq, it tries the next host if one cannot be reached or is not of the wanted type, and stops if a server
+/// rejects the login.
 pub(in crate::engine::postgres) async fn connect(params: &Params) -> Result<Link> {
     let all_sockets = params.hosts.iter().all(Host::is_socket);
     let connector = if all_sockets { Connector::unused()? } else { Connector::new(&params.tls)? };
@@ -148,7 +149,7 @@ pub(in crate::engine::postgres) async fn connect(params: &Params) -> Result<Link
     Err(failure::of_all(params, failures))
 }
 
-/// The items in the order in which they are tried.
+/// Returns the items in the order in which they are tried.
 fn order<T>(items: &[T], random: bool) -> Result<Vec<&T>> {
     let mut ordered: Vec<&T> = items.iter().collect();
     if random {
@@ -162,7 +163,7 @@ fn order<T>(items: &[T], random: bool) -> Result<Vec<&T>> {
     Ok(ordered)
 }
 
-/// The addresses of a host.
+/// Returns the addresses of a host.
 async fn addresses(params: &Params, host: &Host) -> Result<Vec<Address>> {
     if host.is_socket() {
         return Ok(vec![Address::Folder]);
@@ -184,7 +185,7 @@ async fn addresses(params: &Params, host: &Host) -> Result<Vec<Address>> {
     Ok(addresses)
 }
 
-/// Waits for `work` no longer than the bound, which it gives back when that is over.
+/// Waits for `work` for at most the time limit. If the limit expires, returns it as the error.
 async fn bounded<T>(bound: Option<Duration>, work: impl Future<Output = T>) -> Result<T, Duration> {
     match bound {
         Some(bound) => tokio::time::timeout(bound, work).await.map_err(|_| bound),
@@ -192,13 +193,13 @@ async fn bounded<T>(bound: Option<Duration>, work: impl Future<Output = T>) -> R
     }
 }
 
-/// Whether another host may be tried after a failure.
+/// The step after a failed host: try the next host, or stop.
 enum End {
     NextHost,
     Stop,
 }
 
-/// How a connection may be tried, one after the other; a socket needs no TLS.
+/// Returns the TLS modes to try, in order. A Unix socket needs no TLS.
 fn ways(mode: SslMode, host: &Host) -> &'static [tokio_postgres::config::SslMode] {
     use tokio_postgres::config::SslMode as Way;
     match mode {
@@ -252,7 +253,7 @@ async fn reach(
                 let login_refused = error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
                 let answered = error.code().is_some_and(|code| *code != SqlState::CANNOT_CONNECT_NOW);
                 end = if answered { End::Stop } else { End::NextHost };
-                // pg_hba.conf may have a line for the other way, and a broken TLS may be done without.
+                // pg_hba.conf may have a line for the other mode, and a broken TLS setup may be optional.
                 if !login_refused && failure::handshake(&error).is_none() {
                     break;
                 }
@@ -266,7 +267,7 @@ async fn reach(
     Err((failures, end))
 }
 
-/// The library's configuration for a login, without password and TLS.
+/// Returns the library's configuration for a login, without password and TLS.
 fn config(params: &Params) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
     config
@@ -283,7 +284,7 @@ fn config(params: &Params) -> tokio_postgres::Config {
     config
 }
 
-/// Logs in, and asks the server what it is.
+/// Logs in and asks the server for its version and settings.
 async fn log_in(
     config: &tokio_postgres::Config,
     way: tokio_postgres::config::SslMode,
@@ -303,8 +304,8 @@ async fn log_in(
     let (client, connection) = connected.map_err(Unconnected::Server)?;
     let heard = Arc::new(Heard::default());
     let driver = tokio::spawn(drive(connection, Arc::clone(&heard)));
-    // A role or database may allow a statement less time than the first ones take, which take next to none. A timer
-    // that ran out at the very end of one stops the next, as if a person had: both are asked again.
+    // A role or database may set a statement_timeout that even the first statements exceed. A timer that expires at the
+    // very end of one statement cancels the next one, as if a user had done it. So both statements are repeated.
     let mut tries = 0;
     let messages = loop {
         let asked = async {
@@ -345,7 +346,7 @@ async fn log_in(
     Ok(Link { client, driver, heard, rows, place: place.clone(), about, pid })
 }
 
-/// Refuses servers that are too old, and says so where one is newer than any that was tried.
+/// Refuses servers that are too old, and warns if a server is newer than the supported versions.
 fn check_version(about: &ServerAbout, params: &Params, host: &Host) -> Result<()> {
     let place = params.shown_at(std::slice::from_ref(host));
     match about.version_num {
@@ -359,7 +360,7 @@ fn check_version(about: &ServerAbout, params: &Params, host: &Host) -> Result<()
     }
 }
 
-/// What is wrong with a server of another sort than the one that is wanted.
+/// Describes why a server is not of the wanted type. Returns `None` if it is.
 fn unwanted(wanted: Wanted, about: &ServerAbout) -> Option<&'static str> {
     match wanted {
         Wanted::Any | Wanted::PreferStandby => None,

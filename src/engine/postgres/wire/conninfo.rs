@@ -1,17 +1,17 @@
-//! How a person writes where to connect to: a URL, or keywords with values, as libpq reads them
-//! (PostgreSQL's documentation, "Connection Strings").
+//! Parses connection strings as libpq reads them: a URL, or keywords with values (PostgreSQL's documentation,
+//! "Connection Strings").
 //!
-//! It is syntax only: what the words mean is for [`crate::engine::postgres::wire::params`]. No message quotes a value, and none quotes a
-//! piece of text that may belong to a password which somebody forgot to encode.
+//! This module handles syntax only; [`crate::engine::postgres::wire::params`] interprets the keywords. No message
+//! quotes a value, or any text that may belong to a password that the user forgot to encode.
 
 use percent_encoding::percent_decode_str;
 
 use crate::platform::error::{Error, Result};
 
-/// A keyword and its value, in the order in which they were written; a later one outdoes an earlier one.
+/// Keywords and their values in the order in which they were written; a later one overrides an earlier one.
 pub(in crate::engine::postgres) type Pairs = Vec<(String, String)>;
 
-/// Every keyword that libpq knows, and what stands for it in the environment.
+/// Every keyword that libpq knows, with its environment variable.
 pub(in crate::engine::postgres) const KEYWORDS: &[(&str, Option<&str>)] = &[
     ("application_name", Some("PGAPPNAME")),
     ("channel_binding", Some("PGCHANNELBINDING")),
@@ -59,7 +59,7 @@ pub(in crate::engine::postgres) const KEYWORDS: &[(&str, Option<&str>)] = &[
     ("user", Some("PGUSER")),
 ];
 
-/// What other programs put into their URLs for their own use, and whose it is.
+/// Parameters that other programs put into their URLs for their own use, and the names of these programs.
 const FOREIGN: &[(&str, &[&str])] = &[
     (
         "SQLAlchemy and its drivers",
@@ -92,7 +92,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("Go's drivers", &["default_query_exec_mode", "pool_max_conns", "pool_min_conns", "search_path", "TimeZone"]),
 ];
 
-/// Whether `text` means PostgreSQL: a URL of its kind, or keywords with values.
+/// Returns true if `text` is a PostgreSQL connection string: a URL, or keywords with values.
 #[must_use]
 pub fn looks_like(text: &str) -> bool {
     let text = text.trim_start();
@@ -105,13 +105,13 @@ pub fn looks_like(text: &str) -> bool {
     }
 }
 
-/// Whether a URL of this scheme is PostgreSQL's; SQLAlchemy names its driver behind a plus sign.
+/// Returns true if a URL with this scheme is for PostgreSQL. SQLAlchemy adds its driver's name after a plus sign.
 fn is_scheme(scheme: &str) -> bool {
     let base = scheme.split('+').next().unwrap_or(scheme);
     base.eq_ignore_ascii_case("postgres") || base.eq_ignore_ascii_case("postgresql")
 }
 
-/// Splits `text` into keywords and values; only keywords that libpq knows come out.
+/// Splits `text` into keywords and values. Returns only keywords that libpq knows.
 pub(in crate::engine::postgres) fn split(text: &str) -> Result<Pairs> {
     if text.contains('\0') {
         return Err(Error::usage("what to connect to has a zero byte in it"));
@@ -123,14 +123,14 @@ pub(in crate::engine::postgres) fn split(text: &str) -> Result<Pairs> {
     }
 }
 
-/// The hint for signs that a URL needs in another form.
+/// The hint for characters that must be percent-encoded in a URL.
 const ENCODE: &str = "in a user name or password write %40 for @, %2F for /, %3A for :, %3F for ?, %25 for %";
 
-/// The URL form, from behind its `://`.
+/// Parses the URL form, from behind its `://`.
 fn url(text: &str) -> Result<Pairs> {
     let mut pairs = Pairs::new();
     let mut rest = text;
-    // libpq looks for the end of the user's part up to the first slash only.
+    // libpq looks for the end of the user part only before the first slash.
     if let Some(end) = rest.find(['@', '/']).filter(|end| rest[*end..].starts_with('@')) {
         let (user, password) = match rest[..end].split_once(':') {
             Some((user, password)) => (user, Some(password)),
@@ -166,7 +166,7 @@ fn url(text: &str) -> Result<Pairs> {
     Ok(pairs)
 }
 
-/// The hosts and ports at the start of `rest`, and what is behind them.
+/// Parses the hosts and ports at the start of `rest`, and returns the text that follows them.
 fn hosts_and_ports(mut rest: &str) -> Result<(Vec<String>, Vec<String>, &str)> {
     let (mut hosts, mut ports) = (Vec::new(), Vec::new());
     loop {
@@ -187,7 +187,7 @@ fn hosts_and_ports(mut rest: &str) -> Result<(Vec<String>, Vec<String>, &str)> {
                 host
             }
         };
-        // What is left of a password with a raw @ or / in it must not be taken for a host or a port, and then shown.
+        // The rest of a password with a raw @ or / in it must not be taken for a host or a port, and then shown.
         if host.contains('@') {
             return Err(Error::usage("the PostgreSQL URL has more than one @ before its host").hint(ENCODE));
         }
@@ -208,7 +208,7 @@ fn hosts_and_ports(mut rest: &str) -> Result<(Vec<String>, Vec<String>, &str)> {
     Ok((hosts, ports, rest))
 }
 
-/// Adds the parameters behind the `?`.
+/// Adds the parameters that follow the `?`.
 fn parameters(query: &str, pairs: &mut Pairs) -> Result<()> {
     let mut seen = Vec::new();
     for part in query.split('&').filter(|part| !part.is_empty()) {
@@ -226,7 +226,7 @@ fn parameters(query: &str, pairs: &mut Pairs) -> Result<()> {
     Ok(())
 }
 
-/// JDBC's and asyncpg's `ssl=...` in libpq's words.
+/// Translates `ssl=...` of JDBC and asyncpg to libpq's `sslmode`.
 fn foreign_ssl(name: String, value: String) -> (String, String) {
     if name != "ssl" {
         return (name, value);
@@ -239,7 +239,7 @@ fn foreign_ssl(name: String, value: String) -> (String, String) {
     ("sslmode".to_owned(), mode)
 }
 
-/// The text that percent-encoding stands for.
+/// Decodes percent-encoded text.
 fn decode(text: &str, what: &str) -> Result<String> {
     let bad = || Error::usage(format!("the {what} in the PostgreSQL URL is not percent-encoded as it should be"));
     let mut after = text.split('%');
@@ -253,7 +253,7 @@ fn decode(text: &str, what: &str) -> Result<String> {
     percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).map_err(|_| bad().hint("it must be UTF-8"))
 }
 
-/// The keyword form: `host=db dbname='a b'`.
+/// Parses the keyword form: `host=db dbname='a b'`.
 fn keywords(text: &str) -> Result<Pairs> {
     const QUOTE: &str = "put a value with spaces in single quotes, and a backslash before ' and \\ in it";
     let mut pairs = Pairs::new();
@@ -297,7 +297,8 @@ fn keywords(text: &str) -> Result<Pairs> {
     Ok(pairs)
 }
 
-/// Refuses a keyword that libpq does not know. Behind a password its name may be a piece of that, and is not shown.
+/// Refuses a keyword that libpq does not know. After a password, the name may be a part of the password and is not
+/// shown.
 fn known(name: &str, before: &Pairs) -> Result<()> {
     if KEYWORDS.iter().any(|(known, _)| *known == name) {
         return Ok(());
@@ -319,7 +320,7 @@ fn known(name: &str, before: &Pairs) -> Result<()> {
     Err(Error::usage(format!("PostgreSQL connections have no parameter '{name}'")).hint(hint))
 }
 
-/// `text` as it stands in a URL: everything but letters, digits and `-._~` percent-encoded.
+/// Encodes `text` for use in a URL: everything but letters, digits and `-._~` is percent-encoded.
 pub(in crate::engine::postgres) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for character in text.chars() {
@@ -346,7 +347,7 @@ mod tests {
         pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
     }
 
-    /// The examples of libpq's own test (src/interfaces/libpq/t/001_uri.pl), and some of ours.
+    /// The examples of libpq's own test (src/interfaces/libpq/t/001_uri.pl), and some additional ones.
     #[test]
     fn urls_are_read_as_libpq_reads_them() {
         for (url, pairs) in [

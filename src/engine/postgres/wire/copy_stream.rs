@@ -1,9 +1,10 @@
 //! Takes the rows of a COPY off a connection before the protocol library sees them.
 //!
-//! The server sends every row as a message of its own, and the library makes an object of each and hands it from task
-//! to task, which takes longer than all that is done with the row later. So the stream below the library is read here:
-//! the content of `CopyData` messages goes into a buffer, all other messages pass. (The protocol's messages are a type,
-//! a length that counts itself, and so much less four bytes: "Message Formats" in PostgreSQL's documentation.)
+//! The server sends every row as a separate message. The library makes an object of each message and hands it from task
+//! to task, which takes longer than all later processing of the row. So this module reads the stream below the library:
+//! the content of `CopyData` messages goes into a buffer, all other messages pass through. (A protocol message is a
+//! type byte, then a length that includes its own four bytes, then the content: "Message Formats" in PostgreSQL's
+//! documentation.)
 
 use std::io;
 use std::pin::Pin;
@@ -12,37 +13,37 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How much is read from the socket at once.
+/// The maximum number of bytes that one read takes from the socket.
 const INPUT_BYTES: usize = 128 << 10;
 
-/// With so many bytes of rows that nobody has looked at, nothing more is read.
+/// The number of unprocessed row bytes at which reading from the socket pauses.
 const WAITING_BYTES: usize = 256 << 10;
 
-/// The type of a message with which rows begin.
+/// The type of the message that starts the rows.
 const COPY_OUT_RESPONSE: u8 = b'H';
 
 /// The type of a message that carries rows.
 const COPY_DATA: u8 = b'd';
 
-/// The type of a message that says what a command has done: for a COPY, how many rows there were.
+/// The type of the message that reports a completed command; for COPY, it has the number of rows.
 const COMMAND_COMPLETE: u8 = b'C';
 
-/// The longest such message that is looked at.
+/// The longest such message that is parsed.
 const TAG_BYTES: usize = 64;
 
-/// A message's type and length.
+/// The size of a message's type and length.
 const HEADER_BYTES: usize = 5;
 
-/// The rows that one connection has taken off, in a buffer that is somebody's to use.
+/// The rows taken off one connection, in a buffer that others can read and empty.
 #[derive(Clone, Default)]
 pub(in crate::engine::postgres) struct Rows(Arc<Mutex<Waiting>>);
 
-/// Whether rows are kept; those that nobody wants are of a COPY that was given up, and are thrown away.
+/// The rows to keep. Rows that are not wanted belong to a COPY that was given up, and are discarded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Wanted {
     #[default]
     None,
-    /// From the next COPY on.
+    /// Rows of the next COPY and later.
     Next,
     These,
 }
@@ -51,13 +52,13 @@ enum Wanted {
 struct Waiting {
     wanted: Wanted,
     rows: Vec<u8>,
-    /// How many bytes of it have been looked at.
+    /// The number of bytes in `rows` that have been processed.
     seen: usize,
-    /// How many rows there were, by the server's word, which it gives at the end.
+    /// The number of rows that the server reported at the end.
     told_rows: Option<u64>,
-    /// Who waits for rows.
+    /// The task that waits for rows.
     taker: Option<Waker>,
-    /// The connection, where it waits until they are looked at.
+    /// The connection's task, if it waits until rows are processed.
     giver: Option<Waker>,
 }
 
@@ -72,12 +73,12 @@ impl Rows {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the rows of the COPY that is begun next, in `buffer`, which is emptied.
+    /// Keeps the rows of the next COPY in `buffer`, which is emptied first.
     pub(in crate::engine::postgres) fn keep_next(&self, buffer: Vec<u8>) {
         self.exchange(buffer, Wanted::Next);
     }
 
-    /// Keeps no more rows; what there are.
+    /// Stops keeping rows, and returns the rows that are left.
     pub(in crate::engine::postgres) fn keep_none(&self) -> Vec<u8> {
         self.exchange(Vec::new(), Wanted::None)
     }
@@ -92,7 +93,7 @@ impl Rows {
         std::mem::replace(&mut waiting.rows, buffer)
     }
 
-    /// How many rows there were, once the server has said so; until then `cx` is woken when it has.
+    /// Returns the number of rows once the server has reported it. Until then, `cx` is woken when it does.
     pub(in crate::engine::postgres) fn told(&self, cx: &Context<'_>) -> Option<u64> {
         let mut waiting = self.lock();
         if waiting.told_rows.is_none() {
@@ -101,7 +102,7 @@ impl Rows {
         waiting.told_rows
     }
 
-    /// Whether there are rows that nobody has looked at; where not, `cx` is woken when some have come.
+    /// Returns true if there are unprocessed rows. If not, `cx` is woken when some arrive.
     pub(in crate::engine::postgres) fn have_come(&self, cx: &Context<'_>) -> bool {
         let mut waiting = self.lock();
         let have = waiting.unseen() > 0;
@@ -111,7 +112,7 @@ impl Rows {
         have
     }
 
-    /// Shows the buffer, from which all or some may be taken; how many bytes in it were new.
+    /// Passes the buffer to `look`, which may take all or some of it. Returns the number of new bytes in it.
     pub(in crate::engine::postgres) fn look<E>(
         &self,
         look: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
@@ -127,31 +128,31 @@ impl Rows {
     }
 }
 
-/// Where in the stream messages begin.
+/// The position in the stream at which messages begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine::postgres) enum Messages {
-    /// At its first byte.
+    /// At the first byte.
     FromStart,
-    /// Behind the one byte that answers a request for TLS, where that is a no; else nowhere.
+    /// After the one-byte answer to a TLS request, if the answer is no; if it is yes, nowhere.
     AfterRefusal,
-    /// Nowhere: it is TLS.
+    /// Nowhere: the stream is encrypted with TLS.
     Nowhere,
 }
 
-/// A stream whose rows go elsewhere.
+/// A stream that diverts COPY rows to a buffer.
 pub(in crate::engine::postgres) struct Tap<S> {
     stream: S,
     messages: Messages,
     rows: Rows,
     input: Box<[u8]>,
-    /// The part of the input that has not been looked at.
+    /// The start of the input that has not been processed.
     start: usize,
     end: usize,
-    /// How much is still to come of the message that has begun.
+    /// The number of bytes still to come of the current message.
     within: usize,
-    /// Its type.
+    /// The type of the current message.
     kind: u8,
-    /// The beginning of it, where it says what a command has done.
+    /// The beginning of the current message, if it is CommandComplete.
     tag: Vec<u8>,
 }
 
@@ -160,12 +161,12 @@ impl<S> Tap<S> {
         Tap { stream, messages, rows, input: Box::default(), start: 0, end: 0, within: 0, kind: 0, tag: Vec::new() }
     }
 
-    /// What is below.
+    /// Returns the underlying stream.
     pub(in crate::engine::postgres) fn get_ref(&self) -> &S {
         &self.stream
     }
 
-    /// Sorts the input, as far as `output` has room; true when there is news of rows.
+    /// Sorts the input as far as `output` has room. Returns true if there are new rows or a row count.
     fn sort(&mut self, output: &mut ReadBuf<'_>, waiting: &mut Waiting) -> io::Result<bool> {
         let mut found = false;
         loop {
@@ -220,14 +221,14 @@ impl<S> Tap<S> {
     }
 }
 
-/// The number in a message that says `COPY 17`.
+/// Returns the number in a message that says `COPY 17`.
 fn told_rows(message: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(message.get(HEADER_BYTES..)?).ok()?;
     text.strip_prefix("COPY ")?.strip_suffix('\0')?.parse().ok()
 }
 
 impl<S: AsyncRead + Unpin> Tap<S> {
-    /// Reads the byte that answers a request for TLS.
+    /// Reads the one-byte answer to a TLS request.
     fn read_answer(&mut self, cx: &mut Context<'_>, output: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut byte = [0];
         let mut answer = ReadBuf::new(&mut byte);
@@ -267,12 +268,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
                 waiting.giver = Some(cx.waker().clone());
                 break Poll::Pending;
             }
-            // What is left is less than a header.
+            // The bytes that are left are fewer than a header.
             tap.input.copy_within(tap.start..tap.end, 0);
             (tap.start, tap.end) = (0, tap.end - tap.start);
             let mut input = ReadBuf::new(&mut tap.input[tap.end..]);
             match Pin::new(&mut tap.stream).poll_read(cx, &mut input) {
-                // The end; half a header is no message.
+                // The end of the stream; a partial header is not a message.
                 Poll::Ready(Ok(())) if input.filled().is_empty() => break Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) => tap.end += input.filled().len(),
                 other => break other,
@@ -311,7 +312,7 @@ mod tests {
         [&[kind][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
     }
 
-    /// Sends `bytes` in pieces of `size`; what passes, and the rows.
+    /// Sends `bytes` in pieces of `size`. Returns the bytes that pass through, the rows, and the row count.
     fn pass(bytes: Vec<u8>, size: usize, messages: Messages) -> (io::Result<Vec<u8>>, Vec<u8>, Option<u64>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
@@ -374,7 +375,7 @@ mod tests {
             assert!(taken == rows, "{size}");
         }
         for (answer, taps) in [(b'N', true), (b'S', false)] {
-            // Rows before a COPY begins are of one before it.
+            // Rows before a COPY begins belong to an earlier COPY.
             let lost = message(b'd', b"lost");
             let mut stream =
                 [&[answer][..], &lost, &message(b'H', &[]), &message(b'd', b"row"), &message(b'Z', b"I")].concat();

@@ -1,4 +1,4 @@
-//! What a server, or the connection to it, says went wrong: in our words, with the server's own as causes.
+//! Turns errors of a server or its connection into this program's errors, with the server's own messages as causes.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::engine::postgres::wire::params::{Host, Params};
 use crate::engine::postgres::wire::tls::HandshakeError;
 use crate::platform::error::{Error, Kind};
 
-/// One thing that the server said; the next, if any, is its source.
+/// One message of the server; the next one, if any, is its source.
 #[derive(Debug)]
 struct Told {
     text: String,
@@ -32,7 +32,7 @@ impl StdError for Told {
     }
 }
 
-/// Strings the texts together, the first one outermost.
+/// Chains the texts, the first one outermost.
 fn chain(texts: Vec<String>, sqlstate: Option<&str>) -> Option<Told> {
     texts
         .into_iter()
@@ -40,7 +40,7 @@ fn chain(texts: Vec<String>, sqlstate: Option<&str>) -> Option<Told> {
         .fold(None, |next, text| Some(Told { text, sqlstate: sqlstate.map(str::to_owned), next: next.map(Box::new) }))
 }
 
-/// All that the server said beside its message: DETAIL, HINT, CONTEXT, SQLSTATE.
+/// Returns all additional fields of the server's message: DETAIL, HINT, CONTEXT, SQLSTATE.
 fn beside(told: &DbError) -> Vec<String> {
     let mut texts = Vec::new();
     for (word, text) in [("detail", told.detail()), ("hint", told.hint()), ("context", told.where_())] {
@@ -50,14 +50,14 @@ fn beside(told: &DbError) -> Vec<String> {
     texts
 }
 
-/// The server's message and all beside it.
+/// Returns the server's message with all additional fields.
 fn whole(told: &DbError) -> Option<Told> {
     let mut texts = vec![told.message().to_owned()];
     texts.extend(beside(told));
     chain(texts, Some(told.code().code()))
 }
 
-/// The SQLSTATE that the server gave for a failure, wherever in its causes that stands.
+/// Returns the SQLSTATE that the server reported for a failure, wherever it is among the causes.
 #[must_use]
 pub fn sqlstate(error: &Error) -> Option<String> {
     let mut next: Option<&(dyn StdError + 'static)> = error.source();
@@ -73,12 +73,13 @@ pub fn sqlstate(error: &Error) -> Option<String> {
     None
 }
 
-/// Whether the server ended the connection with this: a shutdown, a crash, `pg_terminate_backend`, a timeout.
+/// Returns true if the server ended the connection with this code: a shutdown, a crash, `pg_terminate_backend`, a
+/// timeout.
 fn ends_connection(code: &SqlState) -> bool {
     ["57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"].contains(&code.code())
 }
 
-/// Why work in a session failed. `lost` is what ended the connection, if something did.
+/// Builds the error for failed work in a session. `lost` is the error that ended the connection, if any.
 pub(in crate::engine::postgres) fn in_session(
     error: &tokio_postgres::Error,
     lost: Option<&tokio_postgres::Error>,
@@ -115,12 +116,12 @@ fn caused(error: Error, cause: Option<Told>) -> Error {
     }
 }
 
-/// An error and its causes, each in words.
+/// Returns the texts of an error and its causes.
 fn words(error: &tokio_postgres::Error) -> Vec<String> {
     let mut texts = vec![error.to_string()];
     let mut next = error.source();
     while let Some(cause) = next {
-        // The TLS library points to its own documentation, which is for programmers.
+        // The TLS library refers to its own documentation, which is for programmers.
         let text = cause.to_string();
         texts.push(text.split(": https://").next().unwrap_or(&text).to_owned());
         next = cause.source();
@@ -129,17 +130,17 @@ fn words(error: &tokio_postgres::Error) -> Vec<String> {
     texts
 }
 
-/// The failure of the socket in an error.
+/// Returns the socket error inside an error.
 fn io_error(error: &tokio_postgres::Error) -> Option<&io::Error> {
     error.source()?.downcast_ref()
 }
 
-/// The failure of a TLS handshake in an error.
+/// Returns the TLS handshake error inside an error.
 pub(in crate::engine::postgres) fn handshake(error: &tokio_postgres::Error) -> Option<&HandshakeError> {
     error.source()?.downcast_ref()
 }
 
-/// Why connecting to one host failed. Every one of these is [`Kind::Unreachable`].
+/// Builds the error for a failed connection to one host. Its kind is always [`Kind::Unreachable`].
 pub(in crate::engine::postgres) fn connecting(
     error: &tokio_postgres::Error,
     params: &Params,
@@ -161,7 +162,7 @@ pub(in crate::engine::postgres) fn connecting(
             None => failure.hint("the server, or something before it, ended the handshake; its log says why"),
         };
     }
-    // The library has no kinds that could be asked for; tests hold these two words.
+    // The library has no error kinds for these cases; tests check that the texts stay the same.
     let inner = error.source().map(ToString::to_string).unwrap_or_default();
     if inner == "password missing" {
         return Error::unreachable(format!("{place} asks for a password, and there is none"))
@@ -176,14 +177,14 @@ pub(in crate::engine::postgres) fn connecting(
             .hint("channel_binding=require needs TLS and a password kept as scram-sha-256; leave it out otherwise");
     }
     let mut texts = words(error);
-    // Its own "error connecting to server" says nothing new.
+    // The library's text "error connecting to server" adds nothing.
     if texts.len() > 1 {
         texts.remove(0);
     }
     caused(cannot().hint(socket_hint(io_error(error), host)), chain(texts, None))
 }
 
-/// There is no connection to a host at all; it is [`Kind::Unreachable`].
+/// Builds the error for a host to which no socket can be opened. Its kind is [`Kind::Unreachable`].
 pub(in crate::engine::postgres) fn no_socket(error: &io::Error, params: &Params, host: &Host) -> Error {
     let place = params.shown_at(std::slice::from_ref(host));
     let error_hint = socket_hint(Some(error), host);
@@ -193,7 +194,7 @@ pub(in crate::engine::postgres) fn no_socket(error: &io::Error, params: &Params,
     )
 }
 
-/// What to do where a socket cannot be opened, or breaks before it was of use.
+/// Returns the hint for a socket that cannot be opened, or that breaks before the login.
 fn socket_hint(error: Option<&io::Error>, host: &Host) -> String {
     match error.map(io::Error::kind) {
         Some(io::ErrorKind::NotFound) if host.is_socket() => format!(
@@ -213,7 +214,7 @@ fn socket_hint(error: Option<&io::Error>, host: &Host) -> String {
     }
 }
 
-/// Why the server did not let us in.
+/// Builds the error for a login that the server refused.
 fn refused(told: &DbError, params: &Params, place: &str, password_from: Option<&str>) -> Error {
     let (user, database) = (params.user(), params.database());
     let code = told.code();
@@ -224,7 +225,8 @@ fn refused(told: &DbError, params: &Params, place: &str, password_from: Option<&
         };
         (format!("the login to {place} was not accepted"), hint)
     } else if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION {
-        // Both come with one code, and the text is in the server's language; the function that said it is not.
+        // Both cases have the same code, and the text is in the server's language; the name of the server's function
+        // differs.
         let hint = if told.routine() == Some("InitializeSessionUserId") {
             format!("is the role '{user}' right? CREATE ROLE ... LOGIN makes one")
         } else {
@@ -248,7 +250,7 @@ fn refused(told: &DbError, params: &Params, place: &str, password_from: Option<&
     caused(Error::unreachable(message).hint(hint), whole(told))
 }
 
-/// What to do about a certificate that is not accepted, ours or the server's.
+/// Returns the hint for a certificate that is not accepted, the client's or the server's.
 fn tls_hint(why: &rustls::Error, host: &Host) -> String {
     let name = &host.name;
     match why {
@@ -284,21 +286,21 @@ fn tls_hint(why: &rustls::Error, host: &Host) -> String {
     }
 }
 
-/// The host's name could not be found.
+/// Builds the error for a host name that cannot be resolved.
 pub(in crate::engine::postgres) fn unknown_host(params: &Params, host: &Host, error: io::Error) -> Error {
     Error::unreachable(format!("cannot find the host of {}", params.shown_at(std::slice::from_ref(host))))
         .because(error)
         .hint(format!("is the name '{}' right, and is there a network?", host.name))
 }
 
-/// The server did not answer in time.
+/// Builds the error for a server that did not answer in time.
 pub(in crate::engine::postgres) fn no_answer(params: &Params, host: &Host, bound: Duration) -> Error {
     let place = params.shown_at(std::slice::from_ref(host));
     Error::unreachable(format!("no answer from {place} within {} s", bound.as_secs()))
         .hint("are host and port right, and does a firewall stand between? connect_timeout=SECONDS waits longer")
 }
 
-/// The failures of several hosts, or of several ways to one, as one.
+/// Combines the failures of several hosts, or of several attempts at one host.
 pub(in crate::engine::postgres) fn of_all(params: &Params, mut failures: Vec<Error>) -> Error {
     let mut texts: Vec<String> = Vec::new();
     for failure in &failures {

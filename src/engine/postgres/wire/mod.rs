@@ -1,4 +1,4 @@
-//! The way to a server: what to connect to, the connection and its TLS, a session on it, and what a server says went wrong.
+//! The connection to a server: its parameters, the socket and TLS, a session on it, and the server's errors.
 
 pub mod about;
 mod certificate;
@@ -10,6 +10,6 @@ pub mod params;
 mod passfile;
 mod service;
 pub mod session;
-pub mod settings;
+pub(crate) mod settings;
 mod socket;
 mod tls;

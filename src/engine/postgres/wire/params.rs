@@ -1,6 +1,6 @@
-//! What to connect to: the text that a person gave, completed as libpq completes it.
+//! Connection parameters: the text that a user gave, completed as libpq completes it.
 //!
-//! What is given outdoes the connection service, that outdoes the `PG*` variables, and those outdo the defaults.
+//! The given text overrides the connection service, which overrides the `PG*` variables, which override the defaults.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -16,13 +16,13 @@ use crate::engine::postgres::wire::{passfile, service};
 use crate::platform::error::{Error, Result};
 use crate::platform::secret::Secret;
 
-/// How long a server may take to answer, where nobody says.
+/// The default time limit for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where Debian's libpq has its system-wide service file.
+/// The folder in which Debian's libpq has its system-wide service file.
 const SYSTEM_FOLDER: &str = "/etc/postgresql-common";
 
-/// What to connect to, complete. Neither `{}` nor `{:?}` shows a password.
+/// Complete connection parameters. Neither `{}` nor `{:?}` shows a password.
 #[derive(Clone)]
 pub struct Params {
     pub(in crate::engine::postgres) hosts: Vec<Host>,
@@ -45,13 +45,13 @@ pub struct Params {
 pub(in crate::engine::postgres) struct Host {
     /// A name, an address, or the folder of a Unix socket.
     pub(in crate::engine::postgres) name: String,
-    /// Where the name is, if that was given too.
+    /// The address of the host (`hostaddr`), if it was given too.
     pub(in crate::engine::postgres) address: Option<IpAddr>,
-    /// The port; it is part of a socket's name too.
+    /// The port; it is also part of a Unix socket's name.
     pub(in crate::engine::postgres) port: u16,
 }
 
-/// How a silent connection is found to be dead.
+/// The settings that detect a dead connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine::postgres) struct Keepalives {
     pub(in crate::engine::postgres) on: bool,
@@ -61,7 +61,7 @@ pub(in crate::engine::postgres) struct Keepalives {
     pub(in crate::engine::postgres) user_timeout: Option<Duration>,
 }
 
-/// What sort of server will do (`target_session_attrs`).
+/// The wanted type of server (`target_session_attrs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine::postgres) enum Wanted {
     Any,
@@ -72,21 +72,21 @@ pub(in crate::engine::postgres) enum Wanted {
     PreferStandby,
 }
 
-/// What the process has around it: environment, user, home folder, places of sockets. Tests bring their own.
+/// The environment of the process: variables, user, home folder, socket folders. Tests provide their own.
 #[derive(Clone, Default)]
 pub struct Surroundings {
-    /// The environment's variables; those that are not PostgreSQL's are never looked at.
+    /// The environment variables. Only those of PostgreSQL are read.
     pub variables: BTreeMap<String, String>,
     /// The name of the user that the process runs as.
     pub user: Option<String>,
     /// That user's home folder.
     pub home: Option<PathBuf>,
-    /// Where the server's socket may be, when nobody names a host.
+    /// The folders in which the server's socket may be, if no host is given.
     pub socket_folders: Vec<PathBuf>,
 }
 
 impl Surroundings {
-    /// Those of this process.
+    /// Returns the surroundings of this process.
     #[must_use]
     pub fn of_process() -> Self {
         let postgres = |name: &String| name.starts_with("PG");
@@ -101,7 +101,7 @@ impl Surroundings {
         }
     }
 
-    /// The same with one more variable in the environment.
+    /// Adds one variable to the environment.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.to_owned(), value.to_owned());
@@ -117,30 +117,30 @@ impl Surroundings {
     }
 }
 
-/// The keywords' values, and where each comes from.
+/// The keywords' values, and the origin of each.
 struct Settings(HashMap<&'static str, (String, &'static str)>);
 
 impl Settings {
-    /// Notes a value that outdoes those before it.
+    /// Stores a value, which overrides earlier ones.
     fn put(&mut self, name: &str, value: String, from: &'static str) {
         if let Some((name, _)) = KEYWORDS.iter().find(|(known, _)| *known == name) {
             self.0.insert(name, (value, from));
         }
     }
 
-    /// Notes a value where there is none yet.
+    /// Stores a value if the keyword has none yet.
     fn fill(&mut self, name: &str, value: String, from: &'static str) {
         if !self.0.contains_key(name) {
             self.put(name, value, from);
         }
     }
 
-    /// The value of a keyword; an empty one is none.
+    /// Returns the value of a keyword. An empty value counts as absent.
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|(value, _)| value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// The value of a keyword as a number.
+    /// Returns the value of a keyword as a number.
     fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
         let parse = |text: &str| {
             text.trim().parse().map_err(|_| Error::usage(format!("'{text}' is no number that {name} can have")))
@@ -148,13 +148,14 @@ impl Settings {
         self.get(name).map(parse).transpose()
     }
 
-    /// The value of a keyword as seconds; None for none, zero and less, which mean that there is no bound.
+    /// Returns the value of a keyword as seconds. Returns `None` if it is absent, zero or negative, which means no
+    /// limit.
     fn seconds(&self, name: &str) -> Result<Option<Duration>> {
         let seconds = self.number::<i64>(name)?.and_then(|seconds| u64::try_from(seconds).ok());
         Ok(seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs))
     }
 
-    /// Picks what a keyword's word means.
+    /// Translates a keyword's value to the matching choice.
     fn choice<T: Copy>(&self, name: &str, default: T, choices: &[(&str, T)]) -> Result<T> {
         let Some(text) = self.get(name) else { return Ok(default) };
         match choices.iter().find(|(word, _)| *word == text) {
@@ -169,19 +170,20 @@ impl Settings {
 }
 
 impl Params {
-    /// Reads a URL or keywords and completes them from the process's surroundings.
+    /// Parses a URL or keywords, and completes them from the process's surroundings.
     ///
     /// Fails with [`crate::platform::error::Kind::Usage`]; no message shows a password or a part of one.
     pub fn parse(text: &str) -> Result<Self> {
         Params::parse_in(text, &Surroundings::of_process())
     }
 
-    /// As [`Params::parse`], in surroundings of the caller's.
+    /// Parses like [`Params::parse`], but with the given surroundings.
     pub fn parse_in(text: &str, around: &Surroundings) -> Result<Self> {
         Params::parse_with(text, &[], around)
     }
 
-    /// As [`Params::parse_in`], with keywords and values of their own that outdo those of the text. They need no escapes.
+    /// Parses like [`Params::parse_in`], with additional keywords and values that override those in the text. They are
+    /// not escaped.
     pub fn parse_with(text: &str, keywords: &[(String, String)], around: &Surroundings) -> Result<Self> {
         let mut settings = Settings(HashMap::new());
         for (name, value) in conninfo::split(text)?.into_iter().chain(keywords.iter().cloned()) {
@@ -199,7 +201,7 @@ impl Params {
                 settings.fill(name, value.to_owned(), from);
             }
         }
-        // libpq's older word for it.
+        // libpq's older variable for the same setting.
         if around.variable("PGREQUIRESSL") == Some("1") {
             settings.fill("sslmode", "require".to_owned(), "the environment");
         }
@@ -207,7 +209,7 @@ impl Params {
         Params::complete(&settings, around)
     }
 
-    /// Makes sense of the values, and puts defaults where there are none.
+    /// Parses the values, and adds the defaults.
     fn complete(settings: &Settings, around: &Surroundings) -> Result<Self> {
         use tokio_postgres::config::ChannelBinding;
         let user = settings.get("user").map(str::to_owned).or_else(|| around.user.clone()).ok_or_else(|| {
@@ -229,7 +231,7 @@ impl Params {
             application_name: name.unwrap_or("lifeboat").to_owned(),
             keepalives: Keepalives {
                 on: settings.number::<i64>("keepalives")? != Some(0),
-                // The kernel's two hours would outlast any pipeline.
+                // The kernel's default of two hours would outlast any pipeline.
                 idle: settings.seconds("keepalives_idle")?.unwrap_or(Duration::from_secs(60)),
                 interval: settings.seconds("keepalives_interval")?.or(Some(Duration::from_secs(15))),
                 count: settings.number::<u32>("keepalives_count")?.filter(|count| *count > 0).or(Some(4)),
@@ -264,49 +266,49 @@ impl Params {
         })
     }
 
-    /// The host's name or address, or the folder of its socket; the first where several were given.
+    /// Returns the host's name or address, or the folder of its socket; the first one if several were given.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.hosts[0].name
     }
 
-    /// The port of [`Params::host`].
+    /// Returns the port of [`Params::host`].
     #[must_use]
     pub fn port(&self) -> u16 {
         self.hosts[0].port
     }
 
-    /// The name of the database.
+    /// Returns the name of the database.
     #[must_use]
     pub fn database(&self) -> &str {
         &self.database
     }
 
-    /// The role to log in as.
+    /// Returns the role to log in as.
     #[must_use]
     pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// The password that was given, if one was: for whoever keeps it from being shown.
+    /// Returns the password that was given, if any. It is for callers that keep it out of what is shown.
     #[must_use]
     pub fn password(&self) -> Option<&Secret> {
         self.password.as_ref().map(|(password, _)| password)
     }
 
-    /// The same server and role with another database.
+    /// Returns the same server and role with another database.
     #[must_use]
     pub fn with_database(&self, name: &str) -> Params {
         Params { database: name.to_owned(), ..self.clone() }
     }
 
-    /// `postgres://user@host:port/dbname`, to show and to paste: there is never a password in it.
+    /// Returns `postgres://user@host:port/dbname`, to show and to paste. It never has a password.
     #[must_use]
     pub fn shown(&self) -> String {
         self.shown_at(&self.hosts)
     }
 
-    /// As [`Params::shown`], with some of the hosts only.
+    /// Formats like [`Params::shown`], but with the given hosts only.
     pub(in crate::engine::postgres) fn shown_at(&self, hosts: &[Host]) -> String {
         let place = |host: &Host| {
             let name = &host.name;
@@ -317,13 +319,13 @@ impl Params {
         format!("postgres://{}@{}/{}", encode(&self.user), places.join(","), encode(&self.database))
     }
 
-    /// The password for a host and where it comes from; the password file is asked last.
+    /// Returns the password for a host and its origin. The password file is read last.
     pub(in crate::engine::postgres) fn password_for(&self, host: &Host) -> Option<(Secret, String)> {
         if let Some((password, from)) = &self.password {
             return Some((password.clone(), (*from).to_owned()));
         }
         let file = self.passfile.as_ref()?;
-        // libpq calls the socket in the usual place by the name of localhost.
+        // In the password file, libpq uses the name localhost for a socket in the default folder.
         let usual = ["/var/run/postgresql", "/tmp"].contains(&host.name.as_str());
         let name = if usual { "localhost" } else { &host.name };
         let password = passfile::password(file, name, host.port, &self.database, &self.user)?;
@@ -331,7 +333,7 @@ impl Params {
     }
 }
 
-/// Whether a host is the machine that this runs on: a socket's folder, the loopback.
+/// Returns true if a host is this machine: a socket folder or a loopback address.
 #[must_use]
 pub fn is_this_machine(host: &str) -> bool {
     host.starts_with(['/', '@'])
@@ -340,7 +342,7 @@ pub fn is_this_machine(host: &str) -> bool {
 }
 
 impl Host {
-    /// Whether this is the folder of a Unix socket.
+    /// Returns true if this is the folder of a Unix socket.
     pub(in crate::engine::postgres) fn is_socket(&self) -> bool {
         self.name.starts_with('/')
     }
@@ -366,7 +368,7 @@ impl FromStr for Params {
     }
 }
 
-/// Where the service file may be, the user's own first.
+/// Returns the possible service files, the user's own first.
 fn service_files(settings: &Settings, around: &Surroundings) -> Vec<PathBuf> {
     let named = settings.get("servicefile").or(around.variable("PGSERVICEFILE")).map(PathBuf::from);
     let own = named.or_else(|| around.in_home(".pg_service.conf"));
@@ -374,7 +376,8 @@ fn service_files(settings: &Settings, around: &Surroundings) -> Vec<PathBuf> {
     own.into_iter().chain([PathBuf::from(system).join("pg_service.conf")]).collect()
 }
 
-/// Refuses what libpq would do and this cannot, where leaving it out would be less safe or something else.
+/// Refuses settings of libpq that are not supported here, if ignoring them would be less safe or would change the
+/// meaning.
 fn refuse_unsupported(settings: &Settings) -> Result<()> {
     for (name, harmless, instead) in [
         ("gssencmode", &["disable", "prefer"][..], "leave it out, or use 'disable': there is no GSSAPI here"),
@@ -393,7 +396,7 @@ fn refuse_unsupported(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// The places where the server may be; there is at least one.
+/// Returns the places where the server may be; at least one.
 fn hosts(settings: &Settings, around: &Surroundings) -> Result<Vec<Host>> {
     let list = |name| settings.get(name).map(|text| text.split(',').map(str::trim).collect::<Vec<_>>());
     let (names, addresses) = (list("host"), list("hostaddr"));
@@ -433,7 +436,7 @@ fn hosts(settings: &Settings, around: &Surroundings) -> Result<Vec<Host>> {
     Ok(hosts)
 }
 
-/// The folder that has a server's socket, else this machine.
+/// Returns the folder that has a server's socket, or else `localhost`.
 fn default_host(port: u16, around: &Surroundings) -> String {
     let has_socket = |folder: &&PathBuf| folder.join(format!(".s.PGSQL.{port}")).exists();
     match around.socket_folders.iter().find(has_socket) {
@@ -442,7 +445,7 @@ fn default_host(port: u16, around: &Surroundings) -> String {
     }
 }
 
-/// What is asked of TLS.
+/// Returns the TLS settings.
 fn tls(settings: &Settings, around: &Surroundings) -> Result<TlsParams> {
     let roots = match settings.get("sslrootcert") {
         Some("system") => RootCertificates::System,
@@ -463,7 +466,7 @@ fn tls(settings: &Settings, around: &Surroundings) -> Result<TlsParams> {
             ("verify-full", SslMode::VerifyFull),
         ],
     )?;
-    // Anybody can have a certificate that the system trusts, for some host.
+    // Anybody can get a certificate that the system trusts, for some host.
     if system && !matches!(mode, SslMode::VerifyFull | SslMode::Disable) {
         return Err(
             Error::usage("sslrootcert=system needs sslmode=verify-full").hint("leave sslmode out, or set it so")

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use crate::platform::secret::Secret;
 
-/// The password that `file` has for a connection. As with libpq, a file that others may read is passed over with
-/// a warning, and one that is not there without.
+/// Returns the password for a connection from `file`. As in libpq, a file that others may read is skipped with a
+/// warning, and a missing file is skipped without one.
 pub(in crate::engine::postgres) fn password(
     file: &Path,
     host: &str,
@@ -19,7 +19,7 @@ pub(in crate::engine::postgres) fn password(
 ) -> Option<Secret> {
     match fs::metadata(file) {
         Ok(found) if !found.is_file() => {
-            // /dev/null is how people say that there is none.
+            // Users set /dev/null to have no password file.
             if file != Path::new("/dev/null") {
                 tracing::warn!("the password file {} is no plain file, and is passed over", file.display());
             }
@@ -48,7 +48,7 @@ pub(in crate::engine::postgres) fn password(
     }
 }
 
-/// The password of the first line whose four fields match.
+/// Returns the password of the first line whose four fields match.
 fn find(text: &str, wanted: [&str; 4]) -> Option<Secret> {
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let mut rest = line;
@@ -61,7 +61,7 @@ fn find(text: &str, wanted: [&str; 4]) -> Option<Secret> {
     })
 }
 
-/// What follows the first field of `line` and its colon, where that field is `want` or `*`.
+/// Returns the text after the first field of `line` and its colon, if that field is `want` or `*`.
 fn match_field<'a>(line: &'a str, want: &str) -> Option<&'a str> {
     if let Some(rest) = line.strip_prefix("*:") {
         return Some(rest);
@@ -70,7 +70,7 @@ fn match_field<'a>(line: &'a str, want: &str) -> Option<&'a str> {
     rest.filter(|_| text == want)
 }
 
-/// The first field of `line` without its backslashes, and what follows its colon.
+/// Returns the first field of `line` without its backslashes, and the text after its colon.
 fn field(line: &str) -> (String, Option<&str>) {
     let mut text = String::new();
     let mut characters = line.char_indices();

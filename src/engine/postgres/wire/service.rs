@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::postgres::wire::conninfo::{KEYWORDS, Pairs};
 use crate::platform::error::{Error, Kind, Result};
 
-/// What the first of `files` that has a service `name` says of it. A file that is not there is passed over.
+/// Reads the service `name` from the first of `files` that has it. Missing files are skipped.
 pub(in crate::engine::postgres) fn read(name: &str, files: &[PathBuf]) -> Result<Pairs> {
     for file in files {
         let text = match fs::read_to_string(file) {
@@ -29,7 +29,7 @@ pub(in crate::engine::postgres) fn read(name: &str, files: &[PathBuf]) -> Result
         .hint(format!("looked for [{name}] in {}", looked.join(", "))))
 }
 
-/// The parameters under `[name]`; None where there is no such section. The first value of a parameter counts.
+/// Returns the parameters under `[name]`, or `None` if there is no such section. The first value of a parameter counts.
 fn section(text: &str, name: &str, file: &Path) -> Result<Option<Pairs>> {
     let mut found: Option<Pairs> = None;
     for (index, line) in text.lines().enumerate() {

@@ -1,4 +1,4 @@
-//! One connection to a server, used from a plain thread.
+//! One connection to a server, for use from a normal thread.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -22,37 +22,38 @@ use crate::engine::postgres::wire::params::Params;
 use crate::platform::error::{Error, Result};
 use crate::platform::interrupt;
 
-/// How often a wait for the server looks whether a signal asked to stop.
+/// The interval at which a wait for the server checks for a signal to stop.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long a cancel request may take; whoever pressed Ctrl-C is waiting.
+/// The time limit for a cancel request; the user who pressed Ctrl-C is waiting.
 const CANCEL: Duration = Duration::from_secs(1);
 
-/// How long the server may take over a goodbye.
+/// The time limit for closing the connection.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// The same after Ctrl-C.
+/// The same limit after Ctrl-C.
 const SHORT_GOODBYE: Duration = Duration::from_millis(100);
 
-/// How long clearing up may go on after Ctrl-C.
+/// The time limit for cleanup after Ctrl-C.
 const CLEARING: Duration = Duration::from_millis(1000);
 
-/// Where so little came of a COPY, we are ahead of the server. It would wake us for every 8 KiB that it sends, which costs
-/// both sides more than the bytes do; so we sleep while the socket takes in some more (it has room for 200 KiB and more).
+/// If a COPY returns fewer bytes than this, the client is faster than the server. The server would wake it for every 8
+/// KiB that it sends, which costs both sides more than the bytes do. So the client sleeps while the socket receives
+/// more (it has room for at least 200 KiB).
 const FEW_BYTES: usize = 96 * 1024;
 const NAP: Duration = Duration::from_micros(300);
 
-/// A COPY that has given no more than this may be at its end.
+/// The size up to which the client does not sleep: a COPY that has returned no more may be at its end.
 const NAP_FROM_BYTES: u64 = 1 << 20;
 
-/// How many bytes of a COPY are handed to the connection in one go.
+/// The number of COPY bytes that are passed to the connection at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// One connection. It belongs to one thread at a time; dropping it closes it.
 ///
-/// Not to be used, nor dropped, inside an async task: it waits.
+/// Must not be used or dropped inside an async task, because it blocks.
 pub struct Session {
-    // Declared before the driver: dropping it first lets the connection say goodbye.
+    // Declared before the driver: dropping it first lets the connection close properly.
     client: Client,
     driver: Driver,
     heard: Arc<Heard>,
@@ -60,21 +61,21 @@ pub struct Session {
     found_at: Place,
     about: ServerAbout,
     pid: i32,
-    /// For messages; without a password.
+    /// The server's place for messages; without a password.
     place: String,
-    /// Whether a signal that asks to stop ends a wait at once.
+    /// True if a signal to stop ends a wait at once.
     heeds: bool,
     in_transaction: bool,
 }
 
-/// One row of a query's result; every value is the text that the server prints for it.
+/// One row of a query's result; every value is in the text format of the server.
 #[derive(Clone, Debug)]
 pub struct Row {
     columns: Arc<[String]>,
     values: Vec<Option<String>>,
 }
 
-/// The runtime that a connection lives on, and the task that keeps it going.
+/// The runtime of a connection, and the task that drives it.
 struct Driver {
     runtime: Option<Runtime>,
     task: Option<JoinHandle<()>>,
@@ -89,26 +90,26 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
-        // The client is gone, so the connection ends by itself, if it gets the time.
+        // The client is dropped already, so the connection ends by itself if it gets the time.
         if let Some(task) = self.task.take().filter(|_| tokio::runtime::Handle::try_current().is_err()) {
             let bound = if interrupt::check().is_ok() { GOODBYE } else { SHORT_GOODBYE };
             let _ = runtime.block_on(async { tokio::time::timeout(bound, task).await });
         }
-        // A look-up of a host's name may still hang, and is not waited for.
+        // A lookup of a host's name may still hang; it is not waited for.
         runtime.shutdown_background();
     }
 }
 
 impl Session {
-    /// Connects, trying the hosts in turn, and finds out what the server is.
+    /// Connects, trying the hosts in turn, and finds out the server's version and settings.
     ///
-    /// Fails with [`crate::platform::error::Kind::Unreachable`] where no server can be reached or none lets us in. A signal
-    /// that asks to stop ends it.
+    /// Fails with [`crate::platform::error::Kind::Unreachable`] if no server can be reached or none accepts the login.
+    /// A signal to stop ends it.
     pub fn connect(params: &Params) -> Result<Self> {
         Self::connect_heeding(params, true)
     }
 
-    /// The same for clearing up, or for what must not be left half told: see [`Session::settle`].
+    /// Connects for cleanup, or for work that must not be left half done: see [`Session::settle`].
     pub fn connect_to_settle(params: &Params) -> Result<Self> {
         Self::connect_heeding(params, false)
     }
@@ -135,37 +136,38 @@ impl Session {
         Ok(Session { client, driver, heard, rows, found_at, about, pid, place, heeds, in_transaction: false })
     }
 
-    /// From now on a signal that asks to stop does not end a wait at once, only one that lasts for a second longer;
-    /// and the server is not told to stop then: it ends what it was asked for by itself.
+    /// Makes this session finish its work after a signal to stop. A signal then no longer ends a wait at once, but only
+    /// after one more second, and no cancel request is sent: the server finishes the command by itself.
     pub fn settle(&mut self) {
         self.heeds = false;
     }
 
-    /// The server's version as a number: 150004 for 15.4.
+    /// Returns the server's version as a number: 150004 for 15.4.
     #[must_use]
     pub fn version(&self) -> u32 {
         self.about.version_num
     }
 
-    /// What the server is, and as whom we are there; it was asked when connecting.
+    /// Returns what the server reported about itself and the session when connecting.
     #[must_use]
     pub fn about(&self) -> &ServerAbout {
         &self.about
     }
 
-    /// The id of the server's process for this connection, as in `pg_stat_activity`.
+    /// Returns the id of the server's process for this connection, as in `pg_stat_activity`.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// The server's notices and warnings since the last call, oldest first; of very many, the newest.
+    /// Returns the server's notices and warnings since the last call, oldest first. If there are very many, only the
+    /// newest are kept.
     #[must_use]
     pub fn take_notices(&self) -> Vec<String> {
         self.heard.take_notices()
     }
 
-    /// Runs statements that give no rows; several, parted by semicolons, run as one transaction.
+    /// Runs statements that return no rows. Several statements, separated by semicolons, run as one transaction.
     pub fn execute(&mut self, sql: &str) -> Result<()> {
         self.wait(self.client.batch_execute(sql))?;
         if sql.starts_with("BEGIN") {
@@ -183,7 +185,7 @@ impl Session {
         self.in_transaction
     }
 
-    /// Runs one query; its rows.
+    /// Runs one query and returns its rows.
     pub fn rows(&mut self, sql: &str) -> Result<Vec<Row>> {
         let messages = self.wait(self.client.simple_query(sql))?;
         let mut columns: Arc<[String]> = Arc::new([]);
@@ -195,7 +197,7 @@ impl Session {
                 }
                 SimpleQueryMessage::Row(row) => {
                     let value = |index| row.try_get(index).map(|value| value.map(str::to_owned));
-                    // Only a database that takes any bytes for text (SQL_ASCII) has what is none.
+                    // Only a database that accepts any bytes as text (SQL_ASCII) can have text that is not valid UTF-8.
                     let values: std::result::Result<_, _> = (0..row.len()).map(value).collect();
                     let values =
                         values.map_err(|error| Error::failed("the server's answer is no UTF-8").because(error))?;
@@ -207,7 +209,7 @@ impl Session {
         Ok(rows)
     }
 
-    /// Runs one query that gives exactly one row.
+    /// Runs one query that returns exactly one row.
     pub fn row(&mut self, sql: &str) -> Result<Row> {
         let mut rows = self.rows(sql)?;
         match (rows.pop(), rows.is_empty()) {
@@ -216,11 +218,11 @@ impl Session {
         }
     }
 
-    /// Runs a `COPY ... TO STDOUT` into `buffer`, which is given back with what is left in it, and with how many rows
-    /// there were by the server's count.
+    /// Runs a `COPY ... TO STDOUT` into `buffer`. Returns the buffer with the bytes that are left in it, and the number
+    /// of rows by the server's count.
     ///
-    /// Whenever something has come, `sink` sees the buffer and may take from it, all or its beginning; what comes next is
-    /// added to what it leaves. Where it fails, the server is told to stop.
+    /// Each time that bytes have arrived, `sink` gets the buffer and may take all of it or its beginning; new bytes are
+    /// appended to what it leaves. If `sink` fails, the COPY is cancelled on the server.
     pub fn copy_out(
         &mut self,
         sql: &str,
@@ -241,7 +243,7 @@ impl Session {
             if let Some(rows) = self.wait(next_rows(stream.as_mut(), &mut has_ended, &self.rows))? {
                 return Ok(rows);
             }
-            // The sink is called between the waits, so that it may wait on its own, for another session say.
+            // The sink is called between the waits, so that it may itself wait, for example for another session.
             match interrupt::check().and_then(|()| self.rows.look(&mut *sink)) {
                 Ok(new_bytes) => {
                     bytes += new_bytes as u64;
@@ -252,7 +254,7 @@ impl Session {
                 Err(error) => {
                     self.rows.keep_none();
                     self.cancel();
-                    // Reads on to the end, so that a late cancel does not hit the next statement.
+                    // Reads to the end, so that a late cancel request does not hit the next statement.
                     let rest = async { while let Some(Ok(_)) = stream.next().await {} };
                     let _ = self.driver.runtime().block_on(async { tokio::time::timeout(CANCEL, rest).await });
                     return Err(error);
@@ -261,14 +263,15 @@ impl Session {
         }
     }
 
-    /// Runs a `COPY ... FROM STDIN` with what `source` gives until it gives None; the rows that the server took.
+    /// Runs a `COPY ... FROM STDIN` with the bytes from `source`, until it returns `None`. Returns the number of rows
+    /// that the server stored.
     ///
-    /// The pieces need not end where rows end. Where `source` fails, the server takes nothing.
+    /// The pieces need not end at row boundaries. If `source` fails, the server stores nothing.
     pub fn copy_in(&mut self, sql: &str, mut source: impl FnMut() -> Result<Option<Bytes>>) -> Result<u64> {
         let sink = self.wait(self.client.copy_in::<_, Bytes>(sql))?;
         let mut sink = pin!(sink);
         let mut chunk = BytesMut::new();
-        // Dropping the sink before finish() makes the server roll the COPY back.
+        // Dropping the sink before finish() makes the server roll back the COPY.
         while let Some(bytes) = source()? {
             interrupt::check()?;
             if chunk.is_empty() && bytes.len() >= CHUNK_BYTES {
@@ -286,7 +289,7 @@ impl Session {
         self.wait(sink.as_mut().finish())
     }
 
-    /// Asks the server to stop what it is doing for this connection; it may be too late for that.
+    /// Asks the server to cancel the running command of this connection; it may be too late for that.
     fn cancel(&self) {
         let token = self.client.cancel_token();
         let asked = async { tokio::time::timeout(CANCEL, self.found_at.cancel(token)).await };
@@ -297,7 +300,7 @@ impl Session {
         }
     }
 
-    /// Waits for the server, and for a signal; at a signal the server is told to stop too.
+    /// Waits for the server or a signal. At a signal, it also asks the server to cancel the command.
     fn wait<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
         match self.driver.runtime().block_on(heed(work, self.heeds)) {
             Ok(done) => done.map_err(|error| failure::in_session(&error, self.heard.lost().as_deref(), &self.place)),
@@ -311,7 +314,7 @@ impl Session {
     }
 }
 
-/// Opens up to so many sessions; fewer where the server has no room for more.
+/// Opens up to `most` sessions; fewer if the server has no room for more.
 pub fn as_many_as_let_in(most: usize, open: impl Fn() -> Result<Session>) -> Result<Vec<Session>> {
     let mut sessions = Vec::new();
     while sessions.len() < most {
@@ -330,13 +333,14 @@ pub fn as_many_as_let_in(most: usize, open: impl Fn() -> Result<Session>) -> Res
 
 const NULL_ANSWER: &str = "the server says NULL for";
 
-/// Whether a failure is that a value was NULL: the server's functions say so of what was dropped a moment ago.
+/// Returns true if an error says that a value was NULL. The server's functions return NULL for objects that were
+/// dropped just before.
 #[must_use]
 pub fn is_null_answer(error: &Error) -> bool {
     error.message.starts_with(NULL_ANSWER) || error.causes().iter().any(|cause| cause.starts_with(NULL_ANSWER))
 }
 
-/// Waits for `work`, and fails when a signal asks to stop: at once, or when clearing up has had its time.
+/// Waits for `work`, and fails when a signal asks to stop: at once, or when the time for cleanup is over.
 async fn heed<T>(work: impl Future<Output = T>, at_once: bool) -> Result<T> {
     let mut work = pin!(work);
     let mut asked: Option<Instant> = None;
@@ -354,26 +358,28 @@ async fn heed<T>(work: impl Future<Output = T>, at_once: bool) -> Result<T> {
     }
 }
 
-/// Waits for rows of a COPY; when it has ended, the number of them by the server's count.
+/// Waits for rows of a COPY. When the COPY has ended, returns the number of rows by the server's count.
 ///
-/// `has_ended` says whether the library's own stream has come to its end, behind which only that number is to come.
+/// `has_ended` is true once the library's own stream has ended; after that, only the number of rows is to come.
 async fn next_rows(
     mut stream: Pin<&mut CopyOutStream>,
     has_ended: &mut bool,
     rows: &Rows,
 ) -> Result<Option<u64>, tokio_postgres::Error> {
     poll_fn(|cx| {
-        // What ends the COPY comes after its rows, and by another way. It is looked for first: an error comes but once.
+        // The end of the COPY comes after its rows, but by another path. It is checked first, because an error is
+        // reported only once.
         let ended = match stream.as_mut().poll_next(cx) {
             Poll::Ready(None) => {
                 *has_ended = true;
-                // Asked once more, so that it wakes us for a failure.
+                // Polled once more, so that a failure wakes this task.
                 stream.as_mut().poll_next(cx)
             }
             polled => polled,
         };
         if let Poll::Ready(Some(Err(error))) = ended {
-            // Behind its end the library expects nothing, not even the number that is waited for.
+            // After the end of the COPY, the library expects no message, not even the row count that is waited for
+            // here.
             let is_number = *has_ended && rows.told(cx).is_some();
             if !is_number || error.as_db_error().is_some() || error.is_closed() {
                 return Poll::Ready(Err(error));
@@ -391,7 +397,7 @@ async fn next_rows(
 }
 
 impl Row {
-    /// The text in a column, None for NULL; an error where there is no such column.
+    /// Returns the text in a column, or `None` for NULL. Fails if there is no such column.
     pub fn get(&self, column: &str) -> Result<Option<&str>> {
         match self.columns.iter().position(|name| name == column) {
             Some(index) => Ok(self.values[index].as_deref()),
@@ -399,28 +405,28 @@ impl Row {
         }
     }
 
-    /// The text in a column that is never NULL.
+    /// Returns the text in a column that is never NULL.
     pub fn text(&self, column: &str) -> Result<&str> {
         self.get(column)?.ok_or_else(|| Error::failed(format!("{NULL_ANSWER} {column}")))
     }
 
-    /// An owned copy of the text in a column, None for NULL.
+    /// Returns an owned copy of the text in a column, or `None` for NULL.
     pub fn owned(&self, column: &str) -> Result<Option<String>> {
         Ok(self.get(column)?.map(str::to_owned))
     }
 
-    /// A number, an oid included.
+    /// Returns a number; also for an oid.
     pub fn number<T: std::str::FromStr>(&self, column: &str) -> Result<T> {
         let text = self.text(column)?;
         text.parse().map_err(|_| Error::failed(format!("the server says '{text}' for {column}, which is no number")))
     }
 
-    /// A boolean; NULL is false.
+    /// Returns a boolean; NULL is false.
     pub fn flag(&self, column: &str) -> Result<bool> {
         Ok(self.get(column)? == Some("t"))
     }
 
-    /// A list that the query made with `to_json(array)`; NULL is the empty list.
+    /// Returns a list that the query made with `to_json(array)`; NULL is the empty list.
     pub fn list(&self, column: &str) -> Result<Vec<String>> {
         match self.get(column)? {
             None => Ok(Vec::new()),

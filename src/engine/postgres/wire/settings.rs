@@ -1,10 +1,10 @@
-//! The session settings that change what COPY prints or reads, and how long statements may run; pinned on both ways,
-//! whatever the server, the database or the role sets.
+//! Sets the session settings that change the output or input of COPY and the run time of statements, for backup and
+//! restore alike. They override those of the server, the database and the role.
 
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::Result;
 
-/// What is pinned on every connection that reads or writes rows.
+/// The settings for every connection that reads or writes rows.
 const PINNED: &[&str] = &[
     "search_path = ''",
     "DateStyle = 'ISO, MDY'",
@@ -21,31 +21,32 @@ const PINNED: &[&str] = &[
     "statement_timeout = 0",
     "idle_in_transaction_session_timeout = 0",
     "check_function_bodies = off",
-    // A database that somebody has set read-only is written to all the same: whoever restores has said so.
+    // A database that is set read-only is written to all the same, because the user asked for a restore.
     "default_transaction_read_only = off",
     "default_transaction_isolation = 'read committed'",
-    // With this off, the NULLs in arrays are read as words.
+    // With this off, the NULLs in arrays are read as the word NULL.
     "array_nulls = on",
     "transform_null_equals = off",
     "default_tablespace = ''",
     "default_table_access_method = 'heap'",
-    // What is planned here is read once: compiling it takes longer than it saves.
+    // The queries here run only once: compiling them takes longer than it saves.
     "jit = off",
     "lock_timeout = '60s'",
     "client_min_messages = 'warning'",
 ];
 
-/// How soon the server finds out that nobody is at the other end any more. It would wait for hours, holding its locks.
+/// The settings that make the server detect a dead client. By default it would wait for hours and hold its locks.
 const NOTICED: &[&str] = &["tcp_keepalives_idle = 60", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 6"];
 
-/// The encoding in which rows pass; where the database takes any bytes for text, they pass as they are.
+/// Returns the client encoding for rows. Rows of an SQL_ASCII database, which accepts any bytes as text, are not
+/// converted.
 #[must_use]
-pub fn encoding(of_database: &str) -> &'static str {
+pub(crate) fn encoding(of_database: &str) -> &'static str {
     if of_database == "SQL_ASCII" { "SQL_ASCII" } else { "UTF8" }
 }
 
-/// Pins the settings for the session.
-pub fn pin(session: &mut Session) -> Result<()> {
+/// Applies the settings to the session.
+pub(crate) fn pin(session: &mut Session) -> Result<()> {
     let mut sql: String = PINNED.iter().chain(NOTICED).map(|setting| format!("SET {setting};")).collect();
     sql.push_str(&format!("SET client_encoding = '{}';", encoding(&session.about().server_encoding)));
     if session.version() >= 140_000 {
@@ -57,9 +58,9 @@ pub fn pin(session: &mut Session) -> Result<()> {
     session.execute(&sql)
 }
 
-/// The same as lines of a script, for a database of this encoding.
+/// Returns the same settings as lines of a script, for a database with this encoding.
 #[must_use]
-pub fn script(encoding_of_database: &str) -> String {
+pub(crate) fn script(encoding_of_database: &str) -> String {
     let pinned: String = PINNED.iter().map(|setting| format!("SET {setting};\n")).collect();
     format!("{pinned}SET client_encoding = '{}';\n", encoding(encoding_of_database))
 }

@@ -1,4 +1,4 @@
-//! The socket to a server: TCP, or one in a folder of this machine.
+//! The socket to a server: TCP, or a Unix socket in a folder of this machine.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,24 +10,24 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::engine::postgres::wire::params::{Host, Keepalives};
 
-/// What bytes go through, both ways.
+/// A stream of bytes in both directions.
 pub(in crate::engine::postgres) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-/// An open socket of either sort.
+/// An open socket of either type.
 pub(in crate::engine::postgres) type Socket = Box<dyn Wire>;
 
-/// Where a server may be: an address to be found under a host's name, or the folder of its socket.
+/// The address of a server: an IP address of the host, or the folder of its Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine::postgres) enum Address {
-    /// By its IP address, at the host's port.
+    /// The IP address; the port is the host's.
     Tcp(IpAddr),
-    /// In the folder that is the host's name.
+    /// The folder is the host's name.
     Folder,
 }
 
-/// Opens the socket; the caller bounds how long that may take.
+/// Opens the socket. The caller sets a time limit.
 pub(in crate::engine::postgres) async fn open(
     host: &Host,
     address: Address,
@@ -47,7 +47,7 @@ pub(in crate::engine::postgres) async fn open(
     }
 }
 
-/// Makes the kernel find out, and say, that nobody is at the other end any more.
+/// Makes the kernel detect and report a dead connection.
 fn keep_alive(stream: &TcpStream, keepalives: &Keepalives) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     if let Some(bound) = keepalives.user_timeout {

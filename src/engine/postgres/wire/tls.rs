@@ -1,5 +1,5 @@
-//! TLS to a server, as libpq does it: what `sslmode` asks for, which certificates are trusted, client certificates,
-//! and the hash that ties a login to the server's certificate (channel binding).
+//! TLS to a server, as in libpq: the modes of `sslmode`, trusted certificates, client certificates, and the hash that
+//! binds a login to the server's certificate (channel binding).
 
 use std::fmt;
 use std::future::Future;
@@ -25,7 +25,7 @@ use crate::engine::postgres::wire::copy_stream::{Messages, Rows, Tap};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::platform::tls;
 
-/// What `sslmode` asks for.
+/// The modes of `sslmode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine::postgres) enum SslMode {
     Disable,
@@ -36,18 +36,18 @@ pub(in crate::engine::postgres) enum SslMode {
     VerifyFull,
 }
 
-/// Where the certificates are that a server's own must come from.
+/// The source of the trusted root certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine::postgres) enum RootCertificates {
-    /// The usual file, if it is there.
+    /// The default file, if it exists.
     Usual(Option<PathBuf>),
-    /// A file that was named, and must be there.
+    /// A named file, which must exist.
     File(PathBuf),
-    /// Those that the system trusts.
+    /// The certificates that the system trusts.
     System,
 }
 
-/// All that is asked of TLS.
+/// All settings for TLS.
 #[derive(Clone, Debug)]
 pub(in crate::engine::postgres) struct TlsParams {
     pub(in crate::engine::postgres) mode: SslMode,
@@ -68,7 +68,7 @@ pub(in crate::engine::postgres) struct TlsParams {
 pub(in crate::engine::postgres) struct Connector(Arc<ClientConfig>);
 
 impl Connector {
-    /// Reads the certificates that `params` name, and fails with [`Kind::Usage`] where that cannot be.
+    /// Reads the certificates that `params` names. Fails with [`Kind::Usage`] if they cannot be read or used.
     pub(in crate::engine::postgres) fn new(params: &TlsParams) -> Result<Self> {
         let provider = tls::provider();
         let versions: &[&rustls::SupportedProtocolVersion] = match (params.only_12, params.only_13) {
@@ -94,15 +94,15 @@ impl Connector {
         Ok(Connector(Arc::new(config)))
     }
 
-    /// What agrees on TLS with one server; `rows` is where the rows of that connection go.
+    /// Returns the handshake with one server; the rows of that connection go to `rows`.
     pub(in crate::engine::postgres) fn handshake(&self, host: &str, rows: Rows) -> Handshake {
-        // A name that no certificate can have is told to no server, and matches none.
+        // A name that no certificate can have is not sent to the server, and matches no certificate.
         let nowhere = ServerName::IpAddress(std::net::Ipv6Addr::UNSPECIFIED.into());
         let host = ServerName::try_from(host.to_owned()).unwrap_or(nowhere);
         Handshake { config: Arc::clone(&self.0), host, rows }
     }
 
-    /// One that reads no file and is never used: a Unix socket needs no TLS.
+    /// Returns a connector that reads no file and is never used: a Unix socket needs no TLS.
     pub(in crate::engine::postgres) fn unused() -> Result<Self> {
         Connector::new(&TlsParams {
             mode: SslMode::Disable,
@@ -120,27 +120,27 @@ impl Connector {
     }
 }
 
-/// How much of the server's certificate must be right.
+/// The required level of trust in the server's certificate.
 #[derive(Debug)]
 enum Trust {
-    /// Nothing: it hides what is said from those who only listen.
+    /// No check: TLS only protects against passive eavesdropping.
     Anything,
-    /// It comes from one of these; for which host does not matter.
+    /// One of these roots issued the certificate; the host does not matter.
     Issuer(Roots),
-    /// It comes from one of these, for the very host.
+    /// One of these roots issued the certificate, and it is for this host.
     IssuerAndHost(Roots),
 }
 
-/// Certificates that are trusted.
+/// Trusted certificates.
 #[derive(Debug)]
 struct Roots {
     store: RootCertStore,
-    /// The same as bytes: a server's own certificate may be among them.
+    /// The same certificates as bytes: a server's own certificate may be among them.
     certificates: Vec<CertificateDer<'static>>,
 }
 
-/// What the mode and the files that are there ask for. As with libpq, a root certificate that is there is used in
-/// every mode.
+/// Returns the level of trust for the mode and the existing files. As in libpq, an existing root certificate file is
+/// used in every mode but `disable`.
 fn trust(params: &TlsParams) -> Result<Trust> {
     let must = matches!(params.mode, SslMode::VerifyCa | SslMode::VerifyFull);
     let roots = match &params.roots {
@@ -162,7 +162,7 @@ fn trust(params: &TlsParams) -> Result<Trust> {
     })
 }
 
-/// The certificates in a PEM file.
+/// Reads the certificates in a PEM file.
 fn certificates_in(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>> {
     let bytes = std::fs::read(file).io(Kind::Usage, || format!("cannot read the {what} {}", file.display()))?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
@@ -197,7 +197,7 @@ fn system_roots() -> Result<Roots> {
 
 type ClientCertificate = (PathBuf, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-/// The certificate to show to a server that asks for one, and its key.
+/// Returns the certificate for a server that requests one, and its key.
 fn client_certificate(params: &TlsParams) -> Result<Option<ClientCertificate>> {
     let usual = params.usual_certificate.clone().filter(|file| file.exists());
     let Some(file) = params.certificate.clone().or(usual) else { return Ok(None) };
@@ -209,7 +209,7 @@ fn client_certificate(params: &TlsParams) -> Result<Option<ClientCertificate>> {
     })?;
     let chain = certificates_in(&file, "client certificate")?;
     let found = std::fs::metadata(&key).io(Kind::Usage, || format!("cannot read the key {}", key.display()))?;
-    // libpq's rule: nobody else may read it, but root's may be readable by a group.
+    // As in libpq, only the owner may read the key, but a key owned by root may also be readable by its group.
     let allowed = if found.uid() == 0 { 0o640 } else { 0o600 };
     if found.permissions().mode() & 0o777 & !allowed != 0 {
         return Err(Error::usage(format!("the key {} may be read by others", key.display()))
@@ -223,7 +223,7 @@ fn client_certificate(params: &TlsParams) -> Result<Option<ClientCertificate>> {
     Ok(Some((file, chain, secret)))
 }
 
-/// Decides whether a server is the one it should be.
+/// Decides whether a server's certificate is accepted.
 #[derive(Debug)]
 struct Verifier {
     trust: Trust,
@@ -231,7 +231,7 @@ struct Verifier {
 }
 
 impl Verifier {
-    /// Checks that the certificate comes from one of `roots`, or is one of them.
+    /// Checks that one of `roots` issued the certificate, or that it is one of them.
     fn check_issuer(
         &self,
         roots: &Roots,
@@ -239,7 +239,8 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
-        // A server's self-signed certificate, copied to its clients: rustls knows only certificates of an issuer.
+        // This is a server's self-signed certificate that was copied to its clients; rustls accepts only issued
+        // certificates.
         if roots.certificates.contains(certificate) {
             return match Certificate::read(certificate) {
                 Some(read) if read.is_valid_at(now) => Ok(()),
@@ -301,8 +302,8 @@ impl ServerCertVerifier for Verifier {
         let algorithms = &self.provider.signature_verification_algorithms;
         let done = crypto::verify_tls13_signature(message, certificate, signed, algorithms);
         match (done, &self.trust) {
-            // Certificates of version 1, as an `openssl x509 -req` makes them, are refused before their key is looked
-            // at. Where any certificate will do, the key in it will do too.
+            // Version 1 certificates, as `openssl x509 -req` makes them, are refused before their key is checked. If
+            // any certificate is accepted, the key in it is accepted too.
             (Err(rustls::Error::InvalidCertificate(_)), Trust::Anything) => {
                 let read = Certificate::read(certificate).ok_or(CertificateError::BadEncoding)?;
                 let key = SubjectPublicKeyInfoDer::from(read.public_key);
@@ -317,12 +318,12 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// A TLS handshake that failed; its cause is the library's own word where there is one.
+/// A failed TLS handshake; its cause is the library's own error if there is one.
 #[derive(Debug)]
 pub(in crate::engine::postgres) struct HandshakeError(io::Error);
 
 impl HandshakeError {
-    /// What TLS itself found wrong; None where the connection broke.
+    /// Returns the error of TLS itself, or `None` if the connection broke.
     pub(in crate::engine::postgres) fn tls(&self) -> Option<&rustls::Error> {
         self.0.get_ref()?.downcast_ref()
     }
@@ -336,14 +337,14 @@ impl fmt::Display for HandshakeError {
 
 impl std::error::Error for HandshakeError {}
 
-/// The name of one server, ready to shake hands.
+/// A handshake with one server, ready to start.
 pub(in crate::engine::postgres) struct Handshake {
     config: Arc<ClientConfig>,
     host: ServerName<'static>,
     rows: Rows,
 }
 
-/// A connection inside TLS.
+/// A TLS connection.
 pub(in crate::engine::postgres) struct Stream<S>(Tap<tokio_rustls::client::TlsStream<S>>);
 
 impl<S> TlsConnect<S> for Handshake
