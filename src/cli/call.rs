@@ -43,7 +43,7 @@ pub(super) trait Subcommand {
         false
     }
 
-    /// False if it runs without end, or is over at once.
+    /// False if it runs without end, so that a progress bar has nothing to show.
     fn shows_progress(&self) -> bool {
         true
     }

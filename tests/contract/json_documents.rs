@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::postgres::server;
 use crate::support::{Sandbox, sample};
 
-/// What a value is: for objects field by field, for lists what their elements are.
+/// Notes the type of a value: of an object field by field, of a list element by element.
 fn describe(path: &str, value: &Value, found: &mut BTreeMap<String, Vec<&'static str>>) {
     let mut note = |kind| {
         let kinds = found.entry(path.to_owned()).or_default();

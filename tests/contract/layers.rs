@@ -167,7 +167,7 @@ fn no_two_files_need_each_other() {
     assert!(circles.is_empty(), "files that need each other:\n{}", circles.join("\n"));
 }
 
-/// How high a room lies; a file imports from its own room and from lower ones.
+/// Returns the height of a room. A file imports from its own room and from lower ones.
 fn height(room: &str) -> u32 {
     match room {
         "main" | "lib" => 9,

@@ -3,11 +3,10 @@
 //!
 //! There are three phases, and the meaning of a signal depends on the phase:
 //! - **before** the program runs (checks, a restore): the first stop signal asks the current operation to stop
-//!   (`interrupt`),
-//!   a second one ends the process at once; signals for the program are dropped, because it does not run yet;
+//!   (`interrupt`), a second one ends the process at once; signals for the program are dropped, because it does not run
+//!   yet;
 //! - **while** it runs: every signal is forwarded to the program, and nothing here is interrupted;
-//! - **after** it has ended (the last snapshot): the first stop signal, if none came before, is only noted; the next
-//!   one
+//! - **after** it has ended (the last snapshot): the first stop signal, if none came before, is only noted; the next one
 //!   interrupts the current operation, and another one ends the process at once.
 
 mod family;
