@@ -1,12 +1,12 @@
-//! Makes a sample SQLite database shaped like a personal-finance app's, counts one, or ruins one.
+//! Creates a sample SQLite database with the tables of a personal-finance app, counts its rows, or damages it.
 //!
 //! ```text
-//! sample app.db --megabytes 50     make it: the same bytes for the same options
-//! sample --count app.db            rows of every table, and a checksum of what is in them
-//! sample --ruin app.db             what a bad migration does: rows deleted and changed, a table dropped
+//! sample app.db --megabytes 50     creates it: the same options give the same bytes
+//! sample --count app.db            prints the rows of every table, and a checksum of their values
+//! sample --ruin app.db             acts like a bad migration: deletes and changes rows, drops a table
 //! ```
-//! Quickstart, tests and benchmarks use it, so that none of them needs an `sqlite3` program. It knows
-//! nothing of Lifeboat: its counts are a second opinion, not the tool's own.
+//! Quickstart, tests and benchmarks use it, so that none of them needs an `sqlite3` program. It uses no code of
+//! Lifeboat, so its counts are an independent check.
 
 use std::collections::hash_map::DefaultHasher;
 use std::error::Error;
@@ -25,26 +25,26 @@ use rusqlite::{Connection, OpenFlags, Statement, Transaction, params};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 #[derive(Parser)]
-#[command(about = "Makes, counts or ruins a sample database")]
+#[command(about = "Creates, counts or damages a sample database")]
 struct Args {
-    /// The database
+    /// The database file
     path: PathBuf,
     /// Its size in MiB, within a few percent
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100_000))]
     megabytes: i64,
-    /// What its values are drawn from
+    /// The seed of the random values
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Its journal mode
     #[arg(long, value_enum, default_value_t = Journal::Wal)]
     journal: Journal,
-    /// Bytes of a page: a power of two from 512 to 65536
+    /// The page size in bytes: a power of two from 512 to 65536
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = page_size)]
     page_size: u32,
-    /// Count an existing database instead
+    /// Count the rows of an existing database instead
     #[arg(long, conflicts_with = "ruin")]
     count: bool,
-    /// Ruin an existing database instead
+    /// Damage an existing database instead, like a bad migration
     #[arg(long)]
     ruin: bool,
 }
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads a size that SQLite takes for a page; others it would pass over in silence.
+/// Parses a page size. SQLite silently ignores sizes that are not valid.
 fn page_size(text: &str) -> std::result::Result<u32, String> {
     match text.parse() {
         Ok(bytes @ 512..=65_536) if u32::is_power_of_two(bytes) => Ok(bytes),
@@ -82,7 +82,7 @@ fn page_size(text: &str) -> std::result::Result<u32, String> {
     }
 }
 
-/// One line of the table that is printed.
+/// One line of the printed table.
 struct Line {
     table: String,
     rows: u64,
@@ -101,7 +101,7 @@ fn print(lines: &[Line]) -> io::Result<()> {
     writeln!(out, "{:<20} {:>10}", "all tables", lines.iter().map(|line| line.rows).sum::<u64>())
 }
 
-/// Counts every table; the checksum is a sum over the rows, so that their order does not matter.
+/// Counts the rows of every table. The checksum is a sum over the rows, so it does not depend on their order.
 fn count(path: &Path) -> Result<Vec<Line>> {
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let mut names = database.prepare(
@@ -133,7 +133,7 @@ fn count(path: &Path) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// Does to a database what a migration that was never tried on real data does.
+/// Damages a database like a migration that was never tested with real data.
 fn ruin(path: &Path) -> Result<()> {
     let mut database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     database.pragma_update(None, "foreign_keys", false)?;
@@ -157,7 +157,7 @@ fn ruin(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A small generator of random numbers (splitmix64): the sequence is fixed by the seed, for ever.
+/// A small random number generator (splitmix64). A seed always gives the same sequence.
 struct Random(u64);
 
 impl Random {
@@ -169,17 +169,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// 0 up to and without `end`.
+    /// Returns a number from 0 up to, but not including, `end`.
     fn below(&mut self, end: i64) -> i64 {
         ((u128::from(self.next()) * end as u128) >> 64) as i64
     }
 
-    /// 0.0 up to and without 1.0.
+    /// Returns a number from 0.0 up to, but not including, 1.0.
     fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// A number around 0 that is mostly small, as changes of prices are.
+    /// Returns a number around 0 that is mostly small, like a price change.
     fn drift(&mut self) -> f64 {
         self.unit() + self.unit() + self.unit() - 1.5
     }
@@ -189,7 +189,7 @@ impl Random {
     }
 }
 
-/// Money has cents, prices have four digits behind the point.
+/// Rounds an amount of money to cents. Prices have four decimal places; see [`price`].
 fn cents(amount: f64) -> f64 {
     (amount * 100.0).round() / 100.0
 }
@@ -198,12 +198,12 @@ fn price(amount: f64) -> f64 {
     (amount * 10_000.0).round() / 10_000.0
 }
 
-/// 2023-01-01: every run starts there, so that the same options give the same bytes.
+/// The start of the history, 2023-01-01. It is fixed, so that the same options give the same bytes.
 const BEGIN: i64 = 1_672_531_200;
-/// Three years of history.
+/// The length of the history: three years.
 const SPAN: i64 = 3 * 365 * 86_400;
 
-/// The instant at which row `index` of `rows` was written, a little after the one before.
+/// Returns the time at which row `index` of `rows` was written, a little after the previous row.
 fn instant(random: &mut Random, index: i64, rows: i64) -> i64 {
     let step = SPAN as f64 / rows.max(1) as f64;
     BEGIN + (step * (index as f64 + random.unit())) as i64
@@ -303,7 +303,7 @@ CREATE TABLE dca_plans (
     total_invested DECIMAL(18,2) NOT NULL DEFAULT 0, created_at TEXT NOT NULL);
 ";
 
-/// Made after the rows are in: sorting once is faster than a million insertions in random order.
+/// The indexes. They are created after the rows, because sorting once is faster than many insertions in random order.
 const INDEXES: &[&str] = &[
     "CREATE UNIQUE INDEX idx_fund_code ON fund_info(fund_code)",
     "CREATE INDEX idx_ibkr_balances_account ON ibkr_balances(account_id, snapshot_date)",
@@ -317,10 +317,10 @@ const INDEXES: &[&str] = &[
     "CREATE INDEX idx_asset_positions_code ON asset_positions(platform, asset_code)",
 ];
 
-/// Makes the database under another name and gives it its own when it is whole.
+/// Creates the database under a temporary name, and renames it when it is complete.
 fn make(args: &Args) -> Result<Vec<Line>> {
     if args.path.exists() {
-        return Err("it is already there".into());
+        return Err("the file already exists".into());
     }
     let mut partial = args.path.clone().into_os_string();
     partial.push(".partial");
@@ -356,7 +356,7 @@ fn make(args: &Args) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// What rows are made from.
+/// The state for the generation of rows.
 struct Filler<'a> {
     random: Random,
     transaction: &'a Transaction<'a>,
@@ -370,7 +370,7 @@ impl<'a> Filler<'a> {
         Ok(Filler { random: Random(seed), transaction, accounts: Vec::new(), stocks })
     }
 
-    /// Fills every table; the shares were measured, so that the file has about the megabytes asked for.
+    /// Fills every table. The rows per megabyte were measured, so that the file has about the requested size.
     fn fill(&mut self, megabytes: i64, lines: &mut Vec<Line>) -> Result<()> {
         let funds = 200 + megabytes;
         self.rows(lines, "fund_info", 10, funds, Self::fund)?;
@@ -476,18 +476,18 @@ impl<'a> Filler<'a> {
         ])
     }
 
-    /// Moves one stock's price on by a day's chance, and gives its place in the list.
+    /// Changes the price of a random stock, and returns the stock's index.
     fn move_price(&mut self) -> usize {
-        let which = self.random.below(self.stocks.len() as i64) as usize;
-        let stock = &mut self.stocks[which];
+        let stock_index = self.random.below(self.stocks.len() as i64) as usize;
+        let stock = &mut self.stocks[stock_index];
         stock.price = (stock.price * (1.0 + 0.004 * self.random.drift())).clamp(2.0, 2_000.0);
-        which
+        stock_index
     }
 
     fn position(&mut self, insert: &mut Statement<'_>, index: i64, rows: i64) -> rusqlite::Result<usize> {
         let account = self.some_account();
-        let which = self.move_price();
-        let (random, stock) = (&mut self.random, &self.stocks[which]);
+        let stock_index = self.move_price();
+        let (random, stock) = (&mut self.random, &self.stocks[stock_index]);
         let quantity = 1 + random.below(400);
         let cost = stock.price * (0.7 + 0.5 * random.unit());
         let time = instant(random, index, rows);
@@ -526,8 +526,8 @@ impl<'a> Filler<'a> {
             120_000.0 + 60_000.0 * self.random.drift(),
         );
         for position in 0..held {
-            let which = self.move_price();
-            let (random, stock) = (&mut self.random, &self.stocks[which]);
+            let stock_index = self.move_price();
+            let (random, stock) = (&mut self.random, &self.stocks[stock_index]);
             let quantity = 1 + random.below(400);
             let _ = write!(
                 response,
@@ -595,11 +595,11 @@ impl<'a> Filler<'a> {
     fn wise_balance(&mut self, insert: &mut Statement<'_>, index: i64, rows: i64) -> rusqlite::Result<usize> {
         let random = &mut self.random;
         let available = cents(4_000.0 * random.unit());
-        let which = random.below(8);
+        let account = random.below(8);
         insert.execute(params![
             index + 1,
-            format!("{}", 40_112_000 + which),
-            CURRENCIES[which as usize],
+            format!("{}", 40_112_000 + account),
+            CURRENCIES[account as usize],
             available,
             if random.below(10) == 0 { cents(200.0 * random.unit()) } else { 0.0 },
             available,
@@ -646,8 +646,8 @@ impl<'a> Filler<'a> {
     }
 
     fn asset(&mut self, insert: &mut Statement<'_>, index: i64, rows: i64) -> rusqlite::Result<usize> {
-        let which = self.move_price();
-        let (random, stock) = (&mut self.random, &self.stocks[which]);
+        let stock_index = self.move_price();
+        let (random, stock) = (&mut self.random, &self.stocks[stock_index]);
         let quantity = price(200.0 * random.unit());
         let cost = stock.price * (0.7 + 0.5 * random.unit());
         insert.execute(params![

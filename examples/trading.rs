@@ -1,13 +1,14 @@
-//! Makes seven SQLite files shaped like a trading app's, with the dirt of real life in known places.
+//! Creates seven SQLite files with the tables of a trading app, and with typical invalid values in known places.
 //!
 //! ```text
-//! trading --out data                        two million rows in all, times up to the beginning of today
-//! trading --out data --rows 5000 --facts    few, and says as JSON what is where
-//! trading --out data --one-file --clean     data/trading.db alone, with nothing in it that is not as declared
+//! trading --out data                        two million rows in total, with times up to the beginning of today
+//! trading --out data --rows 5000 --facts    fewer rows, and a description of the files as JSON
+//! trading --out data --one-file --clean     only data/trading.db, with valid values only
 //! ```
-//! The same options give the same rows; without `--until` the day is one of them. Times are naive ones of Asia/Shanghai,
-//! and recent: what keeps only the last months would otherwise empty a table. Of the files some are in WAL mode, and
-//! leave rows in a WAL, and some have a rollback journal; page sizes differ. It knows nothing of Lifeboat.
+//! The same options give the same rows; without `--until` the rows depend on the day. Times have no zone and are local
+//! to Asia/Shanghai. They are recent, because a retention of some months would otherwise empty a table. Some files
+//! are in WAL mode, and leave rows in a WAL; others have a rollback journal. Page sizes differ. The program uses no code
+//! of Lifeboat.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -27,27 +28,27 @@ type Failed = Box<dyn Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Failed>;
 
 #[derive(Parser)]
-#[command(about = "Makes SQLite files shaped like a trading app's")]
+#[command(about = "Creates SQLite files with the tables of a trading app")]
 struct Args {
-    /// The folder that they are made in
+    /// The folder to create the files in
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Rows of all tables together, roughly: small tables have a few at least
+    /// The approximate number of rows in all tables together; small tables have a minimum
     #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(i64).range(100..=1_000_000_000))]
     rows: i64,
-    /// What values are drawn from
+    /// The seed of the random values
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// The day that the newest rows come before; today, if none is named
+    /// The day before which the newest rows are; default: today
     #[arg(long, value_name = "YYYY-MM-DD")]
     until: Option<NaiveDate>,
-    /// Only values that are as their columns say, and no defaults or indexes that are SQLite's own
+    /// Create only values that are valid for their columns, and no defaults or indexes that only SQLite supports
     #[arg(long)]
     clean: bool,
-    /// All tables in one file, trading.db
+    /// Create all tables in one file, trading.db
     #[arg(long)]
     one_file: bool,
-    /// Say as JSON how many rows each table has, and where the dirt is
+    /// Print as JSON the number of rows of each table, and the places of invalid values
     #[arg(long)]
     facts: bool,
 }
@@ -68,9 +69,9 @@ fn main() -> ExitCode {
     }
 }
 
-// ---------------------------------------------------------------- what there is
+// ---------------------------------------------------------------- files and tables
 
-/// A file of the app's.
+/// A file of the app.
 struct File {
     name: &'static str,
     journal: Journal,
@@ -82,7 +83,7 @@ struct File {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Journal {
-    /// And the last rows of the first table are in the WAL alone.
+    /// WAL mode. The last rows of the first table are only in the WAL.
     Wal,
     Delete,
 }
@@ -90,44 +91,45 @@ enum Journal {
 struct Table {
     name: &'static str,
     create: &'static str,
-    /// Of ten thousand rows, and how many there are at least.
+    /// The rows of this table in ten thousand rows of all tables.
     share: i64,
+    /// The minimum number of rows.
     least: i64,
     row: fn(&mut Random, &Place, &mut Vec<Value>),
     dirt: &'static [(Dirt, &'static str, Often)],
     indexes: &'static [&'static str],
 }
 
-/// What is not as one would wish it.
+/// A kind of invalid value.
 #[derive(Clone, Copy)]
 enum Dirt {
-    /// '' where NULL is meant.
+    /// '' instead of NULL.
     Empty,
     /// Python's 'None'.
     None,
     /// The text 'NaN'.
     Nan,
-    /// 'T' and an offset, in a column of naive times.
+    /// A time with 'T' and an offset, in a column of times without a zone.
     Offset,
-    /// Seconds since 1970, in a column of naive times.
+    /// Seconds since 1970, in a column of times without a zone.
     Epoch,
     /// Microseconds since 1970, in a column of milliseconds.
     Micros,
-    /// A document that was cut.
+    /// A truncated document.
     BrokenJson,
-    /// A document that holds the escape of NUL.
+    /// A document with the escape sequence of NUL.
     JsonNul,
     /// A boolean as the text 'true'.
     True,
     /// A BLOB in a column of text.
     Blob,
-    /// Text that holds the character NUL.
+    /// Text with the character NUL.
     Nul,
-    /// The largest integers that there are.
+    /// The largest integers of 64 bits.
     Huge,
-    /// A number that four bytes cannot hold.
+    /// A number that does not fit into a float of four bytes.
     Wide,
-    /// A key that no row has.
+    /// A foreign key without a parent row.
     Orphan,
 }
 
@@ -151,7 +153,7 @@ impl Dirt {
         }
     }
 
-    /// The value that stands where `clean` would.
+    /// Returns the invalid value that replaces `clean`.
     fn value(self, clean: &Value, place: &Place, nth: i64) -> Value {
         match self {
             Dirt::Empty => text(""),
@@ -175,18 +177,18 @@ impl Dirt {
     }
 }
 
-/// How often dirt is met.
+/// The frequency of an invalid value.
 #[derive(Clone, Copy)]
 enum Often {
-    /// So many rows, however many there are.
+    /// This number of rows, regardless of the size of the table.
     Rows(i64),
-    /// One of so many.
+    /// One row of this number.
     OneOf(i64),
 }
 
 impl Often {
-    /// Whether the row has it; `shift` keeps kinds of dirt apart.
-    fn is_met(self, index: i64, rows: i64, shift: i64) -> bool {
+    /// Returns true if the row has the invalid value. `shift` gives different kinds different rows.
+    fn applies(self, index: i64, rows: i64, shift: i64) -> bool {
         match self {
             Often::Rows(count) => {
                 let step = rows / count;
@@ -197,15 +199,15 @@ impl Often {
     }
 }
 
-/// Where a row stands.
+/// The position of a row in its table and in time.
 struct Place {
     index: i64,
     rows: i64,
     /// Seconds since 1970.
     at: i64,
-    /// Where history ends.
+    /// The end of the history, in seconds since 1970.
     until: i64,
-    /// How many portfolios there are.
+    /// The number of portfolios.
     portfolios: i64,
 }
 
@@ -613,7 +615,7 @@ const SYSTEM_LOGS: Table = Table {
     indexes: &["CREATE INDEX idx_logs_ts ON system_logs(ts)"],
 };
 
-/// Codes begin with zeros.
+/// Stocks: code and name. Some codes begin with zeros.
 #[rustfmt::skip]
 const STOCKS: &[(&str, &str)] = &[
     ("000001", "平安银行"), ("000002", "万科A"), ("000063", "中兴通讯"), ("000333", "美的集团"), ("000651", "格力电器"),
@@ -624,9 +626,9 @@ const STOCKS: &[(&str, &str)] = &[
 const VIEWS: &[&str] = &["均线多头排列", "放量突破", "主力资金流出", "缩量回调", "政策利好", "业绩预增", "估值偏高"];
 const SECTORS: &[&str] = &["半导体", "白酒", "新能源车", "银行", "医药", "军工", "光伏", "传媒", "煤炭", "人工智能"];
 
-// ---------------------------------------------------------------- making them
+// ---------------------------------------------------------------- creation of the files
 
-/// A small generator of random numbers (splitmix64): the sequence is fixed by the seed, for ever.
+/// A small random number generator (splitmix64). A seed always gives the same sequence.
 struct Random(u64);
 
 impl Random {
@@ -638,17 +640,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// 0 up to and without `end`.
+    /// Returns a number from 0 up to, but not including, `end`.
     fn below(&mut self, end: i64) -> i64 {
         ((u128::from(self.next()) * end as u128) >> 64) as i64
     }
 
-    /// 0.0 up to and without 1.0.
+    /// Returns a number from 0.0 up to, but not including, 1.0.
     fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Cents behind the point, as prices of stocks have.
+    /// Returns a stock price, with two decimal places.
     fn price(&mut self) -> f64 {
         (300 + self.below(180_000)) as f64 / 100.0
     }
@@ -658,35 +660,35 @@ impl Random {
     }
 }
 
-/// Half a year of history.
+/// The length of the history: half a year.
 const SPAN: i64 = 180 * 86_400;
 
 fn text(value: impl Into<String>) -> Value {
     Value::Text(value.into())
 }
 
-/// A naive time of Asia/Shanghai, which has no summer time.
+/// Formats a time without a zone, local to Asia/Shanghai, which has no daylight saving time.
 fn shanghai(at: i64) -> String {
     let local = DateTime::from_timestamp(at + 8 * 3600, 0).unwrap_or_default();
     local.format("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// Rows of a table.
+/// Returns the number of rows of a table.
 fn rows_of(table: &Table, total: i64) -> i64 {
     (total * table.share / 10_000).max(table.least)
 }
 
-/// Makes files with dirt in a folder, for tests.
+/// Creates files with invalid values in a folder, for tests.
 #[allow(dead_code)]
 pub(crate) fn make_in(folder: &Path, rows: i64) -> Result<serde_json::Value> {
     make(&Args { out: folder.to_owned(), rows, seed: 1, until: None, clean: false, one_file: false, facts: true })
 }
 
-/// Makes all files, side by side, and says what is in them.
+/// Creates all files in parallel, and returns their description.
 fn make(args: &Args) -> Result<serde_json::Value> {
     std::fs::create_dir_all(&args.out)?;
     let day = args.until.unwrap_or_else(|| Utc::now().date_naive());
-    // The day begins in Shanghai eight hours before it does in Greenwich.
+    // In Shanghai, a day begins eight hours before it begins in UTC.
     let until = day.and_time(NaiveTime::MIN).and_utc().timestamp() - 8 * 3600;
     let files: Vec<(&str, Journal, u32, Vec<&Table>, String)> = if args.one_file {
         let tables = FILES.iter().flat_map(|file| file.tables);
@@ -701,7 +703,7 @@ fn make(args: &Args) -> Result<serde_json::Value> {
         parts.collect()
     };
     if let Some((name, ..)) = files.iter().find(|file| args.out.join(file.0).exists()) {
-        return Err(format!("{name} is already there").into());
+        return Err(format!("{name} already exists").into());
     }
     let facts: Vec<serde_json::Value> = std::thread::scope(|scope| {
         let made: Vec<_> = files
@@ -726,16 +728,16 @@ fn make(args: &Args) -> Result<serde_json::Value> {
     }))
 }
 
-/// What one file is made with.
+/// The state for the creation of one file.
 struct Maker<'a> {
     args: &'a Args,
     until: i64,
     random: Random,
-    /// Of a table, a column and a kind of dirt.
+    /// The invalid values, by table, column and kind.
     found: BTreeMap<(&'static str, &'static str, &'static str), Found>,
 }
 
-/// Rows whose value is dirty.
+/// The rows with one kind of invalid value in a column.
 #[derive(Default)]
 struct Found {
     count: i64,
@@ -764,7 +766,7 @@ impl Maker<'_> {
             work.execute_batch(&self.create(table))?;
             let rows = rows_of(table, self.args.rows);
             self.fill(&work, table, 0..rows - if number == 0 { last } else { 0 })?;
-            // A clean file has only indexes that every program carries as they are.
+            // A clean file has no partial indexes, because some programs do not copy them unchanged.
             for index in table.indexes.iter().filter(|sql| !(self.args.clean && sql.contains(" WHERE "))) {
                 work.execute_batch(index)?;
             }
@@ -792,7 +794,7 @@ impl Maker<'_> {
         Ok(json!({ "file": name, "rows": counts.values().sum::<i64>(), "tables": counts, "dirt": dirt }))
     }
 
-    /// The table's statement; in a clean file also defaults are such that every program knows them.
+    /// Returns the CREATE TABLE statement. In a clean file, its defaults are supported by every program.
     fn create(&self, table: &Table) -> String {
         let sql = table.create;
         if !self.args.clean {
@@ -803,7 +805,7 @@ impl Maker<'_> {
             .fold(sql.to_owned(), |sql, default| sql.replace(default, "CURRENT_TIMESTAMP"))
     }
 
-    /// Inserts some rows of a table, and notes what is dirty in them.
+    /// Inserts a range of rows into a table, and records the invalid values.
     fn fill(&mut self, database: &Connection, table: &Table, range: Range<i64>) -> Result<()> {
         let columns: Vec<String> = {
             let statement = database.prepare(&format!("SELECT * FROM {}", table.name))?;
@@ -811,7 +813,7 @@ impl Maker<'_> {
         };
         let mut kinds = Vec::new();
         for &(kind, column, often) in table.dirt.iter().filter(|_| !self.args.clean) {
-            let place = columns.iter().position(|name| name == column).ok_or("dirt in a column that is not there")?;
+            let place = columns.iter().position(|name| name == column).ok_or("no such column for an invalid value")?;
             let found = self.found.remove(&(table.name, column, kind.name())).unwrap_or_default();
             kinds.push((kind, place, often, found));
         }
@@ -830,10 +832,10 @@ impl Maker<'_> {
             let place = Place { index, rows, at, until: self.until, portfolios };
             values.clear();
             (table.row)(&mut self.random, &place, &mut values);
-            // Of two kinds that meet in one value the first stays.
+            // If two kinds apply to one value, the first is used.
             let mut taken = 0_u64;
             for (shift, (kind, column, often, found)) in kinds.iter_mut().enumerate() {
-                if taken & (1 << *column) == 0 && often.is_met(index, rows, shift as i64) {
+                if taken & (1 << *column) == 0 && often.applies(index, rows, shift as i64) {
                     taken |= 1 << *column;
                     values[*column] = kind.value(&values[*column], &place, found.count);
                     found.count += 1;
@@ -852,5 +854,5 @@ impl Maker<'_> {
     }
 }
 
-/// So many rowids of each kind are told.
+/// The maximum number of recorded rowids per kind.
 const MOST_ROWIDS: usize = 100;

@@ -1,8 +1,8 @@
-# What the scripts here share; sourced, not run.
+# Functions and variables that the scripts share. It is sourced, not run.
 # shellcheck shell=bash
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# What may be thrown away and is slow to get again: built code, test data, benchmark databases.
+# The cache: built code, test data and benchmark databases. It can be deleted; filling it again takes long.
 CACHE=${LIFEBOAT_CACHE:-$HOME/.cache/lifeboat}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 case $CARGO_TARGET_DIR in /*) ;; *) CARGO_TARGET_DIR=$ROOT/$CARGO_TARGET_DIR ;; esac
@@ -13,13 +13,13 @@ step() { printf '\n== %s\n' "$*" >&2; }
 fail() { say "${0##*/}: $*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Stops here and now where the program cannot be built at all.
+# Fails if the program cannot be built.
 need_compiler() {
-    have cargo || fail "cargo is missing: get Rust from https://rustup.rs"
+    have cargo || fail "cargo is missing; install Rust from https://rustup.rs"
     have cc || have gcc || have clang || fail "a C compiler is missing (Debian, Ubuntu: apt-get install build-essential)"
 }
 
-# Prefix for commands that only root may run; false where that is not to be had.
+# Runs a command as root; fails if that is not possible.
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
     elif [ "${CI:-}" = true ] && have sudo; then sudo -n "$@"
@@ -27,22 +27,22 @@ as_root() {
     fi
 }
 
-# Installs Debian packages, saying so; false where it cannot.
+# Installs Debian packages and prints their names; fails if it cannot.
 install_packages() {
     [ $# -gt 0 ] || return 0
     if ! have apt-get; then
-        say "cannot install $*: there is no apt-get here"
+        say "cannot install $*: apt-get is missing"
         return 1
     fi
     if ! as_root true 2>/dev/null; then
-        say "cannot install $*: that takes root; run 'apt-get install $*' yourself"
+        say "cannot install $*: this needs root; run 'apt-get install $*' as root"
         return 1
     fi
     say "installing with apt-get: $*"
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 && return 0
-    say "once more, with fresh package lists"
-    as_root apt-get update -qq >/dev/null || say "the package lists could not be fetched"
-    # One at a time: one that is not to be had must not keep the others away.
+    say "trying again with updated package lists"
+    as_root apt-get update -qq >/dev/null || say "the package lists could not be updated"
+    # Installed one by one, so that a missing package does not prevent the others.
     local package failed=0
     for package in "$@"; do
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null ||
@@ -51,7 +51,7 @@ install_packages() {
     return "$failed"
 }
 
-# Makes 'cargo nextest' work: the one at hand, or one that is built into the cache, once.
+# Makes 'cargo nextest' available: an installed one, or one that is built into the cache once.
 need_nextest() {
     local version=0.9.143
     PATH=$CACHE/tools/bin:$PATH

@@ -1,9 +1,9 @@
-# Measuring for the benchmarks: seconds, memory, ratios within a round, verdicts. Sourced, not run; needs `work`, a
-# folder of one's own.
+# Measurements for the benchmarks: seconds, memory, ratios within a round, verdicts. It is sourced, not run, and needs
+# the variable `work`: a temporary folder of the caller.
 # shellcheck shell=bash disable=SC2154
 
-declare -A seconds cpu peak times # by name; seconds are those of the newest run
-# Runs a command and notes its seconds, those of its processors, and its largest process's memory (KiB) under a name.
+declare -A seconds cpu peak times # by name; seconds holds the newest run only
+# Runs a command, and records under a name: elapsed seconds, CPU seconds, and the memory of its largest process (KiB).
 measure() {
     local name=$1 begin end
     shift
@@ -19,15 +19,15 @@ measure() {
     times[$name]+=" ${seconds[$name]}"
     local user system memory
     read -r user system memory < <(tail -n 1 "$work/peak")
-    # shellcheck disable=SC2034  # read by who sources this
+    # shellcheck disable=SC2034  # the caller reads it
     cpu[$name]=$(awk -v a="$user" -v b="$system" 'BEGIN { printf "%.2f", a + b }')
     [ "$memory" -le "${peak[$name]:-0}" ] || peak[$name]=$memory
 }
-# Measures a line of shell.
+# Measures a shell command line.
 shell() { measure "$1" bash -c "$2"; }
 
 declare -A ratios
-# Notes the ratio of two cases of this round; the second may also be a plain number of seconds.
+# Records the ratio of two numbers of seconds that were measured in this round.
 ratio() {
     local name=$1 ours=$2 peer=$3
     ratios[$name]+=" $(awk -v a="$ours" -v b="$peer" 'BEGIN { printf "%.4f", (b > 0) ? a / b : 999 }')"
@@ -35,7 +35,7 @@ ratio() {
 median() {
     printf '%s\n' "$@" | sort -g | awk '{ v[NR] = $1 } END { printf "%.3f", (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
 }
-# A number out of a JSON document: the first field of that name.
+# Prints a number from a JSON document: the first field of that name.
 field() {
     tr -d '\n' <"$1" | grep -o "\"$2\" *: *[0-9.eE+-]*" | head -n 1 | sed 's/.*: *//'
 }
@@ -62,7 +62,7 @@ show() {
 }
 info() { printf '  %-52s %8s        -  for information\n' "$1" "$2"; }
 
-# Says whether all targets were met, and exits accordingly.
+# Prints the overall result, and exits with 0 if all targets are met, otherwise with 1.
 conclude() {
     printf '\n'
     if [ "$missed" = 0 ]; then

@@ -50,10 +50,10 @@
 //!
 //! # How to add something
 //!
-//! - **A store**: a module in `store` that implements [`store::Store`]; its URL scheme in `store/url.rs`; its settings
+//! - **A store**: a module in `store` that implements [`store::Store`]; its URL scheme in `store/open.rs`; its settings
 //!   in `config/sections.rs`; an entry in `tests/contract/store_contract.rs`, which tests the promises of every store.
-//! - **A database engine**: a module in `engine` that implements [`engine::Live`]; its URL in `engine/source.rs`; its
-//!   snapshots and restores in `ops/snapshot` and `ops/restore`.
+//! - **A database engine**: a module in `engine` that implements `Database` and `Engine` of `engine/database.rs`; its
+//!   line in the list of engines and its URL in `engine/source.rs`; its facts in `snapshots/manifest.rs`.
 //! - **A subcommand**: its operation in `ops`; a file in `cli` with its arguments, its `Subcommand` and its `Text`; its
 //!   line in `cli/mod.rs`; a file of the same name in `tests/cli`.
 //! - **A notice**: a form in `notify/mod.rs`, its message in `notify/message.rs`, and its name in `config/sections.rs`.

@@ -13,7 +13,7 @@ use crate::platform::error::{Error, Result};
 /// The compressed form of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// `.tar.gz`: can be opened everywhere.
+    /// `.tar.gz`: every system can open it.
     Gzip,
     /// `.tar.zst`: several times faster, and smaller.
     Zstd,
@@ -77,7 +77,8 @@ impl FromStr for Compression {
         let level =
             level.map_or(Some(default), |level| level.parse().ok().filter(|level| (1..=highest).contains(level)));
         let level = level.ok_or_else(|| {
-            Error::usage(format!("'{text}' has no such level")).hint(format!("levels of {name} are 1 to {highest}"))
+            Error::usage(format!("'{text}' has an invalid compression level"))
+                .hint(format!("use a level from 1 to {highest} for {name}"))
         })?;
         Ok(Compression { codec, level })
     }
@@ -95,9 +96,9 @@ const GZIP_TRAILER_BYTES: usize = 8;
 /// Compresses blocks, one after the other.
 ///
 /// Gzip members are written by libdeflate, which takes a whole block at once: it is faster than zlib and its forks,
-/// and its output is smaller. They are read by zlib-rs, which is safe Rust, because the input may come from anybody.
+/// and its output is smaller. They are read by zlib-rs, which is safe Rust, because the input may be hostile.
 pub(super) enum Encoder {
-    /// The buffer has room for the compressed form of the largest block.
+    /// The buffer is large enough for the compressed form of the largest block.
     Gzip(Compressor, Vec<u8>),
     Zstd(Box<ZstdEncoder>),
 }
@@ -112,8 +113,8 @@ const LIBDEFLATE_LEVELS: [i32; 9] = [1, 2, 3, 3, 4, 5, 6, 8, 9];
 /// short ones cost more than they save: level 1 takes half the time, and its output is up to a sixth smaller. A sample
 /// of each block is compressed with both to choose the better one for that block.
 pub(super) struct ZstdEncoder {
-    usual: zstd::bulk::Compressor<'static>,
-    simple: Option<zstd::bulk::Compressor<'static>>,
+    configured: zstd::bulk::Compressor<'static>,
+    fastest: Option<zstd::bulk::Compressor<'static>>,
     sample: Vec<u8>,
 }
 
@@ -129,27 +130,27 @@ impl ZstdEncoder {
             compressor.include_contentsize(true)?;
             Ok(compressor)
         };
-        let simple = if matches!(level, 3 | 4) { Some(compressor(1)?) } else { None };
-        Ok(ZstdEncoder { usual: compressor(level)?, simple, sample: Vec::new() })
+        let fastest = if matches!(level, 3 | 4) { Some(compressor(1)?) } else { None };
+        Ok(ZstdEncoder { configured: compressor(level)?, fastest, sample: Vec::new() })
     }
 
     /// Returns the compressor that is better for a block.
     fn choose(&mut self, input: &[u8], scratch: &mut Vec<u8>) -> io::Result<&mut zstd::bulk::Compressor<'static>> {
         let stride = input.len() / SAMPLE_PIECES;
-        let Some(simple) = self.simple.as_mut().filter(|_| stride >= 2 * SAMPLE_PIECE_BYTES) else {
-            return Ok(&mut self.usual);
+        let Some(fastest) = self.fastest.as_mut().filter(|_| stride >= 2 * SAMPLE_PIECE_BYTES) else {
+            return Ok(&mut self.configured);
         };
         self.sample.clear();
         for piece in input.chunks_exact(stride) {
             self.sample.extend_from_slice(&piece[..SAMPLE_PIECE_BYTES]);
         }
         scratch.clear();
-        let simple_bytes = simple.compress_to_buffer(&self.sample, scratch)?;
+        let fastest_bytes = fastest.compress_to_buffer(&self.sample, scratch)?;
         scratch.clear();
-        let usual_bytes = self.usual.compress_to_buffer(&self.sample, scratch)?;
+        let configured_bytes = self.configured.compress_to_buffer(&self.sample, scratch)?;
         scratch.clear();
         // Require a gain of more than 5 %: a sample is only an estimate of the block.
-        Ok(if simple_bytes * 100 < usual_bytes * 95 { simple } else { &mut self.usual })
+        Ok(if fastest_bytes * 100 < configured_bytes * 95 { fastest } else { &mut self.configured })
     }
 }
 
@@ -160,8 +161,8 @@ impl Encoder {
                 let level = LIBDEFLATE_LEVELS[usize::from(compression.level) - 1];
                 let level = CompressionLvl::new(level).expect("libdeflate has these levels");
                 let mut compressor = Compressor::new(level);
-                let room = vec![0; compressor.deflate_compress_bound(BLOCK_BYTES)];
-                Encoder::Gzip(compressor, room)
+                let buffer = vec![0; compressor.deflate_compress_bound(BLOCK_BYTES)];
+                Encoder::Gzip(compressor, buffer)
             }
             Codec::Zstd => Encoder::Zstd(Box::new(ZstdEncoder::new(compression.level)?)),
         })
@@ -171,12 +172,12 @@ impl Encoder {
     pub(super) fn encode(&mut self, input: &[u8], output: &mut Vec<u8>) -> Result<()> {
         output.clear();
         match self {
-            Encoder::Gzip(compressor, room) => {
+            Encoder::Gzip(compressor, buffer) => {
                 output.extend_from_slice(&GZIP_HEADER);
-                let written = compressor
-                    .deflate_compress(input, room)
-                    .map_err(|error| Error::failed("the compressor has no room for a block").because(error))?;
-                output.extend_from_slice(&room[..written]);
+                let written = compressor.deflate_compress(input, buffer).map_err(|error| {
+                    Error::failed("the compressor's buffer is too small for a block").because(error)
+                })?;
+                output.extend_from_slice(&buffer[..written]);
                 let mut crc = Crc::new();
                 crc.update(input);
                 output.extend_from_slice(&crc.sum().to_le_bytes());
@@ -210,12 +211,12 @@ impl Decoder {
     pub(super) fn decode(&mut self, input: &[u8], length: usize, output: &mut Vec<u8>) -> Result<()> {
         assert!((1..=BLOCK_BYTES).contains(&length), "the index was checked");
         output.clear();
-        let mismatch = || Error::problem("its content is not what the index says");
+        let mismatch = || Error::problem("its content does not match the index");
         match self {
             Decoder::Gzip(inflate) => {
                 let body = input
                     .strip_prefix(&GZIP_HEADER)
-                    .ok_or_else(|| Error::problem("it does not start a gzip member"))?;
+                    .ok_or_else(|| Error::problem("it does not start with the header of a gzip member"))?;
                 let (data, trailer) = body
                     .len()
                     .checked_sub(GZIP_TRAILER_BYTES)
@@ -225,13 +226,13 @@ impl Decoder {
                 // One byte more than the largest block, so that longer content is noticed.
                 output.reserve_exact(BLOCK_BYTES + 1);
                 let status = inflate.decompress_vec(data, output, FlushDecompress::Finish);
-                let status = status.map_err(|error| Error::problem("it does not decompress").because(error))?;
+                let status = status.map_err(|error| Error::problem("it cannot be decompressed").because(error))?;
                 let mut crc = Crc::new();
                 crc.update(output);
                 let expected = [crc.sum().to_le_bytes(), (output.len() as u32).to_le_bytes()].concat();
-                let whole =
+                let is_complete =
                     status == Status::StreamEnd && inflate.total_in() == data.len() as u64 && output.len() == length;
-                if !whole || trailer != expected {
+                if !is_complete || trailer != expected {
                     return Err(mismatch());
                 }
             }
@@ -239,7 +240,7 @@ impl Decoder {
                 check_frame(input, length)?;
                 output.reserve_exact(BLOCK_BYTES);
                 let written = decompressor.decompress_to_buffer(input, output);
-                let written = written.map_err(|error| Error::problem("it does not decompress").because(error))?;
+                let written = written.map_err(|error| Error::problem("it cannot be decompressed").because(error))?;
                 if written != length || output.len() != length {
                     return Err(mismatch());
                 }
@@ -258,7 +259,7 @@ fn check_frame(input: &[u8], length: usize) -> Result<()> {
     if checksummed && sized && alone {
         Ok(())
     } else {
-        Err(Error::problem("it is not one zstd frame of the format's form"))
+        Err(Error::problem("it is not exactly one zstd frame with a content size and a checksum"))
     }
 }
 

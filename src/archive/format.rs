@@ -3,7 +3,7 @@
 /// The version of archives, manifests and stores that this program writes.
 pub const FORMAT: u32 = 1;
 
-/// The most tar bytes in a block.
+/// The maximum number of tar bytes in a block.
 pub const BLOCK_BYTES: usize = 4 << 20;
 
 /// The first entry of every archive.

@@ -68,11 +68,11 @@ const MAGIC: &[u8; 8] = b"LIFEBOAT";
 const GZIP_FOOTER_HEAD: [u8; 16] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 68, 0, b'L', b'B', 64, 0];
 const GZIP_FOOTER_TAIL: [u8; 10] = [3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const ZSTD_FOOTER_HEAD: [u8; 8] = [0x5b, 0x2a, 0x4d, 0x18, 64, 0, 0, 0];
-/// The most blocks in an archive: 4 TiB of tar if all are full.
+/// The maximum number of blocks in an archive: 4 TiB of tar if all are full.
 pub(super) const MAX_BLOCKS: u64 = 1 << 20;
-/// The most entries in an archive.
+/// The maximum number of entries in an archive.
 pub(super) const MAX_ENTRIES: u64 = 1 << 20;
-/// The most bytes of all paths together.
+/// The maximum number of bytes of all paths together.
 pub(super) const MAX_PATHS_BYTES: usize = 64 << 20;
 /// The longest line of an index: numbers and a path of 4096 bytes, each of which takes up to 6 (`\u0000`).
 const MAX_LINE_BYTES: u64 = 32 << 10;
@@ -115,7 +115,7 @@ impl Footer {
             let format = u32::from_le_bytes(payload[8..12].try_into().expect("four bytes"));
             if format != FORMAT {
                 return Err(Error::problem(format!("the archive has the unknown format version {format}"))
-                    .hint("a newer lifeboat wrote it: use that one"));
+                    .hint("a newer version of lifeboat wrote it: use that version"));
             }
             let sha256 = Sha256(payload[32..].try_into().expect("32 bytes"));
             let footer = Footer { offset: number(16), bytes: number(24), sha256 };
@@ -128,7 +128,7 @@ impl Footer {
             return Ok((codec, footer));
         }
         Err(Error::problem(
-            "the archive has no footer: it is cut short, has bytes after its end, or is no lifeboat archive",
+            "the archive has no footer: it is truncated, is followed by other bytes, or is not a lifeboat archive",
         ))
     }
 }
@@ -176,17 +176,17 @@ impl Index {
         let mut hashing =
             HashingRange { source, at: footer.offset, end: footer.offset + footer.bytes, hasher: Hasher::new() };
         let index = Self::parse(codec, &footer, &mut hashing);
-        // Report a wrong hash first: it explains every error that parsing found.
+        // Report a wrong hash first: it is the cause of every error that parsing found.
         std::io::copy(&mut hashing, &mut std::io::sink())
             .io(Kind::Unreachable, || "cannot read the archive's index".to_owned())?;
         if hashing.hasher.finish() != footer.sha256 {
-            return Err(Error::problem("the archive's index is damaged: its SHA-256 is off"));
+            return Err(Error::problem("the archive's index is damaged: its SHA-256 does not match"));
         }
         index
     }
 
     fn parse(codec: Codec, footer: &Footer, bytes: &mut HashingRange) -> Result<Self> {
-        let wrong = |what: &str| Error::problem(format!("the archive's index is wrong: {what}"));
+        let wrong = |reason: &str| Error::problem(format!("the archive's index is invalid: {reason}"));
         let mut compressed = BufReader::with_capacity(1 << 20, bytes);
         let mut lines =
             Lines { reader: BufReader::new(codec::decode_stream(codec, &mut compressed)?), line: Vec::new() };
@@ -195,13 +195,13 @@ impl Index {
             return Err(Error::problem(format!("the archive has the unknown format version {}", head.format)));
         }
         if head.codec != codec.name() {
-            return Err(wrong("its codec is another than the footer's"));
+            return Err(wrong("its codec differs from the footer's"));
         }
         if head.mtime >= 1 << 33 {
-            return Err(wrong("its time does not fit a tar header"));
+            return Err(wrong("its mtime is too large for a tar header"));
         }
         if head.blocks > MAX_BLOCKS || head.entries > MAX_ENTRIES {
-            return Err(wrong("it has more blocks or entries than an archive can have"));
+            return Err(wrong("it has more blocks or entries than the format allows"));
         }
         let (mut blocks, mut entries) = (Vec::new(), Vec::new());
         let (mut offset, mut tar_offset) = (0u64, 0u64);
@@ -213,17 +213,17 @@ impl Index {
                 && block.tar_offset == tar_offset
                 && (1..=BLOCK_BYTES as u64).contains(&block.tar_bytes);
             if !fits {
-                return Err(wrong("a block is not where the one before ends, or has an impossible size"));
+                return Err(wrong("a block does not start where the previous one ends, or has an invalid size"));
             }
             offset += block.bytes;
             tar_offset += block.tar_bytes;
             if offset > footer.offset {
-                return Err(wrong("its blocks reach into the index"));
+                return Err(wrong("its blocks overlap the index"));
             }
             blocks.push(block);
         }
         if offset != footer.offset || tar_offset != head.tar_bytes {
-            return Err(wrong("its blocks do not add up"));
+            return Err(wrong("the sizes of its blocks do not match the size of the archive"));
         }
         let mut tar_offset = 0u64;
         let mut paths = HashSet::new();
@@ -233,13 +233,13 @@ impl Index {
             tarfile::check_path(&entry.path)?;
             path_bytes += entry.path.len();
             if path_bytes > MAX_PATHS_BYTES {
-                return Err(wrong("its paths are longer than an archive's can be"));
+                return Err(wrong("its paths are longer in total than the format allows"));
             }
             let start = tar_offset + tarfile::header_bytes(&entry.path);
             let end = start.checked_add(entry.bytes).and_then(|end| end.checked_next_multiple_of(tarfile::SECTOR));
             match end {
                 Some(end) if entry.tar_offset == start && end <= head.tar_bytes => tar_offset = end,
-                _ => return Err(wrong("an entry is not where the one before ends, or has an impossible size")),
+                _ => return Err(wrong("an entry does not start where the previous one ends, or has an invalid size")),
             }
             if !paths.insert(Sha256::of(entry.path.as_bytes())) {
                 return Err(wrong("a path occurs twice"));
@@ -247,12 +247,12 @@ impl Index {
             entries.push(entry);
         }
         if tar_offset + tarfile::END.len() as u64 != head.tar_bytes {
-            return Err(wrong("its entries do not add up"));
+            return Err(wrong("the sizes of its entries do not match the size of the tar stream"));
         }
         lines.end()?;
         drop(lines);
         if !compressed.fill_buf().is_ok_and(<[u8]>::is_empty) {
-            return Err(wrong("there are bytes after its end"));
+            return Err(wrong("other bytes follow it"));
         }
         Ok(Index { codec, mtime: head.mtime, tar_bytes: head.tar_bytes, blocks, entries })
     }
@@ -281,24 +281,24 @@ struct Lines<R> {
 impl<R: BufRead> Lines<R> {
     fn read<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T> {
         let broken = |error: &dyn std::fmt::Display| {
-            Error::problem("the archive's index is not readable").because(error.to_string())
+            Error::problem("the archive's index cannot be read").because(error.to_string())
         };
         self.line.clear();
         let read = (&mut self.reader).take(MAX_LINE_BYTES).read_until(b'\n', &mut self.line);
         read.map_err(|error| broken(&error))?;
-        let line = self.line.strip_suffix(b"\n").ok_or_else(|| broken(&"it ends too early"))?;
+        let line = self.line.strip_suffix(b"\n").ok_or_else(|| broken(&"it is truncated, or a line is too long"))?;
         serde_json::from_slice(line).map_err(|error| broken(&error))
     }
 
     fn end(&mut self) -> Result<()> {
         match self.reader.fill_buf() {
             Ok([]) => Ok(()),
-            _ => Err(Error::problem("the archive's index goes on after its last line")),
+            _ => Err(Error::problem("the archive's index has content after its last line")),
         }
     }
 }
 
-/// Reads a range and hashes what is read.
+/// Reads a range and hashes the bytes that it returns.
 struct HashingRange<'a> {
     source: &'a dyn Ranged,
     at: u64,

@@ -18,13 +18,13 @@ use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::secret::Secret;
 
-/// The most recipients of an archive. This bounds the size of the header that is written.
+/// The maximum number of recipients of an archive. This bounds the size of the header that is written.
 pub const MAX_RECIPIENTS: usize = 256;
 
 /// The length of `age1...`.
 const RECIPIENT_CHARACTERS: usize = 62;
 
-/// The most bytes of a file of identities or of a passphrase.
+/// The maximum number of bytes of a file of identities or of a passphrase.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The public half of a key, `age1...`. The secret half decrypts archives that are encrypted to it.
@@ -45,19 +45,19 @@ impl FromStr for Recipient {
     fn from_str(text: &str) -> Result<Self> {
         let text = text.trim();
         if holds_secret(text) {
-            return Err(Error::usage("this is a secret key; to encrypt, give the public one, which starts with age1")
-                .hint("'lifeboat keygen --public FILE' prints the public key of a file of identities"));
+            return Err(Error::usage("this is a secret key; encryption needs the public key, which starts with age1")
+                .hint("'lifeboat keygen --public FILE' prints the public keys of an identity file"));
         }
         if let Ok(recipient) = text.parse() {
             return Ok(Recipient(recipient));
         }
-        let told = one_line(text);
-        if let Some(sort) = foreign_recipient(text) {
-            return Err(Error::usage(format!("'{told}' is {sort}, which is not supported here"))
-                .hint("give a key of the form age1..., as 'lifeboat keygen' and 'age-keygen' make them"));
+        let printable = one_line(text);
+        if let Some(key_type) = foreign_recipient(text) {
+            return Err(Error::usage(format!("'{printable}' is {key_type}, which is not supported"))
+                .hint("give a key of the form age1..., created by 'lifeboat keygen' or 'age-keygen'"));
         }
-        Err(Error::usage(format!("'{told}' is no public key of age")).hint(format!(
-            "it starts with age1 and has {RECIPIENT_CHARACTERS} letters and digits: was it copied whole?"
+        Err(Error::usage(format!("'{printable}' is not an age public key")).hint(format!(
+            "check that it is complete: it starts with age1 and has {RECIPIENT_CHARACTERS} letters and digits"
         )))
     }
 }
@@ -76,7 +76,7 @@ impl fmt::Debug for Recipient {
 
 /// The recipients or the passphrase that archives are encrypted with.
 #[derive(Clone, Debug)]
-pub enum Sealing {
+pub enum EncryptWith {
     /// The secret half of any one of these keys decrypts the archive.
     Recipients(Vec<Recipient>),
     /// The passphrase decrypts the archive.
@@ -122,7 +122,7 @@ impl Keys {
         if text.lines().any(|line| is_secret(line.trim()) || is_encrypted(line)) {
             self.add_identities(text, name)
         } else if text.trim().is_empty() {
-            Err(Error::usage(format!("{name} is empty")).hint("it holds a secret key of age, or a file's path"))
+            Err(Error::usage(format!("{name} is empty")).hint("give an age secret key or the path of an identity file"))
         } else {
             self.add_identity_file(Path::new(text.trim()))
         }
@@ -148,11 +148,11 @@ impl Keys {
     /// Returns all these identities' recipients or, if there is no identity, the first passphrase. Returns `None` if
     /// there is no key.
     #[must_use]
-    pub fn sealing(&self) -> Option<Sealing> {
+    pub fn encrypt_with(&self) -> Option<EncryptWith> {
         if self.identities.is_empty() {
-            return self.passphrases.first().cloned().map(Sealing::Passphrase);
+            return self.passphrases.first().cloned().map(EncryptWith::Passphrase);
         }
-        Some(Sealing::Recipients(self.recipients()))
+        Some(EncryptWith::Recipients(self.recipients()))
     }
 
     fn add_identities(&mut self, text: &str, name: &str) -> Result<()> {
@@ -170,22 +170,22 @@ impl Keys {
             match line.parse() {
                 Ok(identity) => self.identities.push(identity),
                 Err(_) if line.parse::<Recipient>().is_ok() => {
-                    return Err(Error::usage(format!("{} is a public key; it opens nothing", at()))
-                        .hint("give the file with the secret key, which starts with AGE-SECRET-KEY-1"));
+                    return Err(Error::usage(format!("{} is a public key, which cannot decrypt", at()))
+                        .hint("give the file that contains the secret key, which starts with AGE-SECRET-KEY-1"));
                 }
                 Err(_) => {
-                    let what = foreign_identity(line).map_or_else(
-                        || "is no secret key of age".to_owned(),
-                        |sort| format!("is {sort}, which is not supported here"),
+                    let problem = foreign_identity(line).map_or_else(
+                        || "is not an age secret key".to_owned(),
+                        |key_type| format!("is {key_type}, which is not supported"),
                     );
-                    return Err(Error::usage(format!("{} {what}", at())).hint(
-                        "keys of the form AGE-SECRET-KEY-1... are, as 'lifeboat keygen' and 'age-keygen' make them",
+                    return Err(Error::usage(format!("{} {problem}", at())).hint(
+                        "give a key of the form AGE-SECRET-KEY-1..., created by 'lifeboat keygen' or 'age-keygen'",
                     ));
                 }
             }
         }
         if self.identities.len() == before {
-            return Err(Error::usage(format!("{name} holds no secret key"))
+            return Err(Error::usage(format!("{name} contains no secret key"))
                 .hint("a secret key is a line that starts with AGE-SECRET-KEY-1"));
         }
         Ok(())
@@ -222,8 +222,8 @@ pub fn read_passphrase_file(path: &Path) -> Result<Secret> {
 /// Reads a file of at most [`MAX_FILE_BYTES`] that holds a secret.
 fn read_secret_file(path: &Path, what: &str) -> Result<Secret> {
     if holds_secret(&path.to_string_lossy()) {
-        return Err(Error::usage(format!("a secret key is given where the name of the {what} file belongs"))
-            .hint("write it to a file that only you can read, and name that; others see a command's arguments"));
+        return Err(Error::usage(format!("a secret key is given instead of the path of the {what} file"))
+            .hint("write it to a file that only you can read, and give its path: other users can see command lines"));
     }
     let cannot =
         |error: std::io::Error| Error::usage(format!("cannot read the {what} file {}", shown(path))).because(error);
@@ -231,23 +231,23 @@ fn read_secret_file(path: &Path, what: &str) -> Result<Secret> {
     let facts = file.metadata().map_err(cannot)?;
     // Not checked for a pipe, such as <(pass show backup): only its own processes can read it.
     if facts.is_file() && facts.mode() & 0o077 != 0 {
-        tracing::warn!("the {what} file {} can be read by others: run 'chmod 600' on it", shown(path));
+        tracing::warn!("the {what} file {} can be read by other users: run 'chmod 600' on it", shown(path));
     }
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Error::usage(format!("{} is too large for a file of this sort", shown(path)))
-            .hint(format!("name the {what} file")));
+        return Err(Error::usage(format!("the {what} file {} is too large", shown(path)))
+            .hint(format!("check that this is the path of the {what} file")));
     }
     // The error of `from_utf8` holds the bytes of the secret: it must not become the cause.
     let text = String::from_utf8(bytes).map_err(|error| {
         let encrypted = error.as_bytes().starts_with(ENCRYPTED.as_bytes());
-        let told = Error::usage(if encrypted {
+        let refused = Error::usage(if encrypted {
             format!("{} is itself encrypted", shown(path))
         } else {
             format!("the {what} file {} is not UTF-8", shown(path))
         });
-        if encrypted { told.hint("decrypt it first: age --decrypt --output KEY.txt FILE") } else { told }
+        if encrypted { refused.hint("decrypt it first: age --decrypt --output KEY.txt FILE") } else { refused }
     })?;
     Ok(Secret::new(text))
 }
@@ -260,7 +260,7 @@ fn is_encrypted(line: &str) -> bool {
     line.starts_with(ENCRYPTED) || line.starts_with("-----BEGIN AGE ENCRYPTED FILE")
 }
 
-/// The prefixes of secret keys of all sorts.
+/// The prefixes of secret keys of all types.
 const SECRET: [&str; 2] = ["AGE-SECRET-KEY-", "AGE-PLUGIN-"];
 
 /// Returns true if a text begins like a secret key.
@@ -279,29 +279,29 @@ fn begins(text: &str, prefix: &str) -> bool {
     text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// Returns the name of an unsupported sort of recipient; `None` if the text is not of a known sort.
+/// Returns the name of an unsupported type of recipient; `None` if the text is not of a known type.
 fn foreign_recipient(text: &str) -> Option<&'static str> {
     if text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-") {
-        return Some("a key of SSH");
+        return Some("an SSH key");
     }
-    // `age1NAME1...`: the last 1 separates name and data. A text as long as an X25519 recipient is one, mistyped.
+    // `age1NAME1...`: the last 1 separates name and data. A text as long as an X25519 recipient is a mistyped one.
     let rest = text.get(4..).filter(|_| begins(text, "age1") && text.len() != RECIPIENT_CHARACTERS)?;
     let name = rest.rsplit_once('1')?.0;
     match name.to_ascii_lowercase().as_str() {
         "pq" => Some("a post-quantum key"),
         "tag" | "tagpq" => Some("a tagged key"),
-        _ => Some("a key of a plugin"),
+        _ => Some("a plugin key"),
     }
 }
 
-/// Returns the name of an unsupported sort of identity; `None` if the line is not of a known sort.
+/// Returns the name of an unsupported type of identity; `None` if the line is not of a known type.
 fn foreign_identity(line: &str) -> Option<&'static str> {
     if begins(line, "AGE-PLUGIN-") {
-        Some("a key of a plugin")
+        Some("a plugin key")
     } else if begins(line, "AGE-SECRET-KEY-PQ-1") {
         Some("a post-quantum key")
     } else if line.starts_with("-----BEGIN") {
-        Some("a key of SSH or of another program")
+        Some("an SSH key or a key of another program")
     } else {
         None
     }
@@ -324,12 +324,12 @@ mod tests {
     #[track_caller]
     fn refused<T>(result: Result<T>) -> String {
         let Err(error) = result else { panic!("nothing was refused") };
-        assert_eq!(error.kind, Kind::Usage, "{}", error.whole());
-        let told = format!("{} {} {error:?}", error.whole(), error.hint.clone().unwrap_or_default());
+        assert_eq!(error.kind, Kind::Usage, "{}", error.full_message());
+        let text = format!("{} {} {error:?}", error.full_message(), error.hint.clone().unwrap_or_default());
         for part in ["GQ9778", "gq9778", "Y5J33", "y5j33", "hunter2"] {
-            assert!(!told.contains(part), "{told}");
+            assert!(!text.contains(part), "{text}");
         }
-        format!("{} / {}", error.whole(), error.hint.unwrap_or_default())
+        format!("{} / {}", error.full_message(), error.hint.unwrap_or_default())
     }
 
     fn read(text: &str) -> Result<Vec<Recipient>> {
@@ -347,10 +347,10 @@ mod tests {
     #[test]
     fn a_mistyped_recipient_is_shown() {
         let mistyped = PUBLIC.replace("t7rx", "t7ry");
-        assert!(refused(mistyped.parse::<Recipient>()).contains(&format!("'{mistyped}' is no public key of age")));
-        assert!(refused(PUBLIC[..40].parse::<Recipient>()).contains("copied whole"));
-        assert!(refused(PUBLIC.replace("7rx", "1rx").parse::<Recipient>()).contains("copied whole"));
-        assert!(refused("".parse::<Recipient>()).contains("'' is no public key"));
+        assert!(refused(mistyped.parse::<Recipient>()).contains(&format!("'{mistyped}' is not an age public key")));
+        assert!(refused(PUBLIC[..40].parse::<Recipient>()).contains("check that it is complete"));
+        assert!(refused(PUBLIC.replace("7rx", "1rx").parse::<Recipient>()).contains("check that it is complete"));
+        assert!(refused("".parse::<Recipient>()).contains("'' is not an age public key"));
         assert!(refused("a\nb".parse::<Recipient>()).contains("'a\\nb'"));
     }
 
@@ -362,15 +362,15 @@ mod tests {
     }
 
     #[test]
-    fn recipients_of_other_sorts_are_named() {
-        for (text, sort) in [
-            ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO me@here", "a key of SSH"),
-            ("age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t", "a key of a plugin"),
+    fn recipients_of_other_types_are_named() {
+        for (text, key_type) in [
+            ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO me@here", "an SSH key"),
+            ("age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t", "a plugin key"),
             ("age1pq1qqqqqqqqqqqqqqqqqqqqqqqqq", "a post-quantum key"),
             ("age1tag1qqqqqqqqqqqqqqqqqqqqqqqq", "a tagged key"),
         ] {
-            let told = refused(text.parse::<Recipient>());
-            assert!(told.contains(sort) && told.contains("not supported here"), "{told}");
+            let message = refused(text.parse::<Recipient>());
+            assert!(message.contains(key_type) && message.contains("not supported"), "{message}");
         }
     }
 
@@ -389,23 +389,23 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_identity_is_refused_and_never_shown() {
+    fn a_text_without_an_identity_is_refused_and_never_shown() {
         let mistyped = SECRET.replace("PVQ2", "PVQ3");
         for (text, words) in [
-            ("", "holds no secret key"),
-            ("# nothing\n", "holds no secret key"),
+            ("", "contains no secret key"),
+            ("# nothing\n", "contains no secret key"),
             (&format!("# x\n{PUBLIC}"), "line 2 of keys.txt is a public key"),
-            (&mistyped, "line 1 of keys.txt is no secret key"),
-            (&SECRET[..40], "line 1 of keys.txt is no secret key"),
-            (&format!("{SECRET}\nhunter2"), "line 2 of keys.txt is no secret key"),
-            ("AGE-PLUGIN-YUBIKEY-1GQ9778", "a key of a plugin, which is not supported"),
+            (&mistyped, "line 1 of keys.txt is not an age secret key"),
+            (&SECRET[..40], "line 1 of keys.txt is not an age secret key"),
+            (&format!("{SECRET}\nhunter2"), "line 2 of keys.txt is not an age secret key"),
+            ("AGE-PLUGIN-YUBIKEY-1GQ9778", "a plugin key, which is not supported"),
             ("AGE-SECRET-KEY-PQ-1GQ9778", "a post-quantum key"),
-            ("-----BEGIN OPENSSH PRIVATE KEY-----\nGQ9778", "a key of SSH"),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\nGQ9778", "an SSH key"),
             ("age-encryption.org/v1\n-> scrypt x 18\n", "keys.txt is itself encrypted / decrypt it first"),
             ("-----BEGIN AGE ENCRYPTED FILE-----\nGQ9778", "keys.txt is itself encrypted / decrypt it first"),
         ] {
-            let told = refused(read(text));
-            assert!(told.contains(words), "{told}");
+            let message = refused(read(text));
+            assert!(message.contains(words), "{message}");
         }
     }
 
@@ -426,12 +426,12 @@ mod tests {
             assert_eq!(keys.recipients(), [PUBLIC.parse().unwrap()]);
         }
         let add = |text: &str| Keys::new().add_identity(text, "LIFEBOAT_IDENTITY");
-        assert!(refused(add(&SECRET[..50])).contains("line 1 of LIFEBOAT_IDENTITY is no secret key"));
+        assert!(refused(add(&SECRET[..50])).contains("line 1 of LIFEBOAT_IDENTITY is not an age secret key"));
         assert!(refused(add("AGE-SECRET-KEY-PQ-1GQ9778")).contains("a post-quantum key"));
         assert!(refused(add(" ")).contains("LIFEBOAT_IDENTITY is empty"));
         assert!(refused(add("/nowhere/key.txt")).contains("cannot read the identity file /nowhere/key.txt"));
-        assert!(refused(Keys::new().add_identity_file(Path::new(SECRET))).contains("a secret key is given where"));
-        assert!(refused(Keys::new().add_passphrase_file(Path::new(SECRET))).contains("a secret key is given where"));
+        assert!(refused(Keys::new().add_identity_file(Path::new(SECRET))).contains("a secret key is given instead"));
+        assert!(refused(Keys::new().add_passphrase_file(Path::new(SECRET))).contains("a secret key is given instead"));
     }
 
     #[test]
@@ -476,8 +476,9 @@ mod tests {
         keys.add_identities(SECRET, "x").unwrap();
         keys.add_passphrase(Secret::new("hunter2"));
         assert_eq!(format!("{keys:?}"), "Keys(1 identities, 1 passphrases)");
-        assert_eq!(format!("{:?}", Sealing::Passphrase(Secret::new("hunter2"))), "Passphrase([hidden])");
-        assert!(matches!(keys.sealing(), Some(Sealing::Recipients(recipients)) if recipients == keys.recipients()));
-        assert!(Keys::new().sealing().is_none());
+        assert_eq!(format!("{:?}", EncryptWith::Passphrase(Secret::new("hunter2"))), "Passphrase([hidden])");
+        let recipients = keys.recipients();
+        assert!(matches!(keys.encrypt_with(), Some(EncryptWith::Recipients(same)) if same == recipients));
+        assert!(Keys::new().encrypt_with().is_none());
     }
 }

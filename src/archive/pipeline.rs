@@ -1,7 +1,7 @@
 //! Runs jobs on several threads and returns their results in the order of the jobs.
 //!
 //! Buffers are reused: memory is a fixed number of input buffers and of output buffers, however slow one job may be.
-//! If one side (feeder, workers, receiver) goes away, the others end: no thread waits for ever. A worker that panics
+//! If one side (feeder, workers, receiver) goes away, the others end: no thread waits forever. A worker that panics
 //! ends the results, so the receiver must compare the number of results with the number of jobs.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::platform::error::{Error, Result};
 
 type Queue<T> = Arc<Mutex<Receiver<T>>>;
 
-/// The sending side: accepts jobs.
+/// The sending side of a pipeline. It accepts jobs.
 pub(super) struct Feeder<J> {
     jobs: SyncSender<(u64, J, Vec<u8>)>,
     empty: Receiver<Vec<u8>>,
@@ -44,7 +44,7 @@ impl<J> Feeder<J> {
 /// A job's number, result and output; `None` from a worker that panicked.
 type Done<R> = Option<(u64, R, Vec<u8>)>;
 
-/// The receiving side: returns results in the order of the jobs.
+/// The receiving side of a pipeline. It returns results in the order of the jobs.
 pub(super) struct Ordered<R> {
     done: Receiver<Done<R>>,
     early: BTreeMap<u64, (R, Vec<u8>)>,
@@ -67,7 +67,7 @@ impl<R> Ordered<R> {
 
     /// Returns an output buffer to the workers. The pipeline stops if buffers are not returned.
     pub(super) fn recycle(&self, output: Vec<u8>) {
-        // A failure only means that no worker is left to use it.
+        // A failure only means that all workers have ended.
         let _ = self.spent.send(output);
     }
 }
@@ -86,8 +86,8 @@ where
     let (empty_sender, empty) = channel();
     let (spent, spent_queue) = channel();
     for _ in 0..buffers {
-        empty_sender.send(Vec::new()).expect("the receiver is right here");
-        spent.send(Vec::new()).expect("the receiver is right here");
+        empty_sender.send(Vec::new()).expect("the receiver is in scope");
+        spent.send(Vec::new()).expect("the receiver is in scope");
     }
     let job_queue: Queue<(u64, J, Vec<u8>)> = Arc::new(Mutex::new(job_queue));
     let spent_queue: Queue<Vec<u8>> = Arc::new(Mutex::new(spent_queue));
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_come_in_order_whatever_the_jobs_take() {
+    fn results_are_in_the_order_of_the_jobs() {
         let worker = || {
             Ok(|job: u64, input: &[u8], output: &mut Vec<u8>| {
                 if job.is_multiple_of(7) {
@@ -156,10 +156,10 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_dies_ends_the_results() {
+    fn a_panic_of_a_worker_ends_the_results() {
         let worker = || {
             Ok(|job: u64, _: &[u8], _: &mut Vec<u8>| {
-                assert!(job != 5, "as a worker with a fault would");
+                assert!(job != 5, "a panic on purpose");
                 job
             })
         };
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_one_who_left() {
+    fn a_dropped_side_ends_the_other_side() {
         let worker = || Ok(|(): (), _: &[u8], _: &mut Vec<u8>| ());
         let (mut feeder, ordered) = start(2, "test", worker).expect("starts");
         drop(ordered);

@@ -4,14 +4,15 @@ use std::io::Read;
 use std::sync::Arc;
 use std::thread;
 
-use super::ahead::Ahead;
 use super::codec::{Codec, Decoder};
+use super::encryption::DecryptedArchive;
 use super::index::{Block, Entry, Index};
-use super::keys::{Keys, Sealing};
+use super::keys::{EncryptWith, Keys};
 use super::pipeline::{self, Feeder, Ordered};
-use super::seal::Unsealed;
+use super::readahead::ReadAhead;
 use super::tarfile;
 use crate::platform::digest::{Hasher, Sha256};
+use crate::platform::entries::EntryVisitor;
 use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::platform::ranged::Ranged;
 
@@ -20,21 +21,9 @@ pub struct ArchiveReader {
     /// The file as it is stored.
     file: Arc<dyn Ranged>,
     /// The decrypted file; `None` if the file is not encrypted.
-    unsealed: Option<Arc<Unsealed>>,
+    decrypted: Option<Arc<DecryptedArchive>>,
     index: Index,
     jobs: usize,
-}
-
-/// Receives an archive's content, in order. The content is verified only when [`ArchiveReader::walk`] has returned.
-pub trait Visitor {
-    /// An entry begins.
-    fn start(&mut self, entry: &Entry) -> Result<()>;
-
-    /// The next bytes of the entry.
-    fn data(&mut self, bytes: &[u8]) -> Result<()>;
-
-    /// The entry has ended, and its SHA-256 matches the index.
-    fn end(&mut self, entry: &Entry) -> Result<()>;
 }
 
 /// The result of reading a whole archive.
@@ -56,34 +45,34 @@ enum OnDamage {
 /// Takes a block's content, or the error that prevented reading it.
 type Consume<'a> = dyn FnMut(&Block, Result<&[u8]>) -> Result<()> + 'a;
 
-/// The most problems that one walk collects.
+/// The maximum number of problems that one walk collects.
 const MAX_PROBLEMS: usize = 100;
 
 impl ArchiveReader {
     /// Opens an archive: reads its footer and index. Blocks are later decompressed on `jobs` threads.
     pub fn open(file: Arc<dyn Ranged>, jobs: usize) -> Result<Self> {
         let index = Index::read(&*file)?;
-        Ok(ArchiveReader { file, unsealed: None, index, jobs })
+        Ok(ArchiveReader { file, decrypted: None, index, jobs })
     }
 
-    /// Opens an encrypted archive. See [`Unsealed::open`] for the errors if no key matches.
-    pub fn open_sealed(file: Arc<dyn Ranged>, keys: &Keys, jobs: usize) -> Result<Self> {
-        let unsealed = Unsealed::open(Arc::clone(&file), keys)?;
-        let index = Index::read(&unsealed)?;
-        Ok(ArchiveReader { file, unsealed: Some(Arc::new(unsealed)), index, jobs })
+    /// Opens an encrypted archive. See [`DecryptedArchive::open`] for the errors if no key matches.
+    pub fn open_encrypted(file: Arc<dyn Ranged>, keys: &Keys, jobs: usize) -> Result<Self> {
+        let decrypted = DecryptedArchive::open(Arc::clone(&file), keys)?;
+        let index = Index::read(&decrypted)?;
+        Ok(ArchiveReader { file, decrypted: Some(Arc::new(decrypted)), index, jobs })
     }
 
     /// Returns the recipients or passphrase with which another archive can be encrypted so that the key that opened
     /// this one opens it too. Returns `None` if this archive is not encrypted.
     #[must_use]
-    pub fn sealing(&self) -> Option<&Sealing> {
-        self.unsealed.as_ref().map(|unsealed| unsealed.sealing())
+    pub fn encrypt_with(&self) -> Option<&EncryptWith> {
+        self.decrypted.as_ref().map(|decrypted| decrypted.encrypt_with())
     }
 
     /// Returns the archive's bytes, decrypted if the file is encrypted.
     fn plain(&self) -> Arc<dyn Ranged> {
-        match &self.unsealed {
-            Some(unsealed) => Arc::clone(unsealed) as Arc<dyn Ranged>,
+        match &self.decrypted {
+            Some(decrypted) => Arc::clone(decrypted) as Arc<dyn Ranged>,
             None => Arc::clone(&self.file),
         }
     }
@@ -106,7 +95,7 @@ impl ArchiveReader {
         self.index.codec
     }
 
-    /// Finds the entry with this path; [`Kind::Problem`] if there is none.
+    /// Finds the entry with this path. Fails with [`Kind::Problem`] if it does not exist.
     pub fn entry(&self, path: &str) -> Result<&Entry> {
         let found = self.index.entries.iter().find(|entry| entry.path == path);
         found.ok_or_else(|| {
@@ -119,7 +108,7 @@ impl ArchiveReader {
         let entry = self.entry(path)?;
         if entry.bytes > max_bytes {
             return Err(Error::problem(format!(
-                "the entry '{path}' has {} bytes, more than the {max_bytes} it may have",
+                "the entry '{path}' has {} bytes, but at most {max_bytes} are allowed",
                 entry.bytes
             )));
         }
@@ -134,14 +123,14 @@ impl ArchiveReader {
     /// Streams one entry into `sink` and reads only its blocks. Its SHA-256 is checked before this returns `Ok`.
     pub fn stream_entry(&self, entry: &Entry, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         struct Sink<'a>(&'a mut dyn FnMut(&[u8]) -> Result<()>);
-        impl Visitor for Sink<'_> {
-            fn start(&mut self, _: &Entry) -> Result<()> {
+        impl EntryVisitor for Sink<'_> {
+            fn start(&mut self, _: &str, _: u64) -> Result<()> {
                 Ok(())
             }
             fn data(&mut self, bytes: &[u8]) -> Result<()> {
                 (self.0)(bytes)
             }
-            fn end(&mut self, _: &Entry) -> Result<()> {
+            fn end(&mut self) -> Result<()> {
                 Ok(())
             }
         }
@@ -149,8 +138,8 @@ impl ArchiveReader {
     }
 
     /// Passes some of the entries to `visitor`. `entries` must be in the archive's order. Only their blocks are read,
-    /// each of them once. An entry's SHA-256 is checked before [`Visitor::end`] is called for it.
-    pub fn visit(&self, entries: &[&Entry], visitor: &mut dyn Visitor) -> Result<()> {
+    /// each of them once. An entry's SHA-256 is checked before [`EntryVisitor::end`] is called for it.
+    pub fn visit(&self, entries: &[&Entry], visitor: &mut dyn EntryVisitor) -> Result<()> {
         let mut rest = entries;
         while let Some(first) = rest.first() {
             let mut blocks = self.blocks_of(first);
@@ -178,7 +167,7 @@ impl ArchiveReader {
     }
 
     /// Passes entries whose blocks follow each other to `visitor`.
-    fn visit_run(&self, run: &[&Entry], blocks: std::ops::Range<usize>, visitor: &mut dyn Visitor) -> Result<()> {
+    fn visit_run(&self, run: &[&Entry], blocks: std::ops::Range<usize>, visitor: &mut dyn EntryVisitor) -> Result<()> {
         let mut rest = run.iter().peekable();
         let mut current: Option<(&Entry, Hasher)> = None;
         let mut ended = 0;
@@ -188,7 +177,7 @@ impl ArchiveReader {
                     Some(current) => current,
                     None => match rest.next_if(|entry| entry.tar_offset < to || entry.bytes == 0) {
                         Some(entry) => {
-                            visitor.start(entry)?;
+                            visitor.start(&entry.path, entry.bytes)?;
                             (*entry, Hasher::new())
                         }
                         None => return Ok(()),
@@ -206,7 +195,7 @@ impl ArchiveReader {
                     return Ok(());
                 }
                 check_entry(entry, hasher.finish())?;
-                visitor.end(entry)?;
+                visitor.end()?;
                 ended += 1;
             }
         };
@@ -216,43 +205,43 @@ impl ArchiveReader {
         }
         let range = &self.index.blocks[blocks.clone()];
         let (first, last) = (&range[0], &range[range.len() - 1]);
-        let mut input = Ahead::new(self.plain(), first.offset..last.offset + last.bytes)?;
+        let mut input = ReadAhead::new(self.plain(), first.offset..last.offset + last.bytes)?;
         self.each_block(blocks, &mut input, &mut |block, content| {
             consume(block.tar_offset, content?, block.tar_offset + block.tar_bytes)
         })?;
         if ended == run.len() {
             Ok(())
         } else {
-            Err(Error::failed("entries were asked for in another order than theirs"))
+            Err(Error::failed("the requested entries are not in the order of the archive"))
         }
     }
 
     /// Reads every byte of the archive: blocks, headers, entries, padding, index, footer. Stops at the first damage.
-    pub fn walk(&self, visitor: &mut dyn Visitor) -> Result<Walk> {
+    pub fn walk(&self, visitor: &mut dyn EntryVisitor) -> Result<Walk> {
         self.walk_all(visitor, OnDamage::Stop)
     }
 
     /// Reads every byte, as [`walk`](Self::walk) does, but continues after damage to report all of it.
     pub fn inspect(&self) -> Result<Walk> {
         struct Ignore;
-        impl Visitor for Ignore {
-            fn start(&mut self, _: &Entry) -> Result<()> {
+        impl EntryVisitor for Ignore {
+            fn start(&mut self, _: &str, _: u64) -> Result<()> {
                 Ok(())
             }
             fn data(&mut self, _: &[u8]) -> Result<()> {
                 Ok(())
             }
-            fn end(&mut self, _: &Entry) -> Result<()> {
+            fn end(&mut self) -> Result<()> {
                 Ok(())
             }
         }
         self.walk_all(&mut Ignore, OnDamage::GoOn)
     }
 
-    fn walk_all(&self, visitor: &mut dyn Visitor, on_damage: OnDamage) -> Result<Walk> {
-        let mut file = Ahead::new(Arc::clone(&self.file), 0..self.file.len())?;
-        let problems = match &self.unsealed {
-            Some(unsealed) => self.walk_through(&mut unsealed.stream(&mut file)?, visitor, on_damage)?,
+    fn walk_all(&self, visitor: &mut dyn EntryVisitor, on_damage: OnDamage) -> Result<Walk> {
+        let mut file = ReadAhead::new(Arc::clone(&self.file), 0..self.file.len())?;
+        let problems = match &self.decrypted {
+            Some(decrypted) => self.walk_through(&mut decrypted.stream(&mut file)?, visitor, on_damage)?,
             None => self.walk_through(&mut file, visitor, on_damage)?,
         };
         Ok(Walk { sha256: file.sha256(), problems })
@@ -262,7 +251,7 @@ impl ArchiveReader {
     fn walk_through(
         &self,
         input: &mut (dyn Read + Send),
-        visitor: &mut dyn Visitor,
+        visitor: &mut dyn EntryVisitor,
         on_damage: OnDamage,
     ) -> Result<Vec<Error>> {
         let mut problems = Vec::new();
@@ -303,7 +292,7 @@ impl ArchiveReader {
             let mut decoder = Decoder::new(codec)?;
             Ok(move |(sha256, tar_bytes): (Sha256, u64), input: &[u8], output: &mut Vec<u8>| {
                 if Sha256::of(input) != sha256 {
-                    return Err(Error::problem("its SHA-256 is off"));
+                    return Err(Error::problem("its SHA-256 does not match"));
                 }
                 decoder.decode(input, usize::try_from(tar_bytes).expect("the index was checked"), output)
             })
@@ -314,10 +303,10 @@ impl ArchiveReader {
                 thread::Builder::new().name("fetch".to_owned()).spawn_scoped(scope, || fetch(blocks, input, feeder));
             let fetcher = fetcher.map_err(|error| Error::failed("cannot start a thread").because(error))?;
             let consumed = take_in_order(blocks, results, consume);
-            let fetched = fetcher.join().unwrap_or_else(|_| Err(Error::failed("a thread has died")));
+            let fetched = fetcher.join().unwrap_or_else(|_| Err(Error::failed("a thread ended unexpectedly")));
             match consumed {
-                // Too few results: the fetching thread has the cause.
-                Ok(false) => fetched.and(Err(Error::failed("a decompression thread has died"))),
+                // Too few results: the error of the fetching thread is the cause.
+                Ok(false) => fetched.and(Err(Error::failed("a decompression thread ended unexpectedly"))),
                 Ok(true) => fetched,
                 Err(error) => Err(error),
             }
@@ -359,7 +348,7 @@ fn check_entry(entry: &Entry, sha256: Sha256) -> Result<()> {
         Ok(())
     } else {
         Err(Error::problem(format!(
-            "the entry '{}' is damaged: its SHA-256 is off",
+            "the entry '{}' is damaged: its SHA-256 does not match",
             crate::platform::error::one_line(&entry.path)
         )))
     }
@@ -368,7 +357,7 @@ fn check_entry(entry: &Entry, sha256: Sha256) -> Result<()> {
 /// Checks the tar stream against the index: every byte is either content or is determined by the index.
 struct TarWalker<'a> {
     index: &'a Index,
-    visitor: &'a mut dyn Visitor,
+    visitor: &'a mut dyn EntryVisitor,
     /// The tar stream's offset of the next byte.
     at: u64,
     /// The number of the current entry: the next byte lies in or before its content.
@@ -379,13 +368,13 @@ struct TarWalker<'a> {
     framing: Vec<u8>,
     framing_at: u64,
     /// The part of the framing that has been read.
-    seen: Vec<u8>,
+    framing_read: Vec<u8>,
     /// True if a part of the current entry could not be read.
     lost: bool,
 }
 
 impl<'a> TarWalker<'a> {
-    fn new(index: &'a Index, visitor: &'a mut dyn Visitor) -> Self {
+    fn new(index: &'a Index, visitor: &'a mut dyn EntryVisitor) -> Self {
         let mut walker = TarWalker {
             index,
             visitor,
@@ -395,7 +384,7 @@ impl<'a> TarWalker<'a> {
             hasher: Hasher::new(),
             framing: Vec::new(),
             framing_at: 0,
-            seen: Vec::new(),
+            framing_read: Vec::new(),
             lost: false,
         };
         walker.expect_framing(0);
@@ -413,7 +402,7 @@ impl<'a> TarWalker<'a> {
     /// Computes the bytes between the content of the previous entry (padding included) and the content of this one.
     fn expect_framing(&mut self, padding: u64) {
         self.framing_at = self.at;
-        self.seen.clear();
+        self.framing_read.clear();
         self.framing.clear();
         self.framing.resize(usize::try_from(padding).expect("less than a sector"), 0);
         match self.current() {
@@ -425,8 +414,8 @@ impl<'a> TarWalker<'a> {
     fn feed(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             if self.at < self.framing_end() {
-                let now = self.take(&mut bytes, self.framing_end() - self.at);
-                self.seen.extend_from_slice(now);
+                let part = self.take(&mut bytes, self.framing_end() - self.at);
+                self.framing_read.extend_from_slice(part);
                 if self.at < self.framing_end() {
                     return Ok(());
                 }
@@ -435,11 +424,11 @@ impl<'a> TarWalker<'a> {
                 continue;
             }
             let Some(entry) = self.current() else {
-                return Err(Error::problem("the tar stream goes on after its end"));
+                return Err(Error::problem("the tar stream continues after its end"));
             };
-            let now = self.take(&mut bytes, entry.tar_offset + entry.bytes - self.at);
-            self.hasher.update(now);
-            self.visitor.data(now)?;
+            let part = self.take(&mut bytes, entry.tar_offset + entry.bytes - self.at);
+            self.hasher.update(part);
+            self.visitor.data(part)?;
             self.end_if_complete()?;
         }
         Ok(())
@@ -447,24 +436,24 @@ impl<'a> TarWalker<'a> {
 
     /// Removes at most `most` bytes from the front and returns them.
     fn take<'b>(&mut self, bytes: &mut &'b [u8], most: u64) -> &'b [u8] {
-        let (now, later) = bytes.split_at(bytes.len().min(usize::try_from(most).unwrap_or(usize::MAX)));
-        *bytes = later;
-        self.at += now.len() as u64;
-        now
+        let (part, rest) = bytes.split_at(bytes.len().min(usize::try_from(most).unwrap_or(usize::MAX)));
+        *bytes = rest;
+        self.at += part.len() as u64;
+        part
     }
 
     fn check_framing(&mut self) -> Result<()> {
         // After a part that could not be read, only the end of the framing is present.
-        if self.framing.ends_with(&self.seen) {
+        if self.framing.ends_with(&self.framing_read) {
             return Ok(());
         }
         let end = tarfile::END.len();
-        let path = self.current().map_or("its end", |entry| &entry.path);
+        let path = self.current().map_or("the end of the archive", |entry| &entry.path);
         let header =
             self.framing.len() - self.current().map_or(end as u64, |entry| tarfile::header_bytes(&entry.path)) as usize;
         let problem = Error::problem(format!(
-            "the tar stream is wrong: {}",
-            tarfile::explain(path, self.seen.get(header..).unwrap_or_default())
+            "the tar stream does not match the index: {}",
+            tarfile::explain(path, self.framing_read.get(header..).unwrap_or_default())
         ));
         self.begin()?;
         Err(problem)
@@ -476,7 +465,7 @@ impl<'a> TarWalker<'a> {
         if !self.started {
             self.started = true;
             self.hasher = Hasher::new();
-            self.visitor.start(entry)?;
+            self.visitor.start(&entry.path, entry.bytes)?;
             return self.end_if_complete();
         }
         Ok(())
@@ -489,7 +478,7 @@ impl<'a> TarWalker<'a> {
         }
         let checked = if self.lost { Ok(()) } else { check_entry(entry, std::mem::take(&mut self.hasher).finish()) };
         if checked.is_ok() && !self.lost {
-            self.visitor.end(entry)?;
+            self.visitor.end()?;
         }
         self.next_entry();
         checked
@@ -513,7 +502,7 @@ impl<'a> TarWalker<'a> {
             self.at = content_end;
             self.next_entry();
         }
-        self.seen.clear();
+        self.framing_read.clear();
         self.at = self.at.max(end);
         self.started = self.at >= self.framing_end();
         self.lost = self.started;
@@ -523,7 +512,7 @@ impl<'a> TarWalker<'a> {
         if self.entry == self.index.entries.len() && self.at == self.index.tar_bytes {
             Ok(())
         } else {
-            Err(Error::problem("the tar stream is cut short"))
+            Err(Error::problem("the tar stream is truncated"))
         }
     }
 }
@@ -533,7 +522,8 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::archive::{ArchiveWriter, SealedWriter, generate_key};
+    use crate::archive::{ArchiveWriter, EncryptingWriter, generate_key};
+    use crate::platform::entries::EntryWriter;
 
     /// A file in memory that counts the bytes read from it.
     struct Counted(Vec<u8>, Mutex<u64>);
@@ -546,7 +536,7 @@ mod tests {
             *self.1.lock().expect("no panic") += buffer.len() as u64;
             self.0.read_at(offset, buffer)
         }
-        fn lanes(&self) -> usize {
+        fn parallel_reads(&self) -> usize {
             3
         }
     }
@@ -554,19 +544,17 @@ mod tests {
     #[derive(Default)]
     struct Collect(Vec<(String, Vec<u8>, bool)>);
 
-    impl Visitor for Collect {
-        fn start(&mut self, entry: &Entry) -> Result<()> {
-            self.0.push((entry.path.clone(), Vec::new(), false));
+    impl EntryVisitor for Collect {
+        fn start(&mut self, path: &str, _: u64) -> Result<()> {
+            self.0.push((path.to_owned(), Vec::new(), false));
             Ok(())
         }
         fn data(&mut self, bytes: &[u8]) -> Result<()> {
             self.0.last_mut().expect("started").1.extend_from_slice(bytes);
             Ok(())
         }
-        fn end(&mut self, entry: &Entry) -> Result<()> {
-            let last = self.0.last_mut().expect("started");
-            assert_eq!(last.0, entry.path);
-            last.2 = true;
+        fn end(&mut self) -> Result<()> {
+            self.0.last_mut().expect("started").2 = true;
             Ok(())
         }
     }
@@ -594,23 +582,25 @@ mod tests {
         (writer.finish().expect("in memory").0, content)
     }
 
-    fn sealed(plain: &[u8]) -> (Vec<u8>, Keys) {
+    fn encrypted(plain: &[u8]) -> (Vec<u8>, Keys) {
         use std::io::Write as _;
         let (recipient, secret) = generate_key(chrono::Utc::now());
         let mut keys = Keys::new();
         keys.add_identity(secret.expose(), "a key").expect("a key");
-        let mut writer = SealedWriter::create(Vec::new(), &Sealing::Recipients(vec![recipient])).expect("starts");
+        let encrypt_with = EncryptWith::Recipients(vec![recipient]);
+        let mut writer = EncryptingWriter::create(Vec::new(), &encrypt_with).expect("starts");
         writer.write_all(plain).expect("in memory");
         (writer.finish().expect("in memory").0, keys)
     }
 
     #[test]
-    fn any_entries_in_their_order_are_given_whole() {
+    fn any_entries_in_order_are_returned_completely() {
         let (bytes, content) = archive();
-        let (cipher, keys) = sealed(&bytes);
+        let (cipher, keys) = encrypted(&bytes);
         let plain = ArchiveReader::open(Arc::new(Counted(bytes, Mutex::new(0))), 2).expect("whole");
-        let sealed = ArchiveReader::open_sealed(Arc::new(Counted(cipher, Mutex::new(0))), &keys, 2).expect("whole");
-        for reader in [plain, sealed] {
+        let encrypted = Arc::new(Counted(cipher, Mutex::new(0)));
+        let encrypted = ArchiveReader::open_encrypted(encrypted, &keys, 2).expect("complete");
+        for reader in [plain, encrypted] {
             // All subsets of the first seven entries, each with every other one of the rest.
             for chosen in 0..128_u32 {
                 let wanted = |number: usize| {
@@ -642,30 +632,31 @@ mod tests {
     }
 
     #[test]
-    fn each_block_is_read_once_though_many_entries_lie_in_it() {
+    fn a_block_of_many_entries_is_read_once() {
         let mut writer = ArchiveWriter::create(Vec::new(), "gzip:1".parse().expect("a codec"), 2, 1).expect("starts");
         for number in 0..200 {
             writer.append(&format!("data/{number}"), &noise(number, 50_000)).expect("in memory");
         }
         let bytes = writer.finish().expect("in memory").0;
-        let whole = bytes.len() as u64;
+        let file_bytes = bytes.len() as u64;
         let counted = Arc::new(Counted(bytes, Mutex::new(0)));
         let reader = ArchiveReader::open(Arc::clone(&counted) as Arc<dyn Ranged>, 2).expect("whole");
         let opened = std::mem::take(&mut *counted.1.lock().expect("no panic"));
         let entries: Vec<&Entry> = reader.entries().iter().collect();
         reader.visit(&entries, &mut Collect::default()).expect("whole");
         let read = *counted.1.lock().expect("no panic");
-        assert!(read <= whole && opened < 100_000, "{read} of {whole}, {opened} to open it");
+        assert!(read <= file_bytes && opened < 100_000, "{read} of {file_bytes}, {opened} to open it");
     }
 
     #[test]
-    fn a_walk_hashes_the_file_as_it_is_stored() {
+    fn a_walk_hashes_the_stored_file() {
         let (bytes, content) = archive();
-        let (cipher, keys) = sealed(&bytes);
+        let (cipher, keys) = encrypted(&bytes);
         let (plain_hash, cipher_hash) = (Sha256::of(&bytes), Sha256::of(&cipher));
         let plain = ArchiveReader::open(Arc::new(Counted(bytes, Mutex::new(0))), 2).expect("whole");
-        let sealed = ArchiveReader::open_sealed(Arc::new(Counted(cipher, Mutex::new(0))), &keys, 2).expect("whole");
-        for (reader, hash) in [(plain, plain_hash), (sealed, cipher_hash)] {
+        let encrypted = Arc::new(Counted(cipher, Mutex::new(0)));
+        let encrypted = ArchiveReader::open_encrypted(encrypted, &keys, 2).expect("complete");
+        for (reader, hash) in [(plain, plain_hash), (encrypted, cipher_hash)] {
             let mut found = Collect::default();
             assert_eq!(reader.walk(&mut found).expect("whole").sha256, hash);
             assert!(found.0.into_iter().map(|(path, bytes, _)| (path, bytes)).eq(content.iter().cloned()));

@@ -10,6 +10,7 @@ use super::pipeline::{self, Feeder, Ordered};
 use super::tarfile;
 use crate::archive::format::BLOCK_BYTES;
 use crate::platform::digest::{Hasher, Sha256};
+use crate::platform::entries::EntryWriter;
 use crate::platform::error::{Error, Result};
 
 /// The length and hash of a finished archive.
@@ -86,61 +87,6 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
         })
     }
 
-    /// Starts an entry with exactly `bytes` bytes of content.
-    pub fn start_entry(&mut self, path: &str, bytes: u64) -> Result<()> {
-        assert!(self.open.is_none(), "one entry at a time");
-        tarfile::check_path(path)?;
-        let end = bytes.checked_add(self.tar_offset).filter(|end| *end < (index::MAX_BLOCKS - 2) * BLOCK_BYTES as u64);
-        self.path_bytes += path.len();
-        if end.is_none() || self.entries.len() as u64 >= index::MAX_ENTRIES || self.path_bytes > index::MAX_PATHS_BYTES
-        {
-            return Err(Error::failed("the archive would be larger than the format allows"));
-        }
-        if !self.paths.insert(path.to_owned()) {
-            return Err(Error::failed(format!("the archive has two entries '{path}'")));
-        }
-        self.push(&tarfile::header(path, bytes, self.mtime))?;
-        let hasher = Hasher::new();
-        self.open = Some(OpenEntry { path: path.to_owned(), tar_offset: self.tar_offset, bytes, written: 0, hasher });
-        Ok(())
-    }
-
-    /// Adds content to the current entry. More than the announced number of bytes is an error.
-    pub fn write(&mut self, content: &[u8]) -> Result<()> {
-        let open = self.open.as_mut().expect("an entry was started");
-        open.written += content.len() as u64;
-        if open.written > open.bytes {
-            return Err(Error::failed(format!("the entry '{}' is longer than announced", open.path)));
-        }
-        open.hasher.update(content);
-        self.push(content)
-    }
-
-    /// Ends the current entry. Less content than announced is an error.
-    pub fn finish_entry(&mut self) -> Result<()> {
-        let open = self.open.take().expect("an entry was started");
-        if open.written != open.bytes {
-            return Err(Error::failed(format!("the entry '{}' is shorter than announced", open.path)));
-        }
-        let OpenEntry { path, tar_offset, bytes, hasher, .. } = open;
-        self.push(&tarfile::END[..usize::try_from(tarfile::padding(bytes)).expect("less than a sector")])?;
-        self.entries.push(Entry { path, tar_offset, bytes, sha256: hasher.finish() });
-        Ok(())
-    }
-
-    /// Adds a small entry in one call.
-    pub fn append(&mut self, path: &str, content: &[u8]) -> Result<()> {
-        self.start_entry(path, content.len() as u64)?;
-        self.write(content)?;
-        self.finish_entry()
-    }
-
-    /// Ends the current block, so that later entries can be read without earlier ones. Allowed only between entries.
-    pub fn cut(&mut self) -> Result<()> {
-        assert!(self.open.is_none(), "between entries");
-        self.flush_block()
-    }
-
     /// Ends the tar stream, and writes index and footer. Returns the writer, flushed but not published.
     pub fn finish(mut self) -> Result<(W, ArchiveSummary)> {
         assert!(self.open.is_none(), "the last entry was finished");
@@ -151,7 +97,7 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
         drop(feeder);
         let mut sink = join(sink)?;
         if sink.blocks.len() as u64 != sent || sink.tar_offset != self.tar_offset {
-            return Err(Error::failed("a block of the archive was lost on the way: a thread has died"));
+            return Err(Error::failed("a block of the archive was lost: a thread ended unexpectedly"));
         }
         let index = Index {
             codec: self.compression.codec(),
@@ -170,9 +116,9 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
         self.tar_offset += bytes.len() as u64;
         while !bytes.is_empty() {
             self.block.reserve_exact(BLOCK_BYTES - self.block.len());
-            let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.block.len()));
-            self.block.extend_from_slice(now);
-            bytes = later;
+            let (part, rest) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.block.len()));
+            self.block.extend_from_slice(part);
+            bytes = rest;
             if self.block.len() == BLOCK_BYTES {
                 self.flush_block()?;
             }
@@ -185,7 +131,7 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
             return Ok(());
         }
         let Some(Pipe { feeder, .. }) = &mut self.pipe else {
-            return Err(Error::failed("the archive has failed before"));
+            return Err(Error::failed("cannot write the archive after an earlier failure"));
         };
         let block = std::mem::take(&mut self.block);
         let tar_bytes = block.len() as u64;
@@ -196,11 +142,57 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
             self.block = buffer;
             return Ok(());
         }
-        // The output thread has ended: its result is the cause.
-        let Pipe { feeder, sink } = self.pipe.take().expect("seen just above");
+        // The output thread has ended: its error is the cause.
+        let Pipe { feeder, sink } = self.pipe.take().expect("checked just above");
         drop(feeder);
         join(sink)?;
-        Err(Error::failed("a compression thread has died"))
+        Err(Error::failed("a compression thread ended unexpectedly"))
+    }
+}
+
+impl<W: Write + Send + 'static> EntryWriter for ArchiveWriter<W> {
+    fn start_entry(&mut self, path: &str, bytes: u64) -> Result<()> {
+        assert!(self.open.is_none(), "one entry at a time");
+        tarfile::check_path(path)?;
+        let end = bytes.checked_add(self.tar_offset).filter(|end| *end < (index::MAX_BLOCKS - 2) * BLOCK_BYTES as u64);
+        self.path_bytes += path.len();
+        if end.is_none() || self.entries.len() as u64 >= index::MAX_ENTRIES || self.path_bytes > index::MAX_PATHS_BYTES
+        {
+            return Err(Error::failed("the archive would be larger than the format allows"));
+        }
+        if !self.paths.insert(path.to_owned()) {
+            return Err(Error::failed(format!("the archive has two entries with the path '{path}'")));
+        }
+        self.push(&tarfile::header(path, bytes, self.mtime))?;
+        let hasher = Hasher::new();
+        self.open = Some(OpenEntry { path: path.to_owned(), tar_offset: self.tar_offset, bytes, written: 0, hasher });
+        Ok(())
+    }
+
+    fn write(&mut self, content: &[u8]) -> Result<()> {
+        let open = self.open.as_mut().expect("an entry was started");
+        open.written += content.len() as u64;
+        if open.written > open.bytes {
+            return Err(Error::failed(format!("the entry '{}' is longer than announced", open.path)));
+        }
+        open.hasher.update(content);
+        self.push(content)
+    }
+
+    fn finish_entry(&mut self) -> Result<()> {
+        let open = self.open.take().expect("an entry was started");
+        if open.written != open.bytes {
+            return Err(Error::failed(format!("the entry '{}' is shorter than announced", open.path)));
+        }
+        let OpenEntry { path, tar_offset, bytes, hasher, .. } = open;
+        self.push(&tarfile::END[..usize::try_from(tarfile::padding(bytes)).expect("less than a sector")])?;
+        self.entries.push(Entry { path, tar_offset, bytes, sha256: hasher.finish() });
+        Ok(())
+    }
+
+    fn cut(&mut self) -> Result<()> {
+        assert!(self.open.is_none(), "between entries");
+        self.flush_block()
     }
 }
 
@@ -241,5 +233,5 @@ impl<W: Write> Sink<W> {
 }
 
 fn join<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|_| Err(Error::failed("a thread has died")))
+    thread.join().unwrap_or_else(|_| Err(Error::failed("a thread ended unexpectedly")))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::cli::output;
+use crate::ops::summary::RunSummary;
 use crate::ops::watch::Watch;
 use crate::ops::{Context, Report};
 use crate::platform::error::{Error, Result};
@@ -18,42 +19,44 @@ pub(super) trait Subcommand {
     /// Runs its operation and prints the result; returns the exit code.
     fn run(&self, call: &mut Call) -> Result<u8>;
 
-    /// False if it never opens an archive. Then no keys are read, and an invalid key does not make the command fail.
+    /// Returns false if it never opens an archive. Then no keys are read, and an invalid key does not make the command
+    /// fail.
     fn opens_archives(&self) -> bool {
         true
     }
 
-    /// False if it also works where the config is absent or broken.
+    /// Returns false if it does not read the config, so that it also works if the config is absent or invalid.
     fn reads_config(&self) -> bool {
         true
     }
 
-    /// False if it names its stores in arguments of its own.
+    /// Returns false if it has its own arguments for stores, and does not use those of the config.
     fn uses_stores_of_config(&self) -> bool {
         true
     }
 
-    /// True if it installs its own signal handlers.
+    /// Returns true if it installs its own signal handlers.
     fn handles_signals(&self) -> bool {
         false
     }
 
-    /// True if its log messages are part of its output, and are shown without --verbose.
+    /// Returns true if its log messages are part of its output, and are shown without --verbose.
     fn shows_log(&self) -> bool {
         false
     }
 
-    /// False if it runs without end, so that a progress bar has nothing to show.
+    /// Returns false if it runs until it is stopped, so that a progress bar has nothing to show.
     fn shows_progress(&self) -> bool {
         true
     }
 
-    /// True if it decides on a deployment: GitHub Actions then gets annotations and a summary.
+    /// Returns true if its exit code decides whether a deployment continues. In GitHub Actions, such a command also
+    /// writes annotations and a summary.
     fn is_gate(&self) -> bool {
         false
     }
 
-    /// Returns the fields that its document also has if it ends with a problem.
+    /// Returns the additional fields of its JSON document if it fails with a problem (exit 3).
     fn fields_on_problem(&self) -> Vec<(&'static str, Value)> {
         Vec::new()
     }
@@ -77,12 +80,12 @@ pub(super) struct Call {
     pub(super) json: bool,
     /// True if only results, warnings and errors are printed.
     pub(super) quiet: bool,
-    /// Builds the whole command line, for manuals and completions.
+    /// Returns the definition of the whole command line, for the manual page and completions.
     pub(super) command_line: fn() -> clap::Command,
-    /// Notices and metrics of this run, if the config has any for it.
+    /// The notices and metrics of this run, if the config sets any for this subcommand.
     pub(super) watch: Option<Watch>,
-    /// The document that was printed, or would have been with --json.
-    pub(super) document: Value,
+    /// The summary of the run, for notices, metrics and GitHub.
+    pub(super) summary: RunSummary,
     /// The first failure that did not end the operation.
     pub(super) error: Option<Error>,
     /// The exit code of the operation itself, if the process returns the exit code of another program.
@@ -95,18 +98,10 @@ impl Call {
         for error in report.errors() {
             output::print_error(error);
         }
-        let document = if self.json || self.watch.is_some() { Some(output::document(report)?) } else { None };
-        if self.watch.is_some() {
-            self.document = document.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-            self.error = report.errors().first().map(Error::again);
-        }
-        output::write_stdout(
-            match document.filter(|_| self.json) {
-                Some(document) => document,
-                None => report.text(),
-            }
-            .as_bytes(),
-        )?;
+        self.summary = report.summary();
+        self.error = report.errors().first().map(Error::duplicate);
+        let text = if self.json { output::document(report)? } else { report.text() };
+        output::write_stdout(text.as_bytes())?;
         Ok(report.exit_code())
     }
 }

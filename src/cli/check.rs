@@ -6,16 +6,16 @@ use crate::cli::call::{Call, Subcommand};
 use crate::ops::check::{self, CheckOptions};
 use crate::platform::error::Result;
 
-/// Checks databases, the config's rules on them, and their backups; exit 3 where something is wrong
+/// Checks databases, the config's rules for them, and their backups; exits with 3 if a check fails
 #[derive(Args, Clone, Debug)]
 pub(super) struct CheckArgs {
-    /// Names of the config, SQLite files, or URLs; by default all sources of the config
+    /// Source names from the config, SQLite files, or URLs; default: all sources of the config
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
     /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
     #[arg(long)]
     full: bool,
-    /// Only the databases, not their backups
+    /// Check only the databases, not their backups
     #[arg(long)]
     no_backups: bool,
 }

@@ -1,4 +1,4 @@
-//! `completions`: prints completions for a shell.
+//! `completions`: prints the completion script for a shell.
 
 use clap::Args;
 
@@ -6,7 +6,7 @@ use crate::cli::call::{Call, Subcommand};
 use crate::cli::output;
 use crate::platform::error::Result;
 
-/// Prints completions for a shell
+/// Prints the completion script for a shell
 #[derive(Args, Debug)]
 pub(super) struct CompletionsArgs {
     /// The shell

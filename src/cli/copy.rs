@@ -3,31 +3,31 @@
 use clap::Args;
 
 use crate::cli::call::{Call, Subcommand, Text};
-use crate::cli::narrow::NarrowArgs;
+use crate::cli::filter::FilterArgs;
 use crate::ops::copy::{self, Copied, CopyOptions, CopyReport};
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
 use crate::store::StoreUrl;
 
-/// Copies snapshots into another store; every byte is hashed on both ends
+/// Copies snapshots to another store, and hashes every byte in both stores
 #[derive(Args, Clone, Debug)]
 pub(super) struct CopyArgs {
-    /// An id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, or 'latest'
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     snapshot: String,
-    /// Which snapshots are meant
+    /// The options that choose snapshots.
     #[command(flatten)]
-    narrow: NarrowArgs,
-    /// All snapshots (of --source, where given) that the other store has not yet
+    filter: FilterArgs,
+    /// Copy all snapshots (of --source, if given) that the target store does not have yet
     #[arg(long, conflicts_with_all = ["snapshot", "tag", "before"])]
     all: bool,
-    /// The store to read from; by default --store
+    /// The store to copy from; default: --store
     #[arg(long, value_name = "STORE")]
     from: Option<StoreUrl>,
-    /// The store to write to
+    /// The store to copy to
     #[arg(long, value_name = "STORE")]
     to: StoreUrl,
-    /// Make the store to write to where there is none yet
+    /// Create the target store if it does not exist
     #[arg(long)]
     create: bool,
 }
@@ -36,7 +36,7 @@ impl From<CopyArgs> for CopyOptions {
     fn from(args: CopyArgs) -> Self {
         CopyOptions {
             snapshot: args.snapshot,
-            narrow: args.narrow.into(),
+            filter: args.filter.into(),
             all: args.all,
             from: args.from,
             to: args.to,
@@ -66,9 +66,9 @@ impl Subcommand for CopyArgs {
 impl Text for CopyReport {
     fn text(&self) -> String {
         let line = |copied: &Copied| {
-            let what = if copied.was_there { "was there already" } else { "copied and read back" };
+            let action = if copied.was_there { "already exists" } else { "copied and read back" };
             let bytes = text::bytes(copied.manifest.archive_bytes.unwrap_or(0));
-            format!("{}  {what} ({bytes}), in {}\n", copied.manifest.id, one_line(&self.store))
+            format!("{}  {action} ({bytes}), in {}\n", copied.manifest.id, one_line(&self.store))
         };
         self.snapshots.iter().map(line).collect()
     }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::call::{Call, Subcommand, Text};
-use crate::cli::narrow::NarrowArgs;
+use crate::cli::filter::FilterArgs;
 use crate::ops::diff::{self, DiffOptions, DiffReport, Status};
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
@@ -11,18 +11,19 @@ use crate::platform::text;
 /// Compares a snapshot with another one, or with a live database
 #[derive(Args, Clone, Debug)]
 pub(super) struct DiffArgs {
-    /// An id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, or 'latest'
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
-    /// Another snapshot or a database file; by default the database that the snapshot came from
+    /// Another snapshot, a source name from the config, an SQLite file, or a URL; default: the database that the
+    /// snapshot was taken from
     #[arg(value_name = "SNAPSHOT|SOURCE")]
     other: Option<String>,
-    /// Exit with 3 where there is a difference
+    /// Exit with 3 if there is a difference
     #[arg(long)]
     exit_code: bool,
-    /// Which snapshots are meant
+    /// The options that choose snapshots.
     #[command(flatten)]
-    narrow: NarrowArgs,
+    filter: FilterArgs,
 }
 
 impl From<DiffArgs> for DiffOptions {
@@ -31,7 +32,7 @@ impl From<DiffArgs> for DiffOptions {
             snapshot: args.snapshot,
             other: args.other,
             exit_code: args.exit_code,
-            narrow: args.narrow.into(),
+            filter: args.filter.into(),
         }
     }
 }

@@ -6,13 +6,14 @@ use crate::cli::call::{Call, Subcommand};
 use crate::ops::doctor::{self, DoctorOptions};
 use crate::platform::error::Result;
 
-/// Tries everything in the config: sources, stores (writes, reads, lists and deletes objects of its own), mount points, keys, addresses
+/// Tests everything in the config: sources, stores (writes, reads, lists and deletes test objects), mount points, keys,
+/// addresses
 #[derive(Args, Clone, Debug)]
 pub(super) struct DoctorArgs {
-    /// Try only these: names of the config, SQLite files, PostgreSQL URLs
+    /// Test only these: source names from the config, SQLite files, PostgreSQL URLs
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
-    /// Send a notice and pings too, to see them arrive
+    /// Also send a test notice and test pings, so that you can see them arrive
     #[arg(long)]
     notify: bool,
 }

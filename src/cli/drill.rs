@@ -3,26 +3,27 @@
 use clap::Args;
 
 use crate::cli::call::{Call, Subcommand};
-use crate::cli::narrow::NarrowArgs;
+use crate::cli::filter::FilterArgs;
 use crate::ops::drill::{self, DrillOptions};
 use crate::platform::error::Result;
 
-/// Restores a snapshot into scratch, checks it, times it, and drops it; by default the newest of every source of the config
+/// Restores a snapshot into a scratch database, checks the data, measures the time, and deletes the scratch database;
+/// default: the newest snapshot of every source of the config
 #[derive(Args, Clone, Debug)]
 pub(super) struct DrillArgs {
-    /// An id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, or 'latest'
     #[arg(value_name = "SNAPSHOT")]
     snapshot: Option<String>,
-    /// Any one of the full, undamaged snapshots, and not the newest
+    /// Choose one of the full, undamaged snapshots at random, instead of the newest
     #[arg(long, conflicts_with_all = ["snapshot", "tag", "before"])]
     random: bool,
-    /// Which snapshots are meant
+    /// The options that choose snapshots.
     #[command(flatten)]
-    narrow: NarrowArgs,
-    /// PostgreSQL: the server to make the scratch database on; by default the one the snapshot came from
+    filter: FilterArgs,
+    /// PostgreSQL: the server to create the scratch database on; default: the server that the snapshot was taken from
     #[arg(long, value_name = "URL")]
     to: Option<String>,
-    /// PostgreSQL: leave owners and grants out, for a server that lacks the roles
+    /// PostgreSQL: do not restore owners and grants, for a server that lacks the roles
     #[arg(long)]
     no_owner: bool,
 }
@@ -32,7 +33,7 @@ impl From<DrillArgs> for DrillOptions {
         DrillOptions {
             snapshot: args.snapshot,
             random: args.random,
-            narrow: args.narrow.into(),
+            filter: args.filter.into(),
             to: args.to,
             no_owner: args.no_owner,
         }

@@ -7,30 +7,31 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::call::{Call, Subcommand, Text};
-use crate::cli::narrow::NarrowArgs;
-use crate::ops::extract::{self, ExtractOptions, ExtractReport, TableFormat};
+use crate::cli::filter::FilterArgs;
+use crate::engine::database::TableFormat;
+use crate::ops::extract::{self, ExtractOptions, ExtractReport};
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
 
-/// Gets the archive's files, one of them, or one table
+/// Extracts all files of an archive, one of them, or one table
 #[derive(Args, Clone, Debug)]
 pub(super) struct ExtractArgs {
-    /// An id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, or 'latest'
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     snapshot: String,
-    /// Which snapshots are meant
+    /// The options that choose snapshots.
     #[command(flatten)]
-    narrow: NarrowArgs,
-    /// A folder (new or empty) for the whole archive, a file (new) for one entry or table, - for stdout
+    filter: FilterArgs,
+    /// The target: a new or empty folder for the whole archive, a new file for one entry or table, or - for stdout
     #[arg(long, value_name = "PATH")]
     to: Option<PathBuf>,
-    /// Only this entry of the archive, such as manifest.json
+    /// Extract only this entry of the archive, such as manifest.json
     #[arg(long, value_name = "PATH", conflicts_with = "table")]
     entry: Option<String>,
-    /// Only this table, as text
+    /// Extract only this table, as text
     #[arg(long, value_name = "NAME")]
     table: Option<String>,
-    /// How a table is written: sql (keeps every value) or csv; PostgreSQL: copy, as COPY reads it
+    /// The format of the table: sql (keeps every value) or csv; PostgreSQL: copy, the format of COPY
     #[arg(long, value_name = "FORMAT", requires = "table")]
     format: Option<FormatArg>,
 }
@@ -39,7 +40,7 @@ impl From<ExtractArgs> for ExtractOptions {
     fn from(args: ExtractArgs) -> Self {
         ExtractOptions {
             snapshot: args.snapshot,
-            narrow: args.narrow.into(),
+            filter: args.filter.into(),
             to: args.to,
             entry: args.entry,
             table: args.table,
@@ -72,11 +73,11 @@ impl Text for ExtractReport {
 /// The format of an extracted table.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum FormatArg {
-    /// Statements that make it again (SQLite).
+    /// SQL statements that recreate the table (SQLite).
     Sql,
     /// Comma-separated values (SQLite).
     Csv,
-    /// Rows as COPY prints and reads them (PostgreSQL).
+    /// The text format of COPY (PostgreSQL).
     Copy,
 }
 

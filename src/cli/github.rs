@@ -7,15 +7,14 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-use serde_json::Value;
-
+use crate::ops::summary::RunSummary;
 use crate::ops::watch::Ending;
 use crate::platform::error::Result;
 use crate::platform::secret::Secret;
 
 /// Returns true inside a job of GitHub Actions.
 #[must_use]
-pub(super) fn is_here() -> bool {
+pub(super) fn is_active() -> bool {
     std::env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true")
 }
 
@@ -35,11 +34,15 @@ pub(super) fn annotations(command: &str, ending: &Ending<'_>) -> Vec<String> {
     }
     let title = format!("lifeboat {command}");
     let line = |message: &str| format!("::error title={}::{}", escape_property(&title), escape(message));
-    let mut lines: Vec<String> = failed_checks(ending.document)
-        .map(|check| line(&format!("{}: {}", words(check, "name"), words(check, "message"))))
+    let mut lines: Vec<String> = ending
+        .summary
+        .checks
+        .iter()
+        .filter(|check| !check.ok)
+        .map(|check| line(&format!("{}: {}", check.name, check.message)))
         .collect();
     if let Some(error) = ending.error {
-        lines.push(line(&error.whole_with_hint()));
+        lines.push(line(&error.full_message_with_hint()));
     }
     if lines.is_empty() {
         lines.push(line(&format!("exit code {}", ending.code)));
@@ -66,7 +69,7 @@ fn append(path: &Path, text: &str) -> Result<()> {
 
 /// Returns the outputs `ok`, `snapshot-id` (the first) and `snapshot-ids` (all, one per line).
 fn outputs(ending: &Ending<'_>) -> String {
-    let ids: Vec<&str> = snapshots(ending.document).map(|snapshot| words(snapshot, "id")).collect();
+    let ids: Vec<&str> = ending.summary.snapshots.iter().map(|snapshot| &*snapshot.id).collect();
     let first = ids.first().copied().unwrap_or_default();
     // No snapshot id equals the delimiter END_OF_IDS.
     let ids: String = ids.iter().map(|id| format!("{id}\n")).collect();
@@ -78,58 +81,36 @@ fn summary(command: &str, ending: &Ending<'_>) -> String {
     let verdict = if ending.code == 0 { "✅ passed" } else { "❌ FAILED" };
     let mut text = format!("### lifeboat {command}: {verdict}\n\n");
     if let Some(error) = ending.error {
-        text.push_str(&format!("**{}**\n\n", cell(&error.whole())));
+        text.push_str(&format!("**{}**\n\n", cell(&error.full_message())));
         if let Some(hint) = &error.hint {
             text.push_str(&format!("{}\n\n", cell(hint)));
         }
     }
-    let checks = list(ending.document, "checks");
+    let RunSummary { checks, snapshots, rollback } = ending.summary;
     if !checks.is_empty() {
         text.push_str("| | check | found |\n| --- | --- | --- |\n");
         for check in checks {
-            let mark = if check["ok"] == Value::Bool(true) { "✅" } else { "❌" };
-            text.push_str(&format!(
-                "| {mark} | {} | {} |\n",
-                cell(words(check, "name")),
-                cell(words(check, "message"))
-            ));
+            let mark = if check.ok { "✅" } else { "❌" };
+            text.push_str(&format!("| {mark} | {} | {} |\n", cell(&check.name), cell(&check.message)));
         }
         text.push('\n');
     }
-    let snapshots: Vec<&Value> = snapshots(ending.document).collect();
     if !snapshots.is_empty() {
         text.push_str("| snapshot | rows | bytes | proof |\n| --- | ---: | ---: | --- |\n");
         for snapshot in snapshots {
-            let number = |field: &str| snapshot[field].as_u64().map(|number| number.to_string()).unwrap_or_default();
-            let (rows, bytes) = (number("rows"), number("archive_bytes"));
-            let (id, proof) = (cell(words(snapshot, "id")), cell(words(snapshot, "proof")));
+            let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+            let (rows, bytes) = (number(snapshot.rows), number(snapshot.archive_bytes));
+            let (id, proof) = (cell(&snapshot.id), snapshot.proof);
             text.push_str(&format!("| `{id}` | {rows} | {bytes} | {proof} |\n"));
         }
         text.push('\n');
     }
-    let rollback: Vec<&str> = list(ending.document, "rollback").iter().filter_map(Value::as_str).collect();
     if !rollback.is_empty() {
         // Text in a code block is shown unchanged, but a fence in it would end the block.
         let commands = rollback.join("\n").replace("```", "` ` `");
-        text.push_str(&format!("To bring the data back:\n\n```sh\n{commands}\n```\n\n"));
+        text.push_str(&format!("To restore the data:\n\n```sh\n{commands}\n```\n\n"));
     }
     text
-}
-
-fn list<'a>(document: &'a Value, field: &str) -> &'a [Value] {
-    document[field].as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-fn words<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or_default()
-}
-
-fn snapshots(document: &Value) -> impl Iterator<Item = &Value> {
-    list(document, "snapshots").iter()
-}
-
-fn failed_checks(document: &Value) -> impl Iterator<Item = &Value> {
-    list(document, "checks").iter().filter(|check| check["ok"] == Value::Bool(false))
 }
 
 /// Escapes a text for the data of a workflow command.
@@ -150,20 +131,22 @@ fn cell(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::ops::summary::Check;
+    use crate::ops::summary::SnapshotSummary;
     use crate::platform::error::Error;
 
     #[test]
     fn what_the_runner_reads_is_escaped() {
-        let document = json!({
-            "checks": [{"name": "a|b", "ok": false, "message": "100%\nlost"}, {"name": "c", "ok": true, "message": ""}],
-            "snapshots": [{"id": "x-1", "rows": 3}, {"id": "y-2"}],
-            "rollback": ["lifeboat restore x-1"],
-        });
+        let check = |name: &str, ok, message: &str| Check { name: name.into(), ok, message: message.into() };
+        let snapshot = |id: &str, rows| SnapshotSummary { id: id.into(), rows, ..SnapshotSummary::default() };
+        let run = RunSummary {
+            checks: vec![check("a|b", false, "100%\nlost"), check("c", true, "")],
+            snapshots: vec![snapshot("x-1", Some(3)), snapshot("y-2", None)],
+            rollback: vec!["lifeboat restore x-1".to_owned()],
+        };
         let error = Error::failed("no").hint("try");
-        let ending = Ending { code: 3, error: Some(&error), document: &document };
+        let ending = Ending { code: 3, error: Some(&error), summary: &run };
         assert_eq!(
             annotations("postdeploy", &ending),
             ["::error title=lifeboat postdeploy::a|b: 100%25%0Alost", "::error title=lifeboat postdeploy::no (try)"]

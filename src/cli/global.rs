@@ -18,39 +18,40 @@ use crate::platform::secret::Secret;
 use crate::store::StoreUrl;
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Options of every command")]
+#[command(next_help_heading = "Global options")]
 pub(super) struct GlobalArgs {
-    /// What holds the snapshots: a folder, s3://bucket/prefix, or a store's name in the config; 'snapshot' takes several
+    /// Store: a folder, s3://bucket/prefix, or a store name from the config ('snapshot' accepts several)
     #[arg(long, global = true, value_name = "STORE")]
     pub(super) store: Vec<StoreUrl>,
-    /// The config; by default what LIFEBOAT_CONFIG names, or lifeboat.toml in this folder
+    /// The config file; default: the file that LIFEBOAT_CONFIG names, or lifeboat.toml in the current folder
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// A file of secret keys of age that open encrypted snapshots (repeatable); LIFEBOAT_IDENTITY holds such keys, or a file's name
+    /// A file with secret age keys that decrypt snapshots (repeatable); the variable LIFEBOAT_IDENTITY can hold such
+    /// keys, or the name of such a file
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) identity: Vec<PathBuf>,
-    /// A file whose first line is the passphrase that encrypts and opens snapshots
+    /// A file whose first line is the passphrase to encrypt and decrypt snapshots with
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) passphrase_file: Option<PathBuf>,
     /// Print exactly one JSON document on stdout
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// Print nothing but the result, warnings and errors
+    /// Print only the result, warnings and errors
     #[arg(long, short, global = true, conflicts_with = "verbose")]
     pub(super) quiet: bool,
-    /// Say more of what is done (twice: much more)
+    /// Print informational messages (-vv: also debug messages)
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
-    /// Threads for compressing and decompressing, 8 to 16 MiB of memory each; by default one a core, at most 8
+    /// Threads that compress and decompress, with 8 to 16 MiB of memory each; default: one per core, at most 8
     #[arg(long, short, global = true, value_name = "JOBS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs: Option<u16>,
-    /// A file that metrics are written to, for Prometheus' node_exporter; by default what the config says
+    /// The file to write metrics to, for Prometheus' node_exporter; default: metrics_file in the config
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) metrics_file: Option<PathBuf>,
-    /// A folder for temporary files; by default the system's
+    /// The folder for temporary files; default: the system's temporary folder
     #[arg(long, global = true, value_name = "DIR", env = "LIFEBOAT_SCRATCH")]
     pub(super) scratch: Option<PathBuf>,
-    /// This machine's name in the origin of snapshots; set it in containers, whose names change
+    /// This machine's name, as recorded in snapshots; set it in containers, because their host names change
     #[arg(long, global = true, value_name = "NAME", env = "LIFEBOAT_HOST")]
     pub(super) host: Option<String>,
 }
@@ -142,10 +143,10 @@ impl GlobalArgs {
                 // An invalid key is only a warning, since snapshots that are not encrypted need no key.
                 Ok(encryption) => {
                     if let Err(error) = encryption.add_to(&mut keys) {
-                        tracing::warn!("encrypted snapshots cannot be opened: {}", error.whole());
+                        tracing::warn!("encrypted snapshots cannot be opened: {}", error.full_message());
                     }
                 }
-                Err(error) => tracing::info!("{}", error.whole()),
+                Err(error) => tracing::info!("{}", error.full_message()),
             }
         }
         Ok(keys)

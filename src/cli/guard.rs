@@ -10,19 +10,22 @@ use crate::ops::guard::{self, GuardOptions};
 use crate::platform::duration::parse_duration;
 use crate::platform::error::{Error, Result};
 
-/// Runs CMD as a container's entry point: restores databases that are missing, passes signals on, saves them when CMD has ended
+/// Runs CMD as a container's entry point: restores missing databases before CMD starts, forwards signals to CMD, and
+/// takes snapshots after CMD ends
 #[derive(Args, Clone, Debug)]
 pub(super) struct GuardArgs {
-    /// From SIGTERM to SIGKILL: what the platform grants, 10s with Docker, 30s with Kubernetes; by default what the config says, or 10s
+    /// The time that the platform allows between SIGTERM and SIGKILL: 10s with Docker, 30s with Kubernetes; default:
+    /// grace in the config, or 10s
     #[arg(long, value_name = "TIME", value_parser = parse_grace)]
     grace: Option<Duration>,
-    /// How long to wait for what is not yet as it should be before CMD is started, such as 60s
+    /// The maximum time to wait until failing checks pass, before CMD is started, such as 60s
     #[arg(long, value_name = "TIME", value_parser = parse_grace, default_value = "0s")]
     wait: Duration,
-    /// Restore a database that is missing or empty; by default what the config says, or true
+    /// Restore a database that is missing or empty; default: restore_if_missing in the config, or true
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     restore_if_missing: Option<bool>,
-    /// The source to keep, by its name in the config, or as a file (repeatable); by default all of the config
+    /// A source to restore and save: a name from the config, or an SQLite file (repeatable); default: all sources of
+    /// the config
     #[arg(long, value_name = "SOURCE")]
     source: Vec<String>,
     /// The program to run, and its arguments
@@ -48,11 +51,11 @@ impl Subcommand for GuardArgs {
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {
-        let guarded = guard::run(&self.clone().into(), &call.context)?;
-        call.document = guarded.document;
-        call.code = Some(guarded.failures.first().map_or(0, |error| error.kind.exit_code()));
-        call.error = guarded.failures.into_iter().next();
-        Ok(guarded.code)
+        let outcome = guard::run(&self.clone().into(), &call.context)?;
+        call.summary = outcome.summary;
+        call.code = Some(outcome.failures.first().map_or(0, |error| error.kind.exit_code()));
+        call.error = outcome.failures.into_iter().next();
+        Ok(outcome.code)
     }
 
     fn handles_signals(&self) -> bool {
@@ -65,5 +68,5 @@ impl Subcommand for GuardArgs {
 }
 
 fn parse_grace(text: &str) -> Result<Duration> {
-    parse_duration(text)?.to_std().map_err(|error| Error::usage("a time cannot be negative").because(error))
+    parse_duration(text)?.to_std().map_err(|error| Error::usage("a duration cannot be negative").because(error))
 }

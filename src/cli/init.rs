@@ -7,11 +7,11 @@ use crate::ops::init::{self, InitOptions, InitReport};
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
 
-/// Writes a commented lifeboat.toml from the databases, variables and volumes it finds, and makes the stores; a config that is
-/// there is never changed
+/// Writes a commented lifeboat.toml from the databases, variables and volumes that it finds, and creates the stores; an
+/// existing config is never changed
 #[derive(Args, Clone, Debug)]
 pub(super) struct InitArgs {
-    /// Print the config that would be written, and write and make nothing
+    /// Print the config that would be written; do not write or create anything
     #[arg(long)]
     dry_run: bool,
 }
@@ -42,14 +42,14 @@ impl Text for InitReport {
         }
         let config = one_line(&self.config);
         if !self.created {
-            return format!("{config} is there already, and was not changed\n");
+            return format!("{config} already exists, and was not changed\n");
         }
         let rows = self.found.iter().map(|found| vec![found.kind.clone(), found.name.clone(), one_line(&found.from)]);
         let mut lines = text::table(&["FOUND", "NAME", "IN"], rows);
         if !self.found.iter().any(|found| matches!(found.kind.as_str(), "sqlite" | "postgres")) {
             lines.push_str("no source was found: add one to the config\n");
         }
-        lines.push_str(&format!("wrote {config}: read it, and make it yours\n"));
+        lines.push_str(&format!("wrote {config}: review and edit it\n"));
         let option = &self.option;
         lines.push_str(&format!("next: lifeboat doctor{option}\n      lifeboat snapshot{option}\n"));
         lines

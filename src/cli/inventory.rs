@@ -15,28 +15,28 @@ use crate::platform::duration::{format_duration, parse_duration};
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
 
-/// Finds SQLite databases by their content and tells what is in them: tables, rows, sizes, journal mode, last write
+/// Finds SQLite databases by their content and lists their tables, rows, sizes, journal mode and last write
 ///
-/// Folders are searched with all that is in them. Links to files are followed, and a file with several names is one database;
-/// links to folders are followed only where they are a PATH themselves. Nothing is changed: a WAL database gets the -shm
-/// file that it cannot be read without. What cannot be read, and a PATH that is no database, fails the command (exit 3),
-/// as does finding none.
+/// Folders are searched recursively. Links to files are followed, and a file with several names is listed once. Links
+/// to folders are followed only if they are given as PATH. Databases are not changed, but SQLite creates the -shm file
+/// that it needs to read a WAL database. The command fails (exit 3) if something cannot be read, if a PATH is not a
+/// database, or if no database is found.
 #[derive(Args, Clone, Debug)]
 pub(super) struct InventoryArgs {
-    /// Files and folders to look in
+    /// Files and folders to search
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
     /// Save every database found into the store, one source each, named after its file
     #[arg(long)]
     snapshot: bool,
-    /// Words to find the snapshots by (repeatable)
+    /// A tag to find the snapshots by (repeatable)
     #[arg(long, value_name = "TAG", requires = "snapshot")]
     tag: Vec<String>,
-    /// Save databases that hold nothing, too
+    /// Also save empty databases
     #[arg(long, requires = "snapshot")]
     allow_empty: bool,
-    /// Prove that no database changes for so long (30s, 10m), and name those that do and who has them open; with
-    /// --snapshot also until all are saved
+    /// Check that no database changes for this time (30s, 10m), and list the databases that change and the processes
+    /// that have them open; with --snapshot, also check until all databases are saved
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     watch: Option<chrono::Duration>,
 }
@@ -86,11 +86,11 @@ impl Text for InventoryReport {
             let seconds = format_duration(chrono::Duration::seconds(watch.seconds as i64));
             lines.push_str(&match watch.still {
                 true => format!("nothing changed for {seconds}\n"),
-                false => format!("NOT FROZEN: watched for {seconds}\n"),
+                false => format!("NOT FROZEN: a database changed or could not be watched (watched for {seconds})\n"),
             });
             if watch.hidden_processes > 0 {
                 let count = counted(watch.hidden_processes as u64, "process").replace("processs", "processes");
-                lines.push_str(&format!("not seen: what {count} of other users have open\n"));
+                lines.push_str(&format!("not checked: the open files of {count} of other users\n"));
             }
         }
         let databases = self.databases.len() as u64;
@@ -132,7 +132,7 @@ fn lines(database: &DatabaseReport, now: DateTime<Utc>) -> String {
         lines.push_str(&format!("  {}\n", schema_words(schema)));
     }
     if database.journal_bytes > 0 {
-        lines.push_str(&format!("  a journal of {} stands beside it\n", text::bytes(database.journal_bytes)));
+        lines.push_str(&format!("  has a rollback journal of {}\n", text::bytes(database.journal_bytes)));
     }
     if let Some(problem) = &database.problem {
         lines.push_str(&format!("  PROBLEM: {}\n", one_line(problem)));

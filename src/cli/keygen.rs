@@ -9,13 +9,13 @@ use crate::cli::output;
 use crate::ops::keygen::{self, KeygenOptions, KeygenReport};
 use crate::platform::error::Result;
 
-/// Makes a key for encrypted archives; whoever has the file can open them
+/// Creates a key for encrypted archives; everybody who has the key file can decrypt them
 #[derive(Args, Clone, Debug)]
 pub(super) struct KeygenArgs {
-    /// Write the key to this new file, readable by you alone; by default it goes to stdout
+    /// Write the key to this new file, which only you can read; default: stdout
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Make no key: print the public keys of this file of secret ones
+    /// Do not create a key; print the public keys of the secret keys in this file
     #[arg(long, value_name = "FILE", conflicts_with = "output")]
     public: Option<PathBuf>,
 }

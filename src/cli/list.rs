@@ -4,26 +4,26 @@ use chrono::Utc;
 use clap::Args;
 
 use crate::cli::call::{Call, Subcommand, Text};
-use crate::cli::narrow::NarrowArgs;
+use crate::cli::filter::FilterArgs;
 use crate::ops::list::{self, ListOptions, ListReport};
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
-use crate::snapshots::catalog::LeftOut;
+use crate::snapshots::list::LeftOut;
 
 /// Lists snapshots, newest first
 #[derive(Args, Clone, Debug)]
 pub(super) struct ListArgs {
-    /// Which snapshots are meant
+    /// The options that choose snapshots.
     #[command(flatten)]
-    narrow: NarrowArgs,
-    /// Only the newest N
+    filter: FilterArgs,
+    /// Show only the newest N snapshots
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
 }
 
 impl From<ListArgs> for ListOptions {
     fn from(args: ListArgs) -> Self {
-        ListOptions { narrow: args.narrow.into(), limit: args.limit }
+        ListOptions { filter: args.filter.into(), limit: args.limit }
     }
 }
 
@@ -66,12 +66,12 @@ impl Text for ListReport {
         });
         let mut text = text::table(&["ID", ">AGE", "KIND", ">SIZE", ">ROWS", "PROOF", ">RESTORE", "TAGS"], rows);
         match self.left_out {
-            LeftOut::These(0) => {}
-            LeftOut::These(count) => {
+            LeftOut::Exactly(0) => {}
+            LeftOut::Exactly(count) => {
                 let all = count + self.snapshots.len();
                 text.push_str(&format!("and {count} older: --limit {all} shows all\n"));
             }
-            LeftOut::Some => text.push_str("and perhaps older ones: a higher --limit shows more\n"),
+            LeftOut::Unknown => text.push_str("there may be older ones: a higher --limit shows more\n"),
         }
         text
     }

@@ -39,31 +39,31 @@ impl Text for MigrateReport {
     }
 }
 
-/// Looks at every value of SQLite files, or of snapshots of them, and writes a plan to edit
+/// Inspects every value of SQLite files or of their snapshots, and writes a plan that you can edit
 #[derive(Args, Clone, Debug)]
 pub(super) struct PlanArgs {
-    /// SQLite files, names of the config, or ids of snapshots
+    /// SQLite files, source names from the config, or snapshot ids
     #[arg(value_name = "FILE|SNAPSHOT", required = true)]
     inputs: Vec<String>,
-    /// The target: a PostgreSQL URL, or a name of the config
+    /// The target: a PostgreSQL URL, or a source name from the config
     #[arg(long, value_name = "TARGET")]
     to: Option<String>,
-    /// The target by an application's variables: TDX_DB_ for TDX_DB_HOST, _PORT, _NAME, _USER and _PASSWORD
+    /// The prefix of the variables that define the target: TDX_DB_ for TDX_DB_HOST, _PORT, _NAME, _USER and _PASSWORD
     #[arg(long, value_name = "PREFIX")]
     env_prefix: Option<String>,
-    /// The file that those variables may be in, beside the environment
+    /// A file that may contain those variables, in addition to the environment
     #[arg(long, value_name = "FILE", default_value = ".env")]
     env_file: PathBuf,
     /// The target's schema
     #[arg(long, value_name = "NAME", default_value = "app")]
     schema: String,
-    /// What times without an offset are local to: Asia/Shanghai, say
+    /// The time zone of times without an offset, such as Asia/Shanghai
     #[arg(long, value_name = "ZONE")]
     zone: Option<Tz>,
-    /// Propose only what the files say: no hypertables, no further indexes
+    /// Propose only what the files define: no hypertables, no additional indexes
     #[arg(long)]
     no_proposals: bool,
-    /// The plan's file; it must not be there yet
+    /// The plan's file; it must not exist yet
     #[arg(long, short, value_name = "FILE", default_value = "plan.toml")]
     output: PathBuf,
 }
@@ -83,16 +83,16 @@ impl From<PlanArgs> for PlanOptions {
     }
 }
 
-/// Does what a plan says: saves each file, makes schemas and tables, loads every row, makes keys, indexes and policies
+/// Runs a plan: saves each file, creates schemas and tables, loads every row, creates keys, indexes and policies
 #[derive(Args, Clone, Debug)]
 pub(super) struct RunArgs {
-    /// The plan
+    /// The plan file
     #[arg(value_name = "PLAN")]
     plan: PathBuf,
-    /// Another way to the plan's target: a URL, or a name of the config
+    /// Another connection to the plan's target: a PostgreSQL URL, or a source name from the config
     #[arg(long, value_name = "TARGET")]
     to: Option<String>,
-    /// Take no snapshot of the files first
+    /// Do not take snapshots of the files first
     #[arg(long)]
     no_snapshot: bool,
 }
@@ -103,39 +103,39 @@ impl From<RunArgs> for RunOptions {
     }
 }
 
-/// Compares every row of the target with its file, and says exactly what differs
+/// Compares every row of the target with its file, and reports each difference
 #[derive(Args, Clone, Debug)]
 pub(super) struct VerifyArgs {
-    /// The plan
+    /// The plan file
     #[arg(value_name = "PLAN")]
     plan: PathBuf,
-    /// Another way to the plan's target: a URL, or a name of the config
+    /// Another connection to the plan's target: a PostgreSQL URL, or a source name from the config
     #[arg(long, value_name = "TARGET")]
     to: Option<String>,
-    /// Compare so many rows of each table only, and the counts of all
+    /// Compare only this number of rows of each table, and the row counts of all tables
     #[arg(long, value_name = "N")]
     sample: Option<u64>,
-    /// The most differences to tell one by one
+    /// The maximum number of differences to report one by one
     #[arg(long, value_name = "N", default_value_t = 100)]
     most: usize,
 }
 
 impl From<VerifyArgs> for CompareOptions {
     fn from(args: VerifyArgs) -> Self {
-        CompareOptions { plan: args.plan, to: args.to, sample: args.sample, most: args.most }
+        CompareOptions { plan: args.plan, to: args.to, sample: args.sample, max_differences: args.most }
     }
 }
 
-/// Takes away the tables and schemas that 'run' has made, if they hold what it loaded and nothing else
+/// Removes the tables, schemas and rows that 'run' created, if the tables have only the rows that it loaded
 #[derive(Args, Clone, Debug)]
 pub(super) struct RollbackArgs {
-    /// The plan
+    /// The plan file
     #[arg(value_name = "PLAN")]
     plan: PathBuf,
-    /// Another way to the plan's target: a URL, or a name of the config
+    /// Another connection to the plan's target: a PostgreSQL URL, or a source name from the config
     #[arg(long, value_name = "TARGET")]
     to: Option<String>,
-    /// Also tables whose rows are others than those that were loaded
+    /// Also roll back tables whose rows differ from those that were loaded
     #[arg(long)]
     even_changed: bool,
 }
@@ -146,23 +146,24 @@ impl From<RollbackArgs> for RollbackOptions {
     }
 }
 
-/// Brings SQLite files into PostgreSQL or TimescaleDB: plan, run, verify, rollback
+/// Migrates SQLite files to PostgreSQL or TimescaleDB: plan, run, verify, rollback
 #[derive(Args, Clone, Debug)]
 pub(super) struct MigrateArgs {
-    /// What is to be done
+    /// The step of the migration
     #[command(subcommand)]
     step: Step,
 }
 
 #[derive(clap::Subcommand, Clone, Debug)]
 enum Step {
-    /// Looks at every value of the files and writes a plan to edit: types, keys, indexes, hypertables, with what speaks for each
+    /// Inspects every value of the files and writes a plan that you can edit: types, keys, indexes, hypertables, with
+    /// the reasons
     Plan(PlanArgs),
-    /// Does what a plan says, after a snapshot of each file; safe to run again
+    /// Runs a plan, after a snapshot of each file; safe to run again
     Run(RunArgs),
-    /// Compares every row of the target with its file, and says exactly what differs
+    /// Compares every row of the target with its file, and reports each difference
     Verify(VerifyArgs),
-    /// Takes away what 'run' has made, and nothing else
+    /// Removes what 'run' created, and nothing else
     Rollback(RollbackArgs),
 }
 

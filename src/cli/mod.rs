@@ -1,7 +1,7 @@
 //! The command line: one file for each subcommand, with its arguments and its result for people.
 //!
 //! A subcommand turns its arguments into the options of an operation ([`crate::ops`], [`crate::serve`]) and prints the
-//! report that comes back. Nothing below this folder knows of arguments, of stdout or of exit codes.
+//! report that it returns. Nothing below this folder uses arguments, stdout or exit codes.
 
 mod call;
 mod check;
@@ -12,6 +12,7 @@ mod diff;
 mod doctor;
 mod drill;
 mod extract;
+mod filter;
 mod github;
 mod global;
 mod guard;
@@ -21,7 +22,6 @@ mod keygen;
 mod list;
 mod man;
 mod migrate;
-mod narrow;
 mod output;
 mod postdeploy;
 mod predeploy;
@@ -48,11 +48,13 @@ use crate::cli::call::{Call, Subcommand};
 use crate::cli::global::GlobalArgs;
 use crate::config::{self, Config};
 use crate::engine::sqlite::check_library;
+use crate::ops::summary::RunSummary;
 use crate::ops::watch::{Ending, Watch};
 use crate::platform::error::{Error, Kind, Result};
 use crate::platform::interrupt;
 
-/// Snapshots SQLite and PostgreSQL databases into checksummed, compressed archives, proves them, and restores them.
+/// Saves SQLite and PostgreSQL databases as snapshots in checksummed, compressed archives, verifies the snapshots, and
+/// restores them.
 #[derive(Debug, Parser)]
 #[command(name = "lifeboat", version, max_term_width = 80, arg_required_else_help = true)]
 struct Cli {
@@ -126,14 +128,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     };
     let error = outcome.as_ref().err().or(ended.error.as_ref());
     let own_code = ended.code.unwrap_or(code);
-    let ending = Ending { code: own_code, error: error.filter(|_| own_code != 0), document: &ended.document };
+    let ending = Ending { code: own_code, error: error.filter(|_| own_code != 0), summary: &ended.summary };
     if let Some(watch) = ended.watch {
         watch.end(&ending);
     }
-    if command.is_gate() && github::is_here() {
+    if command.is_gate() && github::is_active() {
         github::annotations(command.name(), &ending).iter().for_each(|line| output::print_note(line));
         if let Err(error) = github::write(command.name(), &ending) {
-            tracing::warn!("the summary of the job was not written: {}", error.whole());
+            tracing::warn!("cannot write the summary of the GitHub job: {}", error.full_message());
         }
     }
     code
@@ -143,7 +145,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 #[derive(Default)]
 struct Ended {
     watch: Option<Watch>,
-    document: Value,
+    summary: RunSummary,
     error: Option<Error>,
     code: Option<u8>,
 }
@@ -154,7 +156,7 @@ fn execute(global: &GlobalArgs, command: &dyn Subcommand, ended: &mut Ended) -> 
     }
     check_library()?;
     let context = Arc::new(global.context(command)?);
-    if command.is_gate() && github::is_here() {
+    if command.is_gate() && github::is_active() {
         let secrets = context.config.as_ref().map(Config::secrets).unwrap_or_default();
         github::masks(&secrets).iter().for_each(|line| output::print_note(line));
     }
@@ -168,12 +170,12 @@ fn execute(global: &GlobalArgs, command: &dyn Subcommand, ended: &mut Ended) -> 
         quiet: global.quiet,
         command_line: Cli::command,
         watch,
-        document: Value::Null,
+        summary: RunSummary::default(),
         error: None,
         code: None,
     };
     let outcome = command.run(&mut call);
-    *ended = Ended { watch: call.watch, document: call.document, error: call.error, code: call.code };
+    *ended = Ended { watch: call.watch, summary: call.summary, error: call.error, code: call.code };
     outcome
 }
 
@@ -200,7 +202,7 @@ fn usage(error: &clap::Error, json: bool) -> u8 {
     if json {
         let text = error.render().to_string();
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        return fail(&Error::usage(first).hint("'lifeboat --help' lists commands and options"), true, &[]);
+        return fail(&Error::usage(first).hint("run 'lifeboat --help' to list the commands and options"), true, &[]);
     }
     let _ = error.print();
     Kind::Usage.exit_code()

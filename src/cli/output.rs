@@ -28,7 +28,7 @@ pub(super) fn print_note(note: &str) {
 
 /// Prints an error for people: the failure, its causes, and the hint.
 pub(super) fn print_error(error: &Error) {
-    let mut text = format!("error: {}\n", error.whole());
+    let mut text = format!("error: {}\n", error.full_message());
     if let Some(hint) = &error.hint {
         text.push_str(&format!("hint: {}\n", crate::platform::error::one_line(hint)));
     }
@@ -36,8 +36,8 @@ pub(super) fn print_error(error: &Error) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Returns the JSON document of a command that failed. If a problem was found (exit 3), it is the command's own
-/// document with the fields known so far, which are in `own`.
+/// Returns the JSON document of a command that failed. If a problem was found (exit 3), the document also has the
+/// command's own fields, which are in `own`.
 #[must_use]
 pub(super) fn error_json(error: &Error, own: &[(&str, Value)]) -> String {
     let mut document = json!({ "error": error_document(error) });

@@ -8,22 +8,24 @@ use crate::ops::gate::postdeploy::{self, PostdeployOptions};
 use crate::platform::duration::parse_duration;
 use crate::platform::error::Result;
 
-/// Says whether a deploy lost data: compares databases with their snapshots from before it, and brings them back if that is asked for
+/// Checks for data lost in a deploy: compares databases with their snapshots from before it, and restores them if
+/// --rollback is given
 #[derive(Args, Clone, Debug)]
 pub(super) struct PostdeployArgs {
-    /// Names of the config, SQLite files, or URLs; by default all sources of the config
+    /// Source names from the config, SQLite files, or URLs; default: all sources of the config
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
-    /// The commit that was deployed: its snapshots are compared with; in GitHub Actions by default the workflow's, else the newest of any gate
+    /// The deployed commit: databases are compared with its snapshots; default: the workflow's commit in GitHub
+    /// Actions, otherwise the newest snapshots of 'predeploy' for any commit
     #[arg(long, value_name = "COMMIT")]
     commit: Option<String>,
-    /// How long to wait for what is not yet as it should be, such as 60s
+    /// The maximum time to wait until failing checks pass, such as 60s
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "0s")]
     wait: Duration,
     /// Restore what was lost; the exit code stays 3
     #[arg(long)]
     rollback: bool,
-    /// PostgreSQL: the longest to wait for others' locks in a rollback, in seconds
+    /// PostgreSQL: the maximum time to wait for locks of other sessions during a rollback, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     lock_timeout: u64,
 }

@@ -10,40 +10,41 @@ use crate::platform::error::{Result, one_line};
 use crate::platform::text;
 use crate::snapshots::id::SourceName;
 
-/// Removes old snapshots by a policy; prints its plan, and deletes only with --yes
+/// Deletes old snapshots by a retention policy; without --yes it only prints its plan
 #[derive(Args, Clone, Debug)]
 pub(super) struct PruneArgs {
     /// Only snapshots of this source
     #[arg(long, value_name = "NAME")]
     source: Option<SourceName>,
-    /// Keep the newest N
+    /// Keep the newest N snapshots
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_last: u32,
-    /// Keep the newest of each hour, for N hours that have one
+    /// Keep the newest snapshot of each hour, for the last N hours that have one
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_hourly: u32,
-    /// Keep the newest of each day
+    /// Keep the newest snapshot of each day, for the last N days that have one
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_daily: u32,
-    /// Keep the newest of each ISO week
+    /// Keep the newest snapshot of each ISO week, for the last N weeks that have one
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_weekly: u32,
-    /// Keep the newest of each month
+    /// Keep the newest snapshot of each month, for the last N months that have one
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_monthly: u32,
-    /// Keep the newest of each year
+    /// Keep the newest snapshot of each year, for the last N years that have one
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_yearly: u32,
-    /// Keep all that are younger, such as 7d
+    /// Keep all snapshots that are younger than this, such as 7d
     #[arg(long, value_name = "AGE", value_parser = parse_duration)]
     keep_within: Option<Duration>,
-    /// Keep all with this tag (repeatable)
+    /// Keep all snapshots with this tag (repeatable)
     #[arg(long, value_name = "TAG")]
     keep_tag: Vec<String>,
-    /// Keep safety, partial and damaged ones, which do not count, while they are younger
+    /// Keep safety, partial and damaged snapshots that are younger than this; --keep-last and similar options do not
+    /// count them
     #[arg(long, value_name = "AGE", value_parser = parse_duration, default_value = "30d")]
     keep_others: Duration,
-    /// Delete, not only say what would be deleted
+    /// Delete the snapshots, instead of only printing what would be deleted
     #[arg(long, short = 'y')]
     yes: bool,
 }
@@ -85,8 +86,8 @@ impl Text for PruneReport {
         let kept =
             self.keep.iter().map(|kept| vec!["keep".to_owned(), kept.id.clone(), one_line(&kept.reasons.join(", "))]);
         let verb = if self.dry_run { "delete" } else { "deleted" };
-        let gone = self.delete.iter().map(|gone| vec![verb.to_owned(), gone.id.clone(), String::new()]);
-        let mut lines = text::table(&["", "ID", "BECAUSE"], kept.chain(gone));
+        let deleted = self.delete.iter().map(|deleted| vec![verb.to_owned(), deleted.id.clone(), String::new()]);
+        let mut lines = text::table(&["", "ID", "REASON"], kept.chain(deleted));
         let freed = text::bytes(self.freed_bytes);
         if self.dry_run {
             lines.push_str(&format!(

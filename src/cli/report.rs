@@ -5,21 +5,21 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::call::{Call, Subcommand, Text};
-use crate::ops::checks::Check;
+use crate::ops::summary::Check;
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
 use crate::serve::report::{self, ReportOptions, ReportReport};
 
-/// Writes a page of how sources, snapshots and stores stand: HTML for a CI artifact, Markdown for a job's summary
+/// Writes the status of sources, snapshots and stores to a file: HTML for a CI artifact, Markdown for a job summary
 #[derive(Args, Clone, Debug)]
 pub(super) struct ReportArgs {
-    /// Names of the config, SQLite files, or URLs; by default all sources of the config
+    /// Source names from the config, SQLite files, or URLs; default: all sources of the config
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
-    /// Write the page here
+    /// Write the status page to this file
     #[arg(long, value_name = "FILE", required_unless_present = "markdown")]
     html: Option<PathBuf>,
-    /// Write it in short here; - is stdout
+    /// Write a summary to this file; - is stdout
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
 }

@@ -6,68 +6,69 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::call::{Call, Subcommand, Text};
-use crate::cli::narrow::NarrowArgs;
-use crate::ops::restore::{RestoreOptions, RestorePlan, RestoreReport};
+use crate::cli::filter::FilterArgs;
+use crate::engine::restoring::{RestoreReport, RestoreSettings};
+use crate::ops::restore::{RestoreOptions, RestorePlan};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::{interrupt, text};
 
-/// Restores a snapshot, after a safety snapshot of what it overwrites
+/// Restores a snapshot, after taking a safety snapshot of what it overwrites
 #[derive(Args, Clone, Debug)]
 pub(super) struct RestoreArgs {
-    /// An id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, or 'latest'
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
-    /// Which snapshots are meant
+    /// The options that choose snapshots.
     #[command(flatten)]
-    narrow: NarrowArgs,
-    /// The database file or URL to write; by default where the snapshot came from
+    filter: FilterArgs,
+    /// The database file or URL to restore to; default: the database that the snapshot was taken from
     #[arg(long, value_name = "TARGET")]
     to: Option<String>,
-    /// Insist on a new file; PostgreSQL: create the database
+    /// Fail if the target already exists; PostgreSQL: create the database
     #[arg(long, conflicts_with_all = ["replace", "swap", "beside"])]
     create: bool,
-    /// Overwrite what is there, even while programs have it open
+    /// Overwrite the target, even while programs have it open
     #[arg(long, conflicts_with_all = ["swap", "beside"])]
     replace: bool,
-    /// PostgreSQL: build a new database beside, then exchange the two; the old one is kept
+    /// PostgreSQL: build a new database, then exchange it with the old one, which is kept under another name
     #[arg(long, conflicts_with = "beside")]
     swap: bool,
-    /// PostgreSQL: end the sessions of others in a database that is exchanged
+    /// PostgreSQL: end the other sessions in the database that is exchanged
     #[arg(long, requires = "swap")]
     disconnect: bool,
-    /// PostgreSQL: bring the tables back under this new schema, to look at and copy from
+    /// PostgreSQL: restore the tables into this new schema, to inspect them and copy from them
     #[arg(long, value_name = "SCHEMA")]
     beside: Option<String>,
-    /// PostgreSQL: all belongs to the role that restores; no grants
+    /// PostgreSQL: make the restoring role the owner of all objects, and restore no grants
     #[arg(long)]
     no_owner: bool,
-    /// PostgreSQL: restore a snapshot that lacks something all the same
+    /// PostgreSQL: restore a partial snapshot
     #[arg(long)]
     allow_partial: bool,
-    /// PostgreSQL: the longest to wait for others' locks, in seconds
+    /// PostgreSQL: the maximum time to wait for locks of other sessions, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     lock_timeout: u64,
-    /// Only these tables, into an existing database: a name, or a pattern with * and ? (repeatable)
+    /// Restore only these tables, into an existing database: a name, or a pattern with * and ? (repeatable)
     #[arg(long, value_name = "PATTERN")]
     table: Vec<String>,
-    /// TimescaleDB: of the hypertables named with --table only rows from this time on, read as the column of time is (a
-    /// time with or without a zone, then UTC's; a date; a number); other rows stay
+    /// TimescaleDB: restore only the rows of the --table hypertables from this time on, and keep all other rows; the
+    /// time has the type of the time column: a time with a zone or without one (then UTC), a date, or a number
     #[arg(long, value_name = "TIME", requires = "table", allow_hyphen_values = true)]
     from: Option<String>,
-    /// TimescaleDB: of the hypertables named with --table only rows before this time
+    /// TimescaleDB: restore only the rows of the --table hypertables before this time
     #[arg(long, value_name = "TIME", requires = "table", allow_hyphen_values = true)]
     until: Option<String>,
-    /// TimescaleDB: make ordinary tables of hypertables and continuous aggregates, for a server without the extension;
-    /// what only the extension can do is left out, and named
+    /// TimescaleDB: restore hypertables and continuous aggregates as ordinary tables, for a server without the
+    /// extension; features that need the extension are left out and listed
     #[arg(long)]
     plain_tables: bool,
-    /// Go on without a safety snapshot of what is overwritten
+    /// Take no safety snapshot of what is overwritten
     #[arg(long)]
     no_safety: bool,
-    /// Say what would be done, and do nothing
+    /// Print what would be done; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, short = 'y')]
     yes: bool,
 }
@@ -76,22 +77,24 @@ impl From<RestoreArgs> for RestoreOptions {
     fn from(args: RestoreArgs) -> Self {
         RestoreOptions {
             snapshot: args.snapshot,
-            narrow: args.narrow.into(),
+            filter: args.filter.into(),
             to: args.to,
-            create: args.create,
-            replace: args.replace,
-            swap: args.swap,
-            disconnect: args.disconnect,
-            beside: args.beside,
-            no_owner: args.no_owner,
-            allow_partial: args.allow_partial,
-            lock_timeout: args.lock_timeout,
-            table: args.table,
-            from: args.from,
-            until: args.until,
-            plain_tables: args.plain_tables,
-            no_safety: args.no_safety,
-            dry_run: args.dry_run,
+            settings: RestoreSettings {
+                create: args.create,
+                replace: args.replace,
+                swap: args.swap,
+                disconnect: args.disconnect,
+                beside: args.beside,
+                no_owner: args.no_owner,
+                allow_partial: args.allow_partial,
+                lock_timeout: args.lock_timeout,
+                table: args.table,
+                from: args.from,
+                until: args.until,
+                plain_tables: args.plain_tables,
+                no_safety: args.no_safety,
+                dry_run: args.dry_run,
+            },
         }
     }
 }
@@ -108,7 +111,7 @@ impl Subcommand for RestoreArgs {
             ask(&question)?;
         }
         interrupt::listen()?;
-        call.finish(&plan.run(&options, &call.context)?)
+        call.finish(&plan.run(&call.context)?)
     }
 
     // Ctrl-C simply ends the program while it asks.
@@ -141,13 +144,13 @@ fn ask(question: &str) -> Result<()> {
     if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }
-    Err(Error::new(Kind::Interrupted, "nothing was changed").hint("answer y, or give --yes"))
+    Err(Error::new(Kind::Interrupted, "nothing was changed").hint("answer y, or use --yes"))
 }
 
 impl Text for RestoreReport {
     fn text(&self) -> String {
         let rows: u64 = self.tables.iter().filter_map(|table| table.rows).sum();
-        let apart = self.tables.iter().filter(|table| !table.ok).count();
+        let uncompared = self.tables.iter().filter(|table| !table.ok).count();
         let done = if self.dry_run { "would be restored" } else { "restored" };
         let mut lines = format!("{} {done} to {} ({})\n", self.id, one_line(&self.target), self.mode);
         if let Some(window) = &self.window {
@@ -159,10 +162,12 @@ impl Text for RestoreReport {
             let took = text::seconds(self.seconds);
             lines.push_str(&format!(
                 "  {} tables, {rows} rows, compared and equal, in {took}\n",
-                self.tables.len() - apart
+                self.tables.len() - uncompared
             ));
-            if apart > 0 {
-                lines.push_str(&format!("  {apart} tables could not be compared: they cannot be read here\n"));
+            if uncompared > 0 {
+                lines.push_str(&format!(
+                    "  {uncompared} tables could not be compared, because they cannot be read on this machine\n"
+                ));
             }
         }
         for path in &self.moved_aside {

@@ -9,10 +9,11 @@ use crate::config::parse_listen;
 use crate::platform::error::Result;
 use crate::serve::{self, ServeOptions, ServeReport};
 
-/// Answers over HTTP how the data is: /health, /health/data, /metrics, a page for people, and POST /snapshots with a token
+/// Serves the status of sources and stores over HTTP: /health, /health/data, /metrics, a status page, and POST
+/// /snapshots with a token
 #[derive(Args, Clone, Debug)]
 pub(super) struct ServeArgs {
-    /// Where to listen; by default what the config says, or 127.0.0.1:8700
+    /// The address to listen on; default: listen in the config, or 127.0.0.1:8700
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_listen)]
     listen: Option<SocketAddr>,
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::call::{Call, Subcommand, Text};
-use crate::cli::narrow::NarrowArgs;
+use crate::cli::filter::FilterArgs;
 use crate::ops::show::{self, ShowOptions, ShowReport};
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
@@ -13,17 +13,17 @@ use crate::snapshots::manifest::Manifest;
 /// Shows a snapshot's manifest, and the commands that restore it
 #[derive(Args, Clone, Debug)]
 pub(super) struct ShowArgs {
-    /// An id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, or 'latest'
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     snapshot: String,
-    /// Which snapshots are meant
+    /// The options that choose snapshots.
     #[command(flatten)]
-    narrow: NarrowArgs,
+    filter: FilterArgs,
 }
 
 impl From<ShowArgs> for ShowOptions {
     fn from(args: ShowArgs) -> Self {
-        ShowOptions { snapshot: args.snapshot, narrow: args.narrow.into() }
+        ShowOptions { snapshot: args.snapshot, filter: args.filter.into() }
     }
 }
 
@@ -68,9 +68,9 @@ impl Text for ShowReport {
             lines.push_str(&format!("tags      {}\n", one_line(&manifest.tags.join(", "))));
         }
         lines.push_str(&engine_lines(manifest));
-        let is_closed = manifest.encrypted && manifest.sqlite.is_none() && manifest.postgres.is_none();
+        let lacks_tables = manifest.lacks_tables();
         if manifest.encrypted {
-            let key = if is_closed { ": a key (--identity FILE) shows its tables" } else { "" };
+            let key = if lacks_tables { ": use --identity FILE to show its tables" } else { "" };
             lines.push_str(&format!("encrypted with age{key}\n"));
         }
         lines.push('\n');
@@ -79,12 +79,12 @@ impl Text for ShowReport {
             let note = table.reason.as_deref().unwrap_or(if table.kind == "table" { "" } else { &table.kind });
             vec![one_line(&table.name), number(table.rows), number(table.bytes), note.to_owned()]
         });
-        if !is_closed {
+        if !lacks_tables {
             lines.push_str(&text::table(&["TABLE", ">ROWS", ">BYTES", "NOTE"], rows));
             lines.push('\n');
         }
-        for (what, command) in &self.restore {
-            lines.push_str(&format!("{what}:\n  {command}\n"));
+        for (description, command) in &self.restore {
+            lines.push_str(&format!("{description}:\n  {command}\n"));
         }
         lines
     }
@@ -105,7 +105,7 @@ fn engine_lines(manifest: &Manifest) -> String {
         }
         for orphan in facts.health.iter().flat_map(|health| &health.orphans) {
             lines.push_str(&format!(
-                "fault     {} rows of {} without their parent in {}\n",
+                "fault     {} rows of {} without a parent row in {}\n",
                 orphan.rows,
                 one_line(&orphan.table),
                 one_line(&orphan.parent)
@@ -123,9 +123,9 @@ fn engine_lines(manifest: &Manifest) -> String {
         ));
         let extensions: Vec<String> =
             facts.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
-        for (what, words) in [("needs", extensions), ("roles", facts.roles.clone())] {
+        for (label, words) in [("needs", extensions), ("roles", facts.roles.clone())] {
             if !words.is_empty() {
-                lines.push_str(&format!("{what:<10}{}\n", one_line(&words.join(", "))));
+                lines.push_str(&format!("{label:<10}{}\n", one_line(&words.join(", "))));
             }
         }
         if facts.large_objects.count > 0 {

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::archive::{Compression, Recipient};
 use crate::cli::call::{Call, Subcommand, Text};
-use crate::ops::snapshot::{self, SaveOptions, SnapshotReport};
+use crate::ops::save::{self, SaveOptions, SnapshotReport};
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
 use crate::snapshots::id::SourceName;
@@ -12,56 +12,58 @@ use crate::snapshots::id::SourceName;
 /// Takes a snapshot of each SOURCE
 #[derive(Args, Clone, Debug)]
 pub(super) struct SnapshotArgs {
-    /// Names of the config, SQLite files, or URLs such as sqlite:///data/app.db and postgres://user@host/database; by default
-    /// all sources of the config
+    /// Source names from the config, SQLite files, or URLs such as sqlite:///data/app.db and
+    /// postgres://user@host/database; default: all sources of the config
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
-    /// The source's name in the store; by default made of the file's
+    /// The source's name in the store; default: derived from the file or database name
     #[arg(long, value_name = "NAME")]
     name: Option<SourceName>,
-    /// Words to find the snapshot by (repeatable)
+    /// A tag to find the snapshot by (repeatable)
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
-    /// gzip[:1-9] opens everywhere, zstd[:1-19] is faster; by default what the config says, or gzip:6
+    /// gzip[:1-9], which every system can decompress, or zstd[:1-19], which is faster; default: the source's
+    /// compression in the config, or gzip:6
     #[arg(long, value_name = "CODEC")]
     compression: Option<Compression>,
-    /// Encrypt: whoever has the secret half of this key of age can restore (repeatable); or with --passphrase-file
+    /// Encrypt for this public age key: only its secret key can decrypt the snapshot (repeatable); to encrypt with a
+    /// passphrase, use --passphrase-file
     #[arg(long, value_name = "age1...")]
     encrypt_to: Vec<Recipient>,
-    /// Save a database that is damaged, as kind 'damaged', which is never 'latest'
+    /// Save a damaged database too, as kind 'damaged', which is never 'latest'
     #[arg(long)]
     allow_damaged: bool,
-    /// Save a database that holds nothing
+    /// Save an empty database too
     #[arg(long)]
     allow_empty: bool,
-    /// The longest that writers may be locked out, in seconds (only without WAL)
+    /// The maximum time that writers may be locked out, in seconds (only without WAL)
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     max_lock: u64,
     /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
     #[arg(long)]
     full_check: bool,
-    /// PostgreSQL: only these tables, by SCHEMA.TABLE or name, with * and ? (repeatable)
+    /// PostgreSQL: save only these tables: SCHEMA.TABLE or a name, with * and ? (repeatable)
     #[arg(long, value_name = "PATTERN")]
     table: Vec<String>,
-    /// PostgreSQL: all but these tables (repeatable)
+    /// PostgreSQL: save all tables except these (repeatable)
     #[arg(long, value_name = "PATTERN")]
     exclude_table: Vec<String>,
-    /// PostgreSQL: of these tables only the definition (repeatable)
+    /// PostgreSQL: save only the definition of these tables, and no rows (repeatable)
     #[arg(long, value_name = "PATTERN")]
     exclude_data: Vec<String>,
-    /// PostgreSQL: no rows at all
+    /// PostgreSQL: save the schema, and no rows
     #[arg(long)]
     schema_only: bool,
-    /// PostgreSQL: go on without what cannot be saved, as kind 'partial', which is never 'latest'
+    /// PostgreSQL: leave out what cannot be saved, and save the rest as kind 'partial', which is never 'latest'
     #[arg(long)]
     allow_partial: bool,
-    /// PostgreSQL: the longest to wait for others' locks, in seconds
+    /// PostgreSQL: the maximum time to wait for locks of other sessions, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     lock_timeout: u64,
-    /// Prune by the config's retention afterwards, if every snapshot was made
+    /// Prune by the config's retention afterwards, if every snapshot was taken
     #[arg(long)]
     prune: bool,
-    /// Take what is there for right: rows and tables that are gone are no loss, and those after it are compared with this one
+    /// Accept the current state: missing rows and tables are intended, and later snapshots are compared with this one
     #[arg(long)]
     accept: bool,
 }
@@ -96,7 +98,7 @@ impl Subcommand for SnapshotArgs {
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {
-        call.finish(&snapshot::run(&self.clone().into(), &call.context)?)
+        call.finish(&save::run(&self.clone().into(), &call.context)?)
     }
 
     fn opens_archives(&self) -> bool {
@@ -126,7 +128,8 @@ impl Text for SnapshotReport {
                     line.push_str(&format!("  writers were locked out for {}\n", text::seconds(facts.locked_seconds)));
                 }
                 if facts.wal_growth_bytes > 0 {
-                    line.push_str(&format!("  the WAL grew by {} meanwhile\n", text::bytes(facts.wal_growth_bytes)));
+                    let growth = text::bytes(facts.wal_growth_bytes);
+                    line.push_str(&format!("  the WAL grew by {growth} during the snapshot\n"));
                 }
             }
             // With only one store its name is not needed.

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::call::{Call, Subcommand, Text};
-use crate::cli::narrow::NarrowArgs;
+use crate::cli::filter::FilterArgs;
 use crate::ops::verify::{self, VerifyOptions, VerifyReport};
 use crate::platform::error::Result;
 use crate::platform::text;
@@ -11,23 +11,23 @@ use crate::platform::text;
 /// Reads every byte of a snapshot and compares all hashes
 #[derive(Args, Clone, Debug)]
 pub(super) struct VerifyArgs {
-    /// An id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, or 'latest'
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     snapshot: String,
-    /// Which snapshots are meant
+    /// The options that choose snapshots.
     #[command(flatten)]
-    narrow: NarrowArgs,
-    /// All snapshots (of --source, where given)
+    filter: FilterArgs,
+    /// Verify all snapshots (of --source, if given)
     #[arg(long, conflicts_with_all = ["snapshot", "tag", "before"])]
     all: bool,
-    /// Only manifests, indexes and sizes: finds what is missing or cut short, not what has rotted
+    /// Check only manifests, indexes and sizes: finds missing and truncated files, but not changed bytes
     #[arg(long)]
     quick: bool,
 }
 
 impl From<VerifyArgs> for VerifyOptions {
     fn from(args: VerifyArgs) -> Self {
-        VerifyOptions { snapshot: args.snapshot, narrow: args.narrow.into(), all: args.all, quick: args.quick }
+        VerifyOptions { snapshot: args.snapshot, filter: args.filter.into(), all: args.all, quick: args.quick }
     }
 }
 
@@ -46,7 +46,7 @@ impl Text for VerifyReport {
         let mut lines = String::new();
         for outcome in &self.snapshots {
             let verdict = match (outcome.ok, outcome.level) {
-                (true, "none") => "complete (quick look)",
+                (true, "none") => "complete (quick check)",
                 (true, level) => level,
                 (false, "none") => "NOT PROVEN",
                 (false, _) => "DAMAGED",

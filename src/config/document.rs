@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::variables::{Trouble, Variables};
+use super::variables::{ExpandError, Variables};
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
 
@@ -43,7 +43,7 @@ impl<T> Section<T> {
             Section::Ready(section) => match make(section) {
                 Ok(made) => Ok(Section::Ready(made)),
                 Err(error) if error.kind == crate::platform::error::Kind::Unreachable => {
-                    Ok(Section::Unusable(error.whole(), error.hint.clone()))
+                    Ok(Section::Unusable(error.full_message(), error.hint.clone()))
                 }
                 Err(error) => Err(error),
             },
@@ -79,7 +79,7 @@ impl<'a> Document<'a> {
             Err(error) => {
                 let key = error.span().and_then(|span| text.get(span)).filter(|_| error.message() == "duplicate key");
                 let key = key.map(|key| format!("{key}: ")).unwrap_or_default();
-                Err(document(DeTable::new()).wrong(error.span(), &format!("{key}{}", error.message())))
+                Err(document(DeTable::new()).error_at(error.span(), &format!("{key}{}", error.message())))
             }
         }
     }
@@ -90,7 +90,7 @@ impl<'a> Document<'a> {
             None => Ok(()),
             Some(key) => {
                 let message = format!("unknown key, expected one of {}", known.join(", "));
-                Err(self.wrong(Some(key.span()), &message))
+                Err(self.error_at(Some(key.span()), &message))
             }
         }
     }
@@ -123,11 +123,11 @@ impl<'a> Document<'a> {
                     *text = expanded.into();
                     Ok(())
                 }
-                Err(Trouble::Unset(name)) => {
+                Err(ExpandError::Unset(name)) => {
                     self.unset.entry(section.to_owned()).or_insert((span, name));
                     Ok(())
                 }
-                Err(Trouble::Syntax(why)) => Err(self.wrong(Some(span), why)),
+                Err(ExpandError::Syntax(reason)) => Err(self.error_at(Some(span), reason)),
             },
             DeValue::Array(values) => {
                 values.iter_mut().try_for_each(|value| self.expand_value(section, value, variables))
@@ -142,13 +142,13 @@ impl<'a> Document<'a> {
     /// Takes a section out. Returns its default if it is absent.
     pub(super) fn section<T: DeserializeOwned + Default>(&mut self, name: &str) -> Result<Section<T>> {
         if let Some((span, variable)) = self.unset.get(name) {
-            let message = format!("{}: the variable {variable} is not set", self.place(Some(span.clone())));
+            let message = format!("{}: the variable {variable} is not set", self.position(Some(span.clone())));
             let hint = format!("set it, or give a default: ${{{variable}:-...}}");
             return Ok(Section::Unusable(message, Some(hint)));
         }
         let Some(value) = self.table.remove(name) else { return Ok(Section::Ready(T::default())) };
         let read = T::deserialize(toml::de::ValueDeserializer::from(value));
-        read.map(Section::Ready).map_err(|error| self.wrong(error.span(), &in_our_words(error.message())))
+        read.map(Section::Ready).map_err(|error| self.error_at(error.span(), &describe_type_error(error.message())))
     }
 
     /// Returns the position of a section, or `None` if it is absent.
@@ -156,41 +156,41 @@ impl<'a> Document<'a> {
         self.table.get_key_value(name).map(|(key, _)| key.span())
     }
 
-    /// Returns true if a section is written as a table, `[name]`, and not as a list of tables, `[[name]]`.
+    /// Returns true if a section is written as a table, `[name]`, and not as an array of tables, `[[name]]`.
     pub(super) fn is_single(&self, name: &str) -> bool {
         self.table.get(name).is_some_and(|value| value.get_ref().is_table())
     }
 
     /// Returns an error about the text at `span`. Values of variables there are replaced with the text that names them.
-    pub(super) fn wrong(&self, span: Option<Range<usize>>, message: &str) -> Error {
+    pub(super) fn error_at(&self, span: Option<Range<usize>>, message: &str) -> Error {
         let within = |expanded: &Expanded| {
             span.as_ref().is_none_or(|span| span.start <= expanded.span.end && expanded.span.start <= span.end)
         };
         let message = self.without_values(message, within);
-        Error::usage(format!("{}: {}", self.place(span), one_line(&message)))
+        Error::usage(format!("{}: {}", self.position(span), one_line(&message)))
     }
 
     /// Returns `error` with the position `span`; its hint and kind are kept. Values of all variables in the section are
     /// replaced, because the error may mention any of them.
-    pub(super) fn refuse(&self, section: &str, span: Range<usize>, error: Error) -> Error {
+    pub(super) fn locate_error(&self, section: &str, span: Range<usize>, error: Error) -> Error {
         let of_section = |expanded: &Expanded| expanded.section == section;
-        let message = self.without_values(&error.whole(), of_section);
-        let mut told = self.wrong(Some(span), &message);
-        told.hint = error.hint.map(|hint| self.without_values(&hint, of_section));
-        told.kind = error.kind;
-        told
+        let message = self.without_values(&error.full_message(), of_section);
+        let mut located = self.error_at(Some(span), &message);
+        located.hint = error.hint.map(|hint| self.without_values(&hint, of_section));
+        located.kind = error.kind;
+        located
     }
 
-    fn without_values(&self, message: &str, meant: impl Fn(&Expanded) -> bool) -> String {
+    fn without_values(&self, message: &str, is_affected: impl Fn(&Expanded) -> bool) -> String {
         let mut message = message.to_owned();
-        for expanded in self.expanded.iter().filter(|expanded| meant(expanded)) {
+        for expanded in self.expanded.iter().filter(|expanded| is_affected(expanded)) {
             message = hide(&message, &expanded.value, &expanded.written);
         }
         message
     }
 
     /// Returns `FILE:LINE: key.path`.
-    fn place(&self, span: Option<Range<usize>>) -> String {
+    fn position(&self, span: Option<Range<usize>>) -> String {
         let file = shown(&self.path);
         let Some(span) = span else { return file };
         let line = self.text[..span.start.min(self.text.len())].matches('\n').count() + 1;
@@ -203,7 +203,7 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Replaces `value` with `written` in a message. A value of fewer than 6 bytes is only replaced where no letter or
+/// Replaces `value` with `written` in a message. A value of fewer than 6 bytes is only replaced if no letter or
 /// digit is next to it: a "1" occurs in many numbers.
 pub(super) fn hide(message: &str, value: &str, written: &str) -> String {
     if value.is_empty() {
@@ -212,43 +212,42 @@ pub(super) fn hide(message: &str, value: &str, written: &str) -> String {
     let mut out = String::with_capacity(message.len());
     let mut rest = message;
     while let Some(at) = rest.find(value) {
-        let (before, behind) = (&rest[..at], &rest[at + value.len()..]);
+        let (before, after) = (&rest[..at], &rest[at + value.len()..]);
         out.push_str(before);
-        let touches = out.ends_with(char::is_alphanumeric) || behind.starts_with(char::is_alphanumeric);
+        let touches = out.ends_with(char::is_alphanumeric) || after.starts_with(char::is_alphanumeric);
         out.push_str(if touches && value.len() < 6 { value } else { written });
-        rest = behind;
+        rest = after;
     }
     out + rest
 }
 
 /// Rewrites the library's message about a value of a wrong type: without the value, which may be a secret, and without
-/// the names of our types.
-fn in_our_words(message: &str) -> String {
-    let Some((what, expected)) = message
+/// the names of Rust types.
+fn describe_type_error(message: &str) -> String {
+    let Some((found, expected)) = message
         .strip_prefix("invalid type: ")
         .or_else(|| message.strip_prefix("invalid value: "))
         .and_then(|rest| rest.rsplit_once(", expected "))
     else {
         return message.to_owned();
     };
-    let what = what.split([' ', '"', '`']).next().unwrap_or_default();
-    let what = match what {
-        "string" => "a text",
+    let found = found.split([' ', '"', '`']).next().unwrap_or_default();
+    let found = match found {
+        "string" => "a string",
         "map" => "a table",
-        "sequence" => "a list",
-        "integer" => "a number",
-        "boolean" => "a truth value",
-        "floating" => "a number with a fraction",
-        _ => "something else",
+        "sequence" => "an array",
+        "integer" => "an integer",
+        "boolean" => "a boolean",
+        "floating" => "a float",
+        _ => "another type",
     };
     let expected = match expected {
-        "a sequence" => "a list",
+        "a sequence" => "an array",
         "a map" => "a table",
-        "a string" => "a text",
         other if other.starts_with("struct ") => "a table",
         other => other,
     };
-    format!("here stands {what}, expected {expected}")
+    format!("found {found}, expected {expected}")
 }
 
 /// Appends the path of the innermost key or value that contains `span`. Returns false if there is none.
@@ -273,7 +272,7 @@ fn find_in(value: &Spanned<DeValue<'_>>, span: &Range<usize>, path: &mut String)
         DeValue::Table(table) => find(table, span, path),
         DeValue::Array(values) => values.iter().any(|value| {
             let outer = value.span();
-            // The span of a table in a list is that of its header.
+            // The span of a table in an array is the span of its header.
             find_in(value, span, path) || (outer.start <= span.start && span.end <= outer.end)
         }),
         _ => false,

@@ -1,4 +1,4 @@
-//! Files of variables as `docker compose`, dotenv and shells read them: `NAME=value`, one per line.
+//! Environment files, in the syntax that `docker compose`, dotenv and shells read: `NAME=value`, one per line.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,27 +6,27 @@ use std::path::Path;
 use crate::platform::disk::{self, shown};
 use crate::platform::error::{Error, Result};
 
-/// The maximum size of such a file, in bytes.
+/// The maximum size of an environment file, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Reads a file of variables. Returns no variables if the file does not exist.
+/// Reads an environment file. Returns no variables if the file does not exist.
 pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>> {
     let cannot = |error: std::io::Error| {
-        Error::usage(format!("cannot read the env_file {}", shown(path))).because(error).hint("check its rights")
+        Error::usage(format!("cannot read the env_file {}", shown(path))).because(error).hint("check its permissions")
     };
     let bytes = match disk::read_bounded(path, MAX_BYTES) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(error) => return Err(cannot(error)),
-        Ok(None) => return Err(Error::usage(format!("{} is too large for a file of variables", shown(path)))),
+        Ok(None) => return Err(Error::usage(format!("{} is too large for an env_file", shown(path)))),
         Ok(Some(bytes)) => bytes,
     };
     // The error of `from_utf8` contains the bytes, so it is not kept as the cause.
     let text = String::from_utf8(bytes).map_err(|_| Error::usage(format!("{} is not UTF-8", shown(path))))?;
-    parse(&text).map_err(|(line, why)| Error::usage(format!("{}:{line}: {why}", shown(path))))
+    parse(&text).map_err(|(line, reason)| Error::usage(format!("{}:{line}: {reason}", shown(path))))
 }
 
-/// Parses the variables in a text. Fails with the number of the first invalid line, and the reason. The reason never
-/// contains a value.
+/// Parses the variables in a text. The error is the number of the first invalid line, and the reason. The reason never
+/// contains a value, because values may be secret.
 fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
     let mut variables = BTreeMap::new();
     let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
@@ -37,34 +37,35 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
             continue;
         }
         let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
-        let (name, value) = line.split_once('=').ok_or((number, "a line is NAME=value".to_owned()))?;
+        let (name, value) = line.split_once('=').ok_or((number, "expected NAME=value".to_owned()))?;
         let name = name.trim_end();
         if !is_name(name) {
-            return Err((number, "the name of a variable has letters, digits and '_'".to_owned()));
+            let reason = "a variable name has only letters, digits and '_', and does not start with a digit";
+            return Err((number, reason.to_owned()));
         }
-        let written = value;
+        let untrimmed = value;
         let value = value.trim_start();
         let value = match value.chars().next() {
             Some(quote @ ('"' | '\'')) => {
                 let mut quoted = value[1..].to_owned();
                 // A quoted value may have several lines.
-                while closing(&quoted, quote).is_none() {
+                while closing_quote(&quoted, quote).is_none() {
                     let (_, more) = lines.next().ok_or((number, "a quote is not closed".to_owned()))?;
                     quoted.push('\n');
                     quoted.push_str(more);
                 }
-                let end = closing(&quoted, quote).expect("looked for just above");
+                let end = closing_quote(&quoted, quote).expect("the loop ends only at a closing quote");
                 let rest = quoted[end + 1..].trim_start();
                 if !rest.is_empty() && !rest.starts_with('#') {
-                    return Err((number, "something stands behind the closing quote".to_owned()));
+                    return Err((number, "there is text after the closing quote".to_owned()));
                 }
                 let inside = &quoted[..end];
                 if quote == '"' { expand(&unescape(inside), &variables) } else { inside.to_owned() }
             }
             _ => {
-                // A comment begins after a space or a tab: a password may contain a '#'.
-                let end = written.find(" #").or_else(|| written.find("\t#")).unwrap_or(written.len());
-                expand(written[..end].trim(), &variables)
+                // A '#' begins a comment only after a space or a tab, because a password may contain a '#'.
+                let end = untrimmed.find(" #").or_else(|| untrimmed.find("\t#")).unwrap_or(untrimmed.len());
+                expand(untrimmed[..end].trim(), &variables)
             }
         };
         variables.insert(name.to_owned(), value);
@@ -72,15 +73,15 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
     Ok(variables)
 }
 
-/// Returns true if this is a valid name of a variable.
+/// Returns true if `name` is a valid name of a variable.
 pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Returns the position of the closing quote.
-fn closing(text: &str, quote: char) -> Option<usize> {
+/// Returns the position of the first `quote` that is not escaped.
+fn closing_quote(text: &str, quote: char) -> Option<usize> {
     let mut escaped = false;
     for (at, character) in text.char_indices() {
         match character {
@@ -112,7 +113,8 @@ fn unescape(text: &str) -> String {
     out
 }
 
-/// Expands `${NAME}` if the process or an earlier line sets it. Any other '$' is kept: it may be part of a password.
+/// Replaces `${NAME}` by its value, if NAME is set in the process's environment or by an earlier line. Any other '$' is
+/// kept, because it may be part of a password.
 fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -146,7 +148,7 @@ mod tests {
     fn values_are_read_as_shells_and_compose_read_them() {
         let text = "\u{feff}# a comment\n\nA=1\nexport B = two words # not this\nC='$x #y \\n'\nD=\"a\\\"b\\n${A}\" # c\n\
                     E=p#ss$word\nF=\nI= # none\nJ=#x\nG=\"two\nlines\"\nH=${A}${NOT_SET_ANYWHERE}$A\n";
-        let read = parse(text).expect("sound");
+        let read = parse(text).expect("valid lines");
         for (name, value) in [
             ("A", "1"),
             ("B", "two words"),
@@ -164,11 +166,11 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_told_by_its_line_and_without_its_value() {
+    fn an_invalid_line_is_reported_by_its_number_and_without_its_value() {
         for (text, line) in [("A=1\nhunter2", 2), ("1A=hunter2", 1), ("A=\"hunter2", 1), ("\nA='x' hunter2", 2)] {
-            let (number, why) = parse(text).expect_err(text);
+            let (number, reason) = parse(text).expect_err(text);
             assert_eq!(number, line, "{text}");
-            assert!(!why.contains("hunter2"), "{why}");
+            assert!(!reason.contains("hunter2"), "{reason}");
         }
     }
 }

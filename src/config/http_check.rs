@@ -1,30 +1,30 @@
-//! The HTTP endpoints that must answer before a command does its work.
+//! Checks of HTTP endpoints, which must pass before a command starts its work.
 
 use std::time::Duration;
 
 use crate::platform::http::Url;
 
-/// An endpoint and the answer that it should give.
+/// An endpoint and the response that is expected from it.
 #[derive(Clone, Debug)]
 pub struct HttpCheck {
     /// Its URL. Messages show its path, and hide its query and its credentials.
     pub url: Url,
-    /// The status that it should answer with.
+    /// The expected status code.
     pub status: u16,
-    /// A field that its answer should have.
+    /// A field that the response must have, if any.
     pub json: Option<JsonField>,
-    /// A text that its answer should contain.
+    /// A text that the response must contain, if any.
     pub contains: Option<String>,
-    /// The longest time that one answer may take.
+    /// The maximum time for one request and its response.
     pub timeout: Duration,
 }
 
 /// A field of a JSON document and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonField {
-    /// The path to it, such as `status` or `data.0.state`: names, and positions in lists, counted from 0.
+    /// The path of the field, such as `status` or `data.0.state`: field names and array indexes, which start at 0.
     pub path: String,
-    /// The expected value: a text as it is, anything else as JSON writes it (`ok`, `3`, `true`, `null`).
+    /// The expected value: a string without its quotes, any other value as in JSON (`ok`, `3`, `true`, `null`).
     pub expected: String,
 }
 

@@ -17,8 +17,8 @@ use toml::Spanned;
 
 use self::document::{Document, Section};
 use self::sections::{
-    Around, RawBackups, RawEncryption, RawGuard, RawNotices, RawPreflight, RawRetention, RawServe, RawSource, RawStore,
-    in_words,
+    RawBackups, RawEncryption, RawGuard, RawNotices, RawPreflight, RawRetention, RawServe, RawSource, RawStore,
+    ReadContext, on_one_line,
 };
 use self::values::{Parsed, Text};
 use crate::archive::Compression;
@@ -126,10 +126,10 @@ impl Config {
         };
         let variables = Variables::new(file);
         document.expand(None, &variables)?;
-        let around = Around { folder: &folder, variables: &variables };
+        let context = ReadContext { folder: &folder, variables: &variables };
         for name in ["store", "source"] {
             if let Some(span) = document.span(name).filter(|_| document.is_single(name)) {
-                let error = document.wrong(Some(span), "there may be several of them");
+                let error = document.error_at(Some(span), "must be an array of tables");
                 return Err(error.hint(format!("write [[{name}]], with two brackets")));
             }
         }
@@ -139,12 +139,13 @@ impl Config {
             for raw in raw {
                 let span = raw.span();
                 let raw = raw.into_inner();
-                let at = raw.place().unwrap_or(span);
-                let store = raw.read(&around).map_err(|error| document.refuse("store", at.clone(), error))?;
+                let at = raw.position().unwrap_or(span);
+                let store = raw.read(&context).map_err(|error| document.locate_error("store", at.clone(), error))?;
                 if let Some(name) =
                     store.name.as_ref().filter(|name| stores.iter().any(|other| other.name.as_ref() == Some(*name)))
                 {
-                    return Err(document.refuse("store", at, Error::usage(format!("two stores have the name {name}"))));
+                    let error = Error::usage(format!("two stores have the name {name}"));
+                    return Err(document.locate_error("store", at, error));
                 }
                 stores.push(store);
             }
@@ -155,14 +156,14 @@ impl Config {
             let mut sources: Vec<ConfiguredSource> = Vec::new();
             for raw in raw {
                 let span = raw.span();
-                let source = read_source(raw, &document, &around)?;
+                let source = read_source(raw, &document, &context)?;
                 if sources.iter().any(|other| other.name == source.name) {
                     let error = Error::usage(format!("two sources have the name {}", source.name));
-                    return Err(document.refuse("source", span, error));
+                    return Err(document.locate_error("source", span, error));
                 }
-                if let Some(other) = sources.iter().find(|other| other.source.is_same(&source.source)) {
-                    let error = Error::usage(format!("{} and {} are one database", other.name, source.name));
-                    return Err(document.refuse("source", span, error.hint("give each source its own url")));
+                if let Some(other) = sources.iter().find(|other| other.source.is_same(&*source.source)) {
+                    let error = Error::usage(format!("{} and {} are the same database", other.name, source.name));
+                    return Err(document.locate_error("source", span, error.hint("give each source its own url")));
                 }
                 sources.push(source);
             }
@@ -176,13 +177,13 @@ impl Config {
                 let absolute = |file: Text| Text(folder.join(&file.0).display().to_string());
                 Ok(file.filter(|file| !file.0.is_empty()).map(absolute))
             })?,
-            preflight: section(document, "preflight", |raw: RawPreflight| raw.read(&around))?,
+            preflight: section(document, "preflight", |raw: RawPreflight| raw.read(&context))?,
             backups: section(document, "backups", RawBackups::read)?,
             retention: section(document, "retention", RawRetention::read)?,
-            notices: section(document, "notify", |raw: RawNotices| raw.read(&around))?,
-            encryption: section(document, "encryption", |raw: RawEncryption| raw.read(&around))?,
+            notices: section(document, "notify", |raw: RawNotices| raw.read(&context))?,
+            encryption: section(document, "encryption", |raw: RawEncryption| raw.read(&context))?,
             guard: section(document, "guard", RawGuard::read)?,
-            serve: section(document, "serve", |raw: RawServe| raw.read(&around))?,
+            serve: section(document, "serve", |raw: RawServe| raw.read(&context))?,
             stores,
             sources,
             path,
@@ -209,15 +210,15 @@ impl Config {
         self.stores.get().map(Vec::as_slice)
     }
 
-    /// Returns the store that the user means: one of the config by its name, or another by its location. If the
+    /// Returns the store that the user names: a store of the config by its name, or another one by its location. If the
     /// config's stores have names, a single word that is neither one of them nor an existing path is an error.
     pub fn store_named(&self, given: &StoreUrl) -> Result<StoreUrl> {
         let text = given.to_string();
         if text.parse::<SourceName>().is_err() {
             return Ok(given.clone());
         }
-        let is_meant = |store: &&ConfiguredStore| store.name.as_ref().is_some_and(|name| text == name.as_str());
-        if let Some(named) = self.stores()?.iter().find(is_meant) {
+        let has_name = |store: &&ConfiguredStore| store.name.as_ref().is_some_and(|name| text == name.as_str());
+        if let Some(named) = self.stores()?.iter().find(has_name) {
             return Ok(named.store.clone());
         }
         let names = self.stores()?.iter().filter_map(|store| store.name.as_ref());
@@ -226,7 +227,7 @@ impl Config {
             return Ok(given.clone());
         }
         Err(Error::usage(format!("the config has no store {text}"))
-            .hint(format!("it has {}; write ./{text} for a folder", names.join(", "))))
+            .hint(format!("its stores are {}; to use a folder, write ./{text}", names.join(", "))))
     }
 
     /// Returns the sources.
@@ -244,10 +245,7 @@ impl Config {
             }
         }
         for store in self.stores().unwrap_or_default() {
-            if let StoreUrl::S3(settings) = &store.store {
-                secrets.extend(settings.key.iter().map(|key| key.secret.clone()));
-                secrets.extend(settings.key.iter().filter_map(|key| key.token.clone()));
-            }
+            secrets.extend(store.store.secrets());
         }
         if let Ok(encryption) = self.encryption() {
             secrets.extend(encryption.identity.clone());
@@ -305,20 +303,24 @@ fn section<Raw: DeserializeOwned + Default, T>(
     let section = document.section::<Raw>(name)?;
     section.and_then(|raw| {
         read(raw).map_err(|error| match span {
-            Some(span) => document.refuse(name, span, error),
+            Some(span) => document.locate_error(name, span, error),
             None => error,
         })
     })
 }
 
-fn read_source(raw: Spanned<RawSource>, document: &Document<'_>, around: &Around<'_>) -> Result<ConfiguredSource> {
+fn read_source(
+    raw: Spanned<RawSource>,
+    document: &Document<'_>,
+    context: &ReadContext<'_>,
+) -> Result<ConfiguredSource> {
     let span = raw.span();
     let mut raw = raw.into_inner();
     let mut rules = Vec::new();
     for rule in raw.take_rules() {
         let span = rule.span();
-        rules.extend(rule.into_inner().read().map_err(|error| document.refuse("source", span, error))?);
+        rules.extend(rule.into_inner().read().map_err(|error| document.locate_error("source", span, error))?);
     }
-    let at = raw.place().unwrap_or(span);
-    raw.read(rules, around).map_err(|error| document.refuse("source", at, in_words(&error)))
+    let at = raw.position().unwrap_or(span);
+    raw.read(rules, context).map_err(|error| document.locate_error("source", at, on_one_line(&error)))
 }

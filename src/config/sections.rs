@@ -1,4 +1,4 @@
-//! The sections of a config as they are written, and what they mean.
+//! The sections of a config: the raw form as written in the file, and the parsed form.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,9 +15,9 @@ use super::variables::Variables;
 use crate::archive::{Compression, Keys, Recipient, read_passphrase_file};
 use crate::config::http_check::{HttpCheck, JsonField};
 use crate::engine::postgres::Params;
-use crate::engine::postgres::wire::params::Surroundings;
-use crate::engine::rules::{Demand, Fresh, Rule, Share};
-use crate::engine::source::{Source, parse_source_url};
+use crate::engine::postgres::wire::params::Environment;
+use crate::engine::rules::{Condition, Fresh, Rule, Share};
+use crate::engine::source::{Source, parse_source_url, postgres_database, sqlite_file};
 use crate::notify::{Event, Form, Notify, When};
 use crate::platform::disk;
 use crate::platform::error::{Error, Kind, Result};
@@ -125,7 +125,7 @@ impl Notices {
             checks: Vec::new(),
             snapshots: Vec::new(),
             sources: Vec::new(),
-            host: "a trial by lifeboat doctor".to_owned(),
+            host: "a test by lifeboat doctor".to_owned(),
             at: Utc::now(),
             seconds: 0.0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -169,9 +169,9 @@ impl Encryption {
         if let Some(identity) = &self.identity {
             keys.add_identity(identity.expose(), "encryption.identity").map_err(|error| {
                 // A text that is not a key is taken for the name of a file, and is in the message.
-                if error.whole().contains(identity.expose().trim()) {
+                if error.full_message().contains(identity.expose().trim()) {
                     return Error::usage(
-                        "encryption.identity is no secret key of age, and names no file that can be read",
+                        "encryption.identity is not an age secret key, and not the path of a readable file",
                     );
                 }
                 error
@@ -181,7 +181,7 @@ impl Encryption {
             if path.exists() {
                 keys.add_identity_file(path)?;
             } else {
-                tracing::info!("there is no identity file {}", crate::platform::disk::shown(path));
+                tracing::info!("the identity file {} does not exist", crate::platform::disk::shown(path));
             }
         }
         if let Some(passphrase) = self.passphrase()? {
@@ -248,15 +248,15 @@ impl Default for Backups {
     }
 }
 
-/// The surroundings that sections are read in.
-pub(super) struct Around<'a> {
+/// The folder and the variables that sections are read with.
+pub(super) struct ReadContext<'a> {
     /// The folder that relative paths start from.
     pub(super) folder: &'a Path,
     /// The variables and their values.
     pub(super) variables: &'a Variables,
 }
 
-impl Around<'_> {
+impl ReadContext<'_> {
     fn path(&self, text: &str) -> PathBuf {
         self.folder.join(text.strip_prefix("./").unwrap_or(text))
     }
@@ -280,7 +280,7 @@ const MAX_SECRET_BYTES: u64 = 1 << 16;
 /// Refuses a path that starts with `~`: a shell expands it, but Lifeboat does not.
 fn refuse_tilde(path: &str) -> Result<()> {
     if path == "~" || path.starts_with("~/") {
-        return Err(Error::usage("'~' is nobody's home in here").hint("write ${HOME}/..."));
+        return Err(Error::usage("'~' is not expanded here").hint("write the full path, or ${HOME}/..."));
     }
     Ok(())
 }
@@ -322,11 +322,11 @@ pub(super) struct RawStore {
 
 impl RawStore {
     /// Returns the position of its url.
-    pub(super) fn place(&self) -> Option<std::ops::Range<usize>> {
+    pub(super) fn position(&self) -> Option<std::ops::Range<usize>> {
         self.url.as_ref().map(Spanned::span)
     }
 
-    pub(super) fn read(self, around: &Around<'_>) -> Result<ConfiguredStore> {
+    pub(super) fn read(self, context: &ReadContext<'_>) -> Result<ConfiguredStore> {
         let mut url = filled(self.url.map(Spanned::into_inner))
             .ok_or_else(|| Error::usage("a store has no url").hint("name a folder, or s3://bucket/prefix"))?;
         refuse_tilde(&url)?;
@@ -350,10 +350,10 @@ impl RawStore {
         for (name, value) in settings {
             let Some(mut value) = filled(value) else { continue };
             if !is_s3 {
-                return Err(Error::usage(format!("'{name}' goes with a store in S3, and the url is a folder")));
+                return Err(Error::usage(format!("'{name}' is only valid for a store in S3, but the url is a folder")));
             }
             if name == "credentials_file" {
-                value = around.path(&value).display().to_string();
+                value = context.path(&value).display().to_string();
             }
             url.push(if url.contains('?') { '&' } else { '?' });
             url.push_str(&format!("{name}={}", utf8_percent_encode(&value, NON_ALPHANUMERIC)));
@@ -362,23 +362,23 @@ impl RawStore {
         let id = filled(self.access_key_id);
         let mut secret = filled(self.secret_access_key).map(Secret::new);
         if let Some(path) = filled(self.secret_access_key_file) {
-            secret = Some(around.secret_file(&path)?);
+            secret = Some(context.secret_file(&path)?);
         }
         match &mut store {
             StoreUrl::Folder(path) => {
                 if id.is_some() || secret.is_some() {
-                    return Err(Error::usage("keys go with a store in S3, and the url is a folder"));
+                    return Err(Error::usage("access keys are only valid for a store in S3, but the url is a folder"));
                 }
-                *path = around.folder.join(&*path).components().collect();
+                *path = context.folder.join(&*path).components().collect();
             }
             StoreUrl::S3(settings) => {
                 let token = filled(self.session_token).map(Secret::new);
                 settings.key = match (id, secret) {
                     (Some(id), Some(secret)) => Some(AccessKey { id, secret, token }),
                     (None, None) => None,
-                    _ => return Err(Error::usage("access_key_id and secret_access_key go together")),
+                    _ => return Err(Error::usage("access_key_id and secret_access_key must be set together")),
                 };
-                complete_s3(settings, around.variables);
+                complete_s3(settings, context.variables);
             }
         }
         Ok(ConfiguredStore { name: self.name.map(|name| name.0), store })
@@ -440,7 +440,7 @@ const PREFIXED: [(&str, &str); 11] = [
     ("NAME", "dbname"),
     ("DBNAME", "dbname"),
     ("DATABASE", "dbname"),
-    // PostgreSQL's own image uses it: POSTGRES_DB.
+    // The PostgreSQL image uses it: POSTGRES_DB.
     ("DB", "dbname"),
     ("USER", "user"),
     ("USERNAME", "user"),
@@ -467,7 +467,7 @@ pub fn prefixed(variables: &Variables, prefix: &str) -> Result<Vec<(String, Stri
 
 impl RawSource {
     /// Returns the position of its url or its env_prefix.
-    pub(super) fn place(&self) -> Option<std::ops::Range<usize>> {
+    pub(super) fn position(&self) -> Option<std::ops::Range<usize>> {
         self.url.as_ref().or(self.env_prefix.as_ref()).map(Spanned::span)
     }
 
@@ -475,18 +475,18 @@ impl RawSource {
         std::mem::take(&mut self.rule)
     }
 
-    pub(super) fn read(self, rules: Vec<Rule>, around: &Around<'_>) -> Result<ConfiguredSource> {
+    pub(super) fn read(self, rules: Vec<Rule>, context: &ReadContext<'_>) -> Result<ConfiguredSource> {
         let name = self.name.ok_or_else(|| {
-            Error::usage("a source has no name").hint("give it one: it is what the stores and the commands call it")
+            Error::usage("a source has no name").hint("set 'name': stores and commands refer to the source by it")
         })?;
         let prefix = filled(self.env_prefix.map(Spanned::into_inner));
         // Values of the variables are replaced with the variables' names.
-        let called = |error: Error| {
-            let mut message = error.whole_with_hint();
+        let with_source_name = |error: Error| {
+            let mut message = error.full_message_with_hint();
             if let Some(prefix) = &prefix {
                 for (variable, value) in PREFIXED.iter().filter_map(|(ending, _)| {
                     let variable = format!("{prefix}{ending}");
-                    around.variables.get(&variable).map(|value| (variable, value))
+                    context.variables.get(&variable).map(|value| (variable, value))
                 }) {
                     message = hide(&message, &value, &format!("${{{variable}}}"));
                 }
@@ -495,13 +495,13 @@ impl RawSource {
         };
         let mut pairs: Vec<(String, String)> = Vec::new();
         if let Some(prefix) = &prefix {
-            pairs = prefixed(around.variables, prefix).map_err(called)?;
+            pairs = prefixed(context.variables, prefix).map_err(with_source_name)?;
         }
         let password = match filled(self.password_file) {
-            Some(path) => Some(Text(around.secret_file(&path).map_err(called)?.expose().to_owned())),
+            Some(path) => Some(Text(context.secret_file(&path).map_err(with_source_name)?.expose().to_owned())),
             None => self.password,
         };
-        let in_folder = |text: Option<Text>| filled(text).map(|path| Text(around.path(&path).display().to_string()));
+        let in_folder = |text: Option<Text>| filled(text).map(|path| Text(context.path(&path).display().to_string()));
         let keywords = [
             ("host", self.host),
             ("hostaddr", self.hostaddr),
@@ -527,28 +527,26 @@ impl RawSource {
                 pairs.push((keyword.to_owned(), value));
             }
         }
-        let mut surroundings = Surroundings::of_process();
-        for (variable, value) in around.variables.of_file() {
+        let mut env = Environment::of_process();
+        for (variable, value) in context.variables.of_file() {
             if variable.starts_with("PG") {
-                surroundings = surroundings.with(&variable, &value);
+                env = env.with(&variable, &value);
             }
         }
         let source = match (filled(self.url.map(Spanned::into_inner)), pairs.is_empty()) {
-            (Some(url), _) => match parse_source_url(&url).map_err(called)? {
-                Source::Sqlite(path) if pairs.is_empty() => Source::Sqlite(around.folder.join(clean(&path))),
-                Source::Sqlite(_) => {
-                    return Err(called(Error::usage(
-                        "keywords such as host go with PostgreSQL, and the url is an SQLite file",
+            (Some(url), _) => match parse_source_url(&url).map_err(with_source_name)?.file() {
+                Some(path) if pairs.is_empty() => sqlite_file(context.folder.join(clean(path))),
+                Some(_) => {
+                    return Err(with_source_name(Error::usage(
+                        "keywords such as host are only valid for PostgreSQL, but the url is an SQLite file",
                     )));
                 }
                 // The URL is parsed again, with the variables of the file; keywords take precedence over the URL.
-                Source::Postgres(_) => {
-                    Source::Postgres(Box::new(Params::parse_with(&url, &pairs, &surroundings).map_err(called)?))
-                }
+                None => postgres_database(Params::parse_with(&url, &pairs, &env).map_err(with_source_name)?),
             },
-            (None, false) => Source::Postgres(Box::new(Params::parse_with("", &pairs, &surroundings).map_err(called)?)),
+            (None, false) => postgres_database(Params::parse_with("", &pairs, &env).map_err(with_source_name)?),
             (None, true) => {
-                return Err(called(
+                return Err(with_source_name(
                     Error::usage("it has no url")
                         .hint("name an SQLite file, a PostgreSQL URL, or give host, port, dbname, user and password"),
                 ));
@@ -589,42 +587,44 @@ impl std::str::FromStr for Zone {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        text.parse()
-            .map(Zone)
-            .map_err(|_| Error::usage(format!("'{text}' is no time zone")).hint("write one as in UTC or Asia/Shanghai"))
+        text.parse().map(Zone).map_err(|_| {
+            Error::usage(format!("'{text}' is not a time zone")).hint("write a name such as UTC or Asia/Shanghai")
+        })
     }
 }
 
 impl RawRule {
-    /// Returns the rules in a `[[source.rule]]` table: one for each demand.
+    /// Returns the rules in a `[[source.rule]]` table: one for each condition.
     pub(super) fn read(self) -> Result<Vec<Rule>> {
         let Some(table) = self.table.clone() else {
             if self.min_rows.is_some() || self.fresh.is_some() {
-                return Err(Error::usage("the rule names no table").hint("add table = \"...\""));
+                return Err(Error::usage("the rule has no table").hint("add table = \"...\""));
             }
-            return self.demands(None);
+            return self.conditions(None);
         };
         if self.query.is_some() {
-            return Err(Error::usage("a query names its own tables").hint("leave table away, or make two rules of it"));
+            return Err(
+                Error::usage("a rule with a query must not have a table").hint("remove table, or write two rules")
+            );
         }
-        self.demands(Some(table))
+        self.conditions(Some(table))
     }
 
-    fn demands(self, table: Option<String>) -> Result<Vec<Rule>> {
+    fn conditions(self, table: Option<String>) -> Result<Vec<Rule>> {
         let zone = |fresh: &RawFresh| fresh.zone.as_ref().map_or(chrono_tz::UTC, |zone| zone.0.0);
-        let demands = [
-            self.min_rows.map(|rows| Demand::MinRows(rows.0.0)),
+        let conditions = [
+            self.min_rows.map(|rows| Condition::MinRows(rows.0.0)),
             self.fresh.map(|fresh| {
                 let zone = zone(&fresh);
-                Demand::Fresh(Fresh { column: fresh.column, within: fresh.within.0.0, zone })
+                Condition::Fresh(Fresh { column: fresh.column, within: fresh.within.0.0, zone })
             }),
-            self.max_row_drop.map(|share| Demand::MaxRowDrop(share.0)),
-            self.query.map(Demand::Query),
+            self.max_row_drop.map(|share| Condition::MaxRowDrop(share.0)),
+            self.query.map(Condition::Query),
         ];
         let rules: Vec<Rule> =
-            demands.into_iter().flatten().map(|demand| Rule { table: table.clone(), demand }).collect();
+            conditions.into_iter().flatten().map(|condition| Rule { table: table.clone(), condition }).collect();
         if rules.is_empty() {
-            return Err(Error::usage("the rule demands nothing").hint("give it min_rows, fresh, max_row_drop or query"));
+            return Err(Error::usage("the rule has no condition").hint("set min_rows, fresh, max_row_drop or query"));
         }
         Ok(rules)
     }
@@ -657,25 +657,26 @@ struct RawEndpoint {
 }
 
 impl RawPreflight {
-    pub(super) fn read(self, around: &Around<'_>) -> Result<Preflight> {
-        let paths = |texts: Vec<String>| texts.iter().map(|text| around.path(text)).collect();
+    pub(super) fn read(self, context: &ReadContext<'_>) -> Result<Preflight> {
+        let paths = |texts: Vec<String>| texts.iter().map(|text| context.path(text)).collect();
         let endpoint = |raw: RawEndpoint| {
             if raw.url.0.0.is_empty() {
-                return Err(Error::usage("an endpoint's url is empty"));
+                return Err(Error::usage("the url of an endpoint is empty"));
             }
             let mut check = HttpCheck::new(raw.url.0.0.parse()?);
             if let Some(status) = raw.status {
                 check.status = status.0.0;
             }
             if let Some(timeout) = raw.timeout {
-                check.timeout = timeout.0.0.to_std().map_err(|_| Error::usage("the timeout makes no sense"))?;
+                check.timeout = timeout.0.0.to_std().map_err(|_| Error::usage("the timeout is invalid"))?;
             }
             check.contains = raw.contains;
             check.json = match (raw.json, raw.equals) {
                 (Some(path), Some(expected)) => Some(JsonField { path, expected: expected.0 }),
                 (None, None) => None,
                 _ => {
-                    return Err(Error::usage("json and equals go together").hint("json = \"status\", equals = \"ok\""));
+                    return Err(Error::usage("json and equals must be set together")
+                        .hint("write json = \"status\", equals = \"ok\""));
                 }
             };
             Ok(check)
@@ -704,7 +705,7 @@ impl RawBackups {
         let default = Backups::default();
         let proof_by_drill = self.proof.as_ref().is_some_and(|proof| proof.0.0 == "drilled");
         if self.proof.is_some() && self.proof_within.is_none() {
-            return Err(Error::usage("proof goes with proof_within").hint("proof_within = \"8d\""));
+            return Err(Error::usage("proof needs proof_within").hint("write proof_within = \"8d\""));
         }
         Ok(Backups {
             max_age: self.max_age.map(|age| age.0.0),
@@ -747,7 +748,7 @@ impl RawRetention {
         };
         let after_snapshot = is_on(self.after_snapshot, false);
         if after_snapshot && policy.is_empty() {
-            return Err(Error::usage("the policy keeps nothing").hint("say what to keep: keep_last, keep_daily, ..."));
+            return Err(Error::usage("the policy keeps nothing").hint("set keep_last, keep_daily, ..."));
         }
         Ok(Retention { policy, after_snapshot })
     }
@@ -776,10 +777,10 @@ impl<'de> Deserialize<'de> for Pings {
         impl<'de> de::Visitor<'de> for Visitor {
             type Value = Pings;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an address, or one for each of some commands")
+                f.write_str("a URL, or a table with a URL for each command")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Pings, E> {
-                let url = text.parse().map_err(|error: Error| de::Error::custom(error.whole_with_hint()))?;
+                let url = text.parse().map_err(|error: Error| de::Error::custom(error.full_message_with_hint()))?;
                 // The job that a ping watches is the backup.
                 Ok(Pings(vec![("snapshot".to_owned(), url)]))
             }
@@ -788,9 +789,7 @@ impl<'de> Deserialize<'de> for Pings {
                 while let Some((command, url)) = map.next_entry::<String, Parsed<HttpUrl>>()? {
                     if !WATCHED.contains(&command.as_str()) {
                         let known = WATCHED.join(", ");
-                        return Err(de::Error::custom(format!(
-                            "there are no pings of '{command}' (there are of {known})"
-                        )));
+                        return Err(de::Error::custom(format!("unknown command '{command}': must be one of {known}")));
                     }
                     pings.push((command, url.0));
                 }
@@ -802,10 +801,10 @@ impl<'de> Deserialize<'de> for Pings {
 }
 
 impl RawNotices {
-    pub(super) fn read(self, around: &Around<'_>) -> Result<Notices> {
+    pub(super) fn read(self, context: &ReadContext<'_>) -> Result<Notices> {
         let mut webhook = self.webhook.map(|url| url.0);
         if let Some(path) = filled(self.webhook_file) {
-            let parsed = around.secret_file(&path)?.expose().parse();
+            let parsed = context.secret_file(&path)?.expose().parse();
             webhook = Some(parsed.map_err(|error: Error| error.context("webhook_file"))?);
         }
         let is_slack = self.form.is_some_and(|form| form.0.0 == "slack");
@@ -823,7 +822,7 @@ impl RawNotices {
                 .filter(|(_, url)| !url.0.is_empty())
                 .map(|(command, url)| Ok((command, url.0.parse()?)))
                 .collect::<Result<_>>()?,
-            state: filled(self.state).map(|path| around.path(&path)),
+            state: filled(self.state).map(|path| context.path(&path)),
         })
     }
 }
@@ -854,25 +853,25 @@ pub(super) struct RawEncryption {
 }
 
 impl RawEncryption {
-    pub(super) fn read(self, around: &Around<'_>) -> Result<Encryption> {
+    pub(super) fn read(self, context: &ReadContext<'_>) -> Result<Encryption> {
         // In many pipelines, a secret that is not set is empty. A snapshot that should be encrypted must not be saved
         // unencrypted because of that.
         let is_written = !self.recipients.is_empty() || self.passphrase_file.is_some();
         let recipients: Vec<Recipient> = self.recipients.into_iter().filter_map(|recipient| recipient.0.0).collect();
-        let passphrase_file = filled(self.passphrase_file).map(|path| around.path(&path));
+        let passphrase_file = filled(self.passphrase_file).map(|path| context.path(&path));
         if is_written && recipients.is_empty() && passphrase_file.is_none() {
-            return Err(Error::unreachable("the recipients or the passphrase_file are empty")
-                .hint("set what they come from, or leave them away to save in the clear"));
+            return Err(Error::unreachable("recipients or passphrase_file is set, but empty")
+                .hint("set the variables that they use, or remove both to save snapshots without encryption"));
         }
         if !recipients.is_empty() && passphrase_file.is_some() {
             return Err(Error::usage("an archive is encrypted to keys or with a passphrase, not both")
-                .hint("leave recipients or passphrase_file away"));
+                .hint("remove recipients or passphrase_file"));
         }
         let files = filled(self.identity_file).into_iter().chain(self.identity_files);
         Ok(Encryption {
             recipients,
             identity: filled(self.identity).map(Secret::new),
-            identity_files: files.map(|path| around.path(&path)).collect(),
+            identity_files: files.map(|path| context.path(&path)).collect(),
             passphrase_file,
         })
     }
@@ -893,8 +892,8 @@ impl RawGuard {
         let grace = self.grace.map_or(default.grace, |age| age.0.0);
         let reserve = self.reserve.map(|age| age.0.0);
         if reserve.is_some_and(|reserve| reserve >= grace) {
-            return Err(Error::usage("the reserve for the last snapshot is a part of the grace")
-                .hint("grace is what the platform grants from SIGTERM to SIGKILL"));
+            return Err(Error::usage("the reserve for the last snapshot must be shorter than the grace")
+                .hint("grace is the time that the platform allows from SIGTERM to SIGKILL"));
         }
         Ok(Guard {
             grace,
@@ -920,24 +919,24 @@ pub(super) struct RawServe {
 }
 
 impl RawServe {
-    pub(super) fn read(self, around: &Around<'_>) -> Result<Serve> {
+    pub(super) fn read(self, context: &ReadContext<'_>) -> Result<Serve> {
         let default = Serve::default();
         let secret = |text: Option<Text>, file: Option<Text>| match filled(file) {
-            Some(path) => around.secret_file(&path).map(Some),
+            Some(path) => context.secret_file(&path).map(Some),
             None => Ok(filled(text).map(Secret::new)),
         };
         let token = secret(self.token, self.token_file)?;
         if token.as_ref().is_some_and(|token| token.expose().len() < SHORTEST_TOKEN) {
             return Err(Error::usage(format!("the token has fewer than {SHORTEST_TOKEN} characters"))
-                .hint("make one with 'openssl rand -hex 32'"));
+                .hint("create one with 'openssl rand -hex 32'"));
         }
         let login = match (filled(self.user), secret(self.password, self.password_file)?) {
             (Some(user), Some(_)) if user.contains(':') => {
-                return Err(Error::usage("a user's name has no colon in it"));
+                return Err(Error::usage("the user name must not contain a colon"));
             }
             (Some(user), Some(password)) => Some((user, password)),
             (None, None) => None,
-            _ => return Err(Error::usage("user and password go together")),
+            _ => return Err(Error::usage("user and password must be set together")),
         };
         let listen = match filled(self.listen) {
             Some(text) => parse_listen(&text)?,
@@ -946,7 +945,7 @@ impl RawServe {
         let every = self.every.map_or(default.every, |age| age.0.0);
         let timeout = self.timeout.map_or(default.timeout, |age| age.0.0);
         if every < Duration::seconds(1) || timeout < Duration::seconds(1) {
-            return Err(Error::usage("'every' and 'timeout' are at least 1s"));
+            return Err(Error::usage("'every' and 'timeout' must be at least 1s"));
         }
         Ok(Serve { listen, every, timeout, token, login, public: is_on(self.public, false) })
     }
@@ -958,12 +957,13 @@ const SHORTEST_TOKEN: usize = 16;
 /// Parses an address to listen on: an IP address of this machine, and a port.
 pub fn parse_listen(text: &str) -> Result<SocketAddr> {
     text.trim().parse().map_err(|_| {
-        Error::usage(format!("'{}' is no address to listen at", crate::platform::error::one_line(text)))
-            .hint("write an address and a port: 127.0.0.1:8700, or 0.0.0.0:8700 for all of this machine's")
+        Error::usage(format!("'{}' is not an address to listen on", crate::platform::error::one_line(text)))
+            .hint("write an address and a port: 127.0.0.1:8700, or 0.0.0.0:8700 for all addresses of this machine")
     })
 }
 
-/// Returns an error with the whole message in one line; its kind is `Unreachable` or else `Usage`.
-pub(super) fn in_words(error: &Error) -> Error {
-    Error::new(if error.kind == Kind::Unreachable { Kind::Unreachable } else { Kind::Usage }, error.whole_with_hint())
+/// Returns an error with its causes and its hint in one message; its kind is `Unreachable` or else `Usage`.
+pub(super) fn on_one_line(error: &Error) -> Error {
+    let kind = if error.kind == Kind::Unreachable { Kind::Unreachable } else { Kind::Usage };
+    Error::new(kind, error.full_message_with_hint())
 }

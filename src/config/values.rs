@@ -20,7 +20,7 @@ impl<'de> Deserialize<'de> for Text {
         impl de::Visitor<'_> for Visitor {
             type Value = Text;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text")
+                f.write_str("a string")
             }
             fn visit_str<E>(self, value: &str) -> Result<Text, E> {
                 Ok(Text(value.to_owned()))
@@ -42,14 +42,14 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// A value that one of our types parses from text. Errors contain the message of that type.
+/// A value that a type of this program parses from text. Errors contain the message of that type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Parsed<T>(pub(super) T);
 
 impl<'de, T: FromStr<Err = Error>> Deserialize<'de> for Parsed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Text::deserialize(deserializer)?;
-        text.0.parse().map(Parsed).map_err(|error: Error| de::Error::custom(error.whole_with_hint()))
+        text.0.parse().map(Parsed).map_err(|error: Error| de::Error::custom(error.full_message_with_hint()))
     }
 }
 
@@ -62,7 +62,7 @@ impl FromStr for Number {
 
     fn from_str(text: &str) -> Result<Self> {
         let number = text.trim().replace('_', "").parse();
-        number.map(Number).map_err(|_| Error::usage(format!("'{text}' is no whole number")))
+        number.map(Number).map_err(|_| Error::usage(format!("'{text}' is not a whole number")))
     }
 }
 
@@ -105,7 +105,7 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self> {
         parse_bytes(text).map(Size).ok_or_else(|| {
-            Error::usage(format!("'{text}' is no size"))
+            Error::usage(format!("'{text}' is not a size"))
                 .hint("write a number of bytes, or one with KiB, MiB, GiB or TiB: 500MiB")
         })
     }
@@ -120,7 +120,7 @@ impl FromStr for Count {
 
     fn from_str(text: &str) -> Result<Self> {
         let number: Number = text.parse()?;
-        u32::try_from(number.0).map(Count).map_err(|_| Error::usage(format!("'{text}' is more than can be kept")))
+        u32::try_from(number.0).map(Count).map_err(|_| Error::usage(format!("'{text}' is too large")))
     }
 }
 
@@ -135,7 +135,7 @@ impl FromStr for Status {
         let status = text.trim().parse().ok().filter(|status| (100..600).contains(status));
         status
             .map(Status)
-            .ok_or_else(|| Error::usage(format!("'{text}' is no status: one is a number from 100 to 599")))
+            .ok_or_else(|| Error::usage(format!("'{text}' is not an HTTP status: use a number from 100 to 599")))
     }
 }
 
@@ -151,7 +151,7 @@ impl FromStr for HttpUrl {
         if text.is_empty() || text.starts_with("http://") || text.starts_with("https://") {
             return Ok(HttpUrl(text.to_owned()));
         }
-        Err(Error::usage("an address starts with http:// or https://"))
+        Err(Error::usage("the URL must start with http:// or https://"))
     }
 }
 
@@ -169,7 +169,7 @@ macro_rules! choice {
                 if $all.contains(&text) {
                     return Ok($name(text.to_owned()));
                 }
-                Err(Error::usage(format!("'{text}' is none of {}", $all.join(", "))))
+                Err(Error::usage(format!("unknown value '{text}': must be one of {}", $all.join(", "))))
             }
         }
     };

@@ -14,7 +14,7 @@ pub struct Variables {
 
 /// The reason why a text could not be expanded.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum ExpandError {
     /// A variable without a default is not set.
     Unset(String),
     /// The syntax of a variable is wrong.
@@ -54,7 +54,7 @@ impl Variables {
     }
 
     /// Expands `${VAR}` and `${VAR:-default}`; `$${` gives a literal `${`. Returns `None` if the text contains no `${`.
-    pub(super) fn expand(&self, text: &str) -> Result<Option<String>, Trouble> {
+    pub(super) fn expand(&self, text: &str) -> Result<Option<String>, ExpandError> {
         if !text.contains("${") {
             return Ok(None);
         }
@@ -69,20 +69,23 @@ impl Variables {
                 continue;
             }
             out.push_str(before);
-            let end = inside.find('}').ok_or(Trouble::Syntax("'${' is not closed; write $${ for the characters"))?;
+            let end =
+                inside.find('}').ok_or(ExpandError::Syntax("'${' is not closed; write $${ for a literal '${'"))?;
             let (name, default) = match inside[..end].split_once(":-") {
                 Some((name, default)) => (name, Some(default)),
                 None => (&inside[..end], None),
             };
             if !is_name(name) {
-                return Err(Trouble::Syntax("between '${' and '}' stands the name of a variable, or NAME:-default"));
+                return Err(ExpandError::Syntax(
+                    "between '${' and '}' there must be a variable name, or NAME:-default",
+                ));
             }
             // As in a shell, ':-' treats an empty variable as not set. In many pipelines, unset secrets are empty.
             match (self.get(name), default) {
                 (Some(value), None) => out.push_str(&value),
                 (Some(value), Some(_)) if !value.is_empty() => out.push_str(&value),
                 (_, Some(default)) => out.push_str(default),
-                (None, None) => return Err(Trouble::Unset(name.to_owned())),
+                (None, None) => return Err(ExpandError::Unset(name.to_owned())),
             }
             rest = &inside[end + 1..];
         }
@@ -95,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_and_defaults_are_put_in() {
+    fn variables_and_defaults_are_expanded() {
         let file = [("A", "1"), ("EMPTY", ""), ("DEEP", "${A}")];
         let variables = Variables::new(file.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
         for (text, expanded) in [
@@ -111,9 +114,9 @@ mod tests {
             assert_eq!(variables.expand(text), Ok(Some(expanded.to_owned())), "{text}");
         }
         assert_eq!(variables.expand("pa$$word"), Ok(None));
-        assert_eq!(variables.expand("${NOT_SET_ANYWHERE}"), Err(Trouble::Unset("NOT_SET_ANYWHERE".to_owned())));
+        assert_eq!(variables.expand("${NOT_SET_ANYWHERE}"), Err(ExpandError::Unset("NOT_SET_ANYWHERE".to_owned())));
         for text in ["${", "${}", "${A", "${a b}", "${A:?no}"] {
-            assert!(matches!(variables.expand(text), Err(Trouble::Syntax(_))), "{text}");
+            assert!(matches!(variables.expand(text), Err(ExpandError::Syntax(_))), "{text}");
         }
     }
 }

@@ -1,108 +1,16 @@
 //! Databases: how a consistent snapshot is read, and how it is restored.
 //!
 //! An engine reads a source into bytes and facts, and writes a target from bytes. It knows nothing about archives or
-//! stores, and reports only facts that it has observed itself.
+//! stores, and reports only facts that it has observed itself. [`database`] has the two traits that an engine
+//! implements, [`source`] lists the engines and reads the names of databases.
 
+pub(crate) mod context;
+pub(crate) mod database;
+pub(crate) mod live;
 pub mod postgres;
+pub(crate) mod readme;
+pub(crate) mod restoring;
 pub(crate) mod rules;
+pub(crate) mod saving;
 pub mod source;
 pub mod sqlite;
-
-use std::collections::BTreeMap;
-
-use crate::platform::error::{Error, Result, one_line};
-use crate::snapshots::manifest::Depth;
-
-/// A live database that is read and not changed.
-pub trait Live {
-    /// Returns the faults of the database.
-    fn integrity(&mut self, depth: Depth) -> Result<Integrity>;
-
-    /// Returns the number of rows of every user table, by the names that manifests use.
-    fn tables(&mut self) -> Result<BTreeMap<String, u64>>;
-
-    /// Returns the number of rows of one table or view. Fails with [`crate::platform::error::Kind::Problem`] if it does
-    /// not exist.
-    fn rows(&mut self, table: &str) -> Result<u64>;
-
-    /// Returns the newest value of a column, if the database itself can determine it.
-    fn newest(&mut self, table: &str, column: &str) -> Result<Newest>;
-
-    /// Passes every value of a column that is not NULL to `see`, until it returns false.
-    fn each(&mut self, table: &str, column: &str, see: &mut dyn FnMut(&Value) -> bool) -> Result<()>;
-
-    /// Returns true if a query returns exactly one value, which is true or a number other than 0.
-    fn holds(&mut self, query: &str) -> Result<bool>;
-}
-
-/// The faults of a database; each one on one line.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Integrity {
-    /// Damage: stored data is not what was written.
-    pub damage: Vec<String>,
-    /// Violations without damage: rows without their parents, invalid indexes.
-    pub complaints: Vec<String>,
-}
-
-/// A value of a time column.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// A whole number.
-    Integer(i64),
-    /// Another number.
-    Real(f64),
-    /// A text.
-    Text(String),
-    /// A value that is not a time.
-    Other,
-}
-
-/// The newest value of a column, as far as the database can determine it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Newest {
-    /// There is no value.
-    None,
-    /// The newest value.
-    One(Value),
-    /// The database does not order the values as times: each value must be read.
-    Each,
-}
-
-/// Builds the error for a missing table or column, with similar names as a hint.
-fn not_there<'a>(what: &str, name: &str, there: impl Iterator<Item = &'a str>) -> Error {
-    let mut near: Vec<(usize, &str)> = there.map(|other| (distance(name, other), other)).collect();
-    near.sort_unstable();
-    let near: Vec<&str> = near.into_iter().take(3).map(|(_, name)| name).collect();
-    let error = Error::problem(format!("there is no {what} {}", one_line(name)));
-    if near.is_empty() { error } else { error.hint(format!("there is {}", one_line(&near.join(", ")))) }
-}
-
-/// Returns the edit distance of two texts (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (number, letter) in one.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], number + 1);
-        for (at, other) in other.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[at + 1];
-            row[at + 1] = replaced.min(row[at] + 1).min(diagonal + 1);
-        }
-    }
-    row[other.len()]
-}
-
-/// Returns true if the single value of a rule's query, given as text, is true.
-fn is_true(value: Option<&str>) -> Result<bool> {
-    match value {
-        Some("t" | "true") => Ok(true),
-        None | Some("f" | "false") => Ok(false),
-        Some(other) => match other.parse::<f64>() {
-            Ok(number) => Ok(number != 0.0),
-            Err(_) => {
-                Err(Error::problem(format!("the query gave '{}', which is neither true nor false", one_line(other)))
-                    .hint("compare something: select count(*) > 0 from ..."))
-            }
-        },
-    }
-}

@@ -1,112 +1,34 @@
-//! Parses the names of sources and targets: an SQLite file, or a PostgreSQL database.
+//! Lists the database engines, and reads the names of sources and targets: an SQLite file, or a PostgreSQL database.
 
 use std::path::{Path, PathBuf};
 
-use crate::engine::postgres::restore::target::Server;
+use crate::engine::database::Engine;
+use crate::engine::postgres::database::{PostgresDatabase, PostgresEngine};
 use crate::engine::postgres::wire::params::{self, Params};
-use crate::engine::{Live, postgres, sqlite};
-use crate::platform::error::{Error, Kind, Result, one_line};
-use crate::snapshots::id::SourceName;
+use crate::engine::sqlite::database::{SqliteEngine, SqliteFile};
+use crate::platform::error::{Error, Result, one_line};
 
-/// A source or target as the user names it.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// A file.
-    Sqlite(PathBuf),
-    /// A database on a server.
-    Postgres(Box<Params>),
+pub use crate::engine::database::Source;
+
+/// All engines.
+static ENGINES: [&dyn Engine; 2] = [&SqliteEngine, &PostgresEngine];
+
+/// Returns the engine of that name, as manifests have it.
+pub(crate) fn engine_named(name: &str) -> Result<&'static dyn Engine> {
+    ENGINES.into_iter().find(|engine| engine.name() == name).ok_or_else(|| {
+        Error::problem(format!("the database engine '{}' is not supported by this version of lifeboat", one_line(name)))
+            .hint("use a newer version of lifeboat")
+    })
 }
 
-impl Source {
-    /// Returns true if the other source is the same place.
-    #[must_use]
-    pub fn is_same(&self, other: &Source) -> bool {
-        match (self, other) {
-            (Source::Sqlite(one), Source::Sqlite(other)) => {
-                let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-                real(one) == real(other)
-            }
-            (Source::Postgres(one), Source::Postgres(other)) => {
-                (one.host(), one.port(), one.database()) == (other.host(), other.port(), other.database())
-            }
-            _ => false,
-        }
-    }
+/// Makes a source of an SQLite file.
+pub(crate) fn sqlite_file(path: PathBuf) -> Source {
+    Source::new(SqliteFile(path))
+}
 
-    /// The name that manifests have for the engine: `sqlite` or `postgres`.
-    #[must_use]
-    pub fn engine(&self) -> &'static str {
-        match self {
-            Source::Sqlite(_) => "sqlite",
-            Source::Postgres(_) => "postgres",
-        }
-    }
-
-    /// Returns the path, or the URL without its password.
-    #[must_use]
-    pub fn shown(&self) -> String {
-        match self {
-            Source::Sqlite(path) => path.display().to_string(),
-            Source::Postgres(params) => params.shown(),
-        }
-    }
-
-    /// Returns the database file, if it is one.
-    #[must_use]
-    pub fn file(&self) -> Option<&Path> {
-        match self {
-            Source::Sqlite(path) => Some(path),
-            Source::Postgres(_) => None,
-        }
-    }
-
-    /// Returns the parameters of the connection, if the database is on a server.
-    #[must_use]
-    pub fn server(&self) -> Option<&Params> {
-        match self {
-            Source::Sqlite(_) => None,
-            Source::Postgres(params) => Some(params),
-        }
-    }
-
-    /// Returns a source name made from the name of the file or of the database.
-    #[must_use]
-    pub fn derived_name(&self) -> Option<SourceName> {
-        match self {
-            Source::Sqlite(path) => path.file_name().and_then(|name| SourceName::derive(&name.to_string_lossy())),
-            Source::Postgres(params) => SourceName::derive(params.database()),
-        }
-    }
-
-    /// Opens the database for inspection.
-    pub fn open(&self) -> Result<Box<dyn Live>> {
-        match self {
-            Source::Sqlite(path) => sqlite::live::open(path),
-            Source::Postgres(params) => postgres::live::open(params),
-        }
-    }
-
-    /// Returns true if the file does not exist, or if the server answers and does not have the database.
-    #[must_use]
-    pub fn is_absent(&self) -> bool {
-        match self {
-            Source::Sqlite(path) => {
-                std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-            }
-            Source::Postgres(params) => {
-                let look = || Server::connect(params)?.look(params.database());
-                look().is_ok_and(|found| found.is_none())
-            }
-        }
-    }
-
-    /// Returns true if a database that could not be opened, with this error, is absent or damaged. A database that is
-    /// locked, or whose server is down, is neither, and nothing may be restored over it. The same holds for a file that
-    /// is not a database: somebody has put it there.
-    #[must_use]
-    pub fn is_absent_or_damaged(&self, error: &Error) -> bool {
-        self.is_absent() || self.file().is_some() && error.kind == Kind::Problem
-    }
+/// Makes a source of a PostgreSQL database.
+pub(crate) fn postgres_database(params: Params) -> Source {
+    Source::new(PostgresDatabase(params))
 }
 
 /// Parses a source from the command line. Text with a colon but no slashes after it may be a file name there.
@@ -114,7 +36,7 @@ pub fn parse_source(text: &str) -> Result<Source> {
     if text.contains("://")
         && let Some(path) = sqlite_path(text)?
     {
-        return Ok(Source::Sqlite(path));
+        return Ok(sqlite_file(path));
     }
     parse_other(text)
 }
@@ -123,7 +45,7 @@ pub fn parse_source(text: &str) -> Result<Source> {
 /// forms of SQLite itself, Prisma and Rails.
 pub fn parse_source_url(text: &str) -> Result<Source> {
     match sqlite_path(text)? {
-        Some(path) => Ok(Source::Sqlite(path)),
+        Some(path) => Ok(sqlite_file(path)),
         None => parse_other(text),
     }
 }
@@ -131,16 +53,16 @@ pub fn parse_source_url(text: &str) -> Result<Source> {
 fn parse_other(text: &str) -> Result<Source> {
     // 'host=x' may be the name of a file too.
     if params::looks_like(text) && (text.contains("://") || !Path::new(text).exists()) {
-        return Ok(Source::Postgres(Box::new(Params::parse(text)?)));
+        return Ok(postgres_database(Params::parse(text)?));
     }
     if let Some((scheme, _)) = text.split_once("://") {
-        return Err(Error::usage(format!("this lifeboat knows no sources of the kind {}://", one_line(scheme)))
+        return Err(Error::usage(format!("sources of the type {}:// are not supported", one_line(scheme)))
             .hint("name an SQLite file or a PostgreSQL URL"));
     }
     if text.is_empty() {
         return Err(Error::usage("a source has an empty name").hint("name an SQLite file or a PostgreSQL URL"));
     }
-    Ok(Source::Sqlite(PathBuf::from(text)))
+    Ok(sqlite_file(PathBuf::from(text)))
 }
 
 /// Returns the file that an SQLite URL names, or `None` if the text is not an SQLite URL.
@@ -159,7 +81,7 @@ fn sqlite_path(text: &str) -> Result<Option<PathBuf>> {
     };
     let path = path.split('?').next().unwrap_or(path);
     if path.is_empty() {
-        return Err(Error::usage(format!("'{}' names no file", one_line(text)))
+        return Err(Error::usage(format!("'{}' does not name a file", one_line(text)))
             .hint("write sqlite:///relative.db or sqlite:////absolute.db"));
     }
     Ok(Some(PathBuf::from(path)))
@@ -187,15 +109,15 @@ mod tests {
             ("file://localhost/abs/app.db", "/abs/app.db"),
             ("a:b.db", "a:b.db"),
         ] {
-            let read = parse_source_url(text).unwrap_or_else(|error| panic!("{text}: {}", error.whole()));
-            assert!(matches!(&read, Source::Sqlite(read) if read == Path::new(path)), "{text}: {read:?}");
+            let read = parse_source_url(text).unwrap_or_else(|error| panic!("{text}: {}", error.full_message()));
+            assert!(read.file() == Some(Path::new(path)), "{text}: {read:?}");
         }
         for text in ["sqlite://", "sqlite:///", "sqlite:", "file:", "mysql://host/db", ""] {
             assert!(parse_source_url(text).is_err(), "{text}");
         }
         // On a command line, these are file names.
         for text in ["file:x?mode=memory", "sqlite:app.db", "a:b"] {
-            assert!(matches!(parse_source(text), Ok(Source::Sqlite(path)) if path == Path::new(text)), "{text}");
+            assert!(parse_source(text).is_ok_and(|read| read.file() == Some(Path::new(text))), "{text}");
         }
     }
 
@@ -205,7 +127,7 @@ mod tests {
         for scheme in spellings {
             let read = parse_source(&format!("{scheme}://u:p@h:5433/d"));
             assert!(
-                matches!(read, Ok(Source::Postgres(params)) if params.shown() == "postgres://u@h:5433/d"),
+                read.is_ok_and(|read| read.server().is_some() && read.shown() == "postgres://u@h:5433/d"),
                 "{scheme}"
             );
         }

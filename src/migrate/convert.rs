@@ -72,8 +72,8 @@ impl Kind {
             let inner = modifier.unwrap_or_default().split(')').next().unwrap_or_default();
             inner.split(',').filter_map(|number| number.trim().parse().ok()).collect()
         };
-        let rounds = |what: &str| {
-            Error::usage(format!("the type {} would round times", one_line(&name))).hint(format!("write {what}"))
+        let rounds = |alternative: &str| {
+            Error::usage(format!("the type {} would round times", one_line(&name))).hint(format!("use {alternative}"))
         };
         Ok(match (word, modifier.is_some()) {
             ("smallint" | "int2", false) => Kind::Whole(16),
@@ -85,7 +85,7 @@ impl Kind {
             ("numeric" | "decimal", true) => match numbers()[..] {
                 [precision] => Kind::Numeric(Some((precision, 0))),
                 [precision, scale] => Kind::Numeric(Some((precision, scale))),
-                _ => return Err(Error::usage(format!("the type {} makes no sense", one_line(&name)))),
+                _ => return Err(Error::usage(format!("the type {} is not valid", one_line(&name)))),
             },
             ("boolean" | "bool", false) => Kind::Boolean,
             ("timestamptz" | "timestamp with time zone", false) => Kind::Instant,
@@ -128,7 +128,7 @@ impl Converter {
     pub(crate) fn new(column: &ColumnPlan, zone: Tz, not_null: bool) -> Result<Self> {
         Ok(Converter {
             kind: Kind::parse(&column.target_type)
-                .map_err(|error| error.context(format!("the column {}", one_line(&column.source))))?,
+                .map_err(|error| error.context(format!("the column {} is not valid", one_line(&column.source))))?,
             zone: column.zone.unwrap_or(zone),
             epoch: column.epoch,
             nulls: column.nulls.clone(),
@@ -158,7 +158,7 @@ impl Converter {
         };
         if is_null {
             if self.not_null {
-                return Err(Reason("it is NULL"));
+                return Err(Reason("NULL is not allowed"));
             }
             out.extend_from_slice(b"\\N");
             return Ok(());
@@ -208,28 +208,28 @@ impl Converter {
     }
 
     fn reading(&self, cell: Cell<'_>) -> Result<Reading, Reason> {
-        let no_time = Reason("it is no time");
+        let not_a_time = Reason("it is not a time");
         match cell {
-            Cell::Integer(number) => self.counted(number).ok_or(no_time),
-            Cell::Real(number) => self.counted_real(number).ok_or(no_time),
+            Cell::Integer(number) => self.counted(number).ok_or(not_a_time),
+            Cell::Real(number) => self.counted_real(number).ok_or(not_a_time),
             Cell::Text(bytes) => {
-                let text = std::str::from_utf8(bytes).map_err(|_| no_time)?.trim();
+                let text = std::str::from_utf8(bytes).map_err(|_| not_a_time)?.trim();
                 if self.epoch != Epoch::Auto && moment::is_number(text) {
                     let whole = text.parse().ok().and_then(|number| self.counted(number));
                     return whole
                         .or_else(|| text.parse().ok().and_then(|number| self.counted_real(number)))
-                        .ok_or(no_time);
+                        .ok_or(not_a_time);
                 }
-                moment::text(text, self.zone).ok_or(no_time)
+                moment::text(text, self.zone).ok_or(not_a_time)
             }
-            _ => Err(no_time),
+            _ => Err(not_a_time),
         }
     }
 
     /// Converts a number in the column's unit to a time.
     fn counted(&self, number: i64) -> Option<Reading> {
         let (instant, form) = match self.epoch {
-            Epoch::Auto => return moment::whole(number, self.zone),
+            Epoch::Auto => return moment::integer(number, self.zone),
             Epoch::S => (DateTime::from_timestamp(number, 0), Form::Seconds),
             Epoch::Ms => (DateTime::from_timestamp_millis(number), Form::Millis),
             Epoch::Us => (DateTime::from_timestamp_micros(number), Form::Micros),
@@ -256,24 +256,24 @@ impl Converter {
 }
 
 fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
-    out.write_fmt(arguments).expect("memory takes what is written");
+    out.write_fmt(arguments).expect("writing to memory cannot fail");
 }
 
 fn whole(cell: Cell<'_>, bits: u8, out: &mut Vec<u8>) -> Result<(), Reason> {
-    const NO_NUMBER: Reason = Reason("it is no whole number");
+    const NOT_A_NUMBER: Reason = Reason("it is not a whole number");
     let number = match cell {
         Cell::Integer(number) => number,
         // Beyond 2^53 reals are too far apart to know which whole number was meant.
         Cell::Real(number) if number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0 => number as i64,
         Cell::Text(text) => {
-            let text = std::str::from_utf8(text).map_err(|_| NO_NUMBER)?.trim_ascii();
+            let text = std::str::from_utf8(text).map_err(|_| NOT_A_NUMBER)?.trim_ascii();
             let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
             if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(NO_NUMBER);
+                return Err(NOT_A_NUMBER);
             }
             text.parse().map_err(|_| Reason("it is out of range"))?
         }
-        _ => return Err(NO_NUMBER),
+        _ => return Err(NOT_A_NUMBER),
     };
     let fits = match bits {
         16 => i16::try_from(number).is_ok(),
@@ -287,7 +287,7 @@ fn whole(cell: Cell<'_>, bits: u8, out: &mut Vec<u8>) -> Result<(), Reason> {
     Ok(())
 }
 
-const NO_NUMBER: Reason = Reason("it is no number");
+const NOT_A_NUMBER: Reason = Reason("it is not a number");
 const INEXACT: Reason = Reason("it would lose digits");
 
 /// Returns a cell's number as a double that holds it exactly. The number of a text is rounded to the nearest double.
@@ -301,20 +301,20 @@ fn as_double(cell: Cell<'_>) -> Result<f64, Reason> {
         }
         Cell::Real(number) => Ok(number),
         Cell::Text(text) => {
-            let text = std::str::from_utf8(text).map_err(|_| NO_NUMBER)?.trim_ascii();
+            let text = std::str::from_utf8(text).map_err(|_| NOT_A_NUMBER)?.trim_ascii();
             let bare = text.strip_prefix(['+', '-']).unwrap_or(text).to_ascii_lowercase();
             if !matches!(bare.as_str(), "nan" | "inf" | "infinity") && Literal::parse(text).is_none() {
-                return Err(NO_NUMBER);
+                return Err(NOT_A_NUMBER);
             }
-            let number: f64 = text.parse().map_err(|_| NO_NUMBER)?;
+            let number: f64 = text.parse().map_err(|_| NOT_A_NUMBER)?;
             let is_word = bare.starts_with(['n', 'i']);
-            let is_nothing = number == 0.0 && Literal::parse(text).is_some_and(|literal| !literal.digits.is_empty());
-            if (number.is_infinite() && !is_word) || is_nothing {
+            let is_underflow = number == 0.0 && Literal::parse(text).is_some_and(|literal| !literal.digits.is_empty());
+            if (number.is_infinite() && !is_word) || is_underflow {
                 return Err(Reason("it is out of range"));
             }
             Ok(number)
         }
-        _ => Err(NO_NUMBER),
+        _ => Err(NOT_A_NUMBER),
     }
 }
 
@@ -398,19 +398,19 @@ fn numeric(cell: Cell<'_>, bounds: Option<(u32, u32)>, out: &mut Vec<u8>) -> Res
         Cell::Integer(number) => put(out, format_args!("{number}")),
         Cell::Real(number) if number.is_finite() => put(out, format_args!("{number:?}")),
         Cell::Text(text) => {
-            let text = std::str::from_utf8(text).map_err(|_| NO_NUMBER)?.trim_ascii();
+            let text = std::str::from_utf8(text).map_err(|_| NOT_A_NUMBER)?.trim_ascii();
             if text.eq_ignore_ascii_case("nan") {
                 out.extend_from_slice(b"NaN");
                 return Ok(());
             }
-            Literal::parse(text).ok_or(NO_NUMBER)?;
+            Literal::parse(text).ok_or(NOT_A_NUMBER)?;
             out.extend_from_slice(text.as_bytes());
         }
-        _ => return Err(NO_NUMBER),
+        _ => return Err(NOT_A_NUMBER),
     }
     if let Some((precision, scale)) = bounds {
-        let written = std::str::from_utf8(&out[start..]).map_err(|_| NO_NUMBER)?;
-        let literal = Literal::parse(written).ok_or(NO_NUMBER)?;
+        let written = std::str::from_utf8(&out[start..]).map_err(|_| NOT_A_NUMBER)?;
+        let literal = Literal::parse(written).ok_or(NOT_A_NUMBER)?;
         if !literal.fits(precision, scale) {
             return Err(INEXACT);
         }
@@ -419,7 +419,7 @@ fn numeric(cell: Cell<'_>, bounds: Option<(u32, u32)>, out: &mut Vec<u8>) -> Res
 }
 
 fn boolean(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
-    const NO_TRUTH: Reason = Reason("it is neither true nor false");
+    const NOT_BOOLEAN: Reason = Reason("it is neither true nor false");
     let is_true = match cell {
         Cell::Integer(number @ (0 | 1)) => number == 1,
         Cell::Real(number) if number == 0.0 || number == 1.0 => number == 1.0,
@@ -428,10 +428,10 @@ fn boolean(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
             match word.as_slice() {
                 b"true" | b"t" | b"yes" | b"y" | b"on" | b"1" => true,
                 b"false" | b"f" | b"no" | b"n" | b"off" | b"0" => false,
-                _ => return Err(NO_TRUTH),
+                _ => return Err(NOT_BOOLEAN),
             }
         }
-        _ => return Err(NO_TRUTH),
+        _ => return Err(NOT_BOOLEAN),
     };
     out.push(if is_true { b't' } else { b'f' });
     Ok(())
@@ -472,24 +472,24 @@ fn json(cell: Cell<'_>, is_binary: bool, out: &mut Vec<u8>) -> Result<(), Reason
         Cell::Integer(number) => put(out, format_args!("{number}")),
         Cell::Real(number) if number.is_finite() => put(out, format_args!("{number:?}")),
         Cell::Text(bytes) => {
-            let text = std::str::from_utf8(bytes).map_err(|_| NO_TEXT)?;
+            let text = std::str::from_utf8(bytes).map_err(|_| NOT_UTF8)?;
             if serde_json::from_str::<IgnoredAny>(text).is_err() {
-                return Err(Reason("it is no JSON"));
+                return Err(Reason("it is not valid JSON"));
             }
             if is_binary {
                 require_characters(bytes)?;
             }
             escape(bytes, out);
         }
-        _ => return Err(Reason("it is no JSON")),
+        _ => return Err(Reason("it is not valid JSON")),
     }
     Ok(())
 }
 
 /// Fails if the JSON contains an escape that PostgreSQL's text cannot hold: NUL, or an unpaired surrogate.
 fn require_characters(json: &[u8]) -> Result<(), Reason> {
-    const NO_CHARACTER: Reason =
-        Reason("it is JSON with a character that PostgreSQL cannot keep (\\u0000, or half of a pair)");
+    const UNSUPPORTED: Reason =
+        Reason("it is JSON with a character that PostgreSQL cannot store (\\u0000, or an unpaired surrogate)");
     let code = |at: usize| -> Option<u32> {
         let digits = json.get(at..at + 6).filter(|text| text.starts_with(b"\\u"))?;
         u32::from_str_radix(std::str::from_utf8(&digits[2..]).ok()?, 16).ok()
@@ -500,10 +500,10 @@ fn require_characters(json: &[u8]) -> Result<(), Reason> {
         match code(at) {
             // Another escape: skip both of its characters.
             None => at += 2,
-            Some(0 | 0xdc00..=0xdfff) => return Err(NO_CHARACTER),
+            Some(0 | 0xdc00..=0xdfff) => return Err(UNSUPPORTED),
             Some(0xd800..=0xdbff) => match code(at + 6) {
                 Some(0xdc00..=0xdfff) => at += 12,
-                _ => return Err(NO_CHARACTER),
+                _ => return Err(UNSUPPORTED),
             },
             Some(_) => at += 6,
         }
@@ -511,14 +511,14 @@ fn require_characters(json: &[u8]) -> Result<(), Reason> {
     Ok(())
 }
 
-const NO_TEXT: Reason = Reason("it is text that is not UTF-8");
+const NOT_UTF8: Reason = Reason("it is text that is not UTF-8");
 
 fn text(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
     match cell {
         Cell::Integer(number) => put(out, format_args!("{number}")),
         Cell::Real(number) => put(out, format_args!("{number:?}")),
         Cell::Text(bytes) => {
-            std::str::from_utf8(bytes).map_err(|_| NO_TEXT)?;
+            std::str::from_utf8(bytes).map_err(|_| NOT_UTF8)?;
             if memchr::memchr(0, bytes).is_some() {
                 return Err(Reason("it is text with a NUL character"));
             }
@@ -546,27 +546,27 @@ pub(super) fn escape(mut text: &[u8], out: &mut Vec<u8>) {
 }
 
 fn bytes(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
-    let (Cell::Blob(bytes) | Cell::Text(bytes)) = cell else { return Err(Reason("it is no BLOB")) };
+    let (Cell::Blob(bytes) | Cell::Text(bytes)) = cell else { return Err(Reason("it is not a BLOB")) };
     out.extend_from_slice(b"\\\\x");
     put(out, format_args!("{}", hex::encode(bytes)));
     Ok(())
 }
 
 fn uuid(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
-    const NO_UUID: Reason = Reason("it is no UUID");
+    const NOT_A_UUID: Reason = Reason("it is not a UUID");
     match cell {
         Cell::Blob(bytes) if bytes.len() == 16 => put(out, format_args!("{}", hex::encode(bytes))),
         Cell::Text(text) => {
-            let text = std::str::from_utf8(text).map_err(|_| NO_UUID)?.trim_ascii();
+            let text = std::str::from_utf8(text).map_err(|_| NOT_A_UUID)?.trim_ascii();
             let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
             let groups: Vec<usize> = inner.split('-').map(str::len).collect();
             let is_grouped = matches!(groups[..], [32] | [8, 4, 4, 4, 12]);
             if !is_grouped || !inner.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit()) {
-                return Err(NO_UUID);
+                return Err(NOT_A_UUID);
             }
             out.extend_from_slice(inner.as_bytes());
         }
-        _ => return Err(NO_UUID),
+        _ => return Err(NOT_A_UUID),
     }
     Ok(())
 }
@@ -637,7 +637,7 @@ mod tests {
     }
 
     #[test]
-    fn truth_has_many_words() {
+    fn boolean_accepts_several_words() {
         for cell in [Cell::Integer(1), Cell::Real(1.0), t("true"), t("1"), t(" TRUE "), t("yes")] {
             becomes("boolean", cell, "t");
         }
@@ -670,7 +670,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_clock_showed_is_kept_where_clocks_skip_it() {
+    fn local_times_in_a_skipped_hour_are_kept() {
         let convert = |kind, zone, cell: Cell<'_>| {
             let mut out = Vec::new();
             Converter::of(kind, zone).write(cell, &mut out).unwrap();
@@ -687,7 +687,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_is_given_reads_numbers_as_their_size_would() {
+    fn explicit_unit_reads_numbers_like_automatic_unit() {
         for (number, epoch) in [
             (1_795_700_818.123_457_f64, Epoch::S),
             (1_795_700_818.0, Epoch::S),
@@ -695,16 +695,16 @@ mod tests {
             (1_795_700_818_123_457.0, Epoch::Us),
             (1_795_700_818_123_457_024.0, Epoch::Ns),
         ] {
-            let (mut told, mut given) = (Vec::new(), Vec::new());
+            let (mut automatic, mut explicit) = (Vec::new(), Vec::new());
             let auto = Converter::of(Kind::Instant, SHANGHAI);
-            auto.write(Cell::Real(number), &mut told).unwrap();
-            Converter { epoch, ..auto }.write(Cell::Real(number), &mut given).unwrap();
-            assert_eq!(told, given, "{number}");
+            auto.write(Cell::Real(number), &mut automatic).unwrap();
+            Converter { epoch, ..auto }.write(Cell::Real(number), &mut explicit).unwrap();
+            assert_eq!(automatic, explicit, "{number}");
         }
     }
 
     #[test]
-    fn json_is_held_to_what_the_server_takes() {
+    fn json_that_the_server_refuses_is_refused() {
         becomes("jsonb", t("{\"a\":\"b\\nc\"}"), "{\"a\":\"b\\\\nc\"}");
         becomes("jsonb", t("\"\\ud83d\\ude00 \\\\u0000\""), "\"\\\\ud83d\\\\ude00 \\\\\\\\u0000\"");
         becomes("json", t("\"\\u0000\""), "\"\\\\u0000\"");
@@ -727,7 +727,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_null_is_null_and_refused_where_null_is() {
+    fn null_texts_become_null_or_are_refused() {
         let mut column =
             Converter { nulls: vec![String::new(), "None".to_owned()], ..Converter::of(Kind::Whole(64), SHANGHAI) };
         let mut out = Vec::new();

@@ -99,12 +99,12 @@ pub(crate) fn add_key_of_index(table: &TablePlan, name: &str, kind: &str) -> Str
 /// tables may begin alike.
 #[must_use]
 pub(crate) fn primary_key_name(table: &TablePlan) -> String {
-    let room = super::plan::NAME_BYTES - "_pkey".len();
-    if table.name.len() <= room {
+    let max_bytes = super::plan::NAME_BYTES - "_pkey".len();
+    if table.name.len() <= max_bytes {
         return format!("{}_pkey", table.name);
     }
     let digest = &Sha256::of(table.name.as_bytes()).to_string()[..8];
-    let mut end = room - digest.len() - 1;
+    let mut end = max_bytes - digest.len() - 1;
     while !table.name.is_char_boundary(end) {
         end -= 1;
     }
@@ -131,9 +131,9 @@ pub(crate) fn create_index(table: &TablePlan, index: &IndexPlan) -> String {
     )
 }
 
-/// Returns ALTER TABLE for a foreign key. If `later` is set, it is NOT VALID: existing rows are not checked.
+/// Returns ALTER TABLE for a foreign key. If `not_valid` is set, it is NOT VALID: existing rows are not checked.
 #[must_use]
-pub(crate) fn add_foreign_key(table: &TablePlan, key: &ForeignKeyPlan, later: bool) -> String {
+pub(crate) fn add_foreign_key(table: &TablePlan, key: &ForeignKeyPlan, not_valid: bool) -> String {
     let schema = key.schema.as_deref().unwrap_or(&table.schema);
     let action = |event: &str, action: &Option<String>| {
         action.as_ref().map_or(String::new(), |action| format!(" ON {event} {action}"))
@@ -147,6 +147,6 @@ pub(crate) fn add_foreign_key(table: &TablePlan, key: &ForeignKeyPlan, later: bo
         names(&key.referenced),
         action("DELETE", &key.on_delete),
         action("UPDATE", &key.on_update),
-        if later { " NOT VALID" } else { "" }
+        if not_valid { " NOT VALID" } else { "" }
     )
 }

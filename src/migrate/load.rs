@@ -27,7 +27,7 @@ use crate::platform::digest::{RowDigest, RowEncoder};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::progress::Progress;
 
-/// A table that is loaded: its plan, its source and the way to load it.
+/// A table that is loaded: its plan, its source and the load method.
 pub(crate) struct Sink {
     /// The table in the plan.
     pub plan: TablePlan,
@@ -145,34 +145,35 @@ impl<'a> Loader<'a> {
             .shared
             .sinks
             .get(chunk.table)
-            .ok_or_else(|| Error::failed("the notes of the migration name a table that the plan has not"))?;
+            .ok_or_else(|| Error::failed("the notes of the migration name a table that is not in the plan"))?;
         if !self.readers.contains_key(&sink.path) {
             self.readers.insert(sink.path.clone(), Reader::open(&sink.path)?);
         }
-        let reader = self.readers.get(&sink.path).expect("it was opened just above");
-        let told = |error: Error| {
+        let reader = self.readers.get(&sink.path).expect("the reader was inserted above");
+        let add_context = |error: Error| {
             error.context(format!("cannot load {} into {}", sink.plan.shown_source(), sink.plan.shown_target()))
         };
-        let ways: &[Way] = if sink.is_staged { &[Way::Staged] } else { &[Way::Straight, Way::Staged] };
-        for (number, way) in ways.iter().enumerate() {
+        let methods: &[LoadMethod] =
+            if sink.is_staged { &[LoadMethod::Staged] } else { &[LoadMethod::Direct, LoadMethod::Staged] };
+        for (number, method) in methods.iter().enumerate() {
             session.execute("BEGIN")?;
-            match self.load_and_note(session, sink, reader, chunk, *way) {
+            match self.load_and_note(session, sink, reader, chunk, *method) {
                 Ok(done) => {
-                    session.execute("COMMIT").map_err(told)?;
+                    session.execute("COMMIT").map_err(add_context)?;
                     return Ok(done);
                 }
                 Err(error) => {
-                    if error.kind == Kind::Interrupted || (number + 1 == ways.len() || !is_of_a_row(&error)) {
-                        session.settle();
+                    if error.kind == Kind::Interrupted || (number + 1 == methods.len() || !is_row_error(&error)) {
+                        session.defer_interrupts();
                         let _ = session.execute("ROLLBACK");
-                        return Err(told(error));
+                        return Err(add_context(error));
                     }
                     session.execute("ROLLBACK")?;
-                    tracing::debug!("once more, row by row: {}", error.whole());
+                    tracing::debug!("loading the chunk again, row by row: {}", error.full_message());
                 }
             }
         }
-        Err(told(Error::failed("there is no way to load it")))
+        Err(add_context(Error::failed("no load method is left")))
     }
 
     /// Loads a chunk that is not loaded yet and notes it as done, in the transaction that is open.
@@ -182,11 +183,11 @@ impl<'a> Loader<'a> {
         sink: &Sink,
         reader: &Reader,
         chunk: &Chunk,
-        way: Way,
+        method: LoadMethod,
     ) -> Result<ChunkDone> {
         let plan = &self.shared.plan.id;
         state::claim(session, plan, chunk)?;
-        let done = self.try_load(session, sink, reader, chunk, way)?;
+        let done = self.try_load(session, sink, reader, chunk, method)?;
         state::note_loaded(session, plan, chunk, &done)?;
         Ok(done)
     }
@@ -197,15 +198,15 @@ impl<'a> Loader<'a> {
         sink: &Sink,
         reader: &Reader,
         chunk: &Chunk,
-        way: Way,
+        method: LoadMethod,
     ) -> Result<ChunkDone> {
-        let mut rows = Converted::begin(self.shared, sink, reader.rows(&sink.facts, chunk.range)?, way);
-        if way == Way::Staged {
+        let mut rows = Converted::begin(self.shared, sink, reader.rows(&sink.facts, chunk.range)?, method);
+        if method == LoadMethod::Staged {
             session.execute(&create_stage(&sink.plan))?;
         }
-        let copy = match way {
-            Way::Straight => sink.copy.clone(),
-            Way::Staged => "COPY pg_temp.lifeboat_stage FROM STDIN".to_owned(),
+        let copy = match method {
+            LoadMethod::Direct => sink.copy.clone(),
+            LoadMethod::Staged => "COPY pg_temp.lifeboat_stage FROM STDIN".to_owned(),
         };
         let mut rejected = 0;
         while !rows.ended {
@@ -213,13 +214,13 @@ impl<'a> Loader<'a> {
             let taken = session.copy_in(&copy, || rows.next())?;
             if taken != rows.sent - before {
                 return Err(Error::failed(format!(
-                    "{} rows were sent, and the server took {taken}",
+                    "{} rows were sent, but the server accepted {taken}",
                     rows.sent - before
                 )));
             }
-            rejected += self.put_rejects(session, sink, &mut rows)?;
+            rejected += self.write_rejects(session, sink, &mut rows)?;
         }
-        if way == Way::Straight {
+        if method == LoadMethod::Direct {
             return Ok(ChunkDone { rows: rows.sent, rejected, digest: rows.digest });
         }
         let staged = rows.sent;
@@ -229,7 +230,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Writes the rows that could not be converted to the table of rejected rows, and returns their number.
-    fn put_rejects(&self, session: &mut Session, sink: &Sink, rows: &mut Converted<'_>) -> Result<u64> {
+    fn write_rejects(&self, session: &mut Session, sink: &Sink, rows: &mut Converted<'_>) -> Result<u64> {
         if rows.rejects.is_empty() {
             return Ok(0);
         }
@@ -268,7 +269,7 @@ impl<'a> Loader<'a> {
         let mut refused = 0;
         if sink.is_staged {
             for key in sink.plan.keys() {
-                refused += self.reject_taken(session, sink, key)?;
+                refused += self.reject_duplicates(session, sink, key)?;
             }
         }
         let rows = i64::try_from(staged).unwrap_or(i64::MAX);
@@ -279,16 +280,16 @@ impl<'a> Loader<'a> {
     }
 
     /// Rejects staged rows with the key of an earlier staged row or of a row in the target. Returns their number.
-    fn reject_taken(&self, session: &mut Session, sink: &Sink, key: &[String]) -> Result<u64> {
+    fn reject_duplicates(&self, session: &mut Session, sink: &Sink, key: &[String]) -> Result<u64> {
         let table = &sink.plan;
         let typed = key.iter().map(|name| sink.typed(session, name)).collect::<Result<Vec<_>>>()?;
-        let full: Vec<String> = key.iter().map(|name| format!("{} IS NOT NULL", ident(name))).collect();
+        let not_null: Vec<String> = key.iter().map(|name| format!("{} IS NOT NULL", ident(name))).collect();
         let same: Vec<String> =
             key.iter().zip(&typed).map(|(name, typed)| format!("t.{} = s.{typed}", ident(name))).collect();
-        let (typed, full, same) = (typed.join(", "), full.join(" AND "), same.join(" AND "));
+        let (typed, not_null, same) = (typed.join(", "), not_null.join(" AND "), same.join(" AND "));
         let wanted = format!(
             "SELECT lifeboat_n FROM (SELECT lifeboat_n, row_number() OVER (PARTITION BY {typed} ORDER BY lifeboat_n) AS place
-                              FROM pg_temp.lifeboat_stage WHERE {full}) x WHERE place > 1
+                              FROM pg_temp.lifeboat_stage WHERE {not_null}) x WHERE place > 1
              UNION
              SELECT s.lifeboat_n FROM pg_temp.lifeboat_stage s JOIN {} t ON {same}",
             ddl::target(table)
@@ -301,7 +302,7 @@ impl<'a> Loader<'a> {
                 session.execute("RELEASE SAVEPOINT lifeboat_keys")?;
                 Ok(count)
             }
-            Err(error) if is_of_a_row(&error) => {
+            Err(error) if is_row_error(&error) => {
                 session.execute("ROLLBACK TO SAVEPOINT lifeboat_keys")?;
                 Ok(0)
             }
@@ -309,7 +310,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Moves the staged rows with these numbers to the table of rejected rows, and returns how many they were.
+    /// Moves the staged rows with these numbers to the table of rejected rows, and returns the number of moved rows.
     fn reject_staged(&self, session: &mut Session, sink: &Sink, numbers: &str, reason: &str) -> Result<u64> {
         let plan = &sink.plan;
         let row = session.row(&format!(
@@ -327,7 +328,7 @@ impl<'a> Loader<'a> {
         ))?;
         let count: u64 = row.number("count")?;
         if count > 0 && self.shared.plan.rejects == Rejects::Stop {
-            return Err(stopped(plan, row.get("first")?.and_then(|text| text.parse().ok()), reason));
+            return Err(stop_error(plan, row.get("first")?.and_then(|text| text.parse().ok()), reason));
         }
         Ok(count)
     }
@@ -348,7 +349,7 @@ impl<'a> Loader<'a> {
                 session.execute("RELEASE SAVEPOINT lifeboat_rows")?;
                 Ok(0)
             }
-            Err(error) if is_of_a_row(&error) => {
+            Err(error) if is_row_error(&error) => {
                 session.execute("ROLLBACK TO SAVEPOINT lifeboat_rows; RELEASE SAVEPOINT lifeboat_rows")?;
                 if first == last {
                     let reason = format!("the server refuses it: {}", one_line(&error.message));
@@ -365,10 +366,10 @@ impl<'a> Loader<'a> {
 
 const REJECT_COLUMNS: &str = "plan, file, source, rowid, row_hash, target_schema, target_name, reason, \"row\"";
 
-/// The way that rows take to the target.
+/// The way in which rows are loaded: directly with COPY, or through the staging table.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Straight,
+enum LoadMethod {
+    Direct,
     Staged,
 }
 
@@ -385,14 +386,14 @@ fn create_stage(table: &TablePlan) -> String {
 
 /// Returns true if the failure was caused by the content of a row (a data exception, a violated constraint, or a limit
 /// of the server) and not by the circumstances.
-fn is_of_a_row(error: &Error) -> bool {
+fn is_row_error(error: &Error) -> bool {
     sqlstate(error).is_some_and(|state| state.starts_with("22") || state.starts_with("23") || state == "54000")
 }
 
-fn stopped(table: &TablePlan, rowid: Option<i64>, reason: &str) -> Error {
+fn stop_error(table: &TablePlan, rowid: Option<i64>, reason: &str) -> Error {
     let row = rowid.map_or("a row".to_owned(), |rowid| format!("the row {rowid}"));
     Error::problem(format!("{row} of {} cannot be converted: {reason}", table.shown_source()))
-        .hint("mend it, change the plan, or let such rows be kept aside: rejects = \"table\"")
+        .hint("correct the row, change the plan, or set rejects = \"table\" to keep such rows aside")
 }
 
 /// Rows that are being read and converted.
@@ -401,7 +402,7 @@ struct Converted<'a> {
     sink: &'a Sink,
     rows: TableRows<'a>,
     encoder: RowEncoder,
-    way: Way,
+    method: LoadMethod,
     digest: RowDigest,
     /// The number of rows that were sent to the server.
     sent: u64,
@@ -411,13 +412,13 @@ struct Converted<'a> {
 }
 
 impl<'a> Converted<'a> {
-    fn begin(shared: &'a Shared<'a>, sink: &'a Sink, rows: TableRows<'a>, way: Way) -> Self {
+    fn begin(shared: &'a Shared<'a>, sink: &'a Sink, rows: TableRows<'a>, method: LoadMethod) -> Self {
         Converted {
             shared,
             sink,
             rows,
             encoder: RowEncoder::default(),
-            way,
+            method,
             digest: RowDigest::default(),
             sent: 0,
             rejects: Vec::new(),
@@ -429,7 +430,7 @@ impl<'a> Converted<'a> {
     /// Returns the next buffer of rows. Returns `None` after the last row, or if rejected rows must be sent first.
     fn next(&mut self) -> Result<Option<Bytes>> {
         if self.shared.stop.load(Ordering::Relaxed) {
-            return Err(Error::new(Kind::Interrupted, "another piece has failed"));
+            return Err(Error::new(Kind::Interrupted, "another worker has failed"));
         }
         let mut out = Vec::with_capacity(BUFFER_BYTES + (16 << 10));
         while !self.ended && out.len() < BUFFER_BYTES && self.rejects_bytes < REJECTS_BYTES {
@@ -447,9 +448,9 @@ impl<'a> Converted<'a> {
         self.rows.encode(&mut self.encoder)?;
         self.digest.add(self.encoder.encoded());
         let start = out.len();
-        let staged = match self.way {
-            Way::Straight => None,
-            Way::Staged => {
+        let staged = match self.method {
+            LoadMethod::Direct => None,
+            LoadMethod::Staged => {
                 let hash = xxh3_128(self.encoder.encoded());
                 let rowid = self.rows.rowid()?.map_or("\\N".to_owned(), |rowid| rowid.to_string());
                 out.extend_from_slice(format!("{}\t{rowid}\t{hash:032x}\t", self.sent + 1).as_bytes());
@@ -476,7 +477,7 @@ impl<'a> Converted<'a> {
     fn reject(&mut self, reason: String) -> Result<()> {
         let rowid = self.rows.rowid()?;
         if self.shared.plan.rejects == Rejects::Stop {
-            return Err(stopped(&self.sink.plan, rowid, &reason));
+            return Err(stop_error(&self.sink.plan, rowid, &reason));
         }
         let row = self.json()?;
         self.rejects_bytes += row.len() + reason.len() + 64;

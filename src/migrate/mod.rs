@@ -4,7 +4,7 @@
 //!   makes a plan from the result, and [`mod@write`] writes its text.
 //! - [`run`] executes the plan: [`ddl`] builds the statements, [`load`] copies rows, [`convert`] converts values to the
 //!   types of the plan, and [`state`] keeps notes in the target on what has been done.
-//! - [`verify`] compares the target with the files, with code of its own; [`rollback`] removes what a run has made.
+//! - [`verify`] compares the target with the files, with separate code; [`rollback`] removes what a run created.
 
 pub(crate) mod convert;
 pub(crate) mod ddl;

@@ -16,7 +16,7 @@ use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 /// The version of the plan's format.
 pub(crate) const FORMAT: u32 = 1;
 
-/// A whole plan.
+/// A complete plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Plan {
@@ -82,7 +82,7 @@ pub(crate) struct SourceFile {
     pub snapshot: Option<String>,
 }
 
-/// A table of a file, and what it becomes.
+/// A table of a file, and the table of the target that it becomes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TablePlan {
@@ -328,7 +328,7 @@ impl Plan {
     /// Reads a plan from a file and validates it.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).io(Kind::Usage, || format!("cannot read the plan {}", shown(path)))?;
-        Plan::parse(&text).map_err(|error| error.context(format!("the plan {} cannot be followed", shown(path))))
+        Plan::parse(&text).map_err(|error| error.context(format!("the plan {} is not valid", shown(path))))
     }
 
     /// Parses a plan from its text and validates it.
@@ -337,7 +337,7 @@ impl Plan {
             let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
             Error::usage(format!("line {line}: {}", one_line(error.message())))
         })?;
-        plan.require_sense()?;
+        plan.validate()?;
         Ok(plan)
     }
 
@@ -356,12 +356,15 @@ impl Plan {
         Sha256::of(&json).to_string()
     }
 
-    fn require_sense(&self) -> Result<()> {
+    fn validate(&self) -> Result<()> {
         if self.format != FORMAT {
-            return Err(Error::usage(format!("it has the form {}, and this lifeboat knows {FORMAT}", self.format)));
+            return Err(Error::usage(format!(
+                "it has format {}, but this lifeboat supports only format {FORMAT}",
+                self.format
+            )));
         }
         if self.id.is_empty() || !self.id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            return Err(Error::usage("its id has other characters than letters, digits and '-'"));
+            return Err(Error::usage("its id must consist of letters, digits and '-'"));
         }
         let mut names = BTreeSet::new();
         for file in &self.files {
@@ -369,7 +372,10 @@ impl Plan {
                 return Err(Error::usage(format!("two files are named {}", one_line(&file.name))));
             }
             if file.path.is_some() == file.snapshot.is_some() {
-                return Err(Error::usage(format!("the file {} needs a path or a snapshot", one_line(&file.name))));
+                return Err(Error::usage(format!(
+                    "the file {} must have either a path or a snapshot",
+                    one_line(&file.name)
+                )));
             }
             if file.path.as_ref().is_some_and(|path| !path.is_absolute()) {
                 return Err(Error::usage(format!("the path of the file {} is not absolute", one_line(&file.name))));
@@ -379,16 +385,18 @@ impl Plan {
         for table in &self.tables {
             self.file(&table.file)?;
             if !sources.insert((&table.file, &table.source)) {
-                return Err(Error::usage(format!("the table {} is there twice", table.shown_source())));
+                return Err(Error::usage(format!("the table {} is listed twice", table.shown_source())));
             }
-            table.require_sense().map_err(|error| error.context(format!("the table {}", table.shown_source())))?;
+            table
+                .validate()
+                .map_err(|error| error.context(format!("the table {} is not valid", table.shown_source())))?;
         }
-        self.require_targets()
+        self.validate_targets()
     }
 
-    /// Fails if two tables would become one although not both set `merge`, or if merged tables differ in columns, keys
-    /// or hypertable.
-    fn require_targets(&self) -> Result<()> {
+    /// Fails if two tables would become one table although not both set `merge`, or if merged tables differ in columns,
+    /// keys or hypertable.
+    fn validate_targets(&self) -> Result<()> {
         for (number, table) in self.tables.iter().enumerate() {
             let target = |table: &TablePlan| (table.schema.clone(), table.name.clone());
             for other in self.tables[..number].iter().filter(|other| target(other) == target(table)) {
@@ -399,7 +407,7 @@ impl Plan {
                         table.shown_source(),
                         table.shown_target()
                     ))
-                    .hint("give one of them another name, or 'merge = true' to both"));
+                    .hint("give one of them another name, or set 'merge = true' for both"));
                 }
                 let shape = |table: &TablePlan| {
                     let columns = table.columns.iter();
@@ -410,7 +418,7 @@ impl Plan {
                 };
                 if shape(table) != shape(other) {
                     return Err(Error::usage(format!(
-                        "{} and {} are merged, and differ in columns, keys or hypertable",
+                        "{} and {} are merged, but differ in columns, keys or hypertable",
                         other.shown_source(),
                         table.shown_source()
                     ))
@@ -423,7 +431,7 @@ impl Plan {
 }
 
 impl TablePlan {
-    fn require_sense(&self) -> Result<()> {
+    fn validate(&self) -> Result<()> {
         for name in [&self.schema, &self.name].into_iter().chain(self.columns.iter().flat_map(|column| &column.name)) {
             require_name(name)?;
         }
@@ -453,30 +461,33 @@ impl TablePlan {
         }
         for key in &self.foreign_keys {
             if key.columns.len() != key.referenced.len() || key.columns.is_empty() {
-                return Err(Error::usage(format!("the foreign key {} has uneven columns", one_line(&key.name))));
+                return Err(Error::usage(format!(
+                    "the foreign key {} must have as many columns as it references, and at least one",
+                    one_line(&key.name)
+                )));
             }
             const ACTIONS: [&str; 5] = ["CASCADE", "RESTRICT", "SET NULL", "SET DEFAULT", "NO ACTION"];
             let mut actions = key.on_delete.iter().chain(&key.on_update);
             if let Some(action) = actions.find(|action| !ACTIONS.contains(&action.to_uppercase().as_str())) {
-                return Err(Error::usage(format!("'{}' is nothing that a foreign key does", one_line(action)))
-                    .hint(ACTIONS.join(", ")));
+                return Err(Error::usage(format!("'{}' is not an action of a foreign key", one_line(action)))
+                    .hint(format!("use one of {}", ACTIONS.join(", "))));
             }
         }
         self.require_partitionable()
     }
 
     /// Fails if a key of a hypertable lacks the time column. TimescaleDB cannot enforce such a key, because each chunk
-    /// has an index of its own.
+    /// has its own index.
     fn require_partitionable(&self) -> Result<()> {
         let Some(hypertable) = &self.hypertable else { return Ok(()) };
         match self.keys().find(|key| !key.contains(&hypertable.time)) {
             None => Ok(()),
             Some(key) => Err(Error::usage(format!(
-                "a hypertable cannot keep ({}) unique: the time column {} is not in it",
+                "a hypertable cannot keep ({}) unique: the key lacks the time column {}",
                 one_line(&key.join(", ")),
                 one_line(&hypertable.time)
             ))
-            .hint("add the time column to that key, take the key out, or take the table's hypertable out")),
+            .hint("add the time column to that key, remove the key, or remove the table's hypertable")),
         }
     }
 }

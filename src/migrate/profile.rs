@@ -49,11 +49,11 @@ pub(crate) struct ColumnProfile {
     pub span: Option<(String, String)>,
     /// The earliest and the latest of the times that were counted from a number.
     pub counted: Option<(Counted, Counted)>,
-    /// Texts that are words for true and false, in lower case and otherwise unchanged.
-    pub truths: BTreeSet<String>,
+    /// Words for true and false that occur, in lower case and otherwise unchanged.
+    pub boolean_words: BTreeSet<String>,
     /// The number of texts that begin as a JSON object or array does.
     pub structured: u64,
-    seen: HashSet<u64>,
+    hashes: HashSet<u64>,
     last_time: Option<Vec<u8>>,
 }
 
@@ -121,14 +121,14 @@ pub(crate) const DISTINCT: u64 = 10_000;
 const EXAMPLES: usize = 5;
 
 /// Texts that programs write for an absent value, in lower case.
-const NOTHING: [&str; 14] =
+const NULL_TEXTS: [&str; 14] =
     ["", "none", "null", "nil", "nan", "nat", "n/a", "na", "<na>", "-", "--", "undefined", "(null)", "\\n"];
 
-/// The greatest number of different words for true and false that are kept; there are fewer such words.
-const TRUTHS: usize = 32;
+/// The greatest number of boolean words that are kept; with different spaces around it, a word counts again.
+const MAX_BOOLEAN_WORDS: usize = 32;
 
 /// A type with more failures than this is not tried any further, unless at least as many values fit it.
-const HOPELESS: u64 = 1000;
+const MAX_FAILURES: u64 = 1000;
 
 /// Inspects every value of a table.
 pub(crate) fn profile(reader: &Reader, table: &TableFacts, zone: Tz, progress: &dyn Progress) -> Result<TableProfile> {
@@ -147,8 +147,8 @@ pub(crate) fn profile(reader: &Reader, table: &TableFacts, zone: Tz, progress: &
         }
     }
     for column in &mut columns {
-        column.distinct = column.seen.len() as u64;
-        column.seen = HashSet::new();
+        column.distinct = column.hashes.len() as u64;
+        column.hashes = HashSet::new();
     }
     Ok(TableProfile { rows: count, columns })
 }
@@ -177,9 +177,9 @@ impl ColumnProfile {
             in_order: 0,
             span: None,
             counted: None,
-            truths: BTreeSet::new(),
+            boolean_words: BTreeSet::new(),
             structured: 0,
-            seen: HashSet::new(),
+            hashes: HashSet::new(),
             last_time: None,
         }
     }
@@ -206,25 +206,25 @@ impl ColumnProfile {
                 self.integers += 1;
                 let (least, greatest) = self.range.unwrap_or((number, number));
                 self.range = Some((least.min(number), greatest.max(number)));
-                self.note(number.to_le_bytes().as_slice());
+                self.count_distinct(number.to_le_bytes().as_slice());
             }
             Cell::Real(number) => {
                 self.reals += 1;
-                self.note(number.to_le_bytes().as_slice());
+                self.count_distinct(number.to_le_bytes().as_slice());
             }
             Cell::Text(text) => {
                 self.texts += 1;
                 self.structured +=
                     u64::from(text.trim_ascii_start().starts_with(b"{") || text.trim_ascii_start().starts_with(b"["));
-                self.note(text);
+                self.count_distinct(text);
             }
             Cell::Blob(bytes) => {
                 self.blobs += 1;
-                self.note(bytes);
+                self.count_distinct(bytes);
             }
         }
         for trial in &mut self.trials {
-            if trial.is_hopeless() {
+            if trial.is_ruled_out() {
                 continue;
             }
             scratch.clear();
@@ -253,10 +253,10 @@ impl ColumnProfile {
                     if trial.kind == Kind::Boolean
                         && let Cell::Text(text) = cell
                         && let Ok(text) = std::str::from_utf8(text)
-                        && self.truths.len() < TRUTHS
-                        && !self.truths.contains(text)
+                        && self.boolean_words.len() < MAX_BOOLEAN_WORDS
+                        && !self.boolean_words.contains(text)
                     {
-                        self.truths.insert(text.to_ascii_lowercase());
+                        self.boolean_words.insert(text.to_ascii_lowercase());
                     }
                 }
                 Err(reason) => trial.fail(cell, rowid, reason.0),
@@ -264,9 +264,9 @@ impl ColumnProfile {
         }
     }
 
-    fn note(&mut self, bytes: &[u8]) {
-        if (self.seen.len() as u64) < DISTINCT {
-            self.seen.insert(xxh3_64(bytes));
+    fn count_distinct(&mut self, bytes: &[u8]) {
+        if (self.hashes.len() as u64) < DISTINCT {
+            self.hashes.insert(xxh3_64(bytes));
         }
     }
 }
@@ -317,15 +317,15 @@ impl Trial {
         self.fits > 0 && self.failures.saturating_mul(10) <= self.fits
     }
 
-    fn is_hopeless(&self) -> bool {
-        self.failures > HOPELESS && self.failures > self.fits
+    fn is_ruled_out(&self) -> bool {
+        self.failures > MAX_FAILURES && self.failures > self.fits
     }
 
     fn fail(&mut self, cell: Cell<'_>, rowid: Option<i64>, reason: &'static str) {
         if let Cell::Text(text) = cell
             && let Ok(text) = std::str::from_utf8(text)
             && text.len() <= 16
-            && NOTHING.contains(&text.trim().to_ascii_lowercase().as_str())
+            && NULL_TEXTS.contains(&text.trim().to_ascii_lowercase().as_str())
         {
             *self.nulls.entry(text.to_owned()).or_default() += 1;
             return;
@@ -407,16 +407,16 @@ pub(crate) fn declared(facts: &ColumnFacts) -> Option<Kind> {
 /// Returns a value for messages: shortened and on one line.
 #[must_use]
 pub(crate) fn shown(cell: Cell<'_>) -> String {
-    const MOST: usize = 40;
+    const MAX_CHARS: usize = 40;
     let cut = |text: &str| {
-        let short: String = text.chars().take(MOST).collect();
+        let short: String = text.chars().take(MAX_CHARS).collect();
         one_line(&if short.len() < text.len() { format!("{short}...") } else { short })
     };
     match cell {
         Cell::Null => "NULL".to_owned(),
         Cell::Integer(number) => number.to_string(),
         Cell::Real(number) => format!("{number:?}"),
-        Cell::Text(text) => format!("'{}'", cut(&String::from_utf8_lossy(&text[..text.len().min(4 * MOST)]))),
+        Cell::Text(text) => format!("'{}'", cut(&String::from_utf8_lossy(&text[..text.len().min(4 * MAX_CHARS)]))),
         Cell::Blob(bytes) => {
             let dots = if bytes.len() > 16 { "..." } else { "" };
             format!("x'{}{dots}'", hex::encode(&bytes[..bytes.len().min(16)]))

@@ -9,13 +9,13 @@ use super::plan::{
     CheckPlan, ColumnPlan, Epoch, ForeignKeyPlan, HypertablePlan, IndexPlan, NAME_BYTES, TablePlan, UniquePlan,
 };
 use super::profile::{ColumnProfile, Counted, DISTINCT, TableProfile, declared};
-use super::translate::{self, Meaning};
+use super::translate::{self, ColumnProperties};
 use crate::engine::sqlite::schema::{ColumnFacts, ForeignKeyFacts, SchemaFacts, TableFacts};
 use crate::platform::error::one_line;
 
-/// The options of a proposal.
+/// The options for a proposal.
 #[derive(Clone, Debug)]
-pub(crate) struct Wishes {
+pub(crate) struct ProposeOptions {
     /// The target's schema.
     pub schema: String,
     /// True if the target can create hypertables.
@@ -27,7 +27,7 @@ pub(crate) struct Wishes {
 }
 
 /// A file that was inspected.
-pub(crate) struct Surveyed<'a> {
+pub(crate) struct InspectedFile<'a> {
     /// Its name in the plan.
     pub name: &'a str,
     /// Its schema.
@@ -41,7 +41,7 @@ pub(crate) struct Surveyed<'a> {
 pub(crate) struct Proposal {
     /// The table.
     pub plan: TablePlan,
-    /// Remarks on the table: what is not carried over, what differs.
+    /// Remarks on the table: objects that are not carried over, and differences.
     pub notes: Vec<String>,
     /// Remarks on each column.
     pub column_notes: Vec<Vec<String>>,
@@ -54,15 +54,15 @@ pub(crate) struct Proposal {
 }
 
 /// Proposes a table of the plan for each table of a file.
-pub(crate) fn propose(file: &Surveyed<'_>, wishes: &Wishes, names: &mut Names) -> Vec<Proposal> {
+pub(crate) fn propose(file: &InspectedFile<'_>, options: &ProposeOptions, names: &mut Names) -> Vec<Proposal> {
     let mut proposals: Vec<Proposal> = file
         .schema
         .tables
         .iter()
         .zip(file.profiles)
-        .map(|(table, profile)| Draft::new(file, table, profile, wishes).finish(names))
+        .map(|(table, profile)| Draft::new(file, table, profile, options).finish(names))
         .collect();
-    refer(&mut proposals, file, names);
+    add_foreign_keys(&mut proposals, file, names);
     proposals
 }
 
@@ -78,7 +78,7 @@ impl Names {
         let own = if wanted.starts_with(table) { wanted.clone() } else { cut(&format!("{table}_{wanted}"), 0) };
         let numbered = (2..).map(|number| cut(&format!("{own}_{number}"), number));
         let free = [wanted, own.clone()].into_iter().chain(numbered).find(|name| !self.0.contains(name));
-        let free = free.expect("there is a number for each");
+        let free = free.expect("an unused number exists");
         self.0.insert(free.clone());
         free
     }
@@ -115,9 +115,9 @@ fn column_names(columns: &[ColumnFacts]) -> Vec<(String, Option<&'static str>)> 
     };
     let wanted: Vec<String> = (0..columns.len()).map(wanted).collect();
     let why = |name: &str| match name {
-        "" => Some("renamed: it has no name"),
-        _ if SYSTEM.contains(&name) => Some("renamed: a column of PostgreSQL's own has that name"),
-        _ if name.len() > NAME_BYTES => Some("its name is cut: PostgreSQL's names have no more than 63 bytes"),
+        "" => Some("renamed: in the file it has no name"),
+        _ if SYSTEM.contains(&name) => Some("renamed: PostgreSQL has a system column of that name"),
+        _ if name.len() > NAME_BYTES => Some("its name is shortened: names in PostgreSQL have at most 63 bytes"),
         _ => None,
     };
     let mut taken: BTreeSet<String> = wanted.iter().filter(|name| why(name).is_none()).cloned().collect();
@@ -129,7 +129,7 @@ fn column_names(columns: &[ColumnFacts]) -> Vec<(String, Option<&'static str>)> 
         let other = if name.len() > NAME_BYTES { name } else { format!("{name}_") };
         let numbered = (2..).map(|number| cut(&format!("{other}_{number}"), number));
         let free = std::iter::once(cut(&other, 0)).chain(numbered).find(|name| !taken.contains(name));
-        let free = free.expect("there is a number for each");
+        let free = free.expect("an unused number exists");
         taken.insert(free.clone());
         (free, why)
     };
@@ -141,14 +141,19 @@ struct Draft<'a> {
     facts: &'a TableFacts,
     profile: &'a TableProfile,
     schema: &'a SchemaFacts,
-    wishes: &'a Wishes,
+    options: &'a ProposeOptions,
     proposal: Proposal,
     kinds: Vec<Kind>,
     collations: HashMap<String, String>,
 }
 
 impl<'a> Draft<'a> {
-    fn new(file: &Surveyed<'a>, facts: &'a TableFacts, profile: &'a TableProfile, wishes: &'a Wishes) -> Self {
+    fn new(
+        file: &InspectedFile<'a>,
+        facts: &'a TableFacts,
+        profile: &'a TableProfile,
+        options: &'a ProposeOptions,
+    ) -> Self {
         let mut columns = Vec::new();
         let mut column_notes = Vec::new();
         let (mut rejected, mut kinds) = (0u64, Vec::new());
@@ -157,12 +162,12 @@ impl<'a> Draft<'a> {
         for ((column, profile), (name, why)) in facts.columns.iter().zip(&profile.columns).zip(target_names) {
             let is_rowid = facts.rowid_column().is_some_and(|rowid| rowid.name == column.name);
             let chosen = choose(column, profile, is_rowid);
-            let mut proposed = propose_column(column, profile, &chosen, is_rowid, wishes);
+            let mut proposed = propose_column(column, profile, &chosen, is_rowid, options);
             proposed.0.name = (name != column.name).then_some(name);
             proposed.1.extend(why.map(str::to_owned));
             if let Some(collation) = collations.get(&column.name.to_lowercase()) {
                 let collation = one_line(collation);
-                proposed.1.push(format!("COLLATE {collation} is not carried: here texts are compared as they are"));
+                proposed.1.push(format!("COLLATE {collation} is not carried over: the target compares texts exactly"));
             }
             rejected += profile.trial(chosen.kind).map_or(0, |trial| trial.failures);
             kinds.push(chosen.kind);
@@ -172,7 +177,7 @@ impl<'a> Draft<'a> {
         let plan = TablePlan {
             file: file.name.to_owned(),
             source: facts.name.clone(),
-            schema: wishes.schema.clone(),
+            schema: options.schema.clone(),
             name: cut(&fold(&facts.name), 0),
             merge: false,
             columns,
@@ -185,18 +190,18 @@ impl<'a> Draft<'a> {
         };
         let proposal =
             Proposal { plan, notes: Vec::new(), column_notes, options: Vec::new(), rows: profile.rows, rejected };
-        Draft { facts, profile, schema: file.schema, wishes, proposal, kinds, collations }
+        Draft { facts, profile, schema: file.schema, options, proposal, kinds, collations }
     }
 
     fn finish(mut self, names: &mut Names) -> Proposal {
         self.keys(names);
         self.checks(names);
         self.indexes(names);
-        if self.wishes.proposes {
-            self.history(names);
-            self.documents(names);
+        if self.options.proposes {
+            self.time_series(names);
+            self.json_indexes(names);
         }
-        self.not_carried();
+        self.note_omissions();
         self.proposal
     }
 
@@ -212,7 +217,7 @@ impl<'a> Draft<'a> {
         let nulls: u64 = nulls.filter(|(column, _)| column.key > 0).map(|(_, profile)| profile.nulls).sum();
         if nulls > 0 {
             let note =
-                format!("{nulls} values of the primary key are NULL, as only SQLite allows: those rows are rejected");
+                format!("{nulls} values of the primary key are NULL, which only SQLite allows: the rows are rejected");
             self.proposal.notes.push(note);
             self.proposal.rejected += nulls;
         }
@@ -227,7 +232,8 @@ impl<'a> Draft<'a> {
                     self.proposal.plan.uniques.push(UniquePlan { name, columns });
                 }
                 None => {
-                    self.proposal.notes.push("a UNIQUE constraint is not carried: it is of an expression".to_owned())
+                    let note = "a UNIQUE constraint is not carried over: it uses an expression";
+                    self.proposal.notes.push(note.to_owned());
                 }
             }
         }
@@ -236,13 +242,13 @@ impl<'a> Draft<'a> {
     fn checks(&mut self, names: &mut Names) {
         let table = self.proposal.plan.name.clone();
         for (number, expression) in translate::checks(&self.facts.sql).into_iter().enumerate() {
-            match translate::condition(&expression, &self.meanings()) {
+            match translate::condition(&expression, &self.condition_columns()) {
                 Ok(translated) => {
                     let name = names.take(&table, &format!("{table}_check{}", number + 1));
                     self.proposal.plan.checks.push(CheckPlan { name, expression: translated });
                 }
                 Err(why) => {
-                    let note = format!("CHECK ({}) is not carried: {why}", one_line(&expression));
+                    let note = format!("CHECK ({}) is not carried over: {why}", one_line(&expression));
                     self.proposal.notes.push(note);
                 }
             }
@@ -250,20 +256,20 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns the columns to which conditions may refer.
-    fn meanings(&self) -> translate::Meanings {
+    fn condition_columns(&self) -> translate::Columns {
         let columns = self.proposal.plan.columns.iter().zip(&self.kinds).zip(&self.profile.columns);
-        let meaning = |((column, kind), profile): ((&ColumnPlan, &Kind), &ColumnProfile)| {
+        let entry = |((column, kind), profile): ((&ColumnPlan, &Kind), &ColumnProfile)| {
             let source = column.source.to_lowercase();
-            let meaning = Meaning {
+            let properties = ColumnProperties {
                 name: column.target_name().to_owned(),
                 kind: *kind,
-                folds: self.collations.contains_key(&source),
+                has_collation: self.collations.contains_key(&source),
                 is_plain: is_plain(profile, *kind),
                 gains_nulls: !column.nulls.is_empty(),
             };
-            (source, meaning)
+            (source, properties)
         };
-        columns.map(meaning).collect()
+        columns.map(entry).collect()
     }
 
     fn indexes(&mut self, names: &mut Names) {
@@ -277,13 +283,13 @@ impl<'a> Draft<'a> {
             let Some(columns) = columns else {
                 self.proposal
                     .notes
-                    .push(format!("the index {} is not carried: it is of an expression", one_line(&index.name)));
+                    .push(format!("the index {} is not carried over: it uses an expression", one_line(&index.name)));
                 continue;
             };
             let condition = match index.sql.as_deref().filter(|_| index.partial).and_then(translate::index_condition) {
-                None if index.partial => Err("its condition was not found".to_owned()),
+                None if index.partial => Err("its condition cannot be found".to_owned()),
                 None => Ok(None),
-                Some(condition) => translate::condition(&condition, &self.meanings()).map(Some),
+                Some(condition) => translate::condition(&condition, &self.condition_columns()).map(Some),
             };
             match condition {
                 Ok(condition) => {
@@ -299,14 +305,14 @@ impl<'a> Draft<'a> {
                     });
                 }
                 Err(why) => {
-                    self.proposal.notes.push(format!("the index {} is not carried: {why}", one_line(&index.name)));
+                    self.proposal.notes.push(format!("the index {} is not carried over: {why}", one_line(&index.name)));
                 }
             }
         }
     }
 
-    /// Proposes what queries on a history need: chunks by time, and an index by key and time.
-    fn history(&mut self, names: &mut Names) {
+    /// Proposes the objects that queries on a time series need: a hypertable, and an index by key and time.
+    fn time_series(&mut self, names: &mut Names) {
         let Some((place, interval)) = self.time_column() else { return };
         let time = self.proposal.plan.columns[place].target_name().to_owned();
         let key = self.key_column(place);
@@ -315,9 +321,9 @@ impl<'a> Draft<'a> {
             other.foreign_keys.iter().any(refers)
         });
         if let Some(key) = &key {
-            let is_there =
+            let is_same_index =
                 |index: &IndexPlan| index.columns.first() == Some(key) && index.columns.get(1) == Some(&time);
-            if !self.proposal.plan.indexes.iter().any(is_there) {
+            if !self.proposal.plan.indexes.iter().any(is_same_index) {
                 let table = self.proposal.plan.name.clone();
                 let name = names.take(&table, &format!("{table}_{key}_{time}_idx"));
                 let index = IndexPlan {
@@ -333,14 +339,18 @@ impl<'a> Draft<'a> {
             }
         }
         if is_referred_to {
-            let note =
-                format!("a history by {}, but other tables refer to it: no hypertable is proposed", one_line(&time));
+            let note = format!(
+                "a time series by {}, but other tables reference this table: no hypertable is proposed",
+                one_line(&time)
+            );
             self.proposal.notes.push(note);
             return;
         }
-        if !self.wishes.has_timescale {
-            let note =
-                format!("a history by {}; the target has no TimescaleDB, or it would be a hypertable", one_line(&time));
+        if !self.options.has_timescale {
+            let note = format!(
+                "a time series by {}: a hypertable would be proposed if the target had TimescaleDB",
+                one_line(&time)
+            );
             self.proposal.notes.push(note);
             return;
         }
@@ -356,7 +366,7 @@ impl<'a> Draft<'a> {
         for columns in std::iter::once(&mut plan.primary_key).chain(uniques).chain(indexes) {
             if !columns.is_empty() && !columns.contains(&time) {
                 notes.push(format!(
-                    "a hypertable keeps no key without its time column: ({}) is unique with {} only",
+                    "every key of a hypertable must have its time column: ({}) is unique only together with {}",
                     shown(columns),
                     one_line(&time)
                 ));
@@ -373,7 +383,7 @@ impl<'a> Draft<'a> {
         self.proposal.notes.extend(notes);
     }
 
-    /// Returns the time column that makes the table a history, and the interval of a chunk.
+    /// Returns the time column that makes the table a time series, and the interval of a chunk.
     fn time_column(&self) -> Option<(usize, &'static str)> {
         /// The number of rows below which a hypertable is not worthwhile.
         const ROWS: u64 = 1000;
@@ -403,7 +413,7 @@ impl<'a> Draft<'a> {
         ))
     }
 
-    /// Returns the column that identifies the subject of the history, such as a symbol or an account.
+    /// Returns the column that identifies the subject of the time series, such as a symbol or an account.
     fn key_column(&self, time: usize) -> Option<String> {
         const NAMES: [&str; 8] = ["symbol", "stock_code", "ticker", "code", "instrument", "account", "sector", "name"];
         let rows = self.profile.rows;
@@ -424,7 +434,7 @@ impl<'a> Draft<'a> {
         best.min_by_key(|(rank, _)| *rank).map(|(_, name)| name.to_owned())
     }
 
-    fn documents(&mut self, names: &mut Names) {
+    fn json_indexes(&mut self, names: &mut Names) {
         let table = self.proposal.plan.name.clone();
         for (place, kind) in self.kinds.iter().enumerate() {
             if *kind != Kind::Jsonb || self.profile.columns[place].structured == 0 {
@@ -444,37 +454,37 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn not_carried(&mut self) {
+    fn note_omissions(&mut self) {
         for index in &self.facts.indexes {
             let mut collations = index.collations.iter().filter(|name| !name.eq_ignore_ascii_case("BINARY"));
             let Some(collation) = collations.next() else { continue };
-            let what = match index.origin.as_str() {
+            let object = match index.origin.as_str() {
                 "c" => format!("the index {}", one_line(&index.name)),
                 "pk" => "the primary key".to_owned(),
                 _ => "a UNIQUE constraint".to_owned(),
             };
-            let loses = if index.unique { ": texts that it took for the same differ here" } else { "" };
-            let note = format!("{what} goes by COLLATE {}, which is not carried{loses}", one_line(collation));
+            let effect = if index.unique { ": texts that are equal in SQLite may differ in the target" } else { "" };
+            let note = format!("{object} uses COLLATE {}, which is not carried over{effect}", one_line(collation));
             self.proposal.notes.push(note);
         }
         for (name, _) in self.schema.triggers.iter().filter(|(_, table)| *table == self.facts.name) {
-            self.proposal.notes.push(format!("the trigger {} is not carried", one_line(name)));
+            self.proposal.notes.push(format!("the trigger {} is not carried over", one_line(name)));
         }
     }
 }
 
 /// Carries over the foreign keys whose referenced tables are proposed too, with columns of the same type.
-fn refer(proposals: &mut [Proposal], file: &Surveyed<'_>, names: &mut Names) {
+fn add_foreign_keys(proposals: &mut [Proposal], file: &InspectedFile<'_>, names: &mut Names) {
     let parents: HashMap<String, TablePlan> =
         proposals.iter().map(|proposal| (proposal.plan.source.to_lowercase(), proposal.plan.clone())).collect();
     for (proposal, facts) in proposals.iter_mut().zip(&file.schema.tables) {
         for key in &facts.foreign_keys {
-            match reference(&proposal.plan, key, &parents, file, names) {
+            match foreign_key(&proposal.plan, key, &parents, file, names) {
                 Ok(mut carried) => {
                     if key.orphans > 0 {
                         carried.validate = false;
                         let note = format!(
-                            "{} rows refer to rows of {} that are not there: only new rows are held to that",
+                            "{} rows reference missing rows of {}: the foreign key is checked only for new rows",
                             key.orphans,
                             one_line(&key.references)
                         );
@@ -483,7 +493,7 @@ fn refer(proposals: &mut [Proposal], file: &Surveyed<'_>, names: &mut Names) {
                     proposal.plan.foreign_keys.push(carried);
                 }
                 Err(why) => proposal.notes.push(format!(
-                    "the foreign key ({}) to {} is not carried: {why}",
+                    "the foreign key ({}) to {} is not carried over: {why}",
                     one_line(&key.columns.join(", ")),
                     one_line(&key.references)
                 )),
@@ -492,16 +502,16 @@ fn refer(proposals: &mut [Proposal], file: &Surveyed<'_>, names: &mut Names) {
     }
 }
 
-fn reference(
+fn foreign_key(
     plan: &TablePlan,
     key: &ForeignKeyFacts,
     parents: &HashMap<String, TablePlan>,
-    file: &Surveyed<'_>,
+    file: &InspectedFile<'_>,
     names: &mut Names,
 ) -> Result<ForeignKeyPlan, String> {
-    let parent = parents.get(&key.references.to_lowercase()).ok_or("there is no such table")?;
+    let parent = parents.get(&key.references.to_lowercase()).ok_or("that table does not exist")?;
     if parent.hypertable.is_some() {
-        return Err("it would point at a hypertable".to_owned());
+        return Err("it would reference a hypertable".to_owned());
     }
     let facts = file.schema.tables.iter().find(|table| table.name.eq_ignore_ascii_case(&key.references));
     let referenced: Vec<String> = if key.referenced.is_empty() {
@@ -513,16 +523,16 @@ fn reference(
         let one = |name: &String| plan.columns.iter().find(|column| column.source.eq_ignore_ascii_case(name)).cloned();
         names.iter().map(one).collect()
     };
-    let own = find(plan, &key.columns).ok_or("a column is not there")?;
-    let theirs = find(parent, &referenced).filter(|found| found.len() == own.len()).ok_or("a column is not there")?;
+    let own = find(plan, &key.columns).ok_or("a column does not exist")?;
+    let theirs = find(parent, &referenced).filter(|found| found.len() == own.len()).ok_or("a column does not exist")?;
     if own.iter().zip(&theirs).any(|(own, their)| own.target_type != their.target_type) {
-        return Err("the columns are of different types".to_owned());
+        return Err("the columns have different types".to_owned());
     }
     let targets = |columns: &[ColumnPlan]| columns.iter().map(|column| column.target_name().to_owned()).collect();
     let (columns, referenced): (Vec<String>, Vec<String>) = (targets(&own), targets(&theirs));
     let set = |columns: &[String]| columns.iter().cloned().collect::<BTreeSet<_>>();
     if !parent.keys().any(|key| set(key) == set(&referenced)) {
-        return Err("what it points at is not unique".to_owned());
+        return Err("the referenced columns are not unique".to_owned());
     }
     let action = |word: &str| Some(word.to_owned()).filter(|word| word != "NO ACTION");
     Ok(ForeignKeyPlan {
@@ -555,8 +565,8 @@ fn choose(facts: &ColumnFacts, profile: &ColumnProfile, is_rowid: bool) -> Choic
     if is_rowid {
         return Kind::Whole(64).into();
     }
-    let nothing = profile.trials.iter().flat_map(|trial| trial.nulls.values()).max().copied().unwrap_or(0);
-    if profile.values() == 0 || profile.values() == nothing {
+    let null_texts = profile.trials.iter().flat_map(|trial| trial.nulls.values()).max().copied().unwrap_or(0);
+    if profile.values() == 0 || profile.values() == null_texts {
         return declared.unwrap_or(Kind::Text).into();
     }
     let likely = |kind: Kind| profile.trial(kind).is_some_and(|trial| trial.is_likely());
@@ -564,7 +574,7 @@ fn choose(facts: &ColumnFacts, profile: &ColumnProfile, is_rowid: bool) -> Choic
     if most(profile.blobs) && likely(Kind::Bytes) {
         return Kind::Bytes.into();
     }
-    if likely(Kind::Boolean) && is_of_truths(profile, declared) {
+    if likely(Kind::Boolean) && is_boolean(profile, declared) {
         return Kind::Boolean.into();
     }
     if likely(Kind::Jsonb) && (declared == Some(Kind::Jsonb) || structured(profile)) {
@@ -598,8 +608,8 @@ fn choose(facts: &ColumnFacts, profile: &ColumnProfile, is_rowid: bool) -> Choic
 
 /// Returns true if nearly all values begin as a JSON object or array does. Texts that mean NULL are not included.
 fn structured(profile: &ColumnProfile) -> bool {
-    let nothing: u64 = profile.trial(Kind::Jsonb).map_or(0, |trial| trial.nulls.values().sum());
-    profile.structured > 0 && profile.structured.saturating_mul(10) >= (profile.values() - nothing).saturating_mul(9)
+    let null_texts: u64 = profile.trial(Kind::Jsonb).map_or(0, |trial| trial.nulls.values().sum());
+    profile.structured > 0 && profile.structured.saturating_mul(10) >= (profile.values() - null_texts).saturating_mul(9)
 }
 
 /// Returns true if all values that arrive are stored in the file as the target's type, so that SQLite compares them as
@@ -620,10 +630,10 @@ fn is_plain(profile: &ColumnProfile, kind: Kind) -> bool {
 }
 
 /// Returns true if a column holds booleans, and no values that differ in the file become equal.
-fn is_of_truths(profile: &ColumnProfile, declared: Option<Kind>) -> bool {
+fn is_boolean(profile: &ColumnProfile, declared: Option<Kind>) -> bool {
     const PAIRS: [[&str; 2]; 5] = [["true", "false"], ["yes", "no"], ["y", "n"], ["t", "f"], ["on", "off"]];
     let (digits, words): (Vec<&str>, Vec<&str>) =
-        profile.truths.iter().map(String::as_str).partition(|word| ["1", "0"].contains(word));
+        profile.boolean_words.iter().map(String::as_str).partition(|word| ["1", "0"].contains(word));
     let is_pair = words.is_empty() || PAIRS.iter().any(|pair| words.iter().all(|word| pair.contains(word)));
     let (fits, numbers) = (
         profile.trial(Kind::Boolean).map_or(0, |trial| trial.fits),
@@ -641,14 +651,14 @@ fn is_of_truths(profile: &ColumnProfile, declared: Option<Kind>) -> bool {
 
 fn choose_time(facts: &ColumnFacts, profile: &ColumnProfile, declared: Option<Kind>) -> Option<Choice> {
     let trial = profile.trial(Kind::Instant).filter(|trial| trial.is_likely())?;
-    let is_called = matches!(declared, Some(Kind::Instant | Kind::Date)) || is_name_of_time(&facts.name);
+    let is_named_time = matches!(declared, Some(Kind::Instant | Kind::Date)) || is_time_name(&facts.name);
     let forms = &profile.forms;
     // Numbers are times only if the column's name or declaration says so, and if a program may have recorded such
     // times.
     let is_plausible = |(earliest, latest): &(Counted, Counted)| {
         earliest.time.as_str() >= "1979-01-01" && latest.time.as_str() < "2101-01-01"
     };
-    if forms.numbers() > 0 && (!is_called || !profile.counted.as_ref().is_none_or(is_plausible)) {
+    if forms.numbers() > 0 && (!is_named_time || !profile.counted.as_ref().is_none_or(is_plausible)) {
         return None;
     }
     let written = forms.local + forms.offset + forms.dates;
@@ -678,7 +688,7 @@ fn unit(profile: &ColumnProfile) -> Epoch {
     if ends.is_some_and(|(earliest, latest)| is_same(earliest) && is_same(latest)) { unit } else { Epoch::Auto }
 }
 
-fn is_name_of_time(name: &str) -> bool {
+fn is_time_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let words = ["time", "date", "timestamp", "datetime", "ts", "at", "created", "updated", "day", "epoch"];
     name.split(|letter: char| !letter.is_ascii_alphanumeric()).any(|part| words.contains(&part))
@@ -713,7 +723,7 @@ fn propose_column(
     profile: &ColumnProfile,
     choice: &Choice,
     is_rowid: bool,
-    wishes: &Wishes,
+    options: &ProposeOptions,
 ) -> (ColumnPlan, Vec<String>) {
     let kind = choice.kind;
     let mut notes = vec![evidence(facts, profile)];
@@ -725,12 +735,12 @@ fn propose_column(
     let mut not_null = facts.not_null && !is_rowid;
     if not_null && (profile.nulls > 0 || !nulls.is_empty()) {
         not_null = false;
-        notes.push("declared NOT NULL, and has what means NULL: it is allowed".to_owned());
+        notes.push("declared NOT NULL, but some values are NULL or mean NULL: the target allows NULL".to_owned());
     }
     if let Some(trial) = trial {
         if !trial.nulls.is_empty() && kind != Kind::Text {
-            let words = trial.nulls.iter().map(|(word, count)| format!("{count} times '{}'", one_line(word)));
-            notes.push(format!("NULL is meant by {}", words.collect::<Vec<_>>().join(", ")));
+            let words = trial.nulls.iter().map(|(word, count)| format!("'{}' ({count})", one_line(word)));
+            notes.push(format!("texts that become NULL: {}", words.collect::<Vec<_>>().join(", ")));
         }
         if trial.failures > 0 {
             let examples: Vec<String> = trial
@@ -743,7 +753,7 @@ fn propose_column(
                 .collect();
             let dots = if trial.failures > trial.examples.len() as u64 { "; ..." } else { "" };
             notes.push(format!(
-                "{} values cannot be that, their rows are rejected: {}{dots}",
+                "{} values do not fit the type, so their rows are rejected: {}{dots}",
                 trial.failures,
                 examples.join("; ")
             ));
@@ -751,25 +761,25 @@ fn propose_column(
     }
     if kind.is_time() && profile.forms.finer > 0 {
         let finer = profile.forms.finer;
-        notes.push(format!("{finer} times have more digits than microseconds: the rest is cut off"));
+        notes.push(format!("{finer} times have digits beyond microseconds, which are cut off"));
     }
     if facts.generated {
-        notes.push("computed in the file: a plain column here, with the values that it had".to_owned());
+        notes.push("a generated column in the file: an ordinary column with the same values in the target".to_owned());
     }
     let default = facts.default.as_deref().filter(|_| !is_rowid && !facts.generated);
     let default = default.and_then(|default| match translate::default(default, kind) {
         Ok(default) => {
-            if kind == Kind::Instant && !wishes.is_utc && default.as_deref() == Some("now()") && profile.forms.local > 0
-            {
+            let is_now = kind == Kind::Instant && default.as_deref() == Some("now()");
+            if is_now && !options.is_utc && profile.forms.local > 0 {
                 notes.push(
-                    "its default writes UTC in SQLite: where the file's times are its doing, they need zone = \"UTC\""
+                    "its default writes UTC in SQLite: if it wrote the times in the file, they need zone = \"UTC\""
                         .to_owned(),
                 );
             }
             default
         }
         Err(why) => {
-            notes.push(format!("the default {} is not carried: {why}", one_line(default)));
+            notes.push(format!("the default {} is not carried over: {why}", one_line(default)));
             None
         }
     });
@@ -790,9 +800,9 @@ fn propose_column(
 /// Describes the values of a column in one line.
 fn evidence(facts: &ColumnFacts, profile: &ColumnProfile) -> String {
     let mut parts = Vec::new();
-    let mut add = |count: u64, what: &str| {
+    let mut add = |count: u64, description: &str| {
         if count > 0 {
-            parts.push(format!("{count} {what}"));
+            parts.push(format!("{count} {description}"));
         }
     };
     let integers = match profile.range {
@@ -808,10 +818,13 @@ fn evidence(facts: &ColumnFacts, profile: &ColumnProfile) -> String {
     let is_of_time = profile.trial(Kind::Instant).is_some_and(|trial| trial.is_likely());
     if is_of_time && profile.texts > 0 {
         add(forms.local, "times without an offset");
-        add(forms.offset, "times with one");
+        add(forms.offset, "times with an offset");
         add(forms.dates, "dates");
     }
-    let declared = if facts.declared.is_empty() { "nothing".to_owned() } else { one_line(&facts.declared) };
+    let declared = match facts.declared.as_str() {
+        "" => "without a type".to_owned(),
+        declared => format!("as {}", one_line(declared)),
+    };
     let values = if parts.is_empty() { "no values".to_owned() } else { parts.join(", ") };
     format!("declared {declared}; {values}")
 }

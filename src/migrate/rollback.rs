@@ -1,5 +1,6 @@
-//! Rolls back what a run has made, and nothing else: the tables that it made or filled, if they are still the same
-//! tables and hold exactly the rows that it loaded; then its schemas that are empty; and its notes.
+//! Rolls back a run, and changes nothing else. Removes the tables that the run created, and the rows that it loaded
+//! into existing tables, if the tables are the same and have exactly these rows. Then removes the run's empty schemas
+//! and the records about the run.
 
 use super::plan::Plan;
 use super::run;
@@ -12,34 +13,34 @@ use crate::platform::error::{Error, Result, one_line};
 
 /// The result of a rollback.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Undone {
-    /// True if the target held notes of the plan.
-    pub was_there: bool,
+pub(crate) struct RollbackOutcome {
+    /// True if the target had a record that the plan was run.
+    pub was_run: bool,
     /// Tables that were dropped or emptied, with the number of rows that were in them.
     pub tables: Vec<(String, u64)>,
     /// Objects that stay, with the reasons.
     pub notes: Vec<String>,
 }
 
-/// Rolls back a plan in one transaction. Fails and changes nothing if tables hold other rows than were loaded, unless
+/// Rolls back a plan in one transaction. Fails and changes nothing if tables have other rows than were loaded, unless
 /// `even_changed` is set, or if other objects depend on them.
-pub(crate) fn rollback(plan: &Plan, params: &Params, even_changed: bool) -> Result<Undone> {
+pub(crate) fn rollback(plan: &Plan, params: &Params, even_changed: bool) -> Result<RollbackOutcome> {
     let mut session = Session::connect(params)?;
     settings::pin(&mut session)?;
     state::lock(&mut session, &plan.id)?;
     if state::find(&mut session, &plan.id)?.is_none() {
-        return Ok(Undone::default());
+        return Ok(RollbackOutcome::default());
     }
     session.execute("BEGIN")?;
-    let undone = undo(&mut session, plan, even_changed);
-    if undone.is_err() {
+    let outcome = undo(&mut session, plan, even_changed);
+    if outcome.is_err() {
         let _ = session.execute("ROLLBACK");
     }
-    undone.map_err(|error| error.context("nothing was taken back"))
+    outcome.map_err(|error| error.context("cannot roll back the plan; nothing was changed"))
 }
 
-fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Undone> {
-    let mut undone = Undone { was_there: true, ..Undone::default() };
+fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<RollbackOutcome> {
+    let mut outcome = RollbackOutcome { was_run: true, ..RollbackOutcome::default() };
     // This lock comes first: a run that begins a plan takes it before it inspects any table.
     state::lock_notes(session)?;
     let made = state::made(session, &plan.id)?;
@@ -47,9 +48,9 @@ fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Undone
     for one in made.iter().filter(|one| one.kind == "table" || one.kind == "filled") {
         let name = one_line(&format!("{}.{}", one.schema, one.name));
         if !is_same(session, one)? {
-            undone
+            outcome
                 .notes
-                .push(format!("{name} is not the table that was made: it is gone, or has another name now, and stays"));
+                .push(format!("the table that the run loaded as {name} was dropped or renamed: it is not rolled back"));
             continue;
         }
         session.execute(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", qualified(&one.schema, &one.name)))?;
@@ -60,20 +61,21 @@ fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Undone
         ))?;
         let rows: u64 = found.number("rows")?;
         let loaded = state::rows_loaded(session, &plan.id, one)?;
-        let hint = "rows have come, gone or changed since: keep them elsewhere, or take all back with --even-changed";
+        let hint =
+            "rows were added, deleted or changed since: save them elsewhere, or use --even-changed to discard them";
         if rows != loaded && !even_changed {
-            return Err(Error::failed(format!("{name} holds {rows} rows, and {loaded} were loaded")).hint(hint));
+            return Err(Error::failed(format!("{name} has {rows} rows, but {loaded} were loaded")).hint(hint));
         }
         match &one.rows_digest {
             Some(digest) if digest != found.text("digest")? && !even_changed => {
-                return Err(Error::failed(format!("{name} holds other rows than those that were loaded")).hint(hint));
+                return Err(Error::failed(format!("the rows of {name} differ from those that were loaded")).hint(hint));
             }
-            None if rows > 0 && !even_changed => undone.notes.push(format!(
-                "{name}: the run did not come to its end, so that only the number of its rows was compared"
-            )),
+            None if rows > 0 && !even_changed => {
+                outcome.notes.push(format!("{name}: the run was not complete, so only the number of rows was compared"))
+            }
             _ => {}
         }
-        undone.tables.push((name, rows));
+        outcome.tables.push((name, rows));
         if one.kind == "table" { drop.push(one) } else { empty.push(one) }
     }
     if !drop.is_empty() {
@@ -85,20 +87,20 @@ fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Undone
     }
     session.execute(&format!("DELETE FROM {SCHEMA}.plans WHERE id = {}", literal(&plan.id)))?;
     for one in made.iter().rev().filter(|one| one.kind == "schema") {
-        drop_schema(session, &one.name, &mut undone)?;
+        drop_schema(session, &one.name, &mut outcome)?;
     }
     let others = session.row(&format!("SELECT EXISTS (SELECT FROM {SCHEMA}.plans) AS others"))?;
     if !others.flag("others")? {
         session.execute(&format!(
             "DROP TABLE {SCHEMA}.rejects, {SCHEMA}.steps, {SCHEMA}.chunks, {SCHEMA}.made, {SCHEMA}.plans"
         ))?;
-        drop_schema(session, SCHEMA, &mut undone)?;
+        drop_schema(session, SCHEMA, &mut outcome)?;
     }
     session.execute("COMMIT")?;
-    Ok(undone)
+    Ok(outcome)
 }
 
-/// Returns true if the object with this name is still the one that was made (same OID).
+/// Returns true if the object with this name is the one that was created (same OID).
 fn is_same(session: &mut Session, made: &Made) -> Result<bool> {
     let name = literal(&qualified(&made.schema, &made.name));
     let row = session.row(&format!(
@@ -113,8 +115,8 @@ fn is_same(session: &mut Session, made: &Made) -> Result<bool> {
 fn drop_tables(session: &mut Session, names: &[String]) -> Result<()> {
     let dependent = |error: Error| match sqlstate(&error).as_deref() {
         Some("2BP01") => error
-            .context("something that lifeboat did not make depends on a table")
-            .hint("views, continuous aggregates or foreign keys of yours: drop them first"),
+            .context("an object that lifeboat did not create depends on a table")
+            .hint("drop your views, continuous aggregates or foreign keys on the table first"),
         _ => error,
     };
     if run::timescale(session)?.is_none() {
@@ -148,13 +150,13 @@ fn drop_tables(session: &mut Session, names: &[String]) -> Result<()> {
 }
 
 /// Drops a schema if it is empty. If it is not, it stays, and a note says so.
-fn drop_schema(session: &mut Session, name: &str, undone: &mut Undone) -> Result<()> {
+fn drop_schema(session: &mut Session, name: &str, outcome: &mut RollbackOutcome) -> Result<()> {
     session.execute("SAVEPOINT lifeboat_schema")?;
     match session.execute(&format!("DROP SCHEMA {}", ident(name))) {
         Ok(()) => session.execute("RELEASE SAVEPOINT lifeboat_schema"),
         Err(error) if matches!(sqlstate(&error).as_deref(), Some("2BP01" | "3F000")) => {
             session.execute("ROLLBACK TO SAVEPOINT lifeboat_schema")?;
-            undone.notes.push(format!("the schema {} holds other things, and stays", one_line(name)));
+            outcome.notes.push(format!("the schema {} contains other objects and is kept", one_line(name)));
             Ok(())
         }
         Err(error) => Err(error),

@@ -69,28 +69,28 @@ pub(crate) struct Job<'a> {
 }
 
 /// Connects and reads the notes of an earlier run of the plan. No other process can run the plan as long as the session
-/// lasts. Fails if the plan was changed since it was begun.
+/// lasts. Fails if the plan was changed after it was started.
 pub(crate) fn connect(plan: &Plan, params: &Params) -> Result<(Session, Option<state::PlanState>)> {
     let mut session = Session::connect(params)?;
     settings::pin(&mut session)?;
     state::lock(&mut session, &plan.id)?;
     let found = state::find(&mut session, &plan.id)?;
     if found.as_ref().is_some_and(|found| found.digest != plan.digest()) {
-        return Err(Error::usage("the plan was changed since it was begun")
-            .hint("go on with the plan as it was, or take back what was done with 'lifeboat migrate rollback'"));
+        return Err(Error::usage("the plan was changed after it was started")
+            .hint("run the unchanged plan, or undo the run with 'lifeboat migrate rollback'"));
     }
     Ok((session, found))
 }
 
 impl Job<'_> {
-    /// Runs the plan. `sources` is the content of the files when they were saved. Fails if a file in `still` has
+    /// Runs the plan. `sources` is the content of the files when they were saved. Fails if a file in `watched` has
     /// changed since.
     pub(crate) fn run(
         &self,
         mut session: Session,
         sources: &BTreeMap<String, SourceState>,
         is_begun: bool,
-        still: &[Watched],
+        watched: &[Watched],
     ) -> Result<Outcome> {
         let clock = Instant::now();
         let sinks = self.sinks()?;
@@ -108,7 +108,7 @@ impl Job<'_> {
         let stop = AtomicBool::new(false);
         let shared = Shared { plan: self.plan, sinks: &sinks, stop: &stop, progress: self.progress };
         self.progress.start("loading", self.files.values().map(|path| size_of(path)).sum());
-        let loaded = load_all(&shared, &chunks, sessions, still);
+        let loaded = load_all(&shared, &chunks, sessions, watched);
         self.progress.finish();
         let mut outcome = Outcome::default();
         (sessions, outcome.tables) = {
@@ -119,8 +119,8 @@ impl Job<'_> {
             let tables = self.require_complete(sources, &chunks)?;
             (sessions, tables)
         };
-        for one in still {
-            one.require_still()?;
+        for one in watched {
+            one.require_unchanged()?;
         }
         let mut steps = Steps::begin(self.plan, first(&mut sessions)?)?;
         let mut sessions = steps.indexes(sessions, &sinks)?;
@@ -131,8 +131,8 @@ impl Job<'_> {
         state::note_rows(session, &self.plan.id)?;
         steps.policies(session)?;
         outcome.notes = state::steps(session, &self.plan.id)?.into_values().flatten().collect();
-        for one in still {
-            one.require_still()?;
+        for one in watched {
+            one.require_unchanged()?;
         }
         state::finish(session, &self.plan.id)?;
         outcome.load_seconds = clock.elapsed().as_secs_f64();
@@ -150,7 +150,7 @@ impl Job<'_> {
                 .ok_or_else(|| Error::failed(format!("the file {} was not opened", one_line(&table.file))))?;
             schema.tables.iter().find(|facts| facts.name == table.source).ok_or_else(|| {
                 Error::usage(format!("there is no table {}", table.shown_source()))
-                    .hint("take it out of the plan, or plan anew")
+                    .hint("remove it from the plan, or create a new plan")
             })
         };
         let mut staged = BTreeSet::new();
@@ -172,7 +172,7 @@ impl Job<'_> {
             let state = sources.get(&table.file).and_then(|source| source.tables.get(&table.source));
             if state.is_none() {
                 return Err(Error::failed(format!(
-                    "the snapshot of {} has no digest of the table {}: it could not be read whole",
+                    "the snapshot of {} has no digest of the table {}: the table could not be read completely",
                     one_line(&table.file),
                     one_line(&table.source)
                 )));
@@ -189,28 +189,28 @@ impl Job<'_> {
         let mut extension = None;
         for (number, sink) in sinks.iter().enumerate() {
             let table = &sink.plan;
-            let told =
-                |error: Error| error.context(format!("cannot make {}; nothing was changed", table.shown_target()));
+            let add_context =
+                |error: Error| error.context(format!("cannot create {}; nothing was changed", table.shown_target()));
             if made.insert((table.schema.clone(), table.name.clone())) {
-                make_schema(session, id, &table.schema).map_err(told)?;
-                let is_made = make_table(session, id, table).map_err(told)?;
+                make_schema(session, id, &table.schema).map_err(add_context)?;
+                let is_made = make_table(session, id, table).map_err(add_context)?;
                 if let Some(hypertable) = table.hypertable.as_ref().filter(|_| is_made) {
                     if extension.is_none() {
                         extension = Some(timescale(session)?.ok_or_else(|| {
-                            Error::usage("the plan has hypertables, and the target has no TimescaleDB")
-                                .hint("CREATE EXTENSION timescaledb there, or take [table.hypertable] out of the plan")
+                            Error::usage("the plan has hypertables, but the target has no TimescaleDB")
+                                .hint("run CREATE EXTENSION timescaledb, or remove [table.hypertable] from the plan")
                         })?);
                     }
                     let functions = extension.as_deref().unwrap_or("public");
                     let sql = ddl::create_hypertable(table, hypertable, functions);
-                    session.rows(&sql).map_err(told)?;
+                    session.rows(&sql).map_err(add_context)?;
                 }
                 if is_made && sink.is_staged {
                     for (name, kind, columns) in keys(table) {
-                        session.execute(&ddl::add_key(table, &name, kind, &columns)).map_err(told)?;
+                        session.execute(&ddl::add_key(table, &name, kind, &columns)).map_err(add_context)?;
                     }
                     for index in table.indexes.iter().filter(|index| index.unique) {
-                        session.execute(&ddl::create_index(table, index)).map_err(told)?;
+                        session.execute(&ddl::create_index(table, index)).map_err(add_context)?;
                     }
                 }
             }
@@ -229,7 +229,7 @@ impl Job<'_> {
     /// loaded.
     fn require_free_names(&self, session: &mut Session) -> Result<()> {
         let (mut targets, mut taken) = (BTreeSet::new(), BTreeMap::new());
-        let mut is_there = |schema: &str, name: &str| {
+        let mut exists = |schema: &str, name: &str| {
             let sql =
                 format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL AS there", literal(&qualified(schema, name)));
             session.row(&sql)?.flag("there")
@@ -237,31 +237,31 @@ impl Job<'_> {
         let mut tables = Vec::new();
         for table in &self.plan.tables {
             // Existing tables keep the indexes that they have.
-            if targets.insert((&table.schema, &table.name)) && !is_there(&table.schema, &table.name)? {
+            if targets.insert((&table.schema, &table.name)) && !exists(&table.schema, &table.name)? {
                 taken.insert((&table.schema, table.name.clone()), "a table of the plan".to_owned());
                 tables.push(table);
             }
         }
         for table in tables {
             let shown = table.shown_target();
-            let clash = |name: &str, with: &str| {
+            let clash = |name: &str, other: &str| {
                 Error::usage(format!(
-                    "an index or constraint of {shown} is named {}, and so is {with}; nothing was changed",
+                    "the name {} of an index or constraint of {shown} is also used by {other}; nothing was changed",
                     one_line(name)
                 ))
-                .hint("name it otherwise in the plan; the name of a primary key is made of the table's")
+                .hint("change one of the names in the plan; the name of a primary key follows from the table's name")
             };
             let keys = keys(table).into_iter().map(|(name, ..)| name);
             let constraints = keys.clone().chain(table.checks.iter().map(|check| check.name.clone()));
             let mut own = BTreeSet::new();
             for name in constraints.chain(table.foreign_keys.iter().map(|key| key.name.clone())) {
                 if !own.insert(name.clone()) {
-                    return Err(clash(&name, "another constraint of it"));
+                    return Err(clash(&name, "another constraint of that table"));
                 }
             }
             for name in keys.chain(table.indexes.iter().map(|index| index.name.clone())) {
-                if is_there(&table.schema, &name)? {
-                    return Err(clash(&name, "something that is in that schema already"));
+                if exists(&table.schema, &name)? {
+                    return Err(clash(&name, "an existing object in that schema"));
                 }
                 if let Some(other) = taken.insert((&table.schema, name.clone()), format!("an index of {shown}")) {
                     return Err(clash(&name, &other));
@@ -279,7 +279,7 @@ impl Job<'_> {
             Ok(session)
         };
         let mut sessions = vec![first];
-        sessions.extend(session::as_many_as_let_in(self.jobs.max(1) - 1, open)?);
+        sessions.extend(session::open_up_to(self.jobs.max(1) - 1, open)?);
         Ok(sessions)
     }
 
@@ -301,10 +301,10 @@ impl Job<'_> {
             let saved = sources.get(&table.file).and_then(|source| source.tables.get(&table.source));
             if saved.is_none_or(|saved| saved.rows != sum.rows + sum.rejected || saved.digest != digest) {
                 return Err(Error::problem(format!(
-                    "the rows that were read of {} are others than those that were saved before: it was written to meanwhile",
+                    "the rows read from {} differ from the rows that were saved: the table was changed in the meantime",
                     table.shown_source()
                 ))
-                .hint("stop what writes to it, 'lifeboat migrate rollback', and run again"));
+                .hint("stop the programs that write to it, run 'lifeboat migrate rollback', then run the plan again"));
             }
             tables.push(Loaded {
                 source: table.shown_source(),
@@ -320,16 +320,16 @@ impl Job<'_> {
 /// Returns true if rows with different keys in the file may have equal keys in the target, because the values are
 /// converted to another type.
 fn may_collide(table: &TablePlan, facts: &TableFacts) -> bool {
-    let stays = |name: &String| {
+    let is_unchanged = |name: &String| {
         let Some(column) = table.column(name) else { return false };
         let Some(source) = facts.columns.iter().find(|source| source.name == column.source) else { return false };
         let kind = Kind::parse(&column.target_type).ok();
         // SQLite's type affinity has converted the values of such a column to that class, as far as possible.
-        let alike = matches!(
+        let is_same_class = matches!(
             (profile::declared(source), kind),
             (Some(Kind::Text), Some(Kind::Text)) | (Some(Kind::Whole(_)), Some(Kind::Whole(_)))
         );
-        column.identity || alike
+        column.identity || is_same_class
     };
     let target = |source: &str| {
         let column = table.columns.iter().find(|column| column.source == source);
@@ -337,10 +337,10 @@ fn may_collide(table: &TablePlan, facts: &TableFacts) -> bool {
     };
     let mut unique: Vec<Option<Vec<String>>> =
         vec![facts.primary_key().iter().map(|column| target(&column.name)).collect()];
-    let whole = facts.indexes.iter().filter(|index| index.unique && !index.partial);
-    unique.extend(whole.map(|index| index.columns.iter().map(|(name, _)| target(name.as_deref()?)).collect()));
+    let unique_indexes = facts.indexes.iter().filter(|index| index.unique && !index.partial);
+    unique.extend(unique_indexes.map(|index| index.columns.iter().map(|(name, _)| target(name.as_deref()?)).collect()));
     let unique: Vec<Vec<String>> =
-        unique.into_iter().flatten().filter(|key| !key.is_empty() && key.iter().all(stays)).collect();
+        unique.into_iter().flatten().filter(|key| !key.is_empty() && key.iter().all(is_unchanged)).collect();
     !table.keys().all(|key| unique.iter().any(|own| own.iter().all(|name| key.contains(name))))
 }
 
@@ -349,7 +349,7 @@ fn size_of(path: &std::path::Path) -> u64 {
 }
 
 fn first(sessions: &mut [Session]) -> Result<&mut Session> {
-    sessions.first_mut().ok_or_else(|| Error::failed("no session is left"))
+    sessions.first_mut().ok_or_else(|| Error::failed("no database session is left"))
 }
 
 /// Returns the primary key and the unique constraints: name, kind and columns.
@@ -370,8 +370,8 @@ pub(crate) fn timescale(session: &mut Session) -> Result<Option<String>> {
 }
 
 fn make_schema(session: &mut Session, plan: &str, schema: &str) -> Result<()> {
-    let there = format!("SELECT pg_catalog.to_regnamespace({}) IS NOT NULL AS there", literal(&ident(schema)));
-    if session.row(&there)?.flag("there")? {
+    let query = format!("SELECT pg_catalog.to_regnamespace({}) IS NOT NULL AS there", literal(&ident(schema)));
+    if session.row(&query)?.flag("there")? {
         return Ok(());
     }
     session.execute(&format!("CREATE SCHEMA {}", ident(schema)))?;
@@ -384,18 +384,17 @@ fn make_schema(session: &mut Session, plan: &str, schema: &str) -> Result<()> {
 fn make_table(session: &mut Session, plan: &str, table: &TablePlan) -> Result<bool> {
     let name = literal(&ddl::target(table));
     let oid = format!("{name}::pg_catalog.regclass::pg_catalog.oid");
-    let is_there =
-        session.row(&format!("SELECT pg_catalog.to_regclass({name}) IS NOT NULL AS there"))?.flag("there")?;
-    if !is_there {
+    let exists = session.row(&format!("SELECT pg_catalog.to_regclass({name}) IS NOT NULL AS there"))?.flag("there")?;
+    if !exists {
         session.execute(&ddl::create_table(table))?;
         state::note_made(session, plan, "table", &table.schema, &table.name, &oid)?;
         return Ok(true);
     }
     state::require_no_other(session, plan, &table.schema, &table.name)?;
-    let holds = session.row(&format!("SELECT EXISTS (SELECT FROM {}) AS rows", ddl::target(table)))?;
-    if holds.flag("rows")? {
-        return Err(Error::usage(format!("{} is there already, and holds rows", table.shown_target()))
-            .hint("give the table another name or schema in the plan: nothing that is there is overwritten"));
+    let found = session.row(&format!("SELECT EXISTS (SELECT FROM {}) AS rows", ddl::target(table)))?;
+    if found.flag("rows")? {
+        return Err(Error::usage(format!("{} already exists and has rows", table.shown_target()))
+            .hint("give the table another name or schema in the plan: existing rows are never overwritten"));
     }
     // Only the server knows what a type's name means, including its precision. A temporary table with these types shows
     // it.
@@ -412,14 +411,14 @@ fn make_table(session: &mut Session, plan: &str, table: &TablePlan) -> Result<bo
     session.execute("DROP TABLE pg_temp.lifeboat_types")?;
     for column in &wanted {
         if !column.flag("fits")? {
-            let found = column.get("found")?.map_or(String::new(), |found| format!(": {found}"));
+            let found = column.get("found")?.map_or("is missing".to_owned(), |found| format!("has the type {found}"));
             return Err(Error::usage(format!(
-                "{} is there already, and its column {} is not there or of another type{found}, and the plan's is {}",
+                "{} already exists, but its column {} {found}; the plan requires {}",
                 table.shown_target(),
                 one_line(column.text("name")?),
                 column.text("wanted")?
             ))
-            .hint("give the table another name or schema in the plan, or the column that very type"));
+            .hint("give the table another name or schema in the plan, or give the column the type of the plan"));
         }
     }
     state::note_made(session, plan, "filled", &table.schema, &table.name, &oid)?;
@@ -427,27 +426,32 @@ fn make_table(session: &mut Session, plan: &str, table: &TablePlan) -> Result<bo
 }
 
 /// Loads all chunks that are not loaded yet, in parallel, and returns the sessions.
-fn load_all(shared: &Shared<'_>, chunks: &[Chunk], sessions: Vec<Session>, still: &[Watched]) -> Result<Vec<Session>> {
+fn load_all(
+    shared: &Shared<'_>,
+    chunks: &[Chunk],
+    sessions: Vec<Session>,
+    watched: &[Watched],
+) -> Result<Vec<Session>> {
     // Chunks whose keys are enforced during the load are loaded one after the other, in the plan's order.
-    let mut lanes: BTreeMap<(String, String), Vec<Chunk>> = BTreeMap::new();
+    let mut serial: BTreeMap<(String, String), Vec<Chunk>> = BTreeMap::new();
     let mut tasks: VecDeque<Vec<Chunk>> = VecDeque::new();
     for chunk in chunks.iter().filter(|chunk| chunk.done.is_none()) {
         match shared.sinks.get(chunk.table) {
             Some(sink) if sink.is_staged => {
-                lanes.entry((sink.plan.schema.clone(), sink.plan.name.clone())).or_default().push(*chunk);
+                serial.entry((sink.plan.schema.clone(), sink.plan.name.clone())).or_default().push(*chunk);
             }
             _ => tasks.push_back(vec![*chunk]),
         }
     }
-    let mut lanes: Vec<Vec<Chunk>> = lanes.into_values().collect();
-    lanes.sort_by_key(Vec::len);
-    lanes.into_iter().for_each(|lane| tasks.push_front(lane));
-    for one in still {
-        one.require_still()?;
+    let mut serial: Vec<Vec<Chunk>> = serial.into_values().collect();
+    serial.sort_by_key(Vec::len);
+    serial.into_iter().for_each(|chunks| tasks.push_front(chunks));
+    for one in watched {
+        one.require_unchanged()?;
     }
-    side_by_side(sessions, tasks, shared.stop, |session, lane: Vec<Chunk>, loader: &mut Option<Loader<'_>>| {
+    run_in_parallel(sessions, tasks, shared.stop, |session, chunks: Vec<Chunk>, loader: &mut Option<Loader<'_>>| {
         let loader = loader.get_or_insert_with(|| Loader::new(shared));
-        for chunk in &lane {
+        for chunk in &chunks {
             if shared.stop.load(Ordering::Relaxed) {
                 break;
             }
@@ -459,7 +463,7 @@ fn load_all(shared: &Shared<'_>, chunks: &[Chunk], sessions: Vec<Session>, still
 }
 
 /// Runs tasks on several sessions. The first failure stops all of them and is returned.
-fn side_by_side<T: Send, S>(
+fn run_in_parallel<T: Send, S>(
     sessions: Vec<Session>,
     tasks: VecDeque<T>,
     stop: &AtomicBool,
@@ -474,15 +478,15 @@ fn side_by_side<T: Send, S>(
         }
         Ok(session)
     };
-    let ends: Vec<Result<Session>> = thread::scope(|scope| {
+    let results: Vec<Result<Session>> = thread::scope(|scope| {
         let threads: Vec<_> = sessions.into_iter().map(|session| scope.spawn(|| run(session))).collect();
-        let died = || Err(Error::failed("a thread has died"));
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| died())).collect()
+        let panicked = || Err(Error::failed("a worker thread has panicked"));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
     });
     let mut sessions = Vec::new();
     let mut failed: Option<Error> = None;
-    for end in ends {
-        match end {
+    for result in results {
+        match result {
             Ok(session) => sessions.push(session),
             // A worker that stopped only because another one failed is not the cause.
             Err(error) if failed.as_ref().is_none_or(|first| first.kind == ErrorKind::Interrupted) => {
@@ -494,28 +498,28 @@ fn side_by_side<T: Send, S>(
     failed.map_or(Ok(sessions), Err)
 }
 
-/// An index that is made after loading.
-struct Making {
+/// An index that is created after loading.
+struct IndexTask {
     step: String,
     sql: String,
-    /// True if the index enforces a constraint: without it, the table is not what the plan says.
-    holds_rows: bool,
+    /// True if the index enforces a constraint of the plan, so that the run fails without it.
+    is_required: bool,
 }
 
-impl Making {
+impl IndexTask {
     fn of_key(step: String, sql: String) -> Self {
-        Making { step, sql, holds_rows: true }
+        IndexTask { step, sql, is_required: true }
     }
 
     /// Creates the index. If an index that enforces nothing cannot be created, this is noted, and the run continues
     /// without it.
     fn make(&self, session: &mut Session, plan: &str) -> Result<()> {
         let Err(error) = do_step(session, plan, &self.step, &self.sql) else { return Ok(()) };
-        if self.holds_rows || !is_of_the_thing(&error) {
+        if self.is_required || !is_permanent(&error) {
             return Err(error);
         }
         let note = format!(
-            "the {} was not made: {}. Make it otherwise, or do without: {}",
+            "the {} was not created: {}. Create another index, or do without it: {}",
             one_line(&self.step),
             error.causes().join(": "),
             one_line(&self.sql)
@@ -524,10 +528,10 @@ impl Making {
     }
 }
 
-/// Returns true if a failure lies in the object itself, not in circumstances that may change until the next attempt.
-fn is_of_the_thing(error: &Error) -> bool {
-    let of_circumstances = ["08", "25", "40", "53", "55", "57", "58", "XX"];
-    session::sqlstate(error).is_some_and(|state| !of_circumstances.iter().any(|class| state.starts_with(class)))
+/// Returns true if the object itself caused the failure, so that the next attempt would fail too.
+fn is_permanent(error: &Error) -> bool {
+    let transient_classes = ["08", "25", "40", "53", "55", "57", "58", "XX"];
+    session::sqlstate(error).is_some_and(|state| !transient_classes.iter().any(|class| state.starts_with(class)))
 }
 
 /// The steps after loading, each of which is done once.
@@ -547,7 +551,7 @@ impl<'a> Steps<'a> {
             let shown = one_line(&format!("{schema}.{name}"));
             let step = format!("filled {shown}");
             if let Entry::Vacant(vacant) = steps.done.entry(step) {
-                let note = format!("{shown} was there before: its keys, indexes and policies are as they were");
+                let note = format!("{shown} existed before: its keys, indexes and policies were not changed");
                 do_noted_step(session, &plan.id, vacant.key(), "", Some(&note))?;
                 vacant.insert(None);
             }
@@ -557,10 +561,10 @@ impl<'a> Steps<'a> {
 
     /// Returns one table for each target, the first of those that are merged. Tables that existed before are left out.
     fn targets(&self) -> Vec<&TablePlan> {
-        let mut seen = BTreeSet::new();
+        let mut listed = BTreeSet::new();
         let is_ours = |table: &&TablePlan| !self.filled.contains(&(table.schema.clone(), table.name.clone()));
         let tables = self.plan.tables.iter().filter(is_ours);
-        tables.filter(|table| seen.insert((&table.schema, &table.name))).collect()
+        tables.filter(|table| listed.insert((&table.schema, &table.name))).collect()
     }
 
     /// Does a step that is not done yet, in a transaction that notes it.
@@ -576,7 +580,7 @@ impl<'a> Steps<'a> {
 
     /// Creates the missing indexes in parallel, then the constraints that use them.
     fn indexes(&mut self, sessions: Vec<Session>, sinks: &[Sink]) -> Result<Vec<Session>> {
-        let mut tasks: VecDeque<Making> = VecDeque::new();
+        let mut tasks: VecDeque<IndexTask> = VecDeque::new();
         let mut attach: Vec<(String, String)> = Vec::new();
         for table in self.targets() {
             let is_target = |sink: &&Sink| (&sink.plan.schema, &sink.plan.name) == (&table.schema, &table.name);
@@ -586,7 +590,7 @@ impl<'a> Steps<'a> {
                 for (name, kind, columns) in keys(table) {
                     let step = format!("key {shown} {name}");
                     if table.hypertable.is_some() {
-                        tasks.push_back(Making::of_key(step, ddl::add_key(table, &name, kind, &columns)));
+                        tasks.push_back(IndexTask::of_key(step, ddl::add_key(table, &name, kind, &columns)));
                         continue;
                     }
                     let index = super::plan::IndexPlan {
@@ -598,29 +602,30 @@ impl<'a> Steps<'a> {
                         condition: None,
                         unique: true,
                     };
-                    tasks.push_back(Making::of_key(format!("index of {step}"), ddl::create_index(table, &index)));
+                    tasks.push_back(IndexTask::of_key(format!("index of {step}"), ddl::create_index(table, &index)));
                     attach.push((step, ddl::add_key_of_index(table, &name, kind)));
                 }
             }
             for index in table.indexes.iter().filter(|index| !(is_keyed && index.unique)) {
                 let step = format!("index {shown} {}", index.name);
-                tasks.push_back(Making { step, sql: ddl::create_index(table, index), holds_rows: index.unique });
+                tasks.push_back(IndexTask { step, sql: ddl::create_index(table, index), is_required: index.unique });
             }
             if let Some(hypertable) = &table.hypertable {
-                let leads = |columns: &[String]| columns.first() == Some(&hypertable.time);
-                let is_led = leads(&table.primary_key) || table.indexes.iter().any(|index| leads(&index.columns));
-                if !is_led {
+                let starts_with_time = |columns: &[String]| columns.first() == Some(&hypertable.time);
+                let has_time_index = starts_with_time(&table.primary_key)
+                    || table.indexes.iter().any(|index| starts_with_time(&index.columns));
+                if !has_time_index {
                     let sql = format!("CREATE INDEX ON {} ({} DESC)", ddl::target(table), ident(&hypertable.time));
-                    tasks.push_back(Making { step: format!("index {shown} by time"), sql, holds_rows: false });
+                    tasks.push_back(IndexTask { step: format!("index {shown} by time"), sql, is_required: false });
                 }
             }
         }
-        tasks.retain(|making| !self.done.contains_key(&making.step));
+        tasks.retain(|task| !self.done.contains_key(&task.step));
         let stop = AtomicBool::new(false);
         let plan = &self.plan.id;
-        let sessions = side_by_side(sessions, tasks, &stop, |session, making: Making, _: &mut Option<()>| {
+        let sessions = run_in_parallel(sessions, tasks, &stop, |session, task: IndexTask, _: &mut Option<()>| {
             interrupt::check()?;
-            making.make(session, plan)
+            task.make(session, plan)
         })?;
         let mut sessions = sessions;
         for (step, sql) in attach {
@@ -684,14 +689,14 @@ impl<'a> Steps<'a> {
                 interrupt::check()?;
                 // If existing rows violate the foreign key, it is added as NOT VALID, which checks new rows; a note
                 // says so.
-                let whole = do_step(session, &self.plan.id, &step, &ddl::add_foreign_key(table, key, false));
-                let Err(error) = whole else { continue };
+                let added = do_step(session, &self.plan.id, &step, &ddl::add_foreign_key(table, key, false));
+                let Err(error) = added else { continue };
                 if session::sqlstate(&error).as_deref() != Some("23503") && key.validate {
                     return Err(error);
                 }
                 let note = key.validate.then(|| {
                     format!(
-                        "{}: rows break the foreign key {}; only new rows are held to it",
+                        "{}: existing rows violate the foreign key {}; only new rows are checked",
                         table.shown_target(),
                         one_line(&key.name)
                     )
@@ -750,8 +755,8 @@ impl<'a> Steps<'a> {
                 };
                 if old > 0 {
                     let note = format!(
-                        "{shown}: no retention policy was made: it would drop {old} rows that were just loaded. When you have \
-                         verified them: {sql}"
+                        "{shown}: no retention policy was created, because it would drop {old} rows that were just \
+                         loaded. After you have verified them, run: {sql}"
                     );
                     do_noted_step(session, &self.plan.id, &step, "", Some(&note))?;
                 } else {
@@ -775,8 +780,8 @@ fn do_noted_step(session: &mut Session, plan: &str, step: &str, sql: &str, note:
     }
     done.map_err(|error| {
         error
-            .context(format!("cannot make the {}", one_line(step)))
-            .hint("what is done stays done: run again when that is mended")
+            .context(format!("cannot complete the step '{}'", one_line(step)))
+            .hint("completed steps are kept: correct the cause, then run the plan again")
     })
 }
 

@@ -62,9 +62,9 @@ pub(crate) struct TableState {
 /// The notes of a plan.
 #[derive(Clone, Debug)]
 pub(crate) struct PlanState {
-    /// The digest of the plan when it was begun.
+    /// The digest of the plan when it was started.
     pub digest: String,
-    /// The content of the files when the plan was begun.
+    /// The content of the files when the plan was started.
     pub sources: BTreeMap<String, SourceState>,
     /// True if the run is complete.
     pub finished: bool,
@@ -94,7 +94,7 @@ pub(crate) struct ChunkDone {
     pub digest: RowDigest,
 }
 
-/// An object that was made, or a table that was filled.
+/// An object that was created, or an existing table that was filled.
 #[derive(Clone, Debug)]
 pub(crate) struct Made {
     /// `schema`, `table`, `filled`, `index` or `constraint`.
@@ -110,7 +110,7 @@ pub(crate) struct Made {
 }
 
 /// Returns true if this database holds the notes of a migration.
-pub(crate) fn is_there(session: &mut Session) -> Result<bool> {
+pub(crate) fn has_notes(session: &mut Session) -> Result<bool> {
     let row = session.row("SELECT pg_catalog.to_regclass('lifeboat_migrate.plans') IS NOT NULL AS there")?;
     row.flag("there")
 }
@@ -119,44 +119,44 @@ pub(crate) fn is_there(session: &mut Session) -> Result<bool> {
 pub(crate) fn make_tables(session: &mut Session) -> Result<()> {
     session.execute(TABLES).map_err(|error| {
         error
-            .context(format!("cannot make the schema {SCHEMA}, which notes what is done"))
-            .hint("the role needs CREATE on the database: GRANT CREATE ON DATABASE ... TO ...")
+            .context(format!("cannot create the schema {SCHEMA} for the notes of the migration"))
+            .hint("the role needs CREATE on the database: run GRANT CREATE ON DATABASE ... TO ...")
     })
 }
 
 /// Takes the lock of a plan, so that no other process runs it or rolls it back while the session lasts. Fails if
 /// another process holds the lock.
 pub(crate) fn lock(session: &mut Session, plan: &str) -> Result<()> {
-    let key = key_of(&format!("lifeboat migrate {plan}"));
+    let key = lock_key(&format!("lifeboat migrate {plan}"));
     let row = session.row(&format!("SELECT pg_catalog.pg_try_advisory_lock({key}) AS locked"))?;
     if row.flag("locked")? {
         return Ok(());
     }
-    Err(Error::failed(format!("the plan {} is being run, or taken back, by another process", one_line(plan)))
-        .hint("wait for it, or end it: what it has done is not lost"))
+    Err(Error::failed(format!("another process is running or rolling back the plan {}", one_line(plan)))
+        .hint("wait until it ends, or end it: its completed work is kept"))
 }
 
 /// Takes the lock of the notes until the transaction ends, so that no other process begins a plan or rolls one back.
 /// The rollback of the last plan removes the notes, which must not happen while another plan begins.
 pub(crate) fn lock_notes(session: &mut Session) -> Result<()> {
     session
-        .rows(&format!("SELECT pg_catalog.pg_advisory_xact_lock({})", key_of("lifeboat migrate")))
+        .rows(&format!("SELECT pg_catalog.pg_advisory_xact_lock({})", lock_key("lifeboat migrate")))
         .map(|_| ())
         .map_err(|error| {
             error
-                .context("another migration into this database is just beginning, or being taken back")
-                .hint("run again when it has done so")
+                .context("another migration into this database is being started or rolled back")
+                .hint("run the command again later")
         })
 }
 
-fn key_of(what: &str) -> i64 {
-    let hash = Sha256::of(what.as_bytes());
+fn lock_key(text: &str) -> i64 {
+    let hash = Sha256::of(text.as_bytes());
     i64::from_le_bytes(hash.0[..8].try_into().unwrap_or_default())
 }
 
 /// Returns the notes of a plan, or `None` if there are none.
 pub(crate) fn find(session: &mut Session, plan: &str) -> Result<Option<PlanState>> {
-    if !is_there(session)? {
+    if !has_notes(session)? {
         return Ok(None);
     }
     let sql = format!(
@@ -171,11 +171,11 @@ pub(crate) fn find(session: &mut Session, plan: &str) -> Result<Option<PlanState
     };
     let Some(row) = rows.first() else { return Ok(None) };
     let sources = serde_json::from_str(row.text("sources")?)
-        .map_err(|error| Error::failed("the notes of the migration cannot be read").because(error))?;
+        .map_err(|error| Error::failed("cannot read the notes of the migration in the target").because(error))?;
     Ok(Some(PlanState { digest: row.text("digest")?.to_owned(), sources, finished: row.flag("finished")? }))
 }
 
-/// Notes that a plan was begun.
+/// Notes that a plan was started.
 pub(crate) fn begin(session: &mut Session, plan: &Plan, sources: &BTreeMap<String, SourceState>) -> Result<()> {
     let json = serde_json::to_string(sources).expect("names are strings");
     session.execute(&format!(
@@ -192,7 +192,7 @@ pub(crate) fn finish(session: &mut Session, plan: &str) -> Result<()> {
     session.execute(&format!("UPDATE {SCHEMA}.plans SET finished_at = now() WHERE id = {}", literal(plan)))
 }
 
-/// Notes that an object was made; `oid` is an SQL expression.
+/// Notes that an object was created; `oid` is an SQL expression.
 pub(crate) fn note_made(
     session: &mut Session,
     plan: &str,
@@ -210,7 +210,7 @@ pub(crate) fn note_made(
     ))
 }
 
-/// Returns the objects that were made, in the order in which they were made.
+/// Returns the objects that were created, in the order of their creation.
 pub(crate) fn made(session: &mut Session, plan: &str) -> Result<Vec<Made>> {
     let sql = format!(
         "SELECT kind, schema, name, oid, rows_digest FROM {SCHEMA}.made WHERE plan = {} ORDER BY number",
@@ -263,7 +263,7 @@ pub(crate) fn rows_loaded(session: &mut Session, plan: &str, table: &Made) -> Re
     session.row(&sql)?.number("rows")
 }
 
-/// Fails if another plan has made or filled a table: its rows may exist before they are visible.
+/// Fails if another plan has created or filled a table: its rows may exist before they are visible.
 pub(crate) fn require_no_other(session: &mut Session, plan: &str, schema: &str, name: &str) -> Result<()> {
     let rows = session.rows(&format!(
         "SELECT plan FROM {SCHEMA}.made WHERE kind IN ('table', 'filled') AND plan <> {}
@@ -273,11 +273,11 @@ pub(crate) fn require_no_other(session: &mut Session, plan: &str, schema: &str, 
     ))?;
     let Some(row) = rows.first() else { return Ok(()) };
     Err(Error::usage(format!(
-        "{} is there already: the plan {} has made or filled it",
+        "{} already exists: the plan {} created or filled it",
         one_line(&format!("{schema}.{name}")),
         one_line(row.text("plan")?)
     ))
-    .hint("give the table another name or schema in this plan, or take that plan back first with 'lifeboat migrate rollback'"))
+    .hint("give the table another name or schema, or roll back that plan first with 'lifeboat migrate rollback'"))
 }
 
 /// Notes the chunks of a table; `target` is an SQL expression for the OID of the target table.
@@ -332,8 +332,8 @@ pub(crate) fn chunks(session: &mut Session, plan: &str) -> Result<Vec<Chunk>> {
     session.rows(&sql)?.iter().map(one).collect()
 }
 
-/// Locks a chunk for the transaction that loads it. Fails if another process has loaded it or if it is gone. The plan's
-/// lock alone is not enough, because it ends with the session that took it.
+/// Locks a chunk for the transaction that loads it. Fails if another process has loaded it or if it no longer exists.
+/// The plan's lock alone is not enough, because it ends with the session that took it.
 pub(crate) fn claim(session: &mut Session, plan: &str, chunk: &Chunk) -> Result<()> {
     let rows = session.rows(&format!(
         "SELECT done_at IS NOT NULL AS done FROM {SCHEMA}.chunks
@@ -344,7 +344,7 @@ pub(crate) fn claim(session: &mut Session, plan: &str, chunk: &Chunk) -> Result<
     ))?;
     match rows.first() {
         Some(row) if !row.flag("done")? => Ok(()),
-        _ => Err(of_others(plan)),
+        _ => Err(taken_by_another(plan)),
     }
 }
 
@@ -360,12 +360,12 @@ pub(crate) fn note_loaded(session: &mut Session, plan: &str, chunk: &Chunk, done
         chunk.table,
         chunk.number
     ))?;
-    if noted.len() == 1 { Ok(()) } else { Err(of_others(plan)) }
+    if noted.len() == 1 { Ok(()) } else { Err(taken_by_another(plan)) }
 }
 
-fn of_others(plan: &str) -> Error {
-    Error::failed(format!("another process has loaded, or taken back, a part of the plan {} meanwhile", one_line(plan)))
-        .hint("see that it runs only once at a time, and run it again: no row is loaded twice")
+fn taken_by_another(plan: &str) -> Error {
+    Error::failed(format!("another process has loaded or rolled back a part of the plan {}", one_line(plan)))
+        .hint("make sure that only one process runs the plan, then run it again: no row is loaded twice")
 }
 
 /// Returns the steps that were done after loading, each with its note, if any.

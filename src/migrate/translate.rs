@@ -1,6 +1,6 @@
-//! Translates SQLite's conditions and defaults to PostgreSQL's SQL if they mean the same there.
+//! Translates SQLite's conditions and defaults to PostgreSQL's SQL if they have the same meaning there.
 //!
-//! A condition that is not known to mean the same is not carried over, and the reason is reported. A condition with a
+//! A condition that may have another meaning is not carried over, and the reason is reported. A condition with a
 //! slightly different meaning would be noticed only when it does harm.
 
 use std::collections::HashMap;
@@ -128,14 +128,14 @@ pub(super) fn index_condition(sql: &str) -> Option<String> {
 
 /// The properties of a column that matter for conditions.
 #[derive(Clone, Debug)]
-pub(super) struct Meaning {
+pub(super) struct ColumnProperties {
     /// The target's name.
     pub(super) name: String,
     /// The target's type.
     pub(super) kind: Kind,
     /// True if the file does not compare the column's texts byte by byte.
-    pub(super) folds: bool,
-    /// True if all its values are stored in the file as the target's type: no text that only reads as a number or a
+    pub(super) has_collation: bool,
+    /// True if all its values are stored in the file as the target's type: none is a text that looks like a number or a
     /// boolean.
     pub(super) is_plain: bool,
     /// True if texts of the column become NULL.
@@ -143,26 +143,26 @@ pub(super) struct Meaning {
 }
 
 /// Columns by their names in lower case.
-pub(super) type Meanings = HashMap<String, Meaning>;
+pub(super) type Columns = HashMap<String, ColumnProperties>;
 
 /// Translates a condition to PostgreSQL's SQL, or returns the reason why this is not possible.
-pub(super) fn condition(sql: &str, columns: &Meanings) -> Result<String, String> {
+pub(super) fn condition(sql: &str, columns: &Columns) -> Result<String, String> {
     let tokens: Vec<Token> = tokens(sql).into_iter().map(|(_, token)| token).collect();
     let mut parser = Parser { tokens: &tokens, columns };
-    let whole = parser.any()?;
+    let part = parser.disjunction()?;
     match parser.tokens.first() {
-        None => whole.truth(),
-        Some(token) => Err(otherwise(token)),
+        None => part.into_condition(),
+        Some(token) => Err(unsupported(token)),
     }
 }
 
 /// The type of a part of a condition in PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sort {
+enum Type {
     /// A boolean expression, as AND, OR and NOT take it.
-    Truth,
+    Condition,
     /// A boolean column.
-    Flag,
+    Boolean,
     Whole,
     Double,
     Decimal,
@@ -174,37 +174,37 @@ enum Sort {
 /// A part of a condition.
 struct Part {
     sql: String,
-    sort: Sort,
-    /// True if it is wide enough for arithmetic: small integers overflow in PostgreSQL, but not in SQLite.
+    value_type: Type,
+    /// True if its type is wide enough for arithmetic: small integers overflow in PostgreSQL, but not in SQLite.
     is_wide: bool,
-    folds: bool,
+    has_collation: bool,
     is_plain: bool,
     gains_nulls: bool,
 }
 
 impl Part {
-    fn of(sql: String, sort: Sort) -> Self {
-        Part { sql, sort, is_wide: false, folds: false, is_plain: true, gains_nulls: false }
+    fn of(sql: String, value_type: Type) -> Self {
+        Part { sql, value_type, is_wide: false, has_collation: false, is_plain: true, gains_nulls: false }
     }
 
     fn is_number(&self) -> bool {
-        matches!(self.sort, Sort::Whole | Sort::Double | Sort::Decimal)
+        matches!(self.value_type, Type::Whole | Type::Double | Type::Decimal)
     }
 
     /// Returns its SQL if it is a boolean expression in PostgreSQL.
-    fn truth(self) -> Result<String, String> {
-        match self.sort {
-            Sort::Truth => Ok(self.sql),
-            Sort::Flag if self.is_plain => Ok(self.sql),
-            Sort::Flag => Err(MIXED.to_owned()),
-            _ => Err("a value is no condition in PostgreSQL".to_owned()),
+    fn into_condition(self) -> Result<String, String> {
+        match self.value_type {
+            Type::Condition => Ok(self.sql),
+            Type::Boolean if self.is_plain => Ok(self.sql),
+            Type::Boolean => Err(MIXED.to_owned()),
+            _ => Err("PostgreSQL does not accept a value as a condition".to_owned()),
         }
     }
 }
 
-const MIXED: &str = "it speaks of a column that held values of several types";
+const MIXED: &str = "it refers to a column with values of several types";
 
-fn otherwise(token: &Token) -> String {
+fn unsupported(token: &Token) -> String {
     let (Token::Word(text) | Token::Quoted(text) | Token::Text(text) | Token::Number(text) | Token::Mark(text)) = token;
     format!("'{text}' may mean something else in PostgreSQL")
 }
@@ -212,7 +212,7 @@ fn otherwise(token: &Token) -> String {
 /// Parses a condition by SQLite's precedence, which is PostgreSQL's too for the operators that are carried over.
 struct Parser<'a> {
     tokens: &'a [Token],
-    columns: &'a Meanings,
+    columns: &'a Columns,
 }
 
 impl Parser<'_> {
@@ -226,11 +226,11 @@ impl Parser<'_> {
     fn words(&mut self, words: &[&str]) -> bool {
         let is_word =
             |(token, word): (&Token, &&str)| matches!(token, Token::Word(is) if is.eq_ignore_ascii_case(word));
-        let are_there = self.tokens.len() >= words.len() && self.tokens.iter().zip(words).all(is_word);
-        if are_there {
+        let is_match = self.tokens.len() >= words.len() && self.tokens.iter().zip(words).all(is_word);
+        if is_match {
             self.tokens = &self.tokens[words.len()..];
         }
-        are_there
+        is_match
     }
 
     /// Consumes the next token if it is one of these marks.
@@ -247,31 +247,31 @@ impl Parser<'_> {
     fn require_mark(&mut self, mark: &str) -> Result<(), String> {
         match self.mark(&[mark]) {
             Some(_) => Ok(()),
-            None => Err(self.tokens.first().map_or("it ends too early".to_owned(), otherwise)),
+            None => Err(self.tokens.first().map_or("it ends too early".to_owned(), unsupported)),
         }
     }
 
-    fn any(&mut self) -> Result<Part, String> {
-        let mut left = self.all()?;
+    fn disjunction(&mut self) -> Result<Part, String> {
+        let mut left = self.conjunction()?;
         while self.words(&["or"]) {
-            let right = self.all()?.truth()?;
-            left = Part::of(format!("{} OR {right}", left.truth()?), Sort::Truth);
+            let right = self.conjunction()?.into_condition()?;
+            left = Part::of(format!("{} OR {right}", left.into_condition()?), Type::Condition);
         }
         Ok(left)
     }
 
-    fn all(&mut self) -> Result<Part, String> {
+    fn conjunction(&mut self) -> Result<Part, String> {
         let mut left = self.negation()?;
         while self.words(&["and"]) {
-            let right = self.negation()?.truth()?;
-            left = Part::of(format!("{} AND {right}", left.truth()?), Sort::Truth);
+            let right = self.negation()?.into_condition()?;
+            left = Part::of(format!("{} AND {right}", left.into_condition()?), Type::Condition);
         }
         Ok(left)
     }
 
     fn negation(&mut self) -> Result<Part, String> {
         if self.words(&["not"]) {
-            return Ok(Part::of(format!("NOT {}", self.negation()?.truth()?), Sort::Truth));
+            return Ok(Part::of(format!("NOT {}", self.negation()?.into_condition()?), Type::Condition));
         }
         self.comparison()
     }
@@ -286,13 +286,13 @@ impl Parser<'_> {
             self.words(&["is", "not", "null"]) || self.words(&["notnull"]) || self.words(&["not", "null"]);
         if is_not_null || self.words(&["is", "null"]) || self.words(&["isnull"]) {
             if left.gains_nulls {
-                return Err("it asks for NULL, which texts of that column become".to_owned());
+                return Err("it tests for NULL, and some texts of that column become NULL".to_owned());
             }
-            if left.sort == Sort::Truth {
-                return Err("it asks a condition for NULL".to_owned());
+            if left.value_type == Type::Condition {
+                return Err("it tests a condition for NULL".to_owned());
             }
             let word = if is_not_null { "IS NOT NULL" } else { "IS NULL" };
-            return Ok(Part::of(format!("{} {word}", left.sql), Sort::Truth));
+            return Ok(Part::of(format!("{} {word}", left.sql), Type::Condition));
         }
         let negated = |parser: &mut Self, word| {
             if parser.words(&["not", word]) { Some("NOT ") } else { parser.words(&[word]).then_some("") }
@@ -309,7 +309,7 @@ impl Parser<'_> {
                 }
             }
             self.require_mark(")")?;
-            return Ok(Part::of(format!("{} {not}IN ( {} )", left.sql, values.join(" , ")), Sort::Truth));
+            return Ok(Part::of(format!("{} {not}IN ( {} )", left.sql, values.join(" , ")), Type::Condition));
         }
         if let Some(not) = negated(self, "between") {
             let least = self.sum()?;
@@ -320,7 +320,7 @@ impl Parser<'_> {
             require_comparable(&left, &least)?;
             require_comparable(&left, &greatest)?;
             let sql = format!("{} {not}BETWEEN {} AND {}", ordered(&left), least.sql, greatest.sql);
-            return Ok(Part::of(sql, Sort::Truth));
+            return Ok(Part::of(sql, Type::Condition));
         }
         Ok(left)
     }
@@ -328,7 +328,7 @@ impl Parser<'_> {
     fn sum(&mut self) -> Result<Part, String> {
         let mut left = self.product()?;
         while let Some(mark) = self.mark(&["+", "-"]) {
-            left = reckon(&left, &mark, &self.product()?)?;
+            left = arithmetic(&left, &mark, &self.product()?)?;
         }
         Ok(left)
     }
@@ -336,7 +336,7 @@ impl Parser<'_> {
     fn product(&mut self) -> Result<Part, String> {
         let mut left = self.value()?;
         while let Some(mark) = self.mark(&["*"]) {
-            left = reckon(&left, &mark, &self.value()?)?;
+            left = arithmetic(&left, &mark, &self.value()?)?;
         }
         Ok(left)
     }
@@ -345,25 +345,25 @@ impl Parser<'_> {
         if let Some(sign) = self.mark(&["-", "+"]) {
             let value = self.value()?;
             if !value.is_number() || !value.is_plain {
-                return Err("it reckons with what is no number in PostgreSQL".to_owned());
+                return Err("it calculates with a value that is not a number in PostgreSQL".to_owned());
             }
             return Ok(Part { sql: format!("{sign} {}", value.sql), ..value });
         }
         let token = self.next().ok_or("it ends too early")?;
         match &token {
             Token::Mark(mark) if mark == "(" => {
-                let inner = self.any()?;
+                let inner = self.disjunction()?;
                 self.require_mark(")")?;
                 Ok(Part { sql: format!("( {} )", inner.sql), ..inner })
             }
-            Token::Text(text) => Ok(Part::of(literal(text), Sort::Text)),
+            Token::Text(text) => Ok(Part::of(literal(text), Type::Text)),
             Token::Number(number) => {
                 let is_plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-                let sort = if number.contains('.') { Sort::Decimal } else { Sort::Whole };
-                if !is_plain || (sort == Sort::Whole && number.parse::<i64>().is_err()) {
-                    return Err(format!("the number {number} is written otherwise in PostgreSQL"));
+                let value_type = if number.contains('.') { Type::Decimal } else { Type::Whole };
+                if !is_plain || (value_type == Type::Whole && number.parse::<i64>().is_err()) {
+                    return Err(format!("the number {number} is written differently in PostgreSQL"));
                 }
-                Ok(Part::of(number.clone(), sort))
+                Ok(Part::of(number.clone(), value_type))
             }
             Token::Word(word) if self.mark(&["("]).is_some() => {
                 let value = self.sum()?;
@@ -371,10 +371,12 @@ impl Parser<'_> {
                 let sql = format!("{} ( {} )", word.to_lowercase(), value.sql);
                 match word.to_lowercase().as_str() {
                     _ if !value.is_plain => Err(MIXED.to_owned()),
-                    "length" if value.sort == Sort::Text => Ok(Part { sql, sort: Sort::Whole, folds: false, ..value }),
+                    "length" if value.value_type == Type::Text => {
+                        Ok(Part { sql, value_type: Type::Whole, has_collation: false, ..value })
+                    }
                     "abs" if value.is_number() => Ok(Part { sql, ..value }),
-                    "length" | "abs" => Err(format!("{word}() takes no such value in PostgreSQL")),
-                    _ => Err(otherwise(&token)),
+                    "length" | "abs" => Err(format!("{word}() does not accept such a value in PostgreSQL")),
+                    _ => Err(unsupported(&token)),
                 }
             }
             Token::Word(word) | Token::Quoted(word) => {
@@ -382,62 +384,63 @@ impl Parser<'_> {
                 let lower = word.to_lowercase();
                 let is_keyword = matches!(token, Token::Word(_)) && KEYWORDS.contains(&lower.as_str());
                 let Some(column) = self.columns.get(&lower).filter(|_| !is_keyword) else {
-                    return Err(otherwise(&token));
+                    return Err(unsupported(&token));
                 };
-                let sort = match column.kind {
-                    Kind::Whole(_) => Sort::Whole,
-                    Kind::Double => Sort::Double,
-                    Kind::Numeric(_) => Sort::Decimal,
-                    Kind::Text => Sort::Text,
-                    Kind::Boolean => Sort::Flag,
-                    _ => Sort::Other,
+                let value_type = match column.kind {
+                    Kind::Whole(_) => Type::Whole,
+                    Kind::Double => Type::Double,
+                    Kind::Numeric(_) => Type::Decimal,
+                    Kind::Text => Type::Text,
+                    Kind::Boolean => Type::Boolean,
+                    _ => Type::Other,
                 };
                 Ok(Part {
                     is_wide: matches!(column.kind, Kind::Whole(64) | Kind::Double),
-                    folds: column.folds && sort == Sort::Text,
+                    has_collation: column.has_collation && value_type == Type::Text,
                     is_plain: column.is_plain,
                     gains_nulls: column.gains_nulls,
-                    ..Part::of(ident(&column.name), sort)
+                    ..Part::of(ident(&column.name), value_type)
                 })
             }
-            Token::Mark(_) => Err(otherwise(&token)),
+            Token::Mark(_) => Err(unsupported(&token)),
         }
     }
 }
 
 /// Builds an arithmetic expression of whole numbers or of doubles. An expression with a decimal result is refused,
 /// because SQLite computes it with doubles.
-fn reckon(left: &Part, mark: &str, right: &Part) -> Result<Part, String> {
-    let sort = match (left.sort, right.sort) {
-        (Sort::Whole, Sort::Whole) => Sort::Whole,
-        (Sort::Double, Sort::Whole | Sort::Double | Sort::Decimal) | (Sort::Whole | Sort::Decimal, Sort::Double) => {
-            Sort::Double
+fn arithmetic(left: &Part, mark: &str, right: &Part) -> Result<Part, String> {
+    let value_type = match (left.value_type, right.value_type) {
+        (Type::Whole, Type::Whole) => Type::Whole,
+        (Type::Double, Type::Whole | Type::Double | Type::Decimal) | (Type::Whole | Type::Decimal, Type::Double) => {
+            Type::Double
         }
-        _ => return Err("it reckons with what PostgreSQL reckons with otherwise".to_owned()),
+        _ => return Err("it calculates with types that PostgreSQL handles differently".to_owned()),
     };
     if !left.is_wide && !right.is_wide {
-        return Err("it reckons with numbers that are smaller in PostgreSQL".to_owned());
+        return Err("it calculates with numbers that have a smaller range in PostgreSQL".to_owned());
     }
     let is_plain = left.is_plain && right.is_plain;
     let sql = format!("{} {mark} {}", left.sql, right.sql);
-    Ok(Part { is_wide: true, is_plain, gains_nulls: left.gains_nulls || right.gains_nulls, ..Part::of(sql, sort) })
+    let gains_nulls = left.gains_nulls || right.gains_nulls;
+    Ok(Part { is_wide: true, is_plain, gains_nulls, ..Part::of(sql, value_type) })
 }
 
 /// Fails if two parts cannot be compared as in SQLite, which compares numbers with texts without an error. A column
 /// that has become a time or a boolean no longer holds the values for which the condition was written.
 fn require_comparable(left: &Part, right: &Part) -> Result<(), String> {
-    let is_of_others = |part: &Part| matches!(part.sort, Sort::Truth | Sort::Flag | Sort::Other);
-    if left.sort == Sort::Truth || right.sort == Sort::Truth {
-        return Err("it compares a condition".to_owned());
+    let is_other = |part: &Part| matches!(part.value_type, Type::Condition | Type::Boolean | Type::Other);
+    if left.value_type == Type::Condition || right.value_type == Type::Condition {
+        return Err("it compares a condition with another value".to_owned());
     }
-    if is_of_others(left) || is_of_others(right) {
-        return Err("it speaks of a column that has another type now".to_owned());
+    if is_other(left) || is_other(right) {
+        return Err("it refers to a column that has another type in the target".to_owned());
     }
-    if (left.sort == Sort::Text) != (right.sort == Sort::Text) {
+    if (left.value_type == Type::Text) != (right.value_type == Type::Text) {
         return Err("it compares numbers with texts".to_owned());
     }
-    if left.folds || right.folds {
-        return Err("it compares texts by another collation than PostgreSQL does".to_owned());
+    if left.has_collation || right.has_collation {
+        return Err("it compares texts with another collation than PostgreSQL".to_owned());
     }
     if !left.is_plain || !right.is_plain {
         return Err(MIXED.to_owned());
@@ -447,44 +450,44 @@ fn require_comparable(left: &Part, right: &Part) -> Result<(), String> {
 
 /// Returns the SQL of a part for comparison by order: texts are compared byte by byte, as SQLite does.
 fn ordered(part: &Part) -> String {
-    if part.sort == Sort::Text { format!("{} COLLATE \"C\"", part.sql) } else { part.sql.clone() }
+    if part.value_type == Type::Text { format!("{} COLLATE \"C\"", part.sql) } else { part.sql.clone() }
 }
 
 fn compare(left: Part, mark: &str, right: Part) -> Result<Part, String> {
-    let truth = |sql| Ok(Part::of(sql, Sort::Truth));
+    let condition = |sql| Ok(Part::of(sql, Type::Condition));
     // 0 and 1 have become false and true.
-    let flag = match (left.sort, right.sort) {
-        (Sort::Flag, Sort::Whole) => Some((&left, right.sql.as_str())),
-        (Sort::Whole, Sort::Flag) => Some((&right, left.sql.as_str())),
+    let flag = match (left.value_type, right.value_type) {
+        (Type::Boolean, Type::Whole) => Some((&left, right.sql.as_str())),
+        (Type::Whole, Type::Boolean) => Some((&right, left.sql.as_str())),
         _ => None,
     };
     if let Some((flag, number)) = flag.filter(|(flag, _)| flag.is_plain) {
         match (mark, number) {
-            ("=", "1") | ("<>" | "!=", "0") => return truth(flag.sql.clone()),
-            ("=", "0") | ("<>" | "!=", "1") => return truth(format!("NOT {}", flag.sql)),
+            ("=", "1") | ("<>" | "!=", "0") => return condition(flag.sql.clone()),
+            ("=", "0") | ("<>" | "!=", "1") => return condition(format!("NOT {}", flag.sql)),
             _ => {}
         }
     }
     require_comparable(&left, &right)?;
     let left = if matches!(mark, "=" | "<>" | "!=") { left.sql } else { ordered(&left) };
-    truth(format!("{left} {mark} {}", right.sql))
+    condition(format!("{left} {mark} {}", right.sql))
 }
 
 /// Returns the collations of the columns in a CREATE TABLE, by the columns' names in lower case.
 pub(super) fn collations(sql: &str) -> HashMap<String, String> {
     let mut found = HashMap::new();
-    let (mut depth, mut column, mut is_asked) = (0, None, false);
+    let (mut depth, mut column, mut expects_collation) = (0, None, false);
     for (_, token) in tokens(sql) {
         match token {
             Token::Mark(mark) if mark == "(" => depth += 1,
             Token::Mark(mark) if mark == ")" => depth -= 1,
             Token::Mark(mark) if mark == "," && depth == 1 => column = None,
             Token::Word(word) if depth == 1 && column.is_some() && word.eq_ignore_ascii_case("collate") => {
-                is_asked = true
+                expects_collation = true
             }
             Token::Word(name) | Token::Quoted(name) | Token::Text(name) if depth == 1 => {
                 let column = column.get_or_insert_with(|| name.to_lowercase());
-                if std::mem::take(&mut is_asked) {
+                if std::mem::take(&mut expects_collation) {
                     found.insert(column.clone(), name.to_uppercase());
                 }
             }
@@ -510,14 +513,14 @@ pub(super) fn default(sql: &str, kind: Kind) -> Result<Option<String>, String> {
         Token::Word(text) | Token::Number(text) | Token::Mark(text) => text.to_lowercase(),
     };
     let bare: String = tokens.iter().map(spelled).collect();
-    let no_way = || Err("it may mean something else in PostgreSQL".to_owned());
+    let untranslatable = || Err("it may mean something else in PostgreSQL".to_owned());
     match tokens.as_slice() {
         [Token::Word(word)] if word.eq_ignore_ascii_case("null") => return Ok(None),
         [Token::Word(word)] if word.eq_ignore_ascii_case("true") || word.eq_ignore_ascii_case("false") => {
             let is_true = word.eq_ignore_ascii_case("true");
-            return fitting(Cell::Integer(i64::from(is_true)), kind);
+            return default_value(Cell::Integer(i64::from(is_true)), kind);
         }
-        [Token::Text(text)] | [Token::Quoted(text)] => return fitting(Cell::Text(text.as_bytes()), kind),
+        [Token::Text(text)] | [Token::Quoted(text)] => return default_value(Cell::Text(text.as_bytes()), kind),
         [Token::Number(number)] => return numeric(number, kind),
         [Token::Mark(sign), Token::Number(number)] if sign == "-" || sign == "+" => {
             return numeric(&format!("{sign}{number}"), kind);
@@ -529,45 +532,45 @@ pub(super) fn default(sql: &str, kind: Kind) -> Result<Option<String>, String> {
         "current_timestamp" | "datetime('now')" | "strftime('%Y-%m-%d %H:%M:%S','now')" | "datetime()" => match kind {
             Kind::Instant => Ok(Some("now()".to_owned())),
             Kind::Text => in_utc("YYYY-MM-DD HH24:MI:SS"),
-            _ => no_way(),
+            _ => untranslatable(),
         },
         "datetime('now','localtime')" => match kind {
             Kind::Instant => Ok(Some("now()".to_owned())),
-            _ => no_way(),
+            _ => untranslatable(),
         },
         "current_date" | "date('now')" | "date()" => match kind {
             Kind::Date => Ok(Some("(now() AT TIME ZONE 'UTC')::date".to_owned())),
             Kind::Instant => Ok(Some("date_trunc('day', now(), 'UTC')".to_owned())),
             Kind::Text => in_utc("YYYY-MM-DD"),
-            _ => no_way(),
+            _ => untranslatable(),
         },
         "strftime('%s','now')" | "unixepoch()" | "unixepoch('now')" | "cast(strftime('%s','now')asinteger)" => {
             match kind {
                 Kind::Instant => Ok(Some("now()".to_owned())),
                 Kind::Whole(_) => Ok(Some("floor(extract(epoch FROM now()))::bigint".to_owned())),
-                _ => no_way(),
+                _ => untranslatable(),
             }
         }
-        _ => no_way(),
+        _ => untranslatable(),
     }
 }
 
 fn numeric(text: &str, kind: Kind) -> Result<Option<String>, String> {
     match text.parse::<i64>() {
-        Ok(number) => fitting(Cell::Integer(number), kind),
+        Ok(number) => default_value(Cell::Integer(number), kind),
         Err(_) => match text.parse::<f64>() {
             Ok(number) if number.is_infinite() => Err("it is out of range".to_owned()),
-            Ok(number) => fitting(Cell::Real(number), kind),
-            Err(_) => Err("it is written otherwise in PostgreSQL".to_owned()),
+            Ok(number) => default_value(Cell::Real(number), kind),
+            Err(_) => Err("it is written differently in PostgreSQL".to_owned()),
         },
     }
 }
 
 /// Returns a value as a default of a type, or the reason why it cannot be one.
-fn fitting(cell: Cell<'_>, kind: Kind) -> Result<Option<String>, String> {
+fn default_value(cell: Cell<'_>, kind: Kind) -> Result<Option<String>, String> {
     let mut out = Vec::new();
     if kind.is_time() {
-        return Err("a fixed time is no default".to_owned());
+        return Err("a fixed time is not supported as a default".to_owned());
     }
     Converter::of(kind, chrono_tz::UTC).write(cell, &mut out).map_err(|reason| reason.0.to_owned())?;
     let text = String::from_utf8_lossy(&out).into_owned();
@@ -581,7 +584,7 @@ fn fitting(cell: Cell<'_>, kind: Kind) -> Result<Option<String>, String> {
             Cell::Text(text) => literal(&String::from_utf8_lossy(text)),
             _ => literal(&text),
         },
-        _ => return Err("it is no default of that type".to_owned()),
+        _ => return Err("it is not a valid default for that type".to_owned()),
     }))
 }
 
@@ -590,18 +593,24 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn columns() -> Meanings {
+    fn columns() -> Columns {
         let column = |name: &str, kind| {
-            let meaning = Meaning { name: name.to_owned(), kind, folds: false, is_plain: true, gains_nulls: false };
-            (name.to_owned(), meaning)
+            let properties = ColumnProperties {
+                name: name.to_owned(),
+                kind,
+                has_collation: false,
+                is_plain: true,
+                gains_nulls: false,
+            };
+            (name.to_owned(), properties)
         };
-        let with = |name: &str, kind, change: fn(&mut Meaning)| {
-            let (name, mut meaning) = column(name, kind);
-            change(&mut meaning);
-            (name, meaning)
+        let with = |name: &str, kind, change: fn(&mut ColumnProperties)| {
+            let (name, mut properties) = column(name, kind);
+            change(&mut properties);
+            (name, properties)
         };
         [
-            with("nocase", Kind::Text, |column| column.folds = true),
+            with("nocase", Kind::Text, |column| column.has_collation = true),
             with("flag", Kind::Boolean, |column| column.is_plain = false),
             with("size", Kind::Double, |column| column.is_plain = false),
             with("late", Kind::Text, |column| column.gains_nulls = true),
@@ -617,7 +626,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_that_mean_the_same_are_carried() {
+    fn conditions_with_the_same_meaning_are_translated() {
         let sql = "CREATE TABLE t (side TEXT CHECK (side IN ('buy','sell', 'it''s')), -- CHECK (not this)\n price REAL, \"on\" \
                    BOOLEAN CHECK(\"on\" IN (0,1)), CHECK (price >= 0 AND length(side) < 9))";
         let found = checks(sql);
@@ -688,7 +697,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_that_mean_the_same_are_carried() {
+    fn defaults_with_the_same_meaning_are_translated() {
         let carried = |sql: &str, kind| default(sql, kind).unwrap().unwrap();
         assert_eq!(carried("datetime('now')", Kind::Instant), "now()");
         assert_eq!(carried("( CURRENT_TIMESTAMP )", Kind::Instant), "now()");

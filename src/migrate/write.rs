@@ -37,12 +37,12 @@ fn comment(indent: &str, text: &str, out: &mut String) {
 pub(crate) fn render(plan: &Plan, proposals: &[Proposal], notes: &[(String, Vec<String>)]) -> String {
     let mut out = String::from(HEAD);
     out.push_str(&format!("format = {}\nid = {}\n", plan.format, quoted(&plan.id)));
-    out.push_str("\n# Times without an offset are local to this zone; a column may name another: zone = \"...\"\n");
+    out.push_str("\n# The time zone of times without an offset; a column can have its own: zone = \"...\"\n");
     out.push_str(&format!("zone = {}\n", quoted(plan.zone.name())));
     out.push_str(
         "\n# Rows that cannot be converted: \"table\" keeps them, with the reason, in lifeboat_migrate.rejects;\n",
     );
-    out.push_str("# \"stop\" ends the run at the first\n");
+    out.push_str("# \"stop\" ends the run at the first such row\n");
     let rejects = if plan.rejects == Rejects::Stop { "stop" } else { "table" };
     out.push_str(&format!("rejects = {}\n\n[target]\n", quoted(rejects)));
     let target = &plan.target;
@@ -77,11 +77,11 @@ pub(crate) fn render(plan: &Plan, proposals: &[Proposal], notes: &[(String, Vec<
     out
 }
 
-const HEAD: &str = "# How SQLite files become PostgreSQL tables. Look at it, change what you like, and then:
-#   lifeboat migrate run THIS          does it; to be run again where it was interrupted
-#   lifeboat migrate verify THIS       compares every row
-#   lifeboat migrate rollback THIS     takes away what 'run' has made, and nothing else
-# A table or column that is taken out here stays behind.
+const HEAD: &str = "# A plan to migrate SQLite files to PostgreSQL tables. Review it, edit it, and then:
+#   lifeboat migrate run PLAN          migrates; run it again if it was interrupted
+#   lifeboat migrate verify PLAN       compares every row
+#   lifeboat migrate rollback PLAN     removes what 'run' created, and nothing else
+# A table or column that you remove from this file is not migrated.
 
 ";
 
@@ -159,7 +159,7 @@ fn write_table(table: &TablePlan, proposal: &Proposal, out: &mut String) {
             quoted(&hypertable.interval)
         ));
         if !proposal.options.is_empty() {
-            out.push_str("# yours to decide; chunks older than 'retention' are dropped, for ever:\n");
+            out.push_str("# optional; chunks older than 'retention' are dropped permanently:\n");
             proposal.options.iter().for_each(|line| out.push_str(&format!("# {line}\n")));
         }
     }

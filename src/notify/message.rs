@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Event, What};
+use super::{Event, EventKind};
 use crate::platform::text;
 
 /// The maximum length of a text for Slack, which cuts or refuses texts that are much longer.
@@ -13,12 +13,12 @@ const PING_BYTES: usize = 10_000;
 const CUT: &str = "\u{2026}";
 
 /// Returns the plain document; see [`Notify`](super::Notify).
-pub(super) fn document(event: &Event, what: What) -> Value {
+pub(super) fn document(event: &Event, kind: EventKind) -> Value {
     json!({
         "tool": "lifeboat",
         "version": event.version,
-        "event": what.name(),
-        "summary": headline(event, what),
+        "event": kind.name(),
+        "summary": headline(event, kind),
         "command": event.command,
         "ok": event.ok,
         "exit_code": event.exit_code,
@@ -33,13 +33,13 @@ pub(super) fn document(event: &Event, what: What) -> Value {
 }
 
 /// Returns the form for Slack, which some other services accept too.
-pub(super) fn slack(event: &Event, what: What) -> Value {
-    json!({ "text": escaped(&words(event, what), SLACK_BYTES) })
+pub(super) fn slack(event: &Event, kind: EventKind) -> Value {
+    json!({ "text": escaped(&text_of(event, kind), SLACK_BYTES) })
 }
 
 /// Returns the text of a ping.
-pub(super) fn ping(event: &Event, what: What) -> String {
-    let text = words(event, what);
+pub(super) fn ping(event: &Event, kind: EventKind) -> String {
+    let text = text_of(event, kind);
     if text.len() <= PING_BYTES {
         return text;
     }
@@ -47,19 +47,19 @@ pub(super) fn ping(event: &Event, what: What) -> String {
 }
 
 /// Returns a summary in one line.
-fn headline(event: &Event, what: What) -> String {
-    let ended = match what {
-        What::Failure => "failed",
-        What::Success => "succeeded",
-        What::Recovery => "works again",
+fn headline(event: &Event, kind: EventKind) -> String {
+    let ended = match kind {
+        EventKind::Failure => "failed",
+        EventKind::Success => "succeeded",
+        EventKind::Recovery => "works again",
     };
     let sources = if event.sources.is_empty() { String::new() } else { format!(" of {}", event.sources.join(", ")) };
     format!("lifeboat {}{sources} on {} {ended}", event.command, event.host)
 }
 
 /// Returns the full text for people.
-fn words(event: &Event, what: What) -> String {
-    let mut lines = vec![headline(event, what)];
+fn text_of(event: &Event, kind: EventKind) -> String {
+    let mut lines = vec![headline(event, kind)];
     if let Some(error) = &event.error {
         let causes: String = error.causes.iter().map(|cause| format!(": {cause}")).collect();
         lines.push(format!("error: {}{causes}", error.message));
@@ -72,28 +72,28 @@ fn words(event: &Event, what: What) -> String {
     lines.join("\n")
 }
 
-/// Escapes `text` for Slack (`&`, `<` and `>` begin its markup), and cuts the result to at most `most_bytes` bytes.
-fn escaped(text: &str, most_bytes: usize) -> String {
-    let mut whole = String::with_capacity(text.len());
+/// Escapes `text` for Slack (`&`, `<` and `>` begin its markup), and cuts the result to at most `max_bytes` bytes.
+fn escaped(text: &str, max_bytes: usize) -> String {
+    let mut escaped_text = String::with_capacity(text.len());
     // The last position where a cut leaves room for the mark.
     let mut cut = 0;
     for character in text.chars() {
         match character {
-            '&' => whole.push_str("&amp;"),
-            '<' => whole.push_str("&lt;"),
-            '>' => whole.push_str("&gt;"),
-            other => whole.push(other),
+            '&' => escaped_text.push_str("&amp;"),
+            '<' => escaped_text.push_str("&lt;"),
+            '>' => escaped_text.push_str("&gt;"),
+            other => escaped_text.push(other),
         }
-        if whole.len() + CUT.len() <= most_bytes {
-            cut = whole.len();
+        if escaped_text.len() + CUT.len() <= max_bytes {
+            cut = escaped_text.len();
         }
-        if whole.len() > most_bytes {
-            whole.truncate(cut);
-            whole.push_str(CUT);
+        if escaped_text.len() > max_bytes {
+            escaped_text.truncate(cut);
+            escaped_text.push_str(CUT);
             break;
         }
     }
-    whole
+    escaped_text
 }
 
 #[cfg(test)]
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_document_is_what_is_promised() {
-        let document = document(&event(), What::Failure);
+        let document = document(&event(), EventKind::Failure);
         assert_eq!(
             document,
             json!({
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn slack_gets_one_text_without_markup_of_its_own() {
-        let document = slack(&event(), What::Failure);
+        let document = slack(&event(), EventKind::Failure);
         let text = document["text"].as_str().expect("a text");
         assert!(text.contains("cannot reach &lt;db&gt; &amp; co: connection refused\nhint: is it up?"), "{text}");
         assert!(text.contains("failed check: mount /app/data: not mounted"), "{text}");
@@ -161,8 +161,8 @@ mod tests {
         let mut long = event();
         long.checks = vec![CheckFailure { name: "x".to_owned(), message: "\u{e9}<".repeat(9_000) }];
         let bytes = |value: &str| value.len();
-        assert!((PING_BYTES - 4..=PING_BYTES).contains(&bytes(&ping(&long, What::Failure))));
-        let slack = slack(&long, What::Failure);
+        assert!((PING_BYTES - 4..=PING_BYTES).contains(&bytes(&ping(&long, EventKind::Failure))));
+        let slack = slack(&long, EventKind::Failure);
         assert!((SLACK_BYTES - 8..=SLACK_BYTES).contains(&bytes(slack["text"].as_str().expect("a text"))));
     }
 }

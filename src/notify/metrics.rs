@@ -1,6 +1,6 @@
 //! Metrics in a file for Prometheus: the textfile collector of its node exporter reads it (`*.prom`).
 //!
-//! Every series has the label `source`. Values that a run does not learn stay as they were, and so do the values of
+//! Every series has the label `source`. Values that a run does not measure stay as they were, and so do the values of
 //! other sources: after a failed run the last success is still there, and `lifeboat_last_run_ok` is 0. The file holds
 //! no ages, because a number in a file does not grow older; Prometheus calculates them
 //! (`time() - lifeboat_last_success_timestamp_seconds`).
@@ -8,13 +8,13 @@
 //! | metric | value |
 //! | --- | --- |
 //! | `lifeboat_last_run_ok` | 1 if the last run for the source succeeded, else 0 |
-//! | `lifeboat_last_run_timestamp_seconds` | when the last run ended |
-//! | `lifeboat_last_success_timestamp_seconds` | when the last run that succeeded ended |
-//! | `lifeboat_snapshot_created_timestamp_seconds` | the instant that the newest snapshot shows |
+//! | `lifeboat_last_run_timestamp_seconds` | the time at which the last run ended |
+//! | `lifeboat_last_success_timestamp_seconds` | the time at which the last successful run ended |
+//! | `lifeboat_snapshot_created_timestamp_seconds` | the time of the data in the newest snapshot |
 //! | `lifeboat_snapshot_archive_bytes` | the size of its archive |
 //! | `lifeboat_snapshot_raw_bytes` | its size before compression |
-//! | `lifeboat_snapshot_rows` | the rows in it |
-//! | `lifeboat_snapshot_duration_seconds` | how long it took |
+//! | `lifeboat_snapshot_rows` | the number of its rows |
+//! | `lifeboat_snapshot_duration_seconds` | the time that it took |
 //! | `lifeboat_proof_timestamp_seconds` | the time of the last proof, by `level` (`verified`, `drilled`, `damaged`) |
 //! | `lifeboat_proof_ok` | 1 if the last proof found no damage, else 0 |
 
@@ -47,7 +47,7 @@ pub(crate) struct Sample {
 /// The numbers of a snapshot.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SnapshotSample {
-    /// The instant that it shows.
+    /// The time of its data.
     pub created_at: DateTime<Utc>,
     /// The size of its archive.
     pub archive_bytes: u64,
@@ -81,22 +81,22 @@ const PROOF_OK: &str = "lifeboat_proof_ok";
 
 /// All metrics in the order of the file, with their help texts.
 const METRICS: [(&str, &str); 10] = [
-    (LAST_RUN_OK, "Whether the last run for the source went well."),
-    (LAST_RUN, "When the last run for the source ended."),
-    (LAST_SUCCESS, "When the last run for the source that went well ended."),
-    (CREATED, "The instant that the newest snapshot shows."),
+    (LAST_RUN_OK, "1 if the last run for the source succeeded, else 0."),
+    (LAST_RUN, "The time at which the last run for the source ended."),
+    (LAST_SUCCESS, "The time at which the last successful run for the source ended."),
+    (CREATED, "The time of the data in the newest snapshot."),
     (ARCHIVE_BYTES, "The size of the newest snapshot's archive."),
     (RAW_BYTES, "The size of the newest snapshot before compression."),
-    (ROWS, "The rows in the newest snapshot."),
-    (DURATION, "How long the newest snapshot took."),
-    (PROOF, "When a snapshot of the source was last proved, by the level of the proof."),
-    (PROOF_OK, "Whether the last proof of a snapshot of the source found no damage."),
+    (ROWS, "The number of rows in the newest snapshot."),
+    (DURATION, "The time that the newest snapshot took."),
+    (PROOF, "The time of the last proof of a snapshot of the source, by the level of the proof."),
+    (PROOF_OK, "1 if the last proof of a snapshot of the source found no damage, else 0."),
 ];
 
 /// The maximum size of an existing file that is read, in bytes: enough for about ten thousand sources.
-const MOST_BYTES: u64 = 16 << 20;
-/// The longest time to wait for the lock of another run.
-const LONGEST_LOCK: Duration = Duration::from_secs(5);
+const MAX_BYTES: u64 = 16 << 20;
+/// The maximum time to wait for the lock of another run.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The labels of a series: its source, and its level if it has one.
 type Labels = (String, Option<String>);
@@ -108,32 +108,32 @@ type Series = BTreeMap<(usize, Labels), String>;
 /// A file that holds anything else is not a metrics file and is left alone: [`Kind::Usage`].
 pub(crate) fn write(path: &Path, samples: &[Sample]) -> Result<()> {
     let cannot = || format!("cannot write the metrics to {}", shown(path));
-    // Without the lock, another run's numbers may be lost until it runs again. Ours are written all the same.
-    let _lock = lock_folder(folder_of(path), LONGEST_LOCK);
+    // Without the lock, another run's numbers may be lost until it runs again. Our numbers are written anyway.
+    let _lock = lock_folder(folder_of(path), LOCK_TIMEOUT);
     let mut series = match read(path) {
         Ok(text) => parse(&text).ok_or_else(|| {
-            Error::usage(format!("{} is no metrics file of lifeboat", shown(path)))
+            Error::usage(format!("{} is not a metrics file of lifeboat", shown(path)))
                 .hint("name another file, or remove this one")
         })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Series::new(),
         Err(error) => return Err(error).io(Kind::Failed, cannot),
     };
     for sample in samples {
-        enter(&mut series, sample);
+        record(&mut series, sample);
     }
     replace_file(path, 0o644, render(&series).as_bytes()).io(Kind::Failed, cannot)
 }
 
 fn read(path: &Path) -> io::Result<String> {
     let facts = fs::metadata(path)?;
-    if !facts.is_file() || facts.len() > MOST_BYTES {
+    if !facts.is_file() || facts.len() > MAX_BYTES {
         return Ok("no metrics file".to_owned());
     }
     // A file that is not UTF-8 is not a metrics file either.
     Ok(String::from_utf8(fs::read(path)?).unwrap_or_else(|_| "no text".to_owned()))
 }
 
-fn enter(series: &mut Series, sample: &Sample) {
+fn record(series: &mut Series, sample: &Sample) {
     let mut set = |name: &str, level: Option<&str>, value: String| {
         let metric = METRICS.iter().position(|(known, _)| *known == name).expect("all metrics are in the list");
         series.insert((metric, (sample.source.clone(), level.map(str::to_owned))), value);
@@ -347,12 +347,12 @@ mod tests {
     }
 
     #[test]
-    fn levels_of_proof_are_kept_apart_and_damage_is_told() {
+    fn proof_levels_are_kept_apart_and_damage_is_reported() {
         let mut series = Series::new();
-        enter(&mut series, &good("a", 1000));
+        record(&mut series, &good("a", 1000));
         for (level, time) in [("drilled", 2000), ("damaged", 3000)] {
             let proof = Some(ProofSample { level: level.to_owned(), at: at(time) });
-            enter(&mut series, &Sample { snapshot: None, proof, ..good("a", time) });
+            record(&mut series, &Sample { snapshot: None, proof, ..good("a", time) });
         }
         let found = strictly(&render(&series));
         for (level, time) in [("verified", 1000.0), ("drilled", 2000.0), ("damaged", 3000.0)] {
@@ -365,7 +365,7 @@ mod tests {
     fn labels_survive_whatever_is_in_them() {
         let mut series = Series::new();
         for source in ["a\"b\\c\nd", "}{=\",", "\\n", "\u{e9}", " "] {
-            enter(&mut series, &good(source, 1000));
+            record(&mut series, &good(source, 1000));
         }
         let text = render(&series);
         assert_eq!(strictly(&text).len(), 5 * METRICS.len());

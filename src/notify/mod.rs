@@ -1,4 +1,4 @@
-//! Sends notices about runs: to a webhook, and to the ping URL of a service that watches that runs happen at all.
+//! Sends notices about runs: to a webhook, and to the ping URL of a service that checks that the runs take place.
 //!
 //! A notice never changes the result of the run that it reports: errors here are returned as warnings, and everything
 //! has a time limit. Notices are also sent after a signal has asked to stop, because that is a failure like any other.
@@ -17,12 +17,12 @@ use serde::{Deserialize, Serialize};
 use crate::platform::error::{Error, Kind};
 use crate::platform::http::{Answer, Body, Client, Url};
 
-/// The longest time that a notice may take, including all tries and pauses.
-const LONGEST: Duration = Duration::from_secs(15);
-/// The longest time that the ping at the start may delay the work.
-const LONGEST_AT_START: Duration = Duration::from_secs(5);
-/// The longest time that one try may take.
-const LONGEST_TRY: Duration = Duration::from_secs(7);
+/// The maximum time that a notice may take, including all attempts and pauses.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// The maximum time that the ping at the start may delay the work.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// The maximum time for one attempt.
+const TRY_TIMEOUT: Duration = Duration::from_secs(7);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The receivers of notices, and the times and the form of the notices.
@@ -48,7 +48,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// `{"text": "..."}`, with a text of at most 3,000 bytes.
 ///
 /// The ping URL gets a POST at `URL/start`, at `URL` after success and at `URL/fail` after failure, as healthchecks.io
-/// and similar services expect. The last two contain a text that says what happened, of at most 10 kB.
+/// and similar services expect. The last two contain a text that describes the run, of at most 10 kB.
 #[derive(Clone, Debug, Default)]
 pub struct Notify {
     /// The URL that notices are sent to.
@@ -151,18 +151,18 @@ pub struct CheckFailure {
 
 /// The event that a notice reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+enum EventKind {
     Failure,
     Success,
     Recovery,
 }
 
-impl What {
+impl EventKind {
     fn name(self) -> &'static str {
         match self {
-            What::Failure => "failure",
-            What::Success => "success",
-            What::Recovery => "recovery",
+            EventKind::Failure => "failure",
+            EventKind::Success => "success",
+            EventKind::Recovery => "recovery",
         }
     }
 }
@@ -173,25 +173,25 @@ impl Notify {
     pub fn started(&self, command: &str) -> Vec<String> {
         let Some(ping) = &self.ping else { return Vec::new() };
         let text = format!("lifeboat {command} started");
-        let sent = send(&ping.below("start"), &Body::Text(text), LONGEST_AT_START);
-        sent.err().map(|error| unsent("ping", &error)).into_iter().collect()
+        let sent = send(&ping.below("start"), &Body::Text(text), START_TIMEOUT);
+        sent.err().map(|error| send_warning("ping", &error)).into_iter().collect()
     }
 
     /// Sends the notice and the ping at the end of a run. Returns warnings if that fails. Takes at most about
     /// 15 seconds.
     #[must_use]
     pub fn ended(&self, event: &Event) -> Vec<String> {
-        self.ended_within(event, LONGEST)
+        self.ended_within(event, TOTAL_TIMEOUT)
     }
 
-    /// Sends the same as [`ended`](Self::ended), but takes no longer than `longest`: a platform may leave little time
-    /// after SIGTERM.
+    /// Sends the same as [`ended`](Self::ended), but takes no longer than `time_limit`: a platform may leave little
+    /// time after SIGTERM.
     #[must_use]
-    pub fn ended_within(&self, event: &Event, longest: Duration) -> Vec<String> {
+    pub fn ended_within(&self, event: &Event, time_limit: Duration) -> Vec<String> {
         // The notice and the ping must not delay each other.
         thread::scope(|scope| {
-            let ping = scope.spawn(|| self.ping_end(event, longest));
-            let mut warnings = self.tell(event, longest);
+            let ping = scope.spawn(|| self.ping_end(event, time_limit));
+            let mut warnings = self.send_notice(event, time_limit);
             match ping.join() {
                 Ok(warning) => warnings.extend(warning),
                 Err(_) => warnings.push("the ping was not sent: its thread has died".to_owned()),
@@ -200,60 +200,63 @@ impl Notify {
         })
     }
 
-    fn ping_end(&self, event: &Event, longest: Duration) -> Option<String> {
+    fn ping_end(&self, event: &Event, time_limit: Duration) -> Option<String> {
         let ping = self.ping.as_ref()?;
-        let (url, what) = if event.ok { (ping.clone(), What::Success) } else { (ping.below("fail"), What::Failure) };
-        let sent = send(&url, &Body::Text(message::ping(event, what)), longest);
-        sent.err().map(|error| unsent("ping", &error))
+        let (url, kind) = match event.ok {
+            true => (ping.clone(), EventKind::Success),
+            false => (ping.below("fail"), EventKind::Failure),
+        };
+        let sent = send(&url, &Body::Text(message::ping(event, kind)), time_limit);
+        sent.err().map(|error| send_warning("ping", &error))
     }
 
     /// Sends a notice to the webhook, if one is due after this run. Returns warnings if that fails.
-    fn tell(&self, event: &Event, longest: Duration) -> Vec<String> {
+    fn send_notice(&self, event: &Event, time_limit: Duration) -> Vec<String> {
         let Some(webhook) = &self.webhook else { return Vec::new() };
         let mut warnings = Vec::new();
         let state = match self.on {
-            When::Recovery => match self.state.clone().map_or_else(state::usual_path, Ok) {
+            When::Recovery => match self.state.clone().map_or_else(state::default_path, Ok) {
                 Ok(path) => Some(path),
                 Err(error) => {
-                    warnings.push(forgotten(&error));
+                    warnings.push(state_warning(&error));
                     None
                 }
             },
             When::Failure | When::Always => None,
         };
-        let what = if !event.ok {
-            What::Failure
+        let kind = if !event.ok {
+            EventKind::Failure
         } else if self.on == When::Always {
-            What::Success
+            EventKind::Success
         } else {
             let Some(path) = &state else { return warnings };
             match state::failing_since(path, &event.key) {
-                Ok(Some(_)) => What::Recovery,
+                Ok(Some(_)) => EventKind::Recovery,
                 Ok(None) => return warnings,
                 Err(error) => {
-                    warnings.push(forgotten(&error));
+                    warnings.push(state_warning(&error));
                     return warnings;
                 }
             }
         };
         // The failure is remembered before the notice is sent, in case the process is killed while sending.
-        if let (What::Failure, Some(path)) = (what, &state)
+        if let (EventKind::Failure, Some(path)) = (kind, &state)
             && let Err(error) = state::remember(path, &event.key, Some(event.at))
         {
-            warnings.push(forgotten(&error));
+            warnings.push(state_warning(&error));
         }
         let document = match self.form {
-            Form::Json => message::document(event, what),
-            Form::Slack => message::slack(event, what),
+            Form::Json => message::document(event, kind),
+            Form::Slack => message::slack(event, kind),
         };
-        match send(webhook, &Body::Json(document), longest) {
-            Err(error) => warnings.push(unsent("notice", &error)),
+        match send(webhook, &Body::Json(document), time_limit) {
+            Err(error) => warnings.push(send_warning("notice", &error)),
             // The failure is forgotten only after the recovery was sent: otherwise the next success reports it.
             Ok(()) => {
-                if let (What::Recovery, Some(path)) = (what, &state)
+                if let (EventKind::Recovery, Some(path)) = (kind, &state)
                     && let Err(error) = state::remember(path, &event.key, None)
                 {
-                    warnings.push(forgotten(&error));
+                    warnings.push(state_warning(&error));
                 }
             }
         }
@@ -261,22 +264,22 @@ impl Notify {
     }
 }
 
-fn unsent(what: &str, error: &Error) -> String {
-    format!("the {what} was not sent: {}", error.whole())
+fn send_warning(what: &str, error: &Error) -> String {
+    format!("the {what} was not sent: {}", error.full_message())
 }
 
-fn forgotten(error: &Error) -> String {
-    format!("a recovery may go untold: {}", error.whole())
+fn state_warning(error: &Error) -> String {
+    format!("a notice of a recovery may not be sent: {}", error.full_message())
 }
 
-/// Retries until the request is accepted, is refused permanently, or `longest` is over.
-fn send(url: &Url, body: &Body, longest: Duration) -> Result<(), Error> {
+/// Retries until the request is accepted, is refused permanently, or `time_limit` is over.
+fn send(url: &Url, body: &Body, time_limit: Duration) -> Result<(), Error> {
     let start = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
-        let left = longest.saturating_sub(start.elapsed());
+        let left = time_limit.saturating_sub(start.elapsed());
         // The body of the answer is not needed, and is not waited for.
-        let client = Client::new(left.min(LONGEST_TRY)).body_bytes(0);
+        let client = Client::new(left.min(TRY_TIMEOUT)).body_bytes(0);
         let (error, wait) = match client.post(url, body.clone()) {
             Ok(answer) if answer.is_success() => return Ok(()),
             Ok(answer) if answer.status == 429 || answer.status >= 500 => {
@@ -288,7 +291,7 @@ fn send(url: &Url, body: &Body, longest: Duration) -> Result<(), Error> {
         };
         let wait = wait.max(pause);
         // Another try would have no time to succeed.
-        if start.elapsed().saturating_add(wait) + FIRST_PAUSE > longest {
+        if start.elapsed().saturating_add(wait) + FIRST_PAUSE > time_limit {
             return Err(error);
         }
         thread::sleep(wait);

@@ -17,8 +17,8 @@ use crate::platform::error::{Error, IoContext, Kind, Result};
 
 /// The name of the file in its default folder.
 const NAME: &str = "notices.json";
-const MOST_BYTES: u64 = 1 << 20;
-const LONGEST_LOCK: Duration = Duration::from_secs(1);
+const MAX_BYTES: u64 = 1 << 20;
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Failing {
@@ -26,13 +26,13 @@ struct Failing {
 }
 
 /// Returns the default path: in `LIFEBOAT_STATE`, `$XDG_STATE_HOME/lifeboat` or `~/.local/state/lifeboat`.
-pub(super) fn usual_path() -> Result<PathBuf> {
+pub(super) fn default_path() -> Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = set("LIFEBOAT_STATE")
         .or_else(|| set("XDG_STATE_HOME").map(|home| home.join("lifeboat")))
         .or_else(|| set("HOME").map(|home| home.join(".local/state/lifeboat")));
     folder.map(|folder| folder.join(NAME)).ok_or_else(|| {
-        Error::usage("there is no place to remember failures in").hint("name a folder with LIFEBOAT_STATE")
+        Error::usage("there is no folder for the record of failures").hint("name one with LIFEBOAT_STATE")
     })
 }
 
@@ -47,7 +47,7 @@ pub(super) fn remember(path: &Path, key: &str, failed_at: Option<DateTime<Utc>>)
     let cannot = || format!("cannot write {}", shown(path));
     let folder = folder_of(path);
     fs::create_dir_all(folder).io(Kind::Failed, || format!("cannot create the folder {}", shown(folder)))?;
-    let _lock = lock_folder(folder, LONGEST_LOCK);
+    let _lock = lock_folder(folder, LOCK_TIMEOUT);
     let mut state = match (read(path), failed_at) {
         (Ok(state), _) => state,
         // A damaged file must not prevent the next failure from being remembered; a file that is not ours must stay.
@@ -71,13 +71,13 @@ fn read(path: &Path) -> Result<Failing> {
     let text = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Failing::default()),
         Err(error) => return Err(error).io(Kind::Failed, cannot),
-        Ok(facts) if !facts.is_file() || facts.len() > MOST_BYTES => {
-            return Err(Error::failed(format!("{} is not the file that failures are remembered in", shown(path))));
+        Ok(facts) if !facts.is_file() || facts.len() > MAX_BYTES => {
+            return Err(Error::failed(format!("{} is not a record of failures", shown(path))));
         }
         Ok(_) => fs::read(path).io(Kind::Failed, cannot)?,
     };
     serde_json::from_slice(&text).map_err(|error| {
-        Error::problem(format!("{} is damaged", shown(path))).because(error).hint("the next failure writes it anew")
+        Error::problem(format!("{} is damaged", shown(path))).because(error).hint("the next failure replaces it")
     })
 }
 
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_told_and_written_anew_by_the_next_failure() {
+    fn a_damaged_file_is_reported_and_replaced_by_the_next_failure() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("notices.json");
         fs::write(&path, "{\"failing\": {\"a\"").expect("written");

@@ -5,19 +5,22 @@ use chrono::{DateTime, Utc};
 use crate::config::Backups;
 use crate::ops::checks::{Checks, ChecksReport};
 use crate::ops::sources::Chosen;
-use crate::ops::{Context, gate, look, stores};
+use crate::ops::{Context, gate, inspect, stores};
 use crate::platform::duration::format_duration;
 use crate::platform::error::{Kind, Result, one_line};
 use crate::platform::text;
-use crate::snapshots::catalog::{Catalog, Described, Narrow, ProofLevel};
+use crate::snapshots::catalog::Catalog;
+use crate::snapshots::find::SnapshotFilter;
 use crate::snapshots::id::SourceName;
+use crate::snapshots::list::Described;
 use crate::snapshots::manifest::{Depth, SnapshotKind};
+use crate::snapshots::proofs::ProofLevel;
 use crate::store::StoreUrl;
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CheckOptions {
-    /// Names of the config, SQLite files, or URLs; by default all sources of the config
+    /// Source names from the config, SQLite files, or URLs; default: all sources of the config
     pub sources: Vec<String>,
     /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
     pub full: bool,
@@ -37,10 +40,10 @@ pub(crate) fn run(options: &CheckOptions, context: &Context) -> Result<ChecksRep
         // `check` also reports what was lost since the last snapshot, before the next one is taken.
         let before = match context.stores.is_empty() {
             true => None,
-            false => chosen.name().and_then(|name| context.newest_measure(&name)).unwrap_or_default(),
+            false => chosen.name().and_then(|name| context.newest_baseline(&name)).unwrap_or_default(),
         };
         let before = before.as_ref().map(|found| &found.manifest);
-        checks.append(look::look(chosen, before, depth, look::Strictness::Complaints)?.checks);
+        checks.append(inspect::inspect(chosen, before, depth, inspect::Strictness::Complaints)?.checks);
     }
     if !options.no_backups {
         let default = Backups::default();
@@ -70,36 +73,36 @@ fn check_store(store: &StoreUrl, chosen: &[Chosen], backups: &Backups, checks: &
     };
     for chosen in chosen {
         let name = chosen.name()?;
-        match newest_some(&catalog, &name) {
+        match newest_full(&catalog, &name) {
             Ok(described) => {
                 let described: Vec<&Described> = described.iter().collect();
-                judge(&catalog.location(), &name, &described, backups, checks);
+                check_backups(&catalog.location(), &name, &described, backups, checks);
             }
             Err(error) => {
                 checks.note(format!("{name}: backups"), Err(error))?;
             }
         }
     }
-    if let StoreUrl::Folder(_) = store {
-        room_for_another(&catalog, chosen, checks)?;
+    if store.folder().is_some() {
+        check_space(&catalog, chosen, checks)?;
     }
     Ok(())
 }
 
 /// Returns the newest full snapshots of a source, newest first, including damaged ones and those whose manifest cannot
 /// be read.
-fn newest_some(catalog: &Catalog, name: &SourceName) -> Result<Vec<Described>> {
-    let mut looked_at = 0;
+fn newest_full(catalog: &Catalog, name: &SourceName) -> Result<Vec<Described>> {
+    let mut described_count = 0;
     let mut found: Vec<Described> = Vec::new();
     // Many snapshots of other kinds may lie between the full ones.
     for limit in [2 * COMPARED_WITH, 64, usize::MAX] {
         let (listed, left_out) = catalog.list_newest(Some(name), None, limit)?;
-        let fresh = listed.into_iter().skip(looked_at).collect::<Vec<_>>();
-        looked_at += fresh.len();
+        let fresh = listed.into_iter().skip(described_count).collect::<Vec<_>>();
+        described_count += fresh.len();
         let described = catalog.describe(fresh)?;
         found.extend(described.into_iter().filter(may_be_full));
         found.iter_mut().for_each(mark_short);
-        if found.len() > COMPARED_WITH || matches!(left_out, crate::snapshots::catalog::LeftOut::These(0)) {
+        if found.len() > COMPARED_WITH || matches!(left_out, crate::snapshots::list::LeftOut::Exactly(0)) {
             break;
         }
     }
@@ -123,7 +126,7 @@ pub(crate) fn may_be_full(described: &Described) -> bool {
 
 /// Checks the backups of one source: the newest must exist, be undamaged and young enough, and not be much smaller than
 /// those before it.
-pub(crate) fn judge(
+pub(crate) fn check_backups(
     location: &str,
     name: &SourceName,
     described: &[&Described],
@@ -144,7 +147,7 @@ pub(crate) fn judge(
         }
         Ok(manifest) => manifest,
         Err(error) => {
-            checks.add(format!("{name}: newest"), false, format!("{id}: {}", error.whole_with_hint()));
+            checks.add(format!("{name}: newest"), false, format!("{id}: {}", error.full_message_with_hint()));
             return;
         }
     };
@@ -154,12 +157,12 @@ pub(crate) fn judge(
         Some(most) => (age <= most, format!("; expected at most {}", format_duration(most))),
         None => (true, String::new()),
     };
-    let told_age = if is_future {
+    let age_message = if is_future {
         format!("{id} is dated in the future: a clock is or was wrong")
     } else {
         format!("{id} is {} old, in {place}{expected}", text::age(manifest.created_at, now))
     };
-    checks.add(format!("{name}: newest"), ok && !is_future, told_age);
+    checks.add(format!("{name}: newest"), ok && !is_future, age_message);
     let before: Vec<_> = described[1..]
         .iter()
         .filter(|described| described.proof.level != ProofLevel::Damaged)
@@ -174,10 +177,10 @@ pub(crate) fn judge(
         let shrunk: Vec<String> = sizes
             .iter()
             .filter(|(_, is, was)| !backups.max_shrink.allows(*was, *is))
-            .map(|(what, is, was)| format!("{is} {what} where those before it have {was}"))
+            .map(|(what, is, was)| format!("{is} {what}, and earlier snapshots have {was}"))
             .collect();
         let message = match shrunk.as_slice() {
-            [] => format!("{} and {} rows, as those before it", text::bytes(manifest.raw_bytes), manifest.rows),
+            [] => format!("{}, {} rows: similar to earlier snapshots", text::bytes(manifest.raw_bytes), manifest.rows),
             shrunk => format!("{id} has {}; expected at most {} less", shrunk.join(", and "), backups.max_shrink),
         };
         checks.add(format!("{name}: size"), shrunk.is_empty(), message);
@@ -190,15 +193,16 @@ pub(crate) fn judge(
                 now.signed_duration_since(at) <= within,
                 format!("last {word} {} ago; expected at most {}", text::age(at, now), format_duration(within)),
             ),
-            None => (
-                false,
-                format!("no snapshot was ever {word}; expected within {}: 'lifeboat drill'", format_duration(within)),
-            ),
+            None => {
+                let within = format_duration(within);
+                (false, format!("no snapshot was ever {word}; expected within {within}; run 'lifeboat drill'"))
+            }
         };
         checks.add(format!("{name}: proof"), ok, message);
     }
 }
 
+/// Returns the time of the newest test that counts as proof.
 fn proven_at(described: &Described, by_drill: bool) -> Option<DateTime<Utc>> {
     let proof = &described.proof;
     let is_proven = match by_drill {
@@ -217,12 +221,12 @@ fn median(values: impl Iterator<Item = u64>) -> u64 {
 }
 
 /// Checks that the disk of a folder store has room for one more snapshot of each source.
-fn room_for_another(catalog: &Catalog, chosen: &[Chosen], checks: &mut Checks) -> Result<()> {
+fn check_space(catalog: &Catalog, chosen: &[Chosen], checks: &mut Checks) -> Result<()> {
     let Some(free) = catalog.free_bytes() else { return Ok(()) };
     let mut needed = 0;
     for chosen in chosen {
-        let narrow = Narrow { source: Some(chosen.name()?), ..Narrow::default() };
-        match catalog.find("latest", &narrow) {
+        let filter = SnapshotFilter { source: Some(chosen.name()?), ..SnapshotFilter::default() };
+        match catalog.find("latest", &filter) {
             Ok(listed) => needed += listed.archive.map_or(0, |archive| archive.bytes),
             Err(error) if error.kind == Kind::NotFound => {}
             Err(error) if error.kind == Kind::Interrupted => return Err(error),

@@ -2,22 +2,11 @@
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
 
-use crate::ops::restore::RestoreReport;
-use crate::ops::{Report, error_document};
+use crate::engine::restoring::RestoreReport;
+use crate::ops::summary::{Check, RunSummary, SnapshotSummary};
+use crate::ops::{Report, ReportedSnapshot, error_document};
 use crate::platform::error::{Error, Kind, Result};
-
-/// The result of one check.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Check {
-    /// The name of the check.
-    pub name: String,
-    /// True if the check passed.
-    pub ok: bool,
-    /// The finding, for people.
-    pub message: String,
-}
 
 /// The checks made so far.
 #[derive(Debug, Default)]
@@ -29,13 +18,18 @@ impl Checks {
         self.0.push(Check { name: name.into(), ok, message: message.into() });
     }
 
+    /// Adds a check that was made.
+    pub(crate) fn push(&mut self, check: Check) {
+        self.0.push(check);
+    }
+
     /// Adds a check from a result; returns false if it failed. An interruption by a signal is not a finding and is
     /// returned as an error.
     pub(crate) fn note(&mut self, name: impl Into<String>, found: Result<String>) -> Result<bool> {
         let (ok, message) = match found {
             Ok(message) => (true, message),
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
-            Err(error) => (false, error.whole_with_hint()),
+            Err(error) => (false, error.full_message_with_hint()),
         };
         self.add(name, ok, message);
         Ok(ok)
@@ -69,7 +63,7 @@ pub(crate) struct ChecksReport {
     /// The checks, in the order in which they were made.
     pub checks: Vec<Check>,
     /// The snapshots that were taken.
-    pub snapshots: Vec<Map<String, Value>>,
+    pub(crate) snapshots: Vec<ReportedSnapshot>,
     /// The restores that were made.
     pub restored: Vec<RestoreReport>,
     /// The commands that restore the snapshots.
@@ -107,15 +101,20 @@ impl Serialize for ChecksReport {
 }
 
 impl Report for ChecksReport {
+    fn summary(&self) -> RunSummary {
+        let of = |snapshot: &ReportedSnapshot| SnapshotSummary::of(&snapshot.manifest, &snapshot.proof);
+        RunSummary {
+            checks: self.checks.clone(),
+            snapshots: self.snapshots.iter().map(of).collect(),
+            rollback: self.rollback.clone(),
+        }
+    }
+
     fn errors(&self) -> &[Error] {
         &self.failures
     }
 
-    fn exit_code(&self) -> u8 {
-        match self.failures.first() {
-            Some(error) => error.kind.exit_code(),
-            None if self.ok => 0,
-            None => Kind::Problem.exit_code(),
-        }
+    fn is_ok(&self) -> bool {
+        self.ok
     }
 }

@@ -1,5 +1,5 @@
-//! `copy`: copies snapshots from one store into another, byte for byte. Bytes are hashed when they are read and when
-//! they are written.
+//! `copy`: copies snapshots from one store to another, byte for byte. The bytes are hashed when they are read, and
+//! again when the copy is read back.
 
 use chrono::Utc;
 use serde::ser::SerializeMap;
@@ -7,46 +7,48 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use crate::archive::{self, ArchiveSummary};
-use crate::ops::{Context, Narrow, Problem, Report, error_document, snapshot_document, stores};
-use crate::platform::error::{Error, Kind, Result, one_line};
-use crate::snapshots::catalog::{Catalog, Listed, Proof, ProofLevel, ProofSummary, ReadBack};
+use crate::ops::{Context, Problem, Report, SnapshotFilter, error_document, snapshot_document, stores};
+use crate::platform::error::{Error, Kind, Reason, Result, one_line};
+use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::manifest::Manifest;
+use crate::snapshots::proofs::{Proof, ProofLevel, ProofSummary};
+use crate::snapshots::publish::ReadBack;
 use crate::store::StoreUrl;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
 pub(crate) struct CopyOptions {
-    /// An id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, or 'latest'
     pub snapshot: String,
-    /// Filters for the snapshots to choose from
-    pub narrow: Narrow,
-    /// All snapshots (of --source, if given) that the other store does not have yet
+    /// The filters for the snapshots to choose from
+    pub filter: SnapshotFilter,
+    /// Copy all snapshots (of --source, if given) that the target store does not have yet
     pub all: bool,
-    /// The store to read from; by default --store
+    /// The store to copy from; default: --store
     pub from: Option<StoreUrl>,
-    /// The store to write to
+    /// The store to copy to
     pub to: StoreUrl,
-    /// Create the store to write to if it does not exist
+    /// Create the target store if it does not exist
     pub create: bool,
 }
 
-/// A snapshot that is in the other store now.
+/// A snapshot that is in the target store now.
 #[derive(Debug)]
 pub(crate) struct Copied {
     /// Its manifest, as it is stored outside the archive.
     pub manifest: Manifest,
-    /// True if the other store had it before.
+    /// True if the target store already had it.
     pub was_there: bool,
 }
 
-/// The snapshots that are in the other store now, and the errors of those that could not be copied.
+/// The snapshots that are in the target store now, and the errors of those that could not be copied.
 #[derive(Debug)]
 pub(crate) struct CopyReport {
     /// Newest first.
     pub snapshots: Vec<Copied>,
-    /// The errors of the other snapshots; the first one decides the exit code.
+    /// The errors of the snapshots that were not copied. The first one decides the exit code.
     pub failures: Vec<Error>,
-    /// The location of the other store.
+    /// The location of the target store.
     pub store: String,
 }
 
@@ -78,23 +80,23 @@ impl Report for CopyReport {
 
 /// Runs the command. If one of several snapshots fails, the others are still copied.
 pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport> {
-    let named = |given: &StoreUrl| match &context.config {
+    let resolve = |given: &StoreUrl| match &context.config {
         Some(config) => config.store_named(given),
         None => Ok(given.clone()),
     };
-    let (from, to_url) = (options.from.as_ref().map(named).transpose()?, named(&options.to)?);
+    let (from, to_url) = (options.from.as_ref().map(resolve).transpose()?, resolve(&options.to)?);
     let from_url = match &from {
         Some(from) => from,
         None if context.stores.is_empty() => {
-            return Err(Error::usage("the store to copy from is not said").hint("name it with --from"));
+            return Err(Error::usage("no store to copy from is given").hint("name it with --from"));
         }
         None => context.store()?,
     };
     let from = stores::open(from_url)?;
     let listed = if options.all {
-        from.list_all(options.narrow.source.as_ref())?
+        from.list_all(options.filter.source.as_ref())?
     } else {
-        vec![from.find(&options.snapshot, &options.narrow)?]
+        vec![from.find(&options.snapshot, &options.filter)?]
     };
     if listed.is_empty() {
         return Err(Error::not_found(format!("there is no snapshot to copy in {}", one_line(&from.location())))
@@ -102,8 +104,8 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
     }
     let to =
         if options.create { stores::open_or_create(&to_url)? } else { stores::open(&to_url).map_err(hint_create)? };
-    if stores::are_one(from_url, &to_url) {
-        return Err(Error::usage("the two stores are one").hint("name another one with --to"));
+    if from_url.is_same_place(&to_url) {
+        return Err(Error::usage("the two stores are the same").hint("name another store with --to"));
     }
     let mut report = CopyReport { snapshots: Vec::new(), failures: Vec::new(), store: to.location() };
     for listed in &listed {
@@ -114,7 +116,7 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
                 report.failures.insert(0, error.context(format!("{} was not copied", listed.id)));
                 break;
             }
-            // The snapshot was pruned while others were copied.
+            // This snapshot was pruned while others were copied.
             Err(error) if error.kind == Kind::NotFound && options.all => {}
             Err(error) => report.failures.push(error.context(format!("{} was not copied", listed.id))),
         }
@@ -122,10 +124,10 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
     Ok(report)
 }
 
-/// Adds the hint about --create only if the store is certainly absent: a store that cannot be reached may exist.
+/// Adds a hint about --create, but only if the store is known to be absent: a store that cannot be reached may exist.
 fn hint_create(error: Error) -> Error {
-    if error.message.starts_with("there is no") {
-        error.hint("check its name; --create makes a new store there")
+    if error.reason == Some(Reason::StoreIsAbsent) {
+        error.hint("check its name; --create creates a new store there")
     } else {
         error
     }
@@ -135,19 +137,19 @@ fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, cont
     let (manifest, document) = from.manifest(&listed.id)?;
     let is_damaged = from.proof(listed)?.level == ProofLevel::Damaged;
     if is_damaged && is_one_of_all {
-        return Err(Error::problem("a test found it damaged").hint("name it to have it copied all the same"));
+        return Err(Error::problem("a test found it damaged").hint("name its id to copy it anyway"));
     }
     if to.has(&manifest.id)? {
-        let (other, theirs) = to.manifest(&manifest.id)?;
-        if theirs != document {
-            return Err(Error::failed("the other store has another snapshot of that id"));
+        let (other, other_document) = to.manifest(&manifest.id)?;
+        if other_document != document {
+            return Err(Error::failed("the target store has a different snapshot with this id"));
         }
         to.open_archive(&other)?;
         return Ok(Copied { manifest, was_there: true });
     }
     if let Some(other) = to.newest_full(&manifest.source)?.filter(|other| other.origin != manifest.origin) {
-        return Err(Error::usage(format!("the other store has a source {} from {}", manifest.source, other.origin))
-            .hint("copy into a store of its own"));
+        return Err(Error::usage(format!("the target store has a source {} from {}", manifest.source, other.origin))
+            .hint("copy it into a separate store"));
     }
     let archive = from.open_archive(&manifest)?;
     let bytes = archive.len();
@@ -160,11 +162,13 @@ fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, cont
     context.progress.finish();
     let sha256 = read?;
     if Some(sha256) != manifest.sha256 {
-        return Err(Error::problem(format!("the snapshot {} is damaged: its archive's SHA-256 is off", manifest.id)));
+        let message = "the SHA-256 of its archive is not the one in the manifest";
+        return Err(Error::problem(format!("the snapshot {} is damaged: {message}", manifest.id)));
     }
     to.publish_document(upload, ArchiveSummary { bytes, sha256 }, &manifest, &document, ReadBack::Always)?;
     if is_damaged {
-        // Its bytes are as they were written, but a test found it damaged: it must not become the other store's latest.
+        // Its bytes were copied correctly, but an earlier test found it damaged: it must not be 'latest' in the target
+        // store.
         to.record_proof(&Proof {
             id: manifest.id.clone(),
             level: ProofLevel::Damaged,

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::archive::Sealing;
+use crate::archive::EncryptWith;
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::{SnapshotId, SourceName};
@@ -14,7 +14,7 @@ pub(crate) struct Destination<'a> {
     /// The stores.
     pub(crate) catalogs: Vec<&'a Catalog>,
     /// The keys that can open the archive; `None` if the archive is not encrypted.
-    pub(crate) sealing: Option<Sealing>,
+    pub(crate) encrypt_with: Option<EncryptWith>,
 }
 
 impl Destination<'_> {
@@ -36,8 +36,8 @@ impl Destination<'_> {
                 return Err(Error::usage(format!("the store already has a source {name}, from {}", other.origin))
                     .hint("give this one another name with --name"));
             }
-            if let Some(found) = found.as_ref().filter(|found| found.encrypted && self.sealing.is_none()) {
-                tracing::warn!("{} is encrypted, and this one of the same source is not", found.id);
+            if let Some(found) = found.as_ref().filter(|found| found.encrypted && self.encrypt_with.is_none()) {
+                tracing::warn!("{} is encrypted, but the new snapshot of the same source is not", found.id);
             }
             previous = previous.into_iter().chain(found).max_by_key(|manifest| manifest.created_at);
             usable.push(catalog);

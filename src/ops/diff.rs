@@ -1,20 +1,14 @@
 //! `diff`: shows the changes between two snapshots, or between a snapshot and a live database.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::archive::HOW_TO_GIVE_KEYS;
-use crate::engine::postgres::copy::selection::Selection;
-use crate::engine::postgres::copy::snapshot::{Snapshot, SnapshotOptions};
-use crate::engine::postgres::wire::params::{self, Params};
-use crate::engine::source::{Source, parse_source};
-use crate::engine::sqlite::source;
-use crate::engine::sqlite::survey::{self, OnDamage};
-use crate::ops::restore::origin_params;
-use crate::ops::snapshot::{schema_digest, table_of};
-use crate::ops::{Context, Narrow, Report, fetch};
+use crate::engine::database::Contents;
+use crate::engine::postgres::wire::params;
+use crate::engine::source::{Source, engine_named, parse_source};
+use crate::ops::{Context, Report, SnapshotFilter, fetch};
 use crate::platform::digest::RowDigest;
 use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::Catalog;
@@ -24,14 +18,15 @@ use crate::snapshots::manifest::{Manifest, Table};
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DiffOptions {
-    /// An id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, or 'latest'
     pub snapshot: String,
-    /// Another snapshot or a database file; by default the database that the snapshot came from
+    /// Another snapshot, a source name from the config, an SQLite file, or a URL; default: the database that the
+    /// snapshot was taken from
     pub other: Option<String>,
     /// Exit with 3 if there is a difference
     pub exit_code: bool,
-    /// Filters for the snapshots to choose from
-    pub narrow: Narrow,
+    /// The filters for the snapshots to choose from
+    pub filter: SnapshotFilter,
 }
 
 /// The kind of change to a table.
@@ -85,8 +80,8 @@ pub(crate) struct DiffReport {
 }
 
 impl Report for DiffReport {
-    fn exit_code(&self) -> u8 {
-        if self.must_be_equal && !self.equal { Kind::Problem.exit_code() } else { 0 }
+    fn is_ok(&self) -> bool {
+        self.equal || !self.must_be_equal
     }
 }
 
@@ -94,27 +89,26 @@ struct Side {
     name: String,
     tables: Vec<Table>,
     schema: Option<RowDigest>,
-    /// The id of the snapshot, if this side is a PostgreSQL snapshot.
-    postgres_snapshot: Option<SnapshotId>,
+    /// The id and the engine of the snapshot, if this side is one.
+    snapshot: Option<(SnapshotId, String)>,
 }
 
 /// Runs the command.
 pub(crate) fn run(options: &DiffOptions, context: &Context) -> Result<DiffReport> {
     let catalog = context.open_catalog()?;
-    let before = catalog.find(&options.snapshot, &options.narrow)?;
+    let before = catalog.find(&options.snapshot, &options.filter)?;
     let before = fetch::manifest(&catalog, &before.id, context)?;
     let after = match &options.other {
         Some(other) => other_side(other, &catalog, options, context)?,
-        None if before.engine == "postgres" => live_postgres(&origin_params(&before, context)?, context)?,
         None => {
-            let path = context.home_path(&before)?.ok_or_else(|| {
-                Error::usage(format!("{} came from another machine, {}", before.id, before.origin))
-                    .hint("name what to compare it with")
+            let source = context.configured_source_or_origin(&before)?.ok_or_else(|| {
+                Error::usage(format!("{} is from another machine, {}", before.id, before.origin))
+                    .hint("name the snapshot or database to compare it with")
             })?;
-            live(&path)?
+            live_side(&source, context)?
         }
     };
-    let before = of_manifest(before)?;
+    let before = snapshot_side(before)?;
     let tables = compare(&before.tables, &after.tables);
     let schema_equal = before.schema == after.schema || schemas_are_equal(&before, &after, &catalog, context)?;
     let equal = schema_equal && tables.iter().all(|table| table.status == Status::Same && !table.only_counted);
@@ -127,86 +121,70 @@ fn other_side(other: &str, catalog: &Catalog, options: &DiffOptions, context: &C
         other.contains(['/', '\\']) || other.contains("://") || params::looks_like(other) || Path::new(other).exists();
     let chosen = context.named_source(other).ok().filter(|chosen| chosen.configured.is_some());
     if looks_like_a_source || chosen.is_some() {
-        return match chosen.map_or_else(|| parse_source(other), |chosen| Ok(chosen.source))? {
-            Source::Sqlite(path) => live(&path),
-            Source::Postgres(params) => live_postgres(&params, context),
-        };
+        return live_side(&chosen.map_or_else(|| parse_source(other), |chosen| Ok(chosen.source))?, context);
     }
     let listed = catalog
-        .find(other, &options.narrow)
+        .find(other, &options.filter)
         .map_err(|error| error.hint("name a snapshot ('lifeboat list' shows them) or a database file"))?;
-    of_manifest(fetch::manifest(catalog, &listed.id, context)?)
+    snapshot_side(fetch::manifest(catalog, &listed.id, context)?)
 }
 
-fn of_manifest(manifest: Manifest) -> Result<Side> {
-    if manifest.encrypted && manifest.sqlite.is_none() && manifest.postgres.is_none() {
+fn snapshot_side(manifest: Manifest) -> Result<Side> {
+    if manifest.lacks_tables() {
         return Err(Error::usage(format!("{} is encrypted: its tables cannot be compared without a key", manifest.id))
             .hint(HOW_TO_GIVE_KEYS));
     }
-    if let Some(facts) = manifest.postgres {
-        let (name, schema) = (manifest.id.to_string(), Some(facts.schema_digest));
-        return Ok(Side { name, tables: manifest.tables, schema, postgres_snapshot: Some(manifest.id) });
+    if manifest.is_raw() {
+        return Err(Error::usage(format!("{} contains only raw bytes: there are no tables to compare", manifest.id)));
     }
-    let facts = manifest.sqlite.filter(|facts| facts.health.is_some());
-    let facts =
-        facts.ok_or_else(|| Error::usage(format!("{} holds raw bytes, and has no tables to compare", manifest.id)))?;
-    let (name, schema) = (manifest.id.to_string(), facts.schema_digest);
-    Ok(Side { name, tables: manifest.tables, schema, postgres_snapshot: None })
+    Ok(Side {
+        name: manifest.id.to_string(),
+        schema: manifest.schema_digest(),
+        tables: manifest.tables,
+        snapshot: Some((manifest.id, manifest.engine)),
+    })
 }
 
-fn live(path: &Path) -> Result<Side> {
-    let path = source::locate(path)?;
-    let survey = survey::survey_live(&path, OnDamage::Fail)?;
-    let (name, schema) = (path.display().to_string(), survey.schema_digest);
-    Ok(Side { name, tables: survey.tables, schema, postgres_snapshot: None })
+fn live_side(source: &Source, context: &Context) -> Result<Side> {
+    let Contents { name, tables, schema } = source.contents(&context.for_engine())?;
+    Ok(Side { name, tables, schema, snapshot: None })
 }
 
-fn live_postgres(params: &Params, context: &Context) -> Result<Side> {
-    let reading = SnapshotOptions {
-        jobs: context.jobs,
-        lock_timeout: Duration::from_secs(30),
-        selection: Selection::default(),
-        allow_partial: false,
-    };
-    let mut snapshot = Snapshot::begin(params, &reading)?;
-    snapshot.read_rows(&mut |_| Ok(()))?;
-    let tables = snapshot.tables.iter().zip(&snapshot.rows).map(|(table, rows)| table_of(table, &rows.sum)).collect();
-    let schema = Some(schema_digest(&snapshot.schema.items));
-    Ok(Side { name: params.shown(), tables, schema, postgres_snapshot: None })
-}
-
-/// Compares the schemas of PostgreSQL databases whose recorded digests differ. The digests of earlier versions included
-/// options that the server sets for its own use, so the digests of snapshots are computed again from their archives.
+/// Compares the schemas of databases whose recorded digests differ. An engine may compute the digest of a snapshot
+/// again from its archive, because the digests of earlier versions covered more.
 fn schemas_are_equal(before: &Side, after: &Side, catalog: &Catalog, context: &Context) -> Result<bool> {
-    let anew = |side: &Side| -> Result<Option<RowDigest>> {
-        match &side.postgres_snapshot {
-            Some(id) => Ok(Some(schema_digest(&fetch::open(catalog, id, context)?.schema_items()?))),
-            None => Ok(side.schema),
-        }
+    let recomputed = |side: &Side| -> Result<Option<RowDigest>> {
+        let Some((id, engine)) = &side.snapshot else { return Ok(side.schema) };
+        let digest = engine_named(engine)?.schema_digest(&|| {
+            let opened = fetch::open(catalog, id, context)?;
+            Ok(Box::new(opened))
+        })?;
+        Ok(digest.or(side.schema))
     };
-    if before.postgres_snapshot.is_none() && after.postgres_snapshot.is_none() {
+    if before.snapshot.is_none() && after.snapshot.is_none() {
         return Ok(false);
     }
-    match anew(before).and_then(|before| Ok(before == anew(after)?)) {
+    match recomputed(before).and_then(|before| Ok(before == recomputed(after)?)) {
         Err(error) if error.kind != Kind::Interrupted => {
-            tracing::warn!("the schemas are compared by their recorded digests only: {}", error.whole());
+            tracing::warn!("the schemas are compared by their recorded digests only: {}", error.full_message());
             Ok(false)
         }
         compared => compared,
     }
 }
 
+/// Compares the tables of two sides by name.
 pub(crate) fn compare(before: &[Table], after: &[Table]) -> Vec<TableDiff> {
     let find = |tables: &[Table], name: &str| tables.iter().find(|table| table.name == name).cloned();
     let mut names: Vec<&String> = before.iter().chain(after).map(|table| &table.name).collect();
     names.sort();
     names.dedup();
-    let one = |name: &String| {
+    let table_diff = |name: &String| {
         let (old, new) = (find(before, name), find(after, name));
         let columns_changed = matches!((&old, &new), (Some(old), Some(new)) if old.columns != new.columns);
         // The content of a virtual table is in its shadow tables, which are compared themselves.
-        let hidden = |table: &Table| table.digest.is_none() && table.kind != "virtual";
-        let only_counted = matches!((&old, &new), (Some(old), Some(new)) if hidden(old) || hidden(new));
+        let lacks_digest = |table: &Table| table.digest.is_none() && table.kind != "virtual";
+        let only_counted = matches!((&old, &new), (Some(old), Some(new)) if lacks_digest(old) || lacks_digest(new));
         let status = match (&old, &new) {
             (None, _) => Status::Added,
             (_, None) => Status::Removed,
@@ -224,5 +202,5 @@ pub(crate) fn compare(before: &[Table], after: &[Table]) -> Vec<TableDiff> {
             only_counted,
         }
     };
-    names.into_iter().map(one).collect()
+    names.into_iter().map(table_diff).collect()
 }

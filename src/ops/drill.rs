@@ -4,25 +4,27 @@
 use std::time::Instant;
 
 use crate::config::ConfiguredSource;
-use crate::engine::postgres::restore::create::Owners;
-use crate::engine::sqlite::image;
-use crate::ops::restore::drill_postgres;
-use crate::ops::verify::{Outcome, VerifyReport, keep_proof};
+use crate::engine::database::{DrillSettings, Drilled};
+use crate::engine::source::{Source, engine_named};
+use crate::ops::verify::{Outcome, VerifyReport, record_proof};
 use crate::ops::{Context, Problem, fetch};
 use crate::platform::error::{Error, Kind, Result};
-use crate::snapshots::catalog::{Catalog, Described, Listed, Narrow, ProofLevel};
-use crate::snapshots::manifest::SnapshotKind;
+use crate::snapshots::catalog::{Catalog, Listed};
+use crate::snapshots::find::SnapshotFilter;
+use crate::snapshots::list::Described;
+use crate::snapshots::manifest::{Manifest, SnapshotKind};
+use crate::snapshots::proofs::ProofLevel;
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DrillOptions {
-    /// An id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, or 'latest'
     pub snapshot: Option<String>,
     /// Choose one of the full, undamaged snapshots at random, not the newest
     pub random: bool,
-    /// Filters for the snapshots to choose from
-    pub narrow: Narrow,
-    /// PostgreSQL: the server to make the scratch database on; by default the one the snapshot came from
+    /// The filters for the snapshots to choose from
+    pub filter: SnapshotFilter,
+    /// PostgreSQL: the server to create the scratch database on; default: the server that the snapshot was taken from
     pub to: Option<String>,
     /// PostgreSQL: leave owners and grants out, for a server that lacks the roles
     pub no_owner: bool,
@@ -32,13 +34,13 @@ pub(crate) struct DrillOptions {
 pub(crate) fn run(options: &DrillOptions, context: &Context) -> Result<VerifyReport> {
     let catalog = context.open_first()?;
     let mut report = VerifyReport { ok: true, snapshots: Vec::new(), failures: Vec::new() };
-    let narrows = options.narrows(context)?;
-    for narrow in &narrows {
-        let drilled = options.find(narrow, &catalog).and_then(|listed| drill(&listed, options, &catalog, context));
+    let filters = options.filters(context)?;
+    for filter in &filters {
+        let drilled = options.find(filter, &catalog).and_then(|listed| drill(&listed, options, &catalog, context));
         match drilled {
             Ok(outcome) => report.snapshots.push(outcome),
-            Err(error) if error.kind == Kind::Interrupted || narrows.len() == 1 => return Err(error),
-            Err(error) => report.failures.push(match &narrow.source {
+            Err(error) if error.kind == Kind::Interrupted || filters.len() == 1 => return Err(error),
+            Err(error) => report.failures.push(match &filter.source {
                 Some(source) => error.context(format!("no snapshot of {source} was drilled")),
                 None => error,
             }),
@@ -51,22 +53,22 @@ pub(crate) fn run(options: &DrillOptions, context: &Context) -> Result<VerifyRep
 impl DrillOptions {
     /// Returns one filter for each snapshot to drill: the one that is named, or else one for every source of the
     /// config.
-    fn narrows(&self, context: &Context) -> Result<Vec<Narrow>> {
-        let narrow = self.narrow.clone();
-        let Some(config) = &context.config else { return Ok(vec![narrow]) };
-        if self.snapshot.is_some() || narrow.source.is_some() || config.sources()?.is_empty() {
-            return Ok(vec![narrow]);
+    fn filters(&self, context: &Context) -> Result<Vec<SnapshotFilter>> {
+        let filter = self.filter.clone();
+        let Some(config) = &context.config else { return Ok(vec![filter]) };
+        if self.snapshot.is_some() || filter.source.is_some() || config.sources()?.is_empty() {
+            return Ok(vec![filter]);
         }
-        let of = |source: &ConfiguredSource| Narrow { source: Some(source.name.clone()), ..narrow.clone() };
+        let of = |source: &ConfiguredSource| SnapshotFilter { source: Some(source.name.clone()), ..filter.clone() };
         Ok(config.sources()?.iter().map(of).collect())
     }
 
-    fn find(&self, narrow: &Narrow, catalog: &Catalog) -> Result<Listed> {
+    fn find(&self, filter: &SnapshotFilter, catalog: &Catalog) -> Result<Listed> {
         if !self.random {
-            return catalog.find(self.snapshot.as_deref().unwrap_or("latest"), narrow);
+            return catalog.find(self.snapshot.as_deref().unwrap_or("latest"), filter);
         }
         // The newest one is also a candidate; finding it fails with the right error if there is no snapshot.
-        let newest = catalog.find("latest", narrow)?;
+        let newest = catalog.find("latest", filter)?;
         let listed = catalog.list(newest.id.source())?;
         let is_good = |described: &Described| {
             described.proof.level != ProofLevel::Damaged
@@ -74,7 +76,7 @@ impl DrillOptions {
         };
         let mut good: Vec<Described> = catalog.describe(listed)?.into_iter().filter(is_good).collect();
         let number = getrandom::u64()
-            .map_err(|error| Error::failed("the system gives no random numbers").because(error.to_string()))?;
+            .map_err(|error| Error::failed("cannot get random numbers from the system").because(error.to_string()))?;
         if good.is_empty() {
             return Ok(newest);
         }
@@ -87,28 +89,21 @@ fn drill(listed: &Listed, options: &DrillOptions, catalog: &Catalog, context: &C
     let _lease = catalog.lease(&listed.id);
     let clock = Instant::now();
     let mut different = None;
-    let owners = if options.no_owner { Owners::Leave } else { Owners::Keep };
-    let mut restore = || {
+    let engine_context = context.for_engine();
+    let mut restore = || -> Result<()> {
         let opened = fetch::open(catalog, &listed.id, context)?;
-        if opened.manifest.postgres.is_some() {
-            different = drill_postgres(&opened, options.to.as_deref(), owners, context)?;
-            return Ok(());
+        let engine = engine_named(&opened.manifest.engine)?;
+        let settings =
+            DrillSettings { to: drill_target(&opened.manifest, options, context)?, no_owner: options.no_owner };
+        if let Drilled::Different(error) = engine.drill(&opened, &settings, &engine_context)? {
+            different = Some(error);
         }
-        if options.to.is_some() || options.no_owner {
-            return Err(Error::usage(
-                "--to and --no-owner go with a server, and the snapshot is of an SQLite database",
-            )
-            .hint("it is drilled in a scratch file: --scratch names the folder"));
-        }
-        // The folder is marked as owned by this process, and is removed later if the process dies.
-        let scratch = context.scratch.folder(opened.manifest.raw_bytes)?;
-        let fetched = opened.fetch_image(scratch.path("drill.db"), context)?;
-        image::check(fetched.image.path(), &opened.manifest).map(drop)
+        Ok(())
     };
     let restored = match restore() {
         // Damage is recorded permanently. Bytes that were only damaged in transit from a remote store are not damage.
-        Err(error) if error.kind == Kind::Problem && !catalog.is_near() => {
-            tracing::warn!("restoring {} once more: {}", listed.id, error.whole());
+        Err(error) if error.kind == Kind::Problem && !catalog.is_local() => {
+            tracing::warn!("restoring {} a second time: {}", listed.id, error.full_message());
             restore()
         }
         restored => restored,
@@ -120,8 +115,7 @@ fn drill(listed: &Listed, options: &DrillOptions, catalog: &Catalog, context: &C
     };
     let seconds = clock.elapsed().as_secs_f64();
     if let Some(error) = different {
-        // The archive is as it was written, but this server shows the data differently. This is neither a proof nor
-        // damage.
+        // The archive is as it was written, but this server returns other data. This is neither a proof nor damage.
         let problems = vec![Problem::of("different", &error)];
         let level = ProofLevel::None.name();
         let id = listed.id.to_string();
@@ -129,7 +123,16 @@ fn drill(listed: &Listed, options: &DrillOptions, catalog: &Catalog, context: &C
     }
     let (level, restore_seconds) =
         if problems.is_empty() { (ProofLevel::Drilled, Some(seconds)) } else { (ProofLevel::Damaged, None) };
-    keep_proof(catalog, listed, level, seconds, restore_seconds, &problems, context);
+    record_proof(catalog, listed, level, seconds, restore_seconds, &problems, context);
     let ok = problems.is_empty();
     Ok(Outcome { id: listed.id.to_string(), level: level.name(), ok, problems, seconds, restore_seconds })
+}
+
+/// Returns the server to drill a snapshot on: the one that the options name, or else the one that it came from. `None`
+/// if the options name none and the database is a file, which is drilled in a scratch file.
+fn drill_target(manifest: &Manifest, options: &DrillOptions, context: &Context) -> Result<Option<Source>> {
+    if let Some(to) = &options.to {
+        return Ok(Some(context.named_source(to)?.source));
+    }
+    Ok(context.configured_source_or_origin(manifest)?.filter(|source| source.file().is_none()))
 }

@@ -1,27 +1,28 @@
 //! `extract`: writes the content of an archive to files or to stdout.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::archive::{Entry, Visitor, tar_header};
-use crate::engine::postgres::copy::rows::RowSum;
-use crate::engine::postgres::copy::selection::Pattern;
-use crate::engine::sqlite::dump::{DumpFormat, dump_table};
+use crate::archive::{Entry, tar_header};
+use crate::engine::database::TableFormat;
+use crate::engine::restoring::SavedSnapshot;
+use crate::engine::source::engine_named;
 use crate::ops::fetch::{self, Opened};
-use crate::ops::{Context, Narrow, Report, layout};
+use crate::ops::{Context, Report, SnapshotFilter};
 use crate::platform::disk::{self, create_file, create_folder, folder_of, require_space, sync_folder};
+use crate::platform::entries::EntryVisitor;
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
 pub(crate) struct ExtractOptions {
-    /// An id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, or 'latest'
     pub snapshot: String,
-    /// Filters for the snapshots to choose from
-    pub narrow: Narrow,
+    /// The filters for the snapshots to choose from
+    pub filter: SnapshotFilter,
     /// A folder (new or empty) for the whole archive, a file (new) for one entry or table, - for stdout
     pub to: Option<PathBuf>,
     /// Only this entry of the archive, such as manifest.json
@@ -30,17 +31,6 @@ pub(crate) struct ExtractOptions {
     pub table: Option<String>,
     /// The format of a table: sql (keeps every value) or csv; PostgreSQL: copy, as COPY reads it
     pub format: Option<TableFormat>,
-}
-
-/// The format of an extracted table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TableFormat {
-    /// SQL statements that create the table and its rows (SQLite).
-    Sql,
-    /// Comma-separated values (SQLite).
-    Csv,
-    /// Rows as COPY prints and reads them (PostgreSQL).
-    Copy,
 }
 
 /// One file that was written.
@@ -76,14 +66,13 @@ pub(crate) fn run(
     context: &Context,
     stdout: &mut dyn Write,
 ) -> Result<ExtractReport> {
-    let whole = options.entry.is_none() && options.table.is_none();
+    let is_whole_archive = options.entry.is_none() && options.table.is_none();
     let destination = match &options.to {
         Some(path) if path.as_os_str() == "-" => Destination::Stdout,
         Some(path) => Destination::Path(path),
-        None if whole => {
-            return Err(
-                Error::usage("where to is not said").hint("name a folder with --to, or - for a tar stream on stdout")
-            );
+        None if is_whole_archive => {
+            return Err(Error::usage("no destination is given")
+                .hint("name a folder with --to, or - for a tar stream on stdout"));
         }
         None => Destination::Stdout,
     };
@@ -91,12 +80,12 @@ pub(crate) fn run(
         return Err(Error::usage("--json and the content cannot both go to stdout").hint("name a file with --to"));
     }
     let catalog = context.open_catalog()?;
-    let listed = catalog.find(&options.snapshot, &options.narrow)?;
+    let listed = catalog.find(&options.snapshot, &options.filter)?;
     let opened = fetch::open(&catalog, &listed.id, context)?;
     let files = match (destination, &options.entry, &options.table) {
         (Destination::Path(path), None, None) => to_folder(&opened, path, context)?,
         (Destination::Stdout, None, None) => {
-            opened.walk(&mut TarStream {
+            opened.read_all(&mut TarStream {
                 out: stdout,
                 padding: 0,
                 mtime: opened.manifest.created_at.timestamp().unsigned_abs(),
@@ -104,22 +93,31 @@ pub(crate) fn run(
             stdout.write_all(&[0; 1024]).io(Kind::Failed, || "cannot write to stdout".to_owned())?;
             Vec::new()
         }
-        (Destination::Path(path), _, _) => vec![to_file(path, &mut |out| one(&opened, options, context, out))?],
+        (Destination::Path(path), _, _) => vec![to_file(path, &mut |out| write_one(&opened, options, context, out))?],
         (Destination::Stdout, _, _) => {
-            one(&opened, options, context, stdout).map_err(to_stdout)?;
+            write_one(&opened, options, context, &mut Stdout(stdout))?;
             Vec::new()
         }
     };
     Ok(ExtractReport { id: listed.id.to_string(), files })
 }
 
-/// Adds "cannot write to stdout" to an error that does not say what failed.
-fn to_stdout(error: Error) -> Error {
-    if error.message == "input or output failed" { error.context("cannot write to stdout") } else { error }
+/// Adds "cannot write to stdout" to the errors of the output.
+struct Stdout<'a>(&'a mut dyn Write);
+
+impl Write for Stdout<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.0.write(bytes);
+        written.io(Kind::Failed, || "cannot write to stdout".to_owned()).map_err(io::Error::from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Writes one entry or table.
-fn one(opened: &Opened, options: &ExtractOptions, context: &Context, out: &mut dyn Write) -> Result<()> {
+fn write_one(opened: &Opened, options: &ExtractOptions, context: &Context, out: &mut dyn Write) -> Result<()> {
     if let Some(path) = &options.entry {
         let entry = opened.reader.entry(path).map_err(|_| {
             let names: Vec<&str> = opened.reader.entries().iter().map(|entry| entry.path.as_str()).take(10).collect();
@@ -129,85 +127,13 @@ fn one(opened: &Opened, options: &ExtractOptions, context: &Context, out: &mut d
         return opened.reader.stream_entry(entry, &mut |bytes| Ok(out.write_all(bytes)?));
     }
     let table = options.table.as_deref().unwrap_or_default();
-    if opened.manifest.postgres.is_some() {
-        return postgres_table(opened, table, options.format, out);
-    }
-    let format = match options.format {
-        Some(TableFormat::Copy) => {
-            return Err(Error::usage("an SQLite table has no COPY form").hint("write it as sql or csv"));
-        }
-        Some(TableFormat::Csv) => DumpFormat::Csv,
-        Some(TableFormat::Sql) | None => DumpFormat::Sql,
-    };
-    // An image consists of pages: extracting one table needs the whole image.
-    let scratch = context.scratch.folder(opened.manifest.raw_bytes)?;
-    let fetched = opened.fetch_image(scratch.path("image.db"), context)?;
-    dump_table(fetched.image.path(), table, format, out).map(drop)
-}
-
-/// Writes one table's rows as they were saved. Only the blocks of that table are read.
-fn postgres_table(opened: &Opened, name: &str, format: Option<TableFormat>, out: &mut dyn Write) -> Result<()> {
-    if !matches!(format, None | Some(TableFormat::Copy)) {
-        return Err(Error::usage("a table of a PostgreSQL snapshot is written as COPY prints it, in no other form")
-            .hint("leave --format away"));
-    }
-    let (id, pattern) = (&opened.manifest.id, Pattern::new(name));
-    let tables = opened.manifest.tables.iter().filter_map(|table| Some((table, table.relation.as_ref()?)));
-    let found: Vec<_> =
-        tables.filter(|(table, relation)| pattern.matches(&relation.schema, &relation.table, &table.name)).collect();
-    let (table, relation) = match found.as_slice() {
-        [one] => one,
-        [] => {
-            return Err(Error::usage(format!("the snapshot {id} has no table {}", one_line(name)))
-                .hint(format!("'lifeboat show {id}' lists its tables")));
-        }
-        several => {
-            let names: Vec<&str> = several.iter().map(|(table, _)| table.name.as_str()).collect();
-            return Err(Error::usage(format!("{} is the name of several tables", one_line(name)))
-                .hint(format!("name one: {}", one_line(&names.join(", ")))));
-        }
-    };
-    let folder = layout::table_folder(&relation.schema, &relation.table);
-    let wanted: Vec<&Entry> = opened.reader.entries().iter().filter(|entry| entry.path.starts_with(&folder)).collect();
-    let mut rows = TableRows { out, sum: RowSum::default(), rest: Vec::new() };
-    opened.reader.visit(&wanted, &mut rows)?;
-    let sum = rows.sum;
-    if table.rows != Some(sum.rows) || table.digest != Some(sum.digest) {
-        return Err(Error::problem(format!("the rows of {} are not those that were saved", one_line(&table.name)))
-            .context(format!("the snapshot {id} is damaged")));
-    }
-    Ok(())
-}
-
-/// Writes rows as they arrive, and computes their count and digest.
-struct TableRows<'a> {
-    out: &'a mut dyn Write,
-    sum: RowSum,
-    /// The beginning of a row whose end has not arrived yet.
-    rest: Vec<u8>,
-}
-
-impl Visitor for TableRows<'_> {
-    fn start(&mut self, _: &Entry) -> Result<()> {
-        Ok(())
-    }
-
-    fn data(&mut self, bytes: &[u8]) -> Result<()> {
-        self.rest.extend_from_slice(bytes);
-        let whole = std::mem::take(&mut self.rest);
-        self.rest.extend_from_slice(self.sum.add(&whole));
-        Ok(self.out.write_all(bytes)?)
-    }
-
-    fn end(&mut self, _: &Entry) -> Result<()> {
-        Ok(())
-    }
+    engine_named(&opened.manifest.engine)?.write_table(opened, table, options.format, &context.for_engine(), out)
 }
 
 /// Writes a new file atomically and syncs it. Fails if the path exists.
 fn to_file(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> Result<ExtractedFile> {
     if fs::symlink_metadata(path).is_ok() {
-        return Err(Error::usage(format!("{} is there already", one_line(&path.display().to_string())))
+        return Err(Error::usage(format!("{} already exists", one_line(&path.display().to_string())))
             .hint("name a new file, or remove it first"));
     }
     let cannot = || format!("cannot write {}", one_line(&path.display().to_string()));
@@ -240,17 +166,17 @@ fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<Extr
         Err(_) => {}
     }
     // If the folder exists (it may be a mount point or the target of a link), the files are moved into it one by one,
-    // the manifest last. A new folder appears at once.
+    // the manifest last. A new folder appears in one step.
     let existing = path.canonicalize().ok();
     let parent = existing.as_deref().unwrap_or_else(|| folder_of(path));
     require_space(parent, opened.manifest.raw_bytes)?;
-    let making = tempfile::Builder::new()
+    let temporary = tempfile::Builder::new()
         .prefix(".lifeboat-extract-")
         .tempdir_in(parent)
         .io(Kind::Unreachable, || format!("cannot write into {}", disk::shown(parent)))?;
-    let mut sink = FolderSink { root: making.path(), file: None };
+    let mut writer = FolderWriter { root: temporary.path(), file: None };
     context.progress.start("extracting", opened.manifest.raw_bytes);
-    let checked = opened.walk(&mut sink);
+    let checked = opened.read_all(&mut writer);
     context.progress.finish();
     checked?;
     let cannot = || format!("cannot create {shown}");
@@ -263,12 +189,12 @@ fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<Extr
                 }
             }
             for name in names {
-                fs::rename(making.path().join(name), folder.join(name)).io(Kind::Failed, cannot)?;
+                fs::rename(temporary.path().join(name), folder.join(name)).io(Kind::Failed, cannot)?;
             }
         }
         None => {
-            fs::rename(making.path(), path).io(Kind::Failed, cannot)?;
-            drop(making.keep());
+            fs::rename(temporary.path(), path).io(Kind::Failed, cannot)?;
+            drop(temporary.keep());
         }
     }
     sync_folder(parent).io(Kind::Failed, || format!("cannot sync the folder of {shown}"))?;
@@ -276,15 +202,16 @@ fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<Extr
     Ok(opened.reader.entries().iter().map(file).collect())
 }
 
-struct FolderSink<'a> {
+/// Writes the entries as files of a folder.
+struct FolderWriter<'a> {
     root: &'a Path,
     file: Option<(File, PathBuf)>,
 }
 
-impl Visitor for FolderSink<'_> {
-    fn start(&mut self, entry: &Entry) -> Result<()> {
+impl EntryVisitor for FolderWriter<'_> {
+    fn start(&mut self, entry: &str, _: u64) -> Result<()> {
         let mut path = self.root.to_owned();
-        let mut parts = entry.path.split('/').peekable();
+        let mut parts = entry.split('/').peekable();
         while let Some(part) = parts.next() {
             // The path was checked, and each part of it is a name that the writer encoded. No file system truncates
             // long names silently.
@@ -302,7 +229,7 @@ impl Visitor for FolderSink<'_> {
         file.write_all(bytes).io(Kind::Failed, || format!("cannot write {}", path.display()))
     }
 
-    fn end(&mut self, _: &Entry) -> Result<()> {
+    fn end(&mut self) -> Result<()> {
         let (file, path) = self.file.take().expect("an entry has started");
         file.sync_all().io(Kind::Failed, || format!("cannot sync {}", path.display()))?;
         sync_folder(folder_of(&path)).io(Kind::Failed, || format!("cannot sync the folder of {}", path.display()))
@@ -316,10 +243,10 @@ struct TarStream<'a> {
     mtime: u64,
 }
 
-impl Visitor for TarStream<'_> {
-    fn start(&mut self, entry: &Entry) -> Result<()> {
-        self.out.write_all(&tar_header(&entry.path, entry.bytes, self.mtime))?;
-        self.padding = entry.bytes.next_multiple_of(512) - entry.bytes;
+impl EntryVisitor for TarStream<'_> {
+    fn start(&mut self, entry: &str, bytes: u64) -> Result<()> {
+        self.out.write_all(&tar_header(entry, bytes, self.mtime))?;
+        self.padding = bytes.next_multiple_of(512) - bytes;
         Ok(())
     }
 
@@ -327,7 +254,7 @@ impl Visitor for TarStream<'_> {
         Ok(self.out.write_all(bytes)?)
     }
 
-    fn end(&mut self, _: &Entry) -> Result<()> {
+    fn end(&mut self) -> Result<()> {
         Ok(self.out.write_all(&vec![0; usize::try_from(self.padding).expect("less than a sector")])?)
     }
 }

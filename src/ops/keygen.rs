@@ -20,7 +20,7 @@ pub(crate) struct KeygenOptions {
     pub public: Option<PathBuf>,
 }
 
-/// A new key, or the public halves of old ones.
+/// A new key, or the public halves of existing keys.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(crate) enum KeygenReport {
@@ -65,8 +65,8 @@ pub(crate) fn run(options: &KeygenOptions, json: bool) -> Result<KeygenReport> {
         return Ok(KeygenReport::Public { public_keys, path: path.display().to_string() });
     }
     if json && options.output.is_none() {
-        return Err(Error::usage("a secret key does not go into a JSON document")
-            .hint("name the file that it goes to with --output FILE"));
+        return Err(Error::usage("a secret key is never written into a JSON document")
+            .hint("write the key to a file with --output FILE"));
     }
     let (public, text) = generate_key(Utc::now());
     if let Some(path) = &options.output {
@@ -83,6 +83,6 @@ fn write_key(path: &Path, text: &Secret) -> Result<()> {
     if write_new_file(path, 0o600, text.expose().as_bytes()).io(Kind::Failed, message)? {
         return Ok(());
     }
-    Err(Error::usage(format!("{} is there already", shown(path)))
-        .hint("name another file: what was encrypted to a key that is lost is lost too"))
+    Err(Error::usage(format!("{} already exists", shown(path)))
+        .hint("name another file: data that is encrypted to a lost key cannot be decrypted"))
 }

@@ -4,15 +4,15 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::ops::{Context, Narrow, Report, snapshot_document};
+use crate::ops::{Context, Report, SnapshotFilter, snapshot_document};
 use crate::platform::error::Result;
-use crate::snapshots::catalog::{Described, LeftOut};
+use crate::snapshots::list::{Described, LeftOut};
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListOptions {
     /// Filters for the snapshots to list
-    pub narrow: Narrow,
+    pub filter: SnapshotFilter,
     /// Only the newest N
     pub limit: Option<usize>,
 }
@@ -22,7 +22,7 @@ pub(crate) struct ListOptions {
 pub(crate) struct ListReport {
     /// Newest first.
     pub snapshots: Vec<Described>,
-    /// Older ones that the limit left out.
+    /// The number of older ones that the limit excludes.
     pub left_out: LeftOut,
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn listed_document(described: &Described) -> Map<String, Value> {
             fields.insert("id".to_owned(), json!(id));
             fields.insert("source".to_owned(), json!(id.source()));
             fields.insert("proof".to_owned(), json!(described.proof.level.name()));
-            fields.insert("problem".to_owned(), json!(error.whole()));
+            fields.insert("problem".to_owned(), json!(error.full_message()));
             fields
         }
     }
@@ -77,9 +77,9 @@ impl Report for ListReport {}
 /// Runs the command. Manifests are read only for the snapshots shown, unless tags choose among them.
 pub(crate) fn run(options: &ListOptions, context: &Context) -> Result<ListReport> {
     let catalog = context.open_catalog()?;
-    let (source, before) = (options.narrow.source.as_ref(), options.narrow.before);
+    let (source, before) = (options.filter.source.as_ref(), options.filter.before);
     let limit = options.limit.unwrap_or(usize::MAX);
-    if options.narrow.tags.is_empty() {
+    if options.filter.tags.is_empty() {
         let (listed, left_out) = catalog.list_newest(source, before, limit)?;
         return Ok(ListReport { snapshots: catalog.describe(listed)?, left_out });
     }
@@ -88,10 +88,10 @@ pub(crate) fn run(options: &ListOptions, context: &Context) -> Result<ListReport
         described
             .manifest
             .as_ref()
-            .is_ok_and(|manifest| options.narrow.tags.iter().all(|tag| manifest.tags.contains(tag)))
+            .is_ok_and(|manifest| options.filter.tags.iter().all(|tag| manifest.tags.contains(tag)))
     };
     snapshots.retain(tagged);
-    let left_out = LeftOut::These(snapshots.len().saturating_sub(limit));
+    let left_out = LeftOut::Exactly(snapshots.len().saturating_sub(limit));
     snapshots.truncate(limit);
     Ok(ListReport { snapshots, left_out })
 }

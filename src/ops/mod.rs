@@ -1,4 +1,5 @@
-//! The operations behind the subcommands, one file each: options in, a report out. Nothing here prints to stdout.
+//! The operations behind the subcommands, one file each. An operation takes options and returns a report; nothing here
+//! prints to stdout.
 
 pub(crate) mod check;
 pub(crate) mod checks;
@@ -12,44 +13,44 @@ pub(crate) mod fetch;
 pub(crate) mod gate;
 pub(crate) mod guard;
 pub(crate) mod init;
+pub(crate) mod inspect;
 pub(crate) mod inventory;
 pub(crate) mod keygen;
-pub(crate) mod layout;
 pub(crate) mod list;
-pub(crate) mod look;
 pub(crate) mod migrate;
 pub mod preflight;
 pub(crate) mod prune;
-pub(crate) mod put_back;
-pub(crate) mod readme;
 pub(crate) mod restore;
+pub(crate) mod restore_in_place;
+pub(crate) mod save;
 pub(crate) mod show;
-pub(crate) mod snapshot;
 pub(crate) mod sources;
 pub(crate) mod stores;
+pub mod summary;
 pub(crate) mod tags;
 pub(crate) mod verify;
 pub(crate) mod watch;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::archive::{Keys, Sealing};
+use crate::archive::{EncryptWith, Keys};
 use crate::config::Config;
+use crate::engine::context::EngineContext;
 use crate::engine::sqlite::target::quote_word;
-use crate::platform::disk::shown;
-use crate::platform::error::{Error, Result};
+use crate::ops::summary::RunSummary;
+use crate::platform::error::{Error, Kind, Result};
 use crate::platform::progress::Progress;
 use crate::platform::scratch::Scratch;
 use crate::platform::secret::Secret;
-use crate::snapshots::catalog::{Narrow, ProofSummary};
+use crate::snapshots::find::SnapshotFilter;
 use crate::snapshots::manifest::Manifest;
+use crate::snapshots::proofs::ProofSummary;
 use crate::store::StoreUrl;
 
-/// The settings that every command receives in addition to its own options.
+/// The settings that every operation receives in addition to its own options.
 pub struct Context {
     /// The config, if there is one.
     pub config: Option<Config>,
@@ -59,11 +60,11 @@ pub struct Context {
     pub stores_are_given: bool,
     /// The keys that open encrypted archives.
     pub keys: Keys,
-    /// The passphrase among the keys; it also encrypts.
+    /// The passphrase of --passphrase-file; new snapshots are encrypted with it.
     pub passphrase: Option<Secret>,
-    /// The flags that gave the keys, for commands that are printed. They never contain the keys themselves.
+    /// The flags that gave the keys, such as `--identity FILE`, for printed commands. They never contain the keys.
     pub key_flags: Vec<String>,
-    /// This machine's name, as it is recorded in origins.
+    /// This machine's name, as it is recorded in the origin of a snapshot.
     pub host: String,
     /// The number of threads for compressing and decompressing.
     pub jobs: usize,
@@ -73,16 +74,30 @@ pub struct Context {
     pub progress: Arc<dyn Progress>,
 }
 
-/// The result of a command.
+/// The result of an operation.
 pub trait Report: Serialize {
     /// Returns the failures that did not stop the rest of the work. The first one decides the exit code.
     fn errors(&self) -> &[Error] {
         &[]
     }
 
-    /// Returns the exit code; by default 0, or that of the first failure.
+    /// Returns the summary for notices, metrics and GitHub.
+    fn summary(&self) -> RunSummary {
+        RunSummary::default()
+    }
+
+    /// Returns false if the operation found a problem.
+    fn is_ok(&self) -> bool {
+        true
+    }
+
+    /// Returns the exit code: that of the first failure; without a failure, 0 or the code of a problem.
     fn exit_code(&self) -> u8 {
-        self.errors().first().map_or(0, |error| error.kind.exit_code())
+        match self.errors().first() {
+            Some(error) => error.kind.exit_code(),
+            None if self.is_ok() => 0,
+            None => Kind::Problem.exit_code(),
+        }
     }
 }
 
@@ -107,16 +122,30 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Makes a problem from an error.
+    /// Creates a problem from an error.
     #[must_use]
     pub fn of(kind: &str, error: &Error) -> Self {
-        Problem { kind: kind.to_owned(), message: error.whole() }
+        Problem { kind: kind.to_owned(), message: error.full_message() }
     }
 }
 
-/// Returns the path of a snapshot's origin if the snapshot was taken on `host`.
-pub(crate) fn origin_path(manifest: &Manifest, host: &str) -> Option<PathBuf> {
-    manifest.origin.path.as_ref().filter(|_| manifest.origin.host == host).map(PathBuf::from)
+/// A snapshot in a report, with the stores that have it.
+#[derive(Clone, Debug)]
+pub(crate) struct ReportedSnapshot {
+    /// Its complete manifest.
+    pub manifest: Manifest,
+    /// The results of its tests.
+    pub proof: ProofSummary,
+    /// The stores that have it.
+    pub stores: Vec<String>,
+}
+
+impl Serialize for ReportedSnapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut document = snapshot_document(&self.manifest, &self.proof);
+        document.insert("stores".to_owned(), json!(self.stores));
+        document.serialize(serializer)
+    }
 }
 
 /// Returns a snapshot as it appears in JSON documents: its manifest, and the results of its tests.
@@ -130,17 +159,27 @@ pub fn snapshot_document(manifest: &Manifest, proof: &ProofSummary) -> Map<Strin
 }
 
 impl Context {
-    /// Returns the recipients or the passphrase that the config encrypts snapshots with, if it has any.
-    pub(crate) fn config_sealing(&self) -> Result<Option<Sealing>> {
+    /// Returns the settings and services of an operation on a database.
+    pub(crate) fn for_engine(&self) -> EngineContext {
+        EngineContext {
+            host: self.host.clone(),
+            jobs: self.jobs,
+            scratch: self.scratch.clone(),
+            progress: Arc::clone(&self.progress),
+        }
+    }
+
+    /// Returns the recipients or the passphrase of the config's `[encryption]`, if there are any.
+    pub(crate) fn config_encryption(&self) -> Result<Option<EncryptWith>> {
         let Some(config) = &self.config else { return Ok(None) };
         let encryption = config.encryption()?;
         if !encryption.recipients.is_empty() {
-            return Ok(Some(Sealing::Recipients(encryption.recipients.clone())));
+            return Ok(Some(EncryptWith::Recipients(encryption.recipients.clone())));
         }
-        Ok(encryption.passphrase()?.map(Sealing::Passphrase))
+        Ok(encryption.passphrase()?.map(EncryptWith::Passphrase))
     }
 
-    /// Returns a `lifeboat` command on `snapshot` that the reader can copy.
+    /// Returns a `lifeboat` command line for `snapshot` that the user can copy.
     pub(crate) fn command_line(&self, words: &[&str], snapshot: &Manifest, store: &str) -> String {
         let mut line = "lifeboat".to_owned();
         let config = self.config.as_ref().map(|config| config.path.display().to_string());
@@ -148,8 +187,8 @@ impl Context {
         words.extend(config.iter().flat_map(|path| ["--config", path.as_str()]));
         if snapshot.encrypted {
             match self.key_flags.as_slice() {
-                // No flag gave a key. Without any key the reader must add one; else it is in the environment or the
-                // config.
+                // No flag gave a key. If there is no key at all, the user must replace KEY.txt. Otherwise the key is
+                // in the environment or the config, and the command finds it there.
                 [] if self.keys.is_empty() => words.extend(["--identity", "KEY.txt"]),
                 flags => words.extend(flags.iter().map(String::as_str)),
             }
@@ -160,28 +199,4 @@ impl Context {
         }
         line
     }
-}
-
-/// Returns an absolute form of `path`, whether it exists or not. Links in the part that exists are resolved.
-pub(crate) fn resolve_target(path: &Path) -> Result<PathBuf> {
-    let shown = || shown(path);
-    if let Ok(real) = path.canonicalize() {
-        return Ok(real);
-    }
-    // A link whose target does not exist yet is followed too.
-    if let Ok(next) = std::fs::read_link(path) {
-        let next = path.parent().unwrap_or(Path::new(".")).join(next);
-        if next != path && std::fs::symlink_metadata(&next).is_err() {
-            return resolve_target(&next);
-        }
-        return Err(Error::usage(format!("{} is a link that leads nowhere", shown())));
-    }
-    let name = path.file_name().ok_or_else(|| Error::usage(format!("{} names no file", shown())))?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = parent.canonicalize().map_err(|error| {
-        Error::unreachable(format!("the folder of {} is not there", shown()))
-            .hint("make it first, or check the path")
-            .because(error)
-    })?;
-    Ok(folder.join(name))
 }

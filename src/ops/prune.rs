@@ -8,9 +8,11 @@ use serde::{Serialize, Serializer};
 use crate::ops::tags::SUSPECT;
 use crate::ops::{Context, Problem, Report, stores};
 use crate::platform::error::{Error, Kind, Result};
-use crate::snapshots::catalog::{Catalog, Described, Listed, ProofLevel};
+use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::id::{SnapshotId, SourceName};
+use crate::snapshots::list::Described;
 use crate::snapshots::manifest::SnapshotKind;
+use crate::snapshots::proofs::ProofLevel;
 use crate::snapshots::retention::{Candidate, Plan, Policy, plan};
 
 /// Options of [`run`].
@@ -65,7 +67,7 @@ pub(crate) struct PruneReport {
     pub keep: Vec<Kept>,
     /// Newest first.
     pub delete: Vec<Deleted>,
-    /// The bytes of the archives that were deleted, or would be, and of objects that crashed writers left.
+    /// The bytes of the archives that were deleted, or would be, and of objects that crashed writers left behind.
     pub freed_bytes: u64,
     /// The errors that did not stop the rest of the work; the first one decides the exit code.
     #[serde(rename = "problems", skip_serializing_if = "Vec::is_empty", serialize_with = "as_problems")]
@@ -114,7 +116,8 @@ impl Context {
     pub(crate) fn retention(&self) -> Result<&Policy> {
         let nothing = || {
             Error::usage("the policy keeps nothing").hint(
-                "say what to keep, with --keep-last, --keep-daily, --keep-within and the like, or under [retention] in the config",
+                "set what to keep with --keep-last, --keep-daily, --keep-within and similar options, or under \
+                 [retention] in the config",
             )
         };
         let config = self.config.as_ref().ok_or_else(nothing)?;
@@ -171,7 +174,7 @@ pub(crate) fn after_snapshot(sources: &[SourceName], context: &Context) -> Resul
 }
 
 /// Prunes one store: all of its sources, or the given ones.
-fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, for_real: bool) -> Result<PruneReport> {
+fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, deletes: bool) -> Result<PruneReport> {
     let sources = match sources {
         Some(sources) => sources.to_vec(),
         None => catalog.sources()?,
@@ -181,82 +184,83 @@ fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, for
         listed.extend(catalog.list(source)?);
     }
     let described = catalog.describe(listed)?;
-    // A snapshot whose manifest cannot be read cannot be judged, and is kept.
+    // A snapshot whose manifest cannot be read cannot be classified, and is kept.
     let candidates: Vec<Candidate> = described.iter().filter_map(candidate).collect();
     let mut plan = plan(&candidates, policy, Utc::now());
-    spare_last_copies(&candidates, &mut plan);
+    keep_last_copies(&candidates, &mut plan);
     for unreadable in described.iter().filter(|described| described.manifest.is_err()) {
         plan.keep.push((unreadable.listed.id.clone(), vec!["unreadable".to_owned()]));
     }
     let mut in_use = BTreeSet::new();
     for source in &sources {
-        in_use.extend(catalog.in_use(source, for_real)?);
+        in_use.extend(catalog.in_use(source, deletes)?);
     }
-    spare_those_in_use(&in_use, &mut plan);
+    keep_snapshots_in_use(&in_use, &mut plan);
     plan.keep.sort_by(|a, b| b.0.stamp().cmp(a.0.stamp()));
-    let doomed = described.iter().map(|described| &described.listed).filter(|listed| plan.delete.contains(&listed.id));
-    let doomed: Vec<&Listed> = doomed.collect();
-    let mut freed_bytes = if for_real {
-        catalog.delete(&doomed)?
+    let listed = described.iter().map(|described| &described.listed);
+    let to_delete: Vec<&Listed> = listed.filter(|listed| plan.delete.contains(&listed.id)).collect();
+    let mut freed_bytes = if deletes {
+        catalog.delete(&to_delete)?
     } else {
-        doomed.iter().filter_map(|listed| listed.archive.as_ref()).map(|archive| archive.bytes).sum()
+        to_delete.iter().filter_map(|listed| listed.archive.as_ref()).map(|archive| archive.bytes).sum()
     };
     // The snapshots are deleted by now, and the report must say so even if the rest fails.
     let mut failures = Vec::new();
-    match clear(catalog, &sources, for_real) {
+    match delete_orphans(catalog, &sources, deletes) {
         Ok(freed) => freed_bytes += freed,
         Err(error) if error.kind == Kind::Interrupted => return Err(error),
-        Err(error) => failures.push(error.context("cannot clear what crashed writers left behind")),
+        Err(error) => failures.push(error.context("cannot delete the objects that crashed writers left behind")),
     }
     let keep = plan.keep.into_iter().map(|(id, reasons)| Kept { id: id.to_string(), reasons }).collect();
     let delete = plan.delete.into_iter().map(|id| Deleted { id: id.to_string() }).collect();
-    Ok(PruneReport { dry_run: !for_real, keep, delete, freed_bytes, failures })
+    Ok(PruneReport { dry_run: !deletes, keep, delete, freed_bytes, failures })
 }
 
 /// Keeps the snapshots that are being restored or drilled, so that those can finish.
-fn spare_those_in_use(in_use: &BTreeSet<SnapshotId>, plan: &mut Plan) {
-    let (spared, doomed) = std::mem::take(&mut plan.delete).into_iter().partition(|id| in_use.contains(id));
-    plan.delete = doomed;
-    let spared: Vec<SnapshotId> = spared;
-    plan.keep.extend(spared.into_iter().map(|id| (id, vec!["being read".to_owned()])));
+fn keep_snapshots_in_use(in_use: &BTreeSet<SnapshotId>, plan: &mut Plan) {
+    let (kept, to_delete) = std::mem::take(&mut plan.delete).into_iter().partition(|id| in_use.contains(id));
+    plan.delete = to_delete;
+    let kept: Vec<SnapshotId> = kept;
+    plan.keep.extend(kept.into_iter().map(|id| (id, vec!["being read".to_owned()])));
 }
 
 /// Deletes the objects that belong to no snapshot, or only counts them. Returns their size in bytes.
-fn clear(catalog: &Catalog, sources: &[SourceName], for_real: bool) -> Result<u64> {
+fn delete_orphans(catalog: &Catalog, sources: &[SourceName], deletes: bool) -> Result<u64> {
     let mut freed_bytes = 0;
     for source in sources {
         for object in catalog.orphans(source)?.objects {
             freed_bytes += object.bytes;
-            if for_real {
-                tracing::info!("clearing {}, which belongs to no snapshot", object.key);
+            if deletes {
+                tracing::info!("deleting {}, which belongs to no snapshot", object.key);
                 catalog.delete_orphan(&object)?;
             }
         }
     }
-    Ok(if for_real { freed_bytes + catalog.clear_leftovers()? } else { freed_bytes })
+    Ok(if deletes { freed_bytes + catalog.clear_leftovers()? } else { freed_bytes })
 }
 
 /// Keeps the newest full snapshot of a source that has no undamaged one: parts of it may be the only data left.
-fn spare_last_copies(candidates: &[Candidate], plan: &mut Plan) {
+fn keep_last_copies(candidates: &[Candidate], plan: &mut Plan) {
     let full = |candidate: &&Candidate| candidate.kind == SnapshotKind::Full;
     let has_good = |source| candidates.iter().filter(full).any(|other| other.id.source() == source && !other.damaged);
-    let mut hopeless: Vec<&Candidate> =
+    let mut only_damaged: Vec<&Candidate> =
         candidates.iter().filter(full).filter(|candidate| !has_good(candidate.id.source())).collect();
-    hopeless.sort_by(|a, b| b.id.cmp(&a.id));
-    hopeless.dedup_by(|later, first| later.id.source() == first.id.source());
-    for candidate in hopeless {
+    only_damaged.sort_by(|a, b| b.id.cmp(&a.id));
+    only_damaged.dedup_by(|later, first| later.id.source() == first.id.source());
+    for candidate in only_damaged {
         if plan.delete.contains(&candidate.id) {
             plan.delete.retain(|id| id != &candidate.id);
-            plan.keep.push((candidate.id.clone(), vec!["the newest, though damaged".to_owned()]));
+            plan.keep.push((candidate.id.clone(), vec!["the newest, although damaged".to_owned()]));
         }
     }
 }
 
+/// Returns the facts that the policy needs, or `None` with a warning if the manifest cannot be read.
 pub(crate) fn candidate(described: &Described) -> Option<Candidate> {
     let id = described.listed.id.clone();
     match &described.manifest {
         Err(error) => {
-            tracing::warn!("{id} does not count, and stays: {}", error.whole());
+            tracing::warn!("{id} is kept, and not counted: {}", error.full_message());
             None
         }
         Ok(manifest) => Some(Candidate {

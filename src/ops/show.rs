@@ -3,19 +3,20 @@
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use crate::ops::restore::{origin_params, target_word};
-use crate::ops::{Context, Narrow, Report, fetch, snapshot_document};
+use crate::engine::source::engine_named;
+use crate::ops::restore::target_word;
+use crate::ops::{Context, Report, SnapshotFilter, fetch, snapshot_document};
 use crate::platform::error::Result;
-use crate::snapshots::catalog::ProofSummary;
-use crate::snapshots::manifest::{Manifest, SnapshotKind};
+use crate::snapshots::manifest::Manifest;
+use crate::snapshots::proofs::ProofSummary;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
 pub(crate) struct ShowOptions {
-    /// An id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, or 'latest'
     pub snapshot: String,
-    /// Filters for the snapshots to choose from
-    pub narrow: Narrow,
+    /// The filters for the snapshots to choose from
+    pub filter: SnapshotFilter,
 }
 
 /// One snapshot.
@@ -43,7 +44,7 @@ impl Report for ShowReport {}
 /// Runs the command.
 pub(crate) fn run(options: &ShowOptions, context: &Context) -> Result<ShowReport> {
     let catalog = context.open_catalog()?;
-    let listed = catalog.find(&options.snapshot, &options.narrow)?;
+    let listed = catalog.find(&options.snapshot, &options.filter)?;
     let manifest = fetch::manifest(&catalog, &listed.id, context)?;
     let proof = catalog.proof(&listed)?;
     let restore = restore_commands(&manifest, &catalog.location(), context)?;
@@ -56,38 +57,12 @@ pub(crate) fn restore_commands(
     store: &str,
     context: &Context,
 ) -> Result<Vec<(&'static str, String)>> {
-    let id = manifest.id.to_string();
-    let mut restore = Vec::new();
-    let command_line = |words: &[&str]| context.command_line(words, manifest, store);
-    if manifest.engine == "postgres" {
-        let database = manifest.origin.database.as_deref().unwrap_or_default();
-        let params = origin_params(manifest, context)?;
-        let (same, new) =
-            (target_word(manifest, &params, context)?, params.with_database(&format!("{database}_restored")).shown());
-        restore.push(("as a new database", command_line(&["restore", &id, "--to", &new, "--create"])));
-        restore.push((
-            "the rows of one table",
-            command_line(&["restore", &id, "--to", &same, "--replace", "--table", "SCHEMA.TABLE"]),
-        ));
-        restore.push(("all rows, in place", command_line(&["restore", &id, "--to", &same, "--replace"])));
-        restore.push(("the whole database, exchanged", command_line(&["restore", &id, "--to", &same, "--swap"])));
-    } else if manifest.kind != SnapshotKind::Damaged
-        || manifest.sqlite.as_ref().is_some_and(|facts| facts.health.is_some())
-    {
-        let copy = format!("{}-restored.db", manifest.source);
-        restore.push(("to look at it, as a new file", command_line(&["restore", &id, "--to", &copy])));
-        match context.home_path(manifest)?.and_then(|path| path.to_str().map(str::to_owned)) {
-            Some(path) => {
-                restore.push((
-                    "to put it back where it came from",
-                    command_line(&["restore", &id, "--to", &path, "--replace"]),
-                ));
-            }
-            None => restore
-                .push(("over another database", command_line(&["restore", &id, "--to", "TARGET.db", "--replace"]))),
-        }
-    } else {
-        restore.push(("to get the raw files", command_line(&["extract", &id, "--to", "DIR"])));
-    }
-    Ok(restore)
+    let target = context.configured_source_or_origin(manifest)?;
+    let target_word = |shown: &str| target_word(manifest, shown, context);
+    let commands = engine_named(&manifest.engine)?.restore_commands(manifest, target.as_ref(), &target_word)?;
+    let command_line = |words: Vec<String>| {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        context.command_line(&words, manifest, store)
+    };
+    Ok(commands.into_iter().map(|(purpose, words)| (purpose, command_line(words))).collect())
 }

@@ -1,10 +1,10 @@
 //! The sources that a command works on: those that the command line names, or all sources of the config.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::config::ConfiguredSource;
-use crate::engine::source::{Source, parse_source};
-use crate::ops::{Context, origin_path};
+use crate::engine::source::{Source, engine_named, parse_source, sqlite_file};
+use crate::ops::Context;
 use crate::platform::error::{Error, Result};
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::Manifest;
@@ -30,8 +30,8 @@ impl Chosen {
             return Ok(name.clone());
         }
         self.source.derived_name().ok_or_else(|| {
-            Error::usage("no name for the source can be made of the file's")
-                .hint("put it into lifeboat.toml, with a name")
+            Error::usage("no name for the source can be derived from its file name")
+                .hint("add the source to lifeboat.toml with a name")
         })
     }
 
@@ -48,7 +48,7 @@ impl Context {
         let Some(config) = self.config.as_ref().filter(|_| named.is_empty()) else {
             if named.is_empty() {
                 return Err(Error::usage("no source is named").hint(
-                    "name an SQLite file or a PostgreSQL URL; 'lifeboat init' writes a config, which names them all",
+                    "name an SQLite file or a PostgreSQL URL; 'lifeboat init' writes a config that lists them all",
                 ));
             }
             return named.iter().map(|text| self.named_source(text)).collect();
@@ -56,7 +56,7 @@ impl Context {
         let sources = config.sources()?;
         if sources.is_empty() {
             let error = Error::usage(format!("{} has no source", crate::platform::disk::shown(&config.path)));
-            return Err(error.hint("add a [[source]] with name and url, or name one"));
+            return Err(error.hint("add a [[source]] with name and url, or name a source on the command line"));
         }
         Ok(sources.iter().cloned().map(chosen).collect())
     }
@@ -77,19 +77,19 @@ impl Context {
     /// Returns the source of the config that is this file, if there is one.
     pub(crate) fn source_at(&self, path: &Path) -> Result<Option<Chosen>> {
         let Some(config) = &self.config else { return Ok(None) };
-        let file = Source::Sqlite(path.to_owned());
-        let found = config.sources()?.iter().find(|configured| configured.source.is_same(&file));
+        let file = sqlite_file(path.to_owned());
+        let found = config.sources()?.iter().find(|configured| configured.source.is_same(&*file));
         Ok(found.cloned().map(chosen))
     }
 
     /// Returns the source of the config that has the snapshot's source name and engine, if there is one.
-    pub(crate) fn home_of(&self, manifest: &Manifest) -> Result<Option<Source>> {
+    pub(crate) fn configured_source(&self, manifest: &Manifest) -> Result<Option<Source>> {
         let Some(config) = &self.config else { return Ok(None) };
         let sources = match config.sources() {
             Ok(sources) => sources,
             // The sources of the config are invalid. The snapshot's origin is still known.
             Err(error) => {
-                tracing::warn!("{}", error.whole());
+                tracing::warn!("{}", error.full_message());
                 return Ok(None);
             }
         };
@@ -97,15 +97,17 @@ impl Context {
         Ok(found.map(|configured| configured.source.clone()).filter(|source| source.engine() == manifest.engine))
     }
 
-    /// Returns the file of a snapshot's database: the config's, or else the snapshot's origin if that is on this
-    /// machine.
-    pub(crate) fn home_path(&self, manifest: &Manifest) -> Result<Option<PathBuf>> {
-        let home = self.home_of(manifest)?;
-        let file = home.as_ref().and_then(Source::file).map(Path::to_owned);
-        Ok(file.or_else(|| origin_path(manifest, &self.host)))
+    /// Returns the database of a snapshot: the one that the config has for its source, or else the snapshot's origin if
+    /// this machine can reach it.
+    pub(crate) fn configured_source_or_origin(&self, manifest: &Manifest) -> Result<Option<Source>> {
+        match self.configured_source(manifest)? {
+            Some(source) => Ok(Some(source)),
+            None => engine_named(&manifest.engine)?.origin_of(manifest, &self.host),
+        }
     }
 }
 
+/// Returns a source of the config as one that a command works on.
 pub(crate) fn chosen(configured: ConfiguredSource) -> Chosen {
     Chosen { source: configured.source.clone(), configured: Some(configured), name: None }
 }

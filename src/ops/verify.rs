@@ -7,20 +7,24 @@ use chrono::Utc;
 use serde::Serialize;
 
 use crate::archive;
+use crate::ops::summary::{RunSummary, SnapshotSummary};
 use crate::ops::{Context, Problem, Report, error_document, fetch};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::ranged::Ranged;
-use crate::snapshots::catalog::{Catalog, Listed, Narrow, Proof, ProofLevel, SEALED_ENDING};
+use crate::snapshots::catalog::{Catalog, Listed};
+use crate::snapshots::find::SnapshotFilter;
 use crate::snapshots::id::SnapshotId;
 use crate::snapshots::manifest::Manifest;
+use crate::snapshots::names::ENCRYPTED_ENDING;
+use crate::snapshots::proofs::{Proof, ProofLevel};
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
 pub(crate) struct VerifyOptions {
-    /// An id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, or 'latest'
     pub snapshot: String,
-    /// Filters for the snapshots to choose from
-    pub narrow: Narrow,
+    /// The filters for the snapshots to choose from
+    pub filter: SnapshotFilter,
     /// All snapshots (of --source, if given)
     pub all: bool,
     /// Check only manifests, indexes and sizes: finds missing and truncated archives, but not changed bytes
@@ -62,16 +66,21 @@ fn first_document<S: serde::Serializer>(failures: &[Error], serializer: S) -> st
 }
 
 impl Report for VerifyReport {
+    fn summary(&self) -> RunSummary {
+        let of = |outcome: &Outcome| SnapshotSummary {
+            id: outcome.id.clone(),
+            problems: outcome.problems.iter().map(|problem| problem.message.clone()).collect(),
+            ..SnapshotSummary::default()
+        };
+        RunSummary { snapshots: self.snapshots.iter().map(of).collect(), ..RunSummary::default() }
+    }
+
     fn errors(&self) -> &[Error] {
         &self.failures
     }
 
-    fn exit_code(&self) -> u8 {
-        match self.failures.first() {
-            Some(error) => error.kind.exit_code(),
-            None if self.ok => 0,
-            None => Kind::Problem.exit_code(),
-        }
+    fn is_ok(&self) -> bool {
+        self.ok
     }
 }
 
@@ -79,18 +88,18 @@ impl Report for VerifyReport {
 pub(crate) fn run(options: &VerifyOptions, context: &Context) -> Result<VerifyReport> {
     let catalog = context.open_first()?;
     let listed = if options.all {
-        catalog.list_all(options.narrow.source.as_ref())?
+        catalog.list_all(options.filter.source.as_ref())?
     } else {
-        vec![catalog.find(&options.snapshot, &options.narrow)?]
+        vec![catalog.find(&options.snapshot, &options.filter)?]
     };
     if listed.is_empty() {
         return Err(Error::not_found(format!("there is no snapshot to verify in {}", one_line(&catalog.location())))
             .hint("take one with 'lifeboat snapshot'"));
     }
-    let how = How { quick: options.quick, any_key: options.all };
+    let depth = TestDepth { quick: options.quick, any_key: options.all };
     let mut snapshots = Vec::new();
     for listed in &listed {
-        match outcome(&catalog, listed, how, context) {
+        match outcome(&catalog, listed, depth, context) {
             Ok(outcome) => snapshots.push(outcome),
             // The snapshot was pruned while others were read.
             Err(error) if error.kind == Kind::NotFound && options.all => {}
@@ -109,16 +118,16 @@ pub(crate) fn run(options: &VerifyOptions, context: &Context) -> Result<VerifyRe
 /// Reads back every byte of a snapshot that was just taken. Of an encrypted snapshot that no key opens, only the
 /// ciphertext is checked.
 pub(crate) fn read_back(catalog: &Catalog, id: &SnapshotId, context: &Context) -> Result<Outcome> {
-    let narrow = Narrow { source: Some(id.source().clone()), ..Narrow::default() };
-    let listed = catalog.find(&id.to_string(), &narrow)?;
-    outcome(catalog, &listed, How { quick: false, any_key: true }, context)
+    let filter = SnapshotFilter { source: Some(id.source().clone()), ..SnapshotFilter::default() };
+    let listed = catalog.find(&id.to_string(), &filter)?;
+    outcome(catalog, &listed, TestDepth { quick: false, any_key: true }, context)
 }
 
 /// Tests one snapshot, and records the result in the store.
-fn outcome(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Outcome> {
+fn outcome(catalog: &Catalog, listed: &Listed, depth: TestDepth, context: &Context) -> Result<Outcome> {
     let clock = Instant::now();
-    let problems = confirmed_problems(catalog, listed, how, context)?;
-    let level = match (problems.is_empty(), how.quick) {
+    let problems = confirmed_problems(catalog, listed, depth, context)?;
+    let level = match (problems.is_empty(), depth.quick) {
         (false, _) => ProofLevel::Damaged,
         (true, true) => ProofLevel::None,
         (true, false) => ProofLevel::Verified,
@@ -126,15 +135,15 @@ fn outcome(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> R
     let seconds = clock.elapsed().as_secs_f64();
     // A missing archive is not recorded: it is visible in every listing, and the archive may come back.
     if level != ProofLevel::None && listed.archive.is_some() {
-        keep_proof(catalog, listed, level, seconds, None, &problems, context);
+        record_proof(catalog, listed, level, seconds, None, &problems, context);
     }
     if level == ProofLevel::Verified
         && !listed.proofs.is_empty()
         && catalog.proof(listed).is_ok_and(|proof| proof.level == ProofLevel::Damaged)
     {
         tracing::warn!(
-            "every byte of {} is as it was written, but an earlier test found it damaged, which outranks: \
-             'latest' passes it over while that test's {}.proof-*.json is in the store",
+            "every byte of {} is as it was written, but an earlier test found it damaged: \
+             'latest' skips it as long as that test's {}.proof-*.json is in the store",
             listed.id,
             listed.id
         );
@@ -144,7 +153,7 @@ fn outcome(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> R
 }
 
 /// Records the outcome in the store. If that fails, a warning is logged, and the outcome is still valid.
-pub(crate) fn keep_proof(
+pub(crate) fn record_proof(
     catalog: &Catalog,
     listed: &Listed,
     level: ProofLevel,
@@ -153,9 +162,9 @@ pub(crate) fn keep_proof(
     problems: &[Problem],
     context: &Context,
 ) {
-    let is_sealed = listed.archive.as_ref().is_some_and(|archive| archive.key.name().ends_with(SEALED_ENDING));
+    let is_encrypted = listed.archive.as_ref().is_some_and(|archive| archive.key.name().ends_with(ENCRYPTED_ENDING));
     // A message may name a table, and no table may be named outside an encrypted archive.
-    let words = |problem: &Problem| if is_sealed { problem.kind.clone() } else { problem.message.clone() };
+    let text = |problem: &Problem| if is_encrypted { problem.kind.clone() } else { problem.message.clone() };
     let proof = Proof {
         id: listed.id.clone(),
         level,
@@ -163,37 +172,37 @@ pub(crate) fn keep_proof(
         host: context.host.clone(),
         seconds,
         restore_seconds,
-        problems: problems.iter().take(10).map(words).collect(),
+        problems: problems.iter().take(10).map(text).collect(),
     };
     if let Err(error) = catalog.record_proof(&proof) {
-        tracing::warn!("the outcome for {} could not be kept in the store: {}", listed.id, error.whole());
+        tracing::warn!("cannot record the result for {} in the store: {}", listed.id, error.full_message());
     }
 }
 
 /// The same as [`problems`], but repeated if the store is remote and a problem was found. Damage is recorded
 /// permanently, and bytes that were only damaged in transit are not damage.
-fn confirmed_problems(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Vec<Problem>> {
-    let found = problems(catalog, listed, how, context)?;
-    if found.is_empty() || catalog.is_near() {
+fn confirmed_problems(catalog: &Catalog, listed: &Listed, depth: TestDepth, context: &Context) -> Result<Vec<Problem>> {
+    let found = problems(catalog, listed, depth, context)?;
+    if found.is_empty() || catalog.is_local() {
         return Ok(found);
     }
-    let again = problems(catalog, listed, how, context)?;
+    let again = problems(catalog, listed, depth, context)?;
     if again.is_empty() {
-        tracing::warn!("{} came damaged once, and whole when it was read again: {}", listed.id, found[0].message);
+        tracing::warn!("{} was damaged at the first read, and intact at the second: {}", listed.id, found[0].message);
     }
     Ok(again)
 }
 
 /// Returns all problems of a snapshot, or an error if it cannot be tested.
-fn problems(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Vec<Problem>> {
-    let opened = match open_or_hash(catalog, listed, how, context) {
+fn problems(catalog: &Catalog, listed: &Listed, depth: TestDepth, context: &Context) -> Result<Vec<Problem>> {
+    let opened = match open_or_hash(catalog, listed, depth, context) {
         Err(error) if error.kind == Kind::Problem => return Ok(vec![Problem::of("damage", &error)]),
-        Ok(Looked::Hashed(problems)) => return Ok(problems),
-        Ok(Looked::Opened(opened)) => opened,
+        Ok(Content::Hashed(problems)) => return Ok(problems),
+        Ok(Content::Opened(opened)) => opened,
         Err(error) => return Err(error),
     };
     let mut found = Vec::new();
-    if !how.quick {
+    if !depth.quick {
         context.progress.start(&format!("verifying {}", listed.id), 0);
         let walk = opened.reader.inspect();
         context.progress.finish();
@@ -203,7 +212,7 @@ fn problems(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> 
         };
         found.extend(walk.problems.iter().map(|error| Problem::of("damage", error)));
         if Some(walk.sha256) != opened.manifest.sha256 {
-            found.push(hash_is_off());
+            found.push(hash_differs());
         }
     }
     match opened.compare_inside() {
@@ -215,7 +224,7 @@ fn problems(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> 
 
 /// The depth of a test.
 #[derive(Clone, Copy)]
-struct How {
+struct TestDepth {
     /// True if only metadata and sizes are checked.
     quick: bool,
     /// True if the ciphertext of an encrypted snapshot is checked, with a warning, when none of the keys opens it;
@@ -224,46 +233,50 @@ struct How {
 }
 
 /// The part of a snapshot that could be read.
-enum Looked {
+enum Content {
     Opened(Box<fetch::Opened>),
     /// The problems of an encrypted archive that no key opens: only its hash was compared.
     Hashed(Vec<Problem>),
 }
 
-fn open_or_hash(catalog: &Catalog, listed: &Listed, how: How, context: &Context) -> Result<Looked> {
+fn open_or_hash(catalog: &Catalog, listed: &Listed, depth: TestDepth, context: &Context) -> Result<Content> {
     let (manifest, _) = catalog.manifest(&listed.id)?;
     if manifest.encrypted && context.keys.is_empty() {
-        tracing::info!("{} is encrypted and no key is given: its ciphertext is verified", listed.id);
+        tracing::info!("{} is encrypted and no key is given: only its ciphertext is verified", listed.id);
         let archive = catalog.open_archive(&manifest)?;
-        return Ok(Looked::Hashed(if how.quick { Vec::new() } else { hash_sealed(archive, &manifest, context)? }));
+        return Ok(Content::Hashed(if depth.quick {
+            Vec::new()
+        } else {
+            hash_encrypted(archive, &manifest, context)?
+        }));
     }
     match fetch::open_uncompared(catalog, &listed.id, context) {
         // Either the key is wrong or the header is damaged. age cannot tell the two apart, but the hash can.
         Err(error) if error.kind == Kind::Usage && manifest.encrypted => {
-            let problems = hash_sealed(catalog.open_archive(&manifest)?, &manifest, context)?;
-            if problems.is_empty() && !how.any_key {
+            let problems = hash_encrypted(catalog.open_archive(&manifest)?, &manifest, context)?;
+            if problems.is_empty() && !depth.any_key {
                 return Err(error);
             }
             if problems.is_empty() {
-                tracing::warn!("of {} only the ciphertext is verified: {}", listed.id, error.whole());
+                tracing::warn!("only the ciphertext of {} is verified: {}", listed.id, error.full_message());
             }
-            Ok(Looked::Hashed(problems))
+            Ok(Content::Hashed(problems))
         }
-        opened => Ok(Looked::Opened(Box::new(opened?))),
+        opened => Ok(Content::Opened(Box::new(opened?))),
     }
 }
 
 /// Compares the hash of an encrypted archive with the manifest's. Returns a problem if they differ.
-fn hash_sealed(archive: Arc<dyn Ranged>, manifest: &Manifest, context: &Context) -> Result<Vec<Problem>> {
+fn hash_encrypted(archive: Arc<dyn Ranged>, manifest: &Manifest, context: &Context) -> Result<Vec<Problem>> {
     context.progress.start(&format!("verifying {}", manifest.id), archive.len());
     let sha256 = archive::stream(archive, &mut |bytes| {
         context.progress.advance(bytes.len() as u64);
         Ok(())
     });
     context.progress.finish();
-    if Some(sha256?) == manifest.sha256 { Ok(Vec::new()) } else { Ok(vec![hash_is_off()]) }
+    if Some(sha256?) == manifest.sha256 { Ok(Vec::new()) } else { Ok(vec![hash_differs()]) }
 }
 
-fn hash_is_off() -> Problem {
+fn hash_differs() -> Problem {
     Problem { kind: "damage".to_owned(), message: "the archive's SHA-256 is not the one in the manifest".to_owned() }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use serde_json::Value;
 
 use crate::notify::metrics::{self, ProofSample, Sample, SnapshotSample};
 use crate::notify::{CheckFailure, Event, Failure, Notify};
 use crate::ops::Context;
+use crate::ops::summary::RunSummary;
 use crate::platform::error::{Error, Result};
 use crate::snapshots::id::SourceName;
 
@@ -21,8 +21,8 @@ pub(crate) struct Ending<'a> {
     pub code: u8,
     /// The error, if there was one.
     pub error: Option<&'a Error>,
-    /// The command's JSON document, or null if it has none.
-    pub document: &'a Value,
+    /// The summary of the command's report.
+    pub summary: &'a RunSummary,
 }
 
 /// A run that is watched.
@@ -34,11 +34,11 @@ pub(crate) struct Watch {
     context: Arc<Context>,
 }
 
-/// The longest time that a guard may spend on the notices of its end.
-const GUARDS_LONGEST: Duration = Duration::from_secs(2);
+/// The maximum time that a guard may spend on the notices of its end.
+const GUARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The commands whose outcome is written to the metrics.
-const MEASURED: [&str; 5] = ["snapshot", "predeploy", "guard", "drill", "verify"];
+const COMMANDS_WITH_METRICS: [&str; 5] = ["snapshot", "predeploy", "guard", "drill", "verify"];
 
 fn warn(warnings: Vec<String>) {
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -51,16 +51,16 @@ impl Watch {
         let notify = match context.config.as_ref().map(|config| config.notices()) {
             Some(Ok(notices)) => Some(notices.of(command)),
             Some(Err(error)) => {
-                tracing::warn!("nobody is told how this ends: {}", error.whole());
+                tracing::warn!("no notices are sent for this run: {}", error.full_message());
                 None
             }
             None => None,
         };
-        let of_config = || context.config.as_ref().map(|config| config.metrics_file());
-        let metrics_file = match metrics_file.map_or_else(of_config, |file| Some(Ok(Some(file)))) {
-            Some(Ok(file)) => file.filter(|_| MEASURED.contains(&command)),
+        let from_config = || context.config.as_ref().map(|config| config.metrics_file());
+        let metrics_file = match metrics_file.map_or_else(from_config, |file| Some(Ok(Some(file)))) {
+            Some(Ok(file)) => file.filter(|_| COMMANDS_WITH_METRICS.contains(&command)),
             Some(Err(error)) => {
-                tracing::warn!("no metrics are written: {}", error.whole());
+                tracing::warn!("no metrics are written: {}", error.full_message());
                 None
             }
             None => None,
@@ -77,34 +77,31 @@ impl Watch {
             let event = self.event(ending);
             // A guard has little of its grace period left.
             warn(match self.command {
-                "guard" => notify.ended_within(&event, GUARDS_LONGEST),
+                "guard" => notify.ended_within(&event, GUARD_TIMEOUT),
                 _ => notify.ended(&event),
             });
         }
         if let Some(file) = &self.metrics_file
             && let Err(error) = self.samples(ending).and_then(|samples| metrics::write(file, &samples))
         {
-            tracing::warn!("no metrics were written: {}", error.whole());
+            tracing::warn!("no metrics were written: {}", error.full_message());
         }
     }
 
     fn event(&self, ending: &Ending<'_>) -> Event {
-        let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
-        let list = |field: &str| ending.document[field].as_array().cloned().unwrap_or_default();
-        let failed = |check: &Value| check["ok"] == Value::Bool(false);
-        let check = |check: &Value| CheckFailure { name: text(check, "name"), message: text(check, "message") };
         let failure = |error: &Error| Failure {
             kind: error.kind.name().to_owned(),
             message: error.message.clone(),
             hint: error.hint.clone(),
             causes: error.causes(),
         };
-        let mut checks: Vec<CheckFailure> = list("checks").iter().filter(|value| failed(value)).map(check).collect();
-        for snapshot in list("snapshots").iter().filter(|snapshot| failed(snapshot)) {
-            for problem in snapshot["problems"].as_array().into_iter().flatten() {
-                checks.push(CheckFailure { name: text(snapshot, "id"), message: text(problem, "message") });
-            }
-        }
+        let summary = ending.summary;
+        let failed = summary.checks.iter().filter(|check| !check.ok);
+        let failed = failed.map(|check| CheckFailure { name: check.name.clone(), message: check.message.clone() });
+        let problems = summary.snapshots.iter().flat_map(|snapshot| {
+            let of = |message: &String| CheckFailure { name: snapshot.id.clone(), message: message.clone() };
+            snapshot.problems.iter().map(of)
+        });
         let config = self.context.config.as_ref();
         let path = config.map(|config| config.path.display().to_string()).unwrap_or_default();
         Event {
@@ -113,8 +110,8 @@ impl Watch {
             ok: ending.code == 0,
             exit_code: ending.code,
             error: ending.error.map(failure),
-            checks,
-            snapshots: list("snapshots").iter().map(|snapshot| text(snapshot, "id")).collect(),
+            checks: failed.chain(problems).collect(),
+            snapshots: summary.snapshots.iter().map(|snapshot| snapshot.id.clone()).collect(),
             sources: self.sources().iter().map(ToString::to_string).collect(),
             host: self.context.host.clone(),
             at: Utc::now(),
@@ -132,8 +129,8 @@ impl Watch {
     /// Returns the metrics of every source: those of the config and those in the command's document.
     fn samples(&self, ending: &Ending<'_>) -> Result<Vec<Sample>> {
         let mut names = self.sources();
-        let made = ending.document["snapshots"].as_array().into_iter().flatten();
-        for name in made.filter_map(|snapshot| snapshot["source"].as_str()?.parse().ok()) {
+        let saved = ending.summary.snapshots.iter().filter_map(|snapshot| snapshot.source.as_ref()?.parse().ok());
+        for name in saved {
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -162,7 +159,7 @@ impl Watch {
                     sample.proof = proof.at.map(|at| ProofSample { level: proof.level.name().to_owned(), at });
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!("the metrics of {source} are not complete: {}", error.whole()),
+                Err(error) => tracing::warn!("the metrics of {source} are incomplete: {}", error.full_message()),
             }
             samples.push(sample);
         }

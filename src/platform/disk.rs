@@ -1,14 +1,14 @@
 //! Files, folders and their durability: helpers that do every step, so that no caller can forget one.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 
@@ -57,13 +57,14 @@ pub(crate) fn free_files(path: &Path) -> io::Result<Option<u64>> {
 
 /// Fails if the disk of `folder` does not have space for `bytes` more and a small reserve.
 pub(crate) fn require_space(folder: &Path, bytes: u64) -> Result<()> {
-    let free = free_bytes(folder).io(Kind::Unreachable, || format!("cannot look at {}", shown(folder)))?;
+    let free =
+        free_bytes(folder).io(Kind::Unreachable, || format!("cannot read the free space of {}", shown(folder)))?;
     // The reserve is smaller for small files.
     let needed = bytes.saturating_add(HEADROOM_BYTES.min(bytes / 8));
     if free >= needed {
         return Ok(());
     }
-    Err(Error::failed(format!("{} has {free} bytes free and {needed} are needed", shown(folder)))
+    Err(Error::failed(format!("{} has {free} bytes free, but {needed} are needed", shown(folder)))
         .hint("free some space"))
 }
 
@@ -81,8 +82,8 @@ pub(crate) fn create_file(path: &Path) -> Result<File> {
 pub(crate) fn create_locked(path: &Path) -> Result<Option<File>> {
     let file = create_file(path)?;
     // A process that removes such files holds the lock only for a moment.
-    let _ = rustix::fs::flock(&file, FlockOperation::LockExclusive);
-    let facts = file.metadata().io(Kind::Failed, || format!("cannot look at {}", shown(path)))?;
+    let _ = file.lock();
+    let facts = file.metadata().io(Kind::Failed, || format!("cannot read the metadata of {}", shown(path)))?;
     Ok((facts.nlink() > 0).then_some(file))
 }
 
@@ -102,7 +103,7 @@ pub(crate) fn lock_left_over(path: &Path) -> Option<File> {
     if !facts.is_file() || facts.uid() != rustix::process::geteuid().as_raw() {
         return None;
     }
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file)
+    file.try_lock().is_ok().then_some(file)
 }
 
 /// Writes a small new file with this mode, durably or not at all. Returns false and changes nothing if the file exists.
@@ -141,11 +142,11 @@ pub(crate) fn lock_folder(folder: &Path, longest: Duration) -> Option<File> {
     let start = Instant::now();
     let file = File::open(or_here(folder)).ok()?;
     loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match file.try_lock() {
             Ok(()) => return Some(file),
-            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if start.elapsed() < longest => {
-                thread::sleep(Duration::from_millis(10));
-            }
+            Err(TryLockError::WouldBlock) if start.elapsed() < longest => thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::Error(error))
+                if error.kind() == io::ErrorKind::Interrupted && start.elapsed() < longest => {}
             Err(_) => return None,
         }
     }
@@ -220,4 +221,28 @@ pub(crate) fn read_bounded(path: &Path, max_bytes: u64) -> std::io::Result<Optio
     let mut bytes = Vec::new();
     File::open(path)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= max_bytes).then_some(bytes))
+}
+
+/// Returns an absolute form of `path`, whether it exists or not. Links in the part that exists are resolved.
+pub(crate) fn resolve_target(path: &Path) -> Result<PathBuf> {
+    let shown = || shown(path);
+    if let Ok(real) = path.canonicalize() {
+        return Ok(real);
+    }
+    // A link whose target does not exist yet is followed too.
+    if let Ok(next) = std::fs::read_link(path) {
+        let next = path.parent().unwrap_or(Path::new(".")).join(next);
+        if next != path && std::fs::symlink_metadata(&next).is_err() {
+            return resolve_target(&next);
+        }
+        return Err(Error::usage(format!("{} is a link that leads nowhere", shown())));
+    }
+    let name = path.file_name().ok_or_else(|| Error::usage(format!("{} names no file", shown())))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = parent.canonicalize().map_err(|error| {
+        Error::unreachable(format!("the folder of {} is not there", shown()))
+            .hint("make it first, or check the path")
+            .because(error)
+    })?;
+    Ok(folder.join(name))
 }

@@ -15,8 +15,8 @@ const MAX_YEARS: i64 = 10_000;
 ///
 /// It is never negative and at most 10,000 years, so that subtracting it from now cannot overflow.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration> {
-    let refuse = |why: &str| {
-        Error::usage(format!("'{}' {why}", one_line(text)))
+    let refuse = |reason: &str| {
+        Error::usage(format!("'{}' {reason}", one_line(text)))
             .hint("write a whole number and a unit: 90s, 15m, 24h, 7d, 2w, 3mo (30 days each) or 1y (365 days)")
     };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_length_of_time_is_refused() {
+    fn invalid_durations_are_refused() {
         let texts =
             ["", "7", "d", "-7d", "+7d", " 7d", "7d ", "7 d", "7D", "1.5h", "1h30m", "7dd", "\u{663}d", "1e3s", "7\nd"];
         for text in texts {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn formatted_durations_are_read_back() {
         for (text, written) in
             [("0s", "0s"), ("90s", "90s"), ("120s", "2m"), ("36h", "36h"), ("48h", "2d"), ("1y", "365d")]
         {

@@ -55,6 +55,13 @@ impl Kind {
     }
 }
 
+/// The reason of a failure, where a caller must know it. A kind decides the exit code and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The place was reached, and there is no store in it.
+    StoreIsAbsent,
+}
+
 /// A failure: kind, message, hint and cause.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -65,6 +72,8 @@ pub struct Error {
     pub message: String,
     /// The hint: the action that the user can take.
     pub hint: Option<String>,
+    /// The reason, if callers must know it.
+    pub reason: Option<Reason>,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -72,7 +81,7 @@ pub struct Error {
 impl Error {
     /// Creates an error with this kind and message.
     pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Error { kind, message: message.to_string(), hint: None, source: None }
+        Error { kind, message: message.to_string(), hint: None, reason: None, source: None }
     }
 
     /// Creates a [`Kind::Usage`] error.
@@ -107,6 +116,13 @@ impl Error {
         self
     }
 
+    /// Sets the reason, for callers that must know it.
+    #[must_use]
+    pub fn reason(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
     /// Adds the cause of this failure.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -117,13 +133,13 @@ impl Error {
     /// Wraps `self` as the cause of a wider failure; kind and hint are kept.
     #[must_use]
     pub fn context(mut self, message: impl fmt::Display) -> Self {
-        let (kind, hint) = (self.kind, self.hint.take());
-        Error { kind, message: message.to_string(), hint, source: Some(Box::new(self)) }
+        let (kind, hint, reason) = (self.kind, self.hint.take(), self.reason);
+        Error { kind, message: message.to_string(), hint, reason, source: Some(Box::new(self)) }
     }
 
     /// Returns a copy of the error, with its causes as text.
     #[must_use]
-    pub fn again(&self) -> Self {
+    pub fn duplicate(&self) -> Self {
         let mut causes = self.causes().into_iter().rev();
         let last = causes.next().map(|cause| Error::new(self.kind, cause));
         let cause = causes.fold(last, |inner, cause| {
@@ -133,7 +149,13 @@ impl Error {
                 None => outer,
             })
         });
-        let error = Error { kind: self.kind, message: self.message.clone(), hint: self.hint.clone(), source: None };
+        let error = Error {
+            kind: self.kind,
+            message: self.message.clone(),
+            hint: self.hint.clone(),
+            reason: self.reason,
+            source: None,
+        };
         match cause {
             Some(cause) => error.because(cause),
             None => error,
@@ -142,7 +164,7 @@ impl Error {
 
     /// Returns the message and the causes on one line, for logs.
     #[must_use]
-    pub fn whole(&self) -> String {
+    pub fn full_message(&self) -> String {
         let mut line = one_line(&self.message);
         for cause in self.causes() {
             line.push_str(": ");
@@ -153,9 +175,9 @@ impl Error {
 
     /// Returns the message, the causes and the hint on one line: for checks and notices, which have no line for a hint.
     #[must_use]
-    pub fn whole_with_hint(&self) -> String {
+    pub fn full_message_with_hint(&self) -> String {
         let hint = self.hint.as_ref().map(|hint| format!(" ({})", one_line(hint))).unwrap_or_default();
-        self.whole() + &hint
+        self.full_message() + &hint
     }
 
     /// Returns the chain of causes as texts, nearest first. A cause that repeats the one before it is left out.

@@ -56,12 +56,12 @@ pub fn check() -> Result<()> {
 
 /// Sleeps, and fails with [`Kind::Interrupted`] as soon as a signal asks to stop.
 pub fn sleep(time: Duration) -> Result<()> {
-    const LOOK: Duration = Duration::from_millis(50);
+    const CHECK_INTERVAL: Duration = Duration::from_millis(50);
     let start = Instant::now();
     loop {
         check()?;
         match time.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
-            Some(left) => std::thread::sleep(left.min(LOOK)),
+            Some(left) => std::thread::sleep(left.min(CHECK_INTERVAL)),
             None => return Ok(()),
         }
     }

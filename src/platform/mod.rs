@@ -4,6 +4,7 @@
 pub mod digest;
 pub(crate) mod disk;
 pub(crate) mod duration;
+pub mod entries;
 pub mod error;
 pub mod http;
 pub mod interrupt;

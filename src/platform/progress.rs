@@ -3,7 +3,7 @@
 /// Receives the progress of one operation after the other.
 pub trait Progress: Send + Sync {
     /// Called when an operation on `total` bytes begins.
-    fn start(&self, what: &str, total: u64);
+    fn start(&self, operation: &str, total: u64);
 
     /// Called when this many more bytes are done.
     fn advance(&self, bytes: u64);

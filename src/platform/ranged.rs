@@ -13,7 +13,7 @@ pub trait Ranged: Send + Sync {
     }
 
     /// Returns the useful number of concurrent reads: 1 for local bytes, more if each read is a request to a server.
-    fn lanes(&self) -> usize {
+    fn parallel_reads(&self) -> usize {
         1
     }
 

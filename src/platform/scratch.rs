@@ -37,11 +37,11 @@ impl Scratch {
     /// Creates a scratch folder. Fails if its disk does not have space for `bytes` more.
     pub fn folder(&self, bytes: u64) -> Result<ScratchFolder> {
         require_space(&self.base, bytes).map_err(|error| match error.kind {
-            Kind::Failed => error.hint("name a roomier folder with --scratch"),
+            Kind::Failed => error.hint("name a folder with more free space with --scratch"),
             _ => error.hint("name another folder with --scratch"),
         })?;
-        clear_dead(&self.base);
-        let cannot = || format!("cannot make a scratch folder in {}", shown(&self.base));
+        remove_left_over(&self.base);
+        let cannot = || format!("cannot create a scratch folder in {}", shown(&self.base));
         loop {
             let private = fs::Permissions::from_mode(0o700);
             let folder = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(&self.base);
@@ -66,7 +66,7 @@ impl ScratchFolder {
 }
 
 /// Removes the folders of processes that died. A folder that cannot be removed stays until the next time.
-fn clear_dead(base: &Path) {
+fn remove_left_over(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else { return };
     for entry in entries.flatten() {
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) {

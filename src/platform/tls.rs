@@ -24,7 +24,7 @@ pub(crate) fn system_certificates() -> Result<Vec<CertificateDer<'static>>> {
     if !usable.is_empty() {
         return Ok(usable);
     }
-    let error = Error::usage("the system has no certificates that it trusts");
+    let error = Error::usage("the system has no trusted certificates");
     Err(match found.errors.into_iter().next() {
         Some(cause) => error.because(cause),
         None => error.hint("install ca-certificates, or name a file of certificates with SSL_CERT_FILE"),

@@ -2,11 +2,11 @@
 
 mod documents;
 pub(crate) mod page;
-mod posts;
 pub(crate) mod report;
 mod routes;
 mod runs;
 pub(crate) mod status;
+mod watchers;
 pub(crate) mod web;
 
 use std::net::{SocketAddr, TcpListener};
@@ -18,17 +18,17 @@ use serde::Serialize;
 use crate::config::Serve;
 use crate::ops::{Context, Report};
 use crate::platform::error::{Error, Result};
-use crate::serve::posts::Posts;
 use crate::serve::routes::{Server, router};
+use crate::serve::watchers::Watchers;
 use crate::serve::web::Access;
 
-/// The longest time that answers under way may take after a signal has asked the server to stop.
+/// The maximum time that answers under way may take after a signal has asked the server to stop.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServeOptions {
-    /// The address to listen on; by default the one in the config, or 127.0.0.1:8700.
+    /// The address to listen on; default: listen in the config, or 127.0.0.1:8700.
     pub listen: Option<SocketAddr>,
 }
 
@@ -45,9 +45,9 @@ impl Report for ServeReport {}
 
 /// Runs the command until a signal asks it to stop.
 pub(crate) fn run(options: &ServeOptions, context: &Arc<Context>) -> Result<ServeReport> {
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let config = context.config.as_ref().ok_or_else(|| {
-        Error::usage("serve shows the sources of a config, and there is none")
+        Error::usage("serve shows the sources of a config, but there is no config")
             .hint("name one with --config; 'lifeboat init' writes one")
     })?;
     let Serve { listen, every, timeout, token, login, public } = config.serve()?.clone();
@@ -60,15 +60,15 @@ pub(crate) fn run(options: &ServeOptions, context: &Arc<Context>) -> Result<Serv
             .because(error)
     })?;
     let listen = listener.local_addr()?;
-    let posts = Posts::start(context, seconds(every), seconds(timeout))?;
+    let watchers = Watchers::start(context, seconds(every), seconds(timeout))?;
     if access.is_open() && !listen.ip().is_loopback() {
         tracing::warn!(
-            "everybody who reaches {listen} can read names of tables and numbers of rows: set token under [serve]"
+            "everyone who can connect to {listen} can read table names and row counts: set token under [serve]"
         );
     }
     tracing::info!("listening at http://{listen}");
-    let server = Server::new(posts, access, Arc::clone(context));
+    let server = Server::new(watchers, access, Arc::clone(context));
     web::serve(listener, router(server), &page::policy(), GRACE)?;
     tracing::info!("stopped");
-    Ok(ServeReport { listen, seconds: begun.elapsed().as_secs_f64() })
+    Ok(ServeReport { listen, seconds: started_at.elapsed().as_secs_f64() })
 }

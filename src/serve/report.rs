@@ -7,20 +7,20 @@ use std::time::Instant;
 use chrono::Utc;
 use serde::Serialize;
 
-use crate::ops::checks::Check;
 use crate::ops::sources::Chosen;
+use crate::ops::summary::Check;
 use crate::ops::{Context, Report};
 use crate::platform::disk::{replace_file, shown};
 use crate::platform::error::{IoContext, Kind, Result, one_line};
 use crate::serve::page::Status;
 use crate::serve::status::history::read_all;
-use crate::serve::status::{Reading, assemble, least_free, look_at, view};
+use crate::serve::status::{Reading, assemble, inspect_source, min_free_bytes, view};
 use crate::snapshots::id::SourceName;
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ReportOptions {
-    /// Names in the config, SQLite files, or URLs; by default all sources of the config.
+    /// Source names from the config, SQLite files, or URLs; default: all sources of the config.
     pub sources: Vec<String>,
     /// The file to write the page to, as HTML.
     pub html: Option<PathBuf>,
@@ -43,8 +43,8 @@ pub(crate) struct ReportReport {
 }
 
 impl Report for ReportReport {
-    fn exit_code(&self) -> u8 {
-        if self.ok { 0 } else { Kind::Problem.exit_code() }
+    fn is_ok(&self) -> bool {
+        self.ok
     }
 }
 
@@ -55,23 +55,23 @@ pub(crate) fn run(options: &ReportOptions, context: &Context) -> Result<ReportRe
     let mut stores = Vec::new();
     for store in context.all_stores()? {
         let begun = Instant::now();
-        let seen = read_all(store, &names, context)?;
-        stores.push((one_line(&store.to_string()), reading(seen, begun)));
+        let contents = read_all(store, &names, context)?;
+        stores.push((one_line(&store.to_string()), reading(contents, begun)));
     }
-    let least_free = least_free(context)?;
+    let min_free_bytes = min_free_bytes(context)?;
     let mut sources = Vec::new();
     for (chosen, name) in chosen.iter().zip(&names) {
         let begun = Instant::now();
-        let measures =
-            stores.iter().filter_map(|(_, store)| store.last.as_ref()?.sources.get(name)?.summary.measure.clone());
-        let measure = measures.max_by_key(|manifest| manifest.created_at);
-        sources.push((chosen, reading(look_at(chosen, measure.as_deref(), least_free)?, begun)));
+        let baselines =
+            stores.iter().filter_map(|(_, store)| store.last.as_ref()?.sources.get(name)?.summary.baseline.clone());
+        let baseline = baselines.max_by_key(|manifest| manifest.created_at);
+        sources.push((chosen, reading(inspect_source(chosen, baseline.as_deref(), min_free_bytes)?, begun)));
     }
-    let standing = assemble(sources, stores, context)?;
-    let page = view::overview(&standing, &[], false, context);
+    let status = assemble(sources, stores, context)?;
+    let page = view::overview(&status, &[], false, context);
     let mut report = ReportReport {
-        ok: standing.status() == Status::Good,
-        checks: standing.checks().checks,
+        ok: status.status() == Status::Good,
+        checks: status.checks().checks,
         files: Vec::new(),
         stdout: None,
     };
@@ -86,8 +86,8 @@ pub(crate) fn run(options: &ReportOptions, context: &Context) -> Result<ReportRe
     Ok(report)
 }
 
-fn reading<T>(seen: T, begun: Instant) -> Reading<T> {
-    Reading { last: Some(Arc::new(seen)), at: Some(Utc::now()), seconds: begun.elapsed().as_secs_f64(), late: None }
+fn reading<T>(result: T, begun: Instant) -> Reading<T> {
+    Reading { last: Some(Arc::new(result)), at: Some(Utc::now()), seconds: begun.elapsed().as_secs_f64(), late: None }
 }
 
 impl ReportReport {

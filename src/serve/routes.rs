@@ -19,61 +19,61 @@ use crate::ops::{Context, error_document};
 use crate::platform::error::{Error, Kind, Result};
 use crate::serve::documents;
 use crate::serve::page::{self, Status};
-use crate::serve::posts::Posts;
 use crate::serve::runs::{self, Runs};
 use crate::serve::status::history::is_good;
-use crate::serve::status::{Standing, view};
+use crate::serve::status::{OverallStatus, view};
+use crate::serve::watchers::Watchers;
 use crate::serve::web::{Access, Refusal, Right, body};
 use crate::snapshots::id::SnapshotId;
 
-/// The maximum number of snapshot pages that are made at once: each reads from a store.
+/// The maximum number of snapshot pages that are created at once: each reads from a store.
 const PAGES_AT_ONCE: usize = 4;
-/// The longest time that a snapshot page may take.
-const LONGEST_PAGE: Duration = Duration::from_secs(20);
-/// The time for which the overview page is reused before it is made again.
-const FRESH: Duration = Duration::from_secs(1);
+/// The maximum time that a snapshot page may take.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The time for which the overview page is reused before it is created again.
+const PAGE_MAX_AGE: Duration = Duration::from_secs(1);
 /// The default and the maximum number of snapshots in a list.
-const LISTED: usize = 100;
-const MOST_LISTED: usize = 1000;
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
 
 /// The state that all request handlers share.
 pub(super) struct Server {
-    pub(super) posts: Posts,
+    pub(super) watchers: Watchers,
     pub(super) runs: Arc<Runs>,
     pub(super) access: Access,
     pub(super) context: Arc<Context>,
-    pub(super) begun: Instant,
-    pages: Arc<Semaphore>,
-    made: Mutex<Option<(Instant, String)>>,
+    pub(super) started_at: Instant,
+    page_permits: Arc<Semaphore>,
+    cached_page: Mutex<Option<(Instant, String)>>,
 }
 
 type Shared = State<Arc<Server>>;
 
 impl Server {
-    pub(super) fn new(posts: Posts, access: Access, context: Arc<Context>) -> Arc<Server> {
+    pub(super) fn new(watchers: Watchers, access: Access, context: Arc<Context>) -> Arc<Server> {
         Arc::new(Server {
-            posts,
+            watchers,
             runs: Arc::default(),
             access,
             context,
-            begun: Instant::now(),
-            pages: Arc::new(Semaphore::new(PAGES_AT_ONCE)),
-            made: Mutex::new(None),
+            started_at: Instant::now(),
+            page_permits: Arc::new(Semaphore::new(PAGES_AT_ONCE)),
+            cached_page: Mutex::new(None),
         })
     }
 
-    fn standing(&self) -> Result<Standing> {
-        self.posts.standing(&self.context)
+    fn status(&self) -> Result<OverallStatus> {
+        self.watchers.status(&self.context)
     }
 
-    /// Returns the overview page, which is made at most once a second.
+    /// Returns the overview page, which is created at most once a second.
     fn page(&self) -> Result<String> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, page)) = made.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+        let mut cached = self.cached_page.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, page)) = cached.as_ref().filter(|(at, _)| at.elapsed() < PAGE_MAX_AGE) {
             return Ok(page.clone());
         }
-        let page = view::overview(&self.standing()?, &self.runs.mishaps(), true, &self.context).html()?;
-        *made = Some((Instant::now(), page.clone()));
+        let page = view::overview(&self.status()?, &self.runs.failures(), true, &self.context).html()?;
+        *cached = Some((Instant::now(), page.clone()));
         Ok(page)
     }
 
@@ -86,19 +86,19 @@ impl Server {
         let mut answer = match refused {
             Refusal::Off => failed(
                 StatusCode::FORBIDDEN,
-                &Error::usage("snapshots cannot be asked for here: no token is configured")
+                &Error::usage("snapshots cannot be requested here: no token is configured")
                     .hint("set token under [serve] in lifeboat.toml"),
             ),
             Refusal::Unknown => failed(
                 StatusCode::UNAUTHORIZED,
-                &Error::usage("the token or password is missing, or not the right one").hint(
-                    "send 'Authorization: Bearer TOKEN'; 'lifeboat predeploy --remote' takes it from LIFEBOAT_TOKEN",
+                &Error::usage("the token or password is missing or wrong").hint(
+                    "send 'Authorization: Bearer TOKEN'; 'lifeboat predeploy --remote' reads it from LIFEBOAT_TOKEN",
                 ),
             ),
         };
         if refused == Refusal::Unknown {
-            let way = if right == Right::Read { "Basic realm=\"lifeboat\", charset=\"UTF-8\"" } else { "Bearer" };
-            answer.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static(way));
+            let scheme = if right == Right::Read { "Basic realm=\"lifeboat\", charset=\"UTF-8\"" } else { "Bearer" };
+            answer.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static(scheme));
         }
         Err(Box::new(answer))
     }
@@ -113,7 +113,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/metrics", get(metrics))
         .route("/snapshots", get(list).post(take))
         .route("/snapshots/{id}", get(snapshot))
-        .fallback(nothing_here)
+        .fallback(unknown_path)
         .with_state(server)
 }
 
@@ -139,16 +139,16 @@ fn html(status: StatusCode, page: Result<String>) -> Response<Body> {
     }
 }
 
-async fn nothing_here() -> Response<Body> {
+async fn unknown_path() -> Response<Body> {
     failed(
         StatusCode::NOT_FOUND,
-        &Error::not_found("there is nothing here").hint("see /, /health, /health/data, /metrics and /snapshots"),
+        &Error::not_found("unknown path").hint("see /, /health, /health/data, /metrics and /snapshots"),
     )
 }
 
 /// Answers that the process runs. The answer says nothing about the data.
 async fn health(State(server): Shared) -> Response<Body> {
-    let up = server.begun.elapsed().as_secs();
+    let up = server.started_at.elapsed().as_secs();
     document(StatusCode::OK, &json!({"status": "ok", "version": env!("CARGO_PKG_VERSION"), "seconds": up}))
 }
 
@@ -156,11 +156,11 @@ async fn health_of_data(State(server): Shared, headers: HeaderMap) -> Response<B
     if let Err(refused) = server.admit(&headers, Right::Read) {
         return *refused;
     }
-    match server.standing() {
-        Ok(standing) => {
-            let is_well = standing.status() == Status::Good;
-            let status = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            document(status, &documents::health(&standing))
+    match server.status() {
+        Ok(overall) => {
+            let is_healthy = overall.status() == Status::Good;
+            let status = if is_healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            document(status, &documents::health(&overall))
         }
         Err(error) => failed(StatusCode::SERVICE_UNAVAILABLE, &error),
     }
@@ -170,9 +170,9 @@ async fn metrics(State(server): Shared, headers: HeaderMap) -> Response<Body> {
     if let Err(refused) = server.admit(&headers, Right::Read) {
         return *refused;
     }
-    match server.standing() {
-        Ok(standing) => {
-            let text = documents::metrics(&standing, server.runs.is_running(), server.begun.elapsed());
+    match server.status() {
+        Ok(status) => {
+            let text = documents::metrics(&status, server.runs.is_running(), server.started_at.elapsed());
             answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
         }
         Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error),
@@ -187,7 +187,7 @@ async fn overview(State(server): Shared, headers: HeaderMap) -> Response<Body> {
 }
 
 #[derive(Deserialize)]
-struct Which {
+struct ListQuery {
     source: Option<String>,
     limit: Option<usize>,
 }
@@ -195,19 +195,19 @@ struct Which {
 async fn list(
     State(server): Shared,
     headers: HeaderMap,
-    which: std::result::Result<Query<Which>, QueryRejection>,
+    query: std::result::Result<Query<ListQuery>, QueryRejection>,
 ) -> Response<Body> {
     if let Err(refused) = server.admit(&headers, Right::Read) {
         return *refused;
     }
-    let Ok(Query(which)) = which else {
-        let error = Error::usage("these are no words to choose by").hint("there are source=NAME and limit=N");
+    let Ok(Query(query)) = query else {
+        let error = Error::usage("invalid query parameters").hint("the parameters are source=NAME and limit=N");
         return failed(StatusCode::BAD_REQUEST, &error);
     };
-    match server.standing() {
-        Ok(standing) => {
-            let limit = which.limit.unwrap_or(LISTED).min(MOST_LISTED);
-            document(StatusCode::OK, &documents::snapshots(&standing, which.source.as_deref(), limit))
+    match server.status() {
+        Ok(status) => {
+            let limit = query.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
+            document(StatusCode::OK, &documents::snapshots(&status, query.source.as_deref(), limit))
         }
         Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error),
     }
@@ -218,38 +218,41 @@ async fn snapshot(State(server): Shared, headers: HeaderMap, Path(id): Path<Stri
     if let Err(refused) = server.admit(&headers, Right::Read) {
         return *refused;
     }
-    let not_there = || html(StatusCode::NOT_FOUND, page::message("No such snapshot", "It was pruned, or never was."));
-    let Ok(id) = id.parse::<SnapshotId>() else { return not_there() };
-    let standing = match server.standing() {
-        Ok(standing) => standing,
+    let not_found = || {
+        let message = "The snapshot was pruned, or it never existed.";
+        html(StatusCode::NOT_FOUND, page::message("Snapshot not found", message))
+    };
+    let Ok(id) = id.parse::<SnapshotId>() else { return not_found() };
+    let status = match server.status() {
+        Ok(status) => status,
         Err(error) => return failed(StatusCode::INTERNAL_SERVER_ERROR, &error),
     };
-    let of_source = standing.sources.iter().find(|source| source.name == *id.source());
+    let of_source = status.sources.iter().find(|source| source.name == *id.source());
     let snapshots = of_source.map(|source| source.snapshots.as_slice()).unwrap_or_default();
-    let Some(at) = snapshots.iter().position(|described| described.listed.id == id) else { return not_there() };
+    let Some(at) = snapshots.iter().position(|described| described.listed.id == id) else { return not_found() };
     let described = Arc::clone(&snapshots[at]);
     let before = snapshots[at + 1..].iter().find(|described| is_good(described)).map(|one| one.listed.id.clone());
-    let made = tokio::time::timeout(LONGEST_PAGE, async {
+    let made = tokio::time::timeout(PAGE_TIMEOUT, async {
         // The permit is held until the work is done, even if the client no longer waits: a store that hangs blocks
         // at most `PAGES_AT_ONCE` threads.
-        let turn = Arc::clone(&server.pages).acquire_owned().await;
+        let permit = Arc::clone(&server.page_permits).acquire_owned().await;
         let context = Arc::clone(&server.context);
         tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let _permit = permit;
             view::snapshot(&id, &described, before.as_ref(), &context)
         })
         .await
     });
     match made.await {
         Ok(Ok(Ok(Some(page)))) => html(StatusCode::OK, page.html()),
-        Ok(Ok(Ok(None))) => not_there(),
+        Ok(Ok(Ok(None))) => not_found(),
         Ok(Ok(Err(error))) => {
-            html(StatusCode::BAD_GATEWAY, page::message("The snapshot cannot be shown", &error.whole()))
+            html(StatusCode::BAD_GATEWAY, page::message("The snapshot cannot be shown", &error.full_message()))
         }
-        Ok(Err(_)) => html(StatusCode::INTERNAL_SERVER_ERROR, page::message("The page could not be made", "")),
+        Ok(Err(_)) => html(StatusCode::INTERNAL_SERVER_ERROR, page::message("The page cannot be created", "")),
         Err(_) => html(
             StatusCode::GATEWAY_TIMEOUT,
-            page::message("The store does not answer", "It was asked for the snapshot, and did not answer in time."),
+            page::message("The store does not answer", "The store did not return the snapshot in time."),
         ),
     }
 }
@@ -260,27 +263,27 @@ async fn take(State(server): Shared, headers: HeaderMap, request: Request<Body>)
         return *refused;
     }
     let Some(body) = body(request).await else {
-        let error = Error::usage("the request is too long, or did not come in time");
+        let error = Error::usage("the request body is too long, or it did not arrive in time");
         return failed(StatusCode::PAYLOAD_TOO_LARGE, &error);
     };
-    let asked = match server.posts.names().and_then(|names| runs::read(&body, &names)) {
-        Ok(asked) => asked,
+    let run_request = match server.watchers.names().and_then(|names| runs::read(&body, &names)) {
+        Ok(run_request) => run_request,
         Err(error) => return failed(StatusCode::BAD_REQUEST, &error),
     };
     let Some(turn) = server.runs.turn() else {
-        let error = Error::failed("a snapshot is being taken already")
-            .hint("ask again when it is done; GET /snapshots lists them");
+        let error = Error::failed("another snapshot is already being taken")
+            .hint("repeat the request when it has ended; GET /snapshots lists the snapshots");
         let mut answer = failed(StatusCode::CONFLICT, &error);
         answer.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("5"));
         return answer;
     };
     let context = Arc::clone(&server.context);
     // The snapshots are taken even if the client disconnects.
-    let done = tokio::task::spawn_blocking(move || runs::run(&asked, &turn, &context)).await;
+    let done = tokio::task::spawn_blocking(move || runs::run(&run_request, &turn, &context)).await;
     let Ok(done) = done else {
         return failed(
             StatusCode::INTERNAL_SERVER_ERROR,
-            &Error::failed("the snapshot ended in a fault of lifeboat's own"),
+            &Error::failed("the snapshot failed because of a bug in lifeboat"),
         );
     };
     let status = match done.code {

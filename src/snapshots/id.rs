@@ -57,7 +57,7 @@ impl FromStr for SourceName {
         if fits {
             Ok(SourceName(text.to_owned()))
         } else {
-            Err(Error::usage(format!("'{}' cannot name a source", crate::platform::error::one_line(text)))
+            Err(Error::usage(format!("'{}' is not a valid name", crate::platform::error::one_line(text)))
                 .hint("a name is 1 to 64 letters, digits, '.', '_' and '-', and starts with a letter or digit"))
         }
     }
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_refused() {
+    fn invalid_ids_are_refused() {
         for text in [
             "",
             "app",

@@ -170,7 +170,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// The most lines of the integrity check that are kept.
+    /// The maximum number of lines of the integrity check that are kept.
     pub const MAX_FAULTS: usize = 100;
 }
 
@@ -351,6 +351,28 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Returns true if this is the manifest outside of an encrypted archive, which names no tables.
+    #[must_use]
+    pub fn lacks_tables(&self) -> bool {
+        self.encrypted && self.sqlite.is_none() && self.postgres.is_none()
+    }
+
+    /// Returns true if the snapshot holds the raw bytes of a file that the database engine could not open.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        self.sqlite.as_ref().is_some_and(|facts| facts.health.is_none())
+    }
+
+    /// Returns the digest of the schema.
+    #[must_use]
+    pub fn schema_digest(&self) -> Option<RowDigest> {
+        match (&self.sqlite, &self.postgres) {
+            (Some(facts), _) => facts.schema_digest,
+            (_, Some(facts)) => Some(facts.schema_digest),
+            (None, None) => None,
+        }
+    }
+
     /// The largest manifest that is read, in bytes.
     pub const MAX_BYTES: u64 = 64 << 20;
 
@@ -387,9 +409,9 @@ impl Manifest {
         match format {
             Ok(format) if format != FORMAT => {
                 Err(Error::problem(format!("the manifest has the unknown format version {format}"))
-                    .hint("a newer lifeboat wrote it: use that one"))
+                    .hint("a newer version of lifeboat wrote it: use that version"))
             }
-            _ => parsed.map_err(|error| Error::problem("the manifest is not readable").because(error)),
+            _ => parsed.map_err(|error| Error::problem("cannot parse the manifest").because(error)),
         }
     }
 
@@ -403,8 +425,8 @@ impl Manifest {
                 fields.remove("sha256");
                 Ok(fields)
             }
-            Ok(_) => Err(Error::problem(format!("the {which} manifest is not an object"))),
-            Err(error) => Err(Error::problem(format!("the {which} manifest is not readable")).because(error)),
+            Ok(_) => Err(Error::problem(format!("the {which} manifest is not a JSON object"))),
+            Err(error) => Err(Error::problem(format!("cannot parse the {which} manifest")).because(error)),
         };
         let (mut outside, mut inside) = (parse(outside, "outside")?, parse(inside, "inside")?);
         if inside.get("encrypted") == Some(&Value::Bool(true)) {

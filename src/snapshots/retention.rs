@@ -121,7 +121,7 @@ pub fn plan(candidates: &[Candidate], policy: &Policy, now: DateTime<Utc>) -> Pl
                 let rules = rules.entry(candidate.id.source()).or_insert_with(|| CountingRules::new(policy));
                 rules.count(candidate, &mut reasons);
             }
-            reasons.extend(reasons_of_its_own(candidate, policy, now));
+            reasons.extend(independent_reasons(candidate, policy, now));
         }
         if reasons.is_empty() {
             plan.delete.push(candidate.id.clone());
@@ -133,7 +133,7 @@ pub fn plan(candidates: &[Candidate], policy: &Policy, now: DateTime<Utc>) -> Pl
 }
 
 /// Returns the reasons to keep a snapshot that do not depend on other snapshots.
-fn reasons_of_its_own(candidate: &Candidate, policy: &Policy, now: DateTime<Utc>) -> Vec<String> {
+fn independent_reasons(candidate: &Candidate, policy: &Policy, now: DateTime<Utc>) -> Vec<String> {
     let mut reasons = Vec::new();
     let age = now.signed_duration_since(candidate.created_at);
     if let Some(within) = policy.within.filter(|within| age < *within) {
@@ -149,9 +149,10 @@ fn reasons_of_its_own(candidate: &Candidate, policy: &Policy, now: DateTime<Utc>
 
 /// The rules that keep a number of one source's snapshots, applied from the newest to the oldest.
 struct CountingRules {
-    seen: bool,
-    seen_drilled: bool,
-    seen_passed: bool,
+    /// True once a snapshot was kept as the newest.
+    newest_kept: bool,
+    newest_drilled_kept: bool,
+    newest_passed_kept: bool,
     last: u32,
     last_taken: u32,
     periods: [PeriodRule; 5],
@@ -160,9 +161,9 @@ struct CountingRules {
 impl CountingRules {
     fn new(policy: &Policy) -> Self {
         CountingRules {
-            seen: false,
-            seen_drilled: false,
-            seen_passed: false,
+            newest_kept: false,
+            newest_drilled_kept: false,
+            newest_passed_kept: false,
             last: policy.last,
             last_taken: 0,
             periods: [
@@ -177,18 +178,18 @@ impl CountingRules {
 
     /// Takes the next older snapshot that counts, and adds the reasons to keep it, if any.
     fn count(&mut self, candidate: &Candidate, reasons: &mut Vec<String>) {
-        if !self.seen {
-            self.seen = true;
+        if !self.newest_kept {
+            self.newest_kept = true;
             reasons.push("newest".to_owned());
         }
-        if candidate.drilled && !self.seen_drilled {
-            self.seen_drilled = true;
+        if candidate.drilled && !self.newest_drilled_kept {
+            self.newest_drilled_kept = true;
             reasons.push("newest drilled".to_owned());
         }
-        if candidate.passed && !self.seen_passed {
-            self.seen_passed = true;
+        if candidate.passed && !self.newest_passed_kept {
+            self.newest_passed_kept = true;
             if reasons.is_empty() {
-                reasons.push("newest that is no suspect".to_owned());
+                reasons.push("newest not suspect".to_owned());
             }
         }
         if self.last_taken < self.last {

@@ -8,19 +8,19 @@
 //!
 //! This module does not read `lifeboat.json`: its callers decide whether a folder *is* a store.
 
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::fs::{self, DirBuilder, File, Metadata, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 
-use super::{Key, Listing, Names, ObjectMeta, Published, Store, Upload};
 use crate::platform::disk::{self, SyncBehind, folder_of, open_plain, or_here, shown, sync_folder};
-use crate::platform::error::{Error, IoContext, Kind, Result};
+use crate::platform::error::{Error, IoContext, Kind, Reason, Result};
 use crate::platform::ranged::{Ranged, require_within};
+use crate::store::interface::{Key, Listing, Names, ObjectMeta, Published, Store, Upload, read_opened};
 
 const UPLOAD_PREFIX: &str = ".upload-";
 const FOLDER_MODE: u32 = 0o700;
@@ -61,22 +61,26 @@ impl LocalStore {
 
     /// Fails if the store's folder itself is missing: then "no such file" does not mean that the object is absent.
     fn check_root(&self) -> Result<()> {
-        let unreachable = |what: &str| {
-            Error::unreachable(format!("{what} {}", shown(&self.root)))
-                .hint("is its disk mounted? only 'lifeboat snapshot --store' makes a new store")
+        let unreachable = |message: String| {
+            Error::unreachable(message)
+                .hint("check that its disk is mounted; only 'lifeboat snapshot --store' creates a new store")
         };
+        let root = shown(&self.root);
         match fs::metadata(or_here(&self.root)) {
             Ok(found) if found.is_dir() => Ok(()),
-            Ok(_) => Err(Error::unreachable(format!("the store {} is not a folder", shown(&self.root)))
-                .hint("name the folder that holds the store")),
-            Err(error) if is_absent(&error) => Err(unreachable("there is no store folder").because(error)),
-            Err(error) => Err(unreachable("cannot look at the store folder").because(error)),
+            Ok(_) => Err(Error::unreachable(format!("the store {root} is not a folder"))
+                .hint("give the folder that contains the store")),
+            Err(error) if is_absent(&error) => {
+                let absent = unreachable(format!("the store folder {root} does not exist")).because(error);
+                Err(absent.reason(Reason::StoreIsAbsent))
+            }
+            Err(error) => Err(unreachable(format!("cannot access the store folder {root}")).because(error)),
         }
     }
 
     /// Converts the result of a lookup. Returns `None` if the object is absent and the store's folder exists.
-    fn found<T>(&self, looked_up: io::Result<T>, message: impl FnOnce() -> String) -> Result<Option<T>> {
-        match looked_up {
+    fn found<T>(&self, lookup: io::Result<T>, message: impl FnOnce() -> String) -> Result<Option<T>> {
+        match lookup {
             Ok(found) => Ok(Some(found)),
             Err(error) if is_absent(&error) => self.check_root().map(|()| None),
             Err(error) => Err(error).io(Kind::Unreachable, message),
@@ -113,7 +117,7 @@ impl LocalStore {
             if !entry.file_name().to_str().is_some_and(|name| name.starts_with(UPLOAD_PREFIX)) {
                 continue;
             }
-            let Ok(meta) = entry.metadata() else { continue }; // gone since: its upload has ended
+            let Ok(meta) = entry.metadata() else { continue }; // deleted since: its upload has ended
             let is_old = meta.modified().is_ok_and(|modified| now.duration_since(modified).is_ok_and(|is| is > age));
             if !meta.is_file() || !is_old || is_owned(&entry.path()) {
                 continue;
@@ -131,7 +135,7 @@ impl LocalStore {
 }
 
 impl Store for LocalStore {
-    /// Returns the path as it was given, unquoted.
+    /// Returns the path that was given to `open` or `create`, unquoted.
     fn location(&self) -> String {
         self.root.display().to_string()
     }
@@ -147,7 +151,7 @@ impl Store for LocalStore {
         let temp = temp.io(Kind::Unreachable, || format!("cannot start writing {}", shown(&target)))?;
         // The lock only protects a slow upload from `clear_leftovers`. On a file system without locks,
         // the file's age still protects it.
-        let _ = rustix::fs::flock(temp.as_file(), FlockOperation::NonBlockingLockExclusive);
+        let _ = temp.as_file().try_lock();
         let behind = SyncBehind::new(temp.as_file()).io(Kind::Failed, || format!("cannot write {}", shown(&target)))?;
         Ok(Box::new(LocalUpload { temp, behind, target, failed: false }))
     }
@@ -158,13 +162,13 @@ impl Store for LocalStore {
         let opened = open_plain(&path, OFlags::RDONLY).and_then(|file| Ok((file.metadata()?, file)));
         match self.found(opened, message)? {
             Some((meta, file)) if meta.is_file() => Ok(Box::new(LocalObject { file, bytes: meta.len() })),
-            _ => Err(Error::not_found(format!("there is no {key} in {}", shown(&self.root)))),
+            _ => Err(Error::not_found(format!("{key} does not exist in {}", shown(&self.root)))),
         }
     }
 
     fn stat(&self, key: &Key) -> Result<Option<ObjectMeta>> {
         let path = self.path(key);
-        let message = || format!("cannot look at {}", shown(&path));
+        let message = || format!("cannot read the metadata of {}", shown(&path));
         match self.found(fs::symlink_metadata(&path), message)? {
             Some(meta) if meta.is_file() => object_meta(key.clone(), &meta).map(Some).io(Kind::Unreachable, message),
             _ => Ok(None),
@@ -193,7 +197,8 @@ impl Store for LocalStore {
                     Ok(meta) => listing.objects.push(meta),
                     Err(error) if is_absent(&error) => {} // deleted since
                     Err(error) => {
-                        return Err(error).io(Kind::Unreachable, || format!("cannot look at {}", shown(&entry.path())));
+                        let message = || format!("cannot read the metadata of {}", shown(&entry.path()));
+                        return Err(error).io(Kind::Unreachable, message);
                     }
                 }
             }
@@ -203,7 +208,7 @@ impl Store for LocalStore {
         Ok(listing)
     }
 
-    fn is_near(&self) -> bool {
+    fn is_local(&self) -> bool {
         true
     }
 
@@ -230,6 +235,32 @@ impl Store for LocalStore {
 
     fn free_bytes(&self) -> Option<u64> {
         disk::free_bytes(&self.root).ok()
+    }
+
+    fn some_names(&self) -> Result<Vec<String>> {
+        let folder = or_here(&self.root);
+        let entries =
+            fs::read_dir(folder).io(Kind::Unreachable, || format!("cannot list the folder {}", shown(folder)))?;
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        // A new file system has `lost+found`, and a process that creates this store at the same time has temporary
+        // files.
+        Ok(names.filter(|name| name != "lost+found" && !name.starts_with(UPLOAD_PREFIX)).take(100).collect())
+    }
+
+    fn create_large(&self, key: &Key, _: u64) -> Result<Box<dyn Upload>> {
+        self.create(key)
+    }
+
+    fn read(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
+        read_opened(self, key, max_bytes)
+    }
+
+    fn delete_all(&self, keys: &[Key]) -> Result<()> {
+        keys.iter().try_for_each(|key| self.delete(key))
+    }
+
+    fn probe(&self, _: &Key) -> Vec<(String, Result<String>)> {
+        Vec::new()
     }
 }
 
@@ -299,11 +330,11 @@ fn publish(temp: NamedTempFile, target: &Path) -> Result<Published> {
             if !fs::symlink_metadata(target).is_ok_and(|meta| meta.is_file()) {
                 return Err(Error::failed(message())
                     .because(refused.error)
-                    .hint("something that is not a plain file is in its place: move it away"));
+                    .hint("this path exists and is not a regular file: move it away"));
             }
             // The other upload may not have synced yet, and the caller relies on the object now.
             sync_folder(folder).io(Kind::Failed, message)?;
-            Ok(Published::AlreadyThere)
+            Ok(Published::AlreadyExists)
         }
         Err(refused) => Err(refused.error).io(Kind::Failed, message),
     }
@@ -334,19 +365,16 @@ fn object_meta(key: Key, meta: &Metadata) -> io::Result<ObjectMeta> {
 fn is_owned(path: &Path) -> bool {
     // Open for writing, because NFS grants exclusive locks only then.
     match open_plain(path, OFlags::RDWR) {
-        Ok(file) => match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(error) => error == rustix::io::Errno::WOULDBLOCK,
-            Ok(()) => false,
-        },
+        Ok(file) => matches!(file.try_lock(), Err(TryLockError::WouldBlock)),
         Err(error) if is_absent(&error) => true,
         Err(error) => {
-            tracing::warn!("kept {}: {error}", shown(path));
+            tracing::warn!("cannot open the unfinished upload {}, so it is not removed: {error}", shown(path));
             true
         }
     }
 }
 
-/// Returns true for the errors that mean that there is no plain file of this name.
+/// Returns true for the errors that mean that no plain file of this name exists.
 fn is_absent(error: &io::Error) -> bool {
     let link = rustix::io::Errno::LOOP.raw_os_error();
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || error.raw_os_error() == Some(link)
@@ -365,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn full_disk_is_told_and_nothing_is_published_after_it() {
+    fn full_disk_is_reported_and_nothing_is_published_after_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut upload = upload_into("/dev/full", folder.path());
         let error = Error::from(upload.write_all(b"x").expect_err("no space"));

@@ -1,19 +1,19 @@
-//! A store in memory, for tests. It gives every guarantee of a store except durability, and fails at injected faults.
+//! A store in memory, for tests. It has every guarantee of a store except durability. Tests can make it fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::{Key, Listing, Names, ObjectMeta, Published, Store, Upload};
 use crate::platform::error::{Error, Result};
 use crate::platform::ranged::Ranged;
+use crate::store::interface::{Key, Listing, Names, ObjectMeta, Published, Store, Upload, read_opened};
 
-/// The operation at which a [`MemoryStore`] fails. All counts begin at 1, from the call of [`MemoryStore::inject`]
-/// that sets them.
+/// The operation at which a [`MemoryStore`] fails. Operations are counted from 1, starting at the call of
+/// [`MemoryStore::inject`].
 ///
-/// An operation is a `create`, `open`, `stat`, `list`, `delete` or `finish`, or one `write` or
-/// `read_at` call. A failing one does nothing and returns a [`Kind::Unreachable`] error.
+/// A call of `create`, `open`, `stat`, `list`, `delete`, `finish`, `write` or `read_at` is one operation. An operation
+/// that fails does nothing and returns a [`Kind::Unreachable`] error.
 ///
 /// [`Kind::Unreachable`]: crate::platform::error::Kind::Unreachable
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,14 +25,14 @@ pub enum Faults {
     FailOnce(u64),
     /// The n-th operation and all later ones fail: the store is lost.
     FailFrom(u64),
-    /// The n-th `finish` publishes but returns an error: its reply was lost.
+    /// The n-th `finish` publishes the object but returns an error, as if the reply was lost.
     LoseReply(u64),
 }
 
 /// A store in memory. Clones share their objects.
 ///
-/// A test covers every failure by repeating its work with [`Faults::FailOnce`] of 1, 2, 3 and so on, until
-/// [`MemoryStore::operations`] is below that number.
+/// A test covers every failure if it repeats its work with `FailOnce(1)`, `FailOnce(2)` and so on, until
+/// [`MemoryStore::operations`] returns a smaller number.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     inner: Arc<Mutex<Inner>>,
@@ -65,7 +65,7 @@ impl MemoryStore {
         MemoryStore::default()
     }
 
-    /// Makes the store fail at `faults`, counted from now on. [`Faults::None`] repairs it.
+    /// Makes the store fail at `faults`, and resets the counters. After [`Faults::None`], it does not fail any more.
     pub fn inject(&self, faults: Faults) {
         let mut inner = self.lock();
         inner.faults = faults;
@@ -80,12 +80,12 @@ impl MemoryStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A test that panicked in another thread left only complete objects.
+        // If a test panicked in another thread, the objects are still complete.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one operation and returns the locked store, or an error if this operation must fail.
-    fn operate(&self, what: &str, key: &str) -> Result<MutexGuard<'_, Inner>> {
+    fn operate(&self, operation: &str, key: &str) -> Result<MutexGuard<'_, Inner>> {
         let mut inner = self.lock();
         inner.operations += 1;
         let fails = match inner.faults {
@@ -94,7 +94,7 @@ impl MemoryStore {
             Faults::None | Faults::LoseReply(_) => false,
         };
         if fails {
-            return Err(Error::unreachable(format!("cannot {what} '{key}' in the store in memory"))
+            return Err(Error::unreachable(format!("cannot {operation} '{key}' in the store in memory"))
                 .because(format!("a fault was injected at operation {}", inner.operations)));
         }
         Ok(inner)
@@ -117,7 +117,7 @@ impl Store for MemoryStore {
             Some(object) => {
                 Ok(Box::new(MemoryObject { store: self.clone(), key: key.clone(), bytes: Arc::clone(&object.bytes) }))
             }
-            None => Err(Error::not_found(format!("there is no {key} in {}", self.location()))),
+            None => Err(Error::not_found(format!("{key} does not exist in {}", self.location()))),
         }
     }
 
@@ -143,7 +143,7 @@ impl Store for MemoryStore {
         Ok(Listing { folders: folders.into_iter().collect(), objects })
     }
 
-    fn is_near(&self) -> bool {
+    fn is_local(&self) -> bool {
         true
     }
 
@@ -156,18 +156,44 @@ impl Store for MemoryStore {
     fn clear_leftovers(&self, _age: Duration) -> Result<u64> {
         Ok(0)
     }
+
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    fn some_names(&self) -> Result<Vec<String>> {
+        let listing = self.list("", Names::All)?;
+        let objects = listing.objects.iter().map(|object| object.key.as_str().to_owned());
+        Ok(objects.chain(listing.folders.iter().cloned()).collect())
+    }
+
+    fn create_large(&self, key: &Key, _: u64) -> Result<Box<dyn Upload>> {
+        self.create(key)
+    }
+
+    fn read(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
+        read_opened(self, key, max_bytes)
+    }
+
+    fn delete_all(&self, keys: &[Key]) -> Result<()> {
+        keys.iter().try_for_each(|key| self.delete(key))
+    }
+
+    fn probe(&self, _: &Key) -> Vec<(String, Result<String>)> {
+        Vec::new()
+    }
 }
 
 struct MemoryUpload {
     store: MemoryStore,
     key: Key,
     bytes: Vec<u8>,
-    /// True after the first error, permanently: bytes may be missing, so nothing may be published.
+    /// True after the first error. Bytes may be missing, so the object must never be published.
     failed: bool,
 }
 
 impl MemoryUpload {
-    fn check_whole(&self) -> Result<()> {
+    fn check_not_failed(&self) -> Result<()> {
         if self.failed {
             return Err(Error::failed(format!("cannot write '{}' after an earlier failure", self.key)));
         }
@@ -177,7 +203,7 @@ impl MemoryUpload {
 
 impl Write for MemoryUpload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.check_whole()?;
+        self.check_not_failed()?;
         if let Err(error) = self.store.operate("write", self.key.as_str()) {
             self.failed = true;
             return Err(error.into());
@@ -193,10 +219,10 @@ impl Write for MemoryUpload {
 
 impl Upload for MemoryUpload {
     fn finish(self: Box<Self>) -> Result<Published> {
-        self.check_whole()?;
+        self.check_not_failed()?;
         let mut inner = self.store.operate("finish", self.key.as_str())?;
         let published = if inner.objects.contains_key(&self.key) {
-            Published::AlreadyThere
+            Published::AlreadyExists
         } else {
             let object = Object { bytes: Arc::new(self.bytes), modified: SystemTime::now() };
             inner.objects.insert(self.key.clone(), object);

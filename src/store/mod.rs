@@ -1,210 +1,21 @@
 //! Stores, which hold snapshots: named objects that are written once and read by ranges.
 //!
 //! Every store guarantees the following; one contract suite tests it for all stores:
-//! - an object is invisible before `finish`, and then visible as a whole;
+//! - an object is invisible before `finish`, and complete when it becomes visible;
 //! - an upload that is dropped, or whose `finish` fails, leaves no object;
 //! - an existing object is never overwritten;
 //! - an object survives a power cut once `finish` has returned.
 //!
 //! A store does not know archives, manifests or databases: it maps keys to bytes.
 
+mod interface;
 pub mod local;
 pub mod memory;
+mod open;
 pub mod s3;
-mod url;
 
-use std::fmt;
-use std::io::Write;
-use std::str::FromStr;
-use std::time::{Duration, SystemTime};
-
-use crate::platform::error::{Error, IoContext, Kind, Result};
-use crate::platform::ranged::Ranged;
-
+pub use interface::{Key, Listing, Names, ObjectMeta, Published, Store, StoreExt, Upload, read_opened};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
+pub use open::StoreUrl;
 pub use s3::S3Store;
-pub use url::StoreUrl;
-
-/// The name of an object: parts of `A-Z a-z 0-9 . _ -`, joined by `/`. No part is empty, is longer than 255 bytes or
-/// starts with a dot (such names are reserved for stores).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(String);
-
-impl Key {
-    /// Returns the key as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Returns the part after the last `/`.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.0.rsplit_once('/').map_or(&self.0, |(_, name)| name)
-    }
-
-    /// Returns everything before the last `/`; empty at the top level.
-    #[must_use]
-    pub fn folder(&self) -> &str {
-        self.0.rsplit_once('/').map_or("", |(folder, _)| folder)
-    }
-}
-
-impl FromStr for Key {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let good = |part: &str| {
-            !part.is_empty()
-                && !part.starts_with('.')
-                && part.len() <= 255
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-        };
-        if text.split('/').all(good) {
-            Ok(Key(text.to_owned()))
-        } else {
-            Err(Error::usage(format!("'{}' cannot be a key in a store", crate::platform::error::one_line(text))))
-        }
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// An object's metadata, known without reading the object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObjectMeta {
-    /// Its key.
-    pub key: Key,
-    /// Its length.
-    pub bytes: u64,
-    /// The time at which it was published, by the store's clock.
-    pub modified: SystemTime,
-}
-
-/// One level of a store's tree.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// Names of the folders in it, sorted.
-    pub folders: Vec<String>,
-    /// The objects in it, sorted by key.
-    pub objects: Vec<ObjectMeta>,
-}
-
-/// A selection of the names in a folder. A store need not list the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Names<'a> {
-    /// All names.
-    All,
-    /// Names that sort at or after the first text and, if there is a second one, before the second.
-    Between(&'a str, Option<&'a str>),
-    /// Names that begin with this text.
-    StartingWith(&'a str),
-}
-
-impl Names<'_> {
-    /// Returns true if a name belongs to the selection.
-    #[must_use]
-    pub fn include(&self, name: &str) -> bool {
-        match self {
-            Names::All => true,
-            Names::Between(from, until) => name >= *from && until.is_none_or(|until| name < until),
-            Names::StartingWith(start) => name.starts_with(start),
-        }
-    }
-}
-
-/// The outcome of a successful `finish`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Published {
-    /// The object exists durably, with the bytes that were written.
-    Created,
-    /// An object with this key existed already and was not changed.
-    AlreadyThere,
-}
-
-/// An object being written. It is invisible until `finish`, and discarded when dropped.
-pub trait Upload: Write + Send {
-    /// Publishes the object, complete and durable, unless an object with its key exists already.
-    fn finish(self: Box<Self>) -> Result<Published>;
-}
-
-/// A place that holds objects. See the module's description for its guarantees.
-pub trait Store: Send + Sync {
-    /// Returns the store's location, for messages and for commands that the user can copy. It holds no secrets.
-    fn location(&self) -> String;
-
-    /// Starts an object with this key.
-    fn create(&self, key: &Key) -> Result<Box<dyn Upload>>;
-
-    /// Starts an object of at most `most_bytes`. A store that splits uploads into parts makes the parts large enough.
-    fn create_large(&self, key: &Key, most_bytes: u64) -> Result<Box<dyn Upload>> {
-        let _ = most_bytes;
-        self.create(key)
-    }
-
-    /// Opens an object for reading. Fails with [`Kind::NotFound`] if it does not exist.
-    fn open(&self, key: &Key) -> Result<Box<dyn Ranged>>;
-
-    /// Returns an object's metadata, or `None` if it does not exist.
-    fn stat(&self, key: &Key) -> Result<Option<ObjectMeta>>;
-
-    /// Lists the folders and objects with these names in one folder (`""` is the top level). The listing of a folder
-    /// that does not exist is empty.
-    fn list(&self, folder: &str, names: Names<'_>) -> Result<Listing>;
-
-    /// Deletes an object durably. It is not an error if the object does not exist.
-    fn delete(&self, key: &Key) -> Result<()>;
-
-    /// Deletes many objects, in any order. On failure some of them may have been deleted.
-    fn delete_all(&self, keys: &[Key]) -> Result<()> {
-        keys.iter().try_for_each(|key| self.delete(key))
-    }
-
-    /// Removes data of crashed uploads that is older than `age`. Returns the number of bytes freed.
-    fn clear_leftovers(&self, age: Duration) -> Result<u64>;
-
-    /// Returns true if the store is local: listing a part of a folder costs as much as listing all of it, and objects
-    /// are deleted one by one. From a remote store, callers request only what they need, and much of it per request.
-    fn is_near(&self) -> bool {
-        false
-    }
-
-    /// Tests optional features of the service behind the store, and returns a name and a result for each. The tests use
-    /// the object of `key`, which must exist and may be overwritten.
-    fn probe(&self, key: &Key) -> Vec<(String, Result<String>)> {
-        let _ = key;
-        Vec::new()
-    }
-
-    /// Returns the free space in bytes, or `None` if it is not known.
-    fn free_bytes(&self) -> Option<u64> {
-        None
-    }
-
-    /// Reads a small object into memory. An object of more than `max_bytes` is refused before any of it is read.
-    fn read(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
-        let object = self.open(key)?;
-        if object.len() > max_bytes {
-            return Err(Error::problem(format!(
-                "{key} has {} bytes, more than the {max_bytes} it may have",
-                object.len()
-            )));
-        }
-        let mut bytes = vec![0; usize::try_from(object.len()).expect("bounded just above")];
-        object.read_at(0, &mut bytes).io(Kind::Unreachable, || format!("cannot read {key} in {}", self.location()))?;
-        Ok(bytes)
-    }
-
-    /// Writes and publishes a small object in one call.
-    fn write(&self, key: &Key, bytes: &[u8]) -> Result<Published> {
-        let mut upload = self.create(key)?;
-        upload.write_all(bytes).io(Kind::Failed, || format!("cannot write {key} in {}", self.location()))?;
-        upload.finish()
-    }
-}

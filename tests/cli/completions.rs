@@ -1,3 +1,5 @@
+//! `completions` and `man`.
+
 use crate::helpers::{refused_by_the_parser, silent};
 use crate::support::Sandbox;
 
@@ -12,7 +14,7 @@ fn completions_are_printed_for_every_shell() {
 }
 
 #[test]
-fn completions_of_bash_are_a_script_that_bash_takes() {
+fn the_completions_for_bash_are_valid_bash() {
     let sandbox = Sandbox::new();
     std::fs::write(sandbox.path("completions.bash"), sandbox.ok(&["completions", "bash"]).stdout()).unwrap();
     crate::helpers::shell_ok(&sandbox, "bash -n completions.bash");
@@ -31,6 +33,6 @@ fn man_prints_a_page_that_names_every_command() {
     let page = run.stdout();
     assert!(page.contains(".TH lifeboat"), "{}", run.transcript());
     for command in ["snapshot", "list", "show", "verify", "drill", "restore", "extract", "diff", "prune", "keygen"] {
-        assert!(page.contains(&format!("lifeboat\\-{command}")), "{command} is not in the manual");
+        assert!(page.contains(&format!("lifeboat\\-{command}")), "{command} is not in the manual page");
     }
 }

@@ -1,24 +1,25 @@
-//! What may be in an SQLite database: every kind of table, name, value and setting comes back.
+//! Contents of SQLite databases: every kind of table, name, value and setting is saved and restored.
 
 use std::fs;
 
 use serde_json::Value;
 
-use crate::helpers::{ask, id_of, shell_ok, silent, sql};
+use crate::helpers::{id_of, query_value, shell_ok, silent, sql};
 use crate::support::{Run, Sandbox, have, open};
 
-/// Makes a database, saves it, drills it, restores it to a new path and over another database; both come back.
-/// The run of the snapshot, and its document.
+/// Creates the database `app.db` with this SQL, and saves and restores it as [`round_trip_of`] does.
 #[track_caller]
-fn survives(setup: &str) -> (Sandbox, Run, Value) {
+fn round_trip(setup: &str) -> (Sandbox, Run, Value) {
     let sandbox = Sandbox::new();
     sql(sandbox.path("app.db"), setup);
-    let (run, document) = comes_back(&sandbox);
+    let (run, document) = round_trip_of(&sandbox);
     (sandbox, run, document)
 }
 
+/// Takes a snapshot of `app.db`, drills it, restores it to `copy.db`, and requires that both files have the same bytes
+/// and that `diff` finds no difference. Returns the run of the snapshot and its document.
 #[track_caller]
-fn comes_back(sandbox: &Sandbox) -> (Run, Value) {
+fn round_trip_of(sandbox: &Sandbox) -> (Run, Value) {
     crate::helpers::empty_store(&sandbox.path("backups"));
     let run = sandbox.ok(&["snapshot", "app.db", "--store", "backups", "--json"]);
     let document = run.json()["snapshots"][0].clone();
@@ -27,12 +28,13 @@ fn comes_back(sandbox: &Sandbox) -> (Run, Value) {
     sandbox.ok(&["drill", &id, "--store", "backups"]);
     sandbox.ok(&["restore", &id, "--to", "copy.db", "--store", "backups"]);
     let bytes = fs::read(sandbox.path("app.db")).unwrap();
-    assert!(fs::read(sandbox.path("copy.db")).unwrap() == bytes, "the copy is another\n{}", run.transcript());
+    assert!(fs::read(sandbox.path("copy.db")).unwrap() == bytes, "copy.db differs from app.db\n{}", run.transcript());
     let diff = sandbox.json(&["diff", &id, "--store", "backups"]);
-    // What a virtual table shows is in its shadows; any other table that has no digest was not compared.
+    // `diff` cannot call the databases equal if a table has no digest. Virtual tables need none: their shadow tables,
+    // which contain their rows, are compared.
     let tables = document["tables"].as_array().unwrap();
-    let compared = tables.iter().all(|table| table["type"] == "virtual" || table["digest"].is_string());
-    assert_eq!(diff["equal"], compared, "{diff:#}");
+    let all_compared = tables.iter().all(|table| table["type"] == "virtual" || table["digest"].is_string());
+    assert_eq!(diff["equal"], all_compared, "{diff:#}");
     (run, document)
 }
 
@@ -42,16 +44,17 @@ fn table<'a>(document: &'a Value, name: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no table {name:?} in {document:#}"))
 }
 
+/// Requires that the document of a snapshot has this number of rows and a digest for a table.
 #[track_caller]
-fn is_hashed(document: &Value, name: &str, rows: u64) {
+fn assert_hashed(document: &Value, name: &str, rows: u64) {
     let table = table(document, name);
     assert_eq!(table["rows"], rows, "{table:#}");
     assert!(table["digest"].is_string(), "{table:#}");
 }
 
 #[test]
-fn virtual_and_shadow_tables_come_back() {
-    let (sandbox, run, document) = survives(
+fn virtual_and_shadow_tables_are_restored() {
+    let (sandbox, run, document) = round_trip(
         "CREATE VIRTUAL TABLE notes USING fts5(title, body); INSERT INTO notes VALUES ('a', 'the quick fox'), ('b', 'lazy dog');
          CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1); INSERT INTO boxes VALUES (1, 0, 1), (2, 5, 9);
          CREATE TABLE docs (id INTEGER PRIMARY KEY, body); INSERT INTO docs VALUES (7, 'outside words');
@@ -59,9 +62,9 @@ fn virtual_and_shadow_tables_come_back() {
          CREATE VIRTUAL TABLE without USING fts5(body, content = ''); INSERT INTO without (rowid, body) VALUES (1, 'unkept words');",
     );
     silent(run);
-    is_hashed(&document, "notes", 2);
-    is_hashed(&document, "boxes", 2);
-    is_hashed(&document, "notes_content", 2);
+    assert_hashed(&document, "notes", 2);
+    assert_hashed(&document, "boxes", 2);
+    assert_hashed(&document, "notes_content", 2);
     assert_eq!(
         (&table(&document, "notes")["type"], &table(&document, "notes_data")["type"]),
         (&"virtual".into(), &"shadow".into())
@@ -70,17 +73,17 @@ fn virtual_and_shadow_tables_come_back() {
     sandbox.ok(&["restore", "latest", "--to", "other.db", "--replace", "--store", "backups"]);
     for copy in ["copy.db", "other.db"] {
         let path = sandbox.path(copy);
-        assert_eq!(ask(&path, "SELECT title FROM notes WHERE notes MATCH 'dog'"), "b");
-        assert_eq!(ask(&path, "SELECT id FROM boxes WHERE x0 > 3"), "2");
-        assert_eq!(ask(&path, "SELECT rowid FROM outside WHERE outside MATCH 'words'"), "7");
-        assert_eq!(ask(&path, "SELECT rowid FROM without WHERE without MATCH 'unkept'"), "1");
-        assert_eq!(ask(&path, "PRAGMA integrity_check"), "ok");
+        assert_eq!(query_value(&path, "SELECT title FROM notes WHERE notes MATCH 'dog'"), "b");
+        assert_eq!(query_value(&path, "SELECT id FROM boxes WHERE x0 > 3"), "2");
+        assert_eq!(query_value(&path, "SELECT rowid FROM outside WHERE outside MATCH 'words'"), "7");
+        assert_eq!(query_value(&path, "SELECT rowid FROM without WHERE without MATCH 'unkept'"), "1");
+        assert_eq!(query_value(&path, "PRAGMA integrity_check"), "ok");
     }
 }
 
 #[test]
-fn every_form_of_table_comes_back() {
-    let (_, run, document) = survives(
+fn every_kind_of_table_is_restored() {
+    let (_, run, document) = round_trip(
         "CREATE TABLE keyed (a TEXT, b INT, PRIMARY KEY (a, b)) WITHOUT ROWID; INSERT INTO keyed VALUES ('x', 1), ('x', 2);
          CREATE TABLE generated (a INT, stored AS (a * 2) STORED, computed AS (a * 3)); INSERT INTO generated VALUES (1), (2), (3);
          CREATE TABLE typed (i INT, r REAL, t TEXT, b BLOB, a ANY) STRICT; INSERT INTO typed VALUES (1, 2.5, 'x', x'00', 'any'), (NULL, NULL, NULL, NULL, 1);
@@ -97,16 +100,16 @@ fn every_form_of_table_comes_back() {
     for (name, rows) in
         [("keyed", 2), ("generated", 3), ("typed", 2), ("counted", 2), ("bare", 2), ("empty", 0), ("rowids", 1)]
     {
-        is_hashed(&document, name, rows);
+        assert_hashed(&document, name, rows);
     }
-    is_hashed(&document, "sqlite_sequence", 1);
+    assert_hashed(&document, "sqlite_sequence", 1);
     assert!(table(&document, "sqlite_stat1")["digest"].is_string());
-    assert!(!document["tables"].to_string().contains("\"v\""), "a view is no table");
+    assert!(!document["tables"].to_string().contains("\"v\""), "a view is in the list of tables");
 }
 
 #[test]
-fn odd_names_come_back() {
-    let (sandbox, run, document) = survives(
+fn unusual_names_are_restored() {
+    let (sandbox, run, document) = round_trip(
         r#"CREATE TABLE "a.b" ("c.d"); INSERT INTO "a.b" VALUES (1);
            CREATE TABLE "a"".""b" ("x""y", "select", "order by", "naïve", "😀", "line
 break"); INSERT INTO "a"".""b" VALUES (1, 2, 3, 4, 5, 6);
@@ -137,28 +140,28 @@ lines	tab" VALUES (1);
         "%s%n",
     ];
     for name in names {
-        is_hashed(&document, name, 1);
+        assert_hashed(&document, name, 1);
         sandbox.ok(&["extract", "latest", "--table", name, "--store", "backups"]);
     }
-    is_hashed(&document, "", 2);
-    let text = silent(sandbox.ok(&["show", "--store", "backups"]));
-    assert!(text.stdout().contains("two\\nlines\\ttab"), "{}", text.transcript());
+    assert_hashed(&document, "", 2);
+    let run = silent(sandbox.ok(&["show", "--store", "backups"]));
+    assert!(run.stdout().contains("two\\nlines\\ttab"), "{}", run.transcript());
     sql(sandbox.path("app.db"), r#"DELETE FROM "a"".""b"; DROP TABLE "";"#);
-    let chosen = ["restore", "latest", "--to", "app.db", "--table", "a\".\"b", "--table", "", "--store", "backups"];
-    sandbox.ok(&chosen);
+    let arguments = ["restore", "latest", "--to", "app.db", "--table", "a\".\"b", "--table", "", "--store", "backups"];
+    sandbox.ok(&arguments);
     assert_eq!(
-        ask(
+        query_value(
             sandbox.path("app.db"),
             r#"SELECT "line
 break" FROM "a"".""b""#
         ),
         "6"
     );
-    assert_eq!(ask(sandbox.path("app.db"), r#"SELECT sum("") FROM """#), "4");
+    assert_eq!(query_value(sandbox.path("app.db"), r#"SELECT sum("") FROM """#), "4");
 }
 
 #[test]
-fn odd_values_come_back_and_are_told_apart() {
+fn unusual_values_are_restored_and_diff_distinguishes_them() {
     let sandbox = Sandbox::new();
     let connection = open(sandbox.path("app.db"));
     connection.execute_batch("CREATE TABLE t (a, b)").unwrap();
@@ -174,9 +177,9 @@ fn odd_values_come_back_and_are_told_apart() {
     connection.execute("INSERT INTO t VALUES ('large', zeroblob(20000000))", []).unwrap();
     connection.execute("INSERT INTO t VALUES ('long', printf('%.*c', 3000000, 'x'))", []).unwrap();
     drop(connection);
-    let (run, document) = comes_back(&sandbox);
+    let (run, document) = round_trip_of(&sandbox);
     silent(run);
-    is_hashed(&document, "t", 20);
+    assert_hashed(&document, "t", 20);
     let id = document["id"].as_str().unwrap();
     let changes = [
         "UPDATE t SET b = 1.0 WHERE a = 'one'",
@@ -195,22 +198,22 @@ fn odd_values_come_back_and_are_told_apart() {
 }
 
 #[test]
-fn databases_in_utf16_come_back() {
+fn utf16_databases_are_restored() {
     for encoding in ["UTF-16le", "UTF-16be"] {
-        let (sandbox, run, document) = survives(&format!(
+        let (sandbox, run, document) = round_trip(&format!(
             "PRAGMA encoding = '{encoding}'; CREATE TABLE \"naïve\" (a TEXT); INSERT INTO \"naïve\" VALUES ('grüße 😀'), ('plain')"
         ));
         silent(run);
-        is_hashed(&document, "naïve", 2);
+        assert_hashed(&document, "naïve", 2);
         assert_eq!(document["sqlite"]["encoding"], encoding);
-        assert_eq!(ask(sandbox.path("copy.db"), "PRAGMA encoding"), encoding);
+        assert_eq!(query_value(sandbox.path("copy.db"), "PRAGMA encoding"), encoding);
         let dump = sandbox.ok(&["extract", "latest", "--table", "naïve", "--store", "backups"]);
         assert!(dump.stdout().contains("'grüße 😀'"), "{}", dump.transcript());
     }
 }
 
 #[test]
-fn every_page_size_and_setting_comes_back() {
+fn page_sizes_and_settings_are_restored() {
     let settings = [
         "PRAGMA page_size = 512",
         "PRAGMA page_size = 65536",
@@ -220,17 +223,17 @@ fn every_page_size_and_setting_comes_back() {
         "PRAGMA secure_delete = ON",
     ];
     for setting in settings {
-        let (sandbox, _, document) = survives(&format!(
+        let (sandbox, _, document) = round_trip(&format!(
             "{setting}; PRAGMA user_version = 42; PRAGMA application_id = -7;
              CREATE TABLE t (a); INSERT INTO t SELECT zeroblob(3000) FROM (VALUES (1), (2), (3), (4), (5), (6), (7), (8), (9));
              DELETE FROM t WHERE rowid IN (2, 3, 4); CREATE TABLE u (a)"
         ));
-        is_hashed(&document, "t", 6);
+        assert_hashed(&document, "t", 6);
         for pragma in ["user_version", "application_id", "page_size", "auto_vacuum", "journal_mode"] {
             let query = format!("PRAGMA {pragma}");
             assert_eq!(
-                ask(sandbox.path("copy.db"), &query),
-                ask(sandbox.path("app.db"), &query),
+                query_value(sandbox.path("copy.db"), &query),
+                query_value(sandbox.path("app.db"), &query),
                 "{setting}: {pragma}"
             );
         }
@@ -242,7 +245,7 @@ fn every_page_size_and_setting_comes_back() {
 }
 
 #[test]
-fn orphans_and_broken_rules_at_birth_do_not_fail_a_restore() {
+fn rows_that_violate_constraints_are_saved_and_restored() {
     let sandbox = Sandbox::new();
     sql(
         sandbox.path("app.db"),
@@ -252,17 +255,17 @@ fn orphans_and_broken_rules_at_birth_do_not_fail_a_restore() {
          CREATE TABLE nulls (a); INSERT INTO nulls VALUES (NULL), (1);
          PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = 'CREATE TABLE nulls (a NOT NULL)' WHERE name = 'nulls'",
     );
-    let (run, document) = comes_back(&sandbox);
-    drop(run.says("faults of its own"));
-    is_hashed(&document, "child", 3);
+    let (run, document) = round_trip_of(&sandbox);
+    drop(run.says("faults, which are saved with it"));
+    assert_hashed(&document, "child", 3);
     assert_eq!(document["sqlite"]["health"]["orphans"][0]["rows"], 2, "{document:#}");
-    let silent_now = sandbox.ok(&["show", "--store", "backups"]);
-    assert!(silent_now.stdout().contains("2 rows of child"), "{}", silent_now.transcript());
+    let run = sandbox.ok(&["show", "--store", "backups"]);
+    assert!(run.stdout().contains("2 rows of child"), "{}", run.transcript());
     sandbox.ok(&["restore", "latest", "--to", "app.db", "--replace", "--store", "backups"]);
     sandbox.ok(&["verify", "--all", "--store", "backups"]);
 }
 
-/// Gives something in the schema another definition behind SQLite's back.
+/// Replaces a part of an object's definition in `sqlite_schema`, which SQLite does not check.
 fn redefine(sandbox: &Sandbox, name: &str, from: &str, to: &str) {
     let statement = format!(
         "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, '{from}', '{to}') WHERE name = '{name}'"
@@ -271,27 +274,27 @@ fn redefine(sandbox: &Sandbox, name: &str, from: &str, to: &str) {
 }
 
 #[test]
-fn a_table_of_a_missing_module_is_saved_and_named() {
+fn a_table_whose_module_is_missing_is_saved_with_a_warning() {
     let sandbox = Sandbox::new();
     sql(
         sandbox.path("app.db"),
         "CREATE VIRTUAL TABLE odd USING fts5(body); INSERT INTO odd VALUES ('x'); CREATE TABLE t (a); INSERT INTO t VALUES (1)",
     );
     redefine(&sandbox, "odd", "fts5", "no_such_module");
-    let (run, document) = comes_back(&sandbox);
+    let (run, document) = round_trip_of(&sandbox);
     let run = run.says("odd").says("no_such_module");
     assert_eq!(run.stderr().lines().filter(|line| line.contains("odd")).count(), 1, "{}", run.transcript());
     assert!(table(&document, "odd")["digest"].is_null(), "{document:#}");
     assert!(table(&document, "odd")["reason"].as_str().unwrap().contains("no_such_module"));
-    is_hashed(&document, "t", 1);
-    is_hashed(&document, "odd_content", 1);
+    assert_hashed(&document, "t", 1);
+    assert_hashed(&document, "odd_content", 1);
     sql(sandbox.path("app.db"), "DELETE FROM t");
     sandbox.ok(&["restore", "latest", "--to", "app.db", "--replace", "--store", "backups"]);
-    assert_eq!(ask(sandbox.path("app.db"), "SELECT count(*) FROM t"), "1");
+    assert_eq!(query_value(sandbox.path("app.db"), "SELECT count(*) FROM t"), "1");
 }
 
 #[test]
-fn a_missing_collation_is_saved_and_named() {
+fn tables_whose_collation_is_missing_are_saved_with_a_warning() {
     let sandbox = Sandbox::new();
     sql(
         sandbox.path("app.db"),
@@ -303,14 +306,14 @@ fn a_missing_collation_is_saved_and_named() {
     for name in ["i", "columned", "keyed"] {
         redefine(&sandbox, name, "NOCASE", "house_order");
     }
-    let (run, document) = comes_back(&sandbox);
-    is_hashed(&document, "t", 1);
-    is_hashed(&document, "indexed", 2);
-    is_hashed(&document, "columned", 1);
+    let (run, document) = round_trip_of(&sandbox);
+    assert_hashed(&document, "t", 1);
+    assert_hashed(&document, "indexed", 2);
+    assert_hashed(&document, "columned", 1);
     let keyed = table(&document, "keyed");
     assert!(keyed["digest"].is_null() && keyed["reason"].is_string(), "{keyed:#}");
     let run = run.says("keyed");
-    // What could not be checked is told, not passed over.
+    // The document lists the checks that could not be made.
     let full = sandbox.ok(&["snapshot", "app.db", "--full-check", "--store", "backups", "--json"]).json();
     assert!(full["snapshots"][0]["sqlite"]["health"]["unchecked"].to_string().contains("house_order"), "{full:#}");
     drop(run);
@@ -318,30 +321,30 @@ fn a_missing_collation_is_saved_and_named() {
 }
 
 #[test]
-fn a_column_more_than_others_have_is_no_trouble() {
+fn a_table_with_1500_columns_is_restored() {
     let columns: Vec<String> = (0..1500).map(|column| format!("c{column}")).collect();
     let values = vec!["1"; 1500].join(",");
     let (_, run, document) =
-        survives(&format!("CREATE TABLE wide ({}); INSERT INTO wide VALUES ({values})", columns.join(",")));
+        round_trip(&format!("CREATE TABLE wide ({}); INSERT INTO wide VALUES ({values})", columns.join(",")));
     silent(run);
-    is_hashed(&document, "wide", 1);
+    assert_hashed(&document, "wide", 1);
 }
 
 #[test]
-fn hundreds_of_tables_come_back() {
+fn hundreds_of_tables_are_restored() {
     let tables: String = (0..500).map(|n| format!("CREATE TABLE t{n} (a); INSERT INTO t{n} VALUES ({n});")).collect();
-    let (_, run, document) = survives(&format!("BEGIN; {tables} COMMIT"));
+    let (_, run, document) = round_trip(&format!("BEGIN; {tables} COMMIT"));
     silent(run);
     assert_eq!(document["tables"].as_array().unwrap().len(), 500);
     assert_eq!(document["rows"], 500);
 }
 
 #[test]
-fn what_comes_back_is_what_sqlite3_itself_reads() {
+fn sqlite3_reads_the_same_rows_from_the_restored_database() {
     if !have(&["sqlite3"]) {
         return;
     }
     let (sandbox, _, _) =
-        survives("CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 'x'), (2.5, NULL), (x'00', 'it''s')");
+        round_trip("CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 'x'), (2.5, NULL), (x'00', 'it''s')");
     shell_ok(&sandbox, "sqlite3 app.db .dump > a.sql; sqlite3 copy.db .dump > b.sql; cmp a.sql b.sql");
 }

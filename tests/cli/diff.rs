@@ -1,16 +1,21 @@
+//! `diff`: a snapshot compared with the live database or with another snapshot.
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::helpers::{has_fields, refused, silent, sql};
+use crate::helpers::{assert_has_fields, refused, silent, sql};
 use crate::support::{Sandbox, sample};
 
+/// Returns the status of each table in the document of a diff.
 fn statuses(document: &Value) -> BTreeMap<String, String> {
     let tables = document["tables"].as_array().unwrap().iter();
-    tables.map(|one| (one["name"].as_str().unwrap().to_owned(), one["status"].as_str().unwrap().to_owned())).collect()
+    let text = |table: &Value, field: &str| table[field].as_str().unwrap().to_owned();
+    tables.map(|table| (text(table, "name"), text(table, "status"))).collect()
 }
 
-fn changed() -> (Sandbox, String) {
+/// Creates `app.db`, takes a snapshot of it, and changes it. Returns the sandbox and the id of the snapshot.
+fn changed_after_snapshot() -> (Sandbox, String) {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 4, "delete");
     sql(sandbox.path("app.db"), "CREATE TABLE gone (a); INSERT INTO gone VALUES (1); CREATE TABLE wide (a)");
@@ -24,8 +29,8 @@ fn changed() -> (Sandbox, String) {
 }
 
 #[test]
-fn diff_tells_every_kind_of_change_against_the_live_database() {
-    let (sandbox, id) = changed();
+fn diff_reports_every_kind_of_change_in_the_live_database() {
+    let (sandbox, id) = changed_after_snapshot();
     let run = silent(sandbox.ok(&["diff", &id, "--store", "backups", "--json"]));
     let document = run.json();
     assert_eq!(document["equal"], false);
@@ -39,8 +44,8 @@ fn diff_tells_every_kind_of_change_against_the_live_database() {
         ("wide", "changed"),
     ];
     assert_eq!(statuses(&document), expected.map(|(a, b)| (a.to_owned(), b.to_owned())).into());
-    let table = |name: &str| document["tables"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
-    has_fields(table("logs"), &["name", "status", "rows_before", "rows_after"]);
+    let table = |name: &str| document["tables"].as_array().unwrap().iter().find(|table| table["name"] == name).unwrap();
+    assert_has_fields(table("logs"), &["name", "status", "rows_before", "rows_after"]);
     assert_eq!((&table("logs")["rows_before"], &table("logs")["rows_after"]), (&40.into(), &41.into()));
     assert_eq!((&table("gone")["rows_before"], &table("gone")["rows_after"]), (&1.into(), &Value::Null));
     assert_eq!((&table("fresh")["rows_before"], &table("fresh")["rows_after"]), (&Value::Null, &2.into()));
@@ -48,8 +53,8 @@ fn diff_tells_every_kind_of_change_against_the_live_database() {
 }
 
 #[test]
-fn diff_prints_only_what_changed() {
-    let (sandbox, id) = changed();
+fn diff_prints_only_the_changes() {
+    let (sandbox, id) = changed_after_snapshot();
     let run = sandbox.ok(&["diff", &id, "--store", "backups"]);
     for words in ["accounts", "fresh", "gone", "changed (columns)", "+1", "the schema differs"] {
         assert!(run.stdout().contains(words), "{words}\n{}", run.transcript());
@@ -58,16 +63,16 @@ fn diff_prints_only_what_changed() {
 }
 
 #[test]
-fn diff_takes_a_path_or_an_id_on_the_other_side() {
-    let (sandbox, id) = changed();
+fn diff_compares_with_a_path_or_another_snapshot() {
+    let (sandbox, id) = changed_after_snapshot();
     let newer = sandbox.snapshot("app.db");
     let live = sandbox.json(&["diff", &id, "--store", "backups"]);
     for other in [&newer[..], "app.db", "./app.db", "sqlite:///app.db", "latest"] {
         let document = sandbox.json(&["diff", &id, other, "--store", "backups"]);
         assert_eq!(document["tables"], live["tables"], "{other}");
     }
-    let back = sandbox.json(&["diff", &newer, &id, "--store", "backups"]);
-    assert_eq!(statuses(&back)["gone"], "added");
+    let reverse = sandbox.json(&["diff", &newer, &id, "--store", "backups"]);
+    assert_eq!(statuses(&reverse)["gone"], "added");
     let same = sandbox.json(&["diff", &newer, &newer, "--store", "backups"]);
     assert_eq!(same["equal"], true);
     let run = sandbox.ok(&["diff", &newer, "--store", "backups"]);
@@ -75,7 +80,7 @@ fn diff_takes_a_path_or_an_id_on_the_other_side() {
 }
 
 #[test]
-fn diff_notices_an_index_that_is_gone() {
+fn diff_reports_a_dropped_index() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 2, "delete");
     let id = sandbox.snapshot("app.db");
@@ -85,8 +90,8 @@ fn diff_notices_an_index_that_is_gone() {
 }
 
 #[test]
-fn diff_with_what_is_not_there_is_refused() {
-    let (sandbox, id) = changed();
+fn diff_with_a_missing_snapshot_or_database_is_refused() {
+    let (sandbox, id) = changed_after_snapshot();
     refused(&sandbox, &["diff", &id, "app-20200101T000000Z-0000", "--store", "backups"], 4);
     refused(&sandbox, &["diff", &id, "./missing.db", "--store", "backups"], 5);
     std::fs::remove_file(sandbox.path("app.db")).unwrap();
@@ -95,7 +100,7 @@ fn diff_with_what_is_not_there_is_refused() {
 }
 
 #[test]
-fn diff_never_calls_equal_what_it_could_not_compare() {
+fn diff_never_reports_a_table_as_equal_that_it_could_not_compare() {
     let sandbox = Sandbox::new();
     sql(
         sandbox.path("app.db"),
@@ -120,7 +125,7 @@ fn diff_never_calls_equal_what_it_could_not_compare() {
 }
 
 #[test]
-fn a_difference_is_exit_3_where_that_is_asked_for() {
+fn with_exit_code_a_difference_is_exit_code_3() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 3, "delete");
     let id = sandbox.snapshot("app.db");

@@ -1,11 +1,14 @@
+//! `extract`: whole archives, single entries, and tables as SQL or CSV.
+
 use std::collections::BTreeSet;
 
 use rusqlite::types::Value as Cell;
 
-use crate::helpers::{flip, has_fields, refused, refused_by_the_parser, shell_ok, silent, sql};
+use crate::helpers::{assert_has_fields, flip_bytes, refused, refused_by_the_parser, shell_ok, silent, sql};
 use crate::support::{Sandbox, content, have, open, sample};
 
-fn saved() -> (Sandbox, String) {
+/// Creates `app.db` and takes a snapshot of it. Returns the sandbox and the id.
+fn database_with_snapshot() -> (Sandbox, String) {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 6, "delete");
     let id = sandbox.snapshot("app.db");
@@ -13,12 +16,12 @@ fn saved() -> (Sandbox, String) {
 }
 
 #[test]
-fn extract_gives_every_file_of_the_archive_in_a_new_folder() {
-    let (sandbox, id) = saved();
+fn extract_writes_every_file_of_the_archive_to_a_new_folder() {
+    let (sandbox, id) = database_with_snapshot();
     let document = sandbox.json(&["extract", &id, "--to", "folder", "--store", "backups"]);
     assert_eq!(document["id"], id.as_str());
     for file in document["files"].as_array().unwrap() {
-        has_fields(file, &["path", "bytes"]);
+        assert_has_fields(file, &["path", "bytes"]);
         let length = std::fs::metadata(sandbox.path(file["path"].as_str().unwrap())).unwrap().len();
         assert_eq!(file["bytes"], length);
     }
@@ -30,8 +33,8 @@ fn extract_gives_every_file_of_the_archive_in_a_new_folder() {
 }
 
 #[test]
-fn extract_fills_an_empty_folder_and_leaves_others_alone() {
-    let (sandbox, id) = saved();
+fn extract_accepts_an_empty_folder_and_refuses_others() {
+    let (sandbox, id) = database_with_snapshot();
     std::fs::create_dir(sandbox.path("empty")).unwrap();
     silent(sandbox.ok(&["extract", &id, "--to", "empty", "--store", "backups"]));
     assert!(sandbox.path("empty/data/app.db").exists());
@@ -45,7 +48,7 @@ fn extract_to_stdout_is_a_tar_stream() {
     if !have(&["tar"]) {
         return;
     }
-    let (sandbox, id) = saved();
+    let (sandbox, id) = database_with_snapshot();
     let line = format!("lifeboat extract {id} --to - --store backups > whole.tar && tar tf whole.tar");
     let listing = String::from_utf8(shell_ok(&sandbox, &line).stdout).unwrap();
     assert_eq!(listing, "README.txt\ndata/app.db\nmanifest.json\n");
@@ -53,19 +56,19 @@ fn extract_to_stdout_is_a_tar_stream() {
 }
 
 #[test]
-fn archives_open_with_tar_alone() {
+fn archives_can_be_extracted_with_tar() {
     if !have(&["tar"]) {
         return;
     }
-    let (sandbox, id) = saved();
+    let (sandbox, id) = database_with_snapshot();
     shell_ok(&sandbox, &format!("mkdir out && tar xzf backups/app/{id}.tar.gz -C out && cmp out/data/app.db app.db"));
     sandbox.ok(&["snapshot", "app.db", "--compression", "zstd", "--name", "z", "--store", "backups"]);
     shell_ok(&sandbox, "mkdir zout && tar --zstd -xf backups/z/*.tar.zst -C zout && cmp zout/data/app.db app.db");
 }
 
 #[test]
-fn one_entry_goes_to_stdout_or_to_a_new_file() {
-    let (sandbox, id) = saved();
+fn one_entry_is_written_to_stdout_or_to_a_new_file() {
+    let (sandbox, id) = database_with_snapshot();
     let run = silent(sandbox.ok(&["extract", &id, "--entry", "manifest.json", "--store", "backups"]));
     assert_eq!(run.json()["id"], id.as_str());
     let run = sandbox.ok(&["extract", &id, "--entry", "README.txt", "--to", "-", "--store", "backups"]);
@@ -81,11 +84,11 @@ fn one_entry_goes_to_stdout_or_to_a_new_file() {
 }
 
 #[test]
-fn extract_says_what_it_cannot_mean() {
-    let (sandbox, id) = saved();
+fn extract_refuses_invalid_arguments() {
+    let (sandbox, id) = database_with_snapshot();
     refused(&sandbox, &["extract", &id, "--store", "backups"], 2).says("--to");
-    let both = ["extract", &id, "--entry", "x", "--table", "logs", "--store", "backups"];
-    refused_by_the_parser(&sandbox, &both);
+    let arguments = ["extract", &id, "--entry", "x", "--table", "logs", "--store", "backups"];
+    refused_by_the_parser(&sandbox, &arguments);
     refused_by_the_parser(&sandbox, &["extract", &id, "--table", "logs", "--format", "xml", "--store", "backups"]);
     refused_by_the_parser(&sandbox, &["extract", &id, "--format", "csv", "--store", "backups"]);
     refused(&sandbox, &["extract", &id, "--table", "no such", "--store", "backups"], 2).says("no such");
@@ -95,16 +98,16 @@ fn extract_says_what_it_cannot_mean() {
 
 #[test]
 fn a_damaged_archive_is_not_extracted() {
-    let (sandbox, id) = saved();
-    flip(sandbox.path(format!("backups/app/{id}.tar.gz")), 300, 2);
+    let (sandbox, id) = database_with_snapshot();
+    flip_bytes(sandbox.path(format!("backups/app/{id}.tar.gz")), 300, 2);
     refused(&sandbox, &["extract", &id, "--to", "folder", "--store", "backups"], 3);
     refused(&sandbox, &["extract", &id, "--entry", "data/app.db", "--to", "x.db", "--store", "backups"], 3);
     refused(&sandbox, &["extract", &id, "--table", "logs", "--to", "x.sql", "--store", "backups"], 3);
 }
 
 #[test]
-fn every_table_as_sql_loads_back_equal() {
-    let (sandbox, _) = saved();
+fn every_table_as_sql_is_loaded_with_the_same_rows() {
+    let (sandbox, _) = database_with_snapshot();
     sql(
         sandbox.path("app.db"),
         r#"CREATE TABLE "odd ""name"".x" ("a b" INTEGER, "select" TEXT, "" BLOB, real REAL, twice AS ("a b" * 2) STORED);
@@ -124,25 +127,25 @@ break', x'0a', 5e-324);
         open(&copy).execute_batch(&run.stdout()).unwrap_or_else(|error| panic!("{error}\n{}", run.transcript()));
         assert_eq!(content(&copy)[table], expected[table], "{}", run.transcript());
     }
-    let names: i64 = open(sandbox.path("12.db"))
+    let indexes: i64 = open(sandbox.path("12.db"))
         .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'odd_index'", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(names, 1);
+    assert_eq!(indexes, 1);
 }
 
 #[test]
-fn a_table_is_found_whatever_its_case_and_sqlite3_loads_it() {
+fn table_names_ignore_case_and_sqlite3_loads_the_table() {
     if !have(&["sqlite3"]) {
         return;
     }
-    let (sandbox, id) = saved();
+    let (sandbox, id) = database_with_snapshot();
     sandbox.ok(&["extract", &id, "--table", "BALANCES", "--to", "balances.sql", "--store", "backups"]);
     shell_ok(&sandbox, "sqlite3 loaded.db < balances.sql");
     assert_eq!(content(sandbox.path("loaded.db"))["balances"], content(sandbox.path("app.db"))["balances"]);
 }
 
 #[test]
-fn a_table_as_csv_is_quoted_where_it_must_be() {
+fn a_table_as_csv_is_quoted_only_where_necessary() {
     let sandbox = Sandbox::new();
     sql(
         sandbox.path("app.db"),
@@ -157,13 +160,13 @@ lines', 0, 2.0, NULL)",
 }
 
 #[test]
-fn a_table_comes_out_of_a_wal_image() {
+fn a_table_of_a_wal_database_can_be_extracted() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 3, "wal");
     let id = sandbox.snapshot("app.db");
     sandbox.ok(&["extract", &id, "--table", "logs", "--to", "logs.sql", "--store", "backups"]);
     let copy = open(sandbox.path("copy.db"));
     copy.execute_batch(&std::fs::read_to_string(sandbox.path("logs.sql")).unwrap()).unwrap();
-    let first: Cell = copy.query_row("SELECT count(*) FROM logs", [], |row| row.get(0)).unwrap();
-    assert_eq!(first, Cell::Integer(30));
+    let rows: Cell = copy.query_row("SELECT count(*) FROM logs", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, Cell::Integer(30));
 }

@@ -1,9 +1,10 @@
-//! What holds for every command: streams, exit codes, documents, usage.
+//! Rules that hold for every command: streams, exit codes, JSON documents, usage errors.
 
 use std::process::Stdio;
 
 use crate::helpers::{
-    empty_store, error_document, flip, has_fields, id_of, one_error, redate, refused, refused_by_the_parser, silent,
+    assert_has_fields, assert_one_error, copy_with_time, empty_store, error_document, flip_bytes, id_of, refused,
+    refused_by_the_parser, silent,
 };
 use crate::support::{Sandbox, sample};
 
@@ -30,7 +31,7 @@ fn sandbox_with_a_snapshot() -> (Sandbox, String) {
 }
 
 #[test]
-fn help_and_version_are_data_and_no_failure() {
+fn help_and_version_are_printed_on_stdout_with_exit_code_0() {
     let sandbox = Sandbox::new();
     let run = silent(sandbox.ok(&["--version"]));
     assert_eq!(run.stdout(), format!("lifeboat {}\n", env!("CARGO_PKG_VERSION")));
@@ -83,7 +84,7 @@ fn every_command_has_help_that_names_its_flags() {
 }
 
 #[test]
-fn what_the_command_line_cannot_mean_is_exit_2() {
+fn an_invalid_command_line_is_exit_code_2() {
     let sandbox = Sandbox::new();
     refused_by_the_parser(&sandbox, &["frobnicate"]);
     refused_by_the_parser(&sandbox, &["list", "--store", "backups", "--frobnicate"]);
@@ -100,7 +101,7 @@ fn what_the_command_line_cannot_mean_is_exit_2() {
 }
 
 #[test]
-fn what_the_command_line_cannot_mean_is_one_document_with_json() {
+fn an_invalid_command_line_with_json_is_one_error_document() {
     let sandbox = Sandbox::new();
     for arguments in [
         &["frobnicate", "--json"][..],
@@ -111,14 +112,14 @@ fn what_the_command_line_cannot_mean_is_one_document_with_json() {
     ] {
         let run = sandbox.run(arguments).code(2);
         error_document(&run, "usage");
-        one_error(&run);
+        assert_one_error(&run);
     }
 }
 
 #[test]
 fn success_is_silent_on_stderr_and_never_shows_progress_on_a_pipe() {
     let (sandbox, id) = sandbox_with_a_snapshot();
-    let all: [&[&str]; 14] = [
+    let commands: [&[&str]; 14] = [
         &["snapshot", "app.db"],
         &["backup", "app.db"],
         &["list"],
@@ -134,7 +135,7 @@ fn success_is_silent_on_stderr_and_never_shows_progress_on_a_pipe() {
         &["diff", &id],
         &["prune", "--keep-last", "100"],
     ];
-    for arguments in all {
+    for arguments in commands {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--store", "backups"]);
         let run = silent(sandbox.ok(&arguments));
@@ -145,11 +146,11 @@ fn success_is_silent_on_stderr_and_never_shows_progress_on_a_pipe() {
 }
 
 #[test]
-fn what_people_read_fits_80_columns() {
+fn text_output_fits_80_columns() {
     let (sandbox, id) = sandbox_with_a_snapshot();
     sandbox.ok(&["drill", &id, "--store", "backups"]);
     sandbox.ok(&["snapshot", "app.db", "--tag", "nightly", "--store", "backups"]);
-    let all: [&[&str]; 6] = [
+    let commands: [&[&str]; 6] = [
         &["list"],
         &["verify", "--all"],
         &["drill", &id],
@@ -157,21 +158,21 @@ fn what_people_read_fits_80_columns() {
         &["prune", "--keep-last", "1"],
         &["restore", &id, "--to", "copy.db", "--dry-run"],
     ];
-    for arguments in all {
+    for arguments in commands {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--store", "backups"]);
         let run = sandbox.ok(&arguments);
-        // Paths are as long as they are.
-        let long = run.stdout().lines().any(|line| !line.contains('/') && line.chars().count() > 80);
-        assert!(!long, "{}", run.transcript());
+        // Lines with a path may be longer.
+        let is_too_wide = run.stdout().lines().any(|line| !line.contains('/') && line.chars().count() > 80);
+        assert!(!is_too_wide, "{}", run.transcript());
     }
 }
 
 #[test]
-fn a_new_store_is_told_of_once() {
+fn the_creation_of_a_store_is_reported_once() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 1, "delete");
-    let run = sandbox.ok(&["snapshot", "app.db", "--store", "backups"]).says("made a new store in ").says("backups");
+    let run = sandbox.ok(&["snapshot", "app.db", "--store", "backups"]).says("created a new store in ").says("backups");
     assert_eq!(run.stderr().lines().count(), 1, "{}", run.transcript());
     silent(sandbox.ok(&["snapshot", "app.db", "--store", "backups"]));
 }
@@ -179,7 +180,7 @@ fn a_new_store_is_told_of_once() {
 #[test]
 fn json_is_exactly_one_document_on_stdout() {
     let (sandbox, id) = sandbox_with_a_snapshot();
-    let all: [(&[&str], &[&str]); 10] = [
+    let commands: [(&[&str], &[&str]); 10] = [
         (&["snapshot", "app.db"], &["snapshots"]),
         (&["list"], &["snapshots"]),
         (&["show", &id], &["id", "tables"]),
@@ -194,11 +195,11 @@ fn json_is_exactly_one_document_on_stdout() {
         (&["diff", &id], &["equal", "tables"]),
         (&["prune", "--keep-last", "5"], &["dry_run", "keep", "delete", "freed_bytes"]),
     ];
-    for (arguments, names) in all {
+    for (arguments, names) in commands {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--store", "backups", "--json"]);
         let run = silent(sandbox.ok(&arguments));
-        has_fields(&run.json(), names);
+        assert_has_fields(&run.json(), names);
         assert!(run.stdout().ends_with("}\n"), "{}", run.transcript());
     }
 }
@@ -220,28 +221,28 @@ fn failures_are_one_document_with_kind_message_hint_and_causes() {
         let run = sandbox.run(&arguments).code(code);
         let error = error_document(&run, kind);
         assert!(error["hint"].is_string(), "{}", run.transcript());
-        one_error(&run);
+        assert_one_error(&run);
     }
 }
 
 #[test]
-fn damage_is_told_in_the_commands_own_document() {
+fn damage_is_reported_in_the_document_of_the_command() {
     let (sandbox, id) = sandbox_with_a_snapshot();
     let archive = sandbox.path(format!("backups/app/{id}.tar.gz"));
-    flip(&archive, 40, 4);
+    flip_bytes(&archive, 40, 4);
     for command in ["verify", "drill"] {
         let run = sandbox.run(&[command, &id, "--store", "backups", "--json"]).code(3);
         let document = run.json();
         assert_eq!(document["ok"], false, "{}", run.transcript());
         let outcome = &document["snapshots"][0];
-        has_fields(outcome, &["id", "level", "ok", "problems", "seconds"]);
+        assert_has_fields(outcome, &["id", "level", "ok", "problems", "seconds"]);
         assert_eq!((&outcome["ok"], &outcome["level"]), (&false.into(), &"damaged".into()), "{}", run.transcript());
-        has_fields(&outcome["problems"][0], &["kind", "message"]);
+        assert_has_fields(&outcome["problems"][0], &["kind", "message"]);
     }
 }
 
 #[test]
-fn a_source_that_fails_does_not_keep_the_others_from_being_saved() {
+fn a_failed_source_does_not_prevent_snapshots_of_the_others() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 1, "delete");
     sample(sandbox.path("other.db"), 1, "delete");
@@ -252,9 +253,9 @@ fn a_source_that_fails_does_not_keep_the_others_from_being_saved() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn a_closed_pipe_is_not_a_failure() {
     let (sandbox, id) = sandbox_with_a_snapshot();
-    let all: [&[&str]; 10] = [
+    let commands: [&[&str]; 10] = [
         &["list", "--store", "backups"],
         &["list", "--store", "backups", "--json"],
         &["show", &id, "--store", "backups"],
@@ -266,7 +267,7 @@ fn a_reader_that_goes_away_is_no_failure() {
         &["man"],
         &["--help"],
     ];
-    for arguments in all {
+    for arguments in commands {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = sandbox.command(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
@@ -277,7 +278,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
-fn quiet_verbose_and_one_job_change_nothing_of_the_result() {
+fn quiet_verbose_and_jobs_do_not_change_the_result() {
     let (sandbox, id) = sandbox_with_a_snapshot();
     let plain = sandbox.ok(&["show", &id, "--store", "backups"]).stdout();
     for flags in [&["-q"][..], &["--quiet"], &["-v"], &["-vv"], &["-j", "1"], &["--jobs", "7"]] {
@@ -292,14 +293,14 @@ fn quiet_verbose_and_one_job_change_nothing_of_the_result() {
 }
 
 #[test]
-fn flags_that_hold_for_all_may_stand_before_the_command() {
+fn global_flags_are_accepted_before_the_command() {
     let (sandbox, id) = sandbox_with_a_snapshot();
     let document = sandbox.ok(&["--store", "backups", "--json", "list"]).json();
     assert_eq!(id_of(&document), id);
 }
 
 #[test]
-fn backup_is_another_word_for_snapshot() {
+fn backup_is_an_alias_of_snapshot() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 1, "delete");
     let document = sandbox.json(&["backup", "app.db", "--store", "backups"]);
@@ -307,9 +308,9 @@ fn backup_is_another_word_for_snapshot() {
 }
 
 #[test]
-fn a_store_that_is_not_there_is_no_empty_store() {
+fn a_missing_store_is_an_error_and_not_an_empty_store() {
     let sandbox = Sandbox::new();
-    let all: [&[&str]; 9] = [
+    let commands: [&[&str]; 9] = [
         &["list"],
         &["show", "latest"],
         &["verify"],
@@ -323,7 +324,7 @@ fn a_store_that_is_not_there_is_no_empty_store() {
     std::fs::create_dir(sandbox.path("scratch")).unwrap();
     std::fs::create_dir(sandbox.path("bare")).unwrap();
     std::fs::write(sandbox.path("file"), "x").unwrap();
-    for arguments in all {
+    for arguments in commands {
         for store in ["nowhere", "bare", "file", "file/below"] {
             let mut arguments = arguments.to_vec();
             arguments.extend(["--store", store]);
@@ -338,7 +339,7 @@ fn an_empty_store_has_nothing_to_verify_or_restore() {
     let sandbox = Sandbox::new();
     std::fs::create_dir(sandbox.path("scratch")).unwrap();
     empty_store(&sandbox.path("backups"));
-    let all: [&[&str]; 7] = [
+    let commands: [&[&str]; 7] = [
         &["show", "latest"],
         &["verify"],
         &["verify", "--all"],
@@ -347,7 +348,7 @@ fn an_empty_store_has_nothing_to_verify_or_restore() {
         &["extract", "--to", "folder"],
         &["diff", "latest"],
     ];
-    for arguments in all {
+    for arguments in commands {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--store", "backups"]);
         refused(&sandbox, &arguments, 4);
@@ -358,7 +359,7 @@ fn an_empty_store_has_nothing_to_verify_or_restore() {
 }
 
 #[test]
-fn stores_and_sources_of_other_kinds_are_refused_by_name() {
+fn unsupported_stores_and_sources_are_refused_by_name() {
     let (sandbox, _) = sandbox_with_a_snapshot();
     refused_by_the_parser(&sandbox, &["list", "--store", "gs://bucket/prefix"]).says("gs://");
     refused(&sandbox, &["snapshot", "postgres://user:secret@host.invalid/db", "--store", "backups"], 5)
@@ -375,7 +376,7 @@ fn stores_and_sources_of_other_kinds_are_refused_by_name() {
 }
 
 #[test]
-fn a_store_may_be_named_by_a_file_url() {
+fn a_store_can_be_named_by_a_file_url() {
     let (sandbox, id) = sandbox_with_a_snapshot();
     let url = format!("file://{}", sandbox.path("backups").display());
     let document = sandbox.json(&["list", "--store", &url]);
@@ -383,7 +384,7 @@ fn a_store_may_be_named_by_a_file_url() {
 }
 
 #[test]
-fn latest_needs_a_source_where_there_are_several() {
+fn latest_needs_a_source_if_there_are_several() {
     let (sandbox, _) = sandbox_with_a_snapshot();
     sample(sandbox.path("other.db"), 1, "delete");
     let other = sandbox.snapshot("other.db");
@@ -396,25 +397,25 @@ fn latest_needs_a_source_where_there_are_several() {
 }
 
 #[test]
-fn a_prefix_must_mean_one_snapshot() {
+fn a_prefix_must_match_exactly_one_snapshot() {
     let (sandbox, first) = sandbox_with_a_snapshot();
     let second = sandbox.snapshot("app.db");
-    refused(&sandbox, &["show", "app-2", "--store", "backups"], 2).says("2 snapshots");
+    refused(&sandbox, &["show", "app-2", "--store", "backups"], 2).says("2 snapshot ids");
     refused(&sandbox, &["restore", "app-2", "--to", "x.db", "--store", "backups"], 2).says(&first);
     refused(&sandbox, &["show", "", "--store", "backups"], 2);
     for unknown in ["app-1", "nope", &format!("{second}x"), "../app", "app/", "*", "line\nbreak"] {
         refused(&sandbox, &["show", unknown, "--store", "backups"], 4);
     }
-    for wanted in [&second[..], &second[..second.len() - 1]] {
-        assert_eq!(sandbox.json(&["show", wanted, "--store", "backups"])["id"], second.as_str());
+    for prefix in [&second[..], &second[..second.len() - 1]] {
+        assert_eq!(sandbox.json(&["show", prefix, "--store", "backups"])["id"], second.as_str());
     }
 }
 
 #[test]
-fn a_snapshot_from_the_future_is_passed_over_with_a_warning() {
+fn latest_skips_a_snapshot_from_the_future_with_a_warning() {
     let (sandbox, id) = sandbox_with_a_snapshot();
     let time = chrono::Utc::now() + chrono::Duration::days(400);
-    let future = redate(&sandbox.path("backups"), &id, time);
+    let future = copy_with_time(&sandbox.path("backups"), &id, time);
     assert_eq!(sandbox.ids()[0], future);
     let run = sandbox.ok(&["restore", "latest", "--to", "x.db", "--store", "backups", "--json"]);
     let run = run.says(&future).says("future");
@@ -425,7 +426,7 @@ fn a_snapshot_from_the_future_is_passed_over_with_a_warning() {
 }
 
 #[test]
-fn latest_is_narrowed_by_tag_and_time() {
+fn latest_can_be_limited_by_tag_and_time() {
     let (sandbox, plain) = sandbox_with_a_snapshot();
     let tagged = id_of(&sandbox.json(&["snapshot", "app.db", "--tag", "deploy", "--store", "backups"]));
     let newest = sandbox.snapshot("app.db");
@@ -437,7 +438,7 @@ fn latest_is_narrowed_by_tag_and_time() {
     assert_eq!(show(&[]), newest);
     assert_eq!(show(&["--tag", "deploy"]), tagged);
     assert_eq!(show(&["--source", "app", "--tag", "deploy"]), tagged);
-    let old = redate(&sandbox.path("backups"), &plain, chrono::Utc::now() - chrono::Duration::days(9));
+    let old = copy_with_time(&sandbox.path("backups"), &plain, chrono::Utc::now() - chrono::Duration::days(9));
     assert_eq!(show(&["--before", "24h"]), old);
     let day = (chrono::Utc::now() - chrono::Duration::days(1)).format("%Y-%m-%d").to_string();
     assert_eq!(show(&["--before", &day]), old);
@@ -449,25 +450,25 @@ fn latest_is_narrowed_by_tag_and_time() {
 }
 
 #[test]
-fn a_scratch_folder_that_is_not_there_is_told() {
+fn a_missing_scratch_folder_is_an_error() {
     let (sandbox, id) = sandbox_with_a_snapshot();
     let run = refused(&sandbox, &["drill", &id, "--store", "backups", "--scratch", "no/such"], 5);
     drop(run.says("no/such").says("--scratch"));
     std::fs::create_dir(sandbox.path("mine")).unwrap();
     sandbox.ok(&["drill", &id, "--store", "backups", "--scratch", "mine"]);
-    assert_eq!(std::fs::read_dir(sandbox.path("mine")).unwrap().count(), 0, "scratch was left behind");
+    assert_eq!(std::fs::read_dir(sandbox.path("mine")).unwrap().count(), 0, "scratch files were left behind");
 }
 
 #[test]
-fn no_command_leaves_scratch_behind() {
+fn no_command_leaves_scratch_files_behind() {
     let (sandbox, id) = sandbox_with_a_snapshot();
     sandbox.ok(&["drill", &id, "--store", "backups"]);
     sandbox.ok(&["extract", &id, "--table", "logs", "--store", "backups"]);
     sandbox.ok(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
     sandbox.ok(&["restore", &id, "--to", "app.db", "--table", "logs", "--replace", "--store", "backups"]);
-    flip(sandbox.path(format!("backups/app/{id}.tar.gz")), 60, 10);
+    flip_bytes(sandbox.path(format!("backups/app/{id}.tar.gz")), 60, 10);
     sandbox.run(&["drill", &id, "--store", "backups"]).code(3);
     sandbox.run(&["restore", &id, "--to", "y.db", "--store", "backups"]).code(3);
-    let left: Vec<_> = std::fs::read_dir(sandbox.path("scratch")).unwrap().flatten().map(|e| e.path()).collect();
-    assert!(left.is_empty(), "{left:?}");
+    let remaining: Vec<_> = std::fs::read_dir(sandbox.path("scratch")).unwrap().flatten().map(|e| e.path()).collect();
+    assert!(remaining.is_empty(), "{remaining:?}");
 }

@@ -1,4 +1,4 @@
-//! What the tests of several subcommands share.
+//! Functions that the tests of several subcommands share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,79 +9,80 @@ use serde_json::Value;
 
 use crate::support::{LIFEBOAT, Run, Sandbox, open};
 
-/// Runs what must be refused: the exit code, one line that says why, at most one that says what to do, nothing on
-/// stdout, and every file as it was.
+/// Runs a command that must be refused. Requires this exit code, one `error:` line and at most one `hint:` line on
+/// stderr, an empty stdout, and that no file has changed.
 #[track_caller]
 pub(crate) fn refused(sandbox: &Sandbox, arguments: &[&str], code: i32) -> Run {
-    let before = lasting(sandbox);
+    let before = lasting_files(sandbox);
     let run = sandbox.run(arguments).code(code);
-    assert_eq!(lasting(sandbox), before, "something was changed\n{}", run.transcript());
-    assert_eq!(run.stdout(), "", "stdout is for data\n{}", run.transcript());
-    one_error(&run);
+    assert_eq!(lasting_files(sandbox), before, "a file has changed\n{}", run.transcript());
+    assert_eq!(run.stdout(), "", "stdout is not empty\n{}", run.transcript());
+    assert_one_error(&run);
     run
 }
 
-/// Every file that holds something of its own. SQLite makes a `-shm` and an empty `-wal` where it reads a WAL database;
-/// a source's folder in a store may stay empty.
-pub(crate) fn lasting(sandbox: &Sandbox) -> BTreeMap<PathBuf, String> {
+/// Returns the state of all files except those that a command may create although it changes nothing: the `-shm` and
+/// the empty `-wal` that SQLite creates when it reads a WAL database, and a source's folder in the store `backups`.
+pub(crate) fn lasting_files(sandbox: &Sandbox) -> BTreeMap<PathBuf, String> {
     let mut state = sandbox.state();
-    state.retain(|path, what| {
+    state.retain(|path, description| {
         let name = path.to_string_lossy();
-        let of_sqlite = name.ends_with("-shm") || (name.ends_with("-wal") && what.starts_with("0 "));
-        let folder_of_a_store = what == "folder" && path.parent().is_some_and(|parent| parent.ends_with("backups"));
-        !of_sqlite && !folder_of_a_store
+        let is_of_sqlite = name.ends_with("-shm") || (name.ends_with("-wal") && description.starts_with("0 "));
+        let is_in_store = path.parent().is_some_and(|parent| parent.ends_with("backups"));
+        !(is_of_sqlite || is_in_store && description == "folder")
     });
     state
 }
 
-/// Requires exactly one `error:` line, at most one `hint:` line behind it, and nothing else but warnings.
+/// Requires that stderr consists of exactly one `error:` line, at most one `hint:` line after it, and warnings.
 #[track_caller]
-pub(crate) fn one_error(run: &Run) {
+pub(crate) fn assert_one_error(run: &Run) {
     let stderr = run.stderr();
     let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim_start().starts_with("WARN")).collect();
-    let good = match lines.as_slice() {
+    let is_one_error = match lines.as_slice() {
         [error] => error.starts_with("error: "),
         [error, hint] => error.starts_with("error: ") && hint.starts_with("hint: "),
         _ => false,
     };
-    assert!(good, "not one error line and at most one hint\n{}", run.transcript());
+    assert!(is_one_error, "stderr is not one error line and at most one hint line\n{}", run.transcript());
     assert!(!stderr.contains("panicked"), "{}", run.transcript());
 }
 
-/// Runs what the parser of the command line refuses: exit 2, one `error:` line first, every file as it was.
+/// Runs a command that the parser of the command line must refuse. Requires exit code 2, a single `error:` line at the
+/// start of stderr, an empty stdout, and that no file has changed.
 #[track_caller]
 pub(crate) fn refused_by_the_parser(sandbox: &Sandbox, arguments: &[&str]) -> Run {
     let before = sandbox.state();
     let run = sandbox.run(arguments).code(2);
-    assert_eq!(sandbox.state(), before, "something was changed\n{}", run.transcript());
-    assert_eq!(run.stdout(), "", "stdout is for data\n{}", run.transcript());
+    assert_eq!(sandbox.state(), before, "a file has changed\n{}", run.transcript());
+    assert_eq!(run.stdout(), "", "stdout is not empty\n{}", run.transcript());
     assert!(run.stderr().starts_with("error: "), "{}", run.transcript());
     assert_eq!(run.stderr().lines().filter(|line| line.starts_with("error:")).count(), 1, "{}", run.transcript());
     run
 }
 
-/// Requires silence on stderr, which means success.
+/// Requires that stderr is empty, and returns the run.
 #[track_caller]
 pub(crate) fn silent(run: Run) -> Run {
     assert_eq!(run.stderr(), "", "{}", run.transcript());
     run
 }
 
-/// The names of an object's fields.
+/// Returns the names of an object's fields.
 #[track_caller]
-pub(crate) fn fields(value: &Value) -> BTreeSet<&str> {
-    value.as_object().unwrap_or_else(|| panic!("no object: {value:#}")).keys().map(String::as_str).collect()
+pub(crate) fn field_names(value: &Value) -> BTreeSet<&str> {
+    value.as_object().unwrap_or_else(|| panic!("not an object: {value:#}")).keys().map(String::as_str).collect()
 }
 
 /// Requires that an object has at least these fields.
 #[track_caller]
-pub(crate) fn has_fields(value: &Value, names: &[&str]) {
-    let fields = fields(value);
+pub(crate) fn assert_has_fields(value: &Value, names: &[&str]) {
+    let fields = field_names(value);
     let missing: Vec<_> = names.iter().filter(|name| !fields.contains(**name)).collect();
-    assert!(missing.is_empty(), "{missing:?} missing in {value:#}");
+    assert!(missing.is_empty(), "the fields {missing:?} are missing in {value:#}");
 }
 
-/// Every field that a snapshot's document has, as the contract lists them; `tables` aside.
+/// The fields of the JSON document of a snapshot, except `tables`.
 pub(crate) const SNAPSHOT_FIELDS: &[&str] = &[
     "id",
     "source",
@@ -102,27 +103,27 @@ pub(crate) const SNAPSHOT_FIELDS: &[&str] = &[
     "seconds",
 ];
 
-/// Requires an error document with this kind, and an exit code to match; what it says.
+/// Requires that stdout is an error document of this kind, and returns its `error` object.
 #[track_caller]
 pub(crate) fn error_document(run: &Run, kind: &str) -> Value {
     let document = run.json();
     let error = &document["error"];
-    assert_eq!(fields(error), BTreeSet::from(["causes", "hint", "kind", "message"]), "{}", run.transcript());
+    assert_eq!(field_names(error), BTreeSet::from(["causes", "hint", "kind", "message"]), "{}", run.transcript());
     assert_eq!(error["kind"], kind, "{}", run.transcript());
     assert!(!error["message"].as_str().unwrap().is_empty(), "{}", run.transcript());
     assert!(error["causes"].is_array(), "{}", run.transcript());
     error.clone()
 }
 
-/// Overwrites bytes of a file with others that are surely different.
-pub(crate) fn flip(path: impl AsRef<Path>, start: usize, length: usize) {
+/// Changes `length` bytes of a file, from the offset `start`: every byte gets a different value.
+pub(crate) fn flip_bytes(path: impl AsRef<Path>, start: usize, length: usize) {
     let mut bytes = fs::read(&path).unwrap();
     let end = (start + length).min(bytes.len());
     bytes[start..end].iter_mut().for_each(|byte| *byte ^= 0xa5);
     fs::write(&path, bytes).unwrap();
 }
 
-/// Runs a line of shell in the sandbox, with the program on PATH.
+/// Runs a shell command in the sandbox, with the program on PATH.
 pub(crate) fn shell(sandbox: &Sandbox, line: &str) -> Output {
     let folder = Path::new(LIFEBOAT).parent().unwrap();
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
@@ -132,7 +133,7 @@ pub(crate) fn shell(sandbox: &Sandbox, line: &str) -> Output {
     command.output().unwrap()
 }
 
-/// Runs a line of shell and requires that it succeeds.
+/// Runs a shell command as [`shell`] does and requires that it succeeds.
 #[track_caller]
 pub(crate) fn shell_ok(sandbox: &Sandbox, line: &str) -> Output {
     let output = shell(sandbox, line);
@@ -147,9 +148,9 @@ pub(crate) fn sql(path: impl AsRef<Path>, statements: &str) {
     open(path).execute_batch(statements).unwrap();
 }
 
-/// The first column of a query's first row, as text.
+/// Returns the first column of a query's first row as text.
 #[track_caller]
-pub(crate) fn ask(path: impl AsRef<Path>, query: &str) -> String {
+pub(crate) fn query_value(path: impl AsRef<Path>, query: &str) -> String {
     let value: rusqlite::types::Value = open(path).query_row(query, [], |row| row.get(0)).unwrap();
     match value {
         rusqlite::types::Value::Null => "null".to_owned(),
@@ -160,21 +161,22 @@ pub(crate) fn ask(path: impl AsRef<Path>, query: &str) -> String {
     }
 }
 
-/// The id of the one snapshot in a document.
+/// Returns the id of the only snapshot in a document.
 #[track_caller]
 pub(crate) fn id_of(document: &Value) -> String {
     assert_eq!(document["snapshots"].as_array().unwrap().len(), 1, "{document:#}");
     document["snapshots"][0]["id"].as_str().unwrap().to_owned()
 }
 
-/// Makes an empty store.
+/// Creates an empty store.
 pub(crate) fn empty_store(path: &Path) {
     let store = lifeboat::store::LocalStore::create(path).unwrap();
     lifeboat::snapshots::catalog::Catalog::create(Box::new(store)).unwrap();
 }
 
-/// Adds a copy of a snapshot that is dated otherwise, as a wrong clock would have made it; its id.
-pub(crate) fn redate(store: &Path, id: &str, time: chrono::DateTime<chrono::Utc>) -> String {
+/// Adds a copy of a snapshot with another time of creation, like one that was taken while the clock was wrong. Returns
+/// the id of the copy.
+pub(crate) fn copy_with_time(store: &Path, id: &str, time: chrono::DateTime<chrono::Utc>) -> String {
     let old: lifeboat::snapshots::id::SnapshotId = id.parse().unwrap();
     let new = lifeboat::snapshots::id::SnapshotId::new(old.source(), time, 7);
     let folder = store.join(old.source().as_str());

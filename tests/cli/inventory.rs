@@ -1,4 +1,4 @@
-//! `inventory`: what is found, how it is told, what is saved, and whether it stands still.
+//! `inventory`: databases that are found and described, saved with `--snapshot`, and watched with `--watch`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,15 +12,16 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::helpers::{has_fields, lasting, shell_ok, sql};
+use crate::helpers::{assert_has_fields, lasting_files, shell_ok, sql};
 use crate::support::{LIFEBOAT, Run, Sandbox, content, copy_folder, count, open, sample};
 
-/// The databases of a document, by path.
+/// Returns the databases in a document.
 #[track_caller]
 fn databases(document: &Value) -> Vec<&Value> {
     document["databases"].as_array().unwrap_or_else(|| panic!("{document:#}")).iter().collect()
 }
 
+/// Returns the database with this path in a document.
 #[track_caller]
 fn database<'a>(document: &'a Value, path: &str) -> &'a Value {
     let found = databases(document).into_iter().find(|database| database["path"] == path);
@@ -31,6 +32,7 @@ fn paths(document: &Value) -> Vec<String> {
     databases(document).iter().map(|database| database["path"].as_str().unwrap().to_owned()).collect()
 }
 
+/// Returns the number of rows of a table of a database, or `None` if it is not known.
 #[track_caller]
 fn rows(database: &Value, table: &str) -> Option<u64> {
     let tables = database["tables"].as_array().unwrap();
@@ -38,31 +40,31 @@ fn rows(database: &Value, table: &str) -> Option<u64> {
     table["rows"].as_u64()
 }
 
-/// The notes or problems that are of a path, in words.
-fn told(document: &Value, list: &str, path: &str) -> String {
-    let of_path = document[list].as_array().unwrap().iter().filter(|told| told["path"] == path);
-    of_path.map(|told| told["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join("; ")
+/// Returns the messages about a path in a list of a document: `notes` or `problems`.
+fn messages(document: &Value, list: &str, path: &str) -> String {
+    let of_path = document[list].as_array().unwrap().iter().filter(|entry| entry["path"] == path);
+    of_path.map(|entry| entry["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join("; ")
 }
 
-/// Runs it as a user whom permissions stop: root is not such a one.
-fn as_nobody(sandbox: &Sandbox, arguments: &[&str]) -> Run {
+/// Runs the program as a user other than root, because file permissions do not restrict root.
+fn run_without_root(sandbox: &Sandbox, arguments: &[&str]) -> Run {
     fs::set_permissions(sandbox.root(), fs::Permissions::from_mode(0o755)).unwrap();
     if !rustix::process::geteuid().is_root() {
         return sandbox.run(arguments);
     }
-    // Where nobody may enter the folder that the program was built in.
+    // The program is copied, because that user may not be allowed to enter the folder in which it was built.
     let program = sandbox.path("scratch/lifeboat");
-    let made = sandbox.command(arguments);
+    let original = sandbox.command(arguments);
     if !program.exists() {
         fs::copy(LIFEBOAT, &program).unwrap();
     }
     let mut command = std::process::Command::new(&program);
-    command.args(made.get_args()).current_dir(sandbox.root()).uid(65_534).gid(65_534);
+    command.args(original.get_args()).current_dir(sandbox.root()).uid(65_534).gid(65_534);
     sandbox.finish(command)
 }
 
 #[test]
-fn databases_are_found_by_their_content_and_told_in_full() {
+fn databases_are_found_by_their_content_and_fully_described() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("tree/deep/er")).unwrap();
     sample(sandbox.path("tree/app.db"), 7, "delete");
@@ -73,17 +75,17 @@ fn databases_are_found_by_their_content_and_told_in_full() {
         "PRAGMA user_version = 42; PRAGMA application_id = 77; CREATE VIRTUAL TABLE words USING fts5(body);
          INSERT INTO words VALUES ('one'), ('two')",
     );
-    // Of this one the newest rows are in the WAL only.
+    // The newest row of this database is in the WAL only.
     let writer = open(sandbox.path("tree/deep/er/no-such-ending"));
     writer.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
     writer.execute_batch("INSERT INTO logs VALUES ('now', 'in the WAL')").unwrap();
     drop(writer);
-    let before = lasting(&sandbox);
+    let before = lasting_files(&sandbox);
     let document = sandbox.json(&["inventory", "tree"]);
     assert_eq!(paths(&document), ["tree/app.db", "tree/deep/er/no-such-ending"]);
     assert_eq!((&document["ok"], document["problems"].as_array().unwrap().len()), (&true.into(), 0));
     let app = database(&document, "tree/app.db");
-    has_fields(
+    assert_has_fields(
         app,
         &["path", "bytes", "journal_mode", "modified_at", "tables", "real_path", "mode", "owner", "schema"],
     );
@@ -103,16 +105,16 @@ fn databases_are_found_by_their_content_and_told_in_full() {
     let other = database(&document, "tree/deep/er/no-such-ending");
     assert_eq!((&other["journal_mode"], rows(other, "logs")), (&"wal".into(), Some(31)));
     assert!(other["wal_bytes"].as_u64().unwrap() > 0, "{other:#}");
-    assert_eq!(lasting(&sandbox), before, "a look changes nothing");
-    let text = sandbox.ok(&["inventory", "tree"]);
-    assert_eq!(text.stderr(), "");
-    let last = text.stdout().lines().last().unwrap().to_owned();
-    assert!(last.starts_with("2 databases, ") && last.contains(" rows, "), "{}", text.transcript());
-    assert!(text.stdout().lines().all(|line| line.chars().count() <= 80), "{}", text.transcript());
+    assert_eq!(lasting_files(&sandbox), before, "the inventory changed a file");
+    let run = sandbox.ok(&["inventory", "tree"]);
+    assert_eq!(run.stderr(), "");
+    let last_line = run.stdout().lines().last().unwrap().to_owned();
+    assert!(last_line.starts_with("2 databases, ") && last_line.contains(" rows, "), "{}", run.transcript());
+    assert!(run.stdout().lines().all(|line| line.chars().count() <= 80), "{}", run.transcript());
 }
 
 #[test]
-fn one_file_is_one_database_by_whatever_names_it_goes() {
+fn a_database_with_several_paths_is_listed_once() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("a")).unwrap();
     fs::create_dir_all(sandbox.path("elsewhere")).unwrap();
@@ -129,14 +131,14 @@ fn one_file_is_one_database_by_whatever_names_it_goes() {
     assert_eq!(app["other_paths"], serde_json::json!(["a/hard.db", "a/link.db"]));
     let other = database(&document, "a/other")["real_path"].as_str().unwrap().to_owned();
     assert!(other.ends_with("/elsewhere/other.db"), "{other}");
-    // A link to a folder is followed where it is named, and told of where it is not.
-    assert!(told(&document, "notes", "a/folder").contains("not followed"), "{document:#}");
+    // A link to a folder is followed only if it is an argument. Otherwise a note reports it.
+    assert!(messages(&document, "notes", "a/folder").contains("not followed"), "{document:#}");
     assert_eq!(paths(&sandbox.json(&["inventory", "a/folder"])), ["a/folder/other.db"]);
     assert_eq!(databases(&sandbox.json(&["inventory", "."])).len(), 2);
 }
 
 #[test]
-fn what_is_no_database_is_told_and_fails_where_it_was_named() {
+fn other_files_are_noted_and_fail_only_as_arguments() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("tree")).unwrap();
     sample(sandbox.path("tree/app.db"), 2, "delete");
@@ -146,14 +148,14 @@ fn what_is_no_database_is_told_and_fails_where_it_was_named() {
     fs::write(sandbox.path("tree/gone.db-wal"), [&[0x37, 0x7f, 0x06, 0x82][..], &[0; 100]].concat()).unwrap();
     let document = sandbox.json(&["inventory", "tree"]);
     assert_eq!(paths(&document), ["tree/app.db"]);
-    assert!(told(&document, "notes", "tree/empty.db").contains("0 bytes"), "{document:#}");
-    assert!(told(&document, "notes", "tree/sealed.sqlite3").contains("encrypted"), "{document:#}");
-    assert!(told(&document, "notes", "tree/gone.db-wal").contains("gone.db, which is not there"), "{document:#}");
+    assert!(messages(&document, "notes", "tree/empty.db").contains("0 bytes"), "{document:#}");
+    assert!(messages(&document, "notes", "tree/sealed.sqlite3").contains("encrypted"), "{document:#}");
+    assert!(messages(&document, "notes", "tree/gone.db-wal").contains("gone.db, which does not exist"), "{document:#}");
     assert_eq!(document["notes"].as_array().unwrap().len(), 3, "{document:#}");
     for (name, words) in [
         ("tree/empty.db", "0 bytes"),
         ("tree/sealed.sqlite3", "not an SQLite database"),
-        ("tree/missing.db", "cannot look at"),
+        ("tree/missing.db", "cannot access"),
     ] {
         let run = sandbox.run(&["inventory", "tree/app.db", name, "--json"]).code(3).says(words);
         let document = run.json();
@@ -163,18 +165,18 @@ fn what_is_no_database_is_told_and_fails_where_it_was_named() {
             "{}",
             run.transcript()
         );
-        assert!(told(&document, "problems", name).contains(words), "{}", run.transcript());
+        assert!(messages(&document, "problems", name).contains(words), "{}", run.transcript());
     }
-    // A header that makes no sense is damage wherever it is met.
+    // A database with an invalid header is damaged, and always a failure.
     let mut bytes = fs::read(sandbox.path("tree/app.db")).unwrap();
     bytes[16..18].copy_from_slice(&[3, 3]);
     fs::write(sandbox.path("tree/broken"), bytes).unwrap();
-    let run = sandbox.run(&["inventory", "tree", "--json"]).code(3).says("its header makes no sense");
+    let run = sandbox.run(&["inventory", "tree", "--json"]).code(3).says("its header is invalid");
     assert_eq!(paths(&run.json()), ["tree/app.db"]);
 }
 
 #[test]
-fn the_files_beside_a_database_may_be_named_with_it() {
+fn the_wal_and_the_shm_of_a_database_can_be_arguments_too() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 2, "wal");
     let writer = open(sandbox.path("app.db"));
@@ -185,7 +187,7 @@ fn the_files_beside_a_database_may_be_named_with_it() {
 }
 
 #[test]
-fn finding_nothing_fails() {
+fn an_inventory_without_a_database_fails() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("empty/er")).unwrap();
     let run = sandbox.run(&["inventory", "empty", "--json"]).code(3).says("no SQLite database was found");
@@ -197,29 +199,29 @@ fn finding_nothing_fails() {
 }
 
 #[test]
-fn what_cannot_be_read_fails_and_the_rest_is_told() {
+fn unreadable_files_fail_and_the_others_are_listed() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("tree/shut")).unwrap();
     sample(sandbox.path("tree/app.db"), 2, "delete");
     sample(sandbox.path("tree/shut/hidden.db"), 2, "delete");
     sample(sandbox.path("tree/mine.db"), 2, "delete");
     symlink("not-mounted/x.db", sandbox.path("tree/lost.db")).unwrap();
-    let run = sandbox.run(&["inventory", "tree", "--json"]).code(3).says("leads nowhere");
-    assert!(told(&run.json(), "problems", "tree/lost.db").contains("leads nowhere"), "{}", run.transcript());
+    let run = sandbox.run(&["inventory", "tree", "--json"]).code(3).says("is a broken link");
+    assert!(messages(&run.json(), "problems", "tree/lost.db").contains("is a broken link"), "{}", run.transcript());
     assert_eq!(paths(&run.json()), ["tree/app.db", "tree/mine.db", "tree/shut/hidden.db"]);
     fs::remove_file(sandbox.path("tree/lost.db")).unwrap();
     fs::set_permissions(sandbox.path("tree/shut"), fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(sandbox.path("tree/mine.db"), fs::Permissions::from_mode(0o000)).unwrap();
-    let run = as_nobody(&sandbox, &["inventory", "tree", "--json"]);
+    let run = run_without_root(&sandbox, &["inventory", "tree", "--json"]);
     fs::set_permissions(sandbox.path("tree/shut"), fs::Permissions::from_mode(0o700)).unwrap();
     let run = run.code(3);
     assert_eq!(paths(&run.json()), ["tree/app.db"], "{}", run.transcript());
-    assert!(told(&run.json(), "problems", "tree/shut").contains("cannot list"), "{}", run.transcript());
-    assert!(told(&run.json(), "problems", "tree/mine.db").contains("cannot read"), "{}", run.transcript());
+    assert!(messages(&run.json(), "problems", "tree/shut").contains("cannot list"), "{}", run.transcript());
+    assert!(messages(&run.json(), "problems", "tree/mine.db").contains("cannot read"), "{}", run.transcript());
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_to_is_read_all_the_same() {
+fn databases_in_a_read_only_folder_are_read() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("tree")).unwrap();
     sample(sandbox.path("tree/rollback.db"), 3, "delete");
@@ -229,18 +231,18 @@ fn a_folder_that_cannot_be_written_to_is_read_all_the_same() {
     }
     fs::set_permissions(sandbox.path("tree"), fs::Permissions::from_mode(0o555)).unwrap();
     let before = sandbox.state();
-    let run = as_nobody(&sandbox, &["inventory", "tree", "--json"]);
+    let run = run_without_root(&sandbox, &["inventory", "tree", "--json"]);
     fs::set_permissions(sandbox.path("tree"), fs::Permissions::from_mode(0o755)).unwrap();
     let run = run.code(0);
     let document = run.json();
     assert_eq!(rows(database(&document, "tree/rollback.db"), "accounts"), Some(3), "{}", run.transcript());
     assert_eq!(rows(database(&document, "tree/wal.db"), "accounts"), Some(4), "{}", run.transcript());
-    assert!(told(&document, "notes", "tree/wal.db").contains("without locks"), "{}", run.transcript());
+    assert!(messages(&document, "notes", "tree/wal.db").contains("without locks"), "{}", run.transcript());
     assert_eq!(sandbox.state(), before);
 }
 
 #[test]
-fn odd_names_break_nothing() {
+fn unusual_file_names_are_listed_and_escaped() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("tree")).unwrap();
     let odd = sandbox.path("tree").join(OsStr::from_bytes(b"a\xffb.db"));
@@ -252,21 +254,21 @@ fn odd_names_break_nothing() {
     assert_eq!(rows(database(&document, "tree/two\nlines.db"), "accounts"), Some(3));
     let run = sandbox.ok(&["inventory", "tree"]);
     assert!(run.stdout().contains("tree/two\\nlines.db\n"), "{}", run.transcript());
-    // What has no origin that can be written down is not saved, and that is told; the others are.
+    // A path that is not UTF-8 cannot be recorded as an origin, so this database is reported and not saved.
     let run =
         sandbox.run(&["inventory", "tree", "--snapshot", "--store", "backups", "--json"]).code(2).says("not UTF-8");
     assert_eq!(run.json()["snapshots"].as_array().unwrap().len(), 2, "{}", run.transcript());
 }
 
 #[test]
-fn a_hot_journal_is_left_as_it_is() {
+fn a_hot_journal_is_reported_and_not_rolled_back() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("live")).unwrap();
     sample(sandbox.path("live/app.db"), 20, "delete");
     let writer = open(sandbox.path("live/app.db"));
     writer.execute_batch("PRAGMA cache_size = 5; BEGIN IMMEDIATE; UPDATE logs SET body = body || 'x'").unwrap();
     assert!(sandbox.path("live/app.db-journal").metadata().unwrap().len() > 512, "the journal was not written yet");
-    // What a power cut would leave.
+    // A copy of the files has the state after a power failure.
     copy_folder(&sandbox.path("live"), &sandbox.path("crashed"));
     drop(writer);
     let before = sandbox.state();
@@ -277,36 +279,37 @@ fn a_hot_journal_is_left_as_it_is() {
         (&"crashed/app.db".into(), &serde_json::json!([]), &Value::Null)
     );
     assert!(app["problem"].as_str().unwrap().contains("hot journal") && app["journal_bytes"].as_u64().unwrap() > 512);
-    assert_eq!(sandbox.state(), before, "nothing was rolled back\n{}", run.transcript());
+    assert_eq!(sandbox.state(), before, "the journal was rolled back\n{}", run.transcript());
     sandbox.run(&["inventory", "crashed", "--watch", "0s"]).code(3).says("could not be watched");
 }
 
 #[test]
-fn a_wal_that_nobody_expects_is_told() {
+fn a_wal_beside_a_database_in_another_mode_is_noted() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 2, "wal");
     let writer = open(sandbox.path("app.db"));
     writer.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
     writer.execute_batch("INSERT INTO logs VALUES ('now', 'in the WAL')").unwrap();
     drop(writer);
-    // As it is where a file was put back from an old copy, and the WAL of the one before it was not removed.
+    // The header says that the database is not in WAL mode. This happens if a file is replaced with an old copy and the
+    // WAL of the file before it is not removed.
     let mut bytes = fs::read(sandbox.path("app.db")).unwrap();
     bytes[18..20].copy_from_slice(&[1, 1]);
     fs::write(sandbox.path("app.db"), bytes).unwrap();
-    let before = lasting(&sandbox);
+    let before = lasting_files(&sandbox);
     let document = sandbox.json(&["inventory", "."]);
-    assert!(told(&document, "notes", "./app.db").contains("a WAL stands beside it"), "{document:#}");
-    assert_eq!(rows(database(&document, "./app.db"), "logs"), Some(21), "what every program would read");
-    assert_eq!(lasting(&sandbox), before);
+    assert!(messages(&document, "notes", "./app.db").contains("it has a WAL file"), "{document:#}");
+    assert_eq!(rows(database(&document, "./app.db"), "logs"), Some(21), "the row in the WAL is missing");
+    assert_eq!(lasting_files(&sandbox), before);
 }
 
 #[test]
-fn damage_is_told_and_does_not_hide_the_rest() {
+fn a_damaged_database_is_reported_and_the_others_are_listed() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("good.db"), 2, "delete");
     sample(sandbox.path("bad.db"), 200, "delete");
     let length = fs::metadata(sandbox.path("bad.db")).unwrap().len() as usize;
-    crate::helpers::flip(sandbox.path("bad.db"), 4096 * 2, length - 4096 * 2);
+    crate::helpers::flip_bytes(sandbox.path("bad.db"), 4096 * 2, length - 4096 * 2);
     let run = sandbox.run(&["inventory", ".", "--json"]).code(3);
     let document = run.json();
     assert_eq!(rows(database(&document, "./good.db"), "accounts"), Some(2));
@@ -324,9 +327,8 @@ fn two_thousand_databases_are_found_and_watched() {
             fs::copy(sandbox.path("one.db"), sandbox.path(format!("tree/{folder}/{file}.db"))).unwrap();
         }
     }
-    // A limit that many a system has.
-    let program = LIFEBOAT;
-    let output = shell_ok(&sandbox, &format!("ulimit -S -n 1024; {program} inventory tree --watch 0s --json"));
+    // Many systems limit the number of open files to 1024.
+    let output = shell_ok(&sandbox, &format!("ulimit -S -n 1024; {LIFEBOAT} inventory tree --watch 0s --json"));
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((databases(&document).len(), &document["watch"]["still"]), (2000, &true.into()));
     let total: u64 = databases(&document).iter().map(|database| database["rows"].as_u64().unwrap()).sum();
@@ -334,7 +336,7 @@ fn two_thousand_databases_are_found_and_watched() {
 }
 
 #[test]
-fn all_are_saved_under_names_that_stay() {
+fn all_databases_are_saved_under_stable_names() {
     let sandbox = Sandbox::new();
     for folder in ["data/a", "data/b"] {
         fs::create_dir_all(sandbox.path(folder)).unwrap();
@@ -359,14 +361,14 @@ fn all_are_saved_under_names_that_stay() {
     };
     let save = ["inventory", "data", "--snapshot", "--store", "backups", "--tag", "m0"];
     assert_eq!(sources(&save), pairs(&[("a/app.db", "app"), ("trades.sqlite", "trades")]));
-    // Another of that name is told apart by its folder, and the first keeps what it had.
+    // A second database of the same name gets the name of its folder too, and the first one keeps its name.
     sample(sandbox.path("data/b/app.db"), 3, "delete");
     let both = pairs(&[("a/app.db", "app"), ("b/app.db", "b-app"), ("trades.sqlite", "trades")]);
     assert_eq!(sources(&save), both);
     assert_eq!(sources(&save), both);
-    let alone = sources(&["inventory", "data/b", "--snapshot", "--store", "backups"]);
-    assert_eq!(alone, pairs(&[("b/app.db", "b-app")]));
-    // In a new store both are new, and neither is first.
+    let second = sources(&["inventory", "data/b", "--snapshot", "--store", "backups"]);
+    assert_eq!(second, pairs(&[("b/app.db", "b-app")]));
+    // In a new store neither of them is first, so both get the names of their folders.
     let fresh = sources(&["inventory", "data", "--snapshot", "--store", "fresh"]);
     assert_eq!(fresh, pairs(&[("a/app.db", "a-app"), ("b/app.db", "b-app"), ("trades.sqlite", "trades")]));
     let document = sandbox.json(&["list", "--store", "backups", "--source", "b-app", "--tag", "m0"]);
@@ -376,7 +378,7 @@ fn all_are_saved_under_names_that_stay() {
 }
 
 #[test]
-fn one_that_cannot_be_saved_stops_no_other() {
+fn a_database_that_cannot_be_saved_does_not_prevent_the_others() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("data")).unwrap();
     sample(sandbox.path("data/app.db"), 2, "delete");
@@ -397,7 +399,7 @@ fn one_that_cannot_be_saved_stops_no_other() {
 }
 
 #[test]
-fn the_config_names_what_it_knows() {
+fn databases_of_the_config_are_saved_under_their_names_in_it() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("data")).unwrap();
     sample(sandbox.path("data/app.db"), 2, "delete");
@@ -412,7 +414,7 @@ fn the_config_names_what_it_knows() {
 }
 
 #[test]
-fn what_stands_still_passes_and_who_holds_it_is_told() {
+fn a_watch_passes_unchanged_databases_and_names_the_processes_that_have_them_open() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("held.db"), 2, "wal");
     sample(sandbox.path("free.db"), 2, "delete");
@@ -430,13 +432,13 @@ fn what_stands_still_passes_and_who_holds_it_is_told() {
     assert!(held["holders"][0]["command"].is_string(), "{}", run.transcript());
     assert_eq!(held["changes"], serde_json::json!([]));
     assert_eq!(database(&document, "./free.db")["holders"], serde_json::json!([]));
-    let note = told(&document, "notes", "./held.db");
+    let note = messages(&document, "notes", "./held.db");
     assert!(note.contains(&format!("process {}", std::process::id())) && note.contains("not changed"), "{note}");
     assert!(sandbox.ok(&["inventory", ".", "--watch", "0s"]).stdout().contains("nothing changed for 0s\n"));
     drop(holder);
 }
 
-/// Writes to a database until dropped, and counts what it has written.
+/// A thread that inserts rows into a database until it is stopped, and counts them.
 struct Writer {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicU32>,
@@ -444,21 +446,21 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(path: &Path, patience: Duration) -> Self {
+    fn start(path: &Path, busy_timeout: Duration) -> Self {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-        let (until, count, path) = (Arc::clone(&stop), Arc::clone(&written), path.to_owned());
+        let (is_stopped, count, path) = (Arc::clone(&stop), Arc::clone(&written), path.to_owned());
         let thread = std::thread::spawn(move || {
             let connection = open(&path);
-            connection.busy_timeout(patience).unwrap();
-            let mut kept_out = 0;
-            while !until.load(Ordering::SeqCst) {
+            connection.busy_timeout(busy_timeout).unwrap();
+            let mut failed_inserts = 0;
+            while !is_stopped.load(Ordering::SeqCst) {
                 match connection.execute("INSERT INTO logs VALUES ('now', 'more')", []) {
                     Ok(_) => drop(count.fetch_add(1, Ordering::SeqCst)),
-                    Err(_) => kept_out += 1,
+                    Err(_) => failed_inserts += 1,
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
-            kept_out
+            failed_inserts
         });
         let writer = Writer { stop, written, thread: Some(thread) };
         while writer.written.load(Ordering::SeqCst) == 0 {
@@ -467,7 +469,7 @@ impl Writer {
         writer
     }
 
-    /// Stops it; how often it was kept out.
+    /// Stops the thread and returns the number of inserts that failed.
     fn finish(mut self) -> u32 {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.take().unwrap().join().unwrap()
@@ -475,17 +477,17 @@ impl Writer {
 }
 
 #[test]
-fn what_is_written_to_is_named_and_nothing_is_saved() {
+fn a_database_that_changes_is_named_and_nothing_is_saved() {
     for journal in ["wal", "delete"] {
         let sandbox = Sandbox::new();
         sample(sandbox.path("busy.db"), 2, journal);
         sample(sandbox.path("still.db"), 2, journal);
-        let patience = if journal == "wal" { Duration::ZERO } else { Duration::from_secs(5) };
-        let writer = Writer::start(&sandbox.path("busy.db"), patience);
+        let busy_timeout = if journal == "wal" { Duration::ZERO } else { Duration::from_secs(5) };
+        let writer = Writer::start(&sandbox.path("busy.db"), busy_timeout);
         let arguments =
             ["inventory", "busy.db", "still.db", "--watch", "1s", "--snapshot", "--store", "backups", "--json"];
         let run = sandbox.run(&arguments).code(3).says("busy.db changed while it was watched");
-        let kept_out = writer.finish();
+        let failed_inserts = writer.finish();
         let document = run.json();
         let changes = database(&document, "busy.db")["changes"].to_string();
         assert!(changes.contains("another program committed"), "{journal}: {}", run.transcript());
@@ -497,28 +499,28 @@ fn what_is_written_to_is_named_and_nothing_is_saved() {
         );
         assert_eq!((&document["watch"]["still"], &document["ok"]), (&false.into(), &false.into()));
         assert!(document.get("snapshots").is_none() && !sandbox.path("backups").exists(), "{}", run.transcript());
-        assert!(told(&document, "problems", "busy.db").contains(&format!("process {}", std::process::id())));
-        assert_eq!(kept_out, 0, "{journal}: the watch kept a writer out");
-        let text = sandbox.run(&["inventory", "still.db", "--watch", "0s"]).code(0);
-        assert!(!text.stdout().contains("CHANGED"), "{}", text.transcript());
+        assert!(messages(&document, "problems", "busy.db").contains(&format!("process {}", std::process::id())));
+        assert_eq!(failed_inserts, 0, "{journal}: inserts failed during the watch");
+        let run = sandbox.run(&["inventory", "still.db", "--watch", "0s"]).code(0);
+        assert!(!run.stdout().contains("CHANGED"), "{}", run.transcript());
         assert!(count(sandbox.path("busy.db"), "logs") > 20);
     }
 }
 
 #[test]
-fn a_watch_ends_at_once_when_it_is_interrupted() {
+fn an_interrupted_watch_ends_at_once() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 2, "wal");
     fs::remove_file(sandbox.path("app.db-shm")).unwrap_or_default();
-    let begun = std::time::Instant::now();
+    let start = std::time::Instant::now();
     let running = sandbox.start(&["inventory", "app.db", "--watch", "10m", "--json"]);
-    // It is there as soon as the database is held.
+    // SQLite creates this file when the watch opens the database.
     while !sandbox.path("app.db-shm").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the watch has not begun");
+        assert!(start.elapsed() < Duration::from_secs(60), "the watch has not begun");
         std::thread::sleep(Duration::from_millis(10));
     }
     running.signal(rustix::process::Signal::INT);
     let run = running.finish().code(130);
     assert_eq!(run.json()["error"]["kind"], "interrupted");
-    assert!(begun.elapsed() < Duration::from_secs(90));
+    assert!(start.elapsed() < Duration::from_secs(90));
 }

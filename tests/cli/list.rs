@@ -1,13 +1,22 @@
+//! `list`: order, filters, the table and the document.
+
 use chrono::{Duration, Utc};
 
-use crate::helpers::{SNAPSHOT_FIELDS, fields, has_fields, id_of, redate, refused_by_the_parser, silent};
+use crate::helpers::{
+    SNAPSHOT_FIELDS, assert_has_fields, copy_with_time, field_names, id_of, refused_by_the_parser, silent,
+};
 use crate::support::{Sandbox, sample};
 
 fn ids(sandbox: &Sandbox, flags: &[&str]) -> Vec<String> {
     let mut arguments = vec!["list", "--store", "backups"];
     arguments.extend(flags);
     let document = sandbox.json(&arguments);
-    document["snapshots"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+    document["snapshots"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|snapshot| snapshot["id"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -27,12 +36,12 @@ fn list_shows_the_newest_first_across_sources() {
     assert_eq!(ids(&sandbox, &["--source", "app"]), of_app);
     assert_eq!(ids(&sandbox, &["--source", "app", "-n", "1"]), of_app[..1]);
     assert_eq!(ids(&sandbox, &["--source", "none"]), expected[..0]);
-    let text = sandbox.ok(&["list", "--store", "backups", "-n", "1"]);
-    assert!(text.stdout().contains("and 3 older"), "{}", text.transcript());
+    let run = sandbox.ok(&["list", "--store", "backups", "-n", "1"]);
+    assert!(run.stdout().contains("and 3 older"), "{}", run.transcript());
 }
 
 #[test]
-fn list_is_narrowed_by_tags_and_time() {
+fn list_can_be_limited_by_tags_and_time() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 1, "delete");
     let take = |tags: &[&str]| {
@@ -45,7 +54,7 @@ fn list_is_narrowed_by_tags_and_time() {
     assert_eq!(ids(&sandbox, &["--tag", "deploy", "--tag", "v2"]), std::slice::from_ref(&both));
     assert_eq!(ids(&sandbox, &["--tag", "deploy", "-n", "1"]), std::slice::from_ref(&both));
     assert!(ids(&sandbox, &["--tag", "dep"]).is_empty());
-    let old = redate(&sandbox.path("backups"), &plain, Utc::now() - Duration::days(30));
+    let old = copy_with_time(&sandbox.path("backups"), &plain, Utc::now() - Duration::days(30));
     assert_eq!(ids(&sandbox, &["--before", "7d"]), std::slice::from_ref(&old));
     assert_eq!(ids(&sandbox, &[]), [both, deploy, plain, old]);
     refused_by_the_parser(&sandbox, &["list", "--before", "tomorrow", "--store", "backups"]);
@@ -53,14 +62,14 @@ fn list_is_narrowed_by_tags_and_time() {
 }
 
 #[test]
-fn list_documents_hold_every_field_but_the_tables() {
+fn list_documents_have_every_field_except_tables() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 2, "delete");
     let id = sandbox.snapshot("app.db");
     let document = sandbox.json(&["list", "--store", "backups"]);
     let snapshot = &document["snapshots"][0];
-    has_fields(snapshot, SNAPSHOT_FIELDS);
-    assert!(!fields(snapshot).contains("tables"), "{snapshot:#}");
+    assert_has_fields(snapshot, SNAPSHOT_FIELDS);
+    assert!(!field_names(snapshot).contains("tables"), "{snapshot:#}");
     assert_eq!(snapshot["id"], id.as_str());
     assert_eq!(snapshot["proof"], "none");
     sandbox.ok(&["verify", &id, "--store", "backups"]);
@@ -96,14 +105,14 @@ fn list_shows_a_snapshot_that_cannot_be_read_as_damaged() {
     std::fs::write(sandbox.path(format!("backups/app/{newer}.json")), "{").unwrap();
     std::fs::remove_file(sandbox.path(format!("backups/app/{older}.tar.gz"))).unwrap();
     let document = sandbox.json(&["list", "--store", "backups"]);
-    let proofs: Vec<_> = document["snapshots"].as_array().unwrap().iter().map(|one| &one["proof"]).collect();
+    let proofs: Vec<_> = document["snapshots"].as_array().unwrap().iter().map(|snapshot| &snapshot["proof"]).collect();
     assert_eq!(proofs, ["damaged", "damaged"], "{document:#}");
     let run = sandbox.ok(&["list", "--store", "backups"]);
     assert_eq!(run.stdout().matches("damaged").count(), 2, "{}", run.transcript());
 }
 
 #[test]
-fn list_ignores_what_is_no_snapshot() {
+fn list_ignores_files_that_are_not_snapshots() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 2, "delete");
     let id = sandbox.snapshot("app.db");
@@ -117,7 +126,7 @@ fn list_ignores_what_is_no_snapshot() {
 }
 
 #[test]
-fn odd_tags_do_not_break_the_table() {
+fn unusual_tags_do_not_break_the_table() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 1, "delete");
     let tag = "line\nbreak \u{1b}[31m,\"quoted\" ünïcode";
@@ -137,17 +146,17 @@ fn a_hundred_snapshots_keep_their_order() {
     sample(sandbox.path("app.db"), 1, "delete");
     let newest = sandbox.snapshot("app.db");
     let now = Utc::now();
-    // Added in no order at all: 37 and 100 have no common divisor.
+    // The multiples of 37 modulo the prime 101 are the numbers from 1 to 100 in a mixed order.
     let hours: Vec<i64> = (1..=100).map(|n| n * 37 % 101).collect();
     let mut expected: Vec<(i64, String)> = hours
         .iter()
-        .map(|hour| (*hour, redate(&sandbox.path("backups"), &newest, now - Duration::hours(*hour))))
+        .map(|hour| (*hour, copy_with_time(&sandbox.path("backups"), &newest, now - Duration::hours(*hour))))
         .collect();
     expected.sort();
     expected.insert(0, (0, newest));
     let expected: Vec<String> = expected.into_iter().map(|(_, id)| id).collect();
     assert_eq!(ids(&sandbox, &[]), expected);
     assert_eq!(ids(&sandbox, &["-n", "7"]), expected[..7]);
-    let text = sandbox.ok(&["list", "--store", "backups"]);
-    assert_eq!(text.stdout().lines().count(), 102, "{}", text.transcript());
+    let run = sandbox.ok(&["list", "--store", "backups"]);
+    assert_eq!(run.stdout().lines().count(), 102, "{}", run.transcript());
 }

@@ -1,13 +1,13 @@
-//! The program as people see it, with SQLite and folders: a file for each subcommand, and folders for the config, for what
-//! happens around a deploy, and for `serve`.
+//! Tests of the program as users see it, with SQLite databases and stores in folders: a file for each subcommand, and
+//! folders for the config, for the gates of deployments, and for `serve`.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod helpers;
+mod network;
 
-mod around;
 mod completions;
 mod config;
 mod content;
@@ -17,9 +17,12 @@ mod drill;
 mod extract;
 mod gates;
 mod general;
+mod http;
 mod inventory;
 mod keygen;
 mod list;
+mod notices;
+mod preflight;
 mod prune;
 mod readme;
 mod real;

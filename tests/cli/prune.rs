@@ -1,28 +1,31 @@
+//! `prune`: plans, deletions, and the snapshots that are always kept.
+
 use chrono::{Duration, Utc};
 use serde_json::Value;
 
-use crate::helpers::{has_fields, id_of, redate, refused, refused_by_the_parser, silent};
+use crate::helpers::{assert_has_fields, copy_with_time, id_of, refused, refused_by_the_parser, silent};
 use crate::support::{Sandbox, sample};
 
-/// A store with one snapshot of now and one of each of these ages in days; the newest first.
-fn aged(days: &[i64]) -> (Sandbox, Vec<String>) {
+/// Creates a store with a new snapshot and with one of each of these ages in days. Returns the ids, the newest first.
+fn snapshots_of_ages(days: &[i64]) -> (Sandbox, Vec<String>) {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 2, "delete");
     let now = sandbox.snapshot("app.db");
     let mut ids = vec![now.clone()];
     for day in days {
-        ids.push(redate(&sandbox.path("backups"), &now, Utc::now() - Duration::days(*day)));
+        ids.push(copy_with_time(&sandbox.path("backups"), &now, Utc::now() - Duration::days(*day)));
     }
     (sandbox, ids)
 }
 
-fn ids(document: &Value, what: &str) -> Vec<String> {
-    document[what].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+/// Returns the ids in a list of the document of a run.
+fn ids(document: &Value, list: &str) -> Vec<String> {
+    document[list].as_array().unwrap().iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
-fn prune_plans_and_deletes_nothing_without_yes() {
-    let (sandbox, all) = aged(&[1, 2, 3]);
+fn prune_without_yes_shows_its_plan_and_deletes_nothing() {
+    let (sandbox, all) = snapshots_of_ages(&[1, 2, 3]);
     let before = sandbox.state();
     let document = sandbox.json(&["prune", "--keep-last", "2", "--store", "backups"]);
     assert_eq!(document["dry_run"], true);
@@ -30,7 +33,7 @@ fn prune_plans_and_deletes_nothing_without_yes() {
     assert_eq!(ids(&document, "delete"), all[2..]);
     assert!(document["freed_bytes"].as_u64().unwrap() > 0);
     for kept in document["keep"].as_array().unwrap() {
-        has_fields(kept, &["id", "reasons"]);
+        assert_has_fields(kept, &["id", "reasons"]);
         assert!(!kept["reasons"].as_array().unwrap().is_empty(), "{kept}");
     }
     let run = silent(sandbox.ok(&["prune", "--keep-last", "2", "--store", "backups"]));
@@ -39,12 +42,12 @@ fn prune_plans_and_deletes_nothing_without_yes() {
 }
 
 #[test]
-fn prune_with_yes_deletes_exactly_its_plan() {
-    let (sandbox, all) = aged(&[1, 2, 3]);
+fn prune_with_yes_deletes_exactly_the_planned_snapshots() {
+    let (sandbox, all) = snapshots_of_ages(&[1, 2, 3]);
     let plan = sandbox.json(&["prune", "--keep-last", "2", "--store", "backups"]);
-    let done = sandbox.json(&["prune", "--keep-last", "2", "--store", "backups", "--yes"]);
-    assert_eq!(done["dry_run"], false);
-    assert_eq!((ids(&done, "keep"), ids(&done, "delete")), (ids(&plan, "keep"), ids(&plan, "delete")));
+    let report = sandbox.json(&["prune", "--keep-last", "2", "--store", "backups", "--yes"]);
+    assert_eq!(report["dry_run"], false);
+    assert_eq!((ids(&report, "keep"), ids(&report, "delete")), (ids(&plan, "keep"), ids(&plan, "delete")));
     assert_eq!(sandbox.ids(), all[..2]);
     let files: Vec<_> =
         std::fs::read_dir(sandbox.path("backups/app")).unwrap().flatten().map(|e| e.file_name()).collect();
@@ -54,7 +57,7 @@ fn prune_with_yes_deletes_exactly_its_plan() {
 
 #[test]
 fn prune_refuses_a_policy_that_keeps_nothing() {
-    let (sandbox, _) = aged(&[1]);
+    let (sandbox, _) = snapshots_of_ages(&[1]);
     refused(&sandbox, &["prune", "--store", "backups", "--yes"], 2).says("--keep-last");
     refused(&sandbox, &["prune", "--keep-last", "0", "--store", "backups", "--yes"], 2);
     refused(&sandbox, &["prune", "--keep-within", "0d", "--store", "backups", "--yes"], 2);
@@ -64,7 +67,7 @@ fn prune_refuses_a_policy_that_keeps_nothing() {
 
 #[test]
 fn prune_keeps_by_period_age_and_tag() {
-    let (sandbox, all) = aged(&[1, 2, 40, 400]);
+    let (sandbox, all) = snapshots_of_ages(&[1, 2, 40, 400]);
     let kept = |flags: &[&str]| {
         let mut arguments = vec!["prune", "--store", "backups"];
         arguments.extend(flags);
@@ -82,40 +85,40 @@ fn prune_keeps_by_period_age_and_tag() {
 }
 
 #[test]
-fn prune_keeps_the_newest_drilled_one() {
-    let (sandbox, all) = aged(&[]);
+fn prune_keeps_the_newest_drilled_snapshot() {
+    let (sandbox, all) = snapshots_of_ages(&[]);
     sandbox.ok(&["drill", &all[0], "--store", "backups"]);
     let newer: Vec<String> = (0..3).map(|_| sandbox.snapshot("app.db")).collect();
-    let done = sandbox.json(&["prune", "--keep-last", "1", "--yes", "--store", "backups"]);
-    assert_eq!(ids(&done, "keep"), [newer[2].clone(), all[0].clone()]);
-    assert_eq!(sandbox.ids(), ids(&done, "keep"));
+    let report = sandbox.json(&["prune", "--keep-last", "1", "--yes", "--store", "backups"]);
+    assert_eq!(ids(&report, "keep"), [newer[2].clone(), all[0].clone()]);
+    assert_eq!(sandbox.ids(), ids(&report, "keep"));
 }
 
 #[test]
-fn prune_never_deletes_the_last_good_one_for_a_damaged_one() {
-    let (sandbox, all) = aged(&[]);
+fn prune_never_deletes_the_last_undamaged_snapshot() {
+    let (sandbox, all) = snapshots_of_ages(&[]);
     let newer = sandbox.snapshot("app.db");
-    crate::helpers::flip(sandbox.path(format!("backups/app/{newer}.tar.gz")), 90, 1);
+    crate::helpers::flip_bytes(sandbox.path(format!("backups/app/{newer}.tar.gz")), 90, 1);
     sandbox.run(&["verify", &newer, "--store", "backups"]).code(3);
-    let done = sandbox.json(&["prune", "--keep-last", "1", "--yes", "--keep-others", "0d", "--store", "backups"]);
-    assert!(ids(&done, "keep").contains(&all[0]), "{done:#}");
+    let report = sandbox.json(&["prune", "--keep-last", "1", "--yes", "--keep-others", "0d", "--store", "backups"]);
+    assert!(ids(&report, "keep").contains(&all[0]), "{report:#}");
     assert!(sandbox.ids().contains(&all[0]));
 }
 
 #[test]
-fn prune_works_on_each_source_for_itself() {
-    let (sandbox, all) = aged(&[1, 2]);
+fn prune_applies_the_policy_to_each_source() {
+    let (sandbox, all) = snapshots_of_ages(&[1, 2]);
     sample(sandbox.path("other.db"), 2, "delete");
     let other = sandbox.snapshot("other.db");
-    let only = sandbox.json(&["prune", "--keep-last", "1", "--source", "other", "--store", "backups"]);
-    assert_eq!((ids(&only, "keep"), ids(&only, "delete")), (vec![other.clone()], vec![]));
+    let plan = sandbox.json(&["prune", "--keep-last", "1", "--source", "other", "--store", "backups"]);
+    assert_eq!((ids(&plan, "keep"), ids(&plan, "delete")), (vec![other.clone()], vec![]));
     sandbox.ok(&["prune", "--keep-last", "1", "--store", "backups", "--yes"]);
     assert_eq!(sandbox.ids(), [other, all[0].clone()]);
 }
 
 #[test]
-fn prune_keeps_safety_snapshots_for_their_time_and_does_not_count_them() {
-    let (sandbox, all) = aged(&[1]);
+fn prune_keeps_safety_snapshots_for_some_time_and_does_not_count_them() {
+    let (sandbox, all) = snapshots_of_ages(&[1]);
     let report = sandbox.json(&["restore", &all[0], "--to", "app.db", "--replace", "--store", "backups"]);
     let safety = report["safety_snapshot"].as_str().unwrap().to_owned();
     let plan = sandbox.json(&["prune", "--keep-last", "1", "--store", "backups"]);
@@ -126,7 +129,7 @@ fn prune_keeps_safety_snapshots_for_their_time_and_does_not_count_them() {
 }
 
 #[test]
-fn prune_keeps_what_it_cannot_read() {
+fn prune_keeps_snapshots_of_a_newer_format() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 3, "delete");
     let old = sandbox.snapshot("app.db");
@@ -141,12 +144,12 @@ fn prune_keeps_what_it_cannot_read() {
 }
 
 #[test]
-fn prune_keeps_the_newest_where_all_are_damaged() {
+fn prune_keeps_the_newest_snapshot_if_all_are_damaged() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 3, "delete");
     let ids = [sandbox.snapshot("app.db"), sandbox.snapshot("app.db")];
     for id in &ids {
-        crate::helpers::flip(sandbox.path(format!("backups/app/{id}.tar.gz")), 700, 5);
+        crate::helpers::flip_bytes(sandbox.path(format!("backups/app/{id}.tar.gz")), 700, 5);
     }
     sandbox.run(&["verify", "--all", "--store", "backups"]).code(3);
     sandbox.ok(&["prune", "--keep-last", "1", "--keep-others", "0s", "--yes", "--store", "backups"]);
@@ -154,7 +157,7 @@ fn prune_keeps_the_newest_where_all_are_damaged() {
 }
 
 #[test]
-fn prune_of_a_source_that_is_not_there_is_exit_4() {
+fn prune_of_an_unknown_source_is_exit_code_4() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 3, "delete");
     sandbox.snapshot("app.db");

@@ -1,4 +1,4 @@
-//! Every command that the README shows is run, in its order, by a shell.
+//! The commands in the README: a shell runs all of them in their order.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,13 +10,13 @@ use crate::support::{LIFEBOAT, Sandbox, content, sample};
 #[allow(dead_code)]
 mod trading;
 
-/// The content of the fenced blocks that start with "```" and `language`.
+/// Returns the content of the fenced code blocks in this language.
 fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("\n```{language}\n");
     text.split(&fence).skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect()
 }
 
-/// The PostgreSQL database that the README speaks of.
+/// The PostgreSQL databases that the README uses, which are dropped at the end.
 struct Shop {
     server: Server,
 }
@@ -36,8 +36,9 @@ impl Shop {
         shop
     }
 
-    /// Makes a command find the server as the README's reader has it: on localhost, with nothing to say.
-    fn reach<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+    /// Sets the environment variables with which a command reaches the server, because the URLs in the README name
+    /// neither a port nor a password.
+    fn set_connection<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let Server { port, user, password, .. } = &self.server;
         command.env("PGPORT", port.to_string()).env("PGUSER", user).env("PGPASSWORD", password)
     }
@@ -47,8 +48,8 @@ impl Shop {
         rows.into_iter().flatten().collect()
     }
 
-    /// The name that an exchanged database is kept under.
-    fn old(&self) -> String {
+    /// Returns the name of the database that was kept by `restore --swap`.
+    fn kept_database(&self) -> String {
         self.databases().into_iter().find(|name| name.starts_with("shop_before_")).unwrap()
     }
 
@@ -81,22 +82,22 @@ fn every_command_in_the_readme_works() {
     let variables = format!(
         "TDX_DB_HOST=127.0.0.1\nTDX_DB_PORT={port}\nTDX_DB_NAME=tdx\nTDX_DB_USER={user}\nTDX_DB_PASSWORD='{password}'\n"
     );
-    let moving =
+    let migration_config =
         "env_file = \".env\"\n[[store]]\nurl = \"moved\"\n[[source]]\nname = \"tdx\"\nenv_prefix = \"TDX_DB_\"\n";
     let blocks = blocks(readme, "sh");
-    assert!(blocks.len() >= 7, "the README has lost its commands");
+    assert!(blocks.len() >= 7, "the README has too few commands");
     for command in blocks.iter().flat_map(|block| block.lines()) {
-        // The day in the README is long past; here all snapshots are of today.
+        // The time in the README is in the past, but all snapshots of this test are of today.
         let command = &command.replace("2026-11-21T18:00", "2099-01-01");
-        // A bucket of one's own is a place in the one that all tests share.
+        // All tests share one bucket, so this test uses its own prefix.
         let command = &command.replace("s3://my-bucket", &format!("s3://{}/{prefix}", bucket.bucket));
-        // Nobody waits so long for files that no one else knows.
+        // A shorter wait is enough, because no other program uses these files.
         let command = &command.replace("--watch 10s", "--watch 1s");
         if command.contains("inventory") && !sandbox.path(".env").exists() {
-            // Not before: 'init' would find them.
+            // These files are created only now, because `init` would have found them before.
             trading::make_in(&sandbox.path("trading"), 2_000).unwrap();
             std::fs::write(sandbox.path(".env"), &variables).unwrap();
-            std::fs::write(sandbox.path("moving.toml"), moving).unwrap();
+            std::fs::write(sandbox.path("moving.toml"), migration_config).unwrap();
         }
         if command.starts_with("lifeboat serve") {
             let path = sandbox.path("lifeboat.toml");
@@ -106,13 +107,14 @@ fn every_command_in_the_readme_works() {
         }
         let mut run = Command::new("sh");
         run.env("LIFEBOAT_TOKEN", "a-token-of-the-reader");
-        bucket.identify(&mut run);
+        bucket.set_credentials(&mut run);
         run.env("AWS_ENDPOINT_URL", &bucket.endpoint);
         run.args(["-c", command]).current_dir(sandbox.root()).env("PATH", &path);
-        let run = shop.reach(&mut run).output().unwrap();
+        let run = shop.set_connection(&mut run).output().unwrap();
         let is_plan = command.contains("migrate plan");
         if is_plan {
-            // Two files have notifications, with the same keys: a person gives one of them another name.
+            // Two files have a table `notifications` with the same keys, so the plan must be edited: one of the tables
+            // gets another name.
             assert_eq!(run.status.code(), Some(3), "{}", String::from_utf8_lossy(&run.stderr));
             let plan = std::fs::read_to_string(sandbox.path("plan.toml")).unwrap();
             let (before, after) = plan.split_once("file = \"portfolio\"\nsource = \"notifications\"").unwrap();
@@ -133,8 +135,9 @@ fn every_command_in_the_readme_works() {
     }
     assert_eq!(std::fs::read_to_string(sandbox.path("orders.copy")).unwrap().lines().count(), 1000);
     for (database, table) in [("shop", "public.orders"), ("shop", "yesterday.orders"), ("shop_new", "public.orders")] {
-        // The exchanged database is the snapshot's: what was brought back beside is in the old one.
-        let database = if table == "yesterday.orders" { shop.old() } else { database.to_owned() };
+        // After the swap, `shop` is the database of the snapshot. The schema `yesterday` is in the database that was
+        // kept.
+        let database = if table == "yesterday.orders" { shop.kept_database() } else { database.to_owned() };
         assert_eq!(
             shop.server.value(&database, &format!("SELECT count(*) FROM {table}")),
             "1000",
@@ -145,7 +148,7 @@ fn every_command_in_the_readme_works() {
 }
 
 #[test]
-fn every_script_in_the_readme_is_there() {
+fn every_script_in_the_readme_exists() {
     let readme = include_str!("../../README.md");
     for command in blocks(readme, "text").iter().flat_map(|block| block.lines()) {
         let script = command.split_whitespace().next().unwrap();

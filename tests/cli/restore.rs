@@ -1,12 +1,17 @@
+//! `restore` of whole SQLite databases: to a new path, over a database, over a damaged one, and the commands that undo
+//! it.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::{Child, Command, Stdio};
 
-use crate::helpers::{ask, flip, has_fields, id_of, refused, refused_by_the_parser, shell_ok, silent, sql};
+use crate::helpers::{
+    assert_has_fields, flip_bytes, id_of, query_value, refused, refused_by_the_parser, shell_ok, silent, sql,
+};
 use crate::support::{Sandbox, content, integrity, open, sample};
 
-/// A database, a snapshot of it, and changes since.
-fn changed(journal: &str) -> (Sandbox, String) {
+/// Creates `app.db`, takes a snapshot of it, and changes it. Returns the sandbox and the id of the snapshot.
+fn changed_after_snapshot(journal: &str) -> (Sandbox, String) {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 10, journal);
     let id = sandbox.snapshot("app.db");
@@ -17,11 +22,11 @@ fn changed(journal: &str) -> (Sandbox, String) {
     (sandbox, id)
 }
 
-/// Another process that holds a file open, ended when dropped.
+/// Another process that has a file open, and is killed when this is dropped.
 struct Holder(Child);
 
 impl Holder {
-    fn of(sandbox: &Sandbox, name: &str) -> Self {
+    fn open_file(sandbox: &Sandbox, name: &str) -> Self {
         let mut child = Command::new("sh")
             .args(["-c", "exec 3<\"$1\"; echo ready; exec cat >/dev/null", "sh", name])
             .current_dir(sandbox.root())
@@ -43,7 +48,7 @@ impl Drop for Holder {
 }
 
 #[test]
-fn restore_brings_every_row_back_to_a_new_file() {
+fn a_restore_to_a_new_path_has_every_row() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 20, "delete");
     sandbox.snapshot("app.db");
@@ -52,7 +57,7 @@ fn restore_brings_every_row_back_to_a_new_file() {
 }
 
 #[test]
-fn restore_to_a_new_path_is_byte_for_byte_and_keeps_the_mode() {
+fn a_restore_to_a_new_path_has_the_same_bytes_and_mode() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 20, "delete");
     fs::set_permissions(sandbox.path("app.db"), fs::Permissions::from_mode(0o640)).unwrap();
@@ -64,20 +69,20 @@ fn restore_to_a_new_path_is_byte_for_byte_and_keeps_the_mode() {
     assert_eq!(document["target"], sandbox.path("copy.db").canonicalize().unwrap().to_str().unwrap());
     assert!(document["safety_snapshot"].is_null());
     for table in document["tables"].as_array().unwrap() {
-        has_fields(table, &["name", "rows", "ok"]);
+        assert_has_fields(table, &["name", "rows", "ok"]);
         assert_eq!(table["ok"], true, "{document:#}");
     }
     shell_ok(&sandbox, document["undo"].as_str().unwrap());
     assert!(!sandbox.path("copy.db").exists());
-    // Nothing but what was asked for lies about.
+    // The folder contains no other files.
     let mut names: Vec<_> = fs::read_dir(sandbox.root()).unwrap().flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     assert_eq!(names, ["app.db", "backups", "scratch"]);
 }
 
 #[test]
-fn restore_text_says_what_where_and_how_to_undo() {
-    let (sandbox, id) = changed("delete");
+fn the_text_of_a_restore_names_snapshot_target_and_undo_command() {
+    let (sandbox, id) = changed_after_snapshot("delete");
     let run = sandbox.ok(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
     for words in [&id[..], "app.db", "replace", "compared and equal", "undo: lifeboat restore"] {
         assert!(run.stdout().contains(words), "{words}\n{}", run.transcript());
@@ -85,27 +90,28 @@ fn restore_text_says_what_where_and_how_to_undo() {
 }
 
 #[test]
-fn nothing_is_overwritten_unless_asked() {
-    let (sandbox, id) = changed("delete");
+fn nothing_is_overwritten_without_replace() {
+    let (sandbox, id) = changed_after_snapshot("delete");
     fs::create_dir(sandbox.path("folder")).unwrap();
     fs::write(sandbox.path("zero"), "").unwrap();
     fs::write(sandbox.path("text"), "a letter").unwrap();
     shell_ok(&sandbox, "mkfifo pipe; ln -s loop loop");
-    let to = |target: &str, code: i32| refused(&sandbox, &["restore", &id, "--to", target, "--store", "backups"], code);
-    to("app.db", 2).says("--replace");
-    to("zero", 2).says("--replace");
-    to("text", 2).says("--replace");
-    to("folder", 2);
-    to("folder/", 2);
-    to(".", 2);
-    to("/", 2);
-    to("..", 2);
-    to("pipe", 2);
-    to("/dev/null", 2);
-    to("", 2);
-    to("no/such/folder/x.db", 5).says("folder");
-    to("app.db/x.db", 5);
-    to("loop", 2);
+    let refuse =
+        |target: &str, code: i32| refused(&sandbox, &["restore", &id, "--to", target, "--store", "backups"], code);
+    refuse("app.db", 2).says("--replace");
+    refuse("zero", 2).says("--replace");
+    refuse("text", 2).says("--replace");
+    refuse("folder", 2);
+    refuse("folder/", 2);
+    refuse(".", 2);
+    refuse("/", 2);
+    refuse("..", 2);
+    refuse("pipe", 2);
+    refuse("/dev/null", 2);
+    refuse("", 2);
+    refuse("no/such/folder/x.db", 5).says("folder");
+    refuse("app.db/x.db", 5);
+    refuse("loop", 2);
     refused(&sandbox, &["restore", &id, "--store", "backups"], 2).says("--replace");
     refused(&sandbox, &["restore", &id, "--to", "app.db", "--create", "--store", "backups"], 2);
     refused(&sandbox, &["restore", &id, "--to", "folder", "--replace", "--store", "backups"], 2);
@@ -118,16 +124,16 @@ fn nothing_is_overwritten_unless_asked() {
 }
 
 #[test]
-fn a_snapshot_that_is_not_there_is_exit_4() {
-    let (sandbox, _) = changed("delete");
+fn a_missing_snapshot_is_exit_code_4() {
+    let (sandbox, _) = changed_after_snapshot("delete");
     refused(&sandbox, &["restore", "app-20200101T000000Z-0000", "--to", "x.db", "--store", "backups"], 4);
     refused(&sandbox, &["restore", "latest", "--source", "nope", "--to", "x.db", "--store", "backups"], 4);
 }
 
 #[test]
-fn a_damaged_snapshot_is_refused_and_the_target_untouched() {
-    let (sandbox, id) = changed("delete");
-    flip(sandbox.path(format!("backups/app/{id}.tar.gz")), 700, 5);
+fn a_damaged_snapshot_is_refused_and_the_target_is_not_changed() {
+    let (sandbox, id) = changed_after_snapshot("delete");
+    flip_bytes(sandbox.path(format!("backups/app/{id}.tar.gz")), 700, 5);
     refused(&sandbox, &["restore", &id, "--to", "copy.db", "--store", "backups"], 3).says("damaged");
     refused(&sandbox, &["restore", &id, "--to", "app.db", "--replace", "--store", "backups"], 3);
     refused(&sandbox, &["restore", &id, "--to", "app.db", "--table", "accounts", "--replace", "--store", "backups"], 3);
@@ -136,10 +142,10 @@ fn a_damaged_snapshot_is_refused_and_the_target_untouched() {
 }
 
 #[test]
-fn replace_gives_the_snapshots_content_and_keeps_the_journal_mode() {
+fn replace_restores_the_content_and_keeps_the_journal_mode() {
     for journal in ["delete", "wal"] {
         for target_journal in ["delete", "wal"] {
-            let (sandbox, id) = changed(journal);
+            let (sandbox, id) = changed_after_snapshot(journal);
             sandbox.ok(&["restore", &id, "--to", "expected.db", "--store", "backups"]);
             sample(sandbox.path("target.db"), 3, target_journal);
             let document = sandbox.json(&["restore", &id, "--to", "target.db", "--replace", "--store", "backups"]);
@@ -151,7 +157,7 @@ fn replace_gives_the_snapshots_content_and_keeps_the_journal_mode() {
             );
             assert_eq!(integrity(sandbox.path("target.db")), "ok");
             assert_eq!(
-                ask(sandbox.path("target.db"), "PRAGMA journal_mode"),
+                query_value(sandbox.path("target.db"), "PRAGMA journal_mode"),
                 target_journal,
                 "{journal} over {target_journal}"
             );
@@ -160,33 +166,30 @@ fn replace_gives_the_snapshots_content_and_keeps_the_journal_mode() {
 }
 
 #[test]
-fn replace_takes_a_safety_snapshot_and_its_undo_brings_all_back() {
+fn replace_takes_a_safety_snapshot_which_the_undo_command_restores() {
     for journal in ["delete", "wal"] {
-        let (sandbox, id) = changed(journal);
+        let (sandbox, id) = changed_after_snapshot(journal);
         let before = content(sandbox.path("app.db"));
         let document = sandbox.json(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
         let safety = document["safety_snapshot"].as_str().unwrap().to_owned();
-        let listed = sandbox.json(&["list", "--store", "backups"]);
-        assert_eq!(
-            (&listed["snapshots"][0]["id"], &listed["snapshots"][0]["kind"]),
-            (&safety.into(), &"safety".into())
-        );
+        let list = sandbox.json(&["list", "--store", "backups"]);
+        assert_eq!((&list["snapshots"][0]["id"], &list["snapshots"][0]["kind"]), (&safety.into(), &"safety".into()));
         assert_eq!(
             sandbox.json(&["show", "latest", "--store", "backups"])["id"],
             id.as_str(),
-            "safety is never latest"
+            "a safety snapshot is the latest one"
         );
         assert!(content(sandbox.path("app.db")) != before);
         let undo = document["undo"].as_str().unwrap();
         shell_ok(&sandbox, undo);
         assert_eq!(content(sandbox.path("app.db")), before, "{undo}");
-        assert_eq!(ask(sandbox.path("app.db"), "PRAGMA journal_mode"), journal);
+        assert_eq!(query_value(sandbox.path("app.db"), "PRAGMA journal_mode"), journal);
     }
 }
 
 #[test]
-fn the_undo_works_from_any_folder() {
-    let (sandbox, id) = changed("delete");
+fn the_undo_command_works_in_any_folder() {
+    let (sandbox, id) = changed_after_snapshot("delete");
     let before = content(sandbox.path("app.db"));
     let document = sandbox.json(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
     shell_ok(&sandbox, &format!("cd scratch; {}", document["undo"].as_str().unwrap()));
@@ -194,23 +197,23 @@ fn the_undo_works_from_any_folder() {
 }
 
 #[test]
-fn the_undo_of_odd_paths_works() {
+fn the_undo_command_quotes_unusual_paths() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("it's a \"dir\" $HOME\n")).unwrap();
     let name = "it's a \"dir\" $HOME\n/-we ird'.db";
     sample(sandbox.path(name), 3, "delete");
-    let taken = sandbox.json(&["snapshot", name, "--store", "back 'ups'"]);
+    let snapshot = sandbox.json(&["snapshot", name, "--store", "back 'ups'"]);
     sql(sandbox.path(name), "DELETE FROM accounts");
     let before = content(sandbox.path(name));
-    let document = sandbox.json(&["restore", &id_of(&taken), "--replace", "--store", "back 'ups'"]);
+    let document = sandbox.json(&["restore", &id_of(&snapshot), "--replace", "--store", "back 'ups'"]);
     assert!(content(sandbox.path(name)) != before);
     shell_ok(&sandbox, document["undo"].as_str().unwrap());
     assert_eq!(content(sandbox.path(name)), before);
 }
 
 #[test]
-fn without_safety_nothing_is_saved_and_no_undo_promised() {
-    let (sandbox, id) = changed("delete");
+fn no_safety_takes_no_snapshot_and_prints_no_undo_command() {
+    let (sandbox, id) = changed_after_snapshot("delete");
     let document = sandbox.json(&["restore", &id, "--to", "app.db", "--replace", "--no-safety", "--store", "backups"]);
     assert!(document["safety_snapshot"].is_null() && document["undo"].is_null(), "{document:#}");
     assert_eq!(sandbox.ids(), [id]);
@@ -218,8 +221,8 @@ fn without_safety_nothing_is_saved_and_no_undo_promised() {
 }
 
 #[test]
-fn a_dry_run_says_what_it_would_do_and_does_nothing() {
-    let (sandbox, id) = changed("delete");
+fn a_dry_run_prints_the_plan_and_changes_nothing() {
+    let (sandbox, id) = changed_after_snapshot("delete");
     fs::create_dir_all(sandbox.path("scratch")).unwrap();
     let before = sandbox.state();
     let cases: [(&[&str], &str); 3] = [
@@ -241,8 +244,8 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
 }
 
 #[test]
-fn without_to_it_goes_where_it_came_from() {
-    let (sandbox, id) = changed("delete");
+fn without_to_the_original_path_is_restored() {
+    let (sandbox, id) = changed_after_snapshot("delete");
     sandbox.ok(&["restore", &id, "--replace", "--store", "backups"]);
     assert!(!content(sandbox.path("app.db")).contains_key("newer"));
     fs::remove_file(sandbox.path("app.db")).unwrap();
@@ -251,16 +254,16 @@ fn without_to_it_goes_where_it_came_from() {
 }
 
 #[test]
-fn what_came_from_another_machine_needs_a_target() {
-    let (sandbox, id) = changed("delete");
-    let elsewhere = ["restore", &id, "--replace", "--store", "backups", "--host", "elsewhere"];
-    refused(&sandbox, &elsewhere, 2).says("--to");
+fn a_snapshot_from_another_host_needs_a_target() {
+    let (sandbox, id) = changed_after_snapshot("delete");
+    let arguments = ["restore", &id, "--replace", "--store", "backups", "--host", "elsewhere"];
+    refused(&sandbox, &arguments, 2).says("--to");
     sandbox.ok(&["restore", &id, "--to", "copy.db", "--store", "backups", "--host", "elsewhere"]);
 }
 
 #[test]
-fn a_link_stays_and_what_it_leads_to_is_replaced() {
-    let (sandbox, id) = changed("delete");
+fn a_symbolic_link_is_kept_and_its_target_is_replaced() {
+    let (sandbox, id) = changed_after_snapshot("delete");
     fs::create_dir(sandbox.path("real")).unwrap();
     fs::rename(sandbox.path("app.db"), sandbox.path("real/data.db")).unwrap();
     symlink("real/data.db", sandbox.path("app.db")).unwrap();
@@ -278,30 +281,30 @@ fn a_link_stays_and_what_it_leads_to_is_replaced() {
 }
 
 #[test]
-fn owner_and_mode_of_the_target_stay() {
-    let (sandbox, id) = changed("delete");
-    let root = rustix::process::geteuid().is_root();
+fn owner_and_mode_of_the_target_are_kept() {
+    let (sandbox, id) = changed_after_snapshot("delete");
+    let is_root = rustix::process::geteuid().is_root();
     for damaged in [false, true] {
         if damaged {
             fs::write(sandbox.path("app.db"), "ruined ".repeat(1000)).unwrap();
         }
         fs::set_permissions(sandbox.path("app.db"), fs::Permissions::from_mode(0o664)).unwrap();
-        if root {
+        if is_root {
             std::os::unix::fs::chown(sandbox.path("app.db"), Some(12345), Some(23456)).unwrap();
         }
         sandbox.ok(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
-        let facts = fs::metadata(sandbox.path("app.db")).unwrap();
-        assert_eq!(facts.permissions().mode() & 0o777, 0o664, "damaged: {damaged}");
-        if root {
-            assert_eq!((facts.uid(), facts.gid()), (12345, 23456), "damaged: {damaged}");
+        let metadata = fs::metadata(sandbox.path("app.db")).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o664, "damaged: {damaged}");
+        if is_root {
+            assert_eq!((metadata.uid(), metadata.gid()), (12345, 23456), "damaged: {damaged}");
         }
     }
 }
 
 #[test]
-fn another_page_size_is_converted_or_refused() {
+fn a_target_with_another_page_size_is_replaced() {
     for journal in ["delete", "wal"] {
-        let (sandbox, id) = changed("delete");
+        let (sandbox, id) = changed_after_snapshot("delete");
         sandbox.ok(&["restore", &id, "--to", "expected.db", "--store", "backups"]);
         sql(
             sandbox.path("target.db"),
@@ -319,15 +322,15 @@ fn another_page_size_is_converted_or_refused() {
 }
 
 #[test]
-fn another_text_encoding_is_refused() {
-    let (sandbox, id) = changed("delete");
+fn a_target_with_another_text_encoding_is_refused() {
+    let (sandbox, id) = changed_after_snapshot("delete");
     sql(sandbox.path("target.db"), "PRAGMA encoding = 'UTF-16le'; CREATE TABLE x (a); INSERT INTO x VALUES ('x')");
     refused(&sandbox, &["restore", &id, "--to", "target.db", "--replace", "--store", "backups"], 2).says("UTF-16le");
 }
 
 #[test]
 fn an_empty_file_can_be_replaced() {
-    let (sandbox, id) = changed("delete");
+    let (sandbox, id) = changed_after_snapshot("delete");
     sandbox.ok(&["restore", &id, "--to", "expected.db", "--store", "backups"]);
     fs::write(sandbox.path("target.db"), "").unwrap();
     let document = sandbox.json(&["restore", &id, "--to", "target.db", "--replace", "--store", "backups"]);
@@ -337,85 +340,85 @@ fn an_empty_file_can_be_replaced() {
 }
 
 #[test]
-fn a_stale_wal_or_journal_never_meets_a_restored_file() {
-    let (sandbox, id) = changed("wal");
+fn the_wal_and_the_journal_of_an_earlier_file_are_moved_aside() {
+    let (sandbox, id) = changed_after_snapshot("wal");
     sandbox.ok(&["restore", &id, "--to", "expected.db", "--store", "backups"]);
-    // A WAL and a journal of another database that was once here.
+    // A WAL and a journal that an earlier database left at the path.
     let other = open(sandbox.path("other.db"));
     other.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE evil (a); INSERT INTO evil VALUES (1)").unwrap();
     fs::copy(sandbox.path("other.db-wal"), sandbox.path("new.db-wal")).unwrap();
     fs::write(sandbox.path("new.db-journal"), "old journal").unwrap();
     let document = sandbox.json(&["restore", &id, "--to", "new.db", "--store", "backups"]);
     assert_eq!(content(sandbox.path("new.db")), content(sandbox.path("expected.db")));
-    let moved: Vec<_> = document["moved_aside"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    let moved: Vec<_> = document["moved_aside"].as_array().unwrap().iter().map(|path| path.as_str().unwrap()).collect();
     assert_eq!(moved.len(), 2, "{document:#}");
     assert_eq!(fs::read(moved[0]).unwrap(), fs::read(sandbox.path("other.db-wal")).unwrap());
     assert_eq!(fs::read(moved[1]).unwrap(), b"old journal");
 }
 
 #[test]
-fn a_damaged_target_is_moved_aside_with_its_companions() {
-    let (sandbox, id) = changed("delete");
+fn a_damaged_target_is_moved_aside_with_its_wal_and_journal() {
+    let (sandbox, id) = changed_after_snapshot("delete");
     sandbox.ok(&["restore", &id, "--to", "expected.db", "--store", "backups"]);
-    flip(sandbox.path("app.db"), 0, 2000);
+    flip_bytes(sandbox.path("app.db"), 0, 2000);
     fs::write(sandbox.path("app.db-wal"), "old wal").unwrap();
     fs::write(sandbox.path("app.db-shm"), "").unwrap();
-    // One that starts with zeros is over and done with: SQLite leaves it alone.
+    // A journal that starts with zeros is not hot, so SQLite does not roll it back.
     fs::write(sandbox.path("app.db-journal"), "\0\0\0\0old journal").unwrap();
-    // The -shm is a cache that SQLite makes anew whenever it likes: only where it lies matters.
+    // The -shm file is a cache that SQLite can create again, so its content is not compared.
     let names = ["app.db", "app.db-wal", "app.db-journal"];
     let state = || names.map(|name| fs::read(sandbox.path(name)).ok());
     let before = state();
     let document = sandbox.json(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
     assert_eq!(document["mode"], "replace-damaged");
     for name in ["app.db-wal", "app.db-shm", "app.db-journal"] {
-        assert!(!sandbox.path(name).exists(), "{name} meets the restored file");
+        assert!(!sandbox.path(name).exists(), "{name} is beside the restored file");
     }
     assert_eq!(content(sandbox.path("app.db")), content(sandbox.path("expected.db")));
     let aside = document["moved_aside"][0].as_str().unwrap();
     for (name, bytes) in ["", "-wal", "-journal"].iter().zip(&before) {
-        assert!(fs::read(format!("{aside}{name}")).ok() == *bytes, "{aside}{name} is not what was there");
+        assert!(fs::read(format!("{aside}{name}")).ok() == *bytes, "{aside}{name} differs from the original file");
     }
     shell_ok(&sandbox, document["undo"].as_str().unwrap());
-    assert!(state() == before, "the undo does not bring back what was there");
+    assert!(state() == before, "the undo command does not restore the original files");
 }
 
 #[test]
-fn the_undo_of_a_damaged_target_leaves_no_new_wal_beside_the_old_file() {
-    let (sandbox, id) = changed("wal");
+fn the_undo_command_leaves_no_new_wal_beside_a_damaged_target() {
+    let (sandbox, id) = changed_after_snapshot("wal");
     fs::write(sandbox.path("app.db"), "ruined ".repeat(1000)).unwrap();
     for name in ["app.db-wal", "app.db-shm"] {
         let _ = fs::remove_file(sandbox.path(name));
     }
     let document = sandbox.json(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
-    // The program starts again, and works for a while.
+    // The program starts again and writes to the database.
     let program = open(sandbox.path("app.db"));
     program.execute_batch("PRAGMA wal_autocheckpoint = 0; INSERT INTO logs VALUES ('new', 'work')").unwrap();
     assert!(sandbox.path("app.db-wal").exists());
     shell_ok(&sandbox, document["undo"].as_str().unwrap());
     assert_eq!(fs::read(sandbox.path("app.db")).unwrap(), "ruined ".repeat(1000).as_bytes());
-    assert!(!sandbox.path("app.db-wal").exists(), "the old file meets the new file's WAL");
+    assert!(!sandbox.path("app.db-wal").exists(), "the WAL of the new file is beside the old file");
 }
 
 #[test]
-fn a_damaged_target_that_somebody_holds_is_refused() {
-    let (sandbox, id) = changed("delete");
+fn a_damaged_target_that_another_process_has_open_is_refused() {
+    let (sandbox, id) = changed_after_snapshot("delete");
     fs::write(sandbox.path("app.db"), "ruined ".repeat(1000)).unwrap();
     let arguments = ["restore", &id, "--to", "app.db", "--replace", "--store", "backups"];
-    let holder = Holder::of(&sandbox, "app.db");
+    let holder = Holder::open_file(&sandbox, "app.db");
     refused(&sandbox, &arguments, 5).says(&holder.0.id().to_string());
     drop(holder);
     fs::write(sandbox.path("app.db-wal"), "old wal").unwrap();
-    let holder = Holder::of(&sandbox, "app.db-wal");
+    let holder = Holder::open_file(&sandbox, "app.db-wal");
     refused(&sandbox, &arguments, 5).says(&holder.0.id().to_string());
     drop(holder);
     sandbox.ok(&arguments);
 }
 
 #[test]
-fn replace_works_under_readers_and_they_see_the_new_rows() {
+fn replace_works_with_open_readers_which_see_the_new_rows() {
     for journal in ["delete", "wal"] {
-        let (sandbox, id) = changed(journal);
+        let (sandbox, id) = changed_after_snapshot(journal);
         let reader = open(sandbox.path("app.db"));
         let before: i64 = reader.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0)).unwrap();
         sandbox.ok(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
@@ -427,8 +430,8 @@ fn replace_works_under_readers_and_they_see_the_new_rows() {
 }
 
 #[test]
-fn a_target_that_was_changed_by_hand_can_be_restored_twice() {
-    let (sandbox, id) = changed("wal");
+fn a_target_can_be_replaced_twice() {
+    let (sandbox, id) = changed_after_snapshot("wal");
     for _ in 0..2 {
         sandbox.ok(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]);
     }
@@ -437,8 +440,8 @@ fn a_target_that_was_changed_by_hand_can_be_restored_twice() {
 }
 
 #[test]
-fn prefixes_and_urls_name_snapshot_and_target() {
-    let (sandbox, id) = changed("delete");
+fn a_prefix_can_name_the_snapshot_and_a_url_the_target() {
+    let (sandbox, id) = changed_after_snapshot("delete");
     sandbox.ok(&["restore", &id[..id.len() - 3], "--to", "sqlite:///copy.db", "--store", "backups"]);
     assert!(sandbox.path("copy.db").exists());
     sandbox.ok(&["restore", &id, "--to=-dash.db", "--store", "backups"]);
@@ -448,14 +451,14 @@ fn prefixes_and_urls_name_snapshot_and_target() {
 }
 
 #[test]
-fn create_and_yes_go_with_a_new_file() {
-    let (sandbox, id) = changed("delete");
+fn create_and_yes_are_accepted() {
+    let (sandbox, id) = changed_after_snapshot("delete");
     sandbox.ok(&["restore", &id, "--to", "new.db", "--create", "--yes", "--store", "backups"]);
     sandbox.ok(&["restore", &id, "--to", "new.db", "--replace", "-y", "--store", "backups"]);
 }
 
 #[test]
-fn what_could_not_be_compared_is_not_called_equal() {
+fn a_table_that_could_not_be_compared_is_not_reported_as_equal() {
     let sandbox = Sandbox::new();
     sql(
         sandbox.path("app.db"),
@@ -465,13 +468,13 @@ fn what_could_not_be_compared_is_not_called_equal() {
     let id = sandbox.snapshot("app.db");
     let document = sandbox.json(&["restore", &id, "--to", "copy.db", "--store", "backups"]);
     let odd = document["tables"].as_array().unwrap().iter().find(|table| table["name"] == "odd").unwrap();
-    assert_eq!(odd["ok"], false, "it was not compared: {document:#}");
+    assert_eq!(odd["ok"], false, "the table cannot be compared: {document:#}");
 }
 
 #[test]
-fn a_target_whose_program_crashed_is_saved_with_its_wal_or_without_its_half_transaction() {
-    let (sandbox, id) = changed("delete");
-    // A WAL that nobody moved into its file.
+fn the_safety_snapshot_of_a_crashed_target_has_exactly_the_committed_rows() {
+    let (sandbox, id) = changed_after_snapshot("delete");
+    // A database with committed rows that are only in the WAL.
     let writer = open(sandbox.path("live.db"));
     writer.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t (a); INSERT INTO t VALUES ('in the wal')").unwrap();
     for suffix in ["", "-wal"] {
@@ -479,16 +482,16 @@ fn a_target_whose_program_crashed_is_saved_with_its_wal_or_without_its_half_tran
     }
     let expected = content(sandbox.path("live.db"));
     drop(writer);
-    // A journal that has to be rolled back.
+    // A database with uncommitted rows, which the journal must roll back.
     sample(sandbox.path("other.db"), 20, "delete");
-    let whole = content(sandbox.path("other.db"));
+    let committed = content(sandbox.path("other.db"));
     let writer = open(sandbox.path("other.db"));
     writer.execute_batch("PRAGMA cache_size = 4; PRAGMA cache_spill = 4; BEGIN IMMEDIATE; UPDATE logs SET body = body || 'half done'").unwrap();
     for suffix in ["", "-journal"] {
         fs::copy(sandbox.path(format!("other.db{suffix}")), sandbox.path(format!("hot.db{suffix}"))).unwrap();
     }
     writer.execute_batch("ROLLBACK").unwrap();
-    for (target, before) in [("wal.db", expected), ("hot.db", whole)] {
+    for (target, before) in [("wal.db", expected), ("hot.db", committed)] {
         let document = sandbox.json(&["restore", &id, "--to", target, "--replace", "--store", "backups"]);
         assert!(content(sandbox.path(target)).contains_key("accounts") && integrity(sandbox.path(target)) == "ok");
         assert!(content(sandbox.path(target)) != before);
@@ -498,7 +501,7 @@ fn a_target_whose_program_crashed_is_saved_with_its_wal_or_without_its_half_tran
 }
 
 #[test]
-fn rowids_that_a_full_text_index_has_noted_survive_another_page_size() {
+fn rowids_are_kept_if_the_target_has_another_page_size() {
     let sandbox = Sandbox::new();
     sql(
         sandbox.path("app.db"),
@@ -510,13 +513,13 @@ fn rowids_that_a_full_text_index_has_noted_survive_another_page_size() {
     sql(sandbox.path("other.db"), "PRAGMA page_size = 8192; CREATE TABLE t (a)");
     sandbox.ok(&["restore", &id, "--to", "other.db", "--replace", "--store", "backups"]);
     let connection = open(sandbox.path("other.db"));
-    let found = "SELECT rowid FROM words WHERE words MATCH 'twenty'";
-    assert_eq!(connection.query_row(found, [], |row| row.get::<_, i64>(0)).unwrap(), 20);
+    let query = "SELECT rowid FROM words WHERE words MATCH 'twenty'";
+    assert_eq!(connection.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap(), 20);
     assert_eq!(connection.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0)).unwrap(), 8192);
 }
 
 #[test]
-fn an_index_that_calls_a_function_of_the_program_keeps_nothing_from_being_restored() {
+fn an_index_on_a_function_of_the_application_does_not_prevent_a_restore() {
     let sandbox = Sandbox::new();
     let connection = open(sandbox.path("app.db"));
     let flags = rusqlite::functions::FunctionFlags::SQLITE_DETERMINISTIC;
@@ -532,7 +535,7 @@ fn an_index_that_calls_a_function_of_the_program_keeps_nothing_from_being_restor
 }
 
 #[test]
-fn a_dry_run_refuses_what_the_run_would() {
+fn a_dry_run_refuses_a_target_that_a_restore_would_refuse() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 3, "delete");
     let id = sandbox.snapshot("app.db");
@@ -544,7 +547,7 @@ fn a_dry_run_refuses_what_the_run_would() {
 }
 
 #[test]
-fn tags_and_times_do_not_go_with_a_snapshot_that_is_named() {
+fn before_is_refused_with_the_id_of_a_snapshot() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 3, "delete");
     let id = sandbox.snapshot("app.db");
@@ -552,37 +555,37 @@ fn tags_and_times_do_not_go_with_a_snapshot_that_is_named() {
         .says("--before");
 }
 
-/// Stops a writer, also when the test fails.
-struct StopAtEnd<'a>(&'a std::sync::atomic::AtomicBool);
+/// A guard that stops a writer when it is dropped, even if the test fails.
+struct StopOnDrop<'a>(&'a std::sync::atomic::AtomicBool);
 
-impl Drop for StopAtEnd<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 }
 
 #[test]
-fn a_database_that_is_written_to_all_the_time_is_overwritten_at_once_or_left_as_it_is() {
+fn a_database_under_constant_writes_is_replaced_or_not_changed() {
     for arguments in [&["--replace"][..], &["--table", "balances", "--replace"]] {
-        let (sandbox, id) = changed("wal");
+        let (sandbox, id) = changed_after_snapshot("wal");
         let stop = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let _stop = StopAtEnd(&stop);
+            let _stop = StopOnDrop(&stop);
             scope.spawn(|| {
                 let connection = open(sandbox.path("app.db"));
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    // The table is there before and after the restore; a refusal is the writer's own affair.
+                    // The table exists before and after the restore. It does not matter if single inserts fail.
                     let _ = connection.execute("INSERT INTO logs VALUES ('now', 'busy')", []);
                     std::thread::sleep(std::time::Duration::from_millis(2));
                 }
             });
             let mut command = vec!["restore", &id, "--to", "app.db", "--store", "backups", "--yes"];
             command.extend(arguments);
-            // Who gets in between the safety snapshot and the overwriting is noticed: then once more.
+            // If rows are written between the safety snapshot and the restore, the restore is refused and tried again.
             let runs = (0..5)
                 .map(|_| sandbox.run(&command))
                 .find(|run| run.exit() == 0 || !run.stderr().contains("was written to"));
-            runs.expect("five times somebody got in between").code(0);
+            runs.expect("five attempts were refused because rows were written").code(0);
         });
         assert_eq!(integrity(sandbox.path("app.db")), "ok");
     }

@@ -1,4 +1,4 @@
-//! What runs when nobody looks: the crontab's lines and the units' commands, as they are in their files.
+//! Scheduled runs: the lines of the crontab and the commands of the systemd units, as they are in `scripts`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,20 +10,19 @@ use std::time::{Duration, Instant};
 use crate::support::{LIFEBOAT, Sandbox, skip};
 use rusqlite::Connection;
 
-/// Puts what a test has in the place of what a machine has: the lines are those of the files, but for where the
-/// configuration is.
-fn adapted(line: &str, place: &Place) -> String {
+/// Returns a line of a crontab or a unit with the path of the test's config instead of the usual one.
+fn with_config_of(machine: &Machine, line: &str) -> String {
     let config = "/etc/lifeboat.toml";
     assert!(line.contains(config), "{line}");
-    line.replace(config, place.path("lifeboat.toml").to_str().unwrap())
+    line.replace(config, machine.path("lifeboat.toml").to_str().unwrap())
 }
 
-/// A machine with a database, a store, a configuration and a `lifeboat` in a folder of its own.
-struct Place {
+/// A simulated machine: a sandbox with a database, a store, a config, and a folder with the program `lifeboat`.
+struct Machine {
     sandbox: Sandbox,
 }
 
-impl Place {
+impl Machine {
     fn new() -> Self {
         let sandbox = Sandbox::new();
         let database = Connection::open(sandbox.path("app.db")).unwrap();
@@ -33,24 +32,24 @@ impl Place {
         fs::write(sandbox.path("lifeboat.toml"), config).unwrap();
         fs::create_dir(sandbox.path("bin")).unwrap();
         std::os::unix::fs::symlink(LIFEBOAT, sandbox.path("bin/lifeboat")).unwrap();
-        // The store is there, as one that a configuration names must be.
+        // The commands expect that the store of the config exists.
         sandbox.ok(&["init"]);
         sandbox.ok(&["snapshot"]);
-        Place { sandbox }
+        Machine { sandbox }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.sandbox.path(name)
     }
 
-    /// How many snapshots the store has, beside the one that it was made with.
+    /// Returns the number of snapshots that were taken after the first one.
     fn snapshots(&self) -> usize {
         let document = self.sandbox.json(&["list", "--store", "store"]);
         document["snapshots"].as_array().unwrap().len() - 1
     }
 
-    /// A `lifeboat` that says that it has begun, and goes on when it may.
-    fn slow(&self) {
+    /// Replaces `lifeboat` with a script that creates the file `begun`, waits for the file `go`, and then runs it.
+    fn install_slow_program(&self) {
         fs::remove_file(self.path("bin/lifeboat")).unwrap();
         let (begun, go) = (self.path("begun"), self.path("go"));
         let script = format!(
@@ -67,23 +66,26 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Waits until a condition is true, for at most 20 seconds.
 #[track_caller]
-fn until(what: &str, mut so: impl FnMut() -> bool) {
+fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
     let start = Instant::now();
-    while !so() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain: {what}");
+    while !is_true() {
+        assert!(start.elapsed() < Duration::from_secs(20), "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-fn silent(output: &Output) {
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "silence means success");
+/// Requires exit code 0 and no output.
+#[track_caller]
+fn assert_silent(output: &Output) {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), text.as_str()), (Some(0), ""), "a successful run must print nothing");
 }
 
 // ---------------------------------------------------------------- cron
 
-/// A crontab of a user: its variables, and its lines' schedules and commands.
+/// The crontab: its variables, and the schedule and the command of each line.
 struct Crontab {
     variables: Vec<(String, String)>,
     lines: Vec<(String, String)>,
@@ -101,118 +103,119 @@ impl Crontab {
                     let schedule: Vec<&str> = fields.by_ref().take(5).collect();
                     assert!(schedule.iter().all(|field| field.bytes().all(|byte| b"0123456789*,-/".contains(&byte))));
                     let command = fields.next().unwrap();
-                    // Cron would make it the end of the line.
+                    // Cron replaces % with the end of the line.
                     assert!(!command.contains('%'), "{command}");
                     lines.push((schedule.join(" "), command.to_owned()));
                 }
             }
         }
-        assert_eq!(lines.len(), 2, "a snapshot and a drill");
+        assert_eq!(lines.len(), 2, "the crontab must have a snapshot and a drill");
         Crontab { variables, lines }
     }
 
-    /// A line as cron runs it: by the shell it names, with next to nothing in the environment.
-    fn command(&self, number: usize, place: &Place) -> Command {
+    /// Returns the command of a line as cron runs it: in the shell that the crontab names, with a minimal environment.
+    fn command(&self, number: usize, machine: &Machine) -> Command {
         let shell = &self.variables.iter().find(|(name, _)| name == "SHELL").unwrap().1;
         let mut command = Command::new("env");
         command.arg("-i").args(["LOGNAME=root", "HOME=/root"]);
         for (name, value) in &self.variables {
-            let value = value.replace("/usr/local/bin", place.path("bin").to_str().unwrap());
+            let value = value.replace("/usr/local/bin", machine.path("bin").to_str().unwrap());
             command.arg(format!("{name}={value}"));
         }
-        command.arg(shell).args(["-c", &adapted(&self.lines[number].1, place)]);
+        command.arg(shell).args(["-c", &with_config_of(machine, &self.lines[number].1)]);
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 }
 
 #[test]
-fn cron_lines_are_silent_when_all_is_well() {
-    let place = Place::new();
+fn cron_lines_print_nothing_on_success() {
+    let machine = Machine::new();
     let crontab = Crontab::read();
     for taken in 1..=2 {
-        silent(&crontab.command(0, &place).output().unwrap());
-        assert_eq!(place.snapshots(), taken);
+        assert_silent(&crontab.command(0, &machine).output().unwrap());
+        assert_eq!(machine.snapshots(), taken);
     }
-    silent(&crontab.command(1, &place).output().unwrap());
-    let listed = place.sandbox.ok(&["list", "--store", "store"]);
-    assert!(listed.stdout().contains("drilled"), "{}", listed.stdout());
+    assert_silent(&crontab.command(1, &machine).output().unwrap());
+    let list = machine.sandbox.ok(&["list", "--store", "store"]);
+    assert!(list.stdout().contains("drilled"), "{}", list.stdout());
 }
 
 #[test]
-fn cron_lines_are_loud_when_anything_fails() {
+fn cron_lines_report_every_failure() {
     let crontab = Crontab::read();
-    let loud = |place: &Place, number: usize, codes: &[i32], expected: &str| {
-        let output = crontab.command(number, place).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(codes.contains(&output.status.code().unwrap()), "{:?}: {said}", output.status);
-        assert!(said.contains(expected), "{said}");
+    let assert_fails = |machine: &Machine, number: usize, codes: &[i32], expected: &str| {
+        let output = crontab.command(number, machine).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(codes.contains(&output.status.code().unwrap()), "{:?}: {stderr}", output.status);
+        assert!(stderr.contains(expected), "{stderr}");
         assert!(output.stdout.is_empty());
     };
-    let place = Place::new();
-    silent(&crontab.command(0, &place).output().unwrap());
-    // No database, one that is none, no configuration, no program.
-    fs::rename(place.path("app.db"), place.path("away.db")).unwrap();
-    loud(&place, 0, &[5], "app.db");
-    fs::write(place.path("app.db"), vec![b'x'; 8192]).unwrap();
-    loud(&place, 0, &[2], "app.db");
-    fs::rename(place.path("away.db"), place.path("app.db")).unwrap();
-    assert_eq!(place.snapshots(), 1);
-    fs::rename(place.path("lifeboat.toml"), place.path("away.toml")).unwrap();
-    loud(&place, 0, &[1, 2], "lifeboat.toml");
-    fs::rename(place.path("away.toml"), place.path("lifeboat.toml")).unwrap();
-    // Damaged archives, found by the drill.
-    let folder = fs::read_dir(place.path("store/app")).unwrap().flatten().map(|entry| entry.path());
+    let machine = Machine::new();
+    assert_silent(&crontab.command(0, &machine).output().unwrap());
+    // A missing database, a file that is not a database, and a missing config.
+    fs::rename(machine.path("app.db"), machine.path("away.db")).unwrap();
+    assert_fails(&machine, 0, &[5], "app.db");
+    fs::write(machine.path("app.db"), vec![b'x'; 8192]).unwrap();
+    assert_fails(&machine, 0, &[2], "app.db");
+    fs::rename(machine.path("away.db"), machine.path("app.db")).unwrap();
+    assert_eq!(machine.snapshots(), 1);
+    fs::rename(machine.path("lifeboat.toml"), machine.path("away.toml")).unwrap();
+    assert_fails(&machine, 0, &[1, 2], "lifeboat.toml");
+    fs::rename(machine.path("away.toml"), machine.path("lifeboat.toml")).unwrap();
+    // Damaged archives, which the drill finds, and a missing program.
+    let folder = fs::read_dir(machine.path("store/app")).unwrap().flatten().map(|entry| entry.path());
     for archive in folder.filter(|path| path.to_string_lossy().contains(".tar.")) {
         let mut bytes = fs::read(&archive).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(&archive, bytes).unwrap();
     }
-    loud(&place, 1, &[3], "damage");
-    fs::remove_file(place.path("bin/lifeboat")).unwrap();
-    loud(&place, 0, &[127], "lifeboat");
-    loud(&place, 1, &[127], "lifeboat");
+    assert_fails(&machine, 1, &[3], "damage");
+    fs::remove_file(machine.path("bin/lifeboat")).unwrap();
+    assert_fails(&machine, 0, &[127], "lifeboat");
+    assert_fails(&machine, 1, &[127], "lifeboat");
 }
 
 #[test]
-fn cron_line_that_meets_the_one_before_says_so_and_leaves_it_alone() {
-    let place = Place::new();
+fn a_cron_line_is_refused_while_the_previous_run_goes_on() {
+    let machine = Machine::new();
     let crontab = Crontab::read();
-    place.slow();
-    let mut first = Kept(Some(crontab.command(0, &place).spawn().unwrap()));
-    until("the first run", || place.path("begun").exists());
-    let second = crontab.command(0, &place).output().unwrap();
-    let said = String::from_utf8_lossy(&second.stderr);
-    assert_eq!(second.status.code(), Some(75), "{said}");
-    assert_eq!(said, "lifeboat: no snapshot was taken: the run before is still going on\n");
-    fs::write(place.path("go"), "").unwrap();
-    silent(&first.end());
-    assert_eq!(place.snapshots(), 1);
-    silent(&crontab.command(0, &place).output().unwrap());
-    assert_eq!(place.snapshots(), 2);
+    machine.install_slow_program();
+    let mut first = KilledOnDrop(Some(crontab.command(0, &machine).spawn().unwrap()));
+    wait_for("the first run to begin", || machine.path("begun").exists());
+    let second = crontab.command(0, &machine).output().unwrap();
+    let stderr = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(75), "{stderr}");
+    assert_eq!(stderr, "lifeboat: no snapshot was taken: the previous run has not ended yet\n");
+    fs::write(machine.path("go"), "").unwrap();
+    assert_silent(&first.wait());
+    assert_eq!(machine.snapshots(), 1);
+    assert_silent(&crontab.command(0, &machine).output().unwrap());
+    assert_eq!(machine.snapshots(), 2);
 
     // A run that is killed leaves no lock behind.
-    fs::remove_file(place.path("go")).unwrap();
-    fs::remove_file(place.path("begun")).unwrap();
-    let mut killed = Kept(Some(crontab.command(0, &place).spawn().unwrap()));
-    until("the run", || place.path("begun").exists());
-    fs::write(place.path("go"), "").unwrap();
+    fs::remove_file(machine.path("go")).unwrap();
+    fs::remove_file(machine.path("begun")).unwrap();
+    let mut killed = KilledOnDrop(Some(crontab.command(0, &machine).spawn().unwrap()));
+    wait_for("the run to begin", || machine.path("begun").exists());
+    fs::write(machine.path("go"), "").unwrap();
     killed.0.as_mut().unwrap().kill().unwrap();
-    assert_eq!(killed.end().status.signal(), Some(9));
-    until("the lock is free", || crontab.command(0, &place).output().unwrap().status.success());
+    assert_eq!(killed.wait().status.signal(), Some(9));
+    wait_for("the lock to be free", || crontab.command(0, &machine).output().unwrap().status.success());
 }
 
-/// A child that does not outlive its test.
-struct Kept(Option<Child>);
+/// A process that is killed when this is dropped.
+struct KilledOnDrop(Option<Child>);
 
-impl Kept {
-    fn end(&mut self) -> Output {
+impl KilledOnDrop {
+    /// Waits until the process ends, and returns its output.
+    fn wait(&mut self) -> Output {
         self.0.take().unwrap().wait_with_output().unwrap()
     }
 }
 
-impl Drop for Kept {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         if let Some(mut child) = self.0.take() {
             let _ = child.kill();
@@ -229,49 +232,49 @@ fn unit(name: &str) -> String {
     fs::read_to_string(repository().join("scripts/systemd").join(name)).unwrap()
 }
 
-/// The values of a setting in a unit.
+/// Returns the values of a setting in a unit.
 fn settings<'a>(unit: &'a str, name: &str) -> Vec<&'a str> {
     let lines = unit.lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix('=')).collect()
 }
 
-/// A service's command as systemd starts it: no shell, next to nothing in the environment.
-fn start(service: &str, place: &Place) -> Command {
+/// Returns the command of a service as systemd starts it: without a shell, with a minimal environment.
+fn start(service: &str, machine: &Machine) -> Command {
     let text = unit(service);
     let line = settings(&text, "ExecStart");
     assert_eq!(line.len(), 1);
-    let line = adapted(line[0], place);
+    let line = with_config_of(machine, line[0]);
     let mut words = line.split(' ');
     assert_eq!(words.next(), Some("/usr/local/bin/lifeboat"));
-    let mut command = Command::new(place.path("bin/lifeboat"));
+    let mut command = Command::new(machine.path("bin/lifeboat"));
     command.args(words).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 #[test]
-fn unit_s_commands_do_their_work_and_say_what_is_wrong() {
-    let place = Place::new();
-    // Two at once too: here it is systemd that keeps them apart, but people also start them by hand.
-    let mut both = [(); 2].map(|()| Kept(Some(start("lifeboat.service", &place).spawn().unwrap())));
-    for one in &mut both {
-        let output = one.end();
+fn the_commands_of_the_units_take_snapshots_and_report_failures() {
+    let machine = Machine::new();
+    // systemd does not run a service twice at the same time, but people may also start the command by hand.
+    let mut both = [(); 2].map(|()| KilledOnDrop(Some(start("lifeboat.service", &machine).spawn().unwrap())));
+    for process in &mut both {
+        let output = process.wait();
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
         assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    assert_eq!(place.snapshots(), 2);
-    let output = start("lifeboat-drill.service", &place).output().unwrap();
+    assert_eq!(machine.snapshots(), 2);
+    let output = start("lifeboat-drill.service", &machine).output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
-    assert!(place.sandbox.ok(&["list", "--store", "store"]).stdout().contains("drilled"));
+    assert!(machine.sandbox.ok(&["list", "--store", "store"]).stdout().contains("drilled"));
 
-    fs::remove_file(place.path("app.db")).unwrap();
-    let output = start("lifeboat.service", &place).output().unwrap();
+    fs::remove_file(machine.path("app.db")).unwrap();
+    let output = start("lifeboat.service", &machine).output().unwrap();
     assert_eq!(output.status.code(), Some(5));
     assert!(String::from_utf8_lossy(&output.stderr).contains("app.db"));
 }
 
 #[test]
-fn units_are_hardened_and_make_up_for_what_was_missed() {
+fn services_are_hardened_and_timers_catch_up_missed_runs() {
     for name in UNITS.iter().filter(|name| name.ends_with(".service")) {
         let text = unit(name);
         for (setting, value) in [
@@ -295,27 +298,27 @@ fn units_are_hardened_and_make_up_for_what_was_missed() {
 }
 
 #[test]
-fn systemd_finds_nothing_wrong_with_the_units() {
+fn systemd_analyze_accepts_the_units() {
     let Ok(version) = Command::new("systemd-analyze").arg("--version").output() else {
-        skip("there is no systemd-analyze here, which judges the units");
+        skip("it needs systemd-analyze");
         return;
     };
     assert!(version.status.success());
     let sandbox = Sandbox::new();
     let paths = UNITS.map(|name| {
-        // The program must be there to be found good.
+        // systemd-analyze requires that the program exists.
         let text = unit(name).replace("/usr/local/bin/lifeboat", LIFEBOAT);
         fs::write(sandbox.path(name), text).unwrap();
         sandbox.path(name)
     });
     let verify = |paths: &[PathBuf]| {
         let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(paths).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        // What the machine's own units have wrong is no matter of ours.
-        said.lines().filter(|line| line.contains("lifeboat")).map(str::to_owned).collect::<Vec<_>>()
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        // It also reports errors in other units of the machine.
+        stderr.lines().filter(|line| line.contains("lifeboat")).map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(verify(&paths), Vec::<String>::new());
-    // And it would have seen it.
+    // An invalid setting is found, so the test above is effective.
     fs::write(&paths[0], unit(UNITS[0]).replace("ProtectSystem=full", "ProtectSystems=full")).unwrap();
     assert!(verify(&paths).iter().any(|line| line.contains("ProtectSystems")), "{:?}", verify(&paths));
     for calendar in UNITS.iter().filter(|name| name.ends_with(".timer")) {

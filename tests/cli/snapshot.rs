@@ -1,15 +1,17 @@
+//! `snapshot` of SQLite databases: sources, names, stores, and databases in every state.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
 use crate::helpers::{
-    SNAPSHOT_FIELDS, empty_store, error_document, has_fields, id_of, refused, refused_by_the_parser, shell_ok, silent,
-    sql,
+    SNAPSHOT_FIELDS, assert_has_fields, empty_store, error_document, id_of, refused, refused_by_the_parser, shell_ok,
+    silent, sql,
 };
 use crate::support::{Sandbox, content, have, open, sample};
 
-/// A sandbox with a good database and a store that is not there yet.
+/// Creates a sandbox with a database, but without a store.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("scratch")).unwrap();
@@ -26,11 +28,11 @@ fn snapshot_of_a_database_is_listed() {
 }
 
 #[test]
-fn snapshot_documents_hold_every_field() {
+fn snapshot_documents_have_every_field() {
     let sandbox = sandbox();
     let document = sandbox.json(&["snapshot", "app.db", "--store", "backups", "--tag", "a", "--tag", "b"]);
     let snapshot = &document["snapshots"][0];
-    has_fields(snapshot, SNAPSHOT_FIELDS);
+    assert_has_fields(snapshot, SNAPSHOT_FIELDS);
     let id = id_of(&document);
     assert_eq!(snapshot["source"], "app");
     assert_eq!(snapshot["kind"], "full");
@@ -44,7 +46,7 @@ fn snapshot_documents_hold_every_field() {
     assert_eq!(snapshot["sha256"], lifeboat::platform::digest::Sha256::of(&archive).to_string());
     assert_eq!(snapshot["raw_bytes"], fs::metadata(sandbox.path("app.db")).unwrap().len());
     for table in snapshot["tables"].as_array().unwrap() {
-        has_fields(table, &["name", "rows", "bytes", "digest"]);
+        assert_has_fields(table, &["name", "rows", "bytes", "digest"]);
     }
 }
 
@@ -59,14 +61,14 @@ fn snapshot_text_names_the_id_the_rows_and_the_size() {
 }
 
 #[test]
-fn every_compression_restores() {
+fn every_compression_can_be_restored() {
     let sandbox = sandbox();
     for (index, compression) in ["gzip", "gzip:1", "gzip:9", "zstd", "zstd:1", "zstd:19"].iter().enumerate() {
-        let taken = sandbox.json(&["snapshot", "app.db", "--compression", compression, "--store", "backups"]);
+        let document = sandbox.json(&["snapshot", "app.db", "--compression", compression, "--store", "backups"]);
         let codec = compression.split(':').next().unwrap();
-        assert_eq!(taken["snapshots"][0]["codec"], codec);
+        assert_eq!(document["snapshots"][0]["codec"], codec);
         let copy = format!("{index}.db");
-        sandbox.ok(&["restore", &id_of(&taken), "--to", &copy, "--store", "backups"]);
+        sandbox.ok(&["restore", &id_of(&document), "--to", &copy, "--store", "backups"]);
         assert_eq!(fs::read(sandbox.path(copy)).unwrap(), fs::read(sandbox.path("app.db")).unwrap());
     }
     for compression in ["gzip:0", "gzip:10", "zstd:0", "zstd:20", "zstd:-1", "gzip:", "gzip:six", "xz", "", "GZIP"] {
@@ -75,10 +77,10 @@ fn every_compression_restores() {
 }
 
 #[test]
-fn what_is_no_sqlite_database_is_refused() {
+fn a_file_that_is_not_an_sqlite_database_is_refused() {
     let sandbox = sandbox();
     fs::write(sandbox.path("text.db"), "this is a diary, not a database\n".repeat(500)).unwrap();
-    // What an encrypted database looks like.
+    // An encrypted database looks like random bytes.
     let mut state = 1u64;
     let noise = std::iter::repeat_with(|| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -96,7 +98,7 @@ fn what_is_no_sqlite_database_is_refused() {
 }
 
 #[test]
-fn a_refused_first_source_makes_no_store() {
+fn a_refused_source_creates_no_store() {
     let sandbox = sandbox();
     fs::write(sandbox.path("text.db"), "this is a diary, not a database\n".repeat(500)).unwrap();
     fs::write(sandbox.path("zero.db"), "").unwrap();
@@ -107,7 +109,7 @@ fn a_refused_first_source_makes_no_store() {
 }
 
 #[test]
-fn what_is_no_file_is_refused() {
+fn a_path_that_is_not_a_regular_file_is_refused() {
     let sandbox = sandbox();
     empty_store(&sandbox.path("backups"));
     shell_ok(&sandbox, "mkfifo pipe; mkdir folder; ln -s nowhere dangling; ln -s loop loop");
@@ -126,7 +128,7 @@ fn what_is_no_file_is_refused() {
 }
 
 #[test]
-fn what_is_no_place_for_a_store_is_refused() {
+fn a_folder_that_cannot_be_a_store_is_refused() {
     let sandbox = sandbox();
     fs::create_dir(sandbox.path("foreign")).unwrap();
     fs::write(sandbox.path("foreign/holiday.jpg"), "x").unwrap();
@@ -142,7 +144,7 @@ fn what_is_no_place_for_a_store_is_refused() {
 }
 
 #[test]
-fn an_empty_folder_becomes_a_store_for_its_owner_alone() {
+fn a_new_store_is_readable_only_by_its_owner() {
     use std::os::unix::fs::PermissionsExt;
     let sandbox = sandbox();
     fs::create_dir_all(sandbox.path("disk/lost+found")).unwrap();
@@ -156,12 +158,12 @@ fn an_empty_folder_becomes_a_store_for_its_owner_alone() {
 }
 
 #[test]
-fn names_that_could_mean_something_else_are_refused() {
+fn invalid_source_names_are_refused() {
     let sandbox = sandbox();
     let long = "n".repeat(65);
-    let bad =
+    let invalid =
         ["a\"b", "a'b", "a\nb", "a b", "ünïcode", "数据", "..", ".", "../x", "a/b", "-x", "", "_x", "a\\b", &long];
-    for name in bad {
+    for name in invalid {
         let name = format!("--name={name}");
         refused_by_the_parser(&sandbox, &["snapshot", "app.db", &name, "--store", "backups"]);
     }
@@ -174,7 +176,7 @@ fn names_that_could_mean_something_else_are_refused() {
 }
 
 #[test]
-fn one_name_is_for_one_source() {
+fn one_name_for_two_sources_is_refused() {
     let sandbox = sandbox();
     sample(sandbox.path("other.db"), 1, "delete");
     refused(&sandbox, &["snapshot", "app.db", "other.db", "--name", "x", "--store", "backups"], 2);
@@ -189,7 +191,7 @@ fn a_source_named_twice_is_saved_once() {
 }
 
 #[test]
-fn a_name_belongs_to_one_origin() {
+fn a_name_that_belongs_to_another_origin_is_refused() {
     let sandbox = sandbox();
     sandbox.snapshot("app.db");
     fs::create_dir(sandbox.path("other")).unwrap();
@@ -201,8 +203,8 @@ fn a_name_belongs_to_one_origin() {
     let output = sandbox.command(&["snapshot", "app.db", "--store", "backups"]).env("LIFEBOAT_HOST", "box").output();
     assert_eq!(output.unwrap().status.code(), Some(2));
     assert_eq!(sandbox.state(), before);
-    let taken = sandbox.json(&["snapshot", "other/app.db", "--name", "other", "--store", "backups"]);
-    assert_eq!(taken["snapshots"][0]["source"], "other");
+    let document = sandbox.json(&["snapshot", "other/app.db", "--name", "other", "--store", "backups"]);
+    assert_eq!(document["snapshots"][0]["source"], "other");
 }
 
 #[test]
@@ -214,7 +216,7 @@ fn the_host_in_the_origin_can_be_set() {
 }
 
 #[test]
-fn names_are_made_of_files_whatever_these_are_called() {
+fn source_names_are_derived_from_unusual_file_names() {
     if !have(&["tar"]) {
         return;
     }
@@ -235,11 +237,11 @@ fn names_are_made_of_files_whatever_these_are_called() {
     for (file, name) in files {
         sample(sandbox.root().join("x"), 2, "delete");
         fs::rename(sandbox.path("x"), sandbox.path(file)).unwrap();
-        let taken = sandbox.ok(&["snapshot", "--json", "--store", "backups", "--", file]).json();
-        assert_eq!(taken["snapshots"][0]["source"], name, "{file}");
-        let path = taken["snapshots"][0]["origin"]["path"].as_str().unwrap();
+        let document = sandbox.ok(&["snapshot", "--json", "--store", "backups", "--", file]).json();
+        assert_eq!(document["snapshots"][0]["source"], name, "{file}");
+        let path = document["snapshots"][0]["origin"]["path"].as_str().unwrap();
         assert_eq!(path, sandbox.path(file).canonicalize().unwrap().to_str().unwrap());
-        let id = id_of(&taken);
+        let id = id_of(&document);
         let copy = format!("copy of {name}.db");
         sandbox.ok(&["restore", &id, "--to", &copy, "--store", "backups"]);
         assert_eq!(fs::read(sandbox.path(&copy)).unwrap(), fs::read(sandbox.path(file)).unwrap(), "{file}");
@@ -251,7 +253,7 @@ fn names_are_made_of_files_whatever_these_are_called() {
 }
 
 #[test]
-fn a_file_name_that_makes_no_name_needs_one() {
+fn a_file_name_that_gives_no_valid_name_needs_a_name() {
     let sandbox = sandbox();
     empty_store(&sandbox.path("backups"));
     fs::copy(sandbox.path("app.db"), sandbox.path("数据.db")).unwrap();
@@ -268,8 +270,8 @@ fn a_path_that_is_not_utf8_is_refused() {
     let sandbox = sandbox();
     let name = std::ffi::OsStr::from_bytes(b"bad-\xff.db");
     fs::copy(sandbox.path("app.db"), sandbox.path(name)).unwrap();
-    let words = [std::ffi::OsStr::new("snapshot"), name, "--store".as_ref(), "backups".as_ref()];
-    let output = sandbox.command(&words).output().unwrap();
+    let arguments = [std::ffi::OsStr::new("snapshot"), name, "--store".as_ref(), "backups".as_ref()];
+    let output = sandbox.command(&arguments).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert_eq!(stderr.matches("error:").count(), 1, "{stderr}");
@@ -280,11 +282,12 @@ fn a_link_is_followed_to_the_database_and_its_wal() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("real")).unwrap();
     sample(sandbox.path("real/data.db"), 3, "wal");
-    let held = open(sandbox.path("real/data.db"));
-    held.execute_batch("INSERT INTO logs VALUES ('in', 'the wal')").unwrap();
+    // While this connection is open, the row is in the WAL only.
+    let writer = open(sandbox.path("real/data.db"));
+    writer.execute_batch("INSERT INTO logs VALUES ('in', 'the wal')").unwrap();
     symlink("real/data.db", sandbox.path("link.db")).unwrap();
-    let taken = sandbox.json(&["snapshot", "link.db", "--store", "backups"]);
-    assert_eq!(taken["snapshots"][0]["source"], "data");
+    let document = sandbox.json(&["snapshot", "link.db", "--store", "backups"]);
+    assert_eq!(document["snapshots"][0]["source"], "data");
     sandbox.ok(&["restore", "latest", "--to", "copy.db", "--store", "backups"]);
     assert_eq!(content(sandbox.path("copy.db")), content(sandbox.path("real/data.db")));
 }
@@ -296,14 +299,14 @@ fn sqlite_urls_are_read_as_sqlalchemy_writes_them() {
     sample(sandbox.path("data/x.db"), 1, "delete");
     let absolute = format!("sqlite:///{}", sandbox.path("data/x.db").display());
     for url in ["sqlite:///data/x.db", "sqlite:///./data/x.db", "sqlite:///data/x.db?timeout=5", &absolute] {
-        let taken = sandbox.json(&["snapshot", url, "--store", "backups"]);
-        assert_eq!(taken["snapshots"][0]["source"], "x", "{url}");
+        let document = sandbox.json(&["snapshot", url, "--store", "backups"]);
+        assert_eq!(document["snapshots"][0]["source"], "x", "{url}");
     }
     assert_eq!(sandbox.ids().len(), 4);
 }
 
 #[test]
-fn a_selection_of_tables_is_refused_because_an_image_is_whole() {
+fn a_selection_of_tables_is_refused_for_sqlite() {
     let sandbox = sandbox();
     for flag in ["--table", "--exclude-table", "--exclude-data"] {
         refused(&sandbox, &["snapshot", "app.db", flag, "logs", "--store", "backups"], 2).says(flag);
@@ -311,7 +314,7 @@ fn a_selection_of_tables_is_refused_because_an_image_is_whole() {
 }
 
 #[test]
-fn an_empty_database_is_saved_only_when_asked() {
+fn an_empty_database_is_saved_only_with_allow_empty() {
     let sandbox = sandbox();
     fs::write(sandbox.path("zero.db"), "").unwrap();
     sql(sandbox.path("bare.db"), "CREATE TABLE t (a); DROP TABLE t");
@@ -321,7 +324,7 @@ fn an_empty_database_is_saved_only_when_asked() {
         refused(&sandbox, &["snapshot", file, "--store", "backups"], 3).says("empty").says("--allow-empty");
         let run = sandbox.run(&["snapshot", file, "--store", "backups", "--json"]).code(3);
         assert_eq!(run.json()["snapshots"], json!([]), "{}", run.transcript());
-        has_fields(&run.json()["problems"][0], &["kind", "message"]);
+        assert_has_fields(&run.json()["problems"][0], &["kind", "message"]);
         let id = id_of(&sandbox.json(&["snapshot", file, "--allow-empty", "--store", "backups"]));
         sandbox.ok(&["verify", &id, "--store", "backups"]);
         sandbox.ok(&["drill", &id, "--store", "backups"]);
@@ -339,38 +342,38 @@ fn a_new_database_with_tables_and_no_rows_is_saved() {
 }
 
 #[test]
-fn an_emptied_database_never_becomes_the_newest_good_backup() {
+fn a_snapshot_of_an_emptied_database_is_refused() {
     let sandbox = Sandbox::new();
     sql(
         sandbox.path("app.db"),
         "CREATE TABLE t (a); CREATE TABLE u (a); INSERT INTO t VALUES (1); INSERT INTO u VALUES (1)",
     );
-    let good = sandbox.snapshot("app.db");
+    let good_id = sandbox.snapshot("app.db");
     sql(sandbox.path("app.db"), "DELETE FROM t; DELETE FROM u");
-    refused(&sandbox, &["snapshot", "app.db", "--store", "backups"], 3).says(&good);
+    refused(&sandbox, &["snapshot", "app.db", "--store", "backups"], 3).says(&good_id);
     sql(sandbox.path("app.db"), "DROP TABLE t; DROP TABLE u");
     refused(&sandbox, &["snapshot", "app.db", "--store", "backups"], 3);
     fs::remove_file(sandbox.path("app.db")).unwrap();
     refused(&sandbox, &["snapshot", "app.db", "--store", "backups"], 5);
     fs::write(sandbox.path("app.db"), "").unwrap();
     refused(&sandbox, &["snapshot", "app.db", "--store", "backups"], 3);
-    assert_eq!(sandbox.ids(), [good]);
+    assert_eq!(sandbox.ids(), [good_id]);
 }
 
 #[test]
-fn the_counters_and_statistics_of_sqlite_are_no_rows_of_an_emptied_database() {
+fn rows_of_internal_tables_do_not_hide_an_emptied_database() {
     let sandbox = Sandbox::new();
     sql(
         sandbox.path("app.db"),
         "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, a); CREATE INDEX i ON t (a); INSERT INTO t (a) VALUES (1), (2); ANALYZE",
     );
-    let good = sandbox.snapshot("app.db");
+    let good_id = sandbox.snapshot("app.db");
     sql(sandbox.path("app.db"), "DELETE FROM t");
-    refused(&sandbox, &["snapshot", "app.db", "--store", "backups"], 3).says(&good);
+    refused(&sandbox, &["snapshot", "app.db", "--store", "backups"], 3).says(&good_id);
 }
 
 #[test]
-fn losses_since_the_snapshot_before_are_told() {
+fn losses_since_the_previous_snapshot_are_reported() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 10, "delete");
     sql(sandbox.path("app.db"), "CREATE TABLE extra (a); INSERT INTO extra VALUES (1)");
@@ -381,11 +384,11 @@ fn losses_since_the_snapshot_before_are_told() {
 }
 
 #[test]
-fn a_wal_that_others_hold_is_saved_and_left_as_it_is() {
+fn a_wal_that_is_in_use_is_saved_and_not_changed() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 3, "wal");
-    let held = open(sandbox.path("app.db"));
-    held.execute_batch("PRAGMA wal_autocheckpoint = 0; INSERT INTO logs VALUES ('only', 'in the wal'); UPDATE accounts SET name = 'new'")
+    let writer = open(sandbox.path("app.db"));
+    writer.execute_batch("PRAGMA wal_autocheckpoint = 0; INSERT INTO logs VALUES ('only', 'in the wal'); UPDATE accounts SET name = 'new'")
         .unwrap();
     let expected = content(sandbox.path("app.db"));
     let files = || (fs::read(sandbox.path("app.db")).unwrap(), fs::read(sandbox.path("app.db-wal")).unwrap());
@@ -395,12 +398,13 @@ fn a_wal_that_others_hold_is_saved_and_left_as_it_is() {
     assert!(files() == before, "the source was changed");
     sandbox.ok(&["diff", "latest", "--store", "backups"]);
     assert!(files() == before, "the source was changed");
-    // Without the writer the WAL stays to be recovered, and a snapshot still leaves it alone.
+    // A copy of the files is a database whose program has crashed: its WAL must be recovered. A snapshot does not
+    // change this WAL either.
     fs::create_dir(sandbox.path("dead")).unwrap();
     for name in ["app.db", "app.db-wal"] {
         fs::copy(sandbox.path(name), sandbox.path("dead").join(name)).unwrap();
     }
-    drop(held);
+    drop(writer);
     let dead = |name: &str| fs::read(sandbox.path("dead").join(name)).unwrap();
     let id = id_of(&sandbox.json(&["snapshot", "dead/app.db", "--name", "dead", "--store", "backups"]));
     assert!((dead("app.db"), dead("app.db-wal")) == before, "the source was changed");
@@ -417,14 +421,17 @@ fn a_hot_journal_is_rolled_back_before_the_snapshot() {
     sample(sandbox.path("live.db"), 20, "delete");
     let expected = content(sandbox.path("live.db"));
     let writer = open(sandbox.path("live.db"));
-    // A cache of a few pages spills what is not committed into the file, behind a journal.
+    // With a cache of a few pages, SQLite writes uncommitted pages to the file and the original ones to the journal.
     writer
         .execute_batch("PRAGMA cache_size = 4; PRAGMA cache_spill = 4; BEGIN IMMEDIATE; UPDATE logs SET body = body || 'half done'; UPDATE accounts SET name = 'half'")
         .unwrap();
     fs::copy(sandbox.path("live.db"), sandbox.path("app.db")).unwrap();
     fs::copy(sandbox.path("live.db-journal"), sandbox.path("app.db-journal")).unwrap();
     writer.execute_batch("ROLLBACK").unwrap();
-    assert!(fs::read(sandbox.path("app.db")).unwrap() != fs::read(sandbox.path("live.db")).unwrap(), "nothing spilled");
+    assert!(
+        fs::read(sandbox.path("app.db")).unwrap() != fs::read(sandbox.path("live.db")).unwrap(),
+        "no uncommitted page was written"
+    );
     let id = sandbox.snapshot("app.db");
     sandbox.ok(&["restore", &id, "--to", "copy.db", "--store", "backups"]);
     assert_eq!(content(sandbox.path("copy.db")), expected);
@@ -444,7 +451,7 @@ fn an_uncommitted_transaction_is_not_saved() {
 }
 
 #[test]
-fn a_clean_source_is_left_byte_for_byte_and_alone() {
+fn a_snapshot_changes_neither_the_source_nor_its_folder() {
     for journal in ["delete", "wal"] {
         let sandbox = Sandbox::new();
         fs::create_dir(sandbox.path("scratch")).unwrap();
@@ -460,20 +467,20 @@ fn a_clean_source_is_left_byte_for_byte_and_alone() {
 }
 
 #[test]
-fn writers_are_not_locked_out_for_longer_than_allowed() {
+fn a_snapshot_that_locks_writers_for_too_long_is_refused() {
     let sandbox = sandbox();
     empty_store(&sandbox.path("backups"));
-    let locked = ["snapshot", "app.db", "--max-lock", "0", "--store", "backups"];
-    refused(&sandbox, &locked, 1).says("locked out").says("--max-lock");
+    let arguments = ["snapshot", "app.db", "--max-lock", "0", "--store", "backups"];
+    refused(&sandbox, &arguments, 1).says("locked out").says("--max-lock");
     let run = sandbox.run(&["snapshot", "app.db", "--max-lock", "0", "--store", "backups", "--json"]).code(1);
     error_document(&run, "failed");
-    // Readers of a WAL lock nobody out.
+    // A reader of a WAL database does not lock writers.
     sample(sandbox.path("wal.db"), 3, "wal");
     sandbox.ok(&["snapshot", "wal.db", "--max-lock", "0", "--store", "backups"]);
 }
 
 #[test]
-fn a_store_with_an_odd_name_is_told_of_in_one_line() {
+fn control_characters_in_the_path_of_a_store_are_escaped() {
     let sandbox = sandbox();
     let store = "odd \u{1b}[31m\nstore";
     let run = sandbox.ok(&["snapshot", "app.db", "--store", store]);
@@ -484,7 +491,7 @@ fn a_store_with_an_odd_name_is_told_of_in_one_line() {
 }
 
 #[test]
-fn a_full_text_index_that_is_behind_its_table_is_told_and_saved() {
+fn an_outdated_full_text_index_is_saved_with_a_warning() {
     let sandbox = Sandbox::new();
     sql(
         sandbox.path("app.db"),
@@ -498,7 +505,7 @@ fn a_full_text_index_that_is_behind_its_table_is_told_and_saved() {
 }
 
 #[test]
-fn what_others_put_into_the_folder_for_scratch_stops_nobody() {
+fn foreign_files_in_the_scratch_folder_are_not_touched() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 3, "delete");
     std::fs::create_dir_all(sandbox.path("scratch/lifeboat-scratch-x")).unwrap();

@@ -1,4 +1,4 @@
-//! A program run under `guard`: its signals, its exit code, its streams, and the processes that it leaves behind.
+//! A program that runs under `guard`: its signals, exit code and streams, and the processes that it leaves behind.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Write};
@@ -14,20 +14,21 @@ use lifeboat::platform::error::Kind;
 use lifeboat::platform::supervise::{Options, Supervisor};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-const BOUND: Duration = Duration::from_secs(20);
+/// The longest time that a test waits for a condition.
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
-/// Waits until something is so, and no longer than is reasonable.
+/// Waits until a condition is true, for at most [`LONGEST_WAIT`].
 #[track_caller]
-fn until(what: &str, mut so: impl FnMut() -> bool) {
+fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
     let start = Instant::now();
-    while !so() {
-        assert!(start.elapsed() < BOUND, "waited in vain: {what}");
+    while !is_true() {
+        assert!(start.elapsed() < LONGEST_WAIT, "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// A folder with a config of a guard that has nothing to restore and nothing to save.
-fn place() -> Sandbox {
+/// Creates a sandbox with a config in which `guard` neither restores before the program nor saves after it.
+fn sandbox_with_config() -> Sandbox {
     let sandbox = Sandbox::new();
     let config = "host = \"test\"\n[[store]]\nurl = \"./store\"\n[[source]]\nname = \"app\"\nurl = \"./app.db\"\n\
                   [guard]\nrestore_if_missing = false\nsnapshot_at_end = false\n";
@@ -35,7 +36,7 @@ fn place() -> Sandbox {
     sandbox
 }
 
-/// `lifeboat guard OPTIONS -- sh -c SCRIPT`.
+/// Returns the command `lifeboat guard OPTIONS -- sh -c SCRIPT`.
 fn guard(sandbox: &Sandbox, options: &[&str], script: &str) -> Command {
     let mut arguments = vec!["guard"];
     arguments.extend(options);
@@ -43,11 +44,12 @@ fn guard(sandbox: &Sandbox, options: &[&str], script: &str) -> Command {
     sandbox.command(&arguments)
 }
 
+/// Returns the text of a file, or an empty text if it does not exist.
 fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// State, parent and number of every process, from `/proc`.
+/// Returns state, parent and id of every process, from `/proc`.
 fn processes() -> Vec<(char, i32, i32)> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -61,21 +63,22 @@ fn processes() -> Vec<(char, i32, i32)> {
     all
 }
 
-/// The processes that carry a mark in their environment: all that came from one guard.
-fn marked(mark: &str) -> Vec<i32> {
-    let carries = |pid: &i32| {
+/// Returns the running processes that have this `NAME=VALUE` in their environment, which every descendant of a guard
+/// inherits from it.
+fn processes_with_mark(mark: &str) -> Vec<i32> {
+    let has_mark = |pid: &i32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|pair| pair == mark.as_bytes())
     };
-    processes().into_iter().filter(|(state, ..)| *state != 'Z').map(|(.., pid)| pid).filter(carries).collect()
+    processes().into_iter().filter(|(state, ..)| *state != 'Z').map(|(.., pid)| pid).filter(has_mark).collect()
 }
 
-/// A process, killed at the end if it still runs.
-struct Kept(Child);
+/// A process that is killed with its descendants when this is dropped.
+struct KilledOnDrop(Child);
 
-impl Kept {
+impl KilledOnDrop {
     fn start(mut command: Command) -> Self {
-        Kept(command.stdin(Stdio::null()).spawn().unwrap())
+        KilledOnDrop(command.stdin(Stdio::null()).spawn().unwrap())
     }
 
     fn pid(&self) -> Pid {
@@ -86,12 +89,12 @@ impl Kept {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Its exit code, once it has ended.
+    /// Waits until the process ends. Returns its exit code, or the negative number of the signal that ended it.
     #[track_caller]
     fn code(&mut self) -> i32 {
         use std::os::unix::process::ExitStatusExt;
         let mut status = None;
-        until("its end", || {
+        wait_for("the process to end", || {
             status = self.0.try_wait().unwrap();
             status.is_some()
         });
@@ -100,14 +103,14 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
-        // A guard that is killed cannot end what hangs on it: a test that fails would leave that behind.
+        // A guard that is killed cannot end its descendants, so a failed test would leave them behind.
         let (all, mut family) = (processes(), vec![self.pid().as_raw_pid()]);
         let mut next = 0;
         while self.0.try_wait().is_ok_and(|status| status.is_none()) && next < family.len() {
-            let above = family[next];
-            family.extend(all.iter().filter(|(_, parent, _)| *parent == above).map(|(.., pid)| *pid));
+            let ancestor = family[next];
+            family.extend(all.iter().filter(|(_, parent, _)| *parent == ancestor).map(|(.., pid)| *pid));
             next += 1;
         }
         for pid in family.into_iter().skip(1).filter_map(Pid::from_raw) {
@@ -121,8 +124,8 @@ impl Drop for Kept {
 // ---------------------------------------------------------------- exit codes and streams
 
 #[test]
-fn exit_code_is_that_of_the_program_as_a_shell_gives_it() {
-    let sandbox = place();
+fn the_exit_code_is_that_of_the_program_as_in_a_shell() {
+    let sandbox = sandbox_with_config();
     let cases = [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -TERM $$", 143), ("kill -KILL $$", 137)];
     for (script, expected) in cases {
         let run = sandbox.finish(guard(&sandbox, &[], script)).code(expected);
@@ -131,12 +134,12 @@ fn exit_code_is_that_of_the_program_as_a_shell_gives_it() {
 }
 
 #[test]
-fn program_that_cannot_run_gives_126_or_127_and_says_why() {
-    let sandbox = place();
+fn a_program_that_cannot_run_gives_126_or_127_and_the_reason() {
+    let sandbox = sandbox_with_config();
     std::fs::write(sandbox.path("plain"), "#!/bin/sh\nexit 0\n").unwrap();
     std::fs::write(sandbox.path("orphaned"), "#!/no/such/interpreter\n").unwrap();
     std::fs::set_permissions(sandbox.path("orphaned"), std::fs::Permissions::from_mode(0o755)).unwrap();
-    for (program, code, said) in [
+    for (program, code, reason) in [
         ("no-such-program", 127, "No such file"),
         ("./no-such-program", 127, "No such file"),
         ("./orphaned", 127, "No such file"),
@@ -145,15 +148,15 @@ fn program_that_cannot_run_gives_126_or_127_and_says_why() {
     ] {
         let run = sandbox.run(&["guard", "--", program]).code(code);
         assert!(run.stderr().contains(&format!("cannot run {program}")), "{}", run.stderr());
-        assert!(run.stderr().contains(said), "{}", run.stderr());
+        assert!(run.stderr().contains(reason), "{}", run.stderr());
     }
     sandbox.run(&["guard", "--"]).code(2);
     sandbox.run(&["guard"]).code(2);
 }
 
 #[test]
-fn streams_arguments_and_environment_pass_through_untouched() {
-    let sandbox = place();
+fn streams_arguments_and_environment_are_passed_unchanged() {
+    let sandbox = sandbox_with_config();
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let mut command = guard(&sandbox, &[], "tee /dev/fd/2");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -179,147 +182,147 @@ fn streams_arguments_and_environment_pass_through_untouched() {
 }
 
 #[test]
-fn program_has_no_file_open_and_no_signal_blocked_or_ignored_that_was_not_so_before() {
-    let sandbox = place();
-    let facts = "grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status; ls -l /proc/self/fd | wc -l";
-    let mut bare = Command::new("sh");
-    let bare = bare.args(["-c", facts]).stdin(Stdio::null()).output().unwrap();
+fn the_program_inherits_neither_open_files_nor_signal_settings_of_the_guard() {
+    let sandbox = sandbox_with_config();
+    let script = "grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status; ls -l /proc/self/fd | wc -l";
+    let mut without_guard = Command::new("sh");
+    let without_guard = without_guard.args(["-c", script]).stdin(Stdio::null()).output().unwrap();
     let run = sandbox.finish({
-        let mut command = guard(&sandbox, &[], facts);
+        let mut command = guard(&sandbox, &[], script);
         command.stdin(Stdio::null());
         command
     });
-    assert_eq!(run.code(0).stdout(), String::from_utf8(bare.stdout).unwrap());
+    assert_eq!(run.code(0).stdout(), String::from_utf8(without_guard.stdout).unwrap());
 }
 
 // ---------------------------------------------------------------- signals
 
-/// Says in `heard` what it hears, and ends with 42 at TERM.
-const LISTENS: &str = r#"
+/// A script that writes each signal it receives to the file `heard`, and ends with exit code 42 at SIGTERM.
+const RECORDS_SIGNALS: &str = r#"
     for signal in HUP INT QUIT USR1 USR2 WINCH; do trap "echo $signal >>heard" $signal; done
     trap 'echo TERM >>heard; exit 42' TERM
     echo ready >>heard
     while :; do sleep 0.01; done"#;
 
 #[test]
-fn every_signal_is_passed_on_once() {
-    let sandbox = place();
-    let mut kept = Kept::start(guard(&sandbox, &["--grace", "60s"], LISTENS));
+fn every_signal_is_forwarded_once() {
+    let sandbox = sandbox_with_config();
+    let mut process = KilledOnDrop::start(guard(&sandbox, &["--grace", "60s"], RECORDS_SIGNALS));
     let mut expected = "ready\n".to_owned();
-    until("the script", || text(&sandbox.path("heard")) == expected);
-    // INT asks to stop too; this program does not want to.
+    wait_for("the script to begin", || text(&sandbox.path("heard")) == expected);
+    // SIGINT also asks the program to stop, but this script goes on.
     let signals =
         [Signal::HUP, Signal::USR1, Signal::USR2, Signal::WINCH, Signal::QUIT, Signal::INT, Signal::INT, Signal::TERM];
     for signal in signals {
-        kept.signal(signal);
+        process.signal(signal);
         expected.push_str(lifeboat::platform::supervise::name(signal).trim_start_matches("SIG"));
         expected.push('\n');
-        until(&expected, || text(&sandbox.path("heard")) == expected);
+        wait_for(&expected, || text(&sandbox.path("heard")) == expected);
     }
-    assert_eq!(kept.code(), 42);
+    assert_eq!(process.code(), 42);
     assert_eq!(text(&sandbox.path("heard")), expected);
 }
 
 #[test]
-fn signal_to_the_whole_group_reaches_the_program_once() {
-    let sandbox = place();
+fn a_signal_to_the_process_group_reaches_the_program_once() {
+    let sandbox = sandbox_with_config();
     let script = r#"trap 'echo TERM >>heard' TERM
         echo ready >>heard
         while [ ! -e enough ]; do sleep 0.01; done"#;
     let mut command = guard(&sandbox, &["--grace", "60s"], script);
     command.process_group(0);
-    let mut kept = Kept::start(command);
-    until("the script", || text(&sandbox.path("heard")) == "ready\n");
+    let mut process = KilledOnDrop::start(command);
+    wait_for("the script to begin", || text(&sandbox.path("heard")) == "ready\n");
     for expected in ["ready\nTERM\n", "ready\nTERM\nTERM\n"] {
-        kill_process_group(kept.pid(), Signal::TERM).unwrap();
-        until("the signal", || text(&sandbox.path("heard")) == expected);
+        kill_process_group(process.pid(), Signal::TERM).unwrap();
+        wait_for("the signal", || text(&sandbox.path("heard")) == expected);
     }
     std::fs::write(sandbox.path("enough"), "").unwrap();
-    assert_eq!(kept.code(), 0);
+    assert_eq!(process.code(), 0);
     assert_eq!(text(&sandbox.path("heard")), "ready\nTERM\nTERM\n");
 }
 
 #[test]
-fn program_that_ignores_term_is_killed_after_the_grace_and_that_is_told() {
-    let sandbox = place();
+fn a_program_that_ignores_sigterm_is_killed_after_the_grace_period_with_a_message() {
+    let sandbox = sandbox_with_config();
     let mark = format!("GUARD_MARK=ignores-{}", std::process::id());
     let mut command = guard(&sandbox, &["--grace", "1s"], "trap '' TERM; echo ready >heard; while :; do sleep 1; done");
     command.env("GUARD_MARK", &mark[11..]).stderr(Stdio::piped());
-    let mut kept = Kept::start(command);
-    until("the script", || text(&sandbox.path("heard")) == "ready\n");
+    let mut process = KilledOnDrop::start(command);
+    wait_for("the script to begin", || text(&sandbox.path("heard")) == "ready\n");
     let start = Instant::now();
-    kept.signal(Signal::TERM);
-    assert_eq!(kept.code(), 137);
+    process.signal(Signal::TERM);
+    assert_eq!(process.code(), 137);
     let took = start.elapsed();
     assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(3), "{took:?}");
-    let mut said = String::new();
-    std::io::Read::read_to_string(&mut kept.0.stderr.take().unwrap(), &mut said).unwrap();
-    assert!(said.contains("sh has not ended within 1.0 s of the stop signal: killing it"), "{said}");
-    assert_eq!(marked(&mark), Vec::<i32>::new(), "its children outlive it");
+    let mut stderr = String::new();
+    std::io::Read::read_to_string(&mut process.0.stderr.take().unwrap(), &mut stderr).unwrap();
+    assert!(stderr.contains("sh has not ended within 1.0 s of the stop signal: killing it"), "{stderr}");
+    assert_eq!(processes_with_mark(&mark), Vec::<i32>::new(), "its children still run");
 }
 
 #[test]
-fn stopped_program_hears_of_the_end() {
-    let sandbox = place();
+fn a_stopped_program_receives_sigterm() {
+    let sandbox = sandbox_with_config();
     let script = "trap 'exit 42' TERM; echo $$ >pid; while :; do sleep 0.01; done";
-    let mut kept = Kept::start(guard(&sandbox, &["--grace", "60s"], script));
-    until("the script", || text(&sandbox.path("pid")).ends_with('\n'));
+    let mut process = KilledOnDrop::start(guard(&sandbox, &["--grace", "60s"], script));
+    wait_for("the script to begin", || text(&sandbox.path("pid")).ends_with('\n'));
     let pid: i32 = text(&sandbox.path("pid")).trim().parse().unwrap();
-    let stopped = || processes().iter().any(|(state, _, own)| (*state, *own) == ('T', pid));
-    kept.signal(Signal::TSTP);
-    until("the stop", stopped);
-    kept.signal(Signal::CONT);
-    until("going on", || !stopped());
-    kept.signal(Signal::TSTP);
-    until("the stop", stopped);
-    kept.signal(Signal::TERM);
-    assert_eq!(kept.code(), 42);
+    let stopped = || processes().iter().any(|(state, _, id)| (*state, *id) == ('T', pid));
+    process.signal(Signal::TSTP);
+    wait_for("the program to be stopped", stopped);
+    process.signal(Signal::CONT);
+    wait_for("the program to be continued", || !stopped());
+    process.signal(Signal::TSTP);
+    wait_for("the program to be stopped", stopped);
+    process.signal(Signal::TERM);
+    assert_eq!(process.code(), 42);
 }
 
 #[test]
-fn what_was_ignored_at_the_start_stays_so() {
-    let sandbox = place();
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let sandbox = sandbox_with_config();
     let mut command = Command::new("sh");
     let script =
         "trap '' HUP; exec \"$0\" guard -- sh -c 'echo ready >heard; while [ ! -e enough ]; do sleep 0.01; done'";
     command.args(["-c", script, LIFEBOAT]).current_dir(sandbox.root());
-    let mut kept = Kept::start(command);
-    until("the script", || text(&sandbox.path("heard")) == "ready\n");
-    kept.signal(Signal::HUP);
+    let mut process = KilledOnDrop::start(command);
+    wait_for("the script to begin", || text(&sandbox.path("heard")) == "ready\n");
+    process.signal(Signal::HUP);
     std::fs::write(sandbox.path("enough"), "").unwrap();
-    assert_eq!(kept.code(), 0);
+    assert_eq!(process.code(), 0);
 }
 
 // ---------------------------------------------------------------- a terminal
 
-/// Runs its arguments on a terminal of their own, and plays a person: types, and says what became of it.
-const PERSON: &str = r#"
+/// A Python script that runs its arguments on a new terminal, types like a user, and prints the exit code.
+const TERMINAL_SESSION: &str = r#"
 import os, pty, signal, sys, time
 pid, tty = pty.fork()
 if pid == 0:
     os.execv(sys.argv[1], sys.argv[1:])
 seen = b""
-def until(what):
+def wait_for(what):
     global seen
     while what not in seen:
         seen += os.read(tty, 65536)
     seen = seen[seen.index(what) + len(what):]
-until(b"ready")
+wait_for(b"ready")
 os.write(tty, b"a line\n")
-until(b"read: a line")
+wait_for(b"read: a line")
 os.write(tty, b"\x03")
-until(b"INT")
+wait_for(b"INT")
 os.write(tty, b"\x1a")
 _, status = os.waitpid(pid, os.WUNTRACED)
 assert os.WIFSTOPPED(status), status
-# What a shell does for 'fg': it gives the terminal to the group that it has started, and wakes it.
-assert os.tcgetpgrp(tty) == pid, "the terminal did not come back"
+# For 'fg', a shell makes the group of the command the foreground group and continues it.
+assert os.tcgetpgrp(tty) == pid, "the guard is not in the foreground group"
 os.kill(pid, signal.SIGCONT)
 os.write(tty, b"again\n")
-until(b"read: again")
+wait_for(b"read: again")
 assert os.tcgetpgrp(tty) != pid
 os.write(tty, b"\x03")
-until(b"INT")
+wait_for(b"INT")
 os.write(tty, b"quit\n")
 _, status = os.waitpid(pid, 0)
 print(os.waitstatus_to_exitcode(status))
@@ -330,7 +333,7 @@ fn keys_on_a_terminal_reach_the_program_once_and_ctrl_z_stops_both() {
     if !have(&["python3"]) {
         return;
     }
-    let sandbox = place();
+    let sandbox = sandbox_with_config();
     let script = r#"trap 'echo INT; echo INT >>heard' INT
         echo ready
         while :; do
@@ -340,14 +343,15 @@ fn keys_on_a_terminal_reach_the_program_once_and_ctrl_z_stops_both() {
             fi
         done"#;
     let mut command = Command::new("timeout");
-    command.args(["20", "python3", "-c", PERSON, LIFEBOAT, "guard", "--", "bash", "-c", script]);
+    command.args(["20", "python3", "-c", TERMINAL_SESSION, LIFEBOAT, "guard", "--", "bash", "-c", script]);
     let output = command.current_dir(sandbox.root()).stdin(Stdio::null()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "33\n", "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(text(&sandbox.path("heard")), "INT\nINT\n");
 }
 
-/// A person at a shell that has job control.
-const PERSON_AT_A_SHELL: &str = r#"
+/// A Python script that starts an interactive bash on a new terminal and types like a user: the guard with the program,
+/// then Ctrl-Z, `bg` and `fg`.
+const SHELL_SESSION: &str = r#"
 import os, pty, signal, sys
 pid, tty = pty.fork()
 if pid == 0:
@@ -355,51 +359,52 @@ if pid == 0:
     os.execvp("bash", ["bash", "--norc", "--noprofile", "--noediting", "-i"])
 seen = b""
 waited = None
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"waited for {waited}, and saw {seen}"))
-def until(what):
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"timed out waiting for {waited} after {seen}"))
+def wait_for(what):
     global seen, waited
     waited = what
     while what not in seen:
         try:
             seen += os.read(tty, 65536)
         except OSError:
-            sys.exit(f"the terminal closed before {what}: {seen}")
+            sys.exit(f"the terminal was closed before {what}: {seen}")
     seen = seen[seen.index(what) + len(what):]
 def say(what):
     os.write(tty, what)
-until(b"prompt> ")
+wait_for(b"prompt> ")
 say(b"\"$GUARD\" guard -- bash -c \"$SCRIPT\"\n")
-until(b"ready")
+wait_for(b"ready")
 say(b"one\n")
-until(b"read: one")
+wait_for(b"read: one")
 say(b"\x1a")
-until(b"Stopped"); until(b"prompt> ")
-# In the background it runs until it reads, and the shell is told.
+wait_for(b"Stopped"); wait_for(b"prompt> ")
+# In the background, the program runs until it reads from the terminal; then it is stopped. The quotes in it''s are not
+# in the output of echo, so the wait below does not end at the typed command.
 say(b"bg\n")
-until(b"prompt> ")
+wait_for(b"prompt> ")
 say(b"until jobs | grep -q Stopped; do sleep 0.02; done; echo it''s stopped\n")
-until(b"its stopped"); until(b"prompt> ")
+wait_for(b"its stopped"); wait_for(b"prompt> ")
 say(b"fg\n")
-until(b"guard")
+wait_for(b"guard")
 say(b"two\n")
-until(b"read: two")
+wait_for(b"read: two")
 say(b"\x03")
-until(b"INT")
-# Out, into the background without reading, and back in while it runs.
+wait_for(b"INT")
+# The program is stopped while it works, continues in the background, and comes to the foreground while it runs.
 say(b"work\n")
-until(b"working")
+wait_for(b"working")
 say(b"\x1a")
-until(b"Stopped"); until(b"prompt> ")
+wait_for(b"Stopped"); wait_for(b"prompt> ")
 say(b"bg\n")
-until(b"prompt> ")
+wait_for(b"prompt> ")
 say(b"fg; echo code $?\n")
-until(b"guard")
+wait_for(b"guard")
 open("rest", "w").close()
-until(b"rested")
+wait_for(b"rested")
 say(b"three\n")
-until(b"read: three")
+wait_for(b"read: three")
 say(b"quit\n")
-until(b"code 33")
+wait_for(b"code 33")
 say(b"exit\n")
 os.waitpid(pid, 0)
 print("done")
@@ -410,7 +415,7 @@ fn job_control_of_a_shell_works_as_without_the_guard() {
     if !have(&["python3"]) {
         return;
     }
-    let sandbox = place();
+    let sandbox = sandbox_with_config();
     let script = r#"trap 'echo INT' INT
         echo ready
         while :; do
@@ -425,14 +430,14 @@ fn job_control_of_a_shell_works_as_without_the_guard() {
             fi
         done"#;
     let mut command = Command::new("timeout");
-    command.args(["20", "python3", "-c", PERSON_AT_A_SHELL]).env("GUARD", LIFEBOAT).env("SCRIPT", script);
+    command.args(["20", "python3", "-c", SHELL_SESSION]).env("GUARD", LIFEBOAT).env("SCRIPT", script);
     let output = command.current_dir(sandbox.root()).stdin(Stdio::null()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-// ---------------------------------------------------------------- what is left behind
+// ---------------------------------------------------------------- processes that are left behind
 
-/// Makes fifty processes whose parent ends first, and which then end themselves.
+/// A script that creates a hundred processes whose parents end before them.
 const ORPHANS: &str = r#"
     i=0
     while [ $i -lt 50 ]; do
@@ -442,38 +447,40 @@ const ORPHANS: &str = r#"
     done"#;
 
 #[test]
-fn zombies_are_reaped_without_being_the_first_process() {
-    let sandbox = place();
+fn orphans_are_reaped_although_the_guard_is_not_the_first_process() {
+    let sandbox = sandbox_with_config();
     let script = format!("{ORPHANS}\necho made >heard; while [ ! -e enough ]; do sleep 0.01; done; exit 3");
     let mark = format!("GUARD_MARK=zombies-{}", std::process::id());
     let mut command = guard(&sandbox, &[], &script);
     command.env("GUARD_MARK", &mark[11..]);
-    let mut kept = Kept::start(command);
-    until("the orphans", || text(&sandbox.path("heard")) == "made\n");
-    let own = kept.pid().as_raw_pid();
-    // Only CMD hangs on the guard in the end; nobody of theirs waits anywhere else.
-    until("no child but CMD", || processes().iter().filter(|(_, parent, _)| *parent == own).count() == 1);
+    let mut process = KilledOnDrop::start(command);
+    wait_for("the orphans to be created", || text(&sandbox.path("heard")) == "made\n");
+    let guard_pid = process.pid().as_raw_pid();
+    // In the end, the program is the only child of the guard: all orphans have become its children and were reaped.
+    wait_for("the orphans to be reaped", || {
+        processes().iter().filter(|(_, parent, _)| *parent == guard_pid).count() == 1
+    });
     std::fs::write(sandbox.path("enough"), "").unwrap();
-    assert_eq!(kept.code(), 3);
-    assert_eq!(marked(&mark), Vec::<i32>::new());
+    assert_eq!(process.code(), 3);
+    assert_eq!(processes_with_mark(&mark), Vec::<i32>::new());
 }
 
-/// True where this test may make process namespaces; else it says loudly that the test does nothing.
+/// Returns true if this user may create process namespaces. Otherwise the test is reported as skipped, or fails in CI.
 fn can_be_first_process() -> bool {
     let probe = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).output();
-    let can = probe.is_ok_and(|output| output.status.success());
-    if !can {
-        skip_unless_ci("no process namespace can be made here, which takes root: nothing runs as PID 1");
+    let is_possible = probe.is_ok_and(|output| output.status.success());
+    if !is_possible {
+        skip_unless_ci("creating a process namespace needs root");
     }
-    can
+    is_possible
 }
 
 #[test]
-fn first_process_of_a_container_reaps_and_stops_and_keeps_the_code() {
+fn as_first_process_of_a_container_the_guard_reaps_orphans_and_returns_the_exit_code() {
     if !can_be_first_process() {
         return;
     }
-    let sandbox = place();
+    let sandbox = sandbox_with_config();
     let script = format!(
         r#"[ "$(cat /proc/1/comm)" = lifeboat ] || exit 99
         trap 'echo TERM >>heard; exit 42' TERM
@@ -487,22 +494,22 @@ fn first_process_of_a_container_reaps_and_stops_and_keeps_the_code() {
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--mount-proc", LIFEBOAT, "guard", "--grace", "60s", "--", "sh", "-c", &script]);
     command.current_dir(sandbox.root());
-    let mut kept = Kept::start(command);
+    let mut process = KilledOnDrop::start(command);
     let heard = sandbox.path("heard");
-    until("no zombie is left", || ["up", "clean"].iter().all(|line| text(&heard).contains(line)));
-    let outer = kept.pid().as_raw_pid();
+    wait_for("the zombies to be reaped", || ["up", "clean"].iter().all(|line| text(&heard).contains(line)));
+    let outer = process.pid().as_raw_pid();
     let first = processes().into_iter().find(|(_, parent, _)| *parent == outer).unwrap().2;
     let first = Pid::from_raw(first).unwrap();
     kill_process(first, Signal::USR1).unwrap();
-    until("the signal", || text(&heard).contains("USR1"));
+    wait_for("the signal", || text(&heard).contains("USR1"));
     kill_process(first, Signal::TERM).unwrap();
-    assert_eq!(kept.code(), 42);
+    assert_eq!(process.code(), 42);
     assert!(text(&heard).ends_with("USR1\nTERM\ndaemon\n"), "{}", text(&heard));
 }
 
 #[test]
-fn daemons_are_asked_then_killed_before_the_guard_ends() {
-    let sandbox = place();
+fn daemons_are_terminated_then_killed_before_the_guard_ends() {
+    let sandbox = sandbox_with_config();
     let mark = format!("GUARD_MARK=daemons-{}", std::process::id());
     let script = r#"
         setsid sh -c 'trap "echo asked >>heard; exit" TERM; echo up >>heard; while :; do sleep 0.01; done' &
@@ -513,20 +520,20 @@ fn daemons_are_asked_then_killed_before_the_guard_ends() {
     let mut command = guard(&sandbox, &[], script);
     command.env("GUARD_MARK", &mark[11..]);
     let start = Instant::now();
-    let mut kept = Kept::start(command);
-    assert_eq!(kept.code(), 5);
-    assert_eq!(marked(&mark), Vec::<i32>::new());
+    let mut process = KilledOnDrop::start(command);
+    assert_eq!(process.code(), 5);
+    assert_eq!(processes_with_mark(&mark), Vec::<i32>::new());
     assert!(text(&sandbox.path("heard")).ends_with("asked\n"));
     assert!(text(&sandbox.path("written")).contains("row\n"));
-    // One second for those that are asked, and a little for those that are killed.
+    // The guard waits a second after SIGTERM, and a short time after SIGKILL.
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
-// ---------------------------------------------------------------- before and after, in a process of its own
+// ---------------------------------------------------------------- before and after the program, in a separate process
 
-/// A process that plays the part of `guard`: this test binary, in one test that does nothing by itself.
+/// A process that plays one part of `guard`: this test binary, which runs only `child_plays_a_part`.
 struct Part {
-    kept: Kept,
+    process: KilledOnDrop,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
@@ -535,21 +542,23 @@ impl Part {
         let mut command = child_test(module_path!(), "child_plays_a_part");
         command.env("GUARD_PART", part);
         command.current_dir(sandbox.root()).stdout(Stdio::piped());
-        let mut kept = Kept::start(command);
-        let lines = BufReader::new(kept.0.stdout.take().unwrap()).lines();
-        Part { kept, lines }
+        let mut process = KilledOnDrop::start(command);
+        let lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
+        Part { process, lines }
     }
 
+    /// Waits for the next line that the part prints, which must be this one.
     #[track_caller]
-    fn says(&mut self, expected: &str) {
-        // The harness prints beside it.
+    fn expect_line(&mut self, expected: &str) {
+        // Other lines on stdout are from the test harness.
         let found = self.lines.by_ref().map(Result::unwrap).find(|line| line.contains("part: "));
         assert_eq!(found.map(|line| line[line.find("part: ").unwrap() + 6..].to_owned()).as_deref(), Some(expected));
     }
 }
 
-fn say(what: &str) {
-    println!("part: {what}");
+/// Prints a line for [`Part::expect_line`].
+fn print_line(line: &str) {
+    println!("part: {line}");
 }
 
 fn asked_to_stop() -> bool {
@@ -564,12 +573,12 @@ fn child_plays_a_part() {
     let shell = |script: &str| ["sh", "-c", script].map(OsString::from);
     match part.as_str() {
         "before" => {
-            say("restoring");
-            until("a signal", asked_to_stop);
+            print_line("restoring");
+            wait_for("a signal", asked_to_stop);
             let error = signals.run(&shell("touch started"), &Options::default()).unwrap_err();
             assert_eq!(error.kind, Kind::Interrupted);
-            say(&error.message);
-            until("the second signal ends it", || false);
+            print_line(&error.message);
+            wait_for("the second signal to end this process", || false);
         }
         "after" => {
             let options = Options::default();
@@ -578,26 +587,26 @@ fn child_plays_a_part() {
             let stop = ended.stopped.unwrap();
             assert_eq!((ended.code, ended.killed, stop.signal), (9, false, Signal::TERM));
             assert!(stop.remaining(Duration::from_secs(100)) > Duration::from_secs(80));
-            assert!(!asked_to_stop(), "the last snapshot would be interrupted by the signal that it is taken for");
-            say("snapshot");
-            until("one more signal", asked_to_stop);
-            say("interrupted");
-            until("yet one more ends it", || false);
+            assert!(!asked_to_stop(), "the signal that stopped the program must not interrupt the last snapshot");
+            print_line("snapshot");
+            wait_for("one more signal", asked_to_stop);
+            print_line("interrupted");
+            wait_for("a third signal to end this process", || false);
         }
         "own end" => {
             let ended = signals.run(&shell("exit 4"), &Options::default()).unwrap();
             assert_eq!((ended.code, ended.stopped), (4, None));
             signals.finish_within(Duration::from_millis(300));
-            say("snapshot");
-            until("a signal", || signals.stop().is_some());
+            print_line("snapshot");
+            wait_for("a signal", || signals.stop().is_some());
             assert!(!asked_to_stop() && !signals.is_overdue());
-            until("the end of the time", asked_to_stop);
+            wait_for("the time to be over", asked_to_stop);
             assert!(signals.is_overdue());
             assert_eq!(signals.stop().unwrap().remaining(Duration::from_millis(300)), Duration::ZERO);
-            say("out of time");
+            print_line("out of time");
         }
         "own child" => {
-            let mine = std::thread::spawn(|| {
+            let other_children = std::thread::spawn(|| {
                 let codes =
                     (0..40).map(|code| Command::new("sh").args(["-c", &format!("exit {code}")]).status().unwrap());
                 codes.map(|status| status.code().unwrap()).collect::<Vec<_>>()
@@ -606,56 +615,56 @@ fn child_plays_a_part() {
             let script = format!("{ORPHANS}\nsetsid sleep 600 & sleep 0.2");
             let ended = signals.run(&shell(&script), &Options::default()).unwrap();
             assert_eq!((ended.code, ended.orphans.found, ended.orphans.killed), (0, 1, 0));
-            assert_eq!(mine.join().unwrap(), (0..40).collect::<Vec<_>>());
-            let mut slow = Kept(slow);
-            assert_eq!(slow.0.try_wait().unwrap(), None, "it is no business of the supervisor");
-            say("done");
+            assert_eq!(other_children.join().unwrap(), (0..40).collect::<Vec<_>>());
+            let mut slow = KilledOnDrop(slow);
+            assert_eq!(slow.0.try_wait().unwrap(), None, "the supervisor has ended a child of another thread");
+            print_line("done");
         }
-        other => panic!("{other}"),
+        other => panic!("unknown part {other}"),
     }
 }
 
 #[test]
-fn term_before_the_start_stops_the_work_and_the_program_never_runs() {
-    let sandbox = place();
+fn sigterm_before_the_start_prevents_the_start_of_the_program() {
+    let sandbox = sandbox_with_config();
     let mut part = Part::start(&sandbox, "before");
-    part.says("restoring");
-    part.kept.signal(Signal::USR1);
-    part.kept.signal(Signal::TERM);
-    part.says("stopped by SIGTERM before the start");
-    part.kept.signal(Signal::TERM);
-    assert_eq!(part.kept.code(), 130);
+    part.expect_line("restoring");
+    part.process.signal(Signal::USR1);
+    part.process.signal(Signal::TERM);
+    part.expect_line("stopped by SIGTERM before the start");
+    part.process.signal(Signal::TERM);
+    assert_eq!(part.process.code(), 130);
     assert!(!sandbox.path("started").exists());
 }
 
 #[test]
-fn term_for_the_program_leaves_the_last_work_alone_and_the_next_interrupts_it() {
-    let sandbox = place();
+fn only_a_second_sigterm_interrupts_the_last_snapshot() {
+    let sandbox = sandbox_with_config();
     let mut part = Part::start(&sandbox, "after");
-    part.says("up");
-    part.kept.signal(Signal::TERM);
-    part.says("snapshot");
-    part.kept.signal(Signal::HUP);
-    part.kept.signal(Signal::TERM);
-    part.says("interrupted");
-    part.kept.signal(Signal::INT);
-    assert_eq!(part.kept.code(), 130);
+    part.expect_line("up");
+    part.process.signal(Signal::TERM);
+    part.expect_line("snapshot");
+    part.process.signal(Signal::HUP);
+    part.process.signal(Signal::TERM);
+    part.expect_line("interrupted");
+    part.process.signal(Signal::INT);
+    assert_eq!(part.process.code(), 130);
 }
 
 #[test]
-fn first_term_after_the_program_s_own_end_only_bounds_the_last_work() {
-    let sandbox = place();
+fn sigterm_after_the_program_has_ended_only_limits_the_last_snapshot() {
+    let sandbox = sandbox_with_config();
     let mut part = Part::start(&sandbox, "own end");
-    part.says("snapshot");
-    part.kept.signal(Signal::TERM);
-    part.says("out of time");
-    assert_eq!(part.kept.code(), 0);
+    part.expect_line("snapshot");
+    part.process.signal(Signal::TERM);
+    part.expect_line("out of time");
+    assert_eq!(part.process.code(), 0);
 }
 
 #[test]
-fn children_that_others_wait_for_are_neither_reaped_nor_ended() {
-    let sandbox = place();
+fn children_of_other_threads_are_neither_reaped_nor_ended() {
+    let sandbox = sandbox_with_config();
     let mut part = Part::start(&sandbox, "own child");
-    part.says("done");
-    assert_eq!(part.kept.code(), 0);
+    part.expect_line("done");
+    assert_eq!(part.process.code(), 0);
 }

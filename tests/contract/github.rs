@@ -1,4 +1,5 @@
-//! What runs on GitHub: the form of workflows and actions, the steps' scripts, the release and its installer.
+//! Tests of everything that runs on GitHub: workflows, actions and the scripts of their steps, the release, and its
+//! installer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -74,7 +75,7 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// All strings in a document, each with where it is.
+/// Collects all strings of a document, each with its place.
 fn strings(value: &Value, place: &str, found: &mut Vec<(String, String)>) {
     match value {
         Value::String(text) => found.push((place.to_owned(), text.clone())),
@@ -88,12 +89,12 @@ fn strings(value: &Value, place: &str, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// The expressions `${{ ... }}` in a text; none where one is not closed.
+/// Returns the expressions `${{ ... }}` in a text, or `None` if one is not closed.
 fn expressions(text: &str) -> Option<Vec<&str>> {
     text.split("${{").skip(1).map(|rest| rest.split_once("}}").map(|(inner, _)| inner.trim())).collect()
 }
 
-/// The references `CONTEXT.NAME...` in an expression, or in an `if`, which needs no braces.
+/// Returns the references `CONTEXT.NAME...` in an expression, or in the value of an `if`, which needs no braces.
 fn references(expression: &str) -> Vec<Vec<&str>> {
     let outside_quotes: Vec<&str> = expression.split('\'').step_by(2).collect();
     let is_word = |character: char| character.is_alphanumeric() || "._-".contains(character);
@@ -101,20 +102,23 @@ fn references(expression: &str) -> Vec<Vec<&str>> {
     words.filter(|word| word.contains('.')).map(|word| word.split('.').collect()).collect()
 }
 
+/// Collects the mistakes in a workflow or an action.
 struct Check {
     wrong: Vec<String>,
 }
 
 impl Check {
-    fn that(&mut self, so: bool, what: impl AsRef<str>) {
-        if !so {
-            self.wrong.push(what.as_ref().to_owned());
+    /// Adds a mistake if the condition is false.
+    fn require(&mut self, condition: bool, mistake: impl AsRef<str>) {
+        if !condition {
+            self.wrong.push(mistake.as_ref().to_owned());
         }
     }
 
+    /// Requires that a mapping has only known keys.
     fn keys(&mut self, value: &Value, known: &[&str], place: &str) {
         let Some(fields) = value.as_object() else {
-            self.wrong.push(format!("{place} is no mapping"));
+            self.wrong.push(format!("{place} is not a mapping"));
             return;
         };
         for name in fields.keys().filter(|name| !known.contains(&name.as_str())) {
@@ -122,28 +126,30 @@ impl Check {
         }
     }
 
+    /// Requires known permissions and levels.
     fn permissions(&mut self, value: &Value, place: &str) {
         self.keys(value, PERMISSIONS, &format!("permissions of {place}"));
         for (name, level) in value.as_object().into_iter().flatten() {
             let known = ["read", "write", "none"].contains(&level.as_str().unwrap_or_default());
-            self.that(known, format!("{place}: {name} is {level}"));
+            self.require(known, format!("{place}: {name} is {level}"));
         }
     }
 
-    /// Steps of a job, or of a composite action, which has inputs and must name each shell.
-    fn steps(&mut self, steps: &Value, composite: Option<&Value>, place: &str) -> BTreeSet<String> {
+    /// Checks the steps of a job, or of a composite action with `inputs`, which must name the shell of each step.
+    /// Returns the ids of the steps.
+    fn steps(&mut self, steps: &Value, inputs: Option<&Value>, place: &str) -> BTreeSet<String> {
         let mut ids = BTreeSet::new();
         let list = steps.as_array().cloned().unwrap_or_default();
-        self.that(!list.is_empty(), format!("{place} has no steps"));
+        self.require(!list.is_empty(), format!("{place} has no steps"));
         for (number, step) in list.iter().enumerate() {
             let place = format!("{place} step {}", number + 1);
             self.keys(step, STEP_KEYS, &place);
             let (run, uses) = (step["run"].as_str(), step["uses"].as_str());
-            self.that(run.is_some() != uses.is_some(), format!("{place} must have one of 'run' and 'uses'"));
+            self.require(run.is_some() != uses.is_some(), format!("{place} must have one of 'run' and 'uses'"));
             if let Some(run) = run {
-                self.that(!run.contains("${{"), format!("{place} has an expression in the text of a script"));
+                self.require(!run.contains("${{"), format!("{place} has an expression in the text of a script"));
                 let shell = ["sh", "bash"].contains(&step["shell"].as_str().unwrap_or_default());
-                self.that(shell || composite.is_none(), format!("{place} names no shell"));
+                self.require(shell || inputs.is_none(), format!("{place} names no shell"));
             }
             if let Some(uses) = uses {
                 let pinned = uses.split_once('@').is_some_and(|(name, commit)| {
@@ -151,31 +157,31 @@ impl Check {
                         && commit.len() == 40
                         && commit.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
                 });
-                self.that(
+                self.require(
                     pinned || uses.starts_with("./"),
                     format!("{place} uses {uses}, which is not pinned to a commit"),
                 );
                 if uses.starts_with("actions/checkout@") {
                     let kept = step["with"]["persist-credentials"] != Value::Bool(false);
-                    self.that(!kept, format!("{place} leaves its token in the work tree"));
+                    self.require(!kept, format!("{place} leaves its token in the work tree"));
                 }
-                self.own_action(uses, step, &place);
+                self.repository_action(uses, step, &place);
             }
-            self.expressions(step, &ids, composite, &place);
+            self.expressions(step, &ids, inputs, &place);
             if let Some(id) = step["id"].as_str() {
-                self.that(ids.insert(id.to_owned()), format!("{place}: the id {id} is there twice"));
+                self.require(ids.insert(id.to_owned()), format!("{place}: the id {id} is used twice"));
             }
         }
         ids
     }
 
-    /// An action of ours is given only what it takes.
-    fn own_action(&mut self, uses: &str, step: &Value, place: &str) {
+    /// Requires that a step passes only declared inputs to an action of this repository.
+    fn repository_action(&mut self, uses: &str, step: &Value, place: &str) {
         let Some((_, rest)) = uses.split_once(".github/actions/") else { return };
         let name = rest.split('@').next().unwrap();
         let path = repository().join(".github/actions").join(name).join("action.yml");
         if !path.is_file() {
-            self.wrong.push(format!("{place} uses {uses}, which is not here"));
+            self.wrong.push(format!("{place} uses {uses}, which does not exist"));
             return;
         }
         let inputs = yaml(&path)["inputs"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
@@ -183,6 +189,7 @@ impl Check {
         self.keys(&step["with"], &known, &format!("{place} 'with'"));
     }
 
+    /// Requires that expressions refer to existing steps, inputs and contexts.
     fn expressions(&mut self, value: &Value, steps: &BTreeSet<String>, inputs: Option<&Value>, place: &str) {
         let mut found = Vec::new();
         strings(value, place, &mut found);
@@ -202,7 +209,7 @@ impl Check {
                     ("secrets" | "matrix" | "needs" | "vars", None) => true,
                     _ => false,
                 };
-                self.that(good, format!("{place} refers to {}, which is not there", reference.join(".")));
+                self.require(good, format!("{place} refers to {}, which does not exist", reference.join(".")));
             }
         }
     }
@@ -210,29 +217,29 @@ impl Check {
     fn workflow(&mut self, document: &Value) {
         self.keys(document, WORKFLOW_KEYS, "the workflow");
         for key in ["name", "on", "permissions", "jobs"] {
-            self.that(document.get(key).is_some(), format!("the workflow has no '{key}'"));
+            self.require(document.get(key).is_some(), format!("the workflow has no '{key}'"));
         }
         self.keys(&document["on"], EVENTS, "'on'");
         for entry in document["on"]["schedule"].as_array().into_iter().flatten() {
             let fields = entry["cron"].as_str().unwrap_or_default().split(' ').count();
-            self.that(fields == 5, format!("{entry} is no schedule"));
+            self.require(fields == 5, format!("{entry} is not a schedule"));
         }
         self.permissions(&document["permissions"], "the workflow");
         let writes = document["permissions"].as_object().into_iter().flatten().any(|(_, level)| level == "write");
-        self.that(!writes, "the right to write is given to every job");
+        self.require(!writes, "every job has the permission to write");
         self.expressions(&document["concurrency"], &BTreeSet::new(), None, "concurrency");
         let jobs = document["jobs"].as_object().cloned().unwrap_or_default();
-        self.that(!jobs.is_empty(), "the workflow has no jobs");
+        self.require(!jobs.is_empty(), "the workflow has no jobs");
         for (name, job) in &jobs {
             let place = format!("job {name}");
             self.keys(job, JOB_KEYS, &place);
-            self.that(job["runs-on"].is_string(), format!("{place} has no 'runs-on'"));
-            self.that(job["timeout-minutes"].is_u64(), format!("{place} may take for ever: 'timeout-minutes'"));
+            self.require(job["runs-on"].is_string(), format!("{place} has no 'runs-on'"));
+            self.require(job["timeout-minutes"].is_u64(), format!("{place} has no 'timeout-minutes'"));
             if let Some(permissions) = job.get("permissions") {
                 self.permissions(permissions, &place);
             }
             if let Some(needs) = job["needs"].as_str() {
-                self.that(jobs.contains_key(needs), format!("{place} needs {needs}, which is not there"));
+                self.require(jobs.contains_key(needs), format!("{place} needs {needs}, which does not exist"));
             }
             let ids = self.steps(&job["steps"], None, &place);
             for (key, value) in job.as_object().into_iter().flatten().filter(|(key, _)| *key != "steps") {
@@ -244,26 +251,27 @@ impl Check {
     fn action(&mut self, document: &Value) {
         self.keys(document, &["name", "description", "author", "branding", "inputs", "outputs", "runs"], "the action");
         for key in ["name", "description"] {
-            self.that(document[key].is_string(), format!("the action has no '{key}'"));
+            self.require(document[key].is_string(), format!("the action has no '{key}'"));
         }
         for (name, input) in document["inputs"].as_object().into_iter().flatten() {
             self.keys(input, &["description", "required", "default"], &format!("input {name}"));
-            self.that(input["description"].is_string(), format!("input {name} is not described"));
-            // A default that is not a string is made one, and not always the one that was meant.
-            self.that(input["default"].is_string(), format!("the default of input {name} is no string"));
+            self.require(input["description"].is_string(), format!("input {name} is not described"));
+            // GitHub converts a default of another type to a string, and the result may be unexpected.
+            self.require(input["default"].is_string(), format!("the default of input {name} is not a string"));
         }
         self.keys(&document["runs"], &["using", "steps"], "'runs'");
-        self.that(document["runs"]["using"] == "composite", "the action is not composite");
+        self.require(document["runs"]["using"] == "composite", "the action is not composite");
         let ids = self.steps(&document["runs"]["steps"], Some(&document["inputs"]), "the action");
         for (name, output) in document["outputs"].as_object().into_iter().flatten() {
             self.keys(output, &["description", "value"], &format!("output {name}"));
-            self.that(output["description"].is_string(), format!("output {name} is not described"));
+            self.require(output["description"].is_string(), format!("output {name} is not described"));
             self.expressions(output, &ids, Some(&document["inputs"]), &format!("output {name}"));
         }
     }
 }
 
-fn wrong_with(text: &str) -> Vec<String> {
+/// Returns the mistakes in a workflow or an action.
+fn mistakes_in(text: &str) -> Vec<String> {
     let document: Value = serde_saphyr::from_str(text).unwrap();
     let mut check = Check { wrong: Vec::new() };
     if document.get("runs").is_some() {
@@ -275,7 +283,7 @@ fn wrong_with(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn workflows_and_actions_have_their_form() {
+fn workflows_and_actions_are_well_formed() {
     let mut all = files(".github/workflows", ".yml");
     all.extend(files("examples/github", ".yml"));
     all.extend(files(".github/actions", "action.yml"));
@@ -283,67 +291,68 @@ fn workflows_and_actions_have_their_form() {
     let mut wrong = String::new();
     for path in all {
         let text = fs::read_to_string(&path).unwrap();
-        for what in wrong_with(&text) {
-            writeln!(wrong, "{}: {what}", path.display()).unwrap();
+        for mistake in mistakes_in(&text) {
+            writeln!(wrong, "{}: {mistake}", path.display()).unwrap();
         }
         for line in text.lines().filter(|line| line.contains("uses: actions/")) {
             let version = line.rsplit_once(" # v").is_some_and(|(_, version)| version.split('.').count() == 3);
-            assert!(version, "{}: say which version this is: {line}", path.display());
+            assert!(version, "{}: this line has no comment with the version: {line}", path.display());
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
 }
 
 #[test]
-fn form_that_is_wrong_is_seen() {
+fn mistakes_in_workflows_and_actions_are_found() {
     let good = fs::read_to_string(repository().join("examples/github/deploy.yml")).unwrap();
-    assert_eq!(wrong_with(&good), Vec::<String>::new());
+    assert_eq!(mistakes_in(&good), Vec::<String>::new());
     let cases = [
         ("permissions:\n  contents: read\n", "", "no 'permissions'"),
-        ("contents: read", "contents: write", "to every job"),
+        ("contents: read", "contents: write", "permission to write"),
         ("timeout-minutes: 60", "timeout-minute: 60", "unknown key 'timeout-minute'"),
         ("3d3c42e5aac5ba805825da76410c181273ba90b1", "v7", "not pinned"),
         ("persist-credentials: false", "persist-credentials: true", "leaves its token"),
-        ("echo \"the way back is $SNAPSHOT\"", "echo ${{ github.ref_name }}", "in the text of a script"),
-        ("steps.before.outputs", "steps.befor.outputs", "steps.befor.outputs.snapshot-id, which is not there"),
-        ("steps.before.outcome", "steps.after.outcome", "steps.after.outcome, which is not there"),
+        ("echo \"snapshot before this deploy: $SNAPSHOT\"", "echo ${{ github.ref_name }}", "in the text of a script"),
+        ("steps.before.outputs", "steps.befor.outputs", "steps.befor.outputs.snapshot-id, which does not exist"),
+        ("steps.before.outcome", "steps.after.outcome", "steps.after.outcome, which does not exist"),
         ("          wait: 5m", "          waits: 5m", "unknown key 'waits'"),
-        ("/pre-deploy@", "/predeploy@", "which is not here"),
+        ("/pre-deploy@", "/predeploy@", "which does not exist"),
         ("${{ secrets.DATABASE_URL }}", "${{ secrets.DATABASE_URL }", "not closed"),
         ("    branches: [main]", "    branches: [main]\n  pull_request_target:", "unknown key 'pull_request_target'"),
         ("        run: |\n", "        uses: a/b@0000000000000000000000000000000000000000\n        run: |\n", "one of"),
     ];
     for (from, to, expected) in cases {
         assert!(good.contains(from), "{from}");
-        let wrong = wrong_with(&good.replacen(from, to, 1));
-        assert!(wrong.iter().any(|what| what.contains(expected)), "{to}: {wrong:?}");
+        let wrong = mistakes_in(&good.replacen(from, to, 1));
+        assert!(wrong.iter().any(|mistake| mistake.contains(expected)), "{to}: {wrong:?}");
     }
     let good = fs::read_to_string(repository().join(".github/actions/post-deploy/action.yml")).unwrap();
     let cases = [
         ("      shell: sh\n", "", "names no shell"),
-        ("${{ inputs.wait }}", "${{ inputs.await }}", "inputs.await, which is not there"),
-        ("steps.gate.outputs.ok", "steps.gates.outputs.ok", "steps.gates.outputs.ok, which is not there"),
-        ("default: \"false\"", "default: false", "no string"),
-        ("${{ inputs.config }}", "${{ secrets.CONFIG }}", "secrets.CONFIG, which is not there"),
+        ("${{ inputs.wait }}", "${{ inputs.await }}", "inputs.await, which does not exist"),
+        ("steps.gate.outputs.ok", "steps.gates.outputs.ok", "steps.gates.outputs.ok, which does not exist"),
+        ("default: \"false\"", "default: false", "not a string"),
+        ("${{ inputs.config }}", "${{ secrets.CONFIG }}", "secrets.CONFIG, which does not exist"),
     ];
     for (from, to, expected) in cases {
         assert!(good.contains(from), "{from}");
-        let wrong = wrong_with(&good.replacen(from, to, 1));
-        assert!(wrong.iter().any(|what| what.contains(expected)), "{to}: {wrong:?}");
+        let wrong = mistakes_in(&good.replacen(from, to, 1));
+        assert!(wrong.iter().any(|mistake| mistake.contains(expected)), "{to}: {wrong:?}");
     }
 }
 
 // ---------------------------------------------------------------- the actions' steps
 
-fn program(path: &Path, script: &str) {
+/// Writes an executable script.
+fn write_script(path: &Path, script: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, script).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// A lifeboat that writes down its arguments, sets outputs, and ends with the code in $CODE.
-fn stand_in(path: &Path) {
-    program(
+/// Writes a script in place of lifeboat that stores its arguments, sets outputs, and ends with the code in $CODE.
+fn write_fake_lifeboat(path: &Path) {
+    write_script(
         path,
         r#"#!/bin/sh
         [ "$1" != --version ] || { echo "lifeboat 0.1.0"; exit 0; }
@@ -358,7 +367,7 @@ fn actions_pass_on_their_inputs_and_outputs_and_the_exit_code() {
     let sandbox = Sandbox::new();
     let (temp, work) = (sandbox.path("temp"), sandbox.path("work"));
     fs::create_dir_all(&work).unwrap();
-    stand_in(&sandbox.path("bin/lifeboat"));
+    write_fake_lifeboat(&sandbox.path("bin/lifeboat"));
     let path = format!("{}:{}", sandbox.path("bin").display(), std::env::var("PATH").unwrap());
     let run = |action: &str, code: &str, inputs: &[(&str, &str)]| {
         let mut action = Action::new(action, &work, &temp).env("PATH", &path).env("CODE", code);
@@ -379,11 +388,11 @@ fn actions_pass_on_their_inputs_and_outputs_and_the_exit_code() {
     let expected = [("ok", "true"), ("snapshot-id", "app-1"), ("snapshot-ids", "app-1\nlog-2")];
     assert_eq!(outcome.outputs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
 
-    // A closed gate fails the step, and what it said is there all the same.
+    // A closed gate fails the step, but the outputs are still set.
     let (outcome, _) = run("pre-deploy", "3", &[]);
     assert_eq!((outcome.code, outcome.outputs["ok"].as_str()), (3, "false"));
 
-    // What is given is data, whatever it looks like.
+    // Inputs are data, even if they look like shell code or expressions.
     let odd = "a b'\"; $(touch pwned) `touch pwned` ${{ x }}";
     let (outcome, arguments) = run("pre-deploy", "0", &[("config", odd)]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
@@ -401,7 +410,7 @@ fn actions_pass_on_their_inputs_and_outputs_and_the_exit_code() {
         } else {
             assert_eq!((outcome.code, arguments.len()), (2, 0), "{word}");
             assert!(
-                outcome.log.contains("::error title=Lifeboat::the input 'rollback' is true or false"),
+                outcome.log.contains("::error title=Lifeboat::the input 'rollback' must be true or false"),
                 "{outcome:?}"
             );
         }
@@ -410,17 +419,17 @@ fn actions_pass_on_their_inputs_and_outputs_and_the_exit_code() {
 }
 
 #[test]
-fn action_takes_the_binary_given_then_the_one_there_then_a_release() {
+fn action_uses_the_given_binary_or_else_installs_a_release() {
     if !have(&["curl", "wget", "tar", "gzip"]) {
         return;
     }
     let sandbox = Sandbox::new();
     let (temp, work) = (sandbox.path("temp"), sandbox.path("work"));
     fs::create_dir_all(&work).unwrap();
-    stand_in(&work.join("tools/mine"));
+    write_fake_lifeboat(&work.join("tools/mine"));
     let action = || {
         let action = Action::new("pre-deploy", &work, &temp).env("CODE", "0").env("OK", "true");
-        action.env("PATH", &tools(&sandbox, &["curl"]))
+        action.env("PATH", &path_with_tools(&sandbox, &["curl"]))
     };
     let outcome = action().with("binary", "tools/mine").run();
     assert_eq!(outcome.code, 0, "{outcome:?}");
@@ -429,8 +438,8 @@ fn action_takes_the_binary_given_then_the_one_there_then_a_release() {
     assert!(outcome.log.contains("::error title=Lifeboat::the input 'binary'"), "{outcome:?}");
 
     let release = Release::new(&sandbox, &fs::read_to_string(work.join("tools/mine")).unwrap());
-    // The release of the action's own version, unless another is asked for.
-    assert_eq!(env!("CARGO_PKG_VERSION"), "0.1.0", "the release of this test has that version");
+    // By default, the action installs the release of its own version.
+    assert_eq!(env!("CARGO_PKG_VERSION"), "0.1.0", "the release in this test has version 0.1.0");
     let outcome = action().env("LIFEBOAT_RELEASES", &release.url).run();
     assert_eq!((outcome.code, outcome.outputs["snapshot-id"].as_str()), (0, "app-1"), "{outcome:?}");
     assert!(temp.join("lifeboat-bin/lifeboat").exists());
@@ -440,7 +449,7 @@ fn action_takes_the_binary_given_then_the_one_there_then_a_release() {
 }
 
 #[test]
-fn outputs_are_read_as_a_runner_reads_them() {
+fn outputs_are_parsed_like_a_runner_does() {
     let read = outputs("a=1\nb<<E=F\nx=y\n\nz\nE=F\nc=d<<e\n");
     let expected = [("a", "1"), ("b", "x=y\n\nz"), ("c", "d<<e")];
     assert_eq!(read, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
@@ -448,8 +457,8 @@ fn outputs_are_read_as_a_runner_reads_them() {
 
 // ---------------------------------------------------------------- the installer
 
-/// A PATH with only the tools that the installer may count on, and those named.
-fn tools(sandbox: &Sandbox, more: &[&str]) -> String {
+/// Returns a PATH with only the tools that the installer may rely on, and some more.
+fn path_with_tools(sandbox: &Sandbox, more: &[&str]) -> String {
     let folder = sandbox.path(format!("tools-{}", more.join("-")));
     fs::create_dir_all(&folder).unwrap();
     let base = [
@@ -475,13 +484,13 @@ fn tools(sandbox: &Sandbox, more: &[&str]) -> String {
             .find(|path| path.is_file());
         let link = folder.join(tool);
         if !link.exists() {
-            std::os::unix::fs::symlink(found.unwrap_or_else(|| panic!("{tool} is needed")), link).unwrap();
+            std::os::unix::fs::symlink(found.unwrap_or_else(|| panic!("{tool} is missing")), link).unwrap();
         }
     }
     folder.display().to_string()
 }
 
-/// A release as GitHub serves it, of a lifeboat that is a script.
+/// A release on an HTTP server with the paths that GitHub uses. Its lifeboat is a script.
 struct Release {
     folder: PathBuf,
     url: String,
@@ -499,9 +508,9 @@ impl Release {
         self.folder.join("download/v0.1.0")
     }
 
-    /// Makes it with the script that the release workflow uses.
+    /// Creates the release with the script that the release workflow uses.
     fn publish(&self, sandbox: &Sandbox, lifeboat: &str) {
-        program(&sandbox.path("built"), lifeboat);
+        write_script(&sandbox.path("built"), lifeboat);
         let assets = self.assets();
         let package = |arguments: &[&str]| {
             let script = repository().join("scripts/package");
@@ -519,7 +528,7 @@ impl Release {
     }
 }
 
-/// Serves the files of a folder over HTTP for as long as the test runs.
+/// Serves the files of a folder over HTTP until the test program ends. Returns the URL.
 fn serve(folder: &Path) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -554,7 +563,7 @@ impl<'a> Installer<'a> {
     fn new(sandbox: &'a Sandbox) -> Self {
         let release = Release::new(sandbox, GOOD);
         let environment = BTreeMap::from([
-            ("PATH".to_owned(), tools(sandbox, &["curl"])),
+            ("PATH".to_owned(), path_with_tools(sandbox, &["curl"])),
             ("HOME".to_owned(), sandbox.root().display().to_string()),
             ("LIFEBOAT_RELEASES".to_owned(), release.url.clone()),
         ]);
@@ -566,7 +575,7 @@ impl<'a> Installer<'a> {
         self
     }
 
-    /// Runs it: exit code and what it said.
+    /// Runs the installer of this repository. Returns the exit code and stderr.
     fn run(&self, arguments: &[&str]) -> (i32, String) {
         self.run_script(&repository().join("scripts/install"), arguments)
     }
@@ -579,7 +588,7 @@ impl<'a> Installer<'a> {
         (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// What is in the folder that it installs to.
+    /// Returns the names and contents of the files in the target folder.
     fn installed(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
         for entry in fs::read_dir(self.sandbox.path("to")).into_iter().flatten().flatten() {
@@ -591,7 +600,7 @@ impl<'a> Installer<'a> {
 }
 
 #[test]
-fn installer_puts_the_release_in_its_place_all_at_once() {
+fn installer_installs_the_release_over_an_older_one() {
     if !have(&["curl", "wget", "tar", "gzip"]) {
         return;
     }
@@ -601,52 +610,54 @@ fn installer_puts_the_release_in_its_place_all_at_once() {
     for arguments in
         [&["--to", "to"][..], &["--to", "to", "--version", "0.1.0"], &["--version", "v0.1.0", "--to", "to"]]
     {
-        let (code, said) = installer.run(arguments);
-        assert_eq!(code, 0, "{said}");
-        assert!(said.contains("installed lifeboat 0.1.0 as to/lifeboat") && said.contains("add it to PATH"), "{said}");
-        assert!(said.contains("attestation not checked: the repository is not known"), "{said}");
+        let (code, output) = installer.run(arguments);
+        assert_eq!(code, 0, "{output}");
+        assert!(output.contains("installed lifeboat 0.1.0 as to/lifeboat"), "{output}");
+        assert!(output.contains("add it to PATH"), "{output}");
+        assert!(output.contains("attestation not checked: the repository is not known"), "{output}");
         assert_eq!(installer.installed(), good);
         let mode = fs::metadata(sandbox.path("to/lifeboat")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o755);
-        // Next time over one that is there.
-        program(&sandbox.path("to/lifeboat"), "#!/bin/sh\necho old\n");
+        // The next run installs over this one.
+        write_script(&sandbox.path("to/lifeboat"), "#!/bin/sh\necho old\n");
     }
-    // Without curl, and where there is nothing but what the release itself brings.
-    let wget = tools(&sandbox, &["wget"]);
-    let own = installer.release.assets().join("install");
-    let (code, said) = installer.env("PATH", &wget).run_script(&own, &["--to", "to"]);
-    assert_eq!(code, 0, "{said}");
-    assert!(said.contains("attestation not checked: 'gh' is not here"), "it knows its repository: {said}");
+    // The installer of the release works without curl and outside the repository.
+    let wget = path_with_tools(&sandbox, &["wget"]);
+    let released_installer = installer.release.assets().join("install");
+    let (code, output) = installer.env("PATH", &wget).run_script(&released_installer, &["--to", "to"]);
+    assert_eq!(code, 0, "{output}");
+    // This installer knows its repository, so the only reason is the missing program.
+    assert!(output.contains("attestation not checked: 'gh' is not installed"), "{output}");
     assert_eq!(installer.installed(), good);
-    // Another machine gets another binary, and one that there is none for is told so.
+    // Each machine gets its binary, or a message that there is none for it.
     for (machine, code, word) in [("aarch64", 0, "installed"), ("riscv64", 1, "there is no binary for riscv64")] {
         let folder = sandbox.path(machine);
-        program(&folder.join("uname"), &format!("#!/bin/sh\n[ \"$1\" = -s ] && echo Linux || echo {machine}\n"));
-        let path = format!("{}:{}", folder.display(), tools(&sandbox, &["curl"]));
-        let (got, said) = installer.env("PATH", &path).run(&["--to", "to"]);
-        assert_eq!(got, code, "{said}");
-        assert!(said.contains(word), "{said}");
+        write_script(&folder.join("uname"), &format!("#!/bin/sh\n[ \"$1\" = -s ] && echo Linux || echo {machine}\n"));
+        let path = format!("{}:{}", folder.display(), path_with_tools(&sandbox, &["curl"]));
+        let (exit_code, output) = installer.env("PATH", &path).run(&["--to", "to"]);
+        assert_eq!(exit_code, code, "{output}");
+        assert!(output.contains(word), "{output}");
     }
 }
 
 #[test]
-fn installer_leaves_the_old_one_where_anything_is_wrong() {
+fn installer_keeps_the_old_binary_if_anything_is_wrong() {
     if !have(&["curl", "wget", "tar", "gzip"]) {
         return;
     }
     let sandbox = Sandbox::new();
     let installer = Installer::new(&sandbox);
     let old = "#!/bin/sh\necho old\n";
-    program(&sandbox.path("to/lifeboat"), old);
+    write_script(&sandbox.path("to/lifeboat"), old);
     let assets = installer.release.assets();
     let refused = |arguments: &[&str], expected: &str| {
-        let (code, said) = installer.run(&[&["--to", "to"], arguments].concat());
-        assert_eq!(code, 1, "{said}");
-        assert!(said.contains(expected), "{said}");
-        assert_eq!(installer.installed(), [("lifeboat".to_owned(), old.to_owned())], "{said}");
+        let (code, output) = installer.run(&[&["--to", "to"], arguments].concat());
+        assert_eq!(code, 1, "{output}");
+        assert!(output.contains(expected), "{output}");
+        assert_eq!(installer.installed(), [("lifeboat".to_owned(), old.to_owned())], "{output}");
     };
-    refused(&["--version", "9.9.9"], "/download/v9.9.9/SHA256SUMS; is there such a release?");
-    // Not what was released, though a whole archive.
+    refused(&["--version", "9.9.9"], "/download/v9.9.9/SHA256SUMS cannot be downloaded");
+    // The archives are complete, but differ from the released ones.
     for target in ["x86_64", "aarch64"] {
         let archive = assets.join(format!("lifeboat-{target}-unknown-linux-musl.tar.gz"));
         let mut bytes = fs::read(&archive).unwrap();
@@ -654,13 +665,13 @@ fn installer_leaves_the_old_one_where_anything_is_wrong() {
         fs::write(&archive, bytes).unwrap();
     }
     refused(&[], "is damaged or not what was released");
-    // Checksums of something else.
+    // The checksums are of other files.
     fs::write(assets.join("SHA256SUMS"), "0000  lifeboat-other.tar.gz\n").unwrap();
     refused(&[], "SHA256SUMS does not name lifeboat-");
     installer.release.publish(&sandbox, "#!/bin/sh\nexit 1\n");
     refused(&[], "does not run here");
     installer.release.publish(&sandbox, "#!/bin/sh\necho 'lifeboat 0.2.0'\n");
-    refused(&["--version", "0.1.0"], "this is 'lifeboat 0.2.0', not 0.1.0");
+    refused(&["--version", "0.1.0"], "the downloaded program is 'lifeboat 0.2.0', not 0.1.0");
     for target in ["x86_64", "aarch64"] {
         fs::remove_file(assets.join(format!("lifeboat-{target}-unknown-linux-musl.tar.gz"))).unwrap();
     }
@@ -668,7 +679,7 @@ fn installer_leaves_the_old_one_where_anything_is_wrong() {
 }
 
 #[test]
-fn installer_checks_the_attestation_where_it_can() {
+fn installer_checks_the_attestation_if_gh_is_installed_and_logged_in() {
     if !have(&["curl", "wget", "tar", "gzip"]) {
         return;
     }
@@ -680,13 +691,13 @@ fn installer_checks_the_attestation_where_it_can() {
         auth) exit "$GH_AUTH" ;;
         attestation) [ "$GH_HOLDS" = 1 ] || { echo "no attestation found"; exit 1; } ;;
         esac"#;
-    program(&sandbox.path("gh/gh"), script);
-    let with_gh = format!("{}:{}", sandbox.path("gh").display(), tools(&sandbox, &["curl"]));
+    write_script(&sandbox.path("gh/gh"), script);
+    let with_gh = format!("{}:{}", sandbox.path("gh").display(), path_with_tools(&sandbox, &["curl"]));
     installer.env("PATH", &with_gh).env("LIFEBOAT_REPOSITORY", "owner/lifeboat");
     installer.env("GH_AUTH", "0").env("GH_HOLDS", "1").env("LIFEBOAT_ATTESTATION", "require");
-    let (code, said) = installer.run(&["--to", "to"]);
-    assert_eq!(code, 0, "{said}");
-    assert!(!said.contains("not checked"), "{said}");
+    let (code, output) = installer.run(&["--to", "to"]);
+    assert_eq!(code, 0, "{output}");
+    assert!(!output.contains("not checked"), "{output}");
     let calls = fs::read_to_string(sandbox.path("gh-calls")).unwrap();
     assert!(
         calls.contains("attestation verify to/.lifeboat-install-") && calls.contains("--repo owner/lifeboat"),
@@ -694,20 +705,20 @@ fn installer_checks_the_attestation_where_it_can() {
     );
 
     fs::remove_file(sandbox.path("to/lifeboat")).unwrap();
-    let (code, said) = installer.env("GH_HOLDS", "0").env("LIFEBOAT_ATTESTATION", "auto").run(&["--to", "to"]);
+    let (code, output) = installer.env("GH_HOLDS", "0").env("LIFEBOAT_ATTESTATION", "auto").run(&["--to", "to"]);
     assert_eq!(code, 1);
-    assert!(said.contains("does not hold: no attestation found; nothing was installed"), "{said}");
-    let (code, said) = installer.env("GH_AUTH", "1").env("LIFEBOAT_ATTESTATION", "require").run(&["--to", "to"]);
+    assert!(output.contains("is not valid: no attestation found; nothing was installed"), "{output}");
+    let (code, output) = installer.env("GH_AUTH", "1").env("LIFEBOAT_ATTESTATION", "require").run(&["--to", "to"]);
     assert_eq!(code, 1);
-    assert!(said.contains("was not checked: 'gh' is not logged in"), "{said}");
+    assert!(output.contains("was not checked: 'gh' is not logged in"), "{output}");
     assert!(installer.installed().is_empty());
-    let (code, said) = installer.env("LIFEBOAT_ATTESTATION", "auto").run(&["--to", "to"]);
-    assert_eq!(code, 0, "{said}");
-    assert!(said.contains("attestation not checked: 'gh' is not logged in"), "{said}");
+    let (code, output) = installer.env("LIFEBOAT_ATTESTATION", "auto").run(&["--to", "to"]);
+    assert_eq!(code, 0, "{output}");
+    assert!(output.contains("attestation not checked: 'gh' is not logged in"), "{output}");
 }
 
 #[test]
-fn installer_says_what_is_wrong_with_its_arguments() {
+fn installer_explains_wrong_arguments() {
     if !have(&["curl", "wget", "tar", "gzip"]) {
         return;
     }
@@ -715,20 +726,20 @@ fn installer_says_what_is_wrong_with_its_arguments() {
     let mut installer = Installer::new(&sandbox);
     for (arguments, expected) in [
         (&["--version"][..], "--version needs a value"),
-        (&["--version", "../../x"], "is no version"),
-        (&["--repository", "lifeboat"], "is no repository"),
+        (&["--version", "../../x"], "is not a version"),
+        (&["--repository", "lifeboat"], "is not a repository"),
         (&["--help"], "unknown argument '--help'"),
     ] {
-        let (code, said) = installer.run(arguments);
-        assert_eq!(code, 2, "{said}");
-        assert!(said.contains(expected) && said.contains("usage: install"), "{said}");
+        let (code, output) = installer.run(arguments);
+        assert_eq!(code, 2, "{output}");
+        assert!(output.contains(expected) && output.contains("usage: install"), "{output}");
     }
-    let (code, said) = installer.env("LIFEBOAT_RELEASES", "").run(&["--to", "to"]);
-    assert_eq!(code, 2, "{said}");
-    assert!(said.contains("whose releases?"), "{said}");
+    let (code, output) = installer.env("LIFEBOAT_RELEASES", "").run(&["--to", "to"]);
+    assert_eq!(code, 2, "{output}");
+    assert!(output.contains("no repository is given"), "{output}");
     fs::write(sandbox.path("file"), "").unwrap();
     let url = installer.release.url.clone();
-    let (code, said) = installer.env("LIFEBOAT_RELEASES", &url).run(&["--to", "file"]);
-    assert_eq!(code, 1, "{said}");
-    assert!(said.contains("cannot make the folder file"), "{said}");
+    let (code, output) = installer.env("LIFEBOAT_RELEASES", &url).run(&["--to", "file"]);
+    assert_eq!(code, 1, "{output}");
+    assert!(output.contains("cannot create the folder file"), "{output}");
 }

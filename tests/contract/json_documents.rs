@@ -1,5 +1,5 @@
-//! The form of every JSON document: which fields it has, and of what type. Pipelines read them, so nothing may change by
-//! accident. A wanted change is noted in `tests/data/json_documents.txt`, which the failure prints.
+//! The fields of every JSON document and their types. Programs of users read the documents, so nothing may change by
+//! accident. For an intended change, replace `tests/data/json_documents.txt` by the text that the failure prints.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::postgres::server;
 use crate::support::{Sandbox, sample};
 
-/// Notes the type of a value: of an object field by field, of a list element by element.
+/// Collects the types of a value, of the fields of an object, and of the elements of a list.
 fn describe(path: &str, value: &Value, found: &mut BTreeMap<String, Vec<&'static str>>) {
     let mut note = |kind| {
         let kinds = found.entry(path.to_owned()).or_default();
@@ -35,13 +35,14 @@ fn describe(path: &str, value: &Value, found: &mut BTreeMap<String, Vec<&'static
     }
 }
 
-/// Runs commands and describes their documents, each under the words of its title.
+/// Runs commands and describes their JSON documents, each under its title.
 struct Documents<'a> {
     sandbox: &'a Sandbox,
     text: String,
 }
 
 impl Documents<'_> {
+    /// Runs a command with `--json`, describes its document and returns it.
     fn add(&mut self, title: &str, arguments: &[&str], code: i32) -> Value {
         let run = self.sandbox.run(&[arguments, &["--json"]].concat()).code(code);
         let document = run.json();
@@ -55,15 +56,16 @@ impl Documents<'_> {
         document
     }
 
+    /// Compares all descriptions with a file in `tests/data`.
     fn compare(self, file: &str) {
         let path = format!("{}/tests/data/{file}", env!("CARGO_MANIFEST_DIR"));
-        let wanted = fs::read_to_string(&path).unwrap_or_default();
-        if wanted != self.text {
-            let changed: Vec<&str> =
-                self.text.lines().filter(|line| !wanted.lines().any(|other| other == *line)).collect();
-            let gone: Vec<&str> =
-                wanted.lines().filter(|line| !self.text.lines().any(|other| other == *line)).collect();
-            panic!("{path} differs. New: {changed:#?}\nGone: {gone:#?}\nAll that is there now:\n{}", self.text);
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        if expected != self.text {
+            let added: Vec<&str> =
+                self.text.lines().filter(|line| !expected.lines().any(|other| other == *line)).collect();
+            let removed: Vec<&str> =
+                expected.lines().filter(|line| !self.text.lines().any(|other| other == *line)).collect();
+            panic!("{path} differs. New: {added:#?}\nRemoved: {removed:#?}\nThe complete new text:\n{}", self.text);
         }
     }
 }
@@ -86,7 +88,7 @@ keep_last = 3
 "#;
 
 #[test]
-fn documents_of_every_command_keep_their_form() {
+fn json_documents_of_every_command_keep_their_fields_and_types() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 2, "wal");
     let mut documents = Documents { sandbox: &sandbox, text: String::new() };
@@ -135,7 +137,7 @@ fn documents_of_every_command_keep_their_form() {
 
 #[test]
 #[ignore = "needs PostgreSQL 17"]
-fn documents_on_postgresql_keep_their_form() {
+fn json_documents_of_postgresql_commands_keep_their_fields_and_types() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 1, "delete");
     let database = server(17).create_database("json");

@@ -1,4 +1,5 @@
-//! Holds the rooms of the source tree apart: `use` lines are read file by file, and no two files may need each other.
+//! Tests of the structure of the source tree: which room may import from which, and that files do not import each other
+//! in a cycle. The tests read the `use` lines of every file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +13,7 @@ struct Source {
     module: Vec<String>,
     /// Its text without its unit tests and comments.
     code: String,
-    /// Its text as it is.
+    /// Its complete text.
     text: String,
 }
 
@@ -35,7 +36,7 @@ fn sources() -> Vec<Source> {
     assert!(paths.len() > 20, "found only {paths:?}");
     let read = |path: PathBuf| {
         let text = fs::read_to_string(&path).unwrap();
-        // The unit tests of a file stand at its end.
+        // The unit tests of a file are at its end.
         let program = text.split("\n#[cfg(test)]\nmod ").next().unwrap();
         let code = program.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n");
         let path = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
@@ -48,12 +49,12 @@ fn sources() -> Vec<Source> {
     paths.into_iter().map(read).collect()
 }
 
-/// The room that a file is in: its first folder, or its own name.
+/// Returns the room of a file: its first folder, or its own name.
 fn room(path: &str) -> &str {
     path.split('/').next().unwrap().trim_end_matches(".rs")
 }
 
-/// Takes a group apart: `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
+/// Splits a group into its paths: `a::{b, c::{d, e}}` becomes `a::b`, `a::c::d` and `a::c::e`.
 fn expand(group: &str) -> Vec<String> {
     let group = group.trim();
     let Some((start, rest)) = group.split_once('{') else {
@@ -75,9 +76,8 @@ fn expand(group: &str) -> Vec<String> {
     parts.iter().flat_map(|part| expand(part)).map(|path| format!("{start}{path}")).collect()
 }
 
-/// The paths that the `use` lines of a text name. `pub use child::Name` only gives a name a second place: the file does not
-/// need it, and the line is left out.
-fn used(code: &str) -> Vec<String> {
+/// Returns the paths in the `use` and `pub use` lines of a text.
+fn imported_paths(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = code;
     while let Some(at) = rest.find("use ") {
@@ -86,18 +86,15 @@ fn used(code: &str) -> Vec<String> {
         let statement = after["use ".len()..].split(';').next().unwrap();
         let is_statement = line.trim().is_empty() || line.trim().starts_with("pub");
         if is_statement {
-            let is_public = !line.trim().is_empty();
-            let of_a_child =
-                |path: &String| !["crate::", "super::", "self::"].iter().any(|start| path.starts_with(start));
-            found.extend(expand(statement).into_iter().filter(|path| !is_public || !of_a_child(path)));
+            found.extend(expand(statement));
         }
         rest = &after["use ".len()..];
     }
     found
 }
 
-/// The path without `crate` that a path of a `use` line in `module` means. One of another crate looks like one of a child
-/// of the module, and leads to no file.
+/// Returns the path from the root of the crate for a path in a `use` line of `module`. A path of another crate looks
+/// like that of a child module, for which there is no file.
 fn resolve(path: &str, module: &[String]) -> Option<Vec<String>> {
     let mut words: Vec<String> = path.split("::").map(|word| word.trim().to_owned()).collect();
     if words.last().is_some_and(|word| word == "self" || word == "*") {
@@ -114,36 +111,36 @@ fn resolve(path: &str, module: &[String]) -> Option<Vec<String>> {
     }
 }
 
-/// The files that each file needs, by their places in `sources`.
-fn arrows(sources: &[Source]) -> Vec<BTreeSet<usize>> {
+/// Returns the files that each file imports, as indexes of `sources`.
+fn import_graph(sources: &[Source]) -> Vec<BTreeSet<usize>> {
     let files: BTreeMap<&[String], usize> =
         sources.iter().enumerate().map(|(number, source)| (&*source.module, number)).collect();
-    let of = |source: &Source| {
-        let paths = used(&source.code).into_iter().filter_map(|path| resolve(&path, &source.module));
-        // What is left of the path names something in the file. The module itself is no file that it needs.
+    let imports_of = |source: &Source| {
+        let paths = imported_paths(&source.code).into_iter().filter_map(|path| resolve(&path, &source.module));
+        // The longest part of the path that is a module is the file; the rest is a name in it.
         let file = |path: Vec<String>| (1..=path.len()).rev().find_map(|length| files.get(&path[..length]).copied());
         paths.filter_map(file).collect::<BTreeSet<usize>>()
     };
     sources
         .iter()
         .enumerate()
-        .map(|(number, source)| of(source).into_iter().filter(|other| *other != number).collect())
+        .map(|(number, source)| imports_of(source).into_iter().filter(|other| *other != number).collect())
         .collect()
 }
 
-/// A way from a file back to itself, if there is one.
-fn circle(from: usize, arrows: &[BTreeSet<usize>]) -> Option<Vec<usize>> {
+/// Returns a path of imports from a file back to itself, if there is one.
+fn find_cycle(from: usize, imports: &[BTreeSet<usize>]) -> Option<Vec<usize>> {
     let mut before: BTreeMap<usize, usize> = BTreeMap::new();
     let mut waiting = vec![from];
     while let Some(file) = waiting.pop() {
-        for next in &arrows[file] {
+        for next in &imports[file] {
             if *next == from {
-                let mut way = vec![from, file];
-                while let Some(earlier) = before.get(way.last().unwrap()) {
-                    way.push(*earlier);
+                let mut cycle = vec![from, file];
+                while let Some(earlier) = before.get(cycle.last().unwrap()) {
+                    cycle.push(*earlier);
                 }
-                way.dedup();
-                return Some(way);
+                cycle.dedup();
+                return Some(cycle);
             }
             if !before.contains_key(next) {
                 before.insert(*next, file);
@@ -155,16 +152,16 @@ fn circle(from: usize, arrows: &[BTreeSet<usize>]) -> Option<Vec<usize>> {
 }
 
 #[test]
-fn no_two_files_need_each_other() {
+fn files_do_not_import_each_other_in_a_cycle() {
     let sources = sources();
-    let arrows = arrows(&sources);
-    let count: usize = arrows.iter().map(BTreeSet::len).sum();
-    assert!(count > 300, "only {count} imports were found: 'use' lines are not read");
-    let circles: Vec<String> = (0..sources.len())
-        .filter_map(|file| circle(file, &arrows))
-        .map(|way| way.iter().map(|file| &*sources[*file].path).collect::<Vec<_>>().join(" <- "))
+    let imports = import_graph(&sources);
+    let count: usize = imports.iter().map(BTreeSet::len).sum();
+    assert!(count > 300, "only {count} imports were found, so the 'use' lines are not parsed correctly");
+    let cycles: Vec<String> = (0..sources.len())
+        .filter_map(|file| find_cycle(file, &imports))
+        .map(|cycle| cycle.iter().map(|file| &*sources[*file].path).collect::<Vec<_>>().join(" <- "))
         .collect();
-    assert!(circles.is_empty(), "files that need each other:\n{}", circles.join("\n"));
+    assert!(cycles.is_empty(), "files that import each other:\n{}", cycles.join("\n"));
 }
 
 /// Returns the height of a room. A file imports from its own room and from lower ones.
@@ -180,11 +177,11 @@ fn height(room: &str) -> u32 {
         "archive" => 2,
         "store" => 1,
         "platform" => 0,
-        other => panic!("the room '{other}' has no height yet: say here where it belongs"),
+        other => panic!("the room '{other}' has no height: add it here"),
     }
 }
 
-/// The rooms that each file names anywhere in its code.
+/// Returns the rooms that the code of a file names.
 fn rooms_used(source: &Source) -> BTreeSet<String> {
     let named = source.code.split("crate::").skip(1).filter(|rest| !rest.starts_with('{'));
     let mut used: BTreeSet<String> =
@@ -195,13 +192,14 @@ fn rooms_used(source: &Source) -> BTreeSet<String> {
     used
 }
 
-/// The rooms in `use crate::{a::X, b}`.
+/// Returns the rooms in groups such as `use crate::{a::X, b}`.
 fn used_rooms_in_groups(code: &str) -> Vec<String> {
-    used(code).iter().filter_map(|path| path.strip_prefix("crate::")?.split("::").next().map(str::to_owned)).collect()
+    let paths = imported_paths(code);
+    paths.iter().filter_map(|path| path.strip_prefix("crate::")?.split("::").next().map(str::to_owned)).collect()
 }
 
 #[test]
-fn imports_point_down() {
+fn rooms_import_only_from_lower_rooms() {
     let mut wrong = Vec::new();
     for source in sources() {
         let own = room(&source.path).to_owned();
@@ -211,11 +209,11 @@ fn imports_point_down() {
             }
         }
     }
-    assert!(wrong.is_empty(), "imports that do not point down:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "imports that are not from a lower room:\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn the_front_door_lists_every_room() {
+fn lib_rs_lists_every_room_and_every_recipe() {
     let sources = sources();
     let rooms: BTreeSet<&str> =
         sources.iter().map(|source| room(&source.path)).filter(|room| !["main", "lib"].contains(room)).collect();
@@ -225,15 +223,15 @@ fn the_front_door_lists_every_room() {
     let heights: Vec<u32> = listed.iter().map(|room| height(room)).collect();
     assert!(
         heights.is_sorted_by(|upper, lower| upper >= lower),
-        "the highest room comes first: {listed:?} {heights:?}"
+        "the rooms are not in order, the highest first: {listed:?} {heights:?}"
     );
     for recipe in ["A store", "A database engine", "A subcommand", "A notice"] {
-        assert!(text.contains(&format!("- **{recipe}**")), "no recipe for: {recipe}");
+        assert!(text.contains(&format!("- **{recipe}**")), "lib.rs has no recipe for '{recipe}'");
     }
 }
 
 #[test]
-fn engines_the_archive_and_stores_do_not_know_each_other() {
+fn engines_the_archive_and_stores_do_not_import_each_other() {
     let rooms = ["engine", "archive", "store"];
     let mut wrong = Vec::new();
     for source in sources().into_iter().filter(|source| rooms.contains(&room(&source.path))) {
@@ -244,40 +242,44 @@ fn engines_the_archive_and_stores_do_not_know_each_other() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The files that may ask which engine a source has, beside `engine/source.rs`. The rest calls a method of the source.
-const ASK_FOR_THE_ENGINE: [&str; 12] = [
-    "config/sections.rs",
-    "ops/diff.rs",
-    "ops/doctor.rs",
-    "ops/init/look.rs",
-    "ops/inventory/mod.rs",
-    "ops/migrate/inputs.rs",
-    "ops/migrate/plan.rs",
-    "ops/put_back.rs",
-    "ops/restore/postgres.rs",
-    "ops/restore/sqlite.rs",
-    "ops/snapshot/mod.rs",
-    "ops/sources.rs",
+/// Names of engines, and the files outside the room `engine` that may contain them because that engine is their
+/// subject.
+const ENGINE_NAMES: [(&str, &[&str]); 4] = [
+    ("\"sqlite\"", &["cli/init.rs", "ops/init/discover.rs", "ops/list.rs", "ops/migrate/inputs.rs"]),
+    ("\"postgres\"", &["cli/init.rs", "ops/init/discover.rs"]),
+    ("SqliteFile", &[]),
+    ("PostgresDatabase", &[]),
 ];
 
 #[test]
-fn the_engine_of_a_source_is_asked_for_in_few_places() {
-    let asks = |source: &Source| ["Source::Sqlite(", "Source::Postgres("].iter().any(|word| source.code.contains(word));
+fn only_the_room_engine_distinguishes_engines() {
     let sources = sources();
-    let found: Vec<&str> = sources
-        .iter()
-        .filter(|source| source.path != "engine/source.rs" && asks(source))
-        .map(|source| &*source.path)
-        .collect();
-    assert_eq!(found, ASK_FOR_THE_ENGINE, "a method of `engine::source::Source` says it for all callers");
+    for (word, allowed) in ENGINE_NAMES {
+        let outside = sources.iter().filter(|source| room(&source.path) != "engine" && source.code.contains(word));
+        let found: Vec<&str> = outside.map(|source| &*source.path).collect();
+        assert_eq!(found, allowed, "{word}: use a method of `engine::database::Database` or `Engine` instead");
+    }
+}
+
+/// Code outside the room `store` opens stores by their URL and does not distinguish kinds of stores.
+#[test]
+fn only_the_room_store_distinguishes_kinds_of_stores() {
+    let words = ["StoreUrl::Folder", "StoreUrl::S3", "LocalStore::", "S3Store::"];
+    // The config has separate fields for each kind of store.
+    let is_elsewhere = |source: &Source| room(&source.path) != "store" && source.path != "config/sections.rs";
+    for source in sources().into_iter().filter(is_elsewhere) {
+        for word in words {
+            assert!(!source.code.contains(word), "{} contains {word}", source.path);
+        }
+    }
 }
 
 #[test]
-fn a_subcommand_never_imports_a_subcommand() {
-    let shared = ["call", "checks", "github", "global", "mod", "narrow", "output"];
+fn a_subcommand_never_imports_another_subcommand() {
+    let shared = ["call", "checks", "filter", "github", "global", "mod", "output"];
     for source in sources().into_iter().filter(|source| source.path.starts_with("cli/") && source.path != "cli/mod.rs")
     {
-        for path in used(&source.code) {
+        for path in imported_paths(&source.code) {
             if let Some(rest) = path.strip_prefix("crate::cli::") {
                 let other = rest.split("::").next().unwrap();
                 let own = source.module.last().unwrap();
@@ -288,17 +290,17 @@ fn a_subcommand_never_imports_a_subcommand() {
 }
 
 #[test]
-fn only_the_command_line_knows_arguments_and_prints() {
+fn only_the_room_cli_parses_arguments_and_prints() {
     let words = ["println!", "eprintln!", "print!(", "eprint!(", "io::stdout()", "io::stderr()", "dbg!(", "clap::"];
     for source in sources().into_iter().filter(|source| room(&source.path) != "cli") {
         for word in words {
-            assert!(!source.code.contains(word), "{} has {word}", source.path);
+            assert!(!source.code.contains(word), "{} contains {word}", source.path);
         }
     }
 }
 
 #[test]
-fn main_knows_only_the_command_line() {
+fn main_uses_only_the_room_cli() {
     let sources = sources();
     let main = sources.iter().find(|source| source.path == "main.rs").unwrap();
     let used: Vec<&str> = main.text.split("lifeboat::").skip(1).map(|rest| rest.split("::").next().unwrap()).collect();
@@ -307,26 +309,26 @@ fn main_knows_only_the_command_line() {
 }
 
 #[test]
-fn nothing_is_unwrapped_outside_tests() {
+fn code_outside_tests_does_not_unwrap_or_panic() {
     for source in sources() {
         for word in [".unwrap()", "panic!(", "todo!(", "unimplemented!(", ".expect(\"\")"] {
-            assert!(!source.code.contains(word), "{} has {word}", source.path);
+            assert!(!source.code.contains(word), "{} contains {word}", source.path);
         }
     }
 }
 
 #[test]
-fn every_file_begins_with_its_purpose() {
+fn every_file_begins_with_a_module_comment() {
     for source in sources() {
-        assert!(source.text.starts_with("//!"), "{} does not begin with its purpose", source.path);
+        assert!(source.text.starts_with("//!"), "{} does not begin with a module comment", source.path);
     }
 }
 
 #[test]
-fn use_lines_are_read_as_they_are_written() {
+fn use_lines_are_parsed_and_resolved() {
     let code = "use crate::{archive::{A, B}, store, error::C as D};\npub use crate::digest::E;\nuse super::x::*;\nfn reuse () {}";
     assert_eq!(
-        used(code),
+        imported_paths(code),
         [
             "crate::archive::A",
             "crate::archive::B",
@@ -340,13 +342,13 @@ fn use_lines_are_read_as_they_are_written() {
     assert_eq!(resolve("super::x::*", &module), Some(vec!["a".to_owned(), "x".to_owned()]));
     assert_eq!(resolve("crate::a::{self}", &module).map(|path| path.len()), Some(2));
     assert_eq!(resolve("child::X", &module).unwrap().join("::"), "a::b::child::X");
-    assert_eq!(used("pub use child::X;\nuse child::Y;"), ["child::Y"]);
+    assert_eq!(imported_paths("pub use child::X;\nuse child::Y;"), ["child::X", "child::Y"]);
 }
 
 #[test]
-fn circles_are_found() {
-    let arrows = [BTreeSet::from([1]), BTreeSet::from([2]), BTreeSet::from([1, 3]), BTreeSet::new()];
-    assert_eq!(circle(0, &arrows), None);
-    assert_eq!(circle(1, &arrows), Some(vec![1, 2, 1]));
-    assert_eq!(circle(3, &arrows), None);
+fn import_cycles_are_found() {
+    let imports = [BTreeSet::from([1]), BTreeSet::from([2]), BTreeSet::from([1, 3]), BTreeSet::new()];
+    assert_eq!(find_cycle(0, &imports), None);
+    assert_eq!(find_cycle(1, &imports), Some(vec![1, 2, 1]));
+    assert_eq!(find_cycle(3, &imports), None);
 }

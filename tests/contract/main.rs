@@ -1,5 +1,5 @@
-//! What others rely on: the archive's format, the promises of a store, the retention, the layers of the source tree, the
-//! files that GitHub runs.
+//! Tests of contracts: the archive format, the guarantees of a store, the retention, the JSON documents, the layers of
+//! the source tree, and the files that GitHub runs.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! What a prune keeps: properties that hold for any snapshots and any policy, and known answers.
+//! Tests of the retention: properties that hold for all snapshots and policies, and examples with known results.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,10 +42,10 @@ fn kept(candidates: &[Candidate], plan: &Plan) -> Vec<Candidate> {
     candidates.iter().filter(|candidate| ids.contains(&candidate.id)).cloned().collect()
 }
 
-// What is random.
+// Random snapshots and policies.
 
 fn any_candidate() -> impl Strategy<Value = Candidate> {
-    // Mostly near to now and to each other, so that buckets are shared, and sometimes years away.
+    // Most ages are close to now and to each other, so that snapshots share periods. Some are years away.
     let minutes_old = prop_oneof![5 => -90..3_000_i64, 4 => 0..100_000_i64, 2 => -5_000..3_000_000_i64];
     let kind = prop_oneof![
         6 => Just(SnapshotKind::Full),
@@ -63,7 +63,7 @@ fn any_candidate() -> impl Strategy<Value = Candidate> {
     )
 }
 
-/// Snapshots with ids that all differ, as those in a store do; some are of one instant.
+/// Snapshots with different ids, as in a store. Some are of the same instant.
 fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {
     proptest::collection::vec((any_candidate(), proptest::bool::weighted(0.2)), 0..40).prop_map(|drawn| {
         let mut candidates: Vec<Candidate> = Vec::new();
@@ -109,13 +109,15 @@ fn larger(policy: &Policy, more: &Policy) -> Policy {
     }
 }
 
-// The same rules once more, said in another way: for each snapshot alone, by looking at all others.
+// An independent model of the same rules. It decides for each snapshot alone, by a comparison with all others.
 
+/// Returns true if the rules that count snapshots consider this one.
 fn counts(candidate: &Candidate) -> bool {
     candidate.kind == SnapshotKind::Full && !candidate.damaged && candidate.created_at <= now()
 }
 
-/// How many of `others` that are newer than `candidate` lie in different periods, and whether one lies in its own.
+/// Returns the number of periods, other than that of `candidate`, in which `others` has newer snapshots, and true if
+/// there is a newer one in the period of `candidate`.
 fn newer_periods<P: Ord>(
     candidate: &Candidate,
     others: &[&Candidate],
@@ -123,8 +125,8 @@ fn newer_periods<P: Ord>(
 ) -> (usize, bool) {
     let newer = others.iter().filter(|other| (other.created_at, &other.id) > (candidate.created_at, &candidate.id));
     let mut periods: BTreeSet<P> = newer.map(|other| period(other.created_at)).collect();
-    let own = periods.remove(&period(candidate.created_at));
-    (periods.len(), own)
+    let is_superseded = periods.remove(&period(candidate.created_at));
+    (periods.len(), is_superseded)
 }
 
 fn model_keeps(candidate: &Candidate, all: &[Candidate], policy: &Policy) -> bool {
@@ -142,17 +144,18 @@ fn model_keeps(candidate: &Candidate, all: &[Candidate], policy: &Policy) -> boo
     let peers: Vec<&Candidate> = all.iter().filter(|c| counts(c) && c.id.source() == candidate.id.source()).collect();
     let drilled: Vec<&Candidate> = peers.iter().copied().filter(|c| c.drilled).collect();
     let passed: Vec<&Candidate> = peers.iter().copied().filter(|c| c.passed).collect();
-    let among = |count: u32, (newer, own): (usize, bool)| !own && (newer as u64) < u64::from(count);
-    let each = |time: DateTime<Utc>| time.timestamp_nanos_opt();
+    // True if no newer snapshot is in the same period, and the period is one of the newest `count`.
+    let among = |count: u32, (newer, is_superseded): (usize, bool)| !is_superseded && (newer as u64) < u64::from(count);
+    let instant = |time: DateTime<Utc>| time.timestamp_nanos_opt();
     let rank = peers.iter().filter(|c| (c.created_at, &c.id) > (candidate.created_at, &candidate.id)).count();
     let days = |time: DateTime<Utc>| time.num_days_from_ce();
     rank == 0
         || (rank as u64) < u64::from(policy.last)
-        || (candidate.drilled && among(1, newer_periods(candidate, &drilled, each)))
-        || (candidate.passed && among(1, newer_periods(candidate, &passed, each)))
+        || (candidate.drilled && among(1, newer_periods(candidate, &drilled, instant)))
+        || (candidate.passed && among(1, newer_periods(candidate, &passed, instant)))
         || among(policy.hourly, newer_periods(candidate, &peers, |time| (days(time), time.hour())))
         || among(policy.daily, newer_periods(candidate, &peers, days))
-        // Days from the Monday 0001-01-01: an ISO week is seven of them.
+        // Day 1 is 0001-01-01, a Monday, so an ISO week is seven days from there.
         || among(policy.weekly, newer_periods(candidate, &peers, |time| (days(time) - 1).div_euclid(7)))
         || among(policy.monthly, newer_periods(candidate, &peers, |time| (time.year(), time.month())))
         || among(policy.yearly, newer_periods(candidate, &peers, |time| time.year()))
@@ -162,7 +165,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
     #[test]
-    fn plan_agrees_with_the_rules_said_in_another_way(candidates in any_candidates(), policy in any_policy()) {
+    fn plan_agrees_with_the_independent_model(candidates in any_candidates(), policy in any_policy()) {
         let kept = kept_ids(&plan(&candidates, &policy, now()));
         for candidate in &candidates {
             let expected = model_keeps(candidate, &candidates, &policy);
@@ -211,34 +214,34 @@ proptest! {
         let kept = kept_ids(&plan(&candidates, &policy, now()));
         for source in ["app", "other", "app-2"] {
             let good = || candidates.iter().filter(|c| counts(c) && c.id.source().as_str() == source);
-            let newest = |time: Option<DateTime<Utc>>, drilled: bool| {
+            let keeps_newest = |time: Option<DateTime<Utc>>, drilled: bool| {
                 good().any(|c| Some(c.created_at) == time && (c.drilled || !drilled) && kept.contains(&c.id))
             };
             let newest_good = good().map(|c| c.created_at).max();
-            prop_assert!(newest_good.is_none() || newest(newest_good, false));
+            prop_assert!(newest_good.is_none() || keeps_newest(newest_good, false));
             let newest_drilled = good().filter(|c| c.drilled).map(|c| c.created_at).max();
-            prop_assert!(newest_drilled.is_none() || newest(newest_drilled, true));
+            prop_assert!(newest_drilled.is_none() || keeps_newest(newest_drilled, true));
         }
     }
 
     #[test]
-    fn future_is_kept_and_changes_nothing_else(candidates in any_candidates(), policy in any_policy()) {
-        let whole = kept_ids(&plan(&candidates, &policy, now()));
+    fn future_snapshots_are_kept_and_change_nothing_else(candidates in any_candidates(), policy in any_policy()) {
+        let kept = kept_ids(&plan(&candidates, &policy, now()));
         let (future, past): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|c| c.created_at > now());
         let mut expected = kept_ids(&plan(&past, &policy, now()));
         expected.extend(future.into_iter().map(|candidate| candidate.id));
-        prop_assert_eq!(whole, expected);
+        prop_assert_eq!(kept, expected);
     }
 
     #[test]
-    fn sources_do_not_matter_to_each_other(candidates in any_candidates(), policy in any_policy()) {
+    fn each_source_is_planned_independently(candidates in any_candidates(), policy in any_policy()) {
         let together = plan(&candidates, &policy, now());
-        let mut apart = BTreeMap::new();
+        let mut separately = BTreeMap::new();
         for source in ["app", "other", "app-2"] {
             let own: Vec<_> = candidates.iter().filter(|c| c.id.source().as_str() == source).cloned().collect();
-            apart.extend(plan(&own, &policy, now()).keep);
+            separately.extend(plan(&own, &policy, now()).keep);
         }
-        prop_assert_eq!(together.keep.into_iter().collect::<BTreeMap<_, _>>(), apart);
+        prop_assert_eq!(together.keep.into_iter().collect::<BTreeMap<_, _>>(), separately);
     }
 
     #[test]
@@ -250,16 +253,16 @@ proptest! {
     }
 }
 
-/// Takes a snapshot at 03:00 on each of `days` days from 2025-01-01 on and prunes after each.
-fn live_through(days: i64, policy: &Policy) -> Vec<Candidate> {
+/// Takes a snapshot at 03:00 on each of `days` days from 2025-01-01 on, and prunes after each.
+fn prune_daily(days: i64, policy: &Policy) -> Vec<Candidate> {
     let start = Utc.with_ymd_and_hms(2025, 1, 1, 3, 0, 0).unwrap();
-    let mut there: Vec<Candidate> = Vec::new();
+    let mut snapshots: Vec<Candidate> = Vec::new();
     for day in 0..days {
         let today = start + Duration::days(day);
-        there.push(snapshot("app", today, 0));
-        there = kept(&there, &plan(&there, policy, today + Duration::minutes(5)));
+        snapshots.push(snapshot("app", today, 0));
+        snapshots = kept(&snapshots, &plan(&snapshots, policy, today + Duration::minutes(5)));
     }
-    there
+    snapshots
 }
 
 fn dates(candidates: &[Candidate]) -> Vec<String> {
@@ -267,10 +270,10 @@ fn dates(candidates: &[Candidate]) -> Vec<String> {
 }
 
 #[test]
-fn four_hundred_daily_prunes_leave_what_the_policy_says() {
+fn four_hundred_daily_prunes_keep_the_snapshots_of_the_policy() {
     let policy = Policy { daily: 7, weekly: 4, monthly: 12, ..Policy::default() };
-    let there = live_through(400, &policy);
-    // The ends of eleven months and of the current one so far, three Sundays, seven days.
+    let snapshots = prune_daily(400, &policy);
+    // The last snapshots of eleven months and of the current one, of three weeks, and of seven days.
     let expected = [
         "2025-03-31",
         "2025-04-30",
@@ -292,20 +295,20 @@ fn four_hundred_daily_prunes_leave_what_the_policy_says() {
         "2026-02-03",
         "2026-02-04",
     ];
-    assert_eq!(dates(&there), expected);
+    assert_eq!(dates(&snapshots), expected);
 }
 
 #[test]
-fn pruning_every_day_keeps_what_one_prune_at_the_end_would() {
+fn daily_prunes_keep_the_same_snapshots_as_one_prune_at_the_end() {
     let policy = Policy { last: 3, daily: 5, weekly: 6, monthly: 4, yearly: 2, ..Policy::default() };
     let start = Utc.with_ymd_and_hms(2025, 1, 1, 3, 0, 0).unwrap();
     let all: Vec<Candidate> = (0..400).map(|day| snapshot("app", start + Duration::days(day), 0)).collect();
     let at_once = kept(&all, &plan(&all, &policy, start + Duration::days(399) + Duration::minutes(5)));
-    assert_eq!(dates(&live_through(400, &policy)), dates(&at_once));
+    assert_eq!(dates(&prune_daily(400, &policy)), dates(&at_once));
 }
 
 #[test]
-fn reasons_are_short_words() {
+fn plan_names_the_reasons_for_each_kept_snapshot() {
     let policy = Policy {
         last: 2,
         hourly: 1,
@@ -345,7 +348,7 @@ fn reasons_are_short_words() {
 }
 
 #[test]
-fn damaged_and_partial_ones_push_out_no_good_one() {
+fn damaged_and_partial_snapshots_do_not_displace_a_good_one() {
     let good = aged(100);
     let damaged = Candidate { damaged: true, ..aged(1) };
     let forensic = Candidate { kind: SnapshotKind::Damaged, ..aged(2) };
@@ -357,7 +360,7 @@ fn damaged_and_partial_ones_push_out_no_good_one() {
 }
 
 #[test]
-fn as_old_as_the_limit_is_no_longer_younger() {
+fn a_snapshot_exactly_as_old_as_a_limit_is_not_younger_than_it() {
     let partial = |hours| Candidate { kind: SnapshotKind::Partial, ..aged(hours) };
     let policy = Policy { within: Some(Duration::hours(24)), others_within: Duration::hours(48), ..Policy::default() };
     let second = Duration::seconds(1);
@@ -370,7 +373,7 @@ fn as_old_as_the_limit_is_no_longer_younger() {
 }
 
 #[test]
-fn drilled_but_damaged_one_is_no_newest_drilled() {
+fn a_damaged_snapshot_does_not_count_as_the_newest_drilled() {
     let damaged = Candidate { drilled: true, damaged: true, ..aged(24 * 40) };
     let drilled = Candidate { drilled: true, ..aged(24 * 50) };
     let policy = Policy { last: 1, ..Policy::default() };
@@ -393,7 +396,7 @@ fn weeks_are_iso_weeks_across_the_new_year() {
 }
 
 #[test]
-fn policy_is_empty_without_a_rule_and_then_keeps_all() {
+fn a_policy_without_rules_is_empty_and_keeps_every_snapshot() {
     let empty = Policy { others_within: Duration::days(1), ..Policy::default() };
     assert!(empty.is_empty() && Policy::default().is_empty());
     assert!(Policy { within: Some(Duration::zero()), ..Policy::default() }.is_empty());
@@ -410,6 +413,6 @@ fn policy_is_empty_without_a_rule_and_then_keeps_all() {
 }
 
 #[test]
-fn nothing_is_planned_for_nothing() {
+fn the_plan_for_no_snapshots_is_empty() {
     assert_eq!(plan(&[], &Policy { last: 1, ..Policy::default() }, now()), Plan::default());
 }

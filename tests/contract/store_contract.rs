@@ -1,4 +1,4 @@
-//! What every store promises, in one suite that each of them passes, and what only a folder can show.
+//! Tests of the guarantees that every store gives, run against each kind of store, and tests of stores in folders.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use lifeboat::platform::error::{Error, Kind};
 use lifeboat::store::memory::Faults;
-use lifeboat::store::{Key, Listing, LocalStore, MemoryStore, Names, Published, Store};
+use lifeboat::store::{Key, Listing, LocalStore, MemoryStore, Names, Published, Store, StoreExt};
 use proptest::prelude::*;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -24,7 +24,7 @@ fn names(listing: &Listing) -> Vec<&str> {
     listing.objects.iter().map(|object| object.key.as_str()).collect()
 }
 
-/// The objects of a store at its top and one level down, with their bytes.
+/// Returns the objects in the root and in the folders of the first level, with their bytes.
 fn contents(store: &dyn Store) -> Vec<(String, Vec<u8>)> {
     let top = store.list("", Names::All).unwrap();
     let mut objects = top.objects;
@@ -41,7 +41,7 @@ fn contents(store: &dyn Store) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-/// Bytes that change from offset to offset and from seed to seed.
+/// Returns bytes that depend on the offset and the seed.
 fn pattern(seed: u8, length: usize) -> Vec<u8> {
     (0..length).map(|i| (i.wrapping_mul(31) ^ (i >> 8)) as u8 ^ seed).collect()
 }
@@ -49,13 +49,13 @@ fn pattern(seed: u8, length: usize) -> Vec<u8> {
 mod contract {
     use super::*;
 
-    pub(crate) fn object_is_read_back_whole(store: &dyn Store) {
+    pub(crate) fn object_is_read_back_unchanged(store: &dyn Store) {
         let bytes = pattern(1, 300_000);
         assert_eq!(store.write(&key("app/a.tar.gz"), &bytes).unwrap(), Published::Created);
         assert_eq!(store.read(&key("app/a.tar.gz"), 300_000).unwrap(), bytes);
     }
 
-    pub(crate) fn objects_at_the_top_and_deep_down_are_kept(store: &dyn Store) {
+    pub(crate) fn objects_in_the_root_and_in_nested_folders_are_stored(store: &dyn Store) {
         for name in ["lifeboat.json", "a/b/c/d.json", "a/b/e.json"] {
             assert_eq!(store.write(&key(name), name.as_bytes()).unwrap(), Published::Created);
         }
@@ -87,16 +87,16 @@ mod contract {
         assert_eq!(store.read(&key("app/a"), 5).unwrap(), b"whole");
     }
 
-    pub(crate) fn object_that_is_there_is_never_overwritten(store: &dyn Store) {
+    pub(crate) fn existing_object_is_never_overwritten(store: &dyn Store) {
         assert_eq!(store.write(&key("app/a"), b"first").unwrap(), Published::Created);
         let before = store.stat(&key("app/a")).unwrap();
-        assert_eq!(store.write(&key("app/a"), b"second one").unwrap(), Published::AlreadyThere);
-        assert_eq!(store.write(&key("app/a"), b"first").unwrap(), Published::AlreadyThere);
+        assert_eq!(store.write(&key("app/a"), b"second one").unwrap(), Published::AlreadyExists);
+        assert_eq!(store.write(&key("app/a"), b"first").unwrap(), Published::AlreadyExists);
         assert_eq!(store.stat(&key("app/a")).unwrap(), before);
         assert_eq!(contents(store), [("app/a".to_owned(), b"first".to_vec())]);
     }
 
-    pub(crate) fn of_many_uploads_of_one_key_exactly_one_wins(store: &dyn Store) {
+    pub(crate) fn of_many_uploads_of_one_key_exactly_one_succeeds(store: &dyn Store) {
         for round in 0..20 {
             let name = key(&format!("app/{round}"));
             let start = Barrier::new(4);
@@ -119,12 +119,12 @@ mod contract {
         }
     }
 
-    pub(crate) fn uploads_go_on_side_by_side(store: &dyn Store) {
+    pub(crate) fn uploads_can_run_in_parallel(store: &dyn Store) {
         thread::scope(|scope| {
             for worker in 0..8_u8 {
                 scope.spawn(move || {
                     for i in 0..10 {
-                        // Half of the folders are shared, and all are new to somebody.
+                        // Half of the folders are shared, and each folder is new for at least one worker.
                         let folder = if i % 2 == 0 { format!("shared{i}") } else { format!("own{worker}") };
                         let name = key(&format!("{folder}/{worker}-{i}"));
                         let mut upload = store.create(&name).unwrap();
@@ -140,7 +140,7 @@ mod contract {
         assert_eq!(contents(store).len(), 80);
     }
 
-    pub(crate) fn large_object_is_read_back_whole_and_by_ranges(store: &dyn Store) {
+    pub(crate) fn large_object_is_read_back_completely_and_by_ranges(store: &dyn Store) {
         let bytes = pattern(9, (21 << 20) + 5);
         let mut upload = store.create_large(&key("app/large"), bytes.len() as u64).unwrap();
         for piece in bytes.chunks(3_000_001) {
@@ -150,7 +150,7 @@ mod contract {
         assert_eq!(upload.finish().unwrap(), Published::Created);
         assert_eq!(store.stat(&key("app/large")).unwrap().unwrap().bytes, bytes.len() as u64);
         let object = store.open(&key("app/large")).unwrap();
-        // Around the ends of an upload's parts, too.
+        // Some ranges are at the borders between the parts of an upload.
         for (offset, length) in [(0, bytes.len()), ((8 << 20) - 3, 7), ((16 << 20) - 1, 5 << 20), (bytes.len() - 1, 1)]
         {
             let mut buffer = vec![0; length];
@@ -159,7 +159,7 @@ mod contract {
         }
         let mut other = store.create_large(&key("app/large"), 1 << 30).unwrap();
         other.write_all(&pattern(8, 9 << 20)).unwrap();
-        assert_eq!(other.finish().unwrap(), Published::AlreadyThere);
+        assert_eq!(other.finish().unwrap(), Published::AlreadyExists);
         assert_eq!(store.stat(&key("app/large")).unwrap().unwrap().bytes, bytes.len() as u64);
     }
 
@@ -168,11 +168,11 @@ mod contract {
         upload.write_all(&pattern(9, 20 << 20)).unwrap();
         drop(upload);
         assert!(contents(store).is_empty());
-        // What an upload in parts would leave is not to be seen in a listing, but found here.
+        // An unfinished multipart upload is not visible in a listing, but this call would find it.
         assert_eq!(store.clear_leftovers(Duration::ZERO).unwrap(), 0);
     }
 
-    pub(crate) fn list_takes_ranges_and_beginnings_of_names(store: &dyn Store) {
+    pub(crate) fn list_filters_by_range_and_prefix_of_names(store: &dyn Store) {
         for name in ["app/1", "app/2", "app/2.x", "app/20", "app/3", "app/30", "app/a-1", "app/a-2"] {
             let _ = store.write(&key(name), b"").unwrap();
         }
@@ -186,7 +186,7 @@ mod contract {
         assert_eq!(list(Names::StartingWith("nothing")), "");
     }
 
-    pub(crate) fn many_are_deleted_at_once(store: &dyn Store) {
+    pub(crate) fn many_objects_are_deleted_at_once(store: &dyn Store) {
         let keys: Vec<Key> = (0..30).map(|i| key(&format!("app/{i}"))).collect();
         for key in &keys {
             let _ = store.write(key, b"x").unwrap();
@@ -194,12 +194,12 @@ mod contract {
         let _ = store.write(&key("app/kept"), b"kept").unwrap();
         store.delete_all(&keys).unwrap();
         assert_eq!(contents(store), [("app/kept".to_owned(), b"kept".to_vec())]);
-        // Some that are gone, and none at all.
+        // Objects that are already deleted, and an empty list.
         store.delete_all(&keys[..3]).unwrap();
         store.delete_all(&[]).unwrap();
     }
 
-    pub(crate) fn ranges_are_exact_and_never_short(store: &dyn Store) {
+    pub(crate) fn ranged_read_is_exact_or_fails(store: &dyn Store) {
         let bytes = pattern(7, 10_000);
         let _ = store.write(&key("app/a"), &bytes).unwrap();
         let object = store.open(&key("app/a")).unwrap();
@@ -234,9 +234,9 @@ mod contract {
         });
     }
 
-    pub(crate) fn empty_object_is_an_object(store: &dyn Store) {
+    pub(crate) fn empty_object_can_be_stored_and_read(store: &dyn Store) {
         assert_eq!(store.create(&key("app/none")).unwrap().finish().unwrap(), Published::Created);
-        assert_eq!(store.write(&key("app/none"), b"x").unwrap(), Published::AlreadyThere);
+        assert_eq!(store.write(&key("app/none"), b"x").unwrap(), Published::AlreadyExists);
         assert_eq!(store.stat(&key("app/none")).unwrap().unwrap().bytes, 0);
         let object = store.open(&key("app/none")).unwrap();
         assert!(object.is_empty());
@@ -245,20 +245,20 @@ mod contract {
         assert_eq!(store.read(&key("app/none"), 0).unwrap(), b"");
     }
 
-    pub(crate) fn stat_tells_length_and_time(store: &dyn Store) {
+    pub(crate) fn stat_returns_length_and_time(store: &dyn Store) {
         assert_eq!(store.stat(&key("app/a")).unwrap(), None);
-        let slack = Duration::from_secs(2); // file times are coarser than the clock
+        let slack = Duration::from_secs(2); // File times are less exact than the clock.
         let before = SystemTime::now() - slack;
         let _ = store.write(&key("app/a"), b"12345").unwrap();
         let meta = store.stat(&key("app/a")).unwrap().unwrap();
         assert_eq!((meta.key, meta.bytes), (key("app/a"), 5));
         assert!(meta.modified >= before && meta.modified <= SystemTime::now() + slack);
-        // Neither a folder nor what would lie below an object is there.
+        // A folder is not an object, and there is nothing below an object.
         assert_eq!(store.stat(&key("app")).unwrap(), None);
         assert_eq!(store.stat(&key("app/a/b")).unwrap(), None);
     }
 
-    pub(crate) fn what_is_not_there_is_not_found(store: &dyn Store) {
+    pub(crate) fn missing_object_is_reported_as_not_found(store: &dyn Store) {
         let _ = store.write(&key("app/a"), b"x").unwrap();
         for name in ["b", "app", "app/b", "app/a/b", "other/a"] {
             let error = store.open(&key(name)).err().unwrap();
@@ -268,7 +268,7 @@ mod contract {
         }
     }
 
-    pub(crate) fn large_object_is_not_read_whole_by_mistake(store: &dyn Store) {
+    pub(crate) fn read_refuses_an_object_above_the_limit(store: &dyn Store) {
         let _ = store.write(&key("app/a"), &[7; 100]).unwrap();
         assert_eq!(store.read(&key("app/a"), 100).unwrap(), [7; 100]);
         let error = store.read(&key("app/a"), 99).unwrap_err();
@@ -276,7 +276,7 @@ mod contract {
         assert!(error.message.contains("100 bytes"), "{error}");
     }
 
-    pub(crate) fn list_is_sorted_and_one_level(store: &dyn Store) {
+    pub(crate) fn list_is_sorted_and_not_recursive(store: &dyn Store) {
         for name in ["b/z", "a", "b/B", "b/a.x", "b/a", "c/x/y", "b/a-1", "C/x", "10", "9"] {
             let _ = store.write(&key(name), name.as_bytes()).unwrap();
         }
@@ -286,14 +286,14 @@ mod contract {
         assert_eq!((names(&b), b.folders.len()), (vec!["b/B", "b/a", "b/a-1", "b/a.x", "b/z"], 0));
         let c = store.list("c", Names::All).unwrap();
         assert_eq!((names(&c), c.folders.join(" ")), (vec![], "x".to_owned()));
-        // A folder whose name only begins alike is another one.
+        // There is a folder 'c/x', but none with the name 'x'.
         assert_eq!(store.list("x", Names::All).unwrap(), Listing::default());
         for object in b.objects {
             assert_eq!(store.stat(&object.key).unwrap().unwrap(), object);
         }
     }
 
-    pub(crate) fn list_begins_where_it_is_told(store: &dyn Store) {
+    pub(crate) fn list_begins_at_the_given_name(store: &dyn Store) {
         for name in ["app/1", "app/2", "app/20", "app/3", "f1/x", "f2/x", "top"] {
             let _ = store.write(&key(name), b"").unwrap();
         }
@@ -304,7 +304,7 @@ mod contract {
         assert_eq!((names(&top), top.folders.join(" ")), (vec!["top"], "f2".to_owned()));
     }
 
-    pub(crate) fn absent_folder_is_empty_and_a_bad_one_refused(store: &dyn Store) {
+    pub(crate) fn list_of_an_absent_folder_is_empty_and_of_an_invalid_one_is_refused(store: &dyn Store) {
         let _ = store.write(&key("app/a"), b"x").unwrap();
         for folder in ["nothing", "nothing/below", "app/a"] {
             assert_eq!(store.list(folder, Names::All).unwrap(), Listing::default(), "{folder}");
@@ -314,7 +314,7 @@ mod contract {
         }
     }
 
-    pub(crate) fn delete_can_be_repeated_and_hits_one_object(store: &dyn Store) {
+    pub(crate) fn delete_can_be_repeated_and_removes_only_one_object(store: &dyn Store) {
         let _ = store.write(&key("app/a"), b"old").unwrap();
         let _ = store.write(&key("app/ab"), b"other").unwrap();
         store.delete(&key("app/a")).unwrap();
@@ -326,7 +326,7 @@ mod contract {
         assert_eq!(store.read(&key("app/a"), 3).unwrap(), b"new");
     }
 
-    pub(crate) fn clearing_leftovers_touches_no_object_and_no_upload(store: &dyn Store) {
+    pub(crate) fn clear_leftovers_keeps_objects_and_running_uploads(store: &dyn Store) {
         let _ = store.write(&key("app/a"), b"kept").unwrap();
         let mut upload = store.create(&key("app/b")).unwrap();
         upload.write_all(b"kept ").unwrap();
@@ -339,14 +339,14 @@ mod contract {
     }
 }
 
-/// Runs every promise against every store, each in a new one.
+/// Runs every test of the suite against every kind of store, each time in a new store.
 macro_rules! against_every_store {
-    ($($promise:ident)*) => {
+    ($($test:ident)*) => {
         mod local {
             $(#[test]
-            fn $promise() {
+            fn $test() {
                 let (folder, store) = super::new_local();
-                super::contract::$promise(&store);
+                super::contract::$test(&store);
                 assert!(super::leftovers(folder.path()).is_empty(), "{:?}", super::leftovers(folder.path()));
             })*
         }
@@ -354,54 +354,54 @@ macro_rules! against_every_store {
         mod seaweedfs {
             $(#[test]
             #[ignore = "needs S3 servers"]
-            fn $promise() {
-                super::contract::$promise(&crate::support::s3::s3_server("seaweedfs").open_new());
+            fn $test() {
+                super::contract::$test(&crate::support::s3::s3_server("seaweedfs").open_new());
             })*
         }
 
         mod ceph {
             $(#[test]
             #[ignore = "needs S3 servers"]
-            fn $promise() {
-                super::contract::$promise(&crate::support::s3::s3_server("ceph").open_new());
+            fn $test() {
+                super::contract::$test(&crate::support::s3::s3_server("ceph").open_new());
             })*
         }
 
         mod memory {
             $(#[test]
-            fn $promise() {
-                super::contract::$promise(&super::MemoryStore::new());
+            fn $test() {
+                super::contract::$test(&super::MemoryStore::new());
             })*
         }
     };
 }
 
 against_every_store! {
-    object_is_read_back_whole
-    objects_at_the_top_and_deep_down_are_kept
+    object_is_read_back_unchanged
+    objects_in_the_root_and_in_nested_folders_are_stored
     upload_is_invisible_before_finish
     dropped_upload_leaves_no_object
-    object_that_is_there_is_never_overwritten
-    of_many_uploads_of_one_key_exactly_one_wins
-    uploads_go_on_side_by_side
-    large_object_is_read_back_whole_and_by_ranges
+    existing_object_is_never_overwritten
+    of_many_uploads_of_one_key_exactly_one_succeeds
+    uploads_can_run_in_parallel
+    large_object_is_read_back_completely_and_by_ranges
     dropped_large_upload_leaves_nothing
-    list_takes_ranges_and_beginnings_of_names
-    many_are_deleted_at_once
-    ranges_are_exact_and_never_short
+    list_filters_by_range_and_prefix_of_names
+    many_objects_are_deleted_at_once
+    ranged_read_is_exact_or_fails
     one_object_is_read_by_many_threads
-    empty_object_is_an_object
-    stat_tells_length_and_time
-    what_is_not_there_is_not_found
-    large_object_is_not_read_whole_by_mistake
-    list_is_sorted_and_one_level
-    list_begins_where_it_is_told
-    absent_folder_is_empty_and_a_bad_one_refused
-    delete_can_be_repeated_and_hits_one_object
-    clearing_leftovers_touches_no_object_and_no_upload
+    empty_object_can_be_stored_and_read
+    stat_returns_length_and_time
+    missing_object_is_reported_as_not_found
+    read_refuses_an_object_above_the_limit
+    list_is_sorted_and_not_recursive
+    list_begins_at_the_given_name
+    list_of_an_absent_folder_is_empty_and_of_an_invalid_one_is_refused
+    delete_can_be_repeated_and_removes_only_one_object
+    clear_leftovers_keeps_objects_and_running_uploads
 }
 
-/// Every file below `folder` whose name starts with a dot.
+/// Returns every file below `folder` whose name starts with a dot.
 fn leftovers(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -429,7 +429,7 @@ fn make_older(path: &Path, age: Duration) {
 }
 
 #[test]
-fn local_files_and_folders_are_for_their_owner_alone() {
+fn local_files_and_folders_are_accessible_only_to_their_owner() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("new/parents/store");
     let store = LocalStore::create(&root).unwrap();
@@ -444,7 +444,7 @@ fn local_files_and_folders_are_for_their_owner_alone() {
 }
 
 #[test]
-fn local_folder_that_is_there_is_taken_as_it_is() {
+fn local_store_keeps_the_mode_and_objects_of_an_existing_folder() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let _ = LocalStore::create(folder.path()).unwrap().write(&key("a"), b"x").unwrap();
@@ -456,7 +456,7 @@ fn local_folder_that_is_there_is_taken_as_it_is() {
 }
 
 #[test]
-fn local_store_that_is_not_there_is_unreachable() {
+fn missing_local_store_is_unreachable() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, b"").unwrap();
@@ -476,7 +476,7 @@ fn local_store_that_is_not_there_is_unreachable() {
 }
 
 #[test]
-fn local_store_that_goes_away_is_unreachable_and_not_empty() {
+fn local_store_that_disappears_is_unreachable_and_not_empty() {
     let (folder, store) = new_local();
     let _ = store.write(&key("app/a"), b"x").unwrap();
     fs::rename(folder.path().join("store"), folder.path().join("unmounted")).unwrap();
@@ -499,7 +499,7 @@ fn local_store_that_goes_away_is_unreachable_and_not_empty() {
 }
 
 #[test]
-fn local_upload_fails_whole_when_its_folder_goes_away() {
+fn local_upload_fails_when_its_folder_disappears() {
     let (folder, store) = new_local();
     let mut upload = store.create(&key("app/a")).unwrap();
     upload.write_all(b"x").unwrap();
@@ -512,7 +512,7 @@ fn local_upload_fails_whole_when_its_folder_goes_away() {
 }
 
 #[test]
-fn local_list_passes_over_what_is_no_object() {
+fn local_list_ignores_files_that_are_not_objects() {
     let (folder, store) = new_local();
     let _ = store.write(&key("app/a"), b"x").unwrap();
     let root = folder.path().join("store");
@@ -529,7 +529,7 @@ fn local_list_passes_over_what_is_no_object() {
     assert_eq!((names(&top), top.folders.join(" ")), (vec![], "app".to_owned()));
     let app = store.list("app", Names::All).unwrap();
     assert_eq!((names(&app), app.folders.len()), (vec!["app/a"], 0));
-    // The other verbs agree that these are no objects, and none is followed, replaced or removed.
+    // The other operations do not treat these as objects either: they do not follow, replace or remove them.
     for name in ["app/link", "app/zero", "app/dangling", "app/socket"] {
         assert_eq!(store.stat(&key(name)).unwrap(), None, "{name}");
         assert!(store.open(&key(name)).is_err(), "{name}");
@@ -554,7 +554,7 @@ fn local_folder_may_be_a_link_to_another_disk() {
 }
 
 #[test]
-fn local_leftovers_are_cleared_when_old_and_dead() {
+fn local_leftovers_are_cleared_if_old_and_abandoned() {
     let (folder, store) = new_local();
     let root = folder.path().join("store");
     let _ = store.write(&key("app/a"), b"object").unwrap();
@@ -585,7 +585,7 @@ fn local_leftovers_are_cleared_when_old_and_dead() {
 }
 
 #[test]
-fn local_object_stays_readable_while_it_is_deleted() {
+fn open_local_object_stays_readable_after_it_is_deleted() {
     let (_folder, store) = new_local();
     let _ = store.write(&key("app/a"), b"x").unwrap();
     let object = store.open(&key("app/a")).unwrap();
@@ -596,7 +596,7 @@ fn local_object_stays_readable_while_it_is_deleted() {
 }
 
 #[test]
-fn local_list_of_twenty_thousand_is_complete() {
+fn local_list_of_twenty_thousand_objects_is_complete() {
     let (folder, store) = new_local();
     fs::create_dir(folder.path().join("store/app")).unwrap();
     for i in 0..20_000 {
@@ -609,7 +609,7 @@ fn local_list_of_twenty_thousand_is_complete() {
 }
 
 #[test]
-fn keys_are_plain_relative_names() {
+fn only_plain_relative_names_are_valid_keys() {
     let longest = "x".repeat(255);
     for text in ["a", "lifeboat.json", "app/app-20261121T170501Z-7f3a.tar.gz", "A/b_c/d-e.f", "a..b", "-", &longest] {
         let key: Key = text.parse().unwrap();
@@ -630,7 +630,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
 
     #[test]
-    fn no_key_leaves_its_folder(text in "[a.~/\\\\ \u{e9}\0-]{0,8}") {
+    fn no_key_leads_out_of_its_folder(text in "[a.~/\\\\ \u{e9}\0-]{0,8}") {
         if let Ok(key) = text.parse::<Key>() {
             let parts: Vec<_> = Path::new(key.as_str()).components().collect();
             prop_assert_eq!(parts.len(), key.as_str().split('/').count());
@@ -639,9 +639,8 @@ proptest! {
     }
 }
 
-/// What a command does with a store, in small: the second object promises that the first is whole,
-/// and the old one goes last.
-fn scenario(store: &dyn Store) -> lifeboat::platform::error::Result<()> {
+/// Uses a store like a command does: writes an archive, then its manifest, and deletes the old manifest last.
+fn replace_snapshot(store: &dyn Store) -> lifeboat::platform::error::Result<()> {
     let _ = store.list("app", Names::All)?;
     let mut archive = store.create(&key("app/1.tar.gz"))?;
     for piece in [b"one", b"two"] {
@@ -654,8 +653,8 @@ fn scenario(store: &dyn Store) -> lifeboat::platform::error::Result<()> {
     store.delete(&key("app/0.json"))
 }
 
-/// Checks what must hold after every failure: whole objects, and always an old or a new snapshot.
-fn assert_whole_or_absent(store: &MemoryStore) {
+/// Requires what must hold after every failure: objects are complete, and the old or the new snapshot exists.
+fn require_complete_objects(store: &MemoryStore) {
     store.inject(Faults::None);
     let expected = [("app/1.json", &b"{}"[..]), ("app/1.tar.gz", b"onetwo"), ("app/0.json", b"old")];
     let found = contents(store);
@@ -668,16 +667,16 @@ fn assert_whole_or_absent(store: &MemoryStore) {
 }
 
 #[test]
-fn injected_failure_at_any_operation_leaves_whole_objects() {
+fn injected_failure_at_any_operation_leaves_only_complete_objects() {
     for fault in [Faults::FailOnce, Faults::FailFrom] {
-        // list, create, write, write, finish, stat, open, read, create, write, finish, delete
+        // The operations: list, create, write, write, finish, stat, open, read, create, write, finish, delete.
         for n in 1..=13 {
             let store = MemoryStore::new();
             let _ = store.write(&key("app/0.json"), b"old").unwrap();
             store.inject(fault(n));
-            let result = scenario(&store);
+            let result = replace_snapshot(&store);
             assert_eq!(store.operations(), n.min(12));
-            assert_whole_or_absent(&store);
+            require_complete_objects(&store);
             match result {
                 Err(error) => assert_eq!(error.kind, Kind::Unreachable, "{error}"),
                 Ok(()) => assert_eq!(n, 13),
@@ -694,7 +693,7 @@ fn lost_reply_leaves_the_object_published() {
     assert_eq!(store.write(&key("app/b"), b"2").unwrap_err().kind, Kind::Unreachable);
     assert_eq!(store.write(&key("app/c"), b"3").unwrap(), Published::Created);
     assert_eq!(store.read(&key("app/b"), 1).unwrap(), b"2");
-    assert_eq!(store.write(&key("app/b"), b"2").unwrap(), Published::AlreadyThere);
+    assert_eq!(store.write(&key("app/b"), b"2").unwrap(), Published::AlreadyExists);
 }
 
 #[test]

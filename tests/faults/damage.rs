@@ -1,28 +1,30 @@
-//! Every kind of damage at every structural place: found by `verify` and `drill`, refused by `restore` and `extract`.
+//! Every kind of damage at every structural place of an archive: `verify` and `drill` find it, and `restore` and
+//! `extract` refuse it.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::support::craft::{self, CODECS, Codec, File, Layout, file};
-use crate::support::vault::{Vault, fitting};
-use lifeboat::archive::{ArchiveReader, Entry, Visitor};
+use crate::support::vault::{Vault, manifest_for};
+use lifeboat::archive::ArchiveReader;
+use lifeboat::platform::entries::EntryVisitor;
 use lifeboat::platform::error::Kind;
 use serde_json::{Value, json};
 
-/// Enough for three blocks.
+/// The size of a database that fills three blocks.
 const MEGABYTES: u32 = 10;
 
-/// How the reader, which knows nothing of the manifest outside, takes an archive: what it says, or None where all is well.
-fn reader_says(archive: Vec<u8>) -> Option<String> {
-    struct Nobody;
-    impl Visitor for Nobody {
-        fn start(&mut self, _: &Entry) -> lifeboat::platform::error::Result<()> {
+/// Reads an archive without the manifest outside it. Returns the first problem that the reader finds, or `None`.
+fn reader_problem(archive: Vec<u8>) -> Option<String> {
+    struct Ignore;
+    impl EntryVisitor for Ignore {
+        fn start(&mut self, _: &str, _: u64) -> lifeboat::platform::error::Result<()> {
             Ok(())
         }
         fn data(&mut self, _: &[u8]) -> lifeboat::platform::error::Result<()> {
             Ok(())
         }
-        fn end(&mut self, _: &Entry) -> lifeboat::platform::error::Result<()> {
+        fn end(&mut self) -> lifeboat::platform::error::Result<()> {
             Ok(())
         }
     }
@@ -37,20 +39,16 @@ fn reader_says(archive: Vec<u8>) -> Option<String> {
         Ok(walk) => walk.problems.into_iter().next(),
         Err(error) => Some(error),
     };
-    let walked = reader.walk(&mut Nobody).err();
-    assert_eq!(
-        inspected.is_some(),
-        walked.is_some(),
-        "one reading finds what the other does not: {inspected:?} {walked:?}"
-    );
+    let walked = reader.walk(&mut Ignore).err();
+    assert_eq!(inspected.is_some(), walked.is_some(), "inspect() and walk() disagree: {inspected:?} {walked:?}");
     for error in inspected.iter().chain(&walked) {
         assert_eq!(error.kind, Kind::Problem, "{error}");
     }
     inspected.map(|error| error.to_string())
 }
 
-/// A small archive, made by the program's own snapshot.
-fn small(codec: Codec) -> Vec<u8> {
+/// A small archive from a snapshot that the program took.
+fn small_archive(codec: Codec) -> Vec<u8> {
     let vault = Vault::new(codec, 0);
     assert!(vault.archive_bytes.len() < 12_000, "{} bytes are too many to damage each", vault.archive_bytes.len());
     vault.archive_bytes
@@ -59,52 +57,54 @@ fn small(codec: Codec) -> Vec<u8> {
 #[test]
 fn a_bit_flipped_in_any_byte_is_found_without_the_manifest() {
     for codec in CODECS {
-        let good = small(codec);
+        let good = small_archive(codec);
         let map = craft::map(&good);
-        assert_eq!(reader_says(good.clone()), None);
-        let whole = craft::sha256(&good);
-        let mut unseen = Vec::new();
+        assert_eq!(reader_problem(good.clone()), None);
+        let good_hash = craft::sha256(&good);
+        let mut undetected = Vec::new();
         for at in 0..good.len() {
-            // All bits where single ones mean something, one in data.
-            let frame = map.footer.contains(&at) || at < 20 || map.index.start + 20 > at && at >= map.index.start;
-            let bits = if frame { 0..8 } else { at as u32 % 8..at as u32 % 8 + 1 };
+            // Every bit of the structural bytes, and one bit of each byte of compressed data.
+            let is_structural =
+                map.footer.contains(&at) || at < 20 || map.index.start + 20 > at && at >= map.index.start;
+            let bits = if is_structural { 0..8 } else { at as u32 % 8..at as u32 % 8 + 1 };
             for bit in bits {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << bit;
-                assert_ne!(craft::sha256(&bad), whole);
-                if reader_says(bad).is_none() {
-                    unseen.push((at, bit));
+                assert_ne!(craft::sha256(&bad), good_hash);
+                if reader_problem(bad).is_none() {
+                    undetected.push((at, bit));
                 }
             }
         }
-        assert!(unseen.is_empty(), "{}: nothing notices (byte, bit) {unseen:?} of {map:?}", codec.name());
+        assert!(undetected.is_empty(), "{}: not found: (byte, bit) {undetected:?} of {map:?}", codec.name());
     }
 }
 
 #[test]
-fn an_archive_cut_at_any_length_is_found_without_the_manifest() {
+fn an_archive_truncated_at_any_length_is_found_without_the_manifest() {
     for codec in CODECS {
-        let good = small(codec);
-        let unseen: Vec<usize> = (0..good.len()).filter(|at| reader_says(good[..*at].to_vec()).is_none()).collect();
-        assert!(unseen.is_empty(), "{}: cut at {unseen:?}", codec.name());
+        let good = small_archive(codec);
+        let undetected: Vec<usize> =
+            (0..good.len()).filter(|at| reader_problem(good[..*at].to_vec()).is_none()).collect();
+        assert!(undetected.is_empty(), "{}: not found: truncated at {undetected:?}", codec.name());
     }
 }
 
 #[test]
-fn a_byte_too_many_or_too_few_anywhere_is_found_without_the_manifest() {
+fn an_inserted_or_removed_byte_is_found_without_the_manifest() {
     for codec in CODECS {
-        let good = small(codec);
-        let mut unseen = Vec::new();
+        let good = small_archive(codec);
+        let mut undetected = Vec::new();
         for at in 0..=good.len() {
-            let more = [&good[..at], &[0], &good[at..]].concat();
-            if reader_says(more).is_none() {
-                unseen.push((at, "more"));
+            let longer = [&good[..at], &[0], &good[at..]].concat();
+            if reader_problem(longer).is_none() {
+                undetected.push((at, "inserted"));
             }
-            if at < good.len() && reader_says([&good[..at], &good[at + 1..]].concat()).is_none() {
-                unseen.push((at, "less"));
+            if at < good.len() && reader_problem([&good[..at], &good[at + 1..]].concat()).is_none() {
+                undetected.push((at, "removed"));
             }
         }
-        assert!(unseen.is_empty(), "{}: {unseen:?}", codec.name());
+        assert!(undetected.is_empty(), "{}: not found: {undetected:?}", codec.name());
     }
 }
 
@@ -113,24 +113,24 @@ fn places(archive: &[u8]) -> Vec<(String, Range<usize>)> {
     let map = craft::map(archive);
     let (first, middle, last) = (map.blocks[0].clone(), map.blocks[1].clone(), map.blocks[3].clone());
     assert_eq!(map.blocks.len(), 4);
-    // A member's header and what ends it: CRC-32 and length, or the checksum.
+    // The lengths of a member's header, and of its trailer: CRC-32 and length, or the checksum.
     let (head, tail) = if map.codec == Codec::Gzip { (10, 8) } else { (9, 4) };
-    let half = |range: &Range<usize>| range.start + range.len() / 2..range.start + range.len() / 2 + 16;
+    let middle_of = |range: &Range<usize>| range.start + range.len() / 2..range.start + range.len() / 2 + 16;
     let mut places = vec![
         ("magic of the first block".to_owned(), first.start..first.start + 4),
         ("header of the first block".to_owned(), first.start + 4..first.start + head),
         ("first data of the first block".to_owned(), first.start + head..first.start + head + 16),
-        ("middle of the first block".to_owned(), half(&first)),
+        ("middle of the first block".to_owned(), middle_of(&first)),
         ("trailer of the first block".to_owned(), first.end - tail..first.end),
         ("header of the middle block".to_owned(), middle.start..middle.start + head),
-        ("middle of the middle block".to_owned(), half(&middle)),
+        ("middle of the middle block".to_owned(), middle_of(&middle)),
         ("trailer of the middle block".to_owned(), middle.end - tail..middle.end),
         ("header of the last block".to_owned(), last.start..last.start + head),
-        ("middle of the last block".to_owned(), half(&last)),
+        ("middle of the last block".to_owned(), middle_of(&last)),
         ("trailer of the last block".to_owned(), last.end - tail..last.end),
         ("whole middle block".to_owned(), middle),
         ("header of the index".to_owned(), map.index.start..map.index.start + head),
-        ("middle of the index".to_owned(), half(&map.index)),
+        ("middle of the index".to_owned(), middle_of(&map.index)),
         ("end of the index".to_owned(), map.index.end - 4..map.index.end),
     ];
     let (payload, length) = map.codec.footer();
@@ -144,9 +144,9 @@ fn places(archive: &[u8]) -> Vec<(String, Range<usize>)> {
         ("index hash", 32..64),
     ];
     places.extend(fields.map(|(name, range)| (format!("footer's {name}"), at + range.start..at + range.end)));
-    places.push(("footer's frame".to_owned(), map.footer.start..at));
+    places.push(("header before the footer's payload".to_owned(), map.footer.start..at));
     if length > payload + 64 {
-        places.push(("footer's end".to_owned(), at + 64..map.footer.end));
+        places.push(("bytes after the footer's payload".to_owned(), at + 64..map.footer.end));
     }
     places.push(("whole footer".to_owned(), map.footer));
     places
@@ -159,8 +159,8 @@ const DAMAGES: [(&str, Damage); 7] = [
     ("a bit flipped in the last byte", |bytes, place| bytes[place.end - 1] ^= 1),
     ("zeroed", |bytes, place| bytes[place].fill(0)),
     ("overwritten", |bytes, place| bytes[place].iter_mut().for_each(|byte| *byte = !*byte)),
-    ("cut off there", |bytes, place| bytes.truncate(place.start)),
-    ("taken out", |bytes, place| drop(bytes.drain(place))),
+    ("truncated there", |bytes, place| bytes.truncate(place.start)),
+    ("removed", |bytes, place| drop(bytes.drain(place))),
     ("doubled", |bytes, place| {
         let copy = bytes[place.clone()].to_vec();
         drop(bytes.splice(place.start..place.start, copy));
@@ -169,26 +169,26 @@ const DAMAGES: [(&str, Damage); 7] = [
 
 fn damage_everywhere(codec: Codec) {
     let vault = Vault::new(codec, MEGABYTES);
-    let mut broken = String::new();
+    let mut violations = String::new();
     let mut cases = 0;
     for (place, range) in places(&vault.archive_bytes) {
-        for (what, damage) in DAMAGES {
+        for (name, damage) in DAMAGES {
             let mut bad = vault.archive_bytes.clone();
             damage(&mut bad, range.clone());
             if bad == vault.archive_bytes {
-                // Zeros zeroed.
+                // This damage changes nothing here, such as zeroing bytes that are zero.
                 continue;
             }
-            let label = format!("{place}: {what}");
+            let label = format!("{place}: {name}");
             vault.put(Some(&bad), &vault.document);
-            broken += &vault.broken_promises(&label, "");
-            if reader_says(bad).is_none() {
-                broken += &format!("=== {}, {label}: the reader alone does not notice\n", codec.name());
+            violations += &vault.violations(&label, "");
+            if reader_problem(bad).is_none() {
+                violations += &format!("=== {}, {label}: ArchiveReader does not find it\n", codec.name());
             }
             cases += 1;
         }
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
     assert!(cases > 140, "only {cases} cases");
 }
 
@@ -203,10 +203,10 @@ fn damage_to_a_zstd_archive_is_caught_at_every_place() {
 }
 
 #[test]
-fn an_undamaged_archive_passes_all_that_catches_damaged_ones() {
+fn an_undamaged_archive_passes_every_command() {
     for codec in CODECS {
         let vault = Vault::new(codec, MEGABYTES);
-        assert_eq!(reader_says(vault.archive_bytes.clone()), None);
+        assert_eq!(reader_problem(vault.archive_bytes.clone()), None);
         for arguments in [
             &["verify", &vault.id][..],
             &["drill", &vault.id],
@@ -217,9 +217,9 @@ fn an_undamaged_archive_passes_all_that_catches_damaged_ones() {
             let run = vault.run(arguments);
             assert_eq!(run.code(), 0, "{}", run.transcript());
         }
-        // The same archive, built by another hand.
+        // The same archive, built by `craft` instead of the program.
         let rebuilt = vault.layout(&vault.files()).bytes();
-        vault.put_fitting(&rebuilt);
+        vault.put_with_manifest(&rebuilt);
         for arguments in [&["verify", &vault.id][..], &["drill", &vault.id]] {
             let run = vault.run(arguments);
             assert_eq!(run.code(), 0, "{}", run.transcript());
@@ -229,7 +229,7 @@ fn an_undamaged_archive_passes_all_that_catches_damaged_ones() {
 
 #[test]
 fn swapped_missing_and_doubled_blocks_are_caught() {
-    let mut broken = String::new();
+    let mut violations = String::new();
     for codec in CODECS {
         let vault = Vault::new(codec, MEGABYTES);
         let map = craft::map(&vault.archive_bytes);
@@ -239,83 +239,86 @@ fn swapped_missing_and_doubled_blocks_are_caught() {
         for order in orders {
             let label = format!("blocks {order:?}");
             let chosen: Vec<Vec<u8>> = order.iter().map(|i| blocks[*i].to_vec()).collect();
-            // The index as it was ...
+            // The blocks with the original index.
             let bad = [&chosen.concat(), end].concat();
             vault.put(Some(&bad), &vault.document);
-            broken += &vault.broken_promises(&label, "");
-            vault.put_fitting(&bad);
-            broken += &vault.broken_promises(&format!("{label}, the manifest fitting"), "");
-            // ... and one that says that it should be so.
+            violations += &vault.violations(&label, "");
+            vault.put_with_manifest(&bad);
+            violations += &vault.violations(&format!("{label}, with a matching manifest"), "");
+            // The blocks with an index that describes them.
             let mut layout = vault.layout(&map.files);
             layout.blocks = chosen;
             let lengths: Vec<usize> = order.iter().map(|i| map.tar_lengths[*i]).collect();
             layout.describe_blocks(&lengths);
             layout.head["blocks"] = order.len().into();
             layout.head["tar_bytes"] = lengths.iter().sum::<usize>().into();
-            vault.put_fitting(&layout.bytes());
-            broken += &vault.broken_promises(&format!("{label}, index and manifest fitting"), "");
+            vault.put_with_manifest(&layout.bytes());
+            violations += &vault.violations(&format!("{label}, with a matching index and manifest"), "");
         }
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
 }
 
-/// Archives that are well made but not what they were: labels, and files or a layout of one's own.
-fn rebuilt(vault: &Vault) -> Vec<(&'static str, Layout)> {
+/// Archives of valid form with other contents than the original, each with a label.
+fn changed_archives(vault: &Vault) -> Vec<(&'static str, Layout)> {
     let good = vault.files();
     let (readme, image, inside) = (&good[0], &good[1], &good[2]);
-    let changed = |which: usize, change: &dyn Fn(&mut Vec<u8>)| {
+    let with_change = |which: usize, change: &dyn Fn(&mut Vec<u8>)| {
         let mut files = good.clone();
         change(&mut files[which].content);
         vault.layout(&files)
     };
-    let of = |files: &[&File]| vault.layout(&files.iter().map(|file| (*file).clone()).collect::<Vec<_>>());
+    let layout_of = |files: &[&File]| vault.layout(&files.iter().map(|file| (*file).clone()).collect::<Vec<_>>());
     let flip = |at: usize| move |content: &mut Vec<u8>| content[at] ^= 1;
     let half = image.content.len() / 2;
     vec![
-        ("no README", of(&[image, inside])),
-        ("no image", of(&[readme, inside])),
-        ("no manifest inside", of(&[readme, image])),
-        ("nothing inside", of(&[])),
-        ("README twice", of(&[readme, readme, image, inside])),
-        ("image twice", of(&[readme, image, image, inside])),
-        ("manifest twice", of(&[readme, image, inside, inside])),
-        ("image twice under two names", of(&[readme, image, &file("data/copy.db", image.content.clone()), inside])),
-        ("an entry too many at the end", of(&[readme, image, inside, &file("more", "more")])),
-        ("README and image swapped", of(&[image, readme, inside])),
-        ("manifest first", of(&[inside, readme, image])),
-        ("a bit flipped in the README", changed(0, &flip(20))),
-        ("a bit flipped in the image", changed(1, &flip(half))),
-        ("a bit flipped in the manifest inside", changed(2, &flip(30))),
-        ("README empty", changed(0, &Vec::clear)),
-        ("image empty", changed(1, &Vec::clear)),
-        ("manifest inside empty", changed(2, &Vec::clear)),
-        ("image cut", changed(1, &|content| content.truncate(half))),
-        ("image longer", changed(1, &|content| content.extend([0; 4096]))),
-        ("a page of the image zeroed", changed(1, &|content| content[half / 4096 * 4096..][..4096].fill(0))),
-        ("manifest inside cut", changed(2, &|content| content.truncate(content.len() / 2))),
+        ("no README", layout_of(&[image, inside])),
+        ("no image", layout_of(&[readme, inside])),
+        ("no manifest inside", layout_of(&[readme, image])),
+        ("nothing inside", layout_of(&[])),
+        ("README twice", layout_of(&[readme, readme, image, inside])),
+        ("image twice", layout_of(&[readme, image, image, inside])),
+        ("manifest twice", layout_of(&[readme, image, inside, inside])),
+        (
+            "image twice under two names",
+            layout_of(&[readme, image, &file("data/copy.db", image.content.clone()), inside]),
+        ),
+        ("an additional entry at the end", layout_of(&[readme, image, inside, &file("more", "more")])),
+        ("README and image swapped", layout_of(&[image, readme, inside])),
+        ("manifest first", layout_of(&[inside, readme, image])),
+        ("a bit flipped in the README", with_change(0, &flip(20))),
+        ("a bit flipped in the image", with_change(1, &flip(half))),
+        ("a bit flipped in the manifest inside", with_change(2, &flip(30))),
+        ("README empty", with_change(0, &Vec::clear)),
+        ("image empty", with_change(1, &Vec::clear)),
+        ("manifest inside empty", with_change(2, &Vec::clear)),
+        ("image truncated", with_change(1, &|content| content.truncate(half))),
+        ("image longer", with_change(1, &|content| content.extend([0; 4096]))),
+        ("a page of the image zeroed", with_change(1, &|content| content[half / 4096 * 4096..][..4096].fill(0))),
+        ("manifest inside truncated", with_change(2, &|content| content.truncate(content.len() / 2))),
     ]
 }
 
 #[test]
-fn a_removed_doubled_or_changed_entry_is_caught_though_the_index_agrees() {
-    let mut broken = String::new();
+fn a_removed_doubled_or_changed_entry_is_caught_even_if_the_index_matches() {
+    let mut violations = String::new();
     for codec in CODECS {
         let vault = Vault::new(codec, 1);
-        for (label, layout) in rebuilt(&vault) {
+        for (label, layout) in changed_archives(&vault) {
             vault.put(Some(&layout.bytes()), &vault.document);
-            broken += &vault.broken_promises(label, "");
+            violations += &vault.violations(label, "");
         }
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
 }
 
 #[test]
-fn a_changed_entry_whose_old_hash_stands_in_the_index_is_caught_without_the_manifest() {
-    let mut broken = String::new();
+fn a_changed_entry_with_its_old_hash_in_the_index_is_caught_without_the_manifest() {
+    let mut violations = String::new();
     for codec in CODECS {
         let vault = Vault::new(codec, 1);
         let good = vault.layout(&vault.files());
-        for (label, mut layout) in rebuilt(&vault) {
+        for (label, mut layout) in changed_archives(&vault) {
             let same_lengths = layout.entry_lines.len() == good.entry_lines.len()
                 && layout
                     .entry_lines
@@ -327,35 +330,35 @@ fn a_changed_entry_whose_old_hash_stands_in_the_index_is_caught_without_the_mani
             }
             layout.entry_lines = good.entry_lines.clone();
             let bad = layout.bytes();
-            vault.put_fitting(&bad);
-            broken += &vault.broken_promises(label, "SHA-256 is off");
-            if reader_says(bad).is_none() {
-                broken += &format!("=== {}, {label}: the reader alone does not notice\n", codec.name());
+            vault.put_with_manifest(&bad);
+            violations += &vault.violations(label, "SHA-256 does not match");
+            if reader_problem(bad).is_none() {
+                violations += &format!("=== {}, {label}: ArchiveReader does not find it\n", codec.name());
             }
         }
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
 }
 
 #[test]
-fn an_image_changed_with_all_hashes_made_to_fit_is_caught_by_what_restores_it() {
-    let mut broken = String::new();
+fn a_changed_image_with_recomputed_hashes_is_caught_by_drill_and_restore() {
+    let mut violations = String::new();
     for codec in CODECS {
         let vault = Vault::new(codec, 1);
         let mut files = vault.files();
         let at = files[1].content.windows(10).position(|window| window == b"note 500 2").unwrap();
         files[1].content[at + 9] ^= 1;
-        vault.put_fitting(&vault.layout(&files).bytes());
-        broken += &vault.broken_promises_of("one digit in one row", "", &["drill", "create", "replace"]);
+        vault.put_with_manifest(&vault.layout(&files).bytes());
+        violations += &vault.violations_of("one digit in one row", "", &["drill", "create", "replace"]);
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
 }
 
 type Edit<'a> = &'a dyn Fn(&mut Value);
 
 #[test]
-fn a_manifest_that_lies_inside_and_outside_alike_is_caught_by_what_restores() {
-    let mut broken = String::new();
+fn a_wrong_manifest_that_agrees_inside_and_outside_is_caught_by_drill_and_restore() {
+    let mut violations = String::new();
     let digest = json!("xxh3-128-sum:00000000000000000000000000000001");
     let vault = Vault::new(Codec::Zstd, 1);
     let edits: [(&str, Edit<'_>); 9] = [
@@ -381,13 +384,13 @@ fn a_manifest_that_lies_inside_and_outside_alike_is_caught_by_what_restores() {
         edit(&mut inside);
         files[2].content = inside.to_string().into_bytes();
         let archive = vault.layout(&files).bytes();
-        vault.put(Some(&archive), &fitting(inside, &archive));
-        broken += &vault.broken_promises_of(label, "", &["drill", "create", "replace"]);
+        vault.put(Some(&archive), &manifest_for(inside, &archive));
+        violations += &vault.violations_of(label, "", &["drill", "create", "replace"]);
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
 }
 
-/// What a person, a script or a bad disk could make of the manifest outside.
+/// Changes to the manifest outside that a person, a script or a bad disk could make.
 #[allow(clippy::type_complexity)]
 fn manifest_edits() -> Vec<(&'static str, Box<dyn Fn(&mut Value)>)> {
     fn set(pointer: &'static str, value: Value) -> Box<dyn Fn(&mut Value)> {
@@ -456,7 +459,7 @@ fn manifest_edits() -> Vec<(&'static str, Box<dyn Fn(&mut Value)>)> {
         ),
         ("id another", set("/id", json!(other))),
         ("id of another source", set("/id", json!("other-20200101T000000Z-abcd"))),
-        ("id no id", set("/id", json!("../../etc/passwd"))),
+        ("id not an id", set("/id", json!("../../etc/passwd"))),
         ("source another", set("/source", json!("other"))),
         ("source a path", set("/source", json!("../other"))),
         ("archive another", set("/archive", json!(format!("{other}.tar.gz")))),
@@ -467,7 +470,7 @@ fn manifest_edits() -> Vec<(&'static str, Box<dyn Fn(&mut Value)>)> {
         ("kind unknown", set("/kind", json!("best"))),
         ("engine another", set("/engine", json!("postgres"))),
         ("created_at another", set("/created_at", json!("2020-01-01T00:00:00Z"))),
-        ("created_at no time", set("/created_at", json!("yesterday"))),
+        ("created_at not a time", set("/created_at", json!("yesterday"))),
         ("a tag more", set("/tags", json!(["predeploy"]))),
         ("raw_bytes one more", add("/raw_bytes", 1)),
         ("raw_bytes the largest", set("/raw_bytes", json!(u64::MAX))),
@@ -478,11 +481,11 @@ fn manifest_edits() -> Vec<(&'static str, Box<dyn Fn(&mut Value)>)> {
         ("seconds another", set("/seconds", json!(12345.5))),
         ("format 0", set("/format", json!(0))),
         ("format 2", set("/format", json!(2))),
-        ("format a text", set("/format", json!("1"))),
+        ("format a string", set("/format", json!("1"))),
         ("format gone", remove("", "format")),
         ("an unknown field", insert("", "note", json!("hello"))),
         ("an unknown field in a table", insert("/tables/0", "note", json!("hello"))),
-        ("an unknown field in what SQLite has", insert("/sqlite", "note", json!(1))),
+        ("an unknown field in 'sqlite'", insert("/sqlite", "note", json!(1))),
         ("image another", set("/sqlite/image", json!("data/other.db"))),
         ("image outside", set("/sqlite/image", json!("../../app.db"))),
         ("image the README", set("/sqlite/image", json!("README.txt"))),
@@ -506,42 +509,43 @@ fn manifest_edits() -> Vec<(&'static str, Box<dyn Fn(&mut Value)>)> {
 
 fn edit_manifests(codec: Codec, wanted: fn(&str) -> bool) {
     let vault = Vault::new(codec, 0);
-    let mut broken = String::new();
+    let mut violations = String::new();
     for (label, edit) in manifest_edits().into_iter().filter(|(label, _)| wanted(label)) {
-        let mut manifest = vault.outside();
+        let mut manifest = vault.outside_manifest();
         edit(&mut manifest);
-        assert_ne!(manifest, vault.outside(), "{label} changes nothing");
+        assert_ne!(manifest, vault.outside_manifest(), "{label} changes nothing");
         vault.put(Some(&vault.archive_bytes), manifest.to_string().as_bytes());
         let words = if label == "format 2" { "unknown format version 2" } else { "" };
-        broken += &vault.broken_promises(label, words);
+        violations += &vault.violations(label, words);
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
 }
 
-/// These say that there is nothing to restore, or not there; whoever believes them before the manifest inside was
-/// read takes damage for a mistake of the user's.
-fn asks_for_something_else(label: &str) -> bool {
+/// Returns true for edits that look like a mistake of the user: they say that the snapshot has nothing to restore, or
+/// cannot be restored to this target. A command that uses the manifest outside before it has compared it with the one
+/// inside reports such an edit with another exit code than that for damage.
+fn looks_like_a_user_error(label: &str) -> bool {
     ["health null", "health gone", "sqlite gone", "encoding another"].contains(&label)
 }
 
 #[test]
 fn every_edited_field_of_a_gzip_manifest_is_caught() {
-    edit_manifests(Codec::Gzip, |label| !asks_for_something_else(label));
+    edit_manifests(Codec::Gzip, |label| !looks_like_a_user_error(label));
 }
 
 #[test]
 fn every_edited_field_of_a_zstd_manifest_is_caught() {
-    edit_manifests(Codec::Zstd, |label| !asks_for_something_else(label));
+    edit_manifests(Codec::Zstd, |label| !looks_like_a_user_error(label));
 }
 
 #[test]
-fn an_edited_manifest_is_damage_even_where_it_asks_for_something_else() {
-    edit_manifests(Codec::Gzip, asks_for_something_else);
+fn an_edit_of_a_manifest_that_looks_like_a_user_error_is_reported_as_damage() {
+    edit_manifests(Codec::Gzip, looks_like_a_user_error);
 }
 
 #[test]
 fn a_truncated_empty_or_garbage_manifest_is_caught() {
-    let mut broken = String::new();
+    let mut violations = String::new();
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let good = &vault.document;
@@ -550,17 +554,17 @@ fn a_truncated_empty_or_garbage_manifest_is_caught() {
         let cases: Vec<(&str, Vec<u8>)> = vec![
             ("empty", Vec::new()),
             ("one byte", good[..1].to_vec()),
-            ("a half", good[..good.len() / 2].to_vec()),
+            ("its first half", good[..good.len() / 2].to_vec()),
             ("all but the last brace", good[..good.len() - 2].to_vec()),
             ("an empty object", b"{}".to_vec()),
             ("an array", b"[]".to_vec()),
             ("null", b"null".to_vec()),
-            ("a text", b"\"manifest\"".to_vec()),
+            ("a string", b"\"manifest\"".to_vec()),
             ("only the format", b"{\"format\":1}".to_vec()),
             ("twice", [&good[..], good].concat()),
-            ("a byte more", [&good[..], b"x"].concat()),
+            ("an additional byte", [&good[..], b"x"].concat()),
             ("zeros", vec![0; good.len()]),
-            ("zeros behind", [&good[..], &[0; 512]].concat()),
+            ("zeros after it", [&good[..], &[0; 512]].concat()),
             ("garbage", garbage),
             ("a field twice", doubled.into_bytes()),
             ("deeply nested", [&b"[".repeat(100_000)[..], &b"]".repeat(100_000)].concat()),
@@ -572,55 +576,55 @@ fn a_truncated_empty_or_garbage_manifest_is_caught() {
         ];
         for (label, manifest) in cases {
             vault.put(Some(&vault.archive_bytes), &manifest);
-            broken += &vault.broken_promises(label, "");
+            violations += &vault.violations(label, "");
         }
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
 }
 
 #[test]
 fn a_missing_empty_or_foreign_archive_is_caught() {
-    let mut broken = String::new();
+    let mut violations = String::new();
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         vault.put(Some(b""), &vault.document);
-        broken += &vault.broken_promises("an empty archive", "");
-        vault.put_fitting(b"");
-        broken += &vault.broken_promises("an empty archive, the manifest fitting", "");
-        vault.put_fitting(&vault.document);
-        broken += &vault.broken_promises("the manifest in the archive's place", "");
+        violations += &vault.violations("an empty archive", "");
+        vault.put_with_manifest(b"");
+        violations += &vault.violations("an empty archive with a matching manifest", "");
+        vault.put_with_manifest(&vault.document);
+        violations += &vault.violations("the manifest in the archive's place", "");
         for other in CODECS.into_iter().filter(|other| *other != codec) {
             let foreign = Layout::of(other, &vault.files(), craft::BLOCK).bytes();
-            vault.put_fitting(&foreign);
-            broken += &vault.broken_promises("the other codec under this name", "");
+            vault.put_with_manifest(&foreign);
+            violations += &vault.violations("an archive of the other codec under this name", "");
         }
         vault.put(None, &vault.document);
-        broken += &vault.broken_promises("no archive", "missing");
+        violations += &vault.violations("no archive", "missing");
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
 }
 
 #[test]
-fn what_belongs_to_another_snapshot_is_caught() {
-    let mut broken = String::new();
+fn an_archive_or_manifest_of_another_snapshot_is_caught() {
+    let mut violations = String::new();
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let other = Vault::new(codec, 1);
-        // As if it had always been in this store, under its own name.
+        // The other archive is also in this store, under its own name.
         let second =
             vault.sandbox.path(format!("backups/app/{}", other.archive.file_name().unwrap().to_str().unwrap()));
         std::fs::write(second, &other.archive_bytes).unwrap();
         vault.put(Some(&vault.archive_bytes), &other.document);
-        broken += &vault.broken_promises("the manifest of another", "");
+        violations += &vault.violations("the manifest of another", "");
         vault.put(Some(&other.archive_bytes), &vault.document);
-        broken += &vault.broken_promises("the archive of another", "");
-        vault.put_fitting(&other.archive_bytes);
-        broken += &vault.broken_promises("the archive of another, length and hash fitting", "");
+        violations += &vault.violations("the archive of another", "");
+        vault.put_with_manifest(&other.archive_bytes);
+        violations += &vault.violations("the archive of another, with matching length and hash", "");
         vault.put(Some(&other.archive_bytes), &other.document);
-        broken += &vault.broken_promises("archive and manifest of another", "");
+        violations += &vault.violations("archive and manifest of another", "");
         let renamed = String::from_utf8(other.document.clone()).unwrap().replace(&other.id, &vault.id);
         vault.put(Some(&other.archive_bytes), renamed.as_bytes());
-        broken += &vault.broken_promises("archive and manifest of another, the id fitting", "");
+        violations += &vault.violations("archive and manifest of another, with a matching id", "");
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
 }

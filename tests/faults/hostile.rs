@@ -1,35 +1,35 @@
-//! Archives made to do harm: each is refused with exit code 3, writes nothing anywhere, and gets little memory.
+//! Malicious archives: every command refuses them with exit code 3, writes nothing, and uses little memory.
 
 use std::fmt::Write as _;
 use std::io::Read;
 use std::sync::Arc;
 
 use crate::support::craft::{self, CODECS, Codec, File, Header, Layout, MTIME, file};
-use crate::support::vault::{Vault, fitting};
+use crate::support::vault::{Vault, manifest_for};
 use lifeboat::archive::ArchiveReader;
 use serde_json::{Value, json};
 
-/// Puts each archive into the store, with a manifest outside that fits it, and tries everything on it.
-/// A case is its label, the words that `verify` must say, and the archive.
+/// Puts each archive into the store, with a manifest that names its length and hash, and requires that every command
+/// refuses it. A case is a label, the words that `verify` must print, and the archive.
 fn refuse_all(vault: &Vault, cases: Vec<(String, &str, Vec<u8>)>) {
-    let mut broken = String::new();
+    let mut violations = String::new();
     for (label, words, archive) in cases {
-        vault.put_fitting(&archive);
-        broken += &vault.broken_promises(&label, words);
+        vault.put_with_manifest(&archive);
+        violations += &vault.violations(&label, words);
         let reader = ArchiveReader::open(Arc::new(archive), 1).and_then(|reader| reader.inspect());
         if reader.is_ok_and(|walk| walk.problems.is_empty()) {
-            let _ = writeln!(broken, "--- {label}: the reader alone accepts it");
+            let _ = writeln!(violations, "--- {label}: ArchiveReader accepts it");
         }
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
 }
 
 fn case<'a>(label: &str, words: &'a str, archive: Vec<u8>) -> (String, &'a str, Vec<u8>) {
     (label.to_owned(), words, archive)
 }
 
-/// The files of a good archive with one more before the manifest.
-fn with(vault: &Vault, extra: &[File]) -> Vec<File> {
+/// The files of a valid archive, with `extra` ones before the manifest.
+fn files_with(vault: &Vault, extra: &[File]) -> Vec<File> {
     let mut files = vault.files();
     let last = files.len() - 1;
     files.splice(last..last, extra.iter().cloned());
@@ -37,12 +37,12 @@ fn with(vault: &Vault, extra: &[File]) -> Vec<File> {
 }
 
 #[test]
-fn good_archives_of_the_same_hand_are_taken_with_the_same_memory() {
+fn valid_crafted_archives_are_accepted_within_the_same_memory_limit() {
     for codec in CODECS {
         for (megabytes, block_bytes) in [(0, craft::BLOCK), (0, 512), (0, 777), (10, craft::BLOCK)] {
             let vault = Vault::new(codec, megabytes);
             let layout = Layout::of(codec, &vault.files(), block_bytes);
-            vault.put_fitting(&layout.bytes());
+            vault.put_with_manifest(&layout.bytes());
             for arguments in [
                 &["verify", &vault.id][..],
                 &["drill", &vault.id],
@@ -53,16 +53,16 @@ fn good_archives_of_the_same_hand_are_taken_with_the_same_memory() {
                 let run = vault.run(arguments);
                 assert_eq!(run.code(), 0, "{megabytes} {block_bytes} {}", run.transcript());
             }
-            // What the program writes and what this hand writes are one format.
-            let ours = craft::map(&layout.bytes());
-            let theirs = craft::map(&vault.archive_bytes);
-            assert_eq!((ours.files.len(), ours.mtime), (theirs.files.len(), MTIME));
+            // The archives that `craft` writes have the same format as those of the program.
+            let crafted = craft::map(&layout.bytes());
+            let original = craft::map(&vault.archive_bytes);
+            assert_eq!((crafted.files.len(), crafted.mtime), (original.files.len(), MTIME));
         }
     }
 }
 
 #[test]
-fn paths_that_lead_elsewhere_are_refused() {
+fn entries_with_unsafe_paths_are_refused() {
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let paths = [
@@ -91,31 +91,31 @@ fn paths_that_lead_elsewhere_are_refused() {
         let deep = "d/".repeat(3000) + "evil";
         let cases = paths.into_iter().chain([&*long, &*deep]).map(|path| {
             let shown: String = path.escape_debug().take(40).collect();
-            case(&format!("the path {shown}"), "", vault.layout(&with(&vault, &[file(path, "evil")])).bytes())
+            case(&format!("the path {shown}"), "", vault.layout(&files_with(&vault, &[file(path, "evil")])).bytes())
         });
         refuse_all(&vault, cases.collect());
     }
 }
 
 #[test]
-fn links_devices_folders_and_other_headers_are_refused() {
+fn links_devices_folders_and_other_entry_types_are_refused() {
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let mut cases = Vec::new();
-        for (kind, what, words) in [
+        for (kind, name, words) in [
             (b'1', "hard link", "is a link"),
             (b'2', "symbolic link", "is a link"),
             (b'3', "character device", "is a device"),
             (b'4', "block device", "is a device"),
             (b'5', "folder", "is a folder"),
             (b'6', "fifo", "is a device"),
-            (b'7', "contiguous file", "the tar stream is wrong"),
-            (b'\0', "old regular file", "the tar stream is wrong"),
-            (b'L', "long name", "the tar stream is wrong"),
-            (b'S', "sparse file", "the tar stream is wrong"),
-            (b'x', "pax header", "the tar stream is wrong"),
-            (b'g', "global pax header", "the tar stream is wrong"),
-            (b'V', "volume label", "the tar stream is wrong"),
+            (b'7', "contiguous file", "does not match the index"),
+            (b'\0', "old regular file", "does not match the index"),
+            (b'L', "long name", "does not match the index"),
+            (b'S', "sparse file", "does not match the index"),
+            (b'x', "pax header", "does not match the index"),
+            (b'g', "global pax header", "does not match the index"),
+            (b'V', "volume label", "does not match the index"),
         ] {
             for which in 0..3 {
                 let mut files = vault.files();
@@ -125,16 +125,16 @@ fn links_devices_folders_and_other_headers_are_refused() {
                     header.link = b"/etc/passwd".to_vec();
                 }
                 files[which].header = Some(header.bytes());
-                cases.push(case(&format!("a {what} as {}", files[which].path), words, vault.layout(&files).bytes()));
+                cases.push(case(&format!("a {name} as {}", files[which].path), words, vault.layout(&files).bytes()));
             }
-            // And as one more.
+            // The same type as an additional entry.
             let mut extra = file("data/more", "");
             extra.header =
                 Some(Header { kind, link: b"../../x".to_vec(), ..Header::of("data/more", 0, MTIME) }.bytes());
             cases.push(case(
-                &format!("a {what} as one more"),
-                "other files",
-                vault.layout(&with(&vault, &[extra])).bytes(),
+                &format!("a {name} as an additional entry"),
+                "files of an SQLite snapshot",
+                vault.layout(&files_with(&vault, &[extra])).bytes(),
             ));
         }
         refuse_all(&vault, cases);
@@ -174,22 +174,22 @@ fn headers_that_differ_from_the_index_are_refused() {
             files[1].header = Some(header);
             cases.push(case(
                 &format!("a header with {label}"),
-                "the tar stream is wrong",
+                "does not match the index",
                 vault.layout(&files).bytes(),
             ));
         }
-        // Long names that say one thing in the record and another in the index.
+        // Long names that differ between the long-name record and the index.
         let long = format!("data/{}", "n".repeat(150));
-        for (label, said) in
+        for (label, name_in_record) in
             [("another", format!("data/{}", "m".repeat(150))), ("outside", format!("../../{}", "n".repeat(149)))]
         {
-            assert_eq!(said.len(), long.len());
+            assert_eq!(name_in_record.len(), long.len());
             let mut extra = file(&long, "content");
-            extra.header = Some(craft::full_header(&said, 7, MTIME));
-            let archive = vault.layout(&with(&vault, &[extra])).bytes();
-            cases.push(case(&format!("a long name that is {label}"), "other files", archive));
+            extra.header = Some(craft::full_header(&name_in_record, 7, MTIME));
+            let archive = vault.layout(&files_with(&vault, &[extra])).bytes();
+            cases.push(case(&format!("a long name that is {label}"), "files of an SQLite snapshot", archive));
         }
-        // What the index does not name: in the padding, between entries, behind the end.
+        // Bytes that the index does not describe: in the padding, between entries, after the end.
         let (tar, lines) = craft::tar(&good, MTIME);
         let readme_end = 512 + good[0].content.len();
         let mut padded = tar.clone();
@@ -197,25 +197,25 @@ fn headers_that_differ_from_the_index_are_refused() {
         assert!(!readme_end.is_multiple_of(512));
         cases.push(case(
             "content in the padding",
-            "the tar stream is wrong",
+            "does not match the index",
             Layout::of_tar(codec, &padded, lines.clone(), craft::BLOCK).bytes(),
         ));
         let mut ended = tar.clone();
         let last = ended.len() - 1;
         ended[last] = 1;
         cases.push(case(
-            "content in the end",
-            "the tar stream is wrong",
+            "content in the end-of-archive blocks",
+            "does not match the index",
             Layout::of_tar(codec, &ended, lines.clone(), craft::BLOCK).bytes(),
         ));
         let hidden = craft::tar(&[file("hidden", "hidden")], MTIME).0;
         for (label, tar) in [
-            ("an entry behind the end", [&tar[..], &hidden].concat()),
+            ("an entry after the end", [&tar[..], &hidden].concat()),
             ("an entry instead of the end", [&tar[..tar.len() - 1024], &hidden[..1024]].concat()),
-            ("an entry behind the last", [&tar[..tar.len() - 1024], &hidden].concat()),
-            ("zeros behind the end", [&tar[..], &[0; 9216]].concat()),
-            ("half an end", tar[..tar.len() - 512].to_vec()),
-            ("no end", tar[..tar.len() - 1024].to_vec()),
+            ("an entry after the last one", [&tar[..tar.len() - 1024], &hidden].concat()),
+            ("zeros after the end", [&tar[..], &[0; 9216]].concat()),
+            ("one end-of-archive block", tar[..tar.len() - 512].to_vec()),
+            ("no end-of-archive block", tar[..tar.len() - 1024].to_vec()),
         ] {
             cases.push(case(label, "", Layout::of_tar(codec, &tar, lines.clone(), craft::BLOCK).bytes()));
         }
@@ -224,12 +224,12 @@ fn headers_that_differ_from_the_index_are_refused() {
 }
 
 #[test]
-fn entries_that_the_index_lies_about_are_refused() {
+fn an_index_with_wrong_values_for_entries_is_refused() {
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let good = vault.layout(&vault.files());
         let mut cases = Vec::new();
-        let mut lie = |label: String, change: &dyn Fn(&mut Layout)| {
+        let mut add = |label: String, change: &dyn Fn(&mut Layout)| {
             let mut layout = good.clone();
             change(&mut layout);
             cases.push(case(&label, "", layout.bytes()));
@@ -251,54 +251,54 @@ fn entries_that_the_index_lies_about_are_refused() {
             for field in ["tar_offset", "bytes"] {
                 let was = good.entry_lines[which][field].as_u64().unwrap();
                 for number in numbers.into_iter().chain([was - 1, was + 1, was + 512]).filter(|number| *number != was) {
-                    lie(format!("entry {which}, {field} {number}"), &|layout| {
+                    add(format!("entry {which}, {field} {number}"), &|layout| {
                         layout.entry_lines[which][field] = number.into()
                     });
                 }
                 for value in [json!(-1), json!(1.5), json!("1"), Value::Null, json!(1e30)] {
-                    lie(format!("entry {which}, {field} {value}"), &|layout| {
+                    add(format!("entry {which}, {field} {value}"), &|layout| {
                         layout.entry_lines[which][field] = value.clone()
                     });
                 }
             }
         }
-        lie("two entries at one place".to_owned(), &|layout| {
+        add("two entries at one offset".to_owned(), &|layout| {
             layout.entry_lines[2] = {
                 let mut line = layout.entry_lines[1].clone();
                 line["path"] = "manifest.json".into();
                 line
             }
         });
-        lie("entries out of order".to_owned(), &|layout| layout.entry_lines.swap(0, 1));
-        lie("an entry not named".to_owned(), &|layout| {
+        add("entries out of order".to_owned(), &|layout| layout.entry_lines.swap(0, 1));
+        add("an entry that the index does not list".to_owned(), &|layout| {
             layout.entry_lines.remove(1);
             layout.head["entries"] = 2.into();
         });
-        lie("an entry twice".to_owned(), &|layout| {
+        add("an entry twice".to_owned(), &|layout| {
             layout.entry_lines.insert(1, layout.entry_lines[0].clone());
             layout.head["entries"] = 4.into();
         });
-        lie("another path".to_owned(), &|layout| layout.entry_lines[0]["path"] = "README.md".into());
-        lie("a path outside".to_owned(), &|layout| layout.entry_lines[1]["path"] = "../../app.db".into());
-        lie("the same path twice".to_owned(), &|layout| layout.entry_lines[0]["path"] = "manifest.json".into());
-        lie("another hash".to_owned(), &|layout| layout.entry_lines[0]["sha256"] = "0".repeat(64).into());
-        lie("a hash too short".to_owned(), &|layout| layout.entry_lines[0]["sha256"] = "00".into());
-        lie("a hash in capitals".to_owned(), &|layout| {
+        add("another path".to_owned(), &|layout| layout.entry_lines[0]["path"] = "README.md".into());
+        add("a path outside".to_owned(), &|layout| layout.entry_lines[1]["path"] = "../../app.db".into());
+        add("the same path twice".to_owned(), &|layout| layout.entry_lines[0]["path"] = "manifest.json".into());
+        add("another hash".to_owned(), &|layout| layout.entry_lines[0]["sha256"] = "0".repeat(64).into());
+        add("a hash too short".to_owned(), &|layout| layout.entry_lines[0]["sha256"] = "00".into());
+        add("a hash in capitals".to_owned(), &|layout| {
             layout.entry_lines[0]["sha256"] = layout.entry_lines[0]["sha256"].as_str().unwrap().to_uppercase().into();
         });
-        lie("no hash".to_owned(), &|layout| drop(layout.entry_lines[0].as_object_mut().unwrap().remove("sha256")));
+        add("no hash".to_owned(), &|layout| drop(layout.entry_lines[0].as_object_mut().unwrap().remove("sha256")));
         refuse_all(&vault, cases);
     }
 }
 
 #[test]
-fn blocks_that_the_index_lies_about_are_refused() {
+fn an_index_with_wrong_values_for_blocks_is_refused() {
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let good = Layout::of(codec, &vault.files(), 8192);
         assert!(good.blocks.len() > 2);
         let mut cases = Vec::new();
-        let mut lie = |label: String, change: &dyn Fn(&mut Layout)| {
+        let mut add = |label: String, change: &dyn Fn(&mut Layout)| {
             let mut layout = good.clone();
             change(&mut layout);
             cases.push(case(&label, "", layout.bytes()));
@@ -310,26 +310,26 @@ fn blocks_that_the_index_lies_about_are_refused() {
                 for number in
                     numbers.into_iter().chain([was.saturating_sub(1), was + 1]).filter(|number| *number != was)
                 {
-                    lie(format!("block {which}, {field} {number}"), &|layout| {
+                    add(format!("block {which}, {field} {number}"), &|layout| {
                         layout.block_lines[which][field] = number.into()
                     });
                 }
-                lie(format!("block {which}, {field} -1"), &|layout| layout.block_lines[which][field] = (-1).into());
+                add(format!("block {which}, {field} -1"), &|layout| layout.block_lines[which][field] = (-1).into());
             }
-            lie(format!("block {which}, another hash"), &|layout| {
+            add(format!("block {which}, another hash"), &|layout| {
                 layout.block_lines[which]["sha256"] = "0".repeat(64).into()
             });
         }
-        lie("blocks out of order".to_owned(), &|layout| layout.block_lines.swap(0, 1));
-        lie("a block twice".to_owned(), &|layout| {
+        add("blocks out of order".to_owned(), &|layout| layout.block_lines.swap(0, 1));
+        add("a block twice".to_owned(), &|layout| {
             layout.block_lines.insert(1, layout.block_lines[0].clone());
             layout.head["blocks"] = layout.block_lines.len().into();
         });
-        lie("a block not named".to_owned(), &|layout| {
+        add("a block that the index does not list".to_owned(), &|layout| {
             layout.block_lines.pop();
             layout.head["blocks"] = layout.block_lines.len().into();
         });
-        lie("a block of nothing".to_owned(), &|layout| {
+        add("an empty block".to_owned(), &|layout| {
             let mut lengths: Vec<usize> = layout
                 .block_lines
                 .iter()
@@ -340,7 +340,7 @@ fn blocks_that_the_index_lies_about_are_refused() {
             layout.describe_blocks(&lengths);
             layout.head["blocks"] = lengths.len().into();
         });
-        lie("blocks of which one is a byte longer and the next a byte shorter".to_owned(), &|layout| {
+        add("a block that is a byte longer and the next a byte shorter".to_owned(), &|layout| {
             for (which, field, by) in [(0, "bytes", 1i64), (1, "offset", 1), (1, "bytes", -1)] {
                 let was = layout.block_lines[which][field].as_i64().unwrap();
                 layout.block_lines[which][field] = (was + by).into();
@@ -357,18 +357,18 @@ fn blocks_that_the_index_lies_about_are_refused() {
 }
 
 #[test]
-fn blocks_of_another_form_than_the_specified_one_are_refused() {
-    let mut broken = Vec::new();
+fn blocks_that_are_not_encoded_as_specified_are_refused() {
+    let mut violations = Vec::new();
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let (tar, lines) = craft::tar(&vault.files(), MTIME);
         let (front, back) = tar.split_at(1000);
         let mut forms: Vec<(&str, Vec<u8>)> = vec![
             ("two members in a block", [craft::pack(codec, front), craft::pack(codec, back)].concat()),
-            ("an empty member behind", [craft::pack(codec, &tar), craft::pack(codec, b"")].concat()),
-            ("an empty member before", [craft::pack(codec, b""), craft::pack(codec, &tar)].concat()),
-            ("a footer behind", [craft::pack(codec, &tar), craft::footer(codec, 1, 0, 0, &[0; 32])].concat()),
-            ("a zero behind", [&craft::pack(codec, &tar)[..], &[0]].concat()),
+            ("an empty member after the data", [craft::pack(codec, &tar), craft::pack(codec, b"")].concat()),
+            ("an empty member before the data", [craft::pack(codec, b""), craft::pack(codec, &tar)].concat()),
+            ("a footer after the data", [craft::pack(codec, &tar), craft::footer(codec, 1, 0, 0, &[0; 32])].concat()),
+            ("a zero byte after the data", [&craft::pack(codec, &tar)[..], &[0]].concat()),
             ("no compression at all", tar.clone()),
         ];
         match codec {
@@ -411,97 +411,98 @@ fn blocks_of_another_form_than_the_specified_one_are_refused() {
             let mut layout = Layout::of_tar(codec, &tar, lines.clone(), craft::BLOCK);
             layout.blocks = vec![form];
             layout.describe_blocks(&[tar.len()]);
-            vault.put_fitting(&layout.bytes());
-            broken.push(vault.broken_promises(label, ""));
+            vault.put_with_manifest(&layout.bytes());
+            violations.push(vault.violations(label, ""));
         }
     }
-    let broken = broken.concat();
-    assert!(broken.is_empty(), "{broken}");
+    let violations = violations.concat();
+    assert!(violations.is_empty(), "{violations}");
 }
 
 #[test]
-fn blocks_that_unpack_to_more_than_they_say_are_refused() {
+fn blocks_that_decompress_to_another_length_than_stated_are_refused() {
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let files = vault.files();
         let (tar, lines) = craft::tar(&files, MTIME);
         let mut cases = Vec::new();
         let zeros = |bytes: u64| craft::pack_stream(codec, std::io::repeat(0).take(bytes));
-        // All the numbers of a block of 4 MiB, and 512 MiB in it.
-        let mut bomb = Layout::of(codec, &with(&vault, &[file("data/zeros", vec![0; 4 << 20])]), craft::BLOCK);
+        // The index says that a block holds 4 MiB, and the block decompresses to 512 MiB.
+        let mut bomb = Layout::of(codec, &files_with(&vault, &[file("data/zeros", vec![0; 4 << 20])]), craft::BLOCK);
         assert_eq!(bomb.blocks.len(), 2);
         let lengths = [craft::BLOCK, usize::try_from(bomb.block_lines[1]["tar_bytes"].as_u64().unwrap()).unwrap()];
         for (which, label) in [(0, "first"), (1, "last")] {
             let mut layout = bomb.clone();
             layout.blocks[which] = zeros(512 << 20);
             layout.describe_blocks(&lengths);
-            cases.push(case(&format!("a bomb as the {label} block"), "", layout.bytes()));
+            cases.push(case(&format!("512 MiB of zeros as the {label} block"), "", layout.bytes()));
         }
         bomb.blocks[0] = [&tar[..4096], &[0; 16]].concat();
         bomb.describe_blocks(&lengths);
-        cases.push(case("a block that is no member", "", bomb.bytes()));
-        // The right content, and then more.
+        cases.push(case("a block that is not compressed", "", bomb.bytes()));
+        // The right content, followed by 64 MiB of zeros.
         let mut longer = Layout::of_tar(codec, &tar, lines.clone(), craft::BLOCK);
         longer.blocks = vec![craft::pack_stream(codec, tar.chain(std::io::repeat(0).take(64 << 20)))];
         longer.describe_blocks(&[tar.len()]);
-        cases.push(case("a block with 64 MiB behind its content", "", longer.bytes()));
+        cases.push(case("a block with 64 MiB after its content", "", longer.bytes()));
         let mut shorter = Layout::of_tar(codec, &tar, lines.clone(), craft::BLOCK);
         shorter.blocks = vec![craft::pack(codec, &tar[..tar.len() - 1])];
         shorter.describe_blocks(&[tar.len()]);
-        cases.push(case("a block with a byte less than it says", "", shorter.bytes()));
-        // More in a block than a block may hold, truly there.
-        let big = Layout::of(codec, &with(&vault, &[file("data/zeros", vec![0; 6 << 20])]), 8 << 20);
+        cases.push(case("a block with a byte less than stated", "", shorter.bytes()));
+        // The block really holds more than a block may hold.
+        let big = Layout::of(codec, &files_with(&vault, &[file("data/zeros", vec![0; 6 << 20])]), 8 << 20);
         cases.push(case("a block of more than 4 MiB", "", big.bytes()));
         if codec == Codec::Zstd {
-            // A frame's header may claim any window and any size: single segment, 8 bytes of content size.
-            let mut claim = vec![0x28, 0xb5, 0x2f, 0xfd, 0xe0];
-            claim.extend((1u64 << 62).to_le_bytes());
-            claim.extend([1, 0, 0]);
+            // A frame's header may state any window and any size. This one is a single segment with a content-size
+            // field of 8 bytes.
+            let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0xe0];
+            frame.extend((1u64 << 62).to_le_bytes());
+            frame.extend([1, 0, 0]);
             let mut layout = Layout::of_tar(codec, &tar, lines.clone(), craft::BLOCK);
-            layout.blocks = vec![claim];
+            layout.blocks = vec![frame];
             layout.describe_blocks(&[tar.len()]);
-            cases.push(case("a frame that claims 4 EiB", "", layout.bytes()));
-            // Windows of 2 GiB.
+            cases.push(case("a frame that states 4 EiB of content", "", layout.bytes()));
+            // A frame with a window of 2 GiB.
             let mut layout = Layout::of_tar(codec, &tar, lines, craft::BLOCK);
             layout.blocks = vec![vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 1, 0, 0]];
             layout.describe_blocks(&[tar.len()]);
-            cases.push(case("a frame that claims a window of 2 GiB", "", layout.bytes()));
+            cases.push(case("a frame that states a window of 2 GiB", "", layout.bytes()));
         }
         refuse_all(&vault, cases);
     }
 }
 
 #[test]
-fn indexes_that_would_fill_the_memory_are_refused() {
+fn indexes_that_would_exhaust_the_memory_are_refused() {
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let good = vault.layout(&vault.files());
         let text = good.index_text();
         let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-        let half = 512u64 << 20;
+        let half_gib = 512u64 << 20;
         let pack = |content: &mut dyn Read| craft::pack_stream(codec, content);
         let mut cases = Vec::new();
         let mut add = |label: &str, index: Vec<u8>| cases.push(case(label, "", good.with_packed_index(&index)));
-        add("a line of 512 MiB", pack(&mut std::io::repeat(b'x').take(half)));
-        add("512 MiB of line breaks", pack(&mut std::io::repeat(b'\n').take(half)));
-        add("512 MiB of nested arrays", pack(&mut std::io::repeat(b'[').take(half)));
-        add("512 MiB of zeros behind the last line", pack(&mut text.chain(std::io::repeat(0).take(half))));
+        add("a line of 512 MiB", pack(&mut std::io::repeat(b'x').take(half_gib)));
+        add("512 MiB of line breaks", pack(&mut std::io::repeat(b'\n').take(half_gib)));
+        add("512 MiB of nested arrays", pack(&mut std::io::repeat(b'[').take(half_gib)));
+        add("512 MiB of zeros after the last line", pack(&mut text.chain(std::io::repeat(0).take(half_gib))));
         add(
             "512 MiB of spaces in the first line",
-            pack(&mut (&b"{"[..]).chain(std::io::repeat(b' ').take(half)).chain(&text[1..])),
+            pack(&mut (&b"{"[..]).chain(std::io::repeat(b' ').take(half_gib)).chain(&text[1..])),
         );
         let long_path = format!("{{\"path\":\"{}", "x".repeat(1 << 20));
         add(
             "a path of a megabyte",
             pack(&mut [lines[0], lines[1], long_path.as_bytes(), b"\"}\n"].concat().as_slice()),
         );
-        // Half a gigabyte of lines, each of them good by itself.
-        struct Again(Vec<u8>, usize);
-        impl Read for Again {
+        // 512 MiB of lines, each of which is valid by itself: this reader repeats its bytes without end.
+        struct Repeated(Vec<u8>, usize);
+        impl Read for Repeated {
             fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-                let now = &self.0[self.1..];
-                let length = now.len().min(buffer.len());
-                buffer[..length].copy_from_slice(&now[..length]);
+                let rest = &self.0[self.1..];
+                let length = rest.len().min(buffer.len());
+                buffer[..length].copy_from_slice(&rest[..length]);
                 self.1 = (self.1 + length) % self.0.len();
                 Ok(length)
             }
@@ -516,8 +517,8 @@ fn indexes_that_would_fill_the_memory_are_refused() {
                 [head.to_string().as_bytes(), b"\n", lines[1]].concat()
             };
             add(
-                &format!("the same {label} without end"),
-                pack(&mut start.chain(Again(lines[which].to_vec(), 0).take(half))),
+                &format!("the same {label} line for 512 MiB"),
+                pack(&mut start.chain(Repeated(lines[which].to_vec(), 0).take(half_gib))),
             );
         }
         for field in ["blocks", "entries", "tar_bytes"] {
@@ -528,7 +529,7 @@ fn indexes_that_would_fill_the_memory_are_refused() {
             }
         }
         if codec == Codec::Zstd {
-            // A header that asks for a window of 128 MiB, and one of 2 GiB; then an empty last block.
+            // A frame header with a window of 128 MiB, and one of 2 GiB, each followed by an empty last block.
             for (label, window) in [("128 MiB", 0x88u8), ("2 GiB", 0xa8)] {
                 add(&format!("a window of {label}"), vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, window, 1, 0, 0]);
             }
@@ -537,16 +538,16 @@ fn indexes_that_would_fill_the_memory_are_refused() {
     }
 }
 
-/// Two million empty entries, every one of them where it should be: the numbers fit, the content does not.
+/// The index lists two million empty entries with consistent offsets; the content of the archive does not match it.
 #[test]
-fn an_index_of_millions_of_entries_that_add_up_takes_no_more_memory_than_any_other() {
+fn a_consistent_index_of_two_million_entries_is_refused_within_the_memory_limit() {
     const ENTRIES: u64 = 2_000_000;
     let codec = Codec::Zstd;
     let vault = Vault::new(codec, 0);
     let tar_bytes = (ENTRIES + 1) * 512 + 1024;
     let blocks = tar_bytes.div_ceil(craft::BLOCK as u64);
     let byte_hash = craft::sha256(&[0]);
-    let nothing_hash = craft::sha256(b"");
+    let empty_hash = craft::sha256(b"");
     let mut text = format!(
         "{}\n",
         json!({"format": 1, "codec": codec.name(), "mtime": MTIME, "tar_bytes": tar_bytes, "blocks": blocks, "entries": ENTRIES + 1})
@@ -562,17 +563,17 @@ fn an_index_of_millions_of_entries_that_add_up_takes_no_more_memory_than_any_oth
     for entry in 0..=ENTRIES {
         let at = (entry + 1) * 512;
         let path = if entry == ENTRIES { "manifest.json".to_owned() } else { format!("{entry}") };
-        let _ = writeln!(text, "{{\"path\":\"{path}\",\"tar_offset\":{at},\"bytes\":0,\"sha256\":\"{nothing_hash}\"}}");
+        let _ = writeln!(text, "{{\"path\":\"{path}\",\"tar_offset\":{at},\"bytes\":0,\"sha256\":\"{empty_hash}\"}}");
     }
     let index = craft::pack_stream(codec, text.as_bytes());
     drop(text);
-    vault.put_fitting(&craft::seal(codec, &vec![0; usize::try_from(blocks).unwrap()], &index, 1));
-    let broken = vault.broken_promises("millions of entries", "");
-    assert!(broken.is_empty(), "an index of {} bytes\n{broken}", index.len());
+    vault.put_with_manifest(&craft::assemble(codec, &vec![0; usize::try_from(blocks).unwrap()], &index, 1));
+    let violations = vault.violations("two million entries", "");
+    assert!(violations.is_empty(), "an index of {} bytes\n{violations}", index.len());
 }
 
 #[test]
-fn footers_that_lie_are_refused() {
+fn footers_with_wrong_values_are_refused() {
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let good = vault.layout(&vault.files());
@@ -610,21 +611,21 @@ fn footers_that_lie_are_refused() {
             add(&format!("index at {o}, of {b} bytes"), "", [&body[..], &footer(1, o, b)].concat());
         }
         for more in [&[0u8][..], &[0; 512], &[0; 10240], b"x", &[0xff; 64]] {
-            add(&format!("{} bytes behind the footer", more.len()), "", [&archive[..], more].concat());
+            add(&format!("{} bytes after the footer", more.len()), "", [&archive[..], more].concat());
         }
         add(
-            "a tar.gz behind the footer",
+            "a tar.gz after the footer",
             "",
             [&archive[..], &craft::pack(codec, &craft::tar(&[file("evil", "evil")], 0).0)].concat(),
         );
         add("the footer twice", "", [&archive[..], &footer(1, offset, bytes)].concat());
         add("the whole archive twice", "", archive.repeat(2));
         let first = footer(1, offset, bytes);
-        let stretched = [&index[..], &first].concat();
+        let index_and_footer = [&index[..], &first].concat();
         add(
-            "two footers, the first inside what the second calls the index",
+            "two footers, the first inside the index of the second",
             "",
-            craft::seal(codec, &blocks, &stretched, 1),
+            craft::assemble(codec, &blocks, &index_and_footer, 1),
         );
         add("two members in the index", "", good.with_packed_index(&[&index[..], &craft::pack(codec, b"")].concat()));
         add("an index in two members", "", {
@@ -632,7 +633,7 @@ fn footers_that_lie_are_refused() {
             let (a, b) = text.split_at(text.len() / 2);
             good.with_packed_index(&[craft::pack(codec, a), craft::pack(codec, b)].concat())
         });
-        add("garbage behind the index", "", good.with_packed_index(&[&index[..], b"garbage"].concat()));
+        add("garbage after the index", "", good.with_packed_index(&[&index[..], b"garbage"].concat()));
         add("an empty index", "", good.with_packed_index(&craft::pack(codec, b"")));
         add("no index", "", good.with_packed_index(b""));
         add("an index that is not compressed", "", good.with_packed_index(&good.index_text()));
@@ -650,7 +651,7 @@ fn footers_that_lie_are_refused() {
 }
 
 #[test]
-fn indexes_of_another_form_are_refused() {
+fn malformed_indexes_are_refused() {
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let good = vault.layout(&vault.files());
@@ -662,20 +663,20 @@ fn indexes_of_another_form_are_refused() {
         add("format 0", "unknown format version 0", text.replacen("\"format\":1", "\"format\":0", 1));
         add("no format", "", text.replacen("\"format\":1,", "", 1));
         add("no line break at the end", "", text.trim_end().to_owned());
-        add("a line more", "", format!("{text}{{}}\n"));
+        add("an additional line", "", format!("{text}{{}}\n"));
         add("an empty line at the end", "", format!("{text}\n"));
         add("an empty line at the start", "", format!("\n{text}"));
         add("an empty line between", "", text.replacen('\n', "\n\n", 1));
-        add("all in one line", "", text.replace('\n', " "));
-        add("a line less", "", text.lines().skip(1).map(|line| format!("{line}\n")).collect());
-        add("an entry less than announced", "", text.replacen("\"entries\":3", "\"entries\":4", 1));
-        add("an entry more than announced", "", text.replacen("\"entries\":3", "\"entries\":2", 1));
-        add("no tar", "", text.replacen("\"tar_bytes\"", "\"other\"", 1));
-        add("another time", "the tar stream is wrong", text.replacen(&MTIME.to_string(), &(MTIME + 1).to_string(), 1));
+        add("all lines in one", "", text.replace('\n', " "));
+        add("no head line", "", text.lines().skip(1).map(|line| format!("{line}\n")).collect());
+        add("an entry less than the head states", "", text.replacen("\"entries\":3", "\"entries\":4", 1));
+        add("an entry more than the head states", "", text.replacen("\"entries\":3", "\"entries\":2", 1));
+        add("no tar_bytes", "", text.replacen("\"tar_bytes\"", "\"other\"", 1));
+        add("another time", "does not match the index", text.replacen(&MTIME.to_string(), &(MTIME + 1).to_string(), 1));
         add("the largest time", "", text.replacen(&MTIME.to_string(), &u64::MAX.to_string(), 1));
         add("a negative time", "", text.replacen(&MTIME.to_string(), "-1", 1));
-        add("a byte that is no UTF-8's", "", text.replacen("README", "READM\u{fffd}", 1));
-        cases.push(case("bytes that are no UTF-8", "", {
+        add("a replacement character", "", text.replacen("README", "READM\u{fffd}", 1));
+        cases.push(case("bytes that are not UTF-8", "", {
             let mut bytes = text.clone().into_bytes();
             let at = text.find("README").unwrap();
             bytes[at] = 0xff;
@@ -686,7 +687,7 @@ fn indexes_of_another_form_are_refused() {
 }
 
 #[test]
-fn index_lines_with_fields_that_the_format_does_not_have_are_refused() {
+fn index_lines_with_unknown_fields_are_refused() {
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let good = vault.layout(&vault.files());
@@ -694,11 +695,11 @@ fn index_lines_with_fields_that_the_format_does_not_have_are_refused() {
         let mut cases = Vec::new();
         for (line, first) in [("head", "\"format\""), ("block", "\"offset\""), ("entry", "\"path\"")] {
             for (label, value) in
-                [("another field", "1".to_owned()), ("5000 arrays in arrays", "[".repeat(5000) + &"]".repeat(5000))]
+                [("an unknown field", "1".to_owned()), ("5000 arrays in arrays", "[".repeat(5000) + &"]".repeat(5000))]
             {
                 let bad = text.replacen(first, &format!("\"other\":{value},{first}"), 1);
                 assert_ne!(bad, text);
-                cases.push(case(&format!("{label} in the line of the {line}"), "", good.with_index(bad.as_bytes())));
+                cases.push(case(&format!("{label} in the {line} line"), "", good.with_index(bad.as_bytes())));
             }
         }
         refuse_all(&vault, cases);
@@ -706,13 +707,13 @@ fn index_lines_with_fields_that_the_format_does_not_have_are_refused() {
 }
 
 #[test]
-fn entries_other_than_those_of_the_format_are_refused() {
-    let mut broken = String::new();
+fn archives_with_missing_duplicate_or_additional_entries_are_refused() {
+    let mut violations = String::new();
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let good = vault.files();
         let (readme, image, inside) = (&good[0], &good[1], &good[2]);
-        let own = |path: &str| file(path, "content");
+        let added = |path: &str| file(path, "content");
         let cases: Vec<(&str, Vec<&File>)> = vec![
             ("no README", vec![image, inside]),
             ("README second", vec![image, readme, inside]),
@@ -720,45 +721,45 @@ fn entries_other_than_those_of_the_format_are_refused() {
             ("no manifest", vec![readme, image]),
             ("manifest second", vec![readme, inside, image]),
             ("manifest first", vec![inside, readme, image]),
-            ("nothing at all", vec![]),
+            ("no entries", vec![]),
             ("README twice", vec![readme, readme, image, inside]),
             ("image twice", vec![readme, image, image, inside]),
             ("manifest twice", vec![readme, image, inside, inside]),
         ];
         for (label, files) in cases {
             let files: Vec<File> = files.into_iter().cloned().collect();
-            vault.put_fitting(&vault.layout(&files).bytes());
-            broken += &vault.broken_promises(label, "");
+            vault.put_with_manifest(&vault.layout(&files).bytes());
+            violations += &vault.violations(label, "");
         }
         for (label, extra) in [
-            ("a file more", own("evil.sh")),
-            ("a file more in the folder", own("data/evil.db")),
-            ("a WAL beside a whole image", own(&format!("{}-wal", image.path))),
-            ("a journal beside a whole image", own(&format!("{}-journal", image.path))),
-            ("a file where the folder is", own("data")),
-            ("a file below the image", own(&format!("{}/evil", image.path))),
-            ("a dotted file", own(".bashrc")),
+            ("an additional file", added("evil.sh")),
+            ("an additional file in the folder", added("data/evil.db")),
+            ("a WAL beside a complete image", added(&format!("{}-wal", image.path))),
+            ("a journal beside a complete image", added(&format!("{}-journal", image.path))),
+            ("a file with the path of the folder", added("data")),
+            ("a file below the image", added(&format!("{}/evil", image.path))),
+            ("a hidden file", added(".bashrc")),
         ] {
-            vault.put_fitting(&vault.layout(&with(&vault, &[extra])).bytes());
-            broken += &vault.broken_promises(label, "");
+            vault.put_with_manifest(&vault.layout(&files_with(&vault, &[extra])).bytes());
+            violations += &vault.violations(label, "");
         }
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
 }
 
-/// Puts in place an archive whose manifests, inside and outside, agree on what they should not say.
-fn put_agreeing(vault: &Vault, change: &dyn Fn(&mut Value, &[File])) {
+/// Puts an archive into the store whose manifests, inside and outside, have the same change.
+fn put_with_changed_manifests(vault: &Vault, change: &dyn Fn(&mut Value, &[File])) {
     let mut files = vault.files();
     let mut inside: Value = serde_json::from_slice(&files[2].content).unwrap();
     change(&mut inside, &files);
     files[2].content = inside.to_string().into_bytes();
     let archive = vault.layout(&files).bytes();
-    vault.put(Some(&archive), &fitting(inside, &archive));
+    vault.put(Some(&archive), &manifest_for(inside, &archive));
 }
 
 #[test]
-fn manifests_that_agree_on_harm_are_refused() {
-    let mut broken = String::new();
+fn malicious_manifests_that_agree_inside_and_outside_are_refused() {
+    let mut violations = String::new();
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         type Change = &'static dyn Fn(&mut Value, &[File]);
@@ -766,10 +767,10 @@ fn manifests_that_agree_on_harm_are_refused() {
             ("format 2", "unknown format version 2", &|m, _| m["format"] = 2.into()),
             ("an image outside", "", &|m, _| m["sqlite"]["image"] = "../../x".into()),
             ("an absolute image", "", &|m, _| m["sqlite"]["image"] = "/etc/passwd".into()),
-            ("an image that is not there", "", &|m, _| m["sqlite"]["image"] = "data/other.db".into()),
+            ("an image that does not exist", "", &|m, _| m["sqlite"]["image"] = "data/other.db".into()),
             ("the README as the image", "", &|m, _| m["sqlite"]["image"] = "README.txt".into()),
             ("an empty image name", "", &|m, _| m["sqlite"]["image"] = "".into()),
-            ("pages that overflow", "", &|m, _| {
+            ("a number of pages that overflows", "", &|m, _| {
                 m["sqlite"]["pages"] = (1u64 << 63).into();
                 m["sqlite"]["page_bytes"] = 4.into();
             }),
@@ -781,16 +782,16 @@ fn manifests_that_agree_on_harm_are_refused() {
             ("another codec", "", &|m, _| m["codec"] = "lz4".into()),
         ];
         for (label, words, change) in cases {
-            put_agreeing(&vault, change);
-            broken += &vault.broken_promises(label, words);
+            put_with_changed_manifests(&vault, change);
+            violations += &vault.violations(label, words);
         }
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
 }
 
 #[test]
-fn manifests_inside_that_are_no_manifests_are_refused() {
-    let mut broken = String::new();
+fn archives_without_a_valid_manifest_inside_are_refused() {
+    let mut violations = String::new();
     for codec in CODECS {
         let vault = Vault::new(codec, 0);
         let good = vault.files().pop().unwrap().content;
@@ -809,16 +810,16 @@ fn manifests_inside_that_are_no_manifests_are_refused() {
             assert_ne!(inside, good);
             let mut files = vault.files();
             files[2].content = inside;
-            vault.put_fitting(&vault.layout(&files).bytes());
-            broken += &vault.broken_promises(label, "");
+            vault.put_with_manifest(&vault.layout(&files).bytes());
+            violations += &vault.violations(label, "");
         }
     }
-    assert!(broken.is_empty(), "{broken}");
+    assert!(violations.is_empty(), "{violations}");
 }
 
-/// The manifest outside repeats the one inside, so that one cannot be a thousand times as long.
+/// The manifest outside repeats the one inside, so the one inside cannot be a thousand times as long as the other.
 #[test]
-fn a_manifest_inside_that_unpacks_to_a_quarter_of_a_gigabyte_is_refused_with_little_memory() {
+fn a_manifest_of_250_mib_inside_is_refused_within_the_memory_limit() {
     let vault = Vault::new(Codec::Zstd, 0);
     let mut files = vault.files();
     let more = (250 << 20) - files[2].content.len();
@@ -826,32 +827,32 @@ fn a_manifest_inside_that_unpacks_to_a_quarter_of_a_gigabyte_is_refused_with_lit
     let archive = vault.layout(&files).bytes();
     drop(files);
     assert!(archive.len() < 200_000, "{}", archive.len());
-    vault.put_fitting(&archive);
-    let broken = vault.broken_promises("250 MiB of spaces", "");
-    assert!(broken.is_empty(), "{broken}");
+    vault.put_with_manifest(&archive);
+    let violations = vault.violations("250 MiB of spaces", "");
+    assert!(violations.is_empty(), "{violations}");
 }
 
 #[test]
-fn a_manifest_that_passes_the_readme_off_as_the_image_is_refused() {
+fn a_manifest_that_names_the_readme_as_the_image_is_refused() {
     let vault = Vault::new(Codec::Gzip, 0);
-    put_agreeing(&vault, &|m, files| {
+    put_with_changed_manifests(&vault, &|m, files| {
         m["sqlite"]["image"] = "README.txt".into();
         m["raw_bytes"] = files[0].content.len().into();
         m["sqlite"]["page_bytes"] = 1.into();
         m["sqlite"]["pages"] = files[0].content.len().into();
     });
-    let broken = vault.broken_promises("the README with its own length", "");
-    assert!(broken.is_empty(), "{broken}");
+    let violations = vault.violations("the README as the image, with its length", "");
+    assert!(violations.is_empty(), "{violations}");
 }
 
 #[test]
 fn a_restored_file_gets_no_special_permission_bits_from_a_manifest() {
     use std::os::unix::fs::PermissionsExt;
     let vault = Vault::new(Codec::Gzip, 0);
-    put_agreeing(&vault, &|m, _| m["sqlite"]["file_mode"] = 0o6755.into());
+    put_with_changed_manifests(&vault, &|m, _| m["sqlite"]["file_mode"] = 0o6755.into());
     let run = vault.run(&["restore", &vault.id, "--to", "new.db"]);
     match std::fs::metadata(vault.sandbox.path("new.db")) {
-        Ok(facts) => assert_eq!(facts.permissions().mode() & 0o7000, 0, "{}", run.transcript()),
+        Ok(metadata) => assert_eq!(metadata.permissions().mode() & 0o7000, 0, "{}", run.transcript()),
         Err(_) => assert_eq!(run.code(), 3, "{}", run.transcript()),
     }
 }

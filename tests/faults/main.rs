@@ -1,11 +1,16 @@
-//! What stands after failures: of disks, of archives that are damaged or made to do harm, of other programs at work.
+//! Tests of failures: disk errors, damaged and malicious archives, and other programs that use the same files.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod common;
 mod concurrency;
 mod damage;
-mod faults;
+mod disks;
 mod hostile;
+mod killed;
 mod model;
+mod signals;
+mod store_failures;
+mod system_calls;

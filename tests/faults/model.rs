@@ -1,4 +1,4 @@
-//! Random runs of the everyday commands against a model of what must come of them.
+//! Random sequences of commands, compared with a model that predicts the result of each step.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 type Content = BTreeMap<String, Vec<String>>;
 
-/// One thing that somebody does. Numbers choose among what there is.
+/// One action of a user. A number selects one of the snapshots that exist, or seeds the changed data.
 #[derive(Clone, Debug)]
 enum Step {
     Insert(u8),
@@ -25,7 +25,7 @@ enum Step {
     Verify(u8),
     VerifyAll,
     Drill(u8),
-    Rot(u8),
+    Damage(u8),
     Prune { last: u8, tag: bool },
     PlanPrune(u8),
 }
@@ -44,34 +44,35 @@ fn step() -> impl Strategy<Value = Step> {
         1 => number().prop_map(Step::Verify),
         1 => Just(Step::VerifyAll),
         1 => number().prop_map(Step::Drill),
-        1 => number().prop_map(Step::Rot),
+        1 => number().prop_map(Step::Damage),
         2 => (1..4u8, any::<bool>()).prop_map(|(last, tag)| Step::Prune { last, tag }),
         1 => (1..4u8).prop_map(Step::PlanPrune),
     ]
 }
 
-/// A snapshot as the model remembers it.
+/// A snapshot as the model expects it.
 #[derive(Clone, Debug)]
-struct Remembered {
+struct ExpectedSnapshot {
     id: String,
     kind: &'static str,
     tags: Vec<String>,
     content: Content,
-    /// none, verified, drilled or damaged: the newest test's word, and damage for ever.
+    /// `none`, `verified`, `drilled` or `damaged`: the result of the newest test. Damage is never taken back.
     proof: &'static str,
     ever_drilled: bool,
-    /// Its archive is damaged, whether anybody knows or not.
-    rotten: bool,
-    /// Its files in the store, proofs aside.
+    /// True if the archive is damaged, even if no command has reported it yet.
+    is_damaged: bool,
+    /// Its files in the store, without the proofs.
     files: BTreeMap<PathBuf, String>,
 }
 
 struct World {
     sandbox: Sandbox,
     /// Newest first.
-    snapshots: Vec<Remembered>,
-    gone: Vec<String>,
-    /// All that was done, for when it goes wrong.
+    snapshots: Vec<ExpectedSnapshot>,
+    /// The ids of the pruned snapshots.
+    pruned: Vec<String>,
+    /// The steps so far, for the failure message.
     log: Vec<String>,
 }
 
@@ -79,10 +80,10 @@ impl World {
     fn new() -> Self {
         let sandbox = Sandbox::new();
         crate::support::sample(sandbox.path("app.db"), 2, "wal");
-        World { sandbox, snapshots: Vec::new(), gone: Vec::new(), log: Vec::new() }
+        World { sandbox, snapshots: Vec::new(), pruned: Vec::new(), log: Vec::new() }
     }
 
-    /// Runs a command on the store, requires the exit code, and reads its document.
+    /// Runs a command on the store, requires the exit code, and returns the JSON document.
     #[track_caller]
     fn run(&mut self, arguments: &[&str], code: i32) -> Value {
         self.log.push(arguments.join(" "));
@@ -94,11 +95,12 @@ impl World {
     }
 
     fn transcript(&self) -> String {
-        let known = self.snapshots.iter().map(|s| format!("{} {} {} rotten: {}", s.id, s.kind, s.proof, s.rotten));
-        format!("-- done\n{}\n-- known\n{}", self.log.join("\n"), known.collect::<Vec<_>>().join("\n"))
+        let expected =
+            self.snapshots.iter().map(|s| format!("{} {} {} damaged: {}", s.id, s.kind, s.proof, s.is_damaged));
+        format!("-- steps\n{}\n-- expected\n{}", self.log.join("\n"), expected.collect::<Vec<_>>().join("\n"))
     }
 
-    fn live(&self) -> Content {
+    fn live_content(&self) -> Content {
         content(self.sandbox.path("app.db"))
     }
 
@@ -111,7 +113,7 @@ impl World {
         (!self.snapshots.is_empty()).then(|| usize::from(which) % self.snapshots.len())
     }
 
-    /// Path and state of the two files of every snapshot.
+    /// Returns the paths and states of the two files of a snapshot.
     fn files_of(&self, id: &str) -> BTreeMap<PathBuf, String> {
         let mut files = self.sandbox.state();
         files.retain(|path, _| {
@@ -121,77 +123,77 @@ impl World {
         files
     }
 
-    fn remember(&mut self, id: &str, kind: &'static str, tags: &[&str], content: Content) {
+    fn add_snapshot(&mut self, id: &str, kind: &'static str, tags: &[&str], content: Content) {
         let files = self.files_of(id);
         assert_eq!(files.len(), 2, "{}\n{files:?}", self.transcript());
         self.snapshots.insert(
             0,
-            Remembered {
+            ExpectedSnapshot {
                 id: id.to_owned(),
                 kind,
                 tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
                 content,
                 proof: "none",
                 ever_drilled: false,
-                rotten: false,
+                is_damaged: false,
                 files,
             },
         );
     }
 
-    /// The snapshot that `latest` means: the newest full one that is not known to be damaged.
+    /// Returns the snapshot that `latest` selects: the newest full one that is not known to be damaged.
     fn latest(&self) -> Option<usize> {
         self.snapshots.iter().position(|snapshot| snapshot.kind == "full" && snapshot.proof != "damaged")
     }
 
-    /// Restores over the live database and requires that all or nothing of it happens.
-    fn restore_over(&mut self, named: &str, index: usize, safety: bool) {
-        let before = self.live();
-        let (wanted, rotten) = (self.snapshots[index].content.clone(), self.snapshots[index].rotten);
-        let mut arguments = vec!["restore", named, "--to", "app.db", "--replace", "--yes"];
+    /// Restores over the live database. Requires that its content is replaced, or unchanged if the snapshot is damaged.
+    fn restore_over(&mut self, argument: &str, index: usize, safety: bool) {
+        let before = self.live_content();
+        let (wanted, is_damaged) = (self.snapshots[index].content.clone(), self.snapshots[index].is_damaged);
+        let mut arguments = vec!["restore", argument, "--to", "app.db", "--replace", "--yes"];
         if !safety {
             arguments.push("--no-safety");
         }
-        let document = self.run(&arguments, if rotten { 3 } else { 0 });
-        if rotten {
-            assert_eq!(self.live(), before, "{}", self.transcript());
+        let document = self.run(&arguments, if is_damaged { 3 } else { 0 });
+        if is_damaged {
+            assert_eq!(self.live_content(), before, "{}", self.transcript());
             return;
         }
-        assert_eq!(self.live(), wanted, "{}", self.transcript());
+        assert_eq!(self.live_content(), wanted, "{}", self.transcript());
         match document["safety_snapshot"].as_str() {
             Some(id) => {
                 assert!(safety);
-                self.remember(id, "safety", &["safety"], before);
+                self.add_snapshot(id, "safety", &["safety"], before);
             }
             None => assert!(!safety, "{}", self.transcript()),
         }
     }
 
-    /// What a policy of `last` and perhaps a tag leaves: ids, newest first.
+    /// Returns the ids that a policy of `last`, and of a tag if one is given, keeps, newest first.
     fn kept(&self, last: u8, tag: Option<&str>) -> Vec<String> {
-        let counts = |snapshot: &&Remembered| snapshot.kind == "full" && snapshot.proof != "damaged";
+        let counts = |snapshot: &&ExpectedSnapshot| snapshot.kind == "full" && snapshot.proof != "damaged";
         let newest: Vec<&str> = self.snapshots.iter().filter(counts).take(last.into()).map(|s| s.id.as_str()).collect();
         let drilled = self.snapshots.iter().filter(counts).find(|s| s.ever_drilled).map(|s| s.id.as_str());
-        let keep = |snapshot: &&Remembered| {
+        let keep = |snapshot: &&ExpectedSnapshot| {
             newest.contains(&snapshot.id.as_str())
                 || drilled == Some(&snapshot.id)
-                || tag.is_some_and(|tag| snapshot.tags.iter().any(|own| own == tag))
-                // What does not count stays while it is young.
+                || tag.is_some_and(|tag| snapshot.tags.iter().any(|other| other == tag))
+                // Safety and damaged snapshots are not counted by the policy; they are kept while they are young.
                 || !counts(snapshot)
         };
         self.snapshots.iter().filter(keep).map(|snapshot| snapshot.id.clone()).collect()
     }
 
     fn test(&mut self, command: &str, index: usize) {
-        let (id, rotten) = (self.snapshots[index].id.clone(), self.snapshots[index].rotten);
-        let document = self.run(&[command, &id], if rotten { 3 } else { 0 });
-        assert_eq!(document["ok"], !rotten, "{}", self.transcript());
-        self.tested(index, if command == "drill" { "drilled" } else { "verified" });
+        let (id, is_damaged) = (self.snapshots[index].id.clone(), self.snapshots[index].is_damaged);
+        let document = self.run(&[command, &id], if is_damaged { 3 } else { 0 });
+        assert_eq!(document["ok"], !is_damaged, "{}", self.transcript());
+        self.record_test(index, if command == "drill" { "drilled" } else { "verified" });
     }
 
-    fn tested(&mut self, index: usize, level: &'static str) {
+    fn record_test(&mut self, index: usize, level: &'static str) {
         let snapshot = &mut self.snapshots[index];
-        if snapshot.rotten {
+        if snapshot.is_damaged {
             snapshot.proof = "damaged";
         } else if snapshot.proof != "damaged" {
             snapshot.proof = level;
@@ -218,22 +220,22 @@ impl World {
                 n % 3
             )),
             Step::Snapshot { zstd, tagged } => {
-                let content = self.live();
+                let content = self.live_content();
                 let mut arguments = vec!["snapshot", "app.db", "--compression", if *zstd { "zstd" } else { "gzip:1" }];
                 let tags: &[&str] = if *tagged { &["kept"] } else { &[] };
                 for tag in tags {
                     arguments.extend(["--tag", tag]);
                 }
                 let document = self.run(&arguments, 0);
-                self.remember(document["snapshots"][0]["id"].as_str().unwrap(), "full", tags, content);
+                self.add_snapshot(document["snapshots"][0]["id"].as_str().unwrap(), "full", tags, content);
             }
             Step::RestoreNew(which) => {
                 let Some(index) = self.pick(*which) else { return };
-                let Remembered { id, content: wanted, rotten, .. } = self.snapshots[index].clone();
-                self.run(&["restore", &id, "--to", "new.db"], if rotten { 3 } else { 0 });
+                let ExpectedSnapshot { id, content: wanted, is_damaged, .. } = self.snapshots[index].clone();
+                self.run(&["restore", &id, "--to", "new.db"], if is_damaged { 3 } else { 0 });
                 let new = self.sandbox.path("new.db");
-                assert_eq!(new.exists(), !rotten, "{}", self.transcript());
-                if !rotten {
+                assert_eq!(new.exists(), !is_damaged, "{}", self.transcript());
+                if !is_damaged {
                     assert_eq!(content(&new), wanted, "{}", self.transcript());
                     fs::remove_file(new).unwrap();
                 }
@@ -254,30 +256,30 @@ impl World {
                 self.test(if matches!(step, Step::Drill(_)) { "drill" } else { "verify" }, index);
             }
             Step::VerifyAll => {
-                let rotten = self.snapshots.iter().any(|snapshot| snapshot.rotten);
+                let any_damaged = self.snapshots.iter().any(|snapshot| snapshot.is_damaged);
                 let code = match (self.store_exists(), self.snapshots.is_empty()) {
                     (false, _) => 5,
                     (true, true) => 4,
-                    (true, false) => i32::from(rotten) * 3,
+                    (true, false) => i32::from(any_damaged) * 3,
                 };
                 self.run(&["verify", "--all"], code);
                 for index in 0..self.snapshots.len() {
-                    self.tested(index, "verified");
+                    self.record_test(index, "verified");
                 }
             }
-            Step::Rot(which) => {
+            Step::Damage(which) => {
                 let Some(index) = self.pick(*which) else { return };
                 let snapshot = &mut self.snapshots[index];
                 let archive =
                     snapshot.files.keys().find(|path| path.extension().is_none_or(|ext| ext != "json")).unwrap();
                 let archive = self.sandbox.path(archive);
                 let mut bytes = fs::read(&archive).unwrap();
-                // Once: a second time could heal it.
-                if !snapshot.rotten {
+                // Only once, because flipping the same bit again would repair the archive.
+                if !snapshot.is_damaged {
                     let at = bytes.len() * usize::from(*which) / 256;
                     bytes[at] ^= 0x20;
                     fs::write(&archive, bytes).unwrap();
-                    snapshot.rotten = true;
+                    snapshot.is_damaged = true;
                     let id = snapshot.id.clone();
                     self.log.push(format!("# byte {at} of {id} flipped"));
                     self.snapshots[index].files = self.files_of(&id);
@@ -295,10 +297,10 @@ impl World {
                 }
                 let document = self.run(&arguments, 0);
                 self.check_plan(&document, &kept);
-                let (stay, go): (Vec<_>, Vec<_>) =
+                let (remaining, deleted): (Vec<_>, Vec<_>) =
                     self.snapshots.drain(..).partition(|snapshot| kept.contains(&snapshot.id));
-                self.snapshots = stay;
-                self.gone.extend(go.into_iter().map(|snapshot| snapshot.id));
+                self.snapshots = remaining;
+                self.pruned.extend(deleted.into_iter().map(|snapshot| snapshot.id));
             }
             Step::PlanPrune(last) => {
                 if self.store_exists() {
@@ -319,11 +321,12 @@ impl World {
             document[field].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
         };
         assert_eq!(ids("keep"), kept, "{}\n{document}", self.transcript());
-        let gone: Vec<String> = self.snapshots.iter().map(|s| s.id.clone()).filter(|id| !kept.contains(id)).collect();
-        assert_eq!(ids("delete"), gone, "{}\n{document}", self.transcript());
+        let deleted: Vec<String> =
+            self.snapshots.iter().map(|s| s.id.clone()).filter(|id| !kept.contains(id)).collect();
+        assert_eq!(ids("delete"), deleted, "{}\n{document}", self.transcript());
     }
 
-    /// What must hold after every step.
+    /// Requires what must hold after every step.
     fn check(&mut self) {
         if !self.store_exists() {
             assert!(self.snapshots.is_empty());
@@ -340,34 +343,35 @@ impl World {
                 (text("id"), text("kind"), text("proof"), one["tags"].clone())
             })
             .collect();
-        let known: Vec<_> = self
+        let expected: Vec<_> = self
             .snapshots
             .iter()
             .map(|s| (s.id.clone(), s.kind.to_owned(), s.proof.to_owned(), Value::from(s.tags.clone())))
             .collect();
-        assert_eq!(listed, known, "{}", self.transcript());
-        // Nobody touches what is written, and nothing is left of what was pruned.
+        assert_eq!(listed, expected, "{}", self.transcript());
+        // The files of a snapshot never change, and a pruned snapshot leaves no file.
         let state = self.sandbox.state();
         for snapshot in &self.snapshots {
-            for (path, what) in &snapshot.files {
-                assert_eq!(state.get(path), Some(what), "{} {}", path.display(), self.transcript());
+            for (path, expected) in &snapshot.files {
+                assert_eq!(state.get(path), Some(expected), "{} {}", path.display(), self.transcript());
             }
         }
         for path in state.keys() {
             let path = path.to_string_lossy();
-            assert!(!self.gone.iter().any(|id| path.contains(id.as_str())), "{path} is left\n{}", self.transcript());
-            let ours = ["app.db", "backups", "scratch"].iter().any(|name| path.starts_with(name));
-            assert!(ours && !path.contains(".lifeboat-"), "{path} is left\n{}", self.transcript());
+            let is_pruned = self.pruned.iter().any(|id| path.contains(id.as_str()));
+            assert!(!is_pruned, "{path} was not removed\n{}", self.transcript());
+            let is_known = ["app.db", "backups", "scratch"].iter().any(|name| path.starts_with(name));
+            assert!(is_known && !path.contains(".lifeboat-"), "{path} was not removed\n{}", self.transcript());
         }
         assert_eq!(fs::read_dir(self.sandbox.path("scratch")).unwrap().count(), 0, "{}", self.transcript());
     }
 
-    /// At the end: every snapshot that is there restores, every other is unknown.
-    fn settle(&mut self) {
+    /// Requires, at the end, that every kept snapshot can be restored and every pruned one is unknown.
+    fn finish(&mut self) {
         for which in 0..self.snapshots.len() {
             self.step(&Step::RestoreNew(u8::try_from(which).unwrap()));
         }
-        for id in self.gone.clone() {
+        for id in self.pruned.clone() {
             self.run(&["restore", &id, "--to", "new.db"], 4);
             self.run(&["show", &id], 4);
         }
@@ -376,7 +380,7 @@ impl World {
 }
 
 #[test]
-fn random_runs_of_all_commands_do_what_the_model_does() {
+fn random_sequences_of_commands_match_the_model() {
     let config = Config { cases: 12, max_shrink_iters: 60, failure_persistence: None, ..Config::default() };
     let steps = prop::collection::vec(step(), 20..60);
     let result = TestRunner::new(config).run(&steps, |steps| {
@@ -385,7 +389,7 @@ fn random_runs_of_all_commands_do_what_the_model_does() {
             world.step(step);
             world.check();
         }
-        world.settle();
+        world.finish();
         Ok(())
     });
     if let Err(error) = result {
@@ -394,7 +398,7 @@ fn random_runs_of_all_commands_do_what_the_model_does() {
 }
 
 #[test]
-fn a_long_run_of_snapshots_and_prunes_keeps_exactly_what_it_should() {
+fn repeated_snapshots_and_prunes_keep_exactly_what_the_policy_says() {
     let mut world = World::new();
     for round in 0..12u8 {
         world.step(&Step::Insert(round));
@@ -407,6 +411,6 @@ fn a_long_run_of_snapshots_and_prunes_keeps_exactly_what_it_should() {
         }
         world.check();
     }
-    assert!(world.gone.len() >= 5, "{}", world.transcript());
-    world.settle();
+    assert!(world.pruned.len() >= 5, "{}", world.transcript());
+    world.finish();
 }

@@ -1,6 +1,6 @@
-//! Lifeboat with real servers, which `scripts/servers` starts: PostgreSQL, TimescaleDB and S3.
+//! Tests with real servers, which `scripts/servers` starts: PostgreSQL, TimescaleDB and S3.
 //!
-//! These tests are ignored where no servers are, as by a plain `cargo test`; `scripts/test` runs them.
+//! A plain `cargo test` ignores these tests; `scripts/test` starts the servers and runs them.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! Connecting to PostgreSQL as libpq does, on real servers: every way to name one, to log in, and to fail.
+//! Connections to PostgreSQL on real servers, which must behave as with libpq: connection strings, logins, failures.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,30 +13,31 @@ use std::time::{Duration, Instant};
 use crate::support::postgres::{Server, each_server, server};
 use crate::support::{Sandbox, child_test};
 use bytes::Bytes;
-use lifeboat::engine::postgres::wire::params::{Params, Surroundings};
+use lifeboat::engine::postgres::wire::params::{Environment, Params};
 use lifeboat::engine::postgres::wire::session::{Session, sqlstate};
 use lifeboat::platform::error::{Error, Kind};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// The password of the roles that tests make, and what no output may have.
+/// The password of the roles that tests create. It must not appear in any output.
 const SECRET: &str = "gr8-s3cret-0f-mine";
 
-/// A port at which nobody listens.
-const NOBODY: u16 = 1;
+/// A port on which no server listens.
+const CLOSED_PORT: u16 = 1;
 
-/// A process without variables and without a home.
-fn around() -> Surroundings {
-    Surroundings { user: Some("nobody_at_all".to_owned()), ..Surroundings::default() }
+/// Returns the environment of a process without variables and without a home folder.
+fn empty_environment() -> Environment {
+    Environment { user: Some("nobody_at_all".to_owned()), ..Environment::default() }
 }
 
-fn connect_in(text: &str, around: &Surroundings) -> Result<Session, Error> {
-    Session::connect(&Params::parse_in(text, around)?)
+fn connect_in(text: &str, env: &Environment) -> Result<Session, Error> {
+    Session::connect(&Params::parse_in(text, env)?)
 }
 
 #[track_caller]
 fn connect(text: &str) -> Session {
-    connect_in(text, &around()).unwrap_or_else(|error| panic!("{}\nhint: {:?}", error.whole(), error.hint))
+    let session = connect_in(text, &empty_environment());
+    session.unwrap_or_else(|error| panic!("{}\nhint: {:?}", error.full_message(), error.hint))
 }
 
 /// Collects what is logged, at every level.
@@ -54,48 +55,50 @@ impl Write for Log {
     }
 }
 
-/// Runs `work`, and gives what was logged meanwhile on this thread.
+/// Runs `work`, and returns its result and everything that it logged on this thread.
 fn logged<T>(work: impl FnOnce() -> T) -> (T, String) {
     let log = Log::default();
     let writer = log.clone();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
-    let done = tracing::subscriber::with_default(subscriber, work);
+    let result = tracing::subscriber::with_default(subscriber, work);
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    (done, text)
+    (result, text)
 }
 
-/// Connects, which must fail, and gives all that is told of it; no secret of `secrets` may be in it.
+/// Connects, which must fail, and returns the error, and its causes and hint as text. Neither the error nor the log may
+/// contain [`SECRET`] or one of `secrets`.
 #[track_caller]
-fn fails_in(text: &str, around: &Surroundings, secrets: &[&str]) -> (Error, String) {
-    let (done, log) = logged(|| connect_in(text, around));
-    let error = done.err().unwrap_or_else(|| panic!("connected"));
+fn fails_in(text: &str, env: &Environment, secrets: &[&str]) -> (Error, String) {
+    let (result, log) = logged(|| connect_in(text, env));
+    let error = result.err().unwrap_or_else(|| panic!("connecting succeeded"));
     let hint = error.hint.clone().unwrap_or_default();
-    let told = format!("{}\nhint: {hint}", error.whole());
-    let everything = format!("{told}\n{error:?}\n{error:#?}\n{log}");
+    let message = format!("{}\nhint: {hint}", error.full_message());
+    let everything = format!("{message}\n{error:?}\n{error:#?}\n{log}");
     for secret in secrets.iter().chain([&SECRET]) {
-        assert!(!everything.contains(secret), "a secret is told: {everything}");
+        assert!(!everything.contains(secret), "the output contains a secret: {everything}");
     }
-    assert_eq!(error.kind, Kind::Unreachable, "{told}");
-    assert!(!hint.is_empty(), "no hint: {told}");
-    (error, told)
+    assert_eq!(error.kind, Kind::Unreachable, "{message}");
+    assert!(!hint.is_empty(), "no hint: {message}");
+    (error, message)
 }
 
+/// Connects, which must fail with every part of `expected` in the message.
 #[track_caller]
 fn fails(text: &str, expected: &[&str]) {
-    let (_, told) = fails_in(text, &around(), &[]);
+    let (_, message) = fails_in(text, &empty_environment(), &[]);
     for part in expected {
-        assert!(told.contains(part), "'{part}' is not in: {told}");
+        assert!(message.contains(part), "'{part}' is not in: {message}");
     }
 }
 
-/// Whether a session is inside TLS, as the server sees it.
+/// Returns true if the server reports that a session uses TLS.
 fn has_tls(session: &mut Session) -> bool {
     let row = session.row("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").unwrap();
     row.flag("ssl").unwrap()
 }
 
-/// A role of one's own with the password [`SECRET`], gone at the end.
+/// A new role with the password [`SECRET`], which is dropped with this value.
 struct Role {
     server: Server,
     name: String,
@@ -115,13 +118,13 @@ impl Drop for Role {
     }
 }
 
-// ---------------------------------------------------------------- who is there
+// ---------------------------------------------------------------- logging in
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn connecting_tells_what_the_server_is() {
+fn connecting_reports_the_server_and_the_session() {
     each_server(|server| {
-        let params = Params::parse_in(&server.url("postgres"), &around()).unwrap();
+        let params = Params::parse_in(&server.url("postgres"), &empty_environment()).unwrap();
         let (session, log) = logged(|| Session::connect(&params));
         let mut session = session.unwrap();
         let about = session.about().clone();
@@ -164,84 +167,84 @@ fn a_password_is_found_wherever_libpq_finds_it() {
     fs::copy(&services, sandbox.path(".pg_service.conf")).unwrap();
     let services = services.to_str().unwrap();
     let passfile = passfile.to_str().unwrap();
-    let home = || Surroundings { home: Some(sandbox.root().to_owned()), ..around() };
+    let home = || Environment { home: Some(sandbox.root().to_owned()), ..empty_environment() };
     let plain = format!("postgres://{user}@127.0.0.1:{port}/postgres");
-    let ways = [
-        (format!("postgres://{user}:{SECRET}@127.0.0.1:{port}/postgres"), around()),
-        (format!("postgresql+psycopg2://{user}:{SECRET}@127.0.0.1:{port}/postgres"), around()),
-        (format!("host=127.0.0.1 port={port} user={user} password='{SECRET}' dbname=postgres"), around()),
-        (plain.clone(), around().with("PGPASSWORD", SECRET)),
-        (plain.clone(), around().with("PGPASSFILE", passfile)),
-        (format!("{plain}?passfile={passfile}"), around()),
+    let logins = [
+        (format!("postgres://{user}:{SECRET}@127.0.0.1:{port}/postgres"), empty_environment()),
+        (format!("postgresql+psycopg2://{user}:{SECRET}@127.0.0.1:{port}/postgres"), empty_environment()),
+        (format!("host=127.0.0.1 port={port} user={user} password='{SECRET}' dbname=postgres"), empty_environment()),
+        (plain.clone(), empty_environment().with("PGPASSWORD", SECRET)),
+        (plain.clone(), empty_environment().with("PGPASSFILE", passfile)),
+        (format!("{plain}?passfile={passfile}"), empty_environment()),
         (plain.clone(), home()),
-        ("service=mine".to_owned(), around().with("PGSERVICEFILE", services)),
-        ("postgres://?service=mine".to_owned(), around().with("PGSERVICEFILE", services)),
+        ("service=mine".to_owned(), empty_environment().with("PGSERVICEFILE", services)),
+        ("postgres://?service=mine".to_owned(), empty_environment().with("PGSERVICEFILE", services)),
         (String::new(), home().with("PGSERVICE", "mine")),
         (
             "postgres://".to_owned(),
-            around()
+            empty_environment()
                 .with("PGHOST", "127.0.0.1")
                 .with("PGPORT", &port.to_string())
                 .with("PGUSER", user)
                 .with("PGDATABASE", "postgres")
                 .with("PGPASSWORD", SECRET),
         ),
-        // A Unix socket, where nobody is asked for one.
-        (format!("host={} port={port} user={user} dbname=postgres", server.socket_dir.display()), around()),
+        // Over a Unix socket, the server does not ask for a password.
+        (format!("host={} port={port} user={user} dbname=postgres", server.socket_dir.display()), empty_environment()),
         (
             format!("port={port} user={user} dbname=postgres"),
-            Surroundings { socket_folders: vec![server.socket_dir.clone()], ..around() },
+            Environment { socket_folders: vec![server.socket_dir.clone()], ..empty_environment() },
         ),
     ];
-    for (text, around) in ways {
-        let (done, log) = logged(|| connect_in(&text, &around));
-        let session = done.unwrap_or_else(|error| panic!("{text}: {}", error.whole()));
+    for (text, env) in logins {
+        let (result, log) = logged(|| connect_in(&text, &env));
+        let session = result.unwrap_or_else(|error| panic!("{text}: {}", error.full_message()));
         assert_eq!(&session.about().user, user, "{text}");
         assert!(!log.contains(SECRET), "{log}");
     }
-    // What libpq passes over: a password file that others may read, and other lines.
+    // As in libpq, a password file that other users can read is ignored, with a warning in the log.
     fs::set_permissions(passfile, fs::Permissions::from_mode(0o644)).unwrap();
-    let ((_, told), log) = logged(|| fails_in(&plain, &around().with("PGPASSFILE", passfile), &[]));
-    assert!(told.contains("asks for a password, and there is none"), "{told}");
+    let ((_, message), log) = logged(|| fails_in(&plain, &empty_environment().with("PGPASSFILE", passfile), &[]));
+    assert!(message.contains("requires a password, but none was given"), "{message}");
     drop(log);
-    let ((), log) = logged(|| drop(connect_in(&plain, &around().with("PGPASSFILE", passfile))));
+    let ((), log) = logged(|| drop(connect_in(&plain, &empty_environment().with("PGPASSFILE", passfile))));
     assert!(log.contains("may be read by others") && log.contains("chmod 600"), "{log}");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn a_socket_that_is_shown_can_be_pasted() {
+fn the_shown_url_of_a_socket_can_be_used_to_connect() {
     let server = server(15);
     let session = connect(&server.socket_url("postgres"));
     assert_eq!(session.about().host, server.socket_dir.to_str().unwrap());
-    let params = Params::parse_in(&server.socket_url("postgres"), &around()).unwrap();
+    let params = Params::parse_in(&server.socket_url("postgres"), &empty_environment()).unwrap();
     drop(connect(&params.shown()));
-    // A socket has no TLS, whatever is asked for.
+    // A connection over a socket has no TLS, even if the connection string requires it.
     let mut session = connect(&format!("{}?sslmode=verify-full&sslrootcert=/absent", server.socket_url("postgres")));
     assert!(!has_tls(&mut session));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn every_sort_of_password_is_given() {
+fn cleartext_and_md5_passwords_are_supported() {
     let server = server(15);
-    let private = Private::start(
+    let custom = CustomServer::start(
         &server,
         &["password_encryption = md5"],
         &["host all plain all password", "host all old all md5"],
     );
-    private.psql(&format!("CREATE ROLE plain LOGIN PASSWORD '{SECRET}'; CREATE ROLE old LOGIN PASSWORD '{SECRET}';"));
+    custom.psql(&format!("CREATE ROLE plain LOGIN PASSWORD '{SECRET}'; CREATE ROLE old LOGIN PASSWORD '{SECRET}';"));
     for user in ["plain", "old"] {
-        drop(connect(&format!("postgres://{user}:{SECRET}@127.0.0.1:{}/postgres", private.port)));
-        fails(&format!("postgres://{user}:{SECRET}x@127.0.0.1:{}/postgres", private.port), &["was not accepted"]);
+        drop(connect(&format!("postgres://{user}:{SECRET}@127.0.0.1:{}/postgres", custom.port)));
+        fails(&format!("postgres://{user}:{SECRET}x@127.0.0.1:{}/postgres", custom.port), &["was not accepted"]);
     }
 }
 
-// ---------------------------------------------------------------- what a config says
+// ---------------------------------------------------------------- passwords in a config
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn odd_passwords_of_a_config_need_no_escapes() {
+fn passwords_with_special_characters_need_no_escapes_in_a_config() {
     let server = server(17);
     let database = server.create_database("odd_password");
     server.psql(&database.name, "CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2)");
@@ -255,32 +258,32 @@ fn odd_passwords_of_a_config_need_no_escapes() {
         command.envs(more.iter().copied());
         sandbox.finish(command)
     };
-    // In a file of variables, as an application has it; 'init' finds it, and a snapshot is made of what it wrote.
+    // The password is in the .env file of an application. 'init' finds the file and writes a config that refers to it.
     let env = format!(
         "TDX_DB_HOST=127.0.0.1\nTDX_DB_PORT={}\nTDX_DB_NAME={}\nTDX_DB_USER={}\nTDX_DB_PASSWORD='{password}'\n",
         server.port, database.name, role.name
     );
     fs::write(sandbox.path(".env"), &env).unwrap();
-    let made = run(&["init"], &[]).code(0);
+    let init = run(&["init"], &[]).code(0);
     let saved = run(&["snapshot", "-vv", "--json"], &[]).code(0);
     assert_eq!(saved.json()["snapshots"][0]["rows"], 2, "{}", saved.transcript());
     let text = fs::read_to_string(sandbox.path("lifeboat.toml")).unwrap();
-    for told in [made.stdout(), made.stderr(), saved.stdout(), saved.stderr(), text] {
-        assert!(!told.contains(password) && !told.contains("w/rd"), "{told}");
+    for output in [init.stdout(), init.stderr(), saved.stdout(), saved.stderr(), text] {
+        assert!(!output.contains(password) && !output.contains("w/rd"), "{output}");
     }
-    // The process outdoes the file; a wrong password is refused, and not told.
+    // A variable of the process has priority over the file. This one is wrong, and must not be printed.
     let wrong = run(&["snapshot", "-vv"], &[("TDX_DB_PASSWORD", SECRET)]).code(5);
     assert!(!wrong.stderr().contains(SECRET), "{}", wrong.transcript());
-    // As a key of its own, in a file of its own, and from PostgreSQL's own variables in the file.
+    // The password is a config key, is in a password file, or is in PostgreSQL's own variables in a file.
     fs::write(sandbox.path("password"), format!("{password}\n")).unwrap();
     fs::write(sandbox.path("pg"), format!("PGPASSWORD=\"p@ss:w/rd#1 \\$x\"\nPGUSER={}\n", role.name)).unwrap();
-    let place = format!("host = \"127.0.0.1\"\nport = {}\ndbname = \"{}\"\n", server.port, database.name);
+    let config_keys = format!("host = \"127.0.0.1\"\nport = {}\ndbname = \"{}\"\n", server.port, database.name);
     let user = format!("user = \"{}\"\n", role.name);
     let url = format!("url = \"postgresql+asyncpg://127.0.0.1:{}/{}\"\n", server.port, database.name);
     for (number, (head, keys)) in [
-        ("", format!("{place}{user}password = \"{password}\"\n")),
-        ("", format!("{place}{user}password = \"${{PASSWORD}}\"\n")),
-        ("", format!("{place}{user}password_file = \"password\"\n")),
+        ("", format!("{config_keys}{user}password = \"{password}\"\n")),
+        ("", format!("{config_keys}{user}password = \"${{PASSWORD}}\"\n")),
+        ("", format!("{config_keys}{user}password_file = \"password\"\n")),
         ("", format!("{url}{user}password_file = \"password\"\n")),
         ("env_file = \"pg\"\n", url.clone()),
     ]
@@ -298,7 +301,7 @@ fn odd_passwords_of_a_config_need_no_escapes() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn each_sslmode_trusts_what_libpq_trusts() {
+fn each_sslmode_checks_the_certificate_as_libpq_does() {
     each_server(|server| {
         let ca = server.ca.to_str().unwrap();
         let port = server.port;
@@ -315,7 +318,7 @@ fn each_sslmode_trusts_what_libpq_trusts() {
             ("localhost", format!("{trusted}=verify-ca"), true),
             ("localhost", format!("{trusted}=verify-full"), true),
             ("127.0.0.1", format!("{trusted}=verify-full"), true),
-            // Any host will do for verify-ca, and no certificate is looked at below.
+            // verify-ca does not check the host, and the modes below do not check the certificate at all.
             ("db.example.org", format!("hostaddr=127.0.0.1&{trusted}=verify-ca"), true),
             ("not_a_dns_name_", format!("hostaddr=127.0.0.1&{trusted}=verify-ca"), true),
             ("db.example.org", "hostaddr=127.0.0.1&sslmode=require".to_owned(), true),
@@ -328,15 +331,18 @@ fn each_sslmode_trusts_what_libpq_trusts() {
             let mut session = connect(&url(host, &parameters));
             assert_eq!(has_tls(&mut session), tls, "{host} {parameters}");
         }
-        let (_, told) = fails_in(
+        let (_, message) = fails_in(
             &url("db.example.org", &format!("hostaddr=127.0.0.1&{trusted}=verify-full")),
-            &around(),
+            &empty_environment(),
             &[&server.password],
         );
-        assert!(told.contains("for another host than 'db.example.org'"), "{told}");
-        let (_, told) =
-            fails_in(&url("localhost", "sslmode=disable&channel_binding=require"), &around(), &[&server.password]);
-        assert!(told.contains("channel_binding=require needs TLS"), "{told}");
+        assert!(message.contains("not for the host 'db.example.org'"), "{message}");
+        let (_, message) = fails_in(
+            &url("localhost", "sslmode=disable&channel_binding=require"),
+            &empty_environment(),
+            &[&server.password],
+        );
+        assert!(message.contains("channel_binding=require needs TLS"), "{message}");
         if server.major >= 17 {
             assert!(has_tls(&mut connect(&url("localhost", "sslmode=require&sslnegotiation=direct"))));
         }
@@ -345,17 +351,17 @@ fn each_sslmode_trusts_what_libpq_trusts() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn a_root_certificate_in_its_usual_place_is_used() {
+fn the_root_certificate_in_the_home_folder_is_used() {
     let server = server(15);
     let sandbox = Sandbox::new();
-    let home = Surroundings { home: Some(sandbox.root().to_owned()), ..around() };
+    let home = Environment { home: Some(sandbox.root().to_owned()), ..empty_environment() };
     let url = |host: &str, mode: &str| {
         format!(
             "postgres://postgres:{}@{host}:{}/postgres?hostaddr=127.0.0.1&sslmode={mode}",
             server.password, server.port
         )
     };
-    // None there: checking is impossible, and a mistake of the user's.
+    // The file does not exist: the certificate cannot be checked, which is an error in the user's settings.
     for mode in ["verify-ca", "verify-full"] {
         let error = connect_in(&url("localhost", mode), &home).err().unwrap();
         assert_eq!(error.kind, Kind::Usage);
@@ -367,26 +373,26 @@ fn a_root_certificate_in_its_usual_place_is_used() {
     for (host, mode) in [("localhost", "verify-full"), ("other", "verify-ca"), ("other", "require")] {
         connect_in(&url(host, mode), &home).map(drop).unwrap();
     }
-    // Another authority's: even require refuses then, as libpq does; prefer goes on without TLS.
+    // The file is the certificate of another authority: even require fails, as in libpq; prefer connects without TLS.
     let other = Certificates::new(&sandbox, "other");
     fs::copy(&other.ca, sandbox.path(".postgresql/root.crt")).unwrap();
     for mode in ["verify-full", "verify-ca", "require"] {
-        let (_, told) = fails_in(&url("localhost", mode), &home, &[&server.password]);
-        assert!(told.contains("not from a root that is trusted"), "{told}");
+        let (_, message) = fails_in(&url("localhost", mode), &home, &[&server.password]);
+        assert!(message.contains("not issued by a trusted root"), "{message}");
     }
     assert!(!has_tls(&mut connect_in(&url("localhost", "prefer"), &home).unwrap()));
-    // The system trusts none of ours.
-    let (_, told) = fails_in(
+    // The system does not trust the authority of the test servers.
+    let (_, message) = fails_in(
         &format!("postgres://postgres:{SECRET}@localhost:{}/postgres?sslrootcert=system", server.port),
-        &around(),
+        &empty_environment(),
         &[],
     );
-    assert!(told.contains("not from a root that is trusted"), "{told}");
-    // What is no certificate, or not there.
+    assert!(message.contains("not issued by a trusted root"), "{message}");
+    // The file is not a certificate, or does not exist.
     fs::write(sandbox.path("empty"), "").unwrap();
     for file in ["empty", "absent"] {
         let text = format!("{}&sslrootcert={}", url("localhost", "require"), sandbox.path(file).display());
-        assert_eq!(connect_in(&text, &around()).err().unwrap().kind, Kind::Usage);
+        assert_eq!(connect_in(&text, &empty_environment()).err().unwrap().kind, Kind::Usage);
     }
 }
 
@@ -395,75 +401,75 @@ fn a_root_certificate_in_its_usual_place_is_used() {
 fn certificates_that_openssl_accepts_are_accepted() {
     let server = server(15);
     let sandbox = Sandbox::new();
-    let made = Certificates::new(&sandbox, "made");
-    let connect_to = |front: &Front, parameters: &str| {
+    let authority = Certificates::new(&sandbox, "made");
+    let connect_to = |front: &TlsProxy, parameters: &str| {
         let text = format!(
             "postgres://postgres:{}@db.example.org:{}/postgres?hostaddr=127.0.0.1&{parameters}",
             server.password, front.port
         );
-        connect_in(&text, &around()).map(drop)
+        connect_in(&text, &empty_environment()).map(drop)
     };
     let with = |mode: &str, root: &Path| format!("sslmode={mode}&sslrootcert={}", root.display());
-    // As in PostgreSQL's documentation: a common name and no subjectAltName.
-    let (chain, key) = made.issue("common", "/CN=db.example.org", "basicConstraints=CA:FALSE", "30");
-    let front = Front::new(&server, &chain, &key);
-    connect_to(&front, &with("verify-full", &made.ca)).unwrap();
-    // A subjectAltName outdoes it.
-    let (chain, key) = made.issue("both", "/CN=db.example.org", "subjectAltName=DNS:other.example.org", "30");
-    let front = Front::new(&server, &chain, &key);
-    let error = connect_to(&front, &with("verify-full", &made.ca)).unwrap_err();
-    assert!(error.hint.as_deref().unwrap().contains("another host"), "{error:?}");
-    connect_to(&front, &with("verify-ca", &made.ca)).unwrap();
-    // The server's own self-signed one, copied to its clients; it calls itself an authority.
-    let (chain, key) = made.self_sign("own", "/CN=db.example.org");
-    let front = Front::new(&server, &chain, &key);
+    // The certificate of PostgreSQL's documentation has a common name and no subjectAltName.
+    let (chain, key) = authority.issue("common", "/CN=db.example.org", "basicConstraints=CA:FALSE", "30");
+    let front = TlsProxy::new(&server, &chain, &key);
+    connect_to(&front, &with("verify-full", &authority.ca)).unwrap();
+    // If there is a subjectAltName, the common name is ignored.
+    let (chain, key) = authority.issue("both", "/CN=db.example.org", "subjectAltName=DNS:other.example.org", "30");
+    let front = TlsProxy::new(&server, &chain, &key);
+    let error = connect_to(&front, &with("verify-full", &authority.ca)).unwrap_err();
+    assert!(error.hint.as_deref().unwrap().contains("not for the host"), "{error:?}");
+    connect_to(&front, &with("verify-ca", &authority.ca)).unwrap();
+    // A self-signed certificate, marked as an authority, which the client has as its root certificate.
+    let (chain, key) = authority.self_sign("own", "/CN=db.example.org");
+    let front = TlsProxy::new(&server, &chain, &key);
     connect_to(&front, &with("verify-full", &chain)).unwrap();
-    let error = connect_to(&front, &with("verify-full", &made.ca)).unwrap_err();
+    let error = connect_to(&front, &with("verify-full", &authority.ca)).unwrap_err();
     assert_eq!(error.kind, Kind::Unreachable);
-    // One that has run out, from an authority and copied to its clients.
-    let (chain, key) = made.issue("late", "/CN=db.example.org", "basicConstraints=CA:FALSE", "-1");
-    let front = Front::new(&server, &chain, &key);
-    for root in [&made.ca, &chain] {
+    // An expired certificate, whose root is the authority, or the certificate itself.
+    let (chain, key) = authority.issue("late", "/CN=db.example.org", "basicConstraints=CA:FALSE", "-1");
+    let front = TlsProxy::new(&server, &chain, &key);
+    for root in [&authority.ca, &chain] {
         let error = connect_to(&front, &with("verify-ca", root)).unwrap_err();
-        assert!(error.hint.as_deref().unwrap().contains("run out"), "{error:?}");
+        assert!(error.hint.as_deref().unwrap().contains("has expired"), "{error:?}");
     }
-    // Version 1: fine where nothing is checked, told where it cannot be.
-    let (chain, key) = made.issue("first", "/CN=db.example.org", "", "30");
-    let front = Front::new(&server, &chain, &key);
+    // A certificate of version 1 is accepted without a check. A check is not possible, and the hint says so.
+    let (chain, key) = authority.issue("first", "/CN=db.example.org", "", "30");
+    let front = TlsProxy::new(&server, &chain, &key);
     connect_to(&front, "sslmode=require").unwrap();
-    let error = connect_to(&front, &with("verify-full", &made.ca)).unwrap_err();
+    let error = connect_to(&front, &with("verify-full", &authority.ca)).unwrap_err();
     assert!(error.hint.as_deref().unwrap().contains("version 3"), "{error:?} {:?}", error.hint);
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn client_certificates_are_shown_to_servers_that_ask() {
+fn client_certificates_are_sent_to_servers_that_request_them() {
     let server = server(15);
     let sandbox = Sandbox::new();
-    let made = Certificates::new(&sandbox, "clients");
-    let private = Private::start(&server, &["ssl = on"], &["hostssl all all all cert"]);
-    private.keep(&made.ca, "clients.pem");
-    private.psql("ALTER SYSTEM SET ssl_ca_file = 'clients.pem'");
-    private.psql("SELECT pg_reload_conf()");
+    let authority = Certificates::new(&sandbox, "clients");
+    let custom = CustomServer::start(&server, &["ssl = on"], &["hostssl all all all cert"]);
+    custom.copy_to_data_folder(&authority.ca, "clients.pem");
+    custom.psql("ALTER SYSTEM SET ssl_ca_file = 'clients.pem'");
+    custom.psql("SELECT pg_reload_conf()");
     let start = Instant::now();
-    while private.value("SELECT current_setting('ssl_ca_file') AS value").is_empty() {
+    while custom.value("SELECT current_setting('ssl_ca_file') AS value").is_empty() {
         assert!(start.elapsed() < Duration::from_secs(10));
     }
-    let (chain, key) = made.issue("postgres", "/CN=postgres", "basicConstraints=CA:FALSE", "30");
-    let url = format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=require", private.port);
+    let (chain, key) = authority.issue("postgres", "/CN=postgres", "basicConstraints=CA:FALSE", "30");
+    let url = format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=require", custom.port);
     let full = format!("{url}&sslcert={}&sslkey={}", chain.display(), key.display());
     assert!(has_tls(&mut connect(&full)));
     fails(&url, &["certificate"]);
-    let (chain, key) = made.issue("other", "/CN=somebody", "basicConstraints=CA:FALSE", "30");
+    let (chain, key) = authority.issue("other", "/CN=somebody", "basicConstraints=CA:FALSE", "30");
     fails(
         &format!("{url}&sslcert={}&sslkey={}", chain.display(), key.display()),
         &["certificate authentication failed"],
     );
-    // In their usual place.
+    // The certificate and the key are in ~/.postgresql, where libpq looks for them.
     fs::create_dir(sandbox.path(".postgresql")).unwrap();
     fs::copy(sandbox.path("clients/postgres.pem"), sandbox.path(".postgresql/postgresql.crt")).unwrap();
     fs::copy(sandbox.path("clients/postgres.key"), sandbox.path(".postgresql/postgresql.key")).unwrap();
-    let home = Surroundings { home: Some(sandbox.root().to_owned()), ..around() };
+    let home = Environment { home: Some(sandbox.root().to_owned()), ..empty_environment() };
     connect_in(&url, &home).map(drop).unwrap();
     fs::set_permissions(sandbox.path(".postgresql/postgresql.key"), fs::Permissions::from_mode(0o644)).unwrap();
     let error = connect_in(&url, &home).err().unwrap();
@@ -473,19 +479,19 @@ fn client_certificates_are_shown_to_servers_that_ask() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn tls_is_left_out_or_added_as_pg_hba_wants_it() {
+fn tls_is_used_as_pg_hba_conf_requires() {
     let server = server(15);
-    let private = Private::start(
+    let custom = CustomServer::start(
         &server,
         &["ssl = on"],
         &["hostnossl all plain all scram-sha-256", "hostssl all hidden all scram-sha-256", "host all shut all reject"],
     );
-    private.psql(&format!(
+    custom.psql(&format!(
         "CREATE ROLE plain LOGIN PASSWORD '{SECRET}'; CREATE ROLE hidden LOGIN PASSWORD '{SECRET}';
          CREATE ROLE shut LOGIN PASSWORD '{SECRET}'"
     ));
     let url = |user: &str, mode: &str| {
-        format!("postgres://{user}:{SECRET}@127.0.0.1:{}/postgres?sslmode={mode}", private.port)
+        format!("postgres://{user}:{SECRET}@127.0.0.1:{}/postgres?sslmode={mode}", custom.port)
     };
     for (user, mode, tls) in [
         ("plain", "prefer", false),
@@ -506,22 +512,22 @@ fn tls_is_left_out_or_added_as_pg_hba_wants_it() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn a_server_without_tls_is_named_as_one() {
+fn requiring_tls_fails_on_a_server_without_tls() {
     let server = server(15);
-    let private = Private::start(&server, &[], &["host all all all trust"]);
-    let url = |mode: &str| format!("postgres://postgres:{SECRET}@127.0.0.1:{}/postgres?sslmode={mode}", private.port);
+    let custom = CustomServer::start(&server, &[], &["host all all all trust"]);
+    let url = |mode: &str| format!("postgres://postgres:{SECRET}@127.0.0.1:{}/postgres?sslmode={mode}", custom.port);
     for mode in ["disable", "allow", "prefer"] {
         assert!(!has_tls(&mut connect(&url(mode))));
     }
-    fails(&url("require"), &["has no TLS", "turn ssl on"]);
-    fails(&format!("{}&sslrootcert={}", url("verify-full"), server.ca.display()), &["has no TLS"]);
+    fails(&url("require"), &["does not support TLS", "turn ssl on"]);
+    fails(&format!("{}&sslrootcert={}", url("verify-full"), server.ca.display()), &["does not support TLS"]);
 }
 
 // ---------------------------------------------------------------- failures
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn every_refusal_is_told_without_the_password() {
+fn a_refused_login_is_explained_without_the_password() {
     each_server(|server| {
         let port = server.port;
         let role = Role::new(server, "refused");
@@ -531,19 +537,19 @@ fn every_refusal_is_told_without_the_password() {
         let at = |user: &str, password: &str, database: &str| {
             format!("postgres://{user}:{password}@127.0.0.1:{port}/{database}")
         };
-        let place = format!("postgres://{user}@127.0.0.1:{port}/postgres");
-        // Wrong passwords are secrets too: most are right, somewhere else.
-        let (error, told) = fails_in(&at(user, "wr0ng-one", "postgres"), &around(), &["wr0ng-one"]);
-        assert!(told.contains(&place) && told.contains("password authentication failed"), "{told}");
-        assert!(told.contains("is from what was given"), "{told}");
+        let shown_url = format!("postgres://{user}@127.0.0.1:{port}/postgres");
+        // A wrong password is a secret too, because it is often valid for something else.
+        let (error, message) = fails_in(&at(user, "wr0ng-one", "postgres"), &empty_environment(), &["wr0ng-one"]);
+        assert!(message.contains(&shown_url) && message.contains("password authentication failed"), "{message}");
+        assert!(message.contains("is from the connection string"), "{message}");
         assert_eq!(sqlstate(&error).as_deref(), Some("28P01"));
-        let (_, told) = fails_in(&place, &around().with("PGPASSWORD", "wr0ng-one"), &["wr0ng-one"]);
-        assert!(told.contains("is from PGPASSWORD"), "{told}");
-        fails(&place, &[&place, "asks for a password, and there is none", "PGPASSWORD"]);
-        fails(&at(user, SECRET, "no%20such"), &["no%20such", "does not exist", "is the name 'no such' right"]);
+        let (_, message) = fails_in(&shown_url, &empty_environment().with("PGPASSWORD", "wr0ng-one"), &["wr0ng-one"]);
+        assert!(message.contains("is from PGPASSWORD"), "{message}");
+        fails(&shown_url, &[&shown_url, "requires a password, but none was given", "PGPASSWORD"]);
+        fails(&at(user, SECRET, "no%20such"), &["no%20such", "does not exist", "check the name 'no such'"]);
         fails(&at(user, SECRET, &database.name), &["may not connect", "GRANT CONNECT"]);
         fails(&at("no_such_role", SECRET, "postgres"), &["no_such_role", "password authentication failed"]);
-        // Without a password to be wrong, the server says what it is.
+        // Over a socket no password is checked, so the server says that the role does not exist.
         let socket = format!("host={} port={port} user=no_such_role dbname=postgres", server.socket_dir.display());
         fails(&socket, &["role \"no_such_role\" does not exist", "CREATE ROLE"]);
         fails(&format!("{}?options=-c%20nonsense%3D1", at(user, SECRET, "postgres")), &["nonsense"]);
@@ -552,59 +558,59 @@ fn every_refusal_is_told_without_the_password() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn a_server_that_is_not_there_is_told_without_the_password() {
-    let closed = NOBODY;
-    let url = |place: &str| format!("postgres://me:{SECRET}@{place}/app?connect_timeout=1");
+fn an_unreachable_server_is_reported_without_the_password() {
+    let closed_port = CLOSED_PORT;
+    let url = |address: &str| format!("postgres://me:{SECRET}@{address}/app?connect_timeout=1");
     fails(
-        &url(&format!("127.0.0.1:{closed}")),
+        &url(&format!("127.0.0.1:{closed_port}")),
         &[
-            &format!("postgres://me@127.0.0.1:{closed}/app"),
+            &format!("postgres://me@127.0.0.1:{closed_port}/app"),
             "refused",
-            &format!("does it listen on port {closed} of 127.0.0.1"),
+            &format!("listens on port {closed_port} of 127.0.0.1"),
         ],
     );
     fails(&url("no-such-host.invalid"), &["cannot find the host", "postgres://me@no-such-host.invalid:5432/app"]);
-    fails(&url("%2Fno%2Fsuch%2Ffolder"), &["there is no socket /no/such/folder/.s.PGSQL.5432", "No such file"]);
-    // Of several hosts, each is told.
-    fails(&url(&format!("no-such-host.invalid,127.0.0.1:{closed}")), &["cannot find the host", "refused"]);
+    fails(&url("%2Fno%2Fsuch%2Ffolder"), &["the socket /no/such/folder/.s.PGSQL.5432 does not exist", "No such file"]);
+    // If there are several hosts, the error names the failure of each.
+    fails(&url(&format!("no-such-host.invalid,127.0.0.1:{closed_port}")), &["cannot find the host", "refused"]);
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn a_server_that_says_nothing_is_given_up() {
+fn connecting_fails_if_the_server_does_not_answer_in_time() {
     let url = |port: u16, more: &str| format!("postgres://me:{SECRET}@127.0.0.1:{port}/app?connect_timeout=1{more}");
-    // Accepted by the kernel, and never by anybody.
+    // The kernel accepts connections to this port, and nothing ever reads from them.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let start = Instant::now();
     for mode in ["disable", "prefer", "require"] {
         fails(&url(port, &format!("&sslmode={mode}")), &["no answer from", "within 1 s", "connect_timeout"]);
     }
-    // One that agrees to TLS, and then is silent.
-    let port = answer(b"S", false);
+    // A server that agrees to TLS and then does not answer.
+    let port = port_that_answers(b"S", false);
     fails(&url(port, "&sslmode=require"), &["no answer from"]);
-    // One that hangs up; one that speaks something else.
-    let port = answer(b"", true);
+    // A server that closes the connection, and a server of another protocol.
+    let port = port_that_answers(b"", true);
     fails(&url(port, "&sslmode=disable"), &["cannot connect to"]);
     fails(&url(port, "&sslmode=require"), &["cannot connect to"]);
-    let port = answer(b"HTTP/1.1 400 Bad Request\r\n\r\n", true);
+    let port = port_that_answers(b"HTTP/1.1 400 Bad Request\r\n\r\n", true);
     fails(&url(port, "&sslmode=disable"), &["cannot connect to"]);
-    fails(&url(port, "&sslmode=require"), &["has no TLS"]);
+    fails(&url(port, "&sslmode=require"), &["does not support TLS"]);
     assert!(start.elapsed() < Duration::from_secs(20));
 }
 
-/// A port that gives everybody the same answer; then it hangs up, or is silent for ever.
-fn answer(words: &'static [u8], hang_up: bool) -> u16 {
+/// Returns a port that gives every client the same answer. After that, it closes the connection or remains silent.
+fn port_that_answers(words: &'static [u8], hang_up: bool) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
-        let mut kept = Vec::new();
+        let mut connections = Vec::new();
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let _ = stream.read(&mut [0; 1024]);
             let _ = stream.write_all(words);
             if !hang_up {
-                kept.push(stream);
+                connections.push(stream);
             }
         }
     });
@@ -613,30 +619,31 @@ fn answer(words: &'static [u8], hang_up: bool) -> u16 {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn the_next_host_is_tried_where_one_is_away_and_not_where_one_says_no() {
+fn the_next_host_is_tried_after_an_unreachable_one_but_not_after_a_refused_password() {
     let server = server(15);
-    let closed = NOBODY;
+    let closed_port = CLOSED_PORT;
     let hosts = |first: &str, password: &str, more: &str| {
         format!("postgres://postgres:{password}@{first},127.0.0.1:{}/postgres?connect_timeout=2{more}", server.port)
     };
-    let session = connect(&hosts(&format!("127.0.0.1:{closed},no-such-host.invalid:1"), &server.password, ""));
+    let session = connect(&hosts(&format!("127.0.0.1:{closed_port},no-such-host.invalid:1"), &server.password, ""));
     assert_eq!(session.about().port, server.port);
-    let (_, told) = fails_in(&hosts(&format!("localhost:{}", server.port), SECRET, ""), &around(), &[&server.password]);
-    assert!(told.contains("@localhost:") && !told.contains("127.0.0.1"), "{told}");
+    let refusing = hosts(&format!("localhost:{}", server.port), SECRET, "");
+    let (_, message) = fails_in(&refusing, &empty_environment(), &[&server.password]);
+    assert!(message.contains("@localhost:") && !message.contains("127.0.0.1"), "{message}");
     for sort in ["any", "read-write", "primary", "prefer-standby"] {
         let more = format!("&target_session_attrs={sort}&load_balance_hosts=random");
-        drop(connect(&hosts(&format!("127.0.0.1:{closed}"), &server.password, &more)));
+        drop(connect(&hosts(&format!("127.0.0.1:{closed_port}"), &server.password, &more)));
     }
-    for (sort, told) in [("read-only", "is not read-only"), ("standby", "is not a standby")] {
-        fails(&format!("{}?target_session_attrs={sort}", server.url("postgres")), &[told, "target_session_attrs"]);
+    for (sort, reason) in [("read-only", "is not read-only"), ("standby", "is not a standby")] {
+        fails(&format!("{}?target_session_attrs={sort}", server.url("postgres")), &[reason, "target_session_attrs"]);
     }
 }
 
-// ---------------------------------------------------------------- in a session
+// ---------------------------------------------------------------- sessions
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn what_the_server_says_of_an_error_is_kept() {
+fn an_error_keeps_the_detail_hint_and_context_from_the_server() {
     each_server(|server| {
         let database = server.create_database("errors");
         let mut session = connect(&database.url());
@@ -653,7 +660,7 @@ fn what_the_server_says_of_an_error_is_kept() {
         let mut lines = lines.into_iter();
         let error = session.copy_in("COPY t FROM STDIN", || lines.next().unwrap_or(Ok(None))).unwrap_err();
         assert!(error.causes().iter().any(|cause| cause.starts_with("context: COPY t, line 2")), "{error:?}");
-        // A command that is no COPY.
+        // A statement other than COPY is an error, and the session remains usable.
         let error = session.copy_out("SELECT 1", Vec::new(), |_| Ok(())).unwrap_err();
         assert_eq!(error.kind, Kind::Failed, "{error:?}");
         assert_eq!(session.row("SELECT count(*) AS n FROM t").unwrap().number::<u32>("n").unwrap(), 1);
@@ -662,7 +669,7 @@ fn what_the_server_says_of_an_error_is_kept() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn notices_are_kept_for_whoever_asks() {
+fn a_session_keeps_the_last_thousand_notices() {
     let mut session = connect(&server(15).url("postgres"));
     session.execute("DO $$ BEGIN RAISE WARNING 'beware'; RAISE NOTICE 'by the way'; END $$").unwrap();
     assert_eq!(session.take_notices(), ["WARNING: beware", "NOTICE: by the way"]);
@@ -674,11 +681,11 @@ fn notices_are_kept_for_whoever_asks() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn a_connection_that_the_server_ends_is_told_as_lost() {
+fn a_connection_that_the_server_ends_is_reported_as_lost() {
     each_server(|server| {
         let end = |session: &Session| {
             server.psql("postgres", format!("SELECT pg_terminate_backend({})", session.pid()));
-            // It is gone before anything else is asked of it.
+            // The next statement must find the connection closed, so this waits until the server process has ended.
             while server
                 .value("postgres", &format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {}", session.pid()))
                 != "0"
@@ -688,8 +695,9 @@ fn a_connection_that_the_server_ends_is_told_as_lost() {
         end(&idle);
         let error = idle.execute("SELECT 1").unwrap_err();
         assert_eq!(error.kind, Kind::Unreachable, "{error:?}");
-        assert!(error.whole().contains("terminating connection due to administrator command"), "{}", error.whole());
-        assert!(error.whole().contains("postgres://postgres@127.0.0.1") && !error.whole().contains(&server.password));
+        let message = error.full_message();
+        assert!(message.contains("terminating connection due to administrator command"), "{message}");
+        assert!(message.contains("postgres://postgres@127.0.0.1") && !message.contains(&server.password));
         assert_eq!(sqlstate(&error).as_deref(), Some("57P01"));
         let mut busy = connect(&server.url("postgres"));
         let error = std::thread::scope(|scope| {
@@ -700,7 +708,7 @@ fn a_connection_that_the_server_ends_is_told_as_lost() {
             asked.join().unwrap()
         });
         assert_eq!((error.kind, sqlstate(&error).as_deref()), (Kind::Unreachable, Some("57P01")), "{error:?}");
-        // In a COPY, and by the session itself, whose answer is the end.
+        // The connection is ended in the middle of a COPY.
         let mut session = connect(&server.url("postgres"));
         let pid = session.pid();
         let mut count = 0;
@@ -722,7 +730,7 @@ fn a_connection_that_the_server_ends_is_told_as_lost() {
     });
 }
 
-/// Waits until a connection of that process runs `pg_sleep`.
+/// Waits until the server process `pid` runs `pg_sleep`.
 fn wait_until_sleeping(server: &Server, pid: i32) {
     let query = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'");
     let start = Instant::now();
@@ -733,19 +741,19 @@ fn wait_until_sleeping(server: &Server, pid: i32) {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn a_crash_of_the_server_is_told_as_lost() {
+fn a_crash_of_the_server_is_reported_as_a_lost_connection() {
     let server = server(15);
-    let private = Private::start(&server, &[], &["host all all all trust"]);
-    let mut session = connect(&format!("postgres://postgres@127.0.0.1:{}/postgres", private.port));
+    let custom = CustomServer::start(&server, &[], &["host all all all trust"]);
+    let mut session = connect(&format!("postgres://postgres@127.0.0.1:{}/postgres", custom.port));
     session.execute("SELECT 1").unwrap();
-    drop(private);
+    drop(custom);
     let error = session.execute("SELECT 1").unwrap_err();
     assert_eq!(error.kind, Kind::Unreachable, "{error:?}");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn rows_go_out_and_in_by_copy() {
+fn copy_reads_and_writes_rows_in_pieces_of_any_size() {
     each_server(|server| {
         let database = server.create_database("copying");
         let mut session = connect(&database.url());
@@ -753,22 +761,23 @@ fn rows_go_out_and_in_by_copy() {
         session
             .execute("INSERT INTO t SELECT i, repeat('ä', i % 300) FROM generate_series(1, 5000) i; INSERT INTO t VALUES (0, repeat('z', 300000)), (NULL, E'a\\nb')")
             .unwrap();
-        let mut taken: Vec<u8> = Vec::new();
+        let mut received: Vec<u8> = Vec::new();
         let (text, rows) = session.copy_out("COPY t TO STDOUT", Vec::new(), |_| Ok(())).unwrap();
         assert_eq!((rows, text.iter().filter(|byte| **byte == b'\n').count()), (5002, 5002));
-        // Whoever takes some of it gets the rest as well; inside TLS as outside, and where TLS was asked for in vain.
+        // A reader may take only a part of the buffer each time; the rest is returned at the end. This works with and
+        // without TLS.
         for mode in ["disable", "prefer", "require"] {
             let mut session = connect(&format!("{}?sslmode={mode}", database.url()));
-            taken.clear();
+            received.clear();
             let (rest, rows) = session
                 .copy_out("COPY t TO STDOUT", b"is emptied".to_vec(), |rows| {
-                    taken.extend(rows.drain(..rows.len() / 2));
+                    received.extend(rows.drain(..rows.len() / 2));
                     Ok(())
                 })
                 .unwrap();
-            assert!(rows == 5002 && [&taken[..], &rest].concat() == text, "{mode}");
+            assert!(rows == 5002 && [&received[..], &rest].concat() == text, "{mode}");
         }
-        // In pieces that have nothing to do with rows: small, big, and one by one.
+        // The pieces that are sent need not end at the end of a row.
         for piece in [7, 4096, 100_000, text.len()] {
             let mut pieces = text.chunks(piece).map(Bytes::copy_from_slice);
             session.execute("TRUNCATE u").unwrap();
@@ -782,24 +791,24 @@ fn rows_go_out_and_in_by_copy() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn a_copy_that_is_given_up_leaves_the_session_usable() {
+fn an_abandoned_copy_leaves_the_session_usable() {
     let server = server(15);
     let database = server.create_database("giving_up");
     let mut session = connect(&database.url());
     session.execute("CREATE TABLE t (id int)").unwrap();
     let start = Instant::now();
-    let mut seen = 0;
-    // It would take minutes to the end.
+    let mut calls = 0;
+    // The whole COPY would take minutes.
     let error = session
         .copy_out("COPY (SELECT repeat('x', 1000), generate_series(1, 200000000)) TO STDOUT", Vec::new(), |rows| {
             rows.clear();
-            seen += 1;
-            if seen == 10 { Err(Error::problem("enough")) } else { Ok(()) }
+            calls += 1;
+            if calls == 10 { Err(Error::problem("enough")) } else { Ok(()) }
         })
         .unwrap_err();
-    assert_eq!((error.kind, error.message.as_str(), seen), (Kind::Problem, "enough", 10));
+    assert_eq!((error.kind, error.message.as_str(), calls), (Kind::Problem, "enough", 10));
     assert!(start.elapsed() < Duration::from_secs(20));
-    // None of what was still on its way is taken for rows of the next.
+    // Rows of the abandoned COPY that arrive later are not taken for rows of the next one.
     let next = session.copy_out("COPY (VALUES (1), (2)) TO STDOUT", Vec::new(), |_| Ok(())).unwrap();
     assert_eq!(next, (b"1\n2\n".to_vec(), 2));
     let mut pieces = [Ok(Some(Bytes::from_static(b"1\n2\n"))), Err(Error::problem("source is gone"))].into_iter();
@@ -810,10 +819,10 @@ fn a_copy_that_is_given_up_leaves_the_session_usable() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn an_error_in_the_middle_of_a_copy_is_told_as_the_server_says_it() {
+fn an_error_in_the_middle_of_a_copy_has_the_message_of_the_server() {
     each_server(|server| {
         let mut session = connect(&server.url("postgres"));
-        // Rows are on the way when it happens, whatever their number.
+        // The error occurs at the last row, after any number of rows was sent.
         for rows in [1, 5000, 500_000] {
             let copy = format!("COPY (SELECT 1 / ({rows} - g) FROM generate_series(1, {rows}) AS g) TO STDOUT");
             let error = session.copy_out(&copy, Vec::new(), |_| Ok(())).unwrap_err();
@@ -827,7 +836,7 @@ fn an_error_in_the_middle_of_a_copy_is_told_as_the_server_says_it() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn one_session_can_feed_another() {
+fn rows_can_be_copied_from_one_session_to_another() {
     let server = server(15);
     let (from, to) = (server.create_database("from"), server.create_database("to"));
     let (mut source, mut target) = (connect(&from.url()), connect(&to.url()));
@@ -843,32 +852,32 @@ fn one_session_can_feed_another() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn a_session_says_goodbye() {
+fn a_dropped_session_closes_its_connection_cleanly() {
     let server = server(15);
-    let private = Private::start(&server, &["log_disconnections = on"], &["host all all all trust"]);
-    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", private.port);
+    let custom = CustomServer::start(&server, &["log_disconnections = on"], &["host all all all trust"]);
+    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", custom.port);
     let mut session = connect(&url);
     session.execute("BEGIN; SELECT 1").unwrap();
     let pid = session.pid();
     drop(session);
-    let gone = format!("SELECT count(*) AS n FROM pg_stat_activity WHERE pid = {pid}");
+    let query = format!("SELECT count(*) AS n FROM pg_stat_activity WHERE pid = {pid}");
     let mut other = connect(&url);
     let start = Instant::now();
-    while other.row(&gone).unwrap().text("n").unwrap() != "0" {
+    while other.row(&query).unwrap().text("n").unwrap() != "0" {
         assert!(start.elapsed() < Duration::from_secs(10));
     }
-    let log = private.log();
+    let log = custom.log();
     assert!(!log.contains("unexpected EOF"), "{log}");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn ctrl_c_stops_the_query_in_the_server_too() {
+fn ctrl_c_also_cancels_the_query_on_the_server() {
     let server = server(15);
-    for (what, mode) in [("query", "disable"), ("query", "require"), ("copy", "require")] {
-        let name = format!("interrupt-{what}-{mode}-{}", std::process::id());
+    for (action, mode) in [("query", "disable"), ("query", "require"), ("copy", "require")] {
+        let name = format!("interrupt-{action}-{mode}-{}", std::process::id());
         let mut child = child_test(module_path!(), "child_is_interrupted")
-            .env("INTERRUPTED_CHILD", what)
+            .env("INTERRUPTED_CHILD", action)
             .env("INTERRUPTED_URL", format!("{}?sslmode={mode}&application_name={name}", server.url("postgres")))
             .stdout(Stdio::null())
             .spawn()
@@ -877,22 +886,22 @@ fn ctrl_c_stops_the_query_in_the_server_too() {
         let busy = format!("{running} AND state = 'active' AND query ~ 'generate_series|pg_sleep'");
         let start = Instant::now();
         while server.value("postgres", &busy) != "1" {
-            assert!(start.elapsed() < Duration::from_secs(30), "{what} does not run");
-            assert_eq!(child.try_wait().unwrap(), None, "{what} ended early");
+            assert!(start.elapsed() < Duration::from_secs(30), "the {action} does not run");
+            assert_eq!(child.try_wait().unwrap(), None, "the {action} ended early");
         }
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
         let start = Instant::now();
-        assert!(child.wait().unwrap().success(), "{what} {mode}");
-        assert!(start.elapsed() < Duration::from_secs(5), "{what} {mode} took {:?}", start.elapsed());
+        assert!(child.wait().unwrap().success(), "{action} {mode}");
+        assert!(start.elapsed() < Duration::from_secs(5), "{action} {mode} took {:?}", start.elapsed());
         while server.value("postgres", &running) != "0" {
-            assert!(start.elapsed() < Duration::from_secs(5), "the server works on: {what} {mode}");
+            assert!(start.elapsed() < Duration::from_secs(5), "the server still runs the {action} (sslmode={mode})");
         }
     }
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn ctrl_c_ends_the_wait_for_a_server_that_says_nothing() {
+fn ctrl_c_ends_the_wait_for_a_server_that_does_not_answer() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut child = child_test(module_path!(), "child_is_interrupted")
         .env("INTERRUPTED_CHILD", "connect")
@@ -911,15 +920,16 @@ fn ctrl_c_ends_the_wait_for_a_server_that_says_nothing() {
 #[test]
 #[ignore = "it is the other half of the tests of Ctrl-C"]
 fn child_is_interrupted() {
-    let Ok(what) = std::env::var("INTERRUPTED_CHILD") else { return };
+    // The tests above start this in a process of its own, because the signal must reach only that process.
+    let Ok(action) = std::env::var("INTERRUPTED_CHILD") else { return };
     lifeboat::platform::interrupt::listen().unwrap();
     let url = std::env::var("INTERRUPTED_URL").unwrap();
-    if what == "connect" {
-        assert_eq!(connect_in(&url, &around()).err().unwrap().kind, Kind::Interrupted);
+    if action == "connect" {
+        assert_eq!(connect_in(&url, &empty_environment()).err().unwrap().kind, Kind::Interrupted);
         return;
     }
     let mut session = connect(&url);
-    let error = match what.as_str() {
+    let error = match action.as_str() {
         "copy" => {
             let endless = "COPY (SELECT generate_series(1, 2000000000)) TO STDOUT";
             let take = |rows: &mut Vec<u8>| {
@@ -933,28 +943,28 @@ fn child_is_interrupted() {
     assert_eq!(error.kind, Kind::Interrupted);
 }
 
-// ---------------------------------------------------------------- what the tests bring along
+// ---------------------------------------------------------------- helpers
 
-/// A server of one's own, of the same version as another, for settings that others must not have.
-struct Private {
+/// A server for one test, of the same version as a shared server, with settings that the shared server must not have.
+struct CustomServer {
     folder: PathBuf,
-    like: Server,
+    base: Server,
     port: u16,
     process: Child,
 }
 
-impl Private {
-    /// Starts one with lines of its own in postgresql.conf and pg_hba.conf. It has the other's certificate.
-    fn start(like: &Server, settings: &[&str], entries: &[&str]) -> Self {
-        let owner = fs::metadata(&like.data).unwrap();
-        let shared = like.socket_dir.parent().unwrap();
-        let port = Private::free_port();
-        // Where scripts/servers finds it, should this process be killed.
-        let folder = shared.join(format!("{}-private-{port}", like.major));
+impl CustomServer {
+    /// Starts a server with these lines in postgresql.conf and pg_hba.conf, and with the certificate of `base`.
+    fn start(base: &Server, settings: &[&str], entries: &[&str]) -> Self {
+        let owner = fs::metadata(&base.data).unwrap();
+        let shared = base.socket_dir.parent().unwrap();
+        let port = CustomServer::free_port();
+        // scripts/servers removes what is in this folder, also if this process is killed.
+        let folder = shared.join(format!("{}-private-{port}", base.major));
         fs::create_dir(&folder).unwrap();
         std::os::unix::fs::chown(&folder, Some(owner.uid()), Some(owner.gid())).unwrap();
         let data = folder.join("data");
-        let copy = Command::new("cp").arg("-a").arg(Private::template(like, shared)).arg(&data).status().unwrap();
+        let copy = Command::new("cp").arg("-a").arg(CustomServer::template(base, shared)).arg(&data).status().unwrap();
         assert!(copy.success());
         let mut conf = fs::read_to_string(data.join("postgresql.conf")).unwrap();
         conf += &format!(
@@ -966,16 +976,16 @@ impl Private {
         fs::write(data.join("postgresql.conf"), conf).unwrap();
         fs::write(data.join("pg_hba.conf"), format!("local all all trust\n{}\n", entries.join("\n"))).unwrap();
         for name in ["server.pem", "server.key"] {
-            fs::copy(like.data.join(name), data.join(name)).unwrap();
+            fs::copy(base.data.join(name), data.join(name)).unwrap();
             std::os::unix::fs::chown(data.join(name), Some(owner.uid()), Some(owner.gid())).unwrap();
         }
-        let process = Private::spawn(like, &folder);
-        let private = Private { folder, like: like.clone(), port, process };
-        private.wait();
-        private
+        let process = CustomServer::spawn(base, &folder);
+        let custom = CustomServer { folder, base: base.clone(), port, process };
+        custom.wait_until_ready();
+        custom
     }
 
-    /// A port below those that outgoing connections and the shared servers get.
+    /// Returns a free port below the range of outgoing connections and of the shared servers.
     fn free_port() -> u16 {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         loop {
@@ -987,10 +997,10 @@ impl Private {
         }
     }
 
-    /// A server's folder as initdb makes it; it takes seconds, so it is made once.
-    fn template(like: &Server, shared: &Path) -> PathBuf {
-        let owner = fs::metadata(&like.data).unwrap();
-        let folder = shared.join(format!("{}-template", like.major));
+    /// Returns a data folder as initdb creates it. All tests share it, because initdb takes seconds.
+    fn template(base: &Server, shared: &Path) -> PathBuf {
+        let owner = fs::metadata(&base.data).unwrap();
+        let folder = shared.join(format!("{}-template", base.major));
         let lock = fs::File::create(folder.with_extension("lock")).unwrap();
         lock.lock().unwrap();
         let data = folder.join("data");
@@ -998,7 +1008,7 @@ impl Private {
             let _ = fs::remove_dir_all(&folder);
             fs::create_dir(&folder).unwrap();
             std::os::unix::fs::chown(&folder, Some(owner.uid()), Some(owner.gid())).unwrap();
-            let mut command = Private::command(like, "initdb", &folder);
+            let mut command = CustomServer::command(base, "initdb", &folder);
             command.args(["--pgdata=half", "--username=postgres", "--auth=trust", "--no-sync"]);
             let output = command.output().unwrap();
             assert!(output.status.success(), "{output:?}");
@@ -1007,19 +1017,19 @@ impl Private {
         data
     }
 
-    fn spawn(like: &Server, folder: &Path) -> Child {
+    fn spawn(base: &Server, folder: &Path) -> Child {
         let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
-        let mut command = Private::command(like, "postgres", folder);
+        let mut command = CustomServer::command(base, "postgres", folder);
         command.arg("-D").arg(folder.join("data")).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
-    /// One of the server's programs, as the user of the servers.
-    fn command(like: &Server, program: &str, folder: &Path) -> Command {
+    /// Returns a command for one of the server's programs, to run as the user of the servers.
+    fn command(base: &Server, program: &str, folder: &Path) -> Command {
         use std::os::unix::process::CommandExt;
-        let owner = fs::metadata(&like.data).unwrap();
-        let mut command = Command::new(like.bin.join(program));
+        let owner = fs::metadata(&base.data).unwrap();
+        let mut command = Command::new(base.bin.join(program));
         command.current_dir(folder).env_clear().env("LC_ALL", "C").env("PATH", "/usr/bin:/bin");
-        if let Some(libraries) = &like.library_path {
+        if let Some(libraries) = &base.library_path {
             command.env("LD_LIBRARY_PATH", libraries);
         }
         if rustix::process::geteuid().is_root() {
@@ -1028,11 +1038,11 @@ impl Private {
         command
     }
 
-    fn wait(&self) {
+    fn wait_until_ready(&self) {
         let url = format!("host={} port={} user=postgres dbname=postgres", self.folder.display(), self.port);
         let start = Instant::now();
-        while let Err(error) = connect_in(&url, &around()) {
-            assert!(start.elapsed() < Duration::from_secs(30), "{}\n{}", error.whole(), self.log());
+        while let Err(error) = connect_in(&url, &empty_environment()) {
+            assert!(start.elapsed() < Duration::from_secs(30), "{}\n{}", error.full_message(), self.log());
         }
     }
 
@@ -1041,15 +1051,15 @@ impl Private {
         connect(&url).execute(script).unwrap();
     }
 
-    /// The one value that a query gives in a new session.
+    /// Returns the column `value` of the row that a query returns, in a new session.
     fn value(&self, query: &str) -> String {
         let url = format!("host={} port={} user=postgres dbname=postgres", self.folder.display(), self.port);
         connect(&url).row(query).unwrap().text("value").unwrap().to_owned()
     }
 
-    /// Puts a file into the server's folder.
-    fn keep(&self, file: &Path, name: &str) {
-        let owner = fs::metadata(&self.like.data).unwrap();
+    /// Copies a file into the data folder of the server.
+    fn copy_to_data_folder(&self, file: &Path, name: &str) {
+        let owner = fs::metadata(&self.base.data).unwrap();
         let target = self.folder.join("data").join(name);
         fs::copy(file, &target).unwrap();
         std::os::unix::fs::chown(&target, Some(owner.uid()), Some(owner.gid())).unwrap();
@@ -1060,9 +1070,9 @@ impl Private {
     }
 }
 
-impl Drop for Private {
+impl Drop for CustomServer {
     fn drop(&mut self) {
-        // SIGQUIT is a server's way out without a checkpoint.
+        // On SIGQUIT, the server exits at once, without a checkpoint.
         let pid = rustix::process::Pid::from_child(&self.process);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
         let _ = self.process.wait();
@@ -1070,7 +1080,7 @@ impl Drop for Private {
     }
 }
 
-/// An authority, and what it issues.
+/// A certificate authority, and the folder of the certificates that it issues.
 struct Certificates {
     folder: PathBuf,
     ca: PathBuf,
@@ -1080,9 +1090,9 @@ impl Certificates {
     fn new(sandbox: &Sandbox, name: &str) -> Self {
         let folder = sandbox.path(name);
         fs::create_dir(&folder).unwrap();
-        let made = Certificates { ca: folder.join("ca.pem"), folder };
-        made.self_sign("ca", "/CN=An authority");
-        made
+        let authority = Certificates { ca: folder.join("ca.pem"), folder };
+        authority.self_sign("ca", "/CN=An authority");
+        authority
     }
 
     fn openssl(&self, arguments: &[&str]) {
@@ -1092,7 +1102,7 @@ impl Certificates {
 
     const CURVE: [&str; 5] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
 
-    /// A certificate that vouches for itself, and its key.
+    /// Creates a self-signed certificate, and returns the paths of the certificate and its key.
     fn self_sign(&self, name: &str, subject: &str) -> (PathBuf, PathBuf) {
         let (pem, key) = (format!("{name}.pem"), format!("{name}.key"));
         let mut arguments = vec!["req", "-x509", "-subj", subject, "-keyout", &key, "-out", &pem];
@@ -1101,7 +1111,8 @@ impl Certificates {
         (self.folder.join(pem), self.folder.join(key))
     }
 
-    /// A certificate with an extension, or of version 1 without any, and its key.
+    /// Issues a certificate, and returns the paths of the certificate and its key. Without an extension, it is a
+    /// certificate of version 1.
     fn issue(&self, name: &str, subject: &str, extension: &str, days: &str) -> (PathBuf, PathBuf) {
         let (pem, key, csr) = (format!("{name}.pem"), format!("{name}.key"), format!("{name}.csr"));
         let mut arguments = vec!["req", "-subj", subject, "-keyout", &key, "-out", &csr];
@@ -1118,12 +1129,12 @@ impl Certificates {
     }
 }
 
-/// TLS with a certificate of one's choice, before a server that sees none of it.
-struct Front {
+/// A proxy that accepts TLS with a given certificate, and connects to a server without TLS.
+struct TlsProxy {
     port: u16,
 }
 
-impl Front {
+impl TlsProxy {
     fn new(server: &Server, chain: &Path, key: &Path) -> Self {
         let chain: Vec<_> = CertificateDer::pem_file_iter(chain).unwrap().map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_file(key).unwrap();
@@ -1137,12 +1148,12 @@ impl Front {
             .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (port, behind) = (listener.local_addr().unwrap().port(), server.port);
+        let (port, server_port) = (listener.local_addr().unwrap().port(), server.port);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (acceptor, mut stream) = (acceptor.clone(), stream.unwrap());
                 std::thread::spawn(move || {
-                    // The eight bytes that ask for TLS.
+                    // The request for TLS has eight bytes.
                     stream.read_exact(&mut [0; 8]).unwrap();
                     stream.write_all(b"S").unwrap();
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -1150,7 +1161,7 @@ impl Front {
                         stream.set_nonblocking(true).unwrap();
                         let inner = tokio::net::TcpStream::from_std(stream).unwrap();
                         let Ok(mut inner) = acceptor.accept(inner).await else { return };
-                        let outer = TcpStream::connect(("127.0.0.1", behind)).unwrap();
+                        let outer = TcpStream::connect(("127.0.0.1", server_port)).unwrap();
                         outer.set_nonblocking(true).unwrap();
                         let mut outer = tokio::net::TcpStream::from_std(outer).unwrap();
                         let _ = tokio::io::copy_bidirectional(&mut inner, &mut outer).await;
@@ -1158,6 +1169,6 @@ impl Front {
                 });
             }
         });
-        Front { port }
+        TlsProxy { port }
     }
 }

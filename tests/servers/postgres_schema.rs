@@ -1,4 +1,5 @@
-//! The measure of the schema that is read from the catalogs: pg_dump says the same of what it makes as of the source.
+//! Tests of the schema that is read from the catalogs: pg_dump prints the same for the source and for a database that
+//! was created from that schema.
 
 use crate::support::compare::differences;
 use crate::support::postgres::{Server, TestDatabase, each_server, oldest_and_newest, some_server};
@@ -7,55 +8,55 @@ use lifeboat::engine::postgres::Params;
 use lifeboat::engine::postgres::schema::{self, Item, SETTINGS, Schema, Section};
 use lifeboat::engine::postgres::wire::session::Session;
 
-/// What an archive's scripts are made of, in the order in which they run.
+/// The sections of the scripts in an archive, in the order in which they run.
 const SECTIONS: [Section; 3] = [Section::Pre, Section::Post, Section::Last];
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn everything_comes_back_as_it_was() {
-    each_server(|server| comes_back(server, "everything"));
+fn a_schema_with_every_kind_of_object_is_restored_unchanged() {
+    each_server(|server| require_restored_unchanged(server, "everything"));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn tables_that_hang_together_come_back_as_they_were() {
-    each_server(|server| comes_back(server, "kin"));
+fn tables_that_inherit_from_or_refer_to_each_other_are_restored_unchanged() {
+    each_server(|server| require_restored_unchanged(server, "kin"));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn every_type_comes_back_as_it_was() {
-    oldest_and_newest(|server| comes_back(server, "types"));
+fn every_type_is_restored_unchanged() {
+    oldest_and_newest(|server| require_restored_unchanged(server, "types"));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn three_hundred_tables_come_back_as_they_were() {
-    oldest_and_newest(|server| comes_back(server, "many"));
+fn three_hundred_tables_are_restored_unchanged() {
+    oldest_and_newest(|server| require_restored_unchanged(server, "many"));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn settings_that_get_in_the_way_come_back_as_they_were() {
-    oldest_and_newest(|server| comes_back(server, "odd_settings"));
+fn a_database_with_unusual_settings_is_restored_unchanged() {
+    oldest_and_newest(|server| require_restored_unchanged(server, "odd_settings"));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn zabbix_comes_back_as_it_was() {
-    oldest_and_newest(|server| comes_back(server, "zabbix"));
+fn the_schema_of_zabbix_is_restored_unchanged() {
+    oldest_and_newest(|server| require_restored_unchanged(server, "zabbix"));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn what_pg_dump_cannot_restore_comes_back_as_it_was() {
-    each_server(|server| comes_back(server, "beyond_pg_dump"));
+fn objects_that_pg_dump_cannot_restore_are_restored_unchanged() {
+    each_server(|server| require_restored_unchanged(server, "beyond_pg_dump"));
 }
 
-/// As by hand: the scripts, run by psql.
+/// Runs the scripts with psql, as a person without Lifeboat would do.
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn everything_comes_back_by_psql() {
+fn the_scripts_restore_the_schema_with_psql() {
     oldest_and_newest(|server| {
         let source = samples::database(server, "everything");
         let schema = read(&source);
@@ -63,14 +64,14 @@ fn everything_comes_back_by_psql() {
         for section in SECTIONS {
             target.psql(schema::render(&schema.items, section, true));
         }
-        judge(&source, &target, "everything by psql");
+        require_equal(&source, &target, "everything by psql");
     });
 }
 
-/// What pg_dump does not tell, or tells only in part.
+/// Compares what pg_dump does not print, or prints only in part.
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn the_catalogs_say_the_same() {
+fn the_catalogs_of_source_and_target_are_equal() {
     const QUERIES: &[&str] = &[
         "SELECT c.oid::regclass, c.relkind, c.relpersistence, c.reloptions, c.relispopulated, c.relrowsecurity,
                 c.relforcerowsecurity, c.relreplident, c.relispartition, c.relowner::regrole,
@@ -111,12 +112,12 @@ fn the_catalogs_say_the_same() {
         let source = samples::database(server, "everything");
         let target = server.create_database("catalogs");
         apply(&target, &read(&source).items);
-        let mut wrong = String::new();
+        let mut differing = String::new();
         for query in QUERIES {
-            // Before 14 there were no such bodies.
+            // Functions have an SQL body since PostgreSQL 14.
             let query =
                 if server.major < 14 { query.replace("prosqlbody IS NOT NULL", "false") } else { (*query).to_owned() };
-            // Numbers of objects, in names that the server makes up, differ.
+            // Names that the server generates contain object numbers, which differ.
             let text = format!(
                 "SELECT regexp_replace(facts::text, '(pg_toast_|_)[0-9]+(_index)?|[0-9]+_not_null', 'N', 'g')
                    FROM ({query}) AS facts ORDER BY 1"
@@ -126,17 +127,17 @@ fn the_catalogs_say_the_same() {
                 database.query(&text).concat()
             };
             let (before, after) = (rows(&source), rows(&target));
-            wrong.extend(before.iter().filter(|row| !after.contains(row)).map(|row| format!("- {row}\n")));
-            wrong.extend(after.iter().filter(|row| !before.contains(row)).map(|row| format!("+ {row}\n")));
+            differing.extend(before.iter().filter(|row| !after.contains(row)).map(|row| format!("- {row}\n")));
+            differing.extend(after.iter().filter(|row| !before.contains(row)).map(|row| format!("+ {row}\n")));
         }
-        assert!(wrong.is_empty(), "{wrong}");
+        assert!(differing.is_empty(), "{differing}");
     });
 }
 
-/// The measure itself: it tells a database from one that lacks something.
+/// Tests the comparison itself: it must find objects that are missing in the target.
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn the_measure_sees_what_is_missing() {
+fn the_comparison_of_schemas_finds_missing_objects() {
     some_server(|server| {
         let source = server.create_database("measure");
         source.psql(
@@ -153,10 +154,10 @@ fn the_measure_sees_what_is_missing() {
     });
 }
 
-/// No statement gives these columns the order that they have.
+/// No sequence of statements creates these columns in their order, so a note must say that the order changes.
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn columns_that_come_back_in_another_order_are_noted() {
+fn columns_that_are_restored_in_another_order_are_noted() {
     some_server(|server| {
         let source = server.create_database("order");
         source.psql(
@@ -174,10 +175,10 @@ fn columns_that_come_back_in_another_order_are_noted() {
     });
 }
 
-/// What was restored is read again, and gives the same SQL.
+/// Reads the schema of the restored database, which must give the same SQL as the source.
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn what_comes_back_reads_the_same() {
+fn a_restored_schema_renders_to_the_same_sql() {
     oldest_and_newest(|server| {
         let source = samples::database(server, "everything");
         let first = read(&source);
@@ -186,7 +187,7 @@ fn what_comes_back_reads_the_same() {
         let second = read(&target);
         let text = |schema: &Schema| -> Vec<String> {
             let sections = SECTIONS.iter().map(|section| schema::render(&schema.items, *section, true));
-            // The order may depend on oids.
+            // The order of the statements may depend on oids.
             let mut lines: Vec<String> =
                 sections.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
             lines.sort();
@@ -202,12 +203,12 @@ fn what_comes_back_reads_the_same() {
 }
 
 #[track_caller]
-fn comes_back(server: &Server, sample: &str) {
+fn require_restored_unchanged(server: &Server, sample: &str) {
     let source = samples::database(server, sample);
     let schema = read(&source);
     let target = server.create_database("restored");
     apply(&target, &schema.items);
-    judge(&source, &target, sample);
+    require_equal(&source, &target, sample);
     assert!(schema.refused.is_empty(), "{sample}: refused\n{}", schema.refused.join("\n"));
 }
 
@@ -218,7 +219,7 @@ fn read(database: &TestDatabase) -> Schema {
     schema::read(&mut session).unwrap_or_else(|error| panic!("{error:?}"))
 }
 
-/// Makes it all in order on one connection. It goes on after errors, to tell of them all at once.
+/// Creates all items in order on one connection. It continues after errors, and reports all of them at the end.
 #[track_caller]
 fn apply(target: &TestDatabase, items: &[Item]) {
     let mut session = Session::connect(&Params::parse(&target.url()).unwrap()).unwrap();
@@ -244,13 +245,13 @@ fn apply(target: &TestDatabase, items: &[Item]) {
     assert!(failed.is_empty(), "{} statements failed\n{}", failed.len(), failed.join("\n"));
 }
 
-/// Prints how many lines differ for each kind of object, and fails where some do.
+/// Prints the number of differing lines for each kind of object, and fails if there are any.
 #[track_caller]
-fn judge(source: &TestDatabase, target: &TestDatabase, what: &str) {
+fn require_equal(source: &TestDatabase, target: &TestDatabase, context: &str) {
     let differences = differences(source, target);
-    println!("PostgreSQL {}, {what}: {} differing lines", source.server.version, differences.total());
+    println!("PostgreSQL {}, {context}: {} differing lines", source.server.version, differences.total());
     for (kind, counts) in &differences.kinds {
         println!("    {kind}: {} lines, {} moved", counts.lines, counts.moved);
     }
-    assert!(differences.is_empty(), "{what}\n{differences}");
+    assert!(differences.is_empty(), "{context}\n{differences}");
 }

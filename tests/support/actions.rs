@@ -1,4 +1,4 @@
-//! A runner's part in running a composite action: its steps, read from `action.yml`, with the variables set.
+//! Runs the steps of a composite action from its `action.yml`, with the variables that a GitHub runner sets.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,19 +6,19 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// A YAML file as data.
+/// Reads a YAML file.
 #[track_caller]
 pub fn yaml(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap();
     serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{} is not YAML: {error}", path.display()))
 }
 
-/// The repository.
+/// Returns the root folder of the repository.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A composite action of this repository, about to be run in a folder.
+/// A composite action of this repository, with its inputs and environment.
 pub struct Action {
     folder: PathBuf,
     action: Value,
@@ -28,21 +28,22 @@ pub struct Action {
     environment: BTreeMap<String, String>,
 }
 
-/// What came of it.
+/// The result of a run of an action.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The exit code of the step that failed, or of the last.
+    /// The exit code of the step that failed, or of the last step.
     pub code: i32,
-    /// What all steps printed: the log, where `::error::` and `::add-mask::` are looked for.
+    /// The output of all steps, in which the runner looks for `::error::` and `::add-mask::`.
     pub log: String,
     /// The action's outputs.
     pub outputs: BTreeMap<String, String>,
-    /// What the steps wrote to the job's summary.
+    /// The text that the steps wrote to the summary of the job.
     pub summary: String,
 }
 
 impl Action {
-    /// `.github/actions/NAME`, to be run in `workspace` with an environment of its own: only PATH and HOME.
+    /// Reads `.github/actions/NAME`. The steps run in `workspace`, with PATH and the runner's variables as their only
+    /// environment.
     pub fn new(name: &str, workspace: &Path, temp: &Path) -> Self {
         let folder = repository().join(".github/actions").join(name);
         std::fs::create_dir_all(temp).unwrap();
@@ -68,20 +69,20 @@ impl Action {
         }
     }
 
-    /// Gives an input, which must be one of the action's.
+    /// Sets an input, which the action must declare.
     pub fn with(mut self, input: &str, value: &str) -> Self {
         assert!(self.action["inputs"].get(input).is_some(), "the action has no input {input}");
         self.inputs.insert(input.to_owned(), value.to_owned());
         self
     }
 
-    /// Sets a variable of the job.
+    /// Sets an environment variable of the job.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// Runs the steps, up to the first that fails.
+    /// Runs the steps until one fails.
     pub fn run(mut self) -> Outcome {
         for (name, input) in self.action["inputs"].as_object().unwrap() {
             let default = input["default"].as_str().unwrap_or_default();
@@ -92,12 +93,12 @@ impl Action {
         std::fs::write(&summary, "").unwrap();
         let (mut code, mut log) = (0, String::new());
         for (number, step) in self.action["runs"]["steps"].as_array().unwrap().iter().enumerate() {
-            let [output, path] = ["output", "path"].map(|what| self.temp.join(format!("{what}-{number}")));
+            let [output, path] = ["output", "path"].map(|name| self.temp.join(format!("{name}-{number}")));
             let script = self.temp.join(format!("step-{number}"));
             std::fs::write(&output, "").unwrap();
             std::fs::write(&path, "").unwrap();
             std::fs::write(&script, step["run"].as_str().unwrap()).unwrap();
-            // As the runner does it for 'shell: sh' and 'shell: bash'.
+            // The runner uses these options for 'shell: sh' and 'shell: bash'.
             let mut command = match step["shell"].as_str().unwrap() {
                 "sh" => {
                     let mut command = Command::new("sh");
@@ -109,7 +110,7 @@ impl Action {
                     command.args(["--noprofile", "--norc", "-e", "-o", "pipefail"]);
                     command
                 }
-                other => panic!("a step has shell {other}"),
+                other => panic!("a step has the unknown shell {other}"),
             };
             command.arg(&script).current_dir(&self.workspace).env_clear().envs(&self.environment).stdin(Stdio::null());
             command.env("GITHUB_ACTION_PATH", &self.folder).env("GITHUB_OUTPUT", &output);
@@ -117,17 +118,17 @@ impl Action {
             for (name, value) in step["env"].as_object().into_iter().flatten() {
                 command.env(name, evaluate(value.as_str().unwrap(), &self.inputs, &steps));
             }
-            let ran = command.output().unwrap();
-            log += &String::from_utf8_lossy(&ran.stdout);
-            log += &String::from_utf8_lossy(&ran.stderr);
+            let result = command.output().unwrap();
+            log += &String::from_utf8_lossy(&result.stdout);
+            log += &String::from_utf8_lossy(&result.stderr);
             if let Some(id) = step["id"].as_str() {
                 steps.insert(id.to_owned(), outputs(&std::fs::read_to_string(&output).unwrap()));
             }
             for line in std::fs::read_to_string(&path).unwrap().lines() {
-                let whole = format!("{line}:{}", self.environment["PATH"]);
-                self.environment.insert("PATH".to_owned(), whole);
+                let search_path = format!("{line}:{}", self.environment["PATH"]);
+                self.environment.insert("PATH".to_owned(), search_path);
             }
-            code = ran.status.code().unwrap_or(-1);
+            code = result.status.code().unwrap_or(-1);
             if code != 0 {
                 break;
             }
@@ -139,7 +140,7 @@ impl Action {
     }
 }
 
-/// What a step wrote to `GITHUB_OUTPUT`: `NAME=VALUE`, or `NAME<<END`, lines, `END`.
+/// Parses the text that a step wrote to `GITHUB_OUTPUT`: `NAME=VALUE`, or `NAME<<END`, lines, and `END`.
 #[track_caller]
 pub fn outputs(text: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
@@ -152,7 +153,7 @@ pub fn outputs(text: &str) -> BTreeMap<String, String> {
                 found.insert(name.to_owned(), value.join("\n"));
             }
             None => {
-                let (name, value) = simple.unwrap_or_else(|| panic!("no output: {line}"));
+                let (name, value) = simple.unwrap_or_else(|| panic!("this line is not an output: {line}"));
                 found.insert(name.to_owned(), value.to_owned());
             }
         }
@@ -160,7 +161,7 @@ pub fn outputs(text: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// The few expressions that the actions have: one reference, alone.
+/// Evaluates a text of an action: a plain text, or an expression that is a single reference.
 fn evaluate(
     text: &str,
     inputs: &BTreeMap<String, String>,
@@ -173,7 +174,7 @@ fn evaluate(
     let words: Vec<&str> = inner.trim().split('.').collect();
     match words[..] {
         ["inputs", name] => inputs[name].clone(),
-        // What a step never said is empty.
+        // An output that the step did not set is empty.
         ["steps", id, "outputs", name] => {
             steps.get(id).and_then(|outputs| outputs.get(name)).cloned().unwrap_or_default()
         }

@@ -1,24 +1,24 @@
-//! Whether one database holds what another one does, as pg_dump tells them.
+//! Compares two databases by their dumps.
 
 use std::collections::BTreeMap;
 
 use super::postgres::{SchemaDifferences, TestDatabase, schema_differences};
 
-/// How the schema of one database differs from that of another, as pg_dump tells them; secrets aside.
+/// Returns the differences between the schemas of two databases in their dumps, except for secrets.
 #[track_caller]
 pub fn differences(source: &TestDatabase, target: &TestDatabase) -> SchemaDifferences {
     schema_differences(&as_restored(&dump(source)), &dump(target))
 }
 
-/// What pg_dump says of the schema, the database's own settings, and the large objects (not of their contents). In
-/// which tablespace something is is noted, not restored.
+/// Dumps the schema, the settings of the database, and the definitions of the large objects. Tablespaces are left out,
+/// because a restore does not set them.
 #[track_caller]
 pub fn dump(database: &TestDatabase) -> String {
-    let varies = ["\\restrict ", "\\unrestrict ", "-- Dumped from ", "-- Dumped by "];
+    let varying = ["\\restrict ", "\\unrestrict ", "-- Dumped from ", "-- Dumped by "];
     let dump = database.pg_dump(&["--schema-only", "--create", "--blobs", "--no-tablespaces"]);
     let mut lines: Vec<&str> =
-        dump.lines().filter(|line| !varies.iter().any(|start| line.starts_with(start))).collect();
-    // It tells the settings of roles as they happen to lie in a catalog that all databases share.
+        dump.lines().filter(|line| !varying.iter().any(|start| line.starts_with(start))).collect();
+    // pg_dump prints the settings of roles in the order of a catalog that all databases share. They are sorted here.
     let role =
         |line: &str| line.starts_with("ALTER ROLE ").then(|| line.split(" IN DATABASE ").next().unwrap().to_owned());
     for group in lines.chunk_by_mut(|a, b| role(a).is_some() && role(b).is_some()) {
@@ -27,13 +27,13 @@ pub fn dump(database: &TestDatabase) -> String {
     (lines.join("\n") + "\n").replace(&database.name, "a_database")
 }
 
-/// A dump of the source without what is left out on purpose: secrets, and the slots of subscriptions, which the
-/// source goes on using.
+/// Removes from a dump of the source what a restore leaves out: secrets, and the slots of subscriptions, which the
+/// source continues to use.
 pub fn as_restored(dump: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in dump.lines() {
         if line.trim_start().starts_with("password 'a secret") {
-            // It is the last option.
+            // The password is the last option, so the line before ends with a comma that is removed too.
             if let Some(before) = lines.last_mut().filter(|before| before.ends_with(',')) {
                 before.pop();
             }
@@ -55,14 +55,14 @@ pub fn as_restored(dump: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The rows of every table in sorted order, by the COPY that loads them, and all other statements that load data
-/// (sequences' values) under the name ``; large objects are left to [`large_objects`].
+/// Returns the sorted rows of every table under the COPY statement that loads them, and the statements that set
+/// sequences under the empty name. Large objects are not included; see [`large_objects`].
 #[track_caller]
 pub fn data(database: &TestDatabase) -> BTreeMap<String, Vec<String>> {
     let dump = database.pg_dump(&["--data-only", "--no-blobs"]);
     let mut data: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut table: Option<String> = None;
-    // Not `lines`, which would drop the carriage returns at the ends of rows.
+    // `lines` would remove the carriage returns at the ends of rows.
     for line in dump.split('\n') {
         match &table {
             Some(_) if line == "\\." => table = None,
@@ -73,7 +73,7 @@ pub fn data(database: &TestDatabase) -> BTreeMap<String, Vec<String>> {
             None => {}
         }
         if table.is_none() && line.ends_with(" FROM stdin;") {
-            // A name with a line's end in it stands on several lines; its last one will do.
+            // A table name with a line break is on several lines, of which the last one serves as the key.
             table = Some(line.to_owned());
             data.entry(line.to_owned()).or_default();
         }
@@ -82,7 +82,7 @@ pub fn data(database: &TestDatabase) -> BTreeMap<String, Vec<String>> {
     data
 }
 
-/// Content, owner and privileges of every large object.
+/// Returns the hash, length, owner and privileges of every large object.
 #[track_caller]
 pub fn large_objects(database: &TestDatabase) -> Vec<Vec<String>> {
     database.query(
@@ -91,28 +91,28 @@ pub fn large_objects(database: &TestDatabase) -> Vec<Vec<String>> {
     )
 }
 
-/// Requires that the second database holds what the first one does: definitions, rows, large objects.
+/// Requires that two databases have the same definitions, rows and large objects.
 #[track_caller]
-pub fn assert_equal(source: &TestDatabase, found: &TestDatabase, what: &str) {
+pub fn assert_equal(source: &TestDatabase, found: &TestDatabase, context: &str) {
     let schema = differences(source, found);
-    assert!(schema.is_empty(), "{what}: the schemas differ\n{schema}");
-    assert_equal_data(source, found, what);
+    assert!(schema.is_empty(), "{context}: the schemas differ\n{schema}");
+    assert_equal_data(source, found, context);
 }
 
-/// Requires the same rows, sequences and large objects.
+/// Requires that two databases have the same rows, sequences and large objects.
 #[track_caller]
-pub fn assert_equal_data(source: &TestDatabase, found: &TestDatabase, what: &str) {
+pub fn assert_equal_data(source: &TestDatabase, found: &TestDatabase, context: &str) {
     let (expected, got) = (data(source), data(found));
     let names = |data: &BTreeMap<String, Vec<String>>| data.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&got), names(&expected), "{what}: tables");
+    assert_eq!(names(&got), names(&expected), "{context}: tables");
     for (name, rows) in &expected {
         let first = rows.iter().zip(&got[name]).find(|(a, b)| a != b);
         assert!(
             first.is_none() && rows.len() == got[name].len(),
-            "{what}: {name}\n{} rows, {} expected; the first difference: {first:?}",
+            "{context}: {name}\n{} rows, {} expected; the first difference: {first:?}",
             got[name].len(),
             rows.len()
         );
     }
-    assert_eq!(large_objects(found), large_objects(source), "{what}: large objects");
+    assert_eq!(large_objects(found), large_objects(source), "{context}: large objects");
 }

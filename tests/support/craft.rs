@@ -1,4 +1,5 @@
-//! Writes archives byte by byte, from the specification in `lifeboat::archive` alone: good ones, and every kind of bad one.
+//! Writes archives byte by byte, from the specification in `lifeboat::archive` alone: valid ones, and every kind of
+//! invalid one.
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 use std::io::{Read, Write};
@@ -7,7 +8,7 @@ use std::ops::Range;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
-/// The most tar bytes in a block.
+/// The maximum of tar bytes in a block.
 pub const BLOCK: usize = 4 << 20;
 
 const GZIP_HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
@@ -35,7 +36,7 @@ impl Codec {
         }
     }
 
-    /// Where the payload stands in a footer, and how long the footer is.
+    /// Returns the offset of the payload in a footer, and the length of the footer.
     pub fn footer(self) -> (usize, usize) {
         match self {
             Codec::Gzip => (16, 90),
@@ -44,7 +45,7 @@ impl Codec {
     }
 }
 
-/// 64 lower-case hexadecimal digits.
+/// Returns the SHA-256 as 64 lower-case hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(sha2::Sha256::digest(bytes))
 }
@@ -54,7 +55,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 pub struct File {
     pub path: String,
     pub content: Vec<u8>,
-    /// The header that stands in the tar stream, where it is not the one that should.
+    /// A header to write instead of the correct one.
     pub header: Option<Vec<u8>>,
 }
 
@@ -62,7 +63,7 @@ pub fn file(path: &str, content: impl Into<Vec<u8>>) -> File {
     File { path: path.to_owned(), content: content.into(), header: None }
 }
 
-/// A header of 512 bytes.
+/// The fields of a tar header, which is 512 bytes long.
 #[derive(Clone, Debug)]
 pub struct Header {
     pub name: Vec<u8>,
@@ -104,7 +105,7 @@ impl Header {
     }
 }
 
-/// All that stands before the content of an entry.
+/// Returns all bytes before the content of an entry: its header, and a long-name record if the path needs one.
 pub fn full_header(path: &str, length: u64, mtime: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     if path.len() > 100 {
@@ -129,7 +130,7 @@ fn pad(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.len().next_multiple_of(512), 0);
 }
 
-/// One gzip member or zstd frame, as a block has it.
+/// Compresses the content of a block, as one gzip member or zstd frame.
 pub fn pack(codec: Codec, content: &[u8]) -> Vec<u8> {
     match codec {
         Codec::Gzip => {
@@ -152,7 +153,7 @@ pub fn pack(codec: Codec, content: &[u8]) -> Vec<u8> {
     }
 }
 
-/// One member or frame of anything that can be read, without holding it.
+/// Compresses a stream as one gzip member or zstd frame, without holding its content in memory.
 pub fn pack_stream(codec: Codec, mut content: impl Read) -> Vec<u8> {
     match codec {
         Codec::Gzip => {
@@ -166,6 +167,7 @@ pub fn pack_stream(codec: Codec, mut content: impl Read) -> Vec<u8> {
     }
 }
 
+/// Decompresses any number of gzip members or zstd frames.
 pub fn unpack(codec: Codec, bytes: &[u8]) -> Vec<u8> {
     let mut content = Vec::new();
     match codec {
@@ -175,7 +177,7 @@ pub fn unpack(codec: Codec, bytes: &[u8]) -> Vec<u8> {
     content
 }
 
-/// A footer that says that.
+/// Returns a footer with these values.
 pub fn footer(codec: Codec, version: u32, offset: u64, bytes: u64, sha256: &[u8]) -> Vec<u8> {
     let mut payload = b"LIFEBOAT".to_vec();
     payload.extend(version.to_le_bytes());
@@ -192,17 +194,17 @@ pub fn footer(codec: Codec, version: u32, offset: u64, bytes: u64, sha256: &[u8]
     }
 }
 
-/// Blocks, index and footer in one file; the index is given compressed.
-pub fn seal(codec: Codec, blocks: &[u8], index: &[u8], version: u32) -> Vec<u8> {
+/// Returns an archive of blocks, a compressed index, and a footer that fits them.
+pub fn assemble(codec: Codec, blocks: &[u8], index: &[u8], version: u32) -> Vec<u8> {
     let hash = sha2::Sha256::digest(index);
     [blocks, index, &footer(codec, version, blocks.len() as u64, index.len() as u64, &hash)].concat()
 }
 
-/// An archive in parts, to be changed before it is put together.
+/// The parts of an archive, which a test changes before [`Layout::bytes`] assembles them.
 #[derive(Clone, Debug)]
 pub struct Layout {
     pub codec: Codec,
-    /// Compressed.
+    /// The compressed blocks.
     pub blocks: Vec<Vec<u8>>,
     pub head: Value,
     pub block_lines: Vec<Value>,
@@ -210,15 +212,17 @@ pub struct Layout {
     pub version: u32,
 }
 
+/// The modification time of the files in a [`Layout`].
 pub const MTIME: u64 = 1_795_280_701;
 
 impl Layout {
-    /// The archive of these files, all its numbers right, cut into blocks of `block_bytes`.
+    /// Returns the valid archive of these files, in blocks of `block_bytes` tar bytes.
     pub fn of(codec: Codec, files: &[File], block_bytes: usize) -> Self {
         let (tar, entries) = tar(files, MTIME);
         Layout::of_tar(codec, &tar, entries, block_bytes)
     }
 
+    /// Returns the archive of a tar stream with these entry lines.
     pub fn of_tar(codec: Codec, tar: &[u8], entry_lines: Vec<Value>, block_bytes: usize) -> Self {
         let mut layout = Layout {
             codec,
@@ -234,7 +238,7 @@ impl Layout {
         layout
     }
 
-    /// Makes the lines of the blocks fit their bytes again.
+    /// Rewrites the block lines of the index, so that they describe the current blocks.
     pub fn describe_blocks(&mut self, tar_lengths: &[usize]) {
         let (mut offset, mut tar_offset) = (0, 0);
         self.block_lines.clear();
@@ -246,6 +250,7 @@ impl Layout {
         }
     }
 
+    /// Returns the index before compression.
     pub fn index_text(&self) -> Vec<u8> {
         let mut text = String::new();
         for line in [&self.head].into_iter().chain(&self.block_lines).chain(&self.entry_lines) {
@@ -255,21 +260,23 @@ impl Layout {
         text.into_bytes()
     }
 
+    /// Returns the bytes of the archive.
     pub fn bytes(&self) -> Vec<u8> {
         self.with_index(&self.index_text())
     }
 
-    /// The same with another index.
+    /// Returns the archive with another text as its index.
     pub fn with_index(&self, text: &[u8]) -> Vec<u8> {
         self.with_packed_index(&pack_stream(self.codec, text))
     }
 
+    /// Returns the archive with other bytes in place of the compressed index.
     pub fn with_packed_index(&self, index: &[u8]) -> Vec<u8> {
-        seal(self.codec, &self.blocks.concat(), index, self.version)
+        assemble(self.codec, &self.blocks.concat(), index, self.version)
     }
 }
 
-/// The tar stream of these files and the lines that an index has of them.
+/// Returns the tar stream of these files, and their lines in the index.
 pub fn tar(files: &[File], mtime: u64) -> (Vec<u8>, Vec<Value>) {
     let (mut tar, mut lines) = (Vec::new(), Vec::new());
     for file in files {
@@ -284,7 +291,7 @@ pub fn tar(files: &[File], mtime: u64) -> (Vec<u8>, Vec<Value>) {
     (tar, lines)
 }
 
-/// Where things are in a good archive, read without any doubt in it.
+/// The places and files of a valid archive.
 #[derive(Clone, Debug)]
 pub struct Map {
     pub codec: Codec,
@@ -296,6 +303,7 @@ pub struct Map {
     pub mtime: u64,
 }
 
+/// Reads a valid archive. Panics if it is invalid.
 pub fn map(archive: &[u8]) -> Map {
     let codec = if archive.starts_with(&[0x1f, 0x8b]) { Codec::Gzip } else { Codec::Zstd };
     let (payload, length) = codec.footer();

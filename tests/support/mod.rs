@@ -1,4 +1,4 @@
-//! What all tests share: a folder of one's own, the program in it, databases to save.
+//! Code that all tests share: a sandbox to run the program in, sample databases, and servers.
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 pub mod actions;
@@ -26,13 +26,13 @@ use rusqlite::Connection;
 use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-/// The longest time that a run of the program may take in a test. A longer one is killed, and the test fails.
+/// The longest time that a run of the program may take in a test. A longer run is killed, and the test fails.
 pub const LONGEST_RUN: Duration = Duration::from_secs(300);
 
 /// The program under test.
 pub const LIFEBOAT: &str = env!("CARGO_BIN_EXE_lifeboat");
 
-/// A folder of one's own, gone at the end.
+/// A temporary folder for one test, removed when it is dropped.
 pub struct Sandbox {
     folder: tempfile::TempDir,
 }
@@ -51,14 +51,14 @@ impl Sandbox {
         self.root().join(name)
     }
 
-    /// The program, to be run in this folder, untouched by the outer environment.
+    /// Returns a command that runs the program in this folder, without Lifeboat's variables of the outer environment.
     pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(LIFEBOAT);
         command.args(arguments).current_dir(self.root()).stdin(Stdio::null());
         for name in ["LIFEBOAT_IDENTITY", "LIFEBOAT_HOST", "LIFEBOAT_SCRATCH", "LIFEBOAT_STORE", "LIFEBOAT_CONFIG"] {
             command.env_remove(name);
         }
-        // Scratch stays inside, so that what is left over shows.
+        // The scratch folder is inside, so that a test sees what a run leaves there.
         std::fs::create_dir_all(self.path("scratch")).unwrap();
         command.env("TMPDIR", self.path("scratch"));
         command
@@ -69,7 +69,7 @@ impl Sandbox {
         self.finish(self.command(arguments))
     }
 
-    /// Runs a command that [`command`](Self::command) made, to its end.
+    /// Runs a command from [`command`](Self::command) to its end.
     pub fn finish(&self, command: Command) -> Run {
         self.start_command(command).finish()
     }
@@ -79,33 +79,33 @@ impl Sandbox {
         self.start_command(self.command(arguments))
     }
 
-    /// Starts a command that [`command`](Self::command) made, and leaves it running.
+    /// Starts a command from [`command`](Self::command) and leaves it running.
     pub fn start_command(&self, mut command: Command) -> Running {
-        let what: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
+        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = Some(command.spawn().unwrap());
-        Running { what: what.join(" "), root: self.root().to_owned(), child }
+        Running { arguments: arguments.join(" "), root: self.root().to_owned(), child }
     }
 
-    /// Runs it and requires exit code 0.
+    /// Runs `lifeboat ARGUMENTS` and requires exit code 0.
     pub fn ok(&self, arguments: &[&str]) -> Run {
         self.run(arguments).code(0)
     }
 
-    /// Runs it with `--json`, requires exit code 0, and reads the document.
+    /// Runs `lifeboat ARGUMENTS --json`, requires exit code 0, and returns the document.
     pub fn json(&self, arguments: &[&str]) -> Value {
         let mut arguments = arguments.to_vec();
         arguments.push("--json");
         self.ok(&arguments).json()
     }
 
-    /// Takes a snapshot of `source` into `./backups`; its id.
+    /// Takes a snapshot of `source` into `./backups` and returns its id.
     pub fn snapshot(&self, source: &str) -> String {
         let document = self.json(&["snapshot", source, "--store", "backups"]);
         document["snapshots"][0]["id"].as_str().unwrap().to_owned()
     }
 
-    /// The ids that `list` shows, newest first.
+    /// Returns the ids that `list` shows, newest first.
     pub fn ids(&self) -> Vec<String> {
         let document = self.json(&["list", "--store", "backups"]);
         document["snapshots"]
@@ -116,7 +116,8 @@ impl Sandbox {
             .collect()
     }
 
-    /// Path, length and SHA-256 of every file below this folder (scratch aside), for saying that nothing changed.
+    /// Returns path, length and SHA-256 of every file in this folder, without the scratch folder. Two equal states
+    /// show that nothing changed.
     pub fn state(&self) -> BTreeMap<PathBuf, String> {
         let mut state = BTreeMap::new();
         collect(self.root(), self.root(), &mut state);
@@ -125,32 +126,33 @@ impl Sandbox {
     }
 }
 
+/// Adds the state of every file below `folder` to `state`.
 fn collect(root: &Path, folder: &Path, state: &mut BTreeMap<PathBuf, String>) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
         let name = path.strip_prefix(root).unwrap().to_owned();
-        let facts = std::fs::symlink_metadata(&path).unwrap();
-        if facts.is_dir() {
+        let metadata = std::fs::symlink_metadata(&path).unwrap();
+        if metadata.is_dir() {
             state.insert(name, "folder".to_owned());
             collect(root, &path, state);
-        } else if facts.is_symlink() {
+        } else if metadata.is_symlink() {
             state.insert(name, format!("link to {}", std::fs::read_link(&path).unwrap().display()));
-        } else if facts.is_file() {
+        } else if metadata.is_file() {
             let bytes = std::fs::read(&path).unwrap();
             state.insert(name, format!("{} {}", bytes.len(), lifeboat::platform::digest::Sha256::of(&bytes)));
         }
     }
 }
 
-/// A run of the program that goes on meanwhile; killed when dropped.
+/// A run of the program that is not finished yet. Dropping it kills the program.
 pub struct Running {
-    what: String,
+    arguments: String,
     root: PathBuf,
     child: Option<Child>,
 }
 
 impl Running {
-    /// Sends a signal; one that has ended gets none.
+    /// Sends a signal, if the program still runs.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let child = self.child.as_ref().unwrap();
         let _ = rustix::process::kill_process(rustix::process::Pid::from_child(child), signal);
@@ -160,23 +162,24 @@ impl Running {
         self.child.as_mut().unwrap().try_wait().unwrap().is_some()
     }
 
-    /// Waits for its end, which must come within [`LONGEST_RUN`].
+    /// Waits for the end of the program, which must come within [`LONGEST_RUN`].
     #[track_caller]
     pub fn finish(mut self) -> Run {
         let child = self.child.take().unwrap();
         let pid = rustix::process::Pid::from_child(&child);
-        let (ended, end) = std::sync::mpsc::channel::<()>();
-        let watch = std::thread::spawn(move || {
-            let is_late = end.recv_timeout(LONGEST_RUN) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+        // The watchdog waits until this channel is closed, and kills the program if that takes too long.
+        let (running, closed) = std::sync::mpsc::channel::<()>();
+        let watchdog = std::thread::spawn(move || {
+            let is_late = closed.recv_timeout(LONGEST_RUN) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
             if is_late {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
             is_late
         });
         let output = child.wait_with_output().unwrap();
-        drop(ended);
-        let run = Run { what: self.what.clone(), root: self.root.clone(), output };
-        assert!(!watch.join().unwrap(), "it did not end within {LONGEST_RUN:?}\n{}", run.transcript());
+        drop(running);
+        let run = Run { arguments: self.arguments.clone(), root: self.root.clone(), output };
+        assert!(!watchdog.join().unwrap(), "the program did not end within {LONGEST_RUN:?}\n{}", run.transcript());
         run
     }
 }
@@ -192,7 +195,7 @@ impl Drop for Running {
 
 /// A finished run of the program.
 pub struct Run {
-    what: String,
+    arguments: String,
     root: PathBuf,
     pub output: Output,
 }
@@ -206,43 +209,43 @@ impl Run {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
 
-    /// The exit code; 128 and the signal's number where a signal ended it.
+    /// Returns the exit code, or 128 plus the number of the signal that ended the program.
     pub fn exit(&self) -> i32 {
         use std::os::unix::process::ExitStatusExt;
         self.output.status.code().unwrap_or_else(|| 128 + self.output.status.signal().unwrap_or(0))
     }
 
-    /// Requires an exit code; shows everything where it is another.
+    /// Requires an exit code. The failure message is the transcript.
     #[track_caller]
     pub fn code(self, expected: i32) -> Self {
         assert_eq!(self.exit(), expected, "{}", self.transcript());
         self
     }
 
-    /// The JSON document on stdout, which must be exactly one.
+    /// Parses stdout, which must be exactly one JSON document.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.output.stdout).unwrap_or_else(|error| panic!("{error}\n{}", self.transcript()))
     }
 
-    /// Requires words on stderr.
+    /// Requires that stderr contains these words.
     #[track_caller]
     pub fn says(self, words: &str) -> Self {
-        assert!(self.stderr().contains(words), "stderr lacks '{words}'\n{}", self.transcript());
+        assert!(self.stderr().contains(words), "stderr does not contain '{words}'\n{}", self.transcript());
         self
     }
 
-    /// Command, exit code, both streams and the folder.
+    /// Returns the command, the exit code, both streams, and a list of the files in the folder.
     pub fn transcript(&self) -> String {
         let mut files = BTreeMap::new();
         collect(&self.root, &self.root, &mut files);
         let mut listing = String::new();
-        for (path, what) in files {
-            let _ = writeln!(listing, "  {} {}", path.display(), what.split(' ').next().unwrap_or_default());
+        for (path, state) in files {
+            let _ = writeln!(listing, "  {} {}", path.display(), state.split(' ').next().unwrap_or_default());
         }
         format!(
             "$ lifeboat {}\nexit {}\n-- stdout\n{}-- stderr\n{}-- files\n{listing}",
-            self.what,
+            self.arguments,
             self.exit(),
             self.stdout(),
             self.stderr()
@@ -250,26 +253,26 @@ impl Run {
     }
 }
 
-/// This test program again, to run one of its tests as a process of its own: `module` is the caller's `module_path!()`.
-/// The tests that are run so have names that begin with `child_`, and are ignored otherwise.
+/// Returns a command that runs one test of this test program in another process. `module` is the caller's
+/// `module_path!()`. Such a test has a name that begins with `child_`, and is ignored otherwise.
 pub fn child_test(module: &str, test: &str) -> Command {
     default_signals();
-    let (_, inner) = module.split_once("::").unwrap();
+    let (_, path) = module.split_once("::").unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("{inner}::{test}"), "--ignored", "--nocapture", "--test-threads=1"]);
+    command.args(["--exact", &format!("{path}::{test}"), "--ignored", "--nocapture", "--test-threads=1"]);
     command
 }
 
-/// The name of the test that runs: as cargo-nextest gives it, or from the thread that `cargo test` runs it on.
+/// Returns the name of the running test, from cargo-nextest or from the thread on which `cargo test` runs it.
 pub fn test_name() -> String {
     let thread = std::thread::current();
     std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| thread.name().unwrap_or("a test").to_owned())
 }
 
-/// Says that a test, or a part of it, cannot be run on this machine. `scripts/test` lists all that was skipped.
+/// Reports that a test, or a part of it, cannot run on this machine. `scripts/test` lists the skipped tests.
 pub fn skip(reason: &str) {
     let line = format!("{}: {reason}\n", test_name());
-    // Not eprintln, which the harness hides where a test passes.
+    // The test harness hides the output of `eprintln!` if the test passes.
     let _ = write!(std::io::stderr().lock(), "SKIPPED {line}");
     if let Some(path) = std::env::var_os("LIFEBOAT_TEST_SKIPPED") {
         let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
@@ -277,30 +280,31 @@ pub fn skip(reason: &str) {
     }
 }
 
-/// The same for what every machine that CI runs on can do: there it is a failure.
+/// Does the same as [`skip`], but fails in CI, whose machines can run the test.
 #[track_caller]
 pub fn skip_unless_ci(reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{reason}: this must not be skipped in CI");
     skip(reason);
 }
 
-/// Returns true if all these programs are here; otherwise the test that asks is reported as skipped.
+/// Returns true if all these programs are installed; otherwise reports the test as skipped.
 #[track_caller]
 pub fn have(programs: &[&str]) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_here = |program: &&&str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    let missing: Vec<&str> = programs.iter().filter(|program| !is_here(program)).copied().collect();
+    let is_installed = |program: &&&str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let missing: Vec<&str> = programs.iter().filter(|program| !is_installed(program)).copied().collect();
     if !missing.is_empty() {
         skip_unless_ci(&format!("it needs {}", missing.join(", ")));
     }
     missing.is_empty()
 }
 
-/// Gives the programs that a test starts the default dispositions of signals, wherever the tests were started: `nohup`
-/// ignores SIGHUP, the background of a script ignores SIGINT and SIGQUIT, and a program inherits what is ignored.
+/// Makes the programs that a test starts handle signals by default, even if the tests were started with ignored
+/// signals: `nohup` ignores SIGHUP, a background job of a script ignores SIGINT and SIGQUIT, and a program inherits
+/// this.
 ///
-/// A signal with a handler gets its default when another program is executed. The handler here does nothing, so this
-/// process goes on ignoring the signal.
+/// A signal that has a handler gets its default action when another program is executed. The handler here does nothing,
+/// so this process still ignores the signal.
 pub fn default_signals() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -315,7 +319,7 @@ pub fn default_signals() {
     });
 }
 
-/// Opens a database as any program would, foreign keys not enforced.
+/// Opens a database as another program would do, with foreign keys not enforced.
 pub fn open(path: impl AsRef<Path>) -> Connection {
     let connection = Connection::open(path).unwrap();
     connection.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
@@ -323,7 +327,7 @@ pub fn open(path: impl AsRef<Path>) -> Connection {
     connection
 }
 
-/// A small database with accounts, balances that refer to them, JSON logs, an index, a view and a trigger.
+/// Creates a small database with accounts, balances that refer to them, JSON logs, an index, a view and a trigger.
 /// `journal` is `wal` or `delete`.
 pub fn sample(path: impl AsRef<Path>, accounts: u32, journal: &str) {
     let connection = open(path);
@@ -363,19 +367,19 @@ pub fn sample(path: impl AsRef<Path>, accounts: u32, journal: &str) {
     connection.execute_batch("COMMIT").unwrap();
 }
 
-/// The number of rows of a table.
+/// Returns the number of rows of a table.
 pub fn count(path: impl AsRef<Path>, table: &str) -> i64 {
     open(path)
         .query_row(&format!("SELECT count(*) FROM \"{}\"", table.replace('"', "\"\"")), [], |row| row.get(0))
         .unwrap()
 }
 
-/// What `integrity_check` says; `ok` when all is well.
+/// Returns the result of `integrity_check`, which is `ok` for an intact database.
 pub fn integrity(path: impl AsRef<Path>) -> String {
     open(path).query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap()
 }
 
-/// All rows of all tables, for comparing two databases by another way than the program's own.
+/// Returns all rows of all tables, for a comparison of two databases that does not use the program's own code.
 pub fn content(path: impl AsRef<Path>) -> BTreeMap<String, Vec<String>> {
     let connection = open(path);
     let mut names = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").unwrap();
@@ -394,7 +398,7 @@ pub fn content(path: impl AsRef<Path>) -> BTreeMap<String, Vec<String>> {
     content
 }
 
-/// A database that others made, fetched by `scripts/test`.
+/// Returns the path of a public database that `scripts/test` has fetched.
 #[track_caller]
 pub fn real_database(name: &str) -> PathBuf {
     let folder = std::env::var_os("LIFEBOAT_TEST_DATA")
@@ -404,7 +408,7 @@ pub fn real_database(name: &str) -> PathBuf {
     path
 }
 
-/// Copies a folder and all in it.
+/// Copies a folder and everything in it.
 pub fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {

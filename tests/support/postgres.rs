@@ -1,5 +1,5 @@
-//! The PostgreSQL servers that `scripts/servers` started, databases of one's own on them, and PostgreSQL's own
-//! programs, against which Lifeboat's work is held.
+//! The PostgreSQL servers that `scripts/servers` started, new databases on them, and PostgreSQL's own programs, with
+//! which Lifeboat's results are compared.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -14,30 +14,31 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
-/// A running server, with the programs that can talk to it.
+/// A running server, and the programs for its version.
 #[derive(Clone, Debug)]
 pub struct Server {
     pub major: u32,
-    /// As the server gives it, such as `15.18`.
+    /// The version that the server reports, such as `15.18`.
     pub version: String,
     pub port: u16,
-    /// Whoever may enter this folder is let in without a password.
+    /// The folder of the Unix socket, over which no password is needed.
     pub socket_dir: PathBuf,
     pub user: String,
     pub password: String,
-    /// The certificate of the authority that vouches for the server's; it is for `localhost` and `127.0.0.1`.
+    /// The certificate of the authority that signed the server's certificate, which is for `localhost` and `127.0.0.1`.
     pub ca: PathBuf,
-    /// `postgres`, `initdb` and `pg_ctl`, to be run as the owner of `data`, with `library_path` as `LD_LIBRARY_PATH`.
+    /// The folder of `postgres`, `initdb` and `pg_ctl`, which must run as the owner of `data` with `library_path` as
+    /// `LD_LIBRARY_PATH`.
     pub bin: PathBuf,
     pub library_path: Option<PathBuf>,
     pub data: PathBuf,
     pub log: PathBuf,
-    /// PostgreSQL's own, of this server's version or of a later one.
+    /// The pg_dump of this server's version or of a later one.
     pub pg_dump: PathBuf,
     pub psql: PathBuf,
 }
 
-/// All servers that run, the oldest first.
+/// Returns all running servers, the oldest version first.
 #[track_caller]
 pub fn servers() -> Vec<Server> {
     static SERVERS: OnceLock<Result<Vec<Server>, String>> = OnceLock::new();
@@ -50,7 +51,7 @@ pub fn servers() -> Vec<Server> {
     }
 }
 
-/// The server of one major.
+/// Returns the server of a major version.
 #[track_caller]
 pub fn server(major: u32) -> Server {
     servers()
@@ -59,22 +60,23 @@ pub fn server(major: u32) -> Server {
         .unwrap_or_else(|| panic!("PostgreSQL {major} was not started: run 'scripts/servers run {major} -- ...'"))
 }
 
-/// Runs a check on every server, then says on which it failed.
+/// Runs a check on every server. Fails at the end with the servers on which it failed.
 #[track_caller]
 pub fn each_server(check: impl Fn(&Server)) {
     let mut failed = Vec::new();
     for server in servers() {
         eprintln!("-- PostgreSQL {}", server.version);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(&server))) {
-            let words = panic.downcast_ref::<String>().map(String::as_str);
-            let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
-            failed.push(format!("PostgreSQL {}: {words}", server.version));
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message =
+                message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message");
+            failed.push(format!("PostgreSQL {}: {message}", server.version));
         }
     }
     assert!(failed.is_empty(), "failed on {} of {} servers\n{}", failed.len(), servers().len(), failed.join("\n"));
 }
 
-/// Runs a check on the oldest server and the newest.
+/// Runs a check on the oldest and the newest server.
 #[track_caller]
 pub fn oldest_and_newest(check: impl Fn(&Server)) {
     let servers = servers();
@@ -84,8 +86,8 @@ pub fn oldest_and_newest(check: impl Fn(&Server)) {
     }
 }
 
-/// Runs a check on one server: for what the code does in the same way on all versions. The name of the test decides on
-/// which, so that such tests use all servers, and each always the same.
+/// Runs a check on one server, for behaviour that does not depend on the version. The name of the test selects the
+/// server, so that the tests together use all servers, and each test always uses the same one.
 #[track_caller]
 pub fn some_server(check: impl Fn(&Server)) {
     let sum: usize = super::test_name().bytes().map(usize::from).sum();
@@ -105,7 +107,7 @@ fn read_servers_in(folder: &Path) -> Result<Vec<Server>, String> {
     let text = std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let document: Value = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     let servers: Option<Vec<Server>> = document.as_array().into_iter().flatten().map(read_server).collect();
-    servers.ok_or_else(|| format!("{} is not what 'scripts/servers' writes today", path.display()))
+    servers.ok_or_else(|| format!("{} does not have the current form of 'scripts/servers'", path.display()))
 }
 
 fn read_server(entry: &Value) -> Option<Server> {
@@ -129,24 +131,24 @@ fn read_server(entry: &Value) -> Option<Server> {
 }
 
 impl Server {
-    /// Over TCP, with the password; `?sslmode=...` may be added.
+    /// Returns the URL over TCP, with the password. A caller may append `?sslmode=...`.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{}:{}@127.0.0.1:{}/{}", self.user, self.password, self.port, percent(database))
+        format!("postgres://{}:{}@127.0.0.1:{}/{}", self.user, self.password, self.port, percent_encode(database))
     }
 
-    /// Over the Unix socket, where no password is asked for.
+    /// Returns the URL over the Unix socket, which needs no password.
     pub fn socket_url(&self, database: &str) -> String {
-        let folder = percent(self.socket_dir.to_str().unwrap());
-        format!("postgres://{}@{folder}:{}/{}", self.user, self.port, percent(database))
+        let folder = percent_encode(self.socket_dir.to_str().unwrap());
+        format!("postgres://{}@{folder}:{}/{}", self.user, self.port, percent_encode(database))
     }
 
-    /// Makes an empty database, dropped at the end; `name` says whose it is.
+    /// Creates an empty database, which is dropped with the returned value. `name` becomes part of its name.
     #[track_caller]
     pub fn create_database(&self, name: &str) -> TestDatabase {
         self.create_database_with(name, "")
     }
 
-    /// The same with options for CREATE DATABASE, such as `ENCODING 'LATIN1' LOCALE 'C'`.
+    /// Creates an empty database with options for CREATE DATABASE, such as `ENCODING 'LATIN1' LOCALE 'C'`.
     #[track_caller]
     pub fn create_database_with(&self, name: &str, options: &str) -> TestDatabase {
         let database = TestDatabase { server: self.clone(), name: self.database_name(name) };
@@ -154,12 +156,12 @@ impl Server {
         database
     }
 
-    /// A database that is not there yet, for programs that make it themselves; dropped at the end.
+    /// Returns a database that does not exist yet, for programs that create it. It is dropped with the returned value.
     pub fn reserve_database(&self, name: &str) -> TestDatabase {
         TestDatabase { server: self.clone(), name: self.database_name(name) }
     }
 
-    /// Many test programs share a server, each with threads of its own.
+    /// Returns a name that no other thread and no other test program uses on the server.
     fn database_name(&self, name: &str) -> String {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let name: String =
@@ -168,7 +170,7 @@ impl Server {
         format!("{}_{}_{number}", &name[..name.len().min(40)], std::process::id())
     }
 
-    /// One of PostgreSQL's programs, on this database, untouched by the outer environment.
+    /// Returns a command that runs one of PostgreSQL's programs on a database, without the outer environment.
     pub fn command(&self, program: &PathBuf, database: &str) -> Command {
         let mut command = Command::new(program);
         command
@@ -180,13 +182,13 @@ impl Server {
         command
     }
 
-    /// Runs a script as psql does, stopping at the first error; what it prints.
+    /// Runs a script with psql, which stops at the first error, and returns its output.
     #[track_caller]
     pub fn psql(&self, database: &str, script: impl AsRef<[u8]>) -> String {
         self.psql_with(database, &[], script)
     }
 
-    /// The rows of a query, each value as text; NULL is `\N`.
+    /// Returns the rows of a query, each value as text. NULL is `\N`.
     #[track_caller]
     pub fn query(&self, database: &str, query: &str) -> Vec<Vec<String>> {
         let arguments = ["-At", "-F", "\x1f", "-R", "\x1e", "-P", "null=\\N"];
@@ -198,7 +200,7 @@ impl Server {
         rows.map(|row| row.split('\x1f').map(str::to_owned).collect()).collect()
     }
 
-    /// The one value that a query gives.
+    /// Returns the single value of a query.
     #[track_caller]
     pub fn value(&self, database: &str, query: &str) -> String {
         let mut rows = self.query(database, query);
@@ -210,35 +212,37 @@ impl Server {
     fn psql_with(&self, database: &str, arguments: &[&str], script: impl AsRef<[u8]>) -> String {
         let script = script.as_ref();
         let mut command = self.command(&self.psql, database);
-        // From the start of the session: a SET would itself be held to what a test sets for its database.
+        // PGOPTIONS takes effect at the start of the session. A SET statement would be subject to the statement_timeout
+        // that a test may have set for its database.
         command.env("PGOPTIONS", "-c statement_timeout=0");
         command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1"]).args(arguments).arg("-f").arg("-");
-        let output = feed(&mut command, script);
+        let output = run_with_input(&mut command, script);
         let beginning = String::from_utf8_lossy(&script[..script.len().min(2000)]).into_owned();
-        self.success(&command, output, &format!("-- script\n{beginning}\n"))
+        self.require_success(&command, output, &format!("-- script\n{beginning}\n"))
     }
 
-    /// What pg_dump prints.
+    /// Runs pg_dump and returns its output.
     #[track_caller]
     pub fn pg_dump(&self, database: &str, arguments: &[&str]) -> String {
         let mut command = self.command(&self.pg_dump, database);
         command.args(arguments);
-        let output = feed(&mut command, &[]);
-        self.success(&command, output, "")
+        let output = run_with_input(&mut command, &[]);
+        self.require_success(&command, output, "")
     }
 
-    /// The definitions as pg_dump prints them, without what differs from one run or version to the next, and
-    /// without the setting that a later pg_dump makes and an older server does not know: psql can load it.
+    /// Returns the definitions as pg_dump prints them, without lines that differ between runs or versions, and without
+    /// the setting of a later pg_dump that an older server does not know. psql can load the result.
     #[track_caller]
     pub fn schema_dump(&self, database: &str) -> String {
-        let varies = ["\\restrict ", "\\unrestrict ", "-- Dumped from ", "-- Dumped by ", "SET transaction_timeout = "];
+        let varying =
+            ["\\restrict ", "\\unrestrict ", "-- Dumped from ", "-- Dumped by ", "SET transaction_timeout = "];
         let dump = self.pg_dump(database, &["--schema-only"]);
-        let lines = dump.lines().filter(|line| !varies.iter().any(|start| line.starts_with(start)));
+        let lines = dump.lines().filter(|line| !varying.iter().any(|start| line.starts_with(start)));
         lines.flat_map(|line| [line, "\n"]).collect()
     }
 
     #[track_caller]
-    fn success(&self, command: &Command, output: Output, input: &str) -> String {
+    fn require_success(&self, command: &Command, output: Output, input: &str) -> String {
         assert!(
             output.status.success(),
             "PostgreSQL {}, {command:?}\n{}\n-- stdout\n{}-- stderr\n{}{input}",
@@ -251,7 +255,7 @@ impl Server {
     }
 }
 
-/// A server of one's own, to be killed and started again; stopped and removed at the end.
+/// A server for one test, which can kill and restart it. The server is stopped and removed when it is dropped.
 pub struct PrivateServer {
     server: Server,
     folder: PathBuf,
@@ -281,7 +285,8 @@ impl PrivateServer {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/servers")
     }
 
-    /// `pg_ctl stop -m immediate`: without a word to those who are connected, and with a recovery at the next start.
+    /// Stops the server with `pg_ctl stop -m immediate`: it closes the connections without a message and recovers at
+    /// the next start.
     #[track_caller]
     pub fn kill(&self) {
         self.pg_ctl(&["stop", "--mode=immediate"]);
@@ -302,7 +307,7 @@ impl PrivateServer {
         self.start_again();
     }
 
-    /// Restarts it as a standby of nobody: it recovers for ever, and may only be read.
+    /// Restarts the server as a standby without a primary, so that it remains in recovery and is read-only.
     #[track_caller]
     pub fn become_standby(&self) {
         let signal = self.data.join("standby.signal");
@@ -313,13 +318,14 @@ impl PrivateServer {
         self.start_again();
     }
 
-    /// Ends that.
+    /// Ends the recovery of a standby.
     #[track_caller]
     pub fn become_primary(&self) {
         self.pg_ctl(&["promote"]);
     }
 
-    /// As the owner of the data, in the server's own folder: there `scripts/servers stop` looks for it.
+    /// Runs `pg_ctl` as the owner of the data, in the server's folder, where `scripts/servers stop` looks for
+    /// processes.
     #[track_caller]
     fn pg_ctl(&self, arguments: &[&str]) {
         let owner = std::fs::metadata(&self.data).unwrap();
@@ -334,12 +340,12 @@ impl PrivateServer {
         }
         command.arg(self.bin.join("pg_ctl")).args(arguments).args(["--silent", "--wait", "--pgdata"]).arg(&self.data);
         command.current_dir(self.data.parent().unwrap()).stdin(Stdio::null());
-        // Not a pipe, which the server would inherit and keep open.
-        let said = self.data.with_file_name("pg_ctl.again");
-        let file = std::fs::File::create(&said).unwrap();
+        // The output goes to a file, because the server would inherit a pipe and keep it open.
+        let log = self.data.with_file_name("pg_ctl.again");
+        let file = std::fs::File::create(&log).unwrap();
         command.stdout(file.try_clone().unwrap()).stderr(file);
         let status = command.status().unwrap();
-        assert!(status.success(), "{command:?}\n{}", std::fs::read_to_string(said).unwrap_or_default());
+        assert!(status.success(), "{command:?}\n{}", std::fs::read_to_string(log).unwrap_or_default());
     }
 }
 
@@ -352,23 +358,23 @@ impl Drop for PrivateServer {
     }
 }
 
-/// Runs a command with something on its stdin, reading all the while.
-fn feed(command: &mut Command, input: &[u8]) -> Output {
+/// Runs a command with input on its stdin, and reads its output at the same time.
+fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     let mut stdin = child.stdin.take().unwrap();
     std::thread::scope(|scope| {
-        // It may end before it has read everything; then its exit code tells.
+        // The command may end before it has read everything. The caller checks the exit code.
         scope.spawn(move || stdin.write_all(input));
         child.wait_with_output().unwrap()
     })
 }
 
-fn percent(text: &str) -> String {
+fn percent_encode(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// A database of one's own, dropped at the end, whoever is still connected.
+/// A database for one test. It is dropped at the end, even if clients are still connected.
 #[derive(Debug)]
 pub struct TestDatabase {
     pub server: Server,
@@ -412,22 +418,23 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        // While it has subscriptions it is not dropped; while they have slots, dropping them asks the publisher.
+        // A database with subscriptions cannot be dropped, and dropping a subscription with a slot contacts the
+        // publisher.
         let subscriptions = "SET default_transaction_read_only = off;
             SELECT format(step, subname) FROM pg_subscription JOIN pg_database d ON d.oid = subdbid,
                    unnest(ARRAY['ALTER SUBSCRIPTION %I DISABLE', 'ALTER SUBSCRIPTION %I SET (slot_name = NONE)',
                                 'DROP SUBSCRIPTION %I']) WITH ORDINALITY AS steps (step, place)
              WHERE datname = current_database() ORDER BY subname, place \\gexec\n";
-        feed(
+        run_with_input(
             self.server.command(&self.server.psql, &self.name).args(["-X", "-q", "-f", "-"]),
             subscriptions.as_bytes(),
         );
         let drop = format!("DROP DATABASE IF EXISTS \"{}\" WITH (FORCE)", self.name);
         let mut command = self.server.command(&self.server.psql, "postgres");
-        let output = feed(command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-"]), drop.as_bytes());
+        let output = run_with_input(command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-"]), drop.as_bytes());
         if !output.status.success() {
             let problem = format!("cannot drop {}: {}", self.name, String::from_utf8_lossy(&output.stderr));
-            // A second panic would hide the first.
+            // A panic during a panic would hide the first message.
             if std::thread::panicking() { eprintln!("{problem}") } else { panic!("{problem}") }
         }
     }
@@ -440,29 +447,31 @@ pub fn load_zabbix(server: &Server, database: &str) {
         let file = std::fs::File::open(super::real_database(&format!("zabbix/{name}.sql.gz"))).unwrap();
         let mut text = String::new();
         flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text).unwrap();
-        // 130,000 INSERTs, one a line: psql sends those that end in `\;` together, which takes half the time.
+        // The file has 130,000 INSERTs, one in a line. psql sends those that end in `\;` together, which halves the
+        // time.
         let mut script = String::with_capacity(text.len() + text.len() / 64);
-        // Not `lines`, which would drop the carriage returns inside strings.
+        // `lines` would remove the carriage returns inside strings.
         for (number, line) in text.split('\n').enumerate() {
-            // An odd number of quotes: a string goes on in the next line, and this is not the statement's end.
-            let whole = line.starts_with("INSERT INTO ") && line.ends_with(");") && line.matches('\'').count() % 2 == 0;
-            let together = whole && number % 200 != 0;
-            script += if together { line.trim_end_matches(';') } else { line };
-            script += if together { "\\;\n" } else { "\n" };
+            // With an odd number of quotes, a string continues in the next line, and the statement does not end here.
+            let is_complete =
+                line.starts_with("INSERT INTO ") && line.ends_with(");") && line.matches('\'').count() % 2 == 0;
+            let is_joined = is_complete && number % 200 != 0;
+            script += if is_joined { line.trim_end_matches(';') } else { line };
+            script += if is_joined { "\\;\n" } else { "\n" };
         }
         server.psql(database, script + ";\n");
     }
 }
 
-/// A database of one's own with Zabbix's tables and rows. They are loaded once per server, which takes some
-/// seconds, and copied from then on.
+/// Creates a database for one test with Zabbix's tables and rows. They are loaded once per server, which takes some
+/// seconds, and copied for each test.
 #[track_caller]
 pub fn zabbix_database(server: &Server, name: &str) -> TestDatabase {
     let path = server.socket_dir.with_file_name(format!("zabbix-{}.lock", server.major));
     let lock = std::fs::File::create(path).unwrap();
     lock.lock().unwrap();
     if server.query("postgres", "SELECT 1 FROM pg_database WHERE datname = 'zabbix_loaded'").is_empty() {
-        // Named when it is whole: a test that was killed leaves no half of it to the next.
+        // The database gets its final name when it is complete, so that a killed test does not leave an incomplete one.
         server.psql("postgres", "DROP DATABASE IF EXISTS zabbix_loading");
         server.psql("postgres", "CREATE DATABASE zabbix_loading TEMPLATE template0");
         load_zabbix(server, "zabbix_loading");
@@ -473,23 +482,24 @@ pub fn zabbix_database(server: &Server, name: &str) -> TestDatabase {
     database
 }
 
-/// How two schema dumps differ, by kind of object.
+/// The differences between two schema dumps, by kind of object.
 #[derive(Debug, Default)]
 pub struct SchemaDifferences {
-    /// By the type that pg_dump gives: `TABLE`, `INDEX`, `FK CONSTRAINT`, ...
+    /// The differences by the type that pg_dump prints: `TABLE`, `INDEX`, `FK CONSTRAINT`, ...
     pub kinds: BTreeMap<String, KindDifferences>,
     report: String,
 }
 
+/// The numbers of differences in objects of one kind.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct KindDifferences {
-    /// Lines that only one of the two has, as `diff` counts: a line that changed counts twice.
+    /// Lines that only one of the dumps has. A line that changed counts twice, as in `diff`.
     pub lines: usize,
-    /// Objects that only the first has; their lines are counted too.
+    /// Objects that only the first dump has. Their lines are counted too.
     pub missing: usize,
-    /// Objects that only the second has; their lines are counted too.
+    /// Objects that only the second dump has. Their lines are counted too.
     pub extra: usize,
-    /// Objects that both have, at another place.
+    /// Objects that both dumps have, in another order.
     pub moved: usize,
 }
 
@@ -498,7 +508,7 @@ impl SchemaDifferences {
         self.kinds.is_empty()
     }
 
-    /// Lines that differ and objects that moved.
+    /// Returns the number of lines that differ and of objects that moved.
     pub fn total(&self) -> usize {
         self.kinds.values().map(|kind| kind.lines + kind.moved).sum()
     }
@@ -518,14 +528,14 @@ impl fmt::Display for SchemaDifferences {
     }
 }
 
-/// One object of a dump, from its heading to the next.
+/// One object of a dump, from its heading to the next heading.
 struct Block {
-    /// Type, schema and name, and a number where several have the same.
+    /// Type, schema and name, and a number that distinguishes objects with the same ones.
     key: (String, String, String, usize),
     lines: Vec<String>,
 }
 
-/// Compares what `schema_dump` gave: first what is right, then what is to be judged.
+/// Compares two results of `schema_dump`: the expected one and the one that was found.
 pub fn schema_differences(expected: &str, found: &str) -> SchemaDifferences {
     let (expected, found) = (blocks(expected), blocks(found));
     let places: HashMap<_, _> = found.iter().enumerate().map(|(place, block)| (&block.key, place)).collect();
@@ -539,12 +549,12 @@ pub fn schema_differences(expected: &str, found: &str) -> SchemaDifferences {
         };
         common.push((block, place));
         let kept = longest_common(&block.lines, &found[place].lines);
-        let gone: Vec<_> = others(&block.lines, kept.iter().map(|pair| pair.0));
-        let new: Vec<_> = others(&found[place].lines, kept.iter().map(|pair| pair.1));
-        if gone.len() + new.len() > 0 {
-            differences.note(block, "differs", gone.len() + new.len(), |_| ());
-            differences.show("-", &gone);
-            differences.show("+", &new);
+        let removed: Vec<_> = lines_except(&block.lines, kept.iter().map(|pair| pair.0));
+        let added: Vec<_> = lines_except(&found[place].lines, kept.iter().map(|pair| pair.1));
+        if removed.len() + added.len() > 0 {
+            differences.note(block, "differs", removed.len() + added.len(), |_| ());
+            differences.show("-", &removed);
+            differences.show("+", &added);
         }
     }
     let known: HashMap<_, _> = expected.iter().map(|block| (&block.key, ())).collect();
@@ -561,14 +571,16 @@ pub fn schema_differences(expected: &str, found: &str) -> SchemaDifferences {
 }
 
 impl SchemaDifferences {
-    fn note(&mut self, block: &Block, what: &str, lines: usize, count: impl FnOnce(&mut KindDifferences)) {
+    /// Counts a difference and adds a line to the report.
+    fn note(&mut self, block: &Block, change: &str, lines: usize, count: impl FnOnce(&mut KindDifferences)) {
         let (kind, schema, name, _) = &block.key;
         let entry = self.kinds.entry(kind.clone()).or_default();
         entry.lines += lines;
         count(entry);
-        self.report += &format!("{what}: {kind} {schema}.{name}\n");
+        self.report += &format!("{change}: {kind} {schema}.{name}\n");
     }
 
+    /// Adds lines of the dumps to the report.
     fn show(&mut self, sign: &str, lines: &[impl AsRef<str>]) {
         for line in lines {
             self.report += &format!("  {sign} {}\n", line.as_ref());
@@ -576,11 +588,11 @@ impl SchemaDifferences {
     }
 }
 
-/// Takes a dump apart. Blank lines at an object's end are not part of it.
+/// Splits a dump into its objects. Blank lines at the end of an object are not part of it.
 fn blocks(dump: &str) -> Vec<Block> {
     let mut blocks = vec![Block { key: ("preamble".into(), String::new(), String::new(), 0), lines: Vec::new() }];
     let mut seen: HashMap<(String, String, String), usize> = HashMap::new();
-    // pg_dump sets these before the first object that they matter to; here each has its own.
+    // pg_dump prints such a setting once, before the first object that needs it. Here every object gets its settings.
     let mut settings: BTreeMap<String, String> = BTreeMap::new();
     for line in dump.lines() {
         if let Some((kind, schema, name)) = heading(line) {
@@ -590,8 +602,8 @@ fn blocks(dump: &str) -> Vec<Block> {
             blocks.push(Block { key, lines: settings.values().cloned().chain([line.to_owned()]).collect() });
         } else if let Some(setting) = line.strip_prefix("SET default_table") {
             let name = setting.split(' ').next().unwrap().to_owned();
-            let usual = line.ends_with(" = '';") || line.ends_with(" = heap;");
-            if usual {
+            let is_default = line.ends_with(" = '';") || line.ends_with(" = heap;");
+            if is_default {
                 settings.remove(&name)
             } else {
                 settings.insert(name, line.to_owned())
@@ -608,7 +620,7 @@ fn blocks(dump: &str) -> Vec<Block> {
     blocks
 }
 
-/// Type, schema and name from `-- Name: accounts; Type: TABLE; Schema: public; Owner: postgres`.
+/// Returns type, schema and name from `-- Name: accounts; Type: TABLE; Schema: public; Owner: postgres`.
 fn heading(line: &str) -> Option<(String, String, String)> {
     let (name, rest) = line.strip_prefix("-- Name: ")?.rsplit_once("; Type: ")?;
     let (kind, rest) = rest.split_once("; Schema: ")?;
@@ -616,7 +628,7 @@ fn heading(line: &str) -> Option<(String, String, String)> {
     Some((kind.to_owned(), schema.to_owned(), name.to_owned()))
 }
 
-/// Pairs of places of the lines that a diff would keep.
+/// Returns pairs of places of the lines that a diff would keep.
 fn longest_common(left: &[String], right: &[String]) -> Vec<(usize, usize)> {
     let mut lengths = vec![vec![0u32; right.len() + 1]; left.len() + 1];
     for i in (0..left.len()).rev() {
@@ -639,14 +651,15 @@ fn longest_common(left: &[String], right: &[String]) -> Vec<(usize, usize)> {
     pairs
 }
 
-fn others(lines: &[String], kept: impl Iterator<Item = usize>) -> Vec<&String> {
+/// Returns the lines that are not at the `kept` places.
+fn lines_except(lines: &[String], kept: impl Iterator<Item = usize>) -> Vec<&String> {
     let kept: Vec<usize> = kept.collect();
     lines.iter().enumerate().filter(|(place, _)| kept.binary_search(place).is_err()).map(|(_, line)| line).collect()
 }
 
-/// The longest run of numbers that grow, with gaps: what need not move.
+/// Returns the longest increasing subsequence: the places of the objects that need not move.
 fn longest_increasing(numbers: &[usize]) -> Vec<usize> {
-    // For each length, the place of the smallest number that such a run can end with.
+    // For each length, the place of the smallest number that ends an increasing subsequence of that length.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = vec![None; numbers.len()];
     for (place, number) in numbers.iter().enumerate() {
@@ -654,12 +667,12 @@ fn longest_increasing(numbers: &[usize]) -> Vec<usize> {
         before[place] = length.checked_sub(1).map(|shorter| ends[shorter]);
         if length == ends.len() { ends.push(place) } else { ends[length] = place }
     }
-    let mut run = Vec::new();
+    let mut sequence = Vec::new();
     let mut place = ends.last().copied();
     while let Some(at) = place {
-        run.push(numbers[at]);
+        sequence.push(numbers[at]);
         place = before[at];
     }
-    run.reverse();
-    run
+    sequence.reverse();
+    sequence
 }

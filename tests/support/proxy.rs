@@ -1,4 +1,4 @@
-//! A way to a server that breaks: cut, or silent, after so many bytes.
+//! A TCP proxy that closes or stalls its connections after a number of bytes.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// What becomes of connections once so many bytes have passed, both ways and all connections together.
+/// The fault that begins when a number of bytes has passed, counted over both directions and all connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     Never,
-    /// All end, and new ones too.
+    /// Closes all connections, and new ones too.
     Cut(u64),
-    /// Those that are open pass nothing on any more; new ones are well.
+    /// Stalls the open connections. New ones work.
     Stall(u64),
-    /// Nothing passes any more.
+    /// Stalls all connections, and new ones too.
     StallAll(u64),
 }
 
@@ -35,7 +35,7 @@ impl State {
     }
 }
 
-/// Listens on a port of its own and passes everything on to a port of this machine; gone when dropped.
+/// A proxy that listens on a free port and forwards all bytes to another port of this machine, until it is dropped.
 pub struct Proxy {
     pub port: u16,
     state: Arc<State>,
@@ -47,32 +47,34 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State { trouble, passed: AtomicU64::new(0), is_over: AtomicBool::new(false) });
-        let own = Arc::clone(&state);
+        let shared = Arc::clone(&state);
         let listener = thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                if own.is_over.load(Ordering::SeqCst) {
+                if shared.is_over.load(Ordering::SeqCst) {
                     break;
                 }
-                if own.is_troubled() && matches!(own.trouble, Trouble::Cut(_)) {
+                if shared.is_troubled() && matches!(shared.trouble, Trouble::Cut(_)) {
                     continue;
                 }
                 let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { continue };
-                // A connection that begins when others stall already is well.
-                let well = own.is_troubled() && matches!(own.trouble, Trouble::Stall(_));
+                // A connection that begins after the others have stalled works.
+                let is_exempt = shared.is_troubled() && matches!(shared.trouble, Trouble::Stall(_));
                 for (from, to) in [(&client, &server), (&server, &client)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    let own = Arc::clone(&own);
-                    thread::spawn(move || pump(from, to, &own, well));
+                    let shared = Arc::clone(&shared);
+                    thread::spawn(move || forward(from, to, &shared, is_exempt));
                 }
             }
         });
         Proxy { port, state, listener: Some(listener) }
     }
 
+    /// Returns the number of bytes that have passed.
     pub fn passed(&self) -> u64 {
         self.state.passed.load(Ordering::SeqCst)
     }
 
+    /// Returns true if the trouble has begun.
     pub fn is_troubled(&self) -> bool {
         self.state.is_troubled()
     }
@@ -88,15 +90,16 @@ impl Drop for Proxy {
     }
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, well: bool) {
+/// Forwards one direction of a connection until it ends or the trouble begins.
+fn forward(mut from: TcpStream, mut to: TcpStream, state: &State, is_exempt: bool) {
     let _ = from.set_read_timeout(Some(Duration::from_millis(20)));
     let mut buffer = [0; 4096];
     loop {
-        let over = state.is_over.load(Ordering::SeqCst);
-        if over || (!well && state.is_troubled() && matches!(state.trouble, Trouble::Cut(_))) {
+        let is_over = state.is_over.load(Ordering::SeqCst);
+        if is_over || (!is_exempt && state.is_troubled() && matches!(state.trouble, Trouble::Cut(_))) {
             break;
         }
-        if !well && state.is_troubled() {
+        if !is_exempt && state.is_troubled() {
             thread::sleep(Duration::from_millis(20));
             continue;
         }

@@ -1,4 +1,4 @@
-//! The S3 servers that `scripts/servers` started, and a place of one's own in each.
+//! The S3 servers that `scripts/servers` started, and new stores on them.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,15 +19,15 @@ pub struct S3Server {
     pub port: u16,
     pub access_key: String,
     pub secret_key: String,
-    /// A user who may read and not write, where the server has one.
+    /// The key of a user who may read but not write, if the server has one.
     pub limited_access_key: Option<String>,
     pub limited_secret_key: Option<String>,
     pub bucket: String,
-    /// A bucket whose objects can be locked, where the server has one.
+    /// A bucket whose objects can be locked, if the server has one.
     pub locked_bucket: Option<String>,
 }
 
-/// All S3 servers that run.
+/// Returns all S3 servers that run.
 #[track_caller]
 pub fn s3_servers() -> Vec<S3Server> {
     static SERVERS: OnceLock<Result<Vec<S3Server>, String>> = OnceLock::new();
@@ -40,7 +40,7 @@ pub fn s3_servers() -> Vec<S3Server> {
     }
 }
 
-/// The server of that name.
+/// Returns the server with this name.
 #[track_caller]
 pub fn s3_server(name: &str) -> S3Server {
     let found = s3_servers().into_iter().find(|server| server.name == name);
@@ -54,7 +54,7 @@ fn read_servers() -> Result<Vec<S3Server>, String> {
     serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// A prefix that nobody else uses, in the bucket that all tests share.
+/// Returns a prefix that no other test uses, for the bucket that all tests share.
 pub fn fresh_prefix() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
@@ -62,22 +62,23 @@ pub fn fresh_prefix() -> String {
 }
 
 impl S3Server {
-    /// The URL of a new store, at this server.
+    /// Returns the URL of a new store on this server.
     pub fn new_store(&self) -> String {
         self.store_at(&self.endpoint)
     }
 
-    /// The URL of a new store, reached by another address, a proxy's.
+    /// Returns the URL of a new store that is reached through another address, such as that of a proxy.
     pub fn store_at(&self, endpoint: &str) -> String {
         format!("s3://{}/{}?endpoint={endpoint}", self.bucket, fresh_prefix())
     }
 
-    /// A new store, used from within the test; other threads' environment stays as it is.
+    /// Opens a new store within the test process.
     pub fn open_new(&self) -> S3Store {
         self.open(&self.new_store())
     }
 
-    /// The store of a URL of this server's.
+    /// Opens a store of this server within the test process. The credentials come from a file, because environment
+    /// variables would affect other threads.
     pub fn open(&self, url: &str) -> S3Store {
         let credentials = std::env::temp_dir().join(format!("lifeboat-credentials-{}", fresh_prefix()));
         let text = format!(
@@ -87,34 +88,35 @@ impl S3Server {
         std::fs::write(&credentials, text).unwrap();
         let url = format!("{url}&profile=default&credentials_file={}", credentials.display());
         let store = S3Store::new(url.parse().unwrap()).unwrap();
-        // The file is read with the first request.
+        // The first request reads the file.
         let _ = store.stat(&"lifeboat.json".parse().unwrap()).unwrap();
         std::fs::remove_file(&credentials).unwrap();
         store
     }
 
-    /// Gives a command the credentials, and nothing else of AWS's environment.
-    pub fn identify(&self, command: &mut Command) {
-        forget_aws(command);
+    /// Sets the credentials of this server as the only AWS settings of a command.
+    pub fn set_credentials(&self, command: &mut Command) {
+        clear_aws_settings(command);
         command.env("AWS_ACCESS_KEY_ID", &self.access_key).env("AWS_SECRET_ACCESS_KEY", &self.secret_key);
     }
 
     /// Runs `lifeboat ARGUMENTS` with this server's credentials.
     pub fn run(&self, sandbox: &Sandbox, arguments: &[&str]) -> Run {
         let mut command = sandbox.command(arguments);
-        self.identify(&mut command);
+        self.set_credentials(&mut command);
         sandbox.finish(command)
     }
 }
 
-/// Takes what the outer environment says of AWS away.
-pub fn forget_aws(command: &mut Command) {
+/// Removes all AWS settings from the environment of a command.
+pub fn clear_aws_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("AWS_")) {
             command.env_remove(name);
         }
     }
-    // Nothing of the home folder (of files that are not there the SDK warns), and no metadata service of a cloud.
+    // The SDK must not read the files in the home folder, nor ask the metadata service of a cloud. The paths are those
+    // of /dev/null, because the SDK warns of missing files.
     command.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
     command.env("AWS_EC2_METADATA_DISABLED", "true");
 }

@@ -1,37 +1,37 @@
-//! The databases of `tests/data/postgres`, on a server.
+//! Creates the sample databases of `tests/data/postgres` on a server.
 
 use std::path::Path;
 
 use super::postgres::{Server, TestDatabase, zabbix_database};
 
-/// The databases that the schema test is held to, by name: for [`database`].
+/// The names of the sample databases, for [`database`].
 pub const SAMPLES: [&str; 7] = ["everything", "kin", "types", "many", "odd_settings", "beyond_pg_dump", "zabbix"];
 
-/// A database of one's own filled with one of [`SAMPLES`].
+/// Creates a database for one test and fills it with one of [`SAMPLES`].
 #[track_caller]
 pub fn database(server: &Server, sample: &str) -> TestDatabase {
     if sample == "zabbix" {
         return zabbix_database(server, "zabbix");
     }
-    roles(server);
+    create_roles(server);
     let database = server.create_database(sample);
     run_file(server, &database.name, sample);
     database
 }
 
-/// Makes the roles and the tablespace that the samples need; they stay as long as the server runs.
+/// Creates the roles and the tablespace that the samples need. They remain as long as the server runs.
 #[track_caller]
-pub fn roles(server: &Server) {
+pub fn create_roles(server: &Server) {
     let path = server.socket_dir.with_file_name(format!("roles-{}.lock", server.major));
     let lock = std::fs::File::create(path).unwrap();
     lock.lock().unwrap();
     run_file(server, "postgres", "roles");
 }
 
-/// Adds a table `NAME` of about so many megabytes, in short rows with a key, an index, and JSON.
+/// Adds a table `name` of about `megabytes`, with short rows of JSON and other types, a primary key and an index.
 #[track_caller]
 pub fn add_big_table(database: &TestDatabase, name: &str, megabytes: u32) {
-    // What a row takes of a page.
+    // A row takes about 109 bytes of a page.
     let rows = u64::from(megabytes) * 1024 * 1024 / 109;
     database.psql(format!(
         "SET synchronous_commit = off;
@@ -45,7 +45,7 @@ pub fn add_big_table(database: &TestDatabase, name: &str, megabytes: u32) {
     ));
 }
 
-/// Runs a file of `tests/data/postgres` as psql does.
+/// Runs a file of `tests/data/postgres` with psql.
 #[track_caller]
 fn run_file(server: &Server, database: &str, name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/postgres").join(name).with_extension("sql");

@@ -1,8 +1,10 @@
-//! Databases with TimescaleDB: those that `scripts/servers` started, or on a server of one's own choice.
+//! Databases with TimescaleDB: those that `scripts/servers` started, or new ones on the server in
+//! LIFEBOAT_TEST_TIMESCALE.
 //!
-//! Those of `scripts/servers` are compiled to WebAssembly and let one session in at a time, without background workers:
-//! they test definitions, rows and policies, not what happens side by side. LIFEBOAT_TEST_TIMESCALE names a full server
-//! (`postgres://role@host:port`, of a role that makes databases), on which the same tests run.
+//! The servers of `scripts/servers` are compiled to WebAssembly. They accept one session at a time and have no
+//! background workers, so they suit tests of definitions, rows and policies, but not of concurrency.
+//! LIFEBOAT_TEST_TIMESCALE names a full server (`postgres://role@host:port`, with a role that may create databases), on
+//! which the same tests run.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,13 +16,13 @@ use serde::Deserialize;
 
 use super::postgres::server;
 
-/// An empty database for one test alone, until it is dropped.
+/// An empty database that one test uses alone, until this value is dropped.
 pub struct TimescaleDatabase {
     url: String,
     psql: PathBuf,
-    /// On a server of one's own choice: where to drop it.
-    made_on: Option<String>,
-    /// Of those that all tests share: held while it is used.
+    /// The URL on which the database is dropped, if it was created on the server in LIFEBOAT_TEST_TIMESCALE.
+    drop_url: Option<String>,
+    /// The lock that reserves the database, if it is one of those that all tests share.
     _lock: Option<File>,
 }
 
@@ -31,12 +33,13 @@ struct Entry {
     database: String,
 }
 
-/// One test waits for databases at a time: two that each have one, and want another, would wait for ever.
-static TAKING: Mutex<()> = Mutex::new(());
+/// Lets one test at a time wait for databases. Otherwise two tests that each have one database and need another would
+/// wait for ever.
+static WAITING: Mutex<()> = Mutex::new(());
 
-/// Takes so many databases, without the extension.
+/// Reserves `COUNT` databases, in which the extension is not yet created.
 #[track_caller]
-pub fn take<const COUNT: usize>() -> [TimescaleDatabase; COUNT] {
+pub fn take_databases<const COUNT: usize>() -> [TimescaleDatabase; COUNT] {
     let psql = server(15).psql;
     if let Ok(url) = std::env::var("LIFEBOAT_TEST_TIMESCALE") {
         return std::array::from_fn(|_| TimescaleDatabase::create(&url, &psql));
@@ -51,30 +54,31 @@ pub fn take<const COUNT: usize>() -> [TimescaleDatabase; COUNT] {
     });
     let entries: Vec<Entry> = serde_json::from_str(&text).unwrap();
     let entry = &entries[0];
-    assert!(COUNT <= entry.ports.len(), "there are {} databases", entry.ports.len());
-    let turn = TAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let all = File::create(Path::new(&folder).join("timescale.lock")).unwrap();
-    all.lock().unwrap();
+    assert!(COUNT <= entry.ports.len(), "there are only {} databases", entry.ports.len());
+    let turn = WAITING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let turn_file = File::create(Path::new(&folder).join("timescale.lock")).unwrap();
+    turn_file.lock().unwrap();
     let mut found = Vec::new();
     while found.len() < COUNT {
         for port in &entry.ports {
             let lock = File::create(Path::new(&folder).join(format!("timescale-{port}.lock"))).unwrap();
             if found.len() < COUNT && lock.try_lock().is_ok() {
                 let url = |name: &str| format!("postgres://{}@127.0.0.1:{port}/{name}", entry.user);
-                // Whoever was there before has left everything.
+                // The database still has the data of the previous test. A connection to 'fresh' replaces it by an empty
+                // one.
                 run(&psql, &url("fresh"), "SELECT 1");
                 let (url, psql) = (url(&entry.database), psql.clone());
-                found.push(TimescaleDatabase { url, psql, made_on: None, _lock: Some(lock) });
+                found.push(TimescaleDatabase { url, psql, drop_url: None, _lock: Some(lock) });
             }
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    drop((all, turn));
+    drop((turn_file, turn));
     found.try_into().ok().unwrap()
 }
 
-/// Whether it is one of those that let one session in at a time.
-pub fn is_alone() -> bool {
+/// Returns true if the databases accept only one session at a time.
+pub fn has_single_session() -> bool {
     std::env::var_os("LIFEBOAT_TEST_TIMESCALE").is_none()
 }
 
@@ -82,22 +86,23 @@ impl TimescaleDatabase {
     fn create(server: &str, psql: &Path) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("timescale_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let home = format!("{server}/postgres");
-        run(psql, &home, &format!("CREATE DATABASE {name} TEMPLATE template0"));
-        TimescaleDatabase { url: format!("{server}/{name}"), psql: psql.to_owned(), made_on: Some(home), _lock: None }
+        let maintenance_url = format!("{server}/postgres");
+        run(psql, &maintenance_url, &format!("CREATE DATABASE {name} TEMPLATE template0"));
+        let url = format!("{server}/{name}");
+        TimescaleDatabase { url, psql: psql.to_owned(), drop_url: Some(maintenance_url), _lock: None }
     }
 
     pub fn url(&self) -> String {
         self.url.clone()
     }
 
-    /// Runs a script as psql does, one statement after the other, stopping at the first error; what it prints.
+    /// Runs a script with psql, which stops at the first error, and returns its output.
     #[track_caller]
     pub fn psql(&self, script: &str) -> String {
         run(&self.psql, &self.url, script)
     }
 
-    /// The same of a file, with the folder that it stands in.
+    /// Runs a script file with psql in the folder of the file.
     #[track_caller]
     pub fn psql_file(&self, file: &Path) {
         let mut command = command(&self.psql, &self.url);
@@ -106,7 +111,7 @@ impl TimescaleDatabase {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// The rows of a query, one line each.
+    /// Returns the rows of a query, one line each.
     #[track_caller]
     pub fn rows(&self, query: &str) -> Vec<String> {
         self.psql(query).lines().map(str::to_owned).collect()
@@ -115,9 +120,10 @@ impl TimescaleDatabase {
 
 impl Drop for TimescaleDatabase {
     fn drop(&mut self) {
-        let Some(home) = &self.made_on else { return };
+        let Some(maintenance_url) = &self.drop_url else { return };
         let name = self.url.rsplit('/').next().unwrap_or_default();
-        let _ = command(&self.psql, home).arg("-c").arg(format!("DROP DATABASE {name} WITH (FORCE)")).output();
+        let statement = format!("DROP DATABASE {name} WITH (FORCE)");
+        let _ = command(&self.psql, maintenance_url).arg("-c").arg(statement).output();
     }
 }
 

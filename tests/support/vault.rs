@@ -1,4 +1,4 @@
-//! A store with one snapshot, a live database beside it, and what it means that a bad snapshot is refused.
+//! A store with one snapshot and a live database beside it, and the requirement that commands refuse a bad snapshot.
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 use std::collections::BTreeMap;
@@ -11,47 +11,49 @@ use serde_json::Value;
 use super::craft::{self, Codec, File, Layout};
 use crate::support::{LIFEBOAT, Sandbox, open};
 
-/// The most address space that a run may have, in KiB: an allocation by an unchecked number ends it.
+/// The limit of a run's address space, in KiB. A run that allocates memory by an unchecked number fails.
 const MEMORY_KIB: u32 = 400 << 10;
 
+/// A sandbox with a store that holds one snapshot, whose archive and manifest a test replaces by bad ones.
 pub struct Vault {
     pub sandbox: Sandbox,
     pub codec: Codec,
     pub id: String,
     pub archive: PathBuf,
     pub manifest: PathBuf,
-    /// As they were.
+    /// The original archive.
     pub archive_bytes: Vec<u8>,
+    /// The original manifest outside the archive.
     pub document: Vec<u8>,
 }
 
 impl Vault {
-    /// One snapshot of a database of about `megabytes`, and `live.db`, another database.
+    /// Takes a snapshot of a database of about `megabytes`, and creates `live.db`, another database.
     pub fn new(codec: Codec, megabytes: u32) -> Self {
         let sandbox = Sandbox::new();
-        source(&sandbox, "app.db", megabytes);
+        create_source(&sandbox, "app.db", megabytes);
         crate::support::sample(sandbox.path("live.db"), 3, "delete");
         let document = sandbox.json(&["snapshot", "app.db", "--store", "backups", "--compression", codec.name()]);
         let id = document["snapshots"][0]["id"].as_str().unwrap().to_owned();
         let archive = sandbox.path(format!("backups/app/{id}{}", codec.extension()));
         let manifest = sandbox.path(format!("backups/app/{id}.json"));
-        // Gone, as sources are when snapshots are needed.
+        // Removed, because a restore must not need the source.
         std::fs::remove_file(sandbox.path("app.db")).unwrap();
         let (archive_bytes, document) = (std::fs::read(&archive).unwrap(), std::fs::read(&manifest).unwrap());
         Vault { sandbox, codec, id, archive, manifest, archive_bytes, document }
     }
 
-    /// The manifest outside.
-    pub fn outside(&self) -> Value {
+    /// Returns the original manifest outside the archive.
+    pub fn outside_manifest(&self) -> Value {
         serde_json::from_slice(&self.document).unwrap()
     }
 
-    /// The files of the archive, to make another of.
+    /// Returns the files of the original archive, for building another one.
     pub fn files(&self) -> Vec<File> {
         craft::map(&self.archive_bytes).files
     }
 
-    /// Puts archive and manifest in place; None leaves the archive out.
+    /// Writes an archive and a manifest into the store. Without an archive, removes the one that is there.
     pub fn put(&self, archive: Option<&[u8]>, manifest: &[u8]) {
         match archive {
             Some(bytes) => std::fs::write(&self.archive, bytes).unwrap(),
@@ -60,32 +62,33 @@ impl Vault {
         std::fs::write(&self.manifest, manifest).unwrap();
     }
 
-    /// Puts an archive in place with a manifest outside that names its length and hash.
-    pub fn put_fitting(&self, archive: &[u8]) {
-        self.put(Some(archive), &fitting(self.outside(), archive));
+    /// Writes an archive, and the original manifest with the archive's length and hash, into the store.
+    pub fn put_with_manifest(&self, archive: &[u8]) {
+        self.put(Some(archive), &manifest_for(self.outside_manifest(), archive));
     }
 
-    /// An archive of these files, all its numbers right; the manifest inside is theirs.
+    /// Returns an archive of these files with a correct index. The manifest inside is the one in `files`.
     pub fn layout(&self, files: &[File]) -> Layout {
         Layout::of(self.codec, files, craft::BLOCK)
     }
 
-    /// Runs `lifeboat ARGUMENTS --store backups --json` with little memory.
-    pub fn run(&self, arguments: &[&str]) -> Finished {
-        let plain = self.sandbox.command(&["unused"]);
+    /// Runs `lifeboat ARGUMENTS --store backups --json` with limited memory.
+    pub fn run(&self, arguments: &[&str]) -> LimitedRun {
+        // This command is never run: only its environment is used.
+        let template = self.sandbox.command(&["unused"]);
         let mut command = Command::new("bash");
         command.arg("-c").arg(format!("ulimit -v {MEMORY_KIB} && exec \"$0\" \"$@\"")).arg(LIFEBOAT).args(arguments);
         command.args(["--store", "backups", "--json", "--jobs", "2"]).current_dir(self.sandbox.root());
-        for (name, value) in plain.get_envs() {
+        for (name, value) in template.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
         }
-        Finished { what: arguments.join(" "), output: command.output().unwrap() }
+        LimitedRun { arguments: arguments.join(" "), output: command.output().unwrap() }
     }
 
-    /// All that is in the sandbox but proofs, which every test of a snapshot may leave.
+    /// Returns the state of the sandbox without proofs, which `verify` and `drill` may write.
     pub fn state(&self) -> BTreeMap<PathBuf, String> {
         let mut state = self.sandbox.state();
         state.retain(|path, _| !path.to_string_lossy().contains(".proof-"));
@@ -94,7 +97,8 @@ impl Vault {
         state
     }
 
-    pub fn forget_proofs(&self) {
+    /// Deletes the proofs in the store.
+    pub fn delete_proofs(&self) {
         for entry in std::fs::read_dir(self.archive.parent().unwrap()).unwrap().flatten() {
             if entry.file_name().to_string_lossy().contains(".proof-") {
                 std::fs::remove_file(entry.path()).unwrap();
@@ -102,20 +106,22 @@ impl Vault {
         }
     }
 
-    /// What of the promises for bad snapshots is broken for what is in the store now: nothing, one hopes.
+    /// Runs every command on the bad snapshot that is in the store now. Returns a description of each violation of the
+    /// rules for bad snapshots, or an empty text.
     ///
     /// `verify`, `drill`, `restore` (to a new path, and over a database) and `extract` must each end with exit code 3
-    /// and change nothing. `words` must be in what `verify` says.
-    pub fn broken_promises(&self, label: &str, words: &str) -> String {
-        self.broken_promises_of(label, words, &["verify", "drill", "create", "replace", "extract"])
+    /// and change nothing. The problems that `verify` prints must contain `words`.
+    pub fn violations(&self, label: &str, words: &str) -> String {
+        self.violations_of(label, words, &["verify", "drill", "create", "replace", "extract"])
     }
 
-    pub fn broken_promises_of(&self, label: &str, words: &str, commands: &[&str]) -> String {
-        let mut broken = String::new();
+    /// Does the same as [`violations`](Self::violations) for some of the commands.
+    pub fn violations_of(&self, label: &str, words: &str, commands: &[&str]) -> String {
+        let mut violations = String::new();
         let _ = self.run(&["list"]);
         let before = self.state();
         for command in commands {
-            self.forget_proofs();
+            self.delete_proofs();
             let id = self.id.as_str();
             let run = self.run(&match *command {
                 "verify" => vec!["verify", id],
@@ -125,52 +131,53 @@ impl Vault {
                 "extract" => vec!["extract", id, "--to", "folder"],
                 _ => unreachable!(),
             });
-            let mut complain = |what: String| {
-                let _ = writeln!(broken, "=== {}, {label}: {command}: {what}\n{}", self.codec.name(), run.transcript());
+            let mut add = |problem: String| {
+                let codec = self.codec.name();
+                let _ = writeln!(violations, "=== {codec}, {label}: {command}: {problem}\n{}", run.transcript());
             };
             if run.code() != 3 {
-                complain(format!("exit code {} instead of 3", run.code()));
+                add(format!("exit code {} instead of 3", run.code()));
             }
             if matches!(*command, "verify" | "drill") && run.code() == 3 {
                 match serde_json::from_slice::<Value>(&run.output.stdout) {
                     Ok(document) => {
                         let problems = &document["snapshots"][0]["problems"];
-                        let told = problems.as_array().is_some_and(|problems| {
+                        let has_messages = problems.as_array().is_some_and(|problems| {
                             !problems.is_empty() && problems.iter().all(|problem| problem["message"].is_string())
                         });
-                        if document["ok"] != false || document["snapshots"][0]["ok"] != false || !told {
-                            complain("the document does not tell".to_owned());
+                        if document["ok"] != false || document["snapshots"][0]["ok"] != false || !has_messages {
+                            add("the JSON document does not report the damage".to_owned());
                         } else if *command == "verify" && !problems.to_string().contains(words) {
-                            complain(format!("no word of '{words}'"));
+                            add(format!("no problem contains '{words}'"));
                         }
                     }
-                    Err(error) => complain(format!("no JSON document: {error}")),
+                    Err(error) => add(format!("no JSON document: {error}")),
                 }
             }
             let after = self.state();
             if after != before {
-                let changed: Vec<_> = after.iter().filter(|(path, what)| before.get(*path) != Some(what)).collect();
-                let gone: Vec<_> = before.keys().filter(|path| !after.contains_key(*path)).collect();
-                complain(format!("changed {changed:?}, gone {gone:?}"));
-                // For what comes next.
+                let changed: Vec<_> = after.iter().filter(|(path, state)| before.get(*path) != Some(state)).collect();
+                let removed: Vec<_> = before.keys().filter(|path| !after.contains_key(*path)).collect();
+                add(format!("changed {changed:?}, removed {removed:?}"));
+                // Clean up for the next case.
                 let _ = std::fs::remove_file(self.sandbox.path("new.db"));
                 let _ = std::fs::remove_dir_all(self.sandbox.path("folder"));
-                return broken;
+                return violations;
             }
         }
-        broken
+        violations
     }
 }
 
-/// A manifest with the length and hash of that archive.
-pub fn fitting(mut manifest: Value, archive: &[u8]) -> Vec<u8> {
+/// Returns the text of a manifest with the length and hash of this archive.
+pub fn manifest_for(mut manifest: Value, archive: &[u8]) -> Vec<u8> {
     manifest["archive_bytes"] = archive.len().into();
     manifest["sha256"] = craft::sha256(archive).into();
     manifest.to_string().into_bytes()
 }
 
-/// A database of rows that compress well, but not to nothing.
-fn source(sandbox: &Sandbox, name: &str, megabytes: u32) {
+/// Creates a database of rows that compress well, but not to almost nothing.
+fn create_source(sandbox: &Sandbox, name: &str, megabytes: u32) {
     let connection = open(sandbox.path(name));
     connection
         .execute_batch(&format!(
@@ -179,28 +186,31 @@ fn source(sandbox: &Sandbox, name: &str, megabytes: u32) {
              INSERT INTO small VALUES (1, 'one'), (2, x'00ff'), (NULL, 2.5);
              WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})
              INSERT INTO notes SELECT i, printf('note %d %d ', i, i * 7919 % 65537) || printf('%.*c', 900, 'x') FROM n",
-            // About a kilobyte a row.
+            // A row takes about a kilobyte.
             (megabytes * 1000).max(4)
         ))
         .unwrap();
 }
 
-pub struct Finished {
-    what: String,
+/// A finished run of the program with limited memory.
+pub struct LimitedRun {
+    arguments: String,
     pub output: Output,
 }
 
-impl Finished {
+impl LimitedRun {
+    /// Returns the exit code, or 128 plus the number of the signal that ended the program.
     pub fn code(&self) -> i32 {
         use std::os::unix::process::ExitStatusExt;
         self.output.status.code().unwrap_or_else(|| 128 + self.output.status.signal().unwrap_or(0))
     }
 
+    /// Returns the command, the exit code, and the first 4,000 bytes of both streams.
     pub fn transcript(&self) -> String {
         let cut = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(4000)]).into_owned();
         format!(
             "$ lifeboat {}\nexit {}\n-- stdout\n{}\n-- stderr\n{}",
-            self.what,
+            self.arguments,
             self.code(),
             cut(&self.output.stdout),
             cut(&self.output.stderr)

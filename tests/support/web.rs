@@ -1,4 +1,4 @@
-//! A real HTTP server for tests that does to each request what it is told to, good or bad.
+//! An HTTP server for tests. A test decides how it answers each request, correctly or not.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,57 +7,58 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A request as it came.
+/// A request that the server received.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct Request {
     pub method: String,
     pub target: String,
-    /// The header lines.
+    /// The header lines, without the request line.
     pub headers: Vec<String>,
     pub body: String,
 }
 
-impl Seen {
+impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
         let lines = self.headers.iter().filter_map(|line| line.split_once(": "));
         lines.filter(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
     }
 
-    /// Method and target.
+    /// Returns method and target.
     pub fn line(&self) -> String {
         format!("{} {}", self.method, self.target)
     }
 }
 
-/// A server at a port of its own, until it is dropped.
+/// A server that listens on a free port until it is dropped.
 pub struct Web {
     pub port: u16,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    ended: Arc<AtomicBool>,
+    requests: Arc<Mutex<Vec<Request>>>,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Web {
-    /// Starts a server that calls `act` with the number of the request (from 1 on), the request and the connection,
-    /// which is closed afterwards.
-    pub fn start(act: impl Fn(usize, &Seen, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Self {
+    /// Starts a server that calls `handle` with the number of the request (from 1 on), the request, and the
+    /// connection, and then closes the connection.
+    pub fn start(handle: impl Fn(usize, &Request, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let web = Web { port: listener.local_addr().unwrap().port(), seen: Arc::default(), ended: Arc::default() };
-        let (seen, ended, act) = (Arc::clone(&web.seen), Arc::clone(&web.ended), Arc::new(act));
+        let port = listener.local_addr().unwrap().port();
+        let web = Web { port, requests: Arc::default(), is_over: Arc::default() };
+        let (requests, is_over, handle) = (Arc::clone(&web.requests), Arc::clone(&web.is_over), Arc::new(handle));
         thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                if ended.load(Ordering::SeqCst) {
+                if is_over.load(Ordering::SeqCst) {
                     return;
                 }
-                let (seen, act) = (Arc::clone(&seen), Arc::clone(&act));
+                let (requests, handle) = (Arc::clone(&requests), Arc::clone(&handle));
                 thread::spawn(move || {
                     let Ok(request) = read_request(&stream) else { return };
                     let number = {
-                        let mut seen = seen.lock().unwrap();
-                        seen.push(request.clone());
-                        seen.len()
+                        let mut requests = requests.lock().unwrap();
+                        requests.push(request.clone());
+                        requests.len()
                     };
-                    // Whoever asked may be gone.
-                    let _ = act(number, &request, &mut stream);
+                    // The client may have closed the connection.
+                    let _ = handle(number, &request, &mut stream);
                     let _ = stream.shutdown(Shutdown::Write);
                 });
             }
@@ -65,7 +66,7 @@ impl Web {
         web
     }
 
-    /// Starts a server that gives the answers in turn, and the last of them from then on.
+    /// Starts a server that sends these answers in order, and then repeats the last one.
     pub fn answering(answers: &[String]) -> Self {
         let answers = answers.to_vec();
         Web::start(move |number, _, stream| stream.write_all(answers[(number - 1).min(answers.len() - 1)].as_bytes()))
@@ -80,21 +81,21 @@ impl Web {
         format!("http://127.0.0.1:{}{rest}", self.port)
     }
 
-    /// All requests until now.
-    pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+    /// Returns all requests until now.
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
     }
 
-    /// Method and target of all requests until now.
-    pub fn lines(&self) -> Vec<String> {
-        self.seen().iter().map(Seen::line).collect()
+    /// Returns method and target of all requests until now.
+    pub fn request_lines(&self) -> Vec<String> {
+        self.requests().iter().map(Request::line).collect()
     }
 
-    /// Waits until a request has come.
+    /// Waits until the server has received a request.
     pub fn wait_for_request(&self) {
         let start = Instant::now();
-        while self.seen.lock().unwrap().is_empty() {
-            assert!(start.elapsed() < Duration::from_secs(20), "no request came");
+        while self.requests.lock().unwrap().is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(20), "the server received no request");
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -102,18 +103,18 @@ impl Web {
 
 impl Drop for Web {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::SeqCst);
+        self.is_over.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 
-/// Says nothing until the other end goes.
+/// Sends nothing and waits until the client closes the connection.
 pub fn hang(stream: &mut TcpStream) -> io::Result<()> {
     while stream.read(&mut [0; 512])? > 0 {}
     Ok(())
 }
 
-/// A whole answer.
+/// Returns an answer with status, headers and body.
 pub fn answer(status: &str, content_type: &str, body: &str) -> String {
     let bytes = body.len();
     format!(
@@ -121,12 +122,13 @@ pub fn answer(status: &str, content_type: &str, body: &str) -> String {
     )
 }
 
-/// A redirect.
+/// Returns an answer that redirects to `location`.
 pub fn redirect(status: &str, location: &str) -> String {
     format!("HTTP/1.1 {status}\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 }
 
-pub fn read_request(stream: &TcpStream) -> io::Result<Seen> {
+/// Reads one request with its body.
+pub fn read_request(stream: &TcpStream) -> io::Result<Request> {
     let mut from = BufReader::new(stream.try_clone()?);
     let mut lines = Vec::new();
     loop {
@@ -140,15 +142,15 @@ pub fn read_request(stream: &TcpStream) -> io::Result<Seen> {
         }
     }
     let mut words = lines.first().map(String::as_str).unwrap_or_default().split(' ');
-    let mut seen = Seen {
+    let mut request = Request {
         method: words.next().unwrap_or_default().to_owned(),
         target: words.next().unwrap_or_default().to_owned(),
         headers: lines.split_off(1.min(lines.len())),
         body: String::new(),
     };
-    let bytes = seen.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let bytes = request.header("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; bytes];
     from.read_exact(&mut body)?;
-    seen.body = String::from_utf8(body).unwrap();
-    Ok(seen)
+    request.body = String::from_utf8(body).unwrap();
+    Ok(request)
 }

@@ -5,17 +5,17 @@ use std::time::{Duration, Instant};
 
 use super::Params;
 use super::timescale;
+use crate::engine::live::{Integrity, Live, Newest, Value, is_true, missing};
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::wire::session::{Row, Session};
-use crate::engine::{Integrity, Live, Newest, Value, is_true, not_there};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::snapshots::manifest::Depth;
 
-/// The longest time that one query may take.
-const LONGEST: Duration = Duration::from_secs(600);
+/// The time limit for one query.
+const QUERY_TIME_LIMIT: Duration = Duration::from_secs(600);
 
-/// The longest time for comparing indexes with their tables.
-const LONGEST_AMCHECK: Duration = Duration::from_secs(60);
+/// The time limit for comparing all indexes with their tables.
+const AMCHECK_TIME_LIMIT: Duration = Duration::from_secs(60);
 
 struct Database {
     session: Session,
@@ -45,7 +45,7 @@ pub(crate) fn open(params: &Params) -> Result<Box<dyn Live>> {
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {};
          SET LOCAL lock_timeout = '30s'; SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL TimeZone = 'UTC';
          SET LOCAL row_security = off; SET LOCAL extra_float_digits = 3; SET LOCAL client_encoding = {}",
-        LONGEST.as_millis(),
+        QUERY_TIME_LIMIT.as_millis(),
         literal(crate::engine::postgres::wire::settings::encoding(&session.about().server_encoding)),
     ))?;
     Ok(Box::new(Database { session }))
@@ -112,15 +112,16 @@ impl Database {
             if exact.len() > 1 {
                 let public: Vec<usize> = exact.iter().copied().filter(|at| relations[*at].schema == "public").collect();
                 if public.is_empty() {
-                    return Err(Error::problem(format!("there are several tables {}", one_line(name)))
-                        .hint("name the schema too: schema.table"));
+                    return Err(Error::problem(format!("several schemas have a table {}", one_line(name)))
+                        .hint("add the schema to the name: schema.table"));
                 }
                 exact = public;
             }
         }
         match exact.first() {
             Some(at) => {
-                let relation = relations.into_iter().nth(*at).ok_or_else(|| Error::failed("a table is gone"))?;
+                let relation =
+                    relations.into_iter().nth(*at).ok_or_else(|| Error::failed("the table was not found"))?;
                 if !relation.readable {
                     return Err(Error::problem(format!("the role may not read {}", one_line(name)))
                         .hint("grant it SELECT on the table, and USAGE on its schema"));
@@ -128,9 +129,9 @@ impl Database {
                 Ok(relation)
             }
             None => {
-                // Names that differ only in the schema are the nearest.
+                // Names that differ only in the schema are suggested first.
                 let near = relations.iter().map(|relation| relation.name.as_str());
-                Err(not_there("table", name, near.chain(names.iter().map(String::as_str))))
+                Err(missing("table", name, near.chain(names.iter().map(String::as_str))))
             }
         }
     }
@@ -157,7 +158,7 @@ impl Database {
             }
             names.push(row.text("name")?);
         }
-        Err(not_there("column", name, names.into_iter())
+        Err(missing("column", name, names.into_iter())
             .context(format!("in the table {}", one_line(&relation.qualified()))))
     }
 
@@ -168,10 +169,10 @@ impl Database {
     }
 
     fn amcheck(&mut self, faults: &mut Vec<String>) -> Result<()> {
-        let begun = Instant::now();
-        let there = "SELECT n.nspname AS schema FROM pg_catalog.pg_extension e
+        let started = Instant::now();
+        let find_amcheck = "SELECT n.nspname AS schema FROM pg_catalog.pg_extension e
                      JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'amcheck'";
-        let Some(row) = self.ask(|session| session.rows(there))?.into_iter().next() else { return Ok(()) };
+        let Some(row) = self.ask(|session| session.rows(find_amcheck))?.into_iter().next() else { return Ok(()) };
         let check = format!("{}.bt_index_check", ident(row.text("schema")?));
         let indexes = self.ask(|session| {
             session.rows(
@@ -184,11 +185,11 @@ impl Database {
             )
         })?;
         for (number, index) in indexes.iter().enumerate() {
-            if begun.elapsed() > LONGEST_AMCHECK {
+            if started.elapsed() > AMCHECK_TIME_LIMIT {
                 tracing::info!(
-                    "{} of {} indexes were compared with their tables in the time there was",
-                    number,
-                    indexes.len()
+                    "compared {number} of {} indexes with their tables: the time limit of {} s was reached",
+                    indexes.len(),
+                    AMCHECK_TIME_LIMIT.as_secs()
                 );
                 break;
             }
@@ -197,12 +198,12 @@ impl Database {
                 Ok(_) => {}
                 Err(error) if error.kind == Kind::Interrupted => return Err(error),
                 Err(error) => {
-                    let (name, told) = (qualified(index.text("schema")?, index.text("name")?), error.whole());
-                    if told.contains("permission denied") {
-                        tracing::info!("indexes are not compared with their tables: {told}");
+                    let (name, reason) = (qualified(index.text("schema")?, index.text("name")?), error.full_message());
+                    if reason.contains("permission denied") {
+                        tracing::info!("indexes are not compared with their tables: {reason}");
                         break;
                     }
-                    faults.push(one_line(&format!("index {name}: {told}")));
+                    faults.push(one_line(&format!("index {name}: {reason}")));
                 }
             }
         }
@@ -278,7 +279,7 @@ impl Live for Database {
         })
     }
 
-    fn each(&mut self, table: &str, column: &str, see: &mut dyn FnMut(&Value) -> bool) -> Result<()> {
+    fn each(&mut self, table: &str, column: &str, visit: &mut dyn FnMut(&Value) -> bool) -> Result<()> {
         let relation = self.relation(table)?;
         let (column, kind) = self.column(&relation, column)?;
         // The values are fetched in portions, because a table may have more of them than fit into memory.
@@ -291,7 +292,7 @@ impl Live for Database {
             loop {
                 let rows = session.rows("FETCH 10000 FROM look_values")?;
                 for row in &rows {
-                    if !see(&value(row.text("value")?.to_owned(), &kind)) {
+                    if !visit(&value(row.text("value")?.to_owned(), &kind)) {
                         return session.execute("CLOSE look_values");
                     }
                 }
@@ -313,17 +314,18 @@ impl Live for Database {
                 Error::problem("the query cannot be run").because(error)
             }
         })?;
-        let other = || Error::problem("the query gives other than one value").hint("select one value of one row");
-        let [row] = rows.as_slice() else { return Err(other()) };
+        let not_one_value =
+            || Error::problem("the query does not return exactly one value").hint("select one value of one row");
+        let [row] = rows.as_slice() else { return Err(not_one_value()) };
         let value: serde_json::Value = serde_json::from_str(row.text("value")?)
-            .map_err(|error| Error::failed("the server's answer is no JSON").because(error))?;
+            .map_err(|error| Error::failed("the server returned invalid JSON").because(error))?;
         let fields: Vec<&serde_json::Value> =
             value.as_object().into_iter().flat_map(|fields| fields.values()).collect();
-        let [value] = fields.as_slice() else { return Err(other()) };
+        let [value] = fields.as_slice() else { return Err(not_one_value()) };
         match value {
             serde_json::Value::Null => Ok(false),
             serde_json::Value::String(text) => is_true(Some(text)),
-            other => is_true(Some(&other.to_string())),
+            value => is_true(Some(&value.to_string())),
         }
     }
 }

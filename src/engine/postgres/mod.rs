@@ -1,6 +1,7 @@
 //! PostgreSQL, including TimescaleDB, over its own protocol: no client program is needed, so no client version must
 //! match.
 //!
+//! - [`database`] implements what Lifeboat needs of an engine.
 //! - [`wire`] connects to a server and runs statements in sessions.
 //! - [`schema`] reads the whole schema as SQL that creates it again.
 //! - [`copy`] saves the rows, and loads them.
@@ -9,10 +10,15 @@
 //! - [`live`] inspects a database for checks and rules, [`status`] the rights of the role on a server.
 
 pub(crate) mod copy;
+pub(crate) mod database;
+mod layout;
 pub(crate) mod live;
+mod readme;
 pub(crate) mod restore;
+mod save;
 pub mod schema;
 pub(crate) mod status;
+mod table_rows;
 pub(crate) mod timescale;
 pub mod wire;
 

@@ -10,7 +10,7 @@ use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::Result;
 
 /// A session that reads the status of a server.
-pub(crate) struct Standing {
+pub(crate) struct ServerState {
     session: Session,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Extension {
     pub available: Option<String>,
 }
 
-/// The places in which a role may create objects.
+/// The database and the schemas in which a role may create objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rights {
     /// True if it may create schemas and trusted extensions in the database.
@@ -51,12 +51,12 @@ pub(crate) struct Connections {
     pub limit: Option<i64>,
 }
 
-impl Standing {
+impl ServerState {
     /// Connects.
     pub(crate) fn open(params: &Params) -> Result<Self> {
         let mut session = Session::connect(params)?;
         session.execute("SET statement_timeout = '30s'")?;
-        Ok(Standing { session })
+        Ok(ServerState { session })
     }
 
     /// Returns the facts about the server and the connected role.
@@ -65,7 +65,7 @@ impl Standing {
         self.session.about()
     }
 
-    /// Returns true if transactions are read-only at present, for whatever reason.
+    /// Returns true if transactions are read-only now, for any reason.
     pub(crate) fn is_read_only(&mut self) -> Result<bool> {
         let sql = "SELECT pg_catalog.current_setting('transaction_read_only') = 'on' AS read_only";
         self.session.row(sql)?.flag("read_only")
@@ -90,7 +90,7 @@ impl Standing {
         rows.iter().map(read).collect()
     }
 
-    /// Reads what the role may create.
+    /// Reads the rights of the role to create objects.
     pub(crate) fn rights(&mut self) -> Result<Rights> {
         let database = self
             .session

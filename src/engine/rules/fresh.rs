@@ -3,7 +3,7 @@
 use chrono::{DateTime, Duration, Utc};
 use chrono_tz::Tz;
 
-use crate::engine::Value;
+use crate::engine::live::Value;
 use crate::engine::rules::moment;
 use crate::engine::rules::observed::Observed;
 use crate::platform::error::{Error, Result, one_line};
@@ -39,25 +39,25 @@ impl<'a> Scan<'a> {
     }
 
     /// Adds one value.
-    pub(super) fn see(&mut self, value: &Value) -> Result<()> {
+    pub(super) fn add(&mut self, value: &Value) -> Result<()> {
         let time = read(value, self.fresh.zone, self.now)?;
         self.newest = self.newest.max(Some(time));
         Ok(())
     }
 
-    /// Returns the newest time, and whether it is recent enough.
-    pub(super) fn judge(&self) -> Observed {
+    /// Returns the newest time, and true if it is recent enough.
+    pub(super) fn evaluate(&self) -> Observed {
         let now = self.now;
         let Some(newest) = self.newest else {
-            return Observed { ok: false, told: "there is no time at all".to_owned() };
+            return Observed { ok: false, description: "there is no time in the column".to_owned() };
         };
-        let told = newest.with_timezone(&self.fresh.zone).format("%Y-%m-%d %H:%M:%S %Z").to_string();
+        let shown = newest.with_timezone(&self.fresh.zone).format("%Y-%m-%d %H:%M:%S %Z").to_string();
         if newest > now + SLACK {
-            let ahead = text::seconds((newest - now).num_seconds() as f64);
-            return Observed { ok: false, told: format!("{told} is {ahead} in the future") };
+            let future = text::seconds((newest - now).num_seconds() as f64);
+            return Observed { ok: false, description: format!("{shown} is {future} in the future") };
         }
         let ok = now.signed_duration_since(newest) <= self.fresh.within;
-        Observed { ok, told: format!("{told}, {} ago", text::age(newest, now)) }
+        Observed { ok, description: format!("{shown}, {} ago", text::age(newest, now)) }
     }
 }
 
@@ -67,14 +67,14 @@ fn read(value: &Value, zone: Tz, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
     if let Some(moment) = moment::read(value, zone) {
         return Ok(if moment.first <= now { moment.last.min(now) } else { moment.last });
     }
-    let told = match value {
+    let shown = match value {
         Value::Integer(number) => number.to_string(),
         Value::Real(number) => number.to_string(),
         Value::Text(text) => format!("'{}'", one_line(&text.chars().take(SHOWN_CHARACTERS).collect::<String>())),
         Value::Other => "a value".to_owned(),
     };
-    Err(Error::problem(format!("{told} is in no known form of time"))
-        .hint("known are 2026-11-21 17:05:01 with or without a zone, dates, and seconds since 1970"))
+    Err(Error::problem(format!("{shown} is not in a known time format"))
+        .hint("known formats are 2026-11-21 17:05:01 with or without a zone, dates, and seconds since 1970"))
 }
 
 #[cfg(test)]
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_told_and_cut_short() {
+    fn an_invalid_time_is_shown_truncated() {
         let now = utc("2026-11-21T17:00:00Z");
         let error = read(&Value::Text("x".repeat(500)), chrono_tz::UTC, now).expect_err("no time");
         assert!(error.message.len() < 120, "{error}");
@@ -96,23 +96,23 @@ mod tests {
     fn old_and_future_times_fail() {
         let fresh = Fresh { column: "at".to_owned(), within: Duration::hours(24), zone: chrono_tz::UTC };
         let now = utc("2026-11-21T17:00:00Z");
-        let judge = |texts: &[&str]| {
+        let evaluate = |texts: &[&str]| {
             let mut scan = Scan::new(&fresh, now);
             for text in texts {
-                scan.see(&Value::Text((*text).to_owned())).expect("a time");
+                scan.add(&Value::Text((*text).to_owned())).expect("a time");
             }
-            let observed = scan.judge();
-            if observed.ok { Ok(observed.told) } else { Err(observed.told) }
+            let observed = scan.evaluate();
+            if observed.ok { Ok(observed.description) } else { Err(observed.description) }
         };
-        assert!(judge(&["2026-11-20 17:00:00", "2026-01-01"]).is_ok());
-        assert!(judge(&["2026-11-20 16:59:59"]).expect_err("old").contains("24h ago"));
-        assert!(judge(&["2026-11-21 17:04:00"]).is_ok());
-        assert!(judge(&["2026-11-21 17:06:00"]).expect_err("future").contains("future"));
+        assert!(evaluate(&["2026-11-20 17:00:00", "2026-01-01"]).is_ok());
+        assert!(evaluate(&["2026-11-20 16:59:59"]).expect_err("old").contains("24h ago"));
+        assert!(evaluate(&["2026-11-21 17:04:00"]).is_ok());
+        assert!(evaluate(&["2026-11-21 17:06:00"]).expect_err("future").contains("future"));
         // If the day has begun, no time of it counts as in the future; if not, all of them do.
-        assert!(judge(&["2026-11-21"]).expect("today").contains("0s ago"));
-        assert!(judge(&["2026-11-22"]).expect_err("tomorrow").contains("future"));
-        assert!(judge(&[]).expect_err("none").contains("no time"));
+        assert!(evaluate(&["2026-11-21"]).expect("today").contains("0s ago"));
+        assert!(evaluate(&["2026-11-22"]).expect_err("tomorrow").contains("future"));
+        assert!(evaluate(&[]).expect_err("none").contains("no time"));
         // Compared as text, the first of the two is greater.
-        assert!(judge(&["2026-11-20T01:00:00", "2026-11-21 16:00:00"]).is_ok());
+        assert!(evaluate(&["2026-11-20T01:00:00", "2026-11-21 16:00:00"]).is_ok());
     }
 }

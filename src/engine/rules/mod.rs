@@ -1,4 +1,4 @@
-//! Rules for a database, and how they are judged: the rules of a config, and the rows lost since a snapshot.
+//! Rules for a database, and how they are evaluated: the rules of a config, and the rows lost since a snapshot.
 
 mod fresh;
 pub(crate) mod moment;
@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
+use crate::engine::live::{Live, Newest};
 use crate::engine::rules::observed::Observed;
-use crate::engine::{Live, Newest};
 use crate::platform::duration::format_duration;
 use crate::platform::error::{Error, one_line};
 
@@ -26,12 +26,12 @@ pub struct Rule {
     /// The table of the rule; `None` for all tables, or for a query.
     pub table: Option<String>,
     /// The condition.
-    pub demand: Demand,
+    pub condition: Condition,
 }
 
 /// The condition of a rule.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Demand {
+pub enum Condition {
     /// The table has at least this number of rows.
     MinRows(u64),
     /// The newest time in it is recent enough.
@@ -42,15 +42,15 @@ pub enum Demand {
     Query(String),
 }
 
-/// The result of judging a rule.
+/// The result of evaluating a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// The name of the rule.
     pub name: String,
     /// True if the rule holds.
     pub ok: bool,
-    /// True if the rule could be judged. A rule that could not be judged does not pass.
-    pub judged: bool,
+    /// True if the rule could be evaluated. A rule that could not be evaluated does not pass.
+    pub evaluated: bool,
     /// The expected state.
     pub expected: String,
     /// The observed state.
@@ -66,57 +66,59 @@ impl Verdict {
 }
 
 impl Rule {
-    /// Returns a short name for what is judged.
+    /// Returns a short name of the rule.
     fn name(&self) -> String {
         let table = self.table.as_deref().unwrap_or("every table");
-        match &self.demand {
-            Demand::MinRows(_) => format!("min_rows of {table}"),
-            Demand::Fresh(fresh) => format!("fresh {table}.{}", fresh.column),
-            Demand::MaxRowDrop(_) => format!("max_row_drop of {table}"),
-            Demand::Query(query) => format!("query {query}"),
+        match &self.condition {
+            Condition::MinRows(_) => format!("min_rows of {table}"),
+            Condition::Fresh(fresh) => format!("fresh {table}.{}", fresh.column),
+            Condition::MaxRowDrop(_) => format!("max_row_drop of {table}"),
+            Condition::Query(query) => format!("query {query}"),
         }
     }
 }
 
-/// Judges a rule on a live database. A rule that cannot be judged does not pass.
+/// Evaluates a rule on a live database. A rule that cannot be evaluated does not pass.
 ///
-/// [`Demand::MaxRowDrop`] is judged by [`compare`] instead, and passes here.
+/// [`Condition::MaxRowDrop`] is evaluated by [`compare`] instead, and passes here.
 #[must_use]
-pub(crate) fn judge(rule: &Rule, live: &mut dyn Live, now: DateTime<Utc>) -> Verdict {
+pub(crate) fn evaluate(rule: &Rule, live: &mut dyn Live, now: DateTime<Utc>) -> Verdict {
     let name = rule.name();
-    let (expected, observed) = match &rule.demand {
-        Demand::MinRows(least) => (format!("at least {least} rows"), min_rows(rule, *least, live)),
-        Demand::Fresh(fresh) => (
-            format!("a time in {} of the last {}", fresh.zone.name(), format_duration(fresh.within)),
+    let (expected, observed) = match &rule.condition {
+        Condition::MinRows(least) => (format!("at least {least} rows"), min_rows(rule, *least, live)),
+        Condition::Fresh(fresh) => (
+            format!("a time ({}) within the last {}", fresh.zone.name(), format_duration(fresh.within)),
             newest(rule, fresh, live, now),
         ),
-        Demand::Query(query) => ("true".to_owned(), live.holds(query).map(|ok| Observed { ok, told: ok.to_string() })),
-        Demand::MaxRowDrop(share) => (
+        Condition::Query(query) => {
+            ("true".to_owned(), live.holds(query).map(|ok| Observed { ok, description: ok.to_string() }))
+        }
+        Condition::MaxRowDrop(share) => (
             format!("at most {share} lost"),
-            Ok(Observed { ok: true, told: "compared with a snapshot only".to_owned() }),
+            Ok(Observed { ok: true, description: "only compared with a snapshot".to_owned() }),
         ),
     };
     match observed {
-        Ok(Observed { ok, told }) => Verdict { name, ok, judged: true, expected, observed: told },
-        Err(error) => Verdict { name, ok: false, judged: false, expected, observed: error.whole_with_hint() },
+        Ok(Observed { ok, description }) => Verdict { name, ok, evaluated: true, expected, observed: description },
+        Err(error) => Verdict { name, ok: false, evaluated: false, expected, observed: error.full_message_with_hint() },
     }
 }
 
 fn min_rows(rule: &Rule, least: u64, live: &mut dyn Live) -> Result<Observed, Error> {
     let table = rule.table.as_deref().unwrap_or_default();
     let rows = live.rows(table)?;
-    Ok(Observed { ok: rows >= least, told: format!("{rows} rows") })
+    Ok(Observed { ok: rows >= least, description: format!("{rows} rows") })
 }
 
 fn newest(rule: &Rule, fresh: &Fresh, live: &mut dyn Live, now: DateTime<Utc>) -> Result<Observed, Error> {
     let table = rule.table.as_deref().unwrap_or_default();
     let mut newest = fresh::Scan::new(fresh, now);
     match live.newest(table, &fresh.column)? {
-        Newest::One(value) => newest.see(&value)?,
-        // The greatest text need not be the latest time.
+        Newest::One(value) => newest.add(&value)?,
+        // The greatest text is not always the latest time.
         Newest::Each => {
             let mut failed = None;
-            live.each(table, &fresh.column, &mut |value| match newest.see(value) {
+            live.each(table, &fresh.column, &mut |value| match newest.add(value) {
                 Ok(()) => true,
                 Err(error) => {
                     failed = Some(error);
@@ -129,7 +131,7 @@ fn newest(rule: &Rule, fresh: &Fresh, live: &mut dyn Live, now: DateTime<Utc>) -
         }
         Newest::None => {}
     }
-    Ok(newest.judge())
+    Ok(newest.evaluate())
 }
 
 /// Compares the rows of tables with those of a snapshot. Returns a verdict for each table of the snapshot.
@@ -145,8 +147,8 @@ pub(crate) fn compare(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64
             None => Verdict {
                 name: format!("rows of {table}"),
                 ok: false,
-                judged: true,
-                expected: format!("a table, which had {was} rows"),
+                evaluated: true,
+                expected: format!("a table that had {was} rows"),
                 observed: "the table is gone".to_owned(),
             },
         }
@@ -154,17 +156,18 @@ pub(crate) fn compare(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64
     before.iter().map(one).collect()
 }
 
-/// Compares if only the total numbers of rows are known. A rule on a single table cannot be judged then, and fails.
+/// Compares the total numbers of rows, if only these are known. A rule on a single table cannot be evaluated then, and
+/// fails.
 #[must_use]
 pub(crate) fn compare_totals(before: u64, now: u64, rules: &[Rule]) -> Vec<Verdict> {
     let mut verdicts = vec![lost("rows", before, now, allowed(None, rules))];
-    let own = |rule: &&Rule| rule.table.is_some() && matches!(rule.demand, Demand::MaxRowDrop(_));
+    let own = |rule: &&Rule| rule.table.is_some() && matches!(rule.condition, Condition::MaxRowDrop(_));
     verdicts.extend(rules.iter().filter(own).map(|rule| Verdict {
         name: rule.name(),
         ok: false,
-        judged: false,
-        expected: "to see the snapshot's tables".to_owned(),
-        observed: "the snapshot is encrypted, and no key here opens it (give one with --identity)".to_owned(),
+        evaluated: false,
+        expected: "a list of the snapshot's tables".to_owned(),
+        observed: "the snapshot is encrypted, and no key here decrypts it (give one with --identity)".to_owned(),
     }));
     verdicts
 }
@@ -173,8 +176,8 @@ pub(crate) fn compare_totals(before: u64, now: u64, rules: &[Rule]) -> Vec<Verdi
 /// the default.
 fn allowed(table: Option<&str>, rules: &[Rule]) -> Share {
     let of = |wanted: Option<&str>| {
-        rules.iter().find_map(|rule| match &rule.demand {
-            Demand::MaxRowDrop(share) if is_meant(rule.table.as_deref(), wanted) => Some(*share),
+        rules.iter().find_map(|rule| match &rule.condition {
+            Condition::MaxRowDrop(share) if applies_to(rule.table.as_deref(), wanted) => Some(*share),
             _ => None,
         })
     };
@@ -184,8 +187,8 @@ fn allowed(table: Option<&str>, rules: &[Rule]) -> Share {
         .unwrap_or(Share::per_mille(DEFAULT_DROP_TENTHS_OF_A_PERCENT))
 }
 
-/// Returns true if a rule's table is this one. A name without a schema means the schema public.
-fn is_meant(named: Option<&str>, table: Option<&str>) -> bool {
+/// Returns true if a rule on `named` applies to `table`. A name without a schema means the schema public.
+fn applies_to(named: Option<&str>, table: Option<&str>) -> bool {
     match (named, table) {
         (None, None) => true,
         (Some(named), Some(table)) => named == table || table.strip_prefix("public.") == Some(named),
@@ -203,7 +206,7 @@ fn lost(name: &str, was: u64, is: u64, share: Share) -> Verdict {
     Verdict {
         name: name.to_owned(),
         ok: share.allows(was, is) && !emptied,
-        judged: true,
+        evaluated: true,
         expected: format!("at most {share} lost"),
         observed,
     }
@@ -218,7 +221,7 @@ mod tests {
     }
 
     fn drop_rule(table: Option<&str>, share: &str) -> Rule {
-        Rule { table: table.map(str::to_owned), demand: Demand::MaxRowDrop(share.parse().expect(share)) }
+        Rule { table: table.map(str::to_owned), condition: Condition::MaxRowDrop(share.parse().expect(share)) }
     }
 
     fn failed(before: &[(&str, u64)], now: &[(&str, u64)], rules: &[Rule]) -> Vec<String> {
@@ -227,25 +230,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_beyond_the_tolerance_fails() {
+    fn losing_more_rows_than_allowed_fails() {
         assert_eq!(failed(&[("a", 100)], &[("a", 90), ("new", 0)], &[]), Vec::<String>::new());
         assert_eq!(
             failed(&[("a", 100)], &[("a", 89)], &[]),
             ["89 rows, 100 before: 11 are gone; expected at most 10% lost"]
         );
-        assert_eq!(failed(&[("a", 5)], &[], &[]), ["the table is gone; expected a table, which had 5 rows"]);
+        assert_eq!(failed(&[("a", 5)], &[], &[]), ["the table is gone; expected a table that had 5 rows"]);
         assert_eq!(failed(&[("a", 5)], &[], &[drop_rule(None, "100%")]).len(), 1, "a table is more than its rows");
         assert_eq!(failed(&[("empty", 0)], &[("empty", 0)], &[]), Vec::<String>::new());
     }
 
     #[test]
-    fn an_emptied_table_passes_only_where_all_of_it_may_go() {
+    fn an_emptied_table_passes_only_if_it_may_lose_all_rows() {
         assert_eq!(failed(&[("a", 1)], &[("a", 0)], &[drop_rule(None, "99.999%")]).len(), 1);
         assert_eq!(failed(&[("a", 1)], &[("a", 0)], &[drop_rule(Some("a"), "100%")]).len(), 0);
     }
 
     #[test]
-    fn a_rule_on_the_table_goes_before_one_on_all() {
+    fn a_rule_on_a_table_takes_precedence_over_one_on_all_tables() {
         let rules = [drop_rule(None, "0%"), drop_rule(Some("log"), "50%"), drop_rule(Some("trades"), "20%")];
         let before = [("log", 10), ("public.trades", 10), ("rest", 10)];
         assert_eq!(failed(&before, &[("log", 5), ("public.trades", 8), ("rest", 10)], &rules).len(), 0);
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn of_sums_alone_a_rule_on_one_table_cannot_be_judged() {
+    fn a_rule_on_one_table_cannot_be_judged_from_totals() {
         assert!(compare_totals(100, 90, &[]).iter().all(|verdict| verdict.ok));
         assert!(!compare_totals(100, 89, &[])[0].ok);
         let verdicts = compare_totals(100, 100, &[drop_rule(Some("a"), "5%")]);

@@ -8,15 +8,15 @@
 //!   from 2,400,000 to 2,500,000 is a Julian day, as SQLite's `julianday` returns it.
 //!
 //! A time without an offset is local to a zone. A local time that occurs twice, because clocks are put back, is read as
-//! the earlier of the two, so that nothing looks more recent than it may be. A local time that clocks skip is also read
-//! as the earlier of two possible times. A date without a time is a whole day.
+//! the earlier of the two, so that no time is read as more recent than it is. A local time that clocks skip is also
+//! read as the earlier of two possible times. A date without a time is a whole day.
 
 use chrono::{
     DateTime, Duration, FixedOffset, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Utc,
 };
 use chrono_tz::Tz;
 
-use crate::engine::Value;
+use crate::engine::live::Value;
 
 /// A point in time: an instant, or a day from its beginning to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Reading {
 #[must_use]
 pub(crate) fn read(value: &Value, zone: Tz) -> Option<Moment> {
     let reading = match value {
-        Value::Integer(number) => whole(*number, zone),
+        Value::Integer(number) => integer(*number, zone),
         Value::Real(number) => real(*number, zone),
         Value::Other => None,
         Value::Text(written) => text(written, zone),
@@ -112,13 +112,13 @@ pub(crate) fn text(text: &str, zone: Tz) -> Option<Reading> {
             // A short number, for example a year, a month or a code, does not count as seconds since 1970: it is a date
             // or not a time.
             Ok(number) if number.unsigned_abs() < 100_000_000 => {
-                whole(number, zone).filter(|reading| text.len() == 8 && reading.form == Form::DateDigits)
+                integer(number, zone).filter(|reading| text.len() == 8 && reading.form == Form::DateDigits)
             }
-            Ok(number) => whole(number, zone),
+            Ok(number) => integer(number, zone),
             Err(_) => real(text.parse().ok()?, zone),
         };
     }
-    stamp(text, zone).or_else(|| {
+    timestamp(text, zone).or_else(|| {
         let mail = DateTime::parse_from_rfc2822(text).ok()?;
         Some(Reading::at(mail.with_timezone(&Utc), Form::Offset))
     })
@@ -152,7 +152,7 @@ fn instant(naive: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
 
 /// Reads a whole number as a time.
 #[must_use]
-pub(crate) fn whole(number: i64, zone: Tz) -> Option<Reading> {
+pub(crate) fn integer(number: i64, zone: Tz) -> Option<Reading> {
     if (19_000_101..=22_001_231).contains(&number)
         && let Some(date) = date_of(number)
     {
@@ -197,7 +197,7 @@ pub(crate) fn real(number: f64, zone: Tz) -> Option<Reading> {
     let (micros, form) = if (2_400_000.0..=2_500_000.0).contains(&number) {
         ((number - EPOCH_DAY) * 86_400e6, Form::JulianDay)
     } else if number.fract() == 0.0 {
-        return whole(number as i64, zone);
+        return integer(number as i64, zone);
     } else {
         match number.abs() {
             size if size < 1e11 => (number * 1e6, Form::Seconds),
@@ -218,11 +218,11 @@ impl Rest<'_> {
     }
 
     fn eat(&mut self, wanted: &[u8]) -> bool {
-        let is_there = self.peek().is_some_and(|byte| wanted.contains(&byte));
-        if is_there {
+        let matches = self.peek().is_some_and(|byte| wanted.contains(&byte));
+        if matches {
             self.0 = &self.0[1..];
         }
-        is_there
+        matches
     }
 
     /// Reads a number of exactly `count` digits.
@@ -246,14 +246,14 @@ impl Rest<'_> {
 }
 
 /// Reads a text that begins with a year.
-fn stamp(text: &str, zone: Tz) -> Option<Reading> {
+fn timestamp(text: &str, zone: Tz) -> Option<Reading> {
     let mut rest = Rest(text.as_bytes());
     let year = i32::try_from(rest.digits(4)?).ok()?;
-    let parted = match rest.peek() {
+    let separator = match rest.peek() {
         Some(byte @ (b'-' | b'/')) => Some(byte),
         _ => None,
     };
-    let part = |rest: &mut Rest<'_>| parted.is_none_or(|byte| rest.eat(&[byte]));
+    let part = |rest: &mut Rest<'_>| separator.is_none_or(|byte| rest.eat(&[byte]));
     let month = part(&mut rest).then(|| rest.digits(2))??;
     let day = part(&mut rest).then(|| rest.digits(2))??;
     let date = NaiveDate::from_ymd_opt(year, month, day)?;
@@ -310,11 +310,11 @@ fn offset(rest: &mut Rest<'_>) -> Option<Option<FixedOffset>> {
         }
     };
     // Go appends a zone name and its monotonic clock reading; Java appends a zone name in brackets.
-    let behind = std::str::from_utf8(rest.0).ok()?.trim();
-    let name = behind.split(" m=").next().unwrap_or_default();
+    let suffix = std::str::from_utf8(rest.0).ok()?.trim();
+    let name = suffix.split(" m=").next().unwrap_or_default();
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"+-_/[]".contains(&byte);
-    let is_whole = name.is_empty() || rest.0.starts_with(b" ") || rest.0.starts_with(b"[");
-    (is_whole && name.bytes().all(is_name)).then(|| FixedOffset::east_opt(seconds))
+    let is_separate = name.is_empty() || rest.0.starts_with(b" ") || rest.0.starts_with(b"[");
+    (is_separate && name.bytes().all(is_name)).then(|| FixedOffset::east_opt(seconds))
 }
 
 #[cfg(test)]
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_with_an_offset_are_read_whatever_the_zone() {
+    fn texts_with_an_offset_do_not_depend_on_the_zone() {
         for (written, utc) in [
             ("2026-11-26T13:46:58Z", "2026-11-26T13:46:58Z"),
             ("2026-11-26t13:46:58z", "2026-11-26T13:46:58Z"),
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_alone_is_the_whole_day_of_the_zone() {
+    fn a_date_alone_is_a_full_day_of_the_zone() {
         for written in ["2026-11-26", "2026/11/26", "20261126"] {
             is_day(text(written, SHANGHAI), "2026-11-25T16:00:00Z", "2026-11-26T16:00:00Z");
         }
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_told_apart_by_their_size() {
+    fn the_size_of_a_number_shows_its_unit() {
         for number in [1_795_700_818, 1_795_700_818_000, 1_795_700_818_000_000, 1_795_700_818_000_000_000] {
             is(read(&Value::Integer(number), SHANGHAI), "2026-11-26T13:46:58Z");
             is(text(&number.to_string(), SHANGHAI), "2026-11-26T13:46:58Z");
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_says_how_the_time_is_written_and_what_the_clock_showed() {
+    fn a_reading_has_the_format_and_the_local_time() {
         let zone = chrono_tz::America::Sao_Paulo;
         for (reading, form, clock) in [
             (crate::engine::rules::moment::text("2018-11-04", zone), Form::Date, Some("2018-11-04 00:00:00")),
@@ -427,13 +427,13 @@ mod tests {
             (crate::engine::rules::moment::text("2018-11-04T00:30Z", zone), Form::Offset, None),
             (crate::engine::rules::moment::text("Thu, 26 Nov 2026 13:46:58 GMT", zone), Form::Offset, None),
             (crate::engine::rules::moment::text("1795700818", zone), Form::Seconds, None),
-            (whole(20_181_104, zone), Form::DateDigits, Some("2018-11-04 00:00:00")),
+            (integer(20_181_104, zone), Form::DateDigits, Some("2018-11-04 00:00:00")),
             (real(20_181_104.0, zone), Form::DateDigits, Some("2018-11-04 00:00:00")),
-            (whole(20_181_104_003_000, zone), Form::LocalDigits, Some("2018-11-04 00:30:00")),
+            (integer(20_181_104_003_000, zone), Form::LocalDigits, Some("2018-11-04 00:30:00")),
             (real(2_460_311.75, zone), Form::JulianDay, None),
-            (whole(1_795_700_818_000, zone), Form::Millis, None),
-            (whole(1_795_700_818_000_000, zone), Form::Micros, None),
-            (whole(1_795_700_818_000_000_000, zone), Form::Nanos, None),
+            (integer(1_795_700_818_000, zone), Form::Millis, None),
+            (integer(1_795_700_818_000_000, zone), Form::Micros, None),
+            (integer(1_795_700_818_000_000_000, zone), Form::Nanos, None),
             (real(1_795_700_818.5, zone), Form::Seconds, None),
         ] {
             let reading = reading.unwrap();
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_local_time_that_comes_twice_the_earlier_is_taken() {
+    fn a_local_time_that_occurs_twice_is_the_earlier_one() {
         let twice = text("2026-10-25 02:30:00", BERLIN);
         is(twice, "2026-10-25T00:30:00Z");
         is(text("2026-11-01T01:30:00", NEW_YORK), "2026-11-01T05:30:00Z");
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_time_that_clocks_skip_is_read_the_earlier_way() {
+    fn a_local_time_that_clocks_skip_is_the_earlier_one() {
         let skipped = text("2026-03-29 02:30:00", BERLIN);
         is(skipped, "2026-03-29T00:30:00Z");
         is(text("2026-03-08 02:30", NEW_YORK), "2026-03-08T06:30:00Z");
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_not_read() {
+    fn other_values_are_not_read_as_times() {
         for written in [
             "",
             " ",

@@ -5,5 +5,5 @@ pub(super) struct Observed {
     /// True if the rule holds.
     pub(super) ok: bool,
     /// A description of the state.
-    pub(super) told: String,
+    pub(super) description: String,
 }

@@ -10,25 +10,25 @@ use crate::platform::error::{Error, Result, one_line};
 pub struct Share(u32);
 
 /// The share of 100%.
-const WHOLE: u32 = 100_000;
+const HUNDRED_PERCENT: u32 = 100_000;
 
 impl Share {
     /// Builds a share from thousandths, limited to 100%.
     pub(super) fn per_mille(count: u64) -> Self {
-        Share(u32::try_from(count).unwrap_or(WHOLE).saturating_mul(100).min(WHOLE))
+        Share(u32::try_from(count).unwrap_or(HUNDRED_PERCENT).saturating_mul(100).min(HUNDRED_PERCENT))
     }
 
     /// Returns true if the share is 100%.
     #[must_use]
     pub fn is_all(self) -> bool {
-        self.0 == WHOLE
+        self.0 == HUNDRED_PERCENT
     }
 
     /// Returns true if `now` is less than `before` by at most this share of `before`.
     #[must_use]
     pub fn allows(self, before: u64, now: u64) -> bool {
         let gone = u128::from(before.saturating_sub(now));
-        gone * u128::from(WHOLE) <= u128::from(before) * u128::from(self.0)
+        gone * u128::from(HUNDRED_PERCENT) <= u128::from(before) * u128::from(self.0)
     }
 }
 
@@ -46,10 +46,10 @@ impl FromStr for Share {
             }
             let part = format!("{part:0<3}").parse::<u32>().ok()?;
             let share = whole.parse::<u32>().ok()?.checked_mul(1000)?.checked_add(part)?;
-            Some(Share(share)).filter(|share| share.0 <= WHOLE)
+            Some(Share(share)).filter(|share| share.0 <= HUNDRED_PERCENT)
         };
         read().ok_or_else(|| {
-            Error::usage(format!("'{}' is no share", one_line(text)))
+            Error::usage(format!("'{}' is not a percentage", one_line(text)))
                 .hint("write it in percent, from 0% to 100%: 10% or 0.5%")
         })
     }

@@ -17,7 +17,7 @@ use crate::platform::error::{Error, Kind, Result};
 pub(super) const BUSY_WAIT: Duration = Duration::from_secs(30);
 
 /// The number of virtual machine instructions between two checks for a signal to stop.
-const STEPS_PER_LOOK: i32 = 100_000;
+const STEPS_PER_CHECK: i32 = 100_000;
 
 /// Returns the version of the SQLite library that this program is built with.
 #[must_use]
@@ -32,7 +32,7 @@ pub fn check_library() -> Result<()> {
         let used: rusqlite::Result<bool> =
             memory.query_row("SELECT sqlite_compileoption_used(?1)", [option], |row| row.get(0));
         if used != Ok(true) {
-            return Err(Error::failed(format!("this lifeboat was built with an SQLite without {option}"))
+            return Err(Error::failed(format!("this lifeboat was built with an SQLite library without {option}"))
                 .hint("build it inside its repository, where .cargo/config.toml sets LIBSQLITE3_FLAGS"));
         }
     }
@@ -46,7 +46,7 @@ pub(super) enum Purpose {
     Source,
     /// Like `Source`, but also writes no files beside it: a hot journal is not rolled back. Not for WAL databases,
     /// which cannot be read without a `-shm`.
-    Look,
+    Inspect,
     /// Reads a file that no other process uses and nobody changes.
     Image,
     /// Changes a file that no other process uses.
@@ -71,12 +71,12 @@ pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connec
         Purpose::Source => {
             Connection::open_with_flags(path, writable).or_else(|_| Connection::open_with_flags(path, readable))
         }
-        Purpose::Look => Connection::open_with_flags(path, readable),
+        Purpose::Inspect => Connection::open_with_flags(path, readable),
         Purpose::Image => Connection::open_with_flags(immutable(path), readable | OpenFlags::SQLITE_OPEN_URI),
         Purpose::Scratch | Purpose::Target => Connection::open_with_flags(path, writable),
     }?;
     connection.busy_timeout(BUSY_WAIT)?;
-    connection.progress_handler(STEPS_PER_LOOK, Some(|| crate::platform::interrupt::check().is_err()))?;
+    connection.progress_handler(STEPS_PER_CHECK, Some(|| crate::platform::interrupt::check().is_err()))?;
     let set = |config, value| connection.set_db_config(config, value).map(drop);
     set(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
     set(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
@@ -87,7 +87,7 @@ pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connec
         // program writes and closes meanwhile, its changes are checkpointed, as they would have been when it closed.)
         set(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     }
-    if matches!(purpose, Purpose::Source | Purpose::Look | Purpose::Image) {
+    if matches!(purpose, Purpose::Source | Purpose::Inspect | Purpose::Image) {
         set(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         connection.pragma_update(None, "query_only", true)?;
     }
@@ -146,12 +146,13 @@ pub(super) fn explain(error: rusqlite::Error, message: &str) -> Error {
     let extended = error.sqlite_error().map_or(0, |inner| inner.extended_code);
     let (kind, hint) = match code {
         Some(ErrorCode::DatabaseCorrupt) => {
-            (Kind::Problem, Some("the database is damaged: 'lifeboat list' shows what there is to restore"))
+            (Kind::Problem, Some("the database is damaged: 'lifeboat list' shows the snapshots that can be restored"))
         }
         Some(ErrorCode::NotADatabase) => (
             Kind::Usage,
             Some(
-                "it is no SQLite database, or an encrypted one; if it was a plain one once, its header is damaged, and --allow-damaged saves its bytes",
+                "it is not an SQLite database, or it is encrypted; if it was an unencrypted SQLite database before, \
+                 its header is damaged, and --allow-damaged saves its bytes",
             ),
         ),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -159,22 +160,22 @@ pub(super) fn explain(error: rusqlite::Error, message: &str) -> Error {
         }
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
             Kind::Unreachable,
-            Some("a WAL database needs write access to its folder, its -wal and its -shm, even to be read"),
+            Some("reading a WAL database needs write access to its folder and to its -wal and -shm files"),
         ),
         Some(ErrorCode::ReadOnly) if extended != ffi::SQLITE_READONLY => (
             Kind::Unreachable,
-            Some("it needs recovery, or its -shm file cannot be written: run as a user who may write it"),
+            Some("the database needs recovery, or its -shm file cannot be written: run as a user who can write to it"),
         ),
-        Some(ErrorCode::ReadOnly) => (Kind::Failed, Some("it cannot be written: check its permissions")),
-        Some(ErrorCode::DiskFull) => (Kind::Failed, Some("the disk is full: free some space, or use another place")),
+        Some(ErrorCode::ReadOnly) => (Kind::Failed, Some("the file cannot be written: check its permissions")),
+        Some(ErrorCode::DiskFull) => (Kind::Failed, Some("the disk is full: free some space, or use another disk")),
         Some(ErrorCode::SystemIoFailure) => {
-            (Kind::Failed, Some("the disk may be full or failing: free some space, and look at the system's log"))
+            (Kind::Failed, Some("the disk may be full or failing: free some space, and check the system log"))
         }
         Some(ErrorCode::OperationInterrupted) => (Kind::Interrupted, None),
         _ => (Kind::Failed, None),
     };
     // SQLite's message once; the library repeats it with the code.
-    let wrapped = Error::new(kind, message).because(plain(&error));
+    let wrapped = Error::new(kind, message).because(sqlite_message(&error));
     match hint {
         Some(hint) => wrapped.hint(hint),
         None => wrapped,
@@ -182,7 +183,7 @@ pub(super) fn explain(error: rusqlite::Error, message: &str) -> Error {
 }
 
 /// Returns SQLite's own message, without the SQL statement.
-pub(super) fn plain(error: &rusqlite::Error) -> String {
+pub(super) fn sqlite_message(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
@@ -195,7 +196,7 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
-/// Returns true if the lock of another connection is in the way.
+/// Returns true if another connection holds a lock that prevents the operation.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }

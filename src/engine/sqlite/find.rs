@@ -56,16 +56,16 @@ type Identity = (u64, u64);
 
 /// The origin of a path: named by the user, or found in a tree.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Named {
-    ByHand,
-    InTree,
+enum Origin {
+    User,
+    Tree,
 }
 
 /// The usual file name endings of databases; only for remarks on files that are not databases.
 const USUAL_ENDINGS: [&str; 5] = ["db", "db3", "sqlite", "sqlite3", "s3db"];
 
 /// Folders of the kernel's virtual file systems.
-const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
+const KERNEL_FOLDERS: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 /// The endings of the files beside a database that are part of it.
 const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
@@ -104,12 +104,12 @@ impl Walk {
         match fs::metadata(path) {
             Ok(facts) if facts.is_dir() => self.folder(path, &facts),
             Ok(facts) => {
-                self.file(path, &facts, Named::ByHand);
+                self.file(path, &facts, Origin::User);
                 Ok(())
             }
             Err(error) => {
-                let told = Error::problem(format!("cannot look at {}", shown(path))).because(error);
-                self.problem(path, told.hint("check the path; in a container, check that its volume is mounted"));
+                let problem = Error::problem(format!("cannot access {}", shown(path))).because(error);
+                self.problem(path, problem.hint("check the path; in a container, check that its volume is mounted"));
                 Ok(())
             }
         }
@@ -128,8 +128,8 @@ impl Walk {
                 Err(error) => {
                     // A folder that has been removed since its name was read has nothing to list.
                     if error.kind() != io::ErrorKind::NotFound {
-                        let told = Error::problem(format!("cannot list the folder {}", shown(&path))).because(error);
-                        self.problem(&path, told.hint("run as a user who may read it"));
+                        let problem = Error::problem(format!("cannot list the folder {}", shown(&path))).because(error);
+                        self.problem(&path, problem.hint("run as a user who can read it"));
                     }
                     continue;
                 }
@@ -140,8 +140,8 @@ impl Walk {
                 crate::platform::interrupt::check()?;
                 let (path, real) = (path.join(&name), real.join(&name));
                 let Ok(own) = fs::symlink_metadata(&path) else { continue };
-                if own.is_dir() && KERNELS.iter().any(|kernels| real == Path::new(kernels)) {
-                    self.note(&path, "passed over: what the kernel shows as files");
+                if own.is_dir() && KERNEL_FOLDERS.iter().any(|folder| real == Path::new(folder)) {
+                    self.note(&path, "skipped: a virtual file system of the kernel");
                 } else if own.is_dir() {
                     below.push((path, real, self::identity(&own)));
                 } else {
@@ -157,29 +157,29 @@ impl Walk {
     /// Inspects an entry of a folder that is not a folder itself.
     fn entry(&mut self, path: &Path, own: &Metadata) {
         if !own.is_symlink() {
-            return self.file(path, own, Named::InTree);
+            return self.file(path, own, Origin::Tree);
         }
         match fs::metadata(path) {
             Ok(facts) if facts.is_dir() => self.folder_links.push((path.to_owned(), identity(&facts))),
-            Ok(facts) => self.file(path, &facts, Named::InTree),
-            // Many links lead nowhere; a link with the name of a database should not.
-            Err(error) if is_nowhere(&error) && !is_called_a_database(path) => {}
+            Ok(facts) => self.file(path, &facts, Origin::Tree),
+            // Broken links are common, but a link with the name of a database should not be broken.
+            Err(error) if is_broken_link(&error) && !has_database_name(path) => {}
             Err(error) => {
-                let told = Error::problem(format!("{} is a link that leads nowhere", shown(path)));
-                let told = if is_nowhere(&error) {
-                    told.hint("check that what it leads to is mounted, or remove the link")
+                let problem = if is_broken_link(&error) {
+                    Error::problem(format!("{} is a broken link: its target does not exist", shown(path)))
+                        .hint("check that the volume of its target is mounted, or remove the link")
                 } else {
-                    Error::problem(format!("cannot look at what {} leads to", shown(path)))
+                    Error::problem(format!("cannot access the target of the link {}", shown(path)))
                 };
-                self.problem(path, told.because(error));
+                self.problem(path, problem.because(error));
             }
         }
     }
 
-    fn file(&mut self, path: &Path, facts: &Metadata, named: Named) {
+    fn file(&mut self, path: &Path, facts: &Metadata, origin: Origin) {
         if !facts.is_file() {
-            if named == Named::ByHand {
-                self.problem(path, Error::problem(format!("{} is no regular file", shown(path))));
+            if origin == Origin::User {
+                self.problem(path, Error::problem(format!("{} is not a regular file", shown(path))));
             }
             return;
         }
@@ -190,14 +190,14 @@ impl Walk {
             }
             return;
         }
-        if !self.others.insert(identity) && named == Named::InTree {
+        if !self.others.insert(identity) && origin == Origin::Tree {
             return;
         }
-        // The link may lead elsewhere by now, so it is resolved again; a link in the last part is not followed a second
-        // time.
+        // The link may point to another file by now, so it is resolved again; a link in the last part is not followed a
+        // second time.
         let content = path.canonicalize().and_then(|real| Content::read(&real));
         let is_expected =
-            is_called_a_database(path) || ["-wal", "-journal"].iter().any(|end| file_bytes(&companion(path, end)) > 0);
+            has_database_name(path) || ["-wal", "-journal"].iter().any(|end| file_bytes(&companion(path, end)) > 0);
         let shown = shown(path);
         match content {
             Ok(Content::Database(header)) => {
@@ -205,35 +205,35 @@ impl Walk {
                 self.databases.insert(identity, (vec![path.to_owned()], header));
             }
             Ok(Content::Damaged) => {
-                let told = Error::problem(format!("{shown} is damaged: its header makes no sense"));
-                self.problem(path, told.hint("'lifeboat list' shows what there is to restore"));
+                let problem = Error::problem(format!("{shown} is damaged: its header is invalid"));
+                self.problem(path, problem.hint("'lifeboat list' shows the snapshots that can be restored"));
             }
             // Named by a pattern such as 'data/*': it is a part of the database beside it.
             Ok(Content::Empty | Content::Other | Content::Companion)
-                if named == Named::ByHand && is_companion_of_one(path) => {}
-            Ok(Content::Empty) if named == Named::ByHand => {
-                let told = Error::problem(format!("{shown} is not a database: it has 0 bytes"));
-                self.problem(path, told.hint("check that this is the right file and that its volume is mounted"));
+                if origin == Origin::User && is_companion_of_one(path) => {}
+            Ok(Content::Empty) if origin == Origin::User => {
+                let problem = Error::problem(format!("{shown} is not a database: it has 0 bytes"));
+                self.problem(path, problem.hint("check that this is the right file and that its volume is mounted"));
             }
             Ok(Content::Empty) if is_expected => self.note(path, "not a database: it has 0 bytes"),
-            Ok(Content::Companion) if named == Named::InTree => {
-                if let Some(main) = without_companion(path).filter(|main| fs::symlink_metadata(main).is_err()) {
+            Ok(Content::Companion) if origin == Origin::Tree => {
+                if let Some(main) = database_of(path).filter(|main| fs::symlink_metadata(main).is_err()) {
                     let name = main.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    self.note(path, format!("it belongs to {name}, which is not there"));
+                    self.note(path, format!("it belongs to {name}, which does not exist"));
                 }
             }
-            Ok(Content::Other | Content::Companion) if named == Named::ByHand => {
-                let told = Error::problem(format!("{shown} is not an SQLite database"));
-                self.problem(path, told.hint("it may be an encrypted one, or one whose header is damaged"));
+            Ok(Content::Other | Content::Companion) if origin == Origin::User => {
+                let problem = Error::problem(format!("{shown} is not an SQLite database"));
+                self.problem(path, problem.hint("it may be encrypted, or its header may be damaged"));
             }
             Ok(Content::Other) if is_expected => {
-                self.note(path, "not an SQLite database: encrypted, damaged, or something else");
+                self.note(path, "not an SQLite database: it may be encrypted, damaged, or a file of another type");
             }
             Ok(Content::Empty | Content::Other | Content::Companion) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound && named == Named::InTree => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound && origin == Origin::Tree => {}
             Err(error) => {
-                let told = Error::problem(format!("cannot read {shown}")).because(error);
-                self.problem(path, told.hint("run as a user who may read it"));
+                let problem = Error::problem(format!("cannot read {shown}")).because(error);
+                self.problem(path, problem.hint("run as a user who can read it"));
             }
         }
     }
@@ -241,7 +241,7 @@ impl Walk {
     fn finish(mut self) -> Found {
         for (path, identity) in std::mem::take(&mut self.folder_links) {
             if !self.folders.contains(&identity) {
-                self.note(&path, "a link to a folder, which is not followed: name it to look there too");
+                self.note(&path, "a link to a folder, which is not followed: name the link to search that folder too");
             }
         }
         for (paths, header) in std::mem::take(&mut self.databases).into_values() {
@@ -255,21 +255,23 @@ impl Walk {
             };
             let with: Vec<PathBuf> = names.iter().filter(|path| has_companion(path)).cloned().collect();
             if let [first, second, ..] = with.as_slice() {
-                let told = Error::problem(format!(
-                    "{} and {} are one file, and each has a WAL or journal of its own",
+                let problem = Error::problem(format!(
+                    "{} and {} are the same file, but each has its own WAL or journal",
                     shown(first),
                     shown(second)
                 ));
-                self.problem(first, told.hint("close every program that uses it, and keep one of the names"));
+                let hint = "stop every program that uses the file, and keep only one of the names";
+                self.problem(first, problem.hint(hint));
             }
-            let by_hand_or_link = links.first().cloned();
-            let Some(path) = with.into_iter().next().or_else(|| names.first().cloned()).or(by_hand_or_link) else {
+            let first_link = links.first().cloned();
+            let Some(path) = with.into_iter().next().or_else(|| names.first().cloned()).or(first_link) else {
                 continue;
             };
             let real_path = match path.canonicalize() {
                 Ok(real) => real,
                 Err(error) => {
-                    self.problem(&path, Error::problem(format!("cannot find {} again", shown(&path))).because(error));
+                    let problem = Error::problem(format!("cannot resolve the path {}", shown(&path)));
+                    self.problem(&path, problem.because(error));
                     continue;
                 }
             };
@@ -290,23 +292,23 @@ fn identity(facts: &Metadata) -> Identity {
     (facts.dev(), facts.ino())
 }
 
-fn is_nowhere(error: &io::Error) -> bool {
+fn is_broken_link(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
-fn is_called_a_database(path: &Path) -> bool {
+fn has_database_name(path: &Path) -> bool {
     let ending = path.extension().unwrap_or_default();
     USUAL_ENDINGS.iter().any(|usual| ending.eq_ignore_ascii_case(usual))
 }
 
 /// Returns true if a file has the name of a companion of an existing database.
 fn is_companion_of_one(path: &Path) -> bool {
-    let main = without_companion(path).and_then(|main| main.canonicalize().ok());
+    let main = database_of(path).and_then(|main| main.canonicalize().ok());
     main.is_some_and(|main| matches!(Content::read(&main), Ok(Content::Database(_))))
 }
 
-/// Returns the database that a file is a companion of, by its name.
-fn without_companion(path: &Path) -> Option<PathBuf> {
+/// Returns the path of the database that a companion file belongs to, by its name.
+fn database_of(path: &Path) -> Option<PathBuf> {
     let name = path.as_os_str().as_bytes();
     let main = COMPANIONS.iter().find_map(|suffix| name.strip_suffix(suffix.as_bytes()))?;
     Some(PathBuf::from(OsStr::from_bytes(main)))

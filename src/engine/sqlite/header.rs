@@ -1,4 +1,4 @@
-//! Reads the header of a file: tells whether it is a database, and reads its properties before SQLite opens it.
+//! Reads the header of a file: detects a database, and reads its properties before SQLite opens it.
 //!
 //! See "The Database Header" of SQLite's file format.
 
@@ -15,8 +15,10 @@ pub(crate) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// The length of the header.
 pub(crate) const HEADER_BYTES: usize = 100;
 
-/// The first bytes of every WAL, but for the last bit; and below, of a rollback journal.
+/// The first bytes of every WAL, except for the last bit.
 const WAL_MAGIC: [u8; 4] = [0x37, 0x7f, 0x06, 0x82];
+
+/// The first bytes of every rollback journal.
 const JOURNAL_MAGIC: [u8; 4] = [0xd9, 0xd5, 0x05, 0xf9];
 
 /// The type of a file, by its first bytes.
@@ -46,7 +48,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Returns `wal` or `delete`, as manifests name it. The rollback modes cannot be told apart from the file.
+    /// Returns `wal` or `delete`, as manifests name it. The file does not show which of the rollback modes is used.
     #[must_use]
     pub(crate) fn journal_mode(&self) -> &'static str {
         if self.is_wal { "wal" } else { "delete" }
@@ -58,9 +60,9 @@ impl Header {
             bytes => u32::from(bytes),
         };
         let change_counter = u32::from_be_bytes(start.get(24..28)?.try_into().ok()?);
-        let is_whole = start.len() >= HEADER_BYTES;
+        let is_complete = start.len() >= HEADER_BYTES;
         let header = Header { page_bytes, is_wal: start.get(18..20)? == [2, 2], change_counter };
-        (is_whole && page_bytes.is_power_of_two() && page_bytes >= 512).then_some(header)
+        (is_complete && page_bytes.is_power_of_two() && page_bytes >= 512).then_some(header)
     }
 }
 
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_is_known_by_its_header() {
+    fn a_database_is_recognized_by_its_header() {
         let header = |page_bytes, is_wal| Content::Database(Header { page_bytes, is_wal, change_counter: 7 });
         assert_eq!(Content::of(&start([16, 0], [1, 1])), header(4096, false));
         assert_eq!(Content::of(&start([2, 0], [2, 2])), header(512, true));
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_told_apart() {
+    fn other_content_is_recognized() {
         assert_eq!(Content::of(b""), Content::Empty);
         assert_eq!(Content::of(MAGIC), Content::Damaged);
         assert_eq!(Content::of(&start([16, 1], [1, 1])), Content::Damaged);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
-use super::connection::{explain, is_circumstance, is_damage, plain, quote};
+use super::connection::{explain, is_circumstance, is_damage, quote, sqlite_message};
 use super::survey::list_tables;
 use crate::platform::error::{Result, one_line};
 use crate::snapshots::manifest::{Depth, Health, OrphanRows};
@@ -17,7 +17,7 @@ pub(super) fn examine(connection: &Connection, check: Depth) -> Result<Health> {
     let mut health = Health { check, ..Health::default() };
     match integrity(connection, check, None) {
         Ok(faults) => health.integrity = faults,
-        Err(error) if is_damage(&error) => health.integrity = vec![one_line(&plain(&error))],
+        Err(error) if is_damage(&error) => health.integrity = vec![one_line(&sqlite_message(&error))],
         Err(error) if is_circumstance(&error) => return Err(explain(error, "cannot run integrity_check")),
         Err(_) => {
             let tables = list_tables(connection).map_err(|error| explain(error, "cannot read the schema"))?;
@@ -25,7 +25,10 @@ pub(super) fn examine(connection: &Connection, check: Depth) -> Result<Health> {
                 match integrity(connection, check, Some(&table)) {
                     Ok(faults) => health.integrity.extend(faults),
                     Err(error) if is_circumstance(&error) => return Err(explain(error, "cannot run integrity_check")),
-                    Err(error) => health.unchecked.push(one_line(&format!("integrity of {table}: {}", plain(&error)))),
+                    Err(error) => {
+                        let reason = format!("integrity of {table}: {}", sqlite_message(&error));
+                        health.unchecked.push(one_line(&reason));
+                    }
                 }
             }
             health.integrity.truncate(Health::MAX_FAULTS);
@@ -33,7 +36,9 @@ pub(super) fn examine(connection: &Connection, check: Depth) -> Result<Health> {
     }
     match orphans(connection, None) {
         Ok(found) => health.orphans = found,
-        Err(error) if is_damage(&error) => health.unchecked.push(one_line(&format!("foreign keys: {}", plain(&error)))),
+        Err(error) if is_damage(&error) => {
+            health.unchecked.push(one_line(&format!("foreign keys: {}", sqlite_message(&error))));
+        }
         Err(error) if is_circumstance(&error) => return Err(explain(error, "cannot run foreign_key_check")),
         Err(_) => {
             let tables = list_tables(connection).map_err(|error| explain(error, "cannot read the schema"))?;
@@ -44,7 +49,8 @@ pub(super) fn examine(connection: &Connection, check: Depth) -> Result<Health> {
                         return Err(explain(error, "cannot run foreign_key_check"));
                     }
                     Err(error) => {
-                        health.unchecked.push(one_line(&format!("foreign keys of {table}: {}", plain(&error))))
+                        let reason = format!("foreign keys of {table}: {}", sqlite_message(&error));
+                        health.unchecked.push(one_line(&reason));
                     }
                 }
             }
@@ -86,9 +92,9 @@ pub(super) fn orphans(connection: &Connection, table: Option<&str>) -> rusqlite:
     Ok(sums.into_iter().map(|((table, parent, key), rows)| OrphanRows { table, parent, key, rows }).collect())
 }
 
-/// Returns true for a line of `integrity_check` that reports values that break the schema's rules, not damage to the
-/// file.
-fn breaks_a_rule(fault: &str) -> bool {
+/// Returns true for a line of `integrity_check` that reports values that violate the schema's constraints, not damage
+/// to the file.
+fn violates_a_constraint(fault: &str) -> bool {
     [
         // A full-text index that lacks the newest text; the text itself is in a table.
         "malformed inverted index for ",
@@ -110,11 +116,11 @@ fn breaks_a_rule(fault: &str) -> bool {
 /// Returns the lines of `integrity_check` that mean damage to the file.
 #[must_use]
 pub(crate) fn damage(health: &Health) -> Vec<&str> {
-    health.integrity.iter().map(String::as_str).filter(|fault| !breaks_a_rule(fault)).collect()
+    health.integrity.iter().map(String::as_str).filter(|fault| !violates_a_constraint(fault)).collect()
 }
 
 /// Returns true for a line that only a full check finds: an index and its table disagree. The rows are not affected.
-fn is_of_an_index(fault: &str) -> bool {
+fn concerns_an_index(fault: &str) -> bool {
     fault.contains(" missing from index ")
         || fault.contains(" stores an imprecise floating-point value ")
         || fault.starts_with("wrong # of entries in index ")
@@ -123,38 +129,38 @@ fn is_of_an_index(fault: &str) -> bool {
         || fault.starts_with("rowid not at end-of-record ")
 }
 
-/// Faults that were not there when the snapshot was taken.
+/// Faults that did not exist when the snapshot was taken.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct NewFaults {
-    /// Faults that certainly were not there.
+    /// Faults that certainly did not exist.
     pub faults: Vec<String>,
     /// Faults that were not checked when the snapshot was taken: indexes that disagree with their tables, or that
     /// cannot be checked here.
     pub unknown: Vec<String>,
 }
 
-/// Returns the faults in `now` that are not in `birth`, the check when the snapshot was taken. Older faults do not come
-/// from the restore.
+/// Returns the faults in `now` that are not in `before`, the check when the snapshot was taken. Older faults do not
+/// come from the restore.
 #[must_use]
-pub(crate) fn new_faults(birth: &Health, now: &Health) -> NewFaults {
+pub(crate) fn new_faults(before: &Health, now: &Health) -> NewFaults {
     // A list that was truncated cannot be compared line by line.
-    let comparable = birth.integrity.len() < Health::MAX_FAULTS;
-    let old = |fault: &String| birth.integrity.contains(fault) || !comparable;
+    let comparable = before.integrity.len() < Health::MAX_FAULTS;
+    let old = |fault: &String| before.integrity.contains(fault) || !comparable;
     let (mut unknown, mut faults): (Vec<String>, Vec<String>) = now
         .integrity
         .iter()
         .filter(|fault| !old(fault))
         .cloned()
-        .partition(|fault| birth.check == Depth::Quick && is_of_an_index(fault));
-    let unchecked = now.unchecked.iter().filter(|reason| !birth.unchecked.contains(reason));
+        .partition(|fault| before.check == Depth::Quick && concerns_an_index(fault));
+    let unchecked = now.unchecked.iter().filter(|reason| !before.unchecked.contains(reason));
     let unchecked = unchecked.map(|reason| format!("not checked: {reason}"));
     // The deeper check needs more (for example, an index's functions) than the check at the time of the snapshot did.
-    if birth.check == now.check {
+    if before.check == now.check {
         faults.extend(unchecked);
     } else {
         unknown.extend(unchecked);
     }
-    faults.extend(new_orphans(&birth.orphans, &now.orphans));
+    faults.extend(new_orphans(&before.orphans, &now.orphans));
     NewFaults { faults, unknown }
 }
 
@@ -168,7 +174,7 @@ pub(super) fn new_orphans(before: &[OrphanRows], now: &[OrphanRows]) -> Vec<Stri
     };
     let more = now.iter().map(|orphan| (orphan, count(orphan))).filter(|(_, rows)| *rows > 0);
     more.map(|(orphan, rows)| {
-        one_line(&format!("{rows} rows of {} refer to rows of {} that are not there", orphan.table, orphan.parent))
+        one_line(&format!("{rows} rows of {} refer to rows of {} that do not exist", orphan.table, orphan.parent))
     })
     .collect()
 }
@@ -180,21 +186,21 @@ mod tests {
     #[test]
     fn only_new_faults_count() {
         let orphan = |rows| OrphanRows { table: "a".into(), parent: "b".into(), key: 0, rows };
-        let birth = Health {
+        let before = Health {
             check: Depth::Full,
             integrity: vec!["row 1 missing from index i".into()],
             orphans: vec![orphan(2)],
             unchecked: vec![],
         };
-        assert_eq!(new_faults(&birth, &birth), NewFaults::default());
-        assert_eq!(new_faults(&birth, &Health::default()), NewFaults::default());
-        assert_eq!(new_faults(&Health { check: Depth::Full, ..Health::default() }, &birth).faults.len(), 2);
-        let worse = Health { orphans: vec![orphan(3)], ..birth.clone() };
-        assert_eq!(new_faults(&birth, &worse).faults, ["1 rows of a refer to rows of b that are not there"]);
+        assert_eq!(new_faults(&before, &before), NewFaults::default());
+        assert_eq!(new_faults(&before, &Health::default()), NewFaults::default());
+        assert_eq!(new_faults(&Health { check: Depth::Full, ..Health::default() }, &before).faults.len(), 2);
+        let worse = Health { orphans: vec![orphan(3)], ..before.clone() };
+        assert_eq!(new_faults(&before, &worse).faults, ["1 rows of a refer to rows of b that do not exist"]);
     }
 
     #[test]
-    fn what_nobody_looked_for_at_birth_is_no_new_fault() {
+    fn index_faults_that_a_quick_check_does_not_find_are_not_new() {
         let now = Health {
             check: Depth::Full,
             integrity: vec!["row 1 missing from index i".into(), "Page 7: never used".into()],
@@ -208,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_rules_are_no_damage() {
+    fn violated_constraints_are_not_damage() {
         let health = Health {
             integrity: vec![
                 "NULL value in t.c".into(),

@@ -40,7 +40,7 @@ pub(crate) struct Wanted(BTreeMap<(u64, u64), usize>);
 
 /// The result of a search: the processes that hold each database, and how many could not be inspected.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct FoundHolders {
     /// The processes by the number of the database.
     pub holders: BTreeMap<usize, Vec<Holder>>,
     /// The number of processes whose descriptors this user may not see.
@@ -64,8 +64,8 @@ impl Wanted {
 
     /// Inspects the descriptors of all other processes.
     #[must_use]
-    pub(crate) fn look(&self) -> Held {
-        let mut held = Held::default();
+    pub(crate) fn search(&self) -> FoundHolders {
+        let mut result = FoundHolders::default();
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let name = process.file_name();
             let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
@@ -76,7 +76,7 @@ impl Wanted {
             let descriptors = match fs::read_dir(folder.join("fd")) {
                 Ok(descriptors) => descriptors,
                 Err(error) => {
-                    held.hidden += usize::from(error.kind() == std::io::ErrorKind::PermissionDenied);
+                    result.hidden += usize::from(error.kind() == std::io::ErrorKind::PermissionDenied);
                     continue;
                 }
             };
@@ -89,20 +89,20 @@ impl Wanted {
             }
             for (number, writes) in found {
                 let command = command(pid);
-                held.holders.entry(number).or_default().push(Holder { pid: Some(pid), command, writes });
+                result.holders.entry(number).or_default().push(Holder { pid: Some(pid), command, writes });
             }
         }
-        held
+        result
     }
 }
 
 /// Returns the other processes that hold `path` or one of its companions open or locked, as far as this user can see.
 /// Do not call it while this process has the database open: the search for locks would drop its own locks.
 pub(super) fn of(path: &Path) -> Result<Vec<Holder>> {
-    let mut found = Wanted::of([path]).look().holders.remove(&0).unwrap_or_default();
-    let seen: Vec<Option<u32>> = found.iter().map(|holder| holder.pid).collect();
+    let mut found = Wanted::of([path]).search().holders.remove(&0).unwrap_or_default();
+    let pids: Vec<Option<u32>> = found.iter().map(|holder| holder.pid).collect();
     // Processes of other users or in other containers are at least visible by their locks.
-    found.extend(lockers(path).into_iter().filter(|holder| !seen.contains(&holder.pid)));
+    found.extend(lock_holders(path).into_iter().filter(|holder| !pids.contains(&holder.pid)));
     found.sort();
     found.dedup();
     Ok(found)
@@ -110,7 +110,7 @@ pub(super) fn of(path: &Path) -> Result<Vec<Holder>> {
 
 /// Returns the processes that have a lock on a database. Do not call it while this process has the database open.
 #[must_use]
-pub(crate) fn lockers(path: &Path) -> Vec<Holder> {
+pub(crate) fn lock_holders(path: &Path) -> Vec<Holder> {
     let mut found = Vec::new();
     for path in [path.to_owned(), companion(path, "-shm")] {
         let Ok(file) = File::open(&path) else { continue };
@@ -121,7 +121,7 @@ pub(crate) fn lockers(path: &Path) -> Vec<Holder> {
                 found.push(Holder { pid, command: pid.and_then(command), writes: false });
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!("cannot look who has locked {}: {error}", shown(&path)),
+            Err(error) => tracing::warn!("cannot check for locks on {}: {error}", shown(&path)),
         }
     }
     found.sort();

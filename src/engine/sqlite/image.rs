@@ -55,9 +55,8 @@ impl ImageWriter {
         // Even if the space cannot be reserved, every write is checked.
         let reserved = rustix::fs::fallocate(&image.file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes.max(1));
         if reserved == Err(rustix::io::Errno::NOSPC) {
-            return Err(
-                Error::failed(format!("no room for {bytes} bytes in {}", shown(&image.path))).hint("free some space")
-            );
+            return Err(Error::failed(format!("not enough space for {bytes} bytes in {}", shown(&image.path)))
+                .hint("free some space"));
         }
         let message = format!("cannot write {}", shown(&image.path));
         let cannot = || message.clone();
@@ -67,8 +66,8 @@ impl ImageWriter {
         for _ in 1..PIECES {
             give_back.send(Vec::new()).expect("the receiver is right here");
         }
-        let told = message.clone();
-        let write = move || write_pieces(file, &pieces, &give_back).io(Kind::Failed, || told);
+        let text = message.clone();
+        let write = move || write_pieces(file, &pieces, &give_back).io(Kind::Failed, || text);
         let thread = thread::Builder::new().name("write".to_owned()).spawn(write).io(Kind::Failed, cannot)?;
         Ok(ImageWriter { image: Some(image), buffer: Vec::new(), running: Some(Running { full, empty, thread }) })
     }
@@ -98,7 +97,7 @@ impl ImageWriter {
             return Ok(());
         }
         // The writing thread has ended; joining it returns its error.
-        self.join().and(Err(Error::failed("the image has failed before")))
+        self.join().and(Err(Error::failed("writing the image has already failed")))
     }
 
     fn join(&mut self) -> Result<()> {
@@ -106,7 +105,7 @@ impl ImageWriter {
             None => Ok(()),
             Some(Running { full, thread, .. }) => {
                 drop(full);
-                thread.join().unwrap_or_else(|_| Err(Error::failed("the writing thread has died")))
+                thread.join().unwrap_or_else(|_| Err(Error::failed("the writing thread has panicked")))
             }
         }
     }
@@ -117,7 +116,7 @@ impl ImageWriter {
             self.hand_over()?;
         }
         self.join()?;
-        self.image.take().ok_or_else(|| Error::failed("the image was finished before"))
+        self.image.take().ok_or_else(|| Error::failed("the image was already finished"))
     }
 }
 
@@ -166,7 +165,7 @@ fn unfinished_prefix(target: &Path) -> String {
     format!(".lifeboat-{}-", &Sha256::of(name.as_bytes()).to_string()[..16])
 }
 
-/// Removes unfinished images beside `target` that were left by restores that died.
+/// Removes unfinished images beside `target` that were left by restores that were killed.
 pub(crate) fn clear_unfinished(target: &Path) {
     let prefix = unfinished_prefix(target);
     for entry in std::fs::read_dir(folder_of(target)).into_iter().flatten().flatten() {
@@ -176,14 +175,14 @@ pub(crate) fn clear_unfinished(target: &Path) {
             continue;
         }
         if let Some(_lock) = lock_left_over(&entry.path()) {
-            tracing::info!("clearing {}, left by a restore that died", shown(&entry.path()));
+            tracing::info!("removing {}, left by a restore that was killed", shown(&entry.path()));
             let _ = std::fs::remove_file(entry.path());
         }
     }
 }
 
 /// Compares an image with its manifest: the rows and digest of every table, the schema, and the results of SQLite's own
-/// checks. Faults that were there when the snapshot was taken are accepted; everything else fails.
+/// checks. Faults that existed when the snapshot was taken are accepted; everything else fails.
 pub(crate) fn check(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>> {
     check_image(path, manifest).map_err(|mut error| {
         // Whatever SQLite reports for these bytes, the fault is in the snapshot, not in the user's request.
@@ -195,26 +194,27 @@ pub(crate) fn check(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>>
 }
 
 fn check_image(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>> {
-    let facts = manifest.sqlite.as_ref().ok_or_else(|| Error::problem("the manifest is not of an SQLite snapshot"))?;
-    let birth = facts.health.as_ref().ok_or_else(|| {
+    let facts =
+        manifest.sqlite.as_ref().ok_or_else(|| Error::problem("the manifest does not describe an SQLite snapshot"))?;
+    let before = facts.health.as_ref().ok_or_else(|| {
         Error::usage("this snapshot holds the raw bytes of a damaged file, and cannot be restored as a database")
             .hint("get its files with 'lifeboat extract'")
     })?;
     let (for_survey, for_health) = (connection::open(path, Purpose::Image)?, connection::open(path, Purpose::Image)?);
     // The two checks report the same damage in different words. So if there was damage, the same check runs again.
-    let depth = if birth.integrity.is_empty() { Depth::Full } else { birth.check };
+    let depth = if before.integrity.is_empty() { Depth::Full } else { before.check };
     let (survey, now) = thread::scope(|scope| {
         let health = scope.spawn(move || health::examine(&for_health, depth));
         let survey = survey::survey(&for_survey, OnDamage::Note);
-        (survey, health.join().unwrap_or_else(|_| Err(Error::failed("a thread has died"))))
+        (survey, health.join().unwrap_or_else(|_| Err(Error::failed("a thread has panicked"))))
     });
     let (survey, now) = (survey?, now?);
     let tables = survey::compare(&manifest.tables, &survey.tables);
     survey::require_all(&tables)?;
     if survey.schema_digest != facts.schema_digest {
-        return Err(Error::problem("the restored schema is not the one of the snapshot"));
+        return Err(Error::problem("the restored schema differs from the schema in the snapshot"));
     }
-    let NewFaults { faults, unknown } = health::new_faults(birth, &now);
+    let NewFaults { faults, unknown } = health::new_faults(before, &now);
     if let Some(first) = faults.first() {
         return Err(Error::problem(format!(
             "SQLite finds {} faults in the restored image that the source did not have: {first}",
@@ -223,8 +223,8 @@ fn check_image(path: &Path, manifest: &Manifest) -> Result<Vec<TableCheck>> {
     }
     if let Some(first) = unknown.first() {
         tracing::warn!(
-            "every row is as it was saved, but {} things about indexes are not as they should be, or cannot be checked \
-             here: {first}; REINDEX mends what can be mended",
+            "every row is restored as it was saved, but {} checks of indexes failed or could not be run here: {first}; \
+             REINDEX rebuilds the indexes",
             unknown.len()
         );
     }
@@ -244,7 +244,7 @@ pub(crate) fn leave_wal(path: &Path) -> Result<()> {
 pub(crate) fn convert_pages(path: &Path, page_bytes: u64, converted: &Path) -> Result<()> {
     let cannot = |error| {
         explain(error, &format!("cannot convert the restored image to the target's page size of {page_bytes}"))
-            .hint("restore to a new path, stop the program that uses the old file, and move the new one in place")
+            .hint("restore to a new path, stop the program that uses the old file, and move the new file to its path")
     };
     let connection = connection::open(path, Purpose::Scratch)?;
     connection.execute_batch(&format!("PRAGMA main.page_size = {page_bytes}")).map_err(cannot)?;
@@ -252,5 +252,9 @@ pub(crate) fn convert_pages(path: &Path, page_bytes: u64, converted: &Path) -> R
     connection.execute("VACUUM main INTO ?1", [converted.to_string_lossy()]).map_err(cannot)?;
     let result = connection::open(converted, Purpose::Image)?;
     let now: i64 = result.query_row("PRAGMA main.page_size", [], |row| row.get(0)).map_err(cannot)?;
-    if now.unsigned_abs() == page_bytes { Ok(()) } else { Err(Error::failed("the restored image kept its page size")) }
+    if now.unsigned_abs() == page_bytes {
+        Ok(())
+    } else {
+        Err(Error::failed("the restored image still has its old page size"))
+    }
 }

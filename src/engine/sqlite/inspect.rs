@@ -11,9 +11,11 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, ErrorCode, ffi};
 
-use super::connection::{self, Purpose, companion, explain, file_bytes, is_circumstance, is_damage, plain, quote};
+use super::connection::{
+    self, Purpose, companion, explain, file_bytes, is_circumstance, is_damage, quote, sqlite_message,
+};
 use super::header::Header;
-use super::source::{self, Look};
+use super::source::{self, Fingerprint};
 use super::survey::list_tables;
 use super::target::data_version;
 use crate::platform::disk::shown;
@@ -21,7 +23,7 @@ use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 use crate::snapshots::manifest::SqliteFacts;
 
 /// The time to wait for a lock before a table counts as not readable.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// The properties of a database's files.
 #[derive(Clone, Debug)]
@@ -44,7 +46,7 @@ pub(crate) struct FileFacts {
 
 /// The properties of a database and its tables.
 #[derive(Clone, Debug)]
-pub(crate) struct Inside {
+pub(crate) struct DatabaseContent {
     /// The facts as they are in manifests.
     pub facts: SqliteFacts,
     /// The number of unused pages.
@@ -93,13 +95,14 @@ pub(crate) struct CountedTable {
 pub(crate) struct Uncounted {
     /// SQLite's message.
     pub reason: String,
-    /// True if the cause is how the database is made (a module that is missing here), not damage or a lock.
+    /// True if the cause is the design of the database (for example, a module that is missing here), not damage or a
+    /// lock.
     pub is_harmless: bool,
 }
 
 /// Reads the properties of the files; no file is opened.
-pub(crate) fn look_outside(path: &Path) -> Result<FileFacts> {
-    let facts = fs::metadata(path).io(Kind::Problem, || format!("cannot look at {}", shown(path)))?;
+pub(crate) fn inspect_files(path: &Path) -> Result<FileFacts> {
+    let facts = fs::metadata(path).io(Kind::Problem, || format!("cannot access {}", shown(path)))?;
     let written = |path: &Path| fs::metadata(path).and_then(|facts| facts.modified()).ok();
     // An empty WAL has the time of the last reader, not of a write.
     let wal = companion(path, "-wal");
@@ -118,42 +121,41 @@ pub(crate) fn look_outside(path: &Path) -> Result<FileFacts> {
 }
 
 /// A connection that only reads.
-pub(super) struct Looking {
+pub(super) struct ReadConnection {
     pub(super) connection: Connection,
-    /// The state of the files, if no lock could be taken.
-    pub(super) unlocked: Option<Look>,
+    /// The metadata of the files before they were opened, if no lock could be taken.
+    pub(super) unlocked: Option<Fingerprint>,
 }
 
 /// Opens a database to inspect it. Fails with [`Kind::Problem`] if it has a hot journal.
-pub(super) fn open(path: &Path, header: &Header) -> Result<Looking> {
-    let unlocked = Look::at(path);
-    // If there is a WAL, it is read whatever the header says. A journal may be hot, and only `Purpose::Look` leaves it
-    // as it is.
+pub(super) fn open(path: &Path, header: &Header) -> Result<ReadConnection> {
+    let unlocked = Fingerprint::of(path);
+    // If there is a WAL, it is read even if the header does not say WAL mode. A journal may be hot, and only
+    // `Purpose::Inspect` leaves it as it is.
     let has_wal = header.is_wal || file_bytes(&companion(path, "-wal")) > 0;
     let may_be_hot = file_bytes(&companion(path, "-journal")) > 0;
-    let purpose = if has_wal && !may_be_hot { Purpose::Source } else { Purpose::Look };
-    let look = |purpose| -> rusqlite::Result<Connection> {
+    let purpose = if has_wal && !may_be_hot { Purpose::Source } else { Purpose::Inspect };
+    let open_and_read = |purpose| -> rusqlite::Result<Connection> {
         let connection = connection::open_raw(path, purpose)?;
-        connection.busy_timeout(PATIENCE)?;
+        connection.busy_timeout(LOCK_WAIT)?;
         connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()))?;
         Ok(connection)
     };
-    match look(purpose) {
-        Ok(connection) => Ok(Looking { connection, unlocked: None }),
+    match open_and_read(purpose) {
+        Ok(connection) => Ok(ReadConnection { connection, unlocked: None }),
         Err(error) if is_hot_journal(&error) => Err(Error::problem(format!(
-            "{} was left in the middle of a write: a hot journal stands beside it",
+            "{} was left in the middle of a write: there is a hot journal beside it",
             shown(path)
         ))
-        .hint("copy both files away, then open it with its own program, which rolls that write back")),
+        .hint("copy both files to another folder, then open it with its own program, which rolls back that write")),
         Err(error) => {
-            let is_shut = matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly));
-            let is_alone = file_bytes(&companion(path, "-wal")) == 0 && file_bytes(&companion(path, "-journal")) == 0;
+            let cannot_open = matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly));
+            let has_companions = ["-wal", "-journal"].iter().any(|suffix| file_bytes(&companion(path, suffix)) > 0);
             // If no files can be created beside it, no locks can be taken; afterwards the caller checks that nobody
             // wrote.
-            if (is_shut && is_alone) || source::is_frozen(path) {
-                let image = look(Purpose::Image);
-                return match image {
-                    Ok(connection) => Ok(Looking { connection, unlocked: Some(unlocked) }),
+            if (cannot_open && !has_companions) || source::is_frozen(path) {
+                return match open_and_read(Purpose::Image) {
+                    Ok(connection) => Ok(ReadConnection { connection, unlocked: Some(unlocked) }),
                     Err(_) => Err(explain(error, &format!("cannot read {}", shown(path)))),
                 };
             }
@@ -170,13 +172,13 @@ fn is_hot_journal(error: &rusqlite::Error) -> bool {
 ///
 /// A WAL database is counted in one read transaction, which blocks nobody. In the other journal modes, each table is
 /// counted separately, so that a writer waits for one table at most.
-pub(crate) fn look_inside(path: &Path, header: &Header) -> Result<Inside> {
-    let Looking { connection, unlocked } = open(path, header)?;
+pub(crate) fn inspect_database(path: &Path, header: &Header) -> Result<DatabaseContent> {
+    let ReadConnection { connection, unlocked } = open(path, header)?;
     let cannot = |error| explain(error, &format!("cannot read {}", shown(path)));
     let mode: String = connection.query_row("PRAGMA main.journal_mode", [], |row| row.get(0)).map_err(cannot)?;
-    let is_one_moment = mode == "wal" || unlocked.is_some();
+    let in_one_transaction = mode == "wal" || unlocked.is_some();
     let before = data_version(&connection)?;
-    if is_one_moment {
+    if in_one_transaction {
         connection.execute_batch("BEGIN").map_err(cannot)?;
     }
     let mut facts = source::read_facts(&connection, path, header.journal_mode())?;
@@ -198,15 +200,15 @@ pub(crate) fn look_inside(path: &Path, header: &Header) -> Result<Inside> {
         let rows = count(&connection, &name)?;
         tables.push(CountedTable { name, kind, rows });
     }
-    if is_one_moment {
+    if in_one_transaction {
         connection.execute_batch("COMMIT").map_err(cannot)?;
     }
     let is_unlocked = unlocked.is_some();
     let changed_meanwhile = match unlocked {
-        Some(look) => look != Look::at(path),
-        None => !is_one_moment && data_version(&connection)? != before,
+        Some(fingerprint) => fingerprint != Fingerprint::of(path),
+        None => !in_one_transaction && data_version(&connection)? != before,
     };
-    Ok(Inside { facts, free_pages, auto_vacuum, schema, tables, is_unlocked, changed_meanwhile })
+    Ok(DatabaseContent { facts, free_pages, auto_vacuum, schema, tables, is_unlocked, changed_meanwhile })
 }
 
 fn count_schema(connection: &Connection) -> rusqlite::Result<SchemaCounts> {
@@ -234,7 +236,7 @@ fn count(connection: &Connection, table: &str) -> Result<Result<u64, Uncounted>>
     let rows = connection.query_row(&sql, [], |row| row.get::<_, i64>(0));
     crate::platform::interrupt::check()?;
     Ok(rows.map(i64::unsigned_abs).map_err(|error| Uncounted {
-        reason: one_line(&plain(&error)),
+        reason: one_line(&sqlite_message(&error)),
         is_harmless: !is_damage(&error) && !is_circumstance(&error),
     }))
 }

@@ -9,20 +9,20 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 
-use super::connection::{self, Purpose, explain, plain, quote};
+use super::connection::{self, Purpose, explain, quote, sqlite_message};
 use super::{health, source, survey};
-use crate::engine::{Integrity, Live, Newest, Value, is_true, not_there};
+use crate::engine::live::{Integrity, Live, Newest, Value, is_true, missing};
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::{Depth, OrphanRows};
 
 /// The time limit of one rule.
-const LONGEST: Duration = Duration::from_secs(600);
+const RULE_TIME_LIMIT: Duration = Duration::from_secs(600);
 
-/// The limit for a check of the whole database, which is in effect none.
+/// The extra time for a check of the whole database, which in effect has no limit.
 const UNBOUNDED: Duration = Duration::from_secs(365 * 86_400);
 
 /// The number of virtual machine instructions between two checks of the time limit.
-const STEPS_PER_LOOK: i32 = 100_000;
+const STEPS_PER_CHECK: i32 = 100_000;
 
 struct Database {
     connection: Connection,
@@ -41,13 +41,13 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Live>> {
     // Otherwise SQLite would read a misspelt column name as a string, and a rule on it could be true.
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)
-        .map_err(|error| explain(error, &format!("cannot look at {shown}")))?;
+        .map_err(|error| explain(error, &format!("cannot open {shown}")))?;
     let begun = Arc::new(Mutex::new(Instant::now()));
     let clock = Arc::clone(&begun);
-    let is_over = move || crate::platform::interrupt::check().is_err() || elapsed(&clock) > LONGEST;
+    let is_over = move || crate::platform::interrupt::check().is_err() || elapsed(&clock) > RULE_TIME_LIMIT;
     connection
-        .progress_handler(STEPS_PER_LOOK, Some(is_over))
-        .map_err(|error| explain(error, &format!("cannot look at {shown}")))?;
+        .progress_handler(STEPS_PER_CHECK, Some(is_over))
+        .map_err(|error| explain(error, &format!("cannot open {shown}")))?;
     Ok(Box::new(Database { connection, begun, shown }))
 }
 
@@ -58,14 +58,14 @@ impl Database {
         let names = self.names(sql, [])?;
         let found = names.iter().find(|other| *other == name);
         let found = found.or_else(|| names.iter().find(|other| other.eq_ignore_ascii_case(name)));
-        found.cloned().ok_or_else(|| not_there("table", name, names.iter().map(String::as_str)))
+        found.cloned().ok_or_else(|| missing("table", name, names.iter().map(String::as_str)))
     }
 
     fn column(&self, table: &str, name: &str) -> Result<String> {
         let names = self.names("SELECT name FROM pragma_table_xinfo(?1)", [table])?;
         let found = names.iter().find(|other| other.eq_ignore_ascii_case(name));
         found.cloned().ok_or_else(|| {
-            not_there("column", name, names.iter().map(String::as_str))
+            missing("column", name, names.iter().map(String::as_str))
                 .context(format!("in the table {}", one_line(table)))
         })
     }
@@ -85,7 +85,7 @@ impl Database {
         let sql = format!("SELECT count(*) FROM main.{}", quote(table));
         let rows: rusqlite::Result<i64> = self.connection.query_row(&sql, [], |row| row.get(0));
         rows.map(i64::unsigned_abs)
-            .map_err(|error| self.explain(error, &format!("cannot count {} of", one_line(table))))
+            .map_err(|error| self.explain(error, &format!("cannot count the rows of {} in", one_line(table))))
     }
 
     /// Runs work with the time limit of one rule.
@@ -93,9 +93,9 @@ impl Database {
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let done = work();
         crate::platform::interrupt::check()?;
-        if done.is_err() && elapsed(&self.begun) > LONGEST {
-            return Err(Error::problem(format!("it took longer than {} minutes", LONGEST.as_secs() / 60))
-                .hint("an index may help"));
+        if done.is_err() && elapsed(&self.begun) > RULE_TIME_LIMIT {
+            return Err(Error::problem(format!("it took longer than {} minutes", RULE_TIME_LIMIT.as_secs() / 60))
+                .hint("an index may make it faster"));
         }
         done
     }
@@ -120,7 +120,7 @@ impl Live for Database {
         let health = health::examine(&self.connection, depth)?;
         let damage: Vec<String> = health::damage(&health).into_iter().map(str::to_owned).collect();
         let orphan = |orphan: &OrphanRows| {
-            format!("{} rows of {} refer to rows of {} that are not there", orphan.rows, orphan.table, orphan.parent)
+            format!("{} rows of {} refer to rows of {} that do not exist", orphan.rows, orphan.table, orphan.parent)
         };
         let rest = health.integrity.iter().filter(|fault| !damage.contains(fault)).cloned();
         let complaints = rest.chain(health.orphans.iter().map(orphan)).collect();
@@ -160,7 +160,7 @@ impl Live for Database {
         })
     }
 
-    fn each(&mut self, table: &str, column: &str, see: &mut dyn FnMut(&Value) -> bool) -> Result<()> {
+    fn each(&mut self, table: &str, column: &str, visit: &mut dyn FnMut(&Value) -> bool) -> Result<()> {
         let table = self.table(table)?;
         let column = quote(&self.column(&table, column)?);
         // Each text once: even a large table has few distinct days.
@@ -169,7 +169,7 @@ impl Live for Database {
             let mut statement = self.connection.prepare(&sql)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
-                if !see(&value(row.get_ref(0)?)) {
+                if !visit(&value(row.get_ref(0)?)) {
                     break;
                 }
             }
@@ -202,10 +202,14 @@ impl Live for Database {
             Ok(values)
         };
         self.bounded(|| {
-            let values = read().map_err(|error| Error::problem("the query cannot be run").because(plain(&error)))?;
+            let values =
+                read().map_err(|error| Error::problem("the query cannot be run").because(sqlite_message(&error)))?;
             match values.as_slice() {
                 [value] => is_true(value.as_deref()),
-                _ => Err(Error::problem("the query gives other than one value").hint("select one value of one row")),
+                _ => {
+                    Err(Error::problem("the query does not return exactly one value")
+                        .hint("select one value of one row"))
+                }
             }
         })
     }

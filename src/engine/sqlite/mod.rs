@@ -1,5 +1,6 @@
 //! SQLite: reads the image of a database file page by page, in one read transaction.
 //!
+//! - [`database`] implements what Lifeboat needs of an engine.
 //! - [`source`] takes the snapshot, [`survey`] counts and hashes its rows, [`health`] runs SQLite's own checks.
 //! - [`image`] is a restored image before it is in place; [`target`] puts it in place:
 //!   as a new file, as the new content of a live database, or as some of its tables.
@@ -11,20 +12,25 @@
 //! torn image that follows would have a valid hash.
 
 mod connection;
+pub(crate) mod database;
 pub(crate) mod dump;
+pub(crate) mod fetch;
 pub(crate) mod find;
-pub(crate) mod glance;
 pub(crate) mod header;
 pub(crate) mod health;
 pub(crate) mod holders;
 pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod live;
+mod readme;
+mod restore;
 mod rows;
+pub(crate) mod save;
 pub(crate) mod schema;
 pub(crate) mod source;
 pub(crate) mod still;
 pub(crate) mod survey;
+pub(crate) mod table_counts;
 pub(crate) mod tables;
 pub mod target;
 pub(crate) mod values;

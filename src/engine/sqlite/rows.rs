@@ -33,7 +33,7 @@ impl<'a> Rows<'a> {
         let mut statement = std::ptr::null_mut();
         let length = i32::try_from(sql.len())
             .map_err(|_| rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None))?;
-        // SAFETY: the handle is open; the text is valid for the length given; `statement` is a place for a pointer.
+        // SAFETY: the handle is open; the text is valid for the length given; `statement` can hold a pointer.
         let code = unsafe {
             ffi::sqlite3_prepare_v2(
                 connection.handle(),

@@ -43,7 +43,7 @@ pub(crate) struct SourceOptions {
 /// One state of a database, held until it has been read.
 pub(crate) struct SourceSnapshot {
     path: PathBuf,
-    unlocked: Option<Look>,
+    unlocked: Option<Fingerprint>,
     /// Dropped before the spool that it reads.
     image: Connection,
     readers: Option<Readers>,
@@ -73,10 +73,10 @@ struct Readers {
 }
 
 /// The number of pages between two checks for a signal, the WAL and the other readers.
-const PAGES_PER_LOOK: u64 = 256;
+const PAGES_PER_CHECK: u64 = 256;
 
-/// The growth of a WAL from which it is reported.
-const WAL_GROWTH_TOLD_BYTES: u64 = 256 << 20;
+/// The growth of a WAL from which a warning is printed.
+const WAL_GROWTH_WARNING_BYTES: u64 = 256 << 20;
 
 /// Finds the file of a source, and returns its absolute path with links resolved. It must be a regular file.
 pub(crate) fn locate(path: &Path) -> Result<PathBuf> {
@@ -86,7 +86,7 @@ pub(crate) fn locate(path: &Path) -> Result<PathBuf> {
             .hint("check the path; in a container, check that its volume is mounted")
             .because(error)
     })?;
-    let facts = fs::metadata(&real).io(Kind::Unreachable, || format!("cannot look at {}", shown()))?;
+    let facts = fs::metadata(&real).io(Kind::Unreachable, || format!("cannot access {}", shown()))?;
     if facts.is_dir() {
         return Err(
             Error::usage(format!("{} is a folder, not a database file", shown())).hint("name the database file in it")
@@ -110,11 +110,11 @@ pub(crate) fn probe(path: &Path) -> Result<u64> {
     tables.map(i64::unsigned_abs).map_err(|error| {
         let not_a_database = error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase);
         // Others in this process may have the file open; see the module's rule.
-        let claims = connection::file_start(&connection).starts_with(MAGIC);
+        let has_magic = connection::file_start(&connection).starts_with(MAGIC);
         let explained = explain(error, &format!("cannot read {shown}"));
-        if claims && not_a_database {
+        if has_magic && not_a_database {
             let hint = "restore an older snapshot, or save its bytes with --allow-damaged";
-            return Error::problem(format!("{shown} is damaged: its header makes no sense")).hint(hint);
+            return Error::problem(format!("{shown} is damaged: its header is invalid")).hint(hint);
         }
         explained
     })
@@ -124,7 +124,7 @@ impl SourceSnapshot {
     /// Starts a read transaction on the database at `path` (see [`locate`]), and starts the survey and the checks.
     pub(crate) fn begin(path: &Path, options: &SourceOptions) -> Result<Self> {
         let wal_bytes = file_bytes(&companion(path, "-wal"));
-        let Held { unlocked, image, siblings, journal_mode, since } = open_shared(path)?;
+        let HeldState { unlocked, image, siblings, journal_mode, since } = open_shared(path)?;
         let started = Utc::now();
         let mut facts = read_facts(&image, path, journal_mode)?;
         let (image, siblings, spool) = match siblings {
@@ -154,23 +154,23 @@ impl SourceSnapshot {
     /// Passes the image to `sink`, in order; fails as soon as the survey or a check fails.
     pub(crate) fn stream_image(&mut self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut pages = 0u64;
-        let mut told = WAL_GROWTH_TOLD_BYTES;
+        let mut warn_at = WAL_GROWTH_WARNING_BYTES;
         let failed = self.readers.as_ref().map(|readers| Arc::clone(&readers.failed));
         let read = read_image(&self.image, &self.facts, &mut |page| {
-            if pages.is_multiple_of(PAGES_PER_LOOK) {
+            if pages.is_multiple_of(PAGES_PER_CHECK) {
                 crate::platform::interrupt::check()?;
                 if failed.as_ref().is_some_and(|failed| failed.load(Ordering::Relaxed)) {
                     return Err(Error::failed("the survey has failed"));
                 }
-                if self._spool.is_none() && pages.is_multiple_of(64 * PAGES_PER_LOOK) {
+                if self._spool.is_none() && pages.is_multiple_of(64 * PAGES_PER_CHECK) {
                     let growth = self.wal_growth_bytes();
-                    if growth >= told {
+                    if growth >= warn_at {
                         tracing::warn!(
-                            "the WAL of {} has grown by {} MiB, and cannot be reset before this snapshot ends",
+                            "the WAL of {} has grown by {} MiB, and cannot be reset until this snapshot ends",
                             self.path.display(),
                             growth >> 20
                         );
-                        told = growth.saturating_mul(2);
+                        warn_at = growth.saturating_mul(2);
                     }
                 }
             }
@@ -186,9 +186,9 @@ impl SourceSnapshot {
 
     /// Waits for the survey and the checks, and releases the state.
     pub(crate) fn finish(mut self) -> Result<SourceReport> {
-        let readers = self.readers.take().ok_or_else(|| Error::failed("the survey has failed before"))?;
+        let readers = self.readers.take().ok_or_else(|| Error::failed("the survey has already failed"))?;
         let (survey, health) = readers.join()?;
-        if self.unlocked.as_ref().is_some_and(|look| *look != Look::at(&self.path)) {
+        if self.unlocked.as_ref().is_some_and(|fingerprint| *fingerprint != Fingerprint::of(&self.path)) {
             return Err(Error::unreachable(format!(
                 "{} was written to while it was read without locks",
                 one_line(&self.path.display().to_string())
@@ -249,9 +249,9 @@ impl Readers {
         if self.failed.load(Ordering::Relaxed) {
             self.interrupts.iter().for_each(InterruptHandle::interrupt);
         }
-        let died = || Error::failed("a thread has died");
-        let survey = self.survey.join().unwrap_or_else(|_| Err(died()));
-        let health = self.health.join().unwrap_or_else(|_| Err(died()));
+        let panicked = || Error::failed("a thread has panicked");
+        let survey = self.survey.join().unwrap_or_else(|_| Err(panicked()));
+        let health = self.health.join().unwrap_or_else(|_| Err(panicked()));
         match (survey, health) {
             (Ok(survey), Ok(health)) => Ok((survey, health)),
             // A reader that was only interrupted is not the cause.
@@ -268,45 +268,45 @@ fn damaged(health: &Health) -> Error {
         "the database is damaged: {first}{}",
         if faults.len() > 1 { format!(" (and {} more)", faults.len() - 1) } else { String::new() }
     ))
-    .hint("restore an older snapshot, or save what is there with --allow-damaged")
+    .hint("restore an older snapshot, or save the damaged database with --allow-damaged")
 }
 
 /// The metadata of a file and its companions; it changes when somebody writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Look([Option<FileLook>; 3]);
+pub(super) struct Fingerprint([Option<FileFingerprint>; 3]);
 
 /// Device, inode and length; times of the last change of content and of attributes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct FileLook {
+struct FileFingerprint {
     identity: (u64, u64, u64),
     changed: [(i64, i64); 2],
 }
 
-impl Look {
+impl Fingerprint {
     /// Returns true if both describe the same files with the same content, as far as lengths and times show. Attributes
     /// may differ: a connection of root gives every WAL that it opens the owner of the database.
-    pub(super) fn has_content_of(&self, other: &Look) -> bool {
-        let content = |look: &Look| look.0.map(|file| file.map(|file| (file.identity, file.changed[0])));
-        content(self) == content(other)
+    pub(super) fn has_same_content(&self, other: &Fingerprint) -> bool {
+        let content = |file: Option<FileFingerprint>| file.map(|file| (file.identity, file.changed[0]));
+        self.0.map(content) == other.0.map(content)
     }
 
-    pub(super) fn at(path: &Path) -> Self {
-        Look(["", "-wal", "-journal"].map(|suffix| {
+    pub(super) fn of(path: &Path) -> Self {
+        Fingerprint(["", "-wal", "-journal"].map(|suffix| {
             let facts = fs::metadata(companion(path, suffix)).ok()?;
             // A reader creates an empty WAL, and the last connection to close removes it.
             if facts.len() == 0 && !suffix.is_empty() {
                 return None;
             }
             let changed = [(facts.mtime(), facts.mtime_nsec()), (facts.ctime(), facts.ctime_nsec())];
-            Some(FileLook { identity: (facts.dev(), facts.ino(), facts.len()), changed })
+            Some(FileFingerprint { identity: (facts.dev(), facts.ino(), facts.len()), changed })
         }))
     }
 }
 
 /// A state of a database, held by read transactions.
-struct Held {
+struct HeldState {
     /// The metadata before it was opened, if no lock could be taken.
-    unlocked: Option<Look>,
+    unlocked: Option<Fingerprint>,
     image: Connection,
     /// Two more connections on exactly the same state; `None` in a rollback-journal mode.
     siblings: Option<[Connection; 2]>,
@@ -317,10 +317,10 @@ struct Held {
 }
 
 /// Opens a read transaction; for a WAL database, also two more on exactly the same state.
-fn open_shared(path: &Path) -> Result<Held> {
+fn open_shared(path: &Path) -> Result<HeldState> {
     let shown = one_line(&path.display().to_string());
     let cannot = |error| explain(error, &format!("cannot read {shown}"));
-    let look = Look::at(path);
+    let fingerprint = Fingerprint::of(path);
     let first = connection::open(path, Purpose::Source)?;
     first.busy_timeout(Duration::ZERO).map_err(cannot)?;
     let purpose = match begin(&first) {
@@ -345,16 +345,18 @@ fn open_shared(path: &Path) -> Result<Held> {
                     connection.busy_timeout(BUSY_WAIT).map_err(cannot)?;
                 }
                 image.busy_timeout(BUSY_WAIT).map_err(cannot)?;
-                let unlocked = (purpose == Purpose::Image).then_some(look);
+                let unlocked = (purpose == Purpose::Image).then_some(fingerprint);
                 if unlocked.is_some() {
                     tracing::warn!("{shown} is on a disk mounted read-only, and is read without locks");
                 }
-                return Ok(Held { unlocked, image, siblings: held.siblings, journal_mode: held.journal_mode, since });
+                let Attempt { siblings, journal_mode } = held;
+                return Ok(HeldState { unlocked, image, siblings, journal_mode, since });
             }
             Err(error) if !is_busy(&error) => return Err(cannot(error)),
             Err(error) if Instant::now() > deadline => return Err(cannot(error)),
             Ok(None) if Instant::now() > deadline => {
-                return Err(Error::unreachable(format!("{shown} changes too fast for one state of it to be held")));
+                let message = format!("cannot get a consistent state of {shown}: it changes too fast");
+                return Err(Error::unreachable(message));
             }
             _ => {}
         }
@@ -366,21 +368,21 @@ fn open_shared(path: &Path) -> Result<Held> {
     }
 }
 
-/// The result of one successful attempt.
-struct Grip {
+/// The result of one successful attempt to hold a state.
+struct Attempt {
     siblings: Option<[Connection; 2]>,
     journal_mode: &'static str,
 }
 
 /// Tries to hold one state. Returns `None` if the siblings would see another state, and a busy error if another
 /// connection holds a lock.
-fn try_hold(image: &Connection, path: &Path, purpose: Purpose) -> rusqlite::Result<Option<Grip>> {
+fn try_hold(image: &Connection, path: &Path, purpose: Purpose) -> rusqlite::Result<Option<Attempt>> {
     image.busy_timeout(Duration::ZERO)?;
     begin(image)?;
     let mode: String = image.query_row("PRAGMA main.journal_mode", [], |row| row.get(0))?;
     let journal_mode = if mode == "wal" { "wal" } else { "delete" };
     if journal_mode == "delete" && purpose == Purpose::Source {
-        return Ok(Some(Grip { siblings: None, journal_mode }));
+        return Ok(Some(Attempt { siblings: None, journal_mode }));
     }
     let open = || -> rusqlite::Result<Connection> {
         let sibling = connection::open_raw(path, purpose)?;
@@ -389,7 +391,7 @@ fn try_hold(image: &Connection, path: &Path, purpose: Purpose) -> rusqlite::Resu
     };
     let siblings: [Connection; 2] = [open()?, open()?];
     let shared = share_state(image, &siblings[0])? && share_state(image, &siblings[1])?;
-    Ok(shared.then_some(Grip { siblings: Some(siblings), journal_mode }))
+    Ok(shared.then_some(Attempt { siblings: Some(siblings), journal_mode }))
 }
 
 fn begin(connection: &Connection) -> rusqlite::Result<()> {
@@ -416,7 +418,7 @@ fn share_state(first: &Connection, sibling: &Connection) -> rusqlite::Result<boo
             let code = unsafe { ffi::sqlite3_snapshot_open(sibling.handle(), c"main".as_ptr(), state.0) };
             match code {
                 ffi::SQLITE_OK => Ok(true),
-                // The state no longer exists, or a checkpoint is running: another try may succeed.
+                // The state no longer exists, or a checkpoint is running: another attempt may succeed.
                 ffi::SQLITE_ERROR | ffi::SQLITE_ERROR_SNAPSHOT => Ok(false),
                 code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)),
             }
@@ -438,7 +440,7 @@ impl WalState {
     /// there is no WAL.
     fn of(connection: &Connection) -> Option<Self> {
         let mut state = std::ptr::null_mut();
-        // SAFETY: the handle is open and in a read transaction, "main" is a C string, `state` is a place for a pointer.
+        // SAFETY: the handle is open and in a read transaction, "main" is a C string, `state` can hold a pointer.
         let code = unsafe { ffi::sqlite3_snapshot_get(connection.handle(), c"main".as_ptr(), &raw mut state) };
         (code == ffi::SQLITE_OK && !state.is_null()).then_some(WalState(state))
     }
@@ -487,10 +489,7 @@ fn read_image(connection: &Connection, facts: &SqliteFacts, sink: &mut dyn FnMut
         pages += 1;
     }
     if pages != facts.pages {
-        return Err(Error::problem(format!(
-            "the database has {pages} pages where its header promises {}",
-            facts.pages
-        )));
+        return Err(Error::problem(format!("the database has {pages} pages, but its header says {}", facts.pages)));
     }
     Ok(())
 }
@@ -510,15 +509,18 @@ fn spool(
     let mut file = std::io::BufWriter::with_capacity(1 << 20, create_file(&path)?);
     let mut pages = 0u64;
     read_image(&source, facts, &mut |page| {
-        if pages.is_multiple_of(PAGES_PER_LOOK) {
+        if pages.is_multiple_of(PAGES_PER_CHECK) {
             crate::platform::interrupt::check()?;
             if locked.elapsed() > options.max_lock {
                 let share = 100 * pages / facts.pages.max(1);
                 return Err(Error::failed(format!(
-                    "writers would be locked out for more than {} s: {share}% was read by then",
+                    "writers would be locked out for more than {} s: only {share}% was read in that time",
                     options.max_lock.as_secs()
                 ))
-                .hint("allow more with --max-lock, or put the database into WAL mode, where readers lock nobody out"));
+                .hint(
+                    "allow more time with --max-lock, or switch the database to WAL mode, where readers do not block \
+                     writers",
+                ));
             }
         }
         pages += 1;

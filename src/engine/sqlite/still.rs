@@ -1,4 +1,4 @@
-//! Checks that nobody writes to a database for a while, or reports who seems to write.
+//! Checks that nobody writes to a database for a while, and reports the changes if somebody does.
 //!
 //! Meanwhile a connection is held, which takes no lock that blocks a writer. It detects every commit of another
 //! connection (`PRAGMA data_version`). The change counter in the file's header, the start of the WAL and the metadata
@@ -13,15 +13,15 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::connection::{companion, explain, file_bytes, file_start};
 use super::header::{Content, Header};
-use super::inspect::{self, Looking};
-use super::source::Look;
+use super::inspect::{self, ReadConnection};
+use super::source::Fingerprint;
 use super::target::data_version;
 use crate::platform::disk::{open_plain, shown};
 use crate::platform::error::{Error, Kind, Result};
 
 /// A database that is watched.
 pub(crate) struct Watched {
-    looking: Looking,
+    reader: ReadConnection,
     path: PathBuf,
     first: State,
 }
@@ -32,14 +32,14 @@ pub(crate) struct Watched {
 /// and other code may open and close the file in between.
 pub(crate) struct Before {
     path: PathBuf,
-    look: Look,
+    fingerprint: Fingerprint,
 }
 
 impl Before {
     /// Notes the state.
     #[must_use]
     pub(crate) fn note(path: &Path) -> Self {
-        Before { path: path.to_owned(), look: Look::at(path) }
+        Before { path: path.to_owned(), fingerprint: Fingerprint::of(path) }
     }
 
     /// Begins to watch the database. Fails if somebody has written to it since the state was noted.
@@ -47,19 +47,19 @@ impl Before {
         let content = Content::read(&self.path)
             .map_err(|error| Error::unreachable(format!("cannot read {}", shown(&self.path))).because(error))?;
         let Content::Database(header) = content else {
-            return Err(Error::problem(format!("{} is no database any more", shown(&self.path))));
+            return Err(Error::problem(format!("{} is no longer a database", shown(&self.path))));
         };
         let watched = Watched::begin(&self.path, &header)?;
-        if !watched.first.look.has_content_of(&self.look) {
-            return Err(written(&self.path, "its files are others than before"));
+        if !watched.first.fingerprint.has_same_content(&self.fingerprint) {
+            return Err(written(&self.path, "its files have changed"));
         }
         Ok(watched)
     }
 }
 
-fn written(path: &Path, how: &str) -> Error {
-    Error::problem(format!("{} was written to meanwhile: {how}", shown(path)))
-        .hint("stop what writes to it ('lifeboat inventory --watch 30s' names it), and begin again")
+fn written(path: &Path, change: &str) -> Error {
+    Error::problem(format!("{} was written to meanwhile: {change}", shown(path)))
+        .hint("stop the program that writes to it ('lifeboat inventory --watch 30s' names it), and start again")
 }
 
 /// The state of a database; every write changes at least one part of it.
@@ -69,7 +69,7 @@ struct State {
     wal_start: Vec<u8>,
     wal_bytes: u64,
     bytes: u64,
-    look: Look,
+    fingerprint: Fingerprint,
 }
 
 /// The length of the WAL's header; its salts change whenever the WAL is restarted.
@@ -88,8 +88,8 @@ pub(crate) fn require_files(databases: usize) -> Result<()> {
     }
     let raised = rustix::process::Rlimit { current: Some(needed), maximum: limit.maximum };
     setrlimit(Resource::Nofile, raised).map_err(|error| {
-        Error::failed(format!("{databases} databases cannot be held open at once: that takes {needed} descriptors"))
-            .hint("raise the limit with 'ulimit -n', or watch fewer at a time")
+        Error::failed(format!("cannot hold {databases} databases open: this needs {needed} file descriptors"))
+            .hint("raise the limit with 'ulimit -n', or watch fewer databases at a time")
             .because(error)
     })
 }
@@ -97,20 +97,20 @@ pub(crate) fn require_files(databases: usize) -> Result<()> {
 impl Watched {
     /// Begins to watch a database (see [`super::source::locate`]).
     pub(crate) fn begin(path: &Path, header: &Header) -> Result<Self> {
-        let looking = inspect::open(path, header)?;
+        let reader = inspect::open(path, header)?;
         // Read only after the connection is open: opening a WAL database creates files beside it.
-        let first = State::of(&looking, path)?;
-        Ok(Watched { looking, path: path.to_owned(), first })
+        let first = State::of(&reader, path)?;
+        Ok(Watched { reader, path: path.to_owned(), first })
     }
 
     /// Returns true if the metadata of the files is unchanged. No file is opened, so this is cheap.
     #[must_use]
-    pub(crate) fn looks_still(&self) -> bool {
-        Look::at(&self.path).has_content_of(&self.first.look)
+    pub(crate) fn has_same_metadata(&self) -> bool {
+        Fingerprint::of(&self.path).has_same_content(&self.first.fingerprint)
     }
 
     /// Fails if anything has changed since the watch began.
-    pub(crate) fn require_still(&self) -> Result<()> {
+    pub(crate) fn require_unchanged(&self) -> Result<()> {
         let changes = self.changes()?;
         if changes.is_empty() { Ok(()) } else { Err(written(&self.path, &changes.join(", "))) }
     }
@@ -118,24 +118,24 @@ impl Watched {
     /// Describes the changes since the watch began; empty if there are none.
     pub(crate) fn changes(&self) -> Result<Vec<String>> {
         if fs::symlink_metadata(&self.path).is_err() {
-            return Ok(vec!["the file is gone".to_owned()]);
+            return Ok(vec!["the file was removed".to_owned()]);
         }
-        let now = match State::of(&self.looking, &self.path) {
+        let now = match State::of(&self.reader, &self.path) {
             Ok(now) => now,
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
-            Err(error) => return Ok(vec![format!("it cannot be read any more: {}", error.whole())]),
+            Err(error) => return Ok(vec![format!("it can no longer be read: {}", error.full_message())]),
         };
         Ok(self.first.differences(&now))
     }
 }
 
 impl State {
-    fn of(looking: &Looking, path: &Path) -> Result<Self> {
+    fn of(reader: &ReadConnection, path: &Path) -> Result<Self> {
         // A connection detects changes by others only when it reads.
-        let read = looking.connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()));
+        let read = reader.connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()));
         read.map_err(|error| explain(error, &format!("cannot read {}", shown(path))))?;
-        let version = data_version(&looking.connection)?;
-        let counter = match Content::of(&file_start(&looking.connection)) {
+        let version = data_version(&reader.connection)?;
+        let counter = match Content::of(&file_start(&reader.connection)) {
             Content::Database(header) => Some(header.change_counter),
             _ => None,
         };
@@ -146,7 +146,7 @@ impl State {
             wal_start: wal_start(&wal),
             wal_bytes: file_bytes(&wal),
             bytes: file_bytes(path),
-            look: Look::at(path),
+            fingerprint: Fingerprint::of(path),
         })
     }
 
@@ -157,19 +157,19 @@ impl State {
         }
         if now.counter != self.counter {
             let number = |counter: Option<u32>| counter.map_or("unreadable".to_owned(), |counter| counter.to_string());
-            found.push(format!("its change counter was {} and is {}", number(self.counter), number(now.counter)));
+            found.push(format!("its change counter was {} and is now {}", number(self.counter), number(now.counter)));
         }
         if now.wal_start != self.wal_start {
-            found.push("its WAL was begun anew".to_owned());
+            found.push("its WAL was restarted".to_owned());
         }
         if now.wal_bytes != self.wal_bytes {
-            found.push(format!("its WAL had {} bytes and has {}", self.wal_bytes, now.wal_bytes));
+            found.push(format!("its WAL had {} bytes and now has {}", self.wal_bytes, now.wal_bytes));
         }
         if now.bytes != self.bytes {
-            found.push(format!("it had {} bytes and has {}", self.bytes, now.bytes));
+            found.push(format!("it had {} bytes and now has {}", self.bytes, now.bytes));
         }
-        if found.is_empty() && !now.look.has_content_of(&self.look) {
-            found.push("its file, or its WAL or journal, was written to or exchanged".to_owned());
+        if found.is_empty() && !now.fingerprint.has_same_content(&self.fingerprint) {
+            found.push("its file, or its WAL or journal, was written to or replaced".to_owned());
         }
         found
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
-use super::connection::{self, Purpose, explain, is_circumstance, is_damage, plain, quote};
+use super::connection::{self, Purpose, explain, is_circumstance, is_damage, quote, sqlite_message};
 use super::rows::Rows;
 use crate::platform::digest::{RowDigest, RowEncoder};
 use crate::platform::error::{Error, Result, one_line};
@@ -137,7 +137,7 @@ pub(super) fn survey_table(connection: &Connection, name: &str, kind: &str, on_d
             if is_circumstance(&error) || (is_damage(&error) && on_damage == OnDamage::Fail) {
                 return Err(explain(error, &message()));
             }
-            table.reason = Some(one_line(&plain(&error)));
+            table.reason = Some(one_line(&sqlite_message(&error)));
             table.columns = columns(connection, name).unwrap_or_default();
             let count = format!("SELECT count(*) FROM main.{}", quote(name));
             table.rows = connection.query_row(&count, [], |row| row.get::<_, i64>(0)).ok().map(i64::unsigned_abs);
@@ -178,14 +178,14 @@ pub(crate) fn compare(expected: &[Table], found: &[Table]) -> Vec<TableCheck> {
     let mut checks: Vec<TableCheck> = expected
         .iter()
         .map(|table| {
-            let twin = found.iter().find(|other| other.name == table.name);
+            let counterpart = found.iter().find(|other| other.name == table.name);
             let same = |other: &Table| {
                 other.rows == table.rows && other.digest == table.digest && other.columns == table.columns
             };
             TableCheck {
                 name: table.name.clone(),
-                rows: twin.and_then(|other| other.rows),
-                ok: twin.is_some_and(same),
+                rows: counterpart.and_then(|other| other.rows),
+                ok: counterpart.is_some_and(same),
                 compared: table.digest.is_some(),
             }
         })
@@ -206,6 +206,6 @@ pub(crate) fn require_all(checks: &[TableCheck]) -> Result<()> {
     if wrong.is_empty() {
         Ok(())
     } else {
-        Err(Error::problem(format!("rows differ from those of the snapshot in: {}", wrong.join(", "))))
+        Err(Error::problem(format!("rows differ from the rows in the snapshot in: {}", wrong.join(", "))))
     }
 }

@@ -33,16 +33,16 @@ pub(crate) fn require_restorable(
         if table.kind != "table" || table.name.starts_with("sqlite_") {
             let kind = if table.kind == "table" { "system" } else { &table.kind };
             return Err(Error::usage(format!("the table {shown} is a {kind} table, and cannot be restored alone"))
-                .hint(ELSEWHERE));
+                .hint(RESTORE_WHOLE));
         }
         if table.digest.is_none() {
             return Err(Error::usage(format!("the table {shown} could not be read when the snapshot was taken"))
-                .hint(ELSEWHERE));
+                .hint(RESTORE_WHOLE));
         }
     }
     let connection = &target.connection;
     attach(connection, image)?;
-    let checked = tables.iter().try_for_each(|table| require_place(connection, table, overwrite).map(drop));
+    let checked = tables.iter().try_for_each(|table| require_target(connection, table, overwrite).map(drop));
     detach(connection)?;
     checked
 }
@@ -51,12 +51,12 @@ pub(crate) fn require_restorable(
 /// triggers.
 ///
 /// Refused, with nothing changed: virtual tables and SQLite's own, tables whose columns differ from the snapshot's, and
-/// a result with orphan rows that were neither there before nor in the snapshot's `birth`.
+/// a result with orphan rows that neither the target had before nor the snapshot (`orphans_at_snapshot`).
 pub(crate) fn restore_tables(
     target: &mut LiveTarget,
     image: &Path,
     tables: &[&Table],
-    birth: &[OrphanRows],
+    orphans_at_snapshot: &[OrphanRows],
     overwrite: Overwrite,
     expect_unchanged: bool,
 ) -> Result<Vec<TableCheck>> {
@@ -74,7 +74,7 @@ pub(crate) fn restore_tables(
     let before = health::orphans(connection, None).ok();
     if before.is_none() {
         tracing::warn!(
-            "the target's foreign keys cannot be checked, so rows that refer to the restored tables are not"
+            "the target's foreign keys cannot be checked, so references to the restored tables are not checked"
         );
     }
     let mut checks = Vec::new();
@@ -86,13 +86,14 @@ pub(crate) fn restore_tables(
     }
     survey::require_all(&checks)?;
     if let Some(mut allowed) = before {
-        allowed.extend(birth.iter().filter(|orphan| tables.iter().any(|table| table.name == orphan.table)).cloned());
+        let is_restored = |orphan: &&OrphanRows| tables.iter().any(|table| table.name == orphan.table);
+        allowed.extend(orphans_at_snapshot.iter().filter(is_restored).cloned());
         let now = health::orphans(connection, None).map_err(failed)?;
         if let Some(first) = health::new_orphans(&allowed, &now).first() {
             return Err(Error::failed(format!(
                 "restoring these tables alone would break references: {first}; nothing was changed"
             ))
-            .hint("name those tables too, with --table, or restore the whole database"));
+            .hint("also name those tables with --table, or restore the whole database"));
         }
     }
     connection.execute_batch("COMMIT").map_err(failed)?;
@@ -100,7 +101,7 @@ pub(crate) fn restore_tables(
     Ok(checks)
 }
 
-const ELSEWHERE: &str = "restore the whole snapshot to a new path, and copy from there";
+const RESTORE_WHOLE: &str = "restore the whole snapshot to a new path, and copy the table from there";
 
 fn attach(connection: &Connection, image: &Path) -> Result<()> {
     let uri = format!("file:{}?immutable=1", percent_encode(path_bytes(image), NON_ALPHANUMERIC));
@@ -118,16 +119,18 @@ fn path_bytes(path: &Path) -> &[u8] {
     std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())
 }
 
-/// The existing state at a table's name.
+/// The state of a table's name in the target.
 enum Place {
+    /// No table or view has this name.
     Free,
+    /// A table with the same columns has this name.
     Taken,
 }
 
 /// Checks whether a table can be restored under its name; fails if not.
-fn require_place(connection: &Connection, table: &Table, overwrite: Overwrite) -> Result<Place> {
+fn require_target(connection: &Connection, table: &Table, overwrite: Overwrite) -> Result<Place> {
     let shown = one_line(&table.name);
-    let failed = |error| explain(error, &format!("cannot look at the table {shown}; nothing was changed"));
+    let failed = |error| explain(error, &format!("cannot read the table {shown}; nothing was changed"));
     let sql = "SELECT type FROM main.sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type <> 'trigger'";
     let found: Option<String> =
         connection.query_row(sql, [&table.name], |row| row.get(0)).optional().map_err(failed)?;
@@ -136,9 +139,9 @@ fn require_place(connection: &Connection, table: &Table, overwrite: Overwrite) -
         Some("table") => {}
         Some(other) => {
             return Err(Error::usage(format!(
-                "{shown} is a table in the snapshot and a {other} now; nothing was changed"
+                "{shown} is a table in the snapshot, but a {other} in the target; nothing was changed"
             ))
-            .hint(ELSEWHERE));
+            .hint(RESTORE_WHOLE));
         }
     }
     let columns = survey::columns(connection, &table.name).map_err(failed)?;
@@ -146,15 +149,15 @@ fn require_place(connection: &Connection, table: &Table, overwrite: Overwrite) -
         || has_rowids(connection, "main", table)? != has_rowids(connection, "lifeboat_image", table)?
     {
         return Err(Error::usage(format!(
-            "the table {shown} has other columns now than in the snapshot; nothing was changed"
+            "the columns of the table {shown} differ from the columns in the snapshot; nothing was changed"
         ))
-        .hint(ELSEWHERE));
+        .hint(RESTORE_WHOLE));
     }
     let any = format!("SELECT 1 FROM main.{} LIMIT 1", quote(&table.name));
-    let holds_rows = connection.query_row(&any, [], |_| Ok(())).optional().map_err(failed)?.is_some();
-    if holds_rows && overwrite == Overwrite::Refuse {
-        return Err(Error::usage(format!("the table {shown} holds rows; nothing was changed"))
-            .hint("overwrite them with --replace"));
+    let has_rows = connection.query_row(&any, [], |_| Ok(())).optional().map_err(failed)?.is_some();
+    if has_rows && overwrite == Overwrite::Refuse {
+        return Err(Error::usage(format!("the table {shown} has rows; nothing was changed"))
+            .hint("replace them with --replace"));
     }
     Ok(Place::Taken)
 }
@@ -162,14 +165,14 @@ fn require_place(connection: &Connection, table: &Table, overwrite: Overwrite) -
 fn has_rowids(connection: &Connection, schema: &str, table: &Table) -> Result<bool> {
     let sql = "SELECT NOT wr FROM pragma_table_list WHERE schema = ?1 AND name = ?2 COLLATE NOCASE";
     let found = connection.query_row(sql, [schema, &table.name], |row| row.get(0));
-    found.map_err(|error| explain(error, &format!("cannot look at the table {}", one_line(&table.name))))
+    found.map_err(|error| explain(error, &format!("cannot read the table {}", one_line(&table.name))))
 }
 
 fn restore_table(connection: &Connection, table: &Table, overwrite: Overwrite) -> Result<()> {
     let failed =
         |error| explain(error, &format!("cannot restore the table {}; nothing was changed", one_line(&table.name)));
     let name = quote(&table.name);
-    let place = require_place(connection, table, overwrite)?;
+    let place = require_target(connection, table, overwrite)?;
     match place {
         Place::Free => {
             let sql = "SELECT sql FROM lifeboat_image.sqlite_schema WHERE type = 'table' AND name = ?1";

@@ -39,24 +39,24 @@ const COMPANIONS: [&str; 3] = ["-wal", "-journal", "-shm"];
 const PAGES_PER_STEP: i32 = 4096;
 
 /// Inspects the target at `path`, which must be absolute, with links resolved.
-pub fn look(path: &Path) -> Result<TargetState> {
+pub fn inspect(path: &Path) -> Result<TargetState> {
     let facts = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(TargetState::Absent),
-        other => other.io(Kind::Unreachable, || format!("cannot look at {}", shown(path)))?,
+        other => other.io(Kind::Unreachable, || format!("cannot access {}", shown(path)))?,
     };
     if !facts.is_file() {
         return Err(Error::usage(format!("{} is not a regular file", shown(path))).hint("name a file"));
     }
     let connection = connection::open(path, Purpose::Source)?;
     let number = |pragma: &str| connection.query_row(&format!("PRAGMA main.{pragma}"), [], |row| row.get::<_, i64>(0));
-    let look = || {
+    let read_state = || {
         connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()))?;
         let page_bytes = number("page_size")?.unsigned_abs();
         let pages = number("page_count")?.unsigned_abs();
         let encoding = connection.query_row("PRAGMA main.encoding", [], |row| row.get(0))?;
         Ok(TargetState::Database { page_bytes: (pages > 0).then_some(page_bytes), bytes: page_bytes * pages, encoding })
     };
-    match look() {
+    match read_state() {
         Err(error) if is_damage(&error) => Ok(TargetState::Damaged(error.to_string())),
         other => other.map_err(|error| explain(error, &format!("cannot open {}", shown(path)))),
     }
@@ -69,18 +69,18 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Moves an image in the target's folder to the target's name; fails if a file with that name exists.
+/// Renames an image in the target's folder to the target's name; fails if a file with that name exists.
 ///
 /// Companions of a deleted database are moved aside first, because SQLite would replay a stale WAL or journal into the
 /// new database. Returns their new names.
 pub fn place_new(image: &Path, target: &Path, stamp: &str) -> Result<Vec<PathBuf>> {
     if fs::symlink_metadata(target).is_ok() {
-        return Err(taken(target));
+        return Err(already_exists(target));
     }
     // A process that still holds a WAL works on a database whose name is deleted.
     let holders = holders::of(target)?;
     if !holders.is_empty() {
-        return Err(held(target, "was removed", &holders));
+        return Err(held_open(target, "was removed", &holders));
     }
     let mut moved = Vec::new();
     let placed =
@@ -88,21 +88,21 @@ pub fn place_new(image: &Path, target: &Path, stamp: &str) -> Result<Vec<PathBuf
             .and_then(|()| rename_new(image, target));
     if let Err(error) = placed {
         // They may belong to a database that has been created under the name meanwhile.
-        put_back(&moved);
+        undo_moves(&moved);
         return Err(error);
     }
     sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
     Ok(moved.into_iter().map(|(_, aside)| aside).collect())
 }
 
-fn held(path: &Path, what: &str, holders: &[Holder]) -> Error {
+fn held_open(path: &Path, state: &str, holders: &[Holder]) -> Error {
     let holders: Vec<String> = holders.iter().map(Holder::shown).collect();
-    Error::unreachable(format!("{} {what}, and is held open by {}", shown(path), holders.join(", ")))
+    Error::unreachable(format!("{} {state}, but it is still open in {}", shown(path), holders.join(", ")))
         .hint("stop the program that uses it, then restore again")
 }
 
-fn taken(path: &Path) -> Error {
-    Error::failed(format!("{} has appeared meanwhile, and was left as it is", shown(path)))
+fn already_exists(path: &Path) -> Error {
+    Error::failed(format!("{} was created by another program meanwhile, and was not changed", shown(path)))
         .hint("overwrite it with --replace")
 }
 
@@ -112,11 +112,11 @@ fn rename_new(from: &Path, to: &Path) -> Result<()> {
         // File systems without that flag support links, or else a race is possible.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match fs::hard_link(from, to) {
             Ok(()) => fs::remove_file(from),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(taken(to)),
-            Err(_) if fs::symlink_metadata(to).is_ok() => return Err(taken(to)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(already_exists(to)),
+            Err(_) if fs::symlink_metadata(to).is_ok() => return Err(already_exists(to)),
             Err(_) => fs::rename(from, to),
         },
-        Err(rustix::io::Errno::EXIST) => return Err(taken(to)),
+        Err(rustix::io::Errno::EXIST) => return Err(already_exists(to)),
         other => other.map_err(io::Error::from),
     };
     renamed.io(Kind::Failed, || format!("cannot rename {} to {}", shown(from), shown(to)))
@@ -177,7 +177,7 @@ pub fn quote_word(text: &str) -> String {
 pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<PathBuf> {
     let holders = holders::of(target)?;
     if !holders.is_empty() {
-        return Err(held(target, "is damaged", &holders));
+        return Err(held_open(target, "is damaged", &holders));
     }
     let aside = aside_path(target, stamp);
     keep_owner(image, target)?;
@@ -185,7 +185,7 @@ pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<PathB
     // new file never meets an old WAL or journal. A kill in between leaves the old file in place, and its companions
     // aside.
     if fs::hard_link(target, &aside).is_err() {
-        let cannot = || format!("cannot keep {} as {}", shown(target), shown(&aside));
+        let cannot = || format!("cannot copy {} to {}", shown(target), shown(&aside));
         fs::copy(target, &aside).and_then(|_| File::open(&aside)?.sync_all()).io(Kind::Failed, cannot)?;
     }
     let mut moved = Vec::new();
@@ -194,7 +194,7 @@ pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<PathB
         fs::rename(image, target).io(Kind::Failed, || format!("cannot rename {} to {}", shown(image), shown(target)))
     });
     if let Err(error) = replaced {
-        put_back(&moved);
+        undo_moves(&moved);
         let _ = fs::remove_file(&aside);
         return Err(error);
     }
@@ -215,18 +215,18 @@ fn move_aside(target: &Path, moved: &mut Vec<(PathBuf, PathBuf)>, aside: impl Fn
     Ok(())
 }
 
-fn put_back(moved: &[(PathBuf, PathBuf)]) {
+fn undo_moves(moved: &[(PathBuf, PathBuf)]) {
     for (old, new) in moved.iter().rev() {
         if let Err(error) = rename_new(new, old) {
-            tracing::warn!("{} could not be put back: {}", shown(old), error.whole());
+            tracing::warn!("cannot rename {} back to {}: {}", shown(new), shown(old), error.full_message());
         }
     }
 }
 
 /// Gives `image` the owner and mode of `old`.
 fn keep_owner(image: &Path, old: &Path) -> Result<()> {
-    let facts = fs::metadata(old).io(Kind::Failed, || format!("cannot look at {}", shown(old)))?;
-    let mine = fs::metadata(image).io(Kind::Failed, || format!("cannot look at {}", shown(image)))?;
+    let facts = fs::metadata(old).io(Kind::Failed, || format!("cannot access {}", shown(old)))?;
+    let mine = fs::metadata(image).io(Kind::Failed, || format!("cannot access {}", shown(image)))?;
     if (mine.uid(), mine.gid()) != (facts.uid(), facts.gid()) {
         std::os::unix::fs::chown(image, Some(facts.uid()), Some(facts.gid()))
             .io(Kind::Failed, || format!("cannot give {} the owner of {}", shown(image), shown(old)))?;
@@ -266,7 +266,7 @@ impl LiveTarget {
     ///
     /// The lock must be released for a moment before the overwrite takes it again; a write in between is detected.
     pub fn keep_writers_out(&mut self) -> Result<()> {
-        let cannot = |error| explain(error, &format!("cannot keep writers out of {}", shown(&self.path)));
+        let cannot = |error| explain(error, &format!("cannot block writers of {}", shown(&self.path)));
         let guard = connection::open(&self.path, Purpose::Target)?;
         guard.execute_batch("BEGIN IMMEDIATE").map_err(cannot)?;
         self.connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(())).map_err(cannot)?;
@@ -279,7 +279,9 @@ impl LiveTarget {
     pub(super) fn let_writers_in(&mut self) -> Result<()> {
         match self.guard.take() {
             None => Ok(()),
-            Some(guard) => guard.execute_batch("ROLLBACK").map_err(|error| explain(error, "cannot let the lock go")),
+            Some(guard) => {
+                guard.execute_batch("ROLLBACK").map_err(|error| explain(error, "cannot release the write lock"))
+            }
         }
     }
 
@@ -293,7 +295,7 @@ impl LiveTarget {
             "{} was written to after the safety snapshot was taken; nothing was changed",
             shown(&self.path)
         ))
-        .hint("stop the program that writes to it, or restore again (--no-safety goes on without a way back)"))
+        .hint("stop the program that writes to it, or restore again (with --no-safety, the restore cannot be undone)"))
     }
 
     /// Replaces the whole content in one transaction of SQLite's backup API: open connections of other processes see
@@ -391,7 +393,7 @@ pub(super) fn data_version(connection: &Connection) -> Result<u32> {
     if code == ffi::SQLITE_OK {
         Ok(version)
     } else {
-        Err(Error::failed(format!("SQLite does not tell a data version (code {code})")))
+        Err(Error::failed(format!("SQLite does not report a data version (code {code})")))
     }
 }
 

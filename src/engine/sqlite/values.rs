@@ -68,14 +68,14 @@ impl Reader {
             let place = order.iter().position(|name| *name == column.name);
             place.and_then(|place| i32::try_from(place).ok()).unwrap_or_default()
         });
-        let what = format!("cannot read the table {} of {}", one_line(&table.name), shown(&self.path));
-        let rows = Rows::query(&self.connection, &sql).map_err(|error| explain(error, &what))?;
+        let message = format!("cannot read the table {} of {}", one_line(&table.name), shown(&self.path));
+        let rows = Rows::query(&self.connection, &sql).map_err(|error| explain(error, &message))?;
         Ok(TableRows {
             rows,
             cells: cells.collect(),
             own: i32::try_from(own.count()).unwrap_or(i32::MAX),
             rowid: table.rowid.and_then(|_| i32::try_from(order.len()).ok()),
-            what,
+            message,
         })
     }
 
@@ -84,7 +84,7 @@ impl Reader {
         let sql = format!("SELECT count(*) FROM main.{}", quote(&table.name));
         let rows: rusqlite::Result<i64> = self.connection.query_row(&sql, [], |row| row.get(0));
         rows.map(i64::unsigned_abs)
-            .map_err(|error| explain(error, &format!("cannot count the table {}", one_line(&table.name))))
+            .map_err(|error| explain(error, &format!("cannot count the rows of the table {}", one_line(&table.name))))
     }
 
     /// Divides a table into ranges of about `rows` rows that together contain all rows. Returns `None` if the table has
@@ -121,25 +121,26 @@ pub(crate) struct TableRows<'a> {
     cells: Vec<i32>,
     own: i32,
     rowid: Option<i32>,
-    what: String,
+    /// The message for errors while the rows are read.
+    message: String,
 }
 
 impl TableRows<'_> {
     /// Goes to the next row. Returns false after the last.
     pub(crate) fn step(&mut self) -> Result<bool> {
-        self.rows.step().map_err(|error| explain(error, &self.what))
+        self.rows.step().map_err(|error| explain(error, &self.message))
     }
 
     /// Returns the value of the column at an index of [`TableFacts::columns`].
     pub(crate) fn cell(&self, column: usize) -> Result<Cell<'_>> {
-        let place = self.cells.get(column).ok_or_else(|| Error::failed("there is no such column"))?;
-        self.rows.cell(*place).map_err(|error| explain(error, &self.what))
+        let place = self.cells.get(column).ok_or_else(|| Error::failed("the table has no such column"))?;
+        self.rows.cell(*place).map_err(|error| explain(error, &self.message))
     }
 
     /// Returns the rowid of the row, if it has one.
     pub(crate) fn rowid(&self) -> Result<Option<i64>> {
         let Some(place) = self.rowid else { return Ok(None) };
-        match self.rows.cell(place).map_err(|error| explain(error, &self.what))? {
+        match self.rows.cell(place).map_err(|error| explain(error, &self.message))? {
             Cell::Integer(number) => Ok(Some(number)),
             _ => Ok(None),
         }
@@ -147,6 +148,6 @@ impl TableRows<'_> {
 
     /// Encodes the row as for a manifest's digest: stored values only, without generated columns.
     pub(crate) fn encode(&self, encoder: &mut RowEncoder) -> Result<()> {
-        self.rows.encode(self.own, encoder).map_err(|error| explain(error, &self.what))
+        self.rows.encode(self.own, encoder).map_err(|error| explain(error, &self.message))
     }
 }

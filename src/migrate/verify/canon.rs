@@ -25,7 +25,8 @@ pub(super) struct Column {
     pub(super) refuses_null: bool,
 }
 
-const WHOLE_REAL: f64 = 9_007_199_254_740_992.0;
+/// The limit up to which a real holds every whole number exactly.
+const MAX_EXACT_REAL: f64 = 9_007_199_254_740_992.0;
 
 impl Column {
     pub(super) fn new(table: &TablePlan, column: &ColumnPlan, zone: Tz) -> Result<Self> {
@@ -57,14 +58,14 @@ impl Column {
         };
         let value = match self.kind {
             Kind::Whole(bits) => whole(cell, text, bits)?.to_string().into_bytes(),
-            Kind::Double => number(cell, text)?.to_bits_of().to_vec(),
+            Kind::Double => number(cell, text)?.canonical_bits().to_vec(),
             Kind::Single => {
                 let double = number(cell, text)?;
                 let single = double as f32;
                 (double.is_nan() || f64::from(single) == double).then(|| single_bits(single))?
             }
             Kind::Numeric(bounds) => numeric(cell, text, bounds)?.into_bytes(),
-            Kind::Boolean => truth(cell, text)?.to_vec(),
+            Kind::Boolean => boolean(cell, text)?.to_vec(),
             Kind::Instant => micros(self.time(cell, text)?.micros)?,
             Kind::Local => micros(self.time(cell, text)?.local)?,
             Kind::Date => {
@@ -101,27 +102,27 @@ impl Column {
     /// Converts a value from the server's output.
     pub(super) fn of_target(&self, text: Option<&str>) -> Result<Canon> {
         let Some(text) = text else { return Ok(None) };
-        let strange = || {
+        let unreadable = || {
             Error::failed(format!(
-                "the server's value '{}' of the column {} cannot be read",
+                "cannot read the server's value '{}' of the column {}",
                 one_line(text),
                 one_line(&self.name)
             ))
         };
         let value = match self.kind {
-            Kind::Double => text.parse::<f64>().map_err(|_| strange())?.to_bits_of().to_vec(),
-            Kind::Single => single_bits(text.parse().map_err(|_| strange())?),
+            Kind::Double => text.parse::<f64>().map_err(|_| unreadable())?.canonical_bits().to_vec(),
+            Kind::Single => single_bits(text.parse().map_err(|_| unreadable())?),
             Kind::Numeric(_) => match text {
                 "NaN" | "Infinity" | "-Infinity" => text.as_bytes().to_vec(),
-                _ => canonical_number(text).ok_or_else(strange)?.into_bytes(),
+                _ => canonical_number(text).ok_or_else(unreadable)?.into_bytes(),
             },
             // A time that cannot occur in a file is compared as the server prints it.
             Kind::Instant | Kind::Local | Kind::Date => match times::of_server(text) {
                 Some(micros) => micros.to_string().into_bytes(),
                 None => text.as_bytes().to_vec(),
             },
-            Kind::Jsonb => canonical(text).map_err(|_| strange())?.into_bytes(),
-            Kind::Bytes => hex::decode(text.trim_start_matches("\\x")).map_err(|_| strange())?,
+            Kind::Jsonb => canonical(text).map_err(|_| unreadable())?.into_bytes(),
+            Kind::Bytes => hex::decode(text.trim_start_matches("\\x")).map_err(|_| unreadable())?,
             Kind::Uuid => text.replace('-', "").into_bytes(),
             Kind::Whole(_) | Kind::Boolean | Kind::Json | Kind::Text | Kind::Other => text.as_bytes().to_vec(),
         };
@@ -161,12 +162,12 @@ impl Column {
 }
 
 trait Bits {
-    fn to_bits_of(self) -> [u8; 8];
+    fn canonical_bits(self) -> [u8; 8];
 }
 
 impl Bits for f64 {
-    /// Every NaN is the same one.
-    fn to_bits_of(self) -> [u8; 8] {
+    /// Returns the bits of the number; every NaN has the same bits.
+    fn canonical_bits(self) -> [u8; 8] {
         (if self.is_nan() { f64::NAN } else { self }).to_bits().to_le_bytes()
     }
 }
@@ -175,7 +176,7 @@ fn single_bits(number: f32) -> Vec<u8> {
     (if number.is_nan() { f32::NAN } else { number }).to_bits().to_le_bytes().to_vec()
 }
 
-/// Years 1 to 9999, as loading takes them.
+/// Formats microseconds since 1970. Returns `None` outside the years 1 to 9999, which loading rejects too.
 fn micros(micros: i64) -> Option<Vec<u8>> {
     let bounds = (times::days(1, 1, 1)?, times::days(9999, 12, 31)?);
     let day = micros.div_euclid(86_400_000_000);
@@ -185,7 +186,7 @@ fn micros(micros: i64) -> Option<Vec<u8>> {
 fn whole(cell: Cell<'_>, text: Option<&str>, bits: u8) -> Option<i64> {
     let number = match (cell, text) {
         (Cell::Integer(number), _) => number,
-        (Cell::Real(number), _) if number == number.trunc() && number.abs() <= WHOLE_REAL => number as i64,
+        (Cell::Real(number), _) if number == number.trunc() && number.abs() <= MAX_EXACT_REAL => number as i64,
         (_, Some(text)) => {
             let text = text.trim_ascii();
             let (negative, digits) = match text.as_bytes().first()? {
@@ -196,7 +197,7 @@ fn whole(cell: Cell<'_>, text: Option<&str>, bits: u8) -> Option<i64> {
             if digits.is_empty() {
                 return None;
             }
-            // Built up as a negative number, because the negative range reaches one further.
+            // Built as a negative number, because the negative range is larger by one.
             let mut number: i64 = 0;
             for byte in digits.bytes() {
                 let digit = i64::from(byte.checked_sub(b'0').filter(|digit| *digit < 10)?);
@@ -244,8 +245,8 @@ fn numeric(cell: Cell<'_>, text: Option<&str>, bounds: Option<(u32, u32)>) -> Op
     if let Some((precision, scale)) = bounds {
         let decimal = decimal(&written)?;
         let digits = i64::try_from(decimal.digits.len()).ok()?;
-        if digits.checked_sub(decimal.whole)? > i64::from(scale)
-            || decimal.whole > i64::from(precision) - i64::from(scale)
+        if digits.checked_sub(decimal.whole_digits)? > i64::from(scale)
+            || decimal.whole_digits > i64::from(precision) - i64::from(scale)
         {
             return None;
         }
@@ -253,7 +254,7 @@ fn numeric(cell: Cell<'_>, text: Option<&str>, bounds: Option<(u32, u32)>) -> Op
     canonical_number(&written)
 }
 
-fn truth(cell: Cell<'_>, text: Option<&str>) -> Option<&'static [u8]> {
+fn boolean(cell: Cell<'_>, text: Option<&str>) -> Option<&'static [u8]> {
     let is_true = match (cell, text) {
         (Cell::Integer(0), _) => false,
         (Cell::Integer(1), _) => true,

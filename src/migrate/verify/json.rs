@@ -3,18 +3,18 @@
 
 /// The error for a text that the server does not accept as JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NoJson;
+pub(super) struct InvalidJson;
 
 /// The greatest nesting depth of arrays and objects, the same as in loading.
 const DEPTH: usize = 127;
 
 /// Returns the canonical form of a JSON text.
-pub(super) fn canonical(text: &str) -> Result<String, NoJson> {
+pub(super) fn canonical(text: &str) -> Result<String, InvalidJson> {
     let mut parser = Parser { bytes: text.as_bytes(), at: 0 };
     let mut out = String::new();
     parser.value(&mut out, 0)?;
     parser.space();
-    if parser.at == parser.bytes.len() { Ok(out) } else { Err(NoJson) }
+    if parser.at == parser.bytes.len() { Ok(out) } else { Err(InvalidJson) }
 }
 
 /// A decimal number: its sign, its digits without leading and trailing zeros, and the number of digits before the
@@ -22,7 +22,7 @@ pub(super) fn canonical(text: &str) -> Result<String, NoJson> {
 pub(super) struct Decimal {
     is_negative: bool,
     pub(super) digits: String,
-    pub(super) whole: i64,
+    pub(super) whole_digits: i64,
 }
 
 /// Parses a decimal number; 0 has no digits.
@@ -42,13 +42,13 @@ pub(super) fn decimal(text: &str) -> Option<Decimal> {
     }
     let significant = digits.trim_start_matches('0');
     let zeros = i64::try_from(digits.len() - significant.len()).ok()?;
-    let whole = i64::try_from(point).ok()?.checked_sub(zeros)?.checked_add(exponent)?;
+    let whole_digits = i64::try_from(point).ok()?.checked_sub(zeros)?.checked_add(exponent)?;
     let significant = significant.trim_end_matches('0');
     let is_zero = significant.is_empty();
     Some(Decimal {
         is_negative: is_negative && !is_zero,
         digits: significant.to_owned(),
-        whole: if is_zero { 0 } else { whole },
+        whole_digits: if is_zero { 0 } else { whole_digits },
     })
 }
 
@@ -56,17 +56,17 @@ pub(super) fn decimal(text: &str) -> Option<Decimal> {
 pub(super) fn canonical_number(text: &str) -> Option<String> {
     /// A number whose first digit is further from the decimal point than this is written with an exponent.
     const PLAIN: u64 = 40;
-    let Decimal { is_negative, digits, whole } = decimal(text)?;
+    let Decimal { is_negative, digits, whole_digits } = decimal(text)?;
     let sign = if is_negative { "-" } else { "" };
     let count = i64::try_from(digits.len()).ok()?;
     let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or_default());
-    Some(match whole {
+    Some(match whole_digits {
         _ if digits.is_empty() => "0".to_owned(),
-        whole if whole.unsigned_abs() > PLAIN => format!("{sign}0.{digits}e{whole}"),
-        whole if whole <= 0 => format!("{sign}0.{}{digits}", zeros(-whole)),
-        whole if whole >= count => format!("{sign}{digits}{}", zeros(whole - count)),
-        whole => {
-            let (before, behind) = digits.split_at(usize::try_from(whole).ok()?);
+        whole_digits if whole_digits.unsigned_abs() > PLAIN => format!("{sign}0.{digits}e{whole_digits}"),
+        whole_digits if whole_digits <= 0 => format!("{sign}0.{}{digits}", zeros(-whole_digits)),
+        whole_digits if whole_digits >= count => format!("{sign}{digits}{}", zeros(whole_digits - count)),
+        whole_digits => {
+            let (before, behind) = digits.split_at(usize::try_from(whole_digits).ok()?);
             format!("{sign}{before}.{behind}")
         }
     })
@@ -85,23 +85,23 @@ impl Parser<'_> {
     }
 
     fn take(&mut self, wanted: u8) -> bool {
-        let is_there = self.bytes.get(self.at) == Some(&wanted);
-        self.at += usize::from(is_there);
-        is_there
+        let is_next = self.bytes.get(self.at) == Some(&wanted);
+        self.at += usize::from(is_next);
+        is_next
     }
 
-    fn word(&mut self, word: &str, out: &mut String) -> Result<(), NoJson> {
+    fn word(&mut self, word: &str, out: &mut String) -> Result<(), InvalidJson> {
         if !self.bytes[self.at..].starts_with(word.as_bytes()) {
-            return Err(NoJson);
+            return Err(InvalidJson);
         }
         self.at += word.len();
         out.push_str(word);
         Ok(())
     }
 
-    fn value(&mut self, out: &mut String, depth: usize) -> Result<(), NoJson> {
+    fn value(&mut self, out: &mut String, depth: usize) -> Result<(), InvalidJson> {
         self.space();
-        match self.bytes.get(self.at).ok_or(NoJson)? {
+        match self.bytes.get(self.at).ok_or(InvalidJson)? {
             b'n' => self.word("null", out),
             b't' => self.word("true", out),
             b'f' => self.word("false", out),
@@ -110,14 +110,14 @@ impl Parser<'_> {
                 write_string(&text, out);
                 Ok(())
             }
-            b'[' | b'{' if depth >= DEPTH => Err(NoJson),
+            b'[' | b'{' if depth >= DEPTH => Err(InvalidJson),
             b'[' => self.list(out, depth),
             b'{' => self.object(out, depth),
             _ => self.number(out),
         }
     }
 
-    fn list(&mut self, out: &mut String, depth: usize) -> Result<(), NoJson> {
+    fn list(&mut self, out: &mut String, depth: usize) -> Result<(), InvalidJson> {
         self.at += 1;
         out.push('[');
         self.space();
@@ -133,13 +133,13 @@ impl Parser<'_> {
                 return Ok(());
             }
             if !self.take(b',') {
-                return Err(NoJson);
+                return Err(InvalidJson);
             }
             out.push(',');
         }
     }
 
-    fn object(&mut self, out: &mut String, depth: usize) -> Result<(), NoJson> {
+    fn object(&mut self, out: &mut String, depth: usize) -> Result<(), InvalidJson> {
         self.at += 1;
         let mut entries = std::collections::BTreeMap::new();
         self.space();
@@ -147,12 +147,12 @@ impl Parser<'_> {
             loop {
                 self.space();
                 if self.bytes.get(self.at) != Some(&b'"') {
-                    return Err(NoJson);
+                    return Err(InvalidJson);
                 }
                 let key = self.string()?;
                 self.space();
                 if !self.take(b':') {
-                    return Err(NoJson);
+                    return Err(InvalidJson);
                 }
                 let mut value = String::new();
                 self.value(&mut value, depth + 1)?;
@@ -162,7 +162,7 @@ impl Parser<'_> {
                     break;
                 }
                 if !self.take(b',') {
-                    return Err(NoJson);
+                    return Err(InvalidJson);
                 }
             }
         }
@@ -179,24 +179,24 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn number(&mut self, out: &mut String) -> Result<(), NoJson> {
+    fn number(&mut self, out: &mut String) -> Result<(), InvalidJson> {
         let start = self.at;
         self.take(b'-');
-        let whole = self.digits();
-        if whole == 0 || (whole > 1 && self.bytes[self.at - whole] == b'0') {
-            return Err(NoJson);
+        let count = self.digits();
+        if count == 0 || (count > 1 && self.bytes[self.at - count] == b'0') {
+            return Err(InvalidJson);
         }
         if self.take(b'.') && self.digits() == 0 {
-            return Err(NoJson);
+            return Err(InvalidJson);
         }
         if self.take(b'e') || self.take(b'E') {
             let _ = self.take(b'+') || self.take(b'-');
             if self.digits() == 0 {
-                return Err(NoJson);
+                return Err(InvalidJson);
             }
         }
-        let text = std::str::from_utf8(&self.bytes[start..self.at]).map_err(|_| NoJson)?;
-        out.push_str(&canonical_number(text).ok_or(NoJson)?);
+        let text = std::str::from_utf8(&self.bytes[start..self.at]).map_err(|_| InvalidJson)?;
+        out.push_str(&canonical_number(text).ok_or(InvalidJson)?);
         Ok(())
     }
 
@@ -206,17 +206,17 @@ impl Parser<'_> {
         count
     }
 
-    fn string(&mut self) -> Result<String, NoJson> {
+    fn string(&mut self) -> Result<String, InvalidJson> {
         self.at += 1;
         let mut out = Vec::new();
         loop {
-            match *self.bytes.get(self.at).ok_or(NoJson)? {
+            match *self.bytes.get(self.at).ok_or(InvalidJson)? {
                 b'"' => {
                     self.at += 1;
-                    return String::from_utf8(out).map_err(|_| NoJson);
+                    return String::from_utf8(out).map_err(|_| InvalidJson);
                 }
                 b'\\' => {
-                    let escape = *self.bytes.get(self.at + 1).ok_or(NoJson)?;
+                    let escape = *self.bytes.get(self.at + 1).ok_or(InvalidJson)?;
                     self.at += 2;
                     let letter = match escape {
                         b'"' | b'\\' | b'/' => char::from(escape),
@@ -226,11 +226,11 @@ impl Parser<'_> {
                         b'r' => '\r',
                         b't' => '\t',
                         b'u' => self.unicode()?,
-                        _ => return Err(NoJson),
+                        _ => return Err(InvalidJson),
                     };
                     out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
                 }
-                byte if byte < 0x20 => return Err(NoJson),
+                byte if byte < 0x20 => return Err(InvalidJson),
                 byte => {
                     out.push(byte);
                     self.at += 1;
@@ -239,31 +239,31 @@ impl Parser<'_> {
         }
     }
 
-    fn unit(&mut self) -> Result<u32, NoJson> {
-        let digits = self.bytes.get(self.at..self.at + 4).ok_or(NoJson)?;
+    fn unit(&mut self) -> Result<u32, InvalidJson> {
+        let digits = self.bytes.get(self.at..self.at + 4).ok_or(InvalidJson)?;
         if !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(NoJson);
+            return Err(InvalidJson);
         }
         self.at += 4;
-        u32::from_str_radix(std::str::from_utf8(digits).map_err(|_| NoJson)?, 16).map_err(|_| NoJson)
+        u32::from_str_radix(std::str::from_utf8(digits).map_err(|_| InvalidJson)?, 16).map_err(|_| InvalidJson)
     }
 
-    fn unicode(&mut self) -> Result<char, NoJson> {
+    fn unicode(&mut self) -> Result<char, InvalidJson> {
         let first = self.unit()?;
         let code = if (0xd800..0xdc00).contains(&first) {
             if !(self.take(b'\\') && self.take(b'u')) {
-                return Err(NoJson);
+                return Err(InvalidJson);
             }
             let second = self.unit()?;
             if !(0xdc00..0xe000).contains(&second) {
-                return Err(NoJson);
+                return Err(InvalidJson);
             }
             0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)
         } else {
             first
         };
         // PostgreSQL's text cannot contain NUL.
-        char::from_u32(code).filter(|letter| *letter != '\0').ok_or(NoJson)
+        char::from_u32(code).filter(|letter| *letter != '\0').ok_or(InvalidJson)
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct VerifyOptions {
     /// compared completely.
     pub sample: Option<u64>,
     /// The number of differences that are reported one by one.
-    pub most_differences: usize,
+    pub max_differences: usize,
 }
 
 /// The result of a comparison.
@@ -105,13 +105,13 @@ pub(crate) fn verify(
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
     let mut verdict = Verdict::default();
     let Some(noted) = state::find(&mut session, &plan.id)? else {
-        return Err(Error::problem("nothing of this plan was run").hint("'lifeboat migrate run' does it"));
+        return Err(Error::problem("this plan was not run").hint("run it with 'lifeboat migrate run'"));
     };
     if noted.digest != plan.digest() {
-        return Err(Error::usage("the plan was changed since it was begun").hint("verify with the plan as it was"));
+        return Err(Error::usage("the plan was changed after it was started").hint("verify with the unchanged plan"));
     }
     if !noted.finished {
-        let message = "the run has not ended: 'lifeboat migrate run' goes on with it".to_owned();
+        let message = "the run is not complete: continue it with 'lifeboat migrate run'".to_owned();
         verdict.differences.push(Difference { kind: "run", message, ..Difference::default() });
     }
     let mut readers = BTreeMap::new();
@@ -122,9 +122,9 @@ pub(crate) fn verify(
         readers.insert(name.clone(), (reader, schema));
     }
     progress.start("comparing", 0);
-    let mut seen = BTreeSet::new();
+    let mut compared = BTreeSet::new();
     for table in &plan.tables {
-        if !seen.insert((&table.schema, &table.name)) {
+        if !compared.insert((&table.schema, &table.name)) {
             continue;
         }
         let mut sources = Vec::new();
@@ -139,13 +139,13 @@ pub(crate) fn verify(
                 .tables
                 .iter()
                 .find(|facts| facts.name == other.source)
-                .ok_or_else(|| Error::problem(format!("there is no table {} any more", other.shown_source())))?;
+                .ok_or_else(|| Error::problem(format!("the table {} no longer exists", other.shown_source())))?;
             sources.push(Source::new(plan, other, reader, facts, &mut session)?);
         }
-        let there = session
+        let row = session
             .row(&format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL AS there", literal(&ddl::target(table))))?;
-        if !there.flag("there")? {
-            let message = format!("{} is not there", table.shown_target());
+        if !row.flag("there")? {
+            let message = format!("{} does not exist", table.shown_target());
             verdict.add(
                 options,
                 Difference { table: table.shown_target(), kind: "missing", message, ..Difference::default() },
@@ -166,7 +166,7 @@ pub(crate) fn verify(
 
 impl Verdict {
     fn add(&mut self, options: VerifyOptions, difference: Difference) {
-        if self.differences.len() < options.most_differences {
+        if self.differences.len() < options.max_differences {
             self.differences.push(difference);
         } else {
             self.more += 1;
@@ -198,7 +198,7 @@ impl<'a> Source<'a> {
     ) -> Result<Self> {
         let columns = table.columns.iter().map(|column| {
             let place = facts.columns.iter().position(|other| other.name == column.source).ok_or_else(|| {
-                Error::problem(format!("{} has no column {} any more", table.shown_source(), one_line(&column.source)))
+                Error::problem(format!("{} no longer has a column {}", table.shown_source(), one_line(&column.source)))
             })?;
             Ok((place, Column::new(table, column, plan.zone)?))
         });
@@ -218,13 +218,13 @@ impl<'a> Source<'a> {
         Ok(Source { plan: table, reader, facts, columns, rejects })
     }
 
-    /// Passes every row that should be in the target to `see`, with its rowid and its values. The values are `None` if
-    /// the row cannot be converted and was not rejected. Returns the number of rejected rows, and the number of those
-    /// that are not in the file.
-    fn each(
+    /// Passes every row that should be in the target to `visit`, with its rowid and its values. The values are `None`
+    /// if the row cannot be converted and was not rejected. Returns the number of rejected rows, and the number of
+    /// rejected rows that are not in the file.
+    fn for_each_row(
         &self,
         progress: &dyn Progress,
-        see: &mut dyn FnMut(Option<i64>, Option<Vec<Canon>>) -> Result<()>,
+        visit: &mut dyn FnMut(Option<i64>, Option<Vec<Canon>>) -> Result<()>,
     ) -> Result<(u64, u64)> {
         let mut rows = self.reader.rows(self.facts, None)?;
         let mut encoder = RowEncoder::default();
@@ -252,7 +252,7 @@ impl<'a> Source<'a> {
                     _ => values = None,
                 }
             }
-            see(rows.rowid()?, values)?;
+            visit(rows.rowid()?, values)?;
         }
         Ok((rejected, left.values().map(|times| u64::from(*times)).sum()))
     }
@@ -262,7 +262,7 @@ impl<'a> Source<'a> {
 const PARTS: u64 = 1 << 14;
 
 /// The number of rows of each side that are kept in memory at once.
-const HELD: u64 = 20_000;
+const ROWS_IN_MEMORY: u64 = 20_000;
 
 /// The sum of a part's rows.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -279,8 +279,8 @@ struct Comparison<'a> {
     progress: &'a dyn Progress,
 }
 
-/// A row that is kept in memory, and the number of its occurrences.
-struct Held {
+/// A row that is kept in memory, with the number of its occurrences.
+struct CountedRow {
     rowid: Option<i64>,
     values: Vec<Canon>,
     times: u64,
@@ -289,49 +289,49 @@ struct Held {
 impl Comparison<'_> {
     fn run(&self, session: &mut Session, verdict: &mut Verdict) -> Result<()> {
         let shown = self.table.shown_target();
-        let known_by = self.known_by();
-        if let (Some(rows), Some(key)) = (self.options.sample, &known_by) {
+        let key_columns = self.key_columns();
+        if let (Some(rows), Some(key)) = (self.options.sample, &key_columns) {
             return self.sample(session, key, rows, verdict);
         }
-        let key = known_by.unwrap_or_else(|| (0..self.columns.len()).collect());
+        let key = key_columns.unwrap_or_else(|| (0..self.columns.len()).collect());
         let mut sums: Vec<(Sum, Sum)> = vec![(Sum::default(), Sum::default()); PARTS as usize];
-        let mut wanted = 0u64;
+        let mut expected = 0u64;
         for source in &self.sources {
             self.read_source(source, verdict, &mut |_, values| {
-                wanted += 1;
+                expected += 1;
                 let sum = &mut sums[part(&values, &key) as usize].0;
                 sum.rows += 1;
                 sum.hash = sum.hash.wrapping_add(hash(&values));
             })?;
         }
-        let mut there = 0u64;
-        self.each_of_target(session, &self.all(), &mut |values| {
-            there += 1;
+        let mut actual = 0u64;
+        self.for_each_target_row(session, &self.all(), &mut |values| {
+            actual += 1;
             let sum = &mut sums[part(&values, &key) as usize].1;
             sum.rows += 1;
             sum.hash = sum.hash.wrapping_add(hash(&values));
             Ok(())
         })?;
         let count = verdict.tables.len() - self.sources.len();
-        verdict.tables[count..].iter_mut().for_each(|table| table.rows = there);
-        if there != wanted {
-            verdict.add(self.options, count_differs(&shown, wanted, there));
+        verdict.tables[count..].iter_mut().for_each(|table| table.rows = actual);
+        if actual != expected {
+            verdict.add(self.options, count_differs(&shown, expected, actual));
         }
         let mut differing: Vec<usize> = (0..sums.len()).filter(|part| sums[*part].0 != sums[*part].1).collect();
         // Both sides are read again for some parts at a time, until the limit of reported differences is reached.
         while !differing.is_empty() && verdict.more == 0 {
-            let mut held = 0;
+            let mut row_count = 0;
             let mut chosen = BTreeSet::new();
             differing.retain(|part| {
                 let rows = sums[*part].0.rows.max(sums[*part].1.rows);
-                let fits = chosen.is_empty() || held + rows <= HELD;
+                let fits = chosen.is_empty() || row_count + rows <= ROWS_IN_MEMORY;
                 if fits {
-                    held += rows;
+                    row_count += rows;
                     chosen.insert(*part as u64);
                 }
                 !fits
             });
-            self.tell(session, &key, &chosen, verdict)?;
+            self.report_parts(session, &key, &chosen, verdict)?;
         }
         // Each part that was not read again differs in at least one row.
         verdict.more += differing.len() as u64;
@@ -339,7 +339,7 @@ impl Comparison<'_> {
     }
 
     /// Returns the positions of the columns that identify a row: a key of the plan that refuses NULL.
-    fn known_by(&self) -> Option<Vec<usize>> {
+    fn key_columns(&self) -> Option<Vec<usize>> {
         let place = |name: &String| {
             let place = self.columns.iter().position(|column| column.name == *name)?;
             self.columns[place].refuses_null.then_some(place)
@@ -347,11 +347,11 @@ impl Comparison<'_> {
         self.table.keys().find_map(|key| key.iter().map(place).collect())
     }
 
-    fn each_of_target(
+    fn for_each_target_row(
         &self,
         session: &mut Session,
         query: &str,
-        see: &mut dyn FnMut(Vec<Canon>) -> Result<()>,
+        visit: &mut dyn FnMut(Vec<Canon>) -> Result<()>,
     ) -> Result<()> {
         let mut count = 0u64;
         copy_lines(session, query, &mut |line| {
@@ -366,62 +366,69 @@ impl Comparison<'_> {
                 values.push(column.of_target(text.as_deref())?);
             }
             if values.len() != self.columns.len() {
-                return Err(Error::failed("the server's row has another number of columns"));
+                return Err(Error::failed("the server returned a row with a wrong number of columns"));
             }
-            see(values)
+            visit(values)
         })
     }
 
     /// Reads the rows of some parts again on both sides, and reports how they differ.
-    fn tell(&self, session: &mut Session, key: &[usize], parts: &BTreeSet<u64>, verdict: &mut Verdict) -> Result<()> {
+    fn report_parts(
+        &self,
+        session: &mut Session,
+        key: &[usize],
+        parts: &BTreeSet<u64>,
+        verdict: &mut Verdict,
+    ) -> Result<()> {
         let mut wanted: Rows = BTreeMap::new();
         let of_key = |values: &[Canon]| -> Vec<Canon> { key.iter().map(|place| values[*place].clone()).collect() };
         for source in &self.sources {
-            source.each(self.progress, &mut |rowid, values| {
+            source.for_each_row(self.progress, &mut |rowid, values| {
                 if let Some(values) = values.filter(|values| parts.contains(&part(values, key))) {
-                    hold(&mut wanted, of_key(&values), rowid, values);
+                    add_row(&mut wanted, of_key(&values), rowid, values);
                 }
                 Ok(())
             })?;
         }
         let mut unexpected: Rows = BTreeMap::new();
-        self.each_of_target(session, &self.all(), &mut |values| {
+        self.for_each_target_row(session, &self.all(), &mut |values| {
             if parts.contains(&part(&values, key)) {
-                strike(&mut wanted, &mut unexpected, of_key(&values), values);
+                match_target_row(&mut wanted, &mut unexpected, of_key(&values), values);
             }
             Ok(())
         })?;
-        self.settle(session, key, wanted, unexpected, verdict)
+        self.report_unmatched(session, key, wanted, unexpected, verdict)
     }
 
-    /// Passes the rows of a file that should be in the target to `see`, and reports rows that cannot be converted and
+    /// Passes the rows of a file that should be in the target to `visit`, and reports rows that cannot be converted and
     /// rejected rows that are not in the file.
     fn read_source(
         &self,
         source: &Source<'_>,
         verdict: &mut Verdict,
-        see: &mut dyn FnMut(Option<i64>, Vec<Canon>),
+        visit: &mut dyn FnMut(Option<i64>, Vec<Canon>),
     ) -> Result<()> {
         let shown = self.table.shown_target();
         let from = source.plan.shown_source();
-        let (rejected, strangers) = source.each(self.progress, &mut |rowid, values| {
+        let (rejected, unknown_rejects) = source.for_each_row(self.progress, &mut |rowid, values| {
             if let Some(values) = values {
-                see(rowid, values);
+                visit(rowid, values);
                 return Ok(());
             }
             let place = rowid.map_or("a row".to_owned(), |rowid| format!("the row {rowid}"));
-            let message = format!("{place} of {from} cannot be converted by the plan, and was not kept aside");
+            let message = format!("{place} of {from} cannot be converted, and is not among the rejected rows");
             let difference =
                 Difference { table: shown.clone(), kind: "reject", rowid, message, ..Difference::default() };
             verdict.add(self.options, difference);
             Ok(())
         })?;
-        if strangers > 0 {
-            let message = format!("{strangers} rows that were kept aside are not in {from} (any more)");
+        if unknown_rejects > 0 {
+            let message = format!("{unknown_rejects} rejected rows do not (or no longer) exist in {from}");
             let table = shown.clone();
             verdict.add(self.options, Difference { table, kind: "reject", message, ..Difference::default() });
         }
-        verdict.tables.push(TableVerdict { source: from, target: shown, rows: 0, rejected: rejected + strangers });
+        let rejected = rejected + unknown_rejects;
+        verdict.tables.push(TableVerdict { source: from, target: shown, rows: 0, rejected });
         Ok(())
     }
 
@@ -438,22 +445,22 @@ impl Comparison<'_> {
             self.read_source(source, verdict, &mut |rowid, values| {
                 number += 1;
                 if number.is_multiple_of(step) {
-                    let name: Vec<Canon> = key.iter().map(|place| values[*place].clone()).collect();
-                    hold(&mut wanted, name, rowid, values);
+                    let key_values: Vec<Canon> = key.iter().map(|place| values[*place].clone()).collect();
+                    add_row(&mut wanted, key_values, rowid, values);
                 }
             })?;
             expected += number;
         }
         let row = session.row(&format!("SELECT count(*) AS rows FROM {}", ddl::target(self.table)))?;
-        let there: u64 = row.number("rows")?;
+        let actual: u64 = row.number("rows")?;
         let count = verdict.tables.len() - self.sources.len();
-        verdict.tables[count..].iter_mut().for_each(|table| table.rows = there);
-        if there != expected {
-            verdict.add(self.options, count_differs(&shown, expected, there));
+        verdict.tables[count..].iter_mut().for_each(|table| table.rows = actual);
+        if actual != expected {
+            verdict.add(self.options, count_differs(&shown, expected, actual));
         }
         let mut found: Rows = BTreeMap::new();
-        let names: Vec<Vec<Canon>> = wanted.keys().cloned().collect();
-        for some in names.chunks(500) {
+        let keys: Vec<Vec<Canon>> = wanted.keys().cloned().collect();
+        for some in keys.chunks(500) {
             let value = |(place, value): (&usize, &Canon)| {
                 let column = &self.columns[*place];
                 match value {
@@ -461,8 +468,10 @@ impl Comparison<'_> {
                     None => format!("NULL::{}", column.target_type),
                 }
             };
-            let lines =
-                some.iter().map(|name| format!("({})", key.iter().zip(name).map(value).collect::<Vec<_>>().join(", ")));
+            let line = |key_values: &Vec<Canon>| {
+                format!("({})", key.iter().zip(key_values).map(value).collect::<Vec<_>>().join(", "))
+            };
+            let lines = some.iter().map(line);
             let same = key
                 .iter()
                 .enumerate()
@@ -476,13 +485,13 @@ impl Comparison<'_> {
                 ddl::target(self.table),
                 same.collect::<Vec<_>>().join(" AND ")
             );
-            self.each_of_target(session, &query, &mut |values| {
-                let name: Vec<Canon> = key.iter().map(|place| values[*place].clone()).collect();
-                strike(&mut wanted, &mut found, name, values);
+            self.for_each_target_row(session, &query, &mut |values| {
+                let key_values: Vec<Canon> = key.iter().map(|place| values[*place].clone()).collect();
+                match_target_row(&mut wanted, &mut found, key_values, values);
                 Ok(())
             })?;
         }
-        self.settle(session, key, wanted, found, verdict)
+        self.report_unmatched(session, key, wanted, found, verdict)
     }
 
     /// Returns the query for all rows of the target.
@@ -491,7 +500,7 @@ impl Comparison<'_> {
     }
 
     /// Reports the rows that have no equal row on the other side.
-    fn settle(
+    fn report_unmatched(
         &self,
         session: &mut Session,
         key: &[usize],
@@ -499,32 +508,32 @@ impl Comparison<'_> {
         mut unexpected: Rows,
         verdict: &mut Verdict,
     ) -> Result<()> {
-        for (name, rows) in wanted {
-            let mut others = unexpected.remove(&name).unwrap_or_default();
+        for (key_values, rows) in wanted {
+            let mut others = unexpected.remove(&key_values).unwrap_or_default();
             for row in rows {
                 for _ in 0..row.times {
                     match take_one(&mut others) {
-                        Some(other) => self.tell_columns(session, &name, key, &row, &other, verdict)?,
-                        None => verdict.add(self.options, self.missing(&name, key, &row)),
+                        Some(other) => self.report_columns(session, &key_values, key, &row, &other, verdict)?,
+                        None => verdict.add(self.options, self.missing(&key_values, key, &row)),
                     }
                 }
             }
-            unexpected.insert(name, others);
+            unexpected.insert(key_values, others);
         }
-        for (name, rows) in unexpected {
+        for (key_values, rows) in unexpected {
             for _ in 0..rows.iter().map(|row| row.times).sum() {
-                verdict.add(self.options, self.unexpected(&name, key));
+                verdict.add(self.options, self.unexpected(&key_values, key));
             }
         }
         Ok(())
     }
 
-    fn tell_columns(
+    fn report_columns(
         &self,
         session: &mut Session,
-        name: &[Canon],
+        key_values: &[Canon],
         key: &[usize],
-        row: &Held,
+        row: &CountedRow,
         other: &[Canon],
         verdict: &mut Verdict,
     ) -> Result<()> {
@@ -534,9 +543,9 @@ impl Comparison<'_> {
                 continue;
             }
             let (source, target) = (short(&column.shown(source)), short(&column.shown(target)));
-            let shown_key = self.shown_key(name, key);
+            let shown_key = self.shown_key(key_values, key);
             let message = format!(
-                "{}, the row ({shown_key}): {} is {target}, and should be {source}",
+                "{}: in the row ({shown_key}), {} is {target}, but should be {source}",
                 self.table.shown_target(),
                 one_line(&column.name)
             );
@@ -575,15 +584,15 @@ impl Comparison<'_> {
         Ok(same.unwrap_or(false))
     }
 
-    fn shown_key(&self, name: &[Canon], key: &[usize]) -> String {
-        let parts = key.iter().zip(name).map(|(place, value)| short(&self.columns[*place].shown(value)));
+    fn shown_key(&self, key_values: &[Canon], key: &[usize]) -> String {
+        let parts = key.iter().zip(key_values).map(|(place, value)| short(&self.columns[*place].shown(value)));
         parts.collect::<Vec<_>>().join(", ")
     }
 
-    fn missing(&self, name: &[Canon], key: &[usize], row: &Held) -> Difference {
-        let shown_key = self.shown_key(name, key);
-        let place = row.rowid.map_or(String::new(), |rowid| format!(", the file's row {rowid},"));
-        let message = format!("{}: the row ({shown_key}){place} is not there", self.table.shown_target());
+    fn missing(&self, key_values: &[Canon], key: &[usize], row: &CountedRow) -> Difference {
+        let shown_key = self.shown_key(key_values, key);
+        let place = row.rowid.map_or(String::new(), |rowid| format!(" (row {rowid} of the file)"));
+        let message = format!("{}: the row ({shown_key}){place} is missing", self.table.shown_target());
         Difference {
             table: self.table.shown_target(),
             kind: "missing",
@@ -594,10 +603,10 @@ impl Comparison<'_> {
         }
     }
 
-    fn unexpected(&self, name: &[Canon], key: &[usize]) -> Difference {
-        let shown_key = self.shown_key(name, key);
+    fn unexpected(&self, key_values: &[Canon], key: &[usize]) -> Difference {
+        let shown_key = self.shown_key(key_values, key);
         let from = self.sources.iter().map(|source| source.plan.shown_source()).collect::<Vec<_>>().join(", ");
-        let message = format!("{}: the row ({shown_key}) is not in {from}", self.table.shown_target());
+        let message = format!("{}: the row ({shown_key}) does not exist in {from}", self.table.shown_target());
         Difference {
             table: self.table.shown_target(),
             kind: "unexpected",
@@ -609,33 +618,33 @@ impl Comparison<'_> {
 }
 
 /// Rows by their keys.
-type Rows = BTreeMap<Vec<Canon>, Vec<Held>>;
+type Rows = BTreeMap<Vec<Canon>, Vec<CountedRow>>;
 
 /// Adds a row.
-fn hold(rows: &mut Rows, name: Vec<Canon>, rowid: Option<i64>, values: Vec<Canon>) {
-    let held = rows.entry(name).or_default();
-    match held.iter_mut().find(|row| row.values == values) {
+fn add_row(rows: &mut Rows, key_values: Vec<Canon>, rowid: Option<i64>, values: Vec<Canon>) {
+    let same_key = rows.entry(key_values).or_default();
+    match same_key.iter_mut().find(|row| row.values == values) {
         Some(row) => row.times += 1,
-        None => held.push(Held { rowid, values, times: 1 }),
+        None => same_key.push(CountedRow { rowid, values, times: 1 }),
     }
 }
 
 /// Removes a row that both sides have, or keeps a row that only the target has.
-fn strike(wanted: &mut Rows, unexpected: &mut Rows, name: Vec<Canon>, values: Vec<Canon>) {
-    if let Some(held) = wanted.get_mut(&name)
-        && let Some(place) = held.iter().position(|row| row.values == values)
+fn match_target_row(wanted: &mut Rows, unexpected: &mut Rows, key_values: Vec<Canon>, values: Vec<Canon>) {
+    if let Some(same_key) = wanted.get_mut(&key_values)
+        && let Some(place) = same_key.iter().position(|row| row.values == values)
     {
-        held[place].times -= 1;
-        if held[place].times == 0 {
-            held.swap_remove(place);
+        same_key[place].times -= 1;
+        if same_key[place].times == 0 {
+            same_key.swap_remove(place);
         }
         return;
     }
-    hold(unexpected, name, None, values);
+    add_row(unexpected, key_values, None, values);
 }
 
 /// Removes one occurrence of a row and returns its values.
-fn take_one(rows: &mut Vec<Held>) -> Option<Vec<Canon>> {
+fn take_one(rows: &mut Vec<CountedRow>) -> Option<Vec<Canon>> {
     let last = rows.last_mut()?;
     last.times -= 1;
     let values = last.values.clone();
@@ -645,22 +654,25 @@ fn take_one(rows: &mut Vec<Held>) -> Option<Vec<Canon>> {
     Some(values)
 }
 
-fn count_differs(table: &str, wanted: u64, there: u64) -> Difference {
+fn count_differs(table: &str, expected: u64, actual: u64) -> Difference {
     Difference {
         table: table.to_owned(),
         kind: "count",
-        source: Some(wanted.to_string()),
-        target: Some(there.to_string()),
-        message: format!("{table} holds {there} rows, and should hold {wanted}"),
+        source: Some(expected.to_string()),
+        target: Some(actual.to_string()),
+        message: format!("{table} has {actual} rows, but should have {expected}"),
         ..Difference::default()
     }
 }
 
 /// Returns a value for messages: shortened and on one line.
 fn short(text: &str) -> String {
-    const MOST: usize = 80;
+    const MAX_CHARS: usize = 80;
     let text = one_line(text);
-    if text.chars().count() <= MOST { text } else { format!("{}...", text.chars().take(MOST).collect::<String>()) }
+    if text.chars().count() <= MAX_CHARS {
+        return text;
+    }
+    format!("{}...", text.chars().take(MAX_CHARS).collect::<String>())
 }
 
 /// Encodes values with their lengths, so that different rows have different encodings.
@@ -688,14 +700,14 @@ fn part(values: &[Canon], key: &[usize]) -> u64 {
     xxh3_64(&encode(&key.iter().map(|place| &values[*place]).collect::<Vec<_>>())) % PARTS
 }
 
-/// Passes every line of a query's COPY output to `see`, without the line end.
-fn copy_lines(session: &mut Session, query: &str, see: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    let mut seen = 0u64;
-    let (rest, told) = session.copy_out(&format!("COPY ({query}) TO STDOUT"), Vec::new(), |buffer| {
+/// Passes every line of a query's COPY output to `visit`, without the line end.
+fn copy_lines(session: &mut Session, query: &str, visit: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut received = 0u64;
+    let (rest, sent) = session.copy_out(&format!("COPY ({query}) TO STDOUT"), Vec::new(), |buffer| {
         let mut start = 0;
         while let Some(end) = memchr::memchr(b'\n', &buffer[start..]) {
-            seen += 1;
-            see(&buffer[start..start + end])?;
+            received += 1;
+            visit(&buffer[start..start + end])?;
             start += end + 1;
         }
         buffer.drain(..start);
@@ -703,12 +715,12 @@ fn copy_lines(session: &mut Session, query: &str, see: &mut dyn FnMut(&[u8]) -> 
     })?;
     let mut rest = rest.as_slice();
     while let Some(end) = memchr::memchr(b'\n', rest) {
-        seen += 1;
-        see(&rest[..end])?;
+        received += 1;
+        visit(&rest[..end])?;
         rest = &rest[end + 1..];
     }
-    if !rest.is_empty() || seen != told {
-        return Err(Error::failed(format!("{seen} rows came of a COPY, and the server says that it sent {told}")));
+    if !rest.is_empty() || received != sent {
+        return Err(Error::failed(format!("{received} rows were received from COPY, but the server sent {sent}")));
     }
     Ok(())
 }
@@ -733,8 +745,8 @@ fn unescape(field: &[u8]) -> Result<Option<String>> {
             Some(b'f') => 12,
             Some(b'v') => 11,
             Some(other) => *other,
-            None => return Err(Error::failed("the server's row ends within a value")),
+            None => return Err(Error::failed("the server returned an incomplete value")),
         });
     }
-    String::from_utf8(out).map(Some).map_err(|_| Error::failed("the server's row is not UTF-8"))
+    String::from_utf8(out).map(Some).map_err(|_| Error::failed("the server returned a value that is not UTF-8"))
 }

@@ -27,7 +27,7 @@ pub(super) fn compare(
     columns(session, table, &name, &mut add)?;
     let made = state::made(session, &plan.id)?;
     if made.iter().any(|one| one.kind == "filled" && (&one.schema, &one.name) == (&table.schema, &table.name)) {
-        notes.push(format!("{shown} was there before: its keys and indexes are not compared"));
+        notes.push(format!("{shown} existed before: its keys and indexes are not compared"));
         return Ok(found);
     }
     identities(session, table, &mut add)?;
@@ -35,7 +35,7 @@ pub(super) fn compare(
     indexes(session, table, &name, &mut add)?;
     foreign_keys(session, table, &name, &mut add, notes)?;
     if let Some(hypertable) = &table.hypertable {
-        let is_one = match timescale(session)? {
+        let is_hypertable = match timescale(session)? {
             None => false,
             Some(_) => {
                 let row = session.row(&format!(
@@ -47,8 +47,8 @@ pub(super) fn compare(
                 row.flag("there")?
             }
         };
-        if !is_one {
-            add(format!("{shown} is no hypertable, and should be one by {}", one_line(&hypertable.time)));
+        if !is_hypertable {
+            add(format!("{shown} is not a hypertable, but should be partitioned by {}", one_line(&hypertable.time)));
         }
     }
     Ok(found)
@@ -67,20 +67,20 @@ fn indexes(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn F
                JOIN pg_catalog.pg_am m ON m.oid = c.relam
               WHERE i.indexrelid = pg_catalog.to_regclass({path}) AND i.indrelid = {name}::pg_catalog.regclass"
         ))?;
-        let called = one_line(&index.name);
+        let index_name = one_line(&index.name);
         let Some(row) = rows.first() else {
-            add(format!("{shown} has no index {called}"));
+            add(format!("{shown} has no index {index_name}"));
             continue;
         };
         if !row.flag("valid")? {
-            add(format!("the index {called} of {shown} is not valid"));
+            add(format!("the index {index_name} of {shown} is not valid"));
         }
         let is_same = row.flag("is_unique")? == index.unique
             && row.text("method")? == index.using.as_deref().unwrap_or("btree")
             && row.flag("partial")? == index.condition.is_some()
             && row.list("columns")? == index.columns;
         if !is_same {
-            add(format!("the index {called} of {shown} is another than was planned"));
+            add(format!("the index {index_name} of {shown} differs from the plan"));
         }
     }
     Ok(())
@@ -94,10 +94,10 @@ fn columns(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn F
            FROM pg_catalog.pg_attribute a
           WHERE a.attrelid = {name}::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped"
     ))?;
-    let mut there = BTreeMap::new();
+    let mut existing = BTreeMap::new();
     for row in &rows {
-        let (base, whole) = (row.text("type")?.to_owned(), row.text("whole")?.to_owned());
-        there.insert(row.text("name")?.to_owned(), (base, whole, row.flag("not_null")?));
+        let (base, full_type) = (row.text("type")?.to_owned(), row.text("whole")?.to_owned());
+        existing.insert(row.text("name")?.to_owned(), (base, full_type, row.flag("not_null")?));
     }
     for column in &table.columns {
         let wanted = session.row(&format!(
@@ -105,14 +105,14 @@ fn columns(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn F
             literal(&column.target_type)
         ))?;
         let wanted = wanted.text("type")?;
-        let called = one_line(column.target_name());
-        match there.get(column.target_name()) {
-            None => add(format!("{shown} has no column {called}")),
-            Some((base, whole, _)) if base != wanted || bounds(whole) != bounds(&column.target_type) => {
-                add(format!("{shown}: the column {called} is {whole}, and should be {}", column.target_type));
+        let column_name = one_line(column.target_name());
+        match existing.get(column.target_name()) {
+            None => add(format!("{shown} has no column {column_name}")),
+            Some((base, full_type, _)) if base != wanted || bounds(full_type) != bounds(&column.target_type) => {
+                add(format!("{shown}: the column {column_name} is {full_type}, but should be {}", column.target_type));
             }
             Some((_, _, false)) if ddl::refuses_null(table, column) => {
-                add(format!("{shown}: the column {called} may be NULL, and should not"));
+                add(format!("{shown}: the column {column_name} allows NULL, but should not"));
             }
             Some(_) => {}
         }
@@ -137,7 +137,7 @@ fn identities(session: &mut Session, table: &TablePlan, add: &mut dyn FnMut(Stri
             literal(name)
         ))?;
         let Some(sequence) = row.owned("sequence")? else {
-            add(format!("{}: the column {} is not numbered by itself", table.shown_target(), one_line(name)));
+            add(format!("{}: the column {} is not an identity column", table.shown_target(), one_line(name)));
             continue;
         };
         let row = session.row(&format!(
@@ -147,7 +147,7 @@ fn identities(session: &mut Session, table: &TablePlan, add: &mut dyn FnMut(Stri
             ddl::target(table)
         ))?;
         if row.flag("behind")? {
-            add(format!("{}: the next number of {} is one that is taken", table.shown_target(), one_line(name)));
+            add(format!("{}: the next number of {} is already used", table.shown_target(), one_line(name)));
         }
     }
     Ok(())
@@ -160,14 +160,14 @@ fn keys(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn FnMu
                       JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.number ORDER BY c.place)) AS columns
            FROM pg_catalog.pg_constraint k WHERE k.conrelid = {name}::pg_catalog.regclass AND k.contype IN ('p', 'u')"
     ))?;
-    let mut there = Vec::new();
+    let mut existing = Vec::new();
     for row in &rows {
-        there.push((row.text("kind")?.to_owned(), row.list("columns")?));
+        existing.push((row.text("kind")?.to_owned(), row.list("columns")?));
     }
     let primary = Some(&table.primary_key).filter(|key| !key.is_empty()).map(|key| ("p", "primary key", key));
     let uniques = table.uniques.iter().map(|unique| ("u", "unique constraint", &unique.columns));
     for (kind, word, columns) in primary.into_iter().chain(uniques) {
-        if !there.iter().any(|(found, names)| found == kind && names == columns) {
+        if !existing.iter().any(|(found, names)| found == kind && names == columns) {
             add(format!("{} has no {word} ({})", table.shown_target(), one_line(&columns.join(", "))));
         }
     }
@@ -189,13 +189,13 @@ fn foreign_keys(
             literal(&qualified(key.schema.as_deref().unwrap_or(&table.schema), &key.references)),
             literal(&key.name)
         ))?;
-        let called = format!("the foreign key {} of {}", one_line(&key.name), table.shown_target());
+        let key_name = format!("the foreign key {} of {}", one_line(&key.name), table.shown_target());
         match rows.first() {
-            None => add(format!("{called} is not there")),
-            Some(row) if !row.flag("same")? => add(format!("{called} points at another table than was planned")),
+            None => add(format!("{key_name} does not exist")),
+            Some(row) if !row.flag("same")? => add(format!("{key_name} references another table than planned")),
             Some(row) if row.flag("valid")? => {}
-            Some(_) if key.validate => add(format!("{called} is broken by rows: it holds only for new ones")),
-            Some(_) => notes.push(format!("{called} holds only for new rows, as planned")),
+            Some(_) if key.validate => add(format!("existing rows violate {key_name}: only new rows are checked")),
+            Some(_) => notes.push(format!("{key_name} is checked only for new rows, as planned")),
         }
     }
     Ok(())

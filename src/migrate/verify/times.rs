@@ -259,9 +259,9 @@ fn offset(text: &str) -> Option<Option<i64>> {
         return None;
     }
     let name = rest.trim().split(" m=").next().unwrap_or_default();
-    let stands_apart = name.is_empty() || rest.starts_with([' ', '[']);
+    let is_separated = name.is_empty() || rest.starts_with([' ', '[']);
     let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-_/[]".contains(&byte));
-    (stands_apart && is_name).then_some(Some(sign * (hours * 3600 + minutes * 60 + seconds)))
+    (is_separated && is_name).then_some(Some(sign * (hours * 3600 + minutes * 60 + seconds)))
 }
 
 /// Converts the server's output for a timestamp, a timestamptz in UTC or a date to microseconds of its clock since
@@ -287,7 +287,7 @@ mod tests {
     use crate::engine::rules::moment;
 
     #[test]
-    fn both_ways_of_reading_agree() {
+    fn both_parsers_agree() {
         let texts = [
             "2026-11-26",
             "2026/11/26",
@@ -337,28 +337,28 @@ mod tests {
             [0, -1, 20_261_126, 20_261_126_134_658, 1_795_700_818, 1_795_700_818_123, i64::MAX, i64::MIN, 20_261_399]
         {
             let one = of_whole(number, Epoch::Auto, chrono_tz::Asia::Shanghai).map(|time| time.micros);
-            let other =
-                moment::whole(number, chrono_tz::Asia::Shanghai).map(|reading| reading.moment.first.timestamp_micros());
+            let reading = moment::integer(number, chrono_tz::Asia::Shanghai);
+            let other = reading.map(|reading| reading.moment.first.timestamp_micros());
             assert_eq!(one, other, "{number}");
         }
     }
 
     #[test]
-    fn a_real_number_is_rounded_to_microseconds_whether_its_unit_is_told_or_given() {
+    fn real_numbers_are_rounded_to_microseconds_in_every_unit() {
         for (number, epoch) in [
             (1_795_700_818.123_457_f64, Epoch::S),
             (1_795_700_818_123.457, Epoch::Ms),
             (1_795_700_818_123_457_024.0, Epoch::Ns),
         ] {
-            let told = moment::real(number, Tz::UTC).map(|reading| reading.moment.first.timestamp_micros());
+            let expected = moment::real(number, Tz::UTC).map(|reading| reading.moment.first.timestamp_micros());
             for epoch in [Epoch::Auto, epoch] {
-                assert_eq!(of_real(number, epoch, Tz::UTC).map(|time| time.micros), told, "{number} by {epoch:?}");
+                assert_eq!(of_real(number, epoch, Tz::UTC).map(|time| time.micros), expected, "{number} by {epoch:?}");
             }
         }
     }
 
     #[test]
-    fn what_the_server_prints_is_read() {
+    fn server_output_is_parsed() {
         assert_eq!(of_server("1970-01-02 00:00:01.5+00"), Some(86_401_500_000));
         assert_eq!(of_server("1970-01-01"), Some(0));
         assert_eq!(of_server("infinity"), None);

@@ -9,19 +9,14 @@ use std::time::{Duration, Instant};
 use crate::engine::source::Source;
 use crate::ops::Context;
 use crate::ops::checks::Checks;
-use crate::ops::preflight::{self, Finding};
+use crate::ops::preflight;
 use crate::ops::sources::Chosen;
 use crate::platform::disk::{folder_of, free_bytes, shown};
 use crate::platform::error::{Error, Result};
 use crate::platform::text;
-use crate::store::StoreUrl;
 
 /// The pause before a failed check is repeated.
 const PAUSE: Duration = Duration::from_secs(2);
-
-fn add(checks: &mut Checks, finding: Finding) {
-    checks.add(finding.name, finding.ok, finding.message);
-}
 
 /// Runs the checks that the config asks for before anything is done: mount points, permissions, free space, endpoints.
 pub(crate) fn preflight(chosen: &[Chosen], context: &Context, checks: &mut Checks) -> Result<()> {
@@ -30,29 +25,29 @@ pub(crate) fn preflight(chosen: &[Chosen], context: &Context, checks: &mut Check
     for path in &wanted.mounts {
         let mount = preflight::mount(path, wanted.allow_tmpfs);
         let is_mounted = mount.ok;
-        add(checks, mount);
+        checks.push(mount);
         // If the folder is not a mount point, the other checks say nothing useful.
         if is_mounted {
-            add(checks, preflight::writable(path));
+            checks.push(preflight::writable(path));
             if let Some(least) = wanted.min_free {
-                add(checks, preflight::min_free(path, least));
+                checks.push(preflight::min_free(path, least));
             }
         }
     }
     for path in &wanted.writable {
-        add(checks, preflight::writable(path));
+        checks.push(preflight::writable(path));
     }
     if wanted.min_free.is_some() {
         free_space(chosen, context, checks)?;
     }
     for endpoint in &wanted.http {
-        add(checks, preflight::http(endpoint, Duration::ZERO)?);
+        checks.push(preflight::http(endpoint, Duration::ZERO)?);
     }
     Ok(())
 }
 
-/// Checks the free space beside SQLite files (the config's minimum, or else any) and, if the config sets a minimum, in
-/// stores that are folders.
+/// Checks the free space beside SQLite files (at least the config's minimum, or one byte if it sets none) and, if the
+/// config sets a minimum, in stores that are folders.
 pub(crate) fn free_space(chosen: &[Chosen], context: &Context, checks: &mut Checks) -> Result<()> {
     let least = match &context.config {
         Some(config) => config.preflight()?.min_free,
@@ -65,21 +60,21 @@ pub(crate) fn free_space(chosen: &[Chosen], context: &Context, checks: &mut Chec
     }
     if let Some(least) = least {
         for store in &context.stores {
-            if let StoreUrl::Folder(path) = store {
-                add(checks, preflight::min_free(path, least));
+            if let Some(path) = store.folder() {
+                checks.push(preflight::min_free(path, least));
             }
         }
     }
     Ok(())
 }
 
-/// Repeats `look` until it reports success or the time is over. Returns what it found last.
-pub(crate) fn wait_until<T>(wait: Duration, mut look: impl FnMut() -> Result<(bool, T)>) -> Result<T> {
+/// Repeats `attempt` until it reports success or the time is over. Returns its last result.
+pub(crate) fn wait_until<T>(wait: Duration, mut attempt: impl FnMut() -> Result<(bool, T)>) -> Result<T> {
     let start = Instant::now();
     loop {
-        let (is_ok, found) = look()?;
+        let (is_ok, result) = attempt()?;
         if is_ok || start.elapsed() >= wait {
-            return Ok(found);
+            return Ok(result);
         }
         let pause = PAUSE.min(wait.saturating_sub(start.elapsed()));
         crate::platform::interrupt::sleep(pause)?;
@@ -104,6 +99,6 @@ pub(crate) fn free_beside(source: &Source, least: u64) -> Option<Result<String>>
             shown(folder),
             text::bytes(least)
         ))),
-        Err(error) => Err(Error::unreachable(format!("cannot look at {}", shown(folder))).because(error)),
+        Err(error) => Err(Error::unreachable(format!("cannot get the free space of {}", shown(folder))).because(error)),
     })
 }

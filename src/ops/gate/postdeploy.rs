@@ -1,32 +1,30 @@
 //! `postdeploy`: checks whether a deploy lost data, and restores it on request.
 
-use chrono::Duration;
-use serde_json::json;
-
 use crate::ops::checks::{Checks, ChecksReport};
 use crate::ops::gate::{commit, preflight, wait_until};
-use crate::ops::look::{Found, Strictness, look};
-use crate::ops::put_back::{gone_mounts, put_back};
+use crate::ops::inspect::{Found, Strictness, inspect};
+use crate::ops::restore_in_place::{missing_mounts, restore_in_place};
 use crate::ops::sources::Chosen;
 use crate::ops::tags::PREDEPLOY;
-use crate::ops::{Context, snapshot_document};
+use crate::ops::{Context, ReportedSnapshot};
 use crate::platform::error::{Error, Kind, Result};
-use crate::snapshots::catalog::Narrow;
+use crate::snapshots::find::SnapshotFilter;
 use crate::snapshots::manifest::Depth;
+use chrono::Duration;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
 pub(crate) struct PostdeployOptions {
-    /// Names of the config, SQLite files, or URLs; by default all sources of the config
+    /// Source names from the config, SQLite files, or URLs; default: all sources of the config
     pub sources: Vec<String>,
-    /// The commit that was deployed: the data is compared with its snapshots; by default in GitHub Actions the
-    /// workflow's commit, otherwise the newest snapshots of any gate
+    /// The deployed commit: databases are compared with its snapshots; default: the workflow's commit in GitHub
+    /// Actions, otherwise the newest snapshots of 'predeploy' for any commit
     pub commit: Option<String>,
-    /// The longest to wait for checks that do not pass yet, such as 60s
+    /// The maximum time to wait until failing checks pass
     pub wait: Duration,
     /// Restore what was lost; the exit code stays 3
     pub rollback: bool,
-    /// PostgreSQL: the longest to wait for others' locks in a rollback, in seconds
+    /// PostgreSQL: the maximum time to wait for locks of other sessions in a rollback, in seconds
     pub lock_timeout: u64,
 }
 
@@ -44,8 +42,8 @@ pub(crate) fn run(options: &PostdeployOptions, context: &Context) -> Result<Chec
     let mut pairs = Vec::new();
     for chosen in &chosen {
         let source = chosen.name()?;
-        let narrow = Narrow { source: Some(source.clone()), tags: tags.clone(), ..Narrow::default() };
-        let before = context.newest(&narrow)?.ok_or_else(|| {
+        let filter = SnapshotFilter { source: Some(source.clone()), tags: tags.clone(), ..SnapshotFilter::default() };
+        let before = context.newest(&filter)?.ok_or_else(|| {
             Error::not_found(format!("there is no snapshot of {source} with the tags {}", tags.join(", ")))
                 .hint("run 'lifeboat predeploy' before the deploy, with the same --commit")
         })?;
@@ -56,21 +54,22 @@ pub(crate) fn run(options: &PostdeployOptions, context: &Context) -> Result<Chec
         preflight(&chosen, context, &mut checks)?;
         let mut lost = Vec::new();
         for (number, pair) in pairs.iter().enumerate() {
-            let looked = look(pair.chosen, Some(&pair.before.manifest), Depth::Quick, Strictness::Loss)?;
-            if looked.is_lost {
+            let inspection = inspect(pair.chosen, Some(&pair.before.manifest), Depth::Quick, Strictness::Loss)?;
+            if inspection.is_lost {
                 lost.push(number);
             }
-            checks.append(looked.checks);
+            checks.append(inspection.checks);
         }
         Ok((checks.are_ok(), (checks, lost)))
     })?;
-    let gone = gone_mounts(context)?;
+    let missing_mounts = missing_mounts(context)?;
     let mut report = checks.into_report();
     for pair in &pairs {
-        let manifest = &pair.before.manifest;
-        let mut document = snapshot_document(manifest, &pair.before.catalog.proof(&pair.before.listed)?);
-        document.insert("stores".to_owned(), json!([pair.before.catalog.location()]));
-        report.snapshots.push(document);
+        report.snapshots.push(ReportedSnapshot {
+            manifest: pair.before.manifest.clone(),
+            proof: pair.before.catalog.proof(&pair.before.listed)?,
+            stores: vec![pair.before.catalog.location()],
+        });
     }
     if report.ok {
         report.verdict = "nothing was lost".to_owned();
@@ -78,43 +77,43 @@ pub(crate) fn run(options: &PostdeployOptions, context: &Context) -> Result<Chec
     }
     let failed = report.failed().count();
     if lost.is_empty() {
-        report.verdict = format!("{failed} checks FAILED; no data was lost, and nothing is to be restored");
+        report.verdict = format!("{failed} checks FAILED; no data was lost, so nothing needs to be restored");
         return Ok(report);
     }
     if !options.rollback {
-        report.verdict = format!("{failed} checks FAILED; this brings the data back:");
+        report.verdict = format!("{failed} checks FAILED; this command restores the data:");
         report.rollback.push(rollback_command(options, context)?);
         return Ok(report);
     }
-    let mut is_back = true;
+    let mut passes_again = true;
     for pair in lost.iter().map(|number| &pairs[*number]) {
         let name = pair.chosen.name()?;
-        match put_back(&pair.before, pair.chosen, options.lock_timeout, &gone, context) {
+        match restore_in_place(&pair.before, pair.chosen, options.lock_timeout, &missing_mounts, context) {
             Ok(restored) => {
                 report.restored.push(restored);
                 // The current state of the database decides.
-                let mut again = look(pair.chosen, Some(&pair.before.manifest), Depth::Quick, Strictness::Loss)?
+                let mut again = inspect(pair.chosen, Some(&pair.before.manifest), Depth::Quick, Strictness::Loss)?
                     .checks
                     .into_report();
-                is_back &= again.ok;
+                passes_again &= again.ok;
                 again.checks.iter_mut().for_each(|check| check.name.push_str(" (after the rollback)"));
                 report.checks.append(&mut again.checks);
             }
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
             // The loss remains the result of the gate; the failed restore is reported in addition.
             Err(error) => {
-                let told = Error::problem(format!("{name} was not restored: {}", error.whole()));
+                let failure = Error::problem(format!("{name} was not restored: {}", error.full_message()));
                 report.failures.push(match error.hint {
-                    Some(hint) => told.hint(hint),
-                    None => told,
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
                 });
             }
         }
     }
     report.verdict = match report.failures.is_empty() {
-        true if !is_back => format!("{failed} checks FAILED; the snapshot was put back, and some fail still"),
-        true => format!("{failed} checks FAILED; the data was brought back: {} restored", report.restored.len()),
-        false => format!("{failed} checks FAILED, and not everything could be brought back"),
+        true if !passes_again => format!("{failed} checks FAILED; the snapshot was restored, but checks still fail"),
+        true => format!("{failed} checks FAILED; the lost data was restored: {} sources", report.restored.len()),
+        false => format!("{failed} checks FAILED, and some of the lost data could not be restored"),
     };
     Ok(report)
 }

@@ -1,31 +1,27 @@
 //! `predeploy`: lets a deploy continue only if the data passes its checks and is saved.
 
-use chrono::Duration;
-use serde_json::json;
-
 use crate::ops::checks::{Checks, ChecksReport};
 use crate::ops::gate::{commit, preflight, wait_until};
-use crate::ops::look::{Found, Strictness, look};
-use crate::ops::restore::target_word;
-use crate::ops::snapshot::{self, SaveOptions, Saved};
+use crate::ops::inspect::{Found, Strictness, inspect};
+use crate::ops::save::{self, SaveOptions, Saved};
 use crate::ops::sources::Chosen;
 use crate::ops::tags::PREDEPLOY;
-use crate::ops::{Context, snapshot_document, stores, verify};
+use crate::ops::{Context, ReportedSnapshot, stores, verify};
 use crate::platform::error::{Error, Result, one_line};
-use crate::snapshots::catalog::ProofSummary;
 use crate::snapshots::manifest::Depth;
+use crate::snapshots::proofs::ProofSummary;
+use chrono::Duration;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
 pub(crate) struct PredeployOptions {
-    /// Names of the config, SQLite files, or URLs; by default all sources of the config
+    /// Source names from the config, SQLite files, or URLs; default: all sources of the config
     pub sources: Vec<String>,
-    /// The commit that is to be deployed: the snapshots get it as a tag; by default in GitHub Actions the workflow's
-    /// commit
+    /// The commit to deploy, which becomes a tag of the snapshots; default: the workflow's commit in GitHub Actions
     pub commit: Option<String>,
-    /// More words to find the snapshots by (repeatable)
+    /// Additional tags for the snapshots
     pub tag: Vec<String>,
-    /// The longest to wait for checks that do not pass yet, such as 60s
+    /// The maximum time to wait until failing checks pass
     pub wait: Duration,
     /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
     pub full_check: bool,
@@ -33,20 +29,20 @@ pub(crate) struct PredeployOptions {
 
 /// Runs the command.
 pub(crate) fn run(options: &PredeployOptions, context: &Context) -> Result<ChecksReport> {
-    snapshot::require_free_tags(&options.tag)?;
-    snapshot::require_free_tags(options.commit.as_slice())?;
+    save::require_free_tags(&options.tag)?;
+    save::require_free_tags(options.commit.as_slice())?;
     let chosen = context.sources(&options.sources)?;
     let depth = if options.full_check { Depth::Full } else { Depth::Quick };
     let mut before: Vec<Option<Found>> = Vec::new();
     for chosen in &chosen {
-        before.push(context.newest_measure(&chosen.name()?)?);
+        before.push(context.newest_baseline(&chosen.name()?)?);
     }
     let checks = wait_until(options.wait.to_std().unwrap_or_default(), || {
         let mut checks = Checks::default();
         preflight(&chosen, context, &mut checks)?;
         for (chosen, before) in chosen.iter().zip(&before) {
             let before = before.as_ref().map(|found| &found.manifest);
-            checks.append(look(chosen, before, depth, Strictness::Damage)?.checks);
+            checks.append(inspect(chosen, before, depth, Strictness::Damage)?.checks);
         }
         Ok((checks.are_ok(), checks))
     })?;
@@ -54,8 +50,8 @@ pub(crate) fn run(options: &PredeployOptions, context: &Context) -> Result<Check
         let mut report = checks.into_report();
         let failed = report.failed().count();
         report.verdict = format!(
-            "the gate is CLOSED: {failed} checks failed, and no snapshot was taken; if rows are gone that should be, \
-             'lifeboat snapshot --accept' makes what is there the measure"
+            "the gate is CLOSED: {failed} checks failed, and no snapshot was taken; if missing rows were deleted on \
+             purpose, run 'lifeboat snapshot --accept' to make the current state the new baseline"
         );
         return Ok(report);
     }
@@ -68,17 +64,16 @@ fn save(options: &PredeployOptions, chosen: &[Chosen], mut checks: Checks, conte
     tags.extend(commit(options.commit.as_deref()));
     tags.extend(options.tag.iter().cloned());
     let taken = SaveOptions { tag: tags, full_check: options.full_check, ..SaveOptions::default() };
-    let taken = snapshot::take(&taken, chosen, context)?;
+    let taken = save::take(&taken, chosen, context)?;
     let mut snapshots = Vec::new();
     for saved in &taken.snapshots {
-        let is_whole = read_back(saved, &mut checks, context)?;
+        let is_intact = read_back(saved, &mut checks, context)?;
         let mut proof = ProofSummary::default();
-        if is_whole {
-            proof.level = crate::snapshots::catalog::ProofLevel::Verified;
+        if is_intact {
+            proof.level = crate::snapshots::proofs::ProofLevel::Verified;
         }
-        let mut document = snapshot_document(&saved.manifest, &proof);
-        document.insert("stores".to_owned(), json!(saved.stores));
-        snapshots.push(document);
+        let (manifest, stores) = (saved.manifest.clone(), saved.stores.clone());
+        snapshots.push(ReportedSnapshot { manifest, proof, stores });
     }
     let mut report = checks.into_report();
     report.snapshots = snapshots;
@@ -87,9 +82,9 @@ fn save(options: &PredeployOptions, chosen: &[Chosen], mut checks: Checks, conte
         report.rollback.push(rollback(saved, chosen, context)?);
     }
     report.verdict = match (report.ok, report.failures.is_empty()) {
-        (true, true) => "the gate is open; should the deploy go wrong, this brings the data back:".to_owned(),
+        (true, true) => "the gate is open; if the deploy goes wrong, this restores the data:".to_owned(),
         (_, false) => "the gate is CLOSED: not everything was saved".to_owned(),
-        (false, true) => "the gate is CLOSED: what was saved is not what can be read back".to_owned(),
+        (false, true) => "the gate is CLOSED: a snapshot was saved, but could not be read back intact".to_owned(),
     };
     if !report.ok {
         report.rollback.clear();
@@ -97,10 +92,10 @@ fn save(options: &PredeployOptions, chosen: &[Chosen], mut checks: Checks, conte
     Ok(report)
 }
 
-/// Reads a snapshot back from every store that has it. Returns true if all of them return what was written.
+/// Reads a snapshot back from every store that has it. Returns true if every store returns the bytes that were written.
 fn read_back(saved: &Saved, checks: &mut Checks, context: &Context) -> Result<bool> {
     let id = &saved.manifest.id;
-    let mut is_whole = true;
+    let mut is_intact = true;
     for location in &saved.stores {
         let read = || {
             for store in context.all_stores()? {
@@ -108,16 +103,16 @@ fn read_back(saved: &Saved, checks: &mut Checks, context: &Context) -> Result<bo
                 if catalog.location() == *location {
                     let outcome = verify::read_back(&catalog, id, context)?;
                     return match outcome.problems.first() {
-                        None => Ok(format!("{id}: every byte read back from {}", one_line(location))),
+                        None => Ok(format!("{id}: every byte was read back from {}", one_line(location))),
                         Some(problem) => Err(Error::problem(format!("{id}: {}", problem.message))),
                     };
                 }
             }
-            Err(Error::unreachable(format!("{} is no longer there", one_line(location))))
+            Err(Error::unreachable(format!("the store {} can no longer be opened", one_line(location))))
         };
-        is_whole &= checks.note(format!("{}: snapshot", saved.manifest.source), read())?;
+        is_intact &= checks.note(format!("{}: snapshot", saved.manifest.source), read())?;
     }
-    Ok(is_whole)
+    Ok(is_intact)
 }
 
 /// Returns the command that restores a snapshot.
@@ -125,11 +120,11 @@ fn rollback(saved: &Saved, chosen: &[Chosen], context: &Context) -> Result<Strin
     let manifest = &saved.manifest;
     let id = manifest.id.to_string();
     let mut words = vec!["restore".to_owned(), id, "--replace".to_owned()];
-    // A source of the config is found by its name.
-    if context.home_of(manifest)?.is_none() {
+    // For a source of the config, `restore` needs no --to: it finds the database by the source's name.
+    if context.configured_source(manifest)?.is_none() {
         let source = chosen.iter().find(|chosen| chosen.name().is_ok_and(|name| name == manifest.source));
         match source.and_then(|chosen| chosen.source.server()) {
-            Some(params) => words.extend(["--to".to_owned(), target_word(manifest, params, context)?]),
+            Some(params) => words.extend(["--to".to_owned(), params.shown()]),
             _ => words.extend(manifest.origin.path.iter().flat_map(|path| ["--to".to_owned(), path.clone()])),
         }
     }

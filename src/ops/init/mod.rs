@@ -1,6 +1,6 @@
 //! `init`: writes a commented config from what it finds, and creates the stores that are missing.
 
-mod look;
+mod discover;
 mod toml_text;
 mod write;
 
@@ -61,11 +61,11 @@ pub(crate) struct InitReport {
     pub config: String,
     /// True if it was written; false if it existed already, or if nothing was to be written.
     pub created: bool,
-    /// The findings that the config is made of.
+    /// The findings that the config contains.
     pub found: Vec<Found>,
     /// The stores that exist now.
     pub stores: Vec<StoreState>,
-    /// The config's text, if it was only asked for.
+    /// The config's text, if it was only to be printed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// The reasons why stores were not created; the first decides the exit code.
@@ -89,8 +89,8 @@ impl Report for InitReport {
 /// Writes the config and creates the stores.
 pub(crate) fn run(options: &InitOptions, context: &Context) -> Result<InitReport> {
     let named = options.config.as_deref();
-    let path = place(named)?;
-    let is_there = std::fs::symlink_metadata(&path).is_ok();
+    let path = config_path(named)?;
+    let exists = std::fs::symlink_metadata(&path).is_ok();
     let mut report = InitReport {
         config: path.display().to_string(),
         created: false,
@@ -100,29 +100,29 @@ pub(crate) fn run(options: &InitOptions, context: &Context) -> Result<InitReport
         failures: Vec::new(),
         option: option_for(named),
     };
-    if is_there && !options.dry_run {
+    if exists && !options.dry_run {
         let config = Config::load(&path)?;
         report.make_stores(&chosen_stores(&config, context)?);
         return Ok(report);
     }
     let folder = folder_of(&path);
     if !folder.is_dir() {
-        return Err(Error::usage(format!("the folder of {} is not there", shown(&path))).hint("make it first"));
+        return Err(Error::usage(format!("the folder of {} does not exist", shown(&path))).hint("create it first"));
     }
     let given = context.stores.iter().map(|store| store_in_config(folder, store)).collect::<Result<Vec<_>>>()?;
-    let findings = look::look(folder, &store_folders(folder, &context.stores)?);
+    let findings = discover::discover(folder, &store_folders(folder, &context.stores)?);
     for note in &findings.notes {
         tracing::warn!("{note}");
     }
-    if let Some(Err(why)) = &findings.env_file {
-        tracing::warn!("{ENV_FILE} is left out: {why}");
+    if let Some(Err(reason)) = &findings.env_file {
+        tracing::warn!("{ENV_FILE} is not used: {reason}");
     }
     let host = options.host.clone().unwrap_or_else(|| host_name(folder));
-    let text = write::config(&findings, &write::Wanted { folder, host: &host, stores: &given });
+    let text = write::config(&findings, &write::Settings { folder, host: &host, stores: &given });
     report.found = findings.found();
     if options.dry_run {
-        if is_there {
-            tracing::warn!("{} is there already: this is not what it says", shown(&path));
+        if exists {
+            tracing::warn!("{} already exists: the text printed here is not its content", shown(&path));
         }
         report.text = Some(text);
         return Ok(report);
@@ -149,9 +149,9 @@ impl InitReport {
     }
 }
 
-impl look::Findings {
+impl discover::Findings {
     fn found(&self) -> Vec<Found> {
-        let sources = self.sources.iter().filter(|source| source.is_live).map(|source| Found {
+        let sources = self.sources.iter().filter(|source| source.is_used).map(|source| Found {
             kind: source.kind.to_owned(),
             name: source.name.to_string(),
             from: source.from.clone(),
@@ -171,7 +171,7 @@ impl look::Findings {
 }
 
 /// Returns the absolute path of the config.
-fn place(named: Option<&Path>) -> Result<PathBuf> {
+fn config_path(named: Option<&Path>) -> Result<PathBuf> {
     let variable = std::env::var_os(VARIABLE).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
     let path = named.map(Path::to_owned).or(variable).unwrap_or_else(|| PathBuf::from(FILE_NAME));
     let absolute = std::path::absolute(&path)
@@ -199,36 +199,20 @@ fn chosen_stores(config: &Config, context: &Context) -> Result<Vec<StoreUrl>> {
 fn store_folders(folder: &Path, stores: &[StoreUrl]) -> Result<Vec<PathBuf>> {
     let mut folders = vec![folder.join(DEFAULT_STORE.trim_start_matches("./"))];
     for store in stores {
-        if let StoreUrl::Folder(path) = store {
-            folders.push(absolute(path)?);
-        }
+        folders.extend(store.absolute()?.folder().map(Path::to_owned));
     }
     Ok(folders)
 }
 
 /// Returns a store of the command line as it is written in the config, where paths begin in the config's folder.
 fn store_in_config(folder: &Path, store: &StoreUrl) -> Result<String> {
-    match store {
-        StoreUrl::Folder(path) => {
-            let path = absolute(path)?;
-            path_in_config(folder, &path).ok_or_else(|| {
-                Error::usage(format!("a config cannot hold the name {}", shown(&path))).hint("name another folder")
-            })
-        }
-        StoreUrl::S3(settings) => {
-            let mut settings = settings.clone();
-            if let Some(file) = &mut settings.credentials_file {
-                *file = absolute(Path::new(file))?.display().to_string();
-            }
-            Ok(StoreUrl::S3(settings).to_string())
-        }
+    let store = store.absolute()?;
+    match store.folder() {
+        Some(path) => path_in_config(folder, path).ok_or_else(|| {
+            Error::usage(format!("a config cannot contain the name {}", shown(path))).hint("name another folder")
+        }),
+        None => Ok(store.to_string()),
     }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    let absolute = std::path::absolute(path)
-        .map_err(|error| Error::unreachable(format!("cannot find {}", shown(path))).because(error))?;
-    Ok(absolute.components().collect())
 }
 
 /// Returns a path as it is written in the config: relative if it lies in the config's folder. Returns `None` if the
@@ -257,13 +241,13 @@ fn publish(path: &Path, text: &str) -> Result<()> {
     temp.as_file().sync_all().io(Kind::Failed, message)?;
     // The new config must be readable, whatever was found.
     Config::load(temp.path()).map_err(|error| {
-        let error = Error::failed(error.whole()).context("the config that would be written cannot be read");
+        let error = Error::failed(error.full_message()).context("the config that would be written cannot be read");
         error.hint("'lifeboat init --dry-run' prints it")
     })?;
     match temp.persist_noclobber(path) {
         Ok(_) => sync_folder(folder).io(Kind::Failed, message),
         Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(Error::usage(format!("{} was written meanwhile, and was not changed", shown(path))))
+            Err(Error::usage(format!("{} was just created by another process, and was not changed", shown(path))))
         }
         Err(refused) => Err(refused.error).io(Kind::Failed, message),
     }

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use crate::engine::sqlite::glance::glance;
-use crate::ops::init::look::{Findings, FoundSource};
+use crate::engine::sqlite::table_counts::table_counts;
+use crate::ops::init::discover::{Findings, FoundSource};
 use crate::ops::init::toml_text::{literal, quoted};
 use crate::ops::init::{DEFAULT_STORE, ENV_FILE};
 use crate::platform::disk::{free_bytes, shown};
 use crate::platform::error::one_line;
 
-/// The settings of the command line.
-pub(super) struct Wanted<'a> {
+/// The settings that the command line gives.
+pub(super) struct Settings<'a> {
     pub(super) folder: &'a Path,
     pub(super) host: &'a str,
     /// The stores, as they are written in the config.
@@ -19,81 +19,79 @@ pub(super) struct Wanted<'a> {
 
 /// Returns the config's text. Lines that begin with '#' and no space after it are examples: they are valid without the
 /// '#'.
-pub(super) fn config(findings: &Findings, wanted: &Wanted<'_>) -> String {
+pub(super) fn config(findings: &Findings, settings: &Settings<'_>) -> String {
     let mut out = String::new();
-    head(&mut out, findings, wanted);
-    stores(&mut out, findings, wanted);
+    head(&mut out, findings, settings);
+    stores(&mut out, findings, settings);
     sources(&mut out, findings);
-    preflight(&mut out, findings, wanted);
-    around(&mut out, findings);
+    preflight(&mut out, findings, settings);
+    other_sections(&mut out, findings);
     out
 }
 
-fn head(out: &mut String, findings: &Findings, wanted: &Wanted<'_>) {
+fn head(out: &mut String, findings: &Findings, settings: &Settings<'_>) {
     out.push_str(
-        "# What lifeboat saves, where to, and what is watched around it. Written by 'lifeboat init'; it is yours to edit,\n\
-         # and 'lifeboat init' never changes it again. 'lifeboat doctor' tries everything in it.\n\
+        "# The config of lifeboat: its sources, its stores and its checks. Written by 'lifeboat init', which never\n\
+         # changes an existing config: edit it as you like. 'lifeboat doctor' tests everything in it.\n\
          #\n\
-         # Every text may hold ${VARIABLE} or ${VARIABLE:-default} ($${ is ${ itself); paths begin in this file's folder.\n\
-         # Lines that begin with '#' and no space are examples: take the '#' away, and make them yours.\n\n",
+         # Every text may contain ${VARIABLE} or ${VARIABLE:-default}; $${ stands for ${. Relative paths begin in\n\
+         # this file's folder. Lines that begin with '#' and no space are examples: remove the '#' and edit them.\n\n",
     );
     match &findings.env_file {
         Some(Ok(())) => out.push_str(&format!(
-            "# Variables that the process does not have are read from here.\nenv_file = {}\n\n",
+            "# Variables that are not set in the environment are read from this file.\nenv_file = {}\n\n",
             quoted(ENV_FILE)
         )),
-        Some(Err(why)) => out.push_str(&format!("# {}\n#env_file = {}\n\n", one_line(why), quoted(ENV_FILE))),
+        Some(Err(reason)) => out.push_str(&format!("# {}\n#env_file = {}\n\n", one_line(reason), quoted(ENV_FILE))),
         None => out.push_str(&format!(
-            "# A file of variables, read where the process does not have them.\n#env_file = {}\n\n",
+            "# A file of variables, for those that are not set in the environment.\n#env_file = {}\n\n",
             quoted(ENV_FILE)
         )),
     }
     out.push_str(&format!(
-        "# This machine's name in the origin of snapshots. A container has a new one after every deploy, and a source that\n\
-         # comes from elsewhere all of a sudden is refused: so it is fixed here. Two\n\
-         # machines or environments that share a store need two names.\n\
+        "# This machine's name in the origin of snapshots. It is fixed here because a container gets a new host name\n\
+         # with every deploy, and a source whose host name changes is refused. Two machines or environments that\n\
+         # share a store need two names.\n\
          host = {}\n\n\
-         # gzip opens everywhere, zstd is faster.\n\
+         # gzip can be read everywhere, zstd is faster.\n\
          #compression = \"zstd:3\"\n\n\
          # For Prometheus's node exporter.\n\
          #metrics_file = \"/var/lib/node_exporter/lifeboat.prom\"\n\n",
-        quoted(&literal(wanted.host))
+        quoted(&literal(settings.host))
     ));
 }
 
-fn stores(out: &mut String, findings: &Findings, wanted: &Wanted<'_>) {
-    out.push_str(
-        "# --- where snapshots go; several are written to by one 'lifeboat snapshot', the first is read from\n\n",
-    );
+fn stores(out: &mut String, findings: &Findings, settings: &Settings<'_>) {
+    out.push_str("# --- stores: 'lifeboat snapshot' writes to all of them, other commands read from the first\n\n");
     let mut folders: Vec<&str> =
-        wanted.stores.iter().map(String::as_str).filter(|store| !store.starts_with("s3://")).collect();
-    let mut remote: Vec<String> = wanted.stores.iter().filter(|store| store.starts_with("s3://")).cloned().collect();
-    let own = wanted.folder.join(DEFAULT_STORE.trim_start_matches("./"));
+        settings.stores.iter().map(String::as_str).filter(|store| !store.starts_with("s3://")).collect();
+    let mut remote: Vec<String> = settings.stores.iter().filter(|store| store.starts_with("s3://")).cloned().collect();
+    let own = settings.folder.join(DEFAULT_STORE.trim_start_matches("./"));
     let mut skipped = None;
-    if wanted.stores.is_empty() {
+    if settings.stores.is_empty() {
         remote.extend(findings.bucket.iter().map(|(_, bucket)| format!("s3://{bucket}/lifeboat")));
-        match findings.mounts.fleeting(&own, &findings.volumes) {
+        match findings.mounts.reason_for_loss(&own, &findings.volumes) {
             // A bucket is available, and files in this folder would soon be lost.
-            Some(why) if !remote.is_empty() => skipped = Some(why),
+            Some(reason) if !remote.is_empty() => skipped = Some(reason),
             _ => folders.push(DEFAULT_STORE),
         }
     }
     for folder in folders {
-        let path = wanted.folder.join(folder.strip_prefix("./").unwrap_or(folder));
-        if let Some(why) = findings.mounts.fleeting(&path, &findings.volumes) {
-            tracing::warn!("the store {}: {why}", one_line(folder));
-            out.push_str(&format!("# WARNING: {why}. Use a bucket, or a folder on a volume.\n"));
+        let path = settings.folder.join(folder.strip_prefix("./").unwrap_or(folder));
+        if let Some(reason) = findings.mounts.reason_for_loss(&path, &findings.volumes) {
+            tracing::warn!("the store {}: {reason}", one_line(folder));
+            out.push_str(&format!("# WARNING: {reason}. Use a bucket, or a folder on a volume.\n"));
         }
         out.push_str(&format!("[[store]]\nurl = {}\n\n", quoted(&literal(folder))));
     }
-    if let Some(why) = skipped {
-        out.push_str(&format!("# No folder: {why}.\n#[[store]]\n#url = {}\n\n", quoted(DEFAULT_STORE)));
+    if let Some(reason) = skipped {
+        out.push_str(&format!("# No folder is used: {reason}.\n#[[store]]\n#url = {}\n\n", quoted(DEFAULT_STORE)));
     }
     let endpoint = findings.aws.iter().find(|name| name.starts_with("AWS_ENDPOINT_URL"));
     let is_bare = |store: &str| !store.contains('?');
     for store in &remote {
         out.push_str(&format!(
-            "# Keys come from AWS's variables, files and roles.\n[[store]]\nurl = {}\n",
+            "# The access keys come from the variables, files and roles of AWS.\n[[store]]\nurl = {}\n",
             quoted(&literal(store))
         ));
         if let Some(variable) = endpoint.filter(|_| is_bare(store)) {
@@ -103,10 +101,10 @@ fn stores(out: &mut String, findings: &Findings, wanted: &Wanted<'_>) {
     }
     if remote.is_empty() {
         if findings.aws.is_empty() {
-            out.push_str("# A second place, off this machine: any service that speaks S3.\n");
+            out.push_str("# A second store, away from this machine: any service with the S3 API.\n");
         } else {
             let aws = findings.aws.join(", ");
-            out.push_str(&format!("# {aws}: set. With a bucket, snapshots are safe off this machine.\n"));
+            out.push_str(&format!("# {aws}: set. Snapshots in a bucket are safe even if this machine is lost.\n"));
         }
         out.push_str("#[[store]]\n#url = \"s3://my-bucket/lifeboat\"\n");
         if let Some(variable) = endpoint {
@@ -117,11 +115,11 @@ fn stores(out: &mut String, findings: &Findings, wanted: &Wanted<'_>) {
 }
 
 fn sources(out: &mut String, findings: &Findings) {
-    out.push_str("# --- what is saved\n\n");
-    if !findings.sources.iter().any(|source| source.is_live) {
+    out.push_str("# --- sources: the databases to save\n\n");
+    if !findings.sources.iter().any(|source| source.is_used) {
         out.push_str(
-            "# None was found. An SQLite file, or a PostgreSQL database by its URL or by variables such as APP_DB_HOST,\n\
-             # APP_DB_PORT, APP_DB_NAME, APP_DB_USER and APP_DB_PASSWORD.\n\
+            "# None was found. Name an SQLite file, or a PostgreSQL database by its URL or by variables such as\n\
+             # APP_DB_HOST, APP_DB_PORT, APP_DB_NAME, APP_DB_USER and APP_DB_PASSWORD.\n\
              #[[source]]\n#name = \"app\"\n#url = \"./data/app.db\"\n\n\
              #[[source]]\n#name = \"shop\"\n#url = \"${DATABASE_URL}\"\n\n\
              #[[source]]\n#name = \"stock\"\n#env_prefix = \"APP_DB_\"\n\n",
@@ -133,28 +131,28 @@ fn sources(out: &mut String, findings: &Findings) {
 }
 
 fn source_text(out: &mut String, source: &FoundSource, findings: &Findings) {
-    let fleeting = source.file.as_ref().and_then(|file| findings.mounts.fleeting(file, &findings.volumes));
-    for remark in source.remarks.iter().chain(&fleeting) {
-        if source.is_live {
+    let warning = source.file.as_ref().and_then(|file| findings.mounts.reason_for_loss(file, &findings.volumes));
+    for remark in source.remarks.iter().chain(&warning) {
+        if source.is_used {
             tracing::warn!("{} ({}): {remark}", source.name, one_line(&source.from));
         }
-        let mark = if Some(remark) == fleeting.as_ref() { "WARNING: " } else { "" };
+        let mark = if Some(remark) == warning.as_ref() { "WARNING: " } else { "" };
         out.push_str(&format!("# {mark}{}\n", one_line(remark)));
     }
     let is_of_variables = source.keys.iter().any(|(key, value)| *key == "env_prefix" || value.starts_with("${"));
     if is_of_variables && !matches!(findings.env_file, Some(Ok(()))) {
         out.push_str(&format!(
-            "# {}: must be set wherever lifeboat runs. Cron and systemd know nothing of a shell's variables; a {ENV_FILE}\n\
-             # beside this file serves all.\n",
+            "# {}: must be set wherever lifeboat runs. Cron and systemd do not have a shell's variables; a {ENV_FILE}\n\
+             # beside this file works everywhere.\n",
             source.from
         ));
     }
-    let mark = if source.is_live { "" } else { "#" };
+    let mark = if source.is_used { "" } else { "#" };
     out.push_str(&format!("{mark}[[source]]\n{mark}name = {}\n", quoted(source.name.as_str())));
     for (key, value) in &source.keys {
         out.push_str(&format!("{mark}{key} = {}\n", quoted(value)));
     }
-    let tables = source.file.as_ref().filter(|_| source.is_live).map(|file| glance(file)).unwrap_or_default();
+    let tables = source.file.as_ref().filter(|_| source.is_used).map(|file| table_counts(file)).unwrap_or_default();
     let largest = tables.iter().max_by_key(|table| table.rows).filter(|table| table.rows > 0);
     if let Some(table) = largest {
         // Half of today's rows.
@@ -164,7 +162,7 @@ fn source_text(out: &mut String, source: &FoundSource, findings: &Findings) {
             round_down((table.rows / 2).max(1))
         ));
     }
-    if source.is_live {
+    if source.is_used {
         out.push_str("#[[source.rule]]\n#max_row_drop = \"10%\"\n");
     }
     out.push('\n');
@@ -176,11 +174,11 @@ fn round_down(number: u64) -> u64 {
     number / zeros * zeros
 }
 
-fn preflight(out: &mut String, findings: &Findings, wanted: &Wanted<'_>) {
-    out.push_str("# --- what must be true before a deploy\n\n[preflight]\n");
+fn preflight(out: &mut String, findings: &Findings, settings: &Settings<'_>) {
+    out.push_str("# --- checks before a deploy\n\n[preflight]\n");
     let mut mounts: Vec<&Path> = findings.volumes.iter().map(|volume| volume.path.as_path()).collect();
     if mounts.is_empty() {
-        let files = findings.sources.iter().filter(|source| source.is_live).filter_map(|source| source.file.as_deref());
+        let files = findings.sources.iter().filter(|source| source.is_used).filter_map(|source| source.file.as_deref());
         mounts.extend(files.filter_map(|file| findings.mounts.volume_of(file)));
         mounts.sort_unstable();
         mounts.dedup();
@@ -189,78 +187,78 @@ fn preflight(out: &mut String, findings: &Findings, wanted: &Wanted<'_>) {
         mounts.iter().filter_map(|mount| mount.to_str()).map(|mount| quoted(&literal(mount))).collect();
     if texts.is_empty() {
         out.push_str(
-            "# Folders that must be mounted volumes, and not lie in the container.\n#mounts = [\"/app/data\"]\n",
+            "# Folders that must be mounted volumes, not folders of the container.\n#mounts = [\"/app/data\"]\n",
         );
     } else {
         let from: Vec<&str> = findings.volumes.iter().map(|volume| volume.variable.as_str()).collect();
         let from = if from.is_empty() { String::new() } else { format!(" ({})", from.join(", ")) };
         out.push_str(&format!(
-            "# Must be mounted volumes, and not lie in the container{from}.\nmounts = [{}]\n",
+            "# These must be mounted volumes, not folders of the container{from}.\nmounts = [{}]\n",
             texts.join(", ")
         ));
     }
-    let free = free_bytes(wanted.folder).unwrap_or(0);
+    let free = free_bytes(settings.folder).unwrap_or(0);
     let sizes = [("1GiB", 1_u64 << 30), ("500MiB", 500 << 20), ("100MiB", 100 << 20)];
     // A limit that does not fail today.
     match sizes.iter().find(|(_, bytes)| free / 2 >= *bytes) {
-        Some((size, _)) => out.push_str(&format!("# Free wherever something is written.\nmin_free = \"{size}\"\n")),
-        None => out.push_str(&format!("# {} is nearly full.\n#min_free = \"100MiB\"\n", shown(wanted.folder))),
+        Some((size, _)) => out.push_str(&format!("# The free space to require everywhere.\nmin_free = \"{size}\"\n")),
+        None => out.push_str(&format!("# {} is nearly full.\n#min_free = \"100MiB\"\n", shown(settings.folder))),
     }
     out.push_str("#http = [{ url = \"http://127.0.0.1:8000/health\", status = 200 }]\n\n");
 }
 
-fn around(out: &mut String, findings: &Findings) {
+fn other_sections(out: &mut String, findings: &Findings) {
     out.push_str(
-        "# --- what the backups must be\n\n\
+        "# --- requirements for the backups\n\n\
          [backups]\n\
-         # A day, and time for a late run.\n\
+         # One day, and time for a late run.\n\
          max_age = \"26h\"\n\
          #max_shrink = \"50%\"\n\
-         # A drill restores a snapshot to scratch, and compares.\n\
+         # A drill restores a snapshot to a scratch database and compares everything.\n\
          #proof = \"drilled\"\n\
          #proof_within = \"8d\"\n\n\
-         # --- which snapshots 'lifeboat prune' keeps\n\n\
+         # --- the snapshots that 'lifeboat prune' keeps\n\n\
          [retention]\n\
          keep_last = 7\n\
          keep_daily = 30\n\
          keep_monthly = 12\n\
-         # Prune after every good 'lifeboat snapshot'.\n\
+         # Prune after every successful 'lifeboat snapshot'.\n\
          #after_snapshot = true\n\n\
-         # --- who is told; variables that are not set tell nobody\n\n",
+         # --- notices; an address whose variable is not set is not used\n\n",
     );
     let is_set = |name: &str| {
         findings.variables.get(name).is_some_and(|url| url.starts_with("http://") || url.starts_with("https://"))
     };
     let (webhook, ping) = (is_set("ALERT_WEBHOOK"), is_set("PING_URL"));
-    let mark = |is_live: bool| if is_live { "" } else { "#" };
+    let mark = |is_used: bool| if is_used { "" } else { "#" };
     out.push_str(&format!(
         "{}[notify]\n\
          # Plain JSON, or form = \"slack\".\n\
          {}webhook = \"${{ALERT_WEBHOOK:-}}\"\n\
          #form = \"slack\"\n\
-         # Asked for at start, success and failure: silence is noticed there too.\n\
+         # Called at start, success and failure, so that the receiver also notices a run that did not start.\n\
          {}ping = \"${{PING_URL:-}}\"\n\n",
         mark(webhook || ping),
         mark(webhook),
         mark(ping)
     ));
     out.push_str(
-        "# --- encryption: 'lifeboat keygen --output key.txt' prints the public key. Keep key.txt away from this machine: whoever\n\
-         # has it can open the snapshots, and without it nobody can.\n\n\
+        "# --- encryption: 'lifeboat keygen --output key.txt' prints the public key. Keep key.txt on another machine:\n\
+         # whoever has it can open the snapshots, and without it nobody can.\n\n\
          #[encryption]\n\
          #recipients = [\"${BACKUP_PUBLIC_KEY}\"]\n\
          #identity_file = \"/secure/key.txt\"\n\n\
          # --- 'lifeboat guard -- CMD': a container's entry point\n\n\
          #[guard]\n\
-         # From SIGTERM to SIGKILL, as the platform grants it.\n\
+         # The time from SIGTERM to SIGKILL that the platform grants.\n\
          #grace = \"10s\"\n\
          #restore_if_missing = true\n\n\
          # --- 'lifeboat serve': health, metrics and a page over HTTP\n\n\
          #[serve]\n\
          #listen = \"127.0.0.1:8700\"\n\
-         # Who shows it may ask for snapshots ('lifeboat predeploy --remote'): 16 characters or more.\n\
+         # Clients with this token may request snapshots ('lifeboat predeploy --remote'); 16 characters or more.\n\
          #token = \"${LIFEBOAT_TOKEN}\"\n\
-         # With a token everybody may read only where this says so.\n\
+         # With a token, clients without it may read only if this is true.\n\
          #public = true\n",
     );
 }

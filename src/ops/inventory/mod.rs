@@ -13,16 +13,16 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::config::ConfiguredSource;
-use crate::engine::source::Source;
+use crate::engine::source::sqlite_file;
 use crate::engine::sqlite::find::{self, FoundDatabase, Remark};
 use crate::engine::sqlite::holders::Holder;
-use crate::engine::sqlite::inspect::{self, CountedTable, FileFacts, Inside, SchemaCounts};
-use crate::ops::snapshot::{self, SaveOptions, SnapshotReport};
+use crate::engine::sqlite::inspect::{self, CountedTable, DatabaseContent, FileFacts, SchemaCounts};
+use crate::ops::save::{self, SaveOptions, SnapshotReport};
 use crate::ops::sources::{self, Chosen};
 use crate::ops::{Context, Report, error_document};
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Kind, Result, one_line};
-use freeze::{Freeze, Seen};
+use freeze::{Freeze, Observation};
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
@@ -31,19 +31,19 @@ pub(crate) struct InventoryOptions {
     pub paths: Vec<PathBuf>,
     /// Save every database found into the store, one source each, named after its file
     pub snapshot: bool,
-    /// Words to find the snapshots by (repeatable)
+    /// Tags to find the snapshots by (repeatable)
     pub tag: Vec<String>,
-    /// Save empty databases, too
+    /// Also save empty databases
     pub allow_empty: bool,
-    /// Prove that no database changes for this time (30s, 10m), and name those that do and the processes that have them
-    /// open; with --snapshot also until all are saved
+    /// Check that no database changes for this time (30s, 10m), and list the databases that change and the processes
+    /// that have them open; with --snapshot, also check until all databases are saved
     pub watch: Option<chrono::Duration>,
 }
 
 /// The databases that were found.
 #[derive(Debug)]
 pub(crate) struct InventoryReport {
-    /// By path.
+    /// The databases, in the order of their paths.
     pub databases: Vec<DatabaseReport>,
     /// Remarks that are not failures.
     pub notes: Vec<PathRemark>,
@@ -53,7 +53,7 @@ pub(crate) struct InventoryReport {
     pub watch: Option<WatchReport>,
     /// The snapshots, if they were asked for.
     pub snapshots: Option<SnapshotReport>,
-    /// All that failed; the first decides the exit code.
+    /// All failures; the first one decides the exit code.
     pub failures: Vec<Error>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct PathRemark {
 /// The result of a watch.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct WatchReport {
-    /// Its duration in seconds, snapshots included.
+    /// Its duration in seconds, including snapshots.
     pub seconds: f64,
     /// True if every database was watched and none changed.
     pub still: bool,
@@ -82,9 +82,9 @@ pub(crate) struct WatchReport {
 /// A database and its contents. Values that could not be read are null, and `problem` says why.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct DatabaseReport {
-    /// As it was found.
+    /// The path under which it was found.
     pub path: String,
-    /// Absolute, links resolved.
+    /// The absolute path, with links resolved.
     pub real_path: String,
     /// Links and hard links to the same file.
     pub other_paths: Vec<String>,
@@ -106,21 +106,21 @@ pub(crate) struct DatabaseReport {
     pub group: u32,
     /// Bytes of a page.
     pub page_bytes: u32,
-    /// Pages, those of the WAL included.
+    /// Pages, including those in the WAL.
     pub pages: Option<u64>,
-    /// Pages that hold nothing.
+    /// Unused pages.
     pub free_pages: Option<u64>,
     /// `UTF-8`, `UTF-16le` or `UTF-16be`.
     pub encoding: Option<String>,
-    /// The application's own number for its schema.
+    /// The number that the application gives its schema (`user_version`).
     pub user_version: Option<i64>,
-    /// The number of the application that the file belongs to.
+    /// The number of the application that the file belongs to (`application_id`).
     pub application_id: Option<i64>,
     /// `none`, `full` or `incremental`.
     pub auto_vacuum: Option<&'static str>,
     /// The number of objects in its schema.
     pub schema: Option<SchemaCounts>,
-    /// Rows of all tables that hold rows of their own.
+    /// The number of rows in all tables, except virtual tables.
     pub rows: Option<u64>,
     /// The tables, by name; SQLite's own are left out.
     pub tables: Vec<TableReport>,
@@ -129,7 +129,7 @@ pub(crate) struct DatabaseReport {
     /// The changes while it was watched; absent without a watch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<String>>,
-    /// The processes that had it open meanwhile; absent without a watch.
+    /// The processes that had it open while it was watched; absent without a watch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holders: Option<Vec<HolderReport>>,
 }
@@ -141,7 +141,7 @@ pub(crate) struct TableReport {
     pub name: String,
     /// Its rows; `None` if they cannot be counted.
     pub rows: Option<u64>,
-    /// `table`, `virtual`, or `shadow` (where a virtual one keeps its rows).
+    /// `table`, `virtual`, or `shadow` (a table in which a virtual table keeps its rows).
     pub kind: String,
     /// The reason why its rows cannot be counted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,7 +161,7 @@ pub(crate) struct HolderReport {
 
 /// Runs the command.
 pub(crate) fn run(options: &InventoryOptions, context: &Context) -> Result<InventoryReport> {
-    snapshot::require_free_tags(&options.tag)?;
+    save::require_free_tags(&options.tag)?;
     if options.snapshot {
         // Fail here if no store is named, before the search begins.
         context.all_stores()?;
@@ -169,8 +169,8 @@ pub(crate) fn run(options: &InventoryOptions, context: &Context) -> Result<Inven
     let found = find::find(&options.paths)?;
     let mut report = InventoryReport::of(&found.notes, found.problems);
     if found.databases.is_empty() {
-        let told = Error::problem("no SQLite database was found");
-        report.fail(None, told.hint("check the path, and that its volume is mounted"));
+        let error = Error::problem("no SQLite database was found");
+        report.fail(None, error.hint("check the path, and that its volume is mounted"));
         return Ok(report);
     }
     let mut freeze = options.watch.map(|_| Freeze::begin(&found.databases)).transpose()?;
@@ -180,28 +180,28 @@ pub(crate) fn run(options: &InventoryOptions, context: &Context) -> Result<Inven
     if let (Some(freeze), Some(time)) = (&mut freeze, options.watch) {
         freeze.watch(time.to_std().unwrap_or(Duration::ZERO))?;
     }
-    let is_still = freeze.as_ref().is_none_or(Freeze::is_still);
+    let is_unchanged = freeze.as_ref().is_none_or(Freeze::is_unchanged);
     let mut is_interrupted = false;
-    if options.snapshot && is_still {
+    if options.snapshot && is_unchanged {
         let saved = save(options, &found.databases, context)?;
-        // Snapshots that were saved before an interrupt are reported all the same.
+        // Snapshots that were saved before an interrupt are reported, too.
         is_interrupted = saved.failures.iter().any(|error| error.kind == Kind::Interrupted);
         report.snapshots = Some(saved);
         if let Some(freeze) = freeze.as_mut().filter(|_| !is_interrupted) {
-            freeze.look_closely()?;
+            freeze.compare()?;
         }
     }
     if let Some(freeze) = freeze.filter(|_| !is_interrupted) {
-        report.tell_freeze(freeze, &found.databases);
+        report.add_watch_result(freeze, &found.databases);
     }
-    if options.snapshot && !is_still {
-        let told = Error::problem("no snapshot was made: the databases do not stand still");
+    if options.snapshot && !is_unchanged {
+        let error = Error::problem("no snapshot was taken: a database changed or could not be watched");
         report.fail(
             None,
-            told.hint("stop what writes to them; or leave --watch away, and save each as it is at one moment"),
+            error.hint("stop the programs that write to them, or omit --watch to save each one at one point in time"),
         );
     }
-    report.settle();
+    report.add_snapshot_failures();
     Ok(report)
 }
 
@@ -212,8 +212,8 @@ fn save(options: &InventoryOptions, databases: &[FoundDatabase], context: &Conte
         None => &[],
     };
     let of_config = |path: &Path| {
-        let source = Source::Sqlite(path.to_owned());
-        configured.iter().find(|configured| configured.source.is_same(&source))
+        let source = sqlite_file(path.to_owned());
+        configured.iter().find(|configured| configured.source.is_same(&*source))
     };
     let reserved: BTreeSet<_> = configured.iter().map(|configured| configured.name.clone()).collect();
     let nameless: Vec<&Path> =
@@ -224,11 +224,11 @@ fn save(options: &InventoryOptions, databases: &[FoundDatabase], context: &Conte
     for database in databases {
         chosen.push(match of_config(&database.real_path) {
             Some(configured) => sources::chosen(configured.clone()),
-            None => Chosen { source: Source::Sqlite(database.real_path.clone()), configured: None, name: given.next() },
+            None => Chosen { source: sqlite_file(database.real_path.clone()), configured: None, name: given.next() },
         });
     }
     let snapshot = SaveOptions { tag: options.tag.clone(), allow_empty: options.allow_empty, ..SaveOptions::default() };
-    snapshot::take(&snapshot, &chosen, context)
+    save::take(&snapshot, &chosen, context)
 }
 
 impl InventoryReport {
@@ -251,51 +251,51 @@ impl InventoryReport {
     }
 
     fn fail(&mut self, path: Option<&Path>, mut error: Error) {
-        // Whatever the kind of the error was: for this command, each fault that it finds is a problem.
+        // For this command, every fault that it finds is a problem, whatever the kind of the error was.
         error.kind = Kind::Problem;
         let path = path.map(|path| path.display().to_string());
-        self.problems.push(PathRemark { kind: "problem", path, message: error.whole() });
+        self.problems.push(PathRemark { kind: "problem", path, message: error.full_message() });
         self.failures.push(error);
     }
 
     /// Inspects a database and adds it to the report.
     fn describe(&mut self, database: &FoundDatabase) -> Result<()> {
         let path = &database.path;
-        let outside = match inspect::look_outside(&database.real_path) {
-            Ok(outside) => outside,
+        let files = match inspect::inspect_files(&database.real_path) {
+            Ok(files) => files,
             Err(error) => {
                 self.fail(Some(path), error);
                 return Ok(());
             }
         };
-        if outside.wal_bytes > 0 && !database.header.is_wal {
-            let message = "a WAL stands beside it, though it is not in WAL mode; SQLite reads both as one: check that they \
-                           belong together";
+        if files.wal_bytes > 0 && !database.header.is_wal {
+            let message = "it has a WAL file, but is not in WAL mode; SQLite reads both as one database: check that \
+                           they belong together";
             self.note(path, message.to_owned());
         }
-        let inside = match inspect::look_inside(&database.real_path, &database.header) {
-            Ok(inside) => Ok(inside),
+        let content = match inspect::inspect_database(&database.real_path, &database.header) {
+            Ok(content) => Ok(content),
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
             Err(error) => Err(error),
         };
-        let mut report = DatabaseReport::of(database, &outside);
-        match inside {
-            Ok(inside) => {
-                if inside.is_unlocked {
-                    self.note(path, "read without locks: nothing can be written beside it".to_owned());
+        let mut report = DatabaseReport::of(database, &files);
+        match content {
+            Ok(content) => {
+                if content.is_unlocked {
+                    self.note(path, "read without locks, because no files can be created in its folder".to_owned());
                 }
-                if inside.changed_meanwhile {
-                    let message = "it was written to while its tables were counted: their rows are of several moments";
+                if content.changed_meanwhile {
+                    let message = "it was written to while its rows were counted: the counts are from different times";
                     self.note(path, message.to_owned());
                 }
-                let uncounted = report.fill(inside);
+                let uncounted = report.fill(content);
                 if let Some(error) = uncounted {
-                    report.problem = Some(error.whole());
+                    report.problem = Some(error.full_message());
                     self.fail(Some(path), error);
                 }
             }
             Err(error) => {
-                report.problem = Some(error.whole());
+                report.problem = Some(error.full_message());
                 self.fail(Some(path), error);
             }
         }
@@ -304,20 +304,23 @@ impl InventoryReport {
     }
 
     /// Adds the result of the watch to the report.
-    fn tell_freeze(&mut self, freeze: Freeze, databases: &[FoundDatabase]) {
-        self.watch =
-            Some(WatchReport { seconds: freeze.seconds(), still: freeze.is_still(), hidden_processes: freeze.hidden });
-        for (database, Seen { changes, holders, unwatched }) in databases.iter().zip(freeze.seen) {
+    fn add_watch_result(&mut self, freeze: Freeze, databases: &[FoundDatabase]) {
+        self.watch = Some(WatchReport {
+            seconds: freeze.seconds(),
+            still: freeze.is_unchanged(),
+            hidden_processes: freeze.hidden,
+        });
+        for (database, Observation { changes, holders, unwatched }) in databases.iter().zip(freeze.observations) {
             let path = &database.path;
             let shown = shown(path);
             let names: Vec<String> = holders.iter().map(Holder::shown).collect();
             if !changes.is_empty() {
                 let by = if names.is_empty() { String::new() } else { format!(" (held open by {})", names.join(", ")) };
-                let told = Error::problem(format!("{shown} changed while it was watched: {}{by}", changes.join("; ")));
-                self.fail(Some(path), told.hint("stop what writes to it, and look again"));
+                let error = Error::problem(format!("{shown} changed while it was watched: {}{by}", changes.join("; ")));
+                self.fail(Some(path), error.hint("stop the programs that write to it, then run the command again"));
             } else if !names.is_empty() {
                 let writes = if holders.iter().any(|holder| holder.writes) { ", for writing" } else { "" };
-                self.note(path, format!("held open by {}{writes}, and not changed", names.join(", ")));
+                self.note(path, format!("held open by {}{writes}, but not changed", names.join(", ")));
             }
             if let Some(error) = unwatched {
                 self.fail(Some(path), error.context(format!("{shown} could not be watched")));
@@ -333,11 +336,11 @@ impl InventoryReport {
     }
 
     /// Puts the failures of snapshots first, since the first failure decides the exit code, as for `snapshot`.
-    fn settle(&mut self) {
+    fn add_snapshot_failures(&mut self) {
         let Some(snapshots) = &mut self.snapshots else { return };
         let mut failures = std::mem::take(&mut snapshots.failures);
         for error in &failures {
-            let message = error.whole();
+            let message = error.full_message();
             self.problems.push(PathRemark { kind: error.kind.name(), path: None, message });
         }
         failures.append(&mut self.failures);
@@ -346,20 +349,20 @@ impl InventoryReport {
 }
 
 impl DatabaseReport {
-    fn of(database: &FoundDatabase, outside: &FileFacts) -> Self {
+    fn of(database: &FoundDatabase, files: &FileFacts) -> Self {
         let text = |path: &PathBuf| path.display().to_string();
         DatabaseReport {
             path: text(&database.path),
             real_path: text(&database.real_path),
             other_paths: database.other_paths.iter().map(text).collect(),
-            bytes: outside.bytes,
-            wal_bytes: outside.wal_bytes,
-            journal_bytes: outside.journal_bytes,
+            bytes: files.bytes,
+            wal_bytes: files.wal_bytes,
+            journal_bytes: files.journal_bytes,
             journal_mode: database.header.journal_mode(),
-            modified_at: outside.modified_at,
-            mode: format!("{:04o}", outside.mode),
-            owner: outside.owner,
-            group: outside.group,
+            modified_at: files.modified_at,
+            mode: format!("{:04o}", files.mode),
+            owner: files.owner,
+            group: files.group,
             page_bytes: database.header.page_bytes,
             pages: None,
             free_pages: None,
@@ -378,8 +381,8 @@ impl DatabaseReport {
 
     /// Copies what was read. Returns an error for the first table whose rows could not be counted, unless the reason is
     /// harmless.
-    fn fill(&mut self, inside: Inside) -> Option<Error> {
-        let Inside { facts, free_pages, auto_vacuum, schema, tables, .. } = inside;
+    fn fill(&mut self, content: DatabaseContent) -> Option<Error> {
+        let DatabaseContent { facts, free_pages, auto_vacuum, schema, tables, .. } = content;
         self.pages = Some(facts.pages);
         self.encoding = Some(facts.encoding);
         self.user_version = Some(facts.user_version);
@@ -389,10 +392,11 @@ impl DatabaseReport {
         let uncounted = tables.iter().find_map(|table| {
             let uncounted = table.rows.as_ref().err().filter(|uncounted| !uncounted.is_harmless)?;
             let shown = one_line(&self.path);
-            let told = format!("cannot count the rows of {} in {shown}: {}", one_line(&table.name), uncounted.reason);
+            let message =
+                format!("cannot count the rows of {} in {shown}: {}", one_line(&table.name), uncounted.reason);
             Some(
-                Error::problem(told)
-                    .hint("'lifeboat check' looks for damage; 'lifeboat list' shows what there is to restore"),
+                Error::problem(message)
+                    .hint("run 'lifeboat check' to find damage, and 'lifeboat list' to see the snapshots to restore"),
             )
         });
         // A sum over only some of the tables would be wrong.

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::ops::snapshot::sqlite_origin_of;
+use crate::engine::sqlite::save::origin_of;
 use crate::ops::{Context, stores};
 use crate::platform::digest::Sha256;
 use crate::platform::error::{Kind, Result};
@@ -16,10 +16,10 @@ use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::Origin;
 
-/// The most folders above a file that its name may contain.
+/// The maximum number of folders above a file that its name may contain.
 const MOST_FOLDERS: usize = 8;
 
-/// The most bytes of a name before the suffix that makes it unique.
+/// The maximum number of bytes of a name before the suffix that makes it unique.
 const STEM_BYTES: usize = 40;
 
 /// The sources in the stores, with the origins of their newest snapshots, if they have any.
@@ -44,7 +44,7 @@ impl Known {
                     known.catalogs.push(catalog);
                 }
                 Err(error) if error.kind == Kind::Interrupted => return Err(error),
-                Err(error) => tracing::info!("{}", error.whole()),
+                Err(error) => tracing::info!("{}", error.full_message()),
             }
         }
         Ok(known)
@@ -58,7 +58,7 @@ impl Known {
                 match catalog.newest_full(name) {
                     Ok(found) => origins.extend(found.map(|manifest| manifest.origin)),
                     Err(error) if error.kind == Kind::Interrupted => return Err(error),
-                    Err(error) => tracing::info!("{}", error.whole()),
+                    Err(error) => tracing::info!("{}", error.full_message()),
                 }
             }
             self.origins.insert(name.clone(), origins);
@@ -67,28 +67,28 @@ impl Known {
     }
 }
 
-/// Returns a name for each of the files, which are absolute and all different.
+/// Returns a name for each of the files, whose paths are absolute and different.
 pub(super) fn name(files: &[&Path], host: &str, known: &mut Known) -> Result<Vec<SourceName>> {
     let candidates: Vec<Vec<SourceName>> = files.iter().map(|file| candidates(file)).collect();
     let mut names: Vec<Option<SourceName>> = Vec::new();
     for (file, candidates) in files.iter().zip(&candidates) {
         // A path that is not UTF-8 has no origin, and is refused when it is saved.
-        let origin = sqlite_origin_of(file, host).ok();
-        let mut kept = None;
+        let origin = origin_of(file, host).ok();
+        let mut found = None;
         for candidate in candidates {
             if origin.as_ref().is_some_and(|origin| known.origins(candidate).is_ok_and(|all| all.contains(origin))) {
-                kept = Some(candidate.clone());
+                found = Some(candidate.clone());
                 break;
             }
         }
-        names.push(kept);
+        names.push(found);
     }
     let mut taken: BTreeSet<SourceName> = names.iter().flatten().cloned().collect();
     taken.extend(known.reserved.iter().cloned());
-    let mut wished: BTreeMap<&SourceName, usize> = BTreeMap::new();
+    let mut claims: BTreeMap<&SourceName, usize> = BTreeMap::new();
     for (candidates, _) in candidates.iter().zip(&names).filter(|(_, name)| name.is_none()) {
         for candidate in candidates.iter().collect::<BTreeSet<_>>() {
-            *wished.entry(candidate).or_default() += 1;
+            *claims.entry(candidate).or_default() += 1;
         }
     }
     let mut chosen = Vec::new();
@@ -99,14 +99,14 @@ pub(super) fn name(files: &[&Path], host: &str, known: &mut Known) -> Result<Vec
         }
         let mut free = None;
         for candidate in candidates {
-            let is_free = wished.get(candidate) == Some(&1) && !taken.contains(candidate);
+            let is_free = claims.get(candidate) == Some(&1) && !taken.contains(candidate);
             if is_free && known.origins(candidate)?.is_empty() {
                 free = Some(candidate.clone());
                 break;
             }
         }
         // The last candidate contains the hash of the whole path, so no other file has it.
-        let name = free.or_else(|| candidates.last().cloned()).expect("there is a name of the path's hash");
+        let name = free.or_else(|| candidates.last().cloned()).expect("the last candidate is a hash of the path");
         taken.insert(name.clone());
         chosen.push(name);
     }
@@ -148,12 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_the_files_where_it_is_the_only_one() {
+    fn unique_file_name_is_the_source_name() {
         assert_eq!(names(&["/data/app.db", "/data/my trades.sqlite3"]), ["app", "my-trades"]);
     }
 
     #[test]
-    fn folders_tell_equal_names_apart_whatever_the_order() {
+    fn folders_distinguish_equal_names_in_any_order() {
         assert_eq!(names(&["/data/a/app.db", "/data/b/app.db", "/data/x.db"]), ["a-app", "b-app", "x"]);
         assert_eq!(names(&["/data/b/app.db", "/data/a/app.db"]), ["b-app", "a-app"]);
         assert_eq!(names(&["/a/x/app.db", "/b/x/app.db"]), ["a-x-app", "b-x-app"]);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_folder_tells_apart_goes_by_its_hash() {
+    fn names_that_no_folder_distinguishes_have_a_hash() {
         let found = names(&["/data/app.db", "/data/app.sqlite"]);
         assert_ne!(found[0], found[1]);
         assert!(found.iter().all(|name| name.starts_with("app-") && name.len() == "app-".len() + 12), "{found:?}");
@@ -171,8 +171,8 @@ mod tests {
     }
 
     #[test]
-    fn a_name_in_a_store_is_kept_and_is_nobody_elses() {
-        let origin = |path: &str| sqlite_origin_of(Path::new(path), "host").expect("it is UTF-8");
+    fn name_in_a_store_is_kept_and_not_given_to_another_file() {
+        let origin = |path: &str| origin_of(Path::new(path), "host").expect("it is UTF-8");
         let app: SourceName = "app".parse().expect("a name");
         let origins = BTreeMap::from([(app, vec![origin("/data/a/app.db")])]);
         let mut known = known(origins);

@@ -1,11 +1,12 @@
-//! Finds the inputs of a migration, as files on this machine, and its target.
+//! Finds the inputs of a migration as files on this machine, and finds its target.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Variables, prefixed};
-use crate::engine::postgres::wire::params::{Params, Surroundings};
-use crate::engine::source::{Source, parse_source};
+use crate::engine::postgres::wire::params::{Environment, Params};
+use crate::engine::source::parse_source;
+use crate::engine::sqlite::fetch::fetch_image;
 use crate::engine::sqlite::image::ImageFile;
 use crate::engine::sqlite::source::locate;
 use crate::engine::sqlite::survey::{self, OnDamage};
@@ -17,19 +18,19 @@ use crate::platform::error::{Error, Result, one_line};
 use crate::platform::scratch::ScratchFolder;
 use crate::snapshots::manifest::Manifest;
 
-/// The files of a plan, as paths that can be read.
+/// The SQLite files of a plan, on this machine.
 #[derive(Default)]
 pub(super) struct Inputs {
-    /// By their names in the plan.
+    /// The path of each file, by its name in the plan.
     pub(super) files: BTreeMap<String, PathBuf>,
-    /// The manifests of those that are snapshots.
+    /// The manifests of the files that come from snapshots, by their names in the plan.
     pub(super) manifests: BTreeMap<String, Manifest>,
-    /// The images of snapshots, which are kept as long as this value lives.
+    /// The files fetched from snapshots. They are deleted when this value is dropped.
     _images: Vec<(ImageFile, ScratchFolder)>,
 }
 
 impl Inputs {
-    /// Finds the files, and fetches the images of snapshots from the store.
+    /// Finds the files. The database files of snapshots are fetched from the store.
     pub(super) fn open(files: &[SourceFile], context: &Context) -> Result<Self> {
         let mut inputs = Inputs::default();
         for file in files {
@@ -47,16 +48,16 @@ impl Inputs {
     }
 }
 
-/// Fetches the image of a snapshot into a folder of its own; every byte of it is compared with what was saved.
+/// Fetches the database file of a snapshot into a new scratch folder. Every byte of it is verified.
 fn fetch_snapshot(id: &str, context: &Context) -> Result<(ImageFile, Manifest, ScratchFolder)> {
     let catalog = context.open_catalog()?;
-    let listed = catalog.find(id, &crate::snapshots::catalog::Narrow::default())?;
+    let listed = catalog.find(id, &crate::snapshots::find::SnapshotFilter::default())?;
     let opened = fetch::open(&catalog, &listed.id, context)?;
     if opened.manifest.engine != "sqlite" {
-        return Err(Error::usage(format!("{} is no snapshot of an SQLite file", opened.manifest.id)));
+        return Err(Error::usage(format!("{} is not a snapshot of an SQLite file", opened.manifest.id)));
     }
     let folder = context.scratch.folder(opened.manifest.raw_bytes)?;
-    let fetched = opened.fetch_image(folder.path("image.db"), context)?;
+    let fetched = fetch_image(&opened, folder.path("image.db"), &*context.progress)?;
     Ok((fetched.image, opened.manifest, folder))
 }
 
@@ -69,7 +70,7 @@ pub(super) fn state_of(manifest: &Manifest) -> SourceState {
     SourceState { snapshot: Some(manifest.id.to_string()), tables: tables.collect() }
 }
 
-/// Reads the state of the tables of a file of which no snapshot is taken.
+/// Reads the state of the tables of a file, if no snapshot of it is taken.
 pub(super) fn state_of_file(path: &Path) -> Result<SourceState> {
     let survey = survey::survey_live(path, OnDamage::Fail)?;
     let tables = survey
@@ -79,7 +80,7 @@ pub(super) fn state_of_file(path: &Path) -> Result<SourceState> {
     Ok(SourceState { snapshot: None, tables: tables.collect() })
 }
 
-/// Returns how to connect to a plan's target, with the password, which a plan never contains.
+/// Returns the connection parameters of a plan's target, with the password, which a plan never contains.
 pub(super) fn params_of(plan: &Plan, given: Option<&str>, context: &Context) -> Result<Params> {
     match given {
         Some(text) => params(&target_of(Some(text), None, None, context)?.0, context, Some(text)),
@@ -87,7 +88,8 @@ pub(super) fn params_of(plan: &Plan, given: Option<&str>, context: &Context) -> 
     }
 }
 
-/// Returns the target that the command line names, as it is written in a plan, and how to connect to it.
+/// Returns the target that the command line names, in the form in which a plan contains it, and its connection
+/// parameters.
 pub(super) fn target_of(
     to: Option<&str>,
     env_file: Option<&Path>,
@@ -96,7 +98,7 @@ pub(super) fn target_of(
 ) -> Result<(Target, Params)> {
     let target = match (to, env_prefix) {
         (Some(_), Some(_)) => {
-            return Err(Error::usage("--to and --env-prefix both name the target").hint("leave one of them away"));
+            return Err(Error::usage("--to and --env-prefix both name the target").hint("use only one of them"));
         }
         (None, None) => {
             return Err(Error::usage("no target is named").hint(
@@ -106,18 +108,19 @@ pub(super) fn target_of(
         (None, Some(prefix)) => {
             let file = env_file.unwrap_or(Path::new(".env"));
             let file = std::path::absolute(file)
-                .map_err(|error| Error::usage("the env_file has no absolute path").because(error))?;
+                .map_err(|error| Error::usage("cannot find the absolute path of the env file").because(error))?;
             Target { env_file: Some(file), env_prefix: Some(prefix.to_owned()), ..Target::default() }
         }
         (Some(text), None) => match context.named_source(text)?.configured {
             Some(configured) => Target { source: Some(configured.name.to_string()), ..Target::default() },
-            None => match parse_source(text)? {
-                Source::Postgres(params) => Target { url: Some(params.shown()), ..Target::default() },
-                Source::Sqlite(_) => {
-                    return Err(Error::usage(format!("'{}' is no PostgreSQL database", one_line(text)))
+            None => {
+                let source = parse_source(text)?;
+                if source.server().is_none() {
+                    return Err(Error::usage(format!("'{}' is not a PostgreSQL database", one_line(text)))
                         .hint("name it as postgres://USER@HOST/DATABASE"));
                 }
-            },
+                Target { url: Some(source.shown()), ..Target::default() }
+            }
         },
     };
     let params = params(&target, context, to)?;
@@ -130,19 +133,20 @@ fn params(target: &Target, context: &Context, given: Option<&str>) -> Result<Par
             Some(path) => Variables::read(path)?,
             None => Variables::default(),
         };
-        let mut around = Surroundings::of_process();
+        let mut env = Environment::of_process();
         for (variable, value) in variables.of_file() {
             if variable.starts_with("PG") {
-                around = around.with(&variable, &value);
+                env = env.with(&variable, &value);
             }
         }
-        return Params::parse_with("", &prefixed(&variables, prefix)?, &around);
+        return Params::parse_with("", &prefixed(&variables, prefix)?, &env);
     }
     let text = given.or(target.source.as_deref()).or(target.url.as_deref()).ok_or_else(|| {
-        Error::usage("the plan's [target] names no database").hint("give it url, source, or env_prefix")
+        Error::usage("the plan's [target] does not name a database").hint("set url, source or env_prefix there")
     })?;
-    match context.named_source(text)?.source {
-        Source::Postgres(params) => Ok(*params),
-        Source::Sqlite(_) => Err(Error::usage(format!("the target '{}' is no PostgreSQL database", one_line(text)))),
-    }
+    let source = context.named_source(text)?.source;
+    source
+        .server()
+        .cloned()
+        .ok_or_else(|| Error::usage(format!("the target '{}' is not a PostgreSQL database", one_line(text))))
 }

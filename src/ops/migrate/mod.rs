@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::ops::Report;
-use crate::platform::error::Kind;
 
 /// A table of a migration.
 #[derive(Clone, Debug, Serialize)]
@@ -22,7 +21,7 @@ pub(crate) struct TableReport {
     pub target: String,
     /// The number of rows: those of the file for `plan`, those of the target otherwise.
     pub rows: u64,
-    /// Rows that are not, or would not be, in the target.
+    /// The number of rows that are not, or would not be, in the target.
     pub rejected: u64,
 }
 
@@ -35,13 +34,13 @@ pub(crate) struct MigrateReport {
     pub ok: bool,
     /// The plan's file.
     pub plan: PathBuf,
-    /// In the plan's order.
+    /// The tables, in the plan's order.
     pub tables: Vec<TableReport>,
     /// The differences between files and target, or the reasons why a plan cannot be run.
     pub differences: Vec<serde_json::Value>,
     /// Further remarks.
     pub notes: Vec<String>,
-    /// Snapshots that were taken.
+    /// The ids of the snapshots that were taken.
     pub snapshots: Vec<String>,
     /// Its duration in seconds.
     pub seconds: f64,
@@ -54,7 +53,7 @@ pub(crate) struct MigrateReport {
 }
 
 impl Report for MigrateReport {
-    fn exit_code(&self) -> u8 {
-        if self.ok { 0 } else { Kind::Problem.exit_code() }
+    fn is_ok(&self) -> bool {
+        self.ok
     }
 }

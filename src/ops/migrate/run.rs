@@ -1,4 +1,4 @@
-//! `migrate run`: saves the files, then carries out a plan.
+//! `migrate run`: saves the files, then runs a plan.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::migrate::run::{Job, connect};
 use crate::migrate::state::{PlanState, SourceState};
 use crate::ops::migrate::inputs::{Inputs, params_of, state_of, state_of_file};
 use crate::ops::migrate::{MigrateReport, TableReport};
-use crate::ops::snapshot::{self, SaveOptions};
+use crate::ops::save::{self, SaveOptions};
 use crate::ops::{Context, tags};
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
@@ -18,11 +18,11 @@ use crate::platform::error::{Error, Result, one_line};
 /// Options of [`run()`].
 #[derive(Clone, Debug)]
 pub(crate) struct RunOptions {
-    /// The plan
+    /// The plan file
     pub plan: PathBuf,
-    /// Another way to the plan's target: a URL, or a name of the config
+    /// Another connection to the plan's target: a PostgreSQL URL, or a source name from the config
     pub to: Option<String>,
-    /// Take no snapshot of the files first
+    /// Do not take snapshots of the files first
     pub no_snapshot: bool,
 }
 
@@ -53,10 +53,10 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
             sources
         }
     };
-    let still: Vec<Watched> = before.into_iter().map(Before::hold).collect::<Result<_>>()?;
+    let watched: Vec<Watched> = before.into_iter().map(Before::hold).collect::<Result<_>>()?;
     let job =
         Job { plan: &plan, files: &inputs.files, params: &params, jobs: context.jobs, progress: &*context.progress };
-    let outcome = job.run(session, &sources, noted.is_some(), &still)?;
+    let outcome = job.run(session, &sources, noted.is_some(), &watched)?;
     let tables: Vec<TableReport> = outcome
         .tables
         .into_iter()
@@ -68,11 +68,11 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
         })
         .collect();
     let (rows, rejected) = tables.iter().fold((0, 0), |sum, table| (sum.0 + table.rows, sum.1 + table.rejected));
-    let mut verdict = format!("{rows} rows are loaded");
+    let mut verdict = format!("loaded {rows} rows");
     if rejected > 0 {
-        verdict.push_str(&format!(", and {rejected} are kept aside in lifeboat_migrate.rejects"));
+        verdict.push_str(&format!(", and rejected {rejected}, which are kept in lifeboat_migrate.rejects"));
     }
-    verdict.push_str(&format!("; compare them all with 'lifeboat migrate verify {}'", shown(&options.plan)));
+    verdict.push_str(&format!("; compare all rows with 'lifeboat migrate verify {}'", shown(&options.plan)));
     Ok(MigrateReport {
         step: "run",
         ok: true,
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
     })
 }
 
-/// Fails if a table holds other rows than when the plan was begun: between two runs nothing watches the files, and rows
+/// Fails if a table has other rows than when the plan was started: between two runs nothing watches the files, and rows
 /// that are already loaded are not read again.
 fn require_as_saved(plan: &Plan, inputs: &Inputs, noted: &PlanState) -> Result<()> {
     for file in &plan.files {
@@ -101,16 +101,17 @@ fn require_as_saved(plan: &Plan, inputs: &Inputs, noted: &PlanState) -> Result<(
             if then.is_some() && then == now.tables.get(&table.source) {
                 continue;
             }
-            let begun = if noted.finished { "since it was loaded" } else { "since the plan was begun" };
+            let since = if noted.finished { "after it was loaded" } else { "after the plan was started" };
             let hint = match saved.and_then(|saved| saved.snapshot.as_ref()) {
                 Some(snapshot) => format!(
-                    "to migrate it as it is now: stop what writes to it, 'lifeboat migrate rollback', and run again; \
-                     as it was then, it is in the snapshot {snapshot}"
+                    "to migrate its current content, stop the programs that write to it, run 'lifeboat migrate \
+                     rollback', then run the plan again; the snapshot {snapshot} has its earlier content"
                 ),
-                None => "stop what writes to it, 'lifeboat migrate rollback', and run again".to_owned(),
+                None => "stop the programs that write to it, run 'lifeboat migrate rollback', then run the plan again"
+                    .to_owned(),
             };
             return Err(Error::problem(format!(
-                "{} was written to meanwhile: it holds other rows than were saved, {begun}",
+                "{} was changed {since}: its rows differ from the saved rows",
                 table.shown_source()
             ))
             .hint(hint));
@@ -134,15 +135,15 @@ fn save(plan: &Plan, inputs: &Inputs, no_snapshot: bool, context: &Context) -> R
                     None => context.named_source(&path.display().to_string())?,
                 };
                 if context.stores.is_empty() {
-                    return Err(Error::usage("the files are saved before they are migrated, and no store is named")
-                        .hint("name one with --store, or go on without with --no-snapshot"));
+                    return Err(Error::usage("the files are saved before they are migrated, but no store is named")
+                        .hint("name a store with --store, or skip the snapshots with --no-snapshot"));
                 }
-                let report = snapshot::take(&options, &[chosen], context)?;
+                let report = save::take(&options, &[chosen], context)?;
                 if let Some(error) = report.failures.into_iter().next() {
-                    let what = format!("{} could not be saved, so nothing was migrated", one_line(&file.name));
-                    return Err(error.context(what));
+                    let message = format!("{} could not be saved, so nothing was migrated", one_line(&file.name));
+                    return Err(error.context(message));
                 }
-                let saved = report.snapshots.first().ok_or_else(|| Error::failed("no snapshot was made"))?;
+                let saved = report.snapshots.first().ok_or_else(|| Error::failed("no snapshot was taken"))?;
                 state_of(&saved.manifest)
             }
         };

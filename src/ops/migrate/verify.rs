@@ -1,4 +1,4 @@
-//! `migrate verify`: compares what was loaded with the files, row by row.
+//! `migrate verify`: compares the rows of the target with those of the files, one by one.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -13,14 +13,14 @@ use crate::platform::error::Result;
 /// Options of [`run()`].
 #[derive(Clone, Debug)]
 pub(crate) struct CompareOptions {
-    /// The plan
+    /// The plan file
     pub plan: PathBuf,
-    /// Another way to the plan's target: a URL, or a name of the config
+    /// Another connection to the plan's target: a PostgreSQL URL, or a source name from the config
     pub to: Option<String>,
     /// Compare only this number of rows of each table, and the row counts of all tables
     pub sample: Option<u64>,
-    /// The most differences to report one by one
-    pub most: usize,
+    /// The maximum number of differences to report one by one
+    pub max_differences: usize,
 }
 
 /// Runs the command.
@@ -29,8 +29,8 @@ pub(crate) fn run(options: &CompareOptions, context: &Context) -> Result<Migrate
     let plan = Plan::load(&options.plan)?;
     let params = params_of(&plan, options.to.as_deref(), context)?;
     let inputs = Inputs::open(&plan.files, context)?;
-    let how = VerifyOptions { sample: options.sample, most_differences: options.most };
-    let verdict = verify(&plan, &inputs.files, &params, how, &*context.progress)?;
+    let verify_options = VerifyOptions { sample: options.sample, max_differences: options.max_differences };
+    let verdict = verify(&plan, &inputs.files, &params, verify_options, &*context.progress)?;
     let ok = verdict.differences.is_empty() && verdict.more == 0;
     let tables: Vec<TableReport> = verdict
         .tables
@@ -43,14 +43,15 @@ pub(crate) fn run(options: &CompareOptions, context: &Context) -> Result<Migrate
         })
         .collect();
     let mut notes = verdict.notes;
+    // `differences` has a limit; `more` counts the differences beyond it.
     if verdict.more > 0 {
         notes.push(format!("there are at least {} more differences", verdict.more));
     }
-    let what = match options.sample {
-        Some(rows) => format!("{rows} rows of each table are"),
-        None => "every row is".to_owned(),
+    let summary = match options.sample {
+        _ if !ok => "the target DIFFERS from the files".to_owned(),
+        Some(rows) => format!("no difference: compared {rows} rows of each table"),
+        None => "no difference: compared every row".to_owned(),
     };
-    let told = if ok { format!("{what} as it should be") } else { "what was loaded DIFFERS from the files".to_owned() };
     Ok(MigrateReport {
         step: "verify",
         ok,
@@ -61,6 +62,6 @@ pub(crate) fn run(options: &CompareOptions, context: &Context) -> Result<Migrate
         snapshots: Vec::new(),
         seconds: clock.elapsed().as_secs_f64(),
         load_seconds: None,
-        verdict: told,
+        verdict: summary,
     })
 }

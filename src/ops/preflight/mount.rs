@@ -1,25 +1,25 @@
-//! Checks that a folder really is a mount point, and not a folder of the container that is deleted with it.
+//! Checks that a folder is a mount point. Files in a folder of the container itself are deleted with the container.
 
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::ops::preflight::Finding;
+use crate::ops::summary::Check;
 use crate::platform::disk::{free_bytes, shown};
 use crate::platform::error::one_line;
 use crate::platform::text;
 
 /// The kernel's list of the mounts of this process (proc_pid_mountinfo(5)).
 const MOUNTS: &str = "/proc/self/mountinfo";
-/// File systems whose files do not outlive the machine or the container.
-const FLEETING: [&str; 4] = ["tmpfs", "ramfs", "overlay", "aufs"];
+/// Types of file systems whose files are lost when the machine or the container stops.
+const VOLATILE: [&str; 4] = ["tmpfs", "ramfs", "overlay", "aufs"];
 
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mount {
     id: u64,
-    /// The mount that it is mounted on.
+    /// The id of the mount that contains the mount point.
     parent: u64,
     /// The part of the file system that is mounted; `/` for all of it.
     root: PathBuf,
@@ -27,12 +27,12 @@ struct Mount {
     point: PathBuf,
     read_only: bool,
     file_system: String,
-    /// The device, or the name that the kernel lists in its place.
+    /// The device, or the name that the kernel lists instead of a device.
     source: String,
 }
 
 impl Mount {
-    /// Reads a line such as `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`.
+    /// Parses a line such as `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`.
     fn read(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
         let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
@@ -47,15 +47,15 @@ impl Mount {
         Some(Mount {
             id,
             parent,
-            root: PathBuf::from(plain(root)),
-            point: PathBuf::from(plain(point)),
+            root: PathBuf::from(unescape(root)),
+            point: PathBuf::from(unescape(point)),
             read_only: is_read_only(options) || is_read_only(super_options),
-            file_system: plain(file_system).to_string_lossy().into_owned(),
-            source: plain(source).to_string_lossy().into_owned(),
+            file_system: unescape(file_system).to_string_lossy().into_owned(),
+            source: unescape(source).to_string_lossy().into_owned(),
         })
     }
 
-    /// Returns the device and, if only a part of it is mounted (a bind mount, a subvolume), that part.
+    /// Returns the device, followed by the mounted folder if only a part is mounted (a bind mount, a subvolume).
     fn from(&self) -> String {
         let source = if self.source.is_empty() { "no device" } else { &self.source };
         if self.root == Path::new("/") {
@@ -65,8 +65,8 @@ impl Mount {
     }
 }
 
-/// Returns a field without the kernel's escapes: `\040` for a space, and similar ones for tab, line feed and `\`.
-fn plain(field: &[u8]) -> OsString {
+/// Decodes the escapes of the kernel in a field: `\040` for a space, and similar ones for tab, line feed and `\`.
+fn unescape(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut at = 0;
     while at < field.len() {
@@ -78,14 +78,14 @@ fn plain(field: &[u8]) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// Returns the mount that contains an absolute path without links.
+/// Returns the mount that contains `path`, which must be absolute and without links.
 ///
-/// Goes down the path as the kernel does, from mount to mount: neither the order of the list nor the length of a mount
-/// point shows which of two mounts covers the other. A mount point may lie under another mount, or have several mounts
-/// on it.
+/// Follows the path from the root, from mount to mount, as the kernel does. This is necessary because neither the order
+/// of the list nor the length of a mount point shows which of two mounts hides the other: a mount point may be hidden
+/// below another mount, or have several mounts on top of each other.
 fn mount_of(table: &[u8], path: &Path) -> Option<Mount> {
     let mounts: Vec<Mount> = table.split(|byte| *byte == b'\n').filter_map(Mount::read).collect();
-    // If the root of the process is a folder of some mount, that mount is not in the list.
+    // If the root of the process is a folder inside a mount (chroot), that mount is not in the list.
     let is_listed = |id: u64| mounts.iter().any(|mount| mount.id == id);
     let mut current: Option<&Mount> = None;
     let mut folders: Vec<&Path> = path.ancestors().collect();
@@ -97,10 +97,10 @@ fn mount_of(table: &[u8], path: &Path) -> Option<Mount> {
         };
         let here = || mounts.iter().filter(|mount| mount.point == folder);
         let Some(mut top) = here().find(is_next) else { continue };
-        // A mount is on only one other mount, so this ends.
+        // Another mount on top of this one hides it. There are at most as many steps as mounts, so the loop ends.
         for _ in 0..mounts.len() {
             match here().find(|mount| mount.parent == top.id && mount.id != top.id) {
-                Some(over) => top = over,
+                Some(upper) => top = upper,
                 None => break,
             }
         }
@@ -109,54 +109,51 @@ fn mount_of(table: &[u8], path: &Path) -> Option<Mount> {
     current.cloned()
 }
 
-/// Checks that `path` is a mount point of a file system whose files last: not `tmpfs` or the layer of a container,
-/// unless `allow_tmpfs`.
+/// Checks that `path` is a mount point, and that its file system keeps its files: `tmpfs` and the layer of a container
+/// do not, and are refused unless `allow_tmpfs` is set.
 #[must_use]
-pub fn mount(path: &Path, allow_tmpfs: bool) -> Finding {
+pub fn mount(path: &Path, allow_tmpfs: bool) -> Check {
     let name = format!("mount {}", shown(path));
     let real = match fs::canonicalize(path) {
         Ok(real) => real,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Finding::bad(name, format!("{} is not there: nothing is mounted there", shown(path)));
+            return Check::bad(name, format!("{} does not exist: nothing is mounted there", shown(path)));
         }
-        Err(error) => return Finding::bad(name, format!("cannot look at {}: {error}", shown(path))),
+        Err(error) => return Check::bad(name, format!("cannot inspect {}: {error}", shown(path))),
     };
     let table = match fs::read(MOUNTS) {
         Ok(table) => table,
-        Err(error) => return Finding::bad(name, format!("cannot read {MOUNTS}: {error}")),
+        Err(error) => return Check::bad(name, format!("cannot read {MOUNTS}: {error}")),
     };
     let Some(mount) = mount_of(&table, &real) else {
-        return Finding::bad(
-            name,
-            format!("{} is no mount point, nor does it lie in a mount that is known", shown(path)),
-        );
+        return Check::bad(name, format!("{} is neither a mount point nor below a known mount", shown(path)));
     };
-    match judge(path, &real, &mount, allow_tmpfs, real.is_dir()) {
-        Err(message) => Finding::bad(name, message),
+    match check_mount(path, &real, &mount, allow_tmpfs, real.is_dir()) {
+        Err(message) => Check::bad(name, message),
         Ok(message) => {
             let free = free_bytes(&real).map_or_else(
                 |error| format!("free space unknown: {error}"),
                 |free| format!("{} free", text::bytes(free)),
             );
-            Finding::good(name, format!("{message}, {free}"))
+            Check::good(name, format!("{message}, {free}"))
         }
     }
 }
 
-fn judge(path: &Path, real: &Path, mount: &Mount, allow_tmpfs: bool, is_folder: bool) -> Result<String, String> {
+fn check_mount(path: &Path, real: &Path, mount: &Mount, allow_tmpfs: bool, is_folder: bool) -> Result<String, String> {
     let what = if is_folder { "folder" } else { "file" };
     let named = if path == real { shown(path) } else { format!("{} ({})", shown(path), shown(real)) };
     let (point, file_system) = (shown(&mount.point), one_line(&mount.file_system));
     if mount.point != real {
         return Err(format!(
-            "{named} is a {what} on {point} ({file_system}), not a mount point: what is written there may be gone \
-             after the next deploy; mount a volume there"
+            "{named} is a {what} on {point} ({file_system}), not a mount point: files written there may be lost at the \
+             next deploy; mount a volume there"
         ));
     }
-    if FLEETING.contains(&mount.file_system.as_str()) && !allow_tmpfs {
+    if VOLATILE.contains(&mount.file_system.as_str()) && !allow_tmpfs {
         return Err(format!(
-            "{named} is a mount of {file_system}, whose files are gone after a restart; mount a volume there, or allow \
-             it with allow_tmpfs"
+            "{named} is a mount of {file_system}, whose files are lost at a restart; mount a volume there, or \
+             allow it with allow_tmpfs"
         ));
     }
     let read_only = if mount.read_only { ", read-only" } else { "" };
@@ -169,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    // As on a machine whose first mounts were made before the mount of its root.
+    // The list of a machine on which the first mounts were made before the root was mounted.
     const TABLE: &str = "\
 22 27 0:21 / /proc rw,nosuid - proc proc rw
 24 27 0:6 / /dev rw - devtmpfs devtmpfs rw
@@ -192,43 +189,43 @@ mod tests {
         mount_of(TABLE.as_bytes(), Path::new(path)).expect(path)
     }
 
-    fn judged(path: &str, allow_tmpfs: bool) -> Result<String, String> {
-        judge(Path::new(path), Path::new(path), &found(path), allow_tmpfs, true)
+    fn checked(path: &str, allow_tmpfs: bool) -> Result<String, String> {
+        check_mount(Path::new(path), Path::new(path), &found(path), allow_tmpfs, true)
     }
 
     #[test]
-    fn a_bind_mount_tells_device_and_part() {
-        let text = judged("/app/data", false).expect("a mount");
+    fn the_message_for_a_bind_mount_names_device_and_part() {
+        let text = checked("/app/data", false).expect("a mount");
         assert_eq!(text, "/app/data is a mount of /dev/vda1[/var/lib/docker/volumes/app/_data] (ext4)");
     }
 
     #[test]
-    fn a_folder_tells_the_mount_that_it_lies_in() {
-        for (path, lies_in) in [
+    fn the_message_for_a_folder_names_the_mount_that_contains_it() {
+        for (path, expected) in [
             ("/app", "a folder on / (overlay), not a mount point"),
             ("/app/data/db", "a folder on /app/data (ext4), not a mount point"),
             ("/app/data2", "a folder on / (overlay), not a mount point"),
             ("/procedure", "a folder on / (overlay), not a mount point"),
         ] {
-            let text = judged(path, true).expect_err(path);
-            assert!(text.contains(lies_in), "{text}");
+            let text = checked(path, true).expect_err(path);
+            assert!(text.contains(expected), "{text}");
         }
     }
 
     #[test]
-    fn what_does_not_stay_is_refused_unless_allowed() {
-        let text = judged("/app/my data\\x", false).expect_err("a tmpfs");
+    fn a_volatile_file_system_is_refused_unless_allowed() {
+        let text = checked("/app/my data\\x", false).expect_err("a tmpfs");
         assert!(text.starts_with("/app/my data\\x is a mount of tmpfs"), "{text}");
-        judged("/app/my data\\x", true).expect("allowed");
-        judged("/", false).expect_err("the container's own layer");
+        checked("/app/my data\\x", true).expect("allowed");
+        checked("/", false).expect_err("the container's own layer");
     }
 
     #[test]
     fn the_mount_on_top_is_the_one_that_counts() {
-        assert_eq!(judged("/over", false).expect("a mount"), "/over is a mount of /dev/vdc (xfs, read-only)");
+        assert_eq!(checked("/over", false).expect("a mount"), "/over is a mount of /dev/vdc (xfs, read-only)");
         assert_eq!(found("/hidden/below").source, "/dev/vde");
-        judged("/hidden/below", false).expect_err("it is covered");
-        judged("/hidden/new", false).expect("it is not");
+        checked("/hidden/below", false).expect_err("it is covered");
+        checked("/hidden/new", false).expect("it is not");
         assert_eq!(found("/dev/pts/0").source, "over");
         assert_eq!((found("/proc/self").source.as_str(), found("/proc/self").id), ("proc", 22));
         assert_eq!(found("/").file_system, "overlay");
@@ -241,19 +238,19 @@ mod tests {
     }
 
     #[test]
-    fn a_root_that_is_a_folder_of_some_mount_is_not_in_the_list() {
+    fn the_mount_of_a_root_that_is_a_folder_inside_a_mount_is_not_in_the_list() {
         let table = b"41 27 254:1 / /data rw - ext4 /dev/vda1 rw\n42 41 254:2 / /data/deep rw - ext4 /dev/vdb rw\n";
         let found = |path: &str| mount_of(table, Path::new(path)).map(|mount| mount.id);
         assert_eq!([found("/"), found("/data"), found("/data/deep/x")], [None, Some(41), Some(42)]);
     }
 
     #[test]
-    fn lines_that_are_none_are_passed_over() {
+    fn invalid_lines_are_skipped() {
         for line in
             ["", "1 2 3", "36 35 98:0 / /mnt rw", "36 35 98:0 / /mnt rw -", "a 1 98:0 / /mnt rw - ext4 /dev/x rw"]
         {
             assert_eq!(Mount::read(line.as_bytes()), None, "{line}");
         }
-        assert_eq!(plain(b"a\\040b\\1\\9zz\\").as_bytes(), b"a b\\1\\9zz\\");
+        assert_eq!(unescape(b"a\\040b\\1\\9zz\\").as_bytes(), b"a b\\1\\9zz\\");
     }
 }

@@ -30,7 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The number of bytes of a response that are read.
 const BODY_BYTES: u64 = 1 << 20;
 /// The interval at which a wait checks for a signal to stop.
-const TICK: Duration = Duration::from_millis(50);
+const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// An HTTP client; each request uses a connection of its own.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub struct Client {
     total: Duration,
     body_bytes: u64,
     bearer: Option<Secret>,
-    heeds_signals: bool,
+    interruptible: bool,
 }
 
 /// The body of a request.
@@ -66,7 +66,7 @@ pub struct Answer {
     /// The body, up to the limit of bytes.
     pub body: Vec<u8>,
     /// True if `body` is the complete body.
-    pub whole: bool,
+    pub is_complete: bool,
 }
 
 impl Answer {
@@ -90,7 +90,7 @@ impl Client {
     pub fn new(total: Duration) -> Self {
         // A timeout of zero is not valid.
         let total = total.max(Duration::from_millis(1));
-        Client { total, body_bytes: BODY_BYTES, bearer: None, heeds_signals: false }
+        Client { total, body_bytes: BODY_BYTES, bearer: None, interruptible: false }
     }
 
     /// Limits the bytes of a response that are read. If the limit is 0, the body is neither read nor waited for.
@@ -108,8 +108,8 @@ impl Client {
     /// Ends the wait for a response, with [`Kind::Interrupted`](crate::platform::error::Kind::Interrupted), when a
     /// signal asks to stop. Without this setting, requests are sent even after such a signal.
     #[must_use]
-    pub fn heeds_signals(self) -> Self {
-        Client { heeds_signals: true, ..self }
+    pub fn interruptible(self) -> Self {
+        Client { interruptible: true, ..self }
     }
 
     /// Sends a GET request. A response of any status is `Ok`. Fails with
@@ -125,7 +125,7 @@ impl Client {
     }
 
     fn send(&self, url: &Url, body: Option<Body>) -> Result<Answer> {
-        if !self.heeds_signals {
+        if !self.interruptible {
             return self.send_and_wait(url, body);
         }
         interrupt::check()?;
@@ -136,7 +136,7 @@ impl Client {
         let spawned = thread::Builder::new().name("http".to_owned()).spawn(work);
         spawned.map_err(|error| Error::failed("cannot start a thread").because(error))?;
         loop {
-            match answers.recv_timeout(TICK) {
+            match answers.recv_timeout(SIGNAL_CHECK_INTERVAL) {
                 Ok(answer) => return answer,
                 Err(RecvTimeoutError::Timeout) => interrupt::check()?,
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::failed("a thread has died")),
@@ -157,11 +157,13 @@ impl Client {
             request = request.header(name, value);
         }
         // The cause is dropped, because its text may contain a secret.
-        let unfit = |_| Error::usage(format!("the address at {url} is not a URL"));
+        let invalid = |_| Error::usage(format!("the address at {url} is not a URL"));
         let response = match body {
-            None => agent.run(request.method("GET").body(()).map_err(unfit)?),
-            Some(Body::Text(text)) => agent.run(request.method("POST").body(text).map_err(unfit)?),
-            Some(Body::Json(document)) => agent.run(request.method("POST").body(document.to_string()).map_err(unfit)?),
+            None => agent.run(request.method("GET").body(()).map_err(invalid)?),
+            Some(Body::Text(text)) => agent.run(request.method("POST").body(text).map_err(invalid)?),
+            Some(Body::Json(document)) => {
+                agent.run(request.method("POST").body(document.to_string()).map_err(invalid)?)
+            }
         };
         self.read(url, response.map_err(failed)?).map_err(|error| failed(ureq::Error::from(error)))
     }
@@ -221,7 +223,7 @@ impl Client {
         let mut answer = Answer {
             status: response.status().as_u16(),
             content_type: content_type.trim().to_ascii_lowercase(),
-            redirect: header(LOCATION).filter(|_| response.status().is_redirection()).map(|to| pointed_to(url, to)),
+            redirect: header(LOCATION).filter(|_| response.status().is_redirection()).map(|to| target_of(url, to)),
             retry_after: header(RETRY_AFTER).and_then(|value| value.trim().parse().ok()).map(Duration::from_secs),
             own_headers: response
                 .headers()
@@ -230,12 +232,12 @@ impl Client {
                 .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
                 .collect(),
             body: Vec::new(),
-            whole: false,
+            is_complete: false,
         };
         if self.body_bytes > 0 {
             let mut body = response.into_body().into_reader();
             body.by_ref().take(self.body_bytes).read_to_end(&mut answer.body)?;
-            answer.whole = body.read(&mut [0])? == 0;
+            answer.is_complete = body.read(&mut [0])? == 0;
         }
         Ok(answer)
     }
@@ -252,7 +254,7 @@ impl Client {
             ureq::Error::Io(error) => match error.kind() {
                 io::ErrorKind::ConnectionRefused => Error::unreachable(format!("{to} refuses the connection")),
                 io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                    Error::unreachable(format!("{to} ended the connection before its answer was whole"))
+                    Error::unreachable(format!("{to} closed the connection before its answer was complete"))
                 }
                 _ => match error.downcast::<rustls::Error>() {
                     Ok(error) => untrusted(to, error),
@@ -276,13 +278,13 @@ fn untrusted(to: &str, error: rustls::Error) -> Error {
     match error {
         rustls::Error::InvalidCertificate(_) => Error::failed(format!("the certificate of {to} is not trusted"))
             .because(error)
-            .hint("if it is right, add it to the certificates that this system trusts, or name it with SSL_CERT_FILE"),
-        _ => Error::unreachable(format!("cannot speak TLS with {to}")).because(error),
+            .hint("if it is correct, add it to the system's trusted certificates, or set SSL_CERT_FILE to its file"),
+        _ => Error::unreachable(format!("cannot establish a TLS connection to {to}")).because(error),
     }
 }
 
 /// Returns the target of a redirect in the form that messages may show.
-fn pointed_to(url: &Url, location: &str) -> String {
+fn target_of(url: &Url, location: &str) -> String {
     match location.parse::<Url>() {
         Ok(target) if target.to_string() != url.to_string() => target.to_string(),
         Err(_) if location.starts_with("//") => "another host".to_owned(),
@@ -302,10 +304,10 @@ mod tests {
     #[test]
     fn the_target_of_a_redirect_is_shown_without_its_path() {
         let url: Url = "http://app.example/hook/secret".parse().expect("an address");
-        assert_eq!(pointed_to(&url, "https://app.example/hook/secret"), "https://app.example");
-        assert_eq!(pointed_to(&url, "http://app.example/other"), "another path of http://app.example");
-        assert_eq!(pointed_to(&url, "/login?next=secret"), "another path of http://app.example");
-        assert_eq!(pointed_to(&url, "//other.example/secret"), "another host");
+        assert_eq!(target_of(&url, "https://app.example/hook/secret"), "https://app.example");
+        assert_eq!(target_of(&url, "http://app.example/other"), "another path of http://app.example");
+        assert_eq!(target_of(&url, "/login?next=secret"), "another path of http://app.example");
+        assert_eq!(target_of(&url, "//other.example/secret"), "another host");
     }
 
     #[test]

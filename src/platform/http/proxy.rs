@@ -31,10 +31,10 @@ pub(super) fn proxy_for(url: &Url) -> Result<Option<(Proxy, String)>> {
     if is_this_machine(url.host()) || is_listed(&direct, url.host(), url.port()) {
         return Ok(None);
     }
-    let refuse = |why: &str| Error::usage(format!("{name} {why}")).hint("write http://host:port");
+    let refuse = |reason: &str| Error::usage(format!("{name} {reason}")).hint("write http://host:port");
     let proxy = Proxy::new(&value).map_err(|_| refuse("is not the address of a proxy"))?;
     if !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https) {
-        return Err(refuse("names a proxy of a kind that is not known here"));
+        return Err(refuse("names a proxy of an unsupported kind"));
     }
     let shown = format!("{}:{}", proxy.host(), proxy.port());
     Ok(Some((proxy, shown)))

@@ -84,9 +84,9 @@ impl FromStr for Url {
 
     /// Parses an address. The error does not show any part of it.
     fn from_str(text: &str) -> Result<Self> {
-        let refuse = |why: &str| {
-            Error::usage(format!("the address {why}"))
-                .hint("write https://host/path; characters that are special there as %XX")
+        let refuse = |reason: &str| {
+            Error::usage(format!("the address {reason}"))
+                .hint("write https://host/path, with special characters as %XX")
         };
         let uri: Uri = text.parse().map_err(|_| refuse("is not a URL"))?;
         let https = match uri.scheme_str() {
@@ -96,9 +96,10 @@ impl FromStr for Url {
             None => return Err(refuse("does not begin with http:// or https://")),
         };
         let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-        let (login, place) = match authority.rsplit_once('@') {
-            Some((login, place)) => {
-                (Some(read_login(login).ok_or_else(|| refuse("has a login that is no text"))?), place)
+        let (login, host_and_port) = match authority.rsplit_once('@') {
+            Some((login, host_and_port)) => {
+                let login = read_login(login).ok_or_else(|| refuse("has a login that is not valid UTF-8"))?;
+                (Some(login), host_and_port)
             }
             None => (None, authority),
         };
@@ -108,18 +109,18 @@ impl FromStr for Url {
         }
         let port = match uri.port_u16() {
             Some(port) => port,
-            None if place.ends_with(&host) || place.ends_with(']') => {
+            None if host_and_port.ends_with(&host) || host_and_port.ends_with(']') => {
                 if https {
                     443
                 } else {
                     80
                 }
             }
-            None => return Err(refuse("has a port that is none")),
+            None => return Err(refuse("has an invalid port")),
         };
         let scheme = if https { "https" } else { "http" };
         Ok(Url {
-            shown: format!("{scheme}://{place}"),
+            shown: format!("{scheme}://{host_and_port}"),
             https,
             host,
             port,
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_and_ports_are_told_apart() {
+    fn hosts_and_ports_are_parsed() {
         let expected = [
             ("http://host", "host", 80),
             ("https://host/", "host", 443),
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_without_being_shown() {
+    fn invalid_addresses_are_refused_without_being_shown() {
         for text in [
             "",
             "hunter2",
@@ -220,7 +221,7 @@ mod tests {
         ] {
             let error = text.parse::<Url>().expect_err(text);
             assert_eq!(error.kind, crate::platform::error::Kind::Usage, "{text}");
-            assert!(!format!("{error:?} {}", error.whole()).contains("hunter"), "{error:?}");
+            assert!(!format!("{error:?} {}", error.full_message()).contains("hunter"), "{error:?}");
         }
     }
 }

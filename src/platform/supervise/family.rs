@@ -28,8 +28,8 @@ fn status(process: &str) -> Option<Status> {
     parse(&fs::read(format!("/proc/{process}/stat")).ok()?)
 }
 
-/// Returns false if `/proc` is not available: then child processes cannot be seen.
-pub(super) fn can_be_seen() -> bool {
+/// Returns true if `/proc` is available. Without it, child processes cannot be found.
+pub(super) fn is_available() -> bool {
     status("self").is_some()
 }
 
@@ -39,15 +39,16 @@ pub(super) fn own_group() -> i32 {
     status("self").map_or(0, |own| own.group)
 }
 
-/// Reaps the children that have ended, except `spared` and those in our own group. Returns the children that still run.
-pub(super) fn reap(spared: Option<Pid>) -> Vec<Pid> {
+/// Reaps the children that have ended, except `excluded` and those in our own group. Returns the children that still
+/// run.
+pub(super) fn reap(excluded: Option<Pid>) -> Vec<Pid> {
     let (own, group) = (getpid().as_raw_pid(), own_group());
     let mut living = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else { continue };
         let Some(process) = status(&pid.as_raw_pid().to_string()) else { continue };
-        if process.parent != own || process.group == group || Some(pid) == spared {
+        if process.parent != own || process.group == group || Some(pid) == excluded {
             continue;
         }
         // A PID is not reused before its process is reaped, and only this thread reaps: it is still the same process.

@@ -6,8 +6,8 @@
 //!   (`interrupt`), a second one ends the process at once; signals for the program are dropped, because it does not run
 //!   yet;
 //! - **while** it runs: every signal is forwarded to the program, and nothing here is interrupted;
-//! - **after** it has ended (the last snapshot): the first stop signal, if none came before, is only noted; the next one
-//!   interrupts the current operation, and another one ends the process at once.
+//! - **after** it has ended (the last snapshot): the first stop signal, if none came before, is only noted; the next
+//!   one interrupts the current operation, and another one ends the process at once.
 
 mod family;
 mod terminal;
@@ -31,7 +31,7 @@ use crate::platform::interrupt;
 use terminal::Terminal;
 
 /// The signals to forward to the child while it runs. STOP and KILL cannot be caught.
-const PASSED_ON: [Signal; 9] = [
+const FORWARDED: [Signal; 9] = [
     Signal::TERM,
     Signal::INT,
     Signal::HUP,
@@ -44,20 +44,20 @@ const PASSED_ON: [Signal; 9] = [
 ];
 
 /// The stop signals before the program has started.
-const STOPS_BEFORE: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
+const STOP_SIGNALS_BEFORE: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
 
 /// The stop signals after the program has ended. HUP is not among them: a terminal that closes does not stop the work.
-const STOPS_AFTER: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::QUIT];
+const STOP_SIGNALS_AFTER: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::QUIT];
 
 /// The exit codes of shells for a program that cannot be executed, and for one that is not found.
 const NOT_EXECUTABLE: i32 = 126;
 const NOT_FOUND: i32 = 127;
 
 /// The interval at which the remaining processes are checked for new orphans, because no signal reports these.
-const LOOK: Duration = Duration::from_millis(20);
+const ORPHAN_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The time to wait for a killed process to end.
-const DEATH: Duration = Duration::from_secs(2);
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The options for running a program.
 #[derive(Clone, Debug)]
@@ -129,11 +129,11 @@ pub struct Ended {
 /// Receives this process's signals, from [`listen`](Self::listen) to the end of the process.
 pub struct Supervisor {
     state: Arc<Mutex<State>>,
-    heard: Receiver<Heard>,
+    events: Receiver<Event>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Heard {
+enum Event {
     /// A child has ended, stopped or continued.
     Child,
     /// A signal to forward.
@@ -151,13 +151,13 @@ struct State {
     phase: Phase,
     stop: Option<Stop>,
     /// True if a further stop signal after `stop` has interrupted the last operation.
-    urged: bool,
+    interrupted: bool,
     /// The time after `stop` within which the last operation must end.
-    bound: Option<Duration>,
+    time_limit: Option<Duration>,
     overdue: bool,
-    /// True if a [`Heard::Child`] is already queued for the supervisor: further ones would add nothing.
-    child_told: bool,
-    running: Sender<Heard>,
+    /// True if an [`Event::Child`] is already queued for the supervisor: further ones would add nothing.
+    child_event_queued: bool,
+    running: Sender<Event>,
 }
 
 impl Supervisor {
@@ -165,17 +165,18 @@ impl Supervisor {
     pub fn listen() -> Result<Self> {
         let ignored = interrupt::ignored_signals();
         // A signal that was ignored at the start (with nohup, for example) stays ignored, also for the program.
-        let heeded = PASSED_ON.iter().map(|signal| signal.as_raw()).filter(|signal| ignored & (1 << (signal - 1)) == 0);
-        let mut signals = Signals::new(heeded.chain([Signal::CHILD.as_raw()]))
+        let forwarded = FORWARDED.iter().map(|signal| signal.as_raw());
+        let received = forwarded.filter(|signal| ignored & (1 << (signal - 1)) == 0);
+        let mut signals = Signals::new(received.chain([Signal::CHILD.as_raw()]))
             .map_err(|error| Error::failed("cannot listen for signals").because(error))?;
-        let (running, heard) = channel();
+        let (running, events) = channel();
         let state = State {
             phase: Phase::Before,
             stop: None,
-            urged: false,
-            bound: None,
+            interrupted: false,
+            time_limit: None,
             overdue: false,
-            child_told: false,
+            child_event_queued: false,
             running,
         };
         let state = Arc::new(Mutex::new(state));
@@ -184,12 +185,12 @@ impl Supervisor {
             .name("signals".to_owned())
             .spawn(move || {
                 for signal in signals.forever() {
-                    let known = PASSED_ON.iter().find(|known| known.as_raw() == signal);
-                    hear(&listener, known.map_or(Heard::Child, |signal| Heard::Signal(*signal, Instant::now())));
+                    let known = FORWARDED.iter().find(|known| known.as_raw() == signal);
+                    handle(&listener, known.map_or(Event::Child, |signal| Event::Signal(*signal, Instant::now())));
                 }
             })
             .map_err(|error| Error::failed("cannot start a thread for signals").because(error))?;
-        Ok(Supervisor { state, heard })
+        Ok(Supervisor { state, events })
     }
 
     /// Returns the signal that asked this process to stop, if one has come.
@@ -198,17 +199,18 @@ impl Supervisor {
         lock(&self.state).stop
     }
 
-    /// Interrupts the current operation when `bound` has passed since the stop signal, which may already have come or
-    /// come later. For the last operation, after [`run`](Self::run).
-    pub fn finish_within(&self, bound: Duration) {
+    /// Interrupts the current operation when `time_limit` has passed since the stop signal, which may already have come
+    /// or come later. For the last operation, after [`run`](Self::run).
+    pub fn finish_within(&self, time_limit: Duration) {
         let mut state = lock(&self.state);
-        state.bound = Some(bound);
+        state.time_limit = Some(time_limit);
         if let Some(stop) = state.stop {
-            time_out(&self.state, stop, bound);
+            time_out(&self.state, stop, time_limit);
         }
     }
 
-    /// Returns true after the bound of [`finish_within`](Self::finish_within) has passed and interrupted the operation.
+    /// Returns true after the time limit of [`finish_within`](Self::finish_within) has passed and interrupted the
+    /// operation.
     #[must_use]
     pub fn is_overdue(&self) -> bool {
         lock(&self.state).overdue
@@ -240,9 +242,9 @@ impl Supervisor {
         let mut state = lock(&self.state);
         state.phase = Phase::After;
         interrupt::clear();
-        // Signals that came at the very end were not forwarded any more.
-        for heard in self.heard.try_iter() {
-            if let Heard::Signal(signal, at) = heard {
+        // Signals that came at the very end were no longer forwarded.
+        for event in self.events.try_iter() {
+            if let Event::Signal(signal, at) = event {
                 after(&self.state, &mut state, signal, at);
             }
         }
@@ -252,10 +254,13 @@ impl Supervisor {
         let mut ended = Ended { code: 0, stopped: None, killed: false, not_started: None, orphans: Orphans::default() };
         // Orphaned descendants become our children, to be reaped; the first process of a container gets them anyway.
         if let Err(error) = set_child_subreaper(Some(getpid())) {
-            tracing::warn!("processes that {} leaves behind will not be seen: {error}", shown(program));
+            tracing::warn!("cannot adopt the processes that {} leaves behind: {error}", shown(program));
         }
-        if !family::can_be_seen() {
-            tracing::warn!("there is no /proc: what {} leaves behind is neither reaped nor ended", shown(program));
+        if !family::is_available() {
+            tracing::warn!(
+                "/proc is not available: processes that {} leaves behind are neither reaped nor ended",
+                shown(program)
+            );
         }
         let terminal = Terminal::ours();
         // A process group of its own: otherwise a key on the terminal or a signal to our whole group (as 'timeout' and
@@ -276,11 +281,11 @@ impl Supervisor {
             }
         };
         if let Some(terminal) = &terminal {
-            terminal.lend(pid);
+            terminal.give_foreground(pid);
         }
         let status = self.watch(pid, program, terminal.as_ref(), options, &mut ended);
         if let Some(terminal) = &terminal {
-            terminal.take_back(pid);
+            terminal.take_foreground(pid);
         }
         let status = status?;
         ended.code =
@@ -300,12 +305,12 @@ impl Supervisor {
         ended: &mut Ended,
     ) -> Result<WaitStatus> {
         let mut deadline = None;
-        let (mut frozen, mut asked) = (false, false);
+        let (mut is_stopped, mut stop_requested) = (false, false);
         loop {
-            lock(&self.state).child_told = false;
+            lock(&self.state).child_event_queued = false;
             match waitpid(Some(pid), WaitOptions::NOHANG | WaitOptions::UNTRACED) {
                 Ok(Some((_, status))) if status.stopped() => {
-                    frozen = terminal.is_none();
+                    is_stopped = terminal.is_none();
                     if let Some(terminal) = terminal {
                         terminal.stopped(pid, status.stopping_signal());
                     }
@@ -318,24 +323,24 @@ impl Supervisor {
                 }
             }
             // A stopped process handles the stop signal only after CONT. The stop may also be seen after the signal.
-            if frozen && asked {
+            if is_stopped && stop_requested {
                 let _ = kill_process_group(pid, Signal::CONT);
-                frozen = false;
+                is_stopped = false;
             }
             family::reap(Some(pid));
             match self.next(deadline) {
-                Some(Heard::Child) => {}
-                Some(Heard::Signal(signal, at)) => {
+                Some(Event::Child) => {}
+                Some(Event::Signal(signal, at)) => {
                     // To CMD only, not to its group: CMD decides what to do with its own children on a signal, and
                     // without us the platform would signal only the first process, too.
                     if let Err(error) = kill_process(pid, signal) {
-                        tracing::warn!("cannot pass {} on to {}: {error}", name(signal), shown(program));
+                        tracing::warn!("cannot forward {} to {}: {error}", name(signal), shown(program));
                     }
                     if signal == Signal::CONT {
-                        frozen = false;
+                        is_stopped = false;
                         // A shell also sends CONT when it puts us into the foreground ('fg' after 'bg').
                         if let Some(terminal) = terminal {
-                            terminal.lend_again(pid);
+                            terminal.give_foreground_if_ours(pid);
                         }
                     }
                     if options.stop_signals.contains(&signal) {
@@ -343,7 +348,7 @@ impl Supervisor {
                         if !ended.killed {
                             deadline = Some(stop.at + options.grace);
                         }
-                        asked = true;
+                        stop_requested = true;
                     }
                 }
                 None => {
@@ -361,105 +366,105 @@ impl Supervisor {
     }
 
     /// Returns the next event, or `None` at the deadline.
-    fn next(&self, deadline: Option<Instant>) -> Option<Heard> {
+    fn next(&self, deadline: Option<Instant>) -> Option<Event> {
         let Some(deadline) = deadline else {
-            return Some(self.heard.recv().expect("the state that `self` has keeps the other end open"));
+            return Some(self.events.recv().expect("the state that `self` has keeps the other end open"));
         };
-        self.heard.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
+        self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
     /// Ends the processes that the program has left behind, and their descendants. Sends TERM first, and KILL to
     /// processes that still run after the grace time, or at once if a second stop signal comes.
     fn end_orphans(&self, options: &Options) -> Orphans {
-        let (mut asked, mut killed): (Vec<Pid>, Vec<Pid>) = (Vec::new(), Vec::new());
-        let mut patience = Instant::now() + options.orphan_grace;
+        let (mut terminated, mut killed): (Vec<Pid>, Vec<Pid>) = (Vec::new(), Vec::new());
+        let mut kill_at = Instant::now() + options.orphan_grace;
         let left = loop {
-            lock(&self.state).child_told = false;
+            lock(&self.state).child_event_queued = false;
             // Only our own children are signalled: their PIDs cannot have been reused meanwhile. When a child has
             // ended, its children become ours.
             let living = family::reap(None);
             let now = Instant::now();
-            if living.is_empty() || now > patience + DEATH {
+            if living.is_empty() || now > kill_at + KILL_TIMEOUT {
                 break living;
             }
             for pid in living {
-                if now >= patience {
+                if now >= kill_at {
                     let _ = kill_process(pid, Signal::KILL);
                     if !killed.contains(&pid) {
                         killed.push(pid);
                     }
-                } else if !asked.contains(&pid) {
+                } else if !terminated.contains(&pid) {
                     let _ = kill_process(pid, Signal::TERM);
                     let _ = kill_process(pid, Signal::CONT);
-                    asked.push(pid);
+                    terminated.push(pid);
                 }
             }
-            if let Some(Heard::Signal(signal, at)) = self.next(Some(now + LOOK))
-                && STOPS_AFTER.contains(&signal)
+            if let Some(Event::Signal(signal, at)) = self.next(Some(now + ORPHAN_CHECK_INTERVAL))
+                && STOP_SIGNALS_AFTER.contains(&signal)
             {
                 let mut state = lock(&self.state);
                 match state.stop {
                     None => state.stop = Some(Stop { signal, at }),
-                    Some(_) => patience = patience.min(at),
+                    Some(_) => kill_at = kill_at.min(at),
                 }
             }
         };
-        let found = asked.len() + killed.iter().filter(|pid| !asked.contains(pid)).count();
+        let found = terminated.len() + killed.iter().filter(|pid| !terminated.contains(pid)).count();
         Orphans { found, killed: killed.len(), left: left.into_iter().map(family::name).collect() }
     }
 }
 
 /// Handles a signal according to the phase in which it comes.
-fn hear(shared: &Arc<Mutex<State>>, heard: Heard) {
+fn handle(shared: &Arc<Mutex<State>>, event: Event) {
     let mut state = lock(shared);
-    match (state.phase, heard) {
-        (Phase::Running, Heard::Child) if state.child_told => {}
-        (Phase::Running, heard) => {
-            state.child_told |= heard == Heard::Child;
+    match (state.phase, event) {
+        (Phase::Running, Event::Child) if state.child_event_queued => {}
+        (Phase::Running, event) => {
+            state.child_event_queued |= event == Event::Child;
             // Sending fails only if the supervisor is gone.
-            let _ = state.running.send(heard);
+            let _ = state.running.send(event);
         }
-        (Phase::Before, Heard::Signal(signal, at)) if STOPS_BEFORE.contains(&signal) => {
+        (Phase::Before, Event::Signal(signal, at)) if STOP_SIGNALS_BEFORE.contains(&signal) => {
             if state.stop.is_some() {
                 signal_hook::low_level::exit(Kind::Interrupted.exit_code().into());
             }
             state.stop = Some(Stop { signal, at });
             interrupt::request();
         }
-        (Phase::After, Heard::Signal(signal, at)) => after(shared, &mut state, signal, at),
-        (Phase::Before, _) | (Phase::After, Heard::Child) => {}
+        (Phase::After, Event::Signal(signal, at)) => after(shared, &mut state, signal, at),
+        (Phase::Before, _) | (Phase::After, Event::Child) => {}
     }
 }
 
 /// Handles a signal that comes after the program has ended.
 fn after(shared: &Arc<Mutex<State>>, state: &mut State, signal: Signal, at: Instant) {
-    if !STOPS_AFTER.contains(&signal) {
+    if !STOP_SIGNALS_AFTER.contains(&signal) {
         return;
     }
     if state.stop.is_none() {
         let stop = Stop { signal, at };
         state.stop = Some(stop);
-        if let Some(bound) = state.bound {
-            time_out(shared, stop, bound);
+        if let Some(time_limit) = state.time_limit {
+            time_out(shared, stop, time_limit);
         }
-    } else if state.urged {
+    } else if state.interrupted {
         signal_hook::low_level::exit(Kind::Interrupted.exit_code().into());
     } else {
-        state.urged = true;
+        state.interrupted = true;
         interrupt::request();
     }
 }
 
 /// Interrupts the current operation when the time is over. The thread is not stopped, because the process ends soon.
-fn time_out(shared: &Arc<Mutex<State>>, stop: Stop, bound: Duration) {
+fn time_out(shared: &Arc<Mutex<State>>, stop: Stop, time_limit: Duration) {
     let shared = Arc::clone(shared);
     let started = thread::Builder::new().name("grace".to_owned()).spawn(move || {
-        thread::sleep(stop.remaining(bound));
+        thread::sleep(stop.remaining(time_limit));
         lock(&shared).overdue = true;
         interrupt::request();
     });
     if let Err(error) = started {
-        tracing::warn!("the last work is not bounded: cannot start a thread: {error}");
+        tracing::warn!("cannot start a thread, so the last operation has no time limit: {error}");
     }
 }
 
@@ -479,10 +484,10 @@ fn shown(program: &OsString) -> String {
 
 fn cannot_run(program: &OsString, error: io::Error) -> Error {
     let hint = match error.kind() {
-        io::ErrorKind::NotFound => Some("give its whole path, or check PATH; a script needs its interpreter too"),
-        io::ErrorKind::PermissionDenied => Some("it is a folder, or lacks the right to be executed (chmod +x)"),
+        io::ErrorKind::NotFound => Some("give its full path, or check PATH; a script needs its interpreter too"),
+        io::ErrorKind::PermissionDenied => Some("it is a folder, or it is not executable (chmod +x)"),
         _ => None,
     };
-    let told = Error::failed(format!("cannot run {}", shown(program))).because(error);
-    if let Some(hint) = hint { told.hint(hint) } else { told }
+    let failure = Error::failed(format!("cannot run {}", shown(program))).because(error);
+    if let Some(hint) = hint { failure.hint(hint) } else { failure }
 }

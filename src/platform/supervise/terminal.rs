@@ -20,27 +20,27 @@ impl Terminal {
         let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
         let own = Pid::from_raw(own_group())?;
         let terminal = Terminal { tty, own };
-        (terminal.in_front() == Some(own)).then_some(terminal)
+        (terminal.foreground() == Some(own)).then_some(terminal)
     }
 
     /// Puts a process group into the foreground, and continues it in case it was stopped for reading too early.
-    pub(super) fn lend(&self, group: Pid) {
-        if self.front(group) {
+    pub(super) fn give_foreground(&self, group: Pid) {
+        if self.set_foreground(group) {
             let _ = kill_process_group(group, Signal::CONT);
         }
     }
 
     /// Puts us back into the foreground if CMD is still there: a shell may have given it to another group.
-    pub(super) fn take_back(&self, group: Pid) {
-        if self.in_front() == Some(group) {
-            self.front(self.own);
+    pub(super) fn take_foreground(&self, group: Pid) {
+        if self.foreground() == Some(group) {
+            self.set_foreground(self.own);
         }
     }
 
     /// Puts a process group into the foreground if we are there, that is, if a shell has put us there.
-    pub(super) fn lend_again(&self, group: Pid) {
-        if self.in_front() == Some(self.own) {
-            self.lend(group);
+    pub(super) fn give_foreground_if_ours(&self, group: Pid) {
+        if self.foreground() == Some(self.own) {
+            self.give_foreground(group);
         }
     }
 
@@ -49,24 +49,24 @@ impl Terminal {
     pub(super) fn stopped(&self, group: Pid, signal: Option<i32>) {
         let for_the_terminal = [Signal::TTIN, Signal::TTOU].map(Signal::as_raw);
         if signal.is_some_and(|signal| for_the_terminal.contains(&signal))
-            && [Some(self.own), Some(group)].contains(&self.in_front())
+            && [Some(self.own), Some(group)].contains(&self.foreground())
         {
             // It used the terminal before it had the foreground, which it may have.
-            return self.lend(group);
+            return self.give_foreground(group);
         }
-        self.take_back(group);
+        self.take_foreground(group);
         // The whole group, as Ctrl-Z would: this includes a make or a script that started us.
         let _ = kill_current_process_group(Signal::STOP);
-        self.lend_again(group);
+        self.give_foreground_if_ours(group);
         // CMD is continued in the background too; there it is stopped again when it reads.
         let _ = kill_process_group(group, Signal::CONT);
     }
 
-    fn in_front(&self) -> Option<Pid> {
+    fn foreground(&self) -> Option<Pid> {
         tcgetpgrp(&self.tty).ok()
     }
 
-    fn front(&self, group: Pid) -> bool {
+    fn set_foreground(&self, group: Pid) -> bool {
         // A background process that does this is stopped by SIGTTOU, unless the signal is blocked.
         let mut stopping = SigSet::empty();
         stopping.add(Name::SIGTTOU);

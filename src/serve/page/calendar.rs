@@ -42,8 +42,8 @@ pub(super) struct Cell {
     pub(super) date: NaiveDate,
     /// The kind of the day.
     pub(super) kind: DayKind,
-    /// A description of the day, in words.
-    pub(super) words: String,
+    /// A description of the day.
+    pub(super) description: String,
 }
 
 impl Cell {
@@ -80,9 +80,9 @@ impl Calendar {
         let offset = start.weekday().num_days_from_monday();
         let cell = |number: u32| {
             let date = start + Days::new(u64::from(number));
-            let (kind, words) = judge(date, today, first, days.get(&date).copied());
+            let (kind, description) = classify(date, today, first, days.get(&date).copied());
             let place = number + offset;
-            Cell { x: place / 7 * STEP, y: place % 7 * STEP, date, kind, words }
+            Cell { x: place / 7 * STEP, y: place % 7 * STEP, date, kind, description }
         };
         Calendar { cells: (0..DAYS).map(cell).collect(), width: (DAYS + offset).div_ceil(7) * STEP }
     }
@@ -95,7 +95,7 @@ impl Calendar {
 
     pub(super) fn summary(&self) -> String {
         format!(
-            "{} days with good snapshots, {} with failures, {} without any",
+            "{} days with good snapshots, {} with failures, {} without a full snapshot",
             self.count(DayKind::Good),
             self.count(DayKind::Failed),
             self.count(DayKind::Gap)
@@ -103,19 +103,19 @@ impl Calendar {
     }
 }
 
-fn judge(date: NaiveDate, today: NaiveDate, first: Option<NaiveDate>, day: Option<&Day>) -> (DayKind, String) {
-    let counted = |day: &Day| match day.snapshots {
+fn classify(date: NaiveDate, today: NaiveDate, first: Option<NaiveDate>, day: Option<&Day>) -> (DayKind, String) {
+    let count = |day: &Day| match day.snapshots {
         1 => "1 snapshot".to_owned(),
         count => format!("{count} snapshots"),
     };
     match day {
         Some(day) if !day.failures.is_empty() => {
-            (DayKind::Failed, format!("{date}: {}; {}", counted(day), day.failures.join("; ")))
+            (DayKind::Failed, format!("{date}: {}; {}", count(day), day.failures.join("; ")))
         }
-        Some(day) if day.good > 0 => (DayKind::Good, format!("{date}: {}", counted(day))),
-        Some(day) if day.snapshots > 0 => (DayKind::Gap, format!("{date}: {}, none of them full", counted(day))),
+        Some(day) if day.good > 0 => (DayKind::Good, format!("{date}: {}", count(day))),
+        Some(day) if day.snapshots > 0 => (DayKind::Gap, format!("{date}: {}, none of them full", count(day))),
         _ if date < today && first.is_some_and(|first| first < date) => (DayKind::Gap, format!("{date}: no snapshot")),
-        _ => (DayKind::Nothing, format!("{date}: nothing")),
+        _ => (DayKind::Nothing, format!("{date}: no snapshot yet")),
     }
 }
 
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(kind("2026-11-22"), Some(DayKind::Failed));
         assert_eq!(kind("2026-11-23"), Some(DayKind::Gap), "a part is no backup");
         assert_eq!(kind("2026-11-26"), Some(DayKind::Nothing), "today is not over");
-        assert_eq!(calendar.summary(), "1 days with good snapshots, 1 with failures, 4 without any");
+        assert_eq!(calendar.summary(), "1 days with good snapshots, 1 with failures, 4 without a full snapshot");
         // Every day has a place of its own.
         let mut places: Vec<_> = calendar.cells.iter().map(|cell| (cell.x, cell.y)).collect();
         places.dedup();

@@ -57,7 +57,7 @@ impl Status {
         match self {
             Status::Good => "healthy",
             Status::Bad => "UNHEALTHY",
-            Status::Unknown => "not looked at yet",
+            Status::Unknown => "not checked yet",
         }
     }
 
@@ -77,7 +77,7 @@ impl Status {
 pub(crate) struct Overview {
     /// The machine's name.
     pub host: String,
-    /// The time at which its contents were put together.
+    /// The time at which its contents were collected.
     pub at: DateTime<Utc>,
     /// The databases.
     pub sources: Vec<SourceView>,
@@ -94,7 +94,7 @@ pub(crate) struct Finding {
     pub name: String,
     /// True if the check passed.
     pub ok: bool,
-    /// The finding, in words.
+    /// The finding, as text.
     pub message: String,
 }
 
@@ -115,11 +115,11 @@ pub(crate) struct SourceView {
     /// Its name.
     pub name: String,
     /// Its location, without secrets.
-    pub place: String,
+    pub location: String,
     /// Its status.
     pub status: Status,
-    /// The time of the last inspection.
-    pub looked_at: Option<DateTime<Utc>>,
+    /// The time of the last check.
+    pub checked_at: Option<DateTime<Utc>>,
     /// The results of the checks.
     pub findings: Vec<Finding>,
     /// The newest good snapshot.
@@ -135,7 +135,7 @@ pub(crate) struct SourceView {
     /// The duration of a restore, as measured by the newest drill.
     pub restore: Option<String>,
     /// The snapshots that the retention plan removes next.
-    pub victims: Vec<Victim>,
+    pub removals: Vec<Removal>,
     /// The newest snapshots.
     pub snapshots: Vec<SnapshotRow>,
     /// The number of all snapshots.
@@ -153,16 +153,16 @@ pub(crate) struct Growth {
     pub before: u64,
     /// Its rows in the newer snapshot.
     pub after: u64,
-    /// The growth in rows per day, with a sign.
-    pub a_day: String,
+    /// The growth per day, with a sign.
+    pub rows_per_day: String,
 }
 
 /// A snapshot that the retention plan will remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Victim {
+pub(crate) struct Removal {
     /// Its id.
     pub id: String,
-    /// The time of the removal, in words.
+    /// The time of the removal, as text.
     pub when: String,
 }
 
@@ -203,7 +203,7 @@ pub(crate) struct SnapshotPage {
     /// Its tables, and those that were removed since the snapshot that it is compared with.
     pub tables: Vec<TableRow>,
     /// A note if no tables, or not all of them, are shown.
-    pub no_tables: Option<String>,
+    pub tables_note: Option<String>,
     /// The commands that restore it, as pairs of description and command.
     pub commands: Vec<(String, String)>,
 }
@@ -290,7 +290,7 @@ pub(crate) fn message(title: &str, message: &str) -> Result<String> {
 }
 
 fn rendered(template: &impl Template) -> Result<String> {
-    template.render().map_err(|error| Error::failed("the page cannot be written").because(error))
+    template.render().map_err(|error| Error::failed("cannot render the page").because(error))
 }
 
 /// Formats a time for the templates.
@@ -324,17 +324,17 @@ mod tests {
         let text = HOSTILE.to_owned();
         let source = SourceView {
             name: text.clone(),
-            place: text.clone(),
+            location: text.clone(),
             status: Status::Bad,
-            looked_at: Some(at),
+            checked_at: Some(at),
             findings: vec![Finding { name: text.clone(), ok: false, message: text.clone() }],
             newest: Some(row(HOSTILE)),
             calendar: Calendar::new(at.date_naive(), &[]),
             plots: vec![Plot::new(&text, Unit::Bytes, &[(at, 1.0), (at, 2.0)])],
-            growth: vec![Growth { table: text.clone(), before: 1, after: 2, a_day: "+1".to_owned() }],
+            growth: vec![Growth { table: text.clone(), before: 1, after: 2, rows_per_day: "+1".to_owned() }],
             growth_span: text.clone(),
             restore: Some(text.clone()),
-            victims: vec![Victim { id: text.clone(), when: text.clone() }],
+            removals: vec![Removal { id: text.clone(), when: text.clone() }],
             snapshots: vec![row(HOSTILE)],
             total: 1,
             unread: 0,
@@ -364,7 +364,7 @@ mod tests {
                 change: HOSTILE.to_owned(),
                 bytes: HOSTILE.to_owned(),
             }],
-            no_tables: Some(HOSTILE.to_owned()),
+            tables_note: Some(HOSTILE.to_owned()),
             commands: vec![(HOSTILE.to_owned(), HOSTILE.to_owned())],
         };
         let html = snapshot.html().expect("a page");

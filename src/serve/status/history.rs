@@ -12,25 +12,27 @@ use crate::ops::tags::SUSPECT;
 use crate::ops::{Context, fetch, stores};
 use crate::platform::error::{Kind, Result};
 use crate::platform::text;
-use crate::serve::page::{DAYS, Growth, Victim};
-use crate::snapshots::catalog::{Catalog, Described, Listed, ProofLevel};
+use crate::serve::page::{DAYS, Growth, Removal};
+use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::id::{SnapshotId, SourceName};
+use crate::snapshots::list::Described;
 use crate::snapshots::manifest::{Manifest, SnapshotKind};
+use crate::snapshots::proofs::ProofLevel;
 use crate::snapshots::retention::{Candidate, plan};
 use crate::store::StoreUrl;
 
 /// The number of newest snapshots of a source that are listed at every inspection, and read before all others.
 const NEWEST: usize = 16;
-/// The number of tables that are shown of those that grow fastest, and of those that grow slowest.
-const ENDS: usize = 5;
+/// The number of the fastest growing tables that are shown, and of the slowest growing ones.
+const TABLES_PER_END: usize = 5;
 /// The shortest time, in seconds, from which the growth per day is calculated.
 const SHORTEST_SPAN: f64 = 3600.0;
 /// The number of days for which the next removals are predicted, assuming one new snapshot per day.
 const DAYS_AHEAD: i64 = 60;
 /// The maximum number of snapshots of a source for that prediction, which is calculated for every day.
-const MOST_AHEAD: usize = 2000;
-/// The maximum number of snapshots to be removed next that are named.
-const VICTIMS: usize = 3;
+const MAX_PREDICTED: usize = 2000;
+/// The maximum number of predicted removals that are shown.
+const MAX_REMOVALS: usize = 3;
 
 /// A store, and what was read from it.
 pub(crate) struct History {
@@ -46,39 +48,39 @@ struct Known {
     /// The snapshots that are still to be read, the next one last.
     pending: Vec<Listed>,
     /// True if anything changed since the last summary.
-    is_new: bool,
-    summed_up: Summary,
+    has_changed: bool,
+    summary: Summary,
 }
 
 /// A summary of the snapshots of a source.
 #[derive(Clone, Default)]
 pub(crate) struct Summary {
     /// The baseline: the newest good snapshot, with its tables.
-    pub(crate) measure: Option<Arc<Manifest>>,
+    pub(crate) baseline: Option<Arc<Manifest>>,
     /// The reason, if the newest good snapshot cannot be read.
-    pub(crate) unmeasured: Option<String>,
+    pub(crate) baseline_error: Option<String>,
     /// The growth of its tables, fastest first.
     pub(crate) growth: Vec<Growth>,
     /// The times of the two snapshots between which the growth was calculated.
     pub(crate) growth_span: String,
     /// The snapshots that the retention plan removes next.
-    pub(crate) victims: Vec<Victim>,
+    pub(crate) removals: Vec<Removal>,
 }
 
 /// The result of the last inspection of a store.
 #[derive(Clone, Default)]
-pub(crate) struct StoreSeen {
+pub(crate) struct StoreContents {
     /// The free space in bytes, if the store reports it.
     pub(crate) free_bytes: Option<u64>,
     /// Its snapshots, by source.
-    pub(crate) sources: BTreeMap<SourceName, SourceSeen>,
+    pub(crate) sources: BTreeMap<SourceName, SourceContents>,
     /// The reason, if it cannot be read now; the other fields are then from an earlier inspection.
     pub(crate) error: Option<String>,
 }
 
 /// The snapshots that a store has of a source.
 #[derive(Clone, Default)]
-pub(crate) struct SourceSeen {
+pub(crate) struct SourceContents {
     /// The snapshots, newest first.
     pub(crate) snapshots: Vec<Arc<Described>>,
     /// The number of snapshots that are still to be read.
@@ -98,21 +100,21 @@ impl History {
     pub(crate) fn read_newest(&mut self) -> Result<()> {
         for (source, known) in &mut self.sources {
             let (listed, _) = self.catalog.list_newest(Some(source), None, NEWEST)?;
-            known.forget_what_is_gone(&listed);
+            known.forget_deleted(&listed);
             known.read(&self.catalog, listed)?;
         }
         Ok(())
     }
 
-    /// Lists all names. Snapshots that are gone are forgotten; unknown ones are left to [`read_some`](Self::read_some).
+    /// Lists all names. Deleted snapshots are forgotten; unknown ones are left to [`read_some`](Self::read_some).
     pub(crate) fn list(&mut self) -> Result<()> {
         for (source, known) in &mut self.sources {
             let listed = self.catalog.list(source)?;
             let before = known.snapshots.len();
-            let there: BTreeSet<&SnapshotId> = listed.iter().map(|listed| &listed.id).collect();
-            known.snapshots.retain(|id, _| there.contains(id));
-            known.is_new |= known.snapshots.len() < before;
-            known.pending = listed.into_iter().filter(|listed| known.lacks(listed)).collect();
+            let listed_ids: BTreeSet<&SnapshotId> = listed.iter().map(|listed| &listed.id).collect();
+            known.snapshots.retain(|id, _| listed_ids.contains(id));
+            known.has_changed |= known.snapshots.len() < before;
+            known.pending = listed.into_iter().filter(|listed| known.must_read(listed)).collect();
             known.pending.reverse();
         }
         Ok(())
@@ -128,40 +130,41 @@ impl History {
     }
 
     /// Updates the summaries. Growth and removals are calculated again if something is new and all of it was read.
-    pub(crate) fn sum_up(&mut self, context: &Context) {
+    pub(crate) fn update_summaries(&mut self, context: &Context) {
         for (source, known) in &mut self.sources {
             let newest_first: Vec<&Arc<Described>> = known.snapshots.values().rev().collect();
-            let last = known.summed_up.measure.take();
+            let last = known.summary.baseline.take();
             // The baseline is chosen every time: a snapshot that could not be read, or that was dated in the future,
             // may be the baseline now.
-            match measure(&newest_first, last.clone(), &self.catalog, context) {
-                Ok(measure) => (known.summed_up.measure, known.summed_up.unmeasured) = (measure, None),
+            match baseline(&newest_first, last.clone(), &self.catalog, context) {
+                Ok(baseline) => (known.summary.baseline, known.summary.baseline_error) = (baseline, None),
                 Err(error) => {
-                    (known.summed_up.measure, known.summed_up.unmeasured) = (last, Some(error.whole_with_hint()))
+                    known.summary.baseline = last;
+                    known.summary.baseline_error = Some(error.full_message_with_hint());
                 }
             }
-            if !known.is_new || !known.pending.is_empty() {
+            if !known.has_changed || !known.pending.is_empty() {
                 continue;
             }
-            known.is_new = false;
-            if let Some(measure) = &known.summed_up.measure {
-                match growth(measure, &newest_first, &self.catalog, context) {
-                    Ok((span, growth)) => (known.summed_up.growth_span, known.summed_up.growth) = (span, growth),
-                    Err(error) => tracing::debug!("{source}: {}", error.whole()),
+            known.has_changed = false;
+            if let Some(baseline) = &known.summary.baseline {
+                match growth(baseline, &newest_first, &self.catalog, context) {
+                    Ok((span, growth)) => (known.summary.growth_span, known.summary.growth) = (span, growth),
+                    Err(error) => tracing::debug!("{source}: {}", error.full_message()),
                 }
             }
-            known.summed_up.victims = victims(source, &newest_first, context);
+            known.summary.removals = removals(source, &newest_first, context);
         }
     }
 
-    /// Returns what is known now.
-    pub(crate) fn seen(&self) -> StoreSeen {
+    /// Returns everything that is known now.
+    pub(crate) fn contents(&self) -> StoreContents {
         let one = |(source, known): (&SourceName, &Known)| {
             let snapshots = known.snapshots.values().rev().cloned().collect();
-            let summary = known.summed_up.clone();
-            (source.clone(), SourceSeen { snapshots, unread: known.pending.len(), summary })
+            let summary = known.summary.clone();
+            (source.clone(), SourceContents { snapshots, unread: known.pending.len(), summary })
         };
-        StoreSeen {
+        StoreContents {
             free_bytes: self.catalog.free_bytes(),
             sources: self.sources.iter().map(one).collect(),
             error: None,
@@ -171,30 +174,30 @@ impl History {
 
 impl Known {
     /// Returns true if a snapshot is not known, or has changed since it was read.
-    fn lacks(&self, listed: &Listed) -> bool {
+    fn must_read(&self, listed: &Listed) -> bool {
         self.snapshots.get(&listed.id).is_none_or(|known| {
             known.manifest.is_err() || known.listed.proofs != listed.proofs || bytes(&known.listed) != bytes(listed)
         })
     }
 
-    /// Forgets snapshots that are gone: those that would be among the newest but are not listed.
-    fn forget_what_is_gone(&mut self, newest: &[Listed]) {
-        let there: BTreeSet<&SnapshotId> = newest.iter().map(|listed| &listed.id).collect();
-        let oldest = there.first().copied().filter(|_| newest.len() >= NEWEST);
+    /// Forgets deleted snapshots: those that would be among the newest but are not listed.
+    fn forget_deleted(&mut self, newest: &[Listed]) {
+        let listed_ids: BTreeSet<&SnapshotId> = newest.iter().map(|listed| &listed.id).collect();
+        let oldest = listed_ids.first().copied().filter(|_| newest.len() >= NEWEST);
         let before = self.snapshots.len();
-        self.snapshots.retain(|id, _| there.contains(id) || oldest.is_some_and(|oldest| id < oldest));
-        self.is_new |= self.snapshots.len() < before;
+        self.snapshots.retain(|id, _| listed_ids.contains(id) || oldest.is_some_and(|oldest| id < oldest));
+        self.has_changed |= self.snapshots.len() < before;
     }
 
     fn read(&mut self, catalog: &Catalog, listed: Vec<Listed>) -> Result<()> {
-        let lacking: Vec<Listed> = listed.into_iter().filter(|listed| self.lacks(listed)).collect();
-        for mut described in catalog.describe(lacking)? {
+        let unread: Vec<Listed> = listed.into_iter().filter(|listed| self.must_read(listed)).collect();
+        for mut described in catalog.describe(unread)? {
             mark_short(&mut described);
             if let Ok(manifest) = &mut described.manifest {
                 // The tables of thousands of snapshots would take more memory than everything else.
                 (manifest.tables, manifest.sqlite, manifest.postgres) = (Vec::new(), None, None);
             }
-            self.is_new = true;
+            self.has_changed = true;
             self.snapshots.insert(described.listed.id.clone(), Arc::new(described));
         }
         Ok(())
@@ -214,7 +217,7 @@ pub(crate) fn is_good(described: &Described) -> bool {
 }
 
 /// Returns the newest good snapshot, with its tables.
-fn measure(
+fn baseline(
     newest_first: &[&Arc<Described>],
     last: Option<Arc<Manifest>>,
     catalog: &Catalog,
@@ -246,21 +249,21 @@ fn growth(
     let oldest = fetch::manifest(catalog, &oldest.listed.id, context)?;
     let seconds = (newest.created_at - oldest.created_at).num_seconds().max(1) as f64;
     let rows =
-        |manifest: &Manifest| crate::ops::look::rows_of(manifest.tables.iter().filter(|table| table.is_ordinary()));
+        |manifest: &Manifest| crate::ops::inspect::rows_of(manifest.tables.iter().filter(|table| table.is_ordinary()));
     let before = rows(&oldest);
     let mut grown: Vec<(f64, Growth)> = rows(newest)
         .into_iter()
         .map(|(table, after)| {
             let before = before.get(&table).copied().unwrap_or(0);
-            let a_day = (after as f64 - before as f64) / seconds * 86_400.0;
+            let rows_per_day = (after as f64 - before as f64) / seconds * 86_400.0;
             // The growth per day cannot be predicted from a few minutes.
-            let shown = if seconds >= SHORTEST_SPAN { format!("{a_day:+.0}") } else { String::new() };
-            (a_day, Growth { table, before, after, a_day: shown })
+            let shown = if seconds >= SHORTEST_SPAN { format!("{rows_per_day:+.0}") } else { String::new() };
+            (rows_per_day, Growth { table, before, after, rows_per_day: shown })
         })
         .collect();
     grown.sort_by(|one, other| other.0.total_cmp(&one.0));
-    if grown.len() > 2 * ENDS {
-        grown.drain(ENDS..grown.len() - ENDS);
+    if grown.len() > 2 * TABLES_PER_END {
+        grown.drain(TABLES_PER_END..grown.len() - TABLES_PER_END);
     }
     let span = format!("from {} to {}", text::time(oldest.created_at), text::time(newest.created_at));
     Ok((span, grown.into_iter().map(|(_, growth)| growth).collect()))
@@ -268,34 +271,38 @@ fn growth(
 
 /// Returns the snapshots that the retention plan removes next: at the next prune, or else on the first day on which it
 /// would remove any if one snapshot is taken every day.
-fn victims(source: &SourceName, newest_first: &[&Arc<Described>], context: &Context) -> Vec<Victim> {
+fn removals(source: &SourceName, newest_first: &[&Arc<Described>], context: &Context) -> Vec<Removal> {
     let Ok(policy) = context.retention() else { return Vec::new() };
     let mut candidates: Vec<Candidate> =
         newest_first.iter().filter(|described| described.manifest.is_ok()).filter_map(|one| candidate(one)).collect();
-    let (real, now) = (candidates.len(), Utc::now());
-    let last_day = if real <= MOST_AHEAD { DAYS_AHEAD } else { 0 };
+    let (existing, now) = (candidates.len(), Utc::now());
+    let last_day = if existing <= MAX_PREDICTED { DAYS_AHEAD } else { 0 };
     for day in 0..=last_day {
         let at = now + Duration::days(day);
         if day > 0 {
-            candidates.push(imagined(source, at));
+            candidates.push(simulated(source, at));
         }
-        let mut gone = plan(&candidates, policy, at).delete;
-        gone.retain(|id| candidates[..real].iter().any(|candidate| candidate.id == *id));
-        if gone.is_empty() {
+        let mut removed = plan(&candidates, policy, at).delete;
+        removed.retain(|id| candidates[..existing].iter().any(|candidate| candidate.id == *id));
+        if removed.is_empty() {
             continue;
         }
-        gone.sort();
+        removed.sort();
         let when = match day {
             0 => "at the next prune".to_owned(),
             1 => "in 1 day".to_owned(),
             days => format!("in {days} days"),
         };
-        return gone.iter().take(VICTIMS).map(|id| Victim { id: id.to_string(), when: when.clone() }).collect();
+        return removed
+            .iter()
+            .take(MAX_REMOVALS)
+            .map(|id| Removal { id: id.to_string(), when: when.clone() })
+            .collect();
     }
     Vec::new()
 }
 
-fn imagined(source: &SourceName, at: DateTime<Utc>) -> Candidate {
+fn simulated(source: &SourceName, at: DateTime<Utc>) -> Candidate {
     Candidate {
         id: SnapshotId::new(source, at, 0),
         created_at: at,
@@ -309,19 +316,19 @@ fn imagined(source: &SourceName, at: DateTime<Utc>) -> Candidate {
 
 /// Reads everything that a store holds of the sources. Only an interruption is returned as an error; other errors are
 /// part of the result.
-pub(crate) fn read_all(store: &StoreUrl, sources: &[SourceName], context: &Context) -> Result<StoreSeen> {
-    let read = || -> Result<StoreSeen> {
+pub(crate) fn read_all(store: &StoreUrl, sources: &[SourceName], context: &Context) -> Result<StoreContents> {
+    let read = || -> Result<StoreContents> {
         let mut history = History::open(store, sources)?;
         history.list()?;
         while history.read_some(1000)? {
             crate::platform::interrupt::check()?;
         }
-        history.sum_up(context);
-        Ok(history.seen())
+        history.update_summaries(context);
+        Ok(history.contents())
     };
     match read() {
         Err(error) if error.kind != Kind::Interrupted => {
-            Ok(StoreSeen { error: Some(error.whole_with_hint()), ..StoreSeen::default() })
+            Ok(StoreContents { error: Some(error.full_message_with_hint()), ..StoreContents::default() })
         }
         read => read,
     }

@@ -1,6 +1,6 @@
-//! The status of everything: the last inspections of sources and stores, combined and judged.
+//! The status of everything: the last inspections of sources and stores, combined into checks.
 //!
-//! `serve` inspects repeatedly and `report` inspects once; the results are judged here, for both.
+//! `serve` inspects repeatedly and `report` inspects once; both get their checks from here.
 
 pub(super) mod history;
 pub(super) mod view;
@@ -12,27 +12,28 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::config::Backups;
-use crate::ops::checks::{Check, Checks, ChecksReport};
-use crate::ops::look::{Glance, glance};
+use crate::ops::checks::{Checks, ChecksReport};
+use crate::ops::inspect::{BriefInspection, inspect_briefly};
 use crate::ops::sources::Chosen;
+use crate::ops::summary::Check;
 use crate::ops::{Context, check, gate};
 use crate::platform::disk::{folder_of, free_bytes};
 use crate::platform::duration::format_duration;
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
 use crate::serve::page::Status;
-use crate::serve::status::history::{StoreSeen, Summary, is_good};
-use crate::snapshots::catalog::Described;
+use crate::serve::status::history::{StoreContents, Summary, is_good};
 use crate::snapshots::id::SourceName;
+use crate::snapshots::list::Described;
 use crate::snapshots::manifest::Manifest;
 
 /// The result of an inspection of a source.
-pub(super) struct SourceLook {
-    pub(super) glance: Glance,
+pub(super) struct SourceInspection {
+    pub(super) brief: BriefInspection,
     /// The free bytes in the folder of a database file.
     pub(super) free_bytes: Option<u64>,
     /// True, with the amount, if that is enough; false, with the reason, if it is not or cannot be determined.
-    room: Option<(bool, String)>,
+    space_check: Option<(bool, String)>,
 }
 
 /// The last inspection of something.
@@ -48,19 +49,19 @@ pub(super) struct Reading<T> {
 }
 
 /// The status of all sources and stores.
-pub(super) struct Standing {
+pub(super) struct OverallStatus {
     pub(super) at: DateTime<Utc>,
-    pub(super) sources: Vec<SourceStanding>,
-    pub(super) stores: Vec<StoreStanding>,
+    pub(super) sources: Vec<SourceStatus>,
+    pub(super) stores: Vec<StoreStatus>,
 }
 
 /// The status of a source.
-pub(super) struct SourceStanding {
+pub(super) struct SourceStatus {
     pub(super) name: SourceName,
     /// Its location, without secrets.
-    pub(super) place: String,
+    pub(super) location: String,
     pub(super) status: Status,
-    pub(super) reading: Reading<SourceLook>,
+    pub(super) reading: Reading<SourceInspection>,
     /// The results of all checks.
     pub(super) checks: Vec<Check>,
     /// The tables that rules are about, with their rows.
@@ -75,15 +76,15 @@ pub(super) struct SourceStanding {
 }
 
 /// The status of a store.
-pub(super) struct StoreStanding {
+pub(super) struct StoreStatus {
     pub(super) location: String,
     pub(super) status: Status,
     pub(super) message: String,
-    pub(super) seen: Option<Arc<StoreSeen>>,
+    pub(super) contents: Option<Arc<StoreContents>>,
 }
 
 /// Returns the bytes that must be free in the folder of a database: `min_free` of the config, or 1.
-pub(super) fn least_free(context: &Context) -> Result<u64> {
+pub(super) fn min_free_bytes(context: &Context) -> Result<u64> {
     Ok(match &context.config {
         Some(config) => config.preflight()?.min_free.unwrap_or(1),
         None => 1,
@@ -91,39 +92,45 @@ pub(super) fn least_free(context: &Context) -> Result<u64> {
 }
 
 /// Inspects a source. Only a signal is returned as an error; other errors are part of the result.
-pub(super) fn look_at(chosen: &Chosen, before: Option<&Manifest>, least_free: u64) -> Result<SourceLook> {
+pub(super) fn inspect_source(
+    chosen: &Chosen,
+    before: Option<&Manifest>,
+    min_free_bytes: u64,
+) -> Result<SourceInspection> {
     let free_bytes = chosen.source.file().and_then(|path| free_bytes(folder_of(path)).ok());
-    let room = gate::free_beside(&chosen.source, least_free).map(|found| match found {
+    let space_check = gate::free_beside(&chosen.source, min_free_bytes).map(|found| match found {
         Ok(message) => (true, message),
-        Err(error) => (false, error.whole()),
+        Err(error) => (false, error.full_message()),
     });
-    Ok(SourceLook { glance: glance(chosen, before)?, free_bytes, room })
+    Ok(SourceInspection { brief: inspect_briefly(chosen, before)?, free_bytes, space_check })
 }
 
-impl SourceLook {
+impl SourceInspection {
     /// Returns the result of an inspection that did not complete.
-    pub(super) fn failed(why: String) -> SourceLook {
-        SourceLook { glance: Glance { error: Some(why), ..Glance::default() }, free_bytes: None, room: None }
+    pub(super) fn failed(reason: String) -> SourceInspection {
+        let brief = BriefInspection { error: Some(reason), ..BriefInspection::default() };
+        SourceInspection { brief, free_bytes: None, space_check: None }
     }
 }
 
 /// Combines the inspections into the status of everything.
 pub(super) fn assemble(
-    sources: Vec<(&Chosen, Reading<SourceLook>)>,
-    stores: Vec<(String, Reading<StoreSeen>)>,
+    sources: Vec<(&Chosen, Reading<SourceInspection>)>,
+    stores: Vec<(String, Reading<StoreContents>)>,
     context: &Context,
-) -> Result<Standing> {
+) -> Result<OverallStatus> {
     let default = Backups::default();
     let backups = match &context.config {
         Some(config) => config.backups()?,
         None => &default,
     };
-    let stores: Vec<StoreStanding> = stores.into_iter().map(|(location, reading)| stand(location, reading)).collect();
-    let sources = sources.into_iter().map(|(chosen, reading)| source(chosen, reading, &stores, backups));
-    Ok(Standing { at: Utc::now(), sources: sources.collect::<Result<_>>()?, stores })
+    let stores = stores.into_iter().map(|(location, reading)| store_status(location, reading));
+    let stores: Vec<StoreStatus> = stores.collect();
+    let sources = sources.into_iter().map(|(chosen, reading)| source_status(chosen, reading, &stores, backups));
+    Ok(OverallStatus { at: Utc::now(), sources: sources.collect::<Result<_>>()?, stores })
 }
 
-impl Standing {
+impl OverallStatus {
     pub(super) fn status(&self) -> Status {
         let sources = self.sources.iter().map(|source| source.status);
         Status::of_all(sources.chain(self.stores.iter().map(|store| store.status)))
@@ -144,44 +151,44 @@ impl Standing {
 
 fn too_long(late: Duration) -> String {
     let late = chrono::Duration::seconds(i64::try_from(late.as_secs()).unwrap_or(i64::MAX / 1000));
-    format!("it does not answer: the look at it has been going on for {}", format_duration(late))
+    format!("it does not answer: the current check has been running for {}", format_duration(late))
 }
 
-fn stand(location: String, reading: Reading<StoreSeen>) -> StoreStanding {
+fn store_status(location: String, reading: Reading<StoreContents>) -> StoreStatus {
     let (status, message) = match (&reading.late, &reading.last) {
         (Some(late), _) => (Status::Bad, too_long(*late)),
-        (None, None) => (Status::Unknown, "it was not looked at yet".to_owned()),
-        (None, Some(seen)) => match &seen.error {
+        (None, None) => (Status::Unknown, "it was not checked yet".to_owned()),
+        (None, Some(contents)) => match &contents.error {
             Some(error) => (Status::Bad, error.clone()),
             None => {
-                let count: usize = seen.sources.values().map(|source| source.snapshots.len() + source.unread).sum();
-                let free = seen.free_bytes.map(|free| format!(", {} free", text::bytes(free))).unwrap_or_default();
+                let count: usize = contents.sources.values().map(|source| source.snapshots.len() + source.unread).sum();
+                let free = contents.free_bytes.map(|free| format!(", {} free", text::bytes(free))).unwrap_or_default();
                 (Status::Good, format!("{count} snapshots{free}"))
             }
         },
     };
-    StoreStanding { location, status, message, seen: reading.last }
+    StoreStatus { location, status, message, contents: reading.last }
 }
 
-fn source(
+fn source_status(
     chosen: &Chosen,
-    reading: Reading<SourceLook>,
-    stores: &[StoreStanding],
+    reading: Reading<SourceInspection>,
+    stores: &[StoreStatus],
     backups: &Backups,
-) -> Result<SourceStanding> {
+) -> Result<SourceStatus> {
     let name = chosen.name()?;
     let mut checks = Checks::default();
     let mut tables = Vec::new();
     match (&reading.late, &reading.last) {
         (Some(late), _) => checks.add(format!("{name}: database"), false, too_long(*late)),
         (None, None) => {}
-        (None, Some(look)) => {
-            judge_look(&name, look, &mut checks);
-            let ruled = |table: &str| {
+        (None, Some(inspection)) => {
+            judge_inspection(&name, inspection, &mut checks);
+            let has_rule = |table: &str| {
                 let names = chosen.rules().iter().filter_map(|rule| rule.table.as_deref());
                 names.into_iter().any(|of| of == table || table.strip_prefix("public.") == Some(of))
             };
-            let rows = look.glance.tables.iter().filter(|(table, _)| ruled(table));
+            let rows = inspection.brief.tables.iter().filter(|(table, _)| has_rule(table));
             tables.extend(rows.map(|(table, rows)| (table.clone(), *rows)));
         }
     }
@@ -189,23 +196,23 @@ fn source(
     let (mut unread, mut summary) = (0, Summary::default());
     let mut is_unknown = reading.last.is_none();
     for store in stores {
-        let Some(seen) = store.seen.as_ref().and_then(|seen| Some((seen, seen.sources.get(&name)?))) else {
+        let Some(of_source) = store.contents.as_ref().and_then(|contents| contents.sources.get(&name)) else {
             // A store that cannot be reached is reported on its own.
             is_unknown |= store.status == Status::Unknown;
             continue;
         };
-        let (_, of_source) = seen;
         let full = of_source.snapshots.iter().map(Arc::as_ref).filter(|described| check::may_be_full(described));
         let full: Vec<&Described> = full.take(32).collect();
         // There may be a full snapshot among those that are still to be read.
         if !full.is_empty() || of_source.unread == 0 {
-            check::judge(&store.location, &name, &full, backups, &mut checks);
+            check::check_backups(&store.location, &name, &full, backups, &mut checks);
         }
         unread = unread.max(of_source.unread);
-        if let Some(why) = &of_source.summary.unmeasured {
-            checks.add(format!("{name}: compared"), false, format!("the newest good snapshot cannot be read: {why}"));
+        if let Some(reason) = &of_source.summary.baseline_error {
+            let message = format!("the newest good snapshot cannot be read: {reason}");
+            checks.add(format!("{name}: compared"), false, message);
         }
-        if summary.measure.is_none() {
+        if summary.baseline.is_none() {
             summary = of_source.summary.clone();
         }
         merged.extend(of_source.snapshots.iter().cloned());
@@ -224,9 +231,9 @@ fn source(
         (true, true) => Status::Unknown,
         (true, false) => Status::Good,
     };
-    Ok(SourceStanding {
+    Ok(SourceStatus {
         name,
-        place: one_line(&chosen.source.shown()),
+        location: one_line(&chosen.source.shown()),
         status,
         reading,
         checks: report.checks,
@@ -238,42 +245,43 @@ fn source(
     })
 }
 
-fn judge_look(name: &SourceName, look: &SourceLook, checks: &mut Checks) {
-    let glance = &look.glance;
-    match &glance.error {
+fn judge_inspection(name: &SourceName, inspection: &SourceInspection, checks: &mut Checks) {
+    let brief = &inspection.brief;
+    match &brief.error {
         Some(error) => checks.add(format!("{name}: database"), false, error.clone()),
         None => checks.add(format!("{name}: database"), true, "it answers"),
     }
-    for verdict in &glance.rules {
+    for verdict in &brief.rules {
         checks.add(format!("{name}: {}", verdict.name), verdict.ok, verdict.message());
     }
-    for verdict in glance.since.iter().filter(|verdict| !verdict.ok) {
+    for verdict in brief.comparison.iter().filter(|verdict| !verdict.ok) {
         checks.add(format!("{name}: {}", verdict.name), false, verdict.message());
     }
-    let rows: u64 = glance.tables.values().sum();
-    let counted = format!("{} tables, {rows} rows", glance.tables.len());
-    match &glance.compared_with {
-        _ if glance.error.is_some() => {}
-        Some(id) if glance.only_sums => {
+    let rows: u64 = brief.tables.values().sum();
+    let counted = format!("{} tables, {rows} rows", brief.tables.len());
+    match &brief.compared_with {
+        _ if brief.error.is_some() => {}
+        Some(id) if brief.only_totals => {
             let message = format!(
-                "{counted}; {id} is encrypted, and no key here opens it: only the sum of all rows was compared"
+                "{counted}; {id} is encrypted and no available key decrypts it, so only the total number of rows was \
+                 compared"
             );
             checks.add(format!("{name}: rows"), true, message);
         }
-        Some(id) if glance.since.iter().all(|verdict| verdict.ok) => {
+        Some(id) if brief.comparison.iter().all(|verdict| verdict.ok) => {
             checks.add(format!("{name}: rows"), true, format!("{counted}; nothing lost since {id}"));
         }
         Some(_) => {}
         None => checks.add(
             format!("{name}: rows"),
-            !glance.tables.is_empty(),
-            match glance.tables.is_empty() {
+            !brief.tables.is_empty(),
+            match brief.tables.is_empty() {
                 true => "it has no tables".to_owned(),
                 false => counted,
             },
         ),
     }
-    if let Some((ok, message)) = &look.room {
+    if let Some((ok, message)) = &inspection.space_check {
         checks.add(format!("{name}: free space"), *ok, message.clone());
     }
 }

@@ -15,41 +15,48 @@ use crate::serve::page::{
     Unit,
 };
 use crate::serve::status::history::is_good;
-use crate::serve::status::{SourceStanding, Standing};
-use crate::snapshots::catalog::{Catalog, Described, ProofLevel};
+use crate::serve::status::{OverallStatus, SourceStatus};
+use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::SnapshotId;
+use crate::snapshots::list::Described;
 use crate::snapshots::manifest::{Manifest, SnapshotKind, Table};
+use crate::snapshots::proofs::ProofLevel;
 
 /// The maximum number of snapshots that a page lists.
 const LISTED: usize = 30;
 /// The maximum number of tables that the page of a snapshot lists.
-const MOST_TABLES: usize = 2000;
+const MAX_TABLES: usize = 2000;
 
 /// A failure: its time, its source (`None` if it concerns all), and its message.
 #[derive(Clone, Debug)]
-pub(crate) struct Mishap {
+pub(crate) struct RunFailure {
     pub(crate) at: DateTime<Utc>,
     pub(crate) source: Option<String>,
     pub(crate) message: String,
 }
 
 /// Returns the overview page.
-pub(crate) fn overview(standing: &Standing, mishaps: &[Mishap], served: bool, context: &Context) -> Overview {
-    let store = |store: &crate::serve::status::StoreStanding| StoreView {
+pub(crate) fn overview(
+    status: &OverallStatus,
+    run_failures: &[RunFailure],
+    served: bool,
+    context: &Context,
+) -> Overview {
+    let store = |store: &crate::serve::status::StoreStatus| StoreView {
         location: one_line(&store.location),
         status: store.status,
         message: store.message.clone(),
     };
     Overview {
         host: context.host.clone(),
-        at: standing.at,
-        sources: standing.sources.iter().map(|source| view(source, mishaps, standing.at)).collect(),
-        stores: standing.stores.iter().map(store).collect(),
+        at: status.at,
+        sources: status.sources.iter().map(|source| view(source, run_failures, status.at)).collect(),
+        stores: status.stores.iter().map(store).collect(),
         served,
     }
 }
 
-fn view(source: &SourceStanding, mishaps: &[Mishap], now: DateTime<Utc>) -> SourceView {
+fn view(source: &SourceStatus, run_failures: &[RunFailure], now: DateTime<Utc>) -> SourceView {
     let name = source.name.as_str();
     let prefix = format!("{name}: ");
     let finding = |check: &crate::serve::status::Check| Finding {
@@ -57,13 +64,13 @@ fn view(source: &SourceStanding, mishaps: &[Mishap], now: DateTime<Utc>) -> Sour
         ok: check.ok,
         message: check.message.clone(),
     };
-    let own = mishaps.iter().filter(|mishap| mishap.source.as_deref().is_none_or(|of| of == name));
+    let own = run_failures.iter().filter(|failure| failure.source.as_deref().is_none_or(|of| of == name));
     let restore = source.snapshots.iter().find_map(|described| described.proof.restore_seconds);
     SourceView {
         name: name.to_owned(),
-        place: source.place.clone(),
+        location: source.location.clone(),
         status: source.status,
-        looked_at: source.reading.at,
+        checked_at: source.reading.at,
         findings: source.checks.iter().map(finding).collect(),
         newest: source.newest.as_deref().map(|described| row(described, now)),
         calendar: calendar(&source.snapshots, own, now),
@@ -71,7 +78,7 @@ fn view(source: &SourceStanding, mishaps: &[Mishap], now: DateTime<Utc>) -> Sour
         growth: source.summary.growth.clone(),
         growth_span: source.summary.growth_span.clone(),
         restore: restore.map(text::seconds),
-        victims: source.summary.victims.clone(),
+        removals: source.summary.removals.clone(),
         snapshots: source.snapshots.iter().take(LISTED).map(|described| row(described, now)).collect(),
         total: source.snapshots.len() + source.unread,
         unread: source.unread,
@@ -105,7 +112,7 @@ fn row(described: &Described, now: DateTime<Utc>) -> SnapshotRow {
 
 fn calendar<'a>(
     snapshots: &[Arc<Described>],
-    mishaps: impl Iterator<Item = &'a Mishap>,
+    run_failures: impl Iterator<Item = &'a RunFailure>,
     now: DateTime<Utc>,
 ) -> Calendar {
     let mut days: BTreeMap<NaiveDate, Day> = BTreeMap::new();
@@ -120,11 +127,11 @@ fn calendar<'a>(
             && manifest.kind == SnapshotKind::Full
             && !is_good(described)
         {
-            day.failures.push(format!("{id}: rows were lost since the one before"));
+            day.failures.push(format!("{id}: rows were lost since the previous snapshot"));
         }
     }
-    for mishap in mishaps {
-        days.entry(mishap.at.date_naive()).or_default().failures.push(one_line(&mishap.message));
+    for failure in run_failures {
+        days.entry(failure.at.date_naive()).or_default().failures.push(one_line(&failure.message));
     }
     Calendar::new(now.date_naive(), &days.into_iter().collect::<Vec<_>>())
 }
@@ -144,7 +151,7 @@ fn plots(snapshots: &[Arc<Described>], now: DateTime<Utc>) -> Vec<Plot> {
     vec![
         plot("Size of the archive", Unit::Bytes, &|manifest| manifest.archive_bytes.unwrap_or(0) as f64),
         plot("Rows", Unit::Rows, &|manifest| manifest.rows as f64),
-        plot("How long it took", Unit::Seconds, &|manifest| manifest.seconds),
+        plot("Duration", Unit::Seconds, &|manifest| manifest.seconds),
     ]
 }
 
@@ -186,21 +193,21 @@ fn page(
         Some(Ok(before)) => Some(before),
         // It was pruned meanwhile, or is damaged: there is nothing to compare with.
         Some(Err(error)) => {
-            tracing::debug!("{}", error.whole());
+            tracing::debug!("{}", error.full_message());
             None
         }
     };
-    let is_closed = |manifest: &Manifest| manifest.encrypted && manifest.tables.is_empty();
-    let before = before.filter(|before| !is_closed(before));
-    let mut no_tables = None;
-    let tables = if is_closed(manifest) {
-        no_tables = Some("It is encrypted, and no key here opens it: its tables are not known.".to_owned());
+    let before = before.filter(|before| !before.lacks_tables());
+    let mut tables_note = None;
+    let tables = if manifest.lacks_tables() {
+        let note = "The snapshot is encrypted and no available key decrypts it, so its tables are not known.";
+        tables_note = Some(note.to_owned());
         Vec::new()
     } else {
         rows(manifest, before.as_ref())
     };
-    if tables.len() > MOST_TABLES {
-        no_tables = Some(format!("The first {MOST_TABLES} of {} tables:", tables.len()));
+    if tables.len() > MAX_TABLES {
+        tables_note = Some(format!("The first {MAX_TABLES} of {} tables:", tables.len()));
     }
     let location = catalog.location();
     let commands = restore_commands(manifest, &location, context)?;
@@ -217,7 +224,7 @@ fn page(
         ("sha256", manifest.sha256.map(|sha256| sha256.to_string()).unwrap_or_default()),
         ("encrypted", if manifest.encrypted { "with age" } else { "no" }.to_owned()),
     ];
-    facts.extend(described.proof.restore_seconds.map(|seconds| ("restores in", text::seconds(seconds))));
+    facts.extend(described.proof.restore_seconds.map(|seconds| ("restore time", text::seconds(seconds))));
     if !manifest.tags.is_empty() {
         facts.push(("tags", manifest.tags.join(", ")));
     }
@@ -225,9 +232,9 @@ fn page(
         row: row(described, now),
         facts: facts.into_iter().map(|(name, value)| (name.to_owned(), one_line(&value))).collect(),
         compared_with: before.map(|before| before.id.to_string()),
-        tables: tables.into_iter().take(MOST_TABLES).collect(),
-        no_tables,
-        commands: commands.into_iter().map(|(what, command)| (what.to_owned(), command)).collect(),
+        tables: tables.into_iter().take(MAX_TABLES).collect(),
+        tables_note,
+        commands: commands.into_iter().map(|(description, command)| (description.to_owned(), command)).collect(),
     })
 }
 

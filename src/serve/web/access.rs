@@ -52,11 +52,11 @@ impl Access {
         if right == Right::Read && self.is_open() {
             return Ok(());
         }
-        let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let (scheme, rest) = shown.split_once(' ').unwrap_or_default();
+        let credentials = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let (scheme, rest) = credentials.split_once(' ').unwrap_or_default();
         let allowed = match scheme.to_ascii_lowercase().as_str() {
             "bearer" => self.token.as_ref().is_some_and(|token| is_equal(rest.trim(), token.expose())),
-            "basic" if right == Right::Read => self.knows(rest.trim()),
+            "basic" if right == Right::Read => self.accepts(rest.trim()),
             _ => false,
         };
         if allowed { Ok(()) } else { Err(Refusal::Unknown) }
@@ -64,7 +64,7 @@ impl Access {
 
     /// Returns true if a name and password are right. The token is accepted as the password, with any name, because
     /// browsers ask for a password and not for a token.
-    fn knows(&self, encoded: &str) -> bool {
+    fn accepts(&self, encoded: &str) -> bool {
         let decoded = base64::decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let Some((user, password)) = decoded.as_deref().and_then(|text| text.split_once(':')) else { return false };
         let is_login =

@@ -1,9 +1,9 @@
 //! Serves HTTP: the connections and their limits. The caller's router decides what is answered.
 //!
-//! A request's head must arrive within [`HEAD`], and be no longer than [`HEAD_BYTES`]. A connection that is kept alive
-//! must be used again within [`HEAD`]. At most [`CONNECTIONS`] are open at once; later ones wait. A connection is
-//! closed if the client does not receive sent bytes within [`UNTAKEN`]. After a signal to stop, the answers under way
-//! may still complete within the grace period.
+//! A request's head must arrive within [`HEAD_TIMEOUT`], and be no longer than [`HEAD_BYTES`]. A connection that is
+//! kept alive must be used again within [`HEAD_TIMEOUT`]. At most [`MAX_CONNECTIONS`] are open at once; later ones
+//! wait. A connection is closed if the client does not receive sent bytes within [`SEND_TIMEOUT`]. After a signal to
+//! stop, the answers under way may still complete within the grace period.
 
 mod access;
 
@@ -32,20 +32,20 @@ use crate::platform::interrupt;
 
 pub(crate) use crate::serve::web::access::{Access, Refusal, Right};
 
-/// The longest time that the head of a request may take.
-pub(crate) const HEAD: Duration = Duration::from_secs(5);
-/// The longest time that the body of a request may take.
-pub(crate) const BODY: Duration = Duration::from_secs(10);
+/// The maximum time that the head of a request may take.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The maximum time that the body of a request may take.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum size of a request's head, in bytes.
 pub(crate) const HEAD_BYTES: usize = 16 << 10;
 /// The maximum size of a request's body, in bytes.
 pub(crate) const BODY_BYTES: usize = 64 << 10;
 /// The maximum number of connections at once.
-pub(crate) const CONNECTIONS: usize = 512;
-/// The longest time until the client must have received bytes that were sent.
-pub(crate) const UNTAKEN: Duration = Duration::from_secs(30);
+pub(crate) const MAX_CONNECTIONS: usize = 512;
+/// The maximum time until the client must have received bytes that were sent.
+pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// The interval between checks for a signal to stop.
-const TICK: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The headers of every answer: its content type is not guessed, it is not cached, and no other page may embed it.
 const HEADERS: [(HeaderName, &str); 4] = [
@@ -57,7 +57,8 @@ const HEADERS: [(HeaderName, &str); 4] = [
 
 /// Answers requests until a signal asks to stop. Then waits for the answers under way, no longer than `grace`.
 pub(crate) fn serve(listener: TcpListener, router: Router, policy: &str, grace: Duration) -> Result<()> {
-    let policy = HeaderValue::try_from(policy).map_err(|error| Error::failed("no such policy").because(error))?;
+    let policy = HeaderValue::try_from(policy)
+        .map_err(|error| Error::failed("the Content-Security-Policy is not a valid header value").because(error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("web").enable_all().build();
     let runtime = runtime.map_err(|error| Error::failed("cannot start threads").because(error))?;
     let served = runtime.block_on(async {
@@ -72,23 +73,24 @@ pub(crate) fn serve(listener: TcpListener, router: Router, policy: &str, grace: 
 }
 
 async fn answer_all(listener: &tokio::net::TcpListener, router: Router, policy: HeaderValue, grace: Duration) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     while interrupt::check().is_ok() {
-        let Ok(Ok(slot)) = tokio::time::timeout(TICK, Arc::clone(&slots).acquire_owned()).await else { continue };
-        let stream = match tokio::time::timeout(TICK, listener.accept()).await {
+        let free_slot = Arc::clone(&slots).acquire_owned();
+        let Ok(Ok(slot)) = tokio::time::timeout(CHECK_INTERVAL, free_slot).await else { continue };
+        let stream = match tokio::time::timeout(CHECK_INTERVAL, listener.accept()).await {
             Ok(Ok((stream, _))) => stream,
             // For example, too many files are open: a moment later there may be fewer.
             Ok(Err(error)) => {
-                tracing::warn!("a connection was not taken: {error}");
-                tokio::time::sleep(TICK).await;
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(CHECK_INTERVAL).await;
                 continue;
             }
             Err(_) => continue,
         };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
+            .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES)
             .serve_connection(TokioIo::new(bounded(stream)), service(router.clone(), policy.clone()));
         let connection = graceful.watch(connection);
@@ -101,14 +103,15 @@ async fn answer_all(listener: &tokio::net::TcpListener, router: Router, policy: 
         });
     }
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some answers were not whole when it was time to stop");
+        tracing::warn!("some answers were not complete when the server stopped");
     }
 }
 
-/// Sets the limit [`UNTAKEN`] on a connection.
+/// Sets the limit [`SEND_TIMEOUT`] on a connection.
 fn bounded(stream: TcpStream) -> TcpStream {
     let _ = stream.set_nodelay(true);
-    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNTAKEN.as_millis().try_into().unwrap_or(u32::MAX));
+    let timeout_ms = SEND_TIMEOUT.as_millis().try_into().unwrap_or(u32::MAX);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, timeout_ms);
     stream
 }
 
@@ -127,7 +130,7 @@ fn service(
     service_fn(move |request: Request<Incoming>| {
         let (mut router, policy) = (router.clone(), policy.clone());
         async move {
-            let mut answer = tower_call(&mut router, request.map(Body::new)).await?;
+            let mut answer = call(&mut router, request.map(Body::new)).await?;
             let headers = answer.headers_mut();
             for (name, value) in HEADERS {
                 headers.insert(name, HeaderValue::from_static(value));
@@ -138,16 +141,16 @@ fn service(
     })
 }
 
-async fn tower_call(router: &mut Router, request: Request<Body>) -> Answer {
+async fn call(router: &mut Router, request: Request<Body>) -> Answer {
     use tower_service::Service as _;
     // A router is always ready.
     router.call(request).await
 }
 
-/// Reads the whole body of a request. Returns `None` if it is longer than [`BODY_BYTES`], takes longer than [`BODY`],
-/// or cannot be read.
+/// Reads the whole body of a request. Returns `None` if it is longer than [`BODY_BYTES`], takes longer than
+/// [`BODY_TIMEOUT`], or cannot be read.
 pub(crate) async fn body(request: Request<Body>) -> Option<Vec<u8>> {
     let read = axum::body::to_bytes(request.into_body(), BODY_BYTES);
-    let bytes = tokio::time::timeout(BODY, read).await.ok()?.ok()?;
+    let bytes = tokio::time::timeout(BODY_TIMEOUT, read).await.ok()?.ok()?;
     Some(bytes.to_vec())
 }

@@ -33,15 +33,15 @@ use crate::platform::interrupt;
 /// The environment variables that name an endpoint other than AWS.
 const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
 /// The interval at which a wait for the service checks whether a signal asked to stop.
-const TICK: Duration = Duration::from_millis(100);
+const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// The number of threads that sign, hash and encrypt requests; waiting needs no thread.
 const THREADS: usize = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause before a retry, even if the service asks for more.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+/// The maximum wait before a retry, even if the service asks for more.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 /// The number of bytes for which a request may take one `timeout` longer.
-const STEP_BYTES: u64 = 4 << 20;
+const BYTES_PER_TIMEOUT: u64 = 4 << 20;
 
 /// The client and its runtime.
 pub(super) struct Bridge {
@@ -75,7 +75,7 @@ impl Bridge {
             loop {
                 tokio::select! {
                     done = &mut work => return done,
-                    () = tokio::time::sleep(TICK) => interrupt::check()?,
+                    () = tokio::time::sleep(SIGNAL_CHECK_INTERVAL) => interrupt::check()?,
                 }
             }
         })
@@ -93,12 +93,12 @@ impl Bridge {
     }
 
     /// Returns the time allowed for a request that sends or receives so many bytes.
-    pub(super) fn patience(&self, bytes: u64) -> Duration {
-        self.timeout.saturating_mul(u32::try_from(1 + bytes.div_ceil(STEP_BYTES)).unwrap_or(u32::MAX))
+    pub(super) fn time_limit(&self, bytes: u64) -> Duration {
+        self.timeout.saturating_mul(u32::try_from(1 + bytes.div_ceil(BYTES_PER_TIMEOUT)).unwrap_or(u32::MAX))
     }
 
     /// Returns the client settings of a request that may take up to `longest`.
-    pub(super) fn patient(&self, longest: Duration) -> Builder {
+    pub(super) fn with_time_limit(&self, longest: Duration) -> Builder {
         Builder::new().timeout_config(timeouts(self.timeout, longest))
     }
 
@@ -108,8 +108,8 @@ impl Bridge {
     }
 
     /// Waits after attempt `number` (from 1 on) before the next one: exponential backoff with jitter.
-    pub(super) async fn pause(&self, number: u32) {
-        let longest = FIRST_PAUSE.saturating_mul(1 << number.min(16)).min(LONGEST_PAUSE);
+    pub(super) async fn back_off(&self, number: u32) {
+        let longest = FIRST_BACKOFF.saturating_mul(1 << number.min(16)).min(LONGEST_BACKOFF);
         let share = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
         tokio::time::sleep(longest.mul_f64(share.max(0.1))).await;
     }
@@ -118,7 +118,7 @@ impl Bridge {
 impl Drop for Bridge {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Open connections are not needed any more.
+            // Open connections are no longer needed.
             runtime.shutdown_background();
         }
     }
@@ -163,14 +163,14 @@ async fn client(settings: &S3Settings) -> Client {
     };
     let retries = RetryConfig::standard()
         .with_max_attempts(settings.retries + 1)
-        .with_initial_backoff(FIRST_PAUSE)
-        .with_max_backoff(LONGEST_PAUSE);
+        .with_initial_backoff(FIRST_BACKOFF)
+        .with_max_backoff(LONGEST_BACKOFF);
     let mut config = Builder::from(&environment)
         .force_path_style(settings.path_style.unwrap_or(!is_aws))
         .request_checksum_calculation(request)
         .response_checksum_validation(response)
         .retry_config(retries)
-        .retry_classifier(AsTold)
+        .retry_classifier(RetryAfter)
         .timeout_config(timeouts(settings.timeout, settings.timeout))
         // A stalled transfer is noticed long before a large request's timeout.
         .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(settings.timeout).build());
@@ -227,9 +227,9 @@ fn http_client() -> SharedHttpClient {
 /// A retry rule that retries after status 429, and waits as long as `Retry-After` says after 429 or 503: the SDK knows
 /// only AWS's own header.
 #[derive(Debug)]
-struct AsTold;
+struct RetryAfter;
 
-impl ClassifyRetry for AsTold {
+impl ClassifyRetry for RetryAfter {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         let Some(response) = context.response() else { return RetryAction::NoActionIndicated };
         let kind = match response.status().as_u16() {
@@ -239,14 +239,14 @@ impl ClassifyRetry for AsTold {
         };
         let after = response.headers().get("retry-after").and_then(|after| after.trim().parse().ok());
         match after.map(Duration::from_secs) {
-            Some(after) => RetryAction::retryable_error_with_explicit_delay(kind, after.min(LONGEST_PAUSE)),
+            Some(after) => RetryAction::retryable_error_with_explicit_delay(kind, after.min(LONGEST_BACKOFF)),
             None if kind == ErrorKind::ThrottlingError => RetryAction::throttling_error(),
             None => RetryAction::NoActionIndicated,
         }
     }
 
     fn name(&self) -> &'static str {
-        "as the service asks"
+        "retry after"
     }
 
     fn priority(&self) -> RetryClassifierPriority {

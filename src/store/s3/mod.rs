@@ -24,18 +24,21 @@ use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{Delete, EncodingType, MultipartUpload, ObjectIdentifier};
 use percent_encoding::percent_decode_str;
 
-use self::failure::{Answer, answer, told};
+use self::failure::{Answer, answer, service_error};
 use self::object::S3Object;
 use self::place::Place;
 use self::upload::S3Upload;
-use super::{Key, Listing, Names, ObjectMeta, Store, Upload};
 use crate::platform::error::{Error, Result};
 use crate::platform::ranged::Ranged;
+use crate::store::interface::{Key, Listing, Names, ObjectMeta, Store, Upload};
 
 pub use settings::{AccessKey, Checksums, LockMode, ObjectLock, S3Settings, ServerEncryption};
 
-/// The most objects that one request may delete.
+/// The maximum number of objects that one request may delete.
 const MAX_DELETES: usize = 1000;
+
+/// The cause of an error if a listing is truncated and the service does not return a new token or marker.
+const NO_NEXT_PAGE: &str = "the list is truncated, but the service did not say where it continues";
 
 /// A store in a bucket. See [`Store`] for its guarantees, and the module's description for their implementation.
 pub struct S3Store {
@@ -53,29 +56,14 @@ impl S3Store {
     }
 
     fn absent(&self, key: &Key) -> Error {
-        Error::not_found(format!("there is no {key} in {}", self.place.name()))
+        Error::not_found(format!("{key} does not exist in {}", self.place.name()))
     }
 
     /// Returns an object's length from the reply to a HEAD request.
     fn length(&self, key: &Key, head: &HeadObjectOutput) -> Result<u64> {
         head.content_length().and_then(|bytes| u64::try_from(bytes).ok()).ok_or_else(|| {
-            Error::unreachable(format!("cannot look at {key} in {}", self.place.name()))
-                .because("the service, or what is between, does not say its length")
-        })
-    }
-
-    /// Returns the first few names of folders and objects under the prefix, including names that are not keys.
-    pub fn some_names(&self) -> Result<Vec<String>> {
-        self.wait(async {
-            let prefix = self.place.prefix();
-            let request = self.place.client().list_objects_v2().bucket(self.place.bucket()).prefix(&prefix);
-            let page = request.delimiter("/").max_keys(100).send().await;
-            let page = page.map_err(|error| told(error, format!("cannot list {}", self.place.name())))?;
-            let folders = page.common_prefixes().iter().filter_map(|common| common.prefix());
-            let names = folders.chain(page.contents().iter().filter_map(|object| object.key()));
-            let names = names.filter_map(|name| name.strip_prefix(&prefix)).map(|name| name.trim_end_matches('/'));
-            // The prefix itself may be listed, as a folder that somebody created.
-            Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
+            Error::unreachable(format!("cannot read the metadata of {key} in {}", self.place.name()))
+                .because("the service, or a proxy in front of it, did not return its length")
         })
     }
 
@@ -103,7 +91,8 @@ impl S3Store {
                 None => request.set_start_after(start_after.clone()),
             };
             let page = request.send().await;
-            let page = page.map_err(|error| told(error, format!("cannot list {}/{folder}", self.place.name())))?;
+            let cannot = || format!("cannot list {}/{folder}", self.place.name());
+            let page = page.map_err(|error| service_error(error, cannot()))?;
             // A service that does not support URL encoding returns names unencoded.
             let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
             let decoded = |text: &str| if is_encoded { decoded(text) } else { text.to_owned() };
@@ -128,7 +117,7 @@ impl S3Store {
                 break;
             }
             let token = next_page(page.next_continuation_token, next.as_ref());
-            next = Some(token.map_err(|error| error.context(format!("cannot list {}/{folder}", self.place.name())))?);
+            next = Some(token.map_err(|error| error.context(cannot()))?);
         }
         listing.objects.sort_by(|a, b| a.key.cmp(&b.key));
         listing.folders.sort();
@@ -146,20 +135,21 @@ impl S3Store {
         let batch = batch.map_err(|error| Error::failed(cannot()).because(error))?;
         let reply = match self.place.client().delete_objects().bucket(self.place.bucket()).delete(batch).send().await {
             Ok(reply) => reply,
-            // The caller deletes one by one then; if that fails too, its error has the cause.
+            // The caller then deletes one by one. If that also fails, its error has the cause.
             Err(error)
                 if error
                     .raw_response()
                     .is_some_and(|reply| reply.status().is_client_error() || reply.status().as_u16() == 501) =>
             {
-                tracing::debug!("{} takes no batch deletes: {}", self.place.name(), told(error, "refused").whole());
+                let error = service_error(error, "the request was refused");
+                tracing::debug!("{} does not support batch deletes: {}", self.place.name(), error.full_message());
                 return Ok(None);
             }
-            Err(error) => return Err(told(error, cannot())),
+            Err(error) => return Err(service_error(error, cannot())),
         };
         match reply.errors().first() {
             Some(error) => {
-                tracing::debug!("a batch delete left {} objects", reply.errors().len());
+                tracing::debug!("a batch delete did not delete {} objects", reply.errors().len());
                 tracing::debug!("{}: {}", error.code().unwrap_or_default(), error.message().unwrap_or_default());
                 Ok(None)
             }
@@ -179,10 +169,11 @@ impl S3Store {
             let request = self.place.client().list_parts().bucket(self.place.bucket()).key(path).upload_id(id);
             let page = match request.set_part_number_marker(next.take()).send().await {
                 Ok(page) => page,
-                // The upload has ended meanwhile.
+                // The upload has ended in the meantime.
                 Err(error) if answer(&error) == Answer::Absent => return Ok(0),
                 Err(error) => {
-                    return Err(told(error, format!("cannot look at an unfinished upload in {}", self.place.name())));
+                    let message = format!("cannot list the parts of an unfinished upload in {}", self.place.name());
+                    return Err(service_error(error, message));
                 }
             };
             for part in page.parts() {
@@ -212,11 +203,11 @@ impl S3Store {
                 request.prefix(self.place.prefix()).set_key_marker(key.clone()).set_upload_id_marker(id.clone());
             let page = match request.send().await {
                 Ok(page) => page,
-                Err(error) if answer(&error) == Answer::Unknown => {
+                Err(error) if answer(&error) == Answer::Unsupported => {
                     tracing::debug!("{} does not list unfinished uploads", self.place.name());
                     break;
                 }
-                Err(error) => return Err(told(error, cannot())),
+                Err(error) => return Err(service_error(error, cannot())),
             };
             for upload in page.uploads() {
                 // A key that is not one of this store belongs to another program.
@@ -230,9 +221,7 @@ impl S3Store {
             // One key may have several uploads, so the marker is a pair.
             let marker = (page.next_key_marker, page.next_upload_id_marker);
             if marker.0.is_none() || marker == (key.clone(), id.clone()) {
-                return Err(
-                    Error::unreachable(cannot()).because("the list goes on, and the service does not say where")
-                );
+                return Err(Error::unreachable(cannot()).because(NO_NEXT_PAGE));
             }
             (key, id) = marker;
         }
@@ -249,8 +238,8 @@ impl Store for S3Store {
         self.create_large(key, 0)
     }
 
-    fn create_large(&self, key: &Key, most_bytes: u64) -> Result<Box<dyn Upload>> {
-        Ok(Box::new(S3Upload::new(Arc::clone(&self.place), key.clone(), most_bytes)?))
+    fn create_large(&self, key: &Key, max_bytes: u64) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(S3Upload::new(Arc::clone(&self.place), key.clone(), max_bytes)?))
     }
 
     fn open(&self, key: &Key) -> Result<Box<dyn Ranged>> {
@@ -267,6 +256,14 @@ impl Store for S3Store {
 
     fn list(&self, folder: &str, names: Names<'_>) -> Result<Listing> {
         self.wait(self.list_pages(folder, names))
+    }
+
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        None
     }
 
     fn delete(&self, key: &Key) -> Result<()> {
@@ -296,6 +293,20 @@ impl Store for S3Store {
     fn read(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
         self.wait(self.place.get(key, max_bytes))
     }
+
+    fn some_names(&self) -> Result<Vec<String>> {
+        self.wait(async {
+            let prefix = self.place.prefix();
+            let request = self.place.client().list_objects_v2().bucket(self.place.bucket()).prefix(&prefix);
+            let page = request.delimiter("/").max_keys(100).send().await;
+            let page = page.map_err(|error| service_error(error, format!("cannot list {}", self.place.name())))?;
+            let folders = page.common_prefixes().iter().filter_map(|common| common.prefix());
+            let names = folders.chain(page.contents().iter().filter_map(|object| object.key()));
+            let names = names.filter_map(|name| name.strip_prefix(&prefix)).map(|name| name.trim_end_matches('/'));
+            // The prefix itself may be listed, as a folder that a user created.
+            Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
+        })
+    }
 }
 
 /// Returns a text that sorts before `from`, but after every valid name that sorts before `from`. Returns `None` if
@@ -310,11 +321,9 @@ fn before(from: &str) -> Option<String> {
 }
 
 /// Returns the token of the next page of a truncated listing. Fails without a new token, because a listing that ends
-/// early would be taken for complete.
+/// early would look complete.
 fn next_page(token: Option<String>, last: Option<&String>) -> Result<String> {
-    token
-        .filter(|token| Some(token) != last)
-        .ok_or_else(|| Error::unreachable("the list goes on, and the service does not say where"))
+    token.filter(|token| Some(token) != last).ok_or_else(|| Error::unreachable(NO_NEXT_PAGE))
 }
 
 /// Decodes a URL-encoded key of a listing.
@@ -333,7 +342,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_before_a_name_comes_after_all_that_are_smaller() {
+    fn the_start_of_a_listing_is_after_all_smaller_names() {
         for from in ["2", "app-20261126T000000Z", "a.", "b-"] {
             let before = before(from).expect("something");
             assert!(before.as_str() < from);

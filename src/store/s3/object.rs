@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::place::Place;
 use crate::platform::ranged::{Ranged, require_within};
-use crate::store::Key;
+use crate::store::interface::Key;
 
 /// The number of parallel range requests for one object: while one reply is in transit, others transfer data.
-const LANES: usize = 4;
+const PARALLEL_READS: usize = 4;
 
 /// An object open for reading. A request whose reply ends early is repeated, a bounded number of times.
 pub(super) struct S3Object {
@@ -33,7 +33,7 @@ impl Ranged for S3Object {
         self.place.bridge.wait(read).map_err(io::Error::from)
     }
 
-    fn lanes(&self) -> usize {
-        LANES
+    fn parallel_reads(&self) -> usize {
+        PARALLEL_READS
     }
 }

@@ -5,14 +5,14 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 
 use super::client::Bridge;
-use super::failure::{Answer, answer, is_absent, told};
+use super::failure::{Answer, answer, is_absent, service_error};
 use super::settings::S3Settings;
 use crate::platform::error::{Error, Result};
-use crate::store::Key;
+use crate::store::interface::Key;
 
 /// The largest object of S3 (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>). Ranges end at it,
 /// because services may refuse larger numbers.
-const LARGEST_BYTES: u64 = 50 << 40;
+const MAX_OBJECT_BYTES: u64 = 50 << 40;
 
 /// The bucket and prefix of a store, and the connection to its service.
 pub(super) struct Place {
@@ -58,36 +58,37 @@ impl Place {
         match self.client().head_object().bucket(self.bucket()).key(self.path(key)).send().await {
             Ok(head) => Ok(Some(head)),
             Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(told(error, format!("cannot look at {key} in {}", self.name()))),
+            Err(error) => Err(service_error(error, format!("cannot read the metadata of {key} in {}", self.name()))),
         }
     }
 
     /// Reads a small object with one request. An object of more than `max_bytes` is refused before its body is read.
     pub(super) async fn get(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
-        let range = format!("bytes=0-{}", max_bytes.min(LARGEST_BYTES));
+        let range = format!("bytes=0-{}", max_bytes.min(MAX_OBJECT_BYTES));
         let message = || format!("cannot read {key} in {}", self.name());
-        self.until_whole(message, async || {
+        self.until_complete(message, async || {
             let request = self.client().get_object().bucket(self.bucket()).key(self.path(key));
             // The reply to a range request has the length of the object as well as its own.
             let reply = match request.range(&range).send().await {
                 Ok(reply) => reply,
                 Err(error) if answer(&error) == Answer::Absent => {
-                    return Err(Error::not_found(format!("there is no {key} in {}", self.name())));
+                    return Err(Error::not_found(format!("{key} does not exist in {}", self.name())));
                 }
                 // An empty object has no valid range. HEAD confirms that it is empty.
                 Err(error) if answer(&error) == Answer::Empty => {
                     return match self.head(key).await?.and_then(|head| head.content_length()) {
                         Some(0) => Ok(Ok(Vec::new())),
-                        _ => Err(told(error, message())),
+                        _ => Err(service_error(error, message())),
                     };
                 }
-                Err(error) => return Err(told(error, message())),
+                Err(error) => return Err(service_error(error, message())),
             };
             let total = reply.content_range().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
             let total = total.or(reply.content_length().and_then(|bytes| u64::try_from(bytes).ok()));
-            let bytes = total.ok_or_else(|| Error::failed(message()).because("the service does not say its length"))?;
+            let bytes =
+                total.ok_or_else(|| Error::failed(message()).because("the service did not return its length"))?;
             if bytes > max_bytes {
-                return Err(Error::problem(format!("{key} has {bytes} bytes, more than the {max_bytes} it may have")));
+                return Err(Error::problem(format!("{key} has {bytes} bytes, but at most {max_bytes} are allowed")));
             }
             let mut content = vec![0; usize::try_from(bytes).expect("a small object")];
             Ok(self.fill(reply.body, &mut content).await.map(|()| content))
@@ -98,21 +99,21 @@ impl Place {
     /// Fills `buffer` with a range of an object. Fails if the object's ETag is no longer `etag`: it is another object.
     pub(super) async fn get_range(&self, key: &Key, etag: Option<&str>, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let bytes = buffer.len() as u64;
-        let patience = self.bridge.patience(bytes);
+        let time_limit = self.bridge.time_limit(bytes);
         let message = || format!("cannot read {key} in {}", self.name());
-        self.until_whole(message, async || {
+        self.until_complete(message, async || {
             let request = self.client().get_object().bucket(self.bucket()).key(self.path(key));
             let request = request.range(format!("bytes={offset}-{}", offset + bytes - 1));
             let request = request.set_if_match(etag.map(str::to_owned)).customize();
-            match request.config_override(self.bridge.patient(patience)).send().await {
+            match request.config_override(self.bridge.with_time_limit(time_limit)).send().await {
                 Ok(reply) => Ok(self.fill(reply.body, buffer).await),
                 Err(error) => Err(match answer(&error) {
-                    Answer::Absent => Error::not_found(format!("there is no {key} in {} any more", self.name())),
+                    Answer::Absent => Error::not_found(format!("{key} no longer exists in {}", self.name())),
                     // This is not damage: a new attempt may find the intended object.
-                    Answer::AlreadyThere => {
-                        Error::failed(message()).because("it is another object by now than it was when it was opened")
+                    Answer::ConditionFailed => {
+                        Error::failed(message()).because("the object was replaced after it was opened")
                     }
-                    _ => told(error, message()),
+                    _ => service_error(error, message()),
                 }),
             }
         })
@@ -121,31 +122,31 @@ impl Place {
 
     /// Repeats `attempt`, a bounded number of times, until it has read a reply's whole body. The SDK retries only until
     /// a reply begins, not if its body ends early. `attempt` returns the reason in the inner result.
-    async fn until_whole<T>(
+    async fn until_complete<T>(
         &self,
         message: impl Fn() -> String,
         mut attempt: impl AsyncFnMut() -> Result<Result<T, String>>,
     ) -> Result<T> {
         let mut tries = 0;
         loop {
-            let why = match attempt().await? {
-                Ok(whole) => return Ok(whole),
-                Err(why) => why,
+            let reason = match attempt().await? {
+                Ok(complete) => return Ok(complete),
+                Err(reason) => reason,
             };
             tries += 1;
             if tries > self.bridge.retries() {
-                return Err(Error::unreachable(message()).because(why).hint("try again later"));
+                return Err(Error::unreachable(message()).because(reason).hint("try again later"));
             }
-            tracing::debug!("{}: {why}; trying again", message());
-            self.bridge.pause(tries).await;
+            tracing::debug!("{}: {reason}; trying again", message());
+            self.bridge.back_off(tries).await;
         }
     }
 
     /// Fills the buffer from a reply's body, which must have exactly the buffer's length and arrive in time.
     async fn fill(&self, body: ByteStream, buffer: &mut [u8]) -> Result<(), String> {
-        let patience = self.bridge.patience(buffer.len() as u64);
-        let filled = tokio::time::timeout(patience, fill(body, buffer)).await;
-        filled.unwrap_or_else(|_| Err("the service did not send all of it in time".to_owned()))
+        let time_limit = self.bridge.time_limit(buffer.len() as u64);
+        let filled = tokio::time::timeout(time_limit, fill(body, buffer)).await;
+        filled.unwrap_or_else(|_| Err("the service did not send the complete reply in time".to_owned()))
     }
 
     /// Deletes an object. It is not an error if the object does not exist.
@@ -153,7 +154,7 @@ impl Place {
         match self.client().delete_object().bucket(self.bucket()).key(self.path(key)).send().await {
             Ok(_) => Ok(()),
             Err(error) if answer(&error) == Answer::Absent => Ok(()),
-            Err(error) => Err(told(error, format!("cannot delete {key} in {}", self.name()))),
+            Err(error) => Err(service_error(error, format!("cannot delete {key} in {}", self.name()))),
         }
     }
 
@@ -163,7 +164,7 @@ impl Place {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if answer(&error) == Answer::Absent => Ok(()),
-            Err(error) => Err(told(error, format!("cannot give up an upload in {}", self.name()))),
+            Err(error) => Err(service_error(error, format!("cannot abort an unfinished upload in {}", self.name()))),
         }
     }
 }
@@ -172,9 +173,9 @@ impl Place {
 async fn fill(mut body: ByteStream, buffer: &mut [u8]) -> Result<(), String> {
     let mut at = 0;
     while let Some(bytes) = body.next().await {
-        let bytes = bytes.map_err(|error| format!("the reply was cut off: {error}"))?;
+        let bytes = bytes.map_err(|error| format!("the reply was interrupted: {error}"))?;
         let end = at + bytes.len();
-        buffer.get_mut(at..end).ok_or("the reply is longer than was asked for")?.copy_from_slice(&bytes);
+        buffer.get_mut(at..end).ok_or("the reply is longer than requested")?.copy_from_slice(&bytes);
         at = end;
     }
     if at == buffer.len() { Ok(()) } else { Err(format!("the reply has {at} bytes instead of {}", buffer.len())) }

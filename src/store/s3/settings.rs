@@ -103,8 +103,8 @@ const DEFAULT_RETRIES: u32 = 7;
 /// S3's limits for the size of a part (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>).
 const PART_BYTES: std::ops::RangeInclusive<u64> = 5 << 20..=5 << 30;
 
-const KNOWN: &str = "endpoint, region, path_style, profile, credentials_file, storage_class, sse, kms_key, object_lock, \
-                     object_lock_days, checksums, timeout, retries, part_size";
+const KNOWN_SETTINGS: &str = "endpoint, region, path_style, profile, credentials_file, storage_class, sse, kms_key, \
+                              object_lock, object_lock_days, checksums, timeout, retries, part_size";
 
 impl S3Settings {
     /// Returns the default settings of a store.
@@ -129,7 +129,7 @@ impl S3Settings {
     }
 
     /// Applies one `name=value` pair of the URL.
-    fn set(&mut self, name: &str, value: String, halves: &mut Halves) -> Result<()> {
+    fn set(&mut self, name: &str, value: String, dependent: &mut DependentSettings) -> Result<()> {
         match name {
             "endpoint" => self.endpoint = Some(check_endpoint(value)?),
             "region" => self.region = Some(value),
@@ -141,23 +141,23 @@ impl S3Settings {
                 self.encryption = Some(match value.as_str() {
                     "AES256" => ServerEncryption::Aes256,
                     "aws:kms" => ServerEncryption::Kms(None),
-                    _ => return Err(bad_setting(name, "it is AES256 or aws:kms")),
+                    _ => return Err(bad_setting(name, "it must be AES256 or aws:kms")),
                 });
             }
-            "kms_key" => halves.kms_key = Some(value),
+            "kms_key" => dependent.kms_key = Some(value),
             "object_lock" => {
-                halves.lock = Some(match value.as_str() {
+                dependent.lock = Some(match value.as_str() {
                     "governance" => LockMode::Governance,
                     "compliance" => LockMode::Compliance,
-                    _ => return Err(bad_setting(name, "it is governance or compliance")),
+                    _ => return Err(bad_setting(name, "it must be governance or compliance")),
                 });
             }
-            "object_lock_days" => halves.days = Some(parse_number(name, &value, 1..=36_500)?),
+            "object_lock_days" => dependent.days = Some(parse_number(name, &value, 1..=36_500)?),
             "checksums" => {
                 self.checksums = match value.as_str() {
                     "when_required" => Checksums::WhenRequired,
                     "when_supported" => Checksums::WhenSupported,
-                    _ => return Err(bad_setting(name, "it is when_required or when_supported")),
+                    _ => return Err(bad_setting(name, "it must be when_required or when_supported")),
                 };
             }
             "timeout" => {
@@ -165,26 +165,26 @@ impl S3Settings {
                     .ok()
                     .and_then(|timeout| timeout.to_std().ok())
                     .filter(|timeout| (1..=3600).contains(&timeout.as_secs()))
-                    .ok_or_else(|| bad_setting(name, "it is a time such as 30s, from 1s to 1h"))?;
+                    .ok_or_else(|| bad_setting(name, "it must be a time from 1s to 1h, such as 30s"))?;
             }
             "retries" => self.retries = parse_number(name, &value, 0..=20)?,
             "part_size" => {
                 let bytes = text::parse_bytes(&value).filter(|bytes| PART_BYTES.contains(bytes));
                 self.part_bytes =
-                    Some(bytes.ok_or_else(|| bad_setting(name, "it is a size such as 64MiB, from 5MiB to 5GiB"))?);
+                    Some(bytes.ok_or_else(|| bad_setting(name, "it must be a size from 5MiB to 5GiB, such as 64MiB"))?);
             }
             _ => {
                 return Err(Error::usage(format!("a store in S3 has no setting '{}'", one_line(name)))
-                    .hint(format!("its settings are {KNOWN}; credentials come from the environment or a profile")));
+                    .hint(format!("use {KNOWN_SETTINGS}; credentials come from the environment or a profile")));
             }
         }
         Ok(())
     }
 }
 
-/// Settings that are valid only together with another one.
+/// Settings that are valid only together with another setting.
 #[derive(Default)]
-struct Halves {
+struct DependentSettings {
     kms_key: Option<String>,
     lock: Option<LockMode>,
     days: Option<u32>,
@@ -202,29 +202,29 @@ impl FromStr for S3Settings {
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
         check_prefix(prefix)?;
         let mut settings = S3Settings::new(bucket, prefix);
-        let mut halves = Halves::default();
-        let mut seen = Vec::new();
+        let mut dependent = DependentSettings::default();
+        let mut names = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or_else(|| bad_setting(pair, "it has no value"))?;
             let value = percent_decode_str(value).decode_utf8().map_err(|_| bad_setting(name, "it is not UTF-8"))?;
             if value.is_empty() {
                 return Err(bad_setting(name, "it has no value"));
             }
-            if seen.contains(&name) {
+            if names.contains(&name) {
                 return Err(bad_setting(name, "it is given twice"));
             }
-            seen.push(name);
-            settings.set(name, value.into_owned(), &mut halves)?;
+            names.push(name);
+            settings.set(name, value.into_owned(), &mut dependent)?;
         }
-        match (&mut settings.encryption, halves.kms_key) {
+        match (&mut settings.encryption, dependent.kms_key) {
             (Some(ServerEncryption::Kms(own)), key) => *own = key,
-            (_, Some(_)) => return Err(bad_setting("kms_key", "it goes with sse=aws:kms")),
+            (_, Some(_)) => return Err(bad_setting("kms_key", "it requires sse=aws:kms")),
             _ => {}
         }
-        settings.lock = match (halves.lock, halves.days) {
+        settings.lock = match (dependent.lock, dependent.days) {
             (Some(mode), Some(days)) => Some(ObjectLock { mode, days }),
             (None, None) => None,
-            _ => return Err(bad_setting("object_lock", "it goes with object_lock_days")),
+            _ => return Err(bad_setting("object_lock", "object_lock and object_lock_days must be set together")),
         };
         Ok(settings)
     }
@@ -273,8 +273,8 @@ impl fmt::Display for S3Settings {
     }
 }
 
-fn bad_setting(name: &str, why: &str) -> Error {
-    Error::usage(format!("the store's setting '{}' makes no sense: {why}", one_line(name)))
+fn bad_setting(name: &str, reason: &str) -> Error {
+    Error::usage(format!("the store's setting '{}' is invalid: {reason}", one_line(name)))
 }
 
 /// Checks the rules for bucket names that all services share
@@ -287,10 +287,10 @@ fn check_bucket(bucket: &str) -> Result<()> {
         return Ok(());
     }
     if bucket.contains('@') {
-        return Err(Error::usage("a store's name cannot hold credentials")
-            .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with ?profile=NAME"));
+        return Err(Error::usage("the URL of a store cannot contain credentials")
+            .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile with ?profile=NAME"));
     }
-    Err(Error::usage(format!("'{}' cannot name a bucket", one_line(bucket))).hint("write s3://bucket/prefix"))
+    Err(Error::usage(format!("'{}' is not a valid bucket name", one_line(bucket))).hint("write s3://bucket/prefix"))
 }
 
 fn check_prefix(prefix: &str) -> Result<()> {
@@ -302,36 +302,36 @@ fn check_prefix(prefix: &str) -> Result<()> {
     if prefix.is_empty() || (prefix.len() <= 512 && prefix.split('/').all(good)) {
         return Ok(());
     }
-    Err(Error::usage(format!("'{}' cannot be a prefix in a bucket", one_line(prefix)))
-        .hint("parts between single slashes, of letters, digits and ._-+=@,:!"))
+    Err(Error::usage(format!("'{}' is not a valid prefix in a bucket", one_line(prefix)))
+        .hint("use letters, digits and ._-+=@,:! in parts that are separated by single slashes"))
 }
 
 fn check_endpoint(endpoint: String) -> Result<String> {
     let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
     let host = host.map(|host| host.strip_suffix('/').unwrap_or(host));
     match host {
-        Some(host) if host.contains('@') => Err(Error::usage("an endpoint cannot hold credentials")
-            .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with profile=NAME")),
+        Some(host) if host.contains('@') => Err(Error::usage("an endpoint cannot contain credentials")
+            .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile with profile=NAME")),
         Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', ' ', '\\']) && has_good_port(host) => {
             Ok(endpoint.strip_suffix('/').unwrap_or(&endpoint).to_owned())
         }
-        _ => Err(bad_setting("endpoint", "it is http://host:port or https://host")),
+        _ => Err(bad_setting("endpoint", "it must be http://host:port or https://host")),
     }
 }
 
 /// Returns true if a host has no port or a valid one. An IPv6 address is in brackets.
 fn has_good_port(host: &str) -> bool {
-    let behind = host.rsplit_once(']').map_or(host, |(_, behind)| behind);
-    behind.split_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0))
+    let after_bracket = host.rsplit_once(']').map_or(host, |(_, after)| after);
+    after_bracket.split_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 fn parse_bool(name: &str, value: &str) -> Result<bool> {
-    value.parse().map_err(|_| bad_setting(name, "it is true or false"))
+    value.parse().map_err(|_| bad_setting(name, "it must be true or false"))
 }
 
 fn parse_number(name: &str, value: &str, range: std::ops::RangeInclusive<u32>) -> Result<u32> {
     let number = value.parse().ok().filter(|number| range.contains(number));
-    number.ok_or_else(|| bad_setting(name, &format!("it is a number from {} to {}", range.start(), range.end())))
+    number.ok_or_else(|| bad_setting(name, &format!("it must be a number from {} to {}", range.start(), range.end())))
 }
 
 #[cfg(test)]
@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_printed_reads_back_as_the_same() {
+    fn printed_settings_parse_to_the_same_settings() {
         for text in [
             "s3://bucket",
             "s3://bucket/a/b",
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_without_a_secret() {
+    fn invalid_settings_are_refused_without_repeating_a_secret() {
         for text in [
             "s3://",
             "s3:///x",
@@ -391,8 +391,8 @@ mod tests {
         }
         for text in ["s3://AKIA:hunter2@bucket/x", "s3://bucket?endpoint=http://AKIA:hunter2@host"] {
             let error = text.parse::<S3Settings>().expect_err(text);
-            let told = format!("{} {:?}", error.whole(), error.hint);
-            assert!(!told.contains("hunter2"), "{told}");
+            let text = format!("{} {:?}", error.full_message(), error.hint);
+            assert!(!text.contains("hunter2"), "{text}");
         }
     }
 }

@@ -21,35 +21,35 @@ use bytes::Bytes;
 use md5::{Digest, Md5};
 use tokio::task::JoinHandle;
 
-use super::failure::{Answer, answer, told};
+use super::failure::{Answer, answer, service_error};
 use super::place::Place;
 use super::settings::{Checksums, LockMode, ServerEncryption};
 use crate::platform::error::{Error, Result};
-use crate::store::{Key, Published, Upload};
+use crate::store::interface::{Key, Published, Upload};
 
 /// The default size of a part.
 const PART_BYTES: u64 = 8 << 20;
-/// The most parts of an upload, a few less than S3's limit of 10,000.
+/// The maximum number of parts of an upload, a few less than S3's limit of 10,000.
 const MAX_PARTS: u64 = 9_900;
-/// The most parts in flight, and the most bytes in them.
-const LANES: u64 = 4;
-const LANES_BYTES: u64 = 48 << 20;
+/// The maximum number of parts in flight, and the maximum number of bytes in them.
+const MAX_PARTS_IN_FLIGHT: u64 = 4;
+const MAX_BYTES_IN_FLIGHT: u64 = 48 << 20;
 /// The metadata key that holds an upload's id.
-const WORD: &str = "lifeboat-upload";
-/// The most time for aborting an upload; a user who pressed Ctrl-C is waiting.
-const ABORT: Duration = Duration::from_secs(5);
-/// The most time for each attempt to abort, in milliseconds; together they fit in [`ABORT`].
-const ABORT_TRIES_MS: [u64; 5] = [500, 500, 1000, 1000, 1900];
+const ID_METADATA: &str = "lifeboat-upload";
+/// The maximum time for aborting an upload; a user who pressed Ctrl-C is waiting.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The maximum time for each attempt to abort, in milliseconds; together they fit in [`ABORT_TIMEOUT`].
+const ABORT_ATTEMPTS_MS: [u64; 5] = [500, 500, 1000, 1000, 1900];
 /// The number of retries of a publish if another upload of the same object is in progress.
-const CONFLICTS: u32 = 5;
+const CONFLICT_RETRIES: u32 = 5;
 /// The time allowed for completing a multipart upload, as a multiple of a request's timeout.
-const COMPLETION: u32 = 10;
+const COMPLETION_TIMEOUTS: u32 = 10;
 
 /// An object being written. It is invisible before `finish`, and the upload is aborted when dropped.
 pub(super) struct S3Upload {
     place: Arc<Place>,
     key: Key,
-    word: String,
+    id: String,
     part_bytes: usize,
     buffer: Vec<u8>,
     parts: Option<Parts>,
@@ -61,7 +61,7 @@ pub(super) struct S3Upload {
 /// The state of a multipart upload in progress.
 struct Parts {
     upload: String,
-    on_their_way: VecDeque<JoinHandle<Result<CompletedPart>>>,
+    in_flight: VecDeque<JoinHandle<Result<CompletedPart>>>,
     sent: Vec<CompletedPart>,
     /// The MD5 of each part. A service that does not encrypt with a key service uses it as the part's ETag.
     md5s: Vec<[u8; 16]>,
@@ -83,39 +83,39 @@ enum Found {
 }
 
 /// The next step after an attempt to publish that did not succeed.
-enum Try {
+enum NextStep {
     /// Check which object exists.
-    Look,
+    CheckStored,
     /// Retry.
-    Again,
+    Retry,
     /// Retry without the condition that the object must not exist: the service does not support it.
-    Unconditionally,
+    RetryUnconditionally,
     /// The publish has failed, unless the stored object shows that it succeeded.
     Failed(Error),
 }
 
-impl Try {
+impl NextStep {
     /// Returns the next step after a publish failed with `error`.
     fn after<E>(error: SdkError<E, HttpResponse>, is_conditional: bool, message: String) -> Self
     where
         E: ProvideErrorMetadata + RequestId + std::error::Error + Send + Sync + 'static,
     {
         match answer(&error) {
-            Answer::AlreadyThere => Try::Look,
-            Answer::Conflict => Try::Again,
-            Answer::Unknown if is_conditional => Try::Unconditionally,
-            _ => Try::Failed(told(error, message)),
+            Answer::ConditionFailed => NextStep::CheckStored,
+            Answer::Conflict => NextStep::Retry,
+            Answer::Unsupported if is_conditional => NextStep::RetryUnconditionally,
+            _ => NextStep::Failed(service_error(error, message)),
         }
     }
 }
 
-/// Returns the part size for an upload of at most `most_bytes`: `asked`, or one that keeps to [`MAX_PARTS`].
-pub(super) fn part_bytes(asked: Option<u64>, most_bytes: u64) -> u64 {
-    asked.unwrap_or_else(|| most_bytes.div_ceil(MAX_PARTS).next_multiple_of(1 << 20).max(PART_BYTES))
+/// Returns the part size for an upload of at most `max_bytes`: `configured`, or one that keeps to [`MAX_PARTS`].
+pub(super) fn part_bytes(configured: Option<u64>, max_bytes: u64) -> u64 {
+    configured.unwrap_or_else(|| max_bytes.div_ceil(MAX_PARTS).next_multiple_of(1 << 20).max(PART_BYTES))
 }
 
 /// Adds the upload's id and the store's settings for new objects to a request: class, encryption, object lock.
-macro_rules! kept {
+macro_rules! with_object_settings {
     ($request:expr, $upload:expr) => {{
         let settings = &$upload.place.settings;
         let (sse, key) = match &settings.encryption {
@@ -131,7 +131,7 @@ macro_rules! kept {
             .lock
             .map(|lock| DateTime::from(SystemTime::now() + Duration::from_secs(u64::from(lock.days) * 24 * 3600)));
         $request
-            .metadata(WORD, &$upload.word)
+            .metadata(ID_METADATA, &$upload.id)
             .set_storage_class(settings.storage_class.as_deref().map(StorageClass::from))
             .set_server_side_encryption(sse)
             .set_ssekms_key_id(key)
@@ -141,15 +141,15 @@ macro_rules! kept {
 }
 
 impl S3Upload {
-    pub(super) fn new(place: Arc<Place>, key: Key, most_bytes: u64) -> Result<Self> {
+    pub(super) fn new(place: Arc<Place>, key: Key, max_bytes: u64) -> Result<Self> {
         let mut random = [0; 16];
         getrandom::fill(&mut random)
-            .map_err(|error| Error::failed("the system gives no random numbers").because(error.to_string()))?;
-        let part_bytes = part_bytes(place.settings.part_bytes, most_bytes);
+            .map_err(|error| Error::failed("cannot get random numbers from the system").because(error.to_string()))?;
+        let part_bytes = part_bytes(place.settings.part_bytes, max_bytes);
         Ok(S3Upload {
             place,
             key,
-            word: hex::encode(random),
+            id: hex::encode(random),
             part_bytes: usize::try_from(part_bytes).map_err(|_| Error::usage("the store's part_size is too large"))?,
             buffer: Vec::new(),
             parts: None,
@@ -162,7 +162,7 @@ impl S3Upload {
         format!("cannot write {} in {}", self.key, self.place.name())
     }
 
-    fn check_whole(&self) -> Result<()> {
+    fn check_not_failed(&self) -> Result<()> {
         if self.failed {
             return Err(Error::failed(format!("{} after an earlier failure", self.message())));
         }
@@ -173,31 +173,33 @@ impl S3Upload {
     fn send_part(&mut self) -> Result<()> {
         if self.parts.is_none() {
             let upload = self.place.bridge.wait(self.begin())?;
-            self.parts = Some(Parts { upload, on_their_way: VecDeque::new(), sent: Vec::new(), md5s: Vec::new() });
+            self.parts = Some(Parts { upload, in_flight: VecDeque::new(), sent: Vec::new(), md5s: Vec::new() });
         }
-        let lanes = (LANES_BYTES / self.part_bytes as u64).clamp(1, LANES) as usize;
-        self.wait_for_parts(lanes - 1)?;
+        let most = (MAX_BYTES_IN_FLIGHT / self.part_bytes as u64).clamp(1, MAX_PARTS_IN_FLIGHT) as usize;
+        self.wait_for_parts(most - 1)?;
         let (place, key, message) = (Arc::clone(&self.place), self.key.clone(), self.message());
         let body = Bytes::from(std::mem::take(&mut self.buffer));
         let parts = self.parts.as_mut().expect("begun just above");
         if parts.md5s.len() as u64 >= MAX_PARTS {
-            return Err(Error::failed(format!("{message}: it is larger than was expected, and has too many parts"))
-                .hint(format!("make its parts larger, with ?part_size={}", self.part_bytes * 4)));
+            return Err(Error::failed(format!(
+                "{message}: the object is larger than expected and needs too many parts"
+            ))
+            .hint(format!("set a larger part size with ?part_size={}", self.part_bytes * 4)));
         }
         let md5: [u8; 16] = Md5::digest(&body).into();
         parts.md5s.push(md5);
         let number = i32::try_from(parts.md5s.len()).expect("bounded just above");
         let upload = parts.upload.clone();
-        parts.on_their_way.push_back(self.place.bridge.start(async move {
-            let patience = place.bridge.patience(body.len() as u64);
+        parts.in_flight.push_back(self.place.bridge.start(async move {
+            let time_limit = place.bridge.time_limit(body.len() as u64);
             let request = place.client().upload_part().bucket(place.bucket()).key(place.path(&key)).upload_id(upload);
             let request = request.part_number(number).content_md5(base64(md5)).body(ByteStream::from(body));
-            match request.customize().config_override(place.bridge.patient(patience)).send().await {
+            match request.customize().config_override(place.bridge.with_time_limit(time_limit)).send().await {
                 Ok(reply) => {
                     let part = CompletedPart::builder().part_number(number).set_e_tag(reply.e_tag);
                     Ok(part.set_checksum_crc32(reply.checksum_crc32).build())
                 }
-                Err(error) => Err(told(error, message)),
+                Err(error) => Err(service_error(error, message)),
             }
         }));
         Ok(())
@@ -208,21 +210,21 @@ impl S3Upload {
         // If the parts have checksums, the upload must declare their algorithm.
         let is_summed = self.place.settings.checksums == Checksums::WhenSupported;
         let request = request.set_checksum_algorithm(is_summed.then_some(ChecksumAlgorithm::Crc32));
-        let request = kept!(request.key(self.place.path(&self.key)), self);
-        let begun = request.send().await.map_err(|error| told(error, self.message()))?;
-        begun.upload_id.ok_or_else(|| Error::failed(self.message()).because("the service gave the upload no id"))
+        let request = with_object_settings!(request.key(self.place.path(&self.key)), self);
+        let begun = request.send().await.map_err(|error| service_error(error, self.message()))?;
+        begun.upload_id.ok_or_else(|| Error::failed(self.message()).because("the service did not return an upload id"))
     }
 
     /// Waits until at most `most` parts are in flight.
     fn wait_for_parts(&mut self, most: usize) -> Result<()> {
         let Some(parts) = &mut self.parts else { return Ok(()) };
-        while parts.on_their_way.len() > most {
-            let next = parts.on_their_way.front_mut().expect("there are some");
+        while parts.in_flight.len() > most {
+            let next = parts.in_flight.front_mut().expect("there are some");
             let done = self
                 .place
                 .bridge
-                .wait(async { next.await.unwrap_or_else(|_| Err(Error::failed("a thread has died"))) });
-            parts.on_their_way.pop_front();
+                .wait(async { next.await.unwrap_or_else(|_| Err(Error::failed("a task ended unexpectedly"))) });
+            parts.in_flight.pop_front();
             parts.sent.push(done?);
         }
         Ok(())
@@ -245,7 +247,7 @@ impl S3Upload {
         let expected = self.expected();
         // For services that ignore the condition below.
         if self.head().await?.is_some() {
-            return Ok(Published::AlreadyThere);
+            return Ok(Published::AlreadyExists);
         }
         let (mut is_conditional, mut tries) = (true, 0);
         loop {
@@ -254,62 +256,62 @@ impl S3Upload {
                 Some(parts) => self.complete(parts, is_conditional).await,
             };
             let failure = match done {
-                Ok(()) | Err(Try::Look) => None,
-                Err(Try::Unconditionally) if is_conditional => {
-                    tracing::debug!("{} takes no conditional writes", self.place.name());
+                Ok(()) | Err(NextStep::CheckStored) => None,
+                Err(NextStep::RetryUnconditionally) if is_conditional => {
+                    tracing::debug!("{} does not support conditional writes", self.place.name());
                     is_conditional = false;
                     continue;
                 }
-                Err(Try::Again) if tries < CONFLICTS => {
+                Err(NextStep::Retry) if tries < CONFLICT_RETRIES => {
                     tries += 1;
-                    self.place.bridge.pause(tries).await;
+                    self.place.bridge.back_off(tries).await;
                     continue;
                 }
-                Err(Try::Failed(error)) => Some(error),
-                Err(Try::Again | Try::Unconditionally) => {
-                    Some(Error::unreachable(self.message()).because("another upload of it was under way all the time"))
+                Err(NextStep::Failed(error)) => Some(error),
+                Err(NextStep::Retry | NextStep::RetryUnconditionally) => {
+                    Some(Error::unreachable(self.message()).because("another upload of the object is in progress"))
                 }
             };
-            return match (self.look(&expected).await, failure) {
+            return match (self.check_stored(&expected).await, failure) {
                 (Ok(Found::Ours), None) => Ok(Published::Created),
                 (Ok(Found::Ours), Some(error)) => {
-                    tracing::warn!("the service's reply was lost ({}); {} is there, whole", error.whole(), self.key);
+                    let reason = error.full_message();
+                    tracing::warn!("the service's reply was lost ({reason}), but {} was stored", self.key);
                     Ok(Published::Created)
                 }
-                (Ok(Found::Others), None) => Ok(Published::AlreadyThere),
-                (Ok(Found::Nothing), None) => {
-                    Err(Error::failed(self.message())
-                        .because("the service said that it was stored, and it is not there"))
-                }
+                (Ok(Found::Others), None) => Ok(Published::AlreadyExists),
+                (Ok(Found::Nothing), None) => Err(Error::failed(self.message())
+                    .because("the service reported success, but the object does not exist")),
                 (_, Some(error)) | (Err(error), None) => Err(error),
             };
         }
     }
 
     /// Writes a small object.
-    async fn put(&self, is_conditional: bool) -> Result<(), Try> {
+    async fn put(&self, is_conditional: bool) -> Result<(), NextStep> {
         let md5: [u8; 16] = Md5::digest(&self.buffer).into();
         let request = self.place.client().put_object().bucket(self.place.bucket()).key(self.place.path(&self.key));
-        let request = kept!(request, self).content_md5(base64(md5)).body(ByteStream::from(self.buffer.clone()));
+        let request = with_object_settings!(request, self).content_md5(base64(md5));
+        let request = request.body(ByteStream::from(self.buffer.clone()));
         let request = request.set_if_none_match(is_conditional.then(|| "*".to_owned()));
-        let patience = self.place.bridge.patience(self.bytes);
-        match request.customize().config_override(self.place.bridge.patient(patience)).send().await {
+        let time_limit = self.place.bridge.time_limit(self.bytes);
+        match request.customize().config_override(self.place.bridge.with_time_limit(time_limit)).send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(Try::after(error, is_conditional, self.message())),
+            Err(error) => Err(NextStep::after(error, is_conditional, self.message())),
         }
     }
 
     /// Completes the multipart upload.
-    async fn complete(&self, parts: &Parts, is_conditional: bool) -> Result<(), Try> {
+    async fn complete(&self, parts: &Parts, is_conditional: bool) -> Result<(), NextStep> {
         let request = self.place.client().complete_multipart_upload().bucket(self.place.bucket());
         let list = CompletedMultipartUpload::builder().set_parts(Some(parts.sent.clone())).build();
         let request = request.key(self.place.path(&self.key)).upload_id(&parts.upload).multipart_upload(list);
         let request = request.set_if_none_match(is_conditional.then(|| "*".to_owned()));
-        let patience = self.place.bridge.patience(0) * COMPLETION;
-        match request.customize().config_override(self.place.bridge.patient(patience)).send().await {
+        let time_limit = self.place.bridge.time_limit(0) * COMPLETION_TIMEOUTS;
+        match request.customize().config_override(self.place.bridge.with_time_limit(time_limit)).send().await {
             Ok(_) => Ok(()),
             // "No such upload" is also the error if this upload was completed and the reply was lost.
-            Err(error) => Err(Try::after(error, is_conditional, self.message())),
+            Err(error) => Err(NextStep::after(error, is_conditional, self.message())),
         }
     }
 
@@ -317,26 +319,26 @@ impl S3Upload {
         self.place.head(&self.key).await
     }
 
-    /// Checks whether the stored object is the one that this upload sent, regardless of the service's reply. Deletes it
-    /// if it is this upload's but differs from what was sent.
-    async fn look(&self, expected: &Expected) -> Result<Found> {
+    /// Returns the owner of the stored object, regardless of the service's reply. Deletes the object if this upload
+    /// wrote it but it differs from what was sent.
+    async fn check_stored(&self, expected: &Expected) -> Result<Found> {
         let Some(head) = self.head().await? else { return Ok(Found::Nothing) };
-        let word = head.metadata().and_then(|metadata| metadata.get(WORD));
-        if word.is_some_and(|word| *word != self.word) {
+        let id = head.metadata().and_then(|metadata| metadata.get(ID_METADATA));
+        if id.is_some_and(|id| *id != self.id) {
             return Ok(Found::Others);
         }
         let bytes = head.content_length().and_then(|bytes| u64::try_from(bytes).ok());
         let etag = head.e_tag().map(|etag| etag.trim_matches('"'));
-        let is_whole = bytes == Some(expected.bytes)
-            && (etag == Some(&expected.etag) || self.reads_back(expected, head.e_tag()).await?);
-        match (is_whole, word) {
+        let is_equal = bytes == Some(expected.bytes)
+            && (etag == Some(&expected.etag) || self.equals_when_read_back(expected, head.e_tag()).await?);
+        match (is_equal, id) {
             (true, _) => Ok(Found::Ours),
-            // It has no upload id: another writer's.
+            // It has no upload id: another writer wrote it.
             (false, None) => Ok(Found::Others),
             (false, Some(_)) => {
                 let _ = self.place.delete(&self.key).await;
                 Err(Error::failed(self.message()).because(format!(
-                    "the service has stored something else than was sent ({} bytes of {})",
+                    "the stored object differs from what was sent ({} bytes of {})",
                     bytes.unwrap_or(0),
                     expected.bytes
                 )))
@@ -346,9 +348,9 @@ impl S3Upload {
 
     /// Reads the object back and compares its MD5s, for services whose ETag is not an MD5, such as those that encrypt
     /// with a key service.
-    async fn reads_back(&self, expected: &Expected, etag: Option<&str>) -> Result<bool> {
-        tracing::info!("reading {} back: the service does not tell its MD5", self.key);
-        let mut buffer = vec![0; self.part_bytes.min(LANES_BYTES as usize)];
+    async fn equals_when_read_back(&self, expected: &Expected, etag: Option<&str>) -> Result<bool> {
+        tracing::info!("reading {} back to verify it: the service does not return its MD5", self.key);
+        let mut buffer = vec![0; self.part_bytes.min(MAX_BYTES_IN_FLIGHT as usize)];
         let mut at = 0;
         for md5 in &expected.md5s {
             let end = (at + self.part_bytes as u64).min(expected.bytes);
@@ -377,7 +379,7 @@ pub(super) fn probe_conditions(place: &Arc<Place>, key: &Key) -> [Result<bool>; 
     };
     let small = || {
         let upload = upload()?;
-        upload.place.bridge.wait(async { is_heeded(upload.put(true).await) })
+        upload.place.bridge.wait(async { is_condition_supported(upload.put(true).await) })
     };
     let in_parts = || {
         let mut upload = upload()?;
@@ -385,23 +387,23 @@ pub(super) fn probe_conditions(place: &Arc<Place>, key: &Key) -> [Result<bool>; 
         upload.wait_for_parts(0)?;
         let parts = upload.parts.as_ref().expect("one was sent");
         // Aborted when dropped; if it was completed, there is nothing to abort.
-        upload.place.bridge.wait(async { is_heeded(upload.complete(parts, true).await) })
+        upload.place.bridge.wait(async { is_condition_supported(upload.complete(parts, true).await) })
     };
     [small(), in_parts()]
 }
 
-fn is_heeded(tried: Result<(), Try>) -> Result<bool> {
-    match tried {
-        Err(Try::Look) => Ok(true),
-        Ok(()) | Err(Try::Unconditionally) => Ok(false),
-        Err(Try::Again) => Err(Error::unreachable("another upload is under way")),
-        Err(Try::Failed(error)) => Err(error),
+fn is_condition_supported(attempt: Result<(), NextStep>) -> Result<bool> {
+    match attempt {
+        Err(NextStep::CheckStored) => Ok(true),
+        Ok(()) | Err(NextStep::RetryUnconditionally) => Ok(false),
+        Err(NextStep::Retry) => Err(Error::unreachable("another upload of the object is in progress")),
+        Err(NextStep::Failed(error)) => Err(error),
     }
 }
 
 impl Write for S3Upload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.check_whole()?;
+        self.check_not_failed()?;
         if self.buffer.capacity() == 0 && self.parts.is_some() {
             self.buffer.reserve_exact(self.part_bytes);
         }
@@ -419,13 +421,13 @@ impl Write for S3Upload {
 
     /// Only reports an earlier failure: data is sent in whole parts.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(self.check_whole()?)
+        Ok(self.check_not_failed()?)
     }
 }
 
 impl Upload for S3Upload {
     fn finish(mut self: Box<Self>) -> Result<Published> {
-        self.check_whole()?;
+        self.check_not_failed()?;
         if self.parts.is_some() {
             if !self.buffer.is_empty() {
                 self.send_part()?;
@@ -443,26 +445,28 @@ impl Upload for S3Upload {
 impl Drop for S3Upload {
     /// Aborts the multipart upload. If the abort fails, a later `prune` removes the upload.
     fn drop(&mut self) {
-        let Some(Parts { upload, on_their_way, .. }) = self.parts.take() else { return };
-        on_their_way.iter().for_each(JoinHandle::abort);
+        let Some(Parts { upload, in_flight, .. }) = self.parts.take() else { return };
+        in_flight.iter().for_each(JoinHandle::abort);
         let place = &self.place;
-        let given_up = place.bridge.wait_at_most(ABORT, async {
-            for part in on_their_way {
+        let aborted = place.bridge.wait_at_most(ABORT_TIMEOUT, async {
+            for part in in_flight {
                 let _ = part.await;
             }
             // A dead connection gives no reply, and there may be several: each attempt uses another one.
-            for longest in ABORT_TRIES_MS.map(Duration::from_millis) {
-                let tried = place.abort(place.path(&self.key), upload.clone());
-                if let Ok(done) = tokio::time::timeout(longest, tried).await {
+            for longest in ABORT_ATTEMPTS_MS.map(Duration::from_millis) {
+                let attempt = place.abort(place.path(&self.key), upload.clone());
+                if let Ok(done) = tokio::time::timeout(longest, attempt).await {
                     return done;
                 }
             }
             Err(Error::unreachable("the service does not answer"))
         });
-        match given_up {
+        match aborted {
             Some(Ok(())) => {}
-            Some(Err(error)) => tracing::warn!("an unfinished upload stays until 'prune' clears it: {}", error.whole()),
-            None => tracing::warn!("an unfinished upload of {} stays until 'prune' clears it", self.key),
+            Some(Err(error)) => {
+                tracing::warn!("an unfinished upload remains until 'prune' removes it: {}", error.full_message());
+            }
+            None => tracing::warn!("an unfinished upload of {} remains until 'prune' removes it", self.key),
         }
     }
 }
@@ -477,12 +481,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_archive_fits_into_the_parts() {
+    fn the_largest_archive_fits_in_the_parts() {
         assert_eq!(part_bytes(None, 0), PART_BYTES);
         assert_eq!(part_bytes(None, 70 << 30), PART_BYTES);
-        for most_bytes in [100 << 30, 1 << 40, 5 << 40] {
-            let part = part_bytes(None, most_bytes);
-            assert!(most_bytes.div_ceil(part) <= MAX_PARTS, "{most_bytes} in {part}");
+        for max_bytes in [100 << 30, 1 << 40, 5 << 40] {
+            let part = part_bytes(None, max_bytes);
+            assert!(max_bytes.div_ceil(part) <= MAX_PARTS, "{max_bytes} in {part}");
             assert_eq!(part % (1 << 20), 0);
         }
         assert_eq!(part_bytes(Some(5 << 20), 1 << 40), 5 << 20);

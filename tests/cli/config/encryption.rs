@@ -1,32 +1,33 @@
-//! Encryption as the config says it.
+//! Encryption that the config asks for.
 
 use std::fs;
 
-use super::{SECRET, lifeboat, ready, with_config};
+use super::{SECRET, create_stores, lifeboat, with_config};
 use crate::support::{Sandbox, count, sample};
 
-/// A folder with a key, a database, and a config whose encryption section this is.
+/// Creates a sandbox with a key, a database, and a config with these lines in `[encryption]`. Returns it with the
+/// public key.
 fn project(section: &str) -> (Sandbox, String) {
     let text = "[[store]]\nurl = \"b\"\n[[source]]\nname = \"app\"\nurl = \"app.db\"\n[encryption]\n";
     let sandbox = with_config(&format!("{text}{section}"));
     sample(sandbox.path("app.db"), 5, "delete");
     lifeboat(&sandbox, &["keygen", "--output", "key.txt"], &[]).code(0);
     let public = lifeboat(&sandbox, &["keygen", "--public", "key.txt"], &[]).code(0).stdout().trim().to_owned();
-    ready(&sandbox, &[]);
+    create_stores(&sandbox, &[]);
     (sandbox, public)
 }
 
-/// How many archives are in the store, by whether they are encrypted.
+/// Returns the number of encrypted and of unencrypted archives in the store.
 fn archives(sandbox: &Sandbox) -> (usize, usize) {
     let files = fs::read_dir(sandbox.path("b/app")).into_iter().flatten().flatten();
     let names: Vec<String> =
         files.map(|file| file.file_name().into_string().unwrap()).filter(|name| name.contains(".tar.")).collect();
-    let closed = names.iter().filter(|name| name.ends_with(".age")).count();
-    (closed, names.len() - closed)
+    let encrypted = names.iter().filter(|name| name.ends_with(".age")).count();
+    (encrypted, names.len() - encrypted)
 }
 
 #[test]
-fn recipients_close_and_an_identity_opens() {
+fn recipients_encrypt_and_the_identity_decrypts() {
     let (sandbox, public) = project("recipients = [\"${PUBLIC}\"]\nidentity_file = \"key.txt\"\n");
     let variables = [("PUBLIC", public.as_str())];
     lifeboat(&sandbox, &["snapshot"], &variables).code(0);
@@ -35,7 +36,7 @@ fn recipients_close_and_an_identity_opens() {
     lifeboat(&sandbox, &["restore", "latest", "--yes"], &variables).code(0);
     assert_eq!(count(sandbox.path("app.db"), "accounts"), 5);
     lifeboat(&sandbox, &["verify", "--all"], &variables).code(0);
-    // A machine that only saves has no such file.
+    // A machine that only takes snapshots does not need the identity file.
     fs::rename(sandbox.path("key.txt"), sandbox.path("away.txt")).unwrap();
     lifeboat(&sandbox, &["snapshot"], &variables).code(0);
     lifeboat(&sandbox, &["restore", "latest", "--yes", "--to", "copy.db"], &variables).code(2);
@@ -43,13 +44,13 @@ fn recipients_close_and_an_identity_opens() {
 }
 
 #[test]
-fn what_was_to_be_encrypted_is_never_saved_in_the_clear() {
+fn a_config_with_encryption_never_gives_an_unencrypted_archive() {
     for (section, variables, words) in [
         ("recipients = [\"${PUBLIC}\"]\n", vec![], "the variable PUBLIC is not set"),
-        ("recipients = [\"${PUBLIC}\"]\n", vec![("PUBLIC", "")], "are empty"),
-        ("recipients = [\"${PUBLIC:-}\"]\n", vec![], "are empty"),
-        ("recipients = [\"${PUBLIC}\"]\n", vec![("PUBLIC", SECRET)], "is no public key"),
-        ("passphrase_file = \"${PASS}\"\n", vec![("PASS", "")], "are empty"),
+        ("recipients = [\"${PUBLIC}\"]\n", vec![("PUBLIC", "")], "but empty"),
+        ("recipients = [\"${PUBLIC:-}\"]\n", vec![], "but empty"),
+        ("recipients = [\"${PUBLIC}\"]\n", vec![("PUBLIC", SECRET)], "is not an age public key"),
+        ("passphrase_file = \"${PASS}\"\n", vec![("PASS", "")], "but empty"),
         ("passphrase_file = \"absent\"\n", vec![], "absent"),
     ] {
         let (sandbox, _) = project("");
@@ -62,7 +63,7 @@ fn what_was_to_be_encrypted_is_never_saved_in_the_clear() {
 }
 
 #[test]
-fn a_passphrase_closes_and_opens() {
+fn a_passphrase_encrypts_and_decrypts() {
     let (sandbox, _) = project("passphrase_file = \"pass\"\n");
     fs::write(sandbox.path("pass"), format!("{SECRET}\n")).unwrap();
     lifeboat(&sandbox, &["snapshot"], &[]).code(0);

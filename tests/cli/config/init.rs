@@ -1,4 +1,4 @@
-//! `init`, in real folders.
+//! `init`: the databases and stores that it finds, and the config that it writes.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -6,15 +6,14 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 
 use lifeboat::config::{Config, ConfiguredSource};
-use lifeboat::engine::source::Source;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
 
-use super::{SECRET, lifeboat, saved};
+use super::{SECRET, lifeboat, snapshot_sources};
 use crate::support::{Run, Sandbox, open, sample};
 
-/// Kind, name and place of everything that a run has found.
+/// Returns kind, name and origin of everything that a run has found.
 #[track_caller]
 fn found(run: &Run) -> Vec<(String, String, String)> {
     let document = run.json();
@@ -23,9 +22,10 @@ fn found(run: &Run) -> Vec<(String, String, String)> {
     list.iter().map(|found| (text(found, "kind"), text(found, "name"), text(found, "from"))).collect()
 }
 
-/// What `init --dry-run` would make of this folder and these variables; the config's text, which must hold no secret.
+/// Runs `init --dry-run` with these variables. Returns what it has found, and the text of the config, which must not
+/// contain the secret.
 #[track_caller]
-fn dry(sandbox: &Sandbox, variables: &[(&str, &str)]) -> (Vec<(String, String, String)>, String) {
+fn dry_run(sandbox: &Sandbox, variables: &[(&str, &str)]) -> (Vec<(String, String, String)>, String) {
     let before = sandbox.state();
     let run = lifeboat(sandbox, &["init", "--dry-run", "--json"], variables).code(0);
     assert_eq!(sandbox.state(), before, "{}", run.transcript());
@@ -34,12 +34,12 @@ fn dry(sandbox: &Sandbox, variables: &[(&str, &str)]) -> (Vec<(String, String, S
     (found(&run), text)
 }
 
-fn triple(kind: &str, name: &str, from: &str) -> (String, String, String) {
+fn finding(kind: &str, name: &str, from: &str) -> (String, String, String) {
     (kind.to_owned(), name.to_owned(), from.to_owned())
 }
 
 #[test]
-fn what_init_writes_saves_and_restores_at_once() {
+fn the_config_that_init_writes_is_ready_for_snapshot_and_restore() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("data")).unwrap();
     sample(sandbox.path("data/app.db"), 30, "wal");
@@ -51,32 +51,32 @@ fn what_init_writes_saves_and_restores_at_once() {
     );
     let config = fs::metadata(sandbox.path("lifeboat.toml")).unwrap();
     assert_eq!(config.permissions().mode() & 0o777, 0o600);
-    let saved = lifeboat(&sandbox, &["snapshot"], &[]).code(0);
-    assert!(saved.stdout().starts_with("app-"), "{}", saved.transcript());
+    let run = lifeboat(&sandbox, &["snapshot"], &[]).code(0);
+    assert!(run.stdout().starts_with("app-"), "{}", run.transcript());
     fs::remove_file(sandbox.path("data/app.db")).unwrap();
     lifeboat(&sandbox, &["restore", "latest", "--yes"], &[]).code(0);
     assert_eq!(crate::support::count(sandbox.path("data/app.db"), "accounts"), 30);
-    // Nothing but the config, the store and the database.
-    let left: Vec<_> = sandbox.state().into_keys().filter(|path| path.components().count() == 1).collect();
-    assert_eq!(left, ["backups", "data", "lifeboat.toml"].map(std::path::PathBuf::from));
+    // The folder contains only the config, the store and the database.
+    let entries: Vec<_> = sandbox.state().into_keys().filter(|path| path.components().count() == 1).collect();
+    assert_eq!(entries, ["backups", "data", "lifeboat.toml"].map(std::path::PathBuf::from));
 }
 
 #[test]
-fn a_config_that_is_there_is_left_alone_and_its_missing_stores_are_made() {
+fn an_existing_config_is_not_changed_and_its_missing_stores_are_created() {
     let sandbox = super::with_config("[[store]]\nurl = \"one\"\n[[store]]\nurl = \"two\"\nname = \"second\"\n");
     let text = fs::read(sandbox.path("lifeboat.toml")).unwrap();
     let run = lifeboat(&sandbox, &["init", "--json"], &[]).code(0).json();
     assert_eq!(run["created"], false);
-    let made: Vec<_> = run["stores"].as_array().unwrap().iter().map(|store| store["created"].clone()).collect();
-    assert_eq!(made, [true, true]);
+    let created: Vec<_> = run["stores"].as_array().unwrap().iter().map(|store| store["created"].clone()).collect();
+    assert_eq!(created, [true, true]);
     fs::remove_dir_all(sandbox.path("two")).unwrap();
     let before = fs::read(sandbox.path("one/lifeboat.json")).unwrap();
-    let run = lifeboat(&sandbox, &["init"], &[]).code(0).says("made a new store");
-    assert!(run.stdout().contains("is there already, and was not changed"), "{}", run.transcript());
+    let run = lifeboat(&sandbox, &["init"], &[]).code(0).says("created a new store");
+    assert!(run.stdout().contains("already exists, and was not changed"), "{}", run.transcript());
     assert!(sandbox.path("two/lifeboat.json").exists());
     assert_eq!(fs::read(sandbox.path("one/lifeboat.json")).unwrap(), before);
     assert_eq!(fs::read(sandbox.path("lifeboat.toml")).unwrap(), text);
-    // A folder of somebody else's is not made a store of; the other one is looked after all the same.
+    // A folder with other files is not made a store. The other missing store is still created.
     fs::remove_dir_all(sandbox.path("one")).unwrap();
     fs::remove_dir_all(sandbox.path("two")).unwrap();
     fs::create_dir(sandbox.path("one")).unwrap();
@@ -86,7 +86,7 @@ fn a_config_that_is_there_is_left_alone_and_its_missing_stores_are_made() {
 }
 
 #[test]
-fn a_broken_config_is_told_and_not_replaced() {
+fn a_broken_config_is_reported_and_not_replaced() {
     for broken in ["colour = 1\n", "x = \n"] {
         let sandbox = super::with_config(broken);
         lifeboat(&sandbox, &["init"], &[]).code(2).says("lifeboat.toml:1");
@@ -99,7 +99,7 @@ fn a_broken_config_is_told_and_not_replaced() {
 }
 
 #[test]
-fn every_spelling_of_a_database_url_is_written_by_its_variable() {
+fn a_database_url_of_every_form_is_found_and_written_as_its_variable() {
     for (value, kind, name) in [
         ("sqlite:///./data/app.db", "sqlite", "app"),
         ("sqlite:////nowhere/at/all/abs.db", "sqlite", "abs"),
@@ -114,8 +114,8 @@ fn every_spelling_of_a_database_url_is_written_by_its_variable() {
         let sandbox = Sandbox::new();
         fs::create_dir(sandbox.path("data")).unwrap();
         sample(sandbox.path("data/app.db"), 2, "delete");
-        let (found, text) = dry(&sandbox, &[("DATABASE_URL", value)]);
-        assert_eq!(found[0], triple(kind, name, "DATABASE_URL"), "{value}");
+        let (found, text) = dry_run(&sandbox, &[("DATABASE_URL", value)]);
+        assert_eq!(found[0], finding(kind, name, "DATABASE_URL"), "{value}");
         assert!(text.contains("url = \"${DATABASE_URL}\""), "{value}\n{text}");
         // The file is not found a second time by its content.
         let files = usize::from(name == "app");
@@ -126,19 +126,19 @@ fn every_spelling_of_a_database_url_is_written_by_its_variable() {
 }
 
 #[test]
-fn what_names_no_database_is_told_by_its_variable() {
+fn a_variable_without_a_supported_database_is_reported_by_its_name() {
     for value in
         ["mysql://u:hunter2-sesame@h/d", "postgres://u:5/hunter2-sesame@h/d", "hunter2-sesame", "sqlite:///:memory:"]
     {
         let sandbox = Sandbox::new();
-        let (found, _) = dry(&sandbox, &[("DATABASE_URL", value)]);
+        let (found, _) = dry_run(&sandbox, &[("DATABASE_URL", value)]);
         assert_eq!(found, []);
         lifeboat(&sandbox, &["init"], &[("DATABASE_URL", value)]).code(0).says("DATABASE_URL");
     }
 }
 
 #[test]
-fn kin_of_the_url_and_a_file_of_variables_are_found() {
+fn databases_are_found_in_related_variables_and_in_the_env_file() {
     let sandbox = Sandbox::new();
     let env = format!(
         "SHOP_DATABASE_URL=postgres://u:{SECRET}@db/shop\nSQLALCHEMY_DATABASE_URI=sqlite:///stock.db\n\
@@ -150,40 +150,40 @@ fn kin_of_the_url_and_a_file_of_variables_are_found() {
     );
     fs::write(sandbox.path(".env"), env).unwrap();
     sample(sandbox.path("stock.db"), 2, "delete");
-    let (found, text) = dry(&sandbox, &[("PGHOST", "db2"), ("PGDATABASE", "metrics"), ("PGPASSWORD", SECRET)]);
+    let (found, text) = dry_run(&sandbox, &[("PGHOST", "db2"), ("PGDATABASE", "metrics"), ("PGPASSWORD", SECRET)]);
     assert_eq!(
         found,
         [
-            triple("postgres", "shop", "SHOP_DATABASE_URL"),
-            triple("sqlite", "stock", "SQLALCHEMY_DATABASE_URI"),
-            triple("postgres", "metrics", "PG*"),
-            triple("postgres", "stock-2", "POSTGRES_*"),
-            triple("postgres", "tdx", "TDX_DB_*"),
+            finding("postgres", "shop", "SHOP_DATABASE_URL"),
+            finding("sqlite", "stock", "SQLALCHEMY_DATABASE_URI"),
+            finding("postgres", "metrics", "PG*"),
+            finding("postgres", "stock-2", "POSTGRES_*"),
+            finding("postgres", "tdx", "TDX_DB_*"),
         ]
     );
     assert!(text.contains("\nenv_file = \".env\"\n"), "{text}");
     for prefix in ["TDX_DB_", "POSTGRES_", "PG"] {
         assert!(text.contains(&format!("\nenv_prefix = \"{prefix}\"\n")), "{text}");
     }
-    // It is what the file says that counts, once the process has nothing to say.
+    // The value comes from the env file if the variable is not set in the environment.
     lifeboat(&sandbox, &["init"], &[("PGHOST", "db2"), ("PGDATABASE", "metrics")]).code(0);
     let run = lifeboat(&sandbox, &["snapshot", "stock", "--json"], &[("PGDATABASE", "metrics")]).code(0);
-    assert_eq!(saved(&run), ["stock"]);
+    assert_eq!(snapshot_sources(&run), ["stock"]);
 }
 
 #[test]
-fn a_service_and_a_host_alone_are_sources_too() {
+fn a_service_alone_or_a_host_alone_is_a_source() {
     let sandbox = Sandbox::new();
-    let (found, text) = dry(&sandbox, &[("PGSERVICE", "mine")]);
-    assert_eq!(found, [triple("postgres", "mine", "PGSERVICE")]);
+    let (found, text) = dry_run(&sandbox, &[("PGSERVICE", "mine")]);
+    assert_eq!(found, [finding("postgres", "mine", "PGSERVICE")]);
     assert!(text.contains("\nservice = \"${PGSERVICE}\"\n"), "{text}");
-    let (found, text) = dry(&sandbox, &[("PGHOST", "db"), ("PGUSER", "ada")]);
-    assert_eq!(found, [triple("postgres", "ada", "PG*")]);
+    let (found, text) = dry_run(&sandbox, &[("PGHOST", "db"), ("PGUSER", "ada")]);
+    assert_eq!(found, [finding("postgres", "ada", "PG*")]);
     assert!(text.contains("\nhost = \"${PGHOST}\"\ndbname = \"${PGUSER}\"\n"), "{text}");
 }
 
 #[test]
-fn a_broken_file_of_variables_is_left_out_and_told() {
+fn a_broken_env_file_is_reported_and_not_used() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.path(".env"), format!("A=1\n{SECRET}\n")).unwrap();
     let run = lifeboat(&sandbox, &["init"], &[]).code(0).says(".env:2");
@@ -194,7 +194,7 @@ fn a_broken_file_of_variables_is_left_out_and_told() {
 }
 
 #[test]
-fn sqlite_files_are_found_by_their_content_and_not_everywhere() {
+fn sqlite_files_are_found_by_their_content_except_in_excluded_folders() {
     let sandbox = Sandbox::new();
     for folder in [
         "a/b/c/d",
@@ -243,7 +243,7 @@ fn sqlite_files_are_found_by_their_content_and_not_everywhere() {
     )
     .unwrap();
     fs::set_permissions(sandbox.path("locked"), fs::Permissions::from_mode(0o000)).unwrap();
-    // A WAL that is alive, and a store with a database in it.
+    // A database whose WAL is in use, and a store that contains a database file.
     let writer = open(sandbox.path("a/wal.db"));
     writer.pragma_update(None, "journal_mode", "wal").unwrap();
     writer.execute_batch("CREATE TABLE t (a); INSERT INTO t VALUES (1)").unwrap();
@@ -252,7 +252,7 @@ fn sqlite_files_are_found_by_their_content_and_not_everywhere() {
     let run = lifeboat(&sandbox, &["init", "--dry-run", "--json"], &[]).code(0);
     fs::set_permissions(sandbox.path("locked"), fs::Permissions::from_mode(0o700)).unwrap();
     let mut files: Vec<_> = found(&run).into_iter().map(|(_, name, from)| (from, name)).collect();
-    // Root may read everything.
+    // Root can read this file.
     files.retain(|(from, _)| from != "./locked/l.db");
     let expected = [
         ("./APP.sqlite", "APP"),
@@ -268,13 +268,13 @@ fn sqlite_files_are_found_by_their_content_and_not_everywhere() {
     unique.sort();
     unique.dedup();
     assert_eq!(unique.len(), files.len(), "{files:?}");
-    // A copy is an example only.
+    // A file whose name is that of a copy is only an example, as a comment.
     let text = run.json()["text"].as_str().unwrap().to_owned();
     assert!(text.contains("\n#url = \"./app.db.bak\"\n"), "{text}");
 }
 
 #[test]
-fn odd_names_are_written_so_that_they_are_read_back() {
+fn unusual_file_names_are_written_so_that_they_are_read_back() {
     let sandbox = Sandbox::new();
     let names = [
         "quo\"te.db",
@@ -302,56 +302,53 @@ fn odd_names_are_written_so_that_they_are_read_back() {
             .unwrap();
     }
     open(sandbox.path(std::ffi::OsStr::from_bytes(b"\xff.db"))).execute_batch("CREATE TABLE t (a)").unwrap();
-    let run = lifeboat(&sandbox, &["init"], &[]).code(0).says("a name that a config cannot hold");
+    let run = lifeboat(&sandbox, &["init"], &[]).code(0).says("whose name cannot be written into a config");
     assert!(!run.stdout().contains("\nline"), "{}", run.transcript());
     let config = Config::load(&sandbox.path("lifeboat.toml")).unwrap();
     let mut read: Vec<_> = config.sources().unwrap().iter().map(file_of).collect();
     read.sort();
-    let mut wanted: Vec<_> = names.iter().map(|name| sandbox.path(name)).collect();
-    wanted.sort();
-    assert_eq!(read, wanted);
+    let mut expected: Vec<_> = names.iter().map(|name| sandbox.path(name)).collect();
+    expected.sort();
+    assert_eq!(read, expected);
     let run = lifeboat(&sandbox, &["snapshot", "--json"], &[]).code(0);
-    assert_eq!(saved(&run).len(), names.len());
-    uncommented_is_read(&fs::read_to_string(sandbox.path("lifeboat.toml")).unwrap());
+    assert_eq!(snapshot_sources(&run).len(), names.len());
+    examples_are_valid(&fs::read_to_string(sandbox.path("lifeboat.toml")).unwrap());
 }
 
 #[test]
-fn a_config_is_read_back_whatever_files_are_called() {
+fn a_config_with_random_file_names_is_read_back() {
     let names = proptest::collection::btree_set("[^/\u{0}]{1,40}|[${}\"'\\\\#=:\n\r\t.\\[\\]-]{1,20}", 1..20);
     let mut runner = TestRunner::new(proptest::test_runner::Config::with_cases(4));
     let checked = runner.run(&names, |names| {
         let sandbox = Sandbox::new();
         open(sandbox.path("scratch.db")).execute_batch("CREATE TABLE t (a)").unwrap();
         let image = fs::read(sandbox.path("scratch.db")).unwrap();
-        let is_own = |name: &str| name == "." || name == ".." || name == ".env" || name.starts_with(".lifeboat-");
-        let mut wanted = vec![sandbox.path("scratch.db")];
-        for name in names.iter().filter(|name| !is_own(name) && name.len() <= 255) {
+        let is_reserved = |name: &str| name == "." || name == ".." || name == ".env" || name.starts_with(".lifeboat-");
+        let mut expected = vec![sandbox.path("scratch.db")];
+        for name in names.iter().filter(|name| !is_reserved(name) && name.len() <= 255) {
             fs::write(sandbox.path(name), &image).unwrap();
-            wanted.push(sandbox.path(name));
+            expected.push(sandbox.path(name));
         }
         lifeboat(&sandbox, &["init", "--config", "lifeboat.toml"], &[]).code(0);
         let config = Config::load(&sandbox.path("lifeboat.toml")).unwrap();
         let mut read: Vec<_> = config.sources().unwrap().iter().map(file_of).collect();
-        // What is called like a copy is an example.
-        wanted.retain(|path| read.contains(path) || !path.to_string_lossy().ends_with('~'));
-        wanted.sort();
+        // A file whose name ends like that of a copy is only an example.
+        expected.retain(|path| read.contains(path) || !path.to_string_lossy().ends_with('~'));
+        expected.sort();
         read.sort();
-        prop_assert_eq!(read, wanted);
+        prop_assert_eq!(read, expected);
         Ok(())
     });
     checked.unwrap();
 }
 
 fn file_of(source: &ConfiguredSource) -> PathBuf {
-    match &source.source {
-        Source::Sqlite(path) => path.clone(),
-        Source::Postgres(params) => panic!("{}", params.shown()),
-    }
+    source.source.file().unwrap_or_else(|| panic!("{}", source.source.shown())).to_owned()
 }
 
-/// The examples of a config are good for use, all of them.
+/// Requires that the config is still valid when all its commented examples are uncommented.
 #[track_caller]
-fn uncommented_is_read(text: &str) {
+fn examples_are_valid(text: &str) {
     let sandbox = Sandbox::new();
     let is_example =
         |line: &str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| !c.is_whitespace()));
@@ -362,7 +359,7 @@ fn uncommented_is_read(text: &str) {
         .collect();
     fs::write(sandbox.path("lifeboat.toml"), text.join("\n")).unwrap();
     let config = Config::load(&sandbox.path("lifeboat.toml"))
-        .unwrap_or_else(|error| panic!("{}\n{}", error.whole(), text.join("\n")));
+        .unwrap_or_else(|error| panic!("{}\n{}", error.full_message(), text.join("\n")));
     config.preflight().unwrap();
     config.backups().unwrap();
     config.retention().unwrap();
@@ -371,43 +368,43 @@ fn uncommented_is_read(text: &str) {
 }
 
 #[test]
-fn where_nothing_is_found_the_examples_say_what_to_write() {
+fn if_nothing_is_found_the_config_consists_of_valid_examples() {
     let sandbox = Sandbox::new();
     let run = lifeboat(&sandbox, &["init"], &[]).code(0);
     assert!(run.stdout().contains("no source was found"), "{}", run.transcript());
     lifeboat(&sandbox, &["snapshot"], &[]).code(2).says("has no source");
     lifeboat(&sandbox, &["list"], &[]).code(0);
     let text = fs::read_to_string(sandbox.path("lifeboat.toml")).unwrap();
-    // The example of DATABASE_URL stands for one that is set.
-    uncommented_is_read(&text.replace("${DATABASE_URL}", "postgres://h/d"));
+    // DATABASE_URL is not set here, so its example gets a value.
+    examples_are_valid(&text.replace("${DATABASE_URL}", "postgres://h/d"));
 }
 
 #[test]
-fn rules_are_suggested_for_the_tables_that_are_there() {
+fn rules_are_suggested_for_the_tables_of_a_database() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 77, "delete");
-    let (_, text) = dry(&sandbox, &[]);
+    let (_, text) = dry_run(&sandbox, &[]);
     assert!(text.contains("#[[source.rule]]\n#table = \"logs\"\n#min_rows = 300\n"), "{text}");
 }
 
 #[test]
-fn buckets_make_a_store_and_aws_alone_an_example() {
+fn a_bucket_variable_gives_a_store_and_aws_variables_alone_give_an_example() {
     let sandbox = Sandbox::new();
-    let (_, text) = dry(&sandbox, &[("AWS_REGION", "eu-1"), ("AWS_SECRET_ACCESS_KEY", SECRET)]);
+    let (_, text) = dry_run(&sandbox, &[("AWS_REGION", "eu-1"), ("AWS_SECRET_ACCESS_KEY", SECRET)]);
     assert!(text.contains("AWS_REGION: set") && text.contains("\n#url = \"s3://my-bucket/lifeboat\"\n"), "{text}");
     let variables =
         [("S3_BUCKET", "kept"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_SECRET_ACCESS_KEY", SECRET)];
-    let (found, text) = dry(&sandbox, &variables);
-    assert_eq!(found, [triple("s3", "kept", "S3_BUCKET")]);
+    let (found, text) = dry_run(&sandbox, &variables);
+    assert_eq!(found, [finding("s3", "kept", "S3_BUCKET")]);
     assert!(text.contains("\nurl = \"s3://kept/lifeboat\"\nendpoint = \"${AWS_ENDPOINT_URL:-}\"\n"), "{text}");
-    // The service is not there: the config is, and so is what could be made.
+    // The service cannot be reached. The config is still written.
     let run = lifeboat(&sandbox, &["init", "--json"], &variables).code(5).json();
     assert_eq!((run["created"].clone(), run["problems"][0]["kind"].clone()), (true.into(), "unreachable".into()));
     assert!(sandbox.path("lifeboat.toml").exists());
 }
 
 #[test]
-fn volumes_become_mounts_and_what_lies_beside_them_is_warned_of() {
+fn a_volume_becomes_a_mount_and_a_database_outside_of_it_gives_a_warning() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("vol")).unwrap();
     sample(sandbox.path("app.db"), 1, "delete");
@@ -417,14 +414,14 @@ fn volumes_become_mounts_and_what_lies_beside_them_is_warned_of() {
     assert!(run.stdout().contains(&format!("\nmounts = [\"{}\"]\n", volume.display())), "{}", run.transcript());
     assert!(run.stdout().contains("# WARNING: it is not below"), "{}", run.transcript());
     run.says("RAILWAY_VOLUME_MOUNT_PATH");
-    // On the volume all is well; there it is found also where that is elsewhere.
+    // A database on the volume gives no warning. It is also found if the config is in another folder.
     fs::rename(sandbox.path("app.db"), volume.join("app.db")).unwrap();
     fs::create_dir(sandbox.path("project")).unwrap();
     let run =
         lifeboat(&sandbox, &["init", "--config", "project/lifeboat.toml", "--store", "vol/kept"], &variables).code(0);
     let text = fs::read_to_string(sandbox.path("project/lifeboat.toml")).unwrap();
     assert!(text.contains(&format!("\nurl = \"{}\"\n", volume.join("app.db").display())), "{text}");
-    // It is a plain folder here, and where this is a container that is told; it is in its place.
+    // There may be other warnings, because the volume is an ordinary folder here, but not this one.
     assert!(!text.contains("it is not below"), "{text}");
     assert!(run.stdout().contains("lifeboat snapshot --config project/lifeboat.toml"), "{}", run.transcript());
     assert!(volume.join("kept/lifeboat.json").exists());
@@ -432,7 +429,7 @@ fn volumes_become_mounts_and_what_lies_beside_them_is_warned_of() {
 }
 
 #[test]
-fn host_stores_and_place_are_as_the_command_line_says() {
+fn the_command_line_sets_the_host_the_stores_and_the_path_of_the_config() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("sub")).unwrap();
     let arguments = ["init", "--config", "sub/x.toml", "--host", "m\"${y}", "--store", "sub/one", "--store", "two"];
@@ -443,9 +440,9 @@ fn host_stores_and_place_are_as_the_command_line_says() {
     assert_eq!(stores, ["sub/one", "two"].map(|name| sandbox.path(name).display().to_string()));
     assert!(sandbox.path("sub/one/lifeboat.json").exists() && sandbox.path("two/lifeboat.json").exists());
     assert!(!sandbox.path("sub/backups").exists());
-    // By the variable, and the project's name where nobody gives one.
+    // The path is from LIFEBOAT_CONFIG, and the host is the name of the folder if no host is given.
     fs::create_dir(sandbox.path("my.app 1")).unwrap();
     lifeboat(&sandbox, &["init"], &[("LIFEBOAT_CONFIG", "my.app 1/c.toml")]).code(0);
     assert_eq!(Config::load(&sandbox.path("my.app 1/c.toml")).unwrap().host().unwrap(), Some("my.app-1"));
-    lifeboat(&sandbox, &["init", "--config", "nowhere/c.toml"], &[]).code(2).says("is not there");
+    lifeboat(&sandbox, &["init", "--config", "nowhere/c.toml"], &[]).code(2).says("does not exist");
 }

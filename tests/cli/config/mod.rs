@@ -1,4 +1,4 @@
-//! The config, and the command that writes one, through the program itself.
+//! The config and the command `init` that writes it, tested through the program.
 
 mod encryption;
 mod init;
@@ -11,10 +11,10 @@ use std::fs;
 
 use crate::support::{Run, Sandbox};
 
-/// What no output may have.
+/// A secret that no output may contain.
 const SECRET: &str = "hunter2-sesame";
 
-/// Runs the program with these variables and no others of the outer environment.
+/// Runs the program with these environment variables, and with none of the outer environment except PATH.
 fn lifeboat(sandbox: &Sandbox, arguments: &[&str], variables: &[(&str, &str)]) -> Run {
     let mut command = sandbox.command(arguments);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", sandbox.path("scratch"));
@@ -23,23 +23,23 @@ fn lifeboat(sandbox: &Sandbox, arguments: &[&str], variables: &[(&str, &str)]) -
     sandbox.finish(command)
 }
 
-/// A folder with a config.
+/// Creates a sandbox with this config.
 fn with_config(text: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     fs::write(sandbox.path("lifeboat.toml"), text).unwrap();
     sandbox
 }
 
-/// The sources of the snapshots that a run made, in order.
+/// Returns the sources of the snapshots in the document of a run, in their order.
 #[track_caller]
-fn saved(run: &Run) -> Vec<String> {
+fn snapshot_sources(run: &Run) -> Vec<String> {
     let document = run.json();
     let snapshots = document["snapshots"].as_array().unwrap_or_else(|| panic!("{}", run.transcript()));
     snapshots.iter().map(|snapshot| snapshot["source"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Makes what is missing, so that a config's store is there.
+/// Creates the stores of the config that do not exist yet.
 #[track_caller]
-fn ready(sandbox: &Sandbox, variables: &[(&str, &str)]) {
+fn create_stores(sandbox: &Sandbox, variables: &[(&str, &str)]) {
     lifeboat(sandbox, &["init"], variables).code(0);
 }

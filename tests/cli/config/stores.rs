@@ -1,36 +1,36 @@
-//! Stores and sources of the config, through the commands that use them.
+//! Stores and sources of the config, tested through the commands that use them.
 
 use std::fs;
 
-use super::{lifeboat, ready, saved, with_config};
+use super::{create_stores, lifeboat, snapshot_sources, with_config};
 use crate::support::{count, open, sample};
 
 #[test]
-fn one_snapshot_writes_to_every_store_and_to_one_by_its_name() {
+fn a_snapshot_is_written_to_every_store_or_to_the_named_one() {
     let sandbox = with_config(
         "[[store]]\nurl = \"near\"\n[[store]]\nname = \"far\"\nurl = \"far-away\"\n[[source]]\nname = \"shop\"\nurl = \"app.db\"\n",
     );
     sample(sandbox.path("app.db"), 3, "delete");
-    ready(&sandbox, &[]);
+    create_stores(&sandbox, &[]);
     let run = lifeboat(&sandbox, &["snapshot", "--json"], &[]).code(0);
-    assert_eq!(saved(&run), ["shop"]);
+    assert_eq!(snapshot_sources(&run), ["shop"]);
     let id = run.json()["snapshots"][0]["id"].as_str().unwrap().to_owned();
     for store in ["near", "far", "far-away"] {
         let run = lifeboat(&sandbox, &["list", "--json", "--store", store], &[]).code(0);
         assert_eq!(run.json()["snapshots"][0]["id"], id.as_str(), "{}", run.transcript());
     }
     lifeboat(&sandbox, &["snapshot", "shop", "--store", "far"], &[]).code(0);
-    assert_eq!(saved(&lifeboat(&sandbox, &["list", "--json"], &[])).len(), 1);
-    assert_eq!(saved(&lifeboat(&sandbox, &["list", "--json", "--store", "far"], &[])).len(), 2);
-    assert!(!sandbox.path("far").exists(), "a name is no folder");
+    assert_eq!(snapshot_sources(&lifeboat(&sandbox, &["list", "--json"], &[])).len(), 1);
+    assert_eq!(snapshot_sources(&lifeboat(&sandbox, &["list", "--json", "--store", "far"], &[])).len(), 2);
+    assert!(!sandbox.path("far").exists(), "the name of a store was used as a path");
 }
 
 #[test]
-fn a_store_whose_disk_is_not_mounted_is_told_and_nothing_is_made_there() {
+fn a_store_on_an_unmounted_disk_is_an_error_and_nothing_is_created() {
     let sandbox =
         with_config("[[store]]\nname = \"disk\"\nurl = \"mnt\"\n[[source]]\nname = \"app\"\nurl = \"app.db\"\n");
     sample(sandbox.path("app.db"), 2, "delete");
-    ready(&sandbox, &[]);
+    create_stores(&sandbox, &[]);
     let mut arguments =
         vec![vec!["snapshot"], vec!["snapshot", "--store", "disk"], vec!["list"], vec!["prune", "--keep-last", "1"]];
     arguments.push(vec!["show", "latest"]);
@@ -42,32 +42,32 @@ fn a_store_whose_disk_is_not_mounted_is_told_and_nothing_is_made_there() {
         }
         for arguments in &arguments {
             let run = lifeboat(&sandbox, arguments, &[]).code(5);
-            let left = fs::read_dir(sandbox.path("mnt")).map_or(0, Iterator::count);
-            assert_eq!((left, sandbox.path("mnt").exists()), (0, is_empty_folder), "{}", run.transcript());
+            let entries = fs::read_dir(sandbox.path("mnt")).map_or(0, Iterator::count);
+            assert_eq!((entries, sandbox.path("mnt").exists()), (0, is_empty_folder), "{}", run.transcript());
         }
-        ready(&sandbox, &[]);
+        create_stores(&sandbox, &[]);
     }
     lifeboat(&sandbox, &["snapshot"], &[]).code(0);
 }
 
 #[test]
-fn one_store_out_of_reach_does_not_keep_the_other_from_its_snapshot() {
+fn a_missing_store_does_not_prevent_the_snapshot_in_another_store() {
     let sandbox = with_config(
         "[[store]]\nurl = \"gone\"\n[[store]]\nurl = \"there\"\n[[source]]\nname = \"app\"\nurl = \"app.db\"\n",
     );
     sample(sandbox.path("app.db"), 2, "delete");
-    ready(&sandbox, &[]);
+    create_stores(&sandbox, &[]);
     fs::remove_dir_all(sandbox.path("gone")).unwrap();
     lifeboat(&sandbox, &["snapshot"], &[]).code(5).says("gone");
     assert!(!sandbox.path("gone").exists());
-    assert_eq!(saved(&lifeboat(&sandbox, &["list", "--json", "--store", "there"], &[]).code(0)), ["app"]);
-    // What reads takes the one that is there, and says so.
+    assert_eq!(snapshot_sources(&lifeboat(&sandbox, &["list", "--json", "--store", "there"], &[]).code(0)), ["app"]);
+    // A command that only reads uses the store that exists, and prints its name.
     let run = lifeboat(&sandbox, &["list", "--json"], &[]).code(0).says("there");
-    assert_eq!(saved(&run), ["app"]);
+    assert_eq!(snapshot_sources(&run), ["app"]);
 }
 
 #[test]
-fn paths_begin_in_the_configs_folder() {
+fn paths_are_relative_to_the_folder_of_the_config() {
     let sandbox = with_config("");
     fs::create_dir_all(sandbox.path("etc/data")).unwrap();
     sample(sandbox.path("etc/data/app.db"), 4, "delete");
@@ -76,24 +76,24 @@ fn paths_begin_in_the_configs_folder() {
         "env_file = \"vars\"\n[[store]]\nurl = \"./backups\"\n[[source]]\nname = \"app\"\nurl = \"sqlite:///./data/app.db\"\n",
     )
     .unwrap();
-    let here = ["--config", "etc/my.toml"];
-    lifeboat(&sandbox, &[&["init"], &here[..]].concat(), &[]).code(0);
-    lifeboat(&sandbox, &[&["snapshot"], &here[..]].concat(), &[]).code(0);
+    let config = ["--config", "etc/my.toml"];
+    lifeboat(&sandbox, &[&["init"], &config[..]].concat(), &[]).code(0);
+    lifeboat(&sandbox, &[&["snapshot"], &config[..]].concat(), &[]).code(0);
     assert!(sandbox.path("etc/backups/app").is_dir() && !sandbox.path("backups").exists());
     fs::remove_file(sandbox.path("etc/data/app.db")).unwrap();
     lifeboat(&sandbox, &["restore", "latest", "--yes"], &[("LIFEBOAT_CONFIG", "etc/my.toml")]).code(0);
     assert_eq!(count(sandbox.path("etc/data/app.db"), "accounts"), 4);
-    // What is printed to be copied names the config.
-    let shown = lifeboat(&sandbox, &[&["show", "latest"], &here[..]].concat(), &[]).code(0);
-    assert!(shown.stdout().contains("etc/my.toml"), "{}", shown.transcript());
+    // The commands that `show` prints name the config.
+    let run = lifeboat(&sandbox, &[&["show", "latest"], &config[..]].concat(), &[]).code(0);
+    assert!(run.stdout().contains("etc/my.toml"), "{}", run.transcript());
 }
 
 #[test]
-fn a_name_goes_before_a_file_of_that_name() {
+fn the_name_of_a_source_takes_precedence_over_a_file() {
     let sandbox = with_config("[[store]]\nurl = \"b\"\n[[source]]\nname = \"app\"\nurl = \"real.db\"\n");
     sample(sandbox.path("real.db"), 2, "delete");
     open(sandbox.path("app")).execute_batch("CREATE TABLE other (a); INSERT INTO other VALUES (1)").unwrap();
-    ready(&sandbox, &[]);
+    create_stores(&sandbox, &[]);
     let run = lifeboat(&sandbox, &["snapshot", "app", "--json"], &[]).code(0).json();
     assert_eq!(run["snapshots"][0]["rows"], 42);
     let run = lifeboat(&sandbox, &["snapshot", "./app", "--name", "file", "--json"], &[]).code(0).json();
@@ -110,27 +110,28 @@ fn sources_have_their_own_tags_and_compression() {
     );
     sample(sandbox.path("app.db"), 2, "delete");
     sample(sandbox.path("two.db"), 2, "delete");
-    ready(&sandbox, &[]);
+    create_stores(&sandbox, &[]);
     let run = lifeboat(&sandbox, &["snapshot", "--tag", "mine", "--json"], &[]).code(0).json();
-    let facts = |at: usize| (run["snapshots"][at]["codec"].to_string(), run["snapshots"][at]["tags"].to_string());
-    assert!(facts(0).0.contains("zstd") && facts(1).0.contains("gzip"), "{run:#}");
-    assert_eq!(facts(0).1, "[\"mine\",\"gold\",\"plain\"]");
-    assert_eq!(facts(1).1, "[\"mine\"]");
+    let codec = |index: usize| run["snapshots"][index]["codec"].to_string();
+    let tags = |index: usize| run["snapshots"][index]["tags"].to_string();
+    assert!(codec(0).contains("zstd") && codec(1).contains("gzip"), "{run:#}");
+    assert_eq!(tags(0), "[\"mine\",\"gold\",\"plain\"]");
+    assert_eq!(tags(1), "[\"mine\"]");
     let run = lifeboat(&sandbox, &["snapshot", "one", "--compression", "gzip", "--json"], &[]).code(0).json();
     assert!(run["snapshots"][0]["codec"].to_string().contains("gzip"), "{run:#}");
-    // The command line's own source has the config's codec, and no tags.
+    // A source that only the command line names is compressed as the config says.
     let run = lifeboat(&sandbox, &["snapshot", "./two.db", "--name", "three", "--json"], &[]).code(0).json();
     assert!(run["snapshots"][0]["codec"].to_string().contains("zstd"), "{run:#}");
 }
 
 #[test]
-fn one_host_name_for_containers_whose_names_change() {
+fn the_host_in_the_config_replaces_the_name_of_the_machine() {
     let sandbox =
         with_config("host = \"shop\"\n[[store]]\nurl = \"b\"\n[[source]]\nname = \"app\"\nurl = \"app.db\"\n");
     sample(sandbox.path("app.db"), 2, "delete");
-    ready(&sandbox, &[]);
+    create_stores(&sandbox, &[]);
     let run = lifeboat(&sandbox, &["snapshot", "--json"], &[]).code(0).json();
     assert_eq!(run["snapshots"][0]["origin"]["host"], "shop");
-    // What the process is told outdoes it, and then it is another origin.
+    // LIFEBOAT_HOST overrides the config. The database then has another origin, so the snapshot is refused.
     lifeboat(&sandbox, &["snapshot"], &[("LIFEBOAT_HOST", "other")]).code(2);
 }

@@ -1,8 +1,9 @@
-//! Inside GitHub Actions: the composite actions' own steps, run with the runner's variables.
+//! The gates in GitHub Actions: outputs, summary, annotations and masked secrets.
 
-use super::helpers::{App, with_env};
+use super::helpers::{App, run_with_env};
 use crate::support::Sandbox;
 
+/// The files that a runner of GitHub Actions gives to a step.
 struct Runner {
     output: String,
     summary: String,
@@ -36,7 +37,7 @@ impl Runner {
 fn the_gates_write_outputs_summary_and_annotations() {
     let app = App::new("");
     let runner = Runner::new(&app.sandbox);
-    let run = with_env(&app.sandbox, &["predeploy", "--json"], &runner.variables()).code(0);
+    let run = run_with_env(&app.sandbox, &["predeploy", "--json"], &runner.variables()).code(0);
     let document = run.json();
     let id = document["snapshots"][0]["id"].as_str().unwrap();
     assert_eq!(document["snapshots"][0]["tags"], serde_json::json!(["predeploy", "abc123"]));
@@ -47,30 +48,30 @@ fn the_gates_write_outputs_summary_and_annotations() {
     let summary = Runner::read(&runner.summary);
     assert!(summary.contains("lifeboat predeploy") && summary.contains(id) && summary.contains("restore"), "{summary}");
     app.sql("DELETE FROM balances");
-    let run = with_env(&app.sandbox, &["postdeploy"], &runner.variables()).code(3);
+    let run = run_with_env(&app.sandbox, &["postdeploy"], &runner.variables()).code(3);
     assert!(run.stderr().contains("::error title=lifeboat postdeploy::app: "), "{}", run.transcript());
     assert!(Runner::read(&runner.summary).contains("❌ | app: "), "{}", Runner::read(&runner.summary));
     assert!(Runner::read(&runner.output).contains("ok=false"), "{}", Runner::read(&runner.output));
 }
 
 #[test]
-fn secrets_of_the_config_are_masked_for_the_steps_that_follow() {
+fn secrets_of_the_config_are_masked_in_later_steps() {
     let app = App::new("");
     let runner = Runner::new(&app.sandbox);
-    app.config("[[source]]\nname = \"pg\"\nurl = \"postgres://me:hunter2hunter2@127.0.0.1:1/db\"\n");
-    let run = with_env(&app.sandbox, &["predeploy"], &runner.variables()).code(3);
+    app.write_config("[[source]]\nname = \"pg\"\nurl = \"postgres://me:hunter2hunter2@127.0.0.1:1/db\"\n");
+    let run = run_with_env(&app.sandbox, &["predeploy"], &runner.variables()).code(3);
     assert_eq!(run.stderr().matches("hunter2hunter2").count(), 1, "{}", run.transcript());
     assert!(run.stderr().contains("::add-mask::hunter2hunter2"), "{}", run.transcript());
     let run = app.sandbox.run(&["predeploy"]).code(3);
-    assert!(!run.stderr().contains("hunter2"), "outside of Actions nothing of it is printed\n{}", run.transcript());
+    assert!(!run.stderr().contains("hunter2"), "the secret is printed outside of GitHub Actions\n{}", run.transcript());
 }
 
 #[test]
-fn a_config_that_is_wrong_is_an_annotation_too() {
+fn an_error_in_the_config_is_an_annotation() {
     let app = App::new("");
     let runner = Runner::new(&app.sandbox);
-    app.config("[preflight]\nmount = []\n");
-    let run = with_env(&app.sandbox, &["predeploy"], &runner.variables()).code(2);
+    app.write_config("[preflight]\nmount = []\n");
+    let run = run_with_env(&app.sandbox, &["predeploy"], &runner.variables()).code(2);
     assert!(run.stderr().contains("::error title=lifeboat predeploy::"), "{}", run.transcript());
     assert!(Runner::read(&runner.summary).contains("mount"), "{}", Runner::read(&runner.summary));
 }

@@ -1,10 +1,10 @@
-//! `check`: databases, rules, and the backups' own health.
+//! `check`: databases, rules, and the state of the backups.
 
-use super::helpers::{App, failed, only};
+use super::helpers::{App, assert_one_failed, failed_checks};
 use crate::support::have;
 
 #[test]
-fn all_is_well_and_every_check_says_what_it_saw() {
+fn check_prints_the_observed_values_of_a_healthy_database() {
     let app = App::new("[backups]\nmax_age = \"26h\"\n");
     app.sandbox.ok(&["snapshot"]);
     let run = app.sandbox.ok(&["check"]);
@@ -14,28 +14,28 @@ fn all_is_well_and_every_check_says_what_it_saw() {
 }
 
 #[test]
-fn rules_that_do_not_hold_are_told_with_what_was_seen() {
+fn failed_rules_are_reported_with_the_observed_value() {
     let rules = "[[source.rule]]\ntable = \"balances\"\nfresh = { column = \"created_at\", within = \"24h\" }\n\
                  [[source.rule]]\nquery = \"select count(*) > 100 from balances\"\n";
     let app = App::new(rules);
     app.sandbox.ok(&["snapshot"]);
     app.passes(&["check"]);
     app.sql("UPDATE balances SET created_at = datetime('now', '-3 days')");
-    only(&app.closed(&["check"]).0, &["balances", "3d ago", "1d"]);
+    assert_one_failed(&app.fails(&["check"]).0, &["balances", "3d ago", "1d"]);
     app.sql("UPDATE balances SET created_at = datetime('now', '+3 days')");
-    only(&app.closed(&["check"]).0, &["balances", "future"]);
+    assert_one_failed(&app.fails(&["check"]).0, &["balances", "future"]);
     app.sql("UPDATE balances SET created_at = 'last tuesday'");
-    only(&app.closed(&["check"]).0, &["last tuesday"]);
+    assert_one_failed(&app.fails(&["check"]).0, &["last tuesday"]);
 }
 
 #[test]
-fn a_rule_on_what_is_not_there_fails_by_name() {
+fn rules_on_missing_tables_and_columns_fail_and_name_them() {
     let rules = "[[source.rule]]\ntable = \"acounts\"\nmin_rows = 1\n\
                  [[source.rule]]\ntable = \"balances\"\nfresh = { column = \"createdat\", within = \"24h\" }\n\
                  [[source.rule]]\nquery = \"select nothing from nowhere\"\n";
     let app = App::new(rules);
     app.sandbox.ok(&["snapshot", "--accept"]);
-    let (failed, _) = app.closed(&["check"]);
+    let (failed, _) = app.fails(&["check"]);
     assert_eq!(failed.len(), 3, "{failed:#?}");
     assert!(failed[0].contains("acounts") && failed[0].contains("accounts"), "{failed:#?}");
     assert!(failed[1].contains("createdat") && failed[1].contains("created_at"), "{failed:#?}");
@@ -49,66 +49,66 @@ fn damage_in_the_database_is_found() {
     app.sql("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE");
     let path = app.sandbox.path("app/app.db");
     let mut bytes = std::fs::read(&path).unwrap();
-    // The cells of the second page.
+    // These bytes are cells of the second page.
     for byte in &mut bytes[4096 + 8..4096 + 200] {
         *byte ^= 0x5a;
     }
     std::fs::write(&path, bytes).unwrap();
-    let (failed, _) = app.closed(&["check"]);
+    let (failed, _) = app.fails(&["check"]);
     assert!(failed.iter().any(|line| line.contains("integrity") || line.contains("malformed")), "{failed:#?}");
 }
 
 #[test]
-fn backups_that_are_missing_old_damaged_or_shrunken_are_told() {
+fn missing_unproven_old_and_shrunken_backups_are_reported() {
     if !have(&["faketime"]) {
         return;
     }
     let app = App::new("[backups]\nmax_age = \"26h\"\nproof_within = \"8d\"\n");
-    let (lines, _) = app.closed(&["check"]);
-    only(&lines, &["app: backups", "no full snapshot"]);
+    let (lines, _) = app.fails(&["check"]);
+    assert_one_failed(&lines, &["app: backups", "no full snapshot"]);
     app.sandbox.ok(&["snapshot"]);
-    only(&app.closed(&["check"]).0, &["app: proof", "ever verified"]);
+    assert_one_failed(&app.fails(&["check"]).0, &["app: proof", "ever verified"]);
     app.sandbox.ok(&["verify"]);
     app.passes(&["check"]);
-    // A clock that is 40 hours ahead sees an old backup.
+    // With a clock that is 40 hours ahead, the backup is too old.
     let mut command = std::process::Command::new("faketime");
     command.args(["-f", "+40h", crate::support::LIFEBOAT, "check", "--json"]).current_dir(app.sandbox.root());
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
     let document = serde_json::from_slice(&output.stdout).unwrap();
-    only(&failed(&document), &["app: newest", "40h old", "26h"]);
-    // Four in five rows are gone, and somebody has saved that.
+    assert_one_failed(&failed_checks(&document), &["app: newest", "40h old", "26h"]);
+    // Three quarters of all rows are deleted, and a snapshot of the rest is taken.
     app.sql("DELETE FROM balances WHERE id > 20; VACUUM");
     app.sandbox.run(&["snapshot"]).code(3);
-    let (lines, _) = app.closed(&["check"]);
+    let (lines, _) = app.fails(&["check"]);
     assert!(lines.iter().any(|line| line.contains("app: size") && line.contains("60 rows")), "{lines:#?}");
 }
 
 #[test]
-fn a_newest_snapshot_that_is_damaged_is_told() {
+fn a_damaged_newest_snapshot_is_reported() {
     let app = App::new("");
     app.sandbox.ok(&["snapshot"]);
     let id = app.ids()[0].clone();
     std::fs::remove_file(app.sandbox.path(format!("backups/app/{id}.tar.gz"))).unwrap();
-    let (failed, _) = app.closed(&["check"]);
+    let (failed, _) = app.fails(&["check"]);
     assert!(failed.iter().any(|line| line.contains(&id) && line.contains("damaged")), "{failed:#?}");
 }
 
 #[test]
-fn what_was_lost_since_the_last_snapshot_is_told_before_the_next_one() {
+fn rows_lost_since_the_last_snapshot_are_reported() {
     let app = App::new("");
     app.sandbox.ok(&["snapshot"]);
     app.sql("DELETE FROM accounts WHERE id > 20");
-    only(&app.closed(&["check"]).0, &["accounts", "20", "40"]);
+    assert_one_failed(&app.fails(&["check"]).0, &["accounts", "20", "40"]);
 }
 
 #[test]
-fn a_drill_of_every_source_leaves_its_proof_and_its_time() {
+fn a_drill_of_every_source_records_its_proof_and_its_time() {
     let app = App::new("[backups]\nproof = \"drilled\"\nproof_within = \"8d\"\n");
     app.sandbox.ok(&["snapshot"]);
     app.sandbox.ok(&["snapshot"]);
     app.sandbox.ok(&["verify"]);
-    only(&app.closed(&["check"]).0, &["app: proof", "drill"]);
+    assert_one_failed(&app.fails(&["check"]).0, &["app: proof", "drill"]);
     app.sandbox.ok(&["drill", "--random"]);
     let document = app.sandbox.json(&["drill"]);
     assert_eq!(document["snapshots"][0]["level"], "drilled");
@@ -119,7 +119,7 @@ fn a_drill_of_every_source_leaves_its_proof_and_its_time() {
 }
 
 #[test]
-fn a_snapshot_from_a_clock_that_was_ahead_is_told_and_compared_with_by_nobody() {
+fn a_snapshot_from_the_future_is_reported_and_is_not_a_baseline() {
     if !have(&["faketime"]) {
         return;
     }
@@ -131,7 +131,7 @@ fn a_snapshot_from_a_clock_that_was_ahead_is_told_and_compared_with_by_nobody() 
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let (lines, _) = app.closed(&["check"]);
-    only(&lines, &["app: newest", "in the future"]);
+    let (lines, _) = app.fails(&["check"]);
+    assert_one_failed(&lines, &["app: newest", "in the future"]);
     app.passes(&["predeploy"]);
 }

@@ -1,8 +1,8 @@
-//! The story that this program exists for: deploys that lose data, and the gates that notice.
+//! `predeploy` and `postdeploy`: deployments that lose data, and the gates that detect the loss and roll back.
 
 use std::path::Path;
 
-use super::helpers::{App, only};
+use super::helpers::{App, assert_one_failed};
 use crate::support::{Sandbox, open};
 
 #[test]
@@ -15,7 +15,7 @@ fn a_deploy_that_loses_nothing_passes_both_gates() {
     assert_eq!(snapshot["tags"], serde_json::json!(["predeploy", "abc123"]));
     let rollback = before["rollback"][0].as_str().unwrap();
     assert!(rollback.contains("restore") && rollback.contains("--config"), "{rollback}");
-    // The deploy adds a column, a table and rows.
+    // The deployment adds a column, a table and a row, and deletes no more rows than the default rule allows.
     app.sql(
         "ALTER TABLE accounts ADD COLUMN currency TEXT; CREATE TABLE news (id INTEGER);
          INSERT INTO accounts (name) VALUES ('new'); DELETE FROM balances WHERE id <= 20",
@@ -25,7 +25,7 @@ fn a_deploy_that_loses_nothing_passes_both_gates() {
 }
 
 #[test]
-fn the_command_that_predeploy_prints_brings_the_data_back() {
+fn the_command_that_predeploy_prints_restores_the_data() {
     let app = App::new("");
     let before = app.passes(&["predeploy", "--commit", "abc123"]);
     app.sql("DROP TABLE balances; DELETE FROM accounts");
@@ -41,105 +41,105 @@ fn the_command_that_predeploy_prints_brings_the_data_back() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{command}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(app.number("SELECT count(*) FROM balances"), 200);
+    assert_eq!(app.integer("SELECT count(*) FROM balances"), 200);
 }
 
 #[test]
-fn a_deploy_that_starts_with_an_empty_database_is_caught_and_rolled_back() {
+fn a_deploy_that_starts_with_an_empty_database_is_detected_and_rolled_back() {
     let app = App::new("");
     app.passes(&["predeploy", "--commit", "abc123"]);
-    // The container that was replaced took its file with it, and the new one made an empty one.
-    app.remove();
+    // The database file was removed with the old container, and the new container created an empty one.
+    app.remove_database();
     app.sql("CREATE TABLE accounts (id INTEGER PRIMARY KEY, name TEXT); CREATE TABLE balances (id INTEGER)");
-    let (failed, document) = app.closed(&["postdeploy", "--commit", "abc123"]);
+    let (failed, document) = app.fails(&["postdeploy", "--commit", "abc123"]);
     assert!(failed.iter().any(|line| line.contains("accounts") && line.contains("40")), "{failed:#?}");
     assert!(failed.iter().any(|line| line.contains("balances") && line.contains("200")), "{failed:#?}");
     assert!(document["rollback"][0].as_str().unwrap().contains("postdeploy --rollback"), "{document:#}");
-    assert_eq!(app.number("SELECT count(*) FROM accounts"), 0, "nothing is restored without being asked to");
-    let (_, document) = app.closed(&["postdeploy", "--commit", "abc123", "--rollback"]);
+    assert_eq!(app.integer("SELECT count(*) FROM accounts"), 0, "postdeploy restored without --rollback");
+    let (_, document) = app.fails(&["postdeploy", "--commit", "abc123", "--rollback"]);
     let restored = &document["restored"][0];
     assert_eq!(restored["mode"], "replace");
     assert!(restored["safety_snapshot"].is_string(), "{document:#}");
-    assert_eq!(app.number("SELECT count(*) FROM accounts"), 40);
-    assert_eq!(app.number("SELECT count(*) FROM balances"), 200);
+    assert_eq!(app.integer("SELECT count(*) FROM accounts"), 40);
+    assert_eq!(app.integer("SELECT count(*) FROM balances"), 200);
     app.passes(&["postdeploy", "--commit", "abc123"]);
 }
 
 #[test]
-fn a_deploy_that_loses_the_file_is_caught_and_rolled_back() {
+fn a_deploy_that_loses_the_file_is_detected_and_rolled_back() {
     let app = App::new("");
     app.passes(&["predeploy"]);
     std::fs::remove_dir_all(app.sandbox.path("app")).unwrap();
-    let (failed, _) = app.closed(&["postdeploy"]);
-    only(&failed, &["app: database", "cannot find the database"]);
-    let (_, document) = app.closed(&["postdeploy", "--rollback"]);
+    let (failed, _) = app.fails(&["postdeploy"]);
+    assert_one_failed(&failed, &["app: database", "cannot find the database"]);
+    let (_, document) = app.fails(&["postdeploy", "--rollback"]);
     assert_eq!(document["restored"][0]["mode"], "create", "{document:#}");
-    assert_eq!(app.number("SELECT count(*) FROM balances"), 200);
+    assert_eq!(app.integer("SELECT count(*) FROM balances"), 200);
     app.passes(&["postdeploy"]);
 }
 
 #[test]
-fn a_dropped_table_and_lost_rows_are_told_by_name_and_number() {
+fn a_dropped_table_and_lost_rows_are_reported_by_name_and_number() {
     let app = App::new("");
     app.passes(&["predeploy"]);
     app.sql("DROP TABLE balances");
-    only(&app.closed(&["postdeploy"]).0, &["balances", "200"]);
+    assert_one_failed(&app.fails(&["postdeploy"]).0, &["balances", "200"]);
     let app = App::new("");
     app.passes(&["predeploy"]);
     app.sql("DELETE FROM balances WHERE id <= 60");
-    only(&app.closed(&["postdeploy"]).0, &["balances", "140", "200"]);
-    // What the config allows is allowed.
-    app.config("[[source.rule]]\ntable = \"balances\"\nmax_row_drop = \"30%\"\n");
+    assert_one_failed(&app.fails(&["postdeploy"]).0, &["balances", "140", "200"]);
+    // The config can allow a larger loss.
+    app.write_config("[[source.rule]]\ntable = \"balances\"\nmax_row_drop = \"30%\"\n");
     app.passes(&["postdeploy"]);
     app.sql("DELETE FROM balances WHERE id = 61");
-    only(&app.closed(&["postdeploy"]).0, &["balances", "139", "200"]);
+    assert_one_failed(&app.fails(&["postdeploy"]).0, &["balances", "139", "200"]);
 }
 
 #[test]
-fn a_database_that_is_already_empty_closes_the_gate_and_does_not_become_the_truth() {
+fn an_empty_database_closes_the_gate_and_is_not_saved() {
     let app = App::new("");
     app.passes(&["predeploy", "--commit", "one"]);
-    let good = app.ids();
+    let before = app.ids();
     app.sql("DELETE FROM balances");
-    let (failed, document) = app.closed(&["predeploy", "--commit", "two"]);
-    only(&failed, &["balances", "0", "200"]);
+    let (failed, document) = app.fails(&["predeploy", "--commit", "two"]);
+    assert_one_failed(&failed, &["balances", "0", "200"]);
     assert_eq!(document["snapshots"], serde_json::json!([]));
-    assert_eq!(app.ids(), good, "a closed gate keeps nothing");
-    app.remove();
+    assert_eq!(app.ids(), before, "a closed gate kept a snapshot");
+    app.remove_database();
     std::fs::write(app.sandbox.path("app/app.db"), "").unwrap();
-    let (failed, _) = app.closed(&["predeploy", "--commit", "two"]);
+    let (failed, _) = app.fails(&["predeploy", "--commit", "two"]);
     assert!(!failed.is_empty());
-    assert_eq!(app.ids(), good);
+    assert_eq!(app.ids(), before);
 }
 
 #[test]
-fn a_first_gate_has_nothing_to_compare_with_and_an_empty_database_closes_it() {
+fn an_empty_or_missing_database_closes_the_first_gate() {
     let app = App::new("");
-    app.remove();
+    app.remove_database();
     app.sql("CREATE TABLE accounts (id INTEGER)");
-    only(&app.closed(&["predeploy"]).0, &["accounts", "min"]);
-    app.remove();
-    assert!(!app.closed(&["predeploy"]).0.is_empty());
+    assert_one_failed(&app.fails(&["predeploy"]).0, &["accounts", "min"]);
+    app.remove_database();
+    assert!(!app.fails(&["predeploy"]).0.is_empty());
     assert_eq!(app.ids(), Vec::<String>::new());
-    app.fill();
+    app.create_database();
     app.passes(&["predeploy"]);
 }
 
 #[test]
-fn postdeploy_compares_with_the_commit_that_was_deployed() {
+fn postdeploy_compares_with_the_snapshot_of_its_commit() {
     let app = App::new("");
     app.passes(&["predeploy", "--commit", "one"]);
     app.sql("INSERT INTO balances (amount) SELECT amount FROM balances");
     app.passes(&["predeploy", "--commit", "two"]);
     app.sql("DELETE FROM balances WHERE id > 200");
     app.passes(&["postdeploy", "--commit", "one"]);
-    only(&app.closed(&["postdeploy", "--commit", "two"]).0, &["balances", "200", "400"]);
+    assert_one_failed(&app.fails(&["postdeploy", "--commit", "two"]).0, &["balances", "200", "400"]);
     let run = app.sandbox.run(&["postdeploy", "--commit", "three", "--json"]).code(4);
     assert!(run.json()["error"]["hint"].as_str().unwrap().contains("predeploy"), "{}", run.transcript());
 }
 
 #[test]
-fn a_gate_waits_for_what_comes() {
+fn with_wait_a_gate_repeats_its_checks_until_they_pass() {
     let app = App::new("");
     app.passes(&["predeploy"]);
     app.sql("ALTER TABLE balances RENAME TO moved");
@@ -150,12 +150,12 @@ fn a_gate_waits_for_what_comes() {
 }
 
 #[test]
-fn a_mount_that_is_gone_closes_both_gates_and_nothing_is_restored_into_its_folder() {
+fn a_missing_mount_closes_both_gates_and_nothing_is_restored() {
     let app = App::new("");
     app.passes(&["predeploy"]);
-    app.config("[preflight]\nmounts = [\"./app\"]\n");
-    only(&app.closed(&["predeploy"]).0, &["app", "not a mount point"]);
-    app.remove();
+    app.write_config("[preflight]\nmounts = [\"./app\"]\n");
+    assert_one_failed(&app.fails(&["predeploy"]).0, &["app", "not a mount point"]);
+    app.remove_database();
     let run = app.sandbox.run(&["postdeploy", "--rollback", "--json"]);
     assert!(run.exit() == 3, "{}", run.transcript());
     assert!(run.stderr().contains("is not mounted"), "{}", run.transcript());
@@ -163,7 +163,7 @@ fn a_mount_that_is_gone_closes_both_gates_and_nothing_is_restored_into_its_folde
 }
 
 #[test]
-fn two_gates_at_once_both_save() {
+fn gates_that_run_concurrently_all_save() {
     let app = App::new("");
     let runs: Vec<_> = (0..3).map(|_| app.sandbox.start(&["predeploy", "--commit", "abc"])).collect();
     for run in runs {
@@ -174,7 +174,7 @@ fn two_gates_at_once_both_save() {
 }
 
 #[test]
-fn a_store_whose_disk_is_not_mounted_is_not_made_anew() {
+fn a_store_on_an_unmounted_disk_is_not_created_again() {
     let app = App::new("");
     app.passes(&["predeploy"]);
     let state = app.sandbox.state();
@@ -198,7 +198,7 @@ fn a_store_whose_disk_is_not_mounted_is_not_made_anew() {
 }
 
 #[test]
-fn a_database_that_is_only_locked_is_not_restored_over() {
+fn a_locked_database_is_not_overwritten_by_a_rollback() {
     let app = App::new("");
     app.sql("PRAGMA journal_mode = DELETE");
     app.passes(&["predeploy"]);
@@ -207,12 +207,12 @@ fn a_database_that_is_only_locked_is_not_restored_over() {
     let run = app.sandbox.start(&["postdeploy", "--rollback", "--json"]).finish().code(3);
     assert!(run.json().get("restored").is_none(), "{}", run.transcript());
     writer.execute_batch("COMMIT").unwrap();
-    assert_eq!(app.number("SELECT count(*) FROM accounts"), 41);
+    assert_eq!(app.integer("SELECT count(*) FROM accounts"), 41);
     app.passes(&["postdeploy"]);
 }
 
 #[test]
-fn rows_without_parents_fail_a_check_and_no_gate() {
+fn rows_without_parents_fail_check_but_close_no_gate() {
     let app = App::new("");
     app.sql(
         "CREATE TABLE parent (id INTEGER PRIMARY KEY); CREATE TABLE child (id INTEGER REFERENCES parent (id));
@@ -220,15 +220,15 @@ fn rows_without_parents_fail_a_check_and_no_gate() {
     );
     app.passes(&["predeploy"]);
     app.passes(&["postdeploy"]);
-    only(&app.closed(&["check"]).0, &["integrity", "1 rows of child", "parent"]);
+    assert_one_failed(&app.fails(&["check"]).0, &["integrity", "1 rows of child", "parent"]);
 }
 
 #[test]
-fn a_rule_that_cannot_be_judged_any_more_closes_the_gate_and_restores_nothing() {
+fn a_rule_that_cannot_be_evaluated_closes_the_gate_and_restores_nothing() {
     let app = App::new("[[source.rule]]\nquery = \"select sum(amount) > 0 from balances\"\n");
     app.passes(&["predeploy"]);
     app.sql("ALTER TABLE balances RENAME COLUMN amount TO value");
-    let (lines, document) = app.closed(&["postdeploy", "--rollback"]);
-    only(&lines, &["query", "amount"]);
+    let (lines, document) = app.fails(&["postdeploy", "--rollback"]);
+    assert_one_failed(&lines, &["query", "amount"]);
     assert!(document.get("restored").is_none(), "{document:#}");
 }

@@ -1,4 +1,4 @@
-//! `guard`: a container whose folder is thrown away at every deploy, and loses nothing.
+//! `guard`: the data of a container survives although its folder is removed at every deployment.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,23 +8,26 @@ use rustix::process::Signal;
 use super::helpers::App;
 use crate::support::{Running, Sandbox, have, open};
 
-/// A program as an app has it: makes its tables where they are not there, adds a row, says so, and waits for its end.
+/// The program of an app: it creates its table if it does not exist, inserts a row, creates the file `ready`, and waits
+/// for SIGTERM.
 const PROGRAM: &str =
     "sqlite3 app/app.db 'CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY); INSERT INTO runs DEFAULT VALUES'
-touch ready
 trap 'exit 7' TERM
+touch ready
 while :; do sleep 0.05; done";
 
+/// Creates a sandbox with an empty folder for the app, a config and a store.
 fn container() -> Sandbox {
     let sandbox = Sandbox::new();
     std::fs::create_dir(sandbox.path("app")).unwrap();
     let config = "host = \"test\"\n[[store]]\nurl = \"./backups\"\n[[source]]\nname = \"app\"\nurl = \"./app/app.db\"\n\
                   [guard]\ngrace = \"20s\"\n";
     std::fs::write(sandbox.path("lifeboat.toml"), config).unwrap();
-    super::helpers::make_store(&sandbox);
+    super::helpers::create_store(&sandbox);
     sandbox
 }
 
+/// Starts the program under `guard` and waits until it is ready.
 fn start(sandbox: &Sandbox) -> Running {
     let _ = std::fs::remove_file(sandbox.path("ready"));
     let running = sandbox.start(&["guard", "--", "sh", "-c", PROGRAM]);
@@ -36,7 +39,7 @@ fn start(sandbox: &Sandbox) -> Running {
 fn wait_for(path: &Path) {
     let start = Instant::now();
     while !path.exists() {
-        assert!(start.elapsed() < Duration::from_secs(30), "{} did not come", path.display());
+        assert!(start.elapsed() < Duration::from_secs(30), "{} was not created", path.display());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -46,7 +49,7 @@ fn rows(sandbox: &Sandbox) -> i64 {
 }
 
 #[test]
-fn a_container_that_is_thrown_away_between_two_runs_loses_nothing() {
+fn no_row_is_lost_if_the_container_is_removed_after_each_run() {
     if !have(&["sqlite3"]) {
         return;
     }
@@ -57,10 +60,10 @@ fn a_container_that_is_thrown_away_between_two_runs_loses_nothing() {
         let run = running.finish().code(7);
         assert!(run.stderr().contains("saved app-"), "{}", run.transcript());
         assert_eq!(rows(&sandbox), deploy);
-        // The container's folder goes with the container.
+        // The folder is removed with the container.
         std::fs::remove_dir_all(sandbox.path("app")).unwrap();
         if deploy == 2 {
-            // An image may bring an empty database along.
+            // An image may contain an empty database.
             std::fs::create_dir(sandbox.path("app")).unwrap();
             open(sandbox.path("app/app.db")).execute_batch("CREATE TABLE runs (id INTEGER PRIMARY KEY)").unwrap();
         }
@@ -72,7 +75,7 @@ fn a_container_that_is_thrown_away_between_two_runs_loses_nothing() {
 }
 
 #[test]
-fn a_program_that_ends_by_itself_is_saved_too_and_its_code_is_ours() {
+fn after_the_program_has_ended_a_snapshot_is_taken_and_its_exit_code_returned() {
     if !have(&["sqlite3"]) {
         return;
     }
@@ -90,7 +93,7 @@ fn a_program_that_ends_by_itself_is_saved_too_and_its_code_is_ours() {
 }
 
 #[test]
-fn a_store_that_is_out_of_reach_keeps_an_empty_app_from_starting_and_a_full_one_not() {
+fn a_missing_store_prevents_the_start_only_if_the_database_is_missing() {
     if !have(&["sqlite3"]) {
         return;
     }
@@ -109,26 +112,26 @@ fn a_store_that_is_out_of_reach_keeps_an_empty_app_from_starting_and_a_full_one_
 }
 
 #[test]
-fn a_preflight_that_fails_keeps_the_program_from_starting() {
+fn a_failed_preflight_prevents_the_start_of_the_program() {
     let app = App::new("");
-    app.config("[preflight]\nmounts = [\"./app\"]\n");
+    app.write_config("[preflight]\nmounts = [\"./app\"]\n");
     let run = app.sandbox.run(&["guard", "--", "touch", "started"]).code(3);
     assert!(run.stderr().contains("not a mount point"), "{}", run.transcript());
     assert!(!app.sandbox.path("started").exists());
 }
 
 #[test]
-fn a_program_that_does_not_end_leaves_time_for_the_last_snapshot() {
+fn a_program_that_ignores_sigterm_is_killed_in_time_for_the_last_snapshot() {
     if !have(&["sqlite3"]) {
         return;
     }
     let sandbox = container();
-    let stubborn = "sqlite3 app/app.db 'CREATE TABLE a (b); INSERT INTO a VALUES (1)'; trap '' TERM; touch ready; while :; do sleep 0.05; done";
-    let running = sandbox.start(&["guard", "--grace", "6s", "--", "sh", "-c", stubborn]);
+    let script = "sqlite3 app/app.db 'CREATE TABLE a (b); INSERT INTO a VALUES (1)'; trap '' TERM; touch ready; while :; do sleep 0.05; done";
+    let running = sandbox.start(&["guard", "--grace", "6s", "--", "sh", "-c", script]);
     wait_for(&sandbox.path("ready"));
-    let begun = Instant::now();
+    let start = Instant::now();
     running.signal(Signal::TERM);
     let run = running.finish().code(137);
-    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}\n{}", begun.elapsed(), run.transcript());
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}\n{}", start.elapsed(), run.transcript());
     assert!(run.stderr().contains("was killed") && run.stderr().contains("saved app-"), "{}", run.transcript());
 }

@@ -1,27 +1,27 @@
-//! An app with its database and its config.
+//! A sample app with a database and a config, and functions that run the gates on it.
 
 use serde_json::Value;
 
 use crate::support::{Run, Sandbox, open};
 
-/// An app: `app/app.db` with 40 accounts and 200 balances, a config beside, a store in `backups`.
+/// An app in a sandbox: `app/app.db` with 40 accounts and 200 balances, a config, and a store in `backups`.
 pub(crate) struct App {
     pub(crate) sandbox: Sandbox,
 }
 
 impl App {
-    /// `more` is added to the config, behind the source's rules.
+    /// Creates the app. `more` is added to the config after the rules of the source.
     pub(crate) fn new(more: &str) -> Self {
         let app = App { sandbox: Sandbox::new() };
         std::fs::create_dir(app.sandbox.path("app")).unwrap();
-        app.fill();
-        app.config(more);
-        make_store(&app.sandbox);
+        app.create_database();
+        app.write_config(more);
+        create_store(&app.sandbox);
         app
     }
 
-    /// Writes the config.
-    pub(crate) fn config(&self, more: &str) {
+    /// Writes the config, with `more` after the rules of the source.
+    pub(crate) fn write_config(&self, more: &str) {
         let config = format!(
             "host = \"test\"\n[[store]]\nurl = \"./backups\"\n[[source]]\nname = \"app\"\nurl = \"./app/app.db\"\n\
              [[source.rule]]\ntable = \"accounts\"\nmin_rows = 1\n{more}"
@@ -29,8 +29,8 @@ impl App {
         std::fs::write(self.sandbox.path("lifeboat.toml"), config).unwrap();
     }
 
-    /// Makes the database.
-    pub(crate) fn fill(&self) {
+    /// Creates the database and fills it.
+    pub(crate) fn create_database(&self) {
         open(self.sandbox.path("app/app.db"))
             .execute_batch(
                 "PRAGMA journal_mode = WAL;
@@ -49,13 +49,13 @@ impl App {
         open(self.sandbox.path("app/app.db")).execute_batch(sql).unwrap();
     }
 
-    /// What one value of the database is.
-    pub(crate) fn number(&self, sql: &str) -> i64 {
+    /// Returns the integer that a query of the database returns.
+    pub(crate) fn integer(&self, sql: &str) -> i64 {
         open(self.sandbox.path("app/app.db")).query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
-    /// Takes the database away, with its companions.
-    pub(crate) fn remove(&self) {
+    /// Removes the database with its WAL and its shared memory file.
+    pub(crate) fn remove_database(&self) {
         for name in ["app.db", "app.db-wal", "app.db-shm"] {
             let _ = std::fs::remove_file(self.sandbox.path("app").join(name));
         }
@@ -65,7 +65,7 @@ impl App {
         self.sandbox.ids()
     }
 
-    /// A gate that lets through; its document.
+    /// Runs a gate or a check that must pass, and returns its document.
     #[track_caller]
     pub(crate) fn passes(&self, arguments: &[&str]) -> Value {
         let document = self.sandbox.json(arguments);
@@ -73,42 +73,42 @@ impl App {
         document
     }
 
-    /// A gate that is closed: exit 3, and the names and messages of what failed.
+    /// Runs a gate or a check that must fail with exit code 3. Returns the failed checks and the document.
     #[track_caller]
-    pub(crate) fn closed(&self, arguments: &[&str]) -> (Vec<String>, Value) {
+    pub(crate) fn fails(&self, arguments: &[&str]) -> (Vec<String>, Value) {
         let mut arguments = arguments.to_vec();
         arguments.push("--json");
         let run = self.sandbox.run(&arguments).code(3);
         let document = run.json();
         assert_eq!(document["ok"], false, "{}", run.transcript());
-        (failed(&document), document)
+        (failed_checks(&document), document)
     }
 }
 
-/// The checks that failed, as `name: message`.
-pub(crate) fn failed(document: &Value) -> Vec<String> {
+/// Returns the checks that failed, each as `name: message`.
+pub(crate) fn failed_checks(document: &Value) -> Vec<String> {
     let checks = document["checks"].as_array().unwrap().iter().filter(|check| check["ok"] == false);
-    let words = |check: &Value, field: &str| check[field].as_str().unwrap().to_owned();
-    checks.map(|check| format!("{}: {}", words(check, "name"), words(check, "message"))).collect()
+    let text = |check: &Value, field: &str| check[field].as_str().unwrap().to_owned();
+    checks.map(|check| format!("{}: {}", text(check, "name"), text(check, "message"))).collect()
 }
 
-/// Requires that exactly one check failed, and that it says all of this.
+/// Requires that exactly one check has failed, and that its name and message contain all these parts.
 #[track_caller]
-pub(crate) fn only(failed: &[String], parts: &[&str]) {
+pub(crate) fn assert_one_failed(failed: &[String], parts: &[&str]) {
     assert_eq!(failed.len(), 1, "{failed:#?}");
     for part in parts {
         assert!(failed[0].contains(part), "'{part}' is not in {failed:#?}");
     }
 }
 
-/// Runs with variables in the environment.
-pub(crate) fn with_env(sandbox: &Sandbox, arguments: &[&str], variables: &[(&str, &str)]) -> Run {
+/// Runs the program with these environment variables.
+pub(crate) fn run_with_env(sandbox: &Sandbox, arguments: &[&str], variables: &[(&str, &str)]) -> Run {
     let mut command = sandbox.command(arguments);
     command.envs(variables.iter().copied());
     sandbox.finish(command)
 }
 
-/// What `init` makes of a store that is not there yet.
-pub(crate) fn make_store(sandbox: &Sandbox) {
+/// Creates the stores of the config that do not exist yet.
+pub(crate) fn create_store(sandbox: &Sandbox) {
     sandbox.ok(&["init"]);
 }

@@ -1,28 +1,33 @@
-//! What has lost its rows never becomes what the next is compared with, and only what was seen to be lost is brought back.
+//! Snapshots with lost rows, which must never become the baseline for later ones, and rollbacks, which must restore
+//! only what was certainly lost.
 
-use super::helpers::{App, only, with_env};
+use super::helpers::{App, assert_one_failed, run_with_env};
 
 #[test]
-fn a_cron_job_that_saves_a_loss_says_so_and_prunes_nothing_and_the_gate_stays_closed() {
+fn a_snapshot_with_lost_rows_is_saved_but_prunes_nothing_and_is_not_a_baseline() {
     let app = App::new("[retention]\nkeep_last = 1\nafter_snapshot = true\n");
     app.sandbox.ok(&["snapshot"]);
-    let good = app.ids()[0].clone();
+    let good_id = app.ids()[0].clone();
     app.sql("DELETE FROM balances WHERE id > 100");
     for _ in 0..3 {
         let run = app.sandbox.run(&["snapshot"]).code(3);
-        assert!(run.stderr().contains("no measure") && run.stderr().contains("--accept"), "{}", run.transcript());
+        assert!(
+            run.stderr().contains("is not used as the baseline") && run.stderr().contains("--accept"),
+            "{}",
+            run.transcript()
+        );
     }
-    assert_eq!(app.ids().len(), 4, "it is saved all the same");
-    only(&app.closed(&["predeploy"]).0, &["balances", "100", "200"]);
+    assert_eq!(app.ids().len(), 4, "a snapshot with lost rows was not saved");
+    assert_one_failed(&app.fails(&["predeploy"]).0, &["balances", "100", "200"]);
     let run = app.sandbox.ok(&["prune", "--yes"]);
-    assert!(app.ids().contains(&good) && run.stdout().contains("no suspect"), "{}", run.transcript());
+    assert!(app.ids().contains(&good_id) && run.stdout().contains("newest not suspect"), "{}", run.transcript());
     app.sandbox.ok(&["snapshot", "--accept"]);
     app.passes(&["predeploy"]);
     app.sandbox.ok(&["snapshot"]);
 }
 
 #[test]
-fn a_rule_that_fails_makes_a_suspect_too_and_its_tag_is_nobodys_to_give() {
+fn a_failed_rule_marks_a_snapshot_suspect_and_users_cannot_set_that_tag() {
     let app = App::new("[[source.rule]]\nquery = \"select count(*) > 500 from balances\"\n");
     let run = app.sandbox.run(&["snapshot", "--json"]).code(3);
     assert_eq!(run.json()["snapshots"][0]["tags"], serde_json::json!(["suspect"]));
@@ -32,35 +37,35 @@ fn a_rule_that_fails_makes_a_suspect_too_and_its_tag_is_nobodys_to_give() {
 }
 
 #[test]
-fn a_rule_that_fails_after_the_deploy_restores_nothing_over_new_rows() {
+fn a_failed_rule_after_the_deploy_does_not_restore_over_new_rows() {
     let app = App::new("[[source.rule]]\nquery = \"select max(id) < 300 from balances\"\n");
     app.passes(&["predeploy"]);
     app.sql("INSERT INTO balances (id, amount) SELECT id + 1000, 1 FROM balances");
-    let (lines, document) = app.closed(&["postdeploy", "--rollback"]);
-    only(&lines, &["query", "false"]);
+    let (lines, document) = app.fails(&["postdeploy", "--rollback"]);
+    assert_one_failed(&lines, &["query", "false"]);
     assert!(document.get("restored").is_none(), "{document:#}");
-    assert_eq!(app.number("SELECT count(*) FROM balances"), 400);
+    assert_eq!(app.integer("SELECT count(*) FROM balances"), 400);
 }
 
 #[test]
-fn of_an_encrypted_snapshot_that_no_key_opens_a_gate_does_not_say_that_nothing_was_lost() {
+fn without_the_key_of_an_encrypted_snapshot_the_gate_is_closed() {
     let app = App::new("");
     app.sandbox.ok(&["keygen", "--output", "key.txt"]);
     let public = app.sandbox.ok(&["keygen", "--public", "key.txt"]).stdout().trim().to_owned();
-    app.config(&format!("[encryption]\nrecipients = [\"{public}\"]\n"));
+    app.write_config(&format!("[encryption]\nrecipients = [\"{public}\"]\n"));
     app.passes(&["predeploy"]);
     app.sql("DROP TABLE accounts");
     app.sql("CREATE TABLE accounts (id); INSERT INTO accounts SELECT 1 FROM balances LIMIT 40");
     app.sql("DROP TABLE balances; CREATE TABLE other AS SELECT * FROM accounts; INSERT INTO other SELECT o.id FROM other o, other p LIMIT 170");
-    let (lines, document) = app.closed(&["postdeploy", "--rollback"]);
-    only(&lines, &["encrypted", "--identity"]);
+    let (lines, document) = app.fails(&["postdeploy", "--rollback"]);
+    assert_one_failed(&lines, &["encrypted", "--identity"]);
     assert!(document.get("restored").is_none(), "{document:#}");
-    let (lines, _) = app.closed(&["postdeploy", "--identity", "key.txt"]);
-    only(&lines, &["balances", "gone"]);
+    let (lines, _) = app.fails(&["postdeploy", "--identity", "key.txt"]);
+    assert_one_failed(&lines, &["balances", "gone"]);
 }
 
 #[test]
-fn nothing_is_restored_below_a_mount_that_is_gone_by_whatever_way_it_is_named() {
+fn nothing_is_restored_below_a_missing_mount_by_any_path() {
     let app = App::new("");
     app.passes(&["predeploy"]);
     std::fs::create_dir(app.sandbox.path("deep")).unwrap();
@@ -70,7 +75,7 @@ fn nothing_is_restored_below_a_mount_that_is_gone_by_whatever_way_it_is_named() 
     for (url, mount) in [("./deep/../app/app.db", "./app"), ("./deep/link.db", "./app"), ("./app/app.db", "./other")] {
         let changed = config.replace("./app/app.db", url) + &format!("[preflight]\nmounts = [\"{mount}\"]\n");
         std::fs::write(app.sandbox.path("lifeboat.toml"), changed).unwrap();
-        app.remove();
+        app.remove_database();
         let run = app.sandbox.run(&["postdeploy", "--rollback"]).code(3);
         assert!(run.stderr().contains("is not mounted"), "{url}\n{}", run.transcript());
         assert!(!app.sandbox.path("app/app.db").exists(), "{url}");
@@ -80,34 +85,34 @@ fn nothing_is_restored_below_a_mount_that_is_gone_by_whatever_way_it_is_named() 
 #[test]
 fn two_names_for_one_database_are_refused() {
     let app = App::new("");
-    app.config("[[source]]\nname = \"users\"\nurl = \"app/../app/app.db\"\n");
+    app.write_config("[[source]]\nname = \"users\"\nurl = \"app/../app/app.db\"\n");
     let run = app.sandbox.run(&["predeploy"]).code(2);
-    assert!(run.stderr().contains("app and users are one database"), "{}", run.transcript());
+    assert!(run.stderr().contains("app and users are the same database"), "{}", run.transcript());
 }
 
 #[test]
-fn a_stores_name_that_is_misspelt_makes_no_folder() {
+fn a_misspelt_store_name_creates_no_folder() {
     let app = App::new("[[store]]\nname = \"second\"\nurl = \"./two\"\n");
     let run = app.sandbox.run(&["snapshot", "--store", "secnd"]).code(2);
-    assert!(run.stderr().contains("it has second"), "{}", run.transcript());
+    assert!(run.stderr().contains("its stores are second"), "{}", run.transcript());
     assert!(!app.sandbox.path("secnd").exists());
     app.sandbox.ok(&["snapshot", "--store", "second"]);
 }
 
 #[test]
-fn a_variable_that_is_empty_does_not_switch_the_guard_off() {
+fn an_empty_variable_does_not_disable_the_guard() {
     let app = App::new("");
-    app.config("[guard]\nsnapshot_at_end = \"${SNAP}\"\nrestore_if_missing = \"${RESTORE:-}\"\n");
+    app.write_config("[guard]\nsnapshot_at_end = \"${SNAP}\"\nrestore_if_missing = \"${RESTORE:-}\"\n");
     let variables = [("SNAP", "")];
-    with_env(&app.sandbox, &["guard", "--", "true"], &variables).code(0);
+    run_with_env(&app.sandbox, &["guard", "--", "true"], &variables).code(0);
     assert_eq!(app.ids().len(), 1);
-    app.remove();
-    with_env(&app.sandbox, &["guard", "--", "true"], &variables).code(0);
-    assert_eq!(app.number("SELECT count(*) FROM balances"), 200);
+    app.remove_database();
+    run_with_env(&app.sandbox, &["guard", "--", "true"], &variables).code(0);
+    assert_eq!(app.integer("SELECT count(*) FROM balances"), 200);
 }
 
 #[test]
-fn what_stands_in_the_wrong_place_of_a_config_is_not_repeated() {
+fn errors_in_the_config_do_not_repeat_its_values() {
     let app = App::new("");
     for config in [
         "source = [\"postgres://u:S3CRET@h/db\"]\n",
@@ -125,7 +130,7 @@ fn what_stands_in_the_wrong_place_of_a_config_is_not_repeated() {
 }
 
 #[test]
-fn a_day_that_is_today_is_fresh() {
+fn a_date_of_today_is_fresh() {
     let app =
         App::new("[[source.rule]]\ntable = \"balances\"\nfresh = { column = \"created_at\", within = \"24h\" }\n");
     app.sandbox.ok(&["snapshot"]);

@@ -1,4 +1,4 @@
-//! Around a deploy, through the program itself: gates, guards, checks, and who is told, one file for each theme.
+//! Tests of the gates before and after a deployment, of `guard` and `check`, and of notices: one file for each subject.
 
 mod actions;
 mod check;

@@ -1,9 +1,10 @@
-//! The same story with an app whose data is in PostgreSQL.
+//! The gates with an app whose database is in PostgreSQL.
 
-use super::helpers::{failed, only};
+use super::helpers::{assert_one_failed, failed_checks};
 use crate::support::Sandbox;
 use crate::support::postgres::{Server, TestDatabase, server};
 
+/// An app with a PostgreSQL database of 500 trades and 50 codes, a config, and a store in `backups`.
 struct PgApp {
     sandbox: Sandbox,
     server: Server,
@@ -15,7 +16,7 @@ impl PgApp {
         let server = server(17);
         let database = server.create_database(name);
         let app = PgApp { sandbox: Sandbox::new(), server, database };
-        app.fill();
+        app.create_database();
         let config = format!(
             "env_file = \".env\"\nhost = \"test\"\n[[store]]\nurl = \"./backups\"\n\
              [[source]]\nname = \"app\"\nenv_prefix = \"TDX_DB_\"\n[[source.rule]]\ntable = \"trades\"\nmin_rows = 10\n{more}"
@@ -26,11 +27,11 @@ impl PgApp {
         );
         std::fs::write(app.sandbox.path(".env"), env).unwrap();
         std::fs::write(app.sandbox.path("lifeboat.toml"), config).unwrap();
-        super::helpers::make_store(&app.sandbox);
+        super::helpers::create_store(&app.sandbox);
         app
     }
 
-    fn fill(&self) {
+    fn create_database(&self) {
         self.sql(
             "CREATE TABLE trades (id bigint PRIMARY KEY, price numeric, at timestamptz NOT NULL DEFAULT now());
              CREATE TABLE codes (code text PRIMARY KEY);
@@ -48,39 +49,39 @@ impl PgApp {
     }
 
     #[track_caller]
-    fn closed(&self, arguments: &[&str]) -> (Vec<String>, serde_json::Value) {
+    fn fails(&self, arguments: &[&str]) -> (Vec<String>, serde_json::Value) {
         let mut arguments = arguments.to_vec();
         arguments.push("--json");
         let run = self.sandbox.run(&arguments).code(3);
         assert!(!run.stderr().contains(&self.server.password), "{}", run.transcript());
-        (failed(&run.json()), run.json())
+        (failed_checks(&run.json()), run.json())
     }
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 17"]
-fn lost_rows_come_back_in_place() {
+fn a_rollback_restores_lost_rows_in_place() {
     let app = PgApp::new("gate_rows", "");
     app.sandbox.ok(&["predeploy", "--commit", "abc123"]);
     app.sql("ALTER TABLE codes ADD COLUMN market text");
     app.sandbox.ok(&["postdeploy", "--commit", "abc123"]);
     app.sql("ALTER TABLE codes DROP COLUMN market; DELETE FROM trades WHERE id > 300");
-    let (lines, _) = app.closed(&["postdeploy", "--commit", "abc123"]);
-    only(&lines, &["trades", "300", "500"]);
-    let (_, document) = app.closed(&["postdeploy", "--commit", "abc123", "--rollback"]);
+    let (lines, _) = app.fails(&["postdeploy", "--commit", "abc123"]);
+    assert_one_failed(&lines, &["trades", "300", "500"]);
+    let (_, document) = app.fails(&["postdeploy", "--commit", "abc123", "--rollback"]);
     assert_eq!(app.value("SELECT count(*) FROM trades"), "500", "{document:#}");
     app.sandbox.ok(&["postdeploy", "--commit", "abc123"]);
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 17"]
-fn a_dropped_table_comes_back_by_an_exchange() {
+fn a_rollback_restores_a_dropped_table_by_a_swap() {
     let app = PgApp::new("gate_drop", "");
     app.sandbox.ok(&["predeploy"]);
     app.sql("DROP TABLE codes; TRUNCATE trades");
-    let (lines, _) = app.closed(&["postdeploy"]);
+    let (lines, _) = app.fails(&["postdeploy"]);
     assert!(lines.iter().any(|line| line.contains("codes") && line.contains("50")), "{lines:#?}");
-    let (_, document) = app.closed(&["postdeploy", "--rollback"]);
+    let (_, document) = app.fails(&["postdeploy", "--rollback"]);
     assert_eq!(document["restored"][0]["mode"], "swap", "{document:#}");
     assert_eq!(app.value("SELECT count(*) FROM codes"), "50");
     app.sandbox.ok(&["postdeploy"]);
@@ -88,18 +89,18 @@ fn a_dropped_table_comes_back_by_an_exchange() {
 
 #[test]
 #[ignore = "needs PostgreSQL 17"]
-fn an_emptied_database_is_filled_again_and_one_that_is_gone_is_made_again() {
+fn a_rollback_fills_an_empty_database_and_creates_a_missing_one() {
     let app = PgApp::new("gate_wipe", "");
     app.sandbox.ok(&["predeploy"]);
-    let good = app.sandbox.ids();
+    let before = app.sandbox.ids();
     app.sql("DROP TABLE codes; DROP TABLE trades");
-    assert!(!app.closed(&["predeploy"]).0.is_empty());
-    assert_eq!(app.sandbox.ids(), good, "a closed gate keeps nothing");
-    let (_, document) = app.closed(&["postdeploy", "--rollback"]);
+    assert!(!app.fails(&["predeploy"]).0.is_empty());
+    assert_eq!(app.sandbox.ids(), before, "a closed gate kept a snapshot");
+    let (_, document) = app.fails(&["postdeploy", "--rollback"]);
     assert_eq!(document["restored"][0]["mode"], "empty", "{document:#}");
     app.sandbox.ok(&["postdeploy"]);
     app.server.psql("postgres", format!("DROP DATABASE \"{}\" WITH (FORCE)", app.database.name));
-    let (_, document) = app.closed(&["postdeploy", "--rollback"]);
+    let (_, document) = app.fails(&["postdeploy", "--rollback"]);
     assert_eq!(document["restored"][0]["mode"], "create", "{document:#}");
     assert_eq!(app.value("SELECT sum(price) FROM trades"), "156562.50");
     app.sandbox.ok(&["postdeploy"]);
@@ -107,18 +108,18 @@ fn an_emptied_database_is_filled_again_and_one_that_is_gone_is_made_again() {
 
 #[test]
 #[ignore = "needs PostgreSQL 17"]
-fn rules_on_times_and_sums_are_judged_on_the_server() {
+fn rules_on_times_and_sums_are_evaluated_on_the_server() {
     let rules = "[[source.rule]]\ntable = \"trades\"\nfresh = { column = \"at\", within = \"24h\", zone = \"Asia/Shanghai\" }\n\
                  [[source.rule]]\nquery = \"select sum(price) > 0 from trades\"\n";
     let app = PgApp::new("gate_rules", rules);
     app.sandbox.ok(&["snapshot"]);
     app.sandbox.ok(&["check"]);
     app.sql("UPDATE trades SET at = now() - interval '2 days', price = -1");
-    let (lines, _) = app.closed(&["check"]);
+    let (lines, _) = app.fails(&["check"]);
     assert_eq!(lines.len(), 2, "{lines:#?}");
     assert!(lines[0].contains("1d") && lines[1].contains("select sum"), "{lines:#?}");
-    let drilled = app.sandbox.json(&["drill"]);
-    assert_eq!(drilled["ok"], true);
+    let document = app.sandbox.json(&["drill"]);
+    assert_eq!(document["ok"], true);
 }
 
 #[test]
@@ -129,7 +130,7 @@ fn a_server_that_is_down_closes_the_gate_and_saves_nothing() {
     let env = std::fs::read_to_string(app.sandbox.path(".env")).unwrap();
     let env = env.replace(&format!("TDX_DB_PORT={}", app.server.port), "TDX_DB_PORT=1");
     std::fs::write(app.sandbox.path(".env"), env).unwrap();
-    let (lines, _) = app.closed(&["predeploy"]);
-    only(&lines, &["app: database"]);
+    let (lines, _) = app.fails(&["predeploy"]);
+    assert_one_failed(&lines, &["app: database"]);
     assert_eq!(app.sandbox.ids().len(), 1);
 }

@@ -1,4 +1,5 @@
-//! From nothing to data that is back, by a config alone: an SQLite app and a PostgreSQL app, a folder and S3 for stores.
+//! Whole deployments from `init` to the rollback, with an SQLite app and a PostgreSQL app, and with stores in a folder
+//! and in S3.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +9,7 @@ use crate::support::postgres::server;
 use crate::support::s3::{fresh_prefix, s3_server};
 use crate::support::{LIFEBOAT, Sandbox, open};
 
-/// Runs a line in a shell that finds the program, and requires an exit code.
+/// Runs a shell command with the program on PATH and requires this exit code. Returns stdout and stderr.
 #[track_caller]
 fn shell(sandbox: &Sandbox, line: &str, variables: &[(&str, &str)], code: i32) -> String {
     let program = Path::new(LIFEBOAT).parent().unwrap().to_owned();
@@ -23,13 +24,15 @@ fn shell(sandbox: &Sandbox, line: &str, variables: &[(&str, &str)], code: i32) -
     format!("{stdout}{stderr}")
 }
 
-const STORY: &str = "lifeboat init && lifeboat doctor && lifeboat predeploy --commit abc123";
+/// The commands before a deployment.
+const COMMANDS: &str = "lifeboat init && lifeboat doctor && lifeboat predeploy --commit abc123";
 
-/// The same with a folder and a bucket for stores.
-fn transcript_with(place: &str) -> String {
-    STORY.replace("lifeboat init", &format!("lifeboat init --store backups --store s3://{place}"))
+/// Returns the commands before a deployment with two stores: a folder, and this bucket with its prefix.
+fn commands_with_bucket(location: &str) -> String {
+    COMMANDS.replace("lifeboat init", &format!("lifeboat init --store backups --store s3://{location}"))
 }
 
+/// Creates an app with a database of 1000 balances, and with this URL in `DATABASE_URL`.
 fn sqlite_app(url: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     std::fs::create_dir(sandbox.path("data")).unwrap();
@@ -46,12 +49,13 @@ fn sqlite_app(url: &str) -> Sandbox {
     sandbox
 }
 
-fn wipe_and_roll_back(sandbox: &Sandbox, variables: &[(&str, &str)]) {
+/// Replaces the database with an empty one, and requires that a rollback restores it.
+fn empty_and_roll_back(sandbox: &Sandbox, variables: &[(&str, &str)]) {
     std::fs::remove_dir_all(sandbox.path("data")).unwrap();
     std::fs::create_dir(sandbox.path("data")).unwrap();
     open(sandbox.path("data/app.db")).execute_batch("CREATE TABLE ibkr_accounts (id INTEGER)").unwrap();
-    let told = shell(sandbox, "lifeboat postdeploy --rollback", variables, 3);
-    assert!(told.contains("ibkr_balances") && told.contains("brought back"), "{told}");
+    let output = shell(sandbox, "lifeboat postdeploy --rollback", variables, 3);
+    assert!(output.contains("ibkr_balances") && output.contains("the lost data was restored"), "{output}");
     let sum: f64 = open(sandbox.path("data/app.db"))
         .query_row("SELECT sum(amount) FROM ibkr_balances", [], |row| row.get(0))
         .unwrap();
@@ -60,35 +64,35 @@ fn wipe_and_roll_back(sandbox: &Sandbox, variables: &[(&str, &str)]) {
 }
 
 #[test]
-fn an_sqlite_app_with_a_folder() {
+fn an_sqlite_app_is_rolled_back_from_a_folder() {
     for url in ["sqlite:///./data/app.db", "sqlite+aiosqlite:///data/app.db"] {
         let sandbox = sqlite_app(url);
-        shell(&sandbox, STORY, &[], 0);
-        wipe_and_roll_back(&sandbox, &[]);
+        shell(&sandbox, COMMANDS, &[], 0);
+        empty_and_roll_back(&sandbox, &[]);
     }
 }
 
 #[test]
 #[ignore = "needs S3 servers"]
-fn an_sqlite_app_with_a_bucket() {
+fn an_sqlite_app_is_rolled_back_from_a_bucket() {
     let bucket = s3_server("seaweedfs");
     let sandbox = sqlite_app("sqlite:///data/app.db");
     let (store, prefix) = (bucket.bucket.clone(), fresh_prefix());
-    // The bucket of the tests is shared: a prefix of one's own stands for one's own bucket.
-    let place = format!("{store}/{prefix}");
+    // All tests share one bucket, so each test uses its own prefix.
+    let location = format!("{store}/{prefix}");
     let variables = [
         ("AWS_ACCESS_KEY_ID", bucket.access_key.as_str()),
         ("AWS_SECRET_ACCESS_KEY", &bucket.secret_key),
         ("AWS_ENDPOINT_URL", &bucket.endpoint),
     ];
-    let told = shell(&sandbox, &transcript_with(&place), &variables, 0);
-    assert!(told.contains(&format!("s3://{place}")), "{told}");
-    // The folder goes with the machine.
+    let output = shell(&sandbox, &commands_with_bucket(&location), &variables, 0);
+    assert!(output.contains(&format!("s3://{location}")), "{output}");
+    // The machine is lost, with its store and its database.
     std::fs::remove_dir_all(sandbox.path("backups")).unwrap();
     std::fs::create_dir(sandbox.path("backups")).unwrap();
     std::fs::remove_dir_all(sandbox.path("data")).unwrap();
-    let told = shell(&sandbox, "lifeboat postdeploy --rollback --commit abc123", &variables, 3);
-    assert!(told.contains("brought back"), "{told}");
+    let output = shell(&sandbox, "lifeboat postdeploy --rollback --commit abc123", &variables, 3);
+    assert!(output.contains("the lost data was restored"), "{output}");
     let sum: f64 = open(sandbox.path("data/app.db"))
         .query_row("SELECT sum(amount) FROM ibkr_balances", [], |row| row.get(0))
         .unwrap();
@@ -97,7 +101,7 @@ fn an_sqlite_app_with_a_bucket() {
 
 #[test]
 #[ignore = "needs PostgreSQL 17 and S3 servers"]
-fn a_postgresql_app_with_a_folder_and_a_bucket() {
+fn a_postgresql_app_is_rolled_back_with_a_folder_and_a_bucket() {
     let (server, bucket) = (server(17), s3_server("seaweedfs"));
     let database = server.create_database("done_when");
     server.psql(
@@ -112,18 +116,18 @@ fn a_postgresql_app_with_a_folder_and_a_bucket() {
         server.port, database.name, server.user, server.password
     );
     std::fs::write(sandbox.path(".env"), env).unwrap();
-    let place = format!("{}/{}", bucket.bucket, fresh_prefix());
+    let location = format!("{}/{}", bucket.bucket, fresh_prefix());
     let variables = [
         ("AWS_ACCESS_KEY_ID", bucket.access_key.as_str()),
         ("AWS_SECRET_ACCESS_KEY", &bucket.secret_key),
         ("AWS_ENDPOINT_URL", &bucket.endpoint),
     ];
-    shell(&sandbox, &transcript_with(&place), &variables, 0);
+    shell(&sandbox, &commands_with_bucket(&location), &variables, 0);
     let before = server.value(&database.name, "SELECT count(*) || ' ' || sum(close) || ' ' || max(at) FROM kline");
-    // The deploy's migration takes the table away and makes an empty one.
+    // The migration of the deployment replaces the table with an empty one.
     server.psql(&database.name, "DROP TABLE kline CASCADE; CREATE TABLE kline (code text)");
-    let told = shell(&sandbox, "lifeboat postdeploy --rollback", &variables, 3);
-    assert!(told.contains("kline") && told.contains("brought back"), "{told}");
+    let output = shell(&sandbox, "lifeboat postdeploy --rollback", &variables, 3);
+    assert!(output.contains("kline") && output.contains("the lost data was restored"), "{output}");
     let after = server.value(&database.name, "SELECT count(*) || ' ' || sum(close) || ' ' || max(at) FROM kline");
     assert_eq!(after, before);
     assert_eq!(server.value(&database.name, "SELECT count(*) FROM latest"), "10");
@@ -131,7 +135,7 @@ fn a_postgresql_app_with_a_folder_and_a_bucket() {
 }
 
 #[test]
-fn the_same_inside_the_composite_actions() {
+fn an_sqlite_app_is_rolled_back_by_the_composite_actions() {
     let sandbox = sqlite_app("sqlite:///data/app.db");
     shell(&sandbox, "lifeboat init && lifeboat doctor", &[], 0);
     let action = |name: &str| Action::new(name, sandbox.root(), &sandbox.path("runner")).with("binary", LIFEBOAT);

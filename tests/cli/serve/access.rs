@@ -1,9 +1,9 @@
-//! Who is told what, and who may have something done.
+//! Access to the pages and to `POST /snapshots`: tokens, logins, and headers that protect browsers.
 
-use super::helpers::{Served, TOKEN, app, configure};
+use super::helpers::{ServeProcess, TOKEN, app, configure};
 use crate::support::Sandbox;
 
-/// A config with these lines under `[serve]`.
+/// Creates a sandbox whose config has these lines in `[serve]`.
 fn protected(lines: &str) -> Sandbox {
     let sandbox = app();
     let config =
@@ -15,55 +15,55 @@ fn protected(lines: &str) -> Sandbox {
 const PATHS: [&str; 5] = ["/", "/health/data", "/metrics", "/snapshots", "/snapshots/app-20260101T000000Z-0000"];
 
 #[test]
-fn with_a_token_only_the_health_of_the_process_is_for_everybody() {
+fn with_a_token_only_the_health_of_the_process_is_public() {
     let sandbox =
         protected("every = \"1s\"\ntoken = \"${LIFEBOAT_TOKEN}\"\nuser = \"ops\"\npassword = \"look:only\"\n");
-    let served = Served::start(&sandbox);
-    assert_eq!(served.get("/health").status, 200);
+    let serve = ServeProcess::start(&sandbox);
+    assert_eq!(serve.get("/health").status, 200);
     let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
-    // "ops:look:only", "x:0123456789abcdef-token", "ops:wrong"
+    // base64 of "ops:look:only", "x:0123456789abcdef-token" and "ops:wrong"
     let login = "Authorization: Basic b3BzOmxvb2s6b25seQ==\r\n".to_owned();
-    let by_token = "Authorization: Basic eDowMTIzNDU2Nzg5YWJjZGVmLXRva2Vu\r\n".to_owned();
+    let token_as_password = "Authorization: Basic eDowMTIzNDU2Nzg5YWJjZGVmLXRva2Vu\r\n".to_owned();
     let wrong = "Authorization: Basic b3BzOndyb25n\r\n".to_owned();
     for path in PATHS {
         for headers in [String::new(), bearer("wrong"), bearer(""), bearer(&TOKEN[1..]), wrong.clone()] {
-            let answer = served.ask("GET", path, &headers, "");
+            let answer = serve.request("GET", path, &headers, "");
             assert_eq!(answer.status, 401, "{path} {headers}");
             assert!(answer.head.contains("www-authenticate: basic"), "{}", answer.head);
             assert!(!answer.body.contains("accounts") && !answer.body.contains(TOKEN), "{}", answer.body);
         }
-        for headers in [bearer(TOKEN), login.clone(), by_token.clone()] {
-            assert_ne!(served.ask("GET", path, &headers, "").status, 401, "{path} {headers}");
+        for headers in [bearer(TOKEN), login.clone(), token_as_password.clone()] {
+            assert_ne!(serve.request("GET", path, &headers, "").status, 401, "{path} {headers}");
         }
     }
-    // A browser sends what it was told once for whatever page asks for it: that must not be enough to have something done.
-    for headers in [String::new(), bearer("wrong"), login, by_token, wrong] {
-        assert_eq!(served.ask("POST", "/snapshots", &headers, "").status, 401, "{headers}");
+    // A browser sends a stored login with requests of any page, so a login alone must not permit a snapshot.
+    for headers in [String::new(), bearer("wrong"), login, token_as_password, wrong] {
+        assert_eq!(serve.request("POST", "/snapshots", &headers, "").status, 401, "{headers}");
     }
     assert_eq!(sandbox.json(&["list", "--store", "backups"])["snapshots"].as_array().unwrap().len(), 1);
-    assert_eq!(served.post("").status, 201);
+    assert_eq!(serve.post("").status, 201);
 }
 
 #[test]
-fn without_a_token_nothing_can_be_asked_for() {
+fn without_a_token_no_snapshot_can_be_requested() {
     let sandbox = protected("");
-    let served = Served::start(&sandbox);
+    let serve = ServeProcess::start(&sandbox);
     for path in &PATHS[..4] {
-        assert_ne!(served.get(path).status, 401, "{path}");
+        assert_ne!(serve.get(path).status, 401, "{path}");
     }
     for headers in ["", "Authorization: Bearer \r\n", "Authorization: Bearer x\r\n"] {
-        let answer = served.ask("POST", "/snapshots", headers, "");
+        let answer = serve.request("POST", "/snapshots", headers, "");
         assert_eq!(answer.status, 403, "{headers}");
         assert!(answer.body.contains("no token is configured"), "{}", answer.body);
     }
 }
 
 #[test]
-fn a_token_that_is_easily_guessed_or_half_a_login_is_refused() {
+fn invalid_settings_of_serve_are_refused() {
     for (lines, words) in [
         ("token = \"short\"\n", "fewer than 16 characters"),
-        ("user = \"ops\"\n", "user and password go together"),
-        ("listen = \"somewhere\"\n", "no address to listen at"),
+        ("user = \"ops\"\n", "user and password must be set together"),
+        ("listen = \"somewhere\"\n", "not an address to listen on"),
         ("every = \"0s\"\n", "at least 1s"),
     ] {
         let sandbox = protected(lines);
@@ -77,13 +77,13 @@ fn a_token_that_is_easily_guessed_or_half_a_login_is_refused() {
 }
 
 #[test]
-fn every_answer_says_what_a_browser_may_do_with_it() {
+fn every_response_has_security_headers() {
     let sandbox = app();
-    let served = Served::start(&sandbox);
+    let serve = ServeProcess::start(&sandbox);
     for path in
         ["/", "/health", "/health/data", "/metrics", "/snapshots", "/nothing", "/snapshots/../x", "/%2e%2e/etc/passwd"]
     {
-        let head = served.get(path).head;
+        let head = serve.get(path).head;
         for header in [
             "content-security-policy: default-src 'none'; style-src 'sha256-",
             "frame-ancestors 'none'",
@@ -94,14 +94,13 @@ fn every_answer_says_what_a_browser_may_do_with_it() {
             assert!(head.contains(header), "{path}: {head}");
         }
     }
-    assert_eq!(served.get("/nothing").status, 404);
-    assert_eq!(served.ask("DELETE", "/snapshots", "", "").status, 405);
-    assert_eq!(served.ask("POST", "/", "", "").status, 405);
+    assert_eq!(serve.get("/nothing").status, 404);
+    assert_eq!(serve.request("DELETE", "/snapshots", "", "").status, 405);
+    assert_eq!(serve.request("POST", "/", "", "").status, 405);
 }
 
-/// Names of tables are whatever somebody has made of them.
 #[test]
-fn no_markup_gets_through_from_the_names_of_tables() {
+fn table_names_with_markup_are_escaped() {
     let sandbox = app();
     super::helpers::sql(
         &sandbox,
@@ -116,11 +115,11 @@ fn no_markup_gets_through_from_the_names_of_tables() {
         config.replace("[serve]", "[[source.rule]]\ntable = \"<script>alert(1)</script>\"\nmin_rows = 5\n[serve]");
     std::fs::write(sandbox.path("lifeboat.toml"), config).unwrap();
     sandbox.run(&["snapshot", "--accept"]);
-    let served = Served::start(&sandbox);
-    served.wait_for_health(503, |health| health["sources"][0]["problems"].to_string().contains("<script>"));
-    let id = served.get("/snapshots").json()["snapshots"][0]["id"].as_str().unwrap().to_owned();
+    let serve = ServeProcess::start(&sandbox);
+    serve.wait_for_health(503, |health| health["sources"][0]["problems"].to_string().contains("<script>"));
+    let id = serve.get("/snapshots").json()["snapshots"][0]["id"].as_str().unwrap().to_owned();
     for path in ["/".to_owned(), format!("/snapshots/{id}")] {
-        let page = served.get(&path);
+        let page = serve.get(&path);
         assert_eq!(page.status, 200, "{path}");
         assert!(!page.body.contains("<script") && !page.body.contains("<img"), "{}", page.body);
         assert!(

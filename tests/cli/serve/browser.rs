@@ -1,12 +1,13 @@
-//! The page in a real browser: Debian's chromium, headless. Screenshots are kept where LIFEBOAT_TEST_ARTIFACTS says.
+//! The status page in a real browser: Debian's chromium, headless. LIFEBOAT_TEST_ARTIFACTS can name a folder in which
+//! the screenshots are kept.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::helpers::{Served, app, output, sql};
+use super::helpers::{ServeProcess, app, sql, stdout_of};
 use crate::support::{Sandbox, have};
 
-/// The browser, with a profile of its own.
+/// Returns the command that starts the browser with this folder for its profile, for at most 100 seconds.
 fn chromium(profile: &Path) -> Command {
     let mut command = Command::new("timeout");
     command.args([
@@ -29,7 +30,7 @@ fn artifacts(sandbox: &Sandbox) -> PathBuf {
     folder
 }
 
-/// A source with a history: five snapshots, one of which was damaged since.
+/// Creates a source with five snapshots, the newest of which was drilled.
 fn with_history() -> Sandbox {
     let sandbox = app();
     for number in 0..4 {
@@ -46,15 +47,15 @@ fn the_page_renders_without_an_error_and_its_plots_have_all_points() {
         return;
     }
     let sandbox = with_history();
-    let served = Served::start(&sandbox);
-    served.wait_for_health(200, |_| true);
-    let id = served.get("/snapshots").json()["snapshots"][0]["id"].as_str().unwrap().to_owned();
+    let serve = ServeProcess::start(&sandbox);
+    serve.wait_for_health(200, |_| true);
+    let id = serve.get("/snapshots").json()["snapshots"][0]["id"].as_str().unwrap().to_owned();
     for path in ["/".to_owned(), format!("/snapshots/{id}"), "/snapshots/app-20200101T000000Z-0000".to_owned()] {
-        let url = format!("http://{}{path}", served.address);
+        let url = format!("http://{}{path}", serve.address);
         let run = chromium(&sandbox.path("profile")).args(["--dump-dom", &url]).output().unwrap();
         let (dom, log) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
         assert!(run.status.success() && dom.contains("</html>"), "{log}");
-        // Of the page itself; an answer of 404 is an error by its own words.
+        // The third page does not exist, and the browser logs its status 404 as an error.
         let errors = log.lines().filter(|line| line.contains("CONSOLE") && !line.contains("404 (Not Found)"));
         let errors: Vec<_> = errors.collect();
         assert!(errors.is_empty(), "{path}: {errors:?}");
@@ -62,21 +63,21 @@ fn the_page_renders_without_an_error_and_its_plots_have_all_points() {
             assert_eq!(dom.matches("<circle").count(), 3 * 5, "three plots of five snapshots: {dom}");
             assert_eq!(dom.matches("<rect class=\"day").count(), 90);
             assert_eq!(dom.matches("<figure class=\"plot\">").count(), 3);
-            assert!(dom.contains("1 days with good snapshots, 0 with failures, 0 without any"), "{dom}");
+            assert!(dom.contains("1 days with good snapshots, 0 with failures, 0 without a full snapshot"), "{dom}");
         }
     }
 }
 
 #[test]
-fn the_page_fits_a_phone_and_a_screen_in_light_and_dark() {
+fn the_page_fits_a_phone_and_a_screen_in_light_and_dark_mode() {
     if !have(&["chromium"]) {
         return;
     }
     let sandbox = with_history();
     let folder = artifacts(&sandbox);
-    let served = Served::start(&sandbox);
-    served.wait_for_health(200, |_| true);
-    let url = format!("http://{}/", served.address);
+    let serve = ServeProcess::start(&sandbox);
+    serve.wait_for_health(200, |_| true);
+    let url = format!("http://{}/", serve.address);
     let mut pictures = Vec::new();
     for (name, size, dark) in [
         ("phone-light", "390,1600", false),
@@ -90,14 +91,15 @@ fn the_page_fits_a_phone_and_a_screen_in_light_and_dark() {
         if dark {
             command.arg("--blink-settings=preferredColorScheme=0");
         }
-        output(command.arg(&url));
+        stdout_of(command.arg(&url));
         pictures.push(std::fs::read(&picture).unwrap());
     }
     assert!(pictures.iter().all(|picture| picture.starts_with(b"\x89PNG") && picture.len() > 5_000));
-    assert!(pictures[0] != pictures[1] && pictures[2] != pictures[3], "dark looks as light does");
+    assert!(pictures[0] != pictures[1] && pictures[2] != pictures[3], "the page is the same in dark mode");
 
-    // How wide the page becomes in a frame of a phone's width: no wider than that.
-    let page = served.get("/").body;
+    // In a frame of each width, the page must not be wider than the frame. The page gets neither the header that
+    // forbids frames nor the reload.
+    let page = serve.get("/").body;
     let page = page.split_once("<meta http-equiv=\"Content-Security-Policy\"").unwrap();
     let page = format!("{}{}", page.0, page.1.split_once('>').unwrap().1);
     std::fs::write(sandbox.path("page.html"), page.replace("http-equiv=\"refresh\"", "name=\"none\"")).unwrap();
@@ -108,7 +110,7 @@ fn the_page_fits_a_phone_and_a_screen_in_light_and_dark() {
         );
         std::fs::write(sandbox.path("frame.html"), frame).unwrap();
         let url = format!("file://{}", sandbox.path("frame.html").display());
-        let dom = output(chromium(&sandbox.path("profile")).args(["--dump-dom", "--window-size=1400,900", &url]));
+        let dom = stdout_of(chromium(&sandbox.path("profile")).args(["--dump-dom", "--window-size=1400,900", &url]));
         assert!(dom.contains(&format!("width {width}.")), "at {width}: {dom}");
     }
 }

@@ -1,4 +1,4 @@
-//! A server under test, and a client that says exactly what is to be said.
+//! A process of `lifeboat serve`, and an HTTP client that can also send invalid requests.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,14 +13,14 @@ use crate::support::Sandbox;
 
 pub const TOKEN: &str = "0123456789abcdef-token";
 
-/// A `lifeboat serve` that runs.
-pub struct Served {
+/// A running `lifeboat serve`, which is killed when this is dropped.
+pub struct ServeProcess {
     pub address: String,
     child: Child,
     log: std::path::PathBuf,
 }
 
-/// An answer.
+/// An HTTP response. The header is in lower case.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -34,50 +34,50 @@ impl Answer {
     }
 }
 
-impl Served {
-    /// Starts it in the sandbox, at a port of the system's choice.
-    pub fn start(sandbox: &Sandbox) -> Served {
-        Served::start_with(sandbox, |_| {})
+impl ServeProcess {
+    /// Starts the server in the sandbox, at a free port.
+    pub fn start(sandbox: &Sandbox) -> ServeProcess {
+        ServeProcess::start_with(sandbox, |_| {})
     }
 
-    /// Starts it with more in its environment.
-    pub fn start_with(sandbox: &Sandbox, prepare: impl FnOnce(&mut Command)) -> Served {
+    /// Starts the server with a command that `prepare` can change.
+    pub fn start_with(sandbox: &Sandbox, prepare: impl FnOnce(&mut Command)) -> ServeProcess {
         let log = sandbox.path("serve.log");
         let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         prepare(command.env("LIFEBOAT_TOKEN", TOKEN));
         let child = command.spawn().unwrap();
-        let mut served = Served { address: String::new(), child, log };
-        wait_for("it to listen", || {
-            let log = std::fs::read_to_string(&served.log).unwrap_or_default();
+        let mut serve = ServeProcess { address: String::new(), child, log };
+        wait_for("the server to listen", || {
+            let log = std::fs::read_to_string(&serve.log).unwrap_or_default();
             let found = log.lines().find_map(|line| line.split("listening at http://").nth(1)).map(str::to_owned);
-            assert!(found.is_some() || served.child.try_wait().unwrap().is_none(), "it has ended: {log}");
-            served.address = found.unwrap_or_default();
-            !served.address.is_empty()
+            assert!(found.is_some() || serve.child.try_wait().unwrap().is_none(), "the server has ended: {log}");
+            serve.address = found.unwrap_or_default();
+            !serve.address.is_empty()
         });
-        served
+        serve
     }
 
     pub fn get(&self, path: &str) -> Answer {
-        self.ask("GET", path, "", "")
+        self.request("GET", path, "", "")
     }
 
-    /// Asks with the token.
+    /// Requests a snapshot with the token.
     pub fn post(&self, body: &str) -> Answer {
-        self.ask("POST", "/snapshots", &format!("Authorization: Bearer {TOKEN}\r\n"), body)
+        self.request("POST", "/snapshots", &format!("Authorization: Bearer {TOKEN}\r\n"), body)
     }
 
-    /// Asks; `headers` are whole lines.
-    pub fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+    /// Sends a request. `headers` are complete lines, each with its line end.
+    pub fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let length = body.len();
         let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n");
         self.send(format!("{head}{headers}\r\n{body}").as_bytes()).expect("an answer")
     }
 
-    /// Sends bytes as they are; the answer, if there is one.
+    /// Sends these bytes and returns the answer, if there is one.
     pub fn send(&self, bytes: &[u8]) -> Option<Answer> {
         let mut stream = self.connect();
-        // A server that has heard enough answers before all is sent.
+        // The server may answer and close the connection before everything is sent.
         let _ = stream.write_all(bytes);
         read_answer(&mut stream)
     }
@@ -88,13 +88,13 @@ impl Served {
         stream
     }
 
-    /// Waits until `/health/data` has this status and its document is as wanted.
-    pub fn wait_for_health(&self, status: u16, is_wanted: impl Fn(&Value) -> bool) -> Value {
+    /// Waits until `/health/data` has this status and `is_expected` accepts its document. Returns the document.
+    pub fn wait_for_health(&self, status: u16, is_expected: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         wait_for(&format!("health to be {status}"), || {
             let answer = self.get("/health/data");
             last = answer.json();
-            answer.status == status && is_wanted(&last)
+            answer.status == status && is_expected(&last)
         });
         last
     }
@@ -107,27 +107,28 @@ impl Served {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for it to end; its exit code.
+    /// Waits until the server ends, and returns its exit code.
     pub fn wait(&mut self) -> Option<i32> {
-        let mut code = None;
-        wait_for("it to end", || {
-            code = self.child.try_wait().unwrap();
-            code.is_some()
+        let mut status = None;
+        wait_for("the server to end", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
         });
-        code.and_then(|status| status.code())
+        status.and_then(|status| status.code())
     }
 }
 
-impl Drop for Served {
+impl Drop for ServeProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
+/// Reads until the server closes the connection. Returns the answer, or `None` if it is incomplete.
 pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
     let mut bytes = Vec::new();
-    // A connection that was cut has said what it had to say.
+    // After an error, the bytes that were received until then are the answer.
     let _ = stream.read_to_end(&mut bytes);
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let (head, body) = text.split_once("\r\n\r\n")?;
@@ -135,21 +136,22 @@ pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
     Some(Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
 }
 
-pub fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_there() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+/// Waits until a condition is true, for at most a minute.
+pub fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_true() {
+        assert!(start.elapsed() < Duration::from_secs(60), "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// Runs SQL on an SQLite file.
+/// Runs SQL on an SQLite database in WAL mode.
 pub fn sql(sandbox: &Sandbox, file: &str, script: &str) {
     let connection = rusqlite::Connection::open(sandbox.path(file)).unwrap();
     connection.execute_batch(&format!("PRAGMA journal_mode = wal; {script}")).unwrap();
 }
 
-/// An app's database with a rule, a store in a folder, and looks every second.
+/// Creates a sandbox with a database `app.db`, a config with a rule and a check every second, and one snapshot.
 pub fn app() -> Sandbox {
     let sandbox = Sandbox::new();
     sql(
@@ -164,7 +166,7 @@ pub fn app() -> Sandbox {
     sandbox
 }
 
-/// Writes the config of [`app`], and what is given behind it.
+/// Writes the config of [`app`] with `more` at its end.
 pub fn configure(sandbox: &Sandbox, more: &str) {
     let config = format!(
         "[[store]]\nurl = \"./backups\"\n[[source]]\nname = \"app\"\nurl = \"./app.db\"\n[[source.rule]]\n\
@@ -174,15 +176,15 @@ pub fn configure(sandbox: &Sandbox, more: &str) {
     std::fs::write(sandbox.path("lifeboat.toml"), config).unwrap();
 }
 
-/// Runs a program and requires that it succeeds; what it prints.
-pub fn output(command: &mut Command) -> String {
+/// Runs a program, requires that it succeeds, and returns its stdout.
+pub fn stdout_of(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Makes the app's database so large that a snapshot takes a while, and takes one.
-pub fn grow(sandbox: &Sandbox) {
+/// Makes the database of [`app`] so large that a snapshot of it takes some time.
+pub fn make_database_large(sandbox: &Sandbox) {
     sql(
         sandbox,
         "app.db",

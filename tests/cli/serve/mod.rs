@@ -1,4 +1,4 @@
-//! `serve` and `report`: what platforms, programs and people are told over HTTP and in files.
+//! `serve` and `report`: health, metrics, pages and snapshots over HTTP, and the page as a file.
 
 mod access;
 mod browser;

@@ -1,9 +1,9 @@
-//! The page as a file.
+//! `report`: the status page as a file.
 
 use super::helpers::{app, sql};
 
 #[test]
-fn the_page_is_written_for_an_artifact_and_in_short_for_a_summary() {
+fn report_writes_the_page_as_html_and_a_summary_as_markdown() {
     let sandbox = app();
     sandbox.ok(&["drill"]);
     let document = sandbox.json(&["report", "--html", "page.html", "--markdown", "page.md"]);
@@ -11,7 +11,10 @@ fn the_page_is_written_for_an_artifact_and_in_short_for_a_summary() {
     assert_eq!(document["files"].as_array().unwrap().len(), 2);
     let html = std::fs::read_to_string(sandbox.path("page.html")).unwrap();
     assert!(html.starts_with("<!doctype html>") && html.contains("healthy") && html.contains("drilled"), "{html}");
-    assert!(!html.contains("<a href=\"/") && !html.contains("http-equiv=\"refresh\""), "links lead nowhere in a file");
+    assert!(
+        !html.contains("<a href=\"/") && !html.contains("http-equiv=\"refresh\""),
+        "a file must not contain links to the server"
+    );
     let markdown = std::fs::read_to_string(sandbox.path("page.md")).unwrap();
     assert!(markdown.contains("| app | healthy | app-"), "{markdown}");
     let rows = markdown.lines().filter(|line| line.starts_with('|'));
@@ -24,8 +27,8 @@ fn the_page_is_written_for_an_artifact_and_in_short_for_a_summary() {
     assert!(run.stdout().contains("wrote ") && run.stdout().contains("FAILED"), "{}", run.transcript());
     assert!(std::fs::read_to_string(sandbox.path("page.html")).unwrap().contains("UNHEALTHY"));
     sandbox.run(&["report"]).code(2);
-    // A store that is down is in the report, and no reason to write none.
+    // If a store cannot be read, the report is still written and says so.
     std::fs::rename(sandbox.path("backups"), sandbox.path("away")).unwrap();
     sandbox.run(&["report", "--html", "down.html"]).code(3);
-    assert!(std::fs::read_to_string(sandbox.path("down.html")).unwrap().contains("there is no store folder"));
+    assert!(std::fs::read_to_string(sandbox.path("down.html")).unwrap().contains("does not exist"));
 }

@@ -1,10 +1,11 @@
-//! Snapshots that are asked for over HTTP, by hand and by `predeploy --remote`.
+//! Snapshots that are requested over HTTP, with `POST /snapshots` and with `predeploy --remote`.
 
-use super::helpers::{Served, TOKEN, app, grow, sql, wait_for};
+use super::helpers::{ServeProcess, TOKEN, app, make_database_large, sql, wait_for};
 use crate::support::{Run, Sandbox};
 
-fn remote(sandbox: &Sandbox, served: &Served, token: &str, more: &[&str]) -> Run {
-    let url = format!("http://{}", served.address);
+/// Runs `predeploy --remote` with this token.
+fn predeploy_remote(sandbox: &Sandbox, serve: &ServeProcess, token: &str, more: &[&str]) -> Run {
+    let url = format!("http://{}", serve.address);
     let mut arguments = vec!["predeploy", "--remote", &url, "--json", "--config", "/dev/null"];
     arguments.extend(more);
     let mut command = sandbox.command(&arguments);
@@ -13,59 +14,55 @@ fn remote(sandbox: &Sandbox, served: &Served, token: &str, more: &[&str]) -> Run
 }
 
 #[test]
-fn a_pipeline_reaches_a_file_inside_a_container() {
+fn predeploy_remote_saves_a_database_that_only_the_server_can_read() {
     let sandbox = app();
-    let served = Served::start(&sandbox);
-    // From another folder, as from another machine.
+    let serve = ServeProcess::start(&sandbox);
+    // The pipeline runs in another folder, like on another machine.
     let pipeline = Sandbox::new();
-    let run = remote(&pipeline, &served, TOKEN, &["--commit", "abc1234"]).code(0);
+    let run = predeploy_remote(&pipeline, &serve, TOKEN, &["--commit", "abc1234"]).code(0);
     let document = run.json();
     assert_eq!(document["ok"], true, "{document:#}");
     let snapshot = &document["snapshots"][0];
     assert_eq!(snapshot["proof"], "verified");
     assert!(snapshot["tags"].as_array().unwrap().contains(&"abc1234".into()), "{document:#}");
     assert!(document["rollback"][0].as_str().unwrap().contains("restore"));
-    let listed = sandbox.json(&["list", "--tag", "predeploy"]);
-    assert_eq!(listed["snapshots"][0]["id"], snapshot["id"]);
+    let list = sandbox.json(&["list", "--tag", "predeploy"]);
+    assert_eq!(list["snapshots"][0]["id"], snapshot["id"]);
 
-    // The gate closes here, too, and nothing is taken.
+    // After a loss, the gate is closed and no snapshot is taken.
     sql(&sandbox, "app.db", "DELETE FROM accounts");
-    let run = remote(&pipeline, &served, TOKEN, &[]).code(3);
+    let run = predeploy_remote(&pipeline, &serve, TOKEN, &[]).code(3);
     assert_eq!(run.json()["ok"], false);
     assert!(run.stdout().contains("min_rows of accounts"), "{}", run.transcript());
-    let mut command = pipeline.command(&["predeploy", "--remote", &format!("http://{}", served.address)]);
+    let mut command = pipeline.command(&["predeploy", "--remote", &format!("http://{}", serve.address)]);
     let run = pipeline.finish({
         command.env("LIFEBOAT_TOKEN", TOKEN);
         command
     });
     assert!(run.code(3).stdout().contains("the gate is CLOSED"));
     assert_eq!(sandbox.json(&["list"])["snapshots"].as_array().unwrap().len(), 2);
-    wait_for("the page to tell of it", || served.get("/").body.contains("predeploy ended with 3"));
+    wait_for("the page to show the run", || serve.get("/").body.contains("predeploy ended with exit code 3"));
 }
 
 #[test]
-fn a_gate_that_cannot_be_reached_or_passed_is_closed() {
+fn predeploy_remote_fails_without_a_valid_answer() {
     let sandbox = app();
-    let mut served = Served::start(&sandbox);
+    let mut serve = ServeProcess::start(&sandbox);
     let pipeline = Sandbox::new();
-    let run = remote(&pipeline, &served, "wrong-token-of-some-length", &[]).code(2);
-    assert!(
-        run.stderr().contains("not the right one") && !run.stderr().contains("wrong-token"),
-        "{}",
-        run.transcript()
-    );
-    let run = remote(&pipeline, &served, "", &[]).code(2);
+    let run = predeploy_remote(&pipeline, &serve, "wrong-token-of-some-length", &[]).code(2);
+    assert!(run.stderr().contains("missing or wrong") && !run.stderr().contains("wrong-token"), "{}", run.transcript());
+    let run = predeploy_remote(&pipeline, &serve, "", &[]).code(2);
     assert!(run.stderr().contains("LIFEBOAT_TOKEN"), "{}", run.transcript());
-    let run = remote(&pipeline, &served, TOKEN, &["other"]).code(2);
+    let run = predeploy_remote(&pipeline, &serve, TOKEN, &["other"]).code(2);
     assert!(run.stderr().contains("no source 'other'") && run.stderr().contains("app"), "{}", run.transcript());
-    served.signal(rustix::process::Signal::TERM);
-    assert_eq!(served.wait(), Some(0));
-    let run = remote(&pipeline, &served, TOKEN, &[]).code(5);
+    serve.signal(rustix::process::Signal::TERM);
+    assert_eq!(serve.wait(), Some(0));
+    let run = predeploy_remote(&pipeline, &serve, TOKEN, &[]).code(5);
     assert_eq!(run.json()["error"]["kind"], "unreachable", "{}", run.transcript());
-    // Something else listens there; or it says that all went well, and has taken nothing.
+    // Answers of another program, and of a server that reports success without a snapshot.
     for (head, body, words) in [
-        ("", "ok", "no answer of lifeboat's"),
-        ("Lifeboat-Exit-Code: 0\r\n", "{\"ok\":true,\"checks\":[],\"snapshots\":[]}", "names no snapshot"),
+        ("", "ok", "the answer is not from lifeboat"),
+        ("Lifeboat-Exit-Code: 0\r\n", "{\"ok\":true,\"checks\":[],\"snapshots\":[]}", "0, but no snapshot"),
     ] {
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", other.local_addr().unwrap());
@@ -85,19 +82,19 @@ fn a_gate_that_cannot_be_reached_or_passed_is_closed() {
 }
 
 #[test]
-fn a_stop_in_the_middle_of_a_snapshot_leaves_nothing_half() {
+fn a_stop_during_a_snapshot_leaves_no_partial_snapshot() {
     let sandbox = app();
-    grow(&sandbox);
-    let mut served = Served::start(&sandbox);
-    served.wait_for_health(200, |_| true);
+    make_database_large(&sandbox);
+    let mut serve = ServeProcess::start(&sandbox);
+    serve.wait_for_health(200, |_| true);
     let answer = std::thread::scope(|scope| {
-        let asked = scope.spawn(|| served.post(""));
-        wait_for("the snapshot to begin", || served.get("/metrics").body.contains("lifeboat_snapshot_running 1\n"));
-        served.signal(rustix::process::Signal::TERM);
-        asked.join().unwrap()
+        let request = scope.spawn(|| serve.post(""));
+        wait_for("the snapshot to begin", || serve.get("/metrics").body.contains("lifeboat_snapshot_running 1\n"));
+        serve.signal(rustix::process::Signal::TERM);
+        request.join().unwrap()
     });
     assert_eq!(answer.status, 503, "{}", answer.body);
     assert_eq!(answer.json()["error"]["kind"], "interrupted");
-    assert_eq!(served.wait(), Some(0), "{}", served.log());
+    assert_eq!(serve.wait(), Some(0), "{}", serve.log());
     assert_eq!(sandbox.json(&["list"])["snapshots"].as_array().unwrap().len(), 1);
 }

@@ -1,18 +1,18 @@
-//! What looks like a time, a truth or a condition of PostgreSQL's, and is none.
+//! Values and constraints that look like times, booleans or constraints of PostgreSQL, but are not.
 
 use super::helpers::Migration;
 
-/// Requires every line to be in a plan.
+/// Requires that a plan contains each of these texts.
 #[track_caller]
-fn has(text: &str, lines: &[&str]) {
+fn require_lines(text: &str, lines: &[&str]) {
     for line in lines {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
 }
 
-/// Runs the plan, requires that no row is rejected, and compares.
+/// Runs the plan, requires that no row is rejected, and verifies the result.
 #[track_caller]
-fn arrives(migration: &Migration) {
+fn require_migrated(migration: &Migration) {
     let document = migration.json(0, &["run", "plan.toml"]);
     assert_eq!(document["ok"], true, "{document:#}");
     assert!(migration.rejects().is_empty(), "{:#?}", migration.rejects());
@@ -21,7 +21,7 @@ fn arrives(migration: &Migration) {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn numbers_whose_digits_spell_a_time_are_not_counted_since_1970() {
+fn numbers_whose_digits_are_a_time_are_not_read_as_unix_time() {
     let migration = Migration::new();
     migration.file(
         "app.db",
@@ -30,7 +30,7 @@ fn numbers_whose_digits_spell_a_time_are_not_counted_since_1970() {
              (2, 20240103093000, 2460312.75, 20240103.0, 1704159001.5, 1704159000);",
     );
     let text = migration.plan(&["app.db"], &[]);
-    has(
+    require_lines(
         &text,
         &[
             r#"{ source = "trade_time", type = "timestamptz" }"#,
@@ -40,7 +40,7 @@ fn numbers_whose_digits_spell_a_time_are_not_counted_since_1970() {
             r#"{ source = "mixed_at", type = "timestamptz" }"#,
         ],
     );
-    arrives(&migration);
+    require_migrated(&migration);
     let value = |column: &str| {
         migration.target.value(&format!("SELECT ({column} AT TIME ZONE 'UTC')::text FROM app.t WHERE id = 1"))
     };
@@ -52,7 +52,7 @@ fn numbers_whose_digits_spell_a_time_are_not_counted_since_1970() {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn numbers_that_no_program_noted_as_a_time_stay_numbers() {
+fn values_that_only_look_like_times_are_not_converted() {
     let migration = Migration::new();
     migration.file(
         "app.db",
@@ -62,7 +62,7 @@ fn numbers_that_no_program_noted_as_a_time_stay_numbers() {
              (1.5, '20240103093500000', '202401030930', '10004568', '20241398', '1704159001', '20240103', '1704159001');",
     );
     let text = migration.plan(&["app.db"], &[]);
-    has(
+    require_lines(
         &text,
         &[
             r#"{ source = "exec_time", type = "double precision" }"#,
@@ -75,16 +75,16 @@ fn numbers_that_no_program_noted_as_a_time_stay_numbers() {
             r#"{ source = "at", type = "timestamptz", epoch = "s" }"#,
         ],
     );
-    arrives(&migration);
-    // A date is one by its column's name only.
+    require_migrated(&migration);
+    // Such a text is a date only if the name of the column says so.
     std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
     migration.file("codes.db", "CREATE TABLE c (opt TEXT); INSERT INTO c VALUES ('20240102'), ('20240103')");
-    has(&migration.plan(&["codes.db"], &[]), &[r#"{ source = "opt", type = "text" }"#]);
+    require_lines(&migration.plan(&["codes.db"], &[]), &[r#"{ source = "opt", type = "text" }"#]);
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn a_day_that_begins_late_is_the_day_that_is_written() {
+fn a_date_whose_midnight_does_not_exist_in_the_zone_is_kept() {
     let migration = Migration::new();
     migration.file(
         "app.db",
@@ -92,16 +92,16 @@ fn a_day_that_begins_late_is_the_day_that_is_written() {
          INSERT INTO t VALUES (1, '2018-11-04', '2018-11-04 00:30:00'), (2, '2018-11-05', '2018-11-05 00:30:00')",
     );
     migration.plan(&["app.db"], &[]);
-    migration.edit("zone = \"Asia/Shanghai\"", "zone = \"America/Sao_Paulo\"");
-    migration.edit(r#"source = "at", type = "timestamptz""#, r#"source = "at", type = "timestamp""#);
-    arrives(&migration);
+    migration.edit_plan("zone = \"Asia/Shanghai\"", "zone = \"America/Sao_Paulo\"");
+    migration.edit_plan(r#"source = "at", type = "timestamptz""#, r#"source = "at", type = "timestamp""#);
+    require_migrated(&migration);
     let row = "SELECT day || ' ' || at FROM app.t WHERE id = 1";
     assert_eq!(migration.target.value(row), "2018-11-04 2018-11-04 00:30:00");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn texts_that_differ_do_not_become_the_same_truth() {
+fn texts_become_booleans_only_if_different_texts_stay_different() {
     let migration = Migration::new();
     migration.file(
         "app.db",
@@ -111,7 +111,7 @@ fn texts_that_differ_do_not_become_the_same_truth() {
              ('F', 'False', 'no', '1', '0', 'T', 'false', 'n', 't'), ('N', 'TRUE', 'no', 'false', 1, 'y', 1, 'y', 'n');",
     );
     let text = migration.plan(&["app.db"], &[]);
-    has(
+    require_lines(
         &text,
         &[
             r#"{ source = "status", type = "text" }"#,
@@ -125,13 +125,13 @@ fn texts_that_differ_do_not_become_the_same_truth() {
             r#"{ source = "both", type = "text" }"#,
         ],
     );
-    arrives(&migration);
+    require_migrated(&migration);
     assert_eq!(migration.target.value("SELECT count(DISTINCT status) FROM app.t"), "2");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn conditions_that_the_server_would_refuse_are_left_out_and_told() {
+fn constraints_that_postgres_does_not_accept_are_left_out_and_named() {
     let migration = Migration::new();
     migration.file(
         "app.db",
@@ -146,33 +146,33 @@ fn conditions_that_the_server_would_refuse_are_left_out_and_told() {
              (1234567891, NULL, 'a', 0, 1, 0);",
     );
     let text = migration.plan(&["app.db"], &[]);
-    has(
+    require_lines(
         &text,
         &[
-            "CHECK (length(phone) = 10) is not carried: length() takes no such value in PostgreSQL",
-            "CHECK ((name IS NULL) + (nick IS NULL) = 1) is not carried",
-            "CHECK (active) is not carried: a value is no condition",
-            "CHECK (nick IN ('A', 'B')) is not carried: it compares texts by another collation",
+            "CHECK (length(phone) = 10) is not carried over: length() does not accept such a value in PostgreSQL",
+            "CHECK ((name IS NULL) + (nick IS NULL) = 1) is not carried over",
+            "CHECK (active) is not carried over: PostgreSQL does not accept a value as a condition",
+            "CHECK (nick IN ('A', 'B')) is not carried over: it compares texts with another collation",
             r#"expression = "name COLLATE \"C\" < 'x'""#,
             r#"expression = "phone IS NOT NULL""#,
-            "the index kept is not carried: 'IS' may mean something else",
+            "the index kept is not carried over: 'IS' may mean something else",
             r#"where = "is_latest""#,
-            "the default 9e999 is not carried: it is out of range",
+            "the default 9e999 is not carried over: it is out of range",
             r#"default = "floor(extract(epoch FROM now()))::bigint""#,
-            "COLLATE NOCASE is not carried: here texts are compared as they are",
-            "a UNIQUE constraint goes by COLLATE NOCASE",
-            "the index by_name goes by COLLATE NOCASE",
+            "COLLATE NOCASE is not carried over: the target compares texts exactly",
+            "a UNIQUE constraint uses COLLATE NOCASE",
+            "the index by_name uses COLLATE NOCASE",
         ],
     );
-    arrives(&migration);
-    // Whose clock says .9 is not a second ahead.
+    require_migrated(&migration);
+    // The default rounds the time down to a second, so it is never in the future.
     migration.target.value("INSERT INTO app.t (phone) VALUES (1) RETURNING id");
     assert_eq!(migration.target.value("SELECT noted <= extract(epoch FROM now()) FROM app.t WHERE phone = 1"), "t");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn columns_whose_names_the_server_does_not_take_are_renamed() {
+fn columns_whose_names_postgres_does_not_accept_are_renamed() {
     let migration = Migration::new();
     let long = "n".repeat(70);
     migration.file(
@@ -184,7 +184,7 @@ fn columns_whose_names_the_server_does_not_take_are_renamed() {
     );
     let text = migration.plan(&["app.db"], &[]);
     let (first, second) = ("n".repeat(63), format!("{}_2", "n".repeat(61)));
-    has(
+    require_lines(
         &text,
         &[
             r#"{ source = "xmin", name = "xmin__2", type = "bigint" }"#,
@@ -193,10 +193,10 @@ fn columns_whose_names_the_server_does_not_take_are_renamed() {
             r#"columns = ["ctid_"]"#,
             &format!("name = \"{first}\""),
             &format!("name = \"{second}\""),
-            "renamed: a column of PostgreSQL's own has that name",
-            "its name is cut: PostgreSQL's names have no more than 63 bytes",
+            "renamed: PostgreSQL has a system column of that name",
+            "its name is shortened: names in PostgreSQL have at most 63 bytes",
         ],
     );
-    arrives(&migration);
+    require_migrated(&migration);
     assert_eq!(migration.target.value(&format!("SELECT xmin__2 + xmin_ + {first} + {second} FROM app.t")), "10");
 }

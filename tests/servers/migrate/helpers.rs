@@ -1,4 +1,4 @@
-//! A folder with files to migrate, and a database to migrate them into.
+//! Helpers for the tests in this folder.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::postgres::{TestDatabase, server};
 use crate::support::{Run, Sandbox, open};
 
-/// A folder and a database.
+/// A sandbox with SQLite files, and a database to migrate them into.
 pub(crate) struct Migration {
     pub(crate) sandbox: Sandbox,
     pub(crate) target: TestDatabase,
@@ -24,7 +24,7 @@ impl Migration {
         Migration { sandbox: Sandbox::new(), target, password: server.password.clone() }
     }
 
-    /// Makes a file.
+    /// Creates an SQLite file.
     pub(crate) fn file(&self, name: &str, sql: &str) -> Connection {
         let connection = open(self.sandbox.path(name));
         connection.execute_batch(sql).unwrap();
@@ -41,7 +41,7 @@ impl Migration {
         self.sandbox.finish(self.command(arguments))
     }
 
-    /// Runs it with `--json`, requires this exit code, and reads the document.
+    /// Runs `lifeboat migrate ARGUMENTS --json`, requires this exit code, and returns the document.
     #[track_caller]
     pub(crate) fn json(&self, code: i32, arguments: &[&str]) -> Value {
         let mut arguments = arguments.to_vec();
@@ -49,7 +49,7 @@ impl Migration {
         self.migrate(&arguments).code(code).json()
     }
 
-    /// Plans files in the zone of Shanghai; the plan's text.
+    /// Creates a plan for files in the time zone of Shanghai, and returns its text.
     #[track_caller]
     pub(crate) fn plan(&self, files: &[&str], more: &[&str]) -> String {
         let url = self.target.url();
@@ -58,28 +58,28 @@ impl Migration {
         arguments.extend(["--to", &url, "--zone", "Asia/Shanghai"]);
         arguments.extend(more);
         self.migrate(&arguments).code(0);
-        self.text()
+        self.plan_text()
     }
 
-    pub(crate) fn text(&self) -> String {
+    pub(crate) fn plan_text(&self) -> String {
         std::fs::read_to_string(self.sandbox.path("plan.toml")).unwrap()
     }
 
-    /// Changes the plan as a person would.
+    /// Replaces a text in the plan.
     #[track_caller]
-    pub(crate) fn edit(&self, from: &str, to: &str) {
-        let text = self.text();
-        assert!(text.contains(from), "{from} is not in\n{text}");
-        std::fs::write(self.sandbox.path("plan.toml"), text.replace(from, to)).unwrap();
+    pub(crate) fn edit_plan(&self, from: &str, to: &str) {
+        let plan_text = self.plan_text();
+        assert!(plan_text.contains(from), "{from} is not in\n{plan_text}");
+        std::fs::write(self.sandbox.path("plan.toml"), plan_text.replace(from, to)).unwrap();
     }
 
-    /// The rows that were rejected: table, row number, reason.
+    /// Returns the rejected rows, each as `TABLE ROW_NUMBER REASON`.
     pub(crate) fn rejects(&self) -> Vec<String> {
         let query = "SELECT source || ' ' || coalesce(rowid::text, '-') || ' ' || reason FROM lifeboat_migrate.rejects ORDER BY 1";
         self.target.query(query).into_iter().flatten().collect()
     }
 
-    /// A session of one's own in the target.
+    /// Opens a session in the target.
     pub(crate) fn session(&self) -> Session {
         let server = server(15);
         let url =
@@ -87,8 +87,8 @@ impl Migration {
         Session::connect(&Params::parse(&url).unwrap()).unwrap()
     }
 
-    /// Whether a relation is there.
-    pub(crate) fn has(&self, name: &str) -> bool {
+    /// Returns true if a relation exists in the target.
+    pub(crate) fn exists(&self, name: &str) -> bool {
         self.target.value(&format!("SELECT to_regclass('{name}') IS NOT NULL")) == "t"
     }
 }

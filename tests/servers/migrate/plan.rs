@@ -1,4 +1,4 @@
-//! What is proposed, and what a plan may say.
+//! `migrate plan`: the types and indexes that it proposes, and the plans that are refused.
 
 use super::helpers::Migration;
 
@@ -22,7 +22,7 @@ const RECORDS: &str = "
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn every_choice_follows_from_all_values_and_is_told_with_its_evidence() {
+fn a_plan_chooses_types_from_all_values_and_shows_the_evidence() {
     let migration = Migration::new();
     migration.file("app.db", RECORDS);
     let text = migration.plan(&["app.db"], &[]);
@@ -44,15 +44,15 @@ fn every_choice_follows_from_all_values_and_is_told_with_its_evidence() {
         r#"{ name = "by_buy", columns = ["id"], where = "side = 'buy'" }"#,
         r#"using = "gin", operator_class = "jsonb_path_ops""#,
         r#"columns = ["code", "epoch_ms"], descending = ["epoch_ms"]"#,
-        "# the index by_expression is not carried: it is of an expression",
-        "# the view expensive is not carried",
-        "# the trigger touched is not carried",
-        "2000 texts, 666 times without an offset, 667 times with one",
+        "# the index by_expression is not carried over: it uses an expression",
+        "# the view expensive is not carried over",
+        "# the trigger touched is not carried over",
+        "2000 texts, 666 times without an offset, 667 times with an offset",
         "its default writes UTC in SQLite",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
-    // Nothing that only the tool wishes for where that was asked for.
+    // --no-proposals leaves out indexes that the file does not have.
     std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
     let text = migration.plan(&["app.db"], &["--no-proposals"]);
     assert!(!text.contains("using =") && text.contains("by_side"), "{text}");
@@ -60,7 +60,7 @@ fn every_choice_follows_from_all_values_and_is_told_with_its_evidence() {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn what_disagrees_is_named_by_its_row() {
+fn a_plan_names_the_rows_that_cannot_be_converted() {
     let migration = Migration::new();
     let file = migration.file("app.db", RECORDS);
     file.execute_batch(
@@ -74,20 +74,20 @@ fn what_disagrees_is_named_by_its_row() {
     assert_eq!(document["tables"][0]["target"], "app.records");
     assert_eq!(document["tables"][0]["rows"], 2000);
     assert_eq!(document["tables"][0]["rejected"], 2);
-    let text = migration.text();
-    assert!(text.contains("row 17: 'yesterday', it is no time"), "{text}");
-    assert!(text.contains("row 19: '{broken', it is no JSON"), "{text}");
-    assert!(text.contains(r#"nulls = ["None"]"#) && text.contains("NULL is meant by 2 times ''"), "{text}");
+    let text = migration.plan_text();
+    assert!(text.contains("row 17: 'yesterday', it is not a time"), "{text}");
+    assert!(text.contains("row 19: '{broken', it is not valid JSON"), "{text}");
+    assert!(text.contains(r#"nulls = ["None"]"#) && text.contains("texts that become NULL: '' (2)"), "{text}");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn no_password_is_in_a_plan_and_an_env_file_gives_the_target() {
+fn a_plan_contains_no_password_and_can_name_an_env_file() {
     let migration = Migration::new();
     migration.file("app.db", RECORDS);
     let url = url::with_password(&migration.target.url(), "s3cret-word");
-    let told = migration.migrate(&["plan", "app.db", "--to", &url]);
-    assert!(!told.transcript().contains("s3cret-word") || told.exit() != 0, "{}", told.transcript());
+    let run = migration.migrate(&["plan", "app.db", "--to", &url]);
+    assert!(!run.transcript().contains("s3cret-word") || run.exit() != 0, "{}", run.transcript());
     let server = crate::support::postgres::server(15);
     let database = &migration.target.name;
     std::fs::write(
@@ -110,17 +110,17 @@ fn no_password_is_in_a_plan_and_an_env_file_gives_the_target() {
 }
 
 mod url {
-    /// The URL with another password, which the server, trusting or not, is given.
+    /// Returns the URL with another password.
     pub(crate) fn with_password(url: &str, password: &str) -> String {
         let (scheme, rest) = url.split_once("://").unwrap();
-        let (user, place) = rest.split_once('@').unwrap();
-        format!("{scheme}://{}:{password}@{place}", user.split(':').next().unwrap())
+        let (user, address) = rest.split_once('@').unwrap();
+        format!("{scheme}://{}:{password}@{address}", user.split(':').next().unwrap())
     }
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn tables_of_two_files_that_would_become_one_are_told_and_not_run() {
+fn tables_of_two_files_with_the_same_target_are_reported_and_not_loaded() {
     let migration = Migration::new();
     for name in ["one.db", "two.db"] {
         migration.file(
@@ -133,9 +133,9 @@ fn tables_of_two_files_that_would_become_one_are_told_and_not_run() {
     assert_eq!(document["ok"], false);
     assert_eq!(document["differences"][0]["kind"], "clash");
     migration.migrate(&["run", "plan.toml"]).code(2).says("would both become app.notes");
-    assert!(!migration.has("app.notes") && !migration.has("lifeboat_migrate.plans"));
-    // Both into one: of rows with the same key the later are kept aside.
-    migration.edit("name = \"notes\"\ncolumns", "name = \"notes\"\nmerge = true\ncolumns");
+    assert!(!migration.exists("app.notes") && !migration.exists("lifeboat_migrate.plans"));
+    // With merge, both are loaded into one table. A row with a key that exists already is rejected.
+    migration.edit_plan("name = \"notes\"\ncolumns", "name = \"notes\"\nmerge = true\ncolumns");
     let document = migration.json(0, &["run", "plan.toml"]);
     assert_eq!((&document["tables"][0]["rows"], &document["tables"][0]["rejected"]), (&2.into(), &0.into()));
     assert_eq!((&document["tables"][1]["rows"], &document["tables"][1]["rejected"]), (&0.into(), &2.into()));
@@ -144,17 +144,17 @@ fn tables_of_two_files_that_would_become_one_are_told_and_not_run() {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn a_plan_that_makes_no_sense_is_refused_by_line_or_name() {
+fn an_invalid_plan_is_refused_with_the_line_or_the_name() {
     let migration = Migration::new();
     migration.file(
         "app.db",
         "CREATE TABLE t (id INTEGER PRIMARY KEY, at TEXT); INSERT INTO t VALUES (1, '2026-01-01 10:00:00')",
     );
     migration.plan(&["app.db"], &[]);
-    let whole = migration.text();
+    let original = migration.plan_text();
     let cases = [
         ("primary_key = [\"id\"]", "primary_key = [\"nope\"]", "it has no column nope"),
-        ("format = 1", "format = 2", "the form 2"),
+        ("format = 1", "format = 2", "it has format 2"),
         ("rejects = \"table\"", "rejects = \"guess\"", "line "),
         ("zone = \"Asia/Shanghai\"", "zone = \"Asia/Nowhere\"", "line "),
         ("type = \"bigint\"", "type = \"timestamptz(3)\"", "would round times"),
@@ -172,14 +172,14 @@ fn a_plan_that_makes_no_sense_is_refused_by_line_or_name() {
         ("schema = \"app\"", "schema = \"\"", "cannot be a name"),
         ("source = \"id\"", "sauce = \"id\"", "line "),
     ];
-    for (from, to, says) in cases {
-        migration.edit(from, to);
-        migration.migrate(&["run", "plan.toml"]).code(2).says(says);
-        assert!(!migration.has("app.t"), "{to}");
-        std::fs::write(migration.sandbox.path("plan.toml"), &whole).unwrap();
+    for (from, to, message) in cases {
+        migration.edit_plan(from, to);
+        migration.migrate(&["run", "plan.toml"]).code(2).says(message);
+        assert!(!migration.exists("app.t"), "{to}");
+        std::fs::write(migration.sandbox.path("plan.toml"), &original).unwrap();
     }
-    // A plan is never written over.
-    migration.migrate(&["plan", "app.db", "--to", &migration.target.url()]).code(2).says("is there already");
+    // An existing plan is never overwritten.
+    migration.migrate(&["plan", "app.db", "--to", &migration.target.url()]).code(2).says("plan.toml already exists");
     migration.migrate(&["plan", "gone.db", "--to", &migration.target.url(), "--output", "p"]).code(5);
     migration.migrate(&["plan", "app.db", "--output", "p"]).code(2).says("no target is named");
 }

@@ -1,4 +1,4 @@
-//! Rows arrive as they were, once, or are kept aside with the reason.
+//! `migrate run`: every row is loaded unchanged and once, or is rejected with the reason.
 
 use std::time::{Duration, Instant};
 
@@ -25,14 +25,14 @@ const DIRTY: &str = "
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn rows_arrive_as_they_were_and_those_that_cannot_are_kept_aside() {
+fn rows_are_loaded_unchanged_and_invalid_rows_are_rejected() {
     let migration = Migration::new();
     migration.file("app.db", DIRTY);
     let text = migration.plan(&["app.db"], &[]);
-    // The server has its own say: what no client can know is found row by row.
+    // The edited type is too short for a row. Only the server can find that, and it is tried row by row.
     let narrow = r#"{ source = "note", type = "varchar(12)" }"#;
     assert!(text.contains(r#"{ source = "note", type = "text" }"#), "{text}");
-    migration.edit(r#"{ source = "note", type = "text" }"#, narrow);
+    migration.edit_plan(r#"{ source = "note", type = "text" }"#, narrow);
     let document = migration.json(0, &["run", "plan.toml"]);
     assert_eq!(document["ok"], true);
     assert_eq!(document["snapshots"].as_array().unwrap().len(), 1);
@@ -41,10 +41,10 @@ fn rows_arrive_as_they_were_and_those_that_cannot_are_kept_aside() {
     assert_eq!(document["tables"][2]["rows"], 130_000 - 6);
     let rejects = migration.rejects();
     let reasons = [
-        "times - at: NULL: it is NULL",
+        "times - at: NULL: NULL is not allowed",
         "times 2 another row has the same key (at)",
-        "trades 12 at: 'soon': it is no time",
-        "trades 60001 meta: '{\"n\":': it is no JSON",
+        "trades 12 at: 'soon': it is not a time",
+        "trades 60001 meta: '{\"n\":': it is not valid JSON",
         "trades 60002 meta: '{\"a\": \"\\u0000\"}': it is JSON with a character",
         "trades 90000 note: x'ff00': it is a BLOB, not text",
         "trades 90001 note: 'a\\u{0}': it is text with a NUL",
@@ -67,9 +67,9 @@ fn rows_arrive_as_they_were_and_those_that_cannot_are_kept_aside() {
     assert_eq!(target.value("SELECT note FROM app.trades WHERE id = 9"), "中文 9");
     assert_eq!(target.value("SELECT code FROM app.trades WHERE id = 1"), "000001");
     assert_eq!(target.value("SELECT meta ->> 'n' FROM app.trades WHERE id = 77"), "77");
-    // Whoever inserts next is given a number that nobody ever had.
+    // The next generated id is higher than every id that the file has ever used.
     assert_eq!(target.value("INSERT INTO app.trades (code) VALUES ('new') RETURNING id"), "9000000001");
-    // What is kept aside is the whole row.
+    // The whole row is kept among the rejected rows.
     let row = "SELECT \"row\" ->> 'note' FROM lifeboat_migrate.rejects WHERE rowid = 90000";
     assert_eq!(target.value(row), r#"{"blob": "ff00"}"#);
     assert_eq!(target.value("SELECT count(*) FROM app.times"), "2");
@@ -78,29 +78,29 @@ fn rows_arrive_as_they_were_and_those_that_cannot_are_kept_aside() {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn a_run_that_may_reject_nothing_stops_and_leaves_nothing_half_told() {
+fn a_run_with_rejects_stop_fails_at_an_invalid_row_and_records_no_rejects() {
     let migration = Migration::new();
     migration.file("app.db", DIRTY);
     migration.plan(&["app.db"], &[]);
-    migration.edit("rejects = \"table\"", "rejects = \"stop\"");
+    migration.edit_plan("rejects = \"table\"", "rejects = \"stop\"");
     let run = migration.migrate(&["run", "plan.toml"]).code(3);
     assert!(run.stderr().contains("cannot be converted") || run.stderr().contains("same key"), "{}", run.transcript());
     assert_eq!(migration.target.value("SELECT count(*) FROM lifeboat_migrate.rejects"), "0");
     migration.migrate(&["rollback", "plan.toml"]).code(0);
-    assert!(!migration.has("app.trades") && !migration.has("lifeboat_migrate.plans"));
+    assert!(!migration.exists("app.trades") && !migration.exists("lifeboat_migrate.plans"));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn a_run_that_is_killed_is_gone_on_with_and_doubles_no_row() {
+fn a_killed_run_can_be_continued_and_loads_no_row_twice() {
     let migration = Migration::new();
     migration.file("app.db", DIRTY);
     migration.plan(&["app.db"], &[]);
     let mut kills = 0;
     for wait_ms in (0..20).map(|round| 20 + round * 40) {
         let mut running = migration.sandbox.start_command(migration.command(&["run", "plan.toml"]));
-        let clock = Instant::now();
-        while clock.elapsed() < Duration::from_millis(wait_ms) && !running.has_ended() {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(wait_ms) && !running.has_ended() {
             std::thread::yield_now();
         }
         let ended = running.has_ended();
@@ -111,15 +111,15 @@ fn a_run_that_is_killed_is_gone_on_with_and_doubles_no_row() {
         }
         kills += 1;
     }
-    assert!(kills > 3, "it was too fast to be killed");
-    // The server may take a moment to notice that the killed one is gone.
-    let clock = Instant::now();
+    assert!(kills > 3, "only {kills} runs could be killed before they ended");
+    // The server may need a moment to notice that the killed program has ended.
+    let start = Instant::now();
     while migration.migrate(&["run", "plan.toml"]).exit() != 0 {
-        assert!(clock.elapsed() < Duration::from_secs(20));
+        assert!(start.elapsed() < Duration::from_secs(20));
     }
     assert_eq!(migration.target.value("SELECT count(*) || ' ' || count(DISTINCT id) FROM app.trades"), "129995 129995");
     assert_eq!(migration.rejects().len(), 7);
-    // And once more, with nothing left to do.
+    // Another run has nothing left to do.
     let document = migration.json(0, &["run", "plan.toml"]);
     assert_eq!(document["tables"][2]["rows"], 129_995);
     assert_eq!(document["snapshots"].as_array().unwrap().len(), 0);
@@ -128,30 +128,30 @@ fn a_run_that_is_killed_is_gone_on_with_and_doubles_no_row() {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn a_file_that_is_written_to_meanwhile_fails_the_run() {
+fn a_write_to_the_file_during_a_run_fails_the_run() {
     let migration = Migration::new();
     let file = migration.file("app.db", DIRTY);
     migration.plan(&["app.db"], &[]);
-    // Rows wait for this lock, so that the write comes in the middle whatever the speed.
+    // The run waits for this lock before it loads rows, so that the write always happens during the run.
     let server = server(15);
-    let mut holder = Holder { session: migration.session() };
+    let mut table_lock = TableLock { session: migration.session() };
     let running = migration.sandbox.start_command(migration.command(&["run", "plan.toml"]));
-    let clock = Instant::now();
-    while holder.lock().is_err() {
-        assert!(clock.elapsed() < Duration::from_secs(60), "the table was never made");
+    let start = Instant::now();
+    while table_lock.lock().is_err() {
+        assert!(start.elapsed() < Duration::from_secs(60), "the table was not created");
         std::thread::yield_now();
     }
     file.execute("UPDATE trades SET note = 'changed' WHERE id = 129999", []).unwrap();
-    holder.release();
+    table_lock.release();
     let run = running.finish();
     assert_eq!(run.exit(), 3, "{}", run.transcript());
     assert!(
-        run.stderr().contains("written to meanwhile") || run.stderr().contains("others than those"),
+        run.stderr().contains("written to meanwhile") || run.stderr().contains("differ from the rows that were saved"),
         "{}",
         run.transcript()
     );
     drop(server);
-    // Also later it stays refused: what was saved is no more.
+    // A later run is refused too, because the file differs from the snapshot.
     let again = migration.migrate(&["run", "plan.toml"]);
     assert_eq!(again.exit(), 3, "{}", again.transcript());
     migration.migrate(&["rollback", "plan.toml"]).code(0);
@@ -159,12 +159,12 @@ fn a_file_that_is_written_to_meanwhile_fails_the_run() {
     assert_eq!(migration.target.value("SELECT note FROM app.trades WHERE id = 129999"), "changed");
 }
 
-/// A session that locks the table as soon as it is there.
-struct Holder {
+/// A session that locks the table when it exists.
+struct TableLock {
     session: lifeboat::engine::postgres::wire::session::Session,
 }
 
-impl Holder {
+impl TableLock {
     fn lock(&mut self) -> Result<(), ()> {
         self.session.execute("BEGIN").unwrap();
         self.session
@@ -179,7 +179,7 @@ impl Holder {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn a_snapshot_is_migrated_without_its_file() {
+fn a_snapshot_can_be_migrated_without_its_file() {
     let migration = Migration::new();
     let file = migration.file("app.db", DIRTY);
     let id = migration.sandbox.json(&["snapshot", "app.db", "--store", "store"])["snapshots"][0]["id"]
@@ -197,19 +197,20 @@ fn a_snapshot_is_migrated_without_its_file() {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn what_is_there_is_not_overwritten_and_two_runs_do_not_meet() {
+fn existing_rows_are_not_overwritten_and_concurrent_runs_load_every_row_once() {
     let migration = Migration::new();
     migration.file("app.db", DIRTY);
     migration.plan(&["app.db"], &[]);
     migration.target.psql(
         "CREATE SCHEMA app; CREATE TABLE app.pairs (a text, b text, v text); INSERT INTO app.pairs VALUES ('mine')",
     );
-    migration.migrate(&["run", "plan.toml"]).code(2).says("is there already, and holds rows");
+    migration.migrate(&["run", "plan.toml"]).code(2).says("app.pairs already exists and has rows");
     migration.target.psql("DELETE FROM app.pairs");
-    migration.migrate(&["run", "plan.toml"]).code(2).says("its column v is not there or of another type");
-    assert!(!migration.has("app.trades"));
+    let message = "its column v has the type text; the plan requires double precision";
+    migration.migrate(&["run", "plan.toml"]).code(2).says(message);
+    assert!(!migration.exists("app.trades"));
     migration.target.psql("ALTER TABLE app.pairs ALTER v TYPE double precision USING NULL");
-    // Without a store nothing is begun: the files are to be saved first.
+    // Without a store, the run does not start, because the files must be saved first.
     let mut command = migration.sandbox.command(&["migrate", "run", "plan.toml"]);
     command.env("PGPASSWORD", server(15).password);
     migration.sandbox.finish(command).code(2).says("no store is named");
@@ -219,14 +220,14 @@ fn what_is_there_is_not_overwritten_and_two_runs_do_not_meet() {
     let codes = (first.exit(), other.exit());
     assert!(matches!(codes, (0, 0 | 1) | (1, 0)), "{codes:?}\n{}\n{}", first.transcript(), other.transcript());
     assert_eq!(migration.target.value("SELECT count(*) || ' ' || count(DISTINCT id) FROM app.trades"), "129995 129995");
-    // A plan that is changed is another plan.
-    migration.edit("zone = \"Asia/Shanghai\"", "zone = \"UTC\"");
-    migration.migrate(&["run", "plan.toml"]).code(2).says("the plan was changed since it was begun");
+    // A plan must not be changed after its run has started.
+    migration.edit_plan("zone = \"Asia/Shanghai\"", "zone = \"UTC\"");
+    migration.migrate(&["run", "plan.toml"]).code(2).says("the plan was changed after it was started");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn foreign_keys_hold_what_can_be_held() {
+fn foreign_keys_with_violating_rows_are_created_not_valid() {
     let migration = Migration::new();
     migration.file(
         "app.db",
@@ -254,7 +255,7 @@ const SMALL: &str = "
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn a_file_that_changed_between_two_runs_fails_the_second() {
+fn a_file_that_has_changed_fails_the_next_run() {
     for change in
         ["UPDATE a SET t = 'new' WHERE id = 1", "DELETE FROM a WHERE id = 2", "INSERT INTO a VALUES (77, 'new')"]
     {
@@ -263,10 +264,10 @@ fn a_file_that_changed_between_two_runs_fails_the_second() {
         migration.plan(&["app.db"], &[]);
         migration.json(0, &["run", "plan.toml"]);
         file.execute(change, []).unwrap();
-        migration.migrate(&["run", "plan.toml"]).code(3).says("app:a was written to meanwhile");
-        // No less where the first run was ended just before its end.
+        migration.migrate(&["run", "plan.toml"]).code(3).says("app:a was changed after");
+        // This is also so if the first run was killed just before its end.
         migration.target.psql("UPDATE lifeboat_migrate.plans SET finished_at = NULL");
-        migration.migrate(&["run", "plan.toml"]).code(3).says("app:a was written to meanwhile");
+        migration.migrate(&["run", "plan.toml"]).code(3).says("app:a was changed after");
         migration.migrate(&["rollback", "plan.toml"]).code(0);
         migration.json(0, &["run", "plan.toml"]);
     }
@@ -274,11 +275,11 @@ fn a_file_that_changed_between_two_runs_fails_the_second() {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn a_piece_that_another_has_loaded_meanwhile_is_not_loaded_again() {
+fn a_chunk_that_another_process_has_loaded_is_not_loaded_again() {
     let migration = Migration::new();
     migration.file("app.db", SMALL);
     migration.plan(&["app.db"], &[]);
-    // What another run does that was let in because this one's connection was lost.
+    // The trigger imitates another run, which started because the server had lost the connection of this run.
     migration.target.psql(
         "CREATE SCHEMA app; CREATE TABLE app.a (id bigint PRIMARY KEY, t text);
          CREATE FUNCTION app.meanwhile() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -295,7 +296,7 @@ fn a_piece_that_another_has_loaded_meanwhile_is_not_loaded_again() {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn names_that_are_taken_are_told_before_anything_is_loaded() {
+fn index_names_that_are_in_use_are_reported_before_anything_is_loaded() {
     let migration = Migration::new();
     migration.file("one.db", "CREATE TABLE t (id INTEGER PRIMARY KEY, code TEXT); CREATE INDEX idx_code ON t (code);");
     migration.file("two.db", "CREATE TABLE u (id INTEGER PRIMARY KEY, code TEXT); CREATE INDEX idx_code ON u (code);");
@@ -304,16 +305,16 @@ fn names_that_are_taken_are_told_before_anything_is_loaded() {
     std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
     migration.plan(&["two.db"], &["--schema", "app"]);
     let run = migration.migrate(&["run", "plan.toml"]).code(2);
-    run.says("app.u is named idx_code, and so is something that is in that schema already");
-    assert!(!migration.has("app.u"));
-    migration.edit("\"idx_code\"", "\"idx_code_2\"");
+    run.says("the name idx_code of an index or constraint of app.u is also used by an existing object in that schema");
+    assert!(!migration.exists("app.u"));
+    migration.edit_plan("\"idx_code\"", "\"idx_code_2\"");
     migration.json(0, &["run", "plan.toml"]);
-    assert!(migration.has("app.idx_code_2"));
+    assert!(migration.exists("app.idx_code_2"));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn tables_whose_long_names_begin_alike_have_a_primary_key_each() {
+fn tables_whose_long_names_begin_alike_get_different_primary_keys() {
     let migration = Migration::new();
     let long = "n".repeat(60);
     migration.file(
@@ -331,7 +332,7 @@ fn tables_whose_long_names_begin_alike_have_a_primary_key_each() {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn a_plain_index_that_cannot_be_made_is_told_and_the_rest_is_done() {
+fn an_index_that_cannot_be_created_is_reported_and_the_rest_is_created() {
     let migration = Migration::new();
     migration.file(
         "app.db",
@@ -342,14 +343,14 @@ fn a_plain_index_that_cannot_be_made_is_told_and_the_rest_is_done() {
     for _ in 0..2 {
         let document = migration.json(0, &["run", "plan.toml"]);
         let notes = document["notes"].to_string();
-        assert!(notes.contains("the index app.t idx_body was not made: index row "), "{notes}");
+        assert!(notes.contains("the index app.t idx_body was not created: index row "), "{notes}");
     }
-    assert!(migration.has("app.idx_code") && migration.has("app.t_pkey") && !migration.has("app.idx_body"));
+    assert!(migration.exists("app.idx_code") && migration.exists("app.t_pkey") && !migration.exists("app.idx_body"));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn a_table_that_is_there_and_rounds_is_refused() {
+fn an_existing_table_that_would_round_values_is_refused() {
     let migration = Migration::new();
     migration.file(
         "app.db",
@@ -358,37 +359,37 @@ fn a_table_that_is_there_and_rounds_is_refused() {
     let text = migration.plan(&["app.db"], &[]);
     let planned = r#"{ source = "price", type = "double precision" }"#;
     assert!(text.contains(planned), "{text}");
-    migration.edit(planned, r#"{ source = "price", type = "numeric" }"#);
+    migration.edit_plan(planned, r#"{ source = "price", type = "numeric" }"#);
     migration.target.psql("CREATE SCHEMA app; CREATE TABLE app.t (id bigint, price numeric(10,2), label text)");
-    let says = "its column price is not there or of another type: numeric(10,2), and the plan's is numeric";
-    migration.migrate(&["run", "plan.toml"]).code(2).says(says);
-    migration.edit("type = \"numeric\"", "type = \"numeric(12, 4)\"");
-    migration.migrate(&["run", "plan.toml"]).code(2).says("numeric(10,2), and the plan's is numeric(12,4)");
-    // One that keeps more than the plan asks for fits.
+    let message = "its column price has the type numeric(10,2); the plan requires numeric";
+    migration.migrate(&["run", "plan.toml"]).code(2).says(message);
+    migration.edit_plan("type = \"numeric\"", "type = \"numeric(12, 4)\"");
+    migration.migrate(&["run", "plan.toml"]).code(2).says("numeric(10,2); the plan requires numeric(12,4)");
+    // A type that stores more digits than the planned one is accepted.
     migration.target.psql("ALTER TABLE app.t ALTER price TYPE numeric");
-    migration.edit("type = \"numeric(12, 4)\"", "type = \"numeric(12, 5)\"");
+    migration.edit_plan("type = \"numeric(12, 4)\"", "type = \"numeric(12, 5)\"");
     migration.json(0, &["run", "plan.toml"]);
     assert_eq!(migration.target.value("SELECT price FROM app.t"), "1.23456");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn a_table_of_another_plan_is_refused_though_it_is_empty() {
+fn an_empty_table_of_another_plan_is_refused() {
     let migration = Migration::new();
     migration.file("app.db", SMALL);
     migration.plan(&["app.db"], &[]);
     migration.json(0, &["run", "plan.toml"]);
-    // As it is while the other plan has made its table, and none of its rows can be seen yet.
+    // A table looks like this while a run of the other plan has created it, and has not committed any rows yet.
     migration.target.psql("DELETE FROM app.a; DELETE FROM app.b");
     std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
     migration.plan(&["app.db"], &[]);
-    migration.migrate(&["run", "plan.toml"]).code(2).says("app.a is there already: the plan ");
+    migration.migrate(&["run", "plan.toml"]).code(2).says("app.a already exists: the plan ");
     assert_eq!(migration.target.value("SELECT count(*) FROM app.a"), "0");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn numbers_that_were_given_are_not_given_again() {
+fn identity_columns_do_not_generate_used_numbers_again() {
     let migration = Migration::new();
     migration.file(
         "app.db",

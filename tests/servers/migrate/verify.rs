@@ -1,4 +1,4 @@
-//! Whatever differs between a file and what came of it is found, and told exactly.
+//! `migrate verify`: it finds every difference between a file and the loaded tables, and reports it exactly.
 
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ const FILE: &str = "
     CREATE TABLE bag (v TEXT, w REAL); INSERT INTO bag VALUES ('a', 1), ('a', 1), ('b', 2), ('b', NULL), ('', 3);
     CREATE TABLE pairs (a TEXT, b INTEGER, v TEXT, PRIMARY KEY (a, b)) WITHOUT ROWID; INSERT INTO pairs VALUES ('x', 1, 'p'), ('x', 2, 'q');";
 
+/// Returns a migration whose plan has run.
 fn migrated() -> Migration {
     let migration = Migration::new();
     migration.file("app.db", FILE);
@@ -25,7 +26,7 @@ fn migrated() -> Migration {
     migration
 }
 
-/// The differences of a verify that must find some, as `kind key column source target`.
+/// Runs a verify that must find differences, and returns each as `KIND|KEY|COLUMN|SOURCE|TARGET`.
 #[track_caller]
 fn differences(migration: &Migration, more: &[&str]) -> Vec<String> {
     let mut arguments = vec!["verify", "plan.toml"];
@@ -33,29 +34,29 @@ fn differences(migration: &Migration, more: &[&str]) -> Vec<String> {
     let document = migration.json(3, &arguments);
     assert_eq!(document["ok"], false);
     let word = |value: &Value| value.as_str().map_or_else(|| "-".to_owned(), str::to_owned);
-    let one = |one: &Value| ["kind", "key", "column", "source", "target"].map(|field| word(&one[field])).join("|");
-    document["differences"].as_array().unwrap().iter().map(one).collect()
+    let line = |entry: &Value| ["kind", "key", "column", "source", "target"].map(|field| word(&entry[field])).join("|");
+    document["differences"].as_array().unwrap().iter().map(line).collect()
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn what_was_loaded_is_as_it_should_be() {
+fn verify_finds_no_difference_after_a_run() {
     let migration = migrated();
     let document = migration.json(0, &["verify", "plan.toml"]);
     assert_eq!(document["ok"], true, "{document:#}");
     assert_eq!(document["tables"][2]["source"], "app:trades");
     assert_eq!((&document["tables"][2]["rows"], &document["tables"][2]["rejected"]), (&29_998.into(), &2.into()));
     migration.json(0, &["verify", "plan.toml", "--sample", "50"]);
-    // Equal values that are written in another way are equal.
+    // Equal values in another notation are equal.
     migration.target.psql("UPDATE app.trades SET meta = '{\"x\": [1.5, \"茅台\"], \"n\": 77.0}' WHERE id = 77");
     migration.json(0, &["verify", "plan.toml"]);
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn every_difference_is_told_with_its_row_and_column() {
+fn verify_reports_every_difference_with_its_row_and_column() {
     let migration = migrated();
-    let tampered = [
+    let changes = [
         ("UPDATE app.trades SET at = at + interval '1 microsecond' WHERE id = 100", "differs|100|at|"),
         ("UPDATE app.trades SET price = 10.1 WHERE id = 101", "differs|101|price|10.100000000000001|10.1"),
         ("UPDATE app.trades SET cost = cost + 0.0001 WHERE id = 102", "differs|102|cost|25.5|25.5001"),
@@ -74,22 +75,24 @@ fn every_difference_is_told_with_its_row_and_column() {
         ("DELETE FROM app.bag WHERE ctid = (SELECT min(ctid) FROM app.bag WHERE v = 'a')", "missing|a, 1.0|-|"),
         ("UPDATE app.bag SET v = NULL WHERE v = ''", "unexpected|NULL, 3.0|-|"),
     ];
-    for (sql, _) in tampered {
+    for (sql, _) in changes {
         migration.target.psql(sql);
     }
     let found = differences(&migration, &[]);
-    for (sql, wanted) in tampered {
-        assert!(found.iter().any(|one| one.starts_with(wanted)), "{sql}: {wanted} is not in\n{}", found.join("\n"));
+    for (sql, expected) in changes {
+        let is_found = found.iter().any(|line| line.starts_with(expected));
+        assert!(is_found, "{sql}: {expected} is not in\n{}", found.join("\n"));
     }
-    // Those, the empty text that is not there, the numbering that is behind, and nothing else: as many rows came as went.
-    assert_eq!(found.len(), tampered.len() + 2, "{}", found.join("\n"));
-    assert!(found.iter().any(|one| one.starts_with("missing|, 3.0|")), "{}", found.join("\n"));
-    assert!(found.iter().any(|one| one.starts_with("shape|")), "{}", found.join("\n"));
+    // Each change gives one difference. There are two more: the row with the empty text is missing, and the sequence is
+    // behind. The number of rows does not differ, because as many rows were added as deleted.
+    assert_eq!(found.len(), changes.len() + 2, "{}", found.join("\n"));
+    assert!(found.iter().any(|line| line.starts_with("missing|, 3.0|")), "{}", found.join("\n"));
+    assert!(found.iter().any(|line| line.starts_with("shape|")), "{}", found.join("\n"));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn two_rows_that_were_exchanged_and_a_count_are_found() {
+fn verify_finds_exchanged_values_and_missing_rows() {
     let migration = migrated();
     migration.target.psql(
         "UPDATE app.trades SET note = CASE id WHEN 1 THEN (SELECT note FROM app.trades WHERE id = 2)
@@ -100,49 +103,49 @@ fn two_rows_that_were_exchanged_and_a_count_are_found() {
     let found = differences(&migration, &["--most", "5"]);
     assert_eq!(found.len(), 5, "{found:?}");
     assert!(found[0].starts_with("count|-|-|29998|19998"), "{found:?}");
-    // A sample sees what is gone too, and counts all.
+    // A verify of a sample also finds missing rows, and compares the number of all rows.
     let found = differences(&migration, &["--sample", "30"]);
     assert!(
-        found[0].starts_with("count|") && found.iter().filter(|one| one.starts_with("missing|")).count() >= 5,
+        found[0].starts_with("count|") && found.iter().filter(|line| line.starts_with("missing|")).count() >= 5,
         "{found:?}"
     );
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn what_was_kept_aside_is_not_forgotten() {
+fn verify_checks_rejected_rows_too() {
     let migration = migrated();
-    // Somebody mends a row by hand: it is there, and kept aside as well.
+    // Somebody has inserted a corrected row, which is now in the table and among the rejected rows.
     migration.target.psql("INSERT INTO app.trades (id, code) VALUES (12, '000012')");
     let found = differences(&migration, &[]);
-    assert!(found.iter().any(|one| one.starts_with("unexpected|12|")), "{found:?}");
+    assert!(found.iter().any(|line| line.starts_with("unexpected|12|")), "{found:?}");
     migration
         .target
         .psql("DELETE FROM app.trades WHERE id = 12; DELETE FROM lifeboat_migrate.rejects WHERE rowid = 13");
     let found = differences(&migration, &[]);
-    assert!(found.iter().any(|one| one.starts_with("reject|")), "{found:?}");
+    assert!(found.iter().any(|line| line.starts_with("reject|")), "{found:?}");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn a_target_of_another_shape_is_told() {
+fn verify_reports_a_target_with_other_definitions() {
     let migration = migrated();
     migration.target.psql(
         "ALTER TABLE app.trades DROP CONSTRAINT trades_pkey; ALTER TABLE app.pairs ALTER b TYPE integer; DROP TABLE app.bag;
          SELECT setval('app.trades_id_seq', 5)",
     );
     let document = migration.json(3, &["verify", "plan.toml"]);
-    let told = document["differences"].to_string();
+    let differences_text = document["differences"].to_string();
     for words in [
         "app.trades has no primary key (id)",
-        "the column b is integer, and should be bigint",
-        "app.bag is not there",
-        "the next number of id is one that is taken",
+        "the column b is integer, but should be bigint",
+        "app.bag does not exist",
+        "the next number of id is already used",
     ] {
-        assert!(told.contains(words), "{words} is not in {told}");
+        assert!(differences_text.contains(words), "{words} is not in {differences_text}");
     }
     let other = Migration::new();
     other.file("app.db", FILE);
     other.plan(&["app.db"], &[]);
-    other.migrate(&["verify", "plan.toml"]).code(3).says("nothing of this plan was run");
+    other.migrate(&["verify", "plan.toml"]).code(3).says("this plan was not run");
 }

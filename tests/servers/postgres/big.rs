@@ -1,40 +1,40 @@
-//! A table larger than memory should ever be: what is used of it is bounded, both ways.
+//! A snapshot and a restore of large tables use a bounded amount of memory.
 
 use std::process::{Child, Command, Stdio};
 
-use super::helpers::Place;
+use super::helpers::Setup;
 use crate::support::postgres::{server, servers};
 
-/// What two jobs may use, whatever the size of the database.
-const MOST_MIB: u64 = 128;
+/// The memory that two jobs may use, for a database of any size.
+const MEMORY_LIMIT_MIB: u64 = 128;
 
-/// Runs a command to its end, requires exit code 0, and gives the most memory that it had, in MiB.
+/// Runs a command to its end, requires exit code 0, and returns the peak of its memory in MiB.
 #[track_caller]
-fn memory_of(mut command: Command) -> u64 {
+fn peak_memory_mib(mut command: Command) -> u64 {
     let mut child: Child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
-    let mut most_kib = 0;
+    let mut peak_kib = 0;
     let code = loop {
         // The kernel keeps the highest value, until the process ends.
         let text = std::fs::read_to_string(&status).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        most_kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0).max(most_kib);
+        peak_kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0).max(peak_kib);
         if let Some(code) = child.try_wait().unwrap() {
             break code;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     };
     assert!(code.success(), "{command:?}: {code}");
-    assert!(most_kib > 0, "the memory of {command:?} was never seen");
-    most_kib / 1024
+    assert!(peak_kib > 0, "cannot read the memory of {command:?}");
+    peak_kib / 1024
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn two_gigabytes_pass_in_bounded_memory() {
+fn two_gigabytes_are_saved_and_restored_in_bounded_memory() {
     let majors: Vec<u32> = servers().iter().map(|server| server.major).collect();
     let server = server(if majors.contains(&17) { 17 } else { majors[majors.len() - 1] });
-    let place = Place::new(&server);
+    let setup = Setup::new(&server);
     let source = server.create_database("two_gigabytes");
     source.psql(
         "SET synchronous_commit = off;
@@ -48,13 +48,15 @@ fn two_gigabytes_pass_in_bounded_memory() {
     );
     let bytes: u64 = source.value("SELECT pg_table_size('big')").parse().unwrap();
     assert!(bytes > 2_000_000_000, "{bytes}");
-    let memory = memory_of(place.command(&["snapshot", &source.url(), "--compression", "zstd:1", "-j", "2", "-q"]));
-    assert!(memory <= MOST_MIB, "the snapshot took {memory} MiB");
+    let snapshot = setup.command(&["snapshot", &source.url(), "--compression", "zstd:1", "-j", "2", "-q"]);
+    let memory = peak_memory_mib(snapshot);
+    assert!(memory <= MEMORY_LIMIT_MIB, "the snapshot took {memory} MiB");
     let new = server.reserve_database("two_gigabytes_again");
-    let memory = memory_of(place.command(&["restore", "latest", "--to", &new.url(), "--create", "-j", "2", "-q"]));
-    assert!(memory <= MOST_MIB, "the restore took {memory} MiB");
-    // The program has compared every row; this is another's word.
+    let restore = setup.command(&["restore", "latest", "--to", &new.url(), "--create", "-j", "2", "-q"]);
+    let memory = peak_memory_mib(restore);
+    assert!(memory <= MEMORY_LIMIT_MIB, "the restore took {memory} MiB");
+    // The program has compared every row. This query checks the result independently.
     let sums = "SELECT count(*), sum(id), sum(hashtext(filler)), max(at) FROM big";
     assert_eq!(new.query(sums), source.query(sums));
-    assert_eq!(place.json(&["verify", "latest"])["ok"], true);
+    assert_eq!(setup.json(&["verify", "latest"])["ok"], true);
 }

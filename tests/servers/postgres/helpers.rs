@@ -1,4 +1,4 @@
-//! What the tests of several themes share.
+//! Helpers for the tests in this folder.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -11,18 +11,18 @@ use crate::support::compare::data;
 use crate::support::postgres::{Server, TestDatabase};
 use crate::support::{LIFEBOAT, Run, Sandbox};
 
-/// The program in a folder of its own; it knows one server's password from the environment.
-pub(crate) struct Place {
+/// A sandbox for the program, and a server whose password is in the program's environment.
+pub(crate) struct Setup {
     pub(crate) sandbox: Sandbox,
     pub(crate) server: Server,
 }
 
-impl Place {
+impl Setup {
     pub(crate) fn new(server: &Server) -> Self {
-        Place { sandbox: Sandbox::new(), server: server.clone() }
+        Setup { sandbox: Sandbox::new(), server: server.clone() }
     }
 
-    /// `lifeboat ARGUMENTS --store backups`, not yet started.
+    /// Returns the command `lifeboat ARGUMENTS --store backups`, which is not started yet.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.sandbox.command(arguments);
         command.args(["--store", "backups"]).env("PGPASSWORD", &self.server.password);
@@ -33,13 +33,13 @@ impl Place {
         self.sandbox.finish(self.command(arguments))
     }
 
-    /// Runs it and requires exit code 0.
+    /// Runs `lifeboat ARGUMENTS` and requires exit code 0.
     #[track_caller]
     pub(crate) fn ok(&self, arguments: &[&str]) -> Run {
         self.run(arguments).code(0)
     }
 
-    /// Runs it with `--json`, requires exit code 0, and reads the document.
+    /// Runs `lifeboat ARGUMENTS --json`, requires exit code 0, and returns the document.
     #[track_caller]
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let mut arguments = arguments.to_vec();
@@ -47,7 +47,7 @@ impl Place {
         self.ok(&arguments).json()
     }
 
-    /// Takes a snapshot; its id.
+    /// Takes a snapshot and returns its id.
     #[track_caller]
     pub(crate) fn snapshot(&self, source: &TestDatabase, more: &[&str]) -> String {
         let url = source.url();
@@ -89,37 +89,37 @@ impl Place {
         output
     }
 
-    /// The names of all databases that nobody has finished, and of all that were exchanged for `name`.
-    pub(crate) fn databases_like(&self, condition: &str) -> Vec<String> {
+    /// Returns the names of the databases for which an SQL condition on `pg_database` is true.
+    pub(crate) fn databases_where(&self, condition: &str) -> Vec<String> {
         let rows = self.server.query("postgres", &format!("SELECT datname FROM pg_database d WHERE {condition}"));
         rows.into_iter().map(|mut row| row.remove(0)).collect()
     }
 }
 
-/// The text in a JSON value.
+/// Returns the string in a JSON value.
 #[track_caller]
 pub(crate) fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
+    value.as_str().unwrap_or_else(|| panic!("not a string: {value}")).to_owned()
 }
 
-/// Waits until something has come about that another process does.
+/// Waits until a condition is true that depends on another process. `description` names it in the failure message.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let clock = std::time::Instant::now();
-    while !is_so() {
-        assert!(clock.elapsed().as_secs() < 60, "{what}: not within a minute");
+pub(crate) fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !condition() {
+        assert!(start.elapsed().as_secs() < 60, "not true within a minute: {description}");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 
-/// A session that stays in a database, as a program's would.
-pub(crate) fn stay(database: &TestDatabase) -> Session {
+/// Opens a session in a database, as another program would do.
+pub(crate) fn connect(database: &TestDatabase) -> Session {
     Session::connect(&Params::parse(&database.url()).unwrap()).unwrap()
 }
 
-/// A small shop: keys between tables, sequences, a trigger, a view, grants, comments, an enum.
+/// Creates the database of a small shop: keys between tables, sequences, triggers, views, grants, comments, an enum.
 pub(crate) fn shop(server: &Server, name: &str) -> TestDatabase {
-    crate::support::samples::roles(server);
+    crate::support::samples::create_roles(server);
     let database = server.create_database(name);
     database.psql(SHOP);
     database
@@ -162,9 +162,9 @@ REFRESH MATERIALIZED VIEW names;
 REFRESH MATERIALIZED VIEW name_lengths;
 ";
 
-/// All that must stay as it is while rows are replaced: definitions, and the oids of tables, views, indexes.
+/// Returns what must not change while rows are replaced: the definitions, and the oids of tables, views and indexes.
 #[track_caller]
-pub(crate) fn lasting(database: &TestDatabase) -> (String, Vec<Vec<String>>) {
+pub(crate) fn definitions_and_oids(database: &TestDatabase) -> (String, Vec<Vec<String>>) {
     let oids = database.query(
         "SELECT c.oid, c.relname, c.relkind, c.relacl FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
           WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1",
@@ -172,19 +172,20 @@ pub(crate) fn lasting(database: &TestDatabase) -> (String, Vec<Vec<String>>) {
     (database.schema_dump(), oids)
 }
 
-/// The rows of a query, one line each.
+/// Returns the rows of a query, each as one line.
 #[track_caller]
 pub(crate) fn rows(database: &TestDatabase, query: &str) -> Vec<String> {
     database.query(query).into_iter().map(|row| row.join("|")).collect()
 }
 
-/// Runs what must be refused, and requires that the database is as it was, and that nothing new is listed.
+/// Runs a command that must fail with this exit code and these words on stderr. Requires that the database and the list
+/// of snapshots have not changed.
 #[track_caller]
-pub(crate) fn refused(place: &Place, database: &TestDatabase, arguments: &[&str], code: i32, words: &[&str]) {
-    let before = (lasting(database), data(database), place.sandbox.ids());
-    let run = place.run(arguments).code(code);
+pub(crate) fn require_refused(setup: &Setup, database: &TestDatabase, arguments: &[&str], code: i32, words: &[&str]) {
+    let before = (definitions_and_oids(database), data(database), setup.sandbox.ids());
+    let run = setup.run(arguments).code(code);
     for word in words {
-        assert!(run.stderr().contains(word), "'{word}' is not said\n{}", run.transcript());
+        assert!(run.stderr().contains(word), "stderr lacks '{word}'\n{}", run.transcript());
     }
-    assert_eq!((lasting(database), data(database), place.sandbox.ids()), before, "{}", run.transcript());
+    assert_eq!((definitions_and_oids(database), data(database), setup.sandbox.ids()), before, "{}", run.transcript());
 }

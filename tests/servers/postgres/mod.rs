@@ -1,4 +1,4 @@
-//! What people see of PostgreSQL, through the program itself, on every server version: one file for each theme.
+//! PostgreSQL as users see it: these tests run the program with servers of every version. Each file has one subject.
 
 mod helpers;
 

@@ -1,73 +1,74 @@
-//! What a server has that the code does not know: options that users can set, options that the server keeps for itself,
-//! and columns of the catalogs. A minor release may bring any of them. Whoever sees this fail decides whether a snapshot
-//! must carry what is new, and then adds it to the list: `catalog::options`, or `tests/data/postgres/catalog_columns.txt`.
+//! Finds what is new in a server: options that users can set, internal options of the server, and columns of the
+//! catalogs. A minor release may add any of them. If a test here fails, decide whether a snapshot must include what is
+//! new, and then add it to the list: `schema::options`, or `tests/data/postgres/catalog_columns.txt`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use lifeboat::engine::postgres::schema::options::{Holder, SERVERS_OWN, known};
+use lifeboat::engine::postgres::schema::options::{INTERNAL_OPTIONS, ObjectKind, known};
 
 use super::helpers::rows;
 use crate::support::postgres::{Server, TestDatabase, each_server, servers};
 
-/// Statements that set an option, each with the kind of object that has it. They stand in a `format`.
-const SETTING: [(&str, Holder); 10] = [
-    ("ALTER TABLE probe SET (%I)", Holder::Table),
-    ("ALTER VIEW probe_view SET (%I)", Holder::View),
-    ("ALTER TABLE probe ALTER a SET (%I)", Holder::Column),
-    ("ALTER INDEX probe_btree SET (%I)", Holder::Index),
-    ("ALTER INDEX probe_hash SET (%I)", Holder::Index),
-    ("ALTER INDEX probe_gin SET (%I)", Holder::Index),
-    ("ALTER INDEX probe_gist SET (%I)", Holder::Index),
-    ("ALTER INDEX probe_spgist SET (%I)", Holder::Index),
-    ("ALTER INDEX probe_brin SET (%I)", Holder::Index),
-    ("ALTER TABLESPACE pg_default SET (%I)", Holder::Tablespace),
+/// Statements that set an option, each with the kind of object that has it. `format` of SQL inserts the option's name.
+const STATEMENTS: [(&str, ObjectKind); 10] = [
+    ("ALTER TABLE probe SET (%I)", ObjectKind::Table),
+    ("ALTER VIEW probe_view SET (%I)", ObjectKind::View),
+    ("ALTER TABLE probe ALTER a SET (%I)", ObjectKind::Column),
+    ("ALTER INDEX probe_btree SET (%I)", ObjectKind::Index),
+    ("ALTER INDEX probe_hash SET (%I)", ObjectKind::Index),
+    ("ALTER INDEX probe_gin SET (%I)", ObjectKind::Index),
+    ("ALTER INDEX probe_gist SET (%I)", ObjectKind::Index),
+    ("ALTER INDEX probe_spgist SET (%I)", ObjectKind::Index),
+    ("ALTER INDEX probe_brin SET (%I)", ObjectKind::Index),
+    ("ALTER TABLESPACE pg_default SET (%I)", ObjectKind::Tablespace),
 ];
 
 #[test]
 #[ignore = "needs PostgreSQL"]
 fn servers_have_no_option_that_is_not_known() {
     each_server(|server| {
-        let database = probe(server);
-        let candidates = words_of(&server.bin.join("postgres"));
-        let mut news = Vec::new();
-        for holder in Holder::ALL {
-            let known: BTreeSet<String> = known(holder, server.major).map(str::to_owned).collect();
+        let database = create_probes(server);
+        let candidates = possible_option_names(&server.bin.join("postgres"));
+        let mut changes = Vec::new();
+        for kind in ObjectKind::ALL {
+            let known: BTreeSet<String> = known(kind, server.major).map(str::to_owned).collect();
             let statements: Vec<&str> =
-                SETTING.iter().filter(|(_, of)| *of == holder).map(|(statement, _)| *statement).collect();
+                STATEMENTS.iter().filter(|(_, of)| *of == kind).map(|(statement, _)| *statement).collect();
             let settable: BTreeSet<String> = settable(&database, &statements, &candidates);
-            let new = settable.difference(&known).filter(|name| !SERVERS_OWN.contains(&name.as_str()));
-            news.extend(new.map(|name| format!("{holder:?} has the new option {name}")));
-            news.extend(known.difference(&settable).map(|name| format!("{holder:?} does not have the option {name}")));
+            let new = settable.difference(&known).filter(|name| !INTERNAL_OPTIONS.contains(&name.as_str()));
+            changes.extend(new.map(|name| format!("{kind:?} has the new option {name}")));
+            let gone = known.difference(&settable);
+            changes.extend(gone.map(|name| format!("{kind:?} does not have the option {name}")));
         }
-        let kept = "SELECT DISTINCT o.option_name FROM (SELECT attoptions FROM pg_attribute UNION ALL SELECT reloptions FROM
+        let sql = "SELECT DISTINCT o.option_name FROM (SELECT attoptions FROM pg_attribute UNION ALL SELECT reloptions FROM
                     pg_class UNION ALL SELECT spcoptions FROM pg_tablespace) AS all_options (list), pg_options_to_table(list) o";
         let is_known = |name: &String| {
-            SERVERS_OWN.contains(&name.as_str())
-                || Holder::ALL.iter().any(|holder| known(*holder, server.major).any(|known| known == name))
+            INTERNAL_OPTIONS.contains(&name.as_str())
+                || ObjectKind::ALL.iter().any(|kind| known(*kind, server.major).any(|known| known == name))
         };
-        let kept = rows(&database, kept).into_iter().filter(|name| !is_known(name));
-        news.extend(kept.map(|name| format!("the server keeps the option {name} for itself")));
-        assert!(news.is_empty(), "new in PostgreSQL {}: {}", server.version, news.join(", "));
+        let internal = rows(&database, sql).into_iter().filter(|name| !is_known(name));
+        changes.extend(internal.map(|name| format!("the server has the internal option {name}")));
+        assert!(changes.is_empty(), "new in PostgreSQL {}: {}", server.version, changes.join(", "));
     });
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
 fn servers_have_no_catalog_column_that_is_not_known() {
-    let text = std::fs::read_to_string(list()).unwrap();
+    let text = std::fs::read_to_string(list_path()).unwrap();
     each_server(|server| {
         let known: BTreeSet<String> = text.lines().filter_map(|line| column_of(line, server.major)).collect();
         let found = columns(server);
         let new = found.difference(&known).map(|name| format!("{name} is new"));
         let gone = known.difference(&found).map(|name| format!("{name} is gone"));
-        let news: Vec<String> = new.chain(gone).collect();
-        assert!(news.is_empty(), "new in the catalogs of PostgreSQL {}: {}", server.version, news.join(", "));
+        let changes: Vec<String> = new.chain(gone).collect();
+        assert!(changes.is_empty(), "new in the catalogs of PostgreSQL {}: {}", server.version, changes.join(", "));
     });
 }
 
-/// Writes the list of columns anew from the servers at hand; what has changed is then seen in the diff.
+/// Writes the list of columns again from the running servers. The changes are then visible in `git diff`.
 #[test]
 #[ignore = "writes tests/data/postgres/catalog_columns.txt; see its first lines"]
 fn generate_list_of_catalog_columns() {
@@ -83,20 +84,20 @@ fn generate_list_of_catalog_columns() {
             found.iter().filter(|(_, columns)| columns.contains(name)).map(|(major, _)| major.to_string()).collect();
         writeln!(text, "{name} {}", majors.join(" ")).unwrap();
     }
-    std::fs::write(list(), text).unwrap();
+    std::fs::write(list_path(), text).unwrap();
 }
 
-fn list() -> PathBuf {
+fn list_path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/postgres/catalog_columns.txt")
 }
 
-/// The column in a line of the list, if this major has it.
+/// Returns the column in a line of the list, if this major version has it.
 fn column_of(line: &str, major: u32) -> Option<String> {
     let (name, majors) = line.split_once(' ').filter(|_| !line.starts_with('#'))?;
     majors.split(' ').any(|listed| listed == major.to_string()).then(|| name.to_owned())
 }
 
-/// The columns of the catalogs that a server has, as `catalog.column`.
+/// Returns the columns of the catalogs of a server, as `catalog.column`.
 fn columns(server: &Server) -> BTreeSet<String> {
     let found = server.query(
         "postgres",
@@ -106,8 +107,8 @@ fn columns(server: &Server) -> BTreeSet<String> {
     found.into_iter().flatten().collect()
 }
 
-/// A database with one object of each kind that has options.
-fn probe(server: &Server) -> TestDatabase {
+/// Creates a database with one object of each kind that has options.
+fn create_probes(server: &Server) -> TestDatabase {
     let database = server.create_database("probe");
     database.psql(
         "CREATE TABLE probe (a integer, b int4range, c integer[]);
@@ -122,7 +123,7 @@ fn probe(server: &Server) -> TestDatabase {
     database
 }
 
-/// The names among the candidates that one of the statements takes for options. Nothing is set.
+/// Returns the candidates that one of the statements accepts as options. Each statement is rolled back.
 fn settable(database: &TestDatabase, statements: &[&str], candidates: &BTreeSet<String>) -> BTreeSet<String> {
     let array = |texts: &mut dyn Iterator<Item = &str>| {
         let quoted: Vec<String> = texts.map(|text| format!("'{text}'")).collect();
@@ -155,8 +156,8 @@ fn settable(database: &TestDatabase, statements: &[&str], candidates: &BTreeSet<
     database.psql(script).lines().map(str::to_owned).collect()
 }
 
-/// The strings in a program that could be names of options.
-fn words_of(program: &Path) -> BTreeSet<String> {
+/// Returns the strings in a program that could be names of options.
+fn possible_option_names(program: &Path) -> BTreeSet<String> {
     let bytes = std::fs::read(program).unwrap();
     let is_name = |text: &&[u8]| {
         (4..=63).contains(&text.len())
@@ -167,7 +168,8 @@ fn words_of(program: &Path) -> BTreeSet<String> {
     for text in bytes.split(|byte| *byte == 0).filter(is_name) {
         let mut word = std::str::from_utf8(text).unwrap();
         words.insert(word.to_owned());
-        // A linker keeps a string that another one ends with only there: `parallel_workers` in `max_parallel_workers`.
+        // A linker stores a string that is the end of another string only once: `parallel_workers` is found only as the
+        // end of `max_parallel_workers`.
         while let Some((_, end)) = word.split_once('_') {
             word = end;
             words.insert(word.to_owned());

@@ -1,18 +1,18 @@
-//! Options of tables, indexes, views and columns: a snapshot has those that users set, and none that the server keeps for
-//! itself; a restore does without one that the target does not accept, and says so.
+//! Options of tables, indexes, views and columns. A snapshot contains the options that users set, but not the internal
+//! options of the server. A restore leaves out options that the target does not accept, and warns about them.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::helpers::{Place, rows};
+use super::helpers::{Setup, rows};
 use crate::support::compare::assert_equal;
 use crate::support::copy_folder;
 use crate::support::craft::{self, BLOCK, Layout};
 use crate::support::postgres::{Server, TestDatabase, each_server, oldest_and_newest};
 
-/// A database with every kind of object that has options, all of them set by a user.
-fn with_options(server: &Server) -> TestDatabase {
+/// Creates a database with every kind of object that can have options, and sets options on each of them.
+fn database_with_options(server: &Server) -> TestDatabase {
     let database = server.create_database("options");
     database.psql(
         "CREATE TABLE t (id integer PRIMARY KEY WITH (fillfactor = 80), v text, r int4range,
@@ -29,8 +29,8 @@ fn with_options(server: &Server) -> TestDatabase {
     database
 }
 
-/// Adds options of the server's own to the catalogs, before and after the options of users.
-const PRIVATE: &str = "
+/// SQL that adds internal options of a server to the catalogs, before and after the options of users.
+const ADD_INTERNAL_OPTIONS: &str = "
     UPDATE pg_attribute SET attoptions = '{pg_private=1}' || attoptions || '{secret_version=77}'
      WHERE attrelid IN (SELECT oid FROM pg_class WHERE relname IN ('t', 'w', 'm')) AND attnum > 0;
     UPDATE pg_class SET reloptions = '{pg_private=1}' || reloptions || '{secret_version=77}'
@@ -41,78 +41,80 @@ const PRIVATE: &str = "
 #[ignore = "needs PostgreSQL"]
 fn only_options_that_users_can_set_are_saved() {
     each_server(|server| {
-        let place = Place::new(server);
-        let database = with_options(server);
-        let twin = with_options(server);
-        database.psql(PRIVATE);
-        let id = place.snapshot(&database, &[]);
-        place.ok(&["extract", &id, "--to", "files"]);
+        let setup = Setup::new(server);
+        let database = database_with_options(server);
+        let twin = database_with_options(server);
+        database.psql(ADD_INTERNAL_OPTIONS);
+        let id = setup.snapshot(&database, &[]);
+        setup.ok(&["extract", &id, "--to", "files"]);
         for name in ["pre-data.sql", "post-data.sql", "objects.json"] {
-            let text = std::fs::read_to_string(place.sandbox.path("files/schema").join(name)).unwrap();
-            for private in ["pg_attver", "pg_private", "secret_version"] {
-                assert!(!text.contains(private), "PostgreSQL {}: {name} sets {private}\n{text}", server.version);
+            let text = std::fs::read_to_string(setup.sandbox.path("files/schema").join(name)).unwrap();
+            for internal in ["pg_attver", "pg_private", "secret_version"] {
+                assert!(!text.contains(internal), "PostgreSQL {}: {name} sets {internal}\n{text}", server.version);
             }
         }
-        // What is left out is noted by name, with the number of columns and relations that have it. The server's own
-        // pg_attver, which pg_dump does not mention either, is not.
-        let manifest = std::fs::read_to_string(place.sandbox.path("files/manifest.json")).unwrap();
+        // A note names each option that is left out, with the number of columns and relations that have it. There is no
+        // note about pg_attver, an internal option that pg_dump leaves out too.
+        let manifest = std::fs::read_to_string(setup.sandbox.path("files/manifest.json")).unwrap();
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
         let notes = manifest["postgres"]["notes"].to_string();
-        for what in ["column", "table", "view", "index"] {
-            assert!(notes.contains(&format!("the option secret_version of the {what} public.")), "{what}: {notes}");
+        for object in ["column", "table", "view", "index"] {
+            assert!(notes.contains(&format!("the option secret_version of the {object} public.")), "{object}: {notes}");
         }
         assert!(notes.contains("column public.m.id and 6 more is left out") && !notes.contains("pg_attver"), "{notes}");
 
-        let new = place.restore_new(&id, &[]);
+        let new = setup.restore_new(&id, &[]);
         assert_equal(&twin, &new, "options");
-        let diff = place.json(&["diff", &id, &new.url()]);
+        let diff = setup.json(&["diff", &id, &new.url()]);
         assert_eq!((&diff["equal"], &diff["schema_equal"]), (&true.into(), &true.into()), "{diff}");
-        let diff = place.json(&["diff", &id, &database.url()]);
+        let diff = setup.json(&["diff", &id, &database.url()]);
         assert_eq!(diff["schema_equal"], true, "{diff}");
     });
 }
 
-/// `tests/data/v1/postgres_attver` was written on PostgreSQL 15.20 by a version that saved the server's pg_attver.
+/// Restores `tests/data/v1/postgres_attver`. It was written on PostgreSQL 15.20 by a version of Lifeboat that saved the
+/// internal option pg_attver.
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn an_archive_that_holds_the_servers_own_option_restores_and_compares_equal() {
+fn an_archive_with_an_internal_option_is_restored_without_it() {
     let sample: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/v1/postgres_attver");
     each_server(|server| {
         if server.major < 15 {
             return;
         }
-        let place = Place::new(server);
-        copy_folder(&sample, &place.sandbox.path("backups"));
-        place.ok(&["extract", "latest", "--to", "files"]);
-        let saved = std::fs::read_to_string(place.sandbox.path("files/schema/pre-data.sql")).unwrap();
+        let setup = Setup::new(server);
+        copy_folder(&sample, &setup.sandbox.path("backups"));
+        setup.ok(&["extract", "latest", "--to", "files"]);
+        let saved = std::fs::read_to_string(setup.sandbox.path("files/schema/pre-data.sql")).unwrap();
         assert!(saved.contains("SET (pg_attver=") && saved.contains("n_distinct="), "{saved}");
 
-        let new = place.server.reserve_database("attver");
-        let run = place.ok(&["restore", "latest", "--to", &new.url(), "--create"]);
+        let new = setup.server.reserve_database("attver");
+        let run = setup.ok(&["restore", "latest", "--to", &new.url(), "--create"]);
         assert!(!run.stderr().contains("pg_attver"), "{}", run.transcript());
         assert_eq!(rows(&new, "SELECT t::text FROM t ORDER BY a"), ["(1,x)", "(2,y)"]);
-        let own = "SELECT option_name || '=' || option_value FROM pg_attribute a, pg_options_to_table(a.attoptions)
+        let query = "SELECT option_name || '=' || option_value FROM pg_attribute a, pg_options_to_table(a.attoptions)
                     WHERE a.attrelid = 't'::regclass AND a.attname = 'b' AND option_name <> 'pg_attver'";
-        assert_eq!(rows(&new, own), ["n_distinct=5"]);
-        let diff = place.json(&["diff", "latest", &new.url()]);
-        // From 16 on, servers print the definitions of views in another way.
+        assert_eq!(rows(&new, query), ["n_distinct=5"]);
+        let diff = setup.json(&["diff", "latest", &new.url()]);
+        // Since PostgreSQL 16, servers print the definitions of views differently.
         assert_eq!(diff["equal"], server.major == 15, "{diff}");
-        assert_eq!(place.json(&["drill", "latest", "--to", &server.url("postgres")])["ok"], true);
-        // A difference that is there is still seen.
+        assert_eq!(setup.json(&["drill", "latest", "--to", &server.url("postgres")])["ok"], true);
+        // diff still finds a difference in an option of a user.
         new.psql("ALTER TABLE t ALTER b SET (n_distinct = 6)");
-        let diff = place.json(&["diff", "latest", &new.url()]);
+        let diff = setup.json(&["diff", "latest", &new.url()]);
         assert_eq!((&diff["equal"], &diff["schema_equal"]), (&false.into(), &false.into()), "{diff}");
     });
 }
 
-/// As an older server would find it: options and a namespace that it does not know, and a value that it does not take. Inside one transaction and outside, alone in a statement and among others.
+/// Restores a snapshot of an imaginary newer version: it has options and a namespace that the server does not know, and
+/// a value that it does not accept. Some are alone in a statement, some are not; some are set in a transaction.
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn a_restore_does_without_options_that_the_target_rejects() {
+fn a_restore_leaves_out_options_that_the_target_rejects() {
     oldest_and_newest(|server| {
-        let place = Place::new(server);
-        let database = with_options(server);
-        let id = place.snapshot(&database, &[]);
+        let setup = Setup::new(server);
+        let database = database_with_options(server);
+        let id = setup.snapshot(&database, &[]);
         let changes = [
             ("fillfactor='70'", "fillfactor='70', of_tomorrow='1'"),
             ("n_distinct='5'", "of_tomorrow='x', n_distinct='5'"),
@@ -123,17 +125,18 @@ fn a_restore_does_without_options_that_the_target_rejects() {
             ("security_barrier='true'", "security_barrier='true', of_tomorrow='1'"),
             ("fillfactor='90'", "of_tomorrow='1', of_tomorrow_too='2'"),
         ];
-        change_schema(&place, &id, &changes);
+        change_schema(&setup, &id, &changes);
         let new = server.reserve_database("tomorrow");
-        let run = place.run(&["restore", &id, "--to", &new.url(), "--create"]).code(0);
-        for what in ["table public.t", "index public.by_v", "view public.w", "materialized view public.m"] {
-            let warned = format!("the {what} is restored without the option of_tomorrow");
-            assert!(run.stderr().contains(&warned), "{warned}\n{}", run.transcript());
+        let run = setup.run(&["restore", &id, "--to", &new.url(), "--create"]).code(0);
+        for object in ["table public.t", "index public.by_v", "view public.w", "materialized view public.m"] {
+            let warning = format!("the {object} is restored without the option of_tomorrow");
+            assert!(run.stderr().contains(&warning), "{warning}\n{}", run.transcript());
         }
-        for what in ["constraint public.t_pkey", "constraint public.t_r_excl"] {
-            assert!(run.stderr().contains(&format!("the {what} is restored without")), "{what}\n{}", run.transcript());
+        for object in ["constraint public.t_pkey", "constraint public.t_r_excl"] {
+            let warning = format!("the {object} is restored without");
+            assert!(run.stderr().contains(&warning), "{warning}\n{}", run.transcript());
         }
-        let set = "SELECT c.relname || ' ' || coalesce(c.reloptions::text, '') FROM pg_class c
+        let options = "SELECT c.relname || ' ' || coalesce(c.reloptions::text, '') FROM pg_class c
                     WHERE relname IN ('t', 'by_v', 'by_id', 't_pkey', 't_r_excl', 'w', 'm') ORDER BY 1";
         let expected = [
             "by_id {pages_per_range=8,autosummarize=on}",
@@ -144,26 +147,26 @@ fn a_restore_does_without_options_that_the_target_rejects() {
             "t_r_excl {fillfactor=75}",
             "w {security_barrier=true,check_option=cascaded}",
         ];
-        assert_eq!(rows(&new, set), expected);
-        let own = "SELECT count(*) FROM pg_attribute, pg_options_to_table(attoptions)
+        assert_eq!(rows(&new, options), expected);
+        let query = "SELECT count(*) FROM pg_attribute, pg_options_to_table(attoptions)
                     WHERE attrelid = 't'::regclass AND option_name = 'n_distinct' AND option_value = '5'";
-        assert_eq!(new.value(own), "1");
+        assert_eq!(new.value(query), "1");
         assert_eq!(new.value("SELECT count(*) FROM t"), "20");
 
-        // One transaction brings a dropped table back: a statement that failed in it must not take it along.
+        // A dropped table is restored in one transaction, which a rejected option must not abort.
         new.psql("DROP TABLE t CASCADE");
-        let run = place.ok(&["restore", &id, "--to", &new.url(), "--table", "t"]);
+        let run = setup.ok(&["restore", &id, "--to", &new.url(), "--table", "t"]);
         assert!(run.stderr().contains("restored without the option of_tomorrow"), "{}", run.transcript());
         assert_eq!(new.value("SELECT count(*) FROM t"), "20");
-        place.ok(&["restore", &id, "--to", &new.url(), "--beside", "old", "--table", "t"]);
+        setup.ok(&["restore", &id, "--to", &new.url(), "--beside", "old", "--table", "t"]);
         assert_eq!(new.value("SELECT count(*) FROM old.t"), "20");
     });
 }
 
-/// Changes the steps in a snapshot's `objects.json`, and what hangs on the archive's bytes.
-fn change_schema(place: &Place, id: &str, changes: &[(&str, &str)]) {
-    let source = place.json(&["show", id])["source"].as_str().unwrap().to_owned();
-    let path = |ending: &str| place.sandbox.path(format!("backups/{source}/{id}{ending}"));
+/// Replaces texts in the `objects.json` of a snapshot, and adapts the archive and its manifest.
+fn change_schema(setup: &Setup, id: &str, changes: &[(&str, &str)]) {
+    let source = setup.json(&["show", id])["source"].as_str().unwrap().to_owned();
+    let path = |ending: &str| setup.sandbox.path(format!("backups/{source}/{id}{ending}"));
     let map = craft::map(&std::fs::read(path(".tar.gz")).unwrap());
     let mut files = map.files;
     let objects = files.iter_mut().find(|file| file.path == "schema/objects.json").unwrap();

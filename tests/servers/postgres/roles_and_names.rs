@@ -1,14 +1,14 @@
-//! As most people have it: a role that is no superuser; and databases with names that nobody should have chosen.
+//! Roles that are not superusers, and unusual names of databases, tables and columns.
 
-use super::helpers::{Place, lasting, rows, shop, text};
+use super::helpers::{Setup, definitions_and_oids, rows, shop, text};
 use crate::support::compare::{assert_equal_data, data};
 use crate::support::postgres::{TestDatabase, each_server, servers, some_server};
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn a_role_that_owns_its_database_can_do_everything() {
+fn a_role_without_superuser_rights_can_save_and_restore_its_database() {
     each_server(|server| {
-        let place = Place::new(server);
+        let setup = Setup::new(server);
         let role = format!("lifeboat_plain_{}_{}", std::process::id(), server.major);
         server.psql("postgres", format!("CREATE ROLE {role} LOGIN CREATEDB PASSWORD '{}'", server.password));
         let source = server.create_database_with("plain", &format!("OWNER {role}"));
@@ -25,20 +25,20 @@ fn a_role_that_owns_its_database_can_do_everything() {
         ));
         let url = |name: &str| server.url(name).replacen("//postgres:", &format!("//{role}:"), 1);
         let (own, other) = (url(&source.name), server.reserve_database("plain_new"));
-        let id = text(&place.json(&["snapshot", &own])["snapshots"][0]["id"]);
-        place.ok(&["restore", &id, "--to", &url(&other.name), "--create"]);
+        let id = text(&setup.json(&["snapshot", &own])["snapshots"][0]["id"]);
+        setup.ok(&["restore", &id, "--to", &url(&other.name), "--create"]);
         assert_equal_data(&source, &other, "restored by its owner");
         let saved = data(&source);
         source.psql("DELETE FROM orders; UPDATE users SET name = 'x'");
         let tables = ["--table", "users", "--table", "orders", "--table", "own.*"];
-        let replaced = place.json(&[&["restore", &id, "--replace", "--to", &own], &tables[..]].concat());
+        let replaced = setup.json(&[&["restore", &id, "--replace", "--to", &own], &tables[..]].concat());
         assert_eq!(data(&source), saved);
-        place.ok(&["restore", replaced["safety_snapshot"].as_str().unwrap(), "--replace", "--to", &own]);
+        setup.ok(&["restore", replaced["safety_snapshot"].as_str().unwrap(), "--replace", "--to", &own]);
         source.psql("DROP TABLE orders");
-        place.ok(&["restore", &id, "--table", "orders", "--to", &own]);
-        place.ok(&["restore", &id, "--beside", "old", "--to", &own]);
-        place.ok(&["drill", &id]);
-        let swapped = place.json(&["restore", &id, "--swap", "--to", &own]);
+        setup.ok(&["restore", &id, "--table", "orders", "--to", &own]);
+        setup.ok(&["restore", &id, "--beside", "old", "--to", &own]);
+        setup.ok(&["drill", &id]);
+        let swapped = setup.json(&["restore", &id, "--swap", "--to", &own]);
         drop(TestDatabase { server: server.clone(), name: text(&swapped["moved_aside"][0]) });
         assert_eq!(source.value("SELECT to_regclass('old.users') IS NULL"), "t");
         drop((source, other));
@@ -48,66 +48,66 @@ fn a_role_that_owns_its_database_can_do_everything() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn a_drill_goes_without_roles_that_the_server_lacks_where_that_is_asked_for() {
+fn a_drill_needs_no_owner_if_the_server_lacks_a_role() {
     some_server(|server| {
-        let place = Place::new(server);
+        let setup = Setup::new(server);
         let role = format!("lifeboat_gone_{}_{}", std::process::id(), server.major);
         let source = shop(server, "without_roles");
         source.psql(format!("CREATE ROLE {role}; ALTER TABLE users OWNER TO {role}; GRANT SELECT ON orders TO {role}"));
-        let id = place.snapshot(&source, &[]);
+        let id = setup.snapshot(&source, &[]);
         source.psql(format!("REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}"));
-        let run = place.run(&["drill", &id]).code(1);
+        let run = setup.run(&["drill", &id]).code(1);
         assert!(run.stderr().contains(&role), "{}", run.transcript());
-        assert_eq!(place.json(&["show", &id])["proof"], "none");
-        assert_eq!(place.json(&["drill", &id, "--no-owner"])["ok"], true);
-        assert_eq!(place.json(&["show", &id])["proof"], "drilled");
+        assert_eq!(setup.json(&["show", &id])["proof"], "none");
+        assert_eq!(setup.json(&["drill", &id, "--no-owner"])["ok"], true);
+        assert_eq!(setup.json(&["show", &id])["proof"], "drilled");
     });
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn databases_with_odd_names() {
+fn databases_with_special_characters_in_their_names_can_be_saved_and_restored() {
     some_server(|server| {
-        let place = Place::new(server);
+        let setup = Setup::new(server);
         let shop = shop(server, "named");
-        let odd = |word: &str| TestDatabase {
+        let database_with_odd_name = |word: &str| TestDatabase {
             server: server.clone(),
             name: format!("{word} 'q' é/.%?&=@: {}", std::process::id()),
         };
-        let (source, new) = (odd("Odd"), odd("New"));
+        let (source, new) = (database_with_odd_name("Odd"), database_with_odd_name("New"));
         let quote = |name: &str| name.replace('"', "\"\"");
         server.psql("postgres", format!("CREATE DATABASE \"{}\" TEMPLATE \"{}\"", quote(&source.name), shop.name));
-        let id = place.snapshot(&source, &["--name", "odd"]);
-        let created = place.json(&["restore", &id, "--to", &new.url(), "--create"]);
+        let id = setup.snapshot(&source, &["--name", "odd"]);
+        let created = setup.json(&["restore", &id, "--to", &new.url(), "--create"]);
         assert_equal_data(&source, &new, "created");
-        assert_eq!(place.json(&["diff", &id])["equal"], true);
-        place.ok(&["drill", &id]);
+        assert_eq!(setup.json(&["diff", &id])["equal"], true);
+        setup.ok(&["drill", &id]);
         source.psql("DELETE FROM users");
-        let (harmed, schema) = (data(&source), lasting(&source));
-        let replaced = place.json(&["restore", &id, "--replace"]);
+        let (damaged, schema) = (data(&source), definitions_and_oids(&source));
+        let replaced = setup.json(&["restore", &id, "--replace"]);
         assert_equal_data(&new, &source, "replaced");
-        place.paste(&text(&replaced["undo"]));
-        assert_eq!((data(&source), lasting(&source)), (harmed, schema));
-        let swapped = place.json(&["restore", &id, "--swap"]);
+        setup.paste(&text(&replaced["undo"]));
+        assert_eq!((data(&source), definitions_and_oids(&source)), (damaged, schema));
+        let swapped = setup.json(&["restore", &id, "--swap"]);
         assert_equal_data(&new, &source, "swapped");
         let old = TestDatabase { server: server.clone(), name: text(&swapped["moved_aside"][0]) };
-        place.paste(&text(&swapped["undo"]));
-        assert!(place.databases_like(&format!("datname = '{}'", old.name.replace('\'', "''"))).is_empty());
+        setup.paste(&text(&swapped["undo"]));
+        assert!(setup.databases_where(&format!("datname = '{}'", old.name.replace('\'', "''"))).is_empty());
         let undo = text(&swapped["undo"]);
-        let kept = undo.split("RENAME TO ").nth(1).unwrap().split(';').next().unwrap();
-        drop(TestDatabase { server: server.clone(), name: kept.to_owned() });
-        place.paste(&text(&created["undo"]));
-        assert!(place.databases_like(&format!("datname = '{}'", new.name.replace('\'', "''"))).is_empty());
+        let kept_name = undo.split("RENAME TO ").nth(1).unwrap().split(';').next().unwrap();
+        drop(TestDatabase { server: server.clone(), name: kept_name.to_owned() });
+        setup.paste(&text(&created["undo"]));
+        assert!(setup.databases_where(&format!("datname = '{}'", new.name.replace('\'', "''"))).is_empty());
     });
 }
 
-/// What must be quoted differs from one server version to the next; what a table is called does not.
+/// The set of names that must be quoted depends on the version of the server. The names in a snapshot do not.
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn names_that_are_words_of_a_newer_server_only() {
+fn tables_named_by_a_keyword_of_a_newer_server_can_be_restored_there() {
     let servers = servers();
     let (old, new) = (&servers[0], &servers[servers.len() - 1]);
-    let place = Place::new(old);
+    let setup = Setup::new(old);
     let source = old.create_database("keywords");
     source.psql(
         "CREATE SCHEMA json_scalar;
@@ -118,39 +118,39 @@ fn names_that_are_words_of_a_newer_server_only() {
          COMMENT ON COLUMN system_user.json_table IS 'a word'; GRANT SELECT (json_table) ON system_user TO PUBLIC;
          INSERT INTO system_user (json_table) VALUES ('a'), ('b'); INSERT INTO json_scalar.json_table VALUES (1, 1), (2, 2)",
     );
-    let id = place.snapshot(&source, &[]);
+    let id = setup.snapshot(&source, &[]);
     let names = |id: &str| -> Vec<String> {
-        let shown = place.json(&["show", id]);
+        let shown = setup.json(&["show", id]);
         shown["tables"].as_array().unwrap().iter().map(|table| text(&table["name"])).collect()
     };
     assert_eq!(names(&id), ["\"json_scalar\".\"json_query\"", "public.\"system_user\""]);
     let restored = new.reserve_database("keywords_new");
-    place.ok(&["restore", &id, "--to", &restored.url(), "--create"]);
-    let again = place.snapshot(&restored, &["--name", "again"]);
+    setup.ok(&["restore", &id, "--to", &restored.url(), "--create"]);
+    let again = setup.snapshot(&restored, &["--name", "again"]);
     assert_eq!(names(&again), names(&id));
-    let difference = place.json(&["diff", &id, &again]);
+    let difference = setup.json(&["diff", &id, &again]);
     let status = |table: &serde_json::Value| (text(&table["status"]), table["columns_changed"] == true);
     let found: Vec<_> = difference["tables"].as_array().unwrap().iter().map(status).collect();
     assert_eq!(found, [("same".to_owned(), false), ("same".to_owned(), false)], "{difference:#}");
     restored.psql("DELETE FROM public.\"system_user\"; DELETE FROM \"json_scalar\".\"json_query\"");
-    let replaced = place.json(&["restore", &id, "--replace", "--to", &restored.url()]);
+    let replaced = setup.json(&["restore", &id, "--replace", "--to", &restored.url()]);
     assert_eq!(restored.value("SELECT count(*) FROM public.\"system_user\""), "2");
-    place.paste(&text(&replaced["undo"]));
+    setup.paste(&text(&replaced["undo"]));
     assert_eq!(restored.value("SELECT count(*) FROM public.\"system_user\""), "0");
     for name in ["system_user", "public.\"system_user\"", "json_scalar.json_table"] {
-        place.ok(&["restore", &id, "--replace", "--table", name, "--to", &restored.url()]);
+        setup.ok(&["restore", &id, "--replace", "--table", name, "--to", &restored.url()]);
     }
     assert_eq!(restored.value("SELECT sum(\"system_user\") FROM \"json_scalar\".\"json_table\""), "3");
     assert_eq!(restored.value("SELECT nextval('public.\"json_exists\"')"), "2");
 }
 
-/// A definition in which such a name stands bare would mean something else on the newer server, or nothing.
+/// Without quotes, such a name in a definition would be a keyword or a syntax error on the newer server.
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn definitions_with_words_of_a_newer_server_mean_the_same_there() {
+fn definitions_with_a_keyword_of_a_newer_server_have_the_same_meaning_there() {
     let servers = servers();
     let (old, new) = (&servers[0], &servers[servers.len() - 1]);
-    let place = Place::new(old);
+    let setup = Setup::new(old);
     let source = old.create_database("meanings");
     source.psql(
         "CREATE TABLE t (id integer, system_user text PRIMARY KEY CHECK (system_user <> ''), json_table integer,
@@ -173,13 +173,13 @@ fn definitions_with_words_of_a_newer_server_mean_the_same_there() {
          INSERT INTO t VALUES (1, 'me', 2), (2, 'you', 3); INSERT INTO refers VALUES ('me'); INSERT INTO typed DEFAULT VALUES;
          INSERT INTO uses DEFAULT VALUES; INSERT INTO parts VALUES (1, '2026-01-01')",
     );
-    let id = place.snapshot(&source, &[]);
+    let id = setup.snapshot(&source, &[]);
     let restored = new.reserve_database("meanings_new");
-    place.ok(&["restore", &id, "--to", &restored.url(), "--create"]);
+    setup.ok(&["restore", &id, "--to", &restored.url(), "--create"]);
     let expected = rows(&source, "SELECT * FROM seen ORDER BY 1");
     assert_eq!(expected, ["me|2", "you|3"]);
     assert_eq!(rows(&restored, "SELECT * FROM seen ORDER BY 1"), expected);
-    let bare = restored.query(
+    let unquoted = restored.query(
         "SELECT definition FROM (
              SELECT pg_get_viewdef('seen'::regclass) UNION ALL SELECT pg_get_constraintdef(oid) FROM pg_constraint
              UNION ALL SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid >= 16384
@@ -187,13 +187,13 @@ fn definitions_with_words_of_a_newer_server_mean_the_same_there() {
              UNION ALL SELECT pg_get_expr(polqual, polrelid) FROM pg_policy) AS d (definition)
           WHERE definition ~ '(^|[^\"])(SYSTEM_USER|system_user)($|[^\"])'",
     );
-    assert_eq!(bare, Vec::<Vec<String>>::new());
+    assert_eq!(unquoted, Vec::<Vec<String>>::new());
     let count = "SELECT count(*) FROM pg_description WHERE objoid >= 16384";
     assert_eq!(restored.value(count), source.value(count));
     assert_eq!(restored.value("INSERT INTO uses DEFAULT VALUES RETURNING id"), "7");
-    place.ok(&["restore", &id, "--replace", "--table", "t", "--table", "refers", "--to", &restored.url()]);
-    // Nothing of it is quoted where nothing needs it.
+    setup.ok(&["restore", &id, "--replace", "--table", "t", "--table", "refers", "--to", &restored.url()]);
+    // Names that need no quotes are not quoted.
     let plain = shop(old, "plain_names");
-    let script = place.ok(&["extract", &place.snapshot(&plain, &[]), "--entry", "schema/pre-data.sql"]).stdout();
+    let script = setup.ok(&["extract", &setup.snapshot(&plain, &[]), "--entry", "schema/pre-data.sql"]).stdout();
     assert!(script.contains("CREATE TABLE public.users"), "{script}");
 }

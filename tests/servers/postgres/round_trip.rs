@@ -1,63 +1,63 @@
-//! What was saved comes back as it was: every sample, every encoding, whatever the settings.
+//! A snapshot of every sample database, restored as a new database, gives an equal database.
 
-use super::helpers::Place;
+use super::helpers::Setup;
 use crate::support::postgres::{Server, TestDatabase, each_server, oldest_and_newest, some_server};
 use crate::support::{compare, samples};
 
-/// Snapshot, restore as a new database, compare with pg_dump's eyes and with the program's own.
+/// Takes a snapshot, restores it as a new database, and compares the two by pg_dump and by `lifeboat diff`.
 #[track_caller]
 fn round_trip(server: &Server, sample: &str, snapshot: &[&str], restore: &[&str]) {
-    round_trip_of(Place::new(server), samples::database(server, sample), snapshot, restore);
+    round_trip_of(Setup::new(server), samples::database(server, sample), snapshot, restore);
 }
 
 #[track_caller]
-fn round_trip_of(place: Place, source: TestDatabase, snapshot: &[&str], restore: &[&str]) {
-    let id = place.snapshot(&source, snapshot);
-    let new = place.restore_new(&id, restore);
+fn round_trip_of(setup: Setup, source: TestDatabase, snapshot: &[&str], restore: &[&str]) {
+    let id = setup.snapshot(&source, snapshot);
+    let new = setup.restore_new(&id, restore);
     compare::assert_equal(&source, &new, &source.name);
-    let difference = place.json(&["diff", &id, &new.url()]);
+    let difference = setup.json(&["diff", &id, &new.url()]);
     assert_eq!(difference["equal"], true, "{difference:#}");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn everything_comes_back() {
+fn every_kind_of_object_is_restored() {
     each_server(|server| round_trip(server, "everything", &["--compression", "zstd", "-j", "2"], &["-j", "8"]));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn every_type_comes_back() {
+fn every_type_is_restored() {
     oldest_and_newest(|server| {
-        let place = Place::new(server);
+        let setup = Setup::new(server);
         let source = samples::database(server, "types");
-        let bytes = "SELECT count(*) FROM every_char WHERE code BETWEEN 128 AND 255 AND octet_length(c::text) < 4";
-        if source.value(bytes) != "0" {
-            // An old server prints a "char" above 127 as one byte, and would not take it back: said when it is saved.
-            let run = place.run(&["snapshot", &source.url()]).code(1);
+        let query = "SELECT count(*) FROM every_char WHERE code BETWEEN 128 AND 255 AND octet_length(c::text) < 4";
+        if source.value(query) != "0" {
+            // An old server prints a "char" above 127 as one byte that it cannot read. The snapshot must report this.
+            let run = setup.run(&["snapshot", &source.url()]).code(1);
             for word in ["public.every_char", "--exclude-data"] {
                 assert!(run.stderr().contains(word), "{word}\n{}", run.transcript());
             }
-            let id = place.snapshot(&source, &["--allow-partial", "--name", "garbled", "--compression", "zstd:1"]);
-            assert_eq!(place.json(&["show", &id])["kind"], "partial");
+            let id = setup.snapshot(&source, &["--allow-partial", "--name", "garbled", "--compression", "zstd:1"]);
+            assert_eq!(setup.json(&["show", &id])["kind"], "partial");
             source.psql("DELETE FROM every_char WHERE code BETWEEN 128 AND 255");
         }
-        round_trip_of(place, source, &["--compression", "gzip:1", "-j", "8"], &["-j", "1"]);
+        round_trip_of(setup, source, &["--compression", "gzip:1", "-j", "8"], &["-j", "1"]);
     });
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn many_tables_come_back() {
+fn many_tables_are_restored() {
     oldest_and_newest(|server| round_trip(server, "many", &["--compression", "zstd:1", "-j", "1"], &["-j", "2"]));
 }
 
-/// Its rows come first, since they are more: nothing it looks at is there yet.
+/// The table with the constraint is larger, so its rows are loaded first, before the table that the constraint reads.
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn a_check_that_looks_at_another_table_comes_back() {
+fn a_check_constraint_that_reads_another_table_is_restored() {
     some_server(|server| {
-        let place = Place::new(server);
+        let setup = Setup::new(server);
         let source = server.create_database("looking");
         source.psql(
             "CREATE TABLE known (id integer PRIMARY KEY); INSERT INTO known SELECT generate_series(1, 10);
@@ -74,18 +74,18 @@ fn a_check_that_looks_at_another_table_comes_back() {
              CREATE TABLE parent (known integer CHECK (is_known(known) OR known > 0)); CREATE TABLE child () INHERITS (parent);
              INSERT INTO child VALUES (3)",
         );
-        round_trip_of(place, source, &["-j", "1"], &["-j", "4"]);
+        round_trip_of(setup, source, &["-j", "1"], &["-j", "4"]);
     });
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn odd_settings_come_back() {
+fn a_database_with_unusual_settings_is_restored() {
     oldest_and_newest(|server| round_trip(server, "odd_settings", &[], &[]));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn zabbix_comes_back() {
+fn zabbix_is_restored() {
     oldest_and_newest(|server| round_trip(server, "zabbix", &["--compression", "zstd:1"], &[]));
 }

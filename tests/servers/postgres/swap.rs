@@ -1,11 +1,11 @@
-//! `restore --swap`: a new database in the place of the old one, and what a new or an empty database gets.
+//! `restore --swap`, which exchanges a database for a restored one; and restores into empty and new databases.
 
-use super::helpers::{Place, lasting, shop, stay, text};
+use super::helpers::{Setup, connect, definitions_and_oids, shop, text};
 use crate::support::compare::{assert_equal, assert_equal_data, data};
 use crate::support::postgres::{TestDatabase, oldest_and_newest, some_server};
 
-/// What belongs to the database itself.
-fn own(database: &TestDatabase) -> Vec<Vec<String>> {
+/// Returns the properties of the database itself: owner, connection limit, comment, privileges and settings.
+fn properties(database: &TestDatabase) -> Vec<Vec<String>> {
     database.server.query(
         "postgres",
         &format!(
@@ -21,14 +21,14 @@ fn own(database: &TestDatabase) -> Vec<Vec<String>> {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn swap_keeps_owner_grants_settings_and_the_old_one() {
+fn swap_keeps_the_properties_of_the_database_and_moves_the_old_one_aside() {
     oldest_and_newest(|server| {
-        let place = Place::new(server);
+        let setup = Setup::new(server);
         let database = shop(server, "swapped");
         let (name, url) = (&database.name, database.url());
-        let id = place.snapshot(&database, &[]);
-        let copy = place.restore_new(&id, &[]);
-        // What it is now counts, not what it was.
+        let id = setup.snapshot(&database, &[]);
+        let copy = setup.restore_new(&id, &[]);
+        // The restored database gets the current properties, not the properties at the time of the snapshot.
         server.psql(
             "postgres",
             format!(
@@ -39,66 +39,67 @@ fn swap_keeps_owner_grants_settings_and_the_old_one() {
             ),
         );
         database.psql("ALTER TABLE public.users ADD later integer; DROP TABLE public.log CASCADE");
-        let (settings, harmed, schema) = (own(&database), data(&database), lasting(&database));
-        let somebody = stay(&database);
-        let run = place.run(&["restore", &id, "--swap", "--to", &url]).code(1);
+        let state = || (data(&database), definitions_and_oids(&database), properties(&database));
+        let (damaged, schema, settings) = state();
+        let client = connect(&database);
+        let run = setup.run(&["restore", &id, "--swap", "--to", &url]).code(1);
         assert!(
-            run.stderr().contains("1 sessions of others") && run.stderr().contains("nothing was changed"),
+            run.stderr().contains("1 other session is connected") && run.stderr().contains("nothing was changed"),
             "{}",
             run.transcript()
         );
-        assert_eq!(lasting(&database), schema);
-        drop(somebody);
-        let document = place.json(&["restore", &id, "--swap", "--to", &url]);
+        assert_eq!(definitions_and_oids(&database), schema);
+        drop(client);
+        let document = setup.json(&["restore", &id, "--swap", "--to", &url]);
         assert_eq!(document["mode"], "swap");
-        assert_eq!(own(&database), settings);
+        assert_eq!(properties(&database), settings);
         assert_equal_data(&copy, &database, "swapped");
         assert_eq!(database.value("SELECT to_regclass('public.log') IS NOT NULL"), "t");
         let old = TestDatabase { server: server.clone(), name: text(&document["moved_aside"][0]) };
         assert!(old.name.starts_with(&name[..name.len().min(38)]) && old.name.contains("_before_"), "{}", old.name);
-        assert_eq!(data(&old), harmed);
-        place.paste(&text(&document["undo"]));
-        assert_eq!((data(&database), lasting(&database), own(&database)), (harmed, schema, settings));
-        // What was restored is there still, under another name.
+        assert_eq!(data(&old), damaged);
+        setup.paste(&text(&document["undo"]));
+        assert_eq!(state(), (damaged, schema, settings));
+        // After the undo, the restored database still exists under another name.
         let undo = text(&document["undo"]);
-        let kept = undo.split("RENAME TO ").nth(1).unwrap().split(';').next().unwrap();
-        let kept = TestDatabase { server: server.clone(), name: kept.to_owned() };
-        assert_equal_data(&copy, &kept, "what was swapped in");
+        let kept_database = undo.split("RENAME TO ").nth(1).unwrap().split(';').next().unwrap();
+        let kept_database = TestDatabase { server: server.clone(), name: kept_database.to_owned() };
+        assert_equal_data(&copy, &kept_database, "the database that was swapped in");
     });
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn into_an_empty_database() {
+fn a_restore_into_an_empty_database_keeps_its_comment() {
     some_server(|server| {
-        let place = Place::new(server);
+        let setup = Setup::new(server);
         let source = shop(server, "to_fill");
-        let id = place.snapshot(&source, &[]);
+        let id = setup.snapshot(&source, &[]);
         let target = server.create_database("filled");
         server.psql("postgres", format!("COMMENT ON DATABASE \"{}\" IS 'mine'", target.name));
-        let document = place.json(&["restore", &id, "--to", &target.url()]);
+        let document = setup.json(&["restore", &id, "--to", &target.url()]);
         assert_eq!(document["mode"], "empty");
-        assert_eq!(own(&target)[0][2], "mine");
+        assert_eq!(properties(&target)[0][2], "mine");
         server.psql("postgres", format!("COMMENT ON DATABASE \"{}\" IS NULL", target.name));
         assert_equal(&source, &target, "filled");
-        // It is not empty any more.
-        let before = (lasting(&target), data(&target));
-        let run = place.run(&["restore", &id, "--to", &target.url()]).code(2);
+        // The database is not empty any more, so a second restore is refused.
+        let before = (definitions_and_oids(&target), data(&target));
+        let run = setup.run(&["restore", &id, "--to", &target.url()]).code(2);
         assert!(run.stderr().contains("not empty") && run.stderr().contains("--replace"), "{}", run.transcript());
-        assert_eq!((lasting(&target), data(&target)), before);
-        let run = place.run(&["restore", &id, "--to", &server.url("nobody_has_this"), "--swap"]).code(2);
-        assert!(run.stderr().contains("is not there") && run.stderr().contains("--create"), "{}", run.transcript());
+        assert_eq!((definitions_and_oids(&target), data(&target)), before);
+        let run = setup.run(&["restore", &id, "--to", &server.url("nobody_has_this"), "--swap"]).code(2);
+        assert!(run.stderr().contains("does not exist") && run.stderr().contains("--create"), "{}", run.transcript());
     });
 }
 
-/// While it is filled, a database says so; where that fails, it is empty again.
+/// A comment marks a database while it is being restored. After a failure, the database is empty again.
 #[test]
 #[ignore = "needs PostgreSQL"]
 fn a_failed_restore_leaves_an_empty_database_empty() {
     some_server(|server| {
-        let place = Place::new(server);
+        let setup = Setup::new(server);
         let source = server.create_database("to_fail");
-        // Its check lets no row in again: it tells of the database it is in.
+        // The check constraint depends on the name of the database, so the row cannot be restored into another one.
         source.psql(format!(
             "CREATE TABLE a (id serial PRIMARY KEY); INSERT INTO a SELECT FROM generate_series(1, 1000);
              CREATE FUNCTION here() RETURNS boolean LANGUAGE sql AS $$SELECT current_database() = '{}'$$;
@@ -106,38 +107,38 @@ fn a_failed_restore_leaves_an_empty_database_empty() {
              CREATE VIEW v AS SELECT * FROM a; CREATE TYPE mood AS ENUM ('x'); SELECT lo_from_bytea(0, 'x')",
             source.name
         ));
-        let id = place.snapshot(&source, &[]);
+        let id = setup.snapshot(&source, &[]);
         let target = server.create_database("failing");
         let empty = target.schema_dump();
-        let run = place.run(&["restore", &id, "--to", &target.url()]).code(1);
+        let run = setup.run(&["restore", &id, "--to", &target.url()]).code(1);
         assert!(run.stderr().contains("is empty again") && run.stderr().contains("only_here"), "{}", run.transcript());
         assert_eq!(target.schema_dump(), empty);
         assert_eq!(target.value("SELECT count(*) FROM pg_largeobject_metadata"), "0");
-        assert_eq!(own(&target)[0][2], "\\N");
-        // One that a killed restore has left says so, and is not taken for empty.
+        assert_eq!(properties(&target)[0][2], "\\N");
+        // A database with the mark of a killed restore is not taken for an empty one.
         let mark = "lifeboat: not finished {\"purpose\":\"restore\",\"snapshot\":\"x\",\"host\":\"h\",\"process\":1,\"since\":\"2026-11-21T00:00:00Z\"}";
         server.psql("postgres", format!("COMMENT ON DATABASE \"{}\" IS '{mark}'", target.name));
-        let run = place.run(&["restore", &id, "--to", &target.url()]).code(1);
-        assert!(run.stderr().contains("is being restored to"), "{}", run.transcript());
-        // A new one is not there at all.
+        let run = setup.run(&["restore", &id, "--to", &target.url()]).code(1);
+        assert!(run.stderr().contains("is restoring"), "{}", run.transcript());
+        // A new database does not exist after a failed restore.
         let new = server.reserve_database("never_made");
-        place.run(&["restore", &id, "--to", &new.url(), "--create"]).code(1);
-        assert!(place.databases_like(&format!("datname = '{}'", new.name)).is_empty());
-        // And one to be exchanged is as it was.
+        setup.run(&["restore", &id, "--to", &new.url(), "--create"]).code(1);
+        assert!(setup.databases_where(&format!("datname = '{}'", new.name)).is_empty());
+        // A database that was to be exchanged is unchanged.
         let old = server.create_database("as_it_was");
         old.psql("CREATE TABLE mine (id integer)");
-        place.run(&["restore", &id, "--to", &old.url(), "--swap"]).code(1);
+        setup.run(&["restore", &id, "--to", &old.url(), "--swap"]).code(1);
         assert_eq!(old.value("SELECT to_regclass('mine') IS NOT NULL"), "t");
         let scratch = format!("shobj_description(oid, 'pg_database') ~ 'not finished.*{id}'");
-        assert!(place.databases_like(&scratch).is_empty());
+        assert!(setup.databases_where(&scratch).is_empty());
     });
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn roles_that_are_missing_are_told_before_anything_is_made() {
+fn missing_roles_are_reported_before_the_target_is_created() {
     some_server(|server| {
-        let place = Place::new(server);
+        let setup = Setup::new(server);
         let role = format!("lifeboat_gone_{}_{}", std::process::id(), server.major);
         let source = server.create_database("with_role");
         source.psql(format!(
@@ -145,22 +146,22 @@ fn roles_that_are_missing_are_told_before_anything_is_made() {
              CREATE TABLE u (id integer); GRANT SELECT ON u TO {role}; ALTER TABLE u ENABLE ROW LEVEL SECURITY;
              CREATE POLICY p ON u TO {role} USING (id > 0); ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {role}"
         ));
-        let id = place.snapshot(&source, &[]);
+        let id = setup.snapshot(&source, &[]);
         source.psql(format!("REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}"));
         let new = server.reserve_database("without_role");
-        let run = place.run(&["restore", &id, "--to", &new.url(), "--create"]).code(1);
+        let run = setup.run(&["restore", &id, "--to", &new.url(), "--create"]).code(1);
         for word in [&role[..], "is missing", "--no-owner", "nothing was changed"] {
             assert!(run.stderr().contains(word), "{word}\n{}", run.transcript());
         }
-        assert!(place.databases_like(&format!("datname = '{}'", new.name)).is_empty());
-        let run = place.ok(&["restore", &id, "--to", &new.url(), "--create", "--no-owner"]);
+        assert!(setup.databases_where(&format!("datname = '{}'", new.name)).is_empty());
+        let run = setup.ok(&["restore", &id, "--to", &new.url(), "--create", "--no-owner"]);
         assert!(run.stderr().contains("policy") && run.stderr().contains("public.u"), "{}", run.transcript());
         assert_eq!(new.value("SELECT tableowner FROM pg_tables WHERE tablename = 't'"), "postgres");
         assert_eq!(new.value("SELECT count(*) FROM t"), "1");
-        // Without its policies nobody but the owner sees a row: closed rather than open.
+        // Without its policies, row level security stays enabled, so that only the owner sees rows.
         assert_eq!(new.value("SELECT relrowsecurity FROM pg_class WHERE relname = 'u'"), "t");
-        // Into a database that is there.
-        let there = server.create_database("there");
-        place.ok(&["restore", &id, "--to", &there.url(), "--no-owner"]);
+        // A restore into an existing database works in the same way.
+        let existing = server.create_database("there");
+        setup.ok(&["restore", &id, "--to", &existing.url(), "--no-owner"]);
     });
 }

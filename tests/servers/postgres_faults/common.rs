@@ -1,4 +1,5 @@
-//! A folder, a server, databases in all that a restore may meet, and what it means that nothing was changed.
+//! Helpers for the tests in this folder: a store and a server, the targets of every kind of restore, and comparisons
+//! that show that nothing was changed.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,37 +12,37 @@ use serde_json::Value;
 use crate::support::postgres::{Server, TestDatabase, schema_differences};
 use crate::support::{Run, Running, Sandbox};
 
-/// After that a test has hung.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest time that a test waits for a condition.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
-/// A folder with a store, and a server; every run is looked through for the server's password.
-pub struct Scene {
+/// A sandbox with a store, and a server. The output of every run is searched for passwords.
+pub struct Setup {
     pub sandbox: Sandbox,
     pub server: Server,
-    /// This test's own name for the machine: others share the server, and clear up after their own runs only.
+    /// The host name of this test. Tests share a server, and a run removes the scratch databases of its own host only.
     pub host: String,
 }
 
-impl Scene {
+impl Setup {
     pub fn new(server: &Server) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let host = format!("machine-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        Scene { sandbox: Sandbox::new(), server: server.clone(), host }
+        Setup { sandbox: Sandbox::new(), server: server.clone(), host }
     }
 
-    fn whole<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
-        let mut whole = arguments.to_vec();
-        // One that names its own store comes with it.
+    /// Adds the store, unless the arguments name one, and the host.
+    fn full_arguments<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
+        let mut arguments = arguments.to_vec();
         if !arguments.contains(&"--store") {
-            whole.extend(["--store", "backups"]);
+            arguments.extend(["--store", "backups"]);
         }
-        whole.extend(["--host", &self.host]);
-        whole
+        arguments.extend(["--host", &self.host]);
+        arguments
     }
 
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Run {
-        self.without_secrets(self.sandbox.run(&self.whole(arguments)))
+        self.require_no_secrets(self.sandbox.run(&self.full_arguments(arguments)))
     }
 
     #[track_caller]
@@ -55,51 +56,53 @@ impl Scene {
     }
 
     pub fn start(&self, arguments: &[&str]) -> Running {
-        self.sandbox.start(&self.whole(arguments))
+        self.sandbox.start(&self.full_arguments(arguments))
     }
 
     #[track_caller]
     pub fn finish(&self, running: Running) -> Run {
-        self.without_secrets(running.finish())
+        self.require_no_secrets(running.finish())
     }
 
     #[track_caller]
-    fn without_secrets(&self, run: Run) -> Run {
-        let told = format!("{}{}", run.stdout(), run.stderr());
-        let is_told = [self.server.password.as_str(), SECRET].iter().any(|secret| told.contains(secret));
-        assert!(!is_told, "the password is told\n{}", run.transcript());
+    fn require_no_secrets(&self, run: Run) -> Run {
+        let output = format!("{}{}", run.stdout(), run.stderr());
+        let has_secret = [self.server.password.as_str(), SECRET].iter().any(|secret| output.contains(secret));
+        assert!(!has_secret, "the output contains a password\n{}", run.transcript());
         run
     }
 
-    /// Requires that it fails so, in words on stderr with a hint, and in a document; whatever is said of it.
+    /// Requires that a command fails with this exit code, with an error, a hint and these words on stderr, and with a
+    /// message in the JSON document.
     #[track_caller]
     pub fn fails(&self, code: i32, arguments: &[&str], words: &[&str]) -> Run {
         let run = self.run(arguments).code(code);
-        require_told(&run, words);
-        let talking = self.run(&[arguments, &["-vv", "--json"]].concat()).code(code);
-        let document = talking.json();
-        let told = document["error"]["message"].is_string() || document["problems"][0]["message"].is_string();
-        assert!(told || code == 3, "the document does not tell\n{}", talking.transcript());
+        require_error(&run, words);
+        let verbose = self.run(&[arguments, &["-vv", "--json"]].concat()).code(code);
+        let document = verbose.json();
+        let has_message = document["error"]["message"].is_string() || document["problems"][0]["message"].is_string();
+        assert!(has_message || code == 3, "the document has no message\n{}", verbose.transcript());
         run
     }
 
-    /// Takes a snapshot; its id.
+    /// Takes a snapshot and returns its id.
     #[track_caller]
     pub fn snapshot(&self, url: &str) -> String {
         let document = self.json(&["snapshot", url]);
         document["snapshots"][0]["id"].as_str().unwrap().to_owned()
     }
 
-    /// The ids that `list` shows, safety snapshots aside.
+    /// Returns the ids that `list` shows, without safety snapshots.
     #[track_caller]
     pub fn ids(&self) -> Vec<String> {
         let document = self.json(&["list"]);
         let snapshots = document["snapshots"].as_array().unwrap();
-        let made = snapshots.iter().filter(|snapshot| snapshot["kind"] != "safety");
-        made.map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
+        let ordinary = snapshots.iter().filter(|snapshot| snapshot["kind"] != "safety");
+        ordinary.map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Requires that `list` shows these, that all of them are whole, and that nothing else lies about.
+    /// Requires that `list` shows exactly these snapshots, that all of them are undamaged, and that no partial upload
+    /// is left.
     #[track_caller]
     pub fn require_store(&self, ids: &[String]) {
         assert_eq!(self.ids(), ids);
@@ -107,11 +110,11 @@ impl Scene {
             self.ok(&["verify", "--all"]);
         }
         let state = self.sandbox.state();
-        let half: Vec<_> = state.keys().filter(|path| path.to_string_lossy().contains(".upload-")).collect();
-        assert!(half.is_empty(), "half uploads are left: {half:?}");
+        let partial: Vec<_> = state.keys().filter(|path| path.to_string_lossy().contains(".upload-")).collect();
+        assert!(partial.is_empty(), "partial uploads are left: {partial:?}");
     }
 
-    /// A database of accounts, and what hangs on them; with so many megabytes that take their time.
+    /// Creates a database of accounts with dependent objects, and with this many megabytes, which make a run slower.
     #[track_caller]
     pub fn bank(&self, name: &str, megabytes: u32) -> TestDatabase {
         let database = self.server.create_database(name);
@@ -119,7 +122,7 @@ impl Scene {
         database
     }
 
-    /// The scratch databases that are left on the server by this scene's runs: name and mark.
+    /// Returns the names and marks of the scratch databases that runs of this test have left on the server.
     #[track_caller]
     pub fn leftovers(&self) -> Vec<Vec<String>> {
         self.server.query(
@@ -133,12 +136,12 @@ impl Scene {
     }
 }
 
-/// Requires an error in words, with a hint.
+/// Requires an error, a hint and these words on stderr.
 #[track_caller]
-pub fn require_told(run: &Run, words: &[&str]) {
+pub fn require_error(run: &Run, words: &[&str]) {
     let stderr = run.stderr();
-    assert!(stderr.lines().any(|line| line.starts_with("error: ")), "no error is told\n{}", run.transcript());
-    assert!(stderr.lines().any(|line| line.starts_with("hint: ")), "no hint is given\n{}", run.transcript());
+    assert!(stderr.lines().any(|line| line.starts_with("error: ")), "stderr has no error\n{}", run.transcript());
+    assert!(stderr.lines().any(|line| line.starts_with("hint: ")), "stderr has no hint\n{}", run.transcript());
     for words in words {
         assert!(stderr.contains(words), "stderr lacks '{words}'\n{}", run.transcript());
     }
@@ -166,7 +169,7 @@ pub fn fill_bank(database: &TestDatabase, megabytes: u32) {
          SELECT nextval('tickets') FROM generate_series(1, 7);",
     );
     if megabytes > 0 {
-        // Takes the server, the way and the archive their time, and next to no disk.
+        // These rows make saving and restoring slower, but need almost no space, because they compress well.
         database.psql(format!(
             "CREATE TABLE heavy (id integer PRIMARY KEY, body text);
              INSERT INTO heavy SELECT g, repeat(md5(g::text), 32768) FROM generate_series(1, {megabytes}) g;"
@@ -174,14 +177,15 @@ pub fn fill_bank(database: &TestDatabase, megabytes: u32) {
     }
 }
 
-/// The definitions and the rows of a database: equal where nothing has changed.
+/// Returns the definitions of a database, and for each table the number of rows and a hash. It is equal to an earlier
+/// result if nothing has changed.
 #[track_caller]
 pub fn content(server: &Server, database: &str) -> BTreeMap<String, String> {
     let mut content = BTreeMap::new();
     content.insert("schema".to_owned(), server.schema_dump(database));
     let rows = server.psql(
         database,
-        // Of a sequence the next value counts: there are two ways to say where it stands.
+        // For a sequence, the next value is compared, because last_value and is_called can express it in two ways.
         "\\pset format unaligned\n\\pset tuples_only on\n
          SELECT format('SELECT json_build_array(%L::text, (%s))', CASE relkind WHEN 'S' THEN 'sequence ' ELSE '' END || relname,
                 CASE relkind
@@ -198,27 +202,27 @@ pub fn content(server: &Server, database: &str) -> BTreeMap<String, String> {
     content
 }
 
-/// The same without sequences: where a server crashes it leaves some values of them out.
+/// Removes the sequences, because a server that crashes skips some of their values.
 pub fn without_sequences(content: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let kept = content.iter().filter(|(name, _)| !name.starts_with("sequence "));
-    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+    let others = content.iter().filter(|(name, _)| !name.starts_with("sequence "));
+    others.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Requires that two databases hold the same; says what differs.
+/// Requires that two databases have the same content. The failure message shows the differences.
 #[track_caller]
 pub fn require_same(found: &BTreeMap<String, String>, expected: &BTreeMap<String, String>) {
-    let mut told = String::new();
+    let mut differences = String::new();
     for name in expected.keys().chain(found.keys().filter(|name| !expected.contains_key(*name))) {
         if found.get(name) != expected.get(name) && name == "schema" {
-            told += &schema_differences(&expected[name], &found[name]).to_string();
+            differences += &schema_differences(&expected[name], &found[name]).to_string();
         } else if found.get(name) != expected.get(name) {
-            told += &format!("{name}: {:?} instead of {:?}\n", found.get(name), expected.get(name));
+            differences += &format!("{name}: {:?} instead of {:?}\n", found.get(name), expected.get(name));
         }
     }
-    assert!(told.is_empty(), "{told}");
+    assert!(differences.is_empty(), "{differences}");
 }
 
-/// How a restore may be asked for.
+/// The kinds of restores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Create,
@@ -231,13 +235,13 @@ pub enum Mode {
 
 pub const MODES: [Mode; 6] = [Mode::Create, Mode::Empty, Mode::Replace, Mode::Swap, Mode::Beside, Mode::Tables];
 
-/// A database for a restore of one mode, made from the one that was saved and changed since.
+/// A database for a restore of one mode. Unless it is new or empty, it is a changed copy of the saved database.
 pub struct Target {
     pub mode: Mode,
     pub database: TestDatabase,
 }
 
-/// What is there of a target: its content and its comment; None where there is no such database.
+/// The content and the comment of a target, or `None` if the database does not exist.
 pub type State = Option<(BTreeMap<String, String>, String)>;
 
 impl Target {
@@ -268,7 +272,7 @@ impl Target {
         Target { mode, database }
     }
 
-    /// The arguments of the restore, with another way to the server.
+    /// Returns the arguments of a restore to this target. `url` may lead through a proxy.
     pub fn arguments<'a>(&self, id: &'a str, url: &'a str) -> Vec<&'a str> {
         let mut arguments = vec!["restore", id, "--to", url, "--yes"];
         match self.mode {
@@ -297,36 +301,36 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
-        // What an exchange keeps, under another name.
+        // A swap keeps the old database under another name, which is dropped here.
         let (server, name) = (&self.database.server, &self.database.name);
         if self.mode != Mode::Swap || std::thread::panicking() {
             return;
         }
-        let sql = format!("SELECT datname FROM pg_database WHERE starts_with(datname, '{}_before_')", cut(name));
+        let sql = format!("SELECT datname FROM pg_database WHERE starts_with(datname, '{}_before_')", truncated(name));
         for row in server.query("postgres", &sql) {
             server.psql("postgres", format!("DROP DATABASE \"{}\" WITH (FORCE)", row[0]));
         }
     }
 }
 
-fn cut(name: &str) -> &str {
+fn truncated(name: &str) -> &str {
     &name[..name.len().min(38)]
 }
 
-/// A copy of a database under another name; who is in it is waited for.
+/// Copies a database under another name. PostgreSQL waits until other sessions have left the database.
 #[track_caller]
 pub fn copy_database(source: &TestDatabase, name: &str) {
     source.server.psql("postgres", format!("CREATE DATABASE \"{name}\" TEMPLATE \"{}\"", source.name));
 }
 
-/// A session of somebody else's.
+/// Opens a session of another application.
 #[track_caller]
 pub fn session(server: &Server, database: &str, application: &str) -> Session {
     let url = format!("{}?application_name={application}", server.socket_url(database));
-    Session::connect(&Params::parse(&url).unwrap()).unwrap_or_else(|error| panic!("{}", error.whole()))
+    Session::connect(&Params::parse(&url).unwrap()).unwrap_or_else(|error| panic!("{}", error.full_message()))
 }
 
-/// Looks at the server again and again.
+/// A session that checks conditions on the server.
 pub struct Watcher(Session);
 
 impl Watcher {
@@ -335,29 +339,29 @@ impl Watcher {
         Watcher(session(server, "postgres", "watcher"))
     }
 
-    /// Whether a condition holds now.
+    /// Returns true if a condition holds now.
     #[track_caller]
     pub fn holds(&mut self, condition: &str) -> bool {
         let row = self.0.row(&format!("SELECT ({condition}) AS holds"));
-        row.unwrap_or_else(|error| panic!("{}\n{condition}", error.whole())).flag("holds").unwrap()
+        row.unwrap_or_else(|error| panic!("{}\n{condition}", error.full_message())).flag("holds").unwrap()
     }
 
     /// Waits until a condition holds.
     #[track_caller]
-    pub fn until(&mut self, condition: &str) {
-        let clock = Instant::now();
+    pub fn wait_until(&mut self, condition: &str) {
+        let start = Instant::now();
         while !self.holds(condition) {
-            assert!(clock.elapsed() < PATIENCE, "this does not come true: {condition}");
+            assert!(start.elapsed() < WAIT_LIMIT, "this did not become true: {condition}");
             std::thread::sleep(Duration::from_millis(3));
         }
     }
 
-    /// Waits until a condition holds while a run goes on; false where it ended before.
+    /// Waits until a condition holds while a command runs. Returns false if the command ends before that.
     #[track_caller]
-    pub fn until_or_end(&mut self, condition: &str, running: &mut Running) -> bool {
-        let clock = Instant::now();
+    pub fn wait_until_or_end(&mut self, condition: &str, running: &mut Running) -> bool {
+        let start = Instant::now();
         while !self.holds(condition) {
-            assert!(clock.elapsed() < PATIENCE, "this does not come true: {condition}");
+            assert!(start.elapsed() < WAIT_LIMIT, "this did not become true: {condition}");
             if running.has_ended() {
                 return false;
             }
@@ -366,32 +370,33 @@ impl Watcher {
         true
     }
 
-    /// Waits until no run of the program is in a database whose name begins so.
+    /// Waits until the program has no session in databases whose names begin with `database`.
     #[track_caller]
-    pub fn until_left(&mut self, database: &str) {
-        self.until(&format!(
+    pub fn wait_until_disconnected(&mut self, database: &str) {
+        self.wait_until(&format!(
             "SELECT count(*) = 0 FROM pg_stat_activity
               WHERE application_name = 'lifeboat' AND starts_with(datname, '{database}')"
         ));
     }
 }
 
-/// A condition: so many sessions of the program copy rows in a database whose name begins so.
-pub fn copying(database: &str, sessions: u32) -> String {
+/// Returns an SQL condition: at least this many sessions of the program copy rows in databases whose names begin with
+/// `database`.
+pub fn copying_condition(database: &str, sessions: u32) -> String {
     format!(
         "SELECT count(*) >= {sessions} FROM pg_stat_activity WHERE application_name = 'lifeboat' AND state = 'active'
             AND query LIKE 'COPY %' AND starts_with(datname, '{database}')"
     )
 }
 
-/// A role of one's own, gone at the end with all that it owns in the databases named.
+/// A new role, which is dropped at the end with everything that it owns in these databases.
 pub struct Role {
     pub server: Server,
     pub name: String,
     databases: Vec<String>,
 }
 
-/// The password of such roles.
+/// The password of these roles.
 pub const SECRET: &str = "gr8-s3cret-0f-mine";
 
 impl Role {

@@ -1,17 +1,18 @@
-//! Archives that are not what was written, or not what their manifest says: no target changes, in any mode.
+//! Archives that are damaged, or do not fit their manifest. A restore must fail in every mode and leave the target
+//! unchanged.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::common::{MODES, Mode, Scene, Target, require_told};
+use super::common::{MODES, Mode, Setup, Target, require_error};
 use crate::support::craft::{self, Codec, File, Layout};
 use crate::support::postgres::{TestDatabase, server};
 
-/// A snapshot whose archive is exchanged for others.
+/// A snapshot whose archive and manifest the tests replace. `outside` is the manifest beside the archive.
 struct Vault {
-    scene: Scene,
+    setup: Setup,
     source: TestDatabase,
     id: String,
     archive: PathBuf,
@@ -23,26 +24,26 @@ struct Vault {
 impl Vault {
     fn new(major: u32, name: &str) -> Self {
         let server = server(major);
-        let scene = Scene::new(&server);
-        let source = scene.bank(name, 0);
+        let setup = Setup::new(&server);
+        let source = setup.bank(name, 0);
         source.psql("CREATE EXTENSION citext");
-        Vault::of(scene, source)
+        Vault::of(setup, source)
     }
 
-    fn of(scene: Scene, source: TestDatabase) -> Self {
-        let id = scene.snapshot(&source.url());
-        let folder = scene.sandbox.path(format!("backups/{}", id.rsplitn(3, '-').last().unwrap()));
+    fn of(setup: Setup, source: TestDatabase) -> Self {
+        let id = setup.snapshot(&source.url());
+        let folder = setup.sandbox.path(format!("backups/{}", id.rsplitn(3, '-').last().unwrap()));
         let (archive, manifest) = (folder.join(format!("{id}.tar.gz")), folder.join(format!("{id}.json")));
         let bytes = std::fs::read(&archive).unwrap();
         let outside = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
-        Vault { scene, source, id, archive, manifest, bytes, outside }
+        Vault { setup, source, id, archive, manifest, bytes, outside }
     }
 
     fn files(&self) -> Vec<File> {
         craft::map(&self.bytes).files
     }
 
-    /// Puts an archive in place that is right in itself, with a manifest outside that fits it.
+    /// Writes a valid archive of these files, and the manifest beside it with the size and the hash of the archive.
     fn put(&self, files: &[File], mut outside: Value) {
         let bytes = Layout::of(Codec::Gzip, files, craft::BLOCK).bytes();
         outside["archive_bytes"] = bytes.len().into();
@@ -70,42 +71,42 @@ impl Vault {
             if target.mode == Mode::Replace {
                 arguments.push("--no-safety");
             }
-            let run = self.scene.run(&arguments);
-            // What a mode does not read it cannot mind.
+            let run = self.setup.run(&arguments);
+            // `targets` contains only modes that read the damaged part.
             assert_eq!(run.exit(), code, "{label}: {:?}\n{}", target.mode, run.transcript());
-            require_told_or_bare(&run, words);
+            require_error_with_words(&run, words);
             assert_eq!(target.state(), *before, "{label}: {:?}\n{}", target.mode, run.transcript());
         }
-        assert_eq!(self.scene.leftovers(), Vec::<Vec<String>>::new(), "{label}");
+        assert_eq!(self.setup.leftovers(), Vec::<Vec<String>>::new(), "{label}");
     }
 
     fn targets(&self, modes: &[Mode]) -> BTreeMap<u8, (Target, super::common::State)> {
-        let made = modes.iter().map(|mode| {
+        let targets = modes.iter().map(|mode| {
             let target = Target::new(*mode, &self.source);
             let before = target.state();
             (*mode as u8, (target, before))
         });
-        made.collect()
+        targets.collect()
     }
 }
 
-/// Damage speaks for itself, without a hint.
+/// Requires an error with these words. A report of damage has no hint.
 #[track_caller]
-fn require_told_or_bare(run: &crate::support::Run, words: &str) {
+fn require_error_with_words(run: &crate::support::Run, words: &str) {
     assert!(
         run.stderr().contains(words) && run.stderr().contains("error: "),
-        "no word of '{words}'\n{}",
+        "stderr lacks '{words}'\n{}",
         run.transcript()
     );
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn damaged_archive_changes_no_target_in_any_mode() {
+fn a_damaged_archive_changes_no_target_in_any_mode() {
     let vault = Vault::new(18, "damaged");
     let targets = vault.targets(&MODES);
     let map = craft::map(&vault.bytes);
-    // One block holds all of so small an archive.
+    // An archive as small as this has a single block.
     let block = map.blocks[0].clone();
     for (label, at) in [
         ("in the block", block.start + block.len() / 2),
@@ -118,25 +119,25 @@ fn damaged_archive_changes_no_target_in_any_mode() {
         vault.require_refused(&targets, label, 3, "damaged");
     }
     vault.put_raw(&vault.bytes[..vault.bytes.len() / 2], &vault.outside);
-    vault.require_refused(&targets, "cut", 3, "damaged");
+    vault.require_refused(&targets, "truncated", 3, "damaged");
     let mut outside = vault.outside.clone();
     outside["postgres"]["sequences"][0]["last_value"] = 1.into();
     vault.put_raw(&vault.bytes, &outside);
     vault.require_refused(&targets, "another manifest", 3, "differ");
     std::fs::write(&vault.manifest, "{\"half\": ").unwrap();
     vault.require_refused(&targets, "half a manifest", 3, "");
-    // And as it was, it restores.
+    // The original archive can be restored.
     vault.put_raw(&vault.bytes, &vault.outside);
     for (target, _) in targets.values() {
-        vault.scene.ok(&target.arguments(&vault.id, &target.database.url()));
+        vault.setup.ok(&target.arguments(&vault.id, &target.database.url()));
     }
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn archive_that_holds_other_rows_than_it_says_changes_no_target() {
+fn an_archive_with_other_rows_than_its_manifest_says_changes_no_target() {
     let vault = Vault::new(15, "other_rows");
-    // With only one table some of this cannot be seen: the others' entries are not read.
+    // A restore of a single table does not read the entries of the others, so Mode::Tables is left out.
     let modes = [Mode::Create, Mode::Empty, Mode::Replace, Mode::Swap, Mode::Beside];
     let targets = vault.targets(&modes);
     let files = vault.files();
@@ -146,49 +147,49 @@ fn archive_that_holds_other_rows_than_it_says_changes_no_target() {
     let mut swapped = files.clone();
     (swapped[accounts].content, swapped[log].content) = (files[log].content.clone(), files[accounts].content.clone());
     vault.put(&swapped, vault.outside.clone());
-    let run = vault.scene.run(&["restore", &vault.id, "--to", &targets[&0].0.database.url(), "--create"]);
+    let run = vault.setup.run(&["restore", &vault.id, "--to", &targets[&0].0.database.url(), "--create"]);
     assert!(run.exit() == 1 || run.exit() == 3, "{}", run.transcript());
     let code = run.exit();
-    vault.require_refused(&targets, "two pieces swapped", code, "");
+    vault.require_refused(&targets, "two entries are exchanged", code, "");
 
     let mut missing = files.clone();
     missing.remove(log);
     vault.put(&missing, vault.outside.clone());
-    vault.require_refused(&targets, "a piece is missing", 3, "");
+    vault.require_refused(&targets, "an entry is missing", 3, "");
 
     let mut changed = files.clone();
     let at = changed[accounts].content.iter().position(|byte| *byte == b'1').unwrap();
     changed[accounts].content[at + 2] = b'b';
     vault.put(&changed, vault.outside.clone());
-    vault.require_refused(&targets, "a letter is another", 3, "public.accounts");
+    vault.require_refused(&targets, "a character is changed", 3, "public.accounts");
 
     let mut fewer = files.clone();
     let line = fewer[accounts].content.iter().position(|byte| *byte == b'\n').unwrap();
-    // As long as before: a row went, and another grew.
+    // The entry has the same length as before: one row is removed, and another one is longer.
     let row: Vec<u8> = fewer[accounts].content.drain(..=line).collect();
     let name = fewer[accounts].content.iter().position(|byte| *byte == b'a').unwrap();
     fewer[accounts].content.splice(name..name, vec![b'x'; row.len()]);
     vault.put(&fewer, vault.outside.clone());
     let replaced = vault.targets(&[Mode::Beside]);
-    vault.require_refused(&replaced, "a row is missing", 3, "199 rows, and 200 were saved");
+    vault.require_refused(&replaced, "a row is missing", 3, "199 rows, but 200 were saved");
 
     let mut no_schema = files.clone();
     let objects = find("objects.json");
     no_schema[objects].content.truncate(100);
     vault.put(&no_schema, vault.outside.clone());
-    vault.require_refused(&targets, "half a schema", 3, "not readable");
+    vault.require_refused(&targets, "half a schema", 3, "list of schema objects");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn large_objects_that_are_others_are_noticed() {
+fn a_changed_large_object_changes_no_target() {
     let server = server(15);
-    let scene = Scene::new(&server);
-    let source = scene.bank("other_objects", 0);
+    let setup = Setup::new(&server);
+    let source = setup.bank("other_objects", 0);
     source.psql(
         "SELECT lo_from_bytea(990, 'content'), lo_from_bytea(991, ''), lo_from_bytea(992, repeat('x', 600000)::bytea)",
     );
-    let vault = Vault::of(scene, source);
+    let vault = Vault::of(setup, source);
     let targets = vault.targets(&[Mode::Create, Mode::Empty, Mode::Swap]);
     let mut files = vault.files();
     let file = files.iter_mut().find(|file| file.content.starts_with(b"990\t")).unwrap();
@@ -198,7 +199,7 @@ fn large_objects_that_are_others_are_noticed() {
     vault.require_refused(&targets, "another byte", 3, "large objects");
     vault.put_raw(&vault.bytes, &vault.outside);
     for (target, _) in targets.values() {
-        vault.scene.ok(&target.arguments(&vault.id, &target.database.url()));
+        vault.setup.ok(&target.arguments(&vault.id, &target.database.url()));
         assert_eq!(target.database.value("SELECT convert_from(lo_get(990), 'UTF8')"), "content");
         assert_eq!(target.database.value("SELECT length(lo_get(992))"), "600000");
     }
@@ -206,7 +207,7 @@ fn large_objects_that_are_others_are_noticed() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn missing_extension_is_named_and_nothing_is_made() {
+fn a_missing_extension_is_named_and_nothing_is_created() {
     let vault = Vault::new(13, "extension");
     let targets = vault.targets(&[Mode::Create, Mode::Empty, Mode::Swap]);
     let mut files = vault.files();
@@ -218,12 +219,12 @@ fn missing_extension_is_named_and_nothing_is_made() {
     let outside: Value = serde_json::from_str(&vault.outside.to_string().replace("citext", "no_such_ext")).unwrap();
     vault.put(&files, outside);
     for (target, before) in targets.values() {
-        let run = vault.scene.fails(
+        let run = vault.setup.fails(
             1,
             &target.arguments(&vault.id, &target.database.url()),
-            &["the extension no_such_ext (there 1."],
+            &["the extension no_such_ext (version 1."],
         );
         assert_eq!(target.state(), *before, "{}", run.transcript());
     }
-    require_told(&vault.scene.run(&["drill", &vault.id, "--to", &vault.source.url()]).code(1), &["no_such_ext"]);
+    require_error(&vault.setup.run(&["drill", &vault.id, "--to", &vault.source.url()]).code(1), &["no_such_ext"]);
 }

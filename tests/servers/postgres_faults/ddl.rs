@@ -1,28 +1,28 @@
-//! Others change and lock what is being saved.
+//! Snapshots while other clients change and lock the same tables.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::common::{Scene, Watcher, copying, require_told, session};
+use super::common::{Setup, Watcher, copying_condition, require_error, session};
 use crate::support::postgres::{Server, server};
 
-/// Rows that always are in the table that is emptied and filled in one transaction.
-const FULL: u32 = 500;
+/// The number of rows in a table that is emptied and filled in one transaction, so that every reader sees all of them.
+const REFILLED_ROWS: u32 = 500;
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn snapshots_under_changing_tables_are_of_one_instant() {
+fn snapshots_of_changing_tables_are_consistent() {
     for major in [13, 18] {
-        under_changes(&server(major));
+        require_consistent_snapshots(&server(major));
     }
 }
 
-fn under_changes(server: &Server) {
-    let scene = Scene::new(server);
-    let source = scene.bank("changing", 0);
+fn require_consistent_snapshots(server: &Server) {
+    let setup = Setup::new(server);
+    let source = setup.bank("changing", 0);
     source.psql(format!(
-        "CREATE TABLE refilled (n int); INSERT INTO refilled SELECT generate_series(1, {FULL});
+        "CREATE TABLE refilled (n int); INSERT INTO refilled SELECT generate_series(1, {REFILLED_ROWS});
          CREATE TABLE left_side (n int); CREATE TABLE right_side (n int);
          CREATE TABLE shape (n int PRIMARY KEY); INSERT INTO shape SELECT generate_series(1, 300);
          CREATE TABLE here (n int); INSERT INTO here VALUES (1);"
@@ -55,7 +55,7 @@ fn under_changes(server: &Server) {
         ],
     ];
     let is_over = AtomicBool::new(false);
-    let (mut whole, mut failed) = (0, 0);
+    let (mut succeeded, mut failed) = (0, 0);
     thread::scope(|scope| {
         for statements in writers {
             let is_over = &is_over;
@@ -64,7 +64,7 @@ fn under_changes(server: &Server) {
                 for statement in statements.iter().cycle() {
                     if let Err(error) = writer.execute(statement) {
                         is_over.store(true, Ordering::Relaxed);
-                        panic!("{statement}: {}", error.whole());
+                        panic!("{statement}: {}", error.full_message());
                     }
                     if is_over.load(Ordering::Relaxed) {
                         break;
@@ -73,82 +73,82 @@ fn under_changes(server: &Server) {
                 }
             });
         }
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for number in 0..10 {
-                let run = scene.run(&["snapshot", &source.url(), "--lock-timeout", "20", "--jobs", "3"]);
+                let run = setup.run(&["snapshot", &source.url(), "--lock-timeout", "20", "--jobs", "3"]);
                 if run.exit() != 0 {
                     failed += 1;
                     assert_eq!(run.exit(), 1, "{}", run.transcript());
-                    require_told(&run, &["no snapshot of"]);
+                    require_error(&run, &["no snapshot of"]);
                     eprintln!("{}", run.transcript());
                     continue;
                 }
-                whole += 1;
-                let id = scene.ids().remove(0);
-                let tables = scene.json(&["show", &id])["tables"].clone();
+                succeeded += 1;
+                let id = setup.ids().remove(0);
+                let tables = setup.json(&["show", &id])["tables"].clone();
                 let rows = |name: &str| {
                     let named =
                         tables.as_array().unwrap().iter().find(|table| table["name"] == format!("public.{name}"));
                     named.and_then(|table| table["rows"].as_u64())
                 };
-                assert_eq!(rows("refilled"), Some(FULL.into()), "{}", run.transcript());
+                assert_eq!(rows("refilled"), Some(REFILLED_ROWS.into()), "{}", run.transcript());
                 assert_eq!(rows("left_side"), rows("right_side"), "{}", run.transcript());
                 assert_eq!(rows("shape"), Some(300), "{}", run.transcript());
                 assert_eq!(rows("here").or(rows("there")), Some(1), "{}", run.transcript());
                 assert!(rows("here").is_none() || rows("there").is_none(), "{}", run.transcript());
                 if number % 3 == 0 {
-                    let back = server.reserve_database("unchanged");
-                    scene.ok(&["restore", &id, "--to", &back.url(), "--create"]);
-                    assert_eq!(back.value("SELECT count(*) FROM refilled"), FULL.to_string());
-                    assert_eq!(back.value("SELECT sum(n) FROM shape"), "45150");
+                    let restored = server.reserve_database("unchanged");
+                    setup.ok(&["restore", &id, "--to", &restored.url(), "--create"]);
+                    assert_eq!(restored.value("SELECT count(*) FROM refilled"), REFILLED_ROWS.to_string());
+                    assert_eq!(restored.value("SELECT sum(n) FROM shape"), "45150");
                 }
             }
         }));
         is_over.store(true, Ordering::Relaxed);
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
-    eprintln!("PostgreSQL {}: {whole} snapshots were made, {failed} failed", server.version);
-    assert!(whole >= 5, "only {whole} snapshots were made, {failed} failed");
-    scene.require_store(&scene.ids());
+    eprintln!("PostgreSQL {}: {succeeded} snapshots were made, {failed} failed", server.version);
+    assert!(succeeded >= 5, "only {succeeded} snapshots were made, {failed} failed");
+    setup.require_store(&setup.ids());
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn lock_in_the_way_is_waited_for_and_its_holder_named_and_nobody_else_waits() {
+fn a_snapshot_waits_for_a_lock_names_its_holder_and_blocks_no_other_client() {
     for major in [13, 18] {
         let server = server(major);
-        let scene = Scene::new(&server);
-        let source = scene.bank("locked", 0);
+        let setup = Setup::new(&server);
+        let source = setup.bank("locked", 0);
         let mut holder = session(&server, &source.name, "migration");
         holder.execute("BEGIN; LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE").unwrap();
         let pid = holder.pid();
         let url = source.url();
-        let running = scene.start(&["snapshot", &url, "--lock-timeout", "3"]);
-        let clock = Instant::now();
-        let longest = others_wait(&server, &source.name, || clock.elapsed() > Duration::from_secs(3));
-        assert!(longest < Duration::from_secs(1), "somebody waited for {longest:?}");
-        let run = scene.finish(running).code(1);
-        let took = clock.elapsed();
-        require_told(
+        let running = setup.start(&["snapshot", &url, "--lock-timeout", "3"]);
+        let start = Instant::now();
+        let waited = longest_wait(&server, &source.name, || start.elapsed() > Duration::from_secs(3));
+        assert!(waited < Duration::from_secs(1), "another client waited for {waited:?}");
+        let run = setup.finish(running).code(1);
+        let took = start.elapsed();
+        require_error(
             &run,
             &[
-                &format!("process {pid} holds public.accounts, role postgres, application migration"),
+                &format!("process {pid} holds a lock on public.accounts, role postgres, application migration"),
                 "cannot lock the tables within 3 s",
                 "--lock-timeout",
             ],
         );
         assert!(took > Duration::from_secs(3) && took < Duration::from_secs(6), "it took {took:?}");
-        // It was asked for, and goes on waiting as long as it may.
-        let running = scene.start(&["snapshot", &url, "--lock-timeout", "60"]);
+        // With a longer --lock-timeout, the snapshot waits until the lock is released.
+        let running = setup.start(&["snapshot", &url, "--lock-timeout", "60"]);
         thread::sleep(Duration::from_millis(700));
         holder.execute("COMMIT").unwrap();
-        scene.finish(running).code(0);
-        scene.require_store(&scene.ids());
+        setup.finish(running).code(0);
+        setup.require_store(&setup.ids());
     }
 }
 
-/// Reads and alters another table, over and over; the longest that one statement took.
-fn others_wait(server: &Server, database: &str, is_over: impl Fn() -> bool) -> Duration {
+/// Reads and alters another table again and again, and returns the longest time that a statement took.
+fn longest_wait(server: &Server, database: &str, is_over: impl Fn() -> bool) -> Duration {
     let mut other = session(server, database, "other");
     let mut longest = Duration::ZERO;
     while !is_over() {
@@ -157,9 +157,9 @@ fn others_wait(server: &Server, database: &str, is_over: impl Fn() -> bool) -> D
             "ALTER TABLE log ALTER note SET DEFAULT 'new'",
             "INSERT INTO events VALUES ('2026-01-01')",
         ] {
-            let clock = Instant::now();
-            other.execute(sql).unwrap_or_else(|error| panic!("{sql}: {}", error.whole()));
-            longest = longest.max(clock.elapsed());
+            let start = Instant::now();
+            other.execute(sql).unwrap_or_else(|error| panic!("{sql}: {}", error.full_message()));
+            longest = longest.max(start.elapsed());
         }
     }
     longest
@@ -167,39 +167,42 @@ fn others_wait(server: &Server, database: &str, is_over: impl Fn() -> bool) -> D
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn migration_that_waits_itself_is_not_joined_in_its_queue() {
+fn a_snapshot_does_not_block_clients_while_a_migration_waits_for_a_lock() {
     let server = server(15);
-    let scene = Scene::new(&server);
-    let source = scene.bank("queued", 0);
-    // A long transaction has read the table; a migration waits for it; the snapshot would wait for the migration.
+    let setup = Setup::new(&server);
+    let source = setup.bank("queued", 0);
+    // A long transaction has read the table, a migration waits for it, and the snapshot would have to wait for the
+    // migration.
     let mut reader = session(&server, &source.name, "report");
     reader.execute("BEGIN; SELECT count(*) FROM accounts").unwrap();
     let mut migration = session(&server, &source.name, "migration");
     let pid = migration.pid();
     thread::scope(|scope| {
         let migrated = scope.spawn(move || migration.execute("ALTER TABLE accounts ADD COLUMN new int"));
-        Watcher::new(&server).until("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'migration'");
+        let migration_waits = "SELECT count(*) > 0 FROM pg_stat_activity
+                                WHERE wait_event_type = 'Lock' AND application_name = 'migration'";
+        Watcher::new(&server).wait_until(migration_waits);
         let url = source.url();
-        let running = scene.start(&["snapshot", &url, "--lock-timeout", "2"]);
-        let clock = Instant::now();
-        let longest = others_wait(&server, &source.name, || clock.elapsed() > Duration::from_secs(2));
-        assert!(longest < Duration::from_secs(1), "somebody waited for {longest:?}");
-        let run = scene.finish(running).code(1);
-        require_told(&run, &[&format!("process {pid} waits for public.accounts"), "application migration"]);
+        let running = setup.start(&["snapshot", &url, "--lock-timeout", "2"]);
+        let start = Instant::now();
+        let waited = longest_wait(&server, &source.name, || start.elapsed() > Duration::from_secs(2));
+        assert!(waited < Duration::from_secs(1), "another client waited for {waited:?}");
+        let run = setup.finish(running).code(1);
+        require_error(&run, &[&format!("process {pid} waits for a lock on public.accounts"), "application migration"]);
         reader.execute("COMMIT").unwrap();
         migrated.join().unwrap().unwrap();
     });
-    scene.snapshot(&source.url());
+    setup.snapshot(&source.url());
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn migration_that_comes_during_a_snapshot_waits_and_both_come_through() {
+fn a_migration_during_a_snapshot_waits_and_both_succeed() {
     for major in [13, 18] {
         let server = server(major);
-        let scene = Scene::new(&server);
-        let source = scene.bank("migrated", 30);
-        // Large enough to be read by several sessions, by ranges of pages.
+        let setup = Setup::new(&server);
+        let source = setup.bank("migrated", 30);
+        // The table is large enough that several sessions read it, each a range of pages.
         source.psql(
             "CREATE TABLE wide (id int, body text);
              INSERT INTO wide SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 80000) g;
@@ -214,8 +217,11 @@ fn migration_that_comes_during_a_snapshot_waits_and_both_come_through() {
             "TRUNCATE log",
             "CREATE OR REPLACE VIEW totals AS SELECT mood, sum(amount) AS amount, 1 AS one FROM accounts GROUP BY mood",
         ];
-        let mut running = scene.start(&["snapshot", &url, "--jobs", "3", "--lock-timeout", "5"]);
-        assert!(Watcher::new(&server).until_or_end(&copying(&source.name, 1), &mut running), "too quick");
+        let mut running = setup.start(&["snapshot", &url, "--jobs", "3", "--lock-timeout", "5"]);
+        assert!(
+            Watcher::new(&server).wait_until_or_end(&copying_condition(&source.name, 1), &mut running),
+            "it ended too early"
+        );
         thread::scope(|scope| {
             let migrations: Vec<_> = statements
                 .iter()
@@ -224,26 +230,26 @@ fn migration_that_comes_during_a_snapshot_waits_and_both_come_through() {
                     scope.spawn(move || migration.execute(sql))
                 })
                 .collect();
-            scene.finish(running).code(0);
+            setup.finish(running).code(0);
             for (sql, migration) in statements.iter().zip(migrations) {
-                migration.join().unwrap().unwrap_or_else(|error| panic!("{sql}: {}", error.whole()));
+                migration.join().unwrap().unwrap_or_else(|error| panic!("{sql}: {}", error.full_message()));
             }
         });
-        let ids = scene.ids();
-        let back = server.reserve_database("migrated_back");
-        scene.ok(&["restore", &ids[0], "--to", &back.url(), "--create"]);
-        assert_eq!(back.value("SELECT count(*) FROM log"), "3000");
-        assert_eq!(back.value("SELECT count(*) FROM wide"), "80000");
-        scene.require_store(&ids);
+        let ids = setup.ids();
+        let restored = server.reserve_database("migrated_back");
+        setup.ok(&["restore", &ids[0], "--to", &restored.url(), "--create"]);
+        assert_eq!(restored.value("SELECT count(*) FROM log"), "3000");
+        assert_eq!(restored.value("SELECT count(*) FROM wide"), "80000");
+        setup.require_store(&ids);
     }
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn index_view_and_sequence_that_somebody_holds_are_no_deadlock() {
+fn locked_indexes_views_and_sequences_cause_no_deadlock() {
     let server = server(18);
-    let scene = Scene::new(&server);
-    let source = scene.bank("held", 0);
+    let setup = Setup::new(&server);
+    let source = setup.bank("held", 0);
     source.psql(
         "CREATE TABLE wide (id int, body text);
          INSERT INTO wide SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 80000) g;
@@ -251,49 +257,50 @@ fn index_view_and_sequence_that_somebody_holds_are_no_deadlock() {
     );
     let mut holder = session(&server, &source.name, "migration");
     let url = source.url();
-    // The table can be read, only not by a query that is planned with its indexes.
+    // The table can be read, but not by a query that the planner may run with its indexes.
     holder.execute("BEGIN; REINDEX INDEX wide_by_id").unwrap();
-    scene.ok(&["snapshot", &url, "--jobs", "3", "--lock-timeout", "5"]);
+    setup.ok(&["snapshot", &url, "--jobs", "3", "--lock-timeout", "5"]);
     holder.execute("ROLLBACK").unwrap();
-    let held = [
+    let locks = [
         ("ALTER VIEW totals SET (security_barrier)", "public.totals"),
         ("ALTER SEQUENCE tickets INCREMENT 5", "public.tickets"),
     ];
-    for (sql, what) in held {
+    for (sql, object) in locks {
         holder.execute("BEGIN").unwrap();
         holder.execute(sql).unwrap();
-        let clock = Instant::now();
-        let running = scene.start(&["snapshot", &url, "--lock-timeout", "2"]);
-        let longest = others_wait(&server, &source.name, || clock.elapsed() > Duration::from_secs(2));
-        // For as long as it takes to come to the views: all tables are locked then.
-        assert!(longest < Duration::from_secs(3), "{what}: somebody waited for {longest:?}");
-        let run = scene.finish(running);
-        // What can be read all the same is.
+        let start = Instant::now();
+        let running = setup.start(&["snapshot", &url, "--lock-timeout", "2"]);
+        let waited = longest_wait(&server, &source.name, || start.elapsed() > Duration::from_secs(2));
+        // Other clients wait while the snapshot has locked all tables and waits for the view or the sequence.
+        assert!(waited < Duration::from_secs(3), "{object}: another client waited for {waited:?}");
+        let run = setup.finish(running);
+        // If the server can read the locked object, the snapshot succeeds.
         if run.exit() != 0 {
             let run = run.code(1);
-            require_told(&run, &["process", "application migration"]);
+            require_error(&run, &["process", "application migration"]);
         }
-        assert!(clock.elapsed() < Duration::from_secs(6), "{what}: {:?}", clock.elapsed());
-        // It goes on to a table that the snapshot may have locked, and is not chosen to die for it.
-        let running = scene.start(&["snapshot", &url, "--lock-timeout", "10"]);
+        assert!(start.elapsed() < Duration::from_secs(6), "{object}: {:?}", start.elapsed());
+        // The migration then locks a table that the snapshot may have locked. The server must not end the migration to
+        // resolve a deadlock.
+        let running = setup.start(&["snapshot", &url, "--lock-timeout", "10"]);
         thread::sleep(Duration::from_millis(400));
         holder
             .execute("ALTER TABLE accounts ALTER name SET DEFAULT 'x'")
-            .unwrap_or_else(|error| panic!("{}", error.whole()));
+            .unwrap_or_else(|error| panic!("{}", error.full_message()));
         holder.execute("COMMIT").unwrap();
-        scene.finish(running).code(0);
+        setup.finish(running).code(0);
     }
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn prepared_transaction_in_the_way_is_named() {
+fn a_prepared_transaction_that_holds_a_lock_is_named() {
     let server = server(15);
-    let scene = Scene::new(&server);
-    let source = scene.bank("prepared", 0);
+    let setup = Setup::new(&server);
+    let source = setup.bank("prepared", 0);
     source.psql("BEGIN; LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION 'left behind'");
-    let run = scene.run(&["snapshot", &source.url(), "--lock-timeout", "1"]);
+    let run = setup.run(&["snapshot", &source.url(), "--lock-timeout", "1"]);
     source.psql("ROLLBACK PREPARED 'left behind'");
     let run = run.code(1);
-    require_told(&run, &["the prepared transaction 'left behind' holds public.accounts, role postgres"]);
+    require_error(&run, &["the prepared transaction 'left behind' holds a lock on public.accounts, role postgres"]);
 }

@@ -1,17 +1,17 @@
-//! Disks without room: the store's and the server's. Connections without room.
+//! Full disks of the store and of the server, and servers without free connections.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::common::{Mode, Role, Scene, Target, content, require_told, session};
+use super::common::{Mode, Role, Setup, Target, content, require_error, session};
 use crate::support::postgres::{PrivateServer, server};
 use crate::support::skip_unless_ci;
 
-/// A small disk of its own, gone at the end.
+/// A small disk, which is unmounted at the end.
 struct Disk(PathBuf);
 
 impl Disk {
-    /// None where this user may not mount one.
+    /// Mounts a disk. Returns `None` if this user may not do so.
     fn mount(path: PathBuf, size: &str) -> Option<Self> {
         std::fs::create_dir(&path).unwrap();
         let options = format!("size={size}");
@@ -20,7 +20,7 @@ impl Disk {
             return Some(Disk(path));
         }
         assert!(!rustix::process::geteuid().is_root(), "root cannot mount a tmpfs: {mounted:?}");
-        skip_unless_ci("no disk can be mounted here, which takes root");
+        skip_unless_ci("it needs root to mount a disk");
         None
     }
 }
@@ -38,66 +38,68 @@ const NOISE: &str = "CREATE TABLE noise AS
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn full_store_fails_the_snapshot_and_the_restore_that_would_overwrite() {
+fn a_full_store_fails_snapshots_and_restores_that_need_a_safety_snapshot() {
     let server = server(18);
-    let scene = Scene::new(&server);
-    let Some(_disk) = Disk::mount(scene.sandbox.path("disk"), "10m") else { return };
-    let source = scene.bank("full_store", 0);
+    let setup = Setup::new(&server);
+    let Some(_disk) = Disk::mount(setup.sandbox.path("disk"), "10m") else { return };
+    let source = setup.bank("full_store", 0);
     let store = ["--store", "disk/backups"];
-    let document = scene.json(&[&["snapshot", &source.url()], &store[..]].concat());
+    let document = setup.json(&[&["snapshot", &source.url()], &store[..]].concat());
     let id = document["snapshots"][0]["id"].as_str().unwrap().to_owned();
     let target = Target::new(Mode::Replace, &source);
-    // About 7 MB in an archive: the first fits, the second does not.
+    // An archive has about 7 MB, so the disk has space for one but not for two.
     for database in [&source, &target.database] {
         database.psql(NOISE);
     }
-    let state = scene.sandbox.state();
-    scene.ok(&[&["snapshot", &source.url()], &store[..]].concat());
-    let files = scene.sandbox.state();
-    let run = scene.run(&[&["snapshot", &source.url()], &store[..]].concat()).code(1);
-    require_told(&run, &["no snapshot of", "the disk is full"]);
-    assert_eq!(scene.sandbox.state(), files);
-    // Without a safety snapshot nothing is overwritten.
+    let files_before = setup.sandbox.state();
+    setup.ok(&[&["snapshot", &source.url()], &store[..]].concat());
+    let files_after = setup.sandbox.state();
+    let run = setup.run(&[&["snapshot", &source.url()], &store[..]].concat()).code(1);
+    require_error(&run, &["no snapshot of", "the disk is full"]);
+    assert_eq!(setup.sandbox.state(), files_after);
+    // If the safety snapshot cannot be taken, nothing is overwritten.
     let before = target.state();
     let url = target.database.url();
-    let run = scene.run(&[&["restore", "latest", "--to", &url, "--replace", "--yes"], &store[..]].concat()).code(1);
-    require_told(&run, &["cannot save what would be overwritten; nothing was changed", "the disk is full"]);
+    let run = setup.run(&[&["restore", "latest", "--to", &url, "--replace", "--yes"], &store[..]].concat()).code(1);
+    require_error(&run, &["cannot save the data that would be overwritten; nothing was changed", "the disk is full"]);
     assert_eq!(target.state(), before);
-    assert_eq!(scene.sandbox.state(), files);
-    scene.ok(&[&["verify", "--all"], &store[..]].concat());
-    assert!(state.len() < files.len() && files.keys().any(|path| path.to_string_lossy().contains(&id)));
+    assert_eq!(setup.sandbox.state(), files_after);
+    setup.ok(&[&["verify", "--all"], &store[..]].concat());
+    assert!(files_before.len() < files_after.len());
+    assert!(files_after.keys().any(|path| path.to_string_lossy().contains(&id)));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn server_without_room_fails_the_restore_and_the_database_is_empty_again() {
+fn a_full_disk_of_the_server_fails_the_restore_and_the_database_is_empty_again() {
     let server = server(15);
-    let scene = Scene::new(&server);
-    let source = scene.bank("full_server", 0);
+    let setup = Setup::new(&server);
+    let source = setup.bank("full_server", 0);
     source.psql(NOISE);
-    let id = scene.snapshot(&source.url());
-    // The server must be able to get there.
+    let id = setup.snapshot(&source.url());
+    // The server must have access to the folder of the disk.
     let folder = tempfile::Builder::new().prefix("lifeboat-disk-").tempdir().unwrap();
     let Some(disk) = Disk::mount(folder.path().join("disk"), "16m") else { return };
-    let place = disk.0.join("space");
-    std::fs::create_dir(&place).unwrap();
-    give_to_server(&server.data, &[folder.path(), &disk.0, &place]);
-    let space = format!("small_{}", std::process::id());
-    // Not in a transaction.
-    server.psql("postgres", format!("CREATE TABLESPACE {space} LOCATION '{}'", place.display()));
+    let tablespace_folder = disk.0.join("space");
+    std::fs::create_dir(&tablespace_folder).unwrap();
+    chown_to_server(&server.data, &[folder.path(), &disk.0, &tablespace_folder]);
+    let tablespace = format!("small_{}", std::process::id());
+    // CREATE TABLESPACE cannot run in a transaction, so it is a separate script.
+    server.psql("postgres", format!("CREATE TABLESPACE {tablespace} LOCATION '{}'", tablespace_folder.display()));
     {
-        let database = server.create_database_with("full_target", &format!("TABLESPACE {space}"));
+        let database = server.create_database_with("full_target", &format!("TABLESPACE {tablespace}"));
         let before = content(&server, &database.name);
-        let run = scene.run(&["restore", &id, "--to", &database.url()]).code(1);
-        require_told(&run, &["is empty again", "No space left on device"]);
+        let run = setup.run(&["restore", &id, "--to", &database.url()]).code(1);
+        require_error(&run, &["is empty again", "No space left on device"]);
         assert_eq!(content(&server, &database.name), before);
-        assert_eq!(scene.leftovers(), Vec::<Vec<String>>::new());
+        assert_eq!(setup.leftovers(), Vec::<Vec<String>>::new());
     }
-    server.psql("postgres", format!("DROP TABLESPACE {space}"));
-    scene.require_store(&[id]);
+    server.psql("postgres", format!("DROP TABLESPACE {tablespace}"));
+    setup.require_store(&[id]);
 }
 
-fn give_to_server(data: &Path, paths: &[&Path]) {
+/// Makes the owner of the server's data the owner of these folders.
+fn chown_to_server(data: &Path, paths: &[&Path]) {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let owner = std::fs::metadata(data).unwrap();
     for path in paths {
@@ -108,32 +110,32 @@ fn give_to_server(data: &Path, paths: &[&Path]) {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn fewer_connections_than_jobs_are_enough_and_none_fails() {
+fn runs_use_the_free_connections_and_fail_if_there_is_none() {
     let server = PrivateServer::start(15);
-    let scene = Scene::new(&server);
-    let source = scene.bank("connections", 40);
+    let setup = Setup::new(&server);
+    let source = setup.bank("connections", 40);
     let role = Role::new(&server, "narrow", &[&source]);
     source.psql(format!("GRANT pg_read_all_data TO \"{}\"", role.name));
     let url = role.url(&source.name);
-    // As many as there are places: one for the watch of the first, and so on.
+    // A limit below the number of jobs: the snapshot uses the sessions that it gets.
     server.psql("postgres", format!("ALTER ROLE \"{}\" CONNECTION LIMIT 2", role.name));
-    let run = scene.ok(&["snapshot", &url, "--jobs", "6"]);
-    assert!(run.stderr().contains("going on with 2 sessions of 5"), "{}", run.transcript());
-    let id = scene.ids().remove(0);
+    let run = setup.ok(&["snapshot", &url, "--jobs", "6"]);
+    assert!(run.stderr().contains("continuing with 2 of 5 sessions"), "{}", run.transcript());
+    let id = setup.ids().remove(0);
     server.psql("postgres", format!("ALTER ROLE \"{}\" CONNECTION LIMIT 0", role.name));
-    scene.fails(5, &["snapshot", &url], &["has no free connection"]);
+    setup.fails(5, &["snapshot", &url], &["has no free connection"]);
     server.psql("postgres", format!("ALTER ROLE \"{}\" CONNECTION LIMIT 3 CREATEDB", role.name));
-    // One beside the database, two in it.
+    // Of three sessions, one is in another database, and two are in the new database.
     let target = Target::new(Mode::Create, &source);
     let run =
-        scene.ok(&["restore", &id, "--to", &role.url(&target.database.name), "--create", "--no-owner", "--jobs", "6"]);
-    assert!(run.stderr().contains("going on with 2 sessions of 6"), "{}", run.transcript());
-    // The whole server is full, but for superusers.
+        setup.ok(&["restore", &id, "--to", &role.url(&target.database.name), "--create", "--no-owner", "--jobs", "6"]);
+    assert!(run.stderr().contains("continuing with 2 of 6 sessions"), "{}", run.transcript());
+    // All connections of the server are in use, except for those that are reserved for superusers.
     server.configure("max_connections = 5\nsuperuser_reserved_connections = 2");
     server.psql("postgres", format!("ALTER ROLE \"{}\" CONNECTION LIMIT -1", role.name));
     let others: Vec<_> = (0..3).map(|_| session(&server, "postgres", "another")).collect();
-    scene.fails(5, &["snapshot", &url], &["has no free connection"]);
+    setup.fails(5, &["snapshot", &url], &["has no free connection"]);
     drop(others);
-    scene.require_store(&[id]);
+    setup.require_store(&[id]);
     source.psql(format!("REVOKE pg_read_all_data FROM \"{}\"", role.name));
 }

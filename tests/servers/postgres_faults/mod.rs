@@ -1,6 +1,6 @@
-//! What stands after a failure of PostgreSQL, of the way to it, of those who share it, of the process itself.
-//! Nothing new is listed, what was there restores, a database is the old one or the new one, whole; the error says what
-//! failed, on what, and what to do; and no password is in any of it.
+//! Failures of PostgreSQL, of the connection, of the process itself, and conflicts with other clients. After each of
+//! them, `list` shows nothing new, the existing snapshots can be restored, and a database is completely the old one or
+//! completely the new one. The error says what failed, on what, and what to do. No output contains a password.
 
 mod common;
 mod cut;

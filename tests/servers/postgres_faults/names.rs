@@ -1,27 +1,27 @@
-//! Names that break out of quotes, lines, comments and shells, in all that is restored, in every way.
+//! Names of objects and databases with quotes, line breaks, comments, shell characters and SQL, in every restore mode.
 
-use super::common::{Mode, Scene, content, require_same, require_told};
+use super::common::{Mode, Setup, content, require_error, require_same};
 use crate::support::postgres::{Server, some_server};
 
-/// As SQL writes them.
+/// The names of objects, as quoted SQL identifiers.
 const SCHEMA: &str = "\"s'; DROP TABLE public.bystander; --\"";
 const TABLE: &str = "\"t\"\"x ON y\n; DROP TABLE public.bystander;\n$$ \\ %I '\"";
 const COLUMN: &str = "\"c\"\"'$$\\n\n\\. %s\"";
 const TYPE: &str = "\"e'\\\"\" $$ \n--\"";
 
-/// A database whose name no shell and no statement takes unquoted; dropped at the end.
-struct Odd<'a> {
+/// A database whose name must be quoted in a shell and in SQL. It is dropped at the end.
+struct OddDatabase<'a> {
     server: &'a Server,
     name: String,
 }
 
-impl Odd<'_> {
+impl OddDatabase<'_> {
     fn quoted(&self) -> String {
         format!("\"{}\"", self.name.replace('"', "\"\""))
     }
 }
 
-impl Drop for Odd<'_> {
+impl Drop for OddDatabase<'_> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.server.psql("postgres", format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.quoted()));
@@ -29,16 +29,16 @@ impl Drop for Odd<'_> {
     }
 }
 
-fn odd<'a>(server: &'a Server, what: &str) -> Odd<'a> {
-    Odd { server, name: format!("{what}'\"; DROP DATABASE x; -- $$ \\ %41 é/{}", std::process::id()) }
+fn odd_database<'a>(server: &'a Server, prefix: &str) -> OddDatabase<'a> {
+    OddDatabase { server, name: format!("{prefix}'\"; DROP DATABASE x; -- $$ \\ %41 é/{}", std::process::id()) }
 }
 
 #[test]
 #[ignore = "needs PostgreSQL"]
-fn names_are_names_and_nothing_else_in_every_mode() {
+fn names_that_contain_sql_are_never_run_as_sql() {
     some_server(|server| {
-        let scene = Scene::new(server);
-        let source = odd(server, "source");
+        let setup = Setup::new(server);
+        let source = odd_database(server, "source");
         server.psql("postgres", format!("CREATE DATABASE {}", source.quoted()));
         let role = format!("\"r'\"\"; $$ \\ {}\"", std::process::id());
         server.psql("postgres", format!("DROP ROLE IF EXISTS {role}; CREATE ROLE {role}"));
@@ -58,74 +58,74 @@ fn names_are_names_and_nothing_else_in_every_mode() {
             ),
         );
         let url = server.url(&source.name);
-        let document = scene.json(&["snapshot", &url, "--name", "odd"]);
+        let document = setup.json(&["snapshot", &url, "--name", "odd"]);
         let id = document["snapshots"][0]["id"].as_str().unwrap();
         let saved = content(server, &source.name);
         let table = document["snapshots"][0]["tables"].as_array().unwrap()[0]["name"].as_str().unwrap().to_owned();
         assert!(table.contains("DROP TABLE"), "{table}");
-        let shown = scene.ok(&["show", id]);
+        let shown = setup.ok(&["show", id]);
         assert!(!shown.stdout().lines().any(|line| line.starts_with("; DROP")), "{}", shown.transcript());
 
-        let made = odd(server, "made");
-        let to = server.url(&made.name);
-        scene.ok(&["restore", id, "--to", &to, "--create"]);
-        require_same(&content(server, &made.name), &saved);
+        let restored = odd_database(server, "made");
+        let to = server.url(&restored.name);
+        setup.ok(&["restore", id, "--to", &to, "--create"]);
+        require_same(&content(server, &restored.name), &saved);
         let changed = format!("UPDATE {SCHEMA}.{TABLE} SET {COLUMN} = 'changed'");
         for mode in [Mode::Replace, Mode::Swap, Mode::Beside, Mode::Tables] {
-            server.psql(&made.name, &changed);
+            server.psql(&restored.name, &changed);
             let beside = "b'\"; DROP SCHEMA public CASCADE; --\n$$";
             let arguments = match mode {
                 Mode::Replace => vec!["--replace"],
                 Mode::Swap => vec!["--swap"],
                 Mode::Beside => vec!["--beside", beside],
                 _ => {
-                    server.psql(&made.name, format!("DROP VIEW {SCHEMA}.{COLUMN}; DROP TABLE {SCHEMA}.{TABLE}"));
+                    server.psql(&restored.name, format!("DROP VIEW {SCHEMA}.{COLUMN}; DROP TABLE {SCHEMA}.{TABLE}"));
                     vec!["--table", table.as_str()]
                 }
             };
-            let document = scene.json(&[&["restore", id, "--to", &to, "--yes"], &arguments[..]].concat());
+            let document = setup.json(&[&["restore", id, "--to", &to, "--yes"], &arguments[..]].concat());
             match mode {
                 Mode::Replace => {
-                    require_same(&content(server, &made.name), &saved);
-                    // The way back works as it is printed.
+                    require_same(&content(server, &restored.name), &saved);
+                    // The printed undo command works in a shell.
                     let undo = document["undo"].as_str().unwrap().replacen("lifeboat", crate::support::LIFEBOAT, 1);
-                    let line = format!("{undo} --host {} --yes", scene.host);
+                    let line = format!("{undo} --host {} --yes", setup.host);
                     let output = std::process::Command::new("sh")
                         .args(["-c", &line])
                         .env("PGPASSWORD", &server.password)
                         .output()
                         .unwrap();
                     assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
-                    let value = server.query(&made.name, &format!("SELECT DISTINCT {COLUMN} FROM {SCHEMA}.{TABLE}"));
-                    assert_eq!(value, [["changed"]]);
+                    let query = format!("SELECT DISTINCT {COLUMN} FROM {SCHEMA}.{TABLE}");
+                    assert_eq!(server.query(&restored.name, &query), [["changed"]]);
                 }
                 Mode::Swap => {
-                    require_same(&content(server, &made.name), &saved);
-                    let aside = document["moved_aside"][0].as_str().unwrap().replace('"', "\"\"");
-                    server.psql("postgres", format!("DROP DATABASE \"{aside}\""));
+                    require_same(&content(server, &restored.name), &saved);
+                    let old_name = document["moved_aside"][0].as_str().unwrap().replace('"', "\"\"");
+                    server.psql("postgres", format!("DROP DATABASE \"{old_name}\""));
                 }
                 Mode::Beside => {
                     let quoted = format!("\"{}\"", beside.replace('"', "\"\""));
-                    let same = format!(
+                    let unchanged_rows = format!(
                         "SELECT count(*) FROM {quoted}.{TABLE} WHERE {COLUMN} IN (E'a\\tb\\n\\\\.\\nc', E'\\\\N')"
                     );
-                    assert_eq!(server.value(&made.name, &same), "2");
-                    server.psql(&made.name, format!("DROP SCHEMA {quoted} CASCADE"));
+                    assert_eq!(server.value(&restored.name, &unchanged_rows), "2");
+                    server.psql(&restored.name, format!("DROP SCHEMA {quoted} CASCADE"));
                 }
                 _ => {
                     let count = format!("SELECT count(*) FROM {SCHEMA}.{TABLE} WHERE {COLUMN} <> 'changed'");
-                    assert_eq!(server.value(&made.name, &count), "2");
+                    assert_eq!(server.value(&restored.name, &count), "2");
                 }
             }
-            assert_eq!(server.value(&made.name, "SELECT count(*) FROM bystander"), "1", "{mode:?}");
+            assert_eq!(server.value(&restored.name, "SELECT count(*) FROM bystander"), "1", "{mode:?}");
         }
-        let empty = odd(server, "empty");
+        let empty = odd_database(server, "empty");
         server.psql("postgres", format!("CREATE DATABASE {} TEMPLATE template0", empty.quoted()));
-        scene.ok(&["restore", id, "--to", &server.url(&empty.name)]);
+        setup.ok(&["restore", id, "--to", &server.url(&empty.name)]);
         require_same(&content(server, &empty.name), &saved);
-        let run = scene.run(&["restore", id, "--to", &server.url(&empty.name)]).code(2);
-        require_told(&run, &["is not empty"]);
-        drop((empty, made, source));
+        let run = setup.run(&["restore", id, "--to", &server.url(&empty.name)]).code(2);
+        require_error(&run, &["is not empty"]);
+        drop((empty, restored, source));
         server.psql("postgres", format!("DROP ROLE {role}"));
     });
 }

@@ -1,194 +1,195 @@
-//! Encrypted snapshots: what the stock tools open, what nobody learns without a key, and how damage and wrong keys are told.
+//! Encrypted snapshots: age and tar can open them, nothing is readable without a key, and damage and wrong keys are
+//! reported as such.
 
 use std::fs;
 use std::path::Path;
 
-use super::helpers::{Place, archive_in, big, files, one_error, sql, text, with};
+use super::helpers::{Setup, archive_in, big_database, files, one_error, sql, text, with};
 use crate::support::postgres::server;
 use crate::support::{Run, content, copy_folder, sample};
 
 on_every_server! {
-    the_stock_tools_open_what_the_store_has
-    nothing_outside_the_ciphertext_names_a_table
-    a_safety_snapshot_is_encrypted_to_the_same_key_and_undoes
-    a_key_is_given_as_text_or_as_a_path
-    without_a_key_the_ciphertext_is_proven
+    age_and_tar_open_an_encrypted_archive
+    nothing_outside_the_ciphertext_contains_names_or_values
+    a_safety_snapshot_is_encrypted_to_the_same_key_and_can_be_restored
+    the_identity_variable_holds_a_key_or_the_path_of_a_key_file
+    verify_without_a_key_checks_the_ciphertext
 }
 
-fn the_stock_tools_open_what_the_store_has(place: &Place) {
-    sample(place.at("app.db"), 30, "delete");
-    let (theirs, public) = place.age_key("theirs.txt");
-    place.ok(&["keygen", "--output", "ours.txt"]);
-    let ours = place.ok(&["keygen", "--public", "ours.txt"]).stdout().trim().to_owned();
+fn age_and_tar_open_an_encrypted_archive(setup: &Setup) {
+    sample(setup.at("app.db"), 30, "delete");
+    let (age_key, public) = setup.age_key("theirs.txt");
+    setup.ok(&["keygen", "--output", "ours.txt"]);
+    let own_public = setup.ok(&["keygen", "--public", "ours.txt"]).stdout().trim().to_owned();
     for codec in ["gzip", "zstd"] {
-        let id = place.snapshot(
+        let id = setup.snapshot(
             "app.db",
-            &place.store,
-            &["--name", codec, "--compression", codec, "--encrypt-to", &public, "--encrypt-to", &ours],
+            &setup.store,
+            &["--name", codec, "--compression", codec, "--encrypt-to", &public, "--encrypt-to", &own_public],
         );
-        place.json(&["copy", &id, "--from", &place.store, "--to", codec, "--create"]);
-        let archive = archive_in(&place.sandbox.path(codec).join(codec)).to_str().unwrap().to_owned();
+        setup.json(&["copy", &id, "--from", &setup.store, "--to", codec, "--create"]);
+        let archive = archive_in(&setup.sandbox.path(codec).join(codec)).to_str().unwrap().to_owned();
         assert!(archive.ends_with(".age"), "{archive}");
         let unpack = if codec == "gzip" { "-z" } else { "--zstd" };
-        for key in [theirs.as_str(), "ours.txt"] {
-            let names = place.paste(&format!("age -d -i {key} {archive} | tar {unpack} -t"));
+        for key in [age_key.as_str(), "ours.txt"] {
+            let names = setup.paste(&format!("age -d -i {key} {archive} | tar {unpack} -t"));
             assert_eq!(String::from_utf8(names).unwrap(), "README.txt\ndata/app.db\nmanifest.json\n");
-            let image = place.paste(&format!("age -d -i {key} {archive} | tar {unpack} -xO data/app.db"));
-            assert!(image == fs::read(place.at("app.db")).unwrap());
+            let image = setup.paste(&format!("age -d -i {key} {archive} | tar {unpack} -xO data/app.db"));
+            assert!(image == fs::read(setup.at("app.db")).unwrap());
             let target = format!("{codec}-{key}.db");
-            place.ok(&["restore", &id, "--identity", key, "--to", &target, "--store", &place.store]);
-            assert_eq!(content(place.at(&target)), content(place.at("app.db")));
+            setup.ok(&["restore", &id, "--identity", key, "--to", &target, "--store", &setup.store]);
+            assert_eq!(content(setup.at(&target)), content(setup.at("app.db")));
         }
     }
 }
 
-/// Words that stand nowhere but in the database.
-const WORDS: [&str; 4] = ["Zebracrossing", "quaggacolumn", "okapivalue", "ibexview"];
+/// Words that occur only in the databases: names of tables, columns and views, and a value.
+const SECRET_WORDS: [&str; 4] = ["Zebracrossing", "quaggacolumn", "okapivalue", "ibexview"];
 
 #[track_caller]
-fn names_nothing(what: &str, bytes: &[u8]) {
+fn require_no_secret_words(description: &str, bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes).to_lowercase();
-    for word in WORDS {
-        assert!(!text.contains(&word.to_lowercase()), "{what} names {word}:\n{text}");
+    for word in SECRET_WORDS {
+        assert!(!text.contains(&word.to_lowercase()), "{description} contains {word}:\n{text}");
     }
 }
 
-fn nothing_outside_the_ciphertext_names_a_table(place: &Place) {
-    let (key, public) = place.age_key("key.txt");
+fn nothing_outside_the_ciphertext_contains_names_or_values(setup: &Setup) {
+    let (key, public) = setup.age_key("key.txt");
     let tables = "CREATE TABLE \"Zebracrossing x\" (quaggacolumn text, n integer);
         INSERT INTO \"Zebracrossing x\" VALUES ('okapivalue', 1), ('okapivalue', 2);
         CREATE VIEW ibexview AS SELECT quaggacolumn FROM \"Zebracrossing x\";";
-    sample(place.at("app.db"), 3, "wal");
-    sql(place.at("app.db"), tables);
+    sample(setup.at("app.db"), 3, "wal");
+    sql(setup.at("app.db"), tables);
     let database = server(17).create_database("s3_words");
     database.psql(tables);
-    // What is left out is named inside too.
+    // The list of tables that are left out must be encrypted too.
     database.psql("CREATE TABLE \"Zebracrossing far\" AS SELECT 'okapivalue' AS quaggacolumn");
-    let sealing = ["--encrypt-to", &public];
-    let on = ["--store", &place.store, "--identity", &key];
-    let first = place.snapshot("app.db", &place.store, &sealing);
+    let encryption = ["--encrypt-to", &public];
+    let on = ["--store", &setup.store, "--identity", &key];
+    let first = setup.snapshot("app.db", &setup.store, &encryption);
     let url = database.url();
     let pg = ["--name", "pg", "--allow-partial", "--exclude-data", "*far"];
-    let second = place.snapshot(&url, &place.store, &with(&pg, &sealing));
-    place.json(&with(&["verify", "--all"], &on));
-    place.json(&with(&["drill", &first], &on));
-    sql(place.at("app.db"), "DELETE FROM \"Zebracrossing x\" WHERE n = 1");
-    place.json(&with(&["restore", &first, "--replace", "--yes"], &on));
-    // With the key it is all there.
-    let shown = place.json(&with(&["show", &second], &on)).to_string();
+    let second = setup.snapshot(&url, &setup.store, &with(&pg, &encryption));
+    setup.json(&with(&["verify", "--all"], &on));
+    setup.json(&with(&["drill", &first], &on));
+    sql(setup.at("app.db"), "DELETE FROM \"Zebracrossing x\" WHERE n = 1");
+    setup.json(&with(&["restore", &first, "--replace", "--yes"], &on));
+    // With the key, show prints the names.
+    let shown = setup.json(&with(&["show", &second], &on)).to_string();
     assert!(shown.contains("Zebracrossing") && shown.contains("quaggacolumn"), "{shown}");
 
-    let objects = place.objects();
+    let objects = setup.objects();
     assert_eq!(objects.iter().filter(|key| key.ends_with(".age")).count(), 3, "{objects:?}");
     for key in &objects {
-        names_nothing(key, key.as_bytes());
-        names_nothing(key, &place.object(key));
+        require_no_secret_words(key, key.as_bytes());
+        require_no_secret_words(key, &setup.object(key));
     }
     for arguments in [&["list"][..], &["show", &first], &["show", &second], &["verify", "--all"]] {
         for json in [&["--json"][..], &[]] {
-            let run = place.ok(&[arguments, &["--store", &place.store], json].concat());
-            names_nothing(&run.transcript(), &run.output.stdout);
-            names_nothing(&run.transcript(), &run.output.stderr);
+            let run = setup.ok(&[arguments, &["--store", &setup.store], json].concat());
+            require_no_secret_words(&run.transcript(), &run.output.stdout);
+            require_no_secret_words(&run.transcript(), &run.output.stderr);
         }
     }
 
-    // Nor what a test with the key leaves that finds damage, also where it lies in a block of rows.
+    // A verify or drill with the key that finds damage, also in a block of rows, stores a proof without these words.
     database.psql("INSERT INTO \"Zebracrossing x\" SELECT md5(g::text), g FROM generate_series(1, 20000) AS g");
-    big(place.at("app.db"), 1);
-    let third = place.snapshot(&url, &place.store, &with(&["--name", "pg"], &sealing));
-    let fourth = place.snapshot("app.db", &place.store, &sealing);
+    big_database(setup.at("app.db"), 1);
+    let third = setup.snapshot(&url, &setup.store, &with(&["--name", "pg"], &encryption));
+    let fourth = setup.snapshot("app.db", &setup.store, &encryption);
     for id in [&first, &second, &third, &fourth] {
-        place.json(&["copy", id, "--from", &place.store, "--to", "folder", "--create"]);
-        let archive = place.sandbox.path("folder").join(id.rsplitn(3, '-').last().unwrap());
+        setup.json(&["copy", id, "--from", &setup.store, "--to", "folder", "--create"]);
+        let archive = setup.sandbox.path("folder").join(id.rsplitn(3, '-').last().unwrap());
         let archive = archive.join(format!("{id}.tar.gz.age"));
         let length = fs::metadata(&archive).unwrap().len() as usize;
-        damage(&archive, |bytes| bytes[length / 2] ^= 1);
+        change_file(&archive, |bytes| bytes[length / 2] ^= 1);
         for command in ["verify", "drill"] {
-            let mut run = place.command(&[command, id, "--store", "folder", "--identity", &key]);
+            let mut run = setup.command(&[command, id, "--store", "folder", "--identity", &key]);
             run.env("PGPASSWORD", &database.server.password);
-            place.sandbox.finish(run).code(3);
+            setup.sandbox.finish(run).code(3);
         }
     }
-    let left = files(&place.sandbox.path("folder"));
-    assert_eq!(left.iter().filter(|(name, _)| name.contains(".proof-")).count(), 8);
-    left.iter().for_each(|(name, bytes)| names_nothing(name, bytes));
+    let stored_files = files(&setup.sandbox.path("folder"));
+    assert_eq!(stored_files.iter().filter(|(name, _)| name.contains(".proof-")).count(), 8);
+    stored_files.iter().for_each(|(name, bytes)| require_no_secret_words(name, bytes));
 }
 
-fn a_safety_snapshot_is_encrypted_to_the_same_key_and_undoes(place: &Place) {
-    sample(place.at("app.db"), 5, "wal");
-    let (key, public) = place.age_key("my key.txt".replace(' ', "-").as_str());
-    let id = place.snapshot("app.db", &place.store, &["--encrypt-to", &public]);
-    let saved = content(place.at("app.db"));
-    sql(place.at("app.db"), "DELETE FROM accounts");
-    let harmed = content(place.at("app.db"));
-    let arguments = ["restore", &id, "--replace", "--yes", "--store", &place.store];
+fn a_safety_snapshot_is_encrypted_to_the_same_key_and_can_be_restored(setup: &Setup) {
+    sample(setup.at("app.db"), 5, "wal");
+    let (key, public) = setup.age_key("my key.txt".replace(' ', "-").as_str());
+    let id = setup.snapshot("app.db", &setup.store, &["--encrypt-to", &public]);
+    let saved = content(setup.at("app.db"));
+    sql(setup.at("app.db"), "DELETE FROM accounts");
+    let damaged_rows = content(setup.at("app.db"));
+    let arguments = ["restore", &id, "--replace", "--yes", "--store", &setup.store];
 
-    let by_file = place.json(&with(&arguments, &["--identity", &key]));
-    assert_eq!(content(place.at("app.db")), saved);
-    let undo = text(&by_file["undo"]);
-    assert!(undo.contains(&format!("--identity {}", place.at(&key))), "{undo}");
-    // From anywhere.
-    place.paste(&format!("cd /; {undo}"));
-    assert_eq!(content(place.at("app.db")), harmed);
+    let with_file = setup.json(&with(&arguments, &["--identity", &key]));
+    assert_eq!(content(setup.at("app.db")), saved);
+    let undo = text(&with_file["undo"]);
+    assert!(undo.contains(&format!("--identity {}", setup.at(&key))), "{undo}");
+    // The undo command works in any folder.
+    setup.paste(&format!("cd /; {undo}"));
+    assert_eq!(content(setup.at("app.db")), damaged_rows);
 
-    let secret = fs::read_to_string(place.at(&key)).unwrap();
-    let mut command = place.command(&with(&arguments, &["--json"]));
+    let secret = fs::read_to_string(setup.at(&key)).unwrap();
+    let mut command = setup.command(&with(&arguments, &["--json"]));
     command.env("LIFEBOAT_IDENTITY", &secret);
-    let by_text = place.sandbox.finish(command).code(0);
-    assert!(!by_text.transcript().contains("AGE-SECRET-KEY"), "{}", by_text.transcript());
-    assert_eq!(content(place.at("app.db")), saved);
-    let undo = text(&by_text.json()["undo"]);
-    place.paste(&format!("export LIFEBOAT_IDENTITY=$(cat {key}); {undo}"));
-    assert_eq!(content(place.at("app.db")), harmed);
+    let with_text = setup.sandbox.finish(command).code(0);
+    assert!(!with_text.transcript().contains("AGE-SECRET-KEY"), "{}", with_text.transcript());
+    assert_eq!(content(setup.at("app.db")), saved);
+    let undo = text(&with_text.json()["undo"]);
+    setup.paste(&format!("export LIFEBOAT_IDENTITY=$(cat {key}); {undo}"));
+    assert_eq!(content(setup.at("app.db")), damaged_rows);
 
-    // All that was made on the way is encrypted.
-    let archives: Vec<String> = place.objects().into_iter().filter(|key| key.contains(".tar")).collect();
+    // All archives of these restores are encrypted.
+    let archives: Vec<String> = setup.objects().into_iter().filter(|key| key.contains(".tar")).collect();
     assert!(archives.len() >= 5 && archives.iter().all(|key| key.ends_with(".age")), "{archives:?}");
-    // The commands that show prints work, too.
-    let shown = place.json(&["show", &id, "--store", &place.store, "--identity", &key]);
+    // The commands that show prints work too.
+    let shown = setup.json(&["show", &id, "--store", &setup.store, "--identity", &key]);
     for command in shown["restore"].as_array().unwrap() {
-        place.paste(&text(command));
+        setup.paste(&text(command));
     }
-    assert_eq!(content(place.at("app.db")), saved);
-    assert_eq!(content(place.at("app-restored.db")), saved);
+    assert_eq!(content(setup.at("app.db")), saved);
+    assert_eq!(content(setup.at("app-restored.db")), saved);
 }
 
-fn a_key_is_given_as_text_or_as_a_path(place: &Place) {
-    sample(place.at("app.db"), 3, "delete");
-    let (key, public) = place.age_key("key.txt");
-    let (other, _) = place.age_key("other.txt");
-    place.snapshot("app.db", &place.store, &["--encrypt-to", &public]);
-    let secret = fs::read_to_string(place.at(&key)).unwrap();
+fn the_identity_variable_holds_a_key_or_the_path_of_a_key_file(setup: &Setup) {
+    sample(setup.at("app.db"), 3, "delete");
+    let (key, public) = setup.age_key("key.txt");
+    let (other, _) = setup.age_key("other.txt");
+    setup.snapshot("app.db", &setup.store, &["--encrypt-to", &public]);
+    let secret = fs::read_to_string(setup.at(&key)).unwrap();
     let line = secret.lines().last().unwrap();
-    let both = fs::read_to_string(place.at(&other)).unwrap() + &secret;
+    let both = fs::read_to_string(setup.at(&other)).unwrap() + &secret;
     for (number, value) in
-        [secret.as_str(), line, &format!("{line}\n"), &both, &key, &place.at(&key)].iter().enumerate()
+        [secret.as_str(), line, &format!("{line}\n"), &both, &key, &setup.at(&key)].iter().enumerate()
     {
         let target = format!("{number}.db");
-        let mut command = place.command(&["restore", "latest", "--to", &target, "--store", &place.store]);
+        let mut command = setup.command(&["restore", "latest", "--to", &target, "--store", &setup.store]);
         command.env("LIFEBOAT_IDENTITY", value);
-        let run = place.sandbox.finish(command).code(0);
+        let run = setup.sandbox.finish(command).code(0);
         assert!(!run.transcript().contains("AGE-SECRET"), "{}", run.transcript());
-        assert_eq!(content(place.at(&target)), content(place.at("app.db")));
+        assert_eq!(content(setup.at(&target)), content(setup.at("app.db")));
     }
-    // Several files; the one that fits counts.
-    place.ok(&["verify", "--identity", &other, "--identity", &key, "--store", &place.store]);
+    // Of several key files, the one that fits is used.
+    setup.ok(&["verify", "--identity", &other, "--identity", &key, "--store", &setup.store]);
 }
 
-fn without_a_key_the_ciphertext_is_proven(place: &Place) {
-    sample(place.at("app.db"), 3, "delete");
-    let (key, public) = place.age_key("key.txt");
-    let id = place.snapshot("app.db", &place.store, &["--encrypt-to", &public]);
-    let on = ["--store", &place.store];
-    let verified = place.json(&with(&["verify"], &on));
+fn verify_without_a_key_checks_the_ciphertext(setup: &Setup) {
+    sample(setup.at("app.db"), 3, "delete");
+    let (key, public) = setup.age_key("key.txt");
+    let id = setup.snapshot("app.db", &setup.store, &["--encrypt-to", &public]);
+    let on = ["--store", &setup.store];
+    let verified = setup.json(&with(&["verify"], &on));
     assert_eq!((&verified["ok"], &verified["snapshots"][0]["level"]), (&true.into(), &"verified".into()));
-    assert_eq!(place.json(&with(&["list"], &on))["snapshots"][0]["proof"], "verified");
-    let shown = place.json(&with(&["show"], &on));
+    assert_eq!(setup.json(&with(&["list"], &on))["snapshots"][0]["proof"], "verified");
+    let shown = setup.json(&with(&["show"], &on));
     assert_eq!((&shown["id"], &shown["encrypted"], &shown["rows"]), (&id.as_str().into(), &true.into(), &63.into()));
-    let words = place.ok(&with(&["show"], &on)).stdout();
+    let words = setup.ok(&with(&["show"], &on)).stdout();
     assert!(words.contains("--identity"), "{words}");
-    assert_eq!(place.json(&with(&["verify", "--quick"], &on))["ok"], true);
-    let before = place.objects();
+    assert_eq!(setup.json(&with(&["verify", "--quick"], &on))["ok"], true);
+    let before = setup.objects();
     for arguments in [
         &["diff", &id][..],
         &["restore", &id, "--to", "new.db"],
@@ -198,48 +199,49 @@ fn without_a_key_the_ciphertext_is_proven(place: &Place) {
         &["extract", &id, "--entry", "README.txt", "--to", "-"],
         &["drill", &id],
     ] {
-        let run = place.run(&with(arguments, &on)).code(2).says("--identity");
+        let run = setup.run(&with(arguments, &on)).code(2).says("--identity");
         one_error(&run);
         assert!(run.stderr().contains("encrypted"), "{}", run.transcript());
         assert_eq!(run.stdout(), "", "{}", run.transcript());
     }
-    assert_eq!(place.objects(), before, "nothing was taken or noted");
-    assert!(!place.sandbox.path("new.db").exists() && !place.sandbox.path("files").exists());
-    assert!(place.ok(&with(&["diff", &id, "--identity", &key], &on)).stdout().contains("no difference"));
-    // Of one object other bytes: verify without a key sees it.
+    assert_eq!(setup.objects(), before, "no object may be written");
+    assert!(!setup.sandbox.path("new.db").exists() && !setup.sandbox.path("files").exists());
+    assert!(setup.ok(&with(&["diff", &id, "--identity", &key], &on)).stdout().contains("no difference"));
+    // verify without a key finds a changed byte in an archive.
     let archive = format!("app/{id}.tar.gz.age");
-    let mut bytes = place.object(&archive);
+    let mut bytes = setup.object(&archive);
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
-    place.put(&archive, &bytes);
-    let found = place.run(&with(&["verify", "--json"], &on)).code(3).json();
+    setup.put(&archive, &bytes);
+    let found = setup.run(&with(&["verify", "--json"], &on)).code(3).json();
     assert_eq!((&found["ok"], &found["snapshots"][0]["level"]), (&false.into(), &"damaged".into()));
-    one_error(&place.run(&with(&["restore", &id, "--to", "new.db", "--identity", &key], &on)).code(3));
-    assert!(!place.sandbox.path("new.db").exists());
+    one_error(&setup.run(&with(&["restore", &id, "--to", "new.db", "--identity", &key], &on)).code(3));
+    assert!(!setup.sandbox.path("new.db").exists());
 }
 
-fn damage(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+/// Changes the bytes of a file.
+fn change_file(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).unwrap();
     change(&mut bytes);
     fs::write(path, bytes).unwrap();
 }
 
-/// A place whose server no command here asks for anything.
-fn folder_place() -> Place {
-    Place::new(&crate::support::s3::s3_servers()[0].name)
+/// Returns a setup on any server. The tests below use stores in folders.
+fn any_setup() -> Setup {
+    Setup::new(&crate::support::s3::s3_servers()[0].name)
 }
 
 #[test]
 #[ignore = "needs S3 servers"]
-fn damage_in_any_part_of_the_ciphertext_is_told_as_damage() {
-    let place = folder_place();
-    sample(place.at("app.db"), 200, "delete");
-    let (key, public) = place.age_key("key.txt");
-    let id = place.snapshot("app.db", "backups", &["--encrypt-to", &public]);
-    let whole = archive_in(&place.sandbox.path("backups/app"));
-    let name = whole.file_name().unwrap();
-    let length = fs::metadata(&whole).unwrap().len() as usize;
-    let header = fs::read(&whole).unwrap().windows(4).position(|bytes| bytes == b"\n---").unwrap();
+fn damage_in_any_part_of_the_ciphertext_is_reported_as_damage() {
+    let setup = any_setup();
+    sample(setup.at("app.db"), 200, "delete");
+    let (key, public) = setup.age_key("key.txt");
+    let id = setup.snapshot("app.db", "backups", &["--encrypt-to", &public]);
+    let archive = archive_in(&setup.sandbox.path("backups/app"));
+    let name = archive.file_name().unwrap();
+    let length = fs::metadata(&archive).unwrap().len() as usize;
+    let header = fs::read(&archive).unwrap().windows(4).position(|bytes| bytes == b"\n---").unwrap();
     type Change = Box<dyn Fn(&mut Vec<u8>)>;
     let flip = |at: usize| -> Change { Box::new(move |bytes| bytes[at] ^= 1) };
     let cases: Vec<(&str, Change)> = vec![
@@ -258,47 +260,48 @@ fn damage_in_any_part_of_the_ciphertext_is_told_as_damage() {
         ("one more byte", Box::new(|bytes| bytes.push(0))),
         ("twice", Box::new(|bytes| bytes.extend(bytes.clone()))),
     ];
-    let before = content(place.at("app.db"));
-    let mut wrong = Vec::new();
-    for (number, (what, change)) in cases.iter().enumerate() {
+    let before = content(setup.at("app.db"));
+    let mut failures = Vec::new();
+    for (number, (label, change)) in cases.iter().enumerate() {
         let store = format!("damaged-{number}");
-        copy_folder(&place.sandbox.path("backups"), &place.sandbox.path(&store));
-        damage(&place.sandbox.path(&store).join("app").join(name), |bytes| change(bytes));
+        copy_folder(&setup.sandbox.path("backups"), &setup.sandbox.path(&store));
+        change_file(&setup.sandbox.path(&store).join("app").join(name), |bytes| change(bytes));
         let mut check = |expected: &[i32], run: Run| {
             if !expected.contains(&run.exit()) || run.stderr().contains("panicked") {
-                wrong.push(format!(
-                    "== {what}: not {expected:?}\n{}",
+                failures.push(format!(
+                    "== {label}: not {expected:?}\n{}",
                     run.transcript().split("-- files").next().unwrap()
                 ));
             }
         };
-        check(&[3], place.run(&["verify", &id, "--store", &store]));
-        check(&[3], place.run(&["verify", &id, "--store", &store, "--identity", &key, "--json"]));
+        check(&[3], setup.run(&["verify", &id, "--store", &store]));
+        check(&[3], setup.run(&["verify", &id, "--store", &store, "--identity", &key, "--json"]));
         let with_key = ["--store", &store, "--identity", &key];
-        // Where the key's own stanza is damaged, the key fits no more, and that is all that can be told without a hash of all.
-        let told: &[i32] = if matches!(*what, "the recipient" | "the wrapped key") { &[2, 3] } else { &[3] };
-        check(told, place.run(&with(&["restore", &id, "--to", "new.db"], &with_key)));
-        check(told, place.run(&with(&["restore", &id, "--replace", "--yes"], &with_key)));
-        check(told, place.run(&with(&["extract", &id, "--to", "files"], &with_key)));
-        check(told, place.run(&with(&["drill", &id], &with_key)));
-        assert!(!place.sandbox.path("new.db").exists() && !place.sandbox.path("files").exists(), "{what}");
-        assert_eq!(content(place.at("app.db")), before, "{what}");
+        // If the recipient stanza is damaged, the key does not fit. Without a hash of the whole file, this cannot be
+        // distinguished from a wrong key.
+        let codes: &[i32] = if matches!(*label, "the recipient" | "the wrapped key") { &[2, 3] } else { &[3] };
+        check(codes, setup.run(&with(&["restore", &id, "--to", "new.db"], &with_key)));
+        check(codes, setup.run(&with(&["restore", &id, "--replace", "--yes"], &with_key)));
+        check(codes, setup.run(&with(&["extract", &id, "--to", "files"], &with_key)));
+        check(codes, setup.run(&with(&["drill", &id], &with_key)));
+        assert!(!setup.sandbox.path("new.db").exists() && !setup.sandbox.path("files").exists(), "{label}");
+        assert_eq!(content(setup.at("app.db")), before, "{label}");
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]
 #[ignore = "needs S3 servers"]
-fn wrong_keys_are_told_from_damage() {
-    let place = folder_place();
-    sample(place.at("app.db"), 3, "delete");
-    let (key, public) = place.age_key("key.txt");
-    let (other, _) = place.age_key("other.txt");
-    fs::write(place.at("words"), "one\n").unwrap();
-    fs::write(place.at("other-words"), "two\n").unwrap();
-    let id = place.snapshot("app.db", "backups", &["--encrypt-to", &public]);
-    let secret = place.snapshot("app.db", "backups", &["--passphrase-file", "words", "--name", "words"]);
-    for (id, flag, wrong) in [
+fn a_wrong_key_is_not_reported_as_damage() {
+    let setup = any_setup();
+    sample(setup.at("app.db"), 3, "delete");
+    let (key, public) = setup.age_key("key.txt");
+    let (other, _) = setup.age_key("other.txt");
+    fs::write(setup.at("words"), "one\n").unwrap();
+    fs::write(setup.at("other-words"), "two\n").unwrap();
+    let id = setup.snapshot("app.db", "backups", &["--encrypt-to", &public]);
+    let secret = setup.snapshot("app.db", "backups", &["--passphrase-file", "words", "--name", "words"]);
+    for (id, flag, wrong_key) in [
         (&id, "--identity", &other[..]),
         (&secret, "--passphrase-file", "other-words"),
         (&id, "--passphrase-file", "words"),
@@ -311,42 +314,43 @@ fn wrong_keys_are_told_from_damage() {
             &["diff", id],
             &["extract", id, "--to", "files"],
         ] {
-            let run = place.run(&with(arguments, &["--store", "backups", flag, wrong])).code(2);
+            let run = setup.run(&with(arguments, &["--store", "backups", flag, wrong_key])).code(2);
             one_error(&run);
             let error = run.stderr().lines().find(|line| line.starts_with("error: ")).unwrap().to_owned();
             assert!(!error.contains("damaged"), "{}", run.transcript());
         }
     }
-    let proofs = files(&place.sandbox.path("backups")).into_iter().filter(|(name, _)| name.contains("proof")).count();
+    let proofs = files(&setup.sandbox.path("backups")).into_iter().filter(|(name, _)| name.contains("proof")).count();
     assert_eq!(proofs, 0, "a wrong key proves nothing");
-    place.ok(&["verify", &secret, "--store", "backups", "--passphrase-file", "words"]);
-    assert_eq!(place.json(&["verify", "--all", "--store", "backups"])["snapshots"].as_array().unwrap().len(), 2);
+    setup.ok(&["verify", &secret, "--store", "backups", "--passphrase-file", "words"]);
+    assert_eq!(setup.json(&["verify", "--all", "--store", "backups"])["snapshots"].as_array().unwrap().len(), 2);
 }
 
 #[test]
 #[ignore = "needs S3 servers"]
-fn no_output_holds_a_secret() {
-    let place = folder_place();
-    sample(place.at("app.db"), 3, "delete");
-    let (key, public) = place.age_key("key.txt");
-    let file = fs::read_to_string(place.at(&key)).unwrap();
+fn no_output_contains_a_secret() {
+    let setup = any_setup();
+    sample(setup.at("app.db"), 3, "delete");
+    let (key, public) = setup.age_key("key.txt");
+    let file = fs::read_to_string(setup.at(&key)).unwrap();
     let secret = file.lines().last().unwrap().to_owned();
     let middle = &secret[20..40];
-    place.snapshot("app.db", "backups", &["--encrypt-to", &public]);
-    let silent = |run: &Run, part: &str| {
-        let story = run.stdout() + &run.stderr();
-        assert!(!story.to_uppercase().contains(&part.to_uppercase()), "a secret is shown\n{}", run.transcript());
+    setup.snapshot("app.db", "backups", &["--encrypt-to", &public]);
+    let require_absent = |run: &Run, part: &str| {
+        let output = run.stdout() + &run.stderr();
+        let has_secret = output.to_uppercase().contains(&part.to_uppercase());
+        assert!(!has_secret, "the output contains a secret\n{}", run.transcript());
     };
     let lower = secret.to_lowercase();
     for given in [secret.as_str(), &lower, &secret[..60], &format!(" {secret}"), &format!("{secret}x")] {
         for json in [&["--json"][..], &["-vv"]] {
             let store = ["--store", "backups"];
-            let to = place.run(&[&["snapshot", "app.db", "--encrypt-to", given], &store[..], json].concat()).code(2);
-            silent(&to, middle);
-            let by = place.run(&[&["verify", "--identity", given], &store[..], json].concat()).code(2);
-            silent(&by, middle);
-            let by = place.run(&[&["verify", "--passphrase-file", given], &store[..], json].concat()).code(2);
-            silent(&by, middle);
+            let to = setup.run(&[&["snapshot", "app.db", "--encrypt-to", given], &store[..], json].concat()).code(2);
+            require_absent(&to, middle);
+            let by = setup.run(&[&["verify", "--identity", given], &store[..], json].concat()).code(2);
+            require_absent(&by, middle);
+            let by = setup.run(&[&["verify", "--passphrase-file", given], &store[..], json].concat()).code(2);
+            require_absent(&by, middle);
         }
     }
     for (value, code) in [
@@ -357,7 +361,7 @@ fn no_output_holds_a_secret() {
         (format!("\"{secret}\""), 2),
         (format!("KEY={secret}"), 2),
         (format!("export KEY={secret}"), 2),
-        // A pipeline's secret that is not set.
+        // CI systems set the variable of a missing secret to the empty string.
         (String::new(), 0),
         (public.clone(), 2),
         (secret.clone(), 0),
@@ -365,44 +369,44 @@ fn no_output_holds_a_secret() {
         (file.replace('\n', "\r\n"), 0),
     ] {
         for json in [&["--json"][..], &["-vv"]] {
-            let mut command = place.command(&[&["verify", "--store", "backups"], json].concat());
+            let mut command = setup.command(&[&["verify", "--store", "backups"], json].concat());
             command.env("LIFEBOAT_IDENTITY", &value);
-            let run = place.sandbox.finish(command);
-            silent(&run, middle);
+            let run = setup.sandbox.finish(command);
+            require_absent(&run, middle);
             run.code(code);
         }
     }
-    // Nor does the help, nor does the manual, say what a variable holds.
+    // The help and the manual do not print the value of a variable.
     for arguments in [&["verify", "--help"][..], &["man"], &["--help"]] {
-        let mut command = place.command(arguments);
+        let mut command = setup.command(arguments);
         command.env("LIFEBOAT_IDENTITY", &secret);
-        silent(&place.sandbox.finish(command).code(0), middle);
+        require_absent(&setup.sandbox.finish(command).code(0), middle);
     }
-    // A file with a flaw in it.
-    fs::write(place.at("flawed.txt"), &secret[..70]).unwrap();
-    silent(&place.run(&["verify", "--store", "backups", "--identity", "flawed.txt"]).code(2), middle);
-    // What the service is told is no secret either, but for its own keys.
-    let run = place.ok(&["snapshot", "app.db", "--store", &place.store, "-vv", "--encrypt-to", &public]);
-    silent(&run, &place.server.secret_key);
+    // A key file that is malformed.
+    fs::write(setup.at("flawed.txt"), &secret[..70]).unwrap();
+    require_absent(&setup.run(&["verify", "--store", "backups", "--identity", "flawed.txt"]).code(2), middle);
+    // The log of requests to the service does not contain its secret key.
+    let run = setup.ok(&["snapshot", "app.db", "--store", &setup.store, "-vv", "--encrypt-to", &public]);
+    require_absent(&run, &setup.server.secret_key);
 }
 
 #[test]
 #[ignore = "needs S3 servers"]
-fn keys_and_a_passphrase_together_are_refused() {
-    let place = folder_place();
-    sample(place.at("app.db"), 3, "delete");
-    let (_, public) = place.age_key("key.txt");
-    fs::write(place.at("words"), "one\n").unwrap();
+fn keys_with_a_passphrase_and_malformed_keys_are_refused() {
+    let setup = any_setup();
+    sample(setup.at("app.db"), 3, "delete");
+    let (_, public) = setup.age_key("key.txt");
+    fs::write(setup.at("words"), "one\n").unwrap();
     let both = ["snapshot", "app.db", "--store", "backups", "--encrypt-to", &public, "--passphrase-file", "words"];
-    one_error(&place.run(&both).code(2).says("--passphrase-file"));
-    assert!(!place.sandbox.path("backups").exists());
+    one_error(&setup.run(&both).code(2).says("--passphrase-file"));
+    assert!(!setup.sandbox.path("backups").exists());
     for not_a_key in ["age1", "", "ssh-ed25519 AAAA", &public[..61], &public.to_uppercase().replace("AGE1", "age1")] {
-        let run = place.run(&["snapshot", "app.db", "--store", "backups", "--encrypt-to", not_a_key]).code(2);
+        let run = setup.run(&["snapshot", "app.db", "--store", "backups", "--encrypt-to", not_a_key]).code(2);
         assert!(run.stderr().starts_with("error: "), "{}", run.transcript());
-        assert!(!place.sandbox.path("backups").exists(), "{}", run.transcript());
+        assert!(!setup.sandbox.path("backups").exists(), "{}", run.transcript());
     }
-    fs::write(place.at("empty"), "\n").unwrap();
-    one_error(&place.run(&["snapshot", "app.db", "--store", "backups", "--passphrase-file", "empty"]).code(2));
-    one_error(&place.run(&["snapshot", "app.db", "--store", "backups", "--passphrase-file", "nowhere"]).code(2));
-    assert!(!place.sandbox.path("backups").exists());
+    fs::write(setup.at("empty"), "\n").unwrap();
+    one_error(&setup.run(&["snapshot", "app.db", "--store", "backups", "--passphrase-file", "empty"]).code(2));
+    one_error(&setup.run(&["snapshot", "app.db", "--store", "backups", "--passphrase-file", "nowhere"]).code(2));
+    assert!(!setup.sandbox.path("backups").exists());
 }

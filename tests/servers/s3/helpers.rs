@@ -1,4 +1,4 @@
-//! What the tests of several themes share.
+//! Helpers for the tests in this folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,17 +11,17 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::support::s3::{S3Server, forget_aws, fresh_prefix, s3_server};
+use crate::support::s3::{S3Server, clear_aws_settings, fresh_prefix, s3_server};
 use crate::support::{LIFEBOAT, Run, Sandbox, open};
 
-/// Runs every test against every server.
+/// Defines a test for each of these functions on each server.
 macro_rules! on_every_server {
     ($($test:ident)*) => {
         mod seaweedfs {
             $(#[test]
             #[ignore = "needs S3 servers"]
             fn $test() {
-                super::$test(&super::super::helpers::Place::new("seaweedfs"));
+                super::$test(&super::super::helpers::Setup::new("seaweedfs"));
             })*
         }
 
@@ -29,56 +29,56 @@ macro_rules! on_every_server {
             $(#[test]
             #[ignore = "needs S3 servers"]
             fn $test() {
-                super::$test(&super::super::helpers::Place::new("ceph"));
+                super::$test(&super::super::helpers::Setup::new("ceph"));
             })*
         }
     };
 }
 
-/// The program in a folder of its own, and a store of its own in one server.
-pub(crate) struct Place {
+/// A sandbox for the program, and a new store on one server.
+pub(crate) struct Setup {
     pub(crate) sandbox: Sandbox,
     pub(crate) server: S3Server,
     prefix: String,
     /// The store's URL.
     pub(crate) store: String,
-    /// Further variables of the environment.
+    /// Additional environment variables of the program.
     pub(crate) environment: Vec<(&'static str, String)>,
 }
 
-impl Place {
+impl Setup {
     #[track_caller]
     pub(crate) fn new(server: &str) -> Self {
         let server = s3_server(server);
         let prefix = fresh_prefix();
         let store = format!("s3://{}/{prefix}?endpoint={}", server.bucket, server.endpoint);
-        Place { sandbox: Sandbox::new(), server, prefix, store, environment: Vec::new() }
+        Setup { sandbox: Sandbox::new(), server, prefix, store, environment: Vec::new() }
     }
 
-    /// The store by another address, a proxy's.
-    pub(crate) fn store_by(&self, port: u16) -> String {
+    /// Returns the URL of the store through a proxy at this port.
+    pub(crate) fn store_through(&self, port: u16) -> String {
         format!("s3://{}/{}?endpoint=http://127.0.0.1:{port}", self.server.bucket, self.prefix)
     }
 
-    /// Another store below this one's prefix.
+    /// Returns the URL of another store, whose prefix begins with the prefix of this one.
     pub(crate) fn other_store(&self, name: &str) -> String {
         format!("s3://{}/{}.{name}?endpoint={}", self.server.bucket, self.prefix, self.server.endpoint)
     }
 
-    /// The URL of a store in a bucket that is not there.
-    pub(crate) fn store_in_no_bucket(&self) -> String {
+    /// Returns the URL of a store in a bucket that does not exist.
+    pub(crate) fn store_in_missing_bucket(&self) -> String {
         format!("s3://no-{}/x?endpoint={}", self.prefix, self.server.endpoint)
     }
 
-    /// `lifeboat ARGUMENTS` with the credentials, not yet started.
+    /// Returns the command `lifeboat ARGUMENTS` with the credentials, which is not started yet.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.sandbox.command(arguments);
-        self.identify(&mut command);
+        self.set_credentials(&mut command);
         command
     }
 
-    fn identify(&self, command: &mut Command) {
-        self.server.identify(command);
+    fn set_credentials(&self, command: &mut Command) {
+        self.server.set_credentials(command);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
     }
 
@@ -87,25 +87,25 @@ impl Place {
         self.sandbox.finish(self.command(arguments))
     }
 
-    /// Runs it and requires exit code 0.
+    /// Runs `lifeboat ARGUMENTS` and requires exit code 0.
     #[track_caller]
     pub(crate) fn ok(&self, arguments: &[&str]) -> Run {
         self.run(arguments).code(0)
     }
 
-    /// Runs it with `--json`, requires exit code 0, and reads the document.
+    /// Runs `lifeboat ARGUMENTS --json`, requires exit code 0, and returns the document.
     #[track_caller]
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         self.ok(&with(arguments, &["--json"])).json()
     }
 
-    /// Takes a snapshot of `source` into a store; its id.
+    /// Takes a snapshot of `source` into a store and returns its id.
     #[track_caller]
     pub(crate) fn snapshot(&self, source: &str, store: &str, more: &[&str]) -> String {
         id_of(&self.json(&with(&["snapshot", source, "--store", store], more)))
     }
 
-    /// The ids that `list` shows of a store, newest first.
+    /// Returns the ids that `list` shows for a store, newest first.
     #[track_caller]
     pub(crate) fn ids(&self, store: &str) -> Vec<String> {
         let document = self.json(&["list", "--store", store]);
@@ -122,11 +122,11 @@ impl Place {
         for name in ["LIFEBOAT_IDENTITY", "LIFEBOAT_HOST", "LIFEBOAT_SCRATCH"] {
             command.env_remove(name);
         }
-        self.identify(&mut command);
+        self.set_credentials(&mut command);
         command.output().unwrap()
     }
 
-    /// Runs a line of shell and requires that it succeeds; what it prints.
+    /// Runs a line of shell, requires that it succeeds, and returns its output.
     #[track_caller]
     pub(crate) fn paste(&self, line: &str) -> Vec<u8> {
         let output = self.shell(line);
@@ -135,47 +135,47 @@ impl Place {
         output.stdout
     }
 
-    /// A path in the sandbox as text.
+    /// Returns a path in the sandbox as a string.
     pub(crate) fn at(&self, name: &str) -> String {
         self.sandbox.path(name).to_str().unwrap().to_owned()
     }
 
-    /// Makes a key with the stock age-keygen; its file, and its public half.
+    /// Creates a key with age-keygen, and returns the name of its file and the public key.
     #[track_caller]
     pub(crate) fn age_key(&self, name: &str) -> (String, String) {
         self.paste(&format!("age-keygen -o {name} 2>/dev/null"));
         (name.to_owned(), String::from_utf8(self.paste(&format!("age-keygen -y {name}"))).unwrap().trim().to_owned())
     }
 
-    /// The keys of the store's objects without its prefix, in order, as the service lists them.
+    /// Returns the keys of the store's objects without its prefix, in the order of the service.
     pub(crate) fn objects(&self) -> Vec<String> {
         Bucket::of(&self.server, &self.server.bucket).list(&format!("{}/", self.prefix))
     }
 
-    /// An object of the store, as the service gives it.
+    /// Returns the content of an object of the store.
     pub(crate) fn object(&self, key: &str) -> Vec<u8> {
         Bucket::of(&self.server, &self.server.bucket).get(&format!("{}/{key}", self.prefix))
     }
 
-    /// Puts an object into the store, past the program.
+    /// Writes an object into the store without the program.
     pub(crate) fn put(&self, key: &str, bytes: &[u8]) {
         Bucket::of(&self.server, &self.server.bucket).put(&format!("{}/{key}", self.prefix), bytes);
     }
 
-    /// The prefix of the store, with a slash at its end.
+    /// Returns the prefix of the store, with a slash at its end.
     pub(crate) fn prefix(&self) -> String {
         format!("{}/", self.prefix)
     }
 }
 
-/// A bucket, by the SDK alone.
+/// A bucket that is accessed with the SDK, without the program.
 pub(crate) struct Bucket {
     pub(crate) client: Client,
     pub(crate) name: String,
 }
 
-/// Waits for what the SDK does.
-pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
+/// Waits for an operation of the SDK.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let runtime = RUNTIME
         .get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
@@ -197,9 +197,9 @@ impl Bucket {
         Bucket { client: Client::from_conf(config.build()), name: name.to_owned() }
     }
 
-    /// All keys that begin with `prefix`, without it.
+    /// Returns all keys that begin with `prefix`, without the prefix.
     pub(crate) fn list(&self, prefix: &str) -> Vec<String> {
-        wait(async {
+        block_on(async {
             let mut keys = Vec::new();
             let mut next = None;
             loop {
@@ -215,40 +215,40 @@ impl Bucket {
     }
 
     pub(crate) fn get(&self, key: &str) -> Vec<u8> {
-        wait(async {
+        block_on(async {
             let reply = self.client.get_object().bucket(&self.name).key(key).send().await.unwrap();
             reply.body.collect().await.unwrap().to_vec()
         })
     }
 
     pub(crate) fn put(&self, key: &str, bytes: &[u8]) {
-        wait(async {
+        block_on(async {
             let body = bytes.to_vec().into();
             self.client.put_object().bucket(&self.name).key(key).body(body).send().await.unwrap();
         });
     }
 
-    /// The uploads under way of which the key begins with `prefix`.
+    /// Returns the number of unfinished uploads whose keys begin with `prefix`.
     pub(crate) fn uploads(&self, prefix: &str) -> usize {
-        wait(async {
+        block_on(async {
             let page = self.client.list_multipart_uploads().bucket(&self.name).prefix(prefix).send().await.unwrap();
             page.uploads().len()
         })
     }
 }
 
-/// Two lists of arguments as one.
+/// Joins two lists of arguments.
 pub(crate) fn with<'a>(arguments: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [arguments, more].concat()
 }
 
-/// The text in a JSON value.
+/// Returns the string in a JSON value.
 #[track_caller]
 pub(crate) fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
+    value.as_str().unwrap_or_else(|| panic!("not a string: {value}")).to_owned()
 }
 
-/// The id of the one snapshot in a document.
+/// Returns the id of the only snapshot in a document.
 #[track_caller]
 pub(crate) fn id_of(document: &Value) -> String {
     assert_eq!(document["snapshots"].as_array().map(Vec::len), Some(1), "{document:#}");
@@ -261,8 +261,8 @@ pub(crate) fn sql(path: impl AsRef<Path>, statements: &str) {
     open(path).execute_batch(statements).unwrap();
 }
 
-/// A database of so many mebibytes that do not compress.
-pub(crate) fn big(path: impl AsRef<Path>, mebibytes: u32) {
+/// Creates a database of this many mebibytes that do not compress.
+pub(crate) fn big_database(path: impl AsRef<Path>, mebibytes: u32) {
     sql(
         path,
         &format!(
@@ -274,7 +274,7 @@ pub(crate) fn big(path: impl AsRef<Path>, mebibytes: u32) {
     );
 }
 
-/// Every file below a folder, by its path from there, and its bytes.
+/// Returns the relative path and the content of every file in a folder and its subfolders.
 pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -293,14 +293,14 @@ pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// The one archive in a store's folder of a source.
+/// Returns the path of the only archive in the folder of a source.
 #[track_caller]
 pub(crate) fn archive_in(folder: &Path) -> PathBuf {
     let mut archives = fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
     archives.find(|path| path.to_string_lossy().contains(".tar.")).expect("an archive")
 }
 
-/// Requires exactly one `error:` line, at most one `hint:` line behind it, and nothing else but warnings.
+/// Requires that stderr has exactly one `error:` line, at most one `hint:` line after it, and otherwise only warnings.
 #[track_caller]
 pub(crate) fn one_error(run: &Run) {
     let stderr = run.stderr();
@@ -310,22 +310,22 @@ pub(crate) fn one_error(run: &Run) {
         [error, hint] => error.starts_with("error: ") && hint.starts_with("hint: "),
         _ => false,
     };
-    assert!(good && !stderr.contains("panicked"), "not one error line and at most one hint\n{}", run.transcript());
+    assert!(good && !stderr.contains("panicked"), "stderr is not one error and at most one hint\n{}", run.transcript());
 }
 
-/// Waits until something has come about that another process does.
+/// Waits until a condition is true that depends on another process. `description` names it in the failure message.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let clock = std::time::Instant::now();
-    while !is_so() {
-        assert!(clock.elapsed().as_secs() < 60, "{what}: not within a minute");
+pub(crate) fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !condition() {
+        assert!(start.elapsed().as_secs() < 60, "not true within a minute: {description}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// A command without credentials of any sort.
-pub(crate) fn nobody(place: &Place, arguments: &[&str]) -> Command {
-    let mut command = place.sandbox.command(arguments);
-    forget_aws(&mut command);
+/// Returns a command without any credentials.
+pub(crate) fn command_without_credentials(setup: &Setup, arguments: &[&str]) -> Command {
+    let mut command = setup.sandbox.command(arguments);
+    clear_aws_settings(&mut command);
     command
 }

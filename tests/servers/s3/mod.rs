@@ -1,5 +1,5 @@
-//! What people see of stores in S3, encryption, `copy`, `doctor` and several stores, through the program itself, on every S3
-//! server: one file for each theme.
+//! Stores in S3, encryption, `copy`, `doctor` and several stores as users see them: these tests run the program with
+//! every S3 server. Each file has one subject.
 
 #[macro_use]
 mod helpers;

@@ -1,31 +1,32 @@
-//! A machine whose clock is wrong.
+//! Uploads from a machine whose clock is wrong.
 
 use std::process::Command;
 
-use super::bench::Bench;
+use super::bench::Setup;
 use crate::support::LIFEBOAT;
 
 #[test]
 #[ignore = "needs S3 servers"]
-fn wrong_clock_is_told_and_nothing_half_is_left() {
+fn a_wrong_clock_causes_a_warning_and_the_snapshot_succeeds() {
     for (offset, words) in [("-2h", "behind"), ("+2h", "ahead")] {
-        let bench = Bench::new();
-        let store = bench.direct_url();
+        let setup = Setup::new();
+        let store = setup.direct_url();
         let mut command = Command::new("faketime");
         command.args(["-f", offset, LIFEBOAT, "snapshot", "app.db", "--store", &store]);
-        command.current_dir(bench.sandbox.root());
-        bench.server.identify(&mut command);
-        let run = bench.sandbox.finish(command);
-        // The service refuses a signature of another hour, once; the client then takes the service's word for the time.
+        command.current_dir(setup.sandbox.root());
+        setup.server.set_credentials(&mut command);
+        let run = setup.sandbox.finish(command);
+        // The service refuses the first request, because its signature has another time. After that, the client uses
+        // the time of the service.
         assert_eq!(run.exit(), 0, "{}", run.transcript());
-        let is_told = run.stderr().contains("clock is") && run.stderr().contains(words);
-        assert!(is_told, "{}", run.transcript());
-        assert_eq!(bench.ids().len(), 1);
-        bench.direct(&["verify", "--all"]).code(0);
+        let has_warning = run.stderr().contains("clock is") && run.stderr().contains(words);
+        assert!(has_warning, "{}", run.transcript());
+        assert_eq!(setup.ids().len(), 1);
+        setup.direct(&["verify", "--all"]).code(0);
         let mut doctor = Command::new("faketime");
-        doctor.args(["-f", offset, LIFEBOAT, "doctor", "--store", &store]).current_dir(bench.sandbox.root());
-        bench.server.identify(&mut doctor);
-        let run = bench.sandbox.finish(doctor);
+        doctor.args(["-f", offset, LIFEBOAT, "doctor", "--store", &store]).current_dir(setup.sandbox.root());
+        setup.server.set_credentials(&mut doctor);
+        let run = setup.sandbox.finish(doctor);
         assert_eq!(run.exit(), 3, "{}", run.transcript());
         assert!(run.stdout().contains("this machine's clock is"), "{}", run.transcript());
     }

@@ -1,5 +1,5 @@
-//! A service that breaks: whatever it does, an upload retries within bounds or fails with one clear line, nothing half is
-//! ever listed, and a restore is whole or not at all.
+//! Failures of the S3 service. An upload retries a limited number of times, or fails with one clear error. A partial
+//! snapshot is never listed, and a restore is complete or changes nothing.
 
 mod bench;
 mod bytes;

@@ -1,4 +1,4 @@
-//! Two hosts that save and one that prunes, all at once.
+//! Two hosts that take snapshots while a third one prunes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -8,9 +8,9 @@ use rusqlite::Connection;
 use crate::support::Sandbox;
 use crate::support::s3::{S3Server, s3_server};
 
-const ROUNDS: usize = 50;
+const SNAPSHOTS_PER_HOST: usize = 50;
 
-fn play(server: &S3Server) {
+fn save_and_prune(server: &S3Server) {
     let sandbox = Sandbox::new();
     let store = server.new_store();
     for host in ["one", "two"] {
@@ -21,7 +21,7 @@ fn play(server: &S3Server) {
     let working = AtomicUsize::new(2);
     let save = |host: &str| {
         let mut ids = Vec::new();
-        for _ in 0..ROUNDS {
+        for _ in 0..SNAPSHOTS_PER_HOST {
             let file = format!("{}.db", &host[5..]);
             let run =
                 server.run(&sandbox, &["snapshot", &file, "--host", host, "--name", host, "--store", &store, "--json"]);
@@ -32,27 +32,27 @@ fn play(server: &S3Server) {
         ids
     };
     let prune = || {
-        let mut rounds = 0;
+        let mut prunes = 0;
         while working.load(Ordering::SeqCst) > 0 {
             server.run(&sandbox, &["prune", "--keep-last", "2", "--yes", "--store", &store]).code(0);
-            rounds += 1;
+            prunes += 1;
         }
-        rounds
+        prunes
     };
-    // One source was made before, by this machine's own name: the two hosts have sources of their own.
-    let (first, second, rounds) = thread::scope(|scope| {
+    // The first snapshot has its own source. Each of the two hosts also has a source of its own.
+    let (first, second, prunes) = thread::scope(|scope| {
         let first = scope.spawn(|| save("host-one"));
         let second = scope.spawn(|| save("host-two"));
         let pruning = scope.spawn(prune);
         (first.join().unwrap(), second.join().unwrap(), pruning.join().unwrap())
     });
-    assert!(rounds > 1, "there was nothing to prune meanwhile");
+    assert!(prunes > 1, "only {prunes} prunes ran at the same time");
     for ids in [first, second] {
         let source = ids[0].rsplitn(3, '-').last().unwrap().to_owned();
         let listed = server.run(&sandbox, &["list", "--source", &source, "--store", &store, "--json"]).code(0).json();
         let listed: Vec<&str> =
             listed["snapshots"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
-        // The newest two are there, in any case, and each that is there is whole.
+        // The newest two snapshots of each host are listed, and all listed snapshots are undamaged.
         assert!(ids.iter().rev().take(2).all(|id| listed.contains(&id.as_str())), "{listed:?}\n{ids:?}");
     }
     server.run(&sandbox, &["verify", "--all", "--store", &store]).code(0);
@@ -60,12 +60,12 @@ fn play(server: &S3Server) {
 
 #[test]
 #[ignore = "needs S3 servers"]
-fn two_hosts_save_and_one_prunes_and_nothing_is_lost_seaweedfs() {
-    play(&s3_server("seaweedfs"));
+fn snapshots_and_prunes_at_the_same_time_lose_nothing_on_seaweedfs() {
+    save_and_prune(&s3_server("seaweedfs"));
 }
 
 #[test]
 #[ignore = "needs S3 servers"]
-fn two_hosts_save_and_one_prunes_and_nothing_is_lost_ceph() {
-    play(&s3_server("ceph"));
+fn snapshots_and_prunes_at_the_same_time_lose_nothing_on_ceph() {
+    save_and_prune(&s3_server("ceph"));
 }

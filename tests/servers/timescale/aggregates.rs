@@ -1,8 +1,8 @@
-//! The materialized rows of continuous aggregates, whose raw data may be gone.
+//! The materialized rows of continuous aggregates, which may exist longer than their raw data.
 
-use super::helpers::{is_before, ok, snapshot};
+use super::helpers::{is_older_than, ok, snapshot};
 use crate::support::Sandbox;
-use crate::support::timescale::{TimescaleDatabase, take};
+use crate::support::timescale::{TimescaleDatabase, take_databases};
 
 const SAMPLE: &str = "
 SET client_min_messages = warning;
@@ -24,43 +24,43 @@ CALL refresh_continuous_aggregate('late', NULL, date_trunc('day', now()));
 INSERT INTO raw VALUES (date_trunc('day', now()) - INTERVAL '90 minutes', 100000);
 ";
 
-/// Rows of a query as one value, and how many.
-fn sum_of(database: &TimescaleDatabase, query: &str) -> Vec<String> {
+/// Returns the number of rows of a query, and a hash of them.
+fn digest(database: &TimescaleDatabase, query: &str) -> Vec<String> {
     database.rows(&format!("SELECT count(*), md5(string_agg(r::text, '|' ORDER BY r::text)) FROM ({query}) r"))
 }
 
 #[test]
 #[ignore = "needs TimescaleDB"]
-fn rows_whose_raw_data_is_gone_come_back_and_outlive_a_refresh() {
-    let place = Sandbox::new();
-    let [source, target] = take();
+fn rows_without_raw_data_are_restored_and_kept_by_a_refresh() {
+    let sandbox = Sandbox::new();
+    let [source, target] = take_databases();
     source.psql(SAMPLE);
     let (live, late) = ("SELECT hour, sum FROM live", "SELECT hour, sum FROM late");
-    let (before, late_before) = (sum_of(&source, live), sum_of(&source, late));
+    let (before, late_before) = (digest(&source, live), digest(&source, late));
     assert_eq!(source.rows("SELECT count(*) > 300 FROM live"), ["t"]);
-    let id = snapshot(&place, &source);
-    let restored = ok(&place, &["restore", &id, "--to", &target.url(), "--yes"]);
+    let id = snapshot(&sandbox, &source);
+    let restored = ok(&sandbox, &["restore", &id, "--to", &target.url(), "--yes"]);
     assert!(
         restored.stderr().contains("public.live: the raw data of its newest rows is gone"),
         "{}",
         restored.transcript()
     );
-    if is_before(&target, 17) {
+    if is_older_than(&target, 17) {
         target.psql("ALTER MATERIALIZED VIEW live SET (timescaledb.materialized_only = true)");
-        let kept = "SELECT hour, sum FROM live WHERE hour < date_trunc('day', now()) - INTERVAL '10 days'";
-        assert_eq!(sum_of(&target, kept), sum_of(&source, kept));
+        let old_rows = "SELECT hour, sum FROM live WHERE hour < date_trunc('day', now()) - INTERVAL '10 days'";
+        assert_eq!(digest(&target, old_rows), digest(&source, old_rows));
         return;
     }
-    assert_eq!(sum_of(&target, live), before);
-    assert_eq!(sum_of(&target, late), late_before);
+    assert_eq!(digest(&target, live), before);
+    assert_eq!(digest(&target, late), late_before);
     assert_eq!(target.rows("SELECT count(*) FROM empty"), ["0"]);
     assert_eq!(target.rows("SELECT count(*) FROM pg_class WHERE relname ~ '^lifeboat'"), ["0"]);
-    // A refresh takes up what came late, as it would have, and takes nothing away.
+    // A refresh adds the rows that arrived late, as it does in the source, and removes nothing.
     for database in [&source, &target] {
         database.psql("CALL refresh_continuous_aggregate('late', NULL, NULL)");
     }
-    assert_eq!(sum_of(&target, late), sum_of(&source, late));
-    assert_ne!(sum_of(&target, late), late_before);
+    assert_eq!(digest(&target, late), digest(&source, late));
+    assert_ne!(digest(&target, late), late_before);
     target.psql("CALL refresh_continuous_aggregate('live', NULL, NULL)");
     assert_eq!(
         target.rows("SELECT count(*) FROM live WHERE hour < date_trunc('day', now()) - INTERVAL '9 days'"),

@@ -1,56 +1,58 @@
-//! What the tests of several themes share.
+//! Helpers for the tests in this folder.
 
 use serde_json::Value;
 
 use crate::support::timescale::TimescaleDatabase;
 use crate::support::{Run, Sandbox};
 
-/// Runs `lifeboat ARGUMENTS --store backups`, which must succeed.
+/// Runs `lifeboat ARGUMENTS --store backups`, and requires exit code 0.
 #[track_caller]
-pub(crate) fn ok(place: &Sandbox, arguments: &[&str]) -> Run {
-    run(place, arguments).code(0)
+pub(crate) fn ok(sandbox: &Sandbox, arguments: &[&str]) -> Run {
+    run(sandbox, arguments).code(0)
 }
 
 #[track_caller]
-pub(crate) fn run(place: &Sandbox, arguments: &[&str]) -> Run {
+pub(crate) fn run(sandbox: &Sandbox, arguments: &[&str]) -> Run {
     let mut arguments = arguments.to_vec();
     arguments.extend(["--store", "backups"]);
-    place.run(&arguments)
+    sandbox.run(&arguments)
 }
 
-/// The same with `--json`, and the document.
+/// Runs `lifeboat ARGUMENTS --store backups --json`, requires exit code 0, and returns the document.
 #[track_caller]
-pub(crate) fn json(place: &Sandbox, arguments: &[&str]) -> Value {
+pub(crate) fn json(sandbox: &Sandbox, arguments: &[&str]) -> Value {
     let mut arguments = arguments.to_vec();
     arguments.push("--json");
-    ok(place, &arguments).json()
+    ok(sandbox, &arguments).json()
 }
 
-/// Takes a snapshot; its id.
+/// Takes a snapshot and returns its id.
 #[track_caller]
-pub(crate) fn snapshot(place: &Sandbox, source: &TimescaleDatabase) -> String {
-    let document = json(place, &["snapshot", &source.url(), "--name", "app"]);
+pub(crate) fn snapshot(sandbox: &Sandbox, source: &TimescaleDatabase) -> String {
+    let document = json(sandbox, &["snapshot", &source.url(), "--name", "app"]);
     document["snapshots"][0]["id"].as_str().unwrap().to_owned()
 }
 
-/// Whether the extension is older than version 2 and so much.
+/// Returns true if the version of the extension is older than `2.MINOR`.
 #[track_caller]
-pub(crate) fn is_before(database: &TimescaleDatabase, minor: u32) -> bool {
+pub(crate) fn is_older_than(database: &TimescaleDatabase, minor: u32) -> bool {
     let version =
         database.psql("SELECT split_part(extversion, '.', 2) FROM pg_extension WHERE extname = 'timescaledb'");
     version.trim().parse::<u32>().unwrap() < minor
 }
 
-/// Makes a database like an app's: a table of keys, two hypertables, compressed chunks, aggregates, policies.
+/// Fills a database like that of an application: a table of keys, two hypertables, compressed chunks, continuous
+/// aggregates and policies.
 #[track_caller]
 pub(crate) fn fill(database: &TimescaleDatabase) {
     database.psql(SAMPLE);
 }
 
-/// All that must come back of a database: definitions, policies, rows, what is compressed, what queries give.
+/// Returns everything that a restore must bring back: definitions, policies, rows, the compressed chunks, and the
+/// results of queries on aggregates.
 #[track_caller]
-pub(crate) fn everything(database: &TimescaleDatabase) -> Vec<Vec<String>> {
-    EVERYTHING.iter().map(|query| database.rows(query)).collect()
+pub(crate) fn state(database: &TimescaleDatabase) -> Vec<Vec<String>> {
+    STATE_QUERIES.iter().map(|query| database.rows(query)).collect()
 }
 
 const SAMPLE: &str = r#"
@@ -100,7 +102,7 @@ CREATE PROCEDURE app.act(job_id int, config jsonb) LANGUAGE plpgsql AS 'BEGIN NU
 SELECT add_job('app.act', '1 h', config => '{"a": 1}');
 "#;
 
-const EVERYTHING: &[&str] = &[
+const STATE_QUERIES: &[&str] = &[
     "SELECT hypertable_schema, hypertable_name, num_dimensions, compression_enabled, num_chunks
        FROM timescaledb_information.hypertables ORDER BY 1, 2",
     "SELECT hypertable_name, dimension_number, column_name, column_type, time_interval, integer_interval, integer_now_func,

@@ -1,4 +1,4 @@
-//! Hypertables and continuous aggregates, through the program itself: saved, restored, replaced, made plain.
+//! Hypertables and continuous aggregates: these tests run the program to save, restore and replace them.
 
 #[path = "../../../examples/trading.rs"]
 #[allow(dead_code)]

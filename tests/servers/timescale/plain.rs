@@ -1,24 +1,24 @@
-//! A server without the extension.
+//! Restores to a server without TimescaleDB.
 
 use super::helpers::{fill, ok, run, snapshot};
 use crate::support::Sandbox;
 use crate::support::postgres::server;
-use crate::support::timescale::take;
+use crate::support::timescale::take_databases;
 
 #[test]
 #[ignore = "needs TimescaleDB"]
-fn without_the_extension_a_restore_is_refused_unless_ordinary_tables_will_do() {
-    let place = Sandbox::new();
-    let [source] = take();
+fn a_restore_without_timescaledb_needs_plain_tables() {
+    let sandbox = Sandbox::new();
+    let [source] = take_databases();
     fill(&source);
-    let id = snapshot(&place, &source);
-    let plain = server(17);
-    let new = plain.reserve_database("plain");
-    let refused = run(&place, &["restore", &id, "--to", &new.url(), "--create", "--no-owner", "--yes"]).code(1);
+    let id = snapshot(&sandbox, &source);
+    let server_without_extension = server(17);
+    let new = server_without_extension.reserve_database("plain");
+    let refused = run(&sandbox, &["restore", &id, "--to", &new.url(), "--create", "--no-owner", "--yes"]).code(1);
     assert!(refused.stderr().contains("--plain-tables"), "{}", refused.transcript());
 
     let restored =
-        ok(&place, &["restore", &id, "--to", &new.url(), "--create", "--no-owner", "--plain-tables", "--yes"]);
+        ok(&sandbox, &["restore", &id, "--to", &new.url(), "--create", "--no-owner", "--plain-tables", "--yes"]);
     for word in ["app.seen", "policy_retention app.records", "continuous aggregate app.hourly"] {
         assert!(restored.stderr().contains(word), "{word}\n{}", restored.transcript());
     }

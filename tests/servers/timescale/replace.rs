@@ -1,40 +1,40 @@
-//! Rows in place: all of them, or those of a time.
+//! `restore --replace` of all rows of a hypertable, or of the rows of a range of time.
 
-use super::helpers::{everything, fill, is_before, json, ok, run, snapshot};
+use super::helpers::{fill, is_older_than, json, ok, run, snapshot, state};
 use crate::support::Sandbox;
-use crate::support::timescale::take;
+use crate::support::timescale::take_databases;
 
 #[test]
 #[ignore = "needs TimescaleDB"]
-fn rows_are_replaced_in_place_and_by_time() {
-    let place = Sandbox::new();
-    let [database] = take();
+fn all_rows_or_the_rows_of_a_time_range_are_replaced() {
+    let sandbox = Sandbox::new();
+    let [database] = take_databases();
     fill(&database);
     let url = database.url();
-    let id = snapshot(&place, &database);
-    let saved = everything(&database);
+    let id = snapshot(&sandbox, &database);
+    let saved = state(&database);
 
-    // All of it.
+    // Replaces all tables.
     database.psql("DELETE FROM app.ticks WHERE seq > 1500; UPDATE app.records SET note = 'x' WHERE at > now() - INTERVAL '2 days'");
-    if is_before(&database, 17) {
-        // Keys of hypertables with compression cannot be taken away there: refused, and nothing is changed.
-        let refused = run(&place, &["restore", &id, "--to", &url, "--replace", "--yes"]).code(1);
+    if is_older_than(&database, 17) {
+        // These versions cannot drop keys of hypertables with compression, so the restore is refused.
+        let refused = run(&sandbox, &["restore", &id, "--to", &url, "--replace", "--yes"]).code(1);
         assert!(
             refused.stderr().contains("nothing was changed") && refused.stderr().contains("--swap"),
             "{}",
             refused.transcript()
         );
         assert_eq!(database.rows("SELECT count(*) FROM app.ticks"), ["1500"]);
-        ok(&place, &["restore", &id, "--to", &url, "--replace", "--table", "app.ticks", "--yes"]);
+        ok(&sandbox, &["restore", &id, "--to", &url, "--replace", "--table", "app.ticks", "--yes"]);
     } else {
-        ok(&place, &["restore", &id, "--to", &url, "--replace", "--yes"]);
-        let now = everything(&database);
+        ok(&sandbox, &["restore", &id, "--to", &url, "--replace", "--yes"]);
+        let now = state(&database);
         for (before, after) in saved.iter().zip(&now) {
             assert_eq!(before, after);
         }
     }
 
-    // Of one table a time: other rows stay.
+    // Replaces the rows of a range in one table. Other rows are not changed.
     database.psql("DELETE FROM app.ticks WHERE seq > 2000; UPDATE app.ticks SET value = -1 WHERE seq <= 2000");
     let words = [
         "restore",
@@ -50,15 +50,15 @@ fn rows_are_replaced_in_place_and_by_time() {
         "2500",
         "--yes",
     ];
-    let told = ok(&place, &[&words[..], &["--dry-run"]].concat());
-    assert!(told.stdout().contains("only rows from 1001 until 2500"), "{}", told.transcript());
+    let dry_run = ok(&sandbox, &[&words[..], &["--dry-run"]].concat());
+    assert!(dry_run.stdout().contains("only rows from 1001 until 2500"), "{}", dry_run.transcript());
     assert_eq!(database.rows("SELECT count(*) FROM app.ticks WHERE value = -1"), ["2000"]);
-    let report = json(&place, &words);
+    let report = json(&sandbox, &words);
     assert_eq!(report["tables"][0]["rows"], 1499, "{report:#}");
-    let left = "SELECT min(seq), max(seq), count(*), count(*) FILTER (WHERE value = -1) FROM app.ticks";
-    assert_eq!(database.rows(left), ["1|2499|2499|1000"]);
+    let summary = "SELECT min(seq), max(seq), count(*), count(*) FILTER (WHERE value = -1) FROM app.ticks";
+    assert_eq!(database.rows(summary), ["1|2499|2499|1000"]);
 
-    // By a time with a zone, out of compressed chunks: days are UTC's.
+    // Replaces rows in compressed chunks, with a time that has a zone as the start. A time without a zone is in UTC.
     let day = "date_trunc('day', now(), 'UTC') - INTERVAL '6 days'";
     let date = database.rows(&format!("SELECT ({day})::date"));
     let (from, until) = (format!("{} 08:00+08", date[0]), format!("{} 12:00", date[0]));
@@ -77,7 +77,7 @@ fn rows_are_replaced_in_place_and_by_time() {
         &until,
         "--yes",
     ];
-    assert_eq!(json(&place, &records)["tables"][0]["rows"], 144);
+    assert_eq!(json(&sandbox, &records)["tables"][0]["rows"], 144);
     assert_eq!(
         database.rows(&format!(
             "SELECT min(at) = {day}, max(at) < {day} + INTERVAL '12 hours', count(*) FROM app.records
@@ -87,35 +87,35 @@ fn rows_are_replaced_in_place_and_by_time() {
     );
     assert_eq!(database.rows("SELECT count(*) FROM app.records"), ["2356"]);
 
-    // Beside, to look at.
+    // Restores the rows of a range into another schema.
     let beside = ["restore", &id, "--to", &url, "--beside", "old", "--table", "app.ticks", "--until", "11", "--yes"];
-    assert_eq!(json(&place, &beside)["tables"][0]["rows"], 10);
+    assert_eq!(json(&sandbox, &beside)["tables"][0]["rows"], 10);
     assert_eq!(database.rows("SELECT count(*), max(seq) FROM old.ticks"), ["10|10"]);
 
-    // What has no such time is a mistake, and changes nothing.
-    let refused = |words: &[&str], said: &str| {
-        let run = run(&place, &[&["restore", &id, "--to", &url, "--yes"], words].concat()).code(2);
-        assert!(run.stderr().contains(said), "{said}\n{}", run.transcript());
+    // A table without such a column, or an invalid range, is refused, and nothing is changed.
+    let refused = |words: &[&str], message: &str| {
+        let run = run(&sandbox, &[&["restore", &id, "--to", &url, "--yes"], words].concat()).code(2);
+        assert!(run.stderr().contains(message), "{message}\n{}", run.transcript());
     };
-    refused(&["--replace", "--table", "app.symbols", "--from", "1"], "app.symbols is none");
-    refused(&["--replace", "--table", "app.daily", "--from", "2026-01-01"], "app.daily is none");
-    refused(&["--replace", "--table", "app.records", "--from", "soon"], "--from soon is no timestamp with time zone");
+    refused(&["--replace", "--table", "app.symbols", "--from", "1"], "app.symbols is not one");
+    refused(&["--replace", "--table", "app.daily", "--from", "2026-01-01"], "app.daily is not one");
+    refused(&["--replace", "--table", "app.records", "--from", "soon"], "--from soon is not a valid timestamp with time zone");
     refused(&["--replace", "--table", "app.ticks", "--from", "5", "--until", "5"], "is not before");
     refused(&["--replace", "--from", "5"], "--table");
-    assert_eq!(database.rows(left), ["1|2499|2499|1000"]);
+    assert_eq!(database.rows(summary), ["1|2499|2499|1000"]);
 }
 
 #[test]
 #[ignore = "needs TimescaleDB"]
-fn a_hypertable_that_was_dropped_is_made_again() {
-    let place = Sandbox::new();
-    let [database] = take();
+fn a_dropped_hypertable_is_restored() {
+    let sandbox = Sandbox::new();
+    let [database] = take_databases();
     fill(&database);
-    let id = snapshot(&place, &database);
-    let before = everything(&database);
+    let id = snapshot(&sandbox, &database);
+    let before = state(&database);
     database.psql("DROP TABLE app.ticks");
-    ok(&place, &["restore", &id, "--to", &database.url(), "--table", "app.ticks", "--yes"]);
-    let after = everything(&database);
+    ok(&sandbox, &["restore", &id, "--to", &database.url(), "--table", "app.ticks", "--yes"]);
+    let after = state(&database);
     for (before, after) in before.iter().zip(&after) {
         assert_eq!(before, after);
     }

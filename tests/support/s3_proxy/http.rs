@@ -1,25 +1,27 @@
-//! What HTTP/1.1 says over the wire: heads, and bodies in pieces.
+//! Reads HTTP/1.1 messages: heads, and bodies in pieces.
 
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _};
 use std::net::TcpStream;
 
 const PIECE_BYTES: usize = 64 * 1024;
-const MOST_HEAD_BYTES: usize = 64 * 1024;
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
+/// Returns the value of a header.
 pub fn find<'h>(headers: &'h [(String, String)], name: &str) -> Option<&'h str> {
     headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
-/// The head of a request or of a reply, as it came and in its parts.
+/// The head of a request or of a reply: its original bytes and its parts.
 pub struct Head {
     pub bytes: Vec<u8>,
-    pub first: String,
-    /// Names in lower case.
+    /// The request line or the status line.
+    pub first_line: String,
+    /// The headers, with names in lower case.
     pub headers: Vec<(String, String)>,
 }
 
 impl Head {
-    /// Reads up to the empty line. None where the other end has nothing more to say.
+    /// Reads up to the empty line. Returns `None` if the other side has closed the connection.
     pub fn read(from: &mut BufReader<TcpStream>) -> io::Result<Option<Self>> {
         let mut bytes = Vec::new();
         loop {
@@ -28,7 +30,7 @@ impl Head {
                 return Ok(None);
             }
             bytes.extend_from_slice(&line);
-            if !line.ends_with(b"\n") || bytes.len() > MOST_HEAD_BYTES {
+            if !line.ends_with(b"\n") || bytes.len() > MAX_HEAD_BYTES {
                 return Err(ErrorKind::InvalidData.into());
             }
             if line == b"\r\n" {
@@ -37,17 +39,17 @@ impl Head {
         }
         let text = String::from_utf8_lossy(&bytes);
         let mut lines = text.lines();
-        let first = lines.next().unwrap_or_default().to_owned();
+        let first_line = lines.next().unwrap_or_default().to_owned();
         let headers = lines.filter_map(|line| line.split_once(':'));
         let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
-        Ok(Some(Head { bytes, first, headers }))
+        Ok(Some(Head { bytes, first_line, headers }))
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
         find(&self.headers, name)
     }
 
-    /// How long the body is, where the head tells.
+    /// Returns how the end of the body is marked, or `None` if the head does not state it.
     pub fn framing(&self) -> io::Result<Option<Framing>> {
         if self.header("transfer-encoding").is_some_and(|value| value.to_ascii_lowercase().contains("chunked")) {
             return Ok(Some(Framing::Chunked));
@@ -56,22 +58,23 @@ impl Head {
         Ok(length.map_err(|_| ErrorKind::InvalidData)?.map(Framing::Length))
     }
 
+    /// Returns true if the connection must be closed after this message.
     pub fn wants_close(&self) -> bool {
         self.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
-            || self.first.starts_with("HTTP/1.0")
+            || self.first_line.starts_with("HTTP/1.0")
     }
 }
 
-/// A head with one header removed or given another value.
+/// Returns a head with one header removed or changed to another value.
 pub fn rewrite(head: &[u8], name: &str, value: Option<&str>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(head.len());
     for line in head.split_inclusive(|byte| *byte == b'\n') {
-        let own = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        let key = line.split(|byte| *byte == b':').next().unwrap_or_default();
         match value {
-            _ if own.len() == line.len() || !own.eq_ignore_ascii_case(name.as_bytes()) => bytes.extend_from_slice(line),
+            _ if key.len() == line.len() || !key.eq_ignore_ascii_case(name.as_bytes()) => bytes.extend_from_slice(line),
             None => {}
             Some(value) => {
-                bytes.extend_from_slice(own);
+                bytes.extend_from_slice(key);
                 bytes.extend_from_slice(format!(": {value}\r\n").as_bytes());
             }
         }
@@ -79,7 +82,7 @@ pub fn rewrite(head: &[u8], name: &str, value: Option<&str>) -> Vec<u8> {
     bytes
 }
 
-/// How the end of a body is told.
+/// The way in which the end of a body is marked: by its length, by chunks, or by the end of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     Length(u64),
@@ -92,7 +95,7 @@ impl Framing {
         self == Framing::Length(0)
     }
 
-    /// So many bytes, but not all that the body has.
+    /// Returns a number of bytes that is at most `most` and less than the whole body.
     pub fn less_than_all(self, most: u64) -> u64 {
         match self {
             Framing::Length(length) => most.min(length.saturating_sub(1)),
@@ -101,17 +104,17 @@ impl Framing {
     }
 }
 
-/// What a piece of a body is, as it comes over the wire.
+/// The kind of a piece of a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
     Payload,
-    /// A line about a chunk.
+    /// A line that begins or ends a chunk.
     Frame,
-    /// A line after the last chunk.
+    /// The line of the last chunk, or a line after it.
     End,
 }
 
-/// Reads a body to its end and hands over all that comes, in pieces of [`PIECE_BYTES`] at most.
+/// Reads a body to its end and passes it to `take` in pieces of at most [`PIECE_BYTES`].
 pub fn read_body(
     from: &mut BufReader<TcpStream>,
     framing: Framing,
@@ -164,17 +167,17 @@ pub fn read_body(
 
 fn read_line(from: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
-    from.take(MOST_HEAD_BYTES as u64).read_until(b'\n', &mut line)?;
+    from.take(MAX_HEAD_BYTES as u64).read_until(b'\n', &mut line)?;
     Ok(line)
 }
 
-/// The length that a line before a chunk tells, in HTTP's way and in that of aws-chunked.
+/// Parses the length in the line before a chunk, in the format of HTTP or of aws-chunked.
 fn chunk_length(line: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(line).ok()?.split(';').next()?;
     u64::from_str_radix(digits.trim(), 16).ok()
 }
 
-/// Takes apart a body that the SDK sent as aws-chunked.
+/// Extracts the payload of a body that the SDK sent as aws-chunked.
 #[derive(Default)]
 pub struct AwsChunks {
     line: Vec<u8>,
@@ -183,6 +186,7 @@ pub struct AwsChunks {
 }
 
 impl AwsChunks {
+    /// Reads the next bytes of the body and passes the payload in them to `take`.
     pub fn read(&mut self, mut bytes: &[u8], mut take: impl FnMut(&[u8])) {
         while !bytes.is_empty() && !self.is_over {
             if self.left > 0 {
@@ -205,6 +209,7 @@ impl AwsChunks {
     }
 }
 
+/// Returns true if a reply with this status has no body.
 pub fn is_bodiless(status: u16) -> bool {
     matches!(status, 204 | 304)
 }

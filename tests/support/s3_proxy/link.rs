@@ -1,4 +1,4 @@
-//! One connection of a client: request after request to the server, reply after reply back, and what breaks them.
+//! One connection of a client: forwards its requests to the server and the replies back, and applies the actions.
 
 use std::io::{self, BufReader, ErrorKind, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -10,20 +10,20 @@ use md5::{Digest as _, Md5};
 
 use super::http::{AwsChunks, Framing, Head, Piece, is_bodiless, read_body, rewrite};
 use super::request::Request;
-use super::{Action, Seen, State, cut};
+use super::{Action, LoggedRequest, State, cut};
 
-/// How long a client may go on sending a body after the server has answered.
+/// The time that a client may continue to send a body after the server has answered.
 const AFTER_EARLY_REPLY: Duration = Duration::from_secs(2);
 
-/// What becomes of a connection after a reply.
+/// The state of a connection after a reply.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
-    Stay,
+    KeepOpen,
     Close,
     Stall,
 }
 
-/// A client's connection, and the one to the server that belongs to it.
+/// A client's connection and the connection to the server that belongs to it.
 pub struct Link<'a> {
     state: &'a State,
     number: u64,
@@ -43,37 +43,37 @@ impl Side {
         Ok(Side { writer: socket.try_clone()?, reader: BufReader::new(socket) })
     }
 
-    /// Whether the other end has left meanwhile, or said what nobody asked for.
+    /// Returns true if the other side has closed the connection or has sent data that nobody requested.
     fn is_stale(&self) -> bool {
-        let is_silent = || {
+        let check_silence = || {
             self.writer.set_nonblocking(true)?;
-            let silent = matches!(self.writer.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+            let is_silent = matches!(self.writer.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
             self.writer.set_nonblocking(false)?;
-            Ok::<_, io::Error>(silent)
+            Ok::<_, io::Error>(is_silent)
         };
-        !self.reader.buffer().is_empty() || !is_silent().unwrap_or(false)
+        !self.reader.buffer().is_empty() || !check_silence().unwrap_or(false)
     }
 }
 
 impl<'a> Link<'a> {
     pub fn open(state: &'a State, number: u64, client: TcpStream) -> io::Result<Self> {
-        state.keep(number, &client)?;
+        state.register(number, &client)?;
         Ok(Link { state, number, client: Side::new(client)?, server: None })
     }
 
-    /// Serves one request after the other.
+    /// Handles the requests of the client until the connection ends.
     pub fn serve(mut self) -> io::Result<()> {
         while let Some(head) = Head::read(&mut self.client.reader)? {
             let request = Request::new(head)?;
-            let (number, action) = self.state.judge(&request);
+            let (number, action) = self.state.log_and_decide(&request);
             let next = match action {
                 Some(Action::CutAtOnce) => Next::Close,
                 Some(Action::StallRequest) => {
-                    self.welcome_body(&request)?;
+                    self.send_continue(&request)?;
                     Next::Stall
                 }
                 Some(Action::Answer { status, code, retry_after }) => {
-                    self.welcome_body(&request)?;
+                    self.send_continue(&request)?;
                     read_body(&mut self.client.reader, request.framing, |_, _| Ok(()))?;
                     self.answer_error(&request, number, status, code, retry_after)?
                 }
@@ -85,11 +85,11 @@ impl<'a> Link<'a> {
                 action => self.pass(&request, number, action.as_ref())?,
             };
             match next {
-                Next::Stay if request.head.wants_close() => return Ok(()),
-                Next::Stay => {}
+                Next::KeepOpen if request.head.wants_close() => return Ok(()),
+                Next::KeepOpen => {}
                 Next::Close => return Ok(()),
                 Next::Stall => {
-                    // Until the client goes, or the proxy.
+                    // This ends when the client or the proxy closes the connection.
                     io::copy(&mut self.client.reader, &mut io::sink())?;
                     return Ok(());
                 }
@@ -105,8 +105,8 @@ impl<'a> Link<'a> {
         }
     }
 
-    /// Tells a client that asks first that its body may come.
-    fn welcome_body(&mut self, request: &Request) -> io::Result<()> {
+    /// Sends `100 Continue` if the client waits for it before it sends the body.
+    fn send_continue(&mut self, request: &Request) -> io::Result<()> {
         if request.head.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
             self.client.writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
@@ -140,17 +140,17 @@ impl<'a> Link<'a> {
              \r\n\r\n{body}",
             body.len()
         );
-        self.state.note(number, |seen| {
-            seen.status = Some(status);
-            seen.body_down += body.len() as u64;
+        self.state.note(number, |logged| {
+            logged.status = Some(status);
+            logged.body_down += body.len() as u64;
         });
         self.client.writer.write_all(reply.as_bytes())?;
-        Ok(Next::Stay)
+        Ok(Next::KeepOpen)
     }
 
-    /// Says that a part is stored which is not.
+    /// Answers that a part is stored, although it is not.
     fn lose_part(&mut self, request: &Request, number: usize) -> io::Result<Next> {
-        self.welcome_body(request)?;
+        self.send_continue(request)?;
         let mut hash = Md5::new();
         let mut chunks = request
             .head
@@ -172,20 +172,21 @@ impl<'a> Link<'a> {
         self.answer(number, 200, &headers, "")
     }
 
-    /// A connection to the server, the last one where it still stands.
+    /// Returns the connection to the server, a new one if the last one is stale.
     fn connect(&mut self) -> io::Result<&mut Side> {
         let side = match self.server.take().filter(|side| !side.is_stale()) {
             Some(side) => side,
             None => {
                 let socket = TcpStream::connect(("127.0.0.1", self.state.upstream))?;
-                self.state.keep(self.number, &socket)?;
+                self.state.register(self.number, &socket)?;
                 Side::new(socket)?
             }
         };
         Ok(self.server.insert(side))
     }
 
-    /// Passes a request on, and its reply back. Both at a time, as a server may answer before it has the whole body.
+    /// Forwards a request and its reply. Both run at the same time, because a server may answer before it has received
+    /// the whole body.
     fn pass(&mut self, request: &Request, number: usize, action: Option<&Action>) -> io::Result<Next> {
         let most_up = match action {
             Some(Action::CutRequest(_)) if request.framing.is_empty() => return Ok(Next::Close),
@@ -209,10 +210,10 @@ impl<'a> Link<'a> {
                 let _ = sender.send(true);
             } else {
                 scope.spawn(move || {
-                    let count = |length| state.note(number, |seen| seen.body_up += length);
+                    let count = |length| state.note(number, |logged| logged.body_up += length);
                     let result = pass_up(from_client, to_server, request.framing, most_up, count);
                     if result.is_err() {
-                        // Without the rest of the body there is no reply to wait for.
+                        // The server does not reply without the rest of the body.
                         let _ = to_server.shutdown(Shutdown::Both);
                     }
                     let _ = sender.send(matches!(result, Ok(Upload::Whole)));
@@ -227,20 +228,21 @@ impl<'a> Link<'a> {
             }
             next.and(Ok(Next::Close))
         });
-        if !matches!(next, Ok(Next::Stay)) {
+        if !matches!(next, Ok(Next::KeepOpen)) {
             self.server = None;
         }
         next
     }
 }
 
-/// How much of a request's body the server took.
+/// The amount of a request's body that the server has accepted.
 enum Upload {
     Whole,
     Part,
 }
 
-/// Passes a request's body on. What the server does not take any more is read all the same: its reply may be there.
+/// Forwards the body of a request. If the server stops accepting it, reads the rest, because the server may have sent
+/// its reply already.
 fn pass_up(
     from: &mut BufReader<TcpStream>,
     mut to: &TcpStream,
@@ -248,10 +250,10 @@ fn pass_up(
     most: Option<u64>,
     count: impl Fn(u64),
 ) -> io::Result<Upload> {
-    let mut gate = Gate { left: most };
+    let mut limit = BodyLimit { left: most };
     let mut upload = Upload::Whole;
     read_body(from, framing, |bytes, piece| {
-        let (bytes, is_last) = gate.admit(bytes, piece);
+        let (bytes, is_last) = limit.admit(bytes, piece);
         if matches!(upload, Upload::Whole) {
             if piece == Piece::Payload {
                 count(bytes.len() as u64);
@@ -265,17 +267,17 @@ fn pass_up(
     Ok(upload)
 }
 
-/// Passes a reply back, with what an action does to it.
+/// Forwards a reply to the client and applies the action to it.
 fn pass_down(
     from: &mut BufReader<TcpStream>,
     mut to: &TcpStream,
     request: &Request,
     action: Option<&Action>,
-    note: impl Fn(&dyn Fn(&mut Seen)),
+    note: impl Fn(&dyn Fn(&mut LoggedRequest)),
 ) -> io::Result<Next> {
     let (head, status) = loop {
         let head = Head::read(from)?.ok_or_else(cut)?;
-        let status = head.first.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok()).ok_or_else(cut)?;
+        let status = head.first_line.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok()).ok_or_else(cut)?;
         if status >= 200 {
             break (head, status);
         }
@@ -292,16 +294,16 @@ fn pass_down(
         return Err(cut());
     }
     let is_stall = matches!(action, Some(Action::StallReply(_)));
-    let mut gate = Gate { left: None };
+    let mut limit = BodyLimit { left: None };
     let mut bytes = head.bytes.clone();
     let mut most = u64::MAX;
     match action {
         Some(Action::CutReply(_) | Action::StallReply(_)) if framing.is_empty() => {
-            // Without the empty line it is no head.
+            // The head is sent without its empty line, so it is incomplete.
             to.write_all(&bytes[..bytes.len() - 2])?;
             return if is_stall { Ok(Next::Stall) } else { Err(cut()) };
         }
-        Some(Action::CutReply(most) | Action::StallReply(most)) => gate.left = Some(framing.less_than_all(*most)),
+        Some(Action::CutReply(most) | Action::StallReply(most)) => limit.left = Some(framing.less_than_all(*most)),
         Some(Action::ShortBody(less)) => {
             if let Some(length) = head.header("content-length").and_then(|length| length.parse::<u64>().ok()) {
                 most = length.saturating_sub(*less);
@@ -310,7 +312,7 @@ fn pass_down(
         }
         _ => {}
     }
-    note(&|seen| seen.status = Some(status));
+    note(&|logged| logged.status = Some(status));
     to.write_all(&bytes)?;
 
     let mut at = 0;
@@ -329,11 +331,11 @@ fn pass_down(
             }
             at += bytes.len() as u64;
         }
-        let (bytes, is_last) = gate.admit(bytes, piece);
+        let (bytes, is_last) = limit.admit(bytes, piece);
         let bytes = &bytes[..bytes.len().min(usize::try_from(most).unwrap_or(usize::MAX))];
         if piece == Piece::Payload {
             most -= bytes.len() as u64;
-            note(&|seen| seen.body_down += bytes.len() as u64);
+            note(&|logged| logged.body_down += bytes.len() as u64);
         }
         to.write_all(bytes)?;
         is_cut = is_last;
@@ -343,16 +345,16 @@ fn pass_down(
         return Ok(Next::Stall);
     }
     result?;
-    if head.wants_close() || framing == Framing::ToEnd { Ok(Next::Close) } else { Ok(Next::Stay) }
+    if head.wants_close() || framing == Framing::ToEnd { Ok(Next::Close) } else { Ok(Next::KeepOpen) }
 }
 
-/// Lets so many bytes of a body pass, and never its end; all of it without a number.
-struct Gate {
+/// Lets `left` bytes of a body pass, but never its end. Without a number, lets the whole body pass.
+struct BodyLimit {
     left: Option<u64>,
 }
 
-impl Gate {
-    /// What may pass of a piece, and whether nothing may after it.
+impl BodyLimit {
+    /// Returns the bytes of a piece that may pass, and true if nothing may pass after them.
     fn admit<'b>(&mut self, bytes: &'b [u8], piece: Piece) -> (&'b [u8], bool) {
         match (&mut self.left, piece) {
             (None, _) | (Some(_), Piece::Frame) => (bytes, false),

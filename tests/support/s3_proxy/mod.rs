@@ -1,7 +1,7 @@
-//! A way to an S3 server that counts what passes and breaks on command.
+//! A proxy for an S3 server that logs and counts requests, and causes faults as its rules say.
 //!
-//! HTTP/1.1 on loopback, without TLS. Heads pass as they came, byte for byte, since a signature is made over them; what
-//! an [`Action`] changes is the only exception. Verbs and keys are told from path-style addresses: `/bucket/key`.
+//! It speaks HTTP/1.1 on loopback, without TLS. Heads are forwarded byte for byte, because their signature covers them,
+//! unless an [`Action`] changes them. Verbs and keys are derived from path-style addresses: `/bucket/key`.
 
 mod http;
 mod link;
@@ -21,10 +21,10 @@ use http::find;
 use link::Link;
 use request::Request;
 
-/// What a flaky way does to one request at most, one time after the other.
-pub const MOST_TROUBLES_IN_A_ROW: u32 = 3;
+/// The maximum of faults in a row that [`S3Proxy::flaky`] causes for the same request.
+pub const MAX_FAULTS_IN_A_ROW: u32 = 3;
 
-/// What a request asks for.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verb {
     Put,
@@ -43,42 +43,40 @@ pub enum Verb {
     Other,
 }
 
-/// What is done to a request or its reply. A cut or a stall never lets the whole of a body through, however long it
-/// was to be; where there is no body, it falls within the head.
+/// A fault in a request or its reply. A cut or a stall never lets a whole body pass, even if its number of bytes is
+/// larger than the body. Without a body, it takes place within the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// An error in S3's XML, without asking the server; the request's body is read and thrown away.
-    Answer {
-        status: u16,
-        code: &'static str,
-        retry_after: Option<u64>,
-    },
-    /// Closes the connection before the request's body is read; nothing reaches the server.
+    /// Answers with an error in S3's XML. The request's body is read and discarded; the server receives nothing.
+    Answer { status: u16, code: &'static str, retry_after: Option<u64> },
+    /// Closes the connection before the request's body is read. The server receives nothing.
     CutAtOnce,
-    /// Passes so many bytes of the request's body on, then closes both sides. Without a body nothing is passed on.
+    /// Forwards this number of bytes of the request's body, then closes both connections. Nothing of a request without
+    /// a body is forwarded.
     CutRequest(u64),
-    /// Passes the reply's head and so many bytes of its body, then closes.
+    /// Forwards the reply's head and this number of bytes of its body, then closes both connections.
     CutReply(u64),
-    /// Takes the request and its body, tells the server nothing, never answers.
+    /// Accepts the request and its body, but neither forwards nor answers it.
     StallRequest,
-    /// Passes the reply's head and so many bytes of its body, then nothing more, the connection kept open.
+    /// Forwards the reply's head and this number of bytes of its body, then nothing, and keeps the connection open.
     StallReply(u64),
-    /// Flips a bit in the middle of the reply's body (of its first piece, where no length is given).
+    /// Flips a bit in the middle of the reply's body, or of its first piece if the head does not state a length.
     WrongBytes,
-    /// Makes the reply's body shorter by so many bytes, and its Content-Length (also HEAD's) agrees. Replies in chunks
-    /// stay as they are.
+    /// Shortens the reply's body by this number of bytes and changes its Content-Length (also that of HEAD)
+    /// accordingly. Chunked replies are not changed.
     ShortBody(u64),
-    /// The server does what is asked, but its reply is kept back and the connection closed.
+    /// Forwards the request, discards the reply and closes the connection.
     LoseReply,
-    /// Answers with the right ETag and never tells the server. Acts on UploadPart only.
+    /// Answers with the right ETag without forwarding the request. Applies to UploadPart only.
     LosePart,
+    /// Waits before the request is forwarded.
     Delay(Duration),
-    /// Removes a header, as if the service did not know it. Acts on requests that have it only. Where the header is
-    /// signed (the SDK signs every one), [`S3Proxy::sign_with`] is needed too.
+    /// Removes a header, as if the service did not know it. Applies only to requests that have it. If the header is
+    /// signed (the SDK signs all of them), [`S3Proxy::sign_with`] is needed too.
     DropHeader(&'static str),
 }
 
-/// Which requests an action befalls: all, the next one only, unless said otherwise.
+/// An action and the requests to which it applies: by default, the next request of any kind.
 #[derive(Clone, Debug)]
 pub struct Rule {
     verb: Option<Verb>,
@@ -89,6 +87,7 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// A rule for all verbs.
     pub fn new(action: Action) -> Self {
         Rule { verb: None, key: None, skip: 0, times: 1, action }
     }
@@ -98,24 +97,27 @@ impl Rule {
         Rule { verb: Some(verb), ..Rule::new(action) }
     }
 
-    /// Only where the decoded path contains this.
+    /// Restricts the rule to requests whose decoded path contains this text.
     pub fn key(self, key: &str) -> Self {
         Rule { key: Some(key.to_owned()), ..self }
     }
 
-    /// Lets so many matching requests go (to later rules) first.
+    /// Ignores this number of matching requests first; later rules may apply to them.
     pub fn skip(self, skip: u32) -> Self {
         Rule { skip, ..self }
     }
 
+    /// Applies the rule to this number of requests.
     pub fn times(self, times: u32) -> Self {
         Rule { times, ..self }
     }
 
+    /// Applies the rule to all requests from then on.
     pub fn forever(self) -> Self {
         self.times(u32::MAX)
     }
 
+    /// Returns true if the rule is not used up and is meant for this request.
     fn matches(&self, request: &Request) -> bool {
         self.times > 0
             && self.verb.is_none_or(|verb| verb == request.verb)
@@ -127,8 +129,8 @@ impl Rule {
             }
     }
 
-    /// Whether its time has come, given that it matches.
-    fn acts(&mut self) -> bool {
+    /// Counts a matching request. Returns true if the rule applies to it, and false if it is one of those to skip.
+    fn count_match(&mut self) -> bool {
         if self.skip > 0 {
             self.skip -= 1;
             return false;
@@ -140,36 +142,37 @@ impl Rule {
     }
 }
 
-/// A request, as far as it has come.
+/// A request in the log, with its progress so far.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct LoggedRequest {
     pub verb: Verb,
     pub method: String,
-    /// Decoded.
+    /// The decoded path.
     pub path: String,
-    /// As it was sent, without the question mark.
+    /// The query as it was sent, without the question mark.
     pub query: String,
     pub range: Option<String>,
-    /// Names in lower case.
+    /// The headers, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// What was done to it.
+    /// The action that was applied.
     pub action: Option<Action>,
-    /// What the client was told; none where no whole head reached it.
+    /// The status that was sent to the client, or `None` if the client has not received a whole head.
     pub status: Option<u16>,
-    /// Bytes of the body passed to the server.
+    /// The bytes of the body that were sent to the server.
     pub body_up: u64,
-    /// Bytes of the body passed to the client.
+    /// The bytes of the body that were sent to the client.
     pub body_down: u64,
+    /// The time at which the head arrived.
     pub at: Instant,
 }
 
-impl Seen {
+impl LoggedRequest {
     pub fn header(&self, name: &str) -> Option<&str> {
         find(&self.headers, name)
     }
 }
 
-/// Listens on a port of its own and passes requests on to a port of this machine; gone when dropped, with all its
+/// A proxy that listens on a free port and forwards requests to another port of this machine. Dropping it closes all
 /// connections.
 pub struct S3Proxy {
     pub port: u16,
@@ -182,23 +185,23 @@ impl S3Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State::new(upstream));
-        let own = Arc::clone(&state);
+        let shared = Arc::clone(&state);
         let listener = thread::spawn(move || {
             let mut threads: Vec<JoinHandle<()>> = Vec::new();
             for (number, client) in (0..).zip(listener.incoming()) {
-                if own.is_over() {
+                if shared.is_over() {
                     break;
                 }
                 let Ok(client) = client else { continue };
                 threads.retain(|thread| !thread.is_finished());
-                let own = Arc::clone(&own);
+                let shared = Arc::clone(&shared);
                 threads.push(thread::spawn(move || {
-                    // A connection that fails is one that ends.
-                    let _ = Link::open(&own, number, client).and_then(Link::serve);
-                    own.close(number);
+                    // An error only ends the connection.
+                    let _ = Link::open(&shared, number, client).and_then(Link::serve);
+                    shared.close(number);
                 }));
             }
-            own.end();
+            shared.end();
             for thread in threads {
                 let _ = thread.join();
             }
@@ -206,63 +209,64 @@ impl S3Proxy {
         S3Proxy { port, state, listener: Some(listener) }
     }
 
-    /// `http://127.0.0.1:PORT`
+    /// Returns `http://127.0.0.1:PORT`.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Adds a rule after those there are. The first that matches, is not used up and has nothing left to skip acts, and
-    /// those after it do not see the request.
+    /// Adds a rule at the end. The first rule that matches, is not used up and has nothing left to skip is applied, and
+    /// the rules after it do not count the request.
     pub fn add(&self, rule: Rule) {
         self.state.rules.lock().unwrap().push(rule);
     }
 
-    /// Ends all rules and flakiness. What has stalled stays so.
+    /// Removes all rules, and ends [`flaky`](Self::flaky). Stalled connections remain stalled.
     pub fn clear(&self) {
         self.state.rules.lock().unwrap().clear();
         *self.state.flaky.lock().unwrap() = None;
     }
 
-    /// Hits so many percent of the requests that no rule hits with a random trouble: 500, 503 with and without
-    /// Retry-After, a cut before, during or instead of the reply.
+    /// Applies a random fault to a percentage of the requests to which no rule applies: status 500, status 503 with and
+    /// without Retry-After, or a cut before, during or instead of the reply.
     ///
-    /// The seed and the number of requests so far decide, so that a client that asks for one thing at a time meets the
-    /// same troubles again. No request is hit more than [`MOST_TROUBLES_IN_A_ROW`] times before it gets through; the
-    /// same request is one with the same verb, path, prefix, part number and end of the range.
+    /// The seed and the number of requests so far determine the faults, so a client that sends one request at a time
+    /// gets the same faults in each run. No request fails more than [`MAX_FAULTS_IN_A_ROW`] times in a row. Requests
+    /// are the same if they have the same verb, path, prefix, part number and end of the range.
     pub fn flaky(&self, seed: u64, percent: u64) {
         *self.state.flaky.lock().unwrap() = Some(Flaky { seed, percent, arrived: 0, in_a_row: HashMap::new() });
     }
 
-    /// The secret key to make a signature anew with where [`Action::DropHeader`] takes a signed header away.
+    /// Sets the secret key for the new signature that is needed when [`Action::DropHeader`] removes a signed header.
     pub fn sign_with(&self, secret: &str) {
         *self.state.secret.lock().unwrap() = Some(secret.to_owned());
     }
 
-    /// Every request so far, also those that the proxy answered, in the order in which their heads came.
-    pub fn requests(&self) -> Vec<Seen> {
-        self.state.log.lock().unwrap().seen.clone()
+    /// Returns every request so far, including those that the proxy answered, in the order in which their heads
+    /// arrived.
+    pub fn requests(&self) -> Vec<LoggedRequest> {
+        self.state.log.lock().unwrap().requests.clone()
     }
 
-    /// How many requests there were so far for one thing.
+    /// Returns the number of requests with one verb so far.
     pub fn count(&self, verb: Verb) -> usize {
-        self.state.log.lock().unwrap().seen.iter().filter(|seen| seen.verb == verb).count()
+        self.state.log.lock().unwrap().requests.iter().filter(|logged| logged.verb == verb).count()
     }
 
-    /// Forgets what was seen, also of what is still under way.
+    /// Clears the log, including requests that are not finished yet.
     pub fn reset(&self) {
         let mut log = self.state.log.lock().unwrap();
-        log.first += log.seen.len();
-        log.seen.clear();
+        log.first += log.requests.len();
+        log.requests.clear();
     }
 
-    /// Bytes of bodies passed to the client.
+    /// Returns the number of body bytes that were sent to the client.
     pub fn bytes_down(&self) -> u64 {
-        self.state.log.lock().unwrap().seen.iter().map(|seen| seen.body_down).sum()
+        self.state.log.lock().unwrap().requests.iter().map(|logged| logged.body_down).sum()
     }
 
-    /// Bytes of bodies passed to the server.
+    /// Returns the number of body bytes that were sent to the server.
     pub fn bytes_up(&self) -> u64 {
-        self.state.log.lock().unwrap().seen.iter().map(|seen| seen.body_up).sum()
+        self.state.log.lock().unwrap().requests.iter().map(|logged| logged.body_up).sum()
     }
 }
 
@@ -276,23 +280,23 @@ impl Drop for S3Proxy {
     }
 }
 
-/// What all connections share.
+/// The state that all connections share.
 struct State {
     upstream: u16,
     rules: Mutex<Vec<Rule>>,
     flaky: Mutex<Option<Flaky>>,
     secret: Mutex<Option<String>>,
     log: Mutex<Log>,
-    /// The sockets of each connection, to end those that wait.
+    /// The sockets of each connection, which the proxy closes at its end.
     open: Mutex<HashMap<u64, Vec<TcpStream>>>,
     is_over: AtomicBool,
 }
 
-/// Requests, of which those before `first` are forgotten.
+/// The logged requests. Those with a number below `first` were removed.
 #[derive(Default)]
 struct Log {
     first: usize,
-    seen: Vec<Seen>,
+    requests: Vec<LoggedRequest>,
 }
 
 impl State {
@@ -312,7 +316,7 @@ impl State {
         self.is_over.load(Ordering::SeqCst)
     }
 
-    /// Ends every connection, and those that come.
+    /// Closes every connection, and new ones too.
     fn end(&self) {
         self.is_over.store(true, Ordering::SeqCst);
         for socket in self.open.lock().unwrap().values().flatten() {
@@ -320,8 +324,8 @@ impl State {
         }
     }
 
-    /// Keeps a socket until the connection ends.
-    fn keep(&self, connection: u64, socket: &TcpStream) -> io::Result<()> {
+    /// Registers a socket, so that it is closed when the proxy ends.
+    fn register(&self, connection: u64, socket: &TcpStream) -> io::Result<()> {
         let mut open = self.open.lock().unwrap();
         if self.is_over() {
             return Err(cut());
@@ -336,15 +340,15 @@ impl State {
         }
     }
 
-    /// Notes a request and decides what befalls it; its number in the log.
-    fn judge(&self, request: &Request) -> (usize, Option<Action>) {
-        let ruled = self.rules.lock().unwrap().iter_mut().find_map(|rule| {
-            let acts = rule.matches(request) && rule.acts();
-            acts.then(|| rule.action.clone())
+    /// Logs a request. Returns its number in the log and the action to apply.
+    fn log_and_decide(&self, request: &Request) -> (usize, Option<Action>) {
+        let by_rule = self.rules.lock().unwrap().iter_mut().find_map(|rule| {
+            let applies = rule.matches(request) && rule.count_match();
+            applies.then(|| rule.action.clone())
         });
-        let action = ruled.or_else(|| self.flaky.lock().unwrap().as_mut().and_then(|flaky| flaky.trouble(request)));
+        let action = by_rule.or_else(|| self.flaky.lock().unwrap().as_mut().and_then(|flaky| flaky.fault(request)));
         let mut log = self.log.lock().unwrap();
-        log.seen.push(Seen {
+        log.requests.push(LoggedRequest {
             verb: request.verb,
             method: request.method.clone(),
             path: request.path.clone(),
@@ -357,20 +361,21 @@ impl State {
             body_down: 0,
             at: Instant::now(),
         });
-        (log.first + log.seen.len() - 1, action)
+        (log.first + log.requests.len() - 1, action)
     }
 
-    /// Notes what became of a request. Before the bytes go, so that whoever has them finds them counted.
-    fn note(&self, number: usize, change: impl FnOnce(&mut Seen)) {
+    /// Updates the log entry of a request. This happens before bytes are sent, so that bytes that a client has received
+    /// are always counted.
+    fn note(&self, number: usize, change: impl FnOnce(&mut LoggedRequest)) {
         let mut log = self.log.lock().unwrap();
         let Some(at) = number.checked_sub(log.first) else { return };
-        if let Some(seen) = log.seen.get_mut(at) {
-            change(seen);
+        if let Some(logged) = log.requests.get_mut(at) {
+            change(logged);
         }
     }
 }
 
-/// Troubles at random, the same ones for the same seed.
+/// Random faults that are the same for the same seed.
 struct Flaky {
     seed: u64,
     percent: u64,
@@ -379,13 +384,14 @@ struct Flaky {
 }
 
 impl Flaky {
-    fn trouble(&mut self, request: &Request) -> Option<Action> {
+    /// Returns the fault for a request, if it gets one.
+    fn fault(&mut self, request: &Request) -> Option<Action> {
         self.arrived += 1;
         let mut hasher = DefaultHasher::new();
         (self.seed, self.arrived).hash(&mut hasher);
         let (random, percent) = (hasher.finish() / 100, hasher.finish() % 100);
         let in_a_row = self.in_a_row.entry(request.identity()).or_default();
-        if percent >= self.percent || *in_a_row == MOST_TROUBLES_IN_A_ROW {
+        if percent >= self.percent || *in_a_row == MAX_FAULTS_IN_A_ROW {
             *in_a_row = 0;
             return None;
         }
@@ -401,7 +407,7 @@ impl Flaky {
     }
 }
 
-/// The connection is to end here.
+/// Returns the error that ends a connection.
 fn cut() -> io::Error {
     ErrorKind::ConnectionAborted.into()
 }

@@ -1,4 +1,4 @@
-//! What a request asks for.
+//! Parses requests: their operation, bucket and key.
 
 use std::io::{self, ErrorKind};
 
@@ -6,7 +6,7 @@ use super::Verb;
 use super::http::{Framing, Head, rewrite};
 use super::sign;
 
-/// A request's head, understood.
+/// A parsed head of a request.
 pub struct Request {
     pub head: Head,
     pub verb: Verb,
@@ -18,7 +18,7 @@ pub struct Request {
 
 impl Request {
     pub fn new(head: Head) -> io::Result<Self> {
-        let mut words = head.first.split(' ');
+        let mut words = head.first_line.split(' ');
         let (Some(method), Some(target)) = (words.next(), words.next()) else {
             return Err(ErrorKind::InvalidData.into());
         };
@@ -29,14 +29,15 @@ impl Request {
         Ok(Request { verb: verb(&method, &path, &query), method, path, query, framing, head })
     }
 
-    /// What makes it the same request when it is sent again, or for the rest of a range.
+    /// Returns a text that is equal for repetitions of the same request, and for requests for the rest of a range.
     pub fn identity(&self) -> String {
-        let of = |name| parameter(&self.query, name).unwrap_or_default();
+        let value_of = |name| parameter(&self.query, name).unwrap_or_default();
         let range_end = self.head.header("range").and_then(|range| range.split_once('-')).map_or("", |(_, end)| end);
-        format!("{:?} {} {} {} {range_end}", self.verb, self.path, of("prefix"), of("partNumber"))
+        format!("{:?} {} {} {} {range_end}", self.verb, self.path, value_of("prefix"), value_of("partNumber"))
     }
 
-    /// Its head without a header, signed anew where the header was and a secret key is known.
+    /// Returns the head without a header. If the header was signed and the secret key is known, the head gets a new
+    /// signature.
     pub fn without(&self, name: &str, secret: Option<&str>) -> Vec<u8> {
         let bytes = rewrite(&self.head.bytes, name, None);
         match secret.and_then(|secret| sign::authorization_without(self, name, secret)) {
@@ -46,15 +47,16 @@ impl Request {
     }
 }
 
+/// Returns the operation of a request with a path-style address.
 fn verb(method: &str, path: &str, query: &str) -> Verb {
     let (_, key) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
     let is_bucket = key.is_empty() && path != "/";
     let has = |name| parameter(query, name).is_some();
-    // What asks for a bucket's settings is a bare word.
+    // Requests for the settings of a bucket have a query of one word without a value.
     let is_plain = query.split('&').all(|pair| pair.is_empty() || pair.contains('='));
-    let asks_else = ["acl", "attributes", "legal-hold", "retention", "tagging", "torrent"].into_iter().any(has);
+    let is_other = ["acl", "attributes", "legal-hold", "retention", "tagging", "torrent"].into_iter().any(has);
     match method {
-        _ if asks_else => Verb::Other,
+        _ if is_other => Verb::Other,
         "GET" if has("uploads") => Verb::ListUploads,
         "GET" if has("uploadId") => Verb::ListParts,
         "GET" if has("list-type") => Verb::List,
@@ -73,6 +75,7 @@ fn verb(method: &str, path: &str, query: &str) -> Verb {
     }
 }
 
+/// Returns the value of a query parameter.
 fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     query
         .split('&')

@@ -1,11 +1,12 @@
-//! Signs a request anew that the proxy has changed.
+//! Computes a new signature for a request that the proxy has changed.
 
 use sha2::{Digest as _, Sha256};
 
 use super::request::Request;
 
-/// The value of Authorization for a request that lacks a header now: Signature Version 4, as the S3 API's manual
-/// has it under "Authenticating Requests: Using the Authorization Header". None where the header was not signed.
+/// Returns the value of Authorization for a request without one of its headers, or `None` if that header was not
+/// signed. This is Signature Version 4, as described in the S3 API's manual under "Authenticating Requests: Using the
+/// Authorization Header".
 pub fn authorization_without(request: &Request, name: &str, secret: &str) -> Option<String> {
     let authorization = request.head.header("authorization")?;
     let field = |name| authorization.split([',', ' ']).find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
@@ -16,8 +17,8 @@ pub fn authorization_without(request: &Request, name: &str, secret: &str) -> Opt
         return None;
     }
     let signed = kept.join(";");
-    // As it was sent: the SDK encodes it as the signature wants it.
-    let path = request.head.first.split([' ', '?']).nth(1)?;
+    // The path is used as it was sent, because the SDK encodes it in the same way as the signature does.
+    let path = request.head.first_line.split([' ', '?']).nth(1)?;
     let mut query: Vec<_> = request.query.split('&').filter(|pair| !pair.is_empty()).collect();
     query.sort_by_key(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let query: Vec<_> =
@@ -42,9 +43,9 @@ pub fn authorization_without(request: &Request, name: &str, secret: &str) -> Opt
     Some(format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={signed}, Signature={signature}"))
 }
 
-/// HMAC-SHA256, RFC 2104, for keys of 64 bytes at most.
+/// Computes HMAC-SHA256 (RFC 2104) with a key of at most 64 bytes.
 fn hmac(key: &[u8], text: &[u8]) -> Vec<u8> {
-    let pad = |with: u8| (0..64).map(|at| key.get(at).unwrap_or(&0) ^ with).collect::<Vec<u8>>();
+    let pad = |mask: u8| (0..64).map(|at| key.get(at).unwrap_or(&0) ^ mask).collect::<Vec<u8>>();
     let inner = Sha256::new().chain_update(pad(0x36)).chain_update(text).finalize();
     Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().to_vec()
 }

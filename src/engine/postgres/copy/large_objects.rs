@@ -1,6 +1,6 @@
 //! Large objects: read and written with `lo_get` and `lo_put`, which any role that has access to the object may call.
 
-use crate::engine::postgres::copy::rows::{Gatherer, RowSum, Spare};
+use crate::engine::postgres::copy::rows::{BufferPool, Gatherer, RowSum};
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Error, Result};
 use crate::platform::interrupt;
@@ -29,7 +29,7 @@ pub(crate) struct LargeObjects {
 
 /// Lists the large objects. Those that the role may not read are added to `refused`.
 pub(crate) fn list(session: &mut Session, refused: &mut Vec<String>) -> Result<LargeObjects> {
-    // No function returns whether one may be read; the role's membership in the object's ACL decides it.
+    // No function of the server tests the right to read a large object, so the query evaluates the object's ACL.
     let rows = session.rows(
         "SELECT m.oid,
                 (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
@@ -57,8 +57,8 @@ pub(crate) fn read(
     objects: &mut LargeObjects,
     sink: &mut dyn FnMut(Vec<u8>) -> Result<()>,
 ) -> Result<()> {
-    let spare = Spare::default();
-    let mut gatherer = Gatherer::new(&spare);
+    let pool = BufferPool::default();
+    let mut gatherer = Gatherer::new(&pool);
     let (mut buffer, mut rows) = (gatherer.buffer(), 0);
     for oid in &objects.oids {
         let mut start = 0;
@@ -66,7 +66,7 @@ pub(crate) fn read(
             interrupt::check()?;
             let sql =
                 format!("COPY (SELECT {oid}, {start}, pg_catalog.lo_get({oid}, {start}, {CHUNK_BYTES})) TO STDOUT");
-            let (row, told_rows) = session
+            let (row, reported_rows) = session
                 .copy_out(&sql, Vec::new(), |_| Ok(()))
                 .map_err(|error: Error| error.context(format!("cannot read the large object {oid}")))?;
             // Two hexadecimal digits per byte, after the last tab and `\\x`, before the line break.
@@ -74,7 +74,7 @@ pub(crate) fn read(
             let content = (row.len().saturating_sub(value + 4) / 2) as u64;
             if content > 0 || start == 0 {
                 buffer.extend_from_slice(&row);
-                rows += told_rows;
+                rows += reported_rows;
                 if let Some(piece) = gatherer.gather(&mut buffer) {
                     sink(piece)?;
                 }

@@ -36,10 +36,10 @@ pub(crate) fn load(session: &mut Session, work: Load) -> Result<u64> {
         Load::LargeObjects(rows) => {
             let load = |session: &mut Session| {
                 session.execute(CREATE_LOADING_TABLE)?;
-                let taken = copy_in(session, &format!("COPY {LOADING_TABLE} FROM STDIN"), rows)?;
+                let loaded = copy_in(session, &format!("COPY {LOADING_TABLE} FROM STDIN"), rows)?;
                 session.execute(PUT_LOADED)?;
                 session.execute(&format!("DROP TABLE {LOADING_TABLE}"))?;
-                Ok(taken)
+                Ok(loaded)
             };
             load(session).map_err(|error: Error| error.context("cannot load large objects"))
         }

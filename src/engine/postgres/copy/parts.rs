@@ -26,22 +26,22 @@ pub(in crate::engine::postgres) fn cut(
     let whole = tables.iter().enumerate().map(|(index, table)| (table.bytes, Part { table: index, range: Range::All }));
     let mut parts: Vec<(u64, Part)> = whole.collect();
     parts.sort_by_key(|part| std::cmp::Reverse(part.0));
-    let mut uncut = 0;
+    let mut kept_whole = 0;
     // Parts of divided tables go behind all others, where this loop does not reach them.
     for _ in 0..tables.len() {
         if jobs < 2 || busiest(&parts, jobs) <= share + step_bytes {
             break;
         }
-        let index = parts[uncut].1.table;
+        let index = parts[kept_whole].1.table;
         let table = &tables[index];
         let pieces = table.bytes.div_ceil(step_bytes).min(table.pages);
         let slices = table.span.as_ref().map(|span| by_time(&span.starts, step_bytes)).unwrap_or_default();
         let can_be_cut = table.condition.is_none() && !table.columns.is_empty();
         if !can_be_cut || pieces.max(slices.len() as u64) < 2 || !may_cut(table)? {
-            uncut += 1;
+            kept_whole += 1;
             continue;
         }
-        parts.remove(uncut);
+        parts.remove(kept_whole);
         if !slices.is_empty() {
             parts.extend(slices.into_iter().map(|(bytes, range)| (bytes, Part { table: index, range })));
             continue;
@@ -58,18 +58,17 @@ pub(in crate::engine::postgres) fn cut(
     Ok(parts.into_iter().map(|(_, part)| part).collect())
 }
 
-/// Returns slices of time of about equal size. They begin where chunks begin, so that each chunk is read once. Whatever
-/// the chunks are, the first slice has no lower bound, the last has no upper bound, and each other slice ends where the
-/// next begins.
+/// Returns slices of time of about equal size. They begin at the starts of chunks, so that each chunk is read once. The
+/// first slice always has no lower bound, the last has no upper bound, and each other slice ends where the next begins.
 fn by_time(starts: &[(String, u64)], step_bytes: u64) -> Vec<(u64, Range)> {
     let mut slices: Vec<(u64, Range)> = Vec::new();
     let (mut from, mut bytes) = (None, 0);
-    for (at, (start, held)) in starts.iter().enumerate() {
-        if at > 0 && bytes >= step_bytes {
+    for (index, (start, chunk_bytes)) in starts.iter().enumerate() {
+        if index > 0 && bytes >= step_bytes {
             slices.push((bytes, Range::Times(from, Some(start.clone()))));
             (from, bytes) = (Some(start.clone()), 0);
         }
-        bytes += held;
+        bytes += chunk_bytes;
     }
     slices.push((bytes, Range::Times(from, None)));
     slices
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_cut_only_where_that_evens_out_the_work() {
+    fn tables_are_cut_only_if_that_balances_the_work() {
         let large = |name: &str, mib: u64| table(name, mib * MIB, mib * 128);
         let always = |_: &RowSource| true;
         assert_eq!(parts_of(&[large("a", 600)], 2, &always), [12]);
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_cut_is_read_whole_and_nothing_twice() {
+    fn tables_that_cannot_be_cut_are_read_whole_and_no_row_twice() {
         let always = |_: &RowSource| true;
         // Most of it is in TOAST: the table itself has one page, and so cannot be divided.
         let blobs = table("blobs", 1000 * MIB, 1);

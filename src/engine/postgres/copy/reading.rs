@@ -21,15 +21,15 @@ use chrono::{DateTime, Utc};
 
 use crate::engine::postgres::copy::parts::{Part, cut};
 use crate::engine::postgres::copy::row_source::{RowSource, Span};
-use crate::engine::postgres::copy::rows::{Gatherer, RowSum, Spare};
+use crate::engine::postgres::copy::rows::{BufferPool, Gatherer, RowSum};
 use crate::engine::postgres::schema::data::TableData;
 use crate::engine::postgres::wire::params::Params;
-use crate::engine::postgres::wire::session::{Session, as_many_as_let_in, is_null_answer, sqlstate};
+use crate::engine::postgres::wire::session::{Session, is_null_answer, open_up_to, sqlstate};
 use crate::engine::postgres::wire::settings;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::interrupt;
 
-/// The time limit of one try for the locks. It stays the session's `lock_timeout`.
+/// The time limit of one attempt to get the locks. It stays the session's `lock_timeout`.
 pub(in crate::engine::postgres) const ATTEMPT: Duration = Duration::from_millis(250);
 
 /// The number of tables in one LOCK statement.
@@ -121,20 +121,20 @@ impl Reading {
     pub(crate) fn read(&mut self, tables: &mut [RowSource], sink: &mut dyn FnMut(&Piece) -> Result<()>) -> Result<()> {
         let parts = self.parts(tables)?;
         let jobs = self.jobs.min(parts.len()).max(1);
-        let others = as_many_as_let_in(jobs - 1, || self.join())?;
+        let others = open_up_to(jobs - 1, || self.join())?;
         let jobs = others.len() + 1;
         let queue = Queue {
-            open: Mutex::new(parts.into()),
-            left: Mutex::new(VecDeque::new()),
+            for_any: Mutex::new(parts.into()),
+            for_main: Mutex::new(VecDeque::new()),
             others: AtomicUsize::new(others.len()),
             has_failed: AtomicBool::new(false),
-            spare: Spare::default(),
+            pool: BufferPool::default(),
         };
         let (sources, main) = (&*tables, &mut self.session);
         let (sender, receiver) = sync_channel::<Piece>(jobs);
         let sums = thread::scope(|scope| {
             let (queue, mut handles) = (&queue, Vec::new());
-            let sessions = others.into_iter().map(Start::Other).chain([Start::Main(main)]);
+            let sessions = others.into_iter().map(Worker::Other).chain([Worker::Main(main)]);
             let mut started = Ok(());
             for session in sessions {
                 let sender = sender.clone();
@@ -145,13 +145,13 @@ impl Reading {
                 }
             }
             drop(sender);
-            let mut sunk = started;
+            let mut outcome = started;
             for piece in &receiver {
-                if sunk.is_ok() {
-                    sunk = sink(&piece);
+                if outcome.is_ok() {
+                    outcome = sink(&piece);
                 }
-                queue.spare.put(piece.rows);
-                if sunk.is_err() {
+                queue.pool.put(piece.rows);
+                if outcome.is_err() {
                     break;
                 }
             }
@@ -163,11 +163,11 @@ impl Reading {
                 match handle.join() {
                     Ok(Ok(part)) => sums.extend(part),
                     // A closed channel is not the reason, only a consequence of it.
-                    Ok(Err(error)) => failed = failed.filter(|first| !is_hung_up(first)).or(Some(error)),
+                    Ok(Err(error)) => failed = failed.filter(|first| !is_writer_stopped(first)).or(Some(error)),
                     Err(_) => failed = Some(Error::failed("a thread has died")),
                 }
             }
-            sunk?;
+            outcome?;
             match failed {
                 Some(error) => Err(error),
                 None => Ok(sums),
@@ -177,13 +177,13 @@ impl Reading {
             tables[table].sum.merge(&sum);
         }
         let waiting = |parts: &Mutex<VecDeque<Part>>| parts.lock().map_or(0, |parts| parts.len());
-        let left = waiting(&queue.left) + waiting(&queue.open);
-        if left > 0 {
-            return Err(Error::failed("some tables were not read: a session has ended early"));
+        let unread = waiting(&queue.for_main) + waiting(&queue.for_any);
+        if unread > 0 {
+            return Err(Error::failed("some tables were not read: a session ended early"));
         }
         // If this session was lost, its locks were lost too, and a TRUNCATE might have left the other sessions no rows
         // to read: a snapshot does not protect against TRUNCATE.
-        self.session.execute("SELECT 1").map_err(|error| error.context("the locks were not held to the end"))
+        self.session.execute("SELECT 1").map_err(|error| error.context("the locks were lost before all rows were read"))
     }
 
     /// Opens another session with the same snapshot.
@@ -210,36 +210,36 @@ impl Reading {
     }
 }
 
-const HUNG_UP: &str = "the archive's writer has stopped";
+const WRITER_STOPPED: &str = "the archive's writer has stopped";
 
-fn is_hung_up(error: &Error) -> bool {
-    error.message == HUNG_UP || error.causes().iter().any(|cause| cause == HUNG_UP)
+fn is_writer_stopped(error: &Error) -> bool {
+    error.message == WRITER_STOPPED || error.causes().iter().any(|cause| cause == WRITER_STOPPED)
 }
 
 /// The work that is still to do.
 struct Queue {
     /// Parts for any free session.
-    open: Mutex<VecDeque<Part>>,
+    for_any: Mutex<VecDeque<Part>>,
     /// Parts only for the session that holds the locks.
-    left: Mutex<VecDeque<Part>>,
+    for_main: Mutex<VecDeque<Part>>,
     /// The number of other sessions that are still working.
     others: AtomicUsize,
     /// Set when one session has failed: then the work of all others is useless.
     has_failed: AtomicBool,
     /// Used buffers, for reuse.
-    spare: Spare,
+    pool: BufferPool,
 }
 
-/// The session that reads.
+/// A session that reads parts.
 #[expect(clippy::large_enum_variant, reason = "there are only a few, and they move into threads once")]
-enum Start<'a> {
+enum Worker<'a> {
     Main(&'a mut Session),
     Other(Session),
 }
 
-impl Start<'_> {
+impl Worker<'_> {
     fn run(self, queue: &Queue, tables: &[RowSource], sender: &SyncSender<Piece>) -> Result<Vec<(usize, RowSum)>> {
-        let is_main = matches!(self, Start::Main(_));
+        let is_main = matches!(self, Worker::Main(_));
         let done = self.work(queue, tables, sender);
         if done.is_err() {
             queue.has_failed.store(true, Ordering::Release);
@@ -253,11 +253,11 @@ impl Start<'_> {
     fn work(self, queue: &Queue, tables: &[RowSource], sender: &SyncSender<Piece>) -> Result<Vec<(usize, RowSum)>> {
         let (is_main, mut own, main);
         let session: &mut Session = match self {
-            Start::Main(session) => {
+            Worker::Main(session) => {
                 (is_main, main) = (true, session);
                 main
             }
-            Start::Other(session) => {
+            Worker::Other(session) => {
                 (is_main, own) = (false, session);
                 &mut own
             }
@@ -269,11 +269,11 @@ impl Start<'_> {
                 break;
             }
             let next = |parts: &Mutex<VecDeque<Part>>| parts.lock().ok().and_then(|mut parts| parts.pop_front());
-            // Loaded before the queues are read: a session puts its left parts into the queue before it reports its
-            // end.
+            // Loaded before the queues are read: a session puts the parts that it cannot read into the queue before it
+            // reports its end.
             let others = queue.others.load(Ordering::Acquire);
-            let own_part = if is_main { next(&queue.left) } else { None };
-            let part = match own_part.or_else(|| next(&queue.open)) {
+            let main_part = if is_main { next(&queue.for_main) } else { None };
+            let part = match main_part.or_else(|| next(&queue.for_any)) {
                 Some(part) => part,
                 None if is_main && others > 0 => {
                     thread::sleep(Duration::from_millis(5));
@@ -292,9 +292,9 @@ impl Start<'_> {
             } else {
                 None
             };
-            match (sum, queue.left.lock()) {
+            match (sum, queue.for_main.lock()) {
                 (Some(sum), _) => sums.push((part.table, sum)),
-                (None, Ok(mut left)) => left.push_back(part),
+                (None, Ok(mut parts)) => parts.push_back(part),
                 (None, Err(_)) => return Err(Error::failed("a thread has died")),
             }
         }
@@ -327,14 +327,14 @@ fn copy(
     queue: &Queue,
     may_be_locked: bool,
 ) -> Result<Option<RowSum>> {
-    let mut gatherer = Gatherer::new(&queue.spare);
+    let mut gatherer = Gatherer::new(&queue.pool);
     let send = |rows: Vec<u8>| {
         if queue.has_failed.load(Ordering::Acquire) {
-            return Err(Error::failed(HUNG_UP));
+            return Err(Error::failed(WRITER_STOPPED));
         }
         // Pieces end at row boundaries, so no UTF-8 character is split.
         let is_utf8 = std::str::from_utf8(&rows).is_ok();
-        sender.send(Piece { table: part.table, rows, is_utf8 }).map_err(|_| Error::failed(HUNG_UP))
+        sender.send(Piece { table: part.table, rows, is_utf8 }).map_err(|_| Error::failed(WRITER_STOPPED))
     };
     if may_be_locked {
         session.execute("SAVEPOINT before_rows")?;
@@ -344,7 +344,7 @@ fn copy(
             Some(rows) => send(rows),
             None => Ok(()),
         });
-    let (rest, told_rows) = match copied {
+    let (rest, reported_rows) = match copied {
         // The server plans a query and takes its locks before it returns the first row.
         Err(error) if may_be_locked && is_locked(&error) && gatherer.sum == RowSum::default() => {
             return session.execute("ROLLBACK TO SAVEPOINT before_rows").map(|()| None);
@@ -354,7 +354,7 @@ fn copy(
     if may_be_locked {
         session.execute("RELEASE SAVEPOINT before_rows")?;
     }
-    if let Some(rows) = gatherer.finish(rest, told_rows)? {
+    if let Some(rows) = gatherer.finish(rest, reported_rows)? {
         send(rows)?;
     }
     Ok(Some(gatherer.sum))
@@ -368,7 +368,7 @@ fn begin_locked(session: &mut Session, lock_timeout: Duration, since: Instant) -
         let failure = match try_begin(session) {
             Ok(Some(begun)) => return Ok(begun),
             Ok(None) => Error::failed("the tables change faster than they can be locked"),
-            Err(error) if is_passing(&error) => error,
+            Err(error) if is_temporary(&error) => error,
             Err(error) => return Err(explain_lock_error(error)),
         };
         session.execute("ROLLBACK")?;
@@ -379,20 +379,19 @@ fn begin_locked(session: &mut Session, lock_timeout: Duration, since: Instant) -
     }
 }
 
-/// Lets other sessions go first: waits longer than a try lasts, so that those that wait for our locks get most of the
-/// time.
+/// Waits longer than an attempt takes, so that sessions that wait for our locks get most of the time.
 pub(crate) fn pause() {
     thread::sleep(ATTEMPT + Duration::from_millis(50));
 }
 
-/// Returns true if the cause may be gone at the next try: a lock of another session, or an object that was dropped
+/// Returns true if the next attempt may succeed: the cause is a lock of another session, or an object that was dropped
 /// while the catalogs were read.
 #[must_use]
-pub(crate) fn is_passing(error: &Error) -> bool {
+pub(crate) fn is_temporary(error: &Error) -> bool {
     let state = sqlstate(error);
     // Undefined tables, functions, objects and schemas, and failed lookups in the catalog cache.
-    const GONE: [&str; 5] = ["42P01", "42883", "42704", "3F000", "XX000"];
-    state.is_some_and(|state| state == "55P03" || state == "40P01" || GONE.contains(&state.as_str()))
+    const DROPPED: [&str; 5] = ["42P01", "42883", "42704", "3F000", "XX000"];
+    state.is_some_and(|state| state == "55P03" || state == "40P01" || DROPPED.contains(&state.as_str()))
         || is_null_answer(error)
 }
 
@@ -402,10 +401,10 @@ pub(crate) fn name_blockers(session: &mut Session, failure: Error, lock_timeout:
     let seconds = lock_timeout.as_secs();
     if !is_locked(&failure) {
         return failure
-            .context(format!("the tables and what hangs on them could not be read within {seconds} s"))
-            .hint("somebody makes and drops things all the time: try again, or for longer with --lock-timeout");
+            .context(format!("the tables and their dependent objects could not be read within {seconds} s"))
+            .hint("other sessions keep creating and dropping objects: try again, or raise --lock-timeout");
     }
-    let hint = "wait until it is done, end it, or try for longer with --lock-timeout";
+    let hint = "wait until the lock is released, end the session that holds it, or raise --lock-timeout";
     match blockers(session) {
         Ok(found) if !found.is_empty() => {
             failure.context(format!("cannot lock the tables within {seconds} s: {}", found.join("; "))).hint(hint)
@@ -417,7 +416,7 @@ pub(crate) fn name_blockers(session: &mut Session, failure: Error, lock_timeout:
 fn explain_lock_error(error: Error) -> Error {
     match sqlstate(&error).as_deref() {
         Some("53200") => error
-            .context("the server has no room for that many locks")
+            .context("the server does not have enough shared memory for so many locks")
             .hint("raise max_locks_per_transaction on the server"),
         Some("42501") => error.context("cannot lock the tables").hint(
             "the role needs SELECT on every table, and USAGE on every schema (the role pg_read_all_data has both)",
@@ -426,7 +425,7 @@ fn explain_lock_error(error: Error) -> Error {
     }
 }
 
-/// Makes one try. Returns `None` if the tables changed meanwhile.
+/// Makes one attempt. Returns `None` if the tables changed meanwhile.
 fn try_begin(session: &mut Session) -> Result<Option<(String, HashSet<u32>)>> {
     let listed = lockable(session)?;
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
@@ -492,24 +491,22 @@ fn blockers(session: &mut Session) -> Result<Vec<String>> {
     )?;
     rows.iter()
         .map(|row| {
-            let verb = if row.flag("granted")? { "holds" } else { "waits for" };
-            let who = match row.get("pid")? {
+            let verb = if row.flag("granted")? { "holds a lock on" } else { "waits for a lock on" };
+            let holder = match row.get("pid")? {
                 Some(pid) => format!("process {pid}"),
                 // It belongs to no process; it waits for COMMIT PREPARED or ROLLBACK PREPARED.
                 None => format!("the prepared transaction '{}'", one_line(row.get("gid")?.unwrap_or_default())),
             };
-            let mut told = format!("{who} {verb} {}", one_line(row.text("relation")?));
-            let facts =
-                [("role", "role"), ("application", "application"), ("state", "state"), ("statement", "statement")];
-            for (column, word) in facts {
+            let mut description = format!("{holder} {verb} {}", one_line(row.text("relation")?));
+            for column in ["role", "application", "state", "statement"] {
                 if let Some(value) = row.get(column)? {
-                    told.push_str(&format!(", {word} {}", one_line(value)));
+                    description.push_str(&format!(", {column} {}", one_line(value)));
                 }
             }
             if let Some(since) = row.get("since")? {
-                told.push_str(&format!(", in its transaction for {since}"));
+                description.push_str(&format!(", in a transaction for {since}"));
             }
-            Ok(told)
+            Ok(description)
         })
         .collect()
 }

@@ -1,9 +1,9 @@
 //! A table whose rows are read or written: the COPY statements for all of its rows, or for some.
 
-use crate::engine::postgres::copy::rows::{Gatherer, RowSum, Spare};
+use crate::engine::postgres::copy::rows::{BufferPool, Gatherer, RowSum};
 use crate::engine::postgres::schema::data::{Chunked, TableData};
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
-use crate::engine::postgres::timescale::{AGGREGATE, HYPERTABLE, waiting_room};
+use crate::engine::postgres::timescale::{AGGREGATE, HYPERTABLE, aggregate_rows_table};
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::Result;
 use crate::snapshots::manifest::{Relation, Table};
@@ -49,7 +49,7 @@ impl RowSource {
         let relation = table.relation.as_ref();
         let stored = table.columns.iter().filter(|column| !column.generated);
         let name = |relation: &Relation| match table.kind.as_str() {
-            AGGREGATE => qualified(&relation.schema, &waiting_room(&relation.table)),
+            AGGREGATE => qualified(&relation.schema, &aggregate_rows_table(&relation.table)),
             _ => qualified(&relation.schema, &relation.table),
         };
         let name = relation.map_or_else(|| table.name.clone(), name);
@@ -122,15 +122,15 @@ impl RowSource {
             (None, None) => Range::All,
             (from, until) => Range::Times(from.map(str::to_owned), until.map(str::to_owned)),
         };
-        let spare = Spare::default();
-        let mut gatherer = Gatherer::new(&spare);
-        let (rest, told_rows) = session.copy_out(&self.copy_out(&range), gatherer.buffer(), |buffer| {
+        let pool = BufferPool::default();
+        let mut gatherer = Gatherer::new(&pool);
+        let (rest, reported_rows) = session.copy_out(&self.copy_out(&range), gatherer.buffer(), |buffer| {
             if let Some(piece) = gatherer.gather(buffer) {
-                spare.put(piece);
+                pool.put(piece);
             }
             Ok(())
         })?;
-        gatherer.finish(rest, told_rows)?;
+        gatherer.finish(rest, reported_rows)?;
         Ok(gatherer.sum)
     }
 }

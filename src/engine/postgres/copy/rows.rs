@@ -44,13 +44,13 @@ pub(crate) const PIECE_BYTES: usize = 4 << 20;
 
 /// Used buffers of pieces, for reuse: allocating new memory costs about as much as reading it.
 #[derive(Debug, Default)]
-pub(crate) struct Spare(Mutex<Vec<Vec<u8>>>);
+pub(crate) struct BufferPool(Mutex<Vec<Vec<u8>>>);
 
-impl Spare {
+impl BufferPool {
     /// Returns a buffer that is large enough for a piece, unless it has a very large row.
     fn take(&self) -> Vec<u8> {
-        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        spare.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES + (512 << 10)))
+        let buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        buffer.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES + (512 << 10)))
     }
 
     /// Takes a buffer back. A buffer that has grown is not kept.
@@ -64,9 +64,9 @@ impl Spare {
 
 /// Divides rows into pieces that end with a whole row.
 pub(crate) struct Gatherer<'a> {
-    spare: &'a Spare,
-    /// The bytes of the buffer that are whole rows and have been counted.
-    whole: usize,
+    pool: &'a BufferPool,
+    /// The bytes of the buffer that are complete rows and have been counted.
+    counted: usize,
     /// The bytes of the buffer that have been searched for row ends.
     searched: usize,
     /// The sum of the rows so far.
@@ -76,44 +76,44 @@ pub(crate) struct Gatherer<'a> {
 impl<'a> Gatherer<'a> {
     /// Starts with no rows.
     #[must_use]
-    pub(crate) fn new(spare: &'a Spare) -> Self {
-        Gatherer { spare, whole: 0, searched: 0, sum: RowSum::default() }
+    pub(crate) fn new(pool: &'a BufferPool) -> Self {
+        Gatherer { pool, counted: 0, searched: 0, sum: RowSum::default() }
     }
 
     /// Returns a buffer to collect rows in.
     #[must_use]
     pub(crate) fn buffer(&self) -> Vec<u8> {
-        self.spare.take()
+        self.pool.take()
     }
 
     /// Counts the rows that were added to the buffer. Takes a piece out of the buffer if one is full.
     pub(crate) fn gather(&mut self, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
         if memchr::memchr(b'\n', &buffer[self.searched..]).is_some() {
-            let rest = self.sum.add(&buffer[self.whole..]).len();
-            self.whole = buffer.len() - rest;
+            let rest = self.sum.add(&buffer[self.counted..]).len();
+            self.counted = buffer.len() - rest;
         }
         self.searched = buffer.len();
-        if self.whole < PIECE_BYTES {
+        if self.counted < PIECE_BYTES {
             return None;
         }
-        let mut next = self.spare.take();
-        next.extend_from_slice(&buffer[self.whole..]);
+        let mut next = self.pool.take();
+        next.extend_from_slice(&buffer[self.counted..]);
         let mut full = std::mem::replace(buffer, next);
-        full.truncate(self.whole);
-        (self.whole, self.searched) = (0, buffer.len());
+        full.truncate(self.counted);
+        (self.counted, self.searched) = (0, buffer.len());
         Some(full)
     }
 
     /// Returns the last piece, if there is one. Fails if a row is incomplete, or if the number of rows differs from the
     /// server's count.
-    pub(crate) fn finish(&mut self, buffer: Vec<u8>, told_rows: u64) -> Result<Option<Vec<u8>>, Error> {
-        if self.whole < buffer.len() {
-            return Err(Error::failed("the server's COPY ended within a row"));
+    pub(crate) fn finish(&mut self, buffer: Vec<u8>, reported_rows: u64) -> Result<Option<Vec<u8>>, Error> {
+        if self.counted < buffer.len() {
+            return Err(Error::failed("the server's COPY ended in the middle of a row"));
         }
-        if self.sum.rows != told_rows {
-            let came = self.sum.rows;
+        if self.sum.rows != reported_rows {
+            let rows = self.sum.rows;
             return Err(Error::failed(format!(
-                "{came} rows came of a COPY, and the server says that it sent {told_rows}"
+                "received {rows} rows from a COPY, but the server reports that it sent {reported_rows}"
             )));
         }
         Ok(if buffer.is_empty() { None } else { Some(buffer) })
@@ -132,8 +132,8 @@ mod tests {
         assert!(whole.add(&text).is_empty());
         assert_eq!(whole.rows, 400_000);
         for size in [1 << 20, 8191, 777] {
-            let spare = Spare::default();
-            let mut gatherer = Gatherer::new(&spare);
+            let pool = BufferPool::default();
+            let mut gatherer = Gatherer::new(&pool);
             let mut buffer = gatherer.buffer();
             let mut pieces: Vec<Vec<u8>> = Vec::new();
             for chunk in text.chunks(size) {
@@ -146,11 +146,11 @@ mod tests {
             assert_eq!(gatherer.sum, whole);
             assert_eq!(pieces.concat(), text);
         }
-        let spare = Spare::default();
-        let mut gatherer = Gatherer::new(&spare);
+        let pool = BufferPool::default();
+        let mut gatherer = Gatherer::new(&pool);
         let mut buffer = b"half a row".to_vec();
         assert!(gatherer.gather(&mut buffer).is_none());
         assert!(gatherer.finish(buffer, 0).is_err());
-        assert!(Gatherer::new(&spare).finish(Vec::new(), 1).is_err());
+        assert!(Gatherer::new(&pool).finish(Vec::new(), 1).is_err());
     }
 }

@@ -67,7 +67,7 @@ impl Script {
         for file in files {
             self.text.push_str(&format!("\\ir {file}\n"));
         }
-        self.text.push_str("\\echo 'All of it was loaded.'\n");
+        self.text.push_str("\\echo 'All data was loaded.'\n");
         self.text
     }
 }

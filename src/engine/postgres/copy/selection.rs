@@ -93,8 +93,8 @@ impl Selection {
         let all = self.tables.iter().chain(&self.exclude_tables).chain(&self.exclude_data);
         for pattern in all {
             if !tables.clone().any(|(schema, name, shown)| pattern.matches(schema, name, shown)) {
-                return Err(Error::usage(format!("no table is called {}", one_line(pattern.text())))
-                    .hint("name one as SCHEMA.TABLE, or with * and ?"));
+                return Err(Error::usage(format!("no table matches {}", one_line(pattern.text())))
+                    .hint("write SCHEMA.TABLE, or a pattern with * and ?"));
             }
         }
         Ok(())

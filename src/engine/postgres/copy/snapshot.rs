@@ -25,7 +25,7 @@ pub(crate) struct SnapshotOptions {
     pub lock_timeout: Duration,
     /// The tables to save.
     pub selection: Selection,
-    /// True if the snapshot goes on without the objects that cannot be saved.
+    /// True if the snapshot is taken without the objects that cannot be saved.
     pub allow_partial: bool,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Snapshot {
     pub tables: Vec<TableData>,
     /// The rows of those tables; their sums are set once they have been read.
     pub rows: Vec<RowSource>,
-    /// The tables whose rows are not saved because the user chose so.
+    /// The tables whose rows the user excluded.
     pub left_out: Vec<TableData>,
     /// Large objects.
     pub large_objects: LargeObjects,
@@ -65,14 +65,14 @@ impl Snapshot {
                 Ok(contents) => return Ok(contents.with(reading)),
                 Err(error) => error,
             };
-            if !reading::is_passing(&failure) {
+            if !reading::is_temporary(&failure) {
                 return Err(failure);
             }
             reading.session.execute("ROLLBACK")?;
             if clock.elapsed() >= options.lock_timeout {
                 return Err(reading::name_blockers(&mut reading.session, failure, options.lock_timeout));
             }
-            tracing::debug!("once more: {}", failure.whole());
+            tracing::debug!("beginning the snapshot again: {}", failure.full_message());
             drop(reading);
             reading::pause();
             interrupt::check()?;
@@ -115,8 +115,8 @@ impl Contents {
         options.selection.require_matches(
             all.iter().map(|table| (table.schema.as_str(), table.name.as_str(), table.qualified.as_str())),
         )?;
-        let takes = |table: &TableData| options.selection.takes_rows(&table.schema, &table.name, &table.qualified);
-        let (mut tables, left_out): (Vec<TableData>, Vec<TableData>) = all.into_iter().partition(takes);
+        let takes_rows = |table: &TableData| options.selection.takes_rows(&table.schema, &table.name, &table.qualified);
+        let (mut tables, left_out): (Vec<TableData>, Vec<TableData>) = all.into_iter().partition(takes_rows);
         let unloadable = hashed_by_enum(&mut reading.session)?;
         let in_recovery = reading.session.about().in_recovery;
         let unreadable = |table: &TableData| {
@@ -127,7 +127,7 @@ impl Contents {
             if unloadable.contains(&table.oid) {
                 return Some(format!(
                     "table {name}: it is a hash partition by an enum, and its rows would belong to other partitions \
-                     of a restored table"
+                     after a restore"
                 ));
             }
             let chunks = table.chunked.iter().flat_map(|chunked| &chunked.chunks);
@@ -136,8 +136,8 @@ impl Contents {
         };
         let mut refused: Vec<String> = tables.iter().filter_map(unreadable).collect();
         tables.retain(|table| unreadable(table).is_none());
-        // First the objects that others may have locked: the sooner this is known, the shorter others wait for the
-        // tables.
+        // First the objects that other sessions may have locked: the sooner a lock is found, the shorter others wait
+        // for the tables.
         let sequences = sequences::values(&mut reading.session, &mut refused)?;
         let schema = schema::read(&mut reading.session)?;
         refused.extend(schema.refused.iter().cloned());
@@ -151,9 +151,9 @@ impl Contents {
         }
         let mut rows: Vec<RowSource> = tables.iter().map(RowSource::of).collect();
         reading.measure(&tables, &mut rows)?;
-        let mut both: Vec<(TableData, RowSource)> = tables.into_iter().zip(rows).collect();
-        both.sort_by(|(_, a), (_, b)| b.bytes.cmp(&a.bytes).then_with(|| a.qualified.cmp(&b.qualified)));
-        let (tables, rows) = both.into_iter().unzip();
+        let mut pairs: Vec<(TableData, RowSource)> = tables.into_iter().zip(rows).collect();
+        pairs.sort_by(|(_, a), (_, b)| b.bytes.cmp(&a.bytes).then_with(|| a.qualified.cmp(&b.qualified)));
+        let (tables, rows) = pairs.into_iter().unzip();
         Ok(Contents { schema, tables, rows, left_out, large_objects, sequences, refused, database })
     }
 }
@@ -167,10 +167,10 @@ fn require_finished(session: &mut Session) -> Result<()> {
     match row.get("comment")?.and_then(Mark::read) {
         None => Ok(()),
         Some(mark) => Err(Error::problem(format!(
-            "the database is not whole: a restore of {} to it has not ended, as its comment says",
+            "the database is incomplete: its comment says that a restore of {} has not finished",
             one_line(&mark.snapshot)
         ))
-        .hint("wait for the restore's end; where it has died, drop the database and restore again")),
+        .hint("wait until the restore has finished; if it was interrupted, drop the database and restore again")),
     }
 }
 
@@ -179,7 +179,7 @@ fn require_finished(session: &mut Session) -> Result<()> {
 fn hashed_by_enum(session: &mut Session) -> Result<HashSet<u32>> {
     let rows = session.rows(
         "WITH RECURSIVE enums AS (
-             -- And what holds an enum: its hash is made of those of its parts.
+             -- And types that contain an enum: the hash of a value is made of the hashes of its parts.
              SELECT oid FROM pg_catalog.pg_type WHERE typtype = 'e'
               UNION SELECT t.oid FROM enums e JOIN (
                   SELECT oid, typelem AS part FROM pg_catalog.pg_type
@@ -215,14 +215,15 @@ fn unreadable(table: &TableData, locked: bool) -> Option<String> {
 }
 
 fn cannot_save(refused: &[String]) -> Error {
-    let mut message = format!("{} things cannot be saved: ", refused.len());
+    let noun = if refused.len() == 1 { "object" } else { "objects" };
+    let mut message = format!("{} {noun} cannot be saved: ", refused.len());
     message.push_str(&refused.iter().take(20).cloned().collect::<Vec<_>>().join("; "));
     if refused.len() > 20 {
         message.push_str("; ...");
     }
     Error::failed(message).hint(
-        "give the role what it lacks (the role pg_read_all_data reads every table, BYPASSRLS passes row security), \
-         or go on without them with --allow-partial",
+        "grant the role the missing privileges (the role pg_read_all_data can read every table, BYPASSRLS bypasses \
+         row security), or use --allow-partial to save everything else",
     )
 }
 

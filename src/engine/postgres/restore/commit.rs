@@ -20,22 +20,22 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// outcome.
 pub(crate) fn commit(session: &mut Session, params: &Params) -> Result<()> {
     let transaction = session.row("SELECT pg_catalog.pg_current_xact_id_if_assigned()::text AS id")?.owned("id")?;
-    session.settle();
+    session.defer_interrupts();
     let Err(error) = session.execute("COMMIT") else { return Ok(()) };
-    let told = |error: Error, what: &str| error.context(format!("the restored rows could not be committed; {what}"));
+    let failed = |error: Error, outcome: &str| error.context(format!("cannot commit the restored rows; {outcome}"));
     match (error.kind, transaction) {
         (Kind::Unreachable | Kind::Interrupted, Some(transaction)) => match outcome(&transaction, params) {
             Ok(true) => {
-                tracing::warn!("the connection was lost at the end; the server says that all is committed");
+                tracing::warn!("the connection was lost during COMMIT, but the server did commit the transaction");
                 Ok(())
             }
-            Ok(false) => Err(told(error, "nothing was changed")),
+            Ok(false) => Err(failed(error, "nothing was changed")),
             Err(why) => {
-                tracing::warn!("the server could not be asked what became of it: {}", why.whole());
-                Err(told(error, "whether all was changed or nothing is not known: look"))
+                tracing::warn!("cannot ask the server for the outcome of the transaction: {}", why.full_message());
+                Err(failed(error, "it is unknown whether the transaction was committed: check the rows"))
             }
         },
-        _ => Err(told(error, "nothing was changed")),
+        _ => Err(failed(error, "nothing was changed")),
     }
 }
 
@@ -47,7 +47,7 @@ fn outcome(transaction: &str, params: &Params) -> Result<bool> {
             thread::sleep(PAUSE);
             crate::platform::interrupt::check()?;
         }
-        let status = Session::connect_to_settle(params).and_then(|mut session| {
+        let status = Session::connect_for_cleanup(params).and_then(|mut session| {
             settings::pin(&mut session)?;
             session
                 .row(&format!("SELECT pg_catalog.pg_xact_status({}::pg_catalog.xid8) AS status", literal(transaction)))?

@@ -24,6 +24,6 @@ pub(crate) fn contents(session: &mut Session) -> Result<Vec<String>> {
         None if item.kind == ItemKind::LargeObject => format!("large object {}", item.name),
         None => format!("{} {}", item.kind.words(), ident(&item.name)),
     };
-    // Objects that cannot be saved are in the database all the same.
+    // Objects that cannot be saved are also in the database.
     Ok(own.map(shown).chain(schema.refused.iter().cloned()).take(6).collect())
 }

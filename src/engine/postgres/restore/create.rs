@@ -17,17 +17,17 @@ pub(crate) enum Owners {
 }
 
 /// Creates the items of a section, one after the other.
-pub(crate) fn make(session: &mut Session, items: &[Item], section: Section, owners: Owners) -> Result<()> {
-    items.iter().filter(|item| item.section == section).try_for_each(|item| make_one(session, item, owners))
+pub(crate) fn create_section(session: &mut Session, items: &[Item], section: Section, owners: Owners) -> Result<()> {
+    items.iter().filter(|item| item.section == section).try_for_each(|item| create_item(session, item, owners))
 }
 
 /// Creates one item: runs its statements, sets its owner, adds its comments.
-pub(crate) fn make_one(session: &mut Session, item: &Item, owners: Owners) -> Result<()> {
+pub(crate) fn create_item(session: &mut Session, item: &Item, owners: Owners) -> Result<()> {
     interrupt::check()?;
     let set_owner: &[String] = if owners == Owners::Keep { &item.set_owner } else { &[] };
     for statement in item.create.iter().chain(set_owner).chain(&item.comments) {
         execute(session, item, statement).map_err(|error| {
-            let error = error.context(format!("cannot make the {}", shown(item)));
+            let error = error.context(format!("cannot create the {}", shown(item)));
             let is_timescale = item.kind == Kind::Extension && item.name == timescale::EXTENSION;
             if is_timescale { error.hint(WITHOUT_TIMESCALE) } else { error }
         })?;
@@ -92,7 +92,7 @@ fn rejected_options(statement: &str, error: &Error) -> Vec<OptionText> {
 
 /// A server may have the extension installed, but not loaded.
 const WITHOUT_TIMESCALE: &str =
-    "let the server load it (shared_preload_libraries), or make ordinary tables of what needs it with --plain-tables";
+    "add it to shared_preload_libraries of the server, or restore ordinary tables instead with --plain-tables";
 
 /// Runs the grants of the items.
 pub(crate) fn grant(session: &mut Session, items: &[Item]) -> Result<()> {
@@ -108,13 +108,13 @@ pub(crate) fn grant(session: &mut Session, items: &[Item]) -> Result<()> {
 
 /// Creates the items that set the properties of the database itself.
 pub(crate) fn apply_settings(session: &mut Session, items: &[Item]) -> Result<()> {
-    items.iter().try_for_each(|item| make_one(session, item, Owners::Keep))?;
+    items.iter().try_for_each(|item| create_item(session, item, Owners::Keep))?;
     grant(session, items)
 }
 
 /// Drops the objects that a failed restore created in a database that was empty. Returns an error if any object is
 /// left.
-pub(crate) fn unmake(session: &mut Session, items: &[Item]) -> Result<()> {
+pub(crate) fn drop_items(session: &mut Session, items: &[Item]) -> Result<()> {
     for item in items.iter().rev() {
         let statement = match item.kind {
             Kind::LargeObject => format!("SELECT pg_catalog.lo_unlink({})", item.oid),
@@ -129,11 +129,11 @@ pub(crate) fn unmake(session: &mut Session, items: &[Item]) -> Result<()> {
             if matches!(error.kind, error::Kind::Unreachable | error::Kind::Interrupted) {
                 return Err(error);
             }
-            tracing::debug!("{}", error.whole());
+            tracing::debug!("{}", error.full_message());
         }
     }
     let left = crate::engine::postgres::restore::contents::contents(session)?;
-    if left.is_empty() { Ok(()) } else { Err(Error::failed(format!("still there: {}", left.join(", ")))) }
+    if left.is_empty() { Ok(()) } else { Err(Error::failed(format!("these objects still exist: {}", left.join(", ")))) }
 }
 
 /// Returns the kind and the name of an item, for messages.

@@ -1,8 +1,22 @@
 //! Restores databases: creates and fills them, exchanges them, or replaces rows in place.
+//!
+//! - [`plan`] inspects the target and decides; [`whole`], [`rows`] and [`tables`] carry out what it decided, and
+//!   [`drill`] tries a restore in a temporary database.
+//! - [`target`] creates, marks and exchanges databases, [`create`] and [`post_data`] run the statements of a schema,
+//!   [`build`] fills a database and compares it, [`replace`] exchanges the rows of existing tables.
 
+mod build;
+mod choose;
 pub(crate) mod commit;
 pub(crate) mod contents;
 pub(crate) mod create;
+pub(super) mod drill;
+pub(super) mod items;
+pub(super) mod plan;
 pub(crate) mod post_data;
 pub(crate) mod replace;
+mod rows;
+mod tables;
 pub(crate) mod target;
+mod undo;
+mod whole;

@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex};
 use std::thread;
 
 use crate::engine::postgres::copy::row_source::RowSource;
-use crate::engine::postgres::restore::create::{Owners, make_one, shown};
+use crate::engine::postgres::restore::create::{Owners, create_item, shown};
 use crate::engine::postgres::schema::{Item, Kind, Section};
 use crate::engine::postgres::wire::params::is_this_machine;
 use crate::engine::postgres::wire::session::Session;
@@ -28,8 +28,8 @@ pub(crate) struct Filled<'a> {
 }
 
 /// Creates the section `Post`: first the items that read whole tables, in parallel, then the rest in order.
-pub(crate) fn make(sessions: &mut [Session], items: &[Item], owners: Owners, filled: &[Filled<'_>]) -> Result<()> {
-    let analyzes_itself = match sessions.first_mut() {
+pub(crate) fn create(sessions: &mut [Session], items: &[Item], owners: Owners, filled: &[Filled<'_>]) -> Result<()> {
+    let is_autovacuum_on = match sessions.first_mut() {
         Some(session) => {
             session.row("SELECT pg_catalog.current_setting('autovacuum') AS setting")?.text("setting")? == "on"
         }
@@ -39,9 +39,9 @@ pub(crate) fn make(sessions: &mut [Session], items: &[Item], owners: Owners, fil
         let is_of_it = |item: &Item| item.table == Some(filled.item) || item.needs.contains(&filled.item);
         items.iter().any(|item| item.kind == Kind::ForeignKey && is_of_it(item))
     };
-    let is_left = |filled: &Filled<'_>| analyzes_itself && filled.table.span.is_some() && !has_key(filled);
-    let filled: Vec<Filled<'_>> = filled.iter().filter(|filled| !is_left(filled)).copied().collect();
-    let filled = filled.as_slice();
+    let is_left_to_autovacuum =
+        |filled: &Filled<'_>| is_autovacuum_on && filled.table.span.is_some() && !has_key(filled);
+    let analyzed: Vec<Filled<'_>> = filled.iter().filter(|filled| !is_left_to_autovacuum(filled)).copied().collect();
     let post: Vec<&Item> = items.iter().filter(|item| item.section == Section::Post).collect();
     // An item that depends on a short one is created with the short ones, in the order of the list.
     let mut short: HashSet<usize> = HashSet::new();
@@ -52,9 +52,9 @@ pub(crate) fn make(sessions: &mut [Session], items: &[Item], owners: Owners, fil
     }
     limit_workers(sessions)?;
     let long: Vec<&Item> = post.iter().copied().filter(|item| !short.contains(&item.id)).collect();
-    make_side_by_side(sessions, tasks(items, &long, filled), owners)?;
+    run_in_parallel(sessions, tasks(items, &long, &analyzed), owners)?;
     let first = sessions.first_mut().ok_or_else(|| Error::failed("there is no session"))?;
-    post.iter().filter(|item| short.contains(&item.id)).try_for_each(|item| make_one(first, item, owners))
+    post.iter().filter(|item| short.contains(&item.id)).try_for_each(|item| create_item(first, item, owners))
 }
 
 /// Turns the parallel workers of index builds off if there is a session for each processor of the server: sessions and
@@ -81,7 +81,7 @@ fn is_long(item: &Item) -> bool {
 /// One piece of work, with its dependencies and locks.
 struct Task<'a> {
     id: usize,
-    what: What<'a>,
+    action: Action<'a>,
     /// The tasks that must be done before it. It may contain other items too, which are created already.
     needs: Vec<usize>,
     /// The tables that it locks against all other tasks.
@@ -92,15 +92,15 @@ struct Task<'a> {
     effort: u64,
 }
 
-enum What<'a> {
-    Make(&'a Item),
+enum Action<'a> {
+    Create(&'a Item),
     Analyze(&'a RowSource),
 }
 
 /// Returns the tasks for these items and tables, the longest first.
 fn tasks<'a>(items: &[Item], long: &[&'a Item], filled: &[Filled<'a>]) -> Vec<Task<'a>> {
     let bytes: HashMap<usize, u64> = filled.iter().map(|filled| (filled.item, filled.table.bytes)).collect();
-    let of_table = |item: &Item| item.table.and_then(|table| bytes.get(&table)).copied().unwrap_or(0);
+    let table_bytes = |item: &Item| item.table.and_then(|table| bytes.get(&table)).copied().unwrap_or(0);
     let analysis = |table: usize| items.len() + table;
     let mut tasks: Vec<Task<'a>> = Vec::new();
     for item in long {
@@ -117,11 +117,11 @@ fn tasks<'a>(items: &[Item], long: &[&'a Item], filled: &[Filled<'a>]) -> Vec<Ta
         }
         tasks.push(Task {
             id: item.id,
-            what: What::Make(item),
+            action: Action::Create(item),
             needs,
             changes,
             reads,
-            effort: effort(item, of_table(item)),
+            effort: effort(item, table_bytes(item)),
         });
     }
     let keys: HashSet<usize> = long.iter().filter(|item| item.kind == Kind::ForeignKey).map(|item| item.id).collect();
@@ -129,8 +129,8 @@ fn tasks<'a>(items: &[Item], long: &[&'a Item], filled: &[Filled<'a>]) -> Vec<Ta
         // Without the items that depend on a foreign key.
         let before = |item: &&&Item| item.table == Some(*table) && !item.needs.iter().any(|need| keys.contains(need));
         let needs = long.iter().filter(|item| !keys.contains(&item.id)).filter(before).map(|item| item.id).collect();
-        let (what, changes) = (What::Analyze(rows), vec![*table]);
-        tasks.push(Task { id: analysis(*table), what, needs, changes, reads: Vec::new(), effort: rows.bytes / 8 });
+        let (action, changes) = (Action::Analyze(rows), vec![*table]);
+        tasks.push(Task { id: analysis(*table), action, needs, changes, reads: Vec::new(), effort: rows.bytes / 8 });
     }
     tasks.sort_by_key(|task| std::cmp::Reverse(task.effort));
     tasks
@@ -144,14 +144,14 @@ fn effort(item: &Item, bytes: u64) -> u64 {
 
 impl Task<'_> {
     fn run(&self, session: &mut Session, owners: Owners) -> Result<()> {
-        match self.what {
-            What::Make(item) => make_one(session, item, owners),
-            What::Analyze(table) => {
+        match self.action {
+            Action::Create(item) => create_item(session, item, owners),
+            Action::Analyze(table) => {
                 interrupt::check()?;
                 // Statistics matter only for speed, so a failure to collect them is only logged.
                 match session.execute(&format!("ANALYZE {}", table.qualified)) {
                     Err(error) if error.kind == error::Kind::Failed => {
-                        tracing::debug!("{}", error.whole());
+                        tracing::debug!("{}", error.full_message());
                         Ok(())
                     }
                     done => done,
@@ -162,9 +162,9 @@ impl Task<'_> {
 }
 
 /// The tasks that are waiting or running.
-struct Work<'a> {
+struct Queue<'a> {
     waiting: Vec<Task<'a>>,
-    undone: HashSet<usize>,
+    unfinished: HashSet<usize>,
     /// The tables that a running task changes, and below those that it only reads.
     changing: Vec<usize>,
     reading: Vec<usize>,
@@ -172,12 +172,12 @@ struct Work<'a> {
     failed: Option<Error>,
 }
 
-impl<'a> Work<'a> {
+impl<'a> Queue<'a> {
     /// Returns the next task whose dependencies are done and whose tables are free.
     fn take(&mut self) -> Option<Task<'a>> {
         let found = self.waiting.iter().position(|task| {
             let free = |table: &usize| !self.changing.contains(table);
-            task.needs.iter().all(|need| !self.undone.contains(need))
+            task.needs.iter().all(|need| !self.unfinished.contains(need))
                 && task.reads.iter().all(free)
                 && task.changes.iter().all(|table| free(table) && !self.reading.contains(table))
         })?;
@@ -196,7 +196,7 @@ impl<'a> Work<'a> {
         };
         task.changes.iter().for_each(|table| remove(&mut self.changing, table));
         task.reads.iter().for_each(|table| remove(&mut self.reading, table));
-        self.undone.remove(&task.id);
+        self.unfinished.remove(&task.id);
         self.running -= 1;
         if let (Err(error), None) = (result, &self.failed) {
             self.failed = Some(error);
@@ -205,37 +205,39 @@ impl<'a> Work<'a> {
 }
 
 /// Runs the tasks on all sessions.
-fn make_side_by_side(sessions: &mut [Session], tasks: Vec<Task<'_>>, owners: Owners) -> Result<()> {
-    let work = Work {
-        undone: tasks.iter().map(|task| task.id).collect(),
+fn run_in_parallel(sessions: &mut [Session], tasks: Vec<Task<'_>>, owners: Owners) -> Result<()> {
+    let queue = Queue {
+        unfinished: tasks.iter().map(|task| task.id).collect(),
         waiting: tasks,
         changing: Vec::new(),
         reading: Vec::new(),
         running: 0,
         failed: None,
     };
-    let (work, changed) = (Mutex::new(work), Condvar::new());
+    let (queue, changed) = (Mutex::new(queue), Condvar::new());
     thread::scope(|scope| {
         for session in sessions.iter_mut() {
-            let (work, changed) = (&work, &changed);
-            scope.spawn(move || take_and_run(session, work, changed, owners));
+            let (queue, changed) = (&queue, &changed);
+            scope.spawn(move || take_and_run(session, queue, changed, owners));
         }
     });
-    let work = work.into_inner().map_err(|_| Error::failed("a thread has died"))?;
-    if let Some(error) = work.failed {
+    let queue = queue.into_inner().map_err(|_| Error::failed("a thread has died"))?;
+    if let Some(error) = queue.failed {
         return Err(error);
     }
-    match work.waiting.first().map(|task| &task.what) {
-        Some(What::Make(item)) => {
-            Err(Error::failed(format!("the {} waits for something that is never made", shown(item))))
+    match queue.waiting.first().map(|task| &task.action) {
+        Some(Action::Create(item)) => {
+            Err(Error::failed(format!("the {} depends on an object that is never created", shown(item))))
         }
-        Some(What::Analyze(table)) => Err(Error::failed(format!("something on {} is never made", table.qualified))),
+        Some(Action::Analyze(table)) => {
+            Err(Error::failed(format!("an index or constraint of {} is never created", table.qualified)))
+        }
         None => Ok(()),
     }
 }
 
-fn take_and_run(session: &mut Session, work: &Mutex<Work<'_>>, changed: &Condvar, owners: Owners) {
-    let Ok(mut state) = work.lock() else { return };
+fn take_and_run(session: &mut Session, queue: &Mutex<Queue<'_>>, changed: &Condvar, owners: Owners) {
+    let Ok(mut state) = queue.lock() else { return };
     loop {
         if state.failed.is_some() || state.waiting.is_empty() {
             break;
@@ -244,7 +246,7 @@ fn take_and_run(session: &mut Session, work: &Mutex<Work<'_>>, changed: &Condvar
             Some(task) => {
                 drop(state);
                 let result = task.run(session, owners);
-                let Ok(again) = work.lock() else { return };
+                let Ok(again) = queue.lock() else { return };
                 state = again;
                 state.done(&task, result);
                 changed.notify_all();

@@ -29,7 +29,7 @@ pub(crate) struct Replacement {
     /// The chunks of the hypertables among them. They are accessed only through the hypertables.
     chunks: BTreeSet<u32>,
     /// The statements that add the dropped foreign keys again and enable the triggers again.
-    put_back: Vec<String>,
+    statements_after: Vec<String>,
 }
 
 /// Compares the tables of a snapshot with the tables in the database. Returns the differences, as messages.
@@ -42,7 +42,7 @@ pub(crate) fn differences(tables: &[&Table], live: &[TableData], all: bool) -> V
         let Some(relation) = &table.relation else { continue };
         let name = one_line(&table.name);
         let Some(now) = by_name.get(&(relation.schema.as_str(), relation.table.as_str())) else {
-            found.push(format!("the table {name} is not there"));
+            found.push(format!("the table {name} does not exist"));
             continue;
         };
         // The order of the columns does not matter: rows are loaded by the names of columns.
@@ -53,7 +53,7 @@ pub(crate) fn differences(tables: &[&Table], live: &[TableData], all: bool) -> V
             now.columns.iter().map(|c| (c.name.as_str(), c.type_name.as_str(), c.generated, c.not_null)).collect();
         // The condition becomes part of a statement: it is accepted only if the database itself has it.
         if relation.condition != of_extension {
-            found.push(format!("the extension of {name} has other rows of its own now"));
+            found.push(format!("the extension that owns {name} now selects its rows by another condition"));
         }
         if then != now {
             let shown = |sign: char, (name, declared, generated, not_null): &(&str, &str, bool, bool)| {
@@ -62,9 +62,8 @@ pub(crate) fn differences(tables: &[&Table], live: &[TableData], all: bool) -> V
                 format!("{sign}{name} {declared}{generated}{not_null}")
             };
             let gone = then.difference(&now).map(|column| shown('-', column));
-            let told: Vec<String> = gone.chain(now.difference(&then).map(|column| shown('+', column))).collect();
-            let told = told.join(", ");
-            found.push(format!("the columns of {name} have changed ({})", one_line(&told)));
+            let changes: Vec<String> = gone.chain(now.difference(&then).map(|column| shown('+', column))).collect();
+            found.push(format!("the columns of {name} have changed ({})", one_line(&changes.join(", "))));
         }
     }
     if all {
@@ -91,15 +90,15 @@ impl Replacement {
     ) -> Result<Self> {
         let mut session = Session::connect(params)?;
         settings::pin(&mut session)?;
-        let live = listed(&mut session)?;
-        refuse(&differences(tables, &live, all))?;
+        let live = read_tables(&mut session)?;
+        require_no_obstacles(&differences(tables, &live, all))?;
         let mut replacement = Replacement {
             session,
             params: params.clone(),
-            tables: tables.iter().map(|table| place_of(table, &live)).collect(),
+            tables: tables.iter().map(|table| target_of(table, &live)).collect(),
             oids: BTreeSet::new(),
             chunks: BTreeSet::new(),
-            put_back: Vec::new(),
+            statements_after: Vec::new(),
         };
         let clock = Instant::now();
         loop {
@@ -116,11 +115,11 @@ impl Replacement {
             replacement.session.execute("ROLLBACK")?;
             if clock.elapsed() >= lock_timeout {
                 let seconds = lock_timeout.as_secs();
-                let who = replacement.holders().unwrap_or_default();
+                let who = replacement.lock_holders().unwrap_or_default();
                 let who = if who.is_empty() { String::new() } else { format!(": {}", who.join("; ")) };
                 return Err(error
                     .context(format!("cannot lock the tables within {seconds} s{who}"))
-                    .hint("stop what uses them, or try for longer with --lock-timeout; nothing was changed"));
+                    .hint("stop the programs that use them, or wait longer with --lock-timeout; nothing was changed"));
             }
             thread::sleep(ATTEMPT);
         }
@@ -132,16 +131,16 @@ impl Replacement {
         self.lock(&names)?;
         // Check once more, now that the tables are locked.
         let live = data::tables(&mut self.session)?;
-        refuse(&differences(tables, &live, all))?;
-        self.oids = reach(&mut self.session, tables, &live)?;
+        require_no_obstacles(&differences(tables, &live, all))?;
+        self.oids = affected_oids(&mut self.session, tables, &live)?;
         self.chunks = chunks_of(&self.oids, &live);
-        refuse(&references_from_outside(&mut self.session, &self.oids, &self.chunks)?)?;
+        require_no_obstacles(&references_from_outside(&mut self.session, &self.oids, &self.chunks)?)?;
         let others = self.session.rows(&format!(
             "SELECT c.oid::pg_catalog.regclass::text AS name FROM pg_catalog.pg_class c
               WHERE c.oid = ANY ({0}) AND c.relkind = 'p'
                  OR c.oid IN (SELECT k.confrelid FROM pg_catalog.pg_constraint k WHERE {1}) ORDER BY c.oid",
             self.oid_list(),
-            self.keys_in_the_way()
+            self.dropped_keys()
         ))?;
         let others: Result<Vec<String>> = others.iter().map(|row| row.text("name").map(str::to_owned)).collect();
         self.lock(&others?)?;
@@ -171,7 +170,7 @@ impl Replacement {
     }
 
     /// Returns the sessions that hold locks on the tables, as messages.
-    fn holders(&mut self) -> Result<Vec<String>> {
+    fn lock_holders(&mut self) -> Result<Vec<String>> {
         let names: Vec<String> = self.tables.iter().map(|source| literal(&source.qualified)).collect();
         let rows = self.session.rows(&format!(
             "SELECT l.pid, min(c.oid::pg_catalog.regclass::text) AS relation, a.usename AS role,
@@ -187,13 +186,13 @@ impl Replacement {
         ))?;
         rows.iter()
             .map(|row| {
-                let mut told = format!("process {} uses {}", row.text("pid")?, one_line(row.text("relation")?));
+                let mut message = format!("process {} uses {}", row.text("pid")?, one_line(row.text("relation")?));
                 for column in ["role", "application", "state"] {
                     if let Some(value) = row.get(column)? {
-                        told.push_str(&format!(", {column} {}", one_line(value)));
+                        message.push_str(&format!(", {column} {}", one_line(value)));
                     }
                 }
-                Ok(told)
+                Ok(message)
             })
             .collect()
     }
@@ -201,9 +200,9 @@ impl Replacement {
     /// Lends the transaction's session to `read`, which reads in it, and takes it back.
     pub(crate) fn read<T>(mut self, read: impl FnOnce(Reading) -> Result<(T, Session)>) -> Result<(T, Self)> {
         let locked = self.oids.iter().chain(&self.chunks).copied().collect();
-        let (told, session) = read(Reading::within(self.session, &self.params, locked))?;
+        let (result, session) = read(Reading::within(self.session, &self.params, locked))?;
         self.session = session;
-        Ok((told, self))
+        Ok((result, self))
     }
 
     /// Returns the transaction's session, for loading rows.
@@ -226,7 +225,7 @@ impl Replacement {
     /// Foreign keys that reference other tables than these are not among them, so that those tables stay accessible;
     /// the rows are checked while they are loaded. But a foreign key that is `NOT VALID`, which not all rows need to
     /// meet, is dropped and added again.
-    fn keys_in_the_way(&self) -> String {
+    fn dropped_keys(&self) -> String {
         format!(
             "k.contype = 'f' AND k.conparentid = 0 AND k.conrelid = ANY ({0})
              AND (k.confrelid = ANY ({0}) OR NOT k.convalidated)",
@@ -237,7 +236,7 @@ impl Replacement {
     /// Drops the foreign keys, disables the triggers, and deletes all rows of the tables.
     ///
     /// If a time is given, only the rows in that range are deleted from each table. The end is exclusive.
-    pub(crate) fn empty(&mut self, from: Option<&str>, until: Option<&str>) -> Result<()> {
+    pub(crate) fn delete_rows(&mut self, from: Option<&str>, until: Option<&str>) -> Result<()> {
         if self.tables.is_empty() {
             return Ok(());
         }
@@ -248,15 +247,16 @@ impl Replacement {
                     pg_catalog.pg_get_constraintdef(k.oid) AS definition,
                     pg_catalog.obj_description(k.oid, 'pg_constraint') AS comment
                FROM pg_catalog.pg_constraint k WHERE {} ORDER BY 1, 2",
-            self.keys_in_the_way()
+            self.dropped_keys()
         ))?;
         let mut statements = Vec::new();
         for key in &keys {
             let (table, name) = (key.text("relation")?, key.text("name")?);
             statements.push(format!("ALTER TABLE {table} DROP CONSTRAINT {name}"));
-            self.put_back.push(format!("ALTER TABLE {table} ADD CONSTRAINT {name} {}", key.text("definition")?));
+            self.statements_after
+                .push(format!("ALTER TABLE {table} ADD CONSTRAINT {name} {}", key.text("definition")?));
             if let Some(comment) = key.get("comment")? {
-                self.put_back.push(format!("COMMENT ON CONSTRAINT {name} ON {table} IS {}", literal(comment)));
+                self.statements_after.push(format!("COMMENT ON CONSTRAINT {name} ON {table} IS {}", literal(comment)));
             }
         }
         let triggers = self.session.rows(&format!(
@@ -278,7 +278,7 @@ impl Replacement {
         for trigger in &triggers {
             let (table, name) = (trigger.text("relation")?, trigger.text("name")?);
             statements.push(format!("ALTER TABLE {table} DISABLE TRIGGER {name}"));
-            self.put_back.push(format!("ALTER TABLE {table} {} TRIGGER {name}", trigger.text("enable")?));
+            self.statements_after.push(format!("ALTER TABLE {table} {} TRIGGER {name}", trigger.text("enable")?));
         }
         // In a table of an extension, the rows that the extension fills in itself were not saved, so they are kept.
         // Truncating a hypertable would make its aggregates lose all rows whose raw data is gone.
@@ -301,10 +301,10 @@ impl Replacement {
         }
         for statement in statements {
             self.session.execute(&statement).map_err(|error| {
-                let error = error.context("cannot empty the tables");
+                let error = error.context("cannot delete the rows of the tables");
                 // Older versions do not allow dropping the foreign keys of a hypertable with compression enabled.
                 if timescale.is_some() && sqlstate(&error).as_deref() == Some("0A000") {
-                    error.hint("restore tables without foreign keys alone with --table, or everything with --swap")
+                    error.hint("restore only tables without foreign keys (--table), or the whole database (--swap)")
                 } else {
                     error
                 }
@@ -324,17 +324,17 @@ impl Replacement {
 
     /// Adds the foreign keys again, enables the triggers, and sets the sequences. With `forward_only`, sequences are
     /// never set back.
-    pub(crate) fn settle(&mut self, values: &[&SequenceValue], forward_only: bool) -> Result<()> {
-        for statement in std::mem::take(&mut self.put_back) {
+    pub(crate) fn restore_constraints(&mut self, values: &[&SequenceValue], forward_only: bool) -> Result<()> {
+        for statement in std::mem::take(&mut self.statements_after) {
             self.session
                 .execute(&statement)
-                .map_err(|error| error.context("the rows do not fit what else is in the database"))?;
+                .map_err(|error| error.context("the restored rows conflict with other data in the database"))?;
         }
         let live = sequences::values(&mut self.session, &mut Vec::new())?;
         for value in values {
             let Some(now) = live.iter().find(|now| now.schema == value.schema && now.name == value.name) else {
                 let name = one_line(&qualified(&value.schema, &value.name));
-                return Err(Error::failed(format!("the sequence {name} is not there, or the role may not read it")));
+                return Err(Error::failed(format!("the sequence {name} does not exist, or the role may not read it")));
             };
             if forward_only && is_ahead(now, value) {
                 continue;
@@ -368,9 +368,9 @@ impl Replacement {
                 Err(error) if sqlstate(&error).is_some() => {
                     self.session.execute("ROLLBACK TO SAVEPOINT moving")?;
                     tracing::warn!(
-                        "the sequence {} gives numbers that are in the restored rows, and could not be moved on: {}",
+                        "the sequence {} returns values that restored rows already have, and cannot be advanced: {}",
                         one_line(&name),
-                        error.whole()
+                        error.full_message()
                     );
                 }
                 Err(error) => return Err(error),
@@ -417,7 +417,7 @@ impl Replacement {
 }
 
 /// Returns the existing table that the rows of a snapshot's table are loaded into.
-fn place_of(table: &Table, live: &[TableData]) -> RowSource {
+fn target_of(table: &Table, live: &[TableData]) -> RowSource {
     let mut source = RowSource::like(table);
     let Some(relation) = &table.relation else { return source };
     let found = live.iter().find(|live| (&live.schema, &live.name) == (&relation.schema, &relation.table));
@@ -435,9 +435,9 @@ fn place_of(table: &Table, live: &[TableData]) -> RowSource {
 /// error that names the obstacles.
 pub(crate) fn require_fit(session: &mut Session, tables: &[&Table], all: bool) -> Result<()> {
     let live = data::tables(session)?;
-    refuse(&differences(tables, &live, all))?;
-    let oids = reach(session, tables, &live)?;
-    refuse(&references_from_outside(session, &oids, &chunks_of(&oids, &live))?)
+    require_no_obstacles(&differences(tables, &live, all))?;
+    let oids = affected_oids(session, tables, &live)?;
+    require_no_obstacles(&references_from_outside(session, &oids, &chunks_of(&oids, &live))?)
 }
 
 /// Returns the chunks of the hypertables among these tables.
@@ -453,7 +453,7 @@ fn oid_list(oids: &BTreeSet<u32>) -> String {
 
 /// Returns the oids of the tables, and of the partitioned tables all of whose partitions are among them: these have no
 /// other rows.
-fn reach(session: &mut Session, tables: &[&Table], live: &[TableData]) -> Result<BTreeSet<u32>> {
+fn affected_oids(session: &mut Session, tables: &[&Table], live: &[TableData]) -> Result<BTreeSet<u32>> {
     let named: BTreeSet<(&str, &str)> = tables
         .iter()
         .filter_map(|table| table.relation.as_ref())
@@ -504,7 +504,7 @@ fn references_from_outside(session: &mut Session, oids: &BTreeSet<u32>, chunks: 
 }
 
 /// Reads the tables in a separate transaction, so that it holds no locks afterwards.
-fn listed(session: &mut Session) -> Result<Vec<TableData>> {
+fn read_tables(session: &mut Session) -> Result<Vec<TableData>> {
     session.execute("BEGIN")?;
     let tables = data::tables(session)?;
     session.execute("COMMIT")?;
@@ -518,15 +518,15 @@ fn is_ahead(now: &SequenceValue, then: &SequenceValue) -> bool {
 }
 
 /// Fails if there are obstacles to replacing rows in place. The error names them.
-pub(crate) fn refuse(differences: &[String]) -> Result<()> {
+pub(crate) fn require_no_obstacles(differences: &[String]) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
     }
     let shown: Vec<&str> = differences.iter().take(20).map(String::as_str).collect();
     let more = if differences.len() > 20 { "; ..." } else { "" };
-    Err(Error::failed(format!("the rows cannot be put in place: {}{more}", shown.join("; "))).hint(
-        "nothing was changed; --beside SCHEMA brings the tables back under another schema, \
-         --swap exchanges the whole database, and --table names the tables to restore",
+    Err(Error::failed(format!("the rows cannot be replaced in place: {}{more}", shown.join("; "))).hint(
+        "nothing was changed; --beside SCHEMA restores the tables into a new schema, \
+         --swap replaces the whole database, and --table names the tables to restore",
     ))
 }
 
@@ -535,19 +535,21 @@ fn require_type(session: &mut Session, text: &str) -> Result<()> {
     let row = session.row(&format!("SELECT pg_catalog.to_regtype({}) IS NOT NULL AS there", literal(text)));
     match row.and_then(|row| row.flag("there")) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Error::failed(format!("the type {} is not in the database", one_line(text)))
+        Ok(false) => Err(Error::failed(format!("the type {} does not exist in the database", one_line(text)))
             .hint("restore the whole snapshot as a new database, with --create")),
         Err(error) => Err(error.context(format!("the type {} cannot be used", one_line(text)))),
     }
 }
 
 /// Creates plain tables like the snapshot's in a new schema. Returns the tables to load into, in the same order.
-pub(crate) fn make_beside(session: &mut Session, schema: &str, tables: &[&Table]) -> Result<Vec<RowSource>> {
+pub(crate) fn create_beside(session: &mut Session, schema: &str, tables: &[&Table]) -> Result<Vec<RowSource>> {
     session.execute(&format!("CREATE SCHEMA {}", ident(schema))).map_err(|error| {
-        error.context(format!("cannot create the schema {}", one_line(schema))).hint("name a new one")
+        error
+            .context(format!("cannot create the schema {}", one_line(schema)))
+            .hint("name a schema that does not exist")
     })?;
     let mut taken = BTreeSet::new();
-    let mut made = Vec::new();
+    let mut created = Vec::new();
     for table in tables {
         let relation = table.relation.as_ref().ok_or_else(|| Error::problem("a table of the manifest has no name"))?;
         let mut name = relation.table.clone();
@@ -566,14 +568,14 @@ pub(crate) fn make_beside(session: &mut Session, schema: &str, tables: &[&Table]
         let target = qualified(schema, &name);
         session
             .execute(&format!("CREATE TABLE {target} ({})", columns.join(", ")))
-            .map_err(|error| error.context(format!("cannot make the table {}", one_line(&target))))?;
+            .map_err(|error| error.context(format!("cannot create the table {}", one_line(&target))))?;
         let mut source = RowSource::like(table);
         source.qualified = target;
         source.condition = None;
         if let Some(span) = &mut source.span {
             span.relation.clone_from(&source.qualified);
         }
-        made.push(source);
+        created.push(source);
     }
-    Ok(made)
+    Ok(created)
 }

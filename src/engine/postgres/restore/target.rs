@@ -24,14 +24,14 @@ const MARK: &str = "lifeboat: not finished ";
 
 /// A condition on `a`, pg_stat_activity: the processes that the server, or TimescaleDB, does not end itself when a
 /// database is renamed or dropped.
-const OF_OTHERS: &str = "coalesce(a.backend_type, '') !~ '^(autovacuum worker$|TimescaleDB )'";
+const NOT_ENDED_BY_SERVER: &str = "coalesce(a.backend_type, '') !~ '^(autovacuum worker$|TimescaleDB )'";
 
-/// The longest time to wait for the sessions of others to end after they were asked to.
-const LEAVE_WITHIN: Duration = Duration::from_secs(20);
+/// The maximum time to wait for the sessions of others to end after they were asked to.
+const SESSION_END_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The time from which this process uses servers. A mark with this process's number and an earlier time belongs to an
 /// earlier process with the same number, which is common in containers.
-static BEGAN: LazyLock<DateTime<Utc>> = LazyLock::new(Utc::now);
+static STARTED_AT: LazyLock<DateTime<Utc>> = LazyLock::new(Utc::now);
 
 /// The mark of an unfinished database: why and by which process it is created. It is stored in the database's comment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,8 +70,8 @@ impl Mark {
 
     /// Returns true if the process that made the mark may still be running. A process on another machine always may be.
     #[must_use]
-    pub(crate) fn may_be_at_work(&self, host: &str) -> bool {
-        self.host != host || lives(self.process, self.since)
+    pub(crate) fn may_be_running(&self, host: &str) -> bool {
+        self.host != host || is_running(self.process, self.since)
     }
 }
 
@@ -97,12 +97,12 @@ impl Server {
     }
 
     /// Connects in the same way, for clean-up: a signal that asks to stop does not end the session at once.
-    pub(crate) fn connect_to_settle(params: &Params) -> Result<Self> {
-        Self::connect_by(params, Session::connect_to_settle)
+    pub(crate) fn connect_for_cleanup(params: &Params) -> Result<Self> {
+        Self::connect_by(params, Session::connect_for_cleanup)
     }
 
     fn connect_by(params: &Params, connect: impl Fn(&Params) -> Result<Session>) -> Result<Self> {
-        LazyLock::force(&BEGAN);
+        LazyLock::force(&STARTED_AT);
         let mut first = None;
         for name in ["postgres", "template1"] {
             if name == params.database() {
@@ -120,13 +120,13 @@ impl Server {
     }
 
     /// Reads the state of a database. Returns `None` if it does not exist.
-    pub(crate) fn look(&mut self, name: &str) -> Result<Option<Existing>> {
+    pub(crate) fn find_database(&mut self, name: &str) -> Result<Option<Existing>> {
         let rows = self.session.rows(&format!(
             "SELECT pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
                     (SELECT count(*) FROM pg_catalog.pg_stat_activity a
                       WHERE a.datid = d.oid AND a.pid <> pg_catalog.pg_backend_pid()
                         -- The server ends these itself.
-                        AND {OF_OTHERS}) AS sessions
+                        AND {NOT_ENDED_BY_SERVER}) AS sessions
                FROM pg_catalog.pg_database d WHERE d.datname = {}",
             literal(name)
         ))?;
@@ -149,7 +149,7 @@ impl Server {
         let (here, there) = (self.session.version() / 10_000, facts.version_num / 10_000);
         if here < there {
             found.push(format!(
-                "the server is PostgreSQL {here}, and the snapshot came from {there}: restore it to {there} or newer"
+                "the server is PostgreSQL {here}, but the snapshot came from {there}: restore it to {there} or newer"
             ));
         }
         if owners == Owners::Keep {
@@ -164,7 +164,7 @@ impl Server {
                 let name = row.text("name")?.to_owned();
                 if !row.flag("member")? {
                     found.push(format!(
-                        "the role {} is not one that may act as {}",
+                        "the role {} is not a member of {}",
                         self.session.about().user,
                         one_line(&name)
                     ));
@@ -181,9 +181,9 @@ impl Server {
             ))?;
             if rows.is_empty() {
                 let (name, version) = (one_line(&extension.name), one_line(&extension.version));
-                let plain = " (--plain-tables makes ordinary tables of what needs it)";
+                let plain = " (--plain-tables restores ordinary tables instead)";
                 let plain = if extension.name == timescale::EXTENSION { plain } else { "" };
-                found.push(format!("the extension {name} (there {version}) is not installed on the server{plain}"));
+                found.push(format!("the extension {name} (version {version}) is not installed on the server{plain}"));
             }
         }
         Ok(found)
@@ -210,10 +210,9 @@ impl Server {
             }
         }
         self.session.execute(&sql).map_err(|error| {
-            error.context(format!("cannot create the database {}", one_line(name))).hint(
-                "where it is for a locale that the server does not have: create an empty database yourself, \
-                 and restore into that",
-            )
+            error
+                .context(format!("cannot create the database {}", one_line(name)))
+                .hint("if the server does not have the locale: create an empty database yourself, and restore into it")
         })?;
         self.session
             .execute(&format!("COMMENT ON DATABASE {} IS {}", ident(name), literal(&mark.text())))
@@ -227,10 +226,10 @@ impl Server {
         let cannot = |error: Error| error.context(format!("cannot drop the database {}", one_line(name)));
         self.drop_subscriptions(name).map_err(cannot)?;
         let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(name));
-        self.session.settle();
+        self.session.defer_interrupts();
         let mut dropped = self.session.execute(&sql);
         if dropped.as_ref().is_err_and(is_broken) {
-            dropped = Server::connect_by(&self.params, Session::connect_to_settle)
+            dropped = Server::connect_by(&self.params, Session::connect_for_cleanup)
                 .and_then(|mut server| server.session.execute(&sql));
         }
         dropped.map_err(cannot)
@@ -255,7 +254,7 @@ impl Server {
             let subscription = row.text("name")?;
             if row.flag("enabled")? || row.get("slot")?.is_some() {
                 return Err(Error::failed(format!(
-                    "the subscription {} in the database {} is at work",
+                    "the subscription {} in the database {} is enabled, or has a replication slot",
                     one_line(subscription),
                     one_line(name)
                 )));
@@ -272,7 +271,7 @@ impl Server {
                FROM pg_catalog.pg_database d
               WHERE pg_catalog.starts_with(d.datname, {})
                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
-                                 WHERE a.datid = d.oid AND {OF_OTHERS})",
+                                 WHERE a.datid = d.oid AND {NOT_ENDED_BY_SERVER})",
             literal(SCRATCH)
         ))?;
         let mut dropped = Vec::new();
@@ -280,7 +279,7 @@ impl Server {
             let name = row.text("name")?.to_owned();
             let is_left = match row.get("comment")? {
                 Some(comment) => {
-                    Mark::read(comment).is_some_and(|mark| mark.purpose != FILL && !mark.may_be_at_work(host))
+                    Mark::read(comment).is_some_and(|mark| mark.purpose != FILL && !mark.may_be_running(host))
                 }
                 // The process that created it died before it set the comment. The name shows this, and the database is
                 // empty.
@@ -311,10 +310,10 @@ impl Server {
     pub(crate) fn unmark(&mut self, name: &str, comment: Option<&str>) -> Result<()> {
         let comment = comment.map_or_else(|| "NULL".to_owned(), literal);
         let sql = format!("COMMENT ON DATABASE {} IS {comment}", ident(name));
-        self.session.settle();
+        self.session.defer_interrupts();
         let set = self.session.execute(&sql);
         if set.as_ref().is_err_and(is_broken) {
-            return Server::connect_by(&self.params, Session::connect_to_settle)
+            return Server::connect_by(&self.params, Session::connect_for_cleanup)
                 .and_then(|mut server| server.session.execute(&sql));
         }
         set
@@ -332,26 +331,26 @@ impl Server {
         let comment = comment.map_or_else(|| "NULL".to_owned(), literal);
         let (from, to) = (ident(scratch), ident(name));
         self.in_transaction(&format!("COMMENT ON DATABASE {from} IS {comment}; ALTER DATABASE {from} RENAME TO {to}"))
-            .or_else(|error| self.has_gone(scratch, error))
-            .map_err(|error| error.context(format!("cannot name the restored database {}", one_line(name))))
+            .or_else(|error| self.accept_if_renamed(scratch, error))
+            .map_err(|error| error.context(format!("cannot rename the restored database to {}", one_line(name))))
     }
 
     /// Handles a lost reply to a rename: the rename was done if the scratch name no longer exists. Otherwise the error
     /// is returned.
-    fn has_gone(&mut self, scratch: &str, error: Error) -> Result<()> {
+    fn accept_if_renamed(&mut self, scratch: &str, error: Error) -> Result<()> {
         if !is_broken(&error) {
             return Err(error);
         }
-        match Server::connect_by(&self.params, Session::connect_to_settle).and_then(|mut other| {
-            other.session.settle();
-            let is_there = other.look(scratch)?.is_some();
+        match Server::connect_by(&self.params, Session::connect_for_cleanup).and_then(|mut other| {
+            other.session.defer_interrupts();
+            let still_exists = other.find_database(scratch)?.is_some();
             self.session = other.session;
-            Ok(is_there)
+            Ok(still_exists)
         }) {
             Ok(false) => Ok(()),
             Ok(true) => Err(error),
             Err(why) => {
-                tracing::warn!("whether it was renamed in the end could not be found out: {}", why.whole());
+                tracing::warn!("cannot determine whether {scratch} was renamed: {}", why.full_message());
                 Err(error)
             }
         }
@@ -377,17 +376,17 @@ impl Server {
         let clock = Instant::now();
         loop {
             let result = if disconnect { self.exchange_disconnecting(&sql, name) } else { self.in_transaction(&sql) };
-            let Err(error) = result.or_else(|error| self.has_gone(scratch, error)) else { return Ok(()) };
+            let Err(error) = result.or_else(|error| self.accept_if_renamed(scratch, error)) else { return Ok(()) };
             // object_in_use: a session connected again in the moment before the lock.
             if !disconnect
                 || crate::engine::postgres::wire::session::sqlstate(&error).as_deref() != Some("55006")
-                || clock.elapsed() > LEAVE_WITHIN
+                || clock.elapsed() > SESSION_END_TIMEOUT
             {
-                let told = error.context(format!("cannot exchange the database {}: it is as it was", one_line(name)));
+                let error = error.context(format!("cannot exchange the database {}; it is unchanged", one_line(name)));
                 return Err(if disconnect {
-                    told
+                    error
                 } else {
-                    told.hint("stop what uses it, or let this end their sessions with --disconnect")
+                    error.hint("stop the programs that use it, or end their sessions with --disconnect")
                 });
             }
         }
@@ -422,7 +421,7 @@ impl Server {
     fn in_transaction(&mut self, sql: &str) -> Result<()> {
         self.session.execute(&format!("BEGIN; {sql}; COMMIT")).inspect_err(|_| {
             // The ROLLBACK is answered only after the statements before it have ended, committed or not.
-            self.session.settle();
+            self.session.defer_interrupts();
             let _ = self.session.execute("ROLLBACK");
         })
     }
@@ -439,15 +438,16 @@ pub(crate) const SCRATCH: &str = "lifeboat_";
 /// The server cannot create and mark a database in one step. If this process dies in between, the name identifies it.
 pub(crate) fn scratch_name(host: &str) -> Result<String> {
     let mut random = [0; 4];
-    getrandom::fill(&mut random).map_err(|error| Error::failed("the system gives no random bytes").because(error))?;
+    getrandom::fill(&mut random)
+        .map_err(|error| Error::failed("cannot get random numbers from the system").because(error))?;
     let since = Utc::now().format(SCRATCH_TIME);
-    Ok(format!("{SCRATCH}{since}_{}_{}_{}", host_word(host), std::process::id(), hex::encode(random)))
+    Ok(format!("{SCRATCH}{since}_{}_{}_{}", host_hash(host), std::process::id(), hex::encode(random)))
 }
 
 const SCRATCH_TIME: &str = "%Y%m%d%H%M%S";
 
 /// Returns eight hex digits for the name of a machine.
-fn host_word(host: &str) -> String {
+fn host_hash(host: &str) -> String {
     Sha256::of(host.as_bytes()).to_string()[..8].to_owned()
 }
 
@@ -457,16 +457,16 @@ fn is_dead_scratch(name: &str, host: &str) -> bool {
     let [since, machine, process, random] = words[..] else { return false };
     let since = NaiveDateTime::parse_from_str(since, SCRATCH_TIME).map(|since| since.and_utc());
     match (since, process.parse()) {
-        (Ok(since), Ok(process)) => machine == host_word(host) && random.len() == 8 && !lives(process, since),
+        (Ok(since), Ok(process)) => machine == host_hash(host) && random.len() == 8 && !is_running(process, since),
         _ => false,
     }
 }
 
 /// Returns true if the process with this number, at that time, seems to be running on this machine.
-fn lives(process: u32, since: DateTime<Utc>) -> bool {
+fn is_running(process: u32, since: DateTime<Utc>) -> bool {
     if process == std::process::id() {
         // The name of a scratch database has whole seconds.
-        return since.timestamp() >= BEGAN.timestamp();
+        return since.timestamp() >= STARTED_AT.timestamp();
     }
     let process = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
     process.is_some_and(|process| !matches!(rustix::process::test_kill_process(process), Err(rustix::io::Errno::SRCH)))
@@ -493,6 +493,8 @@ pub(crate) fn exchange_comment(session: &mut Session, mark: &Mark) -> Result<Opt
 /// Returns an error that names the obstacles to a restore.
 #[must_use]
 pub(crate) fn cannot_restore(obstacles: &[String]) -> Error {
-    Error::new(Kind::Failed, format!("the snapshot cannot be restored here: {}", obstacles.join("; ")))
-        .hint("create the roles, or restore without owners and grants with --no-owner; install the extensions; nothing was changed")
+    Error::new(Kind::Failed, format!("the snapshot cannot be restored here: {}", obstacles.join("; "))).hint(
+        "create the roles, or restore without owners and grants with --no-owner; install the extensions; \
+             nothing was changed",
+    )
 }

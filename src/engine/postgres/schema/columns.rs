@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::engine::postgres::schema::object::{Address, catalogs};
-use crate::engine::postgres::schema::options::{Holder, is_settable};
+use crate::engine::postgres::schema::options::{ObjectKind, is_settable};
 use crate::engine::postgres::schema::relation::{foreign_options, letter, options};
 use crate::engine::postgres::schema::{Reader, quote};
 use crate::platform::error::Result;
@@ -131,7 +131,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<HashMap<u32, Vec<Column>>>
           WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped
             AND c.relpersistence <> 't' AND {}
           ORDER BY a.attrelid, a.attnum",
-        options("a.attoptions", "", &is_settable(Holder::Column, reader.version())),
+        options("a.attoptions", "", &is_settable(ObjectKind::Column, reader.version())),
         foreign_options("a.attfdwoptions"),
         crate::engine::postgres::schema::USER_SCHEMAS,
     ))?;

@@ -1,4 +1,4 @@
-//! The name by which `COMMENT ON` knows an object.
+//! The names of objects in `COMMENT ON`.
 
 use crate::engine::postgres::schema::object::{Address, catalogs};
 
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_named_with_their_whole() {
+    fn names_of_parts_contain_the_name_of_their_object() {
         let constraint = Address::new(catalogs::CONSTRAINT, 1);
         assert_eq!(
             comment_target(constraint, "table constraint", "\"a \"\" on b\" on public.t"),

@@ -6,7 +6,7 @@ use crate::engine::postgres::schema::object::{Address, Kind, catalogs};
 use crate::engine::postgres::schema::{FIRST_NORMAL_OID, Reader, quote};
 use crate::platform::error::Result;
 
-/// Adds every comment and security label to the object that it is on, or whose part it is on.
+/// Adds every comment and security label to its object, or to the object that its target is a part of.
 pub(super) fn add(reader: &mut Reader, places: &Places) -> Result<()> {
     let query = |catalog: &str, extra: &str| {
         format!(
@@ -22,13 +22,13 @@ pub(super) fn add(reader: &mut Reader, places: &Places) -> Result<()> {
     for row in comments.iter().chain(&labels) {
         let address =
             Address { catalog: row.number("classoid")?, oid: row.number("objoid")?, column: row.number("objsubid")? };
-        let told = (row.text("type")?, row.text("identity")?);
+        let (target_type, target) = (row.text("type")?, row.text("identity")?);
         let text = quote::literal(row.text("text")?);
         let Some(index) = places.find(address) else {
-            let known = reader.refused.iter().any(|reason| reason.contains(told.1));
-            if !known && !places.comes_otherwise(address) {
+            let known = reader.refused.iter().any(|reason| reason.contains(target));
+            if !known && !places.is_built_in_or_member(address) {
                 let what = if row.get("provider")?.is_some() { "security label" } else { "comment" };
-                reader.refused.push(format!("the {what} on {} {}: what it is on is not carried", told.0, told.1));
+                reader.refused.push(format!("the {what} on {target_type} {target}: the {target_type} is not saved"));
             }
             continue;
         };
@@ -41,8 +41,9 @@ pub(super) fn add(reader: &mut Reader, places: &Places) -> Result<()> {
         if object.kind == Kind::Extension && object.address != address {
             continue;
         }
-        let own = object.address == address && !object.identity.is_empty();
-        let identity = if own { object.identity.clone() } else { comment_target(address, told.0, told.1) };
+        let is_whole_object = object.address == address && !object.identity.is_empty();
+        let identity =
+            if is_whole_object { object.identity.clone() } else { comment_target(address, target_type, target) };
         object.comments.push(match row.get("provider")? {
             None => format!("COMMENT ON {identity} IS {text}"),
             Some(provider) => format!("SECURITY LABEL FOR {} ON {identity} IS {text}", quote::ident(provider)),

@@ -60,7 +60,7 @@ pub(super) fn check(reader: &mut Reader, places: &Places) -> Result<()> {
     let mut missing: Vec<Address> = Vec::new();
     for row in reader.rows(&query)? {
         let address = Address::new(row.number("catalog")?, row.number("oid")?);
-        if places.find(address).is_none() && !places.comes_otherwise(address) {
+        if places.find(address).is_none() && !places.is_built_in_or_member(address) {
             missing.push(address);
         }
     }
@@ -69,11 +69,11 @@ pub(super) fn check(reader: &mut Reader, places: &Places) -> Result<()> {
             "SELECT i.type, i.identity, i.schema FROM pg_catalog.pg_identify_object({}, {}, 0) i",
             address.catalog, address.oid
         ))?;
-        let what = format!("{} {}", row.get("type")?.unwrap_or("object"), row.get("identity")?.unwrap_or_default());
+        let name = format!("{} {}", row.get("type")?.unwrap_or("object"), row.get("identity")?.unwrap_or_default());
         if matches!(row.get("schema")?, Some("pg_catalog" | "information_schema")) {
-            reader.notes.push(format!("{what} is in a schema of the server's own and was left out"));
-        } else if !reader.refused.iter().chain(&reader.notes).any(|reason| reason.contains(&what)) {
-            reader.refused.push(format!("{what}: what makes it was not found"));
+            reader.notes.push(format!("{name} is in a schema of the system and was left out"));
+        } else if !reader.refused.iter().chain(&reader.notes).any(|reason| reason.contains(&name)) {
+            reader.refused.push(format!("{name}: lifeboat cannot determine how to create it"));
         }
     }
     Ok(())

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use crate::engine::postgres::schema::indexes::{self, Settings};
 use crate::engine::postgres::schema::object::{Address, Kind, Object, Section, catalogs};
-use crate::engine::postgres::schema::options::{self, Holder};
-use crate::engine::postgres::schema::relation::{self, CALLS_A_FUNCTION, OWN, TABLE_NAMES, letter};
+use crate::engine::postgres::schema::options::{self, ObjectKind};
+use crate::engine::postgres::schema::relation::{self, CALLS_A_FUNCTION, TABLE_NAMES, USER_RELATIONS, letter};
 use crate::engine::postgres::schema::{Reader, quote};
 use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
@@ -31,9 +31,10 @@ fn query(reader: &mut Reader<'_>) -> Result<Vec<Row>> {
            LEFT JOIN pg_catalog.pg_class t ON t.oid = parent.conrelid
            LEFT JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
           WHERE (k.contype IN ('p', 'u', 'x') OR k.contype = 'f' AND k.conparentid = 0
-                 OR k.contype IN ('c', 'n') AND NOT k.convalidated AND k.conislocal OR {CALLS_A_FUNCTION}) AND {OWN}
+                 OR k.contype IN ('c', 'n') AND NOT k.convalidated AND k.conislocal OR {CALLS_A_FUNCTION})
+            AND {USER_RELATIONS}
           ORDER BY k.oid",
-        relation::options("i.reloptions", "", &options::is_settable_by_method(Holder::Index, reader.version())),
+        relation::options("i.reloptions", "", &options::is_settable_by_method(ObjectKind::Index, reader.version())),
         options::unsettable_of_index("i.reloptions", reader.version()),
     ))
 }
@@ -59,7 +60,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
         let word = relation::word(kind);
         let definition = row.text("definition")?;
         let address = Address::new(catalogs::CONSTRAINT, row.number("oid")?);
-        let (what, only) = match row.text("type")? {
+        let (object_kind, only) = match row.text("type")? {
             // A foreign key of a partitioned table applies to all its partitions.
             "f" => (Kind::ForeignKey, kind != 'p'),
             // The constraint is created on tables that inherit, too.
@@ -68,12 +69,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
             // the partitions.
             _ => (Kind::Constraint, !(kind == 'p' && row.flag("excludes")?)),
         };
-        let mut object = Object::new(address, what, Some(row.text("schema")?), name).at(Section::Post);
+        let mut object = Object::new(address, object_kind, Some(row.text("schema")?), name).at(Section::Post);
         object.identity = format!("CONSTRAINT {quoted} ON {table}");
         object.table = Some(Address::new(catalogs::CLASS, row.number("table_oid")?));
         object.owner = row.owned("owner")?;
         let index: u32 = row.number("index")?;
-        let definition = match what {
+        let definition = match object_kind {
             Kind::Constraint => {
                 reader.aliases.insert(Address::new(catalogs::CLASS, index), address);
                 let definition = options::only_settable(definition, &row.list("unsettable")?);
@@ -89,19 +90,19 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
         } else {
             vec![format!("ALTER {word} {only}{table} ADD CONSTRAINT {quoted} {definition}")]
         };
-        if what == Kind::Constraint {
+        if object_kind == Kind::Constraint {
             let index_name = quote::qualified(row.text("schema")?, name);
             let settings = settings
                 .get(&index)
                 .map(|settings: &Settings| settings.statements(only_this, table, name, &index_name));
             object.create.extend(settings.into_iter().flatten());
             if let Some(tablespace) = row.get("tablespace")? {
-                reader
-                    .notes
-                    .push(format!("index {index_name} is in tablespace {tablespace}: restored into the default"));
+                reader.notes.push(format!(
+                    "index {index_name} is in tablespace {tablespace}: it is restored to the default tablespace"
+                ));
             }
         }
-        if what == Kind::ForeignKey {
+        if object_kind == Kind::ForeignKey {
             // A foreign key can reference a key of a partitioned table only after all indexes of the partitions are
             // attached.
             for part in relation::descendants(&children, index) {
@@ -119,7 +120,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
 
 /// Renames the constraint that a partition got from its parent table, so that it has the same name as in the source.
 fn rename(table: &str, name: &str, parent_table: &str, parent_name: &str) -> String {
-    let sought = format!(
+    let current_name = format!(
         "SELECT k.conname FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_constraint p ON p.oid = k.conparentid \
          WHERE k.conrelid = {}::pg_catalog.regclass AND p.conrelid = {}::pg_catalog.regclass AND p.conname = {}",
         quote::literal(table),
@@ -132,8 +133,8 @@ fn rename(table: &str, name: &str, parent_table: &str, parent_name: &str) -> Str
         quote::percent(&quote::ident(name))
     );
     let body = format!(
-        "DECLARE made pg_catalog.name := ({sought}); BEGIN IF made <> {} THEN EXECUTE pg_catalog.format({}, made); \
-         END IF; END",
+        "DECLARE made pg_catalog.name := ({current_name}); BEGIN IF made <> {} THEN \
+         EXECUTE pg_catalog.format({}, made); END IF; END",
         quote::literal(name),
         quote::literal(&change),
     );
@@ -160,7 +161,7 @@ mod tests {
     use crate::engine::postgres::schema::constraints::with_options;
 
     #[test]
-    fn storage_parameters_stand_before_the_deferral() {
+    fn storage_parameters_precede_the_deferral() {
         assert_eq!(
             with_options("UNIQUE (a) DEFERRABLE INITIALLY DEFERRED", "u", Some("fillfactor='70'")),
             "UNIQUE (a) WITH (fillfactor='70') DEFERRABLE INITIALLY DEFERRED"

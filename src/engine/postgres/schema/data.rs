@@ -1,9 +1,9 @@
 //! The facts that copying rows needs about the tables that store rows.
 //!
 //! These are ordinary tables, the leaves of partitioned tables, and the tables of an inheritance tree, each by itself
-//! (`ONLY`). Partitioned tables store no rows, the rows of foreign tables and materialized views come from elsewhere,
-//! and temporary tables are dropped at the end of their session. Of the tables of an extension, only those that it
-//! declares as configuration tables are included.
+//! (`ONLY`). Partitioned tables store no rows, foreign tables store theirs elsewhere, the rows of materialized views
+//! are computed from other tables, and temporary tables are dropped at the end of their session. Of the tables of an
+//! extension, only those that it declares as configuration tables are included.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -193,7 +193,7 @@ pub fn tables(session: &mut Session) -> Result<Vec<TableData>> {
 fn with_timescale(tables: Vec<TableData>, timescale: &Timescale) -> Vec<TableData> {
     let by_rows: HashMap<u32, &Aggregate> =
         timescale.aggregates.values().filter(|found| found.is_finalized).map(|found| (found.rows, found)).collect();
-    let told = tables.into_iter().filter_map(|mut table| {
+    let saved = tables.into_iter().filter_map(|mut table| {
         if let Some(found) = timescale.hypertables.get(&table.oid) {
             table.chunked = Some(Chunked::of(timescale::HYPERTABLE, found));
         } else if let Some(found) = by_rows.get(&table.oid) {
@@ -206,9 +206,9 @@ fn with_timescale(tables: Vec<TableData>, timescale: &Timescale) -> Vec<TableDat
         }
         Some(table)
     });
-    let mut told: Vec<TableData> = told.collect();
-    told.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
-    told
+    let mut saved: Vec<TableData> = saved.collect();
+    saved.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+    saved
 }
 
 /// Reads the columns of every table, by the table's oid.

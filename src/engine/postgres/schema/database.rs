@@ -42,7 +42,10 @@ pub(super) fn settings(reader: &mut Reader) -> Result<()> {
         reader.add(limited);
     }
     if row.flag("template")? {
-        reader.notes.push("the database is a template; what is restored is not, since nobody could drop it".to_owned());
+        reader.notes.push(
+            "the database is a template; the restored database is not, because a template database cannot be dropped"
+                .to_owned(),
+        );
     }
     if let Some(comment) = row.get("comment")? {
         let mut commented = shared.object("comment");
@@ -120,7 +123,7 @@ fn values(reader: &mut Reader, shared: &mut Numbered) -> Result<()> {
         let setting = row.text("setting")?;
         let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
         let values = if LISTS.contains(&name.to_lowercase().as_str()) { list(value) } else { vec![value.to_owned()] };
-        let places = vec!["%L"; values.len()].join(", ");
+        let placeholders = vec!["%L"; values.len()].join(", ");
         let values = values.iter().map(String::as_str);
         let role = Some(row.text("role")?).filter(|_| row.text("role_oid").is_ok_and(|oid| oid != "0"));
         let title = role.map_or_else(|| "settings".to_owned(), |role| format!("settings of role {role}"));
@@ -131,13 +134,14 @@ fn values(reader: &mut Reader, shared: &mut Numbered) -> Result<()> {
         match role {
             None => {
                 let arguments: Vec<&str> = std::iter::once(name).chain(values).collect();
-                set.create.push(quote::for_this_database(&format!("ALTER DATABASE %I SET %I TO {places}"), &arguments));
+                let statement = format!("ALTER DATABASE %I SET %I TO {placeholders}");
+                set.create.push(quote::for_this_database(&statement, &arguments));
             }
             Some(role) => {
                 set.role(role);
                 let arguments: Vec<&str> = [role, name].into_iter().chain(values).collect();
                 // The database's name is the first argument, although the statement names the role first.
-                let statement = format!("ALTER ROLE %2$I IN DATABASE %1$I SET %3$I TO {}", numbered(&places));
+                let statement = format!("ALTER ROLE %2$I IN DATABASE %1$I SET %3$I TO {}", numbered(&placeholders));
                 set.set_owner.push(quote::for_this_database(&statement, &arguments));
             }
         }
@@ -148,10 +152,10 @@ fn values(reader: &mut Reader, shared: &mut Numbered) -> Result<()> {
     Ok(())
 }
 
-/// Returns `places` with its `%L`s numbered from 4 on.
-fn numbered(places: &str) -> String {
+/// Returns `placeholders` with its `%L`s numbered from 4 on.
+fn numbered(placeholders: &str) -> String {
     let mut numbered = String::new();
-    for (index, part) in places.split("%L").enumerate() {
+    for (index, part) in placeholders.split("%L").enumerate() {
         if index > 0 {
             numbered.push_str(&format!("%{}$L", index + 3));
         }
@@ -210,7 +214,7 @@ pub(super) fn default_privileges(reader: &mut Reader) -> Result<()> {
             "n" => "SCHEMAS",
             "L" => "LARGE OBJECTS",
             other => {
-                reader.refused.push(format!("the default privileges of {role}: the kind '{other}' is not known"));
+                reader.refused.push(format!("the default privileges of {role}: unknown kind of object '{other}'"));
                 continue;
             }
         };
@@ -384,7 +388,7 @@ mod tests {
     use crate::engine::postgres::schema::database::list;
 
     #[test]
-    fn lists_are_parted_at_commas_outside_of_quotes() {
+    fn lists_are_split_at_commas_outside_of_quotes() {
         assert_eq!(list("\"$user\", public"), ["$user", "public"]);
         assert_eq!(list("\"a, \"\"b\", c"), ["a, \"b", "c"]);
         assert_eq!(list("\"\""), [""]);

@@ -47,9 +47,9 @@ impl Places {
             };
             let kind = row.text("deptype")?.chars().next().unwrap_or('n');
             places.edges.push(Edge { from, to, kind });
-            // A part belongs to its whole: a row type to its table, a rule to its view, a range type's functions to the
-            // type.
-            let whole = match kind {
+            // A part belongs to another object: a row type to its table, a rule to its view, the functions of a range
+            // type to the type.
+            let is_part = match kind {
                 'i' | 'e' => true,
                 'a' => matches!(
                     (from.catalog, to.catalog),
@@ -60,8 +60,8 @@ impl Places {
                 ),
                 _ => false,
             };
-            if whole && from.whole() != to.whole() {
-                places.aliases.entry(from.whole()).or_insert(to.whole());
+            if is_part && from.without_column() != to.without_column() {
+                places.aliases.entry(from.without_column()).or_insert(to.without_column());
             }
         }
         Ok(places)
@@ -72,28 +72,30 @@ impl Places {
         let mut at = address;
         // Parts are never nested deeply. The limit prevents an endless loop if the catalog is corrupt.
         for _ in 0..16 {
-            if let Some(index) = self.objects.get(&at).or_else(|| self.objects.get(&at.whole())) {
+            let row = at.without_column();
+            if let Some(index) = self.objects.get(&at).or_else(|| self.objects.get(&row)) {
                 return Some(*index);
             }
-            at = *self.aliases.get(&at).or_else(|| self.aliases.get(&at.whole()))?;
+            at = *self.aliases.get(&at).or_else(|| self.aliases.get(&row))?;
         }
         None
     }
 
     /// Returns true if an address belongs to an object of the server or of an extension, or to a part of one.
-    pub(super) fn comes_otherwise(&self, address: Address) -> bool {
-        let mut seen = HashSet::new();
-        let mut rest = vec![address.whole()];
+    pub(super) fn is_built_in_or_member(&self, address: Address) -> bool {
+        let mut visited = HashSet::new();
+        let mut rest = vec![address.without_column()];
         while let Some(at) = rest.pop() {
             if self.members.contains(&at) || at.oid < crate::engine::postgres::schema::FIRST_NORMAL_OID {
                 return true;
             }
-            if seen.insert(at) {
-                let start = self.edges.partition_point(|edge| edge.from.whole() < at);
-                let own = self.edges[start..].iter().take_while(|edge| edge.from.whole() == at);
-                // Follows only dependencies on an extension, or on the whole that something is dropped with; not on
-                // objects that it only uses.
-                rest.extend(own.filter(|edge| matches!(edge.kind, 'a' | 'i' | 'e')).map(|edge| edge.to.whole()));
+            if visited.insert(at) {
+                let start = self.edges.partition_point(|edge| edge.from.without_column() < at);
+                let edges = self.edges[start..].iter().take_while(|edge| edge.from.without_column() == at);
+                // Only dependencies on an extension, or on an object that this one is dropped with, are followed.
+                // Dependencies on objects that it only uses are not.
+                let followed = edges.filter(|edge| matches!(edge.kind, 'a' | 'i' | 'e'));
+                rest.extend(followed.map(|edge| edge.to.without_column()));
             }
         }
         false
@@ -112,11 +114,11 @@ impl Places {
                 object.needs.push(addresses[to]);
             }
         }
-        self.add_extension_ties(reader)
+        self.add_extension_dependencies(reader)
     }
 
     /// Adds `ALTER ... DEPENDS ON EXTENSION`.
-    fn add_extension_ties(&self, reader: &mut Reader) -> Result<()> {
+    fn add_extension_dependencies(&self, reader: &mut Reader) -> Result<()> {
         for edge in self.edges.iter().filter(|edge| edge.kind == 'x') {
             let (Some(from), Some(to)) = (self.find(edge.from), self.find(edge.to)) else { continue };
             let name = quote::ident(&reader.objects[to].name);

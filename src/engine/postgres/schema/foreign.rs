@@ -92,7 +92,7 @@ pub(super) fn user_mappings(reader: &mut Reader) -> Result<()> {
         let user = if public { "PUBLIC".to_owned() } else { quote::ident(row.text("name")?) };
         let what = format!("FOR {user} SERVER {}", quote::ident(server));
         if !row.flag("visible")? {
-            reader.refused.push(format!("the user mapping {what}: its options may not be read by this role"));
+            reader.refused.push(format!("the user mapping {what}: the role may not read its options"));
             continue;
         }
         let address = Address::new(catalogs::USER_MAPPING, row.number("oid")?);
@@ -108,12 +108,12 @@ pub(super) fn user_mappings(reader: &mut Reader) -> Result<()> {
 }
 
 /// Returns the options as a clause. Options whose name marks them as secrets are left out and noted.
-pub(super) fn options(reader: &mut Reader, options: &[String], of: &str) -> String {
+pub(super) fn options(reader: &mut Reader, options: &[String], subject: &str) -> String {
     let mut clauses = Vec::new();
     for option in options {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         if is_secret(name) {
-            reader.notes.push(format!("{of}: the option {name} is a secret and was left out"));
+            reader.notes.push(format!("{subject}: the option {name} is a secret and was left out"));
         } else {
             clauses.push(format!("{} {}", quote::ident(name), quote::literal(value)));
         }
@@ -133,7 +133,7 @@ mod tests {
     use crate::engine::postgres::schema::foreign::is_secret;
 
     #[test]
-    fn secrets_are_known_by_name() {
+    fn secrets_are_recognized_by_name() {
         assert!(is_secret("password") && is_secret("sslpassword") && is_secret("Secret"));
         assert!(!is_secret("user") && !is_secret("password_required") && !is_secret("host"));
     }

@@ -8,7 +8,7 @@ use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
 
 /// The condition for functions that are saved: functions that a range type creates are not.
-const OWN: &str = "NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d \
+const NOT_OF_RANGE_TYPE: &str = "NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d \
                    WHERE d.classid = 1255 AND d.objid = p.oid AND d.deptype = 'i')";
 
 /// Reads functions, window functions and procedures.
@@ -19,7 +19,7 @@ pub(super) fn functions(reader: &mut Reader) -> Result<()> {
          pg_catalog.pg_get_function_identity_arguments(p.oid) AS arguments, \
          pg_catalog.pg_get_functiondef(p.oid) AS definition, {} \
          FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
-         WHERE {USER_SCHEMAS} AND p.prokind <> 'a' AND {OWN}",
+         WHERE {USER_SCHEMAS} AND p.prokind <> 'a' AND {NOT_OF_RANGE_TYPE}",
         grants::columns('f', "p.proacl", "p.proowner")
     ))?;
     for row in rows {
@@ -68,7 +68,7 @@ pub(super) fn aggregates(reader: &mut Reader) -> Result<()> {
          (SELECT pg_catalog.format('OPERATOR(%I.%s)', sn.nspname, o.oprname) FROM pg_catalog.pg_operator o \
          JOIN pg_catalog.pg_namespace sn ON sn.oid = o.oprnamespace WHERE o.oid = a.aggsortop) AS sort, {} \
          FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
-         JOIN pg_catalog.pg_aggregate a ON a.aggfnoid = p.oid WHERE {USER_SCHEMAS} AND {OWN}",
+         JOIN pg_catalog.pg_aggregate a ON a.aggfnoid = p.oid WHERE {USER_SCHEMAS} AND {NOT_OF_RANGE_TYPE}",
         grants::columns('f', "p.proacl", "p.proowner")
     ))?;
     for row in rows {

@@ -62,15 +62,15 @@ pub fn statements(
         .unwrap_or_default();
     let part = column.map(|column| format!("({column})")).unwrap_or_default();
     let mut statements = Vec::new();
-    for gone in base.iter().filter(|entry| !entries.contains(entry)) {
+    for revoked in base.iter().filter(|entry| !entries.contains(entry)) {
         // REVOKE ALL, not single privileges: the objects of a newer server may start with privileges that this server
         // does not know.
-        statements.push(format!("REVOKE ALL{part} ON {word} {name} FROM {}", grantee(&gone.grantee)));
-        object.role(&gone.grantee);
+        statements.push(format!("REVOKE ALL{part} ON {word} {name} FROM {}", grantee(&revoked.grantee)));
+        object.role(&revoked.grantee);
     }
     for entry in entries.iter().filter(|entry| !base.contains(entry)) {
-        let other = !entry.grantor.is_empty() && entry.grantor != owner;
-        if other {
+        let is_other_grantor = !entry.grantor.is_empty() && entry.grantor != owner;
+        if is_other_grantor {
             statements.push(format!("SET ROLE {}", quote::ident(&entry.grantor)));
             object.role(&entry.grantor);
         }
@@ -82,7 +82,7 @@ pub fn statements(
             statements.push(format!("GRANT {rights} ON {word} {name} TO {}{suffix}", grantee(&entry.grantee)));
         }
         object.role(&entry.grantee);
-        if other {
+        if is_other_grantor {
             statements.push("RESET ROLE".to_owned());
         }
     }
@@ -142,7 +142,7 @@ fn word(letter: char) -> Result<&'static str> {
         'c' => "CONNECT",
         's' => "SET",
         'A' => "ALTER SYSTEM",
-        other => return Err(Error::failed(format!("the server lists the privilege '{other}', which is unknown"))),
+        other => return Err(Error::failed(format!("the server returned the unknown privilege '{other}'"))),
     })
 }
 
@@ -152,15 +152,15 @@ fn parse_all(items: &[String]) -> Result<Vec<Entry>> {
 
 /// Parses `grantee=letters/grantor`. A star follows the letter of a privilege with grant option.
 fn parse(item: &str) -> Result<Entry> {
-    let bad = || Error::failed(format!("the server lists the privileges '{item}', which make no sense"));
-    let (grantee, rest) = role(item).ok_or_else(bad)?;
-    let rest = rest.strip_prefix('=').ok_or_else(bad)?;
-    let (letters, grantor) = rest.split_once('/').ok_or_else(bad)?;
-    let (grantor, _) = role(grantor).ok_or_else(bad)?;
+    let invalid = || Error::failed(format!("the server returned the invalid privileges '{item}'"));
+    let (grantee, rest) = role(item).ok_or_else(invalid)?;
+    let rest = rest.strip_prefix('=').ok_or_else(invalid)?;
+    let (letters, grantor) = rest.split_once('/').ok_or_else(invalid)?;
+    let (grantor, _) = role(grantor).ok_or_else(invalid)?;
     let mut entry = Entry { grantee, plain: Vec::new(), with_grant: Vec::new(), grantor };
     for letter in letters.chars() {
         if letter == '*' {
-            let last = entry.plain.pop().ok_or_else(bad)?;
+            let last = entry.plain.pop().ok_or_else(invalid)?;
             entry.with_grant.push(last);
         } else {
             entry.plain.push(letter);
@@ -196,7 +196,7 @@ mod tests {
     fn run(owner: &str, acl: &[&str], base: &[&str]) -> Vec<String> {
         let mut object = Object::new(Address::default(), Kind::Table, None, "t");
         let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>();
-        statements(&mut object, "TABLE", "public.t", None, owner, &list(acl), &list(base)).expect("good lists")
+        statements(&mut object, "TABLE", "public.t", None, owner, &list(acl), &list(base)).expect("valid lists")
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn every_right_is_all() {
+    fn all_privileges_are_granted_as_all() {
         assert_eq!(run("o", &["o=arw/o", "x=arw/o"], &["o=arw/o"]), ["GRANT ALL ON TABLE public.t TO x"]);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::engine::postgres::schema::object::{Address, Kind, Object, Section, catalogs};
-use crate::engine::postgres::schema::relation::{OWN, TABLE_NAMES};
+use crate::engine::postgres::schema::relation::{TABLE_NAMES, USER_RELATIONS};
 use crate::engine::postgres::schema::{Reader, options, quote};
 use crate::platform::error::Result;
 
@@ -80,7 +80,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
            LEFT JOIN pg_catalog.pg_class parent ON parent.oid = h.inhparent
            LEFT JOIN pg_catalog.pg_namespace pn ON pn.oid = parent.relnamespace
            LEFT JOIN pg_catalog.pg_constraint pk ON pk.conindid = parent.oid AND pk.contype IN ('p', 'u', 'x')
-          WHERE c.relkind IN ('r', 'p', 'm') AND {OWN}
+          WHERE c.relkind IN ('r', 'p', 'm') AND {USER_RELATIONS}
           ORDER BY x.oid",
         options::unsettable_of_index("x.reloptions", reader.version()),
     ))?;
@@ -92,13 +92,13 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
         if row.get("constraint")?.is_none() {
             let usable = row.flag("ready")? && (row.flag("valid")? || row.text("table_kind")? == "p");
             if !usable {
-                // The index gets an address of its own: otherwise its dependencies in pg_depend would be added to the
+                // The index gets a separate address: otherwise its dependencies in pg_depend would be added to the
                 // table. As a member, it is not reported as missing.
                 reader.aliases.insert(address, address);
                 reader.members.insert(address);
                 reader.notes.push(format!(
-                    "index {qualified} is left out: it is not valid, as an index is whose concurrent making failed or \
-                     goes on"
+                    "index {qualified} is left out: it is invalid, because CREATE INDEX CONCURRENTLY failed or is \
+                     still running"
                 ));
                 continue;
             }
@@ -113,9 +113,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
             object.table = Some(table);
             object.needs = vec![table];
             if let Some(tablespace) = row.get("tablespace")? {
-                reader
-                    .notes
-                    .push(format!("index {qualified} is in tablespace {tablespace}: restored into the default"));
+                reader.notes.push(format!(
+                    "index {qualified} is in tablespace {tablespace}: it is restored to the default tablespace"
+                ));
             }
             if row.get("parent")?.is_some() {
                 // pg_depend records a dependency on the parent's index. Only the attachment needs that index.

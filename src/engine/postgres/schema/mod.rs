@@ -108,7 +108,7 @@ impl Reader<'_> {
     /// Returns true if the object is a member of an extension.
     #[must_use]
     pub fn is_member(&self, address: Address) -> bool {
-        self.members.contains(&address.whole())
+        self.members.contains(&address.without_column())
     }
 
     /// Adds an object, unless it is a member of an extension.
@@ -143,7 +143,7 @@ pub fn read(session: &mut Session) -> Result<Schema> {
          SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL extra_float_digits = 3; \
          SET LOCAL bytea_output = hex",
     )?;
-    if has_newer_words(session)? {
+    if has_newer_keywords(session)? {
         session.execute("SET LOCAL quote_all_identifiers = on")?;
     }
     let mut reader = Reader {
@@ -170,8 +170,8 @@ pub fn read(session: &mut Session) -> Result<Schema> {
         reader.members.insert(Address::new(row.number("classid")?, row.number("objid")?));
     }
     if let Some(mut timescale) = timescale::read(reader.session)? {
-        timescale::reach(reader.session, &mut timescale)?;
-        timescale::definitions::pass_over(&mut reader, &timescale)?;
+        timescale::read_watermarks(reader.session, &mut timescale)?;
+        timescale::definitions::exclude_internal(&mut reader, &timescale)?;
         reader.timescale = Some(timescale);
     }
     read_objects(&mut reader)?;
@@ -196,7 +196,7 @@ pub fn read(session: &mut Session) -> Result<Schema> {
 
 /// Returns true if an object has a name that this server prints without quotes and that a newer server reads as a
 /// keyword: a column `system_user` in a view or an index would be restored as the function of that name, or not at all.
-fn has_newer_words(session: &mut Session) -> Result<bool> {
+fn has_newer_keywords(session: &mut Session) -> Result<bool> {
     let words: Vec<String> = quote::KEYWORDS.iter().map(|word| quote::literal(word)).collect();
     let row = session.row(&format!(
         "SELECT EXISTS (

@@ -16,7 +16,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// The address of a whole row.
+    /// Returns the address of a row.
     #[must_use]
     pub fn new(catalog: u32, oid: u32) -> Self {
         Address { catalog, oid, column: 0 }
@@ -24,7 +24,7 @@ impl Address {
 
     /// Returns the same address without the column.
     #[must_use]
-    pub fn whole(self) -> Self {
+    pub fn without_column(self) -> Self {
         Address { column: 0, ..self }
     }
 }
@@ -149,7 +149,7 @@ impl Kind {
         matches!(self, Kind::Database | Kind::DatabaseSetting)
     }
 
-    /// The kind in words: `materialized view`.
+    /// Returns the kind in words: `materialized view`.
     #[must_use]
     pub fn words(self) -> String {
         let mut words = String::new();

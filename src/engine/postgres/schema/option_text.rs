@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_only_looks_like_options_is_passed_over() {
+    fn text_that_only_looks_like_options_is_ignored() {
         for statement in [
             "CREATE PUBLICATION p FOR ALL TABLES WITH (publish = 'insert')",
             "CREATE INDEX i ON t (a) WHERE (b = ' WITH (fillfactor=''70'')'::text)",
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_removed_with_what_they_leave_empty() {
+    fn an_option_list_that_becomes_empty_is_removed() {
         let column = "ALTER TABLE ONLY a.t ALTER COLUMN b SET (pg_attver='7', n_distinct='5')";
         removes(column, "pg_attver", Some("ALTER TABLE ONLY a.t ALTER COLUMN b SET (n_distinct='5')"));
         removes(column, "n_distinct", Some("ALTER TABLE ONLY a.t ALTER COLUMN b SET (pg_attver='7')"));

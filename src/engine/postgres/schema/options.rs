@@ -3,15 +3,15 @@
 //!
 //! The catalogs store them as `name=value` in `reloptions`, `attoptions` and `spcoptions`. A server may store internal
 //! data there too: PostgreSQL 15.20 has a `pg_attver` in the `attoptions` of every column, which its pg_dump leaves out
-//! and which no other server accepts. So only the options of this list are saved. Any other option of a known major
-//! version is left out and noted. On a major version that is newer than the list, all options are saved, except those
-//! with names that begin with `pg_`, which PostgreSQL reserves for itself.
+//! and which no other server accepts. So only the options in the list of this module are saved. Any other option of a
+//! known major version is left out, and a note says so. On a major version that is newer than the list, all options are
+//! saved, except those with names that begin with `pg_`, which PostgreSQL reserves for itself.
 //!
-//! An access method of an extension may have options of its own. All of them are saved, except those whose names begin
+//! An access method of an extension may have additional options. All of them are saved, except those whose names begin
 //! with `pg_`.
 
 use crate::engine::postgres::schema::option_text::{self, OptionText};
-use crate::engine::postgres::schema::relation::OWN;
+use crate::engine::postgres::schema::relation::USER_RELATIONS;
 use crate::engine::postgres::schema::{Item, Kind, Reader, quote};
 use crate::platform::error::Result;
 
@@ -20,7 +20,7 @@ pub const NEWEST_LISTED_MAJOR: u32 = 18;
 
 /// The kinds of objects that have options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum ObjectKind {
     /// A table, a materialized view, or the TOAST table of one of these.
     Table,
     /// A view.
@@ -33,18 +33,20 @@ pub enum Holder {
     Tablespace,
 }
 
-impl Holder {
-    /// All of them.
-    pub const ALL: [Holder; 5] = [Holder::Table, Holder::View, Holder::Index, Holder::Column, Holder::Tablespace];
+impl ObjectKind {
+    /// All kinds.
+    pub const ALL: [ObjectKind; 5] =
+        [ObjectKind::Table, ObjectKind::View, ObjectKind::Index, ObjectKind::Column, ObjectKind::Tablespace];
 }
 
-/// An option: its holder, its name, and the first and the last major version that have it (`u32::MAX`: the newest one
-/// still has it). 13 is the oldest supported version.
-type Listed = (Holder, &'static str, u32, u32);
+/// An option: the kind of object that has it, its name, and the first and the last major version that have it
+/// (`u32::MAX` if the newest version still has it). 13 is the oldest supported version.
+type ListedOption = (ObjectKind, &'static str, u32, u32);
 
-/// All options that users can set, as in PostgreSQL's `reloptions.c`. A test asks every server whether it is complete.
-const LIST: &[Listed] = {
-    use Holder::{Column, Index, Table, Tablespace, View};
+/// All options that users can set, as in PostgreSQL's `reloptions.c`. A test compares this list with the options of
+/// every server.
+const LIST: &[ListedOption] = {
+    use ObjectKind::{Column, Index, Table, Tablespace, View};
     const NEWEST: u32 = u32::MAX;
     &[
         (Table, "autovacuum_analyze_scale_factor", 13, NEWEST),
@@ -91,27 +93,27 @@ const LIST: &[Listed] = {
     ]
 };
 
-/// The options that servers use internally. They are left out without a message, as pg_dump does.
-pub const SERVERS_OWN: &[&str] = &["pg_attver"];
+/// The options that servers use internally. They are left out without a note, as in pg_dump.
+pub const INTERNAL_OPTIONS: &[&str] = &["pg_attver"];
 
 /// Returns the names of the options that users of this major version can set on a kind of object.
-pub fn known(holder: Holder, major: u32) -> impl Iterator<Item = &'static str> {
+pub fn known(kind: ObjectKind, major: u32) -> impl Iterator<Item = &'static str> {
     let major = major.min(NEWEST_LISTED_MAJOR);
     LIST.iter()
-        .filter(move |(of, _, first, last)| *of == holder && (*first..=*last).contains(&major))
+        .filter(move |(of, _, first, last)| *of == kind && (*first..=*last).contains(&major))
         .map(|(_, name, ..)| *name)
 }
 
-/// Removes the options that the source's server used internally from an item of an archive.
-pub fn leave_out_servers_own(item: &mut Item) {
+/// Removes, from an item of an archive, the options that the source's server used internally.
+pub fn remove_internal_options(item: &mut Item) {
     if has_options(item.kind) {
-        let is_servers_own = |option: &OptionText| SERVERS_OWN.contains(&option.name.as_str());
-        let kept = item.create.iter().filter_map(|statement| option_text::without(statement, is_servers_own));
+        let is_internal = |option: &OptionText| INTERNAL_OPTIONS.contains(&option.name.as_str());
+        let kept = item.create.iter().filter_map(|statement| option_text::without(statement, is_internal));
         item.create = kept.collect();
     }
 }
 
-/// Returns true if the statements that make this kind of object may set options of the kinds listed here.
+/// Returns true if the statements that create this kind of item can set options that are in the list.
 #[must_use]
 pub fn has_options(kind: Kind) -> bool {
     matches!(
@@ -126,60 +128,61 @@ pub fn has_options(kind: Kind) -> bool {
     )
 }
 
-/// Returns an SQL condition on `o.option_name`: a user can set this option on this kind of object.
-pub(super) fn is_settable(holder: Holder, version: u32) -> String {
+/// Returns an SQL condition on `o.option_name`. It is true if a user can set this option on this kind of object.
+pub(super) fn is_settable(kind: ObjectKind, version: u32) -> String {
     if version / 10_000 > NEWEST_LISTED_MAJOR {
         return "NOT pg_catalog.starts_with(o.option_name, 'pg_')".to_owned();
     }
-    let names: Vec<String> = known(holder, version / 10_000).map(quote::literal).collect();
+    let names: Vec<String> = known(kind, version / 10_000).map(quote::literal).collect();
     format!("o.option_name IN ({})", names.join(", "))
 }
 
-/// Returns the same condition for a relation whose access method is in `m`, a row of pg_am or NULLs: access methods of
-/// extensions have options of their own. (16384 is the first oid that does not belong to PostgreSQL itself.)
-pub(super) fn is_settable_by_method(holder: Holder, version: u32) -> String {
+/// Returns the condition of [`is_settable`] for a relation with an access method, because access methods of extensions
+/// have additional options. The SQL alias `m` is the method's row in pg_am, or a row of NULLs. (16384 is the first OID
+/// that does not belong to PostgreSQL itself.)
+pub(super) fn is_settable_by_method(kind: ObjectKind, version: u32) -> String {
     format!(
         "(coalesce(m.oid >= 16384, false) AND NOT pg_catalog.starts_with(o.option_name, 'pg_') OR {})",
-        is_settable(holder, version)
+        is_settable(kind, version)
     )
 }
 
-/// Returns an expression: the names of the options in an index's `reloptions` that users cannot set, as a JSON list, or
-/// NULL if there are none. The index's access method is in `m`.
+/// Returns an SQL expression for the names of the options in an index's `reloptions` that users cannot set: a JSON
+/// list, or NULL if there are none. The SQL alias `m` is the index's access method.
 pub(in crate::engine::postgres) fn unsettable_of_index(array: &str, version: u32) -> String {
     format!(
         "(SELECT to_json(array_agg(o.option_name)) FROM pg_catalog.pg_options_to_table({array}) o WHERE NOT {})",
-        is_settable_by_method(Holder::Index, version)
+        is_settable_by_method(ObjectKind::Index, version)
     )
 }
 
-/// Returns an index's definition, as the server prints it, without the options that users cannot set.
+/// Removes the options that users cannot set from an index's definition, as the server prints it.
 pub(in crate::engine::postgres) fn only_settable(definition: &str, unsettable: &[String]) -> String {
     let is_unsettable = |option: &OptionText| unsettable.contains(&option.name);
     option_text::without(definition, is_unsettable).unwrap_or_default()
 }
 
-/// Notes the options that are left out although they are not in [`SERVERS_OWN`]: their name, and the number and an
-/// example of the objects that have them.
+/// Adds a note for each option that is left out and is not in [`INTERNAL_OPTIONS`]: its name, the number of objects
+/// that have it, and one of these objects.
 pub(super) fn note_left_out(reader: &mut Reader<'_>) -> Result<()> {
     let version = reader.version();
     let relation = "pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)";
-    let of_relations = |kinds: &str, holder: Holder, what: &str, array: &str, join: &str| {
+    let of_relations = |kinds: &str, kind: ObjectKind, what: &str, array: &str, join: &str| {
         format!(
             "SELECT '{what}' AS what, o.option_name, {relation} AS object
                FROM pg_catalog.pg_class c
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam
                {join} CROSS JOIN LATERAL pg_catalog.pg_options_to_table({array}) o
-              WHERE c.relkind IN ({kinds}) AND {OWN} AND NOT {}",
-            is_settable_by_method(holder, version)
+              WHERE c.relkind IN ({kinds}) AND {USER_RELATIONS} AND NOT {}",
+            is_settable_by_method(kind, version)
         )
     };
     let toast = "JOIN pg_catalog.pg_class toast ON toast.oid = c.reltoastrelid";
     let parts = [
-        of_relations("'r', 'p', 'm'", Holder::Table, "table", "c.reloptions", ""),
-        of_relations("'r', 'm'", Holder::Table, "table", "toast.reloptions", toast),
-        of_relations("'v'", Holder::View, "view", "c.reloptions", ""),
+        of_relations("'r', 'p', 'm'", ObjectKind::Table, "table", "c.reloptions", ""),
+        of_relations("'r', 'm'", ObjectKind::Table, "table", "toast.reloptions", toast),
+        of_relations("'v'", ObjectKind::View, "view", "c.reloptions", ""),
         format!(
             "SELECT 'index' AS what, o.option_name,
                     pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(i.relname) AS object
@@ -189,8 +192,8 @@ pub(super) fn note_left_out(reader: &mut Reader<'_>) -> Result<()> {
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                LEFT JOIN pg_catalog.pg_am m ON m.oid = i.relam
                CROSS JOIN LATERAL pg_catalog.pg_options_to_table(i.reloptions) o
-              WHERE {OWN} AND NOT {}",
-            is_settable_by_method(Holder::Index, version)
+              WHERE {USER_RELATIONS} AND NOT {}",
+            is_settable_by_method(ObjectKind::Index, version)
         ),
         format!(
             "SELECT 'column' AS what, o.option_name, {relation} || '.' || pg_catalog.quote_ident(a.attname) AS object
@@ -198,19 +201,19 @@ pub(super) fn note_left_out(reader: &mut Reader<'_>) -> Result<()> {
                JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                CROSS JOIN LATERAL pg_catalog.pg_options_to_table(a.attoptions) o
-              WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped AND {OWN}
+              WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped AND {USER_RELATIONS}
                 AND NOT {}",
-            is_settable(Holder::Column, version)
+            is_settable(ObjectKind::Column, version)
         ),
     ];
-    let own: Vec<String> = SERVERS_OWN.iter().map(|name| quote::literal(name)).collect();
+    let internal: Vec<String> = INTERNAL_OPTIONS.iter().map(|name| quote::literal(name)).collect();
     let rows = reader.rows(&format!(
         "SELECT what, option_name AS name, count(*) AS number, min(object COLLATE \"C\") AS example
            FROM ({}) AS options
           WHERE option_name NOT IN ({})
           GROUP BY what, option_name ORDER BY what, option_name COLLATE \"C\"",
         parts.join(" UNION ALL "),
-        own.join(", ")
+        internal.join(", ")
     ))?;
     let major = version / 10_000;
     for row in &rows {
@@ -232,7 +235,7 @@ mod tests {
 
     #[test]
     fn majors_differ_in_their_options() {
-        let has = |major, name| known(Holder::View, major).any(|known| known == name);
+        let has = |major, name| known(ObjectKind::View, major).any(|known| known == name);
         assert!(has(15, "security_invoker") && !has(14, "security_invoker") && has(14, "security_barrier"));
         // A major version that is not in the list yet is treated as the newest one that is.
         assert!(has(19, "security_invoker"));
@@ -240,10 +243,10 @@ mod tests {
 
     #[test]
     fn the_list_has_each_option_once() {
-        for (place, (holder, name, first, last)) in LIST.iter().enumerate() {
+        for (place, (kind, name, first, last)) in LIST.iter().enumerate() {
             assert!(first <= last, "{name}");
-            let again = LIST[..place].iter().any(|(other, known, ..)| other == holder && known == name);
-            assert!(!again, "{holder:?} {name} stands twice");
+            let again = LIST[..place].iter().any(|(other, known, ..)| other == kind && known == name);
+            assert!(!again, "{kind:?} {name} is listed twice");
         }
     }
 }

@@ -52,15 +52,15 @@ fn key(node: &Node) -> (Section, Kind, &Option<String>, &str, Address) {
 
 /// Returns the sets of nodes that all depend on each other: Tarjan's strongly connected components, without recursion.
 fn cycles(nodes: &[Node]) -> Vec<Vec<usize>> {
-    const UNSEEN: usize = usize::MAX;
-    let mut number = vec![UNSEEN; nodes.len()];
+    const UNVISITED: usize = usize::MAX;
+    let mut number = vec![UNVISITED; nodes.len()];
     let mut low = vec![0; nodes.len()];
     let mut on_stack = vec![false; nodes.len()];
     let mut stack = Vec::new();
     let mut cycles = Vec::new();
     let mut count = 0;
     for root in 0..nodes.len() {
-        if number[root] != UNSEEN {
+        if number[root] != UNVISITED {
             continue;
         }
         let mut walk: Vec<(usize, Vec<usize>)> = vec![(root, nodes[root].needs.iter().copied().collect())];
@@ -70,7 +70,7 @@ fn cycles(nodes: &[Node]) -> Vec<Vec<usize>> {
         while let Some((at, rest)) = walk.last_mut() {
             let at = *at;
             if let Some(next) = rest.pop() {
-                if number[next] == UNSEEN {
+                if number[next] == UNVISITED {
                     (number[next], low[next], on_stack[next]) = (count, count, true);
                     stack.push(next);
                     count += 1;
@@ -105,7 +105,7 @@ fn split(nodes: &mut Vec<Node>, cycle: &[usize], places: &HashMap<Address, usize
     let Some(chosen) = chosen else {
         let mut names: Vec<String> = cycle.iter().map(|index| describe(&nodes[*index].object)).collect();
         names.sort();
-        return Err(Error::failed(format!("these things all need each other: {}", names.join(", "))));
+        return Err(Error::failed(format!("these objects depend on each other: {}", names.join(", "))));
     };
     let first = first_form(nodes, chosen, places);
     for index in cycle {
@@ -159,7 +159,10 @@ fn postpone(nodes: &mut Vec<Node>, places: &HashMap<Address, usize>) -> Result<(
         }
         let object = &mut nodes[index].object;
         if matches!(object.kind, Kind::Table | Kind::Schema | Kind::Extension) {
-            return Err(Error::failed(format!("{} needs something that is made after the rows", describe(object))));
+            let name = describe(object);
+            return Err(Error::failed(format!(
+                "{name} depends on an object that is created after the rows are loaded"
+            )));
         }
         object.section = section;
     }
@@ -168,10 +171,10 @@ fn postpone(nodes: &mut Vec<Node>, places: &HashMap<Address, usize>) -> Result<(
 /// Puts the nodes into their final order.
 fn place(nodes: Vec<Node>, places: &HashMap<Address, usize>) -> Result<Vec<Item>> {
     let mut waiting: Vec<usize> = nodes.iter().map(|node| node.needs.len()).collect();
-    let mut wanted_by: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+    let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (index, node) in nodes.iter().enumerate() {
         for need in &node.needs {
-            wanted_by[*need].push(index);
+            dependents[*need].push(index);
         }
     }
     let mut ready: BinaryHeap<Reverse<(_, usize)>> = BinaryHeap::new();
@@ -184,7 +187,7 @@ fn place(nodes: Vec<Node>, places: &HashMap<Address, usize>) -> Result<Vec<Item>
         }
         while let Some(Reverse((_, index))) = ready.pop() {
             order.push(index);
-            for next in &wanted_by[index] {
+            for next in &dependents[index] {
                 waiting[*next] -= 1;
                 if waiting[*next] == 0 && nodes[*next].object.section == section {
                     ready.push(Reverse((key(&nodes[*next]), *next)));
@@ -193,7 +196,7 @@ fn place(nodes: Vec<Node>, places: &HashMap<Address, usize>) -> Result<Vec<Item>
         }
     }
     if order.len() != nodes.len() {
-        return Err(Error::failed("some things in the schema could not be put in order"));
+        return Err(Error::failed("cannot determine the order in which to create the objects of the schema"));
     }
     let mut ids = vec![0; nodes.len()];
     for (id, index) in order.iter().enumerate() {
@@ -252,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn needs_come_first_then_kind_and_name() {
+    fn dependencies_come_first_then_kind_and_name() {
         let objects = vec![
             object(1, Kind::Table, "b", &[]),
             object(2, Kind::Table, "a", &[4]),
@@ -278,11 +281,11 @@ mod tests {
     fn a_cycle_without_a_first_form_names_its_members() {
         let objects = vec![object(1, Kind::View, "v", &[2]), object(2, Kind::Function, "f", &[1])];
         let error = sort(objects).expect_err("a cycle");
-        assert_eq!(error.to_string(), "these things all need each other: function s.f, view s.v");
+        assert_eq!(error.to_string(), "these objects depend on each other: function s.f, view s.v");
     }
 
     #[test]
-    fn what_needs_a_later_thing_is_made_later() {
+    fn objects_that_depend_on_a_later_section_are_postponed() {
         let mut view = object(1, Kind::View, "v", &[2]);
         view.stub = Some(Stub { create: vec!["stub v".into()], needs: vec![], complete: vec!["complete v".into()] });
         let objects = vec![

@@ -1,7 +1,7 @@
 //! Row security policies.
 
 use crate::engine::postgres::schema::object::{Address, Kind, Object, Section, catalogs};
-use crate::engine::postgres::schema::relation::{OWN, TABLE_NAMES};
+use crate::engine::postgres::schema::relation::{TABLE_NAMES, USER_RELATIONS};
 use crate::engine::postgres::schema::{Reader, quote};
 use crate::platform::error::Result;
 
@@ -17,7 +17,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
            FROM pg_catalog.pg_policy p
            JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-          WHERE {OWN}
+          WHERE {USER_RELATIONS}
           ORDER BY p.oid"
     ))?;
     for row in &rows {

@@ -195,14 +195,14 @@ pub fn literal(text: &str) -> String {
 pub fn dollars(text: &str) -> String {
     let mut tag = String::from("$");
     // Text that ends with the start of the tag would merge with the closing tag, so the text is searched for the tag
-    // without its last sign.
+    // without its last character.
     while text.contains(&tag) || text.ends_with('$') && tag == "$" {
         tag.push('_');
     }
     format!("{tag}${text}{tag}$")
 }
 
-/// Returns a statement that is run with the name of the current database in place of `%I`.
+/// Returns a statement that is run with the name of the current database in place of the first `%I`.
 ///
 /// In this way, the properties of a database can be restored to a database with another name.
 #[must_use]

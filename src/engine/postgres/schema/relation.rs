@@ -24,7 +24,8 @@ pub(super) fn row_security_at(table: u32) -> Address {
 
 /// The condition that `pg_class c` in `pg_namespace n` belongs to the user: it is in no schema of the system, no member
 /// of an extension, and not temporary.
-pub(super) const OWN: &str = "c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+pub(super) const USER_RELATIONS: &str = "c.relpersistence <> 't' AND n.nspname !~ '^pg_'
+    AND n.nspname <> 'information_schema'
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend own
                      WHERE own.classid = 1259 AND own.objid = c.oid AND own.objsubid = 0 AND own.deptype = 'e')";
 

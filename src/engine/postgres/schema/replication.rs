@@ -18,13 +18,13 @@ pub(super) fn publications(reader: &mut Reader) -> Result<()> {
         let address = Address::new(catalogs::PUBLICATION, row.number("oid")?);
         let mut object = Object::new(address, Kind::Publication, None, name).at(Section::Post);
         object.identity = format!("PUBLICATION {}", quote::ident(name));
-        let mut what = Vec::new();
+        let mut operations = Vec::new();
         for word in ["insert", "update", "delete", "truncate"] {
             if row.flag(word)? {
-                what.push(word);
+                operations.push(word);
             }
         }
-        let mut options = format!("publish = '{}'", what.join(", "));
+        let mut options = format!("publish = '{}'", operations.join(", "));
         if row.flag("via_root")? {
             options.push_str(", publish_via_partition_root = true");
         }
@@ -110,12 +110,13 @@ fn publication_schemas(reader: &mut Reader) -> Result<()> {
 /// Reads the subscriptions. They are restored disabled and without their slot: the source's subscription still uses the
 /// slot, and dropping a copy that has the slot's name would drop the slot at the publisher.
 pub(super) fn subscriptions(reader: &mut Reader) -> Result<()> {
-    let here = "subdbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())";
+    let in_database = "subdbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())";
     let readable = reader
         .session
         .row("SELECT pg_catalog.has_column_privilege('pg_catalog.pg_subscription', 'subconninfo', 'SELECT') AS may")?;
     if !readable.flag("may")? {
-        for row in reader.rows(&format!("SELECT subname AS name FROM pg_catalog.pg_subscription WHERE {here}"))? {
+        let names = format!("SELECT subname AS name FROM pg_catalog.pg_subscription WHERE {in_database}");
+        for row in reader.rows(&names)? {
             let name = row.text("name")?;
             reader.refused.push(format!("the subscription {name}: only a superuser may read it"));
         }
@@ -130,7 +131,7 @@ pub(super) fn subscriptions(reader: &mut Reader) -> Result<()> {
          s.subconninfo AS connection, s.subslotname AS slot, s.subsynccommit AS commit, \
          to_json(s.subpublications) AS publications, {} AS binary, {} AS streaming, {} AS two_phase, \
          {} AS disable_on_error, {} AS password_required, {} AS run_as_owner, {} AS origin, {} AS failover \
-         FROM pg_catalog.pg_subscription s WHERE s.{here}",
+         FROM pg_catalog.pg_subscription s WHERE s.{in_database}",
         since(140_000, "s.subbinary", "false"),
         since(140_000, "s.substream::text", "'f'"),
         since(150_000, "s.subtwophasestate", "'d'"),
@@ -151,8 +152,8 @@ pub(super) fn subscriptions(reader: &mut Reader) -> Result<()> {
         }
         if let Some(slot) = row.get("slot")? {
             reader.notes.push(format!(
-                "the subscription {name}: it comes back disabled and without its slot '{slot}', \
-                 which the original goes on using"
+                "the subscription {name}: it is restored disabled and without its replication slot '{slot}', \
+                 because the original subscription still uses it"
             ));
         }
         let mut options = vec!["connect = false".to_owned(), "slot_name = NONE".to_owned()];
@@ -197,20 +198,20 @@ fn without_password(connection: &str) -> (String, bool) {
         return url_without_password(connection);
     }
     let mut kept: Vec<&str> = Vec::new();
-    let mut had = false;
+    let mut had_password = false;
     let mut rest = connection.trim_start();
     while !rest.is_empty() {
         let length = setting_length(rest);
         let (setting, next) = rest.split_at(length);
         let name = setting.split('=').next().unwrap_or_default().trim();
         if matches!(name, "password" | "sslpassword") {
-            had = true;
+            had_password = true;
         } else {
             kept.push(setting.trim_end());
         }
         rest = next.trim_start();
     }
-    (if had { kept.join(" ") } else { connection.to_owned() }, had)
+    (if had_password { kept.join(" ") } else { connection.to_owned() }, had_password)
 }
 
 /// Returns the length of the `name = value` at the start of `text`. The value may be quoted.
@@ -237,11 +238,11 @@ fn url_without_password(url: &str) -> (String, bool) {
     let (address, query) = rest.split_once('?').map_or((rest, None), |(address, query)| (address, Some(query)));
     let end = address.find('/').unwrap_or(address.len());
     let (authority, path) = address.split_at(end);
-    let mut had = false;
+    let mut had_password = false;
     let authority = match authority.rsplit_once('@') {
         Some((user, host)) => match user.split_once(':') {
             Some((user, _)) => {
-                had = true;
+                had_password = true;
                 format!("{user}@{host}")
             }
             None => authority.to_owned(),
@@ -250,11 +251,11 @@ fn url_without_password(url: &str) -> (String, bool) {
     };
     let kept: Option<Vec<&str>> = query.map(|query| {
         let is_secret = |part: &&str| part.starts_with("password=") || part.starts_with("sslpassword=");
-        had |= query.split('&').any(|part| is_secret(&part));
+        had_password |= query.split('&').any(|part| is_secret(&part));
         query.split('&').filter(|part| !is_secret(part)).collect()
     });
     let query = kept.filter(|kept| !kept.is_empty()).map(|kept| format!("?{}", kept.join("&"))).unwrap_or_default();
-    (format!("{scheme}://{authority}{path}{query}"), had)
+    (format!("{scheme}://{authority}{path}{query}"), had_password)
 }
 
 /// Reads the event triggers. They are created last, so that they do not fire while a schema is restored.
@@ -296,7 +297,7 @@ mod tests {
     use crate::engine::postgres::schema::replication::without_password;
 
     #[test]
-    fn passwords_are_taken_out_of_connections() {
+    fn passwords_are_removed_from_connection_strings() {
         for (with, without) in [
             ("host=a password=b dbname=c", "host=a dbname=c"),
             ("password = 'it\\'s a b' host = a", "host = a"),

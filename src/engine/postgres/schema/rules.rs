@@ -1,7 +1,7 @@
 //! Rewrite rules, except those that define views.
 
 use crate::engine::postgres::schema::object::{Address, Kind, Object, Section, catalogs};
-use crate::engine::postgres::schema::relation::{self, OWN, TABLE_NAMES, letter};
+use crate::engine::postgres::schema::relation::{self, TABLE_NAMES, USER_RELATIONS, letter};
 use crate::engine::postgres::schema::{Reader, quote};
 use crate::platform::error::Result;
 
@@ -13,7 +13,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
            FROM pg_catalog.pg_rewrite r
            JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-          WHERE r.ev_type <> '1' AND {OWN}
+          WHERE r.ev_type <> '1' AND {USER_RELATIONS}
           ORDER BY r.oid"
     ))?;
     for row in &rows {

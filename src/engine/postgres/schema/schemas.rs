@@ -17,7 +17,7 @@ pub(super) fn schemas(reader: &mut Reader) -> Result<()> {
          FROM pg_catalog.pg_namespace n WHERE {USER_SCHEMAS}",
         grants::columns('n', "n.nspacl", "n.nspowner")
     ))?;
-    let old = reader.version() < 150_000;
+    let is_before_15 = reader.version() < 150_000;
     for row in rows {
         let name = row.text("name")?;
         let address = Address::new(catalogs::NAMESPACE, row.number("oid")?);
@@ -34,9 +34,9 @@ pub(super) fn schemas(reader: &mut Reader) -> Result<()> {
         }
         // The schema public of a new database belongs to pg_database_owner. Before version 15, it belongs to the first
         // superuser, whose name differs between hosted servers.
-        let usual = owner == "pg_database_owner" || old && row.number::<u32>("owner_oid")? == 10;
+        let is_default_owner = owner == "pg_database_owner" || is_before_15 && row.number::<u32>("owner_oid")? == 10;
         object.owner = Some(owner.to_owned());
-        if !usual {
+        if !is_default_owner {
             object.own(owner);
         }
         // The default privileges of PUBLIC on it changed in version 15, so all privileges are written.
@@ -127,7 +127,7 @@ pub(super) fn access_methods(reader: &mut Reader) -> Result<()> {
             "i" => "INDEX",
             "t" => "TABLE",
             other => {
-                reader.refused.push(format!("the access method {name}: its type '{other}' is not known"));
+                reader.refused.push(format!("the access method {name}: unknown type '{other}'"));
                 continue;
             }
         };

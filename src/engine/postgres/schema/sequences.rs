@@ -1,7 +1,7 @@
 //! Sequences: their options, the column that each belongs to, and their current values.
 
 use crate::engine::postgres::schema::object::{Address, Kind, Object, catalogs};
-use crate::engine::postgres::schema::relation::{self, NAMES, OWN, letter};
+use crate::engine::postgres::schema::relation::{self, NAMES, USER_RELATIONS, letter};
 use crate::engine::postgres::schema::{Reader, grants, quote};
 use crate::engine::postgres::wire::session::{Row, Session};
 use crate::platform::error::Result;
@@ -23,7 +23,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
            LEFT JOIN pg_catalog.pg_class t ON t.oid = d.refobjid
            LEFT JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
            LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-          WHERE {OWN}
+          WHERE {USER_RELATIONS}
           ORDER BY c.oid",
         grants::columns('s', "c.relacl", "c.relowner"),
     ))?;
@@ -149,8 +149,9 @@ pub fn values(session: &mut Session, refused: &mut Vec<String>) -> Result<Vec<Se
            FROM pg_catalog.pg_class c
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
            JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid
-          WHERE c.relkind = 'S' AND ({OWN} OR c.oid IN (SELECT unnest(extconfig) FROM pg_catalog.pg_extension))
-            -- TimescaleDB numbers with these what it makes anew, and its rows are not saved.
+          WHERE c.relkind = 'S'
+            AND ({USER_RELATIONS} OR c.oid IN (SELECT unnest(extconfig) FROM pg_catalog.pg_extension))
+            -- TimescaleDB numbers its internal objects with these. A restore creates those objects again.
             AND n.nspname !~ '^_timescaledb_'
           ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\""
     ))?;
@@ -168,14 +169,15 @@ pub fn values(session: &mut Session, refused: &mut Vec<String>) -> Result<Vec<Se
         }
     }
     let mut values = Vec::with_capacity(rows.len());
-    // In portions: one statement for thousands of sequences would lock and plan all of them at once.
-    for some in readable.chunks(100) {
-        let mut selects = Vec::with_capacity(some.len());
-        for (place, row) in some.iter().enumerate() {
+    // The values are read in portions, because one statement for thousands of sequences would lock and plan all of
+    // them at once.
+    for portion in readable.chunks(100) {
+        let mut selects = Vec::with_capacity(portion.len());
+        for (place, row) in portion.iter().enumerate() {
             selects.push(format!("SELECT {place} AS place, last_value, is_called FROM {}", row.text("qualified")?));
         }
         let read = session.rows(&format!("{} ORDER BY place", selects.join(" UNION ALL ")))?;
-        for (row, value) in some.iter().zip(&read) {
+        for (row, value) in portion.iter().zip(&read) {
             values.push(SequenceValue {
                 schema: row.text("schema")?.to_owned(),
                 name: row.text("name")?.to_owned(),

@@ -2,7 +2,7 @@
 
 use crate::engine::postgres::schema::Reader;
 use crate::engine::postgres::schema::object::{Address, Kind, Object, Section, catalogs};
-use crate::engine::postgres::schema::relation::OWN;
+use crate::engine::postgres::schema::relation::USER_RELATIONS;
 use crate::platform::error::Result;
 
 /// Reads the statistics objects.
@@ -17,7 +17,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
            JOIN pg_catalog.pg_namespace sn ON sn.oid = s.stxnamespace
            JOIN pg_catalog.pg_class c ON c.oid = s.stxrelid
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-          WHERE {OWN}
+          WHERE {USER_RELATIONS}
           ORDER BY s.oid"
     ))?;
     for row in &rows {

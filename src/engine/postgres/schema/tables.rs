@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::engine::postgres::schema::columns::{self, Column};
 use crate::engine::postgres::schema::object::{Address, Kind, Object, Stub, catalogs};
-use crate::engine::postgres::schema::options::{Holder, is_settable_by_method};
-use crate::engine::postgres::schema::relation::{self, CALLS_A_FUNCTION, NAMES, OWN, letter, options};
+use crate::engine::postgres::schema::options::{ObjectKind, is_settable_by_method};
+use crate::engine::postgres::schema::relation::{self, CALLS_A_FUNCTION, NAMES, USER_RELATIONS, letter, options};
 use crate::engine::postgres::schema::{Reader, grants, quote};
 use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
@@ -46,7 +46,7 @@ struct Parts {
 
 /// Reads all tables.
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
-    let is_settable = is_settable_by_method(Holder::Table, reader.version());
+    let is_settable = is_settable_by_method(ObjectKind::Table, reader.version());
     let rows = reader.rows(&format!(
         "SELECT {NAMES}, c.relkind AS kind, c.relpersistence = 'u' AS unlogged, c.relispartition AS is_partition,
                 CASE WHEN c.reloftype <> 0 THEN pg_catalog.format_type(c.reloftype, NULL) END AS of_type,
@@ -65,7 +65,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
            LEFT JOIN pg_catalog.pg_foreign_table f ON f.ftrelid = c.oid
            LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
            LEFT JOIN pg_catalog.pg_tablespace p ON p.oid = c.reltablespace
-          WHERE c.relkind IN ('r', 'p', 'f') AND {OWN}
+          WHERE c.relkind IN ('r', 'p', 'f') AND {USER_RELATIONS}
           ORDER BY c.oid",
         relation::foreign_options("f.ftoptions"),
         options("c.reloptions", "", &is_settable),
@@ -142,15 +142,16 @@ fn object(
         reader.aliases.insert(address, object.address);
     }
     if let Some(tablespace) = row.get("tablespace")? {
-        reader
-            .notes
-            .push(format!("table {} is in tablespace {tablespace}: restored into the default", table.qualified));
+        reader.notes.push(format!(
+            "table {} is in tablespace {tablespace}: it is restored to the default tablespace",
+            table.qualified
+        ));
     }
     let shape = Shape { row, table, parents, of_type: row.get("of_type")?, only: reader.only(table.oid) };
-    object.create = shape.create(Form::Whole)?;
+    object.create = shape.create(Form::Full)?;
     if !shape.in_order() && !shape.inherits_later() {
         reader.notes.push(format!(
-            "table {}: its columns come back in another order, those of the tables that it inherits from first",
+            "table {}: its columns are restored in another order: those that it inherits from its parents come first",
             table.qualified
         ));
     }
@@ -168,10 +169,10 @@ fn inlined(table: &Table) -> Vec<Address> {
     defaults.chain(not_nulls).chain(table.checks.iter().map(|check| check.address)).collect()
 }
 
-/// The form in which a table is created: whole, or at first without the parts that may depend on other objects.
+/// The form in which a table is created: in full, or at first without the parts that may depend on other objects.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    Whole,
+    Full,
     First,
 }
 
@@ -194,7 +195,7 @@ impl Shape<'_> {
         for column in &table.columns {
             self.column(column, form, later, &mut parts);
         }
-        for check in self.local_checks().filter(|_| form == Form::Whole) {
+        for check in self.local_checks().filter(|_| form == Form::Full) {
             parts.inside.push(format!("CONSTRAINT {} {}", quote::ident(&check.name), check.definition));
         }
         // Partitioned tables store no rows. Version 18 refuses UNLOGGED for them; it never had an effect.
@@ -281,7 +282,7 @@ impl Shape<'_> {
             if table.is_partition || !inherited || !same || later {
                 clauses.push(generation);
             }
-        } else if form == Form::Whole {
+        } else if form == Form::Full {
             let inherits = self.inherits_default(column);
             match (column.plain_default(), inside) {
                 (Some(default), true) => clauses.push(format!("DEFAULT {default}")),
@@ -393,7 +394,7 @@ impl Shape<'_> {
 fn attach(reader: &mut Reader<'_>, row: &Row, table: &Table, parents: &[&Table]) -> Result<()> {
     let name = row.text("name")?;
     let (Some(parent), Some(bound)) = (parents.first(), row.get("bound")?) else {
-        reader.refused.push(format!("table {}: it is a partition of a table that is not carried", table.qualified));
+        reader.refused.push(format!("table {}: it is a partition of a table that is not saved", table.qualified));
         return Ok(());
     };
     let mut object = Object::new(
@@ -407,7 +408,7 @@ fn attach(reader: &mut Reader<'_>, row: &Row, table: &Table, parents: &[&Table])
     object.needs = vec![Address::new(catalogs::CLASS, parent.oid), Address::new(catalogs::CLASS, table.oid)];
     object.table = Some(Address::new(catalogs::CLASS, table.oid));
     // pg_depend records that the partition depends on its parent. Only the attachment depends on it.
-    if let Some(table) = reader.objects.iter_mut().rev().find(|made| made.address == object.needs[1]) {
+    if let Some(table) = reader.objects.iter_mut().rev().find(|known| known.address == object.needs[1]) {
         table.needs_not.push(object.needs[0]);
     }
     reader.add(object);

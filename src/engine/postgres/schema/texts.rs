@@ -33,7 +33,7 @@ pub(super) fn collations(reader: &mut Reader) -> Result<()> {
             "b" => "builtin",
             "d" => "default",
             other => {
-                reader.refused.push(format!("the collation {quoted}: its provider '{other}' is not known"));
+                reader.refused.push(format!("the collation {quoted}: unknown provider '{other}'"));
                 continue;
             }
         };

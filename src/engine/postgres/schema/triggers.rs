@@ -1,7 +1,7 @@
 //! Triggers on tables and views.
 
 use crate::engine::postgres::schema::object::{Address, Kind, Object, Section, catalogs};
-use crate::engine::postgres::schema::relation::{self, OWN, TABLE_NAMES, letter};
+use crate::engine::postgres::schema::relation::{self, TABLE_NAMES, USER_RELATIONS, letter};
 use crate::engine::postgres::schema::{Reader, quote, rules};
 use crate::platform::error::Result;
 
@@ -22,7 +22,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
            JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
           WHERE (t.tgparentid = 0 AND NOT t.tgisinternal
-                 OR t.tgenabled <> u.tgenabled AND coalesce(k.contype, 't') = 't') AND {OWN}
+                 OR t.tgenabled <> u.tgenabled AND coalesce(k.contype, 't') = 't') AND {USER_RELATIONS}
           ORDER BY t.oid"
     ))?;
     let copies = reader.rows(
@@ -36,18 +36,18 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
         reader.aliases.insert(Address::new(catalogs::TRIGGER, row.number("oid")?), parent);
         reader.aliases.insert(Address::new(catalogs::CONSTRAINT, row.number("constraint")?), parent);
     }
-    let switched_off = reader.rows(&format!(
+    let disabled = reader.rows(&format!(
         "SELECT DISTINCT {TABLE_NAMES}
            FROM pg_catalog.pg_trigger t
            JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
            JOIN pg_catalog.pg_constraint k ON k.oid = t.tgconstraint AND k.contype <> 't'
-          WHERE t.tgisinternal AND t.tgenabled <> 'O' AND {OWN}
+          WHERE t.tgisinternal AND t.tgenabled <> 'O' AND {USER_RELATIONS}
           ORDER BY table_qualified"
     ))?;
-    for row in &switched_off {
+    for row in &disabled {
         let table = row.text("table_qualified")?;
-        reader.notes.push(format!("table {table}: triggers of its keys are switched off, and come back switched on"));
+        reader.notes.push(format!("table {table}: disabled triggers of its constraints are restored as enabled"));
     }
     for row in &rows {
         let (name, table) = (row.text("name")?, row.text("table_qualified")?);

@@ -59,7 +59,7 @@ fn query(reader: &mut Reader) -> Result<Vec<Row>> {
     ))
 }
 
-/// Reads the types, except those that are created with others: row types, array types, multiranges.
+/// Reads the types, except those that are created together with other objects: row types, array types, multiranges.
 pub(super) fn types(reader: &mut Reader) -> Result<()> {
     let rows = query(reader)?;
     let labels = labels(reader)?;
@@ -101,7 +101,7 @@ pub(super) fn types(reader: &mut Reader) -> Result<()> {
             }
             "d" => domain(reader, &mut object, &row, &quoted, constraints.remove(&address.oid).unwrap_or_default())?,
             other => {
-                reader.refused.push(format!("the type {quoted}: its sort '{other}' is not known"));
+                reader.refused.push(format!("the type {quoted}: unknown kind of type '{other}'"));
                 continue;
             }
         }

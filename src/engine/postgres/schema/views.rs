@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use crate::engine::postgres::schema::columns::{self, Column};
 use crate::engine::postgres::schema::object::{Address, Kind, Object, Section, Stub, catalogs};
-use crate::engine::postgres::schema::options::{Holder, is_settable, is_settable_by_method};
-use crate::engine::postgres::schema::relation::{self, NAMES, OWN, options};
+use crate::engine::postgres::schema::options::{ObjectKind, is_settable, is_settable_by_method};
+use crate::engine::postgres::schema::relation::{self, NAMES, USER_RELATIONS, options};
 use crate::engine::postgres::schema::{Reader, grants, quote, tables};
 use crate::engine::postgres::timescale::definitions;
 use crate::engine::postgres::wire::session::Row;
@@ -17,8 +17,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     // The check option has a separate clause.
     let is_settable = format!(
         "CASE c.relkind WHEN 'v' THEN o.option_name <> 'check_option' AND {} ELSE {} END",
-        is_settable(Holder::View, version),
-        is_settable_by_method(Holder::Table, version)
+        is_settable(ObjectKind::View, version),
+        is_settable_by_method(ObjectKind::Table, version)
     );
     let rows = reader.rows(&format!(
         "SELECT {NAMES}, c.relkind AS kind, c.relispopulated AS populated, pg_catalog.pg_get_viewdef(c.oid) AS definition,
@@ -31,7 +31,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
            LEFT JOIN pg_catalog.pg_class toast ON toast.oid = c.reltoastrelid
            LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam
            LEFT JOIN pg_catalog.pg_tablespace p ON p.oid = c.reltablespace
-          WHERE c.relkind IN ('v', 'm') AND {OWN}
+          WHERE c.relkind IN ('v', 'm') AND {USER_RELATIONS}
           ORDER BY c.oid",
         options("c.reloptions", "", &is_settable),
         options("toast.reloptions", "toast.", &is_settable),
@@ -78,7 +78,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
             object.create = materialized(row, columns)?;
             if let Some(tablespace) = row.get("tablespace")? {
                 reader.notes.push(format!(
-                    "materialized view {qualified} is in tablespace {tablespace}: restored into the default"
+                    "materialized view {qualified} is in tablespace {tablespace}: it is restored to the default \
+                     tablespace"
                 ));
             }
             if row.flag("populated")? {
@@ -187,9 +188,9 @@ fn refreshes(reader: &mut Reader<'_>, all: &[Row], populated: &[&Row]) -> Result
     let mut needs: HashMap<u32, Vec<u32>> = HashMap::new();
     for row in populated {
         let view: u32 = row.number("oid")?;
-        let (mut seen, mut open) = (HashSet::new(), vec![view]);
+        let (mut visited, mut open) = (HashSet::new(), vec![view]);
         while let Some(next) = open.pop() {
-            for read in reads.get(&next).into_iter().flatten().filter(|read| seen.insert(**read)) {
+            for read in reads.get(&next).into_iter().flatten().filter(|read| visited.insert(**read)) {
                 if materialized.contains(read) {
                     needs.entry(view).or_default().push(*read);
                 } else {
@@ -213,7 +214,8 @@ fn refreshes(reader: &mut Reader<'_>, all: &[Row], populated: &[&Row]) -> Result
         let (oid, qualified) = (row.number("oid")?, row.text("qualified")?);
         if !filled.contains(&oid) {
             reader.notes.push(format!(
-                "materialized view {qualified} is restored without rows: one that it reads has none to refresh it from"
+                "materialized view {qualified} is restored without rows: it reads a materialized view that has not \
+                 been populated"
             ));
             continue;
         }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::addresses::{hypertable_at, settings_at};
 use super::jobs;
-use super::{Aggregate, Dimension, EXTENSION, Hypertable, Timescale, json, waiting_room};
+use super::{Aggregate, Dimension, EXTENSION, Hypertable, Timescale, aggregate_rows_table, json};
 use crate::engine::postgres::schema::object::catalogs;
 use crate::engine::postgres::schema::quote::{dollars, ident, literal, percent, qualified};
 use crate::engine::postgres::schema::{Address, Kind, Object, Reader, Section, options};
@@ -17,7 +17,7 @@ fn compressed_at(table: u32) -> Address {
 }
 
 /// The address of the table that an aggregate's rows are loaded into.
-fn waiting_room_at(view: u32) -> Address {
+fn aggregate_rows_address(view: u32) -> Address {
     Address { catalog: 0, oid: view, column: 14 }
 }
 
@@ -27,7 +27,7 @@ fn rows_at(view: u32) -> Address {
 }
 
 /// Excludes the internal objects of the extension from the objects that are read: see [`Reader::members`].
-pub(in crate::engine::postgres) fn pass_over(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()> {
+pub(in crate::engine::postgres) fn exclude_internal(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()> {
     let oids: Vec<String> = timescale.internal.iter().map(u32::to_string).collect();
     let oids = format!("'{{{}}}'::pg_catalog.oid[]", oids.join(","));
     let Catalogs { class, constraint, trigger, policy, statistics, proc, publication } = CATALOGS;
@@ -41,7 +41,7 @@ pub(in crate::engine::postgres) fn pass_over(reader: &mut Reader<'_>, timescale:
           UNION ALL SELECT {publication}, p.oid FROM pg_catalog.pg_publication_rel p WHERE p.prrelid IN (SELECT oid FROM own)
           UNION ALL SELECT {policy}, p.oid FROM pg_catalog.pg_policy p WHERE p.polrelid IN (SELECT oid FROM own)
           UNION ALL SELECT {statistics}, s.oid FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid IN (SELECT oid FROM own)
-          -- Those on hypertables too that call a function of the extension's.
+          -- This includes the triggers on hypertables that call a function of the extension.
           UNION ALL SELECT {trigger}, t.oid FROM pg_catalog.pg_trigger t
                      WHERE t.tgrelid IN (SELECT oid FROM own)
                         OR EXISTS (SELECT FROM pg_catalog.pg_depend d
@@ -55,15 +55,15 @@ pub(in crate::engine::postgres) fn pass_over(reader: &mut Reader<'_>, timescale:
     // Objects that depend on the internal relations of an aggregate depend on the aggregate.
     for (view, aggregate) in &timescale.aggregates {
         let view = Address::new(catalogs::CLASS, *view);
-        reader.aliases.insert(Address::new(catalogs::CLASS, aggregate.rows), waiting_room_at(view.oid));
+        reader.aliases.insert(Address::new(catalogs::CLASS, aggregate.rows), aggregate_rows_address(view.oid));
         let Some(number) = aggregate.store.name.strip_prefix("_materialized_hypertable_") else { continue };
-        let behind = reader.rows(&format!(
+        let views = reader.rows(&format!(
             "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               WHERE n.nspname ~ '^_timescaledb_' AND c.relname = ANY (ARRAY[{}, {}])",
             literal(&format!("_direct_view_{number}")),
             literal(&format!("_partial_view_{number}")),
         ))?;
-        for row in &behind {
+        for row in &views {
             reader.aliases.insert(Address::new(catalogs::CLASS, row.number("oid")?), view);
         }
     }
@@ -94,7 +94,7 @@ const CATALOGS: Catalogs = Catalogs {
 /// Adds the objects that create hypertables and fill aggregates, and the jobs. The tables, and the aggregates
 /// themselves, are read with the other tables and views.
 pub(in crate::engine::postgres) fn read(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()> {
-    reader.refused.extend(timescale.strange.iter().cloned());
+    reader.refused.extend(timescale.unsupported.iter().cloned());
     for (oid, table) in &timescale.hypertables {
         hypertable(reader, timescale, *oid, table)?;
         let settings = settings(reader, timescale, *oid, table, "TABLE", &table.qualified())?;
@@ -118,7 +118,7 @@ fn hypertable(reader: &mut Reader<'_>, timescale: &Timescale, oid: u32, table: &
     object.table = Some(address);
     object.needs = vec![address];
     let (Some(time), rest) = (table.dimensions.first(), table.dimensions.get(1..).unwrap_or_default()) else {
-        reader.refused.push(format!("table {}: the extension does not tell how it is cut", one_line(&name)));
+        reader.refused.push(format!("table {}: TimescaleDB does not list its dimensions", one_line(&name)));
         return Ok(());
     };
     let schema = ident(&timescale.schema);
@@ -137,7 +137,7 @@ fn hypertable(reader: &mut Reader<'_>, timescale: &Timescale, oid: u32, table: &
                     literal(&found)
                 )),
                 None => reader.refused.push(format!(
-                    "table {}: which of the functions {} tells its present time is not known",
+                    "table {}: cannot determine which function {} returns its current time",
                     one_line(&name),
                     one_line(function)
                 )),
@@ -146,11 +146,11 @@ fn hypertable(reader: &mut Reader<'_>, timescale: &Timescale, oid: u32, table: &
     }
     if !table.tablespaces.is_empty() {
         reader.notes.push(format!(
-            "hypertable {name} has the tablespaces {}: restored into the default",
+            "hypertable {name} has the tablespaces {}: it is restored to the default tablespace",
             table.tablespaces.join(", ")
         ));
     }
-    skipping(reader, &mut object, &schema, table)?;
+    chunk_skipping(reader, &mut object, &schema, table)?;
     reader.add(object);
     Ok(())
 }
@@ -234,13 +234,13 @@ fn need_function(
     without_arguments_for: Option<&str>,
 ) -> Result<Option<String>> {
     let schema = schema.map_or_else(|| "true".to_owned(), |schema| format!("n.nspname = {}", literal(schema)));
-    let gives = without_arguments_for.map_or_else(
+    let signature = without_arguments_for.map_or_else(
         || "true".to_owned(),
         |kind| format!("p.pronargs = 0 AND p.prorettype = pg_catalog.to_regtype({})", literal(kind)),
     );
     let rows = reader.rows(&format!(
         "SELECT p.oid, n.nspname AS schema FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-          WHERE p.proname = {} AND {schema} AND {gives}",
+          WHERE p.proname = {} AND {schema} AND {signature}",
         literal(name)
     ))?;
     let [row] = rows.as_slice() else { return Ok(None) };
@@ -248,14 +248,15 @@ fn need_function(
     Ok(Some(qualified(row.text("schema")?, name)))
 }
 
-/// Adds the columns whose ranges in each chunk are kept so that chunks can be skipped. No public view has them.
-fn skipping(reader: &mut Reader<'_>, object: &mut Object, schema: &str, table: &Hypertable) -> Result<()> {
-    let there = reader.session.row(
+/// Adds the columns that chunk skipping is enabled for: the extension stores the range of their values in each chunk.
+/// No public view has them.
+fn chunk_skipping(reader: &mut Reader<'_>, object: &mut Object, schema: &str, table: &Hypertable) -> Result<()> {
+    let has_columns = reader.session.row(
         "SELECT count(*) = 3 AS there FROM pg_catalog.pg_attribute
           WHERE attrelid = pg_catalog.to_regclass('_timescaledb_catalog.chunk_column_stats')
             AND attname IN ('hypertable_id', 'chunk_id', 'column_name')",
     )?;
-    if !there.flag("there")? {
+    if !has_columns.flag("there")? {
         return Ok(());
     }
     let rows = reader.rows(&format!(
@@ -344,10 +345,10 @@ fn settings(
 /// Returns the interval to which compressed chunks are merged, if one is set. Settings that cannot be saved are
 /// reported.
 fn other_settings(reader: &mut Reader<'_>, table: &Hypertable) -> Result<Option<String>> {
-    let there = reader.session.row(
+    let has_view = reader.session.row(
         "SELECT pg_catalog.to_regclass('timescaledb_information.hypertable_compression_settings') IS NOT NULL AS there",
     )?;
-    if !there.flag("there")? {
+    if !has_view.flag("there")? {
         return Ok(None);
     }
     let name = table.qualified();
@@ -357,15 +358,15 @@ fn other_settings(reader: &mut Reader<'_>, table: &Hypertable) -> Result<Option<
         class(&name)
     ))?;
     let Some(row) = rows.first() else { return Ok(None) };
-    let told = json(row, "settings")?;
+    let settings = json(row, "settings")?;
     let of_user = |index: &Value| index.get("source").and_then(Value::as_str).is_some_and(|source| source != "default");
-    if told.get("index").and_then(Value::as_array).is_some_and(|list| list.iter().any(of_user)) {
+    if settings.get("index").and_then(Value::as_array).is_some_and(|list| list.iter().any(of_user)) {
         reader.refused.push(format!("table {}: the sparse indexes of its compressed chunks", one_line(&name)));
     }
-    Ok(told.get("compress_interval_length").and_then(Value::as_str).map(str::to_owned))
+    Ok(settings.get("compress_interval_length").and_then(Value::as_str).map(str::to_owned))
 }
 
-/// Adds the object that compresses the chunks again that were compressed, after all rows are loaded.
+/// Adds the object that compresses the chunks that were compressed in the source, after all rows are loaded.
 fn compressed(
     reader: &mut Reader<'_>,
     timescale: &Timescale,
@@ -516,7 +517,7 @@ fn rows(reader: &mut Reader<'_>, timescale: &Timescale, view: u32, aggregate: &A
     let (schema, name) = (&aggregate.schema, aggregate.qualified());
     if !aggregate.is_finalized {
         reader.refused.push(format!(
-            "continuous aggregate {}: it is of the form of before 2.7; cagg_migrate() makes a newer one of it",
+            "continuous aggregate {}: it has the format of TimescaleDB before 2.7; convert it with cagg_migrate()",
             one_line(&name)
         ));
         return Ok(());
@@ -540,18 +541,18 @@ fn rows(reader: &mut Reader<'_>, timescale: &Timescale, view: u32, aggregate: &A
     }
     if !aggregate.is_materialized_only && aggregate.newest.is_some() && aggregate.lacks_newest_raw_data() {
         reader.notes.push(format!(
-            "continuous aggregate {}: the raw data of its newest rows is gone, and TimescaleDB before 2.17 does not \
-             show rows that have none unless the aggregate is set to materialized_only",
+            "continuous aggregate {}: the raw data of its newest rows is gone; TimescaleDB before 2.17 does not show \
+             rows without raw data unless the aggregate is set to materialized_only",
             one_line(&name)
         ));
     }
-    let room_name = waiting_room(&aggregate.name);
-    let room = qualified(schema, &room_name);
-    let mut table = Object::new(waiting_room_at(view), Kind::Table, Some(schema), &room_name);
-    table.identity = format!("TABLE {room}");
+    let table_name = aggregate_rows_table(&aggregate.name);
+    let rows_table = qualified(schema, &table_name);
+    let mut table = Object::new(aggregate_rows_address(view), Kind::Table, Some(schema), &table_name);
+    table.identity = format!("TABLE {rows_table}");
     // The original hypertable is in a schema of the extension. This table is not.
     table.needs_not = vec![Address::new(catalogs::EXTENSION, timescale.extension)];
-    table.create = vec![format!("CREATE TABLE {room} (\n    {}\n)", definitions.join(",\n    "))];
+    table.create = vec![format!("CREATE TABLE {rows_table} (\n    {}\n)", definitions.join(",\n    "))];
     let namespace =
         reader.rows(&format!("SELECT c.relnamespace AS schema FROM pg_catalog.pg_class c WHERE c.oid = {view}"))?;
     for row in &namespace {
@@ -561,17 +562,17 @@ fn rows(reader: &mut Reader<'_>, timescale: &Timescale, view: u32, aggregate: &A
 
     let mut object = Object::new(rows_at(view), Kind::AggregateRows, Some(schema), &aggregate.name).at(Section::Last);
     object.table = Some(Address::new(catalogs::CLASS, view));
-    object.needs = vec![Address::new(catalogs::CLASS, view), waiting_room_at(view)];
+    object.needs = vec![Address::new(catalogs::CLASS, view), aggregate_rows_address(view)];
     if timescale.aggregates.contains_key(&aggregate.reads) {
         object.needs.push(rows_at(aggregate.reads));
     }
-    object.create = fill(&ident(&timescale.schema), aggregate, &room, &names);
+    object.create = fill(&ident(&timescale.schema), aggregate, &rows_table, &names);
     reader.add(object);
     Ok(())
 }
 
 /// Returns the statements that restore an aggregate's rows and watermark.
-fn fill(functions: &str, aggregate: &Aggregate, room: &str, columns: &[String]) -> Vec<String> {
+fn fill(functions: &str, aggregate: &Aggregate, rows_table: &str, columns: &[String]) -> Vec<String> {
     let (name, all) = (literal(&aggregate.qualified()), columns.join(", "));
     let time = aggregate.store.time().cloned().unwrap_or_default();
     let value = |text: &str| format!("{}::{}", literal(text), time.type_name);
@@ -581,11 +582,11 @@ fn fill(functions: &str, aggregate: &Aggregate, room: &str, columns: &[String]) 
             "DECLARE store text; BEGIN {} {work} EXCEPTION WHEN insufficient_privilege OR feature_not_supported THEN \
              RAISE WARNING 'the rows of % stay in %: %', {name}, {}, SQLERRM; END",
             find_store(aggregate),
-            literal(room)
+            literal(rows_table)
         );
         format!("DO {}", dollars(&body))
     };
-    let Some(newest) = &aggregate.newest else { return vec![format!("DROP TABLE {room}")] };
+    let Some(newest) = &aggregate.newest else { return vec![format!("DROP TABLE {rows_table}")] };
     let mut statements = Vec::new();
     let (first, end) = (value(newest), value(aggregate.watermark.as_ref().unwrap_or(newest)));
     let refresh =
@@ -597,10 +598,10 @@ fn fill(functions: &str, aggregate: &Aggregate, room: &str, columns: &[String]) 
     if first != end {
         let bucket = ident(&time.column);
         let kind = &time.type_name;
-        let oldest = format!("(SELECT min({bucket}) FROM {room})");
+        let oldest = format!("(SELECT min({bucket}) FROM {rows_table})");
         // A time before all existing rows, whatever the length of a bucket.
         let long_ago = format!("(least({oldest}, {raw_before_newest}) - 3 * ({end} - {first}))::{kind}");
-        let of_newest = format!("FROM {room} WHERE {bucket} = {first}");
+        let of_newest = format!("FROM {rows_table} WHERE {bucket} = {first}");
         let copied: Vec<&str> =
             columns.iter().map(|column| if *column == bucket { &*long_ago } else { column }).collect();
         let copied = copied.join(", ");
@@ -625,8 +626,9 @@ fn fill(functions: &str, aggregate: &Aggregate, room: &str, columns: &[String]) 
         statements.push(refresh("NULL", &raw_before_end));
     }
     statements.push(block(&format!(
-        "EXECUTE pg_catalog.format('DELETE FROM %s', store); EXECUTE pg_catalog.format({}, store); DROP TABLE {room};",
-        literal(&format!("INSERT INTO %s ({0}) SELECT {0} FROM {1}", percent(&all), percent(room)))
+        "EXECUTE pg_catalog.format('DELETE FROM %s', store); EXECUTE pg_catalog.format({}, store); \
+         DROP TABLE {rows_table};",
+        literal(&format!("INSERT INTO %s ({0}) SELECT {0} FROM {1}", percent(&all), percent(rows_table)))
     )));
     statements
 }

@@ -1,4 +1,4 @@
-//! Policies and other jobs. They are restored last: a retention policy deletes old rows within moments.
+//! Policies and other jobs. They are restored last: a retention policy may delete old rows as soon as it exists.
 
 use serde_json::{Map, Value};
 
@@ -13,7 +13,7 @@ use crate::platform::error::{Result, one_line};
 const REFRESH: &str = "policy_refresh_continuous_aggregate";
 
 /// The lowest id of a job that is not internal to the extension.
-const FIRST_OF_USERS: u64 = 1000;
+const FIRST_USER_JOB: u64 = 1000;
 
 /// One job, as in the public view.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ pub(super) fn read(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()>
         reader.rows("SELECT pg_catalog.to_jsonb(j) AS job FROM timescaledb_information.jobs j ORDER BY j.job_id")?;
     let zones = zones(reader)?;
     let jobs = rows.iter().map(|row| Ok(Job::of(&json(row, "job")?))).collect::<Result<Vec<_>>>()?;
-    let mut jobs: Vec<Job> = jobs.into_iter().flatten().filter(|job| job.id >= FIRST_OF_USERS).collect();
+    let mut jobs: Vec<Job> = jobs.into_iter().flatten().filter(|job| job.id >= FIRST_USER_JOB).collect();
     // The refresh policy of an aggregate must exist before its other policies.
     jobs.sort_by_key(|job| (job.procedure() != REFRESH, job.id));
     for job in jobs {
@@ -86,7 +86,7 @@ pub(super) fn read(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()>
         let zone = zones.iter().find(|(id, _)| *id == job.id).map(|(_, zone)| zone.as_str());
         let shown = one_line(&format!("{} {}", job.procedure(), subject.as_ref().map_or("", |on| &on.name)));
         let Some(sql) = statement(&job, subject.as_ref(), zone, &timescale.schema) else {
-            reader.refused.push(format!("job {} ({}): how to make it again is not known", job.id, shown.trim()));
+            reader.refused.push(format!("job {} ({}): lifeboat does not know how to create it", job.id, shown.trim()));
             continue;
         };
         let address = Address { catalog: 0, oid: u32::try_from(job.id).unwrap_or(u32::MAX), column: 17 };
@@ -110,7 +110,7 @@ pub(super) fn read(reader: &mut Reader<'_>, timescale: &Timescale) -> Result<()>
             let user = reader.session.about().user.clone();
             if owner != user {
                 reader.notes.push(format!(
-                    "job {}: it ran as {}, and will run as the role that restores",
+                    "job {}: it runs as {} in the source; the restored job runs as the role that restores it",
                     shown.trim(),
                     one_line(owner)
                 ));
@@ -140,14 +140,14 @@ fn procedures(reader: &mut Reader<'_>, job: &Job, object: &mut Object) -> Result
 
 /// Reads the time zones of jobs by their ids. The public view does not have them.
 fn zones(reader: &mut Reader<'_>) -> Result<Vec<(u64, String)>> {
-    let there = reader.rows(
+    let tables = reader.rows(
         "SELECT a.attrelid::pg_catalog.regclass::text AS jobs FROM pg_catalog.pg_attribute a
           WHERE a.attname = 'timezone' AND a.attrelid IN (
                 pg_catalog.to_regclass('_timescaledb_config.bgw_job'), pg_catalog.to_regclass('_timescaledb_catalog.bgw_job'))
             AND pg_catalog.has_table_privilege(a.attrelid, 'SELECT')
             AND (SELECT c.relkind = 'r' FROM pg_catalog.pg_class c WHERE c.oid = a.attrelid)",
     )?;
-    let Some(row) = there.first() else { return Ok(Vec::new()) };
+    let Some(row) = tables.first() else { return Ok(Vec::new()) };
     let jobs = row.text("jobs")?.to_owned();
     let rows = reader.rows(&format!("SELECT id, timezone AS zone FROM {jobs} WHERE timezone IS NOT NULL"))?;
     rows.iter().map(|row| Ok((row.number("id")?, row.text("zone")?.to_owned()))).collect()
@@ -156,8 +156,8 @@ fn zones(reader: &mut Reader<'_>) -> Result<Vec<(u64, String)>> {
 /// A call of the function that creates a job.
 struct Call {
     function: &'static str,
-    /// The keys of the job's config that the arguments set already.
-    known: &'static [&'static str],
+    /// The keys of the job's config that the arguments set.
+    config_keys: &'static [&'static str],
     arguments: Vec<String>,
 }
 
@@ -179,15 +179,15 @@ fn policy(job: &Job, on: &Subject<'_>) -> Option<Call> {
         None | Some(Value::Null) => Some("NULL".to_owned()),
         _ => None,
     };
-    let (function, known): (&'static str, &'static [&'static str]) = match job.procedure() {
+    let (function, config_keys): (&'static str, &'static [&'static str]) = match job.procedure() {
         "policy_retention" => {
             let key = if config.contains_key("drop_created_before") { "drop_created_before" } else { "drop_after" };
             arguments.push(format!("{key} => {}", offset(config.get(key))?));
             ("add_retention_policy", &["drop_after", "drop_created_before"])
         }
         "policy_compression" => {
-            let made = "compress_created_before";
-            let key = if config.contains_key(made) { made } else { "compress_after" };
+            let by_creation = "compress_created_before";
+            let key = if config.contains_key(by_creation) { by_creation } else { "compress_after" };
             arguments.push(format!("{key} => {}", offset(config.get(key))?));
             ("add_compression_policy", &["compress_after", "compress_created_before"])
         }
@@ -204,7 +204,7 @@ fn policy(job: &Job, on: &Subject<'_>) -> Option<Call> {
         }
         _ => return None,
     };
-    Some(Call { function, known, arguments })
+    Some(Call { function, config_keys, arguments })
 }
 
 /// Returns the call for a user-defined procedure.
@@ -219,7 +219,7 @@ fn action(job: &Job) -> Option<Call> {
         arguments.push(format!("check_config => {}::pg_catalog.regproc", literal(&qualified(schema, name))));
     }
     arguments.push(format!("fixed_schedule => {}", job.fixed_start().is_some()));
-    Some(Call { function: "add_job", known: &[], arguments })
+    Some(Call { function: "add_job", config_keys: &[], arguments })
 }
 
 /// Returns the statement that creates a job with its settings, paused if it was paused. Returns `None` if the job
@@ -229,7 +229,7 @@ fn action(job: &Job) -> Option<Call> {
 pub(super) fn statement(job: &Job, on: Option<&Subject<'_>>, zone: Option<&str>, schema: &str) -> Option<String> {
     let functions = ident(schema);
     let config = job.config();
-    let Call { function, known, mut arguments } = if job.is_policy() { policy(job, on?)? } else { action(job)? };
+    let Call { function, config_keys, mut arguments } = if job.is_policy() { policy(job, on?)? } else { action(job)? };
     if let Some(start) = job.fixed_start() {
         arguments.push(format!("initial_start => {}::pg_catalog.timestamptz", literal(start)));
         if let Some(zone) = zone {
@@ -249,7 +249,7 @@ pub(super) fn statement(job: &Job, on: Option<&Subject<'_>>, zone: Option<&str>,
         changes.push(format!("scheduled => {scheduled}"));
     }
     // The config also contains ids of hypertables, which differ on this server.
-    let is_other = |key: &str| !known.contains(&key) && !matches!(key, "hypertable_id" | "mat_hypertable_id");
+    let is_other = |key: &str| !config_keys.contains(&key) && !matches!(key, "hypertable_id" | "mat_hypertable_id");
     let more: Map<String, Value> = config.into_iter().filter(|(key, _)| job.is_policy() && is_other(key)).collect();
     if !more.is_empty() {
         let more = literal(&Value::Object(more).to_string());
@@ -308,7 +308,7 @@ mod tests {
     ];
 
     #[test]
-    fn jobs_of_recorded_versions_are_made_as_they_were() {
+    fn jobs_of_recorded_versions_are_created_again() {
         let time = Dimension { type_name: "integer".to_owned(), ..Dimension::default() };
         for (recorded, expected) in RECORDED {
             let job = Job::of(&serde_json::from_str(recorded).unwrap()).unwrap();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_is_not_known_is_not_made_up() {
+    fn an_unknown_policy_has_no_statement() {
         let recorded = RECORDED[0].0.replace("policy_retention", "policy_of_tomorrow");
         let job = Job::of(&serde_json::from_str(&recorded).unwrap()).unwrap();
         let on = Subject { name: "app.records".to_owned(), time: None };

@@ -5,8 +5,8 @@
 //! table, because the data that they were computed from may be gone. The internal relations of the extension (chunks,
 //! compressed chunks, views and tables of an aggregate) are never saved.
 //!
-//! - This file reads what the database has; `definitions` creates it again, `jobs` saves the policies, and [`plain`]
-//!   turns it into ordinary tables on a server without the extension.
+//! This file reads the objects from the database. `definitions` writes the statements that create them again, `jobs`
+//! saves the policies, and [`plain`] turns them into ordinary tables for a server without the extension.
 //!
 //! The views have changed between versions, and may change again: a row is read as JSON if not every version has all
 //! its columns.
@@ -46,8 +46,8 @@ pub struct Timescale {
     pub aggregates: BTreeMap<u32, Aggregate>,
     /// The relations that the extension created for internal use, by oid.
     pub internal: HashSet<u32>,
-    /// Messages about objects that could not be interpreted.
-    pub strange: Vec<String>,
+    /// The objects that cannot be saved, each with the reason.
+    pub unsupported: Vec<String>,
 }
 
 /// A table that is partitioned into chunks.
@@ -190,7 +190,7 @@ fn is_integer(type_name: &str) -> bool {
 /// Returns the name of the table that an aggregate's rows are loaded into. They stay in it if the server does not allow
 /// moving them. The table is in the aggregate's schema.
 #[must_use]
-pub(crate) fn waiting_room(aggregate: &str) -> String {
+pub(crate) fn aggregate_rows_table(aggregate: &str) -> String {
     let name = format!("lifeboat_rows_of_{aggregate}");
     if name.len() <= 63 {
         return name;
@@ -232,8 +232,8 @@ pub(crate) fn read(session: &mut Session) -> Result<Option<Timescale>> {
         if !timescale.hypertables.contains_key(&parent) && !timescale.internal.contains(&parent) {
             let name = one_line(row.text("name")?);
             timescale
-                .strange
-                .push(format!("table {name}: it has chunks, and the extension does not tell how it is cut"));
+                .unsupported
+                .push(format!("table {name}: it has chunks, but TimescaleDB does not list its dimensions"));
         }
     }
     Ok(Some(timescale))
@@ -391,13 +391,13 @@ fn aggregates(session: &mut Session, timescale: &mut Timescale, stores: &mut BTr
         relation_of("a.view_schema", "a.view_name")
     ))?;
     for row in &rows {
-        let told = json(row, "aggregate")?;
-        let text = |column: &str| told.get(column).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let flag = |column: &str, otherwise: bool| told.get(column).and_then(Value::as_bool).unwrap_or(otherwise);
+        let facts = json(row, "aggregate")?;
+        let text = |column: &str| facts.get(column).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let flag = |column: &str, otherwise: bool| facts.get(column).and_then(Value::as_bool).unwrap_or(otherwise);
         let rows: u32 = row.number("rows")?;
         let mut store = stores.remove(&rows).ok_or_else(|| {
             Error::failed(format!(
-                "the extension does not tell how the rows of {} are kept",
+                "TimescaleDB does not list the hypertable that stores the rows of {}",
                 one_line(&text("view_name"))
             ))
         })?;
@@ -437,15 +437,15 @@ fn watermark_function(session: &mut Session) -> Result<Option<String>> {
     row.owned("name")
 }
 
-/// Reads how far the aggregates are computed.
-pub(super) fn reach(session: &mut Session, timescale: &mut Timescale) -> Result<()> {
+/// Reads the watermark of each aggregate, and the range of the data that it is computed from.
+pub(super) fn read_watermarks(session: &mut Session, timescale: &mut Timescale) -> Result<()> {
     let watermark = watermark_function(session)?;
     let stores = timescale.aggregates.iter().map(|(view, found)| (*view, &found.store));
     let raws = timescale.hypertables.iter().map(|(oid, table)| (*oid, table)).chain(stores);
     let raws: HashMap<u32, (String, Dimension)> =
         raws.filter_map(|(oid, table)| Some((oid, (table.qualified(), table.time()?.clone())))).collect();
     for aggregate in timescale.aggregates.values_mut() {
-        reach_of(session, aggregate, watermark.as_deref())?;
+        read_watermark(session, aggregate, watermark.as_deref())?;
         let Some((table, time)) = raws.get(&aggregate.reads).filter(|(_, time)| time.is_comparable()) else { continue };
         let row = session.row(&format!("SELECT min({})::text AS oldest FROM {table}", ident(&time.column)))?;
         aggregate.raw_start = row.owned("oldest")?;
@@ -456,7 +456,7 @@ pub(super) fn reach(session: &mut Session, timescale: &mut Timescale) -> Result<
     Ok(())
 }
 
-fn reach_of(session: &mut Session, aggregate: &mut Aggregate, watermark: Option<&str>) -> Result<()> {
+fn read_watermark(session: &mut Session, aggregate: &mut Aggregate, watermark: Option<&str>) -> Result<()> {
     let Some(time) = aggregate.store.time() else { return Ok(()) };
     let (column, table) = (ident(&time.column), aggregate.store.qualified());
     let row = session.row(&format!("SELECT max({column})::text AS newest FROM {table}"))?;
@@ -494,7 +494,7 @@ pub(crate) fn plain_type(declared: &str) -> String {
 pub(crate) fn bound(session: &mut Session, text: &str, type_name: &str) -> Result<String> {
     // The type comes from an archive and becomes part of a statement.
     if !is_time(type_name) && !is_integer(type_name) {
-        return Err(Error::problem(format!("a hypertable cannot be cut by the type {}", one_line(type_name))));
+        return Err(Error::problem(format!("a hypertable cannot be partitioned by the type {}", one_line(type_name))));
     }
     let text = literal(text);
     // A type without time zone would ignore the zone that the text contains.
@@ -525,7 +525,7 @@ pub(crate) fn is_before(session: &mut Session, first: &str, second: &str, type_n
 /// Parses a column that contains JSON.
 fn json(row: &Row, column: &str) -> Result<Value> {
     serde_json::from_str(row.text(column)?)
-        .map_err(|error| Error::failed("the server's answer is no JSON").because(error))
+        .map_err(|error| Error::failed("the server returned invalid JSON").because(error))
 }
 
 #[cfg(test)]
@@ -553,9 +553,10 @@ mod tests {
     }
 
     #[test]
-    fn a_waiting_room_has_a_name_that_the_server_keeps_whole() {
-        assert_eq!(waiting_room("hourly"), "lifeboat_rows_of_hourly");
-        let (one, other) = (waiting_room(&"小时".repeat(9)), waiting_room(&format!("{}x", "小时".repeat(9))));
+    fn the_name_of_an_aggregate_rows_table_is_not_too_long_for_the_server() {
+        assert_eq!(aggregate_rows_table("hourly"), "lifeboat_rows_of_hourly");
+        let (one, other) =
+            (aggregate_rows_table(&"小时".repeat(9)), aggregate_rows_table(&format!("{}x", "小时".repeat(9))));
         assert!(one.len() <= 63 && other.len() <= 63 && one != other, "{one} {other}");
     }
 

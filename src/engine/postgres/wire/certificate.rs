@@ -24,7 +24,8 @@ const IP_ADDRESS: u8 = 0x87;
 /// The parts of a certificate that this program uses.
 #[derive(Debug)]
 pub(in crate::engine::postgres) struct Certificate<'a> {
-    whole: &'a [u8],
+    /// The certificate as encoded in DER.
+    der: &'a [u8],
     /// The public key with its algorithm (SubjectPublicKeyInfo), as encoded in the certificate.
     pub(in crate::engine::postgres) public_key: &'a [u8],
     signature_algorithm: &'a [u8],
@@ -52,9 +53,9 @@ impl<'a> Der<'a> {
             _ => return None,
         };
         let (content, rest) = rest.split_at_checked(length)?;
-        let whole = &self.0[..self.0.len() - rest.len()];
+        let element = &self.0[..self.0.len() - rest.len()];
         self.0 = rest;
-        Some((tag, content, whole))
+        Some((tag, content, element))
     }
 
     /// Returns the content of the next element, which must have this tag.
@@ -65,8 +66,8 @@ impl<'a> Der<'a> {
 
 impl<'a> Certificate<'a> {
     /// Reads a certificate. Returns `None` if the bytes are not a certificate.
-    pub(in crate::engine::postgres) fn read(whole: &'a [u8]) -> Option<Self> {
-        let mut outer = Der(Der(whole).expect(SEQUENCE)?);
+    pub(in crate::engine::postgres) fn read(der: &'a [u8]) -> Option<Self> {
+        let mut outer = Der(Der(der).expect(SEQUENCE)?);
         let mut body = Der(outer.expect(SEQUENCE)?);
         let signature_algorithm = Der(outer.expect(SEQUENCE)?).expect(OID)?;
         let (mut tag, ..) = body.next()?;
@@ -97,7 +98,7 @@ impl<'a> Certificate<'a> {
                 if extension.expect(OID)? != SUBJECT_ALT_NAME {
                     continue;
                 }
-                // The flag that marks the extension as critical may stand between the two.
+                // The flag that marks the extension as critical may be between its identifier and its content.
                 while let Some((tag, content, _)) = extension.next() {
                     if tag == 0x04 {
                         let mut names = Der(Der(content).expect(SEQUENCE)?);
@@ -110,7 +111,7 @@ impl<'a> Certificate<'a> {
             }
         }
         Some(Certificate {
-            whole,
+            der,
             public_key,
             signature_algorithm,
             not_before,
@@ -143,17 +144,17 @@ impl<'a> Certificate<'a> {
         // 1.2.840.113549.1.1.x (RSA), 1.2.840.10045.4.x (ECDSA).
         const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
         const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04];
-        let last = |prefix| self.signature_algorithm.strip_prefix(prefix);
-        let bits = match (last(RSA), last(ECDSA)) {
+        let suffix = |prefix| self.signature_algorithm.strip_prefix(prefix);
+        let bits = match (suffix(RSA), suffix(ECDSA)) {
             (Some([4 | 5 | 11]), _) | (_, Some([1] | [3, 2])) => 256,
             (Some([12]), _) | (_, Some([3, 3])) => 384,
             (Some([13]), _) | (_, Some([3, 4])) => 512,
             _ => return None,
         };
         Some(match bits {
-            256 => Sha256::digest(self.whole).to_vec(),
-            384 => Sha384::digest(self.whole).to_vec(),
-            _ => Sha512::digest(self.whole).to_vec(),
+            256 => Sha256::digest(self.der).to_vec(),
+            384 => Sha384::digest(self.der).to_vec(),
+            _ => Sha512::digest(self.der).to_vec(),
         })
     }
 }
@@ -209,8 +210,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_common_name_is_compared_as_libpq_compares_it() {
-        for (name, host, same) in [
+    fn a_common_name_is_compared_as_in_libpq() {
+        for (name, host, expected) in [
             ("db.example.org", "db.example.org", true),
             ("DB.example.org", "db.Example.org", true),
             ("db.example.org", "db.example.org.", true),
@@ -221,7 +222,7 @@ mod tests {
             ("*", "db", false),
             ("db", "db.example.org", false),
         ] {
-            assert_eq!(matches_name(name, host), same, "{name} {host}");
+            assert_eq!(matches_name(name, host), expected, "{name} {host}");
         }
     }
 

@@ -13,9 +13,9 @@ use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, SimpleQueryMessage};
 
 use crate::engine::postgres::wire::about::ServerAbout;
-use crate::engine::postgres::wire::copy_stream::{Messages, Rows, Tap};
+use crate::engine::postgres::wire::copy_stream::{CopyStream, Messages, Rows};
 use crate::engine::postgres::wire::failure;
-use crate::engine::postgres::wire::params::{Host, Keepalives, Params, Wanted};
+use crate::engine::postgres::wire::params::{Host, Keepalives, Params, TargetSession};
 use crate::engine::postgres::wire::socket::{self, Address, Socket};
 use crate::engine::postgres::wire::tls::{Connector, SslMode, Stream};
 use crate::platform::error::{Error, Result};
@@ -28,42 +28,45 @@ pub(in crate::engine::postgres) struct Link {
     pub(in crate::engine::postgres) client: Client,
     /// Reads and writes the socket; ends when the client is dropped or the connection is lost.
     pub(in crate::engine::postgres) driver: JoinHandle<()>,
-    pub(in crate::engine::postgres) heard: Arc<Heard>,
+    pub(in crate::engine::postgres) state: Arc<LinkState>,
     /// The rows that COPY returns.
     pub(in crate::engine::postgres) rows: Rows,
-    /// The place at which the server was reached.
-    pub(in crate::engine::postgres) place: Place,
+    /// The address at which the server answered.
+    pub(in crate::engine::postgres) endpoint: Endpoint,
     pub(in crate::engine::postgres) about: ServerAbout,
     pub(in crate::engine::postgres) pid: i32,
 }
 
 /// One address of a host, and the settings for connecting to it.
 #[derive(Clone)]
-pub(in crate::engine::postgres) struct Place {
+pub(in crate::engine::postgres) struct Endpoint {
     host: Host,
     address: Address,
     keepalives: Keepalives,
     connector: Connector,
 }
 
-impl Place {
+impl Endpoint {
     async fn open(&self) -> io::Result<Socket> {
         socket::open(&self.host, self.address, &self.keepalives).await
     }
 
     /// Asks the server to cancel the running command of a connection. This opens a second connection.
-    pub(in crate::engine::postgres) async fn cancel(&self, token: CancelToken) -> std::result::Result<(), Unconnected> {
-        let socket = self.open().await.map_err(Unconnected::Socket)?;
+    pub(in crate::engine::postgres) async fn cancel(
+        &self,
+        token: CancelToken,
+    ) -> std::result::Result<(), ConnectError> {
+        let socket = self.open().await.map_err(ConnectError::Socket)?;
         token
             .cancel_query_raw(socket, self.connector.handshake(&self.host.name, Rows::default()))
             .await
-            .map_err(Unconnected::Server)
+            .map_err(ConnectError::Server)
     }
 }
 
 /// The reason why a connection could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::engine::postgres) enum Unconnected {
+pub(in crate::engine::postgres) enum ConnectError {
     /// No socket could be opened.
     #[error("{0}")]
     Socket(#[source] io::Error),
@@ -72,14 +75,14 @@ pub(in crate::engine::postgres) enum Unconnected {
     Server(#[source] tokio_postgres::Error),
 }
 
-/// Messages that the server sent unasked.
+/// The notices that the server sent, and the error that ended the connection.
 #[derive(Default)]
-pub(in crate::engine::postgres) struct Heard {
+pub(in crate::engine::postgres) struct LinkState {
     notices: Mutex<VecDeque<String>>,
     lost: Mutex<Option<Arc<tokio_postgres::Error>>>,
 }
 
-impl Heard {
+impl LinkState {
     /// Returns the notices since the last call, oldest first.
     pub(in crate::engine::postgres) fn take_notices(&self) -> Vec<String> {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
@@ -90,8 +93,8 @@ impl Heard {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn notice(&self, notice: &DbError) {
-        tracing::debug!("the server says: {}: {}", notice.severity(), notice.message());
+    fn add_notice(&self, notice: &DbError) {
+        tracing::debug!("notice from the server: {}: {}", notice.severity(), notice.message());
         let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
         if notices.len() == MAX_NOTICES {
             notices.pop_front();
@@ -101,13 +104,13 @@ impl Heard {
 }
 
 /// Drives a connection until it ends.
-async fn drive(mut connection: Connection<Tap<Socket>, Stream<Tap<Socket>>>, heard: Arc<Heard>) {
+async fn drive(mut connection: Connection<CopyStream<Socket>, Stream<CopyStream<Socket>>>, state: Arc<LinkState>) {
     loop {
         match poll_fn(|cx| connection.poll_message(cx)).await {
-            Some(Ok(AsyncMessage::Notice(notice))) => heard.notice(&notice),
+            Some(Ok(AsyncMessage::Notice(notice))) => state.add_notice(&notice),
             Some(Ok(_)) => {}
             Some(Err(error)) => {
-                *heard.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(error));
+                *state.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(error));
                 return;
             }
             None => return,
@@ -123,8 +126,10 @@ pub(in crate::engine::postgres) async fn connect(params: &Params) -> Result<Link
     let all_sockets = params.hosts.iter().all(Host::is_socket);
     let connector = if all_sockets { Connector::unused()? } else { Connector::new(&params.tls)? };
     let mut failures = Vec::new();
-    let passes: &[Wanted] =
-        if params.wanted == Wanted::PreferStandby { &[Wanted::Standby, Wanted::Any] } else { &[params.wanted] };
+    let passes: &[TargetSession] = match params.target_session {
+        TargetSession::PreferStandby => &[TargetSession::Standby, TargetSession::Any],
+        _ => std::slice::from_ref(&params.target_session),
+    };
     for wanted in passes {
         for host in order(&params.hosts, params.random_order)? {
             let addresses = match addresses(params, host).await {
@@ -135,27 +140,27 @@ pub(in crate::engine::postgres) async fn connect(params: &Params) -> Result<Link
                 }
             };
             for address in addresses {
-                match reach(params, host, address, &connector, *wanted).await {
+                match connect_to_address(params, host, address, &connector, *wanted).await {
                     Ok(link) => return Ok(link),
-                    Err((tries, End::NextHost)) => failures.extend(tries),
-                    Err((tries, End::Stop)) => {
+                    Err((tries, AfterFailure::NextHost)) => failures.extend(tries),
+                    Err((tries, AfterFailure::Stop)) => {
                         failures.extend(tries);
-                        return Err(failure::of_all(params, failures));
+                        return Err(failure::combined(params, failures));
                     }
                 }
             }
         }
     }
-    Err(failure::of_all(params, failures))
+    Err(failure::combined(params, failures))
 }
 
-/// Returns the items in the order in which they are tried.
+/// Returns the items in the order in which they are to be tried.
 fn order<T>(items: &[T], random: bool) -> Result<Vec<&T>> {
     let mut ordered: Vec<&T> = items.iter().collect();
     if random {
         for index in (1..ordered.len()).rev() {
-            let number =
-                getrandom::u64().map_err(|error| Error::failed("the system gives no random numbers").because(error))?;
+            let number = getrandom::u64()
+                .map_err(|error| Error::failed("cannot get random numbers from the system").because(error))?;
             let other = usize::try_from(number % (index as u64 + 1)).unwrap_or(index);
             ordered.swap(index, other);
         }
@@ -171,10 +176,11 @@ async fn addresses(params: &Params, host: &Host) -> Result<Vec<Address>> {
     if let Some(address) = host.address {
         return Ok(vec![Address::Tcp(address)]);
     }
-    let found = match bounded(params.connect_timeout, tokio::net::lookup_host((host.name.as_str(), host.port))).await {
+    let lookup = tokio::net::lookup_host((host.name.as_str(), host.port));
+    let found = match with_time_limit(params.connect_timeout, lookup).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => return Err(failure::unknown_host(params, host, error)),
-        Err(bound) => return Err(failure::no_answer(params, host, bound)),
+        Err(limit) => return Err(failure::no_answer(params, host, limit)),
     };
     let mut addresses: Vec<Address> = Vec::new();
     for address in found.map(|found| Address::Tcp(found.ip())) {
@@ -186,80 +192,81 @@ async fn addresses(params: &Params, host: &Host) -> Result<Vec<Address>> {
 }
 
 /// Waits for `work` for at most the time limit. If the limit expires, returns it as the error.
-async fn bounded<T>(bound: Option<Duration>, work: impl Future<Output = T>) -> Result<T, Duration> {
-    match bound {
-        Some(bound) => tokio::time::timeout(bound, work).await.map_err(|_| bound),
+async fn with_time_limit<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Result<T, Duration> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, work).await.map_err(|_| limit),
         None => Ok(work.await),
     }
 }
 
 /// The step after a failed host: try the next host, or stop.
-enum End {
+enum AfterFailure {
     NextHost,
     Stop,
 }
 
 /// Returns the TLS modes to try, in order. A Unix socket needs no TLS.
-fn ways(mode: SslMode, host: &Host) -> &'static [tokio_postgres::config::SslMode] {
-    use tokio_postgres::config::SslMode as Way;
+fn tls_modes(mode: SslMode, host: &Host) -> &'static [tokio_postgres::config::SslMode] {
+    use tokio_postgres::config::SslMode as TlsMode;
     match mode {
-        _ if host.is_socket() => &[Way::Disable],
-        SslMode::Disable => &[Way::Disable],
-        SslMode::Allow => &[Way::Disable, Way::Require],
-        SslMode::Prefer => &[Way::Prefer, Way::Disable],
-        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[Way::Require],
+        _ if host.is_socket() => &[TlsMode::Disable],
+        SslMode::Disable => &[TlsMode::Disable],
+        SslMode::Allow => &[TlsMode::Disable, TlsMode::Require],
+        SslMode::Prefer => &[TlsMode::Prefer, TlsMode::Disable],
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[TlsMode::Require],
     }
 }
 
 /// Connects to one address of a host.
-async fn reach(
+async fn connect_to_address(
     params: &Params,
     host: &Host,
     address: Address,
     connector: &Connector,
-    wanted: Wanted,
-) -> Result<Link, (Vec<Error>, End)> {
+    wanted: TargetSession,
+) -> Result<Link, (Vec<Error>, AfterFailure)> {
     let mut failures = Vec::new();
     let password = params.password_for(host);
     let mut config = config(params);
-    let (host_of_place, keepalives, connector) = (host.clone(), params.keepalives, connector.clone());
-    let place = Place { host: host_of_place, address, keepalives, connector };
+    let (keepalives, connector) = (params.keepalives, connector.clone());
+    let endpoint = Endpoint { host: host.clone(), address, keepalives, connector };
     if let Some((password, _)) = &password {
         config.password(password.expose());
     }
-    let mut end = End::NextHost;
-    for way in ways(params.tls.mode, host) {
-        config.ssl_mode(*way);
-        match bounded(params.connect_timeout, log_in(&config, *way, &place, params.tls.direct)).await {
+    let mut end = AfterFailure::NextHost;
+    for tls_mode in tls_modes(params.tls.mode, host) {
+        config.ssl_mode(*tls_mode);
+        match with_time_limit(params.connect_timeout, log_in(&config, *tls_mode, &endpoint, params.tls.direct)).await {
             Ok(Ok(link)) => {
-                check_version(&link.about, params, host).map_err(|error| (vec![error], End::Stop))?;
+                check_version(&link.about, params, host).map_err(|error| (vec![error], AfterFailure::Stop))?;
                 return match unwanted(wanted, &link.about) {
                     None => Ok(link),
-                    Some(what) => {
-                        let place = params.shown_at(std::slice::from_ref(host));
-                        let hint = "target_session_attrs says what sort of server will do";
-                        Err((vec![Error::unreachable(format!("{place} is {what}")).hint(hint)], End::NextHost))
+                    Some(server_type) => {
+                        let url = params.shown_at(std::slice::from_ref(host));
+                        let hint = "target_session_attrs sets which type of server is accepted";
+                        let failure = Error::unreachable(format!("{url} is {server_type}")).hint(hint);
+                        Err((vec![failure], AfterFailure::NextHost))
                     }
                 };
             }
-            Ok(Err(Unconnected::Socket(error))) => {
+            Ok(Err(ConnectError::Socket(error))) => {
                 failures.push(failure::no_socket(&error, params, host));
-                end = End::NextHost;
+                end = AfterFailure::NextHost;
                 break;
             }
-            Ok(Err(Unconnected::Server(error))) => {
+            Ok(Err(ConnectError::Server(error))) => {
                 let from = password.as_ref().map(|(_, from)| from.as_str());
                 failures.push(failure::connecting(&error, params, host, from));
                 let login_refused = error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
                 let answered = error.code().is_some_and(|code| *code != SqlState::CANNOT_CONNECT_NOW);
-                end = if answered { End::Stop } else { End::NextHost };
+                end = if answered { AfterFailure::Stop } else { AfterFailure::NextHost };
                 // pg_hba.conf may have a line for the other mode, and a broken TLS setup may be optional.
                 if !login_refused && failure::handshake(&error).is_none() {
                     break;
                 }
             }
-            Err(bound) => {
-                failures.push(failure::no_answer(params, host, bound));
+            Err(limit) => {
+                failures.push(failure::no_answer(params, host, limit));
                 break;
             }
         }
@@ -287,23 +294,23 @@ fn config(params: &Params) -> tokio_postgres::Config {
 /// Logs in and asks the server for its version and settings.
 async fn log_in(
     config: &tokio_postgres::Config,
-    way: tokio_postgres::config::SslMode,
-    place: &Place,
+    tls_mode: tokio_postgres::config::SslMode,
+    endpoint: &Endpoint,
     direct: bool,
-) -> std::result::Result<Link, Unconnected> {
-    use tokio_postgres::config::SslMode as Way;
-    let socket = place.open().await.map_err(Unconnected::Socket)?;
+) -> std::result::Result<Link, ConnectError> {
+    use tokio_postgres::config::SslMode as TlsMode;
+    let socket = endpoint.open().await.map_err(ConnectError::Socket)?;
     let rows = Rows::default();
-    let messages = match way {
-        Way::Disable => Messages::FromStart,
+    let messages = match tls_mode {
+        TlsMode::Disable => Messages::FromStart,
         _ if direct => Messages::Nowhere,
         _ => Messages::AfterRefusal,
     };
-    let handshake = place.connector.handshake(&place.host.name, rows.clone());
-    let connected = config.connect_raw(Tap::new(socket, messages, rows.clone()), handshake).await;
-    let (client, connection) = connected.map_err(Unconnected::Server)?;
-    let heard = Arc::new(Heard::default());
-    let driver = tokio::spawn(drive(connection, Arc::clone(&heard)));
+    let handshake = endpoint.connector.handshake(&endpoint.host.name, rows.clone());
+    let connected = config.connect_raw(CopyStream::new(socket, messages, rows.clone()), handshake).await;
+    let (client, connection) = connected.map_err(ConnectError::Server)?;
+    let state = Arc::new(LinkState::default());
+    let driver = tokio::spawn(drive(connection, Arc::clone(&state)));
     // A role or database may set a statement_timeout that even the first statements exceed. A timer that expires at the
     // very end of one statement cancels the next one, as if a user had done it. So both statements are repeated.
     let mut tries = 0;
@@ -321,7 +328,7 @@ async fn log_in(
         };
         match asked.await {
             Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) && tries < 20 => tries += 1,
-            asked => break asked.map_err(Unconnected::Server)?,
+            asked => break asked.map_err(ConnectError::Server)?,
         }
     };
     let row = messages.iter().find_map(|message| match message {
@@ -333,8 +340,8 @@ async fn log_in(
     let about = ServerAbout {
         version_num,
         version: format!("{}.{}", version_num / 10000, version_num % 10000),
-        host: place.host.name.clone(),
-        port: place.host.port,
+        host: endpoint.host.name.clone(),
+        port: endpoint.host.port,
         database: text(2),
         user: text(3),
         is_superuser: text(4) == "on",
@@ -343,17 +350,20 @@ async fn log_in(
         read_only: text(7) == "on",
     };
     let pid = text(1).parse().unwrap_or(0);
-    Ok(Link { client, driver, heard, rows, place: place.clone(), about, pid })
+    Ok(Link { client, driver, state, rows, endpoint: endpoint.clone(), about, pid })
 }
 
 /// Refuses servers that are too old, and warns if a server is newer than the supported versions.
 fn check_version(about: &ServerAbout, params: &Params, host: &Host) -> Result<()> {
-    let place = params.shown_at(std::slice::from_ref(host));
+    let url = params.shown_at(std::slice::from_ref(host));
     match about.version_num {
-        ..130_000 => Err(Error::failed(format!("{place} is PostgreSQL {}, which is not supported", about.version))
-            .hint("PostgreSQL 13 to 18 are")),
+        ..130_000 => Err(Error::failed(format!("{url} is PostgreSQL {}, which is not supported", about.version))
+            .hint("PostgreSQL 13 to 18 are supported")),
         190_000.. => {
-            tracing::warn!("{place} is PostgreSQL {}: 13 to 18 are supported, newer ones are untried", about.version);
+            tracing::warn!(
+                "{url} is PostgreSQL {}: 13 to 18 are supported, newer versions are not tested",
+                about.version
+            );
             Ok(())
         }
         _ => Ok(()),
@@ -361,13 +371,13 @@ fn check_version(about: &ServerAbout, params: &Params, host: &Host) -> Result<()
 }
 
 /// Describes why a server is not of the wanted type. Returns `None` if it is.
-fn unwanted(wanted: Wanted, about: &ServerAbout) -> Option<&'static str> {
+fn unwanted(wanted: TargetSession, about: &ServerAbout) -> Option<&'static str> {
     match wanted {
-        Wanted::Any | Wanted::PreferStandby => None,
-        Wanted::ReadWrite => (about.read_only || about.in_recovery).then_some("read-only"),
-        Wanted::ReadOnly => (!about.read_only && !about.in_recovery).then_some("not read-only"),
-        Wanted::Primary => about.in_recovery.then_some("a standby"),
-        Wanted::Standby => (!about.in_recovery).then_some("not a standby"),
+        TargetSession::Any | TargetSession::PreferStandby => None,
+        TargetSession::ReadWrite => (about.read_only || about.in_recovery).then_some("read-only"),
+        TargetSession::ReadOnly => (!about.read_only && !about.in_recovery).then_some("not read-only"),
+        TargetSession::Primary => about.in_recovery.then_some("a standby"),
+        TargetSession::Standby => (!about.in_recovery).then_some("not a standby"),
     }
 }
 
@@ -405,27 +415,27 @@ mod tests {
     }
 
     #[test]
-    fn the_sort_of_server_that_is_wanted_is_libpqs() {
-        use Wanted::*;
-        let (primary, standby, locked) = (about(1, false, false), about(1, true, true), about(1, false, true));
-        for (wanted, fits) in [
+    fn the_type_of_server_is_chosen_as_in_libpq() {
+        use TargetSession::*;
+        let (primary, standby, read_only) = (about(1, false, false), about(1, true, true), about(1, false, true));
+        for (wanted, expected) in [
             (Any, [true, true, true]),
             (ReadWrite, [true, false, false]),
             (ReadOnly, [false, true, true]),
             (Primary, [true, false, true]),
             (Standby, [false, true, false]),
         ] {
-            let found = [&primary, &standby, &locked].map(|about| unwanted(wanted, about).is_none());
-            assert_eq!(found, fits, "{wanted:?}");
+            let accepted = [&primary, &standby, &read_only].map(|about| unwanted(wanted, about).is_none());
+            assert_eq!(accepted, expected, "{wanted:?}");
         }
     }
 
     #[test]
     fn a_random_order_has_every_host_once() {
         let items: Vec<usize> = (0..20).collect();
-        let mut mixed: Vec<usize> = order(&items, true).unwrap().into_iter().copied().collect();
-        mixed.sort_unstable();
-        assert_eq!(mixed, items);
+        let mut shuffled: Vec<usize> = order(&items, true).unwrap().into_iter().copied().collect();
+        shuffled.sort_unstable();
+        assert_eq!(shuffled, items);
         assert_eq!(order(&items, false).unwrap(), items.iter().collect::<Vec<_>>());
     }
 }

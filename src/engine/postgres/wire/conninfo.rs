@@ -114,7 +114,7 @@ fn is_scheme(scheme: &str) -> bool {
 /// Splits `text` into keywords and values. Returns only keywords that libpq knows.
 pub(in crate::engine::postgres) fn split(text: &str) -> Result<Pairs> {
     if text.contains('\0') {
-        return Err(Error::usage("what to connect to has a zero byte in it"));
+        return Err(Error::usage("the connection string contains a zero byte"));
     }
     let text = text.trim();
     match text.split_once("://") {
@@ -124,9 +124,9 @@ pub(in crate::engine::postgres) fn split(text: &str) -> Result<Pairs> {
 }
 
 /// The hint for characters that must be percent-encoded in a URL.
-const ENCODE: &str = "in a user name or password write %40 for @, %2F for /, %3A for :, %3F for ?, %25 for %";
+const ENCODE: &str = "in a user name or password, write %40 for @, %2F for /, %3A for :, %3F for ?, %25 for %";
 
-/// Parses the URL form, from behind its `://`.
+/// Parses the URL form, without the scheme and `://`.
 fn url(text: &str) -> Result<Pairs> {
     let mut pairs = Pairs::new();
     let mut rest = text;
@@ -157,7 +157,7 @@ fn url(text: &str) -> Result<Pairs> {
     };
     let database = path.strip_prefix('/').unwrap_or(path);
     if database.contains('@') {
-        return Err(Error::usage("the PostgreSQL URL has an @ behind its host").hint(ENCODE));
+        return Err(Error::usage("the PostgreSQL URL has an @ after its host").hint(ENCODE));
     }
     if !database.is_empty() {
         pairs.push(("dbname".to_owned(), decode(database, "database")?));
@@ -174,9 +174,9 @@ fn hosts_and_ports(mut rest: &str) -> Result<(Vec<String>, Vec<String>, &str)> {
             Some(inside) => {
                 let (address, after) = inside
                     .split_once(']')
-                    .ok_or_else(|| Error::usage("the PostgreSQL URL has a '[' without its ']'").hint(ENCODE))?;
+                    .ok_or_else(|| Error::usage("the PostgreSQL URL has a '[' without a matching ']'").hint(ENCODE))?;
                 if !(after.is_empty() || after.starts_with([':', '/', '?', ','])) {
-                    return Err(Error::usage("the PostgreSQL URL has something behind the ']' of an address"));
+                    return Err(Error::usage("the PostgreSQL URL has unexpected text after the ']' of an address"));
                 }
                 rest = after;
                 address
@@ -196,7 +196,7 @@ fn hosts_and_ports(mut rest: &str) -> Result<(Vec<String>, Vec<String>, &str)> {
         if let Some(after) = rest.strip_prefix(':') {
             (port, rest) = after.split_at(after.find(['/', '?', ',']).unwrap_or(after.len()));
             if !port.chars().all(|digit| digit.is_ascii_digit()) {
-                return Err(Error::usage("the PostgreSQL URL has a port that is no number").hint(ENCODE));
+                return Err(Error::usage("the PostgreSQL URL has a port that is not a number").hint(ENCODE));
             }
         }
         ports.push(port.to_owned());
@@ -210,17 +210,19 @@ fn hosts_and_ports(mut rest: &str) -> Result<(Vec<String>, Vec<String>, &str)> {
 
 /// Adds the parameters that follow the `?`.
 fn parameters(query: &str, pairs: &mut Pairs) -> Result<()> {
-    let mut seen = Vec::new();
+    let mut names = Vec::new();
     for part in query.split('&').filter(|part| !part.is_empty()) {
         let Some((name, value)) = part.split_once('=') else {
-            return Err(Error::usage("the PostgreSQL URL has a parameter without '='").hint("write %26 for &"));
+            return Err(
+                Error::usage("the PostgreSQL URL has a parameter without '='").hint("in a value, write %26 for &")
+            );
         };
         let (name, value) = foreign_ssl(decode(name, "parameter")?, decode(value, "parameter")?);
-        known(&name, pairs)?;
-        if seen.contains(&name) {
-            return Err(Error::usage(format!("the PostgreSQL URL has {name} twice")));
+        require_known(&name, pairs)?;
+        if names.contains(&name) {
+            return Err(Error::usage(format!("the PostgreSQL URL has the parameter {name} twice")));
         }
-        seen.push(name.clone());
+        names.push(name.clone());
         pairs.push((name, value));
     }
     Ok(())
@@ -240,8 +242,8 @@ fn foreign_ssl(name: String, value: String) -> (String, String) {
 }
 
 /// Decodes percent-encoded text.
-fn decode(text: &str, what: &str) -> Result<String> {
-    let bad = || Error::usage(format!("the {what} in the PostgreSQL URL is not percent-encoded as it should be"));
+fn decode(text: &str, part: &str) -> Result<String> {
+    let bad = || Error::usage(format!("the {part} in the PostgreSQL URL is not percent-encoded correctly"));
     let mut after = text.split('%');
     after.next();
     let encoded = |piece: &str| {
@@ -255,16 +257,16 @@ fn decode(text: &str, what: &str) -> Result<String> {
 
 /// Parses the keyword form: `host=db dbname='a b'`.
 fn keywords(text: &str) -> Result<Pairs> {
-    const QUOTE: &str = "put a value with spaces in single quotes, and a backslash before ' and \\ in it";
+    const QUOTE: &str = "put single quotes around a value with spaces, and a backslash before each ' and \\ in it";
     let mut pairs = Pairs::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
         let end = rest.find(|character: char| character == '=' || character.is_whitespace()).unwrap_or(rest.len());
         let name = &rest[..end];
         let Some(after) = rest[end..].trim_start().strip_prefix('=') else {
-            return Err(Error::usage("what to connect to has a word without '=' behind it").hint(QUOTE));
+            return Err(Error::usage("the connection string has a word without '=' after it").hint(QUOTE));
         };
-        known(name, &pairs)?;
+        require_known(name, &pairs)?;
         rest = after.trim_start();
         let mut value = String::new();
         let mut characters = rest.char_indices();
@@ -289,7 +291,7 @@ fn keywords(text: &str) -> Result<Pairs> {
             }
         }
         if !closed {
-            return Err(Error::usage("what to connect to has a quote that does not end").hint(QUOTE));
+            return Err(Error::usage("the connection string has a quote that is not closed").hint(QUOTE));
         }
         pairs.push((name.to_owned(), value));
         rest = rest[end..].trim_start();
@@ -299,23 +301,23 @@ fn keywords(text: &str) -> Result<Pairs> {
 
 /// Refuses a keyword that libpq does not know. After a password, the name may be a part of the password and is not
 /// shown.
-fn known(name: &str, before: &Pairs) -> Result<()> {
+fn require_known(name: &str, before: &Pairs) -> Result<()> {
     if KEYWORDS.iter().any(|(known, _)| *known == name) {
         return Ok(());
     }
     if let Some((owner, _)) = FOREIGN.iter().find(|(_, names)| names.contains(&name)) {
         return Err(Error::usage(format!("'{name}' is an option of {owner}, not of PostgreSQL"))
-            .hint(format!("leave '{name}' out of what you give lifeboat")));
+            .hint(format!("remove '{name}' from the connection string")));
     }
     if before.last().is_some_and(|(name, _)| name == "password") {
-        return Err(Error::usage("there is an unknown parameter behind the password")
-            .hint("does the password have a space or & in it? quote it, or write %20 and %26 in a URL"));
+        return Err(Error::usage("there is an unknown parameter after the password")
+            .hint("if the password contains a space or &, put quotes around it; in a URL, write %20 and %26"));
     }
     let hint = match name {
-        "database" | "db" => "the database is 'dbname'",
-        "username" => "the user is 'user'",
-        "pass" | "passwd" | "pwd" => "the password is 'password'",
-        _ => "the parameters are those of PostgreSQL's own programs: host, port, dbname, user, sslmode and so on",
+        "database" | "db" => "the parameter for the database is 'dbname'",
+        "username" => "the parameter for the user is 'user'",
+        "pass" | "passwd" | "pwd" => "the parameter for the password is 'password'",
+        _ => "use the parameters of libpq: host, port, dbname, user, sslmode and so on",
     };
     Err(Error::usage(format!("PostgreSQL connections have no parameter '{name}'")).hint(hint))
 }
@@ -433,14 +435,14 @@ mod tests {
             "password=s3c 'rt'",
         ] {
             let error = split(text).map(drop).expect_err(text);
-            let told = format!("{error:?} {} {:?}", error.whole(), error.hint);
-            assert!(!told.contains("s3c") && !told.contains("rt="), "{text}: {told}");
+            let printed = format!("{error:?} {} {:?}", error.full_message(), error.hint);
+            assert!(!printed.contains("s3c") && !printed.contains("rt="), "{text}: {printed}");
             assert_eq!(error.kind, crate::platform::error::Kind::Usage);
         }
     }
 
     #[test]
-    fn an_option_of_another_program_is_named_as_one() {
+    fn an_option_of_another_program_is_reported_with_its_program() {
         let error = split("postgresql+asyncpg://h/d?prepared_statement_cache_size=0").map(drop).unwrap_err();
         assert!(error.message.contains("SQLAlchemy"), "{error}");
         let error = split("postgres://h/d?schema=public").map(drop).unwrap_err();
@@ -450,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_postgresql_is_told_from_paths_and_names() {
+    fn connection_strings_are_recognized_among_paths_and_names() {
         for text in [
             "postgres://h/d",
             "postgresql+psycopg2://h/d",
@@ -478,7 +480,7 @@ mod tests {
         }
 
         #[test]
-        fn a_password_written_as_it_should_be_arrives(password in "[^\0]+") {
+        fn an_encoded_or_quoted_password_is_read_unchanged(password in "[^\0]+") {
             let url = split(&format!("postgres://u:{}@h/d", encode(&password))).unwrap();
             proptest::prop_assert_eq!(&url[1].1, &password);
             let quoted = password.replace('\\', "\\\\").replace('\'', "\\'");
@@ -488,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_read_back() {
+    fn encoded_text_decodes_to_the_original() {
         for text in ["plain", "a b", "ü/@:?#[]%", "日本", "..", "'\"\\"] {
             assert_eq!(decode(&encode(text), "test").unwrap(), text);
         }

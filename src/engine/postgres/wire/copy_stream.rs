@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const INPUT_BYTES: usize = 128 << 10;
 
 /// The number of unprocessed row bytes at which reading from the socket pauses.
-const WAITING_BYTES: usize = 256 << 10;
+const MAX_BUFFERED_BYTES: usize = 256 << 10;
 
 /// The type of the message that starts the rows.
 const COPY_OUT_RESPONSE: u8 = b'H';
@@ -36,95 +36,96 @@ const HEADER_BYTES: usize = 5;
 
 /// The rows taken off one connection, in a buffer that others can read and empty.
 #[derive(Clone, Default)]
-pub(in crate::engine::postgres) struct Rows(Arc<Mutex<Waiting>>);
+pub(in crate::engine::postgres) struct Rows(Arc<Mutex<Buffer>>);
 
-/// The rows to keep. Rows that are not wanted belong to a COPY that was given up, and are discarded.
+/// The rows to keep. All others belong to a COPY that was abandoned, and are discarded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Wanted {
+enum Keep {
     #[default]
     None,
-    /// Rows of the next COPY and later.
-    Next,
-    These,
+    /// The rows of the next COPY.
+    NextCopy,
+    /// The rows of the current COPY.
+    CurrentCopy,
 }
 
 #[derive(Default)]
-struct Waiting {
-    wanted: Wanted,
+struct Buffer {
+    keep: Keep,
     rows: Vec<u8>,
     /// The number of bytes in `rows` that have been processed.
-    seen: usize,
+    processed: usize,
     /// The number of rows that the server reported at the end.
-    told_rows: Option<u64>,
+    reported_rows: Option<u64>,
     /// The task that waits for rows.
-    taker: Option<Waker>,
+    consumer: Option<Waker>,
     /// The connection's task, if it waits until rows are processed.
-    giver: Option<Waker>,
+    producer: Option<Waker>,
 }
 
-impl Waiting {
-    fn unseen(&self) -> usize {
-        self.rows.len() - self.seen
+impl Buffer {
+    fn unprocessed(&self) -> usize {
+        self.rows.len() - self.processed
     }
 }
 
 impl Rows {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the rows of the next COPY in `buffer`, which is emptied first.
     pub(in crate::engine::postgres) fn keep_next(&self, buffer: Vec<u8>) {
-        self.exchange(buffer, Wanted::Next);
+        self.exchange(buffer, Keep::NextCopy);
     }
 
     /// Stops keeping rows, and returns the rows that are left.
     pub(in crate::engine::postgres) fn keep_none(&self) -> Vec<u8> {
-        self.exchange(Vec::new(), Wanted::None)
+        self.exchange(Vec::new(), Keep::None)
     }
 
-    fn exchange(&self, mut buffer: Vec<u8>, wanted: Wanted) -> Vec<u8> {
-        buffer.clear();
-        let mut waiting = self.lock();
-        (waiting.wanted, waiting.seen, waiting.told_rows) = (wanted, 0, None);
-        if let Some(giver) = waiting.giver.take() {
-            giver.wake();
+    fn exchange(&self, mut rows: Vec<u8>, keep: Keep) -> Vec<u8> {
+        rows.clear();
+        let mut buffer = self.lock();
+        (buffer.keep, buffer.processed, buffer.reported_rows) = (keep, 0, None);
+        if let Some(producer) = buffer.producer.take() {
+            producer.wake();
         }
-        std::mem::replace(&mut waiting.rows, buffer)
+        std::mem::replace(&mut buffer.rows, rows)
     }
 
     /// Returns the number of rows once the server has reported it. Until then, `cx` is woken when it does.
-    pub(in crate::engine::postgres) fn told(&self, cx: &Context<'_>) -> Option<u64> {
-        let mut waiting = self.lock();
-        if waiting.told_rows.is_none() {
-            waiting.taker = Some(cx.waker().clone());
+    pub(in crate::engine::postgres) fn reported_rows(&self, cx: &Context<'_>) -> Option<u64> {
+        let mut buffer = self.lock();
+        if buffer.reported_rows.is_none() {
+            buffer.consumer = Some(cx.waker().clone());
         }
-        waiting.told_rows
+        buffer.reported_rows
     }
 
     /// Returns true if there are unprocessed rows. If not, `cx` is woken when some arrive.
-    pub(in crate::engine::postgres) fn have_come(&self, cx: &Context<'_>) -> bool {
-        let mut waiting = self.lock();
-        let have = waiting.unseen() > 0;
-        if !have {
-            waiting.taker = Some(cx.waker().clone());
+    pub(in crate::engine::postgres) fn have_arrived(&self, cx: &Context<'_>) -> bool {
+        let mut buffer = self.lock();
+        let have_arrived = buffer.unprocessed() > 0;
+        if !have_arrived {
+            buffer.consumer = Some(cx.waker().clone());
         }
-        have
+        have_arrived
     }
 
-    /// Passes the buffer to `look`, which may take all or some of it. Returns the number of new bytes in it.
-    pub(in crate::engine::postgres) fn look<E>(
+    /// Passes the buffer to `sink`, which may take all or some of it. Returns the number of new bytes in it.
+    pub(in crate::engine::postgres) fn process<E>(
         &self,
-        look: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        sink: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<usize, E> {
-        let mut waiting = self.lock();
-        let unseen = waiting.unseen();
-        look(&mut waiting.rows)?;
-        waiting.seen = waiting.rows.len();
-        if let Some(giver) = waiting.giver.take() {
-            giver.wake();
+        let mut buffer = self.lock();
+        let new_bytes = buffer.unprocessed();
+        sink(&mut buffer.rows)?;
+        buffer.processed = buffer.rows.len();
+        if let Some(producer) = buffer.producer.take() {
+            producer.wake();
         }
-        Ok(unseen)
+        Ok(new_bytes)
     }
 }
 
@@ -140,7 +141,7 @@ pub(in crate::engine::postgres) enum Messages {
 }
 
 /// A stream that diverts COPY rows to a buffer.
-pub(in crate::engine::postgres) struct Tap<S> {
+pub(in crate::engine::postgres) struct CopyStream<S> {
     stream: S,
     messages: Messages,
     rows: Rows,
@@ -148,17 +149,18 @@ pub(in crate::engine::postgres) struct Tap<S> {
     /// The start of the input that has not been processed.
     start: usize,
     end: usize,
-    /// The number of bytes still to come of the current message.
-    within: usize,
+    /// The number of bytes of the current message that have not arrived.
+    remaining: usize,
     /// The type of the current message.
     kind: u8,
     /// The beginning of the current message, if it is CommandComplete.
     tag: Vec<u8>,
 }
 
-impl<S> Tap<S> {
+impl<S> CopyStream<S> {
     pub(in crate::engine::postgres) fn new(stream: S, messages: Messages, rows: Rows) -> Self {
-        Tap { stream, messages, rows, input: Box::default(), start: 0, end: 0, within: 0, kind: 0, tag: Vec::new() }
+        let (input, tag) = (Box::default(), Vec::new());
+        CopyStream { stream, messages, rows, input, start: 0, end: 0, remaining: 0, kind: 0, tag }
     }
 
     /// Returns the underlying stream.
@@ -166,68 +168,69 @@ impl<S> Tap<S> {
         &self.stream
     }
 
-    /// Sorts the input as far as `output` has room. Returns true if there are new rows or a row count.
-    fn sort(&mut self, output: &mut ReadBuf<'_>, waiting: &mut Waiting) -> io::Result<bool> {
+    /// Moves rows from the input to `buffer`, and everything else to `output` as far as it has room. Returns true if
+    /// there are new rows or a row count.
+    fn separate(&mut self, output: &mut ReadBuf<'_>, buffer: &mut Buffer) -> io::Result<bool> {
         let mut found = false;
         loop {
             let input = &self.input[self.start..self.end];
-            if self.within == 0 {
+            if self.remaining == 0 {
                 let Some(([kind, length @ ..], _)) = input.split_first_chunk::<HEADER_BYTES>() else { break };
                 let length = u32::from_be_bytes(*length) as usize;
                 if length < 4 {
                     return Err(io::Error::new(
                         io::ErrorKind::InvalidData,
-                        "the server sent no message of the protocol",
+                        "the server sent data that is not a message of the PostgreSQL protocol",
                     ));
                 }
                 self.kind = *kind;
                 self.tag.clear();
-                if *kind == COPY_OUT_RESPONSE && waiting.wanted != Wanted::None {
-                    waiting.wanted = Wanted::These;
+                if *kind == COPY_OUT_RESPONSE && buffer.keep != Keep::None {
+                    buffer.keep = Keep::CurrentCopy;
                 }
                 if *kind == COPY_DATA {
                     self.start += HEADER_BYTES;
-                    self.within = length - 4;
+                    self.remaining = length - 4;
                 } else {
-                    self.within = length + 1;
+                    self.remaining = length + 1;
                 }
                 continue;
             }
             let is_rows = self.kind == COPY_DATA;
             let room = if is_rows { usize::MAX } else { output.remaining() };
-            let now = &input[..input.len().min(self.within).min(room)];
-            if now.is_empty() {
+            let bytes = &input[..input.len().min(self.remaining).min(room)];
+            if bytes.is_empty() {
                 break;
             }
             if is_rows {
-                if waiting.wanted == Wanted::These {
-                    waiting.rows.extend_from_slice(now);
+                if buffer.keep == Keep::CurrentCopy {
+                    buffer.rows.extend_from_slice(bytes);
                     found = true;
                 }
             } else {
-                output.put_slice(now);
-                if self.kind == COMMAND_COMPLETE && self.tag.len() + now.len() <= TAG_BYTES {
-                    self.tag.extend_from_slice(now);
+                output.put_slice(bytes);
+                if self.kind == COMMAND_COMPLETE && self.tag.len() + bytes.len() <= TAG_BYTES {
+                    self.tag.extend_from_slice(bytes);
                 }
             }
-            self.start += now.len();
-            self.within -= now.len();
-            if self.within == 0 && self.kind == COMMAND_COMPLETE && waiting.wanted == Wanted::These {
-                waiting.told_rows = told_rows(&self.tag);
-                found |= waiting.told_rows.is_some();
+            self.start += bytes.len();
+            self.remaining -= bytes.len();
+            if self.remaining == 0 && self.kind == COMMAND_COMPLETE && buffer.keep == Keep::CurrentCopy {
+                buffer.reported_rows = reported_rows(&self.tag);
+                found |= buffer.reported_rows.is_some();
             }
         }
         Ok(found)
     }
 }
 
-/// Returns the number in a message that says `COPY 17`.
-fn told_rows(message: &[u8]) -> Option<u64> {
+/// Returns the number of rows in a message such as `COPY 17`.
+fn reported_rows(message: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(message.get(HEADER_BYTES..)?).ok()?;
     text.strip_prefix("COPY ")?.strip_suffix('\0')?.parse().ok()
 }
 
-impl<S: AsyncRead + Unpin> Tap<S> {
+impl<S: AsyncRead + Unpin> CopyStream<S> {
     /// Reads the one-byte answer to a TLS request.
     fn read_answer(&mut self, cx: &mut Context<'_>, output: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut byte = [0];
@@ -241,52 +244,52 @@ impl<S: AsyncRead + Unpin> Tap<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for CopyStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, output: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let tap = &mut *self;
-        match tap.messages {
+        let this = &mut *self;
+        match this.messages {
             _ if output.remaining() == 0 => return Poll::Ready(Ok(())),
-            Messages::Nowhere => return Pin::new(&mut tap.stream).poll_read(cx, output),
-            Messages::AfterRefusal => return tap.read_answer(cx, output),
+            Messages::Nowhere => return Pin::new(&mut this.stream).poll_read(cx, output),
+            Messages::AfterRefusal => return this.read_answer(cx, output),
             Messages::FromStart => {}
         }
-        if tap.input.is_empty() {
-            tap.input = vec![0; INPUT_BYTES].into_boxed_slice();
+        if this.input.is_empty() {
+            this.input = vec![0; INPUT_BYTES].into_boxed_slice();
         }
-        let shared = tap.rows.clone();
+        let shared = this.rows.clone();
         let (before, mut found) = (output.filled().len(), false);
-        let mut waiting = shared.lock();
+        let mut buffer = shared.lock();
         let read = loop {
-            match tap.sort(output, &mut waiting) {
+            match this.separate(output, &mut buffer) {
                 Ok(some) => found |= some,
                 Err(error) => break Poll::Ready(Err(error)),
             }
             if output.filled().len() > before {
                 break Poll::Ready(Ok(()));
             }
-            if waiting.unseen() >= WAITING_BYTES {
-                waiting.giver = Some(cx.waker().clone());
+            if buffer.unprocessed() >= MAX_BUFFERED_BYTES {
+                buffer.producer = Some(cx.waker().clone());
                 break Poll::Pending;
             }
             // The bytes that are left are fewer than a header.
-            tap.input.copy_within(tap.start..tap.end, 0);
-            (tap.start, tap.end) = (0, tap.end - tap.start);
-            let mut input = ReadBuf::new(&mut tap.input[tap.end..]);
-            match Pin::new(&mut tap.stream).poll_read(cx, &mut input) {
+            this.input.copy_within(this.start..this.end, 0);
+            (this.start, this.end) = (0, this.end - this.start);
+            let mut input = ReadBuf::new(&mut this.input[this.end..]);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut input) {
                 // The end of the stream; a partial header is not a message.
                 Poll::Ready(Ok(())) if input.filled().is_empty() => break Poll::Ready(Ok(())),
-                Poll::Ready(Ok(())) => tap.end += input.filled().len(),
+                Poll::Ready(Ok(())) => this.end += input.filled().len(),
                 other => break other,
             }
         };
-        if found && let Some(taker) = waiting.taker.take() {
-            taker.wake();
+        if found && let Some(consumer) = buffer.consumer.take() {
+            consumer.wake();
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CopyStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -319,36 +322,36 @@ mod tests {
             let (mut server, client) = tokio::io::duplex(size);
             let rows = Rows::default();
             rows.keep_next(Vec::new());
-            let mut tap = Tap::new(client, messages, rows.clone());
+            let mut stream = CopyStream::new(client, messages, rows.clone());
             tokio::spawn(async move {
                 let _ = server.write_all(&bytes).await;
             });
             let passed = tokio::spawn(async move {
                 let mut passed = Vec::new();
-                tap.read_to_end(&mut passed).await.map(|_| passed)
+                stream.read_to_end(&mut passed).await.map(|_| passed)
             });
             let mut passed = std::pin::pin!(passed);
-            let (mut taken, mut told) = (Vec::new(), None);
+            let (mut taken, mut reported) = (Vec::new(), None);
             let passed = std::future::poll_fn(|cx| {
                 let ended = passed.as_mut().poll(cx);
-                while rows.have_come(cx) {
-                    let looked = rows.look(|buffer| {
-                        assert!(buffer.len() < WAITING_BYTES + INPUT_BYTES, "memory has a bound");
+                while rows.have_arrived(cx) {
+                    let new_bytes = rows.process(|buffer| {
+                        assert!(buffer.len() < MAX_BUFFERED_BYTES + INPUT_BYTES, "memory has a bound");
                         taken.append(buffer);
                         io::Result::Ok(())
                     });
-                    assert!(looked.unwrap() > 0);
+                    assert!(new_bytes.unwrap() > 0);
                 }
-                told = told.or(rows.told(cx));
+                reported = reported.or(rows.reported_rows(cx));
                 ended
             });
             let passed = passed.await.unwrap();
-            (passed, taken, told)
+            (passed, taken, reported)
         })
     }
 
     #[test]
-    fn rows_are_taken_and_all_else_passes_however_the_stream_is_cut() {
+    fn rows_are_taken_and_everything_else_passes_however_the_stream_is_cut() {
         let mut stream = message(b'H', &[0; 7]);
         let (mut others, mut rows) = (stream.clone(), Vec::new());
         for number in 0..3000usize {
@@ -369,27 +372,27 @@ mod tests {
             stream.extend(end);
         }
         for size in [1 << 20, 8192, 613, 3] {
-            let (passed, taken, told) = pass(stream.clone(), size, Messages::FromStart);
-            assert_eq!(told, Some(3001), "{size}");
+            let (passed, taken, reported) = pass(stream.clone(), size, Messages::FromStart);
+            assert_eq!(reported, Some(3001), "{size}");
             assert!(passed.unwrap() == others, "{size}");
             assert!(taken == rows, "{size}");
         }
-        for (answer, taps) in [(b'N', true), (b'S', false)] {
+        for (answer, is_plain) in [(b'N', true), (b'S', false)] {
             // Rows before a COPY begins belong to an earlier COPY.
             let lost = message(b'd', b"lost");
             let mut stream =
                 [&[answer][..], &lost, &message(b'H', &[]), &message(b'd', b"row"), &message(b'Z', b"I")].concat();
             let (passed, taken, _) = pass(stream.clone(), 100, Messages::AfterRefusal);
-            if taps {
+            if is_plain {
                 stream.drain(15..23);
                 stream.drain(1..10);
             }
-            assert_eq!((passed.unwrap(), &taken[..]), (stream, if taps { &b"row"[..] } else { b"" }));
+            assert_eq!((passed.unwrap(), &taken[..]), (stream, if is_plain { &b"row"[..] } else { b"" }));
         }
     }
 
     #[test]
-    fn what_is_no_message_is_an_error() {
+    fn bytes_that_are_not_a_message_are_an_error() {
         let (passed, ..) = pass(vec![b'd', 0, 0, 0, 3, b'x'], 100, Messages::FromStart);
         assert_eq!(passed.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }

@@ -12,49 +12,49 @@ use crate::engine::postgres::wire::params::{Host, Params};
 use crate::engine::postgres::wire::tls::HandshakeError;
 use crate::platform::error::{Error, Kind};
 
-/// One message of the server; the next one, if any, is its source.
+/// One text in a chain of causes; the next one, if any, is its source.
 #[derive(Debug)]
-struct Told {
+struct Cause {
     text: String,
     sqlstate: Option<String>,
-    next: Option<Box<Told>>,
+    next: Option<Box<Cause>>,
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl StdError for Told {
+impl StdError for Cause {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.next.as_deref().map(|next| next as _)
     }
 }
 
 /// Chains the texts, the first one outermost.
-fn chain(texts: Vec<String>, sqlstate: Option<&str>) -> Option<Told> {
+fn chain(texts: Vec<String>, sqlstate: Option<&str>) -> Option<Cause> {
     texts
         .into_iter()
         .rev()
-        .fold(None, |next, text| Some(Told { text, sqlstate: sqlstate.map(str::to_owned), next: next.map(Box::new) }))
+        .fold(None, |next, text| Some(Cause { text, sqlstate: sqlstate.map(str::to_owned), next: next.map(Box::new) }))
 }
 
 /// Returns all additional fields of the server's message: DETAIL, HINT, CONTEXT, SQLSTATE.
-fn beside(told: &DbError) -> Vec<String> {
+fn additional_fields(error: &DbError) -> Vec<String> {
     let mut texts = Vec::new();
-    for (word, text) in [("detail", told.detail()), ("hint", told.hint()), ("context", told.where_())] {
-        texts.extend(text.into_iter().flat_map(str::lines).map(|line| format!("{word}: {line}")));
+    for (field, text) in [("detail", error.detail()), ("hint", error.hint()), ("context", error.where_())] {
+        texts.extend(text.into_iter().flat_map(str::lines).map(|line| format!("{field}: {line}")));
     }
-    texts.push(format!("SQLSTATE {}", told.code().code()));
+    texts.push(format!("SQLSTATE {}", error.code().code()));
     texts
 }
 
 /// Returns the server's message with all additional fields.
-fn whole(told: &DbError) -> Option<Told> {
-    let mut texts = vec![told.message().to_owned()];
-    texts.extend(beside(told));
-    chain(texts, Some(told.code().code()))
+fn message_with_fields(error: &DbError) -> Option<Cause> {
+    let mut texts = vec![error.message().to_owned()];
+    texts.extend(additional_fields(error));
+    chain(texts, Some(error.code().code()))
 }
 
 /// Returns the SQLSTATE that the server reported for a failure, wherever it is among the causes.
@@ -62,8 +62,8 @@ fn whole(told: &DbError) -> Option<Told> {
 pub fn sqlstate(error: &Error) -> Option<String> {
     let mut next: Option<&(dyn StdError + 'static)> = error.source();
     while let Some(cause) = next {
-        if let Some(told) = cause.downcast_ref::<Told>() {
-            return told.sqlstate.clone();
+        if let Some(cause) = cause.downcast_ref::<Cause>() {
+            return cause.sqlstate.clone();
         }
         if let Some(code) = cause.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::code) {
             return Some(code.code().to_owned());
@@ -83,33 +83,37 @@ fn ends_connection(code: &SqlState) -> bool {
 pub(in crate::engine::postgres) fn in_session(
     error: &tokio_postgres::Error,
     lost: Option<&tokio_postgres::Error>,
-    place: &str,
+    url: &str,
 ) -> Error {
-    let told = error.as_db_error().or_else(|| lost.and_then(tokio_postgres::Error::as_db_error));
-    if let Some(told) = told {
-        if ends_connection(told.code()) {
-            let error = Error::unreachable(format!("{place} ended the connection"))
-                .hint("it was stopped, or somebody ended the session there: its log says which; then try again");
-            return caused(error, whole(told));
+    let reported = error.as_db_error().or_else(|| lost.and_then(tokio_postgres::Error::as_db_error));
+    if let Some(reported) = reported {
+        if ends_connection(reported.code()) {
+            let error = Error::unreachable(format!("{url} ended the connection")).hint(
+                "the server was stopped, or the session was terminated: see the server's log for the reason, then try \
+                 again",
+            );
+            return with_cause(error, message_with_fields(reported));
         }
-        let mut error = Error::new(Kind::Failed, told.message());
-        error.hint = match told.code().code() {
-            "42501" => Some("give the role that right, or connect as one that has it".to_owned()),
+        let mut error = Error::new(Kind::Failed, reported.message());
+        error.hint = match reported.code().code() {
+            "42501" => Some("grant the missing privilege to the role, or connect as a role that has it".to_owned()),
             "53100" => Some("the server's disk is full: free some space there".to_owned()),
             _ => None,
         };
-        return caused(error, chain(beside(told), Some(told.code().code())));
+        return with_cause(error, chain(additional_fields(reported), Some(reported.code().code())));
     }
-    let why = lost.unwrap_or(error);
+    let reason = lost.unwrap_or(error);
     if error.is_closed() || lost.is_some() || io_error(error).is_some() {
-        let error = Error::unreachable(format!("the connection to {place} was lost"))
-            .hint("is the server still running, and the network well? its log may say why it hung up; then try again");
-        return caused(error, chain(words(why), None));
+        let error = Error::unreachable(format!("the connection to {url} was lost")).hint(
+            "check that the server is running and that the network works: the server's log may show why the \
+             connection was closed; then try again",
+        );
+        return with_cause(error, chain(texts_of(reason), None));
     }
-    caused(Error::failed(format!("{place} gave an answer that is not understood")), chain(words(why), None))
+    with_cause(Error::failed(format!("cannot understand the answer of {url}")), chain(texts_of(reason), None))
 }
 
-fn caused(error: Error, cause: Option<Told>) -> Error {
+fn with_cause(error: Error, cause: Option<Cause>) -> Error {
     match cause {
         Some(cause) => error.because(cause),
         None => error,
@@ -117,7 +121,7 @@ fn caused(error: Error, cause: Option<Told>) -> Error {
 }
 
 /// Returns the texts of an error and its causes.
-fn words(error: &tokio_postgres::Error) -> Vec<String> {
+fn texts_of(error: &tokio_postgres::Error) -> Vec<String> {
     let mut texts = vec![error.to_string()];
     let mut next = error.source();
     while let Some(cause) = next {
@@ -147,142 +151,144 @@ pub(in crate::engine::postgres) fn connecting(
     host: &Host,
     password_from: Option<&str>,
 ) -> Error {
-    let place = params.shown_at(std::slice::from_ref(host));
-    let cannot = || Error::unreachable(format!("cannot connect to {place}"));
-    if let Some(told) = error.as_db_error() {
-        return refused(told, params, &place, password_from);
+    let url = params.shown_at(std::slice::from_ref(host));
+    if let Some(reported) = error.as_db_error() {
+        return refused(reported, params, &url, password_from);
     }
     if let Some(failed) = handshake(error) {
-        let failure = caused(
-            Error::unreachable(format!("cannot agree on TLS with {place}")),
+        let failure = with_cause(
+            Error::unreachable(format!("cannot complete the TLS handshake with {url}")),
             chain(vec![failed.to_string()], None),
         );
         return match failed.tls() {
-            Some(why) => failure.hint(tls_hint(why, host)),
-            None => failure.hint("the server, or something before it, ended the handshake; its log says why"),
+            Some(reason) => failure.hint(tls_hint(reason, host)),
+            None => {
+                failure.hint("the server, or a proxy in front of it, ended the handshake: see its log for the reason")
+            }
         };
     }
     // The library has no error kinds for these cases; tests check that the texts stay the same.
     let inner = error.source().map(ToString::to_string).unwrap_or_default();
     if inner == "password missing" {
-        return Error::unreachable(format!("{place} asks for a password, and there is none"))
-            .hint("set PGPASSWORD, or write a line into ~/.pgpass (and chmod 600), or use a connection service");
+        return Error::unreachable(format!("{url} requires a password, but none was given"))
+            .hint("set PGPASSWORD, or add a line to ~/.pgpass (and run chmod 600), or use a connection service");
     }
     if inner == "server does not support TLS" {
-        return Error::unreachable(format!("{place} has no TLS"))
-            .hint("turn ssl on in the server; or sslmode=prefer or disable, if the network between is your own");
+        return Error::unreachable(format!("{url} does not support TLS"))
+            .hint("turn ssl on in the server; or use sslmode=prefer or sslmode=disable if you trust the network");
     }
     if inner == "server did not use channel binding" {
-        return Error::unreachable(format!("{place} does not tie the login to its certificate"))
-            .hint("channel_binding=require needs TLS and a password kept as scram-sha-256; leave it out otherwise");
+        return Error::unreachable(format!("{url} does not use channel binding")).hint(
+            "channel_binding=require needs TLS and a password that is stored as scram-sha-256; otherwise remove it",
+        );
     }
-    let mut texts = words(error);
+    let mut texts = texts_of(error);
     // The library's text "error connecting to server" adds nothing.
     if texts.len() > 1 {
         texts.remove(0);
     }
-    caused(cannot().hint(socket_hint(io_error(error), host)), chain(texts, None))
+    let failure = Error::unreachable(format!("cannot connect to {url}"));
+    with_cause(failure.hint(socket_hint(io_error(error), host)), chain(texts, None))
 }
 
 /// Builds the error for a host to which no socket can be opened. Its kind is [`Kind::Unreachable`].
 pub(in crate::engine::postgres) fn no_socket(error: &io::Error, params: &Params, host: &Host) -> Error {
-    let place = params.shown_at(std::slice::from_ref(host));
-    let error_hint = socket_hint(Some(error), host);
-    caused(
-        Error::unreachable(format!("cannot connect to {place}")).hint(error_hint),
-        chain(vec![error.to_string()], None),
-    )
+    let url = params.shown_at(std::slice::from_ref(host));
+    let hint = socket_hint(Some(error), host);
+    with_cause(Error::unreachable(format!("cannot connect to {url}")).hint(hint), chain(vec![error.to_string()], None))
 }
 
 /// Returns the hint for a socket that cannot be opened, or that breaks before the login.
 fn socket_hint(error: Option<&io::Error>, host: &Host) -> String {
     match error.map(io::Error::kind) {
         Some(io::ErrorKind::NotFound) if host.is_socket() => format!(
-            "there is no socket {}/.s.PGSQL.{}: is the server running, and is its socket in that folder?",
+            "the socket {}/.s.PGSQL.{} does not exist: check that the server is running and that this is the folder \
+             of its socket",
             host.name, host.port
         ),
         Some(io::ErrorKind::PermissionDenied) if host.is_socket() => {
-            format!("this user may not use the socket in {}", host.name)
+            format!("the current user has no permission to use the socket in {}", host.name)
         }
         Some(io::ErrorKind::ConnectionRefused) => {
-            format!("is the server running, and does it listen on port {} of {}?", host.port, host.name)
+            format!("check that the server is running and listens on port {} of {}", host.port, host.name)
         }
         Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
-            "is it a PostgreSQL server that listens there? its log may say why it hung up".to_owned()
+            "check that a PostgreSQL server listens there; its log may show why it closed the connection".to_owned()
         }
-        _ => "are host and port right, and is the server running?".to_owned(),
+        _ => "check the host and the port, and that the server is running".to_owned(),
     }
 }
 
 /// Builds the error for a login that the server refused.
-fn refused(told: &DbError, params: &Params, place: &str, password_from: Option<&str>) -> Error {
+fn refused(error: &DbError, params: &Params, url: &str, password_from: Option<&str>) -> Error {
     let (user, database) = (params.user(), params.database());
-    let code = told.code();
+    let code = error.code();
     let (message, hint) = if *code == SqlState::INVALID_PASSWORD {
         let hint = match password_from {
-            Some(from) => format!("the password that was tried is from {from}"),
-            None => "no password was given: set PGPASSWORD, or write a line into ~/.pgpass".to_owned(),
+            Some(from) => format!("the password that was not accepted is from {from}"),
+            None => "no password was given: set PGPASSWORD, or add a line to ~/.pgpass".to_owned(),
         };
-        (format!("the login to {place} was not accepted"), hint)
+        (format!("the login to {url} was not accepted"), hint)
     } else if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION {
         // Both cases have the same code, and the text is in the server's language; the name of the server's function
         // differs.
-        let hint = if told.routine() == Some("InitializeSessionUserId") {
-            format!("is the role '{user}' right? CREATE ROLE ... LOGIN makes one")
+        let hint = if error.routine() == Some("InitializeSessionUserId") {
+            format!("check the name of the role '{user}'; CREATE ROLE ... LOGIN creates a role")
         } else {
             format!(
-                "the server's pg_hba.conf must let '{user}' from this machine into '{database}'; some lines of it \
-                     ask for TLS (sslmode=require), or for none"
+                "the server's pg_hba.conf must allow '{user}' to connect from this machine to '{database}'; some of \
+                 its entries may require TLS (sslmode=require), or forbid it"
             )
         };
-        (format!("the login to {place} was not accepted"), hint)
+        (format!("the login to {url} was not accepted"), hint)
     } else if *code == SqlState::UNDEFINED_DATABASE {
-        (format!("there is no database {place}"), format!("is the name '{database}' right? it is case-sensitive"))
+        (format!("the database {url} does not exist"), format!("check the name '{database}': it is case-sensitive"))
     } else if *code == SqlState::INSUFFICIENT_PRIVILEGE {
-        (format!("'{user}' may not connect to {place}"), "GRANT CONNECT ON DATABASE gives that right".to_owned())
+        (format!("'{user}' may not connect to {url}"), "GRANT CONNECT ON DATABASE grants this privilege".to_owned())
     } else if *code == SqlState::TOO_MANY_CONNECTIONS {
-        (format!("{place} has no free connection"), "try again later, or with fewer jobs".to_owned())
+        (format!("{url} has no free connection"), "try again later, or with fewer jobs".to_owned())
     } else if *code == SqlState::CANNOT_CONNECT_NOW {
-        (format!("{place} is not ready"), "it is starting or stopping: try again in a moment".to_owned())
+        (format!("{url} is not ready"), "the server is starting or stopping: try again in a moment".to_owned())
     } else {
-        (format!("cannot connect to {place}"), "the server's log may say more".to_owned())
+        (format!("cannot connect to {url}"), "see the server's log for details".to_owned())
     };
-    caused(Error::unreachable(message).hint(hint), whole(told))
+    with_cause(Error::unreachable(message).hint(hint), message_with_fields(error))
 }
 
 /// Returns the hint for a certificate that is not accepted, the client's or the server's.
-fn tls_hint(why: &rustls::Error, host: &Host) -> String {
+fn tls_hint(error: &rustls::Error, host: &Host) -> String {
     let name = &host.name;
-    match why {
-        rustls::Error::InvalidCertificate(wrong) => match wrong {
+    match error {
+        rustls::Error::InvalidCertificate(reason) => match reason {
             CertificateError::UnknownIssuer => {
-                "the server's certificate is not from a root that is trusted: name the right one with \
-                 sslrootcert=FILE"
+                "the server's certificate was not issued by a trusted root: set sslrootcert=FILE to the right root \
+                 certificate"
                     .to_owned()
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => format!(
-                "the certificate is for another host than '{name}': connect by a name that it has, or use \
-                 sslmode=verify-ca if any host of that issuer will do"
+                "the certificate is not for the host '{name}': connect with a name that is in the certificate, or use \
+                 sslmode=verify-ca to accept any host with a certificate of this issuer"
             ),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "the server's certificate has run out: renew it".to_owned()
+                "the server's certificate has expired: renew it".to_owned()
             }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "the server's certificate is not valid yet: is the clock right?".to_owned()
+                "the server's certificate is not valid yet: check the clock of this machine".to_owned()
             }
             CertificateError::Other(_) | CertificateError::BadEncoding => {
-                "the server's certificate is of a kind that is not accepted (version 1, say): make one of version 3 \
-                 with a subjectAltName"
+                "this type of server certificate is not accepted (for example version 1): create a certificate of \
+                 version 3 with a subjectAltName"
                     .to_owned()
             }
-            _ => "the server needs another certificate".to_owned(),
+            _ => "use another certificate on the server".to_owned(),
         },
         rustls::Error::AlertReceived(_) => {
-            "the server refused: it may ask for a client certificate (sslcert and sslkey) from another issuer"
+            "the server rejected the handshake: it may require a client certificate (sslcert and sslkey) from another \
+             issuer"
                 .to_owned()
         }
-        rustls::Error::PeerIncompatible(_) => "the server must speak TLS 1.2 or 1.3".to_owned(),
-        _ => "sslmode says how much TLS must be right".to_owned(),
+        rustls::Error::PeerIncompatible(_) => "the server must support TLS 1.2 or 1.3".to_owned(),
+        _ => "sslmode sets which properties of TLS are checked".to_owned(),
     }
 }
 
@@ -290,34 +296,34 @@ fn tls_hint(why: &rustls::Error, host: &Host) -> String {
 pub(in crate::engine::postgres) fn unknown_host(params: &Params, host: &Host, error: io::Error) -> Error {
     Error::unreachable(format!("cannot find the host of {}", params.shown_at(std::slice::from_ref(host))))
         .because(error)
-        .hint(format!("is the name '{}' right, and is there a network?", host.name))
+        .hint(format!("check the host name '{}' and the network", host.name))
 }
 
 /// Builds the error for a server that did not answer in time.
-pub(in crate::engine::postgres) fn no_answer(params: &Params, host: &Host, bound: Duration) -> Error {
-    let place = params.shown_at(std::slice::from_ref(host));
-    Error::unreachable(format!("no answer from {place} within {} s", bound.as_secs()))
-        .hint("are host and port right, and does a firewall stand between? connect_timeout=SECONDS waits longer")
+pub(in crate::engine::postgres) fn no_answer(params: &Params, host: &Host, limit: Duration) -> Error {
+    let url = params.shown_at(std::slice::from_ref(host));
+    Error::unreachable(format!("no answer from {url} within {} s", limit.as_secs()))
+        .hint("check the host, the port and any firewall; to wait longer, set connect_timeout=SECONDS")
 }
 
 /// Combines the failures of several hosts, or of several attempts at one host.
-pub(in crate::engine::postgres) fn of_all(params: &Params, mut failures: Vec<Error>) -> Error {
+pub(in crate::engine::postgres) fn combined(params: &Params, mut failures: Vec<Error>) -> Error {
     let mut texts: Vec<String> = Vec::new();
     for failure in &failures {
-        let text = failure.whole();
+        let text = failure.full_message();
         if !texts.contains(&text) {
             texts.push(text);
         }
     }
     let Some(last) = failures.pop() else {
-        return Error::unreachable(format!("cannot connect to {params}")).hint("its name has no address");
+        return Error::unreachable(format!("cannot connect to {params}")).hint("the host name has no address");
     };
     if texts.len() < 2 {
         return last;
     }
     let code = failures.iter().chain([&last]).find_map(sqlstate);
     let error = Error::unreachable(format!("cannot connect to {params}"));
-    let error = caused(error, chain(texts, code.as_deref()));
+    let error = with_cause(error, chain(texts, code.as_deref()));
     match last.hint {
         Some(hint) => error.hint(hint),
         None => error,
@@ -331,11 +337,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_failures_are_told_together_and_one_alone() {
+    fn several_failures_are_combined_and_one_is_returned_alone() {
         let params = Params::parse_in("postgres://u:hunter2@a:1,b:2/d", &Default::default()).unwrap();
         let one = || Error::unreachable("first").hint("h1");
-        assert_eq!(of_all(&params, vec![one(), one()]).message, "first");
-        let both = of_all(&params, vec![one(), Error::unreachable("second").hint("h2")]);
+        assert_eq!(combined(&params, vec![one(), one()]).message, "first");
+        let both = combined(&params, vec![one(), Error::unreachable("second").hint("h2")]);
         assert_eq!(both.message, "cannot connect to postgres://u@a:1,b:2/d");
         assert_eq!(both.causes(), ["first", "second"]);
         assert_eq!(both.hint.as_deref(), Some("h2"));
@@ -343,9 +349,10 @@ mod tests {
     }
 
     #[test]
-    fn the_sqlstate_is_found_under_whatever_is_around_it() {
-        let told = chain(vec!["detail: x".to_owned(), "SQLSTATE 23505".to_owned()], Some("23505"));
-        let error = caused(Error::failed("duplicate key"), told).context("cannot load t").context("cannot restore");
+    fn the_sqlstate_is_found_under_any_contexts() {
+        let cause = chain(vec!["detail: x".to_owned(), "SQLSTATE 23505".to_owned()], Some("23505"));
+        let error = with_cause(Error::failed("duplicate key"), cause);
+        let error = error.context("cannot load t").context("cannot restore");
         assert_eq!(sqlstate(&error).as_deref(), Some("23505"));
         assert_eq!(error.causes(), ["cannot load t", "duplicate key", "detail: x", "SQLSTATE 23505"]);
         assert_eq!(sqlstate(&Error::failed("other")), None);

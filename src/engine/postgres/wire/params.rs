@@ -34,13 +34,13 @@ pub struct Params {
     pub(in crate::engine::postgres) options: Option<String>,
     pub(in crate::engine::postgres) application_name: String,
     pub(in crate::engine::postgres) keepalives: Keepalives,
-    pub(in crate::engine::postgres) wanted: Wanted,
+    pub(in crate::engine::postgres) target_session: TargetSession,
     pub(in crate::engine::postgres) channel_binding: tokio_postgres::config::ChannelBinding,
     pub(in crate::engine::postgres) random_order: bool,
     pub(in crate::engine::postgres) tls: TlsParams,
 }
 
-/// One place where the server may be.
+/// One host on which the server may run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine::postgres) struct Host {
     /// A name, an address, or the folder of a Unix socket.
@@ -63,7 +63,7 @@ pub(in crate::engine::postgres) struct Keepalives {
 
 /// The wanted type of server (`target_session_attrs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine::postgres) enum Wanted {
+pub(in crate::engine::postgres) enum TargetSession {
     Any,
     ReadWrite,
     ReadOnly,
@@ -74,7 +74,7 @@ pub(in crate::engine::postgres) enum Wanted {
 
 /// The environment of the process: variables, user, home folder, socket folders. Tests provide their own.
 #[derive(Clone, Default)]
-pub struct Surroundings {
+pub struct Environment {
     /// The environment variables. Only those of PostgreSQL are read.
     pub variables: BTreeMap<String, String>,
     /// The name of the user that the process runs as.
@@ -85,15 +85,15 @@ pub struct Surroundings {
     pub socket_folders: Vec<PathBuf>,
 }
 
-impl Surroundings {
-    /// Returns the surroundings of this process.
+impl Environment {
+    /// Returns the environment of this process.
     #[must_use]
     pub fn of_process() -> Self {
         let postgres = |name: &String| name.starts_with("PG");
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
-        Surroundings {
+        Environment {
             variables: std::env::vars_os().filter_map(text).filter(|(name, _)| postgres(name)).collect(),
             user: whoami::username().ok(),
             home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
@@ -143,7 +143,7 @@ impl Settings {
     /// Returns the value of a keyword as a number.
     fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
         let parse = |text: &str| {
-            text.trim().parse().map_err(|_| Error::usage(format!("'{text}' is no number that {name} can have")))
+            text.trim().parse().map_err(|_| Error::usage(format!("'{text}' is not a valid number for {name}")))
         };
         self.get(name).map(parse).transpose()
     }
@@ -163,66 +163,66 @@ impl Settings {
             None => {
                 let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
                 Err(Error::usage(format!("{name} cannot be '{text}'"))
-                    .hint(format!("{name} is one of {}", words.join(", "))))
+                    .hint(format!("{name} must be one of {}", words.join(", "))))
             }
         }
     }
 }
 
 impl Params {
-    /// Parses a URL or keywords, and completes them from the process's surroundings.
+    /// Parses a URL or keywords, and completes them from the process's environment.
     ///
     /// Fails with [`crate::platform::error::Kind::Usage`]; no message shows a password or a part of one.
     pub fn parse(text: &str) -> Result<Self> {
-        Params::parse_in(text, &Surroundings::of_process())
+        Params::parse_in(text, &Environment::of_process())
     }
 
-    /// Parses like [`Params::parse`], but with the given surroundings.
-    pub fn parse_in(text: &str, around: &Surroundings) -> Result<Self> {
-        Params::parse_with(text, &[], around)
+    /// Parses like [`Params::parse`], but with the given environment.
+    pub fn parse_in(text: &str, env: &Environment) -> Result<Self> {
+        Params::parse_with(text, &[], env)
     }
 
     /// Parses like [`Params::parse_in`], with additional keywords and values that override those in the text. They are
     /// not escaped.
-    pub fn parse_with(text: &str, keywords: &[(String, String)], around: &Surroundings) -> Result<Self> {
+    pub fn parse_with(text: &str, keywords: &[(String, String)], env: &Environment) -> Result<Self> {
         let mut settings = Settings(HashMap::new());
         for (name, value) in conninfo::split(text)?.into_iter().chain(keywords.iter().cloned()) {
-            settings.put(&name, value, "what was given to connect to");
+            settings.put(&name, value, "the connection string or the config");
         }
-        let service = settings.get("service").or(around.variable("PGSERVICE")).map(str::to_owned);
+        let service = settings.get("service").or(env.variable("PGSERVICE")).map(str::to_owned);
         if let Some(service) = service.filter(|service| !service.is_empty()) {
-            for (name, value) in service::read(&service, &service_files(&settings, around))? {
+            for (name, value) in service::read(&service, &service_files(&settings, env))? {
                 settings.fill(&name, value, "the connection service");
             }
         }
         for (name, variable) in KEYWORDS {
-            if let Some(value) = variable.and_then(|variable| around.variable(variable)) {
+            if let Some(value) = variable.and_then(|variable| env.variable(variable)) {
                 let from = if *name == "password" { "PGPASSWORD" } else { "the environment" };
                 settings.fill(name, value.to_owned(), from);
             }
         }
         // libpq's older variable for the same setting.
-        if around.variable("PGREQUIRESSL") == Some("1") {
+        if env.variable("PGREQUIRESSL") == Some("1") {
             settings.fill("sslmode", "require".to_owned(), "the environment");
         }
         refuse_unsupported(&settings)?;
-        Params::complete(&settings, around)
+        Params::complete(&settings, env)
     }
 
     /// Parses the values, and adds the defaults.
-    fn complete(settings: &Settings, around: &Surroundings) -> Result<Self> {
+    fn complete(settings: &Settings, env: &Environment) -> Result<Self> {
         use tokio_postgres::config::ChannelBinding;
-        let user = settings.get("user").map(str::to_owned).or_else(|| around.user.clone()).ok_or_else(|| {
-            Error::usage("the user of this process has no name").hint("name the role: postgres://ROLE@host/db")
+        let user = settings.get("user").map(str::to_owned).or_else(|| env.user.clone()).ok_or_else(|| {
+            Error::usage("cannot find the name of the current user").hint("give the role: postgres://ROLE@host/db")
         })?;
         let password = settings.0.get("password").filter(|(value, _)| !value.is_empty());
         let name = settings.get("application_name").or(settings.get("fallback_application_name"));
         Ok(Params {
-            hosts: hosts(settings, around)?,
+            hosts: hosts(settings, env)?,
             database: settings.get("dbname").unwrap_or(&user).to_owned(),
             user,
             password: password.map(|(value, from)| (Secret::new(value.as_str()), *from)),
-            passfile: settings.get("passfile").map(PathBuf::from).or_else(|| around.in_home(".pgpass")),
+            passfile: settings.get("passfile").map(PathBuf::from).or_else(|| env.in_home(".pgpass")),
             connect_timeout: match settings.get("connect_timeout") {
                 Some(_) => settings.seconds("connect_timeout")?,
                 None => Some(CONNECT_TIMEOUT),
@@ -240,16 +240,16 @@ impl Params {
                     .filter(|wait_ms| *wait_ms > 0)
                     .map(Duration::from_millis),
             },
-            wanted: settings.choice(
+            target_session: settings.choice(
                 "target_session_attrs",
-                Wanted::Any,
+                TargetSession::Any,
                 &[
-                    ("any", Wanted::Any),
-                    ("read-write", Wanted::ReadWrite),
-                    ("read-only", Wanted::ReadOnly),
-                    ("primary", Wanted::Primary),
-                    ("standby", Wanted::Standby),
-                    ("prefer-standby", Wanted::PreferStandby),
+                    ("any", TargetSession::Any),
+                    ("read-write", TargetSession::ReadWrite),
+                    ("read-only", TargetSession::ReadOnly),
+                    ("primary", TargetSession::Primary),
+                    ("standby", TargetSession::Standby),
+                    ("prefer-standby", TargetSession::PreferStandby),
                 ],
             )?,
             channel_binding: settings.choice(
@@ -262,7 +262,7 @@ impl Params {
                 ],
             )?,
             random_order: settings.choice("load_balance_hosts", false, &[("disable", false), ("random", true)])?,
-            tls: tls(settings, around)?,
+            tls: tls(settings, env)?,
         })
     }
 
@@ -290,7 +290,7 @@ impl Params {
         &self.user
     }
 
-    /// Returns the password that was given, if any. It is for callers that keep it out of what is shown.
+    /// Returns the password that was given, if any. Callers must not show it.
     #[must_use]
     pub fn password(&self) -> Option<&Secret> {
         self.password.as_ref().map(|(password, _)| password)
@@ -302,7 +302,7 @@ impl Params {
         Params { database: name.to_owned(), ..self.clone() }
     }
 
-    /// Returns `postgres://user@host:port/dbname`, to show and to paste. It never has a password.
+    /// Returns `postgres://user@host:port/dbname`, for messages and commands. It never contains a password.
     #[must_use]
     pub fn shown(&self) -> String {
         self.shown_at(&self.hosts)
@@ -310,13 +310,13 @@ impl Params {
 
     /// Formats like [`Params::shown`], but with the given hosts only.
     pub(in crate::engine::postgres) fn shown_at(&self, hosts: &[Host]) -> String {
-        let place = |host: &Host| {
+        let host_and_port = |host: &Host| {
             let name = &host.name;
             let bracketed = name.contains(':') && !host.is_socket();
             if bracketed { format!("[{name}]:{}", host.port) } else { format!("{}:{}", encode(name), host.port) }
         };
-        let places: Vec<String> = hosts.iter().map(place).collect();
-        format!("postgres://{}@{}/{}", encode(&self.user), places.join(","), encode(&self.database))
+        let hosts: Vec<String> = hosts.iter().map(host_and_port).collect();
+        format!("postgres://{}@{}/{}", encode(&self.user), hosts.join(","), encode(&self.database))
     }
 
     /// Returns the password for a host and its origin. The password file is read last.
@@ -326,8 +326,8 @@ impl Params {
         }
         let file = self.passfile.as_ref()?;
         // In the password file, libpq uses the name localhost for a socket in the default folder.
-        let usual = ["/var/run/postgresql", "/tmp"].contains(&host.name.as_str());
-        let name = if usual { "localhost" } else { &host.name };
+        let is_default = ["/var/run/postgresql", "/tmp"].contains(&host.name.as_str());
+        let name = if is_default { "localhost" } else { &host.name };
         let password = passfile::password(file, name, host.port, &self.database, &self.user)?;
         Some((password, file.display().to_string()))
     }
@@ -369,41 +369,41 @@ impl FromStr for Params {
 }
 
 /// Returns the possible service files, the user's own first.
-fn service_files(settings: &Settings, around: &Surroundings) -> Vec<PathBuf> {
-    let named = settings.get("servicefile").or(around.variable("PGSERVICEFILE")).map(PathBuf::from);
-    let own = named.or_else(|| around.in_home(".pg_service.conf"));
-    let system = around.variable("PGSYSCONFDIR").unwrap_or(SYSTEM_FOLDER);
+fn service_files(settings: &Settings, env: &Environment) -> Vec<PathBuf> {
+    let named = settings.get("servicefile").or(env.variable("PGSERVICEFILE")).map(PathBuf::from);
+    let own = named.or_else(|| env.in_home(".pg_service.conf"));
+    let system = env.variable("PGSYSCONFDIR").unwrap_or(SYSTEM_FOLDER);
     own.into_iter().chain([PathBuf::from(system).join("pg_service.conf")]).collect()
 }
 
 /// Refuses settings of libpq that are not supported here, if ignoring them would be less safe or would change the
 /// meaning.
 fn refuse_unsupported(settings: &Settings) -> Result<()> {
-    for (name, harmless, instead) in [
-        ("gssencmode", &["disable", "prefer"][..], "leave it out, or use 'disable': there is no GSSAPI here"),
-        ("replication", &["false", "off", "no", "0"], "leave it out"),
-        ("require_auth", &[], "leave it out, or ask for channel_binding=require"),
-        ("requirepeer", &[], "leave it out"),
-        ("sslcertmode", &["disable", "allow"], "use 'allow', and sslcert and sslkey"),
-        ("sslcrl", &[], "leave it out: revocation lists are not read"),
-        ("sslcrldir", &[], "leave it out: revocation lists are not read"),
+    for (name, harmless, hint) in [
+        ("gssencmode", &["disable", "prefer"][..], "remove it, or use 'disable': GSSAPI is not supported"),
+        ("replication", &["false", "off", "no", "0"], "remove it"),
+        ("require_auth", &[], "remove it, or use channel_binding=require"),
+        ("requirepeer", &[], "remove it"),
+        ("sslcertmode", &["disable", "allow"], "use 'allow', and set sslcert and sslkey"),
+        ("sslcrl", &[], "remove it: revocation lists are not supported"),
+        ("sslcrldir", &[], "remove it: revocation lists are not supported"),
         ("ssl_max_protocol_version", &["TLSv1.2", "TLSv1.3"], "use TLSv1.2 or TLSv1.3"),
     ] {
         if let Some(value) = settings.get(name).filter(|value| !harmless.contains(value)) {
-            return Err(Error::usage(format!("lifeboat does not have {name}={value}")).hint(instead));
+            return Err(Error::usage(format!("lifeboat does not support {name}={value}")).hint(hint));
         }
     }
     Ok(())
 }
 
-/// Returns the places where the server may be; at least one.
-fn hosts(settings: &Settings, around: &Surroundings) -> Result<Vec<Host>> {
+/// Returns the hosts on which the server may run; at least one.
+fn hosts(settings: &Settings, env: &Environment) -> Result<Vec<Host>> {
     let list = |name| settings.get(name).map(|text| text.split(',').map(str::trim).collect::<Vec<_>>());
     let (names, addresses) = (list("host"), list("hostaddr"));
     if let (Some(names), Some(addresses)) = (&names, &addresses)
         && names.len() != addresses.len()
     {
-        return Err(Error::usage(format!("there are {} hosts but {} hostaddrs", names.len(), addresses.len())));
+        return Err(Error::usage(format!("there are {} hosts but {} hostaddr values", names.len(), addresses.len())));
     }
     let count = names.as_ref().or(addresses.as_ref()).map_or(1, Vec::len);
     let ports = list("port").unwrap_or_default();
@@ -421,15 +421,15 @@ fn hosts(settings: &Settings, around: &Surroundings) -> Result<Vec<Host>> {
                 .parse()
                 .ok()
                 .filter(|port| *port > 0)
-                .ok_or_else(|| Error::usage("the port to connect to is no number from 1 to 65535"))?,
+                .ok_or_else(|| Error::usage("the port must be a number from 1 to 65535"))?,
         };
         let address: Option<IpAddr> = at(&addresses, index)
-            .map(|text| text.parse().map_err(|_| Error::usage(format!("hostaddr '{text}' is no network address"))))
+            .map(|text| text.parse().map_err(|_| Error::usage(format!("hostaddr '{text}' is not an IP address"))))
             .transpose()?;
         let name = match (at(&names, index), address) {
             (Some(name), _) => name,
             (None, Some(address)) => address.to_string(),
-            (None, None) => default_host(port, around),
+            (None, None) => default_host(port, env),
         };
         hosts.push(Host { name, address, port });
     }
@@ -437,20 +437,20 @@ fn hosts(settings: &Settings, around: &Surroundings) -> Result<Vec<Host>> {
 }
 
 /// Returns the folder that has a server's socket, or else `localhost`.
-fn default_host(port: u16, around: &Surroundings) -> String {
+fn default_host(port: u16, env: &Environment) -> String {
     let has_socket = |folder: &&PathBuf| folder.join(format!(".s.PGSQL.{port}")).exists();
-    match around.socket_folders.iter().find(has_socket) {
+    match env.socket_folders.iter().find(has_socket) {
         Some(folder) => folder.display().to_string(),
         None => "localhost".to_owned(),
     }
 }
 
 /// Returns the TLS settings.
-fn tls(settings: &Settings, around: &Surroundings) -> Result<TlsParams> {
+fn tls(settings: &Settings, env: &Environment) -> Result<TlsParams> {
     let roots = match settings.get("sslrootcert") {
         Some("system") => RootCertificates::System,
         Some(file) => RootCertificates::File(PathBuf::from(file)),
-        None => RootCertificates::Usual(around.in_home(".postgresql/root.crt")),
+        None => RootCertificates::Default(env.in_home(".postgresql/root.crt")),
     };
     let system = matches!(roots, RootCertificates::System);
     let default = if system { SslMode::VerifyFull } else { SslMode::Prefer };
@@ -468,13 +468,12 @@ fn tls(settings: &Settings, around: &Surroundings) -> Result<TlsParams> {
     )?;
     // Anybody can get a certificate that the system trusts, for some host.
     if system && !matches!(mode, SslMode::VerifyFull | SslMode::Disable) {
-        return Err(
-            Error::usage("sslrootcert=system needs sslmode=verify-full").hint("leave sslmode out, or set it so")
-        );
+        return Err(Error::usage("sslrootcert=system needs sslmode=verify-full")
+            .hint("remove sslmode, or set it to verify-full"));
     }
     let direct = settings.choice("sslnegotiation", false, &[("postgres", false), ("direct", true)])?;
     if direct && !matches!(mode, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) {
-        return Err(Error::usage("sslnegotiation=direct needs sslmode=require or more"));
+        return Err(Error::usage("sslnegotiation=direct needs sslmode=require or stricter"));
     }
     let version = |name| {
         settings.choice(
@@ -488,8 +487,8 @@ fn tls(settings: &Settings, around: &Surroundings) -> Result<TlsParams> {
         roots,
         certificate: settings.get("sslcert").map(PathBuf::from),
         key: settings.get("sslkey").map(PathBuf::from),
-        usual_certificate: around.in_home(".postgresql/postgresql.crt"),
-        usual_key: around.in_home(".postgresql/postgresql.key"),
+        default_certificate: env.in_home(".postgresql/postgresql.crt"),
+        default_key: env.in_home(".postgresql/postgresql.key"),
         no_certificate: settings.get("sslcertmode") == Some("disable"),
         direct,
         server_name: settings.get("sslsni") != Some("0"),
@@ -504,12 +503,13 @@ mod tests {
 
     use super::*;
 
-    fn around() -> Surroundings {
-        Surroundings { user: Some("me".to_owned()), ..Surroundings::default() }
+    fn env() -> Environment {
+        Environment { user: Some("me".to_owned()), ..Environment::default() }
     }
 
     fn parse(text: &str) -> Params {
-        Params::parse_in(text, &around()).unwrap_or_else(|error| panic!("{text}: {} {:?}", error.whole(), error.hint))
+        Params::parse_in(text, &env())
+            .unwrap_or_else(|error| panic!("{text}: {} {:?}", error.full_message(), error.hint))
     }
 
     fn password(params: &Params) -> Option<String> {
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_has_libpqs_defaults() {
+    fn missing_parameters_have_libpqs_defaults() {
         for (text, shown) in [
             ("", "postgres://me@localhost:5432/me"),
             ("postgres://", "postgres://me@localhost:5432/me"),
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_parses_back() {
+    fn shown_text_parses_to_the_same_parameters() {
         for text in ["host=/run/pg port=3 user='a b' dbname='x@/y'", "host=::1", "postgres://a@h1:1,h2:2/%25"] {
             let shown = parse(text).shown();
             assert_eq!(parse(&shown).shown(), shown);
@@ -546,63 +546,62 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_outdoes_the_service_and_that_the_environment() {
+    fn the_text_overrides_the_service_and_the_service_the_environment() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("services");
         std::fs::write(&file, "[prod]\nhost=service-host\nport=2\nuser=service-user\npassword=service-pw\n").unwrap();
-        let around = around()
+        let env = env()
             .with("PGSERVICEFILE", file.to_str().unwrap())
             .with("PGHOST", "env-host")
             .with("PGPORT", "3")
             .with("PGUSER", "env-user")
             .with("PGDATABASE", "env-db")
             .with("PGPASSWORD", "env-pw");
-        let from = |text: &str, around: &Surroundings| {
-            let params = Params::parse_in(text, around).unwrap();
+        let from = |text: &str, env: &Environment| {
+            let params = Params::parse_in(text, env).unwrap();
             format!("{params} {}", password(&params).unwrap())
         };
-        assert_eq!(from("", &around), "postgres://env-user@env-host:3/env-db env-pw");
-        assert_eq!(from("postgres://u:p@h:1/d", &around), "postgres://u@h:1/d p");
-        assert_eq!(from("service=prod", &around), "postgres://service-user@service-host:2/env-db service-pw");
-        assert_eq!(from("postgres://?service=prod&user=u", &around), "postgres://u@service-host:2/env-db service-pw");
-        let around = around.with("PGSERVICE", "prod");
-        assert_eq!(from("port=9", &around), "postgres://service-user@service-host:9/env-db service-pw");
-        let error = Params::parse_in("service=absent", &around).unwrap_err();
+        assert_eq!(from("", &env), "postgres://env-user@env-host:3/env-db env-pw");
+        assert_eq!(from("postgres://u:p@h:1/d", &env), "postgres://u@h:1/d p");
+        assert_eq!(from("service=prod", &env), "postgres://service-user@service-host:2/env-db service-pw");
+        assert_eq!(from("postgres://?service=prod&user=u", &env), "postgres://u@service-host:2/env-db service-pw");
+        let env = env.with("PGSERVICE", "prod");
+        assert_eq!(from("port=9", &env), "postgres://service-user@service-host:9/env-db service-pw");
+        let error = Params::parse_in("service=absent", &env).unwrap_err();
         assert!(error.message.contains("absent") && error.hint.unwrap().contains(file.to_str().unwrap()));
     }
 
     #[test]
-    fn the_password_file_is_asked_by_host_port_database_and_user() {
+    fn the_password_file_is_searched_by_host_port_database_and_user() {
         use std::os::unix::fs::PermissionsExt;
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join(".pgpass");
         std::fs::write(&file, "h2:5432:db:me:second\n*:5432:other:*:third\nlocalhost:5432:*:*:socket\n").unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let around = Surroundings { home: Some(home.path().to_owned()), ..around() };
-        let params = Params::parse_in("postgres://h1,h2/db", &around).unwrap();
+        let env = Environment { home: Some(home.path().to_owned()), ..env() };
+        let params = Params::parse_in("postgres://h1,h2/db", &env).unwrap();
         let at = |params: &Params, index: usize| {
             params.password_for(&params.hosts[index]).map(|(password, _)| password.expose().to_owned())
         };
         assert_eq!((at(&params, 0), at(&params, 1)), (None, Some("second".to_owned())));
         assert_eq!(at(&params.with_database("other"), 0).as_deref(), Some("third"));
-        let socket = Params::parse_in("host=/var/run/postgresql", &around).unwrap();
+        let socket = Params::parse_in("host=/var/run/postgresql", &env).unwrap();
         assert_eq!(at(&socket, 0).as_deref(), Some("socket"));
-        let given = Params::parse_in("postgres://:pw@h2/db", &around).unwrap();
+        let given = Params::parse_in("postgres://:pw@h2/db", &env).unwrap();
         assert_eq!(at(&given, 0).as_deref(), Some("pw"));
     }
 
     #[test]
-    fn a_socket_is_found_where_there_is_one() {
+    fn a_socket_is_used_if_one_exists() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(".s.PGSQL.5499"), "").unwrap();
-        let around =
-            Surroundings { socket_folders: vec![PathBuf::from("/absent"), folder.path().to_owned()], ..around() };
-        assert_eq!(Params::parse_in("port=5499", &around).unwrap().host(), folder.path().to_str().unwrap());
-        assert_eq!(Params::parse_in("", &around).unwrap().host(), "localhost");
+        let env = Environment { socket_folders: vec![PathBuf::from("/absent"), folder.path().to_owned()], ..env() };
+        assert_eq!(Params::parse_in("port=5499", &env).unwrap().host(), folder.path().to_str().unwrap());
+        assert_eq!(Params::parse_in("", &env).unwrap().host(), "localhost");
     }
 
     #[test]
-    fn the_other_parameters_mean_what_they_mean_to_libpq() {
+    fn the_other_parameters_mean_the_same_as_in_libpq() {
         assert_eq!(parse("").connect_timeout, Some(CONNECT_TIMEOUT));
         assert_eq!(parse("connect_timeout=3").connect_timeout, Some(Duration::from_secs(3)));
         assert_eq!(parse("connect_timeout=0").connect_timeout, None);
@@ -613,15 +612,15 @@ mod tests {
         assert_eq!(parse("sslmode=verify-full").tls.mode, SslMode::VerifyFull);
         assert_eq!(parse("sslrootcert=system").tls.mode, SslMode::VerifyFull);
         assert_eq!(parse("").tls.mode, SslMode::Prefer);
-        assert_eq!(parse("target_session_attrs=prefer-standby").wanted, Wanted::PreferStandby);
+        assert_eq!(parse("target_session_attrs=prefer-standby").target_session, TargetSession::PreferStandby);
         assert!(!parse("keepalives=0").keepalives.on);
         assert_eq!(parse("client_encoding=latin1 krbsrvname=x gssencmode=prefer sslcompression=1").port(), 5432);
-        let around = around().with("PGREQUIRESSL", "1");
-        assert_eq!(Params::parse_in("", &around).unwrap().tls.mode, SslMode::Require);
+        let env = env().with("PGREQUIRESSL", "1");
+        assert_eq!(Params::parse_in("", &env).unwrap().tls.mode, SslMode::Require);
     }
 
     #[test]
-    fn what_makes_no_sense_is_a_usage_error() {
+    fn invalid_parameters_are_usage_errors() {
         for text in [
             "sslmode=yes",
             "port=0",
@@ -641,19 +640,19 @@ mod tests {
             "nonsense=1",
             "app.db",
         ] {
-            let error = Params::parse_in(text, &around()).expect_err(text);
+            let error = Params::parse_in(text, &env()).expect_err(text);
             assert_eq!(error.kind, crate::platform::error::Kind::Usage, "{text}");
         }
-        let nameless = Surroundings::default();
+        let nameless = Environment::default();
         assert!(Params::parse_in("host=x", &nameless).is_err());
         assert!(Params::parse_in("host=x user=y", &nameless).is_ok());
     }
 
     #[test]
-    fn the_password_is_in_nothing_that_is_printed() {
+    fn the_password_is_never_printed() {
         let params = parse("postgres://alice:hunter2@db/app?sslmode=require");
-        let told = format!("{params} {params:?} {:?} {}", Some(&params), params.shown());
-        assert!(!told.contains("hunter2"), "{told}");
+        let printed = format!("{params} {params:?} {:?} {}", Some(&params), params.shown());
+        assert!(!printed.contains("hunter2"), "{printed}");
         assert_eq!(password(&params).as_deref(), Some("hunter2"));
     }
 }

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use crate::platform::secret::Secret;
 
-/// Returns the password for a connection from `file`. As in libpq, a file that others may read is skipped with a
-/// warning, and a missing file is skipped without one.
+/// Returns the password for a connection from `file`. As in libpq, a file that others may read is ignored with a
+/// warning, and a missing file is ignored without one.
 pub(in crate::engine::postgres) fn password(
     file: &Path,
     host: &str,
@@ -18,16 +18,16 @@ pub(in crate::engine::postgres) fn password(
     user: &str,
 ) -> Option<Secret> {
     match fs::metadata(file) {
-        Ok(found) if !found.is_file() => {
+        Ok(metadata) if !metadata.is_file() => {
             // Users set /dev/null to have no password file.
             if file != Path::new("/dev/null") {
-                tracing::warn!("the password file {} is no plain file, and is passed over", file.display());
+                tracing::warn!("the password file {} is not a regular file and is ignored", file.display());
             }
             return None;
         }
-        Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
             tracing::warn!(
-                "the password file {} may be read by others than its owner, and is passed over; run 'chmod 600 {0}'",
+                "the password file {} may be read by others and is ignored; run 'chmod 600 {0}'",
                 file.display()
             );
             return None;
@@ -120,13 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_may_read_is_passed_over() {
+    fn a_file_that_others_may_read_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pgpass");
         fs::write(&file, "*:*:*:*:pw\n").unwrap();
-        for (mode, seen) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false)] {
+        for (mode, is_used) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false)] {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(password(&file, "h", 1, "d", "u").is_some(), seen, "{mode:o}");
+            assert_eq!(password(&file, "h", 1, "d", "u").is_some(), is_used, "{mode:o}");
         }
         assert!(password(&folder.path().join("absent"), "h", 1, "d", "u").is_none());
         assert!(password(folder.path(), "h", 1, "d", "u").is_none());

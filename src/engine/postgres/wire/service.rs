@@ -24,9 +24,9 @@ pub(in crate::engine::postgres) fn read(name: &str, files: &[PathBuf]) -> Result
             return Ok(pairs);
         }
     }
-    let looked: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-    Err(Error::usage(format!("there is no connection service '{name}'"))
-        .hint(format!("looked for [{name}] in {}", looked.join(", "))))
+    let searched: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    Err(Error::usage(format!("the connection service '{name}' does not exist"))
+        .hint(format!("add the section [{name}] to one of these files: {}", searched.join(", "))))
 }
 
 /// Returns the parameters under `[name]`, or `None` if there is no such section. The first value of a parameter counts.
@@ -34,7 +34,7 @@ fn section(text: &str, name: &str, file: &Path) -> Result<Option<Pairs>> {
     let mut found: Option<Pairs> = None;
     for (index, line) in text.lines().enumerate() {
         let bad =
-            |what: &str| Error::usage(format!("line {} of the service file {} {what}", index + 1, file.display()));
+            |reason: &str| Error::usage(format!("line {} of the service file {} {reason}", index + 1, file.display()));
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -50,14 +50,14 @@ fn section(text: &str, name: &str, file: &Path) -> Result<Option<Pairs>> {
         }
         let Some(pairs) = &mut found else { continue };
         if line.starts_with("ldap") {
-            return Err(bad("asks an LDAP server, which lifeboat cannot"));
+            return Err(bad("refers to an LDAP server, which lifeboat does not support"));
         }
         let (word, value) = line.split_once('=').ok_or_else(|| bad("has no '='"))?;
         if word == "service" || word == "servicefile" {
-            return Err(bad("names another service, which is not allowed"));
+            return Err(bad("refers to another service, which is not allowed"));
         }
         if !KEYWORDS.iter().any(|(known, _)| *known == word) {
-            return Err(bad("has a parameter that PostgreSQL does not know"));
+            return Err(bad("has a parameter that libpq does not know"));
         }
         if !pairs.iter().any(|(before, _)| before == word) {
             pairs.push((word.to_owned(), value.to_owned()));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_section_of_the_name_counts_and_its_first_values() {
+    fn the_first_value_in_the_named_section_counts() {
         let pairs = read_text(FILE, "prod").unwrap().unwrap();
         assert_eq!(
             pairs,

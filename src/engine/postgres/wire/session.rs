@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
 
 use crate::engine::postgres::wire::about::ServerAbout;
-use crate::engine::postgres::wire::connect::{self, Heard, Link, Place};
+use crate::engine::postgres::wire::connect::{self, Endpoint, Link, LinkState};
 use crate::engine::postgres::wire::copy_stream::Rows;
 use crate::engine::postgres::wire::failure;
 pub use crate::engine::postgres::wire::failure::sqlstate;
@@ -26,25 +26,25 @@ use crate::platform::interrupt;
 const TICK: Duration = Duration::from_millis(100);
 
 /// The time limit for a cancel request; the user who pressed Ctrl-C is waiting.
-const CANCEL: Duration = Duration::from_secs(1);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The time limit for closing the connection.
-const GOODBYE: Duration = Duration::from_millis(500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The same limit after Ctrl-C.
-const SHORT_GOODBYE: Duration = Duration::from_millis(100);
+/// The time limit for closing the connection after Ctrl-C.
+const CLOSE_TIMEOUT_INTERRUPTED: Duration = Duration::from_millis(100);
 
 /// The time limit for cleanup after Ctrl-C.
-const CLEARING: Duration = Duration::from_millis(1000);
+const CLEANUP_TIMEOUT: Duration = Duration::from_millis(1000);
 
 /// If a COPY returns fewer bytes than this, the client is faster than the server. The server would wake it for every 8
 /// KiB that it sends, which costs both sides more than the bytes do. So the client sleeps while the socket receives
 /// more (it has room for at least 200 KiB).
 const FEW_BYTES: usize = 96 * 1024;
-const NAP: Duration = Duration::from_micros(300);
+const BACKOFF: Duration = Duration::from_micros(300);
 
 /// The size up to which the client does not sleep: a COPY that has returned no more may be at its end.
-const NAP_FROM_BYTES: u64 = 1 << 20;
+const BACKOFF_FROM_BYTES: u64 = 1 << 20;
 
 /// The number of COPY bytes that are passed to the connection at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -56,15 +56,15 @@ pub struct Session {
     // Declared before the driver: dropping it first lets the connection close properly.
     client: Client,
     driver: Driver,
-    heard: Arc<Heard>,
+    state: Arc<LinkState>,
     rows: Rows,
-    found_at: Place,
+    endpoint: Endpoint,
     about: ServerAbout,
     pid: i32,
-    /// The server's place for messages; without a password.
-    place: String,
+    /// The server's URL for messages, without a password.
+    url: String,
     /// True if a signal to stop ends a wait at once.
-    heeds: bool,
+    stops_at_once: bool,
     in_transaction: bool,
 }
 
@@ -83,17 +83,17 @@ struct Driver {
 
 impl Driver {
     fn runtime(&self) -> &Runtime {
-        self.runtime.as_ref().expect("the runtime is there until it is dropped")
+        self.runtime.as_ref().expect("the runtime exists until the driver is dropped")
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
-        // The client is dropped already, so the connection ends by itself if it gets the time.
+        // The client is already dropped, so the connection ends by itself if there is enough time.
         if let Some(task) = self.task.take().filter(|_| tokio::runtime::Handle::try_current().is_err()) {
-            let bound = if interrupt::check().is_ok() { GOODBYE } else { SHORT_GOODBYE };
-            let _ = runtime.block_on(async { tokio::time::timeout(bound, task).await });
+            let limit = if interrupt::check().is_ok() { CLOSE_TIMEOUT } else { CLOSE_TIMEOUT_INTERRUPTED };
+            let _ = runtime.block_on(async { tokio::time::timeout(limit, task).await });
         }
         // A lookup of a host's name may still hang; it is not waited for.
         runtime.shutdown_background();
@@ -106,26 +106,26 @@ impl Session {
     /// Fails with [`crate::platform::error::Kind::Unreachable`] if no server can be reached or none accepts the login.
     /// A signal to stop ends it.
     pub fn connect(params: &Params) -> Result<Self> {
-        Self::connect_heeding(params, true)
+        Self::connect_with(params, true)
     }
 
-    /// Connects for cleanup, or for work that must not be left half done: see [`Session::settle`].
-    pub fn connect_to_settle(params: &Params) -> Result<Self> {
-        Self::connect_heeding(params, false)
+    /// Connects for cleanup, or for work that must not be left half done: see [`Session::defer_interrupts`].
+    pub fn connect_for_cleanup(params: &Params) -> Result<Self> {
+        Self::connect_with(params, false)
     }
 
-    fn connect_heeding(params: &Params, heeds: bool) -> Result<Self> {
+    fn connect_with(params: &Params, stops_at_once: bool) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Error::failed("cannot start the network runtime").because(error))?;
         let mut driver = Driver { runtime: Some(runtime), task: None };
-        let link = driver.runtime().block_on(heed(connect::connect(params), heeds)).flatten()?;
-        let Link { client, driver: task, heard, rows, place: found_at, about, pid } = link;
+        let link = driver.runtime().block_on(until_interrupted(connect::connect(params), stops_at_once)).flatten()?;
+        let Link { client, driver: task, state, rows, endpoint, about, pid } = link;
         driver.task = Some(task);
-        let place = params.shown();
+        let url = params.shown();
         tracing::info!(
-            "connected to {place}: PostgreSQL {} at {}:{}{}, as {}{}",
+            "connected to {url}: PostgreSQL {} at {}:{}{}, as {}{}",
             about.version,
             about.host,
             about.port,
@@ -133,13 +133,13 @@ impl Session {
             about.user,
             if about.is_superuser { " (a superuser)" } else { "" },
         );
-        Ok(Session { client, driver, heard, rows, found_at, about, pid, place, heeds, in_transaction: false })
+        Ok(Session { client, driver, state, rows, endpoint, about, pid, url, stops_at_once, in_transaction: false })
     }
 
     /// Makes this session finish its work after a signal to stop. A signal then no longer ends a wait at once, but only
     /// after one more second, and no cancel request is sent: the server finishes the command by itself.
-    pub fn settle(&mut self) {
-        self.heeds = false;
+    pub fn defer_interrupts(&mut self) {
+        self.stops_at_once = false;
     }
 
     /// Returns the server's version as a number: 150004 for 15.4.
@@ -164,7 +164,7 @@ impl Session {
     /// newest are kept.
     #[must_use]
     pub fn take_notices(&self) -> Vec<String> {
-        self.heard.take_notices()
+        self.state.take_notices()
     }
 
     /// Runs statements that return no rows. Several statements, separated by semicolons, run as one transaction.
@@ -199,8 +199,8 @@ impl Session {
                     let value = |index| row.try_get(index).map(|value| value.map(str::to_owned));
                     // Only a database that accepts any bytes as text (SQL_ASCII) can have text that is not valid UTF-8.
                     let values: std::result::Result<_, _> = (0..row.len()).map(value).collect();
-                    let values =
-                        values.map_err(|error| Error::failed("the server's answer is no UTF-8").because(error))?;
+                    let values = values
+                        .map_err(|error| Error::failed("the server's answer is not valid UTF-8").because(error))?;
                     rows.push(Row { columns: Arc::clone(&columns), values });
                 }
                 _ => {}
@@ -214,7 +214,7 @@ impl Session {
         let mut rows = self.rows(sql)?;
         match (rows.pop(), rows.is_empty()) {
             (Some(row), true) => Ok(row),
-            _ => Err(Error::failed("the server gave more or fewer rows than one").hint(sql)),
+            _ => Err(Error::failed("the server did not return exactly one row").hint(sql)),
         }
     }
 
@@ -244,11 +244,11 @@ impl Session {
                 return Ok(rows);
             }
             // The sink is called between the waits, so that it may itself wait, for example for another session.
-            match interrupt::check().and_then(|()| self.rows.look(&mut *sink)) {
+            match interrupt::check().and_then(|()| self.rows.process(&mut *sink)) {
                 Ok(new_bytes) => {
                     bytes += new_bytes as u64;
-                    if new_bytes < FEW_BYTES && bytes > NAP_FROM_BYTES {
-                        thread::sleep(NAP);
+                    if new_bytes < FEW_BYTES && bytes > BACKOFF_FROM_BYTES {
+                        thread::sleep(BACKOFF);
                     }
                 }
                 Err(error) => {
@@ -256,7 +256,7 @@ impl Session {
                     self.cancel();
                     // Reads to the end, so that a late cancel request does not hit the next statement.
                     let rest = async { while let Some(Ok(_)) = stream.next().await {} };
-                    let _ = self.driver.runtime().block_on(async { tokio::time::timeout(CANCEL, rest).await });
+                    let _ = self.driver.runtime().block_on(async { tokio::time::timeout(CANCEL_TIMEOUT, rest).await });
                     return Err(error);
                 }
             }
@@ -289,23 +289,23 @@ impl Session {
         self.wait(sink.as_mut().finish())
     }
 
-    /// Asks the server to cancel the running command of this connection; it may be too late for that.
+    /// Asks the server to cancel the running command of this connection; the command may already have ended.
     fn cancel(&self) {
         let token = self.client.cancel_token();
-        let asked = async { tokio::time::timeout(CANCEL, self.found_at.cancel(token)).await };
-        match self.driver.runtime().block_on(asked) {
+        let request = async { tokio::time::timeout(CANCEL_TIMEOUT, self.endpoint.cancel(token)).await };
+        match self.driver.runtime().block_on(request) {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!("{} could not be asked to stop: {error}", self.place),
-            Err(_) => tracing::debug!("{} does not answer a request to stop", self.place),
+            Ok(Err(error)) => tracing::debug!("cannot send a cancel request to {}: {error}", self.url),
+            Err(_) => tracing::debug!("{} does not answer a cancel request", self.url),
         }
     }
 
     /// Waits for the server or a signal. At a signal, it also asks the server to cancel the command.
     fn wait<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
-        match self.driver.runtime().block_on(heed(work, self.heeds)) {
-            Ok(done) => done.map_err(|error| failure::in_session(&error, self.heard.lost().as_deref(), &self.place)),
+        match self.driver.runtime().block_on(until_interrupted(work, self.stops_at_once)) {
+            Ok(done) => done.map_err(|error| failure::in_session(&error, self.state.lost().as_deref(), &self.url)),
             Err(interrupted) => {
-                if self.heeds {
+                if self.stops_at_once {
                     self.cancel();
                 }
                 Err(interrupted)
@@ -314,15 +314,16 @@ impl Session {
     }
 }
 
-/// Opens up to `most` sessions; fewer if the server has no room for more.
-pub fn as_many_as_let_in(most: usize, open: impl Fn() -> Result<Session>) -> Result<Vec<Session>> {
+/// Opens up to `most` sessions; fewer if the server accepts no more.
+pub fn open_up_to(most: usize, open: impl Fn() -> Result<Session>) -> Result<Vec<Session>> {
     let mut sessions = Vec::new();
     while sessions.len() < most {
         match open() {
             Ok(session) => sessions.push(session),
             // too_many_connections: of the server, the database or the role.
             Err(error) if sqlstate(&error).as_deref() == Some("53300") => {
-                tracing::warn!("going on with {} sessions of {}: {}", sessions.len() + 1, most + 1, error.whole());
+                let reason = error.full_message();
+                tracing::warn!("continuing with {} of {} sessions: {reason}", sessions.len() + 1, most + 1);
                 break;
             }
             Err(error) => return Err(error),
@@ -331,9 +332,9 @@ pub fn as_many_as_let_in(most: usize, open: impl Fn() -> Result<Session>) -> Res
     Ok(sessions)
 }
 
-const NULL_ANSWER: &str = "the server says NULL for";
+const NULL_ANSWER: &str = "the server returned NULL for";
 
-/// Returns true if an error says that a value was NULL. The server's functions return NULL for objects that were
+/// Returns true if an error reports that a value was NULL. The server's functions return NULL for objects that were
 /// dropped just before.
 #[must_use]
 pub fn is_null_answer(error: &Error) -> bool {
@@ -341,9 +342,9 @@ pub fn is_null_answer(error: &Error) -> bool {
 }
 
 /// Waits for `work`, and fails when a signal asks to stop: at once, or when the time for cleanup is over.
-async fn heed<T>(work: impl Future<Output = T>, at_once: bool) -> Result<T> {
+async fn until_interrupted<T>(work: impl Future<Output = T>, at_once: bool) -> Result<T> {
     let mut work = pin!(work);
-    let mut asked: Option<Instant> = None;
+    let mut interrupted_at: Option<Instant> = None;
     loop {
         tokio::select! {
             biased;
@@ -351,7 +352,7 @@ async fn heed<T>(work: impl Future<Output = T>, at_once: bool) -> Result<T> {
             () = tokio::time::sleep(TICK) => {}
         }
         if let Err(interrupted) = interrupt::check()
-            && (at_once || asked.get_or_insert_with(Instant::now).elapsed() >= CLEARING)
+            && (at_once || interrupted_at.get_or_insert_with(Instant::now).elapsed() >= CLEANUP_TIMEOUT)
         {
             return Err(interrupted);
         }
@@ -380,16 +381,16 @@ async fn next_rows(
         if let Poll::Ready(Some(Err(error))) = ended {
             // After the end of the COPY, the library expects no message, not even the row count that is waited for
             // here.
-            let is_number = *has_ended && rows.told(cx).is_some();
+            let is_number = *has_ended && rows.reported_rows(cx).is_some();
             if !is_number || error.as_db_error().is_some() || error.is_closed() {
                 return Poll::Ready(Err(error));
             }
         }
-        if rows.have_come(cx) {
+        if rows.have_arrived(cx) {
             return Poll::Ready(Ok(None));
         }
-        match rows.told(cx) {
-            Some(told) if *has_ended => Poll::Ready(Ok(Some(told))),
+        match rows.reported_rows(cx) {
+            Some(number) if *has_ended => Poll::Ready(Ok(Some(number))),
             _ => Poll::Pending,
         }
     })
@@ -418,7 +419,8 @@ impl Row {
     /// Returns a number; also for an oid.
     pub fn number<T: std::str::FromStr>(&self, column: &str) -> Result<T> {
         let text = self.text(column)?;
-        text.parse().map_err(|_| Error::failed(format!("the server says '{text}' for {column}, which is no number")))
+        text.parse()
+            .map_err(|_| Error::failed(format!("the server returned '{text}' for {column}, which is not a number")))
     }
 
     /// Returns a boolean; NULL is false.
@@ -431,7 +433,7 @@ impl Row {
         match self.get(column)? {
             None => Ok(Vec::new()),
             Some(json) => serde_json::from_str(json)
-                .map_err(|error| Error::failed(format!("the server says no JSON list for {column}")).because(error)),
+                .map_err(|error| Error::failed(format!("the server's {column} is not a JSON list")).because(error)),
         }
     }
 }

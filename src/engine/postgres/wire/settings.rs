@@ -21,10 +21,10 @@ const PINNED: &[&str] = &[
     "statement_timeout = 0",
     "idle_in_transaction_session_timeout = 0",
     "check_function_bodies = off",
-    // A database that is set read-only is written to all the same, because the user asked for a restore.
+    // The user asked for a restore, so it also writes to a database that is read-only by default.
     "default_transaction_read_only = off",
     "default_transaction_isolation = 'read committed'",
-    // With this off, the NULLs in arrays are read as the word NULL.
+    // If this is off, NULL in an array is read as the string "NULL".
     "array_nulls = on",
     "transform_null_equals = off",
     "default_tablespace = ''",
@@ -36,7 +36,7 @@ const PINNED: &[&str] = &[
 ];
 
 /// The settings that make the server detect a dead client. By default it would wait for hours and hold its locks.
-const NOTICED: &[&str] = &["tcp_keepalives_idle = 60", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 6"];
+const KEEPALIVES: &[&str] = &["tcp_keepalives_idle = 60", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 6"];
 
 /// Returns the client encoding for rows. Rows of an SQL_ASCII database, which accepts any bytes as text, are not
 /// converted.
@@ -47,7 +47,7 @@ pub(crate) fn encoding(of_database: &str) -> &'static str {
 
 /// Applies the settings to the session.
 pub(crate) fn pin(session: &mut Session) -> Result<()> {
-    let mut sql: String = PINNED.iter().chain(NOTICED).map(|setting| format!("SET {setting};")).collect();
+    let mut sql: String = PINNED.iter().chain(KEEPALIVES).map(|setting| format!("SET {setting};")).collect();
     sql.push_str(&format!("SET client_encoding = '{}';", encoding(&session.about().server_encoding)));
     if session.version() >= 140_000 {
         sql.push_str("SET idle_session_timeout = 0;");

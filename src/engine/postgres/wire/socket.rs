@@ -50,8 +50,8 @@ pub(in crate::engine::postgres) async fn open(
 /// Makes the kernel detect and report a dead connection.
 fn keep_alive(stream: &TcpStream, keepalives: &Keepalives) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    if let Some(bound) = keepalives.user_timeout {
-        sockopt::set_tcp_user_timeout(stream, u32::try_from(bound.as_millis()).unwrap_or(u32::MAX))?;
+    if let Some(limit) = keepalives.user_timeout {
+        sockopt::set_tcp_user_timeout(stream, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))?;
     }
     if !keepalives.on {
         return Ok(());

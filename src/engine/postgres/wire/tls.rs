@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use crate::engine::postgres::wire::certificate::Certificate;
-use crate::engine::postgres::wire::copy_stream::{Messages, Rows, Tap};
+use crate::engine::postgres::wire::copy_stream::{CopyStream, Messages, Rows};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::platform::tls;
 
@@ -40,7 +40,7 @@ pub(in crate::engine::postgres) enum SslMode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine::postgres) enum RootCertificates {
     /// The default file, if it exists.
-    Usual(Option<PathBuf>),
+    Default(Option<PathBuf>),
     /// A named file, which must exist.
     File(PathBuf),
     /// The certificates that the system trusts.
@@ -54,8 +54,8 @@ pub(in crate::engine::postgres) struct TlsParams {
     pub(in crate::engine::postgres) roots: RootCertificates,
     pub(in crate::engine::postgres) certificate: Option<PathBuf>,
     pub(in crate::engine::postgres) key: Option<PathBuf>,
-    pub(in crate::engine::postgres) usual_certificate: Option<PathBuf>,
-    pub(in crate::engine::postgres) usual_key: Option<PathBuf>,
+    pub(in crate::engine::postgres) default_certificate: Option<PathBuf>,
+    pub(in crate::engine::postgres) default_key: Option<PathBuf>,
     pub(in crate::engine::postgres) no_certificate: bool,
     pub(in crate::engine::postgres) direct: bool,
     pub(in crate::engine::postgres) server_name: bool,
@@ -72,7 +72,9 @@ impl Connector {
     pub(in crate::engine::postgres) fn new(params: &TlsParams) -> Result<Self> {
         let provider = tls::provider();
         let versions: &[&rustls::SupportedProtocolVersion] = match (params.only_12, params.only_13) {
-            (true, true) => return Err(Error::usage("no version of TLS is in the range that is allowed")),
+            (true, true) => {
+                return Err(Error::usage("ssl_min_protocol_version is higher than ssl_max_protocol_version"));
+            }
             (true, false) => &[&rustls::version::TLS12],
             (false, true) => &[&rustls::version::TLS13],
             (false, false) => rustls::DEFAULT_VERSIONS,
@@ -97,8 +99,8 @@ impl Connector {
     /// Returns the handshake with one server; the rows of that connection go to `rows`.
     pub(in crate::engine::postgres) fn handshake(&self, host: &str, rows: Rows) -> Handshake {
         // A name that no certificate can have is not sent to the server, and matches no certificate.
-        let nowhere = ServerName::IpAddress(std::net::Ipv6Addr::UNSPECIFIED.into());
-        let host = ServerName::try_from(host.to_owned()).unwrap_or(nowhere);
+        let no_name = ServerName::IpAddress(std::net::Ipv6Addr::UNSPECIFIED.into());
+        let host = ServerName::try_from(host.to_owned()).unwrap_or(no_name);
         Handshake { config: Arc::clone(&self.0), host, rows }
     }
 
@@ -106,11 +108,11 @@ impl Connector {
     pub(in crate::engine::postgres) fn unused() -> Result<Self> {
         Connector::new(&TlsParams {
             mode: SslMode::Disable,
-            roots: RootCertificates::Usual(None),
+            roots: RootCertificates::Default(None),
             certificate: None,
             key: None,
-            usual_certificate: None,
-            usual_key: None,
+            default_certificate: None,
+            default_key: None,
             no_certificate: true,
             direct: false,
             server_name: false,
@@ -142,18 +144,20 @@ struct Roots {
 /// Returns the level of trust for the mode and the existing files. As in libpq, an existing root certificate file is
 /// used in every mode but `disable`.
 fn trust(params: &TlsParams) -> Result<Trust> {
-    let must = matches!(params.mode, SslMode::VerifyCa | SslMode::VerifyFull);
+    let must_verify = matches!(params.mode, SslMode::VerifyCa | SslMode::VerifyFull);
     let roots = match &params.roots {
         _ if params.mode == SslMode::Disable => None,
         RootCertificates::System => Some(system_roots()?),
         RootCertificates::File(file) => Some(roots_in(file)?),
-        RootCertificates::Usual(Some(file)) if file.exists() => Some(roots_in(file)?),
-        RootCertificates::Usual(file) if must => {
+        RootCertificates::Default(Some(file)) if file.exists() => Some(roots_in(file)?),
+        RootCertificates::Default(file) if must_verify => {
             let shown = file.as_ref().map_or("~/.postgresql/root.crt".to_owned(), |file| file.display().to_string());
-            return Err(Error::usage(format!("there is no root certificate file {shown} to check the server with"))
-                .hint("name one with sslrootcert=FILE, or use sslrootcert=system for those that the system trusts"));
+            return Err(Error::usage(format!(
+                "cannot verify the server's certificate: the root certificate file {shown} does not exist"
+            ))
+            .hint("set sslrootcert=FILE, or use sslrootcert=system to trust the certificates of the system"));
         }
-        RootCertificates::Usual(_) => None,
+        RootCertificates::Default(_) => None,
     };
     Ok(match (roots, params.mode) {
         (None, _) => Trust::Anything,
@@ -163,31 +167,33 @@ fn trust(params: &TlsParams) -> Result<Trust> {
 }
 
 /// Reads the certificates in a PEM file.
-fn certificates_in(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let bytes = std::fs::read(file).io(Kind::Usage, || format!("cannot read the {what} {}", file.display()))?;
+fn certificates_in(file: &Path, description: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let bytes = std::fs::read(file).io(Kind::Usage, || format!("cannot read the {description} {}", file.display()))?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => Err(Error::usage(format!("the {what} {} has no certificate in PEM form", file.display()))),
-        Err(error) => Err(Error::usage(format!("cannot read the {what} {}", file.display())).because(error)),
+        Ok(_) => {
+            Err(Error::usage(format!("the {description} {} contains no certificate in PEM format", file.display())))
+        }
+        Err(error) => Err(Error::usage(format!("cannot read the {description} {}", file.display())).because(error)),
     }
 }
 
 fn roots_in(file: &Path) -> Result<Roots> {
-    const WHAT: &str = "root certificate file";
-    let certificates = certificates_in(file, WHAT)?;
+    const DESCRIPTION: &str = "root certificate file";
+    let certificates = certificates_in(file, DESCRIPTION)?;
     let mut store = RootCertStore::empty();
     for certificate in &certificates {
         store
             .add(certificate.clone())
-            .map_err(|error| Error::usage(format!("cannot use the {WHAT} {}", file.display())).because(error))?;
+            .map_err(|error| Error::usage(format!("cannot use the {DESCRIPTION} {}", file.display())).because(error))?;
     }
     Ok(Roots { store, certificates })
 }
 
 fn system_roots() -> Result<Roots> {
     let found = tls::system_certificates().map_err(|error| match error.hint {
-        Some(_) => error.hint("install ca-certificates, or name a file with sslrootcert=FILE"),
+        Some(_) => error.hint("install ca-certificates, or set sslrootcert=FILE"),
         None => error,
     })?;
     let mut store = RootCertStore::empty();
@@ -199,13 +205,13 @@ type ClientCertificate = (PathBuf, Vec<CertificateDer<'static>>, PrivateKeyDer<'
 
 /// Returns the certificate for a server that requests one, and its key.
 fn client_certificate(params: &TlsParams) -> Result<Option<ClientCertificate>> {
-    let usual = params.usual_certificate.clone().filter(|file| file.exists());
-    let Some(file) = params.certificate.clone().or(usual) else { return Ok(None) };
+    let default = params.default_certificate.clone().filter(|file| file.exists());
+    let Some(file) = params.certificate.clone().or(default) else { return Ok(None) };
     if params.no_certificate || params.mode == SslMode::Disable {
         return Ok(None);
     }
-    let key = params.key.clone().or_else(|| params.usual_key.clone()).ok_or_else(|| {
-        Error::usage(format!("the client certificate {} has no key", file.display())).hint("name it with sslkey=FILE")
+    let key = params.key.clone().or_else(|| params.default_key.clone()).ok_or_else(|| {
+        Error::usage(format!("the client certificate {} has no key", file.display())).hint("set sslkey=FILE")
     })?;
     let chain = certificates_in(&file, "client certificate")?;
     let found = std::fs::metadata(&key).io(Kind::Usage, || format!("cannot read the key {}", key.display()))?;
@@ -218,7 +224,7 @@ fn client_certificate(params: &TlsParams) -> Result<Option<ClientCertificate>> {
     let secret = PrivateKeyDer::from_pem_file(&key).map_err(|error| {
         Error::usage(format!("cannot read the key {}", key.display()))
             .because(error)
-            .hint("it must be in PEM form and not encrypted")
+            .hint("it must be in PEM format and not encrypted")
     })?;
     Ok(Some((file, chain, secret)))
 }
@@ -345,7 +351,7 @@ pub(in crate::engine::postgres) struct Handshake {
 }
 
 /// A TLS connection.
-pub(in crate::engine::postgres) struct Stream<S>(Tap<tokio_rustls::client::TlsStream<S>>);
+pub(in crate::engine::postgres) struct Stream<S>(CopyStream<tokio_rustls::client::TlsStream<S>>);
 
 impl<S> TlsConnect<S> for Handshake
 where
@@ -360,7 +366,7 @@ where
         let rows = self.rows;
         Box::pin(async move {
             let stream = connecting.await.map_err(HandshakeError)?;
-            Ok(Stream(Tap::new(stream, Messages::FromStart, rows)))
+            Ok(Stream(CopyStream::new(stream, Messages::FromStart, rows)))
         })
     }
 }
@@ -368,8 +374,8 @@ where
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Stream<S> {
     fn channel_binding(&self) -> ChannelBinding {
         let (_, session) = self.0.get_ref().get_ref();
-        let own = session.peer_certificates().and_then(<[_]>::first);
-        match own.and_then(|own| Certificate::read(own)?.end_point_hash()) {
+        let certificate = session.peer_certificates().and_then(<[_]>::first);
+        match certificate.and_then(|certificate| Certificate::read(certificate)?.end_point_hash()) {
             Some(hash) => ChannelBinding::tls_server_end_point(hash),
             None => ChannelBinding::none(),
         }

@@ -1,0 +1,381 @@
+//! Plans the restore of a PostgreSQL snapshot: inspects the target, and decides what is done to it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+
+use super::choose::choose;
+use super::contents::contents;
+use super::create::Owners;
+use super::items::{leave_out_items_of_missing_roles, read_items};
+use super::replace;
+use super::target::{self, Existing, Mark, Server};
+use crate::engine::context::EngineContext;
+use crate::engine::postgres::save::LARGE_OBJECTS;
+use crate::engine::postgres::schema::{Item, data};
+use crate::engine::postgres::timescale;
+use crate::engine::postgres::wire::params::Params;
+use crate::engine::postgres::wire::session::Session;
+use crate::engine::postgres::wire::settings;
+use crate::engine::restoring::{
+    RestoreCaller, RestorePlan, RestoreReport, RestoreSettings, RestoredTable, SavedSnapshot,
+};
+use crate::platform::error::{Error, Result, one_line};
+use crate::platform::text;
+use crate::snapshots::manifest::{PostgresFacts, SnapshotKind, Table};
+
+/// The ways to restore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Mode {
+    /// A new database.
+    Create,
+    /// An existing, empty database.
+    Empty,
+    /// The rows of existing tables.
+    Replace,
+    /// Missing tables, in an existing database.
+    Tables,
+    /// A new database that takes the place of another.
+    Swap,
+    /// Tables in another schema.
+    Beside(String),
+}
+
+impl Mode {
+    fn name(&self) -> &'static str {
+        match self {
+            Mode::Create => "create",
+            Mode::Empty => "empty",
+            Mode::Replace => "replace",
+            Mode::Tables => "tables",
+            Mode::Swap => "swap",
+            Mode::Beside(_) => "beside",
+        }
+    }
+}
+
+/// The time window of the rows that are restored; its end is exclusive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) from: Option<String>,
+    pub(super) until: Option<String>,
+}
+
+impl Window {
+    /// Returns the window in words: `from 2026-01-01 00:00:00+00 until 2026-02-01 00:00:00+00`.
+    pub(super) fn shown(&self) -> String {
+        let from = self.from.iter().map(|from| format!("from {from}"));
+        let until = self.until.iter().map(|until| format!("until {until}"));
+        from.chain(until).collect::<Vec<_>>().join(" ")
+    }
+
+    fn description(&self, of: &str) -> String {
+        format!("{of} {}", self.shown())
+    }
+}
+
+/// A plan of a restore, made before anything is changed.
+pub(in crate::engine::postgres) struct Plan {
+    pub(super) snapshot: Arc<dyn SavedSnapshot>,
+    pub(super) settings: RestoreSettings,
+    pub(super) context: EngineContext,
+    pub(super) facts: PostgresFacts,
+    pub(super) params: Params,
+    mode: Mode,
+    pub(super) owners: Owners,
+    /// Indexes into the manifest's tables.
+    chosen: Vec<usize>,
+    /// The comment of the existing database.
+    pub(super) comment: Option<String>,
+    /// The steps that create the schema.
+    pub(super) items: Vec<Item>,
+    /// If set, only the rows of the chosen tables in this window are restored.
+    pub(super) window: Option<Window>,
+    /// True if hypertables and continuous aggregates are restored as ordinary tables.
+    pub(super) plain: bool,
+}
+
+impl Plan {
+    /// Inspects the server and the database; changes nothing.
+    pub(in crate::engine::postgres) fn make(
+        params: &Params,
+        snapshot: Arc<dyn SavedSnapshot>,
+        settings: &RestoreSettings,
+        context: &EngineContext,
+    ) -> Result<Self> {
+        let manifest = snapshot.manifest();
+        let not_postgres = || Error::problem("its manifest does not describe a PostgreSQL snapshot");
+        let mut facts = manifest.postgres.clone().ok_or_else(not_postgres)?;
+        let name = params.database().to_owned();
+        let shown = one_line(&params.shown());
+        let mut items = read_items(&*snapshot)?;
+        let chosen = choose(manifest, &items, &settings.table)?;
+        let mut server = Server::connect(params)?;
+        let existing = server.find_database(&name)?;
+        let owners = if settings.no_owner { Owners::Leave } else { Owners::Keep };
+        if settings.plain_tables {
+            facts.extensions.retain(|extension| extension.name != timescale::EXTENSION);
+            let left_out = timescale::plain::leave_out(&mut items);
+            if !left_out.is_empty() {
+                tracing::warn!("left out, because only TimescaleDB supports it: {}", left_out.join(", "));
+            }
+        }
+        let obstacles = server.obstacles(&facts, owners)?;
+        if owners == Owners::Leave {
+            leave_out_items_of_missing_roles(&mut items, &server.missing_roles(&facts)?);
+        }
+        // Some servers accept only one session at a time.
+        drop(server);
+        if let Some(mark) = existing.as_ref().and_then(|existing| Mark::read(existing.comment.as_deref()?)) {
+            return Err(unfinished(&mark, &shown, &context.host));
+        }
+        let mode = mode(settings, existing.as_ref(), params)?;
+        if matches!(mode, Mode::Create | Mode::Empty | Mode::Swap) && !obstacles.is_empty() {
+            return Err(target::cannot_restore(&obstacles));
+        }
+        let comment = existing.and_then(|existing| existing.comment);
+        let plain = settings.plain_tables;
+        let mut plan = Plan {
+            settings: settings.clone(),
+            context: context.clone(),
+            params: params.clone(),
+            snapshot,
+            facts,
+            mode,
+            owners,
+            chosen,
+            comment,
+            items,
+            window: None,
+            plain,
+        };
+        plan.window = plan.window_of()?;
+        plan.require_complete()?;
+        plan.require_fit()?;
+        Ok(plan)
+    }
+
+    /// Fails if an incomplete snapshot would replace a whole database, unless the options allow it.
+    fn require_complete(&self) -> Result<()> {
+        for left_out in &self.facts.left_out {
+            tracing::warn!("not in the snapshot: {}", one_line(left_out));
+        }
+        // A safety snapshot never contains large objects, and --replace checks by itself which tables exist.
+        let is_safety = self.snapshot.manifest().kind == SnapshotKind::Safety;
+        let lacks_objects = match self.mode {
+            Mode::Swap => self.facts.left_out.iter().any(|left_out| !(is_safety && left_out == LARGE_OBJECTS)),
+            Mode::Replace => self.settings.table.is_empty() && !is_safety && !self.facts.left_out.is_empty(),
+            Mode::Create | Mode::Empty | Mode::Tables | Mode::Beside(_) => false,
+        };
+        if !lacks_objects || self.settings.allow_partial {
+            return Ok(());
+        }
+        let shown: Vec<String> = self.facts.left_out.iter().take(10).map(|left_out| one_line(left_out)).collect();
+        let id = &self.snapshot.manifest().id;
+        Err(Error::usage(format!("{id} is incomplete: it does not contain {}", shown.join(", ")))
+            .hint("restore single tables with --table, or the incomplete snapshot with --allow-partial"))
+    }
+
+    /// Returns the time window of the rows to restore, or `None` for all rows.
+    fn window_of(&self) -> Result<Option<Window>> {
+        if self.settings.from.is_none() && self.settings.until.is_none() {
+            return Ok(None);
+        }
+        let mut kinds = BTreeSet::new();
+        for table in self.tables() {
+            let time = table.relation.as_ref().and_then(|relation| relation.time.as_ref());
+            let column = time.and_then(|time| table.columns.iter().find(|column| column.name == *time));
+            let Some(column) = column.filter(|_| table.kind == timescale::HYPERTABLE) else {
+                return Err(Error::usage(format!(
+                    "--from and --until need a hypertable that is partitioned by time, but {} is not one",
+                    one_line(&table.name)
+                ))
+                .hint("restore all of its rows, without --from and --until"));
+            };
+            kinds.insert(timescale::plain_type(&column.declared));
+        }
+        let mut session = self.read_only_session()?;
+        let mut window = Window { from: self.settings.from.clone(), until: self.settings.until.clone() };
+        for kind in kinds {
+            for (flag, bound) in [("--from", &mut window.from), ("--until", &mut window.until)] {
+                if let Some(text) = bound {
+                    *text = timescale::bound(&mut session, text, &kind).map_err(|error| {
+                        let (text, kind) = (one_line(text), one_line(&kind));
+                        Error::usage(format!("{flag} {text} is not a valid {kind}")).because(error)
+                    })?;
+                }
+            }
+            if let (Some(from), Some(until)) = (&window.from, &window.until)
+                && !timescale::is_before(&mut session, from, until, &kind)?
+            {
+                return Err(Error::usage(format!("--from {from} is not before --until {until}")));
+            }
+        }
+        Ok(Some(window))
+    }
+
+    /// Opens a read-only session that waits for locks no longer than the options allow.
+    fn read_only_session(&self) -> Result<Session> {
+        let mut session = Session::connect(&self.params)?;
+        settings::pin(&mut session)?;
+        session
+            .execute(&format!("SET lock_timeout = {}", Duration::from_secs(self.settings.lock_timeout).as_millis()))?;
+        session.execute("BEGIN READ ONLY")?;
+        Ok(session)
+    }
+
+    /// Fails if the restore is certain to fail, before anything is read or written.
+    fn require_fit(&self) -> Result<()> {
+        if self.mode == Mode::Replace {
+            if self.settings.table.is_empty() && self.facts.large_objects.count > 0 {
+                return Err(Error::usage(format!(
+                    "{} has {} large objects, but --replace restores only rows",
+                    self.snapshot.manifest().id,
+                    self.facts.large_objects.count
+                ))
+                .hint("replace the whole database with --swap, or name the tables to restore with --table"));
+            }
+            let mut session = self.read_only_session()?;
+            replace::require_fit(&mut session, &self.tables(), self.settings.table.is_empty())?;
+        }
+        if self.mode == Mode::Tables {
+            let mut session = self.read_only_session()?;
+            let live = data::tables(&mut session)?;
+            let existing: Vec<&str> = self
+                .tables()
+                .iter()
+                .filter(|table| live.iter().any(|live| live.qualified == table.name))
+                .map(|table| table.name.as_str())
+                .collect();
+            if !existing.is_empty() {
+                let names = one_line(&existing.join(", "));
+                return Err(Error::usage(format!("these tables already exist in the database: {names}")).hint(
+                    "replace their rows with --replace, or restore them into a new schema with --beside SCHEMA",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn tables(&self) -> Vec<&Table> {
+        self.chosen.iter().map(|index| &self.snapshot.manifest().tables[*index]).collect()
+    }
+}
+
+impl RestorePlan for Plan {
+    fn question(&self) -> Option<String> {
+        let manifest = self.snapshot.manifest();
+        let target = one_line(&self.params.shown());
+        let age = text::age(manifest.created_at, Utc::now());
+        let snapshot = match &self.window {
+            Some(window) => format!("{} ({age} old)", window.description(&manifest.id.to_string())),
+            None => format!("{} ({age} old, {} rows)", manifest.id, manifest.rows),
+        };
+        let left_out = match self.facts.left_out.len() {
+            0 => String::new(),
+            some => format!(", which does not contain {some} objects that were not saved"),
+        };
+        match self.mode {
+            Mode::Replace => {
+                let tables = match self.tables().as_slice() {
+                    [table] => format!("the table {}", one_line(&table.name)),
+                    tables => format!("{} tables", tables.len()),
+                };
+                Some(format!(
+                    "Replace the rows of {tables} in {target} with those of {snapshot}{left_out}? (Other sessions \
+                     cannot use these tables meanwhile.)"
+                ))
+            }
+            Mode::Swap => Some(format!("Replace the database {target} with a new one made from {snapshot}{left_out}?")),
+            Mode::Create | Mode::Empty | Mode::Tables | Mode::Beside(_) => None,
+        }
+    }
+
+    fn run(&self, caller: &dyn RestoreCaller) -> Result<RestoreReport> {
+        let clock = Instant::now();
+        let mut report = RestoreReport::new(
+            self.snapshot.manifest().id.to_string(),
+            self.params.shown(),
+            self.mode.name(),
+            self.settings.dry_run,
+        );
+        if self.settings.dry_run {
+            // The number of rows in the window is known only when they are read.
+            let rows = |table: &Table| if self.window.is_some() { None } else { table.rows };
+            let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: rows(table), ok: false };
+            report.tables = self.tables().into_iter().map(restored).collect();
+            report.window = self.window.as_ref().map(Window::shown);
+            return Ok(report);
+        }
+        match &self.mode {
+            Mode::Create => self.create(&mut report)?,
+            Mode::Empty => self.fill(&mut report)?,
+            Mode::Swap => self.swap(&mut report)?,
+            Mode::Replace => self.replace(&mut report, caller)?,
+            Mode::Tables => self.create_tables(&mut report)?,
+            Mode::Beside(schema) => self.beside(schema, &mut report)?,
+        }
+        if report.tables.is_empty() {
+            let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: true };
+            report.tables = self.tables().into_iter().map(restored).collect();
+        }
+        report.window = self.window.as_ref().map(Window::shown);
+        for note in &self.facts.notes {
+            tracing::warn!("{}", one_line(note));
+        }
+        report.seconds = clock.elapsed().as_secs_f64();
+        Ok(report)
+    }
+}
+
+/// Chooses what a restore does to the target; fails if the options do not fit its state.
+fn mode(settings: &RestoreSettings, existing: Option<&Existing>, params: &Params) -> Result<Mode> {
+    let shown = one_line(&params.shown());
+    let absent = |hint: &str| Error::usage(format!("the database {shown} does not exist")).hint(hint);
+    match (existing, &settings.beside) {
+        (_, _) if settings.create && existing.is_some() => {
+            Err(Error::usage(format!("the database {shown} already exists"))
+                .hint("restore to another name, replace its rows with --replace, or replace the database with --swap"))
+        }
+        (_, _) if (settings.create || settings.swap) && !settings.table.is_empty() => {
+            Err(Error::usage("--table restores into an existing database: it cannot be used with --create or --swap")
+                .hint("omit --create and --swap, or omit --table to restore everything"))
+        }
+        (None, _) if settings.create => Ok(Mode::Create),
+        (None, _) if settings.swap || settings.replace => Err(absent("create it with --create")),
+        (None, _) => Err(absent("create it with --create, or name another database with --to")),
+        (Some(_), Some(schema)) => Ok(Mode::Beside(schema.clone())),
+        (Some(_), _) if settings.swap => Ok(Mode::Swap),
+        (Some(_), _) if settings.replace => Ok(Mode::Replace),
+        (Some(_), _) if !settings.table.is_empty() => Ok(Mode::Tables),
+        (Some(Existing { comment: Some(comment), .. }), _) if Mark::read(comment).is_some() => Err(Error::usage(
+            format!("the database {shown} is incomplete: a restore into it is running, or ended early"),
+        )
+        .hint("wait until it ends; or drop the database, and restore with --create")),
+        (Some(_), _) => {
+            let found = contents(&mut Session::connect(params)?)?;
+            if !found.is_empty() {
+                let found = one_line(&found.join(", "));
+                return Err(Error::usage(format!("the database {shown} is not empty: it has {found}")).hint(
+                    "replace the rows with --replace, replace the whole database with --swap, restore tables \
+                     into a new schema with --beside SCHEMA, or restore to a new database with --create",
+                ));
+            }
+            Ok(Mode::Empty)
+        }
+    }
+}
+
+/// Returns the error for a database that a restore began to fill and has not finished.
+fn unfinished(mark: &Mark, shown: &str, host: &str) -> Error {
+    let (id, since) = (one_line(&mark.snapshot), mark.since.format("%Y-%m-%d %H:%M:%SZ"));
+    if mark.may_be_running(host) {
+        let (process, host) = (mark.process, one_line(&mark.host));
+        return Error::failed(format!("process {process} on {host} is restoring {id} to {shown}"))
+            .hint("wait until it ends; if it has died, drop the database, and restore with --create");
+    }
+    Error::failed(format!("{shown} has only a part of {id}: the restore that began at {since} has died"))
+        .hint("drop the database, and restore with --create")
+}

@@ -1,0 +1,186 @@
+//! Restores tables that do not exist in the target: in their own schema, or beside existing ones in a new schema.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::commit::commit;
+use super::create::{self, Owners};
+use super::items::{attachment_of, names_of, parent_of};
+use super::plan::Plan;
+use super::replace;
+use super::undo::sql_command_in;
+use crate::engine::postgres::copy::row_source::RowSource;
+use crate::engine::postgres::copy::rows::RowSum;
+use crate::engine::postgres::layout;
+use crate::engine::postgres::schema::quote::{ident, literal, qualified};
+use crate::engine::postgres::schema::{Item, Kind, Section, sequences};
+use crate::engine::postgres::wire::session::Session;
+use crate::engine::postgres::wire::settings;
+use crate::engine::restoring::RestoreReport;
+use crate::platform::error::{Result, one_line};
+
+impl Plan {
+    pub(super) fn create_tables(&self, report: &mut RestoreReport) -> Result<()> {
+        let mut session = Session::connect(&self.params)?;
+        settings::pin(&mut session)?;
+        // Foreign keys to existing tables lock those tables.
+        session
+            .execute(&format!("SET lock_timeout = {}", Duration::from_secs(self.settings.lock_timeout).as_millis()))?;
+        self.in_one_transaction(&mut session, report, |session| {
+            let (items, attached_last) = self.items_of_tables(session)?;
+            create::create_section(session, &items, Section::Pre, self.owners)?;
+            let copies: Vec<RowSource> = self.tables().iter().map(|table| RowSource::like(table)).collect();
+            let expected = self.load_chosen(session, &copies, false)?;
+            for value in &self.facts.sequences {
+                if items.iter().any(|item| {
+                    item.kind == Kind::Sequence
+                        && item.schema.as_ref() == Some(&value.schema)
+                        && item.name == value.name
+                }) || self.tables().iter().any(|table| value.table.as_ref() == Some(&table.name))
+                {
+                    session.rows(&sequences::statement(value))?;
+                }
+            }
+            create::create_section(session, &items, Section::Post, self.owners)?;
+            attached_last.iter().try_for_each(|item| create::create_item(session, item, self.owners))?;
+            if self.owners == Owners::Keep {
+                create::grant(session, &items)?;
+            }
+            items
+                .iter()
+                .filter(|item| matches!(item.kind, Kind::CompressedChunks | Kind::Job))
+                .try_for_each(|item| create::create_item(session, item, self.owners))?;
+            self.warn_about_lost(session, &items)?;
+            Ok((copies, expected))
+        })?;
+        let names: Vec<&str> = self.tables().iter().map(|table| table.name.as_str()).collect();
+        let undo = format!("DROP TABLE {}", names.join(", "));
+        report.undo = Some(sql_command_in(&self.params, self.params.database(), &[undo]));
+        Ok(())
+    }
+
+    pub(super) fn beside(&self, schema: &str, report: &mut RestoreReport) -> Result<()> {
+        let mut session = Session::connect(&self.params)?;
+        settings::pin(&mut session)?;
+        self.in_one_transaction(&mut session, report, |session| {
+            let copies = replace::create_beside(session, schema, &self.tables())?;
+            let expected = self.load_chosen(session, &copies, false)?;
+            Ok((copies, expected))
+        })?;
+        let undo = format!("DROP SCHEMA {} CASCADE", ident(schema));
+        report.undo = Some(sql_command_in(&self.params, self.params.database(), &[undo]));
+        Ok(())
+    }
+
+    /// Returns the steps that create the chosen tables and the objects that belong to them and, separately, the steps
+    /// that attach partitions to an existing table. Those must come last: a partition that is attached before it has
+    /// its own indexes gets indexes from that table.
+    fn items_of_tables(&self, session: &mut Session) -> Result<(Vec<Item>, Vec<Item>)> {
+        let wanted = self.relations();
+        let is_wanted = |item: &Item| item.kind == Kind::Table && wanted.contains(&names_of(item));
+        // The partitioned tables above them, if they do not exist either.
+        let mut ancestors: BTreeSet<usize> = BTreeSet::new();
+        for table in self.items.iter().filter(|item| is_wanted(item)) {
+            let mut next = attachment_of(&self.items, table).and_then(|attach| parent_of(&self.items, attach));
+            while let Some(parent) = next.filter(|parent| !ancestors.contains(&parent.id)) {
+                if !exists(session, parent)? {
+                    ancestors.insert(parent.id);
+                }
+                next = attachment_of(&self.items, parent).and_then(|attach| parent_of(&self.items, attach));
+            }
+        }
+        let mut selected: BTreeSet<usize> = BTreeSet::new();
+        for item in &self.items {
+            let own = is_wanted(item) || ancestors.contains(&item.id);
+            if own || item.table.is_some_and(|table| selected.contains(&table)) {
+                selected.insert(item.id);
+            }
+        }
+        // Sequences that defaults use are created with the tables if they do not exist either.
+        let needed: BTreeSet<usize> = selected.iter().flat_map(|id| self.items[*id].needs.iter().copied()).collect();
+        for id in needed {
+            let item = &self.items[id];
+            if item.kind == Kind::Sequence && !selected.contains(&id) && !exists(session, item)? {
+                selected.insert(id);
+            }
+        }
+        let attached_last = |item: &Item| match item.kind {
+            Kind::AttachPartition => parent_of(&self.items, item).is_none_or(|parent| !selected.contains(&parent.id)),
+            Kind::IndexAttach => item.needs.iter().any(|need| !selected.contains(need)),
+            _ => false,
+        };
+        let items = self.items.iter().filter(|item| selected.contains(&item.id)).cloned();
+        let (last, items): (Vec<Item>, Vec<Item>) = items.partition(|item| attached_last(item));
+        Ok((items, last))
+    }
+
+    /// Warns about objects that depended on the tables and were dropped with them: foreign keys of other tables, views.
+    fn warn_about_lost(&self, session: &mut Session, created: &[Item]) -> Result<()> {
+        let created: BTreeSet<usize> = created.iter().map(|item| item.id).collect();
+        let mut gone: BTreeSet<usize> = created.clone();
+        let mut lost = Vec::new();
+        for item in self.items.iter().filter(|item| !created.contains(&item.id)) {
+            let schema = item.schema.as_deref().unwrap_or_default();
+            let uses = item.needs.iter().any(|need| gone.contains(need));
+            match item.kind {
+                Kind::View | Kind::MaterializedView if uses && !exists(session, item)? => {
+                    gone.insert(item.id);
+                    lost.push(format!("the {} {}", item.kind.words(), qualified(schema, &item.name)));
+                }
+                Kind::ForeignKey if uses => {
+                    let Some(table) = item.table.map(|table| &self.items[table]) else { continue };
+                    let from = qualified(table.schema.as_deref().unwrap_or_default(), &table.name);
+                    let there = session.row(&format!(
+                        "SELECT pg_catalog.to_regclass({0}) IS NULL OR EXISTS (
+                             SELECT FROM pg_catalog.pg_constraint
+                              WHERE conrelid = pg_catalog.to_regclass({0}) AND conname = {1}) AS there",
+                        literal(&from),
+                        literal(&item.name)
+                    ))?;
+                    if !there.flag("there")? {
+                        lost.push(format!("the foreign key {} of {from}", item.name));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if !lost.is_empty() {
+            tracing::warn!(
+                "dropped with the tables, and not restored: {} ('lifeboat extract --entry {}' shows their definitions)",
+                one_line(&lost.join(", ")),
+                layout::POST_DATA
+            );
+        }
+        Ok(())
+    }
+
+    /// Does the work in one transaction, compares the rows that it loaded, and commits only if they are equal.
+    fn in_one_transaction(
+        &self,
+        session: &mut Session,
+        report: &mut RestoreReport,
+        work: impl FnOnce(&mut Session) -> Result<(Vec<RowSource>, Vec<RowSum>)>,
+    ) -> Result<()> {
+        let all = |session: &mut Session, report: &mut RestoreReport| -> Result<()> {
+            session.execute("BEGIN")?;
+            let clock = Instant::now();
+            let (copies, expected) = work(session)?;
+            report.stream_seconds = clock.elapsed().as_secs_f64();
+            let clock = Instant::now();
+            self.compare_chosen(session, &copies, &expected, report)?;
+            report.check_seconds = clock.elapsed().as_secs_f64();
+            Ok(())
+        };
+        all(session, report).map_err(|error| {
+            error.context(format!("cannot restore {}; nothing was changed", self.snapshot.manifest().id))
+        })?;
+        commit(session, &self.params)
+    }
+}
+
+/// Returns true if a relation of that name exists in the database.
+fn exists(session: &mut Session, relation: &Item) -> Result<bool> {
+    let name = qualified(relation.schema.as_deref().unwrap_or_default(), &relation.name);
+    let name = literal(&name);
+    session.row(&format!("SELECT pg_catalog.to_regclass({name}) IS NOT NULL AS there"))?.flag("there")
+}

@@ -1,0 +1,199 @@
+//! Restores a whole database: as a new one, into an empty one, or in the place of another.
+
+use std::time::Instant;
+
+use chrono::Utc;
+
+use super::build::Build;
+use super::create;
+use super::plan::Plan;
+use super::target::{self, Mark, Server};
+use super::undo::sql_command;
+use crate::engine::postgres::layout;
+use crate::engine::postgres::schema::quote::ident;
+use crate::engine::postgres::schema::{self, Item};
+use crate::engine::postgres::wire::params::Params;
+use crate::engine::postgres::wire::session::Session;
+use crate::engine::postgres::wire::settings;
+use crate::engine::restoring::RestoreReport;
+use crate::platform::error::{Error, Result, one_line};
+
+impl Plan {
+    pub(super) fn create(&self, report: &mut RestoreReport) -> Result<()> {
+        let mut server = Server::connect(&self.params)?;
+        warn_about_dropped(&server.drop_left_over(&self.context.host)?);
+        let name = self.params.database();
+        let scratch = target::scratch_name(&self.context.host)?;
+        let mark = Mark::new("restore", &report.id, &self.context.host);
+        server.create(&scratch, &self.facts.database, &mark)?;
+        let built = self
+            .build(&self.params.with_database(&scratch), Some(&mark), report)
+            .and_then(|comment| server.finish(&scratch, name, comment.as_deref()));
+        built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
+        report.undo = Some(sql_command(&self.params, &[format!("DROP DATABASE {}", ident(name))]));
+        Ok(())
+    }
+
+    /// Restores into an existing, empty database, which has a mark until the restore is done.
+    pub(super) fn fill(&self, report: &mut RestoreReport) -> Result<()> {
+        let mut server = Server::connect(&self.params)?;
+        let name = self.params.database();
+        let shown = one_line(&self.params.shown());
+        // This session is opened at the start: a server whose disk is full accepts no new sessions ("could not write
+        // init file"), and then all that remains is to remove what filled the disk.
+        let mut cleanup = self.cleanup_session().ok();
+        server.mark(name, &Mark::new(target::FILL, &report.id, &self.context.host))?;
+        // If the server did not accept this session, it accepts no other besides the one that builds.
+        let server = cleanup.is_some().then_some(server);
+        let again = |server: Option<Server>| server.map_or_else(|| Server::connect_for_cleanup(&self.params), Ok);
+        match self.build(&self.params, None, report) {
+            Ok(_) => {
+                self.warn_about_settings_left();
+                drop(cleanup);
+                again(server)?.unmark(name, self.comment.as_deref())
+            }
+            Err(error) => {
+                let cleared = match cleanup.as_mut().map(|session| create::drop_items(session, &self.items)) {
+                    Some(Ok(())) => Ok(()),
+                    // The session was ended meanwhile, or was never opened.
+                    _ => self.cleanup_session().and_then(|mut session| create::drop_items(&mut session, &self.items)),
+                };
+                drop(cleanup);
+                let mut server = match again(server) {
+                    Ok(server) => server,
+                    Err(why) => {
+                        tracing::warn!("cannot remove the mark: {}", why.full_message());
+                        return Err(error.context(format!(
+                            "the restore failed; {shown} is left incomplete, and is marked so in its comment: drop it"
+                        )));
+                    }
+                };
+                let cleared = cleared.and_then(|()| server.unmark(name, self.comment.as_deref()));
+                Err(match cleared {
+                    Ok(()) => error.context(format!("the restore failed; {shown} is empty again")),
+                    Err(_) if matches!(server.find_database(name), Ok(None)) => {
+                        error.context(format!("the restore failed; {shown} was dropped by another session"))
+                    }
+                    Err(why) => {
+                        tracing::warn!("cannot drop the restored objects: {}", why.full_message());
+                        error.context(format!(
+                            "the restore failed; {shown} is left incomplete, and is marked so in its comment: drop it"
+                        ))
+                    }
+                })
+            }
+        }
+    }
+
+    pub(super) fn swap(&self, report: &mut RestoreReport) -> Result<()> {
+        let mut server = Server::connect(&self.params)?;
+        warn_about_dropped(&server.drop_left_over(&self.context.host)?);
+        let name = self.params.database().to_owned();
+        // Check this now, not after an hour of building.
+        let busy = server.find_database(&name)?.map_or(0, |existing| existing.sessions);
+        if busy > 0 && !self.settings.disconnect {
+            let sessions = if busy == 1 { "session is" } else { "sessions are" };
+            return Err(Error::failed(format!(
+                "{busy} other {sessions} connected to {}: a database in use cannot be exchanged",
+                one_line(&self.params.shown())
+            ))
+            .hint("stop the programs that use it, or end their sessions with --disconnect; nothing was changed"));
+        }
+        let mut settings_now = database_settings(&self.params)?;
+        // Until the names are exchanged, the mark is in the place of the comment.
+        settings_now.retain(|item| item.name != "comment");
+        let scratch = target::scratch_name(&self.context.host)?;
+        let mark = Mark::new("restore", &report.id, &self.context.host);
+        server.create(&scratch, &self.facts.database, &mark)?;
+        let aside = format!("{}_before_{}", cut(&name, 38), Utc::now().format("%Y%m%dT%H%M%SZ"));
+        let new = self.params.with_database(&scratch);
+        let built = self
+            .build(&new, None, report)
+            .and_then(|_| {
+                let mut session = Session::connect(&new)?;
+                settings::pin(&mut session)?;
+                create::apply_settings(&mut session, &settings_now)
+            })
+            .and_then(|()| server.exchange(&scratch, &name, &aside, self.comment.as_deref(), self.settings.disconnect));
+        built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
+        report.moved_aside.push(aside.clone());
+        let undo = [
+            format!("ALTER DATABASE {} RENAME TO {}", ident(&name), ident(&scratch)),
+            format!("ALTER DATABASE {} RENAME TO {}", ident(&aside), ident(&name)),
+        ];
+        report.undo = Some(sql_command(&self.params, &undo));
+        Ok(())
+    }
+
+    /// Creates everything in an empty database, loads it and compares it. With a mark, the database's own settings are
+    /// restored too, except its comment. The comment is returned, because the mark is in its place until all is done.
+    fn build(&self, params: &Params, mark: Option<&Mark>, report: &mut RestoreReport) -> Result<Option<String>> {
+        let clock = Instant::now();
+        let build = Build {
+            snapshot: &*self.snapshot,
+            items: &self.items,
+            owners: self.owners,
+            params,
+            context: &self.context,
+            plain: self.plain,
+        };
+        let comment = build.run(mark)?;
+        report.stream_seconds = clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        build.compare(self.context.jobs)?;
+        report.check_seconds = clock.elapsed().as_secs_f64();
+        Ok(comment)
+    }
+
+    /// Warns about the database's own settings in the snapshot: a database that was filled keeps those that it has.
+    fn warn_about_settings_left(&self) {
+        let left: Vec<&str> = self
+            .items
+            .iter()
+            .filter(|item| item.kind.is_of_database() && item.name != "owner")
+            .map(|item| item.name.as_str())
+            .collect();
+        if !left.is_empty() {
+            tracing::warn!(
+                "{} keeps its own settings; the snapshot's {} was not set ('lifeboat extract --entry {}' shows it)",
+                one_line(self.params.database()),
+                one_line(&left.join(", ")),
+                layout::POST_DATA
+            );
+        }
+    }
+
+    /// Opens a session in the database that can clean up even after a signal has asked to stop.
+    fn cleanup_session(&self) -> Result<Session> {
+        let mut session = Session::connect_for_cleanup(&self.params)?;
+        settings::pin(&mut session)?;
+        Ok(session)
+    }
+}
+
+/// Reads the steps that set the current properties of the database itself.
+fn database_settings(params: &Params) -> Result<Vec<Item>> {
+    let mut session = Session::connect(params)?;
+    settings::pin(&mut session)?;
+    session.execute("BEGIN READ ONLY")?;
+    let schema = schema::read(&mut session)?;
+    Ok(schema.items.into_iter().filter(|item| item.kind.is_of_database()).collect())
+}
+
+pub(super) fn warn_about_dropped(dropped: &[String]) {
+    for name in dropped {
+        tracing::warn!("dropped {}, an incomplete database of a run that has died", one_line(name));
+    }
+}
+
+fn drop_failed(server: &mut Server, scratch: &str, error: Error) -> Error {
+    if let Err(why) = server.drop(scratch) {
+        tracing::warn!("the incomplete database {scratch} is left on the server: {}", why.full_message());
+    }
+    error.context("the restore failed; the existing data is unchanged")
+}
+
+/// Returns at most `most` bytes of a name.
+fn cut(name: &str, most: usize) -> &str {
+    &name[..name.floor_char_boundary(most)]
+}

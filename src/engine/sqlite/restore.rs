@@ -1,0 +1,363 @@
+//! Restores an SQLite snapshot: to a new file, over a live database, or some of its tables.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use wildmatch::WildMatch;
+
+use super::fetch::{Fetched, fetch_image, image_facts};
+use super::image::{self, ImageFile};
+use super::save::{FileSaving, OnUnreadable, origin_of};
+use super::survey::{self, TableCheck};
+use super::tables::{self, Overwrite};
+use super::target::{self, LiveTarget, TargetState};
+use crate::engine::context::EngineContext;
+use crate::engine::restoring::{
+    RestoreCaller, RestorePlan, RestoreReport, RestoreSettings, RestoredTable, SavedSnapshot, safety_failed,
+};
+use crate::engine::saving::SaveRequest;
+use crate::platform::disk::{folder_of, require_space, resolve_target};
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::text;
+use crate::snapshots::manifest::{Depth, Table};
+
+/// A plan of a restore, made before anything is changed.
+pub(super) struct Plan {
+    snapshot: Arc<dyn SavedSnapshot>,
+    settings: RestoreSettings,
+    context: EngineContext,
+    target: PathBuf,
+    state: TargetState,
+    mode: Mode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Create,
+    Replace,
+    ReplaceDamaged,
+    Tables,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Create => "create",
+            Mode::Replace => "replace",
+            Mode::ReplaceDamaged => "replace-damaged",
+            Mode::Tables => "tables",
+        }
+    }
+}
+
+#[derive(Default)]
+struct Times {
+    stream: f64,
+    sync: f64,
+    check: f64,
+}
+
+impl Plan {
+    /// Inspects the target and chooses what to do; changes nothing.
+    pub(super) fn make(
+        target: &Path,
+        snapshot: Arc<dyn SavedSnapshot>,
+        settings: &RestoreSettings,
+        context: &EngineContext,
+    ) -> Result<Self> {
+        for (flag, given) in [
+            ("--swap", settings.swap),
+            ("--beside", settings.beside.is_some()),
+            ("--no-owner", settings.no_owner),
+            ("--disconnect", settings.disconnect),
+            ("--from", settings.from.is_some()),
+            ("--until", settings.until.is_some()),
+            ("--plain-tables", settings.plain_tables),
+        ] {
+            if given {
+                return Err(Error::usage(format!("{flag} is not supported for an SQLite snapshot"))
+                    .hint("use --to NEW.db to restore to a new file, or --replace to overwrite the database"));
+            }
+        }
+        let target = resolve_target(target)?;
+        let state = target::inspect(&target)?;
+        let shown = one_line(&target.display().to_string());
+        let mode = match (&state, settings.table.is_empty()) {
+            (TargetState::Absent, true) => Mode::Create,
+            (TargetState::Absent, false) => {
+                return Err(Error::usage(format!(
+                    "--table restores tables into an existing database, but {shown} does not exist"
+                ))
+                .hint("restore the whole snapshot, without --table"));
+            }
+            (TargetState::Damaged(reason), false) => {
+                return Err(Error::usage(format!(
+                    "--table needs a database that can be opened, but {shown} cannot be opened: {reason}"
+                ))
+                .hint("restore the whole snapshot over it, with --replace"));
+            }
+            (TargetState::Database { .. }, false) => Mode::Tables,
+            (_, true) if !settings.replace => {
+                return Err(Error::usage(format!("{shown} already exists"))
+                    .hint("overwrite it with --replace, or restore to another path with --to"));
+            }
+            (TargetState::Damaged(_), true) => Mode::ReplaceDamaged,
+            (TargetState::Database { .. }, true) => Mode::Replace,
+        };
+        let plan = Plan { snapshot, settings: settings.clone(), context: context.clone(), target, state, mode };
+        plan.require_fit()?;
+        Ok(plan)
+    }
+
+    /// Fails if the restore is certain to fail, before anything is read or written.
+    fn require_fit(&self) -> Result<()> {
+        let manifest = self.snapshot.manifest();
+        let facts = image_facts(manifest)?;
+        if let TargetState::Database { page_bytes: Some(_), encoding, .. } = &self.state
+            && !manifest.tables.is_empty()
+            && *encoding != facts.encoding
+        {
+            return Err(Error::usage(format!(
+                "the target's text encoding is {encoding}, but the snapshot's is {}",
+                facts.encoding
+            ))
+            .hint(
+                "restore to a new path, stop the program that uses the old file, and move the new file to its path",
+            ));
+        }
+        let needed = match self.mode {
+            Mode::Create | Mode::ReplaceDamaged => manifest.raw_bytes,
+            Mode::Replace | Mode::Tables => target::replace_bytes(&self.target, manifest.raw_bytes),
+        };
+        require_space(folder_of(&self.target), needed)
+    }
+
+    /// Returns the tables that were asked for; every pattern must match at least one. An exact name goes before a
+    /// pattern.
+    fn choose_tables(&self) -> Result<Vec<&Table>> {
+        let all = &self.snapshot.manifest().tables;
+        if self.settings.table.is_empty() {
+            return Ok(all.iter().collect());
+        }
+        let mut chosen: Vec<&Table> = Vec::new();
+        for pattern in &self.settings.table {
+            let exact: Vec<&Table> = all.iter().filter(|table| table.name.eq_ignore_ascii_case(pattern)).collect();
+            let wild = WildMatch::new(&pattern.to_lowercase());
+            let ordinary = |table: &&Table| table.kind == "table" && !table.name.starts_with("sqlite_");
+            let found = if exact.is_empty() {
+                all.iter().filter(ordinary).filter(|table| wild.matches(&table.name.to_lowercase())).collect()
+            } else {
+                exact
+            };
+            if found.is_empty() {
+                return Err(Error::usage(format!(
+                    "the snapshot {} has no table {}",
+                    self.snapshot.manifest().id,
+                    one_line(pattern)
+                ))
+                .hint(format!("'lifeboat show {}' lists its tables", self.snapshot.manifest().id)));
+            }
+            for table in found {
+                if !chosen.iter().any(|other| other.name == table.name) {
+                    chosen.push(table);
+                }
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Streams the image to `path` and checks it there.
+    fn fetch_and_check(&self, path: PathBuf, times: &mut Times) -> Result<(ImageFile, Vec<TableCheck>)> {
+        let Fetched { image, stream_seconds, sync_seconds } =
+            fetch_image(&*self.snapshot, path, &*self.context.progress)?;
+        (times.stream, times.sync) = (stream_seconds, sync_seconds);
+        let clock = Instant::now();
+        let checks = image::check(image.path(), self.snapshot.manifest()).map_err(|error| {
+            error.context(format!("the image of {} did not pass its checks", self.snapshot.manifest().id))
+        })?;
+        times.check = clock.elapsed().as_secs_f64();
+        Ok((image, checks))
+    }
+
+    /// Streams the image to a file beside the target and checks it there.
+    fn fetch_beside(&self, stamp: &str, times: &mut Times) -> Result<(ImageFile, Vec<TableCheck>)> {
+        image::clear_unfinished(&self.target);
+        self.fetch_and_check(image::path_beside(&self.target, stamp), times)
+    }
+
+    fn create(&self, stamp: &str, report: &mut RestoreReport, times: &mut Times) -> Result<Vec<TableCheck>> {
+        let (image, checks) = self.fetch_beside(stamp, times)?;
+        let mode = self.snapshot.manifest().sqlite.as_ref().map_or(0o600, |facts| facts.file_mode & 0o777);
+        target::set_mode(image.path(), mode)?;
+        let clock = Instant::now();
+        let moved = target::place_new(image.path(), &self.target, stamp)?;
+        times.sync += clock.elapsed().as_secs_f64();
+        report.moved_aside = moved.iter().map(|path| path.display().to_string()).collect();
+        report.undo = Some(target::undo_new(&self.target));
+        Ok(checks)
+    }
+
+    fn replace_damaged(&self, stamp: &str, report: &mut RestoreReport, times: &mut Times) -> Result<Vec<TableCheck>> {
+        let (image, checks) = self.fetch_beside(stamp, times)?;
+        let aside = target::replace_damaged(image.path(), &self.target, stamp)?;
+        report.moved_aside = vec![aside.display().to_string()];
+        report.undo = Some(target::undo_damaged(&self.target, &aside));
+        Ok(checks)
+    }
+
+    /// Overwrites a live database: makes and checks the image in scratch, takes a safety snapshot, then changes all at
+    /// once.
+    fn overwrite(
+        &self,
+        chosen: &[&Table],
+        report: &mut RestoreReport,
+        times: &mut Times,
+        caller: &dyn RestoreCaller,
+    ) -> Result<Vec<TableCheck>> {
+        let manifest = self.snapshot.manifest();
+        let facts = manifest
+            .sqlite
+            .as_ref()
+            .ok_or_else(|| Error::problem("the manifest does not describe an SQLite snapshot"))?;
+        let TargetState::Database { page_bytes, .. } = &self.state else {
+            return Err(Error::failed("the target was changed by another program meanwhile"));
+        };
+        let scratch = self.context.scratch.folder(manifest.raw_bytes * 2)?;
+        let (image, mut checks) = self.fetch_and_check(scratch.path("image.db"), times)?;
+        let clock = Instant::now();
+        image::leave_wal(image.path())?;
+        let mut image_path = image.path().to_owned();
+        if self.mode == Mode::Replace && page_bytes.is_some_and(|page_bytes| page_bytes != facts.page_bytes) {
+            let page_bytes = page_bytes.expect("checked in the condition above");
+            tracing::info!(
+                "the target has pages of {page_bytes} bytes, the snapshot has pages of {} bytes: converting",
+                facts.page_bytes
+            );
+            let converted = scratch.path("converted.db");
+            image::convert_pages(image.path(), page_bytes, &converted)?;
+            checks = image::check(&converted, manifest)?;
+            image_path = converted;
+        }
+        times.check += clock.elapsed().as_secs_f64();
+        let mut live = LiveTarget::open(&self.target)?;
+        let overwrite = if self.settings.replace { Overwrite::Replace } else { Overwrite::Refuse };
+        if self.mode == Mode::Tables {
+            tables::require_restorable(&live, image.path(), chosen, overwrite)?;
+        }
+        if !self.settings.no_safety {
+            live.keep_writers_out()?;
+            let safety = self.save_safety(caller)?;
+            let undo = ["restore", &safety, "--to", &report.target, "--replace"];
+            report.undo = Some(caller.command_line(&undo));
+            report.safety_snapshot = Some(safety);
+        }
+        let explain = |error: Error| match &report.safety_snapshot {
+            Some(safety) => {
+                error.context(format!("cannot restore {} (the safety snapshot {safety} was taken)", manifest.id))
+            }
+            None => error,
+        };
+        let clock = Instant::now();
+        if self.mode == Mode::Tables {
+            let orphans = facts.health.as_ref().map_or(&[][..], |health| &health.orphans);
+            return tables::restore_tables(
+                &mut live,
+                image.path(),
+                chosen,
+                orphans,
+                overwrite,
+                !self.settings.no_safety,
+            )
+            .map_err(explain);
+        }
+        live.replace_with(&image_path, !self.settings.no_safety).map_err(explain)?;
+        times.sync += clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        // The image was compared and checked before. A difference that is found now should come from other programs
+        // that already write.
+        let shown = one_line(&report.target);
+        let compared = survey::survey_in_pieces(&self.target)
+            .and_then(|survey| survey::require_all(&survey::compare(&manifest.tables, &survey.tables)));
+        times.check += clock.elapsed().as_secs_f64();
+        match compared {
+            Err(error) if error.kind == Kind::Problem && !live.was_written_to() => {
+                let undo = report.undo.as_deref().unwrap_or("restore another snapshot");
+                return Err(error.context(format!("{shown} was overwritten, but its content is wrong")).hint(undo));
+            }
+            Err(error) if error.kind == Kind::Problem => {
+                tracing::warn!("other programs have written to {shown} since it was restored");
+            }
+            Err(error) => {
+                tracing::warn!("{shown} was restored, but could not be compared again: {}", error.full_message())
+            }
+            Ok(()) => {}
+        }
+        Ok(checks)
+    }
+
+    /// Saves the data that is about to be overwritten. The database is open already, so it is read only through SQLite.
+    fn save_safety(&self, caller: &dyn RestoreCaller) -> Result<String> {
+        let request = SaveRequest {
+            allow_damaged: true,
+            allow_empty: true,
+            max_lock: Duration::from_secs(300),
+            check: Depth::Quick,
+            ..SaveRequest::default()
+        };
+        let save = || {
+            let origin = origin_of(&self.target, &self.context.host)?;
+            let mut saving = FileSaving::begin(&self.target, &request, OnUnreadable::Fail, &self.context)?;
+            caller.save_safety(origin, &mut saving)
+        };
+        save().map_err(safety_failed)
+    }
+}
+
+impl RestorePlan for Plan {
+    fn question(&self) -> Option<String> {
+        let target = one_line(&self.target.display().to_string());
+        let manifest = self.snapshot.manifest();
+        let what = match self.mode {
+            Mode::Create => return None,
+            Mode::Replace | Mode::ReplaceDamaged => "the whole content of",
+            Mode::Tables => "tables in",
+        };
+        let age = text::age(manifest.created_at, Utc::now());
+        Some(format!("Replace {what} {target} with {} ({age} old, {} rows)?", manifest.id, manifest.rows))
+    }
+
+    fn run(&self, caller: &dyn RestoreCaller) -> Result<RestoreReport> {
+        let clock = Instant::now();
+        let manifest = self.snapshot.manifest();
+        let stamp = Utc::now().format("%Y%m%dT%H%M%S%3fZ").to_string();
+        let chosen = self.choose_tables()?;
+        let mut report = RestoreReport::new(
+            manifest.id.to_string(),
+            self.target.display().to_string(),
+            self.mode.name(),
+            self.settings.dry_run,
+        );
+        if self.settings.dry_run {
+            report.tables = chosen
+                .iter()
+                .map(|table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: false })
+                .collect();
+            return Ok(report);
+        }
+        let mut times = Times::default();
+        let checks = match self.mode {
+            Mode::Create => self.create(&stamp, &mut report, &mut times)?,
+            Mode::ReplaceDamaged => self.replace_damaged(&stamp, &mut report, &mut times)?,
+            Mode::Replace | Mode::Tables => self.overwrite(&chosen, &mut report, &mut times, caller)?,
+        };
+        report.tables = checks
+            .into_iter()
+            .map(|check| RestoredTable { name: check.name, rows: check.rows, ok: check.ok && check.compared })
+            .collect();
+        (report.stream_seconds, report.sync_seconds, report.check_seconds) = (times.stream, times.sync, times.check);
+        report.seconds = clock.elapsed().as_secs_f64();
+        Ok(report)
+    }
+}

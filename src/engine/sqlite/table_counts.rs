@@ -1,0 +1,44 @@
+//! A quick overview of the tables of a database that is not backed up yet.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::connection::{Purpose, open_raw, quote};
+
+/// The maximum number of rows that are counted.
+const MAX_ROWS: u32 = 100_000;
+/// The maximum number of tables that are listed.
+const MAX_TABLES: u32 = 200;
+
+/// A table in the overview.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TableCount {
+    /// The name of the table.
+    pub name: String,
+    /// The number of rows, or 100 000 if there are more.
+    pub rows: u64,
+}
+
+/// Lists the tables of a database with their numbers of rows; what cannot be read is omitted. Changes nothing, and
+/// waits for locks only for a moment.
+#[must_use]
+pub(crate) fn table_counts(path: &Path) -> Vec<TableCount> {
+    read(path).unwrap_or_default()
+}
+
+fn read(path: &Path) -> rusqlite::Result<Vec<TableCount>> {
+    let Ok(path) = path.canonicalize() else { return Ok(Vec::new()) };
+    let connection = open_raw(&path, Purpose::Source)?;
+    connection.busy_timeout(Duration::from_millis(200))?;
+    let mut names = connection.prepare(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
+         AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name LIMIT ?1",
+    )?;
+    let names: Vec<String> = names.query_map([MAX_TABLES], |row| row.get(0))?.flatten().collect();
+    let count = |name: String| {
+        let query = format!("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT {MAX_ROWS})", quote(&name));
+        let rows: i64 = connection.query_row(&query, [], |row| row.get(0)).ok()?;
+        Some(TableCount { name, rows: u64::try_from(rows).unwrap_or(0) })
+    };
+    Ok(names.into_iter().filter_map(count).collect())
+}

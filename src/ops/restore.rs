@@ -1,0 +1,160 @@
+//! `restore`: restores a snapshot, and reports how to undo that.
+
+use std::sync::Arc;
+
+use crate::archive::Compression;
+use crate::engine::restoring::{self, RestoreCaller, RestoreReport, RestoreSettings};
+use crate::engine::saving::Saving;
+use crate::engine::source::{Source, engine_named};
+use crate::ops::destination::Destination;
+use crate::ops::fetch::Opened;
+use crate::ops::save::SnapshotPlan;
+use crate::ops::{Context, Report, SnapshotFilter, fetch, tags};
+use crate::platform::error::{Error, Result, one_line};
+use crate::snapshots::catalog::Catalog;
+use crate::snapshots::id::SnapshotId;
+use crate::snapshots::manifest::{Manifest, Origin, SnapshotKind};
+
+/// Options of a restore.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RestoreOptions {
+    /// A snapshot id, the start of one, or 'latest'
+    pub snapshot: String,
+    /// Restrict the search to these snapshots
+    pub filter: SnapshotFilter,
+    /// The database file or URL to restore to; default: the database that the snapshot was taken from
+    pub to: Option<String>,
+    /// The settings of the restore
+    pub settings: RestoreSettings,
+}
+
+impl Report for RestoreReport {}
+
+/// A plan of a restore, made before anything is changed.
+pub(crate) struct RestorePlan {
+    catalog: Catalog,
+    opened: Arc<Opened>,
+    plan: Box<dyn restoring::RestorePlan>,
+    dry_run: bool,
+}
+
+impl RestorePlan {
+    /// Finds the snapshot and inspects the target; changes nothing.
+    pub(crate) fn make(options: &RestoreOptions, context: &Context) -> Result<Self> {
+        let catalog = context.open_catalog()?;
+        let listed = catalog.find(&options.snapshot, &options.filter)?;
+        let opened = fetch::open(&catalog, &listed.id, context)?;
+        let target = target(&opened.manifest, options.to.as_deref(), context)?;
+        let opened = Arc::new(opened);
+        let plan = target.plan_restore(Arc::<Opened>::clone(&opened), &options.settings, &context.for_engine())?;
+        Ok(RestorePlan { catalog, opened, plan, dry_run: options.settings.dry_run })
+    }
+
+    /// Plans the restore in place of a snapshot that was already found, to a target of the same engine.
+    pub(crate) fn in_place(
+        id: &SnapshotId,
+        catalog: Catalog,
+        target: &Source,
+        lock_timeout: u64,
+        context: &Context,
+    ) -> Result<Self> {
+        let opened = Arc::new(fetch::open(&catalog, id, context)?);
+        let plan = target.plan_restore_in_place(Arc::<Opened>::clone(&opened), lock_timeout, &context.for_engine())?;
+        Ok(RestorePlan { catalog, opened, plan, dry_run: false })
+    }
+
+    /// Returns the question to ask the user before data is overwritten, or `None` if nothing is overwritten.
+    #[must_use]
+    pub(crate) fn question(&self) -> Option<String> {
+        self.plan.question()
+    }
+
+    /// Carries the plan out.
+    pub(crate) fn run(self, context: &Context) -> Result<RestoreReport> {
+        let _lease = (!self.dry_run).then(|| self.catalog.lease(&self.opened.manifest.id));
+        let RestorePlan { catalog, opened, plan, .. } = &self;
+        plan.run(&Caller { catalog, opened, context })
+    }
+}
+
+/// Returns the target of a restore: the one that `to` names, or else the database of the config or of the snapshot's
+/// origin. Fails if its engine is not that of the snapshot.
+pub(crate) fn target(manifest: &Manifest, to: Option<&str>, context: &Context) -> Result<Source> {
+    let engine = engine_named(&manifest.engine)?;
+    let Some(to) = to else {
+        return context.configured_source_or_origin(manifest)?.ok_or_else(|| {
+            Error::usage(format!("{} is from another machine, {}", manifest.id, one_line(&manifest.origin.to_string())))
+                .hint("name the target with --to")
+        });
+    };
+    let target = context.named_source(to)?.source;
+    if target.engine() == engine.name() {
+        return Ok(target);
+    }
+    Err(Error::usage(format!(
+        "{} is a snapshot of {}, but --to names a database of another kind: {}",
+        manifest.id,
+        engine.title(),
+        one_line(&target.shown())
+    ))
+    .hint(
+        "name an SQLite file for a snapshot of SQLite, or a URL such as postgres://USER@HOST/DATABASE for a snapshot \
+           of PostgreSQL",
+    ))
+}
+
+/// Returns the word for a database in a printed command: its name in the config, which has its password, or `shown`.
+pub(crate) fn target_word(manifest: &Manifest, shown: &str, context: &Context) -> Result<String> {
+    Ok(match context.configured_source(manifest)? {
+        Some(configured) if configured.shown() == shown => manifest.source.to_string(),
+        _ => shown.to_owned(),
+    })
+}
+
+/// The part of a restore that knows the store and the config.
+struct Caller<'a> {
+    catalog: &'a Catalog,
+    opened: &'a Opened,
+    context: &'a Context,
+}
+
+impl Caller<'_> {
+    /// Returns the destination of a safety snapshot: the store of the snapshot that is restored. If that is encrypted,
+    /// the key that opened it also opens the safety snapshot.
+    fn safety_destination(&self) -> Result<Destination<'_>> {
+        // The safety snapshot holds today's data. It is also encrypted if only the config asks for it or keys are
+        // given.
+        let mut encrypt_with = self.opened.reader.encrypt_with().cloned();
+        if encrypt_with.is_none() {
+            encrypt_with = self.context.config_encryption()?;
+        }
+        let encrypt_with = encrypt_with.or_else(|| self.context.keys.encrypt_with());
+        Ok(Destination { catalogs: vec![self.catalog], encrypt_with })
+    }
+}
+
+impl RestoreCaller for Caller<'_> {
+    fn save_safety(&self, origin: Origin, saving: &mut dyn Saving) -> Result<String> {
+        let plan = SnapshotPlan {
+            name: self.opened.manifest.source.clone(),
+            origin,
+            engine: self.opened.manifest.engine.clone(),
+            kind: SnapshotKind::Safety,
+            tags: vec![tags::SAFETY.to_owned()],
+            compression: Compression::default(),
+            allow_empty: true,
+            previous: None,
+            baseline: None,
+        };
+        let saved = plan.run(saving, &self.safety_destination()?, self.context)?;
+        Ok(saved.manifest.id.to_string())
+    }
+
+    fn command_line(&self, words: &[&str]) -> String {
+        self.context.command_line(words, &self.opened.manifest, &self.catalog.location())
+    }
+
+    fn target_word(&self, shown: &str) -> Result<String> {
+        target_word(&self.opened.manifest, shown, self.context)
+    }
+}

@@ -1,0 +1,161 @@
+//! Finds the snapshot that a user means: by its id, by the start of it, or the newest one.
+
+use chrono::{DateTime, Utc};
+
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::snapshots::catalog::{CLOCK_SLACK, Catalog, Listed};
+use crate::snapshots::id::SourceName;
+use crate::snapshots::manifest::{Manifest, SnapshotKind};
+use crate::snapshots::proofs::ProofLevel;
+use crate::store::Names;
+
+/// The conditions that a snapshot must meet to be `latest`.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotFilter {
+    /// Only snapshots of this source.
+    pub source: Option<SourceName>,
+    /// Only snapshots with all of these tags.
+    pub tags: Vec<String>,
+    /// Only snapshots without this tag.
+    pub without: Option<String>,
+    /// Only snapshots taken before this time.
+    pub before: Option<DateTime<Utc>>,
+}
+
+impl Catalog {
+    /// Finds the snapshot that a user names by its id, a unique prefix of its id, or `latest`.
+    pub fn find(&self, wanted: &str, filter: &SnapshotFilter) -> Result<Listed> {
+        if wanted == "latest" {
+            return self.latest(filter);
+        }
+        if !filter.tags.is_empty() || filter.before.is_some() {
+            return Err(
+                Error::usage("--tag and --before cannot be used with a snapshot id").hint("use them with 'latest'")
+            );
+        }
+        self.by_prefix(wanted, filter)
+    }
+
+    fn by_prefix(&self, wanted: &str, filter: &SnapshotFilter) -> Result<Listed> {
+        let none = || {
+            Error::not_found(format!("there is no snapshot {} in {}", one_line(wanted), one_line(&self.location())))
+                .hint("run 'lifeboat list' to see the snapshots")
+        };
+        if wanted.is_empty() {
+            return Err(Error::usage("the snapshot argument is empty: give an id, the start of one, or 'latest'"));
+        }
+        let could_be = |source: &SourceName| {
+            let start = format!("{source}-");
+            start.starts_with(wanted) || wanted.starts_with(&start)
+        };
+        let mut found = Vec::new();
+        for source in self.sources()?.iter().filter(|source| could_be(source)) {
+            if filter.source.as_ref().is_none_or(|only| only == source) {
+                found.extend(self.list_named(source, Names::StartingWith(wanted))?);
+            }
+        }
+        if let Some(exact) = found.iter().position(|listed| listed.id.to_string() == wanted) {
+            return Ok(found.swap_remove(exact));
+        }
+        match found.len() {
+            0 => Err(none()),
+            1 => Ok(found.swap_remove(0)),
+            count => {
+                let some: Vec<String> = found.iter().take(3).map(|listed| listed.id.to_string()).collect();
+                Err(Error::usage(format!("'{}' is the start of {count} snapshot ids", one_line(wanted))).hint(format!(
+                    "give more characters of the id: {}{}",
+                    some.join(", "),
+                    if count > 3 { ", ..." } else { "" }
+                )))
+            }
+        }
+    }
+
+    fn latest(&self, filter: &SnapshotFilter) -> Result<Listed> {
+        let source = match &filter.source {
+            Some(source) => source.clone(),
+            None => {
+                let mut sources = self.sources()?;
+                if sources.len() > 1 {
+                    // A folder without a snapshot (empty, or with data of a crashed writer) is not a source.
+                    let mut with_snapshots = Vec::new();
+                    for source in sources {
+                        if self.newest_first(&source, None).next().transpose()?.is_some() {
+                            with_snapshots.push(source);
+                        }
+                    }
+                    sources = with_snapshots;
+                }
+                if sources.len() > 1 {
+                    let names: Vec<&str> = sources.iter().map(SourceName::as_str).collect();
+                    return Err(Error::usage(format!(
+                        "the store has snapshots of several sources: {}",
+                        names.join(", ")
+                    ))
+                    .hint("name one with --source"));
+                }
+                sources.pop().ok_or_else(|| {
+                    Error::not_found(format!("there is no snapshot in {}", one_line(&self.location())))
+                        .hint("take one with 'lifeboat snapshot'")
+                })?
+            }
+        };
+        let now = Utc::now();
+        for listed in self.newest_first(&source, filter.before) {
+            let listed = listed?;
+            // The listing includes the second of `before`.
+            if filter.before.is_some_and(|before| listed.id.time() >= before) {
+                continue;
+            }
+            if listed.id.time() > now + CLOCK_SLACK {
+                tracing::warn!("skipping {}: it is dated in the future, so a clock was or is wrong", listed.id);
+                continue;
+            }
+            // One at a time: nearly always the first one matches.
+            let Some(described) = self.describe(vec![listed])?.pop() else { continue };
+            if described.proof.level == ProofLevel::Damaged {
+                tracing::warn!("skipping {}: it is damaged", described.listed.id);
+                continue;
+            }
+            let manifest = match described.manifest {
+                Ok(manifest) => manifest,
+                Err(error) if error.kind != Kind::Problem && !self.is_local() => {
+                    let id = &described.listed.id;
+                    return Err(error.context(format!("cannot determine whether {id} is the latest snapshot")));
+                }
+                Err(error) => {
+                    tracing::warn!("skipping {}: {}", described.listed.id, error.full_message());
+                    continue;
+                }
+            };
+            let tagged = filter.tags.iter().all(|tag| manifest.tags.contains(tag))
+                && filter.without.as_ref().is_none_or(|tag| !manifest.tags.contains(tag));
+            if manifest.kind == SnapshotKind::Full
+                && tagged
+                && filter.before.is_none_or(|before| manifest.created_at < before)
+            {
+                return Ok(described.listed);
+            }
+        }
+        Err(Error::not_found(format!(
+            "no full, undamaged snapshot of {source} in {} matches the request",
+            one_line(&self.location())
+        ))
+        .hint("run 'lifeboat list' to see the snapshots"))
+    }
+
+    /// Returns the newest readable manifest of a full snapshot of `source`, damaged or not; `None` if there is none.
+    pub fn newest_full(&self, source: &SourceName) -> Result<Option<Manifest>> {
+        for listed in self.newest_first(source, None) {
+            match self.manifest(&listed?.id) {
+                Ok((manifest, _)) if manifest.kind == SnapshotKind::Full => return Ok(Some(manifest)),
+                Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                // In a local store, skip one unreadable file. In a remote store, the whole service is unreachable.
+                Err(error) if error.kind == Kind::Unreachable && !self.is_local() => return Err(error),
+                Err(error) if error.kind == Kind::Unreachable => tracing::warn!("{}", error.full_message()),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,264 @@
+//! Lists the snapshots of a store, and reads their manifests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::ranged::Ranged;
+use crate::snapshots::catalog::{Catalog, LEFTOVER_AGE, Listed};
+use crate::snapshots::id::{STAMP_BYTES, SnapshotId, SourceName};
+use crate::snapshots::manifest::Manifest;
+use crate::snapshots::names::{ENCRYPTED_ENDING, archive_endings, archive_key, is_archive, key, manifest_key};
+use crate::snapshots::proofs::{ProofLevel, ProofSummary};
+use crate::store::{Names, ObjectMeta};
+
+/// The number of threads that read manifests in parallel.
+const READERS: usize = 16;
+/// The minimum age of archives and proofs without a manifest in a remote store before they are removed. There, an
+/// archive's age may count from the start of its upload, which can take days, and the archive may be read back before
+/// its manifest is written.
+const REMOTE_LEFTOVER_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A snapshot with its manifest and its proofs.
+#[derive(Debug)]
+pub struct Described {
+    /// The facts known from the names.
+    pub listed: Listed,
+    /// The manifest, or the error that prevents its use.
+    pub manifest: Result<Manifest>,
+    /// The summary of its tests. A snapshot with a missing archive or an invalid manifest is damaged.
+    pub proof: ProofSummary,
+}
+
+/// The objects of one snapshot, grouped by type.
+#[derive(Default)]
+struct Files {
+    manifest: Option<ObjectMeta>,
+    archives: Vec<ObjectMeta>,
+    proofs: Vec<ObjectMeta>,
+}
+
+/// Objects that belong to no snapshot.
+#[derive(Debug, Default)]
+pub struct Orphans {
+    /// Archives and proofs without a manifest, too old to belong to a snapshot in progress.
+    pub objects: Vec<ObjectMeta>,
+}
+
+/// The number of snapshots that a listing left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// Exactly this many.
+    Exactly(usize),
+    /// There may be more; they were not listed.
+    Unknown,
+}
+
+impl Catalog {
+    fn files(&self, source: &SourceName, names: Names<'_>) -> Result<BTreeMap<SnapshotId, Files>> {
+        let mut files: BTreeMap<SnapshotId, Files> = BTreeMap::new();
+        for object in self.store.list(source.as_str(), names)?.objects {
+            let name = object.key.name();
+            let id_bytes = source.as_str().len() + 1 + STAMP_BYTES;
+            let Some((id, rest)) = name.split_at_checked(id_bytes) else { continue };
+            let Ok(id) = id.parse::<SnapshotId>() else { continue };
+            if id.source() != source {
+                continue;
+            }
+            match rest {
+                ".json" => files.entry(id).or_default().manifest = Some(object),
+                _ if is_archive(rest) => files.entry(id).or_default().archives.push(object),
+                _ if rest.starts_with(".proof-") => files.entry(id).or_default().proofs.push(object),
+                _ => {}
+            }
+        }
+        Ok(files)
+    }
+
+    /// Lists the snapshots of one source, newest first.
+    pub fn list(&self, source: &SourceName) -> Result<Vec<Listed>> {
+        self.list_named(source, Names::All)
+    }
+
+    pub(super) fn list_named(&self, source: &SourceName, names: Names<'_>) -> Result<Vec<Listed>> {
+        let mut listed = Vec::new();
+        for (id, files) in self.files(source, names)?.into_iter().rev() {
+            if files.manifest.is_none() {
+                continue;
+            }
+            // A listing made during a write may show the manifest and miss the archive.
+            let archive = match files.archives.into_iter().next() {
+                Some(archive) => Some(archive),
+                None => self.stat_archive(&id)?,
+            };
+            listed.push(Listed { id, archive, proofs: files.proofs.into_iter().map(|proof| proof.key).collect() });
+        }
+        Ok(listed)
+    }
+
+    fn stat_archive(&self, id: &SnapshotId) -> Result<Option<ObjectMeta>> {
+        for ending in archive_endings() {
+            let found = self.store.stat(&key(&format!("{}/{id}{ending}", id.source()))?)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Fails with [`Kind::NotFound`] if the store has no snapshot of `source`.
+    pub fn require_source(&self, source: &SourceName) -> Result<()> {
+        if let Some(found) = self.newest_first(source, None).next() {
+            return found.map(drop);
+        }
+        let names: Vec<String> = self.sources()?.iter().map(ToString::to_string).collect();
+        Err(Error::not_found(format!("there is no snapshot of {source} in {}", one_line(&self.location())))
+            .hint(format!("the store has the sources: {}", names.join(", "))))
+    }
+
+    /// Lists the snapshots of all sources, or of one, newest first.
+    pub fn list_all(&self, source: Option<&SourceName>) -> Result<Vec<Listed>> {
+        let sources = match source {
+            Some(source) => vec![source.clone()],
+            None => self.sources()?,
+        };
+        let mut all = Vec::new();
+        for source in &sources {
+            all.extend(self.list(source)?);
+        }
+        all.sort_by(|a, b| b.id.stamp().cmp(a.id.stamp()));
+        Ok(all)
+    }
+
+    /// Lists the newest `limit` snapshots of all sources, or of one, newest first. With `before`, only those taken
+    /// before that time. Also returns the number of snapshots left out, if it is known.
+    pub fn list_newest(
+        &self,
+        source: Option<&SourceName>,
+        before: Option<DateTime<Utc>>,
+        limit: usize,
+    ) -> Result<(Vec<Listed>, LeftOut)> {
+        let sources = match source {
+            Some(source) => vec![source.clone()],
+            None => self.sources()?,
+        };
+        let (mut all, mut is_all) = (Vec::new(), true);
+        let fits = |listed: &Listed| before.is_none_or(|before| listed.id.time() < before);
+        for source in &sources {
+            let mut newest = self.newest_first(source, before);
+            let most = if self.store.is_local() { usize::MAX } else { limit };
+            for listed in newest.by_ref().filter(|listed| listed.as_ref().map_or(true, fits)).take(most) {
+                all.push(listed?);
+            }
+            is_all &= newest.is_at_end();
+        }
+        all.sort_by(|a, b| b.id.stamp().cmp(a.id.stamp()));
+        let left_out = all.len().saturating_sub(limit);
+        all.truncate(limit);
+        Ok((all, if is_all { LeftOut::Exactly(left_out) } else { LeftOut::Unknown }))
+    }
+
+    /// Returns archives and proofs without a manifest that are older than [`LEFTOVER_AGE`] (7 days in a remote store).
+    pub fn orphans(&self, source: &SourceName) -> Result<Orphans> {
+        let now = std::time::SystemTime::now();
+        let most = if self.is_local() { LEFTOVER_AGE } else { REMOTE_LEFTOVER_AGE };
+        let old = |object: &ObjectMeta| now.duration_since(object.modified).is_ok_and(|age| age > most);
+        let orphaned = self.files(source, Names::All)?.into_values().filter(|files| files.manifest.is_none());
+        let objects = orphaned.flat_map(|files| files.archives.into_iter().chain(files.proofs)).filter(old).collect();
+        Ok(Orphans { objects })
+    }
+
+    /// Reads a snapshot's manifest. Returns it parsed and as bytes.
+    pub fn manifest(&self, id: &SnapshotId) -> Result<(Manifest, Vec<u8>)> {
+        let bytes = self.store.read(&manifest_key(id)?, Manifest::MAX_BYTES).map_err(|error| match error.kind {
+            Kind::NotFound => {
+                Error::not_found(format!("there is no snapshot {id}")).hint("run 'lifeboat list' to see the snapshots")
+            }
+            _ => error,
+        })?;
+        let manifest =
+            Manifest::from_json(&bytes).map_err(|error| error.context(format!("the snapshot {id} is damaged")))?;
+        let ending = manifest.archive.strip_prefix(&id.to_string()).filter(|ending| is_archive(ending));
+        let own_archive = ending.is_some_and(|ending| ending.ends_with(ENCRYPTED_ENDING) == manifest.encrypted);
+        let same_time = manifest.created_at.timestamp() == id.time().timestamp();
+        if &manifest.id != id || &manifest.source != id.source() || !own_archive || !same_time {
+            let message = format!("the snapshot {id} is damaged: its manifest belongs to another snapshot");
+            return Err(Error::problem(message));
+        }
+        Ok((manifest, bytes))
+    }
+
+    /// Opens a snapshot's archive. Fails with [`Kind::Problem`] if it is missing or its length differs from the
+    /// manifest's, and with [`Kind::NotFound`] if the snapshot was deleted meanwhile.
+    pub fn open_archive(&self, manifest: &Manifest) -> Result<Arc<dyn Ranged>> {
+        let id = &manifest.id;
+        let archive = self.store.open(&archive_key(manifest)?).map_err(|error| match error.kind {
+            // Distinguish a snapshot that was pruned meanwhile from one whose archive is missing.
+            Kind::NotFound if matches!(manifest_key(id).and_then(|key| self.store.stat(&key)), Ok(None)) => {
+                Error::not_found(format!("the snapshot {id} no longer exists"))
+            }
+            Kind::NotFound => Error::problem(format!("the snapshot {id} is damaged: its archive is missing")),
+            _ => error,
+        })?;
+        if Some(archive.len()) != manifest.archive_bytes {
+            return Err(Error::problem(format!(
+                "the snapshot {id} is damaged: its archive has {} bytes, but its manifest records {}",
+                archive.len(),
+                manifest.archive_bytes.map_or("no size".to_owned(), |bytes| bytes.to_string())
+            )));
+        }
+        Ok(Arc::from(archive))
+    }
+
+    /// Returns true if the store has a snapshot with this id.
+    pub fn has(&self, id: &SnapshotId) -> Result<bool> {
+        Ok(self.store.stat(&manifest_key(id)?)?.is_some())
+    }
+
+    /// Reads manifests (without their tables) and proofs of many snapshots in parallel, in the given order.
+    ///
+    /// A snapshot that was pruned meanwhile is left out. One with an invalid manifest is damaged. One that cannot be
+    /// read at this moment has the error in [`Described::manifest`].
+    pub fn describe(&self, listed: Vec<Listed>) -> Result<Vec<Described>> {
+        let one = |listed: Listed| -> Result<Option<Described>> {
+            let manifest = match self.manifest(&listed.id) {
+                Err(error) if matches!(error.kind, Kind::NotFound | Kind::Interrupted) => {
+                    return if error.kind == Kind::NotFound { Ok(None) } else { Err(error) };
+                }
+                // The tables of thousands of manifests would fill memory.
+                Ok((manifest, _)) => Ok(Manifest { tables: Vec::new(), sqlite: None, ..manifest }),
+                // One unreadable manifest must not hide the other snapshots.
+                Err(error) => Err(error),
+            };
+            // The use of a snapshot depends on its tests: if its proofs cannot be read, its state is unknown.
+            let (manifest, mut proof) = match self.proof(&listed) {
+                Ok(proof) => (manifest, proof),
+                Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                Err(error) => (manifest.and(Err(error)), ProofSummary::default()),
+            };
+            if manifest.as_ref().is_err_and(|error| error.kind == Kind::Problem) {
+                proof.level = ProofLevel::Damaged;
+            }
+            Ok(Some(Described { listed, manifest, proof }))
+        };
+        let share = listed.len().div_ceil(READERS).max(1);
+        let mut shares: Vec<Vec<Listed>> = Vec::new();
+        let mut rest = listed.into_iter().peekable();
+        while rest.peek().is_some() {
+            shares.push(rest.by_ref().take(share).collect());
+        }
+        let read = |share: Vec<Listed>| share.into_iter().map(one).collect::<Result<Vec<_>>>();
+        let parts = thread::scope(|scope| {
+            let threads: Vec<_> = shares.into_iter().map(|share| scope.spawn(|| read(share))).collect();
+            let joined = threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("a thread has died"))));
+            joined.collect::<Result<Vec<_>>>()
+        })?;
+        Ok(parts.into_iter().flatten().flatten().collect())
+    }
+}

@@ -1,0 +1,33 @@
+//! The names of the objects of a snapshot in a store.
+
+use crate::archive::Codec;
+use crate::platform::error::Result;
+use crate::snapshots::id::SnapshotId;
+use crate::snapshots::manifest::Manifest;
+use crate::store::Key;
+
+/// The last extension of an encrypted archive's name.
+pub(crate) const ENCRYPTED_ENDING: &str = ".age";
+
+/// Returns all extensions that an archive's name can have after the id.
+pub(super) fn archive_endings() -> impl Iterator<Item = String> {
+    [Codec::Gzip, Codec::Zstd]
+        .into_iter()
+        .flat_map(|codec| ["", ENCRYPTED_ENDING].map(|ending| codec.extension().to_owned() + ending))
+}
+
+pub(super) fn is_archive(ending: &str) -> bool {
+    archive_endings().any(|own| own == ending)
+}
+
+pub(super) fn key(text: &str) -> Result<Key> {
+    text.parse()
+}
+
+pub(super) fn manifest_key(id: &SnapshotId) -> Result<Key> {
+    key(&format!("{}/{id}.json", id.source()))
+}
+
+pub(super) fn archive_key(manifest: &Manifest) -> Result<Key> {
+    key(&format!("{}/{}", manifest.source, manifest.archive))
+}

@@ -1,0 +1,79 @@
+//! Lists the snapshots of a source from the newest on, and lists no more than the caller takes. A remote store is
+//! listed in steps: the last hour first, then the last day, and so on.
+
+use chrono::{DateTime, Utc};
+
+use crate::platform::error::Result;
+use crate::snapshots::catalog::{Catalog, Listed};
+use crate::snapshots::id::{STAMP_BYTES, SnapshotId, SourceName};
+use crate::store::Names;
+
+/// The periods, in hours, that are listed step by step for the newest snapshots; the last step has no limit.
+const STEPS_HOURS: [i64; 5] = [1, 24, 8 * 24, 64 * 24, 512 * 24];
+
+impl Catalog {
+    /// Iterates over the snapshots of one source, newest first. The store is listed only as far as the caller takes
+    /// them. With `before`, only snapshots up to and including its second.
+    pub(super) fn newest_first(&self, source: &SourceName, before: Option<DateTime<Utc>>) -> NewestFirst<'_> {
+        let mut starts: Vec<Option<String>> = vec![None];
+        if !self.store.is_local() {
+            let newest = before.unwrap_or_else(Utc::now);
+            let start = |hours: &i64| {
+                let start = newest.checked_sub_signed(chrono::Duration::hours(*hours));
+                start.map(|start| first_name(source, start))
+            };
+            starts.extend(STEPS_HOURS.iter().rev().map(start).filter(Option::is_some));
+        }
+        let second = chrono::Duration::seconds(1);
+        let until = before.and_then(|before| before.checked_add_signed(second)).map(|end| first_name(source, end));
+        NewestFirst { catalog: self, source: source.clone(), starts, until, found: Vec::new().into_iter() }
+    }
+}
+
+/// See [`Catalog::newest_first`].
+pub(super) struct NewestFirst<'a> {
+    catalog: &'a Catalog,
+    source: SourceName,
+    /// The start names of the remaining listings, the next one last; `None` is the start of the folder.
+    starts: Vec<Option<String>>,
+    /// The start name of the previous listing, or the end set by `before`.
+    until: Option<String>,
+    found: std::vec::IntoIter<Listed>,
+}
+
+impl NewestFirst<'_> {
+    /// Returns true if everything was listed and taken.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.starts.is_empty() && self.found.as_slice().is_empty()
+    }
+}
+
+impl Iterator for NewestFirst<'_> {
+    type Item = Result<Listed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(listed) = self.found.next() {
+                return Some(Ok(listed));
+            }
+            let start = self.starts.pop()?;
+            let names = match (&start, &self.until) {
+                (None, None) => Names::All,
+                (start, until) => Names::Between(start.as_deref().unwrap_or(""), until.as_deref()),
+            };
+            match self.catalog.list_named(&self.source, names) {
+                Ok(found) => self.found = found.into_iter(),
+                Err(error) => {
+                    self.starts.clear();
+                    return Some(Err(error));
+                }
+            }
+            self.until = start;
+        }
+    }
+}
+
+/// Returns a text that sorts before, or is a prefix of, the names of all snapshots taken at `time` or later.
+fn first_name(source: &SourceName, time: DateTime<Utc>) -> String {
+    SnapshotId::new(source, time, 0).to_string()[..source.as_str().len() + 1 + STAMP_BYTES - 5].to_owned()
+}

@@ -1,0 +1,127 @@
+//! Proofs: the results of the tests of a snapshot, which are stored beside it.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::platform::error::{Error, Kind, Result};
+use crate::snapshots::catalog::{Catalog, Listed};
+use crate::snapshots::id::SnapshotId;
+use crate::snapshots::names::key;
+use crate::store::{Published, StoreExt};
+
+const MAX_PROOF_BYTES: u64 = 1 << 20;
+
+/// The result of a snapshot's tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProofLevel {
+    /// The snapshot was not tested.
+    None,
+    /// Every byte was read and its hash checked.
+    Verified,
+    /// The snapshot was restored and compared.
+    Drilled,
+    /// The snapshot is damaged; overrides all other levels.
+    Damaged,
+}
+
+impl ProofLevel {
+    /// Returns its name in tables and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ProofLevel::None => "none",
+            ProofLevel::Verified => "verified",
+            ProofLevel::Drilled => "drilled",
+            ProofLevel::Damaged => "damaged",
+        }
+    }
+}
+
+/// The result of one test, as stored in the store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proof {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// The result of the test.
+    pub level: ProofLevel,
+    /// The time at which it ended.
+    pub at: DateTime<Utc>,
+    /// The machine that ran it.
+    pub host: String,
+    /// The duration of the test.
+    pub seconds: f64,
+    /// The duration of the restore in a drill, including checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_seconds: Option<f64>,
+    /// The problems found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+/// The summary of all tests of one snapshot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProofSummary {
+    /// The newest test's level, or `Damaged` if any test found damage.
+    pub level: ProofLevel,
+    /// The time of the test that determines the level.
+    pub at: Option<DateTime<Utc>>,
+    /// True if any drill ever succeeded.
+    pub drilled: bool,
+    /// The time of the newest successful drill.
+    pub drilled_at: Option<DateTime<Utc>>,
+    /// The restore time that the newest successful drill measured.
+    pub restore_seconds: Option<f64>,
+}
+
+impl Default for ProofSummary {
+    fn default() -> Self {
+        ProofSummary { level: ProofLevel::None, at: None, drilled: false, drilled_at: None, restore_seconds: None }
+    }
+}
+
+impl Catalog {
+    /// Reads a snapshot's proofs and returns their summary.
+    pub fn proof(&self, listed: &Listed) -> Result<ProofSummary> {
+        let mut summary = ProofSummary::default();
+        if listed.archive.is_none() {
+            summary.level = ProofLevel::Damaged;
+        }
+        for key in &listed.proofs {
+            let proof = match self.store.read(key, MAX_PROOF_BYTES) {
+                Ok(bytes) => Some(serde_json::from_slice::<Proof>(&bytes).map_err(|error| {
+                    Error::unreachable(format!("cannot parse the proof {key}"))
+                        .because(error)
+                        .hint("inspect it, delete it if it is unusable, then run 'lifeboat verify' for the snapshot")
+                })?),
+                // The proof was deleted after the listing.
+                Err(error) if error.kind == Kind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            let Some(proof) = proof.filter(|proof| proof.id == listed.id) else { continue };
+            if proof.level == ProofLevel::Drilled {
+                summary.drilled = true;
+                summary.drilled_at = Some(proof.at);
+                summary.restore_seconds = proof.restore_seconds;
+            }
+            if summary.level != ProofLevel::Damaged {
+                (summary.level, summary.at) = (proof.level, Some(proof.at));
+            }
+        }
+        Ok(summary)
+    }
+
+    /// Stores a test's result.
+    pub fn record_proof(&self, proof: &Proof) -> Result<()> {
+        let document = serde_json::to_vec_pretty(proof).expect("a proof has only string keys");
+        let mut at = proof.at;
+        for _ in 0..100 {
+            let name = format!("{}/{}.proof-{}.json", proof.id.source(), proof.id, at.format("%Y%m%dT%H%M%S%3fZ"));
+            if self.store.write(&key(&name)?, &document)? == Published::Created {
+                return Ok(());
+            }
+            at += chrono::Duration::milliseconds(1);
+        }
+        Err(Error::failed(format!("cannot record the proof of {}", proof.id)))
+    }
+}

@@ -1,0 +1,163 @@
+//! Publishes snapshots: the archive first, then the manifest, which makes the snapshot exist.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::archive::{self, ArchiveSummary};
+use crate::platform::digest::Sha256;
+use crate::platform::error::{Error, Kind, Result};
+use crate::snapshots::catalog::{CLOCK_SLACK, Catalog};
+use crate::snapshots::id::{SnapshotId, SourceName};
+use crate::snapshots::manifest::Manifest;
+use crate::snapshots::names::{archive_key, key, manifest_key};
+use crate::store::{Key, Published, StoreExt, Upload};
+
+/// The condition for reading an archive back before its manifest is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadBack {
+    /// Only if the store did not confirm the write.
+    WhenInDoubt,
+    /// Always.
+    Always,
+}
+
+impl Catalog {
+    /// Returns an unused id for a snapshot of `source` taken at `time`.
+    pub fn new_id(&self, source: &SourceName, time: DateTime<Utc>) -> Result<SnapshotId> {
+        for _ in 0..100 {
+            let random = getrandom::u32().map_err(|error| {
+                Error::failed("cannot get random numbers from the system").because(error.to_string())
+            })?;
+            let id = SnapshotId::new(source, time, (random % 1296) as u16);
+            if !self.has(&id)? {
+                return Ok(id);
+            }
+        }
+        Err(Error::failed("cannot find an unused snapshot id"))
+    }
+
+    /// Starts a snapshot's archive with the given file name and at most `max_bytes`.
+    pub fn start_archive(&self, id: &SnapshotId, name: &str, max_bytes: u64) -> Result<Box<dyn Upload>> {
+        self.store.create_large(&key(&format!("{}/{name}", id.source()))?, max_bytes)
+    }
+
+    /// Publishes a snapshot: its archive first, then its manifest, and then checks that the archive still exists.
+    ///
+    /// On failure no new snapshot is listed. If a reply was lost, reading the object back decides.
+    pub fn publish(&self, archive: Box<dyn Upload>, summary: ArchiveSummary, manifest: &Manifest) -> Result<()> {
+        self.publish_document(archive, summary, manifest, &manifest.to_json(), ReadBack::WhenInDoubt)
+    }
+
+    /// Publishes a snapshot as [`publish`](Self::publish) does, with `document` as the manifest's bytes. With
+    /// [`ReadBack::Always`], the whole archive is read back before the manifest is written.
+    pub fn publish_document(
+        &self,
+        archive: Box<dyn Upload>,
+        summary: ArchiveSummary,
+        manifest: &Manifest,
+        document: &[u8],
+        read_back: ReadBack,
+    ) -> Result<()> {
+        let id = &manifest.id;
+        let archive_key = archive_key(manifest)?;
+        let manifest_key = manifest_key(id)?;
+        let context = |error: Error| error.context(format!("cannot publish the snapshot {id}"));
+        let accept_if_stored = |error: Error| self.accept_if_stored(&archive_key, summary, error).map_err(context);
+        match (archive.finish(), read_back) {
+            (Ok(Published::Created), ReadBack::WhenInDoubt) => {}
+            (Ok(Published::Created), ReadBack::Always) => {
+                let sha256 = self.hash(&archive_key, summary.bytes).map_err(context)?;
+                if sha256 != summary.sha256 {
+                    let _ = self.store.delete(&archive_key);
+                    return Err(context(Error::failed(
+                        "the stored archive differs from the written one: its SHA-256 does not match",
+                    )));
+                }
+            }
+            (Ok(Published::AlreadyExists), ReadBack::Always) => {
+                accept_if_stored(Error::failed("an archive with this id already exists"))?;
+            }
+            // The id is new and random, so no other snapshot can have this archive.
+            (Ok(Published::AlreadyExists), ReadBack::WhenInDoubt) => {
+                return Err(context(
+                    Error::failed("an archive with this id already exists")
+                        .hint("check whether two of the stores are the same store under different names"),
+                ));
+            }
+            (Err(error), _) => accept_if_stored(error)?,
+        }
+        let bytes = ArchiveSummary { bytes: document.len() as u64, sha256: Sha256::of(document) };
+        let written = match self.store.write(&manifest_key, document) {
+            Ok(Published::Created) => Ok(()),
+            Ok(Published::AlreadyExists) => {
+                self.accept_if_stored(&manifest_key, bytes, Error::failed("a manifest with this id already exists"))
+            }
+            Err(error) => self.accept_if_stored(&manifest_key, bytes, error),
+        };
+        if let Err(mut error) = written {
+            return Err(context(match self.store.stat(&manifest_key) {
+                // Delete the archive only if certainly no manifest names it; otherwise a later prune removes it. A
+                // write that a remote service did not confirm may still succeed.
+                Ok(None) if self.is_local() || error.kind == Kind::Failed => {
+                    let _ = self.store.delete(&archive_key);
+                    error
+                }
+                Ok(Some(_)) => error,
+                Ok(None) | Err(_) => {
+                    let hint = error.hint.take().map(|hint| format!("{hint}; ")).unwrap_or_default();
+                    error.hint(format!("{hint}run 'lifeboat list' to see whether the snapshot exists"))
+                }
+            }));
+        }
+        match self.store.stat(&archive_key) {
+            Ok(Some(meta)) if meta.bytes == summary.bytes => {
+                if !self.is_local() {
+                    self.warn_about_clock(&manifest_key);
+                }
+                Ok(())
+            }
+            Ok(_) => {
+                self.store.delete(&manifest_key).map_err(context)?;
+                Err(Error::failed(format!("the archive of {id} disappeared while its manifest was written")))
+            }
+            Err(error) => {
+                // Both writes were confirmed; only this last check was not possible.
+                tracing::warn!("cannot check that the archive of {id} still exists: {}", error.full_message());
+                Ok(())
+            }
+        }
+    }
+
+    /// Warns if this machine's clock and the store's differ: snapshots are named and found by their time.
+    fn warn_about_clock(&self, just_written: &Key) {
+        let Ok(Some(meta)) = self.store.stat(just_written) else { return };
+        let ahead = Utc::now() - DateTime::<Utc>::from(meta.modified);
+        if ahead.abs() > CLOCK_SLACK {
+            let which = if ahead > chrono::Duration::zero() { "ahead of" } else { "behind" };
+            tracing::warn!("this machine's clock is {} s {which} the store's: correct it", ahead.num_seconds().abs());
+        }
+    }
+
+    /// Returns `Ok` if the stored object has the expected length and hash; otherwise returns `error`.
+    fn accept_if_stored(&self, key: &Key, expected: ArchiveSummary, error: Error) -> Result<()> {
+        match self.hash(key, expected.bytes) {
+            Ok(sha256) if sha256 == expected.sha256 => {
+                tracing::warn!(
+                    "the store's reply for {key} was lost ({}); the object was read back and is complete",
+                    error.full_message()
+                );
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn hash(&self, key: &Key, expected_bytes: u64) -> Result<Sha256> {
+        let object = self.store.open(key)?;
+        if object.len() != expected_bytes {
+            return Err(Error::problem(format!("{key} has {} bytes instead of {expected_bytes}", object.len())));
+        }
+        archive::stream(Arc::from(object), &mut |_| Ok(()))
+    }
+}

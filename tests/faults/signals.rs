@@ -1,0 +1,102 @@
+//! Commands that SIGINT and SIGTERM interrupt.
+
+use crate::common::{
+    Found, Random, TargetKind, copy_folder, create_database, files_of, ids_in, measure, names_below, program,
+    require_good_store, run_with_signal, set_up_restore, transcript,
+};
+use crate::support::Sandbox;
+use rustix::process::Signal;
+use std::fs;
+
+#[test]
+fn interrupted_snapshot_exits_130_and_leaves_the_store_unchanged() {
+    let mut random = Random::new();
+    for journal in ["wal", "delete"] {
+        let sandbox = Sandbox::new();
+        let built = sandbox.path("run");
+        fs::create_dir(&built).unwrap();
+        create_database(&built.join("app.db"), journal, 60_000, 1);
+        let arguments = ["snapshot", "app.db", "--store", "backups", "-j", "2"];
+        let first = program(&built, &arguments).output().unwrap();
+        assert!(first.status.success(), "{}", transcript("first", &built, &first));
+        let template = sandbox.path("template");
+        fs::rename(built, &template).unwrap();
+        let longest = measure(&sandbox, &template, &arguments);
+        for signal in [Signal::INT, Signal::TERM] {
+            let (mut interrupted, mut tried) = (0, 0);
+            while interrupted < 4 {
+                tried += 1;
+                assert!(tried < 100, "{journal}: only {interrupted} runs were interrupted");
+                let folder = sandbox.path("run");
+                copy_folder(&template, &folder);
+                let before = files_of(&folder, "backups");
+                let wait = longest.mul_f64(random.next());
+                let output = run_with_signal(&folder, &arguments, wait, signal);
+                let context =
+                    format!("seed {}, {signal:?} after {wait:?} of {longest:?}: {}", random.seed, arguments.join(" "));
+                let report = transcript(&context, &folder, &output);
+                match output.status.code() {
+                    Some(0) => assert_eq!(ids_in(&folder.join("backups")).len(), 2, "{report}"),
+                    Some(130) => {
+                        interrupted += 1;
+                        assert_eq!(files_of(&folder, "backups"), before, "{report}");
+                        assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"), "{report}");
+                    }
+                    // The signal came before the program had installed its handlers.
+                    None => assert_eq!(files_of(&folder, "backups"), before, "{report}"),
+                    _ => panic!("{report}"),
+                }
+                if output.status.code().is_some() {
+                    assert_eq!(names_below(&folder.join("scratch")), Vec::<String>::new(), "{report}");
+                }
+                require_good_store(&folder, &before, &context);
+                fs::remove_dir_all(&folder).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn interrupted_restore_exits_130_with_the_target_unchanged_and_no_temporary_files() {
+    let mut random = Random::new();
+    for kind in [TargetKind::Absent, TargetKind::Wal, TargetKind::Delete, TargetKind::Damaged, TargetKind::OneTable] {
+        let sandbox = Sandbox::new();
+        let setup = set_up_restore(&sandbox, kind, 60_000);
+        let arguments = setup.arguments();
+        let longest = measure(&sandbox, &setup.template, &arguments);
+        let before = files_of(&setup.template, "backups");
+        let mut interrupted = 0;
+        for signal in [Signal::INT, Signal::TERM] {
+            for instant in 0..6 {
+                let folder = sandbox.path("run");
+                copy_folder(&setup.template, &folder);
+                let wait = longest.mul_f64((f64::from(instant) + random.next()) / 6.0);
+                let output = run_with_signal(&folder, &arguments, wait, signal);
+                let context =
+                    format!("seed {}, {signal:?} after {wait:?} of {longest:?}: {}", random.seed, arguments.join(" "));
+                let report = transcript(&context, &folder, &output);
+                let found = setup.inspect_target(kind, &folder, &report);
+                match output.status.code() {
+                    Some(0) => assert_eq!(found, Found::New, "{report}"),
+                    Some(130) => {
+                        interrupted += 1;
+                        assert_eq!(found, Found::Old, "{report}");
+                    }
+                    None => assert_eq!(found, Found::Old, "{report}"),
+                    _ => panic!("{report}"),
+                }
+                if output.status.code().is_some() {
+                    assert_eq!(names_below(&folder.join("scratch")), Vec::<String>::new(), "{report}");
+                    let leftover = names_below(&folder)
+                        .into_iter()
+                        .find(|name| name.contains("lifeboat-") || name.contains(".upload-"));
+                    assert_eq!(leftover, None, "{report}");
+                }
+                require_good_store(&folder, &before, &context);
+                fs::remove_dir_all(&folder).unwrap();
+            }
+        }
+        eprintln!("{kind:?}: {interrupted} of 12 runs were interrupted");
+        assert!(interrupted >= 2, "{kind:?}: only {interrupted} of 12 runs were interrupted");
+    }
+}
