@@ -18,7 +18,8 @@ pub(super) struct CopyArgs {
     /// The options that choose snapshots.
     #[command(flatten)]
     filter: FilterArgs,
-    /// Copy all snapshots (of --source, if given) that the target store does not have yet
+    /// Copy all snapshots (of --source, if given) that the target store does not have yet, and those whose archive there
+    /// is missing or damaged
     #[arg(long, conflicts_with_all = ["snapshot", "tag", "before"])]
     all: bool,
     /// The store to copy from; default: --store
@@ -66,7 +67,11 @@ impl Subcommand for CopyArgs {
 impl Text for CopyReport {
     fn text(&self) -> String {
         let line = |copied: &Copied| {
-            let action = if copied.was_there { "already exists" } else { "copied and read back" };
+            let action = match (copied.was_there, copied.mended) {
+                (_, true) => "mended: its archive was copied again and read back",
+                (true, false) => "already exists",
+                (false, false) => "copied and read back",
+            };
             let bytes = text::bytes(copied.manifest.archive_bytes.unwrap_or(0));
             format!("{}  {action} ({bytes}), in {}\n", copied.manifest.id, one_line(&self.store))
         };

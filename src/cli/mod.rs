@@ -8,6 +8,7 @@ mod check;
 mod checks;
 mod completions;
 mod copy;
+mod delete;
 mod diff;
 mod doctor;
 mod drill;
@@ -36,6 +37,7 @@ mod verify;
 use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use clap::error::ContextKind;
 use clap::{CommandFactory, Parser};
@@ -50,7 +52,7 @@ use crate::config::{self, Config};
 use crate::engine::sqlite::check_library;
 use crate::ops::summary::RunSummary;
 use crate::ops::watch::{Ending, Watch};
-use crate::platform::error::{Error, Kind, Result};
+use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::interrupt;
 
 /// Saves SQLite and PostgreSQL databases as snapshots in checksummed, compressed archives, verifies the snapshots, and
@@ -93,6 +95,7 @@ subcommands! {
     Extract(extract::ExtractArgs),
     Diff(diff::DiffArgs),
     Prune(prune::PruneArgs),
+    Delete(delete::DeleteArgs),
     Copy(copy::CopyArgs),
     Check(check::CheckArgs),
     Inventory(inventory::InventoryArgs),
@@ -112,10 +115,18 @@ subcommands! {
 /// Runs the program on its arguments; returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let json = arguments.iter().any(|argument| argument == "--json");
+    // First of all: the parsers of some arguments need the time.
+    if let Err(error) = require_clock(SystemTime::now()) {
+        return fail(&error, json, &[]);
+    }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error, arguments.iter().any(|argument| argument == "--json")),
+        Err(error) => return usage(&error, json),
     };
+    if let Some(error) = unexpanded_tilde(&arguments) {
+        return fail(&error, cli.global.json, &[]);
+    }
     let command = cli.command.subcommand();
     start_log(&cli.global, command.shows_log());
     let mut ended = Ended::default();
@@ -148,6 +159,16 @@ struct Ended {
     summary: RunSummary,
     error: Option<Error>,
     code: Option<u8>,
+}
+
+/// Fails if the clock shows a time before 1970, as on a machine whose clock has no battery: no time in an id, in a
+/// manifest or in a certificate can be compared with it.
+fn require_clock(now: SystemTime) -> Result<()> {
+    if now < SystemTime::UNIX_EPOCH {
+        return Err(Error::failed("this machine's clock shows a time before 1970")
+            .hint("set the clock, such as with 'timedatectl set-ntp true', and try again"));
+    }
+    Ok(())
 }
 
 fn execute(global: &GlobalArgs, command: &dyn Subcommand, ended: &mut Ended) -> Result<u8> {
@@ -208,6 +229,20 @@ fn usage(error: &clap::Error, json: bool) -> u8 {
     Kind::Usage.exit_code()
 }
 
+/// Returns an error if the value of an option is a path that begins with '~'. Shells expand '~' only at the start of a
+/// word, so that `--store=~/backups` would mean a folder named '~' in the current folder.
+fn unexpanded_tilde(arguments: &[OsString]) -> Option<Error> {
+    // The arguments after '--' belong to another program.
+    let own = arguments.iter().skip(1).take_while(|argument| *argument != "--");
+    let mut pairs = own.filter_map(|argument| argument.to_str()?.split_once('='));
+    let is_tilde = |value: &str| value == "~" || value.starts_with("~/");
+    let (option, value) = pairs.find(|(option, value)| option.starts_with("--") && is_tilde(value))?;
+    Some(Error::usage(format!("{option}: '~' is not expanded after '='")).hint(format!(
+        "write the full path, or leave out the '=' so that the shell expands it: {option} {}",
+        one_line(value)
+    )))
+}
+
 fn is_closed_pipe(error: &Error) -> bool {
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
@@ -245,6 +280,13 @@ fn start_log(global: &GlobalArgs, shows_log: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_before_1970_is_an_error() {
+        assert!(require_clock(SystemTime::UNIX_EPOCH).is_ok());
+        let before = SystemTime::UNIX_EPOCH - std::time::Duration::from_secs(1);
+        assert_eq!(require_clock(before).expect_err("before 1970").kind, Kind::Failed);
+    }
 
     #[test]
     fn the_command_line_is_sound() {

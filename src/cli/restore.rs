@@ -1,6 +1,9 @@
 //! `restore`: its arguments, and its result for people.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -11,6 +14,9 @@ use crate::engine::restoring::{RestoreReport, RestoreSettings};
 use crate::ops::restore::{RestoreOptions, RestorePlan};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::{interrupt, text};
+
+/// The interval at which the wait for an answer checks whether a signal asked to stop.
+const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Restores a snapshot, after taking a safety snapshot of what it overwrites
 #[derive(Args, Clone, Debug)]
@@ -110,13 +116,7 @@ impl Subcommand for RestoreArgs {
         if let Some(question) = plan.question().filter(|_| !self.yes && !self.dry_run) {
             ask(&question)?;
         }
-        interrupt::listen()?;
         call.finish(&plan.run(&call.context)?)
-    }
-
-    // Ctrl-C simply ends the program while it asks.
-    fn handles_signals(&self) -> bool {
-        true
     }
 
     fn fields_on_problem(&self) -> Vec<(&'static str, Value)> {
@@ -139,12 +139,31 @@ fn ask(question: &str) -> Result<()> {
     }
     let mut terminal = io::stderr().lock();
     write!(terminal, "{question} [y/N] ").and_then(|()| terminal.flush())?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
+    let answer = read_answer()?;
     if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }
     Err(Error::new(Kind::Interrupted, "nothing was changed").hint("answer y, or use --yes"))
+}
+
+/// Reads a line from the terminal. Ends early, with an error, after a signal has asked to stop.
+fn read_answer() -> Result<String> {
+    let (sender, answers) = sync_channel(1);
+    // After a signal, the thread is abandoned: the process is about to end.
+    let read = move || {
+        let mut answer = String::new();
+        let read = io::stdin().read_line(&mut answer).map(|_| answer);
+        drop(sender.send(read));
+    };
+    let spawned = thread::Builder::new().name("answer".to_owned()).spawn(read);
+    spawned.map_err(|error| Error::failed("cannot start a thread").because(error))?;
+    loop {
+        match answers.recv_timeout(SIGNAL_CHECK_INTERVAL) {
+            Ok(answer) => return Ok(answer?),
+            Err(RecvTimeoutError::Timeout) => interrupt::check()?,
+            Err(RecvTimeoutError::Disconnected) => return Err(Error::failed("a thread has died")),
+        }
+    }
 }
 
 impl Text for RestoreReport {

@@ -63,9 +63,14 @@ pub(super) struct SnapshotArgs {
     /// Prune by the config's retention afterwards, if every snapshot was taken
     #[arg(long)]
     prune: bool,
-    /// Accept the current state: missing rows and tables are intended, and later snapshots are compared with this one
+    /// Accept the current state: missing rows and tables are intended, and later snapshots are compared with this one;
+    /// and if the file that the source was in is gone, this one takes its place
     #[arg(long)]
     accept: bool,
+    /// The database has moved from another host or path: continue its history in the store. Give this once, and only if
+    /// nothing writes to the old place any more
+    #[arg(long)]
+    moved: bool,
 }
 
 impl From<SnapshotArgs> for SaveOptions {
@@ -88,6 +93,7 @@ impl From<SnapshotArgs> for SaveOptions {
             lock_timeout: args.lock_timeout,
             prune: args.prune,
             accept: args.accept,
+            moved: args.moved,
         }
     }
 }

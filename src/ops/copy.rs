@@ -39,6 +39,8 @@ pub(crate) struct Copied {
     pub manifest: Manifest,
     /// True if the target store already had it.
     pub was_there: bool,
+    /// True if its archive in the other store was missing or damaged, and was copied again.
+    pub mended: bool,
 }
 
 /// The snapshots that are in the target store now, and the errors of those that could not be copied.
@@ -61,6 +63,7 @@ impl Serialize for CopyReport {
         let document = |copied: &Copied| {
             let mut document = snapshot_document(&copied.manifest, &ProofSummary::default());
             document.insert("was_there".to_owned(), json!(copied.was_there));
+            document.insert("mended".to_owned(), json!(copied.mended));
             document
         };
         map.serialize_entry("snapshots", &self.snapshots.iter().map(document).collect::<Vec<_>>())?;
@@ -134,24 +137,33 @@ fn hint_create(error: Error) -> Error {
 }
 
 fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, context: &Context) -> Result<Copied> {
-    let (manifest, document) = from.manifest(&listed.id)?;
-    let is_damaged = from.proof(listed)?.level == ProofLevel::Damaged;
+    let in_source = |error: Error| in_store(error, from);
+    let in_target = |error: Error| in_store(error, to);
+    let (manifest, document) = from.manifest(&listed.id).map_err(in_source)?;
+    let is_damaged = from.proof(listed).map_err(in_source)?.level == ProofLevel::Damaged;
     if is_damaged && is_one_of_all {
-        return Err(Error::problem("a test found it damaged").hint("name its id to copy it anyway"));
+        return Err(
+            in_source(Error::problem("a test found it damaged")).hint("name its id to copy it in spite of that")
+        );
     }
-    if to.has(&manifest.id)? {
-        let (other, other_document) = to.manifest(&manifest.id)?;
-        if other_document != document {
-            return Err(Error::failed("the target store has a different snapshot with this id"));
+    let there = to.listed(&manifest.id).map_err(in_target)?;
+    if let Some(there) = &there {
+        let (other, theirs) = to.manifest(&manifest.id).map_err(in_target)?;
+        if theirs != document {
+            return Err(in_target(Error::failed("it has a different snapshot with this id")));
         }
-        to.open_archive(&other)?;
-        return Ok(Copied { manifest, was_there: true });
-    }
-    if let Some(other) = to.newest_full(&manifest.source)?.filter(|other| other.origin != manifest.origin) {
-        return Err(Error::usage(format!("the target store has a source {} from {}", manifest.source, other.origin))
+        if is_whole(to, there, &other).map_err(in_target)? {
+            return Ok(Copied { manifest, was_there: true, mended: false });
+        }
+        if is_damaged {
+            return Err(in_target(Error::problem("it is damaged in both stores")));
+        }
+    } else if let Some(other) = to.newest_full(&manifest.source)?.filter(|other| !other.is_of_same_database(&manifest))
+    {
+        return Err(in_target(Error::usage(format!("it has a source {} from {}", manifest.source, other.origin)))
             .hint("copy it into a separate store"));
     }
-    let archive = from.open_archive(&manifest)?;
+    let archive = from.open_archive(&manifest).map_err(in_source)?;
     let bytes = archive.len();
     let mut upload = to.start_archive(&manifest.id, &manifest.archive, bytes)?;
     context.progress.start(&format!("copying {}", manifest.id), bytes);
@@ -163,9 +175,15 @@ fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, cont
     let sha256 = read?;
     if Some(sha256) != manifest.sha256 {
         let message = "the SHA-256 of its archive is not the one in the manifest";
-        return Err(Error::problem(format!("the snapshot {} is damaged: {message}", manifest.id)));
+        return Err(in_source(Error::problem(format!("the snapshot {} is damaged: {message}", manifest.id))));
     }
-    to.publish_document(upload, ArchiveSummary { bytes, sha256 }, &manifest, &document, ReadBack::Always)?;
+    let summary = ArchiveSummary { bytes, sha256 };
+    if let Some(there) = &there {
+        to.mend_archive(upload, summary, &manifest)?;
+        to.forget_damage(there)?;
+        return Ok(Copied { manifest, was_there: true, mended: true });
+    }
+    to.publish_document(upload, summary, &manifest, &document, ReadBack::Always)?;
     if is_damaged {
         // Its bytes were copied correctly, but an earlier test found it damaged: it must not be 'latest' in the target
         // store.
@@ -179,5 +197,24 @@ fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, cont
             problems: vec!["it was found damaged in the store that it was copied from".to_owned()],
         })?;
     }
-    Ok(Copied { manifest, was_there: false })
+    Ok(Copied { manifest, was_there: false, mended: false })
+}
+
+/// Returns false if the archive is missing, if it has another length than its manifest says, or if a test found it
+/// damaged.
+fn is_whole(catalog: &Catalog, listed: &Listed, manifest: &Manifest) -> Result<bool> {
+    match catalog.open_archive(manifest) {
+        Ok(_) => Ok(catalog.proof(listed)?.level != ProofLevel::Damaged),
+        Err(error) if error.kind == Kind::Problem => {
+            tracing::warn!("{}: {}", one_line(&catalog.location()), error.full_message());
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds the name of the store to an error: a copy uses two.
+fn in_store(error: Error, catalog: &Catalog) -> Error {
+    let location = catalog.location();
+    error.context(format!("a problem in {}", one_line(&location)))
 }

@@ -1,5 +1,7 @@
 //! The destination of a snapshot: the stores that it is written to, and the keys that it is encrypted to.
 
+use std::path::Path;
+
 use chrono::{DateTime, Utc};
 
 use crate::archive::EncryptWith;
@@ -17,10 +19,41 @@ pub(crate) struct Destination<'a> {
     pub(crate) encrypt_with: Option<EncryptWith>,
 }
 
+/// The treatment of a source whose earlier snapshots are from another place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OtherOrigin {
+    /// It is another database, and is refused.
+    Refuse,
+    /// The user accepts the current state: it is the same database if it is on the same machine, and the old file is
+    /// gone.
+    AcceptIfGone,
+    /// The user says that the database has moved.
+    Moved,
+}
+
+impl OtherOrigin {
+    fn allows(self, old: &Origin, new: &Origin) -> bool {
+        match self {
+            OtherOrigin::Refuse => false,
+            OtherOrigin::AcceptIfGone => {
+                let is_gone = |path: &String| Path::new(path).try_exists().is_ok_and(|exists| !exists);
+                old.host == new.host && new.path.is_some() && old.path.as_ref().is_some_and(is_gone)
+            }
+            OtherOrigin::Moved => true,
+        }
+    }
+}
+
 impl Destination<'_> {
     /// Returns the newest full snapshot of a source in any of the stores. Fails if a store has a source of this name
-    /// from another origin. A store that cannot be read is removed from the list, and its error is returned.
-    pub(crate) fn previous(&mut self, name: &SourceName, origin: &Origin) -> Result<(Option<Manifest>, Vec<Error>)> {
+    /// from another origin, unless `other_origin` allows it. A store that cannot be read is removed from the list, and
+    /// its error is returned.
+    pub(crate) fn previous(
+        &mut self,
+        name: &SourceName,
+        origin: &Origin,
+        other_origin: OtherOrigin,
+    ) -> Result<(Option<Manifest>, Vec<Error>)> {
         let (mut previous, mut failures): (Option<Manifest>, Vec<Error>) = (None, Vec::new());
         let mut usable = Vec::new();
         for catalog in self.catalogs.drain(..) {
@@ -33,8 +66,14 @@ impl Destination<'_> {
                 }
             };
             if let Some(other) = found.as_ref().filter(|found| found.origin != *origin) {
-                return Err(Error::usage(format!("the store already has a source {name}, from {}", other.origin))
-                    .hint("give this one another name with --name"));
+                if !other_origin.allows(&other.origin, origin) {
+                    return Err(Error::usage(format!("the store already has a source {name}, from {}", other.origin))
+                        .hint(
+                            "give this one another name with --name; or, if it is the same database in a new place, run \
+                             'lifeboat snapshot --moved' once",
+                        ));
+                }
+                tracing::warn!("{name} is recorded as moved from {} to {origin}", one_line(&other.origin.to_string()));
             }
             if let Some(found) = found.as_ref().filter(|found| found.encrypted && self.encrypt_with.is_none()) {
                 tracing::warn!("{} is encrypted, but the new snapshot of the same source is not", found.id);

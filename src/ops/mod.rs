@@ -4,6 +4,7 @@
 pub(crate) mod check;
 pub(crate) mod checks;
 pub(crate) mod copy;
+pub(crate) mod delete;
 pub(crate) mod destination;
 pub(crate) mod diff;
 pub(crate) mod doctor;

@@ -1,4 +1,4 @@
-//! `prune`: deletes the snapshots that the policy does not keep. Nothing else deletes snapshots.
+//! `prune`: deletes the snapshots that the policy does not keep. Only this and `delete` delete snapshots.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::ops::tags::SUSPECT;
 use crate::ops::{Context, Problem, Report, stores};
-use crate::platform::error::{Error, Kind, Result};
+use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::list::Described;
@@ -187,6 +187,7 @@ fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, del
     // A snapshot whose manifest cannot be read cannot be classified, and is kept.
     let candidates: Vec<Candidate> = described.iter().filter_map(candidate).collect();
     let mut plan = plan(&candidates, policy, Utc::now());
+    require_tagged(&candidates, policy, &plan)?;
     keep_last_copies(&candidates, &mut plan);
     for unreadable in described.iter().filter(|described| described.manifest.is_err()) {
         plan.keep.push((unreadable.listed.id.clone(), vec!["unreadable".to_owned()]));
@@ -214,6 +215,24 @@ fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, del
     let keep = plan.keep.into_iter().map(|(id, reasons)| Kept { id: id.to_string(), reasons }).collect();
     let delete = plan.delete.into_iter().map(|id| Deleted { id: id.to_string() }).collect();
     Ok(PruneReport { dry_run: !deletes, keep, delete, freed_bytes, failures })
+}
+
+/// Fails if tags are all that a policy keeps, and a source has no snapshot with one of them: a mistyped tag would
+/// delete all but the newest.
+fn require_tagged(candidates: &[Candidate], policy: &Policy, plan: &Plan) -> Result<()> {
+    let without_tags = Policy { tags: Vec::new(), ..policy.clone() };
+    if policy.tags.is_empty() || !without_tags.is_empty() {
+        return Ok(());
+    }
+    let is_tagged = |candidate: &&Candidate| policy.tags.iter().any(|tag| candidate.tags.contains(tag));
+    let tagged: BTreeSet<&SourceName> =
+        candidates.iter().filter(is_tagged).map(|candidate| candidate.id.source()).collect();
+    let Some(emptied) = plan.delete.iter().map(SnapshotId::source).find(|source| !tagged.contains(source)) else {
+        return Ok(());
+    };
+    let tags: Vec<String> = policy.tags.iter().map(|tag| one_line(tag)).collect();
+    Err(Error::usage(format!("no snapshot of {emptied} has the tag {}", tags.join(" or ")))
+        .hint("check the tag with 'lifeboat list'; or also keep others, such as with --keep-last"))
 }
 
 /// Keeps the snapshots that are being restored or drilled, so that those can finish.

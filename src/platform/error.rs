@@ -60,6 +60,8 @@ impl Kind {
 pub enum Reason {
     /// The place was reached, and there is no store in it.
     StoreIsAbsent,
+    /// The object exists, but is in an archive tier of the service, and cannot be read at this moment.
+    ObjectIsArchived,
 }
 
 /// A failure: kind, message, hint and cause.

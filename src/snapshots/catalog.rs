@@ -52,7 +52,15 @@ impl Catalog {
     /// Opens an existing store.
     pub fn open(store: Box<dyn Store>) -> Result<Self> {
         let location = store.location();
-        let document = store.read(&key(STORE_DOCUMENT)?, MAX_DOCUMENT_BYTES).map_err(|error| match error.kind {
+        let document = match store.read(&key(STORE_DOCUMENT)?, MAX_DOCUMENT_BYTES) {
+            // A lifecycle rule of the bucket moved it. It exists, so the store does, and new snapshots can be written.
+            Err(error) if error.reason == Some(Reason::ObjectIsArchived) => {
+                tracing::warn!("{STORE_DOCUMENT} is not read: {}", error.full_message());
+                return Ok(Catalog { store });
+            }
+            read => read,
+        };
+        let document = document.map_err(|error| match error.kind {
             Kind::NotFound => Error::unreachable(format!("there is no lifeboat store in {}", one_line(&location)))
                 .reason(Reason::StoreIsAbsent)
                 .hint(match store.is_local() {
@@ -68,6 +76,12 @@ impl Catalog {
             _ => error,
         })?;
         let document: StoreDocument = serde_json::from_slice(&document).map_err(|error| {
+            // A page for people, such as the login page of a network, says nothing about the store.
+            if !store.is_local() && document.trim_ascii_start().starts_with(b"<") {
+                return Error::unreachable(format!("cannot read {STORE_DOCUMENT} in {}", one_line(&location)))
+                    .because("the answer is a web page, and not that of an S3 service")
+                    .hint("check the endpoint");
+            }
             Error::problem(format!("cannot parse {STORE_DOCUMENT} in {}", one_line(&location))).because(error)
         })?;
         if document.lifeboat_store != FORMAT {
@@ -86,6 +100,7 @@ impl Catalog {
         // Read instead of stat: if the request is refused, only a reply with a body has the cause.
         match store.read(&key(STORE_DOCUMENT)?, MAX_DOCUMENT_BYTES) {
             Ok(_) => Ok(true),
+            Err(error) if error.reason == Some(Reason::ObjectIsArchived) => Ok(true),
             Err(error) if error.kind == Kind::NotFound => Ok(false),
             Err(error) => Err(error),
         }

@@ -2,12 +2,15 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::error::{Error, Kind, Reason, Result, one_line};
 use crate::snapshots::catalog::{CLOCK_SLACK, Catalog, Listed};
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::{Manifest, SnapshotKind};
 use crate::snapshots::proofs::ProofLevel;
 use crate::store::Names;
+
+/// The number of manifests in an archive tier after which the search for a readable one ends.
+const MOST_ARCHIVED: u32 = 3;
 
 /// The conditions that a snapshot must meet to be `latest`.
 #[derive(Clone, Debug, Default)]
@@ -146,15 +149,27 @@ impl Catalog {
 
     /// Returns the newest readable manifest of a full snapshot of `source`, damaged or not; `None` if there is none.
     pub fn newest_full(&self, source: &SourceName) -> Result<Option<Manifest>> {
+        let mut archived = 0;
         for listed in self.newest_first(source, None) {
             match self.manifest(&listed?.id) {
                 Ok((manifest, _)) if manifest.kind == SnapshotKind::Full => return Ok(Some(manifest)),
                 Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                // Older ones were probably moved too: trying all of them would cost a request each.
+                Err(error) if error.reason == Some(Reason::ObjectIsArchived) => {
+                    archived += 1;
+                    if archived == MOST_ARCHIVED {
+                        tracing::warn!("the newest snapshots of {source} cannot be compared: {}", error.full_message());
+                        return Ok(None);
+                    }
+                }
                 // In a local store, skip one unreadable file. In a remote store, the whole service is unreachable.
                 Err(error) if error.kind == Kind::Unreachable && !self.is_local() => return Err(error),
                 Err(error) if error.kind == Kind::Unreachable => tracing::warn!("{}", error.full_message()),
                 _ => {}
             }
+        }
+        if archived > 0 {
+            tracing::warn!("no snapshot of {source} can be compared: all manifests are in an archive tier");
         }
         Ok(None)
     }

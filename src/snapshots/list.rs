@@ -100,6 +100,12 @@ impl Catalog {
         Ok(listed)
     }
 
+    /// Returns the snapshot with this id, or `None` if the store does not have it.
+    pub fn listed(&self, id: &SnapshotId) -> Result<Option<Listed>> {
+        let found = self.list_named(id.source(), Names::StartingWith(&id.to_string()))?;
+        Ok(found.into_iter().find(|listed| listed.id == *id))
+    }
+
     fn stat_archive(&self, id: &SnapshotId) -> Result<Option<ObjectMeta>> {
         for ending in archive_endings() {
             let found = self.store.stat(&key(&format!("{}/{id}{ending}", id.source()))?)?;

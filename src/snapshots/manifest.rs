@@ -311,6 +311,9 @@ pub struct Manifest {
     pub source: SourceName,
     /// The location of the source.
     pub origin: Origin,
+    /// The earlier locations of the source, oldest first: `snapshot --moved` said that the database moved from there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moved_from: Vec<Origin>,
     /// The kind of snapshot.
     pub kind: SnapshotKind,
     /// `sqlite` or `postgres`.
@@ -351,6 +354,30 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The most earlier locations that a manifest records.
+    const MAX_MOVES: usize = 16;
+
+    /// Returns true if two snapshots are of one database: their origins are equal, or it moved from one to the other.
+    #[must_use]
+    pub fn is_of_same_database(&self, other: &Manifest) -> bool {
+        self.origin == other.origin
+            || self.moved_from.contains(&other.origin)
+            || other.moved_from.contains(&self.origin)
+    }
+
+    /// Returns the earlier locations for a next snapshot of the same source that is at `origin`.
+    #[must_use]
+    pub fn moves_to(&self, origin: &Origin) -> Vec<Origin> {
+        let mut moves = self.moved_from.clone();
+        if self.origin != *origin {
+            moves.push(self.origin.clone());
+        }
+        moves.retain(|earlier| earlier != origin);
+        let surplus = moves.len().saturating_sub(Self::MAX_MOVES);
+        moves.drain(..surplus);
+        moves
+    }
+
     /// Returns true if this is the manifest outside of an encrypted archive, which names no tables.
     #[must_use]
     pub fn lacks_tables(&self) -> bool {

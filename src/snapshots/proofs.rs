@@ -7,7 +7,7 @@ use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::id::SnapshotId;
 use crate::snapshots::names::key;
-use crate::store::{Published, StoreExt};
+use crate::store::{Key, Names, Published, StoreExt};
 
 const MAX_PROOF_BYTES: u64 = 1 << 20;
 
@@ -111,13 +111,62 @@ impl Catalog {
         Ok(summary)
     }
 
+    /// Deletes the proofs of a snapshot that newer ones of the same level supersede, so that a listing does not cost more
+    /// requests with every test. Of the proofs of damage, the first one is kept too. What [`proof`](Self::proof)
+    /// returns stays the same.
+    fn clear_superseded(&self, id: &SnapshotId) -> Result<()> {
+        let start = format!("{id}.proof-");
+        let mut of_level: Vec<(ProofLevel, Vec<Key>)> = Vec::new();
+        // The names sort by time.
+        for object in self.store.list(id.source().as_str(), Names::StartingWith(&start))?.objects {
+            let bytes = self.store.read(&object.key, MAX_PROOF_BYTES)?;
+            let Ok(proof) = serde_json::from_slice::<Proof>(&bytes) else { continue };
+            if proof.id != *id {
+                continue;
+            }
+            match of_level.iter_mut().find(|(level, _)| *level == proof.level) {
+                Some((_, keys)) => keys.push(object.key),
+                None => of_level.push((proof.level, vec![object.key])),
+            }
+        }
+        let mut superseded = Vec::new();
+        for (level, mut keys) in of_level {
+            keys.pop();
+            if level == ProofLevel::Damaged && !keys.is_empty() {
+                keys.remove(0);
+            }
+            superseded.extend(keys);
+        }
+        if superseded.is_empty() { Ok(()) } else { self.store.delete_all(&superseded) }
+    }
+
+    /// Deletes the proofs that found a snapshot damaged: its archive has been replaced by a whole one.
+    pub fn forget_damage(&self, listed: &Listed) -> Result<()> {
+        for key in &listed.proofs {
+            let found = match self.store.read(key, MAX_PROOF_BYTES) {
+                Ok(bytes) => serde_json::from_slice::<Proof>(&bytes).ok(),
+                Err(error) if error.kind == Kind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            if found.is_some_and(|proof| proof.id == listed.id && proof.level == ProofLevel::Damaged) {
+                self.store.delete(key)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Stores a test's result.
     pub fn record_proof(&self, proof: &Proof) -> Result<()> {
         let document = serde_json::to_vec_pretty(proof).expect("a proof has only string keys");
         let mut at = proof.at;
         for _ in 0..100 {
             let name = format!("{}/{}.proof-{}.json", proof.id.source(), proof.id, at.format("%Y%m%dT%H%M%S%3fZ"));
-            if self.store.write(&key(&name)?, &document)? == Published::Created {
+            let key = key(&name)?;
+            if self.store.write(&key, &document)? == Published::Created {
+                // The proof is stored; proofs that are not needed any more only cost requests.
+                if let Err(error) = self.clear_superseded(&proof.id) {
+                    tracing::debug!("older proofs of {} remain: {}", proof.id, error.full_message());
+                }
                 return Ok(());
             }
             at += chrono::Duration::milliseconds(1);

@@ -129,6 +129,30 @@ impl Catalog {
         }
     }
 
+    /// Publishes the archive of a snapshot that the store already lists, but whose archive is missing or damaged, and
+    /// reads it back. The broken archive is deleted only now that a whole one is ready to take its place. On failure
+    /// the snapshot stays damaged.
+    pub fn mend_archive(&self, archive: Box<dyn Upload>, summary: ArchiveSummary, manifest: &Manifest) -> Result<()> {
+        let key = archive_key(manifest)?;
+        let context = |error: Error| error.context(format!("cannot mend the snapshot {}", manifest.id));
+        self.store.delete(&key).map_err(context)?;
+        match archive.finish() {
+            Ok(Published::Created) => {
+                if self.hash(&key, summary.bytes).map_err(context)? == summary.sha256 {
+                    return Ok(());
+                }
+                Err(context(Error::failed(
+                    "the stored archive differs from the written one: its SHA-256 does not match",
+                )))
+            }
+            Ok(Published::AlreadyExists) => {
+                let error = Error::failed("another process wrote its archive at the same time");
+                self.accept_if_stored(&key, summary, error).map_err(context)
+            }
+            Err(error) => self.accept_if_stored(&key, summary, error).map_err(context),
+        }
+    }
+
     /// Warns if this machine's clock and the store's differ: snapshots are named and found by their time.
     fn warn_about_clock(&self, just_written: &Key) {
         let Ok(Some(meta)) = self.store.stat(just_written) else { return };

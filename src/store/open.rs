@@ -27,7 +27,13 @@ impl FromStr for StoreUrl {
         if text.is_empty() {
             return Err(Error::usage("the store's name is empty").hint("give a folder or s3://bucket/prefix"));
         }
-        if let Some(path) = text.strip_prefix("file://") {
+        let path = text.strip_prefix("file://").unwrap_or(text);
+        if path == "~" || path.starts_with("~/") {
+            return Err(Error::usage("'~' is not expanded here").hint(
+                "write the full path; a shell expands '~' only at the start of a word, as in '--store ~/backups'",
+            ));
+        }
+        if text.starts_with("file://") {
             return Ok(StoreUrl::Folder(PathBuf::from(path)));
         }
         if text.starts_with("s3://") {

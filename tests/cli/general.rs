@@ -8,7 +8,7 @@ use crate::helpers::{
 };
 use crate::support::{Sandbox, sample};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "snapshot",
     "list",
     "show",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 12] = [
     "extract",
     "diff",
     "prune",
+    "delete",
     "inventory",
     "completions",
     "man",
@@ -47,7 +48,7 @@ fn help_and_version_are_printed_on_stdout_with_exit_code_0() {
 #[test]
 fn every_command_has_help_that_names_its_flags() {
     let sandbox = Sandbox::new();
-    let flags: [(&str, &[&str]); 12] = [
+    let flags: [(&str, &[&str]); 13] = [
         ("snapshot", &["--name", "--tag", "--compression", "--allow-damaged", "--allow-empty", "--max-lock"]),
         ("list", &["--limit", "--tag", "--source", "--before"]),
         ("show", &["--tag", "--source", "--before"]),
@@ -56,6 +57,7 @@ fn every_command_has_help_that_names_its_flags() {
         ("restore", &["--to", "--create", "--replace", "--table", "--no-safety", "--dry-run", "--yes"]),
         ("extract", &["--to", "--entry", "--table", "--format"]),
         ("diff", &["--source"]),
+        ("delete", &["--yes"]),
         (
             "prune",
             &[

@@ -163,3 +163,22 @@ fn prune_of_an_unknown_source_is_exit_code_4() {
     sandbox.snapshot("app.db");
     refused(&sandbox, &["prune", "--source", "aap", "--keep-last", "1", "--store", "backups"], 4).says("aap");
 }
+
+#[test]
+fn a_tag_that_no_snapshot_has_does_not_empty_a_source() {
+    let (sandbox, all) = snapshots_of_ages(&[1, 2, 3]);
+    let before = sandbox.state();
+    for arguments in [&["--yes"][..], &[]] {
+        let prune = ["prune", "--keep-tag", "relaese", "--store", "backups"];
+        let run = sandbox.run(&[&prune[..], arguments].concat()).code(2);
+        assert!(run.stderr().contains("no snapshot of app has the tag relaese"), "{}", run.transcript());
+    }
+    assert_eq!(sandbox.state(), before);
+    // Another rule keeps others.
+    sandbox.ok(&["prune", "--keep-tag", "relaese", "--keep-last", "2", "--store", "backups", "--yes"]);
+    assert_eq!(sandbox.ids(), all[..2]);
+    // Where a tag exists, all others may go.
+    sandbox.ok(&["snapshot", "app.db", "--tag", "release", "--store", "backups"]);
+    sandbox.ok(&["prune", "--keep-tag", "release", "--store", "backups", "--yes"]);
+    assert_eq!(sandbox.ids().len(), 1);
+}

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use crate::helpers::{
     assert_has_fields, flip_bytes, id_of, query_value, refused, refused_by_the_parser, shell_ok, silent, sql,
 };
+use crate::support::bucket::Bucket;
 use crate::support::{Sandbox, content, integrity, open, sample};
 
 /// Creates `app.db`, takes a snapshot of it, and changes it. Returns the sandbox and the id of the snapshot.
@@ -589,4 +590,30 @@ fn a_database_under_constant_writes_is_replaced_or_not_changed() {
         });
         assert_eq!(integrity(sandbox.path("app.db")), "ok");
     }
+}
+
+#[test]
+fn a_restore_that_is_interrupted_while_it_prepares_prints_its_document() {
+    // The service answers the first request for the archive only after the signal has arrived.
+    let (asked, was_asked) = std::sync::mpsc::sync_channel(8);
+    let is_slow = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let slow = std::sync::Arc::clone(&is_slow);
+    let bucket = Bucket::special(move |request| {
+        if slow.load(std::sync::atomic::Ordering::SeqCst) && request.method == "GET" {
+            let _ = asked.try_send(());
+            std::thread::park_timeout(std::time::Duration::from_secs(20));
+        }
+        None
+    });
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("a.db"), 5, "delete");
+    Bucket::run(&sandbox, &["snapshot", "a.db", "--store", &bucket.store()]).code(0);
+    is_slow.store(true, std::sync::atomic::Ordering::SeqCst);
+    let arguments = ["restore", "latest", "--to", "b.db", "--json", "--store", &bucket.store()];
+    let running = sandbox.start_command(Bucket::command(&sandbox, &arguments));
+    was_asked.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+    running.signal(rustix::process::Signal::TERM);
+    let run = running.finish().code(130);
+    assert_eq!(run.json()["error"]["kind"], "interrupted", "{}", run.transcript());
+    assert!(!sandbox.path("b.db").exists());
 }

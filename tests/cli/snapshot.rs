@@ -513,3 +513,37 @@ fn foreign_files_in_the_scratch_folder_are_not_touched() {
     sandbox.snapshot("app.db");
     assert!(sandbox.path("scratch/lifeboat-scratch-x/making").exists());
 }
+
+#[test]
+fn a_database_that_has_moved_keeps_its_history() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("a.db"), 5, "delete");
+    let save = |path: &str, more: &[&str]| {
+        sandbox.run(&[&["snapshot", path, "--name", "app", "--store", "backups", "--json"], more].concat())
+    };
+    save("a.db", &[]).code(0);
+    std::fs::create_dir(sandbox.path("data")).unwrap();
+    std::fs::rename(sandbox.path("a.db"), sandbox.path("data/a.db")).unwrap();
+    let run = save("data/a.db", &[]).code(2);
+    assert!(run.stderr().contains("lifeboat snapshot --moved"), "{}", run.transcript());
+    let moved = save("data/a.db", &["--moved"]).code(0).json();
+    let from = moved["snapshots"][0]["moved_from"].as_array().unwrap();
+    assert!(from.len() == 1 && from[0]["path"].as_str().unwrap().ends_with("/a.db"), "{moved:#}");
+    // From now on the new place is the source's, and the old one is refused.
+    let next = save("data/a.db", &[]).code(0).json();
+    assert_eq!(next["snapshots"][0]["moved_from"], moved["snapshots"][0]["moved_from"]);
+    sample(sandbox.path("a.db"), 5, "delete");
+    save("a.db", &[]).code(2);
+    // While the file of the source exists, a second one is not accepted in its place.
+    save("a.db", &["--accept"]).code(2);
+    // The whole history can be copied, in any order.
+    sandbox.ok(&["copy", "--all", "--from", "backups", "--to", "far", "--create"]);
+    let oldest = sandbox.ids().pop().unwrap();
+    sandbox.ok(&["copy", &oldest, "--from", "backups", "--to", "older", "--create"]);
+    sandbox.ok(&["copy", "--all", "--from", "backups", "--to", "older"]);
+    // And back.
+    std::fs::rename(sandbox.path("data/a.db"), sandbox.path("a.db")).unwrap();
+    let back = save("a.db", &["--accept"]).code(0).json();
+    assert_eq!(back["snapshots"][0]["moved_from"].as_array().unwrap().len(), 1, "{back:#}");
+    sandbox.ok(&["verify", "--all", "--store", "backups"]);
+}

@@ -1,6 +1,7 @@
 //! `verify`: proofs, damaged and missing archives.
 
 use crate::helpers::{assert_has_fields, error_document, flip_bytes, refused_by_the_parser, silent};
+use crate::support::bucket::Bucket;
 use crate::support::{Sandbox, sample};
 
 /// Creates a database and takes this number of snapshots of it. Returns the sandbox and the ids, the oldest first.
@@ -107,4 +108,49 @@ fn an_archive_that_was_temporarily_missing_is_verified_again() {
     sandbox.run(&["verify", &id, "--store", "backups"]).code(3);
     std::fs::rename(sandbox.path("away"), &archive).unwrap();
     sandbox.ok(&["verify", "latest", "--store", "backups"]);
+}
+
+#[test]
+fn a_listing_costs_the_same_after_many_tests() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("a.db"), 5, "delete");
+    let bucket = Bucket::new();
+    let store = bucket.store();
+    Bucket::run(&sandbox, &["snapshot", "a.db", "--store", &store]).code(0);
+    let requests_of_list = || {
+        let before = bucket.web.requests().len();
+        let run = Bucket::run(&sandbox, &["list", "--json", "--store", &store]).code(0);
+        (bucket.web.requests().len() - before, run.json()["snapshots"][0]["proof"].clone())
+    };
+    Bucket::run(&sandbox, &["drill", "latest", "--store", &store]).code(0);
+    Bucket::run(&sandbox, &["verify", "--all", "--store", &store]).code(0);
+    let (once, level) = requests_of_list();
+    assert_eq!(level, "verified");
+    for _ in 0..4 {
+        Bucket::run(&sandbox, &["verify", "--all", "--store", &store]).code(0);
+        Bucket::run(&sandbox, &["drill", "latest", "--store", &store]).code(0);
+    }
+    assert_eq!(requests_of_list(), (once, "drilled".into()), "{:#?}", bucket.keys());
+}
+
+#[test]
+fn a_proof_of_damage_is_kept_whatever_later_tests_show() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 5, "delete");
+    let id = sandbox.snapshot("app.db");
+    let archive = sandbox.path(format!("backups/app/{id}.tar.gz"));
+    let whole = std::fs::read(&archive).unwrap();
+    std::fs::remove_file(&archive).unwrap();
+    std::fs::write(&archive, &whole[..100]).unwrap();
+    for _ in 0..3 {
+        sandbox.run(&["verify", &id, "--store", "backups"]).code(3);
+    }
+    std::fs::write(&archive, whole).unwrap();
+    for _ in 0..3 {
+        sandbox.run(&["verify", &id, "--store", "backups"]);
+    }
+    assert_eq!(sandbox.json(&["show", &id, "--store", "backups"])["proof"], "damaged");
+    let proofs = std::fs::read_dir(sandbox.path("backups/app")).unwrap().flatten();
+    let count = proofs.filter(|entry| entry.file_name().to_string_lossy().contains(".proof-")).count();
+    assert!(count <= 3, "{count} proofs");
 }

@@ -113,6 +113,7 @@ fn json_documents_of_every_command_keep_their_fields_and_types() {
     documents.add("restore of nothing", &["restore", "nothing", "--to", "x.db"], 4);
     documents.add("prune", &["prune"], 0);
     documents.add("copy", &["copy", id, "--from", "here", "--to", "./second", "--create"], 0);
+    documents.add("delete", &["delete", id], 0);
     documents.add("check", &["check"], 0);
     documents.add("inventory", &["inventory", "app.db"], 0);
     documents.add("inventory of nothing", &["inventory", "files"], 0);

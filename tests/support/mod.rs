@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 pub mod actions;
+pub mod bucket;
 pub mod compare;
 pub mod craft;
 pub mod postgres;

@@ -15,6 +15,8 @@ pub struct Request {
     /// The header lines, without the request line.
     pub headers: Vec<String>,
     pub body: String,
+    /// The body before it was made text.
+    pub bytes: Vec<u8>,
 }
 
 impl Request {
@@ -146,11 +148,12 @@ pub fn read_request(stream: &TcpStream) -> io::Result<Request> {
         method: words.next().unwrap_or_default().to_owned(),
         target: words.next().unwrap_or_default().to_owned(),
         headers: lines.split_off(1.min(lines.len())),
-        body: String::new(),
+        ..Request::default()
     };
     let bytes = request.header("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; bytes];
     from.read_exact(&mut body)?;
-    request.body = String::from_utf8(body).unwrap();
+    request.body = String::from_utf8_lossy(&body).into_owned();
+    request.bytes = body;
     Ok(request)
 }

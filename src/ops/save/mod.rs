@@ -15,7 +15,7 @@ use crate::archive::{Compression, EncryptWith, Recipient};
 use crate::config::Config;
 use crate::engine::saving::SaveRequest;
 use crate::engine::source::Source;
-use crate::ops::destination::Destination;
+use crate::ops::destination::{Destination, OtherOrigin};
 use crate::ops::prune::{self, PruneReport};
 use crate::ops::save::baseline::Baseline;
 use crate::ops::sources::Chosen;
@@ -69,6 +69,8 @@ pub(crate) struct SaveOptions {
     /// Accept the current state: missing rows and tables are not a loss, and this snapshot is the baseline for later
     /// ones
     pub accept: bool,
+    /// The database has moved from another host or path: continue the history of its snapshots
+    pub moved: bool,
 }
 
 impl SaveOptions {
@@ -131,6 +133,7 @@ impl Default for SaveOptions {
             lock_timeout: 30,
             prune: false,
             accept: false,
+            moved: false,
         }
     }
 }
@@ -352,7 +355,12 @@ fn save(
         Error::usage(format!("no source name can be derived from {}", one_line(&source.shown())))
             .hint("set one with --name")
     })?;
-    let (previous, failures) = destination.previous(&name, &origin)?;
+    let other_origin = match (options.moved, options.accept) {
+        (true, _) => OtherOrigin::Moved,
+        (false, true) => OtherOrigin::AcceptIfGone,
+        (false, false) => OtherOrigin::Refuse,
+    };
+    let (previous, failures) = destination.previous(&name, &origin, other_origin)?;
     let plan = SnapshotPlan {
         name,
         origin,

@@ -73,6 +73,7 @@ impl SnapshotPlan<'_> {
             id: draft.id.clone(),
             source: self.name.clone(),
             origin: self.origin.clone(),
+            moved_from: self.previous.as_ref().map(|previous| previous.moves_to(&self.origin)).unwrap_or_default(),
             kind,
             engine: self.engine.clone(),
             created_at: started,

@@ -3,35 +3,31 @@
 use std::future::Future;
 use std::time::Duration;
 
-use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
-use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::interceptors::InterceptorContext;
+use aws_sdk_s3::config::interceptors::{BeforeDeserializationInterceptorContextRef, InterceptorContext};
 use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction, RetryConfig};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-    StalledStreamProtectionConfig,
+    BehaviorVersion, Builder, ConfigBag, Credentials, Intercept, Region, RequestChecksumCalculation,
+    ResponseChecksumValidation, RuntimeComponents, StalledStreamProtectionConfig,
 };
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use aws_smithy_http_client::{Builder as HttpBuilder, Connector};
+use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::retries::classifiers::RetryClassifierPriority;
 use aws_smithy_types::retry::ErrorKind;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
+use super::connection::http_client;
+use super::environment::{Environment, is_region, trimmed};
 use super::settings::{Checksums, S3Settings};
 use crate::platform::error::{Error, Result};
-use crate::platform::interrupt;
+use crate::platform::{interrupt, tls};
 
-/// The environment variables that name an endpoint other than AWS.
-const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
 /// The interval at which a wait for the service checks whether a signal asked to stop.
 const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// The number of threads that sign, hash and encrypt requests; waiting needs no thread.
@@ -46,6 +42,8 @@ const BYTES_PER_TIMEOUT: u64 = 4 << 20;
 /// The client and its runtime.
 pub(super) struct Bridge {
     pub(super) client: Client,
+    /// The endpoint of a service other than AWS, from the settings or the environment.
+    pub(super) endpoint: Option<String>,
     timeout: Duration,
     retries: u32,
     runtime: Option<Runtime>,
@@ -60,8 +58,11 @@ impl Bridge {
             .enable_all()
             .build()
             .map_err(|error| Error::failed("cannot start a thread").because(error))?;
-        let client = runtime.block_on(client(settings));
-        Ok(Bridge { client, timeout: settings.timeout, retries: settings.retries, runtime: Some(runtime) })
+        let (client, endpoint) = runtime.block_on(async {
+            let environment = Environment::read(settings).await?;
+            Ok::<_, Error>((client(settings, &environment).await?, environment.endpoint))
+        })?;
+        Ok(Bridge { client, endpoint, timeout: settings.timeout, retries: settings.retries, runtime: Some(runtime) })
     }
 
     fn runtime(&self) -> &Runtime {
@@ -124,37 +125,40 @@ impl Drop for Bridge {
     }
 }
 
-async fn client(settings: &S3Settings) -> Client {
-    let http = http_client();
-    let is_aws = settings.endpoint.is_none() && ENDPOINTS.iter().all(|name| std::env::var_os(name).is_none());
-    let region = region(settings, is_aws, &http).await;
-    let mut environment =
-        aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone()).region(region.clone());
+async fn client(settings: &S3Settings, environment: &Environment) -> Result<Client> {
+    let http = http_client(environment, settings.timeout.min(CONNECT_TIMEOUT))?;
+    let is_aws = environment.endpoint.is_none();
+    let region = region(environment, is_aws, &http).await;
+    let mut config = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone()).region(region.clone());
+    if let Some(profile) = &environment.profile {
+        config = config.profile_name(profile);
+    }
     // A profile or file named in the settings has priority over the environment, including its keys.
     if settings.profile.is_some() || settings.credentials_file.is_some() {
-        let mut files = EnvConfigFiles::builder().include_default_config_file(true);
-        files = match &settings.credentials_file {
-            Some(path) => files.with_file(EnvConfigFileKind::Credentials, path),
-            None => files.include_default_credentials_file(true),
-        };
-        let files = files.build();
         // A profile may assume a role, which needs requests to AWS.
         let provider = ProviderConfig::default().with_http_client(http).with_region(region);
         let mut credentials =
-            ProfileFileCredentialsProvider::builder().configure(&provider).profile_files(files.clone());
-        environment = environment.profile_files(files);
+            ProfileFileCredentialsProvider::builder().configure(&provider).profile_files(environment.files.clone());
+        config = config.profile_files(environment.files.clone());
         if let Some(profile) = &settings.profile {
             credentials = credentials.profile_name(profile);
-            environment = environment.profile_name(profile);
         }
-        environment = environment.credentials_provider(credentials.build());
+        config = config.credentials_provider(credentials.build());
+    }
+    let config = config.load().await;
+    let mut builder = Builder::from(&config);
+    if let Some(provider) = config.credentials_provider() {
+        builder = builder.credentials_provider(environment.checked(provider));
     }
     if let Some(key) = &settings.key {
         let token = key.token.as_ref().map(|token| token.expose().to_owned());
         let key = Credentials::new(key.id.as_str(), key.secret.expose(), token, None, "lifeboat.toml");
-        environment = environment.credentials_provider(key);
+        let key = trimmed(&key).map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            Error::usage("the store's access key is invalid").because(cause)
+        })?;
+        builder = builder.credentials_provider(key);
     }
-    let environment = environment.load().await;
     let (request, response) = match settings.checksums {
         Checksums::WhenRequired => (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired),
         Checksums::WhenSupported => {
@@ -165,38 +169,44 @@ async fn client(settings: &S3Settings) -> Client {
         .with_max_attempts(settings.retries + 1)
         .with_initial_backoff(FIRST_BACKOFF)
         .with_max_backoff(LONGEST_BACKOFF);
-    let mut config = Builder::from(&environment)
-        .force_path_style(settings.path_style.unwrap_or(!is_aws))
+    let is_path_style = settings.path_style.or(environment.path_style).unwrap_or(!is_aws);
+    builder = builder
+        .force_path_style(is_path_style)
         .request_checksum_calculation(request)
         .response_checksum_validation(response)
         .retry_config(retries)
         .retry_classifier(RetryAfter)
+        .interceptor(RefuseWebPages)
         .timeout_config(timeouts(settings.timeout, settings.timeout))
         // A stalled transfer is noticed long before a large request's timeout.
         .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(settings.timeout).build());
-    if let Some(endpoint) = &settings.endpoint {
-        config = config.endpoint_url(endpoint);
+    if let Some(endpoint) = &environment.endpoint {
+        // The SDK appends the bucket to the endpoint's path without a slash between them.
+        builder = builder.endpoint_url(format!("{endpoint}/"));
     }
-    Client::from_conf(config.build())
+    Ok(Client::from_conf(builder.build()))
 }
 
 /// Returns the region from the settings or else from the environment, the profile or, on AWS, the machine.
-async fn region(settings: &S3Settings, is_aws: bool, http: &SharedHttpClient) -> Option<Region> {
-    if let Some(region) = &settings.region {
+async fn region(environment: &Environment, is_aws: bool, http: &SharedHttpClient) -> Option<Region> {
+    if let Some(region) = &environment.region {
         return Some(Region::new(region.clone()));
     }
     let mut profile = ProfileFileRegionProvider::builder();
-    if let Some(name) = &settings.profile {
+    if let Some(name) = &environment.profile {
         profile = profile.profile_name(name);
     }
-    let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new()).or_else(profile.build());
-    if is_aws {
+    let chain = RegionProviderChain::first_try(profile.build());
+    let found = if is_aws {
         // Not the SDK's own chain: that asks the instance metadata service with a client that is not built in.
         let provider = ProviderConfig::default().with_http_client(http.clone());
-        return chain.or_else(ImdsRegionProvider::builder().configure(&provider).build()).region().await;
-    }
-    // Most services other than AWS ignore the region, so the instance metadata service is not asked.
-    chain.or_else(Region::new("us-east-1")).region().await
+        chain.or_else(ImdsRegionProvider::builder().configure(&provider).build()).region().await
+    } else {
+        // Most services other than AWS ignore the region, so the instance metadata service is not asked.
+        chain.or_else(Region::new("us-east-1")).region().await
+    };
+    let found = found.map(|region| region.as_ref().trim().to_owned());
+    found.filter(|region| is_region(region)).map(Region::new)
 }
 
 fn timeouts(timeout: Duration, longest: Duration) -> TimeoutConfig {
@@ -207,30 +217,46 @@ fn timeouts(timeout: Duration, longest: Duration) -> TimeoutConfig {
         .build()
 }
 
-/// Creates the HTTP client: TLS by rustls and ring with the system's root certificates, proxies from the environment.
-fn http_client() -> SharedHttpClient {
-    HttpBuilder::new().build_with_connector_fn(|settings, components| {
-        let mut connector = Connector::builder()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .proxy_config(ProxyConfig::from_env())
-            .enable_tcp_nodelay(true);
-        if let Some(settings) = settings {
-            connector = connector.connector_settings(settings.clone());
+/// The text in the error of a request that was answered by a web page. A service of S3 never sends one with success.
+pub(super) const WEB_PAGE: &str = "the answer is a web page, and not that of an S3 service";
+
+/// Refuses a web page in answer to a request, which the login page of a network or a console's port sends with status
+/// 200: without this check, it would count as the content of an object.
+#[derive(Debug)]
+struct RefuseWebPages;
+
+impl Intercept for RefuseWebPages {
+    fn name(&self) -> &'static str {
+        "refuse web pages"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _settings: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response();
+        let kind = response.headers().get("content-type").unwrap_or_default().trim_start().to_ascii_lowercase();
+        if response.status().is_success() && kind.starts_with("text/html") {
+            return Err(WEB_PAGE.into());
         }
-        if let Some(components) = components {
-            connector.set_sleep_impl(components.sleep_impl());
-        }
-        connector.build()
-    })
+        Ok(())
+    }
 }
 
-/// A retry rule that retries after status 429, and waits as long as `Retry-After` says after 429 or 503: the SDK knows
-/// only AWS's own header.
+/// A retry rule that never retries after a certificate was refused, that retries after status 429, and that waits as
+/// long as `Retry-After` says after 429 or 503: the SDK knows only AWS's own header.
 #[derive(Debug)]
 struct RetryAfter;
 
 impl ClassifyRetry for RetryAfter {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        // A certificate that is not trusted is not trusted after a retry either.
+        let failure = context.output_or_error().and_then(|done| done.err()?.as_connector_error());
+        if failure.is_some_and(|failure| tls::is_about_certificate(failure)) {
+            return RetryAction::RetryForbidden;
+        }
         let Some(response) = context.response() else { return RetryAction::NoActionIndicated };
         let kind = match response.status().as_u16() {
             429 => ErrorKind::ThrottlingError,

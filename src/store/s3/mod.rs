@@ -9,6 +9,8 @@
 //! If the ETag differs, the object is read back.
 
 mod client;
+mod connection;
+mod environment;
 mod failure;
 mod object;
 mod place;

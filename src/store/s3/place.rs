@@ -47,7 +47,7 @@ impl Place {
     /// Returns the store's name for messages: bucket, prefix and endpoint, without the other settings.
     pub(super) fn name(&self) -> String {
         let separator = if self.settings.prefix.is_empty() { "" } else { "/" };
-        let at = self.settings.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
+        let at = self.bridge.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
         format!("s3://{}{separator}{}{at}", self.settings.bucket, self.settings.prefix)
     }
 }

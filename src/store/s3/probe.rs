@@ -4,7 +4,7 @@ use aws_sdk_s3::types::{BucketVersioningStatus, ServerSideEncryption};
 
 use super::S3Store;
 use super::failure::{Answer, answer, service_error};
-use super::upload::probe_conditions;
+use super::upload::{probe_conditions, probe_parts};
 use crate::platform::error::{Error, Result};
 use crate::store::interface::Key;
 
@@ -23,6 +23,7 @@ impl S3Store {
             ("hashes", hashes),
             ("condition on a write", small),
             ("condition on parts", in_parts),
+            ("number of parts", probe_parts(&self.place, key)),
             ("batch delete", self.wait(self.probe_batch())),
             ("unfinished uploads", self.wait(self.probe_uploads())),
             ("versions", self.wait(self.probe_versions())),

@@ -18,7 +18,7 @@ pub struct S3Settings {
     pub bucket: String,
     /// The prefix of all keys, without a slash at its end; may be empty.
     pub prefix: String,
-    /// The endpoint of a service other than AWS: `http(s)://host[:port]`.
+    /// The endpoint of a service other than AWS: `http(s)://host[:port][/path]`.
     pub endpoint: Option<String>,
     /// The region; by default that of the environment or the profile.
     pub region: Option<String>,
@@ -306,17 +306,27 @@ fn check_prefix(prefix: &str) -> Result<()> {
         .hint("use letters, digits and ._-+=@,:! in parts that are separated by single slashes"))
 }
 
-fn check_endpoint(endpoint: String) -> Result<String> {
-    let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
-    let host = host.map(|host| host.strip_suffix('/').unwrap_or(host));
-    match host {
-        Some(host) if host.contains('@') => Err(Error::usage("an endpoint cannot contain credentials")
-            .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile with profile=NAME")),
-        Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', ' ', '\\']) && has_good_port(host) => {
-            Ok(endpoint.strip_suffix('/').unwrap_or(&endpoint).to_owned())
-        }
-        _ => Err(bad_setting("endpoint", "it must be http://host:port or https://host")),
+/// Checks the endpoint of a service: `http(s)://host[:port]`, and a path if the service is below one, such as
+/// `/storage/v1/s3`. Returns it without a slash at its end.
+pub(super) fn check_endpoint(endpoint: String) -> Result<String> {
+    let rest = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
+    let rest = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let (host, path) = rest.unwrap_or_default().split_once('/').unwrap_or((rest.unwrap_or_default(), ""));
+    if rest.is_some_and(|rest| rest.contains('@')) {
+        return Err(Error::usage("an endpoint cannot contain credentials")
+            .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile with profile=NAME"));
     }
+    let is_good_part = |part: &str| {
+        !matches!(part, "" | "." | "..") && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-~".contains(&b))
+    };
+    let is_good_host = !host.is_empty()
+        && !host.contains(['?', '#', '\\'])
+        && !host.contains(|c: char| c.is_whitespace() || c.is_control())
+        && has_good_port(host);
+    if is_good_host && (path.is_empty() || path.split('/').all(is_good_part)) {
+        return Ok(endpoint.strip_suffix('/').unwrap_or(&endpoint).to_owned());
+    }
+    Err(bad_setting("endpoint", "it must be http://host:port or https://host, with a path if the service has one"))
 }
 
 /// Returns true if a host has no port or a valid one. An IPv6 address is in brackets.
@@ -349,6 +359,7 @@ mod tests {
              object_lock_days=30&checksums=when_supported&timeout=5s&retries=2&part_size=67108864",
             "s3://bucket/p?path_style=true&sse=AES256",
             "s3://bucket?endpoint=http://[::1]:9000",
+            "s3://bucket/p?endpoint=https://project.supabase.co/storage/v1/s3",
         ] {
             let settings: S3Settings = text.parse().expect(text);
             assert_eq!(settings.to_string(), text);
@@ -373,7 +384,10 @@ mod tests {
             "s3://bucket?region=",
             "s3://bucket?region=a&region=b",
             "s3://bucket?endpoint=ftp://x",
-            "s3://bucket?endpoint=http://x/y",
+            "s3://bucket?endpoint=http://x//y",
+            "s3://bucket?endpoint=http://x/../y",
+            "s3://bucket?endpoint=http://x/a b",
+            "s3://bucket?endpoint=http://x%0a",
             "s3://bucket?endpoint=http://x:19696x",
             "s3://bucket?endpoint=http://[::1]:",
             "s3://bucket?path_style=maybe",
@@ -389,7 +403,7 @@ mod tests {
             let error = text.parse::<S3Settings>().expect_err(text);
             assert_eq!(error.kind, crate::platform::error::Kind::Usage, "{text}");
         }
-        for text in ["s3://AKIA:hunter2@bucket/x", "s3://bucket?endpoint=http://AKIA:hunter2@host"] {
+        for text in ["s3://AKIA:hunter2@bucket/x", "s3://bucket?endpoint=http://AKIA:hunter2@host/s3"] {
             let error = text.parse::<S3Settings>().expect_err(text);
             let text = format!("{} {:?}", error.full_message(), error.hint);
             assert!(!text.contains("hunter2"), "{text}");

@@ -21,10 +21,11 @@ use bytes::Bytes;
 use md5::{Digest, Md5};
 use tokio::task::JoinHandle;
 
-use super::failure::{Answer, answer, service_error};
+use super::failure::{Answer, answer, may_refuse_condition, service_error};
 use super::place::Place;
 use super::settings::{Checksums, LockMode, ServerEncryption};
 use crate::platform::error::{Error, Result};
+use crate::platform::text;
 use crate::store::interface::{Key, Published, Upload};
 
 /// The default size of a part.
@@ -103,7 +104,7 @@ impl NextStep {
         match answer(&error) {
             Answer::ConditionFailed => NextStep::CheckStored,
             Answer::Conflict => NextStep::Retry,
-            Answer::Unsupported if is_conditional => NextStep::RetryUnconditionally,
+            _ if is_conditional && may_refuse_condition(&error) => NextStep::RetryUnconditionally,
             _ => NextStep::Failed(service_error(error, message)),
         }
     }
@@ -189,6 +190,7 @@ impl S3Upload {
         let md5: [u8; 16] = Md5::digest(&body).into();
         parts.md5s.push(md5);
         let number = i32::try_from(parts.md5s.len()).expect("bounded just above");
+        let part_size_hint = part_size_hint(number, self.part_bytes);
         let upload = parts.upload.clone();
         parts.in_flight.push_back(self.place.bridge.start(async move {
             let time_limit = place.bridge.time_limit(body.len() as u64);
@@ -198,6 +200,10 @@ impl S3Upload {
                 Ok(reply) => {
                     let part = CompletedPart::builder().part_number(number).set_e_tag(reply.e_tag);
                     Ok(part.set_checksum_crc32(reply.checksum_crc32).build())
+                }
+                // The service accepted the parts before this one: it may allow fewer parts than S3 does.
+                Err(error) if number > 1 && is_about_parts(&error) => {
+                    Err(service_error(error, message).hint(part_size_hint))
                 }
                 Err(error) => Err(service_error(error, message)),
             }
@@ -310,6 +316,11 @@ impl S3Upload {
         let time_limit = self.place.bridge.time_limit(0) * COMPLETION_TIMEOUTS;
         match request.customize().config_override(self.place.bridge.with_time_limit(time_limit)).send().await {
             Ok(_) => Ok(()),
+            Err(error) if parts.sent.len() > 1 && is_too_many(&error) => {
+                let count = i32::try_from(parts.sent.len()).unwrap_or(i32::MAX);
+                let hint = part_size_hint(count, self.part_bytes);
+                Err(NextStep::Failed(service_error(error, self.message()).hint(hint)))
+            }
             // "No such upload" is also the error if this upload was completed and the reply was lost.
             Err(error) => Err(NextStep::after(error, is_conditional, self.message())),
         }
@@ -367,6 +378,62 @@ impl S3Upload {
         }
         Ok(at == expected.bytes)
     }
+}
+
+/// Returns true if a service may have refused a part because of its number. Services with a smaller limit than S3 use
+/// various codes for that, but always status 400.
+fn is_about_parts<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    const CODES: [&str; 5] = ["InvalidArgument", "InvalidPart", "InvalidPartNumber", "InvalidRequest", "TooManyParts"];
+    CODES.contains(&error.code().unwrap_or_default())
+}
+
+/// Returns true if a service refused to complete an upload because of the number of its parts.
+fn is_too_many<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    let message = error.message().unwrap_or_default().to_ascii_lowercase();
+    error.code() == Some("TooManyParts") || (message.contains("parts") && message.contains("many"))
+}
+
+fn part_size_hint(number: i32, part_bytes: usize) -> String {
+    let larger = text::bytes(part_bytes as u64 * 8).replace(' ', "").replace(".00", "");
+    format!(
+        "part {number} was refused: if the service allows fewer parts than S3, set a larger part size with \
+         ?part_size={larger}, or part_size in the config"
+    )
+}
+
+/// The part numbers that a probe tries: the most that an upload may have, and the limit of some services.
+const PROBED_PARTS: [i32; 2] = [MAX_PARTS as i32, 1_000];
+
+/// Tests how many parts the service allows for one upload: it sends a part with a high number, and aborts the upload.
+pub(super) fn probe_parts(place: &Arc<Place>, key: &Key) -> Result<String> {
+    let upload = S3Upload::new(Arc::clone(place), key.clone(), 0)?;
+    let id = place.bridge.wait(upload.begin())?;
+    let found = place.bridge.wait(async { Ok(highest_part(place, key, &id).await) });
+    place.bridge.wait(place.abort(place.path(key), id))?;
+    Ok(match found? {
+        Ok(Some(number)) if number == PROBED_PARTS[0] => format!("up to {number} are allowed"),
+        Ok(Some(number)) => format!(
+            "{number} are allowed, but not {MAX_PARTS}: an archive of more than {} needs a larger part_size",
+            text::bytes(u64::from(number.unsigned_abs()) * upload.part_bytes as u64)
+        ),
+        Ok(None) => format!("fewer than {} are allowed: set a larger part_size for large archives", PROBED_PARTS[1]),
+        // Other checks report a service that fails, and nothing depends on this result.
+        Err(error) => format!("unknown: {}", error.full_message()),
+    })
+}
+
+/// Returns the highest of [`PROBED_PARTS`] that the service accepts; `None` if it refuses all of them.
+async fn highest_part(place: &Place, key: &Key, upload: &str) -> Result<Option<i32>> {
+    for number in PROBED_PARTS {
+        let request = place.client().upload_part().bucket(place.bucket()).key(place.path(key)).upload_id(upload);
+        let request = request.part_number(number).body(ByteStream::from_static(b"a part with a high number"));
+        match request.send().await {
+            Ok(_) => return Ok(Some(number)),
+            Err(error) if is_about_parts(&error) => {}
+            Err(error) => return Err(service_error(error, "a part with a high number was refused")),
+        }
+    }
+    Ok(None)
 }
 
 /// Tests whether the service honors `If-None-Match: *` for writing a small object and for completing a multipart

@@ -45,9 +45,15 @@ fn doctor_of_a_working_store_passes_and_leaves_nothing(setup: &Setup) {
         assert_eq!(check(&document, name)["ok"], true, "{document:#}");
     }
     assert!(text(&check(&document, "store")["message"]).contains("no store exists yet"), "{document:#}");
-    for name in
-        ["hashes", "condition on a write", "condition on parts", "batch delete", "unfinished uploads", "versions"]
-    {
+    for name in [
+        "hashes",
+        "condition on a write",
+        "condition on parts",
+        "number of parts",
+        "batch delete",
+        "unfinished uploads",
+        "versions",
+    ] {
         assert_eq!(check(&document, name)["ok"], true, "{document:#}");
     }
     assert!(setup.objects().is_empty());

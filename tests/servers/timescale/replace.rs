@@ -99,7 +99,10 @@ fn all_rows_or_the_rows_of_a_time_range_are_replaced() {
     };
     refused(&["--replace", "--table", "app.symbols", "--from", "1"], "app.symbols is not one");
     refused(&["--replace", "--table", "app.daily", "--from", "2026-01-01"], "app.daily is not one");
-    refused(&["--replace", "--table", "app.records", "--from", "soon"], "--from soon is not a valid timestamp with time zone");
+    refused(
+        &["--replace", "--table", "app.records", "--from", "soon"],
+        "--from soon is not a valid timestamp with time zone",
+    );
     refused(&["--replace", "--table", "app.ticks", "--from", "5", "--until", "5"], "is not before");
     refused(&["--replace", "--from", "5"], "--table");
     assert_eq!(database.rows(summary), ["1|2499|2499|1000"]);
