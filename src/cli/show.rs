@@ -103,6 +103,10 @@ fn engine_lines(manifest: &Manifest) -> String {
         for fault in facts.health.iter().flat_map(|health| &health.integrity).take(5) {
             lines.push_str(&format!("fault     {}\n", one_line(fault)));
         }
+        let unchecked = facts.health.iter().flat_map(|health| &health.unchecked);
+        for reason in unchecked.take(5) {
+            lines.push_str(&format!("unchecked {}\n", one_line(reason)));
+        }
         for orphan in facts.health.iter().flat_map(|health| &health.orphans) {
             lines.push_str(&format!(
                 "fault     {} rows of {} without a parent row in {}\n",

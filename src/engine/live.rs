@@ -34,6 +34,8 @@ pub struct Integrity {
     pub damage: Vec<String>,
     /// Violations without damage: rows without their parents, invalid indexes.
     pub complaints: Vec<String>,
+    /// Parts that could not be checked, with the reasons. A database with such parts is not known to be sound.
+    pub unchecked: Vec<String>,
 }
 
 /// A value of a time column.

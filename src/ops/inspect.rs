@@ -123,7 +123,16 @@ pub(crate) fn inspect(
             let more = faults.len().saturating_sub(3);
             let more = if more > 0 { format!(", and {more} more") } else { String::new() };
             let ok = found.damage.is_empty() && (found.complaints.is_empty() || !is_strict);
-            let message = if faults.is_empty() { "sound".to_owned() } else { some.join("; ") + &more };
+            let mut message = match (faults.is_empty(), found.unchecked.is_empty()) {
+                (true, true) => "sound".to_owned(),
+                (true, false) => "no fault found in the parts that can be checked".to_owned(),
+                (false, _) => some.join("; ") + &more,
+            };
+            if let Some(first) = found.unchecked.first() {
+                let more = found.unchecked.len() - 1;
+                message += &format!("; not checked: {}", one_line(first));
+                message += &if more > 0 { format!(", and {more} more") } else { String::new() };
+            }
             inspection.checks.add(format!("{name}: integrity"), ok, message);
         }
         Err(error) => {

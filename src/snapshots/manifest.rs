@@ -164,7 +164,7 @@ pub struct Health {
     pub integrity: Vec<String>,
     /// The report of `foreign_key_check`, summed per key.
     pub orphans: Vec<OrphanRows>,
-    /// The reasons why checks could not be run.
+    /// The parts that were not checked, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unchecked: Vec<String>,
 }
@@ -193,6 +193,9 @@ pub struct SqliteFacts {
     pub application_id: i64,
     /// The digest of `sqlite_schema` (type, name, table, SQL), to check whether two schemas are the same.
     pub schema_digest: Option<RowDigest>,
+    /// The names of the views. Snapshots of earlier versions do not list them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub views: Vec<String>,
     /// The permission bits of the file.
     pub file_mode: u32,
     /// The seconds for which writers were locked out (rollback-journal mode); 0 in WAL mode.

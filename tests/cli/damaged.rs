@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use crate::helpers::{assert_has_fields, assert_one_error, flip_bytes, id_of, query_value, refused};
-use crate::support::{Sandbox, count, sample};
+use crate::helpers::{assert_has_fields, assert_one_error, flip_bytes, id_of, query_value, refused, shell_ok, sql};
+use crate::support::{Sandbox, count, sample, skip_unless_ci};
 
 const PAGE: usize = 4096;
 
@@ -226,4 +227,78 @@ fn a_restore_warns_about_an_index_that_differs_from_its_table() {
     drop(sandbox.ok(&["restore", &id, "--to", "copy.db", "--store", "backups"]).says("REINDEX"));
     assert_eq!(fs::read(sandbox.path("copy.db")).unwrap(), fs::read(sandbox.path("app.db")).unwrap());
     drop(sandbox.ok(&["restore", &id, "--to", "app.db", "--replace", "--store", "backups"]).says("REINDEX"));
+}
+
+#[test]
+fn damage_is_described_by_its_first_line_and_not_by_a_heading() {
+    for (description, damage) in &DAMAGED_PAGES {
+        let (sandbox, _) = database_with_snapshot();
+        damage(&sandbox.path("app.db"));
+        let run = sandbox.run(&["snapshot", "app.db", "--full-check", "--store", "backups"]).code(3);
+        assert!(!run.stderr().contains("*** in database"), "{description}\n{}", run.transcript());
+        let run = sandbox.run(&["check", "app.db", "--store", "backups"]).code(3);
+        assert!(!run.stdout().contains("*** in database"), "{description}\n{}", run.transcript());
+    }
+}
+
+#[test]
+fn the_error_for_a_schema_that_cannot_be_parsed_says_how_to_save_the_bytes() {
+    let sandbox = Sandbox::new();
+    sql(
+        sandbox.path("app.db"),
+        "CREATE TABLE t (a); CREATE INDEX i ON t (a); INSERT INTO t VALUES (1);
+         PRAGMA writable_schema = ON; DELETE FROM sqlite_schema WHERE name = 't'",
+    );
+    let bytes = fs::read(sandbox.path("app.db")).unwrap();
+    let run = sandbox.run(&["snapshot", "app.db", "--store", "backups"]).code(3);
+    drop(run.says("--allow-damaged").says("newer SQLite").says("malformed database schema"));
+    let id = id_of(&sandbox.json(&["snapshot", "app.db", "--allow-damaged", "--store", "backups"]));
+    sandbox.ok(&["extract", &id, "--to", "out", "--store", "backups"]);
+    assert_eq!(fs::read(sandbox.path("out/data/app.db")).unwrap(), bytes);
+}
+
+/// A file that is mounted to another path; removed when it is dropped.
+struct MountedFile(std::path::PathBuf);
+
+impl MountedFile {
+    /// Returns `None` if this user is not allowed to mount.
+    fn new(file: &Path, path: &Path) -> Option<Self> {
+        fs::write(path, "").unwrap();
+        let output = Command::new("mount").arg("--bind").args([file, path]).output();
+        if output.as_ref().is_ok_and(|output| output.status.success()) {
+            return Some(MountedFile(path.to_owned()));
+        }
+        assert!(!rustix::process::geteuid().is_root(), "root cannot mount: {output:?}");
+        skip_unless_ci("mounting needs root");
+        None
+    }
+}
+
+impl Drop for MountedFile {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_damaged_file_that_is_a_mount_is_restored_in_place() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("host")).unwrap();
+    fs::create_dir(sandbox.path("app")).unwrap();
+    sample(sandbox.path("host/app.db"), 60, "delete");
+    let original = fs::read(sandbox.path("host/app.db")).unwrap();
+    let Some(_mount) = MountedFile::new(&sandbox.path("host/app.db"), &sandbox.path("app/app.db")) else { return };
+    let id = sandbox.snapshot("app/app.db");
+    // The damaged file can be longer or shorter than the image.
+    for damaged in [[&[0; 200], &original[200..], &[7; 10_000]].concat(), vec![1; 10], [0; 8192].to_vec()] {
+        fs::write(sandbox.path("host/app.db"), &damaged).unwrap();
+        let mode = fs::metadata(sandbox.path("host/app.db")).unwrap().permissions();
+        let document = sandbox.json(&["restore", &id, "--replace", "--yes", "--store", "backups"]);
+        assert_eq!(document["mode"], "replace-damaged", "{document:#}");
+        assert!(fs::read(sandbox.path("host/app.db")).unwrap() == original);
+        assert_eq!(fs::metadata(sandbox.path("host/app.db")).unwrap().permissions(), mode);
+        sandbox.ok(&["check", "app/app.db", "--store", "backups"]);
+        shell_ok(&sandbox, document["undo"].as_str().unwrap());
+        assert!(fs::read(sandbox.path("host/app.db")).unwrap() == damaged, "the undo command restores other bytes");
+    }
 }

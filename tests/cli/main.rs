@@ -32,6 +32,7 @@ mod restore;
 mod restore_tables;
 mod s3_services;
 mod scheduled;
+mod schemas;
 mod serve;
 mod show;
 mod snapshot;

@@ -49,10 +49,13 @@ struct Object {
     metadata: Vec<String>,
 }
 
+/// The parts of an upload by their numbers, and the metadata of the object.
+type PendingUpload = (BTreeMap<usize, Vec<u8>>, Vec<String>);
+
 #[derive(Default)]
 struct Content {
     objects: BTreeMap<String, Object>,
-    uploads: BTreeMap<String, (BTreeMap<usize, Vec<u8>>, Vec<String>)>,
+    uploads: BTreeMap<String, PendingUpload>,
 }
 
 /// A service with one bucket, named `bucket`.

@@ -10,6 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::header::HEADER_BYTES;
+use super::stand_ins;
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Kind, Result};
 
@@ -81,6 +82,10 @@ pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connec
     set(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
     set(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     set(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // Otherwise SQLite would read the quoted name of a column that does not exist as a string: a digest would be of a
+    // constant, and a rule on a misspelt column could be true.
+    set(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+    set(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
     if purpose == Purpose::Source && keeps_wal {
         // The last connection to close must not checkpoint the WAL into the file: a snapshot changes nothing. If there
         // was no WAL, it may, so that the empty WAL that opening the database created is removed again. (If another
@@ -90,8 +95,22 @@ pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connec
     if matches!(purpose, Purpose::Source | Purpose::Inspect | Purpose::Image) {
         set(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         connection.pragma_update(None, "query_only", true)?;
+        stand_ins::add_collations(&connection);
     }
     Ok(connection)
+}
+
+/// Runs work that executes statements out of a schema. Schemas of old programs have strings in double quotes.
+pub(super) fn with_old_strings<T>(connection: &Connection, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let set = |value| {
+        let set = |config| connection.set_db_config(config, value).map(drop);
+        set(DbConfig::SQLITE_DBCONFIG_DQS_DML)
+            .and_then(|()| set(DbConfig::SQLITE_DBCONFIG_DQS_DDL))
+            .map_err(|error| explain(error, "cannot configure the connection"))
+    };
+    set(true)?;
+    let done = work();
+    set(false).and(done)
 }
 
 /// Returns the first bytes of the database's file as they are on disk: fewer if the file is shorter, none if it cannot
@@ -135,18 +154,24 @@ pub(super) fn file_bytes(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |facts| facts.len())
 }
 
-/// Quotes `name` as an SQL identifier.
-pub(super) fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// Turns SQLite's error into an error of this program with the text `message`.
 pub(super) fn explain(error: rusqlite::Error, message: &str) -> Error {
     let code = error.sqlite_error_code();
     let extended = error.sqlite_error().map_or(0, |inner| inner.extended_code);
+    let text = sqlite_message(&error);
     let (kind, hint) = match code {
+        Some(ErrorCode::DatabaseCorrupt) if text.starts_with("malformed database schema") => (
+            Kind::Problem,
+            Some(
+                "the schema is damaged, or was written by a newer SQLite than this one ('lifeboat --version'): \
+                 'lifeboat snapshot --allow-damaged' saves the bytes of the file, and 'lifeboat list' shows the \
+                 snapshots that can be restored",
+            ),
+        ),
         Some(ErrorCode::DatabaseCorrupt) => {
-            (Kind::Problem, Some("the database is damaged: 'lifeboat list' shows the snapshots that can be restored"))
+            let hint = "the database is damaged: 'lifeboat list' shows the snapshots that can be restored, and 'lifeboat \
+                        snapshot --allow-damaged' saves its bytes";
+            (Kind::Problem, Some(hint))
         }
         Some(ErrorCode::NotADatabase) => (
             Kind::Usage,
@@ -175,7 +200,7 @@ pub(super) fn explain(error: rusqlite::Error, message: &str) -> Error {
         _ => (Kind::Failed, None),
     };
     // SQLite's message once; the library repeats it with the code.
-    let wrapped = Error::new(kind, message).because(sqlite_message(&error));
+    let wrapped = Error::new(kind, message).because(text);
     match hint {
         Some(hint) => wrapped.hint(hint),
         None => wrapped,

@@ -4,10 +4,12 @@ use std::io::Write;
 use std::path::Path;
 use std::str::FromStr;
 
+use rusqlite::Connection;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension};
 
-use super::connection::{self, Purpose, explain, quote};
+use super::connection::{self, Purpose, explain};
+use super::names::{Name, bytes_of, quote};
+use super::rows::{Cell, Rows};
 use super::survey;
 use crate::platform::error::{Error, Result, one_line};
 
@@ -18,7 +20,7 @@ pub(crate) enum DumpFormat {
     /// rowid that is not stored in a column is not kept.
     Sql,
     /// A header line and one line per row (RFC 4180). NULL is an empty field, an empty text is `""`, a blob is
-    /// hexadecimal.
+    /// hexadecimal. Bytes that are not UTF-8 stay as they are.
     Csv,
 }
 
@@ -38,25 +40,29 @@ impl FromStr for DumpFormat {
 pub(crate) fn dump_table(path: &Path, table: &str, format: DumpFormat, out: &mut dyn Write) -> Result<u64> {
     let connection = connection::open(path, Purpose::Image)?;
     let failed = |error| explain(error, &format!("cannot read the table {}", one_line(table)));
-    let sql = "SELECT name, sql FROM main.sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
-    let found: Option<(String, Option<String>)> =
-        connection.query_row(sql, [table], |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(failed)?;
-    let (name, create) = found.ok_or_else(|| {
-        Error::usage(format!("the snapshot has no table {}", one_line(table))).hint("'lifeboat show' lists its tables")
-    })?;
-    let columns = survey::columns(&connection, &name).map_err(failed)?;
+    let tables = survey::list_tables(&connection).map_err(failed)?;
+    let found = tables.iter().find(|(name, _)| name == table);
+    let found = found.or_else(|| tables.iter().find(|(name, _)| name.eq_ignore_ascii_case(table)));
+    let Some((name, kind)) = found else {
+        let views = survey::list_views(&connection).map_err(failed)?;
+        return Err(survey::no_such_table("the snapshot", table, &views, "lifeboat show"));
+    };
+    let columns = survey::columns(&connection, name).map_err(failed)?;
     let own: Vec<&str> = columns
         .iter()
         .filter(|column| !column.generated || format == DumpFormat::Csv)
         .map(|column| column.name.as_str())
         .collect();
-    let list: Vec<String> = own.iter().map(|name| quote(name)).collect();
+    let query = survey::select(own.iter().copied(), name, kind);
     match format {
         DumpFormat::Sql => {
-            writeln!(out, "PRAGMA foreign_keys=OFF;\nBEGIN;\n{};", create.unwrap_or_default())?;
-            let start = format!("INSERT INTO {} ({}) VALUES (", quote(&name), list.join(","));
-            let rows = each_row(&connection, &name, &list, &mut |values| {
-                out.write_all(start.as_bytes())?;
+            let sql = "SELECT sql FROM main.sqlite_schema WHERE name = ?1 AND type = 'table'";
+            out.write_all(b"PRAGMA foreign_keys=OFF;\nBEGIN;\n")?;
+            write_statements(&connection, sql, name, out)?;
+            let list: Vec<Vec<u8>> = own.iter().map(|name| quote(name)).collect();
+            let start = [b"INSERT INTO ", &quote(name)[..], b" (", &list.join(&b","[..]), b") VALUES ("].concat();
+            let rows = each_row(&connection, name, &query, &mut |values| {
+                out.write_all(&start)?;
                 for (index, value) in values.iter().enumerate() {
                     if index > 0 {
                         out.write_all(b",")?;
@@ -65,75 +71,93 @@ pub(crate) fn dump_table(path: &Path, table: &str, format: DumpFormat, out: &mut
                 }
                 out.write_all(b");\n")
             })?;
-            let sql = "SELECT sql FROM main.sqlite_schema WHERE tbl_name = ?1 AND type IN ('index', 'trigger') AND sql IS NOT NULL";
-            let mut statement = connection.prepare(sql).map_err(failed)?;
-            let extras: Vec<String> =
-                statement.query_map([&name], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
-            for extra in extras {
-                writeln!(out, "{extra};")?;
-            }
+            let sql = "SELECT sql FROM main.sqlite_schema WHERE tbl_name = ?1 AND type IN ('index', 'trigger')";
+            write_statements(&connection, sql, name, out)?;
             writeln!(out, "COMMIT;")?;
             Ok(rows)
         }
         DumpFormat::Csv => {
-            let heading: Vec<String> = own.iter().map(|name| csv_text(name)).collect();
-            write!(out, "{}\r\n", heading.join(","))?;
-            each_row(&connection, &name, &list, &mut |values| {
-                let cells: Vec<String> = values.iter().map(|value| csv_cell(*value)).collect();
-                write!(out, "{}\r\n", cells.join(","))
+            let heading: Vec<Vec<u8>> = own.iter().map(|name| csv_text(&bytes_of(name))).collect();
+            out.write_all(&[&heading.join(&b","[..])[..], b"\r\n"].concat())?;
+            each_row(&connection, name, &query, &mut |values| {
+                let cells: Vec<Vec<u8>> = values.iter().map(|value| csv_cell(*value)).collect();
+                out.write_all(&[&cells.join(&b","[..])[..], b"\r\n"].concat())
             })
         }
     }
 }
 
+/// Writes the statements that a query on the schema returns for a table.
+fn write_statements(connection: &Connection, sql: &str, table: &str, out: &mut dyn Write) -> Result<()> {
+    let failed = |error| explain(error, &format!("cannot read the table {}", one_line(table)));
+    let mut query = connection.prepare(sql).map_err(failed)?;
+    let mut rows = query.query([Name::of(table)]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let ValueRef::Text(statement) = row.get_ref(0).map_err(failed)? else { continue };
+        out.write_all(statement)?;
+        // A comment at the end of a statement extends to the end of its line.
+        let last_line = statement.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        let has_comment = last_line.windows(2).any(|pair| pair == b"--");
+        out.write_all(if has_comment { b"\n;\n" } else { b";\n" })?;
+    }
+    Ok(())
+}
+
 fn each_row(
     connection: &Connection,
     table: &str,
-    columns: &[String],
-    visit: &mut dyn FnMut(&[ValueRef<'_>]) -> std::io::Result<()>,
+    query: &[u8],
+    visit: &mut dyn FnMut(&[Cell<'_>]) -> std::io::Result<()>,
 ) -> Result<u64> {
     let failed = |error| explain(error, &format!("cannot read the table {}", one_line(table)));
-    let mut statement =
-        connection.prepare(&format!("SELECT {} FROM main.{}", columns.join(","), quote(table))).map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
+    let mut rows = Rows::query(connection, query).map_err(failed)?;
     let mut count = 0;
-    while let Some(row) = rows.next().map_err(failed)? {
-        let values =
-            (0..columns.len()).map(|index| row.get_ref(index)).collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
-        visit(&values)?;
+    while rows.step().map_err(failed)? {
+        let values = (0..rows.columns()).map(|column| rows.cell(column)).collect::<rusqlite::Result<Vec<_>>>();
+        visit(&values.map_err(failed)?)?;
         count += 1;
     }
     Ok(count)
 }
 
-fn literal(value: ValueRef<'_>, out: &mut dyn Write) -> std::io::Result<()> {
+fn literal(value: Cell<'_>, out: &mut dyn Write) -> std::io::Result<()> {
     match value {
-        ValueRef::Null => out.write_all(b"NULL"),
-        ValueRef::Integer(number) => write!(out, "{number}"),
-        ValueRef::Real(number) if number.is_infinite() => {
-            out.write_all(if number > 0.0 { b"9e999" } else { b"-9e999" })
-        }
+        Cell::Null => out.write_all(b"NULL"),
+        Cell::Integer(number) => write!(out, "{number}"),
+        Cell::Real(number) if number.is_infinite() => out.write_all(if number > 0.0 { b"9e999" } else { b"-9e999" }),
         // The shortest text that reads back as the same number.
-        ValueRef::Real(number) => write!(out, "{number:?}"),
-        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+        Cell::Real(number) => write!(out, "{number:?}"),
+        Cell::Text(bytes) => match std::str::from_utf8(bytes) {
             Ok(text) if !text.contains('\0') => write!(out, "'{}'", text.replace('\'', "''")),
             _ => write!(out, "CAST(x'{}' AS TEXT)", hex::encode(bytes)),
         },
-        ValueRef::Blob(bytes) => write!(out, "x'{}'", hex::encode(bytes)),
+        Cell::Blob(bytes) => write!(out, "x'{}'", hex::encode(bytes)),
     }
 }
 
-fn csv_cell(value: ValueRef<'_>) -> String {
+fn csv_cell(value: Cell<'_>) -> Vec<u8> {
     match value {
-        ValueRef::Null => String::new(),
-        ValueRef::Integer(number) => number.to_string(),
-        ValueRef::Real(number) => format!("{number:?}"),
-        ValueRef::Text([]) => "\"\"".to_owned(),
-        ValueRef::Text(bytes) => csv_text(&String::from_utf8_lossy(bytes)),
-        ValueRef::Blob(bytes) => hex::encode(bytes),
+        Cell::Null => Vec::new(),
+        Cell::Integer(number) => number.to_string().into_bytes(),
+        Cell::Real(number) => format!("{number:?}").into_bytes(),
+        Cell::Text([]) => b"\"\"".to_vec(),
+        Cell::Text(bytes) => csv_text(bytes),
+        Cell::Blob(bytes) => hex::encode(bytes).into_bytes(),
     }
 }
 
-fn csv_text(text: &str) -> String {
-    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+/// Quotes a text where CSV requires it. Its bytes stay as they are, also if they are not UTF-8.
+fn csv_text(text: &[u8]) -> Vec<u8> {
+    if !text.iter().any(|byte| matches!(byte, b'"' | b',' | b'\n' | b'\r')) {
+        return text.to_vec();
+    }
+    let mut quoted = vec![b'"'];
+    for byte in text {
+        if *byte == b'"' {
+            quoted.push(b'"');
+        }
+        quoted.push(*byte);
+    }
+    quoted.push(b'"');
+    quoted
 }

@@ -4,74 +4,166 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
-use super::connection::{explain, is_circumstance, is_damage, quote, sqlite_message};
+use super::connection::{explain, is_circumstance, is_damage, sqlite_message};
+use super::names::{quote, readable_text, text_of};
+use super::rows::{Cell, Rows};
+use super::stand_ins::{Functions, MISSING_HERE, Missing};
 use super::survey::list_tables;
 use crate::platform::error::{Result, one_line};
 use crate::snapshots::manifest::{Depth, Health, OrphanRows};
 
 /// Runs SQLite's integrity check and `foreign_key_check` on `main`.
 ///
-/// Objects that cannot be checked (for example, an index with a missing collation) are named in `unchecked`; the rest
-/// is checked table by table.
+/// Collations and functions that SQLite does not have are stood in for (see [`super::stand_ins`]), and the parts that
+/// depend on them are named in `unchecked`. So are objects that cannot be checked at all; the rest is then checked
+/// table by table.
 pub(super) fn examine(connection: &Connection, check: Depth) -> Result<Health> {
     let mut health = Health { check, ..Health::default() };
-    match integrity(connection, check, None) {
-        Ok(faults) => health.integrity = faults,
-        Err(error) if is_damage(&error) => health.integrity = vec![one_line(&sqlite_message(&error))],
-        Err(error) if is_circumstance(&error) => return Err(explain(error, "cannot run integrity_check")),
-        Err(_) => {
-            let tables = list_tables(connection).map_err(|error| explain(error, "cannot read the schema"))?;
-            for (table, _) in tables {
-                match integrity(connection, check, Some(&table)) {
-                    Ok(faults) => health.integrity.extend(faults),
-                    Err(error) if is_circumstance(&error) => return Err(explain(error, "cannot run integrity_check")),
-                    Err(error) => {
-                        let reason = format!("integrity of {table}: {}", sqlite_message(&error));
-                        health.unchecked.push(one_line(&reason));
-                    }
-                }
-            }
-            health.integrity.truncate(Health::MAX_FAULTS);
-        }
-    }
-    match orphans(connection, None) {
-        Ok(found) => health.orphans = found,
-        Err(error) if is_damage(&error) => {
-            health.unchecked.push(one_line(&format!("foreign keys: {}", sqlite_message(&error))));
-        }
-        Err(error) if is_circumstance(&error) => return Err(explain(error, "cannot run foreign_key_check")),
-        Err(_) => {
-            let tables = list_tables(connection).map_err(|error| explain(error, "cannot read the schema"))?;
-            for (table, _) in tables {
-                match orphans(connection, Some(&table)) {
-                    Ok(found) => health.orphans.extend(found),
-                    Err(error) if is_circumstance(&error) => {
-                        return Err(explain(error, "cannot run foreign_key_check"));
-                    }
-                    Err(error) => {
-                        let reason = format!("foreign keys of {table}: {}", sqlite_message(&error));
-                        health.unchecked.push(one_line(&reason));
-                    }
-                }
-            }
-        }
-    }
+    let mut functions = Functions::default();
+    examine_integrity(connection, &mut functions, &mut health)?;
+    examine_foreign_keys(connection, &mut functions, &mut health)?;
     Ok(health)
 }
 
-fn integrity(connection: &Connection, check: Depth, table: Option<&str>) -> rusqlite::Result<Vec<String>> {
-    let check = match check {
-        Depth::Quick => "quick_check",
-        Depth::Full => "integrity_check",
+fn examine_integrity(connection: &Connection, functions: &mut Functions, health: &mut Health) -> Result<()> {
+    let check = health.check;
+    let cannot_run = |error| explain(error, "cannot run integrity_check");
+    let all = Scope { check, table: None, max_reports: Health::MAX_FAULTS };
+    let mut capped = Vec::new();
+    match functions.run(connection, || integrity(connection, all)) {
+        Ok(faults) => health.integrity = faults,
+        Err(error) if is_damage(&error) => health.integrity = vec![readable(&error)],
+        Err(error) if is_circumstance(&error) => return Err(cannot_run(error)),
+        Err(_) => {
+            let mut tables = list_tables(connection).map_err(|error| explain(error, "cannot read the schema"))?;
+            // SQLite checks the list of free pages together with this table.
+            tables.push(("sqlite_schema".to_owned(), String::new()));
+            for (table, _) in tables {
+                let scope = Scope { table: Some(&table), ..all };
+                match functions.run(connection, || integrity(connection, scope)) {
+                    Ok(faults) => {
+                        capped.extend((faults.len() >= Health::MAX_FAULTS).then(|| table.clone()));
+                        health.integrity.extend(faults);
+                    }
+                    Err(error) if is_circumstance(&error) => return Err(cannot_run(error)),
+                    Err(error) if is_damage(&error) => health.integrity.push(readable(&error)),
+                    Err(error) => {
+                        health.unchecked.push(format!("integrity of {}: {}", one_line(&table), readable(&error)))
+                    }
+                }
+            }
+        }
+    }
+    let missing = match Missing::read(connection, functions) {
+        Ok(missing) => missing,
+        Err(error) if is_circumstance(&error) => return Err(cannot_run(error)),
+        // All reports count then: as far as is known, none comes from a stand-in.
+        Err(error) => {
+            health.integrity.truncate(Health::MAX_FAULTS);
+            health.unchecked.push(format!("what the database needs from other programs: {}", readable(&error)));
+            return Ok(());
+        }
     };
-    let argument = table.map_or_else(|| Health::MAX_FAULTS.to_string(), quote);
-    let sql = format!("PRAGMA main.{check}({argument})");
-    let mut statement = connection.prepare(&sql)?;
-    let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+    if missing.is_empty() {
+        health.integrity.truncate(Health::MAX_FAULTS);
+        return Ok(());
+    }
+    // SQLite stops after so many reports. If stand-ins caused some of them, it must go on behind them.
+    let is_capped = health.integrity.len() >= Health::MAX_FAULTS;
+    if is_capped && health.integrity.iter().any(|fault| missing.explains(fault)) {
+        if health.unchecked.is_empty() && capped.is_empty() {
+            let all = Scope { max_reports: i32::MAX as usize, ..all };
+            match read_integrity(connection, all, &|fault| !missing.explains(fault)) {
+                Ok(faults) => health.integrity = faults,
+                Err(error) if is_damage(&error) => health.integrity.insert(0, readable(&error)),
+                Err(error) => return Err(cannot_run(error)),
+            }
+        }
+        let rest = |table: &String| format!("integrity of {}: it has too many reports", one_line(table));
+        health.unchecked.extend(capped.iter().map(rest));
+    }
+    health.integrity.retain(|fault| !missing.explains(fault));
+    health.integrity.truncate(Health::MAX_FAULTS);
+    health.unchecked.extend(missing.reasons(check).iter().map(|reason| one_line(reason)));
+    Ok(())
+}
+
+fn examine_foreign_keys(connection: &Connection, functions: &mut Functions, health: &mut Health) -> Result<()> {
+    let cannot_run = |error| explain(error, "cannot run foreign_key_check");
+    match functions.run(connection, || orphans(connection, None)) {
+        Ok(found) => health.orphans = found,
+        Err(error) if is_damage(&error) => health.unchecked.push(format!("foreign keys: {}", readable(&error))),
+        Err(error) if is_circumstance(&error) => return Err(cannot_run(error)),
+        Err(_) => {
+            let tables = list_tables(connection).map_err(|error| explain(error, "cannot read the schema"))?;
+            for (table, _) in tables {
+                match functions.run(connection, || orphans(connection, Some(&table))) {
+                    Ok(found) => health.orphans.extend(found),
+                    Err(error) if is_circumstance(&error) => return Err(cannot_run(error)),
+                    Err(error) => {
+                        let reason = format!("foreign keys of {}: {}", one_line(&table), readable(&error));
+                        health.unchecked.push(reason);
+                    }
+                }
+            }
+        }
+    }
+    if health.orphans.is_empty() {
+        return Ok(());
+    }
+    let missing = Missing::read(connection, functions).map_err(cannot_run)?;
+    let mut certain = Vec::new();
+    for orphan in std::mem::take(&mut health.orphans) {
+        if missing.explains_orphans(connection, &orphan).map_err(cannot_run)? {
+            let reason =
+                format!("the foreign key of {} to {}: a collation {MISSING_HERE}", orphan.table, orphan.parent);
+            health.unchecked.push(one_line(&reason));
+        } else {
+            certain.push(orphan);
+        }
+    }
+    health.orphans = certain;
+    Ok(())
+}
+
+fn readable(error: &rusqlite::Error) -> String {
+    one_line(&sqlite_message(error))
+}
+
+/// The extent of an integrity check.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    check: Depth,
+    /// The only table to check.
+    table: Option<&'a str>,
+    /// The number of reports after which SQLite stops. SQLite ignores it if there is a table.
+    max_reports: usize,
+}
+
+fn integrity(connection: &Connection, scope: Scope<'_>) -> rusqlite::Result<Vec<String>> {
+    read_integrity(connection, scope, &|_| true)
+}
+
+/// Returns the first faults that `is_wanted` accepts.
+fn read_integrity(
+    connection: &Connection,
+    scope: Scope<'_>,
+    is_wanted: &dyn Fn(&str) -> bool,
+) -> rusqlite::Result<Vec<String>> {
+    let check: &[u8] = match scope.check {
+        Depth::Quick => b"quick_check",
+        Depth::Full => b"integrity_check",
+    };
+    let argument = scope.table.map_or_else(|| scope.max_reports.to_string().into_bytes(), quote);
+    let sql = [b"PRAGMA main.", check, b"(", &argument, b")"].concat();
+    let mut rows = Rows::query(connection, &sql)?;
     let mut faults = Vec::new();
-    for row in rows {
-        // One report of damage to a b-tree can have many lines.
-        faults.extend(row?.lines().filter(|line| *line != "ok").map(one_line));
+    while faults.len() < Health::MAX_FAULTS && rows.step()? {
+        let Cell::Text(report) = rows.cell(0)? else { continue };
+        // One report of damage to a b-tree can have many lines, and begins with the name of the database.
+        let report = readable_text(report);
+        let lines = report.lines().filter(|line| *line != "ok" && !line.starts_with("*** in database "));
+        faults.extend(lines.map(one_line).filter(|line| is_wanted(line)));
     }
     faults.truncate(Health::MAX_FAULTS);
     Ok(faults)
@@ -80,14 +172,18 @@ fn integrity(connection: &Connection, check: Depth, table: Option<&str>) -> rusq
 /// Counts the orphan rows of one table or of all tables, per foreign key.
 pub(super) fn orphans(connection: &Connection, table: Option<&str>) -> rusqlite::Result<Vec<OrphanRows>> {
     let sql = match table {
-        Some(table) => format!("PRAGMA main.foreign_key_check({})", quote(table)),
-        None => "PRAGMA main.foreign_key_check".to_owned(),
+        Some(table) => [b"PRAGMA main.foreign_key_check(", &quote(table)[..], b")"].concat(),
+        None => b"PRAGMA main.foreign_key_check".to_vec(),
     };
-    let mut statement = connection.prepare(&sql)?;
-    let mut rows = statement.query([])?;
+    let mut rows = Rows::query(connection, &sql)?;
+    let name = |cell: Cell<'_>| match cell {
+        Cell::Text(name) => text_of(name),
+        _ => String::new(),
+    };
     let mut sums: BTreeMap<(String, String, i64), u64> = BTreeMap::new();
-    while let Some(row) = rows.next()? {
-        *sums.entry((row.get(0)?, row.get(2)?, row.get(3)?)).or_default() += 1;
+    while rows.step()? {
+        let Cell::Integer(key) = rows.cell(3)? else { continue };
+        *sums.entry((name(rows.cell(0)?), name(rows.cell(2)?), key)).or_default() += 1;
     }
     Ok(sums.into_iter().map(|((table, parent, key), rows)| OrphanRows { table, parent, key, rows }).collect())
 }
@@ -146,21 +242,30 @@ pub(crate) fn new_faults(before: &Health, now: &Health) -> NewFaults {
     // A list that was truncated cannot be compared line by line.
     let comparable = before.integrity.len() < Health::MAX_FAULTS;
     let old = |fault: &String| before.integrity.contains(fault) || !comparable;
-    let (mut unknown, mut faults): (Vec<String>, Vec<String>) = now
-        .integrity
-        .iter()
-        .filter(|fault| !old(fault))
-        .cloned()
-        .partition(|fault| before.check == Depth::Quick && concerns_an_index(fault));
-    let unchecked = now.unchecked.iter().filter(|reason| !before.unchecked.contains(reason));
-    let unchecked = unchecked.map(|reason| format!("not checked: {reason}"));
-    // The deeper check needs more (for example, an index's functions) than the check at the time of the snapshot did.
-    if before.check == now.check {
-        faults.extend(unchecked);
-    } else {
-        unknown.extend(unchecked);
+    // An earlier version could not run every check that this one can.
+    let was_unchecked = |what: &str| before.unchecked.iter().any(|reason| reason.starts_with(what));
+    let some_unchecked = was_unchecked("integrity of ");
+    let (mut unknown, mut faults): (Vec<String>, Vec<String>) =
+        now.integrity.iter().filter(|fault| !old(fault)).cloned().partition(|fault| {
+            (before.check == Depth::Quick && concerns_an_index(fault))
+                || (some_unchecked && violates_a_constraint(fault))
+        });
+    for reason in now.unchecked.iter().filter(|reason| !before.unchecked.contains(reason)) {
+        let fault = format!("not checked: {reason}");
+        // The deeper check needs more (for example, an index's functions) than the check at the time of the snapshot
+        // did, and earlier versions did not report everything that is missing.
+        match before.check == now.check && !reason.ends_with(MISSING_HERE) {
+            true => faults.push(fault),
+            false => unknown.push(fault),
+        }
     }
-    faults.extend(new_orphans(&before.orphans, &now.orphans));
+    let (unchecked, checked): (Vec<OrphanRows>, Vec<OrphanRows>) = now
+        .orphans
+        .iter()
+        .cloned()
+        .partition(|orphan| was_unchecked(&format!("foreign keys of {}:", one_line(&orphan.table))));
+    unknown.extend(new_orphans(&before.orphans, &unchecked));
+    faults.extend(new_orphans(&before.orphans, &checked));
     NewFaults { faults, unknown }
 }
 
@@ -190,7 +295,7 @@ mod tests {
             check: Depth::Full,
             integrity: vec!["row 1 missing from index i".into()],
             orphans: vec![orphan(2)],
-            unchecked: vec![],
+            ..Health::default()
         };
         assert_eq!(new_faults(&before, &before), NewFaults::default());
         assert_eq!(new_faults(&before, &Health::default()), NewFaults::default());
@@ -211,6 +316,29 @@ mod tests {
             (new.faults, new.unknown),
             (vec!["Page 7: never used".to_owned()], vec!["row 1 missing from index i".to_owned()])
         );
+    }
+
+    #[test]
+    fn parts_that_an_earlier_version_could_not_check_are_not_new_faults() {
+        let orphans = vec![OrphanRows { table: "a".into(), parent: "b".into(), key: 0, rows: 1 }];
+        let before = Health {
+            unchecked: vec![
+                "integrity of a: no such collation sequence: x".into(),
+                "foreign keys of a: no such collation sequence: x".into(),
+            ],
+            ..Health::default()
+        };
+        let now = Health {
+            integrity: vec!["CHECK constraint failed in a".into()],
+            orphans: orphans.clone(),
+            unchecked: vec![format!("the constraints of the table a: the collation x {MISSING_HERE}")],
+            ..Health::default()
+        };
+        let new = new_faults(&before, &now);
+        assert_eq!((new.faults.len(), new.unknown.len()), (0, 3));
+        assert_eq!(new_faults(&Health::default(), &now).faults.len(), 2);
+        let damaged = Health { integrity: vec!["Tree 2 page 2: btreeInitPage() returns error code 11".into()], ..now };
+        assert_eq!(new_faults(&before, &damaged).faults.len(), 1);
     }
 
     #[test]

@@ -249,7 +249,9 @@ pub(crate) fn convert_pages(path: &Path, page_bytes: u64, converted: &Path) -> R
     let connection = connection::open(path, Purpose::Scratch)?;
     connection.execute_batch(&format!("PRAGMA main.page_size = {page_bytes}")).map_err(cannot)?;
     // A plain VACUUM would renumber rowids that are not stored in a column, but full-text indexes refer to them.
-    connection.execute("VACUUM main INTO ?1", [converted.to_string_lossy()]).map_err(cannot)?;
+    connection::with_old_strings(&connection, || {
+        connection.execute("VACUUM main INTO ?1", [converted.to_string_lossy()]).map(drop).map_err(cannot)
+    })?;
     let result = connection::open(converted, Purpose::Image)?;
     let now: i64 = result.query_row("PRAGMA main.page_size", [], |row| row.get(0)).map_err(cannot)?;
     if now.unsigned_abs() == page_bytes {

@@ -11,10 +11,9 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, ErrorCode, ffi};
 
-use super::connection::{
-    self, Purpose, companion, explain, file_bytes, is_circumstance, is_damage, quote, sqlite_message,
-};
+use super::connection::{self, Purpose, companion, explain, file_bytes, is_circumstance, is_damage, sqlite_message};
 use super::header::Header;
+use super::rows;
 use super::source::{self, Fingerprint};
 use super::survey::list_tables;
 use super::target::data_version;
@@ -232,10 +231,9 @@ fn count_schema(connection: &Connection) -> rusqlite::Result<SchemaCounts> {
 /// Counts the rows of a table. A failure that concerns the table is returned as the reason; only a signal fails the
 /// call.
 fn count(connection: &Connection, table: &str) -> Result<Result<u64, Uncounted>> {
-    let sql = format!("SELECT count(*) FROM main.{}", quote(table));
-    let rows = connection.query_row(&sql, [], |row| row.get::<_, i64>(0));
+    let rows = rows::count(connection, table);
     crate::platform::interrupt::check()?;
-    Ok(rows.map(i64::unsigned_abs).map_err(|error| Uncounted {
+    Ok(rows.map_err(|error| Uncounted {
         reason: one_line(&sqlite_message(&error)),
         is_harmless: !is_damage(&error) && !is_circumstance(&error),
     }))

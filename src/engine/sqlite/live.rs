@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
-use rusqlite::types::ValueRef;
 
-use super::connection::{self, Purpose, explain, quote, sqlite_message};
-use super::{health, source, survey};
+use super::connection::{self, Purpose, explain, sqlite_message};
+use super::names::{Name, name_at, quote};
+use super::rows::{self, Cell, Rows};
+use super::{health, source, stand_ins, survey};
 use crate::engine::live::{Integrity, Live, Newest, Value, is_true, missing};
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::{Depth, OrphanRows};
@@ -25,7 +25,10 @@ const UNBOUNDED: Duration = Duration::from_secs(365 * 86_400);
 const STEPS_PER_CHECK: i32 = 100_000;
 
 struct Database {
+    /// Checks and counts; it has stand-ins for missing collations and functions.
     connection: Connection,
+    /// Runs the queries of rules, without stand-ins: they would give other results than in the database's own program.
+    rules: Connection,
     /// The start time of the current rule; SQLite's progress handler reads it.
     begun: Arc<Mutex<Instant>>,
     shown: String,
@@ -37,18 +40,19 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Live>> {
     source::probe(&path)?;
     let purpose = if source::is_frozen(&path) { Purpose::Image } else { Purpose::Source };
     let shown = crate::platform::disk::shown(&path);
-    let mut connection = connection::open(&path, purpose)?;
-    // Otherwise SQLite would read a misspelt column name as a string, and a rule on it could be true.
-    connection
-        .set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)
-        .map_err(|error| explain(error, &format!("cannot open {shown}")))?;
     let begun = Arc::new(Mutex::new(Instant::now()));
-    let clock = Arc::clone(&begun);
-    let is_over = move || crate::platform::interrupt::check().is_err() || elapsed(&clock) > RULE_TIME_LIMIT;
-    connection
-        .progress_handler(STEPS_PER_CHECK, Some(is_over))
-        .map_err(|error| explain(error, &format!("cannot open {shown}")))?;
-    Ok(Box::new(Database { connection, begun, shown }))
+    let open = || -> Result<Connection> {
+        let mut connection = connection::open(&path, purpose)?;
+        let clock = Arc::clone(&begun);
+        let is_over = move || crate::platform::interrupt::check().is_err() || elapsed(&clock) > RULE_TIME_LIMIT;
+        connection
+            .progress_handler(STEPS_PER_CHECK, Some(is_over))
+            .map_err(|error| explain(error, &format!("cannot open {shown}")))?;
+        Ok(connection)
+    };
+    let (connection, rules) = (open()?, open()?);
+    stand_ins::remove(&rules);
+    Ok(Box::new(Database { connection, rules, begun, shown }))
 }
 
 impl Database {
@@ -62,7 +66,7 @@ impl Database {
     }
 
     fn column(&self, table: &str, name: &str) -> Result<String> {
-        let names = self.names("SELECT name FROM pragma_table_xinfo(?1)", [table])?;
+        let names = self.names("SELECT name FROM pragma_table_xinfo(?1, 'main')", [Name::of(table)])?;
         let found = names.iter().find(|other| other.eq_ignore_ascii_case(name));
         found.cloned().ok_or_else(|| {
             missing("column", name, names.iter().map(String::as_str))
@@ -72,7 +76,7 @@ impl Database {
 
     fn names(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<String>> {
         let read = || -> rusqlite::Result<Vec<String>> {
-            self.connection.prepare(sql)?.query_map(parameters, |row| row.get(0))?.collect()
+            self.connection.prepare(sql)?.query_map(parameters, |row| name_at(row, 0))?.collect()
         };
         read().map_err(|error| self.explain(error, "cannot read the schema of"))
     }
@@ -81,10 +85,12 @@ impl Database {
         explain(error, &format!("{what} {}", self.shown))
     }
 
-    fn count(&self, table: &str) -> Result<u64> {
-        let sql = format!("SELECT count(*) FROM main.{}", quote(table));
-        let rows: rusqlite::Result<i64> = self.connection.query_row(&sql, [], |row| row.get(0));
-        rows.map(i64::unsigned_abs)
+    fn cannot_read(&self, error: rusqlite::Error, column: &str, table: &str) -> Error {
+        self.explain(error, &format!("cannot read {} of {} in", one_line(column), one_line(table)))
+    }
+
+    fn count(&self, connection: &Connection, table: &str) -> Result<u64> {
+        rows::count(connection, table)
             .map_err(|error| self.explain(error, &format!("cannot count the rows of {} in", one_line(table))))
     }
 
@@ -105,12 +111,12 @@ fn elapsed(begun: &Mutex<Instant>) -> Duration {
     begun.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
 }
 
-fn value(value: ValueRef<'_>) -> Value {
+fn value(value: Cell<'_>) -> Value {
     match value {
-        ValueRef::Integer(number) => Value::Integer(number),
-        ValueRef::Real(number) => Value::Real(number),
-        ValueRef::Text(bytes) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
-        ValueRef::Null | ValueRef::Blob(_) => Value::Other,
+        Cell::Integer(number) => Value::Integer(number),
+        Cell::Real(number) => Value::Real(number),
+        Cell::Text(bytes) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
+        Cell::Null | Cell::Blob(_) => Value::Other,
     }
 }
 
@@ -124,72 +130,81 @@ impl Live for Database {
         };
         let rest = health.integrity.iter().filter(|fault| !damage.contains(fault)).cloned();
         let complaints = rest.chain(health.orphans.iter().map(orphan)).collect();
-        Ok(Integrity { damage, complaints })
+        Ok(Integrity { damage, complaints, unchecked: health.unchecked })
     }
 
     fn tables(&mut self) -> Result<BTreeMap<String, u64>> {
         let list =
             survey::list_tables(&self.connection).map_err(|error| self.explain(error, "cannot read the schema of"))?;
         let own = list.into_iter().filter(|(name, kind)| kind == "table" && !name.starts_with("sqlite_"));
-        own.map(|(name, _)| self.count(&name).map(|rows| (name, rows))).collect()
+        own.map(|(name, _)| self.count(&self.connection, &name).map(|rows| (name, rows))).collect()
     }
 
     fn rows(&mut self, table: &str) -> Result<u64> {
         let table = self.table(table)?;
-        self.bounded(|| self.count(&table))
+        // The rows of a view can depend on a collation, those of a table cannot.
+        let views = survey::list_views(&self.connection);
+        let is_view = views.map_err(|error| self.explain(error, "cannot read the schema of"))?.contains(&table);
+        self.bounded(|| self.count(if is_view { &self.rules } else { &self.connection }, &table))
     }
 
     fn newest(&mut self, table: &str, column: &str) -> Result<Newest> {
         let table = self.table(table)?;
-        let column = quote(&self.column(&table, column)?);
-        let sql = format!(
-            "SELECT max({column}), count({column}), count(CASE WHEN typeof({column}) IN ('integer', 'real') THEN 1 END) \
-             FROM main.{}",
-            quote(&table)
-        );
-        self.bounded(|| {
-            let newest = self.connection.query_row(&sql, [], |row| {
-                let (values, numbers): (i64, i64) = (row.get(1)?, row.get(2)?);
-                Ok(match (values, numbers) {
-                    (0, _) => Newest::None,
-                    (values, numbers) if values == numbers => Newest::One(value(row.get_ref(0)?)),
-                    _ => Newest::Each,
-                })
-            });
-            newest.map_err(|error| self.explain(error, &format!("cannot read {column} of {} in", one_line(&table))))
-        })
+        let column = self.column(&table, column)?;
+        let quoted = quote(&column);
+        let sql = [
+            b"SELECT max(",
+            &quoted[..],
+            b"), count(",
+            &quoted,
+            b"), count(CASE WHEN typeof(",
+            &quoted,
+            b") IN ('integer', 'real') THEN 1 END) FROM main.",
+            &quote(&table),
+        ];
+        let read = || -> rusqlite::Result<Newest> {
+            let mut rows = Rows::query(&self.rules, &sql.concat())?;
+            if !rows.step()? {
+                return Err(rusqlite::Error::QueryReturnedNoRows);
+            }
+            Ok(match (rows.cell(1)?, rows.cell(2)?) {
+                (Cell::Integer(0), _) => Newest::None,
+                (values, numbers) if values == numbers => Newest::One(value(rows.cell(0)?)),
+                _ => Newest::Each,
+            })
+        };
+        self.bounded(|| read().map_err(|error| self.cannot_read(error, &column, &table)))
     }
 
     fn each(&mut self, table: &str, column: &str, visit: &mut dyn FnMut(&Value) -> bool) -> Result<()> {
         let table = self.table(table)?;
-        let column = quote(&self.column(&table, column)?);
+        let column = self.column(&table, column)?;
+        let quoted = quote(&column);
         // Each text once: even a large table has few distinct days.
-        let sql = format!("SELECT DISTINCT {column} FROM main.{} WHERE {column} IS NOT NULL", quote(&table));
+        let sql =
+            [b"SELECT DISTINCT ", &quoted[..], b" FROM main.", &quote(&table), b" WHERE ", &quoted, b" IS NOT NULL"];
         let mut read = || -> rusqlite::Result<()> {
-            let mut statement = self.connection.prepare(&sql)?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                if !visit(&value(row.get_ref(0)?)) {
+            let mut rows = Rows::query(&self.rules, &sql.concat())?;
+            while rows.step()? {
+                if !visit(&value(rows.cell(0)?)) {
                     break;
                 }
             }
             Ok(())
         };
-        self.bounded(|| {
-            read().map_err(|error| self.explain(error, &format!("cannot read {column} of {} in", one_line(&table))))
-        })
+        self.bounded(|| read().map_err(|error| self.cannot_read(error, &column, &table)))
     }
 
     fn holds(&mut self, query: &str) -> Result<bool> {
         let read = || -> rusqlite::Result<Vec<Option<String>>> {
-            let mut statement = self.connection.prepare(query)?;
+            let mut statement = self.rules.prepare(query)?;
             if statement.column_count() != 1 {
                 return Ok(Vec::new());
             }
             let mut rows = statement.query([])?;
             let mut values = Vec::new();
             while let Some(row) = rows.next()? {
-                values.push(match value(row.get_ref(0)?) {
+                values.push(match value(row.get_ref(0)?.into()) {
                     Value::Integer(number) => Some(number.to_string()),
                     Value::Real(number) => Some(number.to_string()),
                     Value::Text(text) => Some(text),

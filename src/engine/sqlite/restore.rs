@@ -152,12 +152,11 @@ impl Plan {
                 exact
             };
             if found.is_empty() {
-                return Err(Error::usage(format!(
-                    "the snapshot {} has no table {}",
-                    self.snapshot.manifest().id,
-                    one_line(pattern)
-                ))
-                .hint(format!("'lifeboat show {}' lists its tables", self.snapshot.manifest().id)));
+                let manifest = self.snapshot.manifest();
+                let views = manifest.sqlite.as_ref().map_or(&[][..], |facts| &facts.views);
+                let snapshot = format!("the snapshot {}", manifest.id);
+                let show = format!("lifeboat show {}", manifest.id);
+                return Err(survey::no_such_table(&snapshot, pattern, views, &show));
             }
             for table in found {
                 if !chosen.iter().any(|other| other.name == table.name) {
@@ -201,9 +200,9 @@ impl Plan {
 
     fn replace_damaged(&self, stamp: &str, report: &mut RestoreReport, times: &mut Times) -> Result<Vec<TableCheck>> {
         let (image, checks) = self.fetch_beside(stamp, times)?;
-        let aside = target::replace_damaged(image.path(), &self.target, stamp)?;
+        let (aside, replaced) = target::replace_damaged(image.path(), &self.target, stamp)?;
         report.moved_aside = vec![aside.display().to_string()];
-        report.undo = Some(target::undo_damaged(&self.target, &aside));
+        report.undo = Some(target::undo_damaged(&self.target, &aside, replaced));
         Ok(checks)
     }
 

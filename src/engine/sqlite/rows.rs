@@ -1,7 +1,9 @@
 //! Reads rows with as few calls as SQLite allows: hashing every value of a database runs in this loop.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ffi};
 
+use super::names::quote;
 use crate::platform::digest::RowEncoder;
 
 /// A value as it is stored: its storage class, and for text the bytes, which may not be valid UTF-8.
@@ -19,6 +21,18 @@ pub(crate) enum Cell<'a> {
     Blob(&'a [u8]),
 }
 
+impl<'a> From<ValueRef<'a>> for Cell<'a> {
+    fn from(value: ValueRef<'a>) -> Self {
+        match value {
+            ValueRef::Null => Cell::Null,
+            ValueRef::Integer(number) => Cell::Integer(number),
+            ValueRef::Real(number) => Cell::Real(number),
+            ValueRef::Text(text) => Cell::Text(text),
+            ValueRef::Blob(bytes) => Cell::Blob(bytes),
+        }
+    }
+}
+
 /// A query whose rows are being read.
 pub(super) struct Rows<'a> {
     connection: &'a Connection,
@@ -28,8 +42,8 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Prepares a query without parameters.
-    pub(super) fn query(connection: &'a Connection, sql: &str) -> rusqlite::Result<Self> {
+    /// Prepares a query without parameters. It is bytes, because names need not be UTF-8.
+    pub(super) fn query(connection: &'a Connection, sql: &[u8]) -> rusqlite::Result<Self> {
         let mut statement = std::ptr::null_mut();
         let length = i32::try_from(sql.len())
             .map_err(|_| rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None))?;
@@ -46,9 +60,18 @@ impl<'a> Rows<'a> {
         if code != ffi::SQLITE_OK {
             return Err(last_error(connection, code));
         }
-        // SAFETY: prepared just above; a null statement has no columns.
+        if statement.is_null() {
+            // The text has no statement: a name in it has a NUL byte.
+            return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ERROR), None));
+        }
+        // SAFETY: prepared just above.
         let columns = unsafe { ffi::sqlite3_column_count(statement) };
         Ok(Rows { connection, statement, columns, has_ended: false })
+    }
+
+    /// Returns the number of columns.
+    pub(super) fn columns(&self) -> i32 {
+        self.columns
     }
 
     /// Encodes the next row. Returns false after the last.
@@ -114,6 +137,27 @@ impl<'a> Rows<'a> {
             })
         }
     }
+}
+
+/// Runs a query that returns one whole number, and returns the number.
+pub(super) fn number(connection: &Connection, sql: &[u8]) -> rusqlite::Result<i64> {
+    let mut rows = Rows::query(connection, sql)?;
+    match rows.step()?.then(|| rows.cell(0)).transpose()? {
+        Some(Cell::Integer(number)) => Ok(number),
+        _ => Err(rusqlite::Error::QueryReturnedNoRows),
+    }
+}
+
+/// Counts the rows of a table or view of `main`.
+pub(super) fn count(connection: &Connection, table: &str) -> rusqlite::Result<u64> {
+    number(connection, &[b"SELECT count(*) FROM main.", &quote(table)[..]].concat()).map(i64::unsigned_abs)
+}
+
+/// Runs one statement, and ignores the rows that it returns.
+pub(super) fn run(connection: &Connection, sql: &[u8]) -> rusqlite::Result<()> {
+    let mut rows = Rows::query(connection, sql)?;
+    while rows.step()? {}
+    Ok(())
 }
 
 /// Returns the bytes of a value. A null pointer with a length above zero means that SQLite ran out of memory.

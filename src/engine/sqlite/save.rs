@@ -141,12 +141,20 @@ impl FileSaving {
             );
         }
         if let Some(health) = &report.facts.health {
-            let broken = health.integrity.len() + health.orphans.len() + health.unchecked.len();
+            let broken = health.integrity.len() + health.orphans.len();
             if broken > 0 {
                 tracing::warn!(
                     "the database already has {broken} faults, which are saved with it: {}",
                     health_summary(health)
                 );
+            }
+            // Virtual tables without their modules are among the tables that cannot be counted.
+            let unchecked = health.unchecked.iter().filter(|reason| !reason.starts_with("the virtual table "));
+            let unchecked: Vec<&str> = unchecked.map(String::as_str).collect();
+            if let Some(first) = unchecked.first() {
+                let more = unchecked.len() - 1;
+                let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+                tracing::warn!("every page is saved, but a part of the database cannot be checked: {first}{more}");
             }
         }
         Ok(content(report.survey, report.facts, raw_bytes, !report.damage.is_empty()))
@@ -187,12 +195,13 @@ impl FileSaving {
             user_version: 0,
             application_id: 0,
             schema_digest: None,
+            views: Vec::new(),
             file_mode: 0o600,
             locked_seconds: 0.0,
             wal_growth_bytes: 0,
             health: None,
         };
-        Ok(content(Survey { tables: Vec::new(), schema_digest: None }, facts, raw_bytes, true))
+        Ok(content(Survey { tables: Vec::new(), views: Vec::new(), schema_digest: None }, facts, raw_bytes, true))
     }
 }
 
@@ -246,10 +255,9 @@ fn is_unreadable(error: &Error) -> bool {
 }
 
 fn health_summary(health: &Health) -> String {
-    let unchecked = health.unchecked.iter().map(|reason| format!("not checked: {reason}"));
     let orphans = health.orphans.iter().map(|orphan| {
         format!("{} rows of {} refer to rows of {} that do not exist", orphan.rows, orphan.table, orphan.parent)
     });
-    let words: Vec<String> = health.integrity.iter().cloned().chain(orphans).chain(unchecked).take(3).collect();
+    let words: Vec<String> = health.integrity.iter().cloned().chain(orphans).take(3).collect();
     one_line(&words.join("; "))
 }

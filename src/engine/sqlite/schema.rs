@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::connection::{explain, quote};
+use super::connection::explain;
+use super::names::{Name, message_at, name_at, optional_message_at, optional_name_at};
 use super::survey;
 use crate::platform::error::{Result, one_line};
 
@@ -132,7 +133,7 @@ pub(super) fn read(connection: &Connection) -> Result<SchemaFacts> {
     }
     let pairs = |kind: &str, second: &str| -> rusqlite::Result<Vec<(String, String)>> {
         let sql = format!("SELECT name, {second} FROM main.sqlite_schema WHERE type = '{kind}' ORDER BY name");
-        connection.prepare(&sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        connection.prepare(&sql)?.query_map([], |row| Ok((name_at(row, 0)?, message_at(row, 1)?)))?.collect()
     };
     facts.views = pairs("view", "sql").map_err(cannot)?;
     facts.triggers = pairs("trigger", "tbl_name").map_err(cannot)?;
@@ -145,18 +146,19 @@ fn table(connection: &Connection, name: &str) -> Result<TableFacts> {
         let (has_rowid, sql): (bool, String) = connection.query_row(
             "SELECT NOT l.wr, s.sql FROM pragma_table_list l JOIN main.sqlite_schema s ON s.name = l.name AND s.type = 'table'
               WHERE l.schema = 'main' AND l.name = ?1",
-            [name],
-            |row| Ok((row.get(0)?, row.get(1)?)),
+            [Name::of(name)],
+            |row| Ok((row.get(0)?, message_at(row, 1)?)),
         )?;
         let is_free = |word: &&str| !columns.iter().any(|column| column.name.eq_ignore_ascii_case(word));
         let rowid = ["rowid", "_rowid_", "oid"].into_iter().find(|word| has_rowid && is_free(word));
         let has_sequences =
             connection.query_row("SELECT 1 FROM main.sqlite_schema WHERE name = 'sqlite_sequence'", [], |_| Ok(()));
         let sequence = match has_sequences.optional()? {
-            Some(()) => {
-                connection
-                    .query_row("SELECT max(seq) FROM main.sqlite_sequence WHERE name = ?1", [name], |row| row.get(0))?
-            }
+            Some(()) => connection.query_row(
+                "SELECT max(seq) FROM main.sqlite_sequence WHERE name = ?1",
+                [Name::of(name)],
+                |row| row.get(0),
+            )?,
             None => None,
         };
         let indexes = indexes(connection, name)?;
@@ -171,15 +173,15 @@ fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<ColumnF
                WHERE hidden <> 1 ORDER BY cid";
     let column = |row: &Row<'_>| {
         Ok(ColumnFacts {
-            name: row.get(0)?,
-            declared: row.get(1)?,
+            name: name_at(row, 0)?,
+            declared: message_at(row, 1)?,
             not_null: row.get(2)?,
-            default: row.get(3)?,
+            default: optional_message_at(row, 3)?,
             key: row.get(4)?,
             generated: row.get::<_, i64>(5)? != 0,
         })
     };
-    connection.prepare(sql)?.query_map([table], column)?.collect()
+    connection.prepare(sql)?.query_map([Name::of(table)], column)?.collect()
 }
 
 fn indexes(connection: &Connection, table: &str) -> rusqlite::Result<Vec<IndexFacts>> {
@@ -187,13 +189,13 @@ fn indexes(connection: &Connection, table: &str) -> rusqlite::Result<Vec<IndexFa
                LEFT JOIN main.sqlite_schema s ON s.type = 'index' AND s.name = l.name ORDER BY l.seq DESC";
     let mut found: Vec<IndexFacts> = connection
         .prepare(sql)?
-        .query_map([table], |row| {
+        .query_map([Name::of(table)], |row| {
             Ok(IndexFacts {
-                name: row.get(0)?,
+                name: name_at(row, 0)?,
                 unique: row.get(1)?,
                 origin: row.get(2)?,
                 partial: row.get(3)?,
-                sql: row.get(4)?,
+                sql: optional_message_at(row, 4)?,
                 columns: Vec::new(),
                 collations: Vec::new(),
             })
@@ -203,10 +205,10 @@ fn indexes(connection: &Connection, table: &str) -> rusqlite::Result<Vec<IndexFa
         "SELECT name, \"desc\", coalesce(coll, 'BINARY') FROM pragma_index_xinfo(?1, 'main') WHERE key ORDER BY seqno";
     for index in &mut found {
         let mut statement = connection.prepare(sql)?;
-        let mut rows = statement.query([&index.name])?;
+        let mut rows = statement.query([Name::of(&index.name)])?;
         while let Some(row) = rows.next()? {
-            index.columns.push((row.get(0)?, row.get(1)?));
-            index.collations.push(row.get(2)?);
+            index.columns.push((optional_name_at(row, 0)?, row.get(1)?));
+            index.collations.push(name_at(row, 2)?);
         }
     }
     Ok(found)
@@ -217,12 +219,12 @@ fn foreign_keys(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Fo
                ORDER BY id DESC, seq";
     let mut found: Vec<(i64, ForeignKeyFacts)> = Vec::new();
     let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([table])?;
+    let mut rows = statement.query([Name::of(table)])?;
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
         if found.last().is_none_or(|(last, _)| *last != id) {
             let key = ForeignKeyFacts {
-                references: row.get(1)?,
+                references: name_at(row, 1)?,
                 columns: Vec::new(),
                 referenced: Vec::new(),
                 on_delete: row.get(4)?,
@@ -232,15 +234,15 @@ fn foreign_keys(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Fo
             found.push((id, key));
         }
         let Some((_, key)) = found.last_mut() else { continue };
-        key.columns.push(row.get(2)?);
-        key.referenced.extend(row.get::<_, Option<String>>(3)?);
+        key.columns.push(name_at(row, 2)?);
+        key.referenced.extend(optional_name_at(row, 3)?);
     }
     if !found.is_empty() {
-        let sql = format!("SELECT fkid, count(*) FROM pragma_foreign_key_check({}) GROUP BY 1", quote(table));
+        let sql = "SELECT fkid, count(*) FROM pragma_foreign_key_check(?1, 'main') GROUP BY 1";
         // If SQLite cannot check the keys (a parent is missing, or has no such key), every key counts as having
         // orphans.
-        let counted = connection.prepare(&sql).and_then(|mut statement| {
-            statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?.collect()
+        let counted = connection.prepare(sql).and_then(|mut statement| {
+            statement.query_map([Name::of(table)], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?.collect()
         });
         let counted: Vec<(i64, i64)> = counted.unwrap_or_else(|_| found.iter().map(|(id, _)| (*id, 1)).collect());
         for (id, key) in &mut found {

@@ -197,6 +197,7 @@ impl SourceSnapshot {
         }
         self.facts.wal_growth_bytes = if self.facts.journal_mode == "wal" { self.wal_growth_bytes() } else { 0 };
         self.facts.schema_digest = survey.schema_digest;
+        self.facts.views.clone_from(&survey.views);
         let mut damage: Vec<String> = health::damage(&health).into_iter().map(str::to_owned).collect();
         damage.extend(survey.tables.iter().filter_map(|table| {
             let reason = table.reason.as_ref().filter(|reason| reason.contains("malformed"))?;
@@ -465,6 +466,7 @@ pub(super) fn read_facts(connection: &Connection, path: &Path, journal_mode: &st
             user_version: number("user_version")?,
             application_id: number("application_id")?,
             schema_digest: None,
+            views: Vec::new(),
             // stat, not open: closing a descriptor here would drop the locks.
             file_mode: fs::metadata(path).map_or(0o600, |facts| facts.mode() & 0o777),
             locked_seconds: 0.0,

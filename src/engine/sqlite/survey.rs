@@ -1,12 +1,13 @@
 //! Counts and hashes the rows of every table in one state of a database.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row};
+use rusqlite::Connection;
 
-use super::connection::{self, Purpose, explain, is_circumstance, is_damage, quote, sqlite_message};
-use super::rows::Rows;
+use super::connection::{self, Purpose, explain, is_circumstance, is_damage, sqlite_message};
+use super::names::{Match, Name, match_columns, match_names, name_at, quote};
+use super::rows::{self, Rows};
 use crate::platform::digest::{RowDigest, RowEncoder};
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::{Column, Table};
@@ -25,6 +26,8 @@ pub(crate) enum OnDamage {
 pub(crate) struct Survey {
     /// Every table but `sqlite_schema`, by name.
     pub tables: Vec<Table>,
+    /// The names of the views.
+    pub views: Vec<String>,
     /// The digest of type, name, table and SQL of every object in the schema.
     pub schema_digest: Option<RowDigest>,
 }
@@ -65,13 +68,17 @@ pub(super) fn survey(connection: &Connection, on_damage: OnDamage) -> Result<Sur
         crate::platform::interrupt::check()?;
         tables.push(survey_table(connection, &name, &kind, on_damage)?);
     }
-    let schema = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema";
-    let schema_digest = match digest(connection, schema) {
+    let schema_digest = match digest(connection, b"SELECT type, name, tbl_name, sql FROM main.sqlite_schema") {
         Ok((_, _, digest)) => Some(digest),
         Err(error) if on_damage == OnDamage::Note && is_damage(&error) => None,
         Err(error) => return Err(explain(error, "cannot read the schema")),
     };
-    Ok(Survey { tables, schema_digest })
+    let views = match list_views(connection) {
+        Ok(views) => views,
+        Err(error) if on_damage == OnDamage::Note && is_damage(&error) => Vec::new(),
+        Err(error) => return Err(explain(error, "cannot read the schema")),
+    };
+    Ok(Survey { tables, views, schema_digest })
 }
 
 /// Lists names and kinds (`table`, `virtual`, `shadow`) of all tables in `main`, by name.
@@ -79,29 +86,22 @@ pub(super) fn list_tables(connection: &Connection) -> rusqlite::Result<Vec<(Stri
     let sql = "SELECT name, type FROM pragma_table_list WHERE schema = 'main' \
                AND type IN ('table', 'virtual', 'shadow') AND name NOT IN ('sqlite_schema', 'sqlite_master') ORDER BY name";
     let mut statement = connection.prepare(sql)?;
-    let text = |row: &Row<'_>, column| row.get_ref(column).map(|value| text_of(value));
-    statement.query_map([], |row| Ok((text(row, 0)?, text(row, 1)?)))?.collect()
+    statement.query_map([], |row| Ok((name_at(row, 0)?, name_at(row, 1)?)))?.collect()
 }
 
-fn text_of(value: ValueRef<'_>) -> String {
-    match value {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        _ => String::new(),
-    }
+/// Lists the names of all views in `main`.
+pub(super) fn list_views(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'view' ORDER BY name")?;
+    statement.query_map([], |row| name_at(row, 0))?.collect()
 }
 
 /// Returns the columns of a table, without the hidden columns of a virtual table.
 pub(super) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
     let mut statement = connection
         .prepare("SELECT name, type, hidden FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 1 ORDER BY cid")?;
-    let rows = statement.query_map([table], |row| {
+    let rows = statement.query_map([Name::of(table)], |row| {
         let hidden: i64 = row.get(2)?;
-        Ok(Column {
-            name: text_of(row.get_ref(0)?),
-            declared: text_of(row.get_ref(1)?),
-            generated: hidden != 0,
-            not_null: false,
-        })
+        Ok(Column { name: name_at(row, 0)?, declared: name_at(row, 1)?, generated: hidden != 0, not_null: false })
     })?;
     rows.collect()
 }
@@ -120,12 +120,9 @@ pub(super) fn survey_table(connection: &Connection, name: &str, kind: &str, on_d
     };
     let read = || {
         let columns = columns(connection, name)?;
-        let own: Vec<String> =
-            columns.iter().filter(|column| !column.generated).map(|column| quote(&column.name)).collect();
-        // Reads the table itself, never an index that happens to cover all its columns: the two may disagree.
-        let hint = if kind == "virtual" { "" } else { " NOT INDEXED" };
-        let sql = format!("SELECT {} FROM main.{}{hint}", own.join(", "), quote(name));
-        Ok((columns, digest(connection, &sql)?))
+        let own = columns.iter().filter(|column| !column.generated).map(|column| column.name.as_str());
+        let digest = digest(connection, &select(own, name, kind))?;
+        Ok((columns, digest))
     };
     match read() {
         Ok((columns, (rows, bytes, digest))) => {
@@ -139,15 +136,22 @@ pub(super) fn survey_table(connection: &Connection, name: &str, kind: &str, on_d
             }
             table.reason = Some(one_line(&sqlite_message(&error)));
             table.columns = columns(connection, name).unwrap_or_default();
-            let count = format!("SELECT count(*) FROM main.{}", quote(name));
-            table.rows = connection.query_row(&count, [], |row| row.get::<_, i64>(0)).ok().map(i64::unsigned_abs);
+            table.rows = rows::count(connection, name).ok();
         }
     }
     Ok(table)
 }
 
+/// Returns the query that reads columns of a table of `main`: from the table itself, never from an index that happens to
+/// cover them, because the two may disagree.
+pub(super) fn select<'a>(columns: impl Iterator<Item = &'a str>, table: &str, kind: &str) -> Vec<u8> {
+    let columns: Vec<Vec<u8>> = columns.map(quote).collect();
+    let hint: &[u8] = if kind == "virtual" { b"" } else { b" NOT INDEXED" };
+    [b"SELECT ", &columns.join(&b", "[..])[..], b" FROM main.", &quote(table), hint].concat()
+}
+
 /// Returns the rows, bytes and digest of a query's result.
-fn digest(connection: &Connection, sql: &str) -> rusqlite::Result<(u64, u64, RowDigest)> {
+fn digest(connection: &Connection, sql: &[u8]) -> rusqlite::Result<(u64, u64, RowDigest)> {
     let mut rows = Rows::query(connection, sql)?;
     let (mut count, mut bytes, mut digest) = (0u64, 0u64, RowDigest::default());
     let mut encoder = RowEncoder::default();
@@ -173,24 +177,31 @@ pub(crate) struct TableCheck {
 }
 
 /// Compares the tables found with those of a manifest, digest by digest. A table that only one side has is not ok.
+///
+/// An earlier version may not have been able to read a table that can be read now. Such a table is not compared.
 #[must_use]
 pub(crate) fn compare(expected: &[Table], found: &[Table]) -> Vec<TableCheck> {
+    let by_name = |tables: &'_ [Table]| -> HashMap<String, usize> {
+        tables.iter().enumerate().map(|(index, table)| (table.name.clone(), index)).collect()
+    };
+    let (expected_names, found_names) = (by_name(expected), by_name(found));
+    let counterpart = |table: &Table| match found_names.get(&table.name) {
+        Some(index) => found.get(*index),
+        None => found.iter().find(|other| match_names(&table.name, &other.name) != Match::Different),
+    };
     let mut checks: Vec<TableCheck> = expected
         .iter()
         .map(|table| {
-            let counterpart = found.iter().find(|other| other.name == table.name);
-            let same = |other: &Table| {
-                other.rows == table.rows && other.digest == table.digest && other.columns == table.columns
-            };
-            TableCheck {
-                name: table.name.clone(),
-                rows: counterpart.and_then(|other| other.rows),
-                ok: counterpart.is_some_and(same),
-                compared: table.digest.is_some(),
-            }
+            let counterpart = counterpart(table);
+            let (ok, compared) = counterpart.map_or((false, false), |other| compare_table(table, other));
+            TableCheck { name: table.name.clone(), rows: counterpart.and_then(|other| other.rows), ok, compared }
         })
         .collect();
-    let extra = found.iter().filter(|other| !expected.iter().any(|table| table.name == other.name));
+    let is_expected = |other: &Table| {
+        expected_names.contains_key(&other.name)
+            || expected.iter().any(|table| match_names(&table.name, &other.name) != Match::Different)
+    };
+    let extra = found.iter().filter(|other| !is_expected(other));
     checks.extend(extra.map(|other| TableCheck {
         name: other.name.clone(),
         rows: other.rows,
@@ -200,6 +211,33 @@ pub(crate) fn compare(expected: &[Table], found: &[Table]) -> Vec<TableCheck> {
     checks
 }
 
+/// Returns whether a table is as expected, and whether its rows could be compared.
+fn compare_table(expected: &Table, found: &Table) -> (bool, bool) {
+    let columns = match_columns(expected, &found.columns);
+    let same_rows = expected.rows == found.rows;
+    match (expected.digest, columns) {
+        (Some(digest), Match::Same) => (same_rows && found.digest == Some(digest), true),
+        // The digest is of a constant in place of the column's values.
+        (Some(_), Match::Replaced) => (same_rows && found.digest.is_some(), false),
+        // Without a recorded reason, the table was readable, and its digest was taken out of the manifest.
+        (None, _) if expected.reason.is_none() && found.digest.is_some() => (false, true),
+        (None, _) if expected.rows.is_none() && expected.columns.is_empty() => (true, false),
+        (None, Match::Same | Match::Replaced) => (same_rows || expected.rows.is_none(), false),
+        (_, Match::Different) => (false, expected.digest.is_some()),
+    }
+}
+
+/// Returns the error for a table that does not exist in a snapshot with these views; the command `show` lists its tables.
+pub(super) fn no_such_table(snapshot: &str, table: &str, views: &[String], show: &str) -> Error {
+    let shown = one_line(table);
+    if !views.iter().any(|view| view.eq_ignore_ascii_case(table)) {
+        return Error::usage(format!("{snapshot} has no table {shown}")).hint(format!("'{show}' lists its tables"));
+    }
+    Error::usage(format!("{shown} is a view in {snapshot}, not a table: a view stores no rows")).hint(
+        "name the tables that the view reads, or restore the whole snapshot to a new path, and query the view there",
+    )
+}
+
 /// Fails with the names of the tables that are not as expected.
 pub(crate) fn require_all(checks: &[TableCheck]) -> Result<()> {
     let wrong: Vec<String> = checks.iter().filter(|check| !check.ok).map(|check| one_line(&check.name)).collect();
@@ -207,5 +245,67 @@ pub(crate) fn require_all(checks: &[TableCheck]) -> Result<()> {
         Ok(())
     } else {
         Err(Error::problem(format!("rows differ from the rows in the snapshot in: {}", wrong.join(", "))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(name: &str, column: &str, rows: Option<u64>, digest: Option<&[u8]>) -> Table {
+        let columns = if column.is_empty() { Vec::new() } else { vec![column] };
+        let columns = columns.into_iter().map(|name| Column {
+            name: name.to_owned(),
+            declared: String::new(),
+            generated: false,
+            not_null: false,
+        });
+        let digest = digest.map(|row| {
+            let mut digest = RowDigest::default();
+            digest.add(row);
+            digest
+        });
+        Table {
+            relation: None,
+            name: name.to_owned(),
+            rows,
+            bytes: None,
+            digest,
+            reason: None,
+            kind: "table".to_owned(),
+            columns: columns.collect(),
+        }
+    }
+
+    fn check(expected: Table, found: Table) -> (bool, bool) {
+        let checks = compare(&[expected], &[found]);
+        assert_eq!(checks.len(), 1, "{checks:?}");
+        (checks[0].ok, checks[0].compared)
+    }
+
+    #[test]
+    fn tables_of_earlier_versions_that_could_not_be_read_are_not_compared() {
+        let found = table("t", "a", Some(2), Some(b"row"));
+        assert_eq!(check(table("t", "a", Some(2), Some(b"row")), found.clone()), (true, true));
+        assert_eq!(check(table("t", "a", Some(2), Some(b"other")), found.clone()), (false, true));
+        assert_eq!(check(table("t", "b", Some(2), Some(b"row")), found.clone()), (false, true));
+        let unread = |column: &str, rows: Option<u64>| Table {
+            reason: Some("no such collation sequence".to_owned()),
+            ..table("t", column, rows, None)
+        };
+        assert_eq!(check(unread("a", None), found.clone()), (true, false));
+        assert_eq!(check(unread("", None), found.clone()), (true, false));
+        assert_eq!(check(unread("a", Some(3)), found.clone()), (false, false));
+        assert_eq!(check(unread("b", None), found.clone()), (false, false));
+        // A manifest without a digest and without a reason was changed.
+        assert_eq!(check(table("t", "a", Some(2), None), found), (false, true));
+    }
+
+    #[test]
+    fn a_digest_of_constants_is_not_compared() {
+        let found = table("Gr\\xF6", "Gr\\xF6", Some(2), Some(b"row"));
+        assert_eq!(check(table("Gr\u{fffd}", "Gr\u{fffd}", Some(2), Some(b"constant")), found.clone()), (true, false));
+        assert_eq!(check(table("Gr\u{fffd}", "Gr\u{fffd}", Some(3), Some(b"constant")), found.clone()), (false, false));
+        assert_eq!(check(table("Gr\\xF6", "Gr\\xF6", Some(2), Some(b"constant")), found), (false, true));
     }
 }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::connection::{Purpose, open_raw, quote};
+use super::connection::{Purpose, open_raw};
+use super::names::{name_at, quote};
+use super::rows;
 
 /// The maximum number of rows that are counted.
 const MAX_ROWS: u32 = 100_000;
@@ -34,10 +36,11 @@ fn read(path: &Path) -> rusqlite::Result<Vec<TableCount>> {
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
          AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name LIMIT ?1",
     )?;
-    let names: Vec<String> = names.query_map([MAX_TABLES], |row| row.get(0))?.flatten().collect();
+    let names: Vec<String> = names.query_map([MAX_TABLES], |row| name_at(row, 0))?.flatten().collect();
     let count = |name: String| {
-        let query = format!("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT {MAX_ROWS})", quote(&name));
-        let rows: i64 = connection.query_row(&query, [], |row| row.get(0)).ok()?;
+        let limit = format!(" LIMIT {MAX_ROWS})");
+        let query = [b"SELECT count(*) FROM (SELECT 1 FROM main.", &quote(&name)[..], limit.as_bytes()].concat();
+        let rows = rows::number(&connection, &query).ok()?;
         Some(TableCount { name, rows: u64::try_from(rows).unwrap_or(0) })
     };
     Ok(names.into_iter().filter_map(count).collect())

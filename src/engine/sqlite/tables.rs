@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::connection::{explain, quote};
+use super::connection::{explain, with_old_strings};
 use super::health;
+use super::names::{Match, Name, match_columns, quote};
+use super::rows::{self, Rows};
 use super::survey::{self, OnDamage, TableCheck};
 use super::target::LiveTarget;
 use crate::platform::error::{Error, Result, one_line};
@@ -133,7 +135,7 @@ fn require_target(connection: &Connection, table: &Table, overwrite: Overwrite) 
     let failed = |error| explain(error, &format!("cannot read the table {shown}; nothing was changed"));
     let sql = "SELECT type FROM main.sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type <> 'trigger'";
     let found: Option<String> =
-        connection.query_row(sql, [&table.name], |row| row.get(0)).optional().map_err(failed)?;
+        connection.query_row(sql, [Name::of(&table.name)], |row| row.get(0)).optional().map_err(failed)?;
     match found.as_deref() {
         None => return Ok(Place::Free),
         Some("table") => {}
@@ -145,7 +147,7 @@ fn require_target(connection: &Connection, table: &Table, overwrite: Overwrite) 
         }
     }
     let columns = survey::columns(connection, &table.name).map_err(failed)?;
-    if columns != table.columns
+    if match_columns(table, &columns) != Match::Same
         || has_rowids(connection, "main", table)? != has_rowids(connection, "lifeboat_image", table)?
     {
         return Err(Error::usage(format!(
@@ -153,8 +155,8 @@ fn require_target(connection: &Connection, table: &Table, overwrite: Overwrite) 
         ))
         .hint(RESTORE_WHOLE));
     }
-    let any = format!("SELECT 1 FROM main.{} LIMIT 1", quote(&table.name));
-    let has_rows = connection.query_row(&any, [], |_| Ok(())).optional().map_err(failed)?.is_some();
+    let any = [b"SELECT 1 FROM main.", &quote(&table.name)[..], b" LIMIT 1"].concat();
+    let has_rows = Rows::query(connection, &any).and_then(|mut rows| rows.step()).map_err(failed)?;
     if has_rows && overwrite == Overwrite::Refuse {
         return Err(Error::usage(format!("the table {shown} has rows; nothing was changed"))
             .hint("replace them with --replace"));
@@ -164,7 +166,7 @@ fn require_target(connection: &Connection, table: &Table, overwrite: Overwrite) 
 
 fn has_rowids(connection: &Connection, schema: &str, table: &Table) -> Result<bool> {
     let sql = "SELECT NOT wr FROM pragma_table_list WHERE schema = ?1 AND name = ?2 COLLATE NOCASE";
-    let found = connection.query_row(sql, [schema, &table.name], |row| row.get(0));
+    let found = connection.query_row(sql, (schema, Name::of(&table.name)), |row| row.get(0));
     found.map_err(|error| explain(error, &format!("cannot read the table {}", one_line(&table.name))))
 }
 
@@ -176,37 +178,54 @@ fn restore_table(connection: &Connection, table: &Table, overwrite: Overwrite) -
     match place {
         Place::Free => {
             let sql = "SELECT sql FROM lifeboat_image.sqlite_schema WHERE type = 'table' AND name = ?1";
-            let create: String = connection.query_row(sql, [&table.name], |row| row.get(0)).map_err(failed)?;
-            connection.execute_batch(&create).map_err(failed)?;
+            create(connection, sql, table)?;
         }
         Place::Taken => {
-            connection.execute(&format!("DELETE FROM main.{name}"), []).map_err(failed)?;
+            rows::run(connection, &[b"DELETE FROM main.", &name[..]].concat()).map_err(failed)?;
         }
     }
-    let mut columns: Vec<String> =
+    let mut columns: Vec<Vec<u8>> =
         table.columns.iter().filter(|column| !column.generated).map(|column| quote(&column.name)).collect();
     // Rowids that are not declared are kept too: full-text indexes and programs may refer to them.
     let taken = |name: &&str| table.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
     if has_rowids(connection, "lifeboat_image", table)?
         && let Some(rowid) = ["rowid", "_rowid_", "oid"].into_iter().find(|name| !taken(name))
     {
-        columns.insert(0, rowid.to_owned());
+        columns.insert(0, rowid.as_bytes().to_vec());
     }
-    let columns = columns.join(", ");
-    let copy = format!("INSERT INTO main.{name} ({columns}) SELECT {columns} FROM lifeboat_image.{name} NOT INDEXED");
-    connection.execute(&copy, []).map_err(failed)?;
+    let columns = columns.join(&b", "[..]);
+    let copy = [
+        b"INSERT INTO main.",
+        &name[..],
+        b" (",
+        &columns,
+        b") SELECT ",
+        &columns,
+        b" FROM lifeboat_image.",
+        &name,
+        b" NOT INDEXED",
+    ];
+    rows::run(connection, &copy.concat()).map_err(failed)?;
     restore_sequence(connection, &table.name).map_err(failed)?;
     if matches!(place, Place::Free) {
         let sql = "SELECT sql FROM lifeboat_image.sqlite_schema \
                    WHERE tbl_name = ?1 COLLATE NOCASE AND type IN ('index', 'trigger') AND sql IS NOT NULL";
-        let mut statement = connection.prepare(sql).map_err(failed)?;
-        let extras: Vec<String> =
-            statement.query_map([&table.name], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
-        for create in extras {
-            connection.execute_batch(&create).map_err(failed)?;
-        }
+        create(connection, sql, table)?;
     }
     Ok(())
+}
+
+/// Runs the statements that a query on the image's schema returns for a table.
+fn create(connection: &Connection, sql: &str, table: &Table) -> Result<()> {
+    let failed =
+        |error| explain(error, &format!("cannot restore the table {}; nothing was changed", one_line(&table.name)));
+    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let bytes = |row: &Row<'_>| Ok(row.get_ref(0)?.as_bytes()?.to_vec());
+    let statements: Vec<Vec<u8>> =
+        statement.query_map([Name::of(&table.name)], bytes).and_then(Iterator::collect).map_err(failed)?;
+    with_old_strings(connection, || {
+        statements.iter().try_for_each(|statement| rows::run(connection, statement).map_err(failed))
+    })
 }
 
 /// Moves an AUTOINCREMENT counter forward to the snapshot's value, never backwards.
@@ -219,13 +238,14 @@ fn restore_sequence(connection: &Connection, table: &str) -> rusqlite::Result<()
         return Ok(());
     }
     let sql = "SELECT seq FROM lifeboat_image.sqlite_sequence WHERE name = ?1";
-    let Some(sequence) = connection.query_row(sql, [table], |row| row.get::<_, i64>(0)).optional()? else {
+    let Some(sequence) = connection.query_row(sql, [Name::of(table)], |row| row.get::<_, i64>(0)).optional()? else {
         return Ok(());
     };
-    let changed =
-        connection.execute("UPDATE main.sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1", (table, sequence))?;
+    let changed = connection
+        .execute("UPDATE main.sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1", (Name::of(table), sequence))?;
     if changed == 0 {
-        connection.execute("INSERT INTO main.sqlite_sequence (name, seq) VALUES (?1, ?2)", (table, sequence))?;
+        connection
+            .execute("INSERT INTO main.sqlite_sequence (name, seq) VALUES (?1, ?2)", (Name::of(table), sequence))?;
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 //! `kill -9` at any time leaves either the old or the new database, complete.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -136,10 +136,25 @@ pub fn undo_new(target: &Path) -> String {
     format!("rm -f {}", files.join(" "))
 }
 
-/// Returns the shell command that moves a damaged database back to its place.
+/// The way in which a damaged database was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// The image was renamed to the name of the old file.
+    Renamed,
+    /// The image was copied into the old file, which is a mount and cannot be renamed.
+    Overwritten,
+}
+
+/// Returns the shell command that puts a damaged database back in its place.
 #[must_use]
-pub fn undo_damaged(target: &Path, aside: &Path) -> String {
-    let mut command = format!("{} && mv -f {} {}", undo_new(target), sh(aside), sh(target));
+pub fn undo_damaged(target: &Path, aside: &Path, replaced: Replaced) -> String {
+    let mut command = match replaced {
+        Replaced::Renamed => format!("{} && mv -f {} {}", undo_new(target), sh(aside), sh(target)),
+        Replaced::Overwritten => {
+            let companions: Vec<String> = COMPANIONS.iter().map(|suffix| sh(&companion(target, suffix))).collect();
+            format!("rm -f {} && cp {} {}", companions.join(" "), sh(aside), sh(target))
+        }
+    };
     for suffix in COMPANIONS {
         if companion(aside, suffix).exists() {
             command.push_str(&format!(
@@ -174,7 +189,10 @@ pub fn quote_word(text: &str) -> String {
 /// Replaces a database that SQLite cannot open with an image. The old file and its companions are moved aside together
 /// (see [`aside_path`]); the new file gets the owner and mode of the old one. Refused while any process holds the old
 /// one.
-pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<PathBuf> {
+///
+/// A file that is a mount of its own, as in a container, cannot be replaced by a rename: it is overwritten. A kill in
+/// between leaves a file that no program can open as a database, and the old one aside.
+pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<(PathBuf, Replaced)> {
     let holders = holders::of(target)?;
     if !holders.is_empty() {
         return Err(held_open(target, "is damaged", &holders));
@@ -186,20 +204,77 @@ pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<PathB
     // aside.
     if fs::hard_link(target, &aside).is_err() {
         let cannot = || format!("cannot copy {} to {}", shown(target), shown(&aside));
-        fs::copy(target, &aside).and_then(|_| File::open(&aside)?.sync_all()).io(Kind::Failed, cannot)?;
+        let copied = fs::copy(target, &aside).and_then(|_| File::open(&aside)?.sync_all());
+        if copied.is_err() {
+            let _ = fs::remove_file(&aside);
+        }
+        copied.io(Kind::Failed, cannot)?;
     }
     let mut moved = Vec::new();
     let replaced = move_aside(target, &mut moved, |suffix| companion(&aside, suffix)).and_then(|()| {
         sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
-        fs::rename(image, target).io(Kind::Failed, || format!("cannot rename {} to {}", shown(image), shown(target)))
+        match fs::rename(image, target) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                reserve(target, file_bytes(image)).map(|()| Replaced::Overwritten)
+            }
+            renamed => renamed
+                .map(|()| Replaced::Renamed)
+                .io(Kind::Failed, || format!("cannot rename {} to {}", shown(image), shown(target))),
+        }
     });
-    if let Err(error) = replaced {
-        undo_moves(&moved);
-        let _ = fs::remove_file(&aside);
-        return Err(error);
+    let replaced = match replaced {
+        Ok(replaced) => replaced,
+        Err(error) => {
+            undo_moves(&moved);
+            let _ = fs::remove_file(&aside);
+            return Err(error);
+        }
+    };
+    if replaced == Replaced::Overwritten {
+        overwrite_damaged(image, target).map_err(|error| {
+            // The old bytes are aside, and stay there.
+            error.hint(format!("its old bytes are in {}; restore again when the cause is gone", shown(&aside)))
+        })?;
     }
     sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
-    Ok(aside)
+    Ok((aside, replaced))
+}
+
+/// The first bytes of a file that is being overwritten: not the first bytes of an SQLite database, and never empty,
+/// because SQLite takes an empty file for an empty database.
+const UNFINISHED: &[u8] = b"lifeboat is restoring this file\n";
+
+/// Reserves space for a file that is about to grow, if the file system supports that.
+fn reserve(path: &Path, bytes: u64) -> Result<()> {
+    let cannot = || format!("cannot write {}", shown(path));
+    let file = OpenOptions::new().write(true).open(path).io(Kind::Failed, cannot)?;
+    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes.max(1)) {
+        Err(rustix::io::Errno::NOSPC) => {
+            Err(Error::failed(format!("not enough space for {bytes} bytes in {}", shown(path))).hint("free some space"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Copies an image into a file that cannot be renamed. The bytes that make the file a database are written last, after
+/// all others are on disk.
+fn overwrite_damaged(image: &Path, target: &Path) -> Result<()> {
+    let cannot = || format!("cannot overwrite {}", shown(target));
+    let copy = || -> io::Result<()> {
+        let mut source = File::open(image)?;
+        let mut file = OpenOptions::new().write(true).open(target)?;
+        file.write_all(UNFINISHED)?;
+        file.sync_all()?;
+        let mut start = vec![0; UNFINISHED.len()];
+        source.read_exact(&mut start)?;
+        io::copy(&mut source, &mut file)?;
+        file.set_len(source.metadata()?.len())?;
+        file.sync_all()?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&start)?;
+        file.sync_all()
+    };
+    copy().io(Kind::Failed, cannot)
 }
 
 /// Renames the companions of `target`; `moved` lists the renamed ones, also on failure.

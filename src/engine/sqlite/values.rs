@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::connection::{self, Purpose, explain, quote};
+use super::connection::{self, Purpose, explain};
+use super::names::quote;
 pub(crate) use super::rows::Cell;
-use super::rows::Rows;
+use super::rows::{self, Rows};
 use super::schema::{self, SchemaFacts, TableFacts};
 use super::source::is_frozen;
+use super::survey;
 use crate::platform::digest::RowEncoder;
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
@@ -58,11 +60,10 @@ impl Reader {
         let own = table.columns.iter().filter(|column| !column.generated);
         let generated = table.columns.iter().filter(|column| column.generated);
         let order: Vec<&str> = own.clone().chain(generated).map(|column| column.name.as_str()).collect();
-        let mut columns: Vec<String> = order.iter().map(|name| quote(name)).collect();
-        columns.extend(table.rowid.map(str::to_owned));
-        let mut sql = format!("SELECT {} FROM main.{} NOT INDEXED", columns.join(", "), quote(&table.name));
+        // The name of the rowid needs no quotes, but may have them.
+        let mut sql = survey::select(order.iter().copied().chain(table.rowid), &table.name, "table");
         if let (Some(range), Some(rowid)) = (range, table.rowid) {
-            sql.push_str(&format!(" WHERE {rowid} BETWEEN {} AND {}", range.first, range.last));
+            sql.extend(format!(" WHERE {rowid} BETWEEN {} AND {}", range.first, range.last).bytes());
         }
         let cells = table.columns.iter().map(|column| {
             let place = order.iter().position(|name| *name == column.name);
@@ -81,9 +82,7 @@ impl Reader {
 
     /// Counts the rows of a table.
     pub(crate) fn count(&self, table: &TableFacts) -> Result<u64> {
-        let sql = format!("SELECT count(*) FROM main.{}", quote(&table.name));
-        let rows: rusqlite::Result<i64> = self.connection.query_row(&sql, [], |row| row.get(0));
-        rows.map(i64::unsigned_abs)
+        rows::count(&self.connection, &table.name)
             .map_err(|error| explain(error, &format!("cannot count the rows of the table {}", one_line(&table.name))))
     }
 
@@ -91,7 +90,8 @@ impl Reader {
     /// no rowids.
     pub(crate) fn ranges(&self, table: &TableFacts, rows: usize) -> Result<Option<Vec<Range>>> {
         let Some(rowid) = table.rowid else { return Ok(None) };
-        let sql = format!("SELECT {rowid} FROM main.{} NOT INDEXED ORDER BY {rowid}", quote(&table.name));
+        let order = format!(" NOT INDEXED ORDER BY {rowid}");
+        let sql = [b"SELECT ", rowid.as_bytes(), b" FROM main.", &quote(&table.name), order.as_bytes()].concat();
         let cut = || -> rusqlite::Result<Vec<Range>> {
             let mut found = Rows::query(&self.connection, &sql)?;
             let (mut ranges, mut count): (Vec<Range>, usize) = (Vec::new(), rows);

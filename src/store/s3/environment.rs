@@ -139,8 +139,8 @@ pub(super) fn is_region(text: &str) -> bool {
 
 /// Returns the `addressing_style` in the `s3` settings of a profile, which are lines of `name = value`.
 fn addressing_style(settings: &str) -> Option<bool> {
-    let pairs = settings.lines().filter_map(|line| line.split_once('='));
-    let style = pairs.filter(|(name, _)| name.trim() == "addressing_style").next_back()?.1;
+    let mut pairs = settings.lines().filter_map(|line| line.split_once('='));
+    let style = pairs.rfind(|(name, _)| name.trim() == "addressing_style")?.1;
     match style.trim() {
         "path" => Some(true),
         "virtual" => Some(false),
