@@ -4,6 +4,8 @@
 //! action is noted in the same transaction that performs it.
 
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,7 @@ use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::sqlite::values::Range;
 use crate::platform::digest::{RowDigest, Sha256};
 use crate::platform::error::{Error, Result, one_line};
+use crate::platform::interrupt;
 
 /// The schema of the notes.
 pub(crate) const SCHEMA: &str = "lifeboat_migrate";
@@ -124,13 +127,26 @@ pub(crate) fn make_tables(session: &mut Session) -> Result<()> {
     })
 }
 
+/// The longest wait for the lock of a plan. The server holds the locks of a process that has just ended for a moment.
+const LOCK_WAIT: Duration = Duration::from_secs(3);
+/// The pause between two attempts to get the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Takes the lock of a plan, so that no other process runs it or rolls it back while the session lasts. Fails if
 /// another process holds the lock.
 pub(crate) fn lock(session: &mut Session, plan: &str) -> Result<()> {
     let key = lock_key(&format!("lifeboat migrate {plan}"));
-    let row = session.row(&format!("SELECT pg_catalog.pg_try_advisory_lock({key}) AS locked"))?;
-    if row.flag("locked")? {
-        return Ok(());
+    let start = Instant::now();
+    loop {
+        let row = session.row(&format!("SELECT pg_catalog.pg_try_advisory_lock({key}) AS locked"))?;
+        if row.flag("locked")? {
+            return Ok(());
+        }
+        if start.elapsed() >= LOCK_WAIT {
+            break;
+        }
+        interrupt::check()?;
+        thread::sleep(LOCK_PAUSE);
     }
     Err(Error::failed(format!("another process is running or rolling back the plan {}", one_line(plan)))
         .hint("wait until it ends, or end it: its completed work is kept"))

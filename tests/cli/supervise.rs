@@ -352,7 +352,7 @@ fn keys_on_a_terminal_reach_the_program_once_and_ctrl_z_stops_both() {
 /// A Python script that starts an interactive bash on a new terminal and types like a user: the guard with the program,
 /// then Ctrl-Z, `bg` and `fg`.
 const SHELL_SESSION: &str = r#"
-import os, pty, signal, sys
+import os, pty, select, signal, sys
 pid, tty = pty.fork()
 if pid == 0:
     os.environ["PS1"] = "prompt> "
@@ -360,10 +360,14 @@ if pid == 0:
 seen = b""
 waited = None
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"timed out waiting for {waited} after {seen}"))
-def wait_for(what):
+def wait_for(what, key=None):
     global seen, waited
     waited = what
     while what not in seen:
+        # As a user would, press the key again if nothing happens.
+        if key and not select.select([tty], [], [], 3)[0]:
+            say(key)
+            continue
         try:
             seen += os.read(tty, 65536)
         except OSError:
@@ -377,7 +381,7 @@ wait_for(b"ready")
 say(b"one\n")
 wait_for(b"read: one")
 say(b"\x1a")
-wait_for(b"Stopped"); wait_for(b"prompt> ")
+wait_for(b"Stopped", b"\x1a"); wait_for(b"prompt> ")
 # In the background, the program runs until it reads from the terminal; then it is stopped. The quotes in it''s are not
 # in the output of echo, so the wait below does not end at the typed command.
 say(b"bg\n")
@@ -394,7 +398,7 @@ wait_for(b"INT")
 say(b"work\n")
 wait_for(b"working")
 say(b"\x1a")
-wait_for(b"Stopped"); wait_for(b"prompt> ")
+wait_for(b"Stopped", b"\x1a"); wait_for(b"prompt> ")
 say(b"bg\n")
 wait_for(b"prompt> ")
 say(b"fg; echo code $?\n")
