@@ -177,7 +177,7 @@ fn a_tag_that_no_snapshot_has_does_not_empty_a_source() {
     // Another rule keeps others.
     sandbox.ok(&["prune", "--keep-tag", "relaese", "--keep-last", "2", "--store", "backups", "--yes"]);
     assert_eq!(sandbox.ids(), all[..2]);
-    // Where a tag exists, all others may go.
+    // If a tag exists, all other snapshots may be deleted.
     sandbox.ok(&["snapshot", "app.db", "--tag", "release", "--store", "backups"]);
     sandbox.ok(&["prune", "--keep-tag", "release", "--store", "backups", "--yes"]);
     assert_eq!(sandbox.ids().len(), 1);

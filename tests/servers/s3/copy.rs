@@ -175,7 +175,7 @@ fn a_copy_that_is_killed_leaves_nothing_listed(setup: &Setup) {
     assert_eq!(running.finish().exit(), 128 + 9);
     assert!(setup.ids(&setup.store).is_empty());
     assert_eq!(setup.objects(), ["lifeboat.json"]);
-    // What the killed copy left behind does not prevent another copy.
+    // The remains of the killed copy do not prevent another copy.
     setup.ok(&["copy", &id, "--from", "a", "--to", &setup.store]);
     assert_eq!(setup.ids(&setup.store), [id]);
     setup.ok(&["verify", "--store", &setup.store]);

@@ -1,6 +1,6 @@
 //! Addresses of TimescaleDB's objects that the catalogs do not have.
 
-use crate::engine::postgres::schema::Address;
+use crate::engine::postgres::schema::object::Address;
 
 /// The address of the conversion of a table to a hypertable.
 pub(in crate::engine::postgres) fn hypertable_at(table: u32) -> Address {

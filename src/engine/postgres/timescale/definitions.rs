@@ -6,9 +6,10 @@ use serde_json::Value;
 use super::addresses::{hypertable_at, settings_at};
 use super::jobs;
 use super::{Aggregate, Dimension, EXTENSION, Hypertable, Timescale, aggregate_rows_table, json};
-use crate::engine::postgres::schema::object::catalogs;
+use crate::engine::postgres::schema::object::{Address, Kind, Object, Section, catalogs};
+use crate::engine::postgres::schema::options;
 use crate::engine::postgres::schema::quote::{dollars, ident, literal, percent, qualified};
-use crate::engine::postgres::schema::{Address, Kind, Object, Reader, Section, options};
+use crate::engine::postgres::schema::reader::Reader;
 use crate::platform::error::{Result, one_line};
 
 /// The address of the compression of a table's chunks.

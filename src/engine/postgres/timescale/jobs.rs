@@ -4,9 +4,9 @@ use serde_json::{Map, Value};
 
 use super::addresses::hypertable_at;
 use super::{Dimension, Timescale, json};
-use crate::engine::postgres::schema::object::catalogs;
+use crate::engine::postgres::schema::object::{Address, Kind, Object, Section, catalogs};
 use crate::engine::postgres::schema::quote::{dollars, ident, literal, qualified};
-use crate::engine::postgres::schema::{Address, Kind, Object, Reader, Section};
+use crate::engine::postgres::schema::reader::Reader;
 use crate::platform::error::{Result, one_line};
 
 /// The procedure that refreshes an aggregate.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::EXTENSION;
+use crate::engine::postgres::schema::object::{Item, Kind};
 use crate::engine::postgres::schema::quote::qualified;
-use crate::engine::postgres::schema::{Item, Kind};
 use crate::platform::error::one_line;
 
 /// Returns true if an item itself requires the extension.
