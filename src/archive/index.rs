@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Codec, Compression};
 use super::tarfile;
-use crate::archive::format::{BLOCK_BYTES, FORMAT};
+use crate::archive::format::{BLOCK_BYTES, FORMAT, check_version};
 use crate::platform::digest::{Hasher, Sha256};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::platform::ranged::Ranged;
@@ -80,6 +80,7 @@ const MAX_LINE_BYTES: u64 = 32 << 10;
 /// The footer: the index's offset, length and SHA-256.
 #[derive(Clone, Copy)]
 struct Footer {
+    format: u32,
     offset: u64,
     bytes: u64,
     sha256: Sha256,
@@ -90,7 +91,7 @@ impl Footer {
         let (head, tail) = footer_frame(codec);
         let mut bytes = head.to_vec();
         bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&self.format.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&self.offset.to_le_bytes());
         bytes.extend_from_slice(&self.bytes.to_le_bytes());
@@ -99,7 +100,7 @@ impl Footer {
         bytes
     }
 
-    /// Reads the footer at the end of `source`.
+    /// Reads the footer at the end of `source`. Only the numbers of a footer of the version [`FORMAT`] are checked.
     fn read(source: &dyn Ranged) -> Result<(Codec, Footer)> {
         for codec in [Codec::Gzip, Codec::Zstd] {
             let (head, tail) = footer_frame(codec);
@@ -113,16 +114,17 @@ impl Footer {
             }
             let number = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().expect("eight bytes"));
             let format = u32::from_le_bytes(payload[8..12].try_into().expect("four bytes"));
-            if format != FORMAT {
-                return Err(Error::problem(format!("the archive has the unknown format version {format}"))
-                    .hint("a newer version of lifeboat wrote it: use that version"));
-            }
             let sha256 = Sha256(payload[32..].try_into().expect("32 bytes"));
-            let footer = Footer { offset: number(16), bytes: number(24), sha256 };
-            if footer.encode(codec) != bytes {
+            let footer = Footer { format, offset: number(16), bytes: number(24), sha256 };
+            let is_exact = footer.encode(codec) == bytes;
+            let ends_at_footer = footer.offset.checked_add(footer.bytes) == Some(start);
+            if format != FORMAT {
+                return Err(footer.version_error(codec, is_exact && ends_at_footer, source));
+            }
+            if !is_exact {
                 return Err(Error::problem("the archive's footer is damaged"));
             }
-            if footer.offset.checked_add(footer.bytes) != Some(start) {
+            if !ends_at_footer {
                 return Err(Error::problem("the archive's footer points beyond the archive"));
             }
             return Ok((codec, footer));
@@ -130,6 +132,28 @@ impl Footer {
         Err(Error::problem(
             "the archive has no footer: it is truncated, is followed by other bytes, or is not a lifeboat archive",
         ))
+    }
+
+    /// Returns the error for a footer of another version. If a valid index of this version is before it, the footer is
+    /// damaged: a flipped bit does not make an archive one of a newer program. `points_to_index` is true if its numbers
+    /// could be those of a footer of this version.
+    fn version_error(&self, codec: Codec, points_to_index: bool, source: &dyn Ranged) -> Error {
+        if points_to_index {
+            match Index::read_at(codec, self, source) {
+                Ok(_) => {
+                    return Error::problem(format!(
+                        "the archive's footer is damaged: it has the unknown format version {}, and the index has {FORMAT}",
+                        self.format
+                    ));
+                }
+                Err(error) if matches!(error.kind, Kind::Unreachable | Kind::Interrupted) => return error,
+                Err(_) => {}
+            }
+        }
+        match check_version("the archive", &self.format.into()) {
+            Err(error) => error,
+            Ok(()) => Error::problem("the archive's footer is damaged"),
+        }
     }
 }
 
@@ -165,7 +189,8 @@ impl Index {
         self.blocks.iter().try_for_each(|block| line(block))?;
         self.entries.iter().try_for_each(|entry| line(entry))?;
         let mut end = codec::encode_stream(compression, &lines)?;
-        let footer = Footer { offset: self.blocks_end(), bytes: end.len() as u64, sha256: Sha256::of(&end) };
+        let (offset, bytes, sha256) = (self.blocks_end(), end.len() as u64, Sha256::of(&end));
+        let footer = Footer { format: FORMAT, offset, bytes, sha256 };
         end.extend_from_slice(&footer.encode(self.codec));
         Ok(end)
     }
@@ -173,9 +198,14 @@ impl Index {
     /// Reads footer and index and checks every number in them.
     pub(super) fn read(source: &dyn Ranged) -> Result<Self> {
         let (codec, footer) = Footer::read(source)?;
+        Self::read_at(codec, &footer, source)
+    }
+
+    /// Reads the index that the footer points to, whose range must be within `source`.
+    fn read_at(codec: Codec, footer: &Footer, source: &dyn Ranged) -> Result<Self> {
         let mut hashing =
             HashingRange { source, at: footer.offset, end: footer.offset + footer.bytes, hasher: Hasher::new() };
-        let index = Self::parse(codec, &footer, &mut hashing);
+        let index = Self::parse(codec, footer, &mut hashing);
         // Report a wrong hash first: it is the cause of every error that parsing found.
         std::io::copy(&mut hashing, &mut std::io::sink())
             .io(Kind::Unreachable, || "cannot read the archive's index".to_owned())?;
@@ -190,10 +220,7 @@ impl Index {
         let mut compressed = BufReader::with_capacity(1 << 20, bytes);
         let mut lines =
             Lines { reader: BufReader::new(codec::decode_stream(codec, &mut compressed)?), line: Vec::new() };
-        let head: Head = lines.read()?;
-        if head.format != FORMAT {
-            return Err(Error::problem(format!("the archive has the unknown format version {}", head.format)));
-        }
+        let head = lines.read_head()?;
         if head.codec != codec.name() {
             return Err(wrong("its codec differs from the footer's"));
         }
@@ -273,21 +300,38 @@ mod erased {
     }
 }
 
+fn unreadable(error: &dyn std::fmt::Display) -> Error {
+    Error::problem("the archive's index cannot be read").because(error.to_string())
+}
+
 struct Lines<R> {
     reader: R,
     line: Vec<u8>,
 }
 
 impl<R: BufRead> Lines<R> {
+    /// Reads the first line. Its version is checked before any other field: those of a newer version are not known.
+    fn read_head(&mut self) -> Result<Head> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            format: serde_json::Value,
+        }
+        let line = self.next_line()?;
+        if let Ok(Versioned { format }) = serde_json::from_slice(line) {
+            check_version("the archive", &format)?;
+        }
+        serde_json::from_slice(line).map_err(|error| unreadable(&error))
+    }
+
     fn read<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T> {
-        let broken = |error: &dyn std::fmt::Display| {
-            Error::problem("the archive's index cannot be read").because(error.to_string())
-        };
+        serde_json::from_slice(self.next_line()?).map_err(|error| unreadable(&error))
+    }
+
+    fn next_line(&mut self) -> Result<&[u8]> {
         self.line.clear();
         let read = (&mut self.reader).take(MAX_LINE_BYTES).read_until(b'\n', &mut self.line);
-        read.map_err(|error| broken(&error))?;
-        let line = self.line.strip_suffix(b"\n").ok_or_else(|| broken(&"it is truncated, or a line is too long"))?;
-        serde_json::from_slice(line).map_err(|error| broken(&error))
+        read.map_err(|error| unreadable(&error))?;
+        self.line.strip_suffix(b"\n").ok_or_else(|| unreadable(&"it is truncated, or a line is too long"))
     }
 
     fn end(&mut self) -> Result<()> {

@@ -59,8 +59,9 @@ impl Text for ListReport {
                     described.proof.restore_seconds.map(text::seconds).unwrap_or_default(),
                     one_line(&manifest.tags.join(",")),
                 ],
-                Err(_) => {
-                    vec![id.to_string(), age, "?".into(), "?".into(), "?".into(), proof, String::new(), String::new()]
+                Err(error) => {
+                    let kind = if error.is_newer_format() { "newer" } else { "?" };
+                    vec![id.to_string(), age, kind.into(), "?".into(), "?".into(), proof, String::new(), String::new()]
                 }
             }
         });

@@ -46,6 +46,7 @@ impl Text for VerifyReport {
         let mut lines = String::new();
         for outcome in &self.snapshots {
             let verdict = match (outcome.ok, outcome.level) {
+                _ if outcome.is_newer() => "NOT TESTED",
                 (true, "none") => "complete (quick check)",
                 (true, level) => level,
                 (false, "none") => "NOT PROVEN",

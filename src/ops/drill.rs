@@ -86,6 +86,7 @@ impl DrillOptions {
 }
 
 fn drill(listed: &Listed, options: &DrillOptions, catalog: &Catalog, context: &Context) -> Result<Outcome> {
+    catalog.require_known_proofs(listed).map_err(|error| error.context(format!("cannot drill {}", listed.id)))?;
     let _lease = catalog.lease(&listed.id);
     let clock = Instant::now();
     let mut different = None;

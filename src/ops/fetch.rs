@@ -67,7 +67,7 @@ pub(crate) fn manifest(catalog: &Catalog, id: &SnapshotId, context: &Context) ->
     }
     match open(catalog, id, context) {
         // None of the keys opens this snapshot.
-        Err(error) if error.kind == Kind::Usage => {
+        Err(error) if error.kind == Kind::Usage && !error.is_newer_format() => {
             tracing::warn!("{}", error.full_message());
             Ok(outside)
         }

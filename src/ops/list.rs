@@ -81,7 +81,9 @@ pub(crate) fn run(options: &ListOptions, context: &Context) -> Result<ListReport
     let limit = options.limit.unwrap_or(usize::MAX);
     if options.filter.tags.is_empty() {
         let (listed, left_out) = catalog.list_newest(source, before, limit)?;
-        return Ok(ListReport { snapshots: catalog.describe(listed)?, left_out });
+        let snapshots = catalog.describe(listed)?;
+        warn_about_newer(&snapshots);
+        return Ok(ListReport { snapshots, left_out });
     }
     let mut snapshots = catalog.describe(catalog.list_newest(source, before, usize::MAX)?.0)?;
     let tagged = |described: &Described| {
@@ -90,8 +92,20 @@ pub(crate) fn run(options: &ListOptions, context: &Context) -> Result<ListReport
             .as_ref()
             .is_ok_and(|manifest| options.filter.tags.iter().all(|tag| manifest.tags.contains(tag)))
     };
+    warn_about_newer(&snapshots);
     snapshots.retain(tagged);
     let left_out = LeftOut::Exactly(snapshots.len().saturating_sub(limit));
     snapshots.truncate(limit);
     Ok(ListReport { snapshots, left_out })
+}
+
+/// Warns about the snapshots that a newer version of this program made: they are listed, but nothing else is known.
+fn warn_about_newer(snapshots: &[Described]) {
+    for described in snapshots {
+        if let Err(error) = &described.manifest
+            && error.is_newer_format()
+        {
+            tracing::warn!("{}", error.full_message_with_hint());
+        }
+    }
 }

@@ -189,8 +189,11 @@ fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, del
     let mut plan = plan(&candidates, policy, Utc::now());
     require_tagged(&candidates, policy, &plan)?;
     keep_last_copies(&candidates, &mut plan);
-    for unreadable in described.iter().filter(|described| described.manifest.is_err()) {
-        plan.keep.push((unreadable.listed.id.clone(), vec!["unreadable".to_owned()]));
+    for described in &described {
+        if let Err(error) = &described.manifest {
+            let reason = if error.is_newer_format() { "made by a newer lifeboat" } else { "unreadable" };
+            plan.keep.push((described.listed.id.clone(), vec![reason.to_owned()]));
+        }
     }
     let mut in_use = BTreeSet::new();
     for source in &sources {

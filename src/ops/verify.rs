@@ -82,6 +82,32 @@ impl Report for VerifyReport {
     fn is_ok(&self) -> bool {
         self.ok
     }
+
+    /// Damage outranks a snapshot that could not be tested.
+    fn exit_code(&self) -> u8 {
+        let is_found = self.snapshots.iter().any(|outcome| !outcome.ok && !outcome.is_newer());
+        match self.failures.first() {
+            Some(error) if !is_found => error.kind.exit_code(),
+            _ if self.ok => 0,
+            _ => Kind::Problem.exit_code(),
+        }
+    }
+}
+
+impl Outcome {
+    /// The kind of problem of a snapshot that a newer version of this program made.
+    const NEWER: &'static str = "newer";
+
+    /// Returns the outcome for a snapshot that could not be tested.
+    fn untested(id: &SnapshotId, kind: &str, error: &Error) -> Self {
+        let (id, level, problems) = (id.to_string(), ProofLevel::None.name(), vec![Problem::of(kind, error)]);
+        Outcome { id, level, ok: false, problems, seconds: 0.0, restore_seconds: None }
+    }
+
+    /// Returns true if a newer version of this program made the snapshot, so that it was not tested.
+    pub(crate) fn is_newer(&self) -> bool {
+        !self.problems.is_empty() && self.problems.iter().all(|problem| problem.kind == Self::NEWER)
+    }
 }
 
 /// Runs the command. Fails if there is no snapshot to test.
@@ -97,7 +123,7 @@ pub(crate) fn run(options: &VerifyOptions, context: &Context) -> Result<VerifyRe
             .hint("take one with 'lifeboat snapshot'"));
     }
     let depth = TestDepth { quick: options.quick, any_key: options.all };
-    let mut snapshots = Vec::new();
+    let (mut snapshots, mut failures) = (Vec::new(), Vec::new());
     for listed in &listed {
         match outcome(&catalog, listed, depth, context) {
             Ok(outcome) => snapshots.push(outcome),
@@ -105,14 +131,16 @@ pub(crate) fn run(options: &VerifyOptions, context: &Context) -> Result<VerifyRe
             Err(error) if error.kind == Kind::NotFound && options.all => {}
             // A snapshot that cannot be read must not hide the results of the others.
             Err(error) if error.kind == Kind::Unreachable && options.all => {
-                let (seconds, problems) = (0.0, vec![Problem::of("unreadable", &error)]);
-                let (id, level) = (listed.id.to_string(), ProofLevel::None.name());
-                snapshots.push(Outcome { id, level, ok: false, problems, seconds, restore_seconds: None });
+                snapshots.push(Outcome::untested(&listed.id, "unreadable", &error));
+            }
+            Err(error) if error.is_newer_format() && options.all => {
+                snapshots.push(Outcome::untested(&listed.id, Outcome::NEWER, &error));
+                failures.push(error);
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(VerifyReport { ok: snapshots.iter().all(|outcome| outcome.ok), snapshots, failures: Vec::new() })
+    Ok(VerifyReport { ok: snapshots.iter().all(|outcome| outcome.ok), snapshots, failures })
 }
 
 /// Reads back every byte of a snapshot that was just taken. Of an encrypted snapshot that no key opens, only the
@@ -126,6 +154,7 @@ pub(crate) fn read_back(catalog: &Catalog, id: &SnapshotId, context: &Context) -
 /// Tests one snapshot, and records the result in the store.
 fn outcome(catalog: &Catalog, listed: &Listed, depth: TestDepth, context: &Context) -> Result<Outcome> {
     let clock = Instant::now();
+    catalog.require_known_proofs(listed)?;
     let problems = confirmed_problems(catalog, listed, depth, context)?;
     let level = match (problems.is_empty(), depth.quick) {
         (false, _) => ProofLevel::Damaged,
@@ -252,7 +281,7 @@ fn open_or_hash(catalog: &Catalog, listed: &Listed, depth: TestDepth, context: &
     }
     match fetch::open_uncompared(catalog, &listed.id, context) {
         // Either the key is wrong or the header is damaged. age cannot tell the two apart, but the hash can.
-        Err(error) if error.kind == Kind::Usage && manifest.encrypted => {
+        Err(error) if error.kind == Kind::Usage && !error.is_newer_format() && manifest.encrypted => {
             let problems = hash_encrypted(catalog.open_archive(&manifest)?, &manifest, context)?;
             if problems.is_empty() && !depth.any_key {
                 return Err(error);

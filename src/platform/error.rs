@@ -62,6 +62,8 @@ pub enum Reason {
     StoreIsAbsent,
     /// The object exists, but is in an archive tier of the service, and cannot be read at this moment.
     ObjectIsArchived,
+    /// The object was made by a newer version of this program, and cannot be read by this one. It is not damaged.
+    NewerFormat,
 }
 
 /// A failure: kind, message, hint and cause.
@@ -123,6 +125,12 @@ impl Error {
     pub fn reason(mut self, reason: Reason) -> Self {
         self.reason = Some(reason);
         self
+    }
+
+    /// Returns true if the object was made by a newer version of this program. See [`Reason::NewerFormat`].
+    #[must_use]
+    pub fn is_newer_format(&self) -> bool {
+        self.reason == Some(Reason::NewerFormat)
     }
 
     /// Adds the cause of this failure.

@@ -11,8 +11,9 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::archive::FORMAT;
+use crate::archive::{FORMAT, check_version};
 use crate::platform::error::{Error, Kind, Reason, Result, one_line};
 use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::names::key;
@@ -29,7 +30,7 @@ pub const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Serialize, Deserialize)]
 struct StoreDocument {
-    lifeboat_store: u32,
+    lifeboat_store: Value,
 }
 
 /// The snapshots of one store.
@@ -84,14 +85,7 @@ impl Catalog {
             }
             Error::problem(format!("cannot parse {STORE_DOCUMENT} in {}", one_line(&location))).because(error)
         })?;
-        if document.lifeboat_store != FORMAT {
-            return Err(Error::usage(format!(
-                "the store {} has the unknown format version {}",
-                one_line(&location),
-                document.lifeboat_store
-            ))
-            .hint("a newer version of lifeboat created it: use that version"));
-        }
+        check_version(&format!("the store {}", one_line(&location)), &document.lifeboat_store)?;
         Ok(Catalog { store })
     }
 
@@ -114,7 +108,7 @@ impl Catalog {
 
     /// Creates a store in an empty place, and opens it.
     pub fn create(store: Box<dyn Store>) -> Result<Self> {
-        let document = serde_json::to_vec(&StoreDocument { lifeboat_store: FORMAT }).expect("one number");
+        let document = serde_json::to_vec(&StoreDocument { lifeboat_store: FORMAT.into() }).expect("one number");
         // If another process was first, the document is the same.
         let _ = store.write(&key(STORE_DOCUMENT)?, &document)?;
         Catalog::open(store)

@@ -104,6 +104,7 @@ impl Catalog {
             }
         };
         let now = Utc::now();
+        let mut newer = None;
         for listed in self.newest_first(&source, filter.before) {
             let listed = listed?;
             // The listing includes the second of `before`.
@@ -122,12 +123,13 @@ impl Catalog {
             }
             let manifest = match described.manifest {
                 Ok(manifest) => manifest,
-                Err(error) if error.kind != Kind::Problem && !self.is_local() => {
+                Err(error) if error.kind != Kind::Problem && !error.is_newer_format() && !self.is_local() => {
                     let id = &described.listed.id;
                     return Err(error.context(format!("cannot determine whether {id} is the latest snapshot")));
                 }
                 Err(error) => {
                     tracing::warn!("skipping {}: {}", described.listed.id, error.full_message());
+                    newer = newer.or_else(|| error.is_newer_format().then_some(error));
                     continue;
                 }
             };
@@ -139,6 +141,12 @@ impl Catalog {
             {
                 return Ok(described.listed);
             }
+        }
+        if let Some(error) = newer {
+            let location = self.location();
+            return Err(
+                error.context(format!("{} has no other snapshot of {source} that matches", one_line(&location)))
+            );
         }
         Err(Error::not_found(format!(
             "no full, undamaged snapshot of {source} in {} matches the request",
@@ -161,6 +169,9 @@ impl Catalog {
                         tracing::warn!("the newest snapshots of {source} cannot be compared: {}", error.full_message());
                         return Ok(None);
                     }
+                }
+                Err(error) if error.is_newer_format() => {
+                    tracing::warn!("not compared with the new snapshot: {}", error.full_message());
                 }
                 // In a local store, skip one unreadable file. In a remote store, the whole service is unreachable.
                 Err(error) if error.kind == Kind::Unreachable && !self.is_local() => return Err(error),

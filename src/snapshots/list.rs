@@ -186,8 +186,13 @@ impl Catalog {
             }
             _ => error,
         })?;
-        let manifest =
-            Manifest::from_json(&bytes).map_err(|error| error.context(format!("the snapshot {id} is damaged")))?;
+        let manifest = Manifest::from_json(&bytes).map_err(|error| {
+            let is_newer = error.is_newer_format();
+            error.context(match is_newer {
+                true => format!("cannot read the snapshot {id}"),
+                false => format!("the snapshot {id} is damaged"),
+            })
+        })?;
         let ending = manifest.archive.strip_prefix(&id.to_string()).filter(|ending| is_archive(ending));
         let own_archive = ending.is_some_and(|ending| ending.ends_with(ENCRYPTED_ENDING) == manifest.encrypted);
         let same_time = manifest.created_at.timestamp() == id.time().timestamp();
@@ -246,8 +251,11 @@ impl Catalog {
                 Err(error) if error.kind == Kind::Interrupted => return Err(error),
                 Err(error) => (manifest.and(Err(error)), ProofSummary::default()),
             };
-            if manifest.as_ref().is_err_and(|error| error.kind == Kind::Problem) {
-                proof.level = ProofLevel::Damaged;
+            match &manifest {
+                Err(error) if error.kind == Kind::Problem => proof.level = ProofLevel::Damaged,
+                // A newer version may also name its archives in another way: nothing here says that it is damaged.
+                Err(error) if error.is_newer_format() => proof = ProofSummary::default(),
+                _ => {}
             }
             Ok(Some(Described { listed, manifest, proof }))
         };

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::archive::FORMAT;
+use crate::archive::check_version;
 use crate::platform::digest::{RowDigest, Sha256};
 use crate::platform::error::{Error, Result};
 use crate::snapshots::id::{SnapshotId, SourceName};
@@ -304,7 +304,7 @@ pub struct PostgresFacts {
 /// The document that describes a snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The version of archive and manifest, [`FORMAT`].
+    /// The version of archive and manifest, [`crate::archive::FORMAT`].
     pub format: u32,
     /// The program that wrote it.
     pub lifeboat_version: String,
@@ -424,25 +424,23 @@ impl Manifest {
         Manifest { tables: Vec::new(), sqlite: None, postgres: None, ..self.clone() }
     }
 
-    /// Parses a manifest, inside or outside. Fails if it is invalid or has another format version.
+    /// Parses a manifest, inside or outside. Fails if it is invalid or has another format version; see
+    /// [`check_version`].
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Versioned {
-            format: u32,
+            format: Value,
         }
         let parsed = serde_json::from_slice::<Manifest>(bytes);
         // A manifest of another version may look damaged; check its version number first.
         let format = match &parsed {
-            Ok(manifest) => Ok(manifest.format),
-            Err(_) => serde_json::from_slice(bytes).map(|Versioned { format }| format),
+            Ok(manifest) => Some(manifest.format.into()),
+            Err(_) => serde_json::from_slice(bytes).ok().map(|Versioned { format }| format),
         };
-        match format {
-            Ok(format) if format != FORMAT => {
-                Err(Error::problem(format!("the manifest has the unknown format version {format}"))
-                    .hint("a newer version of lifeboat wrote it: use that version"))
-            }
-            _ => parsed.map_err(|error| Error::problem("cannot parse the manifest").because(error)),
+        if let Some(format) = format {
+            check_version("the manifest", &format)?;
         }
+        parsed.map_err(|error| Error::problem("cannot parse the manifest").because(error))
     }
 
     /// Compares the outside manifest with the inside one and returns the names of the fields that differ. Compares all

@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::archive::check_version;
 use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::id::SnapshotId;
@@ -80,6 +82,29 @@ impl Default for ProofSummary {
     }
 }
 
+impl Proof {
+    /// Parses a proof. A proof has no version number; one that has another version than this program's is that of a
+    /// newer program.
+    fn from_json(key: &Key, bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            format: Option<Value>,
+        }
+        let unreadable = |cause: Box<dyn std::error::Error + Send + Sync>| {
+            Error::unreachable(format!("cannot parse the proof {key}"))
+                .because(cause)
+                .hint("inspect it, delete it if it is unusable, then run 'lifeboat verify' for the snapshot")
+        };
+        if let Ok(Versioned { format: Some(format) }) = serde_json::from_slice(bytes) {
+            match check_version(&format!("the proof {key}"), &format) {
+                Err(error) if !error.is_newer_format() => return Err(unreadable(error.into())),
+                checked => checked?,
+            }
+        }
+        serde_json::from_slice(bytes).map_err(|error| unreadable(error.into()))
+    }
+}
+
 impl Catalog {
     /// Reads a snapshot's proofs and returns their summary.
     pub fn proof(&self, listed: &Listed) -> Result<ProofSummary> {
@@ -89,11 +114,7 @@ impl Catalog {
         }
         for key in &listed.proofs {
             let proof = match self.store.read(key, MAX_PROOF_BYTES) {
-                Ok(bytes) => Some(serde_json::from_slice::<Proof>(&bytes).map_err(|error| {
-                    Error::unreachable(format!("cannot parse the proof {key}"))
-                        .because(error)
-                        .hint("inspect it, delete it if it is unusable, then run 'lifeboat verify' for the snapshot")
-                })?),
+                Ok(bytes) => Some(Proof::from_json(key, &bytes)?),
                 // The proof was deleted after the listing.
                 Err(error) if error.kind == Kind::NotFound => None,
                 Err(error) => return Err(error),
@@ -111,6 +132,15 @@ impl Catalog {
         Ok(summary)
     }
 
+    /// Fails if a newer version of this program has tested a snapshot: its result cannot be read, so this program must
+    /// not add another one.
+    pub fn require_known_proofs(&self, listed: &Listed) -> Result<()> {
+        match self.proof(listed) {
+            Err(error) if error.is_newer_format() => Err(error.context(format!("{} is not tested", listed.id))),
+            _ => Ok(()),
+        }
+    }
+
     /// Deletes the proofs of a snapshot that newer ones of the same level supersede, so that a listing does not cost more
     /// requests with every test. Of the proofs of damage, the first one is kept too. What [`proof`](Self::proof)
     /// returns stays the same.
@@ -120,7 +150,7 @@ impl Catalog {
         // The names sort by time.
         for object in self.store.list(id.source().as_str(), Names::StartingWith(&start))?.objects {
             let bytes = self.store.read(&object.key, MAX_PROOF_BYTES)?;
-            let Ok(proof) = serde_json::from_slice::<Proof>(&bytes) else { continue };
+            let Ok(proof) = Proof::from_json(&object.key, &bytes) else { continue };
             if proof.id != *id {
                 continue;
             }
@@ -144,7 +174,7 @@ impl Catalog {
     pub fn forget_damage(&self, listed: &Listed) -> Result<()> {
         for key in &listed.proofs {
             let found = match self.store.read(key, MAX_PROOF_BYTES) {
-                Ok(bytes) => serde_json::from_slice::<Proof>(&bytes).ok(),
+                Ok(bytes) => Proof::from_json(key, &bytes).ok(),
                 Err(error) if error.kind == Kind::NotFound => None,
                 Err(error) => return Err(error),
             };

@@ -139,8 +139,9 @@ fn prune_keeps_snapshots_of_a_newer_format() {
     sandbox.snapshot("app.db");
     let run = sandbox
         .ok(&["prune", "--keep-last", "1", "--keep-others", "0s", "--yes", "--store", "backups"])
-        .says("version 2");
+        .says("made by a newer lifeboat: it has the format version 2");
     assert!(manifest.exists(), "{}", run.transcript());
+    assert!(run.stdout().contains("made by a newer lifeboat"), "{}", run.transcript());
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod disks;
 mod hostile;
 mod killed;
 mod model;
+mod newer;
 mod signals;
 mod store_failures;
 mod system_calls;

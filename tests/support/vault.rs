@@ -123,14 +123,7 @@ impl Vault {
         for command in commands {
             self.delete_proofs();
             let id = self.id.as_str();
-            let run = self.run(&match *command {
-                "verify" => vec!["verify", id],
-                "drill" => vec!["drill", id],
-                "create" => vec!["restore", id, "--to", "new.db"],
-                "replace" => vec!["restore", id, "--to", "live.db", "--replace", "--yes"],
-                "extract" => vec!["extract", id, "--to", "folder"],
-                _ => unreachable!(),
-            });
+            let run = self.run(&arguments(command, id));
             let mut add = |problem: String| {
                 let codec = self.codec.name();
                 let _ = writeln!(violations, "=== {codec}, {label}: {command}: {problem}\n{}", run.transcript());
@@ -166,6 +159,46 @@ impl Vault {
             }
         }
         violations
+    }
+}
+
+impl Vault {
+    /// Runs every command on a snapshot of a newer version that is in the store now. Each must end with exit code 2, say
+    /// that a newer program made it, change nothing and record nothing. Returns the violations.
+    pub fn newer_violations(&self, label: &str) -> String {
+        let mut violations = String::new();
+        self.delete_proofs();
+        let before = self.sandbox.state();
+        for command in ["verify", "drill", "create", "replace", "extract"] {
+            let run = self.run(&arguments(command, &self.id));
+            let mut add = |problem: String| {
+                let codec = self.codec.name();
+                let _ = writeln!(violations, "=== {codec}, {label}: {command}: {problem}\n{}", run.transcript());
+            };
+            if run.code() != 2 {
+                add(format!("exit code {} instead of 2", run.code()));
+            }
+            if !String::from_utf8_lossy(&run.output.stdout).contains("made by a newer lifeboat") {
+                add("the JSON document does not say that a newer lifeboat made it".to_owned());
+            }
+            if self.sandbox.state() != before {
+                add("something has changed".to_owned());
+                return violations;
+            }
+        }
+        violations
+    }
+}
+
+/// Returns the arguments of one of the commands that read a snapshot.
+fn arguments<'a>(command: &str, id: &'a str) -> Vec<&'a str> {
+    match command {
+        "verify" => vec!["verify", id],
+        "drill" => vec!["drill", id],
+        "create" => vec!["restore", id, "--to", "new.db"],
+        "replace" => vec!["restore", id, "--to", "live.db", "--replace", "--yes"],
+        "extract" => vec!["extract", id, "--to", "folder"],
+        _ => unreachable!(),
     }
 }
 

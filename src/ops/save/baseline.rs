@@ -27,7 +27,11 @@ impl Baseline {
     /// Finds the baseline of a source, and checks the rules on the live database. Lost data is found later, by
     /// [`Baseline::tag`], in the snapshot itself.
     pub(super) fn of(chosen: &Chosen, context: &Context) -> Result<Self> {
-        let before = context.newest_baseline(&chosen.name()?)?.map(|found| found.manifest);
+        let before = match context.newest_baseline(&chosen.name()?) {
+            // A warning was logged. A snapshot without a comparison is better than none.
+            Err(error) if error.is_newer_format() => None,
+            found => found?.map(|found| found.manifest),
+        };
         let mut reasons = Vec::new();
         // If the database cannot be opened, the save fails too, and reports the error.
         if let Ok(mut live) = chosen.source.open() {
