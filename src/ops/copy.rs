@@ -105,8 +105,11 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
         return Err(Error::not_found(format!("there is no snapshot to copy in {}", one_line(&from.location())))
             .hint("take one with 'lifeboat snapshot'"));
     }
-    let to =
-        if options.create { stores::open_or_create(&to_url)? } else { stores::open(&to_url).map_err(hint_create)? };
+    let to = if options.create {
+        stores::open_or_create(&to_url)
+    } else {
+        stores::open_to_write(&to_url).map_err(hint_create)
+    }?;
     if from_url.is_same_place(&to_url) {
         return Err(Error::usage("the two stores are the same").hint("name another store with --to"));
     }

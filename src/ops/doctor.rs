@@ -291,7 +291,7 @@ fn try_store(url: &StoreUrl, checks: &mut Checks) -> Result<()> {
         Ok(store) => store,
         Err(error) => return checks.note("store", Err(error)).map(drop),
     };
-    let found = Catalog::exists(&*store).map(|exists| match exists {
+    let found = url.open().and_then(Catalog::exists).map(|(exists, _)| match exists {
         true => store.location(),
         false => format!("{}: no store exists yet; 'lifeboat snapshot --store' creates one", store.location()),
     });

@@ -57,7 +57,7 @@ impl Context {
         if self.stores_are_given && !is_named {
             return open_or_create(store);
         }
-        open(store).map_err(|error| match error.kind {
+        open_to_write(store).map_err(|error| match error.kind {
             Kind::Unreachable => {
                 error.hint("check that its disk is mounted; 'lifeboat init' creates the stores of a new config")
             }
@@ -71,20 +71,26 @@ pub(crate) fn open(store: &StoreUrl) -> Result<Catalog> {
     Catalog::open(store.open()?)
 }
 
-/// Opens a store, or creates it if its folder is absent or empty, or if there is no object under its prefix. Logs a
+/// Opens a store to write new snapshots; it must exist. If its mark is missing, the mark is written again.
+pub(crate) fn open_to_write(store: &StoreUrl) -> Result<Catalog> {
+    Catalog::open_to_write(store.open()?)
+}
+
+/// Opens a store to write, or creates it if its folder is absent or empty, or if there is no object under its prefix. Logs a
 /// warning if it creates one.
 pub(crate) fn open_or_create(store: &StoreUrl) -> Result<Catalog> {
-    let opened = store.open_or_create()?;
-    if Catalog::exists(&*opened)? {
-        return Catalog::open(opened);
+    let (exists, opened) = Catalog::exists(store.open_or_create()?)?;
+    if exists {
+        return Catalog::open_to_write(opened);
     }
     // Lifeboat's own objects are ignored here: another process may be creating this store, or testing the service with
     // `doctor`.
     let names = opened.some_names()?;
     if let Some(name) = names.iter().find(|name| !Catalog::is_own(name)) {
         // Another process may have created and used it between the two checks.
-        return match Catalog::exists(&*opened)? {
-            true => Catalog::open(opened),
+        let (exists, opened) = Catalog::exists(opened)?;
+        return match exists {
+            true => Catalog::open_to_write(opened),
             false => Err(not_empty(&opened.location(), name)),
         };
     }

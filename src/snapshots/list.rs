@@ -106,6 +106,32 @@ impl Catalog {
         Ok(found.into_iter().find(|listed| listed.id == *id))
     }
 
+    /// Returns the ids of one source's snapshots, oldest first. Their archives may be missing.
+    pub(super) fn ids_with_manifest(&self, source: &SourceName) -> Result<Vec<SnapshotId>> {
+        let start = format!("{source}-");
+        let files = self.files(source, Names::StartingWith(&start))?.into_iter();
+        Ok(files.filter(|(_, files)| files.manifest.is_some()).map(|(id, _)| id).collect())
+    }
+
+    /// Returns the error of a manifest that a newer version of this program wrote, or `None` if there is none. Reads the
+    /// manifests from the newest on.
+    pub(super) fn newer_manifest(&self) -> Result<Option<Error>> {
+        for source in self.sources()? {
+            let mut ids = self.ids_with_manifest(&source)?;
+            ids.reverse();
+            for some in ids.chunks(8 * READERS) {
+                let read = in_parallel(some.to_vec(), |id| match self.manifest(&id) {
+                    Err(error) if error.kind == Kind::Interrupted => Err(error),
+                    read => Ok(read.err().filter(Error::is_newer_format)),
+                })?;
+                if let Some(newer) = read.into_iter().flatten().next() {
+                    return Ok(Some(newer));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     fn stat_archive(&self, id: &SnapshotId) -> Result<Option<ObjectMeta>> {
         for ending in archive_endings() {
             let found = self.store.stat(&key(&format!("{}/{id}{ending}", id.source()))?)?;
@@ -259,20 +285,24 @@ impl Catalog {
             }
             Ok(Some(Described { listed, manifest, proof }))
         };
-        let share = listed.len().div_ceil(READERS).max(1);
-        let mut shares: Vec<Vec<Listed>> = Vec::new();
-        let mut rest = listed.into_iter().peekable();
-        while rest.peek().is_some() {
-            shares.push(rest.by_ref().take(share).collect());
-        }
-        let read = |share: Vec<Listed>| share.into_iter().map(one).collect::<Result<Vec<_>>>();
-        let parts = thread::scope(|scope| {
-            let threads: Vec<_> = shares.into_iter().map(|share| scope.spawn(|| read(share))).collect();
-            let joined = threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("a thread has died"))));
-            joined.collect::<Result<Vec<_>>>()
-        })?;
-        Ok(parts.into_iter().flatten().flatten().collect())
+        Ok(in_parallel(listed, one)?.into_iter().flatten().collect())
     }
+}
+
+/// Passes every item to `one` on up to [`READERS`] threads. Returns the results in order, or the first error.
+fn in_parallel<T: Send, R: Send>(items: Vec<T>, one: impl Fn(T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    let share = items.len().div_ceil(READERS).max(1);
+    let mut shares: Vec<Vec<T>> = Vec::new();
+    let mut rest = items.into_iter().peekable();
+    while rest.peek().is_some() {
+        shares.push(rest.by_ref().take(share).collect());
+    }
+    let all = |share: Vec<T>| share.into_iter().map(&one).collect::<Result<Vec<_>>>();
+    let parts = thread::scope(|scope| {
+        let threads: Vec<_> = shares.into_iter().map(|share| scope.spawn(|| all(share))).collect();
+        let joined =
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("a thread has died"))));
+        joined.collect::<Result<Vec<_>>>()
+    })?;
+    Ok(parts.into_iter().flatten().collect())
 }

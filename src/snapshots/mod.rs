@@ -7,6 +7,7 @@ pub mod id;
 mod leases;
 pub(crate) mod list;
 pub mod manifest;
+mod mark;
 pub(crate) mod names;
 mod newest;
 pub(crate) mod proofs;

@@ -36,5 +36,6 @@ mod schemas;
 mod serve;
 mod show;
 mod snapshot;
+mod store_mark;
 mod supervise;
 mod verify;

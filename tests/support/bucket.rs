@@ -124,6 +124,11 @@ impl Bucket {
         self.content.lock().unwrap().objects.keys().cloned().collect()
     }
 
+    /// Removes an object, as a lifecycle rule does.
+    pub fn remove(&self, key: &str) {
+        assert!(self.content.lock().unwrap().objects.remove(key).is_some(), "there is no {key}");
+    }
+
     /// Returns a command with credentials, and without the AWS settings of the outer environment.
     pub fn command(sandbox: &Sandbox, arguments: &[&str]) -> Command {
         let mut command = sandbox.command(arguments);
