@@ -192,6 +192,9 @@ impl Text for RestoreReport {
         for path in &self.moved_aside {
             lines.push_str(&format!("  moved aside: {}\n", one_line(path)));
         }
+        for note in &self.notes {
+            lines.push_str(&format!("  note: {}\n", one_line(note)));
+        }
         if let Some(undo) = &self.undo {
             lines.push_str(&format!("  undo: {undo}\n"));
         }

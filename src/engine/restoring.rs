@@ -138,6 +138,8 @@ pub struct RestoreReport {
     pub tables: Vec<RestoredTable>,
     /// Files that were moved out of the way.
     pub moved_aside: Vec<String>,
+    /// Facts that the reader should know: an owner that differs from the saved one, or work that is left to do.
+    pub notes: Vec<String>,
     /// Seconds for reading, hashing, decompressing and writing.
     pub stream_seconds: f64,
     /// Seconds of waiting for the disk.
@@ -162,6 +164,7 @@ impl RestoreReport {
             undo: None,
             tables: Vec::new(),
             moved_aside: Vec::new(),
+            notes: Vec::new(),
             stream_seconds: 0.0,
             sync_seconds: 0.0,
             check_seconds: 0.0,

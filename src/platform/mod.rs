@@ -1,6 +1,7 @@
 //! The base for all other modules: errors, hashes, files, signals, processes, HTTP and TLS, secrets, and texts for
 //! people. It must not depend on databases, archives or snapshots.
 
+pub(crate) mod attributes;
 pub mod digest;
 pub(crate) mod disk;
 pub(crate) mod duration;

@@ -3,6 +3,8 @@
 //! The manifest inside the archive is written before the archive is finished; the one outside repeats
 //! it and adds `archive_bytes` and `sha256`. Readers ignore unknown fields.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -174,6 +176,15 @@ impl Health {
     pub const MAX_FAULTS: usize = 100;
 }
 
+/// The owner of a database file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileOwner {
+    /// The number of the user.
+    pub uid: u32,
+    /// The number of the group.
+    pub gid: u32,
+}
+
 /// The facts that only an SQLite snapshot has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SqliteFacts {
@@ -198,6 +209,13 @@ pub struct SqliteFacts {
     pub views: Vec<String>,
     /// The permission bits of the file.
     pub file_mode: u32,
+    /// The owner of the file. Snapshots of earlier versions do not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_owner: Option<FileOwner>,
+    /// The extended attributes of the file in hexadecimal: its access control list, its SELinux context, and those that
+    /// users have set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub file_attributes: BTreeMap<String, String>,
     /// The seconds for which writers were locked out (rollback-journal mode); 0 in WAL mode.
     pub locked_seconds: f64,
     /// The bytes by which the WAL grew while it could not be reset.

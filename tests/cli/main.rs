@@ -24,6 +24,7 @@ mod inventory;
 mod keygen;
 mod list;
 mod notices;
+mod ownership;
 mod preflight;
 mod prune;
 mod readme;

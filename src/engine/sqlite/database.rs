@@ -9,13 +9,13 @@ use super::fetch::fetch_image;
 use super::restore::Plan;
 use super::save::{self, FileSaving, OnUnreadable, origin_of};
 use super::survey::{self, OnDamage};
-use super::{image, live, source};
+use super::{image, live, ownership, source};
 use crate::engine::context::EngineContext;
 use crate::engine::database::{Contents, Database, DrillSettings, Drilled, Engine, Source, TableFormat};
 use crate::engine::live::Live;
 use crate::engine::restoring::{RestorePlan, RestoreSettings, SavedSnapshot};
 use crate::engine::saving::{SaveRequest, Saving};
-use crate::platform::disk::shown;
+use crate::platform::attributes;
 use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::{Manifest, Origin, SnapshotKind};
@@ -106,8 +106,8 @@ impl Database for SqliteFile {
         context: &EngineContext,
     ) -> Result<Box<dyn RestorePlan>> {
         if let Some(folder) = self.0.parent() {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| Error::failed(format!("cannot create the folder {}", shown(folder))).because(error))?;
+            let owner = ownership::owner_for_folders(snapshot.manifest(), &self.0, &context.host);
+            attributes::create_folders(folder, owner)?;
         }
         let replace = std::fs::symlink_metadata(&self.0).is_ok();
         let settings = RestoreSettings { replace, lock_timeout, ..RestoreSettings::default() };

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -143,6 +144,22 @@ impl ImageFile {
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns the open file.
+    #[must_use]
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Returns true if `path` names this file, and not another that was put in its place.
+    #[must_use]
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        let identity = |facts: std::fs::Metadata| (facts.dev(), facts.ino());
+        match (std::fs::symlink_metadata(path), self.file.metadata()) {
+            (Ok(found), Ok(own)) => identity(found) == identity(own),
+            _ => false,
+        }
     }
 }
 

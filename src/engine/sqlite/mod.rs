@@ -23,6 +23,7 @@ pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod live;
 mod names;
+mod ownership;
 mod readme;
 mod restore;
 mod rows;

@@ -9,16 +9,17 @@ use wildmatch::WildMatch;
 
 use super::fetch::{Fetched, fetch_image, image_facts};
 use super::image::{self, ImageFile};
+use super::ownership;
 use super::save::{FileSaving, OnUnreadable, origin_of};
 use super::survey::{self, TableCheck};
 use super::tables::{self, Overwrite};
-use super::target::{self, LiveTarget, TargetState};
+use super::target::{self, LiveTarget, Replaced, TargetState};
 use crate::engine::context::EngineContext;
 use crate::engine::restoring::{
     RestoreCaller, RestorePlan, RestoreReport, RestoreSettings, RestoredTable, SavedSnapshot, safety_failed,
 };
 use crate::engine::saving::SaveRequest;
-use crate::platform::disk::{folder_of, require_space, resolve_target};
+use crate::platform::disk::{folder_of, require_space, resolve_target, shown};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::text;
 use crate::snapshots::manifest::{Depth, Table};
@@ -83,7 +84,7 @@ impl Plan {
         }
         let target = resolve_target(target)?;
         let state = target::inspect(&target)?;
-        let shown = one_line(&target.display().to_string());
+        let shown = shown(&target);
         let mode = match (&state, settings.table.is_empty()) {
             (TargetState::Absent, true) => Mode::Create,
             (TargetState::Absent, false) => {
@@ -188,19 +189,34 @@ impl Plan {
 
     fn create(&self, stamp: &str, report: &mut RestoreReport, times: &mut Times) -> Result<Vec<TableCheck>> {
         let (image, checks) = self.fetch_beside(stamp, times)?;
-        let mode = self.snapshot.manifest().sqlite.as_ref().map_or(0o600, |facts| facts.file_mode & 0o777);
-        target::set_mode(image.path(), mode)?;
+        let notes = ownership::give_to_new(&image, self.snapshot.manifest(), &self.target, &self.context.host)?;
         let clock = Instant::now();
         let moved = target::place_new(image.path(), &self.target, stamp)?;
+        self.require_in_place(&image)?;
+        report.notes.extend(notes);
         times.sync += clock.elapsed().as_secs_f64();
         report.moved_aside = moved.iter().map(|path| path.display().to_string()).collect();
         report.undo = Some(target::undo_new(&self.target));
         Ok(checks)
     }
 
+    /// Fails if the restored file is not the one that was checked: the owner of its folder can exchange files in it.
+    fn require_in_place(&self, image: &ImageFile) -> Result<()> {
+        if image.is_at(&self.target) {
+            return Ok(());
+        }
+        Err(Error::failed(format!("{} was exchanged by another program while it was restored", shown(&self.target)))
+            .hint("find out which program writes to its folder, then restore again"))
+    }
+
     fn replace_damaged(&self, stamp: &str, report: &mut RestoreReport, times: &mut Times) -> Result<Vec<TableCheck>> {
         let (image, checks) = self.fetch_beside(stamp, times)?;
+        let notes = ownership::give_as_before(&image, &self.target)?;
         let (aside, replaced) = target::replace_damaged(image.path(), &self.target, stamp)?;
+        if replaced == Replaced::Renamed {
+            self.require_in_place(&image)?;
+            report.notes.extend(notes);
+        }
         report.moved_aside = vec![aside.display().to_string()];
         report.undo = Some(target::undo_damaged(&self.target, &aside, replaced));
         Ok(checks)

@@ -1,5 +1,6 @@
 //! The save of an SQLite file: its image, or its raw bytes if SQLite cannot open it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use chrono::{DateTime, Utc};
 
 use super::connection::companion;
 use super::library_version;
+use super::ownership;
 use super::readme;
 use super::source::{self, SourceOptions, SourceSnapshot};
 use super::survey::{OnDamage, Survey};
@@ -129,6 +131,7 @@ impl FileSaving {
         out.finish_entry()?;
         let mut report = snapshot.finish()?;
         report.facts.image = image;
+        ownership::record(&self.path, &mut report.facts);
         if let (Some(first), OnDamage::Fail) = (report.damage.first(), self.on_damage) {
             return Err(Error::problem(format!("the database is damaged: {first}"))
                 .hint("restore an older snapshot, or save the damaged database with --allow-damaged"));
@@ -197,6 +200,8 @@ impl FileSaving {
             schema_digest: None,
             views: Vec::new(),
             file_mode: 0o600,
+            file_owner: None,
+            file_attributes: BTreeMap::new(),
             locked_seconds: 0.0,
             wal_growth_bytes: 0,
             health: None,

@@ -5,6 +5,7 @@
 //! there the image is copied to the scratch folder at disk speed, the lock is released, and everything else reads the
 //! copy.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -469,6 +470,8 @@ pub(super) fn read_facts(connection: &Connection, path: &Path, journal_mode: &st
             views: Vec::new(),
             // stat, not open: closing a descriptor here would drop the locks.
             file_mode: fs::metadata(path).map_or(0o600, |facts| facts.mode() & 0o777),
+            file_owner: None,
+            file_attributes: BTreeMap::new(),
             locked_seconds: 0.0,
             wal_growth_bytes: 0,
             health: None,

@@ -3,18 +3,19 @@
 //! `kill -9` at any time leaves either the old or the new database, complete.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ffi};
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, OFlags, RenameFlags};
 
 use super::connection::{self, Purpose, companion, explain, file_bytes, is_damage};
 use super::holders::{self, Holder};
-use crate::platform::disk::{folder_of, shown, sync_folder};
+use crate::platform::attributes::{self, Owner, Wanted};
+use crate::platform::disk::{create_file, folder_of, open_plain, shown, sync_folder};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 
 /// The state of a restore's target.
@@ -187,8 +188,7 @@ pub fn quote_word(text: &str) -> String {
 }
 
 /// Replaces a database that SQLite cannot open with an image. The old file and its companions are moved aside together
-/// (see [`aside_path`]); the new file gets the owner and mode of the old one. Refused while any process holds the old
-/// one.
+/// (see [`aside_path`]). Refused while any process holds the old file.
 ///
 /// A file that is a mount of its own, as in a container, cannot be replaced by a rename: it is overwritten. A kill in
 /// between leaves a file that no program can open as a database, and the old one aside.
@@ -198,17 +198,11 @@ pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<(Path
         return Err(held_open(target, "is damaged", &holders));
     }
     let aside = aside_path(target, stamp);
-    keep_owner(image, target)?;
     // The order is: link the old file to its new name, move its companions, then rename the new file into place. So the
     // new file never meets an old WAL or journal. A kill in between leaves the old file in place, and its companions
     // aside.
     if fs::hard_link(target, &aside).is_err() {
-        let cannot = || format!("cannot copy {} to {}", shown(target), shown(&aside));
-        let copied = fs::copy(target, &aside).and_then(|_| File::open(&aside)?.sync_all());
-        if copied.is_err() {
-            let _ = fs::remove_file(&aside);
-        }
-        copied.io(Kind::Failed, cannot)?;
+        copy_aside(target, &aside)?;
     }
     let mut moved = Vec::new();
     let replaced = move_aside(target, &mut moved, |suffix| companion(&aside, suffix)).and_then(|()| {
@@ -240,6 +234,25 @@ pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<(Path
     Ok((aside, replaced))
 }
 
+/// Copies a file that cannot get a second name to a new file, with its owner and mode.
+fn copy_aside(target: &Path, aside: &Path) -> Result<()> {
+    let cannot = || format!("cannot copy {} to {}", shown(target), shown(aside));
+    let mut old = open_plain(target, OFlags::RDONLY).io(Kind::Failed, cannot)?;
+    let facts = old.metadata().io(Kind::Failed, cannot)?;
+    if !facts.is_file() {
+        return Err(Error::failed(format!("{} is no longer a regular file", shown(target))));
+    }
+    let mut copy = create_file(aside)?;
+    let (extended, _) = attributes::read_extended(target).unwrap_or_default();
+    let owner = Some(Owner::of(&facts));
+    let wanted = Wanted { owner, mode: facts.mode() & 0o777, extended, is_exact: true };
+    let copied = io::copy(&mut old, &mut copy).and_then(|_| attributes::set(&copy, &wanted));
+    if copied.is_err() {
+        let _ = fs::remove_file(aside);
+    }
+    copied.map(drop).io(Kind::Failed, cannot)
+}
+
 /// The first bytes of a file that is being overwritten: not the first bytes of an SQLite database, and never empty,
 /// because SQLite takes an empty file for an empty database.
 const UNFINISHED: &[u8] = b"lifeboat is restoring this file\n";
@@ -247,7 +260,7 @@ const UNFINISHED: &[u8] = b"lifeboat is restoring this file\n";
 /// Reserves space for a file that is about to grow, if the file system supports that.
 fn reserve(path: &Path, bytes: u64) -> Result<()> {
     let cannot = || format!("cannot write {}", shown(path));
-    let file = OpenOptions::new().write(true).open(path).io(Kind::Failed, cannot)?;
+    let file = open_plain(path, OFlags::WRONLY).io(Kind::Failed, cannot)?;
     match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes.max(1)) {
         Err(rustix::io::Errno::NOSPC) => {
             Err(Error::failed(format!("not enough space for {bytes} bytes in {}", shown(path))).hint("free some space"))
@@ -262,7 +275,7 @@ fn overwrite_damaged(image: &Path, target: &Path) -> Result<()> {
     let cannot = || format!("cannot overwrite {}", shown(target));
     let copy = || -> io::Result<()> {
         let mut source = File::open(image)?;
-        let mut file = OpenOptions::new().write(true).open(target)?;
+        let mut file = open_plain(target, OFlags::WRONLY)?;
         file.write_all(UNFINISHED)?;
         file.sync_all()?;
         let mut start = vec![0; UNFINISHED.len()];
@@ -296,23 +309,6 @@ fn undo_moves(moved: &[(PathBuf, PathBuf)]) {
             tracing::warn!("cannot rename {} back to {}: {}", shown(new), shown(old), error.full_message());
         }
     }
-}
-
-/// Gives `image` the owner and mode of `old`.
-fn keep_owner(image: &Path, old: &Path) -> Result<()> {
-    let facts = fs::metadata(old).io(Kind::Failed, || format!("cannot access {}", shown(old)))?;
-    let mine = fs::metadata(image).io(Kind::Failed, || format!("cannot access {}", shown(image)))?;
-    if (mine.uid(), mine.gid()) != (facts.uid(), facts.gid()) {
-        std::os::unix::fs::chown(image, Some(facts.uid()), Some(facts.gid()))
-            .io(Kind::Failed, || format!("cannot give {} the owner of {}", shown(image), shown(old)))?;
-    }
-    set_mode(image, facts.mode() & 0o7777)
-}
-
-/// Sets permission bits.
-pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-        .io(Kind::Failed, || format!("cannot set the mode of {}", shown(path)))
 }
 
 /// A live database that is about to be overwritten. It detects every change that others make after `open`.

@@ -1,0 +1,203 @@
+//! The owner, mode, access control list and other attributes of a database file: recorded by a snapshot, and given to
+//! the file that a restore creates, so that the program of the database can still open and write it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::image::ImageFile;
+use super::target::sh;
+use crate::platform::attributes::{self, Extended, Group, NotSet, Owner, Wanted, group_of};
+use crate::platform::disk::{folder_of, shown};
+use crate::platform::error::{IoContext, Kind, Result, one_line};
+use crate::snapshots::manifest::{FileOwner, Manifest, SqliteFacts};
+
+/// Records owner and attributes of a database file.
+pub(super) fn record(path: &Path, facts: &mut SqliteFacts) {
+    // The file is not opened: closing a descriptor would drop the locks of this process.
+    let Ok(found) = fs::symlink_metadata(path) else { return };
+    facts.file_owner = Some(FileOwner { uid: found.uid(), gid: found.gid() });
+    match attributes::read_extended(path) {
+        Ok((extended, left_out)) => {
+            facts.file_attributes = extended.into_iter().map(|(name, value)| (name, hex::encode(value))).collect();
+            for attribute in left_out {
+                tracing::warn!("an attribute of {} is not saved: {attribute}", shown(path));
+            }
+        }
+        Err(error) => tracing::warn!("the attributes of {} are not saved: {error}", shown(path)),
+    }
+}
+
+/// The source of the owner of a new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    /// The owner that the snapshot recorded.
+    Recorded(Owner),
+    /// The owner of the folder.
+    Folder(Owner),
+}
+
+/// The facts that decide who owns a new file.
+#[derive(Clone, Copy, Debug)]
+struct Situation {
+    recorded: Option<Owner>,
+    /// True if the target has the path of the saved file.
+    is_same_path: bool,
+    /// True if the target is on the machine of the saved file.
+    is_same_host: bool,
+    folder: Owner,
+    folder_mode: u32,
+}
+
+impl Situation {
+    /// Chooses the owner. On another machine, and in another folder, the number of a user may stand for another person:
+    /// there the recorded owner is used only if the folder confirms it.
+    fn choose(self) -> Choice {
+        let Some(recorded) = self.recorded else { return Choice::Folder(self.folder) };
+        // A folder of root says nothing about the program, unless the recorded owner can work in it.
+        let may_write =
+            self.folder_mode & 0o002 != 0 || (self.folder_mode & 0o020 != 0 && self.folder.gid == recorded.gid);
+        let is_confirmed = self.folder.uid == recorded.uid
+            || (self.is_same_path && (self.is_same_host || (self.folder.uid == 0 && may_write)));
+        if is_confirmed { Choice::Recorded(recorded) } else { Choice::Folder(self.folder) }
+    }
+}
+
+fn recorded_owner(manifest: &Manifest) -> Option<Owner> {
+    let owner = manifest.sqlite.as_ref()?.file_owner?;
+    Some(Owner { uid: owner.uid, gid: owner.gid })
+}
+
+/// Returns the owner of the folders that are created for a restore to the path of the saved file on the same machine,
+/// where they are created in a folder of root.
+pub(super) fn owner_for_folders(manifest: &Manifest, target: &Path, host: &str) -> Option<Owner> {
+    let origin = &manifest.origin;
+    let is_same = origin.host == host && origin.path.as_deref().is_some_and(|path| Path::new(path) == target);
+    recorded_owner(manifest).filter(|_| is_same)
+}
+
+/// Gives a restored image that becomes a new file its owner and attributes. Returns notes on what differs from the
+/// saved file.
+pub(super) fn give_to_new(image: &ImageFile, manifest: &Manifest, target: &Path, host: &str) -> Result<Vec<String>> {
+    let cannot = || format!("cannot set the owner of {}", shown(target));
+    let folder = fs::metadata(folder_of(target)).io(Kind::Failed, cannot)?;
+    let origin = &manifest.origin;
+    let situation = Situation {
+        recorded: recorded_owner(manifest),
+        is_same_path: origin.path.as_deref().is_some_and(|path| Path::new(path) == target),
+        is_same_host: origin.host == host,
+        folder: Owner::of(&folder),
+        folder_mode: folder.mode(),
+    };
+    let choice = situation.choose();
+    let is_root = rustix::process::geteuid().is_root();
+    let is_recorded = matches!(choice, Choice::Recorded(_));
+    let owner = match choice {
+        Choice::Recorded(owner) => Some(owner),
+        // Other users create files of their own.
+        Choice::Folder(owner) => Some(owner).filter(|_| is_root),
+    };
+    let facts = manifest.sqlite.as_ref();
+    let is_kept = |group: Group| match group {
+        Group::Acl => is_recorded,
+        Group::Selinux => situation.is_same_path && situation.is_same_host,
+        Group::User => true,
+    };
+    let mut extended = Extended::new();
+    for (name, value) in facts.iter().flat_map(|facts| &facts.file_attributes) {
+        // A manifest may be forged: it cannot set capabilities.
+        if let (Some(group), Ok(value)) = (group_of(name), hex::decode(value))
+            && is_kept(group)
+        {
+            extended.insert(name.clone(), value);
+        }
+    }
+    let has_other_acl = facts.is_some_and(|facts| {
+        facts.file_attributes.keys().any(|name| group_of(name) == Some(Group::Acl) && !extended.contains_key(name))
+    });
+    let mode = facts.map_or(0o600, |facts| facts.file_mode & 0o777);
+    let wanted = Wanted { owner, mode, extended, is_exact: is_recorded };
+    let not_set = attributes::set(image.file(), &wanted).io(Kind::Failed, cannot)?;
+    let now = Owner::of(&image.file().metadata().io(Kind::Failed, cannot)?);
+    let mut notes = notes(target, now, owner, &not_set);
+    let saved_host = one_line(&origin.host);
+    let place = shown(target);
+    match (choice, situation.recorded) {
+        (Choice::Recorded(owner), _) if not_set.owner.is_none() && !situation.is_same_host => {
+            notes.push(format!("{place} belongs to {owner}, as the saved file on {saved_host} did"));
+        }
+        (Choice::Folder(_), Some(recorded)) if recorded != now => {
+            let like_folder = if now == situation.folder { ", like its folder" } else { "" };
+            notes.push(format!(
+                "{place} belongs to {now}{like_folder}; the saved file belonged to {recorded} on {saved_host}: to give \
+                 it that owner, run as root: chown {recorded} {}",
+                sh(target)
+            ));
+        }
+        (Choice::Folder(_), None) if is_root && now.uid != 0 && not_set.owner.is_none() => {
+            notes.push(format!("{place} belongs to {now}, like its folder; the snapshot does not name an owner"));
+        }
+        _ => {}
+    }
+    if has_other_acl {
+        notes.push(format!(
+            "{place} has no access control list, because the one of the saved file names users of {saved_host}; \
+             'setfacl' sets a new one"
+        ));
+    }
+    Ok(notes)
+}
+
+/// Gives a restored image that takes the place of a file the owner and the attributes of that file. Returns notes on
+/// what differs.
+pub(super) fn give_as_before(image: &ImageFile, old: &Path) -> Result<Vec<String>> {
+    let cannot = || format!("cannot read the owner of {}", shown(old));
+    let facts = fs::symlink_metadata(old).io(Kind::Failed, cannot)?;
+    let (extended, left_out) = attributes::read_extended(old).io(Kind::Failed, cannot)?;
+    let owner = Owner::of(&facts);
+    let wanted = Wanted { owner: Some(owner), mode: facts.mode() & 0o777, extended, is_exact: true };
+    let cannot = || format!("cannot set the owner of {}", shown(image.path()));
+    let not_set = attributes::set(image.file(), &wanted).io(Kind::Failed, cannot)?;
+    let now = Owner::of(&image.file().metadata().io(Kind::Failed, cannot)?);
+    let mut notes = notes(old, now, Some(owner), &not_set);
+    notes.extend(left_out.iter().map(|what| format!("{} lacks an attribute that it had: {what}", shown(old))));
+    Ok(notes)
+}
+
+fn notes(path: &Path, now: Owner, wanted: Option<Owner>, not_set: &NotSet) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let (Some(error), Some(wanted)) = (&not_set.owner, wanted) {
+        notes.push(format!(
+            "{} belongs to {now}, because it could not be given to {wanted} ({error}): run as root: chown {wanted} {}",
+            shown(path),
+            sh(path)
+        ));
+    }
+    notes.extend(not_set.rest.iter().map(|what| format!("{} could not be given {what}", shown(path))));
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recorded_owner_is_used_where_the_path_or_the_folder_confirms_it() {
+        let owner = |id| Owner { uid: id, gid: id };
+        let choose = |is_same_path, is_same_host, folder, folder_mode| {
+            let recorded = Some(owner(1000));
+            Situation { recorded, is_same_path, is_same_host, folder: owner(folder), folder_mode }.choose()
+        };
+        let recorded = Choice::Recorded(owner(1000));
+        assert_eq!(choose(true, true, 0, 0o755), recorded);
+        assert_eq!(choose(true, true, 33, 0o755), recorded);
+        assert_eq!(choose(false, false, 1000, 0o755), recorded);
+        assert_eq!(choose(true, false, 0, 0o777), recorded);
+        assert_eq!(choose(true, false, 0, 0o755), Choice::Folder(owner(0)));
+        assert_eq!(choose(true, false, 33, 0o777), Choice::Folder(owner(33)));
+        assert_eq!(choose(false, true, 0, 0o777), Choice::Folder(owner(0)));
+        let old =
+            Situation { recorded: None, is_same_path: true, is_same_host: true, folder: owner(33), folder_mode: 0o755 };
+        assert_eq!(old.choose(), Choice::Folder(owner(33)));
+    }
+}
