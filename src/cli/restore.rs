@@ -195,9 +195,39 @@ impl Text for RestoreReport {
         for note in &self.notes {
             lines.push_str(&format!("  note: {}\n", one_line(note)));
         }
+        lines.push_str(&derived_text(self));
         if let Some(undo) = &self.undo {
             lines.push_str(&format!("  undo: {undo}\n"));
         }
         lines
     }
+}
+
+/// Describes what depends on restored tables: renewed, left out, or possibly out of date.
+fn derived_text(report: &RestoreReport) -> String {
+    let mut lines = String::new();
+    for index in &report.rebuilt {
+        lines.push_str(&format!("  full-text index built again and checked: {}\n", one_line(index)));
+    }
+    for trigger in &report.skipped_triggers {
+        let writes: Vec<String> = trigger.writes.iter().map(|table| one_line(table)).collect();
+        lines.push_str(&format!(
+            "  note: the trigger {} of {} did not run for the restored rows; what it writes may be out of date: {}\n",
+            one_line(&trigger.name),
+            one_line(&trigger.table),
+            writes.join(", ")
+        ));
+    }
+    for object in &report.left_out {
+        lines.push_str(&format!(
+            "  note: the {} {} of {} was NOT created: {}; these statements create it:\n",
+            object.kind,
+            one_line(&object.name),
+            one_line(&object.table),
+            one_line(&object.reason)
+        ));
+        let statements = object.statements.iter().flat_map(|statement| statement.lines());
+        statements.for_each(|line| lines.push_str(&format!("    {}\n", one_line(line))));
+    }
+    lines
 }

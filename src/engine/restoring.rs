@@ -116,6 +116,32 @@ pub struct RestoredTable {
     pub ok: bool,
 }
 
+/// An index or a trigger of a restored table that was not created.
+#[derive(Clone, Debug, Serialize)]
+pub struct LeftOut {
+    /// `index` or `trigger`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its table.
+    pub table: String,
+    /// The reason.
+    pub reason: String,
+    /// The statements that create it.
+    pub statements: Vec<String>,
+}
+
+/// A trigger of a restored table that did not run for the restored rows.
+#[derive(Clone, Debug, Serialize)]
+pub struct SkippedTrigger {
+    /// Its name.
+    pub name: String,
+    /// The restored table.
+    pub table: String,
+    /// The tables that it writes to, which may be out of date.
+    pub writes: Vec<String>,
+}
+
 /// A report of what was restored, and to which target.
 #[derive(Debug, Serialize)]
 pub struct RestoreReport {
@@ -140,6 +166,15 @@ pub struct RestoreReport {
     pub moved_aside: Vec<String>,
     /// Facts that the reader should know: an owner that differs from the saved one, or work that is left to do.
     pub notes: Vec<String>,
+    /// SQLite, restored tables: the full-text indexes that were built again from their tables, and checked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rebuilt: Vec<String>,
+    /// SQLite, restored tables: the indexes and triggers that were not created.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+    /// SQLite, restored tables: the triggers that did not run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped_triggers: Vec<SkippedTrigger>,
     /// Seconds for reading, hashing, decompressing and writing.
     pub stream_seconds: f64,
     /// Seconds of waiting for the disk.
@@ -165,6 +200,9 @@ impl RestoreReport {
             tables: Vec::new(),
             moved_aside: Vec::new(),
             notes: Vec::new(),
+            rebuilt: Vec::new(),
+            left_out: Vec::new(),
+            skipped_triggers: Vec::new(),
             stream_seconds: 0.0,
             sync_seconds: 0.0,
             check_seconds: 0.0,

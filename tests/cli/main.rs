@@ -14,6 +14,7 @@ mod content;
 mod copy;
 mod damaged;
 mod delete;
+mod derived;
 mod diff;
 mod drill;
 mod extract;

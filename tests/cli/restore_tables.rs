@@ -274,7 +274,7 @@ fn a_table_whose_name_another_object_has_is_refused() {
     let (sandbox, id) = database_with_snapshot();
     sql(
         sandbox.path("app.db"),
-        "DROP TABLE keyed; CREATE VIEW keyed AS SELECT 1; DROP TABLE bare; CREATE INDEX bare_index ON logs (at)",
+        "DROP TABLE keyed; CREATE VIEW keyed AS SELECT 1; DROP TABLE bare; CREATE INDEX bare ON logs (at)",
     );
     let before = content(sandbox.path("app.db"));
     for table in ["keyed", "bare"] {

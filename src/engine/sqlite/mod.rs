@@ -13,6 +13,7 @@
 
 mod connection;
 pub(crate) mod database;
+mod derived;
 pub(crate) mod dump;
 pub(crate) mod fetch;
 pub(crate) mod find;
@@ -29,6 +30,7 @@ mod restore;
 mod rows;
 pub(crate) mod save;
 pub(crate) mod schema;
+mod schema_objects;
 pub(crate) mod source;
 mod stand_ins;
 pub(crate) mod still;
@@ -36,6 +38,7 @@ pub(crate) mod survey;
 pub(crate) mod table_counts;
 pub(crate) mod tables;
 pub mod target;
+mod tokens;
 pub(crate) mod values;
 
 pub use connection::{check_library, library_version};

@@ -12,7 +12,7 @@ use super::image::{self, ImageFile};
 use super::ownership;
 use super::save::{FileSaving, OnUnreadable, origin_of};
 use super::survey::{self, TableCheck};
-use super::tables::{self, Overwrite};
+use super::tables::{Overwrite, TablesRestore};
 use super::target::{self, LiveTarget, Replaced, TargetState};
 use crate::engine::context::EngineContext;
 use crate::engine::restoring::{
@@ -257,36 +257,15 @@ impl Plan {
         }
         times.check += clock.elapsed().as_secs_f64();
         let mut live = LiveTarget::open(&self.target)?;
-        let overwrite = if self.settings.replace { Overwrite::Replace } else { Overwrite::Refuse };
         if self.mode == Mode::Tables {
-            tables::require_restorable(&live, image.path(), chosen, overwrite)?;
+            return self.overwrite_tables(&mut live, image.path(), chosen, report, caller);
         }
         if !self.settings.no_safety {
             live.keep_writers_out()?;
-            let safety = self.save_safety(caller)?;
-            let undo = ["restore", &safety, "--to", &report.target, "--replace"];
-            report.undo = Some(caller.command_line(&undo));
-            report.safety_snapshot = Some(safety);
+            self.save_what_is_overwritten(report, caller)?;
         }
-        let explain = |error: Error| match &report.safety_snapshot {
-            Some(safety) => {
-                error.context(format!("cannot restore {} (the safety snapshot {safety} was taken)", manifest.id))
-            }
-            None => error,
-        };
+        let explain = |error| self.explain(error, report);
         let clock = Instant::now();
-        if self.mode == Mode::Tables {
-            let orphans = facts.health.as_ref().map_or(&[][..], |health| &health.orphans);
-            return tables::restore_tables(
-                &mut live,
-                image.path(),
-                chosen,
-                orphans,
-                overwrite,
-                !self.settings.no_safety,
-            )
-            .map_err(explain);
-        }
         live.replace_with(&image_path, !self.settings.no_safety).map_err(explain)?;
         times.sync += clock.elapsed().as_secs_f64();
         let clock = Instant::now();
@@ -310,6 +289,49 @@ impl Plan {
             Ok(()) => {}
         }
         Ok(checks)
+    }
+
+    /// Restores tables in a live database. What would make that fail is found by a rehearsal, before the safety snapshot.
+    fn overwrite_tables(
+        &self,
+        live: &mut LiveTarget,
+        image: &Path,
+        chosen: &[&Table],
+        report: &mut RestoreReport,
+        caller: &dyn RestoreCaller,
+    ) -> Result<Vec<TableCheck>> {
+        let health = self.snapshot.manifest().sqlite.as_ref().and_then(|facts| facts.health.as_ref());
+        let orphans = health.map_or(&[][..], |health| &health.orphans);
+        let overwrite = if self.settings.replace { Overwrite::Replace } else { Overwrite::Refuse };
+        let tables = TablesRestore::plan(live, image, chosen, orphans, overwrite)?;
+        if !self.settings.no_safety {
+            tables.rehearse(live)?;
+            live.keep_writers_out()?;
+            self.save_what_is_overwritten(report, caller)?;
+        }
+        let restored = tables.run(live, !self.settings.no_safety).map_err(|error| self.explain(error, report))?;
+        report.notes.extend(restored.notes);
+        (report.rebuilt, report.left_out) = (restored.rebuilt, restored.left_out);
+        report.skipped_triggers = restored.skipped_triggers;
+        Ok(restored.checks)
+    }
+
+    /// Takes the safety snapshot, and reports it and the command that restores it.
+    fn save_what_is_overwritten(&self, report: &mut RestoreReport, caller: &dyn RestoreCaller) -> Result<()> {
+        let safety = self.save_safety(caller)?;
+        let undo = ["restore", &safety, "--to", &report.target, "--replace"];
+        report.undo = Some(caller.command_line(&undo));
+        report.safety_snapshot = Some(safety);
+        Ok(())
+    }
+
+    /// Adds to an error that the safety snapshot was taken.
+    fn explain(&self, error: Error, report: &RestoreReport) -> Error {
+        let id = &self.snapshot.manifest().id;
+        match &report.safety_snapshot {
+            Some(safety) => error.context(format!("cannot restore {id} (the safety snapshot {safety} was taken)")),
+            None => error,
+        }
     }
 
     /// Saves the data that is about to be overwritten. The database is open already, so it is read only through SQLite.

@@ -1,0 +1,218 @@
+//! Data that a database derives from the rows of its tables: full-text indexes of other tables, and what triggers
+//! write. Triggers are off on the connections of this program, so a restore of some tables has to renew the first and to
+//! name the second.
+
+use std::collections::BTreeSet;
+
+use rusqlite::Connection;
+
+use super::connection::{is_circumstance, sqlite_message};
+use super::names::{name_at, quote};
+use super::rows;
+use super::tokens::{Token, tokens};
+use crate::engine::restoring::SkippedTrigger;
+use crate::platform::error::one_line;
+
+/// A full-text index of the rows of a table or view that stores them elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FullText {
+    /// The name of the virtual table.
+    pub name: String,
+    is_fts5: bool,
+}
+
+/// Lists the full-text indexes of `main` whose content is one of these tables, or a view of one.
+pub(super) fn full_text_indexes(connection: &Connection, tables: &[&str]) -> rusqlite::Result<Vec<FullText>> {
+    let mut found = Vec::new();
+    for (name, sql) in statements(connection, "table", None)? {
+        if let Some((index, content)) = full_text(&name, &tokens(&sql))
+            && reads_from(connection, &content, tables)?
+        {
+            found.push(index);
+        }
+    }
+    Ok(found)
+}
+
+/// Returns name and SQL of all objects of a type in `main`, or of those of one table.
+fn statements(connection: &Connection, kind: &str, table: Option<&str>) -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
+    let sql = "SELECT name, sql, tbl_name FROM main.sqlite_schema WHERE type = ?1 AND sql IS NOT NULL ORDER BY name";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([kind], |row| {
+        let sql = row.get_ref(1)?.as_bytes().unwrap_or_default().to_vec();
+        Ok((name_at(row, 0)?, sql, name_at(row, 2)?))
+    })?;
+    let is_wanted = |of: &str| table.is_none_or(|table| table.eq_ignore_ascii_case(of));
+    rows.filter_map(|row| match row {
+        Ok((name, sql, of)) => is_wanted(&of).then_some(Ok((name, sql))),
+        Err(error) => Some(Err(error)),
+    })
+    .collect()
+}
+
+/// Reads the statement of a virtual table. Returns the index and the name of its content, if it is a full-text index
+/// with content elsewhere.
+fn full_text(name: &str, statement: &[Token]) -> Option<(FullText, String)> {
+    if !(statement.first()?.is("create") && statement.get(1)?.is("virtual")) {
+        return None;
+    }
+    let mut rest = statement.iter().skip_while(|token| !token.is("using")).skip(1);
+    let module = rest.next()?.name()?;
+    let is_fts5 = module.eq_ignore_ascii_case("fts5");
+    if !is_fts5 && !module.eq_ignore_ascii_case("fts4") {
+        return None;
+    }
+    let arguments: Vec<&Token> = rest.collect();
+    let content = arguments.windows(4).find_map(|window| match window {
+        [Token::Symbol(b'(' | b','), key, Token::Symbol(b'='), value] if key.is("content") => value.name(),
+        _ => None,
+    })?;
+    (!content.is_empty()).then(|| (FullText { name: name.to_owned(), is_fts5 }, content.to_owned()))
+}
+
+/// Returns true if `content` is one of the tables, or a view whose rows come from one.
+fn reads_from(connection: &Connection, content: &str, tables: &[&str]) -> rusqlite::Result<bool> {
+    let is_one = |name: &str| tables.iter().any(|table| table.eq_ignore_ascii_case(name));
+    let views = statements(connection, "view", None)?;
+    let (mut seen, mut waiting) = (BTreeSet::new(), vec![content.to_owned()]);
+    while let Some(name) = waiting.pop() {
+        if is_one(&name) {
+            return Ok(true);
+        }
+        let view = views.iter().find(|(view, _)| view.eq_ignore_ascii_case(&name));
+        if let Some((_, sql)) = view.filter(|_| seen.insert(name.to_lowercase())) {
+            waiting.extend(tokens(sql).iter().filter_map(Token::name).map(str::to_owned));
+        }
+    }
+    Ok(false)
+}
+
+impl FullText {
+    /// Returns true if the index holds exactly the words of its content, as SQLite's own check finds. Returns false
+    /// also if that cannot be checked here.
+    pub(super) fn agrees(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let name = quote(&self.name);
+        let check = match self.is_fts5 {
+            // With 1, the index is compared with content elsewhere too.
+            true => [b"INSERT INTO main.", &name[..], b"(", &name, b", rank) VALUES ('integrity-check', 1)"].concat(),
+            false => [b"INSERT INTO main.", &name[..], b"(", &name, b") VALUES ('integrity-check')"].concat(),
+        };
+        match rows::run(connection, &check) {
+            Ok(()) => Ok(true),
+            Err(error) if is_circumstance(&error) => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Builds the index again from its content, and checks it. Returns the reason if that is not possible here; then
+    /// the index is as before.
+    pub(super) fn rebuild(&self, connection: &Connection) -> rusqlite::Result<Result<(), String>> {
+        let savepoint = |words: &[u8]| rows::run(connection, words);
+        savepoint(b"SAVEPOINT lifeboat_rebuild")?;
+        let name = quote(&self.name);
+        let rebuild = [b"INSERT INTO main.", &name[..], b"(", &name, b") VALUES ('rebuild')"].concat();
+        let done = match rows::run(connection, &rebuild) {
+            Ok(()) if self.agrees(connection)? => Ok(()),
+            Ok(()) => Err("it differs from its content after that".to_owned()),
+            Err(error) if is_circumstance(&error) => return Err(error),
+            Err(error) => Err(one_line(&sqlite_message(&error))),
+        };
+        if done.is_err() {
+            savepoint(b"ROLLBACK TO lifeboat_rebuild")?;
+        }
+        savepoint(b"RELEASE lifeboat_rebuild")?;
+        Ok(done)
+    }
+
+    /// Returns the statement that builds the index again.
+    pub(super) fn rebuild_statement(&self) -> String {
+        let name = super::names::readable_text(&quote(&self.name));
+        format!("INSERT INTO {name}({name}) VALUES ('rebuild');")
+    }
+}
+
+/// Lists the triggers of a table of `main` that write to other tables than those in `restored`.
+pub(super) fn skipped_triggers(
+    connection: &Connection,
+    table: &str,
+    restored: &[&str],
+) -> rusqlite::Result<Vec<SkippedTrigger>> {
+    let is_restored = |name: &str| restored.iter().any(|other| other.eq_ignore_ascii_case(name));
+    let mut found = Vec::new();
+    for (name, sql) in statements(connection, "trigger", Some(table))? {
+        let writes: Vec<String> = written_by(&tokens(&sql)).into_iter().filter(|name| !is_restored(name)).collect();
+        if !writes.is_empty() {
+            found.push(SkippedTrigger { name, table: table.to_owned(), writes });
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the names of the tables that the statements of a trigger write, each once.
+fn written_by(trigger: &[Token]) -> Vec<String> {
+    let start = trigger.iter().position(|token| token.is("begin")).map_or(trigger.len(), |at| at + 1);
+    let mut names: Vec<String> = Vec::new();
+    for (at, token) in trigger.iter().enumerate().skip(start) {
+        let word = |offset: usize| trigger.get(at + offset);
+        let is_statement = at == start || matches!(trigger.get(at - 1), Some(Token::Symbol(b';')));
+        let place = if token.is("into") || (token.is("from") && trigger.get(at - 1).is_some_and(|t| t.is("delete"))) {
+            1
+        } else if token.is("update") && is_statement {
+            // UPDATE OR IGNORE t
+            if word(1).is_some_and(|token| token.is("or")) { 3 } else { 1 }
+        } else {
+            continue;
+        };
+        // A name can be qualified by its schema.
+        let place = if matches!(word(place + 1), Some(Token::Symbol(b'.'))) { place + 2 } else { place };
+        if let Some(name) = word(place).and_then(Token::name)
+            && !names.iter().any(|other| other.eq_ignore_ascii_case(name))
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(sql: &str) -> Vec<String> {
+        written_by(&tokens(sql.as_bytes()))
+    }
+
+    #[test]
+    fn the_tables_that_a_trigger_writes_are_found() {
+        let sql = "CREATE TRIGGER \"begin\" AFTER UPDATE OF a ON t WHEN new.a IN (SELECT b FROM u) BEGIN \
+                   INSERT INTO docs_fts(docs_fts, rowid) VALUES ('delete', old.id); \
+                   insert or replace into [log 1] select 'insert into no' from x; REPLACE INTO main.r VALUES (1); \
+                   UPDATE OR IGNORE counts SET n = n + 1; UPDATE \"t\" SET a = 1; DELETE FROM `gone` WHERE 1; \
+                   INSERT INTO v VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 2; SELECT raise(abort, 'x'); END";
+        assert_eq!(written(sql), ["docs_fts", "log 1", "r", "counts", "t", "gone", "v"]);
+        assert_eq!(written("CREATE TRIGGER x BEFORE DELETE ON t BEGIN UPDATE u SET a = 1; END"), ["u"]);
+        assert_eq!(written("CREATE TRIGGER x DELETE ON t BEGIN SELECT raise(fail, ''); END"), [""; 0]);
+    }
+
+    #[test]
+    fn only_indexes_with_content_elsewhere_are_rebuilt() {
+        let content = |sql: &str| full_text("x", &tokens(sql.as_bytes())).map(|(_, content)| content);
+        for sql in [
+            "CREATE VIRTUAL TABLE x USING fts5(a, b UNINDEXED, content='docs', content_rowid='id')",
+            "create virtual table if not exists main.x using FTS5(a, content = \"docs\")",
+            "CREATE VIRTUAL TABLE x USING fts4(content=docs, a)",
+            "CREATE VIRTUAL TABLE x USING fts5(content=[docs],a,tokenize='porter unicode61')",
+        ] {
+            assert_eq!(content(sql).as_deref(), Some("docs"), "{sql}");
+        }
+        for sql in [
+            "CREATE VIRTUAL TABLE x USING fts5(a, content)",
+            "CREATE VIRTUAL TABLE x USING fts5(a, content='')",
+            "CREATE VIRTUAL TABLE x USING fts5(a, tokenize = \"content = docs\")",
+            "CREATE VIRTUAL TABLE x USING rtree(id, content='docs')",
+            "CREATE TABLE x(a, content='docs')",
+        ] {
+            assert_eq!(content(sql), None, "{sql}");
+        }
+    }
+}
