@@ -18,6 +18,7 @@ mod derived;
 mod diff;
 mod drill;
 mod extract;
+mod extract_sql;
 mod gates;
 mod general;
 mod http;

@@ -212,6 +212,6 @@ impl Engine for SqliteEngine {
         // An image consists of pages: extracting one table needs the whole image.
         let scratch = context.scratch.folder(snapshot.manifest().raw_bytes)?;
         let fetched = fetch_image(snapshot, scratch.path("image.db"), &*context.progress)?;
-        dump_table(fetched.image.path(), table, format, out).map(drop)
+        dump_table(fetched.image.path(), table, format, &scratch, out).map(drop)
     }
 }

@@ -50,24 +50,58 @@ fn statements(connection: &Connection, kind: &str, table: Option<&str>) -> rusql
     .collect()
 }
 
+/// The place where a table keeps its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StoredRows {
+    /// In the table itself.
+    InTable,
+    /// In a full-text index, with rowids of its own.
+    InFullTextIndex,
+    /// In another table, or nowhere: a full-text index with the option `content`.
+    Elsewhere,
+}
+
+/// Returns the place of the rows of the table that a statement creates.
+pub(super) fn stored_rows(statement: &[u8]) -> StoredRows {
+    let tokens = tokens(statement);
+    match (module(&tokens), content(&tokens)) {
+        (_, Some(_)) => StoredRows::Elsewhere,
+        (Some((name, _)), None) if ["fts3", "fts4", "fts5"].iter().any(|fts| name.eq_ignore_ascii_case(fts)) => {
+            StoredRows::InFullTextIndex
+        }
+        _ => StoredRows::InTable,
+    }
+}
+
 /// Reads the statement of a virtual table. Returns the index and the name of its content, if it is a full-text index
 /// with content elsewhere.
 fn full_text(name: &str, statement: &[Token]) -> Option<(FullText, String)> {
+    let (module, _) = module(statement)?;
+    let content = content(statement).filter(|content| !content.is_empty())?;
+    Some((FullText { name: name.to_owned(), is_fts5: module.eq_ignore_ascii_case("fts5") }, content))
+}
+
+/// Returns the module of a virtual table, and its arguments.
+fn module(statement: &[Token]) -> Option<(&str, &[Token])> {
     if !(statement.first()?.is("create") && statement.get(1)?.is("virtual")) {
         return None;
     }
-    let mut rest = statement.iter().skip_while(|token| !token.is("using")).skip(1);
-    let module = rest.next()?.name()?;
-    let is_fts5 = module.eq_ignore_ascii_case("fts5");
-    if !is_fts5 && !module.eq_ignore_ascii_case("fts4") {
+    let at = statement.iter().position(|token| token.is("using"))? + 1;
+    Some((statement.get(at)?.name()?, &statement[at + 1..]))
+}
+
+/// Returns the option `content` of a full-text index; empty if it stores no rows.
+fn content(statement: &[Token]) -> Option<String> {
+    let (module, arguments) = module(statement)?;
+    if !["fts4", "fts5"].iter().any(|fts| module.eq_ignore_ascii_case(fts)) {
         return None;
     }
-    let arguments: Vec<&Token> = rest.collect();
-    let content = arguments.windows(4).find_map(|window| match window {
-        [Token::Symbol(b'(' | b','), key, Token::Symbol(b'='), value] if key.is("content") => value.name(),
+    arguments.windows(4).find_map(|window| match window {
+        [Token::Symbol(b'(' | b','), key, Token::Symbol(b'='), value] if key.is("content") => {
+            Some(value.name().unwrap_or_default().to_owned())
+        }
         _ => None,
-    })?;
-    (!content.is_empty()).then(|| (FullText { name: name.to_owned(), is_fts5 }, content.to_owned()))
+    })
 }
 
 /// Returns true if `content` is one of the tables, or a view whose rows come from one.
@@ -214,5 +248,9 @@ mod tests {
         ] {
             assert_eq!(content(sql), None, "{sql}");
         }
+        assert_eq!(stored_rows(b"CREATE VIRTUAL TABLE x USING fts5(a, content='')"), StoredRows::Elsewhere);
+        assert_eq!(stored_rows(b"CREATE VIRTUAL TABLE x USING fts4(a, content=)"), StoredRows::Elsewhere);
+        assert_eq!(stored_rows(b"CREATE VIRTUAL TABLE x USING fts3(a)"), StoredRows::InFullTextIndex);
+        assert_eq!(stored_rows(b"CREATE TABLE x(a, content='')"), StoredRows::InTable);
     }
 }

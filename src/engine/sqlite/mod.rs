@@ -32,6 +32,7 @@ pub(crate) mod save;
 pub(crate) mod schema;
 mod schema_objects;
 pub(crate) mod source;
+mod sql_dump;
 mod stand_ins;
 pub(crate) mod still;
 pub(crate) mod survey;

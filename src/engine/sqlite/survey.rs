@@ -151,7 +151,7 @@ pub(super) fn select<'a>(columns: impl Iterator<Item = &'a str>, table: &str, ki
 }
 
 /// Returns the rows, bytes and digest of a query's result.
-fn digest(connection: &Connection, sql: &[u8]) -> rusqlite::Result<(u64, u64, RowDigest)> {
+pub(super) fn digest(connection: &Connection, sql: &[u8]) -> rusqlite::Result<(u64, u64, RowDigest)> {
     let mut rows = Rows::query(connection, sql)?;
     let (mut count, mut bytes, mut digest) = (0u64, 0u64, RowDigest::default());
     let mut encoder = RowEncoder::default();
