@@ -8,6 +8,7 @@ mod support;
 mod helpers;
 mod network;
 
+mod companions;
 mod completions;
 mod config;
 mod content;

@@ -1,6 +1,5 @@
 //! Connections with the settings that this program needs, and the translation of SQLite's errors.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +8,8 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
-use super::header::HEADER_BYTES;
+use super::companions;
+use super::files::{companion, file_bytes};
 use super::stand_ins;
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Kind, Result};
@@ -57,11 +57,19 @@ pub(super) enum Purpose {
 }
 
 /// Opens an existing database. `path` must be absolute, with links resolved.
+///
+/// Fails with [`Kind::Problem`] if its WAL or journal does not belong to it, before SQLite applies or deletes that.
 pub(super) fn open(path: &Path, purpose: Purpose) -> Result<Connection> {
-    open_raw(path, purpose).map_err(|error| explain(error, &format!("cannot open {}", shown(path))))
+    let connection =
+        open_raw(path, purpose).map_err(|error| explain(error, &format!("cannot open {}", shown(path))))?;
+    if !matches!(purpose, Purpose::Image | Purpose::Scratch) {
+        companions::require_matching(&connection, path)?;
+    }
+    Ok(connection)
 }
 
-/// Opens like [`open`], but returns SQLite's own error.
+/// Opens like [`open`], but returns SQLite's own error, and does not check the WAL and the journal: for a database that
+/// this process has open already.
 pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connection> {
     let keeps_wal = file_bytes(&companion(path, "-wal")) > 0;
     let writable = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -113,45 +121,9 @@ pub(super) fn with_old_strings<T>(connection: &Connection, work: impl FnOnce() -
     set(false).and(done)
 }
 
-/// Returns the first bytes of the database's file as they are on disk: fewer if the file is shorter, none if it cannot
-/// be read. Reads through SQLite's own descriptor, so that no lock is dropped, and takes no lock.
-pub(super) fn file_start(connection: &Connection) -> Vec<u8> {
-    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
-    let mut start = [0u8; HEADER_BYTES];
-    // SAFETY: the handle is open, "main" is a C string, and this operation stores a pointer to the file that the
-    // connection has open and keeps. The methods are SQLite's, and xRead writes as many bytes as it is asked for.
-    unsafe {
-        let place = (&raw mut file).cast();
-        let code =
-            ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), ffi::SQLITE_FCNTL_FILE_POINTER, place);
-        if code != ffi::SQLITE_OK || file.is_null() || (*file).pMethods.is_null() {
-            return Vec::new();
-        }
-        let Some(read) = (*(*file).pMethods).xRead else { return Vec::new() };
-        match read(file, start.as_mut_ptr().cast(), HEADER_BYTES as i32, 0) {
-            ffi::SQLITE_OK => start.to_vec(),
-            // SQLite fills the missing bytes with zeros.
-            ffi::SQLITE_IOERR_SHORT_READ if start != [0; HEADER_BYTES] => start.to_vec(),
-            _ => Vec::new(),
-        }
-    }
-}
-
 /// Returns the URI of a file that does not change while it is open: no locks, no WAL, no journal.
 fn immutable(path: &Path) -> String {
     format!("file:{}?immutable=1", percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC))
-}
-
-/// Returns the name of one of a database's companion files: `-wal`, `-shm` or `-journal`.
-pub(super) fn companion(path: &Path, suffix: &str) -> std::path::PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(OsStr::new(suffix));
-    name.into()
-}
-
-/// Returns the length of a file, or 0 if it does not exist. The file is not opened.
-pub(super) fn file_bytes(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |facts| facts.len())
 }
 
 /// Turns SQLite's error into an error of this program with the text `message`.

@@ -13,7 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::connection::{companion, file_bytes};
+use super::companions;
+use super::files::{companion, file_bytes};
 use super::header::{Content, Header};
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result};
@@ -211,6 +212,11 @@ impl Walk {
             // Named by a pattern such as 'data/*': it is a part of the database beside it.
             Ok(Content::Empty | Content::Other | Content::Companion)
                 if origin == Origin::User && is_companion_of_one(path) => {}
+            Ok(Content::Empty | Content::Other) if companions::rest_of_database(path).is_some() => {
+                let rest = companions::rest_of_database(path).unwrap_or_default();
+                let problem = Error::problem(format!("the files of {shown} do not belong together: {rest}"));
+                self.problem(path, problem.hint(companions::HINT));
+            }
             Ok(Content::Empty) if origin == Origin::User => {
                 let problem = Error::problem(format!("{shown} is not a database: it has 0 bytes"));
                 self.problem(path, problem.hint("check that this is the right file and that its volume is mounted"));

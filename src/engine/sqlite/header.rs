@@ -19,7 +19,7 @@ pub(crate) const HEADER_BYTES: usize = 100;
 const WAL_MAGIC: [u8; 4] = [0x37, 0x7f, 0x06, 0x82];
 
 /// The first bytes of every rollback journal.
-const JOURNAL_MAGIC: [u8; 4] = [0xd9, 0xd5, 0x05, 0xf9];
+pub(super) const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 
 /// The type of a file, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,13 @@ pub(crate) struct Header {
     pub is_wal: bool,
     /// The counter of transactions that changed the file; in WAL mode only checkpoints increment it.
     pub change_counter: u32,
+    /// The number of pages; `None` if it was not updated, by a very old version of SQLite.
+    pub pages: Option<u32>,
+}
+
+/// Returns the number of the page that SQLite never uses, because locks are taken on its bytes.
+pub(super) fn lock_page(page_bytes: u32) -> u32 {
+    0x4000_0000 / page_bytes + 1
 }
 
 impl Header {
@@ -54,14 +61,24 @@ impl Header {
         if self.is_wal { "wal" } else { "delete" }
     }
 
+    /// Reads the header of a database from its first bytes. Returns `None` if they are not those of a database.
+    pub(super) fn of(start: &[u8]) -> Option<Self> {
+        match Content::of(start) {
+            Content::Database(header) => Some(header),
+            _ => None,
+        }
+    }
+
     fn parse(start: &[u8]) -> Option<Self> {
         let page_bytes = match u16::from_be_bytes(start.get(16..18)?.try_into().ok()?) {
             1 => 65_536,
             bytes => u32::from(bytes),
         };
-        let change_counter = u32::from_be_bytes(start.get(24..28)?.try_into().ok()?);
+        let number = |at: usize| Some(u32::from_be_bytes(start.get(at..at + 4)?.try_into().ok()?));
+        let change_counter = number(24)?;
         let is_complete = start.len() >= HEADER_BYTES;
-        let header = Header { page_bytes, is_wal: start.get(18..20)? == [2, 2], change_counter };
+        let pages = number(28).filter(|pages| *pages > 0 && number(92) == Some(change_counter));
+        let header = Header { page_bytes, is_wal: start.get(18..20)? == [2, 2], change_counter, pages };
         (is_complete && page_bytes.is_power_of_two() && page_bytes >= 512).then_some(header)
     }
 }
@@ -75,7 +92,7 @@ impl Content {
         } else if start.starts_with(MAGIC) {
             Header::parse(start).map_or(Content::Damaged, Content::Database)
         } else if start.get(..3) == Some(&WAL_MAGIC[..3]) && matches!(start.get(3), Some(0x82 | 0x83))
-            || start.starts_with(&JOURNAL_MAGIC)
+            || start.starts_with(&JOURNAL_MAGIC[..4])
         {
             Content::Companion
         } else {
@@ -107,7 +124,8 @@ mod tests {
 
     #[test]
     fn a_database_is_recognized_by_its_header() {
-        let header = |page_bytes, is_wal| Content::Database(Header { page_bytes, is_wal, change_counter: 7 });
+        let header =
+            |page_bytes, is_wal| Content::Database(Header { page_bytes, is_wal, change_counter: 7, pages: None });
         assert_eq!(Content::of(&start([16, 0], [1, 1])), header(4096, false));
         assert_eq!(Content::of(&start([2, 0], [2, 2])), header(512, true));
         assert_eq!(Content::of(&start([0, 1], [1, 1])), header(65_536, false));

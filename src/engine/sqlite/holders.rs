@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::connection::companion;
+use super::files::companion;
 use crate::platform::disk::shown;
 use crate::platform::error::{Result, one_line};
 

@@ -11,10 +11,12 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, ErrorCode, ffi};
 
-use super::connection::{self, Purpose, companion, explain, file_bytes, is_circumstance, is_damage, sqlite_message};
+use super::companions;
+use super::connection::{self, Purpose, explain, is_circumstance, is_damage, sqlite_message};
+use super::files::{Fingerprint, companion, file_bytes};
 use super::header::Header;
 use super::rows;
-use super::source::{self, Fingerprint};
+use super::source;
 use super::survey::list_tables;
 use super::target::data_version;
 use crate::platform::disk::shown;
@@ -126,8 +128,12 @@ pub(super) struct ReadConnection {
     pub(super) unlocked: Option<Fingerprint>,
 }
 
-/// Opens a database to inspect it. Fails with [`Kind::Problem`] if it has a hot journal.
+/// Opens a database to inspect it. Fails with [`Kind::Problem`] if it has a hot journal, or a WAL or journal that does
+/// not belong to it.
 pub(super) fn open(path: &Path, header: &Header) -> Result<ReadConnection> {
+    if let Ok(connection) = connection::open_raw(path, Purpose::Inspect) {
+        companions::require_matching(&connection, path)?;
+    }
     let unlocked = Fingerprint::of(path);
     // If there is a WAL, it is read even if the header does not say WAL mode. A journal may be hot, and only
     // `Purpose::Inspect` leaves it as it is.

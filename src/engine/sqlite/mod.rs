@@ -4,6 +4,7 @@
 //! - [`source`] takes the snapshot, [`survey`] counts and hashes its rows, [`health`] runs SQLite's own checks.
 //! - [`image`] is a restored image before it is in place; [`target`] puts it in place:
 //!   as a new file, as the new content of a live database, or as some of its tables.
+//! - [`connection`] opens a database, after [`companions`] has checked that its [`wal`] and [`journal`] belong to it.
 //! - [`find`] finds databases in directory trees by their [`header`], [`inspect`] inspects one of them, [`still`]
 //!   checks that nobody writes to one, [`holders`] lists the processes that have it open.
 //!
@@ -11,18 +12,22 @@
 //! except through SQLite. Closing any descriptor of a file drops all POSIX locks that the process has on it, and the
 //! torn image that follows would have a valid hash.
 
+mod companions;
 mod connection;
 pub(crate) mod database;
 mod derived;
 pub(crate) mod dump;
 pub(crate) mod fetch;
+mod files;
 pub(crate) mod find;
 pub(crate) mod header;
 pub(crate) mod health;
 pub(crate) mod holders;
 pub(crate) mod image;
 pub(crate) mod inspect;
+mod journal;
 pub(crate) mod live;
+mod main_file;
 mod names;
 mod ownership;
 mod readme;
@@ -41,5 +46,6 @@ pub(crate) mod tables;
 pub mod target;
 mod tokens;
 pub(crate) mod values;
+mod wal;
 
 pub use connection::{check_library, library_version};

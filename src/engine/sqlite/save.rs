@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
-use super::connection::companion;
+use super::files::companion;
 use super::library_version;
 use super::ownership;
 use super::readme;

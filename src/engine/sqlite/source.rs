@@ -19,9 +19,11 @@ use chrono::{DateTime, Utc};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, InterruptHandle, ffi};
 
-use super::connection::{self, BUSY_WAIT, Purpose, companion, explain, file_bytes, is_busy};
+use super::connection::{self, BUSY_WAIT, Purpose, explain, is_busy};
+use super::files::{Fingerprint, companion, file_bytes};
 use super::header::MAGIC;
 use super::health;
+use super::main_file::MainFile;
 use super::survey::{self, OnDamage, Survey};
 use crate::platform::disk::create_file;
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
@@ -111,7 +113,7 @@ pub(crate) fn probe(path: &Path) -> Result<u64> {
     tables.map(i64::unsigned_abs).map_err(|error| {
         let not_a_database = error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase);
         // Others in this process may have the file open; see the module's rule.
-        let has_magic = connection::file_start(&connection).starts_with(MAGIC);
+        let has_magic = MainFile::of(&connection).is_some_and(|file| file.start().starts_with(MAGIC));
         let explained = explain(error, &format!("cannot read {shown}"));
         if has_magic && not_a_database {
             let hint = "restore an older snapshot, or save its bytes with --allow-damaged";
@@ -271,38 +273,6 @@ fn damaged(health: &Health) -> Error {
         if faults.len() > 1 { format!(" (and {} more)", faults.len() - 1) } else { String::new() }
     ))
     .hint("restore an older snapshot, or save the damaged database with --allow-damaged")
-}
-
-/// The metadata of a file and its companions; it changes when somebody writes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fingerprint([Option<FileFingerprint>; 3]);
-
-/// Device, inode and length; times of the last change of content and of attributes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct FileFingerprint {
-    identity: (u64, u64, u64),
-    changed: [(i64, i64); 2],
-}
-
-impl Fingerprint {
-    /// Returns true if both describe the same files with the same content, as far as lengths and times show. Attributes
-    /// may differ: a connection of root gives every WAL that it opens the owner of the database.
-    pub(super) fn has_same_content(&self, other: &Fingerprint) -> bool {
-        let content = |file: Option<FileFingerprint>| file.map(|file| (file.identity, file.changed[0]));
-        self.0.map(content) == other.0.map(content)
-    }
-
-    pub(super) fn of(path: &Path) -> Self {
-        Fingerprint(["", "-wal", "-journal"].map(|suffix| {
-            let facts = fs::metadata(companion(path, suffix)).ok()?;
-            // A reader creates an empty WAL, and the last connection to close removes it.
-            if facts.len() == 0 && !suffix.is_empty() {
-                return None;
-            }
-            let changed = [(facts.mtime(), facts.mtime_nsec()), (facts.ctime(), facts.ctime_nsec())];
-            Some(FileFingerprint { identity: (facts.dev(), facts.ino(), facts.len()), changed })
-        }))
-    }
 }
 
 /// A state of a database, held by read transactions.

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use super::connection::{companion, explain, file_bytes, file_start};
+use super::connection::explain;
+use super::files::{Fingerprint, companion, file_bytes};
 use super::header::{Content, Header};
 use super::inspect::{self, ReadConnection};
-use super::source::Fingerprint;
+use super::main_file::MainFile;
 use super::target::data_version;
 use crate::platform::disk::{open_plain, shown};
 use crate::platform::error::{Error, Kind, Result};
@@ -135,7 +136,8 @@ impl State {
         let read = reader.connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()));
         read.map_err(|error| explain(error, &format!("cannot read {}", shown(path))))?;
         let version = data_version(&reader.connection)?;
-        let counter = match Content::of(&file_start(&reader.connection)) {
+        let counter = match Content::of(&MainFile::of(&reader.connection).map(|file| file.start()).unwrap_or_default())
+        {
             Content::Database(header) => Some(header.change_counter),
             _ => None,
         };

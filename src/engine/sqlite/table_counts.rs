@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::connection::{Purpose, open_raw};
+use super::connection::{Purpose, open};
 use super::names::{name_at, quote};
 use super::rows;
 
@@ -30,7 +30,7 @@ pub(crate) fn table_counts(path: &Path) -> Vec<TableCount> {
 
 fn read(path: &Path) -> rusqlite::Result<Vec<TableCount>> {
     let Ok(path) = path.canonicalize() else { return Ok(Vec::new()) };
-    let connection = open_raw(&path, Purpose::Source)?;
+    let Ok(connection) = open(&path, Purpose::Source) else { return Ok(Vec::new()) };
     connection.busy_timeout(Duration::from_millis(200))?;
     let mut names = connection.prepare(
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \

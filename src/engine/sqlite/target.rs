@@ -12,7 +12,8 @@ use std::time::Duration;
 use rusqlite::{Connection, ffi};
 use rustix::fs::{CWD, OFlags, RenameFlags};
 
-use super::connection::{self, Purpose, companion, explain, file_bytes, is_damage};
+use super::connection::{self, Purpose, explain, is_damage};
+use super::files::{companion, file_bytes};
 use super::holders::{self, Holder};
 use crate::platform::attributes::{self, Owner, Wanted};
 use crate::platform::disk::{create_file, folder_of, open_plain, shown, sync_folder};
@@ -48,7 +49,10 @@ pub fn inspect(path: &Path) -> Result<TargetState> {
     if !facts.is_file() {
         return Err(Error::usage(format!("{} is not a regular file", shown(path))).hint("name a file"));
     }
-    let connection = connection::open(path, Purpose::Source)?;
+    let connection = match connection::open(path, Purpose::Source) {
+        Err(error) if error.kind == Kind::Problem => return Ok(TargetState::Damaged(error.full_message())),
+        opened => opened?,
+    };
     let number = |pragma: &str| connection.query_row(&format!("PRAGMA main.{pragma}"), [], |row| row.get::<_, i64>(0));
     let read_state = || {
         connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()))?;
