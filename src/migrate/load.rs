@@ -12,7 +12,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::convert::{Converter, escape};
 use super::ddl;
@@ -23,7 +22,7 @@ use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::sqlite::schema::TableFacts;
 use crate::engine::sqlite::values::{Cell, Reader, TableRows};
-use crate::platform::digest::{RowDigest, RowEncoder};
+use crate::platform::digest::{RowDigest, RowHasher};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::progress::Progress;
 
@@ -401,7 +400,7 @@ struct Converted<'a> {
     shared: &'a Shared<'a>,
     sink: &'a Sink,
     rows: TableRows<'a>,
-    encoder: RowEncoder,
+    hasher: RowHasher,
     method: LoadMethod,
     digest: RowDigest,
     /// The number of rows that were sent to the server.
@@ -417,7 +416,7 @@ impl<'a> Converted<'a> {
             shared,
             sink,
             rows,
-            encoder: RowEncoder::default(),
+            hasher: RowHasher::default(),
             method,
             digest: RowDigest::default(),
             sent: 0,
@@ -445,13 +444,13 @@ impl<'a> Converted<'a> {
     }
 
     fn add(&mut self, out: &mut Vec<u8>) -> Result<()> {
-        self.rows.encode(&mut self.encoder)?;
-        self.digest.add(self.encoder.encoded());
+        self.rows.hash(&mut self.hasher)?;
+        self.digest.add_hash(self.hasher.hash());
         let start = out.len();
         let staged = match self.method {
             LoadMethod::Direct => None,
             LoadMethod::Staged => {
-                let hash = xxh3_128(self.encoder.encoded());
+                let hash = self.hasher.hash();
                 let rowid = self.rows.rowid()?.map_or("\\N".to_owned(), |rowid| rowid.to_string());
                 out.extend_from_slice(format!("{}\t{rowid}\t{hash:032x}\t", self.sent + 1).as_bytes());
                 escape(self.json()?.as_bytes(), out);
@@ -481,7 +480,7 @@ impl<'a> Converted<'a> {
         }
         let row = self.json()?;
         self.rejects_bytes += row.len() + reason.len() + 64;
-        self.rejects.push(Reject { rowid, hash: xxh3_128(self.encoder.encoded()), reason, row });
+        self.rejects.push(Reject { rowid, hash: self.hasher.hash(), reason, row });
         Ok(())
     }
 

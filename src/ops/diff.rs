@@ -13,7 +13,7 @@ use crate::platform::digest::RowDigest;
 use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::SnapshotId;
-use crate::snapshots::manifest::{Manifest, Table};
+use crate::snapshots::manifest::{Manifest, Table, by_name};
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
@@ -175,12 +175,12 @@ fn schemas_are_equal(before: &Side, after: &Side, catalog: &Catalog, context: &C
 
 /// Compares the tables of two sides by name.
 pub(crate) fn compare(before: &[Table], after: &[Table]) -> Vec<TableDiff> {
-    let find = |tables: &[Table], name: &str| tables.iter().find(|table| table.name == name).cloned();
+    let (old_tables, new_tables) = (by_name(before), by_name(after));
     let mut names: Vec<&String> = before.iter().chain(after).map(|table| &table.name).collect();
     names.sort();
     names.dedup();
     let table_diff = |name: &String| {
-        let (old, new) = (find(before, name), find(after, name));
+        let (old, new) = (old_tables.get(name.as_str()), new_tables.get(name.as_str()));
         let columns_changed = matches!((&old, &new), (Some(old), Some(new)) if old.columns != new.columns);
         // The content of a virtual table is in its shadow tables, which are compared themselves.
         let lacks_digest = |table: &Table| table.digest.is_none() && table.kind != "virtual";

@@ -25,7 +25,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256 as Sha256State};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 use crate::platform::error::Error;
 
@@ -122,9 +122,14 @@ impl Write for Hasher {
 pub struct RowDigest(pub u128);
 
 impl RowDigest {
-    /// Adds a row, given its encoding (see [`RowEncoder`]).
+    /// Adds a row, given its encoding.
     pub fn add(&mut self, encoded_row: &[u8]) {
-        self.0 = self.0.wrapping_add(xxh3_128(encoded_row));
+        self.add_hash(xxh3_128(encoded_row));
+    }
+
+    /// Adds a row, given the hash of its encoding (see [`RowHasher`]).
+    pub fn add_hash(&mut self, row: u128) {
+        self.0 = self.0.wrapping_add(row);
     }
 
     /// Adds all rows of another digest.
@@ -171,17 +176,25 @@ impl<'de> Deserialize<'de> for RowDigest {
     }
 }
 
-/// Builds the encoding of one row at a time; the buffer is reused for the next row.
+/// Values of at least this many bytes are hashed where they are, and not copied.
+const LARGE_VALUE_BYTES: usize = 64 * 1024;
+
+/// Hashes the encoding of one row at a time. A large value is hashed where it is; the others are collected in a buffer,
+/// which is reused for the next row.
 #[derive(Default)]
-pub struct RowEncoder {
+pub struct RowHasher {
+    /// The end of the encoding, which is not hashed yet.
     buffer: Vec<u8>,
+    /// The hash of the encoding before the buffer; `None` if the row has no large value so far.
+    hashed: Option<Box<Xxh3Default>>,
     payload_bytes: u64,
 }
 
-impl RowEncoder {
+impl RowHasher {
     /// Starts a new row.
     pub fn clear(&mut self) {
         self.buffer.clear();
+        self.hashed = None;
         self.payload_bytes = 0;
     }
 
@@ -217,14 +230,28 @@ impl RowEncoder {
     fn sized(&mut self, tag: u8, value: &[u8]) {
         self.buffer.push(tag);
         self.buffer.extend_from_slice(&(value.len() as u64).to_le_bytes());
-        self.buffer.extend_from_slice(value);
+        if value.len() < LARGE_VALUE_BYTES {
+            self.buffer.extend_from_slice(value);
+        } else {
+            let hashed = self.hashed.get_or_insert_with(|| Box::new(Xxh3Default::new()));
+            hashed.update(&self.buffer);
+            hashed.update(value);
+            self.buffer.clear();
+        }
         self.payload_bytes += value.len() as u64;
     }
 
-    /// Returns the row's encoding.
+    /// Returns the hash of the row's encoding.
     #[must_use]
-    pub fn encoded(&self) -> &[u8] {
-        &self.buffer
+    pub fn hash(&self) -> u128 {
+        match &self.hashed {
+            None => xxh3_128(&self.buffer),
+            Some(hashed) => {
+                let mut hashed = hashed.clone();
+                hashed.update(&self.buffer);
+                hashed.digest128()
+            }
+        }
     }
 
     /// Returns the size of the row's values alone: 8 for a number, the length of a text or blob, 0 for NULL.
@@ -238,12 +265,35 @@ impl RowEncoder {
 mod tests {
     use super::*;
 
-    fn row(build: impl FnOnce(&mut RowEncoder)) -> RowDigest {
-        let mut encoder = RowEncoder::default();
-        build(&mut encoder);
+    fn row(build: impl FnOnce(&mut RowHasher)) -> RowDigest {
+        let mut hasher = RowHasher::default();
+        build(&mut hasher);
         let mut digest = RowDigest::default();
-        digest.add(encoder.encoded());
+        digest.add_hash(hasher.hash());
         digest
+    }
+
+    #[test]
+    fn large_values_have_the_hash_of_the_whole_encoding() {
+        let mut hasher = RowHasher::default();
+        for length in [0, 1, LARGE_VALUE_BYTES - 1, LARGE_VALUE_BYTES, LARGE_VALUE_BYTES + 1, 3 * LARGE_VALUE_BYTES] {
+            let value: Vec<u8> = (0..length).map(|place| (place % 251) as u8).collect();
+            let sized = |tag: u8| [&[tag][..], &(length as u64).to_le_bytes(), &value].concat();
+            let integer = [&[1][..], &7i64.to_le_bytes()].concat();
+            let encoding = [&integer[..], &sized(4), &[0], &sized(3), &integer].concat();
+            // The second row shows that nothing is left of the first.
+            for _ in 0..2 {
+                hasher.clear();
+                hasher.integer(7);
+                hasher.blob(&value);
+                hasher.null();
+                hasher.text(&value);
+                hasher.integer(7);
+                assert_eq!(hasher.hash(), xxh3_128(&encoding), "{length} bytes");
+                assert_eq!(hasher.hash(), xxh3_128(&encoding), "{length} bytes, hashed again");
+                assert_eq!(hasher.payload_bytes(), 2 * length as u64 + 16);
+            }
+        }
     }
 
     #[test]
@@ -261,7 +311,7 @@ mod tests {
             row(|e| e.text(b"1")),
             row(|e| e.blob(b"1")),
             row(|e| e.real(1.0)),
-            row(RowEncoder::null),
+            row(RowHasher::null),
             row(|e| e.text(b"")),
         ];
         for (i, a) in rows.iter().enumerate() {

@@ -3,7 +3,7 @@
 //! The manifest inside the archive is written before the archive is finished; the one outside repeats
 //! it and adds `archive_bytes` and `sha256`. Readers ignore unknown fields.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -115,6 +115,12 @@ impl Table {
     pub fn is_ordinary(&self) -> bool {
         matches!(self.kind.as_str(), "table" | "hypertable") && !self.name.starts_with("sqlite_")
     }
+}
+
+/// Returns the tables by their names. For searches: a database can have tens of thousands of tables.
+#[must_use]
+pub fn by_name(tables: &[Table]) -> HashMap<&str, &Table> {
+    tables.iter().map(|table| (table.name.as_str(), table)).collect()
 }
 
 /// A table of a PostgreSQL database.

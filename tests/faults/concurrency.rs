@@ -881,6 +881,32 @@ fn memory_stays_below_100_mib_for_a_large_database() {
     assert!(peaks.iter().all(|(kib, _)| *kib > 1000), "the memory was not measured: {peaks:?}");
 }
 
+#[test]
+fn a_large_value_is_in_memory_only_once() {
+    const VALUE_KIB: u64 = 200 << 10;
+    let sandbox = Sandbox::new();
+    let sql = format!(
+        "CREATE TABLE files (id INTEGER PRIMARY KEY, content); INSERT INTO files (content) VALUES (zeroblob({}))",
+        VALUE_KIB << 10
+    );
+    open(sandbox.path("app.db")).execute_batch(&sql).unwrap();
+    let commands = [
+        &["snapshot", "app.db", "--store", "backups"][..],
+        &["drill", "latest", "--store", "backups"],
+        &["restore", "latest", "--to", "copy.db", "--store", "backups"],
+    ];
+    for command in commands {
+        let peak = peak_kib(&sandbox, command);
+        assert!(peak > 1000, "the memory was not measured: {peak}");
+        assert!(
+            peak < VALUE_KIB + (100 << 10),
+            "{} KiB beside the value: {}",
+            peak.saturating_sub(VALUE_KIB),
+            command.join(" ")
+        );
+    }
+}
+
 /// Shows that the checks of this file can fail.
 #[test]
 fn the_invariant_check_detects_a_changed_amount() {

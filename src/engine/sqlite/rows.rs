@@ -4,7 +4,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ffi};
 
 use super::names::quote;
-use crate::platform::digest::RowEncoder;
+use crate::platform::digest::RowHasher;
 
 /// A value as it is stored: its storage class, and for text the bytes, which may not be valid UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,12 +74,12 @@ impl<'a> Rows<'a> {
         self.columns
     }
 
-    /// Encodes the next row. Returns false after the last.
-    pub(super) fn next(&mut self, encoder: &mut RowEncoder) -> rusqlite::Result<bool> {
+    /// Hashes the next row. Returns false after the last.
+    pub(super) fn next(&mut self, hasher: &mut RowHasher) -> rusqlite::Result<bool> {
         if !self.step()? {
             return Ok(false);
         }
-        self.encode(self.columns, encoder)?;
+        self.hash(self.columns, hasher)?;
         Ok(true)
     }
 
@@ -99,16 +99,16 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Encodes the first `columns` values of the row.
-    pub(super) fn encode(&self, columns: i32, encoder: &mut RowEncoder) -> rusqlite::Result<()> {
-        encoder.clear();
+    /// Hashes the first `columns` values of the row.
+    pub(super) fn hash(&self, columns: i32, hasher: &mut RowHasher) -> rusqlite::Result<()> {
+        hasher.clear();
         for column in 0..columns {
             match self.cell(column)? {
-                Cell::Null => encoder.null(),
-                Cell::Integer(number) => encoder.integer(number),
-                Cell::Real(number) => encoder.real(number),
-                Cell::Text(text) => encoder.text(text),
-                Cell::Blob(bytes) => encoder.blob(bytes),
+                Cell::Null => hasher.null(),
+                Cell::Integer(number) => hasher.integer(number),
+                Cell::Real(number) => hasher.real(number),
+                Cell::Text(text) => hasher.text(text),
+                Cell::Blob(bytes) => hasher.blob(bytes),
             }
         }
         Ok(())

@@ -1,6 +1,5 @@
 //! Counts and hashes the rows of every table in one state of a database.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -8,9 +7,9 @@ use rusqlite::Connection;
 use super::connection::{self, Purpose, explain, is_circumstance, is_damage, sqlite_message};
 use super::names::{Match, Name, match_columns, match_names, name_at, quote};
 use super::rows::{self, Rows};
-use crate::platform::digest::{RowDigest, RowEncoder};
+use crate::platform::digest::{RowDigest, RowHasher};
 use crate::platform::error::{Error, Result, one_line};
-use crate::snapshots::manifest::{Column, Table};
+use crate::snapshots::manifest::{Column, Table, by_name};
 
 /// The handling of damage that is found while rows are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,10 +153,10 @@ pub(super) fn select<'a>(columns: impl Iterator<Item = &'a str>, table: &str, ki
 pub(super) fn digest(connection: &Connection, sql: &[u8]) -> rusqlite::Result<(u64, u64, RowDigest)> {
     let mut rows = Rows::query(connection, sql)?;
     let (mut count, mut bytes, mut digest) = (0u64, 0u64, RowDigest::default());
-    let mut encoder = RowEncoder::default();
-    while rows.next(&mut encoder)? {
-        digest.add(encoder.encoded());
-        bytes += encoder.payload_bytes();
+    let mut hasher = RowHasher::default();
+    while rows.next(&mut hasher)? {
+        digest.add_hash(hasher.hash());
+        bytes += hasher.payload_bytes();
         count += 1;
     }
     Ok((count, bytes, digest))
@@ -181,12 +180,9 @@ pub(crate) struct TableCheck {
 /// An earlier version may not have been able to read a table that can be read now. Such a table is not compared.
 #[must_use]
 pub(crate) fn compare(expected: &[Table], found: &[Table]) -> Vec<TableCheck> {
-    let by_name = |tables: &'_ [Table]| -> HashMap<String, usize> {
-        tables.iter().enumerate().map(|(index, table)| (table.name.clone(), index)).collect()
-    };
     let (expected_names, found_names) = (by_name(expected), by_name(found));
-    let counterpart = |table: &Table| match found_names.get(&table.name) {
-        Some(index) => found.get(*index),
+    let counterpart = |table: &Table| match found_names.get(table.name.as_str()) {
+        Some(found) => Some(*found),
         None => found.iter().find(|other| match_names(&table.name, &other.name) != Match::Different),
     };
     let mut checks: Vec<TableCheck> = expected
@@ -198,7 +194,7 @@ pub(crate) fn compare(expected: &[Table], found: &[Table]) -> Vec<TableCheck> {
         })
         .collect();
     let is_expected = |other: &Table| {
-        expected_names.contains_key(&other.name)
+        expected_names.contains_key(other.name.as_str())
             || expected.iter().any(|table| match_names(&table.name, &other.name) != Match::Different)
     };
     let extra = found.iter().filter(|other| !is_expected(other));

@@ -11,7 +11,7 @@ use super::rows::{self, Rows};
 use super::schema::{self, SchemaFacts, TableFacts};
 use super::source::is_frozen;
 use super::survey;
-use crate::platform::digest::RowEncoder;
+use crate::platform::digest::RowHasher;
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
 
@@ -146,8 +146,8 @@ impl TableRows<'_> {
         }
     }
 
-    /// Encodes the row as for a manifest's digest: stored values only, without generated columns.
-    pub(crate) fn encode(&self, encoder: &mut RowEncoder) -> Result<()> {
-        self.rows.encode(self.own, encoder).map_err(|error| explain(error, &self.message))
+    /// Hashes the row as for a manifest's digest: stored values only, without generated columns.
+    pub(crate) fn hash(&self, hasher: &mut RowHasher) -> Result<()> {
+        self.rows.hash(self.own, hasher).map_err(|error| explain(error, &self.message))
     }
 }

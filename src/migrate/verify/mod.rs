@@ -25,7 +25,7 @@ use crate::engine::postgres::wire::session::Session;
 use crate::engine::postgres::wire::settings;
 use crate::engine::sqlite::schema::TableFacts;
 use crate::engine::sqlite::values::Reader;
-use crate::platform::digest::RowEncoder;
+use crate::platform::digest::RowHasher;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::interrupt;
 use crate::platform::progress::Progress;
@@ -227,7 +227,7 @@ impl<'a> Source<'a> {
         visit: &mut dyn FnMut(Option<i64>, Option<Vec<Canon>>) -> Result<()>,
     ) -> Result<(u64, u64)> {
         let mut rows = self.reader.rows(self.facts, None)?;
-        let mut encoder = RowEncoder::default();
+        let mut hasher = RowHasher::default();
         let mut left = self.rejects.clone();
         let (mut rejected, mut count) = (0u64, 0u64);
         while rows.step()? {
@@ -237,8 +237,8 @@ impl<'a> Source<'a> {
                 progress.advance(4096);
             }
             if !left.is_empty() {
-                rows.encode(&mut encoder)?;
-                let hash = xxh3_128(encoder.encoded());
+                rows.hash(&mut hasher)?;
+                let hash = hasher.hash();
                 if let Some(times) = left.get_mut(&hash).filter(|times| **times > 0) {
                     *times -= 1;
                     rejected += 1;

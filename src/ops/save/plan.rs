@@ -11,7 +11,7 @@ use crate::ops::save::draft::{Draft, Saved};
 use crate::platform::entries::EntryWriter;
 use crate::platform::error::{Result, one_line};
 use crate::snapshots::id::SourceName;
-use crate::snapshots::manifest::{Manifest, Origin, SnapshotKind, Table};
+use crate::snapshots::manifest::{Manifest, Origin, SnapshotKind, Table, by_name};
 
 /// A snapshot to be taken.
 pub(crate) struct SnapshotPlan<'a> {
@@ -119,9 +119,10 @@ fn warn_about_losses(tables: &[Table], previous: &Manifest) {
             tracing::warn!("the database has {rows} rows; {} had {}", previous.id, previous.rows);
         }
     }
+    let tables = by_name(tables);
     for before in previous.tables.iter().filter(|table| table.is_ordinary()) {
         let Some(rows_before) = before.rows.filter(|rows| *rows > 0) else { continue };
-        let now = tables.iter().find(|table| table.name == before.name);
+        let now = tables.get(before.name.as_str());
         let name = one_line(&before.name);
         match now.map(|table| table.rows) {
             None => tracing::warn!("the table {name} is gone; it had {rows_before} rows in {}", previous.id),

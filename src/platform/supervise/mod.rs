@@ -306,13 +306,15 @@ impl Supervisor {
     ) -> Result<WaitStatus> {
         let mut deadline = None;
         let (mut is_stopped, mut stop_requested) = (false, false);
+        // The CONT that ended our own stop is still to come as an event.
+        let mut is_continue_due = false;
         loop {
             lock(&self.state).child_event_queued = false;
             match waitpid(Some(pid), WaitOptions::NOHANG | WaitOptions::UNTRACED) {
                 Ok(Some((_, status))) if status.stopped() => {
                     is_stopped = terminal.is_none();
                     if let Some(terminal) = terminal {
-                        terminal.stopped(pid, status.stopping_signal());
+                        is_continue_due |= terminal.stopped(pid, status.stopping_signal());
                     }
                     continue;
                 }
@@ -330,6 +332,8 @@ impl Supervisor {
             family::reap(Some(pid));
             match self.next(deadline) {
                 Some(Event::Child) => {}
+                // CMD was continued together with us. A second CONT, which may come late, would undo a new Ctrl-Z.
+                Some(Event::Signal(Signal::CONT, _)) if is_continue_due => is_continue_due = false,
                 Some(Event::Signal(signal, at)) => {
                     // To CMD only, not to its group: CMD decides what to do with its own children on a signal, and
                     // without us the platform would signal only the first process, too.

@@ -44,15 +44,16 @@ impl Terminal {
         }
     }
 
-    /// Handles a stop of CMD by a signal: stops our group too, so that the shell gets the foreground, and continues
-    /// when the shell continues us.
-    pub(super) fn stopped(&self, group: Pid, signal: Option<i32>) {
+    /// Handles a stop of CMD by a signal: stops our group too, so that the shell gets the foreground, and continues CMD
+    /// when the shell continues us. Returns true if we were stopped.
+    pub(super) fn stopped(&self, group: Pid, signal: Option<i32>) -> bool {
         let for_the_terminal = [Signal::TTIN, Signal::TTOU].map(Signal::as_raw);
         if signal.is_some_and(|signal| for_the_terminal.contains(&signal))
             && [Some(self.own), Some(group)].contains(&self.foreground())
         {
             // It used the terminal before it had the foreground, which it may have.
-            return self.give_foreground(group);
+            self.give_foreground(group);
+            return false;
         }
         self.take_foreground(group);
         // The whole group, as Ctrl-Z would: this includes a make or a script that started us.
@@ -60,6 +61,7 @@ impl Terminal {
         self.give_foreground_if_ours(group);
         // CMD is continued in the background too; there it is stopped again when it reads.
         let _ = kill_process_group(group, Signal::CONT);
+        true
     }
 
     fn foreground(&self) -> Option<Pid> {
