@@ -12,7 +12,8 @@ use crate::store::StoreUrl;
 /// Copies snapshots to another store, and hashes every byte in both stores
 #[derive(Args, Clone, Debug)]
 pub(super) struct CopyArgs {
-    /// A snapshot id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, 'latest', or the path of an archive; an archive without a manifest gets its
+    /// manifest back, also if --from and --to are the same store
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     snapshot: String,
     /// The options that choose snapshots.
@@ -55,8 +56,9 @@ impl Subcommand for CopyArgs {
         call.finish(&copy::run(&self.clone().into(), &call.context)?)
     }
 
+    /// An archive without a manifest is opened, and only a name can mean one.
     fn opens_archives(&self) -> bool {
-        false
+        !self.all && self.snapshot != "latest"
     }
 
     fn uses_stores_of_config(&self) -> bool {
@@ -68,6 +70,7 @@ impl Text for CopyReport {
     fn text(&self) -> String {
         let line = |copied: &Copied| {
             let action = match (copied.was_there, copied.mended) {
+                _ if copied.manifest_written => "every byte was read, and its manifest was written again",
                 (_, true) => "mended: its archive was copied again and read back",
                 (true, false) => "already exists",
                 (false, false) => "copied and read back",

@@ -16,7 +16,7 @@ use crate::platform::text;
 /// Extracts all files of an archive, one of them, or one table
 #[derive(Args, Clone, Debug)]
 pub(super) struct ExtractArgs {
-    /// A snapshot id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, 'latest', or the path of an archive
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     snapshot: String,
     /// The options that choose snapshots.

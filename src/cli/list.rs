@@ -65,7 +65,13 @@ impl Text for ListReport {
                 }
             }
         });
-        let mut text = text::table(&["ID", ">AGE", "KIND", ">SIZE", ">ROWS", "PROOF", ">RESTORE", "TAGS"], rows);
+        let without = self.without_manifest.iter().map(|found| {
+            let (id, age) = (found.id.to_string(), text::age(found.id.time(), now));
+            let (size, note) = (text::bytes(found.archive.bytes), "without manifest".to_owned());
+            vec![id, age, "archive".into(), size, "?".into(), String::new(), String::new(), note]
+        });
+        let headings = ["ID", ">AGE", "KIND", ">SIZE", ">ROWS", "PROOF", ">RESTORE", "TAGS"];
+        let mut text = text::table(&headings, rows.chain(without));
         match self.left_out {
             LeftOut::Exactly(0) => {}
             LeftOut::Exactly(count) => {
@@ -73,6 +79,16 @@ impl Text for ListReport {
                 text.push_str(&format!("and {count} older: --limit {all} shows all\n"));
             }
             LeftOut::Unknown => text.push_str("there may be older ones: a higher --limit shows more\n"),
+        }
+        if let Some(first) = self.without_manifest.first() {
+            let id = &first.id;
+            text.push_str(&format!(
+                "An archive without manifest can be restored by its id. 'lifeboat copy {id} --from STORE --to STORE' \
+                 writes its manifest again, 'lifeboat prune --without-manifest {id}' deletes it.\n"
+            ));
+            if self.without_manifest.iter().any(|found| !found.is_old()) {
+                text.push_str("One that is younger than a day may belong to a snapshot that is being written.\n");
+            }
         }
         text
     }

@@ -44,6 +44,12 @@ pub(super) struct PruneArgs {
     /// count them
     #[arg(long, value_name = "AGE", value_parser = parse_duration, default_value = "30d")]
     keep_others: Duration,
+    /// Delete only these archives without a manifest: ids or the starts of ids, as 'lifeboat list' shows them
+    #[arg(long, value_name = "ID", num_args = 1.., conflicts_with_all = [
+        "source", "keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within",
+        "keep_tag", "keep_others",
+    ])]
+    without_manifest: Vec<String>,
     /// Delete the snapshots, instead of only printing what would be deleted
     #[arg(long, short = 'y')]
     yes: bool,
@@ -62,6 +68,7 @@ impl From<PruneArgs> for PruneOptions {
             keep_within: args.keep_within,
             keep_tag: args.keep_tag,
             keep_others: args.keep_others,
+            without_manifest: args.without_manifest,
             yes: args.yes,
         }
     }
@@ -87,7 +94,18 @@ impl Text for PruneReport {
             self.keep.iter().map(|kept| vec!["keep".to_owned(), kept.id.clone(), one_line(&kept.reasons.join(", "))]);
         let verb = if self.dry_run { "delete" } else { "deleted" };
         let deleted = self.delete.iter().map(|deleted| vec![verb.to_owned(), deleted.id.clone(), String::new()]);
-        let mut lines = text::table(&["", "ID", "REASON"], kept.chain(deleted));
+        let without = self
+            .without_manifest
+            .iter()
+            .map(|found| vec!["keep".to_owned(), found.id.to_string(), "archive without manifest".to_owned()]);
+        let mut lines = text::table(&["", "ID", "REASON"], kept.chain(without).chain(deleted));
+        if let Some(first) = self.without_manifest.first() {
+            let id = &first.id;
+            lines.push_str(&format!(
+                "Archives without manifest are never deleted unless they are named: 'lifeboat prune --without-manifest \
+                 {id}'. 'lifeboat copy {id} --from STORE --to STORE' writes the manifest again.\n"
+            ));
+        }
         let freed = text::bytes(self.freed_bytes);
         if self.dry_run {
             lines.push_str(&format!(

@@ -21,7 +21,7 @@ const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// Restores a snapshot, after taking a safety snapshot of what it overwrites
 #[derive(Args, Clone, Debug)]
 pub(super) struct RestoreArgs {
-    /// A snapshot id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, 'latest', or the path of an archive
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
     /// The options that choose snapshots.

@@ -13,7 +13,7 @@ use crate::snapshots::manifest::Manifest;
 /// Shows a snapshot's manifest, and the commands that restore it
 #[derive(Args, Clone, Debug)]
 pub(super) struct ShowArgs {
-    /// A snapshot id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, 'latest', or the path of an archive
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     snapshot: String,
     /// The options that choose snapshots.
@@ -59,7 +59,7 @@ impl Text for ShowReport {
             text::seconds(manifest.seconds),
             text::bytes(manifest.raw_bytes),
             text::bytes(manifest.archive_bytes.unwrap_or(0)),
-            manifest.sha256.map(|sha256| sha256.to_string()).unwrap_or_default(),
+            manifest.sha256.map_or("not known without a manifest".to_owned(), |sha256| sha256.to_string()),
         );
         if let Some(seconds) = self.proof.restore_seconds {
             lines.push_str(&format!("restores  in {}, checks included\n", text::seconds(seconds)));

@@ -11,7 +11,7 @@ use crate::platform::text;
 /// Reads every byte of a snapshot and compares all hashes
 #[derive(Args, Clone, Debug)]
 pub(super) struct VerifyArgs {
-    /// A snapshot id, the start of one, or 'latest'
+    /// A snapshot id, the start of one, 'latest', or the path of an archive
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     snapshot: String,
     /// The options that choose snapshots.

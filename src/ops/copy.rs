@@ -7,6 +7,8 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use crate::archive::{self, ArchiveSummary};
+use crate::ops::choose::{Choice, archive_path};
+use crate::ops::put_back::{Effect, put_back};
 use crate::ops::{Context, Problem, Report, SnapshotFilter, error_document, snapshot_document, stores};
 use crate::platform::error::{Error, Kind, Reason, Result, one_line};
 use crate::snapshots::catalog::{Catalog, Listed};
@@ -41,6 +43,8 @@ pub(crate) struct Copied {
     pub was_there: bool,
     /// True if its archive in the other store was missing or damaged, and was copied again.
     pub mended: bool,
+    /// True if the target store had the archive without a manifest, and the manifest was written again.
+    pub manifest_written: bool,
 }
 
 /// The snapshots that are in the target store now, and the errors of those that could not be copied.
@@ -64,6 +68,7 @@ impl Serialize for CopyReport {
             let mut document = snapshot_document(&copied.manifest, &ProofSummary::default());
             document.insert("was_there".to_owned(), json!(copied.was_there));
             document.insert("mended".to_owned(), json!(copied.mended));
+            document.insert("manifest_written".to_owned(), json!(copied.manifest_written));
             document
         };
         map.serialize_entry("snapshots", &self.snapshots.iter().map(document).collect::<Vec<_>>())?;
@@ -88,6 +93,12 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
         None => Ok(given.clone()),
     };
     let (from, to_url) = (options.from.as_ref().map(resolve).transpose()?, resolve(&options.to)?);
+    let of_file = archive_path(&options.snapshot).filter(|_| !options.all);
+    if of_file.is_some() {
+        let to = open_target(options, &to_url)?;
+        let choice = Choice::find(&options.snapshot, &options.filter, || context.open_catalog())?;
+        return put_one_back(&choice, &to, false, context);
+    }
     let from_url = match &from {
         Some(from) => from,
         None if context.stores.is_empty() => {
@@ -96,21 +107,27 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
         None => context.store()?,
     };
     let from = stores::open(from_url)?;
-    let listed = if options.all {
-        from.list_all(options.filter.source.as_ref())?
+    let is_same_store = from_url.is_same_place(&to_url);
+    let (from, listed) = if options.all {
+        let listed = from.list_all(options.filter.source.as_ref())?;
+        let left_out = from.list_without_manifest(options.filter.source.as_ref())?;
+        let left_out = left_out.iter().filter(|archive| archive.is_old()).count();
+        if left_out > 0 {
+            tracing::warn!("{left_out} archives without a manifest are not copied: name their ids to copy them");
+        }
+        (from, listed)
     } else {
-        vec![from.find(&options.snapshot, &options.filter)?]
+        match Choice::find(&options.snapshot, &options.filter, || Ok(from))? {
+            Choice::Snapshot(from, listed) => (from, vec![listed]),
+            choice => return put_one_back(&choice, &open_target(options, &to_url)?, is_same_store, context),
+        }
     };
     if listed.is_empty() {
         return Err(Error::not_found(format!("there is no snapshot to copy in {}", one_line(&from.location())))
             .hint("take one with 'lifeboat snapshot'"));
     }
-    let to = if options.create {
-        stores::open_or_create(&to_url)
-    } else {
-        stores::open_to_write(&to_url).map_err(hint_create)
-    }?;
-    if from_url.is_same_place(&to_url) {
+    let to = open_target(options, &to_url)?;
+    if is_same_store {
         return Err(Error::usage("the two stores are the same").hint("name another store with --to"));
     }
     let mut report = CopyReport { snapshots: Vec::new(), failures: Vec::new(), store: to.location() };
@@ -128,6 +145,27 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
         }
     }
     Ok(report)
+}
+
+/// Opens the store to copy to.
+fn open_target(options: &CopyOptions, url: &StoreUrl) -> Result<Catalog> {
+    match options.create {
+        true => stores::open_or_create(url),
+        false => stores::open_to_write(url).map_err(hint_create),
+    }
+}
+
+/// Copies an archive that has no manifest.
+fn put_one_back(choice: &Choice, to: &Catalog, is_same_store: bool, context: &Context) -> Result<CopyReport> {
+    let (manifest, effect) = put_back(choice, to, is_same_store, context)
+        .map_err(|error| error.context(format!("{} was not copied", one_line(&choice.shown()))))?;
+    let copied = Copied {
+        manifest,
+        was_there: effect != Effect::Copied,
+        mended: effect == Effect::Mended,
+        manifest_written: effect == Effect::ManifestWritten,
+    };
+    Ok(CopyReport { snapshots: vec![copied], failures: Vec::new(), store: to.location() })
 }
 
 /// Adds a hint about --create, but only if the store is known to be absent: a store that cannot be reached may exist.
@@ -156,7 +194,7 @@ fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, cont
             return Err(in_target(Error::failed("it has a different snapshot with this id")));
         }
         if is_whole(to, there, &other).map_err(in_target)? {
-            return Ok(Copied { manifest, was_there: true, mended: false });
+            return Ok(Copied { manifest, was_there: true, mended: false, manifest_written: false });
         }
         if is_damaged {
             return Err(in_target(Error::problem("it is damaged in both stores")));
@@ -184,7 +222,7 @@ fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, cont
     if let Some(there) = &there {
         to.mend_archive(upload, summary, &manifest)?;
         to.forget_damage(there)?;
-        return Ok(Copied { manifest, was_there: true, mended: true });
+        return Ok(Copied { manifest, was_there: true, mended: true, manifest_written: false });
     }
     to.publish_document(upload, summary, &manifest, &document, ReadBack::Always)?;
     if is_damaged {
@@ -200,7 +238,7 @@ fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, cont
             problems: vec!["it was found damaged in the store that it was copied from".to_owned()],
         })?;
     }
-    Ok(Copied { manifest, was_there: false, mended: false })
+    Ok(Copied { manifest, was_there: false, mended: false, manifest_written: false })
 }
 
 /// Returns false if the archive is missing, if it has another length than its manifest says, or if a test found it

@@ -10,7 +10,8 @@ use crate::archive::{Entry, tar_header};
 use crate::engine::database::TableFormat;
 use crate::engine::restoring::SavedSnapshot;
 use crate::engine::source::engine_named;
-use crate::ops::fetch::{self, Opened};
+use crate::ops::choose::Choice;
+use crate::ops::fetch::Opened;
 use crate::ops::{Context, Report, SnapshotFilter};
 use crate::platform::disk::{self, create_file, create_folder, folder_of, require_space, sync_folder};
 use crate::platform::entries::EntryVisitor;
@@ -79,9 +80,8 @@ pub(crate) fn run(
     if json && matches!(destination, Destination::Stdout) {
         return Err(Error::usage("--json and the content cannot both go to stdout").hint("name a file with --to"));
     }
-    let catalog = context.open_catalog()?;
-    let listed = catalog.find(&options.snapshot, &options.filter)?;
-    let opened = fetch::open(&catalog, &listed.id, context)?;
+    let choice = Choice::find(&options.snapshot, &options.filter, || context.open_catalog())?;
+    let opened = choice.open(context)?;
     let files = match (destination, &options.entry, &options.table) {
         (Destination::Path(path), None, None) => to_folder(&opened, path, context)?,
         (Destination::Stdout, None, None) => {
@@ -99,7 +99,7 @@ pub(crate) fn run(
             Vec::new()
         }
     };
-    Ok(ExtractReport { id: listed.id.to_string(), files })
+    Ok(ExtractReport { id: opened.manifest.id.to_string(), files })
 }
 
 /// Adds "cannot write to stdout" to the errors of the output.

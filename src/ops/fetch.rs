@@ -1,14 +1,21 @@
 //! Opens snapshots. Every byte is hashed while it is read.
 
+use std::sync::Arc;
+
 use crate::archive::{ArchiveReader, Entry, MANIFEST_PATH, README_PATH};
 use crate::engine::restoring::SavedSnapshot;
 use crate::engine::source::engine_named;
 use crate::ops::Context;
 use crate::platform::entries::EntryVisitor;
-use crate::platform::error::{Error, Kind, Result};
+use crate::platform::error::{Error, IoContext, Kind, Result};
+use crate::platform::ranged::Ranged;
 use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::SnapshotId;
 use crate::snapshots::manifest::Manifest;
+use crate::snapshots::names::names_itself;
+
+/// The start of the first line of files that are encrypted with age.
+const AGE_START: &[u8; 19] = b"age-encryption.org/";
 
 /// A snapshot whose manifest was read and whose archive was opened.
 pub(crate) struct Opened {
@@ -18,6 +25,8 @@ pub(crate) struct Opened {
     pub(crate) document: Vec<u8>,
     /// The archive.
     pub(crate) reader: ArchiveReader,
+    /// True if the archive has no manifest outside: it is described by its own, and `document` is that one's text.
+    pub(crate) is_alone: bool,
 }
 
 /// Opens a snapshot, and compares the manifest outside the archive with the one inside before either is trusted.
@@ -38,7 +47,7 @@ pub(crate) fn open_uncompared(catalog: &Catalog, id: &SnapshotId, context: &Cont
             false => ArchiveReader::open(archive, context.jobs)?,
             true => ArchiveReader::open_encrypted(archive, &context.keys, context.jobs)?,
         };
-        let mut opened = Opened { manifest, document, reader };
+        let mut opened = Opened { manifest, document, reader, is_alone: false };
         if opened.manifest.encrypted {
             let inside = Manifest::from_json(&opened.reader.read_entry(MANIFEST_PATH, Manifest::MAX_BYTES)?)?;
             let Manifest { archive_bytes, sha256, .. } = opened.manifest;
@@ -48,6 +57,39 @@ pub(crate) fn open_uncompared(catalog: &Catalog, id: &SnapshotId, context: &Cont
         Ok(opened)
     };
     opened().map_err(|error| damaged(id, error))
+}
+
+/// Opens an archive that has no manifest outside, by the manifest in it. `name` names the archive in messages.
+pub(crate) fn open_alone(archive: Arc<dyn Ranged>, name: &str, context: &Context) -> Result<Opened> {
+    let archive_bytes = Some(archive.len());
+    let opened = || -> Result<Opened> {
+        let reader = match is_encrypted(&*archive)? {
+            false => ArchiveReader::open(archive, context.jobs)?,
+            true => ArchiveReader::open_encrypted(archive, &context.keys, context.jobs)?,
+        };
+        let document = reader.read_entry(MANIFEST_PATH, Manifest::MAX_BYTES)?;
+        let manifest = Manifest { archive_bytes, sha256: None, ..Manifest::from_json(&document)? };
+        if !names_itself(&manifest) {
+            return Err(Error::problem("its manifest does not describe itself"));
+        }
+        let opened = Opened { manifest, document, reader, is_alone: true };
+        opened.check_layout()?;
+        Ok(opened)
+    };
+    opened().map_err(|error| match error.kind {
+        Kind::Problem => error.context(format!("the archive {name} is damaged")),
+        _ => error.context(format!("cannot open the archive {name}")),
+    })
+}
+
+/// Returns true if a file begins as age's do.
+pub(crate) fn is_encrypted(archive: &dyn Ranged) -> Result<bool> {
+    let mut start = [0; AGE_START.len()];
+    if archive.len() < start.len() as u64 {
+        return Ok(false);
+    }
+    archive.read_at(0, &mut start).io(Kind::Unreachable, || "cannot read the archive's start".to_owned())?;
+    Ok(start == *AGE_START)
 }
 
 /// Adds the snapshot's id to an error.
@@ -117,6 +159,12 @@ impl Opened {
 
     /// Compares the manifest outside the archive with `inside`, the one in the archive.
     pub(crate) fn compare_manifests(&self, inside: &[u8]) -> Result<()> {
+        if self.is_alone {
+            return match self.document == inside {
+                true => Ok(()),
+                false => Err(Error::problem("the manifest in the archive changed while the archive was read")),
+            };
+        }
         match Manifest::differences(&self.document, inside)?.as_slice() {
             [] => Ok(()),
             fields => Err(Error::problem(format!(
@@ -144,7 +192,8 @@ impl SavedSnapshot for Opened {
         let mut with_manifest = ManifestKeeper { visitor, is_manifest: false, manifest: Vec::new() };
         let mut read = || {
             let walk = self.reader.walk(&mut with_manifest)?;
-            if Some(walk.sha256) != self.manifest.sha256 {
+            // The hash of the whole archive is only in the manifest outside. The archive's own hashes cover every byte.
+            if !self.is_alone && Some(walk.sha256) != self.manifest.sha256 {
                 return Err(Error::problem("the SHA-256 of its archive is not the one in the manifest"));
             }
             self.compare_manifests(&with_manifest.manifest)

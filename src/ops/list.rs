@@ -1,12 +1,14 @@
 //! `list`: the snapshots in a store, newest first.
 
+use chrono::{DateTime, Utc};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::ops::{Context, Report, SnapshotFilter, snapshot_document};
 use crate::platform::error::Result;
-use crate::snapshots::list::{Described, LeftOut};
+use crate::snapshots::list::{Described, LeftOut, NewestListing};
+use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
@@ -24,14 +26,29 @@ pub(crate) struct ListReport {
     pub snapshots: Vec<Described>,
     /// The number of older ones that the limit excludes.
     pub left_out: LeftOut,
+    /// The archives without a manifest, newest first.
+    pub without_manifest: Vec<ArchiveWithoutManifest>,
 }
 
 impl Serialize for ListReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1))?;
+        let mut map = serializer.serialize_map(Some(2))?;
         map.serialize_entry("snapshots", &self.snapshots.iter().map(listed_document).collect::<Vec<_>>())?;
+        let without: Vec<Value> = self.without_manifest.iter().map(without_manifest_document).collect();
+        map.serialize_entry("without_manifest", &without)?;
         map.end()
     }
+}
+
+/// Returns the JSON document of an archive without a manifest.
+pub(crate) fn without_manifest_document(found: &ArchiveWithoutManifest) -> Value {
+    json!({
+        "id": found.id,
+        "source": found.id.source(),
+        "archive": found.archive.key.name(),
+        "archive_bytes": found.archive.bytes,
+        "modified_at": DateTime::<Utc>::from(found.archive.modified),
+    })
 }
 
 /// Returns the JSON document of a snapshot in lists, which is without its tables.
@@ -80,12 +97,13 @@ pub(crate) fn run(options: &ListOptions, context: &Context) -> Result<ListReport
     let (source, before) = (options.filter.source.as_ref(), options.filter.before);
     let limit = options.limit.unwrap_or(usize::MAX);
     if options.filter.tags.is_empty() {
-        let (listed, left_out) = catalog.list_newest(source, before, limit)?;
+        let NewestListing { listed, left_out, without_manifest } = catalog.list_with_archives(source, before, limit)?;
         let snapshots = catalog.describe(listed)?;
         warn_about_newer(&snapshots);
-        return Ok(ListReport { snapshots, left_out });
+        return Ok(ListReport { snapshots, left_out, without_manifest });
     }
-    let mut snapshots = catalog.describe(catalog.list_newest(source, before, usize::MAX)?.0)?;
+    let listing = catalog.list_with_archives(source, before, usize::MAX)?;
+    let mut snapshots = catalog.describe(listing.listed)?;
     let tagged = |described: &Described| {
         described
             .manifest
@@ -96,7 +114,8 @@ pub(crate) fn run(options: &ListOptions, context: &Context) -> Result<ListReport
     snapshots.retain(tagged);
     let left_out = LeftOut::Exactly(snapshots.len().saturating_sub(limit));
     snapshots.truncate(limit);
-    Ok(ListReport { snapshots, left_out })
+    // The tags of an archive without a manifest are not known here.
+    Ok(ListReport { snapshots, left_out, without_manifest: listing.without_manifest })
 }
 
 /// Warns about the snapshots that a newer version of this program made: they are listed, but nothing else is known.

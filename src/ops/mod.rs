@@ -3,6 +3,7 @@
 
 pub(crate) mod check;
 pub(crate) mod checks;
+pub(crate) mod choose;
 pub(crate) mod copy;
 pub(crate) mod delete;
 pub(crate) mod destination;
@@ -21,6 +22,7 @@ pub(crate) mod list;
 pub(crate) mod migrate;
 pub mod preflight;
 pub(crate) mod prune;
+pub(crate) mod put_back;
 pub(crate) mod restore;
 pub(crate) mod restore_in_place;
 pub(crate) mod save;
@@ -181,10 +183,11 @@ impl Context {
     }
 
     /// Returns a `lifeboat` command line for `snapshot` that the user can copy.
-    pub(crate) fn command_line(&self, words: &[&str], snapshot: &Manifest, store: &str) -> String {
+    pub(crate) fn command_line(&self, words: &[&str], snapshot: &Manifest, store: Option<&str>) -> String {
         let mut line = "lifeboat".to_owned();
         let config = self.config.as_ref().map(|config| config.path.display().to_string());
-        let mut words: Vec<&str> = words.iter().copied().chain(["--store", store]).collect();
+        let mut words: Vec<&str> =
+            words.iter().copied().chain(store.iter().flat_map(|store| ["--store", store])).collect();
         words.extend(config.iter().flat_map(|path| ["--config", path.as_str()]));
         if snapshot.encrypted {
             match self.key_flags.as_slice() {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{Duration, Utc};
 use serde::{Serialize, Serializer};
 
+use crate::ops::list::without_manifest_document;
 use crate::ops::tags::SUSPECT;
 use crate::ops::{Context, Problem, Report, stores};
 use crate::platform::error::{Error, Kind, Result, one_line};
@@ -14,6 +15,7 @@ use crate::snapshots::list::Described;
 use crate::snapshots::manifest::SnapshotKind;
 use crate::snapshots::proofs::ProofLevel;
 use crate::snapshots::retention::{Candidate, Plan, Policy, plan};
+use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ pub(crate) struct PruneOptions {
     pub keep_tag: Vec<String>,
     /// Keep safety, partial and damaged snapshots, which the policy does not count, while they are younger than this
     pub keep_others: Duration,
+    /// Delete only these archives without a manifest, by their ids or the starts of ids
+    pub without_manifest: Vec<String>,
     /// Delete, instead of only printing what would be deleted
     pub yes: bool,
 }
@@ -67,11 +71,21 @@ pub(crate) struct PruneReport {
     pub keep: Vec<Kept>,
     /// Newest first.
     pub delete: Vec<Deleted>,
+    /// The archives without a manifest: none of them is deleted unless it is named.
+    #[serde(serialize_with = "as_archives")]
+    pub without_manifest: Vec<ArchiveWithoutManifest>,
     /// The bytes of the archives that were deleted, or would be, and of objects that crashed writers left behind.
     pub freed_bytes: u64,
     /// The errors that did not stop the rest of the work; the first one decides the exit code.
     #[serde(rename = "problems", skip_serializing_if = "Vec::is_empty", serialize_with = "as_problems")]
     pub failures: Vec<Error>,
+}
+
+fn as_archives<S: Serializer>(
+    archives: &[ArchiveWithoutManifest],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(archives.iter().map(without_manifest_document))
 }
 
 fn as_problems<S: Serializer>(failures: &[Error], serializer: S) -> std::result::Result<S::Ok, S::Error> {
@@ -83,6 +97,7 @@ impl PruneReport {
     fn add(&mut self, other: PruneReport) {
         self.keep.extend(other.keep);
         self.delete.extend(other.delete);
+        self.without_manifest.extend(other.without_manifest);
         self.freed_bytes += other.freed_bytes;
         self.failures.extend(other.failures);
     }
@@ -135,6 +150,9 @@ impl Context {
 
 /// Runs the command with the policy of the command line, or else with the config's.
 pub(crate) fn run(options: &PruneOptions, context: &Context) -> Result<PruneReport> {
+    if !options.without_manifest.is_empty() {
+        return delete_without_manifest(options, context);
+    }
     let policy = match options.policy() {
         policy if policy.is_empty() => context.retention()?.clone(),
         policy => policy,
@@ -217,7 +235,65 @@ fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, del
     }
     let keep = plan.keep.into_iter().map(|(id, reasons)| Kept { id: id.to_string(), reasons }).collect();
     let delete = plan.delete.into_iter().map(|id| Deleted { id: id.to_string() }).collect();
-    Ok(PruneReport { dry_run: !deletes, keep, delete, freed_bytes, failures })
+    let mut without_manifest = Vec::new();
+    for source in &sources {
+        without_manifest.extend(catalog.list_without_manifest(Some(source))?);
+    }
+    let old = without_manifest.iter().filter(|archive| archive.is_old()).count();
+    if old > 0 {
+        tracing::warn!(
+            "{old} archives in {} have no manifest, and are kept: 'lifeboat list' shows them",
+            one_line(&catalog.location())
+        );
+    }
+    Ok(PruneReport { dry_run: !deletes, keep, delete, without_manifest, freed_bytes, failures })
+}
+
+/// Deletes the archives without a manifest that the options name, and nothing else. Nothing is deleted unless all were
+/// found, and none is being read.
+fn delete_without_manifest(options: &PruneOptions, context: &Context) -> Result<PruneReport> {
+    let urls = if context.stores_are_given { std::slice::from_ref(context.store()?) } else { context.all_stores()? };
+    let catalogs = urls.iter().map(stores::open).collect::<Result<Vec<_>>>()?;
+    let mut chosen: Vec<(&Catalog, ArchiveWithoutManifest)> = Vec::new();
+    for wanted in &options.without_manifest {
+        let (mut is_found, mut absent) = (false, None);
+        for catalog in &catalogs {
+            match catalog.find_without_manifest(wanted) {
+                Ok(found) => {
+                    is_found = true;
+                    chosen.extend(found.into_iter().map(|archive| (catalog, archive)));
+                }
+                Err(error) if error.kind == Kind::NotFound => absent = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(error) = absent.filter(|_| !is_found) {
+            return Err(error);
+        }
+    }
+    let mut unique: Vec<(&Catalog, ArchiveWithoutManifest)> = Vec::new();
+    for (catalog, archive) in chosen {
+        let is_same = |(other, known): &(&Catalog, ArchiveWithoutManifest)| {
+            std::ptr::eq(*other, catalog) && known.archive.key == archive.archive.key
+        };
+        if unique.iter().any(is_same) {
+            continue;
+        }
+        if catalog.in_use(archive.id.source(), false)?.contains(&archive.id) {
+            return Err(Error::failed(format!("{} is being restored", archive.id))
+                .hint("try again when that has ended; the mark of a process that was killed expires after a day"));
+        }
+        unique.push((catalog, archive));
+    }
+    let mut report = PruneReport { dry_run: !options.yes, ..PruneReport::default() };
+    for (catalog, archive) in unique {
+        report.freed_bytes += match options.yes {
+            true => catalog.delete_without_manifest(&archive)?,
+            false => archive.archive.bytes,
+        };
+        report.delete.push(Deleted { id: archive.id.to_string() });
+    }
+    Ok(report)
 }
 
 /// Fails if tags are all that a policy keeps, and a source has no snapshot with one of them: a mistyped tag would

@@ -1,18 +1,19 @@
 //! `restore`: restores a snapshot, and reports how to undo that.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use crate::archive::Compression;
 use crate::engine::restoring::{self, RestoreCaller, RestoreReport, RestoreSettings};
 use crate::engine::saving::Saving;
 use crate::engine::source::{Source, engine_named};
+use crate::ops::choose::Choice;
 use crate::ops::destination::Destination;
 use crate::ops::fetch::Opened;
 use crate::ops::save::SnapshotPlan;
-use crate::ops::{Context, Report, SnapshotFilter, fetch, tags};
+use crate::ops::{Context, Report, SnapshotFilter, tags};
 use crate::platform::error::{Error, Result, one_line};
-use crate::snapshots::catalog::Catalog;
-use crate::snapshots::id::SnapshotId;
+use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::manifest::{Manifest, Origin, SnapshotKind};
 
 /// Options of a restore.
@@ -32,7 +33,7 @@ impl Report for RestoreReport {}
 
 /// A plan of a restore, made before anything is changed.
 pub(crate) struct RestorePlan {
-    catalog: Catalog,
+    choice: Choice,
     opened: Arc<Opened>,
     plan: Box<dyn restoring::RestorePlan>,
     dry_run: bool,
@@ -41,26 +42,26 @@ pub(crate) struct RestorePlan {
 impl RestorePlan {
     /// Finds the snapshot and inspects the target; changes nothing.
     pub(crate) fn make(options: &RestoreOptions, context: &Context) -> Result<Self> {
-        let catalog = context.open_catalog()?;
-        let listed = catalog.find(&options.snapshot, &options.filter)?;
-        let opened = fetch::open(&catalog, &listed.id, context)?;
+        let choice = Choice::find(&options.snapshot, &options.filter, || context.open_catalog())?;
+        let opened = choice.open(context)?;
         let target = target(&opened.manifest, options.to.as_deref(), context)?;
         let opened = Arc::new(opened);
         let plan = target.plan_restore(Arc::<Opened>::clone(&opened), &options.settings, &context.for_engine())?;
-        Ok(RestorePlan { catalog, opened, plan, dry_run: options.settings.dry_run })
+        Ok(RestorePlan { choice, opened, plan, dry_run: options.settings.dry_run })
     }
 
     /// Plans the restore in place of a snapshot that was already found, to a target of the same engine.
     pub(crate) fn in_place(
-        id: &SnapshotId,
+        listed: Listed,
         catalog: Catalog,
         target: &Source,
         lock_timeout: u64,
         context: &Context,
     ) -> Result<Self> {
-        let opened = Arc::new(fetch::open(&catalog, id, context)?);
+        let choice = Choice::Snapshot(catalog, listed);
+        let opened = Arc::new(choice.open(context)?);
         let plan = target.plan_restore_in_place(Arc::<Opened>::clone(&opened), lock_timeout, &context.for_engine())?;
-        Ok(RestorePlan { catalog, opened, plan, dry_run: false })
+        Ok(RestorePlan { choice, opened, plan, dry_run: false })
     }
 
     /// Returns the question to ask the user before data is overwritten, or `None` if nothing is overwritten.
@@ -71,9 +72,10 @@ impl RestorePlan {
 
     /// Carries the plan out.
     pub(crate) fn run(self, context: &Context) -> Result<RestoreReport> {
-        let _lease = (!self.dry_run).then(|| self.catalog.lease(&self.opened.manifest.id));
-        let RestorePlan { catalog, opened, plan, .. } = &self;
-        plan.run(&Caller { catalog, opened, context })
+        let RestorePlan { choice, opened, plan, .. } = &self;
+        let catalog = choice.catalog();
+        let _lease = catalog.filter(|_| !self.dry_run).map(|catalog| catalog.lease(&opened.manifest.id));
+        plan.run(&Caller { catalog, safety_store: OnceCell::new(), opened, context })
     }
 }
 
@@ -113,14 +115,17 @@ pub(crate) fn target_word(manifest: &Manifest, shown: &str, context: &Context) -
 
 /// The part of a restore that knows the store and the config.
 struct Caller<'a> {
-    catalog: &'a Catalog,
+    /// The store that the snapshot is in.
+    catalog: Option<&'a Catalog>,
+    /// The store of the safety snapshot, if the snapshot is in none.
+    safety_store: OnceCell<Catalog>,
     opened: &'a Opened,
     context: &'a Context,
 }
 
 impl Caller<'_> {
-    /// Returns the destination of a safety snapshot: the store of the snapshot that is restored. If that is encrypted,
-    /// the key that opened it also opens the safety snapshot.
+    /// Returns the destination of a safety snapshot: the store of the snapshot that is restored, or of the command line
+    /// or the config if it is restored from a file. If the snapshot is encrypted, the key that opened it also opens the safety snapshot.
     fn safety_destination(&self) -> Result<Destination<'_>> {
         // The safety snapshot holds today's data. It is also encrypted if only the config asks for it or keys are
         // given.
@@ -129,7 +134,19 @@ impl Caller<'_> {
             encrypt_with = self.context.config_encryption()?;
         }
         let encrypt_with = encrypt_with.or_else(|| self.context.keys.encrypt_with());
-        Ok(Destination { catalogs: vec![self.catalog], encrypt_with })
+        Ok(Destination { catalogs: vec![self.catalog_for_safety()?], encrypt_with })
+    }
+
+    fn catalog_for_safety(&self) -> Result<&Catalog> {
+        if let Some(catalog) = self.catalog.or_else(|| self.safety_store.get()) {
+            return Ok(catalog);
+        }
+        if self.context.stores.is_empty() {
+            return Err(Error::usage("there is no store for the safety snapshot")
+                .hint("name one with --store; --no-safety restores without one: the overwritten data is then lost"));
+        }
+        let catalog = self.context.open_to_write(self.context.store()?)?;
+        Ok(self.safety_store.get_or_init(|| catalog))
     }
 }
 
@@ -151,7 +168,8 @@ impl RestoreCaller for Caller<'_> {
     }
 
     fn command_line(&self, words: &[&str]) -> String {
-        self.context.command_line(words, &self.opened.manifest, &self.catalog.location())
+        let location = self.catalog.or_else(|| self.safety_store.get()).map(Catalog::location);
+        self.context.command_line(words, &self.opened.manifest, location.as_deref())
     }
 
     fn target_word(&self, shown: &str) -> Result<String> {

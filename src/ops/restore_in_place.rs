@@ -36,7 +36,7 @@ pub(crate) fn restore_in_place(
         }
     }
     let catalog = reopen(found, context)?;
-    let restored = RestorePlan::in_place(&manifest.id, catalog, &chosen.source, lock_timeout, context)
+    let restored = RestorePlan::in_place(found.listed.clone(), catalog, &chosen.source, lock_timeout, context)
         .and_then(|plan| plan.run(context))
         .map_err(|error| {
             error.context(format!("{} was not restored to {}", manifest.id, one_line(&chosen.source.shown())))

@@ -7,6 +7,8 @@ use chrono::Utc;
 use serde::Serialize;
 
 use crate::archive;
+use crate::engine::sqlite::target::quote_word;
+use crate::ops::choose::{Choice, open_without_manifest};
 use crate::ops::summary::{RunSummary, SnapshotSummary};
 use crate::ops::{Context, Problem, Report, error_document, fetch};
 use crate::platform::error::{Error, Kind, Result, one_line};
@@ -17,6 +19,7 @@ use crate::snapshots::id::SnapshotId;
 use crate::snapshots::manifest::Manifest;
 use crate::snapshots::names::ENCRYPTED_ENDING;
 use crate::snapshots::proofs::{Proof, ProofLevel};
+use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
@@ -112,35 +115,118 @@ impl Outcome {
 
 /// Runs the command. Fails if there is no snapshot to test.
 pub(crate) fn run(options: &VerifyOptions, context: &Context) -> Result<VerifyReport> {
+    if !options.all {
+        let choice = Choice::find(&options.snapshot, &options.filter, || context.open_first())?;
+        let depth = TestDepth { quick: options.quick, any_key: false };
+        let outcome = match &choice {
+            Choice::Snapshot(catalog, listed) => outcome(catalog, listed, depth, context)?,
+            Choice::WithoutManifest(_, archive) => outcome_alone(&choice, Some(&archive.id), depth, context)?,
+            Choice::File(_) => outcome_alone(&choice, None, depth, context)?,
+        };
+        return Ok(VerifyReport { ok: outcome.ok, snapshots: vec![outcome], failures: Vec::new() });
+    }
     let catalog = context.open_first()?;
-    let listed = if options.all {
-        catalog.list_all(options.filter.source.as_ref())?
-    } else {
-        vec![catalog.find(&options.snapshot, &options.filter)?]
-    };
-    if listed.is_empty() {
+    let source = options.filter.source.as_ref();
+    let listed = catalog.list_all(source)?;
+    // A younger one may belong to a snapshot that is being written.
+    let mut without_manifest = catalog.list_without_manifest(source)?;
+    without_manifest.retain(ArchiveWithoutManifest::is_old);
+    if listed.is_empty() && without_manifest.is_empty() {
         return Err(Error::not_found(format!("there is no snapshot to verify in {}", one_line(&catalog.location())))
             .hint("take one with 'lifeboat snapshot'"));
     }
-    let depth = TestDepth { quick: options.quick, any_key: options.all };
+    let depth = TestDepth { quick: options.quick, any_key: true };
     let (mut snapshots, mut failures) = (Vec::new(), Vec::new());
     for listed in &listed {
         match outcome(&catalog, listed, depth, context) {
             Ok(outcome) => snapshots.push(outcome),
             // The snapshot was pruned while others were read.
-            Err(error) if error.kind == Kind::NotFound && options.all => {}
+            Err(error) if error.kind == Kind::NotFound => {}
             // A snapshot that cannot be read must not hide the results of the others.
-            Err(error) if error.kind == Kind::Unreachable && options.all => {
+            Err(error) if error.kind == Kind::Unreachable => {
                 snapshots.push(Outcome::untested(&listed.id, "unreadable", &error));
             }
-            Err(error) if error.is_newer_format() && options.all => {
+            Err(error) if error.is_newer_format() => {
                 snapshots.push(Outcome::untested(&listed.id, Outcome::NEWER, &error));
                 failures.push(error);
             }
             Err(error) => return Err(error),
         }
     }
+    for archive in without_manifest {
+        snapshots.push(missing_manifest(&catalog, &archive, depth, context)?);
+    }
     Ok(VerifyReport { ok: snapshots.iter().all(|outcome| outcome.ok), snapshots, failures })
+}
+
+/// Tests an archive by the manifest in it. Nothing is recorded: a proof belongs to a snapshot with a manifest. `id` is
+/// the id that its name gives it.
+fn outcome_alone(choice: &Choice, id: Option<&SnapshotId>, depth: TestDepth, context: &Context) -> Result<Outcome> {
+    let clock = Instant::now();
+    let (found, problems) = problems_alone(choice.open(context), depth, context)?;
+    let id = id.or(found.as_ref()).map_or_else(|| choice.shown(), ToString::to_string);
+    let level = match (problems.is_empty(), depth.quick) {
+        (false, _) => ProofLevel::Damaged,
+        (true, true) => ProofLevel::None,
+        (true, false) => ProofLevel::Verified,
+    };
+    let (ok, seconds) = (problems.is_empty(), clock.elapsed().as_secs_f64());
+    Ok(Outcome { id, level: level.name(), ok, problems, seconds, restore_seconds: None })
+}
+
+/// Returns the id in an archive that has no manifest outside, and all problems of the archive.
+fn problems_alone(
+    opened: Result<fetch::Opened>,
+    depth: TestDepth,
+    context: &Context,
+) -> Result<(Option<SnapshotId>, Vec<Problem>)> {
+    let opened = match opened {
+        Err(error) if error.kind == Kind::Problem => return Ok((None, vec![Problem::of("damage", &error)])),
+        opened => opened?,
+    };
+    let id = opened.manifest.id.clone();
+    if depth.quick {
+        return Ok((Some(id), Vec::new()));
+    }
+    context.progress.start(&format!("verifying {id}"), 0);
+    let walk = opened.reader.inspect();
+    context.progress.finish();
+    let problems = match walk {
+        Err(error) if error.kind == Kind::Problem => vec![Problem::of("damage", &error)],
+        walk => walk?.problems.iter().map(|error| Problem::of("damage", error)).collect(),
+    };
+    Ok((Some(id), problems))
+}
+
+/// Returns the outcome for an archive whose manifest is missing, which is a problem even if the archive is whole.
+fn missing_manifest(
+    catalog: &Catalog,
+    archive: &ArchiveWithoutManifest,
+    depth: TestDepth,
+    context: &Context,
+) -> Result<Outcome> {
+    let clock = Instant::now();
+    let store = quote_word(&catalog.location());
+    let key = &archive.archive.key;
+    let put_back = format!("'lifeboat copy {} --from {store} --to {store}' writes it again", archive.id);
+    let (is_damaged, message) = match problems_alone(open_without_manifest(catalog, archive, context), depth, context) {
+        Err(error) if error.kind == Kind::Interrupted => return Err(error),
+        Err(error) => (false, format!("{key} has no manifest: {put_back}; {}", error.full_message())),
+        Ok((_, found)) => match found.first() {
+            Some(problem) => (true, format!("{key} has no manifest, and is damaged: {}", problem.message)),
+            None if depth.quick => (false, format!("{key} has no manifest: {put_back}")),
+            None => (false, format!("{key} has no manifest, but every byte of it is as it was written: {put_back}")),
+        },
+    };
+    let level = if is_damaged { ProofLevel::Damaged } else { ProofLevel::None };
+    Ok(Outcome {
+        id: archive.id.to_string(),
+        level: level.name(),
+        ok: false,
+        problems: vec![Problem { kind: "without_manifest".to_owned(), message }],
+        seconds: clock.elapsed().as_secs_f64(),
+        restore_seconds: None,
+    })
 }
 
 /// Reads back every byte of a snapshot that was just taken. Of an encrypted snapshot that no key opens, only the

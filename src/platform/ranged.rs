@@ -1,6 +1,8 @@
 //! Bytes of known length that can be read at any offset: the interface through which an archive is read.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 /// A finished object that can be read by ranges, from several threads at once.
 pub trait Ranged: Send + Sync {
@@ -41,5 +43,30 @@ impl Ranged for Vec<u8> {
         let end = end.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         buffer.copy_from_slice(&self[start..end]);
         Ok(())
+    }
+}
+
+/// A file that is open for reading.
+pub struct RangedFile {
+    file: File,
+    bytes: u64,
+}
+
+impl RangedFile {
+    /// Takes an open file with its present length.
+    pub fn new(file: File) -> io::Result<Self> {
+        let bytes = file.metadata()?.len();
+        Ok(RangedFile { file, bytes })
+    }
+}
+
+impl Ranged for RangedFile {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        require_within(self.bytes, offset, buffer.len())?;
+        self.file.read_exact_at(buffer, offset)
     }
 }

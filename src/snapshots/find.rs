@@ -4,9 +4,11 @@ use chrono::{DateTime, Utc};
 
 use crate::platform::error::{Error, Kind, Reason, Result, one_line};
 use crate::snapshots::catalog::{CLOCK_SLACK, Catalog, Listed};
-use crate::snapshots::id::SourceName;
+use crate::snapshots::id::{SnapshotId, SourceName};
+use crate::snapshots::list::Grouped;
 use crate::snapshots::manifest::{Manifest, SnapshotKind};
 use crate::snapshots::proofs::ProofLevel;
+use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 use crate::store::Names;
 
 /// The number of manifests in an archive tier after which the search for a readable one ends.
@@ -25,11 +27,45 @@ pub struct SnapshotFilter {
     pub before: Option<DateTime<Utc>>,
 }
 
+/// The snapshot that a user names.
+#[derive(Clone, Debug)]
+pub enum Named {
+    /// One with a manifest.
+    Snapshot(Listed),
+    /// An archive that has no manifest.
+    WithoutManifest(ArchiveWithoutManifest),
+}
+
+impl Named {
+    fn id(&self) -> &SnapshotId {
+        match self {
+            Named::Snapshot(listed) => &listed.id,
+            Named::WithoutManifest(archive) => &archive.id,
+        }
+    }
+}
+
 impl Catalog {
-    /// Finds the snapshot that a user names by its id, a unique prefix of its id, or `latest`.
+    /// Finds the snapshot that a user names by its id, a unique prefix of its id, or `latest`. An archive without a
+    /// manifest is not found; see [`find_named`](Self::find_named).
     pub fn find(&self, wanted: &str, filter: &SnapshotFilter) -> Result<Listed> {
+        match self.find_named(wanted, filter)? {
+            Named::Snapshot(listed) => Ok(listed),
+            Named::WithoutManifest(archive) => {
+                let (id, location) = (&archive.id, one_line(&self.location()));
+                Err(Error::not_found(format!("{id} in {location} is an archive without a manifest")).hint(format!(
+                    "'lifeboat copy {id} --from STORE --to STORE' with this store as both reads the archive, and writes \
+                     its manifest again"
+                )))
+            }
+        }
+    }
+
+    /// Finds the snapshot that a user names by its id, a unique prefix of its id, or `latest`, or the archive without a
+    /// manifest that has this id.
+    pub fn find_named(&self, wanted: &str, filter: &SnapshotFilter) -> Result<Named> {
         if wanted == "latest" {
-            return self.latest(filter);
+            return self.latest(filter).map(Named::Snapshot);
         }
         if !filter.tags.is_empty() || filter.before.is_some() {
             return Err(
@@ -39,32 +75,31 @@ impl Catalog {
         self.by_prefix(wanted, filter)
     }
 
-    fn by_prefix(&self, wanted: &str, filter: &SnapshotFilter) -> Result<Listed> {
-        let none = || {
-            Error::not_found(format!("there is no snapshot {} in {}", one_line(wanted), one_line(&self.location())))
-                .hint("run 'lifeboat list' to see the snapshots")
-        };
+    fn by_prefix(&self, wanted: &str, filter: &SnapshotFilter) -> Result<Named> {
         if wanted.is_empty() {
             return Err(Error::usage("the snapshot argument is empty: give an id, the start of one, or 'latest'"));
         }
-        let could_be = |source: &SourceName| {
-            let start = format!("{source}-");
-            start.starts_with(wanted) || wanted.starts_with(&start)
-        };
-        let mut found = Vec::new();
-        for source in self.sources()?.iter().filter(|source| could_be(source)) {
-            if filter.source.as_ref().is_none_or(|only| only == source) {
-                found.extend(self.list_named(source, Names::StartingWith(wanted))?);
-            }
-        }
-        if let Some(exact) = found.iter().position(|listed| listed.id.to_string() == wanted) {
-            return Ok(found.swap_remove(exact));
+        let (listed, without_manifest) = self.matching(wanted, filter.source.as_ref())?;
+        let named = listed.into_iter().map(Named::Snapshot);
+        let mut found: Vec<Named> = named.chain(without_manifest.into_iter().map(Named::WithoutManifest)).collect();
+        let is_exact = |named: &Named| named.id().to_string() == wanted;
+        if found.iter().any(is_exact) {
+            found.retain(is_exact);
         }
         match found.len() {
-            0 => Err(none()),
+            0 => Err(Error::not_found(format!(
+                "there is no snapshot {} in {}",
+                one_line(wanted),
+                one_line(&self.location())
+            ))
+            .hint("run 'lifeboat list' to see the snapshots")),
             1 => Ok(found.swap_remove(0)),
+            count if found.iter().all(is_exact) => {
+                Err(Error::usage(format!("{} has {count} archives, and no manifest", one_line(wanted)))
+                    .hint("give the path of one of them"))
+            }
             count => {
-                let some: Vec<String> = found.iter().take(3).map(|listed| listed.id.to_string()).collect();
+                let some: Vec<String> = found.iter().take(3).map(|named| named.id().to_string()).collect();
                 Err(Error::usage(format!("'{}' is the start of {count} snapshot ids", one_line(wanted))).hint(format!(
                     "give more characters of the id: {}{}",
                     some.join(", "),
@@ -72,6 +107,23 @@ impl Catalog {
                 )))
             }
         }
+    }
+
+    /// Returns the snapshots, and the archives without a manifest, whose ids begin with `wanted`.
+    pub(super) fn matching(&self, wanted: &str, only: Option<&SourceName>) -> Result<Grouped> {
+        let could_be = |source: &SourceName| {
+            let start = format!("{source}-");
+            start.starts_with(wanted) || wanted.starts_with(&start)
+        };
+        let (mut listed, mut without_manifest) = (Vec::new(), Vec::new());
+        for source in self.sources()?.iter().filter(|source| could_be(source)) {
+            if only.is_none_or(|only| only == source) {
+                let found = self.list_grouped(source, Names::StartingWith(wanted))?;
+                listed.extend(found.0);
+                without_manifest.extend(found.1);
+            }
+        }
+        Ok((listed, without_manifest))
     }
 
     fn latest(&self, filter: &SnapshotFilter) -> Result<Listed> {

@@ -12,9 +12,10 @@ use crate::platform::ranged::Ranged;
 use crate::snapshots::catalog::{Catalog, LEFTOVER_AGE, Listed};
 use crate::snapshots::id::{STAMP_BYTES, SnapshotId, SourceName};
 use crate::snapshots::manifest::Manifest;
-use crate::snapshots::names::{ENCRYPTED_ENDING, archive_endings, archive_key, is_archive, key, manifest_key};
+use crate::snapshots::names::{archive_endings, archive_key, is_archive, key, manifest_key, names_itself};
 use crate::snapshots::proofs::{ProofLevel, ProofSummary};
-use crate::store::{Names, ObjectMeta};
+use crate::snapshots::without_manifest::{ArchiveWithoutManifest, LEAST_ARCHIVE_BYTES};
+use crate::store::{Key, Names, ObjectMeta};
 
 /// The number of threads that read manifests in parallel.
 const READERS: usize = 16;
@@ -42,11 +43,26 @@ struct Files {
     proofs: Vec<ObjectMeta>,
 }
 
-/// Objects that belong to no snapshot.
+/// Objects that belong to no snapshot, and hold no data.
 #[derive(Debug, Default)]
 pub struct Orphans {
-    /// Archives and proofs without a manifest, too old to belong to a snapshot in progress.
+    /// Proofs without manifest and archive, and archives that are shorter than any archive, too old to belong to a
+    /// snapshot in progress.
     pub objects: Vec<ObjectMeta>,
+}
+
+/// Snapshots, and archives without a manifest.
+pub(super) type Grouped = (Vec<Listed>, Vec<ArchiveWithoutManifest>);
+
+/// The newest snapshots of a store. See [`Catalog::list_with_archives`].
+#[derive(Debug)]
+pub struct NewestListing {
+    /// The snapshots, newest first.
+    pub listed: Vec<Listed>,
+    /// The number of snapshots that were left out.
+    pub left_out: LeftOut,
+    /// The archives without a manifest that are as new as the snapshots, newest first.
+    pub without_manifest: Vec<ArchiveWithoutManifest>,
 }
 
 /// The number of snapshots that a listing left out.
@@ -85,9 +101,21 @@ impl Catalog {
     }
 
     pub(super) fn list_named(&self, source: &SourceName, names: Names<'_>) -> Result<Vec<Listed>> {
-        let mut listed = Vec::new();
+        Ok(self.list_grouped(source, names)?.0)
+    }
+
+    /// Lists snapshots, and archives without a manifest, of one source, newest first.
+    pub(super) fn list_grouped(&self, source: &SourceName, names: Names<'_>) -> Result<Grouped> {
+        let (mut listed, mut without) = (Vec::new(), Vec::new());
         for (id, files) in self.files(source, names)?.into_iter().rev() {
             if files.manifest.is_none() {
+                let proofs: Vec<Key> = files.proofs.into_iter().map(|proof| proof.key).collect();
+                for archive in files.archives.into_iter().filter(|archive| archive.bytes >= LEAST_ARCHIVE_BYTES) {
+                    let found = ArchiveWithoutManifest { id: id.clone(), archive, proofs: proofs.clone() };
+                    if self.lacks_manifest(&found)? {
+                        without.push(found);
+                    }
+                }
                 continue;
             }
             // A listing made during a write may show the manifest and miss the archive.
@@ -97,7 +125,7 @@ impl Catalog {
             };
             listed.push(Listed { id, archive, proofs: files.proofs.into_iter().map(|proof| proof.key).collect() });
         }
-        Ok(listed)
+        Ok((listed, without))
     }
 
     /// Returns the snapshot with this id, or `None` if the store does not have it.
@@ -174,11 +202,23 @@ impl Catalog {
         before: Option<DateTime<Utc>>,
         limit: usize,
     ) -> Result<(Vec<Listed>, LeftOut)> {
+        let newest = self.list_with_archives(source, before, limit)?;
+        Ok((newest.listed, newest.left_out))
+    }
+
+    /// Lists the newest snapshots as [`list_newest`](Self::list_newest) does, and the archives without a manifest among
+    /// them.
+    pub fn list_with_archives(
+        &self,
+        source: Option<&SourceName>,
+        before: Option<DateTime<Utc>>,
+        limit: usize,
+    ) -> Result<NewestListing> {
         let sources = match source {
             Some(source) => vec![source.clone()],
             None => self.sources()?,
         };
-        let (mut all, mut is_all) = (Vec::new(), true);
+        let (mut all, mut is_all, mut without_manifest) = (Vec::new(), true, Vec::new());
         let fits = |listed: &Listed| before.is_none_or(|before| listed.id.time() < before);
         for source in &sources {
             let mut newest = self.newest_first(source, before);
@@ -187,19 +227,26 @@ impl Catalog {
                 all.push(listed?);
             }
             is_all &= newest.is_at_end();
+            without_manifest.extend(newest.take_without_manifest());
         }
+        without_manifest.retain(|archive| before.is_none_or(|before| archive.id.time() < before));
+        without_manifest.sort_by(|a, b| b.id.stamp().cmp(a.id.stamp()));
         all.sort_by(|a, b| b.id.stamp().cmp(a.id.stamp()));
         let left_out = all.len().saturating_sub(limit);
         all.truncate(limit);
-        Ok((all, if is_all { LeftOut::Exactly(left_out) } else { LeftOut::Unknown }))
+        let left_out = if is_all { LeftOut::Exactly(left_out) } else { LeftOut::Unknown };
+        Ok(NewestListing { listed: all, left_out, without_manifest })
     }
 
-    /// Returns archives and proofs without a manifest that are older than [`LEFTOVER_AGE`] (7 days in a remote store).
+    /// Returns proofs without manifest and archive, and archives without a manifest that cannot hold data, that are older
+    /// than [`LEFTOVER_AGE`] (7 days in a remote store).
     pub fn orphans(&self, source: &SourceName) -> Result<Orphans> {
         let now = std::time::SystemTime::now();
         let most = if self.is_local() { LEFTOVER_AGE } else { REMOTE_LEFTOVER_AGE };
         let old = |object: &ObjectMeta| now.duration_since(object.modified).is_ok_and(|age| age > most);
-        let orphaned = self.files(source, Names::All)?.into_values().filter(|files| files.manifest.is_none());
+        let has_data = |files: &Files| files.archives.iter().any(|archive| archive.bytes >= LEAST_ARCHIVE_BYTES);
+        let is_orphaned = |files: &Files| files.manifest.is_none() && !has_data(files);
+        let orphaned = self.files(source, Names::All)?.into_values().filter(is_orphaned);
         let objects = orphaned.flat_map(|files| files.archives.into_iter().chain(files.proofs)).filter(old).collect();
         Ok(Orphans { objects })
     }
@@ -219,10 +266,7 @@ impl Catalog {
                 false => format!("the snapshot {id} is damaged"),
             })
         })?;
-        let ending = manifest.archive.strip_prefix(&id.to_string()).filter(|ending| is_archive(ending));
-        let own_archive = ending.is_some_and(|ending| ending.ends_with(ENCRYPTED_ENDING) == manifest.encrypted);
-        let same_time = manifest.created_at.timestamp() == id.time().timestamp();
-        if &manifest.id != id || &manifest.source != id.source() || !own_archive || !same_time {
+        if &manifest.id != id || !names_itself(&manifest) {
             let message = format!("the snapshot {id} is damaged: its manifest belongs to another snapshot");
             return Err(Error::problem(message));
         }

@@ -448,6 +448,29 @@ impl Manifest {
         Manifest { tables: Vec::new(), sqlite: None, postgres: None, ..self.clone() }
     }
 
+    /// Returns the text of the manifest outside an archive, made from the one inside it. `inside` is its text, and this
+    /// manifest has the archive's length and hash. It repeats fields that are not known here.
+    pub fn document_from(&self, inside: &[u8]) -> Result<Vec<u8>> {
+        let document = self.outside().to_json();
+        if Self::differences(&document, inside)?.is_empty() {
+            return Ok(document);
+        }
+        let mut fields: Value = serde_json::from_slice(inside)
+            .map_err(|error| Error::problem("cannot parse the manifest").because(error))?;
+        fields["archive_bytes"] = self.archive_bytes.into();
+        fields["sha256"] = serde_json::to_value(self.sha256).expect("a hash is a text");
+        if self.encrypted {
+            fields["tables"] = Value::Array(Vec::new());
+            let known: Value = serde_json::to_value(self.outside()).expect("a manifest has only string keys");
+            if let (Some(fields), Some(known)) = (fields.as_object_mut(), known.as_object()) {
+                fields.retain(|name, _| known.contains_key(name));
+            }
+        }
+        let mut json = serde_json::to_vec_pretty(&fields).expect("a manifest has only string keys");
+        json.push(b'\n');
+        Ok(json)
+    }
+
     /// Parses a manifest, inside or outside. Fails if it is invalid or has another format version; see
     /// [`check_version`].
     pub fn from_json(bytes: &[u8]) -> Result<Self> {

@@ -13,3 +13,4 @@ mod newest;
 pub(crate) mod proofs;
 pub(crate) mod publish;
 pub mod retention;
+pub(crate) mod without_manifest;

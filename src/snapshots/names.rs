@@ -31,3 +31,16 @@ pub(super) fn manifest_key(id: &SnapshotId) -> Result<Key> {
 pub(super) fn archive_key(manifest: &Manifest) -> Result<Key> {
     key(&format!("{}/{}", manifest.source, manifest.archive))
 }
+
+/// Returns true if source, time, archive and encryption in a manifest are those of its id.
+pub(crate) fn names_itself(manifest: &Manifest) -> bool {
+    let ending = manifest.archive.strip_prefix(&manifest.id.to_string()).filter(|ending| is_archive(ending));
+    ending.is_some_and(|ending| ending.ends_with(ENCRYPTED_ENDING) == manifest.encrypted)
+        && &manifest.source == manifest.id.source()
+        && manifest.created_at.timestamp() == manifest.id.time().timestamp()
+}
+
+/// Returns true if a file's name ends as that of an archive.
+pub(crate) fn is_archive_name(name: &str) -> bool {
+    archive_endings().any(|ending| name.ends_with(&ending))
+}

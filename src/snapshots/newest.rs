@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use crate::platform::error::Result;
 use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::id::{STAMP_BYTES, SnapshotId, SourceName};
+use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 use crate::store::Names;
 
 /// The periods, in hours, that are listed step by step for the newest snapshots; the last step has no limit.
@@ -26,7 +27,8 @@ impl Catalog {
         }
         let second = chrono::Duration::seconds(1);
         let until = before.and_then(|before| before.checked_add_signed(second)).map(|end| first_name(source, end));
-        NewestFirst { catalog: self, source: source.clone(), starts, until, found: Vec::new().into_iter() }
+        let found = Vec::new().into_iter();
+        NewestFirst { catalog: self, source: source.clone(), starts, until, found, without_manifest: Vec::new() }
     }
 }
 
@@ -39,9 +41,16 @@ pub(super) struct NewestFirst<'a> {
     /// The start name of the previous listing, or the end set by `before`.
     until: Option<String>,
     found: std::vec::IntoIter<Listed>,
+    /// The archives without a manifest in the listings made so far.
+    without_manifest: Vec<ArchiveWithoutManifest>,
 }
 
 impl NewestFirst<'_> {
+    /// Takes the archives without a manifest in the listings made so far.
+    pub(super) fn take_without_manifest(&mut self) -> Vec<ArchiveWithoutManifest> {
+        std::mem::take(&mut self.without_manifest)
+    }
+
     /// Returns true if everything was listed and taken.
     pub(super) fn is_at_end(&self) -> bool {
         self.starts.is_empty() && self.found.as_slice().is_empty()
@@ -61,8 +70,11 @@ impl Iterator for NewestFirst<'_> {
                 (None, None) => Names::All,
                 (start, until) => Names::Between(start.as_deref().unwrap_or(""), until.as_deref()),
             };
-            match self.catalog.list_named(&self.source, names) {
-                Ok(found) => self.found = found.into_iter(),
+            match self.catalog.list_grouped(&self.source, names) {
+                Ok((found, without_manifest)) => {
+                    self.found = found.into_iter();
+                    self.without_manifest.extend(without_manifest);
+                }
                 Err(error) => {
                     self.starts.clear();
                     return Some(Err(error));

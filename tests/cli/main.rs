@@ -43,3 +43,4 @@ mod snapshot;
 mod store_mark;
 mod supervise;
 mod verify;
+mod without_manifest;

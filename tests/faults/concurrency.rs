@@ -811,7 +811,8 @@ fn prune_leaves_an_archive_that_is_being_written() {
     assert!(output.status.success(), "{}", transcript("snapshot", &output));
     assert_eq!(sandbox.ids().len(), 2);
     sandbox.ok(&["verify", "--all", "--store", "backups"]);
-    // A recent archive without a manifest is kept, because its manifest may follow. An old one is deleted.
+    // A recent archive without a manifest is kept, because its manifest may follow. An old one that is too short to hold
+    // any data is deleted.
     let (young, stale) = (
         folder.join(format!("{}{}.tar.gz", &first[..first.len() - 1], if first.ends_with('0') { '1' } else { '0' })),
         folder.join("app-20200101T000000Z-0000.tar.gz"),

@@ -130,5 +130,5 @@ fn rollback(saved: &Saved, chosen: &[Chosen], context: &Context) -> Result<Strin
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let store = saved.stores.first().map(String::as_str).unwrap_or_default();
-    Ok(context.command_line(&words, manifest, store))
+    Ok(context.command_line(&words, manifest, Some(store)))
 }

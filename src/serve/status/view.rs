@@ -210,7 +210,7 @@ fn page(
         tables_note = Some(format!("The first {MAX_TABLES} of {} tables:", tables.len()));
     }
     let location = catalog.location();
-    let commands = restore_commands(manifest, &location, context)?;
+    let commands = restore_commands(manifest, Some(&location), context)?;
     let mut facts = vec![
         ("from", format!("{} ({} {})", manifest.origin, manifest.engine, manifest.server_version)),
         ("taken", format!("{}, in {}", text::time(manifest.created_at), text::seconds(manifest.seconds))),
