@@ -15,7 +15,7 @@ use crate::engine::postgres::wire::about::ServerAbout;
 use crate::ops::checks::{Checks, ChecksReport};
 use crate::ops::inspect::{Strictness, inspect};
 use crate::ops::sources::Chosen;
-use crate::ops::{Context, gate};
+use crate::ops::{Context, gate, stores};
 use crate::platform::digest::Sha256;
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
@@ -297,6 +297,15 @@ fn try_store(url: &StoreUrl, checks: &mut Checks) -> Result<()> {
     });
     if !checks.note("store", found)? {
         return Ok(());
+    }
+    if let Some(folder) = url.folder() {
+        let missing = stores::missing_guarantees(folder);
+        let found = if missing.is_empty() {
+            "new files are exclusive, durable and private".to_owned()
+        } else {
+            missing.join("; ")
+        };
+        checks.add("file system", true, found);
     }
     let small: Key = format!("{TRIAL_PREFIX}{}", random()?).parse()?;
     let large: Key = format!("{TRIAL_PREFIX}{}", random()?).parse()?;

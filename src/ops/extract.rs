@@ -16,6 +16,8 @@ use crate::ops::{Context, Report, SnapshotFilter};
 use crate::platform::disk::{self, create_file, create_folder, folder_of, require_space, sync_folder};
 use crate::platform::entries::EntryVisitor;
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
+use crate::platform::incidental::is_incidental;
+use crate::platform::new_name::persist_new;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
@@ -144,7 +146,7 @@ fn to_file(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> 
     out.flush().io(Kind::Failed, cannot)?;
     drop(out);
     temporary.as_file().sync_all().io(Kind::Failed, cannot)?;
-    let file = temporary.persist_noclobber(path).map_err(|error| Error::failed(cannot()).because(error.error))?;
+    let file = persist_new(temporary, path).io(Kind::Failed, cannot)?;
     sync_folder(folder).io(Kind::Failed, cannot)?;
     let bytes = file.metadata().io(Kind::Failed, cannot)?.len();
     Ok(ExtractedFile { path: path.display().to_string(), bytes })
@@ -155,8 +157,8 @@ fn to_file(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> 
 fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<ExtractedFile>> {
     let shown = one_line(&path.display().to_string());
     match fs::read_dir(path) {
-        Ok(mut entries) => {
-            if entries.next().is_some() {
+        Ok(entries) => {
+            if entries.flatten().any(|entry| !is_incidental(&entry.file_name().to_string_lossy())) {
                 return Err(Error::usage(format!("{shown} is not empty")).hint("name a new folder, or an empty one"));
             }
         }

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::archive::{Keys, Recipient, generate_key};
 use crate::ops::Report;
-use crate::platform::disk::{shown, write_new_file};
+use crate::platform::disk::shown;
 use crate::platform::error::{Error, IoContext, Kind, Result};
+use crate::platform::new_name::write_new_file;
 use crate::platform::secret::Secret;
 
 /// Options of [`run`].

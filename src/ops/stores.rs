@@ -1,7 +1,11 @@
 //! Opens the stores of the command line and of the config, and creates new ones if that is allowed.
 
+use std::path::Path;
+
 use crate::ops::Context;
 use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::incidental::is_incidental;
+use crate::platform::{disk, new_name};
 use crate::snapshots::catalog::Catalog;
 use crate::store::StoreUrl;
 
@@ -86,7 +90,7 @@ pub(crate) fn open_or_create(store: &StoreUrl) -> Result<Catalog> {
     // Lifeboat's own objects are ignored here: another process may be creating this store, or testing the service with
     // `doctor`.
     let names = opened.some_names()?;
-    if let Some(name) = names.iter().find(|name| !Catalog::is_own(name)) {
+    if let Some(name) = names.iter().find(|name| !Catalog::is_own(name) && !is_incidental(name)) {
         // Another process may have created and used it between the two checks.
         let (exists, opened) = Catalog::exists(opened)?;
         return match exists {
@@ -96,7 +100,18 @@ pub(crate) fn open_or_create(store: &StoreUrl) -> Result<Catalog> {
     }
     let catalog = Catalog::create(opened)?;
     tracing::warn!("created a new store in {}", one_line(&catalog.location()));
+    for missing in store.folder().map(missing_guarantees).unwrap_or_default() {
+        tracing::warn!("the file system of {}: {missing}", one_line(&catalog.location()));
+    }
     Ok(catalog)
+}
+
+/// Returns the guarantees that the file system of a store's folder does not give, each as a message.
+#[must_use]
+pub(crate) fn missing_guarantees(folder: &Path) -> Vec<String> {
+    let mut missing: Vec<String> = new_name::missing_guarantee(folder).into_iter().collect();
+    missing.extend(disk::missing_guarantees(folder));
+    missing
 }
 
 fn not_empty(location: &str, name: &str) -> Error {

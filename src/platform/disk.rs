@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 
@@ -34,12 +35,28 @@ pub(crate) fn shown(path: &Path) -> String {
 }
 
 /// Syncs a folder, so that names created, changed or removed in it survive a power failure. Succeeds if the file system
-/// does not support syncing folders.
+/// does not support syncing folders, or if this user may change the folder but not open it.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder)?.sync_all() {
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+    match try_sync_folder(folder) {
+        Err(error) if is_sync_unsupported(&error) => {
+            tracing::debug!("{} cannot be synced: {error}", shown(folder));
+            Ok(())
+        }
         synced => synced,
     }
+}
+
+fn try_sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(or_here(folder))?.sync_all()
+}
+
+/// Returns true for the errors of file systems on which a folder cannot be opened or synced. An error of the disk is
+/// none of them.
+fn is_sync_unsupported(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF | Errno::PERM | Errno::ACCESS | Errno::ISDIR)
+    )
 }
 
 /// Returns the number of bytes that an unprivileged user can still write to the disk of `path`.
@@ -84,7 +101,9 @@ pub(crate) fn create_locked(path: &Path) -> Result<Option<File>> {
     // A process that removes such files holds the lock only for a moment.
     let _ = file.lock();
     let facts = file.metadata().io(Kind::Failed, || format!("cannot read the metadata of {}", shown(path)))?;
-    Ok((facts.nlink() > 0).then_some(file))
+    // Some file systems count no links at all.
+    let is_there = || fs::symlink_metadata(path).is_ok_and(|there| there.ino() == facts.ino());
+    Ok((facts.nlink() > 0 || is_there()).then_some(file))
 }
 
 /// Opens a file. Does not follow a symbolic link in the last component, and does not wait for the other end of a pipe.
@@ -106,20 +125,6 @@ pub(crate) fn lock_left_over(path: &Path) -> Option<File> {
     file.try_lock().is_ok().then_some(file)
 }
 
-/// Writes a small new file with this mode, durably or not at all. Returns false and changes nothing if the file exists.
-pub(crate) fn write_new_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<bool> {
-    let folder = folder_of(path);
-    let mut file = tempfile::Builder::new().prefix(".lifeboat-").tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    match file.persist_noclobber(path) {
-        Ok(_) => sync_folder(folder).map(|()| true),
-        Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(refused) => Err(refused.error),
-    }
-}
-
 /// Replaces or creates a small file atomically and durably: readers find the old file or the new one, also after a
 /// power failure. A symbolic link is followed, so that its target is replaced and not the link.
 pub(crate) fn replace_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
@@ -128,10 +133,51 @@ pub(crate) fn replace_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<(
     let mut file = tempfile::Builder::new().prefix(".lifeboat-").tempfile_in(folder)?;
     file.write_all(bytes)?;
     // Set afterwards, because the umask would restrict the mode at creation.
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    set_mode(file.path(), mode)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_folder(folder)
+}
+
+/// Sets the permission bits of a file. A file system that stores none (vfat, many network file systems) is no failure;
+/// a warning is logged if it lets other users do more with the file than `mode` allows.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::set_permissions(path, fs::Permissions::from_mode(mode)) {
+        Err(error) if is_mode_unsupported(&error) => {
+            let actual = fs::symlink_metadata(path)?.mode();
+            if actual & !mode & 0o077 != 0 {
+                tracing::warn!("{}", open_to_others(&shown(folder_of(path))));
+            }
+            Ok(())
+        }
+        set => set,
+    }
+}
+
+fn is_mode_unsupported(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL))
+}
+
+fn open_to_others(folder: &str) -> String {
+    format!("the file system of {folder} stores no permissions: other users of this machine may read the files in it")
+}
+
+/// Returns the guarantees that the file system of `folder` does not give to new files, each as a message. Returns fewer
+/// if no file can be created in it.
+#[must_use]
+pub(crate) fn missing_guarantees(folder: &Path) -> Vec<String> {
+    let mut missing = Vec::new();
+    if try_sync_folder(folder).is_err_and(|error| is_sync_unsupported(&error)) {
+        missing
+            .push("new names cannot be synced, so a power failure may remove a file that was just written".to_owned());
+    }
+    let created = tempfile::Builder::new().prefix(".lifeboat-").tempfile_in(or_here(folder));
+    if let Ok(file) = created.and_then(|file| file.as_file().metadata())
+        && file.mode() & 0o077 != 0
+    {
+        missing.push("permissions are not stored, so other users of this machine may read the files".to_owned());
+    }
+    missing
 }
 
 /// Locks a folder (`flock`) as long as the returned file is open, so that only one process at a time reads and replaces

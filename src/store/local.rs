@@ -1,8 +1,8 @@
 //! A store in a folder. Each object is one file; a `/` in a key separates folders.
 //!
 //! An upload is a file `.upload-<random>` in the folder of the future object. It is locked (`flock`) as long as the
-//! process that writes it lives. `finish` syncs it, renames it without replacing an existing file, and syncs the
-//! folder. Files that are not objects (names that start with a dot or have characters not allowed in a key, links to
+//! process that writes it lives. `finish` syncs it, renames it without replacing an existing file (see
+//! [`crate::platform::new_name`]), and syncs the folder. Files that are not objects (names that start with a dot or have characters not allowed in a key, links to
 //! files, devices) are ignored. This store creates files with mode 0600 and folders with mode 0700. A folder remains
 //! after its last object was deleted, so a listing may show an empty one.
 //!
@@ -19,6 +19,8 @@ use tempfile::NamedTempFile;
 
 use crate::platform::disk::{self, SyncBehind, folder_of, open_plain, or_here, shown, sync_folder};
 use crate::platform::error::{Error, IoContext, Kind, Reason, Result};
+use crate::platform::incidental::is_incidental;
+use crate::platform::new_name::{is_lock_name, persist_new};
 use crate::platform::ranged::{Ranged, require_within};
 use crate::store::interface::{Key, Listing, Names, ObjectMeta, Published, Store, Upload, read_opened};
 
@@ -114,7 +116,7 @@ impl LocalStore {
         let message = || format!("cannot list the folder {}", shown(folder));
         for entry in fs::read_dir(folder).io(Kind::Unreachable, message)? {
             let entry = entry.io(Kind::Unreachable, message)?;
-            if !entry.file_name().to_str().is_some_and(|name| name.starts_with(UPLOAD_PREFIX)) {
+            if !entry.file_name().to_str().is_some_and(is_unfinished) {
                 continue;
             }
             let Ok(meta) = entry.metadata() else { continue }; // deleted since: its upload has ended
@@ -242,9 +244,8 @@ impl Store for LocalStore {
         let entries =
             fs::read_dir(folder).io(Kind::Unreachable, || format!("cannot list the folder {}", shown(folder)))?;
         let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        // A new file system has `lost+found`, and a process that creates this store at the same time has temporary
-        // files.
-        Ok(names.filter(|name| name != "lost+found" && !name.starts_with(UPLOAD_PREFIX)).take(100).collect())
+        // A process that creates this store at the same time has temporary files.
+        Ok(names.filter(|name| !is_incidental(name) && !is_unfinished(name)).take(100).collect())
     }
 
     fn create_large(&self, key: &Key, _: u64) -> Result<Box<dyn Upload>> {
@@ -294,7 +295,12 @@ impl LocalUpload {
 impl Write for LocalUpload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.attempt(|file| file.write(bytes))?;
-        self.behind.wrote(written as u64)?;
+        if let Err(error) = self.behind.wrote(written as u64) {
+            // The bytes are written, but the caller does not know that, and must not write them again.
+            self.failed = true;
+            let failed = Err(error).io(Kind::Failed, || format!("cannot write {}", shown(&self.target)));
+            return failed.map_err(io::Error::from);
+        }
         Ok(written)
     }
 
@@ -317,7 +323,7 @@ fn publish(temp: NamedTempFile, target: &Path) -> Result<Published> {
     let message = || format!("cannot publish {}", shown(target));
     let folder = folder_of(target);
     temp.as_file().sync_all().io(Kind::Failed, message)?;
-    match temp.persist_noclobber(target) {
+    match persist_new(temp, target) {
         Ok(_) => {
             if let Err(error) = sync_folder(folder) {
                 // This upload created it, and its success was not reported yet.
@@ -326,17 +332,17 @@ fn publish(temp: NamedTempFile, target: &Path) -> Result<Published> {
             }
             Ok(Published::Created)
         }
-        Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => {
+        Err(refused) if refused.kind() == io::ErrorKind::AlreadyExists => {
             if !fs::symlink_metadata(target).is_ok_and(|meta| meta.is_file()) {
                 return Err(Error::failed(message())
-                    .because(refused.error)
+                    .because(refused)
                     .hint("this path exists and is not a regular file: move it away"));
             }
             // The other upload may not have synced yet, and the caller relies on the object now.
             sync_folder(folder).io(Kind::Failed, message)?;
             Ok(Published::AlreadyExists)
         }
-        Err(refused) => Err(refused.error).io(Kind::Failed, message),
+        Err(refused) => Err(refused).io(Kind::Failed, message),
     }
 }
 
@@ -359,6 +365,11 @@ impl Ranged for LocalObject {
 
 fn object_meta(key: Key, meta: &Metadata) -> io::Result<ObjectMeta> {
     Ok(ObjectMeta { key, bytes: meta.len(), modified: meta.modified()? })
+}
+
+/// Returns true if a file of this name is data of an upload, or the lock of a name that is being published.
+fn is_unfinished(name: &str) -> bool {
+    name.starts_with(UPLOAD_PREFIX) || is_lock_name(name)
 }
 
 /// Returns true if a living process holds the upload at `path`, or if this cannot be determined.

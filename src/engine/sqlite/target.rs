@@ -18,6 +18,7 @@ use super::holders::{self, Holder};
 use crate::platform::attributes::{self, Owner, Wanted};
 use crate::platform::disk::{create_file, folder_of, open_plain, shown, sync_folder};
 use crate::platform::error::{Error, IoContext, Kind, Result};
+use crate::platform::new_name;
 
 /// The state of a restore's target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,18 +114,10 @@ fn already_exists(path: &Path) -> Error {
 
 /// Renames a file, unless the new name exists.
 fn rename_new(from: &Path, to: &Path) -> Result<()> {
-    let renamed = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // File systems without that flag support links, or else a race is possible.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match fs::hard_link(from, to) {
-            Ok(()) => fs::remove_file(from),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(already_exists(to)),
-            Err(_) if fs::symlink_metadata(to).is_ok() => return Err(already_exists(to)),
-            Err(_) => fs::rename(from, to),
-        },
-        Err(rustix::io::Errno::EXIST) => return Err(already_exists(to)),
-        other => other.map_err(io::Error::from),
-    };
-    renamed.io(Kind::Failed, || format!("cannot rename {} to {}", shown(from), shown(to)))
+    match new_name::rename_new(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(already_exists(to)),
+        renamed => renamed.io(Kind::Failed, || format!("cannot rename {} to {}", shown(from), shown(to))),
+    }
 }
 
 /// Returns the path to which [`replace_damaged`] moves the old file.

@@ -14,6 +14,7 @@ use crate::engine::sqlite::target::quote_word;
 use crate::ops::{Context, Problem, Report, stores};
 use crate::platform::disk::{folder_of, shown, sync_folder};
 use crate::platform::error::{Error, IoContext, Kind, Result};
+use crate::platform::new_name::persist_new;
 use crate::snapshots::id::SourceName;
 use crate::store::StoreUrl;
 
@@ -244,11 +245,11 @@ fn publish(path: &Path, text: &str) -> Result<()> {
         let error = Error::failed(error.full_message()).context("the config that would be written cannot be read");
         error.hint("'lifeboat init --dry-run' prints it")
     })?;
-    match temp.persist_noclobber(path) {
+    match persist_new(temp, path) {
         Ok(_) => sync_folder(folder).io(Kind::Failed, message),
-        Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => {
+        Err(refused) if refused.kind() == io::ErrorKind::AlreadyExists => {
             Err(Error::usage(format!("{} was just created by another process, and was not changed", shown(path))))
         }
-        Err(refused) => Err(refused.error).io(Kind::Failed, message),
+        Err(refused) => Err(refused).io(Kind::Failed, message),
     }
 }

@@ -20,8 +20,9 @@ use crate::migrate::{Plan, run, write};
 use crate::ops::Context;
 use crate::ops::migrate::inputs::{Inputs, target_of};
 use crate::ops::migrate::{MigrateReport, TableReport};
-use crate::platform::disk::{shown, write_new_file};
+use crate::platform::disk::shown;
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
+use crate::platform::new_name::write_new_file;
 use crate::snapshots::id::SourceName;
 
 /// Options of [`run()`].
