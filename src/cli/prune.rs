@@ -40,8 +40,8 @@ pub(super) struct PruneArgs {
     /// Keep all snapshots with this tag (repeatable)
     #[arg(long, value_name = "TAG")]
     keep_tag: Vec<String>,
-    /// Keep safety, partial and damaged snapshots that are younger than this; --keep-last and similar options do not
-    /// count them
+    /// Keep safety, partial, damaged and suspect snapshots that are younger than this; --keep-last and similar options
+    /// do not count them
     #[arg(long, value_name = "AGE", value_parser = parse_duration, default_value = "30d")]
     keep_others: Duration,
     /// Delete only these archives without a manifest: ids or the starts of ids, as 'lifeboat list' shows them

@@ -1,20 +1,22 @@
 //! `prune`: deletes the snapshots that the policy does not keep. Only this and `delete` delete snapshots.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use chrono::{Duration, Utc};
+use chrono::{DateTime, Duration, Utc};
 use serde::{Serialize, Serializer};
 
 use crate::ops::list::without_manifest_document;
 use crate::ops::tags::SUSPECT;
 use crate::ops::{Context, Problem, Report, stores};
 use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::interrupt;
 use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::list::Described;
 use crate::snapshots::manifest::SnapshotKind;
 use crate::snapshots::proofs::ProofLevel;
-use crate::snapshots::retention::{Candidate, Plan, Policy, plan};
+use crate::snapshots::retention::{Candidate, Plan, Policy, Rows, plan};
 use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 
 /// Options of [`run`].
@@ -38,7 +40,8 @@ pub(crate) struct PruneOptions {
     pub keep_within: Option<Duration>,
     /// Keep all with this tag (repeatable)
     pub keep_tag: Vec<String>,
-    /// Keep safety, partial and damaged snapshots, which the policy does not count, while they are younger than this
+    /// Keep safety, partial, damaged and suspect snapshots, which the policy does not count, while they are younger than
+    /// this
     pub keep_others: Duration,
     /// Delete only these archives without a manifest, by their ids or the starts of ids
     pub without_manifest: Vec<String>,
@@ -203,8 +206,10 @@ fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, del
     }
     let described = catalog.describe(listed)?;
     // A snapshot whose manifest cannot be read cannot be classified, and is kept.
-    let candidates: Vec<Candidate> = described.iter().filter_map(candidate).collect();
-    let mut plan = plan(&candidates, policy, Utc::now());
+    let mut candidates: Vec<Candidate> = described.iter().filter_map(candidate).collect();
+    let now = Utc::now();
+    read_rows(catalog, &mut candidates, policy, now)?;
+    let mut plan = plan(&candidates, policy, now);
     require_tagged(&candidates, policy, &plan)?;
     keep_last_copies(&candidates, &mut plan);
     for described in &described {
@@ -296,6 +301,40 @@ fn delete_without_manifest(options: &PruneOptions, context: &Context) -> Result<
     Ok(report)
 }
 
+/// Reads the rows of the snapshots from whose rows the plan depends: those of the sources with a snapshot that only its
+/// rows can keep, from the oldest such one on. Rows that cannot be read stay unknown.
+fn read_rows(catalog: &Catalog, candidates: &mut [Candidate], policy: &Policy, now: DateTime<Utc>) -> Result<()> {
+    let mut oldest: BTreeMap<SourceName, DateTime<Utc>> = BTreeMap::new();
+    for candidate in candidates.iter().filter(|candidate| candidate.depends_on_rows(policy, now)) {
+        let time = oldest.entry(candidate.id.source().clone()).or_insert(candidate.created_at);
+        *time = (*time).min(candidate.created_at);
+    }
+    // Many snapshots have the same tables.
+    let mut names: BTreeSet<Arc<str>> = BTreeSet::new();
+    let is_needed = |candidate: &&mut Candidate| {
+        oldest.get(candidate.id.source()).is_some_and(|time| candidate.created_at >= *time)
+    };
+    for candidate in candidates.iter_mut().filter(is_needed) {
+        interrupt::check()?;
+        let manifest = match catalog.manifest(&candidate.id) {
+            Ok((manifest, _)) => manifest,
+            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            Err(error) => {
+                tracing::warn!("the rows of {} are not known: {}", candidate.id, error.full_message());
+                continue;
+            }
+        };
+        let mut rows = Rows { total: manifest.rows, ..Rows::default() };
+        for table in manifest.tables.iter().filter(|table| table.is_ordinary()) {
+            let name = names.get(table.name.as_str()).cloned().unwrap_or_else(|| Arc::from(table.name.as_str()));
+            names.insert(Arc::clone(&name));
+            rows.tables.insert(name, table.rows.unwrap_or(0));
+        }
+        candidate.rows = Some(rows);
+    }
+    Ok(())
+}
+
 /// Fails if tags are all that a policy keeps, and a source has no snapshot with one of them: a mistyped tag would
 /// delete all but the newest.
 fn require_tagged(candidates: &[Candidate], policy: &Policy, plan: &Plan) -> Result<()> {
@@ -368,6 +407,7 @@ pub(crate) fn candidate(described: &Described) -> Option<Candidate> {
             drilled: described.proof.drilled,
             passed: !manifest.tags.iter().any(|tag| tag == SUSPECT),
             tags: manifest.tags.clone(),
+            rows: None,
             id,
         }),
     }

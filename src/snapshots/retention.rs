@@ -1,13 +1,17 @@
 //! Decides which snapshots a prune keeps, and why: a pure function of the snapshots, the policy and the time.
 //!
 //! It reads no store and deletes nothing. Every rule applies to each source separately. Only full, undamaged snapshots
-//! count for the rules that keep a number of them: yesterday's partial snapshot must not displace the last full one.
+//! that are not suspect count for the rules that keep a number of them: after rows were lost, the suspect snapshot of
+//! each night must not displace one with all rows. The others have a rule of their own: they are kept while they are
+//! young, while one is the newest of its source, and while one has rows that no newer kept snapshot has.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use chrono::{DateTime, Duration, Utc};
 
 use crate::platform::duration::format_duration;
+use crate::platform::error::one_line;
 use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::manifest::SnapshotKind;
 
@@ -30,7 +34,7 @@ pub struct Policy {
     pub within: Option<Duration>,
     /// Keeps all that have one of these tags, of any kind.
     pub tags: Vec<String>,
-    /// Keeps those that do not count (safety, partial, damaged) while they are younger than this.
+    /// Keeps those that do not count (safety, partial, damaged, suspect) while they are younger than this.
     pub others_within: Duration,
 }
 
@@ -74,16 +78,52 @@ pub struct Candidate {
     pub damaged: bool,
     /// True if a drill has restored it.
     pub drilled: bool,
-    /// True if the rules passed and nothing was lost when it was taken.
+    /// True if the rules passed and nothing was lost when it was taken; otherwise it is suspect.
     pub passed: bool,
     /// Its tags.
     pub tags: Vec<String>,
+    /// Its rows. If they are not known, a snapshot that does not count is kept, unless it is a safety snapshot.
+    pub rows: Option<Rows>,
+}
+
+/// The number of rows of a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// The rows of all tables.
+    pub total: u64,
+    /// The rows of each table; empty if the names of the tables are encrypted.
+    pub tables: BTreeMap<Arc<str>, u64>,
 }
 
 impl Candidate {
-    /// Returns true if it counts for the rules that keep a number: it is full and not known to be damaged.
-    fn counts(&self) -> bool {
-        self.kind == SnapshotKind::Full && !self.damaged
+    /// Returns true if it counts for the rules that keep a number: it is full, not known to be damaged, and not suspect.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.kind == SnapshotKind::Full && !self.damaged && self.passed
+    }
+
+    /// Returns true if its data is not known to be damaged.
+    fn is_sound(&self) -> bool {
+        !self.damaged && self.kind != SnapshotKind::Damaged
+    }
+
+    /// Returns the word for a snapshot that does not count.
+    fn word(&self) -> &'static str {
+        match self.kind {
+            _ if self.damaged => SnapshotKind::Damaged.name(),
+            SnapshotKind::Full => "suspect",
+            kind => kind.name(),
+        }
+    }
+
+    /// Returns true if only its rows can still keep it: it does not count, is no safety snapshot, and no rule that is
+    /// independent of other snapshots keeps it.
+    #[must_use]
+    pub fn depends_on_rows(&self, policy: &Policy, now: DateTime<Utc>) -> bool {
+        !self.counts()
+            && self.kind != SnapshotKind::Safety
+            && self.created_at <= now
+            && independent_reasons(self, policy, now).is_empty()
     }
 }
 
@@ -98,9 +138,9 @@ pub struct Plan {
 
 /// Decides which of `candidates` are kept. Their order does not matter.
 ///
-/// These are kept whatever the policy: of each source's full, undamaged snapshots the newest, the newest drilled one
-/// and the newest one that [`passed`](Candidate::passed); and all snapshots dated after `now`, which never count
-/// either (a clock was wrong, and they must not displace others).
+/// These are kept whatever the policy: of each source's snapshots that count, the newest and the newest drilled one; of
+/// those that do not count, see [`OtherRules`]; and all snapshots dated after `now`, which never count either (a clock
+/// was wrong, and they must not displace others).
 ///
 /// The caller should refuse an empty policy; here it keeps everything.
 #[must_use]
@@ -108,7 +148,7 @@ pub fn plan(candidates: &[Candidate], policy: &Policy, now: DateTime<Utc>) -> Pl
     let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
     newest_first.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
 
-    let mut rules: HashMap<&SourceName, CountingRules> = HashMap::new();
+    let mut rules: HashMap<&SourceName, (CountingRules, OtherRules<'_>)> = HashMap::new();
     let mut plan = Plan::default();
     for candidate in newest_first {
         let mut reasons = Vec::new();
@@ -117,11 +157,16 @@ pub fn plan(candidates: &[Candidate], policy: &Policy, now: DateTime<Utc>) -> Pl
         } else if candidate.created_at > now {
             reasons.push("dated in the future".to_owned());
         } else {
+            let new = || (CountingRules::new(policy), OtherRules::default());
+            let (counting, others) = rules.entry(candidate.id.source()).or_insert_with(new);
             if candidate.counts() {
-                let rules = rules.entry(candidate.id.source()).or_insert_with(|| CountingRules::new(policy));
-                rules.count(candidate, &mut reasons);
+                counting.count(candidate, others.is_newest(), &mut reasons);
             }
             reasons.extend(independent_reasons(candidate, policy, now));
+            if !candidate.counts() {
+                reasons.extend(others.reason(candidate).filter(|_| reasons.is_empty()));
+            }
+            others.pass(candidate, !reasons.is_empty());
         }
         if reasons.is_empty() {
             plan.delete.push(candidate.id.clone());
@@ -141,10 +186,81 @@ fn independent_reasons(candidate: &Candidate, policy: &Policy, now: DateTime<Utc
     }
     reasons.extend(policy.tags.iter().filter(|tag| candidate.tags.contains(tag)).map(|tag| format!("tag {tag}")));
     if !candidate.counts() && age < policy.others_within {
-        let kind = if candidate.damaged { SnapshotKind::Damaged } else { candidate.kind };
-        reasons.push(format!("{}, younger than {}", kind.name(), format_duration(policy.others_within)));
+        reasons.push(format!("{}, younger than {}", candidate.word(), format_duration(policy.others_within)));
     }
     reasons
+}
+
+/// The rule for the suspect, damaged and partial snapshots of one source that are not young, applied from the newest to
+/// the oldest: one is kept if it is the newest snapshot of the source, or if it has more rows in some table than every
+/// newer kept snapshot. Safety snapshots are neither kept by it nor compared with, because they are kept for a time
+/// only.
+#[derive(Default)]
+struct OtherRules<'a> {
+    has_newer: bool,
+    /// The most rows of each table in the newer kept snapshots.
+    most: Most<'a>,
+    /// The same without the damaged ones, whose rows may be unreadable.
+    most_sound: Most<'a>,
+}
+
+#[derive(Default)]
+struct Most<'a> {
+    total: u64,
+    tables: HashMap<&'a str, u64>,
+}
+
+impl<'a> OtherRules<'a> {
+    /// Returns true if the next snapshot is the newest of the source.
+    fn is_newest(&self) -> bool {
+        !self.has_newer
+    }
+
+    /// Returns the reason to keep the next older snapshot, which does not count, or `None`.
+    fn reason(&self, candidate: &Candidate) -> Option<String> {
+        let word = candidate.word();
+        if candidate.kind == SnapshotKind::Safety {
+            return None;
+        }
+        if self.is_newest() {
+            return Some(format!("{word}, the newest of its source"));
+        }
+        let Some(rows) = &candidate.rows else {
+            return Some(format!("{word}, with an unknown number of rows"));
+        };
+        let most = if candidate.is_sound() { &self.most_sound } else { &self.most };
+        let more = rows.tables.iter().find(|(name, rows)| **rows > most.tables.get(&***name).copied().unwrap_or(0));
+        match more {
+            Some((name, _)) => Some(format!("{word}, has more rows in {} than every newer one", one_line(name))),
+            None if rows.tables.is_empty() && rows.total > most.total => {
+                Some(format!("{word}, has more rows than every newer one"))
+            }
+            None => None,
+        }
+    }
+
+    /// Notes a snapshot before the next older one is decided.
+    fn pass(&mut self, candidate: &'a Candidate, is_kept: bool) {
+        if candidate.kind == SnapshotKind::Safety {
+            return;
+        }
+        self.has_newer = true;
+        let Some(rows) = candidate.rows.as_ref().filter(|_| is_kept) else { return };
+        self.most.add(rows);
+        if candidate.is_sound() {
+            self.most_sound.add(rows);
+        }
+    }
+}
+
+impl<'a> Most<'a> {
+    fn add(&mut self, rows: &'a Rows) {
+        self.total = self.total.max(rows.total);
+        for (name, rows) in &rows.tables {
+            let most = self.tables.entry(&**name).or_default();
+            *most = (*most).max(*rows);
+        }
+    }
 }
 
 /// The rules that keep a number of one source's snapshots, applied from the newest to the oldest.
@@ -152,7 +268,6 @@ struct CountingRules {
     /// True once a snapshot was kept as the newest.
     newest_kept: bool,
     newest_drilled_kept: bool,
-    newest_passed_kept: bool,
     last: u32,
     last_taken: u32,
     periods: [PeriodRule; 5],
@@ -163,7 +278,6 @@ impl CountingRules {
         CountingRules {
             newest_kept: false,
             newest_drilled_kept: false,
-            newest_passed_kept: false,
             last: policy.last,
             last_taken: 0,
             periods: [
@@ -176,21 +290,16 @@ impl CountingRules {
         }
     }
 
-    /// Takes the next older snapshot that counts, and adds the reasons to keep it, if any.
-    fn count(&mut self, candidate: &Candidate, reasons: &mut Vec<String>) {
+    /// Takes the next older snapshot that counts, and adds the reasons to keep it, if any. `is_newest` is true if the
+    /// source has no newer snapshot that does not count.
+    fn count(&mut self, candidate: &Candidate, is_newest: bool, reasons: &mut Vec<String>) {
         if !self.newest_kept {
             self.newest_kept = true;
-            reasons.push("newest".to_owned());
+            reasons.push(if is_newest { "newest" } else { "newest good" }.to_owned());
         }
         if candidate.drilled && !self.newest_drilled_kept {
             self.newest_drilled_kept = true;
             reasons.push("newest drilled".to_owned());
-        }
-        if candidate.passed && !self.newest_passed_kept {
-            self.newest_passed_kept = true;
-            if reasons.is_empty() {
-                reasons.push("newest not suspect".to_owned());
-            }
         }
         if self.last_taken < self.last {
             self.last_taken += 1;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Datelike, Duration, NaiveDate, TimeZone, Timelike, Utc};
 use lifeboat::snapshots::id::SnapshotId;
 use lifeboat::snapshots::manifest::SnapshotKind;
-use lifeboat::snapshots::retention::{Candidate, Plan, Policy, plan};
+use lifeboat::snapshots::retention::{Candidate, Plan, Policy, Rows, plan};
 use proptest::prelude::*;
 
 fn now() -> DateTime<Utc> {
@@ -19,9 +19,21 @@ fn snapshot(source: &str, created_at: DateTime<Utc>, random: u16) -> Candidate {
         kind: SnapshotKind::Full,
         damaged: false,
         drilled: false,
-        passed: false,
+        passed: true,
         tags: Vec::new(),
+        rows: Some(Rows::default()),
     }
+}
+
+/// Rows of an unencrypted snapshot.
+fn rows<'a>(tables: impl IntoIterator<Item = (&'a str, u64)>) -> Option<Rows> {
+    let tables: BTreeMap<_, _> = tables.into_iter().map(|(name, rows)| (name.into(), rows)).collect();
+    Some(Rows { total: tables.values().sum(), tables })
+}
+
+/// Rows of an encrypted snapshot.
+fn encrypted_rows(total: u64) -> Option<Rows> {
+    Some(Rows { total, tables: BTreeMap::new() })
 }
 
 /// A snapshot of `app` that is `hours` old.
@@ -54,11 +66,17 @@ fn any_candidate() -> impl Strategy<Value = Candidate> {
         1 => Just(SnapshotKind::Damaged),
     ];
     let tags = proptest::collection::vec(prop_oneof![Just("a".to_owned()), Just("b".to_owned())], 0..2);
-    let flags = (proptest::bool::weighted(0.15), proptest::bool::weighted(0.2), proptest::bool::weighted(0.2));
-    (prop_oneof![Just("app"), Just("other"), Just("app-2")], minutes_old, kind, flags, tags).prop_map(
-        |(source, minutes, kind, (damaged, drilled, passed), tags)| {
+    let flags = (proptest::bool::weighted(0.15), proptest::bool::weighted(0.2), proptest::bool::weighted(0.7));
+    let rows = prop_oneof![
+        1 => Just(None),
+        2 => (0..4_u64).prop_map(encrypted_rows),
+        8 => (0..4_u64, 0..4_u64).prop_map(|(a, b)| rows([("a", a), ("b", b)])),
+        2 => (0..4_u64).prop_map(|c| rows([("c", c)])),
+    ];
+    (prop_oneof![Just("app"), Just("other"), Just("app-2")], minutes_old, kind, flags, tags, rows).prop_map(
+        |(source, minutes, kind, (damaged, drilled, passed), tags, rows)| {
             let candidate = snapshot(source, now() - Duration::minutes(minutes), 0);
-            Candidate { kind, damaged, drilled, passed, tags, ..candidate }
+            Candidate { kind, damaged, drilled, passed, tags, rows, ..candidate }
         },
     )
 }
@@ -109,11 +127,67 @@ fn larger(policy: &Policy, more: &Policy) -> Policy {
     }
 }
 
-// An independent model of the same rules. It decides for each snapshot alone, by a comparison with all others.
+// An independent model of the same rules. It decides for each snapshot by a comparison with all others.
 
 /// Returns true if the rules that count snapshots consider this one.
 fn counts(candidate: &Candidate) -> bool {
-    candidate.kind == SnapshotKind::Full && !candidate.damaged && candidate.created_at <= now()
+    candidate.kind == SnapshotKind::Full && !candidate.damaged && candidate.passed && candidate.created_at <= now()
+}
+
+/// Returns true if the data of a snapshot is not known to be damaged.
+fn is_sound(candidate: &Candidate) -> bool {
+    !candidate.damaged && candidate.kind != SnapshotKind::Damaged
+}
+
+/// Returns the snapshots of the same source that are newer, not dated in the future, and no safety snapshots.
+fn newer_than<'a>(candidate: &Candidate, all: &'a [Candidate]) -> Vec<&'a Candidate> {
+    let is_newer = |other: &&Candidate| {
+        other.id.source() == candidate.id.source()
+            && other.created_at <= now()
+            && other.kind != SnapshotKind::Safety
+            && (other.created_at, &other.id) > (candidate.created_at, &candidate.id)
+    };
+    all.iter().filter(is_newer).collect()
+}
+
+/// Returns true if for every table of `rows` one of `others` has as many rows or more.
+fn are_in(rows: &Rows, others: &[&Candidate]) -> bool {
+    let known = || others.iter().filter_map(|other| other.rows.as_ref());
+    if rows.tables.is_empty() {
+        return rows.total == 0 || known().any(|other| other.total >= rows.total);
+    }
+    let is_in = |(name, rows): (&std::sync::Arc<str>, &u64)| {
+        *rows == 0 || known().any(|other| other.tables.get(name).is_some_and(|there| there >= rows))
+    };
+    rows.tables.iter().all(is_in)
+}
+
+/// Returns true if a snapshot that does not count, and is not young, is kept nevertheless. `kept` are the newer
+/// snapshots that are kept.
+fn is_last_of_its_rows(candidate: &Candidate, all: &[Candidate], kept: &BTreeSet<SnapshotId>) -> bool {
+    if candidate.kind == SnapshotKind::Safety {
+        return false;
+    }
+    let newer = newer_than(candidate, all);
+    let Some(rows) = candidate.rows.as_ref().filter(|_| !newer.is_empty()) else { return true };
+    let trusted: Vec<&Candidate> = newer
+        .into_iter()
+        .filter(|other| kept.contains(&other.id) && (is_sound(other) || !is_sound(candidate)))
+        .collect();
+    !are_in(rows, &trusted)
+}
+
+/// Returns the ids of the snapshots that are kept.
+fn model(all: &[Candidate], policy: &Policy) -> BTreeSet<SnapshotId> {
+    let mut newest_first: Vec<&Candidate> = all.iter().collect();
+    newest_first.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+    let mut kept = BTreeSet::new();
+    for candidate in newest_first {
+        if model_keeps(candidate, all, policy) || (!counts(candidate) && is_last_of_its_rows(candidate, all, &kept)) {
+            kept.insert(candidate.id.clone());
+        }
+    }
+    kept
 }
 
 /// Returns the number of periods, other than that of `candidate`, in which `others` has newer snapshots, and true if
@@ -129,6 +203,7 @@ fn newer_periods<P: Ord>(
     (periods.len(), is_superseded)
 }
 
+/// Returns true if a rule other than that of the rows keeps a snapshot.
 fn model_keeps(candidate: &Candidate, all: &[Candidate], policy: &Policy) -> bool {
     if policy.is_empty() || candidate.created_at > now() {
         return true;
@@ -143,7 +218,6 @@ fn model_keeps(candidate: &Candidate, all: &[Candidate], policy: &Policy) -> boo
     }
     let peers: Vec<&Candidate> = all.iter().filter(|c| counts(c) && c.id.source() == candidate.id.source()).collect();
     let drilled: Vec<&Candidate> = peers.iter().copied().filter(|c| c.drilled).collect();
-    let passed: Vec<&Candidate> = peers.iter().copied().filter(|c| c.passed).collect();
     // True if no newer snapshot is in the same period, and the period is one of the newest `count`.
     let among = |count: u32, (newer, is_superseded): (usize, bool)| !is_superseded && (newer as u64) < u64::from(count);
     let instant = |time: DateTime<Utc>| time.timestamp_nanos_opt();
@@ -152,7 +226,6 @@ fn model_keeps(candidate: &Candidate, all: &[Candidate], policy: &Policy) -> boo
     rank == 0
         || (rank as u64) < u64::from(policy.last)
         || (candidate.drilled && among(1, newer_periods(candidate, &drilled, instant)))
-        || (candidate.passed && among(1, newer_periods(candidate, &passed, instant)))
         || among(policy.hourly, newer_periods(candidate, &peers, |time| (days(time), time.hour())))
         || among(policy.daily, newer_periods(candidate, &peers, days))
         // Day 1 is 0001-01-01, a Monday, so an ISO week is seven days from there.
@@ -167,9 +240,31 @@ proptest! {
     #[test]
     fn plan_agrees_with_the_independent_model(candidates in any_candidates(), policy in any_policy()) {
         let kept = kept_ids(&plan(&candidates, &policy, now()));
+        let expected = model(&candidates, &policy);
         for candidate in &candidates {
-            let expected = model_keeps(candidate, &candidates, &policy);
-            prop_assert_eq!(kept.contains(&candidate.id), expected, "{:?}", candidate);
+            prop_assert_eq!(kept.contains(&candidate.id), expected.contains(&candidate.id), "{:?}", candidate);
+        }
+    }
+
+    #[test]
+    fn snapshots_that_do_not_count_displace_no_good_one(candidates in any_candidates(), policy in any_policy()) {
+        let kept = kept_ids(&plan(&candidates, &policy, now()));
+        let good: Vec<Candidate> = candidates.into_iter().filter(counts).collect();
+        let expected = kept_ids(&plan(&good, &policy, now()));
+        prop_assert!(good.iter().all(|candidate| kept.contains(&candidate.id) == expected.contains(&candidate.id)));
+    }
+
+    #[test]
+    fn rows_of_a_deleted_snapshot_that_does_not_count_are_in_newer_ones(
+        candidates in any_candidates(),
+        policy in any_policy(),
+    ) {
+        let kept = kept_ids(&plan(&candidates, &policy, now()));
+        let others = candidates.iter().filter(|c| !counts(c) && c.kind != SnapshotKind::Safety);
+        for deleted in others.filter(|c| !kept.contains(&c.id)) {
+            let mut newer = newer_than(deleted, &candidates);
+            newer.retain(|other| kept.contains(&other.id) && (is_sound(other) || !is_sound(deleted)));
+            prop_assert!(are_in(deleted.rows.as_ref().unwrap(), &newer), "{:?}", deleted);
         }
     }
 
@@ -206,7 +301,10 @@ proptest! {
         prop_assume!(!policy.is_empty());
         let fewer = kept_ids(&plan(&candidates, &policy, now()));
         let all = kept_ids(&plan(&candidates, &larger(&policy, &more), now()));
-        prop_assert!(fewer.is_subset(&all));
+        for candidate in candidates.iter().filter(|c| fewer.contains(&c.id) && !all.contains(&c.id)) {
+            // The larger policy keeps a newer snapshot that has its rows.
+            prop_assert!(!counts(candidate) && !is_last_of_its_rows(candidate, &candidates, &all), "{:?}", candidate);
+        }
     }
 
     #[test]
@@ -327,8 +425,9 @@ fn plan_names_the_reasons_for_each_kept_snapshot() {
     let spoiled = Candidate { kind: SnapshotKind::Safety, damaged: true, ..aged(24 * 9) };
     let partial = Candidate { kind: SnapshotKind::Partial, ..aged(24 * 31) };
     let old = aged(24 * 32);
+    let suspect = Candidate { passed: false, rows: rows([("t", 7)]), ..aged(24 * 33) };
     let future = snapshot("app", now() + Duration::seconds(1), 0);
-    let all = [&newest, &second, &third, &safety, &spoiled, &partial, &old, &future].map(Clone::clone);
+    let all = [&newest, &second, &third, &safety, &spoiled, &partial, &old, &suspect, &future].map(Clone::clone);
     let plan = plan(&all, &policy, now());
     let expected = [
         (&future, "dated in the future"),
@@ -340,6 +439,7 @@ fn plan_names_the_reasons_for_each_kept_snapshot() {
         (&third, "newest drilled; weekly 2026-W46; within 7d; tag release"),
         (&safety, "safety, younger than 30d"),
         (&spoiled, "damaged, younger than 30d"),
+        (&suspect, "suspect, has more rows in t than every newer one"),
     ];
     for (candidate, words) in expected {
         assert_eq!(reasons(&plan, candidate).as_deref(), Some(words));
@@ -348,15 +448,65 @@ fn plan_names_the_reasons_for_each_kept_snapshot() {
 }
 
 #[test]
-fn damaged_and_partial_snapshots_do_not_displace_a_good_one() {
+fn damaged_partial_and_suspect_snapshots_do_not_displace_a_good_one() {
     let good = aged(100);
     let damaged = Candidate { damaged: true, ..aged(1) };
     let forensic = Candidate { kind: SnapshotKind::Damaged, ..aged(2) };
     let partial = Candidate { kind: SnapshotKind::Partial, drilled: true, ..aged(3) };
+    let suspect = Candidate { passed: false, ..aged(4) };
     let policy = Policy { last: 1, others_within: Duration::zero(), ..Policy::default() };
-    let plan = plan(&[good.clone(), damaged, forensic, partial], &policy, now());
-    assert_eq!(reasons(&plan, &good).as_deref(), Some("newest; last 1"));
+    let plan = plan(&[good.clone(), damaged.clone(), forensic, partial, suspect], &policy, now());
+    assert_eq!(reasons(&plan, &good).as_deref(), Some("newest good; last 1"));
+    assert_eq!(reasons(&plan, &damaged).as_deref(), Some("damaged, the newest of its source"));
     assert_eq!(plan.delete.len(), 3);
+}
+
+#[test]
+fn suspect_snapshots_are_dropped_when_newer_ones_have_their_rows() {
+    let suspect = |hours, rows| Candidate { passed: false, rows, ..aged(hours) };
+    let policy = Policy { last: 1, others_within: Duration::zero(), ..Policy::default() };
+    let good = Candidate { rows: rows([("a", 100), ("b", 9)]), ..aged(1) };
+    for (older, kept) in [
+        (suspect(2, rows([("a", 100), ("b", 9)])), None),
+        (suspect(2, rows([("a", 1), ("b", 10)])), Some("suspect, has more rows in b than every newer one")),
+        (suspect(2, rows([("gone", 1)])), Some("suspect, has more rows in gone than every newer one")),
+        (suspect(2, rows([("gone", 0)])), None),
+        (suspect(2, encrypted_rows(109)), None),
+        (suspect(2, encrypted_rows(110)), Some("suspect, has more rows than every newer one")),
+        (suspect(2, None), Some("suspect, with an unknown number of rows")),
+    ] {
+        let plan = plan(&[good.clone(), older.clone()], &policy, now());
+        assert_eq!(reasons(&plan, &older).as_deref(), kept, "{older:?}");
+    }
+    // A damaged or a safety snapshot that has the rows is no replacement for them.
+    let rows_of = || rows([("a", 200)]);
+    for newer in [
+        Candidate { damaged: true, rows: rows_of(), ..aged(2) },
+        Candidate { kind: SnapshotKind::Safety, tags: vec!["x".to_owned()], rows: rows_of(), ..aged(2) },
+    ] {
+        let policy = Policy { tags: vec!["x".to_owned()], ..policy.clone() };
+        let older = suspect(3, rows_of());
+        let plan = plan(&[good.clone(), newer, older.clone()], &policy, now());
+        assert!(reasons(&plan, &older).is_some(), "{plan:?}");
+    }
+}
+
+#[test]
+fn thirty_suspect_nights_leave_all_good_snapshots_of_the_policy() {
+    let policy = Policy { last: 3, daily: 7, ..Policy::default() };
+    let mut snapshots: Vec<Candidate> = (0..10)
+        .map(|day| Candidate { rows: rows([("t", 1000)]), ..snapshot("app", now() + Duration::days(day), 0) })
+        .collect();
+    snapshots = kept(&snapshots, &plan(&snapshots, &policy, now() + Duration::days(10)));
+    let good = dates(&snapshots);
+    assert_eq!(good.len(), 7);
+    for night in 10..100 {
+        let tonight = now() + Duration::days(night);
+        snapshots.push(Candidate { passed: false, rows: rows([("t", 900)]), ..snapshot("app", tonight, 0) });
+        snapshots = kept(&snapshots, &plan(&snapshots, &policy, tonight + Duration::minutes(5)));
+        assert_eq!(dates(&snapshots)[..7], good);
+    }
+    assert_eq!(snapshots.len(), 7 + 30);
 }
 
 #[test]

@@ -311,6 +311,7 @@ fn simulated(source: &SourceName, at: DateTime<Utc>) -> Candidate {
         drilled: false,
         passed: true,
         tags: Vec::new(),
+        rows: None,
     }
 }
 
