@@ -1,6 +1,8 @@
 //! `copy`: copies snapshots from one store to another, byte for byte. The bytes are hashed when they are read, and
 //! again when the copy is read back.
 
+use std::collections::BTreeSet;
+
 use chrono::Utc;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -12,10 +14,13 @@ use crate::ops::put_back::{Effect, put_back};
 use crate::ops::{Context, Problem, Report, SnapshotFilter, error_document, snapshot_document, stores};
 use crate::platform::error::{Error, Kind, Reason, Result, one_line};
 use crate::snapshots::catalog::{Catalog, Listed};
-use crate::snapshots::manifest::Manifest;
+use crate::snapshots::id::SourceName;
+use crate::snapshots::manifest::{Manifest, SnapshotKind};
 use crate::snapshots::proofs::{Proof, ProofLevel, ProofSummary};
-use crate::snapshots::publish::ReadBack;
+use crate::snapshots::publish::{ReadBack, Rivals};
 use crate::store::StoreUrl;
+
+const SEPARATE_STORE: &str = "copy it into a separate store";
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
@@ -131,9 +136,17 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
         return Err(Error::usage("the two stores are the same").hint("name another store with --to"));
     }
     let mut report = CopyReport { snapshots: Vec::new(), failures: Vec::new(), store: to.location() };
+    // The first copy of a source settles which database has the name of the source.
+    let mut settled: BTreeSet<SourceName> = BTreeSet::new();
     for listed in &listed {
-        match copy(&from, &to, listed, options.all, context) {
-            Ok(copied) => report.snapshots.push(copied),
+        let rivals = if settled.contains(listed.id.source()) { Rivals::Ignore } else { Rivals::Refuse };
+        match copy(&from, &to, listed, options.all, rivals, context) {
+            Ok(copied) => {
+                if !copied.was_there && copied.manifest.kind == SnapshotKind::Full {
+                    settled.insert(copied.manifest.source.clone());
+                }
+                report.snapshots.push(copied);
+            }
             Err(error) if error.kind == Kind::Interrupted && report.snapshots.is_empty() => return Err(error),
             Err(error) if error.kind == Kind::Interrupted => {
                 report.failures.insert(0, error.context(format!("{} was not copied", listed.id)));
@@ -177,7 +190,14 @@ fn hint_create(error: Error) -> Error {
     }
 }
 
-fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, context: &Context) -> Result<Copied> {
+fn copy(
+    from: &Catalog,
+    to: &Catalog,
+    listed: &Listed,
+    is_one_of_all: bool,
+    rivals: Rivals,
+    context: &Context,
+) -> Result<Copied> {
     let in_source = |error: Error| in_store(error, from);
     let in_target = |error: Error| in_store(error, to);
     let (manifest, document) = from.manifest(&listed.id).map_err(in_source)?;
@@ -187,6 +207,8 @@ fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, cont
             in_source(Error::problem("a test found it damaged")).hint("name its id to copy it in spite of that")
         );
     }
+    // A safety snapshot is of the target of a restore, which may be any database.
+    let is_safety = manifest.kind == SnapshotKind::Safety;
     let there = to.listed(&manifest.id).map_err(in_target)?;
     if let Some(there) = &there {
         let (other, theirs) = to.manifest(&manifest.id).map_err(in_target)?;
@@ -199,10 +221,11 @@ fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, cont
         if is_damaged {
             return Err(in_target(Error::problem("it is damaged in both stores")));
         }
-    } else if let Some(other) = to.newest_full(&manifest.source)?.filter(|other| !other.is_of_same_database(&manifest))
+    } else if let Some(other) =
+        to.newest_full(&manifest.source)?.filter(|other| !is_safety && !other.is_of_same_database(&manifest))
     {
         return Err(in_target(Error::usage(format!("it has a source {} from {}", manifest.source, other.origin)))
-            .hint("copy it into a separate store"));
+            .hint(SEPARATE_STORE));
     }
     let archive = from.open_archive(&manifest).map_err(in_source)?;
     let bytes = archive.len();
@@ -224,7 +247,13 @@ fn copy(from: &Catalog, to: &Catalog, listed: &Listed, is_one_of_all: bool, cont
         to.forget_damage(there)?;
         return Ok(Copied { manifest, was_there: true, mended: true, manifest_written: false });
     }
-    to.publish_document(upload, summary, &manifest, &document, ReadBack::Always)?;
+    let rivals = if is_safety { Rivals::Ignore } else { rivals };
+    to.publish_document(upload, summary, &manifest, &document, ReadBack::Always, rivals).map_err(
+        |error| match error.kind {
+            Kind::Usage => in_target(error).hint(SEPARATE_STORE),
+            _ => error,
+        },
+    )?;
     if is_damaged {
         // Its bytes were copied correctly, but an earlier test found it damaged: it must not be 'latest' in the target
         // store.

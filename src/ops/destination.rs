@@ -9,6 +9,7 @@ use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::manifest::{Manifest, Origin};
+use crate::snapshots::rivals::name_is_taken;
 
 /// The stores that a snapshot is written to, and the keys that it is encrypted to.
 #[derive(Clone)]
@@ -55,7 +56,7 @@ impl Destination<'_> {
         other_origin: OtherOrigin,
     ) -> Result<(Option<Manifest>, Vec<Error>)> {
         let (mut previous, mut failures): (Option<Manifest>, Vec<Error>) = (None, Vec::new());
-        let mut usable = Vec::new();
+        let (mut usable, mut earlier) = (Vec::new(), Vec::new());
         for catalog in self.catalogs.drain(..) {
             let found = match catalog.newest_full(name) {
                 Ok(found) => found,
@@ -67,12 +68,9 @@ impl Destination<'_> {
             };
             if let Some(other) = found.as_ref().filter(|found| found.origin != *origin) {
                 if !other_origin.allows(&other.origin, origin) {
-                    return Err(Error::usage(format!("the store already has a source {name}, from {}", other.origin))
-                        .hint(
-                            "give this one another name with --name; or, if it is the same database in a new place, run \
-                             'lifeboat snapshot --moved' once",
-                        ));
+                    return Err(name_is_taken(name, &other.origin));
                 }
+                earlier.extend(other.moves_to(origin));
                 tracing::warn!("{name} is recorded as moved from {} to {origin}", one_line(&other.origin.to_string()));
             }
             if let Some(found) = found.as_ref().filter(|found| found.encrypted && self.encrypt_with.is_none()) {
@@ -80,6 +78,11 @@ impl Destination<'_> {
             }
             previous = previous.into_iter().chain(found).max_by_key(|manifest| manifest.created_at);
             usable.push(catalog);
+        }
+        // The stores may have snapshots from different places.
+        if let Some(previous) = &mut previous {
+            earlier.retain(|origin| *origin != previous.origin && !previous.moved_from.contains(origin));
+            previous.moved_from.splice(0..0, earlier);
         }
         self.catalogs = usable;
         if self.catalogs.is_empty() {

@@ -13,4 +13,5 @@ mod newest;
 pub(crate) mod proofs;
 pub(crate) mod publish;
 pub mod retention;
+pub(crate) mod rivals;
 pub(crate) mod without_manifest;

@@ -86,6 +86,6 @@ impl Iterator for NewestFirst<'_> {
 }
 
 /// Returns a text that sorts before, or is a prefix of, the names of all snapshots taken at `time` or later.
-fn first_name(source: &SourceName, time: DateTime<Utc>) -> String {
+pub(super) fn first_name(source: &SourceName, time: DateTime<Utc>) -> String {
     SnapshotId::new(source, time, 0).to_string()[..source.as_str().len() + 1 + STAMP_BYTES - 5].to_owned()
 }

@@ -9,7 +9,7 @@ use crate::platform::digest::Sha256;
 use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::{CLOCK_SLACK, Catalog};
 use crate::snapshots::id::{SnapshotId, SourceName};
-use crate::snapshots::manifest::Manifest;
+use crate::snapshots::manifest::{Manifest, SnapshotKind};
 use crate::snapshots::names::{archive_key, key, manifest_key};
 use crate::store::{Key, Published, StoreExt, Upload};
 
@@ -20,6 +20,15 @@ pub enum ReadBack {
     WhenInDoubt,
     /// Always.
     Always,
+}
+
+/// The treatment of snapshots that other databases have under the name of the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rivals {
+    /// They are no concern of this snapshot.
+    Ignore,
+    /// They make the publication fail, also if they appear at the same time.
+    Refuse,
 }
 
 impl Catalog {
@@ -42,11 +51,14 @@ impl Catalog {
         self.store.create_large(&key(&format!("{}/{name}", id.source()))?, max_bytes)
     }
 
-    /// Publishes a snapshot: its archive first, then its manifest, and then checks that the archive still exists.
+    /// Publishes a snapshot: its archive first, then its manifest, and then checks that the archive still exists. Fails
+    /// if the source has a snapshot of another database, unless this is a safety snapshot.
     ///
     /// On failure no new snapshot is listed. If a reply was lost, reading the object back decides.
     pub fn publish(&self, archive: Box<dyn Upload>, summary: ArchiveSummary, manifest: &Manifest) -> Result<()> {
-        self.publish_document(archive, summary, manifest, &manifest.to_json(), ReadBack::WhenInDoubt)
+        // A safety snapshot is of the target of a restore, which may be any database.
+        let rivals = if manifest.kind == SnapshotKind::Safety { Rivals::Ignore } else { Rivals::Refuse };
+        self.publish_document(archive, summary, manifest, &manifest.to_json(), ReadBack::WhenInDoubt, rivals)
     }
 
     /// Publishes a snapshot as [`publish`](Self::publish) does, with `document` as the manifest's bytes. With
@@ -58,35 +70,25 @@ impl Catalog {
         manifest: &Manifest,
         document: &[u8],
         read_back: ReadBack,
+        rivals: Rivals,
     ) -> Result<()> {
         let id = &manifest.id;
         let archive_key = archive_key(manifest)?;
         let manifest_key = manifest_key(id)?;
         let context = |error: Error| error.context(format!("cannot publish the snapshot {id}"));
-        let accept_if_stored = |error: Error| self.accept_if_stored(&archive_key, summary, error).map_err(context);
-        match (archive.finish(), read_back) {
-            (Ok(Published::Created), ReadBack::WhenInDoubt) => {}
-            (Ok(Published::Created), ReadBack::Always) => {
-                let sha256 = self.hash(&archive_key, summary.bytes).map_err(context)?;
-                if sha256 != summary.sha256 {
-                    let _ = self.store.delete(&archive_key);
-                    return Err(context(Error::failed(
-                        "the stored archive differs from the written one: its SHA-256 does not match",
-                    )));
-                }
+        let is_own = self.finish_archive(archive, &archive_key, summary, read_back).map_err(context)?;
+        let drop_archive = || {
+            if is_own {
+                let _ = self.store.delete(&archive_key);
             }
-            (Ok(Published::AlreadyExists), ReadBack::Always) => {
-                accept_if_stored(Error::failed("an archive with this id already exists"))?;
-            }
-            // The id is new and random, so no other snapshot can have this archive.
-            (Ok(Published::AlreadyExists), ReadBack::WhenInDoubt) => {
-                return Err(context(
-                    Error::failed("an archive with this id already exists")
-                        .hint("check whether two of the stores are the same store under different names"),
-                ));
-            }
-            (Err(error), _) => accept_if_stored(error)?,
-        }
+        };
+        let before = match rivals {
+            Rivals::Ignore => None,
+            Rivals::Refuse => Some(self.require_no_rival(manifest).map_err(|error| {
+                drop_archive();
+                context(error)
+            })?),
+        };
         let bytes = ArchiveSummary { bytes: document.len() as u64, sha256: Sha256::of(document) };
         let written = match self.store.write(&manifest_key, document) {
             Ok(Published::Created) => Ok(()),
@@ -100,7 +102,7 @@ impl Catalog {
                 // Delete the archive only if certainly no manifest names it; otherwise a later prune removes it. A
                 // write that a remote service did not confirm may still succeed.
                 Ok(None) if self.is_local() || error.kind == Kind::Failed => {
-                    let _ = self.store.delete(&archive_key);
+                    drop_archive();
                     error
                 }
                 Ok(Some(_)) => error,
@@ -110,15 +112,66 @@ impl Catalog {
                 }
             }));
         }
-        match self.store.stat(&archive_key) {
+        if let Some(before) = before
+            && let Err(rival) = self.settle_rivals(manifest, &before)
+        {
+            self.store.delete(&manifest_key).map_err(|error| {
+                context(error.hint(format!("delete it with 'lifeboat delete {id}': {}", rival.full_message())))
+            })?;
+            drop_archive();
+            return Err(context(rival));
+        }
+        self.require_archive(&archive_key, &manifest_key, summary, id).map_err(context)
+    }
+
+    /// Publishes an archive. Returns true if this call has created it, and false if it may have been there before: then
+    /// nothing deletes it.
+    fn finish_archive(
+        &self,
+        archive: Box<dyn Upload>,
+        key: &Key,
+        summary: ArchiveSummary,
+        read_back: ReadBack,
+    ) -> Result<bool> {
+        match (archive.finish(), read_back) {
+            (Ok(Published::Created), ReadBack::WhenInDoubt) => Ok(true),
+            (Ok(Published::Created), ReadBack::Always) => {
+                if self.hash(key, summary.bytes)? == summary.sha256 {
+                    return Ok(true);
+                }
+                let _ = self.store.delete(key);
+                Err(Error::failed("the stored archive differs from the written one: its SHA-256 does not match"))
+            }
+            (Ok(Published::AlreadyExists), ReadBack::Always) => {
+                let error = Error::failed("an archive with this id already exists");
+                self.accept_if_stored(key, summary, error).map(|()| false)
+            }
+            // The id is new and random, so no other snapshot can have this archive.
+            (Ok(Published::AlreadyExists), ReadBack::WhenInDoubt) => {
+                Err(Error::failed("an archive with this id already exists")
+                    .hint("check whether two of the stores are the same store under different names"))
+            }
+            (Err(error), _) => self.accept_if_stored(key, summary, error).map(|()| read_back == ReadBack::WhenInDoubt),
+        }
+    }
+
+    /// Checks that the archive still exists, now that the manifest names it. If it does not, deletes the manifest.
+    fn require_archive(
+        &self,
+        archive_key: &Key,
+        manifest_key: &Key,
+        summary: ArchiveSummary,
+        id: &SnapshotId,
+    ) -> Result<()> {
+        match self.store.stat(archive_key) {
             Ok(Some(meta)) if meta.bytes == summary.bytes => {
                 if !self.is_local() {
-                    self.warn_about_clock(&manifest_key);
+                    self.warn_about_clock(manifest_key);
                 }
                 Ok(())
             }
             Ok(_) => {
-                self.store.delete(&manifest_key).map_err(context)?;
+                self.store.delete(manifest_key)?;
                 Err(Error::failed(format!("the archive of {id} disappeared while its manifest was written")))
             }
             Err(error) => {

@@ -16,25 +16,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The content of a snapshot that needs no database.
-fn payload(seed: u8) -> Vec<u8> {
+pub(crate) fn payload(seed: u8) -> Vec<u8> {
     (0..9_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 & 7 | seed).collect()
 }
 
-fn document(id: &SnapshotId, raw_bytes: usize) -> Manifest {
+fn document(id: &SnapshotId, path: &str, raw_bytes: usize) -> Manifest {
     let manifest = json!({
         "format": 1, "lifeboat_version": "0.1.0", "id": id.to_string(), "source": id.source().as_str(),
-        "origin": {"host": "here", "path": "/app.db"}, "kind": "full", "engine": "sqlite",
-        "created_at": "2026-11-21T17:05:01Z", "tags": [], "archive": format!("{id}{}", Codec::Zstd.extension()),
+        "origin": {"host": "here", "path": path}, "kind": "full", "engine": "sqlite",
+        "created_at": id.time().to_rfc3339(), "tags": [], "archive": format!("{id}{}", Codec::Zstd.extension()),
         "raw_bytes": raw_bytes, "codec": "zstd", "encrypted": false, "server_version": "3", "rows": 0, "tables": [],
         "seconds": 0.5,
     });
     Manifest::from_json(manifest.to_string().as_bytes()).unwrap()
 }
 
-/// Writes and publishes a snapshot with the same steps as the command.
 fn save(catalog: &Catalog, payload: &[u8]) -> Result<SnapshotId> {
+    save_of(catalog, payload, "/app.db", 0)
+}
+
+/// Writes and publishes a snapshot of the database at `path` with the same steps as the command, taken `seconds` after
+/// the others.
+pub(crate) fn save_of(catalog: &Catalog, payload: &[u8], path: &str, seconds: i64) -> Result<SnapshotId> {
     let source: SourceName = "app".parse()?;
     let time: DateTime<Utc> = "2026-11-21T17:05:01Z".parse().unwrap();
+    let time = time + chrono::Duration::seconds(seconds);
     let _ = catalog.newest_full(&source)?;
     let id = catalog.new_id(&source, time)?;
     let compression: Compression = "zstd:1".parse()?;
@@ -46,7 +52,7 @@ fn save(catalog: &Catalog, payload: &[u8]) -> Result<SnapshotId> {
         archive.write(piece)?;
     }
     archive.finish_entry()?;
-    let mut manifest = document(&id, payload.len());
+    let mut manifest = document(&id, path, payload.len());
     archive.append(MANIFEST_PATH, &manifest.to_json())?;
     let (upload, summary) = archive.finish()?;
     (manifest.archive_bytes, manifest.sha256) = (Some(summary.bytes), Some(summary.sha256));
@@ -54,7 +60,7 @@ fn save(catalog: &Catalog, payload: &[u8]) -> Result<SnapshotId> {
     Ok(id)
 }
 
-fn listed(catalog: &Catalog) -> Vec<SnapshotId> {
+pub(crate) fn listed(catalog: &Catalog) -> Vec<SnapshotId> {
     catalog.list_all(None).unwrap().into_iter().map(|listed| listed.id).collect()
 }
 
