@@ -84,7 +84,7 @@ impl Catalog {
                 }
                 Ok(_) => {}
                 // It was withdrawn, or it is no snapshot that this version can read.
-                Err(error) if matches!(error.kind, Kind::NotFound | Kind::Problem) => {}
+                Err(error) if matches!(error.kind, Kind::NotFound | Kind::Problem | Kind::Usage) => {}
                 Err(error) => return Err(error),
             }
         }
