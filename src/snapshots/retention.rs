@@ -295,7 +295,7 @@ impl CountingRules {
     fn count(&mut self, candidate: &Candidate, is_newest: bool, reasons: &mut Vec<String>) {
         if !self.newest_kept {
             self.newest_kept = true;
-            reasons.push(if is_newest { "newest" } else { "newest good" }.to_owned());
+            reasons.push(if is_newest { "newest" } else { "newest not suspect" }.to_owned());
         }
         if candidate.drilled && !self.newest_drilled_kept {
             self.newest_drilled_kept = true;

@@ -456,7 +456,7 @@ fn damaged_partial_and_suspect_snapshots_do_not_displace_a_good_one() {
     let suspect = Candidate { passed: false, ..aged(4) };
     let policy = Policy { last: 1, others_within: Duration::zero(), ..Policy::default() };
     let plan = plan(&[good.clone(), damaged.clone(), forensic, partial, suspect], &policy, now());
-    assert_eq!(reasons(&plan, &good).as_deref(), Some("newest good; last 1"));
+    assert_eq!(reasons(&plan, &good).as_deref(), Some("newest not suspect; last 1"));
     assert_eq!(reasons(&plan, &damaged).as_deref(), Some("damaged, the newest of its source"));
     assert_eq!(plan.delete.len(), 3);
 }
