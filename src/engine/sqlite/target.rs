@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ffi};
-use rustix::fs::{CWD, OFlags, RenameFlags};
+use rustix::fs::OFlags;
 
 use super::connection::{self, Purpose, explain, is_damage};
 use super::files::{companion, file_bytes};
