@@ -120,6 +120,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     if let Err(error) = require_clock(SystemTime::now()) {
         return fail(&error, json, &[]);
     }
+    // A signal is received from now on, so that it cannot end the program without a document. A command that handles
+    // signals itself is an exception, and its name may be any of the arguments.
+    let listens_early = !arguments.iter().any(|argument| argument == "guard");
+    if listens_early && let Err(error) = interrupt::listen() {
+        return fail(&error, json, &[]);
+    }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => return usage(&error, json),
@@ -130,7 +136,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let command = cli.command.subcommand();
     start_log(&cli.global, command.shows_log());
     let mut ended = Ended::default();
-    let outcome = execute(&cli.global, command, &mut ended);
+    let listens = listens_early || command.handles_signals();
+    let outcome = execute(&cli.global, command, listens, &mut ended);
     let code = match &outcome {
         Ok(code) => *code,
         // The reader of our output has closed the pipe because it has read enough.
@@ -171,8 +178,8 @@ fn require_clock(now: SystemTime) -> Result<()> {
     Ok(())
 }
 
-fn execute(global: &GlobalArgs, command: &dyn Subcommand, ended: &mut Ended) -> Result<u8> {
-    if !command.handles_signals() {
+fn execute(global: &GlobalArgs, command: &dyn Subcommand, listens: bool, ended: &mut Ended) -> Result<u8> {
+    if !listens {
         interrupt::listen()?;
     }
     check_library()?;

@@ -60,7 +60,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
                     return Err((number, "there is text after the closing quote".to_owned()));
                 }
                 let inside = &quoted[..end];
-                if quote == '"' { expand(&unescape(inside), &variables) } else { inside.to_owned() }
+                if quote == '"' { expand_quoted(inside, &variables) } else { inside.to_owned() }
             }
             _ => {
                 // A '#' begins a comment only after a space or a tab, because a password may contain a '#'.
@@ -94,23 +94,24 @@ fn closing_quote(text: &str, quote: char) -> Option<usize> {
     None
 }
 
-fn unescape(text: &str) -> String {
+/// Replaces the escapes of a text in double quotes, and expands the rest: `\${NAME}` stands for `${NAME}` itself.
+fn expand_quoted(text: &str, known: &BTreeMap<String, String>) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match (character, character == '\\') {
-            (_, true) => match characters.next() {
-                Some('n') => out.push('\n'),
-                Some('r') => out.push('\r'),
-                Some('t') => out.push('\t'),
-                Some(other @ ('"' | '\\' | '$' | '`')) => out.push(other),
-                Some(other) => out.extend(['\\', other]),
-                None => out.push('\\'),
-            },
-            (character, _) => out.push(character),
+    let mut rest = text;
+    while let Some((plain, escaped)) = rest.split_once('\\') {
+        out.push_str(&expand(plain, known));
+        let mut characters = escaped.chars();
+        match characters.next() {
+            Some('n') => out.push('\n'),
+            Some('r') => out.push('\r'),
+            Some('t') => out.push('\t'),
+            Some(other @ ('"' | '\\' | '$' | '`')) => out.push(other),
+            Some(other) => out.extend(['\\', other]),
+            None => out.push('\\'),
         }
+        rest = characters.as_str();
     }
-    out
+    out + &expand(rest, known)
 }
 
 /// Replaces `${NAME}` by its value, if NAME is set in the process's environment or by an earlier line. Any other '$' is
@@ -147,7 +148,8 @@ mod tests {
     #[test]
     fn values_are_read_as_shells_and_compose_read_them() {
         let text = "\u{feff}# a comment\n\nA=1\nexport B = two words # not this\nC='$x #y \\n'\nD=\"a\\\"b\\n${A}\" # c\n\
-                    E=p#ss$word\nF=\nI= # none\nJ=#x\nG=\"two\nlines\"\nH=${A}${NOT_SET_ANYWHERE}$A\n";
+                    E=p#ss$word\nF=\nI= # none\nJ=#x\nG=\"two\nlines\"\nH=${A}${NOT_SET_ANYWHERE}$A\n\
+                    K=\"\\${A} ${A} \\\\${A} $\\{A} ${\\A}\"\nL=\"\\$A\"\n";
         let read = parse(text).expect("valid lines");
         for (name, value) in [
             ("A", "1"),
@@ -160,6 +162,8 @@ mod tests {
             ("J", "#x"),
             ("G", "two\nlines"),
             ("H", "1${NOT_SET_ANYWHERE}$A"),
+            ("K", "${A} 1 \\1 $\\{A} ${\\A}"),
+            ("L", "$A"),
         ] {
             assert_eq!(read.get(name).map(String::as_str), Some(value), "{name}");
         }

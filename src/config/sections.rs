@@ -502,6 +502,11 @@ impl RawSource {
             None => self.password,
         };
         let in_folder = |text: Option<Text>| filled(text).map(|path| Text(context.path(&path).display().to_string()));
+        // The word `system` stands for the certificates of the system.
+        let sslrootcert = match filled(self.sslrootcert) {
+            Some(system) if system == "system" => Some(Text(system)),
+            file => in_folder(file.map(Text)),
+        };
         let keywords = [
             ("host", self.host),
             ("hostaddr", self.hostaddr),
@@ -512,7 +517,7 @@ impl RawSource {
             ("passfile", in_folder(self.passfile)),
             ("service", self.service),
             ("sslmode", self.sslmode),
-            ("sslrootcert", self.sslrootcert),
+            ("sslrootcert", sslrootcert),
             ("sslcert", in_folder(self.sslcert)),
             ("sslkey", in_folder(self.sslkey)),
             ("channel_binding", self.channel_binding),

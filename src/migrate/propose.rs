@@ -481,14 +481,15 @@ fn add_foreign_keys(proposals: &mut [Proposal], file: &InspectedFile<'_>, names:
         for key in &facts.foreign_keys {
             match foreign_key(&proposal.plan, key, &parents, file, names) {
                 Ok(mut carried) => {
-                    if key.orphans > 0 {
+                    let parent = one_line(&key.references);
+                    let reason = match &key.orphans {
+                        Ok(0) => None,
+                        Ok(rows) => Some(format!("{rows} rows reference missing rows of {parent}")),
+                        Err(error) => Some(format!("SQLite cannot check the foreign key to {parent} ({error})")),
+                    };
+                    if let Some(reason) = reason {
                         carried.validate = false;
-                        let note = format!(
-                            "{} rows reference missing rows of {}: the foreign key is checked only for new rows",
-                            key.orphans,
-                            one_line(&key.references)
-                        );
-                        proposal.notes.push(note);
+                        proposal.notes.push(format!("{reason}: the foreign key is checked only for new rows"));
                     }
                     proposal.plan.foreign_keys.push(carried);
                 }

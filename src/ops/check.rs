@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::config::Backups;
 use crate::ops::checks::{Checks, ChecksReport};
+use crate::ops::inspect::Found;
 use crate::ops::sources::Chosen;
 use crate::ops::{Context, gate, inspect, stores};
 use crate::platform::duration::format_duration;
@@ -40,7 +41,7 @@ pub(crate) fn run(options: &CheckOptions, context: &Context) -> Result<ChecksRep
         // `check` also reports what was lost since the last snapshot, before the next one is taken.
         let before = match context.stores.is_empty() {
             true => None,
-            false => chosen.name().and_then(|name| context.newest_baseline(&name)).unwrap_or_default(),
+            false => baseline(&chosen.name()?, context, &mut checks)?,
         };
         let before = before.as_ref().map(|found| &found.manifest);
         checks.append(inspect::inspect(chosen, before, depth, inspect::Strictness::Complaints)?.checks);
@@ -63,6 +64,18 @@ pub(crate) fn run(options: &CheckOptions, context: &Context) -> Result<ChecksRep
         failed => format!("{failed} of {} checks FAILED", report.checks.len()),
     };
     Ok(report)
+}
+
+/// Returns the snapshot with which a database is compared, if there is one. If it cannot be read, a failed check says that
+/// lost rows are not found.
+fn baseline(name: &SourceName, context: &Context, checks: &mut Checks) -> Result<Option<Found>> {
+    match context.newest_baseline(name) {
+        Ok(found) => Ok(found),
+        Err(error) => {
+            let error = error.context("the database is not compared with its newest snapshot");
+            checks.note(format!("{name}: baseline"), Err(error)).map(|_| None)
+        }
+    }
 }
 
 /// Checks the backups in one store.

@@ -1,8 +1,9 @@
 //! `delete`: deletes the snapshots that the user names, and all objects that belong to them.
 
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
-use crate::ops::{Context, Report, stores};
+use crate::ops::{Context, Report, serialize_failures, stores};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::find::SnapshotFilter;
@@ -26,7 +27,7 @@ pub(crate) struct Deleted {
 }
 
 /// The snapshots that are deleted.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct DeleteReport {
     /// True if nothing was deleted.
     pub dry_run: bool,
@@ -34,9 +35,26 @@ pub(crate) struct DeleteReport {
     pub delete: Vec<Deleted>,
     /// The bytes of the archives that were deleted, or would be.
     pub freed_bytes: u64,
+    /// The error that ended the deletion early, or none.
+    pub failures: Vec<Error>,
 }
 
-impl Report for DeleteReport {}
+impl Serialize for DeleteReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        serialize_failures(&mut map, &self.failures)?;
+        map.serialize_entry("dry_run", &self.dry_run)?;
+        map.serialize_entry("delete", &self.delete)?;
+        map.serialize_entry("freed_bytes", &self.freed_bytes)?;
+        map.end()
+    }
+}
+
+impl Report for DeleteReport {
+    fn errors(&self) -> &[Error] {
+        &self.failures
+    }
+}
 
 /// Runs the command. Nothing is deleted unless every snapshot was found and none is being read.
 pub(crate) fn run(options: &DeleteOptions, context: &Context) -> Result<DeleteReport> {
@@ -70,13 +88,24 @@ pub(crate) fn run(options: &DeleteOptions, context: &Context) -> Result<DeleteRe
                 .hint("try again when that has ended; the mark of a process that was killed expires after a day"));
         }
     }
-    let mut report = DeleteReport { dry_run: !options.yes, delete: Vec::new(), freed_bytes: 0 };
+    let mut report = DeleteReport { dry_run: !options.yes, delete: Vec::new(), freed_bytes: 0, failures: Vec::new() };
     for (catalog, listed) in &chosen {
-        report.freed_bytes += match options.yes {
-            true => catalog.delete(&[listed])?,
-            false => listed.archive.as_ref().map_or(0, |archive| archive.bytes),
-        };
-        report.delete.push(Deleted { id: listed.id.to_string(), store: catalog.location() });
+        let mut is_gone = true;
+        if options.yes {
+            let deletion = catalog.delete(&[listed]);
+            is_gone = !deletion.gone.is_empty();
+            report.freed_bytes += deletion.freed_bytes;
+            report.failures.extend(deletion.failure);
+        } else {
+            report.freed_bytes += listed.archive.as_ref().map_or(0, |archive| archive.bytes);
+        }
+        if is_gone {
+            report.delete.push(Deleted { id: listed.id.to_string(), store: catalog.location() });
+        }
+        // The report names what was deleted until then.
+        if !report.failures.is_empty() {
+            break;
+        }
     }
     Ok(report)
 }

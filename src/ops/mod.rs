@@ -36,6 +36,7 @@ pub(crate) mod watch;
 
 use std::sync::Arc;
 
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
@@ -130,6 +131,19 @@ impl Problem {
     pub fn of(kind: &str, error: &Error) -> Self {
         Problem { kind: kind.to_owned(), message: error.full_message() }
     }
+}
+
+/// Adds the failures of a report to its JSON document: the first as `error`, unless it is a problem that was found, and
+/// all as `problems`.
+pub(crate) fn serialize_failures<M: SerializeMap>(map: &mut M, failures: &[Error]) -> Result<(), M::Error> {
+    if let Some(error) = failures.first().filter(|error| error.kind != Kind::Problem) {
+        map.serialize_entry("error", &error_document(error))?;
+    }
+    if !failures.is_empty() {
+        let problems: Vec<_> = failures.iter().map(|error| Problem::of(error.kind.name(), error)).collect();
+        map.serialize_entry("problems", &problems)?;
+    }
+    Ok(())
 }
 
 /// A snapshot in a report, with the stores that have it.

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Duration, Utc};
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::ops::list::without_manifest_document;
 use crate::ops::tags::SUSPECT;
-use crate::ops::{Context, Problem, Report, stores};
+use crate::ops::{Context, Report, serialize_failures, stores};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::interrupt;
 use crate::snapshots::catalog::{Catalog, Listed};
@@ -66,7 +67,7 @@ pub(crate) struct Deleted {
 }
 
 /// The snapshots that are kept and deleted.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(crate) struct PruneReport {
     /// True if nothing was deleted.
     pub dry_run: bool,
@@ -75,24 +76,27 @@ pub(crate) struct PruneReport {
     /// Newest first.
     pub delete: Vec<Deleted>,
     /// The archives without a manifest: none of them is deleted unless it is named.
-    #[serde(serialize_with = "as_archives")]
     pub without_manifest: Vec<ArchiveWithoutManifest>,
     /// The bytes of the archives that were deleted, or would be, and of objects that crashed writers left behind.
     pub freed_bytes: u64,
     /// The errors that did not stop the rest of the work; the first one decides the exit code.
-    #[serde(rename = "problems", skip_serializing_if = "Vec::is_empty", serialize_with = "as_problems")]
     pub failures: Vec<Error>,
 }
 
-fn as_archives<S: Serializer>(
-    archives: &[ArchiveWithoutManifest],
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_seq(archives.iter().map(without_manifest_document))
-}
-
-fn as_problems<S: Serializer>(failures: &[Error], serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_seq(failures.iter().map(|error| Problem::of(error.kind.name(), error)))
+impl Serialize for PruneReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        serialize_failures(&mut map, &self.failures)?;
+        map.serialize_entry("dry_run", &self.dry_run)?;
+        map.serialize_entry("keep", &self.keep)?;
+        map.serialize_entry("delete", &self.delete)?;
+        if !self.without_manifest.is_empty() {
+            let archives: Vec<_> = self.without_manifest.iter().map(without_manifest_document).collect();
+            map.serialize_entry("without_manifest", &archives)?;
+        }
+        map.serialize_entry("freed_bytes", &self.freed_bytes)?;
+        map.end()
+    }
 }
 
 impl PruneReport {
@@ -103,6 +107,11 @@ impl PruneReport {
         self.without_manifest.extend(other.without_manifest);
         self.freed_bytes += other.freed_bytes;
         self.failures.extend(other.failures);
+    }
+
+    /// Returns true if a signal ended the work early.
+    fn is_interrupted(&self) -> bool {
+        self.failures.iter().any(|error| error.kind == Kind::Interrupted)
     }
 }
 
@@ -173,24 +182,35 @@ pub(crate) fn run(options: &PruneOptions, context: &Context) -> Result<PruneRepo
     for store in context.all_stores()? {
         match stores::open(store).and_then(|catalog| prune(&catalog, sources.as_deref(), &policy, options.yes)) {
             Ok(report) => all.add(report),
-            Err(error) if error.kind == Kind::Interrupted => return Err(error),
             Err(error) => all.failures.push(error.context("a store was not pruned")),
         }
+        if all.is_interrupted() {
+            break;
+        }
     }
+    // A signal decides the exit code, whatever failed before it.
+    all.failures.sort_by_key(|error| error.kind != Kind::Interrupted);
     Ok(all)
 }
 
-/// Prunes these sources in every store by the config's policy. Returns the reports, and the errors of the stores that
-/// failed.
+/// Prunes these sources in every store by the config's policy. Returns the reports, and all errors. A signal ends the
+/// work, and its error is the first.
 pub(crate) fn after_snapshot(sources: &[SourceName], context: &Context) -> Result<(Vec<PruneReport>, Vec<Error>)> {
     let policy = context.retention()?;
     let (mut pruned, mut failures) = (Vec::new(), Vec::new());
     for store in context.all_stores()? {
         match stores::open(store).and_then(|catalog| prune(&catalog, Some(sources), policy, true)) {
-            Ok(report) => pruned.push(report),
+            Ok(report) => {
+                failures.extend(report.failures.iter().map(Error::duplicate));
+                pruned.push(report);
+            }
             Err(error) => failures.push(error),
         }
+        if failures.iter().any(|error: &Error| error.kind == Kind::Interrupted) {
+            break;
+        }
     }
+    failures.sort_by_key(|error| error.kind != Kind::Interrupted);
     Ok((pruned, failures))
 }
 
@@ -226,23 +246,30 @@ fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, del
     plan.keep.sort_by(|a, b| b.0.stamp().cmp(a.0.stamp()));
     let listed = described.iter().map(|described| &described.listed);
     let to_delete: Vec<&Listed> = listed.filter(|listed| plan.delete.contains(&listed.id)).collect();
+    let mut failures = Vec::new();
     let mut freed_bytes = if deletes {
-        catalog.delete(&to_delete)?
+        let deletion = catalog.delete(&to_delete);
+        // The report must say what is gone, even if the rest fails.
+        keep_what_is_left(&deletion.gone, &mut plan);
+        failures.extend(deletion.failure);
+        deletion.freed_bytes
     } else {
         to_delete.iter().filter_map(|listed| listed.archive.as_ref()).map(|archive| archive.bytes).sum()
     };
-    // The snapshots are deleted by now, and the report must say so even if the rest fails.
-    let mut failures = Vec::new();
-    match delete_orphans(catalog, &sources, deletes) {
-        Ok(freed) => freed_bytes += freed,
-        Err(error) if error.kind == Kind::Interrupted => return Err(error),
-        Err(error) => failures.push(error.context("cannot delete the objects that crashed writers left behind")),
+    if failures.is_empty() {
+        match delete_orphans(catalog, &sources, deletes) {
+            Ok(freed) => freed_bytes += freed,
+            Err(error) => failures.push(error.context("cannot delete the objects that crashed writers left behind")),
+        }
     }
     let keep = plan.keep.into_iter().map(|(id, reasons)| Kept { id: id.to_string(), reasons }).collect();
     let delete = plan.delete.into_iter().map(|id| Deleted { id: id.to_string() }).collect();
     let mut without_manifest = Vec::new();
     for source in &sources {
-        without_manifest.extend(catalog.list_without_manifest(Some(source))?);
+        match catalog.list_without_manifest(Some(source)) {
+            Ok(found) => without_manifest.extend(found),
+            Err(error) => failures.push(error),
+        }
     }
     let old = without_manifest.iter().filter(|archive| archive.is_old()).count();
     if old > 0 {
@@ -299,6 +326,16 @@ fn delete_without_manifest(options: &PruneOptions, context: &Context) -> Result<
         report.delete.push(Deleted { id: archive.id.to_string() });
     }
     Ok(report)
+}
+
+/// Moves the snapshots that were to be deleted, and still exist, to those that are kept.
+fn keep_what_is_left(gone: &[SnapshotId], plan: &mut Plan) {
+    let (deleted, left): (Vec<_>, Vec<_>) = plan.delete.drain(..).partition(|id| gone.contains(id));
+    plan.delete = deleted;
+    if !left.is_empty() {
+        plan.keep.extend(left.into_iter().map(|id| (id, vec!["could not be deleted".to_owned()])));
+        plan.keep.sort_by(|a, b| b.0.stamp().cmp(a.0.stamp()));
+    }
 }
 
 /// Reads the rows of the snapshots from whose rows the plan depends: those of the sources with a snapshot that only its

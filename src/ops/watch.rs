@@ -12,7 +12,7 @@ use crate::notify::metrics::{self, ProofSample, Sample, SnapshotSample};
 use crate::notify::{CheckFailure, Event, Failure, Notify};
 use crate::ops::Context;
 use crate::ops::summary::RunSummary;
-use crate::platform::error::{Error, Result};
+use crate::platform::error::Error;
 use crate::snapshots::id::SourceName;
 
 /// The outcome of a run.
@@ -82,7 +82,7 @@ impl Watch {
             });
         }
         if let Some(file) = &self.metrics_file
-            && let Err(error) = self.samples(ending).and_then(|samples| metrics::write(file, &samples))
+            && let Err(error) = metrics::write(file, &self.samples(ending))
         {
             tracing::warn!("no metrics were written: {}", error.full_message());
         }
@@ -127,7 +127,10 @@ impl Watch {
     }
 
     /// Returns the metrics of every source: those of the config and those in the command's document.
-    fn samples(&self, ending: &Ending<'_>) -> Result<Vec<Sample>> {
+    fn samples(&self, ending: &Ending<'_>) -> Vec<Sample> {
+        let incomplete = |source: &SourceName, error: &Error| {
+            tracing::warn!("the metrics of {source} are incomplete: {}", error.full_message());
+        };
         let mut names = self.sources();
         let saved = ending.summary.snapshots.iter().filter_map(|snapshot| snapshot.source.as_ref()?.parse().ok());
         for name in saved {
@@ -155,14 +158,18 @@ impl Watch {
                         rows: manifest.rows,
                         seconds: manifest.seconds,
                     });
-                    let proof = found.catalog.proof(&found.listed)?;
-                    sample.proof = proof.at.map(|at| ProofSample { level: proof.level.name().to_owned(), at });
+                    match found.catalog.proof(&found.listed) {
+                        Ok(proof) => {
+                            sample.proof = proof.at.map(|at| ProofSample { level: proof.level.name().to_owned(), at });
+                        }
+                        Err(error) => incomplete(&source, &error),
+                    }
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!("the metrics of {source} are incomplete: {}", error.full_message()),
+                Err(error) => incomplete(&source, &error),
             }
             samples.push(sample);
         }
-        Ok(samples)
+        samples
     }
 }

@@ -13,6 +13,7 @@ mod hostile;
 mod killed;
 mod model;
 mod newer;
+mod reports;
 mod rivals;
 mod signals;
 mod store_failures;

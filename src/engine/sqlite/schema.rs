@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::connection::explain;
+use super::connection::{explain, is_circumstance, sqlite_message};
 use super::names::{Name, message_at, name_at, optional_message_at, optional_name_at};
 use super::survey;
 use crate::platform::error::{Result, one_line};
@@ -89,8 +89,8 @@ pub(crate) struct ForeignKeyFacts {
     pub on_delete: String,
     /// The action when the key of a referenced row changes.
     pub on_update: String,
-    /// The number of rows that refer to rows that do not exist.
-    pub orphans: u64,
+    /// The number of rows that refer to rows that do not exist, or the reason why SQLite cannot check the key.
+    pub orphans: std::result::Result<u64, String>,
 }
 
 impl TableFacts {
@@ -229,7 +229,7 @@ fn foreign_keys(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Fo
                 referenced: Vec::new(),
                 on_delete: row.get(4)?,
                 on_update: row.get(5)?,
-                orphans: 0,
+                orphans: Ok(0),
             };
             found.push((id, key));
         }
@@ -239,15 +239,51 @@ fn foreign_keys(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Fo
     }
     if !found.is_empty() {
         let sql = "SELECT fkid, count(*) FROM pragma_foreign_key_check(?1, 'main') GROUP BY 1";
-        // If SQLite cannot check the keys (a parent is missing, or has no such key), every key counts as having
-        // orphans.
         let counted = connection.prepare(sql).and_then(|mut statement| {
             statement.query_map([Name::of(table)], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?.collect()
         });
-        let counted: Vec<(i64, i64)> = counted.unwrap_or_else(|_| found.iter().map(|(id, _)| (*id, 1)).collect());
+        let counted: std::result::Result<Vec<(i64, i64)>, String> = match counted {
+            Ok(counted) => Ok(counted),
+            Err(error) if is_circumstance(&error) => return Err(error),
+            // The parent has no such key, for example.
+            Err(error) => Err(one_line(&sqlite_message(&error))),
+        };
         for (id, key) in &mut found {
-            key.orphans = counted.iter().filter(|(other, _)| other == id).map(|(_, rows)| rows.unsigned_abs()).sum();
+            let of_key = |counted: &Vec<(i64, i64)>| {
+                counted.iter().filter(|(other, _)| other == id).map(|(_, rows)| rows.unsigned_abs()).sum()
+            };
+            key.orphans = counted.as_ref().map(of_key).map_err(Clone::clone);
         }
     }
     Ok(found.into_iter().map(|(_, key)| key).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orphans_of_a_key_that_sqlite_cannot_check_are_unknown() {
+        let connection = Connection::open_in_memory().expect("memory");
+        connection
+            .execute_batch(
+                "PRAGMA foreign_keys = OFF;
+                 CREATE TABLE parent (id INTEGER PRIMARY KEY, name TEXT);
+                 CREATE TABLE unusual (id INTEGER REFERENCES parent(name));
+                 CREATE TABLE usual (id INTEGER REFERENCES parent(id), other INTEGER REFERENCES parent(id));
+                 INSERT INTO parent VALUES (1, 'a');
+                 INSERT INTO unusual VALUES (1);
+                 INSERT INTO usual VALUES (1, 2), (3, 4);",
+            )
+            .expect("valid");
+        let orphans = |table: &str| -> Vec<std::result::Result<u64, String>> {
+            foreign_keys(&connection, table).expect("readable").into_iter().map(|key| key.orphans).collect()
+        };
+        assert!(
+            matches!(&orphans("unusual")[..], [Err(reason)] if reason.contains("mismatch")),
+            "{:?}",
+            orphans("unusual")
+        );
+        assert_eq!(orphans("usual").into_iter().map(std::result::Result::unwrap).sum::<u64>(), 3);
+    }
 }
