@@ -90,10 +90,8 @@ impl Serialize for PruneReport {
         map.serialize_entry("dry_run", &self.dry_run)?;
         map.serialize_entry("keep", &self.keep)?;
         map.serialize_entry("delete", &self.delete)?;
-        if !self.without_manifest.is_empty() {
-            let archives: Vec<_> = self.without_manifest.iter().map(without_manifest_document).collect();
-            map.serialize_entry("without_manifest", &archives)?;
-        }
+        let archives: Vec<_> = self.without_manifest.iter().map(without_manifest_document).collect();
+        map.serialize_entry("without_manifest", &archives)?;
         map.serialize_entry("freed_bytes", &self.freed_bytes)?;
         map.end()
     }

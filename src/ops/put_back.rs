@@ -13,7 +13,7 @@ use crate::platform::ranged::Ranged;
 use crate::snapshots::catalog::Catalog;
 use crate::snapshots::manifest::Manifest;
 use crate::snapshots::proofs::ProofLevel;
-use crate::snapshots::publish::ReadBack;
+use crate::snapshots::publish::{ReadBack, Rivals};
 
 /// The effect of putting an archive into a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub(crate) fn put_back(
         }
         None => {
             let upload = upload(&whole, to, context)?;
-            to.publish_document(upload, whole.summary, &manifest, &whole.document, ReadBack::Always)?;
+            to.publish_document(upload, whole.summary, &manifest, &whole.document, ReadBack::Always, Rivals::Ignore)?;
             return Ok((manifest, Effect::Copied));
         }
     }
