@@ -62,6 +62,9 @@ b'), ('\\n'), (''), (';' || char(10));
     );
     // SQLite takes a comment without its end as one that ends with the statement.
     sql(sandbox.path("app.db"), "CREATE INDEX open_index ON open (a) /* not closed; -- \"");
+    let columns: Vec<String> = (0..2000).map(|number| format!("c{number}")).collect();
+    let wide = format!("CREATE TABLE wide ({}); INSERT INTO wide (c1999) VALUES (1)", columns.join(","));
+    sql(sandbox.path("app.db"), &wide);
     let connection = open(sandbox.path("app.db"));
     connection.execute_batch("CREATE TABLE texts (a TEXT, b)").unwrap();
     for text in [
@@ -110,6 +113,7 @@ b'), ('\\n'), (''), (';' || char(10));
         "numbers",
         "bare",
         "notes_content",
+        "wide",
     ] {
         load(&sandbox, &id, table);
         assert_eq!(content(sandbox.path("loaded.db"))[table], expected[table], "{table}");

@@ -58,7 +58,7 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Live>> {
 impl Database {
     /// Returns the name of a table or view as the schema has it; SQLite's names are case-insensitive.
     fn table(&self, name: &str) -> Result<String> {
-        let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%'";
+        let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND substr(name, 1, 7) <> 'sqlite_'";
         let names = self.names(sql, [])?;
         let found = names.iter().find(|other| *other == name);
         let found = found.or_else(|| names.iter().find(|other| other.eq_ignore_ascii_case(name)));

@@ -39,7 +39,13 @@ pub(super) fn write(image: &Connection, table: &str, kind: &str, scratch: &Scrat
     let columns = survey::columns(image, table).map_err(failed)?;
     let own: Vec<&str> = columns.iter().filter(|column| !column.generated).map(|column| column.name.as_str()).collect();
     let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-    let rowid = rowid_name(image, table, &names, stored).map_err(failed)?;
+    let mut rowid = rowid_name(image, table, &names, stored).map_err(failed)?;
+    // SAFETY: the handle is open; a negative number changes nothing.
+    let limit = unsafe { ffi::sqlite3_limit(image.handle(), ffi::SQLITE_LIMIT_COLUMN, -1) };
+    if rowid.is_some() && i32::try_from(own.len()).is_ok_and(|count| count >= limit) {
+        tracing::warn!("the rowids of {} are not extracted, because SQLite reads no more columns", one_line(table));
+        rowid = None;
+    }
     let query = survey::select(rowid.into_iter().chain(own.iter().copied()), table, kind);
     let mut loader = Loader::create(scratch, table)?;
     for statement in ["PRAGMA foreign_keys=OFF;", "PRAGMA ignore_check_constraints=ON;", "BEGIN;"] {

@@ -189,7 +189,7 @@ fn renew(connection: &Connection, index: &FullText, agreed: bool, outcome: &mut 
             }
             Err(reason) => reason,
         },
-        false => "it did not hold all rows of its table before".to_owned(),
+        false => "before that, it did not agree with its table, or cannot be checked here".to_owned(),
     };
     outcome.notes.push(format!(
         "the full-text index {} was not renewed ({reason}), and may not find the restored rows; to build it from all \

@@ -43,6 +43,14 @@ fn rules_on_missing_tables_and_columns_fail_and_name_them() {
 }
 
 #[test]
+fn rules_find_tables_whose_names_only_look_like_those_of_sqlite() {
+    let app = App::new("[[source.rule]]\ntable = \"sqlitedata\"\nmin_rows = 1\n");
+    app.sql("CREATE TABLE sqlitedata (a); INSERT INTO sqlitedata VALUES (1)");
+    app.sandbox.ok(&["snapshot"]);
+    app.passes(&["check"]);
+}
+
+#[test]
 fn damage_in_the_database_is_found() {
     let app = App::new("");
     app.sandbox.ok(&["snapshot"]);
