@@ -27,6 +27,7 @@ mod inventory;
 mod keygen;
 mod list;
 mod notices;
+mod one_file;
 mod ownership;
 mod preflight;
 mod prune;

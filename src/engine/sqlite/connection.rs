@@ -8,8 +8,11 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
+use super::aliases;
 use super::companions;
 use super::files::{companion, file_bytes};
+use super::header::Header;
+use super::main_file::MainFile;
 use super::stand_ins;
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Kind, Result};
@@ -58,12 +61,15 @@ pub(super) enum Purpose {
 
 /// Opens an existing database. `path` must be absolute, with links resolved.
 ///
-/// Fails with [`Kind::Problem`] if its WAL or journal does not belong to it, before SQLite applies or deletes that.
+/// Fails with [`Kind::Problem`] if its WAL or journal does not belong to it, before SQLite applies or deletes that, and
+/// with [`Kind::Usage`] if its WAL may be beside another name of the file.
 pub(super) fn open(path: &Path, purpose: Purpose) -> Result<Connection> {
     let connection =
         open_raw(path, purpose).map_err(|error| explain(error, &format!("cannot open {}", shown(path))))?;
     if !matches!(purpose, Purpose::Image | Purpose::Scratch) {
         companions::require_matching(&connection, path)?;
+        let header = MainFile::of(&connection).and_then(|file| Header::of(&file.start()));
+        header.map_or(Ok(()), |header| aliases::require_name_in_use(&header, path))?;
     }
     Ok(connection)
 }

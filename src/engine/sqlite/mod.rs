@@ -12,6 +12,7 @@
 //! except through SQLite. Closing any descriptor of a file drops all POSIX locks that the process has on it, and the
 //! torn image that follows would have a valid hash.
 
+mod aliases;
 mod companions;
 mod connection;
 pub(crate) mod database;
@@ -29,6 +30,7 @@ mod journal;
 pub(crate) mod live;
 mod main_file;
 mod names;
+mod outside_writes;
 mod ownership;
 mod readme;
 mod restore;

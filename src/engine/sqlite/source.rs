@@ -19,13 +19,15 @@ use chrono::{DateTime, Utc};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, InterruptHandle, ffi};
 
+use super::aliases;
 use super::connection::{self, BUSY_WAIT, Purpose, explain, is_busy};
 use super::files::{Fingerprint, companion, file_bytes};
 use super::header::MAGIC;
 use super::health;
-use super::main_file::MainFile;
+use super::main_file::{FileIdentity, MainFile};
+use super::outside_writes::OutsideWrites;
 use super::survey::{self, OnDamage, Survey};
-use crate::platform::disk::create_file;
+use crate::platform::disk::{create_file, shown};
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 use crate::platform::scratch::{Scratch, ScratchFolder};
 use crate::snapshots::manifest::{Depth, Health, SqliteFacts};
@@ -47,6 +49,8 @@ pub(crate) struct SourceOptions {
 pub(crate) struct SourceSnapshot {
     path: PathBuf,
     unlocked: Option<Fingerprint>,
+    /// `None` if a copy is read, or if no locks can be taken.
+    outside_writes: Option<OutsideWrites>,
     /// Dropped before the spool that it reads.
     image: Connection,
     readers: Option<Readers>,
@@ -77,6 +81,11 @@ struct Readers {
 
 /// The number of pages between two checks for a signal, the WAL and the other readers.
 const PAGES_PER_CHECK: u64 = 256;
+
+/// The number of times that a snapshot is begun if other programs replace the file or write to it without locks, and the
+/// time after the first one; it doubles each time.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The growth of a WAL from which a warning is printed.
 const WAL_GROWTH_WARNING_BYTES: u64 = 256 << 20;
@@ -125,21 +134,63 @@ pub(crate) fn probe(path: &Path) -> Result<u64> {
 
 impl SourceSnapshot {
     /// Starts a read transaction on the database at `path` (see [`locate`]), and starts the survey and the checks.
+    ///
+    /// Fails with [`Kind::Unreachable`] if others replace the file, or write to it without locks, again and again.
     pub(crate) fn begin(path: &Path, options: &SourceOptions) -> Result<Self> {
+        let mut pause = PAUSE;
+        for _ in 1..ATTEMPTS {
+            match SourceSnapshot::try_begin(path, options)? {
+                Ok(begun) => return Ok(begun),
+                Err(Disturbance(change)) => tracing::info!("{}: {change}: reading it again", shown(path)),
+            }
+            crate::platform::interrupt::sleep(pause)?;
+            pause *= 2;
+        }
+        SourceSnapshot::try_begin(path, options)?.map_err(|Disturbance(change)| disturbed(path, &change))
+    }
+
+    fn try_begin(path: &Path, options: &SourceOptions) -> Result<std::result::Result<Self, Disturbance>> {
         let wal_bytes = file_bytes(&companion(path, "-wal"));
-        let HeldState { unlocked, image, siblings, journal_mode, since } = open_shared(path)?;
+        let held = match open_shared(path)? {
+            Ok(held) => held,
+            Err(disturbance) => return Ok(Err(disturbance)),
+        };
+        let HeldState { unlocked, outside_writes, image, siblings, journal_mode, since } = held;
         let started = Utc::now();
         let mut facts = read_facts(&image, path, journal_mode)?;
-        let (image, siblings, spool) = match siblings {
-            Some(siblings) => (image, siblings, None),
+        let (outside_writes, image, siblings, spool) = match siblings {
+            Some(siblings) => (outside_writes, image, siblings, None),
             None => {
-                let (image, siblings, folder) = spool(image, &facts, options, since)?;
+                let spooled = spool(&image, &facts, options, since);
+                let spooled = match spooled {
+                    Err(error) if error.kind != Kind::Problem => return Err(error),
+                    spooled => spooled,
+                };
+                // Also if the pages could not be read: then this is the cause, not damage.
+                if let Some(change) = outside_writes.as_ref().and_then(|watch| watch.found(&image)) {
+                    return Ok(Err(Disturbance(change)));
+                }
+                let folder = spooled?;
+                image.execute_batch("COMMIT").map_err(|error| explain(error, "cannot end the read transaction"))?;
+                drop(image);
                 facts.locked_seconds = since.elapsed().as_secs_f64();
-                (image, siblings, Some(folder))
+                let open = || connection::open(&folder.path(SPOOL), Purpose::Image);
+                (None, open()?, [open()?, open()?], Some(folder))
             }
         };
         let readers = Some(Readers::start(siblings, options)?);
-        Ok(SourceSnapshot { path: path.to_owned(), unlocked, image, readers, _spool: spool, started, facts, wal_bytes })
+        let path = path.to_owned();
+        Ok(Ok(SourceSnapshot {
+            path,
+            unlocked,
+            outside_writes,
+            image,
+            readers,
+            _spool: spool,
+            started,
+            facts,
+            wal_bytes,
+        }))
     }
 
     /// Returns the time at which this state was current.
@@ -180,17 +231,40 @@ impl SourceSnapshot {
             pages += 1;
             sink(page)
         });
-        if failed.is_some_and(|failed| failed.load(Ordering::Relaxed)) {
+        let read = if failed.is_some_and(|failed| failed.load(Ordering::Relaxed)) {
             // The readers return the reason.
-            self.readers.take().map_or(Ok(()), |readers| readers.join().map(drop))?;
+            self.readers.take().map_or(Ok(()), |readers| readers.join().map(drop)).and(read)
+        } else {
+            read
+        };
+        read.map_err(|error| self.cause_of(error))
+    }
+
+    /// Returns the error that other programs caused by what they did to the file, if they did; otherwise `error`.
+    fn cause_of(&self, error: Error) -> Error {
+        let is_consequence = !matches!(error.kind, Kind::Interrupted);
+        let change = self.outside_writes.as_ref().filter(|_| is_consequence).and_then(|watch| watch.found(&self.image));
+        change.map_or(error, |change| disturbed(&self.path, &change))
+    }
+
+    /// Fails if other programs wrote to the file in another way than SQLite does.
+    fn require_undisturbed(&self) -> Result<()> {
+        let Some(watch) = &self.outside_writes else { return Ok(()) };
+        if let Some(change) = watch.found(&self.image) {
+            return Err(disturbed(&self.path, &change));
         }
-        read
+        if watch.has_moved(&self.image) {
+            let (shown, started) = (shown(&self.path), self.started.to_rfc3339());
+            tracing::warn!("another file is at {shown} by now: the snapshot is of the one that was there at {started}");
+        }
+        Ok(())
     }
 
     /// Waits for the survey and the checks, and releases the state.
     pub(crate) fn finish(mut self) -> Result<SourceReport> {
         let readers = self.readers.take().ok_or_else(|| Error::failed("the survey has already failed"))?;
-        let (survey, health) = readers.join()?;
+        let (survey, health) = readers.join().map_err(|error| self.cause_of(error))?;
+        self.require_undisturbed()?;
         if self.unlocked.as_ref().is_some_and(|fingerprint| *fingerprint != Fingerprint::of(&self.path)) {
             return Err(Error::unreachable(format!(
                 "{} was written to while it was read without locks",
@@ -275,10 +349,20 @@ fn damaged(health: &Health) -> Error {
     .hint("restore an older snapshot, or save the damaged database with --allow-damaged")
 }
 
+/// A change of a file by other programs, without SQLite's locks, because of which it must be read again.
+struct Disturbance(String);
+
+fn disturbed(path: &Path, change: &str) -> Error {
+    Error::unreachable(format!("cannot read one state of {}: {change}", shown(path)))
+        .hint("a program replaces the file or writes to it without SQLite: let it finish, then take the snapshot again")
+}
+
 /// A state of a database, held by read transactions.
 struct HeldState {
     /// The metadata before it was opened, if no lock could be taken.
     unlocked: Option<Fingerprint>,
+    /// The watch over changes that locks do not prevent, if locks could be taken.
+    outside_writes: Option<OutsideWrites>,
     image: Connection,
     /// Two more connections on exactly the same state; `None` in a rollback-journal mode.
     siblings: Option<[Connection; 2]>,
@@ -288,8 +372,10 @@ struct HeldState {
     since: Instant,
 }
 
-/// Opens a read transaction; for a WAL database, also two more on exactly the same state.
-fn open_shared(path: &Path) -> Result<HeldState> {
+/// Opens a read transaction; for a WAL database, also two more on exactly the same state. All are of one file, which was
+/// at `path` when the transaction had begun.
+fn open_shared(path: &Path) -> Result<std::result::Result<HeldState, Disturbance>> {
+    let replaced = || Ok(Err(Disturbance("another file was put in its place".to_owned())));
     let shown = one_line(&path.display().to_string());
     let cannot = |error| explain(error, &format!("cannot read {shown}"));
     let fingerprint = Fingerprint::of(path);
@@ -322,7 +408,14 @@ fn open_shared(path: &Path) -> Result<HeldState> {
                     tracing::warn!("{shown} is on a disk mounted read-only, and is read without locks");
                 }
                 let Attempt { siblings, journal_mode } = held;
-                return Ok(HeldState { unlocked, image, siblings, journal_mode, since });
+                let identity = FileIdentity::of(&image, path);
+                let is_same = |sibling: &Connection| FileIdentity::of(sibling, path) == identity;
+                let Some(identity) = identity.filter(|_| siblings.iter().flatten().all(is_same)) else {
+                    return replaced();
+                };
+                let watch = || OutsideWrites::watch(&image, path, identity, journal_mode == "wal");
+                let outside_writes = if unlocked.is_none() { Some(watch()?) } else { None };
+                return Ok(Ok(HeldState { unlocked, outside_writes, image, siblings, journal_mode, since }));
             }
             Err(error) if !is_busy(&error) => return Err(cannot(error)),
             Err(error) if Instant::now() > deadline => return Err(cannot(error)),
@@ -331,6 +424,9 @@ fn open_shared(path: &Path) -> Result<HeldState> {
                 return Err(Error::unreachable(message));
             }
             _ => {}
+        }
+        if MainFile::of(&image).is_some_and(|file| file.has_moved()) {
+            return replaced();
         }
         if !image.is_autocommit() {
             image.execute_batch("ROLLBACK").map_err(cannot)?;
@@ -375,7 +471,9 @@ fn begin(connection: &Connection) -> rusqlite::Result<()> {
 pub(super) fn is_frozen(path: &Path) -> bool {
     let read_only =
         rustix::fs::statvfs(path).is_ok_and(|state| state.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
-    read_only && file_bytes(&companion(path, "-wal")) == 0 && file_bytes(&companion(path, "-journal")) == 0
+    let has_companions = ["-wal", "-journal"].iter().any(|suffix| file_bytes(&companion(path, suffix)) > 0);
+    // A file with another name may have its WAL there; it is opened in the usual way, which tests that.
+    read_only && !has_companions && !aliases::has_other_name(path)
 }
 
 /// Opens a read transaction on `sibling` that sees exactly the state that `first` sees. Returns false if that state no
@@ -469,21 +567,18 @@ fn read_image(connection: &Connection, facts: &SqliteFacts, sink: &mut dyn FnMut
     Ok(())
 }
 
-/// Copies the image to the scratch folder and opens the copy; releases the lock on the source as soon as the copy is
-/// complete.
-fn spool(
-    source: Connection,
-    facts: &SqliteFacts,
-    options: &SourceOptions,
-    locked: Instant,
-) -> Result<(Connection, [Connection; 2], ScratchFolder)> {
+/// The name of the copied image in its scratch folder.
+const SPOOL: &str = "spool.db";
+
+/// Copies the image to the scratch folder.
+fn spool(source: &Connection, facts: &SqliteFacts, options: &SourceOptions, locked: Instant) -> Result<ScratchFolder> {
     let bytes = facts.page_bytes * facts.pages;
     let folder = options.scratch.folder(bytes)?;
-    let path = folder.path("spool.db");
+    let path = folder.path(SPOOL);
     let cannot_write = || format!("cannot write {}", path.display());
     let mut file = std::io::BufWriter::with_capacity(1 << 20, create_file(&path)?);
     let mut pages = 0u64;
-    read_image(&source, facts, &mut |page| {
+    read_image(source, facts, &mut |page| {
         if pages.is_multiple_of(PAGES_PER_CHECK) {
             crate::platform::interrupt::check()?;
             if locked.elapsed() > options.max_lock {
@@ -502,8 +597,5 @@ fn spool(
         file.write_all(page).io(Kind::Failed, cannot_write)
     })?;
     file.into_inner().map_err(|error| Error::failed(cannot_write()).because(error.into_error()))?;
-    source.execute_batch("COMMIT").map_err(|error| explain(error, "cannot end the read transaction"))?;
-    drop(source);
-    let open = || connection::open(&path, Purpose::Image);
-    Ok((open()?, [open()?, open()?], folder))
+    Ok(folder)
 }

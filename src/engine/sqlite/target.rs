@@ -15,6 +15,7 @@ use rustix::fs::OFlags;
 use super::connection::{self, Purpose, explain, is_damage};
 use super::files::{companion, file_bytes};
 use super::holders::{self, Holder};
+use super::main_file::MainFile;
 use crate::platform::attributes::{self, Owner, Wanted};
 use crate::platform::disk::{create_file, folder_of, open_plain, shown, sync_folder};
 use crate::platform::error::{Error, IoContext, Kind, Result};
@@ -356,6 +357,10 @@ impl LiveTarget {
     /// Fails if another connection has changed the database since its state was recorded (see [`open`](Self::open)).
     /// Call it with a lock held.
     pub(super) fn require_unchanged(&self) -> Result<()> {
+        if MainFile::of(&self.connection).is_some_and(|file| file.has_moved()) {
+            let message = format!("another file was put in the place of {}; nothing was changed", shown(&self.path));
+            return Err(Error::unreachable(message).hint("stop the program that replaces it, then restore again"));
+        }
         if data_version(&self.connection)? == self.version {
             return Ok(());
         }
@@ -406,6 +411,10 @@ impl LiveTarget {
             return Err(explain(error, &message));
         }
         drop(backup);
+        if MainFile::of(&self.connection).is_some_and(|file| file.has_moved()) {
+            return Err(Error::unreachable(format!("{message}: another file was put in its place meanwhile"))
+                .hint("stop the program that replaces it, then restore again"));
+        }
         self.version = data_version(&self.connection)?;
         // If readers keep the WAL from being truncated here, the next checkpoint of any connection can do it.
         let _ = self.connection.busy_timeout(Duration::from_secs(1));

@@ -1,0 +1,123 @@
+//! Detects changes of a database, while it is read, that do not come from SQLite: another file under its name, a file
+//! that is copied over it, a WAL that is removed. SQLite's locks do not prevent them, and a reader would see pages of
+//! both states.
+//!
+//! In a rollback-journal mode, nobody may write while a reader holds its lock. In WAL mode, checkpoints write to the main
+//! file; the index of the WAL shows whether there was one. A write during a checkpoint that does not end cannot be told
+//! from it; then only the main file and the WAL are compared.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rusqlite::Connection;
+
+use super::companions;
+use super::files::companion;
+use super::main_file::{Checkpoint, FileIdentity, MainFile};
+use crate::platform::error::{Kind, Result};
+use crate::platform::interrupt;
+
+/// The age from which a time of change is certainly older than any later one: the kernel's clock for files ticks every
+/// 10 ms or faster.
+const TICK: Duration = Duration::from_millis(20);
+
+/// A watch over the main file of a database that is read.
+pub(super) struct OutsideWrites {
+    path: PathBuf,
+    /// A path of the descriptor that is read, which stays valid if the file is renamed or deleted.
+    descriptor: PathBuf,
+    is_wal: bool,
+    before: State,
+}
+
+/// The state of the files.
+struct State {
+    facts: Option<FileFacts>,
+    checkpoint: Option<Checkpoint>,
+    wal: Option<FileIdentity>,
+}
+
+/// Length and times of the main file, in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileFacts {
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileFacts {
+    fn at(path: &Path) -> Option<Self> {
+        let facts = fs::metadata(path).ok()?;
+        let (modified, changed) = ((facts.mtime(), facts.mtime_nsec()), (facts.ctime(), facts.ctime_nsec()));
+        Some(FileFacts { bytes: facts.len(), modified, changed })
+    }
+
+    /// Returns the time since the last change.
+    fn age(self) -> Option<Duration> {
+        let (seconds, nanos) = self.modified.max(self.changed);
+        let changed = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?);
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + changed).ok()
+    }
+}
+
+impl OutsideWrites {
+    /// Begins to watch the file that a connection has open in a read transaction.
+    pub(super) fn watch(connection: &Connection, path: &Path, identity: FileIdentity, is_wal: bool) -> Result<Self> {
+        let descriptor = identity.descriptor_or(path);
+        // A write within the same tick of the clock as an earlier one would not change the times.
+        if let Some(facts) = FileFacts::at(&descriptor) {
+            let rest = facts.age().map_or(TICK, |age| TICK.saturating_sub(age));
+            interrupt::sleep(rest)?;
+        }
+        // The checkpoint is read first here, and last in `found`: one that runs in between is then a difference.
+        let checkpoint = checkpoint_of(connection, is_wal);
+        let before = State { checkpoint, ..State::of(path, &descriptor, is_wal) };
+        Ok(OutsideWrites { path: path.to_owned(), descriptor, is_wal, before })
+    }
+
+    /// Describes a change since the watch began; `None` if there was none. `connection` is the one from the beginning.
+    pub(super) fn found(&self, connection: &Connection) -> Option<String> {
+        let mut now = State::of(&self.path, &self.descriptor, self.is_wal);
+        now.checkpoint = checkpoint_of(connection, self.is_wal);
+        if !self.is_wal {
+            return (now.facts != self.before.facts).then(|| "its file was changed despite SQLite's lock".to_owned());
+        }
+        let has_moved = self.has_moved(connection);
+        if now.wal != self.before.wal && !has_moved {
+            return Some("its WAL was removed or replaced".to_owned());
+        }
+        let content = |state: &State| state.facts.map(|facts| (facts.bytes, facts.modified));
+        if content(&now) == content(&self.before) {
+            return None;
+        }
+        let is_same = now.checkpoint.is_some() && now.checkpoint == self.before.checkpoint;
+        if is_same && now.checkpoint.is_some_and(|checkpoint| !checkpoint.is_running()) {
+            return Some("its file was changed, but not by a checkpoint".to_owned());
+        }
+        if has_moved {
+            return None;
+        }
+        let compared = companions::require_matching(connection, &self.path);
+        compared.err().filter(|error| error.kind == Kind::Problem).map(|error| error.message)
+    }
+
+    /// Returns true if another file, or none, is at the path by now. The file that was opened is still complete.
+    pub(super) fn has_moved(&self, connection: &Connection) -> bool {
+        MainFile::of(connection).is_some_and(|file| file.has_moved())
+    }
+}
+
+impl State {
+    /// Returns the state without the checkpoint.
+    fn of(path: &Path, descriptor: &Path, is_wal: bool) -> Self {
+        let wal = is_wal.then(|| FileIdentity::at(&companion(path, "-wal"))).flatten();
+        State { facts: FileFacts::at(descriptor), checkpoint: None, wal }
+    }
+}
+
+fn checkpoint_of(connection: &Connection, is_wal: bool) -> Option<Checkpoint> {
+    let read = || MainFile::of(connection).and_then(|file| file.checkpoint());
+    is_wal.then(read).flatten()
+}
