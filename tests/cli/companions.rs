@@ -11,7 +11,7 @@ use crate::support::Sandbox;
 
 /// The bytes of the main file, the WAL and the journal of a database; no bytes for a file that does not exist.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Files {
+pub(crate) struct Files {
     main: Vec<u8>,
     wal: Vec<u8>,
     journal: Vec<u8>,
@@ -24,7 +24,7 @@ impl Files {
         Files { main: read(""), wal: read("-wal"), journal: read("-journal") }
     }
 
-    fn write(&self, path: &Path) {
+    pub(crate) fn write(&self, path: &Path) {
         for (suffix, bytes) in
             [("", &self.main), ("-wal", &self.wal), ("-journal", &self.journal), ("-shm", &Vec::new())]
         {
@@ -41,9 +41,9 @@ fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
 }
 
 const PAGES: &str = "PRAGMA page_size = 4096;";
-const ROWS: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a);
+pub(crate) const ROWS: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a);
     WITH n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 1000) INSERT INTO t SELECT i, hex(zeroblob(100)) FROM n;";
-const MORE_ROWS: &str = "INSERT INTO t(a) SELECT a FROM t LIMIT 50;";
+pub(crate) const MORE_ROWS: &str = "INSERT INTO t(a) SELECT a FROM t LIMIT 50;";
 
 /// Opens a new database, sets it up, and runs `later` without a checkpoint, or without the end of the transaction.
 fn files(folder: &Path, mode: &str, page_size: &str, setup: &str, later: &str) -> Files {
@@ -68,11 +68,11 @@ fn files(folder: &Path, mode: &str, page_size: &str, setup: &str, later: &str) -
     files
 }
 
-fn wal(folder: &Path, setup: &str, later: &str) -> Files {
+pub(crate) fn wal(folder: &Path, setup: &str, later: &str) -> Files {
     files(folder, "wal", PAGES, setup, later)
 }
 
-fn hot(folder: &Path, setup: &str, later: &str) -> Files {
+pub(crate) fn hot(folder: &Path, setup: &str, later: &str) -> Files {
     files(folder, "delete", PAGES, setup, later)
 }
 

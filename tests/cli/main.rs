@@ -31,6 +31,7 @@ mod one_file;
 mod ownership;
 mod preflight;
 mod prune;
+mod read_only;
 mod readme;
 mod real;
 mod restore;

@@ -4,6 +4,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// The age from which a time of change is certainly older than any later one: the kernel's clock for files ticks every
+/// 10 ms or faster.
+pub(super) const TICK: Duration = Duration::from_millis(20);
 
 /// Returns the name of one of a database's companion files: `-wal`, `-shm` or `-journal`.
 pub(super) fn companion(path: &Path, suffix: &str) -> PathBuf {
@@ -46,5 +51,12 @@ impl Fingerprint {
             let changed = [(facts.mtime(), facts.mtime_nsec()), (facts.ctime(), facts.ctime_nsec())];
             Some(FileFingerprint { identity: (facts.dev(), facts.ino(), facts.len()), changed })
         }))
+    }
+
+    /// Returns the time of the newest change of content or attributes.
+    pub(super) fn newest_change(&self) -> Option<SystemTime> {
+        let newest = self.0.iter().flatten().flat_map(|file| file.changed).max()?;
+        let since = Duration::new(u64::try_from(newest.0).ok()?, u32::try_from(newest.1).ok()?);
+        SystemTime::UNIX_EPOCH.checked_add(since)
     }
 }

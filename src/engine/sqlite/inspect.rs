@@ -19,6 +19,7 @@ use super::rows;
 use super::source;
 use super::survey::list_tables;
 use super::target::data_version;
+use super::unlocked;
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 use crate::snapshots::manifest::SqliteFacts;
@@ -158,7 +159,7 @@ pub(super) fn open(path: &Path, header: &Header) -> Result<ReadConnection> {
             let has_companions = ["-wal", "-journal"].iter().any(|suffix| file_bytes(&companion(path, suffix)) > 0);
             // If no files can be created beside it, no locks can be taken; afterwards the caller checks that nobody
             // wrote.
-            if (cannot_open && !has_companions) || source::is_frozen(path) {
+            if (cannot_open && !has_companions) || unlocked::is_frozen(path) {
                 return match open_and_read(Purpose::Image) {
                     Ok(connection) => Ok(ReadConnection { connection, unlocked: Some(unlocked) }),
                     Err(_) => Err(explain(error, &format!("cannot read {}", shown(path)))),

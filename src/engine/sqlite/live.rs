@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::connection::{self, Purpose, explain, sqlite_message};
 use super::names::{Name, name_at, quote};
 use super::rows::{self, Cell, Rows};
-use super::{health, source, stand_ins, survey};
+use super::{health, source, stand_ins, survey, unlocked};
 use crate::engine::live::{Integrity, Live, Newest, Value, is_true, missing};
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::{Depth, OrphanRows};
@@ -38,7 +38,7 @@ struct Database {
 pub(crate) fn open(path: &Path) -> Result<Box<dyn Live>> {
     let path = source::locate(path)?;
     source::probe(&path)?;
-    let purpose = if source::is_frozen(&path) { Purpose::Image } else { Purpose::Source };
+    let purpose = if unlocked::is_frozen(&path) { Purpose::Image } else { Purpose::Source };
     let shown = crate::platform::disk::shown(&path);
     let begun = Arc::new(Mutex::new(Instant::now()));
     let open = || -> Result<Connection> {

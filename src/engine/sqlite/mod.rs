@@ -47,6 +47,7 @@ pub(crate) mod table_counts;
 pub(crate) mod tables;
 pub mod target;
 mod tokens;
+mod unlocked;
 pub(crate) mod values;
 mod wal;
 

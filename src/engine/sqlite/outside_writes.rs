@@ -14,14 +14,10 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Connection;
 
 use super::companions;
-use super::files::companion;
+use super::files::{TICK, companion};
 use super::main_file::{Checkpoint, FileIdentity, MainFile};
 use crate::platform::error::{Kind, Result};
 use crate::platform::interrupt;
-
-/// The age from which a time of change is certainly older than any later one: the kernel's clock for files ticks every
-/// 10 ms or faster.
-const TICK: Duration = Duration::from_millis(20);
 
 /// A watch over the main file of a database that is read.
 pub(super) struct OutsideWrites {

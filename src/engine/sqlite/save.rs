@@ -13,6 +13,7 @@ use super::ownership;
 use super::readme;
 use super::source::{self, SourceOptions, SourceSnapshot};
 use super::survey::{OnDamage, Survey};
+use super::unlocked;
 use crate::engine::context::EngineContext;
 use crate::engine::saving::{self, Identity, SaveRequest, SavedContent, Saving};
 use crate::platform::entries::{EntryWriter, encode_name};
@@ -42,6 +43,8 @@ pub(super) fn require_database(path: &Path, request: &SaveRequest) -> Result<()>
             Err(saving::empty(what).context(format!("no snapshot of {shown} was taken")))
         }
         Ok(_) => Ok(()),
+        // The copy is tested when it is read.
+        Err(_) if unlocked::needs_copy(path) => Ok(()),
         Err(error) => Err(error),
     }
 }

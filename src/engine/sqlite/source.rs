@@ -19,7 +19,6 @@ use chrono::{DateTime, Utc};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, InterruptHandle, ffi};
 
-use super::aliases;
 use super::connection::{self, BUSY_WAIT, Purpose, explain, is_busy};
 use super::files::{Fingerprint, companion, file_bytes};
 use super::header::MAGIC;
@@ -27,6 +26,7 @@ use super::health;
 use super::main_file::{FileIdentity, MainFile};
 use super::outside_writes::OutsideWrites;
 use super::survey::{self, OnDamage, Survey};
+use super::unlocked;
 use crate::platform::disk::{create_file, shown};
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 use crate::platform::scratch::{Scratch, ScratchFolder};
@@ -55,6 +55,8 @@ pub(crate) struct SourceSnapshot {
     image: Connection,
     readers: Option<Readers>,
     _spool: Option<ScratchFolder>,
+    /// The copy that is read in place of files that cannot be locked.
+    _copy: Option<ScratchFolder>,
     started: DateTime<Utc>,
     facts: SqliteFacts,
     wal_bytes: u64,
@@ -115,7 +117,7 @@ pub(crate) fn locate(path: &Path) -> Result<PathBuf> {
 /// A file with a database's first bytes that cannot be read as a database is damaged; any other is a usage error.
 pub(crate) fn probe(path: &Path) -> Result<u64> {
     let shown = one_line(&path.display().to_string());
-    let purpose = if is_frozen(path) { Purpose::Image } else { Purpose::Source };
+    let purpose = if unlocked::is_frozen(path) { Purpose::Image } else { Purpose::Source };
     let connection = connection::open(path, purpose)?;
     let sql = "SELECT count(*) FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_'";
     let tables: rusqlite::Result<i64> = connection.query_row(sql, [], |row| row.get(0));
@@ -137,6 +139,17 @@ impl SourceSnapshot {
     ///
     /// Fails with [`Kind::Unreachable`] if others replace the file, or write to it without locks, again and again.
     pub(crate) fn begin(path: &Path, options: &SourceOptions) -> Result<Self> {
+        if !unlocked::needs_copy(path) {
+            return SourceSnapshot::begin_at(path, options);
+        }
+        let (folder, copy) = unlocked::copy(path, &options.scratch)?;
+        let mut snapshot = SourceSnapshot::begin_at(&copy, options)?;
+        snapshot.facts.file_mode = file_mode(path);
+        snapshot._copy = Some(folder);
+        Ok(snapshot)
+    }
+
+    fn begin_at(path: &Path, options: &SourceOptions) -> Result<Self> {
         let mut pause = PAUSE;
         for _ in 1..ATTEMPTS {
             match SourceSnapshot::try_begin(path, options)? {
@@ -187,6 +200,7 @@ impl SourceSnapshot {
             image,
             readers,
             _spool: spool,
+            _copy: None,
             started,
             facts,
             wal_bytes,
@@ -265,12 +279,8 @@ impl SourceSnapshot {
         let readers = self.readers.take().ok_or_else(|| Error::failed("the survey has already failed"))?;
         let (survey, health) = readers.join().map_err(|error| self.cause_of(error))?;
         self.require_undisturbed()?;
-        if self.unlocked.as_ref().is_some_and(|fingerprint| *fingerprint != Fingerprint::of(&self.path)) {
-            return Err(Error::unreachable(format!(
-                "{} was written to while it was read without locks",
-                one_line(&self.path.display().to_string())
-            ))
-            .hint("mount its folder read-write, so that locks can be taken"));
+        if let Some(before) = &self.unlocked {
+            unlocked::require_unchanged(&self.path, before)?;
         }
         self.facts.wal_growth_bytes = if self.facts.journal_mode == "wal" { self.wal_growth_bytes() } else { 0 };
         self.facts.schema_digest = survey.schema_digest;
@@ -385,8 +395,8 @@ fn open_shared(path: &Path) -> Result<std::result::Result<HeldState, Disturbance
         // Also if another connection holds a lock: the loop below waits for it.
         Ok(()) => Purpose::Source,
         Err(error) if is_busy(&error) => Purpose::Source,
-        // On a disk that cannot be written to, no locks can be taken; afterwards it is checked that nobody else wrote.
-        Err(_) if is_frozen(path) => Purpose::Image,
+        // No locks can be taken; afterwards it is checked that nobody else wrote.
+        Err(_) if unlocked::is_frozen(path) => Purpose::Image,
         Err(error) => return Err(cannot(error)),
     };
     drop(first);
@@ -405,7 +415,7 @@ fn open_shared(path: &Path) -> Result<std::result::Result<HeldState, Disturbance
                 image.busy_timeout(BUSY_WAIT).map_err(cannot)?;
                 let unlocked = (purpose == Purpose::Image).then_some(fingerprint);
                 if unlocked.is_some() {
-                    tracing::warn!("{shown} is on a disk mounted read-only, and is read without locks");
+                    tracing::info!("{shown} cannot be locked here: it is read without locks, and compared afterwards");
                 }
                 let Attempt { siblings, journal_mode } = held;
                 let identity = FileIdentity::of(&image, path);
@@ -465,15 +475,6 @@ fn try_hold(image: &Connection, path: &Path, purpose: Purpose) -> rusqlite::Resu
 fn begin(connection: &Connection) -> rusqlite::Result<()> {
     // The lock is taken by the first SELECT, not by BEGIN.
     connection.execute_batch("BEGIN; SELECT count(*) FROM main.sqlite_schema;")
-}
-
-/// Returns true if the file is on a disk that is mounted read-only here, and has no WAL or journal.
-pub(super) fn is_frozen(path: &Path) -> bool {
-    let read_only =
-        rustix::fs::statvfs(path).is_ok_and(|state| state.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
-    let has_companions = ["-wal", "-journal"].iter().any(|suffix| file_bytes(&companion(path, suffix)) > 0);
-    // A file with another name may have its WAL there; it is opened in the usual way, which tests that.
-    read_only && !has_companions && !aliases::has_other_name(path)
 }
 
 /// Opens a read transaction on `sibling` that sees exactly the state that `first` sees. Returns false if that state no
@@ -536,8 +537,7 @@ pub(super) fn read_facts(connection: &Connection, path: &Path, journal_mode: &st
             application_id: number("application_id")?,
             schema_digest: None,
             views: Vec::new(),
-            // stat, not open: closing a descriptor here would drop the locks.
-            file_mode: fs::metadata(path).map_or(0o600, |facts| facts.mode() & 0o777),
+            file_mode: file_mode(path),
             file_owner: None,
             file_attributes: BTreeMap::new(),
             locked_seconds: 0.0,
@@ -546,6 +546,12 @@ pub(super) fn read_facts(connection: &Connection, path: &Path, journal_mode: &st
         })
     };
     facts().map_err(|error| explain(error, &format!("cannot read {}", one_line(&path.display().to_string()))))
+}
+
+/// Returns the permissions of a file.
+fn file_mode(path: &Path) -> u32 {
+    // stat, not open: closing a descriptor here would drop the locks.
+    fs::metadata(path).map_or(0o600, |facts| facts.mode() & 0o777)
 }
 
 /// Passes every page of the image to `sink`, in order; fails unless the number of pages is exactly as expected.

@@ -5,8 +5,10 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::connection::{self, Purpose, explain, is_circumstance, is_damage, sqlite_message};
+use super::files::Fingerprint;
 use super::names::{Match, Name, match_columns, match_names, name_at, quote};
 use super::rows::{self, Rows};
+use super::unlocked;
 use crate::platform::digest::{RowDigest, RowHasher};
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::{Column, Table, by_name};
@@ -44,9 +46,13 @@ impl Survey {
 
 /// Surveys the current state of a database in one read transaction.
 pub(crate) fn survey_live(path: &Path, on_damage: OnDamage) -> Result<Survey> {
-    let connection = connection::open(path, Purpose::Source)?;
+    let unlocked = unlocked::is_frozen(path).then(|| Fingerprint::of(path));
+    let purpose = if unlocked.is_some() { Purpose::Image } else { Purpose::Source };
+    let connection = connection::open(path, purpose)?;
     connection.execute_batch("BEGIN").map_err(|error| explain(error, "cannot start a read transaction"))?;
-    survey(&connection, on_damage)
+    let survey = survey(&connection, on_damage)?;
+    unlocked.map_or(Ok(()), |before| unlocked::require_unchanged(path, &before))?;
+    Ok(survey)
 }
 
 /// Surveys a database table by table, so that nobody waits for long. The caller must find out whether others wrote

@@ -9,8 +9,8 @@ use super::names::quote;
 pub(crate) use super::rows::Cell;
 use super::rows::{self, Rows};
 use super::schema::{self, SchemaFacts, TableFacts};
-use super::source::is_frozen;
 use super::survey;
+use super::unlocked;
 use crate::platform::digest::RowHasher;
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
@@ -35,7 +35,7 @@ pub(crate) struct Range {
 impl Reader {
     /// Opens a file; see [`super::source::locate`].
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let purpose = if is_frozen(path) { Purpose::Image } else { Purpose::Source };
+        let purpose = if unlocked::is_frozen(path) { Purpose::Image } else { Purpose::Source };
         Ok(Reader { path: path.to_owned(), connection: connection::open(path, purpose)? })
     }
 
