@@ -284,6 +284,8 @@ fn is_empty(folder: &rustix::fd::OwnedFd) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
