@@ -3,6 +3,7 @@
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use clap::Args;
 
+use crate::ops::tags::SUSPECT;
 use crate::platform::duration::parse_duration;
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::find::SnapshotFilter;
@@ -24,7 +25,9 @@ pub(super) struct FilterArgs {
 
 impl From<FilterArgs> for SnapshotFilter {
     fn from(args: FilterArgs) -> Self {
-        SnapshotFilter { source: args.source, tags: args.tag, without: None, before: args.before }
+        // A suspect snapshot is never 'latest', unless it is asked for.
+        let without = (!args.tag.iter().any(|tag| tag == SUSPECT)).then(|| SUSPECT.to_owned());
+        SnapshotFilter { source: args.source, tags: args.tag, without, before: args.before }
     }
 }
 

@@ -126,37 +126,37 @@ impl Catalog {
         Ok((listed, without_manifest))
     }
 
+    /// Returns the source of a store that has snapshots of one source only.
+    fn only_source(&self) -> Result<SourceName> {
+        let mut sources = self.sources()?;
+        if sources.len() > 1 {
+            // A folder without a snapshot (empty, or with data of a crashed writer) is not a source.
+            let mut with_snapshots = Vec::new();
+            for source in sources {
+                if self.newest_first(&source, None).next().transpose()?.is_some() {
+                    with_snapshots.push(source);
+                }
+            }
+            sources = with_snapshots;
+        }
+        if sources.len() > 1 {
+            let names: Vec<&str> = sources.iter().map(SourceName::as_str).collect();
+            return Err(Error::usage(format!("the store has snapshots of several sources: {}", names.join(", ")))
+                .hint("name one with --source"));
+        }
+        sources.pop().ok_or_else(|| {
+            Error::not_found(format!("there is no snapshot in {}", one_line(&self.location())))
+                .hint("take one with 'lifeboat snapshot'")
+        })
+    }
+
     fn latest(&self, filter: &SnapshotFilter) -> Result<Listed> {
         let source = match &filter.source {
             Some(source) => source.clone(),
-            None => {
-                let mut sources = self.sources()?;
-                if sources.len() > 1 {
-                    // A folder without a snapshot (empty, or with data of a crashed writer) is not a source.
-                    let mut with_snapshots = Vec::new();
-                    for source in sources {
-                        if self.newest_first(&source, None).next().transpose()?.is_some() {
-                            with_snapshots.push(source);
-                        }
-                    }
-                    sources = with_snapshots;
-                }
-                if sources.len() > 1 {
-                    let names: Vec<&str> = sources.iter().map(SourceName::as_str).collect();
-                    return Err(Error::usage(format!(
-                        "the store has snapshots of several sources: {}",
-                        names.join(", ")
-                    ))
-                    .hint("name one with --source"));
-                }
-                sources.pop().ok_or_else(|| {
-                    Error::not_found(format!("there is no snapshot in {}", one_line(&self.location())))
-                        .hint("take one with 'lifeboat snapshot'")
-                })?
-            }
+            None => self.only_source()?,
         };
         let now = Utc::now();
-        let mut newer = None;
+        let (mut newer, mut skipped) = (None, None);
         for listed in self.newest_first(&source, filter.before) {
             let listed = listed?;
             // The listing includes the second of `before`.
@@ -185,13 +185,16 @@ impl Catalog {
                     continue;
                 }
             };
-            let tagged = filter.tags.iter().all(|tag| manifest.tags.contains(tag))
-                && filter.without.as_ref().is_none_or(|tag| !manifest.tags.contains(tag));
-            if manifest.kind == SnapshotKind::Full
-                && tagged
-                && filter.before.is_none_or(|before| manifest.created_at < before)
-            {
-                return Ok(described.listed);
+            let matches = manifest.kind == SnapshotKind::Full
+                && filter.tags.iter().all(|tag| manifest.tags.contains(tag))
+                && filter.before.is_none_or(|before| manifest.created_at < before);
+            match filter.without.as_ref().filter(|tag| manifest.tags.contains(tag)) {
+                Some(tag) if matches => {
+                    tracing::warn!("skipping {}: it has the tag '{tag}'", described.listed.id);
+                    skipped = Some(tag.clone());
+                }
+                None if matches => return Ok(described.listed),
+                _ => {}
             }
         }
         if let Some(error) = newer {
@@ -200,11 +203,14 @@ impl Catalog {
                 error.context(format!("{} has no other snapshot of {source} that matches", one_line(&location)))
             );
         }
-        Err(Error::not_found(format!(
+        let error = Error::not_found(format!(
             "no full, undamaged snapshot of {source} in {} matches the request",
             one_line(&self.location())
-        ))
-        .hint("run 'lifeboat list' to see the snapshots"))
+        ));
+        Err(match skipped {
+            Some(tag) => error.hint(format!("name one by its id, or use --tag {tag}: all others have this tag")),
+            None => error.hint("run 'lifeboat list' to see the snapshots"),
+        })
     }
 
     /// Returns the newest readable manifest of a full snapshot of `source`, damaged or not; `None` if there is none.

@@ -31,7 +31,8 @@ pub struct Described {
     pub listed: Listed,
     /// The manifest, or the error that prevents its use.
     pub manifest: Result<Manifest>,
-    /// The summary of its tests. A snapshot with a missing archive or an invalid manifest is damaged.
+    /// The summary of its tests. A snapshot with an invalid manifest, or whose archive is missing or has another length
+    /// than the manifest says, is damaged.
     pub proof: ProofSummary,
 }
 
@@ -325,12 +326,20 @@ impl Catalog {
                 Err(error) if error.kind == Kind::Problem => proof.level = ProofLevel::Damaged,
                 // A newer version may also name its archives in another way: nothing here says that it is damaged.
                 Err(error) if error.is_newer_format() => proof = ProofSummary::default(),
+                // The length is known from the listing: an archive that was cut is not counted as a good one.
+                Ok(manifest) if has_other_length(&listed, manifest) => proof.level = ProofLevel::Damaged,
                 _ => {}
             }
             Ok(Some(Described { listed, manifest, proof }))
         };
         Ok(in_parallel(listed, one)?.into_iter().flatten().collect())
     }
+}
+
+/// Returns true if the archive of a snapshot has another length than its manifest says.
+fn has_other_length(listed: &Listed, manifest: &Manifest) -> bool {
+    let lengths = listed.archive.as_ref().map(|archive| archive.bytes).zip(manifest.archive_bytes);
+    lengths.is_some_and(|(found, recorded)| found != recorded)
 }
 
 /// Passes every item to `one` on up to [`READERS`] threads. Returns the results in order, or the first error.

@@ -80,12 +80,16 @@ pub(crate) fn hot(folder: &Path, setup: &str, later: &str) -> Files {
 type Kind = (&'static str, fn(&Path) -> Files);
 
 /// Sets of files that do not belong together.
-const MISMATCHES: [Kind; 13] = [
+const MISMATCHES: [Kind; 14] = [
     ("an empty file and a WAL", |folder| Files { main: Vec::new(), ..wal(folder, "", ROWS) }),
     ("a file of a few bytes and a WAL", |folder| Files { main: b"oops".to_vec(), ..wal(folder, "", ROWS) }),
     ("another page size than the WAL", |folder| Files {
         wal: files(folder, "wal", "PRAGMA page_size = 1024;", "", ROWS).wal,
         ..wal(folder, ROWS, "")
+    }),
+    ("a file that is not in WAL mode, and the WAL of the file before it", |folder| {
+        let newer = format!("{ROWS} CREATE TABLE x(a);");
+        Files { wal: wal(folder, &newer, MORE_ROWS).wal, ..hot(folder, ROWS, "") }
     }),
     ("a file that was cut, and its WAL", |folder| {
         let whole = wal(folder, ROWS, MORE_ROWS);

@@ -284,7 +284,7 @@ fn a_hot_journal_is_reported_and_not_rolled_back() {
 }
 
 #[test]
-fn a_wal_beside_a_database_in_another_mode_is_noted() {
+fn a_wal_with_changes_beside_a_database_in_another_mode_is_a_problem() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 2, "wal");
     let writer = open(sandbox.path("app.db"));
@@ -297,9 +297,9 @@ fn a_wal_beside_a_database_in_another_mode_is_noted() {
     bytes[18..20].copy_from_slice(&[1, 1]);
     fs::write(sandbox.path("app.db"), bytes).unwrap();
     let before = lasting_files(&sandbox);
-    let document = sandbox.json(&["inventory", "."]);
-    assert!(messages(&document, "notes", "./app.db").contains("it has a WAL file"), "{document:#}");
-    assert_eq!(rows(database(&document, "./app.db"), "logs"), Some(21), "the row in the WAL is missing");
+    let run = sandbox.run(&["inventory", ".", "--json"]).code(3);
+    let problem = database(&run.json(), "./app.db")["problem"].to_string();
+    assert!(problem.contains("the file is not in WAL mode"), "{}", run.transcript());
     assert_eq!(lasting_files(&sandbox), before);
 }
 

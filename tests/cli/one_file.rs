@@ -152,6 +152,13 @@ fn a_database_in_wal_mode_is_refused_under_a_hard_link_that_its_program_does_not
     let document = sandbox.json(&["snapshot", "app/app.db", "--store", "backups"]);
     assert_eq!(document["snapshots"][0]["rows"], 100, "{document:#}");
     assert_other_name_is_refused(&sandbox, "hard links");
+    // A copy of the WAL does not make it the name that the program uses.
+    fs::copy(sandbox.path("app/app.db-wal"), sandbox.path("side/app.db-wal")).unwrap();
+    assert_other_name_is_refused(&sandbox, "hard links");
+    fs::remove_file(sandbox.path("side/app.db-wal")).unwrap();
+    let run = sandbox.run(&["inventory", "side", "--json"]).code(3);
+    let problem = run.json()["databases"][0]["problem"].to_string();
+    assert!(problem.contains("one of several hard links"), "{}", run.transcript());
     drop(program);
     // Without WAL mode, all is in the file.
     sql(sandbox.path("app/app.db"), "PRAGMA journal_mode = delete");

@@ -183,3 +183,19 @@ fn a_tag_that_no_snapshot_has_does_not_empty_a_source() {
     sandbox.ok(&["prune", "--keep-tag", "release", "--store", "backups", "--yes"]);
     assert_eq!(sandbox.ids().len(), 1);
 }
+
+#[test]
+fn a_snapshot_whose_archive_was_cut_displaces_no_good_one() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 3, "delete");
+    let good = sandbox.snapshot("app.db");
+    let cut = sandbox.snapshot("app.db");
+    sandbox.ok(&["verify", "--all", "--store", "backups"]);
+    let archive = sandbox.path(format!("backups/app/{cut}.tar.gz"));
+    std::fs::File::options().write(true).open(&archive).unwrap().set_len(100).unwrap();
+    let document = sandbox.json(&["list", "--store", "backups"]);
+    assert_eq!(document["snapshots"][0]["proof"], "damaged", "{document:#}");
+    sandbox.ok(&["prune", "--keep-last", "1", "--yes", "--store", "backups"]);
+    assert!(sandbox.ids().contains(&good), "{:?}", sandbox.ids());
+    sandbox.ok(&["restore", "latest", "--to", "copy.db", "--store", "backups"]).says(&format!("skipping {cut}"));
+}

@@ -2,8 +2,8 @@
 //!
 //! SQLite names a WAL after the path by which a database is opened. If the file has a second name (a hard link, or a
 //! mount of the single file), its WAL may be beside that one: then a reader misses the newest rows, and what a writer
-//! changes is not seen by the program, or mixed with the WAL. A name that has a WAL is in use, and is accepted. See "How
-//! To Corrupt An SQLite Database File", section 2.5.
+//! changes is not seen by the program, or mixed with the WAL. A name with a WAL and its index (`-shm`) is in use, and is
+//! accepted; a WAL alone may have been copied there. See "How To Corrupt An SQLite Database File", section 2.5.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -16,9 +16,10 @@ use super::header::Header;
 use crate::platform::disk::{folder_of, shown};
 use crate::platform::error::{Error, Result};
 
-/// Fails with a usage error if a database in WAL mode has another name, and no WAL beside `path`.
+/// Fails with a usage error if a database in WAL mode has another name, and no WAL with its index beside `path`.
 pub(super) fn require_name_in_use(header: &Header, path: &Path) -> Result<()> {
-    if !header.is_wal || fs::symlink_metadata(companion(path, "-wal")).is_ok() {
+    let has = |suffix: &&str| fs::symlink_metadata(companion(path, suffix)).is_ok();
+    if !header.is_wal || ["-wal", "-shm"].iter().all(has) {
         return Ok(());
     }
     let shown = shown(path);

@@ -9,6 +9,8 @@
 //!
 //! - The main file has no bytes, or fewer than one page, but there is a WAL or a journal of a database with pages.
 //! - The page sizes differ.
+//! - The WAL has changes, but the main file is not in WAL mode: SQLite sets the mode in the main file before it creates
+//!   the WAL, and deletes the WAL before it sets another mode. An older copy was put in the place of the file.
 //! - A page is neither in the main file nor in the WAL (or, of the pages before the transaction, in the journal).
 //! - The change counters in the versions of page 1 do not follow each other: SQLite increments the counter when a
 //!   transaction changes page 1. Without page 1 in the WAL or journal, no transaction has changed the number of pages.
@@ -18,8 +20,7 @@
 //! What it cannot find: a WAL of another state of the same database, or of a copy of it, with fitting counters and
 //! numbers of pages. (In WAL mode, SQLite does not increment the counter while the same connection goes on writing.) The
 //! salts and checksums of a WAL show only that its frames belong to each other: the main file has no copy of them. A WAL
-//! beside a file that is not in WAL mode is applied by SQLite, and is only noted by an inventory. A WAL with an invalid
-//! header has no frames for SQLite and for this check.
+//! with an invalid header has no frames for SQLite and for this check.
 
 use std::path::Path;
 use std::time::Duration;
@@ -105,6 +106,11 @@ impl Main<'_> {
         if let Some(header) = self.header.filter(|header| header.page_bytes != wal.page_bytes) {
             let (own, other) = (header.page_bytes, wal.page_bytes);
             return Some(format!("the file has pages of {own} bytes, but {} has pages of {other} bytes", shown(&path)));
+        }
+        if self.header.is_some_and(|header| !header.is_wal)
+            && wal.committed(Frames::ByChecksums).ok().flatten().is_some()
+        {
+            return Some(format!("the file is not in WAL mode, but {} has changes", shown(&path)));
         }
         // Frames after the last valid one are no proof of anything, but to compute the checksums takes longer.
         let compare = |frames| {

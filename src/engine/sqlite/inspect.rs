@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, ErrorCode, ffi};
 
+use super::aliases;
 use super::companions;
 use super::connection::{self, Purpose, explain, is_circumstance, is_damage, sqlite_message};
 use super::files::{Fingerprint, companion, file_bytes};
@@ -179,6 +180,7 @@ fn is_hot_journal(error: &rusqlite::Error) -> bool {
 /// A WAL database is counted in one read transaction, which blocks nobody. In the other journal modes, each table is
 /// counted separately, so that a writer waits for one table at most.
 pub(crate) fn inspect_database(path: &Path, header: &Header) -> Result<DatabaseContent> {
+    aliases::require_name_in_use(header, path)?;
     let ReadConnection { connection, unlocked } = open(path, header)?;
     let cannot = |error| explain(error, &format!("cannot read {}", shown(path)));
     let mode: String = connection.query_row("PRAGMA main.journal_mode", [], |row| row.get(0)).map_err(cannot)?;

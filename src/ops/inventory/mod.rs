@@ -268,11 +268,6 @@ impl InventoryReport {
                 return Ok(());
             }
         };
-        if files.wal_bytes > 0 && !database.header.is_wal {
-            let message = "it has a WAL file, but is not in WAL mode; SQLite reads both as one database: check that \
-                           they belong together";
-            self.note(path, message.to_owned());
-        }
         let content = match inspect::inspect_database(&database.real_path, &database.header) {
             Ok(content) => Ok(content),
             Err(error) if error.kind == Kind::Interrupted => return Err(error),

@@ -18,6 +18,12 @@ fn a_snapshot_with_lost_rows_is_saved_but_prunes_nothing_and_is_not_a_baseline()
         );
     }
     assert_eq!(app.ids().len(), 4, "a snapshot with lost rows was not saved");
+    let shown = app.sandbox.ok(&["show", "latest", "--json"]).says("skipping");
+    assert_eq!(shown.json()["id"], good_id.as_str(), "a suspect snapshot is the latest");
+    let suspect = app.sandbox.json(&["show", "latest", "--tag", "suspect"]);
+    assert_eq!(suspect["tags"], serde_json::json!(["suspect"]));
+    app.sandbox.ok(&["restore", "latest", "--to", "latest.db"]);
+    assert_eq!(crate::support::count(app.sandbox.path("latest.db"), "balances"), 200);
     assert_one_failed(&app.fails(&["predeploy"]).0, &["balances", "100", "200"]);
     let run = app.sandbox.ok(&["prune", "--yes"]);
     assert!(app.ids().contains(&good_id) && run.stdout().contains("newest not suspect"), "{}", run.transcript());
