@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::archive::Recipient;
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
 use crate::ops::copy::{self, Copied, CopyOptions, CopyReport};
@@ -32,6 +33,10 @@ pub(super) struct CopyArgs {
     /// Create the target store if it does not exist
     #[arg(long)]
     create: bool,
+    /// Encrypt the copy of an encrypted snapshot for this public age key instead (repeatable); the old secret key is
+    /// needed to read the snapshot
+    #[arg(long, value_name = "age1...")]
+    encrypt_to: Vec<Recipient>,
 }
 
 impl From<CopyArgs> for CopyOptions {
@@ -43,6 +48,7 @@ impl From<CopyArgs> for CopyOptions {
             from: args.from,
             to: args.to,
             create: args.create,
+            encrypt_to: args.encrypt_to,
         }
     }
 }
@@ -56,9 +62,9 @@ impl Subcommand for CopyArgs {
         call.finish(&copy::run(&self.clone().into(), &call.context)?)
     }
 
-    /// An archive without a manifest is opened, and only a name can mean one.
+    /// An archive without a manifest is opened, and only a name can mean one. So is one that is encrypted to other keys.
     fn opens_archives(&self) -> bool {
-        !self.all && self.snapshot != "latest"
+        !self.encrypt_to.is_empty() || (!self.all && self.snapshot != "latest")
     }
 
     fn uses_stores_of_config(&self) -> bool {

@@ -1,5 +1,5 @@
-//! `copy`: copies snapshots from one store to another, byte for byte. The bytes are hashed when they are read, and
-//! again when the copy is read back.
+//! `copy`: copies snapshots from one store to another, byte for byte, or encrypted to other keys. The bytes are hashed
+//! when they are read, and again when the copy is read back.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +8,10 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use crate::archive::{self, ArchiveSummary};
+use crate::archive::{self, ArchiveSummary, EncryptWith, Recipient};
 use crate::ops::choose::{Choice, archive_path};
 use crate::ops::put_back::{Effect, put_back};
-use crate::ops::{Context, Problem, Report, SnapshotFilter, error_document, snapshot_document, stores};
+use crate::ops::{Context, Problem, Report, SnapshotFilter, error_document, reencrypt, snapshot_document, stores};
 use crate::platform::error::{Error, Kind, Reason, Result, one_line};
 use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::id::SourceName;
@@ -37,6 +37,14 @@ pub(crate) struct CopyOptions {
     pub to: StoreUrl,
     /// Create the target store if it does not exist
     pub create: bool,
+    /// The keys to which encrypted snapshots are encrypted anew; none: every byte is copied as it is
+    pub encrypt_to: Vec<Recipient>,
+}
+
+impl CopyOptions {
+    fn encrypt_with(&self) -> Option<EncryptWith> {
+        (!self.encrypt_to.is_empty()).then(|| EncryptWith::Recipients(self.encrypt_to.clone()))
+    }
 }
 
 /// A snapshot that is in the target store now.
@@ -100,6 +108,7 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
     let (from, to_url) = (options.from.as_ref().map(resolve).transpose()?, resolve(&options.to)?);
     let of_file = archive_path(&options.snapshot).filter(|_| !options.all);
     if of_file.is_some() {
+        refuse_encryption(options)?;
         let to = open_target(options, &to_url)?;
         let choice = Choice::find(&options.snapshot, &options.filter, || context.open_catalog())?;
         return put_one_back(&choice, &to, false, context);
@@ -124,7 +133,10 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
     } else {
         match Choice::find(&options.snapshot, &options.filter, || Ok(from))? {
             Choice::Snapshot(from, listed) => (from, vec![listed]),
-            choice => return put_one_back(&choice, &open_target(options, &to_url)?, is_same_store, context),
+            choice => {
+                refuse_encryption(options)?;
+                return put_one_back(&choice, &open_target(options, &to_url)?, is_same_store, context);
+            }
         }
     };
     if listed.is_empty() {
@@ -140,7 +152,7 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
     let mut settled: BTreeSet<SourceName> = BTreeSet::new();
     for listed in &listed {
         let rivals = if settled.contains(listed.id.source()) { Rivals::Ignore } else { Rivals::Refuse };
-        match copy(&from, &to, listed, options.all, rivals, context) {
+        match copy(&from, &to, listed, options, rivals, context) {
             Ok(copied) => {
                 if !copied.was_there && copied.manifest.kind == SnapshotKind::Full {
                     settled.insert(copied.manifest.source.clone());
@@ -158,6 +170,15 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
         }
     }
     Ok(report)
+}
+
+/// Fails if --encrypt-to is given for an archive without a manifest, whose bytes are put back as they are.
+fn refuse_encryption(options: &CopyOptions) -> Result<()> {
+    match options.encrypt_to.is_empty() {
+        true => Ok(()),
+        false => Err(Error::usage("an archive without a manifest cannot be encrypted to other keys")
+            .hint("copy it without --encrypt-to first: then it is a snapshot")),
+    }
 }
 
 /// Opens the store to copy to.
@@ -194,7 +215,7 @@ fn copy(
     from: &Catalog,
     to: &Catalog,
     listed: &Listed,
-    is_one_of_all: bool,
+    options: &CopyOptions,
     rivals: Rivals,
     context: &Context,
 ) -> Result<Copied> {
@@ -202,15 +223,19 @@ fn copy(
     let in_target = |error: Error| in_store(error, to);
     let (manifest, document) = from.manifest(&listed.id).map_err(in_source)?;
     let is_damaged = from.proof(listed).map_err(in_source)?.level == ProofLevel::Damaged;
-    if is_damaged && is_one_of_all {
-        return Err(
-            in_source(Error::problem("a test found it damaged")).hint("name its id to copy it in spite of that")
-        );
+    if is_damaged && (options.all || !options.encrypt_to.is_empty()) {
+        return Err(in_source(Error::problem("a test found it damaged"))
+            .hint("name its id, without --encrypt-to, to copy it in spite of that"));
     }
     // A safety snapshot is of the target of a restore, which may be any database.
     let is_safety = manifest.kind == SnapshotKind::Safety;
     let there = to.listed(&manifest.id).map_err(in_target)?;
     if let Some(there) = &there {
+        if !options.encrypt_to.is_empty() {
+            // An archive does not show its keys, so this one may be encrypted to others.
+            let message = format!("it already has the snapshot {}", there.id);
+            return Err(in_target(Error::failed(message)).hint("--encrypt-to needs a store without that snapshot"));
+        }
         let (other, theirs) = to.manifest(&manifest.id).map_err(in_target)?;
         if theirs != document {
             return Err(in_target(Error::failed("it has a different snapshot with this id")));
@@ -226,6 +251,11 @@ fn copy(
     {
         return Err(in_target(Error::usage(format!("it has a source {} from {}", manifest.source, other.origin)))
             .hint(SEPARATE_STORE));
+    }
+    let rivals = if is_safety { Rivals::Ignore } else { rivals };
+    if let Some(encrypt_with) = options.encrypt_with() {
+        let manifest = reencrypt::copy(from, to, &manifest, &encrypt_with, rivals, context)?;
+        return Ok(Copied { manifest, was_there: false, mended: false, manifest_written: false });
     }
     let archive = from.open_archive(&manifest).map_err(in_source)?;
     let bytes = archive.len();
@@ -247,7 +277,6 @@ fn copy(
         to.forget_damage(there)?;
         return Ok(Copied { manifest, was_there: true, mended: true, manifest_written: false });
     }
-    let rivals = if is_safety { Rivals::Ignore } else { rivals };
     to.publish_document(upload, summary, &manifest, &document, ReadBack::Always, rivals).map_err(
         |error| match error.kind {
             Kind::Usage => in_target(error).hint(SEPARATE_STORE),

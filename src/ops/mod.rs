@@ -23,6 +23,7 @@ pub(crate) mod migrate;
 pub mod preflight;
 pub(crate) mod prune;
 pub(crate) mod put_back;
+mod reencrypt;
 pub(crate) mod restore;
 pub(crate) mod restore_in_place;
 pub(crate) mod save;

@@ -73,3 +73,53 @@ fn what_is_damaged_in_the_source_changes_nothing_and_is_named() {
     assert!(run.stderr().contains("/far") && run.stderr().contains("damaged in both stores"), "{}", run.transcript());
     assert_eq!(fs::metadata(&far).unwrap().len(), 100);
 }
+
+#[test]
+fn encrypted_snapshots_are_copied_for_another_key() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("a.db"), 20, "wal");
+    let mut public = Vec::new();
+    for name in ["old.txt", "new.txt"] {
+        sandbox.ok(&["keygen", "--output", name]);
+        public.push(sandbox.ok(&["keygen", "--public", name]).stdout().trim().to_owned());
+    }
+    sandbox.ok(&["snapshot", "a.db", "--store", "near", "--encrypt-to", &public[0]]);
+    sandbox.ok(&["snapshot", "a.db", "--store", "near", "--encrypt-to", &public[0], "--compression", "zstd:3"]);
+    let copy = ["copy", "--all", "--from", "near", "--to", "far", "--create", "--encrypt-to", &public[1]];
+    // The old key is needed, and without it nothing is published.
+    assert_ne!(sandbox.run(&copy).exit(), 0);
+    assert_eq!(sandbox.json(&["list", "--store", "far"])["snapshots"], serde_json::json!([]));
+    let copied = sandbox.json(&[&copy[..], &["--identity", "old.txt"]].concat());
+    let near = sandbox.json(&["list", "--store", "near"]);
+    for (one, original) in copied["snapshots"].as_array().unwrap().iter().zip(near["snapshots"].as_array().unwrap()) {
+        for same in ["id", "origin", "created_at", "rows", "raw_bytes", "tags", "archive"] {
+            assert_eq!(one[same], original[same], "{same}: {copied:#}");
+        }
+        assert_ne!(one["sha256"], original["sha256"]);
+        let id = one["id"].as_str().unwrap();
+        sandbox.ok(&["verify", id, "--store", "far"]);
+        sandbox.ok(&["drill", id, "--store", "far", "--identity", "new.txt"]);
+        sandbox.run(&["restore", id, "--store", "far", "--identity", "old.txt", "--to", "old.db"]).code(2);
+        sandbox.ok(&["restore", id, "--store", "far", "--identity", "new.txt", "--to", "new.db"]);
+        assert_eq!(crate::support::content(sandbox.path("new.db")), crate::support::content(sandbox.path("a.db")));
+        fs::remove_file(sandbox.path("new.db")).unwrap();
+    }
+    // An archive does not show its keys: a snapshot that is there may be encrypted to others.
+    let again = sandbox.run(&[&copy[..], &["--identity", "old.txt"]].concat()).code(1);
+    assert!(again.stderr().contains("already has the snapshot"), "{}", again.transcript());
+    // A snapshot that is not encrypted says so in its archive, which cannot be changed.
+    sandbox.ok(&["snapshot", "a.db", "--store", "plain"]);
+    let plain = ["copy", "latest", "--from", "plain", "--to", "far", "--encrypt-to", &public[1]];
+    sandbox.run(&plain).code(2).says("is not encrypted");
+    // A changed byte is found before anything is published.
+    let id = near["snapshots"][0]["id"].as_str().unwrap();
+    let path = sandbox.path(format!("near/a/{}", near["snapshots"][0]["archive"].as_str().unwrap()));
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(&path, bytes).unwrap();
+    let damaged = ["copy", id, "--from", "near", "--to", "third", "--create", "--encrypt-to", &public[1]];
+    sandbox.run(&[&damaged[..], &["--identity", "old.txt"]].concat()).code(3);
+    assert_eq!(sandbox.json(&["list", "--store", "third"])["snapshots"], serde_json::json!([]));
+}
