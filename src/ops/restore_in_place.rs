@@ -42,6 +42,10 @@ pub(crate) fn restore_in_place(
             error.context(format!("{} was not restored to {}", manifest.id, one_line(&chosen.source.shown())))
         })?;
     // Nobody may read the report of a gate or a guard that succeeds.
+    if !restored.moved_aside.is_empty() {
+        let moved = restored.moved_aside.join(", ");
+        tracing::warn!("the files that were there, which may have newer rows, were moved aside: {moved}");
+    }
     for note in &restored.notes {
         tracing::warn!("{}", one_line(note));
     }

@@ -136,11 +136,16 @@ impl Catalog {
         match (archive.finish(), read_back) {
             (Ok(Published::Created), ReadBack::WhenInDoubt) => Ok(true),
             (Ok(Published::Created), ReadBack::Always) => {
-                if self.hash(key, summary.bytes)? == summary.sha256 {
-                    return Ok(true);
-                }
+                let error = match self.hash(key, summary.bytes) {
+                    Ok(found) if found == summary.sha256 => return Ok(true),
+                    Ok(_) => {
+                        Error::failed("the stored archive differs from the written one: its SHA-256 does not match")
+                    }
+                    // Also after a signal: an archive without a manifest would be listed.
+                    Err(error) => error,
+                };
                 let _ = self.store.delete(key);
-                Err(Error::failed("the stored archive differs from the written one: its SHA-256 does not match"))
+                Err(error)
             }
             (Ok(Published::AlreadyExists), ReadBack::Always) => {
                 let error = Error::failed("an archive with this id already exists");

@@ -57,6 +57,37 @@ fn interrupted_snapshot_exits_130_and_leaves_the_store_unchanged() {
 }
 
 #[test]
+fn a_copy_that_is_interrupted_while_it_is_read_back_leaves_nothing_in_the_target() {
+    let sandbox = Sandbox::new();
+    create_database(&sandbox.path("app.db"), "delete", 200_000, 1);
+    sandbox.ok(&["snapshot", "app.db", "--store", "near", "--compression", "zstd:1"]);
+    let arguments = ["copy", "latest", "--from", "near", "--to", "far", "--create"];
+    let has_archive = || names_below(&sandbox.path("far/app")).iter().any(|name| name.ends_with(".tar.zst"));
+    let mut interrupted = 0;
+    for _ in 0..50 {
+        let _ = fs::remove_dir_all(sandbox.path("far"));
+        let mut process = sandbox.start(&arguments);
+        while !has_archive() && !process.has_ended() {
+            std::thread::sleep(std::time::Duration::from_micros(200));
+        }
+        process.signal(Signal::TERM);
+        let run = process.finish();
+        match run.exit() {
+            0 => assert_eq!(ids_in(&sandbox.path("far")).len(), 1, "{}", run.transcript()),
+            _ => {
+                let run = run.code(130);
+                assert!(!has_archive(), "{}", run.transcript());
+                interrupted += 1;
+            }
+        }
+        if interrupted == 3 {
+            return;
+        }
+    }
+    panic!("only {interrupted} copies were interrupted");
+}
+
+#[test]
 fn interrupted_restore_exits_130_with_the_target_unchanged_and_no_temporary_files() {
     let mut random = Random::new();
     for kind in [TargetKind::Absent, TargetKind::Wal, TargetKind::Delete, TargetKind::Damaged, TargetKind::OneTable] {
