@@ -291,13 +291,17 @@ fn try_store(url: &StoreUrl, checks: &mut Checks) -> Result<()> {
         Ok(store) => store,
         Err(error) => return checks.note("store", Err(error)).map(drop),
     };
-    let found = url.open().and_then(Catalog::exists).map(|(exists, _)| match exists {
-        true => store.location(),
-        false => format!("{}: no store exists yet; 'lifeboat snapshot --store' creates one", store.location()),
-    });
-    if !checks.note("store", found)? {
-        return Ok(());
-    }
+    let location = store.location();
+    // The same connection is tested below: it has learned the difference of the clocks.
+    let (exists, store) = match Catalog::exists(store) {
+        Ok(found) => found,
+        Err(error) => return checks.note("store", Err(error)).map(drop),
+    };
+    let found = match exists {
+        true => location,
+        false => format!("{location}: no store exists yet; 'lifeboat snapshot --store' creates one"),
+    };
+    checks.note("store", Ok(found))?;
     if let Some(folder) = url.folder() {
         let missing = stores::missing_guarantees(folder);
         let found = if missing.is_empty() {
