@@ -9,7 +9,7 @@ use crate::store::{Key, Names, ObjectMeta};
 /// The number of snapshots of a remote store that are deleted together.
 const DELETED_AT_ONCE: usize = 300;
 
-/// What [`Catalog::delete`] has done.
+/// The result of [`Catalog::delete`].
 #[derive(Debug, Default)]
 pub struct Deletion {
     /// The snapshots that no longer exist, also if objects of them are left after a failure.

@@ -7,7 +7,7 @@ use crate::helpers::refused;
 use crate::support::bucket::{Bucket, refusal};
 use crate::support::{Run, Sandbox, sample};
 
-/// What is left of `lifeboat.json` after an accident; `None` if it is gone.
+/// The bytes that are left of `lifeboat.json` after an accident; `None` if it does not exist.
 const DAMAGED: [Option<&str>; 8] = [
     None,
     Some(""),

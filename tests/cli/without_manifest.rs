@@ -111,13 +111,13 @@ fn an_archive_in_a_file_is_used_without_store_and_config() {
         let command = shown["restore"][0].as_str().unwrap();
         assert!(command.contains("x y.tar.gz") && !command.contains("--store"), "{shown:#}");
     }
-    // What would be overwritten has no store to go to.
+    // No store is given for the safety snapshot of the existing file.
     let replace = ["restore", "./x y.tar.gz", "--to", "app.db", "--replace", "--yes"];
     refused(&sandbox, &replace, 2).says("safety snapshot");
     let report = sandbox.ok(&[&replace[..], &["--store", "other", "--json"]].concat()).json();
     assert!(report["undo"].as_str().unwrap().contains("/other"), "{report:#}");
     sandbox.ok(&[&replace[..], &["--no-safety"]].concat());
-    // What is no archive.
+    // Files that are not archives.
     refused(&sandbox, &["restore", "./none.tar.gz", "--to", "n.db"], 4).says("no archive");
     refused(&sandbox, &["restore", "./other", "--to", "n.db"], 2).says("not a file");
     refused(&sandbox, &["restore", "./app.db", "--to", "n.db"], 3).says("damaged");

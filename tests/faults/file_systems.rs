@@ -53,7 +53,7 @@ fn stores_keys_configs_and_files_can_be_written_without_hard_links() {
         let ok = |arguments: &[&str]| run(&sandbox, &effects, arguments).code(0);
         let created = ok(&["snapshot", "app.db", "--store", "backups"]);
         assert!(created.stderr().contains("a lock file keeps two writers"), "{}", created.transcript());
-        // What a file system lacks is said once, and not by every run of a cron job.
+        // The missing guarantees are reported once, and not by every run of a cron job.
         let second = ok(&["snapshot", "app.db", "--store", "backups", "--quiet"]);
         assert_eq!(second.stderr(), "", "{}", second.transcript());
         let doctor = ok(&["doctor", "--store", "backups"]);

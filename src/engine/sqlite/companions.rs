@@ -5,7 +5,7 @@
 //! connection has opened the file and has not yet read it. It reads the main file through SQLite's descriptor, takes no
 //! locks and changes nothing.
 //!
-//! What it finds is proven, because a guard restores an older snapshot in place of such a database:
+//! The mismatches that it finds are proven, because the commands refuse such a database until it is replaced:
 //!
 //! - The main file has no bytes, or fewer than one page, but there is a WAL or a journal of a database with pages.
 //! - The page sizes differ.
@@ -17,7 +17,7 @@
 //! - A journal does not begin as a journal, is shorter than its header says, or belongs to a transaction of several
 //!   databases that were at other paths.
 //!
-//! What it cannot find: a WAL of another state of the same database, or of a copy of it, with fitting counters and
+//! It cannot find a WAL of another state of the same database, or of a copy of it, with fitting counters and
 //! numbers of pages. (In WAL mode, SQLite does not increment the counter while the same connection goes on writing.) The
 //! salts and checksums of a WAL show only that its frames belong to each other: the main file has no copy of them. A WAL
 //! with an invalid header has no frames for SQLite and for this check.

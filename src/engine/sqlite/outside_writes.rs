@@ -3,8 +3,8 @@
 //! both states.
 //!
 //! In a rollback-journal mode, nobody may write while a reader holds its lock. In WAL mode, checkpoints write to the main
-//! file; the index of the WAL shows whether there was one. A write during a checkpoint that does not end cannot be told
-//! from it; then only the main file and the WAL are compared.
+//! file; the index of the WAL shows whether there was one. A write cannot be distinguished from a checkpoint that does
+//! not end; then only the main file and the WAL are compared.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
