@@ -46,17 +46,17 @@
 //! | proof | what a test of a snapshot showed: `verified` (all bytes were read) or `drilled` (it was restored) |
 //! | baseline | the newest snapshot that later ones are compared with; one that has lost rows is not a baseline |
 //! | safety snapshot | the state that a restore is about to overwrite |
-//! | lease | a mark in a store that a snapshot is being read, and is not to be pruned |
+//! | lease | a mark in a store: a snapshot is being read and is not to be pruned, or a guard is at work with a source |
 //!
 //! # How to add something
 //!
 //! - **A store**: a module in `store` that implements [`store::Store`]; its URL scheme in `store/open.rs`; its settings
-//!   in `config/sections.rs`; an entry in `tests/contract/store_contract.rs`, which tests the promises of every store.
+//!   in `config/sections/stores.rs`; an entry in `tests/contract/store_contract.rs`, which tests the promises of every store.
 //! - **A database engine**: a module in `engine` that implements `Database` and `Engine` of `engine/database.rs`; its
 //!   line in the list of engines and its URL in `engine/source.rs`; its facts in `snapshots/manifest.rs`.
 //! - **A subcommand**: its operation in `ops`; a file in `cli` with its arguments, its `Subcommand` and its `Text`; its
 //!   line in `cli/mod.rs`; a file of the same name in `tests/cli`.
-//! - **A notice**: a form in `notify/mod.rs`, its message in `notify/message.rs`, and its name in `config/sections.rs`.
+//! - **A notice**: a form in `notify/mod.rs`, its message in `notify/message.rs`, and its name in `config/values.rs`.
 
 #![warn(clippy::too_many_lines)]
 // The documentation is for contributors, and is rendered with its private items.

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(lifeboat::cli::run(std::env::args_os()))
+    // SAFETY: no other thread was started.
+    ExitCode::from(unsafe { lifeboat::cli::run(std::env::args_os()) })
 }

@@ -157,6 +157,26 @@ impl Footer {
     }
 }
 
+/// Fails with [`Reason::NewerFormat`](crate::platform::error::Reason) if an archive that is not encrypted was made by a
+/// newer version of this program. Reads only the footer and the start of the index. An archive that is damaged passes.
+pub fn require_known_format(archive: &dyn Ranged) -> Result<()> {
+    let head = || -> Result<Head> {
+        let (codec, footer) = Footer::read(archive)?;
+        let bytes = HashingRange {
+            source: archive,
+            at: footer.offset,
+            end: footer.offset + footer.bytes,
+            hasher: Hasher::new(),
+        };
+        let mut compressed = BufReader::with_capacity(64 << 10, bytes);
+        Lines { reader: BufReader::new(codec::decode_stream(codec, &mut compressed)?), line: Vec::new() }.read_head()
+    };
+    match head() {
+        Err(error) if error.kind != Kind::Problem => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn footer_frame(codec: Codec) -> (&'static [u8], &'static [u8]) {
     match codec {
         Codec::Gzip => (&GZIP_FOOTER_HEAD, &GZIP_FOOTER_TAIL),
@@ -170,8 +190,8 @@ impl Index {
         self.blocks.last().map_or(0, |block| block.offset + block.bytes)
     }
 
-    /// Encodes the index and the footer as they are written at the end of a file.
-    pub(super) fn encode(&self, compression: Compression) -> Result<Vec<u8>> {
+    /// Encodes the index and the footer as they are written at the end of a file. Also returns the SHA-256 of the index.
+    pub(super) fn encode(&self, compression: Compression) -> Result<(Vec<u8>, Sha256)> {
         let mut lines = Vec::new();
         let mut line = |value: &dyn erased::Line| -> Result<()> {
             lines.extend_from_slice(&value.json()?);
@@ -192,13 +212,13 @@ impl Index {
         let (offset, bytes, sha256) = (self.blocks_end(), end.len() as u64, Sha256::of(&end));
         let footer = Footer { format: FORMAT, offset, bytes, sha256 };
         end.extend_from_slice(&footer.encode(self.codec));
-        Ok(end)
+        Ok((end, sha256))
     }
 
-    /// Reads footer and index and checks every number in them.
-    pub(super) fn read(source: &dyn Ranged) -> Result<Self> {
+    /// Reads footer and index and checks every number in them. Also returns the SHA-256 of the index.
+    pub(super) fn read(source: &dyn Ranged) -> Result<(Self, Sha256)> {
         let (codec, footer) = Footer::read(source)?;
-        Self::read_at(codec, &footer, source)
+        Ok((Self::read_at(codec, &footer, source)?, footer.sha256))
     }
 
     /// Reads the index that the footer points to, whose range must be within `source`.

@@ -4,9 +4,6 @@
 //! No error in this module repeats a text that may hold a secret.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -14,9 +11,11 @@ use age::secrecy::ExposeSecret;
 use age::x25519;
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use crate::platform::disk::shown;
+use crate::platform::disk::{read_or_stop, shown};
 use crate::platform::error::{Error, Result, one_line};
+use crate::platform::exposed;
 use crate::platform::secret::Secret;
+use crate::platform::secret_file;
 
 /// The maximum number of recipients of an archive. This bounds the size of the header that is written.
 pub const MAX_RECIPIENTS: usize = 256;
@@ -44,7 +43,7 @@ impl FromStr for Recipient {
     /// Parses `age1...`. A secret key is refused, and the error does not repeat it.
     fn from_str(text: &str) -> Result<Self> {
         let text = text.trim();
-        if holds_secret(text) {
+        if secret_file::holds_key(text) {
             return Err(Error::usage("this is a secret key; encryption needs the public key, which starts with age1")
                 .hint("'lifeboat keygen --public FILE' prints the public keys of an identity file"));
         }
@@ -221,20 +220,12 @@ pub fn read_passphrase_file(path: &Path) -> Result<Secret> {
 
 /// Reads a file of at most [`MAX_FILE_BYTES`] that holds a secret.
 fn read_secret_file(path: &Path, what: &str) -> Result<Secret> {
-    if holds_secret(&path.to_string_lossy()) {
-        return Err(Error::usage(format!("a secret key is given instead of the path of the {what} file"))
-            .hint("write it to a file that only you can read, and give its path: other users can see command lines"));
-    }
-    let cannot =
-        |error: std::io::Error| Error::usage(format!("cannot read the {what} file {}", shown(path))).because(error);
-    let file = File::open(path).map_err(cannot)?;
-    let facts = file.metadata().map_err(cannot)?;
-    // Not checked for a pipe, such as <(pass show backup): only its own processes can read it.
-    if facts.is_file() && facts.mode() & 0o077 != 0 {
-        tracing::warn!("the {what} file {} can be read by other users: run 'chmod 600' on it", shown(path));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    secret_file::refuse_key(path, &format!("{what} file"))?;
+    // A key would have been recognized. A passphrase would not.
+    let name = if what == "identity" { shown(path) } else { secret_file::shown_if_exists(path) };
+    let cannot = |error: std::io::Error| secret_file::cannot_read(format!("cannot read the {what} file {name}"), error);
+    let bytes = read_or_stop(path, MAX_FILE_BYTES).map_err(cannot)?;
+    exposed::warn(path, &format!("{what} file"), exposed::Content::Key);
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(Error::usage(format!("the {what} file {} is too large", shown(path)))
             .hint(format!("check that this is the path of the {what} file")));
@@ -266,12 +257,6 @@ const SECRET: [&str; 2] = ["AGE-SECRET-KEY-", "AGE-PLUGIN-"];
 /// Returns true if a text begins like a secret key.
 fn is_secret(text: &str) -> bool {
     SECRET.iter().any(|prefix| begins(text, prefix))
-}
-
-/// Returns true if a text contains a secret key, perhaps in quotes or after a name.
-fn holds_secret(text: &str) -> bool {
-    let text = text.to_ascii_uppercase();
-    SECRET.iter().any(|prefix| text.contains(prefix))
 }
 
 /// Returns true if a text begins with `prefix`, in upper or lower case: both are valid for keys.

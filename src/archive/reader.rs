@@ -23,6 +23,7 @@ pub struct ArchiveReader {
     /// The decrypted file; `None` if the file is not encrypted.
     decrypted: Option<Arc<DecryptedArchive>>,
     index: Index,
+    index_sha256: Sha256,
     jobs: usize,
 }
 
@@ -51,15 +52,15 @@ const MAX_PROBLEMS: usize = 100;
 impl ArchiveReader {
     /// Opens an archive: reads its footer and index. Blocks are later decompressed on `jobs` threads.
     pub fn open(file: Arc<dyn Ranged>, jobs: usize) -> Result<Self> {
-        let index = Index::read(&*file)?;
-        Ok(ArchiveReader { file, decrypted: None, index, jobs })
+        let (index, index_sha256) = Index::read(&*file)?;
+        Ok(ArchiveReader { file, decrypted: None, index, index_sha256, jobs })
     }
 
     /// Opens an encrypted archive. See [`DecryptedArchive::open`] for the errors if no key matches.
     pub fn open_encrypted(file: Arc<dyn Ranged>, keys: &Keys, jobs: usize) -> Result<Self> {
         let decrypted = DecryptedArchive::open(Arc::clone(&file), keys)?;
-        let index = Index::read(&decrypted)?;
-        Ok(ArchiveReader { file, decrypted: Some(Arc::new(decrypted)), index, jobs })
+        let (index, index_sha256) = Index::read(&decrypted)?;
+        Ok(ArchiveReader { file, decrypted: Some(Arc::new(decrypted)), index, index_sha256, jobs })
     }
 
     /// Returns the recipients or passphrase with which another archive can be encrypted so that the key that opened
@@ -87,6 +88,12 @@ impl ArchiveReader {
     #[must_use]
     pub fn blocks(&self) -> &[Block] {
         &self.index.blocks
+    }
+
+    /// The SHA-256 of the index, which has that of every block: it stands for the whole content.
+    #[must_use]
+    pub fn index_sha256(&self) -> Sha256 {
+        self.index_sha256
     }
 
     /// The codec.

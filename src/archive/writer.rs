@@ -20,6 +20,8 @@ pub struct ArchiveSummary {
     pub bytes: u64,
     /// The SHA-256 of the whole file.
     pub sha256: Sha256,
+    /// The SHA-256 of its index, if it was written here.
+    pub index_sha256: Option<Sha256>,
 }
 
 /// Writes one archive into `W`. The archive is complete only after [`finish`](Self::finish). Dropping the writer
@@ -106,9 +108,11 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
             blocks: std::mem::take(&mut sink.blocks),
             entries: std::mem::take(&mut self.entries),
         };
-        sink.put(&index.encode(self.compression)?)?;
+        let (end, index_sha256) = index.encode(self.compression)?;
+        sink.put(&end)?;
         sink.writer.flush()?;
-        Ok((sink.writer, ArchiveSummary { bytes: sink.offset, sha256: sink.hasher.finish() }))
+        let index_sha256 = Some(index_sha256);
+        Ok((sink.writer, ArchiveSummary { bytes: sink.offset, sha256: sink.hasher.finish(), index_sha256 }))
     }
 
     /// Adds bytes to the tar stream.

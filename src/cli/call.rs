@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::cli::output;
+use crate::cli::trust::TrustArgs;
 use crate::ops::summary::RunSummary;
-use crate::ops::watch::Watch;
+use crate::ops::watch::{Asked, Watch};
 use crate::ops::{Context, Report};
 use crate::platform::error::{Error, Result};
 
@@ -25,6 +26,12 @@ pub(super) trait Subcommand {
         true
     }
 
+    /// Returns true if it never needs to open an archive, but compares encrypted snapshots more exactly with a key. Then
+    /// keys are read, and an invalid one does not make the command fail.
+    fn compares_archives(&self) -> bool {
+        false
+    }
+
     /// Returns false if it does not read the config, so that it also works if the config is absent or invalid.
     fn reads_config(&self) -> bool {
         true
@@ -33,6 +40,16 @@ pub(super) trait Subcommand {
     /// Returns false if it has its own arguments for stores, and does not use those of the config.
     fn uses_stores_of_config(&self) -> bool {
         true
+    }
+
+    /// Returns the sources that its arguments name.
+    fn asked(&self) -> Asked {
+        Asked::Unknown
+    }
+
+    /// Returns its options about snapshots that are not trusted.
+    fn trust(&self) -> TrustArgs {
+        TrustArgs::default()
     }
 
     /// Returns true if it installs its own signal handlers.
@@ -101,7 +118,7 @@ impl Call {
         self.summary = report.summary();
         self.error = report.errors().first().map(Error::duplicate);
         let text = if self.json { output::document(report)? } else { report.text() };
-        output::write_stdout(text.as_bytes())?;
+        output::write_result(&text, self.json)?;
         Ok(report.exit_code())
     }
 }

@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::cli::call::{Call, Subcommand};
 use crate::ops::check::{self, CheckOptions};
+use crate::ops::watch::Asked;
 use crate::platform::error::Result;
 
 /// Checks databases, the config's rules for them, and their backups; exits with 3 if a check fails
@@ -29,6 +30,10 @@ impl From<CheckArgs> for CheckOptions {
 impl Subcommand for CheckArgs {
     fn name(&self) -> &'static str {
         "check"
+    }
+
+    fn asked(&self) -> Asked {
+        Asked::of(&self.sources)
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {

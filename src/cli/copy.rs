@@ -6,6 +6,7 @@ use crate::archive::Recipient;
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
 use crate::ops::copy::{self, Copied, CopyOptions, CopyReport};
+use crate::ops::watch::Asked;
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
 use crate::store::StoreUrl;
@@ -56,6 +57,10 @@ impl From<CopyArgs> for CopyOptions {
 impl Subcommand for CopyArgs {
     fn name(&self) -> &'static str {
         "copy"
+    }
+
+    fn asked(&self) -> Asked {
+        self.filter.asked(Some(self.snapshot.as_str()).filter(|_| !self.all))
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {

@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
+use crate::cli::trust::TrustArgs;
 use crate::ops::diff::{self, DiffOptions, DiffReport, Status};
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
@@ -24,6 +25,9 @@ pub(super) struct DiffArgs {
     /// The options that choose snapshots.
     #[command(flatten)]
     filter: FilterArgs,
+    /// The options about snapshots that are not trusted.
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 impl From<DiffArgs> for DiffOptions {
@@ -40,6 +44,10 @@ impl From<DiffArgs> for DiffOptions {
 impl Subcommand for DiffArgs {
     fn name(&self) -> &'static str {
         "diff"
+    }
+
+    fn trust(&self) -> TrustArgs {
+        self.trust
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {

@@ -4,7 +4,9 @@ use clap::Args;
 
 use crate::cli::call::{Call, Subcommand};
 use crate::cli::filter::FilterArgs;
+use crate::cli::trust::TrustArgs;
 use crate::ops::drill::{self, DrillOptions};
+use crate::ops::watch::Asked;
 use crate::platform::error::Result;
 
 /// Restores a snapshot into a scratch database, checks the data, measures the time, and deletes the scratch database;
@@ -26,6 +28,9 @@ pub(super) struct DrillArgs {
     /// PostgreSQL: do not restore owners and grants, for a server that lacks the roles
     #[arg(long)]
     no_owner: bool,
+    /// The options about snapshots that are not trusted.
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 impl From<DrillArgs> for DrillOptions {
@@ -43,6 +48,14 @@ impl From<DrillArgs> for DrillOptions {
 impl Subcommand for DrillArgs {
     fn name(&self) -> &'static str {
         "drill"
+    }
+
+    fn asked(&self) -> Asked {
+        self.filter.asked(self.snapshot.as_deref())
+    }
+
+    fn trust(&self) -> TrustArgs {
+        self.trust
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {

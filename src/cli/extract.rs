@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
+use crate::cli::trust::TrustArgs;
 use crate::engine::database::TableFormat;
 use crate::ops::extract::{self, ExtractOptions, ExtractReport};
 use crate::platform::error::{Result, one_line};
@@ -34,6 +35,9 @@ pub(super) struct ExtractArgs {
     /// The format of the table: sql (keeps every value) or csv; PostgreSQL: copy, the format of COPY
     #[arg(long, value_name = "FORMAT", requires = "table")]
     format: Option<FormatArg>,
+    /// The options about snapshots that are not trusted.
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 impl From<ExtractArgs> for ExtractOptions {
@@ -52,6 +56,10 @@ impl From<ExtractArgs> for ExtractOptions {
 impl Subcommand for ExtractArgs {
     fn name(&self) -> &'static str {
         "extract"
+    }
+
+    fn trust(&self) -> TrustArgs {
+        self.trust
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {

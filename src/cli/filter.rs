@@ -4,10 +4,11 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use clap::Args;
 
 use crate::ops::tags::SUSPECT;
+use crate::ops::watch::Asked;
 use crate::platform::duration::parse_duration;
 use crate::platform::error::{Error, Result, one_line};
-use crate::snapshots::find::SnapshotFilter;
-use crate::snapshots::id::SourceName;
+use crate::snapshots::id::{SnapshotId, SourceName};
+use crate::snapshots::search::SnapshotFilter;
 
 /// The filters for the snapshots that a subcommand considers.
 #[derive(Args, Clone, Debug)]
@@ -21,6 +22,19 @@ pub(super) struct FilterArgs {
     /// Only snapshots taken before this time: 2026-11-21, 2026-11-21T17:05 (UTC), RFC 3339, or an age such as 24h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     before: Option<DateTime<Utc>>,
+}
+
+impl FilterArgs {
+    /// Returns the sources of the snapshots that are named. `snapshot` is an id, the start of one, or 'latest'; `None`
+    /// means all snapshots that match.
+    pub(super) fn asked(&self, snapshot: Option<&str>) -> Asked {
+        let of_id = || Some(snapshot?.parse::<SnapshotId>().ok()?.source().to_string());
+        match self.source.as_ref().map(ToString::to_string).or_else(of_id) {
+            Some(source) => Asked::Named(vec![source]),
+            None if snapshot.is_none() => Asked::All,
+            None => Asked::Unknown,
+        }
+    }
 }
 
 impl From<FilterArgs> for SnapshotFilter {

@@ -56,6 +56,19 @@ pub(super) struct GlobalArgs {
     pub(super) host: Option<String>,
 }
 
+/// Returns the value, or a default if there is an error. The first error is kept in `failed`.
+fn usable<T: Default>(value: Result<T>, failed: &mut Option<Error>) -> T {
+    value.unwrap_or_else(|error| {
+        failed.get_or_insert(error);
+        T::default()
+    })
+}
+
+/// Returns the name that the machine has by itself.
+fn machine_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// The environment variable for keys that open snapshots. It is not declared to clap, because clap's help shows the
 /// values of variables.
 const IDENTITY: &str = "LIFEBOAT_IDENTITY";
@@ -64,7 +77,9 @@ const IDENTITY: &str = "LIFEBOAT_IDENTITY";
 const DEFAULT_JOBS: usize = 8;
 
 impl GlobalArgs {
-    pub(super) fn context(&self, command: &dyn Subcommand) -> Result<Context> {
+    /// Returns the context of a run, and the first error of the settings that cannot be used. Then the command cannot
+    /// run, but notices and metrics still report that it failed.
+    pub(super) fn context(&self, command: &dyn Subcommand) -> Result<(Context, Option<Error>)> {
         let progress: Arc<dyn Progress> = if Bars::would_show() && !self.quiet && !self.json && command.shows_progress()
         {
             Arc::new(Bars::default())
@@ -76,19 +91,31 @@ impl GlobalArgs {
             None => None,
         };
         let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_JOBS);
-        let passphrase = self.passphrase_file.as_deref().map(read_passphrase_file).transpose()?;
-        Ok(Context {
-            stores: self.stores(config.as_ref(), command)?,
+        let mut failed = None;
+        let passphrase = self.passphrase_file.as_deref().map(read_passphrase_file).transpose();
+        let passphrase = usable(passphrase, &mut failed);
+        let keys = match (command.opens_archives(), command.compares_archives()) {
+            (true, _) => self.keys(passphrase.clone(), config.as_ref()),
+            (false, true) => Ok(self.usable_keys(passphrase.clone(), config.as_ref())),
+            (false, false) => Ok(Keys::new()),
+        };
+        let host = usable(self.host(config.as_ref()), &mut failed);
+        let stores = usable(self.stores(config.as_ref(), command), &mut failed);
+        let context = Context {
+            trust: command.trust().trust(config.as_ref(), &stores),
+            stores,
             stores_are_given: !self.store.is_empty(),
-            keys: if command.opens_archives() { self.keys(passphrase.clone(), config.as_ref())? } else { Keys::new() },
+            keys: usable(keys, &mut failed),
             passphrase,
-            key_flags: self.key_flags()?,
-            host: self.host(config.as_ref())?,
+            key_flags: usable(self.key_flags(), &mut failed),
+            host: host.unwrap_or_else(machine_name),
+            host_is_given: self.host.is_some(),
             config,
             jobs: self.jobs.map_or_else(cores, usize::from),
             scratch: Scratch::new(self.scratch.clone()),
             progress,
-        })
+        };
+        Ok((context, failed))
     }
 
     /// Returns the stores that the command line gives, by location or by name in the config, or else the config's
@@ -104,14 +131,12 @@ impl GlobalArgs {
         self.store.iter().map(|given| config.store_named(given)).collect()
     }
 
-    fn host(&self, config: Option<&Config>) -> Result<String> {
-        if let Some(host) = &self.host {
-            return Ok(host.clone());
+    /// Returns the machine's name that the command line or the config gives.
+    fn host(&self, config: Option<&Config>) -> Result<Option<String>> {
+        match &self.host {
+            Some(host) => Ok(Some(host.clone())),
+            None => Ok(config.map(Config::host).transpose()?.flatten().map(str::to_owned)),
         }
-        if let Some(host) = config.map(Config::host).transpose()?.flatten() {
-            return Ok(host.to_owned());
-        }
-        Ok(rustix::system::uname().nodename().to_string_lossy().into_owned())
     }
 
     /// Returns the flags that gave the keys, with absolute paths, so that printed commands work from any folder.
@@ -124,20 +149,30 @@ impl GlobalArgs {
                 .map_err(|error| Error::usage(format!("cannot find {}", shown(path))).because(error))?;
             words.extend([flag.to_owned(), path.display().to_string()]);
         }
+        // The variable may hold a secret key itself, which is never printed, or the name of a file.
+        if let Some(path) = std::env::var_os(IDENTITY).map(PathBuf::from).filter(|path| path.is_file())
+            && let Ok(path) = std::path::absolute(path)
+        {
+            words.extend(["--identity".to_owned(), path.display().to_string()]);
+        }
         Ok(words)
     }
 
-    fn keys(&self, passphrase: Option<Secret>, config: Option<&Config>) -> Result<Keys> {
-        let mut keys = Keys::new();
-        // In many pipelines a secret that is not set is an empty string.
-        if let Some(text) = std::env::var_os(IDENTITY) {
-            let text = text.to_str().ok_or_else(|| Error::usage(format!("{IDENTITY} is not UTF-8")))?;
-            if !text.trim().is_empty() {
-                keys.add_identity(text, IDENTITY)?;
-            }
+    /// Returns the keys for a command that compares encrypted snapshots more exactly with a key. A key file of the config
+    /// may be absent, because a machine that only saves needs none.
+    fn usable_keys(&self, passphrase: Option<Secret>, config: Option<&Config>) -> Keys {
+        let mut keys = self.given_keys(passphrase).unwrap_or_else(|error| {
+            tracing::warn!("encrypted snapshots are compared by their totals: {}", error.full_message());
+            Keys::new()
+        });
+        if let Some(Err(error)) = config.map(|config| config.encryption().and_then(|found| found.add_to(&mut keys))) {
+            tracing::info!("encrypted snapshots are compared by their totals: {}", error.full_message());
         }
-        self.identity.iter().try_for_each(|path| keys.add_identity_file(path))?;
-        passphrase.into_iter().for_each(|passphrase| keys.add_passphrase(passphrase));
+        keys
+    }
+
+    fn keys(&self, passphrase: Option<Secret>, config: Option<&Config>) -> Result<Keys> {
+        let mut keys = self.given_keys(passphrase)?;
         if let Some(config) = config {
             match config.encryption() {
                 // An invalid key is only a warning, since snapshots that are not encrypted need no key.
@@ -149,6 +184,21 @@ impl GlobalArgs {
                 Err(error) => tracing::info!("{}", error.full_message()),
             }
         }
+        Ok(keys)
+    }
+
+    /// Returns the keys of the environment and of the command line.
+    fn given_keys(&self, passphrase: Option<Secret>) -> Result<Keys> {
+        let mut keys = Keys::new();
+        // In many pipelines a secret that is not set is an empty string.
+        if let Some(text) = std::env::var_os(IDENTITY) {
+            let text = text.to_str().ok_or_else(|| Error::usage(format!("{IDENTITY} is not UTF-8")))?;
+            if !text.trim().is_empty() {
+                keys.add_identity(text, IDENTITY)?;
+            }
+        }
+        self.identity.iter().try_for_each(|path| keys.add_identity_file(path))?;
+        passphrase.into_iter().for_each(|passphrase| keys.add_passphrase(passphrase));
         Ok(keys)
     }
 }

@@ -9,7 +9,7 @@ use crate::cli::output;
 use crate::ops::keygen::{self, KeygenOptions, KeygenReport};
 use crate::platform::error::Result;
 
-/// Creates a key for encrypted archives; everybody who has the key file can decrypt them
+/// Creates a key for encrypted archives, which everybody who has the key file can decrypt, or one that signs snapshots
 #[derive(Args, Clone, Debug)]
 pub(super) struct KeygenArgs {
     /// Write the key to this new file, which only you can read; default: stdout
@@ -18,11 +18,14 @@ pub(super) struct KeygenArgs {
     /// Do not create a key; print the public keys of the secret keys in this file
     #[arg(long, value_name = "FILE", conflicts_with = "output")]
     public: Option<PathBuf>,
+    /// Create an Ed25519 key in the format of OpenSSH that signs snapshots: key_file in the config
+    #[arg(long, conflicts_with = "public")]
+    signing: bool,
 }
 
 impl From<KeygenArgs> for KeygenOptions {
     fn from(args: KeygenArgs) -> Self {
-        KeygenOptions { output: args.output, public: args.public }
+        KeygenOptions { output: args.output, public: args.public, signing: args.signing }
     }
 }
 

@@ -27,15 +27,19 @@ mod output;
 mod postdeploy;
 mod predeploy;
 mod prune;
+mod remote;
 mod report;
 mod restore;
 mod serve;
 mod show;
 mod snapshot;
+mod trust;
 mod verify;
 
+use std::any::TypeId;
 use std::ffi::OsString;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -50,10 +54,13 @@ use crate::cli::call::{Call, Subcommand};
 use crate::cli::global::GlobalArgs;
 use crate::config::{self, Config};
 use crate::engine::sqlite::check_library;
+use crate::ops::gate::remote::token as remote_token;
 use crate::ops::summary::RunSummary;
 use crate::ops::watch::{Ending, Watch};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::interrupt;
+use crate::platform::shell::quote_path;
+use crate::platform::{home, home_variable};
 
 /// Saves SQLite and PostgreSQL databases as snapshots in checksummed, compressed archives, verifies the snapshots, and
 /// restores them.
@@ -113,7 +120,13 @@ subcommands! {
 }
 
 /// Runs the program on its arguments; returns the exit code.
-pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+///
+/// # Safety
+///
+/// No other thread may run, because variables that are missing are added to the environment.
+pub unsafe fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    // SAFETY: the caller guarantees it.
+    unsafe { home_variable::set_if_missing() };
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let json = arguments.iter().any(|argument| argument == "--json");
     // First of all: the parsers of some arguments need the time.
@@ -123,7 +136,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     // A signal is received from now on, so that it cannot end the program without a document. A command that handles
     // signals itself is an exception, and its name may be any of the arguments.
     let listens_early = !arguments.iter().any(|argument| argument == "guard");
-    if listens_early && let Err(error) = interrupt::listen() {
+    let last_words: Option<fn() -> bool> = json.then_some(output::end_with_document);
+    if listens_early && let Err(error) = interrupt::listen_with(last_words) {
         return fail(&error, json, &[]);
     }
     let cli = match Cli::try_parse_from(&arguments) {
@@ -180,16 +194,21 @@ fn require_clock(now: SystemTime) -> Result<()> {
 
 fn execute(global: &GlobalArgs, command: &dyn Subcommand, listens: bool, ended: &mut Ended) -> Result<u8> {
     if !listens {
-        interrupt::listen()?;
+        interrupt::listen_with(global.json.then_some(output::end_with_document))?;
     }
     check_library()?;
-    let context = Arc::new(global.context(command)?);
+    let (context, failed) = global.context(command)?;
+    // A signal may have ended the reading of a key that is not needed by every command.
+    interrupt::check()?;
+    let context = Arc::new(context);
     if command.is_gate() && github::is_active() {
-        let secrets = context.config.as_ref().map(Config::secrets).unwrap_or_default();
+        let mut secrets = context.config.as_ref().map(Config::secrets).unwrap_or_default();
+        secrets.extend(remote_token());
         github::masks(&secrets).iter().for_each(|line| output::print_note(line));
     }
     let watched = config::WATCHED.into_iter().find(|watched| *watched == command.name());
-    let watch = watched.map(|name| Watch::begin(name, global.metrics_file.clone(), Arc::clone(&context)));
+    let begin = |name| Watch::begin(name, command.asked(), global.metrics_file.clone(), Arc::clone(&context));
+    let watch = watched.map(begin);
     let mut call = Call {
         context,
         config: global.config.clone(),
@@ -202,7 +221,10 @@ fn execute(global: &GlobalArgs, command: &dyn Subcommand, listens: bool, ended: 
         error: None,
         code: None,
     };
-    let outcome = command.run(&mut call);
+    let outcome = match failed {
+        Some(error) => Err(error),
+        None => command.run(&mut call),
+    };
     *ended = Ended { watch: call.watch, summary: call.summary, error: call.error, code: call.code };
     outcome
 }
@@ -210,7 +232,7 @@ fn execute(global: &GlobalArgs, command: &dyn Subcommand, listens: bool, ended: 
 fn fail(error: &Error, json: bool, fields: &[(&str, Value)]) -> u8 {
     output::print_error(error);
     if json {
-        let _ = output::write_stdout(output::error_json(error, fields).as_bytes());
+        let _ = output::write_result(&output::error_json(error, fields), true);
     }
     error.kind.exit_code()
 }
@@ -227,6 +249,13 @@ fn usage(error: &clap::Error, json: bool) -> u8 {
         let error = Error::usage(format!("{argument}: {}", refused.message));
         return fail(&if let Some(hint) = &refused.hint { error.hint(hint) } else { error }, json, &[]);
     }
+    let is_not_text = |argument: &OsString| argument.to_str().is_none();
+    if error.kind() == clap::error::ErrorKind::InvalidUtf8
+        && let Some(argument) = std::env::args_os().find(is_not_text)
+    {
+        let message = format!("the argument {} is not UTF-8", quote_path(Path::new(&argument)));
+        return fail(&Error::usage(message).hint("give the file or folder another name"), json, &[]);
+    }
     if json {
         let text = error.render().to_string();
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
@@ -237,17 +266,37 @@ fn usage(error: &clap::Error, json: bool) -> u8 {
 }
 
 /// Returns an error if the value of an option is a path that begins with '~'. Shells expand '~' only at the start of a
-/// word, so that `--store=~/backups` would mean a folder named '~' in the current folder.
+/// word without quotes, so that `--store=~/backups` would mean a folder named '~' in the current folder.
 fn unexpanded_tilde(arguments: &[OsString]) -> Option<Error> {
     // The arguments after '--' belong to another program.
     let own = arguments.iter().skip(1).take_while(|argument| *argument != "--");
-    let mut pairs = own.filter_map(|argument| argument.to_str()?.split_once('='));
-    let is_tilde = |value: &str| value == "~" || value.starts_with("~/");
-    let (option, value) = pairs.find(|(option, value)| option.starts_with("--") && is_tilde(value))?;
+    let own: Vec<&str> = own.map(|argument| argument.to_str().unwrap_or_default()).collect();
+    let mut quoted = own.windows(2).filter(|pair| home::is_expanded_by_shells(pair[1])).peekable();
+    if quoted.peek().is_some() {
+        let options = path_options(&Cli::command());
+        let hint = "write the full path, or remove the quotes so that the shell expands it";
+        let pair = quoted.find(|pair| options.iter().any(|option| option == pair[0]));
+        if let Some(error) = pair.and_then(|pair| home::refuse(pair[1], hint).err()) {
+            return Some(error);
+        }
+    }
+    let mut pairs = own.iter().filter_map(|word| word.split_once('='));
+    let is_option = |option: &str| option.starts_with("--");
+    let (option, value) = pairs.find(|(option, value)| is_option(option) && home::is_expanded_by_shells(value))?;
     Some(Error::usage(format!("{option}: '~' is not expanded after '='")).hint(format!(
         "write the full path, or leave out the '=' so that the shell expands it: {option} {}",
         one_line(value)
     )))
+}
+
+/// Returns the names of all options whose values are paths.
+fn path_options(command: &clap::Command) -> Vec<String> {
+    let is_path = |argument: &&clap::Arg| argument.get_value_parser().type_id() == TypeId::of::<PathBuf>();
+    let own = command.get_arguments().filter(is_path).flat_map(|argument| {
+        let long = argument.get_long().map(|name| format!("--{name}"));
+        long.into_iter().chain(argument.get_short().map(|letter| format!("-{letter}")))
+    });
+    own.chain(command.get_subcommands().flat_map(path_options)).collect()
 }
 
 fn is_closed_pipe(error: &Error) -> bool {
@@ -273,7 +322,7 @@ fn start_log(global: &GlobalArgs, shows_log: bool) {
     // Messages of libraries are shown only to find faults in a library.
     let others = if global.verbose > 1 { LevelFilter::WARN } else { LevelFilter::OFF };
     let log = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(|| output::Stderr)
         .with_ansi(false)
         .with_target(false)
         .with_max_level(level)

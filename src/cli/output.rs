@@ -7,12 +7,56 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::cli::github;
 use crate::ops::error_document;
 use crate::platform::error::{Error, Kind, Result};
 use crate::platform::progress::Progress;
 
+/// True once the result was written. Locked while it is written.
+static IS_WRITTEN: Mutex<bool> = Mutex::new(false);
+
+/// Writes the JSON document of a command that a second signal ends, unless its result was written. Returns false if that
+/// is being written at this moment.
+pub(super) fn end_with_document() -> bool {
+    // The lock is kept, so that there is never a second document: the process ends now.
+    let Ok(is_written) = IS_WRITTEN.try_lock().map(std::mem::ManuallyDrop::new) else { return false };
+    if !**is_written {
+        let error = Error::new(Kind::Interrupted, "interrupted by a second signal, before the work was cleaned up");
+        let document = error_json(&error, &[]);
+        let _ = io::stdout().lock().write_all(document.as_bytes()).and_then(|()| io::stdout().flush());
+    }
+    true
+}
+
+/// Writes a result to stdout: one JSON document, or text for people. A closed pipe is not a failure of the command.
+pub(super) fn write_result(text: &str, json: bool) -> Result<()> {
+    let text = if json { github::disarm_json(text) } else { github::disarm(text) };
+    write_stdout(text.as_bytes())
+}
+
+/// Writes to stderr for people. Errors are ignored, because nothing can be reported if stderr is closed.
+fn write_stderr(text: &str) {
+    let _ = io::stderr().lock().write_all(github::disarm(text).as_bytes());
+}
+
+/// Stderr, for the log: each event is written at once.
+pub(super) struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_stderr(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes to stdout. A closed pipe is not a failure of the command.
 pub(super) fn write_stdout(bytes: &[u8]) -> Result<()> {
+    let mut is_written = IS_WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    *is_written = true;
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -32,8 +76,7 @@ pub(super) fn print_error(error: &Error) {
     if let Some(hint) = &error.hint {
         text.push_str(&format!("hint: {}\n", crate::platform::error::one_line(hint)));
     }
-    // Nothing can be reported if stderr is closed.
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    write_stderr(&text);
 }
 
 /// Returns the JSON document of a command that failed. If a problem was found (exit 3), the document also has the

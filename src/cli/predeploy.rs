@@ -1,13 +1,12 @@
 //! `predeploy`: its arguments, and its result for people.
 
-use crate::cli::call::{Call, Subcommand, Text};
-use crate::cli::checks::checks_table;
-use crate::ops::Report as _;
+use crate::cli::call::{Call, Subcommand};
+use crate::cli::remote::RemoteArgs;
+use crate::cli::trust::TrustArgs;
 use crate::ops::gate::predeploy::{self, PredeployOptions};
-use crate::ops::gate::remote::{self, RemoteReport};
+use crate::ops::watch::Asked;
 use crate::platform::duration::parse_duration;
 use crate::platform::error::Result;
-use crate::platform::http::Url;
 use chrono::Duration;
 use clap::Args;
 
@@ -30,13 +29,11 @@ pub(super) struct PredeployArgs {
     /// Run SQLite's integrity_check, which compares every index with its table, instead of quick_check
     #[arg(long)]
     full_check: bool,
-    /// Let the 'lifeboat serve' at this URL do the work, for databases that cannot be reached from this machine; SOURCE
-    /// is then a name from its config, and the token is read from LIFEBOAT_TOKEN
-    #[arg(long, value_name = "URL")]
-    remote: Option<Url>,
-    /// The maximum time to wait for the response of --remote
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1h", requires = "remote")]
-    remote_timeout: Duration,
+    #[command(flatten)]
+    remote: RemoteArgs,
+    /// The options about snapshots that are not trusted.
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 impl From<PredeployArgs> for PredeployOptions {
@@ -56,36 +53,23 @@ impl Subcommand for PredeployArgs {
         "predeploy"
     }
 
+    fn asked(&self) -> Asked {
+        Asked::of(&self.sources)
+    }
+
+    fn trust(&self) -> TrustArgs {
+        self.trust
+    }
+
     fn run(&self, call: &mut Call) -> Result<u8> {
         let options = self.clone().into();
-        match &self.remote {
-            Some(url) => call.finish(&remote::run(&options, url, self.remote_timeout)?),
+        match self.remote.remote(call)? {
+            Some(remote) => call.finish(&remote.predeploy(&options)?),
             None => call.finish(&predeploy::run(&options, &call.context)?),
         }
     }
 
     fn is_gate(&self) -> bool {
         true
-    }
-}
-
-impl Text for RemoteReport {
-    fn text(&self) -> String {
-        let summary = self.summary();
-        let mut lines = checks_table(&summary.checks);
-        for snapshot in &summary.snapshots {
-            lines.push_str(&format!("{} was taken\n", snapshot.id));
-        }
-        if self.code != 0 {
-            lines.push_str("the gate is CLOSED\n");
-            return lines;
-        }
-        lines.push_str(
-            "the gate is open; if the deploy damages the data, run this on the database's machine to restore it:\n",
-        );
-        for command in &summary.rollback {
-            lines.push_str(&format!("  {command}\n"));
-        }
-        lines
     }
 }

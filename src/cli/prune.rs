@@ -5,6 +5,7 @@ use clap::Args;
 
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::ops::prune::{self, PruneOptions, PruneReport};
+use crate::ops::watch::Asked;
 use crate::platform::duration::parse_duration;
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
@@ -41,9 +42,9 @@ pub(super) struct PruneArgs {
     #[arg(long, value_name = "TAG")]
     keep_tag: Vec<String>,
     /// Keep safety, partial, damaged and suspect snapshots that are younger than this; --keep-last and similar options
-    /// do not count them
-    #[arg(long, value_name = "AGE", value_parser = parse_duration, default_value = "30d")]
-    keep_others: Duration,
+    /// do not count them [default: keep_others in the config, or 30d]
+    #[arg(long, value_name = "AGE", value_parser = parse_duration)]
+    keep_others: Option<Duration>,
     /// Delete only these archives without a manifest: ids or the starts of ids, as 'lifeboat list' shows them
     #[arg(long, value_name = "ID", num_args = 1.., conflicts_with_all = [
         "source", "keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within",
@@ -77,6 +78,10 @@ impl From<PruneArgs> for PruneOptions {
 impl Subcommand for PruneArgs {
     fn name(&self) -> &'static str {
         "prune"
+    }
+
+    fn asked(&self) -> Asked {
+        self.source.as_ref().map_or(Asked::All, |source| Asked::Named(vec![source.to_string()]))
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
+use crate::cli::trust::TrustArgs;
 use crate::engine::restoring::{RestoreReport, RestoreSettings};
 use crate::ops::restore::{RestoreOptions, RestorePlan};
 use crate::platform::error::{Error, Kind, Result, one_line};
@@ -77,6 +78,9 @@ pub(super) struct RestoreArgs {
     /// Do not ask for confirmation
     #[arg(long, short = 'y')]
     yes: bool,
+    /// The options about snapshots that are not trusted.
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 impl From<RestoreArgs> for RestoreOptions {
@@ -108,6 +112,10 @@ impl From<RestoreArgs> for RestoreOptions {
 impl Subcommand for RestoreArgs {
     fn name(&self) -> &'static str {
         "restore"
+    }
+
+    fn trust(&self) -> TrustArgs {
+        self.trust
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {
@@ -207,7 +215,7 @@ impl Text for RestoreReport {
 fn derived_text(report: &RestoreReport) -> String {
     let mut lines = String::new();
     for index in &report.rebuilt {
-        lines.push_str(&format!("  full-text index built again and checked: {}\n", one_line(index)));
+        lines.push_str(&format!("  index renewed and checked: {}\n", one_line(index)));
     }
     for trigger in &report.skipped_triggers {
         let writes: Vec<String> = trigger.writes.iter().map(|table| one_line(table)).collect();

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
+use crate::cli::trust::TrustArgs;
 use crate::ops::show::{self, ShowOptions, ShowReport};
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
@@ -19,6 +20,9 @@ pub(super) struct ShowArgs {
     /// The options that choose snapshots.
     #[command(flatten)]
     filter: FilterArgs,
+    /// The options about snapshots that are not trusted.
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 impl From<ShowArgs> for ShowOptions {
@@ -30,6 +34,10 @@ impl From<ShowArgs> for ShowOptions {
 impl Subcommand for ShowArgs {
     fn name(&self) -> &'static str {
         "show"
+    }
+
+    fn trust(&self) -> TrustArgs {
+        self.trust
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {
@@ -72,6 +80,11 @@ impl Text for ShowReport {
         if manifest.encrypted {
             let key = if lacks_tables { ": use --identity FILE to show its tables" } else { "" };
             lines.push_str(&format!("encrypted with age{key}\n"));
+        } else {
+            lines.push_str("encrypted no\n");
+        }
+        if let Some(distrust) = &self.distrust {
+            lines.push_str(&format!("NOT TRUSTED: {}\n", distrust.full_message_with_hint()));
         }
         lines.push('\n');
         let rows = manifest.tables.iter().map(|table| {

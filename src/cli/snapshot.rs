@@ -4,7 +4,8 @@ use clap::Args;
 
 use crate::archive::{Compression, Recipient};
 use crate::cli::call::{Call, Subcommand, Text};
-use crate::ops::save::{self, SaveOptions, SnapshotReport};
+use crate::ops::save::{self, Comparison, SaveOptions, SnapshotReport};
+use crate::ops::watch::Asked;
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
 use crate::snapshots::id::SourceName;
@@ -94,6 +95,9 @@ impl From<SnapshotArgs> for SaveOptions {
             prune: args.prune,
             accept: args.accept,
             moved: args.moved,
+            only_changes: false,
+            missing_periods: std::collections::BTreeMap::new(),
+            doubts: std::collections::BTreeMap::new(),
         }
     }
 }
@@ -103,12 +107,20 @@ impl Subcommand for SnapshotArgs {
         "snapshot"
     }
 
+    fn asked(&self) -> Asked {
+        Asked::of(&self.sources)
+    }
+
     fn run(&self, call: &mut Call) -> Result<u8> {
         call.finish(&save::run(&self.clone().into(), &call.context)?)
     }
 
     fn opens_archives(&self) -> bool {
         false
+    }
+
+    fn compares_archives(&self) -> bool {
+        true
     }
 }
 
@@ -126,6 +138,9 @@ impl Text for SnapshotReport {
                 text::bytes(manifest.archive_bytes.unwrap_or(0)),
                 text::seconds(manifest.seconds),
             );
+            for note in self.compared.get(&manifest.id).map(Comparison::notes).unwrap_or_default() {
+                line.push_str(&format!("  {note}\n"));
+            }
             for left_out in manifest.postgres.iter().flat_map(|facts| &facts.left_out) {
                 line.push_str(&format!("  not saved: {}\n", one_line(left_out)));
             }
@@ -144,7 +159,8 @@ impl Text for SnapshotReport {
             }
             line
         });
-        let lines: String = lines.collect();
+        let nothing = self.nothing_yet.iter().map(|(name, state)| format!("{name}: {}\n", one_line(state)));
+        let lines: String = lines.chain(nothing).collect();
         lines + &self.pruned.iter().map(Text::text).collect::<String>()
     }
 }

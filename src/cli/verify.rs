@@ -4,7 +4,9 @@ use clap::Args;
 
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
+use crate::cli::trust::TrustArgs;
 use crate::ops::verify::{self, VerifyOptions, VerifyReport};
+use crate::ops::watch::Asked;
 use crate::platform::error::Result;
 use crate::platform::text;
 
@@ -23,6 +25,9 @@ pub(super) struct VerifyArgs {
     /// Check only manifests, indexes and sizes: finds missing and truncated files, but not changed bytes
     #[arg(long)]
     quick: bool,
+    /// The options about snapshots that are not trusted.
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 impl From<VerifyArgs> for VerifyOptions {
@@ -34,6 +39,14 @@ impl From<VerifyArgs> for VerifyOptions {
 impl Subcommand for VerifyArgs {
     fn name(&self) -> &'static str {
         "verify"
+    }
+
+    fn asked(&self) -> Asked {
+        self.filter.asked(Some(self.snapshot.as_str()).filter(|_| !self.all))
+    }
+
+    fn trust(&self) -> TrustArgs {
+        self.trust
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {

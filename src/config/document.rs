@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::env_file::MAX_EXPANDED_BYTES;
 use super::variables::{ExpandError, Variables};
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
@@ -65,6 +66,8 @@ pub(super) struct Document<'a> {
     text: &'a str,
     table: DeTable<'a>,
     expanded: Vec<Expanded>,
+    /// The number of bytes that the values of variables may still have.
+    left: usize,
     /// The first variable that is not set, by section.
     unset: BTreeMap<String, (Range<usize>, String)>,
 }
@@ -72,8 +75,14 @@ pub(super) struct Document<'a> {
 impl<'a> Document<'a> {
     /// Parses a config. Its variables are expanded later, by [`Document::expand`].
     pub(super) fn parse(path: &Path, text: &'a str) -> Result<Self> {
-        let document =
-            |table| Document { path: path.to_owned(), text, table, expanded: Vec::new(), unset: BTreeMap::new() };
+        let document = |table| Document {
+            path: path.to_owned(),
+            text,
+            table,
+            expanded: Vec::new(),
+            left: MAX_EXPANDED_BYTES,
+            unset: BTreeMap::new(),
+        };
         match DeTable::parse(text) {
             Ok(table) => Ok(document(table.into_inner())),
             Err(error) => {
@@ -110,7 +119,7 @@ impl<'a> Document<'a> {
     fn expand_value(&mut self, section: &str, value: &mut Spanned<DeValue<'a>>, variables: &Variables) -> Result<()> {
         let span = value.span();
         match value.get_mut() {
-            DeValue::String(text) => match variables.expand(text) {
+            DeValue::String(text) => match variables.expand(text, &mut self.left) {
                 Ok(None) => Ok(()),
                 Ok(Some(expanded)) => {
                     let written = text.to_string();
@@ -127,7 +136,7 @@ impl<'a> Document<'a> {
                     self.unset.entry(section.to_owned()).or_insert((span, name));
                     Ok(())
                 }
-                Err(ExpandError::Syntax(reason)) => Err(self.error_at(Some(span), reason)),
+                Err(ExpandError::Invalid(reason)) => Err(self.error_at(Some(span), reason)),
             },
             DeValue::Array(values) => {
                 values.iter_mut().try_for_each(|value| self.expand_value(section, value, variables))
@@ -149,6 +158,13 @@ impl<'a> Document<'a> {
         let Some(value) = self.table.remove(name) else { return Ok(Section::Ready(T::default())) };
         let read = T::deserialize(toml::de::ValueDeserializer::from(value));
         read.map(Section::Ready).map_err(|error| self.error_at(error.span(), &describe_type_error(error.message())))
+    }
+
+    /// Returns the texts of a key in an array of tables, such as the names of all sources.
+    pub(super) fn texts(&self, name: &str, key: &str) -> Vec<String> {
+        let tables = self.table.get(name).and_then(|value| value.get_ref().as_array());
+        let text = |table: &Spanned<DeValue<'_>>| table.get_ref().get(key)?.get_ref().as_str().map(str::to_owned);
+        tables.into_iter().flatten().filter_map(text).collect()
     }
 
     /// Returns the position of a section, or `None` if it is absent.

@@ -5,9 +5,16 @@ use std::path::Path;
 
 use crate::platform::disk::{self, shown};
 use crate::platform::error::{Error, Result};
+use crate::platform::exposed::{self, Content};
+use crate::platform::secret_file;
 
 /// The maximum size of an environment file, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
+/// The maximum size of all values that are put in the places of variables in one file, in bytes. Each line can double the
+/// value of the line before it.
+pub(super) const MAX_EXPANDED_BYTES: usize = 1 << 20;
+/// The reason why a file with larger values is refused.
+pub(super) const TOO_LARGE: &str = "the values of variables are too large: together, more than 1 MiB";
 
 /// Reads an environment file. Returns no variables if the file does not exist.
 pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>> {
@@ -22,13 +29,87 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>> {
     };
     // The error of `from_utf8` contains the bytes, so it is not kept as the cause.
     let text = String::from_utf8(bytes).map_err(|_| Error::usage(format!("{} is not UTF-8", shown(path))))?;
-    parse(&text).map_err(|(line, reason)| Error::usage(format!("{}:{line}: {reason}", shown(path))))
+    let invalid = |(line, reason)| Error::usage(format!("{}:{line}: {reason}", shown(path)));
+    let variables = parse(&text).map_err(invalid)?;
+    let has_secret = variables.iter().any(|(name, value)| is_secret(name, value));
+    exposed::warn(path, "env_file", if has_secret { Content::Secrets } else { Content::Instructions });
+    Ok(variables)
+}
+
+/// Words in the names of variables with secrets. A word of which another name is made, such as PGPASSWORD, is at its end.
+const SECRET_WORDS: [&str; 24] = [
+    "PASS",
+    "PASSWD",
+    "PASSWORD",
+    "PASSPHRASE",
+    "PASSCODE",
+    "PW",
+    "PWD",
+    "SECRET",
+    "SECRETS",
+    "TOKEN",
+    "KEY",
+    "KEYS",
+    "APIKEY",
+    "CRED",
+    "CREDS",
+    "CREDENTIAL",
+    "CREDENTIALS",
+    "AUTH",
+    "JWT",
+    "WEBHOOK",
+    "DSN",
+    "IDENTITY",
+    "PRIVATE",
+    "PRIVATEKEY",
+];
+/// The ends of words such as PGPASSWORD and DBPASS.
+const SECRET_ENDS: [&str; 5] = ["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "DBPASS"];
+/// The last words of names whose values are paths.
+const PATH_WORDS: [&str; 5] = ["FILE", "PATH", "DIR", "FOLDER", "DIRECTORY"];
+/// The beginnings of public keys.
+const PUBLIC_KEYS: [&str; 5] = ["age1", "ssh-ed25519 ", "ssh-rsa ", "ecdsa-sha2-", "-----BEGIN PUBLIC KEY"];
+
+/// Returns true if a variable has a secret, as far as its name and its value show.
+fn is_secret(name: &str, value: &str) -> bool {
+    let value = value.trim();
+    if value.is_empty() || PUBLIC_KEYS.iter().any(|start| value.starts_with(start)) {
+        return false;
+    }
+    if secret_file::holds_key(value) || has_password(value) {
+        return true;
+    }
+    let name = name.to_ascii_uppercase();
+    let words: Vec<&str> = name.split('_').collect();
+    let is_path = words.len() > 1 && words.last().is_some_and(|word| PATH_WORDS.contains(word));
+    // These are compiled into pages that every visitor reads.
+    let is_public = words.contains(&"PUBLIC") || name.starts_with("VITE_") || name.starts_with("REACT_APP_");
+    let is_secret = |word: &&str| SECRET_WORDS.contains(word) || SECRET_ENDS.iter().any(|end| word.ends_with(end));
+    !is_path && !is_public && !is_reference(value) && (words.iter().any(is_secret) || name.contains("PING_URL"))
+}
+
+/// Returns true if a value only names another variable: `${NAME}`.
+fn is_reference(value: &str) -> bool {
+    value.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).is_some_and(is_name)
+}
+
+/// Returns true if a value is a URL with a password, or has the keyword `password`, as connection strings do.
+fn has_password(value: &str) -> bool {
+    let is_filled = |password: &str| !password.is_empty() && !is_reference(password);
+    let login = value.split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next()?.rsplit_once('@'));
+    if login.and_then(|(login, _)| login.split_once(':')).is_some_and(|(_, password)| is_filled(password)) {
+        return true;
+    }
+    value.split(['?', '&', ';', ' ']).filter_map(|part| part.split_once('=')).any(|(keyword, password)| {
+        ["password", "pwd"].iter().any(|known| keyword.trim().eq_ignore_ascii_case(known)) && is_filled(password.trim())
+    })
 }
 
 /// Parses the variables in a text. The error is the number of the first invalid line, and the reason. The reason never
 /// contains a value, because values may be secret.
 fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
     let mut variables = BTreeMap::new();
+    let mut left = MAX_EXPANDED_BYTES;
     let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
     while let Some((index, line)) = lines.next() {
         let number = index + 1;
@@ -60,15 +141,15 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
                     return Err((number, "there is text after the closing quote".to_owned()));
                 }
                 let inside = &quoted[..end];
-                if quote == '"' { expand_quoted(inside, &variables) } else { inside.to_owned() }
+                if quote == '"' { expand_quoted(inside, &variables, &mut left) } else { Some(inside.to_owned()) }
             }
             _ => {
                 // A '#' begins a comment only after a space or a tab, because a password may contain a '#'.
                 let end = untrimmed.find(" #").or_else(|| untrimmed.find("\t#")).unwrap_or(untrimmed.len());
-                expand(untrimmed[..end].trim(), &variables)
+                expand(untrimmed[..end].trim(), &variables, &mut left)
             }
         };
-        variables.insert(name.to_owned(), value);
+        variables.insert(name.to_owned(), value.ok_or_else(|| (number, TOO_LARGE.to_owned()))?);
     }
     Ok(variables)
 }
@@ -95,11 +176,12 @@ fn closing_quote(text: &str, quote: char) -> Option<usize> {
 }
 
 /// Replaces the escapes of a text in double quotes, and expands the rest: `\${NAME}` stands for `${NAME}` itself.
-fn expand_quoted(text: &str, known: &BTreeMap<String, String>) -> String {
+/// Returns `None` if the values have more bytes than are `left`.
+fn expand_quoted(text: &str, known: &BTreeMap<String, String>, left: &mut usize) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((plain, escaped)) = rest.split_once('\\') {
-        out.push_str(&expand(plain, known));
+        out.push_str(&expand(plain, known, left)?);
         let mut characters = escaped.chars();
         match characters.next() {
             Some('n') => out.push('\n'),
@@ -111,12 +193,12 @@ fn expand_quoted(text: &str, known: &BTreeMap<String, String>) -> String {
         }
         rest = characters.as_str();
     }
-    out + &expand(rest, known)
+    Some(out + &expand(rest, known, left)?)
 }
 
 /// Replaces `${NAME}` by its value, if NAME is set in the process's environment or by an earlier line. Any other '$' is
-/// kept, because it may be part of a password.
-fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
+/// kept, because it may be part of a password. Returns `None` if the values have more bytes than are `left`.
+fn expand(text: &str, known: &BTreeMap<String, String>, left: &mut usize) -> Option<String> {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find("${") {
@@ -129,6 +211,7 @@ fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
             .and_then(|name| std::env::var(name).ok().or_else(|| known.get(name).cloned()));
         match (end, value) {
             (Some(end), Some(value)) => {
+                *left = left.checked_sub(value.len())?;
                 out.push_str(&value);
                 rest = &inside[end + 1..];
             }
@@ -138,7 +221,7 @@ fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
             }
         }
     }
-    out + rest
+    Some(out + rest)
 }
 
 #[cfg(test)]
@@ -166,6 +249,60 @@ mod tests {
             ("L", "$A"),
         ] {
             assert_eq!(read.get(name).map(String::as_str), Some(value), "{name}");
+        }
+    }
+
+    #[test]
+    fn variables_with_secrets_are_recognized() {
+        for (name, value, expected) in [
+            ("PGPASSWORD", "x", true),
+            ("api_token", "x", true),
+            ("PGPASSWORD", "", false),
+            ("DATABASE_URL", "postgres://me:pw@db/app", true),
+            ("DATABASE_URL", "postgres://me@db/app?x=a:b@c", false),
+            ("DATABASE_URL", "file:./dev.db", false),
+            ("PORT", "80", false),
+            ("BACKUP_KEY", "age1qqq", false),
+            ("DEPLOY_KEY", "ssh-ed25519 AAAA me", false),
+            ("DEPLOY_KEY", "ssh-rsa AAAA", false),
+            ("PASSWORD_FILE", "/run/secrets/x", false),
+            ("SECRETS_DIR", "/run/secrets", false),
+            ("KEY_PATH", "x", false),
+            ("MONKEY", "x", false),
+            ("KEYBOARD", "x", false),
+            ("TOKENIZER", "x", false),
+            ("MAX_TOKENS", "100", false),
+            ("COMPASS", "x", false),
+            ("PASSENGER_MODE", "x", false),
+            ("NEXT_PUBLIC_MAPS_KEY", "x", false),
+            ("A", "postgres://u:@h/db", false),
+            ("A", "postgres://u:${PW}@h/db", false),
+            ("API_KEY", "${OTHER}", false),
+            ("A", "AGE-SECRET-KEY-1QQ", true),
+            ("A", "-----BEGIN RSA PRIVATE KEY-----\nx", true),
+            ("A", "postgres://h/db?password=abc", true),
+            ("A", "postgres://h/db?sslmode=x&password=abc", true),
+            ("CONN", "host=h password=abc", true),
+            ("CONN", "Server=h;User=u;Password=y", true),
+            ("CONN", "Server=h;Password=", false),
+            ("JWT", "x", true),
+            ("HEALTH_PING_URL", "https://x", true),
+            ("SLACK_WEBHOOK", "x", true),
+            ("SLACK_WEBHOOK_URL", "x", true),
+            ("SECRET_KEY_BASE", "x", true),
+            ("DB_PASS", "x", true),
+        ] {
+            assert_eq!(is_secret(name, value), expected, "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn values_that_double_in_each_line_are_refused() {
+        for quote in ["", "\""] {
+            let line = |number: usize| format!("A{}={quote}\\t${{A{number}}}${{A{number}}}{quote}\n", number + 1);
+            let lines = |count| "A0=x\n".to_owned() + &(0..count).map(line).collect::<String>();
+            assert!(parse(&lines(15)).is_ok());
+            assert!(parse(&lines(40)).expect_err("too large").1.contains("1 MiB"));
         }
     }
 

@@ -17,21 +17,22 @@ use toml::Spanned;
 
 use self::document::{Document, Section};
 use self::sections::{
-    RawBackups, RawEncryption, RawGuard, RawNotices, RawPreflight, RawRetention, RawServe, RawSource, RawStore,
-    ReadContext, on_one_line,
+    RawBackups, RawEncryption, RawGuard, RawNotices, RawPreflight, RawRetention, RawServe, RawSigning, RawSource,
+    RawStore, ReadContext, on_one_line,
 };
 use self::values::{Parsed, Text};
 use crate::archive::Compression;
 use crate::platform::disk::{read_bounded, shown};
 use crate::platform::error::{Error, Result};
+use crate::platform::exposed;
 use crate::platform::secret::Secret;
 use crate::snapshots::id::SourceName;
 use crate::store::StoreUrl;
 
 pub use self::http_check::{HttpCheck, JsonField};
 pub use self::sections::{
-    Backups, ConfiguredSource, ConfiguredStore, Encryption, Guard, Notices, Preflight, Retention, Serve, WATCHED,
-    parse_listen, prefixed,
+    Backups, ConfiguredSource, ConfiguredStore, Encryption, Guard, Hosts, Notices, OnDoubt, OnOverlap, Preflight,
+    Retention, Serve, Signing, WATCHED, parse_listen, prefixed,
 };
 pub use self::variables::Variables;
 
@@ -53,18 +54,20 @@ pub struct Config {
     compression: Section<Option<Parsed<Compression>>>,
     metrics_file: Section<Option<Text>>,
     stores: Section<Vec<ConfiguredStore>>,
+    source_names: Vec<SourceName>,
     sources: Section<Vec<ConfiguredSource>>,
     preflight: Section<Preflight>,
     backups: Section<Backups>,
     retention: Section<Retention>,
     notices: Section<Notices>,
     encryption: Section<Encryption>,
+    signing: Section<Signing>,
     guard: Section<Guard>,
     serve: Section<Serve>,
 }
 
 /// The keys at the top level.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "env_file",
     "host",
     "compression",
@@ -76,6 +79,7 @@ const KNOWN: [&str; 13] = [
     "retention",
     "notify",
     "encryption",
+    "signing",
     "guard",
     "serve",
 ];
@@ -110,7 +114,22 @@ impl Config {
             .ok_or_else(|| Error::usage(format!("{} is too large for a config", shown(&path))))?;
         let text =
             String::from_utf8(bytes).map_err(|_| Error::usage(format!("the config {} is not UTF-8", shown(&path))))?;
-        Config::parse(path, &text)
+        let config = Config::parse(path, &text)?;
+        let content = match config.has_secrets(&text) {
+            true => exposed::Content::Secrets,
+            false => exposed::Content::Instructions,
+        };
+        exposed::warn(&config.path, "config", content);
+        Ok(config)
+    }
+
+    /// Returns true if a secret is in the text of the config itself, and not in a variable or in another file.
+    fn has_secrets(&self, text: &str) -> bool {
+        let is_in_text = |secret: &str| secret.len() > 1 && text.contains(secret);
+        let notices = self.notices().ok();
+        let pings = notices.iter().flat_map(|notices| notices.pings.iter().map(|(_, url)| url));
+        let mut urls = notices.iter().filter_map(|notices| notices.webhook.as_ref()).chain(pings);
+        urls.any(|url| is_in_text(url.expose_path())) || self.secrets().iter().any(|secret| is_in_text(secret.expose()))
     }
 
     fn parse(path: PathBuf, text: &str) -> Result<Self> {
@@ -151,6 +170,8 @@ impl Config {
             }
             Ok(stores)
         })?;
+        let source_names = document.texts("source", "name");
+        let source_names = source_names.iter().filter_map(|name| name.parse().ok()).collect();
         let sources: Section<Vec<Spanned<RawSource>>> = document.section("source")?;
         let sources = sources.and_then(|raw| {
             let mut sources: Vec<ConfiguredSource> = Vec::new();
@@ -182,9 +203,11 @@ impl Config {
             retention: section(document, "retention", RawRetention::read)?,
             notices: section(document, "notify", |raw: RawNotices| raw.read(&context))?,
             encryption: section(document, "encryption", |raw: RawEncryption| raw.read(&context))?,
+            signing: section(document, "signing", |raw: RawSigning| raw.read(&context))?,
             guard: section(document, "guard", RawGuard::read)?,
             serve: section(document, "serve", |raw: RawServe| raw.read(&context))?,
             stores,
+            source_names,
             sources,
             path,
         })
@@ -215,7 +238,10 @@ impl Config {
     pub fn store_named(&self, given: &StoreUrl) -> Result<StoreUrl> {
         let text = given.to_string();
         if text.parse::<SourceName>().is_err() {
-            return Ok(given.clone());
+            // The config may have the access key of the store.
+            let stores = self.stores().unwrap_or_default().iter();
+            let configured = stores.map(|configured| &configured.store).find(|store| store.is_same_place(given));
+            return Ok(configured.map_or_else(|| given.clone(), |configured| given.with_key_of(configured)));
         }
         let has_name = |store: &&ConfiguredStore| store.name.as_ref().is_some_and(|name| text == name.as_str());
         if let Some(named) = self.stores()?.iter().find(has_name) {
@@ -233,6 +259,12 @@ impl Config {
     /// Returns the sources.
     pub fn sources(&self) -> Result<&[ConfiguredSource]> {
         self.sources.get().map(Vec::as_slice)
+    }
+
+    /// Returns the names of all sources, also if the sources cannot be used because a variable is not set.
+    #[must_use]
+    pub fn source_names(&self) -> &[SourceName] {
+        &self.source_names
     }
 
     /// Returns the secrets in the config that other programs may print.
@@ -280,6 +312,11 @@ impl Config {
     /// Returns the settings of encryption.
     pub fn encryption(&self) -> Result<&Encryption> {
         self.encryption.get()
+    }
+
+    /// Returns the settings of signatures.
+    pub fn signing(&self) -> Result<&Signing> {
+        self.signing.get()
     }
 
     /// Returns the settings of `guard`.

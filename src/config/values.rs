@@ -183,10 +183,15 @@ choice!(
 choice!(
     /// The form of a notice.
     Form,
-    ["json", "slack"]
+    ["json", "slack", "discord", "teams", "ntfy"]
 );
 choice!(
     /// The runs after which a notice is sent.
     Occasion,
     ["failure", "recovery", "always"]
+);
+choice!(
+    /// The decision of a guard that finds another one at work.
+    OverlapWord,
+    ["refuse", "start"]
 );

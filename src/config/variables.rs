@@ -17,8 +17,8 @@ pub struct Variables {
 pub(super) enum ExpandError {
     /// A variable without a default is not set.
     Unset(String),
-    /// The syntax of a variable is wrong.
-    Syntax(&'static str),
+    /// The syntax of a variable is wrong, or its value is too large.
+    Invalid(&'static str),
 }
 
 impl Variables {
@@ -54,7 +54,8 @@ impl Variables {
     }
 
     /// Expands `${VAR}` and `${VAR:-default}`; `$${` gives a literal `${`. Returns `None` if the text contains no `${`.
-    pub(super) fn expand(&self, text: &str) -> Result<Option<String>, ExpandError> {
+    /// The values may have as many bytes as are `left`.
+    pub(super) fn expand(&self, text: &str, left: &mut usize) -> Result<Option<String>, ExpandError> {
         if !text.contains("${") {
             return Ok(None);
         }
@@ -70,22 +71,24 @@ impl Variables {
             }
             out.push_str(before);
             let end =
-                inside.find('}').ok_or(ExpandError::Syntax("'${' is not closed; write $${ for a literal '${'"))?;
+                inside.find('}').ok_or(ExpandError::Invalid("'${' is not closed; write $${ for a literal '${'"))?;
             let (name, default) = match inside[..end].split_once(":-") {
                 Some((name, default)) => (name, Some(default)),
                 None => (&inside[..end], None),
             };
             if !is_name(name) {
-                return Err(ExpandError::Syntax(
+                return Err(ExpandError::Invalid(
                     "between '${' and '}' there must be a variable name, or NAME:-default",
                 ));
             }
             // As in a shell, ':-' treats an empty variable as not set. In many pipelines, unset secrets are empty.
             match (self.get(name), default) {
-                (Some(value), None) => out.push_str(&value),
-                (Some(value), Some(_)) if !value.is_empty() => out.push_str(&value),
+                (Some(value), default) if default.is_none() || !value.is_empty() => {
+                    *left = left.checked_sub(value.len()).ok_or(ExpandError::Invalid(env_file::TOO_LARGE))?;
+                    out.push_str(&value);
+                }
                 (_, Some(default)) => out.push_str(default),
-                (None, None) => return Err(ExpandError::Unset(name.to_owned())),
+                (_, None) => return Err(ExpandError::Unset(name.to_owned())),
             }
             rest = &inside[end + 1..];
         }
@@ -101,6 +104,7 @@ mod tests {
     fn variables_and_defaults_are_expanded() {
         let file = [("A", "1"), ("EMPTY", ""), ("DEEP", "${A}")];
         let variables = Variables::new(file.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        let expand = |text: &str| variables.expand(text, &mut 100);
         for (text, expanded) in [
             ("x${A}y${A}", "x1y1"),
             ("${EMPTY:-d}", "d"),
@@ -111,12 +115,13 @@ mod tests {
             // The value of a variable is not expanded again: it may be a password.
             ("${DEEP}", "${A}"),
         ] {
-            assert_eq!(variables.expand(text), Ok(Some(expanded.to_owned())), "{text}");
+            assert_eq!(expand(text), Ok(Some(expanded.to_owned())), "{text}");
         }
-        assert_eq!(variables.expand("pa$$word"), Ok(None));
-        assert_eq!(variables.expand("${NOT_SET_ANYWHERE}"), Err(ExpandError::Unset("NOT_SET_ANYWHERE".to_owned())));
+        assert_eq!(variables.expand("${A}${A}", &mut 1), Err(ExpandError::Invalid(env_file::TOO_LARGE)));
+        assert_eq!(expand("pa$$word"), Ok(None));
+        assert_eq!(expand("${NOT_SET_ANYWHERE}"), Err(ExpandError::Unset("NOT_SET_ANYWHERE".to_owned())));
         for text in ["${", "${}", "${A", "${a b}", "${A:?no}"] {
-            assert!(matches!(variables.expand(text), Err(ExpandError::Syntax(_))), "{text}");
+            assert!(matches!(expand(text), Err(ExpandError::Invalid(_))), "{text}");
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::engine::restoring::{RestorePlan, RestoreSettings, SavedSnapshot};
 use crate::engine::saving::{SaveRequest, Saving};
 use crate::platform::digest::RowDigest;
 use crate::platform::error::{Error, Result};
+use crate::platform::scratch::Scratch;
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::{Manifest, Origin, Table};
 
@@ -47,6 +48,33 @@ pub struct Contents {
     pub schema: Option<RowDigest>,
 }
 
+/// A table of a live database, and the table of a snapshot whose rows it should have.
+#[derive(Clone, Debug)]
+pub struct TablePair {
+    /// The name of the live table.
+    pub now: String,
+    /// The table of the snapshot; `None` if the snapshot has no such table.
+    pub before: Option<Table>,
+    /// False if only the added rows are wanted. The missing ones take longer if the snapshot has many more rows.
+    pub counts_missing: bool,
+}
+
+/// The differences between a live table and a table of a snapshot, by the columns that both have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowChanges {
+    /// The rows of the snapshot that the live table does not have; the least number if they are not wanted.
+    pub missing: u64,
+    /// The rows of the live table that the snapshot does not have.
+    pub added: u64,
+    /// True if `added` counts every difference. Otherwise there may be more: the rows could not be compared one by one, or
+    /// the live table has values in columns that the snapshot does not have.
+    pub is_exact: bool,
+}
+
+/// A mark of the state of a database. Two equal marks of one database mean that nothing was written in between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeMark(pub(super) String);
+
 /// A database: a file, or one on a server.
 pub trait Database: fmt::Debug + Send + Sync {
     /// Returns the name that manifests have for the engine, such as `sqlite`.
@@ -77,18 +105,39 @@ pub trait Database: fmt::Debug + Send + Sync {
     /// Returns true if the file does not exist, or if the server answers and does not have the database.
     fn is_absent(&self) -> bool;
 
-    /// Returns true if a database that could not be opened, with this error, is absent or damaged. A database that is
-    /// locked, or whose server is down, is neither, and nothing may be restored over it. The same holds for a file that
-    /// is not a database: a user has put it there.
+    /// Returns true if a database that could not be opened, with this error, is absent or damaged. A file that is not a
+    /// database is a damaged one: its header was destroyed, or another file or a folder is in its place. A database that
+    /// is locked, that this user may not read, or whose server is down, is neither, and nothing may be restored over it.
     fn is_absent_or_damaged(&self, _error: &Error) -> bool {
         self.is_absent()
     }
 
-    /// Opens the database for inspection.
-    fn open(&self) -> Result<Box<dyn Live>>;
+    /// Returns true if something is at the place of the database that certainly never was one: a text, a program, or a
+    /// folder. The rest of a damaged database is not.
+    fn is_of_another_kind(&self) -> bool {
+        false
+    }
+
+    /// Returns a mark of the current state, which differs after every write, without opening the database. Returns
+    /// `None` if the state cannot be recognized, so that it counts as changed.
+    fn change_mark(&self) -> Option<ChangeMark> {
+        None
+    }
+
+    /// Opens the database for inspection, which changes nothing. A file that SQLite cannot read without a change is
+    /// copied to `scratch`, and the copy is inspected.
+    fn open(&self, scratch: &Scratch) -> Result<Box<dyn Live>>;
 
     /// Reads all tables, and their digests.
     fn contents(&self, context: &EngineContext) -> Result<Contents>;
+
+    /// Compares the rows of tables with those of a snapshot. Returns the changes of each pair. The memory is bounded.
+    fn compare_rows(
+        &self,
+        snapshot: &dyn SavedSnapshot,
+        pairs: &[TablePair],
+        context: &EngineContext,
+    ) -> Result<Vec<RowChanges>>;
 
     /// Fails if the request has a setting that the engine does not support.
     fn require_supported(&self, _request: &SaveRequest) -> Result<()> {
@@ -187,6 +236,12 @@ pub(crate) trait Engine: Sync {
     /// Restores a snapshot into a scratch file or database, compares everything, and deletes the result.
     fn drill(&self, snapshot: &dyn SavedSnapshot, settings: &DrillSettings, context: &EngineContext)
     -> Result<Drilled>;
+
+    /// Returns the entries of an archive that another program runs, made anew, with their paths: the archive alone must
+    /// not decide what they do.
+    fn made_anew(&self, _snapshot: &dyn SavedSnapshot) -> Result<Vec<(&'static str, Vec<u8>)>> {
+        Ok(Vec::new())
+    }
 
     /// Writes one table of a snapshot to `out`.
     fn write_table(

@@ -4,14 +4,26 @@ use std::collections::BTreeMap;
 
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::Depth;
+use crate::snapshots::row_counts::RowCounts;
 
 /// A live database that is read and not changed.
 pub trait Live {
     /// Returns the faults of the database.
     fn integrity(&mut self, depth: Depth) -> Result<Integrity>;
 
+    /// Returns true if the database has no table, view or other relation of a user.
+    fn is_empty(&mut self) -> Result<bool>;
+
     /// Returns the number of rows of every user table, by the names that manifests use.
-    fn tables(&mut self) -> Result<BTreeMap<String, u64>>;
+    fn tables(&mut self) -> Result<RowCounts>;
+
+    /// Returns the number of all rows as [`crate::snapshots::manifest::Manifest::rows`] counts them.
+    fn stored_rows(&mut self) -> Result<u64> {
+        Ok(self.tables()?.total())
+    }
+
+    /// Returns the columns of every user table, by the names that manifests use, and the views.
+    fn shape(&mut self) -> Result<Shape>;
 
     /// Returns the number of rows of one table or view. Fails with [`crate::platform::error::Kind::Problem`] if it does
     /// not exist.
@@ -25,6 +37,15 @@ pub trait Live {
 
     /// Returns true if a query returns exactly one value, which is true or a number other than 0.
     fn holds(&mut self, query: &str) -> Result<bool>;
+}
+
+/// The names in a schema, as manifests have them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// The columns of each table.
+    pub columns: BTreeMap<String, Vec<String>>,
+    /// The views.
+    pub views: Vec<String>,
 }
 
 /// The faults of a database; each one on one line.

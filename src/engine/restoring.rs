@@ -166,7 +166,8 @@ pub struct RestoreReport {
     pub moved_aside: Vec<String>,
     /// Facts that the reader should know: an owner that differs from the saved one, or work that is left to do.
     pub notes: Vec<String>,
-    /// SQLite, restored tables: the full-text indexes that were built again from their tables, and checked.
+    /// SQLite, restored tables: the full-text indexes that were built again from their tables, and the indexes kept by
+    /// triggers that were copied from the snapshot; all of them were checked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rebuilt: Vec<String>,
     /// SQLite, restored tables: the indexes and triggers that were not created.

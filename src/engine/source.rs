@@ -7,6 +7,7 @@ use crate::engine::postgres::database::{PostgresDatabase, PostgresEngine};
 use crate::engine::postgres::wire::params::{self, Params};
 use crate::engine::sqlite::database::{SqliteEngine, SqliteFile};
 use crate::platform::error::{Error, Result, one_line};
+use crate::platform::home;
 
 pub use crate::engine::database::Source;
 
@@ -62,7 +63,13 @@ fn parse_other(text: &str) -> Result<Source> {
     if text.is_empty() {
         return Err(Error::usage("a source has an empty name").hint("name an SQLite file or a PostgreSQL URL"));
     }
+    require_expanded(text)?;
     Ok(sqlite_file(PathBuf::from(text)))
+}
+
+/// Fails for a path that a shell would have expanded.
+fn require_expanded(path: &str) -> Result<()> {
+    home::refuse(path, "write the full path; a shell expands '~' only at the start of a word that is not in quotes")
 }
 
 /// Returns the file that an SQLite URL names, or `None` if the text is not an SQLite URL.
@@ -84,6 +91,7 @@ fn sqlite_path(text: &str) -> Result<Option<PathBuf>> {
         return Err(Error::usage(format!("'{}' does not name a file", one_line(text)))
             .hint("write sqlite:///relative.db or sqlite:////absolute.db"));
     }
+    require_expanded(path)?;
     Ok(Some(PathBuf::from(path)))
 }
 

@@ -1,15 +1,20 @@
 //! Metrics in a file for Prometheus: the textfile collector of its node exporter reads it (`*.prom`).
 //!
 //! Every series has the label `source`. Values that a run does not measure stay as they were, and so do the values of
-//! other sources: after a failed run the last success is still there, and `lifeboat_last_run_ok` is 0. The file holds
-//! no ages, because a number in a file does not grow older; Prometheus calculates them
+//! sources that it was not about: after a failed run the last success is still there, and `lifeboat_last_run_ok` is 0.
+//! Each source has its own result: one that was saved in every store has succeeded, also if another has failed. The
+//! three values of the last run are only about `snapshot`, `predeploy` and `guard`, which save the sources; those of all
+//! commands have the label `command`. The file holds no ages, because a number in a file does not grow older; Prometheus calculates them
 //! (`time() - lifeboat_last_success_timestamp_seconds`).
 //!
 //! | metric | value |
 //! | --- | --- |
-//! | `lifeboat_last_run_ok` | 1 if the last run for the source succeeded, else 0 |
-//! | `lifeboat_last_run_timestamp_seconds` | the time at which the last run ended |
-//! | `lifeboat_last_success_timestamp_seconds` | the time at which the last successful run ended |
+//! | `lifeboat_last_run_ok` | 1 if the last run that was to save the source has saved it, else 0 |
+//! | `lifeboat_last_run_timestamp_seconds` | the time at which that run ended |
+//! | `lifeboat_last_success_timestamp_seconds` | the time at which the last run ended that saved the source |
+//! | `lifeboat_command_ok` | 1 if the last run of the `command` succeeded for the source, else 0 |
+//! | `lifeboat_command_timestamp_seconds` | the time at which that run ended |
+//! | `lifeboat_command_success_timestamp_seconds` | the time at which the last successful run of the `command` ended |
 //! | `lifeboat_snapshot_created_timestamp_seconds` | the time of the data in the newest snapshot |
 //! | `lifeboat_snapshot_archive_bytes` | the size of its archive |
 //! | `lifeboat_snapshot_raw_bytes` | its size before compression |
@@ -34,6 +39,10 @@ use crate::platform::error::{Error, IoContext, Kind, Result};
 pub(crate) struct Sample {
     /// The source's name.
     pub source: String,
+    /// The command.
+    pub command: &'static str,
+    /// True if the command was to save the source.
+    pub saves: bool,
     /// True if the run succeeded for it.
     pub ok: bool,
     /// The time at which the run ended.
@@ -71,6 +80,9 @@ pub(crate) struct ProofSample {
 const LAST_RUN_OK: &str = "lifeboat_last_run_ok";
 const LAST_RUN: &str = "lifeboat_last_run_timestamp_seconds";
 const LAST_SUCCESS: &str = "lifeboat_last_success_timestamp_seconds";
+const COMMAND_OK: &str = "lifeboat_command_ok";
+const COMMAND_RUN: &str = "lifeboat_command_timestamp_seconds";
+const COMMAND_SUCCESS: &str = "lifeboat_command_success_timestamp_seconds";
 const CREATED: &str = "lifeboat_snapshot_created_timestamp_seconds";
 const ARCHIVE_BYTES: &str = "lifeboat_snapshot_archive_bytes";
 const RAW_BYTES: &str = "lifeboat_snapshot_raw_bytes";
@@ -80,10 +92,13 @@ const PROOF: &str = "lifeboat_proof_timestamp_seconds";
 const PROOF_OK: &str = "lifeboat_proof_ok";
 
 /// All metrics in the order of the file, with their help texts.
-const METRICS: [(&str, &str); 10] = [
-    (LAST_RUN_OK, "1 if the last run for the source succeeded, else 0."),
-    (LAST_RUN, "The time at which the last run for the source ended."),
-    (LAST_SUCCESS, "The time at which the last successful run for the source ended."),
+const METRICS: [(&str, &str); 13] = [
+    (LAST_RUN_OK, "1 if the last run that was to save the source has saved it, else 0."),
+    (LAST_RUN, "The time at which the last run ended that was to save the source."),
+    (LAST_SUCCESS, "The time at which the last run ended that saved the source."),
+    (COMMAND_OK, "1 if the last run of the command succeeded for the source, else 0."),
+    (COMMAND_RUN, "The time at which the last run of the command for the source ended."),
+    (COMMAND_SUCCESS, "The time at which the last run of the command ended that succeeded for the source."),
     (CREATED, "The time of the data in the newest snapshot."),
     (ARCHIVE_BYTES, "The size of the newest snapshot's archive."),
     (RAW_BYTES, "The size of the newest snapshot before compression."),
@@ -98,7 +113,7 @@ const MAX_BYTES: u64 = 16 << 20;
 /// The maximum time to wait for the lock of another run.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The labels of a series: its source, and its level if it has one.
+/// The labels of a series: its source, and its level or its command if it has one.
 type Labels = (String, Option<String>);
 /// All values in a file, as they are written, by the metric's index in [`METRICS`] and the labels.
 type Series = BTreeMap<(usize, Labels), String>;
@@ -134,14 +149,18 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 fn record(series: &mut Series, sample: &Sample) {
-    let mut set = |name: &str, level: Option<&str>, value: String| {
+    let mut set = |name: &str, second: Option<&str>, value: String| {
         let metric = METRICS.iter().position(|(known, _)| *known == name).expect("all metrics are in the list");
-        series.insert((metric, (sample.source.clone(), level.map(str::to_owned))), value);
+        series.insert((metric, (sample.source.clone(), second.map(str::to_owned))), value);
     };
-    set(LAST_RUN_OK, None, flag(sample.ok));
-    set(LAST_RUN, None, seconds(sample.at));
-    if sample.ok {
-        set(LAST_SUCCESS, None, seconds(sample.at));
+    let by_command = (COMMAND_OK, COMMAND_RUN, COMMAND_SUCCESS, Some(sample.command));
+    let of_saving = sample.saves.then_some((LAST_RUN_OK, LAST_RUN, LAST_SUCCESS, None));
+    for (ok, run, success, command) in of_saving.into_iter().chain([by_command]) {
+        set(ok, command, flag(sample.ok));
+        set(run, command, seconds(sample.at));
+        if sample.ok {
+            set(success, command, seconds(sample.at));
+        }
     }
     if let Some(snapshot) = &sample.snapshot {
         set(CREATED, None, seconds(snapshot.created_at));
@@ -170,15 +189,20 @@ fn render(series: &Series) -> String {
         .enumerate()
         .map(|(index, (name, help))| {
             let mut family = Family::new(name, help);
-            for ((_, (source, level)), value) in series.iter().filter(|((metric, _), _)| *metric == index) {
-                let level = level.as_deref().map(|level| ("level", level));
-                let labels: Vec<_> = [("source", source.as_str())].into_iter().chain(level).collect();
+            for ((_, (source, second)), value) in series.iter().filter(|((metric, _), _)| *metric == index) {
+                let second = second.as_deref().map(|value| (second_label(name), value));
+                let labels: Vec<_> = [("source", source.as_str())].into_iter().chain(second).collect();
                 family.add(&labels, value);
             }
             family
         })
         .collect();
     exposition(&families)
+}
+
+/// Returns the name of the label that the series of a metric may have besides the source.
+fn second_label(metric: &str) -> &'static str {
+    if [COMMAND_OK, COMMAND_RUN, COMMAND_SUCCESS].contains(&metric) { "command" } else { "level" }
 }
 
 /// A metric: a gauge, and its series.
@@ -236,7 +260,7 @@ fn parse(text: &str) -> Option<Series> {
             return None;
         }
         let Some(metric) = METRICS.iter().position(|(known, _)| *known == name) else { continue };
-        let labels = (labels.remove("source")?, labels.remove("level"));
+        let labels = (labels.remove("source")?, labels.remove(second_label(name)));
         series.insert((metric, labels), value.to_owned());
     }
     Some(series)
@@ -284,7 +308,15 @@ mod tests {
             seconds: 1.5,
         };
         let proof = ProofSample { level: "verified".to_owned(), at: at(seconds) };
-        Sample { source: source.to_owned(), ok: true, at: at(seconds), snapshot: Some(snapshot), proof: Some(proof) }
+        Sample {
+            source: source.to_owned(),
+            command: "snapshot",
+            saves: true,
+            ok: true,
+            at: at(seconds),
+            snapshot: Some(snapshot),
+            proof: Some(proof),
+        }
     }
 
     /// Reads the exposition format by its own rules (one HELP and one TYPE before the samples of a metric, all of
@@ -336,7 +368,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lifeboat.prom");
         write(&path, &[good("a", 1000), good("b", 1000)]).expect("written");
-        let failed = Sample { source: "a".to_owned(), ok: false, at: at(5000), snapshot: None, proof: None };
+        let failed = Sample { ok: false, at: at(5000), snapshot: None, proof: None, ..good("a", 0) };
         write(&path, &[failed]).expect("written");
         let found = strictly(&fs::read_to_string(&path).expect("there"));
         assert_eq!(found["lifeboat_last_run_ok{source=\"a\"}"], 0.0);
@@ -344,6 +376,22 @@ mod tests {
         assert_eq!(found["lifeboat_last_success_timestamp_seconds{source=\"a\"}"], 1000.0);
         assert_eq!(found["lifeboat_snapshot_rows{source=\"a\"}"], 42.0);
         assert_eq!(found["lifeboat_last_run_ok{source=\"b\"}"], 1.0);
+    }
+
+    #[test]
+    fn only_commands_that_save_change_the_last_run() {
+        let mut series = Series::new();
+        record(&mut series, &good("a", 1000));
+        for (command, ok, time) in [("verify", true, 2000), ("check", false, 3000)] {
+            record(&mut series, &Sample { command, saves: false, ok, ..good("a", time) });
+        }
+        let found = strictly(&render(&series));
+        assert_eq!(found["lifeboat_last_success_timestamp_seconds{source=\"a\"}"], 1000.0);
+        assert_eq!(found["lifeboat_last_run_ok{source=\"a\"}"], 1.0);
+        assert_eq!(found["lifeboat_command_ok{source=\"a\",command=\"check\"}"], 0.0);
+        assert_eq!(found["lifeboat_command_success_timestamp_seconds{source=\"a\",command=\"verify\"}"], 2000.0);
+        assert!(!found.contains_key("lifeboat_command_success_timestamp_seconds{source=\"a\",command=\"check\"}"));
+        assert_eq!(parse(&render(&series)), Some(series));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! A notice never changes the result of the run that it reports: errors here are returned as warnings, and everything
 //! has a time limit. Notices are also sent after a signal has asked to stop, because that is a failure like any other.
 
+mod form;
+mod markup;
 mod message;
 pub(crate) mod metrics;
 mod state;
@@ -16,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::platform::error::{Error, Kind};
 use crate::platform::http::{Answer, Body, Client, Url};
+
+pub use form::Form;
 
 /// The maximum time that a notice may take, including all attempts and pauses.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -37,15 +41,18 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 ///   "command": "snapshot", "ok": false, "exit_code": 5,
 ///   "host": "web-1", "at": "2026-11-21T17:05:01Z", "seconds": 1.25,
 ///   "sources": ["app"],
+///   "results": [{"source": "app", "ok": false, "error": {...}}, {"source": "billing", "ok": true, "error": null}],
 ///   "snapshots": ["app-20261121T170501Z-7f3a"],
 ///   "error": {"kind": "unreachable", "message": "...", "hint": "...", "causes": ["..."]},
 ///   "checks": [{"name": "mount /app/data", "message": "..."}]
 /// }
 /// ```
 ///
-/// `event` is `failure`, `success` or `recovery`. `error` is null if there is no error (a check that fails has `checks`
-/// only); its `hint` may be null too. `snapshots` are those that were made. In Slack's form the body is
-/// `{"text": "..."}`, with a text of at most 3,000 bytes.
+/// `event` is `failure`, `success` or `recovery`. `sources` are those that the notice is about: the sources that failed,
+/// or those that succeeded or work again. A run can send one notice of a failure and one about its other sources.
+/// `results` are those of all sources of the run. A failure without a source, such as of the pruning, has no `sources`.
+/// `error` is null if there is no error (a check that fails has `checks` only); its `hint` may be null too. `snapshots`
+/// are those that were made. The other [forms](Form) are those of services, with the same facts as text.
 ///
 /// The ping URL gets a POST at `URL/start`, at `URL` after success and at `URL/fail` after failure, as healthchecks.io
 /// and similar services expect. The last two contain a text that describes the run, of at most 10 kB.
@@ -61,17 +68,6 @@ pub struct Notify {
     pub on: When,
     /// The file that failures are remembered in for [`When::Recovery`]; `None` means the default path.
     pub state: Option<PathBuf>,
-}
-
-/// The form of a notice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Form {
-    /// The plain document.
-    #[default]
-    Json,
-    /// `{"text": "..."}`, as Slack expects it.
-    Slack,
 }
 
 /// The runs after which a notice is sent to the webhook.
@@ -92,7 +88,8 @@ pub enum When {
 pub struct Event {
     /// The command: `snapshot`.
     pub command: String,
-    /// A key that all runs of the same work share, such as the command and the config's path.
+    /// A key that all runs of the same work share, such as the command and the config's path. The failures of a source
+    /// are remembered by this key and its name.
     pub key: String,
     /// True if the run succeeded.
     pub ok: bool,
@@ -104,8 +101,12 @@ pub struct Event {
     pub checks: Vec<CheckFailure>,
     /// The snapshots that were made.
     pub snapshots: Vec<String>,
-    /// The sources that the run was about.
-    pub sources: Vec<String>,
+    /// Those of them that no test has proven yet.
+    pub unproven: Vec<String>,
+    /// The results of the run for each of its sources.
+    pub results: Vec<SourceOutcome>,
+    /// True if the run was about everything that such runs are about, and not only about some of the sources.
+    pub is_complete: bool,
     /// The name of this machine.
     pub host: String,
     /// The time at which it ended.
@@ -114,6 +115,17 @@ pub struct Event {
     pub seconds: f64,
     /// The version of the program.
     pub version: String,
+}
+
+/// The result of a run for one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SourceOutcome {
+    /// The source's name.
+    pub source: String,
+    /// True if the run succeeded for it.
+    pub ok: bool,
+    /// The error, if an error is why it did not.
+    pub error: Option<Failure>,
 }
 
 /// An error, as a notice reports it.
@@ -191,7 +203,7 @@ impl Notify {
         // The notice and the ping must not delay each other.
         thread::scope(|scope| {
             let ping = scope.spawn(|| self.ping_end(event, time_limit));
-            let mut warnings = self.send_notice(event, time_limit);
+            let mut warnings = self.send_notices(event, time_limit);
             match ping.join() {
                 Ok(warning) => warnings.extend(warning),
                 Err(_) => warnings.push("the ping was not sent: its thread has died".to_owned()),
@@ -206,13 +218,20 @@ impl Notify {
             true => (ping.clone(), EventKind::Success),
             false => (ping.below("fail"), EventKind::Failure),
         };
-        let sent = send(&url, &Body::Text(message::ping(event, kind)), time_limit);
+        let failed = event.results.iter().filter(|result| !result.ok);
+        let sources = match kind {
+            EventKind::Failure => failed.map(|result| result.source.as_str()).collect(),
+            _ => event.results.iter().map(|result| result.source.as_str()).collect(),
+        };
+        let notice = Notice { kind, sources, keys: Vec::new() };
+        let sent = send(&url, &Body::Text(message::ping(event, &notice)), time_limit);
         sent.err().map(|error| send_warning("ping", &error))
     }
 
-    /// Sends a notice to the webhook, if one is due after this run. Returns warnings if that fails.
-    fn send_notice(&self, event: &Event, time_limit: Duration) -> Vec<String> {
+    /// Sends the notices to the webhook that are due after this run. Returns warnings if that fails.
+    fn send_notices(&self, event: &Event, time_limit: Duration) -> Vec<String> {
         let Some(webhook) = &self.webhook else { return Vec::new() };
+        let start = Instant::now();
         let mut warnings = Vec::new();
         let state = match self.on {
             When::Recovery => match self.state.clone().map_or_else(state::default_path, Ok) {
@@ -224,44 +243,105 @@ impl Notify {
             },
             When::Failure | When::Always => None,
         };
-        let kind = if !event.ok {
-            EventKind::Failure
-        } else if self.on == When::Always {
-            EventKind::Success
-        } else {
-            let Some(path) = &state else { return warnings };
-            match state::failing_since(path, &event.key) {
-                Ok(Some(_)) => EventKind::Recovery,
-                Ok(None) => return warnings,
-                Err(error) => {
-                    warnings.push(state_warning(&error));
-                    return warnings;
-                }
+        let is_failing = |key: &str| match &state {
+            Some(path) => state::is_failing(path, key),
+            None => Ok(false),
+        };
+        let (notices, error) = due(event, self.on, is_failing);
+        warnings.extend(error.iter().map(state_warning));
+        for notice in notices {
+            // The failure is remembered before the notice is sent, in case the process is killed while sending.
+            if let (EventKind::Failure, Some(path)) = (notice.kind, &state)
+                && let Err(error) = state::remember(path, &notice.keys, Some(event.at))
+            {
+                warnings.push(state_warning(&error));
             }
-        };
-        // The failure is remembered before the notice is sent, in case the process is killed while sending.
-        if let (EventKind::Failure, Some(path)) = (kind, &state)
-            && let Err(error) = state::remember(path, &event.key, Some(event.at))
-        {
-            warnings.push(state_warning(&error));
-        }
-        let document = match self.form {
-            Form::Json => message::document(event, kind),
-            Form::Slack => message::slack(event, kind),
-        };
-        match send(webhook, &Body::Json(document), time_limit) {
-            Err(error) => warnings.push(send_warning("notice", &error)),
-            // The failure is forgotten only after the recovery was sent: otherwise the next success reports it.
-            Ok(()) => {
-                if let (EventKind::Recovery, Some(path)) = (kind, &state)
-                    && let Err(error) = state::remember(path, &event.key, None)
-                {
-                    warnings.push(state_warning(&error));
+            let (url, document) = match self.form {
+                Form::Json => (webhook.clone(), message::document(event, &notice)),
+                Form::Slack => (webhook.clone(), message::slack(event, &notice)),
+                Form::Discord => (webhook.clone(), message::discord(event, &notice)),
+                Form::Teams => (webhook.clone(), message::teams(event, &notice)),
+                // The message names the topic, and is sent to the root of the server.
+                Form::Ntfy => {
+                    let topic = form::topic(webhook).unwrap_or_default();
+                    (webhook.parent(), message::ntfy(event, &notice, &topic))
+                }
+            };
+            match send(&url, &Body::Json(document), time_limit.saturating_sub(start.elapsed())) {
+                Err(error) => warnings.push(send_warning("notice", &error)),
+                // The failure is forgotten only after the recovery was sent: otherwise the next success reports it.
+                Ok(()) => {
+                    if let (EventKind::Recovery, Some(path)) = (notice.kind, &state)
+                        && let Err(error) = state::remember(path, &notice.keys, None)
+                    {
+                        warnings.push(state_warning(&error));
+                    }
                 }
             }
         }
         warnings
     }
+}
+
+/// A notice about some of the sources of a run.
+struct Notice<'a> {
+    kind: EventKind,
+    /// The sources that it is about; none if it is about the run as a whole.
+    sources: Vec<&'a str>,
+    /// The keys by which its failures are remembered.
+    keys: Vec<String>,
+}
+
+/// Returns the notices that are due after a run: at most one of a failure, and one about the sources without a failure.
+/// The error is that of a state that cannot be read.
+fn due<'a>(
+    event: &'a Event,
+    on: When,
+    is_failing: impl Fn(&str) -> Result<bool, Error>,
+) -> (Vec<Notice<'a>>, Option<Error>) {
+    let key = |source: &str| format!("{} {source}", event.key);
+    let of = |ok: bool| -> Vec<&str> {
+        event.results.iter().filter(|result| result.ok == ok).map(|result| result.source.as_str()).collect()
+    };
+    let (failed, succeeded) = (of(false), of(true));
+    let mut notices = Vec::new();
+    if !event.ok || !failed.is_empty() {
+        let keys = match failed.as_slice() {
+            [] => vec![event.key.clone()],
+            failed => failed.iter().map(|source| key(source)).collect(),
+        };
+        notices.push(Notice { kind: EventKind::Failure, sources: failed, keys });
+    }
+    // A run as a whole has succeeded only if it was about everything that an earlier run can have been about.
+    let is_whole = event.ok && notices.is_empty();
+    match on {
+        When::Failure => {}
+        When::Always if is_whole || !succeeded.is_empty() => {
+            notices.push(Notice { kind: EventKind::Success, sources: succeeded, keys: Vec::new() });
+        }
+        When::Always => {}
+        When::Recovery => {
+            let find = || -> Result<Option<Notice<'a>>, Error> {
+                if is_whole && event.is_complete && is_failing(&event.key)? {
+                    let keys = succeeded.iter().map(|source| key(source)).chain([event.key.clone()]).collect();
+                    return Ok(Some(Notice { kind: EventKind::Recovery, sources: succeeded.clone(), keys }));
+                }
+                let mut recovered = Notice { kind: EventKind::Recovery, sources: Vec::new(), keys: Vec::new() };
+                for source in &succeeded {
+                    if is_failing(&key(source))? {
+                        recovered.sources.push(source);
+                        recovered.keys.push(key(source));
+                    }
+                }
+                Ok(Some(recovered).filter(|recovered| !recovered.sources.is_empty()))
+            };
+            match find() {
+                Ok(recovered) => notices.extend(recovered),
+                Err(error) => return (notices, Some(error)),
+            }
+        }
+    }
+    (notices, None)
 }
 
 fn send_warning(what: &str, error: &Error) -> String {

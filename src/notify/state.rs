@@ -36,14 +36,14 @@ pub(super) fn default_path() -> Result<PathBuf> {
     })
 }
 
-/// Returns the time since which runs of `key` have been failing, or `None` if they are not failing.
-pub(super) fn failing_since(path: &Path, key: &str) -> Result<Option<DateTime<Utc>>> {
-    Ok(read(path)?.failing.get(key).copied())
+/// Returns true if the last run of `key` has failed.
+pub(super) fn is_failing(path: &Path, key: &str) -> Result<bool> {
+    Ok(read(path)?.failing.contains_key(key))
 }
 
-/// Remembers that runs of `key` have been failing since `failed_at`, or that they are not failing if it is `None`.
+/// Remembers that runs of `keys` have been failing since `failed_at`, or that they are not failing if it is `None`.
 /// An earlier time that is already stored is kept.
-pub(super) fn remember(path: &Path, key: &str, failed_at: Option<DateTime<Utc>>) -> Result<()> {
+pub(super) fn remember(path: &Path, keys: &[String], failed_at: Option<DateTime<Utc>>) -> Result<()> {
     let cannot = || format!("cannot write {}", shown(path));
     let folder = folder_of(path);
     fs::create_dir_all(folder).io(Kind::Failed, || format!("cannot create the folder {}", shown(folder)))?;
@@ -55,11 +55,16 @@ pub(super) fn remember(path: &Path, key: &str, failed_at: Option<DateTime<Utc>>)
         (Err(error), _) => return Err(error),
     };
     match failed_at {
-        Some(at) => {
-            state.failing.entry(key.to_owned()).or_insert(at);
+        Some(at) => keys.iter().for_each(|key| {
+            state.failing.entry(key.clone()).or_insert(at);
+        }),
+        None => {
+            let before = state.failing.len();
+            state.failing.retain(|key, _| !keys.contains(key));
+            if state.failing.len() == before {
+                return Ok(());
+            }
         }
-        None if state.failing.remove(key).is_none() => return Ok(()),
-        None => {}
     }
     let mut text = serde_json::to_vec_pretty(&state).expect("it has only string keys");
     text.push(b'\n');
@@ -89,20 +94,22 @@ mod tests {
         DateTime::from_timestamp(seconds, 0).expect("a time")
     }
 
+    fn key(name: &str) -> [String; 1] {
+        [name.to_owned()]
+    }
+
     #[test]
     fn failures_are_remembered_by_key_since_the_first() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("new/state/notices.json");
-        assert_eq!(failing_since(&path, "a").expect("nothing yet"), None);
-        remember(&path, "a", None).expect("nothing to write");
+        assert!(!is_failing(&path, "a").expect("nothing yet"));
+        remember(&path, &key("a"), None).expect("nothing to write");
         assert!(!path.exists());
-        remember(&path, "a", Some(at(1))).expect("written");
-        remember(&path, "a", Some(at(2))).expect("written");
-        remember(&path, "b", Some(at(3))).expect("written");
-        assert_eq!(failing_since(&path, "a").expect("there"), Some(at(1)));
-        remember(&path, "a", None).expect("written");
-        assert_eq!(failing_since(&path, "a").expect("there"), None);
-        assert_eq!(failing_since(&path, "b").expect("there"), Some(at(3)));
+        remember(&path, &key("a"), Some(at(1))).expect("written");
+        remember(&path, &["a".to_owned(), "b".to_owned()], Some(at(2))).expect("written");
+        assert_eq!(read(&path).expect("there").failing, [("a".to_owned(), at(1)), ("b".to_owned(), at(2))].into());
+        remember(&path, &key("a"), None).expect("written");
+        assert!(!is_failing(&path, "a").expect("there") && is_failing(&path, "b").expect("there"));
     }
 
     #[test]
@@ -110,9 +117,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("notices.json");
         fs::write(&path, "{\"failing\": {\"a\"").expect("written");
-        assert!(failing_since(&path, "a").expect_err("damaged").message.ends_with("is damaged"));
-        remember(&path, "a", None).expect_err("damaged");
-        remember(&path, "a", Some(at(1))).expect("written anew");
-        assert_eq!(failing_since(&path, "a").expect("there"), Some(at(1)));
+        assert!(is_failing(&path, "a").expect_err("damaged").message.ends_with("is damaged"));
+        remember(&path, &key("a"), None).expect_err("damaged");
+        remember(&path, &key("a"), Some(at(1))).expect("written anew");
+        assert!(is_failing(&path, "a").expect("there"));
     }
 }

@@ -1,21 +1,30 @@
 //! `check`: checks that databases are sound and follow the config's rules, and that their backups are usable.
 
+use std::io::ErrorKind;
+use std::path::Path;
+
 use chrono::{DateTime, Utc};
 
 use crate::config::Backups;
 use crate::ops::checks::{Checks, ChecksReport};
-use crate::ops::inspect::Found;
+use crate::ops::lost_manifests::{check_archives, wait_for_manifests};
+use crate::ops::newest_state::NewestState;
+use crate::ops::origin::require_same_database;
+use crate::ops::other_name::described;
+use crate::ops::removed::check_removed;
 use crate::ops::sources::Chosen;
-use crate::ops::{Context, gate, inspect, stores};
+use crate::ops::{Context, gate, inspect};
+use crate::platform::disk::{may_write_to, shown};
 use crate::platform::duration::format_duration;
 use crate::platform::error::{Kind, Result, one_line};
 use crate::platform::text;
 use crate::snapshots::catalog::Catalog;
-use crate::snapshots::find::SnapshotFilter;
-use crate::snapshots::id::SourceName;
-use crate::snapshots::list::Described;
-use crate::snapshots::manifest::{Depth, SnapshotKind};
+use crate::snapshots::id::{SnapshotId, SourceName};
+use crate::snapshots::list::{Described, LeftOut, NewestListing};
+use crate::snapshots::manifest::{Depth, Manifest, SnapshotKind};
 use crate::snapshots::proofs::ProofLevel;
+use crate::snapshots::search::SnapshotFilter;
+use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 use crate::store::StoreUrl;
 
 /// Options of [`run`].
@@ -38,13 +47,34 @@ pub(crate) fn run(options: &CheckOptions, context: &Context) -> Result<ChecksRep
     let mut checks = Checks::default();
     let depth = if options.full { Depth::Full } else { Depth::Quick };
     for chosen in &chosen {
-        // `check` also reports what was lost since the last snapshot, before the next one is taken.
-        let before = match context.stores.is_empty() {
-            true => None,
-            false => baseline(&chosen.name()?, context, &mut checks)?,
-        };
-        let before = before.as_ref().map(|found| &found.manifest);
-        checks.append(inspect::inspect(chosen, before, depth, inspect::Strictness::Complaints)?.checks);
+        let name = chosen.name()?;
+        checks.of_source(&name, |checks| -> Result<()> {
+            // `check` also reports what was lost since the last snapshot, before the next one is taken.
+            let mut before = match context.stores.is_empty() {
+                true => None,
+                false => baseline(&name, context, checks)?,
+            };
+            if let Some(before) = &before {
+                let same = require_same_database(before, &chosen.source, || Ok(Some(before.clone())), context);
+                match same {
+                    Ok(()) => {}
+                    // `guard` and the gates refuse it too.
+                    Err(error) if error.kind == Kind::Usage => {
+                        checks.note(format!("{name}: origin"), Err(error))?;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if before.is_none() && is_first_deploy(chosen, context, checks)? {
+                return Ok(());
+            }
+            if before.is_none() && !context.stores.is_empty() {
+                before = under_other_name(chosen, context, checks)?;
+            }
+            let strictness = inspect::Strictness::Complaints;
+            checks.append(inspect::inspect(chosen, before.as_ref(), depth, strictness, &context.scratch)?.checks);
+            Ok(())
+        })?;
     }
     if !options.no_backups {
         let default = Backups::default();
@@ -53,7 +83,7 @@ pub(crate) fn run(options: &CheckOptions, context: &Context) -> Result<ChecksRep
             None => &default,
         };
         for store in context.all_stores()? {
-            check_store(store, &chosen, backups, &mut checks)?;
+            check_store(store, &chosen, backups, context, &mut checks)?;
         }
     }
     gate::free_space(&chosen, context, &mut checks)?;
@@ -66,10 +96,27 @@ pub(crate) fn run(options: &CheckOptions, context: &Context) -> Result<ChecksRep
     Ok(report)
 }
 
+/// Returns true, with a check that says so, before the first deploy of a source. That it has no backups is another check.
+fn is_first_deploy(chosen: &Chosen, context: &Context, checks: &mut Checks) -> Result<bool> {
+    let found = match context.stores.is_empty() {
+        true => return Ok(false),
+        false => context.first_deploy(chosen),
+    };
+    let database = format!("{}: database", chosen.name()?);
+    match found {
+        Ok(Some(state)) => checks.note(database, Ok(state)).map(|_| true),
+        Ok(None) => Ok(false),
+        Err(error) if error.kind == Kind::Problem => checks.note(database, Err(error)).map(|_| true),
+        Err(error) if error.kind == Kind::Interrupted => Err(error),
+        // A store that cannot be read is reported by another check, and the database is inspected as always.
+        Err(_) => Ok(false),
+    }
+}
+
 /// Returns the snapshot with which a database is compared, if there is one. If it cannot be read, a failed check says that
 /// lost rows are not found.
-fn baseline(name: &SourceName, context: &Context, checks: &mut Checks) -> Result<Option<Found>> {
-    match context.newest_baseline(name) {
+fn baseline(name: &SourceName, context: &Context, checks: &mut Checks) -> Result<Option<Manifest>> {
+    match context.newest_state(name).and_then(NewestState::or_fail) {
         Ok(found) => Ok(found),
         Err(error) => {
             let error = error.context("the database is not compared with its newest snapshot");
@@ -78,48 +125,114 @@ fn baseline(name: &SourceName, context: &Context, checks: &mut Checks) -> Result
     }
 }
 
+/// Returns the newest snapshot of a source that was renamed, under its other name.
+fn under_other_name(chosen: &Chosen, context: &Context, checks: &mut Checks) -> Result<Option<Manifest>> {
+    match context.under_other_name(chosen) {
+        Ok(Some(found)) => {
+            let name = chosen.name()?;
+            checks.add(format!("{name}: baseline"), true, described(&found, &name));
+            Ok(Some(found.manifest))
+        }
+        Ok(None) => Ok(None),
+        Err(error) if error.kind == Kind::Interrupted => Err(error),
+        // A store that cannot be read is reported by another check.
+        Err(_) => Ok(None),
+    }
+}
+
 /// Checks the backups in one store.
-fn check_store(store: &StoreUrl, chosen: &[Chosen], backups: &Backups, checks: &mut Checks) -> Result<()> {
-    let catalog = match stores::open(store) {
+fn check_store(
+    store: &StoreUrl,
+    chosen: &[Chosen],
+    backups: &Backups,
+    context: &Context,
+    checks: &mut Checks,
+) -> Result<()> {
+    let catalog = match context.open(store) {
         Ok(catalog) => catalog,
         Err(error) => return checks.note("store", Err(error)).map(drop),
     };
     for chosen in chosen {
         let name = chosen.name()?;
-        match newest_full(&catalog, &name) {
-            Ok(described) => {
+        checks.of_source(&name, |checks| match newest_full(&catalog, &name) {
+            Ok((described, archives)) => {
                 let described: Vec<&Described> = described.iter().collect();
                 check_backups(&catalog.location(), &name, &described, backups, checks);
+                check_removed(&catalog, &name, &described, context, checks)?;
+                let newest = described.first().map(|newest| &newest.listed.id);
+                check_lost_manifests(&catalog, &name, archives, newest, checks)?;
+                Ok(())
             }
-            Err(error) => {
-                checks.note(format!("{name}: backups"), Err(error))?;
-            }
-        }
+            Err(error) => checks.note(format!("{name}: backups"), Err(error)).map(drop),
+        })?;
     }
-    if store.folder().is_some() {
+    if let Some(folder) = store.folder() {
         check_space(&catalog, chosen, checks)?;
+        check_writing(folder, chosen, checks)?;
     }
     Ok(())
 }
 
+/// Checks that this user may store a snapshot in a folder. Changes nothing.
+fn check_writing(folder: &Path, chosen: &[Chosen], checks: &mut Checks) -> Result<()> {
+    let mut folders = vec![folder.to_owned()];
+    for chosen in chosen {
+        folders.push(folder.join(chosen.name()?.as_str()));
+    }
+    for folder in folders {
+        match may_write_to(&folder) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                let user = rustix::process::geteuid().as_raw();
+                let message = format!("this user ({user}) cannot store snapshots in {}: {error}", shown(&folder));
+                checks.add("store: writing", false, message);
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the newest data of a source is no archive without a manifest.
+fn check_lost_manifests(
+    catalog: &Catalog,
+    name: &SourceName,
+    archives: Vec<ArchiveWithoutManifest>,
+    newest: Option<&SnapshotId>,
+    checks: &mut Checks,
+) -> Result<()> {
+    match wait_for_manifests(catalog, archives) {
+        Ok(archives) => {
+            // In a local store, the manifest would be there by now.
+            let is_settled = |archive: &ArchiveWithoutManifest| catalog.is_local() || archive.is_old();
+            check_archives(&catalog.location(), name, &archives, newest, is_settled, checks);
+            Ok(())
+        }
+        Err(error) => checks.note(format!("{name}: archives"), Err(error)).map(drop),
+    }
+}
+
 /// Returns the newest full snapshots of a source, newest first, including damaged ones and those whose manifest cannot
-/// be read.
-fn newest_full(catalog: &Catalog, name: &SourceName) -> Result<Vec<Described>> {
+/// be read, and the archives without a manifest that are as new.
+fn newest_full(catalog: &Catalog, name: &SourceName) -> Result<(Vec<Described>, Vec<ArchiveWithoutManifest>)> {
     let mut described_count = 0;
-    let mut found: Vec<Described> = Vec::new();
+    let (mut found, mut archives): (Vec<Described>, _) = (Vec::new(), Vec::new());
     // Many snapshots of other kinds may lie between the full ones.
     for limit in [2 * COMPARED_WITH, 64, usize::MAX] {
-        let (listed, left_out) = catalog.list_newest(Some(name), None, limit)?;
+        let NewestListing { listed, left_out, without_manifest } =
+            catalog.list_with_archives(Some(name), None, limit)?;
+        archives = without_manifest;
         let fresh = listed.into_iter().skip(described_count).collect::<Vec<_>>();
         described_count += fresh.len();
         let described = catalog.describe(fresh)?;
         found.extend(described.into_iter().filter(may_be_full));
         found.iter_mut().for_each(mark_short);
-        if found.len() > COMPARED_WITH || matches!(left_out, crate::snapshots::list::LeftOut::Exactly(0)) {
+        if found.len() > COMPARED_WITH || left_out == LeftOut::Exactly(0) {
             break;
         }
     }
-    Ok(found)
+    Ok((found, archives))
 }
 
 /// Marks a snapshot as damaged if its archive is not as long as its manifest says. Only the listed size is needed for
@@ -173,7 +286,8 @@ pub(crate) fn check_backups(
     let age_message = if is_future {
         format!("{id} is dated in the future: a clock is or was wrong")
     } else {
-        format!("{id} is {} old, in {place}{expected}", text::age(manifest.created_at, now))
+        let untested = if newest.proof.level == ProofLevel::None { "; not tested yet (proof: none)" } else { "" };
+        format!("{id} is {} old, in {place}{expected}{untested}", text::age(manifest.created_at, now))
     };
     checks.add(format!("{name}: newest"), ok && !is_future, age_message);
     let before: Vec<_> = described[1..]
@@ -204,7 +318,7 @@ pub(crate) fn check_backups(
         let (ok, message) = match proven {
             Some(at) => (
                 now.signed_duration_since(at) <= within,
-                format!("last {word} {} ago; expected at most {}", text::age(at, now), format_duration(within)),
+                format!("last {word} {}; expected at most {}", text::age_with("ago", at, now), format_duration(within)),
             ),
             None => {
                 let within = format_duration(within);

@@ -18,7 +18,7 @@ use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 pub(crate) enum Choice {
     /// A snapshot of a store.
     Snapshot(Catalog, Listed),
-    /// An archive of a store that has no manifest there.
+    /// An archive of a store that has no manifest there, or one that was cut, emptied or overwritten.
     WithoutManifest(Catalog, ArchiveWithoutManifest),
     /// An archive in a file. No store and no config is needed to read it.
     File(PathBuf),
@@ -40,7 +40,16 @@ impl Choice {
         }
         let catalog = open_store()?;
         Ok(match catalog.find_named(wanted, filter)? {
-            Named::Snapshot(listed) => Choice::Snapshot(catalog, listed),
+            Named::Snapshot(listed) => match catalog.with_lost_manifest(&listed)? {
+                None => Choice::Snapshot(catalog, listed),
+                Some(archive) => {
+                    tracing::warn!(
+                        "the manifest of {} is damaged: it is described by the one in its archive",
+                        archive.id
+                    );
+                    Choice::WithoutManifest(catalog, archive)
+                }
+            },
             Named::WithoutManifest(archive) => {
                 tracing::warn!(
                     "{} has no manifest in the store: it is described by the one in its archive",
@@ -51,8 +60,25 @@ impl Choice {
         })
     }
 
-    /// Opens it.
+    /// Opens it. Fails if it is not trusted.
     pub(crate) fn open(&self, context: &Context) -> Result<Opened> {
+        match self {
+            Choice::Snapshot(catalog, listed) => fetch::open(catalog, &listed.id, context),
+            Choice::WithoutManifest(catalog, _) => {
+                let opened = self.open_as_stored(context)?;
+                catalog.require_trusted_alone(&opened.manifest, opened.is_encrypted())?;
+                Ok(opened)
+            }
+            Choice::File(path) => {
+                let opened = self.open_as_stored(context)?;
+                context.trust.require_archive(&shown(path), opened.is_encrypted())?;
+                Ok(opened)
+            }
+        }
+    }
+
+    /// Opens it, if it is a snapshot that is trusted, or an archive without a manifest, trusted or not.
+    pub(crate) fn open_as_stored(&self, context: &Context) -> Result<Opened> {
         match self {
             Choice::Snapshot(catalog, listed) => fetch::open(catalog, &listed.id, context),
             Choice::WithoutManifest(catalog, archive) => open_without_manifest(catalog, archive, context),

@@ -11,16 +11,20 @@ use serde_json::json;
 use crate::archive::{self, ArchiveSummary, EncryptWith, Recipient};
 use crate::ops::choose::{Choice, archive_path};
 use crate::ops::put_back::{Effect, put_back};
-use crate::ops::{Context, Problem, Report, SnapshotFilter, error_document, reencrypt, snapshot_document, stores};
+use crate::ops::summary::{RunSummary, SnapshotSummary, SourceResults};
+use crate::ops::{
+    Context, Problem, Report, SnapshotFilter, error_document, in_store, reencrypt, snapshot_document, stores,
+};
 use crate::platform::error::{Error, Kind, Reason, Result, one_line};
 use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::{Manifest, SnapshotKind};
 use crate::snapshots::proofs::{Proof, ProofLevel, ProofSummary};
-use crate::snapshots::publish::{ReadBack, Rivals};
+use crate::snapshots::publish::{Publishing, ReadBack};
+use crate::snapshots::rivals::{Rivals, SEPARATE_STORE};
+use crate::snapshots::signatures::Signing;
+use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 use crate::store::StoreUrl;
-
-const SEPARATE_STORE: &str = "copy it into a separate store";
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
@@ -61,7 +65,7 @@ pub(crate) struct Copied {
 }
 
 /// The snapshots that are in the target store now, and the errors of those that could not be copied.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct CopyReport {
     /// Newest first.
     pub snapshots: Vec<Copied>,
@@ -69,6 +73,8 @@ pub(crate) struct CopyReport {
     pub failures: Vec<Error>,
     /// The location of the target store.
     pub store: String,
+    /// The failures, by source. The successes are added in the summary.
+    pub results: SourceResults,
 }
 
 impl Serialize for CopyReport {
@@ -94,6 +100,13 @@ impl Serialize for CopyReport {
 }
 
 impl Report for CopyReport {
+    fn summary(&self) -> RunSummary {
+        let of = |copied: &Copied| SnapshotSummary::of(&copied.manifest, &ProofSummary::default());
+        let mut results = self.results.clone();
+        self.snapshots.iter().for_each(|copied| results.succeed(&copied.manifest.source));
+        RunSummary { snapshots: self.snapshots.iter().map(of).collect(), results, ..RunSummary::default() }
+    }
+
     fn errors(&self) -> &[Error] {
         &self.failures
     }
@@ -109,7 +122,7 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
     let of_file = archive_path(&options.snapshot).filter(|_| !options.all);
     if of_file.is_some() {
         refuse_encryption(options)?;
-        let to = open_target(options, &to_url)?;
+        let to = open_target(options, &to_url, context)?;
         let choice = Choice::find(&options.snapshot, &options.filter, || context.open_catalog())?;
         return put_one_back(&choice, &to, false, context);
     }
@@ -120,37 +133,37 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
         }
         None => context.store()?,
     };
-    let from = stores::open(from_url)?;
+    let from = context.open(from_url)?;
     let is_same_store = from_url.is_same_place(&to_url);
+    let mut left_out = Vec::new();
     let (from, listed) = if options.all {
         let listed = from.list_all(options.filter.source.as_ref())?;
-        let left_out = from.list_without_manifest(options.filter.source.as_ref())?;
-        let left_out = left_out.iter().filter(|archive| archive.is_old()).count();
-        if left_out > 0 {
-            tracing::warn!("{left_out} archives without a manifest are not copied: name their ids to copy them");
-        }
+        left_out = from.list_without_manifest(options.filter.source.as_ref())?;
+        // A younger one may belong to a snapshot that is being written.
+        left_out.retain(ArchiveWithoutManifest::is_old);
         (from, listed)
     } else {
         match Choice::find(&options.snapshot, &options.filter, || Ok(from))? {
             Choice::Snapshot(from, listed) => (from, vec![listed]),
             choice => {
                 refuse_encryption(options)?;
-                return put_one_back(&choice, &open_target(options, &to_url)?, is_same_store, context);
+                return put_one_back(&choice, &open_target(options, &to_url, context)?, is_same_store, context);
             }
         }
     };
-    if listed.is_empty() {
+    if listed.is_empty() && left_out.is_empty() {
         return Err(Error::not_found(format!("there is no snapshot to copy in {}", one_line(&from.location())))
             .hint("take one with 'lifeboat snapshot'"));
     }
-    let to = open_target(options, &to_url)?;
+    let to = open_target(options, &to_url, context)?;
     if is_same_store {
         return Err(Error::usage("the two stores are the same").hint("name another store with --to"));
     }
-    let mut report = CopyReport { snapshots: Vec::new(), failures: Vec::new(), store: to.location() };
+    let mut report = CopyReport { store: to.location(), ..CopyReport::default() };
     // The first copy of a source settles which database has the name of the source.
     let mut settled: BTreeSet<SourceName> = BTreeSet::new();
-    for listed in &listed {
+    let all = listed;
+    for (number, listed) in all.iter().enumerate() {
         let rivals = if settled.contains(listed.id.source()) { Rivals::Ignore } else { Rivals::Refuse };
         match copy(&from, &to, listed, options, rivals, context) {
             Ok(copied) => {
@@ -161,15 +174,33 @@ pub(crate) fn run(options: &CopyOptions, context: &Context) -> Result<CopyReport
             }
             Err(error) if error.kind == Kind::Interrupted && report.snapshots.is_empty() => return Err(error),
             Err(error) if error.kind == Kind::Interrupted => {
-                report.failures.insert(0, error.context(format!("{} was not copied", listed.id)));
+                let error = error.context(format!("{} was not copied", listed.id));
+                all[number..].iter().for_each(|missed| report.results.fail(missed.id.source(), Some(&error)));
+                report.failures.insert(0, error);
                 break;
             }
             // This snapshot was pruned while others were copied.
             Err(error) if error.kind == Kind::NotFound && options.all => {}
-            Err(error) => report.failures.push(error.context(format!("{} was not copied", listed.id))),
+            Err(error) => {
+                let error = error.context(format!("{} was not copied", listed.id));
+                report.results.fail(listed.id.source(), Some(&error));
+                report.failures.push(error);
+            }
         }
     }
+    for archive in &left_out {
+        let error = not_copied(archive);
+        report.results.fail(archive.id.source(), Some(&error));
+        report.failures.push(error);
+    }
     Ok(report)
+}
+
+/// Returns the error for an archive without a manifest that `copy --all` leaves out.
+fn not_copied(archive: &ArchiveWithoutManifest) -> Error {
+    let id = &archive.id;
+    Error::problem(format!("{id} was not copied: it is an archive without a manifest"))
+        .hint(format!("'lifeboat copy {id}' copies it, and writes its manifest again"))
 }
 
 /// Fails if --encrypt-to is given for an archive without a manifest, whose bytes are put back as they are.
@@ -182,24 +213,32 @@ fn refuse_encryption(options: &CopyOptions) -> Result<()> {
 }
 
 /// Opens the store to copy to.
-fn open_target(options: &CopyOptions, url: &StoreUrl) -> Result<Catalog> {
-    match options.create {
+fn open_target(options: &CopyOptions, url: &StoreUrl, context: &Context) -> Result<Catalog> {
+    let opened = match options.create {
         true => stores::open_or_create(url),
         false => stores::open_to_write(url).map_err(hint_create),
-    }
+    };
+    opened.map(|catalog| catalog.with_trust(context.trust.clone()))
 }
 
 /// Copies an archive that has no manifest.
 fn put_one_back(choice: &Choice, to: &Catalog, is_same_store: bool, context: &Context) -> Result<CopyReport> {
     let (manifest, effect) = put_back(choice, to, is_same_store, context)
         .map_err(|error| error.context(format!("{} was not copied", one_line(&choice.shown()))))?;
+    if let Some(distrust) = to.manifest(&manifest.id).err().filter(Error::is_not_trusted) {
+        warn_of_untrusted(&distrust);
+    }
     let copied = Copied {
         manifest,
         was_there: effect != Effect::Copied,
         mended: effect == Effect::Mended,
         manifest_written: effect == Effect::ManifestWritten,
     };
-    Ok(CopyReport { snapshots: vec![copied], failures: Vec::new(), store: to.location() })
+    Ok(CopyReport { snapshots: vec![copied], store: to.location(), ..CopyReport::default() })
+}
+
+fn warn_of_untrusted(distrust: &Error) {
+    tracing::warn!("copying a snapshot that is not trusted: {}", distrust.full_message());
 }
 
 /// Adds a hint about --create, but only if the store is known to be absent: a store that cannot be reached may exist.
@@ -221,24 +260,33 @@ fn copy(
 ) -> Result<Copied> {
     let in_source = |error: Error| in_store(error, from);
     let in_target = |error: Error| in_store(error, to);
-    let (manifest, document) = from.manifest(&listed.id).map_err(in_source)?;
+    let (manifest, document) = from.manifest_as_stored(&listed.id).map_err(in_source)?;
+    from.distrust_of(&manifest, &document).iter().for_each(warn_of_untrusted);
     let is_damaged = from.proof(listed).map_err(in_source)?.level == ProofLevel::Damaged;
     if is_damaged && (options.all || !options.encrypt_to.is_empty()) {
         return Err(in_source(Error::problem("a test found it damaged"))
             .hint("name its id, without --encrypt-to, to copy it in spite of that"));
     }
-    // A safety snapshot is of the target of a restore, which may be any database.
-    let is_safety = manifest.kind == SnapshotKind::Safety;
-    let there = to.listed(&manifest.id).map_err(in_target)?;
+    let mut there = to.listed(&manifest.id).map_err(in_target)?;
+    if there.is_some() && to.has_lost_manifest(&manifest.id).map_err(in_target)? {
+        // The snapshot is written as if it were not there, over the archive if that is the same.
+        to.delete_lost_manifest(&manifest.id).map_err(in_target)?;
+        there = None;
+    }
     if let Some(there) = &there {
         if !options.encrypt_to.is_empty() {
             // An archive does not show its keys, so this one may be encrypted to others.
             let message = format!("it already has the snapshot {}", there.id);
             return Err(in_target(Error::failed(message)).hint("--encrypt-to needs a store without that snapshot"));
         }
-        let (other, theirs) = to.manifest(&manifest.id).map_err(in_target)?;
+        let (other, theirs) = to.manifest_as_stored(&manifest.id).map_err(in_target)?;
         if theirs != document {
             return Err(in_target(Error::failed("it has a different snapshot with this id")));
+        }
+        if let Some(signature) = signature_to_copy(from, listed, &document).map_err(in_source)?
+            && to.signature_of(&manifest.id, &document).map_err(in_target)?.is_none()
+        {
+            to.put_signature(&manifest.id, &signature).map_err(in_target)?;
         }
         if is_whole(to, there, &other).map_err(in_target)? {
             return Ok(Copied { manifest, was_there: true, mended: false, manifest_written: false });
@@ -246,18 +294,16 @@ fn copy(
         if is_damaged {
             return Err(in_target(Error::problem("it is damaged in both stores")));
         }
-    } else if let Some(other) =
-        to.newest_full(&manifest.source)?.filter(|other| !is_safety && !other.is_of_same_database(&manifest))
-    {
-        return Err(in_target(Error::usage(format!("it has a source {} from {}", manifest.source, other.origin)))
-            .hint(SEPARATE_STORE));
+    } else {
+        to.require_same_database(&manifest)?;
     }
-    let rivals = if is_safety { Rivals::Ignore } else { rivals };
+    let rivals = if Rivals::of(&manifest) == Rivals::Ignore { Rivals::Ignore } else { rivals };
     if let Some(encrypt_with) = options.encrypt_with() {
         let manifest = reencrypt::copy(from, to, &manifest, &encrypt_with, rivals, context)?;
         return Ok(Copied { manifest, was_there: false, mended: false, manifest_written: false });
     }
     let archive = from.open_archive(&manifest).map_err(in_source)?;
+    let signature = signature_to_copy(from, listed, &document).map_err(in_source)?;
     let bytes = archive.len();
     let mut upload = to.start_archive(&manifest.id, &manifest.archive, bytes)?;
     context.progress.start(&format!("copying {}", manifest.id), bytes);
@@ -271,18 +317,17 @@ fn copy(
         let message = "the SHA-256 of its archive is not the one in the manifest";
         return Err(in_source(Error::problem(format!("the snapshot {} is damaged: {message}", manifest.id))));
     }
-    let summary = ArchiveSummary { bytes, sha256 };
+    let summary = ArchiveSummary { bytes, sha256, index_sha256: None };
     if let Some(there) = &there {
         to.mend_archive(upload, summary, &manifest)?;
         to.forget_damage(there)?;
         return Ok(Copied { manifest, was_there: true, mended: true, manifest_written: false });
     }
-    to.publish_document(upload, summary, &manifest, &document, ReadBack::Always, rivals).map_err(
-        |error| match error.kind {
-            Kind::Usage => in_target(error).hint(SEPARATE_STORE),
-            _ => error,
-        },
-    )?;
+    let options = Publishing { read_back: ReadBack::Always, rivals, signing: Signing::Keep(signature) };
+    to.publish_document(upload, summary, &manifest, &document, options).map_err(|error| match error.kind {
+        Kind::Usage => in_target(error).hint(SEPARATE_STORE),
+        _ => error,
+    })?;
     if is_damaged {
         // Its bytes were copied correctly, but an earlier test found it damaged: it must not be 'latest' in the target
         // store.
@@ -299,6 +344,14 @@ fn copy(
     Ok(Copied { manifest, was_there: false, mended: false, manifest_written: false })
 }
 
+/// Returns the signature of a snapshot, if it has one that is of its manifest. A copy is never signed anew.
+fn signature_to_copy(from: &Catalog, listed: &Listed, document: &[u8]) -> Result<Option<Vec<u8>>> {
+    match &listed.signature {
+        Some(_) => from.signature_of(&listed.id, document),
+        None => Ok(None),
+    }
+}
+
 /// Returns false if the archive is missing, if it has another length than its manifest says, or if a test found it
 /// damaged.
 fn is_whole(catalog: &Catalog, listed: &Listed, manifest: &Manifest) -> Result<bool> {
@@ -310,10 +363,4 @@ fn is_whole(catalog: &Catalog, listed: &Listed, manifest: &Manifest) -> Result<b
         }
         Err(error) => Err(error),
     }
-}
-
-/// Adds the name of the store to an error: a copy uses two.
-fn in_store(error: Error, catalog: &Catalog) -> Error {
-    let location = catalog.location();
-    error.context(format!("a problem in {}", one_line(&location)))
 }

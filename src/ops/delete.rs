@@ -3,10 +3,11 @@
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::ops::{Context, Report, serialize_failures, stores};
+use crate::ops::tags::SUSPECT;
+use crate::ops::{Context, Report, serialize_failures};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::snapshots::catalog::{Catalog, Listed};
-use crate::snapshots::find::SnapshotFilter;
+use crate::snapshots::search::SnapshotFilter;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
@@ -59,7 +60,7 @@ impl Report for DeleteReport {
 /// Runs the command. Nothing is deleted unless every snapshot was found and none is being read.
 pub(crate) fn run(options: &DeleteOptions, context: &Context) -> Result<DeleteReport> {
     let urls = if context.stores_are_given { std::slice::from_ref(context.store()?) } else { context.all_stores()? };
-    let catalogs = urls.iter().map(stores::open).collect::<Result<Vec<_>>>()?;
+    let catalogs = urls.iter().map(|url| context.open(url)).collect::<Result<Vec<_>>>()?;
     let mut chosen: Vec<(&Catalog, Listed)> = Vec::new();
     for wanted in &options.snapshots {
         let mut is_found = false;
@@ -88,6 +89,9 @@ pub(crate) fn run(options: &DeleteOptions, context: &Context) -> Result<DeleteRe
                 .hint("try again when that has ended; the mark of a process that was killed expires after a day"));
         }
     }
+    for (catalog, listed) in &chosen {
+        warn_if_newest(catalog, listed)?;
+    }
     let mut report = DeleteReport { dry_run: !options.yes, delete: Vec::new(), freed_bytes: 0, failures: Vec::new() };
     for (catalog, listed) in &chosen {
         let mut is_gone = true;
@@ -108,6 +112,25 @@ pub(crate) fn run(options: &DeleteOptions, context: &Context) -> Result<DeleteRe
         }
     }
     Ok(report)
+}
+
+/// Warns if a snapshot is the newest good one of its source: `latest` and the baseline are others without it.
+fn warn_if_newest(catalog: &Catalog, listed: &Listed) -> Result<()> {
+    let source = listed.id.source();
+    let filter =
+        SnapshotFilter { source: Some(source.clone()), without: Some(SUSPECT.to_owned()), ..SnapshotFilter::default() };
+    match catalog.find("latest", &filter) {
+        Ok(newest) if newest.id == listed.id => {
+            tracing::warn!(
+                "{} is the newest good snapshot of {source} in {}",
+                listed.id,
+                one_line(&catalog.location())
+            );
+        }
+        Err(error) if error.kind == Kind::Interrupted => return Err(error),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Finds a snapshot by its id or the start of it. `latest` may mean another one a second later, and is refused.

@@ -13,17 +13,20 @@ use crate::engine::postgres::Params;
 use crate::engine::postgres::status::{Connections, Extension, Rights, ServerState};
 use crate::engine::postgres::wire::about::ServerAbout;
 use crate::ops::checks::{Checks, ChecksReport};
+use crate::ops::guard::grace::{self, Grace};
 use crate::ops::inspect::{Strictness, inspect};
 use crate::ops::sources::Chosen;
-use crate::ops::{Context, gate, stores};
+use crate::ops::{Context, gate, host_name, stores};
 use crate::platform::digest::Sha256;
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
+use crate::platform::exposed;
 use crate::platform::http::Url;
 use crate::platform::text;
 use crate::snapshots::catalog::{Catalog, TRIAL_PREFIX};
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::Depth;
+use crate::snapshots::trust::Signer;
 use crate::store::{Key, Names, Published, Store, StoreExt, StoreUrl};
 
 /// Options of [`run`].
@@ -47,40 +50,42 @@ pub(crate) fn run(options: &DoctorOptions, context: &Context) -> Result<ChecksRe
     let mut checks = Checks::default();
     if !options.sources.is_empty() {
         for chosen in context.sources(&options.sources)? {
-            try_source(&chosen, &mut checks)?;
+            try_source(&chosen, &mut checks, context)?;
         }
+        note_exposed_files(&mut checks);
         return Ok(report(checks));
     }
     if let Some(config) = &context.config {
         checks.add("config", true, shown(&config.path));
-        let host = config.host().and_then(|host| match host {
-            None if is_container_id(&context.host) => Err(Error::problem(format!(
-                "the host name {} changes with every new container",
-                one_line(&context.host)
-            ))
-            .hint("set host = \"...\" in the config: snapshots belong to a machine and a path")),
-            _ => Ok(format!("snapshots are recorded as from host {}", one_line(&context.host))),
-        });
+        let host = config.host().and_then(|_| host_name::require_permanent(&context.host));
+        let host = host.map(|()| format!("snapshots are recorded as from host {}", one_line(&context.host)));
         checks.note("host", host)?;
         try_sources(config, &mut checks, context)?;
         let preflight = config.preflight().map(|_| String::new());
         match preflight {
-            Ok(_) => gate::preflight(&[], context, &mut checks)?,
+            Ok(_) => {
+                // Sources that cannot be read from the config are reported above.
+                let chosen = config.sources().map(|_| context.sources(&[])).unwrap_or(Ok(Vec::new()));
+                gate::preflight(&chosen.unwrap_or_default(), context, &mut checks)?;
+            }
             Err(error) => drop(checks.note("preflight", Err(error))?),
         }
     }
     match context.all_stores() {
         Ok(stores) => {
             for store in stores {
-                try_store(store, &mut checks)?;
+                try_store(store, context.may_create(store), &mut checks)?;
             }
         }
         Err(error) if context.config.is_none() => return Err(error),
         Err(error) => drop(checks.note("store", Err(error))?),
     }
+    try_trust(&mut checks, context)?;
     if let Some(config) = &context.config {
         checks.note("encryption", encryption(config, context))?;
+        checks.note("signing", signing(config, context))?;
         checks.note("retention", retention(config))?;
+        try_grace(config, &mut checks, context)?;
         try_notices(config, options, &mut checks)?;
         if let Some(file) = config.metrics_file()? {
             let folder = crate::platform::disk::folder_of(&file).to_owned();
@@ -88,7 +93,13 @@ pub(crate) fn run(options: &DoctorOptions, context: &Context) -> Result<ChecksRe
             checks.add("metrics", found.ok, found.message);
         }
     }
+    note_exposed_files(&mut checks);
     Ok(report(checks))
+}
+
+/// Reports the files with secrets that other users can read or change.
+fn note_exposed_files(checks: &mut Checks) {
+    exposed::found().into_iter().for_each(|message| checks.add("permissions", false, message));
 }
 
 /// Adds the verdict to the checks.
@@ -102,11 +113,6 @@ fn report(checks: Checks) -> ChecksReport {
     report
 }
 
-/// Returns true if the name is of the form that container runtimes generate: twelve hexadecimal digits.
-pub(crate) fn is_container_id(host: &str) -> bool {
-    host.len() == 12 && host.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-}
-
 fn try_sources(config: &Config, checks: &mut Checks, context: &Context) -> Result<()> {
     let sources = match config.sources() {
         Ok(sources) => sources,
@@ -117,12 +123,12 @@ fn try_sources(config: &Config, checks: &mut Checks, context: &Context) -> Resul
         return Ok(());
     }
     for chosen in context.sources(&[])? {
-        try_source(&chosen, checks)?;
+        try_source(&chosen, checks, context)?;
     }
     Ok(())
 }
 
-fn try_source(chosen: &Chosen, checks: &mut Checks) -> Result<()> {
+fn try_source(chosen: &Chosen, checks: &mut Checks, context: &Context) -> Result<()> {
     let strictness = match chosen.source.server() {
         None => Strictness::Complaints,
         Some(params) => {
@@ -132,7 +138,7 @@ fn try_source(chosen: &Chosen, checks: &mut Checks) -> Result<()> {
             Strictness::AllowEmpty
         }
     };
-    checks.append(inspect(chosen, None, Depth::Quick, strictness)?.checks);
+    checks.append(inspect(chosen, None, Depth::Quick, strictness, &context.scratch)?.checks);
     Ok(())
 }
 
@@ -212,6 +218,25 @@ fn connections(found: Connections) -> Result<String> {
     Err(Error::problem(message).hint("raise max_connections or the limit, or close some; '--jobs 1' needs the fewest"))
 }
 
+/// Adds a failed check for each source of the config whose newest snapshot in a store is not trusted.
+fn try_trust(checks: &mut Checks, context: &Context) -> Result<()> {
+    let Some(Ok(sources)) = context.config.as_ref().map(Config::sources) else { return Ok(()) };
+    // Stores that cannot be read have checks of their own.
+    for catalog in context.stores.iter().filter_map(|store| context.open(store).ok()) {
+        for source in sources {
+            let found =
+                catalog.list_newest(Some(&source.name), None, 1).and_then(|(newest, _)| catalog.describe(newest));
+            let errors = found.into_iter().flatten().filter_map(|described| described.manifest.err());
+            for error in errors.filter(Error::is_not_trusted) {
+                let place = one_line(&catalog.location());
+                let error = error.context(format!("the newest snapshot in {place} is not trusted"));
+                checks.of_source(&source.name, |checks| checks.note(format!("{}: trust", source.name), Err(error)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Describes how snapshots are encrypted and if a key on this machine opens them. Fails if there are keys here and none
 /// of them opens them.
 fn encryption(config: &Config, context: &Context) -> Result<String> {
@@ -234,6 +259,57 @@ fn encryption(config: &Config, context: &Context) -> Result<String> {
     }
     Err(Error::problem("no key on this machine opens snapshots that are encrypted to the recipients")
         .hint("compare recipients with the output of 'lifeboat keygen --public FILE'"))
+}
+
+/// Describes which snapshots are signed and trusted. Fails if the key cannot be used, or if it is not trusted.
+fn signing(config: &Config, context: &Context) -> Result<String> {
+    let signing = config.signing()?;
+    let key = match context.trust.signer() {
+        Signer::None => None,
+        Signer::Key(key) => Some(key.public()),
+        Signer::Unusable(error) => return Err(error.duplicate()),
+    };
+    let restores_by_itself = config.guard().is_ok_and(|guard| guard.is_configured && guard.restore_if_missing);
+    let unchecked = match restores_by_itself {
+        true => {
+            "signatures are not checked, although guard restores by itself what the store has: set trusted under [signing]"
+        }
+        false => "signatures are not checked",
+    };
+    match (key, &signing.trusted) {
+        (None, None) => Ok(format!("snapshots are not signed, and {unchecked}")),
+        (Some(_), None) => Ok(format!("snapshots are signed, but {unchecked}")),
+        (None, Some(trusted)) => {
+            Ok(format!("only snapshots that one of {} keys has signed are trusted; no key here signs", trusted.len()))
+        }
+        (Some(key), Some(trusted)) if trusted.contains(&key) => Ok(format!(
+            "snapshots are signed, and only those that one of {} keys has signed are trusted",
+            trusted.len()
+        )),
+        (Some(key), Some(_)) => Err(Error::problem(format!("the key that signs is not trusted itself: {key}"))
+            .hint("add it to trusted under [signing]: otherwise no new snapshot is trusted")),
+    }
+}
+
+/// Adds the check of the grace period of `guard`, if a guard is used.
+fn try_grace(config: &Config, checks: &mut Checks, context: &Context) -> Result<()> {
+    let guard = match config.guard() {
+        Ok(guard) => guard,
+        Err(error) => return checks.note("guard", Err(error)).map(drop),
+    };
+    if !guard.snapshot_at_end {
+        return Ok(());
+    }
+    let grace = Grace::new(guard.grace.to_std().unwrap_or_default(), guard.reserve.and_then(|time| time.to_std().ok()));
+    match grace::check(grace, guard.is_configured, context) {
+        Ok(Some(found)) => checks.note("guard", Ok(found)).map(drop),
+        // Stores and sources have checks of their own.
+        Ok(None) => Ok(()),
+        Err(error) if error.kind == Kind::Problem || error.kind == Kind::Interrupted => {
+            checks.note("guard", Err(error)).map(drop)
+        }
+        Err(_) => Ok(()),
+    }
 }
 
 fn retention(config: &Config) -> Result<String> {
@@ -259,6 +335,13 @@ fn try_notices(config: &Config, options: &DoctorOptions, checks: &mut Checks) ->
     for (name, url) in urls {
         checks.note(name, reach(url))?;
     }
+    if let Some(url) = &notices.webhook {
+        let found = match notices.form.refusal(url) {
+            None => Ok(format!("notices have the form {}", notices.form.name())),
+            Some((message, hint)) => Err(Error::problem(message).hint(hint)),
+        };
+        checks.note("webhook form", found)?;
+    }
     if options.notify {
         for warning in notices.trial() {
             checks.add("notice", false, warning);
@@ -280,7 +363,8 @@ fn reach(url: &Url) -> Result<String> {
     Err(unreachable(last.unwrap_or_else(|| std::io::Error::other("the host name has no address"))))
 }
 
-fn try_store(url: &StoreUrl, checks: &mut Checks) -> Result<()> {
+/// Tests a store. One that the command line names may be absent: a snapshot would create it. One of the config may not.
+fn try_store(url: &StoreUrl, may_create: bool, checks: &mut Checks) -> Result<()> {
     let mut url = url.clone();
     if let Some(lock) = url.take_lock() {
         // The test objects must be deleted again, so they are written without a lock.
@@ -297,11 +381,14 @@ fn try_store(url: &StoreUrl, checks: &mut Checks) -> Result<()> {
         Ok(found) => found,
         Err(error) => return checks.note("store", Err(error)).map(drop),
     };
-    let found = match exists {
-        true => location,
-        false => format!("{location}: no store exists yet; 'lifeboat snapshot --store' creates one"),
+    let found = match (exists, may_create) {
+        (true, _) => Ok(location),
+        (false, true) => Ok(format!("{location}: no store exists yet; 'lifeboat snapshot --store' creates one")),
+        (false, false) => Err(Error::unreachable(format!("{location}: no store exists yet")).hint(
+            "'lifeboat init' creates the stores of a new config; if there was one, check that its disk is mounted",
+        )),
     };
-    checks.note("store", Ok(found))?;
+    checks.note("store", found)?;
     if let Some(folder) = url.folder() {
         let missing = stores::missing_guarantees(folder);
         let found = if missing.is_empty() {

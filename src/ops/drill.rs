@@ -6,14 +6,15 @@ use std::time::Instant;
 use crate::config::ConfiguredSource;
 use crate::engine::database::{DrillSettings, Drilled};
 use crate::engine::source::{Source, engine_named};
+use crate::ops::origin::{place_of_origin, require_same_database};
 use crate::ops::verify::{Outcome, VerifyReport, record_proof};
 use crate::ops::{Context, Problem, fetch};
 use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::{Catalog, Listed};
-use crate::snapshots::find::SnapshotFilter;
 use crate::snapshots::list::Described;
 use crate::snapshots::manifest::{Manifest, SnapshotKind};
 use crate::snapshots::proofs::ProofLevel;
+use crate::snapshots::search::SnapshotFilter;
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
@@ -33,7 +34,7 @@ pub(crate) struct DrillOptions {
 /// Runs the command. If one of several drills fails, the others are still run.
 pub(crate) fn run(options: &DrillOptions, context: &Context) -> Result<VerifyReport> {
     let catalog = context.open_first()?;
-    let mut report = VerifyReport { ok: true, snapshots: Vec::new(), failures: Vec::new() };
+    let mut report = VerifyReport { ok: true, ..VerifyReport::default() };
     let filters = options.filters(context)?;
     for filter in &filters {
         let drilled = options.find(filter, &catalog).and_then(|listed| drill(&listed, options, &catalog, context));
@@ -41,7 +42,11 @@ pub(crate) fn run(options: &DrillOptions, context: &Context) -> Result<VerifyRep
             Ok(outcome) => report.snapshots.push(outcome),
             Err(error) if error.kind == Kind::Interrupted || filters.len() == 1 => return Err(error),
             Err(error) => report.failures.push(match &filter.source {
-                Some(source) => error.context(format!("no snapshot of {source} was drilled")),
+                Some(source) => {
+                    let error = error.context(format!("no snapshot of {source} was drilled"));
+                    report.results.fail(source, Some(&error));
+                    error
+                }
                 None => error,
             }),
         }
@@ -94,8 +99,10 @@ fn drill(listed: &Listed, options: &DrillOptions, catalog: &Catalog, context: &C
     let mut restore = || -> Result<()> {
         let opened = fetch::open(catalog, &listed.id, context)?;
         let engine = engine_named(&opened.manifest.engine)?;
-        let settings =
-            DrillSettings { to: drill_target(&opened.manifest, options, context)?, no_owner: options.no_owner };
+        let settings = DrillSettings {
+            to: drill_target(&opened.manifest, options, catalog, context)?,
+            no_owner: options.no_owner,
+        };
         if let Drilled::Different(error) = engine.drill(&opened, &settings, &engine_context)? {
             different = Some(error);
         }
@@ -103,6 +110,7 @@ fn drill(listed: &Listed, options: &DrillOptions, catalog: &Catalog, context: &C
     };
     let restored = match restore() {
         // Damage is recorded permanently. Bytes that were only damaged in transit from a remote store are not damage.
+        Err(error) if error.is_not_trusted() => return Err(error),
         Err(error) if error.kind == Kind::Problem && !catalog.is_local() => {
             tracing::warn!("restoring {} a second time: {}", listed.id, error.full_message());
             restore()
@@ -111,7 +119,7 @@ fn drill(listed: &Listed, options: &DrillOptions, catalog: &Catalog, context: &C
     };
     let problems = match restored {
         Ok(()) => Vec::new(),
-        Err(error) if error.kind == Kind::Problem => vec![Problem::of("damage", &error)],
+        Err(error) if error.kind == Kind::Problem && !error.is_not_trusted() => vec![Problem::of("damage", &error)],
         Err(error) => return Err(error.context(format!("cannot drill {}", listed.id))),
     };
     let seconds = clock.elapsed().as_secs_f64();
@@ -124,16 +132,36 @@ fn drill(listed: &Listed, options: &DrillOptions, catalog: &Catalog, context: &C
     }
     let (level, restore_seconds) =
         if problems.is_empty() { (ProofLevel::Drilled, Some(seconds)) } else { (ProofLevel::Damaged, None) };
-    record_proof(catalog, listed, level, seconds, restore_seconds, &problems, context);
+    // A manifest that cannot be read is visible in every listing, and may be written again. It is no damage of the data.
+    if problems.is_empty() || catalog.manifest(&listed.id).is_ok() {
+        record_proof(catalog, listed, level, seconds, restore_seconds, &problems, context);
+    }
     let ok = problems.is_empty();
     Ok(Outcome { id: listed.id.to_string(), level: level.name(), ok, problems, seconds, restore_seconds })
 }
 
 /// Returns the server to drill a snapshot on: the one that the options name, or else the one that it came from. `None`
-/// if the options name none and the database is a file, which is drilled in a scratch file.
-fn drill_target(manifest: &Manifest, options: &DrillOptions, context: &Context) -> Result<Option<Source>> {
+/// if the options name none and the database is a file, which is drilled in a scratch file. Fails if the source of the
+/// config is on a server and is another database.
+fn drill_target(
+    manifest: &Manifest,
+    options: &DrillOptions,
+    catalog: &Catalog,
+    context: &Context,
+) -> Result<Option<Source>> {
     if let Some(to) = &options.to {
         return Ok(Some(context.named_source(to)?.source));
     }
-    Ok(context.configured_source_or_origin(manifest)?.filter(|source| source.file().is_none()))
+    let Some(source) = context.configured_source(manifest)? else {
+        // A file is drilled in a scratch file, wherever it comes from.
+        if engine_named(&manifest.engine)?.origin_of(manifest, &context.host)?.is_none_or(|it| it.file().is_some()) {
+            return Ok(None);
+        }
+        return place_of_origin(manifest, Some(catalog), context);
+    };
+    if source.file().is_some() {
+        return Ok(None);
+    }
+    require_same_database(manifest, &source, || catalog.newest_full(&manifest.source), context)?;
+    Ok(Some(source))
 }

@@ -1,5 +1,6 @@
 //! `extract`: writes the content of an archive to files or to stdout.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -13,11 +14,14 @@ use crate::engine::source::engine_named;
 use crate::ops::choose::Choice;
 use crate::ops::fetch::Opened;
 use crate::ops::{Context, Report, SnapshotFilter};
-use crate::platform::disk::{self, create_file, create_folder, folder_of, require_space, sync_folder};
+use crate::platform::disk::{
+    self, create_file, create_folder, folder_of, rename, require_space, sync_folder, temporary_file,
+};
 use crate::platform::entries::EntryVisitor;
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 use crate::platform::incidental::is_incidental;
 use crate::platform::new_name::persist_new;
+use crate::platform::place;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
@@ -87,11 +91,9 @@ pub(crate) fn run(
     let files = match (destination, &options.entry, &options.table) {
         (Destination::Path(path), None, None) => to_folder(&opened, path, context)?,
         (Destination::Stdout, None, None) => {
-            opened.read_all(&mut TarStream {
-                out: stdout,
-                padding: 0,
-                mtime: opened.manifest.created_at.timestamp().unsigned_abs(),
-            })?;
+            let mtime = opened.manifest.created_at.timestamp().unsigned_abs();
+            let mut stream = TarStream { out: stdout, padding: 0, mtime };
+            opened.read_all(&mut Substitute::new(&opened, &mut stream)?)?;
             stdout.write_all(&[0; 1024]).io(Kind::Failed, || "cannot write to stdout".to_owned())?;
             Vec::new()
         }
@@ -126,6 +128,12 @@ fn write_one(opened: &Opened, options: &ExtractOptions, context: &Context, out: 
             Error::usage(format!("the snapshot {} has no entry '{}'", opened.manifest.id, one_line(path)))
                 .hint(format!("it has {}", names.join(", ")))
         })?;
+        // The text of an archive that psql would run is not trusted.
+        if path.ends_with(".sql")
+            && let Some((_, content)) = made_anew(opened)?.iter().find(|(anew, _)| anew == path)
+        {
+            return Ok(out.write_all(content)?);
+        }
         return opened.reader.stream_entry(entry, &mut |bytes| Ok(out.write_all(bytes)?));
     }
     let table = options.table.as_deref().unwrap_or_default();
@@ -140,7 +148,7 @@ fn to_file(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> 
     }
     let cannot = || format!("cannot write {}", one_line(&path.display().to_string()));
     let folder = folder_of(path);
-    let temporary = tempfile::NamedTempFile::new_in(folder).io(Kind::Unreachable, cannot)?;
+    let temporary = temporary_file(folder, ".lifeboat-extract-", "").io(Kind::Unreachable, cannot)?;
     let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file());
     write(&mut out)?;
     out.flush().io(Kind::Failed, cannot)?;
@@ -169,18 +177,26 @@ fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<Extr
     }
     // If the folder exists (it may be a mount point or the target of a link), the files are moved into it one by one,
     // the manifest last. A new folder appears in one step.
-    let existing = path.canonicalize().ok();
+    let existing = match place::resolve(path) {
+        Err(error) if place::is_refused(&error) => return Err(error.into()),
+        resolved => resolved.ok(),
+    };
     let parent = existing.as_deref().unwrap_or_else(|| folder_of(path));
     require_space(parent, opened.manifest.raw_bytes)?;
+    let parent =
+        place::resolve(parent).io(Kind::Unreachable, || format!("cannot write into {}", disk::shown(parent)))?;
+    let parent = parent.as_path();
     let temporary = tempfile::Builder::new()
         .prefix(".lifeboat-extract-")
         .tempdir_in(parent)
         .io(Kind::Unreachable, || format!("cannot write into {}", disk::shown(parent)))?;
     let mut writer = FolderWriter { root: temporary.path(), file: None };
+    let mut substitute = Substitute::new(opened, &mut writer)?;
     context.progress.start("extracting", opened.manifest.raw_bytes);
-    let checked = opened.read_all(&mut writer);
+    let checked = opened.read_all(&mut substitute);
     context.progress.finish();
     checked?;
+    let anew = substitute.anew;
     let cannot = || format!("cannot create {shown}");
     match &existing {
         Some(folder) => {
@@ -191,17 +207,62 @@ fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<Extr
                 }
             }
             for name in names {
-                fs::rename(temporary.path().join(name), folder.join(name)).io(Kind::Failed, cannot)?;
+                rename(&temporary.path().join(name), &folder.join(name)).io(Kind::Failed, cannot)?;
             }
         }
         None => {
-            fs::rename(temporary.path(), path).io(Kind::Failed, cannot)?;
+            rename(temporary.path(), path).io(Kind::Failed, cannot)?;
             drop(temporary.keep());
         }
     }
     sync_folder(parent).io(Kind::Failed, || format!("cannot sync the folder of {shown}"))?;
-    let file = |entry: &Entry| ExtractedFile { path: path.join(&entry.path).display().to_string(), bytes: entry.bytes };
+    let file = |entry: &Entry| {
+        let bytes = anew.get(entry.path.as_str()).map_or(entry.bytes, |content| content.len() as u64);
+        ExtractedFile { path: path.join(&entry.path).display().to_string(), bytes }
+    };
     Ok(opened.reader.entries().iter().map(file).collect())
+}
+
+/// Returns the entries of a snapshot that another program runs, made anew.
+fn made_anew(opened: &Opened) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let cannot = |error: Error| error.context(format!("cannot extract the snapshot {}", opened.manifest.id));
+    engine_named(&opened.manifest.engine)?.made_anew(opened).map_err(cannot)
+}
+
+/// Passes the entries of an archive on. In place of those that another program runs, it passes on the ones that were made
+/// anew.
+struct Substitute<'a> {
+    anew: HashMap<&'static str, Vec<u8>>,
+    visitor: &'a mut dyn EntryVisitor,
+    is_replaced: bool,
+}
+
+impl<'a> Substitute<'a> {
+    fn new(opened: &Opened, visitor: &'a mut dyn EntryVisitor) -> Result<Self> {
+        Ok(Substitute { anew: made_anew(opened)?.into_iter().collect(), visitor, is_replaced: false })
+    }
+}
+
+impl EntryVisitor for Substitute<'_> {
+    fn start(&mut self, path: &str, bytes: u64) -> Result<()> {
+        let anew = self.anew.get(path);
+        self.is_replaced = anew.is_some();
+        match anew {
+            Some(content) => {
+                self.visitor.start(path, content.len() as u64)?;
+                self.visitor.data(content)
+            }
+            None => self.visitor.start(path, bytes),
+        }
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.is_replaced { Ok(()) } else { self.visitor.data(bytes) }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.visitor.end()
+    }
 }
 
 /// Writes the entries as files of a folder.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::archive::{ArchiveReader, Entry, MANIFEST_PATH, README_PATH};
+use crate::archive::{self, ArchiveReader, Entry, MANIFEST_PATH, README_PATH};
 use crate::engine::restoring::SavedSnapshot;
 use crate::engine::source::engine_named;
 use crate::ops::Context;
@@ -27,6 +27,8 @@ pub(crate) struct Opened {
     pub(crate) reader: ArchiveReader,
     /// True if the archive has no manifest outside: it is described by its own, and `document` is that one's text.
     pub(crate) is_alone: bool,
+    /// True if the archive is encrypted, whatever its manifest says.
+    is_encrypted: bool,
 }
 
 /// Opens a snapshot, and compares the manifest outside the archive with the one inside before either is trusted.
@@ -44,14 +46,16 @@ pub(crate) fn open_uncompared(catalog: &Catalog, id: &SnapshotId, context: &Cont
     let archive = catalog.open_archive(&manifest)?;
     let opened = || -> Result<Opened> {
         let reader = match manifest.encrypted {
-            false => ArchiveReader::open(archive, context.jobs)?,
-            true => ArchiveReader::open_encrypted(archive, &context.keys, context.jobs)?,
+            false => ArchiveReader::open(Arc::clone(&archive), context.jobs)?,
+            true => ArchiveReader::open_encrypted(Arc::clone(&archive), &context.keys, context.jobs)?,
         };
-        let mut opened = Opened { manifest, document, reader, is_alone: false };
+        require_content(&manifest, &reader, archive, catalog)?;
+        let is_encrypted = manifest.encrypted;
+        let mut opened = Opened { manifest, document, reader, is_alone: false, is_encrypted };
         if opened.manifest.encrypted {
             let inside = Manifest::from_json(&opened.reader.read_entry(MANIFEST_PATH, Manifest::MAX_BYTES)?)?;
-            let Manifest { archive_bytes, sha256, .. } = opened.manifest;
-            opened.manifest = Manifest { archive_bytes, sha256, ..inside };
+            let Manifest { archive_bytes, sha256, index_sha256, .. } = opened.manifest;
+            opened.manifest = Manifest { archive_bytes, sha256, index_sha256, ..inside };
         }
         opened.check_layout()?;
         Ok(opened)
@@ -59,20 +63,42 @@ pub(crate) fn open_uncompared(catalog: &Catalog, id: &SnapshotId, context: &Cont
     opened().map_err(|error| damaged(id, error))
 }
 
+/// Fails if the content of an archive is not the one that its manifest, which may be signed, stands for. Without this, a part
+/// of an archive could be read that somebody else has put there.
+fn require_content(
+    manifest: &Manifest,
+    reader: &ArchiveReader,
+    archive: Arc<dyn Ranged>,
+    catalog: &Catalog,
+) -> Result<()> {
+    let is_same = match manifest.index_sha256 {
+        Some(sha256) => reader.index_sha256() == sha256,
+        // A manifest of an earlier version that somebody has signed.
+        None if catalog.requires_signatures() => Some(archive::stream(archive, &mut |_| Ok(()))?) == manifest.sha256,
+        None => true,
+    };
+    match is_same {
+        true => Ok(()),
+        false => Err(Error::problem("its archive is another one than its manifest says")),
+    }
+}
+
 /// Opens an archive that has no manifest outside, by the manifest in it. `name` names the archive in messages.
 pub(crate) fn open_alone(archive: Arc<dyn Ranged>, name: &str, context: &Context) -> Result<Opened> {
     let archive_bytes = Some(archive.len());
     let opened = || -> Result<Opened> {
-        let reader = match is_encrypted(&*archive)? {
+        let is_encrypted = is_encrypted(&*archive)?;
+        let reader = match is_encrypted {
             false => ArchiveReader::open(archive, context.jobs)?,
             true => ArchiveReader::open_encrypted(archive, &context.keys, context.jobs)?,
         };
         let document = reader.read_entry(MANIFEST_PATH, Manifest::MAX_BYTES)?;
-        let manifest = Manifest { archive_bytes, sha256: None, ..Manifest::from_json(&document)? };
+        let index_sha256 = Some(reader.index_sha256());
+        let manifest = Manifest { archive_bytes, sha256: None, index_sha256, ..Manifest::from_json(&document)? };
         if !names_itself(&manifest) {
             return Err(Error::problem("its manifest does not describe itself"));
         }
-        let opened = Opened { manifest, document, reader, is_alone: true };
+        let opened = Opened { manifest, document, reader, is_alone: true, is_encrypted };
         opened.check_layout()?;
         Ok(opened)
     };
@@ -144,6 +170,11 @@ impl Opened {
             Kind::Problem => error.context(format!("the snapshot {} is damaged", self.manifest.id)),
             _ => error,
         }
+    }
+
+    /// Returns true if the archive is encrypted, whatever its manifest says.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.is_encrypted
     }
 
     /// Reads the manifest inside the archive, and compares it with the one outside.

@@ -1,5 +1,8 @@
-//! `keygen`: makes a key for encrypted archives, in the format that `age-keygen` writes.
+//! `keygen`: makes a key for encrypted archives, in the format that `age-keygen` writes, or one that signs snapshots, in the
+//! format of OpenSSH.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
@@ -11,6 +14,7 @@ use crate::platform::disk::shown;
 use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::platform::new_name::write_new_file;
 use crate::platform::secret::Secret;
+use crate::platform::signature::{self, SigningKey};
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
@@ -19,6 +23,8 @@ pub(crate) struct KeygenOptions {
     pub output: Option<PathBuf>,
     /// Do not make a key: print the public keys of the secret keys in this file
     pub public: Option<PathBuf>,
+    /// Make a key that signs snapshots, and not one that encrypts them
+    pub signing: bool,
 }
 
 /// A new key, or the public halves of existing keys.
@@ -60,6 +66,10 @@ impl Report for KeygenReport {}
 /// Runs the command; with `json` a secret key must go to a file.
 pub(crate) fn run(options: &KeygenOptions, json: bool) -> Result<KeygenReport> {
     if let Some(path) = &options.public {
+        if has_signing_key(path) {
+            let public_keys = vec![SigningKey::read(path)?.public().to_string()];
+            return Ok(KeygenReport::Public { public_keys, path: path.display().to_string() });
+        }
         let mut keys = Keys::new();
         keys.add_identity_file(path)?;
         let public_keys = keys.recipients().iter().map(Recipient::to_string).collect();
@@ -69,13 +79,29 @@ pub(crate) fn run(options: &KeygenOptions, json: bool) -> Result<KeygenReport> {
         return Err(Error::usage("a secret key is never written into a JSON document")
             .hint("write the key to a file with --output FILE"));
     }
-    let (public, text) = generate_key(Utc::now());
+    let (public, text) = match options.signing {
+        true => {
+            let (public, text) = signature::generate_key("lifeboat")?;
+            (public.to_string(), text)
+        }
+        false => {
+            let (public, text) = generate_key(Utc::now());
+            (public.to_string(), text)
+        }
+    };
     if let Some(path) = &options.output {
         write_key(path, &text)?;
     }
     let text = if options.output.is_none() { Some(text) } else { None };
     let path = options.output.as_ref().map(|path| path.display().to_string());
-    Ok(KeygenReport::Made { public_key: public.to_string(), path, text })
+    Ok(KeygenReport::Made { public_key: public, path, text })
+}
+
+/// Returns true if a file begins as a private key of SSH does.
+fn has_signing_key(path: &Path) -> bool {
+    let mut start = [0; 64];
+    let read = File::open(path).and_then(|mut file| file.read(&mut start));
+    read.is_ok_and(|bytes| signature::is_private_key(&String::from_utf8_lossy(&start[..bytes])))
 }
 
 /// Writes a key to a new file (mode 0600), atomically and durably. Fails if the file exists.

@@ -6,7 +6,9 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::ops::{Context, Report, SnapshotFilter, snapshot_document};
-use crate::platform::error::Result;
+use crate::platform::error::{Error, Result};
+use crate::snapshots::catalog::{Catalog, Listed};
+use crate::snapshots::id::SourceName;
 use crate::snapshots::list::{Described, LeftOut, NewestListing};
 use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 
@@ -19,11 +21,19 @@ pub(crate) struct ListOptions {
     pub limit: Option<usize>,
 }
 
+/// A snapshot in a list.
+#[derive(Debug)]
+pub(crate) struct ListedSnapshot {
+    pub described: Described,
+    /// The reason why it is not trusted, if it is not.
+    pub distrust: Option<Error>,
+}
+
 /// The snapshots found.
 #[derive(Debug)]
 pub(crate) struct ListReport {
     /// Newest first.
-    pub snapshots: Vec<Described>,
+    pub snapshots: Vec<ListedSnapshot>,
     /// The number of older ones that the limit excludes.
     pub left_out: LeftOut,
     /// The archives without a manifest, newest first.
@@ -33,10 +43,20 @@ pub(crate) struct ListReport {
 impl Serialize for ListReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry("snapshots", &self.snapshots.iter().map(listed_document).collect::<Vec<_>>())?;
+        map.serialize_entry("snapshots", &self.snapshots.iter().map(ListedSnapshot::document).collect::<Vec<_>>())?;
         let without: Vec<Value> = self.without_manifest.iter().map(without_manifest_document).collect();
         map.serialize_entry("without_manifest", &without)?;
         map.end()
+    }
+}
+
+impl ListedSnapshot {
+    fn document(&self) -> Map<String, Value> {
+        let mut document = listed_document(&self.described);
+        if let Some(distrust) = &self.distrust {
+            document.insert("untrusted".to_owned(), json!(distrust.full_message()));
+        }
+        document
     }
 }
 
@@ -94,18 +114,27 @@ impl Report for ListReport {}
 /// Runs the command. Manifests are read only for the snapshots shown, unless tags choose among them.
 pub(crate) fn run(options: &ListOptions, context: &Context) -> Result<ListReport> {
     let catalog = context.open_catalog()?;
+    // The requests of a list depend on the rows that are shown, and not on the history.
+    let catalog = catalog.with_trust(context.trust.clone().without_history());
     let (source, before) = (options.filter.source.as_ref(), options.filter.before);
     let limit = options.limit.unwrap_or(usize::MAX);
     if options.filter.tags.is_empty() {
         let NewestListing { listed, left_out, without_manifest } = catalog.list_with_archives(source, before, limit)?;
-        let snapshots = catalog.describe(listed)?;
+        let snapshots = describe(&catalog, listed)?;
+        if let Some(source) = source.filter(|_| snapshots.is_empty() && without_manifest.is_empty()) {
+            require_known(source, &catalog, context)?;
+        }
         warn_about_newer(&snapshots);
         return Ok(ListReport { snapshots, left_out, without_manifest });
     }
     let listing = catalog.list_with_archives(source, before, usize::MAX)?;
-    let mut snapshots = catalog.describe(listing.listed)?;
-    let tagged = |described: &Described| {
-        described
+    let mut snapshots = describe(&catalog, listing.listed)?;
+    if let Some(source) = source.filter(|_| snapshots.is_empty() && listing.without_manifest.is_empty()) {
+        require_known(source, &catalog, context)?;
+    }
+    let tagged = |listed: &ListedSnapshot| {
+        listed
+            .described
             .manifest
             .as_ref()
             .is_ok_and(|manifest| options.filter.tags.iter().all(|tag| manifest.tags.contains(tag)))
@@ -118,9 +147,34 @@ pub(crate) fn run(options: &ListOptions, context: &Context) -> Result<ListReport
     Ok(ListReport { snapshots, left_out, without_manifest: listing.without_manifest })
 }
 
-/// Warns about the snapshots that a newer version of this program made: they are listed, but nothing else is known.
-fn warn_about_newer(snapshots: &[Described]) {
-    for described in snapshots {
+/// Reads the manifests of snapshots, trusted or not.
+fn describe(catalog: &Catalog, listed: Vec<Listed>) -> Result<Vec<ListedSnapshot>> {
+    let described = catalog.describe_as_stored(listed)?.into_iter();
+    Ok(described
+        .map(|mut described| {
+            let distrust = described.distrust.take();
+            ListedSnapshot { described, distrust }
+        })
+        .collect())
+}
+
+/// Fails if neither the store nor the config has the source: a mistyped name must not look like a source without
+/// snapshots.
+fn require_known(source: &SourceName, catalog: &Catalog, context: &Context) -> Result<()> {
+    let config = context.config.as_ref();
+    let is_configured = config.is_some_and(|config| config.source_names().contains(source));
+    let sources = if is_configured { Vec::new() } else { catalog.sources()? };
+    if sources.is_empty() || sources.contains(source) { Ok(()) } else { catalog.require_source(source) }
+}
+
+/// Warns about the snapshots that a newer version of this program made, of which nothing else is known, and about those
+/// that it has tested.
+fn warn_about_newer(snapshots: &[ListedSnapshot]) {
+    for ListedSnapshot { described, .. } in snapshots {
+        if described.proof.has_newer {
+            let id = &described.listed.id;
+            tracing::warn!("the result of a test of {id} is not known: its proof was made by a newer lifeboat");
+        }
         if let Err(error) = &described.manifest
             && error.is_newer_format()
         {

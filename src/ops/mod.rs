@@ -4,26 +4,37 @@
 pub(crate) mod check;
 pub(crate) mod checks;
 pub(crate) mod choose;
+pub(crate) mod command_line;
 pub(crate) mod copy;
 pub(crate) mod delete;
 pub(crate) mod destination;
 pub(crate) mod diff;
+mod differences;
 pub(crate) mod doctor;
 pub(crate) mod drill;
 pub(crate) mod extract;
 pub(crate) mod fetch;
+pub(crate) mod first_deploy;
 pub(crate) mod gate;
+mod gone;
 pub(crate) mod guard;
+pub(crate) mod host_name;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod inventory;
 pub(crate) mod keygen;
 pub(crate) mod list;
+pub(crate) mod lost_manifests;
 pub(crate) mod migrate;
+pub(crate) mod new_rows;
+mod newest_state;
+pub(crate) mod origin;
+pub(crate) mod other_name;
 pub mod preflight;
 pub(crate) mod prune;
 pub(crate) mod put_back;
 mod reencrypt;
+mod removed;
 pub(crate) mod restore;
 pub(crate) mod restore_in_place;
 pub(crate) mod save;
@@ -44,15 +55,16 @@ use serde_json::{Map, Value, json};
 use crate::archive::{EncryptWith, Keys};
 use crate::config::Config;
 use crate::engine::context::EngineContext;
-use crate::engine::sqlite::target::quote_word;
 use crate::ops::summary::RunSummary;
-use crate::platform::error::{Error, Kind, Result};
+use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::progress::Progress;
 use crate::platform::scratch::Scratch;
 use crate::platform::secret::Secret;
-use crate::snapshots::find::SnapshotFilter;
+use crate::snapshots::catalog::Catalog;
 use crate::snapshots::manifest::Manifest;
 use crate::snapshots::proofs::ProofSummary;
+use crate::snapshots::search::SnapshotFilter;
+use crate::snapshots::trust::Trust;
 use crate::store::StoreUrl;
 
 /// The settings that every operation receives in addition to its own options.
@@ -65,12 +77,16 @@ pub struct Context {
     pub stores_are_given: bool,
     /// The keys that open encrypted archives.
     pub keys: Keys,
+    /// The rules by which snapshots are trusted.
+    pub trust: Trust,
     /// The passphrase of --passphrase-file; new snapshots are encrypted with it.
     pub passphrase: Option<Secret>,
     /// The flags that gave the keys, such as `--identity FILE`, for printed commands. They never contain the keys.
     pub key_flags: Vec<String>,
     /// This machine's name, as it is recorded in the origin of a snapshot.
     pub host: String,
+    /// True if the command line or the environment gives that name, and not the config or the system.
+    pub host_is_given: bool,
     /// The number of threads for compressing and decompressing.
     pub jobs: usize,
     /// The folder for temporary files.
@@ -104,6 +120,12 @@ pub trait Report: Serialize {
             None => Kind::Problem.exit_code(),
         }
     }
+}
+
+/// Adds the name of the store to an error, for operations that use two stores.
+fn in_store(error: Error, catalog: &Catalog) -> Error {
+    let location = catalog.location();
+    error.context(format!("a problem in {}", one_line(&location)))
 }
 
 /// Returns an error as it appears in JSON documents.
@@ -170,6 +192,12 @@ impl Serialize for ReportedSnapshot {
 #[must_use]
 pub fn snapshot_document(manifest: &Manifest, proof: &ProofSummary) -> Map<String, Value> {
     let Ok(Value::Object(mut document)) = serde_json::to_value(manifest) else { return Map::new() };
+    // They are for later comparisons, and not for readers of the document.
+    document.remove("compared_with");
+    document.remove("compared_tables");
+    document.remove("losses_since");
+    document.remove("previous");
+    document.remove("index_sha256");
     document.insert("proof".to_owned(), json!(proof.level.name()));
     document.insert("proof_at".to_owned(), json!(proof.at));
     document.insert("restore_seconds".to_owned(), json!(proof.restore_seconds));
@@ -195,27 +223,5 @@ impl Context {
             return Ok(Some(EncryptWith::Recipients(encryption.recipients.clone())));
         }
         Ok(encryption.passphrase()?.map(EncryptWith::Passphrase))
-    }
-
-    /// Returns a `lifeboat` command line for `snapshot` that the user can copy.
-    pub(crate) fn command_line(&self, words: &[&str], snapshot: &Manifest, store: Option<&str>) -> String {
-        let mut line = "lifeboat".to_owned();
-        let config = self.config.as_ref().map(|config| config.path.display().to_string());
-        let mut words: Vec<&str> =
-            words.iter().copied().chain(store.iter().flat_map(|store| ["--store", store])).collect();
-        words.extend(config.iter().flat_map(|path| ["--config", path.as_str()]));
-        if snapshot.encrypted {
-            match self.key_flags.as_slice() {
-                // No flag gave a key. If there is no key at all, the user must replace KEY.txt. Otherwise the key is
-                // in the environment or the config, and the command finds it there.
-                [] if self.keys.is_empty() => words.extend(["--identity", "KEY.txt"]),
-                flags => words.extend(flags.iter().map(String::as_str)),
-            }
-        }
-        for word in words {
-            line.push(' ');
-            line.push_str(&quote_word(word));
-        }
-        line
     }
 }

@@ -9,15 +9,16 @@ use serde::{Serialize, Serializer};
 
 use crate::ops::list::without_manifest_document;
 use crate::ops::tags::SUSPECT;
-use crate::ops::{Context, Report, serialize_failures, stores};
+use crate::ops::{Context, Report, serialize_failures};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::interrupt;
 use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::list::Described;
-use crate::snapshots::manifest::SnapshotKind;
+use crate::snapshots::manifest::{Manifest, MissingPeriod, SnapshotKind};
 use crate::snapshots::proofs::ProofLevel;
 use crate::snapshots::retention::{Candidate, Plan, Policy, Rows, plan};
+use crate::snapshots::row_counts::RowCounts;
 use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 
 /// Options of [`run`].
@@ -42,8 +43,8 @@ pub(crate) struct PruneOptions {
     /// Keep all with this tag (repeatable)
     pub keep_tag: Vec<String>,
     /// Keep safety, partial, damaged and suspect snapshots, which the policy does not count, while they are younger than
-    /// this
-    pub keep_others: Duration,
+    /// this; default: as the config says, or 30 days
+    pub keep_others: Option<Duration>,
     /// Delete only these archives without a manifest, by their ids or the starts of ids
     pub without_manifest: Vec<String>,
     /// Delete, instead of only printing what would be deleted
@@ -131,7 +132,7 @@ impl PruneOptions {
             yearly: self.keep_yearly,
             within: self.keep_within,
             tags: self.keep_tag.clone(),
-            others_within: self.keep_others,
+            others_within: self.keep_others.unwrap_or(Policy::default().others_within),
         }
     }
 }
@@ -164,7 +165,10 @@ pub(crate) fn run(options: &PruneOptions, context: &Context) -> Result<PruneRepo
         return delete_without_manifest(options, context);
     }
     let policy = match options.policy() {
-        policy if policy.is_empty() => context.retention()?.clone(),
+        policy if policy.is_empty() => {
+            let configured = context.retention()?.clone();
+            Policy { others_within: options.keep_others.unwrap_or(configured.others_within), ..configured }
+        }
         policy => policy,
     };
     let sources: Option<Vec<SourceName>> = options.source.clone().map(|source| vec![source]);
@@ -178,7 +182,7 @@ pub(crate) fn run(options: &PruneOptions, context: &Context) -> Result<PruneRepo
     // The same policy applies to every store of the config. If one cannot be reached, the others are still pruned.
     let mut all = PruneReport { dry_run: !options.yes, ..PruneReport::default() };
     for store in context.all_stores()? {
-        match stores::open(store).and_then(|catalog| prune(&catalog, sources.as_deref(), &policy, options.yes)) {
+        match context.open(store).and_then(|catalog| prune(&catalog, sources.as_deref(), &policy, options.yes)) {
             Ok(report) => all.add(report),
             Err(error) => all.failures.push(error.context("a store was not pruned")),
         }
@@ -197,7 +201,7 @@ pub(crate) fn after_snapshot(sources: &[SourceName], context: &Context) -> Resul
     let policy = context.retention()?;
     let (mut pruned, mut failures) = (Vec::new(), Vec::new());
     for store in context.all_stores()? {
-        match stores::open(store).and_then(|catalog| prune(&catalog, Some(sources), policy, true)) {
+        match context.open(store).and_then(|catalog| prune(&catalog, Some(sources), policy, true)) {
             Ok(report) => {
                 failures.extend(report.failures.iter().map(Error::duplicate));
                 pruned.push(report);
@@ -222,25 +226,33 @@ fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, del
     for source in &sources {
         listed.extend(catalog.list(source)?);
     }
-    let described = catalog.describe(listed)?;
+    let described = catalog.describe_as_stored(listed)?;
     // A snapshot whose manifest cannot be read cannot be classified, and is kept.
-    let mut candidates: Vec<Candidate> = described.iter().filter_map(candidate).collect();
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for described in &described {
+        let is_trusted = described.distrust.is_none();
+        candidates.extend(candidate(described).map(|candidate| Candidate { is_trusted, ..candidate }));
+    }
     let now = Utc::now();
     read_rows(catalog, &mut candidates, policy, now)?;
     let mut plan = plan(&candidates, policy, now);
     require_tagged(&candidates, policy, &plan)?;
     keep_last_copies(&candidates, &mut plan);
+    keep_missing_periods(&described, &candidates, &mut plan);
     for described in &described {
-        if let Err(error) = &described.manifest {
-            let reason = if error.is_newer_format() { "made by a newer lifeboat" } else { "unreadable" };
-            plan.keep.push((described.listed.id.clone(), vec![reason.to_owned()]));
-        }
+        let reason = match &described.manifest {
+            Err(error) => reason_to_keep(error),
+            Ok(_) if described.proof.has_newer => "tested by a newer lifeboat",
+            Ok(_) => continue,
+        };
+        plan.keep.push((described.listed.id.clone(), vec![reason.to_owned()]));
     }
     let mut in_use = BTreeSet::new();
     for source in &sources {
         in_use.extend(catalog.in_use(source, deletes)?);
     }
     keep_snapshots_in_use(&in_use, &mut plan);
+    keep_unknown_archives(catalog, &described, &mut plan)?;
     plan.keep.sort_by(|a, b| b.0.stamp().cmp(a.0.stamp()));
     let listed = described.iter().map(|described| &described.listed);
     let to_delete: Vec<&Listed> = listed.filter(|listed| plan.delete.contains(&listed.id)).collect();
@@ -258,6 +270,12 @@ fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, del
         match delete_orphans(catalog, &sources, deletes) {
             Ok(freed) => freed_bytes += freed,
             Err(error) => failures.push(error.context("cannot delete the objects that crashed writers left behind")),
+        }
+        if deletes {
+            let cleared = sources.iter().try_for_each(|source| catalog.clear_guard_leases(source));
+            failures.extend(
+                cleared.err().map(|error| error.context("cannot delete the leases of guards that were killed")),
+            );
         }
     }
     let keep = plan.keep.into_iter().map(|(id, reasons)| Kept { id: id.to_string(), reasons }).collect();
@@ -283,7 +301,7 @@ fn prune(catalog: &Catalog, sources: Option<&[SourceName]>, policy: &Policy, del
 /// found, and none is being read.
 fn delete_without_manifest(options: &PruneOptions, context: &Context) -> Result<PruneReport> {
     let urls = if context.stores_are_given { std::slice::from_ref(context.store()?) } else { context.all_stores()? };
-    let catalogs = urls.iter().map(stores::open).collect::<Result<Vec<_>>>()?;
+    let catalogs = urls.iter().map(|url| context.open(url)).collect::<Result<Vec<_>>>()?;
     let mut chosen: Vec<(&Catalog, ArchiveWithoutManifest)> = Vec::new();
     for wanted in &options.without_manifest {
         let (mut is_found, mut absent) = (false, None);
@@ -351,7 +369,7 @@ fn read_rows(catalog: &Catalog, candidates: &mut [Candidate], policy: &Policy, n
     };
     for candidate in candidates.iter_mut().filter(is_needed) {
         interrupt::check()?;
-        let manifest = match catalog.manifest(&candidate.id) {
+        let manifest = match catalog.manifest_as_stored(&candidate.id) {
             Ok((manifest, _)) => manifest,
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
             Err(error) => {
@@ -360,10 +378,11 @@ fn read_rows(catalog: &Catalog, candidates: &mut [Candidate], policy: &Policy, n
             }
         };
         let mut rows = Rows { total: manifest.rows, ..Rows::default() };
-        for table in manifest.tables.iter().filter(|table| table.is_ordinary()) {
-            let name = names.get(table.name.as_str()).cloned().unwrap_or_else(|| Arc::from(table.name.as_str()));
+        let RowCounts { tables, uncounted, .. } = RowCounts::of(&manifest.tables);
+        for (table, number) in tables.into_iter().chain(uncounted.into_keys().map(|table| (table, 0))) {
+            let name = names.get(table.as_str()).cloned().unwrap_or_else(|| Arc::from(table.as_str()));
             names.insert(Arc::clone(&name));
-            rows.tables.insert(name, table.rows.unwrap_or(0));
+            rows.tables.insert(name, number);
         }
         candidate.rows = Some(rows);
     }
@@ -396,6 +415,23 @@ fn keep_snapshots_in_use(in_use: &BTreeSet<SnapshotId>, plan: &mut Plan) {
     plan.keep.extend(kept.into_iter().map(|id| (id, vec!["being read".to_owned()])));
 }
 
+/// Keeps the snapshots whose archives are not known to be of this version: their manifests do not say so.
+fn keep_unknown_archives(catalog: &Catalog, described: &[Described], plan: &mut Plan) -> Result<()> {
+    let listed = described.iter().map(|described| &described.listed);
+    let to_delete: Vec<&Listed> = listed.filter(|listed| plan.delete.contains(&listed.id)).collect();
+    for (id, error) in catalog.unknown_archives(&to_delete)? {
+        tracing::warn!("{id} is kept: {}", error.full_message());
+        plan.delete.retain(|deleted| *deleted != id);
+        plan.keep.push((id, vec![reason_to_keep(&error).to_owned()]));
+    }
+    Ok(())
+}
+
+/// Returns the reason to keep a snapshot that cannot be read.
+fn reason_to_keep(error: &Error) -> &'static str {
+    if error.is_newer_format() { "made by a newer lifeboat" } else { "unreadable" }
+}
+
 /// Deletes the objects that belong to no snapshot, or only counts them. Returns their size in bytes.
 fn delete_orphans(catalog: &Catalog, sources: &[SourceName], deletes: bool) -> Result<u64> {
     let mut freed_bytes = 0;
@@ -414,11 +450,13 @@ fn delete_orphans(catalog: &Catalog, sources: &[SourceName], deletes: bool) -> R
 /// Keeps the newest full snapshot of a source that has no undamaged one: parts of it may be the only data left.
 fn keep_last_copies(candidates: &[Candidate], plan: &mut Plan) {
     let full = |candidate: &&Candidate| candidate.kind == SnapshotKind::Full;
-    let has_good = |source| candidates.iter().filter(full).any(|other| other.id.source() == source && !other.damaged);
+    let kind = |candidate: &Candidate| (candidate.id.source().clone(), candidate.is_trusted);
+    let has_good =
+        |of: &Candidate| candidates.iter().filter(full).any(|other| kind(other) == kind(of) && !other.damaged);
     let mut only_damaged: Vec<&Candidate> =
-        candidates.iter().filter(full).filter(|candidate| !has_good(candidate.id.source())).collect();
-    only_damaged.sort_by(|a, b| b.id.cmp(&a.id));
-    only_damaged.dedup_by(|later, first| later.id.source() == first.id.source());
+        candidates.iter().filter(full).filter(|candidate| !has_good(candidate)).collect();
+    only_damaged.sort_by(|a, b| (b.is_trusted, &b.id).cmp(&(a.is_trusted, &a.id)));
+    only_damaged.dedup_by(|later, first| kind(later) == kind(first));
     for candidate in only_damaged {
         if plan.delete.contains(&candidate.id) {
             plan.delete.retain(|id| id != &candidate.id);
@@ -427,12 +465,51 @@ fn keep_last_copies(candidates: &[Candidate], plan: &mut Plan) {
     }
 }
 
+/// Keeps the snapshots taken in the periods whose rows the newest good snapshot of their source may lack: `guard` has
+/// restored an older one, and their rows may be in no other.
+fn keep_missing_periods(described: &[Described], candidates: &[Candidate], plan: &mut Plan) {
+    let good = candidates.iter().filter(|candidate| candidate.counts());
+    let good: BTreeMap<&SnapshotId, bool> = good.map(|candidate| (&candidate.id, candidate.is_trusted)).collect();
+    // One that is not trusted may keep others, and does not hide the periods of one that is.
+    let mut newest: BTreeMap<(&SourceName, bool), &Manifest> = BTreeMap::new();
+    let manifests = || described.iter().filter_map(|described| described.manifest.as_ref().ok());
+    for (manifest, is_trusted) in manifests().filter_map(|manifest| Some((manifest, *good.get(&manifest.id)?))) {
+        let known = newest.entry((&manifest.source, is_trusted)).or_insert(manifest);
+        if manifest.id > known.id {
+            *known = manifest;
+        }
+    }
+    let to_delete: BTreeSet<SnapshotId> = plan.delete.iter().cloned().collect();
+    for manifest in manifests().filter(|manifest| to_delete.contains(&manifest.id)) {
+        if manifest.kind == SnapshotKind::Safety {
+            continue;
+        }
+        let newest = [true, false].into_iter().filter_map(|is_trusted| newest.get(&(&manifest.source, is_trusted)));
+        // Those that lack the rows themselves follow the restore.
+        let is_missed =
+            |period: &&MissingPeriod| period.contains(&manifest.id) && !manifest.missing_periods.contains(period);
+        if let Some(period) = newest.flat_map(|newest| &newest.missing_periods).find(is_missed) {
+            plan.delete.retain(|id| *id != manifest.id);
+            let reason = format!(
+                "newer than {}, which guard has restored: 'snapshot --accept' accepts that its rows are missing",
+                period.after
+            );
+            plan.keep.push((manifest.id.clone(), vec![reason]));
+        }
+    }
+}
+
 /// Returns the facts that the policy needs, or `None` with a warning if the manifest cannot be read.
 pub(crate) fn candidate(described: &Described) -> Option<Candidate> {
     let id = described.listed.id.clone();
     match &described.manifest {
+        Err(error) if error.is_not_trusted() => None,
         Err(error) => {
             tracing::warn!("{id} is kept, and not counted: {}", error.full_message());
+            None
+        }
+        Ok(_) if described.proof.has_newer => {
+            tracing::warn!("{id} is kept, and not counted: it was tested by a newer lifeboat");
             None
         }
         Ok(manifest) => Some(Candidate {
@@ -440,9 +517,10 @@ pub(crate) fn candidate(described: &Described) -> Option<Candidate> {
             kind: manifest.kind,
             damaged: described.proof.level == ProofLevel::Damaged,
             drilled: described.proof.drilled,
-            passed: !manifest.tags.iter().any(|tag| tag == SUSPECT),
+            passed: !manifest.has_tag(SUSPECT),
             tags: manifest.tags.clone(),
             rows: None,
+            is_trusted: true,
             id,
         }),
     }

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use crate::archive::{self, ArchiveSummary};
 use crate::ops::choose::Choice;
 use crate::ops::fetch::{self, Opened};
-use crate::ops::{Context, choose};
+use crate::ops::{Context, choose, in_store};
 use crate::platform::digest::Sha256;
-use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::error::{Error, Kind, Result};
 use crate::platform::ranged::Ranged;
 use crate::snapshots::catalog::Catalog;
 use crate::snapshots::manifest::Manifest;
 use crate::snapshots::proofs::ProofLevel;
-use crate::snapshots::publish::{ReadBack, Rivals};
+use crate::snapshots::publish::{Publishing, ReadBack};
+use crate::snapshots::rivals::Rivals;
+use crate::snapshots::signatures::Signing;
 
 /// The effect of putting an archive into a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,14 +48,16 @@ pub(crate) fn put_back(
 ) -> Result<(Manifest, Effect)> {
     let whole = read_whole(choice, context)?;
     let manifest = whole.manifest.clone();
-    let in_target = |error: Error| error.context(format!("a problem in {}", one_line(&to.location())));
-    if let Some(there) = to.listed(&manifest.id).map_err(in_target)? {
-        let (other, _) = to.manifest(&manifest.id).map_err(in_target)?;
+    let in_target = |error: Error| in_store(error, to);
+    let there = to.listed(&manifest.id).map_err(in_target)?;
+    let has_lost_manifest = there.is_some() && to.has_lost_manifest(&manifest.id).map_err(in_target)?;
+    if let Some(there) = there.as_ref().filter(|_| !has_lost_manifest) {
+        let (other, _) = to.manifest_as_stored(&manifest.id).map_err(in_target)?;
         if (other.sha256, other.archive_bytes) != (manifest.sha256, manifest.archive_bytes) {
             return Err(in_target(Error::failed("it has a different snapshot with this id")));
         }
         let is_intact = match to.open_archive(&other) {
-            Ok(_) => to.proof(&there).map_err(in_target)?.level != ProofLevel::Damaged,
+            Ok(_) => to.proof(there).map_err(in_target)?.level != ProofLevel::Damaged,
             Err(error) if error.kind == Kind::Problem => false,
             Err(error) => return Err(in_target(error)),
         };
@@ -62,13 +66,10 @@ pub(crate) fn put_back(
         }
         let upload = upload(&whole, to, context)?;
         to.mend_archive(upload, whole.summary, &other)?;
-        to.forget_damage(&there)?;
+        to.forget_damage(there)?;
         return Ok((manifest, Effect::Mended));
     }
-    if let Some(other) = to.newest_full(&manifest.source)?.filter(|other| !other.is_of_same_database(&manifest)) {
-        return Err(in_target(Error::usage(format!("it has a source {} from {}", manifest.source, other.origin)))
-            .hint("copy it into a separate store"));
-    }
+    to.require_same_database(&manifest)?;
     match to.stored_archive(&manifest).map_err(in_target)? {
         // In its own store, the archive that was read is this one.
         Some(_) if is_same_store => {}
@@ -83,17 +84,41 @@ pub(crate) fn put_back(
         }
         None => {
             let upload = upload(&whole, to, context)?;
-            to.publish_document(upload, whole.summary, &manifest, &whole.document, ReadBack::Always, Rivals::Ignore)?;
+            to.delete_lost_manifest(&manifest.id).map_err(in_target)?;
+            let signature = match choice.catalog() {
+                Some(from) => from.signature_of(&manifest.id, &whole.document)?,
+                None => None,
+            };
+            warn_if_unsigned(signature.is_some(), to, &manifest);
+            let rivals = Rivals::of(&manifest);
+            let options = Publishing { read_back: ReadBack::Always, rivals, signing: Signing::Keep(signature) };
+            to.publish_document(upload, whole.summary, &manifest, &whole.document, options)?;
             return Ok((manifest, Effect::Copied));
         }
     }
+    to.delete_lost_manifest(&manifest.id).map_err(in_target)?;
     to.put_manifest_back(&manifest, &whole.document)?;
+    warn_if_unsigned(to.signature_of(&manifest.id, &whole.document)?.is_some(), to, &manifest);
+    if let Some(there) = &there {
+        to.forget_damage(there)?;
+    }
     Ok((manifest, Effect::ManifestWritten))
+}
+
+/// Warns if signatures are used, and the manifest that was written has none: whoever put the archive there may have made it.
+fn warn_if_unsigned(is_signed: bool, to: &Catalog, manifest: &Manifest) {
+    if !is_signed && to.uses_signatures() {
+        tracing::warn!(
+            "{0} is not signed, because it is not known who made its archive: if you know it, \
+             'ssh-keygen -Y sign -f KEY -n lifeboat-manifest {0}.json' signs it",
+            manifest.id
+        );
+    }
 }
 
 /// Reads every byte of an archive, and makes the manifest outside from the one in it.
 fn read_whole(choice: &Choice, context: &Context) -> Result<Whole> {
-    let opened: Opened = choice.open(context)?;
+    let opened: Opened = choice.open_as_stored(context)?;
     let shown = choice.shown();
     let archive = match choice {
         Choice::WithoutManifest(catalog, found) => catalog.open_without_manifest(found)?,
@@ -113,11 +138,17 @@ fn read_whole(choice: &Choice, context: &Context) -> Result<Whole> {
     if let Some(problem) = walk.problems.into_iter().next() {
         return Err(problem.context(format!("the archive {shown} is damaged")));
     }
-    let manifest = Manifest { sha256: Some(walk.sha256), ..opened.manifest };
-    let document = manifest.document_from(&opened.document)?;
+    let mut manifest = Manifest { sha256: Some(walk.sha256), ..opened.manifest };
+    let mut document = manifest.document_from(&opened.document)?;
+    // The manifest of a snapshot that was signed has the hash of the index, too.
+    let signature = choice.catalog().map(|catalog| catalog.signature_of(&manifest.id, &document)).transpose()?;
+    if signature.flatten().is_none() {
+        manifest.index_sha256 = None;
+        document = manifest.document_from(&opened.document)?;
+    }
     // The document must be read as the manifest that it stands for.
     let outside = Manifest::from_json(&document)?;
-    let summary = ArchiveSummary { bytes: archive.len(), sha256: walk.sha256 };
+    let summary = ArchiveSummary { bytes: archive.len(), sha256: walk.sha256, index_sha256: None };
     Ok(Whole { archive, manifest: outside, document, summary })
 }
 

@@ -9,7 +9,10 @@ use crate::ops::{Context, fetch};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::snapshots::catalog::Catalog;
 use crate::snapshots::manifest::Manifest;
-use crate::snapshots::publish::{ReadBack, Rivals};
+use crate::snapshots::publish::{Publishing, ReadBack};
+use crate::snapshots::rivals::Rivals;
+use crate::snapshots::signatures::Signing;
+use crate::snapshots::trust::Signer;
 
 /// The most bytes by which the header of an archive for other keys can be longer.
 const MAX_HEADER_GROWTH: u64 = 1 << 20;
@@ -52,10 +55,24 @@ pub(crate) fn copy(
     context.progress.finish();
     written?;
     let (upload, summary) = writer.finish()?;
+    let opened_document = opened.document;
     let copied = Manifest { archive_bytes: Some(summary.bytes), sha256: Some(summary.sha256), ..opened.manifest };
     let document = copied.document_from(&inside)?;
     // The document must be read as the manifest that it stands for.
     let outside = Manifest::from_json(&document)?;
-    to.publish_document(upload, summary, &outside, &document, ReadBack::Always, rivals)?;
+    // A signature says who made the snapshot, so only one that we or a trusted key have signed is signed anew.
+    let signing = match from.uses_signatures() && from.is_signed_by_ours(id, &opened_document)? {
+        true => Signing::New,
+        false => Signing::Keep(None),
+    };
+    let is_signed = matches!((&signing, to.signer()), (Signing::New, Signer::Key(_) | Signer::Unusable(_)));
+    if from.uses_signatures() && !is_signed {
+        tracing::warn!(
+            "the copy of {id} is not signed: its manifest is another one, and there is no key, or nobody who is trusted here \
+             has signed the original"
+        );
+    }
+    let options = Publishing { read_back: ReadBack::Always, rivals, signing };
+    to.publish_document(upload, summary, &outside, &document, options)?;
     Ok(outside)
 }

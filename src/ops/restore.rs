@@ -1,6 +1,7 @@
 //! `restore`: restores a snapshot, and reports how to undo that.
 
 use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::archive::Compression;
@@ -10,11 +11,14 @@ use crate::engine::source::{Source, engine_named};
 use crate::ops::choose::Choice;
 use crate::ops::destination::Destination;
 use crate::ops::fetch::Opened;
+use crate::ops::origin::{place_of_origin, require_same_database};
 use crate::ops::save::SnapshotPlan;
 use crate::ops::{Context, Report, SnapshotFilter, tags};
 use crate::platform::error::{Error, Result, one_line};
+use crate::platform::restored;
 use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::manifest::{Manifest, Origin, SnapshotKind};
+use crate::snapshots::trust::ALLOW_UNSIGNED;
 
 /// Options of a restore.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +41,10 @@ pub(crate) struct RestorePlan {
     opened: Arc<Opened>,
     plan: Box<dyn restoring::RestorePlan>,
     dry_run: bool,
+    /// The file that is written to.
+    file: Option<PathBuf>,
+    /// True if a person has chosen the snapshot.
+    is_chosen: bool,
 }
 
 impl RestorePlan {
@@ -44,10 +52,11 @@ impl RestorePlan {
     pub(crate) fn make(options: &RestoreOptions, context: &Context) -> Result<Self> {
         let choice = Choice::find(&options.snapshot, &options.filter, || context.open_catalog())?;
         let opened = choice.open(context)?;
-        let target = target(&opened.manifest, options.to.as_deref(), context)?;
+        let target = target(&opened.manifest, options.to.as_deref(), choice.catalog(), context)?;
         let opened = Arc::new(opened);
         let plan = target.plan_restore(Arc::<Opened>::clone(&opened), &options.settings, &context.for_engine())?;
-        Ok(RestorePlan { choice, opened, plan, dry_run: options.settings.dry_run })
+        let file = target.file().map(Path::to_owned);
+        Ok(RestorePlan { choice, opened, plan, dry_run: options.settings.dry_run, file, is_chosen: true })
     }
 
     /// Plans the restore in place of a snapshot that was already found, to a target of the same engine.
@@ -61,7 +70,8 @@ impl RestorePlan {
         let choice = Choice::Snapshot(catalog, listed);
         let opened = Arc::new(choice.open(context)?);
         let plan = target.plan_restore_in_place(Arc::<Opened>::clone(&opened), lock_timeout, &context.for_engine())?;
-        Ok(RestorePlan { choice, opened, plan, dry_run: false })
+        let file = target.file().map(Path::to_owned);
+        Ok(RestorePlan { choice, opened, plan, dry_run: false, file, is_chosen: false })
     }
 
     /// Returns the question to ask the user before data is overwritten, or `None` if nothing is overwritten.
@@ -75,16 +85,37 @@ impl RestorePlan {
         let RestorePlan { choice, opened, plan, .. } = &self;
         let catalog = choice.catalog();
         let _lease = catalog.filter(|_| !self.dry_run).map(|catalog| catalog.lease(&opened.manifest.id));
-        plan.run(&Caller { catalog, safety_store: OnceCell::new(), opened, context })
+        let report =
+            plan.run(&Caller { catalog, safety_store: OnceCell::new(), safety: OnceCell::new(), opened, context })?;
+        if let Some(file) = self.file.as_ref().filter(|_| !report.dry_run && report.mode != "tables") {
+            restored::set(file, self.is_older().then_some(report.id.as_str()));
+        }
+        Ok(report)
+    }
+}
+
+impl RestorePlan {
+    /// Returns true if a person has chosen the snapshot although its source has a newer one.
+    fn is_older(&self) -> bool {
+        let manifest = &self.opened.manifest;
+        let newest =
+            self.choice.catalog().filter(|_| self.is_chosen).map(|catalog| catalog.newest_full(&manifest.source));
+        newest.is_some_and(|newest| newest.is_ok_and(|newest| newest.is_some_and(|newest| newest.id > manifest.id)))
     }
 }
 
 /// Returns the target of a restore: the one that `to` names, or else the database of the config or of the snapshot's
-/// origin. Fails if its engine is not that of the snapshot.
-pub(crate) fn target(manifest: &Manifest, to: Option<&str>, context: &Context) -> Result<Source> {
+/// origin. Fails if its engine is not that of the snapshot, or if it is another database and `to` does not name it.
+/// `catalog` is the store of the snapshot.
+fn target(manifest: &Manifest, to: Option<&str>, catalog: Option<&Catalog>, context: &Context) -> Result<Source> {
     let engine = engine_named(&manifest.engine)?;
     let Some(to) = to else {
-        return context.configured_source_or_origin(manifest)?.ok_or_else(|| {
+        if let Some(source) = context.configured_source(manifest)? {
+            let newest = || catalog.map_or(Ok(None), |catalog| catalog.newest_full(&manifest.source));
+            require_same_database(manifest, &source, newest, context)?;
+            return Ok(source);
+        }
+        return place_of_origin(manifest, catalog, context)?.ok_or_else(|| {
             Error::usage(format!("{} is from another machine, {}", manifest.id, one_line(&manifest.origin.to_string())))
                 .hint("name the target with --to")
         });
@@ -119,6 +150,8 @@ struct Caller<'a> {
     catalog: Option<&'a Catalog>,
     /// The store of the safety snapshot, if the snapshot is in none.
     safety_store: OnceCell<Catalog>,
+    /// The id of the safety snapshot.
+    safety: OnceCell<String>,
     opened: &'a Opened,
     context: &'a Context,
 }
@@ -134,7 +167,7 @@ impl Caller<'_> {
             encrypt_with = self.context.config_encryption()?;
         }
         let encrypt_with = encrypt_with.or_else(|| self.context.keys.encrypt_with());
-        Ok(Destination { catalogs: vec![self.catalog_for_safety()?], encrypt_with })
+        Ok(Destination { catalogs: vec![self.catalog_for_safety()?], encrypt_with, predecessor: None })
     }
 
     fn catalog_for_safety(&self) -> Result<&Catalog> {
@@ -161,15 +194,24 @@ impl RestoreCaller for Caller<'_> {
             compression: Compression::default(),
             allow_empty: true,
             previous: None,
+            lost: None,
+            rules: Vec::new(),
+            missing_periods: Vec::new(),
             baseline: None,
         };
         let saved = plan.run(saving, &self.safety_destination()?, self.context)?;
-        Ok(saved.manifest.id.to_string())
+        Ok(self.safety.get_or_init(|| saved.manifest.id.to_string()).clone())
     }
 
     fn command_line(&self, words: &[&str]) -> String {
         let location = self.catalog.or_else(|| self.safety_store.get()).map(Catalog::location);
-        self.context.command_line(words, &self.opened.manifest, location.as_deref())
+        let mut words = words.to_vec();
+        // The safety snapshot is our own, also where no key signs.
+        let is_of_safety = self.safety.get().is_some_and(|safety| words.contains(&safety.as_str()));
+        if is_of_safety && !self.context.trust.signs_for_itself() {
+            words.push(ALLOW_UNSIGNED);
+        }
+        self.context.command_line(&words, &self.opened.manifest, location.as_deref())
     }
 
     fn target_word(&self, shown: &str) -> Result<String> {

@@ -4,11 +4,11 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use crate::engine::source::engine_named;
-use crate::engine::sqlite::target::quote_word;
 use crate::ops::choose::Choice;
 use crate::ops::restore::target_word;
 use crate::ops::{Context, Report, SnapshotFilter, fetch, snapshot_document};
-use crate::platform::error::Result;
+use crate::platform::error::{Error, Result};
+use crate::platform::shell::quote_word;
 use crate::snapshots::manifest::Manifest;
 use crate::snapshots::proofs::ProofSummary;
 
@@ -32,6 +32,8 @@ pub(crate) struct ShowReport {
     pub restore: Vec<(&'static str, String)>,
     /// True if the archive has no manifest in a store, and is described by its own.
     pub is_alone: bool,
+    /// The reason why it is not trusted, if it is not.
+    pub distrust: Option<Error>,
 }
 
 impl Serialize for ShowReport {
@@ -40,6 +42,9 @@ impl Serialize for ShowReport {
         let commands: Vec<&String> = self.restore.iter().map(|(_, command)| command).collect();
         document.insert("restore".to_owned(), json!(commands));
         document.insert("without_manifest".to_owned(), json!(self.is_alone));
+        if let Some(distrust) = &self.distrust {
+            document.insert("untrusted".to_owned(), json!(distrust.full_message()));
+        }
         document.serialize(serializer)
     }
 }
@@ -49,11 +54,14 @@ impl Report for ShowReport {}
 /// Runs the command.
 pub(crate) fn run(options: &ShowOptions, context: &Context) -> Result<ShowReport> {
     let choice = Choice::find(&options.snapshot, &options.filter, || context.open_catalog())?;
+    let (choice, distrust, options_to_use) = trust_to_show(choice, context)?;
     let (manifest, proof) = match &choice {
         Choice::Snapshot(catalog, listed) => (fetch::manifest(catalog, &listed.id, context)?, catalog.proof(listed)?),
-        Choice::WithoutManifest(..) | Choice::File(_) => (choice.open(context)?.manifest, ProofSummary::default()),
+        Choice::WithoutManifest(..) | Choice::File(_) => {
+            (choice.open_as_stored(context)?.manifest, ProofSummary::default())
+        }
     };
-    let mut restore = restore_commands(&manifest, choice.location().as_deref(), context)?;
+    let mut restore = restore_commands_with(&manifest, choice.location().as_deref(), &options_to_use, context)?;
     if let Choice::File(path) = &choice {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
         // The id is one word of the command.
@@ -63,7 +71,35 @@ pub(crate) fn run(options: &ShowOptions, context: &Context) -> Result<ShowReport
         }
     }
     let is_alone = !matches!(choice, Choice::Snapshot(..));
-    Ok(ShowReport { manifest, proof, restore, is_alone })
+    Ok(ShowReport { manifest, proof, restore, is_alone, distrust })
+}
+
+/// Returns a snapshot with a store of which every snapshot can be shown, the reason why this one is not trusted, if it is
+/// not, and the options with which it is used all the same.
+fn trust_to_show(choice: Choice, context: &Context) -> Result<(Choice, Option<Error>, Vec<&'static str>)> {
+    let checked = match &choice {
+        Choice::Snapshot(catalog, listed) => catalog.manifest(&listed.id).map(drop),
+        Choice::WithoutManifest(..) | Choice::File(_) => choice.open(context).map(drop),
+    };
+    let Some(distrust) = checked.err().filter(Error::is_not_trusted) else { return Ok((choice, None, Vec::new())) };
+    let options = match &choice {
+        Choice::Snapshot(catalog, listed) => {
+            let (manifest, document) = catalog.manifest_as_stored(&listed.id)?;
+            catalog.options_for(&manifest, manifest.encrypted, Some(&document))
+        }
+        Choice::WithoutManifest(catalog, _) => {
+            let opened = choice.open_as_stored(context)?;
+            catalog.options_for(&opened.manifest, opened.is_encrypted(), None)
+        }
+        Choice::File(_) => context.trust.options_for_archive(choice.open_as_stored(context)?.is_encrypted()),
+    };
+    let choice = match choice {
+        Choice::Snapshot(catalog, listed) => {
+            Choice::Snapshot(catalog.with_trust(context.trust.clone().of_every_snapshot()), listed)
+        }
+        choice => choice,
+    };
+    Ok((choice, Some(distrust), options))
 }
 
 /// Returns the commands that restore a snapshot, each with a description.
@@ -72,11 +108,21 @@ pub(crate) fn restore_commands(
     store: Option<&str>,
     context: &Context,
 ) -> Result<Vec<(&'static str, String)>> {
+    restore_commands_with(manifest, store, &[], context)
+}
+
+/// Does the same as [`restore_commands`], with options that use a snapshot which is not trusted.
+fn restore_commands_with(
+    manifest: &Manifest,
+    store: Option<&str>,
+    options: &[&str],
+    context: &Context,
+) -> Result<Vec<(&'static str, String)>> {
     let target = context.configured_source_or_origin(manifest)?;
     let target_word = |shown: &str| target_word(manifest, shown, context);
     let commands = engine_named(&manifest.engine)?.restore_commands(manifest, target.as_ref(), &target_word)?;
     let command_line = |words: Vec<String>| {
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).chain(options.iter().copied()).collect();
         context.command_line(&words, manifest, store)
     };
     Ok(commands.into_iter().map(|(purpose, words)| (purpose, command_line(words))).collect())

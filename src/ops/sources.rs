@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::config::ConfiguredSource;
+use crate::engine::rules::Rule;
 use crate::engine::source::{Source, engine_named, parse_source, sqlite_file};
 use crate::ops::Context;
 use crate::platform::error::{Error, Result};
@@ -18,6 +19,8 @@ pub(crate) struct Chosen {
     pub(crate) configured: Option<ConfiguredSource>,
     /// The name that it was given when it was found by a search, if it was.
     pub(crate) name: Option<SourceName>,
+    /// The rules of the command line, in addition to those of the config.
+    pub(crate) rules: Vec<Rule>,
 }
 
 impl Chosen {
@@ -35,9 +38,10 @@ impl Chosen {
         })
     }
 
-    /// Returns the config's rules for it.
-    pub(crate) fn rules(&self) -> &[crate::engine::rules::Rule] {
-        self.configured.as_ref().map_or(&[], |configured| &configured.rules)
+    /// Returns the rules for it: those of the config, and those of the command line.
+    pub(crate) fn rules(&self) -> Vec<Rule> {
+        let configured = self.configured.iter().flat_map(|configured| &configured.rules);
+        configured.chain(&self.rules).cloned().collect()
     }
 }
 
@@ -71,7 +75,7 @@ impl Context {
         {
             return Ok(chosen(configured.clone()));
         }
-        Ok(Chosen { source: parse_source(text)?, configured: None, name: None })
+        Ok(Chosen { source: parse_source(text)?, configured: None, name: None, rules: Vec::new() })
     }
 
     /// Returns the source of the config that is this file, if there is one.
@@ -109,5 +113,5 @@ impl Context {
 
 /// Returns a source of the config as one that a command works on.
 pub(crate) fn chosen(configured: ConfiguredSource) -> Chosen {
-    Chosen { source: configured.source.clone(), configured: Some(configured), name: None }
+    Chosen { source: configured.source.clone(), configured: Some(configured), name: None, rules: Vec::new() }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::ops::Context;
-use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::error::{Error, Kind, Reason, Result, one_line};
 use crate::platform::incidental::is_incidental;
 use crate::platform::{disk, new_name};
 use crate::snapshots::catalog::Catalog;
@@ -31,15 +31,20 @@ impl Context {
         }
     }
 
+    /// Opens a store, which must exist. Its snapshots are trusted by the rules of this run.
+    pub(crate) fn open(&self, store: &StoreUrl) -> Result<Catalog> {
+        open(store).map(|catalog| catalog.with_trust(self.trust.clone()))
+    }
+
     /// Opens the store, which must exist. If it is the config's first store and cannot be reached, opens the next one
     /// that can be reached, and logs a warning.
     pub fn open_catalog(&self) -> Result<Catalog> {
-        let first = match (open(self.store()?), self.stores_are_given) {
+        let first = match (self.open(self.store()?), self.stores_are_given) {
             (Err(error), false) if error.kind == Kind::Unreachable => error,
             (opened, _) => return opened,
         };
         for store in &self.stores[1..] {
-            if let Ok(catalog) = open(store) {
+            if let Ok(catalog) = self.open(store) {
                 tracing::warn!("using {}: {}", one_line(&catalog.location()), first.full_message());
                 return Ok(catalog);
             }
@@ -49,24 +54,32 @@ impl Context {
 
     /// Opens the first store. Does not fall back to another one, since this store is the one to be tested.
     pub(crate) fn open_first(&self) -> Result<Catalog> {
-        open(self.store()?)
+        self.open(self.store()?)
     }
 
     /// Opens a store to write to. A store that the command line names is created if it does not exist. A store of the
     /// config must exist, because an empty folder can also mean that a disk is not mounted.
     pub(crate) fn open_to_write(&self, store: &StoreUrl) -> Result<Catalog> {
-        // A store that the command line gives by its name in the config counts as a store of the config.
-        let configured = self.config.as_ref().and_then(|config| config.stores().ok()).unwrap_or_default();
-        let is_named = configured.iter().any(|known| known.name.is_some() && known.store.is_same_place(store));
-        if self.stores_are_given && !is_named {
-            return open_or_create(store);
-        }
-        open_to_write(store).map_err(|error| match error.kind {
-            Kind::Unreachable => {
+        let opened = match self.may_create(store) {
+            true => return open_or_create(store).map(|catalog| catalog.with_trust(self.trust.clone())),
+            false => open_to_write(store).map(|catalog| catalog.with_trust(self.trust.clone())),
+        };
+        opened.map_err(|error| match error.reason {
+            Some(Reason::StoreIsAbsent) => {
                 error.hint("check that its disk is mounted; 'lifeboat init' creates the stores of a new config")
             }
             _ => error,
         })
+    }
+}
+
+impl Context {
+    /// Returns true if a store is created if it does not exist: only the command line names it. A store that the command
+    /// line gives by its name in the config counts as a store of the config.
+    pub(crate) fn may_create(&self, store: &StoreUrl) -> bool {
+        let configured = self.config.as_ref().and_then(|config| config.stores().ok()).unwrap_or_default();
+        let is_named = configured.iter().any(|known| known.name.is_some() && known.store.is_same_place(store));
+        self.stores_are_given && !is_named
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::notify::Failure;
+use crate::platform::error::Error;
 use crate::snapshots::manifest::Manifest;
 use crate::snapshots::proofs::{ProofLevel, ProofSummary};
 
@@ -14,17 +16,69 @@ pub struct Check {
     pub ok: bool,
     /// The finding, for people.
     pub message: String,
+    /// The source that the check is about; `None` if it is about the machine or a store.
+    #[serde(skip)]
+    pub source: Option<String>,
 }
 
 impl Check {
     /// Returns a check that passed.
     pub(crate) fn good(name: impl Into<String>, message: impl Into<String>) -> Self {
-        Check { name: name.into(), ok: true, message: message.into() }
+        Check { name: name.into(), ok: true, message: message.into(), source: None }
     }
 
     /// Returns a check that failed.
     pub(crate) fn bad(name: impl Into<String>, message: impl Into<String>) -> Self {
-        Check { name: name.into(), ok: false, message: message.into() }
+        Check { name: name.into(), ok: false, message: message.into(), source: None }
+    }
+}
+
+/// The result of a run for one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceResult {
+    /// The source's name.
+    pub source: String,
+    /// True if the run did for the source all that it was asked to do.
+    pub ok: bool,
+    /// The first error, if an error is why it did not.
+    pub error: Option<Failure>,
+}
+
+/// The results of a run, at most one for each source, in the order in which the sources were first named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceResults(Vec<SourceResult>);
+
+impl SourceResults {
+    /// Records a success. A failure that was already recorded for the source stays.
+    pub(crate) fn succeed(&mut self, source: impl ToString) {
+        self.entry(source);
+    }
+
+    /// Records a failure. The first error that is given for the source stays.
+    pub(crate) fn fail(&mut self, source: impl ToString, error: Option<&Error>) {
+        let entry = self.entry(source);
+        entry.ok = false;
+        entry.error = entry.error.take().or_else(|| error.map(Failure::from));
+    }
+
+    /// Records a failure for every source in the list.
+    pub(crate) fn fail_all(&mut self) {
+        self.0.iter_mut().for_each(|result| result.ok = false);
+    }
+
+    /// Returns the results.
+    #[must_use]
+    pub fn as_slice(&self) -> &[SourceResult] {
+        &self.0
+    }
+
+    fn entry(&mut self, source: impl ToString) -> &mut SourceResult {
+        let source = source.to_string();
+        let at = self.0.iter().position(|result| result.source == source).unwrap_or_else(|| {
+            self.0.push(SourceResult { source, ok: true, error: None });
+            self.0.len() - 1
+        });
+        &mut self.0[at]
     }
 }
 
@@ -37,6 +91,8 @@ pub struct RunSummary {
     pub snapshots: Vec<SnapshotSummary>,
     /// The commands that restore the snapshots.
     pub rollback: Vec<String>,
+    /// The results, by source. Empty if the command does not know them.
+    pub results: SourceResults,
 }
 
 /// The summary of one snapshot.
@@ -74,6 +130,27 @@ impl SnapshotSummary {
 /// Returns the level of that name, or an empty text: the names come from another machine.
 #[must_use]
 pub(crate) fn proof_named(name: &str) -> &'static str {
-    let levels = [ProofLevel::None, ProofLevel::Verified, ProofLevel::Drilled, ProofLevel::Damaged];
+    let levels =
+        [ProofLevel::None, ProofLevel::Verified, ProofLevel::Drilled, ProofLevel::Damaged, ProofLevel::Unknown];
     levels.into_iter().map(ProofLevel::name).find(|known| *known == name).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_stays_and_so_does_its_first_error() {
+        let mut results = SourceResults::default();
+        results.succeed("app");
+        results.fail("billing", None);
+        results.fail("billing", Some(&Error::failed("first")));
+        results.fail("billing", Some(&Error::failed("second")));
+        results.succeed("billing");
+        let found: Vec<_> = results.as_slice().iter().map(|one| (one.source.as_str(), one.ok)).collect();
+        assert_eq!(found, [("app", true), ("billing", false)]);
+        assert_eq!(results.as_slice()[1].error.as_ref().map(|error| error.message.as_str()), Some("first"));
+        results.fail_all();
+        assert!(results.as_slice().iter().all(|one| !one.ok));
+    }
 }

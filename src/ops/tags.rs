@@ -11,3 +11,9 @@ pub(crate) const PREDEPLOY: &str = "predeploy";
 
 /// The tag of snapshots that are taken before a migration.
 pub(crate) const MIGRATE: &str = "migrate";
+
+/// The tag of the snapshots that `guard` takes.
+pub(crate) const GUARD: &str = "guard";
+
+/// The tag of the snapshots that `postdeploy` takes after a deploy that has changed tables on purpose.
+pub(crate) const POSTDEPLOY: &str = "postdeploy";

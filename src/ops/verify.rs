@@ -7,18 +7,18 @@ use chrono::Utc;
 use serde::Serialize;
 
 use crate::archive;
-use crate::engine::sqlite::target::quote_word;
 use crate::ops::choose::{Choice, open_without_manifest};
-use crate::ops::summary::{RunSummary, SnapshotSummary};
+use crate::ops::summary::{RunSummary, SnapshotSummary, SourceResults};
 use crate::ops::{Context, Problem, Report, error_document, fetch};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::ranged::Ranged;
+use crate::platform::shell::quote_word;
 use crate::snapshots::catalog::{Catalog, Listed};
-use crate::snapshots::find::SnapshotFilter;
 use crate::snapshots::id::SnapshotId;
 use crate::snapshots::manifest::Manifest;
 use crate::snapshots::names::ENCRYPTED_ENDING;
 use crate::snapshots::proofs::{Proof, ProofLevel};
+use crate::snapshots::search::SnapshotFilter;
 use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 
 /// Options of [`run`].
@@ -53,7 +53,7 @@ pub(crate) struct Outcome {
 }
 
 /// The results of testing several snapshots.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct VerifyReport {
     /// True if no snapshot has a problem.
     pub ok: bool,
@@ -62,6 +62,9 @@ pub(crate) struct VerifyReport {
     /// The errors of snapshots that could not be tested; the first one decides the exit code.
     #[serde(rename = "error", skip_serializing_if = "Vec::is_empty", serialize_with = "first_document")]
     pub failures: Vec<Error>,
+    /// The failures of sources of which no snapshot could be tested. Those of the snapshots are added in the summary.
+    #[serde(skip)]
+    pub results: SourceResults,
 }
 
 fn first_document<S: serde::Serializer>(failures: &[Error], serializer: S) -> std::result::Result<S::Ok, S::Error> {
@@ -70,12 +73,23 @@ fn first_document<S: serde::Serializer>(failures: &[Error], serializer: S) -> st
 
 impl Report for VerifyReport {
     fn summary(&self) -> RunSummary {
+        let source = |outcome: &Outcome| outcome.id.parse::<SnapshotId>().ok().map(|id| id.source().to_string());
         let of = |outcome: &Outcome| SnapshotSummary {
             id: outcome.id.clone(),
+            source: source(outcome),
+            proof: outcome.level,
             problems: outcome.problems.iter().map(|problem| problem.message.clone()).collect(),
             ..SnapshotSummary::default()
         };
-        RunSummary { snapshots: self.snapshots.iter().map(of).collect(), ..RunSummary::default() }
+        let mut results = self.results.clone();
+        for outcome in &self.snapshots {
+            match source(outcome) {
+                Some(source) if outcome.ok => results.succeed(source),
+                Some(source) => results.fail(source, None),
+                None => {}
+            }
+        }
+        RunSummary { snapshots: self.snapshots.iter().map(of).collect(), results, ..RunSummary::default() }
     }
 
     fn errors(&self) -> &[Error] {
@@ -100,11 +114,18 @@ impl Report for VerifyReport {
 impl Outcome {
     /// The kind of problem of a snapshot that a newer version of this program made.
     const NEWER: &'static str = "newer";
+    /// The kind of problem of a snapshot that is not trusted.
+    const UNTRUSTED: &'static str = "untrusted";
 
     /// Returns the outcome for a snapshot that could not be tested.
     fn untested(id: &SnapshotId, kind: &str, error: &Error) -> Self {
         let (id, level, problems) = (id.to_string(), ProofLevel::None.name(), vec![Problem::of(kind, error)]);
         Outcome { id, level, ok: false, problems, seconds: 0.0, restore_seconds: None }
+    }
+
+    /// Returns true if it was not tested, because it is not trusted.
+    pub(crate) fn is_untrusted(&self) -> bool {
+        self.problems.iter().any(|problem| problem.kind == Self::UNTRUSTED)
     }
 
     /// Returns true if a newer version of this program made the snapshot, so that it was not tested.
@@ -120,10 +141,13 @@ pub(crate) fn run(options: &VerifyOptions, context: &Context) -> Result<VerifyRe
         let depth = TestDepth { quick: options.quick, any_key: false };
         let outcome = match &choice {
             Choice::Snapshot(catalog, listed) => outcome(catalog, listed, depth, context)?,
+            Choice::WithoutManifest(catalog, archive) if archive.has_lost_manifest => {
+                missing_manifest(catalog, archive, depth, context)?
+            }
             Choice::WithoutManifest(_, archive) => outcome_alone(&choice, Some(&archive.id), depth, context)?,
             Choice::File(_) => outcome_alone(&choice, None, depth, context)?,
         };
-        return Ok(VerifyReport { ok: outcome.ok, snapshots: vec![outcome], failures: Vec::new() });
+        return Ok(VerifyReport { ok: outcome.ok, snapshots: vec![outcome], ..VerifyReport::default() });
     }
     let catalog = context.open_first()?;
     let source = options.filter.source.as_ref();
@@ -154,16 +178,32 @@ pub(crate) fn run(options: &VerifyOptions, context: &Context) -> Result<VerifyRe
         }
     }
     for archive in without_manifest {
-        snapshots.push(missing_manifest(&catalog, &archive, depth, context)?);
+        match missing_manifest(&catalog, &archive, depth, context) {
+            Err(error) if error.is_newer_format() => {
+                snapshots.push(Outcome::untested(&archive.id, Outcome::NEWER, &error));
+                failures.push(error);
+            }
+            outcome => snapshots.push(outcome?),
+        }
     }
-    Ok(VerifyReport { ok: snapshots.iter().all(|outcome| outcome.ok), snapshots, failures })
+    let ok = snapshots.iter().all(|outcome| outcome.ok);
+    Ok(VerifyReport { ok, snapshots, failures, ..VerifyReport::default() })
 }
 
 /// Tests an archive by the manifest in it. Nothing is recorded: a proof belongs to a snapshot with a manifest. `id` is
 /// the id that its name gives it.
 fn outcome_alone(choice: &Choice, id: Option<&SnapshotId>, depth: TestDepth, context: &Context) -> Result<Outcome> {
     let clock = Instant::now();
-    let (found, problems) = problems_alone(choice.open(context), depth, context)?;
+    let opened = choice.open_as_stored(context);
+    if let (Choice::WithoutManifest(catalog, archive), Ok(found)) = (choice, &opened) {
+        match catalog.require_trusted_alone(&found.manifest, found.is_encrypted()) {
+            Err(error) if error.is_not_trusted() => {
+                return Ok(Outcome::untested(&archive.id, Outcome::UNTRUSTED, &error));
+            }
+            checked => checked?,
+        }
+    }
+    let (found, problems) = problems_alone(opened, depth, context)?;
     let id = id.or(found.as_ref()).map_or_else(|| choice.shown(), ToString::to_string);
     let level = match (problems.is_empty(), depth.quick) {
         (false, _) => ProofLevel::Damaged,
@@ -198,7 +238,8 @@ fn problems_alone(
     Ok((Some(id), problems))
 }
 
-/// Returns the outcome for an archive whose manifest is missing, which is a problem even if the archive is whole.
+/// Returns the outcome for an archive whose manifest is missing or damaged, which is a problem even if the archive is
+/// whole.
 fn missing_manifest(
     catalog: &Catalog,
     archive: &ArchiveWithoutManifest,
@@ -209,21 +250,24 @@ fn missing_manifest(
     let store = quote_word(&catalog.location());
     let key = &archive.archive.key;
     let put_back = format!("'lifeboat copy {} --from {store} --to {store}' writes it again", archive.id);
+    let lacks = if archive.has_lost_manifest { "has a damaged manifest" } else { "has no manifest" };
     let (is_damaged, message) = match problems_alone(open_without_manifest(catalog, archive, context), depth, context) {
         Err(error) if error.kind == Kind::Interrupted => return Err(error),
-        Err(error) => (false, format!("{key} has no manifest: {put_back}; {}", error.full_message())),
+        Err(error) if error.is_newer_format() => return Err(error),
+        Err(error) => (false, format!("{key} {lacks}: {put_back}; {}", error.full_message())),
         Ok((_, found)) => match found.first() {
-            Some(problem) => (true, format!("{key} has no manifest, and is damaged: {}", problem.message)),
-            None if depth.quick => (false, format!("{key} has no manifest: {put_back}")),
-            None => (false, format!("{key} has no manifest, but every byte of it is as it was written: {put_back}")),
+            Some(problem) => (true, format!("{key} {lacks}, and is damaged: {}", problem.message)),
+            None if depth.quick => (false, format!("{key} {lacks}: {put_back}")),
+            None => (false, format!("{key} {lacks}, but every byte of it is as it was written: {put_back}")),
         },
     };
     let level = if is_damaged { ProofLevel::Damaged } else { ProofLevel::None };
+    let kind = if archive.has_lost_manifest { "manifest" } else { "without_manifest" };
     Ok(Outcome {
         id: archive.id.to_string(),
         level: level.name(),
         ok: false,
-        problems: vec![Problem { kind: "without_manifest".to_owned(), message }],
+        problems: vec![Problem { kind: kind.to_owned(), message }],
         seconds: clock.elapsed().as_secs_f64(),
         restore_seconds: None,
     })
@@ -241,15 +285,26 @@ pub(crate) fn read_back(catalog: &Catalog, id: &SnapshotId, context: &Context) -
 fn outcome(catalog: &Catalog, listed: &Listed, depth: TestDepth, context: &Context) -> Result<Outcome> {
     let clock = Instant::now();
     catalog.require_known_proofs(listed)?;
-    let problems = confirmed_problems(catalog, listed, depth, context)?;
+    let problems = match confirmed_problems(catalog, listed, depth, context) {
+        // It is no damage, and nothing is recorded.
+        Err(error) if error.is_not_trusted() => return Ok(Outcome::untested(&listed.id, Outcome::UNTRUSTED, &error)),
+        found => found?,
+    };
+    if !problems.is_empty()
+        && let Some(archive) = catalog.with_lost_manifest(listed)?
+    {
+        return missing_manifest(catalog, &archive, depth, context);
+    }
     let level = match (problems.is_empty(), depth.quick) {
         (false, _) => ProofLevel::Damaged,
         (true, true) => ProofLevel::None,
         (true, false) => ProofLevel::Verified,
     };
     let seconds = clock.elapsed().as_secs_f64();
-    // A missing archive is not recorded: it is visible in every listing, and the archive may come back.
-    if level != ProofLevel::None && listed.archive.is_some() {
+    // A missing archive and a manifest that cannot be read are not recorded: they are visible in every listing, and may
+    // come back.
+    let is_readable = problems.is_empty() || catalog.manifest(&listed.id).is_ok();
+    if level != ProofLevel::None && listed.archive.is_some() && is_readable {
         record_proof(catalog, listed, level, seconds, None, &problems, context);
     }
     if level == ProofLevel::Verified
@@ -311,7 +366,9 @@ fn confirmed_problems(catalog: &Catalog, listed: &Listed, depth: TestDepth, cont
 /// Returns all problems of a snapshot, or an error if it cannot be tested.
 fn problems(catalog: &Catalog, listed: &Listed, depth: TestDepth, context: &Context) -> Result<Vec<Problem>> {
     let opened = match open_or_hash(catalog, listed, depth, context) {
-        Err(error) if error.kind == Kind::Problem => return Ok(vec![Problem::of("damage", &error)]),
+        Err(error) if error.kind == Kind::Problem && !error.is_not_trusted() => {
+            return Ok(vec![Problem::of("damage", &error)]);
+        }
         Ok(Content::Hashed(problems)) => return Ok(problems),
         Ok(Content::Opened(opened)) => opened,
         Err(error) => return Err(error),

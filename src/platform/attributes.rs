@@ -4,17 +4,19 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr};
 use std::fmt;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use rustix::fs::{Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use crate::platform::disk::shown;
-use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
+use crate::platform::disk::{open_plain, or_here, shown};
+use crate::platform::error::{IoContext, Kind, Result, one_line};
+use crate::platform::node::Node;
+use crate::platform::{place, restored};
 
 /// The attribute that holds the access control list of a file.
 const ACL: &str = "system.posix_acl_access";
@@ -93,7 +95,7 @@ pub(crate) fn read_extended(path: &Path) -> io::Result<(Extended, Vec<String>)> 
             left_out.push(format!("{}: its name is not UTF-8", one_line(&String::from_utf8_lossy(name))));
             continue;
         };
-        if group_of(text).is_none() {
+        if group_of(text).is_none() || text == restored::ATTRIBUTE {
             continue;
         }
         let mut value = vec![0u8; MAX_BYTES];
@@ -134,25 +136,26 @@ pub(crate) struct NotSet {
     pub rest: Vec<String>,
 }
 
-/// Sets the attributes of an open file as far as this process may, and syncs them. The owner is set last, because only
-/// the owner of a file may set the rest.
-pub(crate) fn set(file: &File, wanted: &Wanted) -> io::Result<NotSet> {
+/// Sets the attributes of a file as far as this process may, and syncs them. The owner is set last, because only the
+/// owner of a file may set the rest.
+pub(crate) fn set(file: &impl Node, wanted: &Wanted) -> io::Result<NotSet> {
     let mut not_set = NotSet::default();
     let mut fail = |what: &str, error: io::Error| not_set.rest.push(format!("{what}: {error}"));
     if wanted.is_exact && !wanted.extended.contains_key(ACL) {
-        match rustix::fs::fremovexattr(file, ACL) {
+        match file.remove_attribute(ACL) {
             Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => {}
             Err(error) => fail("the access control list of the folder", error.into()),
         }
     }
     let mut mode = wanted.mode & 0o777;
-    let set_mode = |mode| file.set_permissions(Permissions::from_mode(mode));
-    if let Err(error) = set_mode(mode) {
+    if file.facts()?.mode() & 0o7777 != mode
+        && let Err(error) = file.set_mode(mode)
+    {
         fail("the mode", error);
     }
     for (name, value) in &wanted.extended {
         let Some(group) = group_of(name) else { continue };
-        let Err(error) = rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty()) else { continue };
+        let Err(error) = file.set_attribute(name, value) else { continue };
         match group {
             Group::Acl => fail("the access control list", error.into()),
             Group::Selinux => fail("the SELinux context", error.into()),
@@ -164,21 +167,21 @@ pub(crate) fn set(file: &File, wanted: &Wanted) -> io::Result<NotSet> {
             && let Some(group) = group_bits(value)
         {
             mode = mode & 0o707 | group << 3;
-            let _ = set_mode(mode);
+            let _ = file.set_mode(mode);
         }
     }
     if let Some(owner) = wanted.owner
-        && Owner::of(&file.metadata()?) != owner
+        && Owner::of(&file.facts()?) != owner
     {
-        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-        if let Err(error) = rustix::fs::fchown(file, Some(uid), Some(gid)) {
+        let (user, group) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+        if let Err(error) = file.set_owner(Some(user), group) {
             // A user may give a file to another of the own groups.
-            let _ = rustix::fs::fchown(file, None, Some(gid));
+            let _ = file.set_owner(None, group);
             not_set.owner = Some(error.into());
         }
     }
-    file.sync_all()?;
-    if not_set.owner.is_some() && wanted.owner == Some(Owner::of(&file.metadata()?)) {
+    file.sync()?;
+    if not_set.owner.is_some() && wanted.owner == Some(Owner::of(&file.facts()?)) {
         not_set.owner = None;
     }
     Ok(not_set)
@@ -204,15 +207,9 @@ fn group_bits(acl: &[u8]) -> Option<u32> {
 /// root, the owner `in_folder_of_root`.
 pub(crate) fn create_folders(path: &Path, in_folder_of_root: Option<Owner>) -> Result<()> {
     let cannot = || format!("cannot create the folder {}", shown(path));
-    let absolute = std::path::absolute(path).io(Kind::Failed, cannot)?;
-    if absolute.components().any(|part| part == Component::ParentDir) {
-        return fs::create_dir_all(path).io(Kind::Failed, cannot);
-    }
-    let (existing, missing) = split_at_missing(&absolute).io(Kind::Failed, cannot)?;
     let open = |flags| flags | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut folder = rustix::fs::open(&existing, open(OFlags::PATH), Mode::empty())
-        .map_err(|error| Error::failed(cannot()).because(io::Error::from(error)))?;
-    for name in missing {
+    let (mut folder, missing) = place::open_existing(path).io(Kind::Failed, cannot)?;
+    for name in &missing {
         let enter = || -> io::Result<_> {
             let created = match rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o777)) {
                 Ok(()) => true,
@@ -228,24 +225,6 @@ pub(crate) fn create_folders(path: &Path, in_folder_of_root: Option<Owner>) -> R
         folder = enter().io(Kind::Failed, cannot)?;
     }
     Ok(())
-}
-
-/// Divides a path into the longest part that exists, with links resolved, and the names after it.
-fn split_at_missing(path: &Path) -> io::Result<(PathBuf, Vec<&OsStr>)> {
-    let (mut missing, mut above) = (Vec::new(), path);
-    loop {
-        match (above.canonicalize(), above.parent(), above.file_name()) {
-            (Ok(real), ..) => {
-                missing.reverse();
-                return Ok((real, missing));
-            }
-            (Err(error), Some(parent), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
-                missing.push(name);
-                above = parent;
-            }
-            (Err(error), ..) => return Err(error),
-        }
-    }
 }
 
 /// Gives a folder that has just been created the owner of the folder that it is in, if this process may.
@@ -267,6 +246,30 @@ fn inherit_owner(
     }
     match rustix::fs::fchown(created, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid))) {
         // Only root may. In a user's own folder, the user is the owner already.
+        Ok(()) | Err(Errno::PERM | Errno::NOTSUP | Errno::INVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives a folder that root has just created in a folder of another user to that user.
+pub(crate) fn give_new_folder(parent: &Path, created: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let parent = place::open_folder(parent)?;
+    inherit_owner(&parent, &open_plain(created, OFlags::RDONLY | OFlags::DIRECTORY)?.into(), None)
+}
+
+/// Gives a file that root has just created below a folder of another user to that user.
+pub(crate) fn give_new_file(folder: &Path, created: &File) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = Owner::of(&fs::metadata(or_here(folder))?);
+    if owner.uid == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fchown(created, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid))) {
         Ok(()) | Err(Errno::PERM | Errno::NOTSUP | Errno::INVAL) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -1,17 +1,20 @@
 //! Files, folders and their durability: helpers that do every step, so that no caller can forget one.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
+use tempfile::NamedTempFile;
 
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
+use crate::platform::interrupt;
+use crate::platform::place::{self, Place};
 
 /// The greatest number of bytes that is kept free on a disk beyond what is written to it.
 const HEADROOM_BYTES: u64 = 16 << 20;
@@ -87,8 +90,8 @@ pub(crate) fn require_space(folder: &Path, bytes: u64) -> Result<()> {
 
 /// Creates a file (0600). Fails if it exists.
 pub(crate) fn create_file(path: &Path) -> Result<File> {
-    let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
-    file.io(Kind::Failed, || format!("cannot create {}", shown(path)))
+    let created = Place::of(path).and_then(|place| place.create_new(0o600));
+    created.io(Kind::Failed, || format!("cannot create {}", shown(path)))
 }
 
 /// Creates a file (0600) and locks it (`flock`) as long as it is open, so that files left over from a crash can be
@@ -108,8 +111,34 @@ pub(crate) fn create_locked(path: &Path) -> Result<Option<File>> {
 
 /// Opens a file. Does not follow a symbolic link in the last component, and does not wait for the other end of a pipe.
 pub(crate) fn open_plain(path: &Path, flags: OFlags) -> io::Result<File> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+    Place::of(path)?.open(flags)
+}
+
+/// Opens a file for reading like [`open_plain`]. Fails if another user may have planted it for root.
+pub(crate) fn open_own(path: &Path) -> io::Result<File> {
+    Ok(Place::of(path)?.open_own(OFlags::RDONLY, Mode::empty())?.into())
+}
+
+/// Removes a file or a link.
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
+    Place::of(path)?.remove()
+}
+
+/// Renames a file or a folder. Replaces a file that has the new name.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    Place::of(from)?.rename(&Place::of(to)?)
+}
+
+/// Gives a file a second name. Fails if that exists.
+pub(crate) fn link(path: &Path, second: &Path) -> io::Result<()> {
+    Ok(Place::of(path)?.link(&Place::of(second)?)?)
+}
+
+/// Creates a temporary file (0600) in a folder. It is removed when dropped.
+pub(crate) fn temporary_file(folder: &Path, prefix: &str, suffix: &str) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix).suffix(suffix).rand_bytes(16);
+    builder.make_in(or_here(folder), |path| Place::of(path)?.create_new(0o600))
 }
 
 /// Opens and locks a file whose creator (see [`create_locked`]) has died. Returns `None` if the creator still runs, or
@@ -128,25 +157,28 @@ pub(crate) fn lock_left_over(path: &Path) -> Option<File> {
 /// Replaces or creates a small file atomically and durably: readers find the old file or the new one, also after a
 /// power failure. A symbolic link is followed, so that its target is replaced and not the link.
 pub(crate) fn replace_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let path = &match place::resolve(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_path_buf(),
+        resolved => resolved?,
+    };
     let folder = folder_of(path);
-    let mut file = tempfile::Builder::new().prefix(".lifeboat-").tempfile_in(folder)?;
+    let mut file = temporary_file(folder, ".lifeboat-", "")?;
     file.write_all(bytes)?;
     // Set afterwards, because the umask would restrict the mode at creation.
-    set_mode(file.path(), mode)?;
+    set_mode(file.as_file(), folder, mode)?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    rename(file.path(), path)?;
+    let _ = file.into_temp_path().keep();
     sync_folder(folder)
 }
 
-/// Sets the permission bits of a file. A file system that stores none (vfat, many network file systems) is no failure;
-/// a warning is logged if it lets other users do more with the file than `mode` allows.
-pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    match fs::set_permissions(path, fs::Permissions::from_mode(mode)) {
+/// Sets the permission bits of a new file in a folder. A file system that stores none (vfat, many network file systems)
+/// is no failure; a warning is logged if it lets other users do more with the file than `mode` allows.
+pub(crate) fn set_mode(file: &File, folder: &Path, mode: u32) -> io::Result<()> {
+    match file.set_permissions(fs::Permissions::from_mode(mode)) {
         Err(error) if is_mode_unsupported(&error) => {
-            let actual = fs::symlink_metadata(path)?.mode();
-            if actual & !mode & 0o077 != 0 {
-                tracing::warn!("{}", open_to_others(&shown(folder_of(path))));
+            if file.metadata()?.mode() & !mode & 0o077 != 0 {
+                tracing::warn!("{}", open_to_others(&shown(folder)));
             }
             Ok(())
         }
@@ -171,7 +203,7 @@ pub(crate) fn missing_guarantees(folder: &Path) -> Vec<String> {
         missing
             .push("new names cannot be synced, so a power failure may remove a file that was just written".to_owned());
     }
-    let created = tempfile::Builder::new().prefix(".lifeboat-").tempfile_in(or_here(folder));
+    let created = temporary_file(folder, ".lifeboat-", "");
     if let Ok(file) = created.and_then(|file| file.as_file().metadata())
         && file.mode() & 0o077 != 0
     {
@@ -198,9 +230,16 @@ pub(crate) fn lock_folder(folder: &Path, longest: Duration) -> Option<File> {
     }
 }
 
+/// Fails if this user may not create files in a folder, or if its disk is mounted read-only. Changes nothing.
+pub(crate) fn may_write_to(folder: &Path) -> io::Result<()> {
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    Ok(rustix::fs::accessat(CWD, or_here(folder), wanted, AtFlags::EACCESS)?)
+}
+
 /// Creates a folder (0700). Fails if it exists.
 pub(crate) fn create_folder(path: &Path) -> Result<()> {
-    DirBuilder::new().mode(0o700).create(path).io(Kind::Failed, || format!("cannot create {}", shown(path)))
+    let created = Place::of(path).and_then(|place| place.create_folder(0o700));
+    created.io(Kind::Failed, || format!("cannot create {}", shown(path)))
 }
 
 /// Syncs a large file to disk in the background while it is being written, so that little is left for the final sync.
@@ -264,16 +303,67 @@ impl Drop for SyncBehind {
 /// Reads a file of at most `max_bytes`. Returns `None` if it is larger. The file may be a pipe, or a device without an
 /// end.
 pub(crate) fn read_bounded(path: &Path, max_bytes: u64) -> std::io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    // Fails if root must not follow a link in the path.
+    place::resolve(path)?;
+    let bytes = read_or_stop(path, max_bytes)?;
     Ok((bytes.len() as u64 <= max_bytes).then_some(bytes))
+}
+
+/// Reads a file up to one byte more than `max_bytes`. A pipe may never be written to: a signal ends the wait, and then the
+/// error carries one of [`Kind::Interrupted`].
+pub(crate) fn read_or_stop(path: &Path, max_bytes: u64) -> std::io::Result<Vec<u8>> {
+    let read = move |path: &Path| {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    if std::fs::metadata(path)?.is_file() {
+        return read(path);
+    }
+    // A signal interrupts neither the open nor the read, so another thread does both. It ends with the process.
+    let (sender, receiver) = channel();
+    let owned = path.to_owned();
+    thread::Builder::new().name("reader".to_owned()).spawn(move || sender.send(read(&owned)))?;
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(50)) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Timeout) => interrupt::check()?,
+            Err(error) => return Err(std::io::Error::other(error)),
+        }
+    }
+}
+
+/// Resolves a path, whether all of it exists or not. Links and `..` are followed as far as possible.
+pub(crate) fn real_path(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if let Ok(target) = std::fs::read_link(&absolute)
+        && !absolute.exists()
+    {
+        return real_path(&absolute.parent().unwrap_or(Path::new("/")).join(target));
+    }
+    let mut rest = Vec::new();
+    let mut above = absolute.as_path();
+    loop {
+        if let Ok(real) = above.canonicalize() {
+            return rest.iter().rev().fold(real, |path, name| path.join(name));
+        }
+        match (above.parent(), above.file_name()) {
+            (Some(parent), Some(name)) => {
+                rest.push(name.to_owned());
+                above = parent;
+            }
+            _ => return absolute,
+        }
+    }
 }
 
 /// Returns an absolute form of `path`, whether it exists or not. Links in the part that exists are resolved.
 pub(crate) fn resolve_target(path: &Path) -> Result<PathBuf> {
     let shown = || shown(path);
-    if let Ok(real) = path.canonicalize() {
-        return Ok(real);
+    match place::resolve(path) {
+        Ok(real) => return Ok(real),
+        Err(error) if place::is_refused(&error) => return Err(error.into()),
+        Err(_) => {}
     }
     // A link whose target does not exist yet is followed too.
     if let Ok(next) = std::fs::read_link(path) {
@@ -285,7 +375,10 @@ pub(crate) fn resolve_target(path: &Path) -> Result<PathBuf> {
     }
     let name = path.file_name().ok_or_else(|| Error::usage(format!("{} names no file", shown())))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = parent.canonicalize().map_err(|error| {
+    let folder = place::resolve(parent).map_err(|error| {
+        if place::is_refused(&error) {
+            return error.into();
+        }
         Error::unreachable(format!("the folder of {} is not there", shown()))
             .hint("make it first, or check the path")
             .because(error)

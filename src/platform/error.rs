@@ -64,6 +64,12 @@ pub enum Reason {
     ObjectIsArchived,
     /// The object was made by a newer version of this program, and cannot be read by this one. It is not damaged.
     NewerFormat,
+    /// The manifest was cut, emptied or overwritten: it is not a JSON document. The archive holds its own manifest.
+    ManifestIsLost,
+    /// The file is not a database of its engine: its first bytes are others.
+    NotADatabase,
+    /// The snapshot may be whole, but it is not trusted: it is not encrypted, although it should be.
+    NotTrusted,
 }
 
 /// A failure: kind, message, hint and cause.
@@ -133,10 +139,22 @@ impl Error {
         self.reason == Some(Reason::NewerFormat)
     }
 
-    /// Adds the cause of this failure.
+    /// Returns true if the snapshot may be whole, but is not trusted. See [`Reason::NotTrusted`].
+    #[must_use]
+    pub fn is_not_trusted(&self) -> bool {
+        self.reason == Some(Reason::NotTrusted)
+    }
+
+    /// Adds the cause of this failure. If a signal ended the reading of a file, this is no other failure.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(cause.into());
+        let cause = cause.into();
+        let carried = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if carried.and_then(|inner| inner.downcast_ref::<Error>()).is_some_and(|inner| inner.kind == Kind::Interrupted)
+        {
+            (self.kind, self.hint) = (Kind::Interrupted, None);
+        }
+        self.source = Some(cause);
         self
     }
 
@@ -247,18 +265,24 @@ impl<T> IoContext<T> for io::Result<T> {
     }
 }
 
-/// Returns `text` with line breaks and other control characters escaped, so that a message stays on one line.
+/// Returns `text` with line breaks and other control characters escaped, so that a message stays on one line and changes
+/// neither the state of a terminal nor the order in which it shows the rest of the line.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if character.is_control() || changes_layout(character) {
             line.extend(character.escape_default());
         } else {
             line.push(character);
         }
     }
     line
+}
+
+/// Returns true for the characters that begin a new line, or that change the direction of the text after them.
+fn changes_layout(character: char) -> bool {
+    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -281,5 +305,6 @@ mod tests {
     #[test]
     fn a_message_is_one_line_whatever_the_name() {
         assert_eq!(one_line("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
+        assert_eq!(one_line("a\u{202e}b\u{2028}c\u{9b}d"), "a\\u{202e}b\\u{2028}c\\u{9b}d");
     }
 }

@@ -8,25 +8,43 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use signal_hook::iterator::Signals;
+
 use crate::platform::error::{Error, Kind, Result};
 
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// Starts listening for SIGINT, SIGTERM and SIGHUP; call once, at the start of the program.
 pub fn listen() -> Result<()> {
+    listen_with(None)
+}
+
+/// The same as [`listen`]. With `last_words`, the second signal calls it before it ends the process, which it does only if
+/// that returns true. The third signal ends the process in any case.
+pub fn listen_with(last_words: Option<fn() -> bool>) -> Result<()> {
     let stop = STOP.get_or_init(Arc::default);
     let ignored = ignored_signals();
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        // A signal that was ignored at the start (with nohup, for example) stays ignored.
-        if ignored & (1 << (signal - 1)) != 0 {
-            continue;
-        }
+    let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP];
+    // A signal that was ignored at the start (with nohup, for example) stays ignored.
+    let signals: Vec<i32> = signals.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect();
+    let cannot = |error: std::io::Error| Error::failed("cannot listen for signals").because(error);
+    for signal in &signals {
         // The order matters: the second signal finds the flag already set by the first and exits.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(stop)))
-            .map_err(|error| Error::failed("cannot listen for signals").because(error))?;
+        if last_words.is_none() {
+            signal_hook::flag::register_conditional_shutdown(*signal, 130, Arc::clone(stop)).map_err(cannot)?;
+        }
+        signal_hook::flag::register(*signal, Arc::clone(stop)).map_err(cannot)?;
     }
-    Ok(())
+    let Some(last_words) = last_words else { return Ok(()) };
+    let mut received = Signals::new(&signals).map_err(cannot)?;
+    let end = move || {
+        let mut later = received.forever().skip(1);
+        // The first signal was for the operation.
+        if later.next().is_some() && (last_words() || later.next().is_some()) {
+            signal_hook::low_level::exit(Kind::Interrupted.exit_code().into());
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(end).map(drop).map_err(cannot)
 }
 
 /// Returns the signals that this process was started to ignore, as the kernel's mask; 0 if the mask cannot be read.

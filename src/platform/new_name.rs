@@ -7,20 +7,21 @@
 //! killed is removed by a later process: at once if it is old, otherwise after it was watched for a time. A process that
 //! holds its lock file with `flock`, which works at least among the processes of one machine, is always waited for.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{CWD, OFlags, RenameFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use crate::platform::digest::Sha256;
-use crate::platform::disk::{folder_of, open_plain, set_mode, shown, sync_folder};
+use crate::platform::disk::{folder_of, open_plain, remove_file, rename, set_mode, shown, sync_folder, temporary_file};
 use crate::platform::error::Error;
 use crate::platform::interrupt;
+use crate::platform::place::Place;
 
 const LOCK_PREFIX: &str = ".lifeboat-";
 const LOCK_ENDING: &str = ".lock";
@@ -47,9 +48,9 @@ pub(crate) fn persist_new(temporary: NamedTempFile, path: &Path) -> io::Result<F
 /// Writes a small new file with this mode, durably or not at all. Returns false and changes nothing if the file exists.
 pub(crate) fn write_new_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<bool> {
     let folder = folder_of(path);
-    let mut file = tempfile::Builder::new().prefix(".lifeboat-").tempfile_in(folder)?;
+    let mut file = temporary_file(folder, ".lifeboat-", "")?;
     file.write_all(bytes)?;
-    set_mode(file.path(), mode)?;
+    set_mode(file.as_file(), folder, mode)?;
     file.as_file().sync_all()?;
     match persist_new(file, path) {
         Ok(_) => sync_folder(folder).map(|()| true),
@@ -62,7 +63,7 @@ pub(crate) fn write_new_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result
 pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match take_name(from, to)? {
         Taken::Renamed => Ok(()),
-        Taken::Linked => fs::remove_file(from),
+        Taken::Linked => remove_file(from),
     }
 }
 
@@ -76,11 +77,11 @@ pub(crate) fn is_lock_name(name: &str) -> bool {
 #[must_use]
 pub(crate) fn missing_guarantee(folder: &Path) -> Option<String> {
     // If this process is killed, the files are cleared away as lock files are.
-    let temporary = tempfile::Builder::new().prefix(LOCK_PREFIX).suffix(LOCK_ENDING).tempfile_in(folder).ok()?;
+    let temporary = temporary_file(folder, LOCK_PREFIX, LOCK_ENDING).ok()?;
     let name = temporary.path().with_extension("new.lock");
     match take_exclusively(temporary.path(), &name).ok()? {
         Some(_) => {
-            let _ = fs::remove_file(&name);
+            let _ = remove_file(&name);
             None
         }
         None => Some(
@@ -111,7 +112,7 @@ fn take_name(from: &Path, to: &Path) -> io::Result<Taken> {
     let _lock = NameLock::acquire(to, written_at)?;
     match fs::symlink_metadata(to) {
         Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(from, to).map(|()| Taken::Renamed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => rename(from, to).map(|()| Taken::Renamed),
         Err(error) => Err(error),
     }
 }
@@ -119,12 +120,13 @@ fn take_name(from: &Path, to: &Path) -> io::Result<Taken> {
 /// Gives a file a new name in one step that fails if the name exists. Returns `None` if the file system has no such
 /// step.
 fn take_exclusively(from: &Path, to: &Path) -> io::Result<Option<Taken>> {
-    let renamed = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+    let (from, to) = (Place::of(from)?, Place::of(to)?);
+    let renamed = match from.rename_exclusively(&to) {
         Ok(()) => return Ok(Some(Taken::Renamed)),
         Err(error) if is_final(error) => return Err(error.into()),
         Err(error) => error,
     };
-    match rustix::fs::linkat(CWD, from, CWD, to, rustix::fs::AtFlags::empty()) {
+    match from.link(&to) {
         Ok(()) => Ok(Some(Taken::Linked)),
         // The first step may have been done, and its reply lost.
         Err(Errno::NOENT) => Err(renamed.into()),
@@ -163,7 +165,7 @@ impl NameLock {
         let start = Instant::now();
         let mut watched = None;
         loop {
-            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            match Place::of(&path)?.create_new(0o600) {
                 Ok(file) => {
                     // Another process holds the lock of a new lock file only for a moment, while it inspects it.
                     let _ = file.lock();
@@ -173,7 +175,7 @@ impl NameLock {
                 Err(error) => return Err(error),
             }
             if let Some(_held) = stale(&path, written_at, &mut watched) {
-                match fs::remove_file(&path) {
+                match remove_file(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => continue,
                 }
@@ -190,7 +192,7 @@ impl NameLock {
 
 impl Drop for NameLock {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = remove_file(&self.path) {
             tracing::debug!("cannot remove {}: {error}", shown(&self.path));
         }
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::platform::disk::{create_locked, lock_left_over, require_space, shown};
 use crate::platform::error::{IoContext, Kind, Result};
+use crate::platform::place;
 
 const PREFIX: &str = "lifeboat-scratch-";
 const MARK: &str = "making";
@@ -37,14 +38,16 @@ impl Scratch {
     /// Creates a scratch folder. Fails if its disk does not have space for `bytes` more.
     pub fn folder(&self, bytes: u64) -> Result<ScratchFolder> {
         require_space(&self.base, bytes).map_err(|error| match error.kind {
-            Kind::Failed => error.hint("name a folder with more free space with --scratch"),
+            Kind::Failed => error.hint("name a folder with more free space with --scratch or TMPDIR"),
             _ => error.hint("name another folder with --scratch"),
         })?;
         remove_left_over(&self.base);
         let cannot = || format!("cannot create a scratch folder in {}", shown(&self.base));
+        // SQLite opens files without links only, and root does not follow every link.
+        let base = place::resolve(&self.base).io(Kind::Failed, cannot)?;
         loop {
             let private = fs::Permissions::from_mode(0o700);
-            let folder = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(&self.base);
+            let folder = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(&base);
             let folder = folder.io(Kind::Failed, cannot)?;
             match create_locked(&folder.path().join(MARK)) {
                 Ok(Some(mark)) => return Ok(ScratchFolder { folder, _mark: mark }),

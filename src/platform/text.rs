@@ -30,16 +30,32 @@ pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
+/// Returns true if `then` is more than a minute after `now`. Clocks of two machines are rarely closer.
+#[must_use]
+pub(crate) fn is_in_future(then: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    (now - then).num_seconds() < -60
+}
+
 /// Formats the time between `then` and `now` in its largest unit; `future` if `then` is more than a minute after `now`.
 #[must_use]
 pub(crate) fn age(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let seconds = (now - then).num_seconds();
     match seconds {
-        ..-60 => "future".to_owned(),
-        -60..60 => format!("{}s", seconds.max(0)),
+        _ if is_in_future(then, now) => "future".to_owned(),
+        ..60 => format!("{}s", seconds.max(0)),
         60..3600 => format!("{}m", seconds / 60),
         3600..172_800 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Formats the time between `then` and `now`, followed by `word`: `3h ago`, `3h old`. Returns `dated 3h in the future` if
+/// `then` is more than a minute after `now`.
+#[must_use]
+pub(crate) fn age_with(word: &str, then: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    match is_in_future(then, now) {
+        true => format!("dated {} in the future", age(now, then)),
+        false => format!("{} {word}", age(then, now)),
     }
 }
 
@@ -89,6 +105,15 @@ pub(crate) fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_in_the_future_is_called_so() {
+        let now = DateTime::UNIX_EPOCH;
+        let hours = chrono::Duration::hours(3);
+        assert_eq!(age_with("ago", now - hours, now), "3h ago");
+        assert_eq!(age_with("ago", now + hours, now), "dated 3h in the future");
+        assert_eq!(age_with("old", now + chrono::Duration::seconds(30), now), "0s old");
+    }
 
     #[test]
     fn sizes_are_read_with_and_without_units() {

@@ -3,6 +3,7 @@
 mod documents;
 pub(crate) mod page;
 pub(crate) mod report;
+mod requests;
 mod routes;
 mod runs;
 pub(crate) mod status;
@@ -50,9 +51,9 @@ pub(crate) fn run(options: &ServeOptions, context: &Arc<Context>) -> Result<Serv
         Error::usage("serve shows the sources of a config, but there is no config")
             .hint("name one with --config; 'lifeboat init' writes one")
     })?;
-    let Serve { listen, every, timeout, token, login, public } = config.serve()?.clone();
+    let Serve { listen, every, timeout, token, login, public, hosts } = config.serve()?.clone();
     let listen = options.listen.unwrap_or(listen);
-    let access = Access { token, login, public };
+    let access = Access { token, login, public, hosts };
     let seconds = |time: chrono::Duration| time.to_std().unwrap_or(Duration::from_secs(1));
     let listener = TcpListener::bind(listen).map_err(|error| {
         Error::unreachable(format!("cannot listen at {listen}"))
@@ -63,12 +64,19 @@ pub(crate) fn run(options: &ServeOptions, context: &Arc<Context>) -> Result<Serv
     let watchers = Watchers::start(context, seconds(every), seconds(timeout))?;
     if access.is_open() && !listen.ip().is_loopback() {
         tracing::warn!(
-            "everyone who can connect to {listen} can read table names and row counts: set token under [serve]"
+            "everyone who can connect to {listen} can read table names and row counts: set token under [serve]; without \
+             a token, only requests for localhost and the hosts under [serve] are answered"
         );
     }
     tracing::info!("listening at http://{listen}");
     let server = Server::new(watchers, access, Arc::clone(context));
+    let runs = Arc::clone(&server.runs);
     web::serve(listener, router(server), &page::policy(), GRACE)?;
+    // The signal also interrupts the run in progress, which may still have something to undo.
+    let stopped_at = Instant::now();
+    while runs.is_running() && stopped_at.elapsed() < GRACE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     tracing::info!("stopped");
     Ok(ServeReport { listen, seconds: started_at.elapsed().as_secs_f64() })
 }

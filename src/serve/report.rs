@@ -65,7 +65,8 @@ pub(crate) fn run(options: &ReportOptions, context: &Context) -> Result<ReportRe
         let baselines =
             stores.iter().filter_map(|(_, store)| store.last.as_ref()?.sources.get(name)?.summary.baseline.clone());
         let baseline = baselines.max_by_key(|manifest| manifest.created_at);
-        sources.push((chosen, reading(inspect_source(chosen, baseline.as_deref(), min_free_bytes)?, begun)));
+        let inspection = inspect_source(chosen, baseline.as_deref(), min_free_bytes, &context.scratch)?;
+        sources.push((chosen, reading(inspection, begun)));
     }
     let status = assemble(sources, stores, context)?;
     let page = view::overview(&status, &[], false, context);

@@ -8,22 +8,24 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, Request, Response, StatusCode};
+use axum::http::{HeaderMap, Request, Response, StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
-use crate::ops::gate::remote::EXIT_CODE;
+use crate::ops::gate::remote::{EXIT_CODE, RUN, RunId};
 use crate::ops::{Context, error_document};
 use crate::platform::error::{Error, Kind, Result};
 use crate::serve::documents;
 use crate::serve::page::{self, Status};
-use crate::serve::runs::{self, Runs};
+use crate::serve::requests::RunRequest;
+use crate::serve::runs::{self, RunResult, Runs};
 use crate::serve::status::history::is_good;
 use crate::serve::status::{OverallStatus, view};
 use crate::serve::watchers::Watchers;
-use crate::serve::web::{Access, Refusal, Right, body};
+use crate::serve::web::{Access, BODY_BYTES, BODY_TIMEOUT, BodyError, Refusal, Right, body};
 use crate::snapshots::id::SnapshotId;
 
 /// The maximum number of snapshot pages that are created at once: each reads from a store.
@@ -32,6 +34,8 @@ const PAGES_AT_ONCE: usize = 4;
 const PAGE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The time for which the overview page is reused before it is created again.
 const PAGE_MAX_AGE: Duration = Duration::from_secs(1);
+/// The time for which the answer about a run that has not ended is delayed. Proxies wait longer.
+const RUN_HOLD: Duration = Duration::from_secs(10);
 /// The default and the maximum number of snapshots in a list.
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
@@ -86,7 +90,7 @@ impl Server {
         let mut answer = match refused {
             Refusal::Off => failed(
                 StatusCode::FORBIDDEN,
-                &Error::usage("snapshots cannot be requested here: no token is configured")
+                &Error::usage("runs cannot be requested here: no token is configured")
                     .hint("set token under [serve] in lifeboat.toml"),
             ),
             Refusal::Unknown => failed(
@@ -113,8 +117,23 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/metrics", get(metrics))
         .route("/snapshots", get(list).post(take))
         .route("/snapshots/{id}", get(snapshot))
+        .route("/runs/{id}", get(run))
         .fallback(unknown_path)
+        .layer(from_fn_with_state(Arc::clone(&server), require_host))
         .with_state(server)
+}
+
+/// Refuses a request that addresses another host. Only `/health` answers it: health checks of platforms use the address
+/// of the container or a name of their own.
+async fn require_host(State(server): Shared, request: Request<Body>, next: Next) -> Response<Body> {
+    if request.uri().path() == "/health" || server.access.answers_to(request.uri(), request.headers()) {
+        return next.run(request).await;
+    }
+    let error = Error::usage("requests for this host are not answered").hint(
+        "without a token, only localhost and the loopback addresses are answered: add the host to hosts under [serve] \
+         in lifeboat.toml, or set token",
+    );
+    failed(StatusCode::MISDIRECTED_REQUEST, &error)
 }
 
 fn answer(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
@@ -146,8 +165,12 @@ async fn unknown_path() -> Response<Body> {
     )
 }
 
-/// Answers that the process runs. The answer says nothing about the data.
-async fn health(State(server): Shared) -> Response<Body> {
+/// Answers that the process runs. The answer says nothing about the data, and everybody gets it. Only a request for a
+/// host that the server answers to gets the version.
+async fn health(State(server): Shared, uri: Uri, headers: HeaderMap) -> Response<Body> {
+    if !server.access.answers_to(&uri, &headers) {
+        return document(StatusCode::OK, &json!({"status": "ok"}));
+    }
     let up = server.started_at.elapsed().as_secs();
     document(StatusCode::OK, &json!({"status": "ok", "version": env!("CARGO_PKG_VERSION"), "seconds": up}))
 }
@@ -257,37 +280,94 @@ async fn snapshot(State(server): Shared, headers: HeaderMap, Path(id): Path<Stri
     }
 }
 
-/// Takes snapshots of the config's sources.
+/// Starts a run: snapshots of the config's sources, or a gate.
 async fn take(State(server): Shared, headers: HeaderMap, request: Request<Body>) -> Response<Body> {
     if let Err(refused) = server.admit(&headers, Right::Act) {
         return *refused;
     }
-    let Some(body) = body(request).await else {
-        let error = Error::usage("the request body is too long, or it did not arrive in time");
-        return failed(StatusCode::PAYLOAD_TOO_LARGE, &error);
+    let body = match body(request).await {
+        Ok(body) => body,
+        Err(BodyError::TooLong) => {
+            let error = Error::usage(format!("the request body is longer than {BODY_BYTES} bytes"));
+            return failed(StatusCode::PAYLOAD_TOO_LARGE, &error);
+        }
+        Err(BodyError::Late) => {
+            let seconds = BODY_TIMEOUT.as_secs();
+            let error = Error::usage(format!("the request body did not arrive within {seconds} seconds"));
+            return failed(StatusCode::REQUEST_TIMEOUT, &error);
+        }
+        Err(BodyError::Unreadable) => {
+            return failed(StatusCode::BAD_REQUEST, &Error::usage("the request body is not complete"));
+        }
     };
-    let run_request = match server.watchers.names().and_then(|names| runs::read(&body, &names)) {
+    let run_request = match server.watchers.names().and_then(|names| RunRequest::read(&body, &names)) {
         Ok(run_request) => run_request,
         Err(error) => return failed(StatusCode::BAD_REQUEST, &error),
     };
+    let id = match headers.get(RUN).map(|id| id.to_str().unwrap_or_default().parse::<RunId>()).transpose() {
+        Ok(id) => id,
+        Err(error) => return failed(StatusCode::BAD_REQUEST, &error),
+    };
+    // A request that is repeated, because its answer was lost, does not start another run.
+    if let Some((id, result)) = id.as_ref().and_then(|id| Some((id, server.runs.find(id)?))) {
+        return run_answer(Some(id), result, Duration::ZERO).await;
+    }
     let Some(turn) = server.runs.turn() else {
-        let error = Error::failed("another snapshot is already being taken")
+        let error = Error::failed("another snapshot is already being taken, or a gate runs")
             .hint("repeat the request when it has ended; GET /snapshots lists the snapshots");
         let mut answer = failed(StatusCode::CONFLICT, &error);
         answer.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("5"));
         return answer;
     };
-    let context = Arc::clone(&server.context);
-    // The snapshots are taken even if the client disconnects.
-    let done = tokio::task::spawn_blocking(move || runs::run(&run_request, &turn, &context)).await;
-    let Ok(done) = done else {
-        return failed(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            &Error::failed("the snapshot failed because of a bug in lifeboat"),
-        );
+    let (sender, result) = watch::channel(None);
+    if let Some(id) = &id {
+        server.runs.remember(id.clone(), result.clone());
+    }
+    // The run goes on even if the client disconnects.
+    tokio::task::spawn_blocking(move || {
+        let pause = || run_request.changes_data().then(|| server.watchers.pause(run_request.sources())).transpose();
+        let done = runs::run(&run_request, pause, &turn, &server.context);
+        sender.send_replace(Some(Arc::new(done)));
+        drop(turn);
+    });
+    // A client that can ask for the result by the run's number gets an answer at once, because a proxy may cut a long
+    // request.
+    let hold = if id.is_some() { Duration::ZERO } else { Duration::MAX };
+    run_answer(id.as_ref(), result, hold).await
+}
+
+/// Answers with the result of a run. If it has not ended yet, the answer is delayed a little.
+async fn run(State(server): Shared, headers: HeaderMap, Path(id): Path<String>) -> Response<Body> {
+    if let Err(refused) = server.admit(&headers, Right::Act) {
+        return *refused;
+    }
+    let found = id.parse::<RunId>().ok().and_then(|id| Some((server.runs.find(&id)?, id)));
+    match found {
+        Some((result, id)) => run_answer(Some(&id), result, RUN_HOLD).await,
+        None => {
+            let error = Error::not_found("there is no run with this number since the start of this process");
+            failed(StatusCode::NOT_FOUND, &error)
+        }
+    }
+}
+
+/// Answers with the result of a run, or after `hold` that it has not ended.
+async fn run_answer(id: Option<&RunId>, mut result: RunResult, hold: Duration) -> Response<Body> {
+    let ended = tokio::time::timeout(hold, result.wait_for(Option::is_some)).await;
+    let done = match ended {
+        Err(_) => {
+            let id = id.map(RunId::to_string);
+            return document(StatusCode::ACCEPTED, &json!({"running": true, "run": id}));
+        }
+        Ok(done) => done.ok().and_then(|done| done.clone()),
+    };
+    let Some(done) = done else {
+        let error = Error::failed("the run failed because of a bug in lifeboat");
+        return failed(StatusCode::INTERNAL_SERVER_ERROR, &error);
     };
     let status = match done.code {
-        0 => StatusCode::CREATED,
+        0 if done.takes_snapshots => StatusCode::CREATED,
+        0 => StatusCode::OK,
         code if code == Kind::Usage.exit_code() => StatusCode::BAD_REQUEST,
         code if code == Kind::Problem.exit_code() => StatusCode::UNPROCESSABLE_ENTITY,
         code if code == Kind::Unreachable.exit_code() || code == Kind::Interrupted.exit_code() => {

@@ -1,43 +1,26 @@
-//! The one action that a request can start: snapshots of the config's sources, one run at a time.
+//! The runs that requests start, one at a time, and their results.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use chrono::{Duration, Utc};
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use chrono::Utc;
+use serde_json::Value;
+use tokio::sync::watch;
 
-use crate::ops::gate::predeploy::{self, PredeployOptions};
-use crate::ops::save::{self, SaveOptions};
+use crate::ops::gate::remote::RunId;
 use crate::ops::summary::RunSummary;
-use crate::ops::watch::{Ending, Watch};
-use crate::ops::{Context, Report, error_document};
-use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::ops::watch::{Asked, Ending, Watch};
+use crate::ops::{Context, error_document};
+use crate::platform::error::{Error, Kind, Result};
+use crate::serve::requests::RunRequest;
 use crate::serve::status::view::RunFailure;
-use crate::snapshots::id::SourceName;
+use crate::serve::watchers::Pause;
 
-/// The maximum time that a gate waits, in seconds: no other run can start meanwhile.
-const MAX_WAIT_SECONDS: u32 = 3600;
 /// The maximum number of failures that are kept in memory.
 const MAX_FAILURES: usize = 500;
-
-/// A request. A document without any field asks for snapshots of all sources.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct RunRequest {
-    /// `predeploy`: runs the gate's checks before the snapshots, and reads the snapshots back after them.
-    pub(crate) gate: Option<String>,
-    /// Names of sources in the config.
-    pub(crate) sources: Vec<String>,
-    /// Additional tags.
-    pub(crate) tags: Vec<String>,
-    /// The commit that is to be deployed.
-    pub(crate) commit: Option<String>,
-    /// The maximum time that the gate waits for checks that do not pass yet, in seconds.
-    pub(crate) wait_seconds: u32,
-    /// True if SQLite's integrity_check is to run instead of quick_check.
-    pub(crate) full_check: bool,
-}
+/// The maximum number of results that are kept in memory, for clients that ask again.
+const MAX_RESULTS: usize = 8;
 
 /// A run that has ended.
 pub(super) struct Done {
@@ -45,12 +28,18 @@ pub(super) struct Done {
     pub(super) code: u8,
     /// Its report, or its error, as JSON.
     pub(super) document: Value,
+    /// True if it took snapshots.
+    pub(super) takes_snapshots: bool,
 }
+
+/// The result of a run: `None` until it has ended.
+pub(super) type RunResult = watch::Receiver<Option<Arc<Done>>>;
 
 /// The runs, at most one at a time, and their failures.
 #[derive(Default)]
 pub(super) struct Runs {
     is_running: AtomicBool,
+    results: Mutex<VecDeque<(RunId, RunResult)>>,
     failures: Mutex<Vec<RunFailure>>,
 }
 
@@ -74,6 +63,22 @@ impl Runs {
         self.is_running.load(Ordering::SeqCst)
     }
 
+    fn results(&self) -> MutexGuard<'_, VecDeque<(RunId, RunResult)>> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the result of a run for clients that ask for it by its number. Only the newest [`MAX_RESULTS`] are kept.
+    pub(super) fn remember(&self, id: RunId, result: RunResult) {
+        let mut results = self.results();
+        results.truncate(MAX_RESULTS - 1);
+        results.push_front((id, result));
+    }
+
+    /// Returns the result of the run with this number.
+    pub(super) fn find(&self, id: &RunId) -> Option<RunResult> {
+        self.results().iter().find(|(known, _)| known == id).map(|(_, result)| result.clone())
+    }
+
     /// Returns the failures since the start, at most the last [`MAX_FAILURES`].
     pub(super) fn failures(&self) -> Vec<RunFailure> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -88,40 +93,17 @@ impl Runs {
     }
 }
 
-/// Reads a request. Sources must be names in the config; paths and URLs are refused.
-pub(super) fn read(body: &[u8], names: &[SourceName]) -> Result<RunRequest> {
-    let is_empty = body.iter().all(u8::is_ascii_whitespace);
-    let request: RunRequest = if is_empty {
-        RunRequest::default()
-    } else {
-        serde_json::from_slice::<Map<String, Value>>(body)
-            .and_then(|fields| serde_json::from_value(Value::Object(fields)))
-            .map_err(|error| Error::usage("the body is not a valid JSON request").because(error))?
-    };
-    if let Some(gate) = request.gate.as_ref().filter(|gate| *gate != "predeploy") {
-        return Err(Error::usage(format!("unknown gate '{}'", one_line(gate))).hint("the only gate is predeploy"));
-    }
-    for source in &request.sources {
-        if !names.iter().any(|name| name.as_str() == source) {
-            let known: Vec<&str> = names.iter().map(SourceName::as_str).collect();
-            return Err(Error::usage(format!("the config has no source '{}'", one_line(source)))
-                .hint(format!("its sources are: {}", known.join(", "))));
-        }
-    }
-    save::require_free_tags(&request.tags)?;
-    save::require_free_tags(request.commit.as_slice())?;
-    if request.wait_seconds > MAX_WAIT_SECONDS {
-        return Err(Error::usage(format!("wait_seconds must be at most {MAX_WAIT_SECONDS}")));
-    }
-    Ok(request)
-}
-
-/// Runs what is requested, and sends the notices of the config, as the command would.
-pub(super) fn run(request: &RunRequest, turn: &Turn, context: &Arc<Context>) -> Done {
-    let command = if request.gate.is_some() { "predeploy" } else { "snapshot" };
-    let watch = Watch::begin(command, None, Arc::clone(context));
-    let outcome = execute(request, context);
-    let (code, document, summary, error) = match outcome {
+/// Runs what is requested, and sends the notices of the config, as the command would. `pause` holds the inspections back
+/// until the run has ended.
+pub(super) fn run(
+    request: &RunRequest,
+    pause: impl FnOnce() -> Result<Option<Pause>>,
+    turn: &Turn,
+    context: &Arc<Context>,
+) -> Done {
+    let command = request.command_name();
+    let watch = Watch::begin(command, Asked::of(request.sources()), None, Arc::clone(context));
+    let (code, document, summary, error) = match pause().and_then(|_pause| request.execute(context)) {
         Ok(ended) => ended,
         Err(error) => {
             let document = serde_json::json!({"error": error_document(&error)});
@@ -137,36 +119,5 @@ pub(super) fn run(request: &RunRequest, turn: &Turn, context: &Arc<Context>) -> 
         tracing::warn!("a request started {command}, which failed: {message}");
     }
     watch.end(&Ending { code, error: error.as_ref().filter(|_| code != 0), summary: &summary });
-    Done { code, document }
-}
-
-/// The exit code, the document, the summary, and the first error of a run.
-type Ended = (u8, Value, RunSummary, Option<Error>);
-
-fn execute(request: &RunRequest, context: &Context) -> Result<Ended> {
-    if request.gate.is_some() {
-        let options = PredeployOptions {
-            sources: request.sources.clone(),
-            commit: request.commit.clone(),
-            tag: request.tags.clone(),
-            wait: Duration::seconds(request.wait_seconds.into()),
-            full_check: request.full_check,
-        };
-        return outcome_of(&predeploy::run(&options, context)?);
-    }
-    let mut tags = request.tags.clone();
-    tags.extend(request.commit.clone());
-    let options = SaveOptions {
-        sources: request.sources.clone(),
-        tag: tags,
-        full_check: request.full_check,
-        ..SaveOptions::default()
-    };
-    outcome_of(&save::run(&options, context)?)
-}
-
-fn outcome_of(report: &impl Report) -> Result<Ended> {
-    let document = serde_json::to_value(report)
-        .map_err(|error| Error::failed("cannot convert the report to JSON").because(error))?;
-    Ok((report.exit_code(), document, report.summary(), report.errors().first().map(Error::duplicate)))
+    Done { code, document, takes_snapshots: request.takes_snapshots() }
 }

@@ -3,6 +3,7 @@
 //! If an inspection hangs, its source or store counts as not answering. Other inspections and the answers go on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use chrono::{DateTime, Utc};
 use crate::ops::Context;
 use crate::ops::sources::Chosen;
 use crate::platform::error::{Error, Result, one_line};
-use crate::platform::interrupt;
+use crate::platform::{interrupt, text};
 use crate::serve::status::history::{History, StoreContents};
 use crate::serve::status::{OverallStatus, Reading, SourceInspection, assemble, inspect_source, min_free_bytes};
 use crate::snapshots::id::SourceName;
@@ -63,6 +64,15 @@ impl<T> Watcher<T> {
         state.begun = continues.then(Instant::now);
     }
 
+    /// Withdraws the beginning of an inspection.
+    fn cancel(&self) {
+        self.state().begun = None;
+    }
+
+    fn is_inspecting(&self) -> bool {
+        self.state().begun.is_some()
+    }
+
     fn last(&self) -> Option<Arc<T>> {
         self.state().last.clone()
     }
@@ -87,6 +97,8 @@ struct WatchedStore {
 /// Everything that is watched.
 pub(super) struct Watchers {
     sources: Vec<WatchedSource>,
+    /// The number of pauses that hold back the inspections of sources.
+    pauses: Arc<AtomicUsize>,
     stores: Arc<Vec<WatchedStore>>,
     timeout: Duration,
 }
@@ -106,6 +118,7 @@ impl Watchers {
         let watched = stores.iter().map(watched).collect();
         let watchers = Watchers {
             sources: chosen.into_iter().map(|chosen| WatchedSource { chosen, watcher: Watcher::new() }).collect(),
+            pauses: Arc::default(),
             stores: Arc::new(watched),
             timeout,
         };
@@ -115,14 +128,15 @@ impl Watchers {
         }
         for (source, name) in watchers.sources.iter().zip(names) {
             let (chosen, watcher) = (source.chosen.clone(), Arc::clone(&source.watcher));
-            let stores = Arc::clone(&watchers.stores);
+            let (stores, scratch) = (Arc::clone(&watchers.stores), context.scratch.clone());
+            let pauses = Arc::clone(&watchers.pauses);
             spawn("source", move || {
                 // Losses since the newest snapshot can only be found once that snapshot is known.
                 if await_stores(&stores, timeout).is_err() {
                     return;
                 }
-                let inspect = || inspect_source(&chosen, baseline(&stores, &name).as_deref(), min_free_bytes);
-                repeat(&watcher, every, inspect, SourceInspection::failed);
+                let inspect = || inspect_source(&chosen, baseline(&stores, &name).as_deref(), min_free_bytes, &scratch);
+                repeat(&watcher, every, &pauses, inspect, SourceInspection::failed);
             })?;
         }
         Ok(watchers)
@@ -135,9 +149,44 @@ impl Watchers {
         assemble(sources.collect(), stores.collect(), context)
     }
 
+    /// Holds back new inspections of all sources, and waits until none of these sources is inspected; without names, none
+    /// of all. A restore searches for programs that hold a file open, which would drop the locks of an inspection in this
+    /// process. Fails if an inspection has not ended within the timeout.
+    pub(super) fn pause(&self, names: &[String]) -> Result<Pause> {
+        self.pauses.fetch_add(1, Ordering::SeqCst);
+        let pause = Pause(Arc::clone(&self.pauses));
+        let begun = Instant::now();
+        for source in &self.sources {
+            let name = source.chosen.name()?;
+            let is_wanted = names.is_empty() || names.iter().any(|wanted| wanted == name.as_str());
+            // A server does not mind an inspection.
+            if !is_wanted || source.chosen.source.file().is_none() {
+                continue;
+            }
+            while source.watcher.is_inspecting() {
+                if begun.elapsed() >= self.timeout {
+                    let seconds = text::seconds(self.timeout.as_secs_f64());
+                    return Err(Error::unreachable(format!("an inspection of {name} has not ended within {seconds}"))
+                        .hint("check what holds it up on the status page, and try again"));
+                }
+                interrupt::sleep(Duration::from_millis(10))?;
+            }
+        }
+        Ok(pause)
+    }
+
     /// Returns the names of the sources.
     pub(super) fn names(&self) -> Result<Vec<SourceName>> {
         self.sources.iter().map(|source| source.chosen.name()).collect()
+    }
+}
+
+/// A pause of the inspections, until it is dropped.
+pub(super) struct Pause(Arc<AtomicUsize>);
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -151,12 +200,21 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
 fn repeat<T>(
     watcher: &Watcher<T>,
     every: Duration,
+    pauses: &AtomicUsize,
     mut inspect: impl FnMut() -> Result<T>,
     failed: impl Fn(String) -> T,
 ) {
     loop {
         let begun = Instant::now();
         watcher.begin();
+        // A pause that begins later waits for this inspection.
+        while pauses.load(Ordering::SeqCst) > 0 {
+            watcher.cancel();
+            if interrupt::sleep(Duration::from_millis(20)).is_err() {
+                return;
+            }
+            watcher.begin();
+        }
         let result = catch_unwind(AssertUnwindSafe(&mut inspect));
         if interrupt::check().is_err() {
             return;
@@ -205,7 +263,7 @@ fn watch_store(
     let inspect = || {
         let history = match &mut history {
             Some(history) => history,
-            history => history.insert(History::open(store, names)?),
+            history => history.insert(History::open(store, names, context)?),
         };
         history.read_newest()?;
         history.update_summaries(context);
@@ -222,8 +280,30 @@ fn watch_store(
         Ok(history.contents())
     };
     // The last known contents of the store are still shown, together with the error.
-    repeat(watcher, every, inspect, |reason| {
+    repeat(watcher, every, &AtomicUsize::new(0), inspect, |reason| {
         let last = watcher.last().map(|last| StoreContents::clone(&last)).unwrap_or_default();
         StoreContents { error: Some(reason), ..last }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn a_pause_holds_back_inspections() {
+        let (watcher, pauses) = (Watcher::<()>::new(), Arc::new(AtomicUsize::new(1)));
+        let (sender, inspections) = channel();
+        let inspect = move || {
+            let _ = sender.send(());
+            Ok(())
+        };
+        let (watched, counted) = (Arc::clone(&watcher), Arc::clone(&pauses));
+        spawn("source", move || repeat(&watched, Duration::from_secs(3600), &counted, inspect, drop))
+            .expect("a thread");
+        assert!(inspections.recv_timeout(Duration::from_millis(100)).is_err(), "the pause has not ended");
+        drop(Pause(pauses));
+        assert!(inspections.recv_timeout(Duration::from_secs(60)).is_ok(), "the pause has ended");
+    }
 }

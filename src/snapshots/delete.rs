@@ -40,7 +40,8 @@ impl Catalog {
         crate::platform::interrupt::check()?;
         let manifests = some.iter().map(|listed| manifest_key(&listed.id)).collect::<Result<Vec<_>>>()?;
         let archives = some.iter().filter_map(|listed| listed.archive.as_ref());
-        let rest = some.iter().flat_map(|listed| &listed.proofs).chain(archives.clone().map(|archive| &archive.key));
+        let rest = some.iter().flat_map(|listed| listed.proofs.iter().chain(&listed.signature));
+        let rest = rest.chain(archives.clone().map(|archive| &archive.key));
         let delete = |keys: &[Key]| {
             let first = &some[0].id;
             self.store.delete_all(keys).map_err(|error| match some.len() {

@@ -3,29 +3,22 @@
 use chrono::{DateTime, Utc};
 
 use crate::platform::error::{Error, Kind, Reason, Result, one_line};
-use crate::snapshots::catalog::{CLOCK_SLACK, Catalog, Listed};
+use crate::snapshots::catalog::{CLOCK_SLACK, Catalog, Listed, time_of};
 use crate::snapshots::id::{SnapshotId, SourceName};
-use crate::snapshots::list::Grouped;
-use crate::snapshots::manifest::{Manifest, SnapshotKind};
-use crate::snapshots::proofs::ProofLevel;
+use crate::snapshots::list::{Described, Grouped, in_parallel};
+use crate::snapshots::manifest::{Manifest, Origin, SnapshotKind};
+use crate::snapshots::search::{Flaw, MOST_UNTRUSTED, SnapshotFilter};
+use crate::snapshots::trust::Trust;
 use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 use crate::store::Names;
 
 /// The number of manifests in an archive tier after which the search for a readable one ends.
 const MOST_ARCHIVED: u32 = 3;
+/// The number of the newest snapshots of another source that are read to find out whether it is the same database.
+const MOST_OF_OTHERS: usize = 8;
 
-/// The conditions that a snapshot must meet to be `latest`.
-#[derive(Clone, Debug, Default)]
-pub struct SnapshotFilter {
-    /// Only snapshots of this source.
-    pub source: Option<SourceName>,
-    /// Only snapshots with all of these tags.
-    pub tags: Vec<String>,
-    /// Only snapshots without this tag.
-    pub without: Option<String>,
-    /// Only snapshots taken before this time.
-    pub before: Option<DateTime<Utc>>,
-}
+/// The most manifests that are read to find an earlier full snapshot.
+const MOST_READ: usize = 16;
 
 /// The snapshot that a user names.
 #[derive(Clone, Debug)]
@@ -37,10 +30,20 @@ pub enum Named {
 }
 
 impl Named {
-    fn id(&self) -> &SnapshotId {
+    /// Returns its id.
+    #[must_use]
+    pub fn id(&self) -> &SnapshotId {
         match self {
             Named::Snapshot(listed) => &listed.id,
             Named::WithoutManifest(archive) => &archive.id,
+        }
+    }
+
+    /// Returns the time by which the order of snapshots is decided. See [`time_of`].
+    pub(crate) fn time(&self) -> DateTime<Utc> {
+        match self {
+            Named::Snapshot(listed) => listed.time(),
+            Named::WithoutManifest(archive) => time_of(&archive.id, Some(&archive.archive)),
         }
     }
 }
@@ -123,7 +126,7 @@ impl Catalog {
                 without_manifest.extend(found.1);
             }
         }
-        Ok((listed, without_manifest))
+        Ok((listed, self.only_without_manifest(without_manifest)?))
     }
 
     /// Returns the source of a store that has snapshots of one source only.
@@ -150,52 +153,59 @@ impl Catalog {
         })
     }
 
+    /// Returns the newest full snapshots of the database at `origin` under other names than `name`, without their tables,
+    /// at most [`MOST_OF_OTHERS`] of each name: the source was renamed. Lists the names, and reads one manifest of each that is of
+    /// another database.
+    pub(crate) fn under_other_names(&self, name: &SourceName, origin: &Origin) -> Result<Vec<(Listed, Manifest)>> {
+        let others = self.sources()?.into_iter().filter(|other| other != name).collect();
+        let of_one = |other: SourceName| -> Result<Vec<(Listed, Manifest)>> {
+            let mut found = Vec::new();
+            for listed in self.newest_first(&other, None).take(MOST_OF_OTHERS) {
+                let listed = listed?;
+                match self.manifest_without_tables(&listed) {
+                    Ok((manifest, _)) if manifest.kind != SnapshotKind::Full => {}
+                    Ok((manifest, _)) if manifest.origin != *origin => break,
+                    Ok((manifest, _)) => found.push((listed, manifest)),
+                    Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                    Err(error) if error.kind == Kind::Unreachable && error.reason.is_none() && !self.is_local() => {
+                        return Err(error);
+                    }
+                    Err(error) => tracing::debug!("{} is passed over: {}", listed.id, error.full_message()),
+                }
+            }
+            Ok(found)
+        };
+        Ok(in_parallel(others, of_one)?.into_iter().flatten().collect())
+    }
+
     fn latest(&self, filter: &SnapshotFilter) -> Result<Listed> {
         let source = match &filter.source {
             Some(source) => source.clone(),
             None => self.only_source()?,
         };
-        let now = Utc::now();
-        let (mut newer, mut skipped) = (None, None);
-        for listed in self.newest_first(&source, filter.before) {
-            let listed = listed?;
-            // The listing includes the second of `before`.
-            if filter.before.is_some_and(|before| listed.id.time() >= before) {
+        let search = self.search(&source, filter, &|_, _| Ok(None))?;
+        let (mut newer, mut skipped, mut distrusted) = (None, None, None);
+        for passed_over in search.passed_over {
+            // A snapshot of another kind is not meant to be the latest.
+            if matches!(passed_over.flaw, Flaw::Kind(_)) {
                 continue;
             }
-            if listed.id.time() > now + CLOCK_SLACK {
-                tracing::warn!("skipping {}: it is dated in the future, so a clock was or is wrong", listed.id);
-                continue;
-            }
-            // One at a time: nearly always the first one matches.
-            let Some(described) = self.describe(vec![listed])?.pop() else { continue };
-            if described.proof.level == ProofLevel::Damaged {
-                tracing::warn!("skipping {}: it is damaged", described.listed.id);
-                continue;
-            }
-            let manifest = match described.manifest {
-                Ok(manifest) => manifest,
-                Err(error) if error.kind != Kind::Problem && !error.is_newer_format() && !self.is_local() => {
-                    let id = &described.listed.id;
-                    return Err(error.context(format!("cannot determine whether {id} is the latest snapshot")));
-                }
-                Err(error) => {
-                    tracing::warn!("skipping {}: {}", described.listed.id, error.full_message());
-                    newer = newer.or_else(|| error.is_newer_format().then_some(error));
-                    continue;
-                }
-            };
-            let matches = manifest.kind == SnapshotKind::Full
-                && filter.tags.iter().all(|tag| manifest.tags.contains(tag))
-                && filter.before.is_none_or(|before| manifest.created_at < before);
-            match filter.without.as_ref().filter(|tag| manifest.tags.contains(tag)) {
-                Some(tag) if matches => {
-                    tracing::warn!("skipping {}: it has the tag '{tag}'", described.listed.id);
-                    skipped = Some(tag.clone());
-                }
-                None if matches => return Ok(described.listed),
+            tracing::warn!("skipping {}: {}", passed_over.listed.id, passed_over.flaw.message());
+            match passed_over.flaw {
+                Flaw::Unreadable(error) => newer = newer.or_else(|| error.is_newer_format().then_some(error)),
+                Flaw::Tag(tag) => skipped = Some(tag),
+                Flaw::Untrusted(error) => distrusted = distrusted.or(Some(error)),
                 _ => {}
             }
+        }
+        if let Some((listed, _)) = search.found {
+            return Ok(listed);
+        }
+        if let Some(error) = distrusted {
+            let location = self.location();
+            return Err(
+                error.context(format!("{} has no other snapshot of {source} that matches", one_line(&location)))
+            );
         }
         if let Some(error) = newer {
             let location = self.location();
@@ -213,19 +223,101 @@ impl Catalog {
         })
     }
 
-    /// Returns the newest readable manifest of a full snapshot of `source`, damaged or not; `None` if there is none.
-    pub fn newest_full(&self, source: &SourceName) -> Result<Option<Manifest>> {
-        let mut archived = 0;
+    /// Returns the newest snapshot of a source, good or bad. Passes over safety and partial snapshots, which are not
+    /// steps in the source's history, and over those that are dated in the future.
+    pub fn newest_in_history(&self, source: &SourceName) -> Result<Option<Described>> {
+        let now = Utc::now();
         for listed in self.newest_first(source, None) {
-            match self.manifest(&listed?.id) {
-                Ok((manifest, _)) if manifest.kind == SnapshotKind::Full => return Ok(Some(manifest)),
+            let listed = listed?;
+            if listed.id.time() > now + CLOCK_SLACK {
+                continue;
+            }
+            let Some(described) = self.describe(vec![listed])?.pop() else { continue };
+            let is_beside = |manifest: &Manifest| matches!(manifest.kind, SnapshotKind::Safety | SnapshotKind::Partial);
+            if !described.manifest.as_ref().is_ok_and(is_beside) {
+                return Ok(Some(described));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the full snapshot before this one, and the oldest one of its source, if they are among the first few that
+    /// can be read from there.
+    pub fn earlier(&self, manifest: &Manifest) -> Result<Vec<Manifest>> {
+        let is_earlier = |id: &SnapshotId| id.stamp() < manifest.id.stamp();
+        let read = |id: &SnapshotId| match self.manifest(id) {
+            Ok((manifest, _)) => Ok(Some(manifest).filter(|manifest| manifest.kind == SnapshotKind::Full)),
+            Err(error) if matches!(error.kind, Kind::Interrupted | Kind::Unreachable) => Err(error),
+            Err(_) => Ok(None),
+        };
+        let mut earlier = Vec::new();
+        for listed in self.newest_first(&manifest.source, Some(manifest.created_at)).take(MOST_READ) {
+            let id = listed?.id;
+            if is_earlier(&id)
+                && let Some(before) = read(&id)?
+            {
+                earlier.push(before);
+                break;
+            }
+        }
+        for id in self.ids_with_manifest(&manifest.source)?.iter().filter(|id| is_earlier(id)).take(MOST_READ) {
+            if earlier.iter().any(|before| before.id == *id) {
+                break;
+            }
+            if let Some(oldest) = read(id)? {
+                earlier.push(oldest);
+                break;
+            }
+        }
+        Ok(earlier)
+    }
+
+    /// Returns the newest readable and trusted manifest of a full snapshot of `source`, damaged or not; `None` if there is
+    /// none.
+    pub fn newest_full(&self, source: &SourceName) -> Result<Option<Manifest>> {
+        Ok(self.newest_full_by(source, &self.trust)?.0)
+    }
+
+    /// Does the same as [`newest_full`](Self::newest_full), but returns the newest manifest that is not trusted if there is
+    /// no other: to find out which database has the name of a source. Of the rules of trust, those count that need no
+    /// listing.
+    /// Also returns true if it is trusted by them.
+    pub fn newest_full_or_untrusted(&self, source: &SourceName) -> Result<Option<(Manifest, bool)>> {
+        let (trusted, untrusted) = self.newest_full_by(source, &self.trust.clone().without_history())?;
+        let trusted = trusted.map(|manifest| (manifest, true));
+        Ok(trusted.or_else(|| untrusted.map(|manifest| (manifest, false))))
+    }
+
+    /// Returns the newest full manifest that is trusted, and the newest that is not, if it is newer.
+    fn newest_full_by(&self, source: &SourceName, trust: &Trust) -> Result<(Option<Manifest>, Option<Manifest>)> {
+        let (mut archived, mut distrusted, mut untrusted) = (0, 0, None);
+        for listed in self.newest_first(source, None) {
+            let read = self.manifest_as_stored(&listed?.id);
+            let checked =
+                read.and_then(|(manifest, document)| match self.require_trusted_by(trust, &manifest, &document) {
+                    Err(error) if error.is_not_trusted() => {
+                        if manifest.kind == SnapshotKind::Full {
+                            untrusted.get_or_insert(manifest);
+                        }
+                        Err(error)
+                    }
+                    checked => checked.map(|()| manifest),
+                });
+            match checked {
+                Ok(manifest) if manifest.kind == SnapshotKind::Full => return Ok((Some(manifest), untrusted)),
+                Err(error) if error.is_not_trusted() => {
+                    distrusted += 1;
+                    if distrusted == MOST_UNTRUSTED {
+                        break;
+                    }
+                }
                 Err(error) if error.kind == Kind::Interrupted => return Err(error),
                 // Older ones were probably moved too: trying all of them would cost a request each.
                 Err(error) if error.reason == Some(Reason::ObjectIsArchived) => {
                     archived += 1;
                     if archived == MOST_ARCHIVED {
                         tracing::warn!("the newest snapshots of {source} cannot be compared: {}", error.full_message());
-                        return Ok(None);
+                        return Ok((None, untrusted));
                     }
                 }
                 Err(error) if error.is_newer_format() => {
@@ -240,6 +332,6 @@ impl Catalog {
         if archived > 0 {
             tracing::warn!("no snapshot of {source} can be compared: all manifests are in an archive tier");
         }
-        Ok(None)
+        Ok((None, untrusted))
     }
 }

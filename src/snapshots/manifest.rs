@@ -1,7 +1,7 @@
 //! The manifest: the JSON document that describes a snapshot. In a store, a snapshot exists once its manifest exists.
 //!
 //! The manifest inside the archive is written before the archive is finished; the one outside repeats
-//! it and adds `archive_bytes` and `sha256`. Readers ignore unknown fields.
+//! it and adds `archive_bytes`, `sha256` and `index_sha256`. Readers ignore unknown fields.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,9 +9,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::archive::check_version;
+use crate::archive::{FORMAT, check_version};
 use crate::platform::digest::{RowDigest, Sha256};
 use crate::platform::error::{Error, Result};
+use crate::platform::file_birth::FileBirth;
+use crate::platform::json;
 use crate::snapshots::id::{SnapshotId, SourceName};
 
 /// The kind of a snapshot: its content and its purpose.
@@ -104,16 +106,43 @@ pub struct Table {
     /// materialized rows.
     #[serde(rename = "type")]
     pub kind: String,
+    /// The table or view whose rows a full-text index shows: its option `content`. Such an index keeps no rows of its
+    /// own. Snapshots of earlier versions do not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
     /// The columns, in order.
     pub columns: Vec<Column>,
 }
 
 impl Table {
-    /// Returns true if it is a user's table with its own rows: not the storage of another table, not an internal table
-    /// of SQLite, and not rows computed from others.
+    /// Returns a table of which only its name and the number of its rows are known.
+    pub(super) fn with_rows(name: &str, rows: u64) -> Self {
+        Table {
+            name: name.to_owned(),
+            relation: None,
+            rows: Some(rows),
+            bytes: None,
+            digest: None,
+            reason: None,
+            kind: "table".to_owned(),
+            content: None,
+            columns: Vec::new(),
+        }
+    }
+
+    /// Returns true if it is a user's table: not the storage of another table, not an internal table of SQLite, and not
+    /// rows computed from others. [`crate::snapshots::row_counts::RowCounts`] says which of them keep rows.
     #[must_use]
-    pub fn is_ordinary(&self) -> bool {
-        matches!(self.kind.as_str(), "table" | "hypertable") && !self.name.starts_with("sqlite_")
+    pub fn is_of_user(&self) -> bool {
+        matches!(self.kind.as_str(), "table" | "hypertable" | "virtual") && !self.name.starts_with("sqlite_")
+    }
+
+    /// Returns true if the rows are known to be those of another version of the table. The digest of a full-text index
+    /// that stores no content covers no values, so its rows are not known.
+    #[must_use]
+    pub fn has_same_rows(&self, other: &Table) -> bool {
+        let is_covered = self.kind != "virtual" || self.rows == Some(0) || self.bytes.is_none_or(|bytes| bytes > 0);
+        self.digest.is_some() && self.digest == other.digest && is_covered
     }
 }
 
@@ -218,6 +247,10 @@ pub struct SqliteFacts {
     /// The owner of the file. Snapshots of earlier versions do not name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_owner: Option<FileOwner>,
+    /// The identity of the file. Snapshots of earlier versions do not have it, nor those of files on a file system that does
+    /// not record when they were created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_birth: Option<FileBirth>,
     /// The extended attributes of the file in hexadecimal: its access control list, its SELinux context, and those that
     /// users have set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -325,6 +358,50 @@ pub struct PostgresFacts {
     pub notes: Vec<String>,
 }
 
+/// A snapshot that another one was compared with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComparedWith {
+    /// Its id.
+    pub id: SnapshotId,
+    /// The number of its rows, as [`Manifest::rows`], or the number of rows of one of its tables.
+    pub rows: u64,
+}
+
+/// A period whose rows a snapshot may lack: `guard` has restored an older snapshot, because newer ones could not be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingPeriod {
+    /// The snapshot that was restored.
+    pub after: SnapshotId,
+    /// The time of the restore.
+    pub until: DateTime<Utc>,
+}
+
+impl MissingPeriod {
+    /// The most periods that a manifest records.
+    const MOST: usize = 64;
+
+    /// Returns all of these periods for the manifest of a snapshot, each once.
+    #[must_use]
+    pub fn merge(all: impl IntoIterator<Item = MissingPeriod>) -> Vec<MissingPeriod> {
+        let mut periods: Vec<MissingPeriod> = Vec::new();
+        for period in all {
+            if !periods.contains(&period) {
+                periods.push(period);
+            }
+        }
+        periods.sort_by_key(|period| period.until);
+        let surplus = periods.len().saturating_sub(Self::MOST);
+        periods.drain(..surplus);
+        periods
+    }
+
+    /// Returns true if a snapshot was taken in this period. Ids count in seconds.
+    #[must_use]
+    pub fn contains(&self, id: &SnapshotId) -> bool {
+        *id != self.after && id.time() >= self.after.time() && id.time() <= self.until
+    }
+}
+
 /// The document that describes a snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -341,6 +418,9 @@ pub struct Manifest {
     /// The earlier locations of the source, oldest first: `snapshot --moved` said that the database moved from there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moved_from: Vec<Origin>,
+    /// The newest full snapshot of the source when this one was taken, so that a removed one is noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<SnapshotId>,
     /// The kind of snapshot.
     pub kind: SnapshotKind,
     /// `sqlite` or `postgres`.
@@ -359,14 +439,18 @@ pub struct Manifest {
     /// SHA-256 of the whole archive (outside manifest only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
+    /// SHA-256 of the archive's index, which has that of every block (outside manifest only). Who reads a part of an archive
+    /// compares it, because only this document is signed. Snapshots of earlier versions do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index_sha256: Option<Sha256>,
     /// `gzip` or `zstd`.
     pub codec: String,
     /// True if the archive is encrypted.
     pub encrypted: bool,
     /// The version of the database's server or library.
     pub server_version: String,
-    /// The number of rows of all tables with their own rows. Not counted are virtual tables, which show the rows of
-    /// their shadow tables, and SQLite's internal tables (`sqlite_...`).
+    /// The number of rows in all ordinary tables and shadow tables. Not counted are virtual tables, which show the rows
+    /// of their shadow tables or of other tables, and SQLite's internal tables (`sqlite_...`).
     pub rows: u64,
     /// The tables, sorted by name.
     pub tables: Vec<Table>,
@@ -378,6 +462,19 @@ pub struct Manifest {
     /// The facts that only a PostgreSQL snapshot has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresFacts>,
+    /// The snapshot that a suspect snapshot was compared with, so that its rows are still known when it is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared_with: Option<ComparedWith>,
+    /// The rows of each table of that snapshot, if they were known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub compared_tables: BTreeMap<String, u64>,
+    /// The tables that have lost rows within the tolerance, in this snapshot or in several before it: the last snapshot
+    /// before these losses, and the rows of the table in it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub losses_since: BTreeMap<String, ComparedWith>,
+    /// The periods whose rows this snapshot may lack, oldest first. The snapshots taken in them are not pruned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_periods: Vec<MissingPeriod>,
 }
 
 impl Manifest {
@@ -390,6 +487,19 @@ impl Manifest {
         self.origin == other.origin
             || self.moved_from.contains(&other.origin)
             || other.moved_from.contains(&self.origin)
+    }
+
+    /// Returns true if the snapshot is of the database that is at `origin`: it was taken there, or it says that the
+    /// database was there before. `newest` is the newest full snapshot of the source; if it was taken at `origin` too,
+    /// it can say that the database was moved there from the place of this one.
+    #[must_use]
+    pub fn is_of_database_at(&self, origin: &Origin, newest: Option<&Manifest>) -> bool {
+        self.origin == *origin
+            || self.moved_from.contains(origin)
+            || newest.is_some_and(|newest| {
+                (newest.origin == *origin || newest.moved_from.contains(origin))
+                    && newest.moved_from.contains(&self.origin)
+            })
     }
 
     /// Returns the earlier locations for a next snapshot of the same source that is at `origin`.
@@ -405,6 +515,40 @@ impl Manifest {
         moves
     }
 
+    /// Returns a manifest with the rows of the snapshot that this one was compared with, if it is suspect. Its other
+    /// fields are those of this one.
+    #[must_use]
+    pub fn of_compared(&self) -> Option<Manifest> {
+        let ComparedWith { id, rows } = self.compared_with.clone()?;
+        let tables: Vec<Table> =
+            self.compared_tables.iter().map(|(name, rows)| Table::with_rows(name, *rows)).collect();
+        // A manifest without tables is taken for that of an encrypted snapshot: only its total is compared.
+        let encrypted = tables.is_empty();
+        let (sqlite, postgres, compared_with, losses_since) = (None, None, None, BTreeMap::new());
+        Some(Manifest { id, rows, tables, encrypted, sqlite, postgres, compared_with, losses_since, ..self.clone() })
+    }
+
+    /// Returns the rows in a manifest of a newer format, as far as this version can read them: a manifest without the
+    /// facts of the engine. Nothing may be restored by it.
+    #[must_use]
+    pub fn rows_of_newer(bytes: &[u8]) -> Option<Manifest> {
+        let Ok(Value::Object(mut fields)) = serde_json::from_slice(bytes) else { return None };
+        fields.insert("format".to_owned(), FORMAT.into());
+        // The facts of an engine have its name.
+        let engine = fields.get("engine").and_then(Value::as_str).map(str::to_owned);
+        engine.and_then(|engine| fields.remove(&engine));
+        let table = |table: &Value| -> Option<Value> {
+            let (name, rows) = (table.get("name")?.as_str()?, table.get("rows")?.as_u64()?);
+            let kind = table.get("type").and_then(Value::as_str).unwrap_or("table");
+            let content = table.get("content").and_then(Value::as_str).map(str::to_owned);
+            let bytes = table.get("bytes").and_then(Value::as_u64);
+            serde_json::to_value(Table { kind: kind.to_owned(), content, bytes, ..Table::with_rows(name, rows) }).ok()
+        };
+        let tables = fields.get("tables")?.as_array()?.iter().filter_map(table).collect();
+        fields.insert("tables".to_owned(), Value::Array(tables));
+        serde_json::from_value(Value::Object(fields)).ok()
+    }
+
     /// Returns true if this is the manifest outside of an encrypted archive, which names no tables.
     #[must_use]
     pub fn lacks_tables(&self) -> bool {
@@ -415,6 +559,12 @@ impl Manifest {
     #[must_use]
     pub fn is_raw(&self) -> bool {
         self.sqlite.as_ref().is_some_and(|facts| facts.health.is_none())
+    }
+
+    /// Returns true if the snapshot has this tag.
+    #[must_use]
+    pub fn has_tag(&self, tag: &str) -> bool {
+        self.tags.iter().any(|own| own == tag)
     }
 
     /// Returns the digest of the schema.
@@ -429,6 +579,10 @@ impl Manifest {
 
     /// The largest manifest that is read, in bytes.
     pub const MAX_BYTES: u64 = 64 << 20;
+
+    /// The most commas in a manifest, as a bound for the number of its values. A manifest of the largest size that this
+    /// program writes has fewer; one that has as many short values as fit would need many times its size in memory.
+    const MAX_COMMAS: usize = 4_000_000;
 
     /// Returns the document as indented JSON with a line break at its end.
     #[must_use]
@@ -445,7 +599,8 @@ impl Manifest {
         if !self.encrypted {
             return self.clone();
         }
-        Manifest { tables: Vec::new(), sqlite: None, postgres: None, ..self.clone() }
+        let (compared_tables, losses_since) = (BTreeMap::new(), BTreeMap::new());
+        Manifest { tables: Vec::new(), sqlite: None, postgres: None, compared_tables, losses_since, ..self.clone() }
     }
 
     /// Returns the text of the manifest outside an archive, made from the one inside it. `inside` is its text, and this
@@ -459,6 +614,9 @@ impl Manifest {
             .map_err(|error| Error::problem("cannot parse the manifest").because(error))?;
         fields["archive_bytes"] = self.archive_bytes.into();
         fields["sha256"] = serde_json::to_value(self.sha256).expect("a hash is a text");
+        if let Some(sha256) = &self.index_sha256 {
+            fields["index_sha256"] = serde_json::to_value(sha256).expect("a hash is a text");
+        }
         if self.encrypted {
             fields["tables"] = Value::Array(Vec::new());
             let known: Value = serde_json::to_value(self.outside()).expect("a manifest has only string keys");
@@ -471,14 +629,14 @@ impl Manifest {
         Ok(json)
     }
 
-    /// Parses a manifest, inside or outside. Fails if it is invalid or has another format version; see
-    /// [`check_version`].
+    /// Parses a manifest, inside or outside. Fails if it is invalid, has another format version (see [`check_version`]),
+    /// or more values than any database needs.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Versioned {
             format: Value,
         }
-        let parsed = serde_json::from_slice::<Manifest>(bytes);
+        let parsed = json::parse::<Manifest>(bytes, Self::MAX_COMMAS);
         // A manifest of another version may look damaged; check its version number first.
         let format = match &parsed {
             Ok(manifest) => Some(manifest.format.into()),
@@ -491,13 +649,14 @@ impl Manifest {
     }
 
     /// Compares the outside manifest with the inside one and returns the names of the fields that differ. Compares all
-    /// fields except `archive_bytes` and `sha256`, including unknown ones; for an encrypted snapshot, only the fields
+    /// fields except `archive_bytes`, `sha256` and `index_sha256`, including unknown ones; for an encrypted snapshot, only the fields
     /// that the outside manifest has.
     pub fn differences(outside: &[u8], inside: &[u8]) -> Result<Vec<String>> {
         let parse = |bytes: &[u8], which: &str| match serde_json::from_slice(bytes) {
             Ok(Value::Object(mut fields)) => {
                 fields.remove("archive_bytes");
                 fields.remove("sha256");
+                fields.remove("index_sha256");
                 Ok(fields)
             }
             Ok(_) => Err(Error::problem(format!("the {which} manifest is not a JSON object"))),

@@ -1,7 +1,8 @@
 //! The mark of a store, `lifeboat.json`: it says that a place is a store, and in which format.
 //!
 //! No single object guards the rest: if the mark is absent or damaged, a store is read as long as one of its manifests
-//! can be, and the mark is written again by the next command that writes to the store.
+//! can be, or if it has an archive without a manifest, and the mark is written again by the next command that writes to
+//! the store.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -76,10 +77,10 @@ impl Catalog {
 
     /// Returns true if `store` is already a store of snapshots, and gives `store` back.
     pub fn exists(store: Box<dyn Store>) -> Result<(bool, Box<dyn Store>)> {
-        let catalog = Catalog { store };
+        let catalog = Catalog::of(store);
         let exists = match catalog.read_mark()? {
             Mark::Whole | Mark::Unusable { .. } => true,
-            Mark::Absent => catalog.has_readable_manifest()?,
+            Mark::Absent => catalog.has_data()?,
         };
         Ok((exists, catalog.store))
     }
@@ -91,11 +92,11 @@ impl Catalog {
         Catalog::open(store)
     }
 
-    /// Opens a store: its mark is whole, or a manifest in it can be read.
+    /// Opens a store: its mark is whole, a manifest in it can be read, or it has archives without a manifest.
     fn find_store(store: Box<dyn Store>) -> Result<(Self, Mark)> {
-        let catalog = Catalog { store };
+        let catalog = Catalog::of(store);
         let mark = catalog.read_mark()?;
-        if matches!(mark, Mark::Whole) || catalog.has_readable_manifest()? {
+        if matches!(mark, Mark::Whole) || catalog.has_data()? {
             return Ok((catalog, mark));
         }
         Err(match mark {
@@ -166,13 +167,27 @@ impl Catalog {
         }
     }
 
+    /// Returns true if a manifest in the store can be read, or if it has an archive without a manifest. Fails as
+    /// [`has_readable_manifest`](Self::has_readable_manifest) does.
+    fn has_data(&self) -> Result<bool> {
+        if self.has_readable_manifest()? {
+            return Ok(true);
+        }
+        for source in self.sources()? {
+            if !self.list_without_manifest(Some(&source))?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Returns true if a manifest in the store can be read. Fails if all that were found are of a newer version, or are
     /// in an archive tier, or if the store cannot be reached.
     fn has_readable_manifest(&self) -> Result<bool> {
         let (mut unreadable, mut archived) = (None, 0);
         for source in self.sources()? {
             for id in self.ids_with_manifest(&source)?.iter().rev() {
-                match self.manifest(id) {
+                match self.manifest_as_stored(id) {
                     Ok(_) => return Ok(true),
                     Err(error) if error.kind == Kind::Interrupted => return Err(error),
                     Err(error) if error.is_newer_format() => unreadable = Some(error),
@@ -230,7 +245,7 @@ fn document() -> Vec<u8> {
 }
 
 /// Logs a warning, unless this process has logged it before.
-fn warn_once(message: String) {
+pub(super) fn warn_once(message: String) {
     static LOGGED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
     if !logged.contains(&message) {

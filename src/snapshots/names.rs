@@ -1,8 +1,10 @@
 //! The names of the objects of a snapshot in a store.
 
+use chrono::{DateTime, Utc};
+
 use crate::archive::Codec;
 use crate::platform::error::Result;
-use crate::snapshots::id::SnapshotId;
+use crate::snapshots::id::{STAMP_BYTES, SnapshotId, SourceName};
 use crate::snapshots::manifest::Manifest;
 use crate::store::Key;
 
@@ -28,6 +30,13 @@ pub(super) fn manifest_key(id: &SnapshotId) -> Result<Key> {
     key(&format!("{}/{id}.json", id.source()))
 }
 
+/// The ending of the name of a manifest's signature, after the id. `ssh-keygen -Y sign` names it so.
+pub(super) const SIGNATURE_ENDING: &str = ".json.sig";
+
+pub(super) fn signature_key(id: &SnapshotId) -> Result<Key> {
+    key(&format!("{}/{id}{SIGNATURE_ENDING}", id.source()))
+}
+
 pub(super) fn archive_key(manifest: &Manifest) -> Result<Key> {
     key(&format!("{}/{}", manifest.source, manifest.archive))
 }
@@ -43,4 +52,9 @@ pub(crate) fn names_itself(manifest: &Manifest) -> bool {
 /// Returns true if a file's name ends as that of an archive.
 pub(crate) fn is_archive_name(name: &str) -> bool {
     archive_endings().any(|ending| name.ends_with(&ending))
+}
+
+/// Returns a text that sorts before, or is a prefix of, the names of all snapshots taken at `time` or later.
+pub(super) fn first_name(source: &SourceName, time: DateTime<Utc>) -> String {
+    SnapshotId::new(source, time, 0).to_string()[..source.as_str().len() + 1 + STAMP_BYTES - 5].to_owned()
 }

@@ -1,11 +1,15 @@
 //! Lists the snapshots of a source from the newest on, and lists no more than the caller takes. A remote store is
 //! listed in steps: the last hour first, then the last day, and so on.
 
+use std::collections::VecDeque;
+
 use chrono::{DateTime, Utc};
 
 use crate::platform::error::Result;
 use crate::snapshots::catalog::{Catalog, Listed};
-use crate::snapshots::id::{STAMP_BYTES, SnapshotId, SourceName};
+use crate::snapshots::find::Named;
+use crate::snapshots::id::SourceName;
+use crate::snapshots::names::first_name;
 use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 use crate::store::Names;
 
@@ -32,6 +36,44 @@ impl Catalog {
     }
 }
 
+impl Catalog {
+    /// Iterates over the snapshots of one source and the archives without a manifest, newest first. The store is listed
+    /// only as far as the caller takes them.
+    pub(crate) fn newest_data(&self, source: &SourceName) -> NewestData<'_> {
+        NewestData { snapshots: self.newest_first(source, None), next: None, archives: VecDeque::new() }
+    }
+}
+
+/// See [`Catalog::newest_data`].
+pub(crate) struct NewestData<'a> {
+    snapshots: NewestFirst<'a>,
+    /// The next snapshot.
+    next: Option<Listed>,
+    /// The archives without a manifest in the listings made so far, newest first.
+    archives: VecDeque<ArchiveWithoutManifest>,
+}
+
+impl Iterator for NewestData<'_> {
+    type Item = Result<Named>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next.is_none() {
+            self.next = match self.snapshots.next().transpose() {
+                Ok(next) => next,
+                Err(error) => return Some(Err(error)),
+            };
+            self.archives.extend(self.snapshots.take_without_manifest());
+        }
+        let is_newer = |archive: &ArchiveWithoutManifest| {
+            self.next.as_ref().is_none_or(|next| next.id.stamp() < archive.id.stamp())
+        };
+        if self.archives.front().is_some_and(is_newer) {
+            return self.archives.pop_front().map(|archive| Ok(Named::WithoutManifest(archive)));
+        }
+        self.next.take().map(|listed| Ok(Named::Snapshot(listed)))
+    }
+}
+
 /// See [`Catalog::newest_first`].
 pub(super) struct NewestFirst<'a> {
     catalog: &'a Catalog,
@@ -41,12 +83,12 @@ pub(super) struct NewestFirst<'a> {
     /// The start name of the previous listing, or the end set by `before`.
     until: Option<String>,
     found: std::vec::IntoIter<Listed>,
-    /// The archives without a manifest in the listings made so far.
+    /// The archives whose manifest was not in the listings made so far.
     without_manifest: Vec<ArchiveWithoutManifest>,
 }
 
 impl NewestFirst<'_> {
-    /// Takes the archives without a manifest in the listings made so far.
+    /// Takes the archives whose manifest was not in the listings made so far.
     pub(super) fn take_without_manifest(&mut self) -> Vec<ArchiveWithoutManifest> {
         std::mem::take(&mut self.without_manifest)
     }
@@ -83,9 +125,4 @@ impl Iterator for NewestFirst<'_> {
             self.until = start;
         }
     }
-}
-
-/// Returns a text that sorts before, or is a prefix of, the names of all snapshots taken at `time` or later.
-pub(super) fn first_name(source: &SourceName, time: DateTime<Utc>) -> String {
-    SnapshotId::new(source, time, 0).to_string()[..source.as_str().len() + 1 + STAMP_BYTES - 5].to_owned()
 }

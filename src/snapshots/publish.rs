@@ -9,8 +9,10 @@ use crate::platform::digest::Sha256;
 use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::{CLOCK_SLACK, Catalog};
 use crate::snapshots::id::{SnapshotId, SourceName};
-use crate::snapshots::manifest::{Manifest, SnapshotKind};
+use crate::snapshots::manifest::Manifest;
 use crate::snapshots::names::{archive_key, key, manifest_key};
+use crate::snapshots::rivals::Rivals;
+use crate::snapshots::signatures::Signing;
 use crate::store::{Key, Published, StoreExt, Upload};
 
 /// The condition for reading an archive back before its manifest is written.
@@ -22,13 +24,15 @@ pub enum ReadBack {
     Always,
 }
 
-/// The treatment of snapshots that other databases have under the name of the source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rivals {
-    /// They are no concern of this snapshot.
-    Ignore,
-    /// They make the publication fail, also if they appear at the same time.
-    Refuse,
+/// The options of [`Catalog::publish_document`].
+#[derive(Clone, Debug)]
+pub struct Publishing {
+    /// The condition for reading the archive back.
+    pub read_back: ReadBack,
+    /// The treatment of snapshots of other databases.
+    pub rivals: Rivals,
+    /// The signature.
+    pub signing: Signing,
 }
 
 impl Catalog {
@@ -51,14 +55,15 @@ impl Catalog {
         self.store.create_large(&key(&format!("{}/{name}", id.source()))?, max_bytes)
     }
 
-    /// Publishes a snapshot: its archive first, then its manifest, and then checks that the archive still exists. Fails
+    /// Publishes a snapshot: its archive first, then the signature of its manifest, then its manifest, and then checks that the archive still exists. Fails
     /// if the source has a snapshot of another database, unless this is a safety snapshot.
     ///
     /// On failure no new snapshot is listed. If a reply was lost, reading the object back decides.
     pub fn publish(&self, archive: Box<dyn Upload>, summary: ArchiveSummary, manifest: &Manifest) -> Result<()> {
-        // A safety snapshot is of the target of a restore, which may be any database.
-        let rivals = if manifest.kind == SnapshotKind::Safety { Rivals::Ignore } else { Rivals::Refuse };
-        self.publish_document(archive, summary, manifest, &manifest.to_json(), ReadBack::WhenInDoubt, rivals)
+        let document = manifest.to_json();
+        let options =
+            Publishing { read_back: ReadBack::WhenInDoubt, rivals: Rivals::of(manifest), signing: Signing::New };
+        self.publish_document(archive, summary, manifest, &document, options)
     }
 
     /// Publishes a snapshot as [`publish`](Self::publish) does, with `document` as the manifest's bytes. With
@@ -69,9 +74,9 @@ impl Catalog {
         summary: ArchiveSummary,
         manifest: &Manifest,
         document: &[u8],
-        read_back: ReadBack,
-        rivals: Rivals,
+        options: Publishing,
     ) -> Result<()> {
+        let Publishing { read_back, rivals, signing } = options;
         let id = &manifest.id;
         let archive_key = archive_key(manifest)?;
         let manifest_key = manifest_key(id)?;
@@ -89,7 +94,17 @@ impl Catalog {
                 context(error)
             })?),
         };
-        let bytes = ArchiveSummary { bytes: document.len() as u64, sha256: Sha256::of(document) };
+        let is_signed = self.write_signature(id, document, &signing).map_err(|error| {
+            drop_archive();
+            context(error)
+        })?;
+        let drop_archive = || {
+            drop_archive();
+            if is_signed {
+                let _ = self.delete_signature(id);
+            }
+        };
+        let bytes = ArchiveSummary { bytes: document.len() as u64, sha256: Sha256::of(document), index_sha256: None };
         let written = match self.store.write(&manifest_key, document) {
             Ok(Published::Created) => Ok(()),
             Ok(Published::AlreadyExists) => {

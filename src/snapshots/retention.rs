@@ -82,6 +82,9 @@ pub struct Candidate {
     pub passed: bool,
     /// Its tags.
     pub tags: Vec<String>,
+    /// True if it is trusted. The others are planned separately: one that somebody else has put into the store must not
+    /// displace one that is trusted.
+    pub is_trusted: bool,
     /// Its rows. If they are not known, a snapshot that does not count is kept, unless it is a safety snapshot.
     pub rows: Option<Rows>,
 }
@@ -142,13 +145,15 @@ pub struct Plan {
 /// those that do not count, see [`OtherRules`]; and all snapshots dated after `now`, which never count either (a clock
 /// was wrong, and they must not displace others).
 ///
+/// The snapshots that are not trusted are planned as if they were another source's.
+///
 /// The caller should refuse an empty policy; here it keeps everything.
 #[must_use]
 pub fn plan(candidates: &[Candidate], policy: &Policy, now: DateTime<Utc>) -> Plan {
     let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
     newest_first.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
 
-    let mut rules: HashMap<&SourceName, (CountingRules, OtherRules<'_>)> = HashMap::new();
+    let mut rules: HashMap<(&SourceName, bool), (CountingRules, OtherRules<'_>)> = HashMap::new();
     let mut plan = Plan::default();
     for candidate in newest_first {
         let mut reasons = Vec::new();
@@ -158,7 +163,7 @@ pub fn plan(candidates: &[Candidate], policy: &Policy, now: DateTime<Utc>) -> Pl
             reasons.push("dated in the future".to_owned());
         } else {
             let new = || (CountingRules::new(policy), OtherRules::default());
-            let (counting, others) = rules.entry(candidate.id.source()).or_insert_with(new);
+            let (counting, others) = rules.entry((candidate.id.source(), candidate.is_trusted)).or_insert_with(new);
             if candidate.counts() {
                 counting.count(candidate, others.is_newest(), &mut reasons);
             }
@@ -193,7 +198,7 @@ fn independent_reasons(candidate: &Candidate, policy: &Policy, now: DateTime<Utc
 
 /// The rule for the suspect, damaged and partial snapshots of one source that are not young, applied from the newest to
 /// the oldest: one is kept if it is the newest snapshot of the source, or if it has more rows in some table than every
-/// newer kept snapshot. Safety snapshots are neither kept by it nor compared with, because they are kept for a time
+/// newer kept snapshot, or if its tables are not known because they are encrypted. Safety snapshots are neither kept by it nor compared with, because they are kept for a time
 /// only.
 #[derive(Default)]
 struct OtherRules<'a> {
@@ -229,14 +234,15 @@ impl<'a> OtherRules<'a> {
             return Some(format!("{word}, with an unknown number of rows"));
         };
         let most = if candidate.is_sound() { &self.most_sound } else { &self.most };
-        let more = rows.tables.iter().find(|(name, rows)| **rows > most.tables.get(&***name).copied().unwrap_or(0));
-        match more {
-            Some((name, _)) => Some(format!("{word}, has more rows in {} than every newer one", one_line(name))),
-            None if rows.tables.is_empty() && rows.total > most.total => {
-                Some(format!("{word}, has more rows than every newer one"))
-            }
-            None => None,
+        if rows.tables.is_empty() && rows.total > 0 {
+            // One table may have its newest rows in this snapshot, whatever the totals are.
+            return Some(match rows.total > most.total {
+                true => format!("{word}, has more rows than every newer one"),
+                false => format!("{word}, and its tables are not known"),
+            });
         }
+        let more = rows.tables.iter().find(|(name, rows)| **rows > most.tables.get(&***name).copied().unwrap_or(0));
+        more.map(|(name, _)| format!("{word}, has more rows in {} than every newer one", one_line(name)))
     }
 
     /// Notes a snapshot before the next older one is decided.

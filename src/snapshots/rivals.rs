@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use crate::platform::error::{Error, Kind, Result};
+use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::interrupt;
 use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::{STAMP_BYTES, SnapshotId, SourceName};
 use crate::snapshots::manifest::{Manifest, Origin, SnapshotKind};
-use crate::snapshots::newest::first_name;
+use crate::snapshots::names::first_name;
 use crate::store::Names;
 
 /// The maximum time to wait for another process to withdraw.
@@ -29,6 +29,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
 /// The longest time that the upload of a snapshot is assumed to take.
 const LONGEST_UPLOAD: chrono::Duration = chrono::Duration::days(8);
+
+/// The hint for a copy of a snapshot whose source has the name of another database.
+pub(crate) const SEPARATE_STORE: &str = "copy it into a separate store";
 
 /// Returns the error for a source name that another database has.
 #[must_use]
@@ -39,12 +42,54 @@ pub(crate) fn name_is_taken(name: &SourceName, by: &Origin) -> Error {
     )
 }
 
+/// The treatment of snapshots that other databases have under the name of the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rivals {
+    /// They are no concern of this snapshot.
+    Ignore,
+    /// They make the publication fail, also if they appear at the same time.
+    Refuse,
+}
+
+impl Rivals {
+    /// Returns the treatment of rivals of a snapshot. A safety snapshot is of the target of a restore, which may be any
+    /// database.
+    #[must_use]
+    pub fn of(manifest: &Manifest) -> Self {
+        if manifest.kind == SnapshotKind::Safety { Rivals::Ignore } else { Rivals::Refuse }
+    }
+}
+
 impl Catalog {
+    /// Returns the newest full snapshot that another database has under the name of a snapshot's source, or `None`.
+    fn other_database(&self, manifest: &Manifest) -> Result<Option<Manifest>> {
+        let newest = self.newest_full_or_untrusted(&manifest.source)?.map(|(newest, _)| newest);
+        Ok(newest.filter(|newest| !newest.is_of_same_database(manifest)))
+    }
+
+    /// Fails with [`Kind::Usage`] if a snapshot cannot be copied into this store, because another database has the name
+    /// of its source there.
+    pub(crate) fn require_same_database(&self, manifest: &Manifest) -> Result<()> {
+        if Rivals::of(manifest) == Rivals::Ignore {
+            return Ok(());
+        }
+        match self.other_database(manifest)? {
+            Some(other) => Err(Error::usage(format!(
+                "{} has a source {} from {}",
+                one_line(&self.location()),
+                manifest.source,
+                other.origin
+            ))
+            .hint(SEPARATE_STORE)),
+            None => Ok(()),
+        }
+    }
+
     /// Fails with [`Kind::Usage`] if the newest full snapshot of the source is of another database. Returns the ids of
     /// the source's snapshots.
     pub(super) fn require_no_rival(&self, manifest: &Manifest) -> Result<BTreeSet<SnapshotId>> {
         let there = self.ids_since(manifest)?;
-        match self.newest_full(&manifest.source)?.filter(|newest| !newest.is_of_same_database(manifest)) {
+        match self.other_database(manifest)? {
             Some(rival) => Err(name_is_taken(&manifest.source, &rival.origin)),
             None => Ok(there),
         }
@@ -78,7 +123,7 @@ impl Catalog {
     fn rivals(&self, manifest: &Manifest, before: &BTreeSet<SnapshotId>) -> Result<Vec<Manifest>> {
         let mut rivals = Vec::new();
         for id in self.ids_since(manifest)?.difference(before).filter(|id| **id != manifest.id) {
-            match self.manifest(id) {
+            match self.manifest_as_stored(id) {
                 Ok((other, _)) if other.kind == SnapshotKind::Full && !other.is_of_same_database(manifest) => {
                     rivals.push(other);
                 }

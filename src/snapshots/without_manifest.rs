@@ -1,16 +1,17 @@
-//! Archives without a manifest. They are data: an archive holds its own manifest, so it can be listed, verified, restored
-//! and put back. They are deleted only if the user names them.
+//! Archives without a manifest, or with one that was cut, emptied or overwritten. They are data: an archive holds its own
+//! manifest, so it can be listed, verified, restored and put back. They are deleted only if the user names them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::error::{Error, Kind, Reason, Result, one_line};
 use crate::platform::ranged::Ranged;
-use crate::snapshots::catalog::{Catalog, LEFTOVER_AGE};
+use crate::snapshots::catalog::{Catalog, LEFTOVER_AGE, Listed};
 use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::manifest::Manifest;
 use crate::snapshots::names::{archive_key, manifest_key};
+use crate::snapshots::rivals::Rivals;
 use crate::store::{Key, Names, ObjectMeta, Published, StoreExt};
 
 /// The length of the shortest footer. A shorter object holds no data, and is what a crash has left.
@@ -25,6 +26,8 @@ pub struct ArchiveWithoutManifest {
     pub archive: ObjectMeta,
     /// The keys of proofs with its id, oldest first.
     pub proofs: Vec<Key>,
+    /// True if there is an object in the manifest's place that is not a JSON document.
+    pub has_lost_manifest: bool,
 }
 
 impl ArchiveWithoutManifest {
@@ -36,9 +39,42 @@ impl ArchiveWithoutManifest {
 }
 
 impl Catalog {
-    /// Returns true if an archive still has no manifest. The listing may have been made while it was written.
-    pub(super) fn lacks_manifest(&self, archive: &ArchiveWithoutManifest) -> Result<bool> {
-        Ok(archive.is_old() || self.store.stat(&manifest_key(&archive.id)?)?.is_none())
+    /// Returns those of the archives that still have no manifest. The listing may have been made while it was written.
+    pub(super) fn only_without_manifest(
+        &self,
+        archives: Vec<ArchiveWithoutManifest>,
+    ) -> Result<Vec<ArchiveWithoutManifest>> {
+        let mut without_manifest = Vec::new();
+        for archive in archives {
+            if archive.is_old() || self.store.stat(&manifest_key(&archive.id)?)?.is_none() {
+                without_manifest.push(archive);
+            }
+        }
+        Ok(without_manifest)
+    }
+
+    /// Returns the archive of a snapshot whose manifest was cut, emptied or overwritten; `None` if the manifest can be read,
+    /// or if there is no archive.
+    pub fn with_lost_manifest(&self, listed: &Listed) -> Result<Option<ArchiveWithoutManifest>> {
+        let Some(archive) = listed.archive.clone() else { return Ok(None) };
+        let (id, proofs) = (listed.id.clone(), listed.proofs.clone());
+        let is_lost = self.has_lost_manifest(&id)?;
+        Ok(is_lost.then_some(ArchiveWithoutManifest { id, archive, proofs, has_lost_manifest: true }))
+    }
+
+    /// Returns true if the manifest of a snapshot was cut, emptied or overwritten.
+    pub fn has_lost_manifest(&self, id: &SnapshotId) -> Result<bool> {
+        match self.manifest_as_stored(id) {
+            Err(error) if matches!(error.kind, Kind::Problem | Kind::NotFound) || error.is_newer_format() => {
+                Ok(error.reason == Some(Reason::ManifestIsLost))
+            }
+            read => read.map(|_| false),
+        }
+    }
+
+    /// Deletes a manifest that was cut, emptied or overwritten, right before it is written again.
+    pub fn delete_lost_manifest(&self, id: &SnapshotId) -> Result<()> {
+        if self.has_lost_manifest(id)? { self.store.delete(&manifest_key(id)?) } else { Ok(()) }
     }
 
     /// Opens an archive that has no manifest.
@@ -56,10 +92,20 @@ impl Catalog {
     }
 
     /// Writes the manifest of an archive that the store has already, and that was read and found whole. `document` is the
-    /// manifest's text. The archive is not touched, whatever happens.
+    /// manifest's text. Fails if the source has a snapshot of another database, unless this is a safety snapshot. The
+    /// archive is not touched, whatever happens.
     pub fn put_manifest_back(&self, manifest: &Manifest, document: &[u8]) -> Result<()> {
         let key = manifest_key(&manifest.id)?;
         let context = |error: Error| error.context(format!("cannot write the manifest of {}", manifest.id));
+        let before = match Rivals::of(manifest) {
+            Rivals::Ignore => None,
+            Rivals::Refuse => Some(self.require_no_rival(manifest).map_err(context)?),
+        };
+        // A signature that the store has is kept, if it is one of this document.
+        let signature = self.signature_of(&manifest.id, document).map_err(context)?;
+        if signature.is_none() && self.signature(&manifest.id).map_or(true, |found| found.is_some()) {
+            self.delete_signature(&manifest.id).map_err(context)?;
+        }
         let written = match self.store.write(&key, document) {
             Ok(Published::Created) => Ok(()),
             Ok(Published::AlreadyExists) => Err(Error::failed("a manifest with this id already exists")),
@@ -71,6 +117,12 @@ impl Catalog {
                 Ok(stored) if stored == document => {}
                 _ => return Err(context(error)),
             }
+        }
+        if let Some(before) = before
+            && let Err(rival) = self.settle_rivals(manifest, &before)
+        {
+            self.store.delete(&key).map_err(context)?;
+            return Err(context(rival));
         }
         match self.store.stat(&archive_key(manifest)?) {
             Ok(Some(meta)) if Some(meta.bytes) == manifest.archive_bytes => Ok(()),
@@ -142,6 +194,6 @@ impl Catalog {
             found.extend(self.list_grouped(source, Names::All)?.1);
         }
         found.sort_by(|a, b| b.id.stamp().cmp(a.id.stamp()));
-        Ok(found)
+        self.only_without_manifest(found)
     }
 }

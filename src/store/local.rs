@@ -3,24 +3,29 @@
 //! An upload is a file `.upload-<random>` in the folder of the future object. It is locked (`flock`) as long as the
 //! process that writes it lives. `finish` syncs it, renames it without replacing an existing file (see
 //! [`crate::platform::new_name`]), and syncs the folder. Files that are not objects (names that start with a dot or have characters not allowed in a key, links to
-//! files, devices) are ignored. This store creates files with mode 0600 and folders with mode 0700. A folder remains
-//! after its last object was deleted, so a listing may show an empty one.
+//! files, devices) are ignored. This store creates files with mode 0600 and folders with mode 0700. If root writes into
+//! the store of another user, that user gets the new files and folders. A folder remains after its last object was
+//! deleted, so a listing may show an empty one.
 //!
 //! This module does not read `lifeboat.json`: its callers decide whether a folder *is* a store.
 
-use std::fs::{self, DirBuilder, File, Metadata, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 
-use crate::platform::disk::{self, SyncBehind, folder_of, open_plain, or_here, shown, sync_folder};
+use crate::platform::attributes::{self, Owner};
+use crate::platform::disk::{
+    self, SyncBehind, folder_of, open_plain, or_here, remove_file, shown, sync_folder, temporary_file,
+};
 use crate::platform::error::{Error, IoContext, Kind, Reason, Result};
 use crate::platform::incidental::is_incidental;
 use crate::platform::new_name::{is_lock_name, persist_new};
+use crate::platform::place::{self, Place};
 use crate::platform::ranged::{Ranged, require_within};
 use crate::store::interface::{Key, Listing, Names, ObjectMeta, Published, Store, Upload, read_opened};
 
@@ -45,11 +50,12 @@ impl LocalStore {
     /// folder is not changed.
     pub fn create(path: &Path) -> Result<Self> {
         let missing: Vec<&Path> = path.ancestors().take_while(|folder| !or_here(folder).exists()).collect();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(FOLDER_MODE)
-            .create(or_here(path))
-            .io(Kind::Unreachable, || format!("cannot create the folder {}", shown(path)))?;
+        for folder in missing.iter().rev() {
+            match Place::of(folder).and_then(|place| place.create_folder(FOLDER_MODE)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+                created => created.io(Kind::Unreachable, || format!("cannot create the folder {}", shown(path)))?,
+            }
+        }
         for parent in missing.iter().filter_map(|folder| folder.parent()).map(or_here) {
             sync_folder(parent).io(Kind::Failed, || format!("cannot sync the folder {}", shown(parent)))?;
         }
@@ -63,20 +69,24 @@ impl LocalStore {
 
     /// Fails if the store's folder itself is missing: then "no such file" does not mean that the object is absent.
     fn check_root(&self) -> Result<()> {
-        let unreachable = |message: String| {
-            Error::unreachable(message)
-                .hint("check that its disk is mounted; only 'lifeboat snapshot --store' creates a new store")
-        };
         let root = shown(&self.root);
         match fs::metadata(or_here(&self.root)) {
             Ok(found) if found.is_dir() => Ok(()),
             Ok(_) => Err(Error::unreachable(format!("the store {root} is not a folder"))
                 .hint("give the folder that contains the store")),
             Err(error) if is_absent(&error) => {
-                let absent = unreachable(format!("the store folder {root} does not exist")).because(error);
-                Err(absent.reason(Reason::StoreIsAbsent))
+                let absent = Error::unreachable(format!("the store folder {root} does not exist")).because(error);
+                let hint = "check that its disk is mounted; 'lifeboat init' creates the stores of a new config, and \
+                            'lifeboat snapshot --store' creates a store that no config has";
+                Err(absent.reason(Reason::StoreIsAbsent).hint(hint))
             }
-            Err(error) => Err(unreachable(format!("cannot access the store folder {root}")).because(error)),
+            Err(error) => {
+                let hint = match error.kind() {
+                    io::ErrorKind::PermissionDenied => "run as a user who may enter the folder and all above it",
+                    _ => "check that its disk is mounted and in order",
+                };
+                Err(Error::unreachable(format!("cannot access the store folder {root}")).because(error).hint(hint))
+            }
         }
     }
 
@@ -85,7 +95,24 @@ impl LocalStore {
         match lookup {
             Ok(found) => Ok(Some(found)),
             Err(error) if is_absent(&error) => self.check_root().map(|()| None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let denied = Err(error).io(Kind::Unreachable, message);
+                denied.map_err(|denied: Error| denied.hint(self.hint_for_denied()))
+            }
             Err(error) => Err(error).io(Kind::Unreachable, message),
+        }
+    }
+
+    /// Returns the hint for a file or folder that this user may not read: another user has written to the store.
+    fn hint_for_denied(&self) -> String {
+        let root = shown(&self.root);
+        match fs::metadata(or_here(&self.root)) {
+            Ok(facts) => format!(
+                "another user has written to this store: run as that user, or give all of it to the owner of its folder; \
+                 as root: chown -R {} {root}",
+                Owner::of(&facts)
+            ),
+            Err(_) => "run as a user who may read the store".to_owned(),
         }
     }
 
@@ -95,14 +122,17 @@ impl LocalStore {
         for part in key.folder().split('/').filter(|part| !part.is_empty()) {
             let parent = folder.clone();
             folder.push(part);
-            let made = match DirBuilder::new().mode(FOLDER_MODE).create(&folder) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
-                made => made,
+            let made = match Place::of(&folder).and_then(|place| place.create_folder(FOLDER_MODE)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(false),
+                made => made.map(|()| true),
             };
             if made.as_ref().is_err_and(is_absent) {
                 self.check_root()?;
             }
-            made.io(Kind::Unreachable, || format!("cannot create the folder {}", shown(&folder)))?;
+            let is_new = made.io(Kind::Unreachable, || format!("cannot create the folder {}", shown(&folder)))?;
+            if is_new && let Err(error) = attributes::give_new_folder(&parent, &folder) {
+                tracing::warn!("{} could not be given to the owner of the store: {error}", shown(&folder));
+            }
             // Sync an existing folder too: another upload may have created it and not synced it yet.
             sync_folder(&parent).io(Kind::Unreachable, || format!("cannot sync the folder {}", shown(&parent)))?;
         }
@@ -124,7 +154,7 @@ impl LocalStore {
             if !meta.is_file() || !is_old || is_owned(&entry.path()) {
                 continue;
             }
-            match fs::remove_file(entry.path()) {
+            match remove_file(&entry.path()) {
                 Ok(()) => freed_bytes += meta.len(),
                 Err(error) if is_absent(&error) => {}
                 Err(error) => {
@@ -146,11 +176,14 @@ impl Store for LocalStore {
     fn create(&self, key: &Key) -> Result<Box<dyn Upload>> {
         let folder = self.make_folder(key)?;
         let target = self.path(key);
-        let temp = tempfile::Builder::new().prefix(UPLOAD_PREFIX).rand_bytes(16).tempfile_in(or_here(&folder));
+        let temp = temporary_file(&folder, UPLOAD_PREFIX, "");
         if temp.as_ref().is_err_and(is_absent) {
             self.check_root()?;
         }
         let temp = temp.io(Kind::Unreachable, || format!("cannot start writing {}", shown(&target)))?;
+        if let Err(error) = attributes::give_new_file(&self.root, temp.as_file()) {
+            tracing::warn!("{} could not be given to the owner of the store: {error}", shown(&target));
+        }
         // The lock only protects a slow upload from `clear_leftovers`. On a file system without locks,
         // the file's age still protects it.
         let _ = temp.as_file().try_lock();
@@ -184,7 +217,9 @@ impl Store for LocalStore {
             folder => self.path(&folder.parse()?),
         };
         let message = || format!("cannot list the folder {}", shown(&path));
-        let Some(entries) = self.found(fs::read_dir(&path), message)? else { return Ok(listing) };
+        // Root does not follow every link.
+        let entries = place::open_folder(&path).and_then(|_| fs::read_dir(&path));
+        let Some(entries) = self.found(entries, message)? else { return Ok(listing) };
         for entry in entries {
             let entry = entry.io(Kind::Unreachable, message)?;
             let name = entry.file_name();
@@ -218,7 +253,7 @@ impl Store for LocalStore {
         let path = self.path(key);
         let message = || format!("cannot delete {}", shown(&path));
         if self.stat(key)?.is_some() {
-            self.found(fs::remove_file(&path), message)?;
+            self.found(remove_file(&path), message)?;
         }
         // Sync also if it was already deleted: the process that deleted it may have died before its sync.
         self.found(sync_folder(folder_of(&path)), message)?;
@@ -327,7 +362,7 @@ fn publish(temp: NamedTempFile, target: &Path) -> Result<Published> {
         Ok(_) => {
             if let Err(error) = sync_folder(folder) {
                 // This upload created it, and its success was not reported yet.
-                let _ = fs::remove_file(target).and_then(|()| sync_folder(folder));
+                let _ = remove_file(target).and_then(|()| sync_folder(folder));
                 return Err(error).io(Kind::Failed, message);
             }
             Ok(Published::Created)

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
+use crate::platform::home;
 use crate::platform::secret::Secret;
 use crate::store::interface::Store;
 use crate::store::local::LocalStore;
@@ -28,11 +29,10 @@ impl FromStr for StoreUrl {
             return Err(Error::usage("the store's name is empty").hint("give a folder or s3://bucket/prefix"));
         }
         let path = text.strip_prefix("file://").unwrap_or(text);
-        if path == "~" || path.starts_with("~/") {
-            return Err(Error::usage("'~' is not expanded here").hint(
-                "write the full path; a shell expands '~' only at the start of a word, as in '--store ~/backups'",
-            ));
-        }
+        home::refuse(
+            path,
+            "write the full path; a shell expands '~' only at the start of a word, as in '--store ~/backups'",
+        )?;
         if text.starts_with("file://") {
             return Ok(StoreUrl::Folder(PathBuf::from(path)));
         }
@@ -114,6 +114,35 @@ impl StoreUrl {
                 StoreUrl::S3(settings)
             }
         })
+    }
+
+    /// Returns the URL with the settings that the environment gives it, so that it means the same place on another
+    /// machine. Credentials are not a part of it.
+    #[must_use]
+    pub fn with_environment(&self) -> StoreUrl {
+        match self {
+            StoreUrl::Folder(_) => self.clone(),
+            StoreUrl::S3(settings) => {
+                let mut settings = settings.clone();
+                settings.complete_from_variables();
+                StoreUrl::S3(settings)
+            }
+        }
+    }
+
+    /// Returns the URL with the access key of another one, unless it says itself where its credentials are.
+    #[must_use]
+    pub fn with_key_of(&self, other: &StoreUrl) -> StoreUrl {
+        match (self, other) {
+            (StoreUrl::S3(settings), StoreUrl::S3(other)) => {
+                let mut settings = settings.clone();
+                if settings.key.is_none() && settings.profile.is_none() && settings.credentials_file.is_none() {
+                    settings.key = other.key.clone();
+                }
+                StoreUrl::S3(settings)
+            }
+            _ => self.clone(),
+        }
     }
 
     /// Returns true if two URLs mean the same place, whatever their other settings are.

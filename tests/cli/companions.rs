@@ -6,15 +6,15 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::helpers::{id_of, query_value};
+use crate::helpers::{id_of, query_value, shell_ok};
 use crate::support::Sandbox;
 
 /// The bytes of the main file, the WAL and the journal of a database; no bytes for a file that does not exist.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Files {
-    main: Vec<u8>,
-    wal: Vec<u8>,
-    journal: Vec<u8>,
+    pub(crate) main: Vec<u8>,
+    pub(crate) wal: Vec<u8>,
+    pub(crate) journal: Vec<u8>,
 }
 
 impl Files {
@@ -46,7 +46,7 @@ pub(crate) const ROWS: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a);
 pub(crate) const MORE_ROWS: &str = "INSERT INTO t(a) SELECT a FROM t LIMIT 50;";
 
 /// Opens a new database, sets it up, and runs `later` without a checkpoint, or without the end of the transaction.
-fn files(folder: &Path, mode: &str, page_size: &str, setup: &str, later: &str) -> Files {
+pub(crate) fn files(folder: &Path, mode: &str, page_size: &str, setup: &str, later: &str) -> Files {
     let path = folder.join("made.db");
     Files::default().write(&path);
     let connection = Connection::open(&path).unwrap();
@@ -238,6 +238,48 @@ fn files_that_do_not_belong_together_are_moved_aside_together() {
             assert_eq!(query_value(&path, "SELECT count(*) FROM t"), "1", "{kind}\n{}", run.transcript());
         }
     }
+}
+
+/// Returns the names and the bytes of all files in a folder, without the caches that SQLite can create again.
+fn folder(path: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(path).unwrap().flatten().filter(|entry| entry.file_type().unwrap().is_file());
+    let files = entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()));
+    files.filter(|(name, _)| !name.ends_with("-shm")).collect()
+}
+
+#[test]
+fn the_undo_command_puts_back_the_files_that_were_moved_aside() {
+    for (kind, make) in MISMATCHES {
+        for main_is_missing in [false, true] {
+            let sandbox = sandbox_with_snapshot();
+            let path = sandbox.path("app.db");
+            make(&sandbox.path("elsewhere")).write(&path);
+            if main_is_missing {
+                fs::remove_file(&path).unwrap();
+            }
+            let before = folder(sandbox.root());
+            let document = sandbox.json(&["restore", "latest", "--replace", "--yes"]);
+            assert_eq!(query_value(&path, "SELECT count(*) FROM t"), "1", "{kind}");
+            // A program has used the database since, and has left files beside it.
+            fs::write(beside(&path, "-wal"), "").unwrap();
+            shell_ok(&sandbox, document["undo"].as_str().unwrap());
+            assert!(folder(sandbox.root()) == before, "{kind}: other files than before\n{document:#}");
+        }
+    }
+}
+
+#[test]
+fn guard_names_the_command_that_puts_a_lone_wal_back() {
+    let sandbox = sandbox_with_snapshot();
+    let path = sandbox.path("app.db");
+    wal(&sandbox.path("elsewhere"), "", ROWS).write(&path);
+    fs::remove_file(&path).unwrap();
+    let wal = fs::read(beside(&path, "-wal")).unwrap();
+    let run = sandbox.ok(&["guard", "--", "true"]);
+    let stderr = run.stderr();
+    let (_, command) = stderr.split_once("to put them back: ").unwrap_or_else(|| panic!("{}", run.transcript()));
+    shell_ok(&sandbox, command.lines().next().unwrap());
+    assert!(!path.exists() && fs::read(beside(&path, "-wal")).unwrap() == wal, "{}", run.transcript());
 }
 
 #[test]

@@ -61,3 +61,11 @@ fn delete_spares_a_snapshot_that_is_being_read() {
     assert!(run.stderr().contains("is being restored or drilled"), "{}", run.transcript());
     assert_eq!(sandbox.ids(), ids);
 }
+
+#[test]
+fn delete_warns_before_the_newest_good_snapshot_is_gone() {
+    let (sandbox, ids) = three();
+    sandbox.ok(&["delete", &ids[0], "--store", "backups"]).says("newest good snapshot of app");
+    let run = sandbox.ok(&["delete", &ids[1], "--store", "backups"]);
+    assert!(!run.stderr().contains("newest good"), "{}", run.transcript());
+}

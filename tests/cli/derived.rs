@@ -201,3 +201,137 @@ fn a_table_with_the_greatest_number_of_columns_is_restored() {
     sandbox.ok(&restore(&id, "t", &[]));
     assert_eq!(query_value(sandbox.path("app.db"), "SELECT id || c1999 FROM t"), "7x");
 }
+
+#[test]
+fn an_r_tree_that_triggers_keep_is_copied_with_its_table() {
+    // As in a GeoPackage: the triggers need functions that only the program has.
+    let schema = "CREATE TABLE places (id INTEGER PRIMARY KEY, x REAL);
+         CREATE VIRTUAL TABLE places_rtree USING rtree(id, x0, x1); CREATE TABLE log (a);
+         CREATE VIRTUAL TABLE names USING fts5(name);
+         INSERT INTO places VALUES (1, 1.5), (7, 0.1); INSERT INTO places_rtree SELECT id, x, x FROM places;
+         INSERT INTO names (rowid, name) VALUES (1, 'harbour'), (7, 'lifeboat');
+         CREATE TRIGGER r1 AFTER INSERT ON places BEGIN
+           INSERT INTO places_rtree VALUES (new.id, ST_MinX(new.x), ST_MaxX(new.x));
+           INSERT INTO names (rowid, name) VALUES (new.id, 'new'); INSERT INTO log VALUES (1); END;
+         CREATE TRIGGER r2 AFTER DELETE ON places BEGIN DELETE FROM places_rtree WHERE id = old.id; END;";
+    let read = |sandbox: &Sandbox| {
+        let rows = "SELECT (SELECT group_concat(id || ' ' || x0) FROM places_rtree) || ' ' || \
+                    (SELECT group_concat(rowid) FROM names WHERE names MATCH 'lifeboat')";
+        query_value(sandbox.path("app.db"), rows)
+    };
+    for change in [
+        "DROP TABLE places",
+        "DROP TRIGGER r1; DROP TRIGGER r2; UPDATE places SET id = 9 WHERE id = 7; DELETE FROM places_rtree;
+         INSERT INTO places_rtree SELECT id, x, x FROM places; DELETE FROM names",
+    ] {
+        let (sandbox, id) = snapshot(schema);
+        let before = read(&sandbox);
+        sql(sandbox.path("app.db"), change);
+        let document = sandbox.json(&restore(&id, "places", &["--replace"]));
+        assert_eq!(document["rebuilt"], serde_json::json!(["places_rtree", "names"]), "{document:#}");
+        assert_eq!(read(&sandbox), before, "{change}");
+        let skipped = serde_json::to_string(&document["skipped_triggers"]).unwrap();
+        assert!(!skipped.contains("places_rtree") && !skipped.contains("names"), "{document:#}");
+        assert_eq!(integrity(sandbox.path("app.db")), "ok");
+    }
+    // Rows that stand for no row of the table: another program keeps them. The statements of the note copy all rows.
+    let (sandbox, id) = snapshot(schema);
+    let before = read(&sandbox);
+    sql(sandbox.path("app.db"), "INSERT INTO places_rtree VALUES (100, 5, 5)");
+    let document = sandbox.json(&restore(&id, "places", &["--replace"]));
+    assert_eq!(document["rebuilt"], serde_json::json!(["names"]), "{document:#}");
+    let note = document["notes"][0].as_str().unwrap();
+    let (_, statements) = note.split_once("and run: ").unwrap_or_else(|| panic!("{note}"));
+    sandbox.ok(&["restore", &id, "--to", "new.db", "--store", "backups"]);
+    let new = sandbox.path("new.db");
+    sql(sandbox.path("app.db"), &statements.replace("NEW.db", new.to_str().unwrap()));
+    assert_eq!(read(&sandbox), before);
+}
+
+#[test]
+fn a_trigger_that_would_make_every_write_fail_is_left_out() {
+    let (sandbox, id) = snapshot(
+        "CREATE TABLE log (a); CREATE TABLE t (a INTEGER, b); INSERT INTO t VALUES (1, 2);
+         CREATE TRIGGER logs AFTER INSERT ON t BEGIN INSERT INTO log VALUES (new.a); END;
+         CREATE TRIGGER reads AFTER UPDATE OF b ON t WHEN new.b > (SELECT max(a) FROM log) BEGIN SELECT 1; END;
+         CREATE TRIGGER calls AFTER INSERT ON t BEGIN SELECT function_of_the_program(new.a); END;",
+    );
+    sql(sandbox.path("app.db"), "DROP TABLE t; DROP TABLE log");
+    let document = sandbox.json(&restore(&id, "t", &[]));
+    let left_out = document["left_out"].as_array().unwrap();
+    let names: Vec<_> = left_out.iter().map(|object| object["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["logs", "reads"], "{document:#}");
+    assert!(left_out[0]["reason"].as_str().unwrap().contains("no such table: main.log"), "{document:#}");
+    // With both tables, in any order, nothing is left out.
+    sql(sandbox.path("app.db"), "DROP TABLE t");
+    let mut arguments = restore(&id, "t", &[]);
+    arguments.extend(["--table", "log"]);
+    let document = sandbox.json(&arguments);
+    assert_eq!(document["left_out"], serde_json::Value::Null, "{document:#}");
+    sql(sandbox.path("app.db"), "DROP TRIGGER calls; INSERT INTO t VALUES (5, 5)");
+    assert_eq!(query_value(sandbox.path("app.db"), "SELECT max(a) FROM log"), "5");
+    // A trigger of a table that exists may write to one that is gone: there is nothing that could be out of date.
+    sql(sandbox.path("app.db"), "DROP TABLE log");
+    let document = sandbox.json(&restore(&id, "t", &["--replace"]));
+    assert_eq!(document["skipped_triggers"], serde_json::Value::Null, "{document:#}");
+}
+
+#[test]
+fn the_greatest_number_of_columns_and_rowids_are_both_restored() {
+    let columns: Vec<String> = (0..2000).map(|number| format!("c{number}")).collect();
+    let list = columns.join(", ").replace("c1999", "c1999 NOT NULL").replace("c1998", "c1998 DEFAULT 7 UNIQUE");
+    let (sandbox, id) = snapshot(&format!(
+        "CREATE TABLE t ({list}); INSERT INTO t (c0, c1998, c1999) VALUES (1, 5, 'x'), (2, 6, 'y'), (3, NULL, 'z');
+         DELETE FROM t WHERE c0 = 1"
+    ));
+    let rows = "SELECT group_concat(rowid || ' ' || c0 || ' ' || coalesce(c1998, '-') || ' ' || c1999) FROM t";
+    let before = query_value(sandbox.path("app.db"), rows);
+    sql(sandbox.path("app.db"), "DROP TABLE t");
+    sandbox.ok(&restore(&id, "t", &[]));
+    assert_eq!(query_value(sandbox.path("app.db"), rows), before);
+    assert_eq!(integrity(sandbox.path("app.db")), "ok");
+}
+
+#[test]
+fn a_name_in_another_case_is_the_same_table() {
+    let (sandbox, id) = snapshot(
+        "CREATE TABLE orders (id INTEGER PRIMARY KEY AUTOINCREMENT, a); INSERT INTO orders (a) VALUES (1), (2), (3);
+         CREATE TABLE parts (o REFERENCES orders (id)); INSERT INTO parts VALUES (2), (77);",
+    );
+    sql(
+        sandbox.path("app.db"),
+        "DROP TABLE orders; DROP TABLE parts;
+         CREATE TABLE Orders (id INTEGER PRIMARY KEY AUTOINCREMENT, a); INSERT INTO Orders (a) VALUES (9);
+         CREATE TABLE PARTS (o REFERENCES Orders (id))",
+    );
+    let mut arguments = restore(&id, "ORDERS", &["--replace"]);
+    arguments.extend(["--table", "Parts"]);
+    sandbox.ok(&arguments);
+    let sequences = "SELECT group_concat(name || seq) FROM sqlite_sequence";
+    assert_eq!(query_value(sandbox.path("app.db"), sequences), "Orders3");
+    assert_eq!(query_value(sandbox.path("app.db"), "SELECT sum(a) FROM orders"), "6");
+    assert_eq!(integrity(sandbox.path("app.db")), "ok");
+}
+
+#[test]
+fn a_dry_run_refuses_a_table_that_a_restore_would_refuse() {
+    let schema = "CREATE TABLE other (x); CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 1);
+                  CREATE VIRTUAL TABLE v USING rtree(id, a, b)";
+    for (change, table, words) in [
+        ("DROP TABLE t; CREATE VIEW T AS SELECT 1", "t", "DROP VIEW \"T\";"),
+        ("DROP TABLE t; CREATE INDEX \"T\" ON other (x)", "t", "an index of other"),
+        ("DROP TABLE t; CREATE TABLE t (a, b, c)", "t", "columns"),
+        ("SELECT 1", "t", "--replace"),
+        ("SELECT 1", "v", "lifeboat extract"),
+        ("SELECT 1", "v_node", "virtual table"),
+    ] {
+        let (sandbox, id) = snapshot(schema);
+        sql(sandbox.path("app.db"), change);
+        for more in [&["--dry-run"][..], &[]] {
+            let run = sandbox.run(&restore(&id, table, more)).code(2).says(words);
+            assert_one_error(&run);
+            assert!(run.stderr().contains("\nhint: "), "{}", run.transcript());
+            assert_eq!(sandbox.ids(), [id.as_str()], "{}", run.transcript());
+        }
+    }
+}

@@ -168,3 +168,33 @@ fn sql_that_needs_a_missing_collation_is_refused_and_nothing_is_written() {
     let id = sandbox.snapshot("app.db");
     refused(&sandbox, &["extract", &id, "--table", "t", "--store", "backups"], 2).says("special");
 }
+
+#[test]
+fn large_rows_are_loaded_with_the_same_values() {
+    if !have(&["sqlite3"]) {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    // The row of each number is large by another value.
+    sql(
+        sandbox.path("app.db"),
+        "CREATE TABLE t (\"a'b\" TEXT, n INTEGER, bytes BLOB, real REAL, twice AS (n * 2) STORED);
+         INSERT INTO t (rowid, \"a'b\", n, bytes, real) VALUES
+           (5, replace(hex(zeroblob(700000)), '00', 'it''s' || char(10)), 1, NULL, 0.1),
+           (70, 'x' || char(0) || hex(zeroblob(700000)), '2', x'', -1e300),
+           (-3, '', 3, randomblob(2000001), NULL),
+           (9, '12', 'no number', randomblob(10), 1)",
+    );
+    let id = sandbox.snapshot("app.db");
+    load(&sandbox, &id, "t");
+    assert_same(&sandbox, "SELECT rowid, *, typeof(n), typeof(bytes), length(\"a'b\") FROM t ORDER BY rowid");
+    sandbox.ok(&["extract", &id, "--table", "t", "--format", "csv", "--to", "table.csv", "--store", "backups"]);
+    let lines = std::fs::read_to_string(sandbox.path("table.csv")).unwrap();
+    let expected = query_value(
+        sandbox.path("app.db"),
+        "SELECT group_concat(line, '') FROM (SELECT char(13, 10) || '\"\",3,' || lower(hex(bytes)) || ',,6' || char(13, 10) AS line
+         FROM t WHERE rowid = -3)",
+    );
+    assert!(lines.contains(&expected), "the blob differs: {} bytes", lines.len());
+    assert!(lines.contains("it's\nit's") && lines.starts_with("a'b,n,bytes,real,twice\r\n"), "{} bytes", lines.len());
+}

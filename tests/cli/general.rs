@@ -474,3 +474,21 @@ fn no_command_leaves_scratch_files_behind() {
     let remaining: Vec<_> = std::fs::read_dir(sandbox.path("scratch")).unwrap().flatten().map(|e| e.path()).collect();
     assert!(remaining.is_empty(), "{remaining:?}");
 }
+
+#[test]
+fn a_name_in_the_output_is_no_command_for_a_runner_or_a_terminal() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path("app.db");
+    let names = ["::warning::a", "\u{1b}[31mb", "c\n::error::d", "e\u{202e}f"];
+    for name in names {
+        crate::support::open(&path).execute(&format!("CREATE TABLE \"{name}\" (i)"), []).unwrap();
+    }
+    sandbox.ok(&["snapshot", "app.db", "--store", "backups"]);
+    let run = sandbox.ok(&["show", "latest", "--store", "backups"]);
+    let shown = run.stdout();
+    assert!(shown.contains(": :warning::a") && shown.contains("\\u{1b}[31mb"), "{shown}");
+    for line in shown.lines().chain(run.stderr().lines()) {
+        assert!(!line.trim_start().starts_with("::"), "{line}");
+        assert!(!line.contains(['\u{1b}', '\u{202e}']), "{line}");
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -188,4 +190,21 @@ pub(crate) fn copy_with_time(store: &Path, id: &str, time: chrono::DateTime<chro
     fs::copy(folder.join(format!("{id}.tar.gz")), folder.join(format!("{new}.tar.gz"))).unwrap();
     fs::write(folder.join(format!("{new}.json")), serde_json::to_vec_pretty(&manifest).unwrap()).unwrap();
     new.to_string()
+}
+
+/// Runs the program as a user other than root, because file permissions do not restrict root.
+pub(crate) fn run_without_root(sandbox: &Sandbox, arguments: &[&str]) -> Run {
+    fs::set_permissions(sandbox.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    if !rustix::process::geteuid().is_root() {
+        return sandbox.run(arguments);
+    }
+    // The program is copied, because that user may not be allowed to enter the folder in which it was built.
+    let program = sandbox.path("scratch/lifeboat");
+    let original = sandbox.command(arguments);
+    if !program.exists() {
+        fs::copy(LIFEBOAT, &program).unwrap();
+    }
+    let mut command = Command::new(&program);
+    command.args(original.get_args()).current_dir(sandbox.root()).uid(65_534).gid(65_534);
+    sandbox.finish(command)
 }

@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -12,8 +11,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::helpers::{assert_has_fields, lasting_files, shell_ok, sql};
-use crate::support::{LIFEBOAT, Run, Sandbox, content, copy_folder, count, open, sample};
+use crate::companions::{Files, ROWS, hot, wal};
+use crate::helpers::{assert_has_fields, lasting_files, run_without_root, shell_ok, sql};
+use crate::support::{LIFEBOAT, Sandbox, content, copy_folder, count, open, sample};
 
 /// Returns the databases in a document.
 #[track_caller]
@@ -44,23 +44,6 @@ fn rows(database: &Value, table: &str) -> Option<u64> {
 fn messages(document: &Value, list: &str, path: &str) -> String {
     let of_path = document[list].as_array().unwrap().iter().filter(|entry| entry["path"] == path);
     of_path.map(|entry| entry["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join("; ")
-}
-
-/// Runs the program as a user other than root, because file permissions do not restrict root.
-fn run_without_root(sandbox: &Sandbox, arguments: &[&str]) -> Run {
-    fs::set_permissions(sandbox.root(), fs::Permissions::from_mode(0o755)).unwrap();
-    if !rustix::process::geteuid().is_root() {
-        return sandbox.run(arguments);
-    }
-    // The program is copied, because that user may not be allowed to enter the folder in which it was built.
-    let program = sandbox.path("scratch/lifeboat");
-    let original = sandbox.command(arguments);
-    if !program.exists() {
-        fs::copy(LIFEBOAT, &program).unwrap();
-    }
-    let mut command = std::process::Command::new(&program);
-    command.args(original.get_args()).current_dir(sandbox.root()).uid(65_534).gid(65_534);
-    sandbox.finish(command)
 }
 
 #[test]
@@ -261,7 +244,7 @@ fn unusual_file_names_are_listed_and_escaped() {
 }
 
 #[test]
-fn a_hot_journal_is_reported_and_not_rolled_back() {
+fn a_hot_journal_is_rolled_back_in_a_copy_only() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("live")).unwrap();
     sample(sandbox.path("live/app.db"), 20, "delete");
@@ -272,15 +255,15 @@ fn a_hot_journal_is_reported_and_not_rolled_back() {
     copy_folder(&sandbox.path("live"), &sandbox.path("crashed"));
     drop(writer);
     let before = sandbox.state();
-    let run = sandbox.run(&["inventory", "crashed", "--json"]).code(3).says("hot journal");
-    let app = run.json()["databases"][0].clone();
-    assert_eq!(
-        (&app["path"], &app["tables"], &app["rows"]),
-        (&"crashed/app.db".into(), &serde_json::json!([]), &Value::Null)
-    );
-    assert!(app["problem"].as_str().unwrap().contains("hot journal") && app["journal_bytes"].as_u64().unwrap() > 512);
+    let run = sandbox.ok(&["inventory", "crashed", "--json"]);
+    let document = run.json();
+    let app = &document["databases"][0];
+    assert_eq!((&app["path"], &app["problem"]), (&"crashed/app.db".into(), &Value::Null), "{}", run.transcript());
+    assert_eq!(app["tables"], sandbox.json(&["inventory", "live"])["databases"][0]["tables"]);
+    assert!(app["journal_bytes"].as_u64().unwrap() > 512, "{document:#}");
+    assert!(document["notes"][0]["message"].as_str().unwrap().contains("hot journal"), "{document:#}");
     assert_eq!(sandbox.state(), before, "the journal was rolled back\n{}", run.transcript());
-    sandbox.run(&["inventory", "crashed", "--watch", "0s"]).code(3).says("could not be watched");
+    sandbox.ok(&["inventory", "crashed", "--watch", "0s"]);
 }
 
 #[test]
@@ -523,4 +506,46 @@ fn an_interrupted_watch_ends_at_once() {
     let run = running.finish().code(130);
     assert_eq!(run.json()["error"]["kind"], "interrupted");
     assert!(start.elapsed() < Duration::from_secs(90));
+}
+
+#[test]
+fn a_database_whose_header_is_only_in_its_wal_or_journal_is_listed() {
+    let sandbox = Sandbox::new();
+    for folder in ["wal", "hot", "elsewhere"] {
+        fs::create_dir(sandbox.path(folder)).unwrap();
+    }
+    let mut files = wal(&sandbox.path("elsewhere"), "", ROWS);
+    files.main.fill(0);
+    files.write(&sandbox.path("wal/state"));
+    // Page 1 was only written in part when the program was killed.
+    let mut files = hot(&sandbox.path("elsewhere"), ROWS, "DELETE FROM t; CREATE TABLE more(a)");
+    files.main[..100].fill(0xff);
+    files.write(&sandbox.path("hot/state"));
+    let before = sandbox.state();
+    for folder in ["wal", "hot"] {
+        for path in [folder.to_owned(), format!("{folder}/state")] {
+            let run = sandbox.ok(&["inventory", &path, "--json"]);
+            let database = &run.json()["databases"][0];
+            assert_eq!(database["path"], format!("{folder}/state"), "{}", run.transcript());
+            assert_eq!(
+                (&database["rows"], &database["tables"][0]["name"]),
+                (&1000.into(), &"t".into()),
+                "{database:#}"
+            );
+        }
+    }
+    assert_eq!(sandbox.state(), before);
+}
+
+#[test]
+fn an_empty_file_behind_a_link_is_named_if_there_is_a_wal_beside_it() {
+    let sandbox = Sandbox::new();
+    for folder in ["real", "links"] {
+        fs::create_dir(sandbox.path(folder)).unwrap();
+    }
+    let files = Files { main: Vec::new(), ..wal(&sandbox.path("real"), "", ROWS) };
+    files.write(&sandbox.path("real/state"));
+    std::os::unix::fs::symlink("../real/state", sandbox.path("links/state")).unwrap();
+    sandbox.run(&["inventory", "links"]).code(3).says("do not belong together");
+    assert!(sandbox.path("real/state-wal").exists());
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::child_test;
 use crate::support::web::{Web, answer};
-use lifeboat::notify::{CheckFailure, Event, Failure};
+use lifeboat::notify::{CheckFailure, Event, Failure, SourceOutcome};
 use lifeboat::platform::http::Url;
 use serde_json::Value;
 
@@ -65,7 +65,9 @@ pub(crate) fn event(ok: bool) -> Event {
             vec![CheckFailure { name: "rows".to_owned(), message: "0 & none".to_owned() }]
         },
         snapshots: vec!["app-20261121T170501Z-7f3a".to_owned()],
-        sources: vec!["app".to_owned()],
+        unproven: vec![],
+        results: vec![SourceOutcome { source: "app".to_owned(), ok, error: None }],
+        is_complete: true,
         host: "web-1".to_owned(),
         at: chrono::Utc::now(),
         seconds: 1.5,

@@ -110,6 +110,32 @@ fn a_database_that_is_written_to_without_locks_is_not_saved_until_that_ends() {
     sandbox.ok(&["drill", &id, "--store", "backups"]);
 }
 
+#[test]
+fn a_database_that_is_being_copied_over_is_not_called_damaged_or_empty() {
+    let sandbox = Sandbox::new();
+    database(&sandbox.path("a.db"), "delete", 10_000, "a");
+    database(&sandbox.path("b.db"), "delete", 20_000, "b");
+    fs::copy(sandbox.path("a.db"), sandbox.path("live.db")).unwrap();
+    let folder = sandbox.root().to_owned();
+    // As 'cp' does it: the file is cut to 0 bytes first, and then grows.
+    let copies = Repeated::start(move |time| {
+        let bytes = fs::read(folder.join(["a.db", "b.db"][time % 2])).unwrap();
+        let mut file = fs::File::create(folder.join("live.db")).unwrap();
+        bytes.chunks(65_536).for_each(|piece| file.write_all(piece).unwrap());
+    });
+    let mut refused = 0;
+    for _ in 0..6 {
+        let run = sandbox.run(&["snapshot", "live.db", "--store", "backups"]);
+        match run.exit() {
+            0 => {}
+            5 => refused += 1,
+            _ => panic!("{}", run.transcript()),
+        }
+    }
+    drop(copies);
+    assert!(refused > 0, "every snapshot was taken while the file was copied over");
+}
+
 /// Opens a database in WAL mode whose newest rows are only in the WAL: 10 rows in the file, 100 in all.
 fn program(path: &Path) -> Connection {
     let connection = Connection::open(path).unwrap();

@@ -12,7 +12,7 @@ use crate::support::{LIFEBOAT, Sandbox, copy_folder, have, open, sample, skip_un
 const PROGRAM: u32 = 12345;
 
 /// Returns false, and reports the test as skipped, if this user is not root.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
         skip_unless_ci("giving files to other users needs root");
@@ -179,7 +179,7 @@ fn the_file_in_place_of_a_damaged_one_has_its_owner_list_and_attributes() {
         return;
     }
     let before = owner(&path);
-    fs::write(&path, "ruined ".repeat(2000)).unwrap();
+    fs::write(&path, b"\0ruined".repeat(2000)).unwrap();
     // The new file must not keep a list that it inherits from its folder, nor lose the one of the old file.
     let document = sandbox.json(&["restore", &id, "--replace", "--store", "backups"]);
     assert_eq!(document["mode"], "replace-damaged");
@@ -200,7 +200,7 @@ fn a_list_that_a_folder_gives_to_new_files_is_not_kept_in_place_of_a_damaged_fil
         return;
     }
     fs::set_permissions(sandbox.path("app.db"), fs::Permissions::from_mode(0o600)).unwrap();
-    fs::write(sandbox.path("app.db"), "ruined ".repeat(2000)).unwrap();
+    fs::write(sandbox.path("app.db"), b"\0ruined".repeat(2000)).unwrap();
     sandbox.ok(&["restore", &id, "--replace", "--store", "backups"]);
     assert_eq!(attribute(&sandbox.path("app.db"), "system.posix_acl_access"), None);
     assert_eq!(owner(sandbox.path("app.db")).2, 0o600);
@@ -213,7 +213,7 @@ fn a_user_who_cannot_give_the_file_away_is_told_the_chown_command() {
     }
     let (sandbox, id) = database_of_another_user("delete");
     let helper = sandbox.path("data/app.db");
-    fs::write(&helper, "ruined ".repeat(2000)).unwrap();
+    fs::write(&helper, b"\0ruined".repeat(2000)).unwrap();
     fs::set_permissions(&helper, fs::Permissions::from_mode(0o644)).unwrap();
     crate::helpers::shell_ok(&sandbox, "mkdir scratch2; chmod 777 scratch2 data; chown -R 777:777 backups");
     let mut command = std::process::Command::new("setpriv");
@@ -302,4 +302,171 @@ fn an_encrypted_store_does_not_reveal_owner_and_attributes() {
     let entry = ["extract", &id, "--entry", "manifest.json", "--passphrase-file", "pass", "--store", "backups"];
     let inside = sandbox.ok(&entry).json();
     assert_eq!(inside["sqlite"]["file_owner"]["uid"], rustix::process::geteuid().as_raw());
+}
+
+/// Creates a source `app` in `data` that belongs to another user, with a snapshot. Returns the sandbox.
+fn source_of_another_user(journal: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    fs::set_permissions(sandbox.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(sandbox.path("data")).unwrap();
+    sample(sandbox.path("data/app.db"), 3, journal);
+    fs::set_permissions(sandbox.path("data/app.db"), fs::Permissions::from_mode(0o640)).unwrap();
+    for name in ["data", "data/app.db"] {
+        chown(sandbox.path(name), Some(PROGRAM), Some(PROGRAM)).unwrap();
+    }
+    let config =
+        "host = \"test\"\n[[store]]\nurl = \"./backups\"\n[[source]]\nname = \"app\"\nurl = \"./data/app.db\"\n";
+    fs::write(sandbox.path("lifeboat.toml"), config).unwrap();
+    sandbox.ok(&["snapshot", "app", "--store", "./backups"]);
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(sandbox.path(format!("data/app.db{suffix}")));
+    }
+    sandbox
+}
+
+/// A shell command by which the program writes to its database, in WAL mode and in a rollback mode.
+const PROGRAM_WRITES: &str = "setpriv --reuid 12345 --regid 12345 --clear-groups sh -ec 'for mode in wal delete; do \
+                              sqlite3 -bail data/app.db \"PRAGMA journal_mode = $mode; \
+                              INSERT INTO accounts (name) VALUES (1)\"; done'";
+
+/// The ways in which root leaves a file at the path of a database that the program cannot write to.
+const FILES_OF_ROOT: [(&str, &str); 5] = [
+    ("an empty file", "rm data/app.db; touch data/app.db"),
+    ("an empty file without rights", "rm data/app.db; install -m 400 /dev/null data/app.db"),
+    ("a database without rows", "rm data/app.db; sqlite3 data/app.db 'CREATE TABLE accounts (name)'"),
+    (
+        "a database in WAL mode",
+        "rm data/app.db; sqlite3 data/app.db 'PRAGMA journal_mode = wal; CREATE TABLE accounts (name)'; chmod 644 data/app.db",
+    ),
+    ("a damaged file", "head -c 9000 /dev/urandom >data/app.db; chown 0:0 data/app.db"),
+];
+
+#[test]
+fn the_program_can_write_to_a_database_that_is_restored_over_a_file_of_root() {
+    if !is_root() || !have(&["setpriv", "sqlite3"]) {
+        return;
+    }
+    for (kind, make) in FILES_OF_ROOT {
+        for journal in ["delete", "wal"] {
+            let sandbox = source_of_another_user(journal);
+            crate::helpers::shell_ok(&sandbox, make);
+            let run = sandbox.ok(&["restore", "latest", "--replace", "--yes"]);
+            assert!(run.stdout().contains("belonged to 0:0, and now belongs to 12345:12345"), "{}", run.transcript());
+            let (user, group, mode) = owner(sandbox.path("data/app.db"));
+            assert_eq!((user, group, mode & 0o600), (PROGRAM, PROGRAM, 0o600), "{kind}");
+            if kind.starts_with("an empty file") {
+                assert_eq!(mode, 0o640, "{kind}");
+            }
+            crate::helpers::shell_ok(&sandbox, PROGRAM_WRITES);
+            assert_eq!(query_value(sandbox.path("data/app.db"), "SELECT count(*) FROM accounts"), "5", "{kind}");
+        }
+    }
+}
+
+#[test]
+fn guard_gives_an_empty_database_of_root_to_the_program_before_it_starts() {
+    if !is_root() || !have(&["setpriv", "sqlite3"]) {
+        return;
+    }
+    for (kind, make) in &FILES_OF_ROOT[..4] {
+        let sandbox = source_of_another_user("wal");
+        crate::helpers::shell_ok(&sandbox, make);
+        crate::helpers::shell_ok(&sandbox, &format!("lifeboat guard -- {PROGRAM_WRITES}"));
+        assert_eq!(query_value(sandbox.path("data/app.db"), "SELECT count(*) FROM accounts"), "5", "{kind}");
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let path = sandbox.path(format!("data/app.db{suffix}"));
+            assert!(!path.exists() || owner(path).0 == PROGRAM, "{kind} {suffix}");
+        }
+    }
+}
+
+#[test]
+fn a_wal_that_another_program_of_root_has_open_is_given_away_too() {
+    if !is_root() || !have(&["setpriv", "sqlite3"]) {
+        return;
+    }
+    let sandbox = source_of_another_user("wal");
+    crate::helpers::shell_ok(&sandbox, FILES_OF_ROOT[3].1);
+    let holder = open(sandbox.path("data/app.db"));
+    holder.execute_batch("INSERT INTO accounts VALUES (1)").unwrap();
+    sandbox.ok(&["restore", "latest", "--replace", "--yes"]);
+    for suffix in ["", "-wal", "-shm"] {
+        assert_eq!(owner(sandbox.path(format!("data/app.db{suffix}"))).0, PROGRAM, "{suffix}");
+    }
+    let insert = "setpriv --reuid 12345 --regid 12345 --clear-groups sqlite3 data/app.db \
+                  'INSERT INTO accounts (name) VALUES (1)'";
+    crate::helpers::shell_ok(&sandbox, insert);
+    drop(holder);
+}
+
+#[test]
+fn the_undo_command_gives_the_file_back_to_root() {
+    if !is_root() || !have(&["sqlite3"]) {
+        return;
+    }
+    for (kind, make) in FILES_OF_ROOT {
+        let sandbox = source_of_another_user("delete");
+        crate::helpers::shell_ok(&sandbox, make);
+        let before = owner(sandbox.path("data/app.db"));
+        let document = sandbox.json(&["restore", "latest", "--replace", "--yes"]);
+        crate::helpers::shell_ok(&sandbox, document["undo"].as_str().unwrap());
+        assert_eq!(owner(sandbox.path("data/app.db")), before, "{kind}");
+    }
+}
+
+#[test]
+fn a_file_of_root_with_another_name_is_neither_overwritten_nor_given_away() {
+    if !is_root() {
+        return;
+    }
+    let sandbox = source_of_another_user("delete");
+    fs::remove_file(sandbox.path("data/app.db")).unwrap();
+    fs::write(sandbox.path("important"), "").unwrap();
+    fs::hard_link(sandbox.path("important"), sandbox.path("data/app.db")).unwrap();
+    let run = sandbox.run(&["restore", "latest", "--replace", "--yes"]).code(2).says("another name (a hard link)");
+    assert_eq!(owner(sandbox.path("important")).0, 0, "{}", run.transcript());
+    assert_eq!(fs::read(sandbox.path("important")).unwrap(), b"", "{}", run.transcript());
+}
+
+#[test]
+fn an_empty_file_of_another_user_stays_with_that_user() {
+    if !is_root() {
+        return;
+    }
+    // A single file that is mounted into a container: its folder belongs to root.
+    let (sandbox, id) = database_of_another_user("delete");
+    fs::create_dir(sandbox.path("mounted")).unwrap();
+    fs::write(sandbox.path("mounted/app.db"), "").unwrap();
+    chown(sandbox.path("mounted/app.db"), Some(777), Some(777)).unwrap();
+    sandbox.ok(&["restore", &id, "--to", "mounted/app.db", "--replace", "--store", "backups"]);
+    assert_eq!(owner(sandbox.path("mounted/app.db")), (777, 777, 0o640));
+}
+
+#[test]
+fn the_owner_of_a_store_can_read_what_root_writes_to_it() {
+    if !is_root() || !have(&["setpriv"]) {
+        return;
+    }
+    let (sandbox, id) = database_of_another_user("delete");
+    crate::helpers::shell_ok(&sandbox, "mkdir scratch2; chmod 777 scratch2; chown -R 12345:12345 backups");
+    sandbox.ok(&["restore", &id, "--replace", "--store", "backups"]);
+    sample(sandbox.path("other.db"), 3, "delete");
+    sandbox.ok(&["snapshot", "other.db", "--store", "backups"]);
+    sandbox.ok(&["verify", "--all", "--store", "backups"]);
+    for path in sandbox.state().keys().filter(|path| path.starts_with("backups")) {
+        assert_eq!(owner(sandbox.path(path)).0, PROGRAM, "{}", path.display());
+    }
+    let as_program = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", "12345", "--regid", "12345", "--clear-groups", LIFEBOAT]).args(arguments);
+        command.current_dir(sandbox.root()).env("TMPDIR", sandbox.path("scratch2"));
+        sandbox.finish(command)
+    };
+    let list = as_program(&["list", "--store", "backups", "--json"]).code(0);
+    assert_eq!(list.json()["snapshots"].as_array().unwrap().len(), 3, "{}", list.transcript());
+    // A store that root wrote to with an earlier version.
+    crate::helpers::shell_ok(&sandbox, "chown -R 0:0 backups/other");
+    let run = as_program(&["list", "--store", "backups"]);
+    assert_ne!(run.exit(), 0, "{}", run.transcript());
+    assert!(run.stderr().contains("as root: chown -R 12345:12345"), "{}", run.transcript());
 }

@@ -136,7 +136,7 @@ fn a_signal_ends_the_wait_and_the_notice_is_still_sent() {
 }
 
 /// A mount that is removed when this is dropped.
-struct Mounted(PathBuf);
+pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
     /// Returns `None` if this user is not allowed to mount.
@@ -150,7 +150,7 @@ impl Mounted {
         None
     }
 
-    fn tmpfs(path: &Path, options: &str) -> Option<Self> {
+    pub(crate) fn tmpfs(path: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         Mounted::new(&["-t", "tmpfs", "-o", options, "a-disk"], path)
     }

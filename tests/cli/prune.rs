@@ -199,3 +199,21 @@ fn a_snapshot_whose_archive_was_cut_displaces_no_good_one() {
     assert!(sandbox.ids().contains(&good), "{:?}", sandbox.ids());
     sandbox.ok(&["restore", "latest", "--to", "copy.db", "--store", "backups"]).says(&format!("skipping {cut}"));
 }
+
+#[test]
+fn keep_others_alone_changes_the_policy_of_the_config_and_is_refused_without_one() {
+    let (sandbox, all) = snapshots_of_ages(&[]);
+    refused(&sandbox, &["prune", "--keep-others", "1d", "--store", "backups"], 2).says("the policy keeps nothing");
+    std::fs::write(
+        sandbox.path("lifeboat.toml"),
+        "[[store]]\nurl = \"backups\"\n[[source]]\nname = \"app\"\nurl = \"app.db\"\n[retention]\nkeep_last = 1\n",
+    )
+    .unwrap();
+    // A partial snapshot of three days ago, whose rows newer ones have.
+    let old = copy_with_time(&sandbox.path("backups"), &all[0], Utc::now() - Duration::days(3));
+    let manifest = sandbox.path(format!("backups/app/{old}.json"));
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("\"kind\": \"full\"", "\"kind\": \"partial\"")).unwrap();
+    assert_eq!(ids(&sandbox.json(&["prune"]), "delete"), Vec::<String>::new());
+    assert_eq!(ids(&sandbox.json(&["prune", "--keep-others", "1d"]), "delete"), [old]);
+}

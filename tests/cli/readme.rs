@@ -1,10 +1,11 @@
 //! The commands in the README: a shell runs all of them in their order.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
 use crate::support::postgres::{self, Server};
-use crate::support::{LIFEBOAT, Sandbox, content, sample};
+use crate::support::{LIFEBOAT, Sandbox, content, have, sample, skip};
 
 #[path = "../../examples/trading.rs"]
 #[allow(dead_code)]
@@ -22,8 +23,9 @@ struct Shop {
 }
 
 impl Shop {
-    fn open() -> Self {
-        let shop = Shop { server: postgres::server(15) };
+    /// Creates the databases on a server of this major version. No two tests may use the same one.
+    fn open(major: u32) -> Self {
+        let shop = Shop { server: postgres::server(major) };
         shop.clear();
         shop.server.psql("postgres", "CREATE DATABASE shop");
         shop.server.psql("postgres", "CREATE DATABASE tdx");
@@ -74,7 +76,7 @@ fn every_command_in_the_readme_works() {
     std::fs::create_dir(sandbox.path("data")).unwrap();
     sample(sandbox.path("data/app.db"), 10, "wal");
     let before = content(sandbox.path("data/app.db"));
-    let shop = Shop::open();
+    let shop = Shop::open(15);
     let path = format!("{}:{}", Path::new(LIFEBOAT).parent().unwrap().display(), std::env::var("PATH").unwrap());
     let bucket = crate::support::s3::s3_server("seaweedfs");
     let prefix = crate::support::s3::fresh_prefix();
@@ -97,6 +99,7 @@ fn every_command_in_the_readme_works() {
             // These files are created only now, because `init` would have found them before.
             trading::make_in(&sandbox.path("trading"), 2_000).unwrap();
             std::fs::write(sandbox.path(".env"), &variables).unwrap();
+            std::fs::set_permissions(sandbox.path(".env"), std::fs::Permissions::from_mode(0o600)).unwrap();
             std::fs::write(sandbox.path("moving.toml"), migration_config).unwrap();
         }
         if command.starts_with("lifeboat serve") {
@@ -145,6 +148,40 @@ fn every_command_in_the_readme_works() {
         );
     }
     assert!(std::fs::read_to_string(sandbox.path("balances.sql")).unwrap().contains("INSERT INTO"));
+}
+
+/// A line that begins with `!` is a command that must fail.
+#[test]
+#[ignore = "needs PostgreSQL 16"]
+fn every_command_of_the_security_page_shows_what_the_page_says() {
+    if !have(&["ssh-keygen", "curl"]) {
+        return skip("ssh-keygen or curl is not installed");
+    }
+    let page = include_str!("../../SECURITY.md");
+    let sandbox = Sandbox::new();
+    std::fs::create_dir(sandbox.path("data")).unwrap();
+    sample(sandbox.path("data/app.db"), 10, "wal");
+    sample(sandbox.path("forged.db"), 11, "wal");
+    let config = blocks(page, "toml");
+    std::fs::write(sandbox.path("lifeboat.toml"), config.first().unwrap()).unwrap();
+    let shop = Shop::open(16);
+    let mut script = "set -eu\n".to_owned();
+    let mut lines = 0;
+    for line in blocks(page, "sh").iter().flat_map(|block| block.lines()) {
+        lines += 1;
+        match line.strip_prefix("! ") {
+            Some(command) => script += &format!("if {command}; then echo 'this succeeded:' >&2; exit 99; fi\n"),
+            None => script += &format!("{line}\n"),
+        }
+    }
+    assert!(lines > 30, "the page has too few commands");
+    let path = format!("{}:{}", Path::new(LIFEBOAT).parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut run = Command::new("sh");
+    run.args(["-xc", &script]).current_dir(sandbox.root()).env("PATH", &path);
+    let run = shop.set_connection(&mut run).output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{}\n{stdout}\n{stderr}", run.status);
+    assert_eq!(content(sandbox.path("copy.db")), content(sandbox.path("data/app.db")));
 }
 
 #[test]

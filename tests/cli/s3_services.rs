@@ -260,6 +260,24 @@ fn the_missing_file_of_a_login_is_named() {
     assert!(sso.stderr().contains("aws sso login"), "{}", sso.transcript());
 }
 
+#[test]
+fn a_snapshot_and_a_listing_make_few_requests() {
+    let sandbox = sandbox();
+    let bucket = Bucket::new();
+    let requests_of = |arguments: &[&str]| {
+        let before = bucket.web.requests().len();
+        Bucket::run(&sandbox, &[arguments, &["--store", &bucket.store()]].concat()).code(0);
+        bucket.web.request_lines().split_off(before)
+    };
+    // The first one creates the store.
+    requests_of(&["snapshot", "a.db"]);
+    let made = requests_of(&["snapshot", "a.db"]);
+    // Its own archive has no manifest while it is published, and is not looked for.
+    assert!(made.len() <= 17, "{} requests: {made:#?}", made.len());
+    let made = requests_of(&["list"]);
+    assert!(made.len() <= 10, "{} requests: {made:#?}", made.len());
+}
+
 /// Makes a certificate and its key in the sandbox with openssl, signed by `issuer`, or by itself.
 fn certificate(sandbox: &Sandbox, name: &str, issuer: Option<&str>) {
     let (key, file) = (format!("{name}.key"), format!("{name}.pem"));
@@ -316,11 +334,119 @@ fn a_tilde_that_no_shell_expands_is_refused() {
         &["snapshot", "a.db", "--store", "file://~/backups"],
         &["snapshot", "a.db", "--store", "b", "--metrics-file=~/metrics.prom"],
         &["list", "--store=~"],
+        &["snapshot", "a.db", "--store", "~root/backups"],
+        &["snapshot", "a.db", "--store", "~root"],
+        &["snapshot", "a.db", "--store=~root/backups"],
+        &["snapshot", "a.db", "--store", "file://~root/backups"],
+        &["snapshot", "a.db", "--store", "~+/backups"],
+        &["snapshot", "~root/a.db", "--store", "b"],
+        &["snapshot", "sqlite:///~root/a.db", "--store", "b"],
+        &["keygen", "--output", "~root/key"],
+        &["keygen", "-o", "~root/key"],
+        &["snapshot", "a.db", "--store", "b", "--metrics-file", "~root/metrics.prom"],
     ] {
         let run = sandbox.run(arguments).code(2);
         assert!(run.stderr().contains("hint: write the full path"), "{}", run.transcript());
-        assert!(!sandbox.path("~").exists() && !sandbox.path("b").exists(), "{}", run.transcript());
+        let created = std::fs::read_dir(sandbox.root()).unwrap().flatten().map(|entry| entry.file_name());
+        let created: Vec<_> = created.filter(|name| name.to_string_lossy().starts_with(['~', 'b'])).collect();
+        assert!(created.is_empty(), "{created:?}\n{}", run.transcript());
     }
+    // The config has the same rule, and a source that guard would create is no exception.
+    for (key, text) in [
+        ("store", "[[store]]\nurl = \"~root/b\"\n[[source]]\nname = \"a\"\nurl = \"./a.db\"\n"),
+        ("source", "[[store]]\nurl = \"./b\"\n[[source]]\nname = \"a\"\nurl = \"~root/a.db\"\n"),
+        ("mounts", "[[store]]\nurl = \"./b\"\n[preflight]\nmounts = [\"~root/data\"]\n"),
+    ] {
+        std::fs::write(sandbox.path("lifeboat.toml"), text).unwrap();
+        for command in [&["list"][..], &["guard", "--", "true"]] {
+            let run = sandbox.run(command).code(2);
+            assert!(run.stderr().contains("write the full path"), "{key}\n{}", run.transcript());
+        }
+        std::fs::remove_file(sandbox.path("lifeboat.toml")).unwrap();
+    }
+    // A name with a dot is that of a file, and './' names a folder of such a name.
+    crate::helpers::shell_ok(&sandbox, "cp a.db '~a.db'");
+    sandbox.ok(&["snapshot", "~a.db", "--name", "copy", "--store", "./~root"]);
     let run = sandbox.run(&["snapshot", "a.db", "--store=~/backups", "--json"]).code(2);
     assert_eq!(run.json()["error"]["kind"], "usage");
+}
+
+/// Returns a page of a listing that continues at a token.
+fn page(token: &str) -> String {
+    answer(
+        "200 OK",
+        "application/xml",
+        &format!(
+            "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>\
+             </ListBucketResult>"
+        ),
+    )
+}
+
+#[test]
+fn a_listing_whose_pages_go_in_a_circle_ends() {
+    let sandbox = sandbox();
+    for tokens in [["a", "a", "a"], ["a", "b", "c"]] {
+        let circle = move |request: &S3Request| {
+            let next = match request.query.get("continuation-token").map(String::as_str) {
+                None | Some("c") => tokens[0],
+                Some("a") => tokens[1],
+                _ => tokens[2],
+            };
+            request.is("GET", "list-type").then(|| page(next))
+        };
+        let bucket = Bucket::special(circle);
+        bucket.put("p/lifeboat.json", "{\"lifeboat_store\":1}");
+        let run = Bucket::run(&sandbox, &["list", "--store", &bucket.store()]).code(5);
+        assert!(run.stderr().contains("did not say where it continues"), "{}", run.transcript());
+    }
+}
+
+#[test]
+fn empty_pages_and_objects_of_other_programs_do_not_disturb() {
+    let sandbox = sandbox();
+    let empty_first = |request: &S3Request| {
+        let is_first = request.is("GET", "list-type") && !request.query.contains_key("continuation-token");
+        is_first.then(|| page("next"))
+    };
+    let bucket = Bucket::special(empty_first);
+    let store = bucket.store();
+    Bucket::run(&sandbox, &["snapshot", "a.db", "--store", &store]).code(0);
+    for key in [".DS_Store", "._a", "Icon\u{d}", "notes \u{fc}ber 50% + 1.txt", "a\\b", "a-20260101T000000Z-zzzz.txt"] {
+        bucket.put(&format!("p/{key}"), "another program's");
+        bucket.put(&format!("p/a/{key}"), "another program's");
+    }
+    // A console shows folders by such objects.
+    bucket.put("p/", "");
+    bucket.put("p/a/", "");
+    bucket.put("p/other folder/x", "x");
+    let keys = bucket.keys();
+    for arguments in
+        [&["list"][..], &["verify", "--all"], &["restore", "latest", "--to", "b.db"], &["snapshot", "a.db"]]
+    {
+        Bucket::run(&sandbox, &[arguments, &["--store", &store]].concat()).code(0);
+    }
+    Bucket::run(&sandbox, &["prune", "--keep-last", "1", "--yes", "--store", &store]).code(0);
+    let left = bucket.keys();
+    let others = keys.iter().filter(|key| !key.contains("Z-") || key.ends_with(".txt"));
+    assert!(others.into_iter().all(|key| left.contains(key)), "{left:?}");
+    let listed = Bucket::run(&sandbox, &["list", "--json", "--store", &store]).code(0).json();
+    assert_eq!(listed["snapshots"].as_array().unwrap().len(), 1, "{listed:#}");
+}
+
+#[test]
+fn a_redirect_names_the_region_and_a_page_of_a_proxy_is_no_answer() {
+    let sandbox = sandbox();
+    let moved = "HTTP/1.1 301 Moved Permanently\r\nx-amz-bucket-region: eu-west-1\r\nContent-Length: 0\r\n\
+                 Connection: close\r\n\r\n";
+    let html = answer("502 Bad Gateway", "text/html", "<html><body>502 <b>Bad Gateway</b></body></html>");
+    for (reply, hint) in [(moved.to_owned(), "?region=REGION"), (html, "try again later")] {
+        let bucket = Bucket::special(move |_| Some(reply.clone()));
+        for arguments in [&["list"][..], &["snapshot", "a.db"], &["doctor"]] {
+            let run = Bucket::run(&sandbox, &[arguments, &["--store", &bucket.store()]].concat());
+            assert!([3, 5].contains(&run.exit()), "{}", run.transcript());
+            let said = run.stdout() + &run.stderr();
+            assert!(said.contains(hint) && !said.contains("<b>"), "{}", run.transcript());
+        }
+    }
 }

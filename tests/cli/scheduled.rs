@@ -238,7 +238,8 @@ fn settings<'a>(unit: &'a str, name: &str) -> Vec<&'a str> {
     lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix('=')).collect()
 }
 
-/// Returns the command of a service as systemd starts it: without a shell, with a minimal environment.
+/// Returns the command of a service as systemd starts it: without a shell, and with the variables that a system service
+/// without `User=` has (systemd.exec(5), "Environment Variables in Spawned Processes"). HOME is not one of them.
 fn start(service: &str, machine: &Machine) -> Command {
     let text = unit(service);
     let line = settings(&text, "ExecStart");
@@ -248,6 +249,8 @@ fn start(service: &str, machine: &Machine) -> Command {
     assert_eq!(words.next(), Some("/usr/local/bin/lifeboat"));
     let mut command = Command::new(machine.path("bin/lifeboat"));
     command.args(words).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
+    command.env("INVOCATION_ID", "0123456789abcdef0123456789abcdef").env("JOURNAL_STREAM", "8:12345");
+    command.env("SYSTEMD_EXEC_PID", "12345").env("MEMORY_PRESSURE_WATCH", "/dev/null");
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -329,3 +329,28 @@ fn the_sql_of_a_table_keeps_a_comment_at_the_end_of_a_statement() {
     assert_eq!(count(sandbox.path("loaded.db"), "t"), 1);
     assert_eq!(query_value(sandbox.path("loaded.db"), "SELECT count(*) FROM sqlite_schema WHERE type = 'index'"), "1");
 }
+
+/// Whoever owns a table can write a constraint that takes hours for its rows.
+#[test]
+fn a_check_of_expressions_that_take_too_long_ends_and_says_so() {
+    fn nested(depth: u32) -> String {
+        match depth {
+            0 => "a >= 0".to_owned(),
+            _ => format!("({0} AND {0})", nested(depth - 1)),
+        }
+    }
+    let sandbox = Sandbox::new();
+    sql(
+        sandbox.path("app.db"),
+        &format!(
+            "CREATE TABLE good (a); INSERT INTO good VALUES (1); CREATE TABLE slow (a INTEGER CHECK ({}));
+             PRAGMA ignore_check_constraints = ON;
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000) INSERT INTO slow SELECT 1 FROM n",
+            nested(14)
+        ),
+    );
+    // There is no store yet.
+    let run = sandbox.run(&["check", "app.db", "--store", "backups"]).code(3);
+    let words = "integrity of slow: the expressions of its schema take too long to evaluate";
+    assert!(run.stdout().contains(words), "{}", run.transcript());
+}

@@ -352,7 +352,7 @@ fn keys_on_a_terminal_reach_the_program_once_and_ctrl_z_stops_both() {
 /// A Python script that starts an interactive bash on a new terminal and types like a user: the guard with the program,
 /// then Ctrl-Z, `bg` and `fg`.
 const SHELL_SESSION: &str = r#"
-import os, pty, select, signal, sys
+import os, pty, signal, sys
 pid, tty = pty.fork()
 if pid == 0:
     os.environ["PS1"] = "prompt> "
@@ -360,14 +360,10 @@ if pid == 0:
 seen = b""
 waited = None
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"timed out waiting for {waited} after {seen}"))
-def wait_for(what, key=None):
+def wait_for(what):
     global seen, waited
     waited = what
     while what not in seen:
-        # As a user would, press the key again if nothing happens.
-        if key and not select.select([tty], [], [], 3)[0]:
-            say(key)
-            continue
         try:
             seen += os.read(tty, 65536)
         except OSError:
@@ -381,7 +377,7 @@ wait_for(b"ready")
 say(b"one\n")
 wait_for(b"read: one")
 say(b"\x1a")
-wait_for(b"Stopped", b"\x1a"); wait_for(b"prompt> ")
+wait_for(b"Stopped"); wait_for(b"prompt> ")
 # In the background, the program runs until it reads from the terminal; then it is stopped. The quotes in it''s are not
 # in the output of echo, so the wait below does not end at the typed command.
 say(b"bg\n")
@@ -398,7 +394,7 @@ wait_for(b"INT")
 say(b"work\n")
 wait_for(b"working")
 say(b"\x1a")
-wait_for(b"Stopped", b"\x1a"); wait_for(b"prompt> ")
+wait_for(b"Stopped"); wait_for(b"prompt> ")
 say(b"bg\n")
 wait_for(b"prompt> ")
 say(b"fg; echo code $?\n")
@@ -531,6 +527,18 @@ fn daemons_are_terminated_then_killed_before_the_guard_ends() {
     assert!(text(&sandbox.path("written")).contains("row\n"));
     // The guard waits a second after SIGTERM, and a short time after SIGKILL.
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn processes_that_are_left_in_the_background_are_named_before_they_are_ended() {
+    let sandbox = sandbox_with_config();
+    let script = "sh -c 'touch one; exec sleep 600' & setsid sh -c 'touch two; exec sleep 601' &
+        while [ ! -e one ] || [ ! -e two ]; do sleep 0.01; done; exit 0";
+    let output = guard(&sandbox, &[], script).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("left 2 processes in the background") && text.contains(" (s"), "{text}");
+    assert!(text.contains("ended by itself with exit code 0") && text.contains("the container stops"), "{text}");
 }
 
 // ---------------------------------------------------------------- before and after the program, in a separate process

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::helpers::refused;
+use crate::helpers::{flip_bytes, refused};
 use crate::support::bucket::Bucket;
-use crate::support::{Sandbox, content, sample};
+use crate::support::{Run, Sandbox, content, sample};
 
 /// Returns a sandbox whose store has a snapshot with a manifest, and an older archive without one, and both ids.
 fn store_with_lost_manifest(snapshot_flags: &[&str]) -> (Sandbox, String, String, Vec<u8>) {
@@ -57,8 +57,9 @@ fn list_shows_archives_without_a_manifest_beside_the_snapshots() {
     age(&sandbox, "backups");
     let run = sandbox.ok(&["list", "--store", "backups"]);
     assert!(!run.stdout().contains("may belong"), "{}", run.transcript());
-    let other = sandbox.json(&["list", "--source", "other", "--store", "backups"]);
-    assert_eq!(other["without_manifest"], json!([]));
+    // A name that the store does not have is not a source without snapshots.
+    let other = sandbox.run(&["list", "--source", "other", "--store", "backups"]).code(4);
+    assert!(other.stderr().contains("the store has the sources: app"), "{}", other.transcript());
 }
 
 #[test]
@@ -301,4 +302,140 @@ fn a_bucket_keeps_archives_without_a_manifest() {
     Bucket::run(&sandbox, &["copy", &lost, "--from", &store, "--to", &store]).code(0);
     assert!(bucket.keys().contains(&manifest), "{:?}", bucket.keys());
     Bucket::run(&sandbox, &["verify", "--all", "--store", &store]).code(0);
+}
+
+/// The bytes that are left of a manifest after an accident.
+const LOST: [&[u8]; 4] = [b"", b"{\"format\": 1, \"lifeboat_ver", &[0; 700], b"<html>"];
+
+#[test]
+fn an_archive_whose_manifest_was_cut_or_emptied_is_used_by_its_id_and_put_back() {
+    for lost in LOST {
+        let (sandbox, id, kept, document) = store_with_lost_manifest(&[]);
+        let manifest = sandbox.path(format!("backups/app/{id}.json"));
+        fs::write(&manifest, lost).unwrap();
+        let before = sandbox.state();
+        let shown = sandbox.ok(&["show", &id, "--json", "--store", "backups"]).says("is damaged");
+        assert_eq!((&shown.json()["id"], &shown.json()["without_manifest"]), (&json!(id), &json!(true)));
+        sandbox.ok(&["extract", &id, "--to", "files", "--store", "backups"]);
+        fs::remove_dir_all(sandbox.path("files")).unwrap();
+        let run = sandbox.ok(&["list", "--store", "backups"]);
+        assert!(
+            run.stdout().contains("manifest lost") && run.stdout().contains("lifeboat copy"),
+            "{}",
+            run.transcript()
+        );
+        sandbox.run(&["drill", &id, "--store", "backups"]).code(3);
+        for which in [&id[..], "--all"] {
+            let run = sandbox.run(&["verify", which, "--json", "--store", "backups"]).code(3);
+            let outcomes = run.json()["snapshots"].as_array().unwrap().clone();
+            let outcome = outcomes.iter().find(|outcome| outcome["id"] == id.as_str()).unwrap();
+            let message = outcome["problems"][0]["message"].as_str().unwrap();
+            assert!(message.contains("every byte of it is as it was written"), "{}", run.transcript());
+            assert!(message.contains("lifeboat copy"), "{}", run.transcript());
+        }
+        sandbox.ok(&["prune", "--keep-last", "1", "--keep-others", "0s", "--yes", "--store", "backups"]);
+        let mut after = sandbox.state();
+        after.retain(|path, _| !path.to_string_lossy().contains(&format!("{kept}.proof-")));
+        assert_eq!(after, before, "something was recorded about it, or deleted");
+        sandbox.ok(&["restore", &id, "--to", "new.db", "--store", "backups"]).says("is damaged");
+        assert_eq!(content(sandbox.path("new.db")), content(sandbox.path("app.db")));
+        // It is not the latest.
+        assert_eq!(sandbox.json(&["show", "latest", "--store", "backups"])["id"], json!(kept));
+        let copied = sandbox.json(&["copy", &id, "--from", "backups", "--to", "backups"]);
+        assert_eq!(copied["snapshots"][0]["manifest_written"], true, "{copied:#}");
+        assert_eq!(fs::read(&manifest).unwrap(), document);
+        sandbox.ok(&["verify", "--all", "--store", "backups"]);
+        // A copy mends the manifest of the other store, too.
+        sandbox.ok(&["copy", "--all", "--from", "backups", "--to", "far", "--create"]);
+        let far = sandbox.path(format!("far/app/{id}.json"));
+        fs::write(&far, lost).unwrap();
+        sandbox.ok(&["copy", &id, "--from", "backups", "--to", "far"]);
+        assert_eq!(fs::read(&far).unwrap(), document);
+        sandbox.ok(&["verify", &id, "--store", "far"]);
+    }
+}
+
+#[test]
+fn a_damaged_archive_with_a_damaged_manifest_is_damaged() {
+    let (sandbox, id, _, _) = store_with_lost_manifest(&[]);
+    fs::write(sandbox.path(format!("backups/app/{id}.json")), "{").unwrap();
+    flip_bytes(archive(&sandbox, &id), 300, 3);
+    let run = sandbox.run(&["verify", &id, "--json", "--store", "backups"]).code(3);
+    assert_eq!(run.json()["snapshots"][0]["level"], "damaged", "{}", run.transcript());
+    refused(&sandbox, &["restore", &id, "--to", "new.db", "--store", "backups"], 3);
+    refused(&sandbox, &["copy", &id, "--from", "backups", "--to", "backups"], 3);
+    assert_eq!(fs::read(sandbox.path(format!("backups/app/{id}.json"))).unwrap(), b"{");
+}
+
+#[test]
+fn a_store_that_has_nothing_but_archives_is_used() {
+    let (sandbox, lost, kept, document) = store_with_lost_manifest(&[]);
+    fs::remove_file(sandbox.path(format!("backups/app/{kept}.json"))).unwrap();
+    fs::remove_file(sandbox.path("backups/lifeboat.json")).unwrap();
+    let listed = sandbox.json(&["list", "--store", "backups"]);
+    assert_eq!(ids(&listed, "without_manifest"), [kept, lost.clone()]);
+    sandbox.ok(&["verify", &lost, "--store", "backups"]);
+    sandbox.ok(&["restore", &lost, "--to", "new.db", "--store", "backups"]);
+    assert!(!sandbox.path("backups/lifeboat.json").exists());
+    sandbox.ok(&["copy", &lost, "--from", "backups", "--to", "backups"]);
+    assert_eq!(fs::read(sandbox.path(format!("backups/app/{lost}.json"))).unwrap(), document);
+    assert!(sandbox.path("backups/lifeboat.json").exists());
+    sandbox.ok(&["snapshot", "app.db", "--store", "backups"]);
+}
+
+#[test]
+fn copy_all_reports_the_archives_that_it_leaves_out() {
+    let (sandbox, lost, kept, _) = store_with_lost_manifest(&[]);
+    let copy = ["copy", "--all", "--from", "backups", "--to", "far", "--create"];
+    // A young one may belong to a snapshot that is being written.
+    sandbox.ok(&copy);
+    age(&sandbox, "backups");
+    let run = sandbox.run(&[&copy[..], &["--json"]].concat()).code(3).says(&lost).says("lifeboat copy");
+    assert_eq!(ids(&run.json(), "snapshots"), [kept]);
+    sandbox.ok(&["copy", &lost, "--from", "backups", "--to", "far"]);
+}
+
+#[test]
+fn an_archive_is_not_put_back_beside_snapshots_of_another_database() {
+    let (sandbox, lost, kept, _) = store_with_lost_manifest(&[]);
+    fs::remove_file(sandbox.path(format!("backups/app/{kept}.json"))).unwrap();
+    fs::create_dir(sandbox.path("elsewhere")).unwrap();
+    sample(sandbox.path("elsewhere/app.db"), 2, "delete");
+    sandbox.ok(&["snapshot", "elsewhere/app.db", "--store", "backups"]);
+    let before = sandbox.state();
+    let copy = ["copy", &lost, "--from", "backups", "--to", "backups"];
+    refused(&sandbox, &copy, 2).says("elsewhere").says("separate store");
+    assert_eq!(sandbox.state(), before);
+}
+
+#[test]
+fn check_and_report_mention_archives_without_a_manifest() {
+    let (sandbox, lost, kept, _) = store_with_lost_manifest(&[]);
+    fs::write(
+        sandbox.path("lifeboat.toml"),
+        "[[store]]\nurl = \"backups\"\n[[source]]\nname = \"app\"\nurl = \"app.db\"\n",
+    )
+    .unwrap();
+    let of_archives = |run: &Run| {
+        let document = run.json();
+        let found = document["checks"].as_array().unwrap().iter().find(|check| check["name"] == "app: archives");
+        found.cloned().unwrap_or_default()
+    };
+    // An older one is only mentioned.
+    let run = sandbox.ok(&["check", "--json"]);
+    let check = of_archives(&run);
+    assert!(check["ok"] == true && check["message"].as_str().unwrap().contains(&lost), "{}", run.transcript());
+    // The newest data of the source is not a snapshot.
+    fs::remove_file(sandbox.path(format!("backups/app/{kept}.json"))).unwrap();
+    sandbox.ok(&["copy", &lost, "--from", "backups", "--to", "backups"]);
+    age(&sandbox, "backups");
+    let run = sandbox.run(&["check", "--json"]).code(3);
+    let check = of_archives(&run);
+    assert!(check["ok"] == false && check["message"].as_str().unwrap().contains(&kept), "{}", run.transcript());
+    let run = sandbox.run(&["report", "--html", "page.html", "--json"]);
+    let page = fs::read_to_string(sandbox.path("page.html")).unwrap();
+    assert!(page.contains("without a manifest") && page.contains(&kept), "{}", run.transcript());
+    sandbox.ok(&["copy", &kept, "--from", "backups", "--to", "backups"]);
+    let run = sandbox.ok(&["check", "--json"]);
+    assert_eq!(of_archives(&run), Value::Null, "{}", run.transcript());
 }

@@ -235,6 +235,19 @@ impl Check {
             self.keys(job, JOB_KEYS, &place);
             self.require(job["runs-on"].is_string(), format!("{place} has no 'runs-on'"));
             self.require(job["timeout-minutes"].is_u64(), format!("{place} has no 'timeout-minutes'"));
+            let services = job["services"].as_object().into_iter().flatten().map(|(_, service)| service);
+            for container in services.chain([&job["container"]]) {
+                let image = container["image"].as_str().or(container.as_str());
+                let is_pinned = |image: &str| {
+                    let digest = image.split_once("@sha256:").map(|(_, digest)| digest);
+                    digest.is_some_and(|it| it.len() == 64 && it.bytes().all(|byte| byte.is_ascii_hexdigit()))
+                };
+                let image = image.filter(|image| !is_pinned(image));
+                self.require(
+                    image.is_none(),
+                    format!("{place} uses an image that is not pinned to a digest: {image:?}"),
+                );
+            }
             if let Some(permissions) = job.get("permissions") {
                 self.permissions(permissions, &place);
             }
@@ -294,7 +307,8 @@ fn workflows_and_actions_are_well_formed() {
         for mistake in mistakes_in(&text) {
             writeln!(wrong, "{}: {mistake}", path.display()).unwrap();
         }
-        for line in text.lines().filter(|line| line.contains("uses: actions/")) {
+        // The samples name this repository's own actions by a placeholder.
+        for line in text.lines().filter(|line| line.contains("uses: ") && !line.contains("uses: OWNER/")) {
             let version = line.rsplit_once(" # v").is_some_and(|(_, version)| version.split('.').count() == 3);
             assert!(version, "{}: this line has no comment with the version: {line}", path.display());
         }
@@ -317,6 +331,7 @@ fn mistakes_in_workflows_and_actions_are_found() {
         ("steps.before.outcome", "steps.after.outcome", "steps.after.outcome, which does not exist"),
         ("          wait: 5m", "          waits: 5m", "unknown key 'waits'"),
         ("/pre-deploy@", "/predeploy@", "which does not exist"),
+        ("    runs-on:", "    container: debian:12\n    runs-on:", "not pinned to a digest"),
         ("${{ secrets.DATABASE_URL }}", "${{ secrets.DATABASE_URL }", "not closed"),
         ("    branches: [main]", "    branches: [main]\n  pull_request_target:", "unknown key 'pull_request_target'"),
         ("        run: |\n", "        uses: a/b@0000000000000000000000000000000000000000\n        run: |\n", "one of"),
@@ -356,6 +371,7 @@ fn write_fake_lifeboat(path: &Path) {
         path,
         r#"#!/bin/sh
         [ "$1" != --version ] || { echo "lifeboat 0.1.0"; exit 0; }
+        printf '%s' "${LIFEBOAT_TOKEN:-}" >"$RUNNER_TEMP/token"
         for argument; do printf '%s\n' "$argument"; done >"$RUNNER_TEMP/arguments"
         printf 'snapshot-id=app-1\nok=%s\nsnapshot-ids<<END\napp-1\nlog-2\nEND\n' "$OK" >>"$GITHUB_OUTPUT"
         exit "$CODE""#,
@@ -400,6 +416,16 @@ fn actions_pass_on_their_inputs_and_outputs_and_the_exit_code() {
 
     let (_, arguments) = run("post-deploy", "0", &[]);
     assert_eq!(arguments, ["postdeploy", "--json"]);
+    // The token is never an argument.
+    let url = "https://app.example";
+    for (action, expected) in [
+        ("pre-deploy", &["predeploy", "--json", "--commit", sha, "--remote", url][..]),
+        ("post-deploy", &["postdeploy", "--json", "--remote", url]),
+    ] {
+        let (_, arguments) = run(action, "0", &[("remote", url), ("token", "a $(touch pwned) token")]);
+        assert_eq!(arguments, expected);
+        assert_eq!(fs::read_to_string(temp.join("token")).unwrap(), "a $(touch pwned) token");
+    }
     let (outcome, arguments) = run("post-deploy", "3", &[("config", "c.toml"), ("wait", "5m"), ("rollback", "true")]);
     assert_eq!(arguments, ["--config", "c.toml", "postdeploy", "--json", "--wait", "5m", "--rollback"]);
     assert_eq!(outcome.code, 3);
@@ -676,6 +702,105 @@ fn installer_keeps_the_old_binary_if_anything_is_wrong() {
         fs::remove_file(assets.join(format!("lifeboat-{target}-unknown-linux-musl.tar.gz"))).unwrap();
     }
     refused(&[], "cannot fetch");
+}
+
+/// Serves the files of a folder over TLS until this is dropped. Each file is a complete HTTP response.
+struct TlsServer {
+    process: std::process::Child,
+    url: String,
+}
+
+impl TlsServer {
+    fn start(sandbox: &Sandbox, folder: &Path) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (key, certificate) = (sandbox.path("key.pem"), sandbox.path("certificate.pem"));
+        let mut create = Command::new("openssl");
+        create.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "2"]);
+        create.args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]).arg(&key).arg("-out").arg(&certificate);
+        assert!(create.stderr(Stdio::null()).status().unwrap().success());
+        let mut server = Command::new("openssl");
+        server.args(["s_server", "-quiet", "-HTTP", "-accept", &format!("127.0.0.1:{port}"), "-key"]).arg(&key);
+        server.arg("-cert").arg(&certificate).current_dir(folder);
+        let process = server.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let started = std::time::Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(started.elapsed() < std::time::Duration::from_secs(30), "the server does not start");
+            std::thread::yield_now();
+        }
+        TlsServer { process, url: format!("https://127.0.0.1:{port}") }
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn installer_follows_redirects_to_https_only() {
+    if !have(&["curl", "wget", "openssl", "tar", "gzip"]) {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mut installer = Installer::new(&sandbox);
+    let assets = installer.release.assets();
+    let responses = sandbox.path("responses");
+    let server = {
+        fs::create_dir_all(responses.join("latest/download")).unwrap();
+        fs::create_dir_all(responses.join("files")).unwrap();
+        TlsServer::start(&sandbox, &responses)
+    };
+    let redirect = |to: &str| {
+        for entry in fs::read_dir(&assets).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            let body = fs::read(entry.path()).unwrap();
+            let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            fs::write(responses.join("files").join(&name), [head.into_bytes(), body].concat()).unwrap();
+            let moved = format!("HTTP/1.0 302 Found\r\nLocation: {to}/{name}\r\nContent-Length: 0\r\n\r\n");
+            fs::write(responses.join("latest/download").join(&name), moved).unwrap();
+        }
+    };
+    let certificate = sandbox.path("certificate.pem").display().to_string();
+    fs::write(sandbox.path("wgetrc"), format!("ca_certificate = {certificate}\n")).unwrap();
+    let wgetrc = sandbox.path("wgetrc").display().to_string();
+    installer.env("CURL_CA_BUNDLE", &certificate).env("WGETRC", &wgetrc).env("LIFEBOAT_RELEASES", &server.url);
+    let plain = format!("{}/latest/download", installer.release.url);
+    for tool in ["curl", "wget"] {
+        let path = path_with_tools(&sandbox, &[tool]);
+        installer.env("PATH", &path);
+        redirect(&plain);
+        let (code, output) = installer.run(&["--to", "to"]);
+        assert_eq!((code, installer.installed()), (1, Vec::new()), "{tool}: {output}");
+        redirect(&format!("{}/files", server.url));
+        let (code, output) = installer.run(&["--to", "to"]);
+        assert_eq!(code, 0, "{tool}: {output}");
+        fs::remove_dir_all(sandbox.path("to")).unwrap();
+    }
+    // BusyBox's wget does not check certificates.
+    write_script(&sandbox.path("busybox/wget"), "#!/bin/sh\necho 'BusyBox v1.36.1' >&2\nexit 1\n");
+    let path = format!("{}:{}", sandbox.path("busybox").display(), path_with_tools(&sandbox, &[]));
+    let (code, output) = installer.env("PATH", &path).run(&["--to", "to"]);
+    assert!(code == 1 && output.contains("does not check certificates"), "{output}");
+}
+
+#[test]
+fn installer_refuses_a_mirror_whose_checksums_cannot_be_trusted() {
+    let sandbox = Sandbox::new();
+    let mut installer = Installer::new(&sandbox);
+    for (mirror, code, message) in [
+        ("http://mirror.invalid/releases", 1, "cannot be verified, because it is not https"),
+        ("http://127.0.0.1.mirror.invalid/releases", 1, "cannot be verified, because it is not https"),
+        ("ftp://mirror.invalid/releases", 2, "is not the URL of releases"),
+    ] {
+        let (exit_code, output) = installer.env("LIFEBOAT_RELEASES", mirror).run(&["--to", "to"]);
+        assert_eq!((exit_code, installer.installed()), (code, Vec::new()), "{output}");
+        assert!(output.contains(message), "{output}");
+    }
+    installer.env("LIFEBOAT_ATTESTATION", "require");
+    let (_, output) = installer.env("LIFEBOAT_RELEASES", "http://mirror.invalid/releases").run(&["--to", "to"]);
+    assert!(output.contains("cannot be downloaded"), "{output}");
 }
 
 #[test]

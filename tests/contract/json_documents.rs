@@ -132,7 +132,9 @@ fn json_documents_of_every_command_keep_their_fields_and_types() {
     documents.add("snapshot of a loss", &["snapshot"], 3);
     documents.add("predeploy of a loss", &["predeploy", "--commit", "def"], 3);
     documents.add("postdeploy of a loss", &["postdeploy", "--commit", "abc"], 3);
-    documents.add("postdeploy --rollback", &["postdeploy", "--commit", "abc", "--rollback"], 3);
+    // A trigger of the sample writes a row for each row that is deleted.
+    documents.add("postdeploy --rollback of new rows", &["postdeploy", "--commit", "abc", "--rollback"], 3);
+    documents.add("postdeploy --rollback", &["postdeploy", "--commit", "abc", "--rollback", "--discard-new"], 3);
     documents.compare("json_documents.txt");
 }
 

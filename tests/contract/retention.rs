@@ -22,6 +22,7 @@ fn snapshot(source: &str, created_at: DateTime<Utc>, random: u16) -> Candidate {
         passed: true,
         tags: Vec::new(),
         rows: Some(Rows::default()),
+        is_trusted: true,
     }
 }
 
@@ -154,7 +155,8 @@ fn newer_than<'a>(candidate: &Candidate, all: &'a [Candidate]) -> Vec<&'a Candid
 fn are_in(rows: &Rows, others: &[&Candidate]) -> bool {
     let known = || others.iter().filter_map(|other| other.rows.as_ref());
     if rows.tables.is_empty() {
-        return rows.total == 0 || known().any(|other| other.total >= rows.total);
+        // One table may have its newest rows here, whatever the totals are.
+        return rows.total == 0;
     }
     let is_in = |(name, rows): (&std::sync::Arc<str>, &u64)| {
         *rows == 0 || known().any(|other| other.tables.get(name).is_some_and(|there| there >= rows))
@@ -471,7 +473,9 @@ fn suspect_snapshots_are_dropped_when_newer_ones_have_their_rows() {
         (suspect(2, rows([("a", 1), ("b", 10)])), Some("suspect, has more rows in b than every newer one")),
         (suspect(2, rows([("gone", 1)])), Some("suspect, has more rows in gone than every newer one")),
         (suspect(2, rows([("gone", 0)])), None),
-        (suspect(2, encrypted_rows(109)), None),
+        (suspect(2, encrypted_rows(0)), None),
+        (suspect(2, encrypted_rows(1)), Some("suspect, and its tables are not known")),
+        (suspect(2, encrypted_rows(109)), Some("suspect, and its tables are not known")),
         (suspect(2, encrypted_rows(110)), Some("suspect, has more rows than every newer one")),
         (suspect(2, None), Some("suspect, with an unknown number of rows")),
     ] {
@@ -560,6 +564,14 @@ fn a_policy_without_rules_is_empty_and_keeps_every_snapshot() {
     let all = [aged(1), Candidate { damaged: true, ..aged(9_999) }, aged(99_999)];
     let plan = plan(&all, &empty, now());
     assert_eq!((plan.keep.len(), plan.delete.len()), (3, 0));
+}
+
+#[test]
+fn snapshots_that_are_not_trusted_displace_no_others_and_follow_the_policy_among_themselves() {
+    let of_others = |hours: i64| Candidate { is_trusted: false, ..aged(hours) };
+    let all = [of_others(1), of_others(2), aged(3), aged(4), of_others(5)];
+    let plan = plan(&all, &Policy { last: 1, ..Policy::default() }, now());
+    assert_eq!(kept(&all, &plan), [all[0].clone(), all[2].clone()]);
 }
 
 #[test]

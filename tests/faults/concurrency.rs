@@ -1,72 +1,23 @@
 //! Snapshots and restores while other processes use the database: writers, readers, checkpointers, and other runs of
-//! the program. Every transaction of a writer keeps an invariant, so a mixture of two states breaks it.
+//! the program. Every transaction of a writer keeps the invariant of [`bank`](crate::bank), so a mixture of two states
+//! breaks it.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::support::{Sandbox, child_test, integrity, open, skip_unless_ci};
+use crate::bank::{create_bank, read_bank, require_invariant, transfer};
+use crate::strace::{can_trace, start_with_effects};
+use crate::support::{Sandbox, child_test, open};
 
-const ACCOUNTS: i64 = 200;
-const TOTAL: i64 = ACCOUNTS * 1000;
 /// The time after which a test fails because something hangs.
 const TIMEOUT: Duration = Duration::from_secs(120);
-
-// ---------------------------------------------------------------- the invariant
-
-/// Creates a database of about `ballast_kib`. Every transaction of a writer keeps the sum of the amounts, and keeps the
-/// counter equal to the number of rows in the log. `generation` identifies the database in a test.
-fn create_bank(path: &Path, journal: &str, page_bytes: u32, generation: &str, ballast_kib: u32) {
-    let db = open(path);
-    db.execute_batch(&format!("PRAGMA page_size = {page_bytes}; VACUUM")).unwrap();
-    let mode: String = db.query_row(&format!("PRAGMA journal_mode = {journal}"), [], |row| row.get(0)).unwrap();
-    assert_eq!(mode, journal);
-    db.execute_batch(&format!(
-        "BEGIN;
-         CREATE TABLE accounts (id INTEGER PRIMARY KEY, amount INTEGER NOT NULL);
-         CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, from_id INTEGER, to_id INTEGER, note TEXT);
-         CREATE INDEX log_by_account ON log (from_id, to_id);
-         CREATE TABLE counter (n INTEGER NOT NULL);
-         CREATE TABLE generation (name TEXT NOT NULL);
-         CREATE TABLE ballast (id INTEGER PRIMARY KEY, body BLOB);
-         INSERT INTO counter VALUES (0);
-         INSERT INTO generation VALUES ('{generation}');
-         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ACCOUNTS}) INSERT INTO accounts SELECT i, 1000 FROM n;
-         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ballast_kib}) INSERT INTO ballast SELECT i, randomblob(900) FROM n;
-         COMMIT;"
-    ))
-    .unwrap();
-}
-
-/// Reads generation and counter in one read transaction. The inner error describes a broken invariant.
-fn read_bank(db: &Connection) -> rusqlite::Result<Result<(String, i64), String>> {
-    // This is one statement, and therefore one transaction.
-    let sql = "SELECT (SELECT name FROM generation), (SELECT n FROM counter), (SELECT count(*) FROM log), (SELECT sum(amount) FROM accounts)";
-    db.query_row(sql, [], |row| {
-        let (generation, counter, logged, sum): (String, i64, i64, i64) =
-            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-        Ok(if counter == logged && sum == TOTAL {
-            Ok((generation, counter))
-        } else {
-            Err(format!(
-                "generation {generation}: the counter says {counter}, the log has {logged} rows, the sum is {sum}"
-            ))
-        })
-    })
-}
-
-/// Requires that the database is intact and keeps the invariant. Returns generation and counter.
-#[track_caller]
-fn require_invariant(path: &Path, context: &str) -> (String, i64) {
-    assert_eq!(integrity(path), "ok", "{context}");
-    read_bank(&open(path)).unwrap().unwrap_or_else(|problem| panic!("{problem}\n{context}"))
-}
 
 // ---------------------------------------------------------------- other processes
 
@@ -118,30 +69,6 @@ impl Report {
             _ => self.wrong.push(format!("{error:?}")),
         }
     }
-}
-
-/// Moves an amount between two accounts in one transaction. Returns the generation and the counter after it.
-fn transfer(db: &Connection, step: i64) -> rusqlite::Result<(String, i64)> {
-    db.execute_batch("BEGIN IMMEDIATE")?;
-    let run_transaction = || {
-        let (from, to, amount) = (step * 7 % ACCOUNTS + 1, step * 13 % ACCOUNTS + 1, step % 50);
-        db.execute("UPDATE accounts SET amount = amount - ?1 WHERE id = ?2", (amount, from))?;
-        db.execute(
-            "INSERT INTO log (from_id, to_id, note) VALUES (?1, ?2, ?3)",
-            (from, to, "x".repeat((step % 300) as usize)),
-        )?;
-        db.execute("UPDATE accounts SET amount = amount + ?1 WHERE id = ?2", (amount, to))?;
-        db.execute("UPDATE counter SET n = n + 1", [])?;
-        let state =
-            db.query_row("SELECT name, n FROM generation, counter", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        db.execute_batch("COMMIT")?;
-        Ok(state)
-    };
-    let result = run_transaction();
-    if result.is_err() && !db.is_autocommit() {
-        let _ = db.execute_batch("ROLLBACK");
-    }
-    result
 }
 
 /// The code of the helper processes. The tests start this test program again, with the task in an environment variable.
@@ -675,37 +602,25 @@ fn two_snapshots_at_once_are_both_listed_and_complete() {
 
 #[test]
 fn scratch_of_a_snapshot_that_has_just_begun_is_not_cleared_by_another() {
-    let can_trace =
-        Command::new("strace").args(["-f", "-qq", "true"]).output().is_ok_and(|output| output.status.success());
-    if !can_trace {
-        skip_unless_ci("strace cannot be used here");
+    if !can_trace() {
         return;
     }
     let sandbox = Sandbox::new();
     create_bank(&sandbox.path("app.db"), "delete", 4096, "a", 500);
     sandbox.snapshot("app.db");
     // The first snapshot is delayed after it has created its marker file and before it locks that file.
-    let mut slow = sandbox.command(&["snapshot", "app.db", "--store", "backups"]);
-    let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=flock", "-e", "inject=flock:delay_enter=1500000:when=1"]);
-    traced
-        .arg(crate::support::LIFEBOAT)
-        .args(slow.get_args())
-        .current_dir(sandbox.root())
-        .env("TMPDIR", sandbox.path("scratch"));
-    slow = traced;
-    let mut child = slow.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let snapshot = ["snapshot", "app.db", "--store", "backups"];
+    let mut slow = start_with_effects(&sandbox, &["flock:delay_enter=1500000:when=1"], &[], &snapshot);
     let deadline = Instant::now() + TIMEOUT;
     let is_marked =
         || fs::read_dir(sandbox.path("scratch")).unwrap().flatten().any(|folder| folder.path().join("making").exists());
     while !is_marked() {
-        assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "the scratch folder was not seen");
+        assert!(Instant::now() < deadline && !slow.has_ended(), "the scratch folder was not seen");
         std::thread::yield_now();
     }
-    let quick = sandbox.run(&["snapshot", "app.db", "--store", "backups"]);
-    let output = child.wait_with_output().unwrap();
-    let report = transcript("the slow snapshot", &output);
-    assert!(output.status.success(), "the scratch folder of a running snapshot was cleared: {report}");
+    let quick = sandbox.run(&snapshot);
+    // It fails if its scratch folder was cleared.
+    slow.finish().code(0);
     quick.code(0);
 }
 
@@ -822,102 +737,4 @@ fn prune_leaves_an_archive_that_is_being_written() {
     fs::File::options().append(true).open(&stale).unwrap().set_modified(old).unwrap();
     sandbox.ok(&prune);
     assert!(young.exists() && !stale.exists());
-}
-
-// ---------------------------------------------------------------- memory
-
-/// Runs the program and returns its peak memory in KiB.
-fn peak_kib(sandbox: &Sandbox, arguments: &[&str]) -> u64 {
-    let mut child = start(sandbox, arguments);
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    // VmHWM never decreases, so the last value before the end is the peak.
-    while child.try_wait().unwrap().is_none() {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-        peak = peak.max(kib.unwrap_or(0));
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", transcript(&arguments.join(" "), &output));
-    eprintln!("{peak} KiB: {}", arguments.join(" "));
-    peak
-}
-
-#[test]
-fn memory_stays_below_100_mib_for_a_large_database() {
-    const MAX_KIB: u64 = 100 << 10;
-    let sandbox = Sandbox::new();
-    create_bank(&sandbox.path("app.db"), "delete", 4096, "a", 150_000);
-    let set_journal_mode = |journal: &str| {
-        let mode: String = open(sandbox.path("app.db"))
-            .query_row(&format!("PRAGMA journal_mode = {journal}"), [], |row| row.get(0))
-            .unwrap();
-        assert_eq!(mode, journal);
-    };
-    let mut peaks = Vec::new();
-    let mut measure = |name: &str, arguments: &[&str]| {
-        let mut arguments = arguments.to_vec();
-        arguments.extend(["--store", "backups", "-j", "2"]);
-        peaks.push((peak_kib(&sandbox, &arguments), name.to_owned()));
-    };
-    measure("snapshot, delete, gzip", &["snapshot", "app.db", "--compression", "gzip:1"]);
-    set_journal_mode("wal");
-    measure("snapshot, wal, zstd", &["snapshot", "app.db", "--compression", "zstd"]);
-    measure("verify", &["verify", "latest"]);
-    measure("restore, new", &["restore", "latest", "--to", "copy.db"]);
-    fs::remove_file(sandbox.path("copy.db")).unwrap();
-    open(sandbox.path("app.db")).execute_batch("DELETE FROM ballast WHERE id % 2; ").unwrap();
-    measure("restore --replace, wal", &["restore", "latest", "--to", "app.db", "--replace", "--no-safety"]);
-    measure(
-        "restore --table",
-        &["restore", "latest", "--to", "app.db", "--replace", "--no-safety", "--table", "ballast"],
-    );
-    set_journal_mode("delete");
-    measure("restore --replace, delete", &["restore", "latest", "--to", "app.db", "--replace", "--no-safety"]);
-    assert_eq!(require_invariant(&sandbox.path("app.db"), "restored").0, "a");
-    let too_much: Vec<_> = peaks.iter().filter(|(kib, _)| *kib > MAX_KIB).collect();
-    assert!(too_much.is_empty(), "over {MAX_KIB} KiB: {too_much:?}\nof {peaks:?}");
-    assert!(peaks.iter().all(|(kib, _)| *kib > 1000), "the memory was not measured: {peaks:?}");
-}
-
-#[test]
-fn a_large_value_is_in_memory_only_once() {
-    const VALUE_KIB: u64 = 200 << 10;
-    let sandbox = Sandbox::new();
-    let sql = format!(
-        "CREATE TABLE files (id INTEGER PRIMARY KEY, content); INSERT INTO files (content) VALUES (zeroblob({}))",
-        VALUE_KIB << 10
-    );
-    open(sandbox.path("app.db")).execute_batch(&sql).unwrap();
-    let commands = [
-        &["snapshot", "app.db", "--store", "backups"][..],
-        &["drill", "latest", "--store", "backups"],
-        &["restore", "latest", "--to", "copy.db", "--store", "backups"],
-    ];
-    for command in commands {
-        let peak = peak_kib(&sandbox, command);
-        assert!(peak > 1000, "the memory was not measured: {peak}");
-        assert!(
-            peak < VALUE_KIB + (100 << 10),
-            "{} KiB beside the value: {}",
-            peak.saturating_sub(VALUE_KIB),
-            command.join(" ")
-        );
-    }
-}
-
-/// Shows that the checks of this file can fail.
-#[test]
-fn the_invariant_check_detects_a_changed_amount() {
-    let sandbox = Sandbox::new();
-    create_bank(&sandbox.path("app.db"), "wal", 4096, "a", 10);
-    let db = open(sandbox.path("app.db"));
-    transfer(&db, 1).unwrap();
-    assert_eq!(read_bank(&db).unwrap(), Ok(("a".to_owned(), 1)));
-    db.execute_batch("UPDATE accounts SET amount = amount + 1 WHERE id = 1").unwrap();
-    assert!(read_bank(&db).unwrap().is_err());
-    let no_row = db.query_row("SELECT 1 FROM log WHERE id = 99", [], |_| Ok(())).optional().unwrap();
-    assert!(no_row.is_none());
 }

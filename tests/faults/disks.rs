@@ -4,8 +4,8 @@ use crate::common::{
     Found, TargetKind, copy_folder, create_database, files_of, fingerprint, ids_in, leave_changes_in_wal, names_below,
     program, require_good_store, set_up_restore, transcript,
 };
+use crate::strace::{can_trace, run_with_injection};
 use crate::support::{Sandbox, open, sample, skip_unless_ci};
-use crate::system_calls::{can_trace, run_with_injection};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,30 +1,18 @@
 //! File systems that lack what a disk has: hard links, `RENAME_NOREPLACE`, synced folders, permissions. So do vfat, CIFS,
 //! many FUSE file systems, and the shared folders of virtual machines.
 
-use crate::common::{names_below, prepare};
+use crate::common::names_below;
+use crate::strace::{can_trace, start_with_effects};
 use crate::support::{Run, Running, Sandbox, count, sample};
-use crate::system_calls::can_trace;
 use std::fs;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-const NO_EXCLUSIVE_RENAME: &str = "inject=renameat2:error=EINVAL";
-const NO_LINKS: &str = "inject=link,linkat:error=EPERM";
-
-/// Starts `lifeboat ARGUMENTS` with effects on system calls.
-fn start(sandbox: &Sandbox, effects: &[&str], arguments: &[&str]) -> Running {
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o", "/dev/null"]);
-    for effect in effects {
-        command.args(["-e", effect]);
-    }
-    command.arg(crate::support::LIFEBOAT).args(arguments);
-    prepare(&mut command, sandbox.root());
-    sandbox.start_command(command)
-}
+const NO_EXCLUSIVE_RENAME: &str = "renameat2:error=EINVAL";
+const NO_LINKS: &str = "link,linkat:error=EPERM";
 
 fn run(sandbox: &Sandbox, effects: &[&str], arguments: &[&str]) -> Run {
-    start(sandbox, effects, arguments).finish()
+    start_with_effects(sandbox, effects, &[], arguments).finish()
 }
 
 /// Returns the names of temporary files and lock files.
@@ -48,7 +36,7 @@ fn stores_keys_configs_and_files_can_be_written_without_hard_links() {
     ] {
         let sandbox = Sandbox::new();
         sample(sandbox.path("app.db"), 3, "delete");
-        let effects = [format!("inject=renameat2:error={rename}"), format!("inject=link,linkat:error={link}")];
+        let effects = [format!("renameat2:error={rename}"), format!("link,linkat:error={link}")];
         let effects = [effects[0].as_str(), effects[1].as_str()];
         let ok = |arguments: &[&str]| run(&sandbox, &effects, arguments).code(0);
         let created = ok(&["snapshot", "app.db", "--store", "backups"]);
@@ -81,9 +69,10 @@ fn of_two_writers_of_one_name_without_hard_links_one_is_refused() {
     }
     let sandbox = Sandbox::new();
     // Each waits between the check that the name is free and the rename.
-    let effects = [NO_EXCLUSIVE_RENAME, NO_LINKS, "inject=rename:delay_enter=300000"];
+    let effects = [NO_EXCLUSIVE_RENAME, NO_LINKS, "rename:delay_enter=300000"];
     for name in ["one.txt", "two.txt", "three.txt"] {
-        let runs: Vec<Running> = (0..3).map(|_| start(&sandbox, &effects, &["keygen", "--output", name])).collect();
+        let runs: Vec<Running> =
+            (0..3).map(|_| start_with_effects(&sandbox, &effects, &[], &["keygen", "--output", name])).collect();
         let runs: Vec<Run> = runs.into_iter().map(Running::finish).collect();
         let made: Vec<&Run> = runs.iter().filter(|run| run.exit() == 0).collect();
         assert!(runs.iter().all(|run| matches!(run.exit(), 0 | 2)), "{}", runs[0].transcript());
@@ -106,7 +95,7 @@ fn kill_at_a_rename_without_hard_links_lists_nothing_and_blocks_nobody() {
     run(&sandbox, &effects, &["snapshot", "app.db", "--store", "backups"]).code(0);
     for rename in 1.. {
         let before = sandbox.ids();
-        let kill = format!("inject=rename:signal=KILL:when={rename}");
+        let kill = format!("rename:signal=KILL:when={rename}");
         let killed = run(&sandbox, &[effects[0], effects[1], &kill], &["snapshot", "app.db", "--store", "backups"]);
         if killed.exit() == 0 {
             assert!(rename > 2, "{}", killed.transcript());
@@ -118,7 +107,7 @@ fn kill_at_a_rename_without_hard_links_lists_nothing_and_blocks_nobody() {
         run(&sandbox, &effects, &["snapshot", "app.db", "--store", "backups"]).code(0);
     }
     // A lock file for the same name is taken over when it is old.
-    let kill = [effects[0], effects[1], "inject=rename:signal=KILL"];
+    let kill = [effects[0], effects[1], "rename:signal=KILL"];
     assert_eq!(run(&sandbox, &kill, &["keygen", "--output", "key.txt"]).exit(), 137);
     let locks =
         || leftovers(&sandbox).into_iter().filter(|name| name.starts_with(".lifeboat-") && name.ends_with(".lock"));
@@ -144,20 +133,15 @@ fn folders_that_cannot_be_synced_and_files_without_permissions_are_no_failure() 
     }
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 3, "delete");
-    let no_modes = "inject=chmod,fchmod,fchmodat:error=EPERM";
+    let no_modes = "chmod,fchmod,fchmodat:error=EPERM";
     for code in ["EINVAL", "EOPNOTSUPP", "EPERM", "EBADF"] {
-        let sync = format!("inject=fsync:error={code}");
+        let sync = format!("fsync:error={code}");
         let store = format!("store-{code}");
         // Of the calls of fsync, only those for these folders fail.
         let traced = |folders: &[&str], arguments: &[&str]| {
-            let mut command = Command::new("strace");
-            command.args(["-f", "-qq", "-o", "/dev/null", "-e", &sync, "-e", no_modes]);
-            for folder in folders {
-                command.arg("-P").arg(sandbox.path(folder));
-            }
-            command.arg(crate::support::LIFEBOAT).args(arguments);
-            prepare(&mut command, sandbox.root());
-            sandbox.start_command(command).finish().code(0)
+            let folders: Vec<PathBuf> = folders.iter().map(|folder| sandbox.path(folder)).collect();
+            let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+            start_with_effects(&sandbox, &[&sync, no_modes], &folders, arguments).finish().code(0)
         };
         fs::create_dir_all(sandbox.path(format!("{store}/app"))).unwrap();
         fs::remove_dir(sandbox.path(format!("{store}/app"))).unwrap();
@@ -174,7 +158,7 @@ fn folders_that_cannot_be_synced_and_files_without_permissions_are_no_failure() 
     run(&sandbox, &[no_modes], &["restore", "latest", "--store", "store-EPERM", "--to", "new.db"]).code(0);
     assert_eq!(count(sandbox.path("new.db"), "accounts"), 3);
     // The error of a disk is a failure.
-    let failed = run(&sandbox, &["inject=fsync:error=EIO"], &["snapshot", "app.db", "--store", "store-EPERM"]);
+    let failed = run(&sandbox, &["fsync:error=EIO"], &["snapshot", "app.db", "--store", "store-EPERM"]);
     assert!(matches!(failed.exit(), 1 | 5), "{}", failed.transcript());
     assert_eq!(sandbox.json(&["list", "--store", "store-EPERM"])["snapshots"].as_array().unwrap().len(), 1);
     assert!(failed.stderr().contains("os error 5"), "{}", failed.transcript());

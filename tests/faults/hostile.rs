@@ -479,24 +479,25 @@ fn indexes_that_would_exhaust_the_memory_are_refused() {
         let good = vault.layout(&vault.files());
         let text = good.index_text();
         let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-        let half_gib = 512u64 << 20;
+        // More than a run may allocate.
+        let length = 320u64 << 20;
         let pack = |content: &mut dyn Read| craft::pack_stream(codec, content);
         let mut cases = Vec::new();
         let mut add = |label: &str, index: Vec<u8>| cases.push(case(label, "", good.with_packed_index(&index)));
-        add("a line of 512 MiB", pack(&mut std::io::repeat(b'x').take(half_gib)));
-        add("512 MiB of line breaks", pack(&mut std::io::repeat(b'\n').take(half_gib)));
-        add("512 MiB of nested arrays", pack(&mut std::io::repeat(b'[').take(half_gib)));
-        add("512 MiB of zeros after the last line", pack(&mut text.chain(std::io::repeat(0).take(half_gib))));
+        add("a line of 320 MiB", pack(&mut std::io::repeat(b'x').take(length)));
+        add("320 MiB of line breaks", pack(&mut std::io::repeat(b'\n').take(length)));
+        add("320 MiB of nested arrays", pack(&mut std::io::repeat(b'[').take(length)));
+        add("320 MiB of zeros after the last line", pack(&mut text.chain(std::io::repeat(0).take(length))));
         add(
-            "512 MiB of spaces in the first line",
-            pack(&mut (&b"{"[..]).chain(std::io::repeat(b' ').take(half_gib)).chain(&text[1..])),
+            "320 MiB of spaces in the first line",
+            pack(&mut (&b"{"[..]).chain(std::io::repeat(b' ').take(length)).chain(&text[1..])),
         );
         let long_path = format!("{{\"path\":\"{}", "x".repeat(1 << 20));
         add(
             "a path of a megabyte",
             pack(&mut [lines[0], lines[1], long_path.as_bytes(), b"\"}\n"].concat().as_slice()),
         );
-        // 512 MiB of lines, each of which is valid by itself: this reader repeats its bytes without end.
+        // 320 MiB of lines, each of which is valid by itself: this reader repeats its bytes without end.
         struct Repeated(Vec<u8>, usize);
         impl Read for Repeated {
             fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -517,8 +518,8 @@ fn indexes_that_would_exhaust_the_memory_are_refused() {
                 [head.to_string().as_bytes(), b"\n", lines[1]].concat()
             };
             add(
-                &format!("the same {label} line for 512 MiB"),
-                pack(&mut start.chain(Repeated(lines[which].to_vec(), 0).take(half_gib))),
+                &format!("the same {label} line for 320 MiB"),
+                pack(&mut start.chain(Repeated(lines[which].to_vec(), 0).take(length))),
             );
         }
         for field in ["blocks", "entries", "tar_bytes"] {

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bank;
 mod common;
 mod concurrency;
 mod damage;
@@ -11,10 +12,13 @@ mod disks;
 mod file_systems;
 mod hostile;
 mod killed;
+mod memory;
 mod model;
+mod mutations;
 mod newer;
 mod reports;
 mod rivals;
 mod signals;
 mod store_failures;
+mod strace;
 mod system_calls;

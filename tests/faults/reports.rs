@@ -1,19 +1,10 @@
 //! Reports of commands that fail or are interrupted when a part of their work is done.
 
-use crate::common::{copy_folder, prepare};
-use crate::support::{Run, Sandbox, sample};
-use crate::system_calls::{can_trace, run_with_injection};
+use crate::common::copy_folder;
+use crate::strace::{Group, Trace, can_trace, run_with_injection, start_with_effects};
+use crate::support::{Sandbox, sample};
 use serde_json::Value;
 use std::fs;
-use std::process::Command;
-
-/// Runs `lifeboat ARGUMENTS` with options of strace.
-fn traced(sandbox: &Sandbox, options: &[&str], arguments: &[&str]) -> Run {
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o", "/dev/null"]).args(options).arg(crate::support::LIFEBOAT).args(arguments);
-    prepare(&mut command, sandbox.root());
-    sandbox.start_command(command).finish()
-}
 
 fn ids(document: &Value, list: &str) -> Vec<String> {
     document[list].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
@@ -36,14 +27,15 @@ fn deletions_before_a_failure_are_reported() {
         return;
     }
     for n in 1..=6 {
-        let effect = format!("inject=unlink:error=EIO:when={n}+");
-        let signal = format!("inject=unlink:signal=TERM:when={n}");
+        let effect = format!("unlink:error=EIO:when={n}+");
+        let signal = format!("unlink:signal=TERM:when={n}");
         for effect in [effect.as_str(), signal.as_str()] {
             for is_prune in [true, false] {
                 let (sandbox, all) = four();
                 let delete = ["delete", &all[1], &all[2], &all[3], "--yes", "--store", "backups", "--json"];
                 let prune = ["prune", "--keep-last", "1", "--yes", "--store", "backups", "--json"];
-                let run = traced(&sandbox, &["-e", effect], if is_prune { &prune } else { &delete });
+                let run =
+                    start_with_effects(&sandbox, &[effect], &[], if is_prune { &prune } else { &delete }).finish();
                 let left = sandbox.ids();
                 let document = run.json();
                 let transcript = format!("{effect}: {}", run.transcript());
@@ -80,7 +72,8 @@ fn a_signal_ends_the_pruning_of_all_stores_and_what_was_pruned_is_reported() {
     }
     let listed = |store: &str| sandbox.json(&["list", "--store", store])["snapshots"].as_array().unwrap().len();
     // The signal comes while the first store is pruned.
-    let run = traced(&sandbox, &["-e", "inject=unlink:signal=TERM:when=1"], &["snapshot", "--prune", "--json"]);
+    let effect = "unlink:signal=TERM:when=1";
+    let run = start_with_effects(&sandbox, &[effect], &[], &["snapshot", "--prune", "--json"]).finish();
     let document = run.json();
     assert_eq!(run.exit(), 130, "{}", run.transcript());
     assert_eq!(document["error"]["kind"], "interrupted", "{}", run.transcript());
@@ -89,7 +82,7 @@ fn a_signal_ends_the_pruning_of_all_stores_and_what_was_pruned_is_reported() {
     assert_eq!(document["pruned"].as_array().unwrap().len(), 1, "{}", run.transcript());
     assert_eq!(document["pruned"][0]["delete"].as_array().unwrap().len() + listed("one"), 4, "{}", run.transcript());
     // The same with `prune` itself.
-    let run = traced(&sandbox, &["-e", "inject=unlink:signal=TERM:when=1"], &["prune", "--yes", "--json"]);
+    let run = start_with_effects(&sandbox, &[effect], &[], &["prune", "--yes", "--json"]).finish();
     let document = run.json();
     assert_eq!((run.exit(), document["error"]["kind"].as_str()), (130, Some("interrupted")), "{}", run.transcript());
     assert_eq!(listed("two"), 4, "{}", run.transcript());
@@ -136,23 +129,25 @@ fn a_proof_that_cannot_be_read_keeps_no_other_metrics_from_being_written() {
     let metrics = sandbox.path("metrics.prom");
     for n in 1..8 {
         let _ = fs::remove_file(&metrics);
-        let effect = format!("inject=openat:error=EIO:when={n}");
-        let run = traced(&sandbox, &["-P", &proof.to_string_lossy(), "-e", &effect], &["verify", "--all"]);
+        let effect = format!("openat:error=EIO:when={n}");
+        let run = start_with_effects(&sandbox, &[&effect], &[&proof], &["verify", "--all"]).finish();
         let text = fs::read_to_string(&metrics).unwrap_or_else(|error| panic!("{error}: {}", run.transcript()));
         assert!(text.contains("\"app\"") && text.contains("\"other\""), "{text}{}", run.transcript());
     }
 }
 
-/// Sends SIGTERM at many system calls of a command with `--json`, and requires exactly one document each time.
+/// Sends SIGTERM in each step of commands with `--json`, and requires exactly one document each time. Steps that a command
+/// has in common with one before it are left out.
 #[test]
 fn an_interrupted_command_prints_exactly_one_document() {
     if !can_trace() {
         return;
     }
     let (sandbox, all) = four();
-    fs::create_dir(sandbox.path("template")).unwrap();
+    let (template, folder) = (sandbox.path("template"), sandbox.path("run"));
+    fs::create_dir(&template).unwrap();
     for name in ["app.db", "backups"] {
-        fs::rename(sandbox.path(name), sandbox.path("template").join(name)).unwrap();
+        fs::rename(sandbox.path(name), template.join(name)).unwrap();
     }
     let newest = all[0].as_str();
     let commands: [&[&str]; 8] = [
@@ -165,16 +160,18 @@ fn an_interrupted_command_prints_exactly_one_document() {
         &["restore", newest, "--store", "backups", "--to", "new.db"],
         &["restore", newest, "--store", "backups", "--to", "app.db", "--replace"],
     ];
-    let mut interrupted = 0;
+    let (mut interrupted, mut traces) = (0, Vec::new());
     for command in commands {
         let arguments: Vec<String> = command.iter().chain(&["--json"]).map(|&word| word.to_owned()).collect();
-        for (call, step) in [("openat", 5), ("statx", 5), ("fsync", 1), ("unlink", 1), ("write", 3)] {
-            for n in (1..).step_by(step) {
-                let folder = sandbox.path("run");
-                copy_folder(&sandbox.path("template"), &folder);
-                let run = run_with_injection(&folder, &arguments, call, "signal=SIGTERM", &n.to_string());
+        copy_folder(&template, &folder);
+        let trace = Trace::of(&folder, &arguments).without(&traces);
+        fs::remove_dir_all(&folder).unwrap();
+        for call in ["openat", "fsync", "unlink", "write"] {
+            for n in trace.instants(call, Group::stops) {
+                copy_folder(&template, &folder);
+                let run = run_with_injection(&folder, &arguments, call, "signal=SIGTERM", &n);
                 fs::remove_dir_all(&folder).unwrap();
-                let Some((output, affected)) = run else { break };
+                let Some((output, affected)) = run else { continue };
                 // Each thread has an n-th call, and a second signal ends the program at once.
                 if affected.iter().filter(|line| line.contains("--- SIG")).count() > 1 {
                     continue;
@@ -198,6 +195,7 @@ fn an_interrupted_command_prints_exactly_one_document() {
                 }
             }
         }
+        traces.push(trace);
     }
     eprintln!("{interrupted} interrupted runs");
     assert!(interrupted > 40, "only {interrupted} interrupted runs");

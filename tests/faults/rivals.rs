@@ -1,26 +1,17 @@
 //! Hosts that begin a source of the same name in the same store at the same time.
 
-use crate::common::prepare;
 use crate::store_failures::{listed, payload, save_of};
+use crate::strace::{can_trace, start_with_effects};
+use crate::support::controlled_store::ControlledStore;
 use crate::support::{Run, Running, Sandbox, sample};
-use crate::system_calls::can_trace;
-use lifeboat::platform::error::{Kind, Result};
-use lifeboat::platform::ranged::Ranged;
+use lifeboat::platform::error::Kind;
 use lifeboat::snapshots::catalog::Catalog;
-use lifeboat::store::{Key, Listing, MemoryStore, Names, ObjectMeta, Published, Store, Upload};
-use std::io::{self, Write};
-use std::process::Command;
+use lifeboat::store::{MemoryStore, Names, Store as _};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
 
 /// Starts `lifeboat ARGUMENTS`, with a delay before each rename, which publishes an object.
 fn start_slowly(sandbox: &Sandbox, delay_ms: u32, arguments: &[&str]) -> Running {
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o", "/dev/null", "-e"]);
-    command.arg(format!("inject=renameat2:delay_enter={delay_ms}000"));
-    command.arg(crate::support::LIFEBOAT).args(arguments);
-    prepare(&mut command, sandbox.root());
-    sandbox.start_command(command)
+    start_with_effects(sandbox, &[&format!("renameat2:delay_enter={delay_ms}000")], &[], arguments)
 }
 
 /// Requires that one run succeeded and the others name its database and exit with 2, and that the store has nothing
@@ -42,24 +33,32 @@ fn of_two_hosts_that_begin_a_source_at_once_one_gets_its_name() {
     if !can_trace() {
         return;
     }
-    for (round, delays) in [[0, 0], [200, 200], [200, 250], [250, 200], [300, 0], [0, 300]].into_iter().enumerate() {
-        let sandbox = Sandbox::new();
-        sample(sandbox.path("other.db"), 1, "delete");
-        sandbox.ok(&["snapshot", "other.db", "--store", "backups"]);
-        sandbox.ok(&["delete", &sandbox.ids()[0], "--yes", "--store", "backups"]);
-        let runs: Vec<Running> = ["one", "two"]
-            .into_iter()
-            .zip(delays)
-            .map(|(host, delay)| {
-                std::fs::create_dir(sandbox.path(host)).unwrap();
-                let file = format!("{host}/app.db");
-                sample(sandbox.path(&file), 2, "delete");
-                start_slowly(&sandbox, delay, &["snapshot", &file, "--store", "backups"])
-            })
-            .collect();
-        let runs: Vec<Run> = runs.into_iter().map(Running::finish).collect();
-        require_one_winner(&sandbox, &runs, &format!("round {round}"));
-    }
+    // Some rounds wait for seconds, so all run at the same time.
+    std::thread::scope(|scope| {
+        for delays in [[0, 0], [200, 200], [200, 250], [250, 200], [300, 0], [0, 300]] {
+            scope.spawn(move || begin_at_once(delays));
+        }
+    });
+}
+
+/// Takes the first snapshots of a source of the same name from two places at once, with these delays before each rename.
+fn begin_at_once(delays: [u32; 2]) {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("other.db"), 1, "delete");
+    sandbox.ok(&["snapshot", "other.db", "--store", "backups"]);
+    sandbox.ok(&["delete", &sandbox.ids()[0], "--yes", "--store", "backups"]);
+    let runs: Vec<Running> = ["one", "two"]
+        .into_iter()
+        .zip(delays)
+        .map(|(host, delay)| {
+            std::fs::create_dir(sandbox.path(host)).unwrap();
+            let file = format!("{host}/app.db");
+            sample(sandbox.path(&file), 2, "delete");
+            start_slowly(&sandbox, delay, &["snapshot", &file, "--store", "backups"])
+        })
+        .collect();
+    let runs: Vec<Run> = runs.into_iter().map(Running::finish).collect();
+    require_one_winner(&sandbox, &runs, &format!("delays {delays:?}"));
 }
 
 #[test]
@@ -129,83 +128,20 @@ impl Gate {
     }
 }
 
-/// A store in which the writes of manifests wait for each other.
-#[derive(Clone)]
-struct Delaying {
-    inner: MemoryStore,
-    /// Passed before a manifest is written.
-    before: Arc<Gate>,
-    /// Passed after a manifest was written.
-    after: Arc<Gate>,
-    writers: usize,
-}
-
-struct DelayedUpload(Box<dyn Upload>, Delaying);
-
-impl Write for DelayedUpload {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl Upload for DelayedUpload {
-    fn finish(self: Box<Self>) -> Result<Published> {
-        let DelayedUpload(upload, store) = *self;
-        store.before.pass(store.writers);
-        let published = upload.finish()?;
-        store.after.pass(store.writers);
-        Ok(published)
-    }
-}
-
-impl Store for Delaying {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-    fn create(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        let upload = self.inner.create(key)?;
+/// Returns a store in which the writes of manifests wait for each other, at one gate before they are written and at
+/// another after that.
+fn delaying(inner: &MemoryStore, before: &Arc<Gate>, after: &Arc<Gate>, writers: usize) -> ControlledStore {
+    let (before, after) = (Arc::clone(before), Arc::clone(after));
+    ControlledStore::new(inner, move |key, upload| {
         let is_manifest = key.name().ends_with(".json") && key.as_str().contains('/');
-        Ok(if is_manifest { Box::new(DelayedUpload(upload, self.clone())) } else { upload })
-    }
-    fn open(&self, key: &Key) -> Result<Box<dyn Ranged>> {
-        self.inner.open(key)
-    }
-    fn stat(&self, key: &Key) -> Result<Option<ObjectMeta>> {
-        self.inner.stat(key)
-    }
-    fn list(&self, folder: &str, names: Names<'_>) -> Result<Listing> {
-        self.inner.list(folder, names)
-    }
-    fn delete(&self, key: &Key) -> Result<()> {
-        self.inner.delete(key)
-    }
-    fn clear_leftovers(&self, age: Duration) -> Result<u64> {
-        self.inner.clear_leftovers(age)
-    }
-    fn create_large(&self, key: &Key, max_bytes: u64) -> Result<Box<dyn Upload>> {
-        self.inner.create_large(key, max_bytes)
-    }
-    fn read(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
-        self.inner.read(key, max_bytes)
-    }
-    fn delete_all(&self, keys: &[Key]) -> Result<()> {
-        self.inner.delete_all(keys)
-    }
-    fn is_local(&self) -> bool {
-        false
-    }
-    fn some_names(&self) -> Result<Vec<String>> {
-        self.inner.some_names()
-    }
-    fn probe(&self, key: &Key) -> Vec<(String, Result<String>)> {
-        self.inner.probe(key)
-    }
-    fn free_bytes(&self) -> Option<u64> {
-        self.inner.free_bytes()
-    }
+        if !is_manifest {
+            return upload.finish();
+        }
+        before.pass(writers);
+        let published = upload.finish()?;
+        after.pass(writers);
+        Ok(published)
+    })
 }
 
 #[test]
@@ -213,7 +149,7 @@ fn of_writers_that_all_see_each_other_exactly_one_stays() {
     for writers in [2, 3] {
         let inner = MemoryStore::new();
         drop(Catalog::create(Box::new(inner.clone())).unwrap());
-        let store = Delaying { inner: inner.clone(), before: Arc::default(), after: Arc::default(), writers };
+        let store = delaying(&inner, &Arc::default(), &Arc::default(), writers);
         let payload = payload(8);
         let results: Vec<_> = std::thread::scope(|scope| {
             let save = |host: usize| {
@@ -240,24 +176,22 @@ fn a_writer_withdraws_if_another_that_was_complete_before_it_was_written_stays()
     // withdraw, in vain.
     let inner = MemoryStore::new();
     let catalog = Catalog::create(Box::new(inner.clone())).unwrap();
-    let store = Delaying { inner: inner.clone(), before: Arc::default(), after: Arc::default(), writers: 2 };
+    let before = Arc::<Gate>::default();
+    let open = Arc::new(Gate { arrived: Mutex::new(9), ..Gate::default() });
+    let store = delaying(&inner, &before, &open, 2);
     let payload = payload(8);
     std::thread::scope(|scope| {
-        let second = Catalog::open(Box::new(Delaying {
-            after: Arc::new(Gate { arrived: Mutex::new(9), ..Gate::default() }),
-            ..store.clone()
-        }))
-        .unwrap();
+        let second = Catalog::open(Box::new(store)).unwrap();
         let payload = &payload;
         let second = scope.spawn(move || save_of(&second, payload, "/second/app.db", -100));
         // Wait until it is about to write its manifest.
-        let mut arrived = store.before.arrived.lock().unwrap();
+        let mut arrived = before.arrived.lock().unwrap();
         while *arrived < 1 {
-            arrived = store.before.changed.wait(arrived).unwrap();
+            arrived = before.changed.wait(arrived).unwrap();
         }
         drop(arrived);
         let first = save_of(&catalog, payload, "/first/app.db", 0).unwrap();
-        store.before.pass(2);
+        before.pass(2);
         let error = second.join().unwrap().unwrap_err();
         assert_eq!(error.kind, Kind::Usage);
         assert!(error.full_message().contains("/first/app.db"), "{error:?}");

@@ -131,3 +131,39 @@ fn interrupted_restore_exits_130_with_the_target_unchanged_and_no_temporary_file
         assert!(interrupted >= 2, "{kind:?}: only {interrupted} of 12 runs were interrupted");
     }
 }
+
+#[test]
+fn a_second_signal_leaves_one_json_document() {
+    let sandbox = Sandbox::new();
+    create_database(&sandbox.path("app.db"), "delete", 10, 1);
+    sandbox.ok(&["snapshot", "app.db", "--store", "backups"]);
+    // The passphrase comes from a pipe into which nobody writes: the program waits, and does not notice a first signal.
+    let pipe = sandbox.path("pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    for json in [&["--json"][..], &[]] {
+        let arguments = [&["verify", "latest", "--store", "backups", "--passphrase-file", "pipe"][..], json].concat();
+        let process = sandbox.start(&arguments);
+        // A pipe can be opened for writing as soon as the program has opened it for reading.
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+        let writer = loop {
+            match rustix::fs::open(&pipe, flags, rustix::fs::Mode::empty()) {
+                Ok(writer) => break writer,
+                Err(_) => std::thread::sleep(std::time::Duration::from_millis(1)),
+            }
+        };
+        process.signal(Signal::TERM);
+        process.signal(Signal::INT);
+        let run = process.finish().code(130);
+        drop(writer);
+        if !json.is_empty() {
+            assert_eq!(run.json()["error"]["kind"], "interrupted", "{}", run.transcript());
+        }
+    }
+}

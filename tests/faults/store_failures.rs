@@ -1,23 +1,25 @@
 //! Failures of the store: lost replies, and operations that fail one by one.
 
+use crate::support::controlled_store::ControlledStore;
+use crate::support::{Sandbox, child_test};
 use chrono::{DateTime, Utc};
 use lifeboat::archive::{ArchiveReader, ArchiveWriter, Codec, Compression, MANIFEST_PATH};
 use lifeboat::platform::entries::EntryWriter as _;
-use lifeboat::platform::error::{Kind, Result};
-use lifeboat::platform::ranged::Ranged;
+use lifeboat::platform::error::{Error, Kind, Result};
 use lifeboat::snapshots::catalog::Catalog;
 use lifeboat::snapshots::id::{SnapshotId, SourceName};
 use lifeboat::snapshots::manifest::Manifest;
 use lifeboat::store::memory::Faults;
-use lifeboat::store::{Key, Listing, MemoryStore, Names, ObjectMeta, Published, Store, Upload};
+use lifeboat::store::{Key, LocalStore, MemoryStore, Names, Store};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use std::fmt::Write as _;
-use std::sync::Arc;
-use std::time::Duration;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-/// The content of a snapshot that needs no database.
+/// The content of a snapshot that needs no database, in two blocks of an archive.
 pub(crate) fn payload(seed: u8) -> Vec<u8> {
-    (0..9_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 & 7 | seed).collect()
+    (0..4_300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 & 7 | seed).collect()
 }
 
 fn document(id: &SnapshotId, path: &str, raw_bytes: usize) -> Manifest {
@@ -167,81 +169,19 @@ fn snapshot_succeeds_after_a_lost_reply_and_is_listed_once() {
     }
 }
 
-/// A store that loses the reply to one `finish`. A later operation of the store inside it fails.
-#[derive(Clone)]
-struct Lossy {
-    inner: MemoryStore,
-    /// The number of `finish` calls until the one whose reply is lost.
-    replies_left: Arc<std::sync::atomic::AtomicI64>,
-    /// The operation after the lost reply that fails.
-    fail_after: u64,
-}
-
-struct LossyUpload(Box<dyn Upload>, Lossy);
-
-impl std::io::Write for LossyUpload {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl Upload for LossyUpload {
-    fn finish(self: Box<Self>) -> Result<Published> {
-        let published = self.0.finish()?;
-        if self.1.replies_left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) == 1 {
-            self.1.inner.inject(Faults::FailOnce(self.1.fail_after));
-            return Err(lifeboat::platform::error::Error::unreachable("the reply was lost"));
+/// Returns a store that loses the reply to one `finish`: the n-th from now on. The store inside it then fails at one
+/// operation, counted from there.
+fn lossy(inner: &MemoryStore, n: i64, fail_after: u64) -> ControlledStore {
+    let replies_left = AtomicI64::new(n);
+    let store = inner.clone();
+    ControlledStore::new(inner, move |_, upload| {
+        let published = upload.finish()?;
+        if replies_left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            store.inject(Faults::FailOnce(fail_after));
+            return Err(Error::unreachable("the reply was lost"));
         }
         Ok(published)
-    }
-}
-
-impl Store for Lossy {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-    fn create(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        Ok(Box::new(LossyUpload(self.inner.create(key)?, self.clone())))
-    }
-    fn open(&self, key: &Key) -> Result<Box<dyn Ranged>> {
-        self.inner.open(key)
-    }
-    fn stat(&self, key: &Key) -> Result<Option<ObjectMeta>> {
-        self.inner.stat(key)
-    }
-    fn list(&self, folder: &str, names: Names<'_>) -> Result<Listing> {
-        self.inner.list(folder, names)
-    }
-    fn delete(&self, key: &Key) -> Result<()> {
-        self.inner.delete(key)
-    }
-    fn clear_leftovers(&self, age: Duration) -> Result<u64> {
-        self.inner.clear_leftovers(age)
-    }
-    fn create_large(&self, key: &Key, _: u64) -> Result<Box<dyn Upload>> {
-        self.create(key)
-    }
-    fn read(&self, key: &Key, max_bytes: u64) -> Result<Vec<u8>> {
-        self.inner.read(key, max_bytes)
-    }
-    fn delete_all(&self, keys: &[Key]) -> Result<()> {
-        self.inner.delete_all(keys)
-    }
-    fn is_local(&self) -> bool {
-        false
-    }
-    fn some_names(&self) -> Result<Vec<String>> {
-        self.inner.some_names()
-    }
-    fn probe(&self, key: &Key) -> Vec<(String, Result<String>)> {
-        self.inner.probe(key)
-    }
-    fn free_bytes(&self) -> Option<u64> {
-        self.inner.free_bytes()
-    }
+    })
 }
 
 #[test]
@@ -251,7 +191,7 @@ fn failure_after_a_lost_reply_lists_no_incomplete_snapshot() {
         for fail_after in 1..=12 {
             let context = format!("reply {reply} is lost, then operation {fail_after} fails");
             let (inner, old) = store_with_snapshot(&older);
-            let store = Lossy { inner: inner.clone(), replies_left: Arc::new(reply.into()), fail_after };
+            let store = lossy(&inner, reply, fail_after);
             let result = Catalog::open(Box::new(store)).and_then(|catalog| save(&catalog, &newer));
             let catalog = open_catalog(&inner);
             let listed_ids = listed(&catalog);
@@ -264,4 +204,34 @@ fn failure_after_a_lost_reply_lists_no_incomplete_snapshot() {
             }
         }
     }
+}
+
+#[test]
+fn a_file_of_a_store_whose_sync_cannot_be_started_is_never_published() {
+    let sandbox = Sandbox::new();
+    let output = child_test(module_path!(), "child_writes_without_a_free_descriptor")
+        .current_dir(sandbox.root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A process of its own, since the limit holds for all threads.
+#[test]
+#[ignore = "it is the other process of the test above"]
+fn child_writes_without_a_free_descriptor() {
+    let store = LocalStore::create(std::path::Path::new("backups")).unwrap();
+    let key: Key = "app/object".parse().unwrap();
+    let mut upload = store.create(&key).unwrap();
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
+    // The file is synced after each 16 MiB, through a second descriptor.
+    let piece = vec![0; 1 << 20];
+    let written = (0..16).take_while(|_| upload.write_all(&piece).is_ok()).count();
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert_eq!(written, 15, "the sync must fail to start");
+    // The bytes of the failed call are in the file, so a caller that repeats them would write them twice.
+    assert!(upload.write_all(&piece).is_err());
+    assert_eq!(upload.finish().unwrap_err().kind, Kind::Failed);
+    assert!(store.list("app", Names::All).unwrap().objects.is_empty());
 }

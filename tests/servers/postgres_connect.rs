@@ -234,9 +234,132 @@ fn cleartext_and_md5_passwords_are_supported() {
         &["host all plain all password", "host all old all md5"],
     );
     custom.psql(&format!("CREATE ROLE plain LOGIN PASSWORD '{SECRET}'; CREATE ROLE old LOGIN PASSWORD '{SECRET}';"));
-    for user in ["plain", "old"] {
-        drop(connect(&format!("postgres://{user}:{SECRET}@127.0.0.1:{}/postgres", custom.port)));
-        fails(&format!("postgres://{user}:{SECRET}x@127.0.0.1:{}/postgres", custom.port), &["was not accepted"]);
+    // Without TLS, a password is sent in clear only if the user allows it.
+    for (user, more) in [("plain", "?require_auth=password"), ("old", "")] {
+        drop(connect(&format!("postgres://{user}:{SECRET}@127.0.0.1:{}/postgres{more}", custom.port)));
+        fails(&format!("postgres://{user}:{SECRET}x@127.0.0.1:{}/postgres{more}", custom.port), &["was not accepted"]);
+    }
+    for more in ["", "?sslmode=disable", "?sslmode=allow", "?require_auth=!md5"] {
+        let url = format!("postgres://plain:{SECRET}@127.0.0.1:{}/postgres{more}", custom.port);
+        fails(&url, &["asks for the password in clear text"]);
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_password_in_clear_is_sent_over_tls() {
+    let server = server(15);
+    let custom = CustomServer::start(&server, &["ssl = on"], &["host all plain all password"]);
+    custom.psql(&format!("CREATE ROLE plain LOGIN PASSWORD '{SECRET}'"));
+    let url = |mode: &str| format!("postgres://plain:{SECRET}@127.0.0.1:{}/postgres?sslmode={mode}", custom.port);
+    for mode in ["allow", "prefer", "require"] {
+        assert!(has_tls(&mut connect(&url(mode))), "{mode}");
+    }
+    fails(&url("disable"), &["in clear text"]);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn require_auth_selects_the_methods_as_in_libpq() {
+    let server = server(17);
+    let custom = CustomServer::start(
+        &server,
+        &["password_encryption = md5"],
+        &[
+            "host all plain all password",
+            "host all old all md5",
+            "host all new all scram-sha-256",
+            "host all open all trust",
+        ],
+    );
+    custom.psql(&format!(
+        "CREATE ROLE plain LOGIN PASSWORD '{SECRET}'; CREATE ROLE old LOGIN PASSWORD '{SECRET}';
+         CREATE ROLE open LOGIN; SET password_encryption = 'scram-sha-256'; CREATE ROLE new LOGIN PASSWORD '{SECRET}';"
+    ));
+    let roles = [("plain", "password"), ("old", "md5"), ("new", "scram-sha-256"), ("open", "none")];
+    for (require, accepted) in [
+        ("password", &["password"][..]),
+        ("md5", &["md5"]),
+        ("scram-sha-256", &["scram-sha-256"]),
+        ("none", &["none"]),
+        ("md5,scram-sha-256,password", &["md5", "scram-sha-256", "password"]),
+        ("!md5,!password", &["scram-sha-256", "none"]),
+        ("!none,!password", &["md5", "scram-sha-256"]),
+        ("gss,sspi", &[]),
+    ] {
+        for (role, method) in roles {
+            let url = format!("postgres://{role}:{SECRET}@127.0.0.1:{}/postgres", custom.port);
+            let env = empty_environment().with("PGREQUIREAUTH", require);
+            if accepted.contains(&method) {
+                drop(connect(&format!("{url}?require_auth={require}")));
+                connect_in(&url, &env).unwrap();
+            } else {
+                fails(&format!("{url}?require_auth={require}"), &["which require_auth does not accept"]);
+                fails_in(&url, &env, &[]);
+            }
+        }
+    }
+    // The text overrides the variable.
+    let url = format!("postgres://old:{SECRET}@127.0.0.1:{}/postgres?require_auth=md5", custom.port);
+    connect_in(&url, &empty_environment().with("PGREQUIREAUTH", "none")).unwrap();
+    let error = connect_in(&url, &empty_environment().with("PGSSLNEGOTIATION", "directly")).err().unwrap();
+    assert_eq!(error.kind, Kind::Usage, "{error:?}");
+}
+
+/// A server that refuses TLS, sends `words` in answer to the start of a login, and keeps everything that it receives.
+fn lying_server(words: &'static [u8]) -> (u16, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&received);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let kept = Arc::clone(&kept);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                let mut is_answered = false;
+                while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
+                    kept.lock().unwrap().extend_from_slice(&buffer[..bytes]);
+                    let is_tls_request = bytes == 8 && buffer[4..8] == 80_877_103u32.to_be_bytes();
+                    let answer = if is_tls_request { &b"N"[..] } else { words };
+                    if is_tls_request || !is_answered {
+                        let _ = stream.write_all(answer);
+                        is_answered |= !is_tls_request;
+                    }
+                }
+            });
+        }
+    });
+    (port, received)
+}
+
+#[test]
+fn a_server_that_lies_gets_no_password_and_no_weaker_login() {
+    const CLEAR: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
+    const MD5: &[u8] = b"R\0\0\0\x0c\0\0\0\x05salt";
+    const DONE: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+    for (words, more, expected) in [
+        (CLEAR, "", "in clear text"),
+        (CLEAR, "&sslmode=disable", "in clear text"),
+        (CLEAR, "&require_auth=scram-sha-256", "which require_auth does not accept"),
+        (MD5, "&require_auth=scram-sha-256", "which require_auth does not accept"),
+        (MD5, "&require_auth=!md5", "which require_auth does not accept"),
+        (DONE, "&require_auth=scram-sha-256", "without authentication"),
+        (DONE, "&require_auth=!none", "without authentication"),
+        (DONE, "&channel_binding=require", "does not use channel binding"),
+        (CLEAR, "&require_auth=password&channel_binding=require", "does not use channel binding"),
+    ] {
+        let (port, received) = lying_server(words);
+        fails(&format!("postgres://me:{SECRET}@127.0.0.1:{port}/db?connect_timeout=5{more}"), &[expected]);
+        let received = received.lock().unwrap().clone();
+        // The first byte of a message with a password, or with an answer to a request, is 'p'.
+        let contains = |part: &[u8]| received.windows(part.len()).any(|window| window == part);
+        assert!(
+            !contains(SECRET.as_bytes()) && !contains(b"p\0\0\0"),
+            "{more}: {:?}",
+            received.escape_ascii().to_string()
+        );
     }
 }
 

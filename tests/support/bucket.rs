@@ -124,6 +124,16 @@ impl Bucket {
         self.content.lock().unwrap().objects.keys().cloned().collect()
     }
 
+    /// Returns the text of an object.
+    pub fn text(&self, key: &str) -> String {
+        String::from_utf8(self.content.lock().unwrap().objects[key].content.clone()).unwrap()
+    }
+
+    /// Writes an object, as another program does.
+    pub fn put(&self, key: &str, content: &str) {
+        self.content.lock().unwrap().insert(key, content.as_bytes().to_vec(), "etag".to_owned(), Vec::new());
+    }
+
     /// Removes an object, as a lifecycle rule does.
     pub fn remove(&self, key: &str) {
         assert!(self.content.lock().unwrap().objects.remove(key).is_some(), "there is no {key}");

@@ -4,6 +4,7 @@
 pub mod actions;
 pub mod bucket;
 pub mod compare;
+pub mod controlled_store;
 pub mod craft;
 pub mod postgres;
 pub mod proxy;
@@ -54,8 +55,15 @@ impl Sandbox {
 
     /// Returns a command that runs the program in this folder, without Lifeboat's variables of the outer environment.
     pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
-        let mut command = Command::new(LIFEBOAT);
-        command.args(arguments).current_dir(self.root()).stdin(Stdio::null());
+        let mut command = self.command_of(LIFEBOAT);
+        command.args(arguments);
+        command
+    }
+
+    /// Returns a command that runs another program in the same way.
+    pub fn command_of(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.root()).stdin(Stdio::null());
         for name in ["LIFEBOAT_IDENTITY", "LIFEBOAT_HOST", "LIFEBOAT_SCRATCH", "LIFEBOAT_STORE", "LIFEBOAT_CONFIG"] {
             command.env_remove(name);
         }

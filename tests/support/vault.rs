@@ -11,8 +11,9 @@ use serde_json::Value;
 use super::craft::{self, Codec, File, Layout};
 use crate::support::{LIFEBOAT, Sandbox, open};
 
-/// The limit of a run's address space, in KiB. A run that allocates memory by an unchecked number fails.
-const MEMORY_KIB: u32 = 400 << 10;
+/// The limit of the memory that a run may allocate, in KiB. A run that allocates memory by an unchecked number fails. It is
+/// not a limit of the address space, of which the allocator reserves 64 MiB for each thread that happens to need it.
+const MEMORY_KIB: u32 = 300 << 10;
 
 /// A sandbox with a store that holds one snapshot, whose archive and manifest a test replaces by bad ones.
 pub struct Vault {
@@ -77,7 +78,7 @@ impl Vault {
         // This command is never run: only its environment is used.
         let template = self.sandbox.command(&["unused"]);
         let mut command = Command::new("bash");
-        command.arg("-c").arg(format!("ulimit -v {MEMORY_KIB} && exec \"$0\" \"$@\"")).arg(LIFEBOAT).args(arguments);
+        command.arg("-c").arg(format!("ulimit -d {MEMORY_KIB} && exec \"$0\" \"$@\"")).arg(LIFEBOAT).args(arguments);
         command.args(["--store", "backups", "--json", "--jobs", "2"]).current_dir(self.sandbox.root());
         for (name, value) in template.get_envs() {
             match value {

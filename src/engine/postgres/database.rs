@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use crate::engine::context::EngineContext;
-use crate::engine::database::{Contents, Database, DrillSettings, Drilled, Engine, OpenSnapshot, Source, TableFormat};
+use crate::engine::database::{
+    Contents, Database, DrillSettings, Drilled, Engine, OpenSnapshot, RowChanges, Source, TableFormat, TablePair,
+};
 use crate::engine::live::Live;
 use crate::engine::postgres::copy::snapshot::Snapshot;
 use crate::engine::postgres::restore::contents::contents;
@@ -15,13 +17,14 @@ use crate::engine::postgres::restore::items::read_items;
 use crate::engine::postgres::restore::plan::Plan;
 use crate::engine::postgres::restore::target::Server;
 use crate::engine::postgres::save::{DatabaseSaving, options_of, origin_of, schema_digest, table_of};
-use crate::engine::postgres::wire::params::Params;
+use crate::engine::postgres::wire::params::{Environment, Params, is_this_machine};
 use crate::engine::postgres::wire::session::Session;
-use crate::engine::postgres::{layout, live, table_rows};
+use crate::engine::postgres::{compare_rows, layout, live, sql_files, table_rows};
 use crate::engine::restoring::{RestorePlan, RestoreSettings, SavedSnapshot};
 use crate::engine::saving::{SaveRequest, Saving};
 use crate::platform::digest::RowDigest;
-use crate::platform::error::{Error, Kind, Result};
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::scratch::Scratch;
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::{Manifest, Origin};
 
@@ -63,7 +66,7 @@ impl Database for PostgresDatabase {
         find().is_ok_and(|found| found.is_none())
     }
 
-    fn open(&self) -> Result<Box<dyn Live>> {
+    fn open(&self, _: &Scratch) -> Result<Box<dyn Live>> {
         live::open(&self.0)
     }
 
@@ -74,6 +77,15 @@ impl Database for PostgresDatabase {
             snapshot.tables.iter().zip(&snapshot.rows).map(|(table, rows)| table_of(table, &rows.sum)).collect();
         let schema = Some(schema_digest(&snapshot.schema.items));
         Ok(Contents { name: self.0.shown(), tables, schema })
+    }
+
+    fn compare_rows(
+        &self,
+        snapshot: &dyn SavedSnapshot,
+        pairs: &[TablePair],
+        context: &EngineContext,
+    ) -> Result<Vec<RowChanges>> {
+        compare_rows::compare(&self.0, snapshot, pairs, context)
     }
 
     fn locate(&self, _: &SaveRequest) -> Result<Source> {
@@ -145,8 +157,23 @@ impl Engine for PostgresEngine {
         // The host is always set, with an empty hostaddr: the current environment may contain another address.
         words.push("hostaddr=''".to_owned());
         let reached_by = facts.map(|facts| facts.reached_by.as_str()).filter(|_| origin.host == host);
-        words.push(format!("host={}", quoted(reached_by.unwrap_or(&origin.host))));
-        Ok(Some(Source::new(PostgresDatabase(Params::parse(&words.join(" "))?))))
+        let server = reached_by.unwrap_or(&origin.host);
+        words.push(format!("host={}", quoted(server)));
+        let mut env = Environment::of_process();
+        if !is_this_machine(server) && !env.names_host(server) {
+            for variable in ["PGPASSWORD", "PGSERVICE"].into_iter().filter(|variable| env.remove(variable)) {
+                static TOLD: Once = Once::new();
+                let server = one_line(server);
+                let warn = || {
+                    tracing::warn!(
+                        "{variable} is not used for {server}, which only the snapshot names: set PGHOST too, or name the \
+                         server"
+                    );
+                };
+                TOLD.call_once(warn);
+            }
+        }
+        Ok(Some(Source::new(PostgresDatabase(Params::parse_in(&words.join(" "), &env)?))))
     }
 
     fn check_layout(&self, manifest: &Manifest, entries: &[(&str, u64)]) -> Result<()> {
@@ -221,6 +248,10 @@ impl Engine for PostgresEngine {
             Some(error) => Drilled::Different(error),
             None => Drilled::Equal,
         })
+    }
+
+    fn made_anew(&self, snapshot: &dyn SavedSnapshot) -> Result<Vec<(&'static str, Vec<u8>)>> {
+        sql_files::made_anew(snapshot)
     }
 
     fn write_table(

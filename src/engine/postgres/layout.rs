@@ -4,6 +4,10 @@ use crate::platform::entries::encode_name;
 
 /// The steps that create the schema, as JSON.
 pub(crate) const OBJECTS: &str = "schema/objects.json";
+/// The maximum length of [`OBJECTS`] in bytes. A larger schema is not saved, because it could not be restored.
+pub(crate) const MAX_OBJECTS_BYTES: u64 = 256 << 20;
+/// The maximum number of commas in [`OBJECTS`], as a bound for the memory that its values take.
+pub(crate) const MAX_OBJECTS_COMMAS: usize = 8_000_000;
 /// The statements that are run before the rows are loaded, as SQL.
 pub(crate) const PRE_DATA: &str = "schema/pre-data.sql";
 /// The statements that are run after the rows are loaded, as SQL.

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::Params;
 use super::timescale;
-use crate::engine::live::{Integrity, Live, Newest, Value, is_true, missing};
+use crate::engine::live::{Integrity, Live, Newest, Shape, Value, is_true, missing};
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::wire::session::{Row, Session};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::snapshots::manifest::Depth;
+use crate::snapshots::row_counts::RowCounts;
 
 /// The time limit for one query.
 const QUERY_TIME_LIMIT: Duration = Duration::from_secs(600);
@@ -41,6 +42,8 @@ impl Relation {
 /// Connects, and begins the transaction.
 pub(crate) fn open(params: &Params) -> Result<Box<dyn Live>> {
     let mut session = Session::connect(params)?;
+    // The owner of a database can set the path in which functions and operators are found.
+    session.execute("SET search_path = ''")?;
     session.execute(&format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {};
          SET LOCAL lock_timeout = '30s'; SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL TimeZone = 'UTC';
@@ -245,7 +248,11 @@ impl Live for Database {
         Ok(found)
     }
 
-    fn tables(&mut self) -> Result<BTreeMap<String, u64>> {
+    fn is_empty(&mut self) -> Result<bool> {
+        Ok(self.relations()?.is_empty())
+    }
+
+    fn tables(&mut self) -> Result<RowCounts> {
         let mut tables = BTreeMap::new();
         for relation in self.relations()?.iter().filter(|relation| relation.kind == "r") {
             let name = relation.qualified();
@@ -256,7 +263,34 @@ impl Live for Database {
             let rows = self.count(relation)?;
             tables.insert(name, rows);
         }
-        Ok(tables)
+        Ok(tables.into())
+    }
+
+    fn shape(&mut self) -> Result<Shape> {
+        let relations = self.relations()?;
+        let rows = self.ask(|session| {
+            session.rows(
+                "SELECT a.attrelid AS oid, a.attname AS name
+                   FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+                  WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum",
+            )
+        })?;
+        let mut columns: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        for row in &rows {
+            columns.entry(row.number("oid")?).or_default().push(row.text("name")?.to_owned());
+        }
+        let mut shape = Shape::default();
+        for relation in relations {
+            match relation.kind.as_str() {
+                "r" => {
+                    let columns = columns.remove(&relation.oid).unwrap_or_default();
+                    shape.columns.insert(relation.qualified(), columns);
+                }
+                "v" => shape.views.push(relation.qualified()),
+                _ => {}
+            }
+        }
+        Ok(shape)
     }
 
     fn rows(&mut self, table: &str) -> Result<u64> {
@@ -307,7 +341,15 @@ impl Live for Database {
         // The query is run as one statement, with or without a semicolon at its end.
         let query = query.trim().trim_end_matches(';');
         let sql = format!("SELECT pg_catalog.to_jsonb(rule) AS value FROM (\n{query}\n) AS rule LIMIT 2");
-        let rows = self.ask(|session| session.rows(&sql)).map_err(|error| {
+        // The query names tables as in other programs, but functions of the server are found before all others.
+        let path = "SELECT pg_catalog.set_config('search_path',
+                           pg_catalog.concat_ws(', ', 'pg_catalog', nullif(pg_catalog.btrim(s.reset_val), '')), true)
+                      FROM pg_catalog.pg_settings s WHERE s.name = 'search_path'";
+        let in_path = |session: &mut Session| {
+            session.rows(path)?;
+            session.rows(&sql)
+        };
+        let rows = self.ask(in_path).map_err(|error| {
             if error.kind == Kind::Interrupted {
                 error
             } else {

@@ -9,6 +9,7 @@
 //! - [`timescale`] adds TimescaleDB's objects to all of these.
 //! - [`live`] inspects a database for checks and rules, [`status`] the rights of the role on a server.
 
+mod compare_rows;
 pub(crate) mod copy;
 pub(crate) mod database;
 mod layout;
@@ -17,6 +18,7 @@ mod readme;
 pub(crate) mod restore;
 mod save;
 pub mod schema;
+mod sql_files;
 pub(crate) mod status;
 mod table_rows;
 pub(crate) mod timescale;

@@ -11,19 +11,21 @@ use crate::engine::postgres::copy::rows::RowSum;
 use crate::engine::postgres::copy::script::Script;
 use crate::engine::postgres::copy::selection::{Pattern, Selection};
 use crate::engine::postgres::copy::snapshot::{Snapshot, SnapshotOptions};
-use crate::engine::postgres::layout;
 use crate::engine::postgres::readme::readme;
 use crate::engine::postgres::schema::data::TableData;
 use crate::engine::postgres::schema::quote::qualified;
-use crate::engine::postgres::schema::{Item, Kind, Section, render, sequences};
+use crate::engine::postgres::schema::restriction::Restriction;
+use crate::engine::postgres::schema::{Item, Kind, require_sql};
 use crate::engine::postgres::wire::params::{Params, is_this_machine};
 use crate::engine::postgres::wire::session::Session;
 use crate::engine::postgres::wire::settings;
+use crate::engine::postgres::{layout, sql_files};
 use crate::engine::saving::{Identity, SaveRequest, SavedContent, Saving};
 use crate::platform::digest::RowDigest;
 use crate::platform::entries::EntryWriter;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::progress::Progress;
+use crate::platform::{json, text};
 use crate::snapshots::manifest::{Column, LargeObjectFacts, Origin, PostgresFacts, Relation, Table};
 
 /// The entry in `left_out` of a snapshot without large objects.
@@ -68,6 +70,7 @@ impl DatabaseSaving {
     /// Begins a transaction.
     pub(super) fn begin(params: &Params, options: SnapshotOptions) -> Result<Self> {
         let snapshot = Snapshot::begin(params, &options)?;
+        require_sql(&snapshot.schema.items)?;
         Ok(DatabaseSaving { options, reached_by: params.host().to_owned(), snapshot })
     }
 
@@ -79,6 +82,7 @@ impl DatabaseSaving {
         options: SnapshotOptions,
     ) -> Result<Self> {
         let snapshot = Snapshot::of(reading, &options)?;
+        require_sql(&snapshot.schema.items)?;
         for relation in tables.iter().filter_map(|table| table.relation.as_ref()) {
             if !snapshot.tables.iter().any(|saved| (&saved.schema, &saved.name) == (&relation.schema, &relation.table))
             {
@@ -213,18 +217,18 @@ impl Saving for DatabaseSaving {
         for refused in &self.snapshot.refused {
             tracing::warn!("not saved: {}", one_line(refused));
         }
+        let restriction = Restriction::new()?;
         let items = &self.snapshot.schema.items;
-        out.append(layout::OBJECTS, &objects_json(items))?;
-        out.append(layout::PRE_DATA, render(items, Section::Pre, true).as_bytes())?;
+        out.append(layout::OBJECTS, &objects_json(items)?)?;
+        out.append(layout::PRE_DATA, sql_files::pre_data(items, &restriction)?.as_bytes())?;
         // To restore one table, only the blocks up to here and the table's own blocks are read.
         out.cut()?;
         let encoding = self.snapshot.database.encoding.clone();
         let mut script = Script::new(&identity.id.to_string(), &encoding, layout::PRE_DATA);
         let raw_bytes = self.write_rows(out, &mut script, progress)?;
-        out.append(layout::SEQUENCES, sequences::render(&self.snapshot.sequences).as_bytes())?;
+        out.append(layout::SEQUENCES, sql_files::sequences(&self.snapshot.sequences, &restriction)?.as_bytes())?;
         let items = &self.snapshot.schema.items;
-        let post_data = render(items, Section::Post, true) + &render(items, Section::Last, true);
-        out.append(layout::POST_DATA, post_data.as_bytes())?;
+        out.append(layout::POST_DATA, sql_files::post_data(items, &restriction)?.as_bytes())?;
         let script = script.finish(&[layout::SEQUENCES, layout::POST_DATA]);
         out.append(layout::RESTORE, script.as_bytes())?;
         Ok(self.content(raw_bytes))
@@ -242,10 +246,15 @@ fn not_loadable(table: &str) -> Error {
 }
 
 /// Returns the steps that create the schema, as they are stored in the archive.
-fn objects_json(items: &[Item]) -> Vec<u8> {
+fn objects_json(items: &[Item]) -> Result<Vec<u8>> {
     let mut json = serde_json::to_vec_pretty(items).expect("an item has only string keys");
     json.push(b'\n');
-    json
+    if json.len() as u64 > layout::MAX_OBJECTS_BYTES || json::has_more_commas(&json, layout::MAX_OBJECTS_COMMAS) {
+        let size = text::bytes(json.len() as u64);
+        return Err(Error::failed(format!("the schema is too large: its {} objects take {size}", items.len()))
+            .hint("save the database in several parts, with --table"));
+    }
+    Ok(json)
 }
 
 /// Returns the digest of a schema: equal for two schemas that are created by the same statements.
@@ -281,6 +290,7 @@ pub(super) fn table_of(data: &TableData, sum: &RowSum) -> Table {
         digest: Some(sum.digest),
         reason: None,
         kind: data.chunked.as_ref().map_or("table", |chunked| chunked.kind).to_owned(),
+        content: None,
         columns: columns.collect(),
     }
 }

@@ -55,7 +55,7 @@ impl ServerState {
     /// Connects.
     pub(crate) fn open(params: &Params) -> Result<Self> {
         let mut session = Session::connect(params)?;
-        session.execute("SET statement_timeout = '30s'")?;
+        session.execute("SET statement_timeout = '30s'; SET search_path = ''")?;
         Ok(ServerState { session })
     }
 

@@ -61,8 +61,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Returns the latest time that a value may mean. A date without a time may mean any time of that day; today, but not
-/// later than now.
+/// Returns the latest time that a value may mean, but not one later than now if it may also mean an earlier one. A date
+/// without a time may mean any time of that day, and a local time in the hour that clocks repeat or skip two times.
 fn read(value: &Value, zone: Tz, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
     if let Some(moment) = moment::read(value, zone) {
         return Ok(if moment.first <= now { moment.last.min(now) } else { moment.last });
@@ -90,6 +90,28 @@ mod tests {
         let now = utc("2026-11-21T17:00:00Z");
         let error = read(&Value::Text("x".repeat(500)), chrono_tz::UTC, now).expect_err("no time");
         assert!(error.message.len() < 120, "{error}");
+    }
+
+    #[test]
+    fn a_local_time_that_occurs_twice_is_the_later_one_that_is_not_in_the_future() {
+        let zone = chrono_tz::Europe::Berlin;
+        let fresh = Fresh { column: "at".to_owned(), within: Duration::minutes(10), zone };
+        // Clocks are put back on 2026-10-25 at 01:00 UTC, from 03:00 to 02:00, and forward on 2026-03-29 at 01:00 UTC.
+        for (text, now, expected) in [
+            ("2026-10-25 02:30:00", "2026-10-25T00:32:00Z", Some("0s ago")),
+            ("2026-10-25 02:30:00", "2026-10-25T01:32:00Z", Some("2m ago")),
+            ("2026-10-25 02:30:00", "2026-10-25T01:41:00Z", None),
+            ("2026-10-25 02:30:00", "2026-10-25T00:20:00Z", None),
+            ("2026-10-25 03:01:00", "2026-10-25T02:02:00Z", Some("1m ago")),
+            ("2026-03-29 02:30:00", "2026-03-29T01:35:00Z", Some("5m ago")),
+            ("2026-03-29 02:30:00", "2026-03-29T01:45:00Z", None),
+        ] {
+            let mut scan = Scan::new(&fresh, utc(now));
+            scan.add(&Value::Text(text.to_owned())).expect("a time");
+            let observed = scan.evaluate();
+            assert_eq!(observed.ok, expected.is_some(), "{text} at {now}: {}", observed.description);
+            assert!(observed.description.contains(expected.unwrap_or("")), "{text} at {now}: {}", observed.description);
+        }
     }
 
     #[test]

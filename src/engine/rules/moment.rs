@@ -7,9 +7,9 @@
 //!   their size; 8 and 14 digits that are a date (a text of 8 digits that is not a date is not a time); a real number
 //!   from 2,400,000 to 2,500,000 is a Julian day, as SQLite's `julianday` returns it.
 //!
-//! A time without an offset is local to a zone. A local time that occurs twice, because clocks are put back, is read as
-//! the earlier of the two, so that no time is read as more recent than it is. A local time that clocks skip is also
-//! read as the earlier of two possible times. A date without a time is a whole day.
+//! A time without an offset is local to a zone. A local time that occurs twice, because clocks are put back, lasts from
+//! the earlier of the two times to the later one, and so does a local time that clocks skip. A date without a time is a
+//! whole day.
 
 use chrono::{
     DateTime, Duration, FixedOffset, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Utc,
@@ -18,12 +18,12 @@ use chrono_tz::Tz;
 
 use crate::engine::live::Value;
 
-/// A point in time: an instant, or a day from its beginning to its end.
+/// A point in time: an instant, a day from its beginning to its end, or a local time that may mean two instants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
     /// The beginning.
     pub first: DateTime<Utc>,
-    /// The end; equal to the beginning for an instant.
+    /// The end, or the later of two instants; equal to the beginning for an instant.
     pub last: DateTime<Utc>,
 }
 
@@ -33,8 +33,8 @@ impl Moment {
     }
 
     fn day(date: NaiveDate, zone: Tz) -> Option<Self> {
-        let first = instant(date.and_time(NaiveTime::MIN), zone)?;
-        let last = instant(date.succ_opt()?.and_time(NaiveTime::MIN), zone)?;
+        let (first, _) = instants(date.and_time(NaiveTime::MIN), zone)?;
+        let (last, _) = instants(date.succ_opt()?.and_time(NaiveTime::MIN), zone)?;
         Some(Moment { first, last })
     }
 }
@@ -83,7 +83,8 @@ impl Reading {
     }
 
     fn local(naive: NaiveDateTime, zone: Tz, form: Form) -> Option<Self> {
-        Some(Reading { moment: Moment::at(instant(naive, zone)?), clock: Some(naive), form })
+        let (first, last) = instants(naive, zone)?;
+        Some(Reading { moment: Moment { first, last }, clock: Some(naive), form })
     }
 
     fn day(date: NaiveDate, zone: Tz, form: Form) -> Option<Self> {
@@ -132,11 +133,13 @@ pub(crate) fn is_number(text: &str) -> bool {
         && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
-/// Returns the instant of a local time.
-fn instant(naive: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
-    match zone.from_local_datetime(&naive) {
-        LocalResult::Single(time) => Some(time.with_timezone(&Utc)),
-        LocalResult::Ambiguous(one, other) => Some(one.min(other).with_timezone(&Utc)),
+/// Returns the first and the last instant that a local time may mean. They differ if clocks are put back over the time,
+/// so that it occurs twice, or forward, so that it does not occur: the program that wrote it may have used the offset
+/// before the change or the one after it.
+fn instants(naive: NaiveDateTime, zone: Tz) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+    let (one, other) = match zone.from_local_datetime(&naive) {
+        LocalResult::Single(time) => (time.to_utc(), time.to_utc()),
+        LocalResult::Ambiguous(one, other) => (one.to_utc(), other.to_utc()),
         LocalResult::None => {
             let by_clock_of = |day: NaiveDateTime| {
                 let offset = zone.offset_from_utc_datetime(&day).fix().local_minus_utc();
@@ -145,9 +148,10 @@ fn instant(naive: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
             let day = Duration::days(1);
             let before = by_clock_of(naive.checked_sub_signed(day)?)?;
             let after = by_clock_of(naive.checked_add_signed(day)?)?;
-            Some(before.min(after).and_utc())
+            (before.and_utc(), after.and_utc())
         }
-    }
+    };
+    Some((one.min(other), one.max(other)))
 }
 
 /// Reads a whole number as a time.
@@ -450,20 +454,22 @@ mod tests {
     }
 
     #[test]
-    fn a_local_time_that_occurs_twice_is_the_earlier_one() {
-        let twice = text("2026-10-25 02:30:00", BERLIN);
-        is(twice, "2026-10-25T00:30:00Z");
-        is(text("2026-11-01T01:30:00", NEW_YORK), "2026-11-01T05:30:00Z");
-        // With an offset the time is unambiguous.
-        let once = text("2026-10-25 02:30:00+01:00", BERLIN);
-        is(once, "2026-10-25T01:30:00Z");
+    fn a_local_time_that_occurs_twice_lasts_from_the_earlier_to_the_later_one() {
+        is_day(text("2026-10-25 02:30:00", BERLIN), "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z");
+        is_day(text("2026-11-01T01:30:00", NEW_YORK), "2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z");
+        // With an offset the time is unambiguous, and so are the times around the hour that occurs twice.
+        is(text("2026-10-25 02:30:00+01:00", BERLIN), "2026-10-25T01:30:00Z");
+        is(text("2026-10-25 01:59:59", BERLIN), "2026-10-24T23:59:59Z");
+        is(text("2026-10-25 03:00:00", BERLIN), "2026-10-25T02:00:00Z");
+        // Half an hour occurs twice.
+        let lord_howe = chrono_tz::Australia::Lord_Howe;
+        is_day(text("2026-04-05 01:45", lord_howe), "2026-04-04T14:45:00Z", "2026-04-04T15:15:00Z");
     }
 
     #[test]
-    fn a_local_time_that_clocks_skip_is_the_earlier_one() {
-        let skipped = text("2026-03-29 02:30:00", BERLIN);
-        is(skipped, "2026-03-29T00:30:00Z");
-        is(text("2026-03-08 02:30", NEW_YORK), "2026-03-08T06:30:00Z");
+    fn a_local_time_that_clocks_skip_is_one_of_two_times() {
+        is_day(text("2026-03-29 02:30:00", BERLIN), "2026-03-29T00:30:00Z", "2026-03-29T01:30:00Z");
+        is_day(text("2026-03-08 02:30", NEW_YORK), "2026-03-08T06:30:00Z", "2026-03-08T07:30:00Z");
         // A day that a zone skipped completely.
         assert!(text("2011-12-30", chrono_tz::Pacific::Apia).is_some());
     }

@@ -79,6 +79,19 @@ pub(super) fn rest_of_database(path: &Path) -> Option<String> {
     if main.bytes < SMALLEST_BYTES { main.wal_mismatch().or_else(|| main.journal_mismatch()) } else { None }
 }
 
+/// Returns the header that a database has in its WAL or in its hot journal: until a checkpoint or a rollback, its file may
+/// begin with other bytes.
+pub(super) fn header_beside(path: &Path) -> Option<Header> {
+    if file_bytes(path) < SMALLEST_BYTES {
+        return None;
+    }
+    let in_journal = || match Journal::read(&companion(path, "-journal")) {
+        Some(Journal::Hot(journal)) => journal.header,
+        _ => None,
+    };
+    Wal::open(&companion(path, "-wal")).and_then(|wal| wal.header()).or_else(in_journal)
+}
+
 fn find_mismatch(connection: &Connection, path: &Path) -> Option<String> {
     let file = MainFile::of(connection)?;
     let main = Main { bytes: file.bytes()?, header: Header::of(&file.start()), path };

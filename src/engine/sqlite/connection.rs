@@ -1,8 +1,10 @@
 //! Connections with the settings that this program needs, and the translation of SQLite's errors.
 
+use std::cell::Cell;
+use std::ffi::c_int;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
@@ -12,16 +14,53 @@ use super::aliases;
 use super::companions;
 use super::files::{companion, file_bytes};
 use super::header::Header;
+use super::lock_wait::wait_for_locks;
 use super::main_file::MainFile;
 use super::stand_ins;
+use super::system_calls;
 use crate::platform::disk::shown;
-use crate::platform::error::{Error, Kind, Result};
+use crate::platform::error::{Error, IoContext, Kind, Reason, Result};
+use crate::platform::place::Place;
 
-/// The time to wait for a lock that another connection holds.
-pub(super) const BUSY_WAIT: Duration = Duration::from_secs(30);
+/// The longest value that a connection may handle if the file is smaller: another connection may add values meanwhile.
+const MIN_VALUE_BYTES: u64 = 64 << 20;
+/// The longest value of SQLite.
+const MAX_VALUE_BYTES: u64 = 1_000_000_000;
+/// The memory of SQLite, beside a few copies of the longest value.
+const HEAP_BYTES: u64 = 256 << 20;
+/// The number of such copies.
+const COPIES: u64 = 4;
 
-/// The number of virtual machine instructions between two checks for a signal to stop.
-const STEPS_PER_CHECK: i32 = 100_000;
+/// The number of virtual machine instructions between two checks for a reason to stop.
+pub(super) const STEPS_PER_CHECK: i32 = 100_000;
+
+thread_local! {
+    /// The number of instructions that the statement of this thread may still run; see [`within`].
+    static STEPS_LEFT: Cell<i64> = const { Cell::new(i64::MAX) };
+}
+
+/// Returns true if the statement that runs on this thread must stop: a signal has asked for it, or it has run too long.
+/// SQLite calls this after every [`STEPS_PER_CHECK`] instructions.
+pub(super) fn must_stop() -> bool {
+    let left = STEPS_LEFT.get().saturating_sub(i64::from(STEPS_PER_CHECK));
+    STEPS_LEFT.set(left);
+    left < 0 || crate::platform::interrupt::check().is_err()
+}
+
+/// Runs statements that evaluate the expressions of a schema, and stops them after `steps` instructions of SQLite's virtual
+/// machine, of which it takes those that were run: whoever owns a table can write a constraint that takes hours.
+pub(super) fn within<T>(steps: &Cell<i64>, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    STEPS_LEFT.set(steps.get());
+    let done = work();
+    steps.set(STEPS_LEFT.replace(i64::MAX));
+    match done {
+        Err(error) if steps.get() < 0 && error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            let message = "the expressions of its schema take too long to evaluate".to_owned();
+            Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ERROR), Some(message)))
+        }
+        done => done,
+    }
+}
 
 /// Returns the version of the SQLite library that this program is built with.
 #[must_use]
@@ -46,10 +85,11 @@ pub fn check_library() -> Result<()> {
 /// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Reads a database that others may be using; changes nothing in it.
+    /// Reads a database that others may be using, as [`super::reading`] has decided: its journal is not hot. If it
+    /// becomes hot meanwhile, it is not rolled back.
     Source,
-    /// Like `Source`, but also writes no files beside it: a hot journal is not rolled back. Not for WAL databases,
-    /// which cannot be read without a `-shm`.
+    /// Tests how a database can be read. A hot journal is an error. In WAL mode, the connection must not read anything:
+    /// it would leave files behind.
     Inspect,
     /// Reads a file that no other process uses and nobody changes.
     Image,
@@ -62,8 +102,10 @@ pub(super) enum Purpose {
 /// Opens an existing database. `path` must be absolute, with links resolved.
 ///
 /// Fails with [`Kind::Problem`] if its WAL or journal does not belong to it, before SQLite applies or deletes that, and
-/// with [`Kind::Usage`] if its WAL may be beside another name of the file.
+/// with [`Kind::Usage`] if its WAL may be beside another name of the file, or if another user may have planted one of its
+/// files for root.
 pub(super) fn open(path: &Path, purpose: Purpose) -> Result<Connection> {
+    require_own_files(path)?;
     let connection =
         open_raw(path, purpose).map_err(|error| explain(error, &format!("cannot open {}", shown(path))))?;
     if !matches!(purpose, Purpose::Image | Purpose::Scratch) {
@@ -74,12 +116,24 @@ pub(super) fn open(path: &Path, purpose: Purpose) -> Result<Connection> {
     Ok(connection)
 }
 
+/// Fails if root must not open the database or a file beside it. (The system calls of SQLite have the same check, but
+/// SQLite does not report its reason.)
+fn require_own_files(path: &Path) -> Result<()> {
+    ["", "-wal", "-shm", "-journal"].into_iter().try_for_each(|suffix| {
+        let file = companion(path, suffix);
+        let checked = Place::of(&file).and_then(|place| place.require_own());
+        checked.io(Kind::Unreachable, || format!("cannot open {}", shown(path)))
+    })
+}
+
 /// Opens like [`open`], but returns SQLite's own error, and does not check the WAL and the journal: for a database that
 /// this process has open already.
 pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connection> {
-    let keeps_wal = file_bytes(&companion(path, "-wal")) > 0;
-    let writable = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let readable = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    system_calls::install();
+    let keeps_wal = companion(path, "-wal").exists();
+    // The links of the path are resolved: one that is there now was put there meanwhile.
+    let always = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let (writable, readable) = (OpenFlags::SQLITE_OPEN_READ_WRITE | always, OpenFlags::SQLITE_OPEN_READ_ONLY | always);
     let mut connection = match purpose {
         // A reader of a WAL database must be able to write its -shm, and a reader that finds a hot journal must roll it
         // back.
@@ -90,8 +144,8 @@ pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connec
         Purpose::Image => Connection::open_with_flags(immutable(path), readable | OpenFlags::SQLITE_OPEN_URI),
         Purpose::Scratch | Purpose::Target => Connection::open_with_flags(path, writable),
     }?;
-    connection.busy_timeout(BUSY_WAIT)?;
-    connection.progress_handler(STEPS_PER_CHECK, Some(|| crate::platform::interrupt::check().is_err()))?;
+    wait_for_locks(&connection, path);
+    connection.progress_handler(STEPS_PER_CHECK, Some(must_stop))?;
     let set = |config, value| connection.set_db_config(config, value).map(drop);
     set(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
     set(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
@@ -101,17 +155,50 @@ pub(super) fn open_raw(path: &Path, purpose: Purpose) -> rusqlite::Result<Connec
     set(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
     set(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
     if purpose == Purpose::Source && keeps_wal {
-        // The last connection to close must not checkpoint the WAL into the file: a snapshot changes nothing. If there
+        // The last connection to close must not checkpoint the WAL into the file: a reader changes nothing. If there
         // was no WAL, it may, so that the empty WAL that opening the database created is removed again. (If another
         // program writes and closes meanwhile, its changes are checkpointed, as they would have been when it closed.)
         set(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     }
+    if purpose == Purpose::Source
+        && !keeps_wal
+        && let Some(file) =
+            MainFile::of(&connection).filter(|file| !Header::of(&file.start()).is_some_and(|it| it.is_wal))
+    {
+        file.refuse_exclusive_lock();
+    }
     if matches!(purpose, Purpose::Source | Purpose::Inspect | Purpose::Image) {
+        limit_values(&connection, &[path]);
         set(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         connection.pragma_update(None, "query_only", true)?;
         stand_ins::add_collations(&connection);
     }
     Ok(connection)
+}
+
+/// The limit of SQLite's memory: one for all connections of the process, that of the largest file.
+static HEAP_LIMIT: Mutex<i64> = Mutex::new(0);
+
+/// Limits the values that the expressions of a schema can build, and SQLite's memory. A stored value is never longer than
+/// its file and the WAL, but a CHECK constraint or an index can compute one of a gigabyte from nothing. `paths` are the
+/// files that the connection reads.
+pub(super) fn limit_values(connection: &Connection, paths: &[&Path]) {
+    let bytes = |path: &&Path| file_bytes(path).saturating_add(file_bytes(&companion(path, "-wal")));
+    let longest = paths.iter().map(bytes).max().unwrap_or(0).saturating_mul(2);
+    let longest = longest.clamp(MIN_VALUE_BYTES, MAX_VALUE_BYTES);
+    let heap = i64::try_from(longest * COPIES + HEAP_BYTES).unwrap_or(i64::MAX);
+    let mut limit = HEAP_LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: the handle is that of an open connection.
+    unsafe {
+        let longest = c_int::try_from(longest).unwrap_or(c_int::MAX);
+        ffi::sqlite3_limit(connection.handle(), ffi::SQLITE_LIMIT_LENGTH, longest);
+        if heap > *limit {
+            *limit = heap;
+            ffi::sqlite3_hard_heap_limit64(heap);
+            // The hard limit has lowered it to the first, smallest one, above which SQLite gives caches up.
+            ffi::sqlite3_soft_heap_limit64(heap);
+        }
+    }
 }
 
 /// Runs work that executes statements out of a schema. Schemas of old programs have strings in double quotes.
@@ -178,7 +265,8 @@ pub(super) fn explain(error: rusqlite::Error, message: &str) -> Error {
         _ => (Kind::Failed, None),
     };
     // SQLite's message once; the library repeats it with the code.
-    let wrapped = Error::new(kind, message).because(text);
+    let mut wrapped = Error::new(kind, message).because(text);
+    wrapped.reason = (code == Some(ErrorCode::NotADatabase)).then_some(Reason::NotADatabase);
     match hint {
         Some(hint) => wrapped.hint(hint),
         None => wrapped,

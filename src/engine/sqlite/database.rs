@@ -3,25 +3,36 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::dump::{DumpFormat, dump_table};
 use super::fetch::fetch_image;
+use super::files::Fingerprint;
+use super::header::Content;
 use super::restore::Plan;
 use super::save::{self, FileSaving, OnUnreadable, origin_of};
 use super::survey::{self, OnDamage};
-use super::{image, live, ownership, source};
+use super::{compare_rows, image, live, ownership, source};
 use crate::engine::context::EngineContext;
-use crate::engine::database::{Contents, Database, DrillSettings, Drilled, Engine, Source, TableFormat};
+use crate::engine::database::{
+    ChangeMark, Contents, Database, DrillSettings, Drilled, Engine, RowChanges, Source, TableFormat, TablePair,
+};
 use crate::engine::live::Live;
 use crate::engine::restoring::{RestorePlan, RestoreSettings, SavedSnapshot};
 use crate::engine::saving::{SaveRequest, Saving};
 use crate::platform::attributes;
-use crate::platform::error::{Error, Kind, Result};
+use crate::platform::disk::real_path;
+use crate::platform::error::{Error, Kind, Reason, Result};
+use crate::platform::place;
+use crate::platform::scratch::Scratch;
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::{Manifest, Origin, SnapshotKind};
 
 /// The name of the engine in manifests.
 const NAME: &str = "sqlite";
+
+/// The longest step in which a file system counts time: two seconds in FAT.
+const LONGEST_STEP: Duration = Duration::from_secs(3);
 
 /// A database file.
 #[derive(Clone, Debug)]
@@ -41,7 +52,7 @@ impl Database for SqliteFile {
     }
 
     fn origin(&self, host: &str) -> Result<Origin> {
-        origin_of(&self.0, host)
+        origin_of(&real_path(&self.0), host)
     }
 
     fn file(&self) -> Option<&Path> {
@@ -58,17 +69,40 @@ impl Database for SqliteFile {
     }
 
     fn is_absent_or_damaged(&self, error: &Error) -> bool {
-        self.is_absent() || error.kind == Kind::Problem
+        let is_damaged = error.kind == Kind::Problem || error.reason == Some(Reason::NotADatabase);
+        self.is_absent() || (is_damaged && !Content::is_of_newer_format(&self.0)) || self.0.is_dir()
     }
 
-    fn open(&self) -> Result<Box<dyn Live>> {
-        live::open(&self.0)
+    fn is_of_another_kind(&self) -> bool {
+        self.0.is_dir() || Content::is_other_kind(&self.0)
     }
 
-    fn contents(&self, _: &EngineContext) -> Result<Contents> {
+    fn change_mark(&self) -> Option<ChangeMark> {
+        let path = self.0.canonicalize().ok()?;
+        let fingerprint = Fingerprint::of(&path);
+        // The times of a file system count in steps. A later write in the same step would leave no trace.
+        (fingerprint.age()? > LONGEST_STEP).then(|| ChangeMark(format!("{} {fingerprint:?}", path.display())))
+    }
+
+    fn open(&self, scratch: &Scratch) -> Result<Box<dyn Live>> {
+        live::open(&self.0, scratch)
+    }
+
+    fn contents(&self, context: &EngineContext) -> Result<Contents> {
         let path = source::locate(&self.0)?;
-        let survey = survey::survey_live(&path, OnDamage::Fail)?;
+        let survey = survey::survey_live(&path, OnDamage::Fail, &context.scratch)?;
         Ok(Contents { name: path.display().to_string(), tables: survey.tables, schema: survey.schema_digest })
+    }
+
+    fn compare_rows(
+        &self,
+        snapshot: &dyn SavedSnapshot,
+        pairs: &[TablePair],
+        context: &EngineContext,
+    ) -> Result<Vec<RowChanges>> {
+        let scratch = context.scratch.folder(snapshot.manifest().raw_bytes)?;
+        let fetched = fetch_image(snapshot, scratch.path("image.db"), &*context.progress)?;
+        compare_rows::compare(&self.0, fetched.image.path(), pairs, &context.scratch)
     }
 
     fn require_supported(&self, request: &SaveRequest) -> Result<()> {
@@ -105,11 +139,17 @@ impl Database for SqliteFile {
         lock_timeout: u64,
         context: &EngineContext,
     ) -> Result<Box<dyn RestorePlan>> {
-        if let Some(folder) = self.0.parent() {
-            let owner = ownership::owner_for_folders(snapshot.manifest(), &self.0, &context.host);
+        // A link whose target does not exist is followed, unless root must not do that.
+        match place::resolve(&self.0) {
+            Err(error) if place::is_refused(&error) => return Err(error.into()),
+            _ => {}
+        }
+        let real = real_path(&self.0);
+        if let Some(folder) = real.parent() {
+            let owner = ownership::owner_for_folders(snapshot.manifest(), &real, &context.host);
             attributes::create_folders(folder, owner)?;
         }
-        let replace = std::fs::symlink_metadata(&self.0).is_ok();
+        let replace = std::fs::metadata(&self.0).is_ok();
         let settings = RestoreSettings { replace, lock_timeout, ..RestoreSettings::default() };
         self.plan_restore(snapshot, &settings, context)
     }

@@ -2,12 +2,12 @@
 //! write. Triggers are off on the connections of this program, so a restore of some tables has to renew the first and to
 //! name the second.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 
 use super::connection::{is_circumstance, sqlite_message};
-use super::names::{name_at, quote};
+use super::names::{Name, name_at, quote};
 use super::rows;
 use super::tokens::{Token, tokens};
 use crate::engine::restoring::SkippedTrigger;
@@ -73,12 +73,49 @@ pub(super) fn stored_rows(statement: &[u8]) -> StoredRows {
     }
 }
 
+/// Returns true if a statement creates an R-tree.
+pub(super) fn is_rtree(statement: &[u8]) -> bool {
+    let tokens = tokens(statement);
+    let names = ["rtree", "rtree_i32"];
+    module(&tokens).is_some_and(|(module, _)| names.iter().any(|name| module.eq_ignore_ascii_case(name)))
+}
+
 /// Reads the statement of a virtual table. Returns the index and the name of its content, if it is a full-text index
 /// with content elsewhere.
 fn full_text(name: &str, statement: &[Token]) -> Option<(FullText, String)> {
     let (module, _) = module(statement)?;
     let content = content(statement).filter(|content| !content.is_empty())?;
     Some((FullText { name: name.to_owned(), is_fts5: module.eq_ignore_ascii_case("fts5") }, content))
+}
+
+/// Returns the full-text indexes of `main` that show rows of another table or view, with its name.
+pub(super) fn external_contents(connection: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
+    let found = statements(connection, "table", None)?.into_iter();
+    Ok(found.filter_map(|(name, sql)| full_text(&name, &tokens(&sql)).map(|(_, content)| (name, content))).collect())
+}
+
+/// Returns the full-text indexes of `main` without an entry whose content, another table or view, has rows. Each is
+/// returned with the name of its content. A search in such an index finds nothing.
+pub(super) fn emptied_indexes(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    let has_rows = |table: &str| -> Option<bool> {
+        let sql = [b"SELECT 1 FROM main.", &quote(table)[..], b" LIMIT 1"].concat();
+        rows::Rows::query(connection, &sql).and_then(|mut rows| rows.step()).ok()
+    };
+    let is_emptied = |index: &str, content: &str| {
+        // One entry for each row. An index can be without these, but then it has segments.
+        let entries = ["_docsize", "_idx", "_segdir"].iter().find_map(|ending| has_rows(&format!("{index}{ending}")));
+        entries == Some(false) && has_rows(content) == Some(true)
+    };
+    let found = external_contents(connection)?.into_iter();
+    Ok(found.filter(|(index, content)| is_emptied(index, content)).collect())
+}
+
+/// Returns true if a table of `main` is a full-text index that stores no content: its option `content` is empty.
+pub(super) fn is_without_content(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare("SELECT sql FROM main.sqlite_schema WHERE type = 'table' AND name = ?1")?;
+    let mut rows = statement.query([Name::of(table)])?;
+    let Some(row) = rows.next()? else { return Ok(false) };
+    Ok(content(&tokens(row.get_ref(0)?.as_bytes().unwrap_or_default())).is_some_and(|content| content.is_empty()))
 }
 
 /// Returns the module of a virtual table, and its arguments.
@@ -165,7 +202,8 @@ impl FullText {
     }
 }
 
-/// Lists the triggers of a table of `main` that write to other tables than those in `restored`.
+/// Lists the triggers of a table of `main` that write to other tables than those in `restored`, with the tables that
+/// exist.
 pub(super) fn skipped_triggers(
     connection: &Connection,
     table: &str,
@@ -174,7 +212,13 @@ pub(super) fn skipped_triggers(
     let is_restored = |name: &str| restored.iter().any(|other| other.eq_ignore_ascii_case(name));
     let mut found = Vec::new();
     for (name, sql) in statements(connection, "trigger", Some(table))? {
-        let writes: Vec<String> = written_by(&tokens(&sql)).into_iter().filter(|name| !is_restored(name)).collect();
+        let mut writes: Vec<String> = written_by(&tokens(&sql)).into_iter().filter(|name| !is_restored(name)).collect();
+        let mut exists = connection
+            .prepare("SELECT 1 FROM main.sqlite_schema WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE")?;
+        let existing: Vec<bool> =
+            writes.iter().map(|name| exists.exists([Name::of(name)])).collect::<rusqlite::Result<_>>()?;
+        let mut existing = existing.into_iter();
+        writes.retain(|_| existing.next().unwrap_or_default());
         if !writes.is_empty() {
             found.push(SkippedTrigger { name, table: table.to_owned(), writes });
         }
@@ -183,7 +227,7 @@ pub(super) fn skipped_triggers(
 }
 
 /// Returns the names of the tables that the statements of a trigger write, each once.
-fn written_by(trigger: &[Token]) -> Vec<String> {
+pub(super) fn written_by(trigger: &[Token]) -> Vec<String> {
     let start = trigger.iter().position(|token| token.is("begin")).map_or(trigger.len(), |at| at + 1);
     let mut names: Vec<String> = Vec::new();
     for (at, token) in trigger.iter().enumerate().skip(start) {

@@ -1,13 +1,13 @@
 //! Writes one table of an image as text: SQL that recreates it, or CSV.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::str::FromStr;
 
 use super::connection::{self, Purpose, explain};
 use super::names::bytes_of;
 use super::rows::Cell;
-use super::sql_dump::{self, each_row};
+use super::sql_dump::{self, each_row, write_hex, write_quoted};
 use super::survey;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::scratch::ScratchFolder;
@@ -63,40 +63,44 @@ pub(crate) fn dump_table(
         DumpFormat::Csv => {
             let columns = survey::columns(&connection, name).map_err(failed)?;
             let query = survey::select(columns.iter().map(|column| column.name.as_str()), name, kind);
-            let heading: Vec<Vec<u8>> = columns.iter().map(|column| csv_text(&bytes_of(&column.name))).collect();
-            out.write_all(&[&heading.join(&b","[..])[..], b"\r\n"].concat())?;
-            each_row(&connection, name, &query, &mut |values| {
-                let cells: Vec<Vec<u8>> = values.iter().map(|value| csv_cell(*value)).collect();
-                out.write_all(&[&cells.join(&b","[..])[..], b"\r\n"].concat())?;
+            for (index, column) in columns.iter().enumerate() {
+                let comma: &[u8] = if index > 0 { b"," } else { b"" };
+                out.write_all(comma)?;
+                csv_text(&bytes_of(&column.name), out)?;
+            }
+            out.write_all(b"\r\n")?;
+            // Many rows have few bytes.
+            let mut out = BufWriter::with_capacity(1 << 16, out);
+            let count = each_row(&connection, name, &query, &mut |values| {
+                for (index, value) in values.iter().enumerate() {
+                    let comma: &[u8] = if index > 0 { b"," } else { b"" };
+                    out.write_all(comma)?;
+                    csv_cell(*value, &mut out)?;
+                }
+                out.write_all(b"\r\n")?;
                 Ok(())
-            })
+            })?;
+            out.flush()?;
+            Ok(count)
         }
     }
 }
 
-fn csv_cell(value: Cell<'_>) -> Vec<u8> {
+fn csv_cell(value: Cell<'_>, out: &mut dyn Write) -> std::io::Result<()> {
     match value {
-        Cell::Null => Vec::new(),
-        Cell::Integer(number) => number.to_string().into_bytes(),
-        Cell::Real(number) => format!("{number:?}").into_bytes(),
-        Cell::Text([]) => b"\"\"".to_vec(),
-        Cell::Text(bytes) => csv_text(bytes),
-        Cell::Blob(bytes) => hex::encode(bytes).into_bytes(),
+        Cell::Null => Ok(()),
+        Cell::Integer(number) => write!(out, "{number}"),
+        Cell::Real(number) => write!(out, "{number:?}"),
+        Cell::Text([]) => out.write_all(b"\"\""),
+        Cell::Text(bytes) => csv_text(bytes, out),
+        Cell::Blob(bytes) => write_hex(bytes, out),
     }
 }
 
 /// Quotes a text where CSV requires it. Its bytes stay as they are, also if they are not UTF-8.
-fn csv_text(text: &[u8]) -> Vec<u8> {
+fn csv_text(text: &[u8], out: &mut dyn Write) -> std::io::Result<()> {
     if !text.iter().any(|byte| matches!(byte, b'"' | b',' | b'\n' | b'\r')) {
-        return text.to_vec();
+        return out.write_all(text);
     }
-    let mut quoted = vec![b'"'];
-    for byte in text {
-        if *byte == b'"' {
-            quoted.push(b'"');
-        }
-        quoted.push(*byte);
-    }
-    quoted.push(b'"');
-    quoted
+    write_quoted(text, b'"', out)
 }

@@ -196,9 +196,13 @@ impl Walk {
         }
         // The link may point to another file by now, so it is resolved again; a link in the last part is not followed a
         // second time.
-        let content = path.canonicalize().and_then(|real| Content::read(&real));
+        let (real, content) = match path.canonicalize() {
+            Ok(real) => (real.clone(), content_of(&real)),
+            Err(error) => (path.to_owned(), Err(error)),
+        };
+        // SQLite names the companions after the file, not after a link to it.
         let is_expected =
-            has_database_name(path) || ["-wal", "-journal"].iter().any(|end| file_bytes(&companion(path, end)) > 0);
+            has_database_name(path) || ["-wal", "-journal"].iter().any(|end| file_bytes(&companion(&real, end)) > 0);
         let shown = shown(path);
         match content {
             Ok(Content::Database(header)) => {
@@ -212,8 +216,8 @@ impl Walk {
             // Named by a pattern such as 'data/*': it is a part of the database beside it.
             Ok(Content::Empty | Content::Other | Content::Companion)
                 if origin == Origin::User && is_companion_of_one(path) => {}
-            Ok(Content::Empty | Content::Other) if companions::rest_of_database(path).is_some() => {
-                let rest = companions::rest_of_database(path).unwrap_or_default();
+            Ok(Content::Empty | Content::Other) if companions::rest_of_database(&real).is_some() => {
+                let rest = companions::rest_of_database(&real).unwrap_or_default();
                 let problem = Error::problem(format!("the files of {shown} do not belong together: {rest}"));
                 self.problem(path, problem.hint(companions::HINT));
             }
@@ -310,7 +314,16 @@ fn has_database_name(path: &Path) -> bool {
 /// Returns true if a file has the name of a companion of an existing database.
 fn is_companion_of_one(path: &Path) -> bool {
     let main = database_of(path).and_then(|main| main.canonicalize().ok());
-    main.is_some_and(|main| matches!(Content::read(&main), Ok(Content::Database(_))))
+    main.is_some_and(|main| matches!(content_of(&main), Ok(Content::Database(_))))
+}
+
+/// Determines the content of a file: also a database whose header is only in its WAL or journal.
+fn content_of(path: &Path) -> io::Result<Content> {
+    let content = Content::read(path)?;
+    match content {
+        Content::Damaged | Content::Other => Ok(companions::header_beside(path).map_or(content, Content::Database)),
+        _ => Ok(content),
+    }
 }
 
 /// Returns the path of the database that a companion file belongs to, by its name.

@@ -21,6 +21,9 @@ const WAL_MAGIC: [u8; 4] = [0x37, 0x7f, 0x06, 0x82];
 /// The first bytes of every rollback journal.
 pub(super) const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 
+/// The number of bytes by which a text is recognized.
+const TEXT_BYTES: u64 = 4096;
+
 /// The type of a file, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
@@ -100,6 +103,28 @@ impl Content {
         }
     }
 
+    /// Returns true if the header is that of a database, and says that this version of SQLite cannot read it. Such a file is
+    /// not damaged. Has the same conditions as [`Content::read`].
+    pub(super) fn is_of_newer_format(path: &Path) -> bool {
+        let mut start = Vec::with_capacity(HEADER_BYTES);
+        let read = open_plain(path, OFlags::RDONLY).map(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut start));
+        matches!(read, Ok(Ok(_))) && Header::of(&start).is_some() && start[18..20].iter().any(|version| *version > 2)
+    }
+
+    /// Returns true if a file certainly never was a database: it is a text or a program. A database whose first page was
+    /// overwritten is neither. Has the same conditions as [`Content::read`].
+    pub(super) fn is_other_kind(path: &Path) -> bool {
+        let mut start = Vec::new();
+        let read = open_plain(path, OFlags::RDONLY).map(|file| file.take(TEXT_BYTES).read_to_end(&mut start));
+        if !matches!(read, Ok(Ok(_))) || Content::of(&start) != Content::Other {
+            return false;
+        }
+        // The end may be in the middle of a character.
+        let text = start.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        let is_text = start.len() - text.len() < 4 && !text.contains(|c: char| c.is_control() && !c.is_whitespace());
+        is_text || start.starts_with(b"\x7fELF")
+    }
+
     /// Reads the start of a file. Call it only while nothing in this process has the file open through SQLite (see the
     /// parent module). Links are not followed, and the call does not block.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
@@ -120,6 +145,24 @@ mod tests {
         bytes.extend([0, 64, 32, 32, 0, 0, 0, 7]);
         bytes.resize(HEADER_BYTES, 0);
         bytes
+    }
+
+    #[test]
+    fn a_text_and_a_program_never_were_databases() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        let is_other_kind = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).expect("a file");
+            Content::is_other_kind(&path)
+        };
+        let long = "größer ".repeat(5000);
+        for other in [&b"ssh-ed25519 AAAA me@host\n"[..], b"#!/bin/sh\r\n\techo", long.as_bytes(), b"\x7fELF\x02\x01\0"]
+        {
+            assert!(is_other_kind(other), "{:?}", String::from_utf8_lossy(&other[..8]));
+        }
+        for damaged in [&b""[..], &[0; 8192], &[1; 10], &[0xff; 4096], b"SQLite format 3\0", &WAL_MAGIC] {
+            assert!(!is_other_kind(damaged), "{:?}", &damaged[..damaged.len().min(8)]);
+        }
     }
 
     #[test]

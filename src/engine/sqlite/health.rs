@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
-use super::connection::{explain, is_circumstance, is_damage, sqlite_message};
+use super::connection::{explain, is_circumstance, is_damage, sqlite_message, within};
 use super::names::{quote, readable_text, text_of};
 use super::rows::{Cell, Rows};
 use super::stand_ins::{Functions, MISSING_HERE, Missing};
@@ -25,22 +25,43 @@ pub(super) fn examine(connection: &Connection, check: Depth) -> Result<Health> {
     Ok(health)
 }
 
+/// The number of instructions of SQLite's virtual machine that a check may run for each byte of the database, and beside
+/// them. Ordinary checks need fewer than one hundred for a byte.
+const STEPS_PER_BYTE: i64 = 1000;
+const MORE_STEPS: i64 = 300_000_000;
+
+/// Returns the number of instructions that a check of a database may run.
+fn most_steps(connection: &Connection) -> i64 {
+    let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+    let bytes: i64 = connection.query_row(sql, [], |row| row.get(0)).unwrap_or(0);
+    bytes.saturating_mul(STEPS_PER_BYTE).saturating_add(MORE_STEPS)
+}
+
 fn examine_integrity(connection: &Connection, functions: &mut Functions, health: &mut Health) -> Result<()> {
     let check = health.check;
     let cannot_run = |error| explain(error, "cannot run integrity_check");
     let all = Scope { check, table: None, max_reports: Health::MAX_FAULTS };
+    let steps = std::cell::Cell::new(most_steps(connection));
     let mut capped = Vec::new();
-    match functions.run(connection, || integrity(connection, all)) {
+    match functions.run(connection, || within(&steps, || integrity(connection, all))) {
         Ok(faults) => health.integrity = faults,
         Err(error) if is_damage(&error) => health.integrity = vec![readable(&error)],
         Err(error) if is_circumstance(&error) => return Err(cannot_run(error)),
         Err(_) => {
             let mut tables = list_tables(connection).map_err(|error| explain(error, "cannot read the schema"))?;
+            // One table does not use up the share of the others.
+            let most = most_steps(connection);
+            let (share, mut reserve) = (most / 10, most);
+            steps.set(share);
             // SQLite checks the list of free pages together with this table.
             tables.push(("sqlite_schema".to_owned(), String::new()));
             for (table, _) in tables {
                 let scope = Scope { table: Some(&table), ..all };
-                match functions.run(connection, || integrity(connection, scope)) {
+                if steps.get() < share && reserve > 0 {
+                    reserve -= share;
+                    steps.set(share);
+                }
+                match functions.run(connection, || within(&steps, || integrity(connection, scope))) {
                     Ok(faults) => {
                         capped.extend((faults.len() >= Health::MAX_FAULTS).then(|| table.clone()));
                         health.integrity.extend(faults);
@@ -73,7 +94,8 @@ fn examine_integrity(connection: &Connection, functions: &mut Functions, health:
     if is_capped && health.integrity.iter().any(|fault| missing.explains(fault)) {
         if health.unchecked.is_empty() && capped.is_empty() {
             let all = Scope { max_reports: i32::MAX as usize, ..all };
-            match read_integrity(connection, all, &|fault| !missing.explains(fault)) {
+            steps.set(most_steps(connection));
+            match within(&steps, || read_integrity(connection, all, &|fault| !missing.explains(fault))) {
                 Ok(faults) => health.integrity = faults,
                 Err(error) if is_damage(&error) => health.integrity.insert(0, readable(&error)),
                 Err(error) => return Err(cannot_run(error)),
@@ -272,7 +294,7 @@ pub(crate) fn new_faults(before: &Health, now: &Health) -> NewFaults {
 /// Lists the foreign keys that have more orphan rows than before. If there are several counts for one key, the largest
 /// counts.
 pub(super) fn new_orphans(before: &[OrphanRows], now: &[OrphanRows]) -> Vec<String> {
-    let key = |orphan: &OrphanRows| (orphan.table.clone(), orphan.parent.clone(), orphan.key);
+    let key = |orphan: &OrphanRows| (orphan.table.to_lowercase(), orphan.parent.to_lowercase(), orphan.key);
     let count = |orphan: &OrphanRows| {
         let old = before.iter().filter(|old| key(old) == key(orphan)).map(|old| old.rows).max();
         orphan.rows.saturating_sub(old.unwrap_or(0))

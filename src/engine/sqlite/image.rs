@@ -12,7 +12,7 @@ use super::connection::{self, Purpose, explain};
 use super::health::{self, NewFaults};
 use super::survey::{self, OnDamage, TableCheck};
 use crate::platform::digest::Sha256;
-use crate::platform::disk::{SyncBehind, create_locked, folder_of, lock_left_over, shown};
+use crate::platform::disk::{SyncBehind, create_locked, folder_of, lock_left_over, remove_file, shown};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::snapshots::manifest::{Depth, Manifest};
 
@@ -166,7 +166,7 @@ impl ImageFile {
 impl Drop for ImageFile {
     fn drop(&mut self) {
         // If the image has been moved to its place, no file with this name is left.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = remove_file(&self.path);
     }
 }
 
@@ -193,7 +193,7 @@ pub(crate) fn clear_unfinished(target: &Path) {
         }
         if let Some(_lock) = lock_left_over(&entry.path()) {
             tracing::info!("removing {}, left by a restore that was killed", shown(&entry.path()));
-            let _ = std::fs::remove_file(entry.path());
+            let _ = remove_file(&entry.path());
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Inspects a database that is not backed up yet: the type of the file, and the exact number of rows in each table.
 //!
-//! Nothing in the database is changed. For a WAL database, the `-shm` is created, because it cannot be read without
-//! one. A hot journal, which any other reader would roll back, is left as it is and reported.
+//! Nothing is changed, neither in the database nor in the files beside it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,20 +8,19 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, ErrorCode, ffi};
+use rusqlite::Connection;
 
-use super::aliases;
-use super::companions;
-use super::connection::{self, Purpose, explain, is_circumstance, is_damage, sqlite_message};
-use super::files::{Fingerprint, companion, file_bytes};
+use super::connection::{Purpose, explain, is_circumstance, is_damage, sqlite_message};
+use super::files::{companion, file_bytes};
 use super::header::Header;
+use super::reading::Reading;
 use super::rows;
 use super::source;
 use super::survey::list_tables;
 use super::target::data_version;
-use super::unlocked;
 use crate::platform::disk::shown;
-use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
+use crate::platform::error::{IoContext, Kind, Result, one_line};
+use crate::platform::scratch::Scratch;
 use crate::snapshots::manifest::SqliteFacts;
 
 /// The time to wait for a lock before a table counts as not readable.
@@ -60,8 +58,8 @@ pub(crate) struct DatabaseContent {
     pub schema: SchemaCounts,
     /// All tables by name, without SQLite's own (`sqlite_...`).
     pub tables: Vec<CountedTable>,
-    /// True if it was read without locks, because its disk or folder cannot be written to.
-    pub is_unlocked: bool,
+    /// The reason why it was not read in place with locks, and how it was read instead.
+    pub way: Option<&'static str>,
     /// True if another connection wrote while the tables were counted one by one, so that the counts are from different
     /// times.
     pub changed_meanwhile: bool,
@@ -123,68 +121,18 @@ pub(crate) fn inspect_files(path: &Path) -> Result<FileFacts> {
     })
 }
 
-/// A connection that only reads.
-pub(super) struct ReadConnection {
-    pub(super) connection: Connection,
-    /// The metadata of the files before they were opened, if no lock could be taken.
-    pub(super) unlocked: Option<Fingerprint>,
-}
-
-/// Opens a database to inspect it. Fails with [`Kind::Problem`] if it has a hot journal, or a WAL or journal that does
-/// not belong to it.
-pub(super) fn open(path: &Path, header: &Header) -> Result<ReadConnection> {
-    if let Ok(connection) = connection::open_raw(path, Purpose::Inspect) {
-        companions::require_matching(&connection, path)?;
-    }
-    let unlocked = Fingerprint::of(path);
-    // If there is a WAL, it is read even if the header does not say WAL mode. A journal may be hot, and only
-    // `Purpose::Inspect` leaves it as it is.
-    let has_wal = header.is_wal || file_bytes(&companion(path, "-wal")) > 0;
-    let may_be_hot = file_bytes(&companion(path, "-journal")) > 0;
-    let purpose = if has_wal && !may_be_hot { Purpose::Source } else { Purpose::Inspect };
-    let open_and_read = |purpose| -> rusqlite::Result<Connection> {
-        let connection = connection::open_raw(path, purpose)?;
-        connection.busy_timeout(LOCK_WAIT)?;
-        connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()))?;
-        Ok(connection)
-    };
-    match open_and_read(purpose) {
-        Ok(connection) => Ok(ReadConnection { connection, unlocked: None }),
-        Err(error) if is_hot_journal(&error) => Err(Error::problem(format!(
-            "{} was left in the middle of a write: there is a hot journal beside it",
-            shown(path)
-        ))
-        .hint("copy both files to another folder, then open it with its own program, which rolls back that write")),
-        Err(error) => {
-            let cannot_open = matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly));
-            let has_companions = ["-wal", "-journal"].iter().any(|suffix| file_bytes(&companion(path, suffix)) > 0);
-            // If no files can be created beside it, no locks can be taken; afterwards the caller checks that nobody
-            // wrote.
-            if (cannot_open && !has_companions) || unlocked::is_frozen(path) {
-                return match open_and_read(Purpose::Image) {
-                    Ok(connection) => Ok(ReadConnection { connection, unlocked: Some(unlocked) }),
-                    Err(_) => Err(explain(error, &format!("cannot read {}", shown(path)))),
-                };
-            }
-            Err(explain(error, &format!("cannot read {}", shown(path))))
-        }
-    }
-}
-
-fn is_hot_journal(error: &rusqlite::Error) -> bool {
-    error.sqlite_error().is_some_and(|inner| inner.extended_code == ffi::SQLITE_READONLY_ROLLBACK)
-}
-
-/// Inspects a database (see [`source::locate`]): its properties and the number of rows in each table.
+/// Inspects a database (see [`source::locate`]): its properties and the number of rows in each table. If it cannot be read
+/// in place without a change, a copy in `scratch` is read.
 ///
 /// A WAL database is counted in one read transaction, which blocks nobody. In the other journal modes, each table is
 /// counted separately, so that a writer waits for one table at most.
-pub(crate) fn inspect_database(path: &Path, header: &Header) -> Result<DatabaseContent> {
-    aliases::require_name_in_use(header, path)?;
-    let ReadConnection { connection, unlocked } = open(path, header)?;
+pub(crate) fn inspect_database(path: &Path, header: &Header, scratch: &Scratch) -> Result<DatabaseContent> {
+    let reading = Reading::begin(path, scratch)?;
+    let connection = reading.open()?;
     let cannot = |error| explain(error, &format!("cannot read {}", shown(path)));
+    connection.busy_timeout(LOCK_WAIT).map_err(cannot)?;
     let mode: String = connection.query_row("PRAGMA main.journal_mode", [], |row| row.get(0)).map_err(cannot)?;
-    let in_one_transaction = mode == "wal" || unlocked.is_some();
+    let in_one_transaction = mode == "wal" || reading.purpose() == Purpose::Image;
     let before = data_version(&connection)?;
     if in_one_transaction {
         connection.execute_batch("BEGIN").map_err(cannot)?;
@@ -211,12 +159,12 @@ pub(crate) fn inspect_database(path: &Path, header: &Header) -> Result<DatabaseC
     if in_one_transaction {
         connection.execute_batch("COMMIT").map_err(cannot)?;
     }
-    let is_unlocked = unlocked.is_some();
-    let changed_meanwhile = match unlocked {
-        Some(fingerprint) => fingerprint != Fingerprint::of(path),
-        None => !in_one_transaction && data_version(&connection)? != before,
+    let changed_meanwhile = match in_one_transaction {
+        true => reading.require_unchanged().is_err(),
+        false => data_version(&connection)? != before,
     };
-    Ok(DatabaseContent { facts, free_pages, auto_vacuum, schema, tables, is_unlocked, changed_meanwhile })
+    let way = reading.remark();
+    Ok(DatabaseContent { facts, free_pages, auto_vacuum, schema, tables, way, changed_meanwhile })
 }
 
 fn count_schema(connection: &Connection) -> rusqlite::Result<SchemaCounts> {

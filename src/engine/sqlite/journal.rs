@@ -20,6 +20,9 @@ const MAX_PAGES: u64 = 1 << 16;
 /// The longest name of a super-journal that is read.
 const MAX_NAME_BYTES: u64 = 4096;
 
+/// The length of the mark at the end of a journal that has the name of a super-journal before it.
+pub(super) const MARK_BYTES: usize = JOURNAL_MAGIC.len();
+
 /// The length of the ending that SQLite adds to the name of a database for the name of a super-journal.
 const SUPER_ENDING_BYTES: usize = 12;
 

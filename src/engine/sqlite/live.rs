@@ -1,28 +1,27 @@
 //! Reads a live SQLite database for checks and rules. Changes nothing in it, and blocks nobody for long.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::connection::{self, Purpose, explain, sqlite_message};
+use super::connection::{STEPS_PER_CHECK, explain, is_circumstance, is_damage, must_stop, sqlite_message};
 use super::names::{Name, name_at, quote};
+use super::reading::Reading;
 use super::rows::{self, Cell, Rows};
-use super::{health, source, stand_ins, survey, unlocked};
-use crate::engine::live::{Integrity, Live, Newest, Value, is_true, missing};
+use super::{derived, health, source, stand_ins, survey};
+use crate::engine::live::{Integrity, Live, Newest, Shape, Value, is_true, missing};
 use crate::platform::error::{Error, Result, one_line};
+use crate::platform::scratch::Scratch;
 use crate::snapshots::manifest::{Depth, OrphanRows};
+use crate::snapshots::row_counts::{RowCounts, Shadows, is_storage};
 
 /// The time limit of one rule.
 const RULE_TIME_LIMIT: Duration = Duration::from_secs(600);
 
 /// The extra time for a check of the whole database, which in effect has no limit.
 const UNBOUNDED: Duration = Duration::from_secs(365 * 86_400);
-
-/// The number of virtual machine instructions between two checks of the time limit.
-const STEPS_PER_CHECK: i32 = 100_000;
 
 struct Database {
     /// Checks and counts; it has stand-ins for missing collations and functions.
@@ -32,19 +31,22 @@ struct Database {
     /// The start time of the current rule; SQLite's progress handler reads it.
     begun: Arc<Mutex<Instant>>,
     shown: String,
+    /// Dropped after the connections.
+    reading: Reading,
 }
 
-/// Opens an existing database. A missing one is not created.
-pub(crate) fn open(path: &Path) -> Result<Box<dyn Live>> {
+/// Opens an existing database. A missing one is not created. If it cannot be read in place without a change, a copy in
+/// `scratch` is read.
+pub(crate) fn open(path: &Path, scratch: &Scratch) -> Result<Box<dyn Live>> {
     let path = source::locate(path)?;
-    source::probe(&path)?;
-    let purpose = if unlocked::is_frozen(&path) { Purpose::Image } else { Purpose::Source };
+    let reading = Reading::begin(&path, scratch)?;
+    source::probe(&path, &reading)?;
     let shown = crate::platform::disk::shown(&path);
     let begun = Arc::new(Mutex::new(Instant::now()));
     let open = || -> Result<Connection> {
-        let mut connection = connection::open(&path, purpose)?;
+        let mut connection = reading.open()?;
         let clock = Arc::clone(&begun);
-        let is_over = move || crate::platform::interrupt::check().is_err() || elapsed(&clock) > RULE_TIME_LIMIT;
+        let is_over = move || must_stop() || elapsed(&clock) > RULE_TIME_LIMIT;
         connection
             .progress_handler(STEPS_PER_CHECK, Some(is_over))
             .map_err(|error| explain(error, &format!("cannot open {shown}")))?;
@@ -52,7 +54,7 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Live>> {
     };
     let (connection, rules) = (open()?, open()?);
     stand_ins::remove(&rules);
-    Ok(Box::new(Database { connection, rules, begun, shown }))
+    Ok(Box::new(Database { connection, rules, begun, shown, reading }))
 }
 
 impl Database {
@@ -90,8 +92,16 @@ impl Database {
     }
 
     fn count(&self, connection: &Connection, table: &str) -> Result<u64> {
-        rows::count(connection, table)
-            .map_err(|error| self.explain(error, &format!("cannot count the rows of {} in", one_line(table))))
+        rows::count(connection, table).map_err(|error| self.cannot_count(error, table))
+    }
+
+    fn cannot_count(&self, error: rusqlite::Error, table: &str) -> Error {
+        self.explain(error, &format!("cannot count the rows of {} in", one_line(table)))
+    }
+
+    /// Lists the names and kinds of all tables.
+    fn list(&self) -> Result<Vec<(String, String)>> {
+        survey::list_tables(&self.connection).map_err(|error| self.explain(error, "cannot read the schema of"))
     }
 
     /// Runs work with the time limit of one rule.
@@ -129,15 +139,76 @@ impl Live for Database {
             format!("{} rows of {} refer to rows of {} that do not exist", orphan.rows, orphan.table, orphan.parent)
         };
         let rest = health.integrity.iter().filter(|fault| !damage.contains(fault)).cloned();
-        let complaints = rest.chain(health.orphans.iter().map(orphan)).collect();
+        let emptied = derived::emptied_indexes(&self.connection);
+        let emptied = emptied.map_err(|error| self.explain(error, "cannot read the full-text indexes of"))?;
+        let emptied = emptied.iter().map(|(index, content)| {
+            let (index, content) = (one_line(index), one_line(content));
+            format!(
+                "the full-text index {index} is empty, but {content} has rows: INSERT INTO {index} ({index}) VALUES \
+                 ('rebuild') fills it"
+            )
+        });
+        let complaints = rest.chain(health.orphans.iter().map(orphan)).chain(emptied).collect();
+        self.reading.require_unchanged()?;
         Ok(Integrity { damage, complaints, unchecked: health.unchecked })
     }
 
-    fn tables(&mut self) -> Result<BTreeMap<String, u64>> {
-        let list =
-            survey::list_tables(&self.connection).map_err(|error| self.explain(error, "cannot read the schema of"))?;
-        let own = list.into_iter().filter(|(name, kind)| kind == "table" && !name.starts_with("sqlite_"));
-        own.map(|(name, _)| self.count(&self.connection, &name).map(|rows| (name, rows))).collect()
+    fn is_empty(&mut self) -> Result<bool> {
+        let read = || -> rusqlite::Result<bool> {
+            let tables = survey::list_tables(&self.connection)?;
+            Ok(tables.iter().all(|(name, _)| name.starts_with("sqlite_"))
+                && survey::list_views(&self.connection)?.is_empty())
+        };
+        read().map_err(|error| self.explain(error, "cannot read the schema of"))
+    }
+
+    fn tables(&mut self) -> Result<RowCounts> {
+        let list = self.list()?;
+        let shadows = Shadows::of(list.iter().map(|(name, kind)| (name.as_str(), kind.as_str())));
+        let contents = derived::external_contents(&self.connection);
+        let mut contents = contents.map_err(|error| self.explain(error, "cannot read the schema of"))?;
+        let mut counts = RowCounts::default();
+        for (name, kind) in list.into_iter().filter(|(name, kind)| kind != "shadow" && !name.starts_with("sqlite_")) {
+            let content = contents.remove(&name);
+            if kind == "virtual" && (content.is_some() || !shadows.has_storage_of(&name)) {
+                counts.views_of.insert(name, content);
+                continue;
+            }
+            // The rows of a full-text index are counted many times faster in the table that stores them.
+            let counted = match kind == "virtual" && shadows.has(&name, "content") {
+                true => rows::count(&self.connection, &format!("{name}_content")),
+                false => survey::count(&self.connection, &name, &kind),
+            };
+            match counted {
+                Ok(rows) => drop(counts.tables.insert(name, rows)),
+                Err(error) if kind == "virtual" && !is_circumstance(&error) => {
+                    counts.uncounted.insert(name, one_line(&sqlite_message(&error)));
+                }
+                Err(error) => return Err(self.cannot_count(error, &name)),
+            }
+        }
+        self.reading.require_unchanged().map(|()| counts)
+    }
+
+    fn stored_rows(&mut self) -> Result<u64> {
+        let stored = self.list()?.into_iter().filter(|(name, kind)| is_storage(name, kind));
+        let total: Result<u64> = stored.map(|(name, _)| self.count(&self.connection, &name)).sum();
+        self.reading.require_unchanged().and(total)
+    }
+
+    fn shape(&mut self) -> Result<Shape> {
+        let read = || -> rusqlite::Result<Shape> {
+            let names = survey::list_tables(&self.connection)?.into_iter().map(|(name, _)| name);
+            // The columns of a virtual table whose module is missing here are not known.
+            let columns_of = |name: String| match survey::columns(&self.connection, &name) {
+                Ok(columns) => Some(Ok((name, columns.into_iter().map(|column| column.name).collect()))),
+                Err(error) if is_circumstance(&error) || is_damage(&error) => Some(Err(error)),
+                Err(_) => None,
+            };
+            let columns = names.filter_map(columns_of).collect::<rusqlite::Result<_>>()?;
+            Ok(Shape { columns, views: survey::list_views(&self.connection)? })
+        };
+        read().map_err(|error| self.explain(error, "cannot read the schema of"))
     }
 
     fn rows(&mut self, table: &str) -> Result<u64> {

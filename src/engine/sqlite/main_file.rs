@@ -2,47 +2,15 @@
 //!
 //! Everything here goes through SQLite's own descriptor, so that no lock of this process is dropped, and takes no lock.
 
-use std::fs;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, ffi};
 
+use super::files::FileIdentity;
 use super::header::HEADER_BYTES;
-
-/// Device and inode of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileIdentity {
-    device: u64,
-    inode: u64,
-}
-
-impl FileIdentity {
-    /// Returns the identity of the file at a path, or `None` if there is none.
-    pub(super) fn at(path: &Path) -> Option<Self> {
-        let facts = fs::metadata(path).ok()?;
-        Some(FileIdentity { device: facts.dev(), inode: facts.ino() })
-    }
-
-    /// Returns the identity of the file that a connection has open. Returns `None` if another file is at its path by
-    /// now.
-    pub(super) fn of(connection: &Connection, path: &Path) -> Option<Self> {
-        // SQLite compares only the inode that it has open with the inode at the path. It keeps its number while the
-        // file is open, even if the file is deleted.
-        let identity = FileIdentity::at(path)?;
-        let file = MainFile::of(connection)?;
-        (!file.has_moved() && FileIdentity::at(path) == Some(identity)).then_some(identity)
-    }
-
-    /// Returns a path at which the facts of a file that this process has open can be read, also if the file was renamed
-    /// or deleted: that of its descriptor. Returns `path` where the system does not show descriptors.
-    pub(super) fn descriptor_or(self, path: &Path) -> PathBuf {
-        let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-        let mut descriptors = entries.map(|entry| entry.path());
-        descriptors.find(|path| FileIdentity::at(path) == Some(self)).unwrap_or_else(|| path.to_owned())
-    }
-}
 
 /// The numbers in the index of a WAL that change when pages are copied from the WAL to the main file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +27,29 @@ impl Checkpoint {
     pub(super) fn is_running(self) -> bool {
         self.done != self.begun
     }
+}
+
+/// SQLite's methods of a file, of which the one that takes locks is replaced.
+#[repr(C)]
+struct Guarded {
+    /// The first field, because SQLite finds its methods at this address.
+    methods: ffi::sqlite3_io_methods,
+    original: *const ffi::sqlite3_io_methods,
+}
+
+/// The address of every [`Guarded`], by that of SQLite's own methods.
+static GUARDED: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
+
+/// Takes a lock as SQLite does, but never the exclusive one, which a connection that only reads takes to roll back a
+/// journal.
+unsafe extern "C" fn lock_shared_only(file: *mut ffi::sqlite3_file, level: std::ffi::c_int) -> std::ffi::c_int {
+    if level == ffi::SQLITE_LOCK_EXCLUSIVE {
+        return ffi::SQLITE_BUSY;
+    }
+    // SAFETY: only files whose methods are the first field of a `Guarded` have this method.
+    let original = unsafe { &*(*(*file).pMethods.cast::<Guarded>()).original };
+    // SAFETY: SQLite calls this with an open file.
+    original.xLock.map_or(ffi::SQLITE_IOERR_LOCK, |lock| unsafe { lock(file, level) })
 }
 
 /// The main file of a connection.
@@ -81,6 +72,14 @@ impl<'a> MainFile<'a> {
         is_open.then_some(MainFile { file, connection: PhantomData })
     }
 
+    /// Returns the identity of the file. Returns `None` if another file is at its path by now.
+    pub(super) fn identity(&self, path: &Path) -> Option<FileIdentity> {
+        // SQLite compares only the inode that it has open with the inode at the path. It keeps its number while the
+        // file is open, even if the file is deleted.
+        let identity = FileIdentity::at(path)?;
+        (!self.has_moved() && FileIdentity::at(path) == Some(identity)).then_some(identity)
+    }
+
     fn methods(&self) -> &ffi::sqlite3_io_methods {
         // SAFETY: checked in `of`; the methods are SQLite's, and exist as long as the program.
         unsafe { &*(*self.file).pMethods }
@@ -98,6 +97,37 @@ impl<'a> MainFile<'a> {
             ffi::SQLITE_IOERR_SHORT_READ if start != [0; HEADER_BYTES] => start.to_vec(),
             _ => Vec::new(),
         }
+    }
+
+    /// Fills a buffer with the bytes from `start` on. Returns false if the file ends before, or cannot be read.
+    pub(super) fn read_exact_at(&self, buffer: &mut [u8], start: u64) -> bool {
+        let (Ok(length), Ok(start)) = (i32::try_from(buffer.len()), i64::try_from(start)) else { return false };
+        let Some(read) = self.methods().xRead else { return false };
+        // SAFETY: the file is open, and xRead writes as many bytes as it is asked for.
+        unsafe { read(self.file, buffer.as_mut_ptr().cast(), length, start) == ffi::SQLITE_OK }
+    }
+
+    /// Takes the lock that excludes all other connections, of this and of other processes, until the connection is
+    /// closed. Returns false if there are any. The connection must be able to write, and must not have read anything.
+    pub(super) fn lock_exclusively(&self) -> bool {
+        let Some(lock) = self.methods().xLock else { return false };
+        // SAFETY: the file is open. Locks are taken in the order that SQLite's interface requires.
+        [ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_LOCK_EXCLUSIVE]
+            .into_iter()
+            .all(|level| unsafe { lock(self.file, level) == ffi::SQLITE_OK })
+    }
+
+    /// Keeps SQLite from rolling back a journal that becomes hot while the connection is open, because a program is
+    /// killed: a read is then "busy". For connections that do not write, to databases that are not in WAL mode.
+    pub(super) fn refuse_exclusive_lock(&self) {
+        let original: *const ffi::sqlite3_io_methods = self.methods();
+        let mut all = GUARDED.lock().unwrap_or_else(PoisonError::into_inner);
+        let guarded = *all.entry(original as usize).or_insert_with(|| {
+            let methods = ffi::sqlite3_io_methods { xLock: Some(lock_shared_only), ..*self.methods() };
+            std::ptr::from_ref(Box::leak(Box::new(Guarded { methods, original }))) as usize
+        });
+        // SAFETY: the methods do the same as SQLite's, and exist as long as the program.
+        unsafe { (*self.file).pMethods = guarded as *const ffi::sqlite3_io_methods };
     }
 
     /// Returns the length, or `None` if it cannot be read.

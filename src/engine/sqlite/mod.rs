@@ -4,7 +4,9 @@
 //! - [`source`] takes the snapshot, [`survey`] counts and hashes its rows, [`health`] runs SQLite's own checks.
 //! - [`image`] is a restored image before it is in place; [`target`] puts it in place:
 //!   as a new file, as the new content of a live database, or as some of its tables.
-//! - [`connection`] opens a database, after [`companions`] has checked that its [`wal`] and [`journal`] belong to it.
+//! - [`reading`] chooses how a database is read, so that nothing of it is changed; [`connection`] opens it, after
+//!   [`companions`] has checked that its [`wal`] and [`journal`] belong to it. SQLite opens files by [`system_calls`] of
+//!   this program.
 //! - [`find`] finds databases in directory trees by their [`header`], [`inspect`] inspects one of them, [`still`]
 //!   checks that nobody writes to one, [`holders`] lists the processes that have it open.
 //!
@@ -14,6 +16,7 @@
 
 mod aliases;
 mod companions;
+mod compare_rows;
 mod connection;
 pub(crate) mod database;
 mod derived;
@@ -28,10 +31,12 @@ pub(crate) mod image;
 pub(crate) mod inspect;
 mod journal;
 pub(crate) mod live;
+mod lock_wait;
 mod main_file;
 mod names;
 mod outside_writes;
 mod ownership;
+mod reading;
 mod readme;
 mod restore;
 mod rows;
@@ -43,11 +48,12 @@ mod sql_dump;
 mod stand_ins;
 pub(crate) mod still;
 pub(crate) mod survey;
+mod system_calls;
 pub(crate) mod table_counts;
 pub(crate) mod tables;
 pub mod target;
 mod tokens;
-mod unlocked;
+mod trigger_indexes;
 pub(crate) mod values;
 mod wal;
 

@@ -6,16 +6,14 @@
 //! file; the index of the WAL shows whether there was one. A write cannot be distinguished from a checkpoint that does
 //! not end; then only the main file and the WAL are compared.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::companions;
-use super::files::{TICK, companion};
-use super::main_file::{Checkpoint, FileIdentity, MainFile};
+use super::files::{FileIdentity, FileState, companion, wait_for_next_tick};
+use super::main_file::{Checkpoint, MainFile};
 use crate::platform::error::{Kind, Result};
 use crate::platform::interrupt;
 
@@ -30,46 +28,33 @@ pub(super) struct OutsideWrites {
 
 /// The state of the files.
 struct State {
-    facts: Option<FileFacts>,
+    file: Option<FileState>,
     checkpoint: Option<Checkpoint>,
     wal: Option<FileIdentity>,
 }
 
-/// Length and times of the main file, in nanoseconds.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct FileFacts {
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
+/// The age from which a file is taken for one that nobody is writing to now, and the time after which a younger one is
+/// read again.
+const RECENT: Duration = Duration::from_secs(1);
+const SECOND_LOOK: Duration = Duration::from_millis(100);
 
-impl FileFacts {
-    fn at(path: &Path) -> Option<Self> {
-        let facts = fs::metadata(path).ok()?;
-        let (modified, changed) = ((facts.mtime(), facts.mtime_nsec()), (facts.ctime(), facts.ctime_nsec()));
-        Some(FileFacts { bytes: facts.len(), modified, changed })
+/// Returns true if somebody writes to a file that SQLite cannot read: it is then half of two states, and not damaged.
+/// `before` is from before it was read.
+pub(super) fn is_being_written(path: &Path, before: Option<FileState>) -> Result<bool> {
+    if before.and_then(|before| before.age()).is_some_and(|age| age < RECENT) {
+        interrupt::sleep(SECOND_LOOK)?;
     }
-
-    /// Returns the time since the last change.
-    fn age(self) -> Option<Duration> {
-        let (seconds, nanos) = self.modified.max(self.changed);
-        let changed = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?);
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + changed).ok()
-    }
+    Ok(FileState::at(path) != before)
 }
 
 impl OutsideWrites {
     /// Begins to watch the file that a connection has open in a read transaction.
     pub(super) fn watch(connection: &Connection, path: &Path, identity: FileIdentity, is_wal: bool) -> Result<Self> {
         let descriptor = identity.descriptor_or(path);
-        // A write within the same tick of the clock as an earlier one would not change the times.
-        if let Some(facts) = FileFacts::at(&descriptor) {
-            let rest = facts.age().map_or(TICK, |age| TICK.saturating_sub(age));
-            interrupt::sleep(rest)?;
-        }
         // The checkpoint is read first here, and last in `found`: one that runs in between is then a difference.
         let checkpoint = checkpoint_of(connection, is_wal);
         let before = State { checkpoint, ..State::of(path, &descriptor, is_wal) };
+        wait_for_next_tick(before.file.iter())?;
         Ok(OutsideWrites { path: path.to_owned(), descriptor, is_wal, before })
     }
 
@@ -78,13 +63,13 @@ impl OutsideWrites {
         let mut now = State::of(&self.path, &self.descriptor, self.is_wal);
         now.checkpoint = checkpoint_of(connection, self.is_wal);
         if !self.is_wal {
-            return (now.facts != self.before.facts).then(|| "its file was changed despite SQLite's lock".to_owned());
+            return (now.file != self.before.file).then(|| "its file was changed despite SQLite's lock".to_owned());
         }
         let has_moved = self.has_moved(connection);
         if now.wal != self.before.wal && !has_moved {
             return Some("its WAL was removed or replaced".to_owned());
         }
-        let content = |state: &State| state.facts.map(|facts| (facts.bytes, facts.modified));
+        let content = |state: &State| state.file.map(|file| (file.bytes, file.modified));
         if content(&now) == content(&self.before) {
             return None;
         }
@@ -109,7 +94,7 @@ impl State {
     /// Returns the state without the checkpoint.
     fn of(path: &Path, descriptor: &Path, is_wal: bool) -> Self {
         let wal = is_wal.then(|| FileIdentity::at(&companion(path, "-wal"))).flatten();
-        State { facts: FileFacts::at(descriptor), checkpoint: None, wal }
+        State { file: FileState::at(descriptor), checkpoint: None, wal }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use chrono::{DateTime, Utc};
 
-use super::target::quote_word;
 use crate::engine::readme::{Commands, commands, head};
 use crate::engine::saving::Identity;
+use crate::platform::shell::quote_word;
 
 /// Returns the text for a snapshot whose image is the entry `image`.
 pub(super) fn of_image(identity: Identity<'_>, taken: DateTime<Utc>, image: &str) -> String {

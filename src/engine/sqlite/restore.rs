@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use rusqlite::Connection;
 use wildmatch::WildMatch;
 
 use super::fetch::{Fetched, fetch_image, image_facts};
 use super::image::{self, ImageFile};
-use super::ownership;
+use super::ownership::{self, Former, Given};
+use super::reading::Reading;
 use super::save::{FileSaving, OnUnreadable, origin_of};
 use super::survey::{self, TableCheck};
-use super::tables::{Overwrite, TablesRestore};
+use super::tables::{self, Overwrite, TablesRestore};
 use super::target::{self, LiveTarget, Replaced, TargetState};
 use crate::engine::context::EngineContext;
 use crate::engine::restoring::{
@@ -83,7 +85,7 @@ impl Plan {
             }
         }
         let target = resolve_target(target)?;
-        let state = target::inspect(&target)?;
+        let state = target::inspect(&target, &context.scratch)?;
         let shown = shown(&target);
         let mode = match (&state, settings.table.is_empty()) {
             (TargetState::Absent, true) => Mode::Create,
@@ -168,6 +170,20 @@ impl Plan {
         Ok(chosen)
     }
 
+    /// Fails if one of the tables cannot be restored alone, or not in the place of what has its name in the target.
+    fn require_tables(&self, chosen: &[&Table]) -> Result<()> {
+        let id = self.snapshot.manifest().id.to_string();
+        chosen.iter().try_for_each(|table| tables::require_ordinary(table, &id))?;
+        let overwrite = self.overwrite_tables_with();
+        let reading = Reading::begin(&self.target, &self.context.scratch)?;
+        let connection = reading.open()?;
+        chosen.iter().try_for_each(|table| tables::require_place(&connection, table, overwrite).map(drop))
+    }
+
+    fn overwrite_tables_with(&self) -> Overwrite {
+        if self.settings.replace { Overwrite::Replace } else { Overwrite::Refuse }
+    }
+
     /// Streams the image to `path` and checks it there.
     fn fetch_and_check(&self, path: PathBuf, times: &mut Times) -> Result<(ImageFile, Vec<TableCheck>)> {
         let Fetched { image, stream_seconds, sync_seconds } =
@@ -195,8 +211,8 @@ impl Plan {
         self.require_in_place(&image)?;
         report.notes.extend(notes);
         times.sync += clock.elapsed().as_secs_f64();
-        report.moved_aside = moved.iter().map(|path| path.display().to_string()).collect();
-        report.undo = Some(target::undo_new(&self.target));
+        report.moved_aside = moved.iter().map(|moved| moved.to.display().to_string()).collect();
+        report.undo = Some(target::undo_new(&self.target, &moved));
         Ok(checks)
     }
 
@@ -211,7 +227,7 @@ impl Plan {
 
     fn replace_damaged(&self, stamp: &str, report: &mut RestoreReport, times: &mut Times) -> Result<Vec<TableCheck>> {
         let (image, checks) = self.fetch_beside(stamp, times)?;
-        let notes = ownership::give_as_before(&image, &self.target)?;
+        let notes = ownership::give_as_before(&image, self.snapshot.manifest(), &self.target, &self.context.host)?;
         let (aside, replaced) = target::replace_damaged(image.path(), &self.target, stamp)?;
         if replaced == Replaced::Renamed {
             self.require_in_place(&image)?;
@@ -266,8 +282,12 @@ impl Plan {
         }
         let explain = |error| self.explain(error, report);
         let clock = Instant::now();
-        live.replace_with(&image_path, !self.settings.no_safety).map_err(explain)?;
+        let given = self.replace_live(&mut live, &image_path, page_bytes.is_none()).map_err(explain)?;
         times.sync += clock.elapsed().as_secs_f64();
+        report.notes.extend(given.notes);
+        if let Some(undo) = &mut report.undo {
+            given.undo.iter().for_each(|command| undo.push_str(&format!(" && {command}")));
+        }
         let clock = Instant::now();
         // The image was compared and checked before. A difference that is found now should come from other programs
         // that already write.
@@ -291,6 +311,26 @@ impl Plan {
         Ok(checks)
     }
 
+    /// Replaces the content of a live database, and gives the file an owner that can write to it.
+    fn replace_live(&self, live: &mut LiveTarget, image: &Path, is_empty: bool) -> Result<Given> {
+        let (manifest, host) = (self.snapshot.manifest(), &self.context.host);
+        let give =
+            |connection: &Connection, former| ownership::give_to_live(connection, former, manifest, &self.target, host);
+        let mut given = Given::default();
+        // An empty file has its owner before the first byte. The old pages of a database are gone from a file before it
+        // is given to another user.
+        let mut prepare = |connection: &Connection| {
+            if is_empty {
+                given = give(connection, Former::Nothing);
+            }
+        };
+        live.replace_with(image, !self.settings.no_safety, &mut prepare)?;
+        if !is_empty {
+            given = give(&live.connection, Former::Database);
+        }
+        Ok(given)
+    }
+
     /// Restores tables in a live database. What would make that fail is found by a rehearsal, before the safety snapshot.
     fn overwrite_tables(
         &self,
@@ -302,8 +342,7 @@ impl Plan {
     ) -> Result<Vec<TableCheck>> {
         let health = self.snapshot.manifest().sqlite.as_ref().and_then(|facts| facts.health.as_ref());
         let orphans = health.map_or(&[][..], |health| &health.orphans);
-        let overwrite = if self.settings.replace { Overwrite::Replace } else { Overwrite::Refuse };
-        let tables = TablesRestore::plan(live, image, chosen, orphans, overwrite)?;
+        let tables = TablesRestore::plan(live, image, chosen, orphans, self.overwrite_tables_with())?;
         if !self.settings.no_safety {
             tables.rehearse(live)?;
             live.keep_writers_out()?;
@@ -361,8 +400,8 @@ impl RestorePlan for Plan {
             Mode::Replace | Mode::ReplaceDamaged => "the whole content of",
             Mode::Tables => "tables in",
         };
-        let age = text::age(manifest.created_at, Utc::now());
-        Some(format!("Replace {what} {target} with {} ({age} old, {} rows)?", manifest.id, manifest.rows))
+        let age = text::age_with("old", manifest.created_at, Utc::now());
+        Some(format!("Replace {what} {target} with {} ({age}, {} rows)?", manifest.id, manifest.rows))
     }
 
     fn run(&self, caller: &dyn RestoreCaller) -> Result<RestoreReport> {
@@ -370,6 +409,9 @@ impl RestorePlan for Plan {
         let manifest = self.snapshot.manifest();
         let stamp = Utc::now().format("%Y%m%dT%H%M%S%3fZ").to_string();
         let chosen = self.choose_tables()?;
+        if self.mode == Mode::Tables {
+            self.require_tables(&chosen)?;
+        }
         let mut report = RestoreReport::new(
             manifest.id.to_string(),
             self.target.display().to_string(),

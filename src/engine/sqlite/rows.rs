@@ -21,6 +21,16 @@ pub(crate) enum Cell<'a> {
     Blob(&'a [u8]),
 }
 
+impl Cell<'_> {
+    /// Returns the length of a text or blob; 0 for other values.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Cell::Text(bytes) | Cell::Blob(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
 impl<'a> From<ValueRef<'a>> for Cell<'a> {
     fn from(value: ValueRef<'a>) -> Self {
         match value {
@@ -67,6 +77,34 @@ impl<'a> Rows<'a> {
         // SAFETY: prepared just above.
         let columns = unsafe { ffi::sqlite3_column_count(statement) };
         Ok(Rows { connection, statement, columns, has_ended: false })
+    }
+
+    /// Gives the parameter `number`, counted from 1, a value. The statement does not copy it, so it must live as long.
+    pub(super) fn bind(&mut self, number: i32, value: Cell<'a>) -> rusqlite::Result<()> {
+        // SAFETY: the statement is valid until dropped, and the value lives as long as its connection.
+        let code = unsafe {
+            match value {
+                Cell::Null => ffi::sqlite3_bind_null(self.statement, number),
+                Cell::Integer(value) => ffi::sqlite3_bind_int64(self.statement, number, value),
+                Cell::Real(value) => ffi::sqlite3_bind_double(self.statement, number, value),
+                Cell::Text(text) => ffi::sqlite3_bind_text64(
+                    self.statement,
+                    number,
+                    text.as_ptr().cast(),
+                    text.len() as u64,
+                    ffi::SQLITE_STATIC(),
+                    ffi::SQLITE_UTF8 as u8,
+                ),
+                Cell::Blob(bytes) => ffi::sqlite3_bind_blob64(
+                    self.statement,
+                    number,
+                    bytes.as_ptr().cast(),
+                    bytes.len() as u64,
+                    ffi::SQLITE_STATIC(),
+                ),
+            }
+        };
+        if code == ffi::SQLITE_OK { Ok(()) } else { Err(last_error(self.connection, code)) }
     }
 
     /// Returns the number of columns.

@@ -1,7 +1,7 @@
 //! The save of an SQLite file: its image, or its raw bytes if SQLite cannot open it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -10,12 +10,13 @@ use chrono::{DateTime, Utc};
 use super::files::companion;
 use super::library_version;
 use super::ownership;
+use super::reading::Reading;
 use super::readme;
 use super::source::{self, SourceOptions, SourceSnapshot};
 use super::survey::{OnDamage, Survey};
-use super::unlocked;
 use crate::engine::context::EngineContext;
 use crate::engine::saving::{self, Identity, SaveRequest, SavedContent, Saving};
+use crate::platform::disk::{open_own, shown};
 use crate::platform::entries::{EntryWriter, encode_name};
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 use crate::platform::progress::Progress;
@@ -31,7 +32,13 @@ pub(crate) fn origin_of(path: &Path, host: &str) -> Result<Origin> {
 
 /// Fails if the file certainly cannot be saved.
 pub(super) fn require_database(path: &Path, request: &SaveRequest) -> Result<()> {
-    match source::probe(path) {
+    let probed = match Reading::in_place(path) {
+        Ok(Ok(reading)) => source::probe(path, &reading),
+        // The copy is tested when it is read.
+        Ok(Err(_)) => return Ok(()),
+        Err(error) => Err(error),
+    };
+    match probed {
         Err(error) if request.allow_damaged && is_unreadable(&error) => Ok(()),
         Ok(0) if !request.allow_empty => {
             let what = if fs::metadata(path).is_ok_and(|facts| facts.len() == 0) {
@@ -43,8 +50,6 @@ pub(super) fn require_database(path: &Path, request: &SaveRequest) -> Result<()>
             Err(saving::empty(what).context(format!("no snapshot of {shown} was taken")))
         }
         Ok(_) => Ok(()),
-        // The copy is tested when it is read.
-        Err(_) if unlocked::needs_copy(path) => Ok(()),
         Err(error) => Err(error),
     }
 }
@@ -171,14 +176,18 @@ impl FileSaving {
         let mut raw_bytes = 0;
         for suffix in ["", "-wal", "-journal"] {
             let path = companion(&self.path, suffix);
-            let mut source = match File::open(&path) {
+            let mut source = match open_own(&path) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && !suffix.is_empty() => continue,
                 opened => {
                     opened.io(Kind::Unreachable, || format!("cannot open {}", one_line(&path.display().to_string())))?
                 }
             };
             let cannot = || format!("cannot read {}", one_line(&path.display().to_string()));
-            let bytes = source.metadata().io(Kind::Failed, cannot)?.len();
+            let facts = source.metadata().io(Kind::Failed, cannot)?;
+            if !facts.is_file() {
+                return Err(Error::usage(format!("{} is not a regular file", shown(&path))));
+            }
+            let bytes = facts.len();
             out.start_entry(&format!("{}{suffix}", self.entry()), bytes)?;
             let mut buffer = vec![0; 1 << 20];
             let mut left = bytes;
@@ -204,6 +213,7 @@ impl FileSaving {
             views: Vec::new(),
             file_mode: 0o600,
             file_owner: None,
+            file_birth: None,
             file_attributes: BTreeMap::new(),
             locked_seconds: 0.0,
             wal_growth_bytes: 0,

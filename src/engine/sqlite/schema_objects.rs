@@ -1,5 +1,6 @@
 //! Creates the indexes and triggers of a table that is restored into an existing database.
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::connection::{is_circumstance, is_damage, sqlite_message, with_old_strings};
@@ -42,8 +43,8 @@ fn create(connection: &Connection, table: &str, object: Object) -> rusqlite::Res
             statements.insert(0, drop);
             format!("its name belongs to the {kind} of {}", one_line(&owner))
         }
-        Some((kind, _)) => format!("its name belongs to a {kind}"),
-        None => match run(connection, &object.sql)? {
+        Some((kind, _)) => format!("its name belongs to a {kind}; give it another name"),
+        None => match run(connection, table, &object)? {
             Ok(()) => return Ok(None),
             Err(reason) => reason,
         },
@@ -59,24 +60,65 @@ fn owner_of_name(connection: &Connection, object: &Object) -> rusqlite::Result<O
     connection.query_row(sql, (Name::of(&object.name), &object.kind), read).optional()
 }
 
-/// Runs a statement. Returns the reason if the object itself prevents it; then nothing is changed.
-fn run(connection: &Connection, sql: &[u8]) -> rusqlite::Result<Result<(), String>> {
+/// Creates an object. Returns the reason if the object itself prevents it, or if every write to its table would fail;
+/// then nothing is changed.
+fn run(connection: &Connection, table: &str, object: &Object) -> rusqlite::Result<Result<(), String>> {
     rows::run(connection, b"SAVEPOINT lifeboat_object")?;
     let mut done = Ok(());
+    let mut missing = None;
     let configured = with_old_strings(connection, || {
-        done = rows::run(connection, sql);
+        let is_trigger = object.kind == "trigger";
+        let before = if is_trigger { missing_for_writes(connection, table) } else { None };
+        done = rows::run(connection, &object.sql);
+        missing = missing_for_writes(connection, table).filter(|now| is_trigger && before.as_ref() != Some(now));
         Ok(())
     });
     let done = match done {
         Err(error) if is_circumstance(&error) || is_damage(&error) => return Err(error),
         Err(error) => Err(one_line(&sqlite_message(&error))),
-        Ok(()) => configured.map_err(|error| error.full_message()),
+        Ok(()) => match missing {
+            Some(missing) => {
+                let table = one_line(table);
+                Err(format!(
+                    "with it, programs could not write to {table}, because there is {missing}; restore that too"
+                ))
+            }
+            None => configured.map_err(|error| error.full_message()),
+        },
     };
     if done.is_err() {
         rows::run(connection, b"ROLLBACK TO lifeboat_object")?;
     }
     rows::run(connection, b"RELEASE lifeboat_object")?;
     Ok(done)
+}
+
+/// Returns the object that the triggers of a table need and that does not exist, in SQLite's words, such as `no such table:
+/// main.log`.
+fn missing_for_writes(connection: &Connection, table: &str) -> Option<String> {
+    let name = quote(table);
+    let sql = "SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden = 0";
+    let mut query = connection.prepare(sql).ok()?;
+    let columns: Vec<Vec<u8>> = query
+        .query_map([Name::of(table)], |row| name_at(row, 0))
+        .ok()?
+        .flatten()
+        .map(|column| quote(&column))
+        .collect();
+    let same: Vec<Vec<u8>> = columns.iter().map(|column| [&column[..], b" = ", column].concat()).collect();
+    let statements = [
+        [b"INSERT INTO main.", &name[..], b" DEFAULT VALUES"].concat(),
+        [b"UPDATE main.", &name[..], b" SET ", &same.join(&b", "[..])].concat(),
+        [b"DELETE FROM main.", &name[..]].concat(),
+    ];
+    let set = |value| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, value);
+    set(true).ok()?;
+    // The statements are prepared, which reads the triggers, and never run.
+    let failed = |sql: &Vec<u8>| rows::Rows::query(connection, sql).err().map(|error| sqlite_message(&error));
+    let is_missing = |message: &String| message.contains("no such table") || message.contains("no such column");
+    let found = statements.iter().filter_map(failed).find(is_missing);
+    let reset = set(false);
+    found.filter(|_| reset.is_ok()).map(|message| one_line(&message))
 }
 
 /// Returns a statement with a semicolon that no comment hides.

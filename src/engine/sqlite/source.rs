@@ -19,16 +19,18 @@ use chrono::{DateTime, Utc};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, InterruptHandle, ffi};
 
-use super::connection::{self, BUSY_WAIT, Purpose, explain, is_busy};
-use super::files::{Fingerprint, companion, file_bytes};
-use super::header::MAGIC;
+use super::connection::{self, Purpose, explain, is_busy};
+use super::files::{FileState, companion, file_bytes};
+use super::header::{Header, MAGIC};
 use super::health;
-use super::main_file::{FileIdentity, MainFile};
-use super::outside_writes::OutsideWrites;
+use super::lock_wait::{self, BUSY_WAIT, wait_for_locks};
+use super::main_file::MainFile;
+use super::outside_writes::{self, OutsideWrites};
+use super::reading::Reading;
 use super::survey::{self, OnDamage, Survey};
-use super::unlocked;
 use crate::platform::disk::{create_file, shown};
 use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
+use crate::platform::place;
 use crate::platform::scratch::{Scratch, ScratchFolder};
 use crate::snapshots::manifest::{Depth, Health, SqliteFacts};
 
@@ -48,15 +50,14 @@ pub(crate) struct SourceOptions {
 /// One state of a database, held until it has been read.
 pub(crate) struct SourceSnapshot {
     path: PathBuf,
-    unlocked: Option<Fingerprint>,
     /// `None` if a copy is read, or if no locks can be taken.
     outside_writes: Option<OutsideWrites>,
     /// Dropped before the spool that it reads.
     image: Connection,
     readers: Option<Readers>,
     _spool: Option<ScratchFolder>,
-    /// The copy that is read in place of files that cannot be locked.
-    _copy: Option<ScratchFolder>,
+    /// Dropped after all connections.
+    reading: Reading,
     started: DateTime<Utc>,
     facts: SqliteFacts,
     wal_bytes: u64,
@@ -89,13 +90,19 @@ const PAGES_PER_CHECK: u64 = 256;
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The disturbance of a file that is written to while it is opened.
+const WRITTEN_TO: &str = "its file is being written to by a program that does not use SQLite";
+
 /// The growth of a WAL from which a warning is printed.
 const WAL_GROWTH_WARNING_BYTES: u64 = 256 << 20;
 
 /// Finds the file of a source, and returns its absolute path with links resolved. It must be a regular file.
 pub(crate) fn locate(path: &Path) -> Result<PathBuf> {
     let shown = || one_line(&path.display().to_string());
-    let real = path.canonicalize().map_err(|error| {
+    let real = place::resolve(path).map_err(|error| {
+        if place::is_refused(&error) {
+            return error.into();
+        }
         Error::unreachable(format!("cannot find the database {}", shown()))
             .hint("check the path; in a container, check that its volume is mounted")
             .because(error)
@@ -114,11 +121,29 @@ pub(crate) fn locate(path: &Path) -> Result<PathBuf> {
 
 /// Checks that a file (see [`locate`]) is a readable database. Returns the number of its tables without SQLite's own.
 ///
-/// A file with a database's first bytes that cannot be read as a database is damaged; any other is a usage error.
-pub(crate) fn probe(path: &Path) -> Result<u64> {
+/// A file with a database's first bytes that cannot be read as a database is damaged; any other is a usage error. One
+/// that somebody is writing to without SQLite is read again; [`Kind::Unreachable`] if that does not end.
+pub(super) fn probe(path: &Path, reading: &Reading) -> Result<u64> {
+    let mut pause = PAUSE;
+    for _ in 0..ATTEMPTS {
+        let before = FileState::at(path);
+        let probed = probe_once(path, reading);
+        let is_readable = match &probed {
+            Ok(tables) => *tables > 0 || file_bytes(path) > 0,
+            Err(error) => !matches!(error.kind, Kind::Problem | Kind::Usage),
+        };
+        if is_readable || !outside_writes::is_being_written(path, before)? {
+            return probed;
+        }
+        crate::platform::interrupt::sleep(pause)?;
+        pause *= 2;
+    }
+    Err(disturbed(path, WRITTEN_TO))
+}
+
+fn probe_once(path: &Path, reading: &Reading) -> Result<u64> {
     let shown = one_line(&path.display().to_string());
-    let purpose = if unlocked::is_frozen(path) { Purpose::Image } else { Purpose::Source };
-    let connection = connection::open(path, purpose)?;
+    let connection = reading.open()?;
     let sql = "SELECT count(*) FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_'";
     let tables: rusqlite::Result<i64> = connection.query_row(sql, [], |row| row.get(0));
     tables.map(i64::unsigned_abs).map_err(|error| {
@@ -139,17 +164,6 @@ impl SourceSnapshot {
     ///
     /// Fails with [`Kind::Unreachable`] if others replace the file, or write to it without locks, again and again.
     pub(crate) fn begin(path: &Path, options: &SourceOptions) -> Result<Self> {
-        if !unlocked::needs_copy(path) {
-            return SourceSnapshot::begin_at(path, options);
-        }
-        let (folder, copy) = unlocked::copy(path, &options.scratch)?;
-        let mut snapshot = SourceSnapshot::begin_at(&copy, options)?;
-        snapshot.facts.file_mode = file_mode(path);
-        snapshot._copy = Some(folder);
-        Ok(snapshot)
-    }
-
-    fn begin_at(path: &Path, options: &SourceOptions) -> Result<Self> {
         let mut pause = PAUSE;
         for _ in 1..ATTEMPTS {
             match SourceSnapshot::try_begin(path, options)? {
@@ -164,11 +178,22 @@ impl SourceSnapshot {
 
     fn try_begin(path: &Path, options: &SourceOptions) -> Result<std::result::Result<Self, Disturbance>> {
         let wal_bytes = file_bytes(&companion(path, "-wal"));
-        let held = match open_shared(path)? {
-            Ok(held) => held,
-            Err(disturbance) => return Ok(Err(disturbance)),
+        let before = FileState::at(path);
+        let opened = Reading::begin(path, &options.scratch)
+            .and_then(|reading| Ok(open_shared(path, &reading)?.map(|held| (held, reading))));
+        let (held, reading) = match opened {
+            // The copying of a file over it begins by cutting it to 0 bytes.
+            Ok(Ok((held, _))) if has_no_page(&held.image) && outside_writes::is_being_written(path, before)? => {
+                return Ok(Err(Disturbance(WRITTEN_TO.to_owned())));
+            }
+            Ok(Ok(held)) => held,
+            Ok(Err(disturbance)) => return Ok(Err(disturbance)),
+            Err(error) if error.kind == Kind::Problem && outside_writes::is_being_written(path, before)? => {
+                return Ok(Err(Disturbance(WRITTEN_TO.to_owned())));
+            }
+            Err(error) => return Err(error),
         };
-        let HeldState { unlocked, outside_writes, image, siblings, journal_mode, since } = held;
+        let HeldState { outside_writes, image, siblings, journal_mode, since } = held;
         let started = Utc::now();
         let mut facts = read_facts(&image, path, journal_mode)?;
         let (outside_writes, image, siblings, spool) = match siblings {
@@ -195,12 +220,11 @@ impl SourceSnapshot {
         let path = path.to_owned();
         Ok(Ok(SourceSnapshot {
             path,
-            unlocked,
             outside_writes,
             image,
             readers,
             _spool: spool,
-            _copy: None,
+            reading,
             started,
             facts,
             wal_bytes,
@@ -279,9 +303,7 @@ impl SourceSnapshot {
         let readers = self.readers.take().ok_or_else(|| Error::failed("the survey has already failed"))?;
         let (survey, health) = readers.join().map_err(|error| self.cause_of(error))?;
         self.require_undisturbed()?;
-        if let Some(before) = &self.unlocked {
-            unlocked::require_unchanged(&self.path, before)?;
-        }
+        self.reading.require_unchanged()?;
         self.facts.wal_growth_bytes = if self.facts.journal_mode == "wal" { self.wal_growth_bytes() } else { 0 };
         self.facts.schema_digest = survey.schema_digest;
         self.facts.views.clone_from(&survey.views);
@@ -294,8 +316,12 @@ impl SourceSnapshot {
         Ok(SourceReport { survey, facts: self.facts.clone(), damage })
     }
 
+    /// Returns the growth of the WAL that this snapshot keeps from being reset.
     fn wal_growth_bytes(&self) -> u64 {
-        file_bytes(&companion(&self.path, "-wal")).saturating_sub(self.wal_bytes)
+        match self.reading.purpose() {
+            Purpose::Source => file_bytes(&companion(&self.path, "-wal")).saturating_sub(self.wal_bytes),
+            _ => 0,
+        }
     }
 }
 
@@ -369,8 +395,6 @@ fn disturbed(path: &Path, change: &str) -> Error {
 
 /// A state of a database, held by read transactions.
 struct HeldState {
-    /// The metadata before it was opened, if no lock could be taken.
-    unlocked: Option<Fingerprint>,
     /// The watch over changes that locks do not prevent, if locks could be taken.
     outside_writes: Option<OutsideWrites>,
     image: Connection,
@@ -384,48 +408,35 @@ struct HeldState {
 
 /// Opens a read transaction; for a WAL database, also two more on exactly the same state. All are of one file, which was
 /// at `path` when the transaction had begun.
-fn open_shared(path: &Path) -> Result<std::result::Result<HeldState, Disturbance>> {
+fn open_shared(path: &Path, reading: &Reading) -> Result<std::result::Result<HeldState, Disturbance>> {
     let replaced = || Ok(Err(Disturbance("another file was put in its place".to_owned())));
     let shown = one_line(&path.display().to_string());
     let cannot = |error| explain(error, &format!("cannot read {shown}"));
-    let fingerprint = Fingerprint::of(path);
-    let first = connection::open(path, Purpose::Source)?;
-    first.busy_timeout(Duration::ZERO).map_err(cannot)?;
-    let purpose = match begin(&first) {
-        // Also if another connection holds a lock: the loop below waits for it.
-        Ok(()) => Purpose::Source,
-        Err(error) if is_busy(&error) => Purpose::Source,
-        // No locks can be taken; afterwards it is checked that nobody else wrote.
-        Err(_) if unlocked::is_frozen(path) => Purpose::Image,
-        Err(error) => return Err(cannot(error)),
-    };
-    drop(first);
-    let image = connection::open(path, purpose)?;
+    if reading.is_unlocked() {
+        tracing::info!("{shown} cannot be locked here: it is read without locks, and compared afterwards");
+    }
+    let opened = reading.opened_path();
+    let image = reading.open()?;
     let deadline = Instant::now() + BUSY_WAIT;
     let mut pause = Duration::from_micros(100);
     loop {
         crate::platform::interrupt::check()?;
         // Does not wait inside SQLite: the other connection may be waiting for a lock that is held here.
         let since = Instant::now();
-        match try_hold(&image, path, purpose) {
+        match try_hold(&image, reading) {
             Ok(Some(held)) => {
-                for connection in held.siblings.iter().flatten() {
-                    connection.busy_timeout(BUSY_WAIT).map_err(cannot)?;
-                }
-                image.busy_timeout(BUSY_WAIT).map_err(cannot)?;
-                let unlocked = (purpose == Purpose::Image).then_some(fingerprint);
-                if unlocked.is_some() {
-                    tracing::info!("{shown} cannot be locked here: it is read without locks, and compared afterwards");
-                }
+                held.siblings.iter().flatten().chain([&image]).for_each(|it| wait_for_locks(it, path));
                 let Attempt { siblings, journal_mode } = held;
-                let identity = FileIdentity::of(&image, path);
-                let is_same = |sibling: &Connection| FileIdentity::of(sibling, path) == identity;
+                let identity_of =
+                    |connection: &Connection| MainFile::of(connection).and_then(|file| file.identity(&opened));
+                let identity = identity_of(&image);
+                let is_same = |sibling: &Connection| identity_of(sibling) == identity;
                 let Some(identity) = identity.filter(|_| siblings.iter().flatten().all(is_same)) else {
                     return replaced();
                 };
                 let watch = || OutsideWrites::watch(&image, path, identity, journal_mode == "wal");
-                let outside_writes = if unlocked.is_none() { Some(watch()?) } else { None };
-                return Ok(Ok(HeldState { unlocked, outside_writes, image, siblings, journal_mode, since }));
+                let outside_writes = if reading.purpose() == Purpose::Source { Some(watch()?) } else { None };
+                return Ok(Ok(HeldState { outside_writes, image, siblings, journal_mode, since }));
             }
             Err(error) if !is_busy(&error) => return Err(cannot(error)),
             Err(error) if Instant::now() > deadline => return Err(cannot(error)),
@@ -433,7 +444,7 @@ fn open_shared(path: &Path) -> Result<std::result::Result<HeldState, Disturbance
                 let message = format!("cannot get a consistent state of {shown}: it changes too fast");
                 return Err(Error::unreachable(message));
             }
-            _ => {}
+            _ => lock_wait::report(path, deadline - BUSY_WAIT),
         }
         if MainFile::of(&image).is_some_and(|file| file.has_moved()) {
             return replaced();
@@ -454,16 +465,20 @@ struct Attempt {
 
 /// Tries to hold one state. Returns `None` if the siblings would see another state, and a busy error if another
 /// connection holds a lock.
-fn try_hold(image: &Connection, path: &Path, purpose: Purpose) -> rusqlite::Result<Option<Attempt>> {
+fn try_hold(image: &Connection, reading: &Reading) -> rusqlite::Result<Option<Attempt>> {
     image.busy_timeout(Duration::ZERO)?;
     begin(image)?;
     let mode: String = image.query_row("PRAGMA main.journal_mode", [], |row| row.get(0))?;
-    let journal_mode = if mode == "wal" { "wal" } else { "delete" };
-    if journal_mode == "delete" && purpose == Purpose::Source {
+    let mut journal_mode = if mode == "wal" { "wal" } else { "delete" };
+    if reading.purpose() == Purpose::Source && journal_mode == "delete" {
         return Ok(Some(Attempt { siblings: None, journal_mode }));
     }
+    // SQLite ignores the mode of a file that it reads without locks.
+    if let (Purpose::Image, Some(main)) = (reading.purpose(), MainFile::of(image)) {
+        journal_mode = Header::of(&main.start()).map_or(journal_mode, |header| header.journal_mode());
+    }
     let open = || -> rusqlite::Result<Connection> {
-        let sibling = connection::open_raw(path, purpose)?;
+        let sibling = connection::open_raw(&reading.opened_path(), reading.purpose())?;
         sibling.busy_timeout(Duration::ZERO)?;
         Ok(sibling)
     };
@@ -524,6 +539,10 @@ impl Drop for WalState {
     }
 }
 
+fn has_no_page(connection: &Connection) -> bool {
+    connection.query_row("PRAGMA main.page_count", [], |row| row.get(0)).is_ok_and(|pages: i64| pages == 0)
+}
+
 pub(super) fn read_facts(connection: &Connection, path: &Path, journal_mode: &str) -> Result<SqliteFacts> {
     let number = |pragma: &str| connection.query_row(&format!("PRAGMA main.{pragma}"), [], |row| row.get::<_, i64>(0));
     let facts = || {
@@ -539,6 +558,7 @@ pub(super) fn read_facts(connection: &Connection, path: &Path, journal_mode: &st
             views: Vec::new(),
             file_mode: file_mode(path),
             file_owner: None,
+            file_birth: None,
             file_attributes: BTreeMap::new(),
             locked_seconds: 0.0,
             wal_growth_bytes: 0,

@@ -25,6 +25,9 @@ const OTHER_WAYS: &str =
 /// The number of rows between two checks for a signal to stop.
 const ROWS_PER_CHECK: u64 = 4096;
 
+/// The length of texts and blobs from which a row is large.
+const LARGE_ROW_BYTES: usize = 1 << 20;
+
 /// Writes a table as SQL into a file in `scratch`. Returns the file, at its start, and the number of rows.
 pub(super) fn write(image: &Connection, table: &str, kind: &str, scratch: &ScratchFolder) -> Result<(File, u64)> {
     let failed = |error| explain(error, &format!("cannot read the table {}", one_line(table)));
@@ -54,19 +57,7 @@ pub(super) fn write(image: &Connection, table: &str, kind: &str, scratch: &Scrat
     create.iter().try_for_each(|sql| loader.add_schema(sql))?;
     let list: Vec<Vec<u8>> = rowid.into_iter().chain(own.iter().copied()).map(quote).collect();
     let start = [b"INSERT INTO ", &quote(table)[..], b" (", &list.join(&b","[..]), b") VALUES ("].concat();
-    let mut statement = Vec::new();
-    let count = each_row(image, table, &query, &mut |values| {
-        statement.clear();
-        statement.extend_from_slice(&start);
-        for (index, value) in values.iter().enumerate() {
-            if index > 0 {
-                statement.push(b',');
-            }
-            literal(*value, &mut statement)?;
-        }
-        statement.extend_from_slice(b");");
-        loader.add(&statement)
-    })?;
+    let count = each_row(image, table, &query, &mut |values| loader.add_row(&start, values))?;
     if let Some(sequence) = sequence(image, table).map_err(failed)?
         && has_sequences(&loader.database).map_err(failed)?
     {
@@ -183,6 +174,41 @@ impl<'a> Loader<'a> {
             .io(Kind::Failed, || "cannot write to the scratch folder".to_owned())
     }
 
+    /// Loads and writes a row, whose statement begins with `start`.
+    ///
+    /// SQLite copies the text of a statement several times. So a large row is loaded by its values, and its text is only
+    /// written.
+    fn add_row(&mut self, start: &[u8], values: &[Cell<'_>]) -> Result<()> {
+        let bytes: usize = values.iter().map(|value| value.bytes()).sum();
+        if bytes <= LARGE_ROW_BYTES {
+            let mut statement = start.to_vec();
+            write_values(values, &mut statement)?;
+            return self.add(&statement);
+        }
+        let parameters = vec![&b"?"[..]; values.len()].join(&b","[..]);
+        let sql = [start, &parameters, b");"].concat();
+        let load = |database: &Connection| -> rusqlite::Result<()> {
+            let mut rows = Rows::query(database, &sql)?;
+            for (number, value) in (1..).zip(values) {
+                rows.bind(number, *value)?;
+            }
+            while rows.step()? {}
+            Ok(())
+        };
+        load(&self.database).map_err(|error| self.explain(error))?;
+        // SAFETY: the handle is open; a negative number changes nothing.
+        let limit = unsafe { ffi::sqlite3_limit(self.database.handle(), ffi::SQLITE_LIMIT_SQL_LENGTH, -1) };
+        let mut file = Counted { inner: &mut self.file, bytes: 0 };
+        file.write_all(start)
+            .and_then(|()| write_values(values, &mut file))
+            .and_then(|()| file.write_all(b"\n"))
+            .io(Kind::Failed, || "cannot write to the scratch folder".to_owned())?;
+        if file.bytes > u64::from(limit.unsigned_abs()) {
+            return Err(refused(self.table, "a row needs a longer statement than SQLite reads"));
+        }
+        Ok(())
+    }
+
     /// Loads and writes a statement of the schema.
     fn add_schema(&mut self, sql: &[u8]) -> Result<()> {
         let mut statement = sql.to_vec();
@@ -265,8 +291,37 @@ pub(super) fn each_row(
     Ok(count)
 }
 
+/// A writer that counts the bytes.
+struct Counted<'a> {
+    inner: &'a mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Writes the values of an INSERT, and its end.
+fn write_values(values: &[Cell<'_>], out: &mut dyn Write) -> std::io::Result<()> {
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 {
+            out.write_all(b",")?;
+        }
+        literal(*value, out)?;
+    }
+    out.write_all(b");")
+}
+
 /// Writes a value as an SQL expression that has exactly this value.
-fn literal(value: Cell<'_>, out: &mut Vec<u8>) -> std::io::Result<()> {
+fn literal(value: Cell<'_>, out: &mut dyn Write) -> std::io::Result<()> {
     match value {
         Cell::Null => out.write_all(b"NULL"),
         Cell::Integer(number) => write!(out, "{number}"),
@@ -274,12 +329,42 @@ fn literal(value: Cell<'_>, out: &mut Vec<u8>) -> std::io::Result<()> {
         Cell::Text(bytes) => match std::str::from_utf8(bytes) {
             // The program removes the first character of a line break of Windows, and stops at a NUL.
             Ok(text) if !text.bytes().any(|byte| byte < b' ' && byte != b'\n' && byte != b'\t') => {
-                write!(out, "'{}'", text.replace('\'', "''"))
+                write_quoted(bytes, b'\'', out)
             }
-            _ => write!(out, "CAST(x'{}' AS TEXT)", hex::encode(bytes)),
+            _ => {
+                out.write_all(b"CAST(x'")?;
+                write_hex(bytes, out)?;
+                out.write_all(b"' AS TEXT)")
+            }
         },
-        Cell::Blob(bytes) => write!(out, "x'{}'", hex::encode(bytes)),
+        Cell::Blob(bytes) => {
+            out.write_all(b"x'")?;
+            write_hex(bytes, out)?;
+            out.write_all(b"'")
+        }
     }
+}
+
+/// Writes a text between quotes, and the quotes in it twice.
+pub(super) fn write_quoted(text: &[u8], quote: u8, out: &mut dyn Write) -> std::io::Result<()> {
+    for part in text.split(|byte| *byte == quote) {
+        // Before each part is the start, or a quote of the text.
+        out.write_all(&[quote])?;
+        out.write_all(part)?;
+        out.write_all(&[quote])?;
+    }
+    Ok(())
+}
+
+/// Writes bytes as hexadecimal digits.
+pub(super) fn write_hex(bytes: &[u8], out: &mut dyn Write) -> std::io::Result<()> {
+    let mut digits = [0; 8192];
+    for part in bytes.chunks(digits.len() / 2) {
+        let digits = &mut digits[..2 * part.len()];
+        hex::encode_to_slice(part, digits).map_err(std::io::Error::other)?;
+        out.write_all(digits)?;
+    }
+    Ok(())
 }
 
 /// Returns an expression for a real number.

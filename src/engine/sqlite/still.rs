@@ -8,21 +8,25 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use rusqlite::Connection;
 use rustix::fs::OFlags;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::connection::explain;
 use super::files::{Fingerprint, companion, file_bytes};
 use super::header::{Content, Header};
-use super::inspect::{self, ReadConnection};
 use super::main_file::MainFile;
+use super::reading::Reading;
 use super::target::data_version;
 use crate::platform::disk::{open_plain, shown};
 use crate::platform::error::{Error, Kind, Result};
 
 /// A database that is watched.
 pub(crate) struct Watched {
-    reader: ReadConnection,
+    /// `None` if the database can only be read from a copy. Then only the metadata of its files are watched.
+    connection: Option<Connection>,
+    /// Dropped after the connection.
+    _reading: Option<Reading>,
     path: PathBuf,
     first: State,
 }
@@ -47,10 +51,10 @@ impl Before {
     pub(crate) fn hold(self) -> Result<Watched> {
         let content = Content::read(&self.path)
             .map_err(|error| Error::unreachable(format!("cannot read {}", shown(&self.path))).because(error))?;
-        let Content::Database(header) = content else {
+        if !matches!(content, Content::Database(_)) {
             return Err(Error::problem(format!("{} is no longer a database", shown(&self.path))));
-        };
-        let watched = Watched::begin(&self.path, &header)?;
+        }
+        let watched = Watched::begin(&self.path)?;
         if !watched.first.fingerprint.has_same_content(&self.fingerprint) {
             return Err(written(&self.path, "its files have changed"));
         }
@@ -65,7 +69,7 @@ fn written(path: &Path, change: &str) -> Error {
 
 /// The state of a database; every write changes at least one part of it.
 struct State {
-    version: u32,
+    version: Option<u32>,
     counter: Option<u32>,
     wal_start: Vec<u8>,
     wal_bytes: u64,
@@ -97,11 +101,12 @@ pub(crate) fn require_files(databases: usize) -> Result<()> {
 
 impl Watched {
     /// Begins to watch a database (see [`super::source::locate`]).
-    pub(crate) fn begin(path: &Path, header: &Header) -> Result<Self> {
-        let reader = inspect::open(path, header)?;
+    pub(crate) fn begin(path: &Path) -> Result<Self> {
+        let reading = Reading::in_place(path)?.ok();
+        let connection = reading.as_ref().map(Reading::open).transpose()?;
         // Read only after the connection is open: opening a WAL database creates files beside it.
-        let first = State::of(&reader, path)?;
-        Ok(Watched { reader, path: path.to_owned(), first })
+        let first = State::of(connection.as_ref(), path)?;
+        Ok(Watched { connection, _reading: reading, path: path.to_owned(), first })
     }
 
     /// Returns true if the metadata of the files is unchanged. No file is opened, so this is cheap.
@@ -121,7 +126,7 @@ impl Watched {
         if fs::symlink_metadata(&self.path).is_err() {
             return Ok(vec!["the file was removed".to_owned()]);
         }
-        let now = match State::of(&self.reader, &self.path) {
+        let now = match State::of(self.connection.as_ref(), &self.path) {
             Ok(now) => now,
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
             Err(error) => return Ok(vec![format!("it can no longer be read: {}", error.full_message())]),
@@ -131,16 +136,16 @@ impl Watched {
 }
 
 impl State {
-    fn of(reader: &ReadConnection, path: &Path) -> Result<Self> {
-        // A connection detects changes by others only when it reads.
-        let read = reader.connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()));
-        read.map_err(|error| explain(error, &format!("cannot read {}", shown(path))))?;
-        let version = data_version(&reader.connection)?;
-        let counter = match Content::of(&MainFile::of(&reader.connection).map(|file| file.start()).unwrap_or_default())
-        {
-            Content::Database(header) => Some(header.change_counter),
-            _ => None,
-        };
+    fn of(connection: Option<&Connection>, path: &Path) -> Result<Self> {
+        let (mut version, mut counter) = (None, None);
+        if let Some(connection) = connection {
+            // A connection detects changes by others only when it reads.
+            let read = connection.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()));
+            read.map_err(|error| explain(error, &format!("cannot read {}", shown(path))))?;
+            version = Some(data_version(connection)?);
+            let header = MainFile::of(connection).and_then(|file| Header::of(&file.start()));
+            counter = header.map(|header| header.change_counter);
+        }
         let wal = companion(path, "-wal");
         Ok(State {
             version,
@@ -148,7 +153,7 @@ impl State {
             wal_start: wal_start(&wal),
             wal_bytes: file_bytes(&wal),
             bytes: file_bytes(path),
-            fingerprint: Fingerprint::of(path),
+            fingerprint: Fingerprint::settled(path)?,
         })
     }
 

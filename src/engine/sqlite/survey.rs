@@ -5,13 +5,15 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::connection::{self, Purpose, explain, is_circumstance, is_damage, sqlite_message};
-use super::files::Fingerprint;
+use super::derived;
 use super::names::{Match, Name, match_columns, match_names, name_at, quote};
+use super::reading::Reading;
 use super::rows::{self, Rows};
-use super::unlocked;
 use crate::platform::digest::{RowDigest, RowHasher};
 use crate::platform::error::{Error, Result, one_line};
+use crate::platform::scratch::Scratch;
 use crate::snapshots::manifest::{Column, Table, by_name};
+use crate::snapshots::row_counts::stored_rows;
 
 /// The handling of damage that is found while rows are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,25 +36,21 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// Returns the number of rows in all tables that store rows themselves. A virtual table shows the rows of its
-    /// shadow tables, and SQLite's own tables (counters, statistics) can keep rows when all others are gone; neither is
-    /// counted.
+    /// Returns the total that manifests record. A virtual table shows the rows of its shadow tables, and SQLite's own
+    /// tables (counters, statistics) can keep rows when all others are gone; neither is counted.
     #[must_use]
     pub(crate) fn rows(&self) -> u64 {
-        let own = |table: &&Table| table.kind != "virtual" && !table.name.starts_with("sqlite_");
-        self.tables.iter().filter(own).filter_map(|table| table.rows).sum()
+        stored_rows(&self.tables)
     }
 }
 
 /// Surveys the current state of a database in one read transaction.
-pub(crate) fn survey_live(path: &Path, on_damage: OnDamage) -> Result<Survey> {
-    let unlocked = unlocked::is_frozen(path).then(|| Fingerprint::of(path));
-    let purpose = if unlocked.is_some() { Purpose::Image } else { Purpose::Source };
-    let connection = connection::open(path, purpose)?;
+pub(crate) fn survey_live(path: &Path, on_damage: OnDamage, scratch: &Scratch) -> Result<Survey> {
+    let reading = Reading::begin(path, scratch)?;
+    let connection = reading.open()?;
     connection.execute_batch("BEGIN").map_err(|error| explain(error, "cannot start a read transaction"))?;
     let survey = survey(&connection, on_damage)?;
-    unlocked.map_or(Ok(()), |before| unlocked::require_unchanged(path, &before))?;
-    Ok(survey)
+    reading.require_unchanged().map(|()| survey)
 }
 
 /// Surveys a database table by table, so that nobody waits for long. The caller must find out whether others wrote
@@ -69,9 +67,12 @@ pub(super) fn survey(connection: &Connection, on_damage: OnDamage) -> Result<Sur
         Err(error) if on_damage == OnDamage::Note && is_damage(&error) => Vec::new(),
         Err(error) => return Err(explain(error, "cannot read the schema")),
     };
+    // The schema of a damaged database may be readable only in part.
+    let contents = derived::external_contents(connection).unwrap_or_default();
     for (name, kind) in list {
         crate::platform::interrupt::check()?;
-        tables.push(survey_table(connection, &name, &kind, on_damage)?);
+        let content = contents.get(&name).cloned();
+        tables.push(Table { content, ..survey_table(connection, &name, &kind, on_damage)? });
     }
     let schema_digest = match digest(connection, b"SELECT type, name, tbl_name, sql FROM main.sqlite_schema") {
         Ok((_, _, digest)) => Some(digest),
@@ -121,6 +122,7 @@ pub(super) fn survey_table(connection: &Connection, name: &str, kind: &str, on_d
         digest: None,
         reason: None,
         kind: kind.to_owned(),
+        content: None,
         columns: Vec::new(),
     };
     let read = || {
@@ -141,10 +143,22 @@ pub(super) fn survey_table(connection: &Connection, name: &str, kind: &str, on_d
             }
             table.reason = Some(one_line(&sqlite_message(&error)));
             table.columns = columns(connection, name).unwrap_or_default();
-            table.rows = rows::count(connection, name).ok();
+            table.rows = count(connection, name, kind).ok();
         }
     }
     Ok(table)
+}
+
+/// Counts the rows of a table. If a full-text index cannot be read because its tokenizer is missing here, counts the
+/// rows of the shadow table that has one row for each of its own.
+pub(super) fn count(connection: &Connection, name: &str, kind: &str) -> rusqlite::Result<u64> {
+    match rows::count(connection, name) {
+        Err(error) if kind == "virtual" && !is_circumstance(&error) => {
+            let of_shadow = |word: &str| rows::count(connection, &format!("{name}_{word}")).ok();
+            ["content", "docsize"].iter().find_map(|word| of_shadow(word)).ok_or(error)
+        }
+        counted => counted,
+    }
 }
 
 /// Returns the query that reads columns of a table of `main`: from the table itself, never from an index that happens to
@@ -275,6 +289,7 @@ mod tests {
             digest,
             reason: None,
             kind: "table".to_owned(),
+            content: None,
             columns: columns.collect(),
         }
     }

@@ -3,18 +3,20 @@
 use std::path::Path;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, ffi};
 
 use super::connection::{self, Purpose, explain, sqlite_message, with_old_strings};
 use super::derived::{self, FullText};
 use super::health;
-use super::names::{Match, Name, match_columns, quote};
+use super::names::{Match, Name, match_columns, name_at, quote, readable_text};
 use super::rows::{self, Rows};
 use super::schema_objects;
 use super::survey::{self, OnDamage, TableCheck};
 use super::target::LiveTarget;
+use super::trigger_indexes::{self, TriggerIndex};
 use crate::engine::restoring::{LeftOut, SkippedTrigger};
 use crate::platform::error::{Error, Result, one_line};
+use crate::platform::shell::quote_word;
 use crate::snapshots::manifest::{OrphanRows, Table};
 
 /// The handling of existing rows in a table.
@@ -42,13 +44,13 @@ pub(crate) struct TablesRestore<'a> {
 pub(crate) struct TablesOutcome {
     /// The comparison of each table with the snapshot.
     pub checks: Vec<TableCheck>,
-    /// The full-text indexes that were built again and checked.
+    /// The indexes that were built again, or copied from the snapshot, and checked.
     pub rebuilt: Vec<String>,
     /// Indexes and triggers that could not be created, because another object has their name or something is missing.
     pub left_out: Vec<LeftOut>,
     /// Triggers whose tables may be out of date now.
     pub skipped_triggers: Vec<SkippedTrigger>,
-    /// Full-text indexes that were not built again, with the reason and the statement.
+    /// Indexes that were not renewed, with the reason and the statements.
     pub notes: Vec<String>,
 }
 
@@ -61,10 +63,12 @@ impl<'a> TablesRestore<'a> {
         orphans_at_snapshot: &'a [OrphanRows],
         overwrite: Overwrite,
     ) -> Result<Self> {
-        tables.iter().try_for_each(|table| require_ordinary(table))?;
         let connection = &target.connection;
         attach(connection, image)?;
-        let checked = tables.iter().try_for_each(|table| require_target(connection, table, overwrite).map(drop));
+        let checked = tables.iter().try_for_each(|table| {
+            let place = require_place(connection, table, overwrite)?;
+            require_rowids(connection, table, &place)
+        });
         detach(connection)?;
         checked?;
         let agreeing = agreeing_indexes(image, &names(tables))?;
@@ -114,6 +118,7 @@ impl<'a> TablesRestore<'a> {
             );
         }
         let names = names(self.tables);
+        let copies = trigger_indexes::list(connection, &names).map_err(failed)?;
         let mut indexes = Vec::new();
         for index in derived::full_text_indexes(connection, &names).map_err(failed)? {
             let agreed = self.agreeing.iter().any(|name| name.eq_ignore_ascii_case(&index.name))
@@ -121,9 +126,20 @@ impl<'a> TablesRestore<'a> {
             indexes.push((index, agreed));
         }
         let mut outcome = TablesOutcome::default();
+        let mut created = Vec::new();
         for table in self.tables {
             crate::platform::interrupt::check()?;
-            restore_table(connection, table, self.overwrite, &mut outcome.left_out)?;
+            if restore_table(connection, table, self.overwrite)? == Place::Free {
+                created.push(*table);
+            }
+        }
+        // A trigger may need any of the tables.
+        for table in created {
+            let failed = |error| cannot_restore(error, table);
+            outcome.left_out.extend(schema_objects::create_all(connection, &table.name).map_err(failed)?);
+        }
+        for table in self.tables {
+            crate::platform::interrupt::check()?;
             let found = survey::survey_table(connection, &table.name, &table.kind, OnDamage::Fail)?;
             outcome.checks.extend(survey::compare(&[(*table).clone()], &[found]));
         }
@@ -133,6 +149,9 @@ impl<'a> TablesRestore<'a> {
         }
         for (index, agreed) in indexes {
             renew(connection, &index, agreed, &mut outcome).map_err(failed)?;
+        }
+        for index in copies {
+            copy(connection, &index, &mut outcome).map_err(failed)?;
         }
         let mut renewed = names.clone();
         renewed.extend(outcome.rebuilt.iter().map(String::as_str));
@@ -144,7 +163,8 @@ impl<'a> TablesRestore<'a> {
     }
 
     fn require_no_new_orphans(&self, connection: &Connection, mut allowed: Vec<OrphanRows>) -> Result<()> {
-        let is_restored = |orphan: &&OrphanRows| self.tables.iter().any(|table| table.name == orphan.table);
+        let is_restored =
+            |orphan: &&OrphanRows| self.tables.iter().any(|table| table.name.eq_ignore_ascii_case(&orphan.table));
         allowed.extend(self.orphans_at_snapshot.iter().filter(is_restored).cloned());
         let now = health::orphans(connection, None)
             .map_err(|error| explain(error, "cannot restore the tables; nothing was changed"))?;
@@ -200,13 +220,43 @@ fn renew(connection: &Connection, index: &FullText, agreed: bool, outcome: &mut 
     Ok(())
 }
 
+/// Copies an index that triggers keep from the image, or notes the statements that do it.
+fn copy(connection: &Connection, index: &TriggerIndex, outcome: &mut TablesOutcome) -> rusqlite::Result<()> {
+    match index.copy(connection)? {
+        Ok(()) => outcome.rebuilt.push(index.name.clone()),
+        Err(reason) => outcome.notes.push(format!(
+            "the index {} was not renewed ({reason}), and may not agree with the restored rows; to give it the rows that \
+             it has in the snapshot, restore the whole snapshot to a new file, and run: {}",
+            one_line(&index.name),
+            index.copy_statements()
+        )),
+    }
+    Ok(())
+}
+
 /// Fails for a table that cannot be restored alone.
-fn require_ordinary(table: &Table) -> Result<()> {
+pub(super) fn require_ordinary(table: &Table, snapshot: &str) -> Result<()> {
     let shown = one_line(&table.name);
-    if table.kind != "table" || table.name.starts_with("sqlite_") {
-        let kind = if table.kind == "table" { "system" } else { &table.kind };
-        return Err(Error::usage(format!("the table {shown} is a {kind} table, and cannot be restored alone"))
-            .hint(RESTORE_WHOLE));
+    let refused =
+        |kind: &str| Error::usage(format!("the table {shown} is a {kind} table, and cannot be restored alone"));
+    if table.name.to_lowercase().starts_with("sqlite_") {
+        return Err(refused("system").hint("SQLite keeps it by itself; restore the tables that it describes"));
+    }
+    match table.kind.as_str() {
+        "table" => {}
+        "virtual" => {
+            let word = quote_word(&table.name);
+            return Err(refused("virtual").hint(format!(
+                "'lifeboat extract {snapshot} --table {word}' writes its rows as SQL, which the sqlite3 program loads; \
+                 an index of another table is renewed when that table is restored"
+            )));
+        }
+        "shadow" => {
+            return Err(
+                refused("shadow").hint("it belongs to a virtual table: name that, or the table that it indexes")
+            );
+        }
+        kind => return Err(refused(kind).hint(RESTORE_WHOLE)),
     }
     if table.digest.is_none() {
         return Err(Error::usage(format!("the table {shown} could not be read when the snapshot was taken"))
@@ -217,10 +267,11 @@ fn require_ordinary(table: &Table) -> Result<()> {
 
 const RESTORE_WHOLE: &str = "restore the whole snapshot to a new path, and copy the table from there";
 
-fn attach(connection: &Connection, image: &Path) -> Result<()> {
+/// Attaches the image of a snapshot as `lifeboat_image`.
+pub(super) fn attach(connection: &Connection, image: &Path) -> Result<()> {
     let uri = format!("file:{}?immutable=1", percent_encode(path_bytes(image), NON_ALPHANUMERIC));
     let attached = connection.execute("ATTACH ?1 AS lifeboat_image", [uri]);
-    attached.map(drop).map_err(|error| explain(error, "cannot attach the restored image; nothing was changed"))
+    attached.map(drop).map_err(|error| explain(error, "cannot attach the image of the snapshot; nothing was changed"))
 }
 
 fn detach(connection: &Connection) -> Result<()> {
@@ -234,34 +285,37 @@ fn path_bytes(path: &Path) -> &[u8] {
 }
 
 /// The state of a table's name in the target.
-enum Place {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
     /// No table or view has this name.
     Free,
     /// A table with the same columns has this name.
     Taken,
 }
 
-/// Checks whether a table can be restored under its name; fails if not.
-fn require_target(connection: &Connection, table: &Table, overwrite: Overwrite) -> Result<Place> {
+/// Checks whether a table can be restored under its name, as far as that is known without the image; fails if not.
+pub(super) fn require_place(connection: &Connection, table: &Table, overwrite: Overwrite) -> Result<Place> {
     let shown = one_line(&table.name);
     let failed = |error| explain(error, &format!("cannot read the table {shown}; nothing was changed"));
-    let sql = "SELECT type FROM main.sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type <> 'trigger'";
-    let found: Option<String> =
-        connection.query_row(sql, [Name::of(&table.name)], |row| row.get(0)).optional().map_err(failed)?;
-    match found.as_deref() {
+    let sql =
+        "SELECT type, name, tbl_name FROM main.sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type <> 'trigger'";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, name_at(row, 1)?, name_at(row, 2)?));
+    let found = connection.query_row(sql, [Name::of(&table.name)], read).optional().map_err(failed)?;
+    match found {
         None => return Ok(Place::Free),
-        Some("table") => require_kind(connection, table)?,
-        Some(other) => {
+        Some((kind, ..)) if kind == "table" => require_kind(connection, table)?,
+        Some((kind, name, of)) => {
+            let article = if kind == "index" { "an" } else { "a" };
+            let what = if kind == "index" { format!("index of {}", one_line(&of)) } else { kind.clone() };
+            let name = one_line(&readable_text(&quote(&name)));
             return Err(Error::usage(format!(
-                "{shown} is a table in the snapshot, but a {other} in the target; nothing was changed"
+                "{shown} is a table in the snapshot, but {article} {what} in the target; nothing was changed"
             ))
-            .hint(RESTORE_WHOLE));
+            .hint(format!("first remove it with the sqlite3 program: DROP {} {name};", kind.to_uppercase())));
         }
     }
     let columns = survey::columns(connection, &table.name).map_err(failed)?;
-    if match_columns(table, &columns) != Match::Same
-        || has_rowids(connection, "main", table)? != has_rowids(connection, "lifeboat_image", table)?
-    {
+    if match_columns(table, &columns) != Match::Same {
         return Err(Error::usage(format!(
             "the columns of the table {shown} differ from the columns in the snapshot; nothing was changed"
         ))
@@ -274,6 +328,20 @@ fn require_target(connection: &Connection, table: &Table, overwrite: Overwrite) 
             .hint("replace them with --replace"));
     }
     Ok(Place::Taken)
+}
+
+/// Fails if only one of the table in the target and the table in the image has rowids.
+fn require_rowids(connection: &Connection, table: &Table, place: &Place) -> Result<()> {
+    let is_same = *place == Place::Free
+        || has_rowids(connection, "main", table)? == has_rowids(connection, "lifeboat_image", table)?;
+    if is_same {
+        return Ok(());
+    }
+    let shown = one_line(&table.name);
+    Err(Error::usage(format!(
+        "the table {shown} is WITHOUT ROWID only in one of the snapshot and the target; nothing was changed"
+    ))
+    .hint(RESTORE_WHOLE))
 }
 
 /// Fails if the table of this name in the target is a virtual table, or stores the rows of one.
@@ -322,15 +390,12 @@ fn has_rowids(connection: &Connection, schema: &str, table: &Table) -> Result<bo
     found.map_err(|error| explain(error, &format!("cannot read the table {}", one_line(&table.name))))
 }
 
-fn restore_table(
-    connection: &Connection,
-    table: &Table,
-    overwrite: Overwrite,
-    left_out: &mut Vec<LeftOut>,
-) -> Result<()> {
+/// Gives one table exactly the rows of the image; creates it if it does not exist.
+fn restore_table(connection: &Connection, table: &Table, overwrite: Overwrite) -> Result<Place> {
     let failed = |error| cannot_restore(error, table);
     let name = quote(&table.name);
-    let place = require_target(connection, table, overwrite)?;
+    let place = require_place(connection, table, overwrite)?;
+    require_rowids(connection, table, &place)?;
     match place {
         Place::Free => {
             let sql = "SELECT sql FROM lifeboat_image.sqlite_schema WHERE type = 'table' AND name = ?1";
@@ -354,25 +419,70 @@ fn restore_table(
         && let Some(rowid) = ["rowid", "_rowid_", "oid"].into_iter().find(|name| !taken(name))
     {
         columns.insert(0, rowid.as_bytes().to_vec());
+        if i32::try_from(columns.len()).unwrap_or(i32::MAX) > column_limit(connection) {
+            copy_in_two_steps(connection, table, rowid, columns)?;
+            restore_sequence(connection, &table.name).map_err(failed)?;
+            return Ok(place);
+        }
     }
+    copy_rows(connection, &name, &columns).map_err(failed)?;
+    restore_sequence(connection, &table.name).map_err(failed)?;
+    Ok(place)
+}
+
+/// Copies these columns of all rows from the image.
+fn copy_rows(connection: &Connection, name: &[u8], columns: &[Vec<u8>]) -> rusqlite::Result<()> {
     let columns = columns.join(&b", "[..]);
-    let copy = [
+    let copy: [&[u8]; 9] = [
         b"INSERT INTO main.",
-        &name[..],
+        name,
         b" (",
         &columns,
         b") SELECT ",
         &columns,
         b" FROM lifeboat_image.",
-        &name,
+        name,
         b" NOT INDEXED",
     ];
-    rows::run(connection, &copy.concat()).map_err(failed)?;
-    restore_sequence(connection, &table.name).map_err(failed)?;
-    if matches!(place, Place::Free) {
-        left_out.extend(schema_objects::create_all(connection, &table.name).map_err(failed)?);
-    }
-    Ok(())
+    rows::run(connection, &copy.concat())
+}
+
+/// Returns the greatest number of columns that a statement may have.
+fn column_limit(connection: &Connection) -> i32 {
+    // SAFETY: the handle is open; a negative number changes nothing.
+    unsafe { ffi::sqlite3_limit(connection.handle(), ffi::SQLITE_LIMIT_COLUMN, -1) }
+}
+
+/// Copies the rows of a table that has as many columns as a statement may have, so that the rowid is one too many: one
+/// column is copied after all others.
+fn copy_in_two_steps(connection: &Connection, table: &Table, rowid: &str, mut columns: Vec<Vec<u8>>) -> Result<()> {
+    let failed = |error| cannot_restore(error, table);
+    let sql = "SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden = 0 AND \"notnull\" = 0 AND pk = 0 \
+               ORDER BY dflt_value IS NOT NULL, cid DESC LIMIT 1";
+    let last = connection.query_row(sql, [Name::of(&table.name)], |row| name_at(row, 0)).optional().map_err(failed)?;
+    let Some(last) = last.map(|name| quote(&name)) else {
+        let message = format!("the table {} has too many columns, and all of them are NOT NULL", one_line(&table.name));
+        return Err(Error::failed(message).hint(RESTORE_WHOLE));
+    };
+    columns.retain(|column| *column != last);
+    let name = quote(&table.name);
+    copy_rows(connection, &name, &columns).map_err(failed)?;
+    let update: [&[u8]; 13] = [
+        b"UPDATE main.",
+        &name,
+        b" AS lifeboat_target SET ",
+        &last,
+        b" = (SELECT ",
+        &last,
+        b" FROM lifeboat_image.",
+        &name,
+        b" AS lifeboat_source WHERE lifeboat_source.",
+        rowid.as_bytes(),
+        b" = lifeboat_target.",
+        rowid.as_bytes(),
+        b")",
+    ];
+    rows::run(connection, &update.concat()).map_err(failed)
 }
 
 /// Moves an AUTOINCREMENT counter forward to the snapshot's value, never backwards.
@@ -384,15 +494,17 @@ fn restore_sequence(connection: &Connection, table: &str) -> rusqlite::Result<()
     if !has("lifeboat_image")? || !has("main")? {
         return Ok(());
     }
-    let sql = "SELECT seq FROM lifeboat_image.sqlite_sequence WHERE name = ?1";
-    let Some(sequence) = connection.query_row(sql, [Name::of(table)], |row| row.get::<_, i64>(0)).optional()? else {
+    let sql = "SELECT max(seq) FROM lifeboat_image.sqlite_sequence \
+               WHERE name = ?1 COLLATE NOCASE AND typeof(seq) = 'integer'";
+    let Some(sequence) = connection.query_row(sql, [Name::of(table)], |row| row.get::<_, Option<i64>>(0))? else {
         return Ok(());
     };
-    let changed = connection
-        .execute("UPDATE main.sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1", (Name::of(table), sequence))?;
-    if changed == 0 {
-        connection
-            .execute("INSERT INTO main.sqlite_sequence (name, seq) VALUES (?1, ?2)", (Name::of(table), sequence))?;
+    // In the target, the name may be written in another case.
+    let update = "UPDATE main.sqlite_sequence SET seq = max(coalesce(seq, 0), ?2) WHERE name = ?1 COLLATE NOCASE";
+    let insert = "INSERT INTO main.sqlite_sequence (name, seq) SELECT name, ?2 FROM main.sqlite_schema \
+                  WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+    if connection.execute(update, (Name::of(table), sequence))? == 0 {
+        connection.execute(insert, (Name::of(table), sequence))?;
     }
     Ok(())
 }

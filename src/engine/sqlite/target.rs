@@ -3,7 +3,7 @@
 //! `kill -9` at any time leaves either the old or the new database, complete.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,11 +15,15 @@ use rustix::fs::OFlags;
 use super::connection::{self, Purpose, explain, is_damage};
 use super::files::{companion, file_bytes};
 use super::holders::{self, Holder};
+use super::lock_wait::wait_for_locks;
 use super::main_file::MainFile;
+use super::reading::Reading;
 use crate::platform::attributes::{self, Owner, Wanted};
-use crate::platform::disk::{create_file, folder_of, open_plain, shown, sync_folder};
+use crate::platform::disk::{create_file, folder_of, link, open_plain, remove_file, rename, shown, sync_folder};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::platform::new_name;
+use crate::platform::scratch::Scratch;
+use crate::platform::shell::quote_path;
 
 /// The state of a restore's target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,19 +43,36 @@ pub enum TargetState {
     Damaged(String),
 }
 
+/// A file that was renamed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Its old path.
+    pub from: PathBuf,
+    /// Its new path.
+    pub to: PathBuf,
+}
+
 const COMPANIONS: [&str; 3] = ["-wal", "-journal", "-shm"];
 const PAGES_PER_STEP: i32 = 4096;
 
-/// Inspects the target at `path`, which must be absolute, with links resolved.
-pub fn inspect(path: &Path) -> Result<TargetState> {
+/// Inspects the target at `path`, which must be absolute, with links resolved. Changes nothing.
+pub fn inspect(path: &Path, scratch: &Scratch) -> Result<TargetState> {
     let facts = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(TargetState::Absent),
         other => other.io(Kind::Unreachable, || format!("cannot access {}", shown(path)))?,
     };
+    if facts.is_dir() {
+        return Err(Error::usage(format!("{} is a folder, not a database file", shown(path)))
+            .hint("name a file; if this is the place of a database, move the folder away first"));
+    }
     if !facts.is_file() {
         return Err(Error::usage(format!("{} is not a regular file", shown(path))).hint("name a file"));
     }
-    let connection = match connection::open(path, Purpose::Source) {
+    let opened = Reading::begin(path, scratch).and_then(|reading| {
+        let connection = reading.open()?;
+        Ok((reading, connection))
+    });
+    let (_reading, connection) = match opened {
         Err(error) if error.kind == Kind::Problem => return Ok(TargetState::Damaged(error.full_message())),
         opened => opened?,
     };
@@ -79,8 +100,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Renames an image in the target's folder to the target's name; fails if a file with that name exists.
 ///
 /// Companions of a deleted database are moved aside first, because SQLite would replay a stale WAL or journal into the
-/// new database. Returns their new names.
-pub fn place_new(image: &Path, target: &Path, stamp: &str) -> Result<Vec<PathBuf>> {
+/// new database. Returns them.
+pub fn place_new(image: &Path, target: &Path, stamp: &str) -> Result<Vec<Moved>> {
     if fs::symlink_metadata(target).is_ok() {
         return Err(already_exists(target));
     }
@@ -99,7 +120,7 @@ pub fn place_new(image: &Path, target: &Path, stamp: &str) -> Result<Vec<PathBuf
         return Err(error);
     }
     sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
-    Ok(moved.into_iter().map(|(_, aside)| aside).collect())
+    Ok(moved)
 }
 
 fn held_open(path: &Path, state: &str, holders: &[Holder]) -> Error {
@@ -128,11 +149,16 @@ pub fn aside_path(target: &Path, stamp: &str) -> PathBuf {
 }
 
 /// Returns the shell command that removes a restored database and files that a program may have created beside it
-/// since.
+/// since, and puts the files back that were moved aside.
 #[must_use]
-pub fn undo_new(target: &Path) -> String {
-    let files: Vec<String> = ["", "-wal", "-shm", "-journal"].map(|suffix| sh(&companion(target, suffix))).into();
-    format!("rm -f {}", files.join(" "))
+pub fn undo_new(target: &Path, moved: &[Moved]) -> String {
+    let files: Vec<String> =
+        ["", "-wal", "-shm", "-journal"].map(|suffix| quote_path(&companion(target, suffix))).into();
+    let mut command = format!("rm -f {}", files.join(" "));
+    for Moved { from, to } in moved {
+        command.push_str(&format!(" && mv -f {} {}", quote_path(to), quote_path(from)));
+    }
+    command
 }
 
 /// The way in which a damaged database was replaced.
@@ -148,41 +174,27 @@ pub enum Replaced {
 #[must_use]
 pub fn undo_damaged(target: &Path, aside: &Path, replaced: Replaced) -> String {
     let mut command = match replaced {
-        Replaced::Renamed => format!("{} && mv -f {} {}", undo_new(target), sh(aside), sh(target)),
+        Replaced::Renamed => {
+            let main = Moved { from: target.to_owned(), to: aside.to_owned() };
+            undo_new(target, &[main])
+        }
         Replaced::Overwritten => {
-            let companions: Vec<String> = COMPANIONS.iter().map(|suffix| sh(&companion(target, suffix))).collect();
-            format!("rm -f {} && cp {} {}", companions.join(" "), sh(aside), sh(target))
+            let companions: Vec<String> =
+                COMPANIONS.iter().map(|suffix| quote_path(&companion(target, suffix))).collect();
+            let (companions, aside, target) = (companions.join(" "), quote_path(aside), quote_path(target));
+            format!("rm -f {companions} && cp {aside} {target} && rm -f {aside}")
         }
     };
     for suffix in COMPANIONS {
         if companion(aside, suffix).exists() {
             command.push_str(&format!(
                 " && mv -f {} {}",
-                sh(&companion(aside, suffix)),
-                sh(&companion(target, suffix))
+                quote_path(&companion(aside, suffix)),
+                quote_path(&companion(target, suffix))
             ));
         }
     }
     command
-}
-
-/// Quotes `path` as one word of a shell command.
-#[must_use]
-pub fn sh(path: &Path) -> String {
-    quote_word(&path.display().to_string())
-}
-
-/// Quotes any text as one word of a shell command.
-#[must_use]
-pub fn quote_word(text: &str) -> String {
-    let plain = |b: u8| {
-        b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/' | b':' | b'=' | b'@' | b'%' | b'+' | b',')
-    };
-    if !text.is_empty() && text.bytes().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
 }
 
 /// Replaces a database that SQLite cannot open with an image. The old file and its companions are moved aside together
@@ -199,13 +211,13 @@ pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<(Path
     // The order is: link the old file to its new name, move its companions, then rename the new file into place. So the
     // new file never meets an old WAL or journal. A kill in between leaves the old file in place, and its companions
     // aside.
-    if fs::hard_link(target, &aside).is_err() {
+    if link(target, &aside).is_err() {
         copy_aside(target, &aside)?;
     }
     let mut moved = Vec::new();
     let replaced = move_aside(target, &mut moved, |suffix| companion(&aside, suffix)).and_then(|()| {
         sync_folder(folder_of(target)).io(Kind::Failed, || format!("cannot sync the folder of {}", shown(target)))?;
-        match fs::rename(image, target) {
+        match rename(image, target) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 reserve(target, file_bytes(image)).map(|()| Replaced::Overwritten)
             }
@@ -218,7 +230,7 @@ pub fn replace_damaged(image: &Path, target: &Path, stamp: &str) -> Result<(Path
         Ok(replaced) => replaced,
         Err(error) => {
             undo_moves(&moved);
-            let _ = fs::remove_file(&aside);
+            let _ = remove_file(&aside);
             return Err(error);
         }
     };
@@ -246,7 +258,7 @@ fn copy_aside(target: &Path, aside: &Path) -> Result<()> {
     let wanted = Wanted { owner, mode: facts.mode() & 0o777, extended, is_exact: true };
     let copied = io::copy(&mut old, &mut copy).and_then(|_| attributes::set(&copy, &wanted));
     if copied.is_err() {
-        let _ = fs::remove_file(aside);
+        let _ = remove_file(aside);
     }
     copied.map(drop).io(Kind::Failed, cannot)
 }
@@ -272,7 +284,7 @@ fn reserve(path: &Path, bytes: u64) -> Result<()> {
 fn overwrite_damaged(image: &Path, target: &Path) -> Result<()> {
     let cannot = || format!("cannot overwrite {}", shown(target));
     let copy = || -> io::Result<()> {
-        let mut source = File::open(image)?;
+        let mut source = open_plain(image, OFlags::RDONLY)?;
         let mut file = open_plain(target, OFlags::WRONLY)?;
         file.write_all(UNFINISHED)?;
         file.sync_all()?;
@@ -289,22 +301,22 @@ fn overwrite_damaged(image: &Path, target: &Path) -> Result<()> {
 }
 
 /// Renames the companions of `target`; `moved` lists the renamed ones, also on failure.
-fn move_aside(target: &Path, moved: &mut Vec<(PathBuf, PathBuf)>, aside: impl Fn(&str) -> PathBuf) -> Result<()> {
+fn move_aside(target: &Path, moved: &mut Vec<Moved>, aside: impl Fn(&str) -> PathBuf) -> Result<()> {
     for suffix in COMPANIONS {
         let old = companion(target, suffix);
         if fs::symlink_metadata(&old).is_ok() {
             let new = aside(suffix);
             rename_new(&old, &new)?;
-            moved.push((old, new));
+            moved.push(Moved { from: old, to: new });
         }
     }
     Ok(())
 }
 
-fn undo_moves(moved: &[(PathBuf, PathBuf)]) {
-    for (old, new) in moved.iter().rev() {
-        if let Err(error) = rename_new(new, old) {
-            tracing::warn!("cannot rename {} back to {}: {}", shown(new), shown(old), error.full_message());
+fn undo_moves(moved: &[Moved]) {
+    for Moved { from, to } in moved.iter().rev() {
+        if let Err(error) = rename_new(to, from) {
+            tracing::warn!("cannot rename {} back to {}: {}", shown(to), shown(from), error.full_message());
         }
     }
 }
@@ -368,12 +380,18 @@ impl LiveTarget {
             "{} was written to after the safety snapshot was taken; nothing was changed",
             shown(&self.path)
         ))
-        .hint("stop the program that writes to it, or restore again (with --no-safety, the restore cannot be undone)"))
+        .hint("stop the program that writes to it, and restore again"))
     }
 
     /// Replaces the whole content in one transaction of SQLite's backup API: open connections of other processes see
     /// the old or the new content, and a crash rolls back. The page sizes must be equal if the target has pages.
-    pub fn replace_with(&mut self, image: &Path, expect_unchanged: bool) -> Result<()> {
+    /// `prepare` is called when the target is locked, before the first page is written.
+    pub(super) fn replace_with(
+        &mut self,
+        image: &Path,
+        expect_unchanged: bool,
+        prepare: &mut dyn FnMut(&Connection),
+    ) -> Result<()> {
         let source = connection::open(image, Purpose::Image)?;
         if expect_unchanged && file_bytes(image) == 0 {
             // A backup without pages is done with its first step, so the check below would come too late.
@@ -401,6 +419,9 @@ impl LiveTarget {
         if code == ffi::SQLITE_OK && expect_unchanged {
             self.require_unchanged()?;
         }
+        if matches!(code, ffi::SQLITE_OK | ffi::SQLITE_DONE) {
+            prepare(&self.connection);
+        }
         while code == ffi::SQLITE_OK {
             crate::platform::interrupt::check()?;
             code = backup.step(PAGES_PER_STEP);
@@ -419,7 +440,7 @@ impl LiveTarget {
         // If readers keep the WAL from being truncated here, the next checkpoint of any connection can do it.
         let _ = self.connection.busy_timeout(Duration::from_secs(1));
         let _ = self.connection.query_row("PRAGMA main.wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        let _ = self.connection.busy_timeout(connection::BUSY_WAIT);
+        wait_for_locks(&self.connection, &self.path);
         Ok(())
     }
 

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::connection::{self, Purpose, explain};
+use super::connection::explain;
 use super::names::quote;
+use super::reading::Reading;
 pub(crate) use super::rows::Cell;
 use super::rows::{self, Rows};
 use super::schema::{self, SchemaFacts, TableFacts};
 use super::survey;
-use super::unlocked;
 use crate::platform::digest::RowHasher;
 use crate::platform::disk::shown;
 use crate::platform::error::{Error, Result, one_line};
@@ -21,6 +21,8 @@ use crate::platform::error::{Error, Result, one_line};
 pub(crate) struct Reader {
     path: PathBuf,
     connection: Connection,
+    /// Dropped after the connection.
+    _reading: Reading,
 }
 
 /// The rows from one rowid to another, both included.
@@ -35,8 +37,8 @@ pub(crate) struct Range {
 impl Reader {
     /// Opens a file; see [`super::source::locate`].
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let purpose = if unlocked::is_frozen(path) { Purpose::Image } else { Purpose::Source };
-        Ok(Reader { path: path.to_owned(), connection: connection::open(path, purpose)? })
+        let reading = Reading::require_in_place(path)?;
+        Ok(Reader { path: path.to_owned(), connection: reading.open()?, _reading: reading })
     }
 
     /// Begins a read transaction; all reads see the same state until [`end`](Self::end).

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::header::lock_page;
+use super::header::{self, Header, lock_page};
 use crate::platform::disk::open_plain;
 
 const HEADER_BYTES: u64 = 32;
@@ -66,6 +66,21 @@ impl Wal {
             && (512..=65_536).contains(&page_bytes);
         let salts = start[16..24].try_into().ok()?;
         is_valid.then_some(Wal { file, page_bytes, is_big_endian, salts, checksum })
+    }
+
+    /// Returns the header in the first version of page 1; `None` if that page is not in the WAL.
+    pub(super) fn header(&self) -> Option<Header> {
+        for frame in 0..MAX_FRAMES {
+            let at = HEADER_BYTES + frame * (FRAME_HEADER_BYTES + u64::from(self.page_bytes));
+            let mut start = [0u8; FRAME_HEADER_BYTES as usize + header::HEADER_BYTES];
+            if !read_at(&self.file, &mut start, at).ok()? || start[8..16] != self.salts {
+                return None;
+            }
+            if number(&start, 0) == 1 {
+                return Header::of(&start[FRAME_HEADER_BYTES as usize..]);
+            }
+        }
+        None
     }
 
     /// Reads the committed transactions. Returns `None` if there are none, or more than are read.

@@ -1,19 +1,29 @@
 //! Code that the gates before and after a deploy share.
 
+mod earlier;
+pub(crate) mod intended;
+mod new_rows;
+mod newer;
 pub(crate) mod postdeploy;
 pub(crate) mod predeploy;
 pub(crate) mod remote;
+mod renames;
+mod rollback;
+mod verdict;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::config::Preflight;
 use crate::engine::source::Source;
 use crate::ops::Context;
 use crate::ops::checks::Checks;
 use crate::ops::preflight;
 use crate::ops::sources::Chosen;
-use crate::platform::disk::{folder_of, free_bytes, shown};
+use crate::platform::disk::{folder_of, free_bytes, real_path, shown};
 use crate::platform::error::{Error, Result};
 use crate::platform::text;
+use crate::store::StoreUrl;
 
 /// The pause before a failed check is repeated.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -22,9 +32,11 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub(crate) fn preflight(chosen: &[Chosen], context: &Context, checks: &mut Checks) -> Result<()> {
     let Some(config) = &context.config else { return Ok(()) };
     let wanted = config.preflight()?;
+    let mut all_are_mounted = true;
     for path in &wanted.mounts {
         let mount = preflight::mount(path, wanted.allow_tmpfs);
         let is_mounted = mount.ok;
+        all_are_mounted &= is_mounted;
         checks.push(mount);
         // If the folder is not a mount point, the other checks say nothing useful.
         if is_mounted {
@@ -33,6 +45,10 @@ pub(crate) fn preflight(chosen: &[Chosen], context: &Context, checks: &mut Check
                 checks.push(preflight::min_free(path, least));
             }
         }
+    }
+    // If a mount is missing, the files on it seem to be elsewhere.
+    if all_are_mounted && !wanted.mounts.is_empty() {
+        files_on_mounts(chosen, wanted, context, checks)?;
     }
     for path in &wanted.writable {
         checks.push(preflight::writable(path));
@@ -46,6 +62,26 @@ pub(crate) fn preflight(chosen: &[Chosen], context: &Context, checks: &mut Check
     Ok(())
 }
 
+/// Checks that SQLite files, and stores that are folders, lie on the mounts that the config demands.
+fn files_on_mounts(chosen: &[Chosen], wanted: &Preflight, context: &Context, checks: &mut Checks) -> Result<()> {
+    let is_excepted =
+        |path: &Path| wanted.outside_mounts.iter().any(|outside| real_path(path).starts_with(real_path(outside)));
+    let mut check = |name: String, path: &Path| {
+        if !is_excepted(path) {
+            checks.push(preflight::on_mount(name, path, &wanted.mounts, wanted.allow_tmpfs));
+        }
+    };
+    for chosen in chosen {
+        if let Some(path) = chosen.source.file() {
+            check(format!("{}: mount", chosen.name()?), path);
+        }
+    }
+    for path in context.stores.iter().filter_map(StoreUrl::folder) {
+        check(format!("store {}: mount", shown(path)), path);
+    }
+    Ok(())
+}
+
 /// Checks the free space beside SQLite files (at least the config's minimum, or one byte if it sets none) and, if the
 /// config sets a minimum, in stores that are folders.
 pub(crate) fn free_space(chosen: &[Chosen], context: &Context, checks: &mut Checks) -> Result<()> {
@@ -55,7 +91,8 @@ pub(crate) fn free_space(chosen: &[Chosen], context: &Context, checks: &mut Chec
     };
     for chosen in chosen {
         if let Some(found) = free_beside(&chosen.source, least.unwrap_or(1)) {
-            checks.note(format!("{}: free space", chosen.name()?), found)?;
+            let name = chosen.name()?;
+            checks.of_source(&name, |checks| checks.note(format!("{name}: free space"), found))?;
         }
     }
     if let Some(least) = least {

@@ -5,16 +5,22 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
 
 use crate::config::Variables;
 use crate::engine::postgres::wire::params::Params;
-use crate::engine::source::parse_source_url;
+use crate::engine::saving::SaveRequest;
+use crate::engine::source::{parse_source_url, sqlite_file};
 use crate::engine::sqlite::header::MAGIC;
-use crate::ops::init::toml_text::literal;
+use crate::ops::init::ENV_FILE;
+use crate::ops::init::compose::{self, Setting};
+use crate::ops::init::left_out::Project;
+use crate::ops::init::prisma::{self, PrismaSchema};
+use crate::ops::init::toml_text::{literal, quoted};
 use crate::platform::disk::{open_plain, resolve_target, shown};
+use crate::platform::error::{Kind, one_line};
 use crate::snapshots::id::SourceName;
 
 /// The maximum depth of folders below the config's folder that are searched for SQLite files.
@@ -25,7 +31,8 @@ const MAX_NAMES: usize = 20_000;
 const MAX_FILES: usize = 25;
 
 /// Folders that hold no data of the application, and are not searched.
-const EXCLUDED_FOLDERS: [&str; 6] = ["node_modules", "target", "venv", "__pycache__", "site-packages", "lost+found"];
+const EXCLUDED_FOLDERS: [&str; 8] =
+    ["node_modules", "bower_components", "vendor", "target", "venv", "__pycache__", "site-packages", "lost+found"];
 
 /// Endings of the names of variables that hold the URL of a database, the most likely first.
 const URL_ENDINGS: [&str; 20] = [
@@ -101,6 +108,8 @@ pub(super) struct FoundSource {
     pub(super) keys: Vec<(&'static str, String)>,
     /// The SQLite file.
     pub(super) file: Option<PathBuf>,
+    /// The variables that must be set wherever the program runs, as messages name them.
+    pub(super) needs: String,
     /// Remarks for the user, which become comments in the config.
     pub(super) remarks: Vec<String>,
     /// True if it becomes a source of the config; otherwise it is only a comment there.
@@ -144,10 +153,13 @@ pub(super) fn discover(folder: &Path, stores: &[PathBuf]) -> Findings {
     let all = variables.all();
     let volumes = volumes(&all);
     let bucket = BUCKETS.iter().find_map(|name| all.get(*name).filter(|bucket| is_bucket(bucket)).map(|b| (*name, b)));
-    let mut search = Search { folder, sources: Vec::new(), notes: Vec::new() };
+    let mut search = Search { folder, tree: Tree::default(), sources: Vec::new(), notes: Vec::new() };
+    search.tree.walk(folder, stores, volumes.iter().map(|volume| volume.path.as_path()));
     search.variables(&all);
     search.prefixes(&all);
-    search.files(folder, stores, volumes.iter().map(|volume| volume.path.as_path()));
+    search.compose(&all);
+    search.files();
+    search.name_left_out();
     let Search { sources, notes, .. } = search;
     Findings {
         sources,
@@ -161,8 +173,20 @@ pub(super) fn discover(folder: &Path, stores: &[PathBuf]) -> Findings {
     }
 }
 
+/// The files that a search has found.
+#[derive(Default)]
+struct Tree {
+    /// The SQLite files, those in the upper folders first.
+    databases: Vec<PathBuf>,
+    /// The schemas of Prisma.
+    schemas: Vec<PrismaSchema>,
+    /// The note that the search has stopped early.
+    note: Option<String>,
+}
+
 struct Search<'a> {
     folder: &'a Path,
+    tree: Tree,
     sources: Vec<FoundSource>,
     notes: Vec<String>,
 }
@@ -228,20 +252,55 @@ impl Search<'_> {
 
     /// Adds an SQLite file that a variable names.
     fn sqlite(&mut self, variable: &str, path: PathBuf) {
-        let file = self.folder.join(path.strip_prefix(".").unwrap_or(&path));
+        let in_folder = self.folder.join(path.strip_prefix(".").unwrap_or(&path));
+        let file = self.file_of_variable(variable, &path).unwrap_or_else(|| in_folder.clone());
         let preferred = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let keys = vec![("url", format!("${{{variable}}}"))];
+        // The program that uses the variable may start at another folder than the config's.
+        let text = (file != in_folder).then(|| crate::ops::init::path_in_config(self.folder, &file)).flatten();
+        let url = text.as_ref().map_or_else(|| format!("${{{variable}}}"), |text| literal(text));
         let identity = file_identity(&file);
-        if !self.add("sqlite", variable.to_owned(), keys, &preferred, Some(file.clone()), identity) {
+        let (from, keys) = (variable.to_owned(), vec![("url", url)]);
+        if !self.add("sqlite", from, keys, &preferred, Some(file.clone()), identity) {
             return;
         }
         let source = self.sources.last_mut().expect("one was just added");
+        if text.is_some() {
+            let value = one_line(&path.display().to_string());
+            source.remarks.push(format!("{variable} names it as {value}, from another folder than this file's"));
+        }
         match std::fs::metadata(&file) {
             Err(_) => source
                 .remarks
                 .push("the file does not exist yet; a relative path begins in this file's folder".to_owned()),
-            Ok(_) if !is_sqlite(&file) => source.remarks.push("the file is not an SQLite database yet".to_owned()),
-            Ok(_) => {}
+            Ok(_) if !is_sqlite(&file) => {
+                source.is_used = false;
+                source.remarks.push("the file is not an SQLite database yet".to_owned());
+            }
+            Ok(_) => source.require_savable(&file),
+        }
+    }
+
+    /// Returns the file that a variable with a relative path names, if it is certain that the path does not begin in the
+    /// config's folder: Prisma's begin beside the schema. If there is no such file, it is the only one of that name that
+    /// was found, as with Flask, whose paths begin in the folder `instance`, or in a repository of several projects.
+    fn file_of_variable(&self, variable: &str, path: &Path) -> Option<PathBuf> {
+        if path.is_absolute() {
+            return None;
+        }
+        let schema = self.tree.schemas.iter().find(|schema| schema.variable == variable);
+        let of_prisma = schema.map(|schema| clean(&schema.folder.join(path)));
+        if let Some(file) = of_prisma.as_ref().filter(|file| is_sqlite(file)) {
+            return Some(file.clone());
+        }
+        let in_folder = clean(&self.folder.join(path));
+        if is_sqlite(&in_folder) {
+            return None;
+        }
+        let end = clean(path);
+        let mut same = self.tree.databases.iter().filter(|file| file.ends_with(&end));
+        match (same.next(), same.next()) {
+            (Some(only), None) => Some(only.clone()),
+            _ => of_prisma,
         }
     }
 
@@ -294,56 +353,93 @@ impl Search<'_> {
         }
     }
 
-    /// Adds the SQLite files below the config's folder and on the volumes, those in the upper folders first.
-    fn files<'b>(&mut self, folder: &Path, stores: &[PathBuf], volumes: impl Iterator<Item = &'b Path>) {
-        let mut queue: VecDeque<(PathBuf, usize)> = VecDeque::from([(folder.to_owned(), 0)]);
-        queue.extend(volumes.filter(|volume| !volume.starts_with(folder)).map(|volume| (volume.to_owned(), 0)));
-        let mut left = MAX_NAMES;
-        let mut files = 0;
-        while let Some((folder, depth)) = queue.pop_front() {
-            // A folder that cannot be read is skipped: it does not belong to the application.
-            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-            let mut entries: Vec<_> = entries.flatten().take(left).collect();
-            entries.sort_by_key(std::fs::DirEntry::file_name);
-            for entry in entries {
-                if left == 0 || files == MAX_FILES {
-                    let searched = MAX_NAMES - left;
-                    self.notes.push(format!(
-                        "the search stopped in {} after {searched} names and {files} databases",
-                        shown(&folder)
-                    ));
-                    return;
+    /// Adds the PostgreSQL servers of a compose file.
+    fn compose(&mut self, all: &BTreeMap<String, String>) {
+        for server in compose::servers(self.folder) {
+            let value = |setting: &Setting| match setting {
+                Setting::Text(text) => text.clone(),
+                Setting::Variable(name, default) => {
+                    all.get(name).cloned().or_else(|| default.clone()).unwrap_or_default()
                 }
-                left -= 1;
-                let Ok(kind) = entry.file_type() else { continue };
-                let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-                if kind.is_dir() && depth < MAX_DEPTH && !is_excluded(&path, &name, stores) {
-                    queue.push_back((path, depth + 1));
-                } else if kind.is_file() && !name.starts_with(".lifeboat-") && is_sqlite(&path) {
-                    files += usize::from(self.file(&path, &name));
+            };
+            let written = |setting: &Setting| match setting {
+                Setting::Text(text) => literal(text),
+                Setting::Variable(name, Some(default)) if !default.contains(['}', '$']) => {
+                    format!("${{{name}:-{default}}}")
+                }
+                Setting::Variable(name, _) => format!("${{{name}}}"),
+            };
+            let (port, database) = (server.port.as_ref().map(value), value(&server.database));
+            let here = server_identity("localhost", port.as_deref().unwrap_or("5432"), &database);
+            // A variable may name the same database by the name of the service.
+            let there = server_identity(&server.service, "5432", &database);
+            if self.sources.iter().any(|source| source.identity == here || source.identity == there) {
+                continue;
+            }
+            let mut keys = vec![("host", "127.0.0.1".to_owned())];
+            keys.extend(server.port.as_ref().map(|port| ("port", written(port))));
+            keys.extend([("dbname", written(&server.database)), ("user", written(&server.user))]);
+            keys.extend(server.password.as_ref().map(|variable| ("password", format!("${{{variable}}}"))));
+            let from = format!("{}: {}", server.file, server.service);
+            let preferred = if database.is_empty() { &server.service } else { &database };
+            self.add("postgres", from, keys, preferred, None, here);
+            let source = self.sources.last_mut().expect("one was just added");
+            let is_missing = |setting: &&Setting| match setting {
+                Setting::Text(_) | Setting::Variable(_, Some(_)) => None,
+                Setting::Variable(name, None) => Some(name.clone()).filter(|name| !all.contains_key(name)),
+            };
+            let settings = [Some(&server.database), Some(&server.user), server.port.as_ref()];
+            let mut missing: Vec<String> = settings.iter().flatten().filter_map(is_missing).collect();
+            missing.extend(server.password.clone().filter(|name| all.get(name).is_none_or(String::is_empty)));
+            source.needs = missing.join(", ");
+            if server.port.is_none() {
+                source.remarks.push(format!(
+                    "the service {} publishes no port: publish 5432, or run lifeboat as a service beside it with host = {}",
+                    server.service,
+                    quoted(&server.service)
+                ));
+            }
+            if !missing.is_empty() {
+                let place = if server.has_plain_password { " to the value in the compose file" } else { "" };
+                let names = missing.join(", ");
+                source.remarks.push(format!("set {names}{place} in {ENV_FILE} or the environment, and remove the '#'"));
+            }
+            source.is_used = source.remarks.is_empty();
+        }
+    }
+
+    /// Adds the SQLite files that were found by their content.
+    fn files(&mut self) {
+        self.notes.extend(self.tree.note.take());
+        let project = Project::read(self.folder);
+        for path in std::mem::take(&mut self.tree.databases) {
+            let Some(text) = crate::ops::init::path_in_config(self.folder, &path) else {
+                let path = shown(&path);
+                self.notes.push(format!("{path} is a database whose name cannot be written into a config"));
+                continue;
+            };
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let keys = vec![("url", literal(&text))];
+            let identity = file_identity(&path);
+            if self.add("sqlite", text, keys, &name, Some(path.clone()), identity) {
+                let source = self.sources.last_mut().expect("one was just added");
+                match project.reason(&path) {
+                    Some(reason) => {
+                        source.is_used = false;
+                        source.remarks.push(reason);
+                    }
+                    None => source.require_savable(&path),
                 }
             }
         }
     }
 
-    /// Adds a file that was found by its content. Returns true if it is a new source.
-    fn file(&mut self, path: &Path, name: &str) -> bool {
-        let Some(text) = crate::ops::init::path_in_config(self.folder, path) else {
-            self.notes.push(format!("{} is a database whose name cannot be written into a config", shown(path)));
-            return false;
-        };
-        let keys = vec![("url", literal(&text))];
-        let identity = file_identity(path);
-        if !self.add("sqlite", text, keys, name, Some(path.to_owned()), identity) {
-            return false;
+    /// Adds a note with the databases that are not made sources.
+    fn name_left_out(&mut self) {
+        for source in self.sources.iter().filter(|source| !source.is_used) {
+            let reasons: Vec<String> = source.remarks.iter().map(|remark| one_line(remark)).collect();
+            self.notes.push(format!("{} is not made a source: {}", one_line(&source.from), reasons.join("; ")));
         }
-        let source = self.sources.last_mut().expect("one was just added");
-        let words = [".bak", ".old", ".orig", ".backup", ".tmp", ".copy", ".damaged-"];
-        if name.ends_with('~') || words.iter().any(|word| name.contains(word)) {
-            source.is_used = false;
-            source.remarks.push("it looks like a copy of a database".to_owned());
-        }
-        true
     }
 
     /// Adds a source with a name made from `preferred`. Returns false if the same database was already added.
@@ -361,7 +457,9 @@ impl Search<'_> {
         }
         let parent = file.as_ref().and_then(|file| file.parent()?.file_name()?.to_str());
         let name = self.free_name(preferred, parent, kind);
-        self.sources.push(FoundSource { name, kind, from, keys, file, remarks: Vec::new(), is_used: true, identity });
+        let needs = from.clone();
+        let remarks = Vec::new();
+        self.sources.push(FoundSource { name, kind, from, keys, file, needs, remarks, is_used: true, identity });
         true
     }
 
@@ -388,6 +486,65 @@ impl Search<'_> {
             .find(is_free)
             .expect("there are more numbers than sources")
     }
+}
+
+impl FoundSource {
+    /// Makes the database only a comment if `snapshot` certainly refuses it, such as one without tables.
+    fn require_savable(&mut self, file: &Path) {
+        if let Err(error) = sqlite_file(file.to_owned()).locate(&SaveRequest::default())
+            && matches!(error.kind, Kind::Usage | Kind::Problem)
+        {
+            self.is_used = false;
+            self.remarks.push(error.full_message());
+        }
+    }
+}
+
+impl Tree {
+    /// Finds the files below `folder` and on the volumes, those in the upper folders first.
+    fn walk<'b>(&mut self, folder: &Path, stores: &[PathBuf], volumes: impl Iterator<Item = &'b Path>) {
+        let mut queue: VecDeque<(PathBuf, usize)> = VecDeque::from([(folder.to_owned(), 0)]);
+        queue.extend(volumes.filter(|volume| !volume.starts_with(folder)).map(|volume| (volume.to_owned(), 0)));
+        let mut left = MAX_NAMES;
+        while let Some((folder, depth)) = queue.pop_front() {
+            // A folder that cannot be read is skipped: it does not belong to the application.
+            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            let mut entries: Vec<_> = entries.flatten().take(left).collect();
+            entries.sort_by_key(std::fs::DirEntry::file_name);
+            for entry in entries {
+                if left == 0 || self.databases.len() == MAX_FILES {
+                    let (searched, files) = (MAX_NAMES - left, self.databases.len());
+                    let place = shown(&folder);
+                    self.note =
+                        Some(format!("the search stopped in {place} after {searched} names and {files} databases"));
+                    return;
+                }
+                left -= 1;
+                let Ok(kind) = entry.file_type() else { continue };
+                let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+                if kind.is_dir() && depth < MAX_DEPTH && !is_excluded(&path, &name, stores) {
+                    queue.push_back((path, depth + 1));
+                } else if kind.is_file() && name.ends_with(".prisma") {
+                    self.schemas.extend(prisma::read(&path));
+                } else if kind.is_file() && !name.starts_with(".lifeboat-") && is_sqlite(&path) {
+                    self.databases.push(path);
+                }
+            }
+        }
+    }
+}
+
+/// Returns a path without `.` and `..`, as far as its own parts can stand for `..`.
+fn clean(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if out.file_name().is_some() => drop(out.pop()),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 /// Returns true if `name` is `ending`, or ends with it after a `_`.
@@ -422,6 +579,8 @@ fn is_excluded(path: &Path, name: &str, stores: &[PathBuf]) -> bool {
     name.starts_with('.')
         || name.starts_with("lifeboat-scratch-")
         || EXCLUDED_FOLDERS.contains(&name)
+        // Python's virtual environments may have any name.
+        || path.join("pyvenv.cfg").exists()
         || ["/proc", "/sys", "/dev"].iter().any(|system| path == Path::new(system))
         || stores.iter().any(|store| store == path)
         || path.join("lifeboat.json").exists()

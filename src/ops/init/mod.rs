@@ -1,8 +1,12 @@
 //! `init`: writes a commented config from what it finds, and creates the stores that are missing.
 
+mod compose;
 mod discover;
+mod left_out;
+mod prisma;
 mod toml_text;
 mod write;
+mod yaml;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,11 +14,12 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 
 use crate::config::{Config, FILE_NAME, VARIABLE};
-use crate::engine::sqlite::target::quote_word;
-use crate::ops::{Context, Problem, Report, stores};
-use crate::platform::disk::{folder_of, shown, sync_folder};
+use crate::ops::{Context, Problem, Report, host_name, stores};
+use crate::platform::disk::{folder_of, shown, sync_folder, temporary_file};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 use crate::platform::new_name::persist_new;
+use crate::platform::shell::quote_path;
+use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::SourceName;
 use crate::store::StoreUrl;
 
@@ -118,7 +123,11 @@ pub(crate) fn run(options: &InitOptions, context: &Context) -> Result<InitReport
     if let Some(Err(reason)) = &findings.env_file {
         tracing::warn!("{ENV_FILE} is not used: {reason}");
     }
-    let host = options.host.clone().unwrap_or_else(|| host_name(folder));
+    let host = options.host.clone().or_else(|| findings.host_in_stores(folder, context));
+    let host = host.unwrap_or_else(|| host_name(folder));
+    if let Err(error) = host_name::require_permanent(&host) {
+        tracing::warn!("{}: change host in {}", error.message, shown(&path));
+    }
     let text = write::config(&findings, &write::Settings { folder, host: &host, stores: &given });
     report.found = findings.found();
     if options.dry_run {
@@ -151,6 +160,26 @@ impl InitReport {
 }
 
 impl discover::Findings {
+    /// Returns the name that this machine has in the snapshots that a store already has of one of the files: under
+    /// another name, the next snapshot would be refused.
+    fn host_in_stores(&self, folder: &Path, context: &Context) -> Option<String> {
+        let default = folder.join(DEFAULT_STORE.trim_start_matches("./"));
+        let default: Vec<StoreUrl> = default.to_str().and_then(|folder| folder.parse().ok()).into_iter().collect();
+        let urls = if context.stores.is_empty() { &default } else { &context.stores };
+        // A store that cannot be opened may not exist yet, and one in a bucket may not be reachable from here.
+        let catalogs: Vec<_> =
+            urls.iter().filter(|url| url.folder().is_some()).filter_map(|url| stores::open(url).ok()).collect();
+        let files = self.sources.iter().filter(|source| source.is_used).filter_map(|source| {
+            let real = source.file.as_ref()?.canonicalize().ok()?;
+            Some((&source.name, real.to_str()?.to_owned()))
+        });
+        let newest = files.flat_map(|(name, path)| {
+            let of = |catalog: &Catalog| catalog.newest_full(name).ok().flatten().map(|newest| newest.origin);
+            catalogs.iter().filter_map(of).filter(move |origin| origin.path.as_ref() == Some(&path)).collect::<Vec<_>>()
+        });
+        newest.map(|origin| origin.host).find(|host| !host_name::is_generated(host))
+    }
+
     fn found(&self) -> Vec<Found> {
         let sources = self.sources.iter().filter(|source| source.is_used).map(|source| Found {
             kind: source.kind.to_owned(),
@@ -183,7 +212,7 @@ fn config_path(named: Option<&Path>) -> Result<PathBuf> {
 /// Returns the option that later commands need to find the config.
 fn option_for(named: Option<&Path>) -> String {
     match named {
-        Some(path) if path != Path::new(FILE_NAME) => format!(" --config {}", quote_word(&path.display().to_string())),
+        Some(path) if path != Path::new(FILE_NAME) => format!(" --config {}", quote_path(path)),
         _ => String::new(),
     }
 }
@@ -237,7 +266,7 @@ fn host_name(folder: &Path) -> String {
 fn publish(path: &Path, text: &str) -> Result<()> {
     let message = || format!("cannot write the config {}", shown(path));
     let folder = folder_of(path);
-    let mut temp = tempfile::Builder::new().prefix(".lifeboat-init-").tempfile_in(folder).io(Kind::Failed, message)?;
+    let mut temp = temporary_file(folder, ".lifeboat-init-", "").io(Kind::Failed, message)?;
     temp.write_all(text.as_bytes()).io(Kind::Failed, message)?;
     temp.as_file().sync_all().io(Kind::Failed, message)?;
     // The new config must be readable, whatever was found.

@@ -1,6 +1,6 @@
 //! The text of a new config.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::engine::sqlite::table_counts::table_counts;
 use crate::ops::init::discover::{Findings, FoundSource};
@@ -22,9 +22,10 @@ pub(super) struct Settings<'a> {
 pub(super) fn config(findings: &Findings, settings: &Settings<'_>) -> String {
     let mut out = String::new();
     head(&mut out, findings, settings);
-    stores(&mut out, findings, settings);
+    let chosen = ChosenStores::of(findings, settings);
+    stores(&mut out, &chosen, findings, settings);
     sources(&mut out, findings);
-    preflight(&mut out, findings, settings);
+    preflight(&mut out, &chosen, findings, settings);
     other_sections(&mut out, findings);
     out
 }
@@ -61,35 +62,60 @@ fn head(out: &mut String, findings: &Findings, settings: &Settings<'_>) {
     ));
 }
 
-fn stores(out: &mut String, findings: &Findings, settings: &Settings<'_>) {
-    out.push_str("# --- stores: 'lifeboat snapshot' writes to all of them, other commands read from the first\n\n");
-    let mut folders: Vec<&str> =
-        settings.stores.iter().map(String::as_str).filter(|store| !store.starts_with("s3://")).collect();
-    let mut remote: Vec<String> = settings.stores.iter().filter(|store| store.starts_with("s3://")).cloned().collect();
-    let own = settings.folder.join(DEFAULT_STORE.trim_start_matches("./"));
-    let mut skipped = None;
-    if settings.stores.is_empty() {
-        remote.extend(findings.bucket.iter().map(|(_, bucket)| format!("s3://{bucket}/lifeboat")));
-        match findings.mounts.reason_for_loss(&own, &findings.volumes) {
-            // A bucket is available, and files in this folder would soon be lost.
-            Some(reason) if !remote.is_empty() => skipped = Some(reason),
-            _ => folders.push(DEFAULT_STORE),
+/// The stores that the config gets.
+struct ChosenStores {
+    /// The folders, as they are written in the config.
+    folders: Vec<String>,
+    /// The buckets.
+    remote: Vec<String>,
+    /// The reason why no folder is used, although none was named.
+    skipped: Option<String>,
+}
+
+impl ChosenStores {
+    /// Chooses the stores that the command line names, or else a bucket that was found, and a folder whose files are
+    /// not lost at the next deploy.
+    fn of(findings: &Findings, settings: &Settings<'_>) -> Self {
+        let (remote, folders) = settings.stores.iter().cloned().partition(|store| store.starts_with("s3://"));
+        let mut chosen = ChosenStores { folders, remote, skipped: None };
+        if settings.stores.is_empty() {
+            let buckets = findings.bucket.iter().map(|(_, bucket)| format!("s3://{bucket}/lifeboat"));
+            chosen.remote.extend(buckets);
+            let on_volume = || findings.volumes.iter().find(|volume| volume.path.is_dir())?.path.to_str();
+            let reason = findings.mounts.reason_for_loss(&settings.path(DEFAULT_STORE), &findings.volumes);
+            match (reason, on_volume()) {
+                // A bucket is available, and files in this folder would soon be lost.
+                (Some(reason), _) if !chosen.remote.is_empty() => chosen.skipped = Some(reason),
+                (Some(_), Some(volume)) => chosen.folders.push(format!("{volume}/lifeboat")),
+                _ => chosen.folders.push(DEFAULT_STORE.to_owned()),
+            }
         }
+        chosen
     }
-    for folder in folders {
-        let path = settings.folder.join(folder.strip_prefix("./").unwrap_or(folder));
-        if let Some(reason) = findings.mounts.reason_for_loss(&path, &findings.volumes) {
+}
+
+impl Settings<'_> {
+    /// Returns the path of a folder, as it is written in the config.
+    fn path(&self, folder: &str) -> PathBuf {
+        self.folder.join(folder.strip_prefix("./").unwrap_or(folder))
+    }
+}
+
+fn stores(out: &mut String, chosen: &ChosenStores, findings: &Findings, settings: &Settings<'_>) {
+    out.push_str("# --- stores: 'lifeboat snapshot' writes to all of them, other commands read from the first\n\n");
+    for folder in &chosen.folders {
+        if let Some(reason) = findings.mounts.reason_for_loss(&settings.path(folder), &findings.volumes) {
             tracing::warn!("the store {}: {reason}", one_line(folder));
             out.push_str(&format!("# WARNING: {reason}. Use a bucket, or a folder on a volume.\n"));
         }
         out.push_str(&format!("[[store]]\nurl = {}\n\n", quoted(&literal(folder))));
     }
-    if let Some(reason) = skipped {
+    if let Some(reason) = &chosen.skipped {
         out.push_str(&format!("# No folder is used: {reason}.\n#[[store]]\n#url = {}\n\n", quoted(DEFAULT_STORE)));
     }
     let endpoint = findings.aws.iter().find(|name| name.starts_with("AWS_ENDPOINT_URL"));
     let is_bare = |store: &str| !store.contains('?');
-    for store in &remote {
+    for store in &chosen.remote {
         out.push_str(&format!(
             "# The access keys come from the variables, files and roles of AWS.\n[[store]]\nurl = {}\n",
             quoted(&literal(store))
@@ -99,7 +125,7 @@ fn stores(out: &mut String, findings: &Findings, settings: &Settings<'_>) {
         }
         out.push('\n');
     }
-    if remote.is_empty() {
+    if chosen.remote.is_empty() {
         if findings.aws.is_empty() {
             out.push_str("# A second store, away from this machine: any service with the S3 API.\n");
         } else {
@@ -140,11 +166,11 @@ fn source_text(out: &mut String, source: &FoundSource, findings: &Findings) {
         out.push_str(&format!("# {mark}{}\n", one_line(remark)));
     }
     let is_of_variables = source.keys.iter().any(|(key, value)| *key == "env_prefix" || value.starts_with("${"));
-    if is_of_variables && !matches!(findings.env_file, Some(Ok(()))) {
+    if is_of_variables && !source.needs.is_empty() && !matches!(findings.env_file, Some(Ok(()))) {
         out.push_str(&format!(
             "# {}: must be set wherever lifeboat runs. Cron and systemd do not have a shell's variables; a {ENV_FILE}\n\
              # beside this file works everywhere.\n",
-            source.from
+            source.needs
         ));
     }
     let mark = if source.is_used { "" } else { "#" };
@@ -174,12 +200,17 @@ fn round_down(number: u64) -> u64 {
     number / zeros * zeros
 }
 
-fn preflight(out: &mut String, findings: &Findings, settings: &Settings<'_>) {
+fn preflight(out: &mut String, chosen: &ChosenStores, findings: &Findings, settings: &Settings<'_>) {
     out.push_str("# --- checks before a deploy\n\n[preflight]\n");
+    let stores: Vec<PathBuf> = chosen.folders.iter().map(|folder| settings.path(folder)).collect();
     let mut mounts: Vec<&Path> = findings.volumes.iter().map(|volume| volume.path.as_path()).collect();
     if mounts.is_empty() {
         let files = findings.sources.iter().filter(|source| source.is_used).filter_map(|source| source.file.as_deref());
         mounts.extend(files.filter_map(|file| findings.mounts.volume_of(file)));
+        // 'doctor' also checks that the stores lie on the mounts.
+        if !mounts.is_empty() {
+            mounts.extend(stores.iter().filter_map(|store| findings.mounts.volume_of(store)));
+        }
         mounts.sort_unstable();
         mounts.dedup();
     }
@@ -187,13 +218,14 @@ fn preflight(out: &mut String, findings: &Findings, settings: &Settings<'_>) {
         mounts.iter().filter_map(|mount| mount.to_str()).map(|mount| quoted(&literal(mount))).collect();
     if texts.is_empty() {
         out.push_str(
-            "# Folders that must be mounted volumes, not folders of the container.\n#mounts = [\"/app/data\"]\n",
+            "# Folders that must be mounted volumes, not folders of the container. Databases and stores must be on them.\n#mounts = [\"/app/data\"]\n",
         );
     } else {
         let from: Vec<&str> = findings.volumes.iter().map(|volume| volume.variable.as_str()).collect();
         let from = if from.is_empty() { String::new() } else { format!(" ({})", from.join(", ")) };
         out.push_str(&format!(
-            "# These must be mounted volumes, not folders of the container{from}.\nmounts = [{}]\n",
+            "# These must be mounted volumes, not folders of the container{from}. Databases and stores must be on them.\n\
+             mounts = [{}]\n#outside_mounts = [\"./cache.db\"]\n",
             texts.join(", ")
         ));
     }
@@ -233,7 +265,7 @@ fn other_sections(out: &mut String, findings: &Findings) {
     let mark = |is_used: bool| if is_used { "" } else { "#" };
     out.push_str(&format!(
         "{}[notify]\n\
-         # Plain JSON, or form = \"slack\".\n\
+         # The form is that of Slack, Discord, Microsoft Teams or ntfy if the URL is theirs, or else plain JSON.\n\
          {}webhook = \"${{ALERT_WEBHOOK:-}}\"\n\
          #form = \"slack\"\n\
          # Called at start, success and failure, so that the receiver also notices a run that did not start.\n\
@@ -247,19 +279,39 @@ fn other_sections(out: &mut String, findings: &Findings) {
          # whoever has it can open the snapshots, and without it nobody can.\n\n\
          #[encryption]\n\
          #recipients = [\"${BACKUP_PUBLIC_KEY}\"]\n\
-         #identity_file = \"/secure/key.txt\"\n\n\
+         #identity_file = \"/secure/key.txt\"\n\
+         # Trust snapshots that are not encrypted, such as those from before the encryption.\n\
+         #allow_plaintext = false\n\n\
+         # --- signatures: 'lifeboat keygen --signing --output sign.key' prints the public key. Then nobody who may only\n\
+         # write to the store can have a snapshot of his own restored.\n\n\
+         #[signing]\n\
+         #key_file = \"/secure/sign.key\"\n\
+         #trusted = [\"${SIGNING_PUBLIC_KEY}\"]\n\n\
          # --- 'lifeboat guard -- CMD': a container's entry point\n\n\
          #[guard]\n\
          # The time from SIGTERM to SIGKILL that the platform grants.\n\
          #grace = \"10s\"\n\
-         #restore_if_missing = true\n\n\
+         #restore_if_missing = true\n\
+         # If the newest snapshot cannot be restored, or rows are missing: \"refuse\" to start, \"restore-older\", or\n\
+         # \"start\" with the database as it is.\n\
+         #on_doubt = \"refuse\"\n\
+         # The longest wait for a store if the database is there and has rows.\n\
+         #store_wait = \"5s\"\n\
+         # The interval between snapshots while CMD runs; none is stored if nothing has changed.\n\
+         #every = \"15m\"\n\
+         # A container that starts before the old one has ended waits for the last snapshot of the old one.\n\
+         #handover = \"3m\"\n\
+         # If it does not come: \"refuse\", or \"start\" without what the old one still writes.\n\
+         #on_overlap = \"refuse\"\n\n\
          # --- 'lifeboat serve': health, metrics and a page over HTTP\n\n\
          #[serve]\n\
          #listen = \"127.0.0.1:8700\"\n\
          # Clients with this token may request snapshots ('lifeboat predeploy --remote'); 16 characters or more.\n\
          #token = \"${LIFEBOAT_TOKEN}\"\n\
          # With a token, clients without it may read only if this is true.\n\
-         #public = true\n",
+         #public = true\n\
+         # Without a token, only requests for localhost and for these hosts are answered.\n\
+         #hosts = [\"status.example.com\"]\n",
     );
 }
 

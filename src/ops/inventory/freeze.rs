@@ -50,7 +50,7 @@ impl Freeze {
         let mut watched = Vec::new();
         for (database, observation) in databases.iter().zip(&mut observations) {
             crate::platform::interrupt::check()?;
-            watched.push(match Watched::begin(&database.real_path, &database.header) {
+            watched.push(match Watched::begin(&database.real_path) {
                 Ok(watched) => Some(watched),
                 Err(error) if error.kind == Kind::Interrupted => return Err(error),
                 Err(error) => {

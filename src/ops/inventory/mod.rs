@@ -175,7 +175,7 @@ pub(crate) fn run(options: &InventoryOptions, context: &Context) -> Result<Inven
     }
     let mut freeze = options.watch.map(|_| Freeze::begin(&found.databases)).transpose()?;
     for database in &found.databases {
-        report.describe(database)?;
+        report.describe(database, context)?;
     }
     if let (Some(freeze), Some(time)) = (&mut freeze, options.watch) {
         freeze.watch(time.to_std().unwrap_or(Duration::ZERO))?;
@@ -224,7 +224,12 @@ fn save(options: &InventoryOptions, databases: &[FoundDatabase], context: &Conte
     for database in databases {
         chosen.push(match of_config(&database.real_path) {
             Some(configured) => sources::chosen(configured.clone()),
-            None => Chosen { source: sqlite_file(database.real_path.clone()), configured: None, name: given.next() },
+            None => Chosen {
+                source: sqlite_file(database.real_path.clone()),
+                configured: None,
+                name: given.next(),
+                rules: Vec::new(),
+            },
         });
     }
     let snapshot = SaveOptions { tag: options.tag.clone(), allow_empty: options.allow_empty, ..SaveOptions::default() };
@@ -259,7 +264,7 @@ impl InventoryReport {
     }
 
     /// Inspects a database and adds it to the report.
-    fn describe(&mut self, database: &FoundDatabase) -> Result<()> {
+    fn describe(&mut self, database: &FoundDatabase, context: &Context) -> Result<()> {
         let path = &database.path;
         let files = match inspect::inspect_files(&database.real_path) {
             Ok(files) => files,
@@ -268,7 +273,7 @@ impl InventoryReport {
                 return Ok(());
             }
         };
-        let content = match inspect::inspect_database(&database.real_path, &database.header) {
+        let content = match inspect::inspect_database(&database.real_path, &database.header, &context.scratch) {
             Ok(content) => Ok(content),
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
             Err(error) => Err(error),
@@ -276,8 +281,8 @@ impl InventoryReport {
         let mut report = DatabaseReport::of(database, &files);
         match content {
             Ok(content) => {
-                if content.is_unlocked {
-                    self.note(path, "read without locks, because no files can be created in its folder".to_owned());
+                if let Some(way) = content.way {
+                    self.note(path, way.to_owned());
                 }
                 if content.changed_meanwhile {
                     let message = "it was written to while its rows were counted: the counts are from different times";

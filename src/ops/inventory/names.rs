@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::engine::sqlite::save::origin_of;
-use crate::ops::{Context, stores};
+use crate::ops::Context;
 use crate::platform::digest::Sha256;
 use crate::platform::error::{Kind, Result};
 use crate::snapshots::catalog::Catalog;
@@ -37,7 +37,7 @@ impl Known {
     pub(super) fn read(context: &Context, reserved: BTreeSet<SourceName>) -> Result<Self> {
         let mut known = Known { catalogs: Vec::new(), sources: BTreeSet::new(), origins: BTreeMap::new(), reserved };
         for store in context.all_stores()? {
-            let found = stores::open(store).and_then(|catalog| Ok((catalog.sources()?, catalog)));
+            let found = context.open(store).and_then(|catalog| Ok((catalog.sources()?, catalog)));
             match found {
                 Ok((sources, catalog)) => {
                     known.sources.extend(sources);

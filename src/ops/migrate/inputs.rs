@@ -51,7 +51,7 @@ impl Inputs {
 /// Fetches the database file of a snapshot into a new scratch folder. Every byte of it is verified.
 fn fetch_snapshot(id: &str, context: &Context) -> Result<(ImageFile, Manifest, ScratchFolder)> {
     let catalog = context.open_catalog()?;
-    let listed = catalog.find(id, &crate::snapshots::find::SnapshotFilter::default())?;
+    let listed = catalog.find(id, &crate::snapshots::search::SnapshotFilter::default())?;
     let opened = fetch::open(&catalog, &listed.id, context)?;
     if opened.manifest.engine != "sqlite" {
         return Err(Error::usage(format!("{} is not a snapshot of an SQLite file", opened.manifest.id)));
@@ -71,8 +71,8 @@ pub(super) fn state_of(manifest: &Manifest) -> SourceState {
 }
 
 /// Reads the state of the tables of a file, if no snapshot of it is taken.
-pub(super) fn state_of_file(path: &Path) -> Result<SourceState> {
-    let survey = survey::survey_live(path, OnDamage::Fail)?;
+pub(super) fn state_of_file(path: &Path, context: &Context) -> Result<SourceState> {
+    let survey = survey::survey_live(path, OnDamage::Fail, &context.scratch)?;
     let tables = survey
         .tables
         .iter()

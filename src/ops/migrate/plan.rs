@@ -227,7 +227,8 @@ fn name_files(inputs: &[String], context: &Context) -> Result<Vec<SourceFile>> {
                 );
             }
             _ => {
-                let listed = context.open_catalog()?.find(text, &crate::snapshots::find::SnapshotFilter::default())?;
+                let listed =
+                    context.open_catalog()?.find(text, &crate::snapshots::search::SnapshotFilter::default())?;
                 (listed.id.source().to_string(), None, Some(listed.id.to_string()))
             }
         };

@@ -43,7 +43,7 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
     let mut saved = Vec::new();
     let sources = match &noted {
         Some(noted) => {
-            require_as_saved(&plan, &inputs, noted)?;
+            require_as_saved(&plan, &inputs, noted, context)?;
             noted.sources.clone()
         }
         None => {
@@ -89,12 +89,12 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
 
 /// Fails if a table has other rows than when the plan was started: between two runs nothing watches the files, and rows
 /// that are already loaded are not read again.
-fn require_as_saved(plan: &Plan, inputs: &Inputs, noted: &PlanState) -> Result<()> {
+fn require_as_saved(plan: &Plan, inputs: &Inputs, noted: &PlanState, context: &Context) -> Result<()> {
     for file in &plan.files {
         let saved = noted.sources.get(&file.name);
         let now = match inputs.manifests.get(&file.name) {
             Some(manifest) => state_of(manifest),
-            None => state_of_file(&inputs.files[&file.name])?,
+            None => state_of_file(&inputs.files[&file.name], context)?,
         };
         for table in plan.tables.iter().filter(|table| table.file == file.name) {
             let then = saved.and_then(|saved| saved.tables.get(&table.source));
@@ -127,7 +127,7 @@ fn save(plan: &Plan, inputs: &Inputs, no_snapshot: bool, context: &Context) -> R
         let path = &inputs.files[&file.name];
         let state = match inputs.manifests.get(&file.name) {
             Some(manifest) => state_of(manifest),
-            None if no_snapshot => state_of_file(path)?,
+            None if no_snapshot => state_of_file(path, context)?,
             None => {
                 let options = SaveOptions { tag: vec![tags::MIGRATE.to_owned()], ..SaveOptions::default() };
                 let chosen = match context.source_at(path)? {

@@ -1,14 +1,15 @@
 //! Checks that a folder can be written to, and has free space.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::ops::summary::Check;
-use crate::platform::disk::{free_bytes, free_files, shown};
+use crate::platform::disk::{free_bytes, free_files, open_plain, shown};
+use crate::platform::place::{Place, resolve};
 use crate::platform::text;
 
 /// The length of the test file: large enough to need a block of its own, so that the write fails on a full disk.
@@ -25,7 +26,7 @@ pub fn writable(path: &Path) -> Check {
     let result = match fs::metadata(path) {
         Err(error) => Err(error),
         Ok(facts) if facts.is_dir() => probe(path),
-        Ok(_) => OpenOptions::new().append(true).open(path).map(drop),
+        Ok(_) => resolve(path).and_then(|path| open_plain(&path, OFlags::WRONLY | OFlags::APPEND)).map(drop),
     };
     match result {
         Ok(()) => Check::good(name, format!("{} can be written to", shown(path))),
@@ -37,11 +38,12 @@ pub fn writable(path: &Path) -> Check {
 fn probe(folder: &Path) -> io::Result<()> {
     let number = getrandom::u64().map_err(|_| io::Error::other("cannot get random numbers from the system"))?;
     let path = folder.join(format!(".lifeboat-probe-{number:016x}"));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    let place = Place::of(&path)?;
+    let mut file = place.create_new(0o600)?;
     // The bytes are different each time, so that a file system with deduplication must write them.
     let bytes: Vec<u8> = number.to_le_bytes().into_iter().cycle().take(PROBE_BYTES).collect();
     let written = file.write_all(&bytes).and_then(|()| file.sync_all());
-    let removed = fs::remove_file(&path);
+    let removed = place.remove();
     written.and(removed)
 }
 

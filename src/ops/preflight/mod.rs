@@ -7,4 +7,4 @@ mod mount;
 
 pub use endpoint::http;
 pub use folder::{min_free, writable};
-pub use mount::mount;
+pub use mount::{mount, on_mount};

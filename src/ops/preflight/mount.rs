@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::ops::summary::Check;
-use crate::platform::disk::{free_bytes, shown};
+use crate::platform::disk::{free_bytes, real_path, shown};
 use crate::platform::error::one_line;
 use crate::platform::text;
 
@@ -140,6 +140,49 @@ pub fn mount(path: &Path, allow_tmpfs: bool) -> Check {
     }
 }
 
+/// Checks that `path` lies on one of `mounts`, which are mounted: in another place, it may be in the container itself.
+/// Neither the path nor its folder needs to exist. `name` is the name of the check.
+#[must_use]
+pub fn on_mount(name: String, path: &Path, mounts: &[PathBuf], allow_tmpfs: bool) -> Check {
+    let table = match fs::read(MOUNTS) {
+        Ok(table) => table,
+        Err(error) => return Check::bad(name, format!("cannot read {MOUNTS}: {error}")),
+    };
+    let mounts: Vec<PathBuf> = mounts.iter().map(|mount| real_path(mount)).collect();
+    match place_on_mounts(path, &real_path(path), &mounts, &table, allow_tmpfs) {
+        Ok(message) => Check::good(name, message),
+        Err(message) => Check::bad(name, message),
+    }
+}
+
+fn place_on_mounts(
+    path: &Path,
+    real: &Path,
+    mounts: &[PathBuf],
+    table: &[u8],
+    allow_tmpfs: bool,
+) -> Result<String, String> {
+    let named = if path == real { shown(path) } else { format!("{} ({})", shown(path), shown(real)) };
+    let (point, file_system) = match mount_of(table, real) {
+        Some(mount) => (mount.point, mount.file_system),
+        None => (PathBuf::from("/"), "unknown".to_owned()),
+    };
+    let place = format!("{named} lies on {} ({})", shown(&point), one_line(&file_system));
+    let Some(mount) = mounts.iter().find(|mount| real.starts_with(mount)) else {
+        let list: Vec<String> = mounts.iter().map(|mount| shown(mount)).collect();
+        return Err(format!(
+            "{place}, and not on a mount of [preflight] mounts ({}): the next deploy may delete it; move it there, or, \
+             if it may be lost, add it to outside_mounts",
+            list.join(", ")
+        ));
+    };
+    // Another file system may be mounted in a folder of the mount.
+    if point != *mount && VOLATILE.contains(&file_system.as_str()) && !allow_tmpfs {
+        return Err(format!("{place} in the mount {}, whose files are lost at a restart; move it", shown(mount)));
+    }
+    Ok(format!("{named} lies on the mount {}", shown(mount)))
+}
+
 fn check_mount(path: &Path, real: &Path, mount: &Mount, allow_tmpfs: bool, is_folder: bool) -> Result<String, String> {
     let what = if is_folder { "folder" } else { "file" };
     let named = if path == real { shown(path) } else { format!("{} ({})", shown(path), shown(real)) };
@@ -229,6 +272,29 @@ mod tests {
         assert_eq!(found("/dev/pts/0").source, "over");
         assert_eq!((found("/proc/self").source.as_str(), found("/proc/self").id), ("proc", 22));
         assert_eq!(found("/").file_system, "overlay");
+    }
+
+    #[test]
+    fn a_path_lies_on_a_mount_only_if_no_volatile_mount_is_between_them() {
+        let mounts = ["/app".into(), "/app/data".into(), "/over".into()];
+        let placed = |path: &str, mounts: &[PathBuf], allow_tmpfs| {
+            place_on_mounts(Path::new(path), Path::new(path), mounts, TABLE.as_bytes(), allow_tmpfs)
+        };
+        assert_eq!(
+            placed("/over/new/app.db", &mounts, false).expect("on it"),
+            "/over/new/app.db lies on the mount /over"
+        );
+        placed("/app/data/app.db", &mounts[1..], false).expect("on it");
+        placed("/app/data/app.db", &mounts[..1], false).expect("on a disk that is mounted in the mount");
+        let text = placed("/app/my data\\x/app.db", &mounts[..1], false).expect_err("on a tmpfs");
+        assert!(text.contains("lies on /app/my data\\x (tmpfs) in the mount /app"), "{text}");
+        placed("/app/my data\\x/app.db", &mounts[..1], true).expect("allowed");
+        for path in ["/app/data2/app.db", "/app/app.db", "/data/app.db"] {
+            let text = placed(path, &mounts[1..], true).expect_err(path);
+            let start =
+                format!("{path} lies on / (overlay), and not on a mount of [preflight] mounts (/app/data, /over)");
+            assert!(text.starts_with(&start), "{text}");
+        }
     }
 
     #[test]

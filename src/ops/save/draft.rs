@@ -14,6 +14,7 @@ use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::manifest::Manifest;
 use crate::snapshots::names::ENCRYPTED_ENDING;
+use crate::snapshots::trust::Signer;
 
 /// A snapshot that was made.
 #[derive(Debug)]
@@ -83,11 +84,15 @@ impl<'a> Draft<'a> {
         self.archive.cut()?;
         self.archive.append(MANIFEST_PATH, &manifest.to_json())?;
         let (outlet, summary) = self.archive.finish()?;
+        let index_sha256 = summary.index_sha256;
         let (fanout, summary) = match outlet {
             Outlet::Plain(fanout) => (fanout, summary),
             Outlet::Encrypted(writer) => writer.finish()?,
         };
         (manifest.archive_bytes, manifest.sha256) = (Some(summary.bytes), Some(summary.sha256));
+        // A manifest without a signature is as an earlier version writes it.
+        let is_signed = self.destination.catalogs.iter().any(|catalog| !matches!(catalog.signer(), Signer::None));
+        manifest.index_sha256 = index_sha256.filter(|_| is_signed);
         let outside = manifest.outside();
         let (mut stores, mut failures) = (Vec::new(), Vec::new());
         for (catalog, upload) in self.destination.catalogs.iter().zip(fanout.into_uploads()) {

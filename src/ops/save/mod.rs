@@ -4,7 +4,10 @@ mod baseline;
 mod draft;
 mod fanout;
 mod plan;
+mod small_losses;
+mod unchanged;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::ser::SerializeMap;
@@ -13,22 +16,27 @@ use serde_json::{Map, Value, json};
 
 use crate::archive::{Compression, EncryptWith, Recipient};
 use crate::config::Config;
+use crate::engine::rules::Rule;
 use crate::engine::saving::SaveRequest;
 use crate::engine::source::Source;
 use crate::ops::destination::{Destination, OtherOrigin};
+use crate::ops::newest_state::NewestState;
+use crate::ops::other_name::described;
 use crate::ops::prune::{self, PruneReport};
 use crate::ops::save::baseline::Baseline;
 use crate::ops::sources::Chosen;
-use crate::ops::summary::{RunSummary, SnapshotSummary};
+use crate::ops::summary::{RunSummary, SnapshotSummary, SourceResults};
 use crate::ops::{Context, Problem, Report, error_document, snapshot_document, tags};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::snapshots::catalog::Catalog;
-use crate::snapshots::id::SourceName;
-use crate::snapshots::manifest::{Depth, SnapshotKind};
+use crate::snapshots::id::{SnapshotId, SourceName};
+use crate::snapshots::manifest::{Depth, MissingPeriod, SnapshotKind};
 use crate::snapshots::proofs::ProofSummary;
 
+pub(crate) use baseline::Comparison;
 pub(crate) use draft::Saved;
 pub(crate) use plan::SnapshotPlan;
+pub(crate) use unchanged::is_newest_everywhere;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
@@ -71,6 +79,12 @@ pub(crate) struct SaveOptions {
     pub accept: bool,
     /// The database has moved from another host or path: continue the history of its snapshots
     pub moved: bool,
+    /// Store nothing if the newest snapshot in every store has the same content
+    pub only_changes: bool,
+    /// The periods whose rows sources may lack, by source: `guard` has restored an older snapshot
+    pub missing_periods: BTreeMap<SourceName, MissingPeriod>,
+    /// The reasons why the snapshots of sources must not be baselines for later ones, by source
+    pub doubts: BTreeMap<SourceName, String>,
 }
 
 impl SaveOptions {
@@ -134,6 +148,9 @@ impl Default for SaveOptions {
             prune: false,
             accept: false,
             moved: false,
+            only_changes: false,
+            missing_periods: BTreeMap::new(),
+            doubts: BTreeMap::new(),
         }
     }
 }
@@ -153,14 +170,22 @@ impl SaveOptions {
 }
 
 /// The snapshots that were made, and the reasons why others were not.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SnapshotReport {
     /// The snapshots made.
     pub snapshots: Vec<Saved>,
     /// The errors of the sources that were not saved, or not in all stores; the first decides the exit code.
     pub failures: Vec<Error>,
+    /// The sources that were not saved because their newest snapshots have the same content, with the ids of these.
+    pub unchanged: Vec<SnapshotId>,
     /// The reports of pruning afterwards, one for each store.
     pub pruned: Vec<PruneReport>,
+    /// The results, by source: a source is saved only if its snapshot is in every store and has lost nothing.
+    pub results: SourceResults,
+    /// The sources that have nothing to save yet, because this is their first deploy, each with its state.
+    pub nothing_yet: Vec<(SourceName, String)>,
+    /// The comparisons of the snapshots with their baselines.
+    pub compared: BTreeMap<SnapshotId, Comparison>,
 }
 
 impl SnapshotReport {
@@ -169,13 +194,54 @@ impl SnapshotReport {
         let document = |saved: &Saved| {
             let mut document = snapshot_document(&saved.manifest, &ProofSummary::default());
             document.insert("stores".to_owned(), json!(saved.stores));
+            if let Some(compared) = self.compared.get(&saved.manifest.id) {
+                document.insert("compared".to_owned(), json!(compared));
+            }
             document
         };
         self.snapshots.iter().map(document).collect()
     }
 
+    /// Adds a failure of a source.
+    fn fail(&mut self, source: Option<&SourceName>, error: Error) {
+        if let Some(source) = source {
+            self.results.fail(source, Some(&error));
+        }
+        self.failures.push(error);
+    }
+
+    /// Adds an outcome, with the failures of stores that lack the snapshot and the reasons why it is not a baseline.
+    fn add(&mut self, mut outcome: Outcome, located: &Located, context: &Context) {
+        let id = outcome.id().clone();
+        let source = id.source();
+        self.results.succeed(source);
+        for error in outcome.take_failures() {
+            self.fail(Some(source), error.context(format!("{id} is not in every store")));
+        }
+        let reasons = located.baseline.as_ref().map(Baseline::reasons).unwrap_or_default().join("; ");
+        if !reasons.is_empty() {
+            let message = format!("{id} was saved, but is not used as the baseline for later snapshots: {reasons}");
+            let words = ["snapshot", source.as_str(), "--accept"].map(str::to_owned);
+            // The snapshots that were saved are reported in any case.
+            let command = context.gate_command_line(&words).unwrap_or_else(|_| "lifeboat snapshot --accept".to_owned());
+            let error = Error::problem(message)
+                .hint(format!("restore the lost data; or, if the change was intended, run '{command}'"));
+            self.fail(Some(source), error);
+        }
+        match outcome {
+            Outcome::Saved(saved) => {
+                self.compared.extend(located.baseline.as_ref().and_then(Baseline::comparison).map(|found| (id, found)));
+                self.snapshots.push(*saved);
+            }
+            Outcome::Unchanged { id, .. } => self.unchanged.push(id),
+        }
+    }
+
     /// Prunes by the config's retention, but only if every snapshot was made without failures.
     fn prune(&mut self, context: &Context) -> Result<()> {
+        if self.failures.is_empty() && self.snapshots.is_empty() && !self.nothing_yet.is_empty() {
+            return Ok(());
+        }
         if !self.failures.is_empty() || self.snapshots.is_empty() {
             tracing::warn!("nothing was pruned: some snapshots were not made, or have problems");
             return Ok(());
@@ -205,6 +271,10 @@ impl Serialize for SnapshotReport {
         if !self.pruned.is_empty() {
             map.serialize_entry("pruned", &self.pruned)?;
         }
+        if !self.nothing_yet.is_empty() {
+            let names: Vec<_> = self.nothing_yet.iter().map(|(name, _)| name).collect();
+            map.serialize_entry("first_deploy", &names)?;
+        }
         map.end()
     }
 }
@@ -212,7 +282,11 @@ impl Serialize for SnapshotReport {
 impl Report for SnapshotReport {
     fn summary(&self) -> RunSummary {
         let of = |saved: &Saved| SnapshotSummary::of(&saved.manifest, &ProofSummary::default());
-        RunSummary { snapshots: self.snapshots.iter().map(of).collect(), ..RunSummary::default() }
+        RunSummary {
+            snapshots: self.snapshots.iter().map(of).collect(),
+            results: self.results.clone(),
+            ..RunSummary::default()
+        }
     }
 
     fn errors(&self) -> &[Error] {
@@ -244,6 +318,17 @@ pub(crate) fn require_free_tags(tags: &[String]) -> Result<()> {
     }
 }
 
+/// A source whose database was found.
+struct Located {
+    source: Source,
+    /// Its name in the stores; `None` if none can be derived, so that it cannot be saved.
+    name: Option<SourceName>,
+    options: SaveOptions,
+    /// The rules for it.
+    rules: Vec<Rule>,
+    baseline: Option<Baseline>,
+}
+
 /// Takes a snapshot of each source.
 pub(crate) fn take(options: &SaveOptions, chosen: &[Chosen], context: &Context) -> Result<SnapshotReport> {
     if options.name.is_some() && chosen.len() > 1 {
@@ -253,80 +338,139 @@ pub(crate) fn take(options: &SaveOptions, chosen: &[Chosen], context: &Context) 
         chosen.source.require_supported(&options.request())?;
     }
     let encrypt_with = options.encrypt_with(context)?;
+    let mut report = SnapshotReport::default();
     // Sources first: a mistyped one must not leave a new, empty store behind.
-    let mut report = SnapshotReport { snapshots: Vec::new(), failures: Vec::new(), pruned: Vec::new() };
-    let mut located: Vec<(Source, SaveOptions, Option<Baseline>)> = Vec::new();
-    for chosen in chosen {
-        let options = options.of(chosen, context)?;
-        match chosen.source.locate(&options.request()) {
-            Ok(source) if located.iter().any(|(other, ..)| other.shown() == source.shown()) => {
-                // On a command line, a source that is named twice is one source; in a config, two names are two
-                // sources.
-                if let Some(configured) = &chosen.configured {
-                    let message = format!("{} is a second name for {}", configured.name, one_line(&source.shown()));
-                    report.failures.push(Error::usage(message).hint("give each source of the config its own url"));
-                }
-            }
-            Ok(source) => {
-                let has_baseline = chosen.configured.is_some() && !options.accept && !context.stores.is_empty();
-                let baseline = has_baseline.then(|| Baseline::of(chosen, context)).transpose();
-                match baseline {
-                    Ok(baseline) => located.push((source, options, baseline)),
-                    Err(error) if error.kind == Kind::Interrupted => return Err(error),
-                    // No store could be read, so nothing will be saved, or only in the stores that can be used.
-                    Err(error) => {
-                        tracing::warn!("the snapshot is not compared with a baseline: {}", error.full_message());
-                        located.push((source, options, None));
-                    }
-                }
-            }
-            Err(error) => report.failures.push(match &chosen.configured {
-                Some(configured) => error.context(format!("no snapshot of {} was made", configured.name)),
-                None => error,
-            }),
-        }
-    }
-    if located.is_empty() {
+    let sources = locate_all(options, chosen, &mut report, context)?;
+    if sources.is_empty() {
         return Ok(report);
     }
-    let catalogs = open_stores(context, &mut report)?;
+    let catalogs = open_stores(&sources, &mut report, context)?;
     if catalogs.is_empty() {
         return Ok(report);
     }
-    let destination = Destination { catalogs: catalogs.iter().collect(), encrypt_with };
-    for (source, options, baseline) in &located {
-        let saved = save(source, options, baseline.as_ref(), destination.clone(), context);
-        match saved {
-            Ok(mut saved) => {
-                let id = &saved.manifest.id;
-                let missing = saved.failures.drain(..);
-                report.failures.extend(missing.map(|error| error.context(format!("{id} is not in every store"))));
-                let reasons = baseline.as_ref().map(Baseline::reasons).unwrap_or_default().join("; ");
-                if !reasons.is_empty() {
-                    let message =
-                        format!("{id} was saved, but is not used as the baseline for later snapshots: {reasons}");
-                    report.failures.push(Error::problem(message).hint(
-                        "restore the lost data; or, if the change was intended, run 'lifeboat snapshot --accept'",
-                    ));
-                }
-                report.snapshots.push(saved);
-            }
+    let destination = Destination { catalogs: catalogs.iter().collect(), encrypt_with, predecessor: None };
+    for (number, located) in sources.iter().enumerate() {
+        match save(located, destination.clone(), context) {
+            Ok(outcome) => report.add(outcome, located, context),
             Err(error) if error.kind == Kind::Interrupted && report.snapshots.is_empty() => return Err(error),
             // Snapshots that were saved before the signal are still reported.
             Err(error) if error.kind == Kind::Interrupted => {
+                for missed in sources[number..].iter().filter_map(|located| located.name.as_ref()) {
+                    report.results.fail(missed, Some(&error));
+                }
                 report.failures.insert(0, error);
                 break;
             }
             Err(error) => {
-                report.failures.push(error.context(format!("no snapshot of {} was made", one_line(&source.shown()))));
+                let error = error.context(format!("no snapshot of {} was made", one_line(&located.source.shown())));
+                report.fail(located.name.as_ref(), error);
             }
         }
     }
     Ok(report)
 }
 
-/// Opens or creates the stores. If one cannot be used, the snapshots are still saved in the others.
-fn open_stores(context: &Context, report: &mut SnapshotReport) -> Result<Vec<Catalog>> {
+/// Describes the state of a source before its first deploy, if the current state is accepted, whatever it is. If a store
+/// cannot be read, or something was lost, the source is not skipped.
+fn accepted_absence(chosen: &Chosen, options: &SaveOptions, context: &Context) -> Result<Option<String>> {
+    if !options.accept || options.allow_empty || context.stores.is_empty() {
+        return Ok(None);
+    }
+    match context.first_deploy(chosen) {
+        Err(error) if error.kind != Kind::Interrupted => Ok(None),
+        found => found,
+    }
+}
+
+/// Finds the databases and their baselines. The failures are added to the report.
+fn locate_all(
+    options: &SaveOptions,
+    chosen: &[Chosen],
+    report: &mut SnapshotReport,
+    context: &Context,
+) -> Result<Vec<Located>> {
+    let mut located: Vec<Located> = Vec::new();
+    for chosen in chosen {
+        let options = options.of(chosen, context)?;
+        if let Some(state) = accepted_absence(chosen, &options, context)? {
+            report.nothing_yet.push((chosen.name()?, state));
+            continue;
+        }
+        let name = options.name.clone().or_else(|| chosen.source.derived_name());
+        match chosen.source.locate(&options.request()) {
+            Ok(source) if located.iter().any(|other| other.source.shown() == source.shown()) => {
+                // On a command line, a source that is named twice is one source; in a config, two names are two
+                // sources.
+                if let Some(configured) = &chosen.configured {
+                    let message = format!("{} is a second name for {}", configured.name, one_line(&source.shown()));
+                    let error = Error::usage(message).hint("give each source of the config its own url");
+                    report.fail(name.as_ref(), error);
+                }
+            }
+            Ok(source) => {
+                // A link is saved under the name of the file that it leads to.
+                let name = options.name.clone().or_else(|| source.derived_name());
+                let baseline = baseline_of(chosen, &options, context)?;
+                located.push(Located { source, name, options, rules: chosen.rules(), baseline });
+            }
+            Err(error) => {
+                let error = match &chosen.configured {
+                    Some(configured) => error.context(format!("no snapshot of {} was made", configured.name)),
+                    None => error,
+                };
+                report.fail(name.as_ref(), error);
+            }
+        }
+    }
+    Ok(located)
+}
+
+/// Returns the baseline that the snapshot of a source is compared with, and the reasons to doubt the snapshot.
+fn baseline_of(chosen: &Chosen, options: &SaveOptions, context: &Context) -> Result<Option<Baseline>> {
+    let has_baseline = chosen.configured.is_some() && !options.accept && !context.stores.is_empty();
+    let baseline = match has_baseline.then(|| Baseline::of(chosen, context)).transpose() {
+        Ok(baseline) => baseline,
+        Err(error) if error.kind == Kind::Interrupted => return Err(error),
+        // No store could be read, so nothing will be saved, or only in the stores that can be used.
+        Err(error) => {
+            tracing::warn!("the snapshot is not compared with a baseline: {}", error.full_message());
+            None
+        }
+    };
+    if options.accept && chosen.configured.is_some() && !context.stores.is_empty() {
+        warn_about_other_name(chosen, context)?;
+    }
+    let doubt = chosen.name().ok().and_then(|name| options.doubts.get(&name).cloned());
+    Ok(match doubt {
+        Some(doubt) => Some(baseline.unwrap_or_default().with_doubt(doubt)),
+        None => baseline,
+    })
+}
+
+/// Warns if a source whose current state is accepted has no snapshot, but its database has some under another name.
+fn warn_about_other_name(chosen: &Chosen, context: &Context) -> Result<()> {
+    let found = match context.holds_nothing_of(chosen) {
+        Ok(true) => context.under_other_name(chosen),
+        Ok(false) => return Ok(()),
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(Some(found)) => {
+            tracing::warn!(
+                "{}: the source was renamed, and its history begins anew",
+                described(&found, &chosen.name()?)
+            );
+            Ok(())
+        }
+        Err(error) if error.kind == Kind::Interrupted => Err(error),
+        // The save reports a store that cannot be read.
+        Ok(None) | Err(_) => Ok(()),
+    }
+}
+
+/// Opens or creates the stores. If one cannot be used, the snapshots are still saved in the others, but no source counts
+/// as saved.
+fn open_stores(sources: &[Located], report: &mut SnapshotReport, context: &Context) -> Result<Vec<Catalog>> {
     let mut catalogs: Vec<Catalog> = Vec::new();
     for (number, store) in context.all_stores()?.iter().enumerate() {
         // A store that is named twice holds one copy, not two.
@@ -336,22 +480,50 @@ fn open_stores(context: &Context, report: &mut SnapshotReport) -> Result<Vec<Cat
         match context.open_to_write(store) {
             Ok(catalog) => catalogs.push(catalog),
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
-            Err(error) => report.failures.push(error),
+            Err(error) => {
+                sources.iter().flat_map(|one| &one.name).for_each(|name| report.results.fail(name, Some(&error)));
+                report.failures.push(error);
+            }
         }
     }
     Ok(catalogs)
 }
 
+/// The outcome of saving one source.
+enum Outcome {
+    /// A snapshot was taken.
+    Saved(Box<Saved>),
+    /// Nothing was stored, since the newest snapshot has the same content.
+    Unchanged {
+        /// The newest snapshot.
+        id: SnapshotId,
+        /// The errors of the stores that could not be read.
+        failures: Vec<Error>,
+    },
+}
+
+impl Outcome {
+    /// Returns the id of the snapshot that has the current content.
+    fn id(&self) -> &SnapshotId {
+        match self {
+            Outcome::Saved(saved) => &saved.manifest.id,
+            Outcome::Unchanged { id, .. } => id,
+        }
+    }
+
+    fn take_failures(&mut self) -> Vec<Error> {
+        match self {
+            Outcome::Saved(saved) => std::mem::take(&mut saved.failures),
+            Outcome::Unchanged { failures, .. } => std::mem::take(failures),
+        }
+    }
+}
+
 /// Takes a snapshot of one source.
-fn save(
-    source: &Source,
-    options: &SaveOptions,
-    baseline: Option<&Baseline>,
-    mut destination: Destination<'_>,
-    context: &Context,
-) -> Result<Saved> {
+fn save(located: &Located, mut destination: Destination<'_>, context: &Context) -> Result<Outcome> {
+    let Located { source, name, options, rules, baseline } = located;
     let origin = source.origin(&context.host)?;
-    let name = options.name.clone().or_else(|| source.derived_name()).ok_or_else(|| {
+    let name = name.clone().ok_or_else(|| {
         Error::usage(format!("no source name can be derived from {}", one_line(&source.shown())))
             .hint("set one with --name")
     })?;
@@ -361,6 +533,18 @@ fn save(
         (false, false) => OtherOrigin::Refuse,
     };
     let (previous, failures) = destination.previous(&name, &origin, other_origin)?;
+    let mut lost = None;
+    if previous.is_none() && baseline.is_none() && !options.accept {
+        lost = match context.newest_state(&name) {
+            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            // The error was logged.
+            found => found.ok().and_then(NewestState::or_warn),
+        };
+    }
+    // To accept the current state is also to accept that rows are missing in it.
+    let earlier = baseline.as_ref().and_then(Baseline::before).into_iter().chain(&previous).filter(|_| !options.accept);
+    let earlier = earlier.flat_map(|earlier| earlier.missing_periods.iter().cloned());
+    let missing_periods = MissingPeriod::merge(earlier.chain(options.missing_periods.get(&name).cloned()));
     let plan = SnapshotPlan {
         name,
         origin,
@@ -370,10 +554,19 @@ fn save(
         compression: options.compression.unwrap_or_default(),
         allow_empty: options.allow_empty,
         previous,
-        baseline,
+        lost,
+        rules: rules.clone(),
+        missing_periods,
+        baseline: baseline.as_ref(),
     };
     let mut saving = source.begin_save(&options.request(), &context.for_engine())?;
-    let mut saved = plan.run(&mut *saving, &destination, context)?;
+    let (draft, manifest) = plan.write(&mut *saving, &destination, context)?;
+    if options.only_changes
+        && let Some(id) = unchanged::newest_equal(&manifest, plan.previous.as_ref(), &destination, context)?
+    {
+        return Ok(Outcome::Unchanged { id, failures });
+    }
+    let mut saved = draft.publish(manifest)?;
     saved.failures.extend(failures);
-    Ok(saved)
+    Ok(Outcome::Saved(Box::new(saved)))
 }

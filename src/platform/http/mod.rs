@@ -5,6 +5,7 @@
 //! configured. Proxies are taken from the environment. TLS is rustls with ring, and the certificates that the system
 //! trusts. Messages show only scheme, host and port of an address.
 
+mod host;
 mod proxy;
 mod url;
 
@@ -23,6 +24,7 @@ use crate::platform::error::{Error, Result, one_line};
 use crate::platform::secret::Secret;
 use crate::platform::{interrupt, tls};
 
+pub use host::HttpHost;
 pub use url::Url;
 
 /// The time limit for establishing a connection.
@@ -38,6 +40,7 @@ pub struct Client {
     total: Duration,
     body_bytes: u64,
     bearer: Option<Secret>,
+    own_header: Option<(HeaderName, String)>,
     interruptible: bool,
 }
 
@@ -90,7 +93,7 @@ impl Client {
     pub fn new(total: Duration) -> Self {
         // A timeout of zero is not valid.
         let total = total.max(Duration::from_millis(1));
-        Client { total, body_bytes: BODY_BYTES, bearer: None, interruptible: false }
+        Client { total, body_bytes: BODY_BYTES, bearer: None, own_header: None, interruptible: false }
     }
 
     /// Limits the bytes of a response that are read. If the limit is 0, the body is neither read nor waited for.
@@ -103,6 +106,12 @@ impl Client {
     #[must_use]
     pub fn bearer(self, token: Secret) -> Self {
         Client { bearer: Some(token), ..self }
+    }
+
+    /// Sends one of lifeboat's own headers with every request. Its name is in lower case.
+    #[must_use]
+    pub fn own_header(self, name: &'static str, value: String) -> Self {
+        Client { own_header: Some((HeaderName::from_static(name), value)), ..self }
     }
 
     /// Ends the wait for a response, with [`Kind::Interrupted`](crate::platform::error::Kind::Interrupted), when a
@@ -202,6 +211,11 @@ impl Client {
             None => {}
             Some(Body::Json(_)) => headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json"))),
             Some(Body::Text(_)) => headers.push((CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))),
+        }
+        if let Some((name, value)) = &self.own_header {
+            let value = HeaderValue::try_from(value)
+                .map_err(|error| Error::failed(format!("the header {name} cannot be sent")).because(error))?;
+            headers.push((name.clone(), value));
         }
         let login = url.login().map(|login| {
             let plain = format!("{}:{}", login.user, login.password.expose());

@@ -64,6 +64,19 @@ impl Url {
         self.port
     }
 
+    /// Returns the path, which must only be compared or sent, never shown in a message.
+    pub(crate) fn expose_path(&self) -> &str {
+        self.path.expose()
+    }
+
+    /// Returns the address without the last part of its path; the query is kept.
+    #[must_use]
+    pub(crate) fn parent(&self) -> Url {
+        let path = self.path.expose().trim_end_matches('/');
+        let end = path.rfind('/').map_or(0, |end| end + 1);
+        Url { path: Secret::new(if end == 0 { "/" } else { &path[..end] }), ..self.clone() }
+    }
+
     pub(super) fn login(&self) -> Option<&Login> {
         self.login.as_ref()
     }

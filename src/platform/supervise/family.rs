@@ -4,9 +4,12 @@
 //! child in our own group was started by another part of this program, which waits for it itself: such children are
 //! neither reaped nor ended here. System calls that wait for any child would reap them too, so none of them is used.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use rustix::process::{Pid, WaitOptions, getpid, waitpid};
+
+use crate::platform::error::one_line;
 
 /// The fields of `/proc/PID/stat` that are used.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,10 +64,33 @@ pub(super) fn reap(excluded: Option<Pid>) -> Vec<Pid> {
     living
 }
 
+/// Returns the processes that CMD has left behind and that still run: our children outside of our own group, and all
+/// their descendants.
+pub(super) fn left_behind() -> Vec<Pid> {
+    let (own, group) = (getpid().as_raw_pid(), own_group());
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(process) = status(&pid.to_string()) else { continue };
+        let is_other_part = process.parent == own && process.group == group;
+        if process.state != b'Z' && !is_other_part {
+            children.entry(process.parent).or_default().push(pid);
+        }
+    }
+    let mut found = children.remove(&own).unwrap_or_default();
+    let mut next = 0;
+    while let Some(parent) = found.get(next) {
+        found.extend(children.remove(parent).unwrap_or_default());
+        next += 1;
+    }
+    found.into_iter().filter_map(Pid::from_raw).collect()
+}
+
 /// Returns the PID and name of a process, for messages.
 pub(super) fn name(pid: Pid) -> String {
     let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_pid())).unwrap_or_default();
-    format!("{} ({})", pid.as_raw_pid(), name.trim_end())
+    one_line(&format!("{} ({})", pid.as_raw_pid(), name.trim_end()))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use rustix::process::{
 use signal_hook::iterator::Signals;
 
 use crate::platform::error::{Error, Kind, Result, one_line};
-use crate::platform::interrupt;
+use crate::platform::{home_variable, interrupt};
 use terminal::Terminal;
 
 /// The signals to forward to the child while it runs. STOP and KILL cannot be caught.
@@ -122,6 +122,8 @@ pub struct Ended {
     pub killed: bool,
     /// The reason why it was not started, if so: `code` is then 126 or 127.
     pub not_started: Option<Error>,
+    /// The time from its start to its end.
+    pub ran: Duration,
     /// The processes that it left behind.
     pub orphans: Orphans,
 }
@@ -209,6 +211,17 @@ impl Supervisor {
         }
     }
 
+    /// Runs `wait` after the program has ended, which waits for another thread to stop its work. The work is asked to
+    /// stop, as after a signal; a real signal meanwhile still stops the operations after it.
+    pub fn stop_work(&self, wait: impl FnOnce()) {
+        interrupt::request();
+        wait();
+        let state = lock(&self.state);
+        if !state.interrupted && !state.overdue {
+            interrupt::clear();
+        }
+    }
+
     /// Returns true after the time limit of [`finish_within`](Self::finish_within) has passed and interrupted the
     /// operation.
     #[must_use]
@@ -251,7 +264,14 @@ impl Supervisor {
     }
 
     fn supervise(&self, program: &OsString, arguments: &[OsString], options: &Options) -> Result<Ended> {
-        let mut ended = Ended { code: 0, stopped: None, killed: false, not_started: None, orphans: Orphans::default() };
+        let mut ended = Ended {
+            code: 0,
+            stopped: None,
+            killed: false,
+            not_started: None,
+            ran: Duration::ZERO,
+            orphans: Orphans::default(),
+        };
         // Orphaned descendants become our children, to be reaped; the first process of a container gets them anyway.
         if let Err(error) = set_child_subreaper(Some(getpid())) {
             tracing::warn!("cannot adopt the processes that {} leaves behind: {error}", shown(program));
@@ -263,11 +283,16 @@ impl Supervisor {
             );
         }
         let terminal = Terminal::ours();
+        let clock = Instant::now();
         // A process group of its own: otherwise a key on the terminal or a signal to our whole group (as 'timeout' and
         // pipelines send it) would reach CMD twice, once directly and once from us, and many programs abort their
         // cleanup at the second signal. If we have a terminal, CMD's group becomes its foreground group, as in shells:
         // Ctrl-C then reaches CMD alone, and we act when it has ended.
-        let spawned = Command::new(program).args(arguments).process_group(0).spawn();
+        let mut command = Command::new(program);
+        for name in home_variable::added() {
+            command.env_remove(name);
+        }
+        let spawned = command.args(arguments).process_group(0).spawn();
         let pid = match spawned {
             // Not waited for through `Child`, which cannot distinguish a stop from an end.
             Ok(child) => Pid::from_child(&child),
@@ -290,7 +315,11 @@ impl Supervisor {
         let status = status?;
         ended.code =
             status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(1);
+        ended.ran = clock.elapsed();
+        ended.stopped = self.stop();
+        log_end(program, &ended);
         ended.orphans = self.end_orphans(options);
+        // A signal may have come while the remaining processes were ended.
         ended.stopped = self.stop();
         Ok(ended)
     }
@@ -306,15 +335,13 @@ impl Supervisor {
     ) -> Result<WaitStatus> {
         let mut deadline = None;
         let (mut is_stopped, mut stop_requested) = (false, false);
-        // The CONT that ended our own stop is still to come as an event.
-        let mut is_continue_due = false;
         loop {
             lock(&self.state).child_event_queued = false;
             match waitpid(Some(pid), WaitOptions::NOHANG | WaitOptions::UNTRACED) {
                 Ok(Some((_, status))) if status.stopped() => {
                     is_stopped = terminal.is_none();
                     if let Some(terminal) = terminal {
-                        is_continue_due |= terminal.stopped(pid, status.stopping_signal());
+                        terminal.stopped(pid, status.stopping_signal());
                     }
                     continue;
                 }
@@ -332,8 +359,12 @@ impl Supervisor {
             family::reap(Some(pid));
             match self.next(deadline) {
                 Some(Event::Child) => {}
-                // CMD was continued together with us. A second CONT, which may come late, would undo a new Ctrl-Z.
-                Some(Event::Signal(Signal::CONT, _)) if is_continue_due => is_continue_due = false,
+                // With a terminal, CMD is stopped only together with us, and was continued together with us. A CONT that
+                // comes late would undo a new Ctrl-Z. A shell also sends it when it puts us into the foreground ('fg'
+                // after 'bg').
+                Some(Event::Signal(Signal::CONT, _)) if let Some(terminal) = terminal => {
+                    terminal.give_foreground_if_ours(pid);
+                }
                 Some(Event::Signal(signal, at)) => {
                     // To CMD only, not to its group: CMD decides what to do with its own children on a signal, and
                     // without us the platform would signal only the first process, too.
@@ -342,10 +373,6 @@ impl Supervisor {
                     }
                     if signal == Signal::CONT {
                         is_stopped = false;
-                        // A shell also sends CONT when it puts us into the foreground ('fg' after 'bg').
-                        if let Some(terminal) = terminal {
-                            terminal.give_foreground_if_ours(pid);
-                        }
                     }
                     if options.stop_signals.contains(&signal) {
                         let stop = *lock(&self.state).stop.get_or_insert(Stop { signal, at });
@@ -418,6 +445,37 @@ impl Supervisor {
     }
 }
 
+/// The number of processes that a message names.
+const MOST_NAMED: usize = 5;
+
+/// Logs that the program has ended and why, and names the processes that it has left behind, before they are ended.
+fn log_end(program: &OsString, ended: &Ended) {
+    let (program, code) = (shown(program), ended.code);
+    let reason = match ended.stopped {
+        Some(stop) => format!("after {}", name(stop.signal)),
+        None => "by itself".to_owned(),
+    };
+    tracing::debug!("{program} ended {reason}, with exit code {code}");
+    let left = family::left_behind();
+    if left.is_empty() {
+        return;
+    }
+    let mut names: Vec<String> = left.iter().take(MOST_NAMED).map(|pid| family::name(*pid)).collect();
+    if left.len() > MOST_NAMED {
+        names.push(format!("and {} more", left.len() - MOST_NAMED));
+    }
+    let count = if left.len() == 1 { "1 process".to_owned() } else { format!("{} processes", left.len()) };
+    let names = names.join(", ");
+    match ended.stopped {
+        Some(_) => tracing::info!("{program} left {count} behind, which are ended now: {names}"),
+        None => tracing::warn!(
+            "{program} ended by itself with exit code {code}, and left {count} in the background, which are ended now, \
+             because the container stops when this program ends: {names}; run the server in the foreground, without a \
+             daemon option or '&'"
+        ),
+    }
+}
+
 /// Handles a signal according to the phase in which it comes.
 fn handle(shared: &Arc<Mutex<State>>, event: Event) {
     let mut state = lock(shared);
@@ -464,7 +522,8 @@ fn time_out(shared: &Arc<Mutex<State>>, stop: Stop, time_limit: Duration) {
     let shared = Arc::clone(shared);
     let started = thread::Builder::new().name("grace".to_owned()).spawn(move || {
         thread::sleep(stop.remaining(time_limit));
-        lock(&shared).overdue = true;
+        let mut state = lock(&shared);
+        state.overdue = true;
         interrupt::request();
     });
     if let Err(error) = started {

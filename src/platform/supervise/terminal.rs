@@ -23,11 +23,10 @@ impl Terminal {
         (terminal.foreground() == Some(own)).then_some(terminal)
     }
 
-    /// Puts a process group into the foreground, and continues it in case it was stopped for reading too early.
+    /// Puts a process group into the foreground. The group is not continued: it may run already, and a CONT that comes late
+    /// would undo a Ctrl-Z. If it was stopped for reading too early, [`stopped`](Self::stopped) continues it.
     pub(super) fn give_foreground(&self, group: Pid) {
-        if self.set_foreground(group) {
-            let _ = kill_process_group(group, Signal::CONT);
-        }
+        self.set_foreground(group);
     }
 
     /// Puts us back into the foreground if CMD is still there: a shell may have given it to another group.
@@ -45,23 +44,24 @@ impl Terminal {
     }
 
     /// Handles a stop of CMD by a signal: stops our group too, so that the shell gets the foreground, and continues CMD
-    /// when the shell continues us. Returns true if we were stopped.
-    pub(super) fn stopped(&self, group: Pid, signal: Option<i32>) -> bool {
+    /// when the shell continues us.
+    pub(super) fn stopped(&self, group: Pid, signal: Option<i32>) {
         let for_the_terminal = [Signal::TTIN, Signal::TTOU].map(Signal::as_raw);
         if signal.is_some_and(|signal| for_the_terminal.contains(&signal))
             && [Some(self.own), Some(group)].contains(&self.foreground())
         {
             // It used the terminal before it had the foreground, which it may have.
             self.give_foreground(group);
-            return false;
+            let _ = kill_process_group(group, Signal::CONT);
+            return;
         }
         self.take_foreground(group);
         // The whole group, as Ctrl-Z would: this includes a make or a script that started us.
         let _ = kill_current_process_group(Signal::STOP);
         self.give_foreground_if_ours(group);
-        // CMD is continued in the background too; there it is stopped again when it reads.
+        // Only now, and only once: CMD does nothing before. It is continued in the background too; there it is stopped
+        // again when it reads.
         let _ = kill_process_group(group, Signal::CONT);
-        true
     }
 
     fn foreground(&self) -> Option<Pid> {

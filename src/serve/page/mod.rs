@@ -185,7 +185,7 @@ pub(crate) struct SnapshotRow {
     pub duration: String,
     /// The result of its tests.
     pub proof: String,
-    /// Its status: bad if it should not be restored from.
+    /// Its status: bad if it should not be restored from, and good only if a test has proven it.
     pub status: Status,
     /// Its tags.
     pub tags: String,

@@ -9,16 +9,18 @@ use chrono::{DateTime, Duration, Utc};
 use crate::ops::check::mark_short;
 use crate::ops::prune::candidate;
 use crate::ops::tags::SUSPECT;
-use crate::ops::{Context, fetch, stores};
+use crate::ops::{Context, fetch};
 use crate::platform::error::{Kind, Result};
 use crate::platform::text;
 use crate::serve::page::{DAYS, Growth, Removal};
 use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::id::{SnapshotId, SourceName};
-use crate::snapshots::list::Described;
+use crate::snapshots::list::{Described, NewestListing};
 use crate::snapshots::manifest::{Manifest, SnapshotKind};
 use crate::snapshots::proofs::ProofLevel;
 use crate::snapshots::retention::{Candidate, plan};
+use crate::snapshots::row_counts::RowCounts;
+use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 use crate::store::StoreUrl;
 
 /// The number of newest snapshots of a source that are listed at every inspection, and read before all others.
@@ -47,6 +49,8 @@ struct Known {
     snapshots: BTreeMap<SnapshotId, Arc<Described>>,
     /// The snapshots that are still to be read, the next one last.
     pending: Vec<Listed>,
+    /// The archives without a manifest, newest first.
+    without_manifest: Vec<ArchiveWithoutManifest>,
     /// True if anything changed since the last summary.
     has_changed: bool,
     summary: Summary,
@@ -70,6 +74,8 @@ pub(crate) struct Summary {
 /// The result of the last inspection of a store.
 #[derive(Clone, Default)]
 pub(crate) struct StoreContents {
+    /// True if the store is local.
+    pub(crate) is_local: bool,
     /// The free space in bytes, if the store reports it.
     pub(crate) free_bytes: Option<u64>,
     /// Its snapshots, by source.
@@ -83,6 +89,8 @@ pub(crate) struct StoreContents {
 pub(crate) struct SourceContents {
     /// The snapshots, newest first.
     pub(crate) snapshots: Vec<Arc<Described>>,
+    /// The archives without a manifest, newest first.
+    pub(crate) without_manifest: Vec<ArchiveWithoutManifest>,
     /// The number of snapshots that are still to be read.
     pub(crate) unread: usize,
     /// Their summary.
@@ -91,17 +99,18 @@ pub(crate) struct SourceContents {
 
 impl History {
     /// Opens a store; nothing is read yet.
-    pub(crate) fn open(store: &StoreUrl, sources: &[SourceName]) -> Result<History> {
+    pub(crate) fn open(store: &StoreUrl, sources: &[SourceName], context: &Context) -> Result<History> {
         let sources = sources.iter().map(|source| (source.clone(), Known::default())).collect();
-        Ok(History { catalog: stores::open(store)?, sources })
+        Ok(History { catalog: context.open(store)?, sources })
     }
 
     /// Reads the newest snapshots that are not known yet.
     pub(crate) fn read_newest(&mut self) -> Result<()> {
         for (source, known) in &mut self.sources {
-            let (listed, _) = self.catalog.list_newest(Some(source), None, NEWEST)?;
-            known.forget_deleted(&listed);
-            known.read(&self.catalog, listed)?;
+            let newest = self.catalog.list_with_archives(Some(source), None, NEWEST)?;
+            known.note_archives(&newest);
+            known.forget_deleted(&newest.listed);
+            known.read(&self.catalog, newest.listed)?;
         }
         Ok(())
     }
@@ -109,7 +118,8 @@ impl History {
     /// Lists all names. Deleted snapshots are forgotten; unknown ones are left to [`read_some`](Self::read_some).
     pub(crate) fn list(&mut self) -> Result<()> {
         for (source, known) in &mut self.sources {
-            let listed = self.catalog.list(source)?;
+            let (listed, without_manifest) = self.catalog.list_with_all_archives(source)?;
+            known.without_manifest = without_manifest;
             let before = known.snapshots.len();
             let listed_ids: BTreeSet<&SnapshotId> = listed.iter().map(|listed| &listed.id).collect();
             known.snapshots.retain(|id, _| listed_ids.contains(id));
@@ -146,11 +156,15 @@ impl History {
             if !known.has_changed || !known.pending.is_empty() {
                 continue;
             }
-            known.has_changed = false;
+            // A snapshot that could not be read now is tried again at the next inspection.
+            known.has_changed = known.summary.baseline_error.is_some();
             if let Some(baseline) = &known.summary.baseline {
                 match growth(baseline, &newest_first, &self.catalog, context) {
                     Ok((span, growth)) => (known.summary.growth_span, known.summary.growth) = (span, growth),
-                    Err(error) => tracing::debug!("{source}: {}", error.full_message()),
+                    Err(error) => {
+                        known.has_changed = true;
+                        tracing::debug!("{source}: {}", error.full_message());
+                    }
                 }
             }
             known.summary.removals = removals(source, &newest_first, context);
@@ -162,9 +176,11 @@ impl History {
         let one = |(source, known): (&SourceName, &Known)| {
             let snapshots = known.snapshots.values().rev().cloned().collect();
             let summary = known.summary.clone();
-            (source.clone(), SourceContents { snapshots, unread: known.pending.len(), summary })
+            let without_manifest = known.without_manifest.clone();
+            (source.clone(), SourceContents { snapshots, without_manifest, unread: known.pending.len(), summary })
         };
         StoreContents {
+            is_local: self.catalog.is_local(),
             free_bytes: self.catalog.free_bytes(),
             sources: self.sources.iter().map(one).collect(),
             error: None,
@@ -178,6 +194,16 @@ impl Known {
         self.snapshots.get(&listed.id).is_none_or(|known| {
             known.manifest.is_err() || known.listed.proofs != listed.proofs || bytes(&known.listed) != bytes(listed)
         })
+    }
+
+    /// Notes the archives without a manifest among the newest data, and forgets those that have one now.
+    fn note_archives(&mut self, newest: &NewestListing) {
+        self.without_manifest.retain(|known| newest.listed.iter().all(|listed| listed.id != known.id));
+        for found in newest.without_manifest.iter().rev() {
+            if self.without_manifest.iter().all(|known| known.id != found.id) {
+                self.without_manifest.insert(0, found.clone());
+            }
+        }
     }
 
     /// Forgets deleted snapshots: those that would be among the newest but are not listed.
@@ -211,9 +237,10 @@ fn bytes(listed: &Listed) -> Option<u64> {
 /// Returns true if a snapshot is good to restore from: full, undamaged, and not tagged as suspect.
 pub(crate) fn is_good(described: &Described) -> bool {
     described.proof.level != ProofLevel::Damaged
-        && described.manifest.as_ref().is_ok_and(|manifest| {
-            manifest.kind == SnapshotKind::Full && !manifest.tags.iter().any(|tag| tag == SUSPECT)
-        })
+        && described
+            .manifest
+            .as_ref()
+            .is_ok_and(|manifest| manifest.kind == SnapshotKind::Full && !manifest.has_tag(SUSPECT))
 }
 
 /// Returns the newest good snapshot, with its tables.
@@ -248,8 +275,7 @@ fn growth(
     };
     let oldest = fetch::manifest(catalog, &oldest.listed.id, context)?;
     let seconds = (newest.created_at - oldest.created_at).num_seconds().max(1) as f64;
-    let rows =
-        |manifest: &Manifest| crate::ops::inspect::rows_of(manifest.tables.iter().filter(|table| table.is_ordinary()));
+    let rows = |manifest: &Manifest| RowCounts::of(&manifest.tables).tables;
     let before = rows(&oldest);
     let mut grown: Vec<(f64, Growth)> = rows(newest)
         .into_iter()
@@ -312,6 +338,7 @@ fn simulated(source: &SourceName, at: DateTime<Utc>) -> Candidate {
         passed: true,
         tags: Vec::new(),
         rows: None,
+        is_trusted: true,
     }
 }
 
@@ -319,7 +346,7 @@ fn simulated(source: &SourceName, at: DateTime<Utc>) -> Candidate {
 /// part of the result.
 pub(crate) fn read_all(store: &StoreUrl, sources: &[SourceName], context: &Context) -> Result<StoreContents> {
     let read = || -> Result<StoreContents> {
-        let mut history = History::open(store, sources)?;
+        let mut history = History::open(store, sources, context)?;
         history.list()?;
         while history.read_some(1000)? {
             crate::platform::interrupt::check()?;

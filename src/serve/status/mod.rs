@@ -13,19 +13,23 @@ use chrono::{DateTime, Utc};
 
 use crate::config::Backups;
 use crate::ops::checks::{Checks, ChecksReport};
-use crate::ops::inspect::{BriefInspection, inspect_briefly};
+use crate::ops::first_deploy::NOTHING_YET;
+use crate::ops::inspect::{BriefInspection, allowed_losses, compared_message, counted, inspect_briefly};
+use crate::ops::lost_manifests::{check_archives, is_settled};
 use crate::ops::sources::Chosen;
 use crate::ops::summary::Check;
 use crate::ops::{Context, check, gate};
 use crate::platform::disk::{folder_of, free_bytes};
 use crate::platform::duration::format_duration;
 use crate::platform::error::{Result, one_line};
+use crate::platform::scratch::Scratch;
 use crate::platform::text;
 use crate::serve::page::Status;
-use crate::serve::status::history::{StoreContents, Summary, is_good};
+use crate::serve::status::history::{SourceContents, StoreContents, Summary, is_good};
 use crate::snapshots::id::SourceName;
 use crate::snapshots::list::Described;
 use crate::snapshots::manifest::Manifest;
+use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 
 /// The result of an inspection of a source.
 pub(super) struct SourceInspection {
@@ -96,13 +100,14 @@ pub(super) fn inspect_source(
     chosen: &Chosen,
     before: Option<&Manifest>,
     min_free_bytes: u64,
+    scratch: &Scratch,
 ) -> Result<SourceInspection> {
     let free_bytes = chosen.source.file().and_then(|path| free_bytes(folder_of(path)).ok());
     let space_check = gate::free_beside(&chosen.source, min_free_bytes).map(|found| match found {
         Ok(message) => (true, message),
         Err(error) => (false, error.full_message()),
     });
-    Ok(SourceInspection { brief: inspect_briefly(chosen, before)?, free_bytes, space_check })
+    Ok(SourceInspection { brief: inspect_briefly(chosen, before, scratch)?, free_bytes, space_check })
 }
 
 impl SourceInspection {
@@ -183,12 +188,20 @@ fn source_status(
         (Some(late), _) => checks.add(format!("{name}: database"), false, too_long(*late)),
         (None, None) => {}
         (None, Some(inspection)) => {
-            judge_inspection(&name, inspection, &mut checks);
+            match inspection.brief.absence.as_ref().filter(|_| hold_nothing_of(stores, &name)) {
+                Some(absence) => {
+                    checks.add(format!("{name}: database"), true, format!("{NOTHING_YET} ({absence})"));
+                }
+                None => judge_inspection(&name, inspection, &mut checks),
+            }
+            let rules = chosen.rules();
             let has_rule = |table: &str| {
-                let names = chosen.rules().iter().filter_map(|rule| rule.table.as_deref());
-                names.into_iter().any(|of| of == table || table.strip_prefix("public.") == Some(of))
+                rules
+                    .iter()
+                    .filter_map(|rule| rule.table.as_deref())
+                    .any(|of| of == table || table.strip_prefix("public.") == Some(of))
             };
-            let rows = inspection.brief.tables.iter().filter(|(table, _)| has_rule(table));
+            let rows = inspection.brief.tables.tables.iter().filter(|(table, _)| has_rule(table));
             tables.extend(rows.map(|(table, rows)| (table.clone(), *rows)));
         }
     }
@@ -206,6 +219,10 @@ fn source_status(
         // There may be a full snapshot among those that are still to be read.
         if !full.is_empty() || of_source.unread == 0 {
             check::check_backups(&store.location, &name, &full, backups, &mut checks);
+            let newest = full.first().map(|newest| &newest.listed.id);
+            let is_local = store.contents.as_ref().is_some_and(|contents| contents.is_local);
+            let is_settled = |archive: &ArchiveWithoutManifest| is_settled(archive, is_local);
+            check_archives(&store.location, &name, &of_source.without_manifest, newest, is_settled, &mut checks);
         }
         unread = unread.max(of_source.unread);
         if let Some(reason) = &of_source.summary.baseline_error {
@@ -245,6 +262,15 @@ fn source_status(
     })
 }
 
+/// Returns true if all stores could be read, and none has a snapshot of the source.
+fn hold_nothing_of(stores: &[StoreStatus], name: &SourceName) -> bool {
+    stores.iter().all(|store| {
+        let contents = store.contents.as_ref().filter(|_| store.status == Status::Good);
+        let is_empty = |source: &SourceContents| source.snapshots.is_empty() && source.unread == 0;
+        contents.is_some_and(|contents| contents.sources.get(name).is_none_or(is_empty))
+    })
+}
+
 fn judge_inspection(name: &SourceName, inspection: &SourceInspection, checks: &mut Checks) {
     let brief = &inspection.brief;
     match &brief.error {
@@ -257,8 +283,8 @@ fn judge_inspection(name: &SourceName, inspection: &SourceInspection, checks: &m
     for verdict in brief.comparison.iter().filter(|verdict| !verdict.ok) {
         checks.add(format!("{name}: {}", verdict.name), false, verdict.message());
     }
-    let rows: u64 = brief.tables.values().sum();
-    let counted = format!("{} tables, {rows} rows", brief.tables.len());
+    let counted = counted(&brief.tables);
+    let is_empty = brief.tables.number_of_tables() == 0;
     match &brief.compared_with {
         _ if brief.error.is_some() => {}
         Some(id) if brief.only_totals => {
@@ -269,13 +295,14 @@ fn judge_inspection(name: &SourceName, inspection: &SourceInspection, checks: &m
             checks.add(format!("{name}: rows"), true, message);
         }
         Some(id) if brief.comparison.iter().all(|verdict| verdict.ok) => {
-            checks.add(format!("{name}: rows"), true, format!("{counted}; nothing lost since {id}"));
+            let message = compared_message(&counted, id, &allowed_losses(&brief.comparison));
+            checks.add(format!("{name}: rows"), true, message);
         }
         Some(_) => {}
         None => checks.add(
             format!("{name}: rows"),
-            !brief.tables.is_empty(),
-            match brief.tables.is_empty() {
+            !is_empty,
+            match is_empty {
                 true => "it has no tables".to_owned(),
                 false => counted,
             },

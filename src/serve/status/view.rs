@@ -7,7 +7,7 @@ use chrono::{DateTime, Duration, NaiveDate, Utc};
 
 use crate::ops::diff::{Status as TableStatus, compare};
 use crate::ops::show::restore_commands;
-use crate::ops::{Context, fetch, stores};
+use crate::ops::{Context, fetch};
 use crate::platform::error::{Kind, Result, one_line};
 use crate::platform::text;
 use crate::serve::page::{
@@ -93,7 +93,7 @@ fn row(described: &Described, now: DateTime<Utc>) -> SnapshotRow {
         || manifest.is_none_or(|manifest| manifest.kind == SnapshotKind::Damaged)
         || (!is_good(described) && manifest.is_some_and(|manifest| manifest.kind == SnapshotKind::Full));
     let proof = match described.proof.at {
-        Some(at) => format!("{}, {} ago", described.proof.level.name(), text::age(at, now)),
+        Some(at) => format!("{}, {}", described.proof.level.name(), text::age_with("ago", at, now)),
         None => described.proof.level.name().to_owned(),
     };
     SnapshotRow {
@@ -105,7 +105,12 @@ fn row(described: &Described, now: DateTime<Utc>) -> SnapshotRow {
         rows: manifest.map_or_else(unknown, |manifest| manifest.rows.to_string()),
         duration: manifest.map_or_else(unknown, |manifest| text::seconds(manifest.seconds)),
         proof,
-        status: if is_bad { Status::Bad } else { Status::Good },
+        status: match described.proof.level {
+            _ if is_bad => Status::Bad,
+            // Nothing is known to be wrong with it, and nothing is known to be right.
+            ProofLevel::None => Status::Unknown,
+            _ => Status::Good,
+        },
         tags: manifest.map(|manifest| one_line(&manifest.tags.join(", "))).unwrap_or_default(),
     }
 }
@@ -165,7 +170,7 @@ pub(crate) fn snapshot(
     let now = Utc::now();
     let mut failed = None;
     for store in context.all_stores()? {
-        let found = stores::open(store).and_then(|catalog| {
+        let found = context.open(store).and_then(|catalog| {
             let manifest = fetch::manifest(&catalog, id, context)?;
             Ok((catalog, manifest))
         });

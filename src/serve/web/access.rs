@@ -1,10 +1,12 @@
 //! Access control: a token permits everything, a name and password permit reading.
 
 use aws_smithy_types::base64;
-use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::{HeaderMap, Uri};
 use sha2::{Digest as _, Sha256};
 
+use crate::config::Hosts;
+use crate::platform::http::HttpHost;
 use crate::platform::secret::Secret;
 
 /// The right that a request needs.
@@ -27,7 +29,7 @@ pub(crate) enum Refusal {
 }
 
 /// The credentials, and what they permit.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Access {
     /// The token that permits everything.
     pub token: Option<Secret>,
@@ -35,6 +37,8 @@ pub(crate) struct Access {
     pub login: Option<(String, Secret)>,
     /// True if everybody may read, even if there is a token or a login.
     pub public: bool,
+    /// The hosts that requests may address if they need neither token nor login.
+    pub hosts: Hosts,
 }
 
 impl Access {
@@ -42,6 +46,30 @@ impl Access {
     #[must_use]
     pub(crate) fn is_open(&self) -> bool {
         self.public || (self.token.is_none() && self.login.is_none())
+    }
+
+    /// Returns true if a request addresses this server by a name that it answers to.
+    ///
+    /// Without a token and without a login, these are the names of this machine itself and the configured hosts. A web
+    /// page whose name is pointed to 127.0.0.1 (DNS rebinding) is thus not answered: the browser sends the page's name.
+    /// With a token or a login, any name is answered, because the browser sends neither for a page of another name.
+    /// Headers that proxies add, such as X-Forwarded-Host, are not used: a page can set them.
+    pub(crate) fn answers_to(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        let named = match &self.hosts {
+            Hosts::Any => return true,
+            Hosts::Named(named) => named,
+        };
+        let has_secret = self.token.is_some() || self.login.is_some();
+        if has_secret && (!self.public || named.is_empty()) {
+            return true;
+        }
+        // The target of a request may be a whole URL (RFC 9112, section 3.2.2). Then both hosts must be allowed.
+        let in_target = uri.authority().map(|authority| authority.as_str());
+        let in_headers = headers.get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
+        let all: Vec<&str> = in_target.into_iter().chain(in_headers).collect();
+        let is_allowed =
+            |text: &&str| HttpHost::of_authority(text).is_some_and(|host| host.is_loopback() || named.contains(&host));
+        !all.is_empty() && all.iter().all(is_allowed)
     }
 
     /// Checks that the headers of a request grant a right.
@@ -96,7 +124,7 @@ mod tests {
 
     #[test]
     fn without_any_secret_everybody_reads_and_nobody_acts() {
-        let access = Access::default();
+        let access = Access { token: None, login: None, public: false, hosts: Hosts::Any };
         assert_eq!(access.check(&headers(""), Right::Read), Ok(()));
         assert_eq!(access.check(&headers("Bearer "), Right::Act), Err(Refusal::Off));
         assert_eq!(access.check(&headers("Bearer x"), Right::Act), Err(Refusal::Off));
@@ -105,7 +133,7 @@ mod tests {
     #[test]
     fn a_token_is_for_everything_and_a_password_for_reading() {
         let login = Some(("ops".to_owned(), Secret::new("pass:word")));
-        let access = Access { token: Some(Secret::new("0123456789abcdef")), login, public: false };
+        let access = Access { token: Some(Secret::new("0123456789abcdef")), login, public: false, hosts: Hosts::Any };
         let may = |text: &str, right| access.check(&headers(text), right).is_ok();
         assert!(may("Bearer 0123456789abcdef", Right::Act) && may("bearer 0123456789abcdef", Right::Read));
         assert!(may(&basic("ops:pass:word"), Right::Read) && !may(&basic("ops:pass:word"), Right::Act));
@@ -131,7 +159,8 @@ mod tests {
 
     #[test]
     fn where_reading_is_public_acting_is_not() {
-        let access = Access { token: Some(Secret::new("0123456789abcdef")), login: None, public: true };
+        let access =
+            Access { token: Some(Secret::new("0123456789abcdef")), login: None, public: true, hosts: Hosts::Any };
         assert_eq!(access.check(&headers(""), Right::Read), Ok(()));
         assert_eq!(access.check(&headers(""), Right::Act), Err(Refusal::Unknown));
     }

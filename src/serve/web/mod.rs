@@ -8,12 +8,14 @@
 mod access;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::TcpListener;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     X_FRAME_OPTIONS,
@@ -147,10 +149,35 @@ async fn call(router: &mut Router, request: Request<Body>) -> Answer {
     router.call(request).await
 }
 
-/// Reads the whole body of a request. Returns `None` if it is longer than [`BODY_BYTES`], takes longer than
-/// [`BODY_TIMEOUT`], or cannot be read.
-pub(crate) async fn body(request: Request<Body>) -> Option<Vec<u8>> {
-    let read = axum::body::to_bytes(request.into_body(), BODY_BYTES);
-    let bytes = tokio::time::timeout(BODY_TIMEOUT, read).await.ok()?.ok()?;
-    Some(bytes.to_vec())
+/// The reason why the body of a request was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyError {
+    /// It is longer than [`BODY_BYTES`].
+    TooLong,
+    /// It did not arrive within [`BODY_TIMEOUT`].
+    Late,
+    /// The connection ended before it was complete, or its encoding is invalid.
+    Unreadable,
+}
+
+/// Reads the whole body of a request.
+pub(crate) async fn body(request: Request<Body>) -> std::result::Result<Vec<u8>, BodyError> {
+    tokio::time::timeout(BODY_TIMEOUT, read_all(request.into_body())).await.unwrap_or(Err(BodyError::Late))
+}
+
+async fn read_all(mut body: Body) -> std::result::Result<Vec<u8>, BodyError> {
+    if body.size_hint().lower() > BODY_BYTES as u64 {
+        return Err(BodyError::TooLong);
+    }
+    let mut bytes = Vec::new();
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let frame = frame.map_err(|_| BodyError::Unreadable)?;
+        if let Ok(data) = frame.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+        if bytes.len() > BODY_BYTES {
+            return Err(BodyError::TooLong);
+        }
+    }
+    Ok(bytes)
 }

@@ -8,20 +8,20 @@ use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::interceptors::{BeforeDeserializationInterceptorContextRef, InterceptorContext};
+use aws_sdk_s3::config::interceptors::InterceptorContext;
 use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction, RetryConfig};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Builder, ConfigBag, Credentials, Intercept, Region, RequestChecksumCalculation,
-    ResponseChecksumValidation, RuntimeComponents, StalledStreamProtectionConfig,
+    BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    StalledStreamProtectionConfig,
 };
-use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::retries::classifiers::RetryClassifierPriority;
 use aws_smithy_types::retry::ErrorKind;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
+use super::answers::{LimitAnswers, RefuseWebPages};
 use super::connection::http_client;
 use super::environment::{Environment, is_region, trimmed};
 use super::settings::{Checksums, S3Settings};
@@ -177,6 +177,7 @@ async fn client(settings: &S3Settings, environment: &Environment) -> Result<Clie
         .retry_config(retries)
         .retry_classifier(RetryAfter)
         .interceptor(RefuseWebPages)
+        .interceptor(LimitAnswers)
         .timeout_config(timeouts(settings.timeout, settings.timeout))
         // A stalled transfer is noticed long before a large request's timeout.
         .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(settings.timeout).build());
@@ -215,34 +216,6 @@ fn timeouts(timeout: Duration, longest: Duration) -> TimeoutConfig {
         .connect_timeout(timeout.min(CONNECT_TIMEOUT))
         .operation_attempt_timeout(longest)
         .build()
-}
-
-/// The text in the error of a request that was answered by a web page. A service of S3 never sends one with success.
-pub(super) const WEB_PAGE: &str = "the answer is a web page, and not that of an S3 service";
-
-/// Refuses a web page in answer to a request, which the login page of a network or a console's port sends with status
-/// 200: without this check, it would count as the content of an object.
-#[derive(Debug)]
-struct RefuseWebPages;
-
-impl Intercept for RefuseWebPages {
-    fn name(&self) -> &'static str {
-        "refuse web pages"
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _components: &RuntimeComponents,
-        _settings: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let response = context.response();
-        let kind = response.headers().get("content-type").unwrap_or_default().trim_start().to_ascii_lowercase();
-        if response.status().is_success() && kind.starts_with("text/html") {
-            return Err(WEB_PAGE.into());
-        }
-        Ok(())
-    }
 }
 
 /// A retry rule that never retries after a certificate was refused, that retries after status 429, and that waits as

@@ -87,6 +87,21 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
+impl S3Settings {
+    /// Takes the endpoint and the region of the environment's variables where the settings have none.
+    pub(in crate::store) fn complete_from_variables(&mut self) {
+        let ignores =
+            variable("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let first = |names: [&str; 2]| names.into_iter().find_map(variable);
+        if self.endpoint.is_none() && !ignores {
+            self.endpoint = first(ENDPOINTS).and_then(|endpoint| check_endpoint(endpoint).ok());
+        }
+        if self.region.is_none() {
+            self.region = first(REGIONS);
+        }
+    }
+}
+
 /// Returns the endpoint of the settings, of the variables or of the profile, in this order
 /// (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>).
 fn endpoint(settings: &S3Settings, sections: &ProfileSet) -> Result<Option<String>> {

@@ -6,7 +6,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
 
-use super::client::WEB_PAGE;
+use super::answers::WEB_PAGE;
 use crate::platform::error::{Error, Kind, Reason, one_line};
 use crate::platform::tls;
 

@@ -8,6 +8,7 @@
 //! After an upload, the stored object is checked: its size, and its ETag, which normally is the MD5 of the data sent.
 //! If the ETag differs, the object is read back.
 
+mod answers;
 mod client;
 mod connection;
 mod environment;
@@ -18,6 +19,7 @@ mod probe;
 mod settings;
 mod upload;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -83,7 +85,7 @@ impl S3Store {
             Names::Between(from, _) => (base.clone(), before(from).map(|before| format!("{base}{before}"))),
         };
         let mut listing = Listing::default();
-        let mut next: Option<String> = None;
+        let (mut next, mut seen): (Option<String>, BTreeSet<String>) = (None, BTreeSet::new());
         loop {
             let request = self.place.client().list_objects_v2().bucket(self.place.bucket()).prefix(&prefix);
             let request = request.delimiter("/").encoding_type(EncodingType::Url);
@@ -118,7 +120,7 @@ impl S3Store {
             if page.is_truncated != Some(true) || is_past {
                 break;
             }
-            let token = next_page(page.next_continuation_token, next.as_ref());
+            let token = next_page(page.next_continuation_token, &mut seen);
             next = Some(token.map_err(|error| error.context(cannot()))?);
         }
         listing.objects.sort_by(|a, b| a.key.cmp(&b.key));
@@ -166,17 +168,15 @@ impl S3Store {
             return Ok(0);
         }
         let mut bytes = 0;
-        let mut next: Option<String> = None;
+        let (mut next, mut seen): (Option<String>, BTreeSet<String>) = (None, BTreeSet::new());
+        let cannot = || format!("cannot list the parts of an unfinished upload in {}", self.place.name());
         loop {
             let request = self.place.client().list_parts().bucket(self.place.bucket()).key(path).upload_id(id);
             let page = match request.set_part_number_marker(next.take()).send().await {
                 Ok(page) => page,
                 // The upload has ended in the meantime.
                 Err(error) if answer(&error) == Answer::Absent => return Ok(0),
-                Err(error) => {
-                    let message = format!("cannot list the parts of an unfinished upload in {}", self.place.name());
-                    return Err(service_error(error, message));
-                }
+                Err(error) => return Err(service_error(error, cannot())),
             };
             for part in page.parts() {
                 // Parts still arrive: the upload is in progress.
@@ -185,10 +185,11 @@ impl S3Store {
                 }
                 bytes += part.size().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
             }
-            next = page.next_part_number_marker;
-            if page.is_truncated != Some(true) || next.is_none() {
+            if page.is_truncated != Some(true) || page.next_part_number_marker.is_none() {
                 break;
             }
+            let marker = next_page(page.next_part_number_marker, &mut seen);
+            next = Some(marker.map_err(|error| error.context(cannot()))?);
         }
         self.place.abort(path.to_owned(), id.to_owned()).await?;
         Ok(bytes)
@@ -198,6 +199,7 @@ impl S3Store {
         let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut freed_bytes = 0;
         let (mut key, mut id): (Option<String>, Option<String>) = (None, None);
+        let mut seen = BTreeSet::new();
         let cannot = || format!("cannot list unfinished uploads in {}", self.place.name());
         loop {
             let request = self.place.client().list_multipart_uploads().bucket(self.place.bucket());
@@ -221,11 +223,10 @@ impl S3Store {
                 break;
             }
             // One key may have several uploads, so the marker is a pair.
-            let marker = (page.next_key_marker, page.next_upload_id_marker);
-            if marker.0.is_none() || marker == (key.clone(), id.clone()) {
+            (key, id) = (page.next_key_marker, page.next_upload_id_marker);
+            if key.is_none() || !seen.insert((key.clone(), id.clone())) {
                 return Err(Error::unreachable(cannot()).because(NO_NEXT_PAGE));
             }
-            (key, id) = marker;
         }
         Ok(freed_bytes)
     }
@@ -324,8 +325,8 @@ fn before(from: &str) -> Option<String> {
 
 /// Returns the token of the next page of a truncated listing. Fails without a new token, because a listing that ends
 /// early would look complete.
-fn next_page(token: Option<String>, last: Option<&String>) -> Result<String> {
-    token.filter(|token| Some(token) != last).ok_or_else(|| Error::unreachable(NO_NEXT_PAGE))
+fn next_page(token: Option<String>, seen: &mut BTreeSet<String>) -> Result<String> {
+    token.filter(|token| seen.insert(token.clone())).ok_or_else(|| Error::unreachable(NO_NEXT_PAGE))
 }
 
 /// Decodes a URL-encoded key of a listing.

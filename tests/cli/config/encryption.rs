@@ -51,7 +51,7 @@ fn a_config_with_encryption_never_gives_an_unencrypted_archive() {
         ("recipients = [\"${PUBLIC:-}\"]\n", vec![], "but empty"),
         ("recipients = [\"${PUBLIC}\"]\n", vec![("PUBLIC", SECRET)], "is not an age public key"),
         ("passphrase_file = \"${PASS}\"\n", vec![("PASS", "")], "but empty"),
-        ("passphrase_file = \"absent\"\n", vec![], "absent"),
+        ("passphrase_file = \"absent\"\n", vec![], "cannot read the passphrase file"),
     ] {
         let (sandbox, _) = project("");
         let path = sandbox.path("lifeboat.toml");
@@ -72,4 +72,45 @@ fn a_passphrase_encrypts_and_decrypts() {
     assert_eq!(count(sandbox.path("copy.db"), "accounts"), 5);
     let (sandbox, public) = project("recipients = [\"${PUBLIC}\"]\npassphrase_file = \"pass\"\n");
     lifeboat(&sandbox, &["list"], &[("PUBLIC", &public)]).code(2).says("not both");
+}
+
+#[test]
+fn a_secret_that_is_given_as_the_path_of_its_file_is_never_printed() {
+    const PHRASE: &str = "correct horse battery";
+    let key = fs::read_to_string(project("").0.path("key.txt")).unwrap();
+    let key = key.lines().last().unwrap().to_owned();
+    let pem =
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAA\n-----END OPENSSH PRIVATE KEY-----";
+    let is_key = "a secret key is given instead of the path of";
+    for (section, value, part, words) in [
+        ("identity_file = \"${VALUE}\"", key.as_str(), &key[20..40], is_key),
+        ("identity_files = [\"${VALUE}\"]", &key, &key[20..40], is_key),
+        ("passphrase_file = \"${VALUE}\"", &key, &key[20..40], is_key),
+        ("passphrase_file = \"${VALUE}\"", PHRASE, "horse", "not the secret itself"),
+        ("[signing]\nkey_file = \"${VALUE}\"", pem, "bm9uZQAAA", is_key),
+        ("[signing]\nkey_file = \"${VALUE}\"", &pem[36..60], "zaC1rZXktdjE", is_key),
+        ("[signing]\nkey_file = \"${VALUE}\"", PHRASE, "horse", "not the secret itself"),
+        ("[serve]\ntoken_file = \"${VALUE}\"", PHRASE, "horse", "not the secret itself"),
+        ("[serve]\nuser = \"u\"\npassword_file = \"${VALUE}\"", &key, &key[20..40], is_key),
+    ] {
+        let (sandbox, _) = project(&format!("{section}\n"));
+        let variables = [("VALUE", value)];
+        let mut said = false;
+        let commands =
+            [&["snapshot"][..], &["guard", "--", "true"], &["doctor"], &["restore", "latest", "--to", "new.db"]];
+        let commands = if section.starts_with("[serve]") { &[&["serve"][..]][..] } else { &commands[..] };
+        for command in commands {
+            let run = lifeboat(&sandbox, &[&["-vv"], *command].concat(), &variables);
+            assert!(!run.transcript().contains(part), "{section}: {}", run.transcript());
+            said |= run.transcript().contains(words);
+        }
+        assert!(said, "{section}: nothing says {words}");
+    }
+    let (sandbox, _) = project("");
+    for (flag, value, part) in [("--passphrase-file", PHRASE, "horse"), ("--identity", key.as_str(), &key[20..40])] {
+        let run = lifeboat(&sandbox, &["list", "-vv", flag, value], &[]);
+        assert!(!run.transcript().replace(value, "").contains(part), "{}", run.transcript());
+        let run = lifeboat(&sandbox, &["verify", "--all", "-vv", flag, value], &[]).code(2);
+        assert!(!run.stderr().contains(part), "{}", run.transcript());
+    }
 }

@@ -388,6 +388,21 @@ fn rules_are_suggested_for_the_tables_of_a_database() {
 }
 
 #[test]
+fn a_rule_is_suggested_for_a_full_text_table_and_not_for_its_storage() {
+    let sandbox = Sandbox::new();
+    let insert = "INSERT INTO notes SELECT 'word' || value FROM json_each('[1, 2, 3, 4, 5, 6, 7, 8]');";
+    crate::helpers::sql(
+        sandbox.path("app.db"),
+        &format!(
+            "CREATE TABLE few (a); INSERT INTO few VALUES (1); CREATE VIRTUAL TABLE notes USING fts5(body); {}",
+            insert.repeat(20)
+        ),
+    );
+    let (_, text) = dry_run(&sandbox, &[]);
+    assert!(text.contains("#[[source.rule]]\n#table = \"notes\"\n#min_rows = 80\n"), "{text}");
+}
+
+#[test]
 fn a_bucket_variable_gives_a_store_and_aws_variables_alone_give_an_example() {
     let sandbox = Sandbox::new();
     let (_, text) = dry_run(&sandbox, &[("AWS_REGION", "eu-1"), ("AWS_SECRET_ACCESS_KEY", SECRET)]);

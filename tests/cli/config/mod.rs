@@ -1,7 +1,9 @@
 //! The config and the command `init` that writes it, tested through the program.
 
 mod encryption;
+mod exposed;
 mod init;
+mod projects;
 mod retention;
 mod stores;
 mod variables;

@@ -89,6 +89,26 @@ fn paths_are_relative_to_the_folder_of_the_config() {
 }
 
 #[test]
+fn certificates_of_a_source_are_relative_to_the_folder_of_the_config() {
+    let sandbox = with_config("");
+    fs::create_dir(sandbox.path("etc")).unwrap();
+    // The files are read before the program connects. They exist, but hold no certificate.
+    for name in ["root.pem", "own.pem"] {
+        fs::write(sandbox.path("etc").join(name), "x").unwrap();
+    }
+    let own = "sslmode = \"require\"\nsslcert = \"own.pem\"\nsslkey = \"own.key\"\n";
+    for (settings, read) in [("sslmode = \"verify-full\"\nsslrootcert = \"root.pem\"\n", "root.pem"), (own, "own.pem")]
+    {
+        let source = "[[source]]\nname = \"shop\"\nhost = \"127.0.0.1\"\nport = 1\ndbname = \"shop\"\n";
+        fs::write(sandbox.path("etc/my.toml"), format!("{source}{settings}")).unwrap();
+        let run = lifeboat(&sandbox, &["check", "--config", "etc/my.toml", "--no-backups"], &[]);
+        let file = sandbox.path("etc").canonicalize().unwrap().join(read);
+        let message = format!("{} contains no certificate", file.display());
+        assert!(run.exit() != 0 && run.transcript().contains(&message), "{message}: {}", run.transcript());
+    }
+}
+
+#[test]
 fn the_name_of_a_source_takes_precedence_over_a_file() {
     let sandbox = with_config("[[store]]\nurl = \"b\"\n[[source]]\nname = \"app\"\nurl = \"real.db\"\n");
     sample(sandbox.path("real.db"), 2, "delete");
@@ -134,4 +154,27 @@ fn the_host_in_the_config_replaces_the_name_of_the_machine() {
     assert_eq!(run["snapshots"][0]["origin"]["host"], "shop");
     // LIFEBOAT_HOST overrides the config. The database then has another origin, so the snapshot is refused.
     lifeboat(&sandbox, &["snapshot"], &[("LIFEBOAT_HOST", "other")]).code(2);
+}
+
+#[test]
+fn doctor_fails_for_a_store_of_the_config_that_is_absent() {
+    let sandbox =
+        with_config("[[store]]\nname = \"disk\"\nurl = \"mnt\"\n[[source]]\nname = \"app\"\nurl = \"app.db\"\n");
+    sample(sandbox.path("app.db"), 2, "delete");
+    // A mount point whose disk is not mounted.
+    fs::create_dir(sandbox.path("mnt")).unwrap();
+    for flags in [&[][..], &["--store", "disk"]] {
+        let run = lifeboat(&sandbox, &[&["doctor", "--json"], flags].concat(), &[]).code(3);
+        let document = run.json();
+        let checks = document["checks"].as_array().unwrap();
+        let store = checks.iter().find(|check| check["name"] == "store").unwrap();
+        let message = store["message"].as_str().unwrap();
+        assert!(store["ok"] == false && message.contains("no store exists yet"), "{}", run.transcript());
+        assert!(message.contains("lifeboat init") && message.contains("mounted"), "{}", run.transcript());
+    }
+    assert_eq!(fs::read_dir(sandbox.path("mnt")).unwrap().count(), 0, "doctor left something in the folder");
+    create_stores(&sandbox, &[]);
+    lifeboat(&sandbox, &["doctor"], &[]).code(0);
+    // A snapshot would create a store that the command line names.
+    lifeboat(&sandbox, &["doctor", "--store", "other"], &[]);
 }

@@ -1,8 +1,12 @@
 //! Values from the environment, from the file that `env_file` names, and from files that contain a secret.
 
 use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
 
 use super::{SECRET, create_stores, lifeboat, snapshot_sources, with_config};
+use crate::helpers::shell_ok;
 use crate::support::sample;
 
 #[test]
@@ -87,4 +91,66 @@ fn a_file_with_a_secret_is_read_only_when_it_is_needed() {
     // No server listens on this port.
     let run = lifeboat(&sandbox, &["snapshot", "-vv"], &[]).code(5);
     assert!(!run.stderr().contains(SECRET), "{}", run.transcript());
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_pipe_that_nobody_writes_to() {
+    let sandbox = with_config("[[store]]\nurl = \"b\"\n");
+    create_stores(&sandbox, &[]);
+    shell_ok(&sandbox, "mkfifo pipe");
+    fs::write(sandbox.path("env.toml"), "env_file = \"pipe\"\n[[store]]\nurl = \"b\"\n").unwrap();
+    fs::write(sandbox.path("key.toml"), "[[store]]\nurl = \"b\"\n[signing]\nkey_file = \"pipe\"\n").unwrap();
+    for (arguments, signal) in [
+        (&["list", "--config", "pipe"][..], Signal::TERM),
+        (&["list", "--config", "env.toml"], Signal::INT),
+        (&["verify", "--all", "--config", "key.toml"], Signal::TERM),
+        (&["verify", "--all", "--identity", "pipe"], Signal::TERM),
+        (&["verify", "--all", "--passphrase-file", "pipe"], Signal::TERM),
+    ] {
+        let mut run = sandbox.start(arguments);
+        std::thread::sleep(Duration::from_millis(700));
+        assert!(!run.has_ended(), "{arguments:?} did not wait");
+        run.signal(signal);
+        run.finish().code(130).says("interrupted");
+    }
+}
+
+#[test]
+fn a_config_and_secrets_are_read_from_pipes() {
+    let sandbox = with_config("");
+    let store = sandbox.path("b");
+    fs::write(
+        sandbox.path("c.toml"),
+        format!("env_file = \"{}\"\n[[store]]\nurl = \"${{STORE}}\"\n", sandbox.path("pipe").display()),
+    )
+    .unwrap();
+    create_stores(&sandbox, &[]);
+    let variable = format!("STORE={}", store.display());
+    shell_ok(&sandbox, "mkfifo pipe");
+    for (way, secret) in [
+        ("--config <(sleep 1; cat c.toml)", "<(echo x)"),
+        ("--config /dev/stdin < <(cat c.toml)", "<(sleep 1; echo x)"),
+    ] {
+        let program = env!("CARGO_BIN_EXE_lifeboat");
+        let script =
+            format!("(sleep 1; echo '{variable}' > pipe) & {program} verify --all --passphrase-file {secret} {way}");
+        let mut command = std::process::Command::new("bash");
+        let output = command.args(["-c", &script]).current_dir(sandbox.root()).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(!message.contains("cannot read") && !message.contains("is empty"), "{way}: {message}");
+        assert_ne!(output.status.code(), Some(2), "{way}: {message}");
+    }
+}
+
+#[test]
+fn values_that_grow_without_end_are_refused() {
+    let sandbox = with_config("env_file = \".env\"\n[[store]]\nurl = \"b\"\n");
+    let lines: String = (0..40).map(|number| format!("A{}=${{A{number}}}${{A{number}}}\n", number + 1)).collect();
+    fs::write(sandbox.path(".env"), format!("A0=xxxxxxxxxx\n{lines}")).unwrap();
+    lifeboat(&sandbox, &["list"], &[]).code(2).says(".env:17: the values of variables are too large");
+    let values = "\"${A}\", ".repeat(20);
+    let config = format!("[[store]]\nurl = \"b\"\n[encryption]\nidentity_files = [{values}]\n");
+    fs::write(sandbox.path("lifeboat.toml"), config).unwrap();
+    let large = "x".repeat(100_000);
+    lifeboat(&sandbox, &["list"], &[("A", &large)]).code(2).says("the values of variables are too large");
 }

@@ -133,7 +133,14 @@ fn invalid_values_are_reported_with_their_line_and_key() {
             "2: encryption.recipients: '${SECRET}' is not an age public key",
         ),
         ("[guard]\nrestore_if_missing = 7\n".to_owned(), "2: guard.restore_if_missing: '7' is neither"),
+        (
+            "[guard]\non_doubt = \"${SECRET}\"\n".to_owned(),
+            "2: guard.on_doubt: unknown value '${SECRET}': must be one of refuse, restore-older, start",
+        ),
+        ("[guard]\nstore_wait = \"soon\"\n".to_owned(), "2: guard.store_wait: 'soon' is not a length of time"),
         ("[guard]\ngrace = \"5s\"\nreserve = \"6s\"\n".to_owned(), "1: guard: the reserve"),
+        ("[guard]\nevery = \"often\"\n".to_owned(), "2: guard.every: 'often' is not a length of time"),
+        ("[guard]\non_overlap = \"wait\"\n".to_owned(), "2: guard.on_overlap: unknown value 'wait': must be one of"),
     ] {
         refused(&text, words);
     }

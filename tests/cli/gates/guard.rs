@@ -36,7 +36,7 @@ fn start(sandbox: &Sandbox) -> Running {
 }
 
 #[track_caller]
-fn wait_for(path: &Path) {
+pub(crate) fn wait_for(path: &Path) {
     let start = Instant::now();
     while !path.exists() {
         assert!(start.elapsed() < Duration::from_secs(30), "{} was not created", path.display());

@@ -143,3 +143,26 @@ fn a_date_of_today_is_fresh() {
     app.sql("UPDATE balances SET created_at = date('now')");
     app.passes(&["check"]);
 }
+
+/// The commands that the gate and the snapshot print accept the loss of that source, from any folder.
+#[test]
+fn the_printed_command_that_accepts_a_loss_works() {
+    let app = App::new("");
+    app.sandbox.ok(&["snapshot"]);
+    for step in ["predeploy", "snapshot"] {
+        app.sql("DELETE FROM balances WHERE id IN (SELECT id FROM balances LIMIT (SELECT count(*) / 2 FROM balances))");
+        let run = app.sandbox.run(&[step]).code(3);
+        let text = run.transcript();
+        let command = text.split("run 'lifeboat ").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
+        let words: Vec<&str> = command.split(' ').collect();
+        assert!(words.starts_with(&["snapshot", "app", "--accept"]) && words.contains(&"--config"), "{text}");
+        let mut accept = app.sandbox.command(&words);
+        app.sandbox
+            .finish({
+                accept.current_dir("/");
+                accept
+            })
+            .code(0);
+        app.passes(&["predeploy"]);
+    }
+}

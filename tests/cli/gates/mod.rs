@@ -1,12 +1,34 @@
 //! Tests of the gates before and after a deployment, of `guard` and `check`, and of notices: one file for each subject.
 
 mod actions;
+mod advice;
 mod check;
 mod deploy;
+mod destroyed;
+mod first_deploy;
 mod guard;
-mod helpers;
+mod guard_doubts;
+mod guard_end;
+mod guard_every;
+mod guard_grace;
+mod guard_overlap;
+mod guard_start;
+pub(crate) mod helpers;
+mod intended;
 mod losses;
+mod lost_baseline;
+mod mounts;
+mod new_rows;
 mod notices;
 mod postgres;
+mod redeploys;
+mod renamed;
+mod results;
 mod retention;
+mod rollback_command;
+mod seeds;
+mod stale_baseline;
+mod tolerance;
+mod verdicts;
+mod virtual_tables;
 mod whole_deployment;

@@ -1,6 +1,7 @@
 //! Whole deployments from `init` to the rollback, with an SQLite app and a PostgreSQL app, and with stores in a folder
 //! and in S3.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -116,6 +117,7 @@ fn a_postgresql_app_is_rolled_back_with_a_folder_and_a_bucket() {
         server.port, database.name, server.user, server.password
     );
     std::fs::write(sandbox.path(".env"), env).unwrap();
+    std::fs::set_permissions(sandbox.path(".env"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let location = format!("{}/{}", bucket.bucket, fresh_prefix());
     let variables = [
         ("AWS_ACCESS_KEY_ID", bucket.access_key.as_str()),
@@ -161,4 +163,16 @@ fn an_sqlite_app_is_rolled_back_by_the_composite_actions() {
     assert_eq!(rows, 1000);
     let again = action("post-deploy").run();
     assert_eq!((again.code, again.outputs["ok"].as_str()), (0, "true"), "{}", again.log);
+    // A migration drops one table and renames another, whose name has spaces.
+    open(sandbox.path("data/app.db"))
+        .execute_batch("DROP TABLE ibkr_accounts; ALTER TABLE ibkr_balances RENAME TO \"balances of today\"")
+        .unwrap();
+    let migrated = action("post-deploy")
+        .with("expect-dropped", "ibkr_accounts\n")
+        .with("expect-renamed", "ibkr_balances=balances of today")
+        .run();
+    assert_eq!((migrated.code, migrated.outputs["ok"].as_str()), (0, "true"), "{}", migrated.log);
+    assert_eq!(migrated.outputs["snapshot-id"], *id);
+    let refused = action("post-deploy").with("rollback", "true").with("discard-new", "yes").run();
+    assert_eq!(refused.code, 2, "{}", refused.log);
 }

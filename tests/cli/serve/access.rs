@@ -58,6 +58,108 @@ fn without_a_token_no_snapshot_can_be_requested() {
     }
 }
 
+/// Returns the status of a request with this target and these header lines.
+fn status(serve: &ServeProcess, version: &str, target: &str, headers: &[&str]) -> Option<u16> {
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let request = format!("GET {target} HTTP/{version}\r\n{headers}Connection: close\r\n\r\n");
+    serve.send(request.as_bytes()).map(|answer| answer.status)
+}
+
+#[test]
+fn without_a_token_only_this_machine_and_configured_hosts_are_answered() {
+    let sandbox =
+        protected("every = \"1s\"\npublic = true\nhosts = [\"Status.example.com\", \"fd00::5\", \"${NO_HOST:-}\"]\n");
+    let serve = ServeProcess::start(&sandbox);
+    let answered = [
+        "localhost",
+        "LOCALHOST:8700",
+        "localhost.:1",
+        "127.0.0.1",
+        "127.0.0.1:8700",
+        "127.1.2.3",
+        "[::1]",
+        "[::1]:8700",
+        "[0::1]:9",
+        "[::ffff:127.0.0.1]",
+        "status.example.com",
+        "STATUS.EXAMPLE.COM.:443",
+        "[fd00::5]:8700",
+    ];
+    let refused = [
+        "evil.example",
+        "evil.example:8700",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "a.status.example.com",
+        "10.0.0.1",
+        "0.0.0.0",
+        "[::]",
+        "[::1",
+        "localhost:port",
+        "user@localhost",
+        "localhost evil.example",
+        "",
+    ];
+    for path in PATHS.iter().chain(&["/nothing"]) {
+        for host in answered {
+            let status = status(&serve, "1.1", path, &[&format!("Host: {host}")]);
+            assert!(status.is_some_and(|status| ![403, 421].contains(&status)), "{path} {host}: {status:?}");
+        }
+        for host in refused {
+            let status = status(&serve, "1.1", path, &[&format!("Host: {host}")]);
+            assert!(matches!(status, Some(400 | 421)), "{path} {host}: {status:?}");
+        }
+    }
+    let refusal = serve.send(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").unwrap();
+    assert!(refusal.body.contains("hosts under [serve]") && !refusal.body.contains("app"), "{}", refusal.body);
+    for (version, target, headers) in [
+        ("1.1", "/", &[][..]),
+        ("1.0", "/", &[]),
+        ("1.1", "/", &["Host: localhost", "Host: evil.example"]),
+        ("1.1", "/", &["Host: evil.example", "Host: localhost"]),
+        ("1.1", "/", &["Host: evil.example", "X-Forwarded-Host: localhost", "Forwarded: host=localhost"]),
+        ("1.1", "http://evil.example/", &["Host: localhost"]),
+        ("1.1", "http://localhost/", &["Host: evil.example"]),
+        ("1.1", "http://localhost@evil.example/", &["Host: localhost"]),
+    ] {
+        let status = status(&serve, version, target, headers);
+        assert!(matches!(status, Some(400 | 421)), "{version} {target} {headers:?}: {status:?}");
+    }
+    assert_eq!(status(&serve, "1.1", "http://localhost:1/", &["Host: localhost"]), Some(200));
+    assert_eq!(status(&serve, "1.0", "/", &["Host: localhost"]), Some(200));
+    assert_eq!(status(&serve, "1.1", "/", &["Host: localhost", "X-Forwarded-Host: evil.example"]), Some(200));
+}
+
+#[test]
+fn the_health_of_the_process_is_answered_to_any_host_and_says_nothing_else() {
+    let sandbox = protected("");
+    let serve = ServeProcess::start(&sandbox);
+    for headers in ["Host: healthcheck.railway.app\r\n", "Host: 10.1.2.3:8700\r\n", ""] {
+        let request = format!("GET /health HTTP/1.0\r\n{headers}\r\n");
+        let answer = serve.send(request.as_bytes()).unwrap();
+        assert_eq!((answer.status, answer.json()), (200, serde_json::json!({"status": "ok"})), "{headers}");
+    }
+    assert!(serve.get("/health").json()["version"].is_string());
+}
+
+#[test]
+fn with_a_token_or_for_any_host_the_name_is_not_checked() {
+    for lines in
+        ["token = \"${LIFEBOAT_TOKEN}\"\n", "hosts = [\"*\"]\n", "token = \"${LIFEBOAT_TOKEN}\"\nhosts = [\"a\"]\n"]
+    {
+        let serve = ServeProcess::start(&protected(lines));
+        let authorization = format!("Authorization: Bearer {TOKEN}");
+        assert_eq!(status(&serve, "1.1", "/", &["Host: db.internal:8700", &authorization]), Some(200), "{lines}");
+    }
+    // If everybody may read in spite of a token, only the named hosts are answered.
+    let lines = "token = \"${LIFEBOAT_TOKEN}\"\npublic = true\n";
+    let serve = ServeProcess::start(&protected(lines));
+    assert_eq!(status(&serve, "1.1", "/", &["Host: status.example.com"]), Some(200));
+    let serve = ServeProcess::start(&protected(&format!("{lines}hosts = [\"status.example.com\"]\n")));
+    assert_eq!(status(&serve, "1.1", "/", &["Host: status.example.com"]), Some(200));
+    assert_eq!(status(&serve, "1.1", "/", &["Host: evil.example"]), Some(421));
+}
+
 #[test]
 fn invalid_settings_of_serve_are_refused() {
     for (lines, words) in [
@@ -65,6 +167,8 @@ fn invalid_settings_of_serve_are_refused() {
         ("user = \"ops\"\n", "user and password must be set together"),
         ("listen = \"somewhere\"\n", "not an address to listen on"),
         ("every = \"0s\"\n", "at least 1s"),
+        ("hosts = [\"http://status.example.com\"]\n", "not the name of a host"),
+        ("hosts = [\"localhost:8700\"]\n", "without a scheme and a port"),
     ] {
         let sandbox = protected(lines);
         let run = sandbox.run(&["serve", "--listen", "127.0.0.1:0"]).code(2);

@@ -2,9 +2,9 @@
 //! the screenshots are kept.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
-use super::helpers::{ServeProcess, app, sql, stdout_of};
+use super::helpers::{ServeProcess, app, sql};
 use crate::support::{Sandbox, have};
 
 /// Returns the command that starts the browser with this folder for its profile, for at most 100 seconds.
@@ -22,6 +22,27 @@ fn chromium(profile: &Path) -> Command {
     command.args(["--hide-scrollbars", "--enable-logging=stderr", "--v=0", "--allow-file-access-from-files"]);
     command.arg(format!("--user-data-dir={}", profile.display())).env("HOME", profile);
     command
+}
+
+/// Runs the browser. It sometimes crashes at its start in a container, whatever the page is: then it ends with an error,
+/// or prints nothing, and is started again, at most twice. What it prints about the page is left to the caller.
+fn browse(command: &mut Command, is_complete: impl Fn(&Output) -> bool) -> Output {
+    let mut run = command.output().unwrap();
+    for _ in 0..2 {
+        if run.status.success() && is_complete(&run) {
+            break;
+        }
+        run = command.output().unwrap();
+    }
+    assert!(run.status.success() && is_complete(&run), "{command:?}: {}", String::from_utf8_lossy(&run.stderr));
+    run
+}
+
+/// Returns the page as the browser has rendered it, and its messages.
+fn rendered(profile: &Path, arguments: &[&str]) -> (String, String) {
+    let is_complete = |run: &Output| String::from_utf8_lossy(&run.stdout).contains("</html>");
+    let run = browse(chromium(profile).arg("--dump-dom").args(arguments), is_complete);
+    (String::from_utf8_lossy(&run.stdout).into_owned(), String::from_utf8_lossy(&run.stderr).into_owned())
 }
 
 fn artifacts(sandbox: &Sandbox) -> PathBuf {
@@ -52,9 +73,7 @@ fn the_page_renders_without_an_error_and_its_plots_have_all_points() {
     let id = serve.get("/snapshots").json()["snapshots"][0]["id"].as_str().unwrap().to_owned();
     for path in ["/".to_owned(), format!("/snapshots/{id}"), "/snapshots/app-20200101T000000Z-0000".to_owned()] {
         let url = format!("http://{}{path}", serve.address);
-        let run = chromium(&sandbox.path("profile")).args(["--dump-dom", &url]).output().unwrap();
-        let (dom, log) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-        assert!(run.status.success() && dom.contains("</html>"), "{log}");
+        let (dom, log) = rendered(&sandbox.path("profile"), &[&url]);
         // The third page does not exist, and the browser logs its status 404 as an error.
         let errors = log.lines().filter(|line| line.contains("CONSOLE") && !line.contains("404 (Not Found)"));
         let errors: Vec<_> = errors.collect();
@@ -91,7 +110,7 @@ fn the_page_fits_a_phone_and_a_screen_in_light_and_dark_mode() {
         if dark {
             command.arg("--blink-settings=preferredColorScheme=0");
         }
-        stdout_of(command.arg(&url));
+        browse(command.arg(&url), |_| picture.is_file());
         pictures.push(std::fs::read(&picture).unwrap());
     }
     assert!(pictures.iter().all(|picture| picture.starts_with(b"\x89PNG") && picture.len() > 5_000));
@@ -110,7 +129,7 @@ fn the_page_fits_a_phone_and_a_screen_in_light_and_dark_mode() {
         );
         std::fs::write(sandbox.path("frame.html"), frame).unwrap();
         let url = format!("file://{}", sandbox.path("frame.html").display());
-        let dom = stdout_of(chromium(&sandbox.path("profile")).args(["--dump-dom", "--window-size=1400,900", &url]));
+        let (dom, _) = rendered(&sandbox.path("profile"), &["--window-size=1400,900", &url]);
         assert!(dom.contains(&format!("width {width}.")), "at {width}: {dom}");
     }
 }

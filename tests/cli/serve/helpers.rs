@@ -70,7 +70,8 @@ impl ServeProcess {
     /// Sends a request. `headers` are complete lines, each with its line end.
     pub fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let length = body.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n");
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n");
         self.send(format!("{head}{headers}\r\n{body}").as_bytes()).expect("an answer")
     }
 
@@ -174,13 +175,6 @@ pub fn configure(sandbox: &Sandbox, more: &str) {
          token = \"${{LIFEBOAT_TOKEN:-}}\"\npublic = true\n{more}"
     );
     std::fs::write(sandbox.path("lifeboat.toml"), config).unwrap();
-}
-
-/// Runs a program, requires that it succeeds, and returns its stdout.
-pub fn stdout_of(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Makes the database of [`app`] so large that a snapshot of it takes some time.

@@ -5,5 +5,6 @@ mod browser;
 mod health;
 mod helpers;
 mod limits;
+mod remote;
 mod report;
 mod runs;

@@ -45,6 +45,23 @@ fn predeploy_remote_saves_a_database_that_only_the_server_can_read() {
 }
 
 #[test]
+fn predeploy_remote_passes_before_the_first_deploy() {
+    let sandbox = app();
+    for name in ["app.db", "app.db-wal", "app.db-shm"] {
+        let _ = std::fs::remove_file(sandbox.path(name));
+    }
+    std::fs::remove_dir_all(sandbox.path("backups/app")).unwrap();
+    let serve = ServeProcess::start(&sandbox);
+    let pipeline = Sandbox::new();
+    let run = predeploy_remote(&pipeline, &serve, TOKEN, &[]).code(0);
+    assert_eq!(run.json()["first_deploy"], serde_json::json!(["app"]), "{}", run.transcript());
+    // The database is no problem. That there are no backups is one.
+    wait_for("an inspection", || serve.get("/health/data").body.contains("there is no full snapshot"));
+    let health = serve.get("/health/data").body;
+    assert!(!health.contains("cannot find the database"), "{health}");
+}
+
+#[test]
 fn predeploy_remote_fails_without_a_valid_answer() {
     let sandbox = app();
     let mut serve = ServeProcess::start(&sandbox);

@@ -1,5 +1,7 @@
 //! `doctor` of a PostgreSQL source that is named by a URL, or by an application's `.env`.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::Value;
 
 use super::helpers::Setup;
@@ -58,6 +60,7 @@ fn doctor_reports_the_missing_rights_of_a_read_only_role_and_passes() {
         server.port, database.name
     );
     std::fs::write(setup.sandbox.path(".env"), env).unwrap();
+    std::fs::set_permissions(setup.sandbox.path(".env"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let config = "env_file = \".env\"\n[[source]]\nname = \"app\"\nenv_prefix = \"TDX_DB_\"\n";
     std::fs::write(setup.sandbox.path("lifeboat.toml"), config).unwrap();
     let run = setup.run(&["doctor", "app", "--json"]).code(0);

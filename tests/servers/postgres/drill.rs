@@ -69,14 +69,15 @@ fn a_drill_drops_the_scratch_database_of_a_killed_drill_and_no_other_database() 
         let user_database = create_database(server, "users_own", "NULL");
         let of_other_host = create_database(server, "elsewhere", &comment("another-host", 1));
         let of_running_process = create_database(server, "alive", &comment("this-host", std::process::id()));
-        let host = ["--host", "this-host"];
-        let mut drill = setup.command(&["drill", &id, host[0], host[1]]);
-        let mut drill = drill.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let server_url = server.socket_url("postgres");
+        let drill = ["drill", &id, "--host", "this-host", "--to", &server_url];
+        let mut killed = setup.command(&drill);
+        let mut killed = killed.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         wait_until("the drill has created its database", || {
-            !scratch_databases(&setup, &id).is_empty() || drill.try_wait().unwrap().is_some()
+            !scratch_databases(&setup, &id).is_empty() || killed.try_wait().unwrap().is_some()
         });
-        drill.kill().unwrap();
-        assert!(!drill.wait().unwrap().success(), "the drill ended before it was killed");
+        killed.kill().unwrap();
+        assert!(!killed.wait().unwrap().success(), "the drill ended before it was killed");
         let remaining = scratch_databases(&setup, &id);
         assert_eq!(remaining.len(), 1);
         wait_until("the server has closed the connections of the killed drill", || {
@@ -85,7 +86,7 @@ fn a_drill_drops_the_scratch_database_of_a_killed_drill_and_no_other_database() 
         });
         // The killed drill has proved nothing.
         assert_eq!(setup.json(&["show", &id])["proof"], "none");
-        let run = setup.ok(&["drill", &id, host[0], host[1]]);
+        let run = setup.ok(&drill);
         assert!(run.stderr().contains(&format!("dropped {}", remaining[0])), "{}", run.transcript());
         assert!(scratch_databases(&setup, &id).is_empty());
         for kept in [&user_database, &of_other_host, &of_running_process] {

@@ -89,6 +89,16 @@ impl Setup {
         output
     }
 
+    /// Undoes a swap as a person would, with the command that its report names. Returns the database that was swapped in,
+    /// which has the name again under which it was built.
+    #[track_caller]
+    pub(crate) fn undo_swap(&self, report: &Value) -> TestDatabase {
+        let undo = text(&report["undo"]);
+        self.paste(&undo);
+        let name = undo.split("RENAME TO ").nth(1).unwrap().split(';').next().unwrap();
+        TestDatabase { server: self.server.clone(), name: name.to_owned() }
+    }
+
     /// Returns the names of the databases for which an SQL condition on `pg_database` is true.
     pub(crate) fn databases_where(&self, condition: &str) -> Vec<String> {
         let rows = self.server.query("postgres", &format!("SELECT datname FROM pg_database d WHERE {condition}"));

@@ -85,8 +85,10 @@ fn an_archive_with_an_internal_option_is_restored_without_it() {
         let setup = Setup::new(server);
         copy_folder(&sample, &setup.sandbox.path("backups"));
         setup.ok(&["extract", "latest", "--to", "files"]);
-        let saved = std::fs::read_to_string(setup.sandbox.path("files/schema/pre-data.sql")).unwrap();
+        let read = |name: &str| std::fs::read_to_string(setup.sandbox.path("files/schema").join(name)).unwrap();
+        let (saved, script) = (read("objects.json"), read("pre-data.sql"));
         assert!(saved.contains("SET (pg_attver=") && saved.contains("n_distinct="), "{saved}");
+        assert!(!script.contains("pg_attver") && script.contains("n_distinct="), "{script}");
 
         let new = setup.server.reserve_database("attver");
         let run = setup.ok(&["restore", "latest", "--to", &new.url(), "--create"]);

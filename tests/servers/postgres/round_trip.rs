@@ -52,6 +52,32 @@ fn many_tables_are_restored() {
     oldest_and_newest(|server| round_trip(server, "many", &["--compression", "zstd:1", "-j", "1"], &["-j", "2"]));
 }
 
+/// Indexes are attached at every level of a tree of partitions while others are still created in it.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_tree_of_partitions_with_many_indexes_is_restored_in_parallel() {
+    each_server(|server| {
+        let source = server.create_database("tree");
+        source.psql(
+            "CREATE TABLE far (id integer PRIMARY KEY); INSERT INTO far SELECT generate_series(0, 100);
+             CREATE TABLE tree (a integer, b integer, c integer REFERENCES far, d text, PRIMARY KEY (a, b))
+                 PARTITION BY LIST (a);
+             DO $$ BEGIN
+                 FOR i IN 0..5 LOOP
+                     EXECUTE format('CREATE TABLE mid%1$s PARTITION OF tree FOR VALUES IN (%1$s) PARTITION BY LIST (b)', i);
+                     FOR j IN 0..3 LOOP
+                         EXECUTE format('CREATE TABLE leaf%1$s_%2$s PARTITION OF mid%1$s FOR VALUES IN (%2$s)', i, j);
+                     END LOOP;
+                 END LOOP;
+             END $$;
+             CREATE INDEX ON tree (c); CREATE INDEX ON tree (d); CREATE INDEX ON tree (c, d); CREATE INDEX ON tree ((d || 'x'));
+             CREATE TABLE points (a integer, b integer, FOREIGN KEY (a, b) REFERENCES tree);
+             INSERT INTO tree SELECT 0, j, j, 'row' FROM generate_series(0, 1) AS j; INSERT INTO points SELECT a, b FROM tree",
+        );
+        round_trip_of(Setup::new(server), source, &["-j", "2"], &["-j", "8"]);
+    });
+}
+
 /// The table with the constraint is larger, so its rows are loaded first, before the table that the constraint reads.
 #[test]
 #[ignore = "needs PostgreSQL"]

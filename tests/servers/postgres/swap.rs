@@ -58,12 +58,8 @@ fn swap_keeps_the_properties_of_the_database_and_moves_the_old_one_aside() {
         let old = TestDatabase { server: server.clone(), name: text(&document["moved_aside"][0]) };
         assert!(old.name.starts_with(&name[..name.len().min(38)]) && old.name.contains("_before_"), "{}", old.name);
         assert_eq!(data(&old), damaged);
-        setup.paste(&text(&document["undo"]));
+        let kept_database = setup.undo_swap(&document);
         assert_eq!(state(), (damaged, schema, settings));
-        // After the undo, the restored database still exists under another name.
-        let undo = text(&document["undo"]);
-        let kept_database = undo.split("RENAME TO ").nth(1).unwrap().split(';').next().unwrap();
-        let kept_database = TestDatabase { server: server.clone(), name: kept_database.to_owned() };
         assert_equal_data(&copy, &kept_database, "the database that was swapped in");
     });
 }

@@ -89,7 +89,7 @@ fn names_that_contain_sql_are_never_run_as_sql() {
                     require_same(&content(server, &restored.name), &saved);
                     // The printed undo command works in a shell.
                     let undo = document["undo"].as_str().unwrap().replacen("lifeboat", crate::support::LIFEBOAT, 1);
-                    let line = format!("{undo} --host {} --yes", setup.host);
+                    let line = format!("{undo} --yes");
                     let output = std::process::Command::new("sh")
                         .args(["-c", &line])
                         .env("PGPASSWORD", &server.password)

@@ -125,16 +125,18 @@ fn the_newest_of_many_snapshots_are_found_with_few_requests(setup: &Setup) {
     assert_eq!(both["snapshots"].as_array().unwrap().len(), 20);
     assert_eq!(both["snapshots"].as_array().unwrap().iter().filter(|one| one["source"] == "other").count(), 1);
 
-    // Finds a snapshot by 'latest', by its id, and by the beginning of its id.
+    // Finds a snapshot by 'latest', by its id, and by the beginning of its id. It is trusted only if no older one is encrypted:
+    // one request for each 1,000 objects of the source tells this.
+    let most = 8 + (2 * snapshot_count).div_ceil(1000);
     let show = |snapshot: &str, more: &[&str]| {
         run_and_count(setup, &proxy, &[&["show", snapshot, "--source", "app", "--json"], more].concat())
     };
-    assert_eq!(show("latest", &[]).within(8, 8)["id"], newest.as_str());
+    assert_eq!(show("latest", &[]).within(most, most)["id"], newest.as_str());
     let some_id = &all[snapshot_count / 2];
-    assert_eq!(show(some_id, &[]).within(8, 8)["id"], some_id.as_str());
-    assert_eq!(show(&some_id[..some_id.len() - 5], &[]).within(8, 8)["id"], some_id.as_str());
+    assert_eq!(show(some_id, &[]).within(most, most)["id"], some_id.as_str());
+    assert_eq!(show(&some_id[..some_id.len() - 5], &[]).within(most, most)["id"], some_id.as_str());
     let second = run_and_count(setup, &proxy, &["show", &some_id[..some_id.len() - 4]]);
-    assert!(second.requests <= 8 && second.run.exit() == 0, "{}", second.run.transcript());
+    assert!(second.requests <= most && second.run.exit() == 0, "{}", second.run.transcript());
     let ambiguous = run_and_count(setup, &proxy, &["show", "app-2"]);
     assert_eq!(ambiguous.run.exit(), 2);
     assert!(ambiguous.run.stderr().contains(&(snapshot_count + 1).to_string()), "{}", ambiguous.run.transcript());
@@ -148,7 +150,8 @@ fn the_newest_of_many_snapshots_are_found_with_few_requests(setup: &Setup) {
     let older = list(&["--before", &before, "--limit", "5"]).within(45, 45);
     assert_eq!(ids(&older, "snapshots"), all[snapshot_count / 2 + 1..snapshot_count / 2 + 6]);
     // A new snapshot needs few requests too.
-    let document = run_and_count(setup, &proxy, &["snapshot", "app.db", "--name", "app", "--json"]).within(20, 20);
+    let document =
+        run_and_count(setup, &proxy, &["snapshot", "app.db", "--name", "app", "--json"]).within(12 + most, 12 + most);
     all.insert(0, id_of(&document));
     assert_eq!(ids(&list(&["--limit", "2"]).within(10, 6), "snapshots"), all[..2]);
 }

@@ -9,6 +9,7 @@ mod copy;
 mod doctor;
 mod encryption;
 mod every_command;
+mod guard;
 mod listing;
 mod settings;
 mod several_stores;

@@ -1,6 +1,8 @@
 //! The migration of a trading application: seven SQLite files into one TimescaleDB database, step by step, and its
 //! rollback.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::Value;
 
 use super::helpers::json;
@@ -43,6 +45,7 @@ fn seven_files_are_migrated_into_one_database_and_rolled_back() {
         format!("TDX_DB_HOST={host}\nTDX_DB_PORT={port}\nTDX_DB_NAME={database}\nTDX_DB_USER={user}\nTDX_DB_PASSWORD=unused\n"),
     )
     .unwrap();
+    std::fs::set_permissions(sandbox.path(".env"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let config =
         "env_file = \".env\"\n[[store]]\nurl = \"backups\"\n[[source]]\nname = \"tdx\"\nenv_prefix = \"TDX_DB_\"\n";
     std::fs::write(sandbox.path("moving.toml"), config).unwrap();

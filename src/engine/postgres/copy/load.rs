@@ -6,7 +6,9 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 
+use crate::engine::postgres::copy::as_owner;
 use crate::engine::postgres::copy::large_objects::{CREATE_LOADING_TABLE, LOADING_TABLE, PUT_LOADED};
+use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Error, Result, one_line};
 
@@ -17,10 +19,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 pub(crate) enum Load {
     /// Whole rows, by a COPY.
     Rows {
-        /// The COPY statement.
-        copy: Arc<str>,
-        /// The name of the table, for messages.
-        table: Arc<str>,
+        /// The table.
+        table: Arc<RowSource>,
         /// The rows.
         rows: Vec<u8>,
     },
@@ -31,8 +31,13 @@ pub(crate) enum Load {
 /// Loads one piece. Returns the number of rows that the server stored.
 pub(crate) fn load(session: &mut Session, work: Load) -> Result<u64> {
     match work {
-        Load::Rows { copy, table, rows } => copy_in(session, &copy, rows)
-            .map_err(|error| error.context(format!("cannot load rows into {}", one_line(&table)))),
+        Load::Rows { table, rows } => {
+            let loaded = match &table.owned {
+                Some(owned) => as_owner::load(session, &table, owned, |session, copy| copy_in(session, copy, rows)),
+                None => copy_in(session, &table.copy_in(), rows),
+            };
+            loaded.map_err(|error| error.context(format!("cannot load rows into {}", one_line(&table.qualified))))
+        }
         Load::LargeObjects(rows) => {
             let load = |session: &mut Session| {
                 session.execute(CREATE_LOADING_TABLE)?;

@@ -1,5 +1,6 @@
 //! The rows of a database: read by COPY from a consistent snapshot, and loaded by COPY again.
 
+pub(crate) mod as_owner;
 pub(crate) mod large_objects;
 pub(crate) mod load;
 mod parts;

@@ -1,5 +1,7 @@
 //! A table whose rows are read or written: the COPY statements for all of its rows, or for some.
 
+use std::collections::HashMap;
+
 use crate::engine::postgres::copy::rows::{BufferPool, Gatherer, RowSum};
 use crate::engine::postgres::schema::data::{Chunked, TableData};
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
@@ -25,6 +27,21 @@ pub(crate) struct RowSource {
     pub span: Option<Span>,
     /// The sum of the rows, once they have been read.
     pub sum: RowSum,
+    /// Set if the rows are loaded with the rights of the table's owner.
+    pub owned: Option<Owned>,
+}
+
+/// A table with code of its owner, which is run when rows are loaded.
+#[derive(Clone, Debug)]
+pub(crate) struct Owned {
+    /// The role.
+    pub owner: String,
+    /// The quoted name of the table, without its schema.
+    pub name: String,
+    /// The columns that are loaded, with types that have no code, as in `CREATE TABLE`.
+    pub definitions: String,
+    /// The types of the columns that are loaded as text, by the quoted names of the columns.
+    pub casts: HashMap<String, String>,
 }
 
 impl RowSource {
@@ -40,6 +57,7 @@ impl RowSource {
             pages: 0,
             span: data.chunked.as_ref().map(Span::of),
             sum: RowSum::default(),
+            owned: None,
         }
     }
 
@@ -62,6 +80,7 @@ impl RowSource {
             bytes: table.bytes.unwrap_or(0),
             pages: 0,
             sum: RowSum::default(),
+            owned: None,
         }
     }
 

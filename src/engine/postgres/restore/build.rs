@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::context::EngineContext;
+use crate::engine::postgres::copy::as_owner::{self, Lent};
 use crate::engine::postgres::copy::large_objects;
 use crate::engine::postgres::copy::load::{Load, Loaders};
 use crate::engine::postgres::copy::reading::Reading;
@@ -59,7 +60,14 @@ impl Build<'_> {
         let mut sessions = vec![first];
         sessions.extend(open_up_to(self.context.jobs.saturating_sub(1), || self.session())?);
         let tables: Vec<&Table> = self.snapshot.manifest().tables.iter().collect();
-        let copies: Vec<RowSource> = tables.iter().map(|table| RowSource::like(table)).collect();
+        let mut copies: Vec<RowSource> = tables.iter().map(|table| RowSource::like(table)).collect();
+        let lent = match self.owners {
+            Owners::Keep => {
+                create::grant_for_code(&mut sessions[0], self.items)?;
+                as_owner::protect(&mut sessions[0], &mut copies)?
+            }
+            Owners::Leave => as_owner::warn_about_superuser(&mut sessions[0]).map(|()| Lent::default())?,
+        };
         let sinks: Vec<(&Table, &RowSource)> = tables.into_iter().zip(&copies).collect();
         let loaders = Loaders::start(sessions)?;
         self.context.progress.start("restoring", self.snapshot.manifest().raw_bytes);
@@ -77,7 +85,7 @@ impl Build<'_> {
         };
         tracing::info!("rows loaded in {}", text::seconds(clock.elapsed().as_secs_f64()));
         self.context.progress.start("creating indexes and keys", 0);
-        let created = self.create_rest(&mut sessions, &copies, mark);
+        let created = self.create_rest(&mut sessions, &copies, lent, mark);
         self.context.progress.finish();
         created
     }
@@ -86,6 +94,7 @@ impl Build<'_> {
         &self,
         sessions: &mut [Session],
         filled: &[RowSource],
+        lent: Lent,
         mark: Option<&Mark>,
     ) -> Result<Option<String>> {
         let facts = self.snapshot.manifest().postgres.as_ref();
@@ -103,6 +112,7 @@ impl Build<'_> {
             .collect();
         let filled = filled.iter().filter_map(|table| Some(Filled { item: *by_name.get(&table.qualified)?, table }));
         post_data::create(sessions, self.items, self.owners, &filled.collect::<Vec<_>>())?;
+        lent.take_back(&mut sessions[0])?;
         let last: Vec<Item> =
             self.items.iter().filter(|item| mark.is_some() || !item.kind.is_of_database()).cloned().collect();
         if self.owners == Owners::Keep {
@@ -213,11 +223,11 @@ pub(super) fn folder_of(path: &str) -> Option<String> {
 
 /// Visits the entries of an archive and passes whole pieces of rows to `load`, which returns true if it accepts more.
 pub(super) struct Rows<'a, F> {
-    folders: HashMap<String, (Arc<str>, Arc<str>)>,
+    folders: HashMap<String, Arc<RowSource>>,
     progress: &'a dyn Progress,
     load: F,
     piece: Option<Vec<u8>>,
-    current: Option<(Arc<str>, Arc<str>)>,
+    current: Option<Arc<RowSource>>,
     with_large_objects: bool,
     /// True once `load` accepts no more.
     stopped: bool,
@@ -228,9 +238,7 @@ impl<'a, F: FnMut(Load) -> Result<bool>> Rows<'a, F> {
         let folder = |table: &Table| {
             table.relation.as_ref().map(|relation| layout::table_folder(&relation.schema, &relation.table))
         };
-        let folders = sinks.iter().filter_map(|(table, copy)| {
-            Some((folder(table)?, (Arc::from(copy.copy_in()), Arc::from(copy.qualified.as_str()))))
-        });
+        let folders = sinks.iter().filter_map(|(table, copy)| Some((folder(table)?, Arc::new((*copy).clone()))));
         let folders = folders.collect();
         Rows { folders, progress, load, piece: None, current: None, with_large_objects: true, stopped: false }
     }
@@ -261,7 +269,7 @@ impl<F: FnMut(Load) -> Result<bool>> EntryVisitor for Rows<'_, F> {
     fn end(&mut self) -> Result<()> {
         let Some(rows) = self.piece.take() else { return Ok(()) };
         let work = match self.current.take() {
-            Some((copy, table)) => Load::Rows { copy, table, rows },
+            Some(table) => Load::Rows { table, rows },
             None => Load::LargeObjects(rows),
         };
         if (self.load)(work)? {

@@ -1,6 +1,8 @@
 //! Creates a schema from its items, and drops it again.
 
+use crate::engine::postgres::copy::as_owner;
 use crate::engine::postgres::schema::option_text::{self, OptionText};
+use crate::engine::postgres::schema::quote::ident;
 use crate::engine::postgres::schema::{Item, Kind, Section, options};
 use crate::engine::postgres::timescale;
 use crate::engine::postgres::wire::session::{Session, sqlstate};
@@ -24,15 +26,64 @@ pub(crate) fn create_section(session: &mut Session, items: &[Item], section: Sec
 /// Creates one item: runs its statements, sets its owner, adds its comments.
 pub(crate) fn create_item(session: &mut Session, item: &Item, owners: Owners) -> Result<()> {
     interrupt::check()?;
+    let unchecked = unchecked(session, item, owners)?;
+    let create = unchecked.as_ref().map_or(&item.create, |(create, _)| create);
     let set_owner: &[String] = if owners == Owners::Keep { &item.set_owner } else { &[] };
-    for statement in item.create.iter().chain(set_owner).chain(&item.comments) {
-        execute(session, item, statement).map_err(|error| {
+    for statement in create.iter().chain(set_owner).chain(&item.comments) {
+        execute_again(session, item, statement).map_err(|error| {
             let error = error.context(format!("cannot create the {}", shown(item)));
             let is_timescale = item.kind == Kind::Extension && item.name == timescale::EXTENSION;
             if is_timescale { error.hint(WITHOUT_TIMESCALE) } else { error }
         })?;
     }
+    if let (Some((_, validate)), Some(owner)) = (unchecked, &item.owner) {
+        as_owner::run(session, owner, &validate)
+            .map_err(|error| error.context(format!("cannot create the {}", shown(item))))?;
+    }
     Ok(())
+}
+
+/// Returns the statements that create a check without applying it to the rows, and the statement that then does so. Returns
+/// `None` if the check may be applied with the rights of the session: it does not call functions of a role with fewer.
+fn unchecked(session: &mut Session, item: &Item, owners: Owners) -> Result<Option<(Vec<String>, String)>> {
+    let (Kind::Check, Owners::Keep, Some(owner), [statement]) = (item.kind, owners, &item.owner, &item.create[..])
+    else {
+        return Ok(None);
+    };
+    let name = ident(&item.name);
+    let Some(table) = item.identity.strip_prefix(&format!("CONSTRAINT {name} ON ")) else { return Ok(None) };
+    let is_applied = statement.starts_with("ALTER TABLE ") && statement.contains(" CHECK (");
+    if !is_applied || statement.ends_with(" NOT VALID") || statement.ends_with(" NOT ENFORCED") {
+        return Ok(None);
+    }
+    if !as_owner::has_fewer_rights(session, owner)? {
+        return Ok(None);
+    }
+    Ok(Some((vec![format!("{statement} NOT VALID")], format!("ALTER TABLE {table} VALIDATE CONSTRAINT {name}"))))
+}
+
+/// The SQLSTATE deadlock_detected.
+const DEADLOCK: &str = "40P01";
+/// The number of times that a statement is run if it is the victim of a deadlock.
+const MOST_ATTEMPTS: u32 = 5;
+
+/// Runs a statement of an item, again if it was the victim of a deadlock. Objects are created on several sessions at a
+/// time, and autovacuum works beside them; the other side of a deadlock goes on, so that the next attempt can succeed.
+fn execute_again(session: &mut Session, item: &Item, statement: &str) -> Result<()> {
+    let mut attempt = 1;
+    loop {
+        match execute(session, item, statement) {
+            Err(error)
+                if sqlstate(&error).as_deref() == Some(DEADLOCK)
+                    && attempt < MOST_ATTEMPTS
+                    && !session.is_in_transaction() =>
+            {
+                tracing::debug!("{}: trying again", error.full_message());
+                attempt += 1;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Runs a statement of an item. If the server rejects an option that it sets, the statement is run without that option
@@ -98,6 +149,31 @@ const WITHOUT_TIMESCALE: &str =
 pub(crate) fn grant(session: &mut Session, items: &[Item]) -> Result<()> {
     for item in items {
         for statement in &item.grants {
+            session
+                .execute(statement)
+                .map_err(|error| error.context(format!("cannot set the privileges of the {}", shown(item))))?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs those grants that the code of tables may need while it runs with the rights of their owners: it may call functions and
+/// read tables of others. All privileges are set at the end, where these grants are run again.
+pub(crate) fn grant_for_code(session: &mut Session, items: &[Item]) -> Result<()> {
+    let has_code = items.iter().any(|item| matches!(item.kind, Kind::Function | Kind::Procedure | Kind::Aggregate));
+    if !has_code || !as_owner::is_superuser(session)? {
+        return Ok(());
+    }
+    for item in items.iter().filter(|item| item.section == Section::Pre && !item.kind.is_of_database()) {
+        // The order of a list of privileges is kept. It would change if the owner's own were taken away after these.
+        let is_reordered =
+            |statement: &String| statement.starts_with("REVOKE ") && !statement.ends_with(" FROM PUBLIC");
+        if item.kind == Kind::LargeObject || item.grants.iter().any(is_reordered) {
+            continue;
+        }
+        // Those of other grantors need their order.
+        let own = item.grants.iter().take_while(|statement| !statement.starts_with("SET ROLE "));
+        for statement in own.filter(|statement| statement.starts_with("GRANT ")) {
             session
                 .execute(statement)
                 .map_err(|error| error.context(format!("cannot set the privileges of the {}", shown(item))))?;

@@ -5,13 +5,14 @@ use crate::engine::postgres::schema::options::remove_internal_options;
 use crate::engine::postgres::schema::{Item, Kind};
 use crate::engine::restoring::SavedSnapshot;
 use crate::platform::error::{Error, Result, one_line};
+use crate::platform::json;
 
 /// Reads the steps that create the schema of a snapshot. Each step needs only earlier ones.
 ///
 /// Archives of earlier versions may set options that the source's server set for its own use. These are removed.
 pub(in crate::engine::postgres) fn read_items(snapshot: &dyn SavedSnapshot) -> Result<Vec<Item>> {
-    let bytes = snapshot.read(layout::OBJECTS, 1 << 30)?;
-    let mut items: Vec<Item> = serde_json::from_slice(&bytes)
+    let bytes = snapshot.read(layout::OBJECTS, layout::MAX_OBJECTS_BYTES)?;
+    let mut items: Vec<Item> = json::parse(&bytes, layout::MAX_OBJECTS_COMMAS)
         .map_err(|error| Error::problem("cannot parse the list of schema objects").because(error))?;
     let is_in_order = items.iter().enumerate().all(|(place, item)| {
         item.id == place

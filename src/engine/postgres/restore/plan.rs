@@ -268,10 +268,10 @@ impl RestorePlan for Plan {
     fn question(&self) -> Option<String> {
         let manifest = self.snapshot.manifest();
         let target = one_line(&self.params.shown());
-        let age = text::age(manifest.created_at, Utc::now());
+        let age = text::age_with("old", manifest.created_at, Utc::now());
         let snapshot = match &self.window {
-            Some(window) => format!("{} ({age} old)", window.description(&manifest.id.to_string())),
-            None => format!("{} ({age} old, {} rows)", manifest.id, manifest.rows),
+            Some(window) => format!("{} ({age})", window.description(&manifest.id.to_string())),
+            None => format!("{} ({age}, {} rows)", manifest.id, manifest.rows),
         };
         let left_out = match self.facts.left_out.len() {
             0 => String::new(),

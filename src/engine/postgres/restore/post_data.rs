@@ -12,6 +12,7 @@ use std::thread;
 
 use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::restore::create::{Owners, create_item, shown};
+use crate::engine::postgres::restore::items::parent_of;
 use crate::engine::postgres::schema::{Item, Kind, Section};
 use crate::engine::postgres::wire::params::is_this_machine;
 use crate::engine::postgres::wire::session::Session;
@@ -84,12 +85,52 @@ struct Task<'a> {
     action: Action<'a>,
     /// The tasks that must be done before it. It may contain other items too, which are created already.
     needs: Vec<usize>,
-    /// The tables that it locks against all other tasks.
-    changes: Vec<usize>,
-    /// The tables that it locks only against changes (several indexes of a table are built in parallel).
-    reads: Vec<usize>,
+    /// The tables and trees of partitions that it locks against all other tasks.
+    changes: Vec<Lock>,
+    /// The tables and trees that it locks only against changes (several indexes of a table are built in parallel).
+    reads: Vec<Lock>,
     /// The longest tasks start first, so that none of them runs alone at the end.
     effort: u64,
+}
+
+/// Something that a task locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lock {
+    /// A table, by its place in the list of items.
+    Table(usize),
+    /// A partitioned table with all its partitions, by the place of the topmost table.
+    Tree(usize),
+}
+
+/// The trees that partitioned tables form with their partitions.
+struct Trees {
+    /// For each partition, the table that it is attached to.
+    parents: HashMap<usize, usize>,
+    partitioned: HashSet<usize>,
+}
+
+impl Trees {
+    fn of(items: &[Item]) -> Self {
+        let attachments = items.iter().filter(|item| item.kind == Kind::AttachPartition);
+        let parents: HashMap<usize, usize> =
+            attachments.filter_map(|attach| Some((attach.table?, parent_of(items, attach)?.id))).collect();
+        let partitioned = parents.values().copied().collect();
+        Trees { parents, partitioned }
+    }
+
+    /// Returns the tree that a table belongs to.
+    fn tree_of(&self, table: usize) -> Option<Lock> {
+        let is_member = self.parents.contains_key(&table) || self.partitioned.contains(&table);
+        let mut top = table;
+        while let Some(parent) = self.parents.get(&top) {
+            top = *parent;
+        }
+        is_member.then_some(Lock::Tree(top))
+    }
+
+    fn trees_of(&self, tables: &[usize]) -> Vec<Lock> {
+        tables.iter().filter_map(|table| self.tree_of(*table)).collect()
+    }
 }
 
 enum Action<'a> {
@@ -102,18 +143,28 @@ fn tasks<'a>(items: &[Item], long: &[&'a Item], filled: &[Filled<'a>]) -> Vec<Ta
     let bytes: HashMap<usize, u64> = filled.iter().map(|filled| (filled.item, filled.table.bytes)).collect();
     let table_bytes = |item: &Item| item.table.and_then(|table| bytes.get(&table)).copied().unwrap_or(0);
     let analysis = |table: usize| items.len() + table;
+    let trees = Trees::of(items);
     let mut tasks: Vec<Task<'a>> = Vec::new();
     for item in long {
-        let own = item.table.into_iter();
+        let own: Vec<usize> = item.table.into_iter().collect();
+        let locks: Vec<Lock> = own.iter().map(|table| Lock::Table(*table)).collect();
         let (mut needs, mut changes, mut reads) = (item.needs.clone(), Vec::new(), Vec::new());
         match item.kind {
-            Kind::Index => reads.extend(own),
+            Kind::Index => reads.extend(locks.into_iter().chain(trees.trees_of(&own))),
+            // It locks the index that it attaches and, at another level of the tree, is itself the index that is
+            // attached to: two of them in one tree could wait for each other.
+            Kind::IndexAttach => changes.extend(locks.into_iter().chain(trees.trees_of(&own))),
             Kind::ForeignKey => {
-                // The referenced table is among the needs. Locking the other items too does no harm.
-                changes.extend(own.chain(item.needs.iter().copied()));
-                needs.extend(changes.iter().filter(|table| bytes.contains_key(table)).map(|table| analysis(*table)));
+                // The referenced table is among the needs. Locking the other items too does no harm. The key of a
+                // partitioned table is created for all its partitions, and so is one that refers to it.
+                let tables: Vec<usize> = own.into_iter().chain(item.needs.iter().copied()).collect();
+                changes.extend(tables.iter().map(|table| Lock::Table(*table)).chain(trees.trees_of(&tables)));
+                needs.extend(tables.iter().filter(|table| bytes.contains_key(table)).map(|table| analysis(*table)));
             }
-            _ => changes.extend(own),
+            _ => {
+                changes.extend(locks);
+                reads.extend(trees.trees_of(&own));
+            }
         }
         tasks.push(Task {
             id: item.id,
@@ -129,8 +180,9 @@ fn tasks<'a>(items: &[Item], long: &[&'a Item], filled: &[Filled<'a>]) -> Vec<Ta
         // Without the items that depend on a foreign key.
         let before = |item: &&&Item| item.table == Some(*table) && !item.needs.iter().any(|need| keys.contains(need));
         let needs = long.iter().filter(|item| !keys.contains(&item.id)).filter(before).map(|item| item.id).collect();
-        let (action, changes) = (Action::Analyze(rows), vec![*table]);
-        tasks.push(Task { id: analysis(*table), action, needs, changes, reads: Vec::new(), effort: rows.bytes / 8 });
+        let (action, changes) = (Action::Analyze(rows), vec![Lock::Table(*table)]);
+        let reads = trees.trees_of(&[*table]);
+        tasks.push(Task { id: analysis(*table), action, needs, changes, reads, effort: rows.bytes / 8 });
     }
     tasks.sort_by_key(|task| std::cmp::Reverse(task.effort));
     tasks
@@ -165,21 +217,21 @@ impl Task<'_> {
 struct Queue<'a> {
     waiting: Vec<Task<'a>>,
     unfinished: HashSet<usize>,
-    /// The tables that a running task changes, and below those that it only reads.
-    changing: Vec<usize>,
-    reading: Vec<usize>,
+    /// The locks against all other tasks that running tasks hold, and below those against changes.
+    changing: Vec<Lock>,
+    reading: Vec<Lock>,
     running: usize,
     failed: Option<Error>,
 }
 
 impl<'a> Queue<'a> {
-    /// Returns the next task whose dependencies are done and whose tables are free.
+    /// Returns the next task whose dependencies are done and whose locks are free.
     fn take(&mut self) -> Option<Task<'a>> {
         let found = self.waiting.iter().position(|task| {
-            let free = |table: &usize| !self.changing.contains(table);
+            let free = |lock: &Lock| !self.changing.contains(lock);
             task.needs.iter().all(|need| !self.unfinished.contains(need))
                 && task.reads.iter().all(free)
-                && task.changes.iter().all(|table| free(table) && !self.reading.contains(table))
+                && task.changes.iter().all(|lock| free(lock) && !self.reading.contains(lock))
         })?;
         let task = self.waiting.remove(found);
         self.changing.extend(&task.changes);
@@ -189,13 +241,13 @@ impl<'a> Queue<'a> {
     }
 
     fn done(&mut self, task: &Task<'_>, result: Result<()>) {
-        let remove = |from: &mut Vec<usize>, table: &usize| {
-            if let Some(at) = from.iter().position(|other| other == table) {
+        let remove = |from: &mut Vec<Lock>, lock: &Lock| {
+            if let Some(at) = from.iter().position(|other| other == lock) {
                 from.swap_remove(at);
             }
         };
-        task.changes.iter().for_each(|table| remove(&mut self.changing, table));
-        task.reads.iter().for_each(|table| remove(&mut self.reading, table));
+        task.changes.iter().for_each(|lock| remove(&mut self.changing, lock));
+        task.reads.iter().for_each(|lock| remove(&mut self.reading, lock));
         self.unfinished.remove(&task.id);
         self.running -= 1;
         if let (Err(error), None) = (result, &self.failed) {

@@ -1,6 +1,6 @@
 //! Restores tables that do not exist in the target: in their own schema, or beside existing ones in a new schema.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::commit::commit;
@@ -9,6 +9,7 @@ use super::items::{attachment_of, names_of, parent_of};
 use super::plan::Plan;
 use super::replace;
 use super::undo::sql_command_in;
+use crate::engine::postgres::copy::as_owner::{self, Lent};
 use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::copy::rows::RowSum;
 use crate::engine::postgres::layout;
@@ -18,6 +19,7 @@ use crate::engine::postgres::wire::session::Session;
 use crate::engine::postgres::wire::settings;
 use crate::engine::restoring::RestoreReport;
 use crate::platform::error::{Result, one_line};
+use crate::snapshots::manifest::Relation;
 
 impl Plan {
     pub(super) fn create_tables(&self, report: &mut RestoreReport) -> Result<()> {
@@ -29,7 +31,14 @@ impl Plan {
         self.in_one_transaction(&mut session, report, |session| {
             let (items, attached_last) = self.items_of_tables(session)?;
             create::create_section(session, &items, Section::Pre, self.owners)?;
-            let copies: Vec<RowSource> = self.tables().iter().map(|table| RowSource::like(table)).collect();
+            let mut copies: Vec<RowSource> = self.tables().iter().map(|table| RowSource::like(table)).collect();
+            let lent = match self.owners {
+                Owners::Keep => {
+                    create::grant_for_code(session, &items)?;
+                    as_owner::protect(session, &mut copies)?
+                }
+                Owners::Leave => Lent::default(),
+            };
             let expected = self.load_chosen(session, &copies, false)?;
             for value in &self.facts.sequences {
                 if items.iter().any(|item| {
@@ -43,6 +52,7 @@ impl Plan {
             }
             create::create_section(session, &items, Section::Post, self.owners)?;
             attached_last.iter().try_for_each(|item| create::create_item(session, item, self.owners))?;
+            lent.take_back(session)?;
             if self.owners == Owners::Keep {
                 create::grant(session, &items)?;
             }
@@ -63,13 +73,25 @@ impl Plan {
         let mut session = Session::connect(&self.params)?;
         settings::pin(&mut session)?;
         self.in_one_transaction(&mut session, report, |session| {
-            let copies = replace::create_beside(session, schema, &self.tables())?;
+            let mut copies = replace::create_beside(session, schema, &self.tables())?;
+            let lent = as_owner::protect_copies(session, &mut copies, &self.owners_of_tables())?;
             let expected = self.load_chosen(session, &copies, false)?;
+            lent.take_back(session)?;
             Ok((copies, expected))
         })?;
         let undo = format!("DROP SCHEMA {} CASCADE", ident(schema));
         report.undo = Some(sql_command_in(&self.params, self.params.database(), &[undo]));
         Ok(())
+    }
+
+    /// Returns the roles that owned the chosen tables.
+    fn owners_of_tables(&self) -> Vec<Option<String>> {
+        let items = self.items.iter().filter(|item| item.kind == Kind::Table);
+        let owners: HashMap<(&str, &str), &String> =
+            items.filter_map(|item| Some((names_of(item), item.owner.as_ref()?))).collect();
+        let relations = self.tables().into_iter().map(|table| table.relation.as_ref());
+        let owner = |relation: &Relation| owners.get(&(relation.schema.as_str(), relation.table.as_str())).copied();
+        relations.map(|relation| relation.and_then(owner).cloned()).collect()
     }
 
     /// Returns the steps that create the chosen tables and the objects that belong to them and, separately, the steps

@@ -1,7 +1,7 @@
 //! The commands that undo a restore.
 
 use crate::engine::postgres::wire::params::Params;
-use crate::engine::sqlite::target::quote_word;
+use crate::platform::shell::quote_word;
 
 /// Returns a command that runs statements in one transaction, from the database `postgres`.
 pub(super) fn sql_command(params: &Params, statements: &[String]) -> String {

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::engine::postgres::schema::object::{Item, Section};
+use crate::engine::postgres::schema::psql_text::for_psql;
+use crate::platform::error::{Error, Result, one_line};
 
 /// The settings that the statements require of their session. One statement in each line.
 pub const SETTINGS: &str = "\
@@ -21,25 +23,36 @@ SET default_table_access_method = heap;
 ";
 
 /// Returns one section as text. The last section starts with all grants. Without `with_owner`, owners and grants are
-/// left out.
-#[must_use]
-pub fn render(items: &[Item], section: Section, with_owner: bool) -> String {
+/// left out. Fails if psql would not read the text of a statement as that one statement.
+pub fn render(items: &[Item], section: Section, with_owner: bool) -> Result<String> {
     let mut text = String::from(SETTINGS);
     if section == Section::Last && with_owner {
         for item in items.iter().filter(|item| !item.grants.is_empty()) {
             heading(&mut text, item, " ACL");
-            statements(&mut text, &item.grants);
+            statements(&mut text, item, &item.grants)?;
         }
     }
     for item in items.iter().filter(|item| item.section == section) {
         heading(&mut text, item, "");
-        statements(&mut text, &item.create);
+        statements(&mut text, item, &item.create)?;
         if with_owner {
-            statements(&mut text, &item.set_owner);
+            statements(&mut text, item, &item.set_owner)?;
         }
-        statements(&mut text, &item.comments);
+        statements(&mut text, item, &item.comments)?;
     }
-    text
+    Ok(text)
+}
+
+/// Fails if psql would not read the text of a statement as that one statement: it would run a part of it by itself.
+pub(in crate::engine::postgres) fn require_sql(items: &[Item]) -> Result<()> {
+    let mut unused = String::new();
+    for item in items {
+        for list in [&item.create, &item.set_owner, &item.comments, &item.grants] {
+            statements(&mut unused, item, list)?;
+            unused.clear();
+        }
+    }
+    Ok(())
 }
 
 fn heading(text: &mut String, item: &Item, suffix: &str) {
@@ -51,9 +64,26 @@ fn heading(text: &mut String, item: &Item, suffix: &str) {
     let _ = write!(text, "\n--\n-- {line}\n--\n\n");
 }
 
-fn statements(text: &mut String, list: &[String]) {
+fn statements(text: &mut String, item: &Item, list: &[String]) -> Result<()> {
     for statement in list {
-        text.push_str(statement);
+        text.push_str(&for_psql(statement).map_err(|reason| not_sql(&shown(item), reason))?);
         text.push_str(";\n");
     }
+    Ok(())
+}
+
+fn shown(item: &Item) -> String {
+    if item.identity.is_empty() {
+        let schema = item.schema.iter().map(|schema| format!("{schema}."));
+        return format!("{} {}{}", item.kind.words(), schema.collect::<String>(), item.name);
+    }
+    item.identity.clone()
+}
+
+/// Returns the error for an object whose definition psql would not read as SQL alone.
+pub(in crate::engine::postgres) fn not_sql(name: &str, reason: &str) -> Error {
+    Error::failed(format!("the definition of {} is not SQL that psql can run safely: {reason}", one_line(name))).hint(
+        "a definition in this form can run commands where a file is loaded with psql: look at it in the server, and report it \
+         to the project if it is as it should be",
+    )
 }

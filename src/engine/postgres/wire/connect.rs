@@ -13,6 +13,7 @@ use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, SimpleQueryMessage};
 
 use crate::engine::postgres::wire::about::ServerAbout;
+use crate::engine::postgres::wire::auth::Login;
 use crate::engine::postgres::wire::copy_stream::{CopyStream, Messages, Rows};
 use crate::engine::postgres::wire::failure;
 use crate::engine::postgres::wire::params::{Host, Keepalives, Params, TargetSession};
@@ -22,6 +23,8 @@ use crate::platform::error::{Error, Result};
 
 /// The number of server notices that are kept.
 const MAX_NOTICES: usize = 1000;
+/// The number of characters of a notice that are kept.
+const MAX_NOTICE_CHARACTERS: usize = 4000;
 
 /// An open connection and the task that drives it.
 pub(in crate::engine::postgres) struct Link {
@@ -58,7 +61,7 @@ impl Endpoint {
     ) -> std::result::Result<(), ConnectError> {
         let socket = self.open().await.map_err(ConnectError::Socket)?;
         token
-            .cancel_query_raw(socket, self.connector.handshake(&self.host.name, Rows::default()))
+            .cancel_query_raw(socket, self.connector.handshake(&self.host.name, Rows::default(), Login::default()))
             .await
             .map_err(ConnectError::Server)
     }
@@ -99,7 +102,8 @@ impl LinkState {
         if notices.len() == MAX_NOTICES {
             notices.pop_front();
         }
-        notices.push_back(format!("{}: {}", notice.severity(), notice.message()));
+        let message: String = notice.message().chars().take(MAX_NOTICE_CHARACTERS).collect();
+        notices.push_back(format!("{}: {message}", notice.severity()));
     }
 }
 
@@ -233,10 +237,13 @@ async fn connect_to_address(
     if let Some((password, _)) = &password {
         config.password(password.expose());
     }
+    let login = Login::new(params.methods.clone(), password.is_some());
     let mut end = AfterFailure::NextHost;
     for tls_mode in tls_modes(params.tls.mode, host) {
         config.ssl_mode(*tls_mode);
-        match with_time_limit(params.connect_timeout, log_in(&config, *tls_mode, &endpoint, params.tls.direct)).await {
+        match with_time_limit(params.connect_timeout, log_in(&config, *tls_mode, &endpoint, &login, params.tls.direct))
+            .await
+        {
             Ok(Ok(link)) => {
                 check_version(&link.about, params, host).map_err(|error| (vec![error], AfterFailure::Stop))?;
                 return match unwanted(wanted, &link.about) {
@@ -258,10 +265,11 @@ async fn connect_to_address(
                 let from = password.as_ref().map(|(_, from)| from.as_str());
                 failures.push(failure::connecting(&error, params, host, from));
                 let login_refused = error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+                let not_answered = failure::not_answered(&error).is_some();
                 let answered = error.code().is_some_and(|code| *code != SqlState::CANNOT_CONNECT_NOW);
-                end = if answered { AfterFailure::Stop } else { AfterFailure::NextHost };
+                end = if answered || not_answered { AfterFailure::Stop } else { AfterFailure::NextHost };
                 // pg_hba.conf may have a line for the other mode, and a broken TLS setup may be optional.
-                if !login_refused && failure::handshake(&error).is_none() {
+                if !login_refused && !not_answered && failure::handshake(&error).is_none() {
                     break;
                 }
             }
@@ -296,6 +304,7 @@ async fn log_in(
     config: &tokio_postgres::Config,
     tls_mode: tokio_postgres::config::SslMode,
     endpoint: &Endpoint,
+    login: &Login,
     direct: bool,
 ) -> std::result::Result<Link, ConnectError> {
     use tokio_postgres::config::SslMode as TlsMode;
@@ -306,8 +315,8 @@ async fn log_in(
         _ if direct => Messages::Nowhere,
         _ => Messages::AfterRefusal,
     };
-    let handshake = endpoint.connector.handshake(&endpoint.host.name, rows.clone());
-    let connected = config.connect_raw(CopyStream::new(socket, messages, rows.clone()), handshake).await;
+    let handshake = endpoint.connector.handshake(&endpoint.host.name, rows.clone(), login.clone());
+    let connected = config.connect_raw(CopyStream::new(socket, messages, rows.clone(), login.clone()), handshake).await;
     let (client, connection) = connected.map_err(ConnectError::Server)?;
     let state = Arc::new(LinkState::default());
     let driver = tokio::spawn(drive(connection, Arc::clone(&state)));

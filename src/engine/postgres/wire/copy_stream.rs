@@ -13,6 +13,8 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::engine::postgres::wire::auth::Login;
+
 /// The maximum number of bytes that one read takes from the socket.
 const INPUT_BYTES: usize = 128 << 10;
 
@@ -31,8 +33,33 @@ const COMMAND_COMPLETE: u8 = b'C';
 /// The longest such message that is parsed.
 const TAG_BYTES: usize = 64;
 
+/// The type of the message that reports that the server waits for a command; the first one ends the login.
+const READY_FOR_QUERY: u8 = b'Z';
+
+/// The type of the messages by which a server asks for a login.
+const AUTHENTICATION: u8 = b'R';
+
 /// The size of a message's type and length.
 const HEADER_BYTES: usize = 5;
+
+/// The longest message before the end of the login, as in libpq.
+const MAX_LOGIN_MESSAGE_BYTES: usize = 30_000;
+
+/// The maximum number of bytes of all messages before the end of the login: whoever answers has not logged in, and the
+/// library keeps their notices.
+const MAX_LOGIN_BYTES: usize = 1 << 20;
+
+/// The types of the messages that carry values of a row, or describe its columns. They may have any length.
+const OF_ROWS: [u8; 4] = [COPY_DATA, b'D', b'T', b'V'];
+
+/// The types of the messages that carry texts: errors, notices and notifications.
+const OF_TEXTS: [u8; 3] = [b'E', b'N', b'A'];
+
+/// The longest message with a text.
+const MAX_TEXT_BYTES: usize = 64 << 20;
+
+/// The longest other message.
+const MAX_OTHER_BYTES: usize = 1 << 20;
 
 /// The rows taken off one connection, in a buffer that others can read and empty.
 #[derive(Clone, Default)]
@@ -155,17 +182,63 @@ pub(in crate::engine::postgres) struct CopyStream<S> {
     kind: u8,
     /// The beginning of the current message, if it is CommandComplete.
     tag: Vec<u8>,
+    /// The number of bytes of the messages of the login; `None` after its end.
+    login_bytes: Option<usize>,
+    /// The rules for the login.
+    login: Login,
 }
 
 impl<S> CopyStream<S> {
-    pub(in crate::engine::postgres) fn new(stream: S, messages: Messages, rows: Rows) -> Self {
+    pub(in crate::engine::postgres) fn new(stream: S, messages: Messages, rows: Rows, login: Login) -> Self {
         let (input, tag) = (Box::default(), Vec::new());
-        CopyStream { stream, messages, rows, input, start: 0, end: 0, remaining: 0, kind: 0, tag }
+        let login_bytes = Some(0);
+        CopyStream { stream, messages, rows, input, start: 0, end: 0, remaining: 0, kind: 0, tag, login_bytes, login }
     }
 
     /// Returns the underlying stream.
     pub(in crate::engine::postgres) fn get_ref(&self) -> &S {
         &self.stream
+    }
+
+    /// Returns the text of an error in the form that a server uses before it has read the version of the protocol: when it
+    /// cannot start a process for the connection, for example. What would be the length is the start of the text.
+    fn old_error(&self, length: usize) -> Option<String> {
+        let is_text = self.kind == b'E' && self.login_bytes.is_some() && length > MAX_LOGIN_MESSAGE_BYTES;
+        let text = self.input[self.start + 1..self.end].split(|byte| *byte == 0).next().filter(|_| is_text)?;
+        let text = std::str::from_utf8(&text[..text.len().min(1000)]).ok()?;
+        Some(format!("the server answers: {}", text.trim_end()))
+    }
+
+    /// Fails if the current message is too long for its type or for the login: the library keeps each message in memory
+    /// until it is complete.
+    fn require_bounded(&mut self, length: usize) -> io::Result<()> {
+        let too_long = |what: &str, most: usize| {
+            let message = format!("the server sent {what} of more than {most} bytes");
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        };
+        if self.kind == READY_FOR_QUERY {
+            self.login_bytes = None;
+        }
+        if let Some(bytes) = &mut self.login_bytes {
+            *bytes = bytes.saturating_add(length);
+            return match *bytes {
+                _ if length > MAX_LOGIN_MESSAGE_BYTES => {
+                    Err(too_long("a message before the end of the login", MAX_LOGIN_MESSAGE_BYTES))
+                }
+                bytes if bytes > MAX_LOGIN_BYTES => {
+                    Err(too_long("messages before the end of the login", MAX_LOGIN_BYTES))
+                }
+                _ => Ok(()),
+            };
+        }
+        match self.kind {
+            kind if OF_ROWS.contains(&kind) => Ok(()),
+            kind if OF_TEXTS.contains(&kind) && length > MAX_TEXT_BYTES => Err(too_long("a text", MAX_TEXT_BYTES)),
+            kind if !OF_TEXTS.contains(&kind) && length > MAX_OTHER_BYTES => {
+                Err(too_long("a message", MAX_OTHER_BYTES))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Moves rows from the input to `buffer`, and everything else to `output` as far as it has room. Returns true if
@@ -175,7 +248,7 @@ impl<S> CopyStream<S> {
         loop {
             let input = &self.input[self.start..self.end];
             if self.remaining == 0 {
-                let Some(([kind, length @ ..], _)) = input.split_first_chunk::<HEADER_BYTES>() else { break };
+                let Some((&[kind, ref length @ ..], _)) = input.split_first_chunk::<HEADER_BYTES>() else { break };
                 let length = u32::from_be_bytes(*length) as usize;
                 if length < 4 {
                     return Err(io::Error::new(
@@ -183,12 +256,21 @@ impl<S> CopyStream<S> {
                         "the server sent data that is not a message of the PostgreSQL protocol",
                     ));
                 }
-                self.kind = *kind;
+                if kind == AUTHENTICATION && self.login_bytes.is_some() && length >= HEADER_BYTES + 3 {
+                    let Some((_, code)) = input.split_first_chunk::<HEADER_BYTES>() else { break };
+                    let Some(code) = code.first_chunk() else { break };
+                    self.login.check(u32::from_be_bytes(*code))?;
+                }
+                self.kind = kind;
+                if let Some(text) = self.old_error(length) {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                }
+                self.require_bounded(length)?;
                 self.tag.clear();
-                if *kind == COPY_OUT_RESPONSE && buffer.keep != Keep::None {
+                if kind == COPY_OUT_RESPONSE && buffer.keep != Keep::None {
                     buffer.keep = Keep::CurrentCopy;
                 }
-                if *kind == COPY_DATA {
+                if kind == COPY_DATA {
                     self.start += HEADER_BYTES;
                     self.remaining = length - 4;
                 } else {
@@ -262,6 +344,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for CopyStream<S> {
         let read = loop {
             match this.separate(output, &mut buffer) {
                 Ok(some) => found |= some,
+                // With an error, a reader must not get bytes. The next call finds the error again.
+                Err(_) if output.filled().len() > before => break Poll::Ready(Ok(())),
                 Err(error) => break Poll::Ready(Err(error)),
             }
             if output.filled().len() > before {
@@ -271,7 +355,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for CopyStream<S> {
                 buffer.producer = Some(cx.waker().clone());
                 break Poll::Pending;
             }
-            // The bytes that are left are fewer than a header.
+            // The bytes that are left are fewer than a header and a code.
             this.input.copy_within(this.start..this.end, 0);
             (this.start, this.end) = (0, this.end - this.start);
             let mut input = ReadBuf::new(&mut this.input[this.end..]);
@@ -311,6 +395,9 @@ mod tests {
 
     use super::*;
 
+    /// The message that ends the login.
+    const READY: [u8; 6] = [b'Z', 0, 0, 0, 5, b'I'];
+
     fn message(kind: u8, body: &[u8]) -> Vec<u8> {
         [&[kind][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
     }
@@ -322,7 +409,7 @@ mod tests {
             let (mut server, client) = tokio::io::duplex(size);
             let rows = Rows::default();
             rows.keep_next(Vec::new());
-            let mut stream = CopyStream::new(client, messages, rows.clone());
+            let mut stream = CopyStream::new(client, messages, rows.clone(), Login::default());
             tokio::spawn(async move {
                 let _ = server.write_all(&bytes).await;
             });
@@ -352,7 +439,7 @@ mod tests {
 
     #[test]
     fn rows_are_taken_and_everything_else_passes_however_the_stream_is_cut() {
-        let mut stream = message(b'H', &[0; 7]);
+        let mut stream = [&READY[..], &message(b'H', &[0; 7])].concat();
         let (mut others, mut rows) = (stream.clone(), Vec::new());
         for number in 0..3000usize {
             let row = vec![b'a' + (number % 26) as u8; number % 700];
@@ -388,6 +475,33 @@ mod tests {
                 stream.drain(1..10);
             }
             assert_eq!((passed.unwrap(), &taken[..]), (stream, if is_plain { &b"row"[..] } else { b"" }));
+        }
+    }
+
+    #[test]
+    fn messages_have_a_bound_that_is_low_before_the_end_of_the_login() {
+        let passes = |stream: Vec<u8>| {
+            let (passed, ..) = pass(stream, 8192, Messages::FromStart);
+            passed.map(|_| ()).map_err(|error| error.to_string())
+        };
+        let notice = |bytes: usize| message(b'N', &vec![b'x'; bytes]);
+        passes([notice(20_000), READY.to_vec(), notice(40 << 20)].concat()).unwrap();
+        passes(notice(20_000).repeat(50)).unwrap();
+        passes([READY.to_vec(), message(b'D', &vec![0; 70 << 20])].concat()).unwrap();
+        // The length alone is refused: the bytes need not come.
+        let begun = |kind: u8, length: u32| [&[kind][..], &length.to_be_bytes()].concat();
+        for (stream, expected) in [
+            (
+                b"Ecould not fork new process for connection: Cannot allocate memory\n\0".to_vec(),
+                "the server answers: could not fork new process for connection: Cannot allocate memory",
+            ),
+            (notice(30_000), "a message before the end of the login of more than 30000 bytes"),
+            (notice(20_000).repeat(53), "messages before the end of the login of more than 1048576 bytes"),
+            ([READY.to_vec(), begun(b'N', 900_000_000)].concat(), "a text of more than 67108864 bytes"),
+            ([READY.to_vec(), begun(b'S', 2_000_000)].concat(), "a message of more than 1048576 bytes"),
+        ] {
+            let error = passes(stream).unwrap_err();
+            assert!(error.ends_with(expected), "{error}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustls::CertificateError;
 use tokio_postgres::error::{DbError, SqlState};
 
+use crate::engine::postgres::wire::auth::Refused;
 use crate::engine::postgres::wire::params::{Host, Params};
 use crate::engine::postgres::wire::tls::HandshakeError;
 use crate::platform::error::{Error, Kind};
@@ -144,6 +145,11 @@ pub(in crate::engine::postgres) fn handshake(error: &tokio_postgres::Error) -> O
     error.source()?.downcast_ref()
 }
 
+/// Returns the reason if a request of the server for a login was not answered.
+pub(in crate::engine::postgres) fn not_answered(error: &tokio_postgres::Error) -> Option<Refused> {
+    io_error(error)?.get_ref()?.downcast_ref().copied()
+}
+
 /// Builds the error for a failed connection to one host. Its kind is always [`Kind::Unreachable`].
 pub(in crate::engine::postgres) fn connecting(
     error: &tokio_postgres::Error,
@@ -166,6 +172,10 @@ pub(in crate::engine::postgres) fn connecting(
                 failure.hint("the server, or a proxy in front of it, ended the handshake: see its log for the reason")
             }
         };
+    }
+    if let Some(refused) = not_answered(error) {
+        let (message, hint) = refused.texts();
+        return Error::unreachable(format!("{url} {message}")).hint(hint);
     }
     // The library has no error kinds for these cases; tests check that the texts stay the same.
     let inner = error.source().map(ToString::to_string).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! The connection to a server: its parameters, the socket and TLS, a session on it, and the server's errors.
 
 pub mod about;
+mod auth;
 mod certificate;
 mod connect;
 mod conninfo;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::engine::postgres::wire::auth::Methods;
 pub use crate::engine::postgres::wire::conninfo::looks_like;
 use crate::engine::postgres::wire::conninfo::{self, KEYWORDS, encode};
 use crate::engine::postgres::wire::tls::{RootCertificates, SslMode, TlsParams};
@@ -36,6 +37,8 @@ pub struct Params {
     pub(in crate::engine::postgres) keepalives: Keepalives,
     pub(in crate::engine::postgres) target_session: TargetSession,
     pub(in crate::engine::postgres) channel_binding: tokio_postgres::config::ChannelBinding,
+    /// The accepted methods of authentication (`require_auth`).
+    pub(in crate::engine::postgres) methods: Methods,
     pub(in crate::engine::postgres) random_order: bool,
     pub(in crate::engine::postgres) tls: TlsParams,
 }
@@ -106,6 +109,17 @@ impl Environment {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    /// Removes a variable from the environment. Returns true if it was there.
+    pub fn remove(&mut self, name: &str) -> bool {
+        self.variables.remove(name).is_some()
+    }
+
+    /// Returns true if the environment names this host as the one of a server.
+    #[must_use]
+    pub fn names_host(&self, host: &str) -> bool {
+        self.variable("PGHOST").is_some_and(|hosts| hosts.split(',').any(|named| named.eq_ignore_ascii_case(host)))
     }
 
     fn variable(&self, name: &str) -> Option<&str> {
@@ -261,6 +275,7 @@ impl Params {
                     ("require", ChannelBinding::Require),
                 ],
             )?,
+            methods: settings.get("require_auth").map(Methods::parse).transpose()?.unwrap_or_default(),
             random_order: settings.choice("load_balance_hosts", false, &[("disable", false), ("random", true)])?,
             tls: tls(settings, env)?,
         })
@@ -333,12 +348,14 @@ impl Params {
     }
 }
 
-/// Returns true if a host is this machine: a socket folder or a loopback address.
+/// Returns true if a host is this machine: a socket folder or a loopback address. Of a list of hosts, all must be.
 #[must_use]
 pub fn is_this_machine(host: &str) -> bool {
-    host.starts_with(['/', '@'])
-        || host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host.split(',').map(str::trim).all(|host| {
+        host.starts_with('/')
+            || host.eq_ignore_ascii_case("localhost")
+            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    })
 }
 
 impl Host {
@@ -382,7 +399,6 @@ fn refuse_unsupported(settings: &Settings) -> Result<()> {
     for (name, harmless, hint) in [
         ("gssencmode", &["disable", "prefer"][..], "remove it, or use 'disable': GSSAPI is not supported"),
         ("replication", &["false", "off", "no", "0"], "remove it"),
-        ("require_auth", &[], "remove it, or use channel_binding=require"),
         ("requirepeer", &[], "remove it"),
         ("sslcertmode", &["disable", "allow"], "use 'allow', and set sslcert and sslkey"),
         ("sslcrl", &[], "remove it: revocation lists are not supported"),
@@ -592,6 +608,12 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_hosts_is_this_machine_only_if_all_of_them_are() {
+        assert!(["/tmp", "localhost", "127.0.0.1", "::1", "/run/pg,127.0.0.2"].into_iter().all(is_this_machine));
+        assert!(!["/tmp,db", "/tmp, 10.0.0.1", "localhost,db", "@db", "", "db"].into_iter().any(is_this_machine));
+    }
+
+    #[test]
     fn a_socket_is_used_if_one_exists() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(".s.PGSQL.5499"), "").unwrap();
@@ -634,7 +656,8 @@ mod tests {
             "sslrootcert=system sslmode=require",
             "sslnegotiation=direct",
             "sslcrl=/x",
-            "require_auth=scram-sha-256",
+            "require_auth=scram",
+            "require_auth=md5,!none",
             "gssencmode=require",
             "replication=database",
             "nonsense=1",

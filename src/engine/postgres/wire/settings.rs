@@ -58,6 +58,15 @@ pub(crate) fn pin(session: &mut Session) -> Result<()> {
     session.execute(&sql)
 }
 
+/// Applies the settings again that code of others could have changed. The search path has `pg_temp` last: otherwise, types
+/// that such code created there would be found before those of the server.
+pub(crate) fn pin_again(session: &mut Session) -> Result<()> {
+    let kept = |setting: &&&str| !setting.starts_with("lock_timeout") && !setting.starts_with("search_path");
+    let mut sql: String = PINNED.iter().filter(kept).map(|setting| format!("SET {setting};")).collect();
+    sql.push_str(&format!("SET client_encoding = '{}';", encoding(&session.about().server_encoding)));
+    session.execute(&format!("SET search_path = pg_catalog, pg_temp; {sql}"))
+}
+
 /// Returns the same settings as lines of a script, for a database with this encoding.
 #[must_use]
 pub(crate) fn script(encoding_of_database: &str) -> String {

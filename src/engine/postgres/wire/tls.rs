@@ -20,6 +20,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
+use crate::engine::postgres::wire::auth::Login;
 use crate::engine::postgres::wire::certificate::Certificate;
 use crate::engine::postgres::wire::copy_stream::{CopyStream, Messages, Rows};
 use crate::platform::error::{Error, IoContext, Kind, Result};
@@ -97,11 +98,11 @@ impl Connector {
     }
 
     /// Returns the handshake with one server; the rows of that connection go to `rows`.
-    pub(in crate::engine::postgres) fn handshake(&self, host: &str, rows: Rows) -> Handshake {
+    pub(in crate::engine::postgres) fn handshake(&self, host: &str, rows: Rows, login: Login) -> Handshake {
         // A name that no certificate can have is not sent to the server, and matches no certificate.
         let no_name = ServerName::IpAddress(std::net::Ipv6Addr::UNSPECIFIED.into());
         let host = ServerName::try_from(host.to_owned()).unwrap_or(no_name);
-        Handshake { config: Arc::clone(&self.0), host, rows }
+        Handshake { config: Arc::clone(&self.0), host, rows, login: login.encrypted() }
     }
 
     /// Returns a connector that reads no file and is never used: a Unix socket needs no TLS.
@@ -348,6 +349,7 @@ pub(in crate::engine::postgres) struct Handshake {
     config: Arc<ClientConfig>,
     host: ServerName<'static>,
     rows: Rows,
+    login: Login,
 }
 
 /// A TLS connection.
@@ -363,10 +365,10 @@ where
 
     fn connect(self, stream: S) -> Self::Future {
         let connecting = tokio_rustls::TlsConnector::from(self.config).connect(self.host, stream);
-        let rows = self.rows;
+        let (rows, login) = (self.rows, self.login);
         Box::pin(async move {
             let stream = connecting.await.map_err(HandshakeError)?;
-            Ok(Stream(CopyStream::new(stream, Messages::FromStart, rows)))
+            Ok(Stream(CopyStream::new(stream, Messages::FromStart, rows, login)))
         })
     }
 }
