@@ -12,6 +12,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::platform::attributes::create_folders;
 use crate::platform::disk::{folder_of, lock_folder, replace_file, shown};
 use crate::platform::error::{Error, IoContext, Kind, Result};
 
@@ -46,7 +47,7 @@ pub(super) fn is_failing(path: &Path, key: &str) -> Result<bool> {
 pub(super) fn remember(path: &Path, keys: &[String], failed_at: Option<DateTime<Utc>>) -> Result<()> {
     let cannot = || format!("cannot write {}", shown(path));
     let folder = folder_of(path);
-    fs::create_dir_all(folder).io(Kind::Failed, || format!("cannot create the folder {}", shown(folder)))?;
+    create_folders(folder, None)?;
     let _lock = lock_folder(folder, LOCK_TIMEOUT);
     let mut state = match (read(path), failed_at) {
         (Ok(state), _) => state,

@@ -22,6 +22,7 @@ use crate::platform::error::{Error, IoContext, Kind, Result, one_line};
 use crate::platform::incidental::is_incidental;
 use crate::platform::new_name::persist_new;
 use crate::platform::place;
+use crate::platform::temporary_folder::TemporaryFolder;
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
@@ -186,9 +187,7 @@ fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<Extr
     let parent =
         place::resolve(parent).io(Kind::Unreachable, || format!("cannot write into {}", disk::shown(parent)))?;
     let parent = parent.as_path();
-    let temporary = tempfile::Builder::new()
-        .prefix(".lifeboat-extract-")
-        .tempdir_in(parent)
+    let temporary = TemporaryFolder::create(parent, ".lifeboat-extract-")
         .io(Kind::Unreachable, || format!("cannot write into {}", disk::shown(parent)))?;
     let mut writer = FolderWriter { root: temporary.path(), file: None };
     let mut substitute = Substitute::new(opened, &mut writer)?;
@@ -212,7 +211,7 @@ fn to_folder(opened: &Opened, path: &Path, context: &Context) -> Result<Vec<Extr
         }
         None => {
             rename(temporary.path(), path).io(Kind::Failed, cannot)?;
-            drop(temporary.keep());
+            temporary.keep();
         }
     }
     sync_folder(parent).io(Kind::Failed, || format!("cannot sync the folder of {shown}"))?;

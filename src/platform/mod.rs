@@ -27,5 +27,6 @@ pub(crate) mod secret_file;
 pub(crate) mod shell;
 pub mod signature;
 pub mod supervise;
+pub(crate) mod temporary_folder;
 pub(crate) mod text;
 pub(crate) mod tls;

@@ -8,13 +8,13 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, ReadDir};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
@@ -198,6 +198,36 @@ pub(crate) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
         FileType::Directory => Ok(walked.last),
         _ => Err(Errno::NOTDIR.into()),
     }
+}
+
+/// Opens a file, a pipe or a device for reading. Root does not follow every link.
+pub(crate) fn open_file(path: &Path) -> io::Result<File> {
+    if !is_root() {
+        return File::open(path);
+    }
+    let walked = walk(path)?;
+    if !walked.missing.is_empty() {
+        return Err(Errno::NOENT.into());
+    }
+    let expected = rustix::fs::fstat(&walked.last)?;
+    let file = File::open(path)?;
+    let opened = rustix::fs::fstat(&file)?;
+    if (opened.st_dev, opened.st_ino) != (expected.st_dev, expected.st_ino) {
+        return Err(io::Error::other("another file was put in its place meanwhile"));
+    }
+    Ok(file)
+}
+
+/// Lists a folder. Root does not follow every link. In the entries, only the names are those of the folder, and not the
+/// paths.
+pub(crate) fn read_folder(path: &Path) -> io::Result<ReadDir> {
+    let path = or_here(path);
+    if !is_root() || is_fixed(path)? {
+        return fs::read_dir(path);
+    }
+    let folder = open_folder(path)?;
+    let opened = fs::read_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+    opened.map_err(|error| io::Error::other(format!("/proc/self/fd cannot be read: {error}")))
 }
 
 /// Returns true if a path was not followed because of the owner of a link in it.

@@ -5,12 +5,12 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::platform::disk::{create_locked, lock_left_over, require_space, shown};
 use crate::platform::error::{IoContext, Kind, Result};
 use crate::platform::place;
+use crate::platform::temporary_folder::TemporaryFolder;
 
 const PREFIX: &str = "lifeboat-scratch-";
 const MARK: &str = "making";
@@ -24,7 +24,7 @@ pub struct Scratch {
 /// A private folder (0700). It is removed with its content when dropped.
 #[derive(Debug)]
 pub struct ScratchFolder {
-    folder: tempfile::TempDir,
+    folder: TemporaryFolder,
     _mark: File,
 }
 
@@ -46,9 +46,7 @@ impl Scratch {
         // SQLite opens files without links only, and root does not follow every link.
         let base = place::resolve(&self.base).io(Kind::Failed, cannot)?;
         loop {
-            let private = fs::Permissions::from_mode(0o700);
-            let folder = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(&base);
-            let folder = folder.io(Kind::Failed, cannot)?;
+            let folder = TemporaryFolder::create(&base, PREFIX).io(Kind::Failed, cannot)?;
             match create_locked(&folder.path().join(MARK)) {
                 Ok(Some(mark)) => return Ok(ScratchFolder { folder, _mark: mark }),
                 // Another process took it for a folder left over from a crash and removed its mark.

@@ -144,21 +144,22 @@ impl LocalStore {
         let now = SystemTime::now();
         let mut freed_bytes = 0;
         let message = || format!("cannot list the folder {}", shown(folder));
-        for entry in fs::read_dir(folder).io(Kind::Unreachable, message)? {
+        for entry in place::read_folder(folder).io(Kind::Unreachable, message)? {
             let entry = entry.io(Kind::Unreachable, message)?;
+            let path = folder.join(entry.file_name());
             if !entry.file_name().to_str().is_some_and(is_unfinished) {
                 continue;
             }
             let Ok(meta) = entry.metadata() else { continue }; // deleted since: its upload has ended
             let is_old = meta.modified().is_ok_and(|modified| now.duration_since(modified).is_ok_and(|is| is > age));
-            if !meta.is_file() || !is_old || is_owned(&entry.path()) {
+            if !meta.is_file() || !is_old || is_owned(&path) {
                 continue;
             }
-            match remove_file(&entry.path()) {
+            match remove_file(&path) {
                 Ok(()) => freed_bytes += meta.len(),
                 Err(error) if is_absent(&error) => {}
                 Err(error) => {
-                    return Err(error).io(Kind::Failed, || format!("cannot remove {}", shown(&entry.path())));
+                    return Err(error).io(Kind::Failed, || format!("cannot remove {}", shown(&path)));
                 }
             }
         }
@@ -217,9 +218,7 @@ impl Store for LocalStore {
             folder => self.path(&folder.parse()?),
         };
         let message = || format!("cannot list the folder {}", shown(&path));
-        // Root does not follow every link.
-        let entries = place::open_folder(&path).and_then(|_| fs::read_dir(&path));
-        let Some(entries) = self.found(entries, message)? else { return Ok(listing) };
+        let Some(entries) = self.found(place::read_folder(&path), message)? else { return Ok(listing) };
         for entry in entries {
             let entry = entry.io(Kind::Unreachable, message)?;
             let name = entry.file_name();
@@ -227,14 +226,14 @@ impl Store for LocalStore {
             let key = if folder.is_empty() { name.parse() } else { format!("{folder}/{name}").parse() };
             let Ok(key) = key else { continue };
             let kind = entry.file_type().io(Kind::Unreachable, message)?;
-            if kind.is_dir() || (kind.is_symlink() && entry.path().is_dir()) {
+            if kind.is_dir() || (kind.is_symlink() && path.join(name).is_dir()) {
                 listing.folders.push(name.to_owned());
             } else if kind.is_file() {
                 match entry.metadata().and_then(|meta| object_meta(key, &meta)) {
                     Ok(meta) => listing.objects.push(meta),
                     Err(error) if is_absent(&error) => {} // deleted since
                     Err(error) => {
-                        let message = || format!("cannot read the metadata of {}", shown(&entry.path()));
+                        let message = || format!("cannot read the metadata of {}", shown(&path.join(name)));
                         return Err(error).io(Kind::Unreachable, message);
                     }
                 }
@@ -277,7 +276,7 @@ impl Store for LocalStore {
     fn some_names(&self) -> Result<Vec<String>> {
         let folder = or_here(&self.root);
         let entries =
-            fs::read_dir(folder).io(Kind::Unreachable, || format!("cannot list the folder {}", shown(folder)))?;
+            place::read_folder(folder).io(Kind::Unreachable, || format!("cannot list the folder {}", shown(folder)))?;
         let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
         // A process that creates this store at the same time has temporary files.
         Ok(names.filter(|name| !is_incidental(name) && !is_unfinished(name)).take(100).collect())

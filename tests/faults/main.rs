@@ -9,6 +9,7 @@ mod common;
 mod concurrency;
 mod damage;
 mod disks;
+mod exchanged;
 mod file_systems;
 mod hostile;
 mod killed;

@@ -135,12 +135,12 @@ impl Sandbox {
     }
 }
 
-/// Adds the state of every file below `folder` to `state`.
+/// Adds the state of every file below `folder` to `state`. Leaves out those that are removed meanwhile.
 fn collect(root: &Path, folder: &Path, state: &mut BTreeMap<PathBuf, String>) {
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let name = path.strip_prefix(root).unwrap().to_owned();
-        let metadata = std::fs::symlink_metadata(&path).unwrap();
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
         if metadata.is_dir() {
             state.insert(name, "folder".to_owned());
             collect(root, &path, state);
