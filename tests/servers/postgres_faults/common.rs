@@ -187,7 +187,8 @@ pub fn content(server: &Server, database: &str) -> BTreeMap<String, String> {
         database,
         // For a sequence, the next value is compared, because last_value and is_called can express it in two ways.
         "\\pset format unaligned\n\\pset tuples_only on\n
-         SELECT format('SELECT json_build_array(%L::text, (%s))', CASE relkind WHEN 'S' THEN 'sequence ' ELSE '' END || nspname || '.' || relname,
+         SELECT format('SELECT json_build_array(%L::text, (%s))',
+                CASE relkind WHEN 'S' THEN 'sequence ' ELSE '' END || nspname || '.' || relname,
                 CASE relkind
                 WHEN 'S' THEN format('SELECT last_value + is_called::int FROM %I.%I', nspname, relname)
                 ELSE format('SELECT concat(count(*), '' '', sum(hashtextextended(t::text, 0)::numeric)) FROM ONLY %I.%I t',
