@@ -22,7 +22,9 @@ pub(super) struct DrillArgs {
     /// The options that choose snapshots.
     #[command(flatten)]
     filter: FilterArgs,
-    /// PostgreSQL: the server to create the scratch database on; default: the server that the snapshot was taken from
+    /// PostgreSQL: the server to create the scratch database on; default: the server that the snapshot was taken from.
+    /// If the role may not create databases, or not the extensions, name an empty database: the snapshot is restored
+    /// into it, and it is emptied again
     #[arg(long, value_name = "URL")]
     to: Option<String>,
     /// PostgreSQL: do not restore owners and grants, for a server that lacks the roles

@@ -185,6 +185,8 @@ pub(crate) enum TableFormat {
 pub(crate) struct DrillSettings {
     /// The server on which the scratch database is created.
     pub to: Option<Source>,
+    /// True if the user has named it; it may then be an empty database to drill in.
+    pub is_named: bool,
     /// Leave owners and grants out.
     pub no_owner: bool,
 }

@@ -25,7 +25,8 @@ pub(crate) struct DrillOptions {
     pub random: bool,
     /// The filters for the snapshots to choose from
     pub filter: SnapshotFilter,
-    /// PostgreSQL: the server to create the scratch database on; default: the server that the snapshot was taken from
+    /// PostgreSQL: the server to create the scratch database on, or an empty database to drill in if the role may not
+    /// create one; default: the server that the snapshot was taken from
     pub to: Option<String>,
     /// PostgreSQL: leave owners and grants out, for a server that lacks the roles
     pub no_owner: bool,
@@ -101,6 +102,7 @@ fn drill(listed: &Listed, options: &DrillOptions, catalog: &Catalog, context: &C
         let engine = engine_named(&opened.manifest.engine)?;
         let settings = DrillSettings {
             to: drill_target(&opened.manifest, options, catalog, context)?,
+            is_named: options.to.is_some(),
             no_owner: options.no_owner,
         };
         if let Drilled::Different(error) = engine.drill(&opened, &settings, &engine_context)? {

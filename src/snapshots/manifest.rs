@@ -336,7 +336,7 @@ pub struct PostgresFacts {
     pub version_num: u32,
     /// The host or the socket's folder through which the machine that took the snapshot connected.
     pub reached_by: String,
-    /// The role that read it.
+    /// The role that logged in to read it.
     pub role: String,
     /// The database.
     pub database: DatabaseFacts,

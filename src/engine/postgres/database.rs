@@ -11,7 +11,6 @@ use crate::engine::database::{
 use crate::engine::live::Live;
 use crate::engine::postgres::copy::snapshot::Snapshot;
 use crate::engine::postgres::restore::contents::contents;
-use crate::engine::postgres::restore::create::Owners;
 use crate::engine::postgres::restore::drill::drill;
 use crate::engine::postgres::restore::items::read_items;
 use crate::engine::postgres::restore::plan::Plan;
@@ -243,8 +242,7 @@ impl Engine for PostgresEngine {
             Error::usage("--to names a file, but the snapshot is of a PostgreSQL database")
                 .hint("name a server with --to postgres://user@host/database")
         })?;
-        let owners = if settings.no_owner { Owners::Leave } else { Owners::Keep };
-        Ok(match drill(snapshot, params, owners, context)? {
+        Ok(match drill(snapshot, params, settings, context)? {
             Some(error) => Drilled::Different(error),
             None => Drilled::Equal,
         })

@@ -63,6 +63,8 @@ pub(super) struct DatabaseSaving {
     options: SnapshotOptions,
     /// The host by which the server is reached.
     reached_by: String,
+    /// The role of the login. The session may act as another: `ALTER ROLE ... SET role`.
+    login: String,
     snapshot: Snapshot,
 }
 
@@ -71,7 +73,7 @@ impl DatabaseSaving {
     pub(super) fn begin(params: &Params, options: SnapshotOptions) -> Result<Self> {
         let snapshot = Snapshot::begin(params, &options)?;
         require_sql(&snapshot.schema.items)?;
-        Ok(DatabaseSaving { options, reached_by: params.host().to_owned(), snapshot })
+        Ok(DatabaseSaving { options, reached_by: params.host().to_owned(), login: params.user().to_owned(), snapshot })
     }
 
     /// Uses a transaction that has begun. Fails if the rows of one of `tables` cannot be saved.
@@ -91,7 +93,7 @@ impl DatabaseSaving {
                 return Err(Error::failed(reason.cloned().unwrap_or(format!("{name}: it does not exist"))));
             }
         }
-        Ok(DatabaseSaving { options, reached_by: params.host().to_owned(), snapshot })
+        Ok(DatabaseSaving { options, reached_by: params.host().to_owned(), login: params.user().to_owned(), snapshot })
     }
 
     /// Returns the session of the transaction.
@@ -173,7 +175,7 @@ impl DatabaseSaving {
             postgres: Some(PostgresFacts {
                 version_num: about.version_num,
                 reached_by: self.reached_by.clone(),
-                role: about.user,
+                role: self.login.clone(),
                 schema_digest: schema_digest(&snapshot.schema.items),
                 large_objects: LargeObjectFacts {
                     count: snapshot.large_objects.oids.len() as u64,

@@ -38,6 +38,9 @@ fn unlogged_objects_are_named_on_a_standby_and_left_out_only_with_allow_partial(
     assert!(messages.iter().all(|words| shown.stdout().contains(words)), "{}", shown.transcript());
     assert_eq!(setup.json(&["show", "latest"])["id"], full);
 
+    // Nothing can be restored on a standby.
+    setup.run(&["drill", &full]).code(2).says("is on a standby").says("--to postgres://user@host/database");
+
     // If the options exclude the unlogged table and the sequence that it owns, these are not named.
     let run = setup.run(&["snapshot", &url, "--exclude-data", "cache"]).code(1).says("1 object cannot be saved");
     assert!(run.stderr().contains(messages[1]), "{}", run.transcript());

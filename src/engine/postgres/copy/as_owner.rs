@@ -152,6 +152,17 @@ fn lend_schemas(session: &mut Session) -> Result<Lent> {
 }
 
 impl Lent {
+    /// Adds a statement that takes back what it was granted for.
+    pub(crate) fn add(&mut self, statement: String) {
+        self.0.push(statement);
+    }
+
+    /// Adds the statements of another.
+    pub(crate) fn and(mut self, other: Lent) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
     /// Runs the statements.
     pub(crate) fn take_back(self, session: &mut Session) -> Result<()> {
         self.0.iter().try_for_each(|statement| session.execute(statement))

@@ -13,7 +13,9 @@ use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::copy::rows::{PIECE_BYTES, RowSum};
 use crate::engine::postgres::layout;
 use crate::engine::postgres::restore::create::{self, Owners};
+use crate::engine::postgres::restore::existing;
 use crate::engine::postgres::restore::post_data::{self, Filled};
+use crate::engine::postgres::restore::roles;
 use crate::engine::postgres::restore::target::{self, Mark};
 use crate::engine::postgres::schema::quote::{ident, qualified};
 use crate::engine::postgres::schema::{Item, Kind, Section, data, sequences};
@@ -54,9 +56,14 @@ impl Build<'_> {
 
     /// Creates and loads everything; see `Plan::build` for the mark and the comment.
     pub(super) fn run(&self, mark: Option<&Mark>) -> Result<Option<String>> {
-        let clock = Instant::now();
         let mut first = self.session()?;
-        create::create_section(&mut first, self.items, Section::Pre, self.owners)?;
+        let items = existing::leave_alone(&mut first, self.items)?;
+        Build { items: &items, ..*self }.run_on(first, mark)
+    }
+
+    fn run_on(&self, mut first: Session, mark: Option<&Mark>) -> Result<Option<String>> {
+        let clock = Instant::now();
+        let lent_schemas = self.create_before_rows(&mut first)?;
         let mut sessions = vec![first];
         sessions.extend(open_up_to(self.context.jobs.saturating_sub(1), || self.session())?);
         let tables: Vec<&Table> = self.snapshot.manifest().tables.iter().collect();
@@ -68,6 +75,7 @@ impl Build<'_> {
             }
             Owners::Leave => as_owner::warn_about_superuser(&mut sessions[0]).map(|()| Lent::default())?,
         };
+        let lent = lent.and(lent_schemas);
         let sinks: Vec<(&Table, &RowSource)> = tables.into_iter().zip(&copies).collect();
         let loaders = Loaders::start(sessions)?;
         self.context.progress.start("restoring", self.snapshot.manifest().raw_bytes);
@@ -88,6 +96,18 @@ impl Build<'_> {
         let created = self.create_rest(&mut sessions, &copies, lent, mark);
         self.context.progress.finish();
         created
+    }
+
+    /// Creates everything that the rows need. Returns what the owners of objects got for that time.
+    fn create_before_rows(&self, session: &mut Session) -> Result<Lent> {
+        let mut lent = Lent::default();
+        for item in self.items.iter().filter(|item| item.section == Section::Pre) {
+            create::create_item(session, item, self.owners)?;
+            if item.kind == Kind::Schema && self.owners == Owners::Keep {
+                roles::lend_create(session, self.items, &item.name, &mut lent)?;
+            }
+        }
+        Ok(lent)
     }
 
     fn create_rest(

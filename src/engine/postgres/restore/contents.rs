@@ -1,8 +1,8 @@
-//! The user objects in a database, to decide whether a restore may write to it.
+//! The user objects in a database, to decide whether a restore may write to it. Extensions are not among them: on managed
+//! servers, an administrator creates those that other roles may not create. Neither are schemas that hold nothing else.
 
 use crate::engine::postgres::schema::quote::{ident, qualified};
 use crate::engine::postgres::schema::{self, Item, Kind as ItemKind};
-use crate::engine::postgres::timescale;
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::Result;
 
@@ -14,9 +14,7 @@ pub(crate) fn contents(session: &mut Session) -> Result<Vec<String>> {
     session.execute("COMMIT")?;
     let own = schema.items.iter().filter(|item| match item.kind {
         ItemKind::Database | ItemKind::DatabaseSetting | ItemKind::SystemPrivileges => false,
-        ItemKind::Schema => item.name != "public",
-        // These extensions have no rows of users, and a restore would create timescaledb first.
-        ItemKind::Extension => !["plpgsql", timescale::EXTENSION].contains(&item.name.as_str()),
+        ItemKind::Schema | ItemKind::Extension => false,
         _ => true,
     });
     let shown = |item: &Item| match &item.schema {

@@ -30,17 +30,59 @@ pub(crate) fn create_item(session: &mut Session, item: &Item, owners: Owners) ->
     let create = unchecked.as_ref().map_or(&item.create, |(create, _)| create);
     let set_owner: &[String] = if owners == Owners::Keep { &item.set_owner } else { &[] };
     for statement in create.iter().chain(set_owner).chain(&item.comments) {
-        execute_again(session, item, statement).map_err(|error| {
-            let error = error.context(format!("cannot create the {}", shown(item)));
-            let is_timescale = item.kind == Kind::Extension && item.name == timescale::EXTENSION;
-            if is_timescale { error.hint(WITHOUT_TIMESCALE) } else { error }
-        })?;
+        match execute_again(session, item, statement) {
+            Err(error) if is_not_permitted(&error) && may_be_of_others(item) && !session.is_in_transaction() => {
+                warn_about_rights(item, &error);
+            }
+            done => done.map_err(|error| cannot_create(item, error))?,
+        }
     }
     if let (Some((_, validate)), Some(owner)) = (unchecked, &item.owner) {
         as_owner::run(session, owner, &validate)
             .map_err(|error| error.context(format!("cannot create the {}", shown(item))))?;
     }
     Ok(())
+}
+
+/// Returns the error for an item that cannot be created.
+fn cannot_create(item: &Item, error: Error) -> Error {
+    let needs_administrator = item.kind == Kind::Extension && is_not_permitted(&error);
+    let error = error.context(format!("cannot create the {}", shown(item)));
+    match item.kind {
+        Kind::Extension if item.name == timescale::EXTENSION => error.hint(WITHOUT_TIMESCALE),
+        Kind::Extension if needs_administrator => error.hint(WITH_ADMINISTRATOR),
+        _ => error,
+    }
+}
+
+/// The hint for an extension that the role may not create.
+const WITH_ADMINISTRATOR: &str = "let an administrator create the extension in an empty database, and restore (or drill) with \
+     --to that database: extensions that exist are left as they are";
+
+/// The SQLSTATE insufficient_privilege.
+const NOT_PERMITTED: &str = "42501";
+
+fn is_not_permitted(error: &Error) -> bool {
+    sqlstate(error).as_deref() == Some(NOT_PERMITTED)
+}
+
+/// Returns true for what a restore finds in a new database, which may belong to another role there: a role that is no
+/// superuser sets its properties as far as it may.
+fn may_be_of_others(item: &Item) -> bool {
+    match item.kind {
+        Kind::SystemPrivileges => true,
+        Kind::DatabaseSetting => item.name != "owner",
+        Kind::Schema => item.exists || item.name == "public",
+        _ => item.exists,
+    }
+}
+
+fn warn_about_rights(item: &Item, error: &Error) {
+    tracing::warn!(
+        "not set, because the role may not: a property of the {} ({})",
+        shown(item),
+        one_line(&error.message)
+    );
 }
 
 /// Returns the statements that create a check without applying it to the rows, and the statement that then does so. Returns
@@ -146,16 +188,36 @@ const WITHOUT_TIMESCALE: &str =
     "add it to shared_preload_libraries of the server, or restore ordinary tables instead with --plain-tables";
 
 /// Runs the grants of the items.
+///
+/// The server only warns about privileges that the role may not grant or revoke. These warnings are passed on.
 pub(crate) fn grant(session: &mut Session, items: &[Item]) -> Result<()> {
+    let _ = session.take_notices();
     for item in items {
+        let mut as_grantor = false;
         for statement in &item.grants {
-            session
-                .execute(statement)
-                .map_err(|error| error.context(format!("cannot set the privileges of the {}", shown(item))))?;
+            match session.execute(statement) {
+                Err(error) if is_not_permitted(&error) && may_be_of_others(item) && !session.is_in_transaction() => {
+                    warn_about_rights(item, &error);
+                    // What follows would be granted by the wrong role.
+                    break;
+                }
+                done => {
+                    done.map_err(|error| error.context(format!("cannot set the privileges of the {}", shown(item))))?
+                }
+            }
+            as_grantor = statement.starts_with("SET ROLE ") || as_grantor && statement != RESET_ROLE;
+        }
+        if as_grantor {
+            session.execute(RESET_ROLE)?;
+        }
+        for notice in session.take_notices() {
+            tracing::warn!("while the privileges of the {} were set: {}", shown(item), one_line(&notice));
         }
     }
     Ok(())
 }
+
+const RESET_ROLE: &str = "RESET ROLE";
 
 /// Runs those grants that the code of tables may need while it runs with the rights of their owners: it may call functions and
 /// read tables of others. All privileges are set at the end, where these grants are run again.

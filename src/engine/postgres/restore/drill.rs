@@ -1,47 +1,126 @@
-//! Tries the restore of a snapshot in a database that this program creates and drops again.
+//! Tries the restore of a snapshot in a database that is empty again, or gone, afterwards: one that this program creates and
+//! drops, or an empty one that the user has named.
 
 use super::build::Build;
+use super::contents::contents;
 use super::create::Owners;
+use super::existing;
+use super::fill::Filling;
 use super::items::{leave_out_items_of_missing_roles, read_items};
 use super::target::{self, Mark, Server};
 use super::whole::warn_about_dropped;
 use crate::engine::context::EngineContext;
+use crate::engine::database::DrillSettings;
+use crate::engine::postgres::schema::Item;
 use crate::engine::postgres::wire::params::Params;
+use crate::engine::postgres::wire::session::Session;
 use crate::engine::restoring::SavedSnapshot;
-use crate::platform::error::{Error, Kind, Result};
+use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::snapshots::manifest::PostgresFacts;
 
-/// Restores a snapshot into a database that this program creates, compares it, and drops it.
+/// Restores a snapshot, compares it, and drops what was restored.
 ///
 /// If the rows differ from those that were saved, returns the difference as `Some(error)`: it is not damage of the
 /// archive, every byte of which was hashed while it was read.
 pub(in crate::engine::postgres) fn drill(
     snapshot: &dyn SavedSnapshot,
     params: &Params,
-    owners: Owners,
+    settings: &DrillSettings,
     context: &EngineContext,
 ) -> Result<Option<Error>> {
-    let manifest = snapshot.manifest();
+    let owners = if settings.no_owner { Owners::Leave } else { Owners::Keep };
     let not_postgres = || Error::problem("its manifest does not describe a PostgreSQL snapshot");
-    let facts = manifest.postgres.as_ref().ok_or_else(not_postgres)?;
+    let facts = snapshot.manifest().postgres.as_ref().ok_or_else(not_postgres)?;
     let mut server = Server::connect(params)?;
+    server.require_primary()?;
     warn_about_dropped(&server.drop_left_over(&context.host)?);
-    let obstacles = server.obstacles(facts, owners)?;
+    let mut items = read_items(snapshot)?;
+    let uses_named = settings.is_named && uses_named_database(&mut server, params, facts)?;
+    if !uses_named && !server.may_create_databases()? {
+        return Err(cannot_create_databases(&server, params));
+    }
+    let created =
+        if uses_named { existing::leave_alone(&mut Session::connect(params)?, &items)? } else { items.clone() };
+    let obstacles = server.obstacles(facts, &created, owners, !uses_named)?;
     if !obstacles.is_empty() {
         return Err(target::cannot_restore(&obstacles));
     }
-    let mut items = read_items(snapshot)?;
     if owners == Owners::Leave {
         leave_out_items_of_missing_roles(&mut items, &server.missing_roles(facts)?);
     }
-    let scratch = target::scratch_name(&context.host)?;
-    let mark = Mark::new("drill", &manifest.id.to_string(), &context.host);
-    server.create(&scratch, &facts.database, &mark)?;
-    let new = params.with_database(&scratch);
-    let build = Build { snapshot, items: &items, owners, params: &new, context, plain: false };
-    let drilled = build.run(Some(&mark)).and_then(|_| match build.compare(context.jobs) {
-        Err(error) if error.kind == Kind::Problem => Ok(Some(error)),
-        other => other.map(|()| None),
-    });
-    let dropped = server.drop(&scratch);
-    drilled.and_then(|different| dropped.map(|()| different))
+    let drill = Drill { snapshot, items: &items, owners, context };
+    if uses_named { drill.in_named_database(server, params) } else { drill.in_scratch_database(server, params, facts) }
+}
+
+/// A drill whose requirements are met.
+struct Drill<'a> {
+    snapshot: &'a dyn SavedSnapshot,
+    items: &'a [Item],
+    owners: Owners,
+    context: &'a EngineContext,
+}
+
+impl Drill<'_> {
+    fn in_scratch_database(&self, mut server: Server, params: &Params, facts: &PostgresFacts) -> Result<Option<Error>> {
+        let scratch = target::scratch_name(&self.context.host)?;
+        let mark = Mark::new("drill", &self.snapshot.manifest().id.to_string(), &self.context.host);
+        server.create(&scratch, &facts.database, &mark)?;
+        let drilled = self.build(&params.with_database(&scratch), self.items, Some(&mark));
+        let dropped = server.drop(&scratch);
+        drilled.and_then(|different| dropped.map(|()| different))
+    }
+
+    fn in_named_database(&self, mut server: Server, params: &Params) -> Result<Option<Error>> {
+        let comment = server.find_database(params.database())?.and_then(|existing| existing.comment);
+        // Some servers accept only one session at a time.
+        drop(server);
+        let id = self.snapshot.manifest().id.to_string();
+        let filling = Filling::begin(params, self.items, comment.as_deref(), &id, &self.context.host)?;
+        match self.build(params, filling.items(), None) {
+            Ok(different) => {
+                let (state, cleared) = filling.clear();
+                cleared.map(|()| different).map_err(|error| error.context(format!("the drill is done, but {state}")))
+            }
+            Err(error) => Err(filling.clear_after(error)),
+        }
+    }
+
+    /// Restores into a database, and compares it with what was saved.
+    fn build(&self, params: &Params, items: &[Item], mark: Option<&Mark>) -> Result<Option<Error>> {
+        let Drill { snapshot, owners, context, .. } = *self;
+        let build = Build { snapshot, items, owners, params, context, plain: false };
+        build.run(mark)?;
+        match build.compare(context.jobs) {
+            Err(error) if error.kind == Kind::Problem => Ok(Some(error)),
+            other => other.map(|()| None),
+        }
+    }
+}
+
+/// Returns true if the drill uses the database that the user has named: it is empty, and the role may not create a database,
+/// or an administrator has created extensions of the snapshot in it.
+fn uses_named_database(server: &mut Server, params: &Params, facts: &PostgresFacts) -> Result<bool> {
+    if server.is_superuser() {
+        return Ok(false);
+    }
+    let may_create = server.may_create_databases()?;
+    let Some(existing) = server.find_database(params.database())? else { return Ok(false) };
+    if existing.comment.as_deref().and_then(Mark::read).is_some() {
+        return Ok(false);
+    }
+    let mut session = Session::connect(params)?;
+    let is_prepared = {
+        let rows = session.rows("SELECT extname AS name FROM pg_catalog.pg_extension")?;
+        let names: Vec<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>()?;
+        facts.extensions.iter().any(|extension| names.contains(&extension.name.as_str()))
+    };
+    Ok((is_prepared || !may_create) && contents(&mut session)?.is_empty())
+}
+
+fn cannot_create_databases(server: &Server, params: &Params) -> Error {
+    let url = one_line(&params.shown());
+    Error::usage(format!("the role {} may not create a database for the drill on {url}", one_line(server.user()))).hint(
+        "name an empty database with --to postgres://user@host/database: the drill restores into it, and empties it again; \
+         or let an administrator run ALTER ROLE ... CREATEDB",
+    )
 }

@@ -4,6 +4,8 @@
 //!   [`drill`] tries a restore in a temporary database.
 //! - [`target`] creates, marks and exchanges databases, [`create`] and [`post_data`] run the statements of a schema,
 //!   [`build`] fills a database and compares it, [`replace`] exchanges the rows of existing tables.
+//! - [`roles`] knows which roles a restore acts as, [`existing`] leaves alone what an administrator has created before,
+//!   and [`fill`] marks a database that is filled, and empties it again.
 
 mod build;
 mod choose;
@@ -11,10 +13,13 @@ pub(crate) mod commit;
 pub(crate) mod contents;
 pub(crate) mod create;
 pub(super) mod drill;
+mod existing;
+mod fill;
 pub(super) mod items;
 pub(super) mod plan;
 pub(crate) mod post_data;
 pub(crate) mod replace;
+mod roles;
 mod rows;
 mod tables;
 pub(crate) mod target;

@@ -9,6 +9,7 @@ use chrono::Utc;
 use super::choose::choose;
 use super::contents::contents;
 use super::create::Owners;
+use super::existing;
 use super::items::{leave_out_items_of_missing_roles, read_items};
 use super::replace;
 use super::target::{self, Existing, Mark, Server};
@@ -113,6 +114,7 @@ impl Plan {
         let mut items = read_items(&*snapshot)?;
         let chosen = choose(manifest, &items, &settings.table)?;
         let mut server = Server::connect(params)?;
+        server.require_primary()?;
         let existing = server.find_database(&name)?;
         let owners = if settings.no_owner { Owners::Leave } else { Owners::Keep };
         if settings.plain_tables {
@@ -122,7 +124,6 @@ impl Plan {
                 tracing::warn!("left out, because only TimescaleDB supports it: {}", left_out.join(", "));
             }
         }
-        let obstacles = server.obstacles(&facts, owners)?;
         if owners == Owners::Leave {
             leave_out_items_of_missing_roles(&mut items, &server.missing_roles(&facts)?);
         }
@@ -132,9 +133,7 @@ impl Plan {
             return Err(unfinished(&mark, &shown, &context.host));
         }
         let mode = mode(settings, existing.as_ref(), params)?;
-        if matches!(mode, Mode::Create | Mode::Empty | Mode::Swap) && !obstacles.is_empty() {
-            return Err(target::cannot_restore(&obstacles));
-        }
+        require_no_obstacles(params, &mode, &facts, &items, owners)?;
         let comment = existing.and_then(|existing| existing.comment);
         let plain = settings.plain_tables;
         let mut plan = Plan {
@@ -366,6 +365,27 @@ fn mode(settings: &RestoreSettings, existing: Option<&Existing>, params: &Params
             Ok(Mode::Empty)
         }
     }
+}
+
+/// Fails if the server lacks something that the restore of a whole database needs.
+fn require_no_obstacles(
+    params: &Params,
+    mode: &Mode,
+    facts: &PostgresFacts,
+    items: &[Item],
+    owners: Owners,
+) -> Result<()> {
+    let there;
+    let created = match mode {
+        Mode::Create | Mode::Swap => items,
+        Mode::Empty => {
+            there = existing::leave_alone(&mut Session::connect(params)?, items)?;
+            &there
+        }
+        Mode::Replace | Mode::Tables | Mode::Beside(_) => return Ok(()),
+    };
+    let obstacles = Server::connect(params)?.obstacles(facts, created, owners, *mode == Mode::Create)?;
+    if obstacles.is_empty() { Ok(()) } else { Err(target::cannot_restore(&obstacles)) }
 }
 
 /// Returns the error for a database that a restore began to fill and has not finished.

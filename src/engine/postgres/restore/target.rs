@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::postgres::restore::contents::contents;
 use crate::engine::postgres::restore::create::Owners;
+use crate::engine::postgres::restore::roles;
+use crate::engine::postgres::schema::Item;
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::timescale;
 use crate::engine::postgres::wire::params::Params;
-use crate::engine::postgres::wire::session::Session;
+use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::postgres::wire::settings;
 use crate::platform::digest::Sha256;
 use crate::platform::error::{Error, Kind, Result, one_line};
@@ -91,7 +93,7 @@ pub(crate) struct Existing {
 }
 
 impl Server {
-    /// Connects to another database than the one that `params` names.
+    /// Connects to another database than the one that `params` names; to that one if the role may connect to no other.
     pub(crate) fn connect(params: &Params) -> Result<Self> {
         Self::connect_by(params, Session::connect)
     }
@@ -104,9 +106,11 @@ impl Server {
     fn connect_by(params: &Params, connect: impl Fn(&Params) -> Result<Session>) -> Result<Self> {
         LazyLock::force(&STARTED_AT);
         let mut first = None;
-        for name in ["postgres", "template1"] {
-            if name == params.database() {
-                continue;
+        let others = ["postgres", "template1"].into_iter().filter(|name| *name != params.database());
+        for name in others.chain([params.database()]) {
+            // A server that has not answered would not answer for its own database either.
+            if name == params.database() && first.as_ref().is_some_and(|error| sqlstate(error).is_none()) {
+                break;
             }
             match connect(&params.with_database(name)) {
                 Ok(mut session) => {
@@ -117,6 +121,44 @@ impl Server {
             }
         }
         Err(first.unwrap_or_else(|| Error::failed("there is no database to connect to")))
+    }
+
+    /// Returns the role that statements run as.
+    pub(crate) fn user(&self) -> &str {
+        &self.session.about().user
+    }
+
+    /// Returns true if that role is a superuser.
+    pub(crate) fn is_superuser(&self) -> bool {
+        self.session.about().is_superuser
+    }
+
+    /// Returns true if that role may create databases.
+    pub(crate) fn may_create_databases(&mut self) -> Result<bool> {
+        let sql = "SELECT rolcreatedb OR rolsuper AS may FROM pg_catalog.pg_roles WHERE rolname = current_user";
+        self.session.row(sql)?.flag("may")
+    }
+
+    /// Fails if this session is in the database of that name, which could then not be renamed.
+    pub(crate) fn require_other_database(&self, name: &str) -> Result<()> {
+        if self.session.about().database != name {
+            return Ok(());
+        }
+        let user = one_line(self.user());
+        Err(Error::failed(format!(
+            "the role {user} may connect to no other database, from which this one is exchanged"
+        ))
+        .hint("GRANT CONNECT ON DATABASE postgres allows it; nothing was changed"))
+    }
+
+    /// Fails if the server is a standby, on which nothing can be restored.
+    pub(crate) fn require_primary(&self) -> Result<()> {
+        if !self.session.about().in_recovery {
+            return Ok(());
+        }
+        let url = one_line(&self.params.shown());
+        Err(Error::usage(format!("{url} is on a standby, which accepts no changes"))
+            .hint("name a database on a primary server with --to postgres://user@host/database"))
     }
 
     /// Reads the state of a database. Returns `None` if it does not exist.
@@ -142,9 +184,15 @@ impl Server {
         Ok(facts.roles.iter().filter(|role| !known.contains(&role.as_str())).cloned().collect())
     }
 
-    /// Returns the obstacles to a restore to this server, as messages: an older server, missing roles, missing
-    /// extensions.
-    pub(crate) fn obstacles(&mut self, facts: &PostgresFacts, owners: Owners) -> Result<Vec<String>> {
+    /// Returns the obstacles to a restore of `items` to this server, as messages: an older server, missing roles or
+    /// memberships, missing extensions. `with_database` is true if the owner of the database itself is restored too.
+    pub(crate) fn obstacles(
+        &mut self,
+        facts: &PostgresFacts,
+        items: &[Item],
+        owners: Owners,
+        with_database: bool,
+    ) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let (here, there) = (self.session.version() / 10_000, facts.version_num / 10_000);
         if here < there {
@@ -153,26 +201,9 @@ impl Server {
             ));
         }
         if owners == Owners::Keep {
-            let roles: Vec<String> = facts.roles.iter().map(|role| literal(role)).collect();
-            let list = if roles.is_empty() { "NULL".to_owned() } else { roles.join(", ") };
-            let known = self.session.rows(&format!(
-                "SELECT rolname AS name, pg_catalog.pg_has_role(oid, 'MEMBER') AS member
-                   FROM pg_catalog.pg_roles WHERE rolname IN ({list})"
-            ))?;
-            let mut names = Vec::new();
-            for row in &known {
-                let name = row.text("name")?.to_owned();
-                if !row.flag("member")? {
-                    found.push(format!(
-                        "the role {} is not a member of {}",
-                        self.session.about().user,
-                        one_line(&name)
-                    ));
-                }
-                names.push(name);
-            }
-            let missing = facts.roles.iter().filter(|role| !names.contains(role));
-            found.extend(missing.map(|role| format!("the role {} is missing", one_line(role))));
+            found.extend(roles::obstacles(&mut self.session, items, with_database)?);
+            let missing = self.missing_roles(facts)?;
+            found.extend(missing.iter().map(|role| format!("the role {} is missing", one_line(role))));
         }
         for extension in &facts.extensions {
             let rows = self.session.rows(&format!(
@@ -225,9 +256,15 @@ impl Server {
     pub(crate) fn drop(&mut self, name: &str) -> Result<()> {
         let cannot = |error: Error| error.context(format!("cannot drop the database {}", one_line(name)));
         self.drop_subscriptions(name).map_err(cannot)?;
-        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(name));
+        let plain = format!("DROP DATABASE IF EXISTS {}", ident(name));
+        let sql = format!("{plain} WITH (FORCE)");
         self.session.defer_interrupts();
         let mut dropped = self.session.execute(&sql);
+        // The role may not end a session of the server, such as one of autovacuum, or of the login if this session acts as
+        // another role. Without FORCE, the server ends its own, and waits for the others.
+        if dropped.as_ref().is_err_and(|error| sqlstate(error).as_deref() == Some("42501")) {
+            dropped = self.session.execute(&plain);
+        }
         if dropped.as_ref().is_err_and(is_broken) {
             dropped = Server::connect_by(&self.params, Session::connect_for_cleanup)
                 .and_then(|mut server| server.session.execute(&sql));
@@ -330,9 +367,23 @@ impl Server {
     pub(crate) fn finish(&mut self, scratch: &str, name: &str, comment: Option<&str>) -> Result<()> {
         let comment = comment.map_or_else(|| "NULL".to_owned(), literal);
         let (from, to) = (ident(scratch), ident(name));
+        self.end_sessions(scratch);
         self.in_transaction(&format!("COMMENT ON DATABASE {from} IS {comment}; ALTER DATABASE {from} RENAME TO {to}"))
             .or_else(|error| self.accept_if_renamed(scratch, error))
             .map_err(|error| error.context(format!("cannot rename the restored database to {}", one_line(name))))
+    }
+
+    /// Ends the sessions in a scratch database, which nobody else uses: a pooler keeps those open that this program has
+    /// closed. If the role may not end them, the rename waits for them, and then fails.
+    fn end_sessions(&mut self, scratch: &str) {
+        let ended = self.session.rows(&format!(
+            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+              WHERE datname = {} AND backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()",
+            literal(scratch)
+        ));
+        if let Err(error) = ended {
+            tracing::debug!("{}", error.full_message());
+        }
     }
 
     /// Handles a lost reply to a rename: the rename was done if the scratch name no longer exists. Otherwise the error
@@ -373,15 +424,13 @@ impl Server {
         let sql = format!(
             "COMMENT ON DATABASE {from} IS {comment}; ALTER DATABASE {to} RENAME TO {old}; ALTER DATABASE {from} RENAME TO {to}"
         );
+        self.end_sessions(scratch);
         let clock = Instant::now();
         loop {
             let result = if disconnect { self.exchange_disconnecting(&sql, name) } else { self.in_transaction(&sql) };
             let Err(error) = result.or_else(|error| self.accept_if_renamed(scratch, error)) else { return Ok(()) };
             // object_in_use: a session connected again in the moment before the lock.
-            if !disconnect
-                || crate::engine::postgres::wire::session::sqlstate(&error).as_deref() != Some("55006")
-                || clock.elapsed() > SESSION_END_TIMEOUT
-            {
+            if !disconnect || sqlstate(&error).as_deref() != Some("55006") || clock.elapsed() > SESSION_END_TIMEOUT {
                 let error = error.context(format!("cannot exchange the database {}; it is unchanged", one_line(name)));
                 return Err(if disconnect {
                     error

@@ -6,6 +6,7 @@ use chrono::Utc;
 
 use super::build::Build;
 use super::create;
+use super::fill::Filling;
 use super::plan::Plan;
 use super::target::{self, Mark, Server};
 use super::undo::sql_command;
@@ -27,7 +28,7 @@ impl Plan {
         let mark = Mark::new("restore", &report.id, &self.context.host);
         server.create(&scratch, &self.facts.database, &mark)?;
         let built = self
-            .build(&self.params.with_database(&scratch), Some(&mark), report)
+            .build(&self.params.with_database(&scratch), &self.items, Some(&mark), report)
             .and_then(|comment| server.finish(&scratch, name, comment.as_deref()));
         built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
         report.undo = Some(sql_command(&self.params, &[format!("DROP DATABASE {}", ident(name))]));
@@ -36,52 +37,14 @@ impl Plan {
 
     /// Restores into an existing, empty database, which has a mark until the restore is done.
     pub(super) fn fill(&self, report: &mut RestoreReport) -> Result<()> {
-        let mut server = Server::connect(&self.params)?;
-        let name = self.params.database();
-        let shown = one_line(&self.params.shown());
-        // This session is opened at the start: a server whose disk is full accepts no new sessions ("could not write
-        // init file"), and then all that remains is to remove what filled the disk.
-        let mut cleanup = self.cleanup_session().ok();
-        server.mark(name, &Mark::new(target::FILL, &report.id, &self.context.host))?;
-        // If the server did not accept this session, it accepts no other besides the one that builds.
-        let server = cleanup.is_some().then_some(server);
-        let again = |server: Option<Server>| server.map_or_else(|| Server::connect_for_cleanup(&self.params), Ok);
-        match self.build(&self.params, None, report) {
+        let id = self.snapshot.manifest().id.to_string();
+        let filling = Filling::begin(&self.params, &self.items, self.comment.as_deref(), &id, &self.context.host)?;
+        match self.build(&self.params, filling.items(), None, report) {
             Ok(_) => {
                 self.warn_about_settings_left();
-                drop(cleanup);
-                again(server)?.unmark(name, self.comment.as_deref())
+                filling.keep()
             }
-            Err(error) => {
-                let cleared = match cleanup.as_mut().map(|session| create::drop_items(session, &self.items)) {
-                    Some(Ok(())) => Ok(()),
-                    // The session was ended meanwhile, or was never opened.
-                    _ => self.cleanup_session().and_then(|mut session| create::drop_items(&mut session, &self.items)),
-                };
-                drop(cleanup);
-                let mut server = match again(server) {
-                    Ok(server) => server,
-                    Err(why) => {
-                        tracing::warn!("cannot remove the mark: {}", why.full_message());
-                        return Err(error.context(format!(
-                            "the restore failed; {shown} is left incomplete, and is marked so in its comment: drop it"
-                        )));
-                    }
-                };
-                let cleared = cleared.and_then(|()| server.unmark(name, self.comment.as_deref()));
-                Err(match cleared {
-                    Ok(()) => error.context(format!("the restore failed; {shown} is empty again")),
-                    Err(_) if matches!(server.find_database(name), Ok(None)) => {
-                        error.context(format!("the restore failed; {shown} was dropped by another session"))
-                    }
-                    Err(why) => {
-                        tracing::warn!("cannot drop the restored objects: {}", why.full_message());
-                        error.context(format!(
-                            "the restore failed; {shown} is left incomplete, and is marked so in its comment: drop it"
-                        ))
-                    }
-                })
-            }
+            Err(error) => Err(filling.clear_after(error)),
         }
     }
 
@@ -89,6 +52,7 @@ impl Plan {
         let mut server = Server::connect(&self.params)?;
         warn_about_dropped(&server.drop_left_over(&self.context.host)?);
         let name = self.params.database().to_owned();
+        server.require_other_database(&name)?;
         // Check this now, not after an hour of building.
         let busy = server.find_database(&name)?.map_or(0, |existing| existing.sessions);
         if busy > 0 && !self.settings.disconnect {
@@ -108,7 +72,7 @@ impl Plan {
         let aside = format!("{}_before_{}", cut(&name, 38), Utc::now().format("%Y%m%dT%H%M%SZ"));
         let new = self.params.with_database(&scratch);
         let built = self
-            .build(&new, None, report)
+            .build(&new, &self.items, None, report)
             .and_then(|_| {
                 let mut session = Session::connect(&new)?;
                 settings::pin(&mut session)?;
@@ -127,11 +91,17 @@ impl Plan {
 
     /// Creates everything in an empty database, loads it and compares it. With a mark, the database's own settings are
     /// restored too, except its comment. The comment is returned, because the mark is in its place until all is done.
-    fn build(&self, params: &Params, mark: Option<&Mark>, report: &mut RestoreReport) -> Result<Option<String>> {
+    fn build(
+        &self,
+        params: &Params,
+        items: &[Item],
+        mark: Option<&Mark>,
+        report: &mut RestoreReport,
+    ) -> Result<Option<String>> {
         let clock = Instant::now();
         let build = Build {
             snapshot: &*self.snapshot,
-            items: &self.items,
+            items,
             owners: self.owners,
             params,
             context: &self.context,
@@ -161,13 +131,6 @@ impl Plan {
                 layout::POST_DATA
             );
         }
-    }
-
-    /// Opens a session in the database that can clean up even after a signal has asked to stop.
-    fn cleanup_session(&self) -> Result<Session> {
-        let mut session = Session::connect_for_cleanup(&self.params)?;
-        settings::pin(&mut session)?;
-        Ok(session)
     }
 }
 

@@ -322,6 +322,9 @@ pub struct Item {
     /// The table that it belongs to, if it belongs to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<usize>,
+    /// True if the database that is restored to has it already, so that nothing but its privileges may be set.
+    #[serde(skip)]
+    pub exists: bool,
 }
 
 #[cfg(test)]
@@ -347,6 +350,7 @@ mod tests {
             roles: vec!["o".into()],
             needs: vec![1, 2],
             table: None,
+            exists: false,
         };
         let json = serde_json::to_string(&item).expect("an item is JSON");
         assert!(json.contains("\"kind\":\"materialized_view\",\"schema\":\"s\""), "{json}");

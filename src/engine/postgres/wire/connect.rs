@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,11 +13,13 @@ use tokio_postgres::config::SslNegotiation;
 use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, SimpleQueryMessage};
 
+use crate::engine::postgres::schema::quote::literal;
 use crate::engine::postgres::wire::about::ServerAbout;
 use crate::engine::postgres::wire::auth::Login;
 use crate::engine::postgres::wire::copy_stream::{CopyStream, Messages, Rows};
 use crate::engine::postgres::wire::failure;
 use crate::engine::postgres::wire::params::{Host, Keepalives, Params, TargetSession};
+use crate::engine::postgres::wire::pooler::{self, Pool, Pooled};
 use crate::engine::postgres::wire::socket::{self, Address, Socket};
 use crate::engine::postgres::wire::tls::{Connector, SslMode, Stream};
 use crate::platform::error::{Error, Result};
@@ -45,6 +48,8 @@ pub(in crate::engine::postgres) struct Link {
 pub(in crate::engine::postgres) struct Endpoint {
     host: Host,
     address: Address,
+    /// True if all addresses of the host are IPv6 addresses.
+    has_only_ipv6: bool,
     keepalives: Keepalives,
     connector: Connector,
 }
@@ -76,6 +81,9 @@ pub(in crate::engine::postgres) enum ConnectError {
     /// The socket was opened, but the exchange with the server failed.
     #[error("{0}")]
     Server(#[source] tokio_postgres::Error),
+    /// A pooler answers that cannot be used.
+    #[error("{0}")]
+    Pooler(#[source] Pooled),
 }
 
 /// The notices that the server sent, and the error that ended the connection.
@@ -127,6 +135,7 @@ async fn drive(mut connection: Connection<CopyStream<Socket>, Stream<CopyStream<
 /// Like libpq, it tries the next host if one cannot be reached or is not of the wanted type, and stops if a server
 /// rejects the login.
 pub(in crate::engine::postgres) async fn connect(params: &Params) -> Result<Link> {
+    pooler::refuse_by_name(params)?;
     let all_sockets = params.hosts.iter().all(Host::is_socket);
     let connector = if all_sockets { Connector::unused()? } else { Connector::new(&params.tls)? };
     let mut failures = Vec::new();
@@ -136,15 +145,19 @@ pub(in crate::engine::postgres) async fn connect(params: &Params) -> Result<Link
     };
     for wanted in passes {
         for host in order(&params.hosts, params.random_order)? {
-            let addresses = match addresses(params, host).await {
+            let addresses: Vec<Address> = match addresses(params, host).await {
                 Ok(addresses) => order(&addresses, params.random_order)?.into_iter().copied().collect(),
                 Err(failure) => {
                     failures.push(failure);
                     Vec::new()
                 }
             };
+            let is_ipv6 = |address: &Address| matches!(address, Address::Tcp(IpAddr::V6(_)));
+            let has_only_ipv6 = addresses.iter().all(is_ipv6);
             for address in addresses {
-                match connect_to_address(params, host, address, &connector, *wanted).await {
+                let (keepalives, connector) = (params.keepalives, connector.clone());
+                let endpoint = Endpoint { host: host.clone(), address, has_only_ipv6, keepalives, connector };
+                match connect_to_address(params, &endpoint, *wanted).await {
                     Ok(link) => return Ok(link),
                     Err((tries, AfterFailure::NextHost)) => failures.extend(tries),
                     Err((tries, AfterFailure::Stop)) => {
@@ -184,7 +197,7 @@ async fn addresses(params: &Params, host: &Host) -> Result<Vec<Address>> {
     let found = match with_time_limit(params.connect_timeout, lookup).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => return Err(failure::unknown_host(params, host, error)),
-        Err(limit) => return Err(failure::no_answer(params, host, limit)),
+        Err(limit) => return Err(failure::no_answer(params, host, false, limit)),
     };
     let mut addresses: Vec<Address> = Vec::new();
     for address in found.map(|found| Address::Tcp(found.ip())) {
@@ -224,16 +237,14 @@ fn tls_modes(mode: SslMode, host: &Host) -> &'static [tokio_postgres::config::Ss
 /// Connects to one address of a host.
 async fn connect_to_address(
     params: &Params,
-    host: &Host,
-    address: Address,
-    connector: &Connector,
+    endpoint: &Endpoint,
     wanted: TargetSession,
 ) -> Result<Link, (Vec<Error>, AfterFailure)> {
+    let (host, has_only_ipv6) = (&endpoint.host, endpoint.has_only_ipv6);
     let mut failures = Vec::new();
     let password = params.password_for(host);
     let mut config = config(params);
-    let (keepalives, connector) = (params.keepalives, connector.clone());
-    let endpoint = Endpoint { host: host.clone(), address, keepalives, connector };
+    let pool = Pool::of(params, host);
     if let Some((password, _)) = &password {
         config.password(password.expose());
     }
@@ -241,9 +252,11 @@ async fn connect_to_address(
     let mut end = AfterFailure::NextHost;
     for tls_mode in tls_modes(params.tls.mode, host) {
         config.ssl_mode(*tls_mode);
-        match with_time_limit(params.connect_timeout, log_in(&config, *tls_mode, &endpoint, &login, params.tls.direct))
-            .await
-        {
+        let tls = (*tls_mode, params.tls.direct);
+        match with_time_limit(params.connect_timeout, log_in(&config, tls, endpoint, &login, params, &pool)).await {
+            Ok(Err(ConnectError::Pooler(why))) => {
+                return Err((vec![pooler::refused(params, host, why)], AfterFailure::Stop));
+            }
             Ok(Ok(link)) => {
                 check_version(&link.about, params, host).map_err(|error| (vec![error], AfterFailure::Stop))?;
                 return match unwanted(wanted, &link.about) {
@@ -257,7 +270,7 @@ async fn connect_to_address(
                 };
             }
             Ok(Err(ConnectError::Socket(error))) => {
-                failures.push(failure::no_socket(&error, params, host));
+                failures.push(failure::no_socket(&error, params, host, has_only_ipv6));
                 end = AfterFailure::NextHost;
                 break;
             }
@@ -273,8 +286,12 @@ async fn connect_to_address(
                     break;
                 }
             }
+            Err(limit) if pool.is_known() => {
+                failures.push(failure::no_free_connection(params, host, limit));
+                break;
+            }
             Err(limit) => {
-                failures.push(failure::no_answer(params, host, limit));
+                failures.push(failure::no_answer(params, host, has_only_ipv6, limit));
                 break;
             }
         }
@@ -282,31 +299,32 @@ async fn connect_to_address(
     Err((failures, end))
 }
 
-/// Returns the library's configuration for a login, without password and TLS.
+/// Returns the library's configuration for a login, without password, TLS and options. A pooler may pass settings of a login
+/// on to a session that other clients use too, so it has none.
 fn config(params: &Params) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
-    config
-        .user(&params.user)
-        .dbname(&params.database)
-        .application_name(&params.application_name)
-        .channel_binding(params.channel_binding);
-    if let Some(options) = &params.options {
-        config.options(options);
-    }
+    config.user(&params.user).dbname(&params.database).channel_binding(params.channel_binding);
     if params.tls.direct {
         config.ssl_negotiation(SslNegotiation::Direct);
     }
     config
 }
 
-/// Logs in and asks the server for its version and settings.
-async fn log_in(
+/// A login whose session has its initial settings.
+struct LoggedIn {
+    client: Client,
+    driver: JoinHandle<()>,
+    state: Arc<LinkState>,
+    rows: Rows,
+}
+
+/// Logs in. Sets nothing.
+async fn open(
     config: &tokio_postgres::Config,
-    tls_mode: tokio_postgres::config::SslMode,
+    (tls_mode, direct): (tokio_postgres::config::SslMode, bool),
     endpoint: &Endpoint,
     login: &Login,
-    direct: bool,
-) -> std::result::Result<Link, ConnectError> {
+) -> std::result::Result<LoggedIn, ConnectError> {
     use tokio_postgres::config::SslMode as TlsMode;
     let socket = endpoint.open().await.map_err(ConnectError::Socket)?;
     let rows = Rows::default();
@@ -320,12 +338,81 @@ async fn log_in(
     let (client, connection) = connected.map_err(ConnectError::Server)?;
     let state = Arc::new(LinkState::default());
     let driver = tokio::spawn(drive(connection, Arc::clone(&state)));
+    Ok(LoggedIn { client, driver, state, rows })
+}
+
+/// Logs in, and asks the server for its version and settings. If the session may be shared with other clients of a pooler,
+/// nothing is set in it, and the login fails.
+async fn log_in(
+    config: &tokio_postgres::Config,
+    tls: (tokio_postgres::config::SslMode, bool),
+    endpoint: &Endpoint,
+    login: &Login,
+    params: &Params,
+    pool: &Pool,
+) -> std::result::Result<Link, ConnectError> {
+    let with_options = |options: &String| {
+        let mut config = config.clone();
+        config.options(options);
+        config
+    };
+    let config_with_options = params.options.as_ref().map(with_options);
+    let config_with_options = config_with_options.as_ref().unwrap_or(config);
+    let mut opened = None;
+    if !pool.is_known() {
+        // Some providers find the database by the options.
+        let first = match open(config, tls, endpoint, login).await {
+            Err(ConnectError::Server(_)) if params.options.is_some() => {
+                open(config_with_options, tls, endpoint, login).await?
+            }
+            first => first?,
+        };
+        let second = async { open(config, tls, endpoint, login).await.ok().map(|second| second.client) };
+        require_own_session(&first, second, pool).await?;
+        opened = Some(first).filter(|_| params.options.is_none());
+    }
+    let opened = match opened {
+        Some(opened) => opened,
+        None => open(config_with_options, tls, endpoint, login).await?,
+    };
+    ask(opened, endpoint, params).await.map_err(ConnectError::Server)
+}
+
+/// Fails if the session may be shared with other clients of a pooler. `open` opens another connection.
+async fn require_own_session(
+    first: &LoggedIn,
+    open: impl Future<Output = Option<Client>>,
+    pool: &Pool,
+) -> std::result::Result<(), ConnectError> {
+    let (one, two) = pooler::ask_twice(&first.client).await.map_err(ConnectError::Server)?;
+    if one != two {
+        return Err(ConnectError::Pooler(Pooled::Shared));
+    }
+    if first.rows.process_of_login().is_some_and(|process| Some(process) == one) {
+        return Ok(());
+    }
+    tracing::debug!("the login named another process than the one that answers: there is a pooler or a proxy");
+    if let Some(why) = pooler::inspect(&first.client, one, open).await.map_err(ConnectError::Server)? {
+        return Err(ConnectError::Pooler(why));
+    }
+    pool.clone().remember();
+    Ok(())
+}
+
+/// Makes the first settings of the session, and asks the server for its version and settings.
+async fn ask(
+    opened: LoggedIn,
+    endpoint: &Endpoint,
+    params: &Params,
+) -> std::result::Result<Link, tokio_postgres::Error> {
+    let LoggedIn { client, driver, state, rows } = opened;
+    let name = literal(&params.application_name);
     // A role or database may set a statement_timeout that even the first statements exceed. A timer that expires at the
     // very end of one statement cancels the next one, as if a user had done it. So both statements are repeated.
     let mut tries = 0;
     let messages = loop {
         let asked = async {
-            client.simple_query("SET statement_timeout = 0").await?;
+            client.simple_query(&format!("SET statement_timeout = 0; SET application_name = {name}")).await?;
             client
                 .simple_query(
                     "SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.pg_backend_pid(),
@@ -337,7 +424,7 @@ async fn log_in(
         };
         match asked.await {
             Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) && tries < 20 => tries += 1,
-            asked => break asked.map_err(ConnectError::Server)?,
+            asked => break asked?,
         }
     };
     let row = messages.iter().find_map(|message| match message {

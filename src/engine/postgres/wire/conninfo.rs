@@ -6,6 +6,7 @@
 
 use percent_encoding::percent_decode_str;
 
+use crate::engine::postgres::wire::hosted;
 use crate::platform::error::{Error, Result};
 
 /// Keywords and their values in the order in which they were written; a later one overrides an earlier one.
@@ -218,6 +219,7 @@ fn parameters(query: &str, pairs: &mut Pairs) -> Result<()> {
             );
         };
         let (name, value) = foreign_ssl(decode(name, "parameter")?, decode(value, "parameter")?);
+        refuse_pooler(&name, &value, pairs)?;
         require_known(&name, pairs)?;
         if names.contains(&name) {
             return Err(Error::usage(format!("the PostgreSQL URL has the parameter {name} twice")));
@@ -226,6 +228,20 @@ fn parameters(query: &str, pairs: &mut Pairs) -> Result<()> {
         pairs.push((name, value));
     }
     Ok(())
+}
+
+/// Refuses a URL that says that it leads to a pool in transaction mode, as Prisma needs to know.
+fn refuse_pooler(name: &str, value: &str, pairs: &Pairs) -> Result<()> {
+    if name != "pgbouncer" || value != "true" {
+        return Ok(());
+    }
+    let first = |keyword: &str| {
+        let found = pairs.iter().find(|(name, _)| name == keyword);
+        found.and_then(|(_, value)| value.split(',').next()).unwrap_or_default()
+    };
+    let way = hosted::way_around_pooler(first("host"), first("port").parse().unwrap_or(5432));
+    Err(Error::usage("the PostgreSQL URL is of a pooler in transaction mode: it has pgbouncer=true")
+        .hint(format!("{way}; and remove pgbouncer=true")))
 }
 
 /// Translates `ssl=...` of JDBC and asyncpg to libpq's `sslmode`.
@@ -447,6 +463,9 @@ mod tests {
         assert!(error.message.contains("SQLAlchemy"), "{error}");
         let error = split("postgres://h/d?schema=public").map(drop).unwrap_err();
         assert!(error.message.contains("Prisma"), "{error}");
+        let error = split("postgres://u:s3c@x-pooler.eu.aws.neon.tech/d?pgbouncer=true").map(drop).unwrap_err();
+        assert!(error.message.contains("pooler in transaction mode"), "{error}");
+        assert!(error.hint.as_deref().unwrap().contains("x.eu.aws.neon.tech"), "{error:?}");
         let error = split("host=h database=d").map(drop).unwrap_err();
         assert!(error.hint.as_deref().unwrap().contains("dbname"), "{error:?}");
     }

@@ -39,6 +39,9 @@ const READY_FOR_QUERY: u8 = b'Z';
 /// The type of the messages by which a server asks for a login.
 const AUTHENTICATION: u8 = b'R';
 
+/// The type of the message by which a server names its process, for cancel requests (BackendKeyData).
+const BACKEND_KEY_DATA: u8 = b'K';
+
 /// The size of a message's type and length.
 const HEADER_BYTES: usize = 5;
 
@@ -84,6 +87,8 @@ struct Buffer {
     processed: usize,
     /// The number of rows that the server reported at the end.
     reported_rows: Option<u64>,
+    /// The process that the server, or a pooler, named in the login.
+    process: Option<i32>,
     /// The task that waits for rows.
     consumer: Option<Waker>,
     /// The connection's task, if it waits until rows are processed.
@@ -128,6 +133,11 @@ impl Rows {
             buffer.consumer = Some(cx.waker().clone());
         }
         buffer.reported_rows
+    }
+
+    /// Returns the process that was named in the login.
+    pub(in crate::engine::postgres) fn process_of_login(&self) -> Option<i32> {
+        self.lock().process
     }
 
     /// Returns true if there are unprocessed rows. If not, `cx` is woken when some arrive.
@@ -256,10 +266,14 @@ impl<S> CopyStream<S> {
                         "the server sent data that is not a message of the PostgreSQL protocol",
                     ));
                 }
-                if kind == AUTHENTICATION && self.login_bytes.is_some() && length >= HEADER_BYTES + 3 {
-                    let Some((_, code)) = input.split_first_chunk::<HEADER_BYTES>() else { break };
-                    let Some(code) = code.first_chunk() else { break };
-                    self.login.check(u32::from_be_bytes(*code))?;
+                let is_of_login = self.login_bytes.is_some() && [AUTHENTICATION, BACKEND_KEY_DATA].contains(&kind);
+                if is_of_login && length >= HEADER_BYTES + 3 {
+                    let Some((_, number)) = input.split_first_chunk::<HEADER_BYTES>() else { break };
+                    let Some(number) = number.first_chunk() else { break };
+                    match kind {
+                        AUTHENTICATION => self.login.check(u32::from_be_bytes(*number))?,
+                        _ => buffer.process = Some(i32::from_be_bytes(*number)),
+                    }
                 }
                 self.kind = kind;
                 if let Some(text) = self.old_error(length) {

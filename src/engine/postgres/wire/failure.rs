@@ -9,6 +9,7 @@ use rustls::CertificateError;
 use tokio_postgres::error::{DbError, SqlState};
 
 use crate::engine::postgres::wire::auth::Refused;
+use crate::engine::postgres::wire::hosted;
 use crate::engine::postgres::wire::params::{Host, Params};
 use crate::engine::postgres::wire::tls::HandshakeError;
 use crate::platform::error::{Error, Kind};
@@ -202,9 +203,19 @@ pub(in crate::engine::postgres) fn connecting(
 }
 
 /// Builds the error for a host to which no socket can be opened. Its kind is [`Kind::Unreachable`].
-pub(in crate::engine::postgres) fn no_socket(error: &io::Error, params: &Params, host: &Host) -> Error {
+pub(in crate::engine::postgres) fn no_socket(
+    error: &io::Error,
+    params: &Params,
+    host: &Host,
+    has_only_ipv6: bool,
+) -> Error {
     let url = params.shown_at(std::slice::from_ref(host));
-    let hint = socket_hint(Some(error), host);
+    // Of EADDRNOTAVAIL and EAFNOSUPPORT, only the first has a kind.
+    let has_no_way = matches!(
+        error.kind(),
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::AddrNotAvailable
+    ) || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
+    let hint = if has_only_ipv6 && has_no_way { hosted::ipv6_hint(&host.name) } else { socket_hint(Some(error), host) };
     with_cause(Error::unreachable(format!("cannot connect to {url}")).hint(hint), chain(vec![error.to_string()], None))
 }
 
@@ -255,6 +266,17 @@ fn refused(error: &DbError, params: &Params, url: &str, password_from: Option<&s
         (format!("the database {url} does not exist"), format!("check the name '{database}': it is case-sensitive"))
     } else if *code == SqlState::INSUFFICIENT_PRIVILEGE {
         (format!("'{user}' may not connect to {url}"), "GRANT CONNECT ON DATABASE grants this privilege".to_owned())
+    } else if *code == SqlState::PROTOCOL_VIOLATION && error.message().starts_with("unsupported startup parameter") {
+        (
+            format!("{url} is a pooler that accepts no options"),
+            "remove 'options' (from the URL, the config or PGOPTIONS), or connect to the server's own host and port"
+                .to_owned(),
+        )
+    } else if *code == SqlState::PROTOCOL_VIOLATION && error.message().starts_with("no such database") {
+        (
+            format!("{url} is a pooler that does not know the database '{database}'"),
+            "add the database to the pooler's configuration, or connect to the server's own host and port".to_owned(),
+        )
     } else if *code == SqlState::TOO_MANY_CONNECTIONS {
         (format!("{url} has no free connection"), "try again later, or with fewer jobs".to_owned())
     } else if *code == SqlState::CANNOT_CONNECT_NOW {
@@ -304,16 +326,35 @@ fn tls_hint(error: &rustls::Error, host: &Host) -> String {
 
 /// Builds the error for a host name that cannot be resolved.
 pub(in crate::engine::postgres) fn unknown_host(params: &Params, host: &Host, error: io::Error) -> Error {
+    let hint = format!("check the host name '{}' and the network", host.name);
+    // The system may hide IPv6 addresses from programs if it has none itself.
+    let hint =
+        if host.name.ends_with(".supabase.co") { format!("{hint}; {}", hosted::ipv6_hint(&host.name)) } else { hint };
     Error::unreachable(format!("cannot find the host of {}", params.shown_at(std::slice::from_ref(host))))
         .because(error)
-        .hint(format!("check the host name '{}' and the network", host.name))
+        .hint(hint)
 }
 
 /// Builds the error for a server that did not answer in time.
-pub(in crate::engine::postgres) fn no_answer(params: &Params, host: &Host, limit: Duration) -> Error {
+pub(in crate::engine::postgres) fn no_answer(
+    params: &Params,
+    host: &Host,
+    has_only_ipv6: bool,
+    limit: Duration,
+) -> Error {
     let url = params.shown_at(std::slice::from_ref(host));
-    Error::unreachable(format!("no answer from {url} within {} s", limit.as_secs()))
-        .hint("check the host, the port and any firewall; to wait longer, set connect_timeout=SECONDS")
+    let hint = "check the host, the port and any firewall; to wait longer, set connect_timeout=SECONDS".to_owned();
+    let hint = if has_only_ipv6 { format!("{}; or {hint}", hosted::ipv6_hint(&host.name)) } else { hint };
+    Error::unreachable(format!("no answer from {url} within {} s", limit.as_secs())).hint(hint)
+}
+
+/// Builds the error for a pooler that has let a client wait in vain for a connection to the server. Its SQLSTATE is that of
+/// a server that accepts no more connections.
+pub(in crate::engine::postgres) fn no_free_connection(params: &Params, host: &Host, limit: Duration) -> Error {
+    let url = params.shown_at(std::slice::from_ref(host));
+    let error = Error::unreachable(format!("the pooler {url} had no free connection within {} s", limit.as_secs()))
+        .hint("try again with fewer jobs (-j 1), or raise the size of the pool; some commands need two connections");
+    with_cause(error, chain(vec!["too many connections".to_owned()], Some(SqlState::TOO_MANY_CONNECTIONS.code())))
 }
 
 /// Combines the failures of several hosts, or of several attempts at one host.
@@ -328,7 +369,8 @@ pub(in crate::engine::postgres) fn combined(params: &Params, mut failures: Vec<E
     let Some(last) = failures.pop() else {
         return Error::unreachable(format!("cannot connect to {params}")).hint("the host name has no address");
     };
-    if texts.len() < 2 {
+    // A pooler that cannot be used is the user's to know, whatever the other hosts answer.
+    if texts.len() < 2 || last.kind == Kind::Usage {
         return last;
     }
     let code = failures.iter().chain([&last]).find_map(sqlstate);
