@@ -1,5 +1,5 @@
 //! The user objects in a database, to decide whether a restore may write to it. Extensions are not among them: on managed
-//! servers, an administrator creates those that other roles may not create. Neither are schemas that hold nothing else.
+//! servers, an administrator creates those that other roles may not create. Neither are the schemas that they are in.
 
 use crate::engine::postgres::schema::quote::{ident, qualified};
 use crate::engine::postgres::schema::{self, Item, Kind as ItemKind};
@@ -12,9 +12,10 @@ pub(crate) fn contents(session: &mut Session) -> Result<Vec<String>> {
     session.execute("BEGIN READ ONLY")?;
     let schema = schema::read(session)?;
     session.execute("COMMIT")?;
+    let is_of_extension = |name: &str| schema.extensions.iter().any(|extension| extension.schema == name);
     let own = schema.items.iter().filter(|item| match item.kind {
-        ItemKind::Database | ItemKind::DatabaseSetting | ItemKind::SystemPrivileges => false,
-        ItemKind::Schema | ItemKind::Extension => false,
+        ItemKind::Database | ItemKind::DatabaseSetting | ItemKind::SystemPrivileges | ItemKind::Extension => false,
+        ItemKind::Schema => item.name != "public" && !is_of_extension(&item.name),
         _ => true,
     });
     let shown = |item: &Item| match &item.schema {
