@@ -58,6 +58,9 @@ impl Subcommand for DiffArgs {
 impl Text for DiffReport {
     fn text(&self) -> String {
         let mut lines = format!("{} -> {}\n", self.before, one_line(&self.after));
+        for missing in &self.missing {
+            lines.push_str(&format!("missing on the server: {missing}\n"));
+        }
         if self.equal {
             lines.push_str(&format!("no difference in {} tables\n", self.tables.len()));
             return lines;

@@ -5,6 +5,7 @@ use clap::Args;
 use crate::cli::call::{Call, Subcommand};
 use crate::cli::filter::FilterArgs;
 use crate::cli::trust::TrustArgs;
+use crate::engine::postgres::wire::majors;
 use crate::ops::drill::{self, DrillOptions};
 use crate::ops::watch::Asked;
 use crate::platform::error::Result;
@@ -30,6 +31,10 @@ pub(super) struct DrillArgs {
     /// PostgreSQL: do not restore owners and grants, for a server that lacks the roles
     #[arg(long)]
     no_owner: bool,
+    /// PostgreSQL: use a server of a newer major version than those that lifeboat is tested with, if it has nothing that
+    /// lifeboat does not know
+    #[arg(long)]
+    allow_newer_server: bool,
     /// The options about snapshots that are not trusted.
     #[command(flatten)]
     trust: TrustArgs,
@@ -61,6 +66,9 @@ impl Subcommand for DrillArgs {
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {
+        if self.allow_newer_server {
+            majors::allow_newer();
+        }
         call.finish(&drill::run(&self.clone().into(), &call.context)?)
     }
 }

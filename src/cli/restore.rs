@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
 use crate::cli::trust::TrustArgs;
+use crate::engine::postgres::wire::majors;
 use crate::engine::restoring::{RestoreReport, RestoreSettings};
 use crate::ops::restore::{RestoreOptions, RestorePlan};
 use crate::platform::error::{Error, Kind, Result, one_line};
@@ -49,6 +50,12 @@ pub(super) struct RestoreArgs {
     /// PostgreSQL: make the restoring role the owner of all objects, and restore no grants
     #[arg(long)]
     no_owner: bool,
+    /// PostgreSQL: make the roles that are missing on the server, without passwords and unable to log in
+    #[arg(long, conflicts_with = "no_owner")]
+    create_roles: bool,
+    /// PostgreSQL: store all tables and indexes in the database's own tablespace
+    #[arg(long)]
+    no_tablespaces: bool,
     /// PostgreSQL: restore a partial snapshot
     #[arg(long)]
     allow_partial: bool,
@@ -69,6 +76,10 @@ pub(super) struct RestoreArgs {
     /// extension; features that need the extension are left out and listed
     #[arg(long)]
     plain_tables: bool,
+    /// PostgreSQL: use a server of a newer major version than those that lifeboat is tested with, if it has nothing that
+    /// lifeboat does not know
+    #[arg(long)]
+    allow_newer_server: bool,
     /// Take no safety snapshot of what is overwritten
     #[arg(long)]
     no_safety: bool,
@@ -96,6 +107,8 @@ impl From<RestoreArgs> for RestoreOptions {
                 disconnect: args.disconnect,
                 beside: args.beside,
                 no_owner: args.no_owner,
+                create_roles: args.create_roles,
+                no_tablespaces: args.no_tablespaces,
                 allow_partial: args.allow_partial,
                 lock_timeout: args.lock_timeout,
                 table: args.table,
@@ -119,6 +132,9 @@ impl Subcommand for RestoreArgs {
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {
+        if self.allow_newer_server {
+            majors::allow_newer();
+        }
         let options = self.clone().into();
         let plan = RestorePlan::make(&options, &call.context)?;
         if let Some(question) = plan.question().filter(|_| !self.yes && !self.dry_run) {

@@ -140,7 +140,8 @@ fn engine_lines(manifest: &Manifest) -> String {
         ));
         let extensions: Vec<String> =
             facts.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
-        for (label, words) in [("needs", extensions), ("roles", facts.roles.clone())] {
+        let (roles, tablespaces) = (facts.roles.clone(), facts.tablespaces.clone());
+        for (label, words) in [("needs", extensions), ("roles", roles), ("spaces", tablespaces)] {
             if !words.is_empty() {
                 lines.push_str(&format!("{label:<10}{}\n", one_line(&words.join(", "))));
             }

@@ -131,6 +131,11 @@ pub trait Database: fmt::Debug + Send + Sync {
     /// Reads all tables, and their digests.
     fn contents(&self, context: &EngineContext) -> Result<Contents>;
 
+    /// Returns what the snapshot needs and the server of the database lacks, each with its kind in words.
+    fn missing_for(&self, _manifest: &Manifest) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// Compares the rows of tables with those of a snapshot. Returns the changes of each pair. The memory is bounded.
     fn compare_rows(
         &self,

@@ -22,6 +22,10 @@ pub struct RestoreSettings {
     pub beside: Option<String>,
     /// PostgreSQL: the role that restores owns everything; no grants.
     pub no_owner: bool,
+    /// PostgreSQL: make the roles that are missing on the server.
+    pub create_roles: bool,
+    /// PostgreSQL: store everything in the database's own tablespace.
+    pub no_tablespaces: bool,
     /// PostgreSQL: restore a snapshot even if it is incomplete.
     pub allow_partial: bool,
     /// PostgreSQL: the maximum wait for the locks of other sessions, in seconds.
@@ -50,6 +54,8 @@ impl Default for RestoreSettings {
             disconnect: false,
             beside: None,
             no_owner: false,
+            create_roles: false,
+            no_tablespaces: false,
             allow_partial: false,
             lock_timeout: 30,
             table: Vec::new(),

@@ -72,6 +72,9 @@ pub(crate) struct DiffReport {
     pub after: String,
     /// True if the definitions of tables, indexes, views and triggers are equal.
     pub schema_equal: bool,
+    /// The roles and tablespaces that the snapshot needs and the server of the database lacks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     /// All tables that exist on either side.
     pub tables: Vec<TableDiff>,
     /// True if a difference makes the command exit with 3.
@@ -86,6 +89,8 @@ impl Report for DiffReport {
 }
 
 struct Side {
+    /// The roles and tablespaces that the snapshot on the other side needs and the server of this side lacks.
+    missing: Vec<String>,
     name: String,
     tables: Vec<Table>,
     schema: Option<RowDigest>,
@@ -99,29 +104,36 @@ pub(crate) fn run(options: &DiffOptions, context: &Context) -> Result<DiffReport
     let before = catalog.find(&options.snapshot, &options.filter)?;
     let before = fetch::manifest(&catalog, &before.id, context)?;
     let after = match &options.other {
-        Some(other) => other_side(other, &catalog, options, context)?,
+        Some(other) => other_side(other, &before, &catalog, options, context)?,
         None => {
             let source = context.configured_source_or_origin(&before)?.ok_or_else(|| {
                 Error::usage(format!("{} is from another machine, {}", before.id, before.origin))
                     .hint("name the snapshot or database to compare it with")
             })?;
-            live_side(&source, context)?
+            live_side(&source, &before, context)?
         }
     };
     let before = snapshot_side(before)?;
     let tables = compare(&before.tables, &after.tables);
     let schema_equal = before.schema == after.schema || schemas_are_equal(&before, &after, &catalog, context)?;
     let equal = schema_equal && tables.iter().all(|table| table.status == Status::Same && !table.only_counted);
-    let (before, after) = (before.name, after.name);
-    Ok(DiffReport { equal, before, after, schema_equal, tables, must_be_equal: options.exit_code })
+    let (before, after, missing) = (before.name, after.name, after.missing);
+    Ok(DiffReport { equal, before, after, schema_equal, missing, tables, must_be_equal: options.exit_code })
 }
 
-fn other_side(other: &str, catalog: &Catalog, options: &DiffOptions, context: &Context) -> Result<Side> {
+fn other_side(
+    other: &str,
+    before: &Manifest,
+    catalog: &Catalog,
+    options: &DiffOptions,
+    context: &Context,
+) -> Result<Side> {
     let looks_like_a_source =
         other.contains(['/', '\\']) || other.contains("://") || params::looks_like(other) || Path::new(other).exists();
     let chosen = context.named_source(other).ok().filter(|chosen| chosen.configured.is_some());
     if looks_like_a_source || chosen.is_some() {
-        return live_side(&chosen.map_or_else(|| parse_source(other), |chosen| Ok(chosen.source))?, context);
+        let source = chosen.map_or_else(|| parse_source(other), |chosen| Ok(chosen.source))?;
+        return live_side(&source, before, context);
     }
     let listed = catalog
         .find(other, &options.filter)
@@ -138,6 +150,7 @@ fn snapshot_side(manifest: Manifest) -> Result<Side> {
         return Err(Error::usage(format!("{} contains only raw bytes: there are no tables to compare", manifest.id)));
     }
     Ok(Side {
+        missing: Vec::new(),
         name: manifest.id.to_string(),
         schema: manifest.schema_digest(),
         tables: manifest.tables,
@@ -145,9 +158,14 @@ fn snapshot_side(manifest: Manifest) -> Result<Side> {
     })
 }
 
-fn live_side(source: &Source, context: &Context) -> Result<Side> {
+fn live_side(source: &Source, before: &Manifest, context: &Context) -> Result<Side> {
     let Contents { name, tables, schema } = source.contents(&context.for_engine())?;
-    Ok(Side { name, tables, schema, snapshot: None })
+    // Some servers have no other database to connect to: the comparison does not need it.
+    let missing = source.missing_for(before).unwrap_or_else(|error| {
+        tracing::warn!("cannot find out which roles the server lacks: {}", error.full_message());
+        Vec::new()
+    });
+    Ok(Side { missing, name, tables, schema, snapshot: None })
 }
 
 /// Compares the schemas of databases whose recorded digests differ. An engine may compute the digest of a snapshot

@@ -300,6 +300,45 @@ pub struct Extension {
     pub schema: String,
 }
 
+/// A role, without its password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleFacts {
+    /// Its name.
+    pub name: String,
+    /// The attributes that a new role does not have: `LOGIN`, `SUPERUSER`, `CREATEDB` and others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<String>,
+    /// True if it has the privileges of the roles that it is a member of.
+    pub inherits: bool,
+    /// The most connections that it may open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_limit: Option<i32>,
+    /// The time until which its password is valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<String>,
+    /// Its settings in all databases, each as `name=value`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
+    /// The other roles of the snapshot that it is a member of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub member_of: Vec<Membership>,
+}
+
+/// The membership of a role in another role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The role that it is a member of.
+    pub role: String,
+    /// True if it may make others members.
+    pub admin: bool,
+    /// True if it has that role's privileges at once. Servers before version 16 have no such option.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherit: Option<bool>,
+    /// True if it may act as that role. Servers before version 16 have no such option.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<bool>,
+}
+
 /// The state of a sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequenceValue {
@@ -344,6 +383,12 @@ pub struct PostgresFacts {
     pub extensions: Vec<Extension>,
     /// The roles that owners, grants and policies name.
     pub roles: Vec<String>,
+    /// The definitions of those roles, without the roles of the server itself. Older manifests have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub role_definitions: Vec<RoleFacts>,
+    /// The tablespaces that tables and indexes are stored in, apart from the database's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tablespaces: Vec<String>,
     /// The digest of the statements that create the schema, to check whether two schemas are the same.
     pub schema_digest: RowDigest,
     /// The large objects.

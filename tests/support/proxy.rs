@@ -21,6 +21,8 @@ pub enum Trouble {
 
 struct State {
     trouble: Trouble,
+    /// Bytes of the server, and the bytes that clients get in their place.
+    replaced: Option<(Vec<u8>, Vec<u8>)>,
     passed: AtomicU64,
     is_over: AtomicBool,
 }
@@ -44,9 +46,20 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn start(to: u16, trouble: Trouble) -> Self {
+        Self::start_with(to, trouble, None)
+    }
+
+    /// Starts a proxy that gives clients other bytes in the place of some bytes of the server. Both must have the same
+    /// length.
+    pub fn start_replacing(to: u16, bytes: &str, by: &str) -> Self {
+        assert_eq!(bytes.len(), by.len());
+        Self::start_with(to, Trouble::Never, Some((bytes.into(), by.into())))
+    }
+
+    fn start_with(to: u16, trouble: Trouble, replaced: Option<(Vec<u8>, Vec<u8>)>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State { trouble, passed: AtomicU64::new(0), is_over: AtomicBool::new(false) });
+        let state = Arc::new(State { trouble, replaced, passed: AtomicU64::new(0), is_over: AtomicBool::new(false) });
         let shared = Arc::clone(&state);
         let listener = thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -59,10 +72,10 @@ impl Proxy {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { continue };
                 // A connection that begins after the others have stalled works.
                 let is_exempt = shared.is_troubled() && matches!(shared.trouble, Trouble::Stall(_));
-                for (from, to) in [(&client, &server), (&server, &client)] {
+                for (from, to, is_server) in [(&client, &server, false), (&server, &client, true)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let shared = Arc::clone(&shared);
-                    thread::spawn(move || forward(from, to, &shared, is_exempt));
+                    thread::spawn(move || forward(from, to, &shared, is_exempt, is_server));
                 }
             }
         });
@@ -91,7 +104,7 @@ impl Drop for Proxy {
 }
 
 /// Forwards one direction of a connection until it ends or the trouble begins.
-fn forward(mut from: TcpStream, mut to: TcpStream, state: &State, is_exempt: bool) {
+fn forward(mut from: TcpStream, mut to: TcpStream, state: &State, is_exempt: bool, is_server: bool) {
     let _ = from.set_read_timeout(Some(Duration::from_millis(20)));
     let mut buffer = [0; 4096];
     loop {
@@ -107,6 +120,13 @@ fn forward(mut from: TcpStream, mut to: TcpStream, state: &State, is_exempt: boo
             Ok(0) => break,
             Ok(length) => {
                 state.passed.fetch_add(length as u64, Ordering::SeqCst);
+                if let Some((bytes, by)) = state.replaced.as_ref().filter(|_| is_server) {
+                    for at in 0..length.saturating_sub(bytes.len() - 1) {
+                        if buffer[at..].starts_with(bytes) {
+                            buffer[at..at + by.len()].copy_from_slice(by);
+                        }
+                    }
+                }
                 if to.write_all(&buffer[..length]).is_err() {
                     break;
                 }

@@ -13,6 +13,7 @@ use crate::engine::postgres::copy::snapshot::Snapshot;
 use crate::engine::postgres::restore::contents::contents;
 use crate::engine::postgres::restore::drill::drill;
 use crate::engine::postgres::restore::items::read_items;
+use crate::engine::postgres::restore::missing::missing;
 use crate::engine::postgres::restore::plan::Plan;
 use crate::engine::postgres::restore::target::Server;
 use crate::engine::postgres::save::{DatabaseSaving, options_of, origin_of, schema_digest, table_of};
@@ -76,6 +77,10 @@ impl Database for PostgresDatabase {
             snapshot.tables.iter().zip(&snapshot.rows).map(|(table, rows)| table_of(table, &rows.sum)).collect();
         let schema = Some(schema_digest(&snapshot.schema.items));
         Ok(Contents { name: self.0.shown(), tables, schema })
+    }
+
+    fn missing_for(&self, manifest: &Manifest) -> Result<Vec<String>> {
+        manifest.postgres.as_ref().map_or(Ok(Vec::new()), |facts| missing(&self.0, facts))
     }
 
     fn compare_rows(
@@ -177,7 +182,11 @@ impl Engine for PostgresEngine {
 
     fn check_layout(&self, manifest: &Manifest, entries: &[(&str, u64)]) -> Result<()> {
         let wrong = |what: &str| Error::problem(format!("its archive does not match its manifest: {what}"));
-        let first = [layout::OBJECTS, layout::PRE_DATA];
+        let mut first = vec![layout::OBJECTS, layout::PRE_DATA];
+        // Snapshots of older versions, and of databases that need no roles, do not have this entry.
+        if manifest.postgres.as_ref().is_some_and(|facts| !facts.role_definitions.is_empty()) {
+            first.insert(1, layout::ROLES);
+        }
         let last = [layout::SEQUENCES, layout::POST_DATA, layout::RESTORE];
         let middle = entries.len().checked_sub(first.len() + last.len()).ok_or_else(|| wrong("entries are missing"))?;
         let (head, rest) = entries.split_at(first.len());

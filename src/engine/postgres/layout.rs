@@ -8,6 +8,8 @@ pub(crate) const OBJECTS: &str = "schema/objects.json";
 pub(crate) const MAX_OBJECTS_BYTES: u64 = 256 << 20;
 /// The maximum number of commas in [`OBJECTS`], as a bound for the memory that its values take.
 pub(crate) const MAX_OBJECTS_COMMAS: usize = 8_000_000;
+/// The statements that make the roles which the schema needs, as SQL.
+pub(crate) const ROLES: &str = "schema/roles.sql";
 /// The statements that are run before the rows are loaded, as SQL.
 pub(crate) const PRE_DATA: &str = "schema/pre-data.sql";
 /// The statements that are run after the rows are loaded, as SQL.

@@ -20,6 +20,10 @@ pub(super) fn readme(identity: Identity<'_>, taken: DateTime<Utc>) -> String {
          \x20   psql -d NEW -f restore.sql\n\
          \n\
          restore.sql stops at the first error. The roles and extensions must exist before it is run.\n\
+         schema/roles.sql, if it is there, makes the roles that are missing, without passwords:\n\
+         \n\
+         \x20   psql -d postgres -f schema/roles.sql\n\
+         \n\
          manifest.json (the last file) names them, and every table with its number of rows. The rows are\n\
          in data/SCHEMA/TABLE/*.copy, in the text format of COPY; the schema is in schema/*.sql.\n",
         id = identity.id,

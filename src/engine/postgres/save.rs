@@ -184,6 +184,8 @@ impl DatabaseSaving {
                 },
                 extensions: std::mem::take(&mut snapshot.schema.extensions),
                 roles: std::mem::take(&mut snapshot.schema.roles).into_iter().collect(),
+                role_definitions: std::mem::take(&mut snapshot.schema.role_definitions),
+                tablespaces: std::mem::take(&mut snapshot.schema.tablespaces).into_iter().collect(),
                 sequences: std::mem::take(&mut snapshot.sequences),
                 database: snapshot.database.clone(),
                 left_out,
@@ -222,6 +224,10 @@ impl Saving for DatabaseSaving {
         let restriction = Restriction::new()?;
         let items = &self.snapshot.schema.items;
         out.append(layout::OBJECTS, &objects_json(items)?)?;
+        let roles = &self.snapshot.schema.role_definitions;
+        if !roles.is_empty() {
+            out.append(layout::ROLES, sql_files::roles(roles, &restriction)?.as_bytes())?;
+        }
         out.append(layout::PRE_DATA, sql_files::pre_data(items, &restriction)?.as_bytes())?;
         // To restore one table, only the blocks up to here and the table's own blocks are read.
         out.cut()?;

@@ -12,10 +12,15 @@ use crate::engine::postgres::restore::items::read_items;
 use crate::engine::postgres::schema::psql_text::for_psql;
 use crate::engine::postgres::schema::quote::qualified;
 use crate::engine::postgres::schema::restriction::Restriction;
-use crate::engine::postgres::schema::{Item, Section, not_sql, render, sequences};
+use crate::engine::postgres::schema::{Item, Section, not_sql, render, roles, sequences};
 use crate::engine::restoring::SavedSnapshot;
 use crate::platform::error::{Error, Result};
-use crate::snapshots::manifest::SequenceValue;
+use crate::snapshots::manifest::{RoleFacts, SequenceValue};
+
+/// Returns the statements that make the roles of a snapshot.
+pub(super) fn roles(roles: &[RoleFacts], restriction: &Restriction) -> Result<String> {
+    Ok(restriction.enclose(&roles::script(roles)?))
+}
 
 /// Returns the statements that are run before the rows are loaded.
 pub(super) fn pre_data(items: &[Item], restriction: &Restriction) -> Result<String> {
@@ -64,11 +69,14 @@ pub(super) fn made_anew(snapshot: &dyn SavedSnapshot) -> Result<Vec<(&'static st
             script.copy(table, path);
         }
     }
-    let files = [
+    let mut files = vec![
         (layout::PRE_DATA, pre_data(&items, &restriction)?),
         (layout::SEQUENCES, sequences(&facts.sequences, &restriction)?),
         (layout::POST_DATA, post_data(&items, &restriction)?),
         (layout::RESTORE, script.finish(&[layout::SEQUENCES, layout::POST_DATA])),
     ];
+    if !facts.role_definitions.is_empty() {
+        files.push((layout::ROLES, roles(&facts.role_definitions, &restriction)?));
+    }
     Ok(files.into_iter().map(|(path, text)| (path, text.into_bytes())).collect())
 }

@@ -74,6 +74,8 @@ impl Plan {
             ("--swap", settings.swap),
             ("--beside", settings.beside.is_some()),
             ("--no-owner", settings.no_owner),
+            ("--create-roles", settings.create_roles),
+            ("--no-tablespaces", settings.no_tablespaces),
             ("--disconnect", settings.disconnect),
             ("--from", settings.from.is_some()),
             ("--until", settings.until.is_some()),

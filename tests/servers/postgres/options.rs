@@ -15,11 +15,13 @@ use crate::support::postgres::{Server, TestDatabase, each_server, oldest_and_new
 fn database_with_options(server: &Server) -> TestDatabase {
     let database = server.create_database("options");
     database.psql(
-        "CREATE TABLE t (id integer PRIMARY KEY WITH (fillfactor = 80), v text, r int4range,
+        "CREATE TABLE t (id integer PRIMARY KEY WITH (fillfactor = 80), v text, r int4range, words tsvector,
                          EXCLUDE USING gist (r WITH &&) WITH (fillfactor = 75))
              WITH (fillfactor = 70, autovacuum_enabled = off, toast.autovacuum_enabled = off);
          ALTER TABLE t ALTER v SET (n_distinct = 5, n_distinct_inherited = -0.5);
          CREATE INDEX by_v ON t (v) WITH (fillfactor = 60);
+         CREATE INDEX by_words ON t USING gist (words tsvector_ops (siglen = 64));
+         DO $$BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = ''5MB''', current_database()); END$$;
          CREATE INDEX by_id ON t USING brin (id) WITH (pages_per_range = 8, autosummarize = on);
          CREATE VIEW w WITH (security_barrier = true) AS SELECT id, v FROM t WHERE id > 0 WITH CASCADED CHECK OPTION;
          CREATE MATERIALIZED VIEW m WITH (fillfactor = 90, toast.autovacuum_enabled = off) AS SELECT id, v FROM t;
@@ -33,6 +35,7 @@ fn database_with_options(server: &Server) -> TestDatabase {
 const ADD_INTERNAL_OPTIONS: &str = "
     UPDATE pg_attribute SET attoptions = '{pg_private=1}' || attoptions || '{secret_version=77}'
      WHERE attrelid IN (SELECT oid FROM pg_class WHERE relname IN ('t', 'w', 'm')) AND attnum > 0;
+    UPDATE pg_attribute SET attoptions = '{pg_private=1}' || attoptions WHERE attrelid = 'by_words'::regclass;
     UPDATE pg_class SET reloptions = '{pg_private=1}' || reloptions || '{secret_version=77}'
      WHERE relname IN ('t', 'w', 'm', 'by_v', 'by_id', 't_pkey', 't_r_excl')
         OR oid = (SELECT reltoastrelid FROM pg_class WHERE relname = 't');";
@@ -61,7 +64,7 @@ fn only_options_that_users_can_set_are_saved() {
         for object in ["column", "table", "view", "index"] {
             assert!(notes.contains(&format!("the option secret_version of the {object} public.")), "{object}: {notes}");
         }
-        assert!(notes.contains("column public.m.id and 6 more is left out") && !notes.contains("pg_attver"), "{notes}");
+        assert!(notes.contains("column public.m.id and 7 more is left out") && !notes.contains("pg_attver"), "{notes}");
 
         let new = setup.restore_new(&id, &[]);
         assert_equal(&twin, &new, "options");
@@ -126,11 +129,21 @@ fn a_restore_leaves_out_options_that_the_target_rejects() {
             ("toast.autovacuum_enabled='off'", "tomorrow.autovacuum_enabled='off'"),
             ("security_barrier='true'", "security_barrier='true', of_tomorrow='1'"),
             ("fillfactor='90'", "of_tomorrow='1', of_tomorrow_too='2'"),
+            ("siglen='64'", "of_tomorrow='1', siglen='64'"),
+            ("'work_mem'", "'memory_of_tomorrow'"),
         ];
         change_schema(&setup, &id, &changes);
         let new = server.reserve_database("tomorrow");
         let run = setup.run(&["restore", &id, "--to", &new.url(), "--create"]).code(0);
-        for object in ["table public.t", "index public.by_v", "view public.w", "materialized view public.m"] {
+        let run = run.says("the settings are restored without one, which the server does not accept");
+        let objects = [
+            "table public.t",
+            "index public.by_v",
+            "index public.by_words",
+            "view public.w",
+            "materialized view public.m",
+        ];
+        for object in objects {
             let warning = format!("the {object} is restored without the option of_tomorrow");
             assert!(run.stderr().contains(&warning), "{warning}\n{}", run.transcript());
         }

@@ -2,7 +2,7 @@
 
 use crate::engine::postgres::copy::as_owner;
 use crate::engine::postgres::schema::option_text::{self, OptionText};
-use crate::engine::postgres::schema::quote::ident;
+use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::schema::{Item, Kind, Section, options};
 use crate::engine::postgres::timescale;
 use crate::engine::postgres::wire::session::{Session, sqlstate};
@@ -29,6 +29,9 @@ pub(crate) fn create_item(session: &mut Session, item: &Item, owners: Owners) ->
     let unchecked = unchecked(session, item, owners)?;
     let create = unchecked.as_ref().map_or(&item.create, |(create, _)| create);
     let set_owner: &[String] = if owners == Owners::Keep { &item.set_owner } else { &[] };
+    if let Some(tablespace) = &item.tablespace {
+        session.execute(&format!("SET default_tablespace = {}", literal(tablespace)))?;
+    }
     for statement in create.iter().chain(set_owner).chain(&item.comments) {
         match execute_again(session, item, statement) {
             Err(error) if is_not_permitted(&error) && may_be_of_others(item) && !session.is_in_transaction() => {
@@ -36,6 +39,9 @@ pub(crate) fn create_item(session: &mut Session, item: &Item, owners: Owners) ->
             }
             done => done.map_err(|error| cannot_create(item, error))?,
         }
+    }
+    if item.tablespace.is_some() {
+        session.execute("SET default_tablespace = ''")?;
     }
     if let (Some((_, validate)), Some(owner)) = (unchecked, &item.owner) {
         as_owner::run(session, owner, &validate)
@@ -131,6 +137,9 @@ fn execute_again(session: &mut Session, item: &Item, statement: &str) -> Result<
 /// Runs a statement of an item. If the server rejects an option that it sets, the statement is run without that option
 /// and a warning is logged: options tune a database, and its rows do not depend on them.
 fn execute(session: &mut Session, item: &Item, statement: &str) -> Result<()> {
+    if item.kind == Kind::DatabaseSetting {
+        return execute_setting(session, item, statement);
+    }
     if !options::has_options(item.kind) || option_text::options(statement).is_empty() {
         return session.execute(statement);
     }
@@ -162,6 +171,26 @@ fn execute(session: &mut Session, item: &Item, statement: &str) -> Result<()> {
     }
     if in_transaction { session.execute("RELEASE SAVEPOINT lifeboat_option") } else { Ok(()) }
 }
+
+/// Runs a statement that sets a property of the database. A setting that the server does not know, or whose value it does
+/// not accept, is left out with a warning: another major version or another build of the server may have had it.
+fn execute_setting(session: &mut Session, item: &Item, statement: &str) -> Result<()> {
+    let error = match session.execute(statement) {
+        Err(error) if !session.is_in_transaction() && item.name.starts_with("settings") => error,
+        done => return done,
+    };
+    match sqlstate(&error).as_deref() {
+        Some(UNDEFINED_OBJECT | INVALID_PARAMETER) => {
+            let message = one_line(&error.message);
+            tracing::warn!("the {} are restored without one, which the server does not accept: {message}", item.name);
+            Ok(())
+        }
+        _ => Err(error),
+    }
+}
+
+/// The SQLSTATE undefined_object, also of a setting.
+const UNDEFINED_OBJECT: &str = "42704";
 
 /// The SQLSTATE invalid_parameter_value: an unknown option, or a value that the option does not accept.
 const INVALID_PARAMETER: &str = "22023";

@@ -7,6 +7,7 @@ use super::create::Owners;
 use super::existing;
 use super::fill::Filling;
 use super::items::{leave_out_items_of_missing_roles, read_items};
+use super::tablespaces;
 use super::target::{self, Mark, Server};
 use super::whole::warn_about_dropped;
 use crate::engine::context::EngineContext;
@@ -48,6 +49,7 @@ pub(in crate::engine::postgres) fn drill(
     if owners == Owners::Leave {
         leave_out_items_of_missing_roles(&mut items, &server.missing_roles(facts)?);
     }
+    tablespaces::leave_out(&mut items, |_| true);
     let drill = Drill { snapshot, items: &items, owners, context };
     if uses_named { drill.in_named_database(server, params) } else { drill.in_scratch_database(server, params, facts) }
 }

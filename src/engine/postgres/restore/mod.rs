@@ -5,7 +5,8 @@
 //! - [`target`] creates, marks and exchanges databases, [`create`] and [`post_data`] run the statements of a schema,
 //!   [`build`] fills a database and compares it, [`replace`] exchanges the rows of existing tables.
 //! - [`roles`] knows which roles a restore acts as, [`existing`] leaves alone what an administrator has created before,
-//!   and [`fill`] marks a database that is filled, and empties it again.
+//!   and [`fill`] marks a database that is filled, and empties it again. [`new_roles`] makes the roles that are missing,
+//!   [`tablespaces`] finds those that are, and [`holders`] names what holds a database or outlives its exchange.
 
 mod build;
 mod choose;
@@ -15,13 +16,17 @@ pub(crate) mod create;
 pub(super) mod drill;
 mod existing;
 mod fill;
+mod holders;
 pub(super) mod items;
+pub(super) mod missing;
+mod new_roles;
 pub(super) mod plan;
 pub(crate) mod post_data;
 pub(crate) mod replace;
 mod roles;
 mod rows;
 mod tables;
+mod tablespaces;
 pub(crate) mod target;
 mod undo;
 mod whole;

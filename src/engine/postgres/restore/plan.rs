@@ -10,12 +10,15 @@ use super::choose::choose;
 use super::contents::contents;
 use super::create::Owners;
 use super::existing;
+use super::holders::Holders;
 use super::items::{leave_out_items_of_missing_roles, read_items};
+use super::new_roles::{self, NewRoles};
 use super::replace;
+use super::tablespaces;
 use super::target::{self, Existing, Mark, Server};
 use crate::engine::context::EngineContext;
 use crate::engine::postgres::save::LARGE_OBJECTS;
-use crate::engine::postgres::schema::{Item, data};
+use crate::engine::postgres::schema::{Item, data, newer};
 use crate::engine::postgres::timescale;
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
@@ -96,6 +99,10 @@ pub(in crate::engine::postgres) struct Plan {
     pub(super) window: Option<Window>,
     /// True if hypertables and continuous aggregates are restored as ordinary tables.
     pub(super) plain: bool,
+    /// The parts of the existing database that outlive its replacement, or that hold it.
+    pub(super) holders: Holders,
+    /// The missing roles that the restore makes.
+    new_roles: Vec<String>,
 }
 
 impl Plan {
@@ -124,16 +131,23 @@ impl Plan {
                 tracing::warn!("left out, because only TimescaleDB supports it: {}", left_out.join(", "));
             }
         }
+        let new_roles = if settings.create_roles { new_roles::names(&mut server, &facts)? } else { Vec::new() };
+        let lacking = if settings.no_tablespaces { Vec::new() } else { tablespaces::missing(&mut server, &facts)? };
+        tablespaces::leave_out(&mut items, |name| settings.no_tablespaces || lacking.iter().any(|lacks| lacks == name));
         if owners == Owners::Leave {
             leave_out_items_of_missing_roles(&mut items, &server.missing_roles(&facts)?);
         }
+        let is_replaced = existing.is_some() && (settings.swap || settings.replace);
+        let holders = if is_replaced { server.holders(&name)? } else { Holders::default() };
         // Some servers accept only one session at a time.
         drop(server);
         if let Some(mark) = existing.as_ref().and_then(|existing| Mark::read(existing.comment.as_deref()?)) {
             return Err(unfinished(&mark, &shown, &context.host));
         }
         let mode = mode(settings, existing.as_ref(), params)?;
-        require_no_obstacles(params, &mode, &facts, &items, owners)?;
+        let mut present = facts.clone();
+        present.roles.retain(|role| !new_roles.contains(role));
+        require_no_obstacles(params, &mode, &present, &items, owners)?;
         let comment = existing.and_then(|existing| existing.comment);
         let plain = settings.plain_tables;
         let mut plan = Plan {
@@ -149,10 +163,15 @@ impl Plan {
             items,
             window: None,
             plain,
+            holders,
+            new_roles,
         };
         plan.window = plan.window_of()?;
         plan.require_complete()?;
         plan.require_fit()?;
+        if plan.creates_objects() {
+            tablespaces::warn_about(&lacking);
+        }
         Ok(plan)
     }
 
@@ -219,6 +238,7 @@ impl Plan {
     fn read_only_session(&self) -> Result<Session> {
         let mut session = Session::connect(&self.params)?;
         settings::pin(&mut session)?;
+        newer::require_known(&mut session)?;
         session
             .execute(&format!("SET lock_timeout = {}", Duration::from_secs(self.settings.lock_timeout).as_millis()))?;
         session.execute("BEGIN READ ONLY")?;
@@ -226,7 +246,12 @@ impl Plan {
     }
 
     /// Fails if the restore is certain to fail, before anything is read or written.
-    fn require_fit(&self) -> Result<()> {
+    fn require_fit(&mut self) -> Result<()> {
+        if self.mode == Mode::Swap {
+            let shown = one_line(&self.params.shown());
+            self.holders.require_exchangeable(&shown, self.settings.disconnect)?;
+            self.holders.add_event_triggers(&mut self.read_only_session()?)?;
+        }
         if self.mode == Mode::Replace {
             if self.settings.table.is_empty() && self.facts.large_objects.count > 0 {
                 return Err(Error::usage(format!(
@@ -237,6 +262,7 @@ impl Plan {
                 .hint("replace the whole database with --swap, or name the tables to restore with --table"));
             }
             let mut session = self.read_only_session()?;
+            self.holders.add_event_triggers(&mut session)?;
             replace::require_fit(&mut session, &self.tables(), self.settings.table.is_empty())?;
         }
         if self.mode == Mode::Tables {
@@ -255,6 +281,37 @@ impl Plan {
                 ));
             }
         }
+        Ok(())
+    }
+
+    /// Returns true if the restore creates tables with their owners, grants and tablespaces.
+    fn creates_objects(&self) -> bool {
+        matches!(self.mode, Mode::Create | Mode::Empty | Mode::Swap | Mode::Tables)
+    }
+
+    /// Carries the plan out, without roles.
+    fn restore(&self, report: &mut RestoreReport, caller: &dyn RestoreCaller) -> Result<()> {
+        match &self.mode {
+            Mode::Create => self.create(report),
+            Mode::Empty => self.fill(report),
+            Mode::Swap => self.swap(report),
+            Mode::Replace => self.replace(report, caller),
+            Mode::Tables => self.create_tables(report),
+            Mode::Beside(schema) => self.beside(schema, report),
+        }
+    }
+
+    /// Makes the missing roles, and carries the plan out. If that fails, the roles are dropped again.
+    fn restore_with_roles(&self, report: &mut RestoreReport, caller: &dyn RestoreCaller) -> Result<()> {
+        if self.new_roles.is_empty() || !self.creates_objects() {
+            return self.restore(report, caller);
+        }
+        let made = NewRoles::create(&mut Server::connect(&self.params)?, &self.facts)?;
+        self.restore(report, caller).inspect_err(|_| match Server::connect_for_cleanup(&self.params) {
+            Ok(mut server) => made.drop(&mut server),
+            Err(error) => tracing::warn!("the new roles are left on the server: {}", error.full_message()),
+        })?;
+        report.notes.extend(made.note());
         Ok(())
     }
 
@@ -306,16 +363,16 @@ impl RestorePlan for Plan {
             let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: rows(table), ok: false };
             report.tables = self.tables().into_iter().map(restored).collect();
             report.window = self.window.as_ref().map(Window::shown);
+            if !self.new_roles.is_empty() && self.creates_objects() {
+                let names: Vec<String> = self.new_roles.iter().map(|name| one_line(name)).collect();
+                report.notes.push(format!("the roles {} would be made, which cannot log in", names.join(", ")));
+            }
+            if self.mode == Mode::Swap {
+                report.notes.extend(self.holders.stay_behind(&self.items));
+            }
             return Ok(report);
         }
-        match &self.mode {
-            Mode::Create => self.create(&mut report)?,
-            Mode::Empty => self.fill(&mut report)?,
-            Mode::Swap => self.swap(&mut report)?,
-            Mode::Replace => self.replace(&mut report, caller)?,
-            Mode::Tables => self.create_tables(&mut report)?,
-            Mode::Beside(schema) => self.beside(schema, &mut report)?,
-        }
+        self.restore_with_roles(&mut report, caller)?;
         if report.tables.is_empty() {
             let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: true };
             report.tables = self.tables().into_iter().map(restored).collect();

@@ -173,20 +173,27 @@ impl Replacement {
     fn lock_holders(&mut self) -> Result<Vec<String>> {
         let names: Vec<String> = self.tables.iter().map(|source| literal(&source.qualified)).collect();
         let rows = self.session.rows(&format!(
-            "SELECT l.pid, min(c.oid::pg_catalog.regclass::text) AS relation, a.usename AS role,
+            "SELECT l.pid, x.gid, min(c.oid::pg_catalog.regclass::text) AS relation, coalesce(a.usename, x.owner) AS role,
                     nullif(a.application_name, '') AS application, a.state
                FROM pg_catalog.pg_locks l
                JOIN pg_catalog.pg_class c ON c.oid = l.relation
                LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-              WHERE l.granted AND l.pid <> pg_catalog.pg_backend_pid()
+               LEFT JOIN pg_catalog.pg_locks t ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transactionid'
+                    AND t.virtualtransaction = l.virtualtransaction
+               LEFT JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = t.transactionid
+              WHERE l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
                 AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
                 AND c.oid IN (SELECT pg_catalog.to_regclass(name) FROM unnest(ARRAY[{}]::text[]) AS name)
-              GROUP BY l.pid, a.usename, a.application_name, a.state ORDER BY l.pid LIMIT 5",
+              GROUP BY l.pid, x.gid, x.owner, a.usename, a.application_name, a.state ORDER BY l.pid LIMIT 5",
             names.join(", ")
         ))?;
         rows.iter()
             .map(|row| {
-                let mut message = format!("process {} uses {}", row.text("pid")?, one_line(row.text("relation")?));
+                let holder = match row.get("pid")? {
+                    Some(pid) => format!("process {pid}"),
+                    None => format!("the prepared transaction '{}'", one_line(row.get("gid")?.unwrap_or_default())),
+                };
+                let mut message = format!("{holder} uses {}", one_line(row.text("relation")?));
                 for column in ["role", "application", "state"] {
                     if let Some(value) = row.get(column)? {
                         message.push_str(&format!(", {column} {}", one_line(value)));

@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::postgres::restore::contents::contents;
 use crate::engine::postgres::restore::create::Owners;
+use crate::engine::postgres::restore::holders::{self, Holders};
 use crate::engine::postgres::restore::roles;
 use crate::engine::postgres::schema::Item;
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::timescale;
 use crate::engine::postgres::wire::params::Params;
-use crate::engine::postgres::wire::session::{Session, sqlstate};
+use crate::engine::postgres::wire::session::{Row, Session, sqlstate};
 use crate::engine::postgres::wire::settings;
 use crate::platform::digest::Sha256;
 use crate::platform::error::{Error, Kind, Result, one_line};
@@ -161,6 +162,11 @@ impl Server {
             .hint("name a database on a primary server with --to postgres://user@host/database"))
     }
 
+    /// Returns the session.
+    pub(super) fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
     /// Reads the state of a database. Returns `None` if it does not exist.
     pub(crate) fn find_database(&mut self, name: &str) -> Result<Option<Existing>> {
         let rows = self.session.rows(&format!(
@@ -255,10 +261,11 @@ impl Server {
     /// This works after Ctrl-C too, and uses another connection if this one is broken.
     pub(crate) fn drop(&mut self, name: &str) -> Result<()> {
         let cannot = |error: Error| error.context(format!("cannot drop the database {}", one_line(name)));
-        self.drop_subscriptions(name).map_err(cannot)?;
         let plain = format!("DROP DATABASE IF EXISTS {}", ident(name));
         let sql = format!("{plain} WITH (FORCE)");
         self.session.defer_interrupts();
+        // If this connection is broken, the database may still be dropped over another one.
+        self.drop_subscriptions(name).or_else(|error| if is_broken(&error) { Ok(()) } else { Err(cannot(error)) })?;
         let mut dropped = self.session.execute(&sql);
         // The role may not end a session of the server, such as one of autovacuum, or of the login if this session acts as
         // another role. Without FORCE, the server ends its own, and waits for the others.
@@ -273,11 +280,11 @@ impl Server {
     }
 
     /// Drops the subscriptions of a restored schema: a database that has subscriptions cannot be dropped. They are
-    /// disabled and have no slots, so no other server is contacted.
+    /// disabled and have no slots, or else are made so: no other server is contacted.
     fn drop_subscriptions(&mut self, name: &str) -> Result<()> {
         // Every role may read these columns.
         let found = self.session.rows(&format!(
-            "SELECT s.subname AS name, s.subenabled AS enabled, s.subslotname AS slot
+            "SELECT s.subname AS name
                FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
               WHERE d.datname = {}",
             literal(name)
@@ -285,20 +292,26 @@ impl Server {
         if found.is_empty() {
             return Ok(());
         }
-        let mut session = Session::connect(&self.params.with_database(name))?;
-        settings::pin(&mut session)?;
-        for row in &found {
-            let subscription = row.text("name")?;
-            if row.flag("enabled")? || row.get("slot")?.is_some() {
-                return Err(Error::failed(format!(
-                    "the subscription {} in the database {} is enabled, or has a replication slot",
-                    one_line(subscription),
-                    one_line(name)
-                )));
-            }
-            session.execute(&format!("DROP SUBSCRIPTION {}", ident(subscription)))?;
+        let mut params = self.params.with_database(name);
+        if self.session.version() >= 170_000 && self.session.about().is_superuser {
+            // An event trigger that fires at login could refuse this session.
+            params = params.without_event_triggers();
         }
-        Ok(())
+        let mut session = Session::connect_for_cleanup(&params)?;
+        settings::pin(&mut session)?;
+        let triggers =
+            session.rows("SELECT evtname AS name FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'")?;
+        let names =
+            |rows: &[Row]| rows.iter().map(|row| row.text("name").map(str::to_owned)).collect::<Result<Vec<_>>>();
+        let (triggers, found) = (names(&triggers)?, names(&found)?);
+        let statements =
+            holders::drop_subscriptions(triggers.iter().map(String::as_str), found.iter().map(String::as_str));
+        statements.iter().try_for_each(|statement| session.execute(statement))
+    }
+
+    /// Reads the parts of a database that hold it, except its event triggers.
+    pub(crate) fn holders(&mut self, name: &str) -> Result<Holders> {
+        Holders::read(&mut self.session, name)
     }
 
     /// Drops the unfinished databases of Lifeboat processes on this machine that have died. Returns their names.
@@ -543,7 +556,7 @@ pub(crate) fn exchange_comment(session: &mut Session, mark: &Mark) -> Result<Opt
 #[must_use]
 pub(crate) fn cannot_restore(obstacles: &[String]) -> Error {
     Error::new(Kind::Failed, format!("the snapshot cannot be restored here: {}", obstacles.join("; "))).hint(
-        "create the roles, or restore without owners and grants with --no-owner; install the extensions; \
-             nothing was changed",
+        "create the roles, also with --create-roles, or restore without owners and grants with --no-owner; install the \
+         extensions; nothing was changed",
     )
 }

@@ -7,6 +7,7 @@ use chrono::Utc;
 use super::build::Build;
 use super::create;
 use super::fill::Filling;
+use super::holders::{self, without_login_triggers};
 use super::plan::Plan;
 use super::target::{self, Mark, Server};
 use super::undo::sql_command;
@@ -31,7 +32,7 @@ impl Plan {
             .build(&self.params.with_database(&scratch), &self.items, Some(&mark), report)
             .and_then(|comment| server.finish(&scratch, name, comment.as_deref()));
         built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
-        report.undo = Some(sql_command(&self.params, &[format!("DROP DATABASE {}", ident(name))]));
+        report.undo = Some(holders::drop_command(&self.params, &self.items));
         Ok(())
     }
 
@@ -53,6 +54,8 @@ impl Plan {
         warn_about_dropped(&server.drop_left_over(&self.context.host)?);
         let name = self.params.database().to_owned();
         server.require_other_database(&name)?;
+        let staying = self.holders.stay_behind(&self.items);
+        staying.iter().for_each(|message| tracing::warn!("{message}"));
         // Check this now, not after an hour of building.
         let busy = server.find_database(&name)?.map_or(0, |existing| existing.sessions);
         if busy > 0 && !self.settings.disconnect {
@@ -74,7 +77,7 @@ impl Plan {
         let built = self
             .build(&new, &self.items, None, report)
             .and_then(|_| {
-                let mut session = Session::connect(&new)?;
+                let mut session = Session::connect(&without_login_triggers(&new, &self.items))?;
                 settings::pin(&mut session)?;
                 create::apply_settings(&mut session, &settings_now)
             })
@@ -85,7 +88,8 @@ impl Plan {
             format!("ALTER DATABASE {} RENAME TO {}", ident(&name), ident(&scratch)),
             format!("ALTER DATABASE {} RENAME TO {}", ident(&aside), ident(&name)),
         ];
-        report.undo = Some(sql_command(&self.params, &undo));
+        report.undo = Some(self.holders.enclose_undo(sql_command(&self.params, &undo), &self.params, &aside));
+        report.notes.extend(staying);
         Ok(())
     }
 

@@ -5,56 +5,38 @@ use std::fmt::Write as _;
 
 use crate::engine::postgres::schema::depends::Places;
 use crate::engine::postgres::schema::object::{Address, catalogs};
-use crate::engine::postgres::schema::{FIRST_NORMAL_OID, Reader};
+use crate::engine::postgres::schema::{FIRST_NORMAL_OID, Reader, catalog_rows};
 use crate::platform::error::Result;
 
-/// The catalogs of the objects that make up a schema, each with a condition on `x`.
-const CATALOGS: &[(u32, &str, &str)] = &[
-    (catalogs::TYPE, "pg_type", "true"),
-    (catalogs::PROC, "pg_proc", "true"),
-    (catalogs::CLASS, "pg_class", "true"),
-    (catalogs::FOREIGN_SERVER, "pg_foreign_server", "true"),
-    (catalogs::FOREIGN_DATA_WRAPPER, "pg_foreign_data_wrapper", "true"),
-    (catalogs::AM, "pg_am", "true"),
-    (catalogs::ATTRDEF, "pg_attrdef", "true"),
-    (catalogs::CAST, "pg_cast", "true"),
-    (catalogs::CONSTRAINT, "pg_constraint", "true"),
-    (catalogs::CONVERSION, "pg_conversion", "true"),
-    (catalogs::LANGUAGE, "pg_language", "true"),
-    (catalogs::NAMESPACE, "pg_namespace", "x.nspname !~ '^pg_(temp|toast)'"),
-    (catalogs::OPCLASS, "pg_opclass", "true"),
-    // An operator without a function is only a name that another operator mentions.
-    (catalogs::OPERATOR, "pg_operator", "x.oprcode <> 0"),
-    (catalogs::OPFAMILY, "pg_opfamily", "true"),
-    (catalogs::REWRITE, "pg_rewrite", "true"),
-    // The copies on partitions are created with the trigger of the partitioned table.
-    (catalogs::TRIGGER, "pg_trigger", "NOT x.tgisinternal AND x.tgparentid = 0"),
-    (catalogs::POLICY, "pg_policy", "true"),
-    (catalogs::STATISTIC_EXT, "pg_statistic_ext", "true"),
-    (catalogs::COLLATION, "pg_collation", "true"),
-    (catalogs::EVENT_TRIGGER, "pg_event_trigger", "true"),
-    (catalogs::EXTENSION, "pg_extension", "true"),
-    (catalogs::TRANSFORM, "pg_transform", "true"),
-    (catalogs::TS_DICT, "pg_ts_dict", "true"),
-    (catalogs::TS_PARSER, "pg_ts_parser", "true"),
-    (catalogs::TS_CONFIG, "pg_ts_config", "true"),
-    (catalogs::TS_TEMPLATE, "pg_ts_template", "true"),
-    (catalogs::PUBLICATION, "pg_publication", "true"),
-    (catalogs::PUBLICATION_REL, "pg_publication_rel", "true"),
-    (catalogs::DEFAULT_ACL, "pg_default_acl", "true"),
-];
+/// Returns the condition on `x`, a row of a catalog, under which it must belong to an object. Returns `None` if another
+/// check covers the catalog.
+fn condition(catalog: u32) -> Option<&'static str> {
+    match catalog {
+        catalogs::NAMESPACE => Some("x.nspname !~ '^pg_(temp|toast)'"),
+        // An operator without a function is only a name that another operator mentions.
+        catalogs::OPERATOR => Some("x.oprcode <> 0"),
+        // The copies on partitions are created with the trigger of the partitioned table.
+        catalogs::TRIGGER => Some("NOT x.tgisinternal AND x.tgparentid = 0"),
+        // Every row of these is read.
+        catalogs::LARGE_OBJECT | catalogs::SUBSCRIPTION => None,
+        _ => Some("true"),
+    }
+}
 
-/// Refuses every row of the catalogs that belongs to no known object.
+/// Refuses every row of the catalogs that belongs to no known object. A row that was left over when its object was dropped
+/// is noted.
 pub(super) fn check(reader: &mut Reader, places: &Places) -> Result<()> {
+    let version = reader.version();
     let mut query = String::new();
-    for (catalog, relation, condition) in CATALOGS {
+    for catalog in catalog_rows::catalogs_of(version) {
+        let Some(condition) = condition(catalog.oid) else { continue };
         if !query.is_empty() {
             query.push_str(" UNION ALL ");
         }
         let _ = write!(
             query,
-            "SELECT {catalog} AS catalog, x.oid FROM pg_catalog.{relation} x \
-             WHERE x.oid >= {FIRST_NORMAL_OID} AND {condition}"
+            "SELECT {} AS catalog, x.oid FROM pg_catalog.{} x WHERE x.oid >= {FIRST_NORMAL_OID} AND {condition}",
+            catalog.oid, catalog.name
         );
     }
     let mut missing: Vec<Address> = Vec::new();
@@ -65,10 +47,16 @@ pub(super) fn check(reader: &mut Reader, places: &Places) -> Result<()> {
         }
     }
     for address in missing {
+        let target = catalog_rows::identify(&address.catalog.to_string(), &address.oid.to_string(), "0", version);
         let row = reader.session.row(&format!(
-            "SELECT i.type, i.identity, i.schema FROM pg_catalog.pg_identify_object({}, {}, 0) i",
-            address.catalog, address.oid
+            "SELECT d.target IS NULL AS is_gone, d.target ->> 'type' AS type, d.target ->> 'identity' AS identity, \
+             d.target ->> 'schema' AS schema FROM (SELECT {target} AS target) d"
         ))?;
+        if row.flag("is_gone")? {
+            let row = catalog_rows::shown(address);
+            reader.notes.push(format!("{row} was left out: it is the rest of an object that was dropped"));
+            continue;
+        }
         let name = format!("{} {}", row.get("type")?.unwrap_or("object"), row.get("identity")?.unwrap_or_default());
         if matches!(row.get("schema")?, Some("pg_catalog" | "information_schema")) {
             reader.notes.push(format!("{name} is in a schema of the system and was left out"));

@@ -96,11 +96,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
                 .get(&index)
                 .map(|settings: &Settings| settings.statements(only_this, table, name, &index_name));
             object.create.extend(settings.into_iter().flatten());
-            if let Some(tablespace) = row.get("tablespace")? {
-                reader.notes.push(format!(
-                    "index {index_name} is in tablespace {tablespace}: it is restored to the default tablespace"
-                ));
-            }
+            object.tablespace = row.owned("tablespace")?;
         }
         if object_kind == Kind::ForeignKey {
             // A foreign key can reference a key of a partitioned table only after all indexes of the partitions are

@@ -151,6 +151,7 @@ pub fn tables(session: &mut Session) -> Result<Vec<TableData>> {
             AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
             AND (e.oid IS NOT NULL OR NOT EXISTS (
                 SELECT FROM pg_catalog.pg_depend d
+                  JOIN pg_catalog.pg_extension owning ON owning.oid = d.refobjid
                  WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.objsubid = 0
                    AND d.deptype = 'e'))
           ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\"",

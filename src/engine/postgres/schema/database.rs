@@ -2,19 +2,11 @@
 //! privileges, privileges on system objects, and large objects.
 
 use crate::engine::postgres::schema::object::catalogs;
-use crate::engine::postgres::schema::{Address, FIRST_NORMAL_OID, Kind, Object, Reader, Section, grants, quote};
+use crate::engine::postgres::schema::{
+    Address, FIRST_NORMAL_OID, Kind, Object, Reader, Section, grants, quote, setting_text,
+};
 use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
-
-/// The settings whose value is a list of names. Each name is quoted separately.
-const LISTS: &[&str] = &[
-    "local_preload_libraries",
-    "search_path",
-    "session_preload_libraries",
-    "shared_preload_libraries",
-    "temp_tablespaces",
-    "unix_socket_directories",
-];
 
 /// Reads the owner, comment, privileges, labels and settings of the database. The statements apply to the database that
 /// they are run in.
@@ -57,7 +49,8 @@ pub(super) fn settings(reader: &mut Reader) -> Result<()> {
         // The mark holds the place of the database's name. It cannot occur in any other part of the statement.
         let mark = "\u{1}";
         let (acl, base) = (row.list("acl")?, row.list("acl_base")?);
-        for statement in grants::statements(&mut granted, "DATABASE", mark, None, owner, &acl, &base)? {
+        let target = grants::Target { word: "DATABASE", name: mark, column: None, owner };
+        for statement in grants::statements(&mut reader.gone_roles, &mut granted, &target, &acl, &base)? {
             let text = match statement.split_once(mark) {
                 Some((before, after)) => quote::for_this_database(
                     &format!("{}%I{}", before.replace('%', "%%"), after.replace('%', "%%")),
@@ -121,11 +114,17 @@ fn values(reader: &mut Reader, shared: &mut Numbered) -> Result<()> {
     let mut sets: Vec<Object> = Vec::new();
     for row in rows {
         let setting = row.text("setting")?;
-        let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
-        let values = if LISTS.contains(&name.to_lowercase().as_str()) { list(value) } else { vec![value.to_owned()] };
+        let (name, values) = setting_text::parse(setting);
         let placeholders = vec!["%L"; values.len()].join(", ");
         let values = values.iter().map(String::as_str);
         let role = Some(row.text("role")?).filter(|_| row.text("role_oid").is_ok_and(|oid| oid != "0"));
+        if let Some(role) = role.filter(|role| reader.gone_roles.is_gone_owner(role)) {
+            let note = format!("the database's settings of the role {role}, which does not exist, were left out");
+            if !reader.notes.contains(&note) {
+                reader.notes.push(note);
+            }
+            continue;
+        }
         let title = role.map_or_else(|| "settings".to_owned(), |role| format!("settings of role {role}"));
         if sets.last().is_none_or(|set| set.name != title) {
             sets.push(shared.object(&title));
@@ -164,41 +163,11 @@ fn numbered(placeholders: &str) -> String {
     numbered
 }
 
-/// Returns the names in the value of a setting that is a list: `"$user", public`.
-fn list(text: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut name = String::new();
-    let mut quoted = false;
-    let mut was_quoted = false;
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '"' if quoted && letters.peek() == Some(&'"') => {
-                letters.next();
-                name.push('"');
-            }
-            '"' => {
-                quoted = !quoted;
-                was_quoted = true;
-            }
-            ',' if !quoted => {
-                names.push(std::mem::take(&mut name));
-                was_quoted = false;
-            }
-            letter if !quoted && letter.is_whitespace() => {}
-            letter => name.push(letter),
-        }
-    }
-    if !name.is_empty() || was_quoted || names.is_empty() {
-        names.push(name);
-    }
-    names
-}
-
 /// Reads the default privileges.
 pub(super) fn default_privileges(reader: &mut Reader) -> Result<()> {
     let rows = reader.rows(
         "SELECT a.oid, pg_catalog.pg_get_userbyid(a.defaclrole) AS role, n.nspname AS schema, a.defaclobjtype AS type, \
+         a.defaclnamespace <> 0 AND n.oid IS NULL AS has_no_schema, \
          to_json(a.defaclacl::text[]) AS acl, CASE WHEN a.defaclnamespace = 0 THEN to_json(pg_catalog.acldefault( \
          CASE WHEN a.defaclobjtype = 'S' THEN 's'::\"char\" ELSE a.defaclobjtype END, a.defaclrole)::text[]) \
          ELSE '[]' END AS acl_base \
@@ -206,6 +175,10 @@ pub(super) fn default_privileges(reader: &mut Reader) -> Result<()> {
     )?;
     for row in rows {
         let role = row.text("role")?;
+        // The check that nothing was missed notes the row: without its schema, it would be for all schemas.
+        if row.flag("has_no_schema")? || reader.gone_roles.is_gone_owner(role) {
+            continue;
+        }
         let word = match row.text("type")? {
             "r" => "TABLES",
             "S" => "SEQUENCES",
@@ -230,7 +203,8 @@ pub(super) fn default_privileges(reader: &mut Reader) -> Result<()> {
             prefix.push_str(&format!(" IN SCHEMA {}", quote::ident(schema)));
         }
         let (acl, base) = (row.list("acl")?, row.list("acl_base")?);
-        object.set_owner = grants::default_statements(&mut object, &prefix, word, role, &acl, &base)?;
+        let gone = &mut reader.gone_roles;
+        object.set_owner = grants::default_statements(gone, &mut object, &prefix, (word, role), &acl, &base)?;
         reader.add(object);
     }
     Ok(())
@@ -250,7 +224,7 @@ pub(super) fn large_objects(reader: &mut Reader) -> Result<()> {
         object.identity = format!("LARGE OBJECT {oid}");
         object.create.push(format!("SELECT pg_catalog.lo_create({oid})"));
         object.own(row.text("owner")?);
-        grants::add(&mut object, &row, "LARGE OBJECT", oid)?;
+        grants::add(&mut reader.gone_roles, &mut object, &row, "LARGE OBJECT", oid)?;
         reader.add(object);
     }
     Ok(())
@@ -327,7 +301,7 @@ fn changed_privileges(reader: &mut Reader) -> Result<Vec<Row>> {
              FROM pg_catalog.{relation} x {join} \
              LEFT JOIN pg_catalog.pg_init_privs i ON i.classoid = {catalog} AND i.objoid = x.oid AND i.objsubid = 0 \
              LEFT JOIN pg_catalog.pg_depend e ON e.classid = {catalog} AND e.objid = x.oid AND e.objsubid = 0 \
-             AND e.deptype = 'e' \
+             AND e.deptype = 'e' AND e.refobjid IN (SELECT oid FROM pg_catalog.pg_extension) \
              WHERE (x.oid < {FIRST_NORMAL_OID} AND {system} OR e.refobjid IS NOT NULL) \
              AND x.{prefix}acl IS DISTINCT FROM i.initprivs AND NOT ({catalog} = {} AND x.oid = 2200) ORDER BY 4",
             catalogs::NAMESPACE
@@ -341,7 +315,7 @@ fn changed_privileges(reader: &mut Reader) -> Result<Vec<Row>> {
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_catalog.pg_init_privs i ON i.classoid = {0} AND i.objoid = c.oid AND i.objsubid = a.attnum \
          LEFT JOIN pg_catalog.pg_depend e ON e.classid = {0} AND e.objid = c.oid AND e.objsubid = 0 \
-         AND e.deptype = 'e' \
+         AND e.deptype = 'e' AND e.refobjid IN (SELECT oid FROM pg_catalog.pg_extension) \
          WHERE (c.oid < {FIRST_NORMAL_OID} AND n.nspname <> 'information_schema' OR e.refobjid IS NOT NULL) \
          AND NOT a.attisdropped \
          AND a.attacl IS DISTINCT FROM i.initprivs ORDER BY 4, a.attnum",
@@ -371,7 +345,8 @@ pub(super) fn system_privileges(reader: &mut Reader) -> Result<()> {
         };
         let (acl, base, owner) = (row.list("acl")?, row.list("acl_base")?, row.text("owner")?);
         let (word, name, column) = (row.text("word")?, row.text("name")?, row.get("column_name")?);
-        let statements = grants::statements(object, word, name, column, owner, &acl, &base)?;
+        let target = grants::Target { word, name, column, owner };
+        let statements = grants::statements(&mut reader.gone_roles, object, &target, &acl, &base)?;
         match place {
             Some(_) => object.grants.extend(statements),
             None => object.set_owner.extend(statements),
@@ -381,17 +356,4 @@ pub(super) fn system_privileges(reader: &mut Reader) -> Result<()> {
         reader.add(system);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::engine::postgres::schema::database::list;
-
-    #[test]
-    fn lists_are_split_at_commas_outside_of_quotes() {
-        assert_eq!(list("\"$user\", public"), ["$user", "public"]);
-        assert_eq!(list("\"a, \"\"b\", c"), ["a, \"b", "c"]);
-        assert_eq!(list("\"\""), [""]);
-        assert_eq!(list(""), [""]);
-    }
 }

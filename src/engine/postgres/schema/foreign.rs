@@ -33,7 +33,7 @@ pub(super) fn wrappers(reader: &mut Reader) -> Result<()> {
         create.push_str(&options(reader, &row.list("options")?, &format!("the foreign data wrapper {quoted}")));
         object.create.push(create);
         object.own(row.text("owner")?);
-        grants::add(&mut object, &row, "FOREIGN DATA WRAPPER", &quoted)?;
+        grants::add(&mut reader.gone_roles, &mut object, &row, "FOREIGN DATA WRAPPER", &quoted)?;
         reader.add(object);
     }
     Ok(())
@@ -67,7 +67,7 @@ pub(super) fn servers(reader: &mut Reader) -> Result<()> {
         create.push_str(&options(reader, &row.list("options")?, &format!("the foreign server {quoted}")));
         object.create.push(create);
         object.own(row.text("owner")?);
-        grants::add(&mut object, &row, "FOREIGN SERVER", &quoted)?;
+        grants::add(&mut reader.gone_roles, &mut object, &row, "FOREIGN SERVER", &quoted)?;
         reader.add(object);
     }
     Ok(())
@@ -89,16 +89,24 @@ pub(super) fn user_mappings(reader: &mut Reader) -> Result<()> {
     for row in rows {
         let server = row.text("server")?;
         let public = row.text("user")? == "0";
-        let user = if public { "PUBLIC".to_owned() } else { quote::ident(row.text("name")?) };
+        let Some(name) = row.get("name")? else {
+            let number = row.text("user")?;
+            reader.notes.push(format!(
+                "the user mapping for the server {} was left out: its role {number} does not exist",
+                quote::ident(server)
+            ));
+            continue;
+        };
+        let user = if public { "PUBLIC".to_owned() } else { quote::ident(name) };
         let what = format!("FOR {user} SERVER {}", quote::ident(server));
         if !row.flag("visible")? {
             reader.refused.push(format!("the user mapping {what}: the role may not read its options"));
             continue;
         }
         let address = Address::new(catalogs::USER_MAPPING, row.number("oid")?);
-        let mut object = Object::new(address, Kind::UserMapping, None, &format!("{} {server}", row.text("name")?));
+        let mut object = Object::new(address, Kind::UserMapping, None, &format!("{name} {server}"));
         if !public {
-            object.role(row.text("name")?);
+            object.role(name);
         }
         let options = options(reader, &row.list("options")?, &format!("the user mapping {what}"));
         object.create.push(format!("CREATE USER MAPPING {what}{options}"));

@@ -35,7 +35,7 @@ pub(super) fn functions(reader: &mut Reader) -> Result<()> {
         let definition = row.text("definition")?.trim_end();
         object.create.push(definition.replacen("CREATE OR REPLACE ", "CREATE ", 1));
         object.own(row.text("owner")?);
-        grants::add(&mut object, &row, word, &signature)?;
+        grants::add(&mut reader.gone_roles, &mut object, &row, word, &signature)?;
         reader.add(object);
     }
     Ok(())
@@ -85,7 +85,13 @@ pub(super) fn aggregates(reader: &mut Reader) -> Result<()> {
             indented(&aggregate_options(&row)?)
         ));
         object.own(row.text("owner")?);
-        grants::add(&mut object, &row, "FUNCTION", &format!("{quoted}({})", row.text("types")?))?;
+        grants::add(
+            &mut reader.gone_roles,
+            &mut object,
+            &row,
+            "FUNCTION",
+            &format!("{quoted}({})", row.text("types")?),
+        )?;
         reader.add(object);
     }
     Ok(())

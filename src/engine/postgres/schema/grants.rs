@@ -3,6 +3,7 @@
 //! A list of privileges is compared with the default privileges of a new object (`acldefault`), or, for objects that
 //! belong to the system or to an extension, with the initial privileges (pg_init_privs).
 
+use crate::engine::postgres::schema::gone_roles::GoneRoles;
 use crate::engine::postgres::schema::object::Object;
 use crate::engine::postgres::schema::quote;
 use crate::engine::postgres::wire::session::Row;
@@ -31,29 +32,43 @@ pub fn columns(class: char, acl: &str, owner: &str) -> String {
 
 /// Adds the grants of an object whose row has the [`columns`]. `word` is the kind as GRANT names it (`TABLE`,
 /// `SEQUENCE`, `FUNCTION`, `TYPE`, ...), `name` the qualified and quoted name.
-pub fn add(object: &mut Object, row: &Row, word: &str, name: &str) -> Result<()> {
+pub fn add(gone: &mut GoneRoles, object: &mut Object, row: &Row, word: &str, name: &str) -> Result<()> {
     if row.get("acl")?.is_none() {
         return Ok(());
     }
     let owner = object.owner.clone().unwrap_or_default();
-    let statements = statements(object, word, name, None, &owner, &row.list("acl")?, &row.list("acl_base")?)?;
+    let target = Target { word, name, column: None, owner: &owner };
+    let statements = statements(gone, object, &target, &row.list("acl")?, &row.list("acl_base")?)?;
     object.grants.extend(statements);
     Ok(())
 }
 
-/// Returns the statements that change the privileges `base` to `acl`. The roles that they name are added to `object`.
-///
-/// `column` is the quoted name of a column: `GRANT SELECT(column) ON TABLE name`; its base is the empty list.
+/// An object, or a column of a table, that has privileges.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The kind of object as GRANT names it.
+    pub word: &'a str,
+    /// The qualified and quoted name.
+    pub name: &'a str,
+    /// The quoted name of a column, for `GRANT SELECT(column) ON TABLE name`; its base is the empty list.
+    pub column: Option<&'a str>,
+    /// The role that owns the object.
+    pub owner: &'a str,
+}
+
+/// Returns the statements that change the privileges `base` to `acl`. The roles that they name are added to `object`;
+/// those that do not exist are left out, and recorded in `gone`.
 pub fn statements(
+    gone: &mut GoneRoles,
     object: &mut Object,
-    word: &str,
-    name: &str,
-    column: Option<&str>,
-    owner: &str,
+    target: &Target<'_>,
     acl: &[String],
     base: &[String],
 ) -> Result<Vec<String>> {
-    let (entries, base) = (parse_all(acl)?, parse_all(base)?);
+    let Target { word, name, column, owner } = *target;
+    let (mut entries, mut base) = (parse_all(acl)?, parse_all(base)?);
+    remove_gone(gone, &mut entries, target);
+    base.retain(|entry| !gone.is_gone(&entry.grantee) && !gone.is_gone(&entry.grantor));
     let every: Vec<char> = base
         .iter()
         .filter(|entry| entry.grantee == owner)
@@ -89,16 +104,39 @@ pub fn statements(
     Ok(statements)
 }
 
+/// Removes the entries for roles that do not exist. What such a role granted to another role is still in effect, so it is
+/// granted by the owner.
+fn remove_gone(gone: &mut GoneRoles, entries: &mut Vec<Entry>, target: &Target<'_>) {
+    let word = target.word.to_lowercase();
+    let shown = match target.name {
+        // Default privileges name no object.
+        "" => format!("new {word}"),
+        // The name of the database is left open.
+        "\u{1}" => format!("the {word}"),
+        name => format!("{word} {name}"),
+    };
+    for entry in entries.iter_mut() {
+        let (is_gone, is_granted_by_gone) = (gone.is_gone(&entry.grantee), gone.is_gone(&entry.grantor));
+        if is_gone {
+            gone.record(&entry.grantee, &shown);
+        } else if is_granted_by_gone {
+            gone.record(&entry.grantor, &shown);
+            entry.grantor = target.owner.to_owned();
+        }
+    }
+    entries.retain(|entry| !gone.is_gone(&entry.grantee));
+}
+
 /// Returns the statements of `ALTER DEFAULT PRIVILEGES ...` for a list of default privileges. They name no object.
 pub fn default_statements(
+    gone: &mut GoneRoles,
     object: &mut Object,
     prefix: &str,
-    word: &str,
-    owner: &str,
+    (word, owner): (&str, &str),
     acl: &[String],
     base: &[String],
 ) -> Result<Vec<String>> {
-    let plain = statements(object, word, "", None, owner, acl, base)?;
+    let plain = statements(gone, object, &Target { word, name: "", column: None, owner }, acl, base)?;
     Ok(plain
         .into_iter()
         .filter(|statement| statement.starts_with("GRANT") || statement.starts_with("REVOKE"))
@@ -196,7 +234,17 @@ mod tests {
     fn run(owner: &str, acl: &[&str], base: &[&str]) -> Vec<String> {
         let mut object = Object::new(Address::default(), Kind::Table, None, "t");
         let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>();
-        statements(&mut object, "TABLE", "public.t", None, owner, &list(acl), &list(base)).expect("valid lists")
+        let target = Target { word: "TABLE", name: "public.t", column: None, owner };
+        let mut gone = GoneRoles::default();
+        statements(&mut gone, &mut object, &target, &list(acl), &list(base)).expect("valid lists")
+    }
+
+    #[test]
+    fn roles_that_do_not_exist_are_left_out_and_what_they_granted_is_kept() {
+        assert_eq!(
+            run("o", &["o=arwdDxt/o", "16999=r/o", "x=r/16999"], &["o=arwdDxt/o", "16998=r/o"]),
+            ["GRANT SELECT ON TABLE public.t TO x"]
+        );
     }
 
     #[test]

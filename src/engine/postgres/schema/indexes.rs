@@ -112,11 +112,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
             object.owner = row.owned("owner")?;
             object.table = Some(table);
             object.needs = vec![table];
-            if let Some(tablespace) = row.get("tablespace")? {
-                reader.notes.push(format!(
-                    "index {qualified} is in tablespace {tablespace}: it is restored to the default tablespace"
-                ));
-            }
+            object.tablespace = row.owned("tablespace")?;
             if row.get("parent")?.is_some() {
                 // pg_depend records a dependency on the parent's index. Only the attachment needs that index.
                 object.needs_not.push(index_at(row, "parent_constraint", "parent")?);

@@ -8,6 +8,7 @@
 //! they can be created; one file for each kind of object reads it; [`grants`], `comments` and `depends` are used by all
 //! of them.
 
+mod catalog_rows;
 mod columns;
 mod comment_target;
 mod comments;
@@ -18,8 +19,10 @@ mod database;
 mod depends;
 mod foreign;
 mod functions;
+pub mod gone_roles;
 pub mod grants;
 mod indexes;
+pub mod newer;
 pub mod object;
 mod operators;
 pub mod option_text;
@@ -33,9 +36,11 @@ mod relation;
 mod render;
 mod replication;
 pub(super) mod restriction;
+pub(super) mod roles;
 mod rules;
 mod schemas;
 pub mod sequences;
+mod setting_text;
 mod statistics;
 mod tables;
 mod texts;
@@ -45,6 +50,7 @@ mod views;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use gone_roles::{GoneRoles, LOOKS_GONE};
 pub use object::{Address, Item, Kind, Object, Section, Stub, catalogs};
 pub use reader::Reader;
 pub use render::{SETTINGS, render};
@@ -54,6 +60,7 @@ use crate::engine::postgres::timescale;
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::Result;
 pub use crate::snapshots::manifest::Extension;
+use crate::snapshots::manifest::RoleFacts;
 
 /// The first oid that does not belong to an object of the system.
 pub const FIRST_NORMAL_OID: u32 = 16384;
@@ -72,6 +79,10 @@ pub struct Schema {
     pub notes: Vec<String>,
     /// The roles that owners, grants and policies name.
     pub roles: BTreeSet<String>,
+    /// The definitions of those roles.
+    pub role_definitions: Vec<RoleFacts>,
+    /// The tablespaces that objects are stored in.
+    pub tablespaces: BTreeSet<String>,
     /// The extensions that `items` creates.
     pub extensions: Vec<Extension>,
 }
@@ -85,7 +96,8 @@ pub fn read(session: &mut Session) -> Result<Schema> {
          SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL extra_float_digits = 3; \
          SET LOCAL bytea_output = hex",
     )?;
-    if has_newer_keywords(session)? {
+    let names = names(session)?;
+    if names.has_newer_keyword {
         session.execute("SET LOCAL quote_all_identifiers = on")?;
     }
     let mut reader = Reader {
@@ -96,11 +108,14 @@ pub fn read(session: &mut Session) -> Result<Schema> {
         extensions: Vec::new(),
         members: HashSet::new(),
         aliases: HashMap::new(),
+        gone_roles: names.gone_roles,
         timescale: None,
     };
     // Objects in temporary schemas and TOAST tables are ignored in the same way as members of extensions.
+    // A row that was left over by a dropped extension makes nothing a member.
     let members = format!(
         "SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e' \
+         AND refobjid IN (SELECT oid FROM pg_catalog.pg_extension) \
          UNION SELECT d.classid, d.objid FROM pg_catalog.pg_depend d \
          JOIN pg_catalog.pg_namespace n ON d.refclassid = {} AND d.refobjid = n.oid WHERE n.nspname ~ '^pg_temp_' \
          UNION SELECT {}, c.oid FROM pg_catalog.pg_class c \
@@ -125,23 +140,37 @@ pub fn read(session: &mut Session) -> Result<Schema> {
     places.add_needs(&mut reader)?;
     comments::add(&mut reader, &places)?;
     complete::check(&mut reader, &places)?;
+    reader.refused.extend(newer::unknown(reader.session)?);
+    let notes = reader.gone_roles.remove_owners(&mut reader.objects);
+    reader.notes.extend(notes);
+    reader.notes.extend(reader.gone_roles.notes());
     reader.session.execute("SET LOCAL quote_all_identifiers = off")?;
     let roles = reader.objects.iter().flat_map(|object| object.roles.iter().cloned()).collect();
+    let tablespaces = reader.objects.iter().filter_map(|object| object.tablespace.clone()).collect();
+    let role_definitions = roles::read(reader.session, &roles)?;
     Ok(Schema {
         items: order::sort(reader.objects)?,
         refused: reader.refused,
         notes: reader.notes,
         roles,
+        role_definitions,
+        tablespaces,
         extensions: reader.extensions,
     })
 }
 
-/// Returns true if an object has a name that this server prints without quotes and that a newer server reads as a
-/// keyword: a column `system_user` in a view or an index would be restored as the function of that name, or not at all.
-fn has_newer_keywords(session: &mut Session) -> Result<bool> {
+/// Names that decide how the schema is read.
+struct Names {
+    /// True if an object has a name that this server prints without quotes and that a newer server reads as a keyword: a
+    /// column `system_user` in a view or an index would be restored as the function of that name, or not at all.
+    has_newer_keyword: bool,
+    gone_roles: GoneRoles,
+}
+
+fn names(session: &mut Session) -> Result<Names> {
     let words: Vec<String> = quote::KEYWORDS.iter().map(|word| quote::literal(word)).collect();
     let row = session.row(&format!(
-        "SELECT EXISTS (
+        "SELECT to_json(ARRAY(SELECT rolname::text FROM pg_catalog.pg_roles WHERE {LOOKS_GONE})) AS roles, EXISTS (
              SELECT FROM unnest(ARRAY[{}]::name[]) AS word
               WHERE pg_catalog.quote_ident(word) = word::text
                 AND (word IN (SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid >= {FIRST_NORMAL_OID})
@@ -153,7 +182,7 @@ fn has_newer_keywords(session: &mut Session) -> Result<bool> {
                      OR word IN (SELECT nspname FROM pg_catalog.pg_namespace WHERE oid >= {FIRST_NORMAL_OID}))) AS has",
         words.join(", ")
     ))?;
-    row.flag("has")
+    Ok(Names { has_newer_keyword: row.flag("has")?, gone_roles: GoneRoles::new(row.list("roles")?) })
 }
 
 /// Reads every kind of object.

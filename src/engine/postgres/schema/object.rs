@@ -134,12 +134,13 @@ pub enum Kind {
     AggregateRows,
     Refresh,
     CompressedChunks,
-    EventTrigger,
     DefaultPrivileges,
     SystemPrivileges,
     DatabaseSetting,
     // A job may run as soon as it is created.
     Job,
+    // An event trigger fires for the statements after it.
+    EventTrigger,
 }
 
 impl Kind {
@@ -212,6 +213,8 @@ pub struct Object {
     /// The table that it belongs to (for example of an index, a trigger or a default). It is used for selections and
     /// for running statements in parallel.
     pub table: Option<Address>,
+    /// The tablespace that it is stored in, if that is not the database's own.
+    pub tablespace: Option<String>,
     /// Set if the object can be created in two steps, to break a cycle of dependencies.
     pub stub: Option<Stub>,
 }
@@ -247,6 +250,7 @@ impl Object {
             needs: Vec::new(),
             needs_not: Vec::new(),
             table: None,
+            tablespace: None,
             stub: None,
         }
     }
@@ -322,6 +326,9 @@ pub struct Item {
     /// The table that it belongs to, if it belongs to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<usize>,
+    /// The tablespace that it is stored in, if that is not the database's own. The statements do not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tablespace: Option<String>,
     /// True if the database that is restored to has it already, so that nothing but its privileges may be set.
     #[serde(skip)]
     pub exists: bool,
@@ -350,6 +357,7 @@ mod tests {
             roles: vec!["o".into()],
             needs: vec![1, 2],
             table: None,
+            tablespace: None,
             exists: false,
         };
         let json = serde_json::to_string(&item).expect("an item is JSON");

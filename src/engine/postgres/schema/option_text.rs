@@ -1,5 +1,5 @@
-//! Finds and removes options in the text of statements: the `WITH (name='value', ...)` of a table, view or index, and
-//! the `SET (name='value', ...)` of a column.
+//! Finds and removes options in the text of statements: the `WITH (name='value', ...)` of a table, view or index, the
+//! `SET (name='value', ...)` of a column, and the `class (name='value', ...)` of an operator class in an index.
 //!
 //! The statements are those that Lifeboat and the server's `pg_get_*def` functions write: there is no space around the
 //! equals sign of an option. The option lists of publications, subscriptions and TimescaleDB have spaces there, and are
@@ -14,6 +14,8 @@ pub struct OptionText {
     pub namespace: Option<String>,
     /// The name, unquoted.
     pub name: String,
+    /// True if it is an option of an operator class.
+    pub of_class: bool,
     /// The range of `name='value'` in the statement, in bytes.
     place: Range<usize>,
 }
@@ -38,6 +40,8 @@ struct List {
 enum Keyword {
     With,
     Set,
+    /// The list follows the name of an operator class.
+    None,
 }
 
 /// Returns the options that a statement sets.
@@ -83,6 +87,16 @@ fn lists(statement: &str) -> Vec<List> {
         match bytes[at] {
             b'\'' | b'"' => at = quoted_end(bytes, at, is_escape_string(bytes, at)),
             b'$' => at = dollar_quoted_end(statement, at),
+            b'(' if at > 1 && bytes[at - 1] == b' ' && (is_word(bytes[at - 2]) || bytes[at - 2] == b'"') => {
+                let found_list = list(statement, at + 1).filter(|_| begins_with_a_string(statement, at + 1));
+                let Some((mut options, end)) = found_list else {
+                    at += 1;
+                    continue;
+                };
+                options.iter_mut().for_each(|option| option.of_class = true);
+                found.push(List { place: at - 1..end, keyword: Keyword::None, options });
+                at = end;
+            }
             byte if is_word(byte) => {
                 let end = word_end(bytes, at);
                 let keyword = match &statement[at..end] {
@@ -124,13 +138,20 @@ fn list(statement: &str, mut at: usize) -> Option<(Vec<OptionText>, usize)> {
             return None;
         }
         at = value_end(bytes, end + 1)?;
-        options.push(OptionText { namespace, name, place: start..at });
+        options.push(OptionText { namespace, name, of_class: false, place: start..at });
         match bytes.get(at)? {
             b')' => return Some((options, at + 1)),
             b',' if bytes.get(at + 1) == Some(&b' ') => at += 2,
             _ => return None,
         }
     }
+}
+
+/// Returns true if the value of the first option from a position on is a string, as the server writes the options of
+/// operator classes.
+fn begins_with_a_string(statement: &str, at: usize) -> bool {
+    let value = statement[at..].split_once('=').map_or("", |(_, value)| value);
+    value.starts_with('\'') || value.starts_with("E'")
 }
 
 /// Returns the identifier at a position, unquoted, and the position after it.
@@ -238,6 +259,12 @@ mod tests {
             names("ALTER TABLE t ADD CONSTRAINT u UNIQUE (a) WITH (fillfactor='70') DEFERRABLE"),
             ["fillfactor"]
         );
+        assert_eq!(
+            names(
+                "CREATE INDEX i ON t USING gist (a c.\"Ops\" (pg_x='3', siglen='8'), b ops (siglen='9')) WITH (buffering=auto)"
+            ),
+            ["pg_x", "siglen", "siglen", "buffering"]
+        );
         assert_eq!(names("ALTER TABLE t ALTER COLUMN a SET (\"Odd \"\"name\"=E'a\\'b')"), ["Odd \"name"]);
     }
 
@@ -252,6 +279,8 @@ mod tests {
             "ALTER TABLE t ADD EXCLUDE USING gist (a WITH &&)",
             "CREATE TABLE t (a timestamp(3) with time zone)",
             "UPDATE t SET (a, b) = (1, 2)",
+            "CREATE INDEX i ON t ((a = 'b'::text), (a || 'c (d=''e'')'::text))",
+            "CREATE INDEX i ON t (f(a => 'b'::text)) WHERE (a=b)",
             "ALTER TABLE t ALTER COLUMN a SET (n_distinct='5'",
             "ALTER TABLE t ALTER COLUMN a SET (",
             "ALTER TABLE t ALTER COLUMN a SET (n_distinct=",
@@ -276,6 +305,8 @@ mod tests {
         removes(table, "x", Some("CREATE TABLE ä.\"T\" (\n    a integer\n)\nOPTIONS (a 'b')"));
         let view = "CREATE VIEW v WITH (a='1', toast.b='2', c='3') AS\nSELECT 1";
         removes(view, "toast.b", Some("CREATE VIEW v WITH (a='1', c='3') AS\nSELECT 1"));
+        let index = "CREATE INDEX i ON t USING gist (a int4_ops (pg_attver='3'), b ops (pg_attver='3', x='1'))";
+        removes(index, "pg_attver", Some("CREATE INDEX i ON t USING gist (a int4_ops, b ops (x='1'))"));
         let twice = "ALTER TABLE t ADD EXCLUDE USING gist (a WITH =) WITH (x='1'), ADD UNIQUE (a) WITH (x='1', y='2')";
         removes(twice, "x", Some("ALTER TABLE t ADD EXCLUDE USING gist (a WITH =), ADD UNIQUE (a) WITH (y='2')"));
     }

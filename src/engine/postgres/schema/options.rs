@@ -7,16 +7,17 @@
 //! known major version is left out, and a note says so. On a major version that is newer than the list, all options are
 //! saved, except those with names that begin with `pg_`, which PostgreSQL reserves for itself.
 //!
-//! An access method of an extension may have additional options. All of them are saved, except those whose names begin
-//! with `pg_`.
+//! An access method of an extension may have additional options, and so may an operator class. All of them are saved, except
+//! those whose names begin with `pg_`.
 
 use crate::engine::postgres::schema::option_text::{self, OptionText};
 use crate::engine::postgres::schema::relation::USER_RELATIONS;
 use crate::engine::postgres::schema::{Item, Kind, Reader, quote};
+use crate::engine::postgres::wire::majors;
 use crate::platform::error::Result;
 
 /// The newest major version whose options are in the list.
-pub const NEWEST_LISTED_MAJOR: u32 = 18;
+pub const NEWEST_LISTED_MAJOR: u32 = majors::NEWEST;
 
 /// The kinds of objects that have options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +159,10 @@ pub(in crate::engine::postgres) fn unsettable_of_index(array: &str, version: u32
 
 /// Removes the options that users cannot set from an index's definition, as the server prints it.
 pub(in crate::engine::postgres) fn only_settable(definition: &str, unsettable: &[String]) -> String {
-    let is_unsettable = |option: &OptionText| unsettable.contains(&option.name);
+    let is_unsettable = |option: &OptionText| match option.of_class {
+        true => option.name.starts_with("pg_"),
+        false => unsettable.contains(&option.name),
+    };
     option_text::without(definition, is_unsettable).unwrap_or_default()
 }
 
@@ -204,6 +208,17 @@ pub(super) fn note_left_out(reader: &mut Reader<'_>) -> Result<()> {
               WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped AND {USER_RELATIONS}
                 AND NOT {}",
             is_settable(ObjectKind::Column, version)
+        ),
+        format!(
+            "SELECT 'index' AS what, o.option_name,
+                    pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(i.relname) AS object
+               FROM pg_catalog.pg_index x
+               JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+               JOIN pg_catalog.pg_class c ON c.oid = x.indrelid
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_attribute a ON a.attrelid = i.oid
+               CROSS JOIN LATERAL pg_catalog.pg_options_to_table(a.attoptions) o
+              WHERE {USER_RELATIONS} AND pg_catalog.starts_with(o.option_name, 'pg_')"
         ),
     ];
     let internal: Vec<String> = INTERNAL_OPTIONS.iter().map(|name| quote::literal(name)).collect();

@@ -225,6 +225,7 @@ fn place(nodes: Vec<Node>, places: &HashMap<Address, usize>) -> Result<Vec<Item>
             roles: object.roles,
             needs,
             table: object.table.and_then(|table| places.get(&table)).map(|table| ids[*table]),
+            tablespace: object.tablespace,
             exists: false,
         });
     }

@@ -37,7 +37,18 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
             "d" => sql.push_str(" FOR DELETE"),
             _ => {}
         }
-        let roles = row.list("roles")?;
+        let mut roles = row.list("roles")?;
+        let all = roles.len();
+        roles.retain(|role| !reader.gone_roles.is_gone_owner(role));
+        if roles.len() < all {
+            let outcome = if roles.is_empty() { "the policy was" } else { "that was" };
+            let note = format!("the policy {quoted} on {table} names a role that does not exist: {outcome} left out");
+            reader.notes.push(note);
+        }
+        // A policy that names no role would be for all of them.
+        if roles.is_empty() && all > 0 {
+            continue;
+        }
         if !roles.is_empty() {
             let quoted: Vec<String> = roles.iter().map(|role| quote::ident(role)).collect();
             sql.push_str(&format!(" TO {}", quoted.join(", ")));

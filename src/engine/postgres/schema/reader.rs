@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::engine::postgres::schema::gone_roles::GoneRoles;
 use crate::engine::postgres::schema::object::{Address, Object};
 use crate::engine::postgres::timescale::Timescale;
 use crate::engine::postgres::wire::session::{Row, Session};
@@ -26,6 +27,8 @@ pub struct Reader<'a> {
     /// Parts, and the object that each belongs to, in addition to those that pg_depend records. (pg_depend records
     /// internal dependencies, and the defaults and constraints of a table or domain that are not separate objects.)
     pub aliases: HashMap<Address, Address>,
+    /// The roles that objects name although they do not exist.
+    pub gone_roles: GoneRoles,
     /// The hypertables, aggregates and other objects of TimescaleDB, if the database has the extension.
     pub timescale: Option<Timescale>,
 }

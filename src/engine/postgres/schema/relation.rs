@@ -27,6 +27,7 @@ pub(super) fn row_security_at(table: u32) -> Address {
 pub(super) const USER_RELATIONS: &str = "c.relpersistence <> 't' AND n.nspname !~ '^pg_'
     AND n.nspname <> 'information_schema'
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend own
+                      JOIN pg_catalog.pg_extension owning ON owning.oid = own.refobjid
                      WHERE own.classid = 1259 AND own.objid = c.oid AND own.objsubid = 0 AND own.deptype = 'e')";
 
 /// The condition that the constraint `k` is a check that calls a function which is not built in. The function may read

@@ -266,6 +266,8 @@ pub(super) fn event_triggers(reader: &mut Reader) -> Result<()> {
         function_name("e.evtfoid")
     ))?;
     for row in rows {
+        // Without its function, the check that nothing was missed notes it.
+        let Some(function) = row.get("function")? else { continue };
         let name = row.text("name")?;
         let address = Address::new(catalogs::EVENT_TRIGGER, row.number("oid")?);
         let mut object = Object::new(address, Kind::EventTrigger, None, name).at(Section::Last);
@@ -275,7 +277,7 @@ pub(super) fn event_triggers(reader: &mut Reader) -> Result<()> {
         if !tags.is_empty() {
             create.push_str(&format!("\n    WHEN TAG IN ({})", tags.join(", ")));
         }
-        create.push_str(&format!("\n    EXECUTE FUNCTION {}()", row.text("function")?));
+        create.push_str(&format!("\n    EXECUTE FUNCTION {function}()"));
         object.create.push(create);
         let state = match row.text("enabled")? {
             "D" => Some("DISABLE"),

@@ -28,7 +28,7 @@ pub(super) fn schemas(reader: &mut Reader) -> Result<()> {
         if name != "public" {
             object.create.push(format!("CREATE SCHEMA {quoted}"));
             object.own(owner);
-            grants::add(&mut object, &row, "SCHEMA", &quoted)?;
+            grants::add(&mut reader.gone_roles, &mut object, &row, "SCHEMA", &quoted)?;
             reader.add(object);
             continue;
         }
@@ -43,7 +43,8 @@ pub(super) fn schemas(reader: &mut Reader) -> Result<()> {
         let base = row.list("acl_base")?;
         let acl = if row.get("acl")?.is_some() { row.list("acl")? } else { base.clone() };
         object.grants.push(format!("REVOKE ALL ON SCHEMA {quoted} FROM PUBLIC"));
-        let statements = grants::statements(&mut object, "SCHEMA", &quoted, None, owner, &acl, &base)?;
+        let target = grants::Target { word: "SCHEMA", name: &quoted, column: None, owner };
+        let statements = grants::statements(&mut reader.gone_roles, &mut object, &target, &acl, &base)?;
         object.grants.extend(statements);
         let comment = row.get("comment")?;
         if comment != Some(PUBLIC_COMMENT) {
@@ -105,7 +106,7 @@ pub(super) fn languages(reader: &mut Reader) -> Result<()> {
         object.create.push(create);
         object.own(row.text("owner")?);
         if row.flag("trusted")? {
-            grants::add(&mut object, &row, "LANGUAGE", &quoted)?;
+            grants::add(&mut reader.gone_roles, &mut object, &row, "LANGUAGE", &quoted)?;
         }
         reader.add(object);
     }

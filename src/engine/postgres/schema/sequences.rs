@@ -33,7 +33,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
         let mut object = Object::new(address, Kind::Sequence, Some(row.text("schema")?), row.text("name")?);
         object.identity = format!("SEQUENCE {qualified}");
         object.own(row.text("owner")?);
-        grants::add(&mut object, row, "SEQUENCE", qualified)?;
+        grants::add(&mut reader.gone_roles, &mut object, row, "SEQUENCE", qualified)?;
         let table = match row.get("table")? {
             Some(_) => Some(Address::new(catalogs::CLASS, row.number("table")?)),
             None => None,

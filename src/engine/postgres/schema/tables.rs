@@ -123,30 +123,19 @@ fn object(
     let word = relation::word(table.kind);
     object.identity = format!("{word} {}", table.qualified);
     object.own(row.text("owner")?);
-    grants::add(&mut object, row, "TABLE", &table.qualified)?;
+    grants::add(&mut reader.gone_roles, &mut object, row, "TABLE", &table.qualified)?;
     for row in column_grants.get(&table.oid).into_iter().flatten() {
         let owner = object.owner.clone().unwrap_or_default();
         let column = quote::ident(row.text("name")?);
-        let statements = grants::statements(
-            &mut object,
-            "TABLE",
-            &table.qualified,
-            Some(&column),
-            &owner,
-            &row.list("acl")?,
-            &row.list("acl_base")?,
-        )?;
+        let target = grants::Target { word: "TABLE", name: &table.qualified, column: Some(&column), owner: &owner };
+        let (acl, base) = (row.list("acl")?, row.list("acl_base")?);
+        let statements = grants::statements(&mut reader.gone_roles, &mut object, &target, &acl, &base)?;
         object.grants.extend(statements);
     }
     for address in inlined(table) {
         reader.aliases.insert(address, object.address);
     }
-    if let Some(tablespace) = row.get("tablespace")? {
-        reader.notes.push(format!(
-            "table {} is in tablespace {tablespace}: it is restored to the default tablespace",
-            table.qualified
-        ));
-    }
+    object.tablespace = row.owned("tablespace")?;
     let shape = Shape { row, table, parents, of_type: row.get("of_type")?, only: reader.only(table.oid) };
     object.create = shape.create(Form::Full)?;
     if !shape.in_order() && !shape.inherits_later() {
@@ -434,8 +423,8 @@ fn checks(reader: &mut Reader<'_>) -> Result<HashMap<u32, Vec<Check>>> {
     let rows = reader.rows(&format!(
         "SELECT k.oid, k.conrelid AS table, k.conname AS name, pg_catalog.pg_get_constraintdef(k.oid) AS definition,
                 k.conislocal AS is_local, k.connoinherit AS no_inherit
-           FROM pg_catalog.pg_constraint k
-          WHERE k.contype = 'c' AND k.conrelid <> 0 AND k.convalidated AND k.oid >= 16384 AND NOT {CALLS_A_FUNCTION}
+           FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+          WHERE k.contype = 'c' AND k.convalidated AND k.oid >= 16384 AND NOT {CALLS_A_FUNCTION}
           ORDER BY k.conrelid, k.conname COLLATE \"C\""
     ))?;
     let mut checks: HashMap<u32, Vec<Check>> = HashMap::new();

@@ -109,7 +109,7 @@ pub(super) fn types(reader: &mut Reader) -> Result<()> {
             stub.complete.clone_from(&object.create);
         }
         object.own(row.text("owner")?);
-        grants::add(&mut object, &row, "TYPE", &quoted)?;
+        grants::add(&mut reader.gone_roles, &mut object, &row, "TYPE", &quoted)?;
         if let Some(stub) = &mut object.stub {
             stub.needs = object.needs.clone();
         }
@@ -175,9 +175,9 @@ struct DomainConstraint {
 /// Reads the constraints of the domains, by domain.
 fn constraints(reader: &mut Reader) -> Result<HashMap<u32, Vec<DomainConstraint>>> {
     let mut constraints: HashMap<u32, Vec<DomainConstraint>> = HashMap::new();
-    let query = "SELECT contypid AS type, oid, conname AS name, contype AS kind, convalidated AS validated, \
-                 pg_catalog.pg_get_constraintdef(oid) AS definition \
-                 FROM pg_catalog.pg_constraint WHERE contypid <> 0 ORDER BY 1, conname";
+    let query = "SELECT k.contypid AS type, k.oid, k.conname AS name, k.contype AS kind, k.convalidated AS validated, \
+                 pg_catalog.pg_get_constraintdef(k.oid) AS definition FROM pg_catalog.pg_constraint k \
+                 JOIN pg_catalog.pg_type t ON t.oid = k.contypid ORDER BY 1, k.conname";
     for row in reader.rows(query)? {
         constraints.entry(row.number("type")?).or_default().push(DomainConstraint {
             oid: row.number("oid")?,

@@ -51,11 +51,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
         let mut object = Object::new(address, kind, Some(row.text("schema")?), row.text("name")?);
         object.identity = format!("{word} {qualified}");
         object.own(row.text("owner")?);
-        grants::add(&mut object, row, "TABLE", qualified)?;
+        grants::add(&mut reader.gone_roles, &mut object, row, "TABLE", qualified)?;
         for row in column_grants.get(&oid).into_iter().flatten() {
             let (owner, column) = (object.owner.clone().unwrap_or_default(), quote::ident(row.text("name")?));
             let (acl, base) = (row.list("acl")?, row.list("acl_base")?);
-            let statements = grants::statements(&mut object, "TABLE", qualified, Some(&column), &owner, &acl, &base)?;
+            let target = grants::Target { word: "TABLE", name: qualified, column: Some(&column), owner: &owner };
+            let statements = grants::statements(&mut reader.gone_roles, &mut object, &target, &acl, &base)?;
             object.grants.extend(statements);
         }
         let aggregates = reader.timescale.as_ref().map(|timescale| &timescale.aggregates);
@@ -76,12 +77,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
             defaults(reader, row, address, columns)?;
         } else {
             object.create = materialized(row, columns)?;
-            if let Some(tablespace) = row.get("tablespace")? {
-                reader.notes.push(format!(
-                    "materialized view {qualified} is in tablespace {tablespace}: it is restored to the default \
-                     tablespace"
-                ));
-            }
+            object.tablespace = row.owned("tablespace")?;
             if row.flag("populated")? {
                 populated.push(row);
             }

@@ -8,6 +8,7 @@ mod conninfo;
 mod copy_stream;
 mod failure;
 mod hosted;
+pub mod majors;
 pub mod params;
 mod passfile;
 mod pooler;

@@ -311,6 +311,14 @@ impl Params {
         self.password.as_ref().map(|(password, _)| password)
     }
 
+    /// Returns the same parameters for a session in which event triggers do not fire. The server must have version 17, and
+    /// the role must be a superuser.
+    #[must_use]
+    pub fn without_event_triggers(&self) -> Params {
+        let options = self.options.iter().map(String::as_str).chain(["-c event_triggers=off"]);
+        Params { options: Some(options.collect::<Vec<_>>().join(" ")), ..self.clone() }
+    }
+
     /// Returns the same server and role with another database.
     #[must_use]
     pub fn with_database(&self, name: &str) -> Params {

@@ -1,0 +1,105 @@
+//! Rows of the catalogs that refer to what does not exist, as crashes, failed upgrades and changes by hand leave them. A
+//! snapshot notes and skips them, as pg_dump does.
+
+use super::helpers::{Setup, rows};
+use crate::support::postgres::each_server;
+use crate::support::samples;
+
+/// Comments and labels on what does not exist, and rows that dropped objects left. The role `@role@` was dropped, too.
+const LEFTOVERS: &str = "
+CREATE TABLE t (id integer PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'), (2, 'b');
+COMMENT ON TABLE t IS 'kept'; COMMENT ON COLUMN t.v IS 'kept too'; COMMENT ON CONSTRAINT t_pkey ON t IS 'a key';
+CREATE TABLE member (id integer); INSERT INTO member VALUES (1), (2), (3);
+SELECT lo_from_bytea(4711, 'x'); COMMENT ON LARGE OBJECT 4711 IS 'invoice ''5''';
+SELECT lo_from_bytea(0, 'y');
+CREATE TABLE owned (id integer); ALTER TABLE owned OWNER TO @role@;
+GRANT SELECT, INSERT ON t TO @role@ WITH GRANT OPTION; GRANT UPDATE (v) ON t TO @role@;
+SET ROLE @role@; GRANT SELECT ON t TO lifeboat_reader; RESET ROLE;
+ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+CREATE POLICY only_gone ON t TO @role@ USING (true); CREATE POLICY some_gone ON t TO @role@, lifeboat_reader USING (id > 1);
+ALTER DEFAULT PRIVILEGES FOR ROLE @role@ GRANT SELECT ON TABLES TO lifeboat_reader;
+ALTER DEFAULT PRIVILEGES GRANT UPDATE ON TABLES TO @role@;
+CREATE SCHEMA gone_schema; ALTER DEFAULT PRIVILEGES IN SCHEMA gone_schema GRANT DELETE ON TABLES TO lifeboat_reader;
+CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE USER MAPPING FOR @role@ SERVER s;
+CREATE PUBLICATION p FOR TABLE t; CREATE PUBLICATION q FOR TABLE member;
+CREATE TABLE gone_table (id serial PRIMARY KEY, v text DEFAULT 'x' CHECK (v <> ''));
+CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER noted AFTER INSERT ON gone_table FOR EACH ROW EXECUTE FUNCTION noted();
+CREATE POLICY of_gone ON gone_table USING (true);
+CREATE FUNCTION gone_function() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE EVENT TRIGGER of_gone ON sql_drop EXECUTE FUNCTION gone_function(); ALTER EVENT TRIGGER of_gone DISABLE;
+SET allow_system_table_mods = on;
+INSERT INTO pg_description VALUES ('t'::regclass, 'pg_class'::regclass, 77, 'x'), (424242, 424242, 0, 'x'),
+    (424242, 'pg_index'::regclass, 0, 'x'), (424242, 'pg_largeobject'::regclass, 0, 'x');
+INSERT INTO pg_description SELECT 424242, c::regclass, 0, 'x' FROM unnest(ARRAY['pg_class', 'pg_proc', 'pg_type',
+    'pg_namespace', 'pg_trigger', 'pg_constraint', 'pg_extension', 'pg_publication', 'pg_rewrite', 'pg_policy', 'pg_cast',
+    'pg_collation', 'pg_conversion', 'pg_operator', 'pg_opclass', 'pg_opfamily', 'pg_language', 'pg_event_trigger',
+    'pg_foreign_server', 'pg_foreign_data_wrapper', 'pg_statistic_ext', 'pg_am', 'pg_ts_dict', 'pg_ts_config']) AS c;
+INSERT INTO pg_seclabel VALUES (424242, 'pg_class'::regclass, 0, 'selinux', 'x');
+UPDATE pg_publication_rel SET prpubid = 424242 WHERE prrelid = 't'::regclass;
+UPDATE pg_publication_rel SET prrelid = 424242 WHERE prrelid = 'member'::regclass;
+INSERT INTO pg_depend VALUES ('pg_class'::regclass, 'member'::regclass, 0, 'pg_extension'::regclass, 424242, 0, 'e'),
+    ('pg_proc'::regclass, 424242, 0, 'pg_class'::regclass, 't'::regclass, 0, 'n'),
+    ('pg_class'::regclass, 't'::regclass, 0, 'pg_proc'::regclass, 424242, 0, 'n');
+INSERT INTO pg_init_privs VALUES (424242, 'pg_class'::regclass, 0, 'e', '{postgres=r/postgres}');
+ALTER ROLE @role@ IN DATABASE \"@database@\" SET work_mem = '7MB'; GRANT CONNECT ON DATABASE \"@database@\" TO @role@;
+DELETE FROM pg_namespace WHERE nspname = 'gone_schema';
+DELETE FROM pg_class WHERE relname IN ('gone_table', 'gone_table_pkey');
+DELETE FROM pg_proc WHERE proname = 'gone_function';
+DELETE FROM pg_authid WHERE rolname = '@role@';
+";
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn rows_of_the_catalogs_that_refer_to_nothing_are_noted_and_skipped() {
+    each_server(|server| {
+        let setup = Setup::new(server);
+        samples::create_roles(server);
+        let role = format!("lifeboat_dropped_{}_{}", std::process::id(), server.major);
+        let source = server.create_database("dangling");
+        server.psql("postgres", format!("CREATE ROLE {role}"));
+        let number = server.value("postgres", &format!("SELECT oid FROM pg_roles WHERE rolname = '{role}'"));
+        source.psql(LEFTOVERS.replace("@role@", &role).replace("@database@", &source.name));
+        // A lock timeout of a second: nothing is tried again.
+        let id = setup.snapshot(&source, &["--lock-timeout", "1"]);
+        let shown = setup.ok(&["show", &id]).stdout();
+        for note in [
+            "a comment on an object that does not exist (pg_proc 424242) was left out",
+            ", column 77) was left out",
+            "a comment on an object that does not exist (catalog 424242 424242) was left out",
+            "a security label on an object that does not exist (pg_class 424242) was left out",
+            "pg_publication_rel ",
+            "pg_trigger ",
+            "pg_attrdef ",
+            "pg_event_trigger ",
+            "pg_default_acl ",
+            &format!(" more name the role {number}, which does not exist"),
+            &format!("the owner of TABLE public.owned is the role {number}, which does not exist"),
+            "the policy only_gone on public.t names a role that does not exist: the policy was left out",
+            "the policy some_gone on public.t names a role that does not exist: that was left out",
+            "the user mapping for the server s was left out",
+            "the database's settings of the role",
+        ] {
+            assert!(shown.contains(note), "PostgreSQL {}: no note '{note}' in\n{shown}", server.version);
+        }
+        let new = setup.restore_new(&id, &[]);
+        assert_eq!(
+            rows(
+                &new,
+                "SELECT 't', count(*) FROM t UNION ALL SELECT 'member', count(*) FROM member UNION ALL
+            SELECT 'owned', count(*) FROM owned"
+            ),
+            ["t|2", "member|3", "owned|0"]
+        );
+        assert_eq!(rows(&new, "SELECT obj_description(4711, 'pg_largeobject')"), ["invoice '5'"]);
+        let comments = "SELECT description FROM pg_description WHERE objoid >= 16384 ORDER BY 1";
+        assert_eq!(rows(&new, comments), ["a key", "kept", "kept too"]);
+        // The privileges that the role granted to others are still in effect, so they are kept.
+        let privileges = "SELECT privilege_type FROM aclexplode((SELECT relacl FROM pg_class WHERE relname = 't'))
+             WHERE grantee = 'lifeboat_reader'::regrole";
+        assert_eq!(rows(&new, privileges), ["SELECT"]);
+        assert_eq!(new.value("SELECT count(*) FROM pg_default_acl"), "0");
+        let policies = "SELECT policyname || ' ' || roles::text FROM pg_policies";
+        assert_eq!(rows(&new, policies), ["some_gone {lifeboat_reader}"]);
+    });
+}
