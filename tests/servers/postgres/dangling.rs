@@ -27,6 +27,10 @@ CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; E
 CREATE TRIGGER noted AFTER INSERT ON gone_table FOR EACH ROW EXECUTE FUNCTION noted();
 CREATE POLICY of_gone ON gone_table USING (true);
 CREATE FUNCTION gone_function() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE TYPE gone_type AS ENUM ('a'); CREATE FUNCTION gone_cast(regclass) RETURNS date LANGUAGE sql AS 'SELECT NULL::date';
+CREATE CAST (regclass AS date) WITH FUNCTION gone_cast(regclass);
+CREATE TEXT SEARCH DICTIONARY gone_words (TEMPLATE = simple); CREATE TEXT SEARCH CONFIGURATION c (COPY = simple);
+ALTER TEXT SEARCH CONFIGURATION c ALTER MAPPING FOR asciiword WITH gone_words, simple;
 CREATE EVENT TRIGGER of_gone ON sql_drop EXECUTE FUNCTION gone_function(); ALTER EVENT TRIGGER of_gone DISABLE;
 SET allow_system_table_mods = on;
 INSERT INTO pg_description VALUES ('t'::regclass, 'pg_class'::regclass, 77, 'x'), (424242, 424242, 0, 'x'),
@@ -45,7 +49,8 @@ INSERT INTO pg_init_privs VALUES (424242, 'pg_class'::regclass, 0, 'e', '{postgr
 ALTER ROLE @role@ IN DATABASE \"@database@\" SET work_mem = '7MB'; GRANT CONNECT ON DATABASE \"@database@\" TO @role@;
 DELETE FROM pg_namespace WHERE nspname = 'gone_schema';
 DELETE FROM pg_class WHERE relname IN ('gone_table', 'gone_table_pkey');
-DELETE FROM pg_proc WHERE proname = 'gone_function';
+DELETE FROM pg_proc WHERE proname IN ('gone_function', 'gone_cast');
+DELETE FROM pg_type WHERE typname = 'gone_type'; DELETE FROM pg_ts_dict WHERE dictname = 'gone_words';
 DELETE FROM pg_authid WHERE rolname = '@role@';
 ";
 
@@ -79,6 +84,8 @@ fn rows_of_the_catalogs_that_refer_to_nothing_are_noted_and_skipped() {
             "the policy some_gone on public.t names a role that does not exist: that was left out",
             "the user mapping for the server s was left out",
             "the database's settings of the role",
+            "pg_cast ",
+            "the text search configuration public.c names a dictionary for asciiword that does not exist",
         ] {
             assert!(shown.contains(note), "PostgreSQL {}: no note '{note}' in\n{shown}", server.version);
         }

@@ -1,7 +1,7 @@
 //! The roles and tablespaces that a snapshot needs: they are named, and roles can be made where they are missing.
 
 use super::helpers::{Setup, rows};
-use crate::support::postgres::{Server, TestDatabase, oldest_and_newest};
+use crate::support::postgres::{Server, TestDatabase, oldest_and_newest, some_server};
 
 /// The roles of one test. They are dropped at the end, with their memberships.
 struct Roles<'a> {
@@ -189,5 +189,29 @@ fn tables_return_to_their_tablespaces_where_the_server_has_them() {
         let new = setup.restore_new(&id, &["--no-tablespaces"]);
         assert_eq!(stored(&new), [""; 0]);
         assert_eq!(setup.json(&["drill", &id])["ok"], true);
+    });
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_failed_restore_drops_the_roles_that_it_has_made() {
+    some_server(|server| {
+        let (setup, roles) = (Setup::new(server), Roles::new(server, "failed"));
+        let source = server.create_database("role_fails");
+        // The check constraint depends on the name of the database, so the row cannot be restored into another one.
+        source.psql(
+            roles.named("CREATE ROLE @_owner LOGIN; CREATE TABLE t (id integer); ALTER TABLE t OWNER TO @_owner"),
+        );
+        source.psql(format!(
+            "CREATE FUNCTION here() RETURNS boolean LANGUAGE sql AS $$SELECT current_database() = '{}'$$;
+             CREATE TABLE b (id integer, CONSTRAINT only_here CHECK (public.here())); INSERT INTO b VALUES (1)",
+            source.name
+        ));
+        let id = setup.snapshot(&source, &[]);
+        drop(source);
+        roles.drop_all();
+        let new = server.reserve_database("role_fails_new");
+        setup.run(&["restore", &id, "--to", &new.url(), "--create", "--create-roles"]).code(1).says("only_here");
+        assert_eq!(roles.all(), [""; 0]);
     });
 }

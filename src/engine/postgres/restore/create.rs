@@ -180,7 +180,7 @@ fn execute_setting(session: &mut Session, item: &Item, statement: &str) -> Resul
         done => return done,
     };
     match sqlstate(&error).as_deref() {
-        Some(UNDEFINED_OBJECT | INVALID_PARAMETER) => {
+        Some(UNDEFINED_OBJECT | INVALID_NAME | INVALID_PARAMETER) => {
             let message = one_line(&error.message);
             tracing::warn!("the {} are restored without one, which the server does not accept: {message}", item.name);
             Ok(())
@@ -191,6 +191,8 @@ fn execute_setting(session: &mut Session, item: &Item, statement: &str) -> Resul
 
 /// The SQLSTATE undefined_object, also of a setting.
 const UNDEFINED_OBJECT: &str = "42704";
+/// The SQLSTATE invalid_name: an extension that is loaded has no such setting.
+const INVALID_NAME: &str = "42602";
 
 /// The SQLSTATE invalid_parameter_value: an unknown option, or a value that the option does not accept.
 const INVALID_PARAMETER: &str = "22023";

@@ -88,6 +88,9 @@ fn number_of_owner(name: &str) -> Option<&str> {
 }
 
 fn shown(object: &Object) -> String {
+    if object.kind.is_of_database() {
+        return "the database".to_owned();
+    }
     match (object.identity.as_str(), &object.schema) {
         ("", None) => format!("{} {}", object.kind.words(), quote::ident(&object.name)),
         ("", Some(schema)) => format!("{} {}", object.kind.words(), quote::qualified(schema, &object.name)),

@@ -186,7 +186,9 @@ pub(super) fn casts(reader: &mut Reader) -> Result<()> {
         "SELECT c.oid, pg_catalog.format_type(c.castsource, NULL) AS source, \
          pg_catalog.format_type(c.casttarget, NULL) AS target, c.castmethod AS method, c.castcontext AS context, \
          CASE WHEN c.castfunc <> 0 THEN c.castfunc::pg_catalog.regprocedure END AS function \
-         FROM pg_catalog.pg_cast c WHERE c.oid >= {FIRST_NORMAL_OID} AND {own}"
+         FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type s ON s.oid = c.castsource \
+         JOIN pg_catalog.pg_type t ON t.oid = c.casttarget LEFT JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc \
+         WHERE c.oid >= {FIRST_NORMAL_OID} AND {own} AND (c.castfunc = 0 OR p.oid IS NOT NULL)"
     ))?;
     for row in rows {
         let signature = format!("({} AS {})", row.text("source")?, row.text("target")?);

@@ -182,22 +182,30 @@ fn configurations(reader: &mut Reader) -> Result<()> {
         object.identity = format!("TEXT SEARCH CONFIGURATION {}", quote::qualified(schema, name));
         object.create.push(format!("CREATE {} (PARSER = {})", object.identity, row.text("parser")?));
         let mappings = reader.rows(&format!(
-            "SELECT t.alias AS token, pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, d.dictname), ', ' \
-             ORDER BY m.mapseqno) AS dictionaries \
+            "SELECT t.alias AS token, pg_catalog.string_agg(CASE WHEN d.oid IS NOT NULL THEN \
+             pg_catalog.format('%I.%I', n.nspname, d.dictname) END, ', ' ORDER BY m.mapseqno) AS dictionaries, \
+             pg_catalog.bool_or(d.oid IS NULL) AS lacks_one \
              FROM pg_catalog.pg_ts_config_map m \
              JOIN pg_catalog.ts_token_type({}::oid) t ON t.tokid = m.maptokentype \
-             JOIN pg_catalog.pg_ts_dict d ON d.oid = m.mapdict \
-             JOIN pg_catalog.pg_namespace n ON n.oid = d.dictnamespace \
+             LEFT JOIN pg_catalog.pg_ts_dict d ON d.oid = m.mapdict \
+             LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.dictnamespace \
              WHERE m.mapcfg = {} GROUP BY m.maptokentype, t.alias ORDER BY m.maptokentype",
             row.text("parser_oid")?,
             address.oid
         ))?;
         for mapping in mappings {
+            if mapping.flag("lacks_one")? {
+                let (name, token) = (quote::qualified(schema, name), mapping.text("token")?);
+                reader.notes.push(format!(
+                    "the text search configuration {name} names a dictionary for {token} that does not exist: that is left out"
+                ));
+            }
+            let Some(dictionaries) = mapping.get("dictionaries")? else { continue };
             object.create.push(format!(
                 "ALTER {} ADD MAPPING FOR {} WITH {}",
                 object.identity,
                 quote::ident(mapping.text("token")?),
-                mapping.text("dictionaries")?
+                dictionaries
             ));
         }
         object.own(row.text("owner")?);

@@ -41,6 +41,7 @@ fn query(reader: &mut Reader) -> Result<Vec<Row>> {
          LEFT JOIN pg_catalog.pg_range r ON r.rngtypid = t.oid \
          WHERE {USER_SCHEMAS} AND t.typtype <> 'm' \
          AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid) \
+         AND (t.typelem = 0 OR EXISTS (SELECT 1 FROM pg_catalog.pg_type e WHERE e.oid = t.typelem)) \
          AND (t.typrelid = 0 OR EXISTS (SELECT 1 FROM pg_catalog.pg_class c \
          WHERE c.oid = t.typrelid AND c.relkind = 'c'))",
         function_name("t.typinput"),
