@@ -5,6 +5,7 @@ use clap::Args;
 use crate::cli::call::{Call, Subcommand};
 use crate::cli::filter::FilterArgs;
 use crate::cli::trust::TrustArgs;
+use crate::cli::without::WithoutArgs;
 use crate::engine::postgres::wire::majors;
 use crate::ops::drill::{self, DrillOptions};
 use crate::ops::watch::Asked;
@@ -35,6 +36,9 @@ pub(super) struct DrillArgs {
     /// lifeboat does not know
     #[arg(long)]
     allow_newer_server: bool,
+    /// The objects that are left out.
+    #[command(flatten)]
+    without: WithoutArgs,
     /// The options about snapshots that are not trusted.
     #[command(flatten)]
     trust: TrustArgs,
@@ -48,6 +52,7 @@ impl From<DrillArgs> for DrillOptions {
             filter: args.filter.into(),
             to: args.to,
             no_owner: args.no_owner,
+            without: args.without.into(),
         }
     }
 }

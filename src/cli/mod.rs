@@ -35,6 +35,7 @@ mod show;
 mod snapshot;
 mod trust;
 mod verify;
+mod without;
 
 use std::any::TypeId;
 use std::ffi::OsString;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
 use crate::cli::trust::TrustArgs;
+use crate::cli::without::WithoutArgs;
 use crate::engine::postgres::wire::majors;
 use crate::engine::restoring::{RestoreReport, RestoreSettings};
 use crate::ops::restore::{RestoreOptions, RestorePlan};
@@ -56,7 +57,10 @@ pub(super) struct RestoreArgs {
     /// PostgreSQL: store all tables and indexes in the database's own tablespace
     #[arg(long)]
     no_tablespaces: bool,
-    /// PostgreSQL: restore a partial snapshot
+    /// The objects that are left out.
+    #[command(flatten)]
+    without: WithoutArgs,
+    /// PostgreSQL: restore a partial snapshot, and leave out objects whose functions fail; they are named (exit code 3)
     #[arg(long)]
     allow_partial: bool,
     /// PostgreSQL: the maximum time to wait for locks of other sessions, in seconds
@@ -109,6 +113,7 @@ impl From<RestoreArgs> for RestoreOptions {
                 no_owner: args.no_owner,
                 create_roles: args.create_roles,
                 no_tablespaces: args.no_tablespaces,
+                without: args.without.into(),
                 allow_partial: args.allow_partial,
                 lock_timeout: args.lock_timeout,
                 table: args.table,
@@ -207,7 +212,9 @@ impl Text for RestoreReport {
                 "  {} tables, {rows} rows, compared and equal, in {took}\n",
                 self.tables.len() - uncompared
             ));
-            if uncompared > 0 {
+            if uncompared > 0 && self.is_incomplete {
+                lines.push_str(&format!("  {uncompared} tables differ from the snapshot (see below)\n"));
+            } else if uncompared > 0 {
                 lines.push_str(&format!(
                     "  {uncompared} tables could not be compared, because they cannot be read on this machine\n"
                 ));
@@ -243,13 +250,17 @@ fn derived_text(report: &RestoreReport) -> String {
         ));
     }
     for object in &report.left_out {
-        lines.push_str(&format!(
-            "  note: the {} {} of {} was NOT created: {}; these statements create it:\n",
-            object.kind,
-            one_line(&object.name),
-            one_line(&object.table),
-            one_line(&object.reason)
-        ));
+        let (kind, name, table) = (one_line(&object.kind), one_line(&object.name), one_line(&object.table));
+        let line = match kind.as_str() {
+            "rows" => format!("the rows of {table} were NOT loaded: {}", one_line(&object.reason)),
+            "generated values" => one_line(&object.reason),
+            _ => {
+                let of = if object.name == object.table { String::new() } else { format!(" of {table}") };
+                let reason = one_line(&object.reason);
+                format!("the {kind} {name}{of} was NOT created: {reason}; these statements create it:")
+            }
+        };
+        lines.push_str(&format!("  note: {line}\n"));
         let statements = object.statements.iter().flat_map(|statement| statement.lines());
         statements.for_each(|line| lines.push_str(&format!("    {}\n", one_line(line))));
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::engine::context::EngineContext;
 use crate::engine::live::Live;
 use crate::engine::postgres::wire::params::Params;
-use crate::engine::restoring::{RestorePlan, RestoreSettings, SavedSnapshot};
+use crate::engine::restoring::{RestorePlan, RestoreSettings, SavedSnapshot, Without};
 use crate::engine::saving::{SaveRequest, Saving};
 use crate::platform::digest::RowDigest;
 use crate::platform::error::{Error, Result};
@@ -194,6 +194,8 @@ pub(crate) struct DrillSettings {
     pub is_named: bool,
     /// Leave owners and grants out.
     pub no_owner: bool,
+    /// The objects of a PostgreSQL snapshot that are left out.
+    pub without: Without,
 }
 
 /// The result of a drill that was carried out.

@@ -7,6 +7,34 @@ use crate::platform::entries::EntryVisitor;
 use crate::platform::error::{Error, Result};
 use crate::snapshots::manifest::{Manifest, Origin};
 
+/// The objects and properties of a PostgreSQL snapshot that are left out.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the options of pg_restore")]
+pub struct Without {
+    /// Leave out all privileges.
+    pub acl: bool,
+    /// Leave out all comments.
+    pub comments: bool,
+    /// Leave out publications.
+    pub publications: bool,
+    /// Leave out subscriptions.
+    pub subscriptions: bool,
+}
+
+impl Without {
+    /// Returns the first option that was given.
+    #[must_use]
+    pub fn option(self) -> Option<&'static str> {
+        let options = [
+            ("--no-acl", self.acl),
+            ("--no-comments", self.comments),
+            ("--no-publications", self.publications),
+            ("--no-subscriptions", self.subscriptions),
+        ];
+        options.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
+    }
+}
+
 /// The settings of a restore. An engine refuses those that it has no use for.
 #[derive(Clone, Debug)]
 pub struct RestoreSettings {
@@ -26,7 +54,9 @@ pub struct RestoreSettings {
     pub create_roles: bool,
     /// PostgreSQL: store everything in the database's own tablespace.
     pub no_tablespaces: bool,
-    /// PostgreSQL: restore a snapshot even if it is incomplete.
+    /// PostgreSQL: the objects that are left out.
+    pub without: Without,
+    /// PostgreSQL: restore a snapshot even if it is incomplete, and without objects whose code fails.
     pub allow_partial: bool,
     /// PostgreSQL: the maximum wait for the locks of other sessions, in seconds.
     pub lock_timeout: u64,
@@ -56,6 +86,7 @@ impl Default for RestoreSettings {
             no_owner: false,
             create_roles: false,
             no_tablespaces: false,
+            without: Without::default(),
             allow_partial: false,
             lock_timeout: 30,
             table: Vec::new(),
@@ -122,10 +153,10 @@ pub struct RestoredTable {
     pub ok: bool,
 }
 
-/// An index or a trigger of a restored table that was not created.
+/// An object that was not created: an index or a trigger of a restored table; of PostgreSQL, any object whose code fails.
 #[derive(Clone, Debug, Serialize)]
 pub struct LeftOut {
-    /// `index` or `trigger`.
+    /// `index`, `trigger` or another kind of object; of PostgreSQL also `rows` and `generated values`.
     pub kind: String,
     /// Its name.
     pub name: String,
@@ -176,9 +207,12 @@ pub struct RestoreReport {
     /// triggers that were copied from the snapshot; all of them were checked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rebuilt: Vec<String>,
-    /// SQLite, restored tables: the indexes and triggers that were not created.
+    /// The objects that were not created. SQLite, restored tables: indexes and triggers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
+    /// PostgreSQL: true if objects or rows of the snapshot could not be restored, and this was allowed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_incomplete: bool,
     /// SQLite, restored tables: the triggers that did not run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped_triggers: Vec<SkippedTrigger>,
@@ -209,6 +243,7 @@ impl RestoreReport {
             notes: Vec::new(),
             rebuilt: Vec::new(),
             left_out: Vec::new(),
+            is_incomplete: false,
             skipped_triggers: Vec::new(),
             stream_seconds: 0.0,
             sync_seconds: 0.0,

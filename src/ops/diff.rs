@@ -202,13 +202,14 @@ pub(crate) fn compare(before: &[Table], after: &[Table]) -> Vec<TableDiff> {
         let columns_changed = matches!((&old, &new), (Some(old), Some(new)) if old.columns != new.columns);
         // The content of a virtual table is in its shadow tables, which are compared themselves.
         let lacks_digest = |table: &Table| table.digest.is_none() && table.kind != "virtual";
+        let is_same = |old: &Table, new: &Table| {
+            old.rows == new.rows && old.digest == new.digest && !old.has_other_generated_values(new)
+        };
         let only_counted = matches!((&old, &new), (Some(old), Some(new)) if lacks_digest(old) || lacks_digest(new));
         let status = match (&old, &new) {
             (None, _) => Status::Added,
             (_, None) => Status::Removed,
-            (Some(old), Some(new)) if old.rows == new.rows && old.digest == new.digest && !columns_changed => {
-                Status::Same
-            }
+            (Some(old), Some(new)) if is_same(old, new) && !columns_changed => Status::Same,
             _ => Status::Changed,
         };
         TableDiff {

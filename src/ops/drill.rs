@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::config::ConfiguredSource;
 use crate::engine::database::{DrillSettings, Drilled};
+use crate::engine::restoring::Without;
 use crate::engine::source::{Source, engine_named};
 use crate::ops::origin::{place_of_origin, require_same_database};
 use crate::ops::verify::{Outcome, VerifyReport, record_proof};
@@ -30,6 +31,8 @@ pub(crate) struct DrillOptions {
     pub to: Option<String>,
     /// PostgreSQL: leave owners and grants out, for a server that lacks the roles
     pub no_owner: bool,
+    /// PostgreSQL: the objects that are left out
+    pub without: Without,
 }
 
 /// Runs the command. If one of several drills fails, the others are still run.
@@ -104,6 +107,7 @@ fn drill(listed: &Listed, options: &DrillOptions, catalog: &Catalog, context: &C
             to: drill_target(&opened.manifest, options, catalog, context)?,
             is_named: options.to.is_some(),
             no_owner: options.no_owner,
+            without: options.without,
         };
         if let Drilled::Different(error) = engine.drill(&opened, &settings, &engine_context)? {
             different = Some(error);

@@ -33,7 +33,11 @@ pub(crate) struct RestoreOptions {
     pub settings: RestoreSettings,
 }
 
-impl Report for RestoreReport {}
+impl Report for RestoreReport {
+    fn is_ok(&self) -> bool {
+        !self.is_incomplete
+    }
+}
 
 /// A plan of a restore, made before anything is changed.
 pub(crate) struct RestorePlan {

@@ -77,7 +77,7 @@ pub struct Column {
     /// Its declared type; empty if none was declared.
     #[serde(rename = "type")]
     pub declared: String,
-    /// True for a generated column: its values are not part of the row digest.
+    /// True for a generated column: its values are not part of [`Table::digest`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub generated: bool,
     /// True for a `NOT NULL` column (PostgreSQL).
@@ -99,6 +99,10 @@ pub struct Table {
     pub bytes: Option<u64>,
     /// The order-independent digest of the rows (see [`crate::platform::digest`]).
     pub digest: Option<RowDigest>,
+    /// The digest of the rows with the values of stored generated columns (PostgreSQL). Snapshots of earlier versions do not
+    /// have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub with_generated: Option<GeneratedDigest>,
     /// The reason why there is no digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -123,6 +127,7 @@ impl Table {
             rows: Some(rows),
             bytes: None,
             digest: None,
+            with_generated: None,
             reason: None,
             kind: "table".to_owned(),
             content: None,
@@ -142,8 +147,28 @@ impl Table {
     #[must_use]
     pub fn has_same_rows(&self, other: &Table) -> bool {
         let is_covered = self.kind != "virtual" || self.rows == Some(0) || self.bytes.is_none_or(|bytes| bytes > 0);
-        self.digest.is_some() && self.digest == other.digest && is_covered
+        self.digest.is_some() && self.digest == other.digest && is_covered && !self.has_other_generated_values(other)
     }
+
+    /// Returns true if the values of generated columns are known to differ: both digests are there, and cover the same
+    /// columns.
+    #[must_use]
+    pub fn has_other_generated_values(&self, other: &Table) -> bool {
+        match (&self.with_generated, &other.with_generated) {
+            (Some(one), Some(other)) => one.columns == other.columns && one.digest != other.digest,
+            _ => false,
+        }
+    }
+}
+
+/// The digest of the rows of a table with the values of generated columns, which an archive does not contain: the server
+/// computes them again when rows are loaded, and may compute others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GeneratedDigest {
+    /// The generated columns whose values are covered. In each row, they follow the columns that are not generated.
+    pub columns: Vec<String>,
+    /// The order-independent digest of these rows.
+    pub digest: RowDigest,
 }
 
 /// Returns the tables by their names. For searches: a database can have tens of thousands of tables.

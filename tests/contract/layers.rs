@@ -279,7 +279,7 @@ fn only_the_room_store_distinguishes_kinds_of_stores() {
 
 #[test]
 fn a_subcommand_never_imports_another_subcommand() {
-    let shared = ["call", "checks", "filter", "github", "global", "mod", "output", "remote", "trust"];
+    let shared = ["call", "checks", "filter", "github", "global", "mod", "output", "remote", "trust", "without"];
     for source in sources().into_iter().filter(|source| source.path.starts_with("cli/") && source.path != "cli/mod.rs")
     {
         for path in imported_paths(&source.code) {

@@ -26,7 +26,7 @@ use crate::platform::entries::EntryWriter;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::progress::Progress;
 use crate::platform::{json, text};
-use crate::snapshots::manifest::{Column, LargeObjectFacts, Origin, PostgresFacts, Relation, Table};
+use crate::snapshots::manifest::{Column, GeneratedDigest, LargeObjectFacts, Origin, PostgresFacts, Relation, Table};
 
 /// The entry in `left_out` of a snapshot without large objects.
 pub(super) const LARGE_OBJECTS: &str = "large objects";
@@ -285,6 +285,7 @@ pub(super) fn table_of(data: &TableData, sum: &RowSum) -> Table {
         generated: column.generated,
         not_null: column.not_null,
     });
+    let stored = data.columns.iter().filter(|column| column.stored).map(|column| column.name.clone());
     Table {
         name: data.qualified.clone(),
         relation: Some(Relation {
@@ -296,6 +297,7 @@ pub(super) fn table_of(data: &TableData, sum: &RowSum) -> Table {
         rows: Some(sum.rows),
         bytes: Some(sum.bytes),
         digest: Some(sum.digest),
+        with_generated: sum.with_generated.map(|digest| GeneratedDigest { columns: stored.collect(), digest }),
         reason: None,
         kind: data.chunked.as_ref().map_or("table", |chunked| chunked.kind).to_owned(),
         content: None,

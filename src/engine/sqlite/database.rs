@@ -227,6 +227,9 @@ impl Engine for SqliteEngine {
             )
             .hint("the drill uses a temporary file: --scratch names its folder"));
         }
+        if let Some(option) = settings.without.option() {
+            return Err(Error::usage(format!("{option} is not supported for an SQLite snapshot")));
+        }
         let manifest = snapshot.manifest();
         // The folder is marked as owned by this process, and is removed later if the process dies.
         let scratch = context.scratch.folder(manifest.raw_bytes)?;

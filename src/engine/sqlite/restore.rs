@@ -80,6 +80,7 @@ impl Plan {
             ("--from", settings.from.is_some()),
             ("--until", settings.until.is_some()),
             ("--plain-tables", settings.plain_tables),
+            (settings.without.option().unwrap_or_default(), settings.without.option().is_some()),
         ] {
             if given {
                 return Err(Error::usage(format!("{flag} is not supported for an SQLite snapshot"))

@@ -2,7 +2,7 @@
 
 use super::helpers::{Setup, connect, definitions_and_oids, require_refused, rows, shop, text};
 use crate::support::compare::{assert_equal_data, data};
-use crate::support::postgres::{oldest_and_newest, some_server};
+use crate::support::postgres::{PrivateServer, oldest_and_newest, some_server};
 
 /// The damage that a bad deployment does to the shop.
 const DAMAGE: &str = "DELETE FROM orders WHERE id > 100; UPDATE users SET name = 'nobody ' || id WHERE id < 10;
@@ -424,4 +424,31 @@ fn replace_is_refused_if_a_sequence_of_the_snapshot_is_missing() {
         }
         setup.ok(&[&all[..], &["--table", "u"]].concat());
     });
+}
+
+/// The server has room for a fixed number of locks. Without this check, it runs out of memory for them in the middle.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_replacement_that_needs_more_locks_than_the_server_has_room_for_is_refused_before_work() {
+    let private = PrivateServer::start(15);
+    private.configure(
+        "max_locks_per_transaction = 10\nmax_connections = 20\nmax_worker_processes = 2\nmax_wal_senders = 2",
+    );
+    let setup = Setup::new(&private);
+    let database = private.create_database("locks");
+    let tables = |from: u32, to: u32| -> String {
+        (from..to)
+            .map(|n| format!("CREATE TABLE t{n} (id integer PRIMARY KEY, v text); INSERT INTO t{n} VALUES (1, 'x');"))
+            .collect()
+    };
+    database.psql(tables(0, 30));
+    let id = setup.snapshot(&database, &[]);
+    database.psql("DELETE FROM t7");
+    setup.ok(&["restore", &id, "--to", &database.url(), "--replace", "--yes"]);
+    assert_eq!(rows(&database, "SELECT count(*) FROM t7"), ["1"]);
+    database.psql(tables(30, 90));
+    let id = setup.snapshot(&database, &[]);
+    let words =
+        ["90 tables takes 360 locks", "max_locks_per_transaction = 10", "--table", "--swap", "nothing was changed"];
+    require_refused(&setup, &database, &["restore", &id, "--to", &database.url(), "--replace", "--yes"], 1, &words);
 }

@@ -264,13 +264,19 @@ fn find(session: &mut Session, owner: &str) -> Result<HashMap<String, Owned>> {
         };
         let definitions = row.get("definitions")?.unwrap_or_default().to_owned();
         let (owner, name) = (row.text("owner")?.to_owned(), row.text("relation")?.to_owned());
-        found.insert(row.text("name")?.to_owned(), Owned { owner, name, definitions, casts });
+        found.insert(row.text("name")?.to_owned(), Owned { owner, name, definitions, casts, path: None });
     }
     Ok(found)
 }
 
 /// The table that rows are loaded into before they are inserted.
 const STAGING: &str = "pg_temp.lifeboat_staging";
+
+/// Returns the tables whose rows are loaded by code that may look into other tables, by their names, quoted for statements:
+/// functions of users or extensions in checks, generated columns, indexes, bounds of partitions, domains.
+pub(crate) fn tables_with_code(session: &mut Session) -> Result<BTreeSet<String>> {
+    Ok(find(session, "true")?.into_keys().collect())
+}
 
 /// Loads rows with the rights of the table's owner. `copy` loads rows with the COPY that it gets.
 pub(crate) fn load(
@@ -290,27 +296,39 @@ pub(crate) fn load(
         ident(&owned.owner)
     ))?;
     let loaded = copy(session, &format!("COPY {STAGING}{} FROM STDIN", table.column_list()))?;
-    run(
+    let inserted = run_in_path(
         session,
         &owned.owner,
+        owned.path.as_deref().unwrap_or(SAFE_PATH),
         &format!(
             "INSERT INTO {}{} OVERRIDING SYSTEM VALUE SELECT {} FROM {STAGING}",
             table.qualified,
             table.column_list(),
             values.join(", ")
         ),
-    )?;
-    session.execute(&format!("DROP TABLE {STAGING}"))?;
+    );
+    match inserted {
+        Err(error) if session.is_in_transaction() => return Err(error),
+        inserted => session.execute(&format!("DROP TABLE {STAGING}")).and(inserted)?,
+    }
     Ok(loaded)
 }
 
+/// A `search_path` in which code of others is not found before that of the server.
+const SAFE_PATH: &str = "pg_catalog, pg_temp";
+
 /// Runs a statement with the rights of a role. The code that it calls can get no others, neither now nor later.
 pub(crate) fn run(session: &mut Session, owner: &str, statement: &str) -> Result<()> {
+    run_in_path(session, owner, SAFE_PATH, statement)
+}
+
+/// Runs a statement like [`run`], with this `search_path`.
+pub(crate) fn run_in_path(session: &mut Session, owner: &str, path: &str, statement: &str) -> Result<()> {
     if session.is_in_transaction() {
-        return run_in_transaction(session, owner, statement);
+        return run_in_transaction(session, owner, path, statement);
     }
     session.execute("BEGIN")?;
-    match run_in_transaction(session, owner, statement) {
+    match run_in_transaction(session, owner, path, statement) {
         Ok(()) => session.execute("COMMIT"),
         Err(error) => {
             let _ = session.execute("ROLLBACK");
@@ -322,12 +340,12 @@ pub(crate) fn run(session: &mut Session, owner: &str, statement: &str) -> Result
 /// The function that runs a statement. Its owner may change it, so it is created anew for each statement.
 const FUNCTION: &str = "pg_temp.lifeboat_run(pg_catalog.text)";
 
-fn run_in_transaction(session: &mut Session, owner: &str, statement: &str) -> Result<()> {
+fn run_in_transaction(session: &mut Session, owner: &str, path: &str, statement: &str) -> Result<()> {
     let deferred = deferred_triggers(session)?;
     session.execute(&format!(
         "DROP FUNCTION IF EXISTS {FUNCTION};
          CREATE FUNCTION {FUNCTION} RETURNS pg_catalog.void LANGUAGE plpgsql SECURITY DEFINER
-             SET search_path = pg_catalog, pg_temp
+             SET search_path = {path}
              AS 'BEGIN EXECUTE $1; SET CONSTRAINTS ALL IMMEDIATE; END';
          ALTER FUNCTION {FUNCTION} OWNER TO {}",
         ident(owner)

@@ -1,6 +1,6 @@
 //! Large objects: read and written with `lo_get` and `lo_put`, which any role that has access to the object may call.
 
-use crate::engine::postgres::copy::rows::{BufferPool, Gatherer, RowSum};
+use crate::engine::postgres::copy::rows::{BufferPool, Columns, Gatherer, RowSum};
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Error, Result};
 use crate::platform::interrupt;
@@ -58,7 +58,7 @@ pub(crate) fn read(
     sink: &mut dyn FnMut(Vec<u8>) -> Result<()>,
 ) -> Result<()> {
     let pool = BufferPool::default();
-    let mut gatherer = Gatherer::new(&pool);
+    let mut gatherer = Gatherer::new(&pool, Columns::default());
     let (mut buffer, mut rows) = (gatherer.buffer(), 0);
     for oid in &objects.oids {
         let mut start = 0;

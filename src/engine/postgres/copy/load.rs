@@ -1,5 +1,6 @@
 //! Loads rows on several sessions.
 
+use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -8,6 +9,7 @@ use bytes::Bytes;
 
 use crate::engine::postgres::copy::as_owner;
 use crate::engine::postgres::copy::large_objects::{CREATE_LOADING_TABLE, LOADING_TABLE, PUT_LOADED};
+use crate::engine::postgres::copy::retry::may_succeed_later;
 use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Error, Result, one_line};
@@ -68,20 +70,26 @@ fn copy_in(session: &mut Session, copy: &str, rows: Vec<u8>) -> Result<u64> {
 pub(crate) struct Loaders {
     sender: SyncSender<Load>,
     threads: Vec<JoinHandle<Result<Session>>>,
+    failed: FailedTables,
 }
+
+/// The tables whose rows were not all loaded, by their names, quoted for statements. Their code has failed, and may succeed
+/// once the rows of other tables are loaded.
+type FailedTables = Arc<Mutex<HashMap<String, Error>>>;
 
 impl Loaders {
     /// Starts a thread for each session.
     pub(crate) fn start(sessions: Vec<Session>) -> Result<Self> {
         let (sender, receiver) = sync_channel::<Load>(sessions.len());
         let receiver = Arc::new(Mutex::new(receiver));
+        let failed = FailedTables::default();
         let mut threads = Vec::new();
         for session in sessions {
-            let receiver = Arc::clone(&receiver);
-            let thread = thread::Builder::new().name("load".to_owned()).spawn(move || run(session, &receiver));
+            let (receiver, failed) = (Arc::clone(&receiver), Arc::clone(&failed));
+            let thread = thread::Builder::new().name("load".to_owned()).spawn(move || run(session, &receiver, &failed));
             threads.push(thread.map_err(|error| Error::failed("cannot start a thread").because(error))?);
         }
-        Ok(Loaders { sender, threads })
+        Ok(Loaders { sender, threads, failed })
     }
 
     /// Passes work to the sessions. Returns false if a session has ended; [`finish`](Self::finish) returns the reason.
@@ -90,8 +98,8 @@ impl Loaders {
         self.sender.send(work).is_ok() && !self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// Waits until everything is loaded, and returns the sessions.
-    pub(crate) fn finish(self) -> Result<Vec<Session>> {
+    /// Waits until everything is loaded. Returns the sessions, and the tables whose code has failed.
+    pub(crate) fn finish(self) -> Result<(Vec<Session>, HashMap<String, Error>)> {
         drop(self.sender);
         let mut sessions = Vec::new();
         let mut failed = None;
@@ -102,18 +110,44 @@ impl Loaders {
                 Err(_) => failed = failed.or_else(|| Some(Error::failed("a thread has died"))),
             }
         }
-        failed.map_or(Ok(sessions), Err)
+        let tables = self
+            .failed
+            .lock()
+            .map_err(|_| Error::failed("a thread has died"))
+            .map(|mut tables| std::mem::take(&mut *tables));
+        failed.map_or(Ok((sessions, tables?)), Err)
     }
 }
 
-fn run(mut session: Session, receiver: &Mutex<Receiver<Load>>) -> Result<Session> {
+fn run(
+    mut session: Session,
+    receiver: &Mutex<Receiver<Load>>,
+    failed: &Mutex<HashMap<String, Error>>,
+) -> Result<Session> {
+    let died = || Error::failed("a thread has died");
     loop {
-        let next = receiver.lock().map_err(|_| Error::failed("a thread has died"))?.recv();
-        match next {
-            Ok(work) => {
-                load(&mut session, work)?;
+        let next = receiver.lock().map_err(|_| died())?.recv();
+        let Ok(work) = next else { return Ok(session) };
+        let table = match &work {
+            Load::Rows { table, .. } => Some(Arc::clone(table)),
+            Load::LargeObjects(_) => None,
+        };
+        if let Some(table) = &table
+            && failed.lock().map_err(|_| died())?.contains_key(&table.qualified)
+        {
+            continue;
+        }
+        match (load(&mut session, work), table) {
+            (Err(error), Some(table)) if may_succeed_later(&error) && has_code(&mut session, &table)? => {
+                tracing::debug!("loading these rows later: {}", error.full_message());
+                failed.lock().map_err(|_| died())?.insert(table.qualified.clone(), error);
             }
-            Err(_) => return Ok(session),
+            (loaded, _) => drop(loaded?),
         }
     }
+}
+
+/// Returns true if code of users or extensions loads the rows of a table.
+fn has_code(session: &mut Session, table: &RowSource) -> Result<bool> {
+    Ok(as_owner::tables_with_code(session)?.contains(&table.qualified))
 }

@@ -5,6 +5,7 @@ pub(crate) mod large_objects;
 pub(crate) mod load;
 mod parts;
 pub(crate) mod reading;
+pub(crate) mod retry;
 pub(crate) mod row_source;
 pub(crate) mod rows;
 pub(crate) mod script;

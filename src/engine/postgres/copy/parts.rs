@@ -98,7 +98,17 @@ mod tests {
 
     fn table(name: &str, bytes: u64, pages: u64) -> RowSource {
         let (qualified, columns) = (name.to_owned(), vec!["id".to_owned()]);
-        RowSource { qualified, columns, condition: None, bytes, pages, span: None, sum: RowSum::default(), owned: None }
+        RowSource {
+            qualified,
+            columns,
+            generated: Vec::new(),
+            condition: None,
+            bytes,
+            pages,
+            span: None,
+            sum: RowSum::default(),
+            owned: None,
+        }
     }
 
     /// Returns the number of parts of each table, after checking that the parts cover the whole table exactly once.

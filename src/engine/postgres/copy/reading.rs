@@ -119,6 +119,7 @@ impl Reading {
     /// Memory: per session, one piece being filled and one waiting. A piece has
     /// [`PIECE_BYTES`](crate::engine::postgres::copy::rows::PIECE_BYTES) and up to one more row.
     pub(crate) fn read(&mut self, tables: &mut [RowSource], sink: &mut dyn FnMut(&Piece) -> Result<()>) -> Result<()> {
+        self.lock_indexes_for_generated(tables)?;
         let parts = self.parts(tables)?;
         let jobs = self.jobs.min(parts.len()).max(1);
         let others = open_up_to(jobs - 1, || self.join())?;
@@ -200,6 +201,21 @@ impl Reading {
     fn parts(&mut self, tables: &[RowSource]) -> Result<Vec<Part>> {
         let jobs = if self.session.version() >= TID_RANGE_VERSION { self.jobs } else { 1 };
         cut(tables, jobs, |table| self.lock_indexes(table))
+    }
+
+    /// Locks the indexes of the tables whose generated columns are read, because that takes a query. If another session holds
+    /// a conflicting lock (REINDEX, for example), these columns are not read.
+    fn lock_indexes_for_generated(&mut self, tables: &mut [RowSource]) -> Result<()> {
+        for table in tables.iter_mut().filter(|table| !table.generated.is_empty()) {
+            if !self.lock_indexes(table)? {
+                tracing::warn!(
+                    "the generated columns of {} are not part of its digest: another session holds a lock on an index",
+                    one_line(&table.qualified)
+                );
+                table.generated.clear();
+            }
+        }
+        Ok(())
     }
 
     /// Locks the indexes of a table: planning a query needs these locks, a COPY of the table does not. Returns false if
@@ -327,7 +343,7 @@ fn copy(
     queue: &Queue,
     may_be_locked: bool,
 ) -> Result<Option<RowSum>> {
-    let mut gatherer = Gatherer::new(&queue.pool);
+    let mut gatherer = Gatherer::new(&queue.pool, table.counts());
     let send = |rows: Vec<u8>| {
         if queue.has_failed.load(Ordering::Acquire) {
             return Err(Error::failed(WRITER_STOPPED));
@@ -346,7 +362,7 @@ fn copy(
         });
     let (rest, reported_rows) = match copied {
         // The server plans a query and takes its locks before it returns the first row.
-        Err(error) if may_be_locked && is_locked(&error) && gatherer.sum == RowSum::default() => {
+        Err(error) if may_be_locked && is_locked(&error) && gatherer.sum.rows == 0 => {
             return session.execute("ROLLBACK TO SAVEPOINT before_rows").map(|()| None);
         }
         copied => copied?,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::engine::postgres::copy::rows::{BufferPool, Gatherer, RowSum};
+use crate::engine::postgres::copy::rows::{BufferPool, Columns, Gatherer, RowSum};
 use crate::engine::postgres::schema::data::{Chunked, TableData};
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::timescale::{AGGREGATE, HYPERTABLE, aggregate_rows_table};
@@ -17,6 +17,8 @@ pub(crate) struct RowSource {
     pub qualified: String,
     /// The columns to copy, quoted, in the order of their values.
     pub columns: Vec<String>,
+    /// The stored generated columns whose values are read too, quoted. They are part of a digest, and are never loaded.
+    pub generated: Vec<String>,
     /// A condition (`WHERE ...`) on the rows.
     pub condition: Option<String>,
     /// The size of the rows in bytes, TOAST included.
@@ -42,6 +44,8 @@ pub(crate) struct Owned {
     pub definitions: String,
     /// The types of the columns that are loaded as text, by the quoted names of the columns.
     pub casts: HashMap<String, String>,
+    /// The `search_path` for the code, if it is not the safe one.
+    pub path: Option<String>,
 }
 
 impl RowSource {
@@ -52,6 +56,7 @@ impl RowSource {
         RowSource {
             qualified: data.qualified.clone(),
             columns: stored.map(|column| ident(&column.name)).collect(),
+            generated: data.columns.iter().filter(|column| column.stored).map(|column| ident(&column.name)).collect(),
             condition: data.extension_condition.clone().flatten(),
             bytes: data.bytes,
             pages: 0,
@@ -76,12 +81,26 @@ impl RowSource {
             span: (table.kind == HYPERTABLE).then(|| Span { relation: name.clone(), time, starts: Vec::new() }),
             qualified: name,
             columns: stored.map(|column| ident(&column.name)).collect(),
+            generated: Vec::new(),
             condition: relation.and_then(|relation| relation.condition.clone()),
             bytes: table.bytes.unwrap_or(0),
             pages: 0,
             sum: RowSum::default(),
             owned: None,
         }
+    }
+
+    /// Reads the generated columns too that the digest of a snapshot's table covers.
+    #[must_use]
+    pub(crate) fn with_generated(mut self, table: &Table) -> Self {
+        let covered = table.with_generated.iter().flat_map(|digest| &digest.columns);
+        self.generated = covered.map(|column| ident(column)).collect();
+        self
+    }
+
+    /// Returns the numbers of columns of the rows that are read.
+    pub(in crate::engine::postgres) fn counts(&self) -> Columns {
+        Columns { kept: self.columns.len(), generated: self.generated.len() }
     }
 
     /// Returns ` (a, b)` for a COPY. It is empty for a table without columns to copy, because the statement then takes
@@ -104,10 +123,11 @@ impl RowSource {
             (_, Range::Pages(first, Some(end))) => format!("WHERE ctid >= '({first},0)' AND ctid < '({end},0)'"),
             (_, Range::Pages(first, None)) => format!("WHERE ctid >= '({first},0)'"),
             (_, Range::Times(from, until)) => self.within(from.as_deref(), until.as_deref()),
-            _ if self.span.is_some() => String::new(),
+            _ if self.span.is_some() || !self.generated.is_empty() => String::new(),
             _ => return format!("COPY {}{} TO STDOUT", self.qualified, self.column_list()),
         };
-        format!("COPY (SELECT {} FROM {} {condition}) TO STDOUT", self.columns.join(", "), self.relation())
+        let columns: Vec<&str> = self.columns.iter().chain(&self.generated).map(String::as_str).collect();
+        format!("COPY (SELECT {} FROM {} {condition}) TO STDOUT", columns.join(", "), self.relation())
     }
 
     /// Returns the relation that a query reads the rows from.
@@ -142,7 +162,7 @@ impl RowSource {
             (from, until) => Range::Times(from.map(str::to_owned), until.map(str::to_owned)),
         };
         let pool = BufferPool::default();
-        let mut gatherer = Gatherer::new(&pool);
+        let mut gatherer = Gatherer::new(&pool, self.counts());
         let (rest, reported_rows) = session.copy_out(&self.copy_out(&range), gatherer.buffer(), |buffer| {
             if let Some(piece) = gatherer.gather(buffer) {
                 pool.put(piece);

@@ -17,6 +17,8 @@ pub(crate) struct RowSum {
     pub bytes: u64,
     /// Their order-independent digest.
     pub digest: RowDigest,
+    /// The digest of the rows with the values of generated columns, if these were read too.
+    pub with_generated: Option<RowDigest>,
 }
 
 impl RowSum {
@@ -31,11 +33,54 @@ impl RowSum {
         text
     }
 
-    /// Adds the counts and the digest of another sum.
+    /// Adds the counts and the digests of another sum.
     pub(crate) fn merge(&mut self, other: &RowSum) {
         self.rows += other.rows;
         self.bytes += other.bytes;
         self.digest.merge(other.digest);
+        if let Some(digest) = other.with_generated {
+            self.with_generated.get_or_insert_default().merge(digest);
+        }
+    }
+
+    /// Adds whole rows that end with the values of generated columns, and removes these values from the rows. Returns the
+    /// number of bytes that are left of the rows; the bytes after the last line break follow them.
+    fn add_and_cut(&mut self, rows: &mut Vec<u8>, start: usize, columns: Columns) -> usize {
+        let (mut read, mut written) = (start, start);
+        while let Some(length) = memchr::memchr(b'\n', &rows[read..]) {
+            let row = &rows[read..read + length];
+            self.with_generated.get_or_insert_default().add(row);
+            let kept = columns.kept(row).len();
+            self.digest.add(&row[..kept]);
+            self.rows += 1;
+            self.bytes += kept as u64 + 1;
+            rows.copy_within(read..read + kept, written);
+            rows[written + kept] = b'\n';
+            (read, written) = (read + length + 1, written + kept + 1);
+        }
+        rows.copy_within(read.., written);
+        rows.truncate(written + rows.len() - read);
+        written
+    }
+}
+
+/// The columns of the rows that are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Columns {
+    /// The number of columns that are kept: zero for a table that has no others than generated ones.
+    pub kept: usize,
+    /// The number of generated columns, which follow them.
+    pub generated: usize,
+}
+
+impl Columns {
+    /// Returns the beginning of a row: the values that are not generated. A tab inside a value is written `\t`.
+    fn kept(self, row: &[u8]) -> &[u8] {
+        if self.kept == 0 {
+            return &[];
+        }
+        let end = memchr::memrchr_iter(b'\t', row).nth(self.generated - 1);
+        end.map_or(row, |end| &row[..end])
     }
 }
 
@@ -65,6 +110,7 @@ impl BufferPool {
 /// Divides rows into pieces that end with a whole row.
 pub(crate) struct Gatherer<'a> {
     pool: &'a BufferPool,
+    columns: Columns,
     /// The bytes of the buffer that are complete rows and have been counted.
     counted: usize,
     /// The bytes of the buffer that have been searched for row ends.
@@ -76,8 +122,9 @@ pub(crate) struct Gatherer<'a> {
 impl<'a> Gatherer<'a> {
     /// Starts with no rows.
     #[must_use]
-    pub(crate) fn new(pool: &'a BufferPool) -> Self {
-        Gatherer { pool, counted: 0, searched: 0, sum: RowSum::default() }
+    pub(crate) fn new(pool: &'a BufferPool, columns: Columns) -> Self {
+        let with_generated = (columns.generated > 0).then(RowDigest::default);
+        Gatherer { pool, columns, counted: 0, searched: 0, sum: RowSum { with_generated, ..RowSum::default() } }
     }
 
     /// Returns a buffer to collect rows in.
@@ -88,7 +135,11 @@ impl<'a> Gatherer<'a> {
 
     /// Counts the rows that were added to the buffer. Takes a piece out of the buffer if one is full.
     pub(crate) fn gather(&mut self, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
-        if memchr::memchr(b'\n', &buffer[self.searched..]).is_some() {
+        if memchr::memchr(b'\n', &buffer[self.searched..]).is_none() {
+            // No row has ended.
+        } else if self.columns.generated > 0 {
+            self.counted = self.sum.add_and_cut(buffer, self.counted, self.columns);
+        } else {
             let rest = self.sum.add(&buffer[self.counted..]).len();
             self.counted = buffer.len() - rest;
         }
@@ -133,7 +184,7 @@ mod tests {
         assert_eq!(whole.rows, 400_000);
         for size in [1 << 20, 8191, 777] {
             let pool = BufferPool::default();
-            let mut gatherer = Gatherer::new(&pool);
+            let mut gatherer = Gatherer::new(&pool, Columns::default());
             let mut buffer = gatherer.buffer();
             let mut pieces: Vec<Vec<u8>> = Vec::new();
             for chunk in text.chunks(size) {
@@ -147,10 +198,38 @@ mod tests {
             assert_eq!(pieces.concat(), text);
         }
         let pool = BufferPool::default();
-        let mut gatherer = Gatherer::new(&pool);
+        let mut gatherer = Gatherer::new(&pool, Columns::default());
         let mut buffer = b"half a row".to_vec();
         assert!(gatherer.gather(&mut buffer).is_none());
         assert!(gatherer.finish(buffer, 0).is_err());
-        assert!(Gatherer::new(&pool).finish(Vec::new(), 1).is_err());
+        assert!(Gatherer::new(&pool, Columns::default()).finish(Vec::new(), 1).is_err());
+    }
+
+    #[test]
+    fn values_of_generated_columns_are_hashed_and_cut_off() {
+        let rows = b"1\ta\\tb\t10\tx\n2\t\\N\t20\t\n";
+        let mut sums = Vec::new();
+        for size in [3, 100] {
+            let pool = BufferPool::default();
+            let mut gatherer = Gatherer::new(&pool, Columns { kept: 2, generated: 2 });
+            let mut buffer = gatherer.buffer();
+            for chunk in rows.chunks(size) {
+                buffer.extend_from_slice(chunk);
+                assert!(gatherer.gather(&mut buffer).is_none());
+            }
+            assert_eq!(gatherer.finish(buffer, 2).unwrap().unwrap(), b"1\ta\\tb\n2\t\\N\n");
+            sums.push(gatherer.sum);
+        }
+        let (mut kept, mut whole) = (RowSum::default(), RowSum::default());
+        kept.add(b"1\ta\\tb\n2\t\\N\n");
+        whole.add(rows);
+        let expected = RowSum { with_generated: Some(whole.digest), ..kept };
+        assert_eq!(sums, [expected, expected]);
+
+        let pool = BufferPool::default();
+        let mut gatherer = Gatherer::new(&pool, Columns { kept: 0, generated: 1 });
+        let mut buffer = b"7\n8\n".to_vec();
+        assert!(gatherer.gather(&mut buffer).is_none());
+        assert_eq!(gatherer.finish(buffer, 2).unwrap().unwrap(), b"\n\n");
     }
 }

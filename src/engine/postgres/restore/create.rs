@@ -25,6 +25,18 @@ pub(crate) fn create_section(session: &mut Session, items: &[Item], section: Sec
 
 /// Creates one item: runs its statements, sets its owner, adds its comments.
 pub(crate) fn create_item(session: &mut Session, item: &Item, owners: Owners) -> Result<()> {
+    create_rest_of_item(session, item, owners, &mut 0, None)
+}
+
+/// Creates an item without the first `done` statements, which have been run, and adds those that it runs to `done`. With a
+/// `search_path`, code that runs with the rights of the item's owner finds functions there.
+pub(super) fn create_rest_of_item(
+    session: &mut Session,
+    item: &Item,
+    owners: Owners,
+    done: &mut usize,
+    path: Option<&str>,
+) -> Result<()> {
     interrupt::check()?;
     let unchecked = unchecked(session, item, owners)?;
     let create = unchecked.as_ref().map_or(&item.create, |(create, _)| create);
@@ -32,20 +44,30 @@ pub(crate) fn create_item(session: &mut Session, item: &Item, owners: Owners) ->
     if let Some(tablespace) = &item.tablespace {
         session.execute(&format!("SET default_tablespace = {}", literal(tablespace)))?;
     }
-    for statement in create.iter().chain(set_owner).chain(&item.comments) {
-        match execute_again(session, item, statement) {
-            Err(error) if is_not_permitted(&error) && may_be_of_others(item) && !session.is_in_transaction() => {
-                warn_about_rights(item, &error);
+    let mut run = || -> Result<()> {
+        for statement in create.iter().chain(set_owner).chain(&item.comments).skip(*done) {
+            match execute_again(session, item, statement) {
+                Err(error) if is_not_permitted(&error) && may_be_of_others(item) && !session.is_in_transaction() => {
+                    warn_about_rights(item, &error);
+                }
+                created => created.map_err(|error| cannot_create(item, error))?,
             }
-            done => done.map_err(|error| cannot_create(item, error))?,
+            *done += 1;
         }
-    }
-    if item.tablespace.is_some() {
+        Ok(())
+    };
+    let created = run();
+    // A transaction that has failed resets it by itself.
+    if item.tablespace.is_some() && (created.is_ok() || !session.is_in_transaction()) {
         session.execute("SET default_tablespace = ''")?;
     }
+    created?;
     if let (Some((_, validate)), Some(owner)) = (unchecked, &item.owner) {
-        as_owner::run(session, owner, &validate)
-            .map_err(|error| error.context(format!("cannot create the {}", shown(item))))?;
+        let validated = match path {
+            Some(path) => as_owner::run_in_path(session, owner, path, &validate),
+            None => as_owner::run(session, owner, &validate),
+        };
+        validated.map_err(|error| error.context(format!("cannot create the {}", shown(item))))?;
     }
     Ok(())
 }
@@ -91,6 +113,19 @@ fn warn_about_rights(item: &Item, error: &Error) {
     );
 }
 
+/// Returns the role with whose rights the server runs the code of an item that is created: the functions in indexes and
+/// materialized views run with those of their owner.
+pub(super) fn runs_as(session: &mut Session, item: &Item, owners: Owners) -> Result<String> {
+    let by_server =
+        matches!(item.kind, Kind::Index | Kind::IndexAttach | Kind::Constraint | Kind::ForeignKey | Kind::Refresh);
+    Ok(match &item.owner {
+        Some(owner) if owners == Owners::Keep && (by_server || unchecked(session, item, owners)?.is_some()) => {
+            owner.clone()
+        }
+        _ => session.about().user.clone(),
+    })
+}
+
 /// Returns the statements that create a check without applying it to the rows, and the statement that then does so. Returns
 /// `None` if the check may be applied with the rights of the session: it does not call functions of a role with fewer.
 fn unchecked(session: &mut Session, item: &Item, owners: Owners) -> Result<Option<(Vec<String>, String)>> {
@@ -108,6 +143,17 @@ fn unchecked(session: &mut Session, item: &Item, owners: Owners) -> Result<Optio
         return Ok(None);
     }
     Ok(Some((vec![format!("{statement} NOT VALID")], format!("ALTER TABLE {table} VALIDATE CONSTRAINT {name}"))))
+}
+
+/// Drops a check that was created, but that the rows were not tested against because its code fails.
+pub(super) fn drop_unchecked(session: &mut Session, item: &Item) -> Result<()> {
+    let name = ident(&item.name);
+    match item.identity.strip_prefix(&format!("CONSTRAINT {name} ON ")) {
+        Some(table) if item.kind == Kind::Check && !table.starts_with("DOMAIN ") => {
+            session.execute(&format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The SQLSTATE deadlock_detected.

@@ -9,7 +9,9 @@ use super::fill::Filling;
 use super::items::{leave_out_items_of_missing_roles, read_items};
 use super::tablespaces;
 use super::target::{self, Mark, Server};
+use super::tied;
 use super::whole::warn_about_dropped;
+use super::without::{leave_out, roles_without_acl};
 use crate::engine::context::EngineContext;
 use crate::engine::database::DrillSettings;
 use crate::engine::postgres::schema::Item;
@@ -36,6 +38,14 @@ pub(in crate::engine::postgres) fn drill(
     server.require_primary()?;
     warn_about_dropped(&server.drop_left_over(&context.host)?);
     let mut items = read_items(snapshot)?;
+    for note in leave_out(&mut items, settings.without) {
+        tracing::info!("{note}");
+    }
+    let mut facts = facts.clone();
+    if settings.without.acl {
+        facts.roles = roles_without_acl(&items);
+    }
+    let facts = &facts;
     let uses_named = settings.is_named && uses_named_database(&mut server, params, facts)?;
     if !uses_named && !server.may_create_databases()? {
         return Err(cannot_create_databases(&server, params));
@@ -50,7 +60,14 @@ pub(in crate::engine::postgres) fn drill(
         leave_out_items_of_missing_roles(&mut items, &server.missing_roles(facts)?);
     }
     tablespaces::leave_out(&mut items, |_| true);
-    let drill = Drill { snapshot, items: &items, owners, context };
+    let mut tied = server.tied(facts)?;
+    tied.retain(|tied| !uses_named || tied.database != params.database());
+    for tied in &tied {
+        let extension = one_line(&tied.extension);
+        tracing::warn!("the drill does without the extension {extension} and all that needs it: {}", tied.reason());
+    }
+    let lacks_extensions = !tied::split_off(&mut items, &tied.iter().collect::<Vec<_>>(), false).is_empty();
+    let drill = Drill { snapshot, items: &items, owners, context, lacks_extensions };
     if uses_named { drill.in_named_database(server, params) } else { drill.in_scratch_database(server, params, facts) }
 }
 
@@ -60,6 +77,8 @@ struct Drill<'a> {
     items: &'a [Item],
     owners: Owners,
     context: &'a EngineContext,
+    /// True if the server does not allow an extension of the snapshot in this database.
+    lacks_extensions: bool,
 }
 
 impl Drill<'_> {
@@ -89,10 +108,14 @@ impl Drill<'_> {
 
     /// Restores into a database, and compares it with what was saved.
     fn build(&self, params: &Params, items: &[Item], mark: Option<&Mark>) -> Result<Option<Error>> {
-        let Drill { snapshot, owners, context, .. } = *self;
-        let build = Build { snapshot, items, owners, params, context, plain: false };
-        build.run(mark)?;
-        match build.compare(context.jobs) {
+        let Drill { snapshot, owners, context, lacks_extensions, .. } = *self;
+        let (plain, allow_partial) = (false, false);
+        let build = Build { snapshot, items, owners, params, context, plain, allow_partial, lacks_extensions };
+        let built = build.run(mark)?;
+        if let Some(error) = built.different {
+            return Ok(Some(error));
+        }
+        match build.compare(context.jobs, &built) {
             Err(error) if error.kind == Kind::Problem => Ok(Some(error)),
             other => other.map(|()| None),
         }

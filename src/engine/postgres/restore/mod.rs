@@ -4,29 +4,40 @@
 //!   [`drill`] tries a restore in a temporary database.
 //! - [`target`] creates, marks and exchanges databases, [`create`] and [`post_data`] run the statements of a schema,
 //!   [`build`] fills a database and compares it, [`replace`] exchanges the rows of existing tables.
+//! - [`reload`], [`again`] and [`refresh`] repeat what has failed, and [`tied`] is about extensions that a server allows in one
+//!   database only.
 //! - [`roles`] knows which roles a restore acts as, [`existing`] leaves alone what an administrator has created before,
 //!   and [`fill`] marks a database that is filled, and empties it again. [`new_roles`] makes the roles that are missing,
 //!   [`tablespaces`] finds those that are, and [`holders`] names what holds a database or outlives its exchange.
 
+mod again;
+mod archive_rows;
 mod build;
 mod choose;
 pub(crate) mod commit;
 pub(crate) mod contents;
 pub(crate) mod create;
 pub(super) mod drill;
+mod equal;
 mod existing;
 mod fill;
 mod holders;
 pub(super) mod items;
+mod locks;
 pub(super) mod missing;
 mod new_roles;
+mod own_settings;
 pub(super) mod plan;
 pub(crate) mod post_data;
+mod refresh;
+mod reload;
 pub(crate) mod replace;
 mod roles;
 mod rows;
 mod tables;
 mod tablespaces;
 pub(crate) mod target;
+mod tied;
 mod undo;
 mod whole;
+mod without;

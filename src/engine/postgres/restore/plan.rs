@@ -16,6 +16,8 @@ use super::new_roles::{self, NewRoles};
 use super::replace;
 use super::tablespaces;
 use super::target::{self, Existing, Mark, Server};
+use super::tied::{self, Tied};
+use super::without::{leave_out, roles_without_acl};
 use crate::engine::context::EngineContext;
 use crate::engine::postgres::save::LARGE_OBJECTS;
 use crate::engine::postgres::schema::{Item, data, newer};
@@ -103,6 +105,13 @@ pub(in crate::engine::postgres) struct Plan {
     pub(super) holders: Holders,
     /// The missing roles that the restore makes.
     new_roles: Vec<String>,
+    /// The steps that need an extension which the server allows only in the database of the target's name. They are not
+    /// among `items`.
+    pub(super) after_rename: Vec<Item>,
+    /// Notes about the objects that the options leave out.
+    notes: Vec<String>,
+    /// The extensions that are left out, because the server does not allow them in the target.
+    pub(super) without: Vec<Tied>,
 }
 
 impl Plan {
@@ -119,6 +128,10 @@ impl Plan {
         let name = params.database().to_owned();
         let shown = one_line(&params.shown());
         let mut items = read_items(&*snapshot)?;
+        let notes = leave_out(&mut items, settings.without);
+        if settings.without.acl {
+            facts.roles = roles_without_acl(&items);
+        }
         let chosen = choose(manifest, &items, &settings.table)?;
         let mut server = Server::connect(params)?;
         server.require_primary()?;
@@ -134,6 +147,7 @@ impl Plan {
         let new_roles = if settings.create_roles { new_roles::names(&mut server, &facts)? } else { Vec::new() };
         let lacking = if settings.no_tablespaces { Vec::new() } else { tablespaces::missing(&mut server, &facts)? };
         tablespaces::leave_out(&mut items, |name| settings.no_tablespaces || lacking.iter().any(|lacks| lacks == name));
+        let tied = server.tied(&facts)?;
         if owners == Owners::Leave {
             leave_out_items_of_missing_roles(&mut items, &server.missing_roles(&facts)?);
         }
@@ -148,6 +162,19 @@ impl Plan {
         let mut present = facts.clone();
         present.roles.retain(|role| !new_roles.contains(role));
         require_no_obstacles(params, &mode, &present, &items, owners)?;
+        let (here, without): (Vec<Tied>, Vec<Tied>) = tied.into_iter().partition(|tied| tied.database == name);
+        let mut after_rename = Vec::new();
+        if matches!(mode, Mode::Create | Mode::Empty | Mode::Swap) {
+            if let Some(first) = without.first().filter(|_| !settings.allow_partial) {
+                return Err(Error::usage(format!("the snapshot cannot be restored to {shown}: {}", first.reason())).hint(
+                    "name the database of that name with --to, or restore without the extension with --allow-partial",
+                ));
+            }
+            tied::split_off(&mut items, &without.iter().collect::<Vec<_>>(), false);
+            if mode != Mode::Empty {
+                after_rename = tied::split_off(&mut items, &here.iter().collect::<Vec<_>>(), true);
+            }
+        }
         let comment = existing.and_then(|existing| existing.comment);
         let plain = settings.plain_tables;
         let mut plan = Plan {
@@ -165,6 +192,9 @@ impl Plan {
             plain,
             holders,
             new_roles,
+            after_rename,
+            notes,
+            without,
         };
         plan.window = plan.window_of()?;
         plan.require_complete()?;
@@ -315,6 +345,11 @@ impl Plan {
         Ok(())
     }
 
+    /// Returns true if the tables are restored into a new schema.
+    pub(super) fn is_beside(&self) -> bool {
+        matches!(self.mode, Mode::Beside(_))
+    }
+
     pub(super) fn tables(&self) -> Vec<&Table> {
         self.chosen.iter().map(|index| &self.snapshot.manifest().tables[*index]).collect()
     }
@@ -378,6 +413,7 @@ impl RestorePlan for Plan {
             report.tables = self.tables().into_iter().map(restored).collect();
         }
         report.window = self.window.as_ref().map(Window::shown);
+        report.notes.extend(self.notes.iter().cloned());
         for note in &self.facts.notes {
             tracing::warn!("{}", one_line(note));
         }

@@ -11,7 +11,8 @@ use std::sync::{Condvar, Mutex};
 use std::thread;
 
 use crate::engine::postgres::copy::row_source::RowSource;
-use crate::engine::postgres::restore::create::{Owners, create_item, shown};
+use crate::engine::postgres::restore::again::{Failed, try_item};
+use crate::engine::postgres::restore::create::{Owners, shown};
 use crate::engine::postgres::restore::items::parent_of;
 use crate::engine::postgres::schema::{Item, Kind, Section};
 use crate::engine::postgres::wire::params::is_this_machine;
@@ -28,8 +29,14 @@ pub(crate) struct Filled<'a> {
     pub table: &'a RowSource,
 }
 
-/// Creates the section `Post`: first the items that read whole tables, in parallel, then the rest in order.
-pub(crate) fn create(sessions: &mut [Session], items: &[Item], owners: Owners, filled: &[Filled<'_>]) -> Result<()> {
+/// Creates the section `Post`: first the items that read whole tables, in parallel, then the rest in order. Returns the items
+/// whose code has failed.
+pub(super) fn create(
+    sessions: &mut [Session],
+    items: &[Item],
+    owners: Owners,
+    filled: &[Filled<'_>],
+) -> Result<Vec<Failed>> {
     let is_autovacuum_on = match sessions.first_mut() {
         Some(session) => {
             session.row("SELECT pg_catalog.current_setting('autovacuum') AS setting")?.text("setting")? == "on"
@@ -53,9 +60,12 @@ pub(crate) fn create(sessions: &mut [Session], items: &[Item], owners: Owners, f
     }
     limit_workers(sessions)?;
     let long: Vec<&Item> = post.iter().copied().filter(|item| !short.contains(&item.id)).collect();
-    run_in_parallel(sessions, tasks(items, &long, &analyzed), owners)?;
+    let mut failed = run_in_parallel(sessions, tasks(items, &long, &analyzed), owners)?;
     let first = sessions.first_mut().ok_or_else(|| Error::failed("there is no session"))?;
-    post.iter().filter(|item| short.contains(&item.id)).try_for_each(|item| create_item(first, item, owners))
+    for item in post.iter().filter(|item| short.contains(&item.id)) {
+        failed.extend(try_item(first, item, owners)?);
+    }
+    Ok(failed)
 }
 
 /// Turns the parallel workers of index builds off if there is a session for each processor of the server: sessions and
@@ -195,18 +205,19 @@ fn effort(item: &Item, bytes: u64) -> u64 {
 }
 
 impl Task<'_> {
-    fn run(&self, session: &mut Session, owners: Owners) -> Result<()> {
+    /// Runs the task. Returns the item if its code has failed.
+    fn run(&self, session: &mut Session, owners: Owners) -> Result<Option<Failed>> {
         match self.action {
-            Action::Create(item) => create_item(session, item, owners),
+            Action::Create(item) => try_item(session, item, owners),
             Action::Analyze(table) => {
                 interrupt::check()?;
                 // Statistics matter only for speed, so a failure to collect them is only logged.
                 match session.execute(&format!("ANALYZE {}", table.qualified)) {
                     Err(error) if error.kind == error::Kind::Failed => {
                         tracing::debug!("{}", error.full_message());
-                        Ok(())
+                        Ok(None)
                     }
-                    done => done,
+                    done => done.map(|()| None),
                 }
             }
         }
@@ -222,6 +233,8 @@ struct Queue<'a> {
     reading: Vec<Lock>,
     running: usize,
     failed: Option<Error>,
+    /// The items whose code has failed.
+    later: Vec<Failed>,
 }
 
 impl<'a> Queue<'a> {
@@ -240,7 +253,7 @@ impl<'a> Queue<'a> {
         Some(task)
     }
 
-    fn done(&mut self, task: &Task<'_>, result: Result<()>) {
+    fn done(&mut self, task: &Task<'_>, result: Result<Option<Failed>>) {
         let remove = |from: &mut Vec<Lock>, lock: &Lock| {
             if let Some(at) = from.iter().position(|other| other == lock) {
                 from.swap_remove(at);
@@ -250,14 +263,15 @@ impl<'a> Queue<'a> {
         task.reads.iter().for_each(|lock| remove(&mut self.reading, lock));
         self.unfinished.remove(&task.id);
         self.running -= 1;
-        if let (Err(error), None) = (result, &self.failed) {
-            self.failed = Some(error);
+        match result {
+            Ok(later) => self.later.extend(later),
+            Err(error) => self.failed = self.failed.take().or(Some(error)),
         }
     }
 }
 
-/// Runs the tasks on all sessions.
-fn run_in_parallel(sessions: &mut [Session], tasks: Vec<Task<'_>>, owners: Owners) -> Result<()> {
+/// Runs the tasks on all sessions. Returns the items whose code has failed.
+fn run_in_parallel(sessions: &mut [Session], tasks: Vec<Task<'_>>, owners: Owners) -> Result<Vec<Failed>> {
     let queue = Queue {
         unfinished: tasks.iter().map(|task| task.id).collect(),
         waiting: tasks,
@@ -265,6 +279,7 @@ fn run_in_parallel(sessions: &mut [Session], tasks: Vec<Task<'_>>, owners: Owner
         reading: Vec::new(),
         running: 0,
         failed: None,
+        later: Vec::new(),
     };
     let (queue, changed) = (Mutex::new(queue), Condvar::new());
     thread::scope(|scope| {
@@ -284,7 +299,7 @@ fn run_in_parallel(sessions: &mut [Session], tasks: Vec<Task<'_>>, owners: Owner
         Some(Action::Analyze(table)) => {
             Err(Error::failed(format!("an index or constraint of {} is never created", table.qualified)))
         }
-        None => Ok(()),
+        None => Ok(queue.later),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::engine::postgres::copy::reading::{ATTEMPT, Reading};
 use crate::engine::postgres::copy::row_source::{RowSource, Span};
 use crate::engine::postgres::restore::commit::commit;
+use crate::engine::postgres::restore::locks::require_room;
 use crate::engine::postgres::schema::data::{self, TableData};
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::schema::sequences;
@@ -386,8 +387,8 @@ impl Replacement {
         Ok(())
     }
 
-    /// Refreshes materialized views: all of them, or those that show rows of the tables.
-    pub(crate) fn refresh(&mut self, all: bool) -> Result<()> {
+    /// Returns the names and owners of the materialized views to refresh: all of them, or those that show rows of the tables.
+    pub(crate) fn views_to_refresh(&mut self, all: bool) -> Result<Vec<(String, String)>> {
         let rows = self.session.rows(&format!(
             "WITH RECURSIVE uses AS (
                  SELECT DISTINCT r.ev_class AS view, d.refobjid AS source
@@ -402,19 +403,13 @@ impl Replacement {
              reached AS (
                  SELECT view, 1 AS depth FROM uses WHERE source IN (SELECT oid FROM above)
                   UNION SELECT u.view, r.depth + 1 FROM reached r JOIN uses u ON u.source = r.view WHERE r.depth < 200)
-             SELECT c.oid::pg_catalog.regclass::text AS name
+             SELECT c.oid::pg_catalog.regclass::text AS name, pg_catalog.pg_get_userbyid(c.relowner) AS owner
                FROM pg_catalog.pg_class c LEFT JOIN reached r ON r.view = c.oid
               WHERE c.relkind = 'm' AND c.relispopulated AND ({all} OR r.view IS NOT NULL)
-              GROUP BY c.oid ORDER BY coalesce(max(r.depth), 0), c.oid",
+              GROUP BY c.oid, c.relowner ORDER BY coalesce(max(r.depth), 0), c.oid",
             self.oid_list()
         ))?;
-        for row in &rows {
-            let name = row.text("name")?;
-            self.session
-                .execute(&format!("REFRESH MATERIALIZED VIEW {name}"))
-                .map_err(|error| error.context(format!("cannot refresh the materialized view {}", one_line(name))))?;
-        }
-        Ok(())
+        rows.iter().map(|row| Ok((row.text("name")?.to_owned(), row.text("owner")?.to_owned()))).collect()
     }
 
     /// Commits the transaction.
@@ -444,7 +439,9 @@ pub(crate) fn require_fit(session: &mut Session, tables: &[&Table], all: bool) -
     let live = data::tables(session)?;
     require_no_obstacles(&differences(tables, &live, all))?;
     let oids = affected_oids(session, tables, &live)?;
-    require_no_obstacles(&references_from_outside(session, &oids, &chunks_of(&oids, &live))?)
+    let chunks = chunks_of(&oids, &live);
+    require_no_obstacles(&references_from_outside(session, &oids, &chunks)?)?;
+    require_room(session, &oids.union(&chunks).copied().collect())
 }
 
 /// Returns the chunks of the hypertables among these tables.

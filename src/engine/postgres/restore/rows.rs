@@ -1,21 +1,26 @@
 //! Replaces the rows of existing tables, and loads chosen tables in one transaction.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use super::build::{Rows, folder_of, require_equal};
-use super::create;
+use super::again;
+use super::archive_rows::{Rows, folder_of};
+use super::create::{self, Owners};
+use super::equal::require_equal;
 use super::items::names_of;
+use super::own_settings::OwnSettings;
 use super::plan::Plan;
+use super::reload::{Pending, Reload};
 use super::replace::Replacement;
 use crate::engine::postgres::copy::as_owner;
-use crate::engine::postgres::copy::load;
+use crate::engine::postgres::copy::load::{self, Load};
+use crate::engine::postgres::copy::retry::may_succeed_later;
 use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::copy::rows::RowSum;
 use crate::engine::postgres::copy::selection::{Pattern, Selection};
 use crate::engine::postgres::copy::snapshot::SnapshotOptions;
 use crate::engine::postgres::save::{DatabaseSaving, origin_of};
-use crate::engine::postgres::schema::{Item, Kind};
+use crate::engine::postgres::schema::{Item, Kind, Section};
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::restoring::{RestoreCaller, RestoreReport, RestoredTable, safety_failed};
 use crate::platform::error::{Error, Result, one_line};
@@ -57,7 +62,8 @@ impl Plan {
             let expected = self.load_chosen(replacement.session(), &copies, all_tables)?;
             lent.take_back(replacement.session())?;
             replacement.restore_constraints(&sequences, !all_tables)?;
-            replacement.refresh(all_tables)?;
+            let views = replacement.views_to_refresh(all_tables)?;
+            self.refresh(replacement.session(), &views)?;
             self.compress_again(replacement.session())?;
             report.stream_seconds = clock.elapsed().as_secs_f64();
             let clock = Instant::now();
@@ -91,13 +97,38 @@ impl Plan {
     }
 
     /// Loads the chosen tables in the session's transaction. Reads only their entries, unless all tables are wanted:
-    /// then the whole archive is read, and hashed as a whole.
-    fn load_serially(&self, session: &mut Session, copies: &[RowSource], all_tables: bool) -> Result<()> {
+    /// then the whole archive is read, and hashed as a whole. Returns the tables whose code has failed.
+    fn load_serially(
+        &self,
+        session: &mut Session,
+        copies: &[RowSource],
+        with_code: &BTreeSet<String>,
+        all_tables: bool,
+    ) -> Result<Vec<Pending>> {
         let tables = self.tables();
         let sinks: Vec<(&Table, &RowSource)> = tables.iter().copied().zip(copies).collect();
         let total = tables.iter().filter_map(|table| table.bytes).sum();
         self.context.progress.start("restoring", total);
-        let mut visitor = Rows::new(&sinks, &*self.context.progress, |work| load::load(session, work).map(|_| true));
+        let mut failed: HashMap<String, Error> = HashMap::new();
+        let mut visitor = Rows::new(&sinks, &*self.context.progress, |work| {
+            let name = match &work {
+                Load::Rows { table, .. } if with_code.contains(&table.qualified) => table.qualified.clone(),
+                _ => return load::load(session, work).map(|_| true),
+            };
+            if failed.contains_key(&name) {
+                return Ok(true);
+            }
+            session.execute("SAVEPOINT lifeboat_rows")?;
+            match load::load(session, work) {
+                Ok(_) => session.execute("RELEASE SAVEPOINT lifeboat_rows")?,
+                Err(error) if may_succeed_later(&error) => {
+                    session.execute("ROLLBACK TO SAVEPOINT lifeboat_rows")?;
+                    failed.insert(name, error);
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(true)
+        });
         let read = if all_tables {
             self.snapshot.read_all(&mut visitor)
         } else {
@@ -106,7 +137,12 @@ impl Plan {
             self.snapshot.read_some(&is_wanted, &mut visitor)
         };
         self.context.progress.finish();
-        read
+        drop(visitor);
+        read?;
+        let places = copies.iter().enumerate();
+        let pending =
+            places.filter_map(|(table, copy)| Some(Pending { table, error: Some(failed.remove(&copy.qualified)?) }));
+        Ok(pending.collect())
     }
 
     /// Returns the start and the end of the time window of the rows that are restored.
@@ -128,8 +164,16 @@ impl Plan {
         all_tables: bool,
     ) -> Result<Vec<RowSum>> {
         if self.window.is_none() {
-            self.load_serially(session, copies, all_tables)?;
-            return Ok(Vec::new());
+            let with_code = as_owner::tables_with_code(session)?;
+            let pending = self.load_serially(session, copies, &with_code, all_tables)?;
+            let (snapshot, progress) = (&*self.snapshot, &*self.context.progress);
+            let tables: Vec<(&Table, &RowSource)> = self.tables().into_iter().zip(copies).collect();
+            let has_generated = !self.is_beside();
+            let reload = Reload { snapshot, items: &self.items, owners: self.owners, progress, tables, has_generated };
+            return match reload.run(session, pending)?.into_iter().find_map(|pending| pending.error) {
+                Some(error) => Err(error),
+                None => Ok(Vec::new()),
+            };
         }
         let (from, until) = self.bounds();
         let mut staging_tables = Vec::new();
@@ -146,7 +190,7 @@ impl Plan {
             ))?;
             staging_tables.push(staging);
         }
-        self.load_serially(session, &staging_tables, all_tables)?;
+        self.load_serially(session, &staging_tables, &BTreeSet::new(), all_tables)?;
         let mut sums = Vec::new();
         for ((table, copy), staging) in self.tables().iter().zip(copies).zip(&staging_tables) {
             require_equal(table, &staging.sum(session)?)?;
@@ -173,11 +217,11 @@ impl Plan {
         report: &mut RestoreReport,
     ) -> Result<()> {
         if self.window.is_none() {
-            return self
-                .tables()
-                .iter()
-                .zip(copies)
-                .try_for_each(|(table, copy)| require_equal(table, &copy.sum(session)?));
+            return self.tables().iter().zip(copies).try_for_each(|(table, copy)| {
+                // Beside existing tables, generated columns are ordinary ones without values.
+                let copy = if self.is_beside() { copy.clone() } else { copy.clone().with_generated(table) };
+                require_equal(table, &copy.sum(session)?)
+            });
         }
         let (from, until) = self.bounds();
         for ((table, copy), expected) in self.tables().iter().zip(copies).zip(expected) {
@@ -187,6 +231,26 @@ impl Plan {
             report.tables.push(RestoredTable { name: table.name.clone(), rows: Some(found.rows), ok: true });
         }
         Ok(())
+    }
+
+    /// Refreshes materialized views, given as their names and owners. A view whose functions fail is tried again after the
+    /// others, and then with the settings of the database.
+    fn refresh(&self, session: &mut Session, views: &[(String, String)]) -> Result<()> {
+        let items: Vec<Item> =
+            views.iter().enumerate().map(|(id, (name, owner))| refresh_of(id, name, owner)).collect();
+        let mut failed = Vec::new();
+        for item in &items {
+            failed.extend(again::try_item(session, item, Owners::Keep)?);
+        }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let mut own = Some(OwnSettings::read(session, &self.items)?);
+        let failed = again::create_again(session, &items, Owners::Keep, failed, &mut own)?;
+        failed.into_iter().next().map_or(Ok(()), |failed| {
+            let name = one_line(&items[failed.item].name);
+            Err(failed.error.context(format!("cannot refresh the materialized view {name}")))
+        })
     }
 
     /// Compresses the chunks of the chosen tables that were compressed. If the server cannot compress them, their rows
@@ -248,5 +312,29 @@ impl Plan {
             Ok((id, saving.into_session()))
         };
         replacement.read(save).map_err(safety_failed)
+    }
+}
+
+/// Returns the step that refreshes a materialized view.
+fn refresh_of(id: usize, name: &str, owner: &str) -> Item {
+    Item {
+        id,
+        oid: 0,
+        kind: Kind::Refresh,
+        schema: None,
+        name: name.to_owned(),
+        identity: String::new(),
+        section: Section::Last,
+        first_form: false,
+        create: vec![format!("REFRESH MATERIALIZED VIEW {name}")],
+        owner: Some(owner.to_owned()),
+        set_owner: Vec::new(),
+        comments: Vec::new(),
+        grants: Vec::new(),
+        roles: Vec::new(),
+        needs: Vec::new(),
+        table: None,
+        exists: false,
+        tablespace: None,
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use super::again;
 use super::commit::commit;
 use super::create::{self, Owners};
 use super::items::{attachment_of, names_of, parent_of};
@@ -15,9 +16,9 @@ use crate::engine::postgres::copy::rows::RowSum;
 use crate::engine::postgres::layout;
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::schema::{Item, Kind, Section, sequences};
-use crate::engine::postgres::wire::session::Session;
+use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::postgres::wire::settings;
-use crate::engine::restoring::RestoreReport;
+use crate::engine::restoring::{LeftOut, RestoreReport};
 use crate::platform::error::{Result, one_line};
 use crate::snapshots::manifest::Relation;
 
@@ -28,8 +29,10 @@ impl Plan {
         // Foreign keys to existing tables lock those tables.
         session
             .execute(&format!("SET lock_timeout = {}", Duration::from_secs(self.settings.lock_timeout).as_millis()))?;
+        let (mut created, mut left_out) = (Vec::new(), Vec::new());
         self.in_one_transaction(&mut session, report, |session| {
             let (items, attached_last) = self.items_of_tables(session)?;
+            created = self.create_needed(session, &items)?;
             create::create_section(session, &items, Section::Pre, self.owners)?;
             let mut copies: Vec<RowSource> = self.tables().iter().map(|table| RowSource::like(table)).collect();
             let lent = match self.owners {
@@ -50,8 +53,13 @@ impl Plan {
                     session.rows(&sequences::statement(value))?;
                 }
             }
-            create::create_section(session, &items, Section::Post, self.owners)?;
-            attached_last.iter().try_for_each(|item| create::create_item(session, item, self.owners))?;
+            let post = items.iter().filter(|item| item.section == Section::Post);
+            let (keys, post): (Vec<&Item>, Vec<&Item>) = post.partition(|item| item.kind == Kind::ForeignKey);
+            self.create_post_data(session, post.into_iter())?;
+            let (keys, lost) = self.keys_with_tables(session, &keys)?;
+            left_out = lost;
+            self.create_post_data(session, keys.into_iter())?;
+            self.create_post_data(session, attached_last.iter())?;
             lent.take_back(session)?;
             if self.owners == Owners::Keep {
                 create::grant(session, &items)?;
@@ -63,10 +71,87 @@ impl Plan {
             self.warn_about_lost(session, &items)?;
             Ok((copies, expected))
         })?;
+        if !created.is_empty() {
+            report.notes.push(format!("also created, because the tables need them: {}", created.join(", ")));
+        }
+        report.left_out = left_out;
         let names: Vec<&str> = self.tables().iter().map(|table| table.name.as_str()).collect();
         let undo = format!("DROP TABLE {}", names.join(", "));
         report.undo = Some(sql_command_in(&self.params, self.params.database(), &[undo]));
         Ok(())
+    }
+
+    /// Creates the objects that the tables need and that the database does not have: schemas, types, functions and extensions.
+    /// Returns them in words.
+    fn create_needed(&self, session: &mut Session, items: &[Item]) -> Result<Vec<String>> {
+        let selected: BTreeSet<usize> = items.iter().map(|item| item.id).collect();
+        let mut needed: BTreeSet<usize> = BTreeSet::new();
+        let mut open: Vec<usize> = items.iter().flat_map(|item| item.needs.iter().copied()).collect();
+        let schemas: BTreeSet<&str> = items.iter().filter_map(|item| item.schema.as_deref()).collect();
+        let own = |item: &&Item| item.kind == Kind::Schema && schemas.contains(item.name.as_str());
+        open.extend(self.items.iter().filter(own).map(|item| item.id));
+        while let Some(id) = open.pop() {
+            let item = &self.items[id];
+            if is_needed_by_tables(item.kind) && !selected.contains(&id) && needed.insert(id) {
+                open.extend(&item.needs);
+            }
+        }
+        let mut created = Vec::new();
+        for item in needed.into_iter().map(|id| &self.items[id]).filter(|item| !item.create.is_empty()) {
+            session.execute("SAVEPOINT lifeboat_needed")?;
+            match create::create_item(session, item, self.owners) {
+                Ok(()) => {
+                    session.execute("RELEASE SAVEPOINT lifeboat_needed")?;
+                    if item.kind != Kind::Extension {
+                        created.push(format!("the {}", create::shown(item)));
+                    }
+                }
+                // It exists.
+                Err(error) if sqlstate(&error).is_some_and(|state| DUPLICATES.contains(&state.as_str())) => {
+                    session.execute("ROLLBACK TO SAVEPOINT lifeboat_needed")?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(created)
+    }
+
+    /// Returns those of the foreign keys whose tables exist, and the others as objects that are left out.
+    fn keys_with_tables<'a>(&self, session: &mut Session, keys: &[&'a Item]) -> Result<(Vec<&'a Item>, Vec<LeftOut>)> {
+        let (mut found, mut left_out) = (Vec::new(), Vec::new());
+        for key in keys {
+            let tables = key.needs.iter().map(|need| &self.items[*need]).filter(|item| item.kind == Kind::Table);
+            let mut missing = None;
+            for table in tables {
+                if !exists(session, table)? {
+                    missing = Some(table);
+                }
+            }
+            let Some(missing) = missing else {
+                found.push(*key);
+                continue;
+            };
+            let name = |item: &Item| qualified(item.schema.as_deref().unwrap_or_default(), &item.name);
+            left_out.push(LeftOut {
+                kind: key.kind.words(),
+                name: key.name.clone(),
+                table: key.table.map(|table| name(&self.items[table])).unwrap_or_default(),
+                reason: format!("the table {} does not exist in the database", one_line(&name(missing))),
+                statements: key.create.clone(),
+            });
+        }
+        Ok((found, left_out))
+    }
+
+    /// Creates items after the rows. An item whose code fails is tried again after the others, and then with the settings of
+    /// the database.
+    fn create_post_data<'a>(&self, session: &mut Session, items: impl Iterator<Item = &'a Item>) -> Result<()> {
+        let mut failed = Vec::new();
+        for item in items {
+            failed.extend(again::try_item(session, item, self.owners)?);
+        }
+        let failed = again::create_again(session, &self.items, self.owners, failed, &mut None)?;
+        failed.into_iter().next().map_or(Ok(()), |failed| Err(failed.error))
     }
 
     pub(super) fn beside(&self, schema: &str, report: &mut RestoreReport) -> Result<()> {
@@ -198,6 +283,34 @@ impl Plan {
         })?;
         commit(session, &self.params)
     }
+}
+
+/// The SQLSTATEs of objects that exist: schemas, functions, relations, others.
+const DUPLICATES: [&str; 4] = ["42P06", "42723", "42P07", "42710"];
+
+/// Returns true for objects without rows that tables may need.
+fn is_needed_by_tables(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Schema
+            | Kind::Language
+            | Kind::Extension
+            | Kind::Collation
+            | Kind::ShellType
+            | Kind::Type
+            | Kind::Domain
+            | Kind::Cast
+            | Kind::Function
+            | Kind::Procedure
+            | Kind::Aggregate
+            | Kind::Operator
+            | Kind::OperatorFamily
+            | Kind::OperatorClass
+            | Kind::TextSearchParser
+            | Kind::TextSearchTemplate
+            | Kind::TextSearchDictionary
+            | Kind::TextSearchConfiguration
+    )
 }
 
 /// Returns true if a relation of that name exists in the database.

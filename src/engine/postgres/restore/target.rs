@@ -12,6 +12,7 @@ use crate::engine::postgres::restore::contents::contents;
 use crate::engine::postgres::restore::create::Owners;
 use crate::engine::postgres::restore::holders::{self, Holders};
 use crate::engine::postgres::restore::roles;
+use crate::engine::postgres::restore::tied::{self, Tied};
 use crate::engine::postgres::schema::Item;
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::timescale;
@@ -224,6 +225,11 @@ impl Server {
             }
         }
         Ok(found)
+    }
+
+    /// Returns the extensions of a snapshot that the server allows in one database only.
+    pub(super) fn tied(&mut self, facts: &PostgresFacts) -> Result<Vec<Tied>> {
+        tied::find(&mut self.session, facts)
     }
 
     /// Creates an empty, marked database with the properties of the one that was saved.

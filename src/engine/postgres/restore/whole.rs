@@ -4,21 +4,23 @@ use std::time::Instant;
 
 use chrono::Utc;
 
-use super::build::Build;
+use super::build::{Build, Built};
 use super::create;
 use super::fill::Filling;
 use super::holders::{self, without_login_triggers};
 use super::plan::Plan;
 use super::target::{self, Mark, Server};
+use super::tied::{Rest, Tied};
 use super::undo::sql_command;
 use crate::engine::postgres::layout;
-use crate::engine::postgres::schema::quote::ident;
+use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::schema::{self, Item};
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
 use crate::engine::postgres::wire::settings;
-use crate::engine::restoring::RestoreReport;
+use crate::engine::restoring::{RestoreReport, RestoredTable};
 use crate::platform::error::{Error, Result, one_line};
+use crate::snapshots::manifest::Table;
 
 impl Plan {
     pub(super) fn create(&self, report: &mut RestoreReport) -> Result<()> {
@@ -28,10 +30,18 @@ impl Plan {
         let scratch = target::scratch_name(&self.context.host)?;
         let mark = Mark::new("restore", &report.id, &self.context.host);
         server.create(&scratch, &self.facts.database, &mark)?;
-        let built = self
-            .build(&self.params.with_database(&scratch), &self.items, Some(&mark), report)
-            .and_then(|comment| server.finish(&scratch, name, comment.as_deref()));
-        built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
+        let built =
+            self.build(&self.params.with_database(&scratch), &self.items, Some(&mark), report).and_then(|built| {
+                let mark = mark.text();
+                let comment = if self.after_rename.is_empty() { built.comment.as_deref() } else { Some(mark.as_str()) };
+                server.finish(&scratch, name, comment).map(|()| built)
+            });
+        let built = built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
+        if !self.after_rename.is_empty() {
+            self.create_after_rename(&built)
+                .and_then(|()| server.unmark(name, built.comment.as_deref()))
+                .map_err(|error| drop_failed(&mut server, name, error))?;
+        }
         report.undo = Some(holders::drop_command(&self.params, &self.items));
         Ok(())
     }
@@ -76,18 +86,38 @@ impl Plan {
         let new = self.params.with_database(&scratch);
         let built = self
             .build(&new, &self.items, None, report)
-            .and_then(|_| {
+            .and_then(|built| {
                 let mut session = Session::connect(&without_login_triggers(&new, &self.items))?;
                 settings::pin(&mut session)?;
-                create::apply_settings(&mut session, &settings_now)
+                create::apply_settings(&mut session, &settings_now).map(|()| built)
             })
-            .and_then(|()| server.exchange(&scratch, &name, &aside, self.comment.as_deref(), self.settings.disconnect));
-        built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
+            .and_then(|built| {
+                let mark = mark.text();
+                let comment = if self.after_rename.is_empty() { self.comment.as_deref() } else { Some(mark.as_str()) };
+                server.exchange(&scratch, &name, &aside, comment, self.settings.disconnect).map(|()| built)
+            });
+        let built = built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
+        if !self.after_rename.is_empty() {
+            let created = self.create_after_rename(&built).and_then(|()| server.unmark(&name, self.comment.as_deref()));
+            if let Err(error) = created {
+                // The old database gets its name back.
+                server.exchange(&aside, &name, &scratch, self.comment.as_deref(), true).map_err(|why| {
+                    tracing::warn!("cannot undo the exchange: {}", why.full_message());
+                    error.duplicate().context(format!("the old database is {}", one_line(&aside)))
+                })?;
+                return Err(drop_failed(&mut server, &scratch, error));
+            }
+        }
         report.moved_aside.push(aside.clone());
+        let end_sessions =
+            format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}", literal(&name));
+        // The extension keeps a session in the database.
+        let first = (!self.after_rename.is_empty()).then_some(end_sessions);
         let undo = [
             format!("ALTER DATABASE {} RENAME TO {}", ident(&name), ident(&scratch)),
             format!("ALTER DATABASE {} RENAME TO {}", ident(&aside), ident(&name)),
         ];
+        let undo: Vec<String> = first.into_iter().chain(undo).collect();
         report.undo = Some(self.holders.enclose_undo(sql_command(&self.params, &undo), &self.params, &aside));
         report.notes.extend(staying);
         Ok(())
@@ -95,13 +125,7 @@ impl Plan {
 
     /// Creates everything in an empty database, loads it and compares it. With a mark, the database's own settings are
     /// restored too, except its comment. The comment is returned, because the mark is in its place until all is done.
-    fn build(
-        &self,
-        params: &Params,
-        items: &[Item],
-        mark: Option<&Mark>,
-        report: &mut RestoreReport,
-    ) -> Result<Option<String>> {
+    fn build(&self, params: &Params, items: &[Item], mark: Option<&Mark>, report: &mut RestoreReport) -> Result<Built> {
         let clock = Instant::now();
         let build = Build {
             snapshot: &*self.snapshot,
@@ -110,13 +134,37 @@ impl Plan {
             params,
             context: &self.context,
             plain: self.plain,
+            allow_partial: self.settings.allow_partial,
+            lacks_extensions: !self.after_rename.is_empty() || !self.without.is_empty(),
         };
-        let comment = build.run(mark)?;
+        let mut built = build.run(mark)?;
+        if let Some(error) = built.different.take() {
+            return Err(error);
+        }
         report.stream_seconds = clock.elapsed().as_secs_f64();
         let clock = Instant::now();
-        build.compare(self.context.jobs)?;
+        build.compare(self.context.jobs, &built)?;
         report.check_seconds = clock.elapsed().as_secs_f64();
-        Ok(comment)
+        report.left_out = self.without.iter().map(Tied::left_out).chain(std::mem::take(&mut built.left_out)).collect();
+        report.is_incomplete = !report.left_out.is_empty();
+        let is_absent = |table: &Table| built.absent.contains(&table.name) && self.after_rename.is_empty();
+        let is_like = |table: &Table| !built.unlike.contains(&table.name) && !is_absent(table);
+        report.tables = self.tables().into_iter().map(|table| restored(table, is_like(table))).collect();
+        Ok(built)
+    }
+
+    /// Creates what the database can have only now that it has its name.
+    fn create_after_rename(&self, built: &Built) -> Result<()> {
+        let rest = Rest {
+            snapshot: &*self.snapshot,
+            all: &self.items,
+            items: &self.after_rename,
+            owners: self.owners,
+            context: &self.context,
+            tables: &built.absent,
+            sequences: &built.absent_sequences,
+        };
+        rest.create(&self.params)
     }
 
     /// Warns about the database's own settings in the snapshot: a database that was filled keeps those that it has.
@@ -136,6 +184,10 @@ impl Plan {
             );
         }
     }
+}
+
+fn restored(table: &Table, ok: bool) -> RestoredTable {
+    RestoredTable { name: table.name.clone(), rows: table.rows, ok }
 }
 
 /// Reads the steps that set the current properties of the database itself.

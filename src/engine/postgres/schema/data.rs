@@ -109,6 +109,8 @@ pub struct ColumnData {
     pub not_null: bool,
     /// True if the column is generated, stored or virtual. `COPY` cannot write to it.
     pub generated: bool,
+    /// True if the column is generated and its values are stored.
+    pub stored: bool,
     /// `a` for `GENERATED ALWAYS AS IDENTITY`, `d` for `BY DEFAULT`.
     pub identity: Option<char>,
     /// The collation as statements write it, if it differs from the default collation of the type.
@@ -217,7 +219,7 @@ fn columns(session: &mut Session) -> Result<HashMap<u32, Vec<ColumnData>>> {
     let rows = session.rows(
         "SELECT a.attrelid AS oid, a.attname AS name,
                 pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS not_null,
-                a.attgenerated <> '' AS generated, nullif(a.attidentity, '') AS identity,
+                a.attgenerated <> '' AS generated, a.attgenerated = 's' AS stored, nullif(a.attidentity, '') AS identity,
                 pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname) AS collation,
                 pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS default
            FROM pg_catalog.pg_attribute a
@@ -238,6 +240,7 @@ fn columns(session: &mut Session) -> Result<HashMap<u32, Vec<ColumnData>>> {
             type_name: row.text("type")?.to_owned(),
             not_null: row.flag("not_null")?,
             generated: row.flag("generated")?,
+            stored: row.flag("stored")?,
             identity: letter(row, "identity")?,
             collation: row.owned("collation")?,
             default: row.owned("default")?,

@@ -40,7 +40,7 @@ pub(super) mod roles;
 mod rules;
 mod schemas;
 pub mod sequences;
-mod setting_text;
+pub(super) mod setting_text;
 mod statistics;
 mod tables;
 mod texts;

@@ -17,7 +17,7 @@ pub(super) fn parse(setting: &str) -> (&str, Vec<String>) {
 }
 
 /// Returns the names in the value of a setting that is a list: `"$user", public`.
-fn list(text: &str) -> Vec<String> {
+pub(in crate::engine::postgres) fn list(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut name = String::new();
     let mut quoted = false;

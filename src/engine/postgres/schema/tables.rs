@@ -9,7 +9,7 @@ use crate::engine::postgres::schema::columns::{self, Column};
 use crate::engine::postgres::schema::object::{Address, Kind, Object, Stub, catalogs};
 use crate::engine::postgres::schema::options::{ObjectKind, is_settable_by_method};
 use crate::engine::postgres::schema::relation::{self, CALLS_A_FUNCTION, NAMES, USER_RELATIONS, letter, options};
-use crate::engine::postgres::schema::{Reader, grants, quote};
+use crate::engine::postgres::schema::{Reader, USER_SCHEMAS, grants, quote};
 use crate::engine::postgres::wire::session::Row;
 use crate::platform::error::Result;
 
@@ -65,7 +65,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
            LEFT JOIN pg_catalog.pg_foreign_table f ON f.ftrelid = c.oid
            LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
            LEFT JOIN pg_catalog.pg_tablespace p ON p.oid = c.reltablespace
-          WHERE c.relkind IN ('r', 'p', 'f') AND {USER_RELATIONS}
+          -- And tables of extensions, from which others may inherit.
+          WHERE c.relkind IN ('r', 'p', 'f') AND ({USER_RELATIONS} OR c.relhassubclass AND {USER_SCHEMAS})
           ORDER BY c.oid",
         relation::foreign_options("f.ftoptions"),
         options("c.reloptions", "", &is_settable),
@@ -95,6 +96,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     }
     for row in &rows {
         let Some(table) = tables.get(&row.number("oid")?) else { continue };
+        if reader.is_member(Address::new(catalogs::CLASS, table.oid)) {
+            continue;
+        }
         let parents: Vec<&Table> = table.parents.iter().filter_map(|oid| tables.get(oid)).collect();
         let object = object(reader, row, table, &parents, &column_grants, needs.remove(&table.oid))?;
         reader.add(object);
