@@ -283,3 +283,45 @@ fn functions_and_operators_of_a_database_are_not_called_by_commands_that_inspect
         }
     });
 }
+
+/// The server evaluates functions with constant arguments when it creates a table with a generated column, when a check is
+/// added, and when a query of a table is planned whose indexes call them.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn code_with_constant_arguments_does_not_run_with_the_rights_of_a_superuser() {
+    oldest_and_newest(|server| {
+        let setup = Setup::new(server);
+        let source = server.create_database("constant_code");
+        let low = Low::new(server, &source);
+        source.psql(format!(
+            "SET ROLE {};
+             CREATE SCHEMA s;
+             CREATE FUNCTION s.evil(anyelement) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+             CREATE FUNCTION s.wrap(v integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS
+                 'BEGIN PERFORM s.evil(v); RETURN v; END';
+             CREATE DOMAIN s.number AS integer CHECK (s.wrap(1) > 0);
+             CREATE TABLE s.generated (i s.number, g integer GENERATED ALWAYS AS (s.wrap(1)) STORED, CHECK (s.wrap(2) > 0));
+             CREATE TABLE s.indexed (i integer, g integer GENERATED ALWAYS AS (i + 1) STORED);
+             CREATE INDEX ON s.indexed ((s.wrap(3) + i));
+             INSERT INTO s.generated VALUES (1); INSERT INTO s.indexed VALUES (1);
+             CREATE MATERIALIZED VIEW s.one AS SELECT s.wrap(i) AS w FROM s.indexed; CREATE INDEX ON s.one ((s.wrap(4) + w));
+             CREATE MATERIALIZED VIEW s.two AS SELECT w FROM s.one; {}",
+            low.name,
+            evil(&low.name)
+        ));
+        let id = setup.snapshot(&source, &[]);
+        low.require_no_rights("a snapshot");
+        setup.ok(&["drill", &id]);
+        low.require_no_rights("a drill");
+        let new = setup.restore_new(&id, &[]);
+        low.require_no_rights("a new database");
+        assert_equal(&source, &new, "constant_code");
+        setup.ok(&["restore", &id, "--to", &new.url(), "--replace", "--yes"]);
+        low.require_no_rights("replaced rows");
+        setup.ok(&["diff", &id, &new.url()]);
+        low.require_no_rights("a comparison");
+        new.psql("DROP TABLE s.generated");
+        setup.ok(&["restore", &id, "--to", &new.url(), "--table", "s.generated"]);
+        low.require_no_rights("chosen tables");
+    });
+}

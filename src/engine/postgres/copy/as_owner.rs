@@ -151,6 +151,27 @@ fn lend_schemas(session: &mut Session) -> Result<Lent> {
     Ok(lent)
 }
 
+/// Grants a role what it needs to create an object in a schema: the use of all schemas, and CREATE on this one.
+pub(crate) fn lend_for_creation(session: &mut Session, owner: &str, schema: &str) -> Result<Lent> {
+    let rows = session.rows(&format!(
+        "SELECT n.nspname AS schema, p.privilege
+           FROM pg_catalog.pg_namespace n, pg_catalog.pg_roles r, (VALUES ('USAGE'), ('CREATE')) AS p (privilege)
+          WHERE r.rolname = {} AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+            AND (p.privilege = 'USAGE' OR n.nspname = {})
+            AND NOT pg_catalog.has_schema_privilege(r.oid, n.oid, p.privilege)
+          ORDER BY 1, 2",
+        literal(owner),
+        literal(schema)
+    ))?;
+    let mut lent = Lent::default();
+    for row in &rows {
+        let (privilege, schema) = (row.text("privilege")?, ident(row.text("schema")?));
+        session.execute(&format!("GRANT {privilege} ON SCHEMA {schema} TO {}", ident(owner)))?;
+        lent.add(format!("REVOKE {privilege} ON SCHEMA {schema} FROM {}", ident(owner)));
+    }
+    Ok(lent)
+}
+
 impl Lent {
     /// Adds a statement that takes back what it was granted for.
     pub(crate) fn add(&mut self, statement: String) {

@@ -4,6 +4,7 @@ pub(crate) mod as_owner;
 pub(crate) mod large_objects;
 pub(crate) mod load;
 mod parts;
+pub(crate) mod plans;
 pub(crate) mod reading;
 pub(crate) mod retry;
 pub(crate) mod row_source;

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use crate::engine::postgres::copy::parts::{Part, cut};
+use crate::engine::postgres::copy::plans;
 use crate::engine::postgres::copy::row_source::{RowSource, Span};
 use crate::engine::postgres::copy::rows::{BufferPool, Gatherer, RowSum};
 use crate::engine::postgres::schema::data::TableData;
@@ -46,6 +47,8 @@ pub(crate) struct Reading {
     jobs: usize,
     snapshot: String,
     locked: HashSet<u32>,
+    /// The tables that must not be read by a query, once they were looked for.
+    not_planned: Option<BTreeSet<String>>,
     /// The time at which the snapshot was taken, by this machine's clock.
     pub started: DateTime<Utc>,
 }
@@ -72,7 +75,7 @@ impl Reading {
         settings::pin(&mut session)?;
         let (snapshot, locked) = begin_locked(&mut session, lock_timeout, since)?;
         let started = Utc::now();
-        Ok(Reading { params: params.clone(), session, jobs: jobs.max(1), snapshot, locked, started })
+        Ok(Reading { params: params.clone(), session, jobs: jobs.max(1), snapshot, locked, not_planned: None, started })
     }
 
     /// Reads in a transaction that the caller has begun, on its session alone. The transaction holds the locks on what
@@ -80,7 +83,7 @@ impl Reading {
     #[must_use]
     pub(crate) fn within(session: Session, params: &Params, locked: HashSet<u32>) -> Self {
         let params = params.clone();
-        Reading { params, session, jobs: 1, snapshot: String::new(), locked, started: Utc::now() }
+        Reading { params, session, jobs: 1, snapshot: String::new(), locked, not_planned: None, started: Utc::now() }
     }
 
     /// Returns true if a table is locked: the role may read all of it.
@@ -203,17 +206,30 @@ impl Reading {
         cut(tables, jobs, |table| self.lock_indexes(table))
     }
 
+    /// Returns true if a query of a table would run code of its owner with the rights of the session.
+    fn runs_code_if_planned(&mut self, table: &RowSource) -> Result<bool> {
+        let found = match self.not_planned.take() {
+            Some(found) => found,
+            None => plans::tables_with_code(&mut self.session)?,
+        };
+        Ok(self.not_planned.insert(found).contains(&table.qualified))
+    }
+
     /// Locks the indexes of the tables whose generated columns are read, because that takes a query. If another session holds
     /// a conflicting lock (REINDEX, for example), these columns are not read.
     fn lock_indexes_for_generated(&mut self, tables: &mut [RowSource]) -> Result<()> {
         for table in tables.iter_mut().filter(|table| !table.generated.is_empty()) {
-            if !self.lock_indexes(table)? {
-                tracing::warn!(
-                    "the generated columns of {} are not part of its digest: another session holds a lock on an index",
-                    one_line(&table.qualified)
-                );
-                table.generated.clear();
+            if self.lock_indexes(table)? {
+                continue;
             }
+            let reason = if self.runs_code_if_planned(table)? {
+                "a query would run functions of its indexes with the rights of a superuser"
+            } else {
+                "another session holds a lock on an index"
+            };
+            let name = one_line(&table.qualified);
+            tracing::warn!("the generated columns of {name} are not part of its digest: {reason}");
+            table.generated.clear();
         }
         Ok(())
     }
@@ -222,6 +238,9 @@ impl Reading {
     /// another session holds a conflicting lock (REINDEX, for example). If the other sessions took these locks, a
     /// REINDEX could wait for one of them, and the next one for the REINDEX.
     fn lock_indexes(&mut self, table: &RowSource) -> Result<bool> {
+        if self.runs_code_if_planned(table)? {
+            return Ok(false);
+        }
         try_in_savepoint(&mut self.session, &format!("EXPLAIN SELECT FROM {}", table.relation()))
     }
 }

@@ -46,7 +46,11 @@ pub(super) fn create_rest_of_item(
     }
     let mut run = || -> Result<()> {
         for statement in create.iter().chain(set_owner).chain(&item.comments).skip(*done) {
-            match execute_again(session, item, statement) {
+            let created = match code_owner(session, item, owners, statement)? {
+                Some(owner) => execute_as(session, item, owner, path, statement),
+                None => execute_again(session, item, statement),
+            };
+            match created {
                 Err(error) if is_not_permitted(&error) && may_be_of_others(item) && !session.is_in_transaction() => {
                     warn_about_rights(item, &error);
                 }
@@ -70,6 +74,62 @@ pub(super) fn create_rest_of_item(
         validated.map_err(|error| error.context(format!("cannot create the {}", shown(item))))?;
     }
     Ok(())
+}
+
+/// Returns the owner of an item if a statement that creates it runs code of the owner, who has fewer rights than the session.
+/// The server evaluates the expression of a generated column when a table is created, and a check when it is added, if they
+/// call functions with constant arguments.
+fn code_owner<'a>(
+    session: &mut Session,
+    item: &'a Item,
+    owners: Owners,
+    statement: &str,
+) -> Result<Option<&'a String>> {
+    let runs_code = match item.kind {
+        Kind::Table | Kind::ForeignTable => {
+            statement.starts_with("CREATE ") && statement.contains(" GENERATED ALWAYS AS (")
+                || statement.starts_with("ALTER ") && statement.contains(" CHECK (")
+        }
+        Kind::Check => statement.starts_with("ALTER DOMAIN "),
+        _ => false,
+    };
+    match &item.owner {
+        Some(owner) if runs_code && owners == Owners::Keep && as_owner::has_fewer_rights(session, owner)? => {
+            Ok(Some(owner))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Runs a statement with the rights of the item's owner, who gets the privileges that this takes for that time.
+fn execute_as(session: &mut Session, item: &Item, owner: &str, path: Option<&str>, statement: &str) -> Result<()> {
+    let is_outermost = !session.is_in_transaction();
+    if is_outermost {
+        session.execute("BEGIN")?;
+    }
+    let mut run = || -> Result<()> {
+        // The owner may not be allowed to use the tablespace.
+        if item.tablespace.is_some() {
+            session.execute("SET default_tablespace = ''")?;
+        }
+        let lent = as_owner::lend_for_creation(session, owner, item.schema.as_deref().unwrap_or_default())?;
+        match path {
+            Some(path) => as_owner::run_in_path(session, owner, path, statement)?,
+            None => as_owner::run(session, owner, statement)?,
+        }
+        if let Some(tablespace) = item.tablespace.as_ref().filter(|_| statement.starts_with("CREATE TABLE ")) {
+            session.execute(&format!("ALTER {} SET TABLESPACE {}", item.identity, ident(tablespace)))?;
+        }
+        lent.take_back(session)
+    };
+    match run() {
+        Ok(()) if is_outermost => session.execute("COMMIT"),
+        Err(error) if is_outermost => {
+            let _ = session.execute("ROLLBACK");
+            Err(error)
+        }
+        done => done,
+    }
 }
 
 /// Returns the error for an item that cannot be created.
@@ -113,15 +173,25 @@ fn warn_about_rights(item: &Item, error: &Error) {
     );
 }
 
+/// Returns true if all code that the creation of an item runs has the rights of its owner.
+fn runs_code_of_owner(session: &mut Session, item: &Item, owners: Owners) -> Result<bool> {
+    for statement in &item.create {
+        if code_owner(session, item, owners, statement)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Returns the role with whose rights the server runs the code of an item that is created: the functions in indexes and
 /// materialized views run with those of their owner.
 pub(super) fn runs_as(session: &mut Session, item: &Item, owners: Owners) -> Result<String> {
     let by_server =
         matches!(item.kind, Kind::Index | Kind::IndexAttach | Kind::Constraint | Kind::ForeignKey | Kind::Refresh);
     Ok(match &item.owner {
-        Some(owner) if owners == Owners::Keep && (by_server || unchecked(session, item, owners)?.is_some()) => {
-            owner.clone()
-        }
+        Some(owner) if owners == Owners::Keep && by_server => owner.clone(),
+        Some(owner) if unchecked(session, item, owners)?.is_some() => owner.clone(),
+        Some(owner) if runs_code_of_owner(session, item, owners)? => owner.clone(),
         _ => session.about().user.clone(),
     })
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::engine::postgres::copy::as_owner;
 use crate::engine::postgres::copy::load;
+use crate::engine::postgres::copy::plans;
 use crate::engine::postgres::copy::retry::may_succeed_later;
 use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::restore::archive_rows::{Rows, folder_of};
@@ -73,8 +74,10 @@ impl Reload<'_> {
             return Ok(Vec::new());
         }
         let with_code = as_owner::tables_with_code(session)?;
+        let not_planned = plans::tables_with_code(session)?;
+        let covered = covered.into_iter().filter(|index| !not_planned.contains(&self.tables[*index].1.qualified));
         let mut found = Vec::new();
-        for table in covered.into_iter().filter(|index| with_code.contains(&self.tables[*index].1.qualified)) {
+        for table in covered.filter(|index| with_code.contains(&self.tables[*index].1.qualified)) {
             if let Err(error) = self.require_equal_values(session, table)? {
                 found.push(Pending { table, error: Some(error) });
             }
@@ -84,7 +87,8 @@ impl Reload<'_> {
 
     fn require_equal_values(&self, session: &mut Session, table: usize) -> Result<Result<()>> {
         let (saved, rows) = self.tables[table];
-        if saved.with_generated.is_none() || !self.has_generated {
+        let is_covered = saved.with_generated.is_some() && self.has_generated;
+        if !is_covered || plans::tables_with_code(session)?.contains(&rows.qualified) {
             return Ok(Ok(()));
         }
         let found = rows.clone().with_generated(saved).sum(session)?;
