@@ -9,6 +9,7 @@ use crate::support::samples;
 const LEFTOVERS: &str = "
 CREATE TABLE t (id integer PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'), (2, 'b');
 COMMENT ON TABLE t IS 'kept'; COMMENT ON COLUMN t.v IS 'kept too'; COMMENT ON CONSTRAINT t_pkey ON t IS 'a key';
+ALTER TABLE t ADD gone integer; ALTER TABLE t DROP gone;
 CREATE TABLE member (id integer); INSERT INTO member VALUES (1), (2), (3);
 SELECT lo_from_bytea(4711, 'x'); COMMENT ON LARGE OBJECT 4711 IS 'invoice ''5''';
 SELECT lo_from_bytea(0, 'y');
@@ -33,7 +34,8 @@ CREATE TEXT SEARCH DICTIONARY gone_words (TEMPLATE = simple); CREATE TEXT SEARCH
 ALTER TEXT SEARCH CONFIGURATION c ALTER MAPPING FOR asciiword WITH gone_words, simple;
 CREATE EVENT TRIGGER of_gone ON sql_drop EXECUTE FUNCTION gone_function(); ALTER EVENT TRIGGER of_gone DISABLE;
 SET allow_system_table_mods = on;
-INSERT INTO pg_description VALUES ('t'::regclass, 'pg_class'::regclass, 77, 'x'), (424242, 424242, 0, 'x'),
+INSERT INTO pg_description VALUES ('t'::regclass, 'pg_class'::regclass, 77, 'x'), ('t'::regclass, 'pg_class'::regclass, 3, 'x'),
+    (424242, 424242, 0, 'x'),
     (424242, 'pg_index'::regclass, 0, 'x'), (424242, 'pg_largeobject'::regclass, 0, 'x');
 INSERT INTO pg_description SELECT 424242, c::regclass, 0, 'x' FROM unnest(ARRAY['pg_class', 'pg_proc', 'pg_type',
     'pg_namespace', 'pg_trigger', 'pg_constraint', 'pg_extension', 'pg_publication', 'pg_rewrite', 'pg_policy', 'pg_cast',
@@ -70,6 +72,7 @@ fn rows_of_the_catalogs_that_refer_to_nothing_are_noted_and_skipped() {
         let shown = setup.ok(&["show", &id]).stdout();
         for note in [
             "a comment on an object that does not exist (pg_proc 424242) was left out",
+            ", column 3) was left out",
             ", column 77) was left out",
             "a comment on an object that does not exist (catalog 424242 424242) was left out",
             "a security label on an object that does not exist (pg_class 424242) was left out",

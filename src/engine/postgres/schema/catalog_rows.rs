@@ -130,6 +130,28 @@ pub(super) fn identify(class: &str, object: &str, column: &str, version: u32) ->
     )
 }
 
+/// Returns an item of FROM with the columns `type`, `schema` and `identity` of the object that a row of `alias` names by
+/// `classoid`, `objoid` and `objsubid`. `identity` is NULL if the object does not exist.
+pub(super) fn identify_each(alias: &str, version: u32) -> String {
+    let [class, object, column] = ["classoid", "objoid", "objsubid"].map(|name| format!("{alias}.{name}"));
+    if version < 140_000 {
+        // These servers fail if the object does not exist.
+        let target = identify(&class, &object, &column, version);
+        return format!(
+            "(SELECT t.target ->> 'type' AS type, t.target ->> 'schema' AS schema, t.target ->> 'identity' AS identity \
+             FROM (SELECT {target} AS target OFFSET 0) t)"
+        );
+    }
+    // The server fails if there is no such catalog. No row of pg_class has the oid 0.
+    let known: Vec<String> = catalogs_of(version).map(|catalog| catalog.oid.to_string()).collect();
+    let known = format!("{class} IN ({})", known.join(", "));
+    format!(
+        "pg_catalog.pg_identify_object(CASE WHEN {known} THEN {class} ELSE {} END, CASE WHEN {known} THEN {object} ELSE 0 END, \
+         CASE WHEN {known} THEN {column} ELSE 0 END)",
+        catalogs::CLASS
+    )
+}
+
 /// Returns words for a row of a catalog whose object does not exist: `pg_proc 16999`.
 pub(super) fn shown(address: Address) -> String {
     let catalog = name_of(address.catalog).map_or_else(|| format!("catalog {}", address.catalog), str::to_owned);

@@ -10,15 +10,15 @@ use crate::platform::error::Result;
 /// Adds every comment and security label to its object, or to the object that its target is a part of. Those on objects
 /// that do not exist are left out, and a note says so.
 pub(super) fn add(reader: &mut Reader, places: &Places) -> Result<()> {
-    let identify = catalog_rows::identify("d.classoid", "d.objoid", "d.objsubid", reader.version());
+    let version = reader.version();
+    let identify = catalog_rows::identify_each("d", version);
     // The oids of large objects may be chosen by users.
     let query = |catalog: &str, extra: &str| {
         format!(
-            "SELECT d.classoid, d.objoid, d.objsubid, d.provider, d.text, d.target IS NULL AS is_gone, \
-             d.target ->> 'type' AS type, d.target ->> 'identity' AS identity \
-             FROM (SELECT d.classoid, d.objoid, d.objsubid, {extra}, {identify} AS target FROM pg_catalog.{catalog} d \
-             WHERE d.objoid >= {FIRST_NORMAL_OID} OR d.classoid = {} AND d.objoid = 2200 OR d.classoid = {} OFFSET 0) d \
-             WHERE coalesce(d.target ->> 'schema', '') !~ '^pg_(toast|temp)' ORDER BY 1, 2, 3, 4",
+            "SELECT d.classoid, d.objoid, d.objsubid, {extra}, i.type, i.identity \
+             FROM pg_catalog.{catalog} d, LATERAL {identify} i \
+             WHERE (d.objoid >= {FIRST_NORMAL_OID} OR d.classoid = {} AND d.objoid = 2200 OR d.classoid = {}) \
+             AND coalesce(i.schema, '') !~ '^pg_(toast|temp)' ORDER BY 1, 2, 3, 4",
             catalogs::NAMESPACE,
             catalogs::LARGE_OBJECT
         )
@@ -29,7 +29,9 @@ pub(super) fn add(reader: &mut Reader, places: &Places) -> Result<()> {
         let address =
             Address { catalog: row.number("classoid")?, oid: row.number("objoid")?, column: row.number("objsubid")? };
         let word = if row.get("provider")?.is_some() { "security label" } else { "comment" };
-        if row.flag("is_gone")? {
+        // The server has such a name for a column that was dropped.
+        let looks_gone = row.get("identity")?.is_none_or(|identity| identity.contains("........pg.dropped."));
+        if looks_gone && is_gone(reader, address)? {
             let gone = catalog_rows::shown(address);
             reader.notes.push(format!("a {word} on an object that does not exist ({gone}) was left out"));
             continue;
@@ -37,6 +39,13 @@ pub(super) fn add(reader: &mut Reader, places: &Places) -> Result<()> {
         add_one(reader, places, row, address, word)?;
     }
     Ok(())
+}
+
+/// Returns true if the object at an address does not exist in the catalogs. An object that was dropped just now does.
+fn is_gone(reader: &mut Reader, address: Address) -> Result<bool> {
+    let Address { catalog, oid, column } = address;
+    let exists = catalog_rows::exists(&catalog.to_string(), &oid.to_string(), &column.to_string(), reader.version());
+    Ok(!reader.session.row(&format!("SELECT {exists} AS it_exists"))?.flag("it_exists")?)
 }
 
 /// Adds the comment or security label in a row to the object at an address, or to the one that it is a part of.

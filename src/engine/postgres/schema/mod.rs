@@ -94,7 +94,7 @@ pub fn read(session: &mut Session) -> Result<Schema> {
     session.execute(
         "SET LOCAL search_path = ''; SET LOCAL quote_all_identifiers = off; SET LOCAL standard_conforming_strings = on; \
          SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL extra_float_digits = 3; \
-         SET LOCAL bytea_output = hex",
+         SET LOCAL bytea_output = hex; SET LOCAL jit = off",
     )?;
     let names = names(session)?;
     if names.has_newer_keyword {
