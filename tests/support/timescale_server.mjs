@@ -217,7 +217,11 @@ class Session {
     }
     this.#hasEntered = true
     if (startup(packet).database === 'fresh') await this.#database.renew()
-    const { rows } = await this.#database.pg.query("SELECT current_setting('server_version') AS version")
+    const facts = "SELECT current_setting('server_version') AS version, pg_backend_pid() AS pid"
+    const { rows } = await this.#database.pg.query(facts)
+    // A login that names another process than the one that answers is one of a pooler.
+    const key = Buffer.alloc(8)
+    key.writeInt32BE(rows[0].pid, 0)
     this.#socket.write(
       Buffer.concat([
         message('R', Buffer.alloc(4)),
@@ -228,7 +232,7 @@ class Session {
         parameter('TimeZone', 'UTC'),
         parameter('integer_datetimes', 'on'),
         parameter('standard_conforming_strings', 'on'),
-        message('K', Buffer.alloc(8, 1)),
+        message('K', key),
         message('Z', Buffer.from('I')),
       ]),
     )
