@@ -299,13 +299,19 @@ pub fn skip_unless_ci(reason: &str) {
 /// Returns true if all these programs are installed; otherwise reports the test as skipped.
 #[track_caller]
 pub fn have(programs: &[&str]) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_installed = |program: &&&str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let is_installed = |program: &&&str| program_path(program).is_some();
     let missing: Vec<&str> = programs.iter().filter(|program| !is_installed(program)).copied().collect();
     if !missing.is_empty() {
         skip_unless_ci(&format!("it needs {}", missing.join(", ")));
     }
     missing.is_empty()
+}
+
+/// Returns the path of a program. Debian installs servers in a folder that is not in the PATH of every user.
+pub fn program_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 /// Makes the programs that a test starts handle signals by default, even if the tests were started with ignored

@@ -440,6 +440,44 @@ impl Drop for TestDatabase {
     }
 }
 
+/// A role, which is dropped at the end of the test. It must be declared before the databases that have objects of it.
+pub struct TestRole {
+    name: String,
+    server: Server,
+}
+
+impl TestRole {
+    /// Creates a role whose name no other test uses, with these options of CREATE ROLE.
+    pub fn create(server: &Server, name: &str, options: &str) -> Self {
+        let name = format!("{name}_{}", std::process::id());
+        server.psql("postgres", format!("DROP ROLE IF EXISTS {name}; CREATE ROLE {name} {options}"));
+        TestRole { name, server: server.clone() }
+    }
+}
+
+impl std::ops::Deref for TestRole {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.name
+    }
+}
+
+impl std::fmt::Display for TestRole {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.name)
+    }
+}
+
+impl Drop for TestRole {
+    fn drop(&mut self) {
+        // The databases of a failed test may still have objects of it.
+        if !std::thread::panicking() {
+            self.server.psql("postgres", format!("DROP ROLE {}", self.name));
+        }
+    }
+}
+
 /// Fills a database with Zabbix's tables and rows, which `scripts/test` fetched.
 #[track_caller]
 pub fn load_zabbix(server: &Server, database: &str) {

@@ -17,6 +17,8 @@ pub enum Trouble {
     Stall(u64),
     /// Stalls all connections, and new ones too.
     StallAll(u64),
+    /// Forwards nothing in the first milliseconds of all connections but the first. No number of bytes matters.
+    LateStart(u64),
 }
 
 struct State {
@@ -31,7 +33,7 @@ impl State {
     fn is_troubled(&self) -> bool {
         let passed = self.passed.load(Ordering::SeqCst);
         match self.trouble {
-            Trouble::Never => false,
+            Trouble::Never | Trouble::LateStart(_) => false,
             Trouble::Cut(limit) | Trouble::Stall(limit) | Trouble::StallAll(limit) => passed >= limit,
         }
     }
@@ -62,6 +64,7 @@ impl Proxy {
         let state = Arc::new(State { trouble, replaced, passed: AtomicU64::new(0), is_over: AtomicBool::new(false) });
         let shared = Arc::clone(&state);
         let listener = thread::spawn(move || {
+            let mut pause = Duration::ZERO;
             for client in listener.incoming().flatten() {
                 if shared.is_over.load(Ordering::SeqCst) {
                     break;
@@ -75,7 +78,13 @@ impl Proxy {
                 for (from, to, is_server) in [(&client, &server, false), (&server, &client, true)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let shared = Arc::clone(&shared);
-                    thread::spawn(move || forward(from, to, &shared, is_exempt, is_server));
+                    thread::spawn(move || {
+                        thread::sleep(pause);
+                        forward(from, to, &shared, is_exempt, is_server);
+                    });
+                }
+                if let Trouble::LateStart(milliseconds) = shared.trouble {
+                    pause = Duration::from_millis(milliseconds);
                 }
             }
         });

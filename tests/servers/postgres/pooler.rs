@@ -5,8 +5,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::{Child, Command, Stdio};
 
 use super::helpers::{Setup, rows, text, wait_until};
-use crate::support::have;
-use crate::support::postgres::{Server, TestDatabase, server};
+use crate::support::postgres::{Server, TestDatabase, TestRole, server};
+use crate::support::proxy::{Proxy, Trouble};
+use crate::support::{have, program_path};
 
 /// A running PgBouncer, which is stopped when it is dropped.
 struct Pooler {
@@ -36,13 +37,14 @@ impl Pooler {
         for file in [&config, &roles] {
             std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o644)).unwrap();
         }
-        let mut command = Command::new("pgbouncer");
+        let program = program_path("pgbouncer").unwrap();
+        let mut command = Command::new(&program);
         if rustix::process::geteuid().is_root() {
             // PgBouncer refuses to run as root, and only the owner of the server may use its socket.
             let owner = std::fs::metadata(&setup.server.data).unwrap();
             command = Command::new("setpriv");
             command.args([&format!("--reuid={}", owner.uid()), &format!("--regid={}", owner.gid()), "--clear-groups"]);
-            command.arg("pgbouncer");
+            command.arg(&program);
         }
         let child = command.arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let pooler = Pooler { child, port, role: role.to_owned() };
@@ -51,7 +53,11 @@ impl Pooler {
     }
 
     fn url(&self, database: &str) -> String {
-        format!("postgres://{}@127.0.0.1:{}/{database}", self.role, self.port)
+        self.url_at(self.port, database)
+    }
+
+    fn url_at(&self, port: u16, database: &str) -> String {
+        format!("postgres://{}@127.0.0.1:{port}/{database}", self.role)
     }
 }
 
@@ -63,16 +69,12 @@ impl Drop for Pooler {
 }
 
 /// Creates a role with a database, all of whose statements are in the server's log.
-fn logged_database(server: &Server, name: &str) -> (String, TestDatabase) {
+fn logged_database(server: &Server, name: &str) -> (TestRole, TestDatabase) {
+    let role = TestRole::create(server, name, "LOGIN CREATEDB");
     let database = server.create_database(name);
-    let role = format!("{name}_{}", std::process::id());
     server.psql(
         "postgres",
-        format!(
-            "DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN CREATEDB; ALTER ROLE {role} SET log_statement = 'all';
-             ALTER DATABASE \"{}\" OWNER TO {role}",
-            database.name
-        ),
+        format!("ALTER ROLE {role} SET log_statement = 'all'; ALTER DATABASE \"{}\" OWNER TO {role}", database.name),
     );
     database.psql(format!("CREATE TABLE t (a integer); INSERT INTO t VALUES (1), (2); ALTER TABLE t OWNER TO {role}"));
     (role, database)
@@ -132,6 +134,11 @@ fn no_command_sets_anything_in_the_sessions_of_a_shared_pool() {
             assert_ne!(run.exit(), 0, "{mode}\n{}", run.transcript());
         }
         setup.run(&["snapshot", &url]).code(2).says("pool_mode = session");
+        // As long as the second client has not logged in, the first one gets the same connection again and again.
+        let slow = Proxy::start(pooler.port, Trouble::LateStart(1500));
+        let url = pooler.url_at(slow.port, &database.name);
+        setup.run(&["snapshot", &url]).code(2).says("is a pooler in transaction or statement mode");
+        setup.run(&["snapshot", &format!("{url}?connect_timeout=1")]).code(5).says("it cannot be found out");
     }
     assert_eq!(logged(&server, &role, &["SET", "BEGIN", "CREATE", "LOCK"]), Vec::<String>::new());
     assert!(!logged(&server, &role, &["SELECT pg_catalog.pg_backend_pid()"]).is_empty());
@@ -151,6 +158,8 @@ fn a_pool_in_session_mode_is_used_like_a_server() {
     let run = setup.ok(&["snapshot", &one.url(&database.name), "-j", "1", "--json"]);
     let id = text(&run.json()["snapshots"][0]["id"]);
     setup.ok(&["check", &one.url(&database.name)]);
+    let slow = Proxy::start(one.port, Trouble::LateStart(1500));
+    setup.ok(&["check", &one.url_at(slow.port, &database.name)]);
     let some = Pooler::start(&setup, &role, "session", 9);
     let new = server.reserve_database("session_pool_new");
     let mut command = setup.command(&["restore", &id, "--to", &some.url(&new.name), "--create"]);

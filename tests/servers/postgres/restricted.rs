@@ -1,15 +1,11 @@
 //! Roles with few rights, as on managed servers: such a role owns a database, and nothing else.
 
 use super::helpers::{Setup, rows, text};
-use crate::support::postgres::{Server, TestDatabase, oldest_and_newest, schema_differences, server};
+use crate::support::postgres::{Server, TestDatabase, TestRole, oldest_and_newest, schema_differences, server};
 
-/// Creates roles whose names no other test uses, and returns the names.
-fn roles<const COUNT: usize>(server: &Server, names: [(&str, &str); COUNT]) -> [String; COUNT] {
-    names.map(|(name, options)| {
-        let role = format!("{name}_{}", std::process::id());
-        server.psql("postgres", format!("DROP ROLE IF EXISTS {role}; CREATE ROLE {role} {options}"));
-        role
-    })
+/// Creates roles whose names no other test uses.
+fn roles<const COUNT: usize>(server: &Server, names: [(&str, &str); COUNT]) -> [TestRole; COUNT] {
+    names.map(|(name, options)| TestRole::create(server, name, options))
 }
 
 /// Returns the URL of a database for a role that needs no password.
@@ -161,4 +157,20 @@ fn extensions_that_an_administrator_has_created_are_left_as_they_are() {
     target.psql("DROP SCHEMA s CASCADE");
     setup.ok(&["drill", &id, "--to", &target_url]);
     assert_eq!(target.value("SELECT to_regnamespace('s') IS NULL"), "t");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_role_with_one_connection_can_set_options_of_its_sessions() {
+    let server = server(15);
+    let setup = Setup::new(&server);
+    let [app] = roles(&server, [("single_app", "LOGIN CONNECTION LIMIT 1")]);
+    let source = server.create_database("single");
+    source.psql(format!("CREATE TABLE t (a) AS SELECT 1; GRANT SELECT ON t TO {app}"));
+    let url = url(&server, &app, &source.name);
+    for _ in 0..3 {
+        let mut command = setup.command(&["snapshot", &url, "-j", "1"]);
+        command.env("PGOPTIONS", "-c geqo=off");
+        setup.sandbox.finish(command).code(0);
+    }
 }

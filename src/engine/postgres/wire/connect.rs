@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslNegotiation;
@@ -20,7 +20,7 @@ use crate::engine::postgres::wire::copy_stream::{CopyStream, Messages, Rows};
 use crate::engine::postgres::wire::failure;
 use crate::engine::postgres::wire::majors;
 use crate::engine::postgres::wire::params::{Host, Keepalives, Params, TargetSession};
-use crate::engine::postgres::wire::pooler::{self, Pool, Pooled};
+use crate::engine::postgres::wire::pooler::{self, Known, Pool, Pooled};
 use crate::engine::postgres::wire::socket::{self, Address, Socket};
 use crate::engine::postgres::wire::tls::{Connector, SslMode, Stream};
 use crate::platform::error::{Error, Result};
@@ -29,6 +29,13 @@ use crate::platform::error::{Error, Result};
 const MAX_NOTICES: usize = 1000;
 /// The number of characters of a notice that are kept.
 const MAX_NOTICE_CHARACTERS: usize = 4000;
+
+/// The maximum wait until a connection is closed that is not used any more.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The number of logins that are tried after another session was ended.
+const MOST_TRIES_AFTER_ANOTHER: u32 = 40;
+/// The pause between these logins.
+const PAUSE_AFTER_ANOTHER: Duration = Duration::from_millis(25);
 
 /// An open connection and the task that drives it.
 pub(in crate::engine::postgres) struct Link {
@@ -85,6 +92,9 @@ pub(in crate::engine::postgres) enum ConnectError {
     /// A pooler answers that cannot be used.
     #[error("{0}")]
     Pooler(#[source] Pooled),
+    /// There was no answer within the time limit.
+    #[error("no answer within {} s", .0.as_secs())]
+    NoAnswer(Duration),
 }
 
 /// The notices that the server sent, and the error that ended the connection.
@@ -254,11 +264,11 @@ async fn connect_to_address(
     for tls_mode in tls_modes(params.tls.mode, host) {
         config.ssl_mode(*tls_mode);
         let tls = (*tls_mode, params.tls.direct);
-        match with_time_limit(params.connect_timeout, log_in(&config, tls, endpoint, &login, params, &pool)).await {
-            Ok(Err(ConnectError::Pooler(why))) => {
+        match log_in(&config, tls, endpoint, &login, params, &pool).await {
+            Err(ConnectError::Pooler(why)) => {
                 return Err((vec![pooler::refused(params, host, why)], AfterFailure::Stop));
             }
-            Ok(Ok(link)) => {
+            Ok(link) => {
                 check_version(&link.about, params, host).map_err(|error| (vec![error], AfterFailure::Stop))?;
                 return match unwanted(wanted, &link.about) {
                     None => Ok(link),
@@ -270,12 +280,12 @@ async fn connect_to_address(
                     }
                 };
             }
-            Ok(Err(ConnectError::Socket(error))) => {
+            Err(ConnectError::Socket(error)) => {
                 failures.push(failure::no_socket(&error, params, host, has_only_ipv6));
                 end = AfterFailure::NextHost;
                 break;
             }
-            Ok(Err(ConnectError::Server(error))) => {
+            Err(ConnectError::Server(error)) => {
                 let from = password.as_ref().map(|(_, from)| from.as_str());
                 failures.push(failure::connecting(&error, params, host, from));
                 let login_refused = error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
@@ -287,11 +297,11 @@ async fn connect_to_address(
                     break;
                 }
             }
-            Err(limit) if pool.is_known() => {
+            Err(ConnectError::NoAnswer(limit)) if pool.is_in_session_mode() => {
                 failures.push(failure::no_free_connection(params, host, limit));
                 break;
             }
-            Err(limit) => {
+            Err(ConnectError::NoAnswer(limit)) => {
                 failures.push(failure::no_answer(params, host, has_only_ipv6, limit));
                 break;
             }
@@ -319,27 +329,61 @@ struct LoggedIn {
     rows: Rows,
 }
 
-/// Logs in. Sets nothing.
-async fn open(
-    config: &tokio_postgres::Config,
-    (tls_mode, direct): (tokio_postgres::config::SslMode, bool),
-    endpoint: &Endpoint,
-    login: &Login,
-) -> std::result::Result<LoggedIn, ConnectError> {
-    use tokio_postgres::config::SslMode as TlsMode;
-    let socket = endpoint.open().await.map_err(ConnectError::Socket)?;
-    let rows = Rows::default();
-    let messages = match tls_mode {
-        TlsMode::Disable => Messages::FromStart,
-        _ if direct => Messages::Nowhere,
-        _ => Messages::AfterRefusal,
-    };
-    let handshake = endpoint.connector.handshake(&endpoint.host.name, rows.clone(), login.clone());
-    let connected = config.connect_raw(CopyStream::new(socket, messages, rows.clone(), login.clone()), handshake).await;
-    let (client, connection) = connected.map_err(ConnectError::Server)?;
-    let state = Arc::new(LinkState::default());
-    let driver = tokio::spawn(drive(connection, Arc::clone(&state)));
-    Ok(LoggedIn { client, driver, state, rows })
+impl LoggedIn {
+    /// Ends the session, and waits until the connection is closed.
+    async fn close(self) {
+        drop(self.client);
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.driver).await;
+    }
+}
+
+/// A way to log in.
+struct Opening<'a> {
+    tls: (tokio_postgres::config::SslMode, bool),
+    endpoint: &'a Endpoint,
+    login: &'a Login,
+    limit: Option<Duration>,
+}
+
+impl Opening<'_> {
+    /// Logs in. Sets nothing.
+    async fn open(&self, config: &tokio_postgres::Config) -> std::result::Result<LoggedIn, ConnectError> {
+        with_time_limit(self.limit, self.open_without_limit(config)).await.map_err(ConnectError::NoAnswer)?
+    }
+
+    async fn open_without_limit(&self, config: &tokio_postgres::Config) -> std::result::Result<LoggedIn, ConnectError> {
+        use tokio_postgres::config::SslMode as TlsMode;
+        let Opening { tls: (tls_mode, direct), endpoint, login, .. } = *self;
+        let socket = endpoint.open().await.map_err(ConnectError::Socket)?;
+        let rows = Rows::default();
+        let messages = match tls_mode {
+            TlsMode::Disable => Messages::FromStart,
+            _ if direct => Messages::Nowhere,
+            _ => Messages::AfterRefusal,
+        };
+        let handshake = endpoint.connector.handshake(&endpoint.host.name, rows.clone(), login.clone());
+        let connected =
+            config.connect_raw(CopyStream::new(socket, messages, rows.clone(), login.clone()), handshake).await;
+        let (client, connection) = connected.map_err(ConnectError::Server)?;
+        let state = Arc::new(LinkState::default());
+        let driver = tokio::spawn(drive(connection, Arc::clone(&state)));
+        Ok(LoggedIn { client, driver, state, rows })
+    }
+
+    /// Logs in after another session of this role was ended. For a short time after that, the server may still count it: a
+    /// role may have a limit of one connection.
+    async fn open_after_another(&self, config: &tokio_postgres::Config) -> std::result::Result<LoggedIn, ConnectError> {
+        let mut opened = self.open(config).await;
+        for _ in 0..MOST_TRIES_AFTER_ANOTHER {
+            match &opened {
+                Err(ConnectError::Server(error)) if error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) => {}
+                _ => break,
+            }
+            tokio::time::sleep(PAUSE_AFTER_ANOTHER).await;
+            opened = self.open(config).await;
+        }
+        opened
+    }
 }
 
 /// Logs in, and asks the server for its version and settings. If the session may be shared with other clients of a pooler,
@@ -352,6 +396,7 @@ async fn log_in(
     params: &Params,
     pool: &Pool,
 ) -> std::result::Result<Link, ConnectError> {
+    let opening = Opening { tls, endpoint, login, limit: params.connect_timeout };
     let with_options = |options: &String| {
         let mut config = config.clone();
         config.options(options);
@@ -359,44 +404,52 @@ async fn log_in(
     };
     let config_with_options = params.options.as_ref().map(with_options);
     let config_with_options = config_with_options.as_ref().unwrap_or(config);
-    let mut opened = None;
-    if !pool.is_known() {
+    let opened = if pool.is_known() {
+        opening.open(config_with_options).await?
+    } else {
         // Some providers find the database by the options.
-        let first = match open(config, tls, endpoint, login).await {
-            Err(ConnectError::Server(_)) if params.options.is_some() => {
-                open(config_with_options, tls, endpoint, login).await?
-            }
+        let first = match opening.open(config).await {
+            Err(ConnectError::Server(_)) if params.options.is_some() => opening.open(config_with_options).await?,
             first => first?,
         };
-        let second = async { open(config, tls, endpoint, login).await.ok().map(|second| second.client) };
-        require_own_session(&first, second, pool).await?;
-        opened = Some(first).filter(|_| params.options.is_none());
-    }
-    let opened = match opened {
-        Some(opened) => opened,
-        None => open(config_with_options, tls, endpoint, login).await?,
+        require_own_session(&first, opening.open(config), &opening, pool).await?;
+        if params.options.is_some() {
+            first.close().await;
+            opening.open_after_another(config_with_options).await?
+        } else {
+            first
+        }
     };
-    ask(opened, endpoint, params).await.map_err(ConnectError::Server)
+    let asked = with_time_limit(params.connect_timeout, ask(opened, endpoint, params)).await;
+    asked.map_err(ConnectError::NoAnswer)?.map_err(ConnectError::Server)
 }
 
-/// Fails if the session may be shared with other clients of a pooler. `open` opens another connection.
+/// Fails if the session may be shared with other clients of a pooler. `second` opens another connection.
 async fn require_own_session(
     first: &LoggedIn,
-    open: impl Future<Output = Option<Client>>,
+    second: impl Future<Output = std::result::Result<LoggedIn, ConnectError>>,
+    opening: &Opening<'_>,
     pool: &Pool,
 ) -> std::result::Result<(), ConnectError> {
-    let (one, two) = pooler::ask_twice(&first.client).await.map_err(ConnectError::Server)?;
+    let asked = with_time_limit(opening.limit, pooler::ask_twice(&first.client)).await;
+    let (one, two) = asked.map_err(ConnectError::NoAnswer)?.map_err(ConnectError::Server)?;
     if one != two {
         return Err(ConnectError::Pooler(Pooled::Shared));
     }
     if first.rows.process_of_login().is_some_and(|process| Some(process) == one) {
+        pool.remember(Known::Direct);
         return Ok(());
     }
     tracing::debug!("the login named another process than the one that answers: there is a pooler or a proxy");
-    if let Some(why) = pooler::inspect(&first.client, one, open).await.map_err(ConnectError::Server)? {
+    // Until it has logged in, a second client says nothing about the pool.
+    let clock = Instant::now();
+    let Ok(second) = second.await else { return Err(ConnectError::Pooler(Pooled::Unknown)) };
+    let inspected = pooler::inspect(&first.client, one, &second.client, clock.elapsed()).await;
+    second.close().await;
+    if let Some(why) = inspected.map_err(ConnectError::Server)? {
         return Err(ConnectError::Pooler(why));
     }
-    pool.clone().remember();
+    pool.remember(Known::SessionMode);
     Ok(())
 }
 

@@ -31,16 +31,16 @@ const MOST_TRIES: u32 = 20;
 /// The number of times that both connections ask.
 const ROUNDS: u32 = 4;
 
-/// The time to wait for the second connection. A pool in session mode that has no more connections lets it wait.
+/// The time to wait for the answer to the second client. A pool in session mode that has no more connections lets it wait.
 const SECOND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The time to wait for an answer on the first connection, while the second one waits for its turn.
-const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time to wait for the answer to a client that was answered before.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time in which an answer arrives that was sent before another one that has arrived.
 const LATE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The time for which a pool is known to be in session mode.
+/// The time for which it is known that the clients of a pool do not share connections.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// The reason why a pooler cannot be used.
@@ -89,48 +89,64 @@ pub(in crate::engine::postgres) async fn ask_twice(
     Ok((first?, second?))
 }
 
-/// Finds out whether a pooler keeps a connection to the server for this client alone: `own` is the process that has answered
-/// it so far, and `open` opens a second connection. Returns the reason if it does not, or if this cannot be found out.
+/// Asks again for the process that answers. Returns `None` if there is no answer in time.
+async fn ask_in_time(client: &Client) -> Result<Option<Option<i32>>, tokio_postgres::Error> {
+    tokio::time::timeout(ANSWER_TIMEOUT, ask(client)).await.ok().transpose()
+}
+
+/// Finds out whether a pooler keeps a connection to the server for a client alone: `own` is the process that has answered it
+/// so far, and `second` is another client, whose login took `login`. Returns the reason if it does not, or if this cannot be
+/// found out.
 pub(in crate::engine::postgres) async fn inspect(
     client: &Client,
     own: Option<i32>,
-    open: impl Future<Output = Option<Client>>,
+    second: &Client,
+    login: Duration,
 ) -> Result<Option<Pooled>, tokio_postgres::Error> {
-    let mut second = pin!(async {
-        let second = open.await?;
-        let process = ask(&second).await.ok()?;
-        Some((second, process))
-    });
-    let opened = match tokio::time::timeout(SECOND_TIMEOUT, &mut second).await {
-        Ok(opened) => opened,
+    let mut asked = pin!(ask(second));
+    // On a slow network, the query needs as much time as one step of the login.
+    let answer = match tokio::time::timeout(SECOND_TIMEOUT.max(login), &mut asked).await {
+        Ok(answer) => answer,
         Err(_) => {
             for _ in 0..2 {
-                let Ok(process) = tokio::time::timeout(FIRST_TIMEOUT, ask(client)).await else {
-                    return Ok(Some(Pooled::Unknown));
-                };
-                if process? != own {
-                    return Ok(Some(Pooled::Shared));
+                match ask_in_time(client).await? {
+                    None => return Ok(Some(Pooled::Unknown)),
+                    Some(process) if process != own => return Ok(Some(Pooled::Shared)),
+                    Some(_) => {}
                 }
             }
             // A pooler serves its clients in the order in which they ask. This one was served, and the one that has asked
             // before still waits: so it has a connection of its own.
-            match tokio::time::timeout(LATE_TIMEOUT, &mut second).await {
-                Ok(opened) => opened,
+            match tokio::time::timeout(LATE_TIMEOUT, &mut asked).await {
+                Ok(answer) => answer,
                 Err(_) => return Ok(None),
             }
         }
     };
-    let Some((second, other)) = opened else { return Ok(Some(Pooled::Unknown)) };
+    let Ok(other) = answer else { return Ok(Some(Pooled::Unknown)) };
     for _ in 0..ROUNDS {
-        if own == other || ask(client).await? != own || ask(&second).await? != other {
-            return Ok(Some(Pooled::Shared));
+        for (client, before, other) in [(client, own, other), (second, other, own)] {
+            match ask_in_time(client).await? {
+                None => return Ok(Some(Pooled::Unknown)),
+                Some(process) if process != before || process == other => return Ok(Some(Pooled::Shared)),
+                Some(_) => {}
+            }
         }
     }
     Ok(None)
 }
 
-/// The pools that were found to be in session mode, with the time.
-static KNOWN: Mutex<Option<HashMap<Pool, Instant>>> = Mutex::new(None);
+/// The knowledge about a host, which is kept for a short time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine::postgres) enum Known {
+    /// There is no pooler.
+    Direct,
+    /// There is a pooler in session mode.
+    SessionMode,
+}
+
+/// The pools and servers about which it is known that their clients do not share connections, with the time.
+static KNOWN: Mutex<Option<HashMap<Pool, (Known, Instant)>>> = Mutex::new(None);
 
 /// The names by which a pooler chooses a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -152,16 +168,26 @@ impl Pool {
         }
     }
 
-    /// Returns true if it was found to be in session mode shortly before.
-    pub(in crate::engine::postgres) fn is_known(&self) -> bool {
+    fn known(&self) -> Option<Known> {
         let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        known.as_ref().and_then(|known| known.get(self)).is_some_and(|since| since.elapsed() < KNOWN_FOR)
+        let (known, since) = *known.as_ref()?.get(self)?;
+        (since.elapsed() < KNOWN_FOR).then_some(known)
     }
 
-    /// Remembers that it is in session mode, or that there is no pooler.
-    pub(in crate::engine::postgres) fn remember(self) {
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get_or_insert_default().insert(self, Instant::now());
+    /// Returns true if it was found shortly before that its clients do not share connections.
+    pub(in crate::engine::postgres) fn is_known(&self) -> bool {
+        self.known().is_some()
+    }
+
+    /// Returns true if it was found shortly before that there is a pooler in session mode.
+    pub(in crate::engine::postgres) fn is_in_session_mode(&self) -> bool {
+        self.known() == Some(Known::SessionMode)
+    }
+
+    /// Remembers what was found.
+    pub(in crate::engine::postgres) fn remember(&self, known: Known) {
+        let mut all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get_or_insert_default().insert(self.clone(), (known, Instant::now()));
     }
 }
 
