@@ -1,9 +1,10 @@
 //! Configuration tables of an extension, in which some rows belong to the user.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 
-use super::helpers::{Setup, rows};
-use crate::support::postgres::servers;
+use super::helpers::{Setup, rows, wait_until};
+use crate::support::postgres::{TestRole, servers};
 
 const SCRIPT: &str = "
 CREATE TABLE rules (id integer PRIMARY KEY, what text);
@@ -55,5 +56,36 @@ fn the_users_rows_of_an_extension_are_restored_and_its_own_rows_stay_unchanged()
         assert_eq!(after[0], "1|new default");
         assert_eq!(rows(&source, "SELECT v FROM not_saved"), ["y"]);
         ok(&["drill", &id]);
+
+        // An administrator has created the extension in an empty database, for a role that drills there.
+        let app = TestRole::create(server, "rules_app", "LOGIN");
+        let prepared = server.create_database("rules_prepared");
+        server.psql(
+            "postgres",
+            format!("ALTER ROLE {app} SET {path}; ALTER DATABASE \"{}\" OWNER TO {app}", prepared.name),
+        );
+        prepared.psql(format!(
+            "SET {path}; CREATE EXTENSION lifeboat_rules; INSERT INTO rules VALUES (103, 'theirs');
+             GRANT ALL ON rules, own TO {app}; GRANT ALL ON own_seq TO {app}"
+        ));
+        let url =
+            prepared.socket_url().replacen(&format!("postgres://{}@", server.user), &format!("postgres://{app}@"), 1);
+        let words = "rows in public.rules of the extension lifeboat_rules";
+        setup.run(&["restore", &id, "--to", &url, "--no-owner"]).code(2).says("is not empty").says(words);
+        prepared.psql("DELETE FROM rules WHERE id > 100");
+        setup.ok(&["drill", &id, "--to", &url, "--no-owner"]);
+        assert_eq!(rows(&prepared, all_rules), ["1|built in", "2|built in too"]);
+        assert_eq!(rows(&prepared, "SELECT v FROM own"), Vec::<String>::new());
+        // Another run fills it: the lock is that of Filling.
+        let lock = "SELECT pg_advisory_lock(x'6c696665626f6174'::bigint); SELECT pg_sleep(60)";
+        let mut holder = server.command(&server.psql, &prepared.name);
+        let mut holder = holder.args(["-X", "-q", "-c", lock]).stdout(Stdio::null()).spawn().unwrap();
+        let is_locked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database =
+                         (SELECT oid FROM pg_database WHERE datname = current_database())";
+        wait_until("the lock is held", || prepared.value(is_locked) == "1");
+        setup.run(&["restore", &id, "--to", &url, "--no-owner"]).code(2).says("is incomplete");
+        assert_eq!(rows(&prepared, "SELECT v FROM own"), Vec::<String>::new());
+        holder.kill().unwrap();
+        holder.wait().unwrap();
     }
 }

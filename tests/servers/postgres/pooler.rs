@@ -138,6 +138,8 @@ fn no_command_sets_anything_in_the_sessions_of_a_shared_pool() {
         let slow = Proxy::start(pooler.port, Trouble::LateStart(1500));
         let url = pooler.url_at(slow.port, &database.name);
         setup.run(&["snapshot", &url]).code(2).says("is a pooler in transaction or statement mode");
+        let slow = Proxy::start(pooler.port, Trouble::LateStart(1500));
+        let url = pooler.url_at(slow.port, &database.name);
         setup.run(&["snapshot", &format!("{url}?connect_timeout=1")]).code(5).says("it cannot be found out");
     }
     assert_eq!(logged(&server, &role, &["SET", "BEGIN", "CREATE", "LOCK"]), Vec::<String>::new());
@@ -159,7 +161,7 @@ fn a_pool_in_session_mode_is_used_like_a_server() {
     let id = text(&run.json()["snapshots"][0]["id"]);
     setup.ok(&["check", &one.url(&database.name)]);
     let slow = Proxy::start(one.port, Trouble::LateStart(1500));
-    setup.ok(&["check", &one.url_at(slow.port, &database.name)]);
+    setup.ok(&["snapshot", &one.url_at(slow.port, &database.name), "--name", "slow", "-j", "1"]);
     let some = Pooler::start(&setup, &role, "session", 9);
     let new = server.reserve_database("session_pool_new");
     let mut command = setup.command(&["restore", &id, "--to", &some.url(&new.name), "--create"]);

@@ -127,7 +127,8 @@ fn extensions_that_an_administrator_has_created_are_left_as_they_are() {
     });
     source.psql(format!(
         "COMMENT ON EXTENSION \"uuid-ossp\" IS 'of the source'; REVOKE EXECUTE ON FUNCTION ext.uuid_nil() FROM public;
-         CREATE SCHEMA s AUTHORIZATION {app}; SET ROLE {app};
+         CREATE SCHEMA s AUTHORIZATION {app}; SET ROLE {app}; GRANT CREATE ON SCHEMA public TO public;
+         COMMENT ON SCHEMA public IS 'of the source'; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO public;
          CREATE TABLE s.t (a uuid DEFAULT ext.uuid_generate_v4(), b integer); INSERT INTO s.t (b) VALUES (1), (2);"
     ));
     let (source_url, target_url) = (url(&server, &app, &source.name), url(&server, &app, &target.name));
@@ -137,8 +138,16 @@ fn extensions_that_an_administrator_has_created_are_left_as_they_are() {
     // A role without CREATEDB drills in an empty database that it names.
     setup.run(&["drill", &id]).code(2).says("may not create a database").says("name an empty database with --to");
     setup.run(&["drill", &id, "--to", &source_url]).code(2).says("name an empty database with --to");
-    setup.ok(&["drill", &id, "--to", &target_url]);
+    let run = setup.ok(&["drill", &id, "--to", &target_url]);
+    assert!(run.stderr().contains("the drill leaves out default privileges"), "{}", run.transcript());
     assert_eq!(target.schema_dump(), before);
+
+    // A database that another run has left incomplete is not used, and is named.
+    let comment = |text: &str| server.psql("postgres", format!("COMMENT ON DATABASE \"{}\" IS {text}", target.name));
+    let mark = r#"{"purpose": "fill", "snapshot": "s", "host": "h", "process": 1, "since": "2026-01-02T03:04:05Z"}"#;
+    comment(&format!("'lifeboat: not finished {mark}'"));
+    setup.run(&["drill", &id, "--to", &target_url]).code(2).says("is incomplete").says(&target.name);
+    comment("NULL");
 
     // Everything but extensions and their schemas is content.
     target.psql("CREATE TABLE public.other ()");
@@ -154,7 +163,9 @@ fn extensions_that_an_administrator_has_created_are_left_as_they_are() {
     // A role that may create databases, but not the extension, can name a prepared database too.
     server.psql("postgres", format!("ALTER ROLE {app} CREATEDB"));
     setup.run(&["drill", &id, "--no-owner"]).code(1).says("let an administrator create the extension");
-    target.psql("DROP SCHEMA s CASCADE");
+    target.psql(format!(
+        "DROP SCHEMA s CASCADE; SET ROLE {app}; ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM public"
+    ));
     setup.ok(&["drill", &id, "--to", &target_url]);
     assert_eq!(target.value("SELECT to_regnamespace('s') IS NULL"), "t");
 }

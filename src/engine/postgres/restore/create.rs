@@ -1,5 +1,6 @@
 //! Creates a schema from its items, and drops it again.
 
+use super::configuration;
 use crate::engine::postgres::copy::as_owner;
 use crate::engine::postgres::schema::option_text::{self, OptionText};
 use crate::engine::postgres::schema::quote::{ident, literal};
@@ -397,8 +398,8 @@ pub(crate) fn apply_settings(session: &mut Session, items: &[Item]) -> Result<()
     grant(session, items)
 }
 
-/// Drops the objects that a failed restore created in a database that was empty. Returns an error if any object is
-/// left.
+/// Drops the objects that a failed restore created in a database that was empty, and deletes the rows that it loaded into
+/// tables of extensions that exist. Returns an error if anything is left.
 pub(crate) fn drop_items(session: &mut Session, items: &[Item]) -> Result<()> {
     for item in items.iter().rev() {
         let statement = match item.kind {
@@ -417,6 +418,7 @@ pub(crate) fn drop_items(session: &mut Session, items: &[Item]) -> Result<()> {
             tracing::debug!("{}", error.full_message());
         }
     }
+    configuration::delete_rows(session)?;
     let left = crate::engine::postgres::restore::contents::contents(session)?;
     if left.is_empty() { Ok(()) } else { Err(Error::failed(format!("these objects still exist: {}", left.join(", ")))) }
 }

@@ -50,9 +50,16 @@ pub(in crate::engine::postgres) fn drill(
     if !uses_named && !server.may_create_databases()? {
         return Err(cannot_create_databases(&server, params));
     }
-    let created =
-        if uses_named { existing::leave_alone(&mut Session::connect(params)?, &items)? } else { items.clone() };
-    let obstacles = server.obstacles(facts, &created, owners, !uses_named)?;
+    if uses_named {
+        items = existing::leave_alone(&mut existing::session(params, Session::connect)?, &items)?;
+        if existing::leave_out_changes(&mut items) {
+            tracing::warn!(
+                "the drill leaves out default privileges, and privileges on the schema public, on extensions and on system \
+                 objects: they would remain in the database"
+            );
+        }
+    }
+    let obstacles = server.obstacles(facts, &items, owners, !uses_named)?;
     if !obstacles.is_empty() {
         return Err(target::cannot_restore(&obstacles));
     }
@@ -96,7 +103,8 @@ impl Drill<'_> {
         // Some servers accept only one session at a time.
         drop(server);
         let id = self.snapshot.manifest().id.to_string();
-        let filling = Filling::begin(params, self.items, comment.as_deref(), &id, &self.context.host)?;
+        let facts = self.snapshot.manifest().postgres.as_ref();
+        let filling = Filling::begin(params, self.items, facts, comment.as_deref(), (&id, &self.context.host))?;
         match self.build(params, filling.items(), None) {
             Ok(different) => {
                 let (state, cleared) = filling.clear();
@@ -131,7 +139,7 @@ fn uses_named_database(server: &mut Server, params: &Params, facts: &PostgresFac
     let may_create = server.may_create_databases()?;
     let Some(existing) = server.find_database(params.database())? else { return Ok(false) };
     if existing.comment.as_deref().and_then(Mark::read).is_some() {
-        return Ok(false);
+        return if may_create { Ok(false) } else { Err(target::incomplete(&one_line(&params.shown()))) };
     }
     let mut session = Session::connect(params)?;
     let is_prepared = {

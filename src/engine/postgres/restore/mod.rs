@@ -15,6 +15,7 @@ mod archive_rows;
 mod build;
 mod choose;
 pub(crate) mod commit;
+mod configuration;
 pub(crate) mod contents;
 pub(crate) mod create;
 pub(super) mod drill;

@@ -442,10 +442,9 @@ fn mode(settings: &RestoreSettings, existing: Option<&Existing>, params: &Params
         (Some(_), _) if settings.swap => Ok(Mode::Swap),
         (Some(_), _) if settings.replace => Ok(Mode::Replace),
         (Some(_), _) if !settings.table.is_empty() => Ok(Mode::Tables),
-        (Some(Existing { comment: Some(comment), .. }), _) if Mark::read(comment).is_some() => Err(Error::usage(
-            format!("the database {shown} is incomplete: a restore into it is running, or ended early"),
-        )
-        .hint("wait until it ends; or drop the database, and restore with --create")),
+        (Some(Existing { comment: Some(comment), .. }), _) if Mark::read(comment).is_some() => {
+            Err(target::incomplete(&shown))
+        }
         (Some(_), _) => {
             let found = contents(&mut Session::connect(params)?)?;
             if !found.is_empty() {
@@ -472,7 +471,7 @@ fn require_no_obstacles(
     let created = match mode {
         Mode::Create | Mode::Swap => items,
         Mode::Empty => {
-            there = existing::leave_alone(&mut Session::connect(params)?, items)?;
+            there = existing::leave_alone(&mut existing::session(params, Session::connect)?, items)?;
             &there
         }
         Mode::Replace | Mode::Tables | Mode::Beside(_) => return Ok(()),

@@ -79,6 +79,12 @@ impl Mark {
     }
 }
 
+/// Returns the error for a database that has a mark.
+pub(super) fn incomplete(shown: &str) -> Error {
+    Error::usage(format!("the database {shown} is incomplete: a restore or a drill in it is running, or ended early"))
+        .hint("wait until it ends; or drop the database, and create it again")
+}
+
 /// A connection to the server, in another database than the one that is restored.
 pub(crate) struct Server {
     session: Session,
