@@ -52,10 +52,10 @@ pub(super) struct RestoreArgs {
     #[arg(long)]
     no_owner: bool,
     /// PostgreSQL: make the roles that are missing on the server, without passwords and unable to log in
-    #[arg(long, conflicts_with = "no_owner")]
+    #[arg(long, conflicts_with_all = ["no_owner", "replace", "beside"])]
     create_roles: bool,
     /// PostgreSQL: store all tables and indexes in the database's own tablespace
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["replace", "beside"])]
     no_tablespaces: bool,
     /// The objects that are left out.
     #[command(flatten)]

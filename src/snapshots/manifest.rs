@@ -341,8 +341,8 @@ pub struct RoleFacts {
     /// The time until which its password is valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_until: Option<String>,
-    /// Its settings in all databases, each as `name=value`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Its settings in all databases, each as `name=value`. They may be secrets: only the archive has them.
+    #[serde(skip)]
     pub settings: Vec<String>,
     /// The other roles of the snapshot that it is a member of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

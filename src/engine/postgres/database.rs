@@ -183,9 +183,9 @@ impl Engine for PostgresEngine {
     fn check_layout(&self, manifest: &Manifest, entries: &[(&str, u64)]) -> Result<()> {
         let wrong = |what: &str| Error::problem(format!("its archive does not match its manifest: {what}"));
         let mut first = vec![layout::OBJECTS, layout::PRE_DATA];
-        // Snapshots of older versions, and of databases that need no roles, do not have this entry.
+        // Snapshots of older versions, and of databases that need no roles, do not have these entries.
         if manifest.postgres.as_ref().is_some_and(|facts| !facts.role_definitions.is_empty()) {
-            first.insert(1, layout::ROLES);
+            first.splice(1..1, [layout::ROLE_SETTINGS, layout::ROLES]);
         }
         let last = [layout::SEQUENCES, layout::POST_DATA, layout::RESTORE];
         let middle = entries.len().checked_sub(first.len() + last.len()).ok_or_else(|| wrong("entries are missing"))?;

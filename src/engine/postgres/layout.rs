@@ -8,6 +8,12 @@ pub(crate) const OBJECTS: &str = "schema/objects.json";
 pub(crate) const MAX_OBJECTS_BYTES: u64 = 256 << 20;
 /// The maximum number of commas in [`OBJECTS`], as a bound for the memory that its values take.
 pub(crate) const MAX_OBJECTS_COMMAS: usize = 8_000_000;
+/// The settings of the roles that the schema needs, as JSON.
+pub(crate) const ROLE_SETTINGS: &str = "schema/role-settings.json";
+/// The maximum length of [`ROLE_SETTINGS`].
+pub(crate) const MAX_ROLE_SETTINGS_BYTES: u64 = 64 << 20;
+/// The maximum number of commas in [`ROLE_SETTINGS`].
+pub(crate) const MAX_ROLE_SETTINGS_COMMAS: usize = 2_000_000;
 /// The statements that make the roles which the schema needs, as SQL.
 pub(crate) const ROLES: &str = "schema/roles.sql";
 /// The statements that are run before the rows are loaded, as SQL.

@@ -16,6 +16,7 @@ mod layout;
 pub(crate) mod live;
 mod readme;
 pub(crate) mod restore;
+mod role_settings;
 mod save;
 pub mod schema;
 mod sql_files;

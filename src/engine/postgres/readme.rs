@@ -24,6 +24,9 @@ pub(super) fn readme(identity: Identity<'_>, taken: DateTime<Utc>) -> String {
          \n\
          \x20   psql -d postgres -f schema/roles.sql\n\
          \n\
+         Everything is stored in the database's own tablespace. Comments in schema/*.sql name the tablespaces that tables\n\
+         and indexes were in: ALTER TABLE ... SET TABLESPACE and ALTER INDEX ... SET TABLESPACE move them.\n\
+         \n\
          manifest.json (the last file) names them, and every table with its number of rows. The rows are\n\
          in data/SCHEMA/TABLE/*.copy, in the text format of COPY; the schema is in schema/*.sql.\n",
         id = identity.id,

@@ -12,6 +12,7 @@ use crate::engine::postgres::copy::script::Script;
 use crate::engine::postgres::copy::selection::{Pattern, Selection};
 use crate::engine::postgres::copy::snapshot::{Snapshot, SnapshotOptions};
 use crate::engine::postgres::readme::readme;
+use crate::engine::postgres::role_settings;
 use crate::engine::postgres::schema::data::TableData;
 use crate::engine::postgres::schema::quote::qualified;
 use crate::engine::postgres::schema::restriction::Restriction;
@@ -226,6 +227,7 @@ impl Saving for DatabaseSaving {
         out.append(layout::OBJECTS, &objects_json(items)?)?;
         let roles = &self.snapshot.schema.role_definitions;
         if !roles.is_empty() {
+            out.append(layout::ROLE_SETTINGS, &role_settings::to_json(roles))?;
             out.append(layout::ROLES, sql_files::roles(roles, &restriction)?.as_bytes())?;
         }
         out.append(layout::PRE_DATA, sql_files::pre_data(items, &restriction)?.as_bytes())?;

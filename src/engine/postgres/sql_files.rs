@@ -9,6 +9,7 @@ use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::copy::script::Script;
 use crate::engine::postgres::layout;
 use crate::engine::postgres::restore::items::read_items;
+use crate::engine::postgres::role_settings;
 use crate::engine::postgres::schema::psql_text::for_psql;
 use crate::engine::postgres::schema::quote::qualified;
 use crate::engine::postgres::schema::restriction::Restriction;
@@ -76,7 +77,8 @@ pub(super) fn made_anew(snapshot: &dyn SavedSnapshot) -> Result<Vec<(&'static st
         (layout::RESTORE, script.finish(&[layout::SEQUENCES, layout::POST_DATA])),
     ];
     if !facts.role_definitions.is_empty() {
-        files.push((layout::ROLES, roles(&facts.role_definitions, &restriction)?));
+        let definitions = role_settings::definitions(snapshot, facts)?;
+        files.push((layout::ROLES, roles(&definitions, &restriction)?));
     }
     Ok(files.into_iter().map(|(path, text)| (path, text.into_bytes())).collect())
 }

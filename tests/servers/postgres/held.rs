@@ -144,7 +144,7 @@ fn what_outlives_an_exchange_or_prevents_it_is_named_before_the_build() {
     });
 }
 
-/// The scratch database of a drill that was killed is dropped by the next drill.
+/// The scratch database of a drill that was killed is dropped by the next drill, unless somebody uses its subscription.
 #[test]
 #[ignore = "needs PostgreSQL"]
 fn a_left_over_scratch_database_is_dropped_although_it_has_a_subscription() {
@@ -153,19 +153,28 @@ fn a_left_over_scratch_database_is_dropped_although_it_has_a_subscription() {
         let source = server.create_database("leaves");
         source.psql("CREATE TABLE t (a integer); INSERT INTO t VALUES (1)");
         let id = setup.snapshot(&source, &[]);
-        let left = TestDatabase { server: server.clone(), name: format!("lifeboat_left_{}", std::process::id()) };
-        server.psql(
-            "postgres",
-            format!(
-                "CREATE DATABASE {0}; COMMENT ON DATABASE {0} IS 'lifeboat: not finished {{\"purpose\":\"drill\",\
-            \"snapshot\":\"x\",\"host\":\"this-host\",\"process\":1999999999,\"since\":\"2026-11-21T00:00:00Z\"}}'",
-                left.name
-            ),
-        );
+        let [left, kept] = ["left", "kept"].map(|word| {
+            let name = format!("lifeboat_{word}_{}", std::process::id());
+            server.psql(
+                "postgres",
+                format!(
+                    "CREATE DATABASE {name}; COMMENT ON DATABASE {name} IS 'lifeboat: not finished {{\"purpose\":\"drill\",\
+                     \"snapshot\":\"x\",\"host\":\"this-host\",\"process\":1999999999,\"since\":\
+                     \"2026-11-21T00:00:00Z\"}}'"
+                ),
+            );
+            TestDatabase { server: server.clone(), name }
+        });
         left.psql(REFUSES_DDL);
+        kept.psql(
+            "CREATE SUBSCRIPTION has_slot CONNECTION 'host=127.0.0.1 port=1 dbname=x' PUBLICATION p
+                 WITH (connect = false, slot_name = 'of_others')",
+        );
         let to = server.socket_url("postgres");
         let run = setup.ok(&["drill", &id, "--host", "this-host", "--to", &to]);
         assert!(run.stderr().contains(&format!("dropped {}", left.name)), "{}", run.transcript());
         assert!(setup.databases_where(&format!("datname = '{}'", left.name)).is_empty());
+        assert_eq!(setup.databases_where(&format!("datname = '{}'", kept.name)).len(), 1);
+        assert_eq!(kept.value("SELECT subslotname FROM pg_subscription WHERE subname = 'has_slot'"), "of_others");
     });
 }

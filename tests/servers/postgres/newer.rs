@@ -1,6 +1,8 @@
 //! Servers of a newer major version than those tested. No such server exists yet, so a proxy changes the version that a
 //! server reports.
 
+use lifeboat::engine::postgres::wire::majors::NEWEST;
+
 use super::helpers::Setup;
 use crate::support::postgres::servers;
 use crate::support::proxy::Proxy;
@@ -11,7 +13,7 @@ fn a_newer_server_is_used_only_if_allowed_and_if_it_has_nothing_that_is_not_know
     let server = servers().pop().unwrap();
     let minor = server.version.split('.').nth(1).unwrap();
     let number = |major: u32| format!("{major}{minor:0>4}");
-    let proxy = Proxy::start_replacing(server.port, &number(server.major), &number(server.major + 1));
+    let proxy = Proxy::start_replacing(server.port, &number(server.major), &number(NEWEST + 1));
     let url = |name: &str| {
         let url = server.url(name).replacen(&format!(":{}/", server.port), &format!(":{}/", proxy.port), 1);
         format!("{url}?sslmode=disable")
@@ -19,7 +21,7 @@ fn a_newer_server_is_used_only_if_allowed_and_if_it_has_nothing_that_is_not_know
     let setup = Setup::new(&server);
     let source = server.create_database("newer");
     source.psql("CREATE TABLE t (id integer PRIMARY KEY); INSERT INTO t VALUES (1), (2)");
-    let version = format!("is PostgreSQL {}.{minor}, which this lifeboat was not tested with", server.major + 1);
+    let version = format!("is PostgreSQL {}.{minor}, which this lifeboat was not tested with", NEWEST + 1);
     let snapshot = ["snapshot", &url(&source.name), "--name", "newer"];
     setup.run(&snapshot).code(2).says(&version).says("--allow-newer-server");
     let allowed = [&snapshot[..], &["--allow-newer-server"]].concat();

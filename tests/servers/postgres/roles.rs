@@ -34,8 +34,21 @@ impl<'a> Roles<'a> {
     /// Drops the roles. Nothing may belong to them any more.
     fn drop_all(&self) {
         let query = self.named("SELECT rolname FROM pg_roles WHERE starts_with(rolname, '@')");
-        for role in self.server.query("postgres", &query).concat() {
-            self.server.psql("postgres", format!("DROP ROLE \"{role}\""));
+        let names = self.server.query("postgres", &query).concat();
+        if !names.is_empty() {
+            // Roles that depend on each other are dropped by one statement.
+            self.server.psql("postgres", format!("DROP ROLE \"{}\"", names.join("\", \"")));
+        }
+    }
+}
+
+impl Drop for Roles<'_> {
+    fn drop(&mut self) {
+        // A second panic would hide the message of the first one.
+        if std::thread::panicking() {
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.drop_all()));
+        } else {
+            self.drop_all();
         }
     }
 }
@@ -46,7 +59,8 @@ fn database_with_roles(server: &Server, roles: &Roles<'_>) -> TestDatabase {
         "postgres",
         roles.named(
             "CREATE ROLE \"@_Owner's\" LOGIN CREATEDB CONNECTION LIMIT 7 PASSWORD 'topsecret';
-             CREATE ROLE @_group NOINHERIT; CREATE ROLE @_boss LOGIN SUPERUSER; CREATE ROLE @_apart; CREATE ROLE @_reader;
+             CREATE ROLE @_group NOINHERIT; CREATE ROLE @_boss LOGIN SUPERUSER CREATEROLE REPLICATION;
+             CREATE ROLE @_apart; CREATE ROLE @_reader;
              GRANT @_group TO \"@_Owner's\" WITH ADMIN OPTION; GRANT @_reader TO @_group; GRANT @_apart TO @_reader;
              ALTER ROLE @_reader SET search_path = 'a b', public; ALTER ROLE @_reader SET my.key = 'it''s'",
         ),
@@ -83,7 +97,15 @@ fn missing_roles_are_named_and_made_without_login() {
             script.contains("CREATE ROLE") && !script.contains("topsecret") && !script.contains("_apart"),
             "{script}"
         );
-        assert!(script.contains(&roles.named("-- not restored: LOGIN, SUPERUSER of @_boss")), "{script}");
+        assert!(
+            script.contains(&roles.named("-- not restored: LOGIN, SUPERUSER, CREATEROLE, REPLICATION of @_boss")),
+            "{script}"
+        );
+        // Settings may be secrets: they are in the archive, and nowhere else.
+        assert!(script.contains("it''s"), "{script}");
+        assert!(!setup.json(&["show", &id]).to_string().contains("it's"));
+        let manifest = std::fs::read_to_string(setup.sandbox.path("files/manifest.json")).unwrap();
+        assert!(manifest.contains("role_definitions") && !manifest.contains("it's"), "{manifest}");
         drop(source);
         roles.drop_all();
 
@@ -104,16 +126,39 @@ fn missing_roles_are_named_and_made_without_login() {
         other.psql("CREATE TABLE blocks (id integer)");
         setup.run(&["restore", &id, "--to", &other.url(), "--create-roles"]).code(2);
         assert_eq!(roles.all(), [""; 0]);
+        // Where owners are not restored, no roles are made.
+        for option in
+            [["--replace", "--create-roles"], ["--beside=s", "--create-roles"], ["--beside=s", "--no-tablespaces"]]
+        {
+            setup
+                .run(&[&["restore", &id, "--to", &other.url()], &option[..]].concat())
+                .code(2)
+                .says("cannot be used with");
+        }
+        // One table needs some of the roles.
+        setup.ok(&["restore", &id, "--to", &other.url(), "--table", "t", "--create-roles"]);
+        assert_eq!(roles.all(), [MADE[0], MADE[2], MADE[3]]);
+        drop(other);
+        roles.drop_all();
 
         let run = setup.ok(&with(&["--create-roles"]));
-        run.says(&roles.named("the role @_boss was made without SUPERUSER"));
+        run.says(&roles.named("the role @_boss was made without SUPERUSER, CREATEROLE, REPLICATION"));
         assert_eq!(roles.all(), MADE);
         assert_eq!(rows(&new, "SELECT tableowner FROM pg_tables WHERE tablename = 't'"), [roles.named("@_Owner's")]);
         assert_eq!(setup.json(&["diff", &id, &new.url()])["equal"], true);
+        server.psql("postgres", format!("DROP DATABASE \"{}\"", new.name));
+        roles.drop_all();
+
+        // No role becomes a member of one that exists, which may have any rights on this server.
+        server.psql("postgres", roles.named("CREATE ROLE @_reader SUPERUSER"));
+        let grant = roles.named("because @_reader was not made by this restore: GRANT @_reader TO @_group does it");
+        setup.ok(&with(&["--create-roles"])).says(&grant);
+        assert_eq!(roles.all()[2], "@_group|f|f|f|f|-1|\\N|\\N");
         drop(new);
         roles.drop_all();
 
         // The script makes the same roles by hand, and changes none that exists.
+        assert!(script.contains(&roles.named("-- not done if @_reader existed before: GRANT @_reader TO @_group\n")));
         server.psql("postgres", roles.named("CREATE ROLE @_reader LOGIN"));
         for _ in 0..2 {
             let mut command = server.command(&server.psql, "postgres");
@@ -124,9 +169,9 @@ fn missing_roles_are_named_and_made_without_login() {
             assert!(output.as_ref().unwrap().status.success(), "{output:?}");
         }
         let mut expected = MADE.to_vec();
+        expected[2] = "@_group|f|f|f|f|-1|\\N|\\N";
         expected[3] = "@_reader|t|f|f|t|-1|\\N|\\N";
         assert_eq!(roles.all(), expected);
-        roles.drop_all();
     });
 }
 
@@ -136,7 +181,7 @@ fn missing_roles_are_named_and_made_without_login() {
 fn a_role_that_is_no_superuser_makes_the_roles_that_are_missing() {
     oldest_and_newest(|server| {
         let (setup, roles) = (Setup::new(server), Roles::new(server, "plain"));
-        let admin = roles.named("admin_of_@");
+        let admin = roles.named("@_admin");
         server
             .psql("postgres", format!("CREATE ROLE {admin} LOGIN CREATEDB CREATEROLE PASSWORD '{}'", server.password));
         server.psql(
@@ -152,16 +197,18 @@ fn a_role_that_is_no_superuser_makes_the_roles_that_are_missing() {
         server.psql("postgres", format!("ALTER DATABASE \"{}\" OWNER TO {admin}", source.name));
         let id = setup.snapshot(&source, &[]);
         drop(source);
-        roles.drop_all();
+        server.psql("postgres", roles.named("DROP ROLE @_app; DROP ROLE @_group"));
         let new = server.reserve_database("plain_roles_new");
         let run = setup.run(&["restore", &id, "--to", &url(&new.name), "--create", "--create-roles"]);
         let run = run.code(0);
+        assert!(
+            run.stdout().contains(&roles.named("is a member of the new roles @_app, because")),
+            "{}",
+            run.transcript()
+        );
         assert!(run.stderr().contains("BYPASSRLS"), "{}", run.transcript());
         assert_eq!(rows(&new, "SELECT tableowner FROM pg_tables WHERE tablename = 't'"), [roles.named("@_app")]);
         assert_eq!(new.value("SELECT count(*) FROM app.t"), "1");
-        drop(new);
-        roles.drop_all();
-        server.psql("postgres", format!("DROP ROLE {admin}"));
     });
 }
 

@@ -61,7 +61,7 @@ pub(in crate::engine::postgres) fn drill(
     }
     let obstacles = server.obstacles(facts, &items, owners, !uses_named)?;
     if !obstacles.is_empty() {
-        return Err(target::cannot_restore(&obstacles));
+        return Err(target::cannot_restore(&obstacles, "create the roles"));
     }
     if owners == Owners::Leave {
         leave_out_items_of_missing_roles(&mut items, &server.missing_roles(facts)?);

@@ -139,7 +139,9 @@ impl Holders {
         }
         let statements = |word: &str| -> Vec<String> {
             let each = self.subscriptions.iter().map(|name| format!("ALTER SUBSCRIPTION {} {word}", ident(name)));
-            std::iter::once(AS_REPLICA.to_owned()).chain(each).collect()
+            // Only superusers may set it.
+            let quiet = (!self.event_triggers.is_empty()).then(|| AS_REPLICA.to_owned());
+            quiet.into_iter().chain(each).collect()
         };
         let before = sql_command_in(params, aside, &statements("DISABLE"));
         let after = sql_command_in(params, params.database(), &statements("ENABLE"));
@@ -147,20 +149,16 @@ impl Holders {
     }
 }
 
-/// Returns the statements that drop the subscriptions among `names` without contacting a publisher, in a database that is
-/// about to be dropped: a database with subscriptions cannot be. Its event triggers are disabled first, because they could
-/// prevent it.
+/// Returns the statements that drop the subscriptions among `names`, in a database that is about to be dropped: a database
+/// with subscriptions cannot be. No publisher is contacted if they have no slots. Event triggers are disabled first, because
+/// they could prevent it.
 pub(super) fn drop_subscriptions<'a>(
     event_triggers: impl Iterator<Item = &'a str>,
     names: impl Iterator<Item = &'a str>,
 ) -> Vec<String> {
     let mut statements: Vec<String> =
         event_triggers.map(|name| format!("ALTER EVENT TRIGGER {} DISABLE", ident(name))).collect();
-    for name in names.map(ident) {
-        statements.push(format!("ALTER SUBSCRIPTION {name} DISABLE"));
-        statements.push(format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"));
-        statements.push(format!("DROP SUBSCRIPTION {name}"));
-    }
+    statements.extend(names.map(|name| format!("DROP SUBSCRIPTION {}", ident(name))));
     statements
 }
 
@@ -177,6 +175,18 @@ pub(super) fn drop_command(params: &Params, items: &[Item]) -> String {
     // An event trigger that fires at login could prevent that too.
     let options = if items.iter().any(fires_at_login) { "PGOPTIONS='-c event_triggers=off' " } else { "" };
     format!("{options}{before} && {drop}")
+}
+
+/// Returns messages about what the command of [`drop_command`] does not do.
+pub(super) fn drop_notes(items: &[Item]) -> impl Iterator<Item = String> {
+    let subscriptions = items.iter().filter(|item| item.kind == Kind::Subscription && !item.create.is_empty());
+    subscriptions.map(|item| {
+        format!(
+            "the undo drops the subscription {}; if that has a replication slot by then, the undo fails or drops the slot on \
+             the publisher too, which would keep its WAL files otherwise",
+            one_line(&item.name)
+        )
+    })
 }
 
 /// Returns the parameters for a session in a database with these items: without event triggers if one of them fires at

@@ -14,11 +14,13 @@ use super::holders::Holders;
 use super::items::{leave_out_items_of_missing_roles, read_items};
 use super::new_roles::{self, NewRoles};
 use super::replace;
+use super::roles;
 use super::tablespaces;
 use super::target::{self, Existing, Mark, Server};
 use super::tied::{self, Tied};
 use super::without::{leave_out, roles_without_acl};
 use crate::engine::context::EngineContext;
+use crate::engine::postgres::role_settings;
 use crate::engine::postgres::save::LARGE_OBJECTS;
 use crate::engine::postgres::schema::{Item, data, newer};
 use crate::engine::postgres::timescale;
@@ -310,6 +312,10 @@ impl Plan {
                     "replace their rows with --replace, or restore them into a new schema with --beside SCHEMA",
                 ));
             }
+            // Only the roles that the chosen tables need are made.
+            let (items, _) = self.items_of_tables(&mut session)?;
+            let needed: BTreeSet<&String> = items.iter().flat_map(|item| &item.roles).collect();
+            self.new_roles.retain(|role| needed.contains(role));
         }
         Ok(())
     }
@@ -336,12 +342,18 @@ impl Plan {
         if self.new_roles.is_empty() || !self.creates_objects() {
             return self.restore(report, caller);
         }
-        let made = NewRoles::create(&mut Server::connect(&self.params)?, &self.facts)?;
+        let definitions = role_settings::definitions(&*self.snapshot, &self.facts)?;
+        let acting = roles::acting_names(&self.items);
+        let mut server = Server::connect(&self.params)?;
+        let missing = new_roles::names(&mut server, &self.facts)?;
+        let wanted: Vec<String> = self.new_roles.iter().filter(|role| missing.contains(role)).cloned().collect();
+        let made = NewRoles::create(&mut server, &definitions, &wanted, &acting)?;
+        drop(server);
         self.restore(report, caller).inspect_err(|_| match Server::connect_for_cleanup(&self.params) {
             Ok(mut server) => made.drop(&mut server),
             Err(error) => tracing::warn!("the new roles are left on the server: {}", error.full_message()),
         })?;
-        report.notes.extend(made.note());
+        report.notes.extend(made.notes());
         Ok(())
     }
 
@@ -477,7 +489,11 @@ fn require_no_obstacles(
         Mode::Replace | Mode::Tables | Mode::Beside(_) => return Ok(()),
     };
     let obstacles = Server::connect(params)?.obstacles(facts, created, owners, *mode == Mode::Create)?;
-    if obstacles.is_empty() { Ok(()) } else { Err(target::cannot_restore(&obstacles)) }
+    if obstacles.is_empty() {
+        Ok(())
+    } else {
+        Err(target::cannot_restore(&obstacles, "create the roles, also with --create-roles"))
+    }
 }
 
 /// Returns the error for a database that a restore began to fill and has not finished.

@@ -51,6 +51,11 @@ fn acting(items: &[Item], with_database: bool) -> BTreeMap<String, Acts> {
     roles
 }
 
+/// Returns the names of the roles that the restore of a whole database from `items` acts as.
+pub(super) fn acting_names(items: &[Item]) -> BTreeSet<String> {
+    acting(items, true).into_keys().collect()
+}
+
 /// Returns the name in a quoted identifier.
 fn unquoted(ident: &str) -> String {
     match ident.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {

@@ -182,7 +182,7 @@ impl Plan {
     /// Returns the steps that create the chosen tables and the objects that belong to them and, separately, the steps
     /// that attach partitions to an existing table. Those must come last: a partition that is attached before it has
     /// its own indexes gets indexes from that table.
-    fn items_of_tables(&self, session: &mut Session) -> Result<(Vec<Item>, Vec<Item>)> {
+    pub(super) fn items_of_tables(&self, session: &mut Session) -> Result<(Vec<Item>, Vec<Item>)> {
         let wanted = self.relations();
         let is_wanted = |item: &Item| item.kind == Kind::Table && wanted.contains(&names_of(item));
         // The partitioned tables above them, if they do not exist either.

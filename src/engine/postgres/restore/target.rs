@@ -292,17 +292,26 @@ impl Server {
     }
 
     /// Drops the subscriptions of a restored schema: a database that has subscriptions cannot be dropped. They are
-    /// disabled and have no slots, or else are made so: no other server is contacted.
+    /// disabled and have no slots, so no other server is contacted. Fails if somebody has enabled one or given it a slot.
     fn drop_subscriptions(&mut self, name: &str) -> Result<()> {
         // Every role may read these columns.
         let found = self.session.rows(&format!(
-            "SELECT s.subname AS name
+            "SELECT s.subname AS name, s.subenabled OR s.subslotname IS NOT NULL AS is_used
                FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
               WHERE d.datname = {}",
             literal(name)
         ))?;
         if found.is_empty() {
             return Ok(());
+        }
+        for row in &found {
+            if row.flag("is_used")? {
+                return Err(Error::failed(format!(
+                    "the subscription {} in the database {} is enabled, or has a replication slot",
+                    one_line(row.text("name")?),
+                    one_line(name)
+                )));
+            }
         }
         let mut params = self.params.with_database(name);
         if self.session.version() >= 170_000 && self.session.about().is_superuser {
@@ -564,11 +573,10 @@ pub(crate) fn exchange_comment(session: &mut Session, mark: &Mark) -> Result<Opt
     Ok(comment)
 }
 
-/// Returns an error that names the obstacles to a restore.
+/// Returns an error that names the obstacles to a restore, with a hint about missing roles.
 #[must_use]
-pub(crate) fn cannot_restore(obstacles: &[String]) -> Error {
-    Error::new(Kind::Failed, format!("the snapshot cannot be restored here: {}", obstacles.join("; "))).hint(
-        "create the roles, also with --create-roles, or restore without owners and grants with --no-owner; install the \
-         extensions; nothing was changed",
-    )
+pub(crate) fn cannot_restore(obstacles: &[String], roles: &str) -> Error {
+    Error::new(Kind::Failed, format!("the snapshot cannot be restored here: {}", obstacles.join("; "))).hint(format!(
+        "{roles}, or restore without owners and grants with --no-owner; install the extensions; nothing was changed"
+    ))
 }

@@ -43,6 +43,7 @@ impl Plan {
                 .map_err(|error| drop_failed(&mut server, name, error))?;
         }
         report.undo = Some(holders::drop_command(&self.params, &self.items));
+        report.notes.extend(holders::drop_notes(&self.items));
         Ok(())
     }
 

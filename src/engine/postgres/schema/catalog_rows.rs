@@ -89,6 +89,29 @@ pub(super) fn name_of(catalog: u32) -> Option<&'static str> {
     CATALOGS.iter().find(|known| known.oid == catalog).map(|known| known.name)
 }
 
+/// Returns true if a row of this catalog is only a part of what it refers to, and is dropped with that. No rows of tables
+/// are lost with it.
+fn is_part(catalog: u32) -> bool {
+    use catalogs::*;
+    let parts = [ATTRDEF, CONSTRAINT, REWRITE, TRIGGER, POLICY, CAST, TRANSFORM, EVENT_TRIGGER, DEFAULT_ACL];
+    parts.contains(&catalog) || [PUBLICATION_REL, PUBLICATION_NAMESPACE].contains(&catalog)
+}
+
+/// Returns a query for a row that must not be left out although something that it needs, such as its schema, does not
+/// exist. It finds the name of the object, and nothing if the row may be left out. Returns `None` if it always may.
+pub(super) fn kept_name(address: Address) -> Option<String> {
+    let catalog = CATALOGS.iter().find(|known| known.oid == address.catalog).filter(|known| !is_part(known.oid))?;
+    let schema = catalog.references.iter().find(|(_, of)| *of == "pg_namespace").map(|(column, _)| *column);
+    // The columns are named in pairs: relnamespace and relname.
+    let name = schema.map_or("NULL".to_owned(), |column| format!("x.{}", column.trim_end_matches("space")));
+    let mut query = format!("SELECT {name} AS name FROM pg_catalog.{} x WHERE x.oid = {}", catalog.name, address.oid);
+    // The types of the rows of a table, and its extended statistics, are dropped with the table.
+    if let Some(column) = schema.filter(|_| [catalogs::TYPE, catalogs::STATISTIC_EXT].contains(&catalog.oid)) {
+        query.push_str(&format!(" AND NOT EXISTS (SELECT FROM pg_catalog.pg_namespace y WHERE y.oid = x.{column})"));
+    }
+    Some(query)
+}
+
 /// Returns an SQL condition on three expressions: the oid of a catalog, the oid of a row, and the number of a column or 0.
 /// It is true if the row exists, and everything that the row needs.
 pub(super) fn exists(class: &str, object: &str, column: &str, version: u32) -> String {
@@ -96,8 +119,15 @@ pub(super) fn exists(class: &str, object: &str, column: &str, version: u32) -> S
     for catalog in catalogs_of(version) {
         let mut condition = format!("x.oid = {object}");
         for (reference, of) in catalog.references {
+            // Old servers crash if they are asked for a part of an object whose schema is lost.
+            let in_schema = match *of {
+                "pg_class" => " AND EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.oid = y.relnamespace)",
+                "pg_type" => " AND EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.oid = y.typnamespace)",
+                "pg_proc" => " AND EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.oid = y.pronamespace)",
+                _ => "",
+            };
             condition.push_str(&format!(
-                " AND (x.{reference} = 0 OR EXISTS (SELECT FROM pg_catalog.{of} y WHERE y.oid = x.{reference}))"
+                " AND (x.{reference} = 0 OR EXISTS (SELECT FROM pg_catalog.{of} y WHERE y.oid = x.{reference}{in_schema}))"
             ));
         }
         if catalog.oid == catalogs::TYPE {

@@ -54,6 +54,12 @@ pub(super) fn check(reader: &mut Reader, places: &Places) -> Result<()> {
         ))?;
         if row.flag("is_gone")? {
             let row = catalog_rows::shown(address);
+            if let Some(name) = kept_name(reader, address)? {
+                reader
+                    .refused
+                    .push(format!("{row} ({name}): its schema, or another object that it needs, does not exist"));
+                continue;
+            }
             reader.notes.push(format!("{row} was left out: it is the rest of an object that was dropped"));
             continue;
         }
@@ -65,4 +71,12 @@ pub(super) fn check(reader: &mut Reader, places: &Places) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the name of an object, which may be empty, if its row must not be left out although something that it needs
+/// does not exist. Returns `None` if the row is only the rest of a dropped object.
+fn kept_name(reader: &mut Reader, address: Address) -> Result<Option<String>> {
+    let Some(query) = catalog_rows::kept_name(address) else { return Ok(None) };
+    let rows = reader.session.rows(&query)?;
+    rows.first().map(|row| Ok(row.owned("name")?.unwrap_or_default())).transpose()
 }

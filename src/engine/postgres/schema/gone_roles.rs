@@ -54,25 +54,48 @@ impl GoneRoles {
         })
     }
 
-    /// Removes the owners that do not exist from the objects, which then belong to the role that restores them. Returns a
-    /// message for each such role.
+    /// Removes the owners that do not exist from the objects, which then belong to the role that restores them. Objects
+    /// that give others the rights of their owner keep it: a restore is refused because the role is missing. Returns
+    /// messages for each such role.
     pub(super) fn remove_owners(&self, objects: &mut [Object]) -> Vec<String> {
         let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut kept: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for object in objects {
-            let Some(owner) = object.owner.take_if(|owner| self.is_gone_owner(owner)) else { continue };
+            let Some(owner) = object.owner.clone().filter(|owner| self.is_gone_owner(owner)) else { continue };
+            let number = number_of_owner(&owner).unwrap_or_default().to_owned();
+            if acts_as_owner(object) {
+                // The role that restores it could be a superuser, and others would act as that.
+                object.role(&owner);
+                kept.entry(number).or_default().insert(shown(object));
+                continue;
+            }
+            object.owner = None;
             object.set_owner.clear();
             object.roles.retain(|role| *role != owner);
             // An index or a policy has the owner of its table.
             if !matches!(object.kind, Kind::Index | Kind::Policy | Kind::Rule | Kind::Trigger | Kind::Constraint) {
-                let number = number_of_owner(&owner).unwrap_or_default().to_owned();
                 found.entry(number).or_default().insert(shown(object));
             }
         }
         let note = |(number, objects): (String, BTreeSet<String>)| {
             format!("the owner of {} is the role {number}, which does not exist: that is left out", some(&objects))
         };
-        found.into_iter().map(note).collect()
+        let kept_note = |(number, objects): (String, BTreeSet<String>)| {
+            format!(
+                "the owner of {} is the role {number}, which does not exist, and others act with its rights: a restore \
+                 needs --no-owner",
+                some(&objects)
+            )
+        };
+        found.into_iter().map(note).chain(kept.into_iter().map(kept_note)).collect()
     }
+}
+
+/// Returns true if those who use an object act with the rights of its owner.
+fn acts_as_owner(object: &Object) -> bool {
+    let is_definer = || object.create.iter().any(|statement| statement.contains("SECURITY DEFINER"));
+    matches!(object.kind, Kind::View | Kind::Rule)
+        || matches!(object.kind, Kind::Function | Kind::Procedure) && is_definer()
 }
 
 /// Returns the first of some names, and the number of the others.

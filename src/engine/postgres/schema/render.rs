@@ -58,7 +58,11 @@ pub(in crate::engine::postgres) fn require_sql(items: &[Item]) -> Result<()> {
 fn heading(text: &mut String, item: &Item, suffix: &str) {
     let (schema, owner) = (item.schema.as_deref().unwrap_or("-"), item.owner.as_deref().unwrap_or("-"));
     let kind = item.kind.words().to_uppercase();
-    let line = format!("Name: {}; Type: {kind}{suffix}; Schema: {schema}; Owner: {owner}", item.name);
+    let mut line = format!("Name: {}; Type: {kind}{suffix}; Schema: {schema}; Owner: {owner}", item.name);
+    if let Some(tablespace) = item.tablespace.as_ref().filter(|_| suffix.is_empty()) {
+        // The file must run on servers that do not have it.
+        let _ = write!(line, "; Tablespace (not set): {tablespace}");
+    }
     // A name may contain a line break. The text after it would be run as SQL.
     let line: String = line.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     let _ = write!(text, "\n--\n-- {line}\n--\n\n");

@@ -1,7 +1,10 @@
 //! The roles that a schema needs, without their passwords: read for a snapshot, and made again where they are missing.
 //!
-//! A role that a restore makes cannot log in and is no superuser, whatever it was before. A role that exists is never
-//! changed: neither its attributes and settings, nor the roles that it is a member of.
+//! A role that a restore makes cannot log in and has no power over the server, whatever it was before. It becomes a member
+//! only of roles that the same restore makes: a role that exists may have any rights. A role that exists is never changed:
+//! neither its attributes and settings, nor the roles that it is a member of.
+//!
+//! Settings may be secrets (`pgrst.jwt_secret`), so they are stored only in the archive, and never printed.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +26,7 @@ const ATTRIBUTES: [(&str, &str); 6] = [
 ];
 
 /// The attributes that a restore does not give to the roles that it makes.
-pub(in crate::engine::postgres) const WITHHELD: [&str; 2] = ["LOGIN", "SUPERUSER"];
+const WITHHELD: [&str; 5] = ["LOGIN", "SUPERUSER", "CREATEROLE", "REPLICATION", "BYPASSRLS"];
 
 /// The first version in which a membership has the options INHERIT and SET.
 const MEMBERSHIP_OPTIONS_SINCE: u32 = 160_000;
@@ -87,16 +90,19 @@ pub(in crate::engine::postgres) fn create(role: &RoleFacts) -> String {
     sql
 }
 
-/// Returns the statements that give a role its attributes and settings. Not every role that may make roles may run them.
-pub(in crate::engine::postgres) fn alter(role: &RoleFacts) -> Vec<String> {
+/// Returns the statements that give a role its attributes and settings, each with words for it that have no secret. Not
+/// every role that may make roles may run them.
+pub(in crate::engine::postgres) fn alter(role: &RoleFacts) -> Vec<(String, String)> {
     let name = ident(&role.name);
     let is_given = |word: &&str| !WITHHELD.contains(word) && role.attributes.iter().any(|attribute| attribute == word);
     let attributes = ATTRIBUTES.iter().map(|(word, _)| *word).filter(is_given);
-    let mut statements: Vec<String> = attributes.map(|word| format!("ALTER ROLE {name} {word}")).collect();
+    let attributes = attributes.map(|word| format!("ALTER ROLE {name} {word}"));
+    let mut statements: Vec<(String, String)> = attributes.map(|sql| (sql.clone(), sql)).collect();
     for setting in &role.settings {
         let (setting, values) = setting_text::parse(setting);
         let values: Vec<String> = values.iter().map(|value| literal(value)).collect();
-        statements.push(format!("ALTER ROLE {name} SET {} TO {}", ident(setting), values.join(", ")));
+        let words = format!("ALTER ROLE {name} SET {}", ident(setting));
+        statements.push((format!("{words} TO {}", values.join(", ")), words));
     }
     statements
 }
@@ -126,8 +132,8 @@ pub(in crate::engine::postgres) fn withheld(role: &RoleFacts) -> Vec<&str> {
 pub(in crate::engine::postgres) fn script(roles: &[RoleFacts]) -> Result<String> {
     let mut text = String::from(
         "-- Makes the roles that are missing on the server, without passwords: run it in any database, before\n\
-         -- restore.sql. No role can log in, or is a superuser, until 'ALTER ROLE ... LOGIN' and the like make it so.\n\
-         -- Roles that exist are not changed.\n\
+         -- restore.sql. No role can log in, or has power over the server, until 'ALTER ROLE ... LOGIN' and the like make\n\
+         -- it so. Roles that exist are not changed, and no role is made a member of them.\n\
          SET search_path = '';\n",
     );
     let names: Vec<String> = roles.iter().map(|role| literal(&role.name)).collect();
@@ -142,11 +148,12 @@ pub(in crate::engine::postgres) fn script(roles: &[RoleFacts]) -> Result<String>
         format!("DO {}", dollars(&format!("BEGIN IF EXISTS ({condition}) THEN\n{body}END IF; END")))
     };
     for role in roles {
-        let body: Vec<String> = std::iter::once(create(role)).chain(alter(role)).collect();
+        let body: Vec<String> =
+            std::iter::once(create(role)).chain(alter(role).into_iter().map(|(sql, _)| sql)).collect();
         statements.push(if_new(role, &body));
     }
     for role in roles {
-        let body: Vec<String> = role.member_of.iter().map(|of| grant_on_any_version(role, of)).collect();
+        let body: Vec<String> = role.member_of.iter().map(|of| grant_if_new(role, of)).collect();
         if !body.is_empty() {
             statements.push(if_new(role, &body));
         }
@@ -158,15 +165,22 @@ pub(in crate::engine::postgres) fn script(roles: &[RoleFacts]) -> Result<String>
     for role in roles.iter().filter(|role| !withheld(role).is_empty()) {
         text.push_str(&format!("-- not restored: {} of {}\n", withheld(role).join(", "), one_line(&role.name)));
     }
+    for (role, of) in roles.iter().flat_map(|role| role.member_of.iter().map(move |of| (role, of))) {
+        let (statement, name) = (grant(role, of, 0), one_line(&of.role));
+        text.push_str(&format!("-- not done if {name} existed before: {}\n", one_line(&statement)));
+    }
     Ok(text)
 }
 
-/// Returns a statement of PL/pgSQL that makes a role a member of another.
-fn grant_on_any_version(role: &RoleFacts, of: &Membership) -> String {
+/// Returns a statement of PL/pgSQL that makes a role a member of another one, if that is new too. A role that exists may be
+/// a superuser on this server.
+fn grant_if_new(role: &RoleFacts, of: &Membership) -> String {
     let (old, new) = (grant(role, of, 0), grant(role, of, MEMBERSHIP_OPTIONS_SINCE));
     format!(
-        "EXECUTE CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= \
-         {MEMBERSHIP_OPTIONS_SINCE} THEN {} ELSE {} END",
+        "IF EXISTS (SELECT FROM pg_temp.lifeboat_new_roles WHERE name = {}) THEN EXECUTE CASE WHEN \
+         pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= {MEMBERSHIP_OPTIONS_SINCE} \
+         THEN {} ELSE {} END; END IF",
+        literal(&of.role),
         literal(&new),
         literal(&old)
     )
@@ -196,7 +210,7 @@ mod tests {
             format!("CREATE ROLE {name} NOLOGIN NOINHERIT CONNECTION LIMIT 5 VALID UNTIL '2030-01-01 00:00:00+00'")
         );
         assert_eq!(
-            alter(&role),
+            alter(&role).into_iter().map(|(sql, _)| sql).collect::<Vec<_>>(),
             [
                 format!("ALTER ROLE {name} CREATEDB"),
                 format!("ALTER ROLE {name} SET work_mem TO '4MB'"),
@@ -213,7 +227,8 @@ mod tests {
     #[test]
     fn a_script_names_what_is_not_restored_and_psql_runs_nothing_of_it_by_itself() {
         let text = script(&[role()]).expect("psql reads each statement as one");
-        let expected = "-- not restored: LOGIN, SUPERUSER of a \"b\" 'c'\\n\\! touch x\n";
+        let expected = "-- not restored: LOGIN, SUPERUSER of a \"b\" 'c'\\n\\! touch x\n\
+            -- not done if g existed before: GRANT g TO \"a \"\"b\"\" 'c'\\n\\! touch x\" WITH ADMIN OPTION\n";
         assert!(text.ends_with(expected), "{text}");
         assert!(!text.contains("OF_TOMORROW"), "{text}");
     }
