@@ -115,6 +115,7 @@ impl From<RestoreArgs> for RestoreOptions {
                 no_tablespaces: args.no_tablespaces,
                 without: args.without.into(),
                 allow_partial: args.allow_partial,
+                by_itself: false,
                 lock_timeout: args.lock_timeout,
                 table: args.table,
                 from: args.from,

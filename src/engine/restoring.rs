@@ -58,6 +58,8 @@ pub struct RestoreSettings {
     pub without: Without,
     /// PostgreSQL: restore a snapshot even if it is incomplete, and without objects whose code fails.
     pub allow_partial: bool,
+    /// PostgreSQL: the restore runs by itself, so that nobody can allow that generated columns get other values.
+    pub by_itself: bool,
     /// PostgreSQL: the maximum wait for the locks of other sessions, in seconds.
     pub lock_timeout: u64,
     /// Only these tables, into an existing database: names, or patterns with * and ?.
@@ -88,6 +90,7 @@ impl Default for RestoreSettings {
             no_tablespaces: false,
             without: Without::default(),
             allow_partial: false,
+            by_itself: false,
             lock_timeout: 30,
             table: Vec::new(),
             from: None,

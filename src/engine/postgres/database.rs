@@ -116,7 +116,7 @@ impl Database for PostgresDatabase {
         lock_timeout: u64,
         context: &EngineContext,
     ) -> Result<Box<dyn RestorePlan>> {
-        let settings = RestoreSettings { lock_timeout, ..RestoreSettings::default() };
+        let settings = RestoreSettings { lock_timeout, by_itself: true, ..RestoreSettings::default() };
         let plan = |settings: RestoreSettings| self.plan_restore(Arc::clone(&snapshot), &settings, context);
         if Server::connect(&self.0)?.find_database(self.0.database())?.is_none() {
             return plan(RestoreSettings { create: true, ..settings });

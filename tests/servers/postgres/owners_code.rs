@@ -325,3 +325,36 @@ fn code_with_constant_arguments_does_not_run_with_the_rights_of_a_superuser() {
         low.require_no_rights("chosen tables");
     });
 }
+
+/// A table is tried again with the `search_path` of the database, where operators of its owner are found.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn operators_of_the_owner_are_not_called_by_the_statements_of_a_restore() {
+    oldest_and_newest(|server| {
+        let setup = Setup::new(server);
+        let source = server.create_database("planted");
+        let low = Low::new(server, &source);
+        source.psql(format!(
+            "SET ROLE {role};
+             CREATE SCHEMA s;
+             CREATE FUNCTION s.evil(anyelement) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END'; {evil}
+             CREATE FUNCTION s.not_like(n name, m name) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN s.evil(n); END';
+             CREATE OPERATOR s.!~ (LEFTARG = name, RIGHTARG = name, FUNCTION = s.not_like);
+             SET search_path = s;
+             CREATE FUNCTION s.helper() RETURNS integer LANGUAGE sql AS 'SELECT 7';
+             CREATE FUNCTION s.code() RETURNS integer LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN helper(); END';
+             CREATE TABLE s.t (i integer, g integer GENERATED ALWAYS AS (s.code()) STORED);
+             INSERT INTO s.t VALUES (1);
+             RESET ROLE; ALTER DATABASE {database} SET search_path = s",
+            role = low.name,
+            evil = evil(&low.name),
+            database = source.name
+        ));
+        let id = setup.snapshot(&source, &[]);
+        setup.ok(&["drill", &id]);
+        low.require_no_rights("a drill");
+        let new = setup.restore_new(&id, &[]);
+        low.require_no_rights("a new database");
+        assert_equal(&source, &new, "planted");
+    });
+}

@@ -138,7 +138,8 @@ fn lend_schemas(session: &mut Session) -> Result<Lent> {
            JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
            JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
            JOIN pg_catalog.pg_namespace n ON n.oid IN (c.relnamespace, t.typnamespace)
-          WHERE c.relkind IN ('r', 'p') AND c.oid >= 16384 AND n.nspname !~ '^pg_' AND NOT r.rolsuper
+          WHERE c.relkind IN ('r', 'p') AND c.oid >= 16384
+            AND n.nspname OPERATOR(pg_catalog.!~) '^pg_'::pg_catalog.text AND NOT r.rolsuper
             AND NOT pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE')
           ORDER BY 1, 2",
     )?;
@@ -156,7 +157,8 @@ pub(crate) fn lend_for_creation(session: &mut Session, owner: &str, schema: &str
     let rows = session.rows(&format!(
         "SELECT n.nspname AS schema, p.privilege
            FROM pg_catalog.pg_namespace n, pg_catalog.pg_roles r, (VALUES ('USAGE'), ('CREATE')) AS p (privilege)
-          WHERE r.rolname = {} AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+          WHERE r.rolname = {} AND n.nspname OPERATOR(pg_catalog.!~) '^pg_'::pg_catalog.text
+            AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema'::pg_catalog.name
             AND (p.privilege = 'USAGE' OR n.nspname = {})
             AND NOT pg_catalog.has_schema_privilege(r.oid, n.oid, p.privilege)
           ORDER BY 1, 2",
@@ -219,7 +221,8 @@ fn find(session: &mut Session, owner: &str) -> Result<HashMap<String, Owned>> {
                FROM pg_catalog.pg_class c
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
-              WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND c.oid >= 16384 AND n.nspname !~ '^pg_' AND {owner}),
+              WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND c.oid >= 16384
+                AND n.nspname OPERATOR(pg_catalog.!~) '^pg_'::pg_catalog.text AND {owner}),
          above AS (
              SELECT t.oid, i.inhparent AS parent
                FROM tables t JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.oid
@@ -312,11 +315,17 @@ pub(crate) fn load(
     };
     let values: Vec<String> = table.columns.iter().map(value).collect();
     session.execute(&format!(
-        "CREATE TEMPORARY TABLE lifeboat_staging ({}); GRANT SELECT ON {STAGING} TO {}",
+        "DROP TABLE IF EXISTS {STAGING}; CREATE TEMPORARY TABLE lifeboat_staging ({}); GRANT SELECT ON {STAGING} TO {}",
         owned.definitions,
         ident(&owned.owner)
     ))?;
-    let loaded = copy(session, &format!("COPY {STAGING}{} FROM STDIN", table.column_list()))?;
+    let loaded = match copy(session, &format!("COPY {STAGING}{} FROM STDIN", table.column_list())) {
+        Err(error) if !session.is_in_transaction() => {
+            let _ = session.execute(&format!("DROP TABLE IF EXISTS {STAGING}"));
+            return Err(error);
+        }
+        loaded => loaded?,
+    };
     let inserted = run_in_path(
         session,
         &owned.owner,

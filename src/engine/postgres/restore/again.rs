@@ -5,7 +5,7 @@
 //! materialized view, a helper that they find by `search_path`.
 
 use crate::engine::postgres::copy::retry::may_succeed_later;
-use crate::engine::postgres::restore::create::{Owners, create_rest_of_item, runs_as, shown};
+use crate::engine::postgres::restore::create::{Owners, create_rest_of_item, runs_as, runs_as_owner, shown};
 use crate::engine::postgres::restore::own_settings::{OwnSettings, Settings};
 use crate::engine::postgres::schema::Item;
 use crate::engine::postgres::wire::session::Session;
@@ -112,7 +112,9 @@ fn attempt(
     }
     let created = match settings {
         Some(settings) => {
-            settings.run(session, |session| create_rest_of_item(session, item, owners, done, Some(&settings.path())))
+            let in_session = !runs_as_owner(session, item, owners)?;
+            let path = settings.path();
+            settings.run(session, in_session, |session| create_rest_of_item(session, item, owners, done, Some(&path)))
         }
         None => create_rest_of_item(session, item, owners, done, None),
     };

@@ -1,6 +1,6 @@
 //! Fills a database from the archive of a PostgreSQL snapshot, and compares what is in it with what was saved.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::engine::context::EngineContext;
@@ -12,7 +12,7 @@ use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::restore::again::{self, Failed};
 use crate::engine::postgres::restore::archive_rows::Rows;
 use crate::engine::postgres::restore::create::{self, Owners};
-use crate::engine::postgres::restore::equal::require_equal;
+use crate::engine::postgres::restore::equal::{OtherValues, compare_rows};
 use crate::engine::postgres::restore::existing;
 use crate::engine::postgres::restore::holders::without_login_triggers;
 use crate::engine::postgres::restore::post_data::{self, Filled};
@@ -45,8 +45,10 @@ pub(super) struct Built {
     pub(super) comment: Option<String>,
     /// The objects that were not created, because their code fails.
     pub(super) left_out: Vec<LeftOut>,
-    /// The tables whose rows are not those of the snapshot, because their code fails or returns other values.
+    /// The tables whose rows are not those of the snapshot, because their code fails.
     pub(super) unlike: BTreeSet<String>,
+    /// The tables whose generated columns have other values than those that were saved, with the difference.
+    pub(super) other_values: BTreeMap<String, Error>,
     /// The tables that do not exist, because the server does not allow an extension in this database.
     pub(super) absent: BTreeSet<String>,
     /// The sequences that do not exist for the same reason.
@@ -66,6 +68,8 @@ pub(super) struct Build<'a> {
     pub(super) plain: bool,
     /// True if everything else is restored where the code of an object fails.
     pub(super) allow_partial: bool,
+    /// The treatment of generated columns that have other values.
+    pub(super) other_values: OtherValues,
     /// True if the items lack those that need an extension which the server does not allow in this database.
     pub(super) lacks_extensions: bool,
 }
@@ -176,14 +180,18 @@ impl Build<'_> {
             let name = &reload.tables[failed.table].0.name;
             let error =
                 failed.error.unwrap_or_else(|| Error::failed(format!("cannot load rows into {}", one_line(name))));
-            if !self.allow_partial && error.kind == Kind::Problem {
-                return Ok(Built { different: Some(error), ..Built::default() });
+            if error.kind == Kind::Problem {
+                if self.other_values == OtherValues::Refuse {
+                    return Ok(Built { different: Some(error), ..Built::default() });
+                }
+                built.other_values.insert(name.clone(), error);
+                continue;
             }
             if !self.allow_partial {
                 return Err(error.hint(ALLOW_PARTIAL));
             }
             built.left_out.push(LeftOut {
-                kind: if error.kind == Kind::Problem { "generated values" } else { "rows" }.to_owned(),
+                kind: "rows".to_owned(),
                 name: name.clone(),
                 table: name.clone(),
                 reason: error.full_message(),
@@ -296,14 +304,28 @@ impl Build<'_> {
     }
 
     /// Compares every table with what was saved, but not those that are absent or are known to be unlike it.
-    pub(super) fn compare(&self, jobs: usize, built: &Built) -> Result<()> {
+    ///
+    /// Adds the tables of which only generated columns differ to those with other values, if that is accepted.
+    pub(super) fn compare(&self, jobs: usize, built: &mut Built) -> Result<()> {
         let others = built.unlike.union(&built.absent).cloned().collect();
-        compare(self.snapshot.manifest(), &without_login_triggers(self.params, self.items), jobs, &others)
+        let found = compare(self.snapshot.manifest(), &without_login_triggers(self.params, self.items), jobs, &others)?;
+        for (table, error) in found {
+            if self.other_values == OtherValues::Refuse {
+                return Err(error);
+            }
+            built.other_values.entry(table).or_insert(error);
+        }
+        Ok(())
     }
 }
 
-/// Compares every table in a database with what was saved.
-fn compare(manifest: &Manifest, params: &Params, jobs: usize, unlike: &BTreeSet<String>) -> Result<()> {
+/// Compares every table in a database with what was saved. Returns the tables of which only generated columns differ.
+fn compare(
+    manifest: &Manifest,
+    params: &Params,
+    jobs: usize,
+    unlike: &BTreeSet<String>,
+) -> Result<Vec<(String, Error)>> {
     let mut reading = Reading::begin(params, jobs, OWN_LOCK_TIMEOUT)?;
     let live = data::tables(&mut reading.session)?;
     let by_name: HashMap<(&str, &str), &data::TableData> =
@@ -335,15 +357,18 @@ fn compare(manifest: &Manifest, params: &Params, jobs: usize, unlike: &BTreeSet<
     }
     reading.measure(&found_tables, &mut rows)?;
     reading.read(&mut rows, &mut |_| Ok(()))?;
-    tables.iter().zip(&rows).try_for_each(|(table, rows)| require_equal(table, &rows.sum))?;
-    let Some(facts) = manifest.postgres.as_ref() else { return Ok(()) };
+    let mut other_values = Vec::new();
+    for (table, rows) in tables.iter().zip(&rows) {
+        other_values.extend(compare_rows(table, &rows.sum)?.map(|error| (table.name.clone(), error)));
+    }
+    let Some(facts) = manifest.postgres.as_ref() else { return Ok(other_values) };
     if facts.left_out.iter().any(|what| what.starts_with("large object")) {
         if facts.large_objects.count > 0 {
             tracing::warn!("the large objects were not compared: not all of them are in the snapshot");
         }
-        return Ok(());
+        return Ok(other_values);
     }
-    compare_large_objects(&facts.large_objects, &mut reading.session)
+    compare_large_objects(&facts.large_objects, &mut reading.session).map(|()| other_values)
 }
 
 fn compare_large_objects(saved: &LargeObjectFacts, session: &mut Session) -> Result<()> {

@@ -48,7 +48,7 @@ pub(super) fn create_rest_of_item(
     let mut run = || -> Result<()> {
         for statement in create.iter().chain(set_owner).chain(&item.comments).skip(*done) {
             let created = match code_owner(session, item, owners, statement)? {
-                Some(owner) => execute_as(session, item, owner, path, statement),
+                Some(owner) => execute_as_or_by_session(session, item, owner, path, statement),
                 None => execute_again(session, item, statement),
             };
             match created {
@@ -100,6 +100,49 @@ fn code_owner<'a>(
         }
         _ => Ok(None),
     }
+}
+
+/// Runs a statement with the rights of the item's owner. If these do not suffice, because it inherits from a table of another
+/// role or uses a server of another role, the session itself runs it, unless that would run code of users.
+fn execute_as_or_by_session(
+    session: &mut Session,
+    item: &Item,
+    owner: &str,
+    path: Option<&str>,
+    statement: &str,
+) -> Result<()> {
+    let in_transaction = session.is_in_transaction();
+    if in_transaction {
+        session.execute("SAVEPOINT lifeboat_owner")?;
+    }
+    match execute_as(session, item, owner, path, statement) {
+        Err(error) if is_not_permitted(&error) => {
+            if in_transaction {
+                session.execute("ROLLBACK TO SAVEPOINT lifeboat_owner")?;
+            }
+            if calls_only_the_server(session, statement)? {
+                execute_again(session, item, statement)
+            } else {
+                Err(error)
+            }
+        }
+        Ok(()) if in_transaction => session.execute("RELEASE SAVEPOINT lifeboat_owner"),
+        done => done,
+    }
+}
+
+/// Returns true if the columns of a table that is created name nothing but objects of the server, and if no cast of the
+/// database calls a function of a user: these are not shown in expressions.
+fn calls_only_the_server(session: &mut Session, statement: &str) -> Result<bool> {
+    let is_created = statement.starts_with("CREATE TABLE ") || statement.starts_with("CREATE FOREIGN TABLE ");
+    let Some((_, columns)) = statement.split_once(" (").filter(|_| is_created) else { return Ok(false) };
+    let (columns, parents) = columns.rsplit_once(" INHERITS (").unwrap_or((columns, ""));
+    if columns.contains('.') || parents.contains(" GENERATED ") {
+        return Ok(false);
+    }
+    session
+        .row("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_cast WHERE castfunc::pg_catalog.oid >= 16384) AS is")?
+        .flag("is")
 }
 
 /// Runs a statement with the rights of the item's owner, who gets the privileges that this takes for that time.
@@ -174,8 +217,11 @@ fn warn_about_rights(item: &Item, error: &Error) {
     );
 }
 
-/// Returns true if all code that the creation of an item runs has the rights of its owner.
-fn runs_code_of_owner(session: &mut Session, item: &Item, owners: Owners) -> Result<bool> {
+/// Returns true if the session itself runs the code of an item with the rights of its owner.
+pub(super) fn runs_as_owner(session: &mut Session, item: &Item, owners: Owners) -> Result<bool> {
+    if unchecked(session, item, owners)?.is_some() {
+        return Ok(true);
+    }
     for statement in &item.create {
         if code_owner(session, item, owners, statement)?.is_some() {
             return Ok(true);
@@ -191,8 +237,7 @@ pub(super) fn runs_as(session: &mut Session, item: &Item, owners: Owners) -> Res
         matches!(item.kind, Kind::Index | Kind::IndexAttach | Kind::Constraint | Kind::ForeignKey | Kind::Refresh);
     Ok(match &item.owner {
         Some(owner) if owners == Owners::Keep && by_server => owner.clone(),
-        Some(owner) if unchecked(session, item, owners)?.is_some() => owner.clone(),
-        Some(owner) if runs_code_of_owner(session, item, owners)? => owner.clone(),
+        Some(owner) if runs_as_owner(session, item, owners)? => owner.clone(),
         _ => session.about().user.clone(),
     })
 }

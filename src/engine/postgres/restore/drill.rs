@@ -4,6 +4,7 @@
 use super::build::Build;
 use super::contents::contents;
 use super::create::Owners;
+use super::equal::OtherValues;
 use super::existing;
 use super::fill::Filling;
 use super::items::{leave_out_items_of_missing_roles, read_items};
@@ -118,12 +119,14 @@ impl Drill<'_> {
     fn build(&self, params: &Params, items: &[Item], mark: Option<&Mark>) -> Result<Option<Error>> {
         let Drill { snapshot, owners, context, lacks_extensions, .. } = *self;
         let (plain, allow_partial) = (false, false);
-        let build = Build { snapshot, items, owners, params, context, plain, allow_partial, lacks_extensions };
-        let built = build.run(mark)?;
-        if let Some(error) = built.different {
+        let other_values = OtherValues::Refuse;
+        let build =
+            Build { snapshot, items, owners, params, context, plain, allow_partial, other_values, lacks_extensions };
+        let mut built = build.run(mark)?;
+        if let Some(error) = built.different.take() {
             return Ok(Some(error));
         }
-        match build.compare(context.jobs, &built) {
+        match build.compare(context.jobs, &mut built) {
             Err(error) if error.kind == Kind::Problem => Ok(Some(error)),
             other => other.map(|()| None),
         }

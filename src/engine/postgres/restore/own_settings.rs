@@ -143,9 +143,16 @@ impl Settings {
         names.map(ident).collect::<Vec<_>>().join(", ")
     }
 
-    /// Runs `work` with these settings, and then sets those of a restore again.
-    pub(super) fn run<T>(&self, session: &mut Session, work: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
-        let done = self.set(session).and_then(|()| work(session));
+    /// Runs `work` with these settings, and then sets those of a restore again. The session itself gets `search_path` only
+    /// with `in_session`: code that runs with fewer rights gets it where it runs, because the statements of the session must
+    /// not find operators and functions of others.
+    pub(super) fn run<T>(
+        &self,
+        session: &mut Session,
+        in_session: bool,
+        work: impl FnOnce(&mut Session) -> Result<T>,
+    ) -> Result<T> {
+        let done = self.set(session, in_session).and_then(|()| work(session));
         // The savepoint or the transaction that failed has reset the settings itself.
         match done {
             Err(error) if session.is_in_transaction() => Err(error),
@@ -154,8 +161,10 @@ impl Settings {
     }
 
     /// Sets them in the session. The value of a setting of an application may be one that the server does not accept.
-    pub(super) fn set(&self, session: &mut Session) -> Result<()> {
-        session.execute(&format!("SET search_path = {}", self.path()))?;
+    fn set(&self, session: &mut Session, in_session: bool) -> Result<()> {
+        if in_session {
+            session.execute(&format!("SET search_path = {}", self.path()))?;
+        }
         // A restore fixes these. Otherwise, they have the default of the server.
         for name in OTHERS {
             if !self.others.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {

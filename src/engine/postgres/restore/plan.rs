@@ -9,6 +9,7 @@ use chrono::Utc;
 use super::choose::choose;
 use super::contents::contents;
 use super::create::Owners;
+use super::equal::OtherValues;
 use super::existing;
 use super::holders::Holders;
 use super::items::{leave_out_items_of_missing_roles, read_items};
@@ -360,6 +361,15 @@ impl Plan {
     /// Returns true if the tables are restored into a new schema.
     pub(super) fn is_beside(&self) -> bool {
         matches!(self.mode, Mode::Beside(_))
+    }
+
+    /// Returns the treatment of generated columns that have other values.
+    pub(super) fn other_values(&self) -> OtherValues {
+        match (self.settings.allow_partial, self.settings.by_itself) {
+            (true, _) => OtherValues::LeaveOut,
+            (false, true) => OtherValues::Warn,
+            (false, false) => OtherValues::Refuse,
+        }
     }
 
     pub(super) fn tables(&self) -> Vec<&Table> {

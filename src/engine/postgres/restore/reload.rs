@@ -19,9 +19,10 @@ use crate::engine::postgres::restore::equal::require_equal_generated;
 use crate::engine::postgres::restore::own_settings::{OwnSettings, Settings};
 use crate::engine::postgres::schema::Item;
 use crate::engine::postgres::schema::quote::{ident, literal};
+use crate::engine::postgres::timescale;
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::restoring::SavedSnapshot;
-use crate::platform::error::{Error, Result, one_line};
+use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::progress::Progress;
 use crate::snapshots::manifest::Table;
 
@@ -125,7 +126,7 @@ impl Reload<'_> {
         let user = session.about().user.clone();
         let owner = self.owner_of(saved);
         let runs_as = rows.owned.as_ref().map_or(user.as_str(), |owned| owned.owner.as_str());
-        let mut last = None;
+        let mut last = Pending { table: one.table, error: one.error.as_ref().map(Error::duplicate) };
         for settings in own.of(owner.unwrap_or(runs_as)) {
             if let Some(other) = settings.obstacle(session, runs_as, owner, self.items, self.owners)? {
                 tracing::warn!(
@@ -137,12 +138,12 @@ impl Reload<'_> {
                 );
                 continue;
             }
-            last = self.attempt(session, one, Some(&settings))?;
-            if last.is_none() {
-                return Ok(None);
+            match self.attempt(session, &last, Some(&settings))? {
+                None => return Ok(None),
+                failed => last.error = failed,
             }
         }
-        Ok(Some(last.or_else(|| one.error.as_ref().map(Error::duplicate)).unwrap_or_else(|| never_loaded(saved))))
+        Ok(Some(last.error.unwrap_or_else(|| never_loaded(saved))))
     }
 
     /// Returns the role that owned a table.
@@ -157,47 +158,55 @@ impl Reload<'_> {
     }
 
     /// Loads the rows of a table. Returns the reason if its code has failed, or if its generated columns differ.
+    ///
+    /// A table that has all its rows, with other values in generated columns, keeps them if this attempt fails. Otherwise, it
+    /// has no rows then.
     fn attempt(&self, session: &mut Session, one: &Pending, settings: Option<&Settings>) -> Result<Option<Error>> {
-        let in_transaction = session.is_in_transaction();
-        if in_transaction {
-            session.execute("SAVEPOINT lifeboat_reload")?;
+        let complete = one.error.as_ref().filter(|error| error.kind == Kind::Problem);
+        if one.error.is_some()
+            && complete.is_none()
+            && let Some(error) = in_step(session, |session| self.delete(session, one))?
+        {
+            return Ok(Some(error));
         }
-        match self.load(session, one, settings) {
-            Ok(()) => {
-                if in_transaction {
-                    session.execute("RELEASE SAVEPOINT lifeboat_reload")?;
-                }
-                Ok(self.require_equal_values(session, one.table)?.err())
+        let failed = in_step(session, |session| {
+            if complete.is_some() {
+                self.delete(session, one)?;
             }
-            Err(error) if may_succeed_later(&error) => {
-                if in_transaction {
-                    session.execute("ROLLBACK TO SAVEPOINT lifeboat_reload")?;
-                }
-                Ok(Some(error))
-            }
-            Err(error) => Err(error),
+            self.load(session, one, settings)
+        })?;
+        match (failed, complete) {
+            (None, _) => Ok(self.require_equal_values(session, one.table)?.err()),
+            (Some(_), Some(complete)) => Ok(Some(complete.duplicate())),
+            (failed, None) => Ok(failed),
         }
     }
 
-    /// Deletes the rows that the table has, and loads those of the archive.
+    /// Deletes the rows that the table has.
+    fn delete(&self, session: &mut Session, one: &Pending) -> Result<()> {
+        let (_, rows) = self.tables[one.table];
+        // Truncating a hypertable would make its aggregates lose all rows whose raw data is gone.
+        let is_read = timescale::read(session)?.is_some_and(|found| found.is_read_by_an_aggregate(&rows.relation()));
+        let delete = match &rows.condition {
+            Some(condition) => format!("DELETE FROM {} {condition}", rows.relation()),
+            None if is_read || self.is_referenced(session, rows)? => format!("DELETE FROM {}", rows.relation()),
+            None => format!("TRUNCATE TABLE {}", rows.relation()),
+        };
+        session.execute(&delete)
+    }
+
+    /// Loads the rows of the archive.
     fn load(&self, session: &mut Session, one: &Pending, settings: Option<&Settings>) -> Result<()> {
         let (saved, rows) = self.tables[one.table];
-        if one.error.is_some() {
-            let delete = match &rows.condition {
-                Some(condition) => format!("DELETE FROM {} {condition}", rows.relation()),
-                None if self.is_referenced(session, rows)? => format!("DELETE FROM {}", rows.relation()),
-                None => format!("TRUNCATE TABLE {}", rows.relation()),
-            };
-            session.execute(&delete)?;
-        }
         let mut rows = rows.clone();
         if let (Some(owned), Some(settings)) = (&mut rows.owned, settings) {
             owned.path = Some(settings.path());
         }
+        let in_session = rows.owned.is_none();
         let sinks = [(saved, &rows)];
         let mut visitor = Rows::new(&sinks, self.progress, |work| {
             let loaded = match settings {
-                Some(settings) => settings.run(session, |session| load::load(session, work)),
+                Some(settings) => settings.run(session, in_session, |session| load::load(session, work)),
                 None => load::load(session, work),
             };
             loaded.map(|_| true)
@@ -250,6 +259,32 @@ impl Reload<'_> {
             session.execute("COMMIT").map(|()| rest)
         };
         load().inspect_err(|_| drop(session.execute("ROLLBACK")))
+    }
+}
+
+/// Runs a step in a transaction of its own or, inside of one, behind a savepoint. Returns the reason if code has failed: then
+/// the step has changed nothing.
+fn in_step(session: &mut Session, step: impl FnOnce(&mut Session) -> Result<()>) -> Result<Option<Error>> {
+    let (begin, end, undo) = if session.is_in_transaction() {
+        let undo = "ROLLBACK TO SAVEPOINT lifeboat_reload; RELEASE SAVEPOINT lifeboat_reload";
+        ("SAVEPOINT lifeboat_reload", "RELEASE SAVEPOINT lifeboat_reload", undo)
+    } else {
+        ("BEGIN", "COMMIT", "ROLLBACK")
+    };
+    session.execute(begin)?;
+    // A deferred constraint fails at the end.
+    match step(session).and_then(|()| session.execute(end)) {
+        Ok(()) => Ok(None),
+        Err(error) if may_succeed_later(&error) => {
+            if session.is_in_transaction() {
+                session.execute(undo)?;
+            }
+            Ok(Some(error))
+        }
+        Err(error) => {
+            let _ = session.execute(undo);
+            Err(error)
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::again;
 use super::archive_rows::{Rows, folder_of};
 use super::create::{self, Owners};
-use super::equal::require_equal;
+use super::equal::{OtherValues, compare_rows, require_equal};
 use super::items::names_of;
 use super::own_settings::OwnSettings;
 use super::plan::Plan;
@@ -24,7 +24,7 @@ use crate::engine::postgres::save::{DatabaseSaving, origin_of};
 use crate::engine::postgres::schema::{Item, Kind, Section};
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::restoring::{RestoreCaller, RestoreReport, RestoredTable, safety_failed};
-use crate::platform::error::{Error, Result, one_line};
+use crate::platform::error::{Error, Kind as ErrorKind, Result, one_line};
 use crate::snapshots::manifest::{SequenceValue, Table};
 
 impl Plan {
@@ -171,7 +171,11 @@ impl Plan {
             let tables: Vec<(&Table, &RowSource)> = self.tables().into_iter().zip(copies).collect();
             let has_generated = !self.is_beside();
             let reload = Reload { snapshot, items: &self.items, owners: self.owners, progress, tables, has_generated };
-            return match reload.run(session, pending)?.into_iter().find_map(|pending| pending.error) {
+            // The comparison finds other values of generated columns again, and names them.
+            let is_accepted =
+                |error: &Error| error.kind == ErrorKind::Problem && self.other_values() != OtherValues::Refuse;
+            let failed = reload.run(session, pending)?.into_iter().filter_map(|pending| pending.error);
+            return match failed.into_iter().find(|error| !is_accepted(error)) {
                 Some(error) => Err(error),
                 None => Ok(Vec::new()),
             };
@@ -219,12 +223,19 @@ impl Plan {
     ) -> Result<()> {
         if self.window.is_none() {
             let not_planned = plans::tables_with_code(session)?;
-            return self.tables().iter().zip(copies).try_for_each(|(table, copy)| {
+            for (table, copy) in self.tables().into_iter().zip(copies) {
                 // Beside existing tables, generated columns are ordinary ones without values.
                 let has_generated = !self.is_beside() && !not_planned.contains(&copy.qualified);
                 let copy = if has_generated { copy.clone().with_generated(table) } else { copy.clone() };
-                require_equal(table, &copy.sum(session)?)
-            });
+                let other_values = compare_rows(table, &copy.sum(session)?)?;
+                let accepted = other_values.map(|error| self.other_values().accept(&table.name, error)).transpose()?;
+                let left_out = accepted.flatten();
+                let ok = left_out.is_none();
+                report.tables.push(RestoredTable { name: table.name.clone(), rows: table.rows, ok });
+                report.is_incomplete |= !ok;
+                report.left_out.extend(left_out);
+            }
+            return Ok(());
         }
         let (from, until) = self.bounds();
         for ((table, copy), expected) in self.tables().iter().zip(copies).zip(expected) {

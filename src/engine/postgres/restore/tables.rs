@@ -32,11 +32,15 @@ impl Plan {
         let (mut created, mut left_out) = (Vec::new(), Vec::new());
         self.in_one_transaction(&mut session, report, |session| {
             let (items, attached_last) = self.items_of_tables(session)?;
-            created = self.create_needed(session, &items)?;
+            let needed = self.create_needed(session, &items)?;
+            let is_named = |item: &&&Item| item.kind != Kind::Extension;
+            created = needed.iter().filter(is_named).map(|item| format!("the {}", create::shown(item))).collect();
+            let needed: Vec<Item> = needed.into_iter().cloned().collect();
             create::create_section(session, &items, Section::Pre, self.owners)?;
             let mut copies: Vec<RowSource> = self.tables().iter().map(|table| RowSource::like(table)).collect();
             let lent = match self.owners {
                 Owners::Keep => {
+                    create::grant_for_code(session, &needed)?;
                     create::grant_for_code(session, &items)?;
                     as_owner::protect(session, &mut copies)?
                 }
@@ -62,6 +66,7 @@ impl Plan {
             self.create_post_data(session, attached_last.iter())?;
             lent.take_back(session)?;
             if self.owners == Owners::Keep {
+                create::grant(session, &needed)?;
                 create::grant(session, &items)?;
             }
             items
@@ -74,7 +79,7 @@ impl Plan {
         if !created.is_empty() {
             report.notes.push(format!("also created, because the tables need them: {}", created.join(", ")));
         }
-        report.left_out = left_out;
+        report.left_out.extend(left_out);
         let names: Vec<&str> = self.tables().iter().map(|table| table.name.as_str()).collect();
         let undo = format!("DROP TABLE {}", names.join(", "));
         report.undo = Some(sql_command_in(&self.params, self.params.database(), &[undo]));
@@ -82,8 +87,8 @@ impl Plan {
     }
 
     /// Creates the objects that the tables need and that the database does not have: schemas, types, functions and extensions.
-    /// Returns them in words.
-    fn create_needed(&self, session: &mut Session, items: &[Item]) -> Result<Vec<String>> {
+    /// Returns them.
+    fn create_needed(&self, session: &mut Session, items: &[Item]) -> Result<Vec<&Item>> {
         let selected: BTreeSet<usize> = items.iter().map(|item| item.id).collect();
         let mut needed: BTreeSet<usize> = BTreeSet::new();
         let mut open: Vec<usize> = items.iter().flat_map(|item| item.needs.iter().copied()).collect();
@@ -102,9 +107,7 @@ impl Plan {
             match create::create_item(session, item, self.owners) {
                 Ok(()) => {
                     session.execute("RELEASE SAVEPOINT lifeboat_needed")?;
-                    if item.kind != Kind::Extension {
-                        created.push(format!("the {}", create::shown(item)));
-                    }
+                    created.push(item);
                 }
                 // It exists.
                 Err(error) if sqlstate(&error).is_some_and(|state| DUPLICATES.contains(&state.as_str())) => {

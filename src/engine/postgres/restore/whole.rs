@@ -137,6 +137,7 @@ impl Plan {
             context: &self.context,
             plain: self.plain,
             allow_partial: self.settings.allow_partial,
+            other_values: self.other_values(),
             lacks_extensions: !self.after_rename.is_empty() || !self.without.is_empty(),
         };
         let mut built = build.run(mark)?;
@@ -145,7 +146,13 @@ impl Plan {
         }
         report.stream_seconds = clock.elapsed().as_secs_f64();
         let clock = Instant::now();
-        build.compare(self.context.jobs, &built)?;
+        build.compare(self.context.jobs, &mut built)?;
+        for (table, error) in std::mem::take(&mut built.other_values) {
+            if let Some(left_out) = self.other_values().accept(&table, error)? {
+                built.left_out.push(left_out);
+                built.unlike.insert(table);
+            }
+        }
         report.check_seconds = clock.elapsed().as_secs_f64();
         report.left_out = self.without.iter().map(Tied::left_out).chain(std::mem::take(&mut built.left_out)).collect();
         report.is_incomplete = !report.left_out.is_empty();
