@@ -276,17 +276,22 @@ impl Server {
         let plain = format!("DROP DATABASE IF EXISTS {}", ident(name));
         let sql = format!("{plain} WITH (FORCE)");
         self.session.defer_interrupts();
-        // If this connection is broken, the database may still be dropped over another one.
-        self.drop_subscriptions(name).or_else(|error| if is_broken(&error) { Ok(()) } else { Err(cannot(error)) })?;
-        let mut dropped = self.session.execute(&sql);
+        let mut dropped = match self.drop_subscriptions(name) {
+            Ok(()) => self.session.execute(&sql),
+            Err(error) if is_broken(&error) => Err(error),
+            Err(error) => return Err(cannot(error)),
+        };
         // The role may not end a session of the server, such as one of autovacuum, or of the login if this session acts as
         // another role. Without FORCE, the server ends its own, and waits for the others.
         if dropped.as_ref().is_err_and(|error| sqlstate(error).as_deref() == Some("42501")) {
             dropped = self.session.execute(&plain);
         }
+        // If this connection is broken, the database may still be dropped over another one.
         if dropped.as_ref().is_err_and(is_broken) {
-            dropped = Server::connect_by(&self.params, Session::connect_for_cleanup)
-                .and_then(|mut server| server.session.execute(&sql));
+            dropped = Server::connect_by(&self.params, Session::connect_for_cleanup).and_then(|mut server| {
+                server.drop_subscriptions(name)?;
+                server.session.execute(&sql)
+            });
         }
         dropped.map_err(cannot)
     }
