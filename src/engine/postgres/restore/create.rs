@@ -1,6 +1,7 @@
 //! Creates a schema from its items, and drops it again.
 
 use crate::engine::postgres::copy::as_owner;
+use crate::engine::postgres::provider::Provider;
 use crate::engine::postgres::schema::option_text::{self, OptionText};
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::schema::{Item, Kind, Section, options};
@@ -399,7 +400,7 @@ pub(crate) fn apply_settings(session: &mut Session, items: &[Item]) -> Result<()
 
 /// Drops the objects that a failed restore created in a database that was empty. Returns an error if any object is
 /// left.
-pub(crate) fn drop_items(session: &mut Session, items: &[Item]) -> Result<()> {
+pub(crate) fn drop_items(session: &mut Session, items: &[Item], provider: Option<Provider>) -> Result<()> {
     for item in items.iter().rev() {
         let statement = match item.kind {
             Kind::LargeObject => format!("SELECT pg_catalog.lo_unlink({})", item.oid),
@@ -417,7 +418,7 @@ pub(crate) fn drop_items(session: &mut Session, items: &[Item]) -> Result<()> {
             tracing::debug!("{}", error.full_message());
         }
     }
-    let left = crate::engine::postgres::restore::contents::contents(session)?;
+    let left = crate::engine::postgres::restore::contents::contents(session, provider)?;
     if left.is_empty() { Ok(()) } else { Err(Error::failed(format!("these objects still exist: {}", left.join(", ")))) }
 }
 

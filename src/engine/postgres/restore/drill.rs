@@ -14,7 +14,7 @@ use super::whole::warn_about_dropped;
 use super::without::{leave_out, roles_without_acl};
 use crate::engine::context::EngineContext;
 use crate::engine::database::DrillSettings;
-use crate::engine::postgres::schema::Item;
+use crate::engine::postgres::schema::{Item, provided};
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
 use crate::engine::restoring::SavedSnapshot;
@@ -50,8 +50,11 @@ pub(in crate::engine::postgres) fn drill(
     if !uses_named && !server.may_create_databases()? {
         return Err(cannot_create_databases(&server, params));
     }
-    let created =
-        if uses_named { existing::leave_alone(&mut Session::connect(params)?, &items)? } else { items.clone() };
+    let created = if uses_named {
+        existing::leave_alone(&mut Session::connect(params)?, &items)?
+    } else {
+        existing::without_provider(&items)
+    };
     let obstacles = server.obstacles(facts, &created, owners, !uses_named)?;
     if !obstacles.is_empty() {
         return Err(target::cannot_restore(&obstacles));
@@ -95,8 +98,8 @@ impl Drill<'_> {
         let comment = server.find_database(params.database())?.and_then(|existing| existing.comment);
         // Some servers accept only one session at a time.
         drop(server);
-        let id = self.snapshot.manifest().id.to_string();
-        let filling = Filling::begin(params, self.items, comment.as_deref(), &id, &self.context.host)?;
+        let (snapshot, host) = (self.snapshot.manifest(), &self.context.host);
+        let filling = Filling::begin(params, self.items, comment.as_deref(), snapshot, host)?;
         match self.build(params, filling.items(), None) {
             Ok(different) => {
                 let (state, cleared) = filling.clear();
@@ -139,7 +142,7 @@ fn uses_named_database(server: &mut Server, params: &Params, facts: &PostgresFac
         let names: Vec<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>()?;
         facts.extensions.iter().any(|extension| names.contains(&extension.name.as_str()))
     };
-    Ok((is_prepared || !may_create) && contents(&mut session)?.is_empty())
+    Ok((is_prepared || !may_create) && contents(&mut session, provided::of(facts))?.is_empty())
 }
 
 fn cannot_create_databases(server: &Server, params: &Params) -> Error {

@@ -4,11 +4,13 @@
 use super::create;
 use super::existing;
 use super::target::{self, Mark, Server};
-use crate::engine::postgres::schema::Item;
+use crate::engine::postgres::provider::Provider;
+use crate::engine::postgres::schema::{Item, provided};
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
 use crate::engine::postgres::wire::settings;
 use crate::platform::error::{Error, Result, one_line};
+use crate::snapshots::manifest::Manifest;
 
 /// A database that is being filled.
 pub(super) struct Filling<'a> {
@@ -17,6 +19,8 @@ pub(super) struct Filling<'a> {
     comment: Option<&'a str>,
     /// The objects that are created, without those that exist.
     items: Vec<Item>,
+    /// The provider whose objects the database may have.
+    provider: Option<Provider>,
     /// The session that marks the database.
     server: Option<Server>,
     /// The session that drops what was restored.
@@ -29,18 +33,19 @@ impl<'a> Filling<'a> {
         params: &'a Params,
         items: &[Item],
         comment: Option<&'a str>,
-        snapshot: &str,
+        snapshot: &Manifest,
         host: &str,
     ) -> Result<Self> {
+        let provider = snapshot.postgres.as_ref().and_then(provided::of);
         let items = existing::leave_alone(&mut session(params, Session::connect)?, items)?;
         let mut server = Server::connect(params)?;
         // This session is opened at the start: a server whose disk is full accepts no new sessions ("could not write
         // init file"), and then all that remains is to remove what filled the disk.
         let cleanup = session(params, Session::connect_for_cleanup).ok();
-        server.mark(params.database(), &Mark::new(target::FILL, snapshot, host))?;
+        server.mark(params.database(), &Mark::new(target::FILL, &snapshot.id.to_string(), host))?;
         // If the server did not accept this session, it accepts no other besides the one that builds.
         let server = cleanup.is_some().then_some(server);
-        Ok(Filling { params, comment, items, server, cleanup })
+        Ok(Filling { params, comment, items, provider, server, cleanup })
     }
 
     /// Returns the objects that are to be created.
@@ -62,11 +67,12 @@ impl<'a> Filling<'a> {
     /// the error if it is not empty.
     pub(super) fn clear(mut self) -> (String, Result<()>) {
         let shown = one_line(&self.params.shown());
-        let cleared = match self.cleanup.as_mut().map(|session| create::drop_items(session, &self.items)) {
+        let cleared = match self.cleanup.as_mut().map(|session| create::drop_items(session, &self.items, self.provider))
+        {
             Some(Ok(())) => Ok(()),
             // The session was ended meanwhile, or was never opened.
             _ => session(self.params, Session::connect_for_cleanup)
-                .and_then(|mut session| create::drop_items(&mut session, &self.items)),
+                .and_then(|mut session| create::drop_items(&mut session, &self.items, self.provider)),
         };
         self.cleanup = None;
         let incomplete = format!("{shown} is left incomplete, and is marked so in its comment: drop it");

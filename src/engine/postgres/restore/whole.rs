@@ -48,8 +48,8 @@ impl Plan {
 
     /// Restores into an existing, empty database, which has a mark until the restore is done.
     pub(super) fn fill(&self, report: &mut RestoreReport) -> Result<()> {
-        let id = self.snapshot.manifest().id.to_string();
-        let filling = Filling::begin(&self.params, &self.items, self.comment.as_deref(), &id, &self.context.host)?;
+        let (comment, host) = (self.comment.as_deref(), &self.context.host);
+        let filling = Filling::begin(&self.params, &self.items, comment, self.snapshot.manifest(), host)?;
         match self.build(&self.params, filling.items(), None, report) {
             Ok(_) => {
                 self.warn_about_settings_left();
