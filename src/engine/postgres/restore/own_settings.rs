@@ -6,7 +6,7 @@
 //! comes first here, so that the statements of the restore mean the same.
 //!
 //! Code that runs with the rights of the session, or of a superuser, must not call functions of other roles that it finds
-//! by `search_path`: [`OwnSettings::obstacle`] says which role owns something in these schemas.
+//! by `search_path`: `obstacle` says which role owns something in these schemas.
 
 use std::collections::BTreeSet;
 
