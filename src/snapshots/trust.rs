@@ -49,7 +49,7 @@ pub(super) struct History {
 /// The key that signs snapshots, proofs and leases.
 #[derive(Clone, Debug, Default)]
 pub enum Signer {
-    /// There is none.
+    /// No key is set.
     #[default]
     None,
     /// This one.

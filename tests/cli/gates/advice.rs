@@ -90,7 +90,7 @@ fn a_table_without_rows_of_its_own_and_a_view_can_be_dropped_on_purpose() {
          CREATE VIEW totals AS SELECT count(*) AS n FROM accounts; CREATE VIEW others AS SELECT 1 AS n",
     );
     app.passes(&["predeploy"]);
-    // What is still there was not dropped.
+    // An object that still exists was not dropped.
     let (failed, _) = app.fails(&["postdeploy", "--expect-dropped", "totals"]);
     assert_eq!(failed, ["app: drop of totals: the view is still there; expected the intended change"]);
     app.sql("DROP TABLE words; DROP VIEW totals; DROP VIEW others");

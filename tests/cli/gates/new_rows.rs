@@ -1,4 +1,4 @@
-//! A rollback does not take away rows that came after the snapshot, unless it is told to.
+//! A rollback does not take away rows that came after the snapshot, unless the user asks for it.
 
 use super::helpers::App;
 use crate::support::{Run, open};

@@ -76,7 +76,7 @@ fn a_seeded_database_of_a_renamed_source_does_not_pass_as_a_new_one() {
     assert!(run.stderr().contains("not used as the baseline"), "{}", run.transcript());
     let run = app.sandbox.run(&["predeploy"]).code(3);
     assert!(run.stdout().contains("rows of balances"), "{}", run.transcript());
-    // A person who was told decides.
+    // A person who has read the warning decides.
     app.sandbox.ok(&["snapshot", "--accept"]);
     app.passes(&["predeploy"]);
 }

@@ -126,7 +126,7 @@ fn missing_roles_are_named_and_made_without_login() {
         other.psql("CREATE TABLE blocks (id integer)");
         setup.run(&["restore", &id, "--to", &other.url(), "--create-roles"]).code(2);
         assert_eq!(roles.all(), [""; 0]);
-        // Where owners are not restored, no roles are made.
+        // No roles are created if owners are not restored.
         for option in
             [["--replace", "--create-roles"], ["--beside=s", "--create-roles"], ["--beside=s", "--no-tablespaces"]]
         {

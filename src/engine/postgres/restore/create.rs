@@ -391,7 +391,7 @@ pub(crate) fn grant(session: &mut Session, items: &[Item]) -> Result<()> {
             match session.execute(statement) {
                 Err(error) if is_not_permitted(&error) && may_be_of_others(item) && !session.is_in_transaction() => {
                     warn_about_rights(item, &error);
-                    // What follows would be granted by the wrong role.
+                    // The statements after it would be granted by the wrong role.
                     break;
                 }
                 done => {

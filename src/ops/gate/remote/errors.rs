@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::platform::error::{Error, Kind, one_line};
 
-/// Reads an error of the other lifeboat. Returns `None` if the value is none.
+/// Reads an error of the other lifeboat. Returns `None` if the value is not an error.
 pub(super) fn error_of(value: &Value) -> Option<Error> {
     let fields = value.as_object()?;
     let text = |field: &str| fields.get(field).and_then(Value::as_str).map(one_line);
