@@ -149,6 +149,9 @@ fn engine_lines(manifest: &Manifest) -> String {
         if facts.large_objects.count > 0 {
             lines.push_str(&format!("objects   {} large objects\n", facts.large_objects.count));
         }
+        if let Some(provider) = &facts.provider {
+            lines.push_str(&format!("left out  {}\n", one_line(&provider.shown())));
+        }
         for left_out in &facts.left_out {
             lines.push_str(&format!("left out  {}\n", one_line(left_out)));
         }

@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::archive::{Compression, Recipient};
 use crate::cli::call::{Call, Subcommand, Text};
+use crate::engine::postgres::provider::Provider;
 use crate::engine::postgres::wire::majors;
 use crate::ops::save::{self, Comparison, SaveOptions, SnapshotReport};
 use crate::ops::watch::Asked;
@@ -59,6 +60,10 @@ pub(super) struct SnapshotArgs {
     /// PostgreSQL: leave out what cannot be saved, and save the rest as kind 'partial', which is never 'latest'
     #[arg(long)]
     allow_partial: bool,
+    /// PostgreSQL: leave out what the provider of the server owns: supabase, neon, rds, cloudsql or azure; default: the
+    /// source's provider in the config
+    #[arg(long, value_name = "NAME")]
+    provider: Option<Provider>,
     /// PostgreSQL: the maximum time to wait for locks of other sessions, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     lock_timeout: u64,
@@ -96,6 +101,7 @@ impl From<SnapshotArgs> for SaveOptions {
             exclude_data: args.exclude_data,
             schema_only: args.schema_only,
             allow_partial: args.allow_partial,
+            provider: args.provider,
             lock_timeout: args.lock_timeout,
             prune: args.prune,
             accept: args.accept,
@@ -148,6 +154,9 @@ impl Text for SnapshotReport {
             );
             for note in self.compared.get(&manifest.id).map(Comparison::notes).unwrap_or_default() {
                 line.push_str(&format!("  {note}\n"));
+            }
+            for provider in manifest.postgres.iter().filter_map(|facts| facts.provider.as_ref()) {
+                line.push_str(&format!("  left out: {}\n", one_line(&provider.shown())));
             }
             for left_out in manifest.postgres.iter().flat_map(|facts| &facts.left_out) {
                 line.push_str(&format!("  not saved: {}\n", one_line(left_out)));

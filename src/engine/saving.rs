@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use crate::engine::postgres::provider::Provider;
 use crate::platform::entries::EntryWriter;
 use crate::platform::error::{Error, Result};
 use crate::platform::progress::Progress;
@@ -33,6 +34,8 @@ pub struct SaveRequest {
     pub schema_only: bool,
     /// PostgreSQL: continue without what cannot be saved.
     pub allow_partial: bool,
+    /// PostgreSQL: leave out what this provider owns; `None` for the source's provider, if it has one.
+    pub provider: Option<Provider>,
 }
 
 /// Sets the defaults of the command line.
@@ -49,6 +52,7 @@ impl Default for SaveRequest {
             exclude_data: Vec::new(),
             schema_only: false,
             allow_partial: false,
+            provider: None,
         }
     }
 }
@@ -62,6 +66,7 @@ impl SaveRequest {
             ("--exclude-data", !self.exclude_data.is_empty()),
             ("--schema-only", self.schema_only),
             ("--allow-partial", self.allow_partial),
+            ("--provider", self.provider.is_some()),
         ];
         given.into_iter().find_map(|(flag, given)| given.then_some(flag))
     }

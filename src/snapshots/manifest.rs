@@ -423,9 +423,35 @@ pub struct PostgresFacts {
     /// The objects left out: by a selection, or because they could not be saved and this was allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+    /// The objects left out because they belong to the provider of the server, if the source has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderFacts>,
     /// Notes about the restored database, such as secrets that must be set again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+/// The objects of a provider, which a snapshot does not contain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderFacts {
+    /// The provider, as the config names it.
+    pub name: String,
+    /// The schemas that were left out.
+    pub schemas: Vec<String>,
+    /// The triggers and policies of users on tables in these schemas, and the provider's event triggers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<String>,
+}
+
+impl ProviderFacts {
+    /// Describes what was left out, in one line.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let schemas =
+            if self.schemas.is_empty() { String::new() } else { format!(": schemas {}", self.schemas.join(", ")) };
+        let objects = if self.objects.is_empty() { String::new() } else { format!("; {}", self.objects.join(", ")) };
+        format!("objects of the provider {}{schemas}{objects}", self.name)
+    }
 }
 
 /// A snapshot that another one was compared with.

@@ -12,6 +12,7 @@ use crate::config::sections::rules::RawRule;
 use crate::config::values::{Parsed, Text};
 use crate::config::variables::Variables;
 use crate::engine::postgres::Params;
+use crate::engine::postgres::provider::Provider;
 use crate::engine::postgres::wire::params::Environment;
 use crate::engine::rules::Rule;
 use crate::engine::source::{Source, parse_source_url, postgres_database, sqlite_file};
@@ -57,6 +58,7 @@ pub(in crate::config) struct RawSource {
     options: Option<Text>,
     application_name: Option<Text>,
     target_session_attrs: Option<Text>,
+    provider: Option<Parsed<Provider>>,
     compression: Option<Parsed<Compression>>,
     tags: Vec<String>,
     rule: Vec<Spanned<RawRule>>,
@@ -161,24 +163,21 @@ impl RawSource {
                 pairs.push((keyword.to_owned(), value));
             }
         }
-        let mut env = Environment::of_process();
-        for (variable, value) in context.variables.of_file() {
-            if variable.starts_with("PG") {
-                env = env.with(&variable, &value);
-            }
-        }
+        let env = environment(context);
+        let provider = self.provider.map(|provider| provider.0);
+        let server = |params: Params| postgres_database(params.with_provider(provider));
         let source = match (filled(self.url.map(Spanned::into_inner)), pairs.is_empty()) {
             (Some(url), _) => match parse_source_url(&url).map_err(with_source_name)?.file() {
-                Some(path) if pairs.is_empty() => sqlite_file(context.folder.join(clean(path))),
+                Some(path) if pairs.is_empty() && provider.is_none() => sqlite_file(context.folder.join(clean(path))),
                 Some(_) => {
                     return Err(with_source_name(Error::usage(
-                        "keywords such as host are only valid for PostgreSQL, but the url is an SQLite file",
+                        "keywords such as host and provider are only valid for PostgreSQL, but the url is an SQLite file",
                     )));
                 }
                 // The URL is parsed again, with the variables of the file; keywords take precedence over the URL.
-                None => postgres_database(Params::parse_with(&url, &pairs, &env).map_err(with_source_name)?),
+                None => server(Params::parse_with(&url, &pairs, &env).map_err(with_source_name)?),
             },
-            (None, false) => postgres_database(Params::parse_with("", &pairs, &env).map_err(with_source_name)?),
+            (None, false) => server(Params::parse_with("", &pairs, &env).map_err(with_source_name)?),
             (None, true) => {
                 return Err(with_source_name(
                     Error::usage("it has no url")
@@ -189,6 +188,12 @@ impl RawSource {
         let compression = self.compression.map(|compression| compression.0);
         Ok(ConfiguredSource { name: name.0, source, compression, tags: self.tags, rules })
     }
+}
+
+/// Returns the environment of the process, with PostgreSQL's variables of the file of variables.
+fn environment(context: &ReadContext<'_>) -> Environment {
+    let of_file = context.variables.of_file().into_iter().filter(|(variable, _)| variable.starts_with("PG"));
+    of_file.fold(Environment::of_process(), |env, (variable, value)| env.with(&variable, &value))
 }
 
 fn clean(path: &Path) -> PathBuf {

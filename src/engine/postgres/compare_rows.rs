@@ -37,7 +37,7 @@ pub(super) fn compare(
 ) -> Result<Vec<RowChanges>> {
     let tables = pairs.iter().map(|pair| Pattern::exact(&pair.now)).collect();
     let selection = Selection { tables, without_large_objects: true, ..Selection::default() };
-    let options = options_of(&SaveRequest::default(), context.jobs);
+    let options = options_of(params, &SaveRequest::default(), context.jobs);
     let mut live = Snapshot::begin(params, &SnapshotOptions { selection, allow_partial: true, ..options })?;
     let numbers: HashMap<&str, usize> = pairs.iter().enumerate().map(|(at, pair)| (pair.now.as_str(), at)).collect();
     let of_table: Vec<Option<usize>> =

@@ -17,6 +17,7 @@ use crate::engine::postgres::restore::missing::missing;
 use crate::engine::postgres::restore::plan::Plan;
 use crate::engine::postgres::restore::target::Server;
 use crate::engine::postgres::save::{DatabaseSaving, options_of, origin_of, schema_digest, table_of};
+use crate::engine::postgres::schema::provided;
 use crate::engine::postgres::wire::params::{Environment, Params, is_this_machine};
 use crate::engine::postgres::wire::session::Session;
 use crate::engine::postgres::{compare_rows, layout, live, sql_files, table_rows};
@@ -71,7 +72,7 @@ impl Database for PostgresDatabase {
     }
 
     fn contents(&self, context: &EngineContext) -> Result<Contents> {
-        let mut snapshot = Snapshot::begin(&self.0, &options_of(&SaveRequest::default(), context.jobs))?;
+        let mut snapshot = Snapshot::begin(&self.0, &options_of(&self.0, &SaveRequest::default(), context.jobs))?;
         snapshot.read_rows(&mut |_| Ok(()))?;
         let tables =
             snapshot.tables.iter().zip(&snapshot.rows).map(|(table, rows)| table_of(table, &rows.sum)).collect();
@@ -98,7 +99,7 @@ impl Database for PostgresDatabase {
     }
 
     fn begin_save(&self, request: &SaveRequest, context: &EngineContext) -> Result<Box<dyn Saving>> {
-        Ok(Box::new(DatabaseSaving::begin(&self.0, options_of(request, context.jobs))?))
+        Ok(Box::new(DatabaseSaving::begin(&self.0, options_of(&self.0, request, context.jobs))?))
     }
 
     fn plan_restore(
@@ -121,7 +122,8 @@ impl Database for PostgresDatabase {
         if Server::connect(&self.0)?.find_database(self.0.database())?.is_none() {
             return plan(RestoreSettings { create: true, ..settings });
         }
-        if contents(&mut Session::connect(&self.0)?)?.is_empty() {
+        let provider = snapshot.manifest().postgres.as_ref().and_then(provided::of);
+        if contents(&mut Session::connect(&self.0)?, provider)?.is_empty() {
             return plan(settings);
         }
         match plan(RestoreSettings { replace: true, ..settings.clone() }) {

@@ -1,11 +1,12 @@
 //! Inspects a live PostgreSQL database for checks and rules: in one read-only transaction with time limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::Params;
 use super::timescale;
 use crate::engine::live::{Integrity, Live, Newest, Shape, Value, is_true, missing};
+use crate::engine::postgres::schema::provided;
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::wire::session::{Row, Session};
 use crate::platform::error::{Error, Kind, Result, one_line};
@@ -20,6 +21,8 @@ const AMCHECK_TIME_LIMIT: Duration = Duration::from_secs(60);
 
 struct Database {
     session: Session,
+    /// The schemas of the server's provider, which are ignored.
+    provided: BTreeSet<String>,
 }
 
 /// A table, a view, or another relation that has rows.
@@ -51,7 +54,8 @@ pub(crate) fn open(params: &Params) -> Result<Box<dyn Live>> {
         QUERY_TIME_LIMIT.as_millis(),
         literal(crate::engine::postgres::wire::settings::encoding(&session.about().server_encoding)),
     ))?;
-    Ok(Box::new(Database { session }))
+    let provided = provided::schemas(&mut session, params.provider)?;
+    Ok(Box::new(Database { session, provided }))
 }
 
 impl Database {
@@ -98,7 +102,10 @@ impl Database {
             })
         };
         let relations: Vec<Relation> = rows.iter().map(read).collect::<Result<_>>()?;
-        Ok(relations.into_iter().filter(|relation| !timescale.internal.contains(&relation.oid)).collect())
+        let is_ignored = |relation: &Relation| {
+            timescale.internal.contains(&relation.oid) || self.provided.contains(&relation.schema)
+        };
+        Ok(relations.into_iter().filter(|relation| !is_ignored(relation)).collect())
     }
 
     /// Returns the table or view that a rule names: `schema.table`, or a name without schema if only one schema has it,

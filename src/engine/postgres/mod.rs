@@ -7,6 +7,7 @@
 //! - [`copy`] saves the rows, and loads them.
 //! - [`restore`] creates, exchanges and replaces the databases and rows that a restore writes.
 //! - [`timescale`] adds TimescaleDB's objects to all of these.
+//! - [`provider`] knows the objects of the providers of managed servers.
 //! - [`live`] inspects a database for checks and rules, [`status`] the rights of the role on a server.
 
 mod compare_rows;
@@ -14,6 +15,7 @@ pub(crate) mod copy;
 pub(crate) mod database;
 mod layout;
 pub(crate) mod live;
+pub mod provider;
 mod readme;
 pub(crate) mod restore;
 mod role_settings;

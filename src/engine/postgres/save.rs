@@ -43,7 +43,7 @@ pub(super) fn origin_of(params: &Params, host: &str) -> Origin {
 }
 
 /// Returns the options with which a database is read for a save.
-pub(super) fn options_of(request: &SaveRequest, jobs: usize) -> SnapshotOptions {
+pub(super) fn options_of(params: &Params, request: &SaveRequest, jobs: usize) -> SnapshotOptions {
     let patterns = |texts: &[String]| texts.iter().map(|text| Pattern::new(text)).collect();
     SnapshotOptions {
         jobs,
@@ -56,6 +56,7 @@ pub(super) fn options_of(request: &SaveRequest, jobs: usize) -> SnapshotOptions 
             without_large_objects: false,
         },
         allow_partial: request.allow_partial,
+        provider: request.provider.or(params.provider),
     }
 }
 
@@ -190,6 +191,7 @@ impl DatabaseSaving {
                 sequences: std::mem::take(&mut snapshot.sequences),
                 database: snapshot.database.clone(),
                 left_out,
+                provider: snapshot.provider.clone(),
                 notes: std::mem::take(&mut snapshot.schema.notes),
             }),
         }
@@ -271,7 +273,8 @@ fn objects_json(items: &[Item]) -> Result<Vec<u8>> {
 pub(super) fn schema_digest(items: &[Item]) -> RowDigest {
     let mut digest = RowDigest::default();
     // These items change as rows do: the list of compressed chunks, and the state of a continuous aggregate.
-    for item in items.iter().filter(|item| !matches!(item.kind, Kind::AggregateRows | Kind::CompressedChunks)) {
+    let is_state = |item: &&Item| matches!(item.kind, Kind::AggregateRows | Kind::CompressedChunks);
+    for item in items.iter().filter(|item| !is_state(item) && !item.provided) {
         let statements = [&item.create, &item.set_owner, &item.comments, &item.grants];
         let text = serde_json::to_vec(&(item.kind, &item.schema, &item.name, statements));
         digest.add(&text.expect("an item has only string keys"));

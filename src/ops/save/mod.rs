@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::archive::{Compression, EncryptWith, Recipient};
 use crate::config::Config;
+use crate::engine::postgres::provider::Provider;
 use crate::engine::rules::Rule;
 use crate::engine::saving::SaveRequest;
 use crate::engine::source::Source;
@@ -70,6 +71,8 @@ pub(crate) struct SaveOptions {
     pub schema_only: bool,
     /// PostgreSQL: continue without what cannot be saved, as kind 'partial', which is never 'latest'
     pub allow_partial: bool,
+    /// PostgreSQL: leave out what this provider of the server owns
+    pub provider: Option<Provider>,
     /// PostgreSQL: the maximum time to wait for locks of other sessions, in seconds
     pub lock_timeout: u64,
     /// Prune by the config's retention afterwards, if every snapshot was made
@@ -122,6 +125,7 @@ impl SaveOptions {
             exclude_data: self.exclude_data.clone(),
             schema_only: self.schema_only,
             allow_partial: self.allow_partial,
+            provider: self.provider,
         }
     }
 }
@@ -144,6 +148,7 @@ impl Default for SaveOptions {
             exclude_data: Vec::new(),
             schema_only: false,
             allow_partial: false,
+            provider: None,
             lock_timeout: 30,
             prune: false,
             accept: false,

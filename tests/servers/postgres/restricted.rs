@@ -185,3 +185,100 @@ fn a_role_with_one_connection_can_set_options_of_its_sessions() {
         setup.sandbox.finish(command).code(0);
     }
 }
+
+/// Creates what Supabase creates in every database: schemas of its own roles, tables that others may not read, an event
+/// trigger and default privileges.
+fn like_supabase(server: &Server, database: &TestDatabase, app: &str) {
+    server.psql(
+        "postgres",
+        "SELECT format('CREATE ROLE %I', name) FROM unnest(ARRAY['supabase_admin', 'supabase_auth_admin', 'anon']) AS name
+          WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \\gexec",
+    );
+    server.psql("postgres", format!("ALTER DATABASE \"{}\" OWNER TO {app}", database.name));
+    database.psql(format!(
+        "CREATE SCHEMA auth AUTHORIZATION supabase_auth_admin; GRANT USAGE ON SCHEMA auth TO {app};
+         CREATE TABLE auth.users (id uuid PRIMARY KEY, email text); INSERT INTO auth.users VALUES
+             ('00000000-0000-0000-0000-000000000001', 'a@example.org');
+         CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS
+             $$SELECT nullif(current_setting('request.sub', true), '')::uuid$$;
+         GRANT REFERENCES, SELECT, TRIGGER ON auth.users TO {app};
+         ALTER TABLE auth.users OWNER TO supabase_auth_admin;
+         CREATE TABLE auth.secrets (a integer); ALTER TABLE auth.secrets OWNER TO supabase_auth_admin;
+         CREATE SEQUENCE auth.hidden; ALTER SEQUENCE auth.hidden OWNER TO supabase_auth_admin;
+         CREATE SCHEMA internal AUTHORIZATION supabase_admin; CREATE TABLE internal.t (a integer);
+         ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT SELECT ON TABLES TO anon;
+         CREATE FUNCTION internal.watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+         CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION internal.watch();
+         ALTER EVENT TRIGGER watch OWNER TO postgres; CREATE SCHEMA mine AUTHORIZATION {app}"
+    ));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn objects_of_a_provider_are_left_out_and_named() {
+    oldest_and_newest(|server| {
+        let setup = Setup::new(server);
+        let [app] = roles(server, [("provided_app", "LOGIN CREATEDB")]);
+        let [source, target] = ["provided", "provided_target"].map(|name| server.create_database(name));
+        like_supabase(server, &source, &app);
+        like_supabase(server, &target, &app);
+        target.psql("DROP SCHEMA mine");
+        source.psql(format!(
+            "SET ROLE {app}; CREATE TABLE mine.profiles (id uuid PRIMARY KEY REFERENCES auth.users,
+                 by uuid DEFAULT auth.uid(), name text); INSERT INTO mine.profiles VALUES
+                 ('00000000-0000-0000-0000-000000000001', NULL, 'a');
+             ALTER TABLE mine.profiles ENABLE ROW LEVEL SECURITY;
+             CREATE POLICY own ON mine.profiles USING (id = auth.uid());
+             CREATE VIEW mine.emails AS SELECT email FROM auth.users;
+             CREATE FUNCTION mine.on_user() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+             CREATE TRIGGER on_user AFTER INSERT ON auth.users FOR EACH ROW EXECUTE FUNCTION mine.on_user()"
+        ));
+        let source_url = url(server, &app, &source.name);
+        let run = setup.run(&["snapshot", &source_url]).code(1).says("auth.secrets: the role may not read it");
+        assert!(run.stderr().contains("provider = \"supabase\""), "{}", run.transcript());
+
+        let run = setup.ok(&["snapshot", &source_url, "--provider", "supabase", "--json"]);
+        let saved = &run.json()["snapshots"][0];
+        assert_eq!((&saved["kind"], &saved["rows"]), (&"full".into(), &1.into()), "{}", run.transcript());
+        let id = text(&saved["id"]);
+        let shown = setup.ok(&["show", &id]).stdout();
+        let left_out = "of the provider supabase: schemas auth, internal; ";
+        assert!(shown.contains(left_out) && shown.contains("TRIGGER on_user ON auth.users"), "{shown}");
+        assert!(!shown.contains("supabase_a") && !shown.contains("users  "), "{shown}");
+
+        // A drill in a new database has stand-ins for what the objects use.
+        let run = setup.ok(&["drill", &id]);
+        assert!(
+            run.stderr().contains("auth.users") && run.stderr().contains("profiles_id_fkey"),
+            "{}",
+            run.transcript()
+        );
+        let new = server.reserve_database("provided_new");
+        let new_url = url(server, &app, &new.name);
+        setup.run(&["restore", &id, "--to", &new_url, "--create"]).code(2).says("--allow-partial");
+        setup.ok(&["restore", &id, "--to", &new_url, "--create", "--allow-partial"]);
+        assert_eq!(new.value("SELECT count(*) FROM mine.profiles"), "1");
+
+        // In a database of the provider, the objects find those of the provider.
+        let target_url = url(server, &app, &target.name);
+        setup.run(&["restore", &id, "--to", &target_url, "--swap", "--yes"]).code(2).says("of the provider supabase");
+        setup.ok(&["restore", &id, "--to", &target_url]);
+        assert_eq!(rows(&target, "SELECT email FROM mine.emails"), ["a@example.org"]);
+        assert_eq!(target.value("SELECT count(*) FROM pg_constraint WHERE conname = 'profiles_id_fkey'"), "1");
+        target.psql("UPDATE mine.profiles SET name = 'b'");
+        setup.ok(&["restore", &id, "--to", &target_url, "--replace", "--yes"]);
+        assert_eq!(target.value("SELECT name FROM mine.profiles"), "a");
+
+        // The config names the provider for every command.
+        let config = format!(
+            "[[store]]\nname = \"main\"\nurl = \"backups\"\n[[source]]\nname = \"shop\"\nurl = \"{source_url}\"\nprovider = \"supabase\"\n"
+        );
+        std::fs::write(setup.sandbox.path("lifeboat.toml"), config).unwrap();
+        let ok = |arguments: &[&str]| setup.sandbox.ok(arguments);
+        ok(&["snapshot", "shop"]);
+        ok(&["check", "shop"]);
+        ok(&["diff", "latest", "shop", "--source", "shop", "--exit-code"]);
+        ok(&["drill", "latest", "--source", "shop"]);
+        std::fs::remove_file(setup.sandbox.path("lifeboat.toml")).unwrap();
+    });
+}

@@ -1,7 +1,14 @@
 //! Snapshots of a standby.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use lifeboat::engine::postgres::Params;
+use lifeboat::engine::postgres::wire::session::Session;
+
 use super::helpers::{Setup, rows, text};
-use crate::support::postgres::PrivateServer;
+use crate::support::postgres::{PrivateServer, Server, server};
 
 /// A standby has the definition of an unlogged table without its rows. A snapshot with zero rows would lose the rows
 /// without a message.
@@ -48,4 +55,70 @@ fn unlogged_objects_are_named_on_a_standby_and_left_out_only_with_allow_partial(
     server.become_primary();
     let new = setup.restore_new(&partial, &[]);
     assert_eq!(rows(&new, "SELECT count(*) FROM kept UNION ALL SELECT count(*) FROM cache"), ["2", "0"]);
+}
+
+/// A standby that replays the changes of a server. It is stopped and removed when it is dropped.
+struct Standby {
+    primary: Server,
+    data: PathBuf,
+    port: u16,
+}
+
+impl Standby {
+    fn start(primary: &Server) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let data = primary.data.with_file_name(format!("standby-{port}"));
+        let standby = Standby { primary: primary.clone(), data, port };
+        let data = standby.data.to_str().unwrap();
+        let folder = primary.socket_dir.to_str().unwrap();
+        let url = format!("host={folder} port={} user={}", primary.port, primary.user);
+        standby
+            .run("pg_basebackup", &["--pgdata", data, "--dbname", &url, "--write-recovery-conf", "--checkpoint=fast"]);
+        let options = format!("-c port={port} -c max_standby_streaming_delay=0 -c hot_standby=on");
+        standby.run(
+            "pg_ctl",
+            &["start", "--silent", "--wait", "--pgdata", data, "--log=/dev/null", "--options", &options],
+        );
+        standby
+    }
+
+    /// Runs a program of the server as its owner.
+    #[track_caller]
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let owner = std::fs::metadata(&self.primary.data).unwrap();
+        let mut command = Command::new("env");
+        if rustix::process::geteuid().is_root() {
+            command = Command::new("setpriv");
+            command.args([&format!("--reuid={}", owner.uid()), &format!("--regid={}", owner.gid()), "--clear-groups"]);
+        }
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").arg(self.primary.bin.join(program));
+        command.args(arguments).current_dir(self.primary.data.parent().unwrap());
+        // A server would keep a pipe open.
+        let status = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status().unwrap();
+        assert!(status.success(), "{command:?}");
+    }
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        self.run("pg_ctl", &["stop", "--silent", "--mode=immediate", "--pgdata", self.data.to_str().unwrap()]);
+        let _ = std::fs::remove_dir_all(&self.data);
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_conflict_with_recovery_names_the_settings_that_prevent_it() {
+    let primary = server(15);
+    let database = primary.create_database("replayed");
+    database.psql("CREATE TABLE t (a integer); INSERT INTO t VALUES (1)");
+    let standby = Standby::start(&primary);
+    let url = database.socket_url().replace(&format!(":{}/", primary.port), &format!(":{}/", standby.port));
+    let mut session = Session::connect(&Params::parse(&url).unwrap()).unwrap();
+    session.execute("BEGIN; LOCK TABLE public.t IN ACCESS SHARE MODE").unwrap();
+    let waiting = std::thread::spawn(move || session.execute("SELECT pg_catalog.pg_sleep(60)").unwrap_err());
+    database.psql("TRUNCATE t");
+    let error = waiting.join().unwrap();
+    let hint = error.hint.as_deref().unwrap_or_default();
+    assert!(hint.contains("hot_standby_feedback") && hint.contains("try again"), "{error:?}");
 }

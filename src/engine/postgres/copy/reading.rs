@@ -424,16 +424,21 @@ pub(crate) fn pause() {
 #[must_use]
 pub(crate) fn is_temporary(error: &Error) -> bool {
     let state = sqlstate(error);
+    // A transaction that only reads has no conflict but with the recovery of a standby (40001).
+    const CONFLICTS: [&str; 3] = ["55P03", "40P01", "40001"];
     // Undefined tables, functions, objects and schemas, and failed lookups in the catalog cache.
     const DROPPED: [&str; 5] = ["42P01", "42883", "42704", "3F000", "XX000"];
-    state.is_some_and(|state| state == "55P03" || state == "40P01" || DROPPED.contains(&state.as_str()))
-        || is_null_answer(error)
+    let is_one = |state: String| CONFLICTS.contains(&state.as_str()) || DROPPED.contains(&state.as_str());
+    state.is_some_and(is_one) || is_null_answer(error)
 }
 
 /// Adds the sessions that held the locks to the error. The session must not be in a transaction.
 #[must_use]
 pub(crate) fn name_blockers(session: &mut Session, failure: Error, lock_timeout: Duration) -> Error {
     let seconds = lock_timeout.as_secs();
+    if sqlstate(&failure).as_deref() == Some("40001") {
+        return failure.context(format!("the tables could not be read within {seconds} s"));
+    }
     if !is_locked(&failure) {
         return failure
             .context(format!("the tables and their dependent objects could not be read within {seconds} s"))

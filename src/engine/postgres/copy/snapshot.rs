@@ -1,20 +1,21 @@
 //! A consistent snapshot of a database: finds out what to save before any row is read.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::engine::postgres::copy::large_objects::{self, LargeObjects};
 use crate::engine::postgres::copy::reading::{self, Piece, Reading};
 use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::copy::selection::Selection;
+use crate::engine::postgres::provider::Provider;
 use crate::engine::postgres::restore::target::Mark;
 use crate::engine::postgres::schema::data::{self, TableData};
-use crate::engine::postgres::schema::{self, Schema, sequences};
+use crate::engine::postgres::schema::{self, Schema, provided, sequences};
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::interrupt;
-use crate::snapshots::manifest::{DatabaseFacts, SequenceValue};
+use crate::snapshots::manifest::{DatabaseFacts, ProviderFacts, SequenceValue};
 
 /// The options of a snapshot.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct SnapshotOptions {
     pub selection: Selection,
     /// True if the snapshot is taken without the objects that cannot be saved.
     pub allow_partial: bool,
+    /// The provider whose objects are left out.
+    pub provider: Option<Provider>,
 }
 
 /// A snapshot that is held open.
@@ -49,6 +52,8 @@ pub(crate) struct Snapshot {
     pub refused: Vec<String>,
     /// The database itself.
     pub database: DatabaseFacts,
+    /// The objects of the provider that were left out.
+    pub provider: Option<ProviderFacts>,
 }
 
 impl Snapshot {
@@ -100,18 +105,21 @@ struct Contents {
     sequences: Vec<SequenceValue>,
     refused: Vec<String>,
     database: DatabaseFacts,
+    provider: Option<ProviderFacts>,
 }
 
 impl Contents {
     fn with(self, reading: Reading) -> Snapshot {
-        let Contents { schema, tables, rows, left_out, large_objects, sequences, refused, database } = self;
-        Snapshot { reading, schema, tables, rows, left_out, large_objects, sequences, refused, database }
+        let Contents { schema, tables, rows, left_out, large_objects, sequences, refused, database, provider } = self;
+        Snapshot { reading, schema, tables, rows, left_out, large_objects, sequences, refused, database, provider }
     }
 
     fn read(reading: &mut Reading, options: &SnapshotOptions) -> Result<Self> {
         let database = database_facts(&mut reading.session)?;
         require_finished(&mut reading.session)?;
-        let all = data::tables(&mut reading.session)?;
+        let provided = provided::schemas(&mut reading.session, options.provider)?;
+        let mut all = data::tables(&mut reading.session)?;
+        all.retain(|table| !provided.contains(&table.schema));
         options.selection.require_matches(
             all.iter().map(|table| (table.schema.as_str(), table.name.as_str(), table.qualified.as_str())),
         )?;
@@ -138,8 +146,12 @@ impl Contents {
         tables.retain(|table| unreadable(table).is_none());
         // First the objects that other sessions may have locked: the sooner a lock is found, the shorter others wait
         // for the tables.
-        let sequences = sequences::values(&mut reading.session, &mut refused)?;
-        let schema = schema::read(&mut reading.session)?;
+        let sequences = sequences::values(&mut reading.session, &mut refused, &provided)?;
+        let mut schema = schema::read(&mut reading.session)?;
+        let provider = match options.provider {
+            Some(provider) => Some(provided::leave_out(&mut reading.session, provider, &mut schema)?),
+            None => None,
+        };
         refused.extend(schema.refused.iter().cloned());
         let large_objects = if options.selection.takes_large_objects() {
             large_objects::list(&mut reading.session, &mut refused)?
@@ -147,14 +159,14 @@ impl Contents {
             LargeObjects::default()
         };
         if !refused.is_empty() && !options.allow_partial {
-            return Err(cannot_save(&refused));
+            return Err(cannot_save(&mut reading.session, &refused, options.provider));
         }
         let mut rows: Vec<RowSource> = tables.iter().map(RowSource::of).collect();
         reading.measure(&tables, &mut rows)?;
         let mut pairs: Vec<(TableData, RowSource)> = tables.into_iter().zip(rows).collect();
         pairs.sort_by(|(_, a), (_, b)| b.bytes.cmp(&a.bytes).then_with(|| a.qualified.cmp(&b.qualified)));
         let (tables, rows) = pairs.into_iter().unzip();
-        Ok(Contents { schema, tables, rows, left_out, large_objects, sequences, refused, database })
+        Ok(Contents { schema, tables, rows, left_out, large_objects, sequences, refused, database, provider })
     }
 }
 
@@ -214,17 +226,31 @@ fn unreadable(table: &TableData, locked: bool) -> Option<String> {
     }
 }
 
-fn cannot_save(refused: &[String]) -> Error {
+fn cannot_save(session: &mut Session, refused: &[String], provider: Option<Provider>) -> Error {
     let noun = if refused.len() == 1 { "object" } else { "objects" };
     let mut message = format!("{} {noun} cannot be saved: ", refused.len());
     message.push_str(&refused.iter().take(20).cloned().collect::<Vec<_>>().join("; "));
     if refused.len() > 20 {
         message.push_str("; ...");
     }
-    Error::failed(message).hint(
+    let error = Error::failed(message);
+    if let Some(provider) = provider_of(session).filter(|found| Some(*found) != provider) {
+        return error.hint(format!(
+            "the server seems to be of the provider {provider}: leave out what the provider owns, with provider = \
+             \"{provider}\" for the source in lifeboat.toml, or --provider {provider}"
+        ));
+    }
+    error.hint(
         "grant the role the missing privileges (the role pg_read_all_data can read every table, BYPASSRLS bypasses \
          row security), or use --allow-partial to save everything else",
     )
+}
+
+/// Returns the provider of the server, by its roles.
+fn provider_of(session: &mut Session) -> Option<Provider> {
+    let rows = session.rows("SELECT rolname AS name FROM pg_catalog.pg_roles").ok()?;
+    let names: Vec<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>().ok()?;
+    Provider::of_roles(names.into_iter())
 }
 
 /// Reads the properties of the database itself.

@@ -89,6 +89,7 @@ impl Build<'_> {
         let mut first = self.session()?;
         newer::require_known(&mut first)?;
         let items = existing::leave_alone(&mut first, self.items)?;
+        existing::warn_about_lacking(&items);
         Build { items: &items, ..*self }.run_on(first, mark)
     }
 

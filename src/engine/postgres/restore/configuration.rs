@@ -1,6 +1,8 @@
 //! The rows in configuration tables of extensions that a snapshot contains, such as the jobs of pg_cron: those that match
 //! the condition with which the extension declares the table.
 
+use crate::engine::postgres::provider::Provider;
+use crate::engine::postgres::schema::provided;
 use crate::engine::postgres::schema::quote::qualified;
 use crate::engine::postgres::timescale;
 use crate::engine::postgres::wire::session::Session;
@@ -13,8 +15,9 @@ struct Configuration {
     condition: String,
 }
 
-/// Reads the configuration tables. TimescaleDB adds rows to its own when it is created.
-fn tables(session: &mut Session) -> Result<Vec<Configuration>> {
+/// Reads the configuration tables, without those of a provider. TimescaleDB adds rows to its own when it is created.
+fn tables(session: &mut Session, provider: Option<Provider>) -> Result<Vec<Configuration>> {
+    let provided = provided::schemas(session, provider)?;
     let rows = session.rows(
         "SELECT e.extname AS extension, n.nspname AS schema, c.relname AS name, coalesce(u.condition, '') AS condition
            FROM pg_catalog.pg_extension e, unnest(e.extconfig, e.extcondition) AS u(oid, condition)
@@ -26,21 +29,22 @@ fn tables(session: &mut Session) -> Result<Vec<Configuration>> {
     let mut tables = Vec::new();
     for row in &rows {
         let extension = row.text("extension")?.to_owned();
-        if extension == timescale::EXTENSION {
+        let schema = row.text("schema")?;
+        if extension == timescale::EXTENSION || provided.contains(schema) {
             continue;
         }
-        let qualified = qualified(row.text("schema")?, row.text("name")?);
+        let qualified = qualified(schema, row.text("name")?);
         tables.push(Configuration { extension, qualified, condition: row.text("condition")?.to_owned() });
     }
     Ok(tables)
 }
 
 /// Returns the tables that have such rows, in words. The session must be in a transaction.
-pub(super) fn with_rows(session: &mut Session) -> Result<Vec<String>> {
+pub(super) fn with_rows(session: &mut Session, provider: Option<Provider>) -> Result<Vec<String>> {
     // Rows that row security hides are those of other roles.
     session.execute("SET LOCAL row_security = on")?;
     let mut found = Vec::new();
-    for Configuration { extension, qualified, condition } in tables(session)? {
+    for Configuration { extension, qualified, condition } in tables(session, provider)? {
         let row = session.row(&format!("SELECT EXISTS (SELECT FROM ONLY {qualified} {condition}) AS is_filled"))?;
         if row.flag("is_filled")? {
             found.push(format!("rows in {qualified} of the extension {extension}"));
@@ -50,9 +54,9 @@ pub(super) fn with_rows(session: &mut Session) -> Result<Vec<String>> {
 }
 
 /// Deletes these rows. If the role may not delete some of them, they are left.
-pub(super) fn delete_rows(session: &mut Session) -> Result<()> {
+pub(super) fn delete_rows(session: &mut Session, provider: Option<Provider>) -> Result<()> {
     session.execute("SET row_security = on")?;
-    for Configuration { qualified, condition, .. } in tables(session)? {
+    for Configuration { qualified, condition, .. } in tables(session, provider)? {
         if let Err(error) = session.execute(&format!("DELETE FROM ONLY {qualified} {condition}")) {
             tracing::debug!("cannot delete the rows of {}: {}", one_line(&qualified), error.full_message());
         }

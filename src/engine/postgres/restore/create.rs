@@ -2,6 +2,7 @@
 
 use super::configuration;
 use crate::engine::postgres::copy::as_owner;
+use crate::engine::postgres::provider::Provider;
 use crate::engine::postgres::schema::option_text::{self, OptionText};
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::schema::{Item, Kind, Section, options};
@@ -445,7 +446,7 @@ pub(crate) fn apply_settings(session: &mut Session, items: &[Item]) -> Result<()
 
 /// Drops the objects that a failed restore created in a database that was empty, and deletes the rows that it loaded into
 /// tables of extensions that exist. Returns an error if anything is left.
-pub(crate) fn drop_items(session: &mut Session, items: &[Item]) -> Result<()> {
+pub(crate) fn drop_items(session: &mut Session, items: &[Item], provider: Option<Provider>) -> Result<()> {
     for item in items.iter().rev() {
         let statement = match item.kind {
             Kind::LargeObject => format!("SELECT pg_catalog.lo_unlink({})", item.oid),
@@ -463,8 +464,8 @@ pub(crate) fn drop_items(session: &mut Session, items: &[Item]) -> Result<()> {
             tracing::debug!("{}", error.full_message());
         }
     }
-    configuration::delete_rows(session)?;
-    let left = crate::engine::postgres::restore::contents::contents(session)?;
+    configuration::delete_rows(session, provider)?;
+    let left = crate::engine::postgres::restore::contents::contents(session, provider)?;
     if left.is_empty() { Ok(()) } else { Err(Error::failed(format!("these objects still exist: {}", left.join(", ")))) }
 }
 

@@ -15,7 +15,7 @@ use super::whole::warn_about_dropped;
 use super::without::{leave_out, roles_without_acl};
 use crate::engine::context::EngineContext;
 use crate::engine::database::DrillSettings;
-use crate::engine::postgres::schema::Item;
+use crate::engine::postgres::schema::{Item, provided};
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
 use crate::engine::restoring::SavedSnapshot;
@@ -51,7 +51,7 @@ pub(in crate::engine::postgres) fn drill(
     if !uses_named && !server.may_create_databases()? {
         return Err(cannot_create_databases(&server, params));
     }
-    if uses_named {
+    let created = if uses_named {
         items = existing::leave_alone(&mut existing::session(params, Session::connect)?, &items)?;
         if existing::leave_out_changes(&mut items) {
             tracing::warn!(
@@ -59,8 +59,11 @@ pub(in crate::engine::postgres) fn drill(
                  objects: they would remain in the database"
             );
         }
-    }
-    let obstacles = server.obstacles(facts, &items, owners, !uses_named)?;
+        items.clone()
+    } else {
+        existing::without_provider(&items)
+    };
+    let obstacles = server.obstacles(facts, &created, owners, !uses_named)?;
     if !obstacles.is_empty() {
         return Err(target::cannot_restore(&obstacles, "create the roles"));
     }
@@ -150,7 +153,7 @@ fn uses_named_database(server: &mut Server, params: &Params, facts: &PostgresFac
         let names: Vec<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>()?;
         facts.extensions.iter().any(|extension| names.contains(&extension.name.as_str()))
     };
-    Ok((is_prepared || !may_create) && contents(&mut session)?.is_empty())
+    Ok((is_prepared || !may_create) && contents(&mut session, provided::of(facts))?.is_empty())
 }
 
 fn cannot_create_databases(server: &Server, params: &Params) -> Error {

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use super::create;
 use crate::engine::postgres::schema::{Item, Kind};
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
@@ -24,11 +25,26 @@ pub(super) fn leave_alone(session: &mut Session, items: &[Item]) -> Result<Vec<I
     let extensions: HashSet<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>()?;
     let rows = session.rows("SELECT nspname AS name FROM pg_catalog.pg_namespace WHERE nspname <> 'public'")?;
     let schemas: HashSet<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>()?;
+    let rows = session.rows("SELECT pubname AS name FROM pg_catalog.pg_publication")?;
+    let publications: HashSet<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>()?;
     let mut items = items.to_vec();
     for item in &mut items {
+        if item.refers_to.as_deref().is_some_and(|schema| !schemas.contains(schema)) {
+            item.create.clear();
+            item.comments.clear();
+        }
         match item.kind {
+            _ if item.provided => {
+                let schema = if item.kind == Kind::Schema { Some(item.name.as_str()) } else { item.schema.as_deref() };
+                if !schema.is_some_and(|schema| schemas.contains(schema)) {
+                    make_stand_in(item);
+                    continue;
+                }
+                item.grants.clear();
+            }
             Kind::Extension if extensions.contains(item.name.as_str()) => {}
             Kind::Schema if schemas.contains(item.name.as_str()) => {}
+            Kind::Publication if publications.contains(item.name.as_str()) => {}
             _ => continue,
         }
         item.exists = true;
@@ -89,4 +105,50 @@ pub(super) fn leave_out_changes(items: &mut [Item]) -> bool {
         }
     }
     is_changed
+}
+
+/// Returns the items as they are created in a database that has no schema of a provider.
+pub(super) fn without_provider(items: &[Item]) -> Vec<Item> {
+    let mut items = items.to_vec();
+    for item in &mut items {
+        if item.provided {
+            make_stand_in(item);
+        }
+        if item.refers_to.is_some() {
+            item.create.clear();
+            item.comments.clear();
+        }
+    }
+    items
+}
+
+/// Makes an object of a provider one that only other objects can refer to.
+fn make_stand_in(item: &mut Item) {
+    if item.kind == Kind::Extension {
+        item.create.clear();
+    }
+    item.set_owner.clear();
+    item.comments.clear();
+    item.grants.clear();
+}
+
+/// Returns what a database lacks because it is not of the snapshot's provider: the objects for which stand-ins are created,
+/// and the foreign keys that are left out. `items` are those that are created in it.
+pub(super) fn lacking(items: &[Item]) -> Vec<String> {
+    let is_shown = |item: &&Item| {
+        let is_stand_in = item.provided && !item.exists && !item.identity.is_empty() && item.kind != Kind::Schema;
+        is_stand_in || item.refers_to.is_some() && item.create.is_empty()
+    };
+    items.iter().filter(is_shown).map(create::shown).collect()
+}
+
+/// Warns about what a database lacks because it is not of the snapshot's provider.
+pub(super) fn warn_about_lacking(items: &[Item]) {
+    let lacking = lacking(items);
+    if !lacking.is_empty() {
+        tracing::warn!(
+            "not restored, because they belong to the provider of the server, or need it (objects have empty stand-ins): {}",
+            lacking.join(", ")
+        );
+    }
 }

@@ -5,7 +5,8 @@ use super::contents::contents;
 use super::create;
 use super::existing::{self, session};
 use super::target::{self, Mark, Server};
-use crate::engine::postgres::schema::Item;
+use crate::engine::postgres::provider::Provider;
+use crate::engine::postgres::schema::{Item, provided};
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::platform::error::{Error, Result, one_line};
@@ -18,6 +19,8 @@ pub(super) struct Filling<'a> {
     comment: Option<&'a str>,
     /// The objects that are created, without those that exist.
     items: Vec<Item>,
+    /// The provider whose objects the database may have.
+    provider: Option<Provider>,
     /// The session that marks the database.
     server: Option<Server>,
     /// The session that drops what was restored.
@@ -33,6 +36,7 @@ impl<'a> Filling<'a> {
         comment: Option<&'a str>,
         (snapshot, host): (&str, &str),
     ) -> Result<Self> {
+        let provider = facts.and_then(provided::of);
         let mut first = session(params, Session::connect)?;
         let items = existing::leave_alone(&mut first, items)?;
         if let Some(facts) = facts {
@@ -49,7 +53,7 @@ impl<'a> Filling<'a> {
         }
         server.mark(params.database(), &Mark::new(target::FILL, snapshot, host))?;
         let server = cleanup.is_some().then_some(server);
-        let mut filling = Filling { params, comment, items, server, cleanup };
+        let mut filling = Filling { params, comment, items, provider, server, cleanup };
         match filling.require_empty() {
             Ok(()) => Ok(filling),
             Err(error) => {
@@ -62,8 +66,8 @@ impl<'a> Filling<'a> {
     /// Fails if the database has got contents since it was inspected.
     fn require_empty(&mut self) -> Result<()> {
         let found = match &mut self.cleanup {
-            Some(session) => contents(session)?,
-            None => contents(&mut session(self.params, Session::connect)?)?,
+            Some(session) => contents(session, self.provider)?,
+            None => contents(&mut session(self.params, Session::connect)?, self.provider)?,
         };
         if found.is_empty() {
             return Ok(());
@@ -92,11 +96,12 @@ impl<'a> Filling<'a> {
     /// the error if it is not empty.
     pub(super) fn clear(mut self) -> (String, Result<()>) {
         let shown = one_line(&self.params.shown());
-        let cleared = match self.cleanup.as_mut().map(|session| create::drop_items(session, &self.items)) {
+        let cleared = match self.cleanup.as_mut().map(|session| create::drop_items(session, &self.items, self.provider))
+        {
             Some(Ok(())) => Ok(()),
             // The session was ended meanwhile, or was never opened.
             _ => session(self.params, Session::connect_for_cleanup)
-                .and_then(|mut session| create::drop_items(&mut session, &self.items)),
+                .and_then(|mut session| create::drop_items(&mut session, &self.items, self.provider)),
         };
         self.cleanup = None;
         let incomplete = format!("{shown} is left incomplete, and is marked so in its comment: drop it");

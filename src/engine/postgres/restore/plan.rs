@@ -21,9 +21,10 @@ use super::target::{self, Existing, Mark, Server};
 use super::tied::{self, Tied};
 use super::without::{leave_out, roles_without_acl};
 use crate::engine::context::EngineContext;
+use crate::engine::postgres::provider::Provider;
 use crate::engine::postgres::role_settings;
 use crate::engine::postgres::save::LARGE_OBJECTS;
-use crate::engine::postgres::schema::{Item, data, newer};
+use crate::engine::postgres::schema::{Item, data, newer, provided};
 use crate::engine::postgres::timescale;
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
@@ -161,10 +162,10 @@ impl Plan {
         if let Some(mark) = existing.as_ref().and_then(|existing| Mark::read(existing.comment.as_deref()?)) {
             return Err(unfinished(&mark, &shown, &context.host));
         }
-        let mode = mode(settings, existing.as_ref(), params)?;
+        let mode = mode(settings, existing.as_ref(), params, provided::of(&facts))?;
         let mut present = facts.clone();
         present.roles.retain(|role| !new_roles.contains(role));
-        require_no_obstacles(params, &mode, &present, &items, owners)?;
+        require_no_obstacles(params, &mode, &present, &items, settings)?;
         let (here, without): (Vec<Tied>, Vec<Tied>) = tied.into_iter().partition(|tied| tied.database == name);
         let mut after_rename = Vec::new();
         if matches!(mode, Mode::Create | Mode::Empty | Mode::Swap) {
@@ -183,7 +184,7 @@ impl Plan {
         let mut plan = Plan {
             settings: settings.clone(),
             context: context.clone(),
-            params: params.clone(),
+            params: params.with_provider(provided::of(&facts).or(params.provider)),
             snapshot,
             facts,
             mode,
@@ -216,6 +217,7 @@ impl Plan {
         // A safety snapshot never contains large objects, and --replace checks by itself which tables exist.
         let is_safety = self.snapshot.manifest().kind == SnapshotKind::Safety;
         let lacks_objects = match self.mode {
+            Mode::Swap if self.facts.provider.is_some() => true,
             Mode::Swap => self.facts.left_out.iter().any(|left_out| !(is_safety && left_out == LARGE_OBJECTS)),
             Mode::Replace => self.settings.table.is_empty() && !is_safety && !self.facts.left_out.is_empty(),
             Mode::Create | Mode::Empty | Mode::Tables | Mode::Beside(_) => false,
@@ -223,7 +225,9 @@ impl Plan {
         if !lacks_objects || self.settings.allow_partial {
             return Ok(());
         }
-        let shown: Vec<String> = self.facts.left_out.iter().take(10).map(|left_out| one_line(left_out)).collect();
+        let provider = self.facts.provider.iter().map(|provider| one_line(&provider.shown()));
+        let left_out = self.facts.left_out.iter().map(|left_out| one_line(left_out));
+        let shown: Vec<String> = provider.chain(left_out).take(10).collect();
         let id = &self.snapshot.manifest().id;
         Err(Error::usage(format!("{id} is incomplete: it does not contain {}", shown.join(", ")))
             .hint("restore single tables with --table, or the incomplete snapshot with --allow-partial"))
@@ -296,7 +300,8 @@ impl Plan {
             }
             let mut session = self.read_only_session()?;
             self.holders.add_event_triggers(&mut session)?;
-            replace::require_fit(&mut session, &self.tables(), self.settings.table.is_empty())?;
+            let all = self.settings.table.is_empty();
+            replace::require_fit(&mut session, &self.tables(), all, provided::of(&self.facts))?;
         }
         if self.mode == Mode::Tables {
             let mut session = self.read_only_session()?;
@@ -445,7 +450,12 @@ impl RestorePlan for Plan {
 }
 
 /// Chooses what a restore does to the target; fails if the options do not fit its state.
-fn mode(settings: &RestoreSettings, existing: Option<&Existing>, params: &Params) -> Result<Mode> {
+fn mode(
+    settings: &RestoreSettings,
+    existing: Option<&Existing>,
+    params: &Params,
+    provider: Option<Provider>,
+) -> Result<Mode> {
     let shown = one_line(&params.shown());
     let absent = |hint: &str| Error::usage(format!("the database {shown} does not exist")).hint(hint);
     match (existing, &settings.beside) {
@@ -468,7 +478,7 @@ fn mode(settings: &RestoreSettings, existing: Option<&Existing>, params: &Params
             Err(target::incomplete(&shown))
         }
         (Some(_), _) => {
-            let found = contents(&mut Session::connect(params)?)?;
+            let found = contents(&mut Session::connect(params)?, provider)?;
             if !found.is_empty() {
                 let found = one_line(&found.join(", "));
                 return Err(Error::usage(format!("the database {shown} is not empty: it has {found}")).hint(
@@ -487,18 +497,28 @@ fn require_no_obstacles(
     mode: &Mode,
     facts: &PostgresFacts,
     items: &[Item],
-    owners: Owners,
+    settings: &RestoreSettings,
 ) -> Result<()> {
-    let there;
+    let owners = if settings.no_owner { Owners::Leave } else { Owners::Keep };
     let created = match mode {
-        Mode::Create | Mode::Swap => items,
-        Mode::Empty => {
-            there = existing::leave_alone(&mut existing::session(params, Session::connect)?, items)?;
-            &there
-        }
+        // A new database has no schema of a provider.
+        Mode::Create | Mode::Swap => existing::without_provider(items),
+        Mode::Empty => existing::leave_alone(&mut existing::session(params, Session::connect)?, items)?,
         Mode::Replace | Mode::Tables | Mode::Beside(_) => return Ok(()),
     };
-    let obstacles = Server::connect(params)?.obstacles(facts, created, owners, *mode == Mode::Create)?;
+    let lacking = existing::lacking(&created);
+    if let (Some(provider), false, false) = (&facts.provider, lacking.is_empty(), settings.allow_partial) {
+        return Err(Error::usage(format!(
+            "the database lacks objects of the provider {} that others use: {}",
+            one_line(&provider.name),
+            lacking.join(", ")
+        ))
+        .hint(
+            "restore into an empty database of the provider; or, with --allow-partial, with empty stand-ins for them and \
+             without the foreign keys to them",
+        ));
+    }
+    let obstacles = Server::connect(params)?.obstacles(facts, &created, owners, *mode == Mode::Create)?;
     if obstacles.is_empty() {
         Ok(())
     } else {

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::engine::postgres::copy::reading::{ATTEMPT, Reading};
 use crate::engine::postgres::copy::row_source::{RowSource, Span};
+use crate::engine::postgres::provider::Provider;
 use crate::engine::postgres::restore::commit::commit;
 use crate::engine::postgres::restore::locks::require_room;
 use crate::engine::postgres::schema::data::{self, TableData};
+use crate::engine::postgres::schema::provided;
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::schema::sequences;
 use crate::engine::postgres::timescale::{self, EXTENSION};
@@ -91,7 +93,7 @@ impl Replacement {
     ) -> Result<Self> {
         let mut session = Session::connect(params)?;
         settings::pin(&mut session)?;
-        let live = read_tables(&mut session)?;
+        let live = read_tables(&mut session, params.provider)?;
         require_no_obstacles(&differences(tables, &live, all))?;
         let mut replacement = Replacement {
             session,
@@ -131,7 +133,7 @@ impl Replacement {
         let names: Vec<String> = self.tables.iter().map(|source| source.qualified.clone()).collect();
         self.lock(&names)?;
         // Check once more, now that the tables are locked.
-        let live = data::tables(&mut self.session)?;
+        let live = tables_of_users(&mut self.session, self.params.provider)?;
         require_no_obstacles(&differences(tables, &live, all))?;
         self.oids = affected_oids(&mut self.session, tables, &live)?;
         self.chunks = chunks_of(&self.oids, &live);
@@ -338,7 +340,7 @@ impl Replacement {
                 .execute(&statement)
                 .map_err(|error| error.context("the restored rows conflict with other data in the database"))?;
         }
-        let live = sequences::values(&mut self.session, &mut Vec::new())?;
+        let live = sequences::values(&mut self.session, &mut Vec::new(), &BTreeSet::new())?;
         for value in values {
             let Some(now) = live.iter().find(|now| now.schema == value.schema && now.name == value.name) else {
                 let name = one_line(&qualified(&value.schema, &value.name));
@@ -361,7 +363,7 @@ impl Replacement {
     /// already is not changed. If the server refuses to move one, for example because the role may not, it is not
     /// changed and a warning is logged.
     pub(crate) fn move_forward(&mut self, values: &[&SequenceValue]) -> Result<()> {
-        let live = sequences::values(&mut self.session, &mut Vec::new())?;
+        let live = sequences::values(&mut self.session, &mut Vec::new(), &BTreeSet::new())?;
         for value in values {
             let is_same = |now: &&SequenceValue| now.schema == value.schema && now.name == value.name;
             let Some(now) = live.iter().find(is_same).filter(|now| !is_ahead(now, value)) else { continue };
@@ -435,13 +437,26 @@ fn target_of(table: &Table, live: &[TableData]) -> RowSource {
 
 /// Checks that the rows of tables can be replaced with the snapshot's, without the locks of a replacement. Returns an
 /// error that names the obstacles.
-pub(crate) fn require_fit(session: &mut Session, tables: &[&Table], all: bool) -> Result<()> {
-    let live = data::tables(session)?;
+pub(crate) fn require_fit(
+    session: &mut Session,
+    tables: &[&Table],
+    all: bool,
+    provider: Option<Provider>,
+) -> Result<()> {
+    let live = tables_of_users(session, provider)?;
     require_no_obstacles(&differences(tables, &live, all))?;
     let oids = affected_oids(session, tables, &live)?;
     let chunks = chunks_of(&oids, &live);
     require_no_obstacles(&references_from_outside(session, &oids, &chunks)?)?;
     require_room(session, &oids.union(&chunks).copied().collect())
+}
+
+/// Returns the tables of a database, without those of its provider.
+fn tables_of_users(session: &mut Session, provider: Option<Provider>) -> Result<Vec<TableData>> {
+    let mut live = data::tables(session)?;
+    let provided = provided::schemas(session, provider)?;
+    live.retain(|table| !provided.contains(&table.schema));
+    Ok(live)
 }
 
 /// Returns the chunks of the hypertables among these tables.
@@ -508,9 +523,9 @@ fn references_from_outside(session: &mut Session, oids: &BTreeSet<u32>, chunks: 
 }
 
 /// Reads the tables in a separate transaction, so that it holds no locks afterwards.
-fn read_tables(session: &mut Session) -> Result<Vec<TableData>> {
+fn read_tables(session: &mut Session, provider: Option<Provider>) -> Result<Vec<TableData>> {
     session.execute("BEGIN")?;
-    let tables = data::tables(session)?;
+    let tables = tables_of_users(session, provider)?;
     session.execute("COMMIT")?;
     Ok(tables)
 }

@@ -21,7 +21,7 @@ use crate::engine::postgres::copy::rows::RowSum;
 use crate::engine::postgres::copy::selection::{Pattern, Selection};
 use crate::engine::postgres::copy::snapshot::SnapshotOptions;
 use crate::engine::postgres::save::{DatabaseSaving, origin_of};
-use crate::engine::postgres::schema::{Item, Kind, Section};
+use crate::engine::postgres::schema::{Item, Kind, Section, provided};
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::restoring::{RestoreCaller, RestoreReport, RestoredTable, safety_failed};
 use crate::platform::error::{Error, Kind as ErrorKind, Result, one_line};
@@ -318,6 +318,7 @@ impl Plan {
                 ..Selection::default()
             },
             allow_partial: true,
+            provider: provided::of(&self.facts),
         };
         let origin = origin_of(&self.params, &self.context.host);
         let save = |reading| {
@@ -348,6 +349,8 @@ fn refresh_of(id: usize, name: &str, owner: &str) -> Item {
         roles: Vec::new(),
         needs: Vec::new(),
         table: None,
+        provided: false,
+        refers_to: None,
         exists: false,
         tablespace: None,
     }

@@ -377,7 +377,7 @@ impl Server {
     fn is_empty(&self, name: &str) -> bool {
         let found = Session::connect(&self.params.with_database(name)).and_then(|mut session| {
             settings::pin(&mut session)?;
-            contents(&mut session)
+            contents(&mut session, None)
         });
         found.is_ok_and(|found| found.is_empty())
     }

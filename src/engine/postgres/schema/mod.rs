@@ -29,6 +29,7 @@ pub mod option_text;
 pub mod options;
 pub mod order;
 mod policies;
+pub(super) mod provided;
 pub(super) mod psql_text;
 pub mod quote;
 pub(super) mod reader;

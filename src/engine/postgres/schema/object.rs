@@ -329,6 +329,12 @@ pub struct Item {
     /// The tablespace that it is stored in, if that is not the database's own. The statements do not name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tablespace: Option<String>,
+    /// True if it belongs to the provider of the server, and others use it: where it is missing, a stand-in is created.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub provided: bool,
+    /// Of a foreign key, the schema of the provider that it refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refers_to: Option<String>,
     /// True if the database that is restored to has it already, so that nothing but its privileges may be set.
     #[serde(skip)]
     pub exists: bool,
@@ -358,6 +364,8 @@ mod tests {
             needs: vec![1, 2],
             table: None,
             tablespace: None,
+            provided: false,
+            refers_to: None,
             exists: false,
         };
         let json = serde_json::to_string(&item).expect("an item is JSON");

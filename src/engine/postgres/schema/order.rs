@@ -226,6 +226,8 @@ fn place(nodes: Vec<Node>, places: &HashMap<Address, usize>) -> Result<Vec<Item>
             needs,
             table: object.table.and_then(|table| places.get(&table)).map(|table| ids[*table]),
             tablespace: object.tablespace,
+            provided: false,
+            refers_to: None,
             exists: false,
         });
     }

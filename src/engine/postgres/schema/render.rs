@@ -23,16 +23,16 @@ SET default_table_access_method = heap;
 ";
 
 /// Returns one section as text. The last section starts with all grants. Without `with_owner`, owners and grants are
-/// left out. Fails if psql would not read the text of a statement as that one statement.
+/// left out, and so are objects of the provider of a server. Fails if psql would not read the text of a statement as that one statement.
 pub fn render(items: &[Item], section: Section, with_owner: bool) -> Result<String> {
     let mut text = String::from(SETTINGS);
     if section == Section::Last && with_owner {
-        for item in items.iter().filter(|item| !item.grants.is_empty()) {
+        for item in items.iter().filter(|item| !item.grants.is_empty() && !item.provided) {
             heading(&mut text, item, " ACL");
             statements(&mut text, item, &item.grants)?;
         }
     }
-    for item in items.iter().filter(|item| item.section == section) {
+    for item in items.iter().filter(|item| item.section == section && !item.provided) {
         heading(&mut text, item, "");
         statements(&mut text, item, &item.create)?;
         if with_owner {

@@ -1,5 +1,7 @@
 //! Sequences: their options, the column that each belongs to, and their current values.
 
+use std::collections::BTreeSet;
+
 use crate::engine::postgres::schema::object::{Address, Kind, Object, catalogs};
 use crate::engine::postgres::schema::relation::{self, NAMES, USER_RELATIONS, letter};
 use crate::engine::postgres::schema::{Reader, grants, quote};
@@ -131,8 +133,14 @@ pub fn statement(value: &SequenceValue) -> String {
 ///
 /// Sequences that the role may not read are added to `refused`; on a standby, unlogged sequences are added too. An
 /// unlogged sequence that belongs to a table is not added, because the table itself is reported.
-pub fn values(session: &mut Session, refused: &mut Vec<String>) -> Result<Vec<SequenceValue>> {
-    let rows = session.rows(&format!(
+///
+/// Those in the schemas `without` are left out.
+pub fn values(
+    session: &mut Session,
+    refused: &mut Vec<String>,
+    without: &BTreeSet<String>,
+) -> Result<Vec<SequenceValue>> {
+    let mut rows = session.rows(&format!(
         "SELECT n.nspname AS schema, c.relname AS name,
                 pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS qualified,
                 pg_catalog.has_schema_privilege(n.oid, 'USAGE')
@@ -155,6 +163,7 @@ pub fn values(session: &mut Session, refused: &mut Vec<String>) -> Result<Vec<Se
             AND n.nspname !~ '^_timescaledb_'
           ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\""
     ))?;
+    rows.retain(|row| !row.text("schema").is_ok_and(|schema| without.contains(schema)));
     let mut readable = Vec::with_capacity(rows.len());
     for row in &rows {
         if row.flag("is_lost")? {

@@ -81,6 +81,18 @@ fn ends_connection(code: &SqlState) -> bool {
     ["57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"].contains(&code.code())
 }
 
+/// The hint for a query that a standby has cancelled.
+const RECOVERY_CONFLICT: &str = "the standby cancelled the query, because it could not replay a change of the primary meanwhile: \
+     try again; set hot_standby_feedback = on and a higher max_standby_streaming_delay on the standby; or read from the primary";
+
+/// Returns true if a standby has cancelled a query, or ended a session, so that recovery can go on. Texts of the server may
+/// be in any language; the names of its functions are not.
+fn is_recovery_conflict(error: &DbError) -> bool {
+    let of_recovery = |routine: &str| routine == "ProcessInterrupts" || routine.starts_with("ProcessRecoveryConflict");
+    *error.code() == SqlState::T_R_SERIALIZATION_FAILURE
+        && (error.routine().is_some_and(of_recovery) || error.message().contains("conflict with recovery"))
+}
+
 /// Builds the error for failed work in a session. `lost` is the error that ended the connection, if any.
 pub(in crate::engine::postgres) fn in_session(
     error: &tokio_postgres::Error,
@@ -98,6 +110,7 @@ pub(in crate::engine::postgres) fn in_session(
         }
         let mut error = Error::new(Kind::Failed, reported.message());
         error.hint = match reported.code().code() {
+            _ if is_recovery_conflict(reported) => Some(RECOVERY_CONFLICT.to_owned()),
             "42501" => Some("grant the missing privilege to the role, or connect as a role that has it".to_owned()),
             "53100" => Some("the server's disk is full: free some space there".to_owned()),
             _ => None,

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::engine::postgres::provider::Provider;
 use crate::engine::postgres::wire::auth::Methods;
 pub use crate::engine::postgres::wire::conninfo::looks_like;
 use crate::engine::postgres::wire::conninfo::{self, KEYWORDS, encode};
@@ -41,6 +42,8 @@ pub struct Params {
     pub(in crate::engine::postgres) methods: Methods,
     pub(in crate::engine::postgres) random_order: bool,
     pub(in crate::engine::postgres) tls: TlsParams,
+    /// The provider of the server, if the config names one.
+    pub(in crate::engine::postgres) provider: Option<Provider>,
 }
 
 /// One host on which the server may run.
@@ -278,6 +281,7 @@ impl Params {
             methods: settings.get("require_auth").map(Methods::parse).transpose()?.unwrap_or_default(),
             random_order: settings.choice("load_balance_hosts", false, &[("disable", false), ("random", true)])?,
             tls: tls(settings, env)?,
+            provider: None,
         })
     }
 
@@ -323,6 +327,12 @@ impl Params {
     #[must_use]
     pub fn with_database(&self, name: &str) -> Params {
         Params { database: name.to_owned(), ..self.clone() }
+    }
+
+    /// Returns the same server and role, at a provider.
+    #[must_use]
+    pub fn with_provider(&self, provider: Option<Provider>) -> Params {
+        Params { provider, ..self.clone() }
     }
 
     /// Returns `postgres://user@host:port/dbname`, for messages and commands. It never contains a password.
