@@ -8,7 +8,7 @@ use lifeboat::engine::postgres::Params;
 use lifeboat::engine::postgres::wire::session::Session;
 
 use super::helpers::{Setup, rows, text};
-use crate::support::postgres::{PrivateServer, Server, server};
+use crate::support::postgres::{PrivateServer, Server};
 
 /// A standby has the definition of an unlogged table without its rows. A snapshot with zero rows would lose the rows
 /// without a message.
@@ -66,7 +66,8 @@ struct Standby {
 
 impl Standby {
     fn start(primary: &Server) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // It has only a socket, so that no other program can use its port.
+        let port = primary.port + 1;
         let data = primary.data.with_file_name(format!("standby-{port}"));
         let standby = Standby { primary: primary.clone(), data, port };
         let data = standby.data.to_str().unwrap();
@@ -74,7 +75,7 @@ impl Standby {
         let url = format!("host={folder} port={} user={}", primary.port, primary.user);
         standby
             .run("pg_basebackup", &["--pgdata", data, "--dbname", &url, "--write-recovery-conf", "--checkpoint=fast"]);
-        let options = format!("-c port={port} -c max_standby_streaming_delay=0 -c hot_standby=on");
+        let options = format!("-c port={port} -c listen_addresses= -c max_standby_streaming_delay=0 -c hot_standby=on");
         standby.run(
             "pg_ctl",
             &["start", "--silent", "--wait", "--pgdata", data, "--log=/dev/null", "--options", &options],
@@ -101,15 +102,19 @@ impl Standby {
 
 impl Drop for Standby {
     fn drop(&mut self) {
-        self.run("pg_ctl", &["stop", "--silent", "--mode=immediate", "--pgdata", self.data.to_str().unwrap()]);
-        let _ = std::fs::remove_dir_all(&self.data);
+        let stop =
+            || self.run("pg_ctl", &["stop", "--silent", "--mode=immediate", "--pgdata", self.data.to_str().unwrap()]);
+        // A panic during a panic would hide the first message.
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(stop)).is_ok() {
+            let _ = std::fs::remove_dir_all(&self.data);
+        }
     }
 }
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
 fn a_conflict_with_recovery_names_the_settings_that_prevent_it() {
-    let primary = server(15);
+    let primary = PrivateServer::start(15);
     let database = primary.create_database("replayed");
     database.psql("CREATE TABLE t (a integer); INSERT INTO t VALUES (1)");
     let standby = Standby::start(&primary);
