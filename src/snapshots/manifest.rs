@@ -438,9 +438,12 @@ pub struct ProviderFacts {
     pub name: String,
     /// The schemas that were left out.
     pub schemas: Vec<String>,
-    /// The triggers and policies of users on tables in these schemas, and the provider's event triggers.
+    /// The objects in these schemas that users may have created, such as triggers and policies, and all event triggers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
+    /// The tables in these schemas that may have rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables_with_rows: Vec<String>,
 }
 
 impl ProviderFacts {
@@ -450,7 +453,9 @@ impl ProviderFacts {
         let schemas =
             if self.schemas.is_empty() { String::new() } else { format!(": schemas {}", self.schemas.join(", ")) };
         let objects = if self.objects.is_empty() { String::new() } else { format!("; {}", self.objects.join(", ")) };
-        format!("objects of the provider {}{schemas}{objects}", self.name)
+        let tables = self.tables_with_rows.join(", ");
+        let rows = if tables.is_empty() { String::new() } else { format!("; rows of {tables}") };
+        format!("objects of the provider {}{schemas}{objects}{rows}", self.name)
     }
 }
 

@@ -77,22 +77,50 @@ impl Provider {
                 "supabase_replication_admin",
                 "supabase_storage_admin",
             ],
-            Provider::Neon => &["cloud_admin"],
+            Provider::Neon => &["cloud_admin", "neon_auth", "neon_service"],
             Provider::Rds => &["rdsadmin"],
             Provider::CloudSql => &["cloudsqladmin"],
             Provider::Azure => &["azuresu"],
         }
     }
 
-    /// Returns the provider of a server that has these roles.
-    pub(crate) fn of_roles<'a>(mut roles: impl Iterator<Item = &'a str>) -> Option<Self> {
-        roles.find_map(|role| {
-            let telling = |provider: &Provider| match provider {
-                Provider::Supabase => role == "supabase_admin",
-                _ => provider.roles().contains(&role),
-            };
-            Provider::ALL.into_iter().find(telling)
-        })
+    /// Returns the roles that the provider gives to its users as administrators. They own the schema `public` of a new
+    /// database, as a role of the provider itself may.
+    pub(crate) fn administrators(self) -> &'static [&'static str] {
+        match self {
+            Provider::Supabase => &["postgres"],
+            Provider::Neon => &["neon_superuser"],
+            Provider::Rds => &["rds_superuser"],
+            Provider::CloudSql => &["cloudsqlsuperuser"],
+            Provider::Azure => &["azure_pg_admin"],
+        }
+    }
+
+    /// Returns the schemas of users in which the provider has objects too. Those that its roles own belong to it.
+    pub(crate) fn shared_schemas(self) -> &'static [&'static str] {
+        match self {
+            Provider::Supabase => &["extensions"],
+            Provider::Neon | Provider::Rds | Provider::CloudSql | Provider::Azure => &[],
+        }
+    }
+
+    /// Returns the extensions that the provider creates outside of its schemas.
+    pub(crate) fn extensions(self) -> &'static [&'static str] {
+        match self {
+            Provider::Azure => &["azure", "pgaadauth"],
+            Provider::Supabase | Provider::Neon | Provider::Rds | Provider::CloudSql => &[],
+        }
+    }
+
+    /// Returns the role that every server of the provider has, and no other server.
+    pub(crate) fn mark(self) -> &'static str {
+        match self {
+            Provider::Supabase => "supabase_admin",
+            Provider::Neon => "cloud_admin",
+            Provider::Rds => "rdsadmin",
+            Provider::CloudSql => "cloudsqladmin",
+            Provider::Azure => "azuresu",
+        }
     }
 }
 

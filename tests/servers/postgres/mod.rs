@@ -25,6 +25,7 @@ mod other_database;
 mod owners_code;
 mod partial;
 mod pooler;
+mod providers;
 mod psql_commands;
 mod replace;
 mod restricted;

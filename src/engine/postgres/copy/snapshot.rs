@@ -1,6 +1,6 @@
 //! A consistent snapshot of a database: finds out what to save before any row is read.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::engine::postgres::copy::large_objects::{self, LargeObjects};
@@ -117,6 +117,7 @@ impl Contents {
     fn read(reading: &mut Reading, options: &SnapshotOptions) -> Result<Self> {
         let database = database_facts(&mut reading.session)?;
         require_finished(&mut reading.session)?;
+        options.provider.map(|provider| provided::require(&mut reading.session, provider)).transpose()?;
         let provided = provided::schemas(&mut reading.session, options.provider)?;
         let mut all = data::tables(&mut reading.session)?;
         all.retain(|table| !provided.contains(&table.schema));
@@ -149,7 +150,11 @@ impl Contents {
         let sequences = sequences::values(&mut reading.session, &mut refused, &provided)?;
         let mut schema = schema::read(&mut reading.session)?;
         let provider = match options.provider {
-            Some(provider) => Some(provided::leave_out(&mut reading.session, provider, &mut schema)?),
+            Some(provider) => {
+                let facts = provided::leave_out(&mut reading.session, provider, &mut schema)?;
+                let tables_with_rows = provided::tables_with_rows(&mut reading.session, &provided)?;
+                Some(ProviderFacts { tables_with_rows, ..facts })
+            }
             None => None,
         };
         refused.extend(schema.refused.iter().cloned());
@@ -234,23 +239,16 @@ fn cannot_save(session: &mut Session, refused: &[String], provider: Option<Provi
         message.push_str("; ...");
     }
     let error = Error::failed(message);
-    if let Some(provider) = provider_of(session).filter(|found| Some(*found) != provider) {
+    if let Some(provider) = provided::of_server(session).ok().flatten().filter(|found| Some(*found) != provider) {
         return error.hint(format!(
             "the server seems to be of the provider {provider}: leave out what the provider owns, with provider = \
-             \"{provider}\" for the source in lifeboat.toml, or --provider {provider}"
+             \"{provider}\" for the source in lifeboat.toml, or with snapshot --provider {provider}"
         ));
     }
     error.hint(
         "grant the role the missing privileges (the role pg_read_all_data can read every table, BYPASSRLS bypasses \
          row security), or use --allow-partial to save everything else",
     )
-}
-
-/// Returns the provider of the server, by its roles.
-fn provider_of(session: &mut Session) -> Option<Provider> {
-    let rows = session.rows("SELECT rolname AS name FROM pg_catalog.pg_roles").ok()?;
-    let names: Vec<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>().ok()?;
-    Provider::of_roles(names.into_iter())
 }
 
 /// Reads the properties of the database itself.

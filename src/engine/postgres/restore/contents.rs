@@ -24,9 +24,12 @@ pub(crate) fn contents(session: &mut Session, provider: Option<Provider>) -> Res
     let configuration = configuration::with_rows(session, provider)?;
     session.execute("COMMIT")?;
     let is_of_extension = |name: &str| schema.extensions.iter().any(|extension| extension.schema == name);
+    let is_shared = |name: &str| provider.is_some_and(|provider| provider.shared_schemas().contains(&name));
     let own = schema.items.iter().filter(|item| match item.kind {
         ItemKind::Database | ItemKind::DatabaseSetting | ItemKind::SystemPrivileges | ItemKind::Extension => false,
-        ItemKind::Schema => item.name != "public" && !is_of_extension(&item.name) && !item.provided,
+        ItemKind::Schema => {
+            item.name != "public" && !is_of_extension(&item.name) && !is_shared(&item.name) && !item.provided
+        }
         ItemKind::DefaultPrivileges | ItemKind::Publication => provider.is_none(),
         _ => !item.provided,
     });

@@ -1,9 +1,10 @@
 //! The objects that a database has before a restore, although it counts as empty: the extensions, and the schemas without
 //! objects of users. On managed servers, an administrator creates the extensions that other roles may not create.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::create;
+use crate::engine::postgres::schema::quote::literal;
 use crate::engine::postgres::schema::{Item, Kind};
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
@@ -27,6 +28,8 @@ pub(super) fn leave_alone(session: &mut Session, items: &[Item]) -> Result<Vec<I
     let schemas: HashSet<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>()?;
     let rows = session.rows("SELECT pubname AS name FROM pg_catalog.pg_publication")?;
     let publications: HashSet<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>()?;
+    let names = read_names(session, items)?;
+    let originals = items;
     let mut items = items.to_vec();
     for item in &mut items {
         if item.refers_to.as_deref().is_some_and(|schema| !schemas.contains(schema)) {
@@ -34,15 +37,14 @@ pub(super) fn leave_alone(session: &mut Session, items: &[Item]) -> Result<Vec<I
             item.comments.clear();
         }
         match item.kind {
+            Kind::Extension if extensions.contains(item.name.as_str()) => {}
             _ if item.provided => {
-                let schema = if item.kind == Kind::Schema { Some(item.name.as_str()) } else { item.schema.as_deref() };
-                if !schema.is_some_and(|schema| schemas.contains(schema)) {
+                if !is_there(originals, item, &schemas, &names) {
                     make_stand_in(item);
                     continue;
                 }
                 item.grants.clear();
             }
-            Kind::Extension if extensions.contains(item.name.as_str()) => {}
             Kind::Schema if schemas.contains(item.name.as_str()) => {}
             Kind::Publication if publications.contains(item.name.as_str()) => {}
             _ => continue,
@@ -54,6 +56,47 @@ pub(super) fn leave_alone(session: &mut Session, items: &[Item]) -> Result<Vec<I
         item.comments.clear();
     }
     Ok(items)
+}
+
+/// The schemas and names of the relations, types and functions in schemas of a provider.
+type Names = HashSet<(String, String)>;
+
+/// Reads the names in those schemas of a provider that the items name.
+fn read_names(session: &mut Session, items: &[Item]) -> Result<Names> {
+    let schemas: BTreeSet<String> =
+        items.iter().filter(|item| item.provided).filter_map(|item| item.schema.as_deref()).map(literal).collect();
+    if schemas.is_empty() {
+        return Ok(Names::new());
+    }
+    let schemas = schemas.into_iter().collect::<Vec<_>>().join(", ");
+    let rows = session.rows(&format!(
+        "SELECT n.nspname AS schema, o.name FROM pg_catalog.pg_namespace n JOIN (
+                SELECT relnamespace AS schema, relname AS name FROM pg_catalog.pg_class
+                 UNION ALL SELECT typnamespace, typname FROM pg_catalog.pg_type
+                 UNION ALL SELECT pronamespace, proname FROM pg_catalog.pg_proc) o ON o.schema = n.oid
+          WHERE n.nspname = ANY (ARRAY[{schemas}]::name[])"
+    ))?;
+    rows.iter().map(|row| Ok((row.text("schema")?.to_owned(), row.text("name")?.to_owned()))).collect()
+}
+
+/// Returns true if the database has an object of a provider: itself, or the table or schema that it belongs to.
+fn is_there(items: &[Item], item: &Item, schemas: &HashSet<&str>, names: &Names) -> bool {
+    let table = item.table.map_or(item, |table| &items[table]);
+    // The name of a function includes its argument types.
+    let name = table.name.split('(').next().unwrap_or_default();
+    match (&table.schema, table.kind) {
+        (_, Kind::Schema) => schemas.contains(table.name.as_str()),
+        (Some(schema), kind) if has_name(kind) => names.contains(&(schema.clone(), name.to_owned())),
+        (Some(schema), _) => schemas.contains(schema.as_str()),
+        (None, _) => false,
+    }
+}
+
+/// Returns true if the name of an object of this kind is among [`Names`].
+fn has_name(kind: Kind) -> bool {
+    let relation = [Kind::Table, Kind::ForeignTable, Kind::Sequence, Kind::View, Kind::MaterializedView];
+    let other = [Kind::Type, Kind::Domain, Kind::Function, Kind::Procedure, Kind::Aggregate];
+    relation.contains(&kind) || other.contains(&kind)
 }
 
 /// Warns about the extensions that differ from those of the snapshot, and are left as they are.

@@ -3,13 +3,15 @@
 //! The objects of users may use those of the provider: a policy calls `auth.uid()`, a foreign key refers to `auth.users`.
 //! Where the provider has created them, such objects find them again. In another database, such as that of a drill, the
 //! objects that are used are created as stand-ins, without rows, owners and privileges.
+//!
+//! Users also have objects in schemas of the provider, and rows in its tables. They are left out with it, and named.
 
 use std::collections::BTreeSet;
 
 use crate::engine::postgres::provider::Provider;
 use crate::engine::postgres::schema::{Item, Kind, Schema, USER_SCHEMAS, quote};
 use crate::engine::postgres::wire::session::Session;
-use crate::platform::error::Result;
+use crate::platform::error::{Error, Result};
 use crate::snapshots::manifest::{PostgresFacts, ProviderFacts};
 
 /// Returns the provider whose objects a snapshot does not contain.
@@ -17,12 +19,34 @@ pub(in crate::engine::postgres) fn of(facts: &PostgresFacts) -> Option<Provider>
     facts.provider.as_ref().and_then(|provider| provider.name.parse().ok())
 }
 
-/// Returns the schemas of a database that belong to a provider: none without a provider.
+/// Returns the provider of a server, by its roles.
+pub(in crate::engine::postgres) fn of_server(session: &mut Session) -> Result<Option<Provider>> {
+    let rows = session.rows("SELECT rolname AS name FROM pg_catalog.pg_roles")?;
+    let names: Vec<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>()?;
+    Ok(Provider::ALL.into_iter().find(|provider| names.contains(&provider.mark())))
+}
+
+/// Fails if the server is not of this provider: then schemas of the names that the provider uses belong to users.
+pub(in crate::engine::postgres) fn require(session: &mut Session, provider: Provider) -> Result<()> {
+    if of_server(session)? == Some(provider) {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "the server is not of the provider {provider}: it has no role {}, so that nothing can be left out as the provider's",
+        provider.mark()
+    ))
+    .hint("remove the provider of the source from lifeboat.toml, or omit --provider; or connect to the provider's server"))
+}
+
+/// Returns the schemas of a database that belong to a provider: none without a provider, or on the server of another.
 pub(in crate::engine::postgres) fn schemas(
     session: &mut Session,
     provider: Option<Provider>,
 ) -> Result<BTreeSet<String>> {
     let Some(provider) = provider else { return Ok(BTreeSet::new()) };
+    if of_server(session)? != Some(provider) {
+        return Ok(BTreeSet::new());
+    }
     let rows = session.rows(&format!(
         "SELECT n.nspname AS name, pg_catalog.pg_get_userbyid(n.nspowner) AS owner
            FROM pg_catalog.pg_namespace n WHERE {USER_SCHEMAS} AND n.nspname <> 'public'"
@@ -37,21 +61,97 @@ pub(in crate::engine::postgres) fn schemas(
     Ok(schemas)
 }
 
-/// Returns true if an object belongs to a provider. `schemas` are the provider's.
-fn is_provided(item: &Item, items: &[Item], provider: Provider, schemas: &BTreeSet<String>) -> bool {
-    let is_in = |schema: &Option<String>| schema.as_ref().is_some_and(|schema| schemas.contains(schema));
-    let is_of_roles = || item.owner.as_deref().is_some_and(|owner| provider.roles().contains(&owner));
-    match item.kind {
-        Kind::Schema => schemas.contains(&item.name),
-        Kind::Extension => item.create.first().is_some_and(|create| {
-            schemas.iter().any(|schema| create.ends_with(&format!(" WITH SCHEMA {}", quote::ident(schema))))
-        }),
-        Kind::DefaultPrivileges => is_in(&item.schema) || is_of_roles(),
-        Kind::EventTrigger => is_of_roles() || item.needs.iter().any(|need| is_in(&items[*need].schema)),
-        // The provider has changed these in every database, and only a superuser may.
-        Kind::SystemPrivileges => true,
-        _ => is_in(&item.schema) || item.table.is_some_and(|table| is_in(&items[table].schema)),
+/// Returns the tables in schemas of a provider that may have rows: those with a file that is not empty.
+pub(in crate::engine::postgres) fn tables_with_rows(
+    session: &mut Session,
+    schemas: &BTreeSet<String>,
+) -> Result<Vec<String>> {
+    let names: Vec<String> = schemas.iter().map(|name| quote::literal(name)).collect();
+    let rows = session.rows(&format!(
+        "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS name
+           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE c.relkind = 'r' AND n.nspname = ANY (ARRAY[{}]::name[]) AND pg_catalog.pg_relation_size(c.oid) > 0
+          ORDER BY 1",
+        names.join(", ")
+    ))?;
+    rows.iter().map(|row| Ok(row.text("name")?.to_owned())).collect()
+}
+
+/// The rules by which an object belongs to a provider.
+struct Rules<'a> {
+    provider: Provider,
+    schemas: &'a BTreeSet<String>,
+    items: &'a [Item],
+}
+
+impl Rules<'_> {
+    fn is_in(&self, schema: Option<&String>) -> bool {
+        schema.is_some_and(|schema| self.schemas.contains(schema))
     }
+
+    fn is_in_its_schemas(&self, item: &Item) -> bool {
+        self.is_in(item.schema.as_ref())
+            || item.table.is_some_and(|table| self.is_in(self.items[table].schema.as_ref()))
+    }
+
+    /// Returns true if a role of the provider owns the object.
+    fn is_owned(&self, item: &Item) -> bool {
+        item.owner.as_deref().is_some_and(|owner| self.provider.roles().contains(&owner))
+    }
+
+    /// Returns true if the object belongs to a publication of the provider.
+    fn is_in_its_publication(&self, item: &Item) -> bool {
+        item.needs
+            .iter()
+            .map(|need| &self.items[*need])
+            .any(|need| need.kind == Kind::Publication && self.is_owned(need))
+    }
+
+    /// Returns true if the object belongs to the provider, or to a user in a schema of the provider.
+    fn is_left_out(&self, item: &Item) -> bool {
+        match item.kind {
+            Kind::Schema => self.schemas.contains(&item.name),
+            Kind::Extension => {
+                let is_there = |create: &String| {
+                    let is_in = |schema| create.ends_with(&format!(" WITH SCHEMA {}", quote::ident(schema)));
+                    self.schemas.iter().any(|schema| is_in(schema))
+                };
+                self.provider.extensions().contains(&item.name.as_str()) || item.create.first().is_some_and(is_there)
+            }
+            Kind::DefaultPrivileges => self.is_in(item.schema.as_ref()) || self.is_owned(item),
+            Kind::EventTrigger => {
+                self.is_owned(item) || item.needs.iter().any(|need| self.is_in(self.items[*need].schema.as_ref()))
+            }
+            Kind::Publication => self.is_owned(item),
+            Kind::PublicationTable => self.is_in_its_schemas(item) || self.is_in_its_publication(item),
+            // The provider has changed these in every database, and only a superuser may.
+            Kind::SystemPrivileges => true,
+            _ => {
+                let is_shared = |schema: &String| self.provider.shared_schemas().contains(&schema.as_str());
+                self.is_in_its_schemas(item) || item.schema.as_ref().is_some_and(is_shared) && self.is_owned(item)
+            }
+        }
+    }
+
+    /// Returns true if an object that is left out is named: a user may have created it.
+    fn is_named(&self, item: &Item) -> bool {
+        match item.kind {
+            Kind::Policy | Kind::EventTrigger => true,
+            // A trigger of the provider calls a function in the schema of its table.
+            Kind::Trigger => item.needs.iter().map(|need| &self.items[*need]).any(|need| {
+                need.kind == Kind::Function
+                    && (!self.is_owned(need) || item.table.is_some_and(|table| need.schema != self.items[table].schema))
+            }),
+            Kind::PublicationTable => !self.is_in_its_schemas(item) || !self.is_in_its_publication(item),
+            Kind::Schema | Kind::Extension | Kind::DefaultPrivileges => false,
+            _ => item.owner.is_some() && !self.is_owned(item),
+        }
+    }
+}
+
+/// Returns the kind and name of an object, as `COMMENT ON` has them where it can be used.
+fn shown(item: &Item) -> String {
+    if item.identity.is_empty() { format!("{} {}", item.kind.words(), item.name) } else { item.identity.clone() }
 }
 
 /// Removes the objects of a provider from a schema, except those that other objects use, which are marked. Returns what was
@@ -63,21 +163,15 @@ pub(in crate::engine::postgres) fn leave_out(
 ) -> Result<ProviderFacts> {
     let schemas = schemas(session, Some(provider))?;
     let items = std::mem::take(&mut schema.items);
-    let provided: Vec<bool> = items.iter().map(|item| is_provided(item, &items, provider, &schemas)).collect();
-    let mut facts = ProviderFacts {
+    let rules = Rules { provider, schemas: &schemas, items: &items };
+    let provided: Vec<bool> = items.iter().map(|item| rules.is_left_out(item)).collect();
+    let named = items.iter().filter(|item| provided[item.id] && rules.is_named(item));
+    let facts = ProviderFacts {
         name: provider.name().to_owned(),
         schemas: schemas.iter().cloned().collect(),
-        objects: Vec::new(),
+        objects: named.map(shown).collect(),
+        tables_with_rows: Vec::new(),
     };
-    // A user creates triggers and policies on tables of the provider.
-    for item in items.iter().filter(|item| provided[item.id] && matches!(item.kind, Kind::Trigger | Kind::Policy)) {
-        let uses_function = item.needs.iter().any(|need| !provided[*need] && items[*need].kind == Kind::Function);
-        if item.kind == Kind::Policy || uses_function {
-            facts.objects.push(item.identity.clone());
-        }
-    }
-    let by_role = items.iter().filter(|item| provided[item.id] && item.kind == Kind::EventTrigger);
-    facts.objects.extend(by_role.map(|item| item.identity.clone()));
     let kept = used(&items, &provided);
     let mut places = vec![0; items.len()];
     for item in items.iter().filter(|item| kept[item.id]) {
@@ -94,15 +188,25 @@ pub(in crate::engine::postgres) fn leave_out(
         }
         item.needs = old.needs.iter().filter(|need| kept[**need]).map(|need| places[*need]).collect();
         item.table = old.table.filter(|table| kept[*table]).map(|table| places[table]);
+        keep_owner_of_public(item, provider);
     }
     let own = || schema.items.iter().filter(|item| !item.provided);
     schema.roles = own().flat_map(|item| item.roles.iter().cloned()).collect();
     let extensions: BTreeSet<&str> =
         own().filter(|item| item.kind == Kind::Extension).map(|item| item.name.as_str()).collect();
     schema.extensions.retain(|extension| extensions.contains(extension.name.as_str()));
-    let is_theirs = |reason: &String| schemas.iter().any(|schema| reason.contains(&format!(" {schema}.")));
-    schema.refused.retain(|reason| !is_theirs(reason));
+    let starts: Vec<String> = schemas.iter().map(|schema| format!(" {}.", quote::ident(schema))).collect();
+    let subject = |reason: &String| reason.split(": ").next().unwrap_or_default().to_owned();
+    schema.refused.retain(|reason| !starts.iter().any(|start| subject(reason).contains(start)));
     Ok(facts)
+}
+
+/// Leaves the schema `public` to the role that the provider has given it to in every new database.
+fn keep_owner_of_public(item: &mut Item, provider: Provider) {
+    let is_default = |owner: &str| provider.roles().contains(&owner) || provider.administrators().contains(&owner);
+    if item.kind == Kind::Schema && item.name == "public" && item.owner.as_deref().is_some_and(is_default) {
+        item.set_owner.clear();
+    }
 }
 
 /// Returns the items to keep, by their ids: those of users, and those of the provider that they use. A foreign key can be
