@@ -4,8 +4,11 @@
 //! postgresql-15-hll, postgresql-15-semver and postgresql-15-periods.
 
 use std::path::Path;
+use std::process::{Child, Stdio};
 
-use super::helpers::{Setup, rows};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::helpers::{Setup, rows, wait_until};
 use crate::support::postgres::{PrivateServer, TestDatabase, server};
 use crate::support::skip;
 
@@ -145,5 +148,74 @@ fn jobs_of_pg_cron_come_back_after_the_database_has_its_name() {
     let allowed = setup.run(&["restore", &id, "--to", &other, "--create", "--allow-partial", "--json"]).code(3).json();
     assert_eq!(allowed["left_out"][0]["name"], "pg_cron");
     assert_eq!(private.value("other", "SELECT count(*) FROM t"), "10");
+    std::mem::forget(app);
+}
+
+/// Waits until the swapped-in database `app` is closed to all sessions but that of the restore.
+fn wait_until_closed(setup: &Setup, swap: &mut Child) {
+    wait_until("the restore has exchanged the databases, and goes on", || {
+        assert_eq!(swap.try_wait().unwrap(), None, "the restore ended before it could be stopped");
+        setup.databases_where("datname = 'app' AND NOT datallowconn").len() == 1
+    });
+}
+
+/// The rest of the restore, a materialized view over the jobs, takes as long as a setting of the role says.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_swap_that_ends_before_pg_cron_is_there_gives_the_old_database_its_name_back() {
+    if !have(&["pg_cron"]) {
+        return;
+    }
+    let private = PrivateServer::start(15);
+    private.configure("shared_preload_libraries = 'pg_cron'\ncron.database_name = 'app'");
+    let setup = Setup::new(&private);
+    let app = TestDatabase { server: (*private).clone(), name: "app".to_owned() };
+    private.psql("postgres", "CREATE DATABASE app CONNECTION LIMIT 17");
+    app.psql(
+        "CREATE EXTENSION pg_cron; SELECT cron.schedule('nightly', '0 3 * * *', 'SELECT 1');
+         CREATE FUNCTION slow() RETURNS integer LANGUAGE plpgsql AS $$BEGIN
+             PERFORM pg_catalog.pg_sleep(coalesce(current_setting('test.seconds', true), '0')::float8); RETURN 1; END$$;
+         CREATE MATERIALIZED VIEW jobs AS SELECT jobname, public.slow() FROM cron.job",
+    );
+    let id = setup.snapshot(&app, &[]);
+    app.psql("CREATE TABLE newer AS SELECT 1 AS a");
+    private.psql("postgres", "ALTER ROLE postgres SET test.seconds = '100'");
+    let url = app.url();
+    let swap = || {
+        let mut command = setup.command(&["restore", &id, "--to", &url, "--swap", "--disconnect", "--yes"]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let require_old = || {
+        assert_eq!(app.value("SELECT count(*) FROM newer"), "1");
+        let state = "SELECT datallowconn, datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database";
+        assert_eq!(rows(&app, &format!("{state} WHERE datname = 'app'")), ["t|17|\\N"]);
+    };
+
+    let mut interrupted = swap();
+    wait_until_closed(&setup, &mut interrupted);
+    kill_process(Pid::from_child(&interrupted), Signal::INT).unwrap();
+    let output = interrupted.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    require_old();
+    assert_eq!(setup.databases_where("datname LIKE 'app_%' OR datname LIKE 'lifeboat%'"), [""; 0]);
+
+    let mut killed = swap();
+    wait_until_closed(&setup, &mut killed);
+    killed.kill().unwrap();
+    let output = killed.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let (_, undo) = stderr.split_once("comes back with: ").expect("the undo is printed before the exchange");
+    let refused = setup.run(&["restore", &id, "--to", &url, "--swap", "--disconnect", "--yes"]).code(1);
+    let undo = undo.lines().next().unwrap();
+    assert!(refused.stderr().contains(undo), "{}", refused.transcript());
+    setup.paste(undo);
+    require_old();
+
+    private.psql("postgres", "ALTER ROLE postgres RESET test.seconds");
+    let report = setup.json(&["restore", &id, "--to", &url, "--swap", "--disconnect", "--yes"]);
+    assert_eq!(rows(&app, "SELECT jobname FROM jobs"), ["nightly"]);
+    let state = "SELECT datallowconn, datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database";
+    assert_eq!(rows(&app, &format!("{state} WHERE datname = 'app'")), ["t|17|\\N"]);
+    assert!(report["undo"].is_string(), "{report}");
     std::mem::forget(app);
 }

@@ -109,8 +109,13 @@ fn what_outlives_an_exchange_or_prevents_it_is_named_before_the_build() {
         }
         drop(prepared);
 
-        // The worker of an enabled subscription is a session in the database.
-        source.psql("ALTER SUBSCRIPTION sub ENABLE");
+        // The worker of an enabled subscription is a session in the database. The event trigger would refuse to disable it.
+        source.psql(
+            "ALTER SUBSCRIPTION sub ENABLE;
+             CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no DDL'; END$$;
+             CREATE EVENT TRIGGER refuses ON ddl_command_start EXECUTE FUNCTION refuse();
+             ALTER EVENT TRIGGER refuses ENABLE ALWAYS",
+        );
         setup
             .run(&swap)
             .code(1)
@@ -126,7 +131,7 @@ fn what_outlives_an_exchange_or_prevents_it_is_named_before_the_build() {
             assert!(run.stderr().contains(&words), "{words}\n{}", run.transcript());
         }
         let report = run.json();
-        assert_eq!(report["notes"].as_array().unwrap().len(), 3, "{report}");
+        assert_eq!(report["notes"].as_array().unwrap().len(), 4, "{report}");
         let swapped = setup.undo_swap(&report);
         // The first name in the command is that of the old database, whose subscription is disabled for the renames.
         drop(swapped);
@@ -138,7 +143,12 @@ fn what_outlives_an_exchange_or_prevents_it_is_named_before_the_build() {
             ),
             ["sub|t"]
         );
+        assert_eq!(
+            rows(&source, "SELECT evtname, evtenabled FROM pg_event_trigger ORDER BY 1"),
+            ["later|O", "refuses|A"]
+        );
         assert_eq!(source.value("SELECT count(*) FROM u"), "0");
+        source.psql("ALTER EVENT TRIGGER refuses DISABLE");
         source.psql(format!("ALTER SUBSCRIPTION sub DISABLE; SELECT pg_drop_replication_slot('{slot}')"));
         assert_eq!(setup.databases_where(&format!("datname LIKE '{}_before_%'", &name[..name.len().min(38)])), [""; 0]);
     });

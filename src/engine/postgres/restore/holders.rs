@@ -8,9 +8,13 @@ use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Error, Result, one_line};
 
-/// The statement before one that must not fire event triggers, in a database that is kept: they fire only if they are
-/// enabled for replicas too.
-const AS_REPLICA: &str = "SET session_replication_role = replica";
+/// An event trigger that is enabled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct EnabledTrigger {
+    name: String,
+    /// The words of `ALTER EVENT TRIGGER` that enable it as it is enabled.
+    enable: &'static str,
+}
 
 /// The parts of a database that outlive its replacement, or that hold it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +26,7 @@ pub(crate) struct Holders {
     /// The subscriptions that are enabled.
     subscriptions: Vec<String>,
     /// The event triggers that are enabled.
-    event_triggers: Vec<String>,
+    event_triggers: Vec<EnabledTrigger>,
 }
 
 impl Holders {
@@ -50,9 +54,15 @@ impl Holders {
 
     /// Adds the event triggers of the session's database.
     pub(super) fn add_event_triggers(&mut self, session: &mut Session) -> Result<()> {
-        let sql = "SELECT evtname AS name FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D' ORDER BY 1";
+        let sql = "SELECT evtname AS name, evtenabled::text AS state FROM pg_catalog.pg_event_trigger
+                    WHERE evtenabled <> 'D' ORDER BY 1";
         for row in &session.rows(sql)? {
-            self.event_triggers.push(row.text("name")?.to_owned());
+            let enable = match row.text("state")? {
+                "A" => "ENABLE ALWAYS",
+                "R" => "ENABLE REPLICA",
+                _ => "ENABLE",
+            };
+            self.event_triggers.push(EnabledTrigger { name: row.text("name")?.to_owned(), enable });
         }
         Ok(())
     }
@@ -98,7 +108,7 @@ impl Holders {
         }
         let is_restored =
             |name: &&String| !items.iter().any(|item| item.kind == Kind::EventTrigger && item.name == **name);
-        for name in self.event_triggers.iter().filter(is_restored) {
+        for name in self.event_triggers.iter().map(|trigger| &trigger.name).filter(is_restored) {
             messages.push(format!(
                 "the event trigger {} stays with the old database: the snapshot does not contain it",
                 one_line(name)
@@ -125,23 +135,28 @@ impl Holders {
                  made since the snapshot are not made again"
             ));
         }
-        for name in self.event_triggers.iter().map(|name| one_line(name)) {
+        for name in self.event_triggers.iter().map(|trigger| one_line(&trigger.name)) {
             messages.push(format!("the event trigger {name} fires for the statements of the restore"));
         }
         messages
     }
 
     /// Encloses the command that gives two databases their earlier names in commands that disable the subscriptions of the
-    /// old one, which is now named `aside`, and enable them again: a database in use cannot be renamed.
+    /// old one, which is now named `aside`, and enable them again: a database in use cannot be renamed. Event triggers,
+    /// which could prevent that, are disabled in the same transaction and for that time only.
     pub(super) fn enclose_undo(&self, undo: String, params: &Params, aside: &str) -> String {
         if self.subscriptions.is_empty() {
             return undo;
         }
         let statements = |word: &str| -> Vec<String> {
+            let triggers = |enable: bool| {
+                self.event_triggers.iter().map(move |trigger| {
+                    let state = if enable { trigger.enable } else { "DISABLE" };
+                    format!("ALTER EVENT TRIGGER {} {state}", ident(&trigger.name))
+                })
+            };
             let each = self.subscriptions.iter().map(|name| format!("ALTER SUBSCRIPTION {} {word}", ident(name)));
-            // Only superusers may set it.
-            let quiet = (!self.event_triggers.is_empty()).then(|| AS_REPLICA.to_owned());
-            quiet.into_iter().chain(each).collect()
+            triggers(false).chain(each).chain(triggers(true)).collect()
         };
         let before = sql_command_in(params, aside, &statements("DISABLE"));
         let after = sql_command_in(params, params.database(), &statements("ENABLE"));

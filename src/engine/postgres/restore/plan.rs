@@ -19,6 +19,7 @@ use super::roles;
 use super::tablespaces;
 use super::target::{self, Existing, Mark, Server};
 use super::tied::{self, Tied};
+use super::undo;
 use super::without::{leave_out, roles_without_acl};
 use crate::engine::context::EngineContext;
 use crate::engine::postgres::provider::Provider;
@@ -160,7 +161,7 @@ impl Plan {
         // Some servers accept only one session at a time.
         drop(server);
         if let Some(mark) = existing.as_ref().and_then(|existing| Mark::read(existing.comment.as_deref()?)) {
-            return Err(unfinished(&mark, &shown, &context.host));
+            return Err(unfinished(&mark, params, &context.host));
         }
         let mode = mode(settings, existing.as_ref(), params, provided::of(&facts))?;
         let mut present = facts.clone();
@@ -527,13 +528,21 @@ fn require_no_obstacles(
 }
 
 /// Returns the error for a database that a restore began to fill and has not finished.
-fn unfinished(mark: &Mark, shown: &str, host: &str) -> Error {
+fn unfinished(mark: &Mark, params: &Params, host: &str) -> Error {
+    let shown = one_line(&params.shown());
     let (id, since) = (one_line(&mark.snapshot), mark.since.format("%Y-%m-%d %H:%M:%SZ"));
+    let again = match &mark.exchange {
+        Some(names) => format!(
+            "the database that it replaces is named {} now, and gets its name back with: {}",
+            one_line(&names.aside),
+            undo::of_exchange(params, names, true)
+        ),
+        None => "drop the database, and restore with --create".to_owned(),
+    };
     if mark.may_be_running(host) {
         let (process, host) = (mark.process, one_line(&mark.host));
         return Error::failed(format!("process {process} on {host} is restoring {id} to {shown}"))
-            .hint("wait until it ends; if it has died, drop the database, and restore with --create");
+            .hint(format!("wait until it ends; if it has died: {again}"));
     }
-    Error::failed(format!("{shown} has only a part of {id}: the restore that began at {since} has died"))
-        .hint("drop the database, and restore with --create")
+    Error::failed(format!("{shown} has only a part of {id}: the restore that began at {since} has died")).hint(again)
 }

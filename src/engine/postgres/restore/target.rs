@@ -13,6 +13,7 @@ use crate::engine::postgres::restore::create::Owners;
 use crate::engine::postgres::restore::holders::{self, Holders};
 use crate::engine::postgres::restore::roles;
 use crate::engine::postgres::restore::tied::{self, Tied};
+use crate::engine::postgres::restore::undo::Exchange;
 use crate::engine::postgres::schema::Item;
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::timescale;
@@ -50,6 +51,34 @@ pub(crate) struct Mark {
     pub process: u32,
     /// The time at which the mark was made.
     pub since: DateTime<Utc>,
+    /// Set if the database already has the name of another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Exchange>,
+}
+
+/// The state in which a database gets its final name.
+#[derive(Clone, Copy)]
+pub(crate) enum Finish<'a> {
+    /// It is complete, and has this comment.
+    Complete(Option<&'a str>),
+    /// Something is created in it under that name. Until then it has this mark, and accepts sessions of superusers only.
+    Incomplete(&'a Mark),
+}
+
+impl Finish<'_> {
+    /// Returns the statements that set it for a database. Only a superuser can connect to a database without connections.
+    fn statements(self, database: &str, is_superuser: bool) -> String {
+        let comment = match self {
+            Finish::Complete(comment) => comment.map(str::to_owned),
+            Finish::Incomplete(mark) => Some(mark.text()),
+        };
+        let comment = comment.as_deref().map_or_else(|| "NULL".to_owned(), literal);
+        let set = format!("COMMENT ON DATABASE {database} IS {comment}");
+        match self {
+            Finish::Incomplete(_) if is_superuser => format!("{set}; ALTER DATABASE {database} CONNECTION LIMIT 0"),
+            _ => set,
+        }
+    }
 }
 
 impl Mark {
@@ -57,7 +86,13 @@ impl Mark {
     #[must_use]
     pub(crate) fn new(purpose: &str, snapshot: &str, host: &str) -> Self {
         let (purpose, snapshot, host) = (purpose.to_owned(), snapshot.to_owned(), host.to_owned());
-        Mark { purpose, snapshot, host, process: std::process::id(), since: Utc::now() }
+        Mark { purpose, snapshot, host, process: std::process::id(), since: Utc::now(), exchange: None }
+    }
+
+    /// Returns the same mark for a database that is exchanged.
+    #[must_use]
+    pub(crate) fn after(&self, exchange: Exchange) -> Self {
+        Mark { exchange: Some(exchange), ..self.clone() }
     }
 
     /// Parses a database's comment. Returns `None` if it is not a mark.
@@ -167,6 +202,11 @@ impl Server {
         let url = one_line(&self.params.shown());
         Err(Error::usage(format!("{url} is on a standby, which accepts no changes"))
             .hint("name a database on a primary server with --to postgres://user@host/database"))
+    }
+
+    /// Returns the parameters of its own connection.
+    pub(super) fn params(&self) -> Params {
+        self.params.with_database(&self.session.about().database)
     }
 
     /// Returns the session.
@@ -402,12 +442,12 @@ impl Server {
             .map_err(|error| error.context("cannot mark the database as unfinished"))
     }
 
-    /// Sets the comment of a finished database and renames it to its final name, which must not be in use.
-    pub(crate) fn finish(&mut self, scratch: &str, name: &str, comment: Option<&str>) -> Result<()> {
-        let comment = comment.map_or_else(|| "NULL".to_owned(), literal);
+    /// Renames a database to its final name, which must not be in use.
+    pub(crate) fn finish(&mut self, scratch: &str, name: &str, finish: Finish) -> Result<()> {
         let (from, to) = (ident(scratch), ident(name));
+        let set = finish.statements(&from, self.is_superuser());
         self.end_sessions(scratch);
-        self.in_transaction(&format!("COMMENT ON DATABASE {from} IS {comment}; ALTER DATABASE {from} RENAME TO {to}"))
+        self.in_transaction(&format!("{set}; ALTER DATABASE {from} RENAME TO {to}"))
             .or_else(|error| self.accept_if_renamed(scratch, error))
             .map_err(|error| error.context(format!("cannot rename the restored database to {}", one_line(name))))
     }
@@ -446,23 +486,32 @@ impl Server {
         }
     }
 
-    /// Puts a finished database in the place of another one, which is renamed to `aside` and keeps its content.
+    /// Returns the limit of sessions of a database, as `ALTER DATABASE ... CONNECTION LIMIT` takes it.
+    pub(super) fn connection_limit(&mut self, name: &str) -> Result<i32> {
+        let sql = format!("SELECT datconnlimit AS most FROM pg_catalog.pg_database WHERE datname = {}", literal(name));
+        self.session.row(&sql)?.number("most")
+    }
+
+    /// Closes a database to new sessions, and ends those of others: only the session of process `pid` stays.
+    pub(super) fn close_to_others(&mut self, name: &str, pid: i32) -> Result<()> {
+        self.session.execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", ident(name)))?;
+        self.session.rows(&format!(
+            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+              WHERE datname = {} AND backend_type = 'client backend' AND pid <> {pid}",
+            literal(name)
+        ))?;
+        Ok(())
+    }
+
+    /// Puts a database in the place of the one with this name, which is renamed and keeps its content.
     ///
     /// Both names change in one transaction. The rename locks the old database against new sessions, and waits some
     /// seconds for its sessions to end. If `disconnect` is true, a second connection terminates them.
-    pub(crate) fn exchange(
-        &mut self,
-        scratch: &str,
-        name: &str,
-        aside: &str,
-        comment: Option<&str>,
-        disconnect: bool,
-    ) -> Result<()> {
-        let comment = comment.map_or_else(|| "NULL".to_owned(), literal);
+    pub(crate) fn exchange(&mut self, name: &str, names: &Exchange, finish: Finish, disconnect: bool) -> Result<()> {
+        let Exchange { aside, scratch } = names;
         let (from, to, old) = (ident(scratch), ident(name), ident(aside));
-        let sql = format!(
-            "COMMENT ON DATABASE {from} IS {comment}; ALTER DATABASE {to} RENAME TO {old}; ALTER DATABASE {from} RENAME TO {to}"
-        );
+        let set = finish.statements(&from, self.is_superuser());
+        let sql = format!("{set}; ALTER DATABASE {to} RENAME TO {old}; ALTER DATABASE {from} RENAME TO {to}");
         self.end_sessions(scratch);
         let clock = Instant::now();
         loop {
@@ -481,7 +530,8 @@ impl Server {
     }
 
     fn exchange_disconnecting(&mut self, sql: &str, name: &str) -> Result<()> {
-        let mut second = Server::connect(&self.params)?;
+        // An exchange is undone after Ctrl-C too.
+        let mut second = Server::connect_for_cleanup(&self.params)?;
         let done = std::sync::atomic::AtomicBool::new(false);
         thread::scope(|scope| {
             let ender = scope.spawn(|| -> Result<()> {

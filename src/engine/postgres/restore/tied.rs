@@ -14,7 +14,6 @@ use crate::engine::postgres::schema::quote::literal;
 use crate::engine::postgres::schema::{Item, Kind, Section, sequences};
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
-use crate::engine::postgres::wire::settings;
 use crate::engine::restoring::{LeftOut, SavedSnapshot};
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::{PostgresFacts, SequenceValue, Table};
@@ -131,33 +130,33 @@ pub(super) struct Rest<'a> {
 }
 
 impl Rest<'_> {
-    /// Creates and loads it in one transaction, and compares the rows.
-    pub(super) fn create(&self, params: &Params) -> Result<()> {
-        let mut session = Session::connect(params)?;
-        settings::pin(&mut session)?;
+    /// Creates and loads it in one transaction, compares the rows, and runs the last statements. If the outcome of the
+    /// transaction is not known, the server is asked over a connection with `params`.
+    pub(super) fn create(&self, session: &mut Session, params: &Params, last: &str) -> Result<()> {
         session.execute("BEGIN")?;
-        create::create_section(&mut session, self.items, Section::Pre, self.owners)?;
+        create::create_section(session, self.items, Section::Pre, self.owners)?;
         let saved: Vec<&Table> =
             self.snapshot.manifest().tables.iter().filter(|table| self.tables.contains(&table.name)).collect();
         let mut copies: Vec<RowSource> = saved.iter().map(|table| RowSource::like(table)).collect();
         let lent = match self.owners {
-            Owners::Keep => as_owner::protect(&mut session, &mut copies)?,
+            Owners::Keep => as_owner::protect(session, &mut copies)?,
             Owners::Leave => Lent::default(),
         };
-        self.load(&mut session, &saved, &copies)?;
+        self.load(session, &saved, &copies)?;
         for value in self.sequences {
             session.rows(&sequences::statement(value))?;
         }
-        create::create_section(&mut session, self.items, Section::Post, self.owners)?;
-        lent.take_back(&mut session)?;
+        create::create_section(session, self.items, Section::Post, self.owners)?;
+        lent.take_back(session)?;
         if self.owners == Owners::Keep {
-            create::grant(&mut session, self.items)?;
+            create::grant(session, self.items)?;
         }
-        create::create_section(&mut session, self.items, Section::Last, self.owners)?;
+        create::create_section(session, self.items, Section::Last, self.owners)?;
         for (table, copy) in saved.iter().zip(&copies) {
-            require_equal(table, &copy.clone().with_generated(table).sum(&mut session)?)?;
+            require_equal(table, &copy.clone().with_generated(table).sum(session)?)?;
         }
-        commit(&mut session, params)
+        session.execute(last)?;
+        commit(session, params)
     }
 
     fn load(&self, session: &mut Session, saved: &[&Table], copies: &[RowSource]) -> Result<()> {

@@ -9,9 +9,9 @@ use super::create;
 use super::fill::Filling;
 use super::holders::{self, without_login_triggers};
 use super::plan::Plan;
-use super::target::{self, Mark, Server};
+use super::target::{self, Finish, Mark, Server};
 use super::tied::{Rest, Tied};
-use super::undo::sql_command;
+use super::undo::{self, Exchange};
 use crate::engine::postgres::layout;
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::schema::{self, Item};
@@ -30,18 +30,14 @@ impl Plan {
         let scratch = target::scratch_name(&self.context.host)?;
         let mark = Mark::new("restore", &report.id, &self.context.host);
         server.create(&scratch, &self.facts.database, &mark)?;
+        let limit = server.connection_limit(&scratch)?;
         let built =
             self.build(&self.params.with_database(&scratch), &self.items, Some(&mark), report).and_then(|built| {
-                let mark = mark.text();
-                let comment = if self.after_rename.is_empty() { built.comment.as_deref() } else { Some(mark.as_str()) };
-                server.finish(&scratch, name, comment).map(|()| built)
+                server.finish(&scratch, name, self.finish(built.comment.as_deref(), &mark)).map(|()| built)
             });
         let built = built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
-        if !self.after_rename.is_empty() {
-            self.create_after_rename(&built)
-                .and_then(|()| server.unmark(name, built.comment.as_deref()))
-                .map_err(|error| drop_failed(&mut server, name, error))?;
-        }
+        self.create_after_rename(&mut server, &built, built.comment.as_deref(), limit)
+            .map_err(|error| drop_failed(&mut server, name, error))?;
         report.undo = Some(holders::drop_command(&self.params, &self.items));
         report.notes.extend(holders::drop_notes(&self.items));
         Ok(())
@@ -85,7 +81,12 @@ impl Plan {
         let mark = Mark::new("restore", &report.id, &self.context.host);
         server.create(&scratch, &self.facts.database, &mark)?;
         let aside = format!("{}_before_{}", cut(&name, 38), Utc::now().format("%Y%m%dT%H%M%SZ"));
+        let names = Exchange { aside: aside.clone(), scratch: scratch.clone() };
+        let has_rest = !self.after_rename.is_empty();
+        let undo = self.holders.enclose_undo(undo::of_exchange(&self.params, &names, has_rest), &self.params, &aside);
+        let marked = mark.after(names.clone());
         let new = self.params.with_database(&scratch);
+        let mut limit = -1;
         let built = self
             .build(&new, &self.items, None, report)
             .and_then(|built| {
@@ -94,33 +95,22 @@ impl Plan {
                 create::apply_settings(&mut session, &settings_now).map(|()| built)
             })
             .and_then(|built| {
-                let mark = mark.text();
-                let comment = if self.after_rename.is_empty() { self.comment.as_deref() } else { Some(mark.as_str()) };
-                server.exchange(&scratch, &name, &aside, comment, self.settings.disconnect).map(|()| built)
+                limit = server.connection_limit(&scratch)?;
+                if has_rest {
+                    tracing::warn!(
+                        "{} accepts no sessions until it is complete; if this run is killed before, its earlier state comes \
+                         back with: {undo}",
+                        one_line(&name)
+                    );
+                }
+                let finish = self.finish(self.comment.as_deref(), &marked);
+                server.exchange(&name, &names, finish, self.settings.disconnect).map(|()| built)
             });
         let built = built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
-        if !self.after_rename.is_empty() {
-            let created = self.create_after_rename(&built).and_then(|()| server.unmark(&name, self.comment.as_deref()));
-            if let Err(error) = created {
-                // The old database gets its name back.
-                server.exchange(&aside, &name, &scratch, self.comment.as_deref(), true).map_err(|why| {
-                    tracing::warn!("cannot undo the exchange: {}", why.full_message());
-                    error.duplicate().context(format!("the old database is {}", one_line(&aside)))
-                })?;
-                return Err(drop_failed(&mut server, &scratch, error));
-            }
-        }
-        report.moved_aside.push(aside.clone());
-        let end_sessions =
-            format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}", literal(&name));
-        // The extension keeps a session in the database.
-        let first = (!self.after_rename.is_empty()).then_some(end_sessions);
-        let undo = [
-            format!("ALTER DATABASE {} RENAME TO {}", ident(&name), ident(&scratch)),
-            format!("ALTER DATABASE {} RENAME TO {}", ident(&aside), ident(&name)),
-        ];
-        let undo: Vec<String> = first.into_iter().chain(undo).collect();
-        report.undo = Some(self.holders.enclose_undo(sql_command(&self.params, &undo), &self.params, &aside));
+        self.create_after_rename(&mut server, &built, self.comment.as_deref(), limit)
+            .map_err(|error| self.exchange_back(names, error, &undo))?;
+        report.moved_aside.push(aside);
+        report.undo = Some(undo);
         report.notes.extend(staying);
         Ok(())
     }
@@ -162,8 +152,17 @@ impl Plan {
         Ok(built)
     }
 
-    /// Creates what the database can have only now that it has its name.
-    fn create_after_rename(&self, built: &Built) -> Result<()> {
+    /// Returns the state in which the database gets its final name: with its comment if it is complete then.
+    fn finish<'a>(&self, comment: Option<&'a str>, mark: &'a Mark) -> Finish<'a> {
+        if self.after_rename.is_empty() { Finish::Complete(comment) } else { Finish::Incomplete(mark) }
+    }
+
+    /// Creates what the database can have only now that it has its name. Nobody else can use it until all of it is there;
+    /// then it gets its comment and its limit of sessions.
+    fn create_after_rename(&self, server: &mut Server, built: &Built, comment: Option<&str>, limit: i32) -> Result<()> {
+        if self.after_rename.is_empty() {
+            return Ok(());
+        }
         let rest = Rest {
             snapshot: &*self.snapshot,
             all: &self.items,
@@ -173,7 +172,39 @@ impl Plan {
             tables: &built.absent,
             sequences: &built.absent_sequences,
         };
-        rest.create(&self.params)
+        let name = ident(self.params.database());
+        let comment = comment.map_or_else(|| "NULL".to_owned(), literal);
+        let opened = format!(
+            "COMMENT ON DATABASE {name} IS {comment};
+             ALTER DATABASE {name} ALLOW_CONNECTIONS true CONNECTION LIMIT {limit}"
+        );
+        let mut session = Session::connect(&self.params)?;
+        settings::pin(&mut session)?;
+        server.close_to_others(self.params.database(), session.pid())?;
+        rest.create(&mut session, &server.params(), &opened)
+    }
+
+    /// Gives the old database its name back, and drops the new one. This works after Ctrl-C too.
+    fn exchange_back(&self, names: Exchange, error: Error, undo: &str) -> Error {
+        let Exchange { aside, scratch } = names;
+        let back = Exchange { aside: scratch.clone(), scratch: aside.clone() };
+        let finish = Finish::Complete(self.comment.as_deref());
+        let exchanged = Server::connect_for_cleanup(&self.params).and_then(|mut server| {
+            server.exchange(self.params.database(), &back, finish, true)?;
+            Ok(server)
+        });
+        match exchanged {
+            Ok(mut server) => drop_failed(&mut server, &scratch, error),
+            Err(why) => {
+                tracing::warn!("cannot undo the exchange: {}", why.full_message());
+                let (new, old) = (one_line(self.params.database()), one_line(&aside));
+                error
+                    .context(format!(
+                        "the restore failed; {new} is incomplete, and the old database is named {old} now"
+                    ))
+                    .hint(format!("give the old one its name back with: {undo}"))
+            }
+        }
     }
 
     /// Warns about the database's own settings in the snapshot: a database that was filled keeps those that it has.
