@@ -6,7 +6,6 @@ use crate::cli::call::{Call, Subcommand};
 use crate::cli::filter::FilterArgs;
 use crate::cli::trust::TrustArgs;
 use crate::cli::without::WithoutArgs;
-use crate::engine::postgres::wire::majors;
 use crate::ops::drill::{self, DrillOptions};
 use crate::ops::watch::Asked;
 use crate::platform::error::Result;
@@ -32,10 +31,6 @@ pub(super) struct DrillArgs {
     /// PostgreSQL: do not restore owners and grants, for a server that lacks the roles
     #[arg(long)]
     no_owner: bool,
-    /// PostgreSQL: use a server of a newer major version than those that lifeboat is tested with, if it has nothing that
-    /// lifeboat does not know
-    #[arg(long)]
-    allow_newer_server: bool,
     /// The objects that are left out.
     #[command(flatten)]
     without: WithoutArgs,
@@ -71,9 +66,6 @@ impl Subcommand for DrillArgs {
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {
-        if self.allow_newer_server {
-            majors::allow_newer();
-        }
         call.finish(&drill::run(&self.clone().into(), &call.context)?)
     }
 }

@@ -54,6 +54,10 @@ pub(super) struct GlobalArgs {
     /// This machine's name, as recorded in snapshots; set it in containers, because their host names change
     #[arg(long, global = true, value_name = "NAME", env = "LIFEBOAT_HOST")]
     pub(super) host: Option<String>,
+    /// PostgreSQL: use servers of newer major versions than those that lifeboat is tested with, if they have nothing that
+    /// lifeboat does not know
+    #[arg(long, global = true)]
+    pub(super) allow_newer_server: bool,
 }
 
 /// Returns the value, or a default if there is an error. The first error is kept in `failed`.

@@ -54,6 +54,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::cli::call::{Call, Subcommand};
 use crate::cli::global::GlobalArgs;
 use crate::config::{self, Config};
+use crate::engine::postgres::wire::majors;
 use crate::engine::sqlite::check_library;
 use crate::ops::gate::remote::token as remote_token;
 use crate::ops::summary::RunSummary;
@@ -150,6 +151,9 @@ pub unsafe fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     }
     let command = cli.command.subcommand();
     start_log(&cli.global, command.shows_log());
+    if cli.global.allow_newer_server {
+        majors::allow_newer();
+    }
     let mut ended = Ended::default();
     let listens = listens_early || command.handles_signals();
     let outcome = execute(&cli.global, command, listens, &mut ended);

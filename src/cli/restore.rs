@@ -12,7 +12,6 @@ use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
 use crate::cli::trust::TrustArgs;
 use crate::cli::without::WithoutArgs;
-use crate::engine::postgres::wire::majors;
 use crate::engine::restoring::{RestoreReport, RestoreSettings};
 use crate::ops::restore::{RestoreOptions, RestorePlan};
 use crate::platform::error::{Error, Kind, Result, one_line};
@@ -80,10 +79,6 @@ pub(super) struct RestoreArgs {
     /// extension; features that need the extension are left out and listed
     #[arg(long)]
     plain_tables: bool,
-    /// PostgreSQL: use a server of a newer major version than those that lifeboat is tested with, if it has nothing that
-    /// lifeboat does not know
-    #[arg(long)]
-    allow_newer_server: bool,
     /// Take no safety snapshot of what is overwritten
     #[arg(long)]
     no_safety: bool,
@@ -138,9 +133,6 @@ impl Subcommand for RestoreArgs {
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {
-        if self.allow_newer_server {
-            majors::allow_newer();
-        }
         let options = self.clone().into();
         let plan = RestorePlan::make(&options, &call.context)?;
         if let Some(question) = plan.question().filter(|_| !self.yes && !self.dry_run) {

@@ -5,7 +5,6 @@ use clap::Args;
 use crate::archive::{Compression, Recipient};
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::engine::postgres::provider::Provider;
-use crate::engine::postgres::wire::majors;
 use crate::ops::save::{self, Comparison, SaveOptions, SnapshotReport};
 use crate::ops::watch::Asked;
 use crate::platform::error::{Result, one_line};
@@ -67,10 +66,6 @@ pub(super) struct SnapshotArgs {
     /// PostgreSQL: the maximum time to wait for locks of other sessions, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     lock_timeout: u64,
-    /// PostgreSQL: use a server of a newer major version than those that lifeboat is tested with, if it has nothing that
-    /// lifeboat does not know
-    #[arg(long)]
-    allow_newer_server: bool,
     /// Prune by the config's retention afterwards, if every snapshot was taken
     #[arg(long)]
     prune: bool,
@@ -123,9 +118,6 @@ impl Subcommand for SnapshotArgs {
     }
 
     fn run(&self, call: &mut Call) -> Result<u8> {
-        if self.allow_newer_server {
-            majors::allow_newer();
-        }
         call.finish(&save::run(&self.clone().into(), &call.context)?)
     }
 

@@ -1,6 +1,8 @@
 //! Servers of a newer major version than those tested. No such server exists yet, so a proxy changes the version that a
 //! server reports.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use lifeboat::engine::postgres::wire::majors::NEWEST;
 
 use super::helpers::Setup;
@@ -34,6 +36,37 @@ fn a_newer_server_is_used_only_if_allowed_and_if_it_has_nothing_that_is_not_know
     assert_eq!(new.value("SELECT count(*) FROM t"), "2");
     setup.run(&["drill", "latest", "--to", &url("postgres")]).code(2).says(&version);
     setup.run(&["drill", "latest", "--to", &url("postgres"), "--allow-newer-server"]).code(0);
+
+    // Every command has the option.
+    let config = format!(
+        "[[store]]\nname = \"main\"\nurl = \"backups\"\n[[source]]\nname = \"newer\"\nurl = \"{}\"\n",
+        url(&source.name)
+    );
+    let file = setup.sandbox.path("lifeboat.toml");
+    std::fs::write(&file, config).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = setup.sandbox.command(arguments);
+        command.env("PGPASSWORD", &server.password);
+        setup.sandbox.finish(command)
+    };
+    let commands: [&[&str]; 6] = [
+        &["check", "newer"],
+        &["diff", "latest", "newer", "--source", "newer"],
+        &["doctor", "newer"],
+        &["predeploy", "newer"],
+        &["postdeploy", "newer"],
+        &["guard", "--", "true"],
+    ];
+    for command in commands {
+        let refused = run(command);
+        assert_ne!(refused.exit(), 0, "{}", refused.transcript());
+        let shown = format!("{}{}", refused.stdout(), refused.stderr());
+        assert!(shown.contains(&version) && shown.contains("--allow-newer-server"), "{}", refused.transcript());
+        let allowed = [&["--allow-newer-server"], command].concat();
+        run(&allowed).code(0);
+    }
+    std::fs::remove_file(&file).unwrap();
 
     // A catalog that is not known may be empty, but may not have rows.
     source.psql("SET allow_system_table_mods = on; CREATE TABLE pg_catalog.pg_propgraph_element (id integer)");

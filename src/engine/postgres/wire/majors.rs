@@ -43,9 +43,8 @@ fn require_supported_if(url: &str, version_num: u32, version: &str, allows_newer
     }
     if !allows_newer {
         let message = format!("{url} is PostgreSQL {version}, which this lifeboat was not tested with");
-        return Err(Error::usage(message).hint(format!(
-            "{supported}: use a newer lifeboat, or try it with --allow-newer-server of snapshot, restore and drill"
-        )));
+        let hint = format!("{supported}: use a newer lifeboat, or try it with --allow-newer-server");
+        return Err(Error::usage(message).hint(hint));
     }
     static WARNED: Once = Once::new();
     WARNED.call_once(|| {
