@@ -279,7 +279,7 @@ impl Job<'_> {
             Ok(session)
         };
         let mut sessions = vec![first];
-        sessions.extend(session::open_up_to(self.jobs.max(1) - 1, open)?);
+        sessions.extend(session::open_up_to(self.params, self.jobs.max(1) - 1, open)?);
         Ok(sessions)
     }
 

@@ -1,8 +1,12 @@
 //! Connections through PgBouncer. In transaction and in statement mode, the settings of one client would reach others.
 
+use std::cell::Cell;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::{Child, Command, Stdio};
+
+use lifeboat::engine::postgres::Params;
+use lifeboat::engine::postgres::wire::session::{Session, open_up_to};
 
 use super::helpers::{Setup, rows, text, wait_until};
 use crate::support::postgres::{Server, TestDatabase, TestRole, server};
@@ -19,6 +23,11 @@ struct Pooler {
 impl Pooler {
     /// Starts a pooler in front of all databases of a server, for one role, with this number of connections for each.
     fn start(setup: &Setup, role: &str, mode: &str, size: u32) -> Self {
+        Self::start_with(setup, role, mode, size, "")
+    }
+
+    /// Starts a pooler with one more line in its configuration.
+    fn start_with(setup: &Setup, role: &str, mode: &str, size: u32, line: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = setup.sandbox.path(format!("pooler-{mode}-{size}"));
         std::fs::create_dir(&folder).unwrap();
@@ -29,7 +38,7 @@ impl Pooler {
         let text = format!(
             "[databases]\n* = host={} port={server_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              auth_type = trust\nauth_file = {}\npool_mode = {mode}\ndefault_pool_size = {size}\nserver_round_robin = 1\n\
-             ignore_startup_parameters = options\nunix_socket_dir =\n",
+             ignore_startup_parameters = options\nunix_socket_dir =\n{line}\n",
             socket_dir.display(),
             roles.display(),
         );
@@ -172,6 +181,48 @@ fn a_pool_in_session_mode_is_used_like_a_server() {
     database.psql("DELETE FROM t");
     setup.ok(&["restore", &id, "--to", &some.url(&database.name), "--replace", "--yes"]);
     assert_eq!(rows(&database, "SELECT a FROM t ORDER BY a"), ["1", "2"]);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_pool_that_accepts_one_client_is_used_if_the_url_says_that_sessions_are_not_shared() {
+    if !have(&["pgbouncer"]) {
+        return;
+    }
+    let server = server(15);
+    let setup = Setup::new(&server);
+    let (role, database) = logged_database(&server, "one_client");
+    let one = Pooler::start_with(&setup, &role, "session", 1, "max_client_conn = 1");
+    let url = format!("{}?connect_timeout=3", one.url(&database.name));
+    setup.run(&["snapshot", &url, "-j", "1"]).code(5).says("it cannot be found out").says("pgbouncer=false");
+    setup.ok(&["snapshot", &format!("{url}&pgbouncer=false"), "-j", "1"]);
+    // That clients share sessions is found out all the same.
+    let shared = Pooler::start(&setup, &role, "transaction", 1);
+    let url = format!("{}?pgbouncer=false", shared.url(&database.name));
+    setup.run(&["snapshot", &url]).code(2).says("is a pooler in transaction or statement mode");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_pool_with_too_few_connections_lets_one_client_wait_only_once() {
+    if !have(&["pgbouncer"]) {
+        return;
+    }
+    let server = server(15);
+    let setup = Setup::new(&server);
+    let (role, database) = logged_database(&server, "small_pool");
+    let pooler = Pooler::start(&setup, &role, "session", 2);
+    let params = Params::parse(&format!("{}?connect_timeout=2", pooler.url(&database.name))).unwrap();
+    let _first = Session::connect(&params).unwrap();
+    let asked = Cell::new(0);
+    for (most, all) in [(3, 2), (3, 3), (1, 4)] {
+        let open = || {
+            asked.set(asked.get() + 1);
+            Session::connect(&params)
+        };
+        assert_eq!(open_up_to(&params, most, open).unwrap().len(), 1);
+        assert_eq!(asked.get(), all);
+    }
 }
 
 /// No server is needed to refuse a host that is known to be a pool, or to hint at IPv6.

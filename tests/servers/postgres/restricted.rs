@@ -1,6 +1,6 @@
 //! Roles with few rights, as on managed servers: such a role owns a database, and nothing else.
 
-use super::helpers::{Setup, rows, text};
+use super::helpers::{Setup, rows, text, wait_until};
 use crate::support::postgres::{Server, TestDatabase, TestRole, oldest_and_newest, schema_differences, server};
 
 /// Creates roles whose names no other test uses.
@@ -183,5 +183,8 @@ fn a_role_with_one_connection_can_set_options_of_its_sessions() {
         let mut command = setup.command(&["snapshot", &url, "-j", "1"]);
         command.env("PGOPTIONS", "-c geqo=off");
         setup.sandbox.finish(command).code(0);
+        // For a short time, the server still counts the session of a program that has ended.
+        let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{app}'");
+        wait_until("the session has ended", || server.value("postgres", &sessions) == "0");
     }
 }

@@ -125,7 +125,7 @@ impl Reading {
         self.lock_indexes_for_generated(tables)?;
         let parts = self.parts(tables)?;
         let jobs = self.jobs.min(parts.len()).max(1);
-        let others = open_up_to(jobs - 1, || self.join())?;
+        let others = open_up_to(&self.params, jobs - 1, || self.join())?;
         let jobs = others.len() + 1;
         let queue = Queue {
             for_any: Mutex::new(parts.into()),

@@ -97,7 +97,7 @@ impl Build<'_> {
         let clock = Instant::now();
         let lent_schemas = self.create_before_rows(&mut first)?;
         let mut sessions = vec![first];
-        sessions.extend(open_up_to(self.context.jobs.saturating_sub(1), || self.session())?);
+        sessions.extend(open_up_to(self.params, self.context.jobs.saturating_sub(1), || self.session())?);
         let tables: Vec<&Table> = self.snapshot.manifest().tables.iter().collect();
         let mut copies: Vec<RowSource> = tables.iter().map(|table| RowSource::like(table)).collect();
         let lent = match self.owners {

@@ -412,7 +412,7 @@ async fn log_in(
             Err(ConnectError::Server(_)) if params.options.is_some() => opening.open(config_with_options).await?,
             first => first?,
         };
-        require_own_session(&first, opening.open(config), &opening, pool).await?;
+        require_own_session(&first, opening.open(config), &opening, params, pool).await?;
         if params.options.is_some() {
             first.close().await;
             opening.open_after_another(config_with_options).await?
@@ -429,6 +429,7 @@ async fn require_own_session(
     first: &LoggedIn,
     second: impl Future<Output = std::result::Result<LoggedIn, ConnectError>>,
     opening: &Opening<'_>,
+    params: &Params,
     pool: &Pool,
 ) -> std::result::Result<(), ConnectError> {
     let asked = with_time_limit(opening.limit, pooler::ask_twice(&first.client)).await;
@@ -443,11 +444,18 @@ async fn require_own_session(
     tracing::debug!("the login named another process than the one that answers: there is a pooler or a proxy");
     // Until it has logged in, a second client says nothing about the pool.
     let clock = Instant::now();
-    let Ok(second) = second.await else { return Err(ConnectError::Pooler(Pooled::Unknown)) };
-    let inspected = pooler::inspect(&first.client, one, &second.client, clock.elapsed()).await;
-    second.close().await;
-    if let Some(why) = inspected.map_err(ConnectError::Server)? {
-        return Err(ConnectError::Pooler(why));
+    let why = match second.await {
+        Ok(second) => {
+            let inspected = pooler::inspect(&first.client, one, &second.client, clock.elapsed()).await;
+            second.close().await;
+            inspected.map_err(ConnectError::Server)?
+        }
+        Err(_) => Some(Pooled::Unknown),
+    };
+    match why {
+        Some(Pooled::Unknown) if params.has_own_session => {}
+        Some(why) => return Err(ConnectError::Pooler(why)),
+        None => {}
     }
     pool.remember(Known::SessionMode);
     Ok(())

@@ -60,6 +60,10 @@ pub(in crate::engine::postgres) const KEYWORDS: &[(&str, Option<&str>)] = &[
     ("user", Some("PGUSER")),
 ];
 
+/// A parameter of Prisma, which is true for a pool in transaction mode. Here, false means that each client has a session of its
+/// own, where that cannot be found out.
+pub(in crate::engine::postgres) const PGBOUNCER: &str = "pgbouncer";
+
 /// Parameters that other programs put into their URLs for their own use, and the names of these programs.
 const FOREIGN: &[(&str, &[&str])] = &[
     (
@@ -85,7 +89,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
             "use_native_unicode",
         ],
     ),
-    ("Prisma", &["connection_limit", "pgbouncer", "pool_timeout", "schema", "socket_timeout", "sslaccept"]),
+    ("Prisma", &["connection_limit", PGBOUNCER, "pool_timeout", "schema", "socket_timeout", "sslaccept"]),
     (
         "the JDBC driver",
         &["ApplicationName", "currentSchema", "loginTimeout", "reWriteBatchedInserts", "socketTimeout", "sslfactory"],
@@ -220,7 +224,9 @@ fn parameters(query: &str, pairs: &mut Pairs) -> Result<()> {
         };
         let (name, value) = foreign_ssl(decode(name, "parameter")?, decode(value, "parameter")?);
         refuse_pooler(&name, &value, pairs)?;
-        require_known(&name, pairs)?;
+        if (name.as_str(), value.as_str()) != (PGBOUNCER, "false") {
+            require_known(&name, pairs)?;
+        }
         if names.contains(&name) {
             return Err(Error::usage(format!("the PostgreSQL URL has the parameter {name} twice")));
         }
@@ -232,7 +238,7 @@ fn parameters(query: &str, pairs: &mut Pairs) -> Result<()> {
 
 /// Refuses a URL that says that it leads to a pool in transaction mode, as Prisma needs to know.
 fn refuse_pooler(name: &str, value: &str, pairs: &Pairs) -> Result<()> {
-    if name != "pgbouncer" || value != "true" {
+    if name != PGBOUNCER || value != "true" {
         return Ok(());
     }
     let first = |keyword: &str| {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::engine::postgres::provider::Provider;
 use crate::engine::postgres::wire::auth::Methods;
 pub use crate::engine::postgres::wire::conninfo::looks_like;
-use crate::engine::postgres::wire::conninfo::{self, KEYWORDS, encode};
+use crate::engine::postgres::wire::conninfo::{self, KEYWORDS, PGBOUNCER, encode};
 use crate::engine::postgres::wire::tls::{RootCertificates, SslMode, TlsParams};
 use crate::engine::postgres::wire::{passfile, service};
 use crate::platform::error::{Error, Result};
@@ -42,6 +42,8 @@ pub struct Params {
     pub(in crate::engine::postgres) methods: Methods,
     pub(in crate::engine::postgres) random_order: bool,
     pub(in crate::engine::postgres) tls: TlsParams,
+    /// True if the user says that each client has a session of its own.
+    pub(in crate::engine::postgres) has_own_session: bool,
     /// The provider of the server, if the config names one.
     pub(in crate::engine::postgres) provider: Option<Provider>,
 }
@@ -140,7 +142,8 @@ struct Settings(HashMap<&'static str, (String, &'static str)>);
 impl Settings {
     /// Stores a value, which overrides earlier ones.
     fn put(&mut self, name: &str, value: String, from: &'static str) {
-        if let Some((name, _)) = KEYWORDS.iter().find(|(known, _)| *known == name) {
+        let mut known = KEYWORDS.iter().map(|(known, _)| *known).chain([PGBOUNCER]);
+        if let Some(name) = known.find(|known| *known == name) {
             self.0.insert(name, (value, from));
         }
     }
@@ -281,6 +284,7 @@ impl Params {
             methods: settings.get("require_auth").map(Methods::parse).transpose()?.unwrap_or_default(),
             random_order: settings.choice("load_balance_hosts", false, &[("disable", false), ("random", true)])?,
             tls: tls(settings, env)?,
+            has_own_session: settings.get(PGBOUNCER).is_some(),
             provider: None,
         })
     }

@@ -168,20 +168,19 @@ impl Pool {
         }
     }
 
-    fn known(&self) -> Option<Known> {
+    fn known(&self) -> Option<(Known, Instant)> {
         let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        let (known, since) = *known.as_ref()?.get(self)?;
-        (since.elapsed() < KNOWN_FOR).then_some(known)
+        known.as_ref()?.get(self).copied()
     }
 
     /// Returns true if it was found shortly before that its clients do not share connections.
     pub(in crate::engine::postgres) fn is_known(&self) -> bool {
-        self.known().is_some()
+        self.known().is_some_and(|(_, since)| since.elapsed() < KNOWN_FOR)
     }
 
-    /// Returns true if it was found shortly before that there is a pooler in session mode.
+    /// Returns true if it was found before that there is a pooler in session mode.
     pub(in crate::engine::postgres) fn is_in_session_mode(&self) -> bool {
-        self.known() == Some(Known::SessionMode)
+        self.known().is_some_and(|(known, _)| known == Known::SessionMode)
     }
 
     /// Remembers what was found.
@@ -202,7 +201,8 @@ pub(in crate::engine::postgres) fn refuse_by_name(params: &Params) -> Result<()>
 /// Builds the error for a pooler that cannot be used.
 pub(in crate::engine::postgres) fn refused(params: &Params, host: &Host, why: Pooled) -> Error {
     let url = params.shown_at(std::slice::from_ref(host));
-    let hint = format!("{}; nothing was set in the pool's sessions", hosted::way_around_pooler(&host.name, host.port));
+    let way = hosted::way_around_pooler(&host.name, host.port);
+    let hint = format!("{way}; nothing was set in the pool's sessions");
     match why {
         Pooled::Shared => Error::usage(format!(
             "{url} is a pooler in transaction or statement mode: its clients share the server's sessions, and the settings \
@@ -213,6 +213,6 @@ pub(in crate::engine::postgres) fn refused(params: &Params, host: &Host, why: Po
             "{url} is a pooler, and it cannot be found out whether its clients share the server's sessions: all of them are \
              in use, or it accepts no second connection"
         ))
-        .hint(hint),
+        .hint(format!("{hint}; if each client has a session of its own, add pgbouncer=false to the URL's parameters")),
     }
 }

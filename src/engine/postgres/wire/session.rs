@@ -1,8 +1,9 @@
 //! One connection to a server, for use from a normal thread.
 
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -314,16 +315,30 @@ impl Session {
     }
 }
 
-/// Opens up to `most` sessions; fewer if the server accepts no more.
-pub fn open_up_to(most: usize, open: impl Fn() -> Result<Session>) -> Result<Vec<Session>> {
+/// The most sessions that each pool has opened for [`open_up_to`], once it has let a client wait in vain.
+static MOST_OF_POOLS: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+
+/// The time after which a refusal comes from a pool that has let the client wait. A server refuses at once.
+const SLOW_REFUSAL: Duration = Duration::from_millis(500);
+
+/// Opens up to `most` sessions of these parameters; fewer if the server accepts no more. A pool that has let a client wait in
+/// vain is not asked for as many again.
+pub fn open_up_to(params: &Params, most: usize, open: impl Fn() -> Result<Session>) -> Result<Vec<Session>> {
+    let limits = || MOST_OF_POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    let pool = params.shown();
+    let limit = limits().get(&pool).copied().unwrap_or(most).min(most);
     let mut sessions = Vec::new();
-    while sessions.len() < most {
+    while sessions.len() < limit {
+        let asked = Instant::now();
         match open() {
             Ok(session) => sessions.push(session),
             // too_many_connections: of the server, the database or the role.
             Err(error) if sqlstate(&error).as_deref() == Some("53300") => {
                 let reason = error.full_message();
                 tracing::warn!("continuing with {} of {} sessions: {reason}", sessions.len() + 1, most + 1);
+                if asked.elapsed() >= SLOW_REFUSAL {
+                    limits().insert(pool, sessions.len());
+                }
                 break;
             }
             Err(error) => return Err(error),
