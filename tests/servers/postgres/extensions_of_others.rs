@@ -8,8 +8,8 @@ use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::helpers::{Setup, rows, wait_until};
-use crate::support::postgres::{PrivateServer, TestDatabase, server};
+use super::helpers::{Setup, rows, text, wait_until};
+use crate::support::postgres::{PrivateServer, TestDatabase, TestRole, server};
 use crate::support::skip;
 
 /// Returns true if the extensions are installed. Otherwise, the test is skipped.
@@ -97,6 +97,34 @@ fn databases_with_pgq_partman_hll_and_semver_come_back() {
     assert_eq!(rows(&new, "SELECT parent_table FROM partman.part_config"), ["public.events"]);
     assert_eq!(rows(&new, "SELECT v, hll_cardinality(visitors) FROM versions"), ["1.2.3-rc.1|1"]);
     assert_eq!(rows(&new, "SELECT table_name, period_name FROM periods.periods"), ["contract|valid"]);
+}
+
+/// The owner of a database may not grant privileges on the functions of an extension that an administrator has created.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn one_warning_counts_the_privileges_that_the_owner_may_not_grant() {
+    if !have(&["pg_partman"]) {
+        return;
+    }
+    let setup = Setup::new(&server(15));
+    let app = TestRole::create(&setup.server, "partman_app", "LOGIN");
+    let databases = ["partman", "partman_target"].map(|name| setup.server.create_database(name));
+    for database in &databases {
+        setup.server.psql("postgres", format!("ALTER DATABASE \"{}\" OWNER TO {app}", database.name));
+        database.psql(format!(
+            "CREATE SCHEMA partman AUTHORIZATION {app}; CREATE EXTENSION pg_partman SCHEMA partman;
+             GRANT ALL ON ALL TABLES IN SCHEMA partman TO {app}; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA partman TO {app}"
+        ));
+    }
+    let [source, target] = databases.map(|database| {
+        let url = database.socket_url();
+        (url.replacen(&format!("postgres://{}@", setup.server.user), &format!("postgres://{app}@"), 1), database)
+    });
+    let id = text(&setup.json(&["snapshot", &source.0])["snapshots"][0]["id"]);
+    let run = setup.ok(&["restore", &id, "--to", &target.0, "-v"]).says(" more, which -v shows");
+    let count = |level: &str| run.stderr().matches(&format!(" {level} while privileges were set")).count();
+    assert_eq!(count("WARN"), 1, "{}", run.transcript());
+    assert!(count("INFO") > 20, "{}", run.transcript());
 }
 
 /// The server allows pg_cron only in the database that `cron.database_name` names, and pg_cron keeps a session in it.

@@ -1,6 +1,9 @@
 //! Databases with parts that prevent a rename or a drop, or that outlive an exchange: subscriptions, event triggers,
 //! replication slots and prepared transactions.
 
+use lifeboat::engine::postgres::Params;
+use lifeboat::engine::postgres::wire::session::Session;
+
 use super::helpers::{Setup, rows, text};
 use crate::support::postgres::{TestDatabase, oldest_and_newest, some_server};
 
@@ -43,7 +46,10 @@ fn a_database_that_refuses_ddl_is_drilled_and_its_restore_is_undone() {
         let report = setup.json(&["restore", &id, "--to", &new.url(), "--create"]);
         assert_eq!(rows(&new, "SELECT evtname, evtenabled FROM pg_event_trigger"), ["refuses|A"]);
         assert_eq!(new.value("SELECT count(*) FROM pg_default_acl"), "1");
+        // A program is connected already.
+        let client = Session::connect(&Params::parse(&new.socket_url()).unwrap()).unwrap();
         require_undo(&report, &new.name);
+        drop(client);
 
         source.psql("ALTER EVENT TRIGGER refuses DISABLE");
         if server.major >= 17 {

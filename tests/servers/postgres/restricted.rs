@@ -54,9 +54,13 @@ fn a_role_that_only_receives_privileges_must_exist_and_nothing_more() {
         setup.run(&["drill", &id]).code(1).says(&format!("the role {app} is not a member of {reader}"));
         if server.major >= 16 {
             server.psql("postgres", format!("GRANT {reader} TO {app} WITH SET FALSE"));
-            setup.run(&["drill", &id]).code(1).says("without the option SET");
+            setup
+                .run(&["drill", &id])
+                .code(1)
+                .says("without the option SET")
+                .says(&format!("GRANT {reader} TO {app} WITH SET TRUE"));
             server.psql("postgres", format!("GRANT {reader} TO {app} WITH SET TRUE, INHERIT FALSE"));
-            setup.run(&["drill", &id]).code(1).says("does not inherit the privileges of");
+            setup.run(&["drill", &id]).code(1).says(&format!("GRANT {reader} TO {app} WITH INHERIT TRUE"));
             server.psql("postgres", format!("GRANT {reader} TO {app} WITH INHERIT TRUE"));
         } else {
             server.psql("postgres", format!("GRANT {reader} TO {app}"));

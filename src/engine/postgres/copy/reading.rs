@@ -25,7 +25,7 @@ use crate::engine::postgres::copy::row_source::{RowSource, Span};
 use crate::engine::postgres::copy::rows::{BufferPool, Gatherer, RowSum};
 use crate::engine::postgres::schema::data::TableData;
 use crate::engine::postgres::wire::params::Params;
-use crate::engine::postgres::wire::session::{Session, is_null_answer, open_up_to, sqlstate};
+use crate::engine::postgres::wire::session::{INSUFFICIENT_PRIVILEGE, Session, is_null_answer, open_up_to, sqlstate};
 use crate::engine::postgres::wire::settings;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::interrupt;
@@ -458,7 +458,7 @@ fn explain_lock_error(error: Error) -> Error {
         Some("53200") => error
             .context("the server does not have enough shared memory for so many locks")
             .hint("raise max_locks_per_transaction on the server"),
-        Some("42501") => error.context("cannot lock the tables").hint(
+        Some(INSUFFICIENT_PRIVILEGE) => error.context("cannot lock the tables").hint(
             "the role needs SELECT on every table, and USAGE on every schema (the role pg_read_all_data has both)",
         ),
         _ => error.context("cannot lock the tables"),

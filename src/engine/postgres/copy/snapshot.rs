@@ -11,6 +11,7 @@ use crate::engine::postgres::provider::Provider;
 use crate::engine::postgres::restore::target::Mark;
 use crate::engine::postgres::schema::data::{self, TableData};
 use crate::engine::postgres::schema::{self, Schema, provided, sequences};
+use crate::engine::postgres::wire::majors::VERSION_16;
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Error, Result, one_line};
@@ -260,7 +261,7 @@ pub(crate) fn database_facts(session: &mut Session) -> Result<DatabaseFacts> {
         150_000.. => "d.daticulocale",
         _ => "NULL",
     };
-    let rules = if version >= 160_000 { "d.daticurules" } else { "NULL" };
+    let rules = if version >= VERSION_16 { "d.daticurules" } else { "NULL" };
     let row = session.row(&format!(
         "SELECT d.datname AS name, pg_catalog.pg_get_userbyid(d.datdba) AS owner,
                 pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, d.datctype AS ctype,

@@ -14,7 +14,7 @@ use crate::engine::postgres::restore::archive_rows::Rows;
 use crate::engine::postgres::restore::create::{self, Owners};
 use crate::engine::postgres::restore::equal::{OtherValues, compare_rows};
 use crate::engine::postgres::restore::existing;
-use crate::engine::postgres::restore::holders::without_login_triggers;
+use crate::engine::postgres::restore::in_use::without_login_triggers;
 use crate::engine::postgres::restore::post_data::{self, Filled};
 use crate::engine::postgres::restore::refresh;
 use crate::engine::postgres::restore::reload::{self, Pending, Reload};

@@ -7,7 +7,7 @@ use crate::engine::postgres::schema::option_text::{self, OptionText};
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::schema::{Item, Kind, Section, options};
 use crate::engine::postgres::timescale;
-use crate::engine::postgres::wire::session::{Session, sqlstate};
+use crate::engine::postgres::wire::session::{INSUFFICIENT_PRIVILEGE, Session, sqlstate};
 use crate::platform::error::{self, Error, Result, one_line};
 use crate::platform::interrupt;
 
@@ -192,11 +192,8 @@ fn cannot_create(item: &Item, error: Error) -> Error {
 const WITH_ADMINISTRATOR: &str = "let an administrator create the extension in an empty database, and restore (or drill) with \
      --to that database: extensions that exist are left as they are";
 
-/// The SQLSTATE insufficient_privilege.
-const NOT_PERMITTED: &str = "42501";
-
 fn is_not_permitted(error: &Error) -> bool {
-    sqlstate(error).as_deref() == Some(NOT_PERMITTED)
+    sqlstate(error).as_deref() == Some(INSUFFICIENT_PRIVILEGE)
 }
 
 /// Returns true for what a restore finds in a new database, which may belong to another role there: a role that is no
@@ -383,9 +380,17 @@ const WITHOUT_TIMESCALE: &str =
 
 /// Runs the grants of the items.
 ///
-/// The server only warns about privileges that the role may not grant or revoke. These warnings are passed on.
+/// The server only warns about privileges that the role may not grant or revoke. One warning of this program counts these.
 pub(crate) fn grant(session: &mut Session, items: &[Item]) -> Result<()> {
     let _ = session.take_notices();
+    let mut notices = Vec::new();
+    let granted = grant_each(session, items, &mut notices);
+    warn_about_privileges(&notices);
+    granted
+}
+
+/// Runs the grants of the items, and adds what the server says about them to `notices`.
+fn grant_each(session: &mut Session, items: &[Item], notices: &mut Vec<String>) -> Result<()> {
     for item in items {
         let mut as_grantor = false;
         for statement in &item.grants {
@@ -404,11 +409,21 @@ pub(crate) fn grant(session: &mut Session, items: &[Item]) -> Result<()> {
         if as_grantor {
             session.execute(RESET_ROLE)?;
         }
-        for notice in session.take_notices() {
-            tracing::warn!("while the privileges of the {} were set: {}", shown(item), one_line(&notice));
-        }
+        notices.extend(session.take_notices().iter().map(|notice| format!("{}: {}", shown(item), one_line(notice))));
     }
     Ok(())
+}
+
+/// Warns about privileges that were not set: the first ones by name, and the number of all. An extension may have hundreds.
+fn warn_about_privileges(notices: &[String]) {
+    const NAMED: usize = 3;
+    let Some(rest) = notices.len().checked_sub(NAMED) else {
+        notices.iter().for_each(|notice| tracing::warn!("while privileges were set: {notice}"));
+        return;
+    };
+    let more = if rest > 0 { format!("; and {rest} more, which -v shows") } else { String::new() };
+    tracing::warn!("while privileges were set: {}{more}", notices[..NAMED].join("; "));
+    notices[NAMED..].iter().for_each(|notice| tracing::info!("while privileges were set: {notice}"));
 }
 
 const RESET_ROLE: &str = "RESET ROLE";

@@ -8,7 +8,7 @@
 //!   database only.
 //! - [`roles`] knows which roles a restore acts as, [`existing`] leaves alone what an administrator has created before,
 //!   and [`fill`] marks a database that is filled, and empties it again. [`new_roles`] makes the roles that are missing,
-//!   [`tablespaces`] finds those that are, and [`holders`] names what holds a database or outlives its exchange.
+//!   [`tablespaces`] finds those that are, and [`in_use`] names what prevents the exchange of a database, or stays with the old one.
 
 mod again;
 mod archive_rows;
@@ -22,7 +22,7 @@ pub(super) mod drill;
 mod equal;
 mod existing;
 mod fill;
-mod holders;
+mod in_use;
 pub(super) mod items;
 mod locks;
 pub(super) mod missing;

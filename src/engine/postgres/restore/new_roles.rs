@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use crate::engine::postgres::restore::target::Server;
 use crate::engine::postgres::schema::quote::ident;
 use crate::engine::postgres::schema::roles;
+use crate::engine::postgres::wire::majors::VERSION_16;
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::platform::error::{Kind, Result, one_line};
 use crate::snapshots::manifest::{PostgresFacts, RoleFacts};
@@ -67,7 +68,7 @@ impl NewRoles {
         for role in definitions {
             session.execute(&roles::create(role))?;
             if let Some((user, _)) = self.member.as_ref().filter(|(_, owners)| owners.contains(&role.name)) {
-                let options = if version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+                let options = if version >= VERSION_16 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
                 session.execute(&format!("GRANT {} TO {}{options}", ident(&role.name), ident(user)))?;
             }
             for (statement, words) in roles::alter(role) {

@@ -11,7 +11,7 @@ use super::contents::contents;
 use super::create::Owners;
 use super::equal::OtherValues;
 use super::existing;
-use super::holders::Holders;
+use super::in_use::InUse;
 use super::items::{leave_out_items_of_missing_roles, read_items};
 use super::new_roles::{self, NewRoles};
 use super::replace;
@@ -106,8 +106,8 @@ pub(in crate::engine::postgres) struct Plan {
     pub(super) window: Option<Window>,
     /// True if hypertables and continuous aggregates are restored as ordinary tables.
     pub(super) plain: bool,
-    /// The parts of the existing database that outlive its replacement, or that hold it.
-    pub(super) holders: Holders,
+    /// The parts of the existing database that prevent its replacement, or stay with the old database.
+    pub(super) in_use: InUse,
     /// The missing roles that the restore makes.
     new_roles: Vec<String>,
     /// The steps that need an extension which the server allows only in the database of the target's name. They are not
@@ -157,7 +157,7 @@ impl Plan {
             leave_out_items_of_missing_roles(&mut items, &server.missing_roles(&facts)?);
         }
         let is_replaced = existing.is_some() && (settings.swap || settings.replace);
-        let holders = if is_replaced { server.holders(&name)? } else { Holders::default() };
+        let in_use = if is_replaced { server.in_use(&name)? } else { InUse::default() };
         // Some servers accept only one session at a time.
         drop(server);
         if let Some(mark) = existing.as_ref().and_then(|existing| Mark::read(existing.comment.as_deref()?)) {
@@ -195,7 +195,7 @@ impl Plan {
             items,
             window: None,
             plain,
-            holders,
+            in_use,
             new_roles,
             after_rename,
             notes,
@@ -287,8 +287,8 @@ impl Plan {
     fn require_fit(&mut self) -> Result<()> {
         if self.mode == Mode::Swap {
             let shown = one_line(&self.params.shown());
-            self.holders.require_exchangeable(&shown, self.settings.disconnect)?;
-            self.holders.add_event_triggers(&mut self.read_only_session()?)?;
+            self.in_use.require_exchangeable(&shown, self.settings.disconnect)?;
+            self.in_use.add_event_triggers(&mut self.read_only_session()?)?;
         }
         if self.mode == Mode::Replace {
             if self.settings.table.is_empty() && self.facts.large_objects.count > 0 {
@@ -300,7 +300,7 @@ impl Plan {
                 .hint("replace the whole database with --swap, or name the tables to restore with --table"));
             }
             let mut session = self.read_only_session()?;
-            self.holders.add_event_triggers(&mut session)?;
+            self.in_use.add_event_triggers(&mut session)?;
             let all = self.settings.table.is_empty();
             replace::require_fit(&mut session, &self.tables(), all, provided::of(&self.facts))?;
         }
@@ -350,7 +350,7 @@ impl Plan {
             return self.restore(report, caller);
         }
         let definitions = role_settings::definitions(&*self.snapshot, &self.facts)?;
-        let acting = roles::acting_names(&self.items);
+        let acting = roles::required_names(&self.items);
         let mut server = Server::connect(&self.params)?;
         let missing = new_roles::names(&mut server, &self.facts)?;
         let wanted: Vec<String> = self.new_roles.iter().filter(|role| missing.contains(role)).cloned().collect();
@@ -431,7 +431,7 @@ impl RestorePlan for Plan {
                 report.notes.push(format!("the roles {} would be made, which cannot log in", names.join(", ")));
             }
             if self.mode == Mode::Swap {
-                report.notes.extend(self.holders.stay_behind(&self.items));
+                report.notes.extend(self.in_use.warnings_about_swap(&self.items));
             }
             return Ok(report);
         }

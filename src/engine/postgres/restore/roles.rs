@@ -1,4 +1,4 @@
-//! The roles that a restore acts as: it gives objects to their owners, and grants as their grantors. A role that only
+//! The roles that a restore use_of_role as: it gives objects to their owners, and grants as their grantors. A role that only
 //! receives privileges must exist, and nothing more.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,18 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::engine::postgres::copy::as_owner::Lent;
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::schema::{Item, Kind};
+use crate::engine::postgres::wire::majors::VERSION_16;
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Result, one_line};
-
-/// The version from which a membership has the options `INHERIT` and `SET`.
-const OPTIONS_VERSION: u32 = 160_000;
 
 /// The role of which the owner of a database is a member in this database, without a grant.
 const DATABASE_OWNER: &str = "pg_database_owner";
 
 /// The ways in which the statements of a restore act as a role.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Acts {
+struct RoleUse {
     /// `ALTER ... OWNER TO`; the later statements for the object need the owner's privileges.
     owns: bool,
     /// `SET ROLE`, for privileges that another role than the owner granted.
@@ -28,8 +26,8 @@ struct Acts {
 
 /// Returns the roles that the statements of `items` act as. The owner of the database itself is one of them only if
 /// `with_database` is true.
-fn acting(items: &[Item], with_database: bool) -> BTreeMap<String, Acts> {
-    let mut roles: BTreeMap<String, Acts> = BTreeMap::new();
+fn required(items: &[Item], with_database: bool) -> BTreeMap<String, RoleUse> {
+    let mut roles: BTreeMap<String, RoleUse> = BTreeMap::new();
     // Privileges on objects of the system are set as far as the session may.
     let is_needed =
         |item: &&Item| item.kind != Kind::SystemPrivileges && (with_database || !item.kind.is_of_database());
@@ -40,11 +38,11 @@ fn acting(items: &[Item], with_database: bool) -> BTreeMap<String, Acts> {
             }
         }
         let Some(owner) = item.owner.as_ref().filter(|_| !item.set_owner.is_empty()) else { continue };
-        let acts = roles.entry(owner.clone()).or_default();
+        let use_of_role = roles.entry(owner.clone()).or_default();
         if item.kind == Kind::DefaultPrivileges {
-            acts.has_defaults = true;
+            use_of_role.has_defaults = true;
         } else {
-            acts.owns = true;
+            use_of_role.owns = true;
         }
     }
     roles.remove(DATABASE_OWNER);
@@ -52,8 +50,8 @@ fn acting(items: &[Item], with_database: bool) -> BTreeMap<String, Acts> {
 }
 
 /// Returns the names of the roles that the restore of a whole database from `items` acts as.
-pub(super) fn acting_names(items: &[Item]) -> BTreeSet<String> {
-    acting(items, true).into_keys().collect()
+pub(super) fn required_names(items: &[Item]) -> BTreeSet<String> {
+    required(items, true).into_keys().collect()
 }
 
 /// Returns the name in a quoted identifier.
@@ -67,31 +65,39 @@ fn unquoted(ident: &str) -> String {
 /// Returns the roles that the session cannot act as although the restore of `items` needs it, as messages. Roles that do
 /// not exist are not named.
 pub(super) fn obstacles(session: &mut Session, items: &[Item], with_database: bool) -> Result<Vec<String>> {
-    let acting = acting(items, with_database);
-    if acting.is_empty() || session.about().is_superuser {
+    let required = required(items, with_database);
+    if required.is_empty() || session.about().is_superuser {
         return Ok(Vec::new());
     }
-    let names: Vec<String> = acting.keys().map(|role| literal(role)).collect();
-    let may_set = if session.version() >= OPTIONS_VERSION { "SET" } else { "MEMBER" };
+    let names: Vec<String> = required.keys().map(|role| literal(role)).collect();
+    let may_set = if session.version() >= VERSION_16 { "SET" } else { "MEMBER" };
     let rows = session.rows(&format!(
         "SELECT rolname AS name, pg_catalog.pg_has_role(oid, 'MEMBER') AS member,
                 pg_catalog.pg_has_role(oid, '{may_set}') AS may_set, pg_catalog.pg_has_role(oid, 'USAGE') AS inherits
            FROM pg_catalog.pg_roles WHERE rolname IN ({}) ORDER BY 1",
         names.join(", ")
     ))?;
-    let has_options = session.version() >= OPTIONS_VERSION;
-    let us = one_line(&session.about().user);
+    let has_options = session.version() >= VERSION_16;
+    let user = &session.about().user;
+    let us = one_line(user);
     let mut found = Vec::new();
     for row in &rows {
-        let Some(acts) = acting.get(row.text("name")?) else { continue };
-        let role = one_line(row.text("name")?);
-        let needs_privileges = acts.owns || acts.has_defaults && has_options;
+        let name = row.text("name")?;
+        let Some(use_of_role) = required.get(name) else { continue };
+        let role = one_line(name);
+        let needs_privileges = use_of_role.owns || use_of_role.has_defaults && has_options;
+        let grant = one_line(&format!("GRANT {} TO {}", ident(name), ident(user)));
         if !row.flag("member")? {
-            found.push(format!("the role {us} is not a member of {role}"));
-        } else if (acts.owns || acts.grants) && !row.flag("may_set")? {
-            found.push(format!("the role {us} is a member of {role} without the option SET"));
+            found.push(format!("the role {us} is not a member of {role} ({grant})"));
+        } else if (use_of_role.owns || use_of_role.grants) && !row.flag("may_set")? {
+            found.push(format!("the role {us} is a member of {role} without the option SET ({grant} WITH SET TRUE)"));
         } else if needs_privileges && !row.flag("inherits")? {
-            found.push(format!("the role {us} does not inherit the privileges of {role}"));
+            let remedy = if has_options {
+                format!("{grant} WITH INHERIT TRUE")
+            } else {
+                format!("ALTER ROLE {} INHERIT", ident(user))
+            };
+            found.push(format!("the role {us} does not inherit the privileges of {role} ({})", one_line(&remedy)));
         }
     }
     Ok(found)
@@ -154,12 +160,12 @@ mod tests {
                 "set_owner": ["..."]}"#,
             ),
         ];
-        let names = |with_database| acting(&items, with_database).into_keys().collect::<Vec<_>>();
+        let names = |with_database| required(&items, with_database).into_keys().collect::<Vec<_>>();
         assert_eq!(names(false), ["A \"b", "app", "maker"]);
         assert_eq!(names(true), ["A \"b", "app", "boss", "maker"]);
-        let acts = acting(&items, false);
-        assert_eq!(acts["app"], Acts { owns: true, ..Acts::default() });
-        assert_eq!(acts["A \"b"], Acts { grants: true, ..Acts::default() });
-        assert_eq!(acts["maker"], Acts { has_defaults: true, ..Acts::default() });
+        let use_of_role = required(&items, false);
+        assert_eq!(use_of_role["app"], RoleUse { owns: true, ..RoleUse::default() });
+        assert_eq!(use_of_role["A \"b"], RoleUse { grants: true, ..RoleUse::default() });
+        assert_eq!(use_of_role["maker"], RoleUse { has_defaults: true, ..RoleUse::default() });
     }
 }

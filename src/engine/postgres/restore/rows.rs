@@ -29,7 +29,7 @@ use crate::snapshots::manifest::{SequenceValue, Table};
 
 impl Plan {
     pub(super) fn replace(&self, report: &mut RestoreReport, caller: &dyn RestoreCaller) -> Result<()> {
-        self.holders.act_on_rows().iter().for_each(|message| tracing::warn!("{message}"));
+        self.in_use.warnings_about_replacement().iter().for_each(|message| tracing::warn!("{message}"));
         let all_tables = self.settings.table.is_empty();
         let tables = self.tables();
         let lock_timeout = Duration::from_secs(self.settings.lock_timeout);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::postgres::restore::contents::contents;
 use crate::engine::postgres::restore::create::Owners;
-use crate::engine::postgres::restore::holders::{self, Holders};
+use crate::engine::postgres::restore::in_use::{self, InUse};
 use crate::engine::postgres::restore::roles;
 use crate::engine::postgres::restore::tied::{self, Tied};
 use crate::engine::postgres::restore::undo::Exchange;
@@ -18,7 +18,7 @@ use crate::engine::postgres::schema::Item;
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::timescale;
 use crate::engine::postgres::wire::params::Params;
-use crate::engine::postgres::wire::session::{Row, Session, sqlstate};
+use crate::engine::postgres::wire::session::{INSUFFICIENT_PRIVILEGE, Row, Session, sqlstate};
 use crate::engine::postgres::wire::settings;
 use crate::platform::digest::Sha256;
 use crate::platform::error::{Error, Kind, Result, one_line};
@@ -323,7 +323,7 @@ impl Server {
         };
         // The role may not end a session of the server, such as one of autovacuum, or of the login if this session acts as
         // another role. Without FORCE, the server ends its own, and waits for the others.
-        if dropped.as_ref().is_err_and(|error| sqlstate(error).as_deref() == Some("42501")) {
+        if dropped.as_ref().is_err_and(|error| sqlstate(error).as_deref() == Some(INSUFFICIENT_PRIVILEGE)) {
             dropped = self.session.execute(&plain);
         }
         // If this connection is broken, the database may still be dropped over another one.
@@ -371,13 +371,13 @@ impl Server {
             |rows: &[Row]| rows.iter().map(|row| row.text("name").map(str::to_owned)).collect::<Result<Vec<_>>>();
         let (triggers, found) = (names(&triggers)?, names(&found)?);
         let statements =
-            holders::drop_subscriptions(triggers.iter().map(String::as_str), found.iter().map(String::as_str));
+            in_use::drop_subscriptions(triggers.iter().map(String::as_str), found.iter().map(String::as_str));
         statements.iter().try_for_each(|statement| session.execute(statement))
     }
 
     /// Reads the parts of a database that hold it, except its event triggers.
-    pub(crate) fn holders(&mut self, name: &str) -> Result<Holders> {
-        Holders::read(&mut self.session, name)
+    pub(crate) fn in_use(&mut self, name: &str) -> Result<InUse> {
+        InUse::read(&mut self.session, name)
     }
 
     /// Drops the unfinished databases of Lifeboat processes on this machine that have died. Returns their names.

@@ -7,7 +7,7 @@ use chrono::Utc;
 use super::build::{Build, Built};
 use super::create;
 use super::fill::Filling;
-use super::holders::{self, without_login_triggers};
+use super::in_use::{self, without_login_triggers};
 use super::plan::Plan;
 use super::target::{self, Finish, Mark, Server};
 use super::tied::{Rest, Tied};
@@ -38,8 +38,8 @@ impl Plan {
         let built = built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
         self.create_after_rename(&mut server, &built, built.comment.as_deref(), limit)
             .map_err(|error| drop_failed(&mut server, name, error))?;
-        report.undo = Some(holders::drop_command(&self.params, &self.items));
-        report.notes.extend(holders::drop_notes(&self.items));
+        report.undo = Some(in_use::drop_command(&self.params, &self.items));
+        report.notes.extend(in_use::drop_notes(&self.items));
         Ok(())
     }
 
@@ -62,7 +62,7 @@ impl Plan {
         warn_about_dropped(&server.drop_left_over(&self.context.host)?);
         let name = self.params.database().to_owned();
         server.require_other_database(&name)?;
-        let staying = self.holders.stay_behind(&self.items);
+        let staying = self.in_use.warnings_about_swap(&self.items);
         staying.iter().for_each(|message| tracing::warn!("{message}"));
         // Check this now, not after an hour of building.
         let busy = server.find_database(&name)?.map_or(0, |existing| existing.sessions);
@@ -83,7 +83,7 @@ impl Plan {
         let aside = format!("{}_before_{}", cut(&name, 38), Utc::now().format("%Y%m%dT%H%M%SZ"));
         let names = Exchange { aside: aside.clone(), scratch: scratch.clone() };
         let has_rest = !self.after_rename.is_empty();
-        let undo = self.holders.enclose_undo(undo::of_exchange(&self.params, &names, has_rest), &self.params, &aside);
+        let undo = self.in_use.enclose_undo(undo::of_exchange(&self.params, &names, has_rest), &self.params, &aside);
         let marked = mark.after(names.clone());
         let new = self.params.with_database(&scratch);
         let mut limit = -1;

@@ -182,11 +182,7 @@ pub(super) fn note_left_out(reader: &mut Reader<'_>) -> Result<()> {
             is_settable_by_method(kind, version)
         )
     };
-    let toast = "JOIN pg_catalog.pg_class toast ON toast.oid = c.reltoastrelid";
-    let parts = [
-        of_relations("'r', 'p', 'm'", ObjectKind::Table, "table", "c.reloptions", ""),
-        of_relations("'r', 'm'", ObjectKind::Table, "table", "toast.reloptions", toast),
-        of_relations("'v'", ObjectKind::View, "view", "c.reloptions", ""),
+    let of_indexes = |array: &str, join: &str, condition: &str| {
         format!(
             "SELECT 'index' AS what, o.option_name,
                     pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(i.relname) AS object
@@ -195,10 +191,16 @@ pub(super) fn note_left_out(reader: &mut Reader<'_>) -> Result<()> {
                JOIN pg_catalog.pg_class c ON c.oid = x.indrelid
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                LEFT JOIN pg_catalog.pg_am m ON m.oid = i.relam
-               CROSS JOIN LATERAL pg_catalog.pg_options_to_table(i.reloptions) o
-              WHERE {USER_RELATIONS} AND NOT {}",
-            is_settable_by_method(ObjectKind::Index, version)
-        ),
+               {join} CROSS JOIN LATERAL pg_catalog.pg_options_to_table({array}) o
+              WHERE {USER_RELATIONS} AND {condition}"
+        )
+    };
+    let toast = "JOIN pg_catalog.pg_class toast ON toast.oid = c.reltoastrelid";
+    let parts = [
+        of_relations("'r', 'p', 'm'", ObjectKind::Table, "table", "c.reloptions", ""),
+        of_relations("'r', 'm'", ObjectKind::Table, "table", "toast.reloptions", toast),
+        of_relations("'v'", ObjectKind::View, "view", "c.reloptions", ""),
+        of_indexes("i.reloptions", "", &format!("NOT {}", is_settable_by_method(ObjectKind::Index, version))),
         format!(
             "SELECT 'column' AS what, o.option_name, {relation} || '.' || pg_catalog.quote_ident(a.attname) AS object
                FROM pg_catalog.pg_attribute a
@@ -209,16 +211,10 @@ pub(super) fn note_left_out(reader: &mut Reader<'_>) -> Result<()> {
                 AND NOT {}",
             is_settable(ObjectKind::Column, version)
         ),
-        format!(
-            "SELECT 'index' AS what, o.option_name,
-                    pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(i.relname) AS object
-               FROM pg_catalog.pg_index x
-               JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
-               JOIN pg_catalog.pg_class c ON c.oid = x.indrelid
-               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_attribute a ON a.attrelid = i.oid
-               CROSS JOIN LATERAL pg_catalog.pg_options_to_table(a.attoptions) o
-              WHERE {USER_RELATIONS} AND pg_catalog.starts_with(o.option_name, 'pg_')"
+        of_indexes(
+            "a.attoptions",
+            "JOIN pg_catalog.pg_attribute a ON a.attrelid = i.oid",
+            "pg_catalog.starts_with(o.option_name, 'pg_')",
         ),
     ];
     let internal: Vec<String> = INTERNAL_OPTIONS.iter().map(|name| quote::literal(name)).collect();

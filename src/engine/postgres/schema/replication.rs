@@ -3,6 +3,7 @@
 use crate::engine::postgres::schema::object::catalogs;
 use crate::engine::postgres::schema::schemas::function_name;
 use crate::engine::postgres::schema::{Address, Kind, Object, Reader, Section, quote};
+use crate::engine::postgres::wire::majors::VERSION_16;
 use crate::platform::error::Result;
 
 /// Reads the publications and their members.
@@ -136,9 +137,9 @@ pub(super) fn subscriptions(reader: &mut Reader) -> Result<()> {
         since(140_000, "s.substream::text", "'f'"),
         since(150_000, "s.subtwophasestate", "'d'"),
         since(150_000, "s.subdisableonerr", "false"),
-        since(160_000, "s.subpasswordrequired", "true"),
-        since(160_000, "s.subrunasowner", "false"),
-        since(160_000, "s.suborigin", "'any'"),
+        since(VERSION_16, "s.subpasswordrequired", "true"),
+        since(VERSION_16, "s.subrunasowner", "false"),
+        since(VERSION_16, "s.suborigin", "'any'"),
         since(170_000, "s.subfailover", "false"),
     ))?;
     for row in rows {

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use crate::engine::postgres::schema::psql_text::for_psql;
 use crate::engine::postgres::schema::quote::{dollars, ident, literal};
 use crate::engine::postgres::schema::{not_sql, setting_text};
+use crate::engine::postgres::wire::majors::VERSION_16;
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::{Membership, RoleFacts};
@@ -28,9 +29,6 @@ const ATTRIBUTES: [(&str, &str); 6] = [
 /// The attributes that a restore does not give to the roles that it makes.
 const WITHHELD: [&str; 5] = ["LOGIN", "SUPERUSER", "CREATEROLE", "REPLICATION", "BYPASSRLS"];
 
-/// The first version in which a membership has the options INHERIT and SET.
-const MEMBERSHIP_OPTIONS_SINCE: u32 = 160_000;
-
 /// Reads the definitions of these roles, and the memberships between them. Any role may read them. Roles of the server
 /// itself, whose names begin with `pg_`, have no definition.
 pub(super) fn read(session: &mut Session, names: &BTreeSet<String>) -> Result<Vec<RoleFacts>> {
@@ -38,7 +36,7 @@ pub(super) fn read(session: &mut Session, names: &BTreeSet<String>) -> Result<Ve
         return Ok(Vec::new());
     }
     let list = names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");
-    let has_options = session.version() >= MEMBERSHIP_OPTIONS_SINCE;
+    let has_options = session.version() >= VERSION_16;
     let options =
         if has_options { "bool_or(m.inherit_option), 'set', bool_or(m.set_option)" } else { "NULL, 'set', NULL" };
     let attributes: Vec<String> =
@@ -110,7 +108,7 @@ pub(in crate::engine::postgres) fn alter(role: &RoleFacts) -> Vec<(String, Strin
 /// Returns the statement that makes a role a member of another, for a server of this version.
 pub(in crate::engine::postgres) fn grant(role: &RoleFacts, of: &Membership, version: u32) -> String {
     let mut options = Vec::new();
-    if version >= MEMBERSHIP_OPTIONS_SINCE {
+    if version >= VERSION_16 {
         for (word, value) in [("ADMIN", Some(of.admin)), ("INHERIT", of.inherit), ("SET", of.set)] {
             options.extend(value.map(|value| format!("{word} {}", if value { "TRUE" } else { "FALSE" })));
         }
@@ -175,10 +173,10 @@ pub(in crate::engine::postgres) fn script(roles: &[RoleFacts]) -> Result<String>
 /// Returns a statement of PL/pgSQL that makes a role a member of another one, if that is new too. A role that exists may be
 /// a superuser on this server.
 fn grant_if_new(role: &RoleFacts, of: &Membership) -> String {
-    let (old, new) = (grant(role, of, 0), grant(role, of, MEMBERSHIP_OPTIONS_SINCE));
+    let (old, new) = (grant(role, of, 0), grant(role, of, VERSION_16));
     format!(
         "IF EXISTS (SELECT FROM pg_temp.lifeboat_new_roles WHERE name = {}) THEN EXECUTE CASE WHEN \
-         pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= {MEMBERSHIP_OPTIONS_SINCE} \
+         pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= {VERSION_16} \
          THEN {} ELSE {} END; END IF",
         literal(&of.role),
         literal(&new),
@@ -220,7 +218,7 @@ mod tests {
         );
         let of = &role.member_of[0];
         assert_eq!(grant(&role, of, 150_000), format!("GRANT g TO {name} WITH ADMIN OPTION"));
-        assert_eq!(grant(&role, of, 160_000), format!("GRANT g TO {name} WITH ADMIN TRUE, INHERIT FALSE"));
+        assert_eq!(grant(&role, of, VERSION_16), format!("GRANT g TO {name} WITH ADMIN TRUE, INHERIT FALSE"));
         assert_eq!(withheld(&role), ["LOGIN", "SUPERUSER"]);
     }
 

@@ -4,6 +4,7 @@ use crate::engine::postgres::schema::object::catalogs;
 use crate::engine::postgres::schema::schemas::function_name;
 use crate::engine::postgres::schema::types::indented;
 use crate::engine::postgres::schema::{Address, Kind, Object, Reader, USER_SCHEMAS, quote};
+use crate::engine::postgres::wire::majors::VERSION_16;
 use crate::platform::error::Result;
 
 /// Reads the collations.
@@ -13,7 +14,7 @@ pub(super) fn collations(reader: &mut Reader) -> Result<()> {
         150_000.. => "c.colliculocale",
         _ => "NULL",
     };
-    let rules = reader.since(160_000, "c.collicurules", "NULL");
+    let rules = reader.since(VERSION_16, "c.collicurules", "NULL");
     let rows = reader.rows(&format!(
         "SELECT c.oid, n.nspname AS schema, c.collname AS name, pg_catalog.pg_get_userbyid(c.collowner) AS owner, \
          c.collprovider AS provider, c.collisdeterministic AS deterministic, c.collcollate AS collate, \

@@ -59,6 +59,9 @@ fn message_with_fields(error: &DbError) -> Option<Cause> {
     chain(texts, Some(error.code().code()))
 }
 
+/// The SQLSTATE of a statement that the role may not run.
+pub(in crate::engine::postgres) const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
 /// Returns the SQLSTATE that the server reported for a failure, wherever it is among the causes.
 #[must_use]
 pub fn sqlstate(error: &Error) -> Option<String> {
@@ -111,7 +114,9 @@ pub(in crate::engine::postgres) fn in_session(
         let mut error = Error::new(Kind::Failed, reported.message());
         error.hint = match reported.code().code() {
             _ if is_recovery_conflict(reported) => Some(RECOVERY_CONFLICT.to_owned()),
-            "42501" => Some("grant the missing privilege to the role, or connect as a role that has it".to_owned()),
+            INSUFFICIENT_PRIVILEGE => {
+                Some("grant the missing privilege to the role, or connect as a role that has it".to_owned())
+            }
             "53100" => Some("the server's disk is full: free some space there".to_owned()),
             _ => None,
         };

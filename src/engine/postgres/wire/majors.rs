@@ -12,6 +12,9 @@ pub const TESTED: &[u32] = &[13, 14, 15, 16, 17, 18];
 /// The newest major version that the tests run with.
 pub const NEWEST: u32 = TESTED[TESTED.len() - 1];
 
+/// The version number of PostgreSQL 16, from which a membership has the options `INHERIT` and `SET`, and collations have rules.
+pub(in crate::engine::postgres) const VERSION_16: u32 = 160_000;
+
 /// True if the user has allowed newer servers.
 static ALLOWS_NEWER: AtomicBool = AtomicBool::new(false);
 

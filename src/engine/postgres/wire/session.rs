@@ -18,6 +18,7 @@ use crate::engine::postgres::wire::about::ServerAbout;
 use crate::engine::postgres::wire::connect::{self, Endpoint, Link, LinkState};
 use crate::engine::postgres::wire::copy_stream::Rows;
 use crate::engine::postgres::wire::failure;
+pub(in crate::engine::postgres) use crate::engine::postgres::wire::failure::INSUFFICIENT_PRIVILEGE;
 pub use crate::engine::postgres::wire::failure::sqlstate;
 use crate::engine::postgres::wire::params::Params;
 use crate::platform::error::{Error, Result};

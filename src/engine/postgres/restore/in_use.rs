@@ -1,5 +1,5 @@
-//! The parts of an existing database that outlive its replacement, or that hold it: prepared transactions, logical
-//! replication slots, subscriptions and event triggers. They are named before anything is built.
+//! The prepared transactions, logical replication slots, subscriptions and event triggers by which an existing database is in
+//! use: they prevent its replacement, or stay with the old database. They are named before anything is built.
 
 use crate::engine::postgres::restore::undo::sql_command_in;
 use crate::engine::postgres::schema::quote::{ident, literal};
@@ -16,9 +16,9 @@ struct EnabledTrigger {
     enable: &'static str,
 }
 
-/// The parts of a database that outlive its replacement, or that hold it.
+/// The parts of a database that prevent its replacement, or stay with the old database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Holders {
+pub(crate) struct InUse {
     /// The identifiers of the prepared transactions.
     prepared: Vec<String>,
     /// The logical replication slots.
@@ -29,7 +29,7 @@ pub(crate) struct Holders {
     event_triggers: Vec<EnabledTrigger>,
 }
 
-impl Holders {
+impl InUse {
     /// Reads them, in a session of any database; event triggers are seen only in their own database.
     pub(super) fn read(session: &mut Session, database: &str) -> Result<Self> {
         let name = literal(database);
@@ -40,7 +40,7 @@ impl Holders {
                           JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = {name} AND s.subenabled
               ORDER BY 1, 2"
         ))?;
-        let mut found = Holders::default();
+        let mut found = InUse::default();
         for row in &rows {
             let list = match row.text("kind")? {
                 "prepared" => &mut found.prepared,
@@ -92,7 +92,7 @@ impl Holders {
 
     /// Returns messages about the parts that stay with a database when another takes its name. `items` create that other
     /// database.
-    pub(super) fn stay_behind(&self, items: &[Item]) -> Vec<String> {
+    pub(super) fn warnings_about_swap(&self, items: &[Item]) -> Vec<String> {
         let mut messages = Vec::new();
         for slot in self.slots.iter().map(|slot| one_line(slot)) {
             messages.push(format!(
@@ -118,7 +118,7 @@ impl Holders {
     }
 
     /// Returns messages about the parts that act on the rows of a database, or keep them locked, while they are replaced.
-    pub(super) fn act_on_rows(&self) -> Vec<String> {
+    pub(super) fn warnings_about_replacement(&self) -> Vec<String> {
         let mut messages = Vec::new();
         for gid in self.prepared.iter().map(|gid| one_line(gid)) {
             messages.push(format!(
@@ -181,7 +181,8 @@ pub(super) fn drop_subscriptions<'a>(
 pub(super) fn drop_command(params: &Params, items: &[Item]) -> String {
     let named = |kind: Kind| items.iter().filter(move |item| item.kind == kind && !item.create.is_empty());
     let names = |kind: Kind| named(kind).map(|item| item.name.as_str());
-    let drop = sql_command_in(params, "postgres", &[format!("DROP DATABASE {}", ident(params.database()))]);
+    let drop =
+        sql_command_in(params, "postgres", &[format!("DROP DATABASE {} WITH (FORCE)", ident(params.database()))]);
     if named(Kind::Subscription).next().is_none() {
         return drop;
     }
