@@ -75,4 +75,18 @@ fn a_newer_server_is_used_only_if_allowed_and_if_it_has_nothing_that_is_not_know
     setup.run(&allowed).code(1).says("the catalog pg_propgraph_element").says("property graphs");
     let replace = ["restore", "latest", "--replace", "--to", &url(&source.name), "--allow-newer-server"];
     setup.run(&replace).code(1).says("pg_propgraph_element").says("nothing was changed");
+    source.psql("SET allow_system_table_mods = on; DROP TABLE pg_catalog.pg_propgraph_element");
+
+    // A column that is not known may have values that objects of the system have, but no others.
+    source.psql(
+        "CREATE CONVERSION mine FOR 'LATIN1' TO 'UTF8' FROM pg_catalog.iso8859_1_to_utf8;
+         SET allow_system_table_mods = on; ALTER TABLE pg_catalog.pg_conversion ADD COLUMN connew text;
+         UPDATE pg_catalog.pg_conversion SET connew = 'as before'",
+    );
+    setup.run(&allowed).code(0);
+    source.psql(
+        "SET allow_system_table_mods = on; UPDATE pg_catalog.pg_conversion SET connew = 'x' WHERE conname = 'mine'",
+    );
+    setup.run(&allowed).code(1).says("the column pg_conversion.connew of the catalogs");
+    setup.run(&[&allowed[..], &["--allow-partial"]].concat()).code(0).says("pg_conversion.connew");
 }
