@@ -2,7 +2,7 @@
 //! database and little else. Each test has servers of its own, because roles belong to the whole server.
 
 use super::helpers::{Setup, rows, text};
-use crate::support::postgres::{PrivateServer, Server, TestDatabase, schema_differences};
+use crate::support::postgres::{self, PrivateServer, Server, TestDatabase, schema_differences};
 
 /// Runs a test on a server of the oldest version and on one of the newest.
 fn on_own_servers(check: impl Fn(&Server)) {
@@ -98,6 +98,11 @@ fn objects_of_a_provider_are_left_out_and_named() {
         setup.run(&["restore", &id, "--to", &new_url, "--create"]).code(2).says("--allow-partial");
         setup.ok(&["restore", &id, "--to", &new_url, "--create", "--allow-partial"]);
         assert_eq!(new.value("SELECT count(*) FROM mine.profiles"), "1");
+
+        // On another server, a schema of such a name belongs to a user, and counts as contents.
+        let plain = postgres::server(15).create_database("provided_elsewhere");
+        plain.psql("CREATE SCHEMA auth; CREATE TABLE auth.mine (a integer)");
+        setup.run(&["restore", &id, "--to", &plain.url()]).code(2).says("is not empty").says("auth.mine");
 
         // In a database of the provider, the objects find those of the provider.
         let target_url = url(server, app, &target.name);
