@@ -153,19 +153,34 @@ pub(super) fn exists(class: &str, object: &str, column: &str, version: u32) -> S
 
 /// Returns a subquery for the type, schema and identity of an object, as JSON: NULL if the object does not exist. The
 /// server's function is not called for such an object, because old servers then fail.
-pub(super) fn identify(class: &str, object: &str, column: &str, version: u32) -> String {
+pub(in crate::engine::postgres) fn identify(class: &str, object: &str, column: &str, version: u32) -> String {
     format!(
         "CASE WHEN {} THEN (SELECT to_json(i) FROM pg_catalog.pg_identify_object({class}, {object}, {column}) i) END",
         exists(class, object, column, version)
     )
 }
 
+/// Returns an SQL condition that is true if an object is in a schema that does not exist.
+pub(super) fn has_lost_schemas(version: u32) -> String {
+    let of_schema = |catalog: &'static Catalog| {
+        let columns = catalog.references.iter().filter(|(_, of)| *of == "pg_namespace");
+        columns.map(|(column, _)| {
+            format!(
+                "EXISTS (SELECT FROM pg_catalog.{} x WHERE x.{column} <> 0 \
+                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.oid = x.{column}))",
+                catalog.name
+            )
+        })
+    };
+    catalogs_of(version).flat_map(of_schema).collect::<Vec<_>>().join(" OR ")
+}
+
 /// Returns an item of FROM with the columns `type`, `schema` and `identity` of the object that a row of `alias` names by
 /// `classoid`, `objoid` and `objsubid`. `identity` is NULL if the object does not exist.
-pub(super) fn identify_each(alias: &str, version: u32) -> String {
+pub(super) fn identify_each(alias: &str, version: u32, has_lost_schemas: bool) -> String {
     let [class, object, column] = ["classoid", "objoid", "objsubid"].map(|name| format!("{alias}.{name}"));
-    if version < 140_000 {
-        // These servers fail if the object does not exist.
+    if version < 140_000 || has_lost_schemas {
+        // Old servers fail if the object does not exist, and all crash at a part of an object in a schema that does not.
         let target = identify(&class, &object, &column, version);
         return format!(
             "(SELECT t.target ->> 'type' AS type, t.target ->> 'schema' AS schema, t.target ->> 'identity' AS identity \

@@ -11,7 +11,9 @@ use crate::platform::error::Result;
 /// that do not exist are left out, and a note says so.
 pub(super) fn add(reader: &mut Reader, places: &Places) -> Result<()> {
     let version = reader.version();
-    let identify = catalog_rows::identify_each("d", version);
+    let query = format!("SELECT {} AS has_lost", catalog_rows::has_lost_schemas(version));
+    let has_lost_schemas = reader.session.row(&query)?.flag("has_lost")?;
+    let identify = catalog_rows::identify_each("d", version, has_lost_schemas);
     // The oids of large objects may be chosen by users.
     let query = |catalog: &str, extra: &str| {
         format!(
