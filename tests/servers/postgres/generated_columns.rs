@@ -137,14 +137,20 @@ fn other_values_of_the_server_itself_can_be_accepted() {
         let url = new.url();
         let refused = setup.run(&["restore", &id, "--to", &url, "--create"]).code(3);
         assert!(refused.stderr().contains("--allow-partial"), "{}", refused.transcript());
-        let ways: [&[&str]; 2] = [&["--create"], &["--replace", "--yes"]];
+        let ways: [&[&str]; 4] = [&["--create"], &["--replace", "--yes"], &["--swap", "--yes"], &["--table", "t"]];
         for way in ways {
+            if way[0] == "--table" {
+                new.psql("DROP TABLE t");
+            }
             let restore = [&["restore", &id, "--to", &url, "--allow-partial", "--json"], way].concat();
             let report = setup.run(&restore).code(3).json();
             assert_eq!(report["is_incomplete"], true, "{way:?}: {report}");
             assert_eq!(report["left_out"][0]["kind"], "generated values", "{way:?}: {report}");
             assert_eq!(report["left_out"][0]["table"], "public.t", "{way:?}: {report}");
             assert_eq!(rows(&new, "SELECT i, g FROM t ORDER BY i"), ["dogs|'dog':1", "running|'run':1"], "{way:?}");
+            if way[0] == "--swap" {
+                drop(setup.undo_swap(&report));
+            }
         }
         new.psql("CREATE TABLE other (i integer)");
         setup.ok(&["restore", &id, "--to", &url, "--beside", "old", "--table", "t"]);

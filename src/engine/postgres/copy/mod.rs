@@ -1,6 +1,7 @@
 //! The rows of a database: read by COPY from a consistent snapshot, and loaded by COPY again.
 
 pub(crate) mod as_owner;
+pub(crate) mod compared;
 pub(crate) mod large_objects;
 pub(crate) mod load;
 mod parts;

@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::engine::postgres::copy::as_owner;
+use crate::engine::postgres::copy::compared;
 use crate::engine::postgres::copy::load;
-use crate::engine::postgres::copy::plans;
 use crate::engine::postgres::copy::retry::may_succeed_later;
 use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::restore::archive_rows::{Rows, folder_of};
@@ -75,10 +75,8 @@ impl Reload<'_> {
             return Ok(Vec::new());
         }
         let with_code = as_owner::tables_with_code(session)?;
-        let not_planned = plans::tables_with_code(session)?;
-        let covered = covered.into_iter().filter(|index| !not_planned.contains(&self.tables[*index].1.qualified));
         let mut found = Vec::new();
-        for table in covered.filter(|index| with_code.contains(&self.tables[*index].1.qualified)) {
+        for table in covered.into_iter().filter(|index| with_code.contains(&self.tables[*index].1.qualified)) {
             if let Err(error) = self.require_equal_values(session, table)? {
                 found.push(Pending { table, error: Some(error) });
             }
@@ -88,11 +86,10 @@ impl Reload<'_> {
 
     fn require_equal_values(&self, session: &mut Session, table: usize) -> Result<Result<()>> {
         let (saved, rows) = self.tables[table];
-        let is_covered = saved.with_generated.is_some() && self.has_generated;
-        if !is_covered || plans::tables_with_code(session)?.contains(&rows.qualified) {
+        if saved.with_generated.is_none() || !self.has_generated {
             return Ok(Ok(()));
         }
-        let found = rows.clone().with_generated(saved).sum(session)?;
+        let found = compared::sum(session, &rows.clone().with_generated(saved))?;
         Ok(require_equal_generated(saved, found.with_generated))
     }
 

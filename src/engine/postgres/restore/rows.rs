@@ -13,8 +13,8 @@ use super::plan::Plan;
 use super::reload::{Pending, Reload};
 use super::replace::Replacement;
 use crate::engine::postgres::copy::as_owner;
+use crate::engine::postgres::copy::compared;
 use crate::engine::postgres::copy::load::{self, Load};
-use crate::engine::postgres::copy::plans;
 use crate::engine::postgres::copy::retry::may_succeed_later;
 use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::copy::rows::RowSum;
@@ -222,12 +222,10 @@ impl Plan {
         report: &mut RestoreReport,
     ) -> Result<()> {
         if self.window.is_none() {
-            let not_planned = plans::tables_with_code(session)?;
             for (table, copy) in self.tables().into_iter().zip(copies) {
                 // Beside existing tables, generated columns are ordinary ones without values.
-                let has_generated = !self.is_beside() && !not_planned.contains(&copy.qualified);
-                let copy = if has_generated { copy.clone().with_generated(table) } else { copy.clone() };
-                let other_values = compare_rows(table, &copy.sum(session)?)?;
+                let copy = if self.is_beside() { copy.clone() } else { copy.clone().with_generated(table) };
+                let other_values = compare_rows(table, &compared::sum(session, &copy)?)?;
                 let accepted = other_values.map(|error| self.other_values().accept(&table.name, error)).transpose()?;
                 let left_out = accepted.flatten();
                 let ok = left_out.is_none();

@@ -289,7 +289,7 @@ impl Plan {
 }
 
 /// The SQLSTATEs of objects that exist: schemas, functions, relations, others.
-const DUPLICATES: [&str; 4] = ["42P06", "42723", "42P07", "42710"];
+const DUPLICATES: [&str; 5] = ["42P06", "42723", "42P07", "42710", "23505"];
 
 /// Returns true for objects without rows that tables may need.
 fn is_needed_by_tables(kind: Kind) -> bool {
