@@ -247,3 +247,33 @@ fn a_swap_that_ends_before_pg_cron_is_there_gives_the_old_database_its_name_back
     assert!(report["undo"].is_string(), "{report}");
     std::mem::forget(app);
 }
+
+/// A table of a type of pg_cron is created with the extension, once the database has its name.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn other_values_in_a_table_that_needs_pg_cron_can_be_accepted() {
+    if !have(&["pg_cron"]) {
+        return;
+    }
+    let private = PrivateServer::start(15);
+    private.configure("shared_preload_libraries = 'pg_cron'\ncron.database_name = 'app'");
+    let setup = Setup::new(&private);
+    let app = TestDatabase { server: (*private).clone(), name: "app".to_owned() };
+    private.psql("postgres", "CREATE DATABASE app");
+    app.psql(
+        "CREATE EXTENSION pg_cron; CREATE FUNCTION f(i integer) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT i * 2';
+         CREATE TABLE t (job cron.job, i integer, g integer GENERATED ALWAYS AS (public.f(i)) STORED);
+         INSERT INTO t (i) VALUES (1), (2);
+         CREATE OR REPLACE FUNCTION f(i integer) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT i * 3'",
+    );
+    let id = setup.snapshot(&app, &[]);
+    private.psql("postgres", "DROP DATABASE app WITH (FORCE)");
+    let url = app.url();
+    setup.run(&["restore", &id, "--to", &url, "--create"]).code(3).says("the generated column g of the table public.t");
+    assert!(setup.databases_where("datname = 'app'").is_empty());
+    let allowed = setup.run(&["restore", &id, "--to", &url, "--create", "--allow-partial", "--json"]).code(3).json();
+    assert_eq!(allowed["left_out"][0]["kind"], "generated values", "{allowed}");
+    assert_eq!(allowed["left_out"][0]["table"], "public.t", "{allowed}");
+    assert_eq!(rows(&app, "SELECT i, g FROM t ORDER BY i"), ["1|3", "2|6"]);
+    std::mem::forget(app);
+}

@@ -2,6 +2,7 @@
 
 mod helpers;
 
+mod beside_others;
 mod big;
 mod by_hand;
 mod dangling;

@@ -176,6 +176,44 @@ fn extensions_that_an_administrator_has_created_are_left_as_they_are() {
 
 #[test]
 #[ignore = "needs PostgreSQL"]
+fn an_extension_in_another_schema_is_named_before_anything_is_restored() {
+    oldest_and_newest(|server| {
+        let setup = Setup::new(server);
+        let [app] = roles(server, [("moved_app", "LOGIN CREATEDB")]);
+        let source = server.create_database("moved");
+        source.psql(format!(
+            "ALTER DATABASE \"{}\" OWNER TO {app}; CREATE EXTENSION citext; CREATE EXTENSION hstore;
+             CREATE TABLE t (a citext); INSERT INTO t VALUES ('x'); ALTER TABLE t OWNER TO {app}",
+            source.name
+        ));
+        let id = setup.snapshot(&source, &[]);
+        let target = server.create_database("moved_target");
+        target.psql(
+            "CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions;
+             CREATE EXTENSION hstore SCHEMA extensions",
+        );
+        let before = target.schema_dump();
+        let run = setup.run(&["restore", &id, "--to", &target.url()]).code(2);
+        for words in [
+            "citext is in the schema extensions, and in public in the snapshot; hstore is in",
+            "ALTER EXTENSION citext SET SCHEMA public; ALTER EXTENSION hstore SET SCHEMA public;",
+        ] {
+            assert!(run.stderr().contains(words), "stderr lacks '{words}'\n{}", run.transcript());
+        }
+        assert_eq!(target.schema_dump(), before);
+        target.psql(format!("ALTER DATABASE \"{}\" OWNER TO {app}", target.name));
+        let run = setup.run(&["drill", &id, "--no-owner", "--to", &url(server, &app, &target.name)]).code(2);
+        assert!(run.stderr().contains("as postgres, to whom it belongs"), "{}", run.transcript());
+        target.psql(
+            "ALTER EXTENSION citext SET SCHEMA public; ALTER EXTENSION hstore SET SCHEMA public; DROP SCHEMA extensions",
+        );
+        setup.ok(&["restore", &id, "--to", &target.url()]);
+        assert_eq!(rows(&target, "SELECT a FROM t"), ["x"]);
+    });
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
 fn a_role_with_one_connection_can_set_options_of_its_sessions() {
     let server = server(15);
     let setup = Setup::new(&server);

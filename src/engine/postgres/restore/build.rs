@@ -24,6 +24,7 @@ use crate::engine::postgres::restore::tied;
 use crate::engine::postgres::schema::quote::{ident, qualified};
 use crate::engine::postgres::schema::{Item, Kind as ItemKind, Section, data, newer, sequences};
 use crate::engine::postgres::timescale::{AGGREGATE, aggregate_rows_table};
+use crate::engine::postgres::wire::created::Created;
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::{Session, open_up_to};
 use crate::engine::postgres::wire::settings;
@@ -72,12 +73,17 @@ pub(super) struct Build<'a> {
     pub(super) other_values: OtherValues,
     /// True if the items lack those that need an extension which the server does not allow in this database.
     pub(super) lacks_extensions: bool,
+    /// The list of the objects that are created, if these may have to be dropped one by one.
+    pub(super) created: Option<&'a Created>,
 }
 
 impl Build<'_> {
     fn session(&self) -> Result<Session> {
         let mut session = Session::connect(self.params)?;
         settings::pin(&mut session)?;
+        if let Some(created) = self.created {
+            session.record_created(created.clone());
+        }
         // No other session uses this database, and it is dropped if it is not finished: a commit need not wait for the
         // disk.
         session.execute("SET synchronous_commit = off; SET lock_timeout = 0")?;

@@ -1,14 +1,14 @@
-//! Creates a schema from its items, and drops it again.
+//! Creates a schema from its items.
 
-use super::configuration;
+use super::created;
 use crate::engine::postgres::copy::as_owner;
-use crate::engine::postgres::provider::Provider;
+use crate::engine::postgres::copy::plans;
 use crate::engine::postgres::schema::option_text::{self, OptionText};
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::schema::{Item, Kind, Section, options};
 use crate::engine::postgres::timescale;
 use crate::engine::postgres::wire::session::{INSUFFICIENT_PRIVILEGE, Session, sqlstate};
-use crate::platform::error::{self, Error, Result, one_line};
+use crate::platform::error::{Error, Result, one_line};
 use crate::platform::interrupt;
 
 /// The owners and grants of restored objects.
@@ -68,12 +68,9 @@ pub(super) fn create_rest_of_item(
         session.execute("SET default_tablespace = ''")?;
     }
     created?;
-    if let (Some((_, validate)), Some(owner)) = (unchecked, &item.owner) {
-        let validated = match path {
-            Some(path) => as_owner::run_in_path(session, owner, path, &validate),
-            None => as_owner::run(session, owner, &validate),
-        };
-        validated.map_err(|error| error.context(format!("cannot create the {}", shown(item))))?;
+    if let (Some((_, statement)), Some(owner)) = (unchecked, &item.owner) {
+        validate(session, item, owner, path, &statement)
+            .map_err(|error| error.context(format!("cannot create the {}", shown(item))))?;
     }
     Ok(())
 }
@@ -137,8 +134,9 @@ fn execute_as_or_by_session(
 fn calls_only_the_server(session: &mut Session, statement: &str) -> Result<bool> {
     let is_created = statement.starts_with("CREATE TABLE ") || statement.starts_with("CREATE FOREIGN TABLE ");
     let Some((_, columns)) = statement.split_once(" (").filter(|_| is_created) else { return Ok(false) };
-    let (columns, parents) = columns.rsplit_once(" INHERITS (").unwrap_or((columns, ""));
-    if columns.contains('.') || parents.contains(" GENERATED ") {
+    // The names of the parents have dots. A text in a column could look like the start of their list.
+    let (columns, parents) = columns.rsplit_once("\nINHERITS (").unwrap_or((columns, ""));
+    if columns.contains('.') || [" GENERATED ", " CHECK ("].iter().any(|code| parents.contains(code)) {
         return Ok(false);
     }
     session
@@ -148,11 +146,7 @@ fn calls_only_the_server(session: &mut Session, statement: &str) -> Result<bool>
 
 /// Runs a statement with the rights of the item's owner, who gets the privileges that this takes for that time.
 fn execute_as(session: &mut Session, item: &Item, owner: &str, path: Option<&str>, statement: &str) -> Result<()> {
-    let is_outermost = !session.is_in_transaction();
-    if is_outermost {
-        session.execute("BEGIN")?;
-    }
-    let mut run = || -> Result<()> {
+    in_one_transaction(session, |session| {
         // The owner may not be allowed to use the tablespace.
         if item.tablespace.is_some() {
             session.execute("SET default_tablespace = ''")?;
@@ -162,19 +156,12 @@ fn execute_as(session: &mut Session, item: &Item, owner: &str, path: Option<&str
             Some(path) => as_owner::run_in_path(session, owner, path, statement)?,
             None => as_owner::run(session, owner, statement)?,
         }
+        created::record(session, item, statement)?;
         if let Some(tablespace) = item.tablespace.as_ref().filter(|_| statement.starts_with("CREATE TABLE ")) {
             session.execute(&format!("ALTER {} SET TABLESPACE {}", item.identity, ident(tablespace)))?;
         }
         lent.take_back(session)
-    };
-    match run() {
-        Ok(()) if is_outermost => session.execute("COMMIT"),
-        Err(error) if is_outermost => {
-            let _ = session.execute("ROLLBACK");
-            Err(error)
-        }
-        done => done,
-    }
+    })
 }
 
 /// Returns the error for an item that cannot be created.
@@ -240,30 +227,68 @@ pub(super) fn runs_as(session: &mut Session, item: &Item, owners: Owners) -> Res
     })
 }
 
-/// Returns the statements that create a check without applying it to the rows, and the statement that then does so. Returns
-/// `None` if the check may be applied with the rights of the session: it does not call functions of a role with fewer.
+/// Returns the statements that create a check or a foreign key without applying it to the rows, and the statement that then
+/// does so. Returns `None` if it may be applied with the rights of the session: that calls no functions of a role with fewer.
 fn unchecked(session: &mut Session, item: &Item, owners: Owners) -> Result<Option<(Vec<String>, String)>> {
-    let (Kind::Check, Owners::Keep, Some(owner), [statement]) = (item.kind, owners, &item.owner, &item.create[..])
-    else {
-        return Ok(None);
-    };
+    let (Owners::Keep, Some(owner), [statement]) = (owners, &item.owner, &item.create[..]) else { return Ok(None) };
     let name = ident(&item.name);
     let Some(table) = item.identity.strip_prefix(&format!("CONSTRAINT {name} ON ")) else { return Ok(None) };
-    let is_applied = statement.starts_with("ALTER TABLE ") && statement.contains(" CHECK (");
+    let is_applied = match item.kind {
+        Kind::Check => statement.starts_with("ALTER TABLE ") && statement.contains(" CHECK ("),
+        // Servers before version 18 always apply the key of a partitioned table.
+        Kind::ForeignKey => statement.starts_with("ALTER TABLE ONLY "),
+        _ => false,
+    };
     if !is_applied || statement.ends_with(" NOT VALID") || statement.ends_with(" NOT ENFORCED") {
         return Ok(None);
     }
     if !as_owner::has_fewer_rights(session, owner)? {
         return Ok(None);
     }
+    // The rows of both tables are read by a query.
+    if item.kind == Kind::ForeignKey && plans::tables_with_code(session)?.is_empty() {
+        return Ok(None);
+    }
     Ok(Some((vec![format!("{statement} NOT VALID")], format!("ALTER TABLE {table} VALIDATE CONSTRAINT {name}"))))
 }
 
-/// Drops a check that was created, but that the rows were not tested against because its code fails.
+/// Applies a check or a foreign key to the rows with the rights of the table's owner.
+fn validate(session: &mut Session, item: &Item, owner: &str, path: Option<&str>, statement: &str) -> Result<()> {
+    let run = |session: &mut Session| match path {
+        Some(path) => as_owner::run_in_path(session, owner, path, statement),
+        None => as_owner::run(session, owner, statement),
+    };
+    if item.kind != Kind::ForeignKey {
+        return run(session);
+    }
+    // The query names the other table with its schema.
+    in_one_transaction(session, |session| {
+        let lent = as_owner::lend_for_creation(session, owner, "")?;
+        run(session)?;
+        lent.take_back(session)
+    })
+}
+
+/// Runs some work in a transaction: in that of the session, if it has one.
+fn in_one_transaction(session: &mut Session, work: impl FnOnce(&mut Session) -> Result<()>) -> Result<()> {
+    if session.is_in_transaction() {
+        return work(session);
+    }
+    session.execute("BEGIN")?;
+    match work(session) {
+        Ok(()) => session.execute("COMMIT"),
+        Err(error) => {
+            let _ = session.execute("ROLLBACK");
+            Err(error)
+        }
+    }
+}
+
+/// Drops a check or a foreign key that was created, but that the rows were not tested against because its code fails.
 pub(super) fn drop_unchecked(session: &mut Session, item: &Item) -> Result<()> {
     let name = ident(&item.name);
     match item.identity.strip_prefix(&format!("CONSTRAINT {name} ON ")) {
-        Some(table) if item.kind == Kind::Check && !table.starts_with("DOMAIN ") => {
+        Some(table) if matches!(item.kind, Kind::Check | Kind::ForeignKey) && !table.starts_with("DOMAIN ") => {
             session.execute(&format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}"))
         }
         _ => Ok(()),
@@ -301,7 +326,7 @@ fn execute(session: &mut Session, item: &Item, statement: &str) -> Result<()> {
         return execute_setting(session, item, statement);
     }
     if !options::has_options(item.kind) || option_text::options(statement).is_empty() {
-        return session.execute(statement);
+        return created::execute(session, item, statement);
     }
     // Inside a transaction, a failed statement aborts everything before it, unless there is a savepoint.
     let in_transaction = session.is_in_transaction();
@@ -309,7 +334,7 @@ fn execute(session: &mut Session, item: &Item, statement: &str) -> Result<()> {
         session.execute("SAVEPOINT lifeboat_option")?;
     }
     let mut statement = statement.to_owned();
-    while let Err(error) = session.execute(&statement) {
+    while let Err(error) = created::execute(session, item, &statement) {
         let rejected = rejected_options(&statement, &error);
         if rejected.is_empty() {
             return Err(error);
@@ -457,31 +482,6 @@ pub(crate) fn grant_for_code(session: &mut Session, items: &[Item]) -> Result<()
 pub(crate) fn apply_settings(session: &mut Session, items: &[Item]) -> Result<()> {
     items.iter().try_for_each(|item| create_item(session, item, Owners::Keep))?;
     grant(session, items)
-}
-
-/// Drops the objects that a failed restore created in a database that was empty, and deletes the rows that it loaded into
-/// tables of extensions that exist. Returns an error if anything is left.
-pub(crate) fn drop_items(session: &mut Session, items: &[Item], provider: Option<Provider>) -> Result<()> {
-    for item in items.iter().rev() {
-        let statement = match item.kind {
-            Kind::LargeObject => format!("SELECT pg_catalog.lo_unlink({})", item.oid),
-            Kind::Schema if item.name == "public" => continue,
-            _ if item.identity.is_empty() || item.identity.contains(" ON ") => continue,
-            // It may not be created yet, or is dropped already with an object that it depends on. The check at the end
-            // finds what is left.
-            _ => format!("DROP {} CASCADE", item.identity),
-        };
-        if let Err(error) = session.execute(&statement) {
-            // The connection is lost, or the program was asked to stop.
-            if matches!(error.kind, error::Kind::Unreachable | error::Kind::Interrupted) {
-                return Err(error);
-            }
-            tracing::debug!("{}", error.full_message());
-        }
-    }
-    configuration::delete_rows(session, provider)?;
-    let left = crate::engine::postgres::restore::contents::contents(session, provider)?;
-    if left.is_empty() { Ok(()) } else { Err(Error::failed(format!("these objects still exist: {}", left.join(", ")))) }
 }
 
 /// Returns the kind and the name of an item, for messages.

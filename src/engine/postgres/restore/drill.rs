@@ -16,6 +16,7 @@ use super::without::{leave_out, roles_without_acl};
 use crate::engine::context::EngineContext;
 use crate::engine::database::DrillSettings;
 use crate::engine::postgres::schema::{Item, provided};
+use crate::engine::postgres::wire::created::Created;
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
 use crate::engine::restoring::SavedSnapshot;
@@ -52,7 +53,10 @@ pub(in crate::engine::postgres) fn drill(
         return Err(cannot_create_databases(&server, params));
     }
     let created = if uses_named {
-        items = existing::leave_alone(&mut existing::session(params, Session::connect)?, &items)?;
+        let mut session = existing::session(params, Session::connect)?;
+        existing::require_same_schemas(&mut session, facts)?;
+        items = existing::leave_alone(&mut session, &items)?;
+        drop(session);
         if existing::leave_out_changes(&mut items) {
             tracing::warn!(
                 "the drill leaves out default privileges, and privileges on the schema public, on extensions and on system \
@@ -97,7 +101,7 @@ impl Drill<'_> {
         let scratch = target::scratch_name(&self.context.host)?;
         let mark = Mark::new("drill", &self.snapshot.manifest().id.to_string(), &self.context.host);
         server.create(&scratch, &facts.database, &mark)?;
-        let drilled = self.build(&params.with_database(&scratch), self.items, Some(&mark));
+        let drilled = self.build(&params.with_database(&scratch), self.items, Some(&mark), None);
         let dropped = server.drop(&scratch);
         drilled.and_then(|different| dropped.map(|()| different))
     }
@@ -109,9 +113,12 @@ impl Drill<'_> {
         let id = self.snapshot.manifest().id.to_string();
         let facts = self.snapshot.manifest().postgres.as_ref();
         let filling = Filling::begin(params, self.items, facts, comment.as_deref(), (&id, &self.context.host))?;
-        match self.build(params, filling.items(), None) {
+        match self.build(params, filling.items(), None, Some(filling.created())) {
             Ok(different) => {
                 let (state, cleared) = filling.clear();
+                if cleared.is_ok() && !state.ends_with("is empty again") {
+                    tracing::warn!("the drill is done; {state}");
+                }
                 cleared.map(|()| different).map_err(|error| error.context(format!("the drill is done, but {state}")))
             }
             Err(error) => Err(filling.clear_after(error)),
@@ -119,12 +126,28 @@ impl Drill<'_> {
     }
 
     /// Restores into a database, and compares it with what was saved.
-    fn build(&self, params: &Params, items: &[Item], mark: Option<&Mark>) -> Result<Option<Error>> {
+    fn build(
+        &self,
+        params: &Params,
+        items: &[Item],
+        mark: Option<&Mark>,
+        created: Option<&Created>,
+    ) -> Result<Option<Error>> {
         let Drill { snapshot, owners, context, lacks_extensions, .. } = *self;
         let (plain, allow_partial) = (false, false);
         let other_values = OtherValues::Refuse;
-        let build =
-            Build { snapshot, items, owners, params, context, plain, allow_partial, other_values, lacks_extensions };
+        let build = Build {
+            snapshot,
+            items,
+            owners,
+            params,
+            context,
+            plain,
+            allow_partial,
+            other_values,
+            lacks_extensions,
+            created,
+        };
         let mut built = build.run(mark)?;
         if let Some(error) = built.different.take() {
             return Ok(Some(error));

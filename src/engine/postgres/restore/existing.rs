@@ -4,12 +4,12 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::create;
-use crate::engine::postgres::schema::quote::literal;
+use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::schema::{Item, Kind};
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
 use crate::engine::postgres::wire::settings;
-use crate::platform::error::{Result, one_line};
+use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::PostgresFacts;
 
 /// Opens a session in a database that is filled.
@@ -99,22 +99,51 @@ fn has_name(kind: Kind) -> bool {
     relation.contains(&kind) || other.contains(&kind)
 }
 
+/// Fails if extensions are in other schemas than in the snapshot, whose objects name them with their schemas.
+pub(super) fn require_same_schemas(session: &mut Session, facts: &PostgresFacts) -> Result<()> {
+    let rows = session.rows(
+        "SELECT e.extname AS name, n.nspname AS schema, e.extrelocatable AS moves,
+                pg_catalog.pg_get_userbyid(e.extowner) AS owner,
+                pg_catalog.pg_has_role(e.extowner, 'USAGE') AS is_owner
+           FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace ORDER BY 1",
+    )?;
+    let (mut found, mut remedies) = (Vec::new(), Vec::new());
+    for row in &rows {
+        let (name, schema, owner) = (row.text("name")?, row.text("schema")?, one_line(row.text("owner")?));
+        let Some(saved) = facts.extensions.iter().find(|extension| extension.name == name) else { continue };
+        if saved.schema == schema {
+            continue;
+        }
+        let (shown, here, there) = (one_line(&ident(name)), one_line(&ident(schema)), one_line(&ident(&saved.schema)));
+        found.push(format!("{shown} is in the schema {here}, and in {there} in the snapshot"));
+        let remedy = if row.flag("moves")? {
+            format!("ALTER EXTENSION {shown} SET SCHEMA {there};")
+        } else {
+            format!("DROP EXTENSION {shown}; CREATE EXTENSION {shown} SCHEMA {there}; (it cannot be moved)")
+        };
+        let who = if row.flag("is_owner")? { String::new() } else { format!(" as {owner}, to whom it belongs") };
+        remedies.push(format!("{remedy}{who}"));
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "extensions of the database are in other schemas than in the snapshot: {}",
+        found.join("; ")
+    ))
+    .hint(format!(
+        "create the schemas that are missing, run the following, and drop the schemas that are empty then: {}",
+        remedies.join(" ")
+    )))
+}
+
 /// Warns about the extensions that differ from those of the snapshot, and are left as they are.
 pub(super) fn warn_about_extensions(session: &mut Session, facts: &PostgresFacts) -> Result<()> {
-    let rows = session.rows(
-        "SELECT e.extname AS name, e.extversion AS version, n.nspname AS schema
-           FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace",
-    )?;
+    let rows =
+        session.rows("SELECT e.extname AS name, e.extversion AS version FROM pg_catalog.pg_extension e ORDER BY 1")?;
     for row in &rows {
-        let (name, version, schema) = (row.text("name")?, row.text("version")?, row.text("schema")?);
+        let (name, version) = (row.text("name")?, row.text("version")?);
         let Some(saved) = facts.extensions.iter().find(|extension| extension.name == name) else { continue };
-        if saved.schema != schema {
-            tracing::warn!(
-                "the extension {} is in another schema here ({}) than in the snapshot: objects that use it may not find it",
-                one_line(name),
-                one_line(schema)
-            );
-        }
         if numbers(version) < numbers(&saved.version) {
             tracing::warn!(
                 "the extension {} has an older version here ({}) than in the snapshot ({}): it may lack functions that \

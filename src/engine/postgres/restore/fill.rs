@@ -1,14 +1,17 @@
 //! An existing, empty database that is filled. While the work is not done, its comment has a mark; if the work fails, what
-//! was restored is dropped again, and the database is as empty as before.
+//! was restored is dropped again, and the database is as before. What other programs have created meanwhile is left.
 
+use super::before::Before;
+use super::configuration;
 use super::contents::contents;
-use super::create;
+use super::drop_created::drop_created;
 use super::existing::{self, session};
 use super::target::{self, Mark, Server};
 use crate::engine::postgres::provider::Provider;
 use crate::engine::postgres::schema::{Item, provided};
+use crate::engine::postgres::wire::created::Created;
 use crate::engine::postgres::wire::params::Params;
-use crate::engine::postgres::wire::session::{Session, sqlstate};
+use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::PostgresFacts;
 
@@ -21,6 +24,10 @@ pub(super) struct Filling<'a> {
     items: Vec<Item>,
     /// The provider whose objects the database may have.
     provider: Option<Provider>,
+    /// The objects that were created.
+    created: Created,
+    /// The properties that the database had before.
+    before: Before,
     /// The session that marks the database.
     server: Option<Server>,
     /// The session that drops what was restored.
@@ -42,6 +49,7 @@ impl<'a> Filling<'a> {
         if let Some(facts) = facts {
             existing::warn_about_extensions(&mut first, facts)?;
         }
+        let before = Before::read(&mut first)?;
         drop(first);
         let mut server = Server::connect(params)?;
         // This session is opened at the start: a server whose disk is full accepts no new sessions ("could not write
@@ -53,7 +61,8 @@ impl<'a> Filling<'a> {
         }
         server.mark(params.database(), &Mark::new(target::FILL, snapshot, host))?;
         let server = cleanup.is_some().then_some(server);
-        let mut filling = Filling { params, comment, items, provider, server, cleanup };
+        let created = Created::default();
+        let mut filling = Filling { params, comment, items, provider, created, before, server, cleanup };
         match filling.require_empty() {
             Ok(()) => Ok(filling),
             Err(error) => {
@@ -82,6 +91,11 @@ impl<'a> Filling<'a> {
         &self.items
     }
 
+    /// Returns the list to which the sessions that build add what they create.
+    pub(super) fn created(&self) -> &Created {
+        &self.created
+    }
+
     fn server(&mut self) -> Result<Server> {
         self.server.take().map_or_else(|| Server::connect_for_cleanup(self.params), Ok)
     }
@@ -93,17 +107,15 @@ impl<'a> Filling<'a> {
     }
 
     /// Drops everything that was restored, and removes the mark. Returns a sentence about the state of the database, and
-    /// the error if it is not empty.
+    /// the error if something that was restored is left.
     pub(super) fn clear(mut self) -> (String, Result<()>) {
         let shown = one_line(&self.params.shown());
-        let cleared = match self.cleanup.as_mut().map(|session| create::drop_items(session, &self.items, self.provider))
-        {
-            Some(Ok(())) => Ok(()),
+        let cleanup = self.cleanup.take();
+        let cleared = match cleanup.map(|mut session| self.undo(&mut session)) {
+            Some(Ok(others)) => Ok(others),
             // The session was ended meanwhile, or was never opened.
-            _ => session(self.params, Session::connect_for_cleanup)
-                .and_then(|mut session| create::drop_items(&mut session, &self.items, self.provider)),
+            _ => session(self.params, Session::connect_for_cleanup).and_then(|mut session| self.undo(&mut session)),
         };
-        self.cleanup = None;
         let incomplete = format!("{shown} is left incomplete, and is marked so in its comment: drop it");
         let name = self.params.database();
         let mut server = match self.server() {
@@ -113,8 +125,12 @@ impl<'a> Filling<'a> {
                 return (incomplete, Err(why));
             }
         };
-        match cleared.and_then(|()| server.unmark(name, self.comment)) {
-            Ok(()) => (format!("{shown} is empty again"), Ok(())),
+        match cleared.and_then(|others| server.unmark(name, self.comment).map(|()| others)) {
+            Ok(others) if others.is_empty() => (format!("{shown} is empty again"), Ok(())),
+            Ok(others) => {
+                let others = one_line(&others.join(", "));
+                (format!("nothing of it is left in {shown}, which has objects of other programs: {others}"), Ok(()))
+            }
             Err(why) if matches!(server.find_database(name), Ok(None)) => {
                 (format!("{shown} was dropped by another session"), Err(why))
             }
@@ -125,22 +141,26 @@ impl<'a> Filling<'a> {
         }
     }
 
-    /// Clears the database after the restore has failed, and adds its state to the error.
-    pub(super) fn clear_after(mut self, error: Error) -> Error {
-        // An object that existed already is that of another program.
-        if sqlstate(&error).is_some_and(|code| DUPLICATES.contains(&code.as_str())) {
-            let message = error.full_message();
-            let failed = |item: &&mut Item| message.contains(&format!("cannot create the {}: ", create::shown(item)));
-            self.items.iter_mut().filter(failed).for_each(|item| item.identity.clear());
+    /// Drops what was restored, and deletes the rows that were loaded into tables of extensions that exist. Returns the objects
+    /// of others, in words.
+    fn undo(&self, session: &mut Session) -> Result<Vec<String>> {
+        let created = self.created.list();
+        let left = drop_created(session, &self.items, &created)?;
+        let changed: Vec<&Item> = created.iter().map(|one| &self.items[one.item]).collect();
+        self.before.put_back(session, &changed)?;
+        configuration::delete_rows(session, self.provider)?;
+        if !left.is_empty() {
+            return Err(Error::failed(format!("these objects still exist: {}", left.join(", "))));
         }
+        contents(session, self.provider)
+    }
+
+    /// Clears the database after the restore has failed, and adds its state to the error.
+    pub(super) fn clear_after(self, error: Error) -> Error {
         let (state, _) = self.clear();
         error.context(format!("the restore failed; {state}"))
     }
 }
-
-/// The SQLSTATEs of statements that fail because an object exists: duplicate_table, duplicate_object, duplicate_function,
-/// duplicate_schema, and unique_violation in a catalog.
-const DUPLICATES: [&str; 5] = ["42P07", "42710", "42723", "42P06", "23505"];
 
 /// Locks the database against other runs that would fill it, until the session ends.
 fn lock(session: &mut Session, params: &Params) -> Result<()> {

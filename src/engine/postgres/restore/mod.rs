@@ -7,18 +7,23 @@
 //! - [`reload`], [`again`] and [`refresh`] repeat what has failed, and [`tied`] is about extensions that a server allows in one
 //!   database only.
 //! - [`roles`] knows which roles a restore acts as, [`existing`] leaves alone what an administrator has created before,
-//!   and [`fill`] marks a database that is filled, and empties it again. [`new_roles`] makes the roles that are missing,
-//!   [`tablespaces`] finds those that are, and [`in_use`] names what prevents the exchange of a database, or stays with the old one.
+//!   and [`fill`] marks a database that is filled. [`created`] records the objects that are created there, [`drop_created`]
+//!   drops them again, and [`before`] puts back what the database had before. [`new_roles`] makes the roles that are missing,
+//!   [`tablespaces`] finds those that are, and [`in_use`] names what prevents the exchange of a database, or stays with the
+//!   old one.
 
 mod again;
 mod archive_rows;
+mod before;
 mod build;
 mod choose;
 pub(crate) mod commit;
 mod configuration;
 pub(crate) mod contents;
 pub(crate) mod create;
+mod created;
 pub(super) mod drill;
+mod drop_created;
 mod equal;
 mod existing;
 mod fill;

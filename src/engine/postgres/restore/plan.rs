@@ -504,7 +504,11 @@ fn require_no_obstacles(
     let created = match mode {
         // A new database has no schema of a provider.
         Mode::Create | Mode::Swap => existing::without_provider(items),
-        Mode::Empty => existing::leave_alone(&mut existing::session(params, Session::connect)?, items)?,
+        Mode::Empty => {
+            let mut session = existing::session(params, Session::connect)?;
+            existing::require_same_schemas(&mut session, facts)?;
+            existing::leave_alone(&mut session, items)?
+        }
         Mode::Replace | Mode::Tables | Mode::Beside(_) => return Ok(()),
     };
     let lacking = existing::lacking(&created);

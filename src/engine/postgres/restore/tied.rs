@@ -5,17 +5,18 @@ use std::collections::BTreeSet;
 
 use crate::engine::context::EngineContext;
 use crate::engine::postgres::copy::as_owner::{self, Lent};
+use crate::engine::postgres::copy::compared;
 use crate::engine::postgres::copy::row_source::RowSource;
 use crate::engine::postgres::restore::commit::commit;
 use crate::engine::postgres::restore::create::{self, Owners};
-use crate::engine::postgres::restore::equal::require_equal;
+use crate::engine::postgres::restore::equal::{OtherValues, compare_rows};
 use crate::engine::postgres::restore::reload::{self, Pending, Reload};
 use crate::engine::postgres::schema::quote::literal;
 use crate::engine::postgres::schema::{Item, Kind, Section, sequences};
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
 use crate::engine::restoring::{LeftOut, SavedSnapshot};
-use crate::platform::error::{Error, Result, one_line};
+use crate::platform::error::{Error, Kind as ErrorKind, Result, one_line};
 use crate::snapshots::manifest::{PostgresFacts, SequenceValue, Table};
 
 /// The extensions, each with the setting that names its database.
@@ -127,12 +128,14 @@ pub(super) struct Rest<'a> {
     pub(super) tables: &'a BTreeSet<String>,
     /// The sequences that are not set yet.
     pub(super) sequences: &'a [SequenceValue],
+    /// The treatment of generated columns that have other values.
+    pub(super) other_values: OtherValues,
 }
 
 impl Rest<'_> {
     /// Creates and loads it in one transaction, compares the rows, and runs the last statements. If the outcome of the
-    /// transaction is not known, the server is asked over a connection with `params`.
-    pub(super) fn create(&self, session: &mut Session, params: &Params, last: &str) -> Result<()> {
+    /// transaction is not known, the server is asked over a connection with `params`. Returns what is left out.
+    pub(super) fn create(&self, session: &mut Session, params: &Params, last: &str) -> Result<Vec<LeftOut>> {
         session.execute("BEGIN")?;
         create::create_section(session, self.items, Section::Pre, self.owners)?;
         let saved: Vec<&Table> =
@@ -152,11 +155,15 @@ impl Rest<'_> {
             create::grant(session, self.items)?;
         }
         create::create_section(session, self.items, Section::Last, self.owners)?;
+        let mut left_out = Vec::new();
         for (table, copy) in saved.iter().zip(&copies) {
-            require_equal(table, &copy.clone().with_generated(table).sum(session)?)?;
+            let found = compared::sum(session, &copy.clone().with_generated(table))?;
+            if let Some(error) = compare_rows(table, &found)? {
+                left_out.extend(self.other_values.accept(&table.name, error)?);
+            }
         }
         session.execute(last)?;
-        commit(session, params)
+        commit(session, params).map(|()| left_out)
     }
 
     fn load(&self, session: &mut Session, saved: &[&Table], copies: &[RowSource]) -> Result<()> {
@@ -166,9 +173,10 @@ impl Rest<'_> {
         let tables = saved.iter().copied().zip(copies).collect();
         let (snapshot, progress) = (self.snapshot, &*self.context.progress);
         let reload = Reload { snapshot, items: self.all, owners: self.owners, progress, tables, has_generated: true };
-        match reload.run(session, pending)?.into_iter().next() {
-            Some(failed) => Err(failed.error.unwrap_or_else(|| Error::failed("rows cannot be loaded"))),
-            None => Ok(()),
-        }
+        // The comparison finds other values of generated columns again, and names them.
+        let is_accepted = |error: &Error| error.kind == ErrorKind::Problem && self.other_values != OtherValues::Refuse;
+        let failed = reload.run(session, pending)?.into_iter();
+        let mut errors = failed.map(|one| one.error.unwrap_or_else(|| Error::failed("rows cannot be loaded")));
+        errors.find(|error| !is_accepted(error)).map_or(Ok(()), Err)
     }
 }

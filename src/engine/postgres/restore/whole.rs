@@ -15,10 +15,11 @@ use super::undo::{self, Exchange};
 use crate::engine::postgres::layout;
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::schema::{self, Item};
+use crate::engine::postgres::wire::created::Created;
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
 use crate::engine::postgres::wire::settings;
-use crate::engine::restoring::{RestoreReport, RestoredTable};
+use crate::engine::restoring::{LeftOut, RestoreReport, RestoredTable};
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::Table;
 
@@ -32,12 +33,14 @@ impl Plan {
         server.create(&scratch, &self.facts.database, &mark)?;
         let limit = server.connection_limit(&scratch)?;
         let built =
-            self.build(&self.params.with_database(&scratch), &self.items, Some(&mark), report).and_then(|built| {
-                server.finish(&scratch, name, self.finish(built.comment.as_deref(), &mark)).map(|()| built)
-            });
+            self.build(&self.params.with_database(&scratch), &self.items, Place::New(Some(&mark)), report).and_then(
+                |built| server.finish(&scratch, name, self.finish(built.comment.as_deref(), &mark)).map(|()| built),
+            );
         let built = built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
-        self.create_after_rename(&mut server, &built, built.comment.as_deref(), limit)
+        let left_out = self
+            .create_after_rename(&mut server, &built, built.comment.as_deref(), limit)
             .map_err(|error| drop_failed(&mut server, name, error))?;
+        add_left_out(report, left_out);
         report.undo = Some(in_use::drop_command(&self.params, &self.items));
         report.notes.extend(in_use::drop_notes(&self.items));
         Ok(())
@@ -48,7 +51,7 @@ impl Plan {
         let id = self.snapshot.manifest().id.to_string();
         let (facts, comment) = (Some(&self.facts), self.comment.as_deref());
         let filling = Filling::begin(&self.params, &self.items, facts, comment, (&id, &self.context.host))?;
-        match self.build(&self.params, filling.items(), None, report) {
+        match self.build(&self.params, filling.items(), Place::Existing(filling.created()), report) {
             Ok(_) => {
                 self.warn_about_settings_left();
                 filling.keep()
@@ -88,7 +91,7 @@ impl Plan {
         let new = self.params.with_database(&scratch);
         let mut limit = -1;
         let built = self
-            .build(&new, &self.items, None, report)
+            .build(&new, &self.items, Place::New(None), report)
             .and_then(|built| {
                 let mut session = Session::connect(&without_login_triggers(&new, &self.items))?;
                 settings::pin(&mut session)?;
@@ -107,8 +110,10 @@ impl Plan {
                 server.exchange(&name, &names, finish, self.settings.disconnect).map(|()| built)
             });
         let built = built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
-        self.create_after_rename(&mut server, &built, self.comment.as_deref(), limit)
+        let left_out = self
+            .create_after_rename(&mut server, &built, self.comment.as_deref(), limit)
             .map_err(|error| self.exchange_back(names, error, &undo))?;
+        add_left_out(report, left_out);
         report.moved_aside.push(aside);
         report.undo = Some(undo);
         report.notes.extend(staying);
@@ -117,7 +122,11 @@ impl Plan {
 
     /// Creates everything in an empty database, loads it and compares it. With a mark, the database's own settings are
     /// restored too, except its comment. The comment is returned, because the mark is in its place until all is done.
-    fn build(&self, params: &Params, items: &[Item], mark: Option<&Mark>, report: &mut RestoreReport) -> Result<Built> {
+    fn build(&self, params: &Params, items: &[Item], place: Place<'_>, report: &mut RestoreReport) -> Result<Built> {
+        let (mark, created) = match place {
+            Place::New(mark) => (mark, None),
+            Place::Existing(created) => (None, Some(created)),
+        };
         let clock = Instant::now();
         let build = Build {
             snapshot: &*self.snapshot,
@@ -129,6 +138,7 @@ impl Plan {
             allow_partial: self.settings.allow_partial,
             other_values: self.other_values(),
             lacks_extensions: !self.after_rename.is_empty() || !self.without.is_empty(),
+            created,
         };
         let mut built = build.run(mark)?;
         if let Some(error) = built.different.take() {
@@ -158,10 +168,16 @@ impl Plan {
     }
 
     /// Creates what the database can have only now that it has its name. Nobody else can use it until all of it is there;
-    /// then it gets its comment and its limit of sessions.
-    fn create_after_rename(&self, server: &mut Server, built: &Built, comment: Option<&str>, limit: i32) -> Result<()> {
+    /// then it gets its comment and its limit of sessions. Returns what is left out.
+    fn create_after_rename(
+        &self,
+        server: &mut Server,
+        built: &Built,
+        comment: Option<&str>,
+        limit: i32,
+    ) -> Result<Vec<LeftOut>> {
         if self.after_rename.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let rest = Rest {
             snapshot: &*self.snapshot,
@@ -171,6 +187,7 @@ impl Plan {
             context: &self.context,
             tables: &built.absent,
             sequences: &built.absent_sequences,
+            other_values: self.other_values(),
         };
         let name = ident(self.params.database());
         let comment = comment.map_or_else(|| "NULL".to_owned(), literal);
@@ -224,6 +241,23 @@ impl Plan {
             );
         }
     }
+}
+
+/// Adds what was left out after the rest of the database was complete.
+fn add_left_out(report: &mut RestoreReport, left_out: Vec<LeftOut>) {
+    for table in report.tables.iter_mut() {
+        table.ok &= !left_out.iter().any(|one| one.table == table.name);
+    }
+    report.is_incomplete |= !left_out.is_empty();
+    report.left_out.extend(left_out);
+}
+
+/// The database that is built.
+enum Place<'a> {
+    /// One that this program has created, with the mark that it has.
+    New(Option<&'a Mark>),
+    /// One that was there, with the list of the objects that are created in it.
+    Existing(&'a Created),
 }
 
 fn restored(table: &Table, ok: bool) -> RestoredTable {

@@ -1,11 +1,12 @@
 //! Properties of the database as a whole and of objects that no user created: the database's settings, default
 //! privileges, privileges on system objects, and large objects.
 
+use crate::engine::postgres::schema::gone_roles::GoneRoles;
 use crate::engine::postgres::schema::object::catalogs;
 use crate::engine::postgres::schema::{
-    Address, FIRST_NORMAL_OID, Kind, Object, Reader, Section, grants, quote, setting_text,
+    Address, FIRST_NORMAL_OID, Item, Kind, Object, Reader, Section, grants, quote, setting_text,
 };
-use crate::engine::postgres::wire::session::Row;
+use crate::engine::postgres::wire::session::{Row, Session};
 use crate::platform::error::Result;
 
 /// Reads the owner, comment, privileges, labels and settings of the database. The statements apply to the database that
@@ -165,49 +166,84 @@ fn numbered(placeholders: &str) -> String {
 
 /// Reads the default privileges.
 pub(super) fn default_privileges(reader: &mut Reader) -> Result<()> {
-    let rows = reader.rows(
-        "SELECT a.oid, pg_catalog.pg_get_userbyid(a.defaclrole) AS role, n.nspname AS schema, a.defaclobjtype AS type, \
-         a.defaclnamespace <> 0 AND n.oid IS NULL AS has_no_schema, \
-         to_json(a.defaclacl::text[]) AS acl, CASE WHEN a.defaclnamespace = 0 THEN to_json(pg_catalog.acldefault( \
-         CASE WHEN a.defaclobjtype = 'S' THEN 's'::\"char\" ELSE a.defaclobjtype END, a.defaclrole)::text[]) \
-         ELSE '[]' END AS acl_base \
-         FROM pg_catalog.pg_default_acl a LEFT JOIN pg_catalog.pg_namespace n ON n.oid = a.defaclnamespace",
-    )?;
-    for row in rows {
+    for row in reader.rows(DEFAULT_PRIVILEGES)? {
         let role = row.text("role")?;
         // The check that nothing was missed notes the row: without its schema, it would be for all schemas.
         if row.flag("has_no_schema")? || reader.gone_roles.is_gone_owner(role) {
             continue;
         }
-        let word = match row.text("type")? {
-            "r" => "TABLES",
-            "S" => "SEQUENCES",
-            "f" => "FUNCTIONS",
-            "T" => "TYPES",
-            "n" => "SCHEMAS",
-            "L" => "LARGE OBJECTS",
-            other => {
-                reader.refused.push(format!("the default privileges of {role}: unknown kind of object '{other}'"));
-                continue;
-            }
+        let Some(word) = default_privileges_word(&row)? else {
+            let letter = row.text("type")?;
+            reader.refused.push(format!("the default privileges of {role}: unknown kind of object '{letter}'"));
+            continue;
         };
-        let schema = row.get("schema")?;
-        let address = Address::new(catalogs::DEFAULT_ACL, row.number("oid")?);
-        let mut object =
-            Object::new(address, Kind::DefaultPrivileges, schema, &format!("{} of {role}", word.to_lowercase()))
-                .at(Section::Last);
-        object.owner = Some(role.to_owned());
-        object.role(role);
-        let mut prefix = format!("ALTER DEFAULT PRIVILEGES FOR ROLE {}", quote::ident(role));
-        if let Some(schema) = schema {
-            prefix.push_str(&format!(" IN SCHEMA {}", quote::ident(schema)));
-        }
+        let mut object = default_privileges_object(&row, word)?;
         let (acl, base) = (row.list("acl")?, row.list("acl_base")?);
-        let gone = &mut reader.gone_roles;
+        let (gone, prefix) = (&mut reader.gone_roles, default_privileges_prefix(&row)?);
         object.set_owner = grants::default_statements(gone, &mut object, &prefix, (word, role), &acl, &base)?;
         reader.add(object);
     }
     Ok(())
+}
+
+/// The query for the default privileges, and those that they differ from.
+const DEFAULT_PRIVILEGES: &str = "SELECT a.oid, pg_catalog.pg_get_userbyid(a.defaclrole) AS role, n.nspname AS schema, \
+     a.defaclobjtype AS type, a.defaclnamespace <> 0 AND n.oid IS NULL AS has_no_schema, \
+     to_json(a.defaclacl::text[]) AS acl, CASE WHEN a.defaclnamespace = 0 THEN to_json(pg_catalog.acldefault( \
+     CASE WHEN a.defaclobjtype = 'S' THEN 's'::\"char\" ELSE a.defaclobjtype END, a.defaclrole)::text[]) \
+     ELSE '[]' END AS acl_base \
+     FROM pg_catalog.pg_default_acl a LEFT JOIN pg_catalog.pg_namespace n ON n.oid = a.defaclnamespace";
+
+/// Returns the word for the objects that get the privileges, or `None` if the kind is unknown.
+fn default_privileges_word(row: &Row) -> Result<Option<&'static str>> {
+    Ok(match row.text("type")? {
+        "r" => Some("TABLES"),
+        "S" => Some("SEQUENCES"),
+        "f" => Some("FUNCTIONS"),
+        "T" => Some("TYPES"),
+        "n" => Some("SCHEMAS"),
+        "L" => Some("LARGE OBJECTS"),
+        _ => None,
+    })
+}
+
+fn default_privileges_prefix(row: &Row) -> Result<String> {
+    let mut prefix = format!("ALTER DEFAULT PRIVILEGES FOR ROLE {}", quote::ident(row.text("role")?));
+    if let Some(schema) = row.get("schema")? {
+        prefix.push_str(&format!(" IN SCHEMA {}", quote::ident(schema)));
+    }
+    Ok(prefix)
+}
+
+fn default_privileges_object(row: &Row, word: &str) -> Result<Object> {
+    let (role, schema) = (row.text("role")?, row.get("schema")?);
+    let address = Address::new(catalogs::DEFAULT_ACL, row.number("oid")?);
+    let name = format!("{} of {role}", word.to_lowercase());
+    let mut object = Object::new(address, Kind::DefaultPrivileges, schema, &name).at(Section::Last);
+    object.owner = Some(role.to_owned());
+    object.role(role);
+    Ok(object)
+}
+
+/// Returns the statements that set default privileges back to those that a new database has: those of these items.
+pub(in crate::engine::postgres) fn reset_default_privileges(
+    session: &mut Session,
+    items: &[&Item],
+) -> Result<Vec<String>> {
+    let mut statements = Vec::new();
+    for row in session.rows(DEFAULT_PRIVILEGES)? {
+        let Some(word) = default_privileges_word(&row)? else { continue };
+        let mut object = default_privileges_object(&row, word)?;
+        let is_set = |item: &&Item| (&item.schema, &item.name) == (&object.schema, &object.name);
+        if row.flag("has_no_schema")? || !items.iter().any(is_set) {
+            continue;
+        }
+        let (acl, base) = (row.list("acl")?, row.list("acl_base")?);
+        let (prefix, of) = (default_privileges_prefix(&row)?, (word, row.text("role")?));
+        let gone = &mut GoneRoles::default();
+        statements.extend(grants::default_statements(gone, &mut object, &prefix, of, &base, &acl)?);
+    }
+    Ok(statements)
 }
 
 /// Reads the large objects, without their data.

@@ -15,7 +15,7 @@ mod comments;
 mod complete;
 mod constraints;
 pub mod data;
-mod database;
+pub(super) mod database;
 mod depends;
 mod foreign;
 mod functions;
@@ -51,6 +51,7 @@ mod views;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+pub(super) use catalog_rows::identify;
 use gone_roles::{GoneRoles, LOOKS_GONE};
 pub use object::{Address, Item, Kind, Object, Section, Stub, catalogs};
 pub use reader::Reader;

@@ -6,6 +6,7 @@ mod certificate;
 mod connect;
 mod conninfo;
 mod copy_stream;
+pub(in crate::engine::postgres) mod created;
 mod failure;
 mod hosted;
 pub mod majors;

@@ -17,6 +17,7 @@ use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
 use crate::engine::postgres::wire::about::ServerAbout;
 use crate::engine::postgres::wire::connect::{self, Endpoint, Link, LinkState};
 use crate::engine::postgres::wire::copy_stream::Rows;
+use crate::engine::postgres::wire::created::Created;
 use crate::engine::postgres::wire::failure;
 pub(in crate::engine::postgres) use crate::engine::postgres::wire::failure::INSUFFICIENT_PRIVILEGE;
 pub use crate::engine::postgres::wire::failure::sqlstate;
@@ -68,6 +69,8 @@ pub struct Session {
     /// True if a signal to stop ends a wait at once.
     stops_at_once: bool,
     in_transaction: bool,
+    /// The list of the objects that it creates, if there is one.
+    created: Option<Created>,
 }
 
 /// One row of a query's result; every value is in the text format of the server.
@@ -135,13 +138,24 @@ impl Session {
             about.user,
             if about.is_superuser { " (a superuser)" } else { "" },
         );
-        Ok(Session { client, driver, state, rows, endpoint, about, pid, url, stops_at_once, in_transaction: false })
+        let (in_transaction, created) = (false, None);
+        Ok(Session { client, driver, state, rows, endpoint, about, pid, url, stops_at_once, in_transaction, created })
     }
 
     /// Makes this session finish its work after a signal to stop. A signal then no longer ends a wait at once, but only
     /// after one more second, and no cancel request is sent: the server finishes the command by itself.
     pub fn defer_interrupts(&mut self) {
         self.stops_at_once = false;
+    }
+
+    /// Sets the list of the objects that this session creates.
+    pub(in crate::engine::postgres) fn record_created(&mut self, created: Created) {
+        self.created = Some(created);
+    }
+
+    /// Returns the list of the objects that this session creates, if there is one.
+    pub(in crate::engine::postgres) fn created(&self) -> Option<Created> {
+        self.created.clone()
     }
 
     /// Returns the server's version as a number: 150004 for 15.4.
