@@ -112,15 +112,12 @@ impl Provider {
         }
     }
 
-    /// Returns the role that every server of the provider has, and no other server.
-    pub(crate) fn mark(self) -> &'static str {
-        match self {
-            Provider::Supabase => "supabase_admin",
-            Provider::Neon => "cloud_admin",
-            Provider::Rds => "rdsadmin",
-            Provider::CloudSql => "cloudsqladmin",
-            Provider::Azure => "azuresu",
-        }
+    /// Returns the provider of a server with these roles. Other servers have a role `postgres` or `pgbouncer` too.
+    pub(crate) fn of_roles(roles: &[&str]) -> Option<Self> {
+        Provider::ALL.into_iter().find(|provider| {
+            let own = provider.roles().iter().chain(provider.administrators());
+            own.filter(|role| !["postgres", "pgbouncer"].contains(role)).any(|role| roles.contains(role))
+        })
     }
 }
 
@@ -139,5 +136,18 @@ impl FromStr for Provider {
             Error::usage(format!("'{text}' is not a known provider"))
                 .hint(format!("it must be one of {}", names.join(", ")))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_of_the_provider_whose_roles_it_has() {
+        assert_eq!(Provider::of_roles(&["postgres", "pgbouncer", "app"]), None);
+        assert_eq!(Provider::of_roles(&["postgres", "supabase_auth_admin"]), Some(Provider::Supabase));
+        assert_eq!(Provider::of_roles(&["rds_superuser"]), Some(Provider::Rds));
+        assert_eq!(Provider::of_roles(&["app", "neon_superuser"]), Some(Provider::Neon));
     }
 }

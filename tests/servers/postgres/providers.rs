@@ -199,7 +199,10 @@ fn the_owner_of_a_database_on_rds_saves_drills_and_restores_it() {
         source.psql(format!("SET ROLE app; {OBJECTS} ALTER TABLE prices ADD more hstore"));
         round_trip(&setup, "app", "rds", &source, &target);
         let source_url = url(server, "app", &source.name);
-        setup.run(&["snapshot", &source_url, "--provider", "neon"]).code(2).says("it has no role cloud_admin");
+        setup
+            .run(&["snapshot", &source_url, "--provider", "neon"])
+            .code(2)
+            .says("it has none of the roles cloud_admin");
     });
 }
 

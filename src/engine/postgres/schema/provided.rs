@@ -23,7 +23,7 @@ pub(in crate::engine::postgres) fn of(facts: &PostgresFacts) -> Option<Provider>
 pub(in crate::engine::postgres) fn of_server(session: &mut Session) -> Result<Option<Provider>> {
     let rows = session.rows("SELECT rolname AS name FROM pg_catalog.pg_roles")?;
     let names: Vec<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>()?;
-    Ok(Provider::ALL.into_iter().find(|provider| names.contains(&provider.mark())))
+    Ok(Provider::of_roles(&names))
 }
 
 /// Fails if the server is not of this provider: then schemas of the names that the provider uses belong to users.
@@ -32,8 +32,9 @@ pub(in crate::engine::postgres) fn require(session: &mut Session, provider: Prov
         return Ok(());
     }
     Err(Error::usage(format!(
-        "the server is not of the provider {provider}: it has no role {}, so that nothing can be left out as the provider's",
-        provider.mark()
+        "the server is not of the provider {provider}: it has none of the roles {}, so that nothing can be left out as the \
+         provider's",
+        provider.roles().join(", ")
     ))
     .hint("remove the provider of the source from lifeboat.toml, or omit --provider; or connect to the provider's server"))
 }
